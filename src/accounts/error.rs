@@ -1,0 +1,66 @@
+//! Why something could not be done to the records.
+
+use crate::{
+    model::Violation,
+    store::{Sequence, StoreError},
+};
+
+/// Why a change was not made. Nothing was written.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccountError {
+    /// There is no such record.
+    #[error("there is no {what} {id}")]
+    NotFound {
+        /// The kind of record.
+        what: &'static str,
+        /// The id that was asked for.
+        id: String,
+    },
+    /// The record is not in order.
+    #[error("{}", list(.0))]
+    Invalid(Vec<Violation>),
+    /// The record was changed by somebody else since it was read.
+    #[error("the record was changed meanwhile (its revision is {current})")]
+    Stale {
+        /// The revision that it has now.
+        current: Sequence,
+    },
+    /// The record is in order and the change is still not possible.
+    #[error("{message} {fix}")]
+    Refused {
+        /// Why.
+        message: String,
+        /// What to do instead.
+        fix: String,
+    },
+    /// Too many passwords are being checked.
+    #[error("too many passwords are being checked; try again in a moment")]
+    Busy,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl AccountError {
+    pub(super) fn not_found(what: &'static str, id: impl ToString) -> Self {
+        Self::NotFound { what, id: id.to_string() }
+    }
+
+    pub(super) fn refused(message: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::Refused { message: message.into(), fix: fix.into() }
+    }
+
+    /// What is returned when a record is changed by others again and again.
+    pub(super) fn contended() -> Self {
+        Self::refused(
+            "The record is being changed by others all the time.",
+            "Try again in a moment.",
+        )
+    }
+}
+
+fn list(violations: &[Violation]) -> String {
+    let lines: Vec<String> = violations.iter().map(Violation::to_string).collect();
+    lines.join("; ")
+}

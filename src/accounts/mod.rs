@@ -1,0 +1,104 @@
+//! What people do with records: create users; issue and revoke keys; keep roles, applications and resources.
+//!
+//! One code path for the admin API, the command line and the user entity: each rule about records stands here once.
+
+mod error;
+mod keys;
+mod operator;
+mod passwords;
+mod pepper;
+mod records;
+mod rules;
+mod setup;
+mod users;
+
+use std::sync::Arc;
+
+pub use error::AccountError;
+pub use keys::{Issued, NewKey};
+pub use operator::{OPERATOR, Operator};
+pub use passwords::{Busy, Passwords};
+pub use pepper::{PepperError, create_pepper, read_pepper};
+pub use records::Record;
+pub use setup::{FirstStart, SetupError};
+pub use users::NewUser;
+
+use crate::{
+    model::{Clock, Entropy, Pepper},
+    store::{CommitError, Directory, Sequence, Store},
+};
+
+/// The records and the means to change them. A cheap handle.
+#[derive(Clone)]
+pub struct Accounts(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    directory: Arc<Directory>,
+    pepper: Pepper,
+    passwords: Passwords,
+    clock: Clock,
+    entropy: Entropy,
+}
+
+/// A record with its revision: the sequence of the commit that last wrote it.
+#[derive(Debug, Clone)]
+pub struct Versioned<T> {
+    /// Changes with every write.
+    pub revision: Sequence,
+    /// The record.
+    pub record: T,
+}
+
+/// A part of a list.
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    /// The records, in the order of their ids.
+    pub items: Vec<Versioned<T>>,
+    /// Whether there are more.
+    pub has_more: bool,
+}
+
+/// How often a change is tried again when somebody else changed the same record in between.
+const TRIES: usize = 16;
+
+impl Accounts {
+    /// The store's directory.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.0.directory
+    }
+
+    /// The password checker, which is shared with the pipeline.
+    pub fn passwords(&self) -> &Passwords {
+        &self.0.passwords
+    }
+
+    /// The server's pepper.
+    pub fn pepper(&self) -> &Pepper {
+        &self.0.pepper
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Where random bytes come from.
+    pub fn entropy(&self) -> &Entropy {
+        &self.0.entropy
+    }
+
+    /// Why the store has stopped writing, if it has.
+    pub fn fault(&self) -> Option<String> {
+        self.0.store.fault()
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.0.store
+    }
+}
+
+/// Tells a lost race, which is tried again, from everything else.
+fn is_race(problem: &CommitError) -> bool {
+    matches!(problem, CommitError::Conflict(_))
+}

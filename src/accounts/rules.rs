@@ -1,0 +1,168 @@
+//! Rules that need more than the record itself.
+
+use super::{AccountError, Accounts};
+use crate::{
+    model::{
+        Application, Key, Resource, Role, Timestamp, User, Violation, mail_problem, name_problem,
+    },
+    store::Routes,
+};
+
+/// The most bytes that a key's label takes.
+const MAX_LABEL: usize = 128;
+/// The most networks that a key lists.
+const MAX_NETWORKS: usize = 32;
+
+pub(super) fn check_user(accounts: &Accounts, user: &User) -> Vec<Violation> {
+    let mut found = Vec::new();
+    if let Some(problem) = name_problem(&user.name) {
+        found.push(Violation::new(
+            "name",
+            problem,
+            "Use 1 to 60 letters, digits, single spaces, or @ + _ . ' -",
+        ));
+    }
+    if let Some(problem) = user.mail.as_deref().and_then(mail_problem) {
+        found.push(Violation::new("mail", problem, "Give an address such as name@example.com."));
+    }
+    let policy = accounts.directory().policy();
+    for (at, role) in user.roles.iter().enumerate() {
+        if policy.roles.role(role).is_none() || Role::is_locked(role) {
+            found.push(Violation::new(
+                format!("roles.{at}"),
+                format!("The referenced entity (user_role: {role}) does not exist."),
+                "Create the role first, or leave it out.",
+            ));
+        }
+    }
+    if let Some(zone) = &user.timezone
+        && jiff::tz::TimeZone::get(zone).is_err()
+    {
+        found.push(Violation::new(
+            "timezone",
+            "The value you selected is not a valid choice.",
+            "Give an IANA name such as Europe/Berlin.",
+        ));
+    }
+    let languages = [
+        ("langcode", Some(&user.langcode)),
+        ("preferred_langcode", user.preferred_langcode.as_ref()),
+        ("preferred_admin_langcode", user.preferred_admin_langcode.as_ref()),
+    ];
+    for (location, code) in languages {
+        if code.is_some_and(|code| !is_language(code)) {
+            found.push(Violation::new(
+                location,
+                "The value you selected is not a valid choice.",
+                "Give a language tag such as en or pt-br.",
+            ));
+        }
+    }
+    for (name, value) in &user.attributes {
+        if name.is_empty() || name.len() > 64 || value.len() > 512 || user.attributes.len() > 16 {
+            found.push(Violation::new(
+                format!("attributes.{name}"),
+                "A user has at most 16 attributes, with names of 1 to 64 and values of up to 512 bytes.",
+                "Keep what is larger in a system of its own.",
+            ));
+        }
+    }
+    found
+}
+
+/// The form of a language tag (BCP 47), as far as its length and letters go.
+fn is_language(code: &str) -> bool {
+    (2..=12).contains(&code.len())
+        && code
+            .split('-')
+            .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
+pub(super) fn check_key(accounts: &Accounts, key: &Key, now: Timestamp) -> Vec<Violation> {
+    let mut found = Vec::new();
+    if key.label.len() > MAX_LABEL || key.label.chars().any(char::is_control) {
+        found.push(Violation::new(
+            "label",
+            format!("A label is at most {MAX_LABEL} bytes of text on one line."),
+            "Say in a few words who uses the key.",
+        ));
+    }
+    if key.expires.is_some_and(|at| at <= now) {
+        found.push(Violation::new(
+            "expires",
+            "The key would have expired already.",
+            "Give a time in the future (RFC 3339).",
+        ));
+    }
+    let policy = accounts.directory().policy();
+    if let Some(id) = &key.application
+        && policy.applications.get(id).is_none()
+    {
+        found.push(Violation::new(
+            "application",
+            format!("There is no application {id:?}."),
+            "Name one that exists, or leave it out for any.",
+        ));
+    }
+    if key.networks.len() > MAX_NETWORKS {
+        found.push(Violation::new(
+            "networks",
+            format!("A key lists at most {MAX_NETWORKS} networks."),
+            "Join networks into larger ones.",
+        ));
+    }
+    for (at, scope) in key.scopes.iter().flatten().enumerate() {
+        if scope.is_empty() || scope.len() > 128 {
+            found.push(Violation::new(
+                format!("scopes.{at}"),
+                format!("{scope:?} cannot be a permission."),
+                "Name a permission of the user, such as access user profiles.",
+            ));
+        }
+    }
+    found
+}
+
+pub(super) fn check_resource(accounts: &Accounts, resource: &Resource) -> Vec<Violation> {
+    let mut found = resource.check();
+    let policy = accounts.directory().policy();
+    let named: Vec<String> = crate::model::METHODS
+        .iter()
+        .filter_map(|method| resource.rules.of(method))
+        .flat_map(|rules| rules.authentication)
+        .collect();
+    for id in named {
+        let is_known = id == "*" || id == "anonymous" || policy.applications.get(&id).is_some();
+        let said = format!("There is no application {id:?}.");
+        if !is_known && !found.iter().any(|one| one.message == said) {
+            found.push(Violation::new(
+                "authentication",
+                said,
+                "Name application ids, * for every application, or anonymous.",
+            ));
+        }
+    }
+    if found.is_empty() {
+        let others = policy.routes.resources().filter(|one| one.id != resource.id);
+        let all = others.map(|one| (**one).clone()).chain([resource.clone()]);
+        found.extend(Routes::new(all).1);
+    }
+    found
+}
+
+pub(super) fn check_application(application: &Application) -> Vec<Violation> {
+    let found = application.check();
+    if application.is_default && !application.enabled {
+        // Allowed: every request without AUTH-METHOD is then anonymous. Worth a word in the log.
+        tracing::warn!(
+            application = application.id,
+            "the default application is off: requests without AUTH-METHOD are anonymous"
+        );
+    }
+    found
+}
+
+/// Turns broken rules into the error that carries them.
+pub(super) fn in_order(found: Vec<Violation>) -> Result<(), AccountError> {
+    if found.is_empty() { Ok(()) } else { Err(AccountError::Invalid(found)) }
+}

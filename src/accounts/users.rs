@@ -1,0 +1,287 @@
+//! Users.
+
+use uuid::Uuid;
+
+use super::{
+    AccountError, Accounts, Page, TRIES, Versioned, is_race,
+    rules::{check_user, in_order},
+};
+use crate::{
+    model::{PasswordDigest, Secret, Timestamp, User, Violation, fold},
+    store::{Batch, CommitError, LAST_UID, Sequence, State, Table, encode},
+};
+
+/// What a new user starts with. What is not here begins empty.
+#[derive(Debug, Clone, Default)]
+pub struct NewUser {
+    /// The name.
+    pub name: String,
+    /// The mail address.
+    pub mail: Option<String>,
+    /// Active, or blocked.
+    pub status: bool,
+    /// The ids of its roles.
+    pub roles: Vec<String>,
+    /// The password, hashed by [`Accounts::hash_password`].
+    pub password: Option<PasswordDigest>,
+    /// The language of the record; none: `en`.
+    pub langcode: Option<String>,
+    /// The language that the user reads.
+    pub preferred_langcode: Option<String>,
+    /// The language that the user administers in.
+    pub preferred_admin_langcode: Option<String>,
+    /// The time zone.
+    pub timezone: Option<String>,
+    /// When it was made; none: now.
+    pub created: Option<Timestamp>,
+    /// Small facts that scripts can read.
+    pub attributes: std::collections::BTreeMap<String, String>,
+}
+
+impl Accounts {
+    /// Makes a user.
+    pub async fn create_user(&self, new: NewUser) -> Result<Versioned<User>, AccountError> {
+        let mut user = self.draft(new);
+        in_order(check_user(self, &user))?;
+        for _ in 0..TRIES {
+            user.uid = self.0.directory.next_uid();
+            let mut batch = Batch::new();
+            batch.expect(Table::Users, uid_key(user.uid), State::Missing);
+            batch.put(Table::Users, uid_key(user.uid), encode(&user));
+            claim(&mut batch, &user, None);
+            match self.store().commit(batch).await {
+                Ok(revision) => return Ok(Versioned { revision, record: user }),
+                // Another process took the number: take the next one.
+                Err(CommitError::Conflict(on)) if on.table == Table::Users => {}
+                Err(problem) => return Err(self.taken(problem, &user)),
+            }
+        }
+        Err(AccountError::contended())
+    }
+
+    fn draft(&self, new: NewUser) -> User {
+        let now = self.0.clock.now();
+        let mut user = User {
+            uid: 0,
+            uuid: new_uuid(self),
+            name: new.name,
+            init: new.mail.clone(),
+            mail: new.mail,
+            status: new.status,
+            roles: new.roles,
+            password: new.password,
+            created: new.created.unwrap_or(now),
+            changed: now,
+            access: Timestamp(0),
+            login: Timestamp(0),
+            langcode: new.langcode.unwrap_or_else(|| "en".into()),
+            preferred_langcode: new.preferred_langcode,
+            preferred_admin_langcode: new.preferred_admin_langcode,
+            timezone: new.timezone,
+            attributes: new.attributes,
+        };
+        dedup(&mut user.roles);
+        user
+    }
+
+    /// The user with this number.
+    pub fn user(&self, uid: u64) -> Result<Option<Versioned<User>>, AccountError> {
+        let key = uid_key(uid);
+        let Some(stored) = self.store().get(Table::Users, &key)? else {
+            return Ok(None);
+        };
+        Ok(Some(Versioned { revision: stored.revision, record: stored.read(Table::Users, &key)? }))
+    }
+
+    /// Users in the order of their numbers, after `after`.
+    pub fn users(&self, after: Option<u64>, limit: usize) -> Result<Page<User>, AccountError> {
+        let after = after.map(uid_key);
+        self.page(Table::Users, after.as_ref().map(<[u8; 8]>::as_slice), limit)
+    }
+
+    /// Changes a user. `edit` gets the record as it is and may refuse; it is called again if somebody else changed the record in between,
+    /// unless `expected` names the revision that must be changed. Nothing is written when nothing changed.
+    pub async fn change_user<E: From<AccountError>>(
+        &self,
+        uid: u64,
+        expected: Option<Sequence>,
+        mut edit: impl FnMut(&mut User) -> Result<(), E>,
+    ) -> Result<Versioned<User>, E> {
+        for _ in 0..TRIES {
+            let before = self.user(uid)?.ok_or_else(|| AccountError::not_found("user", uid))?;
+            if expected.is_some_and(|revision| revision != before.revision) {
+                let current = before.revision;
+                return Err(AccountError::Stale { current }.into());
+            }
+            let mut user = before.record.clone();
+            edit(&mut user)?;
+            dedup(&mut user.roles);
+            if user == before.record {
+                return Ok(before);
+            }
+            in_order(check_user(self, &user))?;
+            self.keep_an_administrator(&before.record, Some(&user))?;
+            user.changed = self.0.clock.now();
+            match self.commit_change(&before, &user).await {
+                Ok(revision) => return Ok(Versioned { revision, record: user }),
+                Err(CommitError::Conflict(on)) if on.table == Table::Users => {}
+                Err(problem) => return Err(self.taken(problem, &user).into()),
+            }
+        }
+        Err(AccountError::contended().into())
+    }
+
+    async fn commit_change(
+        &self,
+        before: &Versioned<User>,
+        user: &User,
+    ) -> Result<Sequence, CommitError> {
+        let key = uid_key(user.uid);
+        let mut batch = Batch::new();
+        batch.expect(Table::Users, key, State::Revision(before.revision));
+        batch.put(Table::Users, key, encode(user));
+        claim(&mut batch, user, Some(&before.record));
+        self.store().commit(batch).await
+    }
+
+    /// Deletes a user and its keys.
+    pub async fn delete_user(
+        &self,
+        uid: u64,
+        expected: Option<Sequence>,
+    ) -> Result<(), AccountError> {
+        for _ in 0..TRIES {
+            let before = self.user(uid)?.ok_or_else(|| AccountError::not_found("user", uid))?;
+            if expected.is_some_and(|revision| revision != before.revision) {
+                let current = before.revision;
+                return Err(AccountError::Stale { current });
+            }
+            self.keep_an_administrator(&before.record, None)?;
+            let batch = self.farewell(&before)?;
+            match self.store().commit(batch).await {
+                Ok(_) => return Ok(()),
+                Err(problem) if is_race(&problem) => {}
+                Err(CommitError::Store(problem)) => return Err(problem.into()),
+                Err(_) => return Err(AccountError::contended()),
+            }
+        }
+        Err(AccountError::contended())
+    }
+
+    /// All that goes with a user. Its number is never given again, so the largest one there was is written down.
+    fn farewell(&self, before: &Versioned<User>) -> Result<Batch, AccountError> {
+        let user = &before.record;
+        let key = uid_key(user.uid);
+        let mut batch = Batch::new();
+        batch.expect(Table::Users, key, State::Revision(before.revision));
+        batch.delete(Table::Users, key);
+        batch.delete(Table::Names, fold(&user.name));
+        if let Some(mail) = &user.mail {
+            batch.delete(Table::Mails, fold(mail));
+        }
+        for (owner, _) in self.store().scan(Table::Owners, &key, None, usize::MAX)? {
+            batch.delete(Table::Keys, &owner[8..]);
+            batch.delete(Table::Owners, owner);
+        }
+        let last = self.store().get(Table::Meta, LAST_UID)?;
+        let state = last.map_or(State::Missing, |stored| State::Revision(stored.revision));
+        batch.expect(Table::Meta, LAST_UID, state);
+        batch.put(Table::Meta, LAST_UID, encode(&self.0.directory.last_uid()));
+        Ok(batch)
+    }
+
+    /// Hashes a new password.
+    pub async fn hash_password(&self, password: Secret) -> Result<PasswordDigest, AccountError> {
+        if password.expose().is_empty() || password.expose().len() > 1024 {
+            return Err(AccountError::Invalid(vec![Violation::new(
+                "password",
+                "A password has 1 to 1,024 bytes.",
+                "Choose another one.",
+            )]));
+        }
+        let entropy = self.0.entropy.clone();
+        let hashed = self.0.passwords.hash(password, entropy).await;
+        hashed.map_err(|_| AccountError::Busy)
+    }
+
+    /// Refuses what would leave nobody who may administer.
+    fn keep_an_administrator(
+        &self,
+        before: &User,
+        after: Option<&User>,
+    ) -> Result<(), AccountError> {
+        let policy = self.0.directory.policy();
+        let administers = |user: &User| {
+            let is_admin = |id: &String| policy.roles.role(id).is_some_and(|role| role.is_admin);
+            user.status && user.roles.iter().any(is_admin)
+        };
+        let goes = administers(before) && !after.is_some_and(administers);
+        if goes && !self.0.directory.has_administrator_besides(before.uid) {
+            return Err(AccountError::refused(
+                format!("{} is the last active administrator.", before.name),
+                "Give another active user an administrator's role first.",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Says which of a user's unique values somebody else has.
+    fn taken(&self, problem: CommitError, user: &User) -> AccountError {
+        let on = match problem {
+            CommitError::Conflict(on) => on,
+            CommitError::Store(problem) => return problem.into(),
+        };
+        AccountError::Invalid(vec![match on.table {
+            Table::Names => Violation::new(
+                "name",
+                format!("The username {} is already taken.", user.name),
+                "Choose another name.",
+            ),
+            _ => Violation::new(
+                "mail",
+                format!(
+                    "The email address {} is already taken.",
+                    user.mail.as_deref().unwrap_or_default()
+                ),
+                "Give another address.",
+            ),
+        }])
+    }
+}
+
+/// Takes the name and the mail address for a user, and gives back those it had.
+fn claim(batch: &mut Batch, user: &User, before: Option<&User>) {
+    let values = |user: &User| (fold(&user.name), user.mail.as_deref().map(fold));
+    let (name, mail) = values(user);
+    let (old_name, old_mail) = before.map_or((None, None), |before| {
+        let (name, mail) = values(before);
+        (Some(name), mail)
+    });
+    let moves = [(Table::Names, Some(name), old_name), (Table::Mails, mail, old_mail)];
+    for (table, new, old) in moves.into_iter().filter(|(_, new, old)| new != old) {
+        if let Some(old) = old {
+            batch.delete(table, old);
+        }
+        if let Some(new) = new {
+            batch.expect(table, new.clone(), State::Missing);
+            batch.put(table, new, encode(&user.uid));
+        }
+    }
+}
+
+/// Each role once, in the order in which they came. `authenticated` goes without saying.
+fn dedup(roles: &mut Vec<String>) {
+    let mut seen = std::collections::HashSet::new();
+    roles.retain(|role| role != crate::model::AUTHENTICATED && seen.insert(role.clone()));
+}
+
+/// Where a user lies.
+pub(super) fn uid_key(uid: u64) -> [u8; 8] {
+    uid.to_be_bytes()
+}
+
+/// A version 7 UUID (RFC 9562) from the clock and randomness that were handed in.
+pub(super) fn new_uuid(accounts: &Accounts) -> Uuid {
+    let millis = accounts.0.clock.now().0.unsigned_abs() * 1000;
+    uuid::Builder::from_unix_timestamp_millis(millis, &accounts.0.entropy.bytes()).into_uuid()
+}

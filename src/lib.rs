@@ -1,0 +1,3 @@
+pub mod accounts;
+pub mod model;
+pub mod store;

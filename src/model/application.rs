@@ -1,0 +1,196 @@
+//! Applications: how a client that names one is to authenticate.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Violation, check_id, key_text};
+
+/// A way to authenticate, chosen by the request header `AUTH-METHOD`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Application {
+    /// What `AUTH-METHOD` names.
+    pub id: String,
+    /// What people read.
+    pub name: String,
+    /// Off: its requests are anonymous, and the permission check still stands.
+    pub enabled: bool,
+    /// Whether it serves requests without `AUTH-METHOD`. At most one does.
+    pub is_default: bool,
+    /// The authentication type.
+    #[serde(rename = "type")]
+    pub auth_type: AuthType,
+    /// The request header that carries the credential.
+    pub header: String,
+    /// Whose keys it takes.
+    pub key_source: KeySource,
+    /// The protection space that challenges name (RFC 9110, section 11.5).
+    pub realm: String,
+    /// How much a refused client is told.
+    pub detail: Detail,
+    /// The prefix of keys made for this application.
+    pub key_prefix: String,
+}
+
+/// What a credential is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthType {
+    /// `base64(username:api-key)`.
+    ApiKey,
+    /// `base64(username:password)` (RFC 7617).
+    Basic,
+    /// The key alone (RFC 6750's header form).
+    Bearer,
+}
+
+/// Whose keys an application takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeySource {
+    /// Each user has keys of its own.
+    PerUser,
+}
+
+/// How much a refused client is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Detail {
+    /// Which room refused, and why.
+    Exact,
+    /// One answer for an unknown user, a wrong key, a blocked user, an expired and a revoked key.
+    Uniform,
+}
+
+impl AuthType {
+    /// The name in records and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ApiKey => "api_key",
+            Self::Basic => "basic",
+            Self::Bearer => "bearer",
+        }
+    }
+
+    /// The type with this name.
+    pub fn parse(location: &str, name: &str) -> Result<Self, Violation> {
+        [Self::ApiKey, Self::Basic, Self::Bearer]
+            .into_iter()
+            .find(|one| one.name() == name)
+            .ok_or_else(|| {
+                Violation::new(
+                    location,
+                    format!("{name:?} is not an authentication type."),
+                    "Use api_key, basic or bearer.",
+                )
+            })
+    }
+}
+
+impl KeySource {
+    /// The source with this name.
+    pub fn parse(location: &str, name: &str) -> Result<Self, Violation> {
+        match name {
+            "per_user" => Ok(Self::PerUser),
+            _ => Err(Violation::new(
+                location,
+                format!("{name:?} is not a key source of this version."),
+                "Use per_user.",
+            )),
+        }
+    }
+}
+
+impl Detail {
+    /// The detail with this name.
+    pub fn parse(location: &str, name: &str) -> Result<Self, Violation> {
+        match name {
+            "exact" => Ok(Self::Exact),
+            "uniform" => Ok(Self::Uniform),
+            _ => Err(Violation::new(
+                location,
+                format!("{name:?} is not a level of detail."),
+                "Use exact or uniform.",
+            )),
+        }
+    }
+}
+
+impl Application {
+    /// An enabled `api_key` application that reads `API-KEY`.
+    pub fn api_key(id: &str, name: &str) -> Self {
+        Self {
+            id: id.into(),
+            name: name.into(),
+            enabled: true,
+            is_default: false,
+            auth_type: AuthType::ApiKey,
+            header: "API-KEY".into(),
+            key_source: KeySource::PerUser,
+            realm: "Keyward".into(),
+            detail: Detail::Exact,
+            key_prefix: "kw".into(),
+        }
+    }
+
+    /// Whether the credential is read from `Authorization`, with a scheme before it.
+    pub fn reads_authorization(&self) -> bool {
+        self.header.eq_ignore_ascii_case("authorization")
+    }
+
+    /// The rules of form.
+    pub fn check(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        found.extend(check_id("id", &self.id).err());
+        found.extend(key_text::check_prefix("key_prefix", &self.key_prefix).err());
+        if self.name.trim().is_empty() || self.name.len() > 255 {
+            found.push(Violation::new(
+                "name",
+                "An application needs a name of 1 to 255 bytes.",
+                "Say in a few words which clients use it.",
+            ));
+        }
+        if self.realm.is_empty()
+            || self.realm.len() > 128
+            || !self.realm.bytes().all(|b| (b' '..=b'~').contains(&b))
+        {
+            found.push(Violation::new(
+                "realm",
+                "A realm is 1 to 128 printable ASCII characters.",
+                "It is shown to clients in WWW-Authenticate; the product's name will do.",
+            ));
+        }
+        found.extend(self.header_problem());
+        found
+    }
+
+    fn header_problem(&self) -> Option<Violation> {
+        const TAKEN: &[&str] = &[
+            "auth-method",
+            "host",
+            "connection",
+            "content-length",
+            "content-type",
+            "transfer-encoding",
+            "upgrade",
+            "te",
+            "trailer",
+            "cookie",
+        ];
+        let name = self.header.to_ascii_lowercase();
+        if http::HeaderName::from_bytes(name.as_bytes()).is_err() || TAKEN.contains(&name.as_str())
+        {
+            return Some(Violation::new(
+                "header",
+                format!("{:?} cannot carry a credential.", self.header),
+                "Use API-KEY, Authorization, or a header name of your own.",
+            ));
+        }
+        if self.auth_type == AuthType::Basic && !self.reads_authorization() {
+            return Some(Violation::new(
+                "header",
+                "The type basic reads Authorization and no other header.",
+                "Set header to Authorization.",
+            ));
+        }
+        None
+    }
+}

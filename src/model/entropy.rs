@@ -1,0 +1,65 @@
+//! Randomness, handed in: the operating system's in the program, a counter's in a test that must repeat.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// Where random bytes come from.
+#[derive(Clone, Default)]
+pub struct Entropy(Source);
+
+#[derive(Clone, Default)]
+enum Source {
+    #[default]
+    System,
+    Seeded([u8; 32], Arc<AtomicU64>),
+}
+
+impl Entropy {
+    /// The operating system's generator.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A repeatable stream for tests. Never for keys that guard anything.
+    pub fn seeded(seed: u64) -> Self {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&seed.to_le_bytes());
+        Self(Source::Seeded(key, Arc::default()))
+    }
+
+    /// Fills `out`.
+    ///
+    /// # Panics
+    /// When the operating system has no randomness to give: nothing that follows could be trusted.
+    pub fn fill(&self, out: &mut [u8]) {
+        match &self.0 {
+            Source::System => {
+                getrandom::fill(out).expect("the operating system gives random bytes")
+            }
+            Source::Seeded(key, draws) => {
+                let draw = draws.fetch_add(1, Ordering::Relaxed);
+                let mut hasher = blake3::Hasher::new_keyed(key);
+                hasher.update(&draw.to_le_bytes());
+                hasher.finalize_xof().fill(out);
+            }
+        }
+    }
+
+    /// `N` random bytes.
+    pub fn bytes<const N: usize>(&self) -> [u8; N] {
+        let mut out = [0; N];
+        self.fill(&mut out);
+        out
+    }
+}
+
+impl std::fmt::Debug for Entropy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.0 {
+            Source::System => "Entropy(system)",
+            Source::Seeded(..) => "Entropy(seeded)",
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! The names of things: a key's public id, and the form of the ids that people choose.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::Violation;
+
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// Writes `value` in base 62, right-aligned and padded with zeros, over the whole of `out`.
+pub(super) fn base62(mut value: u64, out: &mut [u8]) {
+    for slot in out.iter_mut().rev() {
+        *slot = BASE62[(value % 62) as usize];
+        value /= 62;
+    }
+}
+
+/// The digit of a random byte, or none for a byte that would make some digits likelier than others.
+pub(super) fn digit(random: u8) -> Option<u8> {
+    (random < 248).then(|| BASE62[usize::from(random % 62)])
+}
+
+/// A key's public id: eight base62 digits, held as a number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(u64);
+
+impl KeyId {
+    /// How many ids there are: 62⁸.
+    pub const COUNT: u64 = 62u64.pow(8);
+
+    /// The id of this number, wrapped into the ids there are.
+    pub fn from_number(number: u64) -> Self {
+        Self(number % Self::COUNT)
+    }
+
+    /// The id as a number, less than [`KeyId::COUNT`].
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// Reads exactly eight base62 digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() != 8 {
+            return None;
+        }
+        let mut number = 0;
+        for byte in text.bytes() {
+            let digit = match byte {
+                b'0'..=b'9' => byte - b'0',
+                b'A'..=b'Z' => byte - b'A' + 10,
+                b'a'..=b'z' => byte - b'a' + 36,
+                _ => return None,
+            };
+            number = number * 62 + u64::from(digit);
+        }
+        Some(Self(number))
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = [0; 8];
+        base62(self.0, &mut out);
+        f.write_str(std::str::from_utf8(&out).expect("base62 is ASCII"))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyId({self})")
+    }
+}
+
+impl Serialize for KeyId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("a key id is eight letters and digits"))
+    }
+}
+
+/// The form of an id that a person chooses for a role, an application or a resource:
+/// 1 to 64 of `a-z 0-9 _ . -`, beginning with a letter or a digit.
+pub fn check_id(location: &str, id: &str) -> Result<(), Violation> {
+    let form = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-');
+    let starts = id.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if id.starts_with("keyward.") {
+        return Err(Violation::new(
+            location,
+            "Ids that begin with keyward. are the program's own.",
+            "Choose another id.",
+        ));
+    }
+    if starts && id.len() <= 64 && id.bytes().all(form) {
+        return Ok(());
+    }
+    Err(Violation::new(
+        location,
+        format!("{id:?} cannot be an id."),
+        "Use 1 to 64 of a-z, 0-9, _ . - and begin with a letter or a digit.",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_id_is_read_as_it_is_written() {
+        for number in [0, 1, 61, 62, KeyId::COUNT - 1] {
+            let id = KeyId::from_number(number);
+            assert_eq!(KeyId::parse(&id.to_string()), Some(id));
+        }
+        for bad in ["", "1234567", "123456789", "1234567-", "1234567é"] {
+            assert_eq!(KeyId::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_has_one_form() {
+        for good in ["a", "entity.user", "0", "tenant_7-x"] {
+            assert!(check_id("id", good).is_ok(), "{good}");
+        }
+        for bad in ["", "A", ".a", "_x", "a b", "a/b", "é", &"a".repeat(65)] {
+            assert!(check_id("id", bad).is_err(), "{bad}");
+        }
+    }
+}

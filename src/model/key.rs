@@ -1,0 +1,64 @@
+//! The key record: everything of a key but its text.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, KeyId, Timestamp};
+
+/// A key that was handed out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// The public id, part of the key's text.
+    pub id: KeyId,
+    /// The user whom the key acts as.
+    pub user: u64,
+    /// The one application that the key may be used with; none: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<String>,
+    /// What a person calls it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub label: String,
+    /// The text's prefix.
+    pub prefix: String,
+    /// The text's last four characters.
+    pub last_four: String,
+    /// What the text is checked against.
+    pub digest: Digest,
+    /// The permissions that the key may use, of those its user has; none: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Vec<String>>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The first second in which it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// When it was taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Timestamp>,
+    /// The key that replaces it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated: Option<Rotation>,
+    /// The networks that it may be used from; none: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<IpNet>,
+}
+
+/// The replacement of a key, and until when both work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// The new key.
+    pub to: KeyId,
+    /// The first second in which the old key is refused.
+    pub until: Timestamp,
+}
+
+impl Key {
+    /// The first second in which the key is refused: it expires, or its rotation's overlap ends.
+    pub fn ends(&self) -> Option<Timestamp> {
+        let overlap = self.rotated.as_ref().map(|rotation| rotation.until);
+        match (self.expires, overlap) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The text of a key: `kw_<8 base62: id>_<30 base62: secret><6 base62: CRC32>`.
+//!
+//! The form follows GitHub's tokens (a prefix that scanners find, a checksum that tells a typing error from a wrong key without a look-up).
+//! The CRC32 (ISO-HDLC, as in zlib) is taken over all that stands before it.
+
+use super::{
+    Entropy, KeyId, Secret, Violation,
+    ids::{base62, digit},
+};
+
+/// The longest prefix, in bytes.
+pub const MAX_PREFIX: usize = 16;
+const ID: usize = 8;
+const SECRET: usize = 30;
+const CHECK: usize = 6;
+
+/// A key as it is handed out, once.
+#[derive(Debug, Clone)]
+pub struct KeyText {
+    /// The public id, which is also part of the text.
+    pub id: KeyId,
+    /// The whole text.
+    pub text: Secret,
+}
+
+/// What a text that was presented as a key looks like, before anything is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyShape {
+    /// One of ours, whole.
+    Ours(KeyId),
+    /// The form is ours and the checksum is wrong: mistyped, cut or made up.
+    Damaged,
+    /// Some other system's key, or no key at all.
+    Foreign,
+}
+
+impl KeyText {
+    /// Makes a new key with about 178 bits of secret.
+    pub fn generate(prefix: &str, entropy: &Entropy) -> Self {
+        let id = KeyId::from_number(u64::from_le_bytes(entropy.bytes()));
+        let mut text = String::with_capacity(prefix.len() + 2 + ID + SECRET + CHECK);
+        text.push_str(prefix);
+        text.push('_');
+        text.push_str(&id.to_string());
+        text.push('_');
+        let mut wanted = SECRET;
+        while wanted > 0 {
+            let random: [u8; 32] = entropy.bytes();
+            for digit in random.into_iter().filter_map(digit).take(wanted) {
+                text.push(char::from(digit));
+                wanted -= 1;
+            }
+        }
+        let check = checksum(&text);
+        text.push_str(std::str::from_utf8(&check).expect("base62 is ASCII"));
+        Self { id, text: Secret::new(text) }
+    }
+
+    /// The last four characters, which a listing may show.
+    pub fn last_four(&self) -> &str {
+        let text = self.text.expose();
+        &text[text.len() - 4..]
+    }
+
+    /// Tells what `text` looks like.
+    pub fn shape(text: &str) -> KeyShape {
+        Self::read(text).unwrap_or(KeyShape::Foreign)
+    }
+
+    fn read(text: &str) -> Option<KeyShape> {
+        let (prefix, rest) = text.split_once('_')?;
+        let (id, secret) = rest.split_once('_')?;
+        let form = check_prefix("", prefix).is_ok()
+            && secret.len() == SECRET + CHECK
+            && secret.bytes().all(|b| b.is_ascii_alphanumeric());
+        if !form {
+            return None;
+        }
+        let id = KeyId::parse(id)?;
+        let (body, check) = text.split_at(text.len() - CHECK);
+        Some(if checksum(body) == check.as_bytes() {
+            KeyShape::Ours(id)
+        } else {
+            KeyShape::Damaged
+        })
+    }
+}
+
+fn checksum(body: &str) -> [u8; CHECK] {
+    let mut out = [0; CHECK];
+    base62(u64::from(crc32fast::hash(body.as_bytes())), &mut out);
+    out
+}
+
+/// The form of a prefix: 1 to 16 of `a-z 0-9`, beginning with a letter.
+pub(super) fn check_prefix(location: &str, prefix: &str) -> Result<(), Violation> {
+    let form = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    if prefix.len() <= MAX_PREFIX
+        && prefix.bytes().all(form)
+        && prefix.starts_with(|c: char| c.is_ascii_lowercase())
+    {
+        return Ok(());
+    }
+    Err(Violation::new(
+        location,
+        format!("{prefix:?} cannot be the prefix of a key."),
+        "Use 1 to 16 of a-z and 0-9, beginning with a letter.",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_the_published_form() {
+        let key = KeyText::generate("kw", &Entropy::seeded(1));
+        let text = key.text.expose();
+        assert_eq!(text.len(), 2 + 1 + 8 + 1 + 30 + 6);
+        assert!(text.starts_with(&format!("kw_{}_", key.id)));
+        assert_eq!(KeyText::shape(text), KeyShape::Ours(key.id));
+        assert_ne!(
+            KeyText::generate("kw", &Entropy::system()).text.expose(),
+            KeyText::generate("kw", &Entropy::system()).text.expose()
+        );
+    }
+
+    #[test]
+    fn one_wrong_character_is_seen_without_a_look_up() {
+        let key = KeyText::generate("kw", &Entropy::seeded(2));
+        let text = key.text.expose();
+        for at in 0..text.len() {
+            let mut bytes = text.as_bytes().to_vec();
+            bytes[at] = if bytes[at] == b'x' { b'y' } else { b'x' };
+            let changed = String::from_utf8(bytes).unwrap();
+            assert!(!matches!(KeyText::shape(&changed), KeyShape::Ours(_)), "{changed}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_foreign() {
+        for text in [
+            "",
+            "_",
+            "__",
+            "kw_",
+            "secret",
+            "kw_12345678_short",
+            "KW_12345678_",
+            "käy_12345678_abcdefghijklmnopqrstuvwxyzABCDEFGHIJ",
+            "kw_1234567é_abcdefghijklmnopqrstuvwxyzABCDEFGHIJ",
+        ] {
+            assert_eq!(KeyText::shape(text), KeyShape::Foreign, "{text}");
+        }
+        assert_eq!(
+            KeyText::shape("kw_12345678_abcdefghijklmnopqrstuvwxyzABCDEFGHIJ"),
+            KeyShape::Damaged
+        );
+    }
+}

@@ -1,0 +1,29 @@
+//! The records and what is true of them without asking anybody: ids, secrets, permissions, rules of form.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number; both are handed in ([`Clock`], [`Entropy`]).
+
+mod application;
+mod entropy;
+mod ids;
+mod key;
+mod key_text;
+mod permission;
+mod resource;
+mod role;
+mod secret;
+mod time;
+mod user;
+mod violation;
+
+pub use application::{Application, AuthType, Detail, KeySource};
+pub use entropy::Entropy;
+pub use ids::{KeyId, check_id};
+pub use key::{Key, Rotation};
+pub use key_text::{KeyShape, KeyText, MAX_PREFIX};
+pub use permission::{Permissions, SHIPPED};
+pub use resource::{Format, Handler, METHODS, MethodRules, Resource, Respond, Route, Rules};
+pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
+pub use secret::{Digest, PasswordDigest, Pepper, Secret};
+pub use time::{Clock, Timestamp};
+pub use user::{User, fold, mail_problem, name_problem};
+pub use violation::Violation;

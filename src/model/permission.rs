@@ -1,0 +1,66 @@
+//! Sets of permissions, as bits. Which permission has which bit is the Directory's business.
+
+/// The permissions that the program itself asks for.
+pub const SHIPPED: &[&str] = &[
+    "administer permissions",
+    "administer users",
+    "access user profiles",
+    "view user email addresses",
+    "change own username",
+    "cancel account",
+    "administer rest resources",
+    "administer site configuration",
+    "use key authentication",
+];
+
+/// A set of permissions, each known by its bit's number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Permissions(Vec<u64>);
+
+impl Permissions {
+    /// The empty set.
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Puts a bit in.
+    pub fn insert(&mut self, bit: u32) {
+        let word = (bit / 64) as usize;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (bit % 64);
+    }
+
+    /// Whether a bit is in.
+    pub fn contains(&self, bit: u32) -> bool {
+        self.0.get((bit / 64) as usize).is_some_and(|word| word & (1 << (bit % 64)) != 0)
+    }
+
+    /// Puts in all that is in `other`.
+    pub fn add(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        for (word, more) in self.0.iter_mut().zip(&other.0) {
+            *word |= more;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_holds_what_was_put_in_and_nothing_else() {
+        let mut one = Permissions::none();
+        one.insert(3);
+        one.insert(64);
+        let mut two = Permissions::none();
+        two.insert(130);
+        one.add(&two);
+        let held: Vec<u32> = (0..200).filter(|bit| one.contains(*bit)).collect();
+        assert_eq!(held, [3, 64, 130]);
+    }
+}

@@ -1,0 +1,554 @@
+//! Resources: what can be asked for, by which methods, in which formats, by whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Violation, check_id};
+
+/// The methods that a resource can have.
+pub const METHODS: &[&str] = &["GET", "POST", "PATCH", "PUT", "DELETE"];
+
+/// A resource's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resource {
+    /// What people call it.
+    pub id: String,
+    /// Off: it has no route.
+    pub enabled: bool,
+    /// What answers.
+    pub handler: Handler,
+    /// The path pattern (`/orders/{id}`, `/files/{*rest}`); none where the handler has paths of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The host that it answers for; none: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// What may be done, and by whom.
+    #[serde(flatten)]
+    pub rules: Rules,
+    /// What the `respond` handler answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub respond: Option<Respond>,
+}
+
+/// What answers a request that was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Handler {
+    /// The user entity: `POST /entity/user`, and `GET`, `PATCH`, `DELETE` on `/user/{user}`.
+    #[serde(rename = "entity:user")]
+    EntityUser,
+    /// A fixed answer.
+    #[serde(rename = "respond")]
+    Respond,
+}
+
+/// The rules of a resource, at either granularity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "granularity", rename_all = "snake_case")]
+pub enum Rules {
+    /// One set of formats and applications for all methods.
+    Resource {
+        /// The methods.
+        methods: BTreeSet<String>,
+        /// The formats.
+        formats: BTreeSet<String>,
+        /// Application ids, `*` for every application, and `anonymous`.
+        authentication: BTreeSet<String>,
+        /// The permissions that a method asks for, all of them.
+        #[serde(default)]
+        permissions: BTreeMap<String, BTreeSet<String>>,
+    },
+    /// A set for each method.
+    Method {
+        /// The rules of each method.
+        methods: BTreeMap<String, MethodRules>,
+    },
+}
+
+/// The rules of one method.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MethodRules {
+    /// The formats.
+    #[serde(default)]
+    pub formats: BTreeSet<String>,
+    /// Application ids, `*` for every application, and `anonymous`.
+    #[serde(default)]
+    pub authentication: BTreeSet<String>,
+    /// The permissions that the method asks for, all of them.
+    #[serde(default)]
+    pub permissions: BTreeSet<String>,
+}
+
+/// A fixed answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Respond {
+    /// The status code, 200 to 599.
+    #[serde(default = "two_hundred")]
+    pub status: u16,
+    /// The media type of the body.
+    #[serde(default = "json")]
+    pub content_type: String,
+    /// The body.
+    #[serde(default)]
+    pub body: String,
+}
+
+fn two_hundred() -> u16 {
+    200
+}
+
+fn json() -> String {
+    Format::Json.media_types()[0].into()
+}
+
+impl Default for Respond {
+    fn default() -> Self {
+        Self { status: two_hundred(), content_type: json(), body: String::new() }
+    }
+}
+
+/// A path and the methods that a resource has on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The pattern.
+    pub path: String,
+    /// Each method with its rules, in the order of [`METHODS`].
+    pub methods: Vec<(&'static str, MethodRules)>,
+}
+
+/// A representation that a method takes and gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Format {
+    /// Whatever comes: neither the content type nor `_format` is looked at.
+    Any,
+    /// `application/json`
+    Json,
+    /// `application/xml`
+    Xml,
+    /// `text/plain`
+    Text,
+    /// `text/html`
+    Html,
+    /// `application/x-www-form-urlencoded`
+    Form,
+}
+
+impl Format {
+    /// All there are.
+    pub const ALL: &[Self] =
+        &[Self::Any, Self::Json, Self::Xml, Self::Text, Self::Html, Self::Form];
+
+    /// The name in records and in the query parameter `_format`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::Json => "json",
+            Self::Xml => "xml",
+            Self::Text => "text",
+            Self::Html => "html",
+            Self::Form => "form",
+        }
+    }
+
+    /// The format with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|one| one.name() == name)
+    }
+
+    /// The media types of a request body in this format.
+    pub fn media_types(self) -> &'static [&'static str] {
+        match self {
+            Self::Any => &["*/*"],
+            Self::Json => &["application/json"],
+            Self::Xml => &["application/xml", "text/xml"],
+            Self::Text => &["text/plain"],
+            Self::Html => &["text/html"],
+            Self::Form => &["application/x-www-form-urlencoded"],
+        }
+    }
+}
+
+impl Handler {
+    /// The name in records and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EntityUser => "entity:user",
+            Self::Respond => "respond",
+        }
+    }
+
+    /// The handler with this name.
+    pub fn parse(location: &str, name: &str) -> Result<Self, Violation> {
+        [Self::EntityUser, Self::Respond].into_iter().find(|one| one.name() == name).ok_or_else(
+            || {
+                Violation::new(
+                    location,
+                    format!("{name:?} is not a handler of this version."),
+                    "Use entity:user or respond.",
+                )
+            },
+        )
+    }
+
+    /// The paths that the handler brings along, each with its methods.
+    fn own_paths(self) -> Option<&'static [(&'static str, &'static [&'static str])]> {
+        match self {
+            Self::EntityUser => {
+                Some(&[("/entity/user", &["POST"]), ("/user/{user}", &["GET", "PATCH", "DELETE"])])
+            }
+            Self::Respond => None,
+        }
+    }
+}
+
+impl Rules {
+    /// The rules of one method, or none if the method is not there.
+    pub fn of(&self, method: &str) -> Option<MethodRules> {
+        match self {
+            Self::Resource { methods, formats, authentication, permissions } => {
+                methods.contains(method).then(|| MethodRules {
+                    formats: formats.clone(),
+                    authentication: authentication.clone(),
+                    permissions: permissions.get(method).cloned().unwrap_or_default(),
+                })
+            }
+            Self::Method { methods } => methods.get(method).cloned(),
+        }
+    }
+}
+
+impl Resource {
+    /// The resource as it is shipped: the user entity, all methods, json, for every application.
+    pub fn entity_user() -> Self {
+        let set = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect();
+        Self {
+            id: "entity.user".into(),
+            enabled: true,
+            handler: Handler::EntityUser,
+            path: None,
+            host: None,
+            rules: Rules::Resource {
+                methods: set(&["GET", "POST", "PATCH", "DELETE"]),
+                formats: set(&["json"]),
+                authentication: set(&["*"]),
+                permissions: BTreeMap::new(),
+            },
+            respond: None,
+        }
+    }
+
+    /// The routes of the resource. A resource that is off has none; a method that lacks a format or an application is not on any.
+    pub fn routes(&self) -> Vec<Route> {
+        if !self.enabled {
+            return Vec::new();
+        }
+        let own;
+        let paths: &[(&str, &[&str])] = match (self.handler.own_paths(), &self.path) {
+            (Some(paths), _) => paths,
+            (None, Some(path)) => {
+                own = [(path.as_str(), METHODS)];
+                &own
+            }
+            (None, None) => &[],
+        };
+        paths
+            .iter()
+            .map(|(path, methods)| Route {
+                path: (*path).to_owned(),
+                methods: METHODS
+                    .iter()
+                    .filter(|method| methods.contains(method))
+                    .filter_map(|method| Some((*method, self.rules.of(method)?)))
+                    .filter(|(_, rules)| {
+                        !rules.formats.is_empty() && !rules.authentication.is_empty()
+                    })
+                    .collect(),
+            })
+            .filter(|route| !route.methods.is_empty())
+            .collect()
+    }
+
+    /// The rules of form.
+    pub fn check(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        found.extend(check_id("id", &self.id).err());
+        self.check_path(&mut found);
+        self.check_host(&mut found);
+        self.check_rules(&mut found);
+        self.check_respond(&mut found);
+        found
+    }
+
+    fn check_path(&self, found: &mut Vec<Violation>) {
+        match (self.handler.own_paths(), &self.path) {
+            (Some(_), Some(_)) => found.push(Violation::new(
+                "path",
+                format!("The handler {} has paths of its own.", self.handler.name()),
+                "Leave path out.",
+            )),
+            (None, None) => found.push(Violation::new(
+                "path",
+                format!("The handler {} needs a path.", self.handler.name()),
+                "Give a pattern such as /orders/{id} or /files/{*rest}.",
+            )),
+            (None, Some(path)) => {
+                if let Err(problem) = check_pattern(path) {
+                    found.push(Violation::new(
+                        "path",
+                        format!("{path:?} cannot be a path: {problem}."),
+                        "Give a pattern such as /orders/{id} or /files/{*rest}.",
+                    ));
+                }
+            }
+            (Some(_), None) => {}
+        }
+    }
+
+    fn check_host(&self, found: &mut Vec<Violation>) {
+        let Some(host) = &self.host else { return };
+        let form =
+            |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'[' | b']' | b':');
+        if host.is_empty() || host.len() > 253 || !host.bytes().all(form) {
+            found.push(Violation::new(
+                "host",
+                format!("{host:?} cannot be a host."),
+                "Give a host name in lower case, without scheme and port.",
+            ));
+        }
+    }
+
+    fn check_rules(&self, found: &mut Vec<Violation>) {
+        match &self.rules {
+            Rules::Resource { methods, formats, authentication, permissions } => {
+                if methods.is_empty() {
+                    found.push(no_method());
+                }
+                self.check_methods(methods.iter(), found);
+                self.check_methods(permissions.keys(), found);
+                check_method_rules("", formats, authentication, self.handler, found);
+            }
+            Rules::Method { methods } => {
+                if methods.is_empty() {
+                    found.push(no_method());
+                }
+                self.check_methods(methods.keys(), found);
+                for (method, rules) in methods {
+                    let at = format!("methods.{method}.");
+                    check_method_rules(
+                        &at,
+                        &rules.formats,
+                        &rules.authentication,
+                        self.handler,
+                        found,
+                    );
+                }
+            }
+        }
+    }
+
+    fn check_methods<'a>(
+        &self,
+        methods: impl Iterator<Item = &'a String>,
+        found: &mut Vec<Violation>,
+    ) {
+        let allowed: Vec<&str> = match self.handler.own_paths() {
+            Some(paths) => paths.iter().flat_map(|(_, m)| m.iter().copied()).collect(),
+            None => METHODS.to_vec(),
+        };
+        for method in methods.filter(|method| !allowed.contains(&method.as_str())) {
+            found.push(Violation::new(
+                "methods",
+                format!("{method:?} is not a method of the handler {}.", self.handler.name()),
+                format!("Use {}.", allowed.join(", ")),
+            ));
+        }
+    }
+
+    fn check_respond(&self, found: &mut Vec<Violation>) {
+        let Some(respond) = &self.respond else { return };
+        if self.handler != Handler::Respond {
+            found.push(Violation::new(
+                "respond",
+                "Only the handler respond has a fixed answer.",
+                "Leave respond out, or set the handler to respond.",
+            ));
+        }
+        if !(200..=599).contains(&respond.status) {
+            found.push(Violation::new(
+                "respond.status",
+                format!("{} cannot be the status of an answer.", respond.status),
+                "Use 200 to 599.",
+            ));
+        }
+        if matches!(respond.status, 204 | 205 | 304) && !respond.body.is_empty() {
+            found.push(Violation::new(
+                "respond.body",
+                format!("An answer with status {} has no body.", respond.status),
+                "Leave the body empty, or choose another status.",
+            ));
+        }
+        let printable = respond.content_type.bytes().all(|b| (b' '..=b'~').contains(&b));
+        if !printable || !respond.content_type.contains('/') {
+            found.push(Violation::new(
+                "respond.content_type",
+                format!("{:?} is not a media type.", respond.content_type),
+                "Give one such as application/json.",
+            ));
+        }
+    }
+}
+
+fn no_method() -> Violation {
+    Violation::new(
+        "methods",
+        "At least one HTTP method must be selected.",
+        "Name the methods that the resource answers.",
+    )
+}
+
+fn check_method_rules(
+    at: &str,
+    formats: &BTreeSet<String>,
+    authentication: &BTreeSet<String>,
+    handler: Handler,
+    found: &mut Vec<Violation>,
+) {
+    if formats.is_empty() {
+        found.push(Violation::new(
+            format!("{at}formats"),
+            "At least one request format must be selected.",
+            "Name the formats, json for example.",
+        ));
+    }
+    for format in formats {
+        let known = match handler {
+            Handler::EntityUser => format == Format::Json.name(),
+            Handler::Respond => Format::parse(format).is_some(),
+        };
+        if !known {
+            let fix = match handler {
+                Handler::EntityUser => "Use json.".to_owned(),
+                Handler::Respond => format!(
+                    "Use {}.",
+                    Format::ALL.iter().map(|f| f.name()).collect::<Vec<_>>().join(", ")
+                ),
+            };
+            found.push(Violation::new(
+                format!("{at}formats"),
+                format!("{format:?} is not a format of the handler {}.", handler.name()),
+                fix,
+            ));
+        }
+    }
+    if authentication.is_empty() {
+        found.push(Violation::new(
+            format!("{at}authentication"),
+            "At least one authentication provider must be selected.",
+            "Name application ids, * for every application, or anonymous.",
+        ));
+    }
+}
+
+/// A pattern is a path in its normal form whose segments are text, `{name}`, or, at the end, `{*name}`.
+fn check_pattern(path: &str) -> Result<(), String> {
+    if !path.starts_with('/') {
+        return Err("it does not begin with /".into());
+    }
+    if path.len() > 1024 {
+        return Err("it is longer than 1,024 bytes".into());
+    }
+    if path == "/-" || path.starts_with("/-/") {
+        return Err("what begins with /-/ is Keyward's own".into());
+    }
+    let plain = path.replace(['{', '}', '*'], "");
+    if let Some(bad) = plain.chars().find(|c| !(c.is_ascii_graphic()) || ";%?#\\".contains(*c)) {
+        return Err(format!("{bad:?} cannot stand in it"));
+    }
+    let segments: Vec<&str> = path[1..].split('/').collect();
+    let last = segments.len() - 1;
+    for (at, segment) in segments.iter().enumerate() {
+        if matches!(*segment, "." | "..") || (segment.is_empty() && at != last) {
+            return Err("it has an empty segment, or one of . and ..".into());
+        }
+        if segment.starts_with("{*") && at != last {
+            return Err("{*…} can stand at the end only".into());
+        }
+    }
+    matchit::Router::new().insert(path, ()).map_err(|problem| problem.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_resource_is_in_order_and_has_two_routes() {
+        let resource = Resource::entity_user();
+        assert_eq!(resource.check(), []);
+        let routes: Vec<_> = resource
+            .routes()
+            .into_iter()
+            .map(|route| {
+                let methods: Vec<_> = route.methods.iter().map(|(m, _)| *m).collect();
+                (route.path, methods)
+            })
+            .collect();
+        assert_eq!(
+            routes,
+            [
+                ("/entity/user".to_owned(), vec!["POST"]),
+                ("/user/{user}".to_owned(), vec!["GET", "PATCH", "DELETE"]),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_off_or_incomplete_has_no_route() {
+        let mut off = Resource::entity_user();
+        off.enabled = false;
+        assert_eq!(off.routes(), []);
+        for lacking in ["methods", "formats", "authentication"] {
+            let mut resource = Resource::entity_user();
+            let Rules::Resource { methods, formats, authentication, .. } = &mut resource.rules
+            else {
+                unreachable!()
+            };
+            match lacking {
+                "methods" => methods.clear(),
+                "formats" => formats.clear(),
+                _ => authentication.clear(),
+            }
+            assert_eq!(resource.routes(), [], "{lacking}");
+            assert_eq!(resource.check().len(), 1, "{lacking}");
+        }
+    }
+
+    #[test]
+    fn patterns_have_one_spelling() {
+        for good in ["/", "/a", "/a/", "/orders/{id}", "/files/{*rest}"] {
+            assert_eq!(check_pattern(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "a",
+            "//a",
+            "/a//b",
+            "/./a",
+            "/a/../b",
+            "/a;b",
+            "/a%2fb",
+            "/a b",
+            "/é",
+            "/-/verify",
+            "/a\\b",
+            "/{*a}/b",
+            "/{a",
+            "/a?b",
+        ] {
+            assert!(check_pattern(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Roles: names for sets of permissions.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Violation, check_id};
+
+/// The role of a request that nobody stands behind.
+pub const ANONYMOUS: &str = "anonymous";
+/// The role that every known user has besides its own.
+pub const AUTHENTICATED: &str = "authenticated";
+/// The shipped role that may do everything.
+pub const ADMINISTRATOR: &str = "administrator";
+
+/// A role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Role {
+    /// The id that users carry.
+    pub id: String,
+    /// What people read.
+    pub label: String,
+    /// Where it stands in a list; smaller first.
+    #[serde(default)]
+    pub weight: i32,
+    /// Whether it has every permission there is and will be.
+    #[serde(default)]
+    pub is_admin: bool,
+    /// The permissions that it gives.
+    #[serde(default)]
+    pub permissions: BTreeSet<String>,
+}
+
+impl Role {
+    /// Whether the program itself relies on this role, so that it cannot be deleted.
+    pub fn is_locked(id: &str) -> bool {
+        id == ANONYMOUS || id == AUTHENTICATED
+    }
+
+    /// The rules of form.
+    pub fn check(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        found.extend(check_id("id", &self.id).err());
+        if self.label.trim().is_empty() || self.label.len() > 255 {
+            found.push(Violation::new(
+                "label",
+                "A role needs a label of 1 to 255 bytes.",
+                "Say in a few words who has this role.",
+            ));
+        }
+        if self.is_admin && Self::is_locked(&self.id) {
+            found.push(Violation::new(
+                "is_admin",
+                format!("The role {} cannot be an administrator's role.", self.id),
+                "Everybody would have every permission. Make a role of its own and give it to the users concerned.",
+            ));
+        }
+        for permission in &self.permissions {
+            if permission.trim() != permission || permission.is_empty() || permission.len() > 128 {
+                found.push(Violation::new(
+                    "permissions",
+                    format!("{permission:?} cannot be a permission."),
+                    "A permission is 1 to 128 bytes of text without spaces at its ends.",
+                ));
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,171 @@
+//! Secrets and their digests. None of these types shows what it holds: `Debug` prints a placeholder, and there is no `Display`.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// Text that must not be seen: a key, a password. Wiped when dropped.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes `text` in.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text. Every caller is a place to look at when secrets are reviewed.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self)
+    }
+}
+
+/// BLAKE3 of a key's whole text, keyed with the server's [`Pepper`].
+///
+/// Equality takes the same time wherever the first difference is.
+#[derive(Clone, Copy)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest with these bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl PartialEq for Digest {
+    fn eq(&self, other: &Self) -> bool {
+        // `blake3::Hash` compares in constant time; arrays do not.
+        blake3::Hash::from_bytes(self.0) == blake3::Hash::from_bytes(other.0)
+    }
+}
+
+impl Eq for Digest {}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digest(…)")
+    }
+}
+
+/// As 64 hexadecimal digits, for the store's records only.
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        blake3::Hash::from_hex(text.as_bytes())
+            .map(|hash| Self(*hash.as_bytes()))
+            .map_err(|_| D::Error::custom("a digest is 64 hexadecimal digits"))
+    }
+}
+
+/// The server's own secret, kept outside the store: whoever copies the store alone cannot test guesses against its digests.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Pepper([u8; 32]);
+
+impl Pepper {
+    /// The pepper with these bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Reads the 64 hexadecimal digits of a pepper file; white space around them is passed over.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let hash = blake3::Hash::from_hex(text.trim()).ok()?;
+        Some(Self(*hash.as_bytes()))
+    }
+
+    /// What a pepper file holds.
+    pub fn to_hex(&self) -> Zeroizing<String> {
+        Zeroizing::new(blake3::Hash::from_bytes(self.0).to_hex().to_string())
+    }
+
+    /// The digest of a key's text.
+    pub fn digest(&self, key: &str) -> Digest {
+        Digest(*blake3::keyed_hash(&self.0, key.as_bytes()).as_bytes())
+    }
+
+    /// A value that tells one pepper from another and nothing else of it. The store keeps it, so that a start with the wrong pepper is seen.
+    pub fn fingerprint(&self) -> Digest {
+        Digest(blake3::derive_key("keyward 2026-11-23 pepper fingerprint", &self.0))
+    }
+}
+
+impl fmt::Debug for Pepper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pepper(…)")
+    }
+}
+
+/// An Argon2id digest in PHC string form.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PasswordDigest(Box<str>);
+
+impl PasswordDigest {
+    /// Takes a PHC string (`$argon2id$v=19$…`).
+    pub fn new(phc: impl Into<Box<str>>) -> Self {
+        Self(phc.into())
+    }
+
+    /// The PHC string, for verification.
+    pub fn phc(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PasswordDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordDigest(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_here_shows_what_it_holds() {
+        let pepper = Pepper::from_bytes([7; 32]);
+        let shown = format!(
+            "{:?} {:?} {:?} {:?}",
+            Secret::new("hunter2"),
+            pepper,
+            pepper.digest("hunter2"),
+            PasswordDigest::new("$argon2id$hunter2")
+        );
+        assert_eq!(shown, "Secret(…) Pepper(…) Digest(…) PasswordDigest(…)");
+    }
+
+    #[test]
+    fn a_digest_depends_on_the_pepper_and_on_the_text() {
+        let one = Pepper::from_bytes([1; 32]);
+        let two = Pepper::from_bytes([2; 32]);
+        assert_eq!(one.digest("a"), one.digest("a"));
+        assert_ne!(one.digest("a"), two.digest("a"));
+        assert_ne!(one.digest("a"), one.digest("b"));
+        assert_ne!(one.fingerprint(), two.fingerprint());
+        assert_eq!(
+            Pepper::from_hex(&format!(" {}\n", one.to_hex().as_str())).unwrap().fingerprint(),
+            one.fingerprint()
+        );
+    }
+}

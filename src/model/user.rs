@@ -1,0 +1,158 @@
+//! The user record, and the rules for its name and mail address.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{PasswordDigest, Timestamp};
+
+/// Somebody or something that can be let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// The number that is never given to anybody else.
+    pub uid: u64,
+    /// The same in the form that other systems keep.
+    pub uuid: Uuid,
+    /// The name that credentials carry. Unique, without regard to case.
+    pub name: String,
+    /// The mail address. Unique, without regard to case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<String>,
+    /// The first mail address it ever had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
+    /// Active, or blocked.
+    pub status: bool,
+    /// The ids of its roles, sorted, without `authenticated`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// What its password is checked against; none: it cannot log in with a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<PasswordDigest>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it was last changed.
+    pub changed: Timestamp,
+    /// When it was last seen; zero: never.
+    #[serde(default)]
+    pub access: Timestamp,
+    /// When it last logged in; zero: never.
+    #[serde(default)]
+    pub login: Timestamp,
+    /// The language of the record (BCP 47).
+    pub langcode: String,
+    /// The language that the user reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred_langcode: Option<String>,
+    /// The language that the user administers in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred_admin_langcode: Option<String>,
+    /// The time zone (IANA).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// Small facts that scripts can read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// The form in which names and mail addresses are compared: without regard to case.
+pub fn fold(text: &str) -> String {
+    text.to_lowercase()
+}
+
+/// What is wrong with a user's name, or nothing.
+///
+/// The rules and texts are those of Drupal's `UserNameConstraint`.
+pub fn name_problem(name: &str) -> Option<String> {
+    if name.is_empty() {
+        return Some("You must enter a username.".into());
+    }
+    if name.starts_with(' ') {
+        return Some("The username cannot begin with a space.".into());
+    }
+    if name.ends_with(' ') {
+        return Some("The username cannot end with a space.".into());
+    }
+    if name.contains("  ") {
+        return Some("The username cannot contain multiple spaces in a row.".into());
+    }
+    if !name.chars().all(name_allows) {
+        return Some("The username contains an invalid character.".into());
+    }
+    if name.chars().count() > 60 {
+        return Some(format!("The username {name} is too long: it must be 60 characters or less."));
+    }
+    None
+}
+
+fn name_allows(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_alphanumeric() || " @+_.'-".contains(c);
+    }
+    // What cannot be seen, or can be taken for something else: controls, odd spaces, soft hyphen,
+    // direction marks, byte order mark, full-width Latin, specials.
+    !matches!(u32::from(c),
+        0x80..=0xA0 | 0xAD | 0x2000..=0x200F | 0x2028..=0x202F | 0x205F..=0x206F | 0xFEFF
+        | 0xFF01..=0xFF60 | 0xFFF9..=0xFFFD)
+}
+
+/// What is wrong with a mail address, or nothing. The form is that of an HTML `email` input, with a dot-atom before the `@`.
+pub fn mail_problem(mail: &str) -> Option<String> {
+    let bad = || Some("This value is not a valid email address.".to_owned());
+    let Some((local, domain)) = mail.rsplit_once('@') else {
+        return bad();
+    };
+    let atom = |c: char| c.is_alphanumeric() || "!#$%&'*+/=?^_`{|}~-".contains(c);
+    let local_ok = local.len() <= 64
+        && local.split('.').all(|part| !part.is_empty() && part.chars().all(atom));
+    let label = |part: &str| {
+        !part.is_empty()
+            && part.len() <= 63
+            && part.chars().all(|c| c.is_alphanumeric() || c == '-')
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    let domain_ok = domain.len() <= 253 && domain.split('.').all(label);
+    if local_ok && domain_ok && mail.len() <= 254 { None } else { bad() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules() {
+        for good in ["a", "Llama", "a b", "O'Neil+x@y_z.-1", "Ünïcode", "日本"] {
+            assert_eq!(name_problem(good), None, "{good}");
+        }
+        for (bad, says) in [
+            ("", "You must enter a username."),
+            (" a", "The username cannot begin with a space."),
+            ("a ", "The username cannot end with a space."),
+            ("a  b", "The username cannot contain multiple spaces in a row."),
+            ("a:b", "The username contains an invalid character."),
+            ("a\0", "The username contains an invalid character."),
+            ("a\u{200B}b", "The username contains an invalid character."),
+            ("a\u{FF21}b", "The username contains an invalid character."),
+        ] {
+            assert_eq!(name_problem(bad).as_deref(), Some(says), "{bad:?}");
+        }
+        assert_eq!(name_problem(&"é".repeat(60)), None);
+        assert!(
+            name_problem(&"é".repeat(61))
+                .unwrap()
+                .ends_with("is too long: it must be 60 characters or less.")
+        );
+    }
+
+    #[test]
+    fn mail_addresses_follow_the_rules() {
+        for good in ["a@b", "a.b+c@example.com", "o'neil@x-y.example"] {
+            assert_eq!(mail_problem(good), None, "{good}");
+        }
+        for bad in ["", "a", "@b", "a@", "a@b..c", ".a@b", "a b@c", "a@-b", "a@b@c d"] {
+            assert!(mail_problem(bad).is_some(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The few records that every decision reads, compiled: roles as bit sets, applications with their header and challenge, resources as routes.
+//!
+//! A [`Policy`] never changes. A commit that touches one of these records makes a new one and swaps it in.
+
+use std::{collections::HashMap, sync::Arc};
+
+use http::{HeaderName, HeaderValue};
+
+use super::Routes;
+use crate::model::{ANONYMOUS, AUTHENTICATED, Application, AuthType, Permissions, Role, SHIPPED};
+
+/// What a decision reads of roles, applications and resources.
+#[derive(Clone, Default)]
+pub struct Policy {
+    /// Roles.
+    pub roles: Arc<RoleTable>,
+    /// Applications.
+    pub applications: Arc<Applications>,
+    /// Resources.
+    pub routes: Arc<Routes>,
+}
+
+/// The roles, and every combination of them that a user has.
+#[derive(Default)]
+pub struct RoleTable {
+    bits: HashMap<String, u32>,
+    roles: HashMap<String, Role>,
+    sets: Vec<RoleSet>,
+    anonymous: RoleSet,
+    nothing: RoleSet,
+    operator: RoleSet,
+}
+
+/// What a combination of roles gives.
+#[derive(Clone, Default)]
+pub struct RoleSet {
+    /// The ids of the roles, sorted, without `authenticated`.
+    pub ids: Arc<[String]>,
+    /// Whether one of them has every permission.
+    pub is_admin: bool,
+    permissions: Permissions,
+}
+
+impl RoleTable {
+    /// The set of the person at the machine, which is in no store.
+    pub(super) const OPERATOR: u32 = u32::MAX;
+
+    /// Compiles `roles` for the combinations in `sets`; a user's set is known by its place in it.
+    pub(super) fn new(roles: HashMap<String, Role>, sets: &[Arc<[String]>]) -> Self {
+        let mut bits = HashMap::new();
+        let named = roles.values().flat_map(|role| &role.permissions);
+        for permission in SHIPPED.iter().map(|p| (*p).to_owned()).chain(named.cloned()) {
+            let next = bits.len() as u32;
+            bits.entry(permission).or_insert(next);
+        }
+        let compile = |ids: &Arc<[String]>, implied: &str| {
+            let mut set = RoleSet { ids: ids.clone(), ..RoleSet::default() };
+            let held = ids.iter().map(String::as_str).chain([implied]);
+            for role in held.filter_map(|id| roles.get(id)) {
+                set.is_admin |= role.is_admin;
+                for permission in &role.permissions {
+                    set.permissions.insert(bits[permission]);
+                }
+            }
+            set
+        };
+        let anonymous = compile(&Arc::default(), ANONYMOUS);
+        let sets = sets.iter().map(|ids| compile(ids, AUTHENTICATED)).collect();
+        Self {
+            bits,
+            roles,
+            sets,
+            anonymous,
+            nothing: RoleSet::default(),
+            operator: RoleSet { is_admin: true, ..RoleSet::default() },
+        }
+    }
+
+    /// The role with this id.
+    pub fn role(&self, id: &str) -> Option<&Role> {
+        self.roles.get(id)
+    }
+
+    /// All roles, in no order.
+    pub fn roles(&self) -> impl Iterator<Item = &Role> {
+        self.roles.values()
+    }
+
+    /// A user's combination of roles. One that is newer than this table gives nothing: a request that began before the change
+    /// and sees the user after it is refused.
+    pub(super) fn set(&self, number: u32) -> &RoleSet {
+        match number {
+            Self::OPERATOR => &self.operator,
+            _ => self.sets.get(number as usize).unwrap_or(&self.nothing),
+        }
+    }
+
+    /// What a request has that nobody stands behind.
+    pub fn anonymous(&self) -> &RoleSet {
+        &self.anonymous
+    }
+
+    /// Whether `set` gives `permission`.
+    pub fn allows(&self, set: &RoleSet, permission: &str) -> bool {
+        set.is_admin || self.bits.get(permission).is_some_and(|bit| set.permissions.contains(*bit))
+    }
+}
+
+/// The applications.
+#[derive(Default)]
+pub struct Applications {
+    by_id: HashMap<String, Arc<HeldApplication>>,
+    default: Option<Arc<HeldApplication>>,
+}
+
+/// An application, ready for use.
+#[derive(Debug)]
+pub struct HeldApplication {
+    /// The record.
+    pub record: Application,
+    /// The header that its credential is read from.
+    pub header: HeaderName,
+    /// What a 401 says in `WWW-Authenticate` (RFC 9110, section 11.6.1).
+    pub challenge: HeaderValue,
+}
+
+impl Applications {
+    pub(super) fn new(records: impl Iterator<Item = Application>) -> Self {
+        let by_id: HashMap<_, _> = records
+            .map(|record| (record.id.clone(), Arc::new(HeldApplication::new(record))))
+            .collect();
+        let default = by_id.values().find(|one| one.record.is_default).cloned();
+        Self { by_id, default }
+    }
+
+    /// The application that `AUTH-METHOD` names.
+    pub fn get(&self, id: &str) -> Option<&Arc<HeldApplication>> {
+        self.by_id.get(id)
+    }
+
+    /// The application of requests without `AUTH-METHOD`.
+    pub fn default(&self) -> Option<&Arc<HeldApplication>> {
+        self.default.as_ref()
+    }
+
+    /// All of them, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &Application> {
+        self.by_id.values().map(|held| &held.record)
+    }
+}
+
+impl HeldApplication {
+    /// Compiles a record that passed [`Application::check`].
+    pub fn new(record: Application) -> Self {
+        let header = HeaderName::from_bytes(record.header.to_ascii_lowercase().as_bytes())
+            .unwrap_or(HeaderName::from_static("api-key"));
+        let realm = record.realm.replace('\\', "\\\\").replace('"', "\\\"");
+        let challenge = match (record.auth_type, record.reads_authorization()) {
+            (AuthType::Bearer, true) => format!("Bearer realm=\"{realm}\""),
+            (_, true) => format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
+            (_, false) => format!("ApiKey realm=\"{realm}\", header=\"{}\"", record.header),
+        };
+        let challenge = HeaderValue::from_str(&challenge)
+            .unwrap_or(HeaderValue::from_static("ApiKey realm=\"Keyward\""));
+        Self { record, header, challenge }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn role(id: &str, is_admin: bool, permissions: &[&str]) -> (String, Role) {
+        let role = Role {
+            id: id.into(),
+            label: id.into(),
+            weight: 0,
+            is_admin,
+            permissions: permissions.iter().map(|p| (*p).to_owned()).collect(),
+        };
+        (id.to_owned(), role)
+    }
+
+    #[test]
+    fn a_set_gives_what_its_roles_give_and_what_everybody_has() {
+        let roles = HashMap::from([
+            role("authenticated", false, &["read"]),
+            role("anonymous", false, &["look"]),
+            role("editor", false, &["write"]),
+            role("boss", true, &[]),
+        ]);
+        let sets: Vec<Arc<[String]>> = vec![
+            Arc::default(),
+            Arc::from(["editor".to_owned(), "gone".to_owned()]),
+            Arc::from(["boss".to_owned()]),
+        ];
+        let table = RoleTable::new(roles, &sets);
+        let allowed = |set: &RoleSet| {
+            ["look", "read", "write", "never heard of"].map(|p| table.allows(set, p))
+        };
+        assert_eq!(allowed(table.anonymous()), [true, false, false, false]);
+        assert_eq!(allowed(table.set(0)), [false, true, false, false]);
+        assert_eq!(allowed(table.set(1)), [false, true, true, false]);
+        assert_eq!(allowed(table.set(2)), [true, true, true, true]);
+    }
+
+    #[test]
+    fn a_realm_cannot_break_out_of_its_quotes() {
+        let mut record = Application::api_key("a", "A");
+        record.realm = r#"x", charset="y\"#.into();
+        let held = HeldApplication::new(record);
+        assert_eq!(
+            held.challenge.to_str().unwrap(),
+            r#"ApiKey realm="x\", charset=\"y\\", header="API-KEY""#
+        );
+    }
+}

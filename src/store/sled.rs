@@ -1,0 +1,415 @@
+//! The embedded store. sled keeps the records; this file makes its writes durable and shows its failures.
+//!
+//! One thread writes. It takes all batches that wait, applies each as one sled batch, flushes sled's log, and then calls `fdatasync` on its own
+//! handle, because sled 0.34's `flush` hands the pages to the kernel and no further (spacejam/sled #1351, #1452). Only then are the
+//! followers told and the writers answered. When a write or the sync fails, nothing is written any more: sled's own error is sticky, and a
+//! page that the kernel could not write is lost to a later sync.
+
+use std::{
+    any::Any,
+    fs::{self, File},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard,
+        mpsc::{self, Receiver},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    Batch, Change, CommitError, Committing, Expect, Missed, Sequence, Sink, Snapshot, State, Store,
+    StoreError, Stored, Table, codec, decode, encode, publish::Publisher,
+};
+
+/// The file that says that a store was made here. sled would make a new one in silence.
+const MARKER: &str = "KEYWARD";
+const MARKER_TEXT: &str = "A Keyward store, format 1. Do not remove this file.\n";
+/// Where the number of the last commit is kept.
+const SEQUENCE: &[u8] = b"sequence";
+/// How long another process may take to let go of the lock.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// The most batches that share one sync.
+const GROUP: usize = 1024;
+
+/// A [`Store`] in a folder.
+pub struct SledStore {
+    shared: Arc<Shared>,
+    queue: Mutex<Option<mpsc::Sender<Job>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    db: sled::Db,
+    /// The log file, opened by ourselves: to sync it.
+    log: File,
+    publisher: Publisher,
+    /// Held for reading by a snapshot, for writing while batches are applied.
+    quiet: RwLock<()>,
+    fault: OnceLock<String>,
+}
+
+struct Job {
+    batch: Batch,
+    answer: oneshot::Sender<Result<Sequence, CommitError>>,
+}
+
+impl SledStore {
+    /// Opens the store in `path`, or makes one where there is nothing yet. `cache_mib` bounds sled's page cache.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when another process has it open; [`StoreError::Unusable`] when the folder holds anything but a whole store.
+    /// What is there is never replaced.
+    pub fn open(path: &Path, cache_mib: u64) -> Result<Self, StoreError> {
+        let is_new = look_before_opening(path)?;
+        if is_new {
+            fs::create_dir_all(path).map_err(|e| unusable(path, &e.to_string()))?;
+        }
+        let db = open_sled(path, cache_mib)?;
+        let log = File::open(path.join("db")).map_err(|e| unusable(path, &e.to_string()))?;
+        if is_new {
+            make_durable(path, &log).map_err(|e| unusable(path, &e.to_string()))?;
+        }
+        let sequence = match read(&db, Table::Meta, SEQUENCE)? {
+            Some(stored) => decode(Table::Meta, SEQUENCE, &stored.json)?,
+            // Nothing was ever committed: a start that died before its first commit.
+            None if db.is_empty() => 0,
+            None => return Err(unusable(path, "it has lost the number of its last commit")),
+        };
+        if sequence == 0
+            && fs::metadata(path.join(MARKER)).is_ok_and(|m| m.len() == MARKER_TEXT.len() as u64)
+        {
+            return Err(unusable(path, "it was in use and is now empty. Restore it from a backup"));
+        }
+        let shared = Arc::new(Shared {
+            db,
+            log,
+            publisher: Publisher::new(sequence),
+            quiet: RwLock::new(()),
+            fault: OnceLock::new(),
+        });
+        let (queue, jobs) = mpsc::channel();
+        let writer = std::thread::Builder::new()
+            .name("keyward-store".into())
+            .spawn({
+                let shared = shared.clone();
+                let marker = path.join(MARKER);
+                move || shared.write_all(&jobs, &marker)
+            })
+            .map_err(|e| unusable(path, &e.to_string()))?;
+        Ok(Self { shared, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) })
+    }
+
+    /// Whether there is a store in `path`, or what is left of one.
+    pub fn exists(path: &Path) -> bool {
+        path.join(MARKER).exists() || path.join("db").exists()
+    }
+}
+
+/// Waits for the writes that were asked for, and lets go of the lock.
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            let _ = writer.join();
+        }
+    }
+}
+
+/// Tells a place for a new store from an old one, and both from everything else.
+fn look_before_opening(path: &Path) -> Result<bool, StoreError> {
+    let mut entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(e) => return Err(unusable(path, &e.to_string())),
+    };
+    let has = |name: &str| path.join(name).exists();
+    if has("db") && has("conf") {
+        return Ok(!has(MARKER));
+    }
+    if has(MARKER) {
+        return Err(unusable(
+            path,
+            "files of it are missing (db or conf). Restore it from a backup",
+        ));
+    }
+    if entries.next().is_some() {
+        return Err(unusable(
+            path,
+            "the folder holds other files. Choose an empty folder or a new one",
+        ));
+    }
+    Ok(true)
+}
+
+fn open_sled(path: &Path, cache_mib: u64) -> Result<sled::Db, StoreError> {
+    let config =
+        sled::Config::new().path(path).cache_capacity(cache_mib * 1024 * 1024).flush_every_ms(None);
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        // sled panics on some damaged files.
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open()))
+            .map_err(|panic| unusable(path, &panic_text(panic.as_ref())))?;
+        match opened {
+            Ok(db) => return Ok(db),
+            Err(sled::Error::Io(e)) if is_lock(&e) => {
+                if Instant::now() >= give_up {
+                    return Err(StoreError::Locked { path: path.display().to_string() });
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(e) => return Err(unusable(path, &e.to_string())),
+        }
+    }
+}
+
+/// sled wraps the lock's error in one of kind `Other` whose text names it.
+fn is_lock(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::WouldBlock || e.to_string().contains("could not acquire lock")
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "sled gave up on it".into())
+}
+
+/// Puts the new files, and their names in their folders, on the disk.
+fn make_durable(path: &Path, log: &File) -> io::Result<()> {
+    log.sync_all()?;
+    File::open(path.join("conf"))?.sync_all()?;
+    File::open(path)?.sync_all()?;
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn unusable(path: &Path, problem: &str) -> StoreError {
+    StoreError::Unusable { path: path.display().to_string(), problem: problem.to_owned() }
+}
+
+fn failed(e: sled::Error) -> StoreError {
+    StoreError::Failed(e.to_string())
+}
+
+/// A record's place in sled's one tree.
+fn place(table: Table, key: &[u8]) -> Vec<u8> {
+    let mut place = Vec::with_capacity(1 + key.len());
+    place.push(table as u8);
+    place.extend_from_slice(key);
+    place
+}
+
+fn read(db: &sled::Db, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
+    match db.get(place(table, key)).map_err(failed)? {
+        None => Ok(None),
+        Some(value) => stored(table, key, &value).map(Some),
+    }
+}
+
+fn stored(table: Table, key: &[u8], value: &[u8]) -> Result<Stored, StoreError> {
+    let (revision, json) = codec::open(table, key, value)?;
+    Ok(Stored { revision, json: json.to_vec() })
+}
+
+impl Shared {
+    fn write_all(&self, jobs: &Receiver<Job>, marker: &Path) {
+        let mut marked = marker.exists();
+        while let Ok(first) = jobs.recv() {
+            let group: Vec<Job> =
+                std::iter::once(first).chain(jobs.try_iter()).take(GROUP).collect();
+            self.write_group(group);
+            if !marked && self.fault.get().is_none() {
+                marked = leave_marker(marker)
+                    .map_err(|e| tracing::warn!(file = %marker.display(), "cannot be written: {e}"))
+                    .is_ok();
+            }
+        }
+    }
+
+    /// Applies each batch, syncs once, tells the followers, answers.
+    fn write_group(&self, group: Vec<Job>) {
+        let mut done = Vec::with_capacity(group.len());
+        {
+            let _alone = self.quiet.write().unwrap_or_else(PoisonError::into_inner);
+            let mut sequence = self.publisher.sequence();
+            for job in group {
+                let result = self.apply(&job.batch, sequence + 1);
+                match result {
+                    Ok(()) => {
+                        sequence += 1;
+                        let change = Change { sequence, writes: job.batch.writes };
+                        done.push((job.answer, Ok(change)));
+                    }
+                    Err(problem) => done.push((job.answer, Err(problem))),
+                }
+            }
+            if done.iter().any(|(_, result)| result.is_ok()) {
+                self.sync();
+            }
+            if self.fault.get().is_none() {
+                for change in done.iter().filter_map(|(_, result)| result.as_ref().ok()) {
+                    self.publisher.publish(change.clone());
+                }
+            }
+        }
+        for (answer, result) in done {
+            let result = match (result, self.fault.get()) {
+                (Ok(_), Some(fault)) => Err(StoreError::Failed(fault.clone()).into()),
+                (Ok(change), None) => Ok(change.sequence),
+                (Err(problem), _) => Err(problem),
+            };
+            // A writer that went away does not hear the answer; the write stands.
+            let _ = answer.send(result);
+        }
+    }
+
+    fn apply(&self, batch: &Batch, sequence: Sequence) -> Result<(), CommitError> {
+        if let Some(fault) = self.fault.get() {
+            return Err(StoreError::Failed(fault.clone()).into());
+        }
+        for expect in &batch.expects {
+            if !self.holds(expect)? {
+                return Err(CommitError::Conflict(expect.clone()));
+            }
+        }
+        let mut writes = sled::Batch::default();
+        for write in &batch.writes {
+            let place = place(write.table, &write.key);
+            match &write.json {
+                Some(json) => {
+                    let value = codec::seal(write.table, &write.key, sequence, json)?;
+                    writes.insert(place, value);
+                }
+                None => writes.remove(place),
+            }
+        }
+        let number = codec::seal(Table::Meta, SEQUENCE, sequence, &encode(&sequence))?;
+        writes.insert(place(Table::Meta, SEQUENCE), number);
+        self.db.apply_batch(writes).map_err(|e| self.stop(&e.to_string()))?;
+        Ok(())
+    }
+
+    fn holds(&self, expect: &Expect) -> Result<bool, StoreError> {
+        let held = read(&self.db, expect.table, &expect.key)?;
+        Ok(match (expect.state, held) {
+            (State::Missing, held) => held.is_none(),
+            (State::Present, held) => held.is_some(),
+            (State::Revision(wanted), held) => held.is_some_and(|stored| stored.revision == wanted),
+        })
+    }
+
+    fn sync(&self) {
+        if let Err(e) = self.db.flush() {
+            self.stop(&e.to_string());
+        }
+        if let Err(e) = self.log.sync_data() {
+            self.stop(&e.to_string());
+        }
+    }
+
+    /// Ends writing for good.
+    fn stop(&self, problem: &str) -> StoreError {
+        let fault = self.fault.get_or_init(|| {
+            tracing::error!(problem, "the store stopped writing; decisions go on from memory");
+            problem.to_owned()
+        });
+        StoreError::Failed(fault.clone())
+    }
+}
+
+fn leave_marker(marker: &Path) -> io::Result<()> {
+    fs::write(marker, MARKER_TEXT)?;
+    File::open(marker)?.sync_all()?;
+    File::open(marker.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+impl Store for SledStore {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
+        read(&self.shared.db, table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Stored)>, StoreError> {
+        let prefix = place(table, prefix);
+        let mut from = prefix.clone();
+        if let Some(after) = after.map(|key| place(table, key)).filter(|key| *key >= prefix) {
+            from = after;
+            // The next key there can be.
+            from.push(0);
+        }
+        self.shared
+            .db
+            .range(from..)
+            .take_while(|entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
+            .take(limit)
+            .map(|entry| {
+                let (key, value) = entry.map_err(failed)?;
+                let key = key[1..].to_vec();
+                let stored = stored(table, &key, &value)?;
+                Ok((key, stored))
+            })
+            .collect()
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, StoreError> {
+        let quiet = self.shared.quiet.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(Box::new(Moment { shared: &self.shared, _quiet: quiet }))
+    }
+
+    fn commit(&self, batch: Batch) -> Committing<'_> {
+        let (answer, answered) = oneshot::channel();
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = &*queue {
+            // When the thread is gone the job is dropped, and with it `answer`.
+            let _ = queue.send(Job { batch, answer });
+        }
+        Box::pin(async move {
+            answered.await.unwrap_or_else(|_| {
+                Err(StoreError::Failed("the thread that writes has ended".into()).into())
+            })
+        })
+    }
+
+    fn changes(&self, after: Sequence, sink: Arc<dyn Sink>) -> Result<(), Missed> {
+        self.shared.publisher.follow(after, sink)
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.shared.fault.get().cloned()
+    }
+}
+
+struct Moment<'a> {
+    shared: &'a Shared,
+    _quiet: RwLockReadGuard<'a, ()>,
+}
+
+impl Snapshot for Moment<'_> {
+    fn sequence(&self) -> Sequence {
+        self.shared.publisher.sequence()
+    }
+
+    fn each(
+        &self,
+        table: Table,
+        each: &mut dyn FnMut(&[u8], Stored) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        for entry in self.shared.db.scan_prefix([table as u8]) {
+            let (key, value) = entry.map_err(failed)?;
+            each(&key[1..], stored(table, &key[1..], &value)?)?;
+        }
+        Ok(())
+    }
+}
