@@ -1,3 +1,4 @@
 pub mod accounts;
+pub mod config;
 pub mod model;
 pub mod store;

@@ -1,0 +1,3 @@
+//! `config.toml` and the environment, read once at the start.
+
+pub mod file;
