@@ -1,0 +1,278 @@
+//! The configuration while it is put together: every key with its value, and where that value was given.
+
+use std::{
+    num::{IntErrorKind, ParseIntError},
+    path::Path,
+};
+
+use serde::Deserialize as _;
+use toml::{
+    Spanned, Value,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    ConfigError, File, Place, Problem,
+    error::{line_of, printable, syntax},
+};
+
+/// All keys with what they hold so far. It begins with the defaults; a file and the environment write over them.
+pub(super) struct Draft {
+    pub(super) keys: Vec<Entry>,
+    pub(super) found: Vec<Problem>,
+}
+
+/// One key.
+pub(super) struct Entry {
+    pub(super) section: String,
+    pub(super) key: String,
+    value: Value,
+    place: Place,
+}
+
+/// Why a value cannot be taken, and what could be.
+pub(super) struct Unfit {
+    pub(super) message: String,
+    pub(super) fix: String,
+}
+
+impl Draft {
+    /// The defaults.
+    pub(super) fn new() -> Self {
+        let sections = toml::Table::try_from(File::default()).expect("the defaults are TOML");
+        let mut keys = Vec::new();
+        for (section, table) in sections {
+            for (key, value) in table.as_table().into_iter().flatten() {
+                keys.push(Entry {
+                    section: section.clone(),
+                    key: key.clone(),
+                    value: value.clone(),
+                    place: Place::Default,
+                });
+            }
+        }
+        Self { keys, found: Vec::new() }
+    }
+
+    /// Takes what the text of a file says. What is wrong in it goes to `found`, and its keys keep their defaults.
+    pub(super) fn read(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let document = DeTable::parse(text).map_err(|error| syntax(path, text, &error))?;
+        let reader = Reader { path, text };
+        for (name, value) in document.get_ref() {
+            match value.get_ref() {
+                DeValue::Table(table) if self.has_section(name.get_ref()) => {
+                    self.read_section(&reader, name.get_ref(), table);
+                }
+                _ => {
+                    let problem = self.stray(&reader, name, value.get_ref());
+                    self.found.push(problem);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_section(&mut self, reader: &Reader<'_>, section: &str, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let place = reader.place(name);
+            let key = format!("{section}.{}", printable(name.get_ref()));
+            let at =
+                self.keys.iter().position(|e| e.section == section && e.key == **name.get_ref());
+            let taken = match at {
+                None => Err(self.unknown_key(section, name.get_ref())),
+                Some(at) => self.keys[at].take(value.get_ref(), &place),
+            };
+            if let Err(Unfit { message, fix }) = taken {
+                self.found.push(Problem { place, key, message, fix });
+            }
+        }
+    }
+
+    fn has_section(&self, name: &str) -> bool {
+        self.sections().any(|section| section == name)
+    }
+
+    /// What is wrong with something that stands in no section.
+    fn stray(
+        &self,
+        reader: &Reader<'_>,
+        name: &Spanned<toml::de::DeString<'_>>,
+        value: &DeValue<'_>,
+    ) -> Problem {
+        let word = name.get_ref().as_ref();
+        let is_section = value.is_table();
+        let (message, fix) = if self.has_section(word) {
+            (
+                "This is the name of a section.".into(),
+                format!("Write [{word}] on a line of its own, with its keys below."),
+            )
+        } else if is_section {
+            let fix = match nearest(word, self.sections()) {
+                Some(near) => format!("Did you mean [{near}]?"),
+                None => format!("The sections are {}.", listed(self.sections())),
+            };
+            ("There is no such section.".into(), fix)
+        } else {
+            ("Every key stands in a section.".into(), self.home_of(word))
+        };
+        let key = if is_section { format!("[{}]", printable(word)) } else { printable(word) };
+        Problem { place: reader.place(name), key, message, fix }
+    }
+
+    /// Where a key belongs that stands before the first section.
+    fn home_of(&self, word: &str) -> String {
+        let homes = |key: &str| -> String {
+            let homes: Vec<String> =
+                self.sections_with(key).map(|home| format!("[{home}]")).collect();
+            homes.join(" or ")
+        };
+        if self.sections_with(word).next().is_some() {
+            return format!("Move it below {}.", homes(word));
+        }
+        match nearest(word, self.keys.iter().map(|entry| entry.key.as_str())) {
+            Some(near) => format!("Did you mean `{near}` in {}?", homes(near)),
+            None => format!("The sections are {}.", listed(self.sections())),
+        }
+    }
+
+    fn sections(&self) -> impl Iterator<Item = &str> + Clone {
+        self.keys.iter().map(|entry| entry.section.as_str())
+    }
+
+    fn sections_with(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.keys.iter().filter(move |entry| entry.key == key).map(|entry| entry.section.as_str())
+    }
+
+    fn unknown_key(&self, section: &str, word: &str) -> Unfit {
+        let mine = self.keys.iter().filter(|e| e.section == section).map(|e| e.key.as_str());
+        let fix = if let Some(home) = self.sections_with(word).next() {
+            format!("`{word}` belongs in [{home}].")
+        } else if let Some(near) = nearest(word, mine.clone()) {
+            format!("Did you mean `{near}`?")
+        } else {
+            format!("The keys of [{section}] are {}.", listed(mine))
+        };
+        Unfit { message: "There is no such key.".into(), fix }
+    }
+
+    /// Of keys that do not go together, the first that somebody gave, and where.
+    pub(super) fn blame(&self, keys: &[&str]) -> (Place, String) {
+        let places = keys.iter().filter_map(|key| {
+            let entry = self.keys.iter().find(|entry| entry.name() == *key)?;
+            Some((entry.place.clone(), entry.name()))
+        });
+        let given = places.clone().find(|(place, _)| *place != Place::Default);
+        let first = keys.first().copied().unwrap_or_default();
+        given.unwrap_or_else(|| (Place::Default, first.into()))
+    }
+
+    /// The file as it would be with all this in it.
+    pub(super) fn file(&self) -> File {
+        let mut sections = toml::Table::new();
+        for entry in &self.keys {
+            let section = sections.entry(entry.section.clone());
+            let section = section.or_insert_with(|| Value::Table(toml::Table::new()));
+            if let Value::Table(table) = section {
+                table.insert(entry.key.clone(), entry.value.clone());
+            }
+        }
+        File::deserialize(sections).expect("a draft holds every key with the type of its default")
+    }
+}
+
+impl Entry {
+    /// The key with its section: `server.listen`.
+    pub(super) fn name(&self) -> String {
+        format!("{}.{}", self.section, self.key)
+    }
+
+    fn take(&mut self, given: &DeValue<'_>, place: &Place) -> Result<(), Unfit> {
+        let value = match (&self.value, given) {
+            (Value::String(_), DeValue::String(text)) => Value::String(text.clone().into_owned()),
+            (Value::Integer(_), DeValue::Integer(number)) => {
+                let digits = number.as_str().replace('_', "");
+                let number = i64::from_str_radix(&digits, number.radix());
+                Value::Integer(number.map_err(|_| self.unfit("This number is far out of range."))?)
+            }
+            _ => return Err(self.unfit(&format!("This is {}.", kind(given)))),
+        };
+        self.set(value, place)
+    }
+
+    /// Takes a value that has no type yet: the key's own decides.
+    pub(super) fn take_text(&mut self, text: &str, place: &Place) -> Result<(), Unfit> {
+        let value = match &self.value {
+            Value::Integer(_) => {
+                let number = text.trim().parse().map_err(|e: ParseIntError| match e.kind() {
+                    IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => {
+                        self.unfit("This number is far out of range.")
+                    }
+                    _ => self.unfit("This is not a whole number."),
+                });
+                Value::Integer(number?)
+            }
+            _ => Value::String(text.into()),
+        };
+        self.set(value, place)
+    }
+
+    fn set(&mut self, value: Value, place: &Place) -> Result<(), Unfit> {
+        let text = value.as_str().unwrap_or_default();
+        if text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
+            return Err(self.unfit("This holds a control character, or bytes that are not UTF-8."));
+        }
+        self.value = value;
+        self.place = place.clone();
+        Ok(())
+    }
+
+    fn unfit(&self, message: &str) -> Unfit {
+        let fix = match &self.value {
+            Value::Integer(number) => format!("Use a whole number, such as {number}."),
+            Value::String(text) if !text.is_empty() => format!("Use text, such as {text:?}."),
+            _ => "Use text, or \"\" for none.".into(),
+        };
+        Unfit { message: message.into(), fix }
+    }
+}
+
+/// Tells lines from bytes.
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Reader<'_> {
+    fn place<T>(&self, what: &Spanned<T>) -> Place {
+        let line = line_of(self.text.as_bytes(), what.span().start);
+        Place::File { path: self.path.to_owned(), line }
+    }
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// The known word that `word` was most likely meant to be; none where it resembles none of them.
+fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    const RESEMBLES: f64 = 0.75;
+    known
+        .map(|one| (strsim::jaro_winkler(&word.to_lowercase(), one), one))
+        .filter(|(likeness, _)| *likeness >= RESEMBLES)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, one)| one)
+}
+
+fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let mut words: Vec<&str> = words.collect();
+    words.dedup();
+    words.join(", ")
+}

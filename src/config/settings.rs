@@ -1,0 +1,444 @@
+//! The configuration as the program uses it: typed, validated, with every default and every derived path filled in.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tracing_subscriber::EnvFilter;
+
+use super::file::{self, File};
+
+/// What the program runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The public listener.
+    pub server: ServerSettings,
+    /// The admin listener.
+    pub admin: AdminSettings,
+    /// Where records are kept.
+    pub store: StoreSettings,
+    /// The Rhai scripts.
+    pub scripts: ScriptSettings,
+    /// What one client may take of the machine.
+    pub limits: LimitSettings,
+    /// What is logged.
+    pub log: LogSettings,
+}
+
+/// The public listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Where it listens; port 0 is a free one.
+    pub listen: SocketAddr,
+    /// The base of Location headers, without a slash at its end; none: taken from the Host header.
+    pub public_url: Option<String>,
+    /// The threads of the runtime, at least one.
+    pub workers: usize,
+    /// How long requests in flight get when the program stops.
+    pub shutdown: Duration,
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminSettings {
+    /// Where it listens.
+    pub listen: AdminListen,
+}
+
+/// Where the admin listener listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminListen {
+    /// On an address; port 0 is a free one.
+    Tcp(SocketAddr),
+    /// On a unix socket with this absolute path.
+    Unix(PathBuf),
+}
+
+/// Where records are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// What keeps them.
+    pub engine: Engine,
+    /// The store's folder.
+    pub path: PathBuf,
+    /// The pepper's file, always outside `path`.
+    pub pepper_file: PathBuf,
+    /// What a running server leaves beside the store for the command line: `path` with `.control` appended.
+    pub control_file: PathBuf,
+    /// The bound of the page cache, in MiB.
+    pub cache_mib: u64,
+}
+
+/// What keeps the records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// On disk.
+    Sled,
+    /// In memory, until the program stops.
+    Memory,
+}
+
+/// The Rhai scripts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptSettings {
+    /// Their folder, which may be missing.
+    pub dir: PathBuf,
+}
+
+/// What one client may take of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitSettings {
+    /// Open connections on all listeners together.
+    pub connections: usize,
+    /// Bytes of a request's line and headers.
+    pub header_bytes: usize,
+    /// Header fields of a request.
+    pub headers: usize,
+    /// Bytes of a request's body.
+    pub body_bytes: usize,
+    /// Bytes of the credential's header field, at most `header_bytes`.
+    pub credential_bytes: usize,
+    /// How long headers may take to arrive.
+    pub header_read: Duration,
+    /// How long a body may take to arrive.
+    pub body_read: Duration,
+    /// How long a connection stays open without a request.
+    pub idle: Duration,
+    /// Requests at the same time on one HTTP/2 connection.
+    pub http2_streams: u32,
+    /// Passwords checked at the same time, at least one.
+    pub password_checks: usize,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Directives that [`EnvFilter`] takes.
+    pub level: String,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl fmt::Display for AdminListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Types and validates `file`. Each broken rule goes to `report` with its keys, what is wrong and what to do; the settings
+/// that are returned then hold a stand-in at that place, and must not be used.
+pub(super) fn resolve(
+    file: &File,
+    report: impl FnMut(&[&'static str], String, String),
+) -> Settings {
+    let mut check = Check { report };
+    let settings = Settings {
+        server: check.server(&file.server),
+        admin: check.admin(&file.admin),
+        store: check.store(&file.store),
+        scripts: ScriptSettings { dir: check.path("scripts.dir", &file.scripts.dir) },
+        limits: check.limits(&file.limits),
+        log: check.log(&file.log),
+    };
+    check.together(&settings);
+    settings
+}
+
+/// Where broken rules go.
+struct Check<R> {
+    report: R,
+}
+
+impl<R: FnMut(&[&'static str], String, String)> Check<R> {
+    fn broken(&mut self, key: &'static str, message: &str, fix: impl Into<String>) {
+        (self.report)(&[key], message.into(), fix.into());
+    }
+
+    fn server(&mut self, raw: &file::Server) -> ServerSettings {
+        ServerSettings {
+            listen: self.address("server.listen", &raw.listen, ""),
+            public_url: self.public_url("server.public_url", &raw.public_url),
+            workers: or_cores(self.size("server.workers", raw.workers, 0..=1024)),
+            shutdown: self.seconds("server.shutdown_seconds", raw.shutdown_seconds, 1..=3600),
+        }
+    }
+
+    fn admin(&mut self, raw: &file::Admin) -> AdminSettings {
+        let listen = match raw.listen.strip_prefix("unix:") {
+            Some(path) => AdminListen::Unix(self.socket("admin.listen", path)),
+            None => AdminListen::Tcp(self.address(
+                "admin.listen",
+                &raw.listen,
+                " A unix socket is unix:/path/to.sock.",
+            )),
+        };
+        AdminSettings { listen }
+    }
+
+    fn store(&mut self, raw: &file::Store) -> StoreSettings {
+        let path = self.store_path("store.path", &raw.path);
+        let pepper_file = match raw.pepper_file.as_str() {
+            "" => appended(&path, ".pepper"),
+            given => given.into(),
+        };
+        if lies_in(&pepper_file, &path) {
+            self.broken(
+                "store.pepper_file",
+                "The pepper would lie in the store's own folder, and in every copy of it.",
+                "Name a file outside of store.path.",
+            );
+        }
+        let engines = [("sled", Engine::Sled), ("memory", Engine::Memory)];
+        StoreSettings {
+            engine: self.choice("store.engine", &raw.engine, engines),
+            control_file: appended(&path, ".control"),
+            path,
+            pepper_file,
+            cache_mib: self.number("store.cache_mib", raw.cache_mib, 16..=1024),
+        }
+    }
+
+    fn limits(&mut self, raw: &file::Limits) -> LimitSettings {
+        let streams = self.number("limits.http2_streams", raw.http2_streams, 1..=10_000);
+        LimitSettings {
+            connections: self.size("limits.connections", raw.connections, 1..=1_000_000),
+            header_bytes: self.size("limits.header_bytes", raw.header_bytes, 8192..=1_048_576),
+            headers: self.size("limits.headers", raw.headers, 16..=1024),
+            body_bytes: self.size("limits.body_bytes", raw.body_bytes, 1..=1_073_741_824),
+            credential_bytes: self.size(
+                "limits.credential_bytes",
+                raw.credential_bytes,
+                256..=65_536,
+            ),
+            header_read: self.seconds(
+                "limits.header_read_seconds",
+                raw.header_read_seconds,
+                1..=600,
+            ),
+            body_read: self.seconds("limits.body_read_seconds", raw.body_read_seconds, 1..=3600),
+            idle: self.seconds("limits.idle_seconds", raw.idle_seconds, 1..=3600),
+            http2_streams: u32::try_from(streams).unwrap_or(u32::MAX),
+            password_checks: or_cores(self.size(
+                "limits.password_checks",
+                raw.password_checks,
+                0..=256,
+            )),
+        }
+    }
+
+    fn log(&mut self, raw: &file::Log) -> LogSettings {
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        LogSettings {
+            level: self.directives("log.level", &raw.level),
+            format: self.choice("log.format", &raw.format, formats),
+        }
+    }
+
+    /// The rules that hold between keys.
+    fn together(&mut self, settings: &Settings) {
+        if let AdminListen::Tcp(admin) = settings.admin.listen
+            && overlap(admin, settings.server.listen)
+        {
+            let message = "The public and the admin listener have the same port.";
+            let fix = "Give server.listen and admin.listen different ports.";
+            (self.report)(&["admin.listen", "server.listen"], message.into(), fix.into());
+        }
+        if settings.limits.credential_bytes > settings.limits.header_bytes {
+            self.broken(
+                "limits.credential_bytes",
+                "This is more than limits.header_bytes, which is checked first.",
+                "Lower it, or raise limits.header_bytes.",
+            );
+        }
+    }
+
+    fn address(&mut self, key: &'static str, text: &str, more: &str) -> SocketAddr {
+        text.parse().unwrap_or_else(|_| {
+            let fix = "Use an IP address with a port, such as 127.0.0.1:8080, [::1]:8080, or 0.0.0.0:8080 for every interface.";
+            self.broken(key, "This is not an address to listen on.", format!("{fix}{more}"));
+            // Port 0 collides with nothing, so that one mistake is reported once.
+            (Ipv4Addr::LOCALHOST, 0).into()
+        })
+    }
+
+    fn socket(&mut self, key: &'static str, path: &str) -> PathBuf {
+        // The address of a unix socket has 108 bytes, and ends with a NUL (unix(7)).
+        const LONGEST: usize = 107;
+        if !path.starts_with('/') || path.ends_with('/') || path.len() > LONGEST {
+            self.broken(
+                key,
+                "This is not the path of a unix socket.",
+                format!("Use unix: and an absolute path of at most {LONGEST} bytes, such as unix:/run/keyward/admin.sock."),
+            );
+        }
+        path.into()
+    }
+
+    fn path(&mut self, key: &'static str, text: &str) -> PathBuf {
+        if text.trim().is_empty() {
+            self.broken(key, "The path is empty.", "Name a folder.");
+        }
+        text.into()
+    }
+
+    /// The store's folder, without a slash at its end: names are made by appending to it.
+    fn store_path(&mut self, key: &'static str, text: &str) -> PathBuf {
+        let path: PathBuf = Path::new(text).components().collect();
+        if text.trim().is_empty() || path.file_name().is_none() {
+            self.broken(
+                key,
+                "This does not name a folder that the store can have for itself.",
+                "Use a path that ends with a name, such as data/keyward.",
+            );
+            return "unnamed".into();
+        }
+        path
+    }
+
+    fn public_url(&mut self, key: &'static str, text: &str) -> Option<String> {
+        let url = text.trim_end_matches('/');
+        if text.is_empty() {
+            return None;
+        }
+        if !is_base(url) {
+            self.broken(
+                key,
+                "This is not the base of a web address.",
+                "Use http:// or https://, a host, and no user, query or fragment, such as https://api.example.com/v1.",
+            );
+        }
+        Some(url.into())
+    }
+
+    fn directives(&mut self, key: &'static str, text: &str) -> String {
+        let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+        let joined = parts.join(",");
+        if !parts.iter().all(|part| is_directive(part))
+            || EnvFilter::builder().parse(&joined).is_err()
+        {
+            self.broken(
+                key,
+                "This is not a log level.",
+                "Use error, warn, info, debug, trace or off, or directives such as info,keyward=debug.",
+            );
+        }
+        joined
+    }
+
+    fn choice<T: Copy>(&mut self, key: &'static str, text: &str, known: [(&str, T); 2]) -> T {
+        let [(first, stand_in), (second, _)] = known;
+        known.into_iter().find(|(name, _)| *name == text).map_or_else(
+            || {
+                self.broken(
+                    key,
+                    "There is no such choice.",
+                    format!("Use {first:?} or {second:?}."),
+                );
+                stand_in
+            },
+            |(_, value)| value,
+        )
+    }
+
+    /// The number, or the nearest one that is allowed.
+    fn number(&mut self, key: &'static str, number: i64, allowed: RangeInclusive<u32>) -> u64 {
+        let (least, most) = (i64::from(*allowed.start()), i64::from(*allowed.end()));
+        if !(least..=most).contains(&number) {
+            self.broken(
+                key,
+                "This number is out of range.",
+                format!("Use a whole number from {least} to {most}."),
+            );
+        }
+        number.clamp(least, most).unsigned_abs()
+    }
+
+    fn size(&mut self, key: &'static str, number: i64, allowed: RangeInclusive<u32>) -> usize {
+        usize::try_from(self.number(key, number, allowed)).unwrap_or(usize::MAX)
+    }
+
+    fn seconds(
+        &mut self,
+        key: &'static str,
+        number: i64,
+        allowed: RangeInclusive<u32>,
+    ) -> Duration {
+        Duration::from_secs(self.number(key, number, allowed))
+    }
+}
+
+/// The number, or for 0 the number of cores.
+fn or_cores(number: usize) -> usize {
+    match number {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        number => number,
+    }
+}
+
+fn appended(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// Whether `file` is `folder` or lies in it, as far as the names tell.
+fn lies_in(file: &Path, folder: &Path) -> bool {
+    let from_here = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    from_here(file).starts_with(from_here(folder))
+}
+
+/// Whether two listeners cannot be open at the same time.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip(), other.ip());
+    one.port() != 0
+        && one.port() == other.port()
+        && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
+/// Whether this is `http(s)://host[:port][/path]` (RFC 3986, section 3).
+fn is_base(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    let Some(authority) = uri.authority() else { return false };
+    let host = authority.host();
+    let after_host = authority.as_str().strip_prefix(host).unwrap_or("?");
+    let is_port = match after_host.strip_prefix(':') {
+        Some(port) => port.parse::<u16>().is_ok_and(|port| port != 0),
+        None => after_host.is_empty(),
+    };
+    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let form = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+            !host.is_empty() && host.bytes().all(form)
+        }
+    };
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && is_port
+        && is_host
+        && uri.query().is_none()
+        && !url.contains('#')
+}
+
+/// Whether this is a level or `target=level`. A filter takes more: a word that it does not know as a level it takes for a
+/// target to be traced in full, so that a slip of the pen in `info` would silence everything else.
+fn is_directive(part: &str) -> bool {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+    LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level))
+}

@@ -1,0 +1,30 @@
+//! The configuration for people and their editors: the effective one as TOML, and the JSON Schema of the file.
+
+use super::{File, Loaded};
+
+/// The shipped `config.toml`: every key with its default and its sentence.
+pub const SHIPPED: &str = include_str!("../../config.toml");
+
+/// The JSON Schema (2020-12) of `config.toml`, for editors.
+pub fn schema() -> String {
+    let schema = schemars::schema_for!(File);
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is JSON");
+    text.push('\n');
+    text
+}
+
+/// The effective configuration as TOML. Comments at its top say where it came from. What it prints can be loaded again.
+pub fn print(loaded: &Loaded) -> String {
+    let mut text = match &loaded.source {
+        // Escaped: a path can hold a line break, and a comment must not end early.
+        Some(path) => format!("# Read from {:?}.\n", path.display().to_string()),
+        None => "# There is no configuration file: these are the built-in defaults.\n".into(),
+    };
+    if !loaded.overrides.is_empty() {
+        let names = loaded.overrides.join(", ");
+        text.push_str(&format!("# Overridden by the environment: {names}.\n"));
+    }
+    text.push('\n');
+    text.push_str(&toml::to_string(&loaded.file).expect("a file is TOML"));
+    text
+}
