@@ -39,7 +39,21 @@ pub enum AccountError {
     Busy,
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
+}
+
+impl From<StoreError> for AccountError {
+    fn from(problem: StoreError) -> Self {
+        match problem {
+            // Each field is within its bounds, and all of them together are not: that is for the sender to mend.
+            StoreError::TooLarge { .. } => Self::Invalid(vec![Violation::new(
+                "",
+                format!("The whole is too large: {problem}."),
+                "Shorten its lists and texts.",
+            )]),
+            other => Self::Store(other),
+        }
+    }
 }
 
 impl AccountError {

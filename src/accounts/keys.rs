@@ -40,7 +40,8 @@ impl Accounts {
     /// Makes a key for a user.
     pub async fn issue_key(&self, uid: u64, new: NewKey) -> Result<Issued, AccountError> {
         for _ in 0..TRIES {
-            if self.0.directory.user(uid).is_none() {
+            // Of the store, because the Directory also knows the person at the machine.
+            if self.user(uid)?.is_none() {
                 return Err(AccountError::not_found("user", uid));
             }
             let (key, text) = self.draft_key(uid, &new);

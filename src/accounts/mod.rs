@@ -10,6 +10,9 @@ mod pepper;
 mod records;
 mod rules;
 mod setup;
+mod standing;
+#[cfg(test)]
+mod tests;
 mod users;
 
 use std::sync::Arc;

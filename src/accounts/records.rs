@@ -27,6 +27,17 @@ pub trait Record: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync
     /// Why it cannot be deleted, if it cannot.
     fn hold(id: &str, accounts: &Accounts) -> Option<AccountError>;
 
+    /// What must hold for it to be changed so, or deleted.
+    fn guard(
+        before: &Self,
+        after: Option<&Self>,
+        accounts: &Accounts,
+        batch: &mut Batch,
+    ) -> Result<(), AccountError> {
+        let _ = (before, after, accounts, batch);
+        Ok(())
+    }
+
     /// What else must be written with it.
     fn and_also(&self, accounts: &Accounts, batch: &mut Batch) -> Result<(), AccountError> {
         let _ = (accounts, batch);
@@ -59,6 +70,15 @@ impl Record for Role {
                 "Take it from them first.",
             )
         })
+    }
+
+    fn guard(
+        before: &Self,
+        after: Option<&Self>,
+        accounts: &Accounts,
+        batch: &mut Batch,
+    ) -> Result<(), AccountError> {
+        accounts.keep_an_administrators_role(before, after, batch)
     }
 }
 
@@ -212,6 +232,7 @@ impl Accounts {
             let mut batch = Batch::new();
             batch.expect(T::TABLE, id, State::Revision(before.revision));
             batch.put(T::TABLE, id, encode(&record));
+            T::guard(&before.record, Some(&record), self, &mut batch)?;
             record.and_also(self, &mut batch)?;
             match self.store().commit(batch).await {
                 Ok(revision) => return Ok(Versioned { revision, record }),
@@ -237,6 +258,7 @@ impl Accounts {
             let mut batch = Batch::new();
             batch.expect(T::TABLE, id, State::Revision(before.revision));
             batch.delete(T::TABLE, id);
+            T::guard(&before.record, None, self, &mut batch)?;
             match self.store().commit(batch).await {
                 Ok(_) => return Ok(()),
                 Err(problem) if is_race(&problem) => {}

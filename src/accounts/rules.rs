@@ -70,6 +70,21 @@ pub(super) fn check_user(accounts: &Accounts, user: &User) -> Vec<Violation> {
     found
 }
 
+/// A user stays who it is: other records point to it.
+pub(super) fn check_identity(before: &User, after: &User) -> Vec<Violation> {
+    let stays = [("uid", before.uid == after.uid), ("uuid", before.uuid == after.uuid)];
+    let changed = stays.iter().filter(|(_, stays)| !stays);
+    changed
+        .map(|(location, _)| {
+            Violation::new(
+                *location,
+                format!("The {location} of a user cannot be changed."),
+                "Leave it out, or make a new user.",
+            )
+        })
+        .collect()
+}
+
 /// The form of a language tag (BCP 47), as far as its length and letters go.
 fn is_language(code: &str) -> bool {
     (2..=12).contains(&code.len())

@@ -101,6 +101,8 @@ impl Accounts {
         }
         batch.put(Table::Applications, application.id.clone(), encode(&application));
         batch.put(Table::Resources, resource.id.clone(), encode(&resource));
+        // A store that was filled in another way has its administrators already.
+        batch.expect(Table::Users, uid_key(admin.uid), State::Missing);
         batch.put(Table::Users, uid_key(admin.uid), encode(&admin));
         batch.put(Table::Names, fold(&admin.name), encode(&admin.uid));
         put_new_key(&mut batch, &key);
@@ -110,7 +112,7 @@ impl Accounts {
                 key: text,
                 application: application.id,
             })),
-            // Another process was faster.
+            // Another process was faster, or there are users.
             Err(CommitError::Conflict(_)) => Ok(None),
             Err(CommitError::Store(problem)) => Err(problem.into()),
         }

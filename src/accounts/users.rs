@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{
     AccountError, Accounts, Page, TRIES, Versioned, is_race,
-    rules::{check_user, in_order},
+    rules::{check_identity, check_user, in_order},
 };
 use crate::{
     model::{PasswordDigest, Secret, Timestamp, User, Violation, fold},
@@ -119,29 +119,29 @@ impl Accounts {
             if user == before.record {
                 return Ok(before);
             }
+            in_order(check_identity(&before.record, &user))?;
             in_order(check_user(self, &user))?;
-            self.keep_an_administrator(&before.record, Some(&user))?;
             user.changed = self.0.clock.now();
-            match self.commit_change(&before, &user).await {
+            let batch = self.change_batch(&before, &user)?;
+            match self.store().commit(batch).await {
                 Ok(revision) => return Ok(Versioned { revision, record: user }),
-                Err(CommitError::Conflict(on)) if on.table == Table::Users => {}
+                // The user, or what the change relies on, is not as it was.
+                Err(CommitError::Conflict(on))
+                    if matches!(on.table, Table::Users | Table::Roles) => {}
                 Err(problem) => return Err(self.taken(problem, &user).into()),
             }
         }
         Err(AccountError::contended().into())
     }
 
-    async fn commit_change(
-        &self,
-        before: &Versioned<User>,
-        user: &User,
-    ) -> Result<Sequence, CommitError> {
+    fn change_batch(&self, before: &Versioned<User>, user: &User) -> Result<Batch, AccountError> {
         let key = uid_key(user.uid);
         let mut batch = Batch::new();
         batch.expect(Table::Users, key, State::Revision(before.revision));
         batch.put(Table::Users, key, encode(user));
+        self.keep_an_administrator(&before.record, Some(user), &mut batch)?;
         claim(&mut batch, user, Some(&before.record));
-        self.store().commit(batch).await
+        Ok(batch)
     }
 
     /// Deletes a user and its keys.
@@ -156,10 +156,9 @@ impl Accounts {
                 let current = before.revision;
                 return Err(AccountError::Stale { current });
             }
-            self.keep_an_administrator(&before.record, None)?;
             let batch = self.farewell(&before)?;
             match self.store().commit(batch).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => return self.sweep_keys(uid).await,
                 Err(problem) if is_race(&problem) => {}
                 Err(CommitError::Store(problem)) => return Err(problem.into()),
                 Err(_) => return Err(AccountError::contended()),
@@ -175,19 +174,39 @@ impl Accounts {
         let mut batch = Batch::new();
         batch.expect(Table::Users, key, State::Revision(before.revision));
         batch.delete(Table::Users, key);
+        self.keep_an_administrator(user, None, &mut batch)?;
         batch.delete(Table::Names, fold(&user.name));
         if let Some(mail) = &user.mail {
             batch.delete(Table::Mails, fold(mail));
         }
-        for (owner, _) in self.store().scan(Table::Owners, &key, None, usize::MAX)? {
-            batch.delete(Table::Keys, &owner[8..]);
-            batch.delete(Table::Owners, owner);
-        }
+        self.delete_keys(user.uid, &mut batch)?;
         let last = self.store().get(Table::Meta, LAST_UID)?;
         let state = last.map_or(State::Missing, |stored| State::Revision(stored.revision));
         batch.expect(Table::Meta, LAST_UID, state);
         batch.put(Table::Meta, LAST_UID, encode(&self.0.directory.last_uid()));
         Ok(batch)
+    }
+
+    /// Deletes the keys that were made for a user while it was being deleted. No more can follow: a key is only made for a user that is there.
+    async fn sweep_keys(&self, uid: u64) -> Result<(), AccountError> {
+        let mut batch = Batch::new();
+        self.delete_keys(uid, &mut batch)?;
+        if batch.writes.is_empty() {
+            return Ok(());
+        }
+        match self.store().commit(batch).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Store(problem)) => Err(problem.into()),
+            Err(_) => Err(AccountError::contended()),
+        }
+    }
+
+    fn delete_keys(&self, uid: u64, batch: &mut Batch) -> Result<(), AccountError> {
+        for (owner, _) in self.store().scan(Table::Owners, &uid_key(uid), None, usize::MAX)? {
+            batch.delete(Table::Keys, &owner[8..]);
+            batch.delete(Table::Owners, owner);
+        }
+        Ok(())
     }
 
     /// Hashes a new password.
@@ -202,27 +221,6 @@ impl Accounts {
         let entropy = self.0.entropy.clone();
         let hashed = self.0.passwords.hash(password, entropy).await;
         hashed.map_err(|_| AccountError::Busy)
-    }
-
-    /// Refuses what would leave nobody who may administer.
-    fn keep_an_administrator(
-        &self,
-        before: &User,
-        after: Option<&User>,
-    ) -> Result<(), AccountError> {
-        let policy = self.0.directory.policy();
-        let administers = |user: &User| {
-            let is_admin = |id: &String| policy.roles.role(id).is_some_and(|role| role.is_admin);
-            user.status && user.roles.iter().any(is_admin)
-        };
-        let goes = administers(before) && !after.is_some_and(administers);
-        if goes && !self.0.directory.has_administrator_besides(before.uid) {
-            return Err(AccountError::refused(
-                format!("{} is the last active administrator.", before.name),
-                "Give another active user an administrator's role first.",
-            ));
-        }
-        Ok(())
     }
 
     /// Says which of a user's unique values somebody else has.

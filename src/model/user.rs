@@ -24,7 +24,7 @@ pub struct User {
     pub init: Option<String>,
     /// Active, or blocked.
     pub status: bool,
-    /// The ids of its roles, sorted, without `authenticated`.
+    /// The ids of its roles, each once, without `authenticated`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
     /// What its password is checked against; none: it cannot log in with a password.

@@ -3,7 +3,7 @@
 /// One broken rule.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Violation {
-    /// The field, as a dotted path from the record's root: `name`, `roles.1`, `settings.status`.
+    /// The field, as a dotted path from the record's root: `name`, `roles.1`, `settings.status`; empty: the whole record.
     pub location: String,
     /// What is wrong, as a sentence for the person who sent it.
     pub message: String,
@@ -24,7 +24,10 @@ impl Violation {
 
 impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.location, self.message)?;
+        if !self.location.is_empty() {
+            write!(f, "{}: ", self.location)?;
+        }
+        f.write_str(&self.message)?;
         if !self.fix.is_empty() {
             write!(f, " ({})", self.fix)?;
         }

@@ -2,6 +2,9 @@
 //!
 //! The Directory follows the store as a [`Sink`]: a change is in force here before its writer is answered.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
@@ -139,14 +142,18 @@ impl Directory {
         (self.users.len(), self.keys.len())
     }
 
-    /// Whether an active user other than `uid` has an administrator's role. Looks at every user.
-    pub fn has_administrator_besides(&self, uid: u64) -> bool {
+    /// The active users who have an administrator's role, in the order of their numbers. Looks at every user.
+    pub fn administrators(&self) -> Vec<u64> {
         let policy = self.policy();
-        self.users.pin().values().any(|member| {
-            ![OPERATOR_UID, uid].contains(&member.uid)
-                && member.is_active
-                && member.roles(&policy.roles).is_admin
-        })
+        let users = self.users.pin();
+        let mut found: Vec<u64> = users
+            .values()
+            .filter(|member| member.uid != OPERATOR_UID && member.is_active)
+            .filter(|member| member.roles(&policy.roles).is_admin)
+            .map(|member| member.uid)
+            .collect();
+        found.sort_unstable();
+        found
     }
 
     /// Whether a user has this role. Looks at every user.

@@ -18,10 +18,13 @@ contract! {
     a_follower_that_comes_too_late_is_told_so
 }
 
+/// A change, without the values: its number, and each place with whether it was written or deleted.
+type Heard = (Sequence, Vec<(Table, Vec<u8>, bool)>);
+
 /// Writes down what it hears, slowly.
 #[derive(Default)]
 struct Listener {
-    heard: Mutex<Vec<(Sequence, Vec<(Table, Vec<u8>, bool)>)>>,
+    heard: Mutex<Vec<Heard>>,
     slowness: Duration,
 }
 

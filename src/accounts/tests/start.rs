@@ -1,0 +1,131 @@
+//! The first start, and every later one.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+use crate::{
+    model::{Application, KeyShape, KeyText, Resource},
+    store::SledStore,
+};
+
+#[tokio::test]
+async fn the_first_start_makes_what_every_installation_has() {
+    let accounts = on(Arc::new(MemoryStore::new()));
+    let first = accounts.first_start().await.unwrap().unwrap();
+    assert_eq!((first.username.as_str(), first.application.as_str()), ("admin", "default"));
+    let KeyShape::Ours(id) = KeyText::shape(first.key.expose()) else { panic!("not a key") };
+    let key = accounts.directory().key(id).unwrap();
+    assert_eq!(key.user, 1);
+    assert!(key.digest == accounts.pepper().digest(first.key.expose()));
+    assert_eq!(accounts.directory().administrators(), [1]);
+    assert_eq!(accounts.directory().policy().applications.default().unwrap().record.id, "default");
+    assert_eq!(accounts.list::<Role>(None, 9).unwrap().items.len(), 3);
+    assert_eq!(accounts.list::<Resource>(None, 9).unwrap().items[0].record.id, "entity.user");
+
+    assert!(accounts.first_start().await.unwrap().is_none());
+    assert_eq!(accounts.keys(None, 9).unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn two_first_starts_at_one_moment_are_one() {
+    let store = Contended::new();
+    store.before_commit(|others| async move { drop(others.first_start().await.unwrap().unwrap()) });
+    let accounts = on(store);
+    assert!(accounts.first_start().await.unwrap().is_none());
+    assert_eq!(accounts.keys(None, 9).unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn a_store_with_users_gets_no_second_administrator() {
+    let store = Arc::new(MemoryStore::new());
+    let accounts = on(store.clone());
+    let role = encode(&role(ADMINISTRATOR, true));
+    let mut batch = Batch::new();
+    batch.put(Table::Roles, ADMINISTRATOR, role);
+    store.commit(batch).await.unwrap();
+    let own = accounts.create_user(administrator("own")).await.unwrap();
+    assert!(accounts.first_start().await.unwrap().is_none());
+    assert_eq!(accounts.user(1).unwrap().unwrap().record, own.record);
+}
+
+#[tokio::test]
+async fn the_operator_is_let_in_and_is_no_user() {
+    let accounts = accounts().await;
+    let before = accounts.directory().counts();
+    let operator = accounts.admit_operator();
+    let KeyShape::Ours(id) = KeyText::shape(operator.key.expose()) else { panic!("not a key") };
+    let key = accounts.directory().key(id).unwrap();
+    assert_eq!((key.user, key.application()), (0, Some(OPERATOR)));
+    let policy = accounts.directory().policy();
+    let member = accounts.directory().user(0).unwrap();
+    assert!(policy.roles.allows(member.roles(&policy.roles), "anything"));
+    assert!(accounts.directory().user_by_name(OPERATOR).is_none());
+    assert_eq!(accounts.directory().counts(), (before.0 + 1, before.1 + 1));
+    // Nothing can be made for it, changed of it or taken from it, and it is not the last administrator.
+    let result = accounts.issue_key(0, NewKey::default()).await;
+    assert!(matches!(result, Err(AccountError::NotFound { .. })), "{result:?}");
+    assert!(matches!(block(&accounts, 0).await, Err(AccountError::NotFound { .. })));
+    assert!(matches!(accounts.delete_user(0, None).await, Err(AccountError::NotFound { .. })));
+    assert!(matches!(accounts.revoke_key(id).await, Err(AccountError::NotFound { .. })));
+    assert_eq!(refusal(block(&accounts, 1).await), "admin is the last active administrator.");
+    let id = Application::api_key(OPERATOR, "Mine");
+    assert_eq!(invalid(accounts.create(id).await), ["id"]);
+}
+
+fn open(folder: &std::path::Path) -> Result<Accounts, SetupError> {
+    let store = Arc::new(SledStore::open(&folder.join("store"), 16)?);
+    Accounts::open(store, &folder.join("pepper"), Passwords::new(1))
+}
+
+#[tokio::test]
+async fn a_store_is_opened_with_its_own_pepper_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let pepper = folder.path().join("pepper");
+    let accounts = open(folder.path()).unwrap();
+    assert_eq!(std::fs::metadata(&pepper).unwrap().permissions().mode() & 0o777, 0o600);
+    let key = accounts.first_start().await.unwrap().unwrap().key;
+    drop(accounts);
+
+    let accounts = open(folder.path()).unwrap();
+    assert!(accounts.first_start().await.unwrap().is_none());
+    let KeyShape::Ours(id) = KeyText::shape(key.expose()) else { panic!("not a key") };
+    let digest = accounts.directory().key(id).unwrap().digest;
+    assert!(digest == accounts.pepper().digest(key.expose()));
+    drop(accounts);
+
+    let kept = folder.path().join("kept");
+    std::fs::rename(&pepper, &kept).unwrap();
+    let problem = open(folder.path()).err().unwrap().to_string();
+    assert!(problem.ends_with(
+        "is missing. Without it no key can be checked: put the file back from a backup"
+    ));
+    assert!(!pepper.exists(), "a new one would make every key useless");
+
+    create_pepper(&pepper, &Entropy::system()).unwrap();
+    let problem = open(folder.path()).err().unwrap();
+    assert!(matches!(problem, SetupError::Pepper(PepperError::Wrong(_))), "{problem}");
+    assert!(problem.to_string().contains("not the one that this store was made with"));
+
+    std::fs::rename(&kept, &pepper).unwrap();
+    open(folder.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_number_is_never_given_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    open(folder.path()).unwrap().first_start().await.unwrap().unwrap();
+    let mut given = vec![1];
+    for start in 0..3 {
+        let accounts = open(folder.path()).unwrap();
+        for one in 0..2 {
+            let name = format!("user {start} {one}");
+            given.push(accounts.create_user(named(&name)).await.unwrap().record.uid);
+        }
+        // The largest one, or the one before it.
+        let gone = given[given.len() - 1 - start % 2];
+        accounts.delete_user(gone, None).await.unwrap();
+        given.push(accounts.create_user(named(&format!("late {start}"))).await.unwrap().record.uid);
+        accounts.delete_user(*given.last().unwrap(), None).await.unwrap();
+    }
+    assert!(given.is_sorted_by(|a, b| a < b), "{given:?}");
+}

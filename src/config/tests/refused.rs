@@ -1,0 +1,391 @@
+//! The exact words in which a configuration is refused.
+
+use super::*;
+
+#[test]
+fn a_file_that_is_not_toml_is_shown_with_its_line() {
+    let cases = [
+        (
+            "[server]\nlisten = 127.0.0.1:8080\n",
+            "config.toml:2:15: this is not TOML: text stands without quotes.\n  listen = 127.0.0.1:8080\n\
+             Put the value in double quotes: key = \"value\".",
+        ),
+        (
+            "[log]\nlevel = info # all\n",
+            "config.toml:2:9: this is not TOML: text stands without quotes.\n  level = info # all\n\
+             Put the value in double quotes: key = \"value\".",
+        ),
+        (
+            "[log]\r\nlevel = \"in\r\n",
+            "config.toml:2:12: this is not TOML: the text is not closed.\n  level = \"in\n\
+             End it with a double quote on the same line.",
+        ),
+        (
+            "\u{feff}[server\nlisten = 1\n",
+            "config.toml:1:8: this is not TOML: the bracket is not closed.\n  [server\n\
+             Write the section's name in brackets, such as [server].",
+        ),
+        (
+            "[server]\n\n  listen\n",
+            "config.toml:3:9: this is not TOML: there is no = here.\n    listen\n\
+             Write key = value; put # before a comment.",
+        ),
+        (
+            "[server]\nworkers =\n",
+            "config.toml:2:10: this is not TOML: the value is missing.\n  workers =\n\
+             Write it after the =, or remove the line.",
+        ),
+        (
+            "[server]\nworkers = 1\nworkers = 2\n",
+            "config.toml:3:1: this is not TOML: the key stands twice in its section.\n  workers = 2\n\
+             Keep one of the two lines.",
+        ),
+        (
+            "[server]\n[log]\n[server]\n",
+            "config.toml:3:2: this is not TOML: the section stands twice.\n  [server]\n\
+             Put the keys of both below one heading.",
+        ),
+        (
+            "[store]\npath = \"C:\\data\"\n",
+            "config.toml:2:12: this is not TOML: a backslash begins a special character.\n  path = \"C:\\data\"\n\
+             Write \\\\ for the backslash itself.",
+        ),
+        (
+            "{}",
+            "config.toml:1:1: this is not TOML: invalid key-value pair, expected key.\n  {}\n\
+             Write sections as [server] and values as key = \"text\" or key = 10.",
+        ),
+    ];
+    for (text, expected) in cases {
+        refused(text, expected);
+    }
+    let control = load_text("é\u{1b}[2J\n", &[]).unwrap_err();
+    assert!(control.contains("\n  é [2J\n"), "{control:?}");
+    let long = load_text(format!("a{}", "é".repeat(500)), &[]).unwrap_err();
+    assert!(long.contains(&format!("\n  a{}…\n", "é".repeat(119))), "{long}");
+}
+
+#[test]
+fn an_unknown_name_is_met_with_the_nearest_known_one() {
+    let cases = [
+        ("[server]\nlisen = \"x\"\n", "server.lisen: There is no such key. Did you mean `listen`?"),
+        (
+            "\nserver.Listen = \"x\"\n",
+            "server.Listen: There is no such key. Did you mean `listen`?",
+        ),
+        (
+            "[store]\npepper = \"a-secret\"\n",
+            "store.pepper: There is no such key. Did you mean `pepper_file`?",
+        ),
+        (
+            "[server]\nbody_bytes = 1\n",
+            "server.body_bytes: There is no such key. `body_bytes` belongs in [limits].",
+        ),
+        (
+            "[log]\n\"x y\" = 1\n",
+            "log.x y: There is no such key. The keys of [log] are format, level.",
+        ),
+        (
+            "[log]\n\"\\u001b[2J\" = 1\n",
+            "log. [2J: There is no such key. The keys of [log] are format, level.",
+        ),
+        ("\n[sever]\nlisten = 1\n", "[sever]: There is no such section. Did you mean [server]?"),
+        (
+            "\n[tls]\n",
+            "[tls]: There is no such section. The sections are admin, limits, log, scripts, server, store.",
+        ),
+        (
+            "\nlisten = \"x\"\n",
+            "listen: Every key stands in a section. Move it below [admin] or [server].",
+        ),
+        (
+            "\nformt = \"json\"\n",
+            "formt: Every key stands in a section. Did you mean `format` in [log]?",
+        ),
+        (
+            "\nqqq = 1\n",
+            "qqq: Every key stands in a section. The sections are admin, limits, log, scripts, server, store.",
+        ),
+        (
+            "\nserver = \"127.0.0.1:8080\"\n",
+            "server: This is the name of a section. Write [server] on a line of its own, with its keys below.",
+        ),
+        (
+            "\n[[server]]\n",
+            "server: This is the name of a section. Write [server] on a line of its own, with its keys below.",
+        ),
+    ];
+    for (text, expected) in cases {
+        refused(text, &format!("config.toml:2: {expected}"));
+    }
+}
+
+#[test]
+fn a_value_of_another_type_is_refused() {
+    let kinds = [
+        ("7", "a number"),
+        ("1.5", "a number with a fraction"),
+        ("true", "true or false"),
+        ("2026-11-23", "a date or time"),
+        ("[\"x\"]", "a list"),
+        ("{ x = 1 }", "a table"),
+        ("\"7\"", "text"),
+    ];
+    for known in Known::all() {
+        for (value, kind) in kinds {
+            let use_this = match &known.schema["default"] {
+                Json::Number(default) if kind != "a number" => {
+                    format!("Use a whole number, such as {default}.")
+                }
+                Json::String(default) if kind != "text" && default.is_empty() => {
+                    "Use text, or \"\" for none.".into()
+                }
+                Json::String(default) if kind != "text" => {
+                    format!("Use text, such as {default:?}.")
+                }
+                _ => continue,
+            };
+            refused(
+                &format!("# one\n[{}]\n# three\n{} = {value}\n", known.section, known.key),
+                &format!("config.toml:4: {}: This is {kind}. {use_this}", known.name()),
+            );
+        }
+    }
+    refused(
+        "[limits]\nheaders = 99999999999999999999\n",
+        "config.toml:2: limits.headers: This number is far out of range. Use a whole number, such as 100.",
+    );
+    refused(
+        "[store]\npath = \"a\\nb\"\n",
+        "config.toml:2: store.path: This holds a control character, or bytes that are not UTF-8. \
+         Use text, such as \"data/keyward\".",
+    );
+    let numbers = load_text("[limits]\nconnections = 1_000\nheader_bytes = 0x4000\n", &[]).unwrap();
+    assert_eq!(numbers.settings.limits.connections, 1000);
+    assert_eq!(numbers.settings.limits.header_bytes, 16_384);
+}
+
+#[test]
+fn an_address_is_an_ip_address_with_a_port() {
+    let fix = "Use an IP address with a port, such as 127.0.0.1:8080, [::1]:8080, or 0.0.0.0:8080 for every interface.";
+    for bad in
+        ["", "localhost:8080", ":8080", "8080", "127.0.0.1", "127.0.0.1:65536", "::1:80", "*:80"]
+    {
+        let said = format!("This is not an address to listen on. {fix}");
+        refused(
+            &format!("[server]\nlisten = {bad:?}\n"),
+            &format!("config.toml:2: server.listen: {said}"),
+        );
+        refused(
+            &format!("[admin]\nlisten = {bad:?}\n"),
+            &format!("config.toml:2: admin.listen: {said} A unix socket is unix:/path/to.sock."),
+        );
+    }
+    let loaded = load_text("[server]\nlisten = \"[::1]:0\"\n", &[]).unwrap();
+    assert_eq!(loaded.settings.server.listen, "[::1]:0".parse().unwrap());
+}
+
+#[test]
+fn a_unix_socket_has_an_absolute_path_that_fits_its_address() {
+    let listen = |path: &str| load_text(format!("[admin]\nlisten = \"unix:{path}\"\n"), &[]);
+    let longest = format!("/{}", "x".repeat(106));
+    for good in ["/run/keyward.sock", &longest] {
+        let loaded = listen(good).unwrap();
+        assert_eq!(loaded.settings.admin.listen, AdminListen::Unix(good.into()));
+        assert_eq!(loaded.settings.admin.listen.to_string(), format!("unix:{good}"));
+    }
+    for bad in ["", "admin.sock", "/run/", &format!("{longest}x")] {
+        assert_eq!(
+            listen(bad).unwrap_err(),
+            "config.toml:2: admin.listen: This is not the path of a unix socket. Use unix: and an absolute path \
+             of at most 107 bytes, such as unix:/run/keyward/admin.sock."
+        );
+    }
+}
+
+#[test]
+fn two_listeners_have_two_ports() {
+    let both = |server: &str, admin: &str| {
+        load_text(format!("[server]\nlisten = {server:?}\n[admin]\nlisten = {admin:?}\n"), &[])
+    };
+    let said = "The public and the admin listener have the same port. Give server.listen and admin.listen different ports.";
+    for (server, admin) in [
+        ("127.0.0.1:80", "127.0.0.1:80"),
+        ("0.0.0.0:80", "127.0.0.1:80"),
+        ("127.0.0.1:80", "[::]:80"),
+    ] {
+        let expected = format!("config.toml:4: admin.listen: {said}");
+        assert_eq!(both(server, admin).unwrap_err(), expected, "{server} {admin}");
+    }
+    for (server, admin) in [
+        ("127.0.0.1:0", "127.0.0.1:0"),
+        ("127.0.0.1:80", "127.0.0.1:81"),
+        ("127.0.0.1:80", "127.0.0.2:80"),
+        ("0.0.0.0:80", "unix:/run/80"),
+    ] {
+        assert!(both(server, admin).is_ok(), "{server} {admin}");
+    }
+    // The one that somebody gave is blamed, not the default that it met.
+    refused(
+        "[server]\nlisten = \"0.0.0.0:8081\"\n",
+        &format!("config.toml:2: server.listen: {said}"),
+    );
+    refused_variable(
+        "KEYWARD_SERVER__LISTEN",
+        "0.0.0.0:8081",
+        &format!("KEYWARD_SERVER__LISTEN: {said}"),
+    );
+}
+
+#[test]
+fn a_public_url_is_a_base() {
+    let url = |text: &str| {
+        let loaded = load_text(format!("[server]\npublic_url = {text:?}\n"), &[]);
+        loaded.map(|loaded| loaded.settings.server.public_url.unwrap())
+    };
+    for (given, kept) in [
+        ("https://api.example.com", "https://api.example.com"),
+        ("http://localhost:8080/", "http://localhost:8080"),
+        ("https://[2001:db8::1]:8443/v1//", "https://[2001:db8::1]:8443/v1"),
+        ("http://key_ward/a/b", "http://key_ward/a/b"),
+    ] {
+        assert_eq!(url(given).as_deref(), Ok(kept));
+    }
+    let said = "config.toml:2: server.public_url: This is not the base of a web address. Use http:// or https://, a host, \
+                and no user, query or fragment, such as https://api.example.com/v1.";
+    for bad in [
+        "/",
+        "/v1",
+        "api.example.com",
+        "//api.example.com",
+        "ftp://api.example.com",
+        "https://",
+        "https:///v1",
+        "https://user:a-secret@api.example.com",
+        "https://api.example.com?x=1",
+        "https://api.example.com/#x",
+        "https://api.example.com:0",
+        "https://api.example.com:",
+        "https://api.example.com:99999",
+        "https://[::1",
+        "https://[v1]",
+        "https://a*b",
+        "https://a b",
+        " https://a",
+    ] {
+        assert_eq!(url(bad), Err(said.into()), "{bad}");
+    }
+}
+
+#[test]
+fn the_store_has_a_folder_of_its_own_and_the_pepper_lies_outside() {
+    let store = |text: &str| load_text(format!("[store]\n{text}"), &[]).map(|it| it.settings.store);
+    let kept = store("path = \"/var/lib//keyward/\"\n").unwrap();
+    assert_eq!(kept.path, Path::new("/var/lib/keyward"));
+    assert_eq!(kept.pepper_file, Path::new("/var/lib/keyward.pepper"));
+    assert_eq!(kept.control_file, Path::new("/var/lib/keyward.control"));
+    for bad in ["", " ", "/", ".", "..", "data/.."] {
+        assert_eq!(
+            store(&format!("path = {bad:?}\n")).unwrap_err(),
+            "config.toml:2: store.path: This does not name a folder that the store can have for itself. \
+             Use a path that ends with a name, such as data/keyward.",
+            "{bad}"
+        );
+    }
+    for bad in ["data/keyward", "data/keyward/pepper", "./data/keyward/deep/pepper"] {
+        assert_eq!(
+            store(&format!("pepper_file = {bad:?}\n")).unwrap_err(),
+            "config.toml:2: store.pepper_file: The pepper would lie in the store's own folder, and in every copy of it. \
+             Name a file outside of store.path.",
+            "{bad}"
+        );
+    }
+    let outside = store("pepper_file = \"data/pepper\"\n").unwrap();
+    assert_eq!(outside.pepper_file, Path::new("data/pepper"));
+    refused(
+        "[store]\nengine = \"Sled\"\n",
+        "config.toml:2: store.engine: There is no such choice. Use \"sled\" or \"memory\".",
+    );
+    refused(
+        "[scripts]\ndir = \" \"\n",
+        "config.toml:2: scripts.dir: The path is empty. Name a folder.",
+    );
+}
+
+#[test]
+fn a_log_level_is_a_level_or_directives() {
+    let level = |text: &str| {
+        load_text(format!("[log]\nlevel = {text:?}\n"), &[]).map(|it| it.settings.log.level)
+    };
+    for (given, kept) in [
+        ("DEBUG", "DEBUG"),
+        ("off", "off"),
+        ("info, keyward=debug", "info,keyward=debug"),
+        ("warn,keyward::http[request{id=1}]=trace", "warn,keyward::http[request{id=1}]=trace"),
+    ] {
+        assert_eq!(level(given).as_deref(), Ok(kept));
+    }
+    for bad in ["", "inof", "info,", "keyward", "keyward=", "keyward=inof", "info;debug", "=info"] {
+        assert_eq!(
+            level(bad).unwrap_err(),
+            "config.toml:2: log.level: This is not a log level. Use error, warn, info, debug, trace or off, \
+             or directives such as info,keyward=debug.",
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn a_credential_fits_in_the_headers() {
+    let text = "[limits]\nheader_bytes = 8192\ncredential_bytes = ";
+    assert!(load_text(format!("{text}8192\n"), &[]).is_ok());
+    refused(
+        &format!("{text}8193\n"),
+        "config.toml:3: limits.credential_bytes: This is more than limits.header_bytes, which is checked first. \
+         Lower it, or raise limits.header_bytes.",
+    );
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once_and_in_order() {
+    let text = "[store]\nengine = \"etcd\"\ncach_mib = 1\n[server]\nworkers = \"all\"\nlisten = \"here\"\n[tls]\n";
+    let variables =
+        [("KEYWARD_LOG__LEVEL", "loud"), ("KEYWARD_LIMITS__HEADERS", "0"), ("KEYWARD_A__B", "1")];
+    let problem = load_text(text, &variables).unwrap_err();
+    let heads: Vec<&str> = problem.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(
+        heads,
+        [
+            "config.toml:2",
+            "config.toml:3",
+            "config.toml:5",
+            "config.toml:6",
+            "config.toml:7",
+            "KEYWARD_A__B",
+            "KEYWARD_LIMITS__HEADERS",
+            "KEYWARD_LOG__LEVEL",
+        ],
+        "{problem}"
+    );
+}
+
+#[test]
+fn no_value_is_repeated() {
+    let secret = "a-secret-in-the-wrong-place";
+    for known in Known::all() {
+        let wrong = [
+            format!("[{}]\n{} = [\"{secret}\"]\n", known.section, known.key),
+            format!("[{}]\n{}x = \"{secret}\"\n", known.section, known.key),
+            format!("[{}]\n{} = \"{secret}\\n\"\n", known.section, known.key),
+        ];
+        for text in wrong {
+            let problem = load_text(&text, &[]).expect_err(&text);
+            assert!(!problem.contains(secret), "{problem}");
+        }
+        for name in [known.variable(), format!("{}X", known.variable())] {
+            if let Err(problem) = load_text("", &[(&name, secret)]) {
+                assert!(!problem.contains(secret), "{problem}");
+            }
+        }
+    }
+}
