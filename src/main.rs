@@ -1,1 +1,3 @@
+//! Parses the command line, hands over, and exits with what came of it.
+
 fn main() {}

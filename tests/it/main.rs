@@ -1,0 +1,5 @@
+//! The integration tests: one binary, one module for each part of the house.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod house;
