@@ -30,6 +30,7 @@ pub struct File {
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
     /// The address and port for requests; 0.0.0.0 or [::] is every interface, port 0 a free one.
+    #[allow(rustdoc::broken_intra_doc_links, reason = "[::] is an address")]
     pub listen: String,
     /// The absolute base of Location headers, such as "https://api.example.com"; empty: taken from the Host header.
     pub public_url: String,
