@@ -1,4 +1,5 @@
 pub mod accounts;
 pub mod config;
 pub mod model;
+pub mod pipeline;
 pub mod store;
