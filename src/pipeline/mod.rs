@@ -35,7 +35,7 @@
 //! ```compile_fail,E0451
 //! use keyward::pipeline::{Grant, Identity};
 //! fn forge<'a>(identity: Identity<'a>) -> Grant<'a> {
-//!     Grant { identity }
+//!     Grant { identity, rule: None }
 //! }
 //! ```
 //! nor one that is used twice:

@@ -9,12 +9,18 @@ use crate::store::Rule;
 #[derive(Debug)]
 pub struct Grant<'a> {
     identity: Identity<'a>,
+    rule: Option<&'a Rule>,
 }
 
 impl<'a> Grant<'a> {
     /// Who may.
     pub fn identity(&self) -> &Identity<'a> {
         &self.identity
+    }
+
+    /// The method of the resource that may be used; none: the admin API was asked for.
+    pub fn rule(&self) -> Option<&'a Rule> {
+        self.rule
     }
 }
 
@@ -31,12 +37,12 @@ pub fn decide<'a>(identity: Identity<'a>, action: &Action<'a>) -> Result<Grant<'
                 return Err(not_admitted("the request is anonymous"));
             }
             needs(&identity, permission)?;
-            Ok(Grant { identity })
+            Ok(Grant { identity, rule: None })
         }
     }
 }
 
-fn of_resource<'a>(rule: &Rule, identity: Identity<'a>) -> Result<Grant<'a>, Denial> {
+fn of_resource<'a>(rule: &'a Rule, identity: Identity<'a>) -> Result<Grant<'a>, Denial> {
     let is_admitted = match identity.application() {
         Some(application) => rule.admits.application(&application.record.id),
         None => rule.admits.anonymous,
@@ -47,7 +53,7 @@ fn of_resource<'a>(rule: &Rule, identity: Identity<'a>) -> Result<Grant<'a>, Den
     for permission in &rule.permissions {
         needs(&identity, permission)?;
     }
-    Ok(Grant { identity })
+    Ok(Grant { identity, rule: Some(rule) })
 }
 
 fn not_admitted(detail: &'static str) -> Denial {
