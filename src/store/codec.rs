@@ -14,7 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Sequence, StoreError, Table};
 
 const VERSION: u8 = 1;
-const HEAD: usize = 13;
+pub(super) const HEAD: usize = 13;
 
 /// The most that a value may take. sled keeps larger ones in files of their own, which it never syncs.
 pub(super) const MAX_VALUE: usize = 7 * 1024;

@@ -5,7 +5,6 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
-    hash::{Hash, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,14 +12,17 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 
 use super::{
-    Applications, Change, Policy, RoleSet, RoleTable, Routes, Sink, Snapshot, Store, StoreError,
-    Table, Write, decode,
+    Applications, Change, HeldKey, Member, Policy, RoleTable, Routes, Sink, Snapshot, Store,
+    StoreError, Table, Write, decode,
+    fold::{ByName, Folded},
 };
-use crate::model::{Application, Digest, Key, KeyId, PasswordDigest, Resource, Role, Timestamp};
+use crate::model::{Application, Digest, Key, KeyId, PasswordDigest, Resource, Role};
+
+/// The number of the person at the machine, whom no store knows.
+const OPERATOR_UID: u64 = 0;
 
 /// The records in memory.
 pub struct Directory {
@@ -41,159 +43,6 @@ struct Sources {
     /// Every combination of roles that a user has had; a member holds its place in this list.
     sets: Vec<Arc<[String]>>,
     set_numbers: HashMap<Arc<[String]>, u32>,
-}
-
-/// A user, as far as decisions go.
-#[derive(Debug)]
-pub struct Member {
-    /// The user's number.
-    pub uid: u64,
-    /// The user's name.
-    pub name: Box<str>,
-    /// Active, or blocked.
-    pub is_active: bool,
-    roles: u32,
-    /// What few users have, so that the many do not pay for it.
-    rare: Option<Box<Rare>>,
-}
-
-#[derive(Debug)]
-struct Rare {
-    password: Option<PasswordDigest>,
-}
-
-/// A key, as far as decisions go.
-#[derive(Debug, Clone)]
-pub struct HeldKey {
-    /// What the presented text is checked against.
-    pub digest: Digest,
-    /// The user whom it acts as.
-    pub user: u64,
-    /// Whether it was taken back.
-    pub is_revoked: bool,
-    /// The first second in which it is refused, or [`HeldKey::NEVER`].
-    ends: i64,
-    rare: Option<Arc<RareKey>>,
-}
-
-#[derive(Debug)]
-struct RareKey {
-    application: Option<String>,
-    scopes: Option<Arc<[String]>>,
-    networks: Vec<IpNet>,
-}
-
-impl Member {
-    /// What its password is checked against, if it has one.
-    pub fn password(&self) -> Option<&PasswordDigest> {
-        self.rare.as_ref()?.password.as_ref()
-    }
-
-    /// What its roles give.
-    pub fn roles<'t>(&self, table: &'t RoleTable) -> &'t RoleSet {
-        table.set(self.roles)
-    }
-}
-
-impl HeldKey {
-    const NEVER: i64 = i64::MAX;
-
-    /// Whether it is past its end.
-    pub fn has_ended(&self, now: Timestamp) -> bool {
-        now.0 >= self.ends
-    }
-
-    /// The one application that it may be used with; none: any.
-    pub fn application(&self) -> Option<&str> {
-        self.rare.as_ref()?.application.as_deref()
-    }
-
-    /// The permissions that it may use; none: all of its user's.
-    pub fn scopes(&self) -> Option<&Arc<[String]>> {
-        self.rare.as_ref()?.scopes.as_ref()
-    }
-
-    /// Whether it may be used from an address.
-    pub fn admits(&self, client: std::net::IpAddr) -> bool {
-        let networks = self.rare.as_ref().map_or(&[][..], |rare| &rare.networks);
-        // An IPv4 client on an IPv6 socket is an IPv4 client.
-        let client = client.to_canonical();
-        networks.is_empty() || networks.iter().any(|network| network.contains(&client))
-    }
-}
-
-impl From<Key> for HeldKey {
-    fn from(key: Key) -> Self {
-        let ends = key.ends().map_or(Self::NEVER, |end| end.0);
-        let is_plain = key.application.is_none() && key.scopes.is_none() && key.networks.is_empty();
-        Self {
-            digest: key.digest,
-            user: key.user,
-            is_revoked: key.revoked.is_some(),
-            ends,
-            rare: (!is_plain).then(|| {
-                Arc::new(RareKey {
-                    application: key.application,
-                    scopes: key.scopes.map(Arc::from),
-                    networks: key.networks,
-                })
-            }),
-        }
-    }
-}
-
-/// A member that is found by its folded name.
-struct ByName(Arc<Member>);
-
-/// A name, compared without regard to case.
-#[repr(transparent)]
-struct Folded<'a>(&'a str);
-
-impl Hash for Folded<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        if self.0.is_ascii() {
-            let mut chunk = [0; 64];
-            for part in self.0.as_bytes().chunks(chunk.len()) {
-                let lower = &mut chunk[..part.len()];
-                lower.copy_from_slice(part);
-                lower.make_ascii_lowercase();
-                state.write(lower);
-            }
-        } else {
-            state.write(self.0.to_lowercase().as_bytes());
-        }
-        state.write_u8(0xff);
-    }
-}
-
-impl PartialEq for Folded<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        if self.0.is_ascii() && other.0.is_ascii() {
-            self.0.eq_ignore_ascii_case(other.0)
-        } else {
-            self.0.to_lowercase() == other.0.to_lowercase()
-        }
-    }
-}
-
-impl Hash for ByName {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Folded(&self.0.name).hash(state);
-    }
-}
-
-impl PartialEq for ByName {
-    fn eq(&self, other: &Self) -> bool {
-        Folded(&self.0.name) == Folded(&other.0.name)
-    }
-}
-
-impl Eq for ByName {}
-
-impl papaya::Equivalent<ByName> for Folded<'_> {
-    fn equivalent(&self, key: &ByName) -> bool {
-        *self == Folded(&key.0.name)
-    }
 }
 
 /// The part of a user's record that the Directory keeps.
@@ -278,24 +127,8 @@ impl Directory {
 
     /// Takes in a user and a key that no store knows: number 0, with every permission, only with this application.
     pub(crate) fn admit_operator(&self, application: &str, id: KeyId, digest: Digest) {
-        let member = Member {
-            uid: 0,
-            name: application.into(),
-            is_active: true,
-            roles: RoleTable::OPERATOR,
-            rare: None,
-        };
-        let key = HeldKey {
-            digest,
-            user: 0,
-            is_revoked: false,
-            ends: HeldKey::NEVER,
-            rare: Some(Arc::new(RareKey {
-                application: Some(application.to_owned()),
-                scopes: None,
-                networks: Vec::new(),
-            })),
-        };
+        let member = Member::new(OPERATOR_UID, application, true, RoleTable::OPERATOR, None);
+        let key = HeldKey::bound_to(application, OPERATOR_UID, digest);
         // Not among the names: it is found by its key alone.
         self.users.pin().insert(member.uid, Arc::new(member));
         self.keys.pin().insert(id.number(), key);
@@ -310,7 +143,7 @@ impl Directory {
     pub fn has_administrator_besides(&self, uid: u64) -> bool {
         let policy = self.policy();
         self.users.pin().values().any(|member| {
-            ![0, uid].contains(&member.uid)
+            ![OPERATOR_UID, uid].contains(&member.uid)
                 && member.is_active
                 && member.roles(&policy.roles).is_admin
         })
@@ -351,23 +184,24 @@ impl Directory {
     fn put_user(&self, sources: &mut Sources, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
         let user: UserPart<'_> = decode(Table::Users, key, json)?;
         let (roles, _) = sources.set_number(user.roles);
-        let member = Arc::new(Member {
-            uid: user.uid,
-            name: user.name.into(),
-            is_active: user.status,
-            roles,
-            rare: user.password.map(|password| Box::new(Rare { password: Some(password) })),
-        });
+        let member = Arc::new(Member::new(user.uid, &user.name, user.status, roles, user.password));
         self.last_uid.fetch_max(user.uid, Ordering::Relaxed);
-        let names = self.names.pin();
         // The new name goes in before the old one goes out: a reader finds the user at every moment.
-        names.insert(ByName(member.clone()), member.clone());
+        self.names.pin().insert(ByName(member.clone()), member.clone());
         if let Some(before) = self.users.pin().insert(user.uid, member.clone())
             && Folded(&before.name) != Folded(&member.name)
         {
-            names.remove(&Folded(&before.name));
+            self.free_name(before);
         }
         Ok(())
+    }
+
+    /// Takes a member's name out, unless it is another's by now.
+    fn free_name(&self, member: &Member) {
+        let names = self.names.pin();
+        if names.get(&Folded(&member.name)).is_some_and(|held| held.uid == member.uid) {
+            names.remove(&Folded(&member.name));
+        }
     }
 
     fn put_key(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
@@ -394,41 +228,48 @@ impl Directory {
     /// Takes in any other write.
     fn put(&self, sources: &mut Sources, write: &Write) -> Result<(), StoreError> {
         match (write.table, &write.json) {
-            (Table::Users, Some(json)) => self.put_user(sources, &write.key, json)?,
-            (Table::Users, None) => {
-                let gone = self.users.pin().remove(&number(&write.key)).cloned();
-                if let Some(gone) = gone {
-                    self.names.pin().remove(&Folded(&gone.name));
+            (Table::Users, Some(json)) => self.put_user(sources, &write.key, json),
+            (Table::Keys, Some(json)) => self.put_key(&write.key, json),
+            (Table::Meta, Some(json)) => self.put_meta(&write.key, json),
+            (table, None) => {
+                self.forget(table, &write.key);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn forget(&self, table: Table, key: &[u8]) {
+        let Ok(number) = key.try_into().map(u64::from_be_bytes) else { return };
+        match table {
+            Table::Users => {
+                if let Some(gone) = self.users.pin().remove(&number) {
+                    self.free_name(gone);
                 }
             }
-            (Table::Keys, Some(json)) => self.put_key(&write.key, json)?,
-            (Table::Keys, None) => {
-                self.keys.pin().remove(&number(&write.key));
-            }
-            (Table::Meta, Some(json)) => self.put_meta(&write.key, json)?,
+            Table::Keys => drop(self.keys.pin().remove(&number)),
             _ => {}
         }
-        Ok(())
     }
 }
 
 /// The record in `meta` that keeps the largest number of a user that was deleted.
 pub(crate) const LAST_UID: &[u8] = b"last-uid";
 
-fn number(key: &[u8]) -> u64 {
-    key.try_into().map_or(0, u64::from_be_bytes)
-}
-
 impl Sink for Directory {
     fn apply(&self, change: &Change) {
-        // Our own commit path wrote the change, so one that cannot be read is a defect: what it was to change stays as it was.
+        // Our own commit path wrote the change, so one that cannot be read is a defect. Its record goes: what was written may have been a
+        // revocation, so what was known before must not go on being trusted.
         let report = |problem| tracing::error!("a change could not be taken in: {problem}");
         let mut sources = self.sources();
         let mut is_stale = false;
         for write in &change.writes {
             match self.prepare(&mut sources, write) {
                 Ok(stale) => is_stale |= stale,
-                Err(problem) => report(problem),
+                Err(problem) => {
+                    report(problem);
+                    is_stale |= sources.forget(write.table, &write.key);
+                }
             }
         }
         // Before the users: a member may have a combination of roles that the old policy does not know.
@@ -438,6 +279,7 @@ impl Sink for Directory {
         for write in &change.writes {
             if let Err(problem) = self.put(&mut sources, write) {
                 report(problem);
+                self.forget(write.table, &write.key);
             }
         }
     }
@@ -451,30 +293,29 @@ impl Sources {
     }
 
     fn put(&mut self, table: Table, key: &[u8], json: Option<&[u8]>) -> Result<(), StoreError> {
-        fn one<T: DeserializeOwned>(
-            table: Table,
-            key: &[u8],
-            json: Option<&[u8]>,
-        ) -> Result<(String, Option<T>), StoreError> {
-            let id = String::from_utf8_lossy(key).into_owned();
-            let record = json.map(|json| decode(table, key, json)).transpose()?;
-            Ok((id, record))
-        }
+        let Some(json) = json else {
+            self.forget(table, key);
+            return Ok(());
+        };
+        let id = String::from_utf8_lossy(key).into_owned();
         match table {
-            Table::Roles => match one(table, key, json)? {
-                (id, Some(role)) => drop(self.roles.insert(id, role)),
-                (id, None) => drop(self.roles.remove(&id)),
-            },
-            Table::Applications => match one(table, key, json)? {
-                (id, Some(application)) => drop(self.applications.insert(id, application)),
-                (id, None) => drop(self.applications.remove(&id)),
-            },
-            _ => match one(table, key, json)? {
-                (id, Some(resource)) => drop(self.resources.insert(id, resource)),
-                (id, None) => drop(self.resources.remove(&id)),
-            },
+            Table::Roles => drop(self.roles.insert(id, decode(table, key, json)?)),
+            Table::Applications => drop(self.applications.insert(id, decode(table, key, json)?)),
+            Table::Resources => drop(self.resources.insert(id, decode(table, key, json)?)),
+            _ => {}
         }
         Ok(())
+    }
+
+    /// Takes a record out. True when the policy was made from it.
+    fn forget(&mut self, table: Table, key: &[u8]) -> bool {
+        let id = String::from_utf8_lossy(key);
+        match table {
+            Table::Roles => self.roles.remove(&*id).is_some(),
+            Table::Applications => self.applications.remove(&*id).is_some(),
+            Table::Resources => self.resources.remove(&*id).is_some(),
+            _ => false,
+        }
     }
 
     fn set_number(&mut self, mut roles: Vec<String>) -> (u32, bool) {

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Batch, Change, CommitError, Committing, Expect, Missed, Sequence, Sink, Snapshot, State, Store,
-    StoreError, Stored, Table, codec, publish::Publisher,
+    StoreError, Stored, Table, Visit, codec, publish::Publisher,
 };
 
 type Records = BTreeMap<(Table, Vec<u8>), Arc<[u8]>>;
@@ -131,11 +131,7 @@ impl Snapshot for Moment {
         self.sequence
     }
 
-    fn each(
-        &self,
-        table: Table,
-        each: &mut dyn FnMut(&[u8], Stored) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn each(&self, table: Table, each: &mut Visit<'_>) -> Result<(), StoreError> {
         let all = self.records.range((table, Vec::new())..);
         for ((_, key), value) in all.take_while(|((of, _), _)| *of == table) {
             each(key, stored(table, key, value)?)?;

@@ -3,7 +3,11 @@
 //! A decision reads the Directory alone. The store is for writers, for listings, and for the next start.
 
 mod codec;
+#[cfg(test)]
+mod contract;
 mod directory;
+mod fold;
+mod held;
 mod memory;
 mod policy;
 mod publish;
@@ -13,8 +17,9 @@ mod sled;
 use std::{future::Future, pin::Pin, sync::Arc};
 
 pub use codec::{Stored, decode, encode};
+pub use directory::Directory;
 pub(crate) use directory::LAST_UID;
-pub use directory::{Directory, HeldKey, Member};
+pub use held::{HeldKey, Member};
 pub use memory::MemoryStore;
 pub use policy::{Applications, HeldApplication, Policy, RoleSet, RoleTable};
 pub use routes::{Found, Routes, Rule};
@@ -208,17 +213,16 @@ pub struct Missed;
 /// What [`Store::commit`] returns.
 pub type Committing<'a> = Pin<Box<dyn Future<Output = Result<Sequence, CommitError>> + Send + 'a>>;
 
+/// What is called with each record of a table: its key and its value.
+pub type Visit<'a> = dyn FnMut(&[u8], Stored) -> Result<(), StoreError> + 'a;
+
 /// A view of the store at one moment. Commits may wait while it is held.
 pub trait Snapshot: Sync {
     /// The last commit that it shows.
     fn sequence(&self) -> Sequence;
 
     /// Calls `each` with every record of a table, in the order of the keys.
-    fn each(
-        &self,
-        table: Table,
-        each: &mut dyn FnMut(&[u8], Stored) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError>;
+    fn each(&self, table: Table, each: &mut Visit<'_>) -> Result<(), StoreError>;
 }
 
 /// An engine.

@@ -2,8 +2,12 @@
 //!
 //! One thread writes. It takes all batches that wait, applies each as one sled batch, flushes sled's log, and then calls `fdatasync` on its own
 //! handle, because sled 0.34's `flush` hands the pages to the kernel and no further (spacejam/sled #1351, #1452). Only then are the
-//! followers told and the writers answered. When a write or the sync fails, nothing is written any more: sled's own error is sticky, and a
+//! followers told and the writers answered, and the [mark](mark) says how far the store has come. When a write or the sync fails, nothing is written any more: sled's own error is sticky, and a
 //! page that the kernel could not write is lost to a later sync.
+
+mod mark;
+#[cfg(test)]
+mod tests;
 
 use std::{
     any::Any,
@@ -19,18 +23,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mark::Mark;
 use tokio::sync::oneshot;
 
 use super::{
     Batch, Change, CommitError, Committing, Expect, Missed, Sequence, Sink, Snapshot, State, Store,
-    StoreError, Stored, Table, codec, decode, encode, publish::Publisher,
+    StoreError, Stored, Table, Visit, codec, decode, encode, publish::Publisher,
 };
 
-/// The file that says that a store was made here. sled would make a new one in silence.
-const MARKER: &str = "KEYWARD";
-const MARKER_TEXT: &str = "A Keyward store, format 1. Do not remove this file.\n";
-/// Where the number of the last commit is kept.
-const SEQUENCE: &[u8] = b"sequence";
+/// Where the number of the last commit is kept: beside the tables, in none of them.
+const SEQUENCE: &[u8] = b"\0sequence";
 /// How long another process may take to let go of the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// The most batches that share one sync.
@@ -48,6 +50,7 @@ struct Shared {
     /// The log file, opened by ourselves: to sync it.
     log: File,
     publisher: Publisher,
+    mark: Mark,
     /// Held for reading by a snapshot, for writing while batches are applied.
     quiet: RwLock<()>,
     fault: OnceLock<String>,
@@ -69,26 +72,25 @@ impl SledStore {
         if is_new {
             fs::create_dir_all(path).map_err(|e| unusable(path, &e.to_string()))?;
         }
+        let known = Mark::read(path).map_err(|problem| unusable(path, &problem))?;
         let db = open_sled(path, cache_mib)?;
         let log = File::open(path.join("db")).map_err(|e| unusable(path, &e.to_string()))?;
         if is_new {
             make_durable(path, &log).map_err(|e| unusable(path, &e.to_string()))?;
         }
-        let sequence = match read(&db, Table::Meta, SEQUENCE)? {
-            Some(stored) => decode(Table::Meta, SEQUENCE, &stored.json)?,
-            // Nothing was ever committed: a start that died before its first commit.
-            None if db.is_empty() => 0,
-            None => return Err(unusable(path, "it has lost the number of its last commit")),
-        };
-        if sequence == 0
-            && fs::metadata(path.join(MARKER)).is_ok_and(|m| m.len() == MARKER_TEXT.len() as u64)
-        {
-            return Err(unusable(path, "it was in use and is now empty. Restore it from a backup"));
+        let sequence = last_commit(path, &db)?;
+        if let Some(known) = known.filter(|known| sequence < *known) {
+            let problem = format!(
+                "it has lost what was written: its last commit was number {known} and is now {sequence}. Restore it from a backup"
+            );
+            return Err(unusable(path, &problem));
         }
+        let mark = Mark::open(path, sequence).map_err(|e| unusable(path, &e.to_string()))?;
         let shared = Arc::new(Shared {
             db,
             log,
             publisher: Publisher::new(sequence),
+            mark,
             quiet: RwLock::new(()),
             fault: OnceLock::new(),
         });
@@ -97,8 +99,7 @@ impl SledStore {
             .name("keyward-store".into())
             .spawn({
                 let shared = shared.clone();
-                let marker = path.join(MARKER);
-                move || shared.write_all(&jobs, &marker)
+                move || shared.write_all(&jobs)
             })
             .map_err(|e| unusable(path, &e.to_string()))?;
         Ok(Self { shared, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) })
@@ -106,7 +107,7 @@ impl SledStore {
 
     /// Whether there is a store in `path`, or what is left of one.
     pub fn exists(path: &Path) -> bool {
-        path.join(MARKER).exists() || path.join("db").exists()
+        path.join(mark::NAME).exists() || path.join("db").exists()
     }
 }
 
@@ -117,6 +118,9 @@ impl Drop for SledStore {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
             let _ = writer.join();
+        }
+        if let Err(e) = self.shared.mark.sync() {
+            tracing::warn!("the store's mark may be behind: {e}");
         }
     }
 }
@@ -130,9 +134,9 @@ fn look_before_opening(path: &Path) -> Result<bool, StoreError> {
     };
     let has = |name: &str| path.join(name).exists();
     if has("db") && has("conf") {
-        return Ok(!has(MARKER));
+        return Ok(!has(mark::NAME));
     }
-    if has(MARKER) {
+    if has(mark::NAME) {
         return Err(unusable(
             path,
             "files of it are missing (db or conf). Restore it from a backup",
@@ -145,6 +149,16 @@ fn look_before_opening(path: &Path) -> Result<bool, StoreError> {
         ));
     }
     Ok(true)
+}
+
+/// The number of the last commit.
+fn last_commit(path: &Path, db: &sled::Db) -> Result<Sequence, StoreError> {
+    match db.get(SEQUENCE).map_err(failed)? {
+        Some(value) => decode(Table::Meta, SEQUENCE, &stored(Table::Meta, SEQUENCE, &value)?.json),
+        // Nothing was ever committed.
+        None if db.is_empty() => Ok(0),
+        None => Err(unusable(path, "it has lost the number of its last commit")),
+    }
 }
 
 fn open_sled(path: &Path, cache_mib: u64) -> Result<sled::Db, StoreError> {
@@ -219,16 +233,13 @@ fn stored(table: Table, key: &[u8], value: &[u8]) -> Result<Stored, StoreError> 
 }
 
 impl Shared {
-    fn write_all(&self, jobs: &Receiver<Job>, marker: &Path) {
-        let mut marked = marker.exists();
+    fn write_all(&self, jobs: &Receiver<Job>) {
         while let Ok(first) = jobs.recv() {
             let group: Vec<Job> =
                 std::iter::once(first).chain(jobs.try_iter()).take(GROUP).collect();
-            self.write_group(group);
-            if !marked && self.fault.get().is_none() {
-                marked = leave_marker(marker)
-                    .map_err(|e| tracing::warn!(file = %marker.display(), "cannot be written: {e}"))
-                    .is_ok();
+            // sled panics on some damage. The writers of this group are answered by the end of their channels.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write_group(group))) {
+                self.stop(&panic_text(panic.as_ref()));
             }
         }
     }
@@ -251,7 +262,7 @@ impl Shared {
                 }
             }
             if done.iter().any(|(_, result)| result.is_ok()) {
-                self.sync();
+                self.sync(sequence);
             }
             if self.fault.get().is_none() {
                 for change in done.iter().filter_map(|(_, result)| result.as_ref().ok()) {
@@ -291,7 +302,7 @@ impl Shared {
             }
         }
         let number = codec::seal(Table::Meta, SEQUENCE, sequence, &encode(&sequence))?;
-        writes.insert(place(Table::Meta, SEQUENCE), number);
+        writes.insert(SEQUENCE, number);
         self.db.apply_batch(writes).map_err(|e| self.stop(&e.to_string()))?;
         Ok(())
     }
@@ -305,12 +316,13 @@ impl Shared {
         })
     }
 
-    fn sync(&self) {
-        if let Err(e) = self.db.flush() {
-            self.stop(&e.to_string());
-        }
-        if let Err(e) = self.log.sync_data() {
-            self.stop(&e.to_string());
+    fn sync(&self, sequence: Sequence) {
+        let synced = self.db.flush().map_err(|e| e.to_string()).and_then(|_| {
+            self.log.sync_data().map_err(|e| e.to_string())?;
+            self.mark.set(sequence).map_err(|e| e.to_string())
+        });
+        if let Err(problem) = synced {
+            self.stop(&problem);
         }
     }
 
@@ -322,12 +334,6 @@ impl Shared {
         });
         StoreError::Failed(fault.clone())
     }
-}
-
-fn leave_marker(marker: &Path) -> io::Result<()> {
-    fs::write(marker, MARKER_TEXT)?;
-    File::open(marker)?.sync_all()?;
-    File::open(marker.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 impl Store for SledStore {
@@ -377,7 +383,9 @@ impl Store for SledStore {
         }
         Box::pin(async move {
             answered.await.unwrap_or_else(|_| {
-                Err(StoreError::Failed("the thread that writes has ended".into()).into())
+                let problem =
+                    self.fault().unwrap_or_else(|| "the thread that writes gave up".into());
+                Err(StoreError::Failed(problem).into())
             })
         })
     }
@@ -401,11 +409,7 @@ impl Snapshot for Moment<'_> {
         self.shared.publisher.sequence()
     }
 
-    fn each(
-        &self,
-        table: Table,
-        each: &mut dyn FnMut(&[u8], Stored) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn each(&self, table: Table, each: &mut Visit<'_>) -> Result<(), StoreError> {
         for entry in self.shared.db.scan_prefix([table as u8]) {
             let (key, value) = entry.map_err(failed)?;
             each(&key[1..], stored(table, &key[1..], &value)?)?;

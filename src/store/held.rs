@@ -1,0 +1,128 @@
+//! What the Directory holds of each user and key: as little as a decision needs, because there are many.
+
+use std::{net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+
+use super::{RoleSet, RoleTable};
+use crate::model::{Digest, Key, PasswordDigest, Timestamp};
+
+/// A user, as far as decisions go.
+#[derive(Debug)]
+pub struct Member {
+    /// The user's number.
+    pub uid: u64,
+    /// The user's name.
+    pub name: Box<str>,
+    /// Active, or blocked.
+    pub is_active: bool,
+    roles: u32,
+    /// What few users have, so that the many do not pay for it.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Debug)]
+struct Rare {
+    password: Option<PasswordDigest>,
+}
+
+/// A key, as far as decisions go.
+#[derive(Debug, Clone)]
+pub struct HeldKey {
+    /// What the presented text is checked against.
+    pub digest: Digest,
+    /// The user whom it acts as.
+    pub user: u64,
+    /// Whether it was taken back.
+    pub is_revoked: bool,
+    /// The first second in which it is refused, or [`HeldKey::NEVER`].
+    ends: i64,
+    rare: Option<Arc<RareKey>>,
+}
+
+#[derive(Debug)]
+struct RareKey {
+    application: Option<String>,
+    scopes: Option<Arc<[String]>>,
+    networks: Vec<IpNet>,
+}
+
+impl Member {
+    pub(super) fn new(
+        uid: u64,
+        name: &str,
+        is_active: bool,
+        roles: u32,
+        password: Option<PasswordDigest>,
+    ) -> Self {
+        let rare = password.map(|password| Box::new(Rare { password: Some(password) }));
+        Self { uid, name: name.into(), is_active, roles, rare }
+    }
+
+    /// What its password is checked against, if it has one.
+    pub fn password(&self) -> Option<&PasswordDigest> {
+        self.rare.as_ref()?.password.as_ref()
+    }
+
+    /// What its roles give.
+    pub fn roles<'t>(&self, table: &'t RoleTable) -> &'t RoleSet {
+        table.set(self.roles)
+    }
+}
+
+impl HeldKey {
+    const NEVER: i64 = i64::MAX;
+
+    /// A key without an end that may be used with one application alone.
+    pub(super) fn bound_to(application: &str, user: u64, digest: Digest) -> Self {
+        let rare = RareKey {
+            application: Some(application.to_owned()),
+            scopes: None,
+            networks: Vec::new(),
+        };
+        Self { digest, user, is_revoked: false, ends: Self::NEVER, rare: Some(Arc::new(rare)) }
+    }
+
+    /// Whether it is past its end.
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        now.0 >= self.ends
+    }
+
+    /// The one application that it may be used with; none: any.
+    pub fn application(&self) -> Option<&str> {
+        self.rare.as_ref()?.application.as_deref()
+    }
+
+    /// The permissions that it may use; none: all of its user's.
+    pub fn scopes(&self) -> Option<&Arc<[String]>> {
+        self.rare.as_ref()?.scopes.as_ref()
+    }
+
+    /// Whether it may be used from an address.
+    pub fn admits(&self, client: IpAddr) -> bool {
+        let networks = self.rare.as_ref().map_or(&[][..], |rare| &rare.networks);
+        // An IPv4 client on an IPv6 socket is an IPv4 client.
+        let client = client.to_canonical();
+        networks.is_empty() || networks.iter().any(|network| network.contains(&client))
+    }
+}
+
+impl From<Key> for HeldKey {
+    fn from(key: Key) -> Self {
+        let ends = key.ends().map_or(Self::NEVER, |end| end.0);
+        let is_plain = key.application.is_none() && key.scopes.is_none() && key.networks.is_empty();
+        Self {
+            digest: key.digest,
+            user: key.user,
+            is_revoked: key.revoked.is_some(),
+            ends,
+            rare: (!is_plain).then(|| {
+                Arc::new(RareKey {
+                    application: key.application,
+                    scopes: key.scopes.map(Arc::from),
+                    networks: key.networks,
+                })
+            }),
+        }
+    }
+}
