@@ -114,12 +114,8 @@ impl Server {
 
     /// Starts the server on a store that is there, or makes a new one.
     pub fn start(site: Site, key: String) -> Self {
-        let mut child = site
-            .command(&["serve"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            site.command(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let printed = collect(child.stdout.take().unwrap());
         let logged = collect(child.stderr.take().unwrap());
         let control = site.path().join("data/keyward.control");
