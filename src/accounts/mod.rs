@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 pub use error::AccountError;
 pub use keys::{Issued, NewKey};
-pub use operator::{OPERATOR, Operator};
+pub use operator::Operator;
 pub use passwords::{Busy, Passwords};
 pub use pepper::{PepperError, create_pepper, read_pepper};
 pub use records::Record;

@@ -4,10 +4,7 @@
 //! line reads it from a file beside the store that only the owner can read.
 
 use super::Accounts;
-use crate::model::{Entropy, KeyText, Secret};
-
-/// The id of the operator's application. People cannot take ids with this beginning.
-pub const OPERATOR: &str = "keyward.operator";
+use crate::model::{Application, Entropy, KeyText, Secret};
 
 /// The operator's key, for as long as this process lives.
 #[derive(Debug, Clone)]
@@ -19,9 +16,10 @@ pub struct Operator {
 impl Accounts {
     /// Lets the person at the machine in.
     pub fn admit_operator(&self) -> Operator {
-        let text = KeyText::generate("kwop", &Entropy::system());
+        let application = Application::operator();
+        let text = KeyText::generate(&application.key_prefix, &Entropy::system());
         let digest = self.0.pepper.digest(text.text.expose());
-        self.0.directory.admit_operator(OPERATOR, text.id, digest);
+        self.0.directory.admit_operator(&application.id, text.id, digest);
         Operator { key: text.text }
     }
 }

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Violation, check_id, key_text};
 
+/// The id of the application of the person at the machine.
+const OPERATOR: &str = "keyward.operator";
+
 /// A way to authenticate, chosen by the request header `AUTH-METHOD`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Application {
@@ -129,6 +132,21 @@ impl Application {
             detail: Detail::Exact,
             key_prefix: "kw".into(),
         }
+    }
+
+    /// The application of the person at the machine, which is in no store: a key alone, in `Authorization`.
+    pub fn operator() -> Self {
+        Self {
+            auth_type: AuthType::Bearer,
+            header: "Authorization".into(),
+            key_prefix: "kwop".into(),
+            ..Self::api_key(OPERATOR, "Operator")
+        }
+    }
+
+    /// Whether this is [`Application::operator`]. People cannot take an id with its beginning.
+    pub fn is_operator(&self) -> bool {
+        self.id == OPERATOR
     }
 
     /// Whether the credential is read from `Authorization`, with a scheme before it.

@@ -41,7 +41,7 @@ pub struct Digest([u8; 32]);
 
 impl Digest {
     /// The digest with these bytes.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 }

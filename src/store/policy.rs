@@ -107,10 +107,16 @@ impl RoleTable {
 }
 
 /// The applications.
-#[derive(Default)]
 pub struct Applications {
     by_id: HashMap<String, Arc<HeldApplication>>,
     default: Option<Arc<HeldApplication>>,
+    operator: HeldApplication,
+}
+
+impl Default for Applications {
+    fn default() -> Self {
+        Self::new(std::iter::empty())
+    }
 }
 
 /// An application, ready for use.
@@ -130,7 +136,7 @@ impl Applications {
             .map(|record| (record.id.clone(), Arc::new(HeldApplication::new(record))))
             .collect();
         let default = by_id.values().find(|one| one.record.is_default).cloned();
-        Self { by_id, default }
+        Self { by_id, default, operator: HeldApplication::new(Application::operator()) }
     }
 
     /// The application that `AUTH-METHOD` names.
@@ -141,6 +147,11 @@ impl Applications {
     /// The application of requests without `AUTH-METHOD`.
     pub fn default(&self) -> Option<&Arc<HeldApplication>> {
         self.default.as_ref()
+    }
+
+    /// The application of the person at the machine. It is not among the others.
+    pub fn operator(&self) -> &HeldApplication {
+        &self.operator
     }
 
     /// All of them, in no order.

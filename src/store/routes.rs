@@ -60,19 +60,16 @@ pub struct Found<'r, 'p> {
 
 impl<'r> Found<'r, '_> {
     /// The rule of a method. `HEAD` is `GET` without the body.
-    pub fn rule(&self, method: &str) -> Option<&'r Arc<Rule>> {
+    pub fn rule(&self, method: &str) -> Option<&'r Rule> {
         let wanted = if method == "HEAD" { "GET" } else { method };
-        self.point.iter().find(|(one, _)| *one == wanted).map(|(_, rule)| rule)
+        self.point.iter().find(|(one, _)| *one == wanted).map(|(_, rule)| &**rule)
     }
 
     /// The methods, as `Allow` lists them (RFC 9110, section 10.2.1).
     pub fn allow(&self) -> String {
-        let mut names = Vec::new();
-        for (method, _) in self.point {
-            names.push(*method);
-            if *method == "GET" {
-                names.push("HEAD");
-            }
+        let mut names: Vec<&str> = self.point.iter().map(|(method, _)| *method).collect();
+        if names.contains(&"GET") {
+            names.push("HEAD");
         }
         names.join(", ")
     }
@@ -198,7 +195,7 @@ mod tests {
         assert_eq!(at(&routes, "", "/x", "HEAD"), Some("a"));
         assert_eq!(at(&routes, "", "/x", "POST"), Some("b"));
         assert_eq!(at(&routes, "", "/x", "DELETE"), None);
-        assert_eq!(routes.find("", "/x").unwrap().allow(), "GET, HEAD, POST");
+        assert_eq!(routes.find("", "/x").unwrap().allow(), "GET, POST, HEAD");
         assert_eq!(problems.len(), 1);
         assert_eq!(problems[0].message, "The resource b cannot have GET /x: a lies there.");
     }

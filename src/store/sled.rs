@@ -5,6 +5,7 @@
 //! followers told and the writers answered, and the [mark](mark) says how far the store has come. When a write or the sync fails, nothing is written any more: sled's own error is sticky, and a
 //! page that the kernel could not write is lost to a later sync.
 
+mod bucket;
 mod mark;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bucket::Changes;
 use mark::Mark;
 use tokio::sync::oneshot;
 
@@ -212,7 +214,7 @@ fn failed(e: sled::Error) -> StoreError {
     StoreError::Failed(e.to_string())
 }
 
-/// A record's place in sled's one tree.
+/// A key's place in sled's one tree.
 fn place(table: Table, key: &[u8]) -> Vec<u8> {
     let mut place = Vec::with_capacity(1 + key.len());
     place.push(table as u8);
@@ -221,10 +223,7 @@ fn place(table: Table, key: &[u8]) -> Vec<u8> {
 }
 
 fn read(db: &sled::Db, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
-    match db.get(place(table, key)).map_err(failed)? {
-        None => Ok(None),
-        Some(value) => stored(table, key, &value).map(Some),
-    }
+    bucket::get(db, table, key)?.map(|value| stored(table, key, &value)).transpose()
 }
 
 fn stored(table: Table, key: &[u8], value: &[u8]) -> Result<Stored, StoreError> {
@@ -290,17 +289,16 @@ impl Shared {
                 return Err(CommitError::Conflict(expect.clone()));
             }
         }
-        let mut writes = sled::Batch::default();
+        let mut changes = Changes::new(&self.db);
         for write in &batch.writes {
-            let place = place(write.table, &write.key);
-            match &write.json {
-                Some(json) => {
-                    let value = codec::seal(write.table, &write.key, sequence, json)?;
-                    writes.insert(place, value);
-                }
-                None => writes.remove(place),
-            }
+            let json = write.json.as_deref();
+            let value = json
+                .map(|json| codec::seal(write.table, &write.key, sequence, json))
+                .transpose()?;
+            changes.set(write.table, &write.key, value)?;
         }
+        let mut writes = sled::Batch::default();
+        changes.write(&mut writes);
         let number = codec::seal(Table::Meta, SEQUENCE, sequence, &encode(&sequence))?;
         writes.insert(SEQUENCE, number);
         self.db.apply_batch(writes).map_err(|e| self.stop(&e.to_string()))?;
@@ -348,25 +346,20 @@ impl Store for SledStore {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, Stored)>, StoreError> {
-        let prefix = place(table, prefix);
-        let mut from = prefix.clone();
-        if let Some(after) = after.map(|key| place(table, key)).filter(|key| *key >= prefix) {
-            from = after;
-            // The next key there can be.
-            from.push(0);
-        }
-        self.shared
-            .db
-            .range(from..)
-            .take_while(|entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
-            .take(limit)
-            .map(|entry| {
-                let (key, value) = entry.map_err(failed)?;
-                let key = key[1..].to_vec();
-                let stored = stored(table, &key, &value)?;
-                Ok((key, stored))
-            })
-            .collect()
+        // Behind `after` stands first the key with one more byte, the smallest there is.
+        let from = match after {
+            Some(after) if after >= prefix => [after, &[0]].concat(),
+            _ => prefix.to_vec(),
+        };
+        let mut found = Vec::new();
+        bucket::walk(&self.shared.db, table, &from, |key, value| {
+            if !key.starts_with(prefix) || found.len() == limit {
+                return Ok(false);
+            }
+            found.push((key.to_vec(), stored(table, key, value)?));
+            Ok(true)
+        })?;
+        Ok(found)
     }
 
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, StoreError> {
@@ -410,10 +403,9 @@ impl Snapshot for Moment<'_> {
     }
 
     fn each(&self, table: Table, each: &mut Visit<'_>) -> Result<(), StoreError> {
-        for entry in self.shared.db.scan_prefix([table as u8]) {
-            let (key, value) = entry.map_err(failed)?;
-            each(&key[1..], stored(table, &key[1..], &value)?)?;
-        }
-        Ok(())
+        bucket::walk(&self.shared.db, table, &[], |key, value| {
+            each(key, stored(table, key, value)?)?;
+            Ok(true)
+        })
     }
 }

@@ -201,9 +201,13 @@ fn a_store_that_lost_its_last_commits_is_refused() {
 /// Changes a record's bytes behind the store's back.
 fn tamper(path: &Path, table: Table, key: &[u8], change: impl Fn(&mut Vec<u8>)) {
     let db = sled::open(path).unwrap();
-    let mut value = db.get(place(table, key)).unwrap().unwrap().to_vec();
+    let mut value = bucket::get(&db, table, key).unwrap().unwrap();
     change(&mut value);
-    db.insert(place(table, key), value).unwrap();
+    let mut changes = Changes::new(&db);
+    changes.set(table, key, Some(value)).unwrap();
+    let mut writes = sled::Batch::default();
+    changes.write(&mut writes);
+    db.apply_batch(writes).unwrap();
     db.flush().unwrap();
 }
 

@@ -1,0 +1,195 @@
+//! `keyward serve`: both listeners, until a signal.
+
+use std::{future::Future, sync::Arc};
+
+use anyhow::Context as _;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{SignalKind, signal},
+    sync::{Semaphore, watch},
+};
+
+use super::{control::Control, open, welcome};
+use crate::{
+    accounts::Accounts,
+    admin::Api,
+    config::{AdminListen, LimitSettings, Loaded, LogFormat, LogSettings, Settings},
+    handlers::{BodyLimits, Handlers},
+    http::{Limits, Listener, Public, serve},
+    pipeline::Gate,
+    telemetry::{LogForm, start_logs},
+};
+
+/// Serves until SIGTERM or SIGINT, and then until requests in flight are answered or their time is over.
+pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
+    let settings = loaded.settings;
+    start_logging(&settings.log)?;
+    // Before anything is made: a server that cannot listen must not leave a store behind whose key nobody saw.
+    let public = listen_public(&settings).await?;
+    let admin = listen_admin(&settings).await?;
+    let accounts = open::accounts(&settings)?;
+    if let Some(first) = accounts.first_start().await? {
+        welcome::print(&first, &base_url(&settings, &public)?)?;
+    }
+    let control = announce(&settings, &accounts, &public, &admin)?;
+    let (users, keys) = accounts.directory().counts();
+    tracing::info!(
+        public = %public.address(),
+        admin = %admin.address(),
+        users = users.saturating_sub(1),
+        keys = keys.saturating_sub(1),
+        "ready"
+    );
+    serve_both(&settings, accounts, public, admin).await?;
+    drop(control);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn start_logging(settings: &LogSettings) -> anyhow::Result<()> {
+    let form = match settings.format {
+        LogFormat::Text => LogForm::Text,
+        LogFormat::Json => LogForm::Json,
+    };
+    start_logs(&settings.level, form).map_err(|problem| anyhow::anyhow!("log.level: {problem}"))
+}
+
+async fn listen_public(settings: &Settings) -> anyhow::Result<Listener> {
+    let address = settings.server.listen;
+    let listener = TcpListener::bind(address).await;
+    Ok(Listener::Tcp(listener.map_err(|problem| unbound("server.listen", &address, &problem))?))
+}
+
+async fn listen_admin(settings: &Settings) -> anyhow::Result<Listener> {
+    let refused = |problem| unbound("admin.listen", &settings.admin.listen, &problem);
+    match &settings.admin.listen {
+        AdminListen::Tcp(address) => {
+            Ok(Listener::Tcp(TcpListener::bind(address).await.map_err(refused)?))
+        }
+        AdminListen::Unix(path) => {
+            // A socket that nobody answers on is left over from a server that was killed.
+            if std::os::unix::net::UnixStream::connect(path)
+                .is_err_and(|problem| problem.kind() == std::io::ErrorKind::ConnectionRefused)
+            {
+                let _ = std::fs::remove_file(path);
+            }
+            let listener = UnixListener::bind(path).map_err(refused)?;
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+                .with_context(|| format!("admin.listen: {}", path.display()))?;
+            Ok(Listener::Unix(listener))
+        }
+    }
+}
+
+/// Says which key of the configuration is to be changed.
+fn unbound(key: &str, address: &impl std::fmt::Display, problem: &std::io::Error) -> anyhow::Error {
+    let why = match problem.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "it is in use by another program. Stop that one, or choose another port"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "it may not be used by this user. Choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE"
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have the address. Use one of its own, or 0.0.0.0 for all"
+        }
+        _ => return anyhow::anyhow!("{key}: cannot listen on {address}: {problem}"),
+    };
+    anyhow::anyhow!("{key}: cannot listen on {address}: {why}")
+}
+
+/// Where clients on this machine reach the public listener.
+fn base_url(settings: &Settings, public: &Listener) -> anyhow::Result<String> {
+    if let Some(url) = &settings.server.public_url {
+        return Ok(url.clone());
+    }
+    let mut address = public.tcp_address().context("the public listener has no address")?;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    Ok(format!("http://{address}"))
+}
+
+/// Leaves the control file, with which the command line finds this server and is let in.
+fn announce(
+    settings: &Settings,
+    accounts: &Accounts,
+    public: &Listener,
+    admin: &Listener,
+) -> anyhow::Result<Control> {
+    let operator = accounts.admit_operator();
+    Control::write(
+        &settings.store.control_file,
+        &admin.address(),
+        &public.address(),
+        &operator.key,
+    )
+}
+
+async fn serve_both(
+    settings: &Settings,
+    accounts: Accounts,
+    public: Listener,
+    admin: Listener,
+) -> anyhow::Result<()> {
+    let limits = &settings.limits;
+    let bodies = BodyLimits { bytes: limits.body_bytes, read: limits.body_read };
+    let gate = Gate::new(&accounts, limits.credential_bytes);
+    let handlers = Handlers::new(accounts.clone(), bodies);
+    let face = Public::new(gate.clone(), handlers, settings.server.public_url.clone());
+    let api = Api::new(gate, accounts, bodies);
+
+    let stop = stop_signal()?;
+    let connections = Arc::new(Semaphore::new(limits.connections));
+    let edge = edge_limits(limits, settings);
+    tokio::join!(
+        serve(public, edge.clone(), connections.clone(), face, stopped(stop.clone())),
+        serve(admin, edge, connections, api, stopped(stop)),
+    );
+    Ok(())
+}
+
+fn edge_limits(limits: &LimitSettings, settings: &Settings) -> Limits {
+    Limits {
+        header_bytes: limits.header_bytes,
+        headers: limits.headers,
+        header_read: limits.header_read,
+        idle: limits.idle,
+        http2_streams: limits.http2_streams,
+        drain: settings.server.shutdown,
+    }
+}
+
+/// Turns true with the first SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        sender.send_replace(true);
+        // A second one does not wait for anybody.
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::warn!("stopping at once");
+        std::process::exit(1);
+    });
+    Ok(receiver)
+}
+
+fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> {
+    async move {
+        // An error would mean that the sender is gone, which lives as long as the process.
+        let _ = stop.wait_for(|is_stopping| *is_stopping).await;
+    }
+}

@@ -1,0 +1,142 @@
+//! The one function that turns denials into answers.
+
+use ::http::{
+    HeaderName, HeaderValue, Method, Response,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    request::Parts,
+};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Body as _;
+use serde_json::{Value, json};
+
+use super::Peer;
+use crate::{
+    handlers::Reply,
+    pipeline::{Denial, Shape},
+};
+
+const HINT: HeaderName = HeaderName::from_static("x-keyward-hint");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// The answer to a request that was refused. Says nothing of [`detail`](crate::pipeline::Parts::detail), which is the operator's.
+pub fn denial(denial: &Denial) -> Reply {
+    let (media_type, body) = match denial.shape {
+        Shape::Envelope => (JSON, envelope(denial)),
+        Shape::Message => (JSON, json!({ "message": denial.description }).to_string()),
+        Shape::Problem => (PROBLEM_JSON, problem(denial).to_string()),
+    };
+    let mut reply = Response::new(Full::new(Bytes::from(body)));
+    *reply.status_mut() = denial.status;
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, media_type);
+    // The next request may be let in.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(challenge) = &denial.challenge {
+        headers.insert(WWW_AUTHENTICATE, challenge.clone());
+    }
+    if let Some(allow) = denial.allow.as_deref().and_then(|allow| allow.try_into().ok()) {
+        headers.insert(ALLOW, allow);
+    }
+    if let Some(seconds) = denial.retry_after {
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
+    if let Some(hint) = denial.hint {
+        headers.insert(HINT, HeaderValue::from_static(hint));
+    }
+    reply
+}
+
+/// Four spaces, and no line end after the last brace: clients compare it as text.
+fn envelope(denial: &Denial) -> String {
+    format!(
+        "{{\n    \"status\": \"error\",\n    \"http_code\": {},\n    \"error\": {},\n    \"error_description\": {}\n}}",
+        denial.status.as_u16(),
+        Value::from(denial.code),
+        Value::from(&*denial.description),
+    )
+}
+
+/// RFC 9457. The code is the type's last part; `errors` has one entry a field.
+fn problem(denial: &Denial) -> Value {
+    let mut problem = json!({
+        "type": format!("urn:keyward:problem:{}", denial.code.to_ascii_lowercase().replace('_', "-")),
+        "title": denial.status.canonical_reason().unwrap_or("Error"),
+        "status": denial.status.as_u16(),
+        "detail": denial.description,
+    });
+    if !denial.violations.is_empty() {
+        problem["errors"] = json!(denial.violations);
+    }
+    problem
+}
+
+/// Tells the operator's log about a refusal. Neither the query nor a header is written: both can hold secrets.
+pub fn report(denial: &Denial, request: &Parts, peer: &Peer) {
+    let (room, status, code) = (denial.room.name(), denial.status.as_u16(), denial.code);
+    let (method, path) = (&request.method, request.uri.path());
+    let client = peer.client();
+    let detail = denial.detail.as_deref().unwrap_or_default();
+    if denial.status.is_server_error() {
+        tracing::error!(room, status, code, %method, path, %client, detail, "refused");
+    } else {
+        tracing::info!(room, status, code, %method, path, %client, detail, "refused");
+    }
+}
+
+/// The answer as `method` gets it: `HEAD` has everything but the body (RFC 9110, section 9.3.2).
+pub fn finish(method: &Method, mut reply: Reply) -> Reply {
+    if method == Method::HEAD {
+        let length = reply.body().size_hint().exact().unwrap_or(0);
+        reply.headers_mut().insert(CONTENT_LENGTH, length.into());
+        *reply.body_mut() = Full::default();
+    }
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use ::http::StatusCode;
+
+    use super::*;
+    use crate::{model::Violation, pipeline::Room};
+
+    fn body(reply: Reply) -> String {
+        use http_body_util::BodyExt as _;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let bytes = runtime.block_on(reply.into_body().collect()).unwrap().to_bytes();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn the_envelope_is_the_one_that_clients_parse() {
+        let refused = Denial::new(
+            Room::Header,
+            StatusCode::UNAUTHORIZED,
+            "MISSING_API_KEY_HEADER",
+            "API key header is missing.",
+        )
+        .with_detail("for the operator");
+        let reply = denial(&refused);
+        assert_eq!(reply.headers()[CONTENT_TYPE], "application/json");
+        assert_eq!(
+            body(reply),
+            "{\n    \"status\": \"error\",\n    \"http_code\": 401,\n    \"error\": \"MISSING_API_KEY_HEADER\",\n    \
+             \"error_description\": \"API key header is missing.\"\n}"
+        );
+    }
+
+    #[test]
+    fn the_other_forms_say_the_same_in_their_way() {
+        let refused = Denial::message(Room::Handler, StatusCode::UNPROCESSABLE_ENTITY, "INVALID", "No \"x\".")
+            .with_violations(vec![Violation::new("name", "Missing.", "Give one.")]);
+        assert_eq!(body(denial(&refused)), r#"{"message":"No \"x\"."}"#);
+        let reply = denial(&refused.in_shape(Shape::Problem));
+        assert_eq!(reply.headers()[CONTENT_TYPE], "application/problem+json");
+        assert_eq!(
+            body(reply),
+            r#"{"type":"urn:keyward:problem:invalid","title":"Unprocessable Entity","status":422,"detail":"No \"x\".","errors":[{"location":"name","message":"Missing.","fix":"Give one."}]}"#
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! The public listener's requests: where each leads, through the Gate, and to its handler.
+
+use std::sync::Arc;
+
+use ::http::{StatusCode, request::Parts};
+use hyper::body::Incoming;
+
+use super::{Answer, Peer, answer, host, negotiate, path};
+use crate::{
+    handlers::{Body, Call, Handlers, Origin, Reply},
+    pipeline::{Action, Denial, Face, Gate, Request, Room},
+    store::Found,
+};
+
+/// The public face. A cheap handle.
+#[derive(Clone)]
+pub struct Public {
+    gate: Gate,
+    handlers: Handlers,
+    /// The base of absolute URLs; none: the request's own host.
+    public_url: Option<Arc<str>>,
+}
+
+impl Public {
+    /// The face of these handlers. `public_url` has no slash at its end.
+    pub fn new(gate: Gate, handlers: Handlers, public_url: Option<String>) -> Self {
+        Self { gate, handlers, public_url: public_url.map(Arc::from) }
+    }
+
+    async fn decide(&self, parts: &Parts, body: Body, peer: &Peer) -> Result<Reply, Denial> {
+        let host = host::of(parts).map_err(|problem| unreadable(problem.to_string()))?;
+        let path =
+            path::normalise(parts.uri.path()).map_err(|problem| unreadable(problem.to_string()))?;
+        let request = Request {
+            method: &parts.method,
+            path: &path,
+            query: parts.uri.query(),
+            headers: &parts.headers,
+            client: peer.client(),
+            face: Face::Public,
+        };
+        let origin = match &self.public_url {
+            Some(url) => Origin::Configured(url),
+            None => Origin::Asked(host.authority()),
+        };
+        let policy = self.gate.policy();
+        let found = policy.routes.find(host.name(), request.path);
+        let action = aim(&request, found.as_ref(), origin);
+        let grant = self.gate.authorize(&policy, &request, &action).await?;
+        let params = found.map(|found| found.params).unwrap_or_default();
+        self.handlers.answer(Call { grant, request, params, origin, body }).await
+    }
+}
+
+impl Answer for Public {
+    type Body = http_body_util::Full<bytes::Bytes>;
+
+    async fn answer(&self, request: hyper::Request<Incoming>, peer: &Peer) -> Reply {
+        let (parts, body) = request.into_parts();
+        let reply = match self.decide(&parts, Body::Stream(body), peer).await {
+            Ok(reply) => reply,
+            Err(denial) => {
+                answer::report(&denial, &parts, peer);
+                answer::denial(&denial)
+            }
+        };
+        answer::finish(&parts.method, reply)
+    }
+}
+
+/// What a request wants to do, as far as the routes tell.
+fn aim<'a>(request: &Request<'_>, found: Option<&Found<'a, '_>>, origin: Origin<'_>) -> Action<'a> {
+    let Request { method, path, .. } = request;
+    let Some(found) = found else {
+        let message = format!("No route found for \"{method} {origin}{path}\"");
+        let code = "ROUTE_NOT_FOUND";
+        let denial = Denial::message(Room::Edge, StatusCode::NOT_FOUND, code, message);
+        return Action::Nowhere(denial);
+    };
+    let Some(rule) = found.rule(method.as_str()) else {
+        let allow = found.allow();
+        let message = format!(
+            "No route found for \"{method} {origin}{path}\": Method Not Allowed (Allow: {allow})"
+        );
+        let code = "METHOD_NOT_ALLOWED";
+        let denial = Denial::message(Room::Edge, StatusCode::METHOD_NOT_ALLOWED, code, message);
+        return Action::Nowhere(denial.with_allow(allow));
+    };
+    match negotiate::misuse(method, request.query, request.headers, &rule.formats) {
+        Some(denial) => Action::Misuse(rule, denial),
+        None => Action::Use(rule),
+    }
+}
+
+/// A request whose target cannot be read in one way alone. Nobody is asked who it is: the same target could lead elsewhere behind us.
+fn unreadable(problem: String) -> Denial {
+    Denial::new(Room::Edge, StatusCode::BAD_REQUEST, "BAD_REQUEST", problem)
+}

@@ -1,0 +1,180 @@
+//! The first room: which application serves the request, and is there a credential in the header field that it reads.
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::{Action, Denial, Face, Gate, Request, Room};
+use crate::{
+    model::AuthType,
+    store::{HeldApplication, Policy},
+};
+
+/// The header field that names the application.
+pub const AUTH_METHOD: HeaderName = HeaderName::from_static("auth-method");
+
+const DROPPED: &str = "If the client did send Authorization, a proxy in between has dropped it: have it passed on, or use an application that reads another header.";
+
+/// A credential as it came, or the fact that the request is anonymous.
+#[derive(Debug)]
+pub struct Presented<'a> {
+    given: Option<Given<'a>>,
+}
+
+/// A credential of an application.
+pub(super) struct Given<'a> {
+    pub application: &'a HeldApplication,
+    /// The field's value, without the scheme.
+    pub text: &'a str,
+}
+
+impl std::fmt::Debug for Given<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Given({})", self.application.record.id)
+    }
+}
+
+impl<'a> Presented<'a> {
+    const ANONYMOUS: Self = Self { given: None };
+
+    pub(super) fn into_given(self) -> Option<Given<'a>> {
+        self.given
+    }
+}
+
+/// Reads the credential.
+///
+/// The request is anonymous where its application is switched off, and where it brings no credential to a resource that lists `anonymous`.
+///
+/// # Errors
+/// No application, an unknown one, no credential, or a field that cannot hold one.
+pub fn read<'a>(
+    gate: &Gate,
+    policy: &'a Policy,
+    request: &Request<'a>,
+    action: &Action<'a>,
+) -> Result<Presented<'a>, Denial> {
+    let Some(application) = choose(policy, request)? else {
+        if action.admits_anonymous() {
+            return Ok(Presented::ANONYMOUS);
+        }
+        return Err(Denial::new(
+            Room::Header,
+            StatusCode::BAD_REQUEST,
+            "MISSING_HEADER",
+            "Missing required unique header. It should contain the application ID, or a default application must be configured.",
+        ));
+    };
+    if !application.record.enabled {
+        return Ok(Presented::ANONYMOUS);
+    }
+    let Some(value) = only(request.headers, &application.header)
+        .map_err(|Duplicate| malformed(application, "the header came more than once"))?
+    else {
+        if action.admits_anonymous() {
+            return Ok(Presented::ANONYMOUS);
+        }
+        return Err(missing(application));
+    };
+    let text = credential(application, value, gate.0.credential_bytes)?;
+    Ok(Presented { given: Some(Given { application, text }) })
+}
+
+/// The application that `AUTH-METHOD` names, or else the default one.
+fn choose<'a>(
+    policy: &'a Policy,
+    request: &Request<'a>,
+) -> Result<Option<&'a HeldApplication>, Denial> {
+    let unknown = |detail: &'static str| {
+        Denial::new(
+            Room::Header,
+            StatusCode::BAD_REQUEST,
+            "INVALID_APPLICATION_ID",
+            "The provided application ID is not valid or not configured.",
+        )
+        .with_detail(detail)
+    };
+    let named = only(request.headers, &AUTH_METHOD)
+        .map_err(|Duplicate| unknown("AUTH-METHOD came more than once"))?;
+    let Some(value) = named else {
+        return Ok(policy.applications.default().map(|held| &**held));
+    };
+    let id = value.to_str().map_err(|_| unknown("AUTH-METHOD is not text"))?.trim();
+    let operator = policy.applications.operator();
+    if request.face == Face::Admin && id == operator.record.id {
+        return Ok(Some(operator));
+    }
+    match policy.applications.get(id) {
+        Some(held) => Ok(Some(held)),
+        None => Err(unknown("there is no application of the name in AUTH-METHOD")),
+    }
+}
+
+/// The credential in the header field's value.
+fn credential<'a>(
+    application: &HeldApplication,
+    value: &'a HeaderValue,
+    limit: usize,
+) -> Result<&'a str, Denial> {
+    if value.len() > limit {
+        return Err(malformed(application, "the header is larger than limits.credential_bytes"));
+    }
+    let text = value.to_str().map_err(|_| malformed(application, "the header is not text"))?.trim();
+    let text = match application.record.reads_authorization() {
+        true => after_scheme(application, text)?,
+        false => text,
+    };
+    if text.is_empty() {
+        return Err(malformed(application, "the header holds no credential"));
+    }
+    Ok(text)
+}
+
+/// What follows the authentication scheme, whose name has no case (RFC 9110, section 11.1).
+fn after_scheme<'a>(application: &HeldApplication, text: &'a str) -> Result<&'a str, Denial> {
+    let (scheme, description) = match application.record.auth_type {
+        AuthType::ApiKey | AuthType::Basic => {
+            ("Basic", "Authorization header must be of type Basic.")
+        }
+        AuthType::Bearer => ("Bearer", "Authorization header must be of type Bearer."),
+    };
+    let (given, rest) = text.split_once(' ').unwrap_or((text, ""));
+    if !given.eq_ignore_ascii_case(scheme) {
+        let code = "INVALID_AUTHORIZATION_HEADER_TYPE";
+        return Err(Denial::unauthorized(Room::Header, application, code, description));
+    }
+    Ok(rest.trim_start())
+}
+
+fn missing(application: &HeldApplication) -> Denial {
+    if application.record.reads_authorization() {
+        let code = "MISSING_AUTHORIZATION_HEADER";
+        let said = "Authorization header not received";
+        Denial::unauthorized(Room::Header, application, code, said).with_hint(DROPPED)
+    } else {
+        let code = "MISSING_API_KEY_HEADER";
+        Denial::unauthorized(Room::Header, application, code, "API key header is missing.")
+    }
+}
+
+/// A credential that cannot be read, in this room or the next.
+pub(super) fn malformed(application: &HeldApplication, detail: &'static str) -> Denial {
+    let (code, said) = if application.record.reads_authorization() {
+        ("INVALID_AUTHORIZATION_HEADER", "Authorization header format is invalid.")
+    } else {
+        ("INVALID_API_KEY_FORMAT", "API key format is invalid.")
+    };
+    Denial::unauthorized(Room::Decode, application, code, said).with_detail(detail)
+}
+
+/// A header field that came more than once: whoever passed the request on may have looked at the other one.
+struct Duplicate;
+
+fn only<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a HeaderValue>, Duplicate> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (first, None) => Ok(first),
+        (_, Some(_)) => Err(Duplicate),
+    }
+}

@@ -1,0 +1,65 @@
+//! What the rooms are asked: the request, and what it wants to do.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, Method};
+
+use super::Denial;
+use crate::store::Rule;
+
+/// A request, as far as decisions go.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The path, normalised.
+    pub path: &'a str,
+    /// The query, as it came.
+    pub query: Option<&'a str>,
+    /// The header fields.
+    pub headers: &'a HeaderMap,
+    /// Where it comes from. A unix socket's client is the loopback address.
+    pub client: IpAddr,
+    /// Which listener it came to.
+    pub face: Face,
+}
+
+/// A listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Face {
+    /// The public one.
+    Public,
+    /// The admin API's.
+    Admin,
+}
+
+/// What a request wants to do.
+///
+/// Authentication comes before routing: a request that leads nowhere is first asked who it is, and what is wrong with it is told
+/// only to those who may come in at all.
+#[derive(Debug)]
+pub enum Action<'a> {
+    /// Use a method of a resource.
+    Use(&'a Rule),
+    /// Use a method of a resource that cannot be used in this way: an unsupported content type or format.
+    Misuse(&'a Rule, Denial),
+    /// Go where nothing is.
+    Nowhere(Denial),
+    /// Call the admin API, which asks for this permission.
+    Administer(&'static str),
+}
+
+impl<'a> Action<'a> {
+    /// The rule of the resource that it is about, if it is about one.
+    pub(super) fn rule(&self) -> Option<&'a Rule> {
+        match self {
+            Self::Use(rule) | Self::Misuse(rule, _) => Some(rule),
+            Self::Nowhere(_) | Self::Administer(_) => None,
+        }
+    }
+
+    /// Whether somebody may do it whom nobody knows.
+    pub(super) fn admits_anonymous(&self) -> bool {
+        self.rule().is_some_and(|rule| rule.admits.anonymous)
+    }
+}

@@ -1,0 +1,217 @@
+//! The fourth room: whether the credential is theirs. The secret is checked before anything else about it is told.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use super::{
+    Candidate, Denial, Gate, Request, Room,
+    lookup::{Evidence, Suspect, blocked},
+};
+use crate::{
+    model::{Detail, Digest, KeyId, Secret},
+    store::{HeldApplication, HeldKey, Member, Policy, RoleSet, RoleTable},
+};
+
+/// What a key is compared with when there is none. BLAKE3 gives this value for no text that anybody could find.
+const NOBODY: Digest = Digest::from_bytes([0; 32]);
+
+const INVALID_KEY: &str = "Sorry, you are using an invalid API Key.";
+
+/// Somebody who is known, or nobody.
+pub struct Identity<'a> {
+    known: Option<Known<'a>>,
+    roles: &'a RoleSet,
+    table: &'a RoleTable,
+}
+
+struct Known<'a> {
+    member: Arc<Member>,
+    key: Option<KeyId>,
+    scopes: Option<Arc<[String]>>,
+    application: &'a HeldApplication,
+}
+
+impl std::fmt::Debug for Identity<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({:?}, key {:?})", self.uid(), self.key())
+    }
+}
+
+impl<'a> Identity<'a> {
+    /// Whether nobody stands behind the request.
+    pub fn is_anonymous(&self) -> bool {
+        self.known.is_none()
+    }
+
+    /// The user's number; none: anonymous.
+    pub fn uid(&self) -> Option<u64> {
+        self.known.as_ref().map(|known| known.member.uid)
+    }
+
+    /// The user's name.
+    pub fn name(&self) -> Option<&str> {
+        self.known.as_ref().map(|known| &*known.member.name)
+    }
+
+    /// The key that was used; none: another credential.
+    pub fn key(&self) -> Option<KeyId> {
+        self.known.as_ref()?.key
+    }
+
+    /// The application that it came through.
+    pub fn application(&self) -> Option<&'a HeldApplication> {
+        self.known.as_ref().map(|known| known.application)
+    }
+
+    /// The permissions that its key is bound to; none: all that its roles give.
+    pub fn scopes(&self) -> Option<&[String]> {
+        self.known.as_ref()?.scopes.as_deref()
+    }
+
+    /// The ids of its roles, sorted, without `authenticated`.
+    pub fn roles(&self) -> &'a [String] {
+        &self.roles.ids
+    }
+
+    /// Whether it has this permission: from a role, and within its key's scopes.
+    pub fn has(&self, permission: &str) -> bool {
+        self.in_scope(permission) && self.table.allows(self.roles, permission)
+    }
+
+    /// Whether it has every permission there is. A key with scopes never has.
+    pub fn is_admin(&self) -> bool {
+        self.roles.is_admin && self.scopes().is_none()
+    }
+
+    fn in_scope(&self, permission: &str) -> bool {
+        self.scopes().is_none_or(|scopes| scopes.iter().any(|one| one == permission))
+    }
+}
+
+/// Checks the credential.
+///
+/// # Errors
+/// It is not theirs, has ended, was taken back, or may not be used here; or too many passwords are being checked.
+pub async fn check<'a>(
+    gate: &Gate,
+    policy: &'a Policy,
+    request: &Request<'_>,
+    candidate: Candidate<'a>,
+) -> Result<Identity<'a>, Denial> {
+    let table = &*policy.roles;
+    let Some(Suspect { application, member, evidence }) = candidate.into_suspect() else {
+        return Ok(Identity { known: None, roles: table.anonymous(), table });
+    };
+    let (member, key, scopes) = match evidence {
+        Evidence::Key { text, held } => {
+            let (member, id, held) = matching(gate, application, member, &text, held)?;
+            usable(gate, application, request, &member, &held)?;
+            (member, Some(id), held.scopes().cloned())
+        }
+        Evidence::Password(password) => {
+            (password_matches(gate, application, member, password).await?, None, None)
+        }
+    };
+    let roles = member.roles(table);
+    Ok(Identity { known: Some(Known { member, key, scopes, application }), roles, table })
+}
+
+/// The key whose text was presented, if it is one and its user's own. Takes as long when it is not.
+fn matching(
+    gate: &Gate,
+    application: &HeldApplication,
+    member: Option<Arc<Member>>,
+    text: &Secret,
+    held: Option<(KeyId, HeldKey)>,
+) -> Result<(Arc<Member>, KeyId, HeldKey), Denial> {
+    let presented = gate.0.pepper.digest(text.expose());
+    let expected = held.as_ref().map_or(NOBODY, |(_, key)| key.digest);
+    let is_right = presented == expected;
+    match (member, held) {
+        (Some(member), Some((id, held))) if is_right && held.user == member.uid => {
+            Ok((member, id, held))
+        }
+        (None, _) => Err(wrong_key(application, "no such user, or no such key")),
+        (Some(_), None) => Err(wrong_key(application, "no such key")),
+        (Some(_), Some(_)) => Err(wrong_key(application, "the key is wrong or another user's")),
+    }
+}
+
+/// Whether a key that has matched may be used, now and here.
+fn usable(
+    gate: &Gate,
+    application: &HeldApplication,
+    request: &Request<'_>,
+    member: &Member,
+    key: &HeldKey,
+) -> Result<(), Denial> {
+    let says = |said: &'static str, detail: &'static str| {
+        let said = match application.record.detail {
+            Detail::Exact => said,
+            Detail::Uniform => INVALID_KEY,
+        };
+        Denial::unauthorized(Room::Verify, application, "AUTHENTICATION_FAILED", said)
+            .with_detail(detail)
+    };
+    if !member.is_active {
+        return Err(match application.record.detail {
+            Detail::Exact => blocked(Room::Verify),
+            Detail::Uniform => says(INVALID_KEY, "the user is blocked"),
+        });
+    }
+    // The operator's application and key are for each other alone.
+    let is_bound_elsewhere = match key.application() {
+        Some(id) => id != application.record.id,
+        None => application.record.is_operator(),
+    };
+    if is_bound_elsewhere {
+        return Err(says(INVALID_KEY, "the key is for another application"));
+    }
+    if key.is_revoked {
+        return Err(says("The API key has been revoked.", "the key was revoked"));
+    }
+    if key.has_ended(gate.0.clock.now()) {
+        return Err(says("The API key has expired.", "the key has expired"));
+    }
+    if !key.admits(request.client) {
+        return Err(says(INVALID_KEY, "the key may not be used from the client's address"));
+    }
+    Ok(())
+}
+
+/// The user whose password was presented. Takes as long when there is none.
+async fn password_matches(
+    gate: &Gate,
+    application: &HeldApplication,
+    member: Option<Arc<Member>>,
+    password: Secret,
+) -> Result<Arc<Member>, Denial> {
+    let digest = member.as_ref().and_then(|member| member.password().cloned());
+    let checked = gate.0.passwords.verify(password, digest).await;
+    let is_right = checked.map_err(|_| {
+        Denial::new(
+            Room::Verify,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "TEMPORARILY_UNAVAILABLE",
+            "Too many passwords are being checked. Try again in a moment.",
+        )
+        .with_retry_after(1)
+    })?;
+    let no = |detail: &'static str| {
+        let said = "Invalid username or password";
+        Denial::unauthorized(Room::Verify, application, "INVALID_CREDENTIALS", said)
+            .with_detail(detail)
+    };
+    match member {
+        Some(member) if is_right && member.is_active => Ok(member),
+        Some(_) if is_right => Err(no("the user is blocked")),
+        Some(_) => Err(no("the password is wrong, or the user has none")),
+        None => Err(no("no such user")),
+    }
+}
+
+fn wrong_key(application: &HeldApplication, detail: &'static str) -> Denial {
+    Denial::unauthorized(Room::Verify, application, "AUTHENTICATION_FAILED", INVALID_KEY)
+        .with_detail(detail)
+}

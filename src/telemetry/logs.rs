@@ -1,0 +1,66 @@
+//! Logs, on standard error: lines for people or JSON for programs.
+
+use std::io::IsTerminal as _;
+
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, fmt,
+    layer::{Context, Filter, SubscriberExt as _},
+    registry,
+    util::SubscriberInitExt as _,
+};
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogForm {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging for the whole process. `directives` are those of [`EnvFilter`].
+///
+/// # Errors
+/// The directives are not in order, or logging was started before.
+pub fn start_logs(
+    directives: &str,
+    form: LogForm,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let filter = EnvFilter::builder().parse(directives)?;
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match form {
+        LogForm::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogForm::Json => lines.json().flatten_event(true).boxed(),
+    };
+    // Nested, because a layer has one filter.
+    registry().with(lines.with_filter(OwnDetails).with_filter(filter)).try_init()?;
+    Ok(())
+}
+
+/// Keeps the details of libraries out, whatever level is asked for: a storage engine that traces the pages it writes, or an HTTP library
+/// that traces the headers it reads, would write secrets into the log.
+struct OwnDetails;
+
+impl OwnDetails {
+    fn passes(metadata: &Metadata<'_>) -> bool {
+        let is_own = metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"));
+        is_own || *metadata.level() <= Level::INFO
+    }
+}
+
+impl<S> Filter<S> for OwnDetails {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        Self::passes(metadata)
+    }
+
+    fn callsite_enabled(
+        &self,
+        metadata: &'static Metadata<'static>,
+    ) -> tracing::subscriber::Interest {
+        match Self::passes(metadata) {
+            true => tracing::subscriber::Interest::always(),
+            false => tracing::subscriber::Interest::never(),
+        }
+    }
+}

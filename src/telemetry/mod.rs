@@ -1,0 +1,5 @@
+//! What the operator is told: logs.
+
+mod logs;
+
+pub use logs::{LogForm, start_logs};

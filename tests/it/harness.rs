@@ -1,0 +1,453 @@
+//! The real program in a folder of its own, and a client that sends exactly what it is told to.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up. Nothing is asserted about being faster.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A folder with a store and its configuration.
+pub struct Site {
+    dir: TempDir,
+    variables: Vec<(String, String)>,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), variables: Vec::new() }
+    }
+}
+
+impl Site {
+    /// An empty folder.
+    pub fn new() -> Self {
+        let mut site = Self::default();
+        for (name, value) in [
+            ("KEYWARD_SERVER__LISTEN", "127.0.0.1:0"),
+            ("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0"),
+            ("KEYWARD_SERVER__WORKERS", "2"),
+            ("KEYWARD_LOG__LEVEL", "trace"),
+        ] {
+            site = site.with(name, value);
+        }
+        site
+    }
+
+    /// Sets an environment variable for every command in this folder.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path().join("data/keyward")
+    }
+
+    /// The program with these arguments.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
+        command.args(args).current_dir(self.path()).env_clear();
+        command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program to its end.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs the program, which must succeed, and reads the JSON that it prints.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(&[args, &["--output", "json"]].concat());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "keyward {args:?}: {}\n{errors}", output.status);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|problem| {
+            panic!("keyward {args:?}: {problem}: {}", String::from_utf8_lossy(&output.stdout))
+        })
+    }
+
+    /// Makes the store and starts the server.
+    pub fn start(self) -> Server {
+        let first = self.json(&["init"]);
+        let key = first["key"].as_str().unwrap().to_owned();
+        Server::start(self, key)
+    }
+}
+
+/// A server that runs until it is dropped.
+pub struct Server {
+    pub site: Site,
+    /// The first administrator's key.
+    pub key: String,
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+    child: Child,
+    printed: Arc<Mutex<String>>,
+    logged: Arc<Mutex<String>>,
+    /// What must never be seen in a log: checked when the server goes, in every test.
+    secrets: Mutex<Vec<String>>,
+}
+
+impl Server {
+    /// A new store with a server on it.
+    pub fn new() -> Self {
+        Site::new().start()
+    }
+
+    /// Starts the server on a store that is there, or makes a new one.
+    pub fn start(site: Site, key: String) -> Self {
+        let mut child =
+            site.command(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let printed = collect(child.stdout.take().unwrap());
+        let logged = collect(child.stderr.take().unwrap());
+        let control = site.path().join("data/keyward.control");
+        let until = Instant::now() + PATIENCE;
+        let is_ready = || {
+            let text = std::fs::read(&control).ok()?;
+            let control: Value = serde_json::from_slice(&text).ok()?;
+            (control["pid"] == json!(child.id())).then_some(control)
+        };
+        let control = loop {
+            if let Some(control) = is_ready() {
+                break control;
+            }
+            assert!(Instant::now() < until, "not ready: {}", logged.lock().unwrap());
+            thread::sleep(Duration::from_millis(2));
+        };
+        let address = |name: &str| control[name].as_str().unwrap().parse().unwrap();
+        let server = Self {
+            public: address("public"),
+            admin: address("address"),
+            key: key.clone(),
+            site,
+            child,
+            printed,
+            logged,
+            secrets: Mutex::default(),
+        };
+        server.hide_key(&key);
+        server.hide_key(control["key"].as_str().unwrap());
+        server.hide(&server.pepper());
+        server.hide("argon2id$");
+        server
+    }
+
+    /// The pepper, as its file holds it.
+    pub fn pepper(&self) -> String {
+        let text = std::fs::read_to_string(self.site.path().join("data/keyward.pepper")).unwrap();
+        text.trim().to_owned()
+    }
+
+    /// Remembers something that must not be logged.
+    pub fn hide(&self, secret: &str) {
+        self.secrets.lock().unwrap().push(secret.to_owned());
+    }
+
+    /// Remembers a key: its secret part, so that no part of its text is logged, and its digest.
+    fn hide_key(&self, key: &str) {
+        let pepper = keyward::model::Pepper::from_hex(&self.pepper()).unwrap();
+        let digest = serde_json::to_value(pepper.digest(key)).unwrap();
+        self.hide(digest.as_str().unwrap());
+        self.hide(key.rsplit('_').next().unwrap());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to standard output so far.
+    pub fn printed(&self) -> String {
+        self.printed.lock().unwrap().clone()
+    }
+
+    /// What it logged so far.
+    pub fn logged(&self) -> String {
+        self.logged.lock().unwrap().clone()
+    }
+
+    /// Ends it at once, as a power cut would.
+    pub fn kill(mut self) -> Site {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::take(&mut self.site)
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "it does not stop");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Makes a user with the command line, and returns its number.
+    pub fn user(&self, name: &str, args: &[&str]) -> u64 {
+        let made = self.site.json(&[&["user", "add", name], args].concat());
+        made["uid"].as_u64().unwrap()
+    }
+
+    /// Makes a key with the command line.
+    pub fn key(&self, name: &str, args: &[&str]) -> Key {
+        let made = self.site.json(&[&["key", "generate", name], args].concat());
+        let text = |field: &str| made[field].as_str().unwrap().to_owned();
+        self.hide_key(&text("key"));
+        self.hide(&credential(name, &text("key")));
+        Key { id: text("id"), text: text("key"), credential: credential(name, &text("key")) }
+    }
+
+    /// Makes a user with a key and, if any are named, a role with these permissions.
+    pub fn user_with(&self, name: &str, permissions: &[&str]) -> Key {
+        if permissions.is_empty() {
+            self.user(name, &[]);
+        } else {
+            let role = format!("role-of-{}", name.to_lowercase());
+            let mut args = vec!["role", "add", &role, "--label", "A role"];
+            for permission in permissions {
+                args.extend(["--permission", permission]);
+            }
+            self.site.json(&args);
+            self.user(name, &["--role", &role]);
+        }
+        self.key(name, &[])
+    }
+
+    /// The credential of the first administrator.
+    pub fn administrator(&self) -> String {
+        credential("admin", &self.key)
+    }
+
+    /// A request to the public listener with the administrator's credential.
+    pub fn asks(&self, method: &str, target: &str) -> Request {
+        self.request(method, target).header("API-KEY", &self.administrator())
+    }
+
+    /// A request to the public listener without a credential.
+    pub fn request(&self, method: &str, target: &str) -> Request {
+        Request::new(self.public, method, target)
+    }
+
+    /// A request to the admin listener with the administrator's credential.
+    pub fn manages(&self, method: &str, target: &str) -> Request {
+        Request::new(self.admin, method, target).header("API-KEY", &self.administrator())
+    }
+
+    /// Changes the default application.
+    pub fn application(&self, change: Value) {
+        let target = "/api/v1/applications/default";
+        let answer = self.manages("PATCH", target).json(&change).send();
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+
+    /// Changes the user resource.
+    pub fn resource(&self, change: Value) {
+        let target = "/api/v1/resources/entity.user";
+        let answer = self.manages("PATCH", target).json(&change).send();
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            return;
+        }
+        let logged = self.logged();
+        for secret in self.secrets.lock().unwrap().iter() {
+            let line = logged.lines().find(|line| line.contains(secret));
+            assert!(line.is_none(), "a secret was logged: {}", line.unwrap_or_default());
+        }
+        assert!(!logged.contains("panicked"), "{logged}");
+    }
+}
+
+/// A key that was generated.
+pub struct Key {
+    pub id: String,
+    pub text: String,
+    /// What `API-KEY` carries.
+    pub credential: String,
+}
+
+/// `base64(user:secret)`.
+pub fn credential(user: &str, secret: &str) -> String {
+    STANDARD.encode(format!("{user}:{secret}"))
+}
+
+fn collect(stream: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let sink = text.clone();
+    thread::spawn(move || {
+        let mut reader = BufReader::new(stream);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            sink.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+    });
+    text
+}
+
+/// A request, byte for byte.
+pub struct Request {
+    to: SocketAddr,
+    head: Vec<u8>,
+    body: Option<Vec<u8>>,
+}
+
+impl Request {
+    pub fn new(to: SocketAddr, method: &str, target: &str) -> Self {
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: {to}\r\n").into_bytes();
+        Self { to, head, body: None }
+    }
+
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.head.extend_from_slice(name.as_bytes());
+        self.head.extend_from_slice(b": ");
+        self.head.extend_from_slice(value.as_ref());
+        self.head.extend_from_slice(b"\r\n");
+        self
+    }
+
+    pub fn json(self, body: &Value) -> Self {
+        self.header("Content-Type", "application/json").body(body.to_string())
+    }
+
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = Some(body.into());
+        self
+    }
+
+    /// Sends it over a connection of its own and reads the whole answer.
+    pub fn send(self) -> Answer {
+        let (to, bytes) = self.bytes();
+        exchange(to, &bytes)
+    }
+
+    /// The same; none when the server is gone before the answer is whole.
+    pub fn try_send(self) -> Option<Answer> {
+        let (to, bytes) = self.bytes();
+        let mut stream = TcpStream::connect(to).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.write_all(&bytes).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        let end = answer.windows(4).position(|part| part == b"\r\n\r\n")?;
+        let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+        let length = head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
+        (answer.len() == end + 4 + length).then(|| Answer::parse(&answer))
+    }
+
+    fn bytes(self) -> (SocketAddr, Vec<u8>) {
+        let mut bytes = self.head;
+        bytes.extend_from_slice(b"Connection: close\r\n");
+        if let Some(body) = &self.body
+            && !self.head.windows(16).any(|part| part == b"Content-Length: ")
+        {
+            bytes.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(self.body.as_deref().unwrap_or_default());
+        (self.to, bytes)
+    }
+}
+
+/// Sends bytes over a connection of its own and reads one answer until the server closes.
+pub fn exchange(to: SocketAddr, bytes: &[u8]) -> Answer {
+    let mut stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    // A server that has heard enough may close before everything is sent; its answer counts all the same.
+    let sent = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    if let Err(problem) = stream.read_to_end(&mut answer) {
+        assert!(!answer.is_empty(), "no answer: {problem} (sent: {sent:?})");
+    }
+    Answer::parse(&answer)
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|part| part == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no head: {}", String::from_utf8_lossy(bytes)));
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers = lines
+            .map(|line| line.split_once(':').unwrap())
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        let body = String::from_utf8_lossy(&bytes[end + 4..]).into_owned();
+        let answer = Self { status, headers, body };
+        if let Some(length) = answer.header("content-length").filter(|_| !answer.body.is_empty()) {
+            assert_eq!(length, answer.body.len().to_string(), "{}", answer.body);
+        }
+        answer
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|problem| panic!("{problem}: {self:?}"))
+    }
+
+    /// Holds the answer against a row of the error table: the envelope's exact text, and what every error carries.
+    #[track_caller]
+    pub fn refuses(&self, status: u16, code: &str, description: &str) {
+        let expected = format!(
+            "{{\n    \"status\": \"error\",\n    \"http_code\": {status},\n    \"error\": \"{code}\",\n    \"error_description\": \"{description}\"\n}}"
+        );
+        assert_eq!((self.status, self.body.as_str()), (status, expected.as_str()));
+        self.is_an_error();
+    }
+
+    /// Holds the answer against a row of the user resource's tables: `{"message": …}`, and what every error carries.
+    #[track_caller]
+    pub fn says(&self, status: u16, message: &str) {
+        assert_eq!(self.status, status, "{}", self.body);
+        assert_eq!(self.json(), json!({ "message": message }));
+        self.is_an_error();
+    }
+
+    #[track_caller]
+    fn is_an_error(&self) {
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        assert_eq!(self.status == 401, self.header("www-authenticate").is_some(), "{self:?}");
+        assert_eq!(self.status == 405, self.header("allow").is_some(), "{self:?}");
+    }
+}
