@@ -24,7 +24,7 @@ pub use passwords::{Busy, Passwords};
 pub use pepper::{PepperError, create_pepper, read_pepper};
 pub use records::Record;
 pub use setup::{FirstStart, SetupError};
-pub use users::NewUser;
+pub use users::{NewUser, password_problem};
 
 use crate::{
     model::{Clock, Entropy, Pepper},

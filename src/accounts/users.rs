@@ -41,7 +41,12 @@ pub struct NewUser {
 impl Accounts {
     /// Makes a user.
     pub async fn create_user(&self, new: NewUser) -> Result<Versioned<User>, AccountError> {
-        let mut user = self.draft(new);
+        self.insert_user(self.draft_user(new)).await
+    }
+
+    /// Makes a user of a draft. Its number is given now.
+    pub async fn insert_user(&self, mut user: User) -> Result<Versioned<User>, AccountError> {
+        dedup(&mut user.roles);
         in_order(check_user(self, &user))?;
         for _ in 0..TRIES {
             user.uid = self.0.directory.next_uid();
@@ -59,9 +64,10 @@ impl Accounts {
         Err(AccountError::contended())
     }
 
-    fn draft(&self, new: NewUser) -> User {
+    /// A user that is not written yet and has no number.
+    pub fn draft_user(&self, new: NewUser) -> User {
         let now = self.0.clock.now();
-        let mut user = User {
+        User {
             uid: 0,
             uuid: new_uuid(self),
             name: new.name,
@@ -79,9 +85,28 @@ impl Accounts {
             preferred_admin_langcode: new.preferred_admin_langcode,
             timezone: new.timezone,
             attributes: new.attributes,
+        }
+    }
+
+    /// All that is wrong with a user's record as it would be written: what others have taken too, so that a person learns of everything at
+    /// once. What is taken between this look and the write is found by the write.
+    pub fn user_problems(&self, user: &User) -> Result<Vec<Violation>, AccountError> {
+        let mut found = check_user(self, user);
+        let is_others = |table, key: String| -> Result<bool, AccountError> {
+            let Some(stored) = self.store().get(table, key.as_bytes())? else {
+                return Ok(false);
+            };
+            Ok(stored.read::<u64>(table, key.as_bytes())? != user.uid)
         };
-        dedup(&mut user.roles);
-        user
+        if is_others(Table::Names, fold(&user.name))? {
+            found.push(taken_name(user));
+        }
+        if let Some(mail) = &user.mail
+            && is_others(Table::Mails, fold(mail))?
+        {
+            found.push(taken_mail(user));
+        }
+        Ok(found)
     }
 
     /// The user with this number.
@@ -211,13 +236,7 @@ impl Accounts {
 
     /// Hashes a new password.
     pub async fn hash_password(&self, password: Secret) -> Result<PasswordDigest, AccountError> {
-        if password.expose().is_empty() || password.expose().len() > 1024 {
-            return Err(AccountError::Invalid(vec![Violation::new(
-                "password",
-                "A password has 1 to 1,024 bytes.",
-                "Choose another one.",
-            )]));
-        }
+        in_order(password_problem(&password).into_iter().collect())?;
         let entropy = self.0.entropy.clone();
         let hashed = self.0.passwords.hash(password, entropy).await;
         hashed.map_err(|_| AccountError::Busy)
@@ -230,21 +249,21 @@ impl Accounts {
             CommitError::Store(problem) => return problem.into(),
         };
         AccountError::Invalid(vec![match on.table {
-            Table::Names => Violation::new(
-                "name",
-                format!("The username {} is already taken.", user.name),
-                "Choose another name.",
-            ),
-            _ => Violation::new(
-                "mail",
-                format!(
-                    "The email address {} is already taken.",
-                    user.mail.as_deref().unwrap_or_default()
-                ),
-                "Give another address.",
-            ),
+            Table::Names => taken_name(user),
+            _ => taken_mail(user),
         }])
     }
+}
+
+fn taken_name(user: &User) -> Violation {
+    let said = format!("The username {} is already taken.", user.name);
+    Violation::new("name", said, "Choose another name.")
+}
+
+fn taken_mail(user: &User) -> Violation {
+    let mail = user.mail.as_deref().unwrap_or_default();
+    let said = format!("The email address {mail} is already taken.");
+    Violation::new("mail", said, "Give another address.")
 }
 
 /// Takes the name and the mail address for a user, and gives back those it had.
@@ -271,6 +290,14 @@ fn claim(batch: &mut Batch, user: &User, before: Option<&User>) {
 fn dedup(roles: &mut Vec<String>) {
     let mut seen = std::collections::HashSet::new();
     roles.retain(|role| role != crate::model::AUTHENTICATED && seen.insert(role.clone()));
+}
+
+/// What is wrong with a new password, or nothing.
+pub fn password_problem(password: &Secret) -> Option<Violation> {
+    let is_fit = (1..=1024).contains(&password.expose().len());
+    (!is_fit).then(|| {
+        Violation::new("password", "A password has 1 to 1,024 bytes.", "Choose another one.")
+    })
 }
 
 /// Where a user lies.

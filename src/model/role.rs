@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{Violation, check_id};
 
@@ -35,6 +36,16 @@ impl Role {
     /// Whether the program itself relies on this role, so that it cannot be deleted.
     pub fn is_locked(id: &str) -> bool {
         id == ANONYMOUS || id == AUTHENTICATED
+    }
+
+    /// The UUID that other systems know a role by: made of its id, so it is the same on every server and needs no place in the record.
+    ///
+    /// Version 8 (RFC 9562, section 5.8): like version 5, with BLAKE3 for SHA-1.
+    pub fn uuid(id: &str) -> Uuid {
+        let digest = blake3::derive_key("keyward 2026-11-24 role uuid", id.as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid()
     }
 
     /// The rules of form.
