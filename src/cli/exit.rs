@@ -119,6 +119,12 @@ fn is_broken_pipe(problem: &anyhow::Error) -> bool {
     found.is_some_and(|problem| problem.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// The exit code alone.
+#[cfg(test)]
+pub fn code(problem: &anyhow::Error) -> Exit {
+    failure(problem).exit
+}
+
 fn failure(problem: &anyhow::Error) -> Failure {
     if let Some(failure) = problem.downcast_ref::<Failure>() {
         return failure.clone();

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Exit, Failure, Output, Session, out,
+    Exit, Failure, Output, Session,
     span::Expires,
     table::{self, Column, cell},
     target::path,
@@ -108,9 +108,9 @@ impl Generate {
         let mut record = made.as_object().cloned().unwrap_or_default();
         let text = record.remove("key").unwrap_or_default();
         // The key alone goes to standard output, where KEY=$(keyward key generate …) takes it.
-        out::note(&table::record(&Value::Object(record)));
-        out::note("\nThis is the key. It is not shown again:\n");
-        Ok(out::print(&format!("{}\n", text.as_str().unwrap_or_default()))?)
+        session.screen.note(&table::record(&Value::Object(record)));
+        session.screen.note("\nThis is the key. It is not shown again:\n");
+        Ok(session.screen.print(&format!("{}\n", text.as_str().unwrap_or_default()))?)
     }
 
     fn record(&self) -> Map<String, Value> {
@@ -146,7 +146,7 @@ async fn revoke(ids: &[String], session: &Session) -> anyhow::Result<()> {
             Ok(answer) => {
                 revoked.push(answer.body);
                 if session.output == Output::Table {
-                    out::print(&format!("The key {id} is revoked.\n"))?;
+                    session.screen.print(&format!("The key {id} is revoked.\n"))?;
                 }
             }
             Err(problem) => {
@@ -156,7 +156,7 @@ async fn revoke(ids: &[String], session: &Session) -> anyhow::Result<()> {
         }
     }
     if session.output == Output::Json {
-        out::print(&format!("{:#}\n", Value::Array(revoked)))?;
+        session.screen.print(&format!("{:#}\n", Value::Array(revoked)))?;
     }
     failed.map_or(Ok(()), |problem| Err(problem.into()))
 }

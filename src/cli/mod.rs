@@ -76,6 +76,23 @@ enum Command {
     Serve,
     /// Make the store, its first user and that user's key
     Init,
+    #[command(flatten)]
+    Records(Noun),
+    /// The configuration
+    #[command(subcommand)]
+    Config(config::Verb),
+    /// Ask the running server whether it is ready
+    Healthcheck,
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What concerns records.
+#[derive(Debug, Subcommand)]
+enum Noun {
     /// Users
     #[command(subcommand)]
     User(user::Verb),
@@ -91,16 +108,6 @@ enum Command {
     /// Resources: what can be asked for, and by whom
     #[command(subcommand)]
     Resource(resource::Verb),
-    /// The configuration
-    #[command(subcommand)]
-    Config(config::Verb),
-    /// Ask the running server whether it is ready
-    Healthcheck,
-    /// Print the completions of a shell
-    Completions {
-        /// The shell
-        shell: clap_complete::Shell,
-    },
 }
 
 /// Does what was asked and says how it went. Errors are on standard error by then.
@@ -136,19 +143,25 @@ fn runtime(command: &Command, loaded: &Loaded) -> std::io::Result<Runtime> {
 }
 
 async fn act(command: Command, output: Output, loaded: Loaded) -> anyhow::Result<()> {
-    let session = async || -> Result<Session, Failure> {
-        Ok(Session::new(connect::client(&loaded.settings).await?, output))
-    };
     match command {
         Command::Serve => serve::run(loaded).await,
         Command::Init => init::run(&loaded.settings, output).await,
-        Command::User(verb) => user::run(verb, &session().await?).await,
-        Command::Key(verb) => key::run(verb, &session().await?).await,
-        Command::Role(verb) => role::run(verb, &session().await?).await,
-        Command::App(verb) => app::run(verb, &session().await?).await,
-        Command::Resource(verb) => resource::run(verb, &session().await?).await,
         Command::Config(verb) => config::run(verb, &loaded, output),
         Command::Healthcheck => healthcheck::run(&loaded.settings, output).await,
         Command::Completions { shell } => completions::print(shell),
+        Command::Records(noun) => {
+            let client = connect::client(&loaded.settings).await?;
+            on_records(noun, &Session::new(client, output)).await
+        }
+    }
+}
+
+async fn on_records(noun: Noun, session: &Session) -> anyhow::Result<()> {
+    match noun {
+        Noun::User(verb) => user::run(verb, session).await,
+        Noun::Key(verb) => key::run(verb, session).await,
+        Noun::Role(verb) => role::run(verb, session).await,
+        Noun::App(verb) => app::run(verb, session).await,
+        Noun::Resource(verb) => resource::run(verb, session).await,
     }
 }

@@ -1,20 +1,51 @@
 //! Standard output for answers, standard error for everything that is said about them.
 
-use std::io::{self, Write as _};
+use std::{
+    cell::RefCell,
+    io::{self, Write},
+};
 
-/// Writes `text` to standard output, all of it, now.
-///
-/// # Errors
-/// Nobody reads it any more, or the disk is full. `println!` would panic.
-pub fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
+/// Where a command writes: the process's streams, or a test's.
+pub struct Screen {
+    answers: RefCell<Box<dyn Write>>,
+    notes: RefCell<Box<dyn Write>>,
 }
 
-/// Writes `text` to standard error. Where that is closed there is nobody left to tell.
+impl Screen {
+    /// Standard output and standard error.
+    pub fn process() -> Self {
+        Self::new(io::stdout(), io::stderr())
+    }
+
+    /// Anything else.
+    pub fn new(answers: impl Write + 'static, notes: impl Write + 'static) -> Self {
+        Self { answers: RefCell::new(Box::new(answers)), notes: RefCell::new(Box::new(notes)) }
+    }
+
+    /// Writes an answer, all of it, now.
+    ///
+    /// # Errors
+    /// Nobody reads it any more, or the disk is full. `println!` would panic.
+    pub fn print(&self, text: &str) -> io::Result<()> {
+        let mut answers = self.answers.borrow_mut();
+        answers.write_all(text.as_bytes())?;
+        answers.flush()
+    }
+
+    /// Writes what is said about an answer. Where nobody listens there is nobody left to tell.
+    pub fn note(&self, text: &str) {
+        let _ = self.notes.borrow_mut().write_all(text.as_bytes());
+    }
+}
+
+/// Writes an answer to standard output, as [`Screen::print`] does.
+pub fn print(text: &str) -> io::Result<()> {
+    Screen::process().print(text)
+}
+
+/// Writes to standard error, as [`Screen::note`] does.
 pub fn note(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    Screen::process().note(text);
 }
 
 /// `text` in one line that a terminal shows and does not obey: without control characters, and without those that turn the direction of

@@ -6,7 +6,7 @@ use super::{
     Exit, Failure, Output,
     ask::Consent,
     client::Client,
-    out,
+    out::{Screen, printable},
     table::{self, Column, Listing},
     target::with_query,
 };
@@ -22,12 +22,14 @@ pub struct Session {
     pub client: Client,
     /// The form.
     pub output: Output,
+    /// Where they are written.
+    pub screen: Screen,
 }
 
 impl Session {
-    /// A session.
+    /// A session on the process's own streams.
     pub fn new(client: Client, output: Output) -> Self {
-        Self { client, output }
+        Self { client, output, screen: Screen::process() }
     }
 
     /// Prints a list as it comes, `limit` records at most.
@@ -46,7 +48,7 @@ impl Session {
             items.truncate(left);
             left -= items.len();
             let is_last = next.is_none() || left == 0;
-            out::print(&match self.output {
+            self.screen.print(&match self.output {
                 Output::Table => listing.page(&items),
                 Output::Json => array_part(&items, &mut separator, is_last),
             })?;
@@ -91,7 +93,7 @@ impl Session {
             Output::Table => table::record(record),
             Output::Json => format!("{record:#}\n"),
         };
-        Ok(out::print(&text)?)
+        Ok(self.screen.print(&text)?)
     }
 
     /// Gets a record and prints it.
@@ -145,10 +147,10 @@ impl Session {
     pub async fn remove(&self, target: &str, what: &str, consent: Consent) -> anyhow::Result<()> {
         // What is not there needs no consent.
         self.client.get(target).await?;
-        consent.ask(&format!("Delete the {}?", out::printable(what)))?;
+        consent.ask(&format!("Delete the {}?", printable(what)))?;
         self.client.delete(target).await?;
         if self.output == Output::Table {
-            out::note(&format!("The {} is deleted.\n", out::printable(what)));
+            self.screen.note(&format!("The {} is deleted.\n", printable(what)));
         }
         Ok(())
     }
