@@ -138,3 +138,17 @@ impl Transport for Remote {
         Box::pin(self.exchange(request))
     }
 }
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn every_interface_is_reached_on_this_machines_own() {
+        for (listens, reached) in
+            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.7:1", "10.0.0.7:1")]
+        {
+            assert_eq!(near(listens.parse().unwrap()).to_string(), reached);
+        }
+    }
+}

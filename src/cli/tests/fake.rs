@@ -35,6 +35,8 @@ pub struct State {
     pub asked: Vec<(String, Value)>,
     /// How many changes fail because somebody else was faster.
     pub races: usize,
+    /// Whether lists name the same next page again and again.
+    pub is_stuck: bool,
 }
 
 #[derive(Clone, Default)]
@@ -107,7 +109,10 @@ fn list(state: &State, path: &str, query: &str) -> Reply {
         .collect();
     let items: Vec<&Value> = all.iter().copied().skip(after).take(limit).collect();
     let end = after + items.len();
-    let next = (end < all.len()).then(|| end.to_string());
+    let next = match state.is_stuck {
+        true => Some("1".to_owned()),
+        false => (end < all.len()).then(|| end.to_string()),
+    };
     reply(200, &json!({ "items": items, "next": next }))
 }
 

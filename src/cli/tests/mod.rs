@@ -3,5 +3,6 @@
 mod arguments;
 mod connecting;
 mod fake;
+mod health;
 mod nouns;
 mod transports;

@@ -33,6 +33,15 @@ async fn a_list_is_followed_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_list_that_goes_round_in_circles_is_left() {
+    let fake = three();
+    fake.0.lock().unwrap().is_stuck = true;
+    let ran = run(&fake, &["user", "list"]).await;
+    assert_eq!(ran.exit(), 1);
+    assert!(fake.asked("GET").len() < 4);
+}
+
+#[tokio::test]
 async fn a_user_is_found_by_name_and_by_number() {
     let fake = three();
     // The fake finds bobby first.
