@@ -1,3 +1,9 @@
-//! Parses the command line, hands over, and exits with what came of it.
+//! Keyward's one binary: parse, dispatch, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    keyward::cli::run(keyward::cli::Cli::parse())
+}

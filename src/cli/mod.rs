@@ -1,3 +1,167 @@
 //! The command line: one file a noun.
+//!
+//! Whatever concerns records is a request to the admin API, sent to the server that runs or, where none does, to the same API in this
+//! process. So no rule stands here that a client of the API could get round.
 
+mod app;
+mod ask;
+mod client;
+mod completions;
+mod config;
+mod connect;
+pub mod control;
+mod exit;
+mod healthcheck;
+mod init;
+mod key;
+mod local;
 pub mod open;
+mod out;
+mod remote;
+mod resource;
+mod role;
+mod serve;
+mod session;
+mod span;
+mod table;
+mod target;
+#[cfg(test)]
+mod tests;
+mod user;
+pub mod welcome;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+pub use exit::{Exit, Failure};
+use session::Session;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::config::{Loaded, environment, load};
+
+/// The heading of the options that every command takes.
+const EVERYWHERE: &str = "Options of every command";
+
+/// A small gate for REST APIs: users, API keys and permissions in one binary.
+///
+/// Without a command it serves. While a server runs, the other commands talk to it; else they open the store themselves.
+#[derive(Debug, Parser)]
+#[command(name = "keyward", version, after_help = exit::HELP, infer_long_args = false)]
+pub struct Cli {
+    /// The configuration file [default: $KEYWARD_CONFIG, ./config.toml, /etc/keyward/config.toml]
+    #[arg(long, global = true, value_name = "FILE", help_heading = EVERYWHERE)]
+    config: Option<PathBuf>,
+    /// How answers are printed: table for people, json for programs
+    #[arg(
+        long, global = true, value_name = "FORM", help_heading = EVERYWHERE,
+        value_enum, default_value_t = Output::Table, hide_possible_values = true
+    )]
+    output: Output,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For programs: the admin API's JSON
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (what keyward does without a command)
+    Serve,
+    /// Make the store, its first user and that user's key
+    Init,
+    #[command(flatten)]
+    Records(Noun),
+    /// The configuration
+    #[command(subcommand)]
+    Config(config::Verb),
+    /// Ask the running server whether it is ready
+    Healthcheck,
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What concerns records.
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// Users
+    #[command(subcommand)]
+    User(user::Verb),
+    /// API keys
+    #[command(subcommand)]
+    Key(key::Verb),
+    /// Roles and their permissions
+    #[command(subcommand)]
+    Role(role::Verb),
+    /// Applications: the ways to authenticate
+    #[command(subcommand)]
+    App(app::Verb),
+    /// Resources: what can be asked for, and by whom
+    #[command(subcommand)]
+    Resource(resource::Verb),
+}
+
+/// Does what was asked and says how it went. Errors are on standard error by then.
+pub fn run(cli: Cli) -> ExitCode {
+    let output = cli.output;
+    match dispatch(cli) {
+        Ok(()) => Exit::Done.into(),
+        Err(problem) => exit::report(&problem, output).into(),
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    let command = match cli.command.unwrap_or(Command::Serve) {
+        // These two need no configuration: it may be the very thing that is not in order.
+        Command::Completions { shell } => return completions::print(shell),
+        Command::Config(config::Verb::Schema) => return config::schema(),
+        command => command,
+    };
+    let loaded = load(cli.config.as_deref(), environment())?;
+    runtime(&command, &loaded)?.block_on(act(command, cli.output, loaded))
+}
+
+/// The server gets its workers; for everything else one thread will do.
+fn runtime(command: &Command, loaded: &Loaded) -> std::io::Result<Runtime> {
+    let mut builder = match command {
+        Command::Serve => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    if matches!(command, Command::Serve) {
+        builder.worker_threads(loaded.settings.server.workers);
+    }
+    builder.enable_all().build()
+}
+
+async fn act(command: Command, output: Output, loaded: Loaded) -> anyhow::Result<()> {
+    match command {
+        Command::Serve => serve::run(loaded).await,
+        Command::Init => init::run(&loaded.settings, output).await,
+        Command::Config(verb) => config::run(verb, &loaded, output),
+        Command::Healthcheck => healthcheck::run(&loaded.settings, output).await,
+        Command::Completions { shell } => completions::print(shell),
+        Command::Records(noun) => {
+            let client = connect::client(&loaded.settings).await?;
+            on_records(noun, &Session::new(client, output)).await
+        }
+    }
+}
+
+async fn on_records(noun: Noun, session: &Session) -> anyhow::Result<()> {
+    match noun {
+        Noun::User(verb) => user::run(verb, session).await,
+        Noun::Key(verb) => key::run(verb, session).await,
+        Noun::Role(verb) => role::run(verb, session).await,
+        Noun::App(verb) => app::run(verb, session).await,
+        Noun::Resource(verb) => resource::run(verb, session).await,
+    }
+}

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::{Exit, Failure};
 use crate::{
     accounts::{Accounts, Passwords, SetupError},
     config::{Engine, Settings},
-    store::{MemoryStore, SledStore, Store},
+    store::{MemoryStore, SledStore, Store, StoreError},
 };
 
-/// Opens the store and what stands on it. An empty store stays empty until [`Accounts::first_start`].
+/// Opens the store and what stands on it, or makes a new one. An empty store stays empty until [`Accounts::first_start`].
 pub fn accounts(settings: &Settings) -> Result<Accounts, SetupError> {
     let store: Arc<dyn Store> = match settings.store.engine {
         Engine::Memory => Arc::new(MemoryStore::new()),
@@ -16,4 +17,25 @@ pub fn accounts(settings: &Settings) -> Result<Accounts, SetupError> {
     };
     let passwords = Passwords::new(settings.limits.password_checks);
     Accounts::open(store, &settings.store.pepper_file, passwords)
+}
+
+/// Opens a store that is there; none where another process has it open. Makes nothing: a path with a slip of the pen in it
+/// would be a new and empty store, in which every user is missing.
+pub fn existing(settings: &Settings) -> Result<Option<Accounts>, Failure> {
+    let unreachable = |text: String| Failure::new(Exit::Unreachable, text);
+    if settings.store.engine == Engine::Memory {
+        let text = "no server runs, and with store.engine = \"memory\" there are records only while one does: run keyward serve";
+        return Err(unreachable(text.into()));
+    }
+    let path = &settings.store.path;
+    if !SledStore::exists(path) {
+        let path = path.display();
+        let text = format!("there is no store at {path}: run keyward init or keyward serve first");
+        return Err(unreachable(text));
+    }
+    match accounts(settings) {
+        Ok(accounts) => Ok(Some(accounts)),
+        Err(SetupError::Store(StoreError::Locked { .. })) => Ok(None),
+        Err(problem) => Err(unreachable(problem.to_string())),
+    }
 }

@@ -1,5 +1,6 @@
 //! `keyward serve`: both listeners, until a signal.
 
+<<<<<<< HEAD
 use std::{future::Future, sync::Arc};
 
 use anyhow::Context as _;
@@ -192,4 +193,11 @@ fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> {
         // An error would mean that the sender is gone, which lives as long as the process.
         let _ = stop.wait_for(|is_stopping| *is_stopping).await;
     }
+=======
+use crate::config::Loaded;
+
+/// Serves until it is told to stop.
+pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
+    anyhow::bail!("cannot serve {} yet", loaded.settings.server.listen)
+>>>>>>> cli
 }

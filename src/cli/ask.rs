@@ -1,0 +1,129 @@
+//! What only a person can say: a password, and "yes, delete it". Neither is ever an argument, which every process of the machine can read.
+
+use std::io::{self, BufRead, IsTerminal as _, Read as _};
+
+use clap::Args;
+
+use super::{Exit, Failure, out};
+use crate::model::Secret;
+
+/// The longest line that is read as a password.
+const LONGEST: u64 = 65_536;
+
+/// Where a new password comes from.
+#[derive(Debug, Clone, Copy, Args)]
+#[group(multiple = false)]
+pub struct NewPassword {
+    /// Read the password from standard input: its first line
+    #[arg(long)]
+    password_stdin: bool,
+    /// Ask for the password at the terminal, twice
+    #[arg(long)]
+    password_prompt: bool,
+}
+
+impl NewPassword {
+    /// The password, if one is to be set.
+    pub fn read(self) -> Result<Option<Secret>, Failure> {
+        if self.password_stdin {
+            return first_line(&mut io::stdin().lock()).map(Some);
+        }
+        if self.password_prompt {
+            return prompt().map(Some);
+        }
+        Ok(None)
+    }
+}
+
+fn first_line(input: &mut impl BufRead) -> Result<Secret, Failure> {
+    let usage = |text: &str| Failure::new(Exit::Usage, text);
+    let mut line = zeroize::Zeroizing::new(String::new());
+    input
+        .take(LONGEST)
+        .read_line(&mut line)
+        .map_err(|_| usage("standard input has no line of UTF-8 text to read the password from"))?;
+    let line = line.strip_suffix('\n').unwrap_or(&line);
+    match line.strip_suffix('\r').unwrap_or(line) {
+        "" => Err(usage("standard input has no password: its first line is empty")),
+        line => Ok(Secret::new(line)),
+    }
+}
+
+fn prompt() -> Result<Secret, Failure> {
+    let read = |text: &str| {
+        rpassword::prompt_password(text).map(Secret::new).map_err(|problem| {
+            let text = format!(
+                "there is no terminal to ask for the password ({problem}): use --password-stdin"
+            );
+            Failure::new(Exit::Usage, text)
+        })
+    };
+    let password = read("New password: ")?;
+    if password.expose().is_empty() {
+        return Err(Failure::new(Exit::Usage, "the password is empty"));
+    }
+    if read("The same again: ")?.expose() != password.expose() {
+        return Err(Failure::new(Exit::Usage, "the two passwords are not the same"));
+    }
+    Ok(password)
+}
+
+/// Consent to what cannot be undone.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Consent {
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+impl Consent {
+    /// Asks, unless the answer was given along.
+    ///
+    /// # Errors
+    /// The answer is not yes, or nobody is there to give one.
+    pub fn ask(self, question: &str) -> Result<(), Failure> {
+        if self.yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() {
+            let text = "nobody is there to ask: add --yes if it is to be done";
+            return Err(Failure::new(Exit::Usage, text));
+        }
+        out::note(&format!("{question} [y/N] "));
+        let mut line = String::new();
+        let read = io::stdin().lock().take(LONGEST).read_line(&mut line);
+        match (read, line.trim().to_lowercase().as_str()) {
+            (Ok(_), "y" | "yes") => Ok(()),
+            _ => Err(Failure::new(Exit::Failed, "nothing was done")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_the_first_line_as_it_stands() {
+        for (input, password) in [
+            ("secret\n", "secret"),
+            ("secret", "secret"),
+            ("secret\r\nmore\n", "secret"),
+            (" with spaces \n", " with spaces "),
+        ] {
+            assert_eq!(first_line(&mut input.as_bytes()).unwrap().expose(), password);
+        }
+        for input in [&b""[..], b"\n", b"\r\nsecret\n", b"\xff\n"] {
+            assert_eq!(first_line(&mut &*input).unwrap_err().exit, Exit::Usage);
+        }
+    }
+
+    #[test]
+    fn without_a_terminal_nothing_is_done_unless_it_was_said() {
+        // The test's own standard input may be a terminal.
+        if !io::stdin().is_terminal() {
+            assert_eq!(Consent { yes: false }.ask("?").unwrap_err().exit, Exit::Usage);
+        }
+        assert!(Consent { yes: true }.ask("?").is_ok());
+    }
+}

@@ -1,0 +1,41 @@
+//! `keyward config`: the file that a restart reads.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{Output, out};
+use crate::config::{self, Loaded};
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Look for mistakes; all of them are named
+    Check,
+    /// Print the JSON Schema of config.toml, for editors
+    Schema,
+    /// Print the configuration as it takes effect, with the environment's overrides in it
+    Print,
+}
+
+/// Does what was asked. What is not in order was said when the file was loaded.
+pub fn run(verb: Verb, loaded: &Loaded, output: Output) -> anyhow::Result<()> {
+    let text = match (verb, output) {
+        (Verb::Check, Output::Table) => match &loaded.source {
+            Some(path) => format!("{} is in order.\n", out::printable(&path.display().to_string())),
+            None => {
+                "There is no configuration file; the built-in configuration is in order.\n".into()
+            }
+        },
+        (Verb::Check, Output::Json) => {
+            format!("{:#}\n", json!({ "source": loaded.source, "overrides": loaded.overrides }))
+        }
+        (Verb::Schema, _) => return schema(),
+        (Verb::Print, Output::Table) => config::print(loaded),
+        (Verb::Print, Output::Json) => format!("{:#}\n", json!(loaded.file)),
+    };
+    Ok(out::print(&text)?)
+}
+
+/// Prints the schema, which needs no configuration.
+pub fn schema() -> anyhow::Result<()> {
+    Ok(out::print(&config::schema())?)
+}

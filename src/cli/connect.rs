@@ -1,0 +1,73 @@
+//! The way to the records: the server that runs, or else the store.
+//!
+//! The store's lock is the truth about whether a server runs. The control file only says where it is, and one that a killed server left
+//! behind is removed by whoever holds the lock.
+
+use std::fs;
+
+use super::{
+    Exit, Failure,
+    client::Client,
+    control::{self, Found},
+    local, open,
+    remote::Remote,
+};
+use crate::{accounts::Accounts, config::Settings};
+
+/// A client of whoever has the records.
+///
+/// # Errors
+/// The control file is not to be trusted; there is no store, it cannot be opened, or a process holds it that cannot be reached.
+pub async fn client(settings: &Settings) -> Result<Client, Failure> {
+    let Some(found) = control::find(&settings.store.control_file)? else {
+        return match open::existing(settings)? {
+            Some(accounts) => Ok(in_this_process(settings, accounts)),
+            None => Err(held_without_a_file(settings)),
+        };
+    };
+    let server = Remote::new(found.address.clone());
+    let is_listening = server.is_listening().await;
+    if is_listening && found.is_alive() {
+        return Ok(Client::new(server, found.key));
+    }
+    match open::existing(settings)? {
+        Some(accounts) => {
+            // We hold the lock: whoever wrote the file is gone.
+            let _ = fs::remove_file(&settings.store.control_file);
+            Ok(in_this_process(settings, accounts))
+        }
+        // It answers, and its process has no such number here: it runs in another container.
+        None if is_listening => Ok(Client::new(server, found.key)),
+        None => Err(held_and_silent(settings, &found)),
+    }
+}
+
+fn in_this_process(settings: &Settings, accounts: Accounts) -> Client {
+    let operator = accounts.admit_operator();
+    Client::new(local::transport(settings, accounts), operator.key)
+}
+
+fn held_without_a_file(settings: &Settings) -> Failure {
+    let store = &settings.store;
+    let (path, control) = (store.path.display(), store.control_file.display());
+    Failure::new(
+        Exit::Unreachable,
+        format!(
+            "the store {path} is in use by another process, and there is no control file {control} that says how to reach it. \
+             A server that is starting or stopping, or another keyward command, lets go in a moment: try again. \
+             If it does not, stop that process"
+        ),
+    )
+}
+
+fn held_and_silent(settings: &Settings, found: &Found) -> Failure {
+    let path = settings.store.path.display();
+    Failure::new(
+        Exit::Unreachable,
+        format!(
+            "the store {path} is in use by a server (process {}) that does not answer at {}. \
+             If it is stopping, try again in a moment; else restart it",
+            found.pid, found.address
+        ),
+    )
+}

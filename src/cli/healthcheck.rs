@@ -1,0 +1,52 @@
+//! `keyward healthcheck`: is the server that runs here ready? For containers and supervisors.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use serde_json::{Value, json};
+
+use super::{Exit, Failure, Output, client::Transport as _, control, out, remote::Remote};
+use crate::config::{AdminListen, Settings};
+
+/// How long the answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+const TARGET: &str = "/health/ready";
+
+/// Asks the server, wherever it listens. Shows no key: health is nobody's secret.
+///
+/// # Errors
+/// It is not ready, or does not answer: exit code 1 in every case, which is what supervisors expect.
+pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
+    let address = address(settings);
+    let failed = |text: String| Failure::new(Exit::Failed, text);
+    let request = Request::get(TARGET).body(Bytes::new())?;
+    let server = Remote::new(address.clone()).within(PATIENCE);
+    let response = server.send(request).await.map_err(|problem| failed(problem.to_string()))?;
+    let status = response.status();
+    let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+    if !status.is_success() {
+        return Err(unready(status.as_u16(), &address, body).into());
+    }
+    Ok(out::print(&match output {
+        Output::Table => format!("The server at {address} is ready.\n"),
+        Output::Json => format!("{body:#}\n"),
+    })?)
+}
+
+fn unready(status: u16, address: &AdminListen, body: Value) -> Failure {
+    let text = format!("the server at {address} is not ready: it answers {status}");
+    let mut failure = Failure::new(Exit::Failed, text);
+    if !body.is_null() {
+        failure.problem["health"] = json!(body);
+    }
+    failure
+}
+
+/// The address in the control file, which knows a port that was free; else the configured one.
+fn address(settings: &Settings) -> AdminListen {
+    match control::find(&settings.store.control_file) {
+        Ok(Some(found)) => found.address,
+        _ => settings.admin.listen.clone(),
+    }
+}

@@ -1,0 +1,46 @@
+//! `keyward init`: the store, its first user and that user's key, without a server.
+
+use serde_json::json;
+
+use super::{Exit, Failure, Output, open, out, welcome};
+use crate::{
+    accounts::SetupError,
+    config::{Engine, Settings},
+    store::StoreError,
+};
+
+/// Makes the store. One that is in use is left as it is.
+pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
+    let store = &settings.store;
+    if store.engine == Engine::Memory {
+        let text = "store.engine is \"memory\": there is nothing that would outlive this command. keyward serve makes what it needs";
+        return Err(Failure::new(Exit::Refused, text).into());
+    }
+    let used = || {
+        let path = store.path.display();
+        let text = format!(
+            "the store {path} is in use: it has its users and keys already. Nothing was changed"
+        );
+        Failure::new(Exit::Refused, text)
+    };
+    let accounts = match open::accounts(settings) {
+        Err(SetupError::Store(StoreError::Locked { .. })) => return Err(used().into()),
+        opened => opened?,
+    };
+    let first = accounts.first_start().await?.ok_or_else(used)?;
+    let base_url = welcome::base_url(settings);
+    if output == Output::Table {
+        return Ok(out::print(&welcome::text(&first, base_url.as_deref()))?);
+    }
+    let mut answer = json!({
+        "username": first.username,
+        "key": first.key.expose(),
+        "application": first.application,
+        "store": store.path,
+        "pepper_file": store.pepper_file,
+    });
+    if let Some(base_url) = base_url {
+        answer["curl"] = welcome::curl(&base_url, &first.username, &first.key).into();
+    }
+    Ok(out::print(&format!("{answer:#}\n"))?)
+}

@@ -1,0 +1,218 @@
+//! `keyward key`: what users present.
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Exit, Failure, Output, Session,
+    span::Expires,
+    table::{self, Column, cell},
+    target::path,
+    user::{self, Who},
+};
+use crate::model::{Clock, KeyId};
+
+const COLUMNS: &[Column] = &[
+    ("ID", |key| cell(&key["id"])),
+    ("USER", |key| cell(&key["username"])),
+    ("LABEL", |key| cell(&key["label"])),
+    ("KEY", shown),
+    ("STATE", |key| cell(&key["state"])),
+    ("APPLICATION", |key| any(&key["application"])),
+    ("SCOPES", |key| all(&key["scopes"])),
+    ("NETWORKS", |key| any(&key["networks"])),
+    ("EXPIRES", |key| cell(&key["expires"])),
+];
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a key; its text is printed once
+    Generate(Generate),
+    /// List the keys of a user, or all
+    List {
+        #[command(flatten)]
+        who: MaybeWho,
+        /// Stop after this many
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+    /// Show a key's record, which does not hold its text
+    Show {
+        /// The key's id: 8 letters and digits
+        id: String,
+    },
+    /// Revoke keys at once and for good
+    Revoke {
+        /// The keys' ids
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Generate {
+    #[command(flatten)]
+    who: Who,
+    /// What people call it
+    #[arg(long)]
+    label: Option<String>,
+    /// The one application that it may be used with [default: any]
+    #[arg(long, value_name = "ID")]
+    application: Option<String>,
+    /// A permission that it may use; give it again for more [default: all of the user's]
+    #[arg(long = "scope", value_name = "PERMISSION")]
+    scopes: Vec<String>,
+    /// When it expires: after 90d, 12h, 30m, or at 2027-01-01T00:00:00Z [default: never]
+    #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
+    expires: Option<Expires>,
+    /// A network that it may be used from, such as 10.0.0.0/8; give it again for more [default: any]
+    #[arg(long = "network", value_name = "CIDR")]
+    networks: Vec<String>,
+}
+
+/// A user, or all of them.
+#[derive(Debug, Clone, Args)]
+#[group(id = "maybe_who", multiple = false)]
+pub struct MaybeWho {
+    /// The user's name, or # and its number: '#7'
+    #[arg(id = "user", value_name = "NAME")]
+    name: Option<String>,
+    /// The user's number
+    #[arg(long)]
+    uid: Option<u64>,
+}
+
+/// Does what was asked.
+pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
+    match verb {
+        Verb::Generate(generate) => generate.run(session).await,
+        Verb::List { who, limit } => {
+            let target = match Who::new(who.name, who.uid) {
+                Some(who) => keys_of(&who, session).await?,
+                None => path(&["keys"]),
+            };
+            session.list(&target, limit, COLUMNS).await
+        }
+        Verb::Show { id } => session.get(&path(&["keys", &key_id(&id)?])).await,
+        Verb::Revoke { ids } => revoke(&ids, session).await,
+    }
+}
+
+impl Generate {
+    async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let target = keys_of(&self.who, session).await?;
+        let made = session.client.post(&target, &Value::Object(self.record())).await?.body;
+        if session.output == Output::Json {
+            return session.show(&made);
+        }
+        let mut record = made.as_object().cloned().unwrap_or_default();
+        let text = record.remove("key").unwrap_or_default();
+        // The key alone goes to standard output, where KEY=$(keyward key generate …) takes it.
+        session.screen.note(&table::record(&Value::Object(record)));
+        session.screen.note("\nThis is the key. It is not shown again:\n");
+        Ok(session.screen.print(&format!("{}\n", text.as_str().unwrap_or_default()))?)
+    }
+
+    fn record(&self) -> Map<String, Value> {
+        let mut record = Map::new();
+        let expires = self.expires.map(|expires| expires.from(Clock::system().now()).to_string());
+        for (name, text) in
+            [("label", &self.label), ("application", &self.application), ("expires", &expires)]
+        {
+            if let Some(text) = text {
+                record.insert(name.into(), text.as_str().into());
+            }
+        }
+        for (name, words) in [("scopes", &self.scopes), ("networks", &self.networks)] {
+            if !words.is_empty() {
+                record.insert(name.into(), json!(words));
+            }
+        }
+        record
+    }
+}
+
+async fn keys_of(who: &Who, session: &Session) -> Result<String, Failure> {
+    Ok(path(&["users", &user::uid(who, session).await?.to_string(), "keys"]))
+}
+
+/// One after another: when one fails, those before it are revoked and named.
+async fn revoke(ids: &[String], session: &Session) -> anyhow::Result<()> {
+    let ids: Vec<String> = ids.iter().map(|id| key_id(id)).collect::<Result<_, _>>()?;
+    let mut revoked = Vec::new();
+    let mut failed = None;
+    for id in ids {
+        match session.client.post(&path(&["keys", &id, "revoke"]), &json!({})).await {
+            Ok(answer) => {
+                revoked.push(answer.body);
+                if session.output == Output::Table {
+                    session.screen.print(&format!("The key {id} is revoked.\n"))?;
+                }
+            }
+            Err(problem) => {
+                failed = Some(problem);
+                break;
+            }
+        }
+    }
+    if session.output == Output::Json {
+        session.screen.print(&format!("{:#}\n", Value::Array(revoked)))?;
+    }
+    failed.map_or(Ok(()), |problem| Err(problem.into()))
+}
+
+/// Reads a key's id. What is none is not repeated: it may be a whole key.
+fn key_id(text: &str) -> Result<String, Failure> {
+    let id = KeyId::parse(text).map(|id| id.to_string());
+    id.ok_or_else(|| {
+        let text = "this is not a key's id: an id is 8 letters and digits, and keyward key list shows it. \
+                    A key's whole text must not be given in an argument, which others can read";
+        Failure::new(Exit::Usage, text)
+    })
+}
+
+/// What a listing shows of the text: its beginning and its end.
+fn shown(key: &Value) -> String {
+    format!("{}…{}", cell(&key["prefix"]), cell(&key["last_four"]))
+}
+
+fn any(value: &Value) -> String {
+    or(value, "any")
+}
+
+fn all(value: &Value) -> String {
+    // No scopes at all is something else than an empty list of them.
+    if value.is_null() { "all".into() } else { cell(value) }
+}
+
+fn or(value: &Value, word: &str) -> String {
+    let is_nothing = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+    if is_nothing { word.into() } else { cell(value) }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn a_key_in_the_place_of_an_id_is_not_repeated() {
+        assert_eq!(key_id("0000aZ19").unwrap(), "0000aZ19");
+        for text in
+            ["kw_0000aZ19_secretsecretsecretsecretsecretABCDEF", "", "0000aZ1!", "..", "éééé"]
+        {
+            let refused = key_id(text).unwrap_err();
+            assert_eq!(refused.exit, Exit::Usage);
+            assert!(text.is_empty() || !refused.to_string().contains(text), "{refused}");
+        }
+    }
+
+    #[test]
+    fn no_restriction_is_told_from_an_empty_one() {
+        assert_eq!(
+            (any(&json!(null)), any(&json!([])), any(&json!("a"))),
+            ("any".into(), "any".into(), "a".into())
+        );
+        assert_eq!((all(&json!(null)), all(&json!([]))), ("all".into(), "-".into()));
+        assert_eq!(shown(&json!({ "prefix": "kw", "last_four": "aB12" })), "kw…aB12");
+    }
+}

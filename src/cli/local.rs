@@ -1,0 +1,54 @@
+//! Requests to the admin API in this process, while no server has the store.
+
+use std::{future::Future, pin::Pin};
+
+use bytes::Bytes;
+use http::{Request, Response, request::Parts};
+use http_body_util::BodyExt as _;
+
+use super::client::{Sending, Transport};
+use crate::{accounts::Accounts, config::Settings, handlers::Reply};
+
+/// What [`Decide::decide`] returns.
+pub type Deciding<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
+
+/// The admin API, as far as it can be asked without a network.
+pub trait Decide: Send + Sync {
+    /// Answers a request, whatever comes of it.
+    fn decide<'a>(&'a self, request: &'a Parts, body: Bytes) -> Deciding<'a>;
+}
+
+/// The way to an API in this process.
+pub struct Local<A>(pub A);
+
+impl<A: Decide> Transport for Local<A> {
+    fn send(&self, request: Request<Bytes>) -> Sending<'_> {
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let (parts, body) = self.0.decide(&parts, body).await.into_parts();
+            let bytes = match body.collect().await {
+                Ok(collected) => collected.to_bytes(),
+                Err(never) => match never {},
+            };
+            Ok(Response::from_parts(parts, bytes))
+        })
+    }
+}
+
+/// The way to the admin API of these accounts.
+pub fn transport(_settings: &Settings, _accounts: Accounts) -> impl Transport + 'static {
+    Local(StandIn)
+}
+
+/// Stands here until the admin API does.
+struct StandIn;
+
+impl Decide for StandIn {
+    fn decide<'a>(&'a self, _request: &'a Parts, _body: Bytes) -> Deciding<'a> {
+        Box::pin(async {
+            let mut reply = Reply::default();
+            *reply.status_mut() = http::StatusCode::NOT_IMPLEMENTED;
+            reply
+        })
+    }
+}

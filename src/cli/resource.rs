@@ -1,0 +1,277 @@
+//! `keyward resource`: what can be asked for, and by whom.
+
+use std::{fs, io, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Exit, Failure, Session,
+    app::enable,
+    ask::Consent,
+    table::{Column, cell},
+    target::path,
+};
+
+const COLUMNS: &[Column] = &[
+    ("ID", |resource| cell(&resource["id"])),
+    ("ENABLED", |resource| cell(&resource["enabled"])),
+    ("HANDLER", |resource| cell(&resource["handler"])),
+    ("HOST", |resource| cell(&resource["host"])),
+    ("PATH", |resource| cell(&resource["path"])),
+    ("METHODS", methods),
+    ("FORMATS", |resource| each(resource, "formats")),
+    ("AUTHENTICATION", |resource| each(resource, "authentication")),
+];
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a resource
+    Add(Box<Add>),
+    /// List resources
+    List,
+    /// Show a resource
+    Show {
+        /// The resource's id
+        id: String,
+    },
+    /// Change a resource; what is not named stays
+    Edit(Box<Edit>),
+    /// Give it its route
+    Enable {
+        /// The resource's id
+        id: String,
+    },
+    /// Take its route away
+    Disable {
+        /// The resource's id
+        id: String,
+    },
+    /// Delete a resource
+    Delete {
+        /// The resource's id
+        id: String,
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Add {
+    /// The id: a-z 0-9 _ . - [default: the one in the file]
+    #[arg(required_unless_present = "file")]
+    id: Option<String>,
+    #[command(flatten)]
+    source: Source,
+    /// Make it turned off
+    #[arg(long)]
+    disabled: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Edit {
+    /// The resource's id
+    id: String,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// A record, whole from a file, or field by field.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// The whole record as JSON, - for standard input: the way to rules for each method
+    #[arg(long, value_name = "FILE", conflicts_with = "Fields")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    fields: Fields,
+}
+
+#[derive(Debug, Args)]
+pub struct Fields {
+    /// What answers: respond or entity:user
+    #[arg(long)]
+    handler: Option<String>,
+    /// The path, such as /orders/{id} or /files/{*rest}
+    #[arg(long)]
+    path: Option<String>,
+    /// The host that it answers for [default: any]
+    #[arg(long)]
+    host: Option<String>,
+    /// A method; give it again for more
+    #[arg(long = "method", value_name = "METHOD")]
+    methods: Vec<String>,
+    /// A format (json, xml, text, html, form, any); give it again for more
+    #[arg(long = "format", value_name = "FORMAT")]
+    formats: Vec<String>,
+    /// An application's id, * for all, anonymous for nobody; give it again for more
+    #[arg(long = "authentication", value_name = "ID")]
+    authentication: Vec<String>,
+    /// A permission that a method asks for; give it again for more
+    #[arg(long = "permission", value_name = "METHOD=PERMISSION", value_parser = permission)]
+    permissions: Vec<(String, String)>,
+    /// The status of respond's answer
+    #[arg(long)]
+    status: Option<u16>,
+    /// The body of respond's answer
+    #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
+    body: Option<String>,
+    /// The file with the body of respond's answer
+    #[arg(long, value_name = "FILE")]
+    body_file: Option<PathBuf>,
+    /// The media type of respond's answer
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+}
+
+/// Does what was asked.
+pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
+    let target = |id: &str| path(&["resources", id]);
+    match verb {
+        Verb::Add(add) => session.add(&path(&["resources"]), &add.record()?).await,
+        Verb::List => session.list(&path(&["resources"]), None, COLUMNS).await,
+        Verb::Show { id } => session.get(&target(&id)).await,
+        Verb::Edit(edit) => edit.run(&target(&edit.id), session).await,
+        Verb::Enable { id } => session.amend(&target(&id), |found| enable(found, true)).await,
+        Verb::Disable { id } => session.amend(&target(&id), |found| enable(found, false)).await,
+        Verb::Delete { id, consent } => {
+            session.remove(&target(&id), &format!("resource {id}"), consent).await
+        }
+    }
+}
+
+impl Add {
+    fn record(self) -> Result<Map<String, Value>, Failure> {
+        let mut record = match &self.source.file {
+            Some(file) => read_record(file)?,
+            None if self.source.fields.handler.is_none() => {
+                let text = "say what answers: --handler respond, or --file with the whole record";
+                return Err(Failure::new(Exit::Usage, text));
+            }
+            None => Map::from_iter([
+                ("enabled".into(), true.into()),
+                ("granularity".into(), "resource".into()),
+            ]),
+        };
+        if let Some(id) = &self.id {
+            name(&mut record, id)?;
+        }
+        if self.disabled {
+            enable(&mut record, false);
+        }
+        let body = self.source.fields.body()?;
+        self.source.fields.put(body.as_deref(), &mut record);
+        Ok(record)
+    }
+}
+
+impl Edit {
+    async fn run(&self, target: &str, session: &Session) -> anyhow::Result<()> {
+        if let Some(file) = &self.source.file {
+            let mut record = read_record(file)?;
+            name(&mut record, &self.id)?;
+            // The file is the whole record: what it leaves out goes.
+            return session.amend(target, |found| found.clone_from(&record)).await;
+        }
+        let body = self.source.fields.body()?;
+        session.amend(target, |found| self.source.fields.put(body.as_deref(), found)).await
+    }
+}
+
+impl Fields {
+    fn body(&self) -> Result<Option<String>, Failure> {
+        match &self.body_file {
+            Some(file) => read_text(file).map(Some),
+            None => Ok(self.body.clone()),
+        }
+    }
+
+    fn put(&self, body: Option<&str>, record: &mut Map<String, Value>) {
+        for (name, text) in [("handler", &self.handler), ("path", &self.path), ("host", &self.host)]
+        {
+            record.extend(text.clone().map(|text| (name.into(), text.into())));
+        }
+        for (name, words) in [
+            ("methods", &self.methods),
+            ("formats", &self.formats),
+            ("authentication", &self.authentication),
+        ] {
+            if !words.is_empty() {
+                record.insert(name.into(), json!(words));
+            }
+        }
+        if !self.permissions.is_empty() {
+            record.insert("permissions".into(), self.permissions());
+        }
+        let mut answer = Map::new();
+        answer.extend(self.status.map(|status| ("status".into(), status.into())));
+        answer.extend(self.content_type.clone().map(|text| ("content_type".into(), text.into())));
+        answer.extend(body.map(|text| ("body".into(), text.into())));
+        if !answer.is_empty() {
+            match record.get_mut("respond").and_then(Value::as_object_mut) {
+                Some(found) => found.extend(answer),
+                None => drop(record.insert("respond".into(), Value::Object(answer))),
+            }
+        }
+    }
+
+    fn permissions(&self) -> Value {
+        let mut of = std::collections::BTreeMap::<&str, Vec<&str>>::new();
+        for (method, permission) in &self.permissions {
+            of.entry(method).or_default().push(permission);
+        }
+        json!(of)
+    }
+}
+
+fn permission(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((method, permission)) if !method.is_empty() && !permission.is_empty() => {
+            Ok((method.into(), permission.into()))
+        }
+        _ => Err("use METHOD=PERMISSION, such as GET='read orders'".into()),
+    }
+}
+
+/// Gives the record this id. One that has another is a record of something else.
+fn name(record: &mut Map<String, Value>, id: &str) -> Result<(), Failure> {
+    match record.insert("id".into(), id.into()) {
+        Some(other) if other != id => {
+            let text = format!("the record in the file has the id {other}, and not {id}");
+            Err(Failure::new(Exit::Usage, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read_record(file: &std::path::Path) -> Result<Map<String, Value>, Failure> {
+    serde_json::from_str(&read_text(file)?).map_err(|problem| {
+        let text = format!("{} does not hold one JSON object: {problem}", file.display());
+        Failure::new(Exit::Usage, text)
+    })
+}
+
+fn read_text(file: &std::path::Path) -> Result<String, Failure> {
+    let text = match file.to_str() {
+        Some("-") => io::read_to_string(io::stdin().lock()),
+        _ => fs::read_to_string(file),
+    };
+    text.map_err(|problem| {
+        Failure::new(Exit::Usage, format!("{} cannot be read: {problem}", file.display()))
+    })
+}
+
+/// The methods, at either granularity.
+fn methods(resource: &Value) -> String {
+    match &resource["methods"] {
+        Value::Object(rules) => rules.keys().cloned().collect::<Vec<_>>().join(", "),
+        methods => cell(methods),
+    }
+}
+
+/// A rule that all methods share; one that each has for itself is too long for a list.
+fn each(resource: &Value, rule: &str) -> String {
+    match &resource["methods"] {
+        Value::Object(_) => "by method".into(),
+        _ => cell(&resource[rule]),
+    }
+}

@@ -1,0 +1,112 @@
+//! `keyward role`: what users may do.
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Session,
+    ask::Consent,
+    session::change_words,
+    table::{Column, cell},
+    target::path,
+};
+
+const COLUMNS: &[Column] = &[
+    ("ID", |role| cell(&role["id"])),
+    ("LABEL", |role| cell(&role["label"])),
+    ("WEIGHT", |role| cell(&role["weight"])),
+    ("ADMIN", |role| cell(&role["is_admin"])),
+    ("PERMISSIONS", |role| cell(&role["permissions"])),
+];
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a role
+    Add(Add),
+    /// List roles
+    List,
+    /// Show a role
+    Show {
+        /// The role's id
+        id: String,
+    },
+    /// Change a role; what is not named stays
+    Edit(Edit),
+    /// Delete a role
+    Delete {
+        /// The role's id
+        id: String,
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Add {
+    /// The id: a-z 0-9 _ . -
+    id: String,
+    /// What people read
+    #[arg(long)]
+    label: String,
+    /// A permission; give it again for more
+    #[arg(long = "permission", value_name = "PERMISSION")]
+    permissions: Vec<String>,
+    /// Every permission there is
+    #[arg(long)]
+    admin: bool,
+    /// Its place in lists
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    weight: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub struct Edit {
+    /// The role's id
+    id: String,
+    /// Another label
+    #[arg(long)]
+    label: Option<String>,
+    /// Grant a permission; give it again for more
+    #[arg(long = "grant", value_name = "PERMISSION")]
+    grants: Vec<String>,
+    /// Take a permission away; give it again for more
+    #[arg(long = "revoke", value_name = "PERMISSION")]
+    revokes: Vec<String>,
+    /// Another place in lists
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    weight: Option<i64>,
+}
+
+/// Does what was asked.
+pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
+    let target = |id: &str| path(&["roles", id]);
+    match verb {
+        Verb::Add(add) => session.add(&path(&["roles"]), &add.record()).await,
+        Verb::List => session.list(&path(&["roles"]), None, COLUMNS).await,
+        Verb::Show { id } => session.get(&target(&id)).await,
+        Verb::Edit(edit) => session.amend(&target(&edit.id), |role| edit.change(role)).await,
+        Verb::Delete { id, consent } => {
+            session.remove(&target(&id), &format!("role {id}"), consent).await
+        }
+    }
+}
+
+impl Add {
+    fn record(self) -> Map<String, Value> {
+        let mut record = Map::new();
+        record.insert("id".into(), self.id.into());
+        record.insert("label".into(), self.label.into());
+        record.insert("permissions".into(), json!(self.permissions));
+        record.insert("is_admin".into(), self.admin.into());
+        record.extend(self.weight.map(|weight| ("weight".into(), weight.into())));
+        record
+    }
+}
+
+impl Edit {
+    fn change(&self, role: &mut Map<String, Value>) {
+        role.extend(self.label.clone().map(|label| ("label".into(), label.into())));
+        role.extend(self.weight.map(|weight| ("weight".into(), weight.into())));
+        change_words(role, "permissions", &self.grants, &self.revokes);
+    }
+}

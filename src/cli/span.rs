@@ -1,0 +1,93 @@
+//! `--expires`: a span from now (`90d`), or a moment (`2027-01-01T00:00:00Z`).
+
+use crate::model::Timestamp;
+
+/// What is wrong with it, for the person who typed it.
+const FORM: &str = "use a span such as 90d, 12h or 1d12h (s, m, h, d, w), or a moment such as 2027-01-01T00:00:00Z";
+
+/// The units of a span. A month and a year have no length of their own.
+const UNITS: [(char, i64); 5] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400), ('w', 604_800)];
+
+/// When a key expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expires {
+    /// After this many seconds.
+    In(i64),
+    /// At this moment.
+    At(Timestamp),
+}
+
+impl Expires {
+    /// Reads what was typed.
+    ///
+    /// # Errors
+    /// A sentence that says which forms there are.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(at) = Timestamp::parse(text) {
+            return Ok(Self::At(at));
+        }
+        seconds(text).map(Self::In).ok_or_else(|| FORM.to_owned())
+    }
+
+    /// The moment, for a key that is made `now`.
+    pub fn from(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::In(seconds) => now.plus(seconds),
+            Self::At(at) => at,
+        }
+    }
+}
+
+fn seconds(text: &str) -> Option<i64> {
+    // A thousand years; what lies beyond cannot be written as a moment.
+    const LONGEST: i64 = 1000 * 365 * 86_400;
+    let mut total: i64 = 0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        let unit = rest[end..].chars().next()?;
+        let (_, length) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
+        let number: i64 = rest[..end].parse().ok()?;
+        total = total.checked_add(number.checked_mul(length)?)?;
+        rest = &rest[end + unit.len_utf8()..];
+    }
+    (1..=LONGEST).contains(&total).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_counted_from_now_and_a_moment_is_not() {
+        let now = Timestamp(1000);
+        for (text, seconds) in
+            [("1s", 1), ("5m", 300), ("12h", 43_200), ("90d", 7_776_000), ("1d12h", 129_600)]
+        {
+            assert_eq!(Expires::parse(text).unwrap().from(now), now.plus(seconds), "{text}");
+        }
+        let at = Expires::parse("2027-01-01T00:00:00Z").unwrap().from(now);
+        assert_eq!(at.to_string(), "2027-01-01T00:00:00+00:00");
+    }
+
+    #[test]
+    fn what_is_neither_is_refused() {
+        for text in [
+            "",
+            "0d",
+            "d",
+            "90",
+            "90x",
+            "-1d",
+            "1.5d",
+            "1d ",
+            "soon",
+            "2027-01-01",
+            "9é",
+            "2000000w",
+        ] {
+            assert_eq!(Expires::parse(text), Err(FORM.to_owned()), "{text:?}");
+        }
+        assert!(Expires::parse(&format!("{}w", i64::MAX)).is_err());
+    }
+}

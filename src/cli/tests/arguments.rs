@@ -1,0 +1,123 @@
+//! What can be typed.
+
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+
+use crate::cli::{Cli, Command, Noun, Output};
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("keyward").chain(line.split_whitespace()))
+}
+
+#[test]
+fn the_commands_hang_together() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn no_command_is_serve_and_options_stand_anywhere() {
+    assert!(parse("").unwrap().command.is_none());
+    assert!(matches!(parse("serve").unwrap().command, Some(Command::Serve)));
+    for line in
+        ["--output json user list --config c.toml", "user --config c.toml list --output json"]
+    {
+        let cli = parse(line).unwrap();
+        assert_eq!((cli.output, cli.config), (Output::Json, Some("c.toml".into())), "{line}");
+        assert!(matches!(cli.command, Some(Command::Records(Noun::User(_)))));
+    }
+}
+
+#[test]
+fn what_people_type_is_taken() {
+    for line in [
+        "init",
+        "user add bob --mail b@example.com --role a --role b --password-stdin --blocked",
+        "user add bob --password-prompt",
+        "user show #7",
+        "user show --uid 7",
+        "user edit bob --name rob --no-mail --add-role a --remove-role b --no-password --timezone UTC",
+        "user edit --uid 7 --mail b@example.com --password-stdin",
+        "user block bob",
+        "user unblock bob",
+        "user delete bob --yes",
+        "user delete bob -y",
+        "key generate bob --label x --application default --scope a --expires 90d --network 10.0.0.0/8",
+        "key generate --uid 7 --expires 2027-01-01T00:00:00Z",
+        "key list",
+        "key list bob --limit 5",
+        "key list --uid 7",
+        "key revoke 00000000 00000001",
+        "role add editor --label Editor --permission p --admin --weight -5",
+        "role edit editor --grant a --revoke b",
+        "app add x --name X --type basic --header Authorization --detail uniform --default --disabled --realm R",
+        "app edit x --detail exact",
+        "app enable x",
+        "resource add x --handler respond --path /x --host h --method GET --format json --authentication * \
+         --permission GET=p --status 204 --content-type text/plain --body hello",
+        "resource add --file r.json",
+        "resource add x --file -",
+        "resource edit x --file r.json",
+        "resource disable x",
+        "config check",
+        "config schema",
+        "config print",
+        "healthcheck",
+        "completions fish",
+    ] {
+        assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    for (line, kind) in [
+        ("user add", ErrorKind::MissingRequiredArgument),
+        ("user show", ErrorKind::MissingRequiredArgument),
+        ("user show bob --uid 7", ErrorKind::ArgumentConflict),
+        ("key list bob --uid 7", ErrorKind::ArgumentConflict),
+        ("user add bob --password-stdin --password-prompt", ErrorKind::ArgumentConflict),
+        ("user edit bob --password-stdin --no-password", ErrorKind::ArgumentConflict),
+        ("user edit bob --mail x --no-mail", ErrorKind::ArgumentConflict),
+        ("user add bob --password hunter2", ErrorKind::UnknownArgument),
+        ("key generate bob --expires soon", ErrorKind::ValueValidation),
+        ("key revoke", ErrorKind::MissingRequiredArgument),
+        ("role add x", ErrorKind::MissingRequiredArgument),
+        ("app add x --type magic", ErrorKind::InvalidValue),
+        ("resource add", ErrorKind::MissingRequiredArgument),
+        ("resource add x --file f --path /x", ErrorKind::ArgumentConflict),
+        ("resource add x --handler respond --body a --body-file b", ErrorKind::ArgumentConflict),
+        ("resource add x --handler respond --permission GET", ErrorKind::ValueValidation),
+        ("--output xml user list", ErrorKind::InvalidValue),
+        ("completions dos", ErrorKind::InvalidValue),
+    ] {
+        let refused = parse(line).expect_err(line);
+        assert_eq!(refused.kind(), kind, "{line}: {refused}");
+        assert_eq!(refused.exit_code(), 2);
+    }
+}
+
+/// Every process of the machine can read an argument.
+#[test]
+fn no_argument_takes_a_secret() {
+    fn look(command: &clap::Command, seen: &mut usize) {
+        for argument in command.get_arguments() {
+            *seen += 1;
+            let name = argument.get_id().as_str();
+            let is_secret = ["password", "secret", "token", "key"]
+                .contains(&name.trim_start_matches("new_"))
+                || name.starts_with("password");
+            assert!(!(is_secret && argument.get_action().takes_values()), "{name}");
+        }
+        command.get_subcommands().for_each(|inner| look(inner, seen));
+    }
+    let mut seen = 0;
+    look(&Cli::command(), &mut seen);
+    assert!(seen > 50, "{seen}");
+}
+
+#[test]
+fn the_exit_codes_are_in_the_help() {
+    let help = Cli::command().render_help().to_string();
+    for code in 0..=5 {
+        assert!(help.contains(&format!("\n  {code}  ")), "{code}: {help}");
+    }
+}

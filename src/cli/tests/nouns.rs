@@ -1,0 +1,227 @@
+//! What each noun sends, and what it shows.
+
+use serde_json::{Value, json};
+
+use super::fake::{Fake, json, run};
+
+fn user(uid: u64, name: &str) -> Value {
+    json!({ "uid": uid, "name": name, "mail": null, "active": true, "roles": ["a"], "has_password": false, "created": "2026-01-01T00:00:00+00:00" })
+}
+
+fn three() -> Fake {
+    Fake::with(&[
+        ("users/1", user(1, "admin")),
+        ("users/2", user(2, "bobby")),
+        ("users/3", user(3, "Bob")),
+    ])
+}
+
+#[tokio::test]
+async fn a_list_is_followed_to_its_end() {
+    let fake = three();
+    let names = |list: Value| -> Vec<String> {
+        let name = |user: &Value| user["name"].as_str().unwrap().to_owned();
+        list.as_array().unwrap().iter().map(name).collect()
+    };
+    assert_eq!(names(json(&fake, &["user", "list"]).await), ["admin", "bobby", "Bob"]);
+    assert_eq!(names(json(&fake, &["user", "list", "--limit", "1"]).await), ["admin"]);
+    assert_eq!(json(&fake, &["role", "list"]).await, json!([]));
+    let table = run(&fake, &["user", "list"]).await.out;
+    assert_eq!(table.matches("UID").count(), 1);
+    assert_eq!(table.lines().count(), 4, "{table}");
+    assert!(table.contains("\n3    Bob    -     yes     a      no        2026-01-01"), "{table}");
+}
+
+#[tokio::test]
+async fn a_list_that_goes_round_in_circles_is_left() {
+    let fake = three();
+    fake.0.lock().unwrap().is_stuck = true;
+    let ran = run(&fake, &["user", "list"]).await;
+    assert_eq!(ran.exit(), 1);
+    assert!(fake.asked("GET").len() < 4);
+}
+
+#[tokio::test]
+async fn a_user_is_found_by_name_and_by_number() {
+    let fake = three();
+    // The fake finds bobby first.
+    assert_eq!(json(&fake, &["user", "show", "bob"]).await["uid"], 3);
+    assert_eq!(json(&fake, &["user", "show", "#2"]).await["name"], "bobby");
+    assert_eq!(json(&fake, &["user", "show", "--uid", "2"]).await["name"], "bobby");
+    for name in ["bo", "nobody", "#9", "#x", "a&name=admin"] {
+        let ran = run(&fake, &["user", "show", name]).await;
+        assert_eq!(ran.exit(), 3, "{name}: {ran:?}");
+        assert!(ran.out.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_new_user_is_sent_as_it_was_typed() {
+    let fake = Fake::default();
+    let args = ["user", "add", "eve", "--mail", "e@x", "--role", "b", "--role", "a", "--blocked"];
+    assert_eq!(json(&fake, &args).await["uid"], 9);
+    let expected = json!({ "name": "eve", "active": false, "roles": ["b", "a"], "mail": "e@x" });
+    assert_eq!(fake.asked("POST"), [("/api/v1/users".into(), expected)]);
+    let refused = run(&fake, &["user", "add", "bad"]).await;
+    assert_eq!((refused.exit(), refused.out.as_str()), (4, ""));
+}
+
+#[tokio::test]
+async fn an_edit_sends_what_changes_and_nothing_else() {
+    let fake = three();
+    let args = [
+        "user",
+        "edit",
+        "bob",
+        "--add-role",
+        "b",
+        "--remove-role",
+        "a",
+        "--no-password",
+        "--no-mail",
+    ];
+    assert_eq!(json(&fake, &args).await["roles"], json!(["b"]));
+    let patch = json!({ "roles": ["b"], "password": null });
+    assert_eq!(fake.asked("PATCH"), [("/api/v1/users/3".into(), patch)]);
+    json(&fake, &["user", "block", "bob"]).await;
+    assert_eq!(fake.asked("PATCH").last().unwrap().1, json!({ "active": false }));
+    // It is blocked: there is nothing to send.
+    json(&fake, &["user", "block", "bob"]).await;
+    assert_eq!(fake.asked("PATCH").len(), 2);
+}
+
+#[tokio::test]
+async fn a_change_that_came_too_late_is_made_again_on_what_is_there_now() {
+    let fake = three();
+    fake.0.lock().unwrap().races = 2;
+    assert_eq!(json(&fake, &["user", "unblock", "bob"]).await["active"], true);
+    json(&fake, &["user", "edit", "bob", "--add-role", "z"]).await;
+    assert_eq!(fake.asked("PATCH").len(), 3);
+    fake.0.lock().unwrap().races = 99;
+    assert_eq!(run(&fake, &["user", "block", "bob"]).await.exit(), 4);
+    assert_eq!(fake.asked("PATCH").len(), 8);
+}
+
+#[tokio::test]
+async fn a_user_goes_only_with_consent() {
+    let fake = three();
+    // A test has no terminal that could be asked.
+    if !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+        let ran = run(&fake, &["user", "delete", "bob"]).await;
+        assert_eq!(ran.exit(), 2, "{ran:?}");
+        assert!(fake.asked("DELETE").is_empty());
+    }
+    let ran = run(&fake, &["user", "delete", "bob", "--yes"]).await;
+    assert_eq!((ran.exit(), ran.out.as_str()), (0, ""));
+    assert_eq!(ran.err, "The user bob (#3) is deleted.\n");
+    assert_eq!(run(&fake, &["user", "delete", "bob", "--yes"]).await.exit(), 3);
+    assert_eq!(fake.asked("DELETE").len(), 1);
+}
+
+#[tokio::test]
+async fn a_keys_text_stands_alone_on_standard_output() {
+    let fake = three();
+    let args = ["key", "generate", "bob", "--label", "ci", "--scope", "p", "--network", "::1/128"];
+    let ran = run(&fake, &args).await;
+    assert_eq!(ran.out, "kw_0000aZ19_text\n");
+    assert!(ran.err.contains("0000aZ19") && ran.err.contains("not shown again"), "{}", ran.err);
+    assert!(!ran.err.contains("kw_0000aZ19_text"));
+    let body = json!({ "label": "ci", "scopes": ["p"], "networks": ["::1/128"] });
+    assert_eq!(fake.asked("POST"), [("/api/v1/users/3/keys".into(), body)]);
+    let at = ["key", "generate", "bob", "--expires", "2027-01-01T01:00:00+01:00"];
+    assert_eq!(json(&fake, &at).await["key"], "kw_0000aZ19_text");
+    assert_eq!(fake.asked("POST")[1].1, json!({ "expires": "2027-01-01T00:00:00+00:00" }));
+}
+
+#[tokio::test]
+async fn keys_are_revoked_one_after_another() {
+    let fake = Fake::with(&[("keys/00000001", json!({ "id": "00000001" }))]);
+    let ran = run(&fake, &["key", "revoke", "00000001", "00000002", "--output", "json"]).await;
+    assert_eq!(ran.exit(), 3);
+    assert_eq!(ran.json(), json!([{ "id": "00000001", "state": "revoked" }]));
+    // One that is no id: nothing is revoked at all.
+    let ran = run(&fake, &["key", "revoke", "00000001", "kw_x"]).await;
+    assert_eq!((ran.exit(), fake.asked("POST").len()), (2, 2));
+}
+
+#[tokio::test]
+async fn roles_are_granted_and_taken_permissions() {
+    let fake = Fake::with(&[("roles/r", json!({ "id": "r", "permissions": ["b", "c"] }))]);
+    let args = ["role", "edit", "r", "--grant", "a", "--revoke", "c", "--label", "R"];
+    assert_eq!(json(&fake, &args).await["permissions"], json!(["a", "b"]));
+    assert_eq!(fake.asked("PATCH")[0].1, json!({ "permissions": ["a", "b"], "label": "R" }));
+    json(&fake, &["role", "add", "x", "--label", "X", "--permission", "p"]).await;
+    let expected = json!({ "id": "x", "label": "X", "permissions": ["p"], "is_admin": false });
+    assert_eq!(fake.asked("POST")[0].1, expected);
+}
+
+#[tokio::test]
+async fn applications_get_the_header_that_their_type_has() {
+    let fake = Fake::with(&[("applications/a", json!({ "id": "a", "enabled": true }))]);
+    json(&fake, &["app", "add", "x"]).await;
+    json(&fake, &["app", "add", "y", "--type", "basic", "--disabled", "--default"]).await;
+    json(&fake, &["app", "add", "z", "--type", "bearer", "--header", "X-Token", "--name", "Z"])
+        .await;
+    let bodies: Vec<Value> = fake.asked("POST").into_iter().map(|(_, body)| body).collect();
+    assert_eq!(bodies[0], json!({ "id": "x", "name": "x", "enabled": true }));
+    assert_eq!(
+        bodies[1],
+        json!({ "id": "y", "name": "y", "enabled": false, "header": "Authorization", "type": "basic", "is_default": true })
+    );
+    assert_eq!((&bodies[2]["header"], &bodies[2]["name"]), (&json!("X-Token"), &json!("Z")));
+    assert_eq!(json(&fake, &["app", "disable", "a"]).await["enabled"], false);
+}
+
+#[tokio::test]
+async fn resources_come_from_options_or_from_a_file() {
+    let record = json!({ "id": "r", "methods": ["GET"], "formats": ["json"], "granularity": "resource", "respond": { "status": 200, "body": "x" } });
+    let fake = Fake::with(&[("resources/r", record)]);
+    let args = [
+        "resource",
+        "add",
+        "x",
+        "--handler",
+        "respond",
+        "--path",
+        "/x",
+        "--method",
+        "GET",
+        "--method",
+        "POST",
+        "--format",
+        "any",
+        "--authentication",
+        "anonymous",
+        "--permission",
+        "GET=a=b",
+        "--status",
+        "404",
+        "--body",
+        "no",
+    ];
+    json(&fake, &args).await;
+    let expected = json!({
+        "enabled": true, "granularity": "resource", "id": "x", "handler": "respond", "path": "/x",
+        "methods": ["GET", "POST"], "formats": ["any"], "authentication": ["anonymous"],
+        "permissions": { "GET": ["a=b"] }, "respond": { "status": 404, "body": "no" },
+    });
+    assert_eq!(fake.asked("POST")[0].1, expected);
+    assert_eq!(run(&fake, &["resource", "add", "x", "--path", "/x"]).await.exit(), 2);
+
+    json(&fake, &["resource", "edit", "r", "--body", "y"]).await;
+    assert_eq!(fake.asked("PATCH")[0].1, json!({ "respond": { "body": "y" } }));
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("r.json");
+    let whole = json!({ "granularity": "method", "methods": { "GET": { "formats": ["json"] } } });
+    std::fs::write(&file, whole.to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    json(&fake, &["resource", "edit", "r", "--file", file]).await;
+    let patch = json!({ "formats": null, "respond": null, "granularity": "method", "methods": { "GET": { "formats": ["json"] } } });
+    assert_eq!(fake.asked("PATCH")[1].1, patch);
+    std::fs::write(file, r#"{"id":"other"}"#).unwrap();
+    assert_eq!(run(&fake, &["resource", "edit", "r", "--file", file]).await.exit(), 2);
+    std::fs::write(file, "[]").unwrap();
+    assert_eq!(run(&fake, &["resource", "add", "--file", file]).await.exit(), 2);
+    assert_eq!(fake.asked("POST").len(), 1);
+}

@@ -1,0 +1,136 @@
+//! The three ways to the API: this process, TCP, a unix socket. Over each the same is sent and the same comes back.
+
+use std::{convert::Infallible, time::Duration};
+
+use http_body_util::BodyExt as _;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+};
+
+use super::fake::{Fake, KEY, run_with};
+use crate::{
+    cli::{
+        client::Client,
+        local::{Decide as _, Local},
+        remote::Remote,
+    },
+    config::AdminListen,
+    handlers::Reply,
+    model::Secret,
+};
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, fake: Fake) {
+    let service = service_fn(async |request: http::Request<Incoming>| {
+        let (parts, body) = request.into_parts();
+        assert!(parts.headers.contains_key("host"));
+        let body = body.collect().await.unwrap().to_bytes();
+        Ok::<Reply, Infallible>(fake.decide(&parts, body).await)
+    });
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+pub async fn over_tcp(fake: Fake) -> AdminListen {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, fake.clone()));
+        }
+    });
+    AdminListen::Tcp(address)
+}
+
+async fn over_a_socket(fake: Fake, folder: &std::path::Path) -> AdminListen {
+    let path = folder.join("admin.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, fake.clone()));
+        }
+    });
+    AdminListen::Unix(path)
+}
+
+#[tokio::test]
+async fn each_way_leads_to_the_same_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::with(&[("users/1", json!({ "uid": 1, "name": "admin", "active": true }))]);
+    let tcp = over_tcp(fake.clone()).await;
+    let socket = over_a_socket(fake.clone(), folder.path()).await;
+    let ways = |key: &str| {
+        let key = || Secret::new(key);
+        [
+            Client::new(Local(fake.clone()), key()),
+            Client::new(Remote::new(tcp.clone()), key()),
+            Client::new(Remote::new(socket.clone()), key()),
+        ]
+    };
+    let commands: [(&[&str], u8); 5] = [
+        (&["user", "list"], 0),
+        (&["user", "edit", "admin", "--timezone", "UTC"], 0),
+        (&["user", "add", "bad"], 4),
+        (&["user", "show", "nobody"], 3),
+        (&["user", "delete", "--uid", "9", "--yes"], 3),
+    ];
+    for (args, exit) in commands {
+        let mut answers = Vec::new();
+        for client in ways(KEY) {
+            let ran = run_with(client, args).await;
+            assert_eq!(ran.exit(), exit, "{args:?}: {ran:?}");
+            answers.push((ran.out, ran.err));
+        }
+        assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
+    }
+    // The fake lets nobody in who shows another key.
+    for client in ways("kwop_other") {
+        let ran = run_with(client, &["user", "list"]).await;
+        assert_eq!(ran.exit(), 4);
+        assert!(!format!("{:?}", ran.result).contains("kwop_other"));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_or_does_not_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = AdminListen::Tcp(listener.local_addr().unwrap());
+    let client = |wait| Client::new(Remote::new(address.clone()).within(wait), Secret::new(KEY));
+    // It takes the connection, and says nothing.
+    let ran = run_with(client(Duration::from_millis(50)), &["user", "add", "bob"]).await;
+    assert_eq!(ran.exit(), 5);
+    assert!(ran.result.unwrap_err().to_string().contains("not known"));
+    let ran = run_with(client(Duration::from_millis(50)), &["user", "list"]).await;
+    assert!(!ran.result.unwrap_err().to_string().contains("not known"));
+    drop(listener);
+    let ran = run_with(client(Duration::from_secs(5)), &["user", "list"]).await;
+    assert_eq!(ran.exit(), 5);
+    assert!(ran.result.unwrap_err().to_string().contains("no server answers"));
+}
+
+#[tokio::test]
+async fn a_server_of_another_kind() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = AdminListen::Tcp(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        for answer in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+            "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>",
+            "SSH-2.0-OpenSSH_9.6\r\n",
+        ] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // The whole request, which is one small packet: closing would reset what was not read.
+            let _ = stream.read(&mut [0; 4096]).await;
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    for exit in [1, 1, 1, 5] {
+        let client = Client::new(Remote::new(address.clone()), Secret::new(KEY));
+        let ran = run_with(client, &["user", "list"]).await;
+        assert_eq!((ran.exit(), ran.out.as_str()), (exit, ""), "{ran:?}");
+    }
+}

@@ -1,0 +1,226 @@
+//! `keyward user`: who can be let in.
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Exit, Failure, Session,
+    ask::{Consent, NewPassword},
+    session::change_words,
+    table::{Column, cell},
+    target::{path, with_query},
+};
+use crate::model::fold;
+
+const COLUMNS: &[Column] = &[
+    ("UID", |user| cell(&user["uid"])),
+    ("NAME", |user| cell(&user["name"])),
+    ("MAIL", |user| cell(&user["mail"])),
+    ("ACTIVE", |user| cell(&user["active"])),
+    ("ROLES", |user| cell(&user["roles"])),
+    ("PASSWORD", |user| cell(&user["has_password"])),
+    ("CREATED", |user| cell(&user["created"])),
+];
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a user
+    Add(Add),
+    /// List users
+    List {
+        /// Stop after this many
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+    /// Show a user
+    Show(Who),
+    /// Change a user; what is not named stays
+    Edit(Edit),
+    /// Block a user: none of its keys, nor its password, lets it in
+    Block(Who),
+    /// Let a blocked user in again
+    Unblock(Who),
+    /// Delete a user and its keys, for good
+    Delete {
+        #[command(flatten)]
+        who: Who,
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
+
+/// A user, by name or by number.
+#[derive(Debug, Clone, Args)]
+#[group(id = "who", required = true, multiple = false)]
+pub struct Who {
+    /// The user's name, or # and its number: '#7'
+    #[arg(id = "user", value_name = "NAME")]
+    name: Option<String>,
+    /// The user's number
+    #[arg(long)]
+    uid: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct Add {
+    /// The name that credentials carry
+    name: String,
+    /// The mail address
+    #[arg(long, value_name = "ADDRESS")]
+    mail: Option<String>,
+    /// A role; give it again for more
+    #[arg(long = "role", value_name = "ID")]
+    roles: Vec<String>,
+    /// The time zone, such as Europe/Berlin
+    #[arg(long, value_name = "ZONE")]
+    timezone: Option<String>,
+    /// Make it blocked
+    #[arg(long)]
+    blocked: bool,
+    #[command(flatten)]
+    password: NewPassword,
+}
+
+#[derive(Debug, Args)]
+pub struct Edit {
+    #[command(flatten)]
+    who: Who,
+    /// Another name
+    #[arg(long, value_name = "NEW")]
+    name: Option<String>,
+    /// Another mail address
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "no_mail")]
+    mail: Option<String>,
+    /// No mail address
+    #[arg(long)]
+    no_mail: bool,
+    /// Add a role; give it again for more
+    #[arg(long = "add-role", value_name = "ID")]
+    add_roles: Vec<String>,
+    /// Take a role away; give it again for more
+    #[arg(long = "remove-role", value_name = "ID")]
+    remove_roles: Vec<String>,
+    /// Another time zone
+    #[arg(long, value_name = "ZONE")]
+    timezone: Option<String>,
+    #[command(flatten)]
+    password: NewPassword,
+    /// No password: it cannot log in with one
+    #[arg(long, conflicts_with_all = ["password_stdin", "password_prompt"])]
+    no_password: bool,
+}
+
+impl Who {
+    /// The user with this name or number, if one was given.
+    pub fn new(name: Option<String>, uid: Option<u64>) -> Option<Self> {
+        (name.is_some() || uid.is_some()).then_some(Self { name, uid })
+    }
+}
+
+/// Does what was asked.
+pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
+    match verb {
+        Verb::Add(add) => session.add(&path(&["users"]), &add.record()?).await,
+        Verb::List { limit } => session.list(&path(&["users"]), limit, COLUMNS).await,
+        Verb::Show(who) => session.get(&target(&who, session).await?).await,
+        Verb::Edit(edit) => edit.run(session).await,
+        Verb::Block(who) => activate(&who, false, session).await,
+        Verb::Unblock(who) => activate(&who, true, session).await,
+        Verb::Delete { who, consent } => {
+            let uid = uid(&who, session).await?;
+            let what = match &who.name {
+                Some(name) if number(name).is_none() => format!("user {name} (#{uid})"),
+                _ => format!("user #{uid}"),
+            };
+            session.remove(&path(&["users", &uid.to_string()]), &what, consent).await
+        }
+    }
+}
+
+impl Add {
+    fn record(self) -> Result<Map<String, Value>, Failure> {
+        let mut record = Map::new();
+        record.insert("name".into(), self.name.into());
+        record.insert("active".into(), (!self.blocked).into());
+        record.insert("roles".into(), json!(self.roles));
+        let texts = [("mail", self.mail), ("timezone", self.timezone)];
+        let texts = texts.into_iter().filter_map(|(name, text)| Some((name.into(), text?.into())));
+        record.extend(texts);
+        if let Some(password) = self.password.read()? {
+            record.insert("password".into(), password.expose().into());
+        }
+        Ok(record)
+    }
+}
+
+impl Edit {
+    async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let target = target(&self.who, session).await?;
+        let password = self.password.read()?;
+        let change = |user: &mut Map<String, Value>| {
+            let texts = [("name", &self.name), ("mail", &self.mail), ("timezone", &self.timezone)];
+            for (name, text) in
+                texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?)))
+            {
+                user.insert(name.into(), text.into());
+            }
+            if self.no_mail {
+                user.insert("mail".into(), Value::Null);
+            }
+            change_words(user, "roles", &self.add_roles, &self.remove_roles);
+            if let Some(password) = &password {
+                user.insert("password".into(), password.expose().into());
+            }
+            if self.no_password {
+                user.insert("password".into(), Value::Null);
+            }
+        };
+        session.amend(&target, change).await
+    }
+}
+
+async fn activate(who: &Who, active: bool, session: &Session) -> anyhow::Result<()> {
+    let change = |user: &mut Map<String, Value>| {
+        user.insert("active".into(), active.into());
+    };
+    session.amend(&target(who, session).await?, change).await
+}
+
+async fn target(who: &Who, session: &Session) -> Result<String, Failure> {
+    Ok(path(&["users", &uid(who, session).await?.to_string()]))
+}
+
+/// The number of a user.
+pub async fn uid(who: &Who, session: &Session) -> Result<u64, Failure> {
+    match (&who.name, who.uid) {
+        (_, Some(uid)) => Ok(uid),
+        (Some(name), None) => match number(name) {
+            Some(uid) => Ok(uid),
+            None => look_up(name, session).await,
+        },
+        (None, None) => Err(Failure::new(Exit::Usage, "name a user")),
+    }
+}
+
+/// `#7` is 7. No name can hold a `#`.
+fn number(name: &str) -> Option<u64> {
+    name.strip_prefix('#')?.parse().ok()
+}
+
+async fn look_up(name: &str, session: &Session) -> Result<u64, Failure> {
+    let list = with_query(&path(&["users"]), &[("name", name)]);
+    let mut cursor = None;
+    loop {
+        let (items, next) = session.page(&list, 10, cursor.as_deref()).await?;
+        // Compared here too: whatever the list was narrowed by, nobody else may be meant.
+        let is_meant =
+            |user: &&Value| user["name"].as_str().is_some_and(|is| fold(is) == fold(name));
+        if let Some(uid) = items.iter().find(is_meant).and_then(|user| user["uid"].as_u64()) {
+            return Ok(uid);
+        }
+        if next.is_none() {
+            return Err(Failure::new(Exit::NotFound, format!("there is no user {name}")));
+        }
+        cursor = next;
+    }
+}
