@@ -1,3 +1,5 @@
+#[global_allocator]
+static A: mimalloc::MiMalloc = mimalloc::MiMalloc;
 use keyward::store::*;
 use std::time::Instant;
 unsafe extern "C" {

@@ -4,12 +4,20 @@
 //! - [`model`]: the records, and what is true of them without asking anybody;
 //! - [`store`]: where they are kept, and the [`Directory`](store::Directory) that decisions read;
 //! - [`accounts`]: what people do with them;
-//! - [`config`]: what the operator has set.
+//! - [`pipeline`]: the Gate, five rooms that every request walks through;
+//! - [`handlers`]: what follows when it may;
+//! - [`http`] and [`admin`]: the public face and the one for administrators;
+//! - [`cli`]: the command line;
+//! - [`config`]: what the operator has set;
+//! - [`telemetry`]: what the operator is told.
 
 pub mod accounts;
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod handlers;
+pub mod http;
 pub mod model;
 pub mod pipeline;
 pub mod store;
+pub mod telemetry;

@@ -1,6 +1,5 @@
 //! `keyward serve`: both listeners, until a signal.
 
-<<<<<<< HEAD
 use std::{future::Future, sync::Arc};
 
 use anyhow::Context as _;
@@ -35,8 +34,8 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
     let control = announce(&settings, &accounts, &public, &admin)?;
     let (users, keys) = accounts.directory().counts();
     tracing::info!(
-        public = %public.address(),
-        admin = %admin.address(),
+        public = %public.place(),
+        admin = %admin.place(),
         users = users.saturating_sub(1),
         keys = keys.saturating_sub(1),
         "ready"
@@ -78,7 +77,7 @@ async fn listen_admin(settings: &Settings) -> anyhow::Result<Listener> {
             use std::os::unix::fs::PermissionsExt as _;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
                 .with_context(|| format!("admin.listen: {}", path.display()))?;
-            Ok(Listener::Unix(listener))
+            Ok(Listener::Unix(listener, path.clone()))
         }
     }
 }
@@ -123,12 +122,7 @@ fn announce(
     admin: &Listener,
 ) -> anyhow::Result<Control> {
     let operator = accounts.admit_operator();
-    Control::write(
-        &settings.store.control_file,
-        &admin.address(),
-        &public.address(),
-        &operator.key,
-    )
+    Control::write(&settings.store.control_file, &admin.place(), &public.place(), &operator.key)
 }
 
 async fn serve_both(
@@ -193,11 +187,4 @@ fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> {
         // An error would mean that the sender is gone, which lives as long as the process.
         let _ = stop.wait_for(|is_stopping| *is_stopping).await;
     }
-=======
-use crate::config::Loaded;
-
-/// Serves until it is told to stop.
-pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
-    anyhow::bail!("cannot serve {} yet", loaded.settings.server.listen)
->>>>>>> cli
 }

@@ -1,7 +1,7 @@
 //! The one function that turns denials into answers.
 
 use ::http::{
-    HeaderName, HeaderValue, Method, Response,
+    HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     request::Parts,
 };
@@ -23,7 +23,7 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 /// The answer to a request that was refused. Says nothing of [`detail`](crate::pipeline::Parts::detail), which is the operator's.
 pub fn denial(denial: &Denial) -> Reply {
     let (media_type, body) = match denial.shape {
-        Shape::Envelope => (JSON, envelope(denial)),
+        Shape::Envelope => (JSON, envelope(denial.status, denial.code, &denial.description)),
         Shape::Message => (JSON, json!({ "message": denial.description }).to_string()),
         Shape::Problem => (PROBLEM_JSON, problem(denial).to_string()),
     };
@@ -49,12 +49,12 @@ pub fn denial(denial: &Denial) -> Reply {
 }
 
 /// Four spaces, and no line end after the last brace: clients compare it as text.
-fn envelope(denial: &Denial) -> String {
+pub(super) fn envelope(status: StatusCode, code: &str, description: &str) -> String {
     format!(
         "{{\n    \"status\": \"error\",\n    \"http_code\": {},\n    \"error\": {},\n    \"error_description\": {}\n}}",
-        denial.status.as_u16(),
-        Value::from(denial.code),
-        Value::from(&*denial.description),
+        status.as_u16(),
+        Value::from(code),
+        Value::from(description),
     )
 }
 
@@ -97,8 +97,6 @@ pub fn finish(method: &Method, mut reply: Reply) -> Reply {
 
 #[cfg(test)]
 mod tests {
-    use ::http::StatusCode;
-
     use super::*;
     use crate::{model::Violation, pipeline::Room};
 
@@ -129,8 +127,13 @@ mod tests {
 
     #[test]
     fn the_other_forms_say_the_same_in_their_way() {
-        let refused = Denial::message(Room::Handler, StatusCode::UNPROCESSABLE_ENTITY, "INVALID", "No \"x\".")
-            .with_violations(vec![Violation::new("name", "Missing.", "Give one.")]);
+        let refused = Denial::message(
+            Room::Handler,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "INVALID",
+            "No \"x\".",
+        )
+        .with_violations(vec![Violation::new("name", "Missing.", "Give one.")]);
         assert_eq!(body(denial(&refused)), r#"{"message":"No \"x\"."}"#);
         let reply = denial(&refused.in_shape(Shape::Problem));
         assert_eq!(reply.headers()[CONTENT_TYPE], "application/problem+json");

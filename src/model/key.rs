@@ -53,12 +53,16 @@ pub struct Rotation {
 }
 
 impl Key {
-    /// The first second in which the key is refused: it expires, or its rotation's overlap ends.
+    /// The first second in which the key is refused.
     pub fn ends(&self) -> Option<Timestamp> {
-        let overlap = self.rotated.as_ref().map(|rotation| rotation.until);
-        match (self.expires, overlap) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        ends(self.expires, self.rotated.as_ref())
+    }
+}
+
+/// The first second in which a key is refused: it expires, or its rotation's overlap ends.
+pub(crate) fn ends(expires: Option<Timestamp>, rotated: Option<&Rotation>) -> Option<Timestamp> {
+    match (expires, rotated.map(|rotation| rotation.until)) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }

@@ -18,6 +18,7 @@ mod violation;
 pub use application::{Application, AuthType, Detail, KeySource};
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
+pub(crate) use key::ends;
 pub use key::{Key, Rotation};
 pub use key_text::{KeyShape, KeyText, MAX_PREFIX};
 pub use permission::{Permissions, SHIPPED};

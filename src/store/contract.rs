@@ -328,8 +328,8 @@ async fn a_snapshot_is_one_moment(on: Bench) {
         let writer = tokio::spawn(async move { store.commit(both(2)).await });
         let mut seen = Vec::new();
         for table in [Table::Users, Table::Keys, Table::Users] {
-            let each = &mut |key: &[u8], stored: super::Stored| {
-                seen.push((key.to_vec(), stored.revision, stored.json));
+            let each = &mut |key: &[u8], record: super::Passing<'_>| {
+                seen.push((key.to_vec(), record.revision, record.json.to_vec()));
                 Ok(())
             };
             snapshot.each(table, each).unwrap();
@@ -343,7 +343,7 @@ async fn a_snapshot_is_one_moment(on: Bench) {
     }
     // What a visitor says ends the walk.
     let snapshot = on.store().snapshot().unwrap();
-    let stop = &mut |_: &[u8], _| Err(StoreError::Failed("enough".into()));
+    let stop = &mut |_: &[u8], _: super::Passing<'_>| Err(StoreError::Failed("enough".into()));
     assert_eq!(
         snapshot.each(Table::Users, stop).unwrap_err().to_string(),
         "the store stopped writing: enough"

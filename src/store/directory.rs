@@ -21,17 +21,21 @@ use super::{
     Applications, Change, HeldKey, Member, Policy, RoleTable, Routes, Sink, Snapshot, Store,
     StoreError, Table, Write, decode,
     fold::{ByName, Folded},
+    held::KeyPart,
 };
-use crate::model::{Application, Digest, Key, KeyId, PasswordDigest, Resource, Role};
+use crate::model::{Application, Digest, KeyId, PasswordDigest, Resource, Role};
 
 /// The number of the person at the machine, whom no store knows.
 const OPERATOR_UID: u64 = 0;
 
+/// Hashed with a random seed, and faster than the standard library's.
+type Map<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;
+
 /// The records in memory.
 pub struct Directory {
-    names: papaya::HashMap<ByName, Arc<Member>>,
-    users: papaya::HashMap<u64, Arc<Member>>,
-    keys: papaya::HashMap<u64, HeldKey>,
+    names: Map<ByName, Arc<Member>>,
+    users: Map<u64, Arc<Member>>,
+    keys: Map<u64, HeldKey>,
     policy: ArcSwap<Policy>,
     /// What the policy is compiled from. Locked by whoever applies changes, never by a decision.
     sources: Mutex<Sources>,
@@ -79,9 +83,9 @@ impl Directory {
 
     fn empty() -> Self {
         Self {
-            names: papaya::HashMap::new(),
-            users: papaya::HashMap::new(),
-            keys: papaya::HashMap::new(),
+            names: map(),
+            users: map(),
+            keys: map(),
             policy: ArcSwap::default(),
             sources: Mutex::new(Sources::new()),
             last_uid: AtomicU64::new(0),
@@ -92,16 +96,16 @@ impl Directory {
     fn load(&self, snapshot: &dyn Snapshot) -> Result<(), StoreError> {
         std::thread::scope(|scope| {
             let keys = scope.spawn(|| {
-                snapshot.each(Table::Keys, &mut |key, stored| self.put_key(key, &stored.json))
+                snapshot.each(Table::Keys, &mut |key, record| self.put_key(key, record.json))
             });
             let mut sources = self.sources();
-            snapshot.each(Table::Meta, &mut |key, stored| self.put_meta(key, &stored.json))?;
+            snapshot.each(Table::Meta, &mut |key, record| self.put_meta(key, record.json))?;
             for table in [Table::Roles, Table::Applications, Table::Resources] {
                 snapshot
-                    .each(table, &mut |key, stored| sources.put(table, key, Some(&stored.json)))?;
+                    .each(table, &mut |key, record| sources.put(table, key, Some(record.json)))?;
             }
-            snapshot.each(Table::Users, &mut |key, stored| {
-                self.put_user(&mut sources, key, &stored.json)
+            snapshot.each(Table::Users, &mut |key, record| {
+                self.put_user(&mut sources, key, record.json)
             })?;
             self.policy.store(Arc::new(sources.compile()));
             keys.join().expect("taking keys in does not panic")
@@ -212,8 +216,8 @@ impl Directory {
     }
 
     fn put_key(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
-        let record: Key = decode(Table::Keys, key, json)?;
-        self.keys.pin().insert(record.id.number(), HeldKey::from(record));
+        let key: KeyPart = decode(Table::Keys, key, json)?;
+        self.keys.pin().insert(key.id.number(), HeldKey::from(key));
         Ok(())
     }
 
@@ -262,6 +266,14 @@ impl Directory {
 
 /// The record in `meta` that keeps the largest number of a user that was deleted.
 pub(crate) const LAST_UID: &[u8] = b"last-uid";
+
+/// An empty map. It grows at once, not by and by: while the store is loaded, half-moved tables cost time, and later it grows seldom.
+fn map<K: std::hash::Hash + Eq, V>() -> Map<K, V> {
+    papaya::HashMap::builder()
+        .hasher(foldhash::fast::RandomState::default())
+        .resize_mode(papaya::ResizeMode::Blocking)
+        .build()
+}
 
 impl Sink for Directory {
     fn apply(&self, change: &Change) {

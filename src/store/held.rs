@@ -3,9 +3,10 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
+use serde::Deserialize;
 
 use super::{RoleSet, RoleTable};
-use crate::model::{Digest, Key, PasswordDigest, Timestamp};
+use crate::model::{Digest, KeyId, PasswordDigest, Rotation, Timestamp, ends};
 
 /// A user, as far as decisions go.
 #[derive(Debug)]
@@ -107,9 +108,29 @@ impl HeldKey {
     }
 }
 
-impl From<Key> for HeldKey {
-    fn from(key: Key) -> Self {
-        let ends = key.ends().map_or(Self::NEVER, |end| end.0);
+/// The part of a key's record that the Directory keeps.
+#[derive(Deserialize)]
+pub(super) struct KeyPart {
+    pub id: KeyId,
+    user: u64,
+    digest: Digest,
+    #[serde(default)]
+    application: Option<String>,
+    #[serde(default)]
+    scopes: Option<Vec<String>>,
+    #[serde(default)]
+    expires: Option<Timestamp>,
+    #[serde(default)]
+    revoked: Option<Timestamp>,
+    #[serde(default)]
+    rotated: Option<Rotation>,
+    #[serde(default)]
+    networks: Vec<IpNet>,
+}
+
+impl From<KeyPart> for HeldKey {
+    fn from(key: KeyPart) -> Self {
+        let ends = ends(key.expires, key.rotated.as_ref()).map_or(Self::NEVER, |end| end.0);
         let is_plain = key.application.is_none() && key.scopes.is_none() && key.networks.is_empty();
         Self {
             digest: key.digest,

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Batch, Change, CommitError, Committing, Expect, Missed, Sequence, Sink, Snapshot, State, Store,
-    StoreError, Stored, Table, Visit, codec, publish::Publisher,
+    Batch, Change, CommitError, Committing, Expect, Missed, Passing, Sequence, Sink, Snapshot,
+    State, Store, StoreError, Stored, Table, Visit, codec, publish::Publisher,
 };
 
 type Records = BTreeMap<(Table, Vec<u8>), Arc<[u8]>>;
@@ -134,7 +134,8 @@ impl Snapshot for Moment {
     fn each(&self, table: Table, each: &mut Visit<'_>) -> Result<(), StoreError> {
         let all = self.records.range((table, Vec::new())..);
         for ((_, key), value) in all.take_while(|((of, _), _)| *of == table) {
-            each(key, stored(table, key, value)?)?;
+            let (revision, json) = codec::open(table, key, value)?;
+            each(key, Passing { revision, json })?;
         }
         Ok(())
     }

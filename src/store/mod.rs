@@ -213,8 +213,17 @@ pub struct Missed;
 /// What [`Store::commit`] returns.
 pub type Committing<'a> = Pin<Box<dyn Future<Output = Result<Sequence, CommitError>> + Send + 'a>>;
 
+/// A record that is passed by.
+#[derive(Debug, Clone, Copy)]
+pub struct Passing<'a> {
+    /// The sequence of the commit that last wrote it.
+    pub revision: Sequence,
+    /// The record.
+    pub json: &'a [u8],
+}
+
 /// What is called with each record of a table: its key and its value.
-pub type Visit<'a> = dyn FnMut(&[u8], Stored) -> Result<(), StoreError> + 'a;
+pub type Visit<'a> = dyn FnMut(&[u8], Passing<'_>) -> Result<(), StoreError> + 'a;
 
 /// A view of the store at one moment. Commits may wait while it is held.
 pub trait Snapshot: Sync {

@@ -29,8 +29,8 @@ use mark::Mark;
 use tokio::sync::oneshot;
 
 use super::{
-    Batch, Change, CommitError, Committing, Expect, Missed, Sequence, Sink, Snapshot, State, Store,
-    StoreError, Stored, Table, Visit, codec, decode, encode, publish::Publisher,
+    Batch, Change, CommitError, Committing, Expect, Missed, Passing, Sequence, Sink, Snapshot,
+    State, Store, StoreError, Stored, Table, Visit, codec, decode, encode, publish::Publisher,
 };
 
 /// Where the number of the last commit is kept: beside the tables, in none of them.
@@ -404,7 +404,8 @@ impl Snapshot for Moment<'_> {
 
     fn each(&self, table: Table, each: &mut Visit<'_>) -> Result<(), StoreError> {
         bucket::walk(&self.shared.db, table, &[], |key, value| {
-            each(key, stored(table, key, value)?)?;
+            let (revision, json) = codec::open(table, key, value)?;
+            each(key, Passing { revision, json })?;
             Ok(true)
         })
     }

@@ -55,11 +55,11 @@ async fn the_operator_is_let_in_and_is_no_user() {
     let operator = accounts.admit_operator();
     let KeyShape::Ours(id) = KeyText::shape(operator.key.expose()) else { panic!("not a key") };
     let key = accounts.directory().key(id).unwrap();
-    assert_eq!((key.user, key.application()), (0, Some(OPERATOR)));
+    assert_eq!((key.user, key.application()), (0, Some("keyward.operator")));
     let policy = accounts.directory().policy();
     let member = accounts.directory().user(0).unwrap();
     assert!(policy.roles.allows(member.roles(&policy.roles), "anything"));
-    assert!(accounts.directory().user_by_name(OPERATOR).is_none());
+    assert!(accounts.directory().user_by_name("keyward.operator").is_none());
     assert_eq!(accounts.directory().counts(), (before.0 + 1, before.1 + 1));
     // Nothing can be made for it, changed of it or taken from it, and it is not the last administrator.
     let result = accounts.issue_key(0, NewKey::default()).await;
@@ -68,7 +68,7 @@ async fn the_operator_is_let_in_and_is_no_user() {
     assert!(matches!(accounts.delete_user(0, None).await, Err(AccountError::NotFound { .. })));
     assert!(matches!(accounts.revoke_key(id).await, Err(AccountError::NotFound { .. })));
     assert_eq!(refusal(block(&accounts, 1).await), "admin is the last active administrator.");
-    let id = Application::api_key(OPERATOR, "Mine");
+    let id = Application::api_key("keyward.operator", "Mine");
     assert_eq!(invalid(accounts.create(id).await), ["id"]);
 }
 

@@ -61,7 +61,7 @@ fn listing(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 fn count(store: &SledStore) -> u64 {
     let mut seen = 0;
-    let each = &mut |_: &[u8], _| {
+    let each = &mut |_: &[u8], _: Passing<'_>| {
         seen += 1;
         Ok(())
     };
@@ -219,7 +219,7 @@ fn a_damaged_record_is_named() {
     tamper(&path, Table::Users, &key, |value| *value.last_mut().unwrap() ^= 1);
     let store = open(&path).unwrap();
     assert!(store.get(Table::Users, &1_u64.to_be_bytes()).unwrap().is_some());
-    let each = &mut |_: &[u8], _| Ok(());
+    let each = &mut |_: &[u8], _: Passing<'_>| Ok(());
     for problem in [
         store.get(Table::Users, &key).unwrap_err(),
         store.scan(Table::Users, &[], None, 9).unwrap_err(),

@@ -1,0 +1,279 @@
+//! Accepting connections. A bound listener and a future that ends it go in; everything that a client can take is bounded.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use ::http::Response;
+use bytes::Bytes;
+use hyper::{
+    Request,
+    body::{Body, Frame, Incoming, SizeHint},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{OwnedSemaphorePermit, Semaphore, watch as signal},
+    task::JoinSet,
+    time::sleep_until,
+};
+
+use super::{
+    stream::{Socket, Watched},
+    watch::{InFlight, Verdict, Watch},
+};
+
+/// A socket that is bound.
+#[derive(Debug)]
+pub enum Listener {
+    /// On an address.
+    Tcp(TcpListener),
+    /// On a unix socket with this path.
+    Unix(UnixListener, PathBuf),
+}
+
+/// Who sent a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    address: Option<SocketAddr>,
+}
+
+/// What a client may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of a request's line and header fields.
+    pub header_bytes: usize,
+    /// Header fields of a request.
+    pub headers: usize,
+    /// How long a request's head may take, from its first byte.
+    pub header_read: Duration,
+    /// How long a connection may be without a request, and how long a client may take no bytes of an answer.
+    pub idle: Duration,
+    /// Requests at the same time on an HTTP/2 connection.
+    pub http2_streams: u32,
+    /// How long requests in flight get when the listener ends.
+    pub drain: Duration,
+}
+
+/// What a listener asks for answers.
+pub trait Answer: Clone + Send + Sync + 'static {
+    /// The body of its answers.
+    type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static;
+
+    /// Answers a request, whatever comes of it.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: &Peer,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+impl Peer {
+    /// The client's address. A unix socket's client is on this machine.
+    pub fn client(&self) -> IpAddr {
+        self.address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+    }
+}
+
+impl Listener {
+    /// The address, if it has one.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+
+    /// Where it is reached: `127.0.0.1:8081`, or `unix:/path`.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener
+                .local_addr()
+                .map_or_else(|_| "(unknown)".into(), |address| address.to_string()),
+            Self::Unix(_, path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Answers are written whole: waiting for more to send would only delay them.
+                let _ = stream.set_nodelay(true);
+                Ok((Socket::Tcp(stream), Peer { address: Some(address) }))
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(stream), Peer { address: None }))
+            }
+        }
+    }
+}
+
+/// Serves until `shutdown`, and then until what is in flight is answered or [`Limits::drain`] is over.
+///
+/// A connection takes a permit of `connections` before it is accepted: the ones beyond wait in the kernel's queue.
+pub async fn serve<A: Answer>(
+    listener: Listener,
+    limits: Limits,
+    connections: Arc<Semaphore>,
+    answer: A,
+    shutdown: impl Future<Output = ()>,
+) {
+    let builder = Arc::new(builder(&limits));
+    let (stop, stopping) = signal::channel(false);
+    let mut tasks = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let next = async {
+            let permit = connections.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = &mut shutdown => break,
+            next = next => next,
+        };
+        // The semaphore is never closed.
+        let Ok(permit) = permit else { break };
+        match accepted {
+            Ok((socket, peer)) => {
+                let connection =
+                    Connection { socket: Arc::new(socket), peer, limits: limits.clone(), permit };
+                tasks.spawn(connection.run(builder.clone(), answer.clone(), stopping.clone()));
+            }
+            Err(problem) => {
+                // Out of file descriptors, or a client that left at once. Neither ends the listener.
+                tracing::warn!("a connection could not be accepted: {problem}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        // Keeps the set from growing with connections that are over.
+        while tasks.try_join_next().is_some() {}
+    }
+    drop(listener);
+    stop.send_replace(true);
+    let drained = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.drain, drained).await.is_err() {
+        tracing::warn!(connections = tasks.len(), "cut off: their time to finish is over");
+        tasks.shutdown().await;
+    }
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    /// What hyper takes without an allocation for each request.
+    const CHEAP_HEADERS: usize = 100;
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut http1 = builder.http1();
+    http1.max_buf_size(limits.header_bytes.max(8192)).half_close(false);
+    if limits.headers != CHEAP_HEADERS {
+        http1.max_headers(limits.headers);
+    }
+    let list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
+    builder.http2().max_concurrent_streams(limits.http2_streams).max_header_list_size(list);
+    builder
+}
+
+struct Connection {
+    socket: Arc<Socket>,
+    peer: Peer,
+    limits: Limits,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    async fn run<A: Answer>(
+        self,
+        builder: Arc<auto::Builder<TokioExecutor>>,
+        answer: A,
+        mut stopping: signal::Receiver<bool>,
+    ) {
+        let watch = Arc::new(Watch::new(self.limits.header_read, self.limits.idle));
+        let peer = self.peer;
+        let service = service_fn(|request| {
+            let in_flight = watch.begin();
+            let answer = answer.clone();
+            async move {
+                let reply = answer.answer(request, &peer).await;
+                Ok::<_, Infallible>(reply.map(|body| Held { body, _in_flight: in_flight }))
+            }
+        });
+        let io = TokioIo::new(Watched::new(self.socket.clone(), watch.clone()));
+        let mut is_broken = false;
+        {
+            let mut connection = pin!(builder.serve_connection(io, service));
+            let mut timer = pin!(sleep_until(first_look(&watch)));
+            let mut is_stopping = false;
+            loop {
+                tokio::select! {
+                    ended = connection.as_mut() => {
+                        if let Err(problem) = ended {
+                            is_broken = true;
+                            tracing::debug!(client = %peer.client(), "a connection broke: {problem}");
+                        }
+                        break;
+                    }
+                    () = timer.as_mut() => match watch.verdict() {
+                        Verdict::Wait(until) => timer.as_mut().reset(until.into()),
+                        Verdict::Cut(why) => {
+                            tracing::debug!(client = %peer.client(), "a connection was cut: {why}");
+                            return;
+                        }
+                    },
+                    _ = stopping.wait_for(|is_stopping| *is_stopping), if !is_stopping => {
+                        is_stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+            }
+        }
+        if is_broken || watch.was_refused() || self.socket.has_unread() {
+            self.socket.linger().await;
+        }
+        drop(self.permit);
+    }
+}
+
+fn first_look(watch: &Watch) -> tokio::time::Instant {
+    match watch.verdict() {
+        Verdict::Wait(until) => until.into(),
+        Verdict::Cut(_) => Instant::now().into(),
+    }
+}
+
+/// The body of an answer. Its request is in flight until the last byte was taken from it.
+struct Held<B> {
+    body: B,
+    _in_flight: InFlight,
+}
+
+impl<B: Body + Unpin> Body for Held<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

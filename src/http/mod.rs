@@ -1,0 +1,16 @@
+//! The edge: what comes from the network is bounded, read in one way, led through the Gate, and answered.
+
+mod accept;
+pub mod answer;
+mod host;
+mod negotiate;
+mod path;
+mod refusal;
+mod route;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use accept::{Answer, Limits, Listener, Peer, serve};
+pub use route::Public;

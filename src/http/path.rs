@@ -1,0 +1,202 @@
+//! Paths have one spelling, made once, before routing: what is checked is what is answered and what is forwarded.
+//!
+//! What could be read in two ways is refused, because somebody behind us may read it in the other.
+
+use std::borrow::Cow;
+
+/// Why a path has no one spelling. The text is for the client and does not repeat the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PathProblem {
+    #[error("The path does not begin with a slash.")]
+    NotAbsolute,
+    #[error("The path holds a percent sign that is not followed by two hexadecimal digits.")]
+    BadEscape,
+    #[error("The path holds an encoded slash or backslash.")]
+    HiddenSeparator,
+    #[error("The path holds a backslash.")]
+    Backslash,
+    #[error("The path holds a semicolon.")]
+    Semicolon,
+    #[error("The path holds a control character.")]
+    Control,
+    #[error("The path is encoded twice.")]
+    EncodedTwice,
+    #[error("The path holds bytes that are not encoded UTF-8.")]
+    NotText,
+    #[error("The path leads above the root.")]
+    AboveRoot,
+}
+
+/// The one spelling of a path: unreserved characters as themselves, all else encoded with upper-case digits (RFC 3986, section 6.2.2), no
+/// empty segments, no dot segments.
+pub(super) fn normalise(raw: &str) -> Result<Cow<'_, str>, PathProblem> {
+    if !raw.starts_with('/') {
+        return Err(PathProblem::NotAbsolute);
+    }
+    if is_plain(raw) {
+        return Ok(Cow::Borrowed(raw));
+    }
+    resolve(&unescape(raw)?).map(Cow::Owned)
+}
+
+/// Whether a path is its own one spelling, as almost all are.
+fn is_plain(raw: &str) -> bool {
+    let mut before = b' ';
+    raw.bytes().all(|b| {
+        let is_plain = match b {
+            // A dot after a slash can begin a dot segment.
+            b'/' | b'.' => before != b'/',
+            b'%' | b'\\' | b';' => false,
+            _ => b.is_ascii_graphic(),
+        };
+        before = b;
+        is_plain
+    })
+}
+
+/// Decodes what needs no encoding, and looks at each byte once.
+fn unescape(raw: &str) -> Result<String, PathProblem> {
+    let mut out = Vec::with_capacity(raw.len());
+    let mut meant = Vec::with_capacity(raw.len());
+    let mut bytes = raw.as_bytes();
+    while let Some((&first, rest)) = bytes.split_first() {
+        let (byte, is_encoded) = match first {
+            b'%' => (escape(rest).ok_or(PathProblem::BadEscape)?, true),
+            _ => (first, false),
+        };
+        bytes = if is_encoded { &rest[2..] } else { rest };
+        match byte {
+            b'/' if is_encoded => return Err(PathProblem::HiddenSeparator),
+            b'\\' if is_encoded => return Err(PathProblem::HiddenSeparator),
+            b'\\' => return Err(PathProblem::Backslash),
+            b';' => return Err(PathProblem::Semicolon),
+            0..=0x1f | 0x7f => return Err(PathProblem::Control),
+            b'%' if escape(bytes).is_some() => return Err(PathProblem::EncodedTwice),
+            0x80.. if !is_encoded => return Err(PathProblem::NotText),
+            _ => {}
+        }
+        meant.push(byte);
+        let is_unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if is_unreserved || !is_encoded {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+    // Overlong forms and halves of characters are no UTF-8; a control character can be two bytes long.
+    let meant = std::str::from_utf8(&meant).map_err(|_| PathProblem::NotText)?;
+    if meant.chars().any(char::is_control) {
+        return Err(PathProblem::Control);
+    }
+    Ok(String::from_utf8(out).expect("what was not ASCII has been encoded"))
+}
+
+/// The byte of an escape, from what follows its percent sign.
+fn escape(digits: &[u8]) -> Option<u8> {
+    let value = |b: u8| char::from(b).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    Some(value(*digits.first()?)? << 4 | value(*digits.get(1)?)?)
+}
+
+fn digit(value: u8) -> u8 {
+    b"0123456789ABCDEF"[usize::from(value)]
+}
+
+/// Takes out empty segments and dot segments (RFC 3986, section 5.2.4).
+fn resolve(path: &str) -> Result<String, PathProblem> {
+    let mut segments = Vec::new();
+    for segment in path.split('/').skip(1) {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop().ok_or(PathProblem::AboveRoot)?),
+            _ => segments.push(segment),
+        }
+    }
+    let ends_in_folder = ["/", "/.", "/.."].iter().any(|end| path.ends_with(end));
+    let slash = if ends_in_folder && !segments.is_empty() { "/" } else { "" };
+    Ok(format!("/{}{slash}", segments.join("/")))
+}
+
+#[cfg(test)]
+mod unit {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn each_path_has_one_spelling() {
+        for (raw, normal) in [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a/", "/a/"),
+            ("//a//b", "/a/b"),
+            ("/./a/./b/.", "/a/b/"),
+            ("/a/../b", "/b"),
+            ("/a/b/..", "/a/"),
+            ("/a/..", "/"),
+            ("/%2e/a", "/a"),
+            ("/x/%2E%2e/a", "/a"),
+            ("/%61%7E", "/a~"),
+            ("/a%20b", "/a%20b"),
+            ("/a%3ab", "/a%3Ab"),
+            ("/%c3%bc", "/%C3%BC"),
+            ("/a.b/.c", "/a.b/.c"),
+            ("/...", "/..."),
+            ("/100%25", "/100%25"),
+            ("/100%25zz", "/100%25zz"),
+        ] {
+            assert_eq!(normalise(raw).as_deref(), Ok(normal), "{raw}");
+        }
+        assert!(matches!(normalise("/user/1"), Ok(Cow::Borrowed(_))));
+    }
+
+    #[test]
+    fn what_has_two_readings_is_refused() {
+        use PathProblem::*;
+        for (raw, problem) in [
+            ("", NotAbsolute),
+            ("*", NotAbsolute),
+            ("a", NotAbsolute),
+            ("/%", BadEscape),
+            ("/%4", BadEscape),
+            ("/%zz", BadEscape),
+            ("/%u0031", BadEscape),
+            ("/a%2fb", HiddenSeparator),
+            ("/a%5Cb", HiddenSeparator),
+            ("/a\\b", Backslash),
+            ("/a;b", Semicolon),
+            ("/a%3bb", Semicolon),
+            ("/a%00", Control),
+            ("/a%0d%0a", Control),
+            ("/a\0", Control),
+            ("/a%7f", Control),
+            ("/%c2%85", Control),
+            ("/%2531", EncodedTwice),
+            ("/%252e%252e/", EncodedTwice),
+            ("/%c0%af", NotText),
+            ("/%ff", NotText),
+            ("/ü", NotText),
+            ("/..", AboveRoot),
+            ("/a/../..", AboveRoot),
+            ("/%2e%2e/a", AboveRoot),
+        ] {
+            assert_eq!(normalise(raw), Err(problem), "{raw}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_normal_path_stays_as_it_is(raw in "/([a.%/;\\\\é2Ee5fF \u{0}]|%[0-9a-fA-F]{2}){0,12}") {
+            if let Ok(normal) = normalise(&raw) {
+                let again = normalise(&normal);
+                prop_assert_eq!(again.as_deref(), Ok(&*normal), "{}", raw);
+                let padded = format!("{normal}/");
+                for odd in ["//", "/./", "/../"] {
+                    prop_assert!(!padded.trim_end_matches('/').contains(odd), "{normal}");
+                }
+                for odd in ["%2e", "%2E", "%2f", "%2F", "%5c", "%5C", ";", "\\", "%00"] {
+                    prop_assert!(!normal.contains(odd), "{normal}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! How long a connection may be silent. One timer a connection, which looks when the nearest limit could have been passed; a request
+//! costs a few writes to memory.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// The first bytes of HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+/// What is known of a connection. Times are milliseconds since it began, plus one; zero: not so.
+#[derive(Debug)]
+pub(super) struct Watch {
+    began: Instant,
+    header_read: u64,
+    idle: u64,
+    /// Requests that were read and not yet answered to their last byte.
+    in_flight: AtomicU32,
+    /// Since when a request's head is arriving.
+    head: AtomicU64,
+    /// Since when there is nothing to do.
+    resting: AtomicU64,
+    /// Since when the client takes no bytes.
+    stuck: AtomicU64,
+    has_spoken: AtomicBool,
+    is_http2: AtomicBool,
+    was_refused: AtomicBool,
+}
+
+/// What the timer is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Look again then.
+    Wait(Instant),
+    /// End the connection.
+    Cut(&'static str),
+}
+
+impl Watch {
+    pub fn new(header_read: Duration, idle: Duration) -> Self {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4);
+        Self {
+            began: Instant::now(),
+            header_read: millis(header_read),
+            idle: millis(idle),
+            in_flight: AtomicU32::new(0),
+            head: AtomicU64::new(0),
+            resting: AtomicU64::new(1),
+            stuck: AtomicU64::new(0),
+            has_spoken: AtomicBool::new(false),
+            is_http2: AtomicBool::new(false),
+            was_refused: AtomicBool::new(false),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX / 4) + 1
+    }
+
+    /// Bytes came.
+    pub fn read(&self, bytes: &[u8]) {
+        if !self.has_spoken.swap(true, Relaxed) {
+            self.is_http2.store(bytes.starts_with(PREFACE), Relaxed);
+        }
+        if self.in_flight.load(Relaxed) == 0 && self.head.load(Relaxed) == 0 {
+            self.head.store(self.now(), Relaxed);
+        }
+    }
+
+    /// Bytes went.
+    pub fn wrote(&self) {
+        if self.stuck.load(Relaxed) != 0 {
+            self.stuck.store(0, Relaxed);
+        }
+    }
+
+    /// The client's side is full.
+    pub fn cannot_write(&self) {
+        if self.stuck.load(Relaxed) == 0 {
+            self.stuck.store(self.now(), Relaxed);
+        }
+    }
+
+    /// hyper refused what came, and closes.
+    pub fn refused(&self) {
+        self.was_refused.store(true, Relaxed);
+    }
+
+    pub fn was_refused(&self) -> bool {
+        self.was_refused.load(Relaxed)
+    }
+
+    /// A request was read.
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Relaxed);
+        self.head.store(0, Relaxed);
+        InFlight(self.clone())
+    }
+
+    /// What the timer is to do now.
+    pub fn verdict(&self) -> Verdict {
+        let now = self.now();
+        let (stuck, head) = (self.stuck.load(Relaxed), self.head.load(Relaxed));
+        let (limit, what) = if stuck != 0 {
+            (stuck + self.idle, "the client takes no bytes")
+        } else if self.in_flight.load(Relaxed) > 0 {
+            // Handlers bound themselves. It may rest a moment after this look.
+            return self.wait(now + self.idle.min(self.header_read));
+        } else if !self.has_spoken.load(Relaxed) {
+            (1 + self.header_read, "the client said nothing")
+        } else if head != 0 && !self.is_http2.load(Relaxed) {
+            (head + self.header_read, "a request's head took too long")
+        } else {
+            // On HTTP/2 frames that are no request, such as pings, do not keep a connection.
+            (self.resting.load(Relaxed) + self.idle, "no request came")
+        };
+        if limit <= now { Verdict::Cut(what) } else { self.wait(limit) }
+    }
+
+    fn wait(&self, until: u64) -> Verdict {
+        Verdict::Wait(self.began + Duration::from_millis(until - 1))
+    }
+}
+
+/// A request that is being answered. Goes when the last byte of the answer was handed over.
+#[derive(Debug)]
+pub(super) struct InFlight(Arc<Watch>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.resting.store(self.0.now(), Relaxed);
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    fn watch() -> Arc<Watch> {
+        Arc::new(Watch::new(Duration::ZERO, Duration::from_secs(3600)))
+    }
+
+    fn is_cut(watch: &Watch) -> bool {
+        matches!(watch.verdict(), Verdict::Cut(_))
+    }
+
+    #[test]
+    fn a_head_is_timed_from_its_first_byte_until_it_is_whole() {
+        let watch = watch();
+        assert!(is_cut(&watch), "nothing was said");
+        watch.read(b"G");
+        assert!(is_cut(&watch), "half a head");
+        let request = watch.begin();
+        assert!(!is_cut(&watch), "a request is being answered");
+        watch.read(b"its body");
+        drop(request);
+        assert!(!is_cut(&watch), "it rests");
+        watch.read(b"G");
+        assert!(is_cut(&watch), "half of the next head");
+    }
+
+    #[test]
+    fn http2_rests_from_its_last_request_whatever_is_said() {
+        let watch = Arc::new(Watch::new(Duration::ZERO, Duration::from_secs(3600)));
+        watch.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        assert!(!is_cut(&watch));
+        let watch = Arc::new(Watch::new(Duration::from_secs(3600), Duration::ZERO));
+        watch.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        assert_eq!(watch.verdict(), Verdict::Cut("no request came"));
+        let _request = watch.begin();
+        assert!(!is_cut(&watch));
+    }
+
+    #[test]
+    fn a_client_that_takes_no_bytes_is_timed_even_in_a_request() {
+        let watch = Arc::new(Watch::new(Duration::from_secs(3600), Duration::ZERO));
+        watch.read(b"G");
+        let _request = watch.begin();
+        assert!(!is_cut(&watch));
+        watch.cannot_write();
+        assert_eq!(watch.verdict(), Verdict::Cut("the client takes no bytes"));
+        watch.wrote();
+        assert!(!is_cut(&watch));
+    }
+}
