@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    model::{Entropy, KeyText, Pepper, Timestamp, User},
+    model::{Entropy, Key, KeyText, Pepper, Timestamp, User},
     store::{Batch, MemoryStore, encode},
 };
 
