@@ -1,8 +1,10 @@
 //! `kill -9` under concurrent writes, again and again: every write that was answered is there, every revocation that was answered holds,
 //! and the store opens each time.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 #[path = "it/harness.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the harness is shared")]
 mod harness;
 
 use std::{
@@ -74,9 +76,10 @@ fn disturb(server: Server, round: u64, promised: &Mutex<Promised>) -> Site {
     let is_over = AtomicBool::new(false);
     let numbers = AtomicU64::new(0);
     thread::scope(|scope| {
-        let (admin, credential) = (server.admin, server.administrator());
         for _ in 0..WRITERS {
-            scope.spawn(|| {
+            let (admin, credential) = (server.admin, server.administrator());
+            let (is_over, numbers) = (&is_over, &numbers);
+            scope.spawn(move || {
                 while !is_over.load(Ordering::Relaxed) {
                     let number = numbers.fetch_add(1, Ordering::Relaxed);
                     let name = format!("user-{round}-{number}");

@@ -7,7 +7,7 @@ use http::{Request, Response, request::Parts};
 use http_body_util::BodyExt as _;
 
 use super::client::{Sending, Transport};
-use crate::{accounts::Accounts, config::Settings, handlers::Reply};
+use crate::handlers::Reply;
 
 /// What [`Decide::decide`] returns.
 pub type Deciding<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
@@ -31,24 +31,6 @@ impl<A: Decide> Transport for Local<A> {
                 Err(never) => match never {},
             };
             Ok(Response::from_parts(parts, bytes))
-        })
-    }
-}
-
-/// The way to the admin API of these accounts.
-pub fn transport(_settings: &Settings, _accounts: Accounts) -> impl Transport + 'static {
-    Local(StandIn)
-}
-
-/// Stands here until the admin API does.
-struct StandIn;
-
-impl Decide for StandIn {
-    fn decide<'a>(&'a self, _request: &'a Parts, _body: Bytes) -> Deciding<'a> {
-        Box::pin(async {
-            let mut reply = Reply::default();
-            *reply.status_mut() = http::StatusCode::NOT_IMPLEMENTED;
-            reply
         })
     }
 }

@@ -163,6 +163,10 @@ impl Server {
 
     /// Remembers a key: its secret part, so that no part of its text is logged, and its digest.
     fn hide_key(&self, key: &str) {
+        // Of a server that was started without one, nothing is known that could be found.
+        if key.is_empty() {
+            return;
+        }
         let pepper = keyward::model::Pepper::from_hex(&self.pepper()).unwrap();
         let digest = serde_json::to_value(pepper.digest(key)).unwrap();
         self.hide(digest.as_str().unwrap());
@@ -359,7 +363,8 @@ impl Request {
         stream.read_to_end(&mut answer).ok()?;
         let end = answer.windows(4).position(|part| part == b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
-        let length = head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
+        let length: usize =
+            head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
         (answer.len() == end + 4 + length).then(|| Answer::parse(&answer))
     }
 
@@ -367,7 +372,7 @@ impl Request {
         let mut bytes = self.head;
         bytes.extend_from_slice(b"Connection: close\r\n");
         if let Some(body) = &self.body
-            && !self.head.windows(16).any(|part| part == b"Content-Length: ")
+            && !bytes.windows(16).any(|part| part == b"Content-Length: ")
         {
             bytes.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
         }

@@ -2,4 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod errors;
+mod faults;
+mod first_run;
+mod harness;
 mod house;
+mod input;

@@ -1,1 +1,1 @@
-
+//! What cannot be reached over HTTP.
