@@ -246,7 +246,7 @@ impl Server {
 
     /// A request to the public listener with the administrator's credential.
     pub fn asks(&self, method: &str, target: &str) -> Request {
-        self.request(method, target).header("API-KEY", &self.administrator())
+        self.request(method, target).header("API-KEY", self.administrator())
     }
 
     /// A request to the public listener without a credential.
@@ -256,7 +256,7 @@ impl Server {
 
     /// A request to the admin listener with the administrator's credential.
     pub fn manages(&self, method: &str, target: &str) -> Request {
-        Request::new(self.admin, method, target).header("API-KEY", &self.administrator())
+        Request::new(self.admin, method, target).header("API-KEY", self.administrator())
     }
 
     /// Changes the default application.
