@@ -27,7 +27,7 @@ impl Api {
 }
 
 impl crate::http::Answer for Api {
-    type Body = http_body_util::Full<bytes::Bytes>;
+    type Body = crate::handlers::Payload;
 
     async fn answer(
         &self,
