@@ -68,7 +68,7 @@ impl Api {
     }
 
     async fn guarded(&self, request: &Parts, body: Body, client: IpAddr) -> Result<Reply, Denial> {
-        let policy = self.gate.policy();
+        let scene = self.gate.scene();
         let asked = Request {
             method: &request.method,
             path: request.uri.path(),
@@ -82,11 +82,11 @@ impl Api {
             Ok(place) => Action::Administer(place.permission()),
             Err(denial) => Action::Nowhere(denial.clone()),
         };
-        let grant = self.gate.authorize(&policy, &asked, &action).await?;
+        let grant = self.gate.authorize(&scene, &asked, &action).await?;
         let call = Call {
             accounts: &self.accounts,
             identity: grant.identity(),
-            policy: &policy,
+            policy: &scene.policy,
             request,
             body,
             limits: &self.limits,

@@ -20,7 +20,7 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 /// The answer to a request that was refused. Says nothing of [`detail`](crate::pipeline::Parts::detail), which is the operator's.
 pub fn denial(denial: &Denial) -> Reply {
     let (media_type, body) = match denial.shape {
-        Shape::Envelope => (JSON, envelope(denial.status, denial.code, &denial.description)),
+        Shape::Envelope => (JSON, envelope(denial.status, &denial.code, &denial.description)),
         Shape::Message => (JSON, json!({ "message": denial.description }).to_string()),
         Shape::Problem => (PROBLEM_JSON, problem(denial).to_string()),
     };
@@ -71,7 +71,7 @@ fn problem(denial: &Denial) -> Value {
 
 /// Tells the operator's log about a refusal. Neither the query nor a header is written: both can hold secrets.
 pub fn report(denial: &Denial, request: &Parts, peer: &Peer) {
-    let (room, status, code) = (denial.room.name(), denial.status.as_u16(), denial.code);
+    let (room, status, code) = (denial.room.name(), denial.status.as_u16(), &*denial.code);
     let (method, path) = (&request.method, request.uri.path());
     let client = peer.client();
     let detail = denial.detail.as_deref().unwrap_or_default();

@@ -43,10 +43,10 @@ impl Public {
             Some(url) => Origin::Configured(url),
             None => Origin::Asked(host.authority()),
         };
-        let policy = self.gate.policy();
-        let found = policy.routes.find(host.name(), request.path);
+        let scene = self.gate.scene();
+        let found = scene.policy.routes.find(host.name(), request.path);
         let action = aim(&request, found.as_ref(), origin);
-        let grant = self.gate.authorize(&policy, &request, &action).await?;
+        let grant = self.gate.authorize(&scene, &request, &action).await?;
         let params = found.map(|found| found.params).unwrap_or_default();
         self.handlers.answer(Call { grant, request, params, origin, body }).await
     }

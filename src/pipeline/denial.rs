@@ -20,7 +20,7 @@ pub struct Parts {
     /// The status code of the answer.
     pub status: StatusCode,
     /// The stable name of the error, for programs.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// What the client is told, as a sentence.
     pub description: Cow<'static, str>,
     /// What the operator is told besides. Never a secret.
@@ -89,13 +89,13 @@ impl Denial {
     pub fn new(
         room: Room,
         status: StatusCode,
-        code: &'static str,
+        code: impl Into<Cow<'static, str>>,
         description: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self(Box::new(Parts {
             room,
             status,
-            code,
+            code: code.into(),
             description: description.into(),
             detail: None,
             shape: Shape::Envelope,
@@ -111,7 +111,7 @@ impl Denial {
     pub fn message(
         room: Room,
         status: StatusCode,
-        code: &'static str,
+        code: impl Into<Cow<'static, str>>,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
         let mut denial = Self::new(room, status, code, message);
@@ -123,7 +123,7 @@ impl Denial {
     pub(super) fn unauthorized(
         room: Room,
         application: &HeldApplication,
-        code: &'static str,
+        code: impl Into<Cow<'static, str>>,
         description: impl Into<Cow<'static, str>>,
     ) -> Self {
         let mut denial = Self::new(room, StatusCode::UNAUTHORIZED, code, description);

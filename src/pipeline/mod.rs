@@ -11,23 +11,21 @@
 //! skipped does not compile:
 //!
 //! ```compile_fail,E0308
-//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, decode, header, lookup, permit};
-//! use keyward::store::Policy;
-//! fn in_haste<'a>(gate: &Gate, policy: &'a Policy, request: &Request<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
-//!     let presented = header::read(gate, policy, request, action)?;
-//!     let credential = decode::parse(presented)?;
-//!     let candidate = lookup::find(gate, credential)?;
-//!     permit::decide(candidate, action)
+//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, Scene, decode, header, lookup, permit};
+//! async fn in_haste<'a>(gate: &Gate, scene: &'a Scene, request: &Request<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
+//!     let presented = header::read(gate, scene, request, action).await?;
+//!     let credential = decode::parse(scene, request, presented).await?;
+//!     let candidate = lookup::find(gate, scene, request, credential).await?;
+//!     permit::decide(scene, request, candidate, action).await
 //! }
 //! ```
 //! nor does one that is put elsewhere:
 //!
 //! ```compile_fail,E0308
-//! use keyward::pipeline::{Action, Candidate, Denial, Gate, Request, header, lookup};
-//! use keyward::store::Policy;
-//! fn look_up_first<'a>(gate: &Gate, policy: &'a Policy, request: &Request<'a>, action: &Action<'a>) -> Result<Candidate<'a>, Denial> {
-//!     let presented = header::read(gate, policy, request, action)?;
-//!     lookup::find(gate, presented)
+//! use keyward::pipeline::{Action, Candidate, Denial, Gate, Request, Scene, header, lookup};
+//! async fn look_up_first<'a>(gate: &Gate, scene: &'a Scene, request: &Request<'a>, action: &Action<'a>) -> Result<Candidate<'a>, Denial> {
+//!     let presented = header::read(gate, scene, request, action).await?;
+//!     lookup::find(gate, scene, request, presented).await
 //! }
 //! ```
 //! nor a ticket that is forged:
@@ -41,24 +39,23 @@
 //! nor one that is used twice:
 //!
 //! ```compile_fail,E0382
-//! use keyward::pipeline::{Denial, Presented, decode};
-//! fn twice<'a>(presented: Presented<'a>) -> Result<(), Denial> {
-//!     decode::parse(presented)?;
-//!     decode::parse(presented)?;
+//! use keyward::pipeline::{Denial, Presented, Request, Scene, decode};
+//! async fn twice<'a>(scene: &'a Scene, request: &Request<'a>, presented: Presented<'a>) -> Result<(), Denial> {
+//!     decode::parse(scene, request, presented).await?;
+//!     decode::parse(scene, request, presented).await?;
 //!     Ok(())
 //! }
 //! ```
 //! while the five in their order do:
 //!
 //! ```
-//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, decode, header, lookup, permit, verify};
-//! use keyward::store::Policy;
-//! async fn all<'a>(gate: &Gate, policy: &'a Policy, request: &Request<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
-//!     let presented = header::read(gate, policy, request, action)?;
-//!     let credential = decode::parse(presented)?;
-//!     let candidate = lookup::find(gate, credential)?;
-//!     let identity = verify::check(gate, policy, request, candidate).await?;
-//!     permit::decide(identity, action)
+//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, Scene, decode, header, lookup, permit, verify};
+//! async fn all<'a>(gate: &Gate, scene: &'a Scene, request: &Request<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
+//!     let presented = header::read(gate, scene, request, action).await?;
+//!     let credential = decode::parse(scene, request, presented).await?;
+//!     let candidate = lookup::find(gate, scene, request, credential).await?;
+//!     let identity = verify::check(gate, scene, request, action, candidate).await?;
+//!     permit::decide(scene, request, identity, action).await
 //! }
 //! ```
 
@@ -68,6 +65,7 @@ pub mod header;
 pub mod lookup;
 pub mod permit;
 mod request;
+mod scene;
 pub mod verify;
 
 use std::sync::Arc;
@@ -78,12 +76,13 @@ pub use header::Presented;
 pub use lookup::Candidate;
 pub use permit::Grant;
 pub use request::{Action, Face, Request};
+pub use scene::Scene;
 pub use verify::Identity;
 
 use crate::{
     accounts::{Accounts, Passwords},
     model::{Clock, Pepper},
-    store::{Directory, Policy},
+    store::Directory,
 };
 
 /// What the rooms need besides the request. A cheap handle.
@@ -110,9 +109,9 @@ impl Gate {
         }))
     }
 
-    /// Roles, applications and resources as they are now. One request is decided by one policy, from its route to its answer.
-    pub fn policy(&self) -> Arc<Policy> {
-        self.0.directory.policy()
+    /// What the next request is decided by.
+    pub fn scene(&self) -> Scene {
+        Scene { policy: self.0.directory.policy() }
     }
 
     /// Decides about a request.
@@ -121,14 +120,14 @@ impl Gate {
     /// The first room that refuses.
     pub async fn authorize<'a>(
         &self,
-        policy: &'a Policy,
+        scene: &'a Scene,
         request: &Request<'a>,
         action: &Action<'a>,
     ) -> Result<Grant<'a>, Denial> {
-        let presented = header::read(self, policy, request, action)?;
-        let credential = decode::parse(presented)?;
-        let candidate = lookup::find(self, credential)?;
-        let identity = verify::check(self, policy, request, candidate).await?;
-        permit::decide(identity, action)
+        let presented = header::read(self, scene, request, action).await?;
+        let credential = decode::parse(scene, request, presented).await?;
+        let candidate = lookup::find(self, scene, request, credential).await?;
+        let identity = verify::check(self, scene, request, action, candidate).await?;
+        permit::decide(scene, request, identity, action).await
     }
 }

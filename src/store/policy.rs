@@ -171,7 +171,10 @@ impl HeldApplication {
         let header = HeaderName::from_bytes(record.header.to_ascii_lowercase().as_bytes())
             .unwrap_or(HeaderName::from_static("api-key"));
         let realm = record.realm.replace('\\', "\\\\").replace('"', "\\\"");
-        let challenge = match (record.auth_type, record.reads_authorization()) {
+        let challenge = match (&record.auth_type, record.reads_authorization()) {
+            (AuthType::Script(name), _) => {
+                format!("{name} realm=\"{realm}\", header=\"{}\"", record.header)
+            }
             (AuthType::Bearer, true) => format!("Bearer realm=\"{realm}\""),
             (_, true) => format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
             (_, false) => format!("ApiKey realm=\"{realm}\", header=\"{}\"", record.header),
