@@ -7,6 +7,7 @@ mod cli;
 mod errors;
 mod faults;
 mod first_run;
+#[allow(dead_code, reason = "shared with the test of crashes")]
 mod harness;
 mod house;
 mod input;
