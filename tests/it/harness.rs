@@ -176,10 +176,6 @@ impl Server {
         self.hide(key.rsplit('_').next().unwrap());
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// What it wrote to standard output so far.
     pub fn printed(&self) -> String {
         self.printed.lock().unwrap().clone()

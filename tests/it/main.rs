@@ -8,6 +8,7 @@ mod entity;
 mod errors;
 mod faults;
 mod first_run;
+#[allow(dead_code, reason = "shared with the test of crashes")]
 mod harness;
 mod house;
 mod input;

@@ -12,11 +12,10 @@ mod validation;
 mod view;
 
 use ::http::{
-    HeaderValue, Method, Response, StatusCode,
+    HeaderValue, Method, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION},
 };
 use bytes::Bytes;
-use http_body_util::Full;
 
 use self::{access::Standing, change::Change};
 use super::{Call, Handlers, Reply};
@@ -139,7 +138,7 @@ fn not_found(call: &Call<'_>) -> Denial {
 }
 
 fn entity(status: StatusCode, body: Bytes) -> Reply {
-    let mut reply = Response::new(Full::new(body));
+    let mut reply = Reply::new(body.into());
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -148,7 +147,7 @@ fn entity(status: StatusCode, body: Bytes) -> Reply {
 }
 
 fn deleted() -> Reply {
-    let mut reply = Response::new(Full::default());
+    let mut reply = Reply::default();
     *reply.status_mut() = StatusCode::NO_CONTENT;
     reply
 }
