@@ -226,3 +226,38 @@ fn numbers_are_never_given_twice() {
     assert!(second > first, "{second} after {first}");
     assert_eq!(names(&world.get(&world.admin(), second).entity(200))[0], "uid");
 }
+
+/// On the same port, with prior knowledge. The authority of the request is its host.
+#[test]
+fn it_is_the_same_over_http2() {
+    use bytes::Bytes;
+    use http_body_util::{BodyExt as _, Full};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let world = world();
+    let name = world.fresh("second");
+    let request = hyper::Request::post("http://api.example:8443/entity/user?_format=json")
+        .header("api-key", world.admin().credential)
+        .header("content-type", "application/json")
+        .body(Full::from(one("name", name.clone()).to_string()))
+        .unwrap();
+    let asked = async {
+        let stream = tokio::net::TcpStream::connect(world.server.public).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(
+            TokioExecutor::new(),
+            TokioIo::new(stream),
+        )
+        .await
+        .unwrap();
+        tokio::spawn(connection);
+        let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+        (head, body.collect().await.unwrap().to_bytes())
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (head, body) = runtime.block_on(asked);
+    assert_eq!((head.status.as_u16(), head.version), (201, hyper::Version::HTTP_2));
+    let entity: Value = serde_json::from_slice(&body).unwrap();
+    let uid = value(&entity, "uid").as_u64().unwrap();
+    assert_eq!(head.headers["location"], format!("http://api.example:8443/user/{uid}"));
+    assert_eq!(world.get(&world.admin(), uid).entity(200), entity);
+}

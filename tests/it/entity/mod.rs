@@ -6,6 +6,7 @@ mod fields;
 mod formats;
 mod order;
 mod own;
+mod races;
 mod read;
 mod resource;
 mod respond;
