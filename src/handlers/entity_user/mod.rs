@@ -8,8 +8,6 @@ mod change;
 mod field;
 mod fields;
 mod record;
-#[cfg(test)]
-mod tests;
 mod validation;
 mod view;
 
