@@ -1,0 +1,56 @@
+//! What a call may use up, watched while it runs.
+
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
+
+use rhai::Dynamic;
+
+use super::limits::Budget;
+
+#[derive(Clone, Copy)]
+struct Watch {
+    operations: u64,
+    until: Instant,
+}
+
+thread_local! {
+    // The engine's progress callback is told a number of steps and nothing else, so the call that runs on this thread is kept
+    // here. Set and reset by `within` alone.
+    static WATCH: Cell<Option<Watch>> = const { Cell::new(None) };
+}
+
+/// How many steps there are between two looks at the clock.
+const STRIDE: u64 = 32;
+
+/// Runs a call within a budget. Calls can be nested, when a test runs others: the inner one has no more time than the outer.
+pub(super) fn within<T>(budget: Budget, call: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Watch>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            WATCH.set(self.0);
+        }
+    }
+    let outer = WATCH.get();
+    let now = Instant::now();
+    // A time that no clock can hold is as good as none.
+    let until = now.checked_add(budget.time).unwrap_or(now + Duration::from_secs(86_400));
+    let until = outer.map_or(until, |outer| outer.until.min(until));
+    let _restore = Restore(outer);
+    WATCH.set(Some(Watch { operations: budget.operations, until }));
+    call()
+}
+
+/// Called by the engine with each step. A value ends the call.
+#[allow(clippy::needless_pass_by_value, reason = "the engine's signature")]
+pub(super) fn progress(operations: u64) -> Option<Dynamic> {
+    let watch = WATCH.get()?;
+    if operations > watch.operations {
+        return Some("takes too many steps".into());
+    }
+    if operations.is_multiple_of(STRIDE) && Instant::now() >= watch.until {
+        return Some("takes too long".into());
+    }
+    None
+}
