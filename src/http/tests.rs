@@ -9,7 +9,7 @@ use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use ::http::{Request, Response, StatusCode};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use super::{Answer, Limits, Listener, Peer, answer, serve};
+use crate::handlers::{Payload, Reply};
 
 /// How long anything may take before a test gives up. Nothing is asserted about being faster.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,9 +48,9 @@ struct Paths {
 }
 
 impl Answer for Paths {
-    type Body = Full<Bytes>;
+    type Body = Payload;
 
-    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Reply {
         assert!(peer.client().is_loopback());
         let method = request.method().clone();
         let text = format!("{method} {}", request.uri().path());
@@ -65,14 +66,14 @@ impl Answer for Paths {
             "/read" => match request.into_body().collect().await {
                 Ok(body) => body.to_bytes(),
                 Err(_) => {
-                    let mut broken = Response::new(Full::from("broken"));
+                    let mut broken = Response::new(Payload::from("broken"));
                     *broken.status_mut() = StatusCode::BAD_REQUEST;
                     return broken;
                 }
             },
             _ => text.into(),
         };
-        answer::finish(&method, Response::new(Full::from(body)))
+        answer::finish(&method, Response::new(Payload::from(body)))
     }
 }
 
