@@ -1,11 +1,50 @@
 //! What a request is decided by, as it stands at one moment. What changes while it is being decided concerns the next one.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::store::Policy;
+use super::{
+    Request,
+    scripted::{self, Hooked},
+};
+use crate::{
+    hooks::{Function, ScriptRequest, Set},
+    store::{Policy, Rule},
+};
 
-/// Roles, applications and resources at one moment: one request is decided by one scene, from its route to its answer.
+/// Roles, applications, resources and scripts at one moment: one request is decided by one scene, from its route to its answer.
 pub struct Scene {
     /// Roles, applications and resources.
     pub policy: Arc<Policy>,
+    /// The scripts.
+    pub(super) scripts: Arc<Set>,
+    /// The request as scripts see it: made for the first of them, and shared by all.
+    asked: OnceLock<ScriptRequest>,
+}
+
+impl Scene {
+    /// A scene that nothing has happened in.
+    pub(super) fn new(policy: Arc<Policy>, scripts: Arc<Set>) -> Self {
+        Self { policy, scripts, asked: OnceLock::new() }
+    }
+
+    /// The request as scripts see it.
+    pub(super) fn asked(&self, request: &Request<'_>) -> &ScriptRequest {
+        self.asked.get_or_init(|| scripted::request(request))
+    }
+
+    /// The hooks that define a function: those of all requests, and those of the resource. None on the admin listener: a script that refuses
+    /// everybody must not keep out the one who can mend it.
+    pub(super) fn hooks(
+        &self,
+        function: Function,
+        request: &Request<'_>,
+        rule: Option<&Rule>,
+    ) -> Option<Hooked<'_>> {
+        if !self.scripts.is_hooked(function) || !request.face.has_hooks() {
+            return None;
+        }
+        let resource = rule.map(|rule| rule.resource.id.as_str());
+        let scripts: Vec<_> = self.scripts.hooks(function, resource).collect();
+        (!scripts.is_empty()).then(|| Hooked { scripts, asked: self.asked(request) })
+    }
 }
