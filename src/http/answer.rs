@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Peer;
 use crate::{
-    handlers::{Payload, Reply},
+    handlers::{Foreign, Payload, Reply},
     pipeline::{Denial, Shape},
 };
 
@@ -84,10 +84,13 @@ pub fn report(denial: &Denial, request: &Parts, peer: &Peer) {
 
 /// The answer as `method` gets it: `HEAD` has everything but the body (RFC 9110, section 9.3.2).
 ///
-/// An answer that flows through was made for this method already: its `Content-Length`, if it has one, stays as it is.
+/// An answer that flows through, or that somebody else has made, was made for this method already: its `Content-Length`, if it has one, stays as it is.
 pub fn finish(method: &Method, mut reply: Reply) -> Reply {
     if method == Method::HEAD {
-        if let Payload::Full(body) = reply.body() {
+        let is_foreign = reply.extensions().get::<Foreign>().is_some();
+        if let Payload::Full(body) = reply.body()
+            && !is_foreign
+        {
             let length = body.len();
             reply.headers_mut().insert(CONTENT_LENGTH, length.into());
         }

@@ -1,6 +1,7 @@
 //! A connection, watched: what moves is noted for the [watch](super::watch), and hyper's own refusals get a body.
 
 use std::{
+    convert::Infallible,
     io::{self, IoSlice},
     net::Shutdown,
     pin::Pin,
@@ -12,6 +13,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
+    sync::oneshot,
 };
 
 use super::{refusal, watch::Watch};
@@ -64,6 +66,14 @@ impl Socket {
         }
     }
 
+    /// Ends both directions, whoever holds the socket.
+    pub fn end(&self) {
+        let _ = match self {
+            Self::Tcp(stream) => socket2::SockRef::from(stream).shutdown(Shutdown::Both),
+            Self::Unix(stream) => socket2::SockRef::from(stream).shutdown(Shutdown::Both),
+        };
+    }
+
     fn end_writing(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => socket2::SockRef::from(stream).shutdown(Shutdown::Write),
@@ -105,11 +115,15 @@ pub(super) struct Watched {
     watch: Arc<Watch>,
     /// What is left to be written of an answer that was put in the place of hyper's.
     instead: Vec<u8>,
+    /// Goes with this, and so tells the listener that nobody reads or writes any more.
+    _held: oneshot::Sender<Infallible>,
 }
 
 impl Watched {
-    pub fn new(socket: Arc<Socket>, watch: Arc<Watch>) -> Self {
-        Self { socket, watch, instead: Vec::new() }
+    /// A watched socket, and what ends when it is let go.
+    pub fn new(socket: Arc<Socket>, watch: Arc<Watch>) -> (Self, oneshot::Receiver<Infallible>) {
+        let (held, released) = oneshot::channel();
+        (Self { socket, watch, instead: Vec::new(), _held: held }, released)
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -179,7 +193,8 @@ impl AsyncWrite for Watched {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(cx))?;
-        if let Some(first) = parts.iter().find(|part| !part.is_empty())
+        if self.watch.may_refuse()
+            && let Some(first) = parts.iter().find(|part| !part.is_empty())
             && let Some(answer) = refusal::instead_of(first)
         {
             self.watch.refused();
