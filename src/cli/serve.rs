@@ -14,7 +14,7 @@ use crate::{
     accounts::Accounts,
     admin::Api,
     config::{AdminListen, LimitSettings, Loaded, LogFormat, LogSettings, Settings},
-    handlers::{BodyLimits, Handlers},
+    handlers::{BodyLimits, Handlers, IdentityFields},
     http::{Limits, Listener, Public, serve},
     pipeline::Gate,
     telemetry::{LogForm, start_logs},
@@ -134,8 +134,9 @@ async fn serve_both(
     let limits = &settings.limits;
     let bodies = BodyLimits { bytes: limits.body_bytes, read: limits.body_read };
     let gate = Gate::new(&accounts, limits.credential_bytes);
-    let handlers = Handlers::new(accounts.clone(), bodies);
-    let face = Public::new(gate.clone(), handlers, settings.server.public_url.clone());
+    let handlers = Handlers::new(accounts.clone(), bodies).telling(identity_fields(settings));
+    let face = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
+        .trusting(settings.server.trusted_proxies.iter().copied());
     let api = Api::new(gate, accounts, bodies);
 
     let stop = stop_signal()?;
@@ -146,6 +147,17 @@ async fn serve_both(
         serve(admin, edge, connections, api, stopped(stop)),
     );
     Ok(())
+}
+
+fn identity_fields(settings: &Settings) -> IdentityFields {
+    let names = settings.identity.clone();
+    IdentityFields {
+        user: names.user,
+        user_id: names.user_id,
+        roles: names.roles,
+        key_id: names.key_id,
+        application: names.application,
+    }
 }
 
 fn edge_limits(limits: &LimitSettings, settings: &Settings) -> Limits {

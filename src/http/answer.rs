@@ -1,5 +1,7 @@
 //! The one function that turns denials into answers.
 
+use std::net::IpAddr;
+
 use ::http::{
     HeaderName, HeaderValue, Method, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
@@ -69,11 +71,29 @@ fn problem(denial: &Denial) -> Value {
     problem
 }
 
+/// A refusal's body where it has to fit into a header field.
+pub(super) fn in_one_line(denial: &Denial) -> Option<HeaderValue> {
+    let body = match denial.shape {
+        Shape::Envelope => json!({
+            "status": "error",
+            "http_code": denial.status.as_u16(),
+            "error": denial.code,
+            "error_description": denial.description,
+        }),
+        Shape::Message => json!({ "message": denial.description }),
+        Shape::Problem => problem(denial),
+    };
+    HeaderValue::try_from(body.to_string()).ok()
+}
+
 /// Tells the operator's log about a refusal. Neither the query nor a header is written: both can hold secrets.
 pub fn report(denial: &Denial, request: &Parts, peer: &Peer) {
+    report_of(denial, &request.method, request.uri.path(), peer.client());
+}
+
+/// The same about a request that somebody else holds.
+pub(super) fn report_of(denial: &Denial, method: &Method, path: &str, client: IpAddr) {
     let (room, status, code) = (denial.room.name(), denial.status.as_u16(), denial.code);
-    let (method, path) = (&request.method, request.uri.path());
-    let client = peer.client();
     let detail = denial.detail.as_deref().unwrap_or_default();
     if denial.status.is_server_error() {
         tracing::error!(room, status, code, %method, path, %client, detail, "refused");

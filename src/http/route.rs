@@ -1,12 +1,12 @@
 //! The public listener's requests: where each leads, through the Gate, and to its handler.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use ::http::{StatusCode, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use ipnet::IpNet;
 
-use super::{Answer, Peer, answer, host, negotiate, path};
+use super::{Answer, Peer, answer, forwarded, forwarded::Dialect, host, negotiate, path};
 use crate::{
     handlers::{Body, Call, Handlers, Hop, Origin, Payload, Reply, Scheme},
     pipeline::{Action, Denial, Face, Gate, Request, Room},
@@ -16,12 +16,12 @@ use crate::{
 /// The public face. A cheap handle.
 #[derive(Clone)]
 pub struct Public {
-    gate: Gate,
-    handlers: Handlers,
+    pub(super) gate: Gate,
+    pub(super) handlers: Handlers,
     /// The base of absolute URLs; none: the request's own host.
     public_url: Option<Arc<str>>,
     /// The proxies in front that are believed.
-    trusted: Arc<[IpNet]>,
+    pub(super) trusted: Arc<[IpNet]>,
 }
 
 impl Public {
@@ -35,11 +35,6 @@ impl Public {
     pub fn trusting(mut self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
         self.trusted = proxies.into_iter().collect();
         self
-    }
-
-    fn trusts(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.trusted.iter().any(|network| network.contains(&peer))
     }
 
     async fn decide(
@@ -73,7 +68,7 @@ impl Public {
             scheme: Scheme::Http,
             authority: host.authority(),
             peer: peer.client(),
-            is_trusted: self.trusts(peer.client()),
+            is_trusted: forwarded::is_among(&self.trusted, peer.client()),
         };
         self.handlers.answer(Call { grant, request, params, origin, hop, body, upgrade }).await
     }
@@ -84,6 +79,10 @@ impl Answer for Public {
 
     async fn answer(&self, request: hyper::Request<Incoming>, peer: &Peer) -> Reply {
         let (mut parts, body) = request.into_parts();
+        if let Some(dialect) = Dialect::of(parts.uri.path()) {
+            let reply = self.verify(dialect, &parts, peer).await;
+            return answer::finish(&parts.method, reply);
+        }
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let reply = match self.decide(&parts, Body::Stream(body), upgrade, peer).await {
             Ok(reply) => reply,
@@ -97,7 +96,11 @@ impl Answer for Public {
 }
 
 /// What a request wants to do, as far as the routes tell.
-fn aim<'a>(request: &Request<'_>, found: Option<&Found<'a, '_>>, origin: Origin<'_>) -> Action<'a> {
+pub(super) fn aim<'a>(
+    request: &Request<'_>,
+    found: Option<&Found<'a, '_>>,
+    origin: Origin<'_>,
+) -> Action<'a> {
     let Request { method, path, .. } = request;
     let Some(found) = found else {
         let message = format!("No route found for \"{method} {origin}{path}\"");
@@ -121,6 +124,6 @@ fn aim<'a>(request: &Request<'_>, found: Option<&Found<'a, '_>>, origin: Origin<
 }
 
 /// A request whose target cannot be read in one way alone. Nobody is asked who it is: the same target could lead elsewhere behind us.
-fn unreadable(problem: String) -> Denial {
+pub(super) fn unreadable(problem: String) -> Denial {
     Denial::new(Room::Edge, StatusCode::BAD_REQUEST, "BAD_REQUEST", problem)
 }

@@ -1,5 +1,6 @@
 //! The edge over real sockets.
 
+mod decide;
 mod proxy;
 mod rig;
 mod tunnel;
