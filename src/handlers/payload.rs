@@ -18,6 +18,10 @@ pub enum Payload {
     Stream(Flow),
 }
 
+/// Marks an answer that somebody else has made: nothing in it is changed on the way.
+#[derive(Debug, Clone, Copy)]
+pub struct Foreign;
+
 /// A body that comes piece by piece.
 pub type Flow = Pin<Box<dyn Body<Data = Bytes, Error = BrokenOff> + Send>>;
 

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::http::Response;
+use ::http::{Response, StatusCode};
 use bytes::Bytes;
 use hyper::{
     Request,
@@ -25,7 +25,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::{OwnedSemaphorePermit, Semaphore, watch as signal},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch as signal},
     task::JoinSet,
     time::sleep_until,
 };
@@ -34,6 +34,7 @@ use super::{
     stream::{Left, Socket, Watched},
     watch::{InFlight, Verdict, Watch},
 };
+use crate::handlers::Foreign;
 
 /// A socket that is bound.
 #[derive(Debug)]
@@ -203,16 +204,21 @@ impl Connection {
         let service = service_fn(|request| {
             let in_flight = watch.begin();
             let answer = answer.clone();
+            let watch = watch.clone();
             async move {
                 let reply = answer.answer(request, &peer).await;
+                watch.answers(reply.extensions().get::<Foreign>().is_some());
+                if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    watch.hand_over();
+                }
                 Ok::<_, Infallible>(reply.map(|body| Held { body, _in_flight: in_flight }))
             }
         });
-        let left = Left::default();
-        let io = TokioIo::new(Watched::new(self.socket, left.clone(), watch.clone()));
+        let (io, left, released) = Watched::new(self.socket, watch.clone());
+        let io = TokioIo::new(io);
         let mut is_broken = false;
         {
-            let mut connection = pin!(builder.serve_connection(io, service));
+            let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
             let mut timer = pin!(sleep_until(first_look(&watch)));
             let mut is_stopping = false;
             loop {
@@ -238,12 +244,48 @@ impl Connection {
                 }
             }
         }
-        if let Some(socket) = left.take()
+        if watch.is_handed_over() {
+            follow(peer, &watch, &left, released).await;
+        } else if let Some(socket) = left.take()
             && (is_broken || watch.was_refused() || socket.has_unread())
         {
             socket.linger().await;
         }
         drop(self.permit);
+    }
+}
+
+/// Waits for the end of a connection that speaks another protocol by now. It takes its place among the connections until then, and ends with this
+/// listener at the latest.
+async fn follow(
+    peer: Peer,
+    watch: &Watch,
+    left: &Left,
+    mut released: oneshot::Receiver<Infallible>,
+) {
+    let _end = EndOnDrop(left);
+    loop {
+        match watch.verdict() {
+            Verdict::Wait(until) => {
+                tokio::select! {
+                    _ = &mut released => return,
+                    () = sleep_until(until.into()) => {}
+                }
+            }
+            Verdict::Cut(why) => {
+                tracing::debug!(client = %peer.client(), "a connection was cut: {why}");
+                return;
+            }
+        }
+    }
+}
+
+/// Ends a connection whose socket somebody else still holds.
+struct EndOnDrop<'a>(&'a Left);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

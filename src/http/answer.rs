@@ -1,5 +1,7 @@
 //! The one function that turns denials into answers.
 
+use std::net::IpAddr;
+
 use ::http::{
     HeaderName, HeaderValue, Method, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
@@ -9,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Peer;
 use crate::{
-    handlers::{Payload, Reply},
+    handlers::{Foreign, Payload, Reply},
     pipeline::{Denial, Shape},
 };
 
@@ -69,11 +71,29 @@ fn problem(denial: &Denial) -> Value {
     problem
 }
 
+/// A refusal's body where it has to fit into a header field.
+pub(super) fn in_one_line(denial: &Denial) -> Option<HeaderValue> {
+    let body = match denial.shape {
+        Shape::Envelope => json!({
+            "status": "error",
+            "http_code": denial.status.as_u16(),
+            "error": denial.code,
+            "error_description": denial.description,
+        }),
+        Shape::Message => json!({ "message": denial.description }),
+        Shape::Problem => problem(denial),
+    };
+    HeaderValue::try_from(body.to_string()).ok()
+}
+
 /// Tells the operator's log about a refusal. Neither the query nor a header is written: both can hold secrets.
 pub fn report(denial: &Denial, request: &Parts, peer: &Peer) {
+    report_of(denial, &request.method, request.uri.path(), peer.client());
+}
+
+/// The same about a request that somebody else holds.
+pub(super) fn report_of(denial: &Denial, method: &Method, path: &str, client: IpAddr) {
     let (room, status, code) = (denial.room.name(), denial.status.as_u16(), &*denial.code);
-    let (method, path) = (&request.method, request.uri.path());
-    let client = peer.client();
     let detail = denial.detail.as_deref().unwrap_or_default();
     if denial.status.is_server_error() {
         tracing::error!(room, status, code, %method, path, %client, detail, "refused");
@@ -84,10 +104,13 @@ pub fn report(denial: &Denial, request: &Parts, peer: &Peer) {
 
 /// The answer as `method` gets it: `HEAD` has everything but the body (RFC 9110, section 9.3.2).
 ///
-/// An answer that flows through was made for this method already: its `Content-Length`, if it has one, stays as it is.
+/// An answer that flows through, or that somebody else has made, was made for this method already: its `Content-Length`, if it has one, stays as it is.
 pub fn finish(method: &Method, mut reply: Reply) -> Reply {
     if method == Method::HEAD {
-        if let Payload::Full(body) = reply.body() {
+        let is_foreign = reply.extensions().get::<Foreign>().is_some();
+        if let Payload::Full(body) = reply.body()
+            && !is_foreign
+        {
             let length = body.len();
             reply.headers_mut().insert(CONTENT_LENGTH, length.into());
         }

@@ -1,17 +1,19 @@
 //! A connection, watched: what moves is noted for the [watch](super::watch), and hyper's own refusals get a body.
 
 use std::{
+    convert::Infallible,
     io::{self, IoSlice},
     net::Shutdown,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
+    sync::oneshot,
 };
 
 use super::{refusal, watch::Watch};
@@ -91,19 +93,48 @@ impl Socket {
     }
 }
 
-/// Where a socket is left when hyper has done with it.
+/// Where a socket is left when hyper has done with it, and how it is ended while somebody else holds it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Left(Arc<Mutex<Option<Socket>>>);
+pub(super) struct Left(Arc<Mutex<Slot>>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    socket: Option<Socket>,
+    is_ended: bool,
+    /// Who waits to read, and who to write.
+    waiting: [Option<Waker>; 2],
+}
 
 impl Left {
     pub fn take(&self) -> Option<Socket> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.slot().socket.take()
+    }
+
+    /// Ends a connection that was handed over: whoever reads or writes gets an error.
+    pub fn end(&self) {
+        let mut slot = self.slot();
+        slot.is_ended = true;
+        slot.waiting.iter_mut().filter_map(Option::take).for_each(Waker::wake);
     }
 
     fn leave(&self, socket: Option<Socket>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = socket;
+        self.slot().socket = socket;
+    }
+
+    /// Whether the connection was ended; if not, `cx` hears of it.
+    fn is_ended(&self, direction: usize, cx: &Context<'_>) -> bool {
+        let mut slot = self.slot();
+        slot.waiting[direction] = Some(cx.waker().clone());
+        slot.is_ended
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+const READ: usize = 0;
+const WRITE: usize = 1;
 
 /// What hyper reads from and writes to.
 pub(super) struct Watched {
@@ -113,6 +144,8 @@ pub(super) struct Watched {
     watch: Arc<Watch>,
     /// What is left to be written of an answer that was put in the place of hyper's.
     instead: Vec<u8>,
+    /// Goes with this, and so tells the listener that nobody reads or writes any more.
+    _held: oneshot::Sender<Infallible>,
 }
 
 impl Drop for Watched {
@@ -122,9 +155,18 @@ impl Drop for Watched {
 }
 
 impl Watched {
-    /// A socket under a watch, which comes to `left` in the end.
-    pub fn new(socket: Socket, left: Left, watch: Arc<Watch>) -> Self {
-        Self { socket: Some(socket), left, watch, instead: Vec::new() }
+    /// A watched socket; where it comes to in the end; and what ends when it is let go.
+    pub fn new(socket: Socket, watch: Arc<Watch>) -> (Self, Left, oneshot::Receiver<Infallible>) {
+        let (held, released) = oneshot::channel();
+        let left = Left::default();
+        let watched = Self {
+            socket: Some(socket),
+            left: left.clone(),
+            watch,
+            instead: Vec::new(),
+            _held: held,
+        };
+        (watched, left, released)
     }
 
     fn poll_send(
@@ -132,6 +174,7 @@ impl Watched {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.go_on(WRITE, cx)?;
         let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(0)) };
         match socket.poll_write(cx, parts) {
             Poll::Ready(sent) => {
@@ -142,6 +185,14 @@ impl Watched {
                 self.watch.cannot_write();
                 Poll::Pending
             }
+        }
+    }
+
+    /// An error for whoever goes on with a connection that was handed over and has been ended. It costs the others nothing.
+    fn go_on(&self, direction: usize, cx: &Context<'_>) -> io::Result<()> {
+        match self.watch.is_handed_over() && self.left.is_ended(direction, cx) {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => Ok(()),
         }
     }
 
@@ -166,6 +217,7 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.go_on(READ, cx)?;
         let before = buffer.filled().len();
         let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(())) };
         ready!(socket.poll_read(cx, buffer))?;
@@ -191,7 +243,8 @@ impl AsyncWrite for Watched {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(cx))?;
-        if let Some(first) = parts.iter().find(|part| !part.is_empty())
+        if self.watch.may_refuse()
+            && let Some(first) = parts.iter().find(|part| !part.is_empty())
             && let Some(answer) = refusal::instead_of(first)
         {
             self.watch.refused();

@@ -1,9 +1,14 @@
 //! The edge over real sockets: what a client may take, what is not HTTP, and how it ends.
 
 mod bounds;
+mod decide;
 mod end;
 mod framing;
 mod http2;
+mod proxy;
+mod rig;
+mod tunnel;
+mod upstream;
 
 use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -31,6 +31,9 @@ pub(super) struct Watch {
     /// How much of HTTP/2's first bytes has come; what cannot be them any more: [`HTTP1`].
     preface: AtomicUsize,
     was_refused: AtomicBool,
+    is_handed_over: AtomicBool,
+    /// Whether the last answer is somebody else's.
+    is_foreign: AtomicBool,
 }
 
 /// What the timer is to do.
@@ -56,6 +59,8 @@ impl Watch {
             has_spoken: AtomicBool::new(false),
             preface: AtomicUsize::new(0),
             was_refused: AtomicBool::new(false),
+            is_handed_over: AtomicBool::new(false),
+            is_foreign: AtomicBool::new(false),
         }
     }
 
@@ -104,6 +109,25 @@ impl Watch {
         self.was_refused.load(Relaxed)
     }
 
+    /// What comes after this answer is no HTTP: whoever reads it bounds it.
+    pub fn hand_over(&self) {
+        self.is_handed_over.store(true, Relaxed);
+    }
+
+    pub fn is_handed_over(&self) -> bool {
+        self.is_handed_over.load(Relaxed)
+    }
+
+    /// An answer is about to be written.
+    pub fn answers(&self, is_foreign: bool) {
+        self.is_foreign.store(is_foreign, Relaxed);
+    }
+
+    /// Whether what is written can be a refusal of hyper's: after somebody else's answer only when more has come since.
+    pub fn may_refuse(&self) -> bool {
+        !self.is_handed_over() && (!self.is_foreign.load(Relaxed) || self.head.load(Relaxed) != 0)
+    }
+
     /// A request was read.
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
@@ -119,7 +143,7 @@ impl Watch {
         let (stuck, head) = (self.stuck.load(Relaxed), self.head.load(Relaxed));
         let (limit, what) = if stuck != 0 {
             (stuck + self.idle, "the client takes no bytes")
-        } else if self.in_flight.load(Relaxed) > 0 {
+        } else if self.in_flight.load(Relaxed) > 0 || self.is_handed_over() {
             // Handlers bound themselves. It may rest a moment after this look.
             return self.wait(next_look);
         } else if !self.has_spoken.load(Relaxed) {

@@ -239,7 +239,7 @@ fn it_is_the_same_over_http2() {
     let request = hyper::Request::post("http://api.example:8443/entity/user?_format=json")
         .header("api-key", world.admin().credential)
         .header("content-type", "application/json")
-        .body(Full::from(one("name", name.clone()).to_string()))
+        .body(Full::from(one("name", name).to_string()))
         .unwrap();
     let asked = async {
         let stream = tokio::net::TcpStream::connect(world.server.public).await.unwrap();
