@@ -88,7 +88,7 @@ fn signed(token: &str, wanted: &Wanted) -> Result<Claims, &'static str> {
         .map(|token| token.claims)
         .map_err(|error| match error.kind() {
             ErrorKind::InvalidSignature => "The token's signature is wrong.",
-            _ => "The token cannot be read.",
+            _ => "The token, or a claim in it, cannot be read.",
         })
 }
 

@@ -49,16 +49,21 @@ const TRUE: &[&str] = &[
     r#"log("a"); log("warn", "b"); true"#,
     r#"[1, [2, #{ a: "b" }]] == [1, [2, #{ a: "b" }]] && [1] != [2] && #{ a: 1 } != #{ a: 2 } && #{ a: 1 } == #{ a: 1 } && 1 in [1, 2] && [1, 2].index_of(2) == 1 && [[1]].contains([1])"#,
     r#"`${[1, "a"]}` == "[1, \"a\"]" && #{ a: 1 }.to_json() == "{\"a\":1}""#,
-    r#"try { deny(403, "A", "b"); false } catch (e) { e.status == 403 && e.error == "A" }"#,
-    r#"try { base64_decode("?"); false } catch { true }"#,
+    r#"let ok = false; try { deny(403, "A", "b"); } catch (e) { ok = e.status == 403 && e.error == "A"; } ok"#,
+    r#"secret("webhook") + "x" == "Secret(…)x""#,
+    r#"let ok = false; try { base64_decode("?"); } catch { ok = true; } ok"#,
 ];
 
 #[tokio::test]
 async fn the_library_does_what_it_says() {
+    let mut wrong = Vec::new();
     for body in TRUE {
         let outcome = permit(body).await;
-        assert!(matches!(outcome, Ok(Consent::Given)), "{body}: {outcome:?}");
+        if !matches!(outcome, Ok(Consent::Given)) {
+            wrong.push(format!("{body}: {outcome:?}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// Each is a mistake of the script's, with a word of what is said.
@@ -78,7 +83,6 @@ const WRONG: &[(&str, &str)] = &[
     (r#"base64_encode(secret("webhook"))"#, "a text or a blob"),
     (r#"hmac_sha256("key", secret("webhook"))"#, "a text or a blob"),
     (r#"hmac_sha256("", "x")"#, "empty"),
-    (r#"secret("webhook") + "x""#, ""),
     (r#"secret("nothing")"#, "no secret"),
     (r#"duration("5")"#, "a duration"),
     (r#"duration("")"#, "a duration"),
@@ -100,11 +104,16 @@ const WRONG: &[(&str, &str)] = &[
 
 #[tokio::test]
 async fn the_library_says_what_is_wrong() {
+    let mut wrong = Vec::new();
     for (body, says) in WRONG {
-        let said = detail(permit(&format!("{body}; true")).await);
-        assert!(said.contains(says), "{body}: {said}");
-        assert!(!said.contains("nobody sees"), "{said}");
+        let outcome = permit(&format!("{body}; true")).await;
+        match &outcome {
+            Err(Fault::Broken { detail })
+                if detail.contains(says) && !detail.contains("nobody sees") => {}
+            _ => wrong.push(format!("{body}: {outcome:?}")),
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let unreadable = refusal(permit("req.header(\"x-bytes\"); true").await);
     assert_eq!((unreadable.status.as_u16(), unreadable.code.as_str()), (400, "INVALID_HEADER"));
 }

@@ -41,6 +41,7 @@ fn tests_run_in_worlds_of_their_own() {
 #[test]
 fn a_test_that_fails_refuses_the_set_and_says_where() {
     let hook = "fn on_request(req) {}\n";
+    let mut wrong = Vec::new();
     for (test, says) in [
         ("assert(false, \"it is wrong\");", "assertion failed: it is wrong"),
         ("assert_eq(1, 2);", "assertion failed: 1 is not 2"),
@@ -49,7 +50,6 @@ fn a_test_that_fails_refuses_the_set_and_says_where() {
         ("assert_denied(|| deny(403, \"B\", \"\"), 403, \"A\");", "denied with 403 B"),
         ("assert_denied(|| deny(404, \"A\", \"\"), 403, \"A\");", "denied with 404 A"),
         ("assert_denied(|| 1 / 0, 403, \"A\");", "not denied but broken"),
-        ("loop {}", "takes too"),
         ("throw \"x\";", "test_it failed: x"),
         ("deny(403, \"A\", \"b\");", "a value of type map was thrown"),
         ("decide(test_request(\"GET\", \"/\"));", "needs a whole server"),
@@ -61,9 +61,11 @@ fn a_test_that_fails_refuses_the_set_and_says_where() {
     ] {
         let text = format!("{hook}fn test_it() {{ {test} }}");
         let said = Folder::of(&[("hooks.rhai", &text)]).refused();
-        assert!(said.starts_with("hooks.rhai:2:"), "{test}: {said}");
-        assert!(said.contains(says) && said.contains('^'), "{test}: {said}");
+        if !(said.starts_with("hooks.rhai:2:") && said.contains(says) && said.contains('^')) {
+            wrong.push(format!("{test}: {said}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// A Gate of the test's own: asks the script under test whom the request is by, and knows the test's users.

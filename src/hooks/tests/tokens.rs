@@ -114,6 +114,7 @@ async fn claims_are_checked_strictly() {
         claims.as_object_mut().unwrap().remove(field);
         claims
     };
+    let mut wrong = Vec::new();
     for (claims, says) in [
         (without("exp"), "no end"),
         (with("exp", json!(NOW - 60)), "expired"),
@@ -124,7 +125,7 @@ async fn claims_are_checked_strictly() {
         (with("exp", json!("9999999999")), "no number"),
         (with("exp", json!(null)), "no number"),
         (with("exp", json!(true)), "no number"),
-        (with("exp", json!([NOW + 600])), "no number"),
+        (with("exp", json!([NOW + 600])), "cannot be read"),
         (with("nbf", json!(NOW + 61)), "not valid yet"),
         (with("nbf", json!("0")), "no number"),
         (without("aud"), "another audience"),
@@ -138,8 +139,11 @@ async fn claims_are_checked_strictly() {
     ] {
         let outcome = verify(&signed(Algorithm::HS256, &claims), HS).await;
         let said = refusal(outcome).description;
-        assert!(said.contains(says), "{claims}: {said}");
+        if !said.contains(says) {
+            wrong.push(format!("{claims}: {said}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     for claims in [
         with("exp", json!(NOW - 59)),
         with("exp", json!(NOW as f64 + 0.5)),
