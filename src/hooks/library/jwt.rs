@@ -20,7 +20,7 @@ const MOST_BYTES: usize = 16 * 1024;
 const LEEWAY: i64 = 60;
 const MOST_LEEWAY: i64 = 600;
 
-#[allow(unused_qualifications, clippy::needless_pass_by_value)]
+#[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
 #[rhai::export_module]
 mod functions {
     use super::*;

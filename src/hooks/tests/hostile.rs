@@ -174,7 +174,7 @@ fn each_hostile_source_is_refused() {
         deep("if true {", "}"),
         deep("|x| ", ""),
         deep("`${", "}`"),
-        format!("fn on_request(req) {{ {} }}", format!("req.a{}", ".a".repeat(50_000))),
+        format!("fn on_request(req) {{ req.a{} }}", ".a".repeat(50_000)),
         format!("fn on_request(req) {{ 1{} }}", " + 1".repeat(50_000)),
         "fn a() {} ".repeat(5000),
         (0..5000).map(|n| format!("fn f{n}() {{}} ")).collect(),

@@ -222,7 +222,7 @@ fn files_that_cannot_be_scripts_are_refused() {
 fn an_unreadable_file_is_refused() {
     let folder = Folder::of(&[HOOK]);
     let path = folder.path().join("hooks.rhai");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
     // The superuser reads everything.
     if fs::read(&path).is_err() {
         assert!(folder.refused().contains("let Keyward's user read it"));
