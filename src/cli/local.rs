@@ -6,8 +6,11 @@ use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body_util::BodyExt as _;
 
-use super::client::{Sending, Transport};
-use crate::{accounts::Accounts, config::Settings, handlers::Reply};
+use super::{
+    Exit, Failure,
+    client::{Sending, Transport},
+};
+use crate::handlers::Reply;
 
 /// What [`Decide::decide`] returns.
 pub type Deciding<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
@@ -26,29 +29,11 @@ impl<A: Decide> Transport for Local<A> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let (parts, body) = self.0.decide(&parts, body).await.into_parts();
-            let bytes = match body.collect().await {
-                Ok(collected) => collected.to_bytes(),
-                Err(never) => match never {},
-            };
-            Ok(Response::from_parts(parts, bytes))
-        })
-    }
-}
-
-/// The way to the admin API of these accounts.
-pub fn transport(_settings: &Settings, _accounts: Accounts) -> impl Transport + 'static {
-    Local(StandIn)
-}
-
-/// Stands here until the admin API does.
-struct StandIn;
-
-impl Decide for StandIn {
-    fn decide<'a>(&'a self, _request: &'a Parts, _body: Bytes) -> Deciding<'a> {
-        Box::pin(async {
-            let mut reply = Reply::default();
-            *reply.status_mut() = http::StatusCode::NOT_IMPLEMENTED;
-            reply
+            let whole = body.collect().await.map_err(|problem| {
+                let text = format!("the admin API's answer cannot be read: {problem}");
+                Failure::new(Exit::Failed, text)
+            })?;
+            Ok(Response::from_parts(parts, whole.to_bytes()))
         })
     }
 }

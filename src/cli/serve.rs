@@ -1,6 +1,6 @@
 //! `keyward serve`: both listeners, until a signal.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::{
@@ -9,12 +9,15 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
-use super::{control::Control, open, welcome};
+use super::{
+    api::{AdminFace, body_limits},
+    control::Control,
+    open, welcome,
+};
 use crate::{
     accounts::Accounts,
-    admin::Api,
     config::{AdminListen, LimitSettings, Loaded, LogFormat, LogSettings, Settings},
-    handlers::{BodyLimits, Handlers},
+    handlers::Handlers,
     http::{Limits, Listener, Public, serve},
     pipeline::Gate,
     telemetry::{LogForm, start_logs},
@@ -122,7 +125,7 @@ fn announce(
     admin: &Listener,
 ) -> anyhow::Result<Control> {
     let operator = accounts.admit_operator();
-    Control::write(&settings.store.control_file, &admin.place(), &public.place(), &operator.key)
+    Control::write(&settings.store.control_file, admin.place(), public.place(), &operator.key)
 }
 
 async fn serve_both(
@@ -132,11 +135,10 @@ async fn serve_both(
     admin: Listener,
 ) -> anyhow::Result<()> {
     let limits = &settings.limits;
-    let bodies = BodyLimits { bytes: limits.body_bytes, read: limits.body_read };
     let gate = Gate::new(&accounts, limits.credential_bytes);
-    let handlers = Handlers::new(accounts.clone(), bodies);
+    let handlers = Handlers::new(accounts.clone(), body_limits(settings));
     let face = Public::new(gate.clone(), handlers, settings.server.public_url.clone());
-    let api = Api::new(gate, accounts, bodies);
+    let api = AdminFace::new(gate, accounts, settings);
 
     let stop = stop_signal()?;
     let connections = Arc::new(Semaphore::new(limits.connections));
@@ -177,14 +179,17 @@ fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
             _ = interrupt.recv() => {}
         }
         tracing::warn!("stopping at once");
-        std::process::exit(1);
+        at_once();
     });
     Ok(receiver)
 }
 
-fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> {
-    async move {
-        // An error would mean that the sender is gone, which lives as long as the process.
-        let _ = stop.wait_for(|is_stopping| *is_stopping).await;
-    }
+#[expect(clippy::exit, reason = "somebody has asked twice; what was answered is on the disk")]
+fn at_once() -> ! {
+    std::process::exit(1)
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error would mean that the sender is gone, which lives as long as the process.
+    let _ = stop.wait_for(|is_stopping| *is_stopping).await;
 }

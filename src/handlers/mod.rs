@@ -2,15 +2,15 @@
 
 mod body;
 mod entity_user;
+mod payload;
 mod respond;
 
 use std::fmt;
 
 use ::http::{Response, StatusCode};
-use bytes::Bytes;
-use http_body_util::Full;
 
 pub use body::{Body, BodyLimits};
+pub use payload::{BrokenOff, Flow, Payload};
 
 use crate::{
     accounts::Accounts,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What a handler answers.
-pub type Reply = Response<Full<Bytes>>;
+pub type Reply = Response<Payload>;
 
 /// A request that was let in.
 #[derive(Debug)]

@@ -1,18 +1,15 @@
 //! The one function that turns denials into answers.
 
 use ::http::{
-    HeaderName, HeaderValue, Method, Response, StatusCode,
+    HeaderName, HeaderValue, Method, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     request::Parts,
 };
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Body as _;
 use serde_json::{Value, json};
 
 use super::Peer;
 use crate::{
-    handlers::Reply,
+    handlers::{Payload, Reply},
     pipeline::{Denial, Shape},
 };
 
@@ -27,7 +24,7 @@ pub fn denial(denial: &Denial) -> Reply {
         Shape::Message => (JSON, json!({ "message": denial.description }).to_string()),
         Shape::Problem => (PROBLEM_JSON, problem(denial).to_string()),
     };
-    let mut reply = Response::new(Full::new(Bytes::from(body)));
+    let mut reply = Reply::new(body.into());
     *reply.status_mut() = denial.status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, media_type);
@@ -86,11 +83,15 @@ pub fn report(denial: &Denial, request: &Parts, peer: &Peer) {
 }
 
 /// The answer as `method` gets it: `HEAD` has everything but the body (RFC 9110, section 9.3.2).
+///
+/// An answer that flows through was made for this method already: its `Content-Length`, if it has one, stays as it is.
 pub fn finish(method: &Method, mut reply: Reply) -> Reply {
     if method == Method::HEAD {
-        let length = reply.body().size_hint().exact().unwrap_or(0);
-        reply.headers_mut().insert(CONTENT_LENGTH, length.into());
-        *reply.body_mut() = Full::default();
+        if let Payload::Full(body) = reply.body() {
+            let length = body.len();
+            reply.headers_mut().insert(CONTENT_LENGTH, length.into());
+        }
+        *reply.body_mut() = Payload::default();
     }
     reply
 }
@@ -141,5 +142,19 @@ mod tests {
             body(reply),
             r#"{"type":"urn:keyward:problem:invalid","title":"Unprocessable Entity","status":422,"detail":"No \"x\".","errors":[{"location":"name","message":"Missing.","fix":"Give one."}]}"#
         );
+    }
+
+    #[test]
+    fn head_has_the_length_of_a_whole_body_and_keeps_what_a_flowing_one_says() {
+        let whole = finish(&Method::HEAD, Reply::new("four".into()));
+        assert_eq!(whole.headers()[CONTENT_LENGTH], "4");
+        assert_eq!(body(whole), "");
+        let mut flowing = Reply::new(Payload::stream(Payload::default()));
+        flowing.headers_mut().insert(CONTENT_LENGTH, 7.into());
+        let flowing = finish(&Method::HEAD, flowing);
+        assert_eq!(flowing.headers()[CONTENT_LENGTH], "7");
+        let unknown = finish(&Method::HEAD, Reply::new(Payload::stream(Payload::default())));
+        assert!(!unknown.headers().contains_key(CONTENT_LENGTH));
+        assert_eq!(body(finish(&Method::GET, Reply::new("four".into()))), "four");
     }
 }

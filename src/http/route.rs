@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 
 use super::{Answer, Peer, answer, host, negotiate, path};
 use crate::{
-    handlers::{Body, Call, Handlers, Origin, Reply},
+    handlers::{Body, Call, Handlers, Origin, Payload, Reply},
     pipeline::{Action, Denial, Face, Gate, Request, Room},
     store::Found,
 };
@@ -53,7 +53,7 @@ impl Public {
 }
 
 impl Answer for Public {
-    type Body = http_body_util::Full<bytes::Bytes>;
+    type Body = Payload;
 
     async fn answer(&self, request: hyper::Request<Incoming>, peer: &Peer) -> Reply {
         let (parts, body) = request.into_parts();

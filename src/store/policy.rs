@@ -86,6 +86,11 @@ impl RoleTable {
         self.roles.values()
     }
 
+    /// Whether one of these roles is an administrator's.
+    pub fn has_administrators(&self, ids: &[String]) -> bool {
+        ids.iter().any(|id| self.role(id).is_some_and(|role| role.is_admin))
+    }
+
     /// A user's combination of roles. One that is newer than this table gives nothing: a request that began before the change
     /// and sees the user after it is refused.
     pub(super) fn set(&self, number: u32) -> &RoleSet {

@@ -145,7 +145,8 @@ impl<'a> Standing<'a> {
         mut ids: impl Iterator<Item = &'r str>,
         roles: &RoleTable,
     ) -> Setting {
-        if !self.identity.is_admin() && ids.any(|id| is_administrators(id, roles)) {
+        let is_administrators = |id| roles.role(id).is_some_and(|role| role.is_admin);
+        if !self.identity.is_admin() && ids.any(is_administrators) {
             return Setting::Refused("only an administrator can make an administrator");
         }
         Setting::Allowed
@@ -163,11 +164,7 @@ pub(super) fn may_create(identity: &Identity<'_>) -> Result<(), Denial> {
 }
 
 fn is_administrator(account: &User, roles: &RoleTable) -> bool {
-    account.roles.iter().any(|id| is_administrators(id, roles))
-}
-
-fn is_administrators(role: &str, roles: &RoleTable) -> bool {
-    roles.role(role).is_some_and(|role| role.is_admin)
+    roles.has_administrators(&account.roles)
 }
 
 pub(super) fn forbidden(message: impl Into<std::borrow::Cow<'static, str>>) -> Denial {
