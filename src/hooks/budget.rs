@@ -43,7 +43,6 @@ pub(super) fn within<T>(budget: Budget, call: impl FnOnce() -> T) -> T {
 }
 
 /// Called by the engine with each step. A value ends the call.
-#[allow(clippy::needless_pass_by_value, reason = "the engine's signature")]
 pub(super) fn progress(operations: u64) -> Option<Dynamic> {
     let watch = WATCH.get()?;
     if operations > watch.operations {

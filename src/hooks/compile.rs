@@ -42,8 +42,9 @@ pub(super) struct Compiler {
     call: Call,
 }
 
-/// What the engine itself answers, with any number of arguments.
-const KEYWORDS: &[&str] = &["call", "type_of", "is_def_var", "is_def_fn", "print", "debug", "Fn"];
+/// What the engine itself answers, with any number of arguments. Nobody can write `curry`; the parser does, in closures that use constants.
+const KEYWORDS: &[&str] =
+    &["call", "curry", "type_of", "is_def_var", "is_def_fn", "print", "debug", "Fn"];
 
 impl Compiler {
     pub fn new(limits: &Limits, call: Call) -> Self {
@@ -62,8 +63,9 @@ impl Compiler {
             |place, message: String| ScriptError::at(&source.file, &source.text, place, message);
         let constants = self.constants(source).map_err(|problem| vec![problem])?;
         let mut scope = Scope::new();
+        // Variables and no constants: the engine would put a constant's value also where a parameter has its name.
         for (name, value) in &constants {
-            scope.push_constant_dynamic(name.as_str(), value.clone());
+            scope.push_dynamic(name.as_str(), value.clone());
         }
         let mut ast = self
             .engine
@@ -74,7 +76,7 @@ impl Compiler {
         let functions = functions(source.kind, &ast, &mut |place, message| {
             problems.push(at(place, message));
         });
-        self.calls(&ast, &mut |place, message| problems.push(at(place, message)));
+        self.calls(&ast, &constants, &mut |place, message| problems.push(at(place, message)));
         if problems.is_empty() && functions == 0 {
             let names: Vec<_> = source.kind.functions().iter().map(|one| one.signature()).collect();
             let message = format!("it defines none of {}", names.join(", "));
@@ -147,13 +149,13 @@ impl Compiler {
                 );
                 return Err(ScriptError::of_file(&source.file, message));
             }
-            constants.insert(name.to_owned(), value.clone());
+            constants.insert(name.to_owned(), value.clone().into_read_only());
         }
         Ok(constants)
     }
 
     /// Finds calls of what does not exist, in functions that a test may never reach.
-    fn calls(&self, ast: &AST, problem: &mut dyn FnMut(Position, String)) {
+    fn calls(&self, ast: &AST, constants: &Constants, problem: &mut dyn FnMut(Position, String)) {
         let mut own: HashMap<String, HashSet<usize>> = HashMap::new();
         for function in ast.iter_fn_def() {
             own.entry(function.name.to_string()).or_default().insert(function.params.len());
@@ -161,14 +163,22 @@ impl Compiler {
         ast.walk(&mut |path: &[ASTNode<'_>]| {
             match path.last() {
                 Some(ASTNode::Stmt(Stmt::Share(names))) => {
-                    let (name, place) = names.first().map_or(("it", Position::NONE), |(name, _)| {
-                        (name.name.as_str(), name.pos)
+                    // A constant is copied and not shared. A variable would be shared: values could then hold themselves.
+                    let variable = names.iter().find(|(name, index)| {
+                        index.is_some() || !constants.contains_key(name.as_str())
                     });
-                    problem(place, format!(
-                        "a closure cannot use the variable {name} from outside of it; use a for loop, or give it as an argument"
-                    ));
+                    if let Some((name, _)) = variable {
+                        let message = format!(
+                            "a closure cannot use the variable {} from outside of it; use a for loop, or give it as an argument",
+                            name.name
+                        );
+                        problem(name.pos, message);
+                    }
                 }
-                Some(ASTNode::Expr(Expr::FnCall(call, place))) => {
+                Some(
+                    ASTNode::Expr(Expr::FnCall(call, place))
+                    | ASTNode::Stmt(Stmt::FnCall(call, place)),
+                ) => {
                     self.call(call, 0, *place, &own, problem);
                 }
                 Some(ASTNode::Expr(Expr::MethodCall(call, place))) => {
@@ -320,7 +330,10 @@ fn functions(kind: Kind, ast: &AST, problem: &mut dyn FnMut(Position, String)) -
 }
 
 fn is_near(name: &str, known: &str) -> bool {
-    name.eq_ignore_ascii_case(known) || strsim::damerau_levenshtein(name, known) <= 2
+    let is_hook = name.starts_with("on_") && known.starts_with("on_");
+    name.eq_ignore_ascii_case(known)
+        || strsim::damerau_levenshtein(name, known) <= 2
+        || is_hook && strsim::damerau_levenshtein(name, known) <= 4
 }
 
 fn tests(ast: &AST) -> Vec<(String, Position)> {

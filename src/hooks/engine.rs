@@ -52,8 +52,8 @@ fn clip(text: &str) -> String {
 #[allow(deprecated, reason = "the engine calls this part of its interface not yet settled")]
 fn constants(engine: &mut Engine) {
     engine.on_var(|name, index, context| {
-        // What has an index is a local variable.
-        if index != 0 {
+        // What has an index is a local variable, and so is what the scope knows: they hide a constant of the same name.
+        if index != 0 || context.scope().contains(name) {
             return Ok(None);
         }
         let call = context.tag().read_lock::<Call>();
@@ -77,8 +77,8 @@ fn nesting(engine: &mut Engine) {
     type Shown = Result<String, Box<EvalAltResult>>;
     type Equal = Result<bool, Box<EvalAltResult>>;
     for name in ["to_string", "to_debug", "print", "debug"] {
-        engine.register_fn(name, |array: &mut Array| -> Shown { shown(array.clone().into()) });
-        engine.register_fn(name, |map: &mut Map| -> Shown { shown(map.clone().into()) });
+        engine.register_fn(name, |array: &mut Array| shown(&array.clone().into()));
+        engine.register_fn(name, |map: &mut Map| shown(&map.clone().into()));
     }
     engine.register_fn("to_json", |map: &mut Map| -> Shown {
         let map = Dynamic::from(map.clone());
@@ -99,9 +99,12 @@ fn nesting(engine: &mut Engine) {
     });
 }
 
-fn shown(value: Dynamic) -> Result<String, Box<EvalAltResult>> {
-    flat(&value)?;
-    Ok(value.to_string())
+/// Never an error: where the engine makes a text of a value and gets an error, it walks the value itself.
+fn shown(value: &Dynamic) -> String {
+    match is_flat(value, NESTED) {
+        true => value.to_string(),
+        false => "(nested too deeply)".to_owned(),
+    }
 }
 
 /// # Errors

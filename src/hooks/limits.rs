@@ -31,7 +31,8 @@ pub struct Limits {
     pub string_bytes: usize,
     /// The elements of an array or the bytes of a blob, those of arrays inside it included.
     pub array_items: usize,
-    /// The entries of a map, those of maps inside it included.
+    /// The entries of a map, those of maps inside it included. Counted when a map is made, copied or given to a function; between two of
+    /// these, entries that are set one by one are bounded by the steps.
     pub map_entries: usize,
     /// The variables that may be there at a time.
     pub variables: usize,
@@ -60,7 +61,7 @@ impl Default for Limits {
         Self {
             operations: 100_000,
             time: Duration::from_millis(50),
-            blocking_operations: 10_000_000,
+            blocking_operations: 1_000_000,
             blocking_time: Duration::from_secs(2),
             blocking_calls: 8,
             blocking_queue: 64,

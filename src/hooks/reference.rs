@@ -144,10 +144,14 @@ fn shape(name: &str, parameters: &[impl AsRef<str>], returns: &str) -> String {
 
 /// The engine's names of types, in the words of the reference.
 fn plain(kind: &str) -> String {
-    let kind = kind.trim().trim_start_matches("&mut ").trim_start_matches('&').trim();
-    let kind =
-        kind.strip_prefix("Checked<").and_then(|inner| inner.strip_suffix('>')).unwrap_or(kind);
-    let kind = kind.strip_prefix("RhaiResultOf<").and_then(|k| k.strip_suffix('>')).unwrap_or(kind);
+    // The macro puts spaces between all that it writes.
+    let kind = kind.replace(' ', "");
+    let kind = kind.trim_start_matches('&').trim_start_matches("mut");
+    let kind = kind
+        .strip_prefix("Checked<")
+        .or_else(|| kind.strip_prefix("RhaiResultOf<"))
+        .and_then(|inner| inner.strip_suffix('>'))
+        .unwrap_or(kind);
     let kind = kind.rsplit("::").next().unwrap_or(kind);
     match kind {
         "str" | "String" | "ImmutableString" | "string" => "text".into(),

@@ -35,7 +35,7 @@ pub(super) fn header_of(headers: &HeaderMap, name: &str) -> Dynamic {
     if texts.is_empty() { Dynamic::UNIT } else { texts.join(", ").into() }
 }
 
-#[allow(unused_qualifications, clippy::needless_pass_by_value)]
+#[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
 #[rhai::export_module]
 mod functions {
     use super::*;

@@ -47,7 +47,7 @@ fn hmac<M: Mac + KeyInit>(secret: &Dynamic, data: &Dynamic) -> Checked<Blob> {
     Ok(mac.finalize().into_bytes().as_slice().to_vec())
 }
 
-#[allow(unused_qualifications, clippy::needless_pass_by_value)]
+#[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
 #[rhai::export_module]
 mod functions {
     use super::*;

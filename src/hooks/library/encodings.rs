@@ -42,7 +42,7 @@ fn blob(bytes: Vec<u8>, most: usize) -> Checked<Blob> {
     }
 }
 
-#[allow(unused_qualifications, clippy::needless_pass_by_value)]
+#[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
 #[rhai::export_module]
 mod functions {
     use super::*;

@@ -36,7 +36,7 @@ fn map(map: &BTreeMap<String, String>) -> Map {
     map.iter().map(|(key, value)| (key.into(), value.as_str().into())).collect()
 }
 
-#[allow(unused_qualifications, clippy::needless_pass_by_value)]
+#[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
 #[rhai::export_module]
 mod functions {
     use super::*;

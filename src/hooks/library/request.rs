@@ -32,7 +32,7 @@ fn text_or_unit(text: Option<&str>) -> Dynamic {
     text.map_or(Dynamic::UNIT, Into::into)
 }
 
-#[allow(unused_qualifications, clippy::needless_pass_by_value)]
+#[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
 #[rhai::export_module]
 mod functions {
     use super::*;

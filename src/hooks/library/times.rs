@@ -25,7 +25,7 @@ fn moment(seconds: INT) -> Checked<Timestamp> {
     }
 }
 
-#[allow(unused_qualifications, clippy::needless_pass_by_value)]
+#[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
 #[rhai::export_module]
 mod functions {
     use super::*;
