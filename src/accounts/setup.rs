@@ -1,6 +1,9 @@
 //! Opening the accounts of a store, and the first start on an empty one.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use super::{
     AccountError, Accounts, Inner, NewKey, Passwords, create_pepper,
@@ -11,6 +14,7 @@ use super::{
     users::{new_uuid, uid_key},
 };
 use crate::{
+    hooks::Scripts,
     model::{
         ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Application, Clock, Digest, Entropy, Pepper,
         Resource, Role, Secret, Timestamp, User, fold,
@@ -86,6 +90,8 @@ impl Accounts {
             clock,
             entropy,
             recent: Recent::default(),
+            scripts: OnceLock::new(),
+            no_scripts: Scripts::none(),
         })))
     }
 

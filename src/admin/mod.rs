@@ -75,6 +75,8 @@ impl Api {
             path: request.uri.path(),
             query: request.uri.query(),
             headers: &request.headers,
+            host: None,
+            body: None,
             client,
             face: Face::Admin,
         };

@@ -8,7 +8,9 @@ use super::{
     form::Form,
     records::{Editable, set},
 };
-use crate::model::{Handler, MethodRules, Protocol, Proxy, Resource, Respond, Rules};
+use crate::model::{
+    Handler, MethodRules, PermissionSource, Protocol, Proxy, Resource, Respond, Rules,
+};
 
 impl Editable for Resource {
     const PLACE: &'static str = "resources";
@@ -27,8 +29,22 @@ impl Editable for Resource {
             path: form.text("path"),
             host: form.text("host"),
             rules: rules(form),
+            permission: permission_source(form),
+            buffer_body: form.flag("buffer_body").unwrap_or_default(),
             respond: form.object("respond", respond),
             proxy: form.object("proxy", proxy),
+        }
+    }
+}
+
+fn permission_source(form: &mut Form) -> PermissionSource {
+    match form.text("permission").as_deref() {
+        None | Some("records") => PermissionSource::Records,
+        Some("script") => PermissionSource::Script,
+        Some(other) => {
+            let message = format!("{other:?} does not say who decides.");
+            form.reject("permission", message, "Use records or script.");
+            PermissionSource::Records
         }
     }
 }

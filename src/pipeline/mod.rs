@@ -59,6 +59,7 @@
 //! }
 //! ```
 
+mod aftermath;
 pub mod decode;
 mod denial;
 pub mod header;
@@ -66,12 +67,16 @@ pub mod lookup;
 pub mod permit;
 mod request;
 mod scene;
+mod scripted;
 pub mod verify;
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
+pub use aftermath::Aftermath;
 pub use decode::Credential;
-pub use denial::{Denial, Parts, Room, Shape};
+pub use denial::{Denial, Parts, Room, ScriptedBody, Shape};
 pub use header::{AUTH_METHOD, Presented};
 pub use lookup::Candidate;
 pub use permit::Grant;
@@ -81,7 +86,7 @@ pub use verify::Identity;
 
 use crate::{
     accounts::{Accounts, Passwords},
-    model::{Clock, Pepper},
+    model::{Clock, Pepper, Secret},
     store::Directory,
 };
 
@@ -90,28 +95,49 @@ use crate::{
 pub struct Gate(Arc<Inner>);
 
 struct Inner {
+    accounts: Accounts,
     directory: Arc<Directory>,
     pepper: Pepper,
     passwords: Passwords,
     clock: Clock,
     credential_bytes: usize,
+    /// Bounds how many keys of other systems are being written at the same time.
+    adopting: Arc<Semaphore>,
 }
+
+/// Keys of other systems that are written at the same time.
+const ADOPTING: usize = 64;
 
 impl Gate {
     /// The gate in front of these accounts. A credential's header field may have `credential_bytes` at most.
     pub fn new(accounts: &Accounts, credential_bytes: usize) -> Self {
         Self(Arc::new(Inner {
+            accounts: accounts.clone(),
             directory: accounts.directory().clone(),
             pepper: accounts.pepper().clone(),
             passwords: accounts.passwords().clone(),
             clock: accounts.clock().clone(),
             credential_bytes,
+            adopting: Arc::new(Semaphore::new(ADOPTING)),
         }))
     }
 
     /// What the next request is decided by.
     pub fn scene(&self) -> Scene {
-        Scene { policy: self.0.directory.policy() }
+        Scene::new(self.0.directory.policy(), self.0.accounts.scripts().current())
+    }
+
+    /// Makes a credential that a script has checked one of the user's own keys, after the answer. What cannot be written now is written when the
+    /// credential comes again.
+    fn adopt(&self, uid: u64, application: &str, text: Secret) {
+        let Ok(turn) = self.0.adopting.clone().try_acquire_owned() else { return };
+        let (accounts, application) = (self.0.accounts.clone(), application.to_owned());
+        tokio::spawn(async move {
+            if let Err(problem) = accounts.adopt_key(uid, &application, &text).await {
+                tracing::warn!(uid, application, %problem, "a key was not taken over");
+            }
+            drop(turn);
+        });
     }
 
     /// Decides about a request.

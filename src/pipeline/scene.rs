@@ -3,12 +3,12 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{
-    Request,
+    Denial, Identity, Request, Room,
     scripted::{self, Hooked},
 };
 use crate::{
-    hooks::{Function, ScriptRequest, Set},
-    store::{Policy, Rule},
+    hooks::{self, Function, Script, ScriptRequest, Set},
+    store::{HeldApplication, Policy, Rule},
 };
 
 /// Roles, applications, resources and scripts at one moment: one request is decided by one scene, from its route to its answer.
@@ -25,6 +25,39 @@ impl Scene {
     /// A scene that nothing has happened in.
     pub(super) fn new(policy: Arc<Policy>, scripts: Arc<Set>) -> Self {
         Self { policy, scripts, asked: OnceLock::new() }
+    }
+
+    /// The script of an application's authentication type; none: it is a built-in one.
+    ///
+    /// # Errors
+    /// There is no such script. Whoever comes through this application is refused.
+    pub(super) fn script_of(
+        &self,
+        application: &HeldApplication,
+    ) -> Result<Option<&Script>, Denial> {
+        let Some(name) = application.record.auth_type.script() else { return Ok(None) };
+        self.scripts.auth(name).map(Some).ok_or_else(|| {
+            let detail = format!("there is no script auth/{name}.rhai");
+            scripted::broken(Room::Header, detail)
+        })
+    }
+
+    /// The answer of a script that is a handler.
+    ///
+    /// # Errors
+    /// There is no such script; it refused; it failed.
+    pub async fn handle(
+        &self,
+        name: &str,
+        request: &Request<'_>,
+        identity: &Identity<'_>,
+    ) -> Result<hooks::Reply, Denial> {
+        let Some(script) = self.scripts.handler(name) else {
+            let detail = format!("there is no script handlers/{name}.rhai");
+            return Err(scripted::broken(Room::Handler, detail));
+        };
+        let answer = script.handle(self.asked(request), &scripted::person(identity)).await;
+        answer.map_err(|fault| scripted::denied(Room::Handler, None, fault))
     }
 
     /// The request as scripts see it.

@@ -1,20 +1,53 @@
 //! What scripts see of a request and of those who make it, and what becomes of it when one of them says no.
 
-use http::{HeaderValue, StatusCode};
+use std::sync::Arc;
 
-use super::{Denial, Identity, Request, Room};
+use http::StatusCode;
+
+use super::{Denial, Identity, Request, Room, Scene};
 use crate::{
     hooks::{
-        Fault, Person, PersonParts, RequestParts, ResourceParts, ResourceView, Script,
-        ScriptRequest,
+        Consent, Fault, Person, PersonParts, RequestParts, ResourceParts, ResourceView, Script,
+        ScriptRequest, UserParts, UserView,
     },
-    store::{HeldApplication, Rule},
+    store::{HeldApplication, Member, Rule},
 };
 
 /// Hooks that are to be called, one after another, with the request.
 pub(super) struct Hooked<'a> {
     pub scripts: Vec<&'a Script>,
     pub asked: &'a ScriptRequest,
+}
+
+impl Hooked<'_> {
+    pub async fn on_request(&self) -> Result<(), Denial> {
+        for script in &self.scripts {
+            let said = script.on_request(self.asked).await;
+            said.map_err(|fault| denied(Room::Header, None, fault))?;
+        }
+        Ok(())
+    }
+
+    pub async fn on_authenticated(&self, person: &Person) -> Result<(), Denial> {
+        for script in &self.scripts {
+            let said = script.on_authenticated(self.asked, person).await;
+            said.map_err(|fault| denied(Room::Verify, None, fault))?;
+        }
+        Ok(())
+    }
+
+    pub async fn on_permit(
+        &self,
+        person: &Person,
+        resource: &ResourceView,
+    ) -> Result<Vec<Consent>, Denial> {
+        let mut said = Vec::with_capacity(self.scripts.len());
+        for script in &self.scripts {
+            let one = script.on_permit(self.asked, person, resource).await;
+            said.push(one.map_err(|fault| denied(Room::Permit, None, fault))?);
+        }
+        Ok(said)
+    }
 }
 
 /// The request as scripts see it.
@@ -43,6 +76,20 @@ pub(super) fn person(identity: &Identity<'_>) -> Person {
     })
 }
 
+/// A user, as scripts see it.
+pub(super) fn user(member: &Member, scene: &Scene) -> UserView {
+    let table = scene.policy.roles.clone();
+    let roles = member.roles(&table).clone();
+    UserView::new(UserParts {
+        uid: member.uid,
+        name: member.name.to_string(),
+        is_active: member.is_active,
+        roles: roles.ids.to_vec(),
+        attributes: member.attributes().clone(),
+        allows: Arc::new(move |permission| table.allows(&roles, permission)),
+    })
+}
+
 /// What is asked for, as scripts see it.
 pub(super) fn resource(rule: &Rule, request: &Request<'_>) -> ResourceView {
     ResourceView::new(ResourceParts {
@@ -58,10 +105,9 @@ pub(super) fn resource(rule: &Rule, request: &Request<'_>) -> ResourceView {
 pub(super) fn denied(room: Room, application: Option<&HeldApplication>, fault: Fault) -> Denial {
     match fault {
         Fault::Refused(refusal) => {
-            let mut denial =
-                Denial::new(room, refusal.status, refusal.code, refusal.description)
-                    .with_detail(format!("refused by {}", refusal.place))
-                    .with_headers(refusal.headers);
+            let mut denial = Denial::new(room, refusal.status, refusal.code, refusal.description)
+                .with_detail(format!("refused by {}", refusal.place))
+                .with_headers(refusal.headers);
             if refusal.status == StatusCode::UNAUTHORIZED
                 && let Some(application) = application
             {
@@ -83,6 +129,3 @@ pub(super) fn broken(room: Room, detail: String) -> Denial {
     )
     .with_detail(detail)
 }
-
-/// The challenge of a 401 that belongs to no application.
-pub(crate) const SOME_CHALLENGE: HeaderValue = HeaderValue::from_static("ApiKey realm=\"Keyward\"");
