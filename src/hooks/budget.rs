@@ -13,6 +13,8 @@ use super::limits::Budget;
 struct Watch {
     operations: u64,
     until: Instant,
+    /// The lines that may still be logged.
+    lines: usize,
 }
 
 thread_local! {
@@ -38,8 +40,18 @@ pub(super) fn within<T>(budget: Budget, call: impl FnOnce() -> T) -> T {
     let until = now.checked_add(budget.time).unwrap_or(now + Duration::from_secs(86_400));
     let until = outer.map_or(until, |outer| outer.until.min(until));
     let _restore = Restore(outer);
-    WATCH.set(Some(Watch { operations: budget.operations, until }));
+    let lines = budget.log_lines;
+    WATCH.set(Some(Watch { operations: budget.operations, until, lines }));
     call()
+}
+
+/// Whether the call that runs on this thread may write a line into the log. A loop that logs would fill a disk.
+pub(super) fn may_log() -> bool {
+    let Some(mut watch) = WATCH.get() else { return true };
+    let may = watch.lines > 0;
+    watch.lines = watch.lines.saturating_sub(1);
+    WATCH.set(Some(watch));
+    may
 }
 
 /// Called by the engine with each step. A value ends the call.

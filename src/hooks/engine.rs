@@ -32,9 +32,15 @@ pub(super) fn build(limits: &Limits, variables: Variables) -> Engine {
     for symbol in ["eval", "curry", "import", "export"] {
         engine.disable_symbol(symbol);
     }
-    engine.on_print(|text| tracing::info!("{}", clip(text)));
+    engine.on_print(|text| {
+        if budget::may_log() {
+            tracing::info!("{}", clip(text));
+        }
+    });
     engine.on_debug(|text, source, place| {
-        tracing::debug!(script = source.unwrap_or(""), %place, "{}", clip(text));
+        if budget::may_log() {
+            tracing::debug!(script = source.unwrap_or(""), %place, "{}", clip(text));
+        }
     });
     engine.on_progress(budget::progress);
     constants(&mut engine);

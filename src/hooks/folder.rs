@@ -50,7 +50,7 @@ impl Reader<'_> {
             Err(error) => return self.problem(unreadable(inside, &error)),
         };
         // An editor's or a cloud's many temporary files are passed over, but not for ever.
-        let most = self.limits.scripts.saturating_mul(16);
+        let most = self.limits.files.saturating_mul(16);
         for (count, entry) in entries.enumerate() {
             if count >= most {
                 let message = format!("there are more than {most} files; remove what is no script");
@@ -90,9 +90,9 @@ impl Reader<'_> {
             Ok(placed) => placed,
             Err(message) => return self.problem(ScriptError::of_file(path, message)),
         };
-        if self.found.len() >= self.limits.scripts {
-            let most = self.limits.scripts;
-            let message = format!("there are more than {most} scripts (scripts.scripts)");
+        if self.found.len() >= self.limits.files {
+            let most = self.limits.files;
+            let message = format!("there are more than {most} scripts (scripts.files)");
             return self.problem(ScriptError::of_file(path, message));
         }
         match self.text(path) {

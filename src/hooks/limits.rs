@@ -41,7 +41,9 @@ pub struct Limits {
     /// The bytes of a file.
     pub script_bytes: usize,
     /// The files of the folder.
-    pub scripts: usize,
+    pub files: usize,
+    /// The lines that one call may write into the log.
+    pub log_lines: usize,
     /// The notes (`req.set`) of one request.
     pub notes: usize,
     /// The buckets of `rate_limit` that are remembered at a time. When all are in use, a new one is over its limit.
@@ -74,7 +76,8 @@ impl Default for Limits {
             variables: 256,
             functions: 128,
             script_bytes: 256 * 1024,
-            scripts: 256,
+            files: 256,
+            log_lines: 32,
             notes: 32,
             rate_buckets: 65_536,
             replay_ids: 262_144,
@@ -90,23 +93,28 @@ impl Default for Limits {
 pub(super) struct Budget {
     pub operations: u64,
     pub time: Duration,
+    pub log_lines: usize,
 }
 
 impl Limits {
     /// The budget of a call on an async thread.
     pub(super) fn inline(&self) -> Budget {
-        Budget { operations: self.operations, time: self.time }
+        Budget { operations: self.operations, time: self.time, log_lines: self.log_lines }
     }
 
     /// The budget of a call on a thread of its own.
     pub(super) fn blocking(&self) -> Budget {
-        Budget { operations: self.blocking_operations, time: self.blocking_time }
+        Budget {
+            operations: self.blocking_operations,
+            time: self.blocking_time,
+            log_lines: self.log_lines,
+        }
     }
 
     /// The budget of a `test_…` function. It may call many a function that has a budget of its own.
     pub(super) fn testing(&self) -> Budget {
         let operations = self.operations.max(self.blocking_operations);
-        Budget { operations, time: self.test_time }
+        Budget { operations, time: self.test_time, log_lines: self.log_lines }
     }
 
     /// Sets the engine's own limits. Budgets are smaller and set call by call; these hold where there is none.

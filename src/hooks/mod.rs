@@ -208,6 +208,13 @@ impl Scripts {
         self.0.current.load_full()
     }
 
+    /// The set that is in force, if there is any script in it: what a request without scripts pays is this one look.
+    pub fn in_force(&self) -> Option<Arc<Set>> {
+        self.0.loader.as_ref()?;
+        let set = self.0.current.load();
+        (!set.is_empty()).then(|| arc_swap::Guard::into_inner(set))
+    }
+
     /// Whether a set could come at all: if not, nothing need be asked for.
     pub fn is_none(&self) -> bool {
         self.0.loader.is_none()

@@ -57,6 +57,11 @@ impl Set {
         self.hooks.iter().chain(resource).filter(move |script| script.defines(function))
     }
 
+    /// Whether there is no script at all.
+    pub fn is_empty(&self) -> bool {
+        !self.has_hooks() && self.auth.is_empty() && self.handlers.is_empty()
+    }
+
     /// All scripts, sorted by file.
     pub fn scripts(&self) -> Vec<&Script> {
         let maps = [&self.auth, &self.resources, &self.handlers];

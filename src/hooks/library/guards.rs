@@ -8,6 +8,7 @@ use rhai::{Dynamic, INT, Module, NativeCallContext, exported_module};
 use super::{
     super::{
         ambient::{Call, stop},
+        budget,
         rates::Rate,
         replays::Once,
     },
@@ -92,7 +93,7 @@ mod functions {
         Ok(is_in)
     }
 
-    /// Whether a regular expression is found in a text of at most 16384 bytes. The time grows with the text's length and no faster.
+    /// Whether a regular expression is found in a text of at most 8192 bytes. The time grows with the text's length and no faster.
     ///
     /// Write `^…$` to match the whole text. There are no look-arounds and no back-references.
     ///
@@ -101,7 +102,7 @@ mod functions {
     /// Example: `matches(req.path, "^/tenants/[a-z0-9]+/")`
     #[rhai_fn(return_raw)]
     pub fn matches(context: NativeCallContext, text: &str, pattern: &str) -> Checked<bool> {
-        const MOST: usize = 16_384;
+        const MOST: usize = 8192;
         if text.len() > MOST {
             return Err(stop(format!("matches() takes a text of at most {MOST} bytes")));
         }
@@ -109,7 +110,7 @@ mod functions {
         Ok(pattern.is_match(text))
     }
 
-    /// Writes a line into Keyward's log. Never log a credential: what the script was given as one is blotted out, what it made of it is not.
+    /// Writes a line into Keyward's log; a call may write 32, and more are dropped. Never log a credential: what the script was given as one is blotted out, what it made of it is not.
     ///
     /// Example: `log("no tenant for " + identity.name);`
     #[rhai_fn(name = "log", volatile, return_raw)]
@@ -123,6 +124,12 @@ mod functions {
     #[rhai_fn(name = "log", volatile, return_raw)]
     pub fn log_at(context: NativeCallContext, level: &str, text: &str) -> Checked<()> {
         let call = Call::of(&context)?;
+        if !["debug", "info", "warn", "error"].contains(&level) {
+            return Err(stop("the levels of log() are debug, info, warn and error"));
+        }
+        if !budget::may_log() {
+            return Ok(());
+        }
         let text: String = text.chars().take(1000).collect();
         let said = call.without_hidden(&text);
         let script = context.fn_source().or(context.call_source()).unwrap_or("");
@@ -130,8 +137,7 @@ mod functions {
             "debug" => tracing::debug!(script, "{said}"),
             "info" => tracing::info!(script, "{said}"),
             "warn" => tracing::warn!(script, "{said}"),
-            "error" => tracing::error!(script, "{said}"),
-            _ => return Err(stop("the levels of log() are debug, info, warn and error")),
+            _ => tracing::error!(script, "{said}"),
         }
         Ok(())
     }

@@ -248,3 +248,28 @@ async fn a_script_that_keeps_running_out_is_switched_off_until_a_reload() {
     let set = scripts.current();
     set.hooks(Function::OnRequest, None).next().unwrap().on_request(&req()).await.unwrap();
 }
+
+/// The dearest pattern that is accepted, on the longest text that is.
+#[tokio::test]
+async fn a_pattern_takes_no_longer_than_a_call_may() {
+    for pattern in
+        ["(?:[a-z]{0,60}x){0,12}y", "(a*)*(a|aa)+$b", "(?:a?){250}a{250}b", "^(\\\\w+\\\\s?)*$"]
+    {
+        let start = Instant::now();
+        let body =
+            format!("let s = \"\"; s.pad(8192, 'a'); s[8191] = '!'; !matches(s, \"{pattern}\")");
+        let outcome = permit(&body).await;
+        assert!(start.elapsed() < Duration::from_secs(2), "{pattern}: {:?}", start.elapsed());
+        // One that is too large is refused.
+        let is_refused =
+            matches!(&outcome, Err(Fault::Broken { detail }) if detail.contains("pattern"));
+        assert!(is_refused || matches!(outcome, Ok(Consent::Given)), "{pattern}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_call_writes_so_many_lines_and_no_more() {
+    let budget = Limits::default().inline();
+    let said = budget::within(budget, || (0..1000).filter(|_| budget::may_log()).count());
+    assert_eq!(said, Limits::default().log_lines);
+}

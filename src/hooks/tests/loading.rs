@@ -10,6 +10,8 @@ const HOOK: (&str, &str) = ("hooks.rhai", "fn on_request(req) {}");
 fn a_missing_and_an_empty_folder_are_empty_sets() {
     let folder = Folder::of(&[]);
     assert!(!folder.load().unwrap().current().has_hooks());
+    assert!(folder.load().unwrap().in_force().is_none());
+    assert!(Folder::of(&[HOOK]).load().unwrap().in_force().is_some());
     let missing = folder.path().join("missing");
     let scripts = Scripts::load(&missing, limits(), host()).unwrap();
     assert!(scripts.current().scripts().is_empty());
@@ -212,7 +214,7 @@ fn files_that_cannot_be_scripts_are_refused() {
     fs::rename(folder.path().join("resources.rhai"), folder.path().join("resources/a.rhai"))
         .unwrap();
     folder.load().unwrap();
-    for n in 0..Limits::default().scripts {
+    for n in 0..Limits::default().files {
         folder.write(&format!("resources/r{n}.rhai"), HOOK.1);
     }
     says("more than 256 scripts");
