@@ -5,12 +5,19 @@ mod end;
 mod framing;
 mod http2;
 
-use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use ::http::{Request, Response, StatusCode};
+use ::http::{Request, StatusCode};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -20,6 +27,7 @@ use tokio::{
 };
 
 use super::{Answer, Limits, Listener, Peer, answer, serve};
+use crate::handlers::{BrokenOff, Payload, Reply};
 
 /// How long anything may take before a test gives up. Nothing is asserted about being faster.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,7 +47,8 @@ fn wide() -> Limits {
     }
 }
 
-/// Answers by the path: `/wait` when the gate opens, `/never`, `/large`, `/read` with the body that came, and all else with what was asked.
+/// Answers by the path: `/wait` when the gate opens, `/never`, `/large`, `/half` of a body, `/read` with the body that came, and all else
+/// with what was asked.
 #[derive(Clone)]
 struct Paths {
     gate: watch::Receiver<bool>,
@@ -47,9 +56,9 @@ struct Paths {
 }
 
 impl Answer for Paths {
-    type Body = Full<Bytes>;
+    type Body = Payload;
 
-    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Reply {
         assert!(peer.client().is_loopback());
         let method = request.method().clone();
         let text = format!("{method} {}", request.uri().path());
@@ -61,18 +70,42 @@ impl Answer for Paths {
                 text.into()
             }
             "/never" => pending().await,
+            "/half" => return Reply::new(Payload::stream(Half(0))),
             "/large" => Bytes::from(vec![b'x'; LARGE]),
             "/read" => match request.into_body().collect().await {
                 Ok(body) => body.to_bytes(),
                 Err(_) => {
-                    let mut broken = Response::new(Full::from("broken"));
+                    let mut broken = Reply::new("broken".into());
                     *broken.status_mut() = StatusCode::BAD_REQUEST;
                     return broken;
                 }
             },
             _ => text.into(),
         };
-        answer::finish(&method, Response::new(Full::from(body)))
+        answer::finish(&method, Reply::new(body.into()))
+    }
+}
+
+/// A body that breaks off after its first piece was sent.
+struct Half(u8);
+
+impl Body for Half {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        self.0 += 1;
+        match self.0 {
+            1 => Poll::Ready(Some(Ok(Frame::data("half".into())))),
+            2 => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            _ => Poll::Ready(Some(Err(BrokenOff::new("no more came")))),
+        }
     }
 }
 
