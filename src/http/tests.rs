@@ -131,7 +131,15 @@ impl Edge {
     }
 
     fn on(listener: Listener, address: SocketAddr, limits: Limits, most: usize) -> Self {
-        let connections = Arc::new(Semaphore::new(most));
+        Self::sharing(listener, address, limits, Arc::new(Semaphore::new(most)))
+    }
+
+    fn sharing(
+        listener: Listener,
+        address: SocketAddr,
+        limits: Limits,
+        connections: Arc<Semaphore>,
+    ) -> Self {
         let begun = Arc::new(Semaphore::new(0));
         let (gate, opened) = watch::channel(false);
         let (stop, stopped) = oneshot::channel();
@@ -173,10 +181,10 @@ impl Edge {
         timeout(PATIENCE, self.served).await.expect("it does not end").unwrap();
     }
 
-    /// Waits until `open` connections are there. One permit more is held for the next one.
+    /// Waits until `open` connections are there.
     async fn has_open(&self, open: usize, of: usize) {
         let fewer = async {
-            while self.connections.available_permits() != of.saturating_sub(open + 1) {
+            while self.connections.available_permits() != of - open {
                 sleep(Duration::from_millis(5)).await;
             }
         };
