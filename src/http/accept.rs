@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use super::{
-    stream::{Socket, Watched},
+    stream::{Left, Socket, Watched},
     watch::{InFlight, Verdict, Watch},
 };
 
@@ -144,8 +144,7 @@ pub async fn serve<A: Answer>(
         };
         match next {
             Ok((socket, peer, permit)) => {
-                let connection =
-                    Connection { socket: Arc::new(socket), peer, limits: limits.clone(), permit };
+                let connection = Connection { socket, peer, limits: limits.clone(), permit };
                 tasks.spawn(connection.run(builder.clone(), answer.clone(), stopping.clone()));
             }
             Err(problem) => {
@@ -192,7 +191,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 }
 
 struct Connection {
-    socket: Arc<Socket>,
+    socket: Socket,
     peer: Peer,
     limits: Limits,
     permit: OwnedSemaphorePermit,
@@ -216,7 +215,8 @@ impl Connection {
                 Ok::<_, Infallible>(reply.map(|body| Held { body, in_flight }))
             }
         });
-        let io = TokioIo::new(Watched::new(self.socket.clone(), watch.clone()));
+        let left = Left::default();
+        let io = TokioIo::new(Watched::new(self.socket, left.clone(), watch.clone()));
         let mut is_broken = false;
         {
             let mut connection = pin!(builder.serve_connection(io, service));
@@ -245,8 +245,10 @@ impl Connection {
                 }
             }
         }
-        if is_broken || watch.was_refused() || self.socket.has_unread() {
-            self.socket.linger().await;
+        if let Some(socket) = left.take()
+            && (is_broken || watch.was_refused() || socket.has_unread())
+        {
+            socket.linger().await;
         }
         drop(self.permit);
     }

@@ -4,7 +4,7 @@ use std::{
     io::{self, IoSlice},
     net::Shutdown,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -21,62 +21,46 @@ use super::{refusal, watch::Watch};
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
 
-/// A socket, shared between hyper and the one who waits for hyper's end.
+/// A socket.
 #[derive(Debug)]
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
+/// Does the same with either kind.
+macro_rules! either {
+    ($socket:expr, $stream:ident => $does:expr) => {
+        match $socket {
+            Socket::Tcp($stream) => $does,
+            Socket::Unix($stream) => $does,
+        }
+    };
+}
+
 impl Socket {
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_read(buffer),
-            Self::Unix(stream) => stream.try_read(buffer),
-        }
-    }
-
-    /// Into memory that nobody has written to yet, which costs less than to wipe it for every request.
-    fn try_fill(&self, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_read_buf(buffer),
-            Self::Unix(stream) => stream.try_read_buf(buffer),
-        }
-    }
-
-    fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_write_vectored(parts),
-            Self::Unix(stream) => stream.try_write_vectored(parts),
-        }
-    }
-
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_read_ready(cx),
-            Self::Unix(stream) => stream.poll_read_ready(cx),
-        }
-    }
-
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_write_ready(cx),
-            Self::Unix(stream) => stream.poll_write_ready(cx),
-        }
-    }
-
-    async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.readable().await,
-            Self::Unix(stream) => stream.readable().await,
-        }
+        either!(self, stream => stream.try_read(buffer))
     }
 
     fn end_writing(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => socket2::SockRef::from(stream).shutdown(Shutdown::Write),
-            Self::Unix(stream) => socket2::SockRef::from(stream).shutdown(Shutdown::Write),
-        }
+        either!(self, stream => socket2::SockRef::from(stream).shutdown(Shutdown::Write))
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_read(cx, buffer))
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, parts))
     }
 
     /// Reads and forgets what a client still sends after its answer.
@@ -90,7 +74,7 @@ impl Socket {
                     Ok(0) => return,
                     Ok(read) => heard += read,
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                        if self.readable().await.is_err() {
+                        if either!(self, stream => stream.readable().await).is_err() {
                             return;
                         }
                     }
@@ -107,38 +91,66 @@ impl Socket {
     }
 }
 
+/// Where a socket is left when hyper has done with it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Left(Arc<Mutex<Option<Socket>>>);
+
+impl Left {
+    pub fn take(&self) -> Option<Socket> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn leave(&self, socket: Option<Socket>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = socket;
+    }
+}
+
 /// What hyper reads from and writes to.
 pub(super) struct Watched {
-    socket: Arc<Socket>,
+    /// There until this is dropped.
+    socket: Option<Socket>,
+    left: Left,
     watch: Arc<Watch>,
     /// What is left to be written of an answer that was put in the place of hyper's.
     instead: Vec<u8>,
 }
 
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.left.leave(self.socket.take());
+    }
+}
+
 impl Watched {
-    pub fn new(socket: Arc<Socket>, watch: Arc<Watch>) -> Self {
-        Self { socket, watch, instead: Vec::new() }
+    /// A socket under a watch, which comes to `left` in the end.
+    pub fn new(socket: Socket, left: Left, watch: Arc<Watch>) -> Self {
+        Self { socket: Some(socket), left, watch, instead: Vec::new() }
     }
 
-    fn poll_send(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        loop {
-            match self.socket.try_write(parts) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.watch.cannot_write();
-                    ready!(self.socket.poll_writable(cx))?;
-                }
-                Ok(sent) => {
-                    self.watch.wrote();
-                    return Poll::Ready(Ok(sent));
-                }
-                Err(e) => return Poll::Ready(Err(e)),
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(0)) };
+        match socket.poll_write(cx, parts) {
+            Poll::Ready(sent) => {
+                self.watch.wrote();
+                Poll::Ready(sent)
+            }
+            Poll::Pending => {
+                self.watch.cannot_write();
+                Poll::Pending
             }
         }
     }
 
     fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.instead.is_empty() {
-            let sent = ready!(self.poll_send(cx, &[IoSlice::new(&self.instead)]))?;
+            let instead = std::mem::take(&mut self.instead);
+            let sent = self.poll_send(cx, &[IoSlice::new(&instead)]);
+            self.instead = instead;
+            let sent = ready!(sent)?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -150,25 +162,17 @@ impl Watched {
 
 impl AsyncRead for Watched {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            let before = buffer.filled().len();
-            match self.socket.try_fill(buffer) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.socket.poll_readable(cx))?;
-                }
-                Ok(read) => {
-                    if read > 0 {
-                        self.watch.read(&buffer.filled()[before..]);
-                    }
-                    return Poll::Ready(Ok(()));
-                }
-                Err(e) => return Poll::Ready(Err(e)),
-            }
+        let before = buffer.filled().len();
+        let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(())) };
+        ready!(socket.poll_read(cx, buffer))?;
+        if buffer.filled().len() > before {
+            self.watch.read(&buffer.filled()[before..]);
         }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -212,7 +216,8 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_instead(cx))?;
-        match self.socket.end_writing() {
+        let Some(socket) = &self.socket else { return Poll::Ready(Ok(())) };
+        match socket.end_writing() {
             // The other side was faster.
             Err(e) if e.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             ended => Poll::Ready(ended),
