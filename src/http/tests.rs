@@ -10,12 +10,19 @@ mod rig;
 mod tunnel;
 mod upstream;
 
-use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use ::http::{Request, Response, StatusCode};
+use ::http::{Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -25,7 +32,7 @@ use tokio::{
 };
 
 use super::{Answer, Limits, Listener, Peer, answer, serve};
-use crate::handlers::{Payload, Reply};
+use crate::handlers::{BrokenOff, Payload, Reply};
 
 /// How long anything may take before a test gives up. Nothing is asserted about being faster.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,7 +52,8 @@ fn wide() -> Limits {
     }
 }
 
-/// Answers by the path: `/wait` when the gate opens, `/never`, `/large`, `/read` with the body that came, and all else with what was asked.
+/// Answers by the path: `/wait` when the gate opens, `/never`, `/large`, `/half` of a body, `/read` with the body that came, and all else
+/// with what was asked.
 #[derive(Clone)]
 struct Paths {
     gate: watch::Receiver<bool>,
@@ -67,18 +75,42 @@ impl Answer for Paths {
                 text.into()
             }
             "/never" => pending().await,
+            "/half" => return Reply::new(Payload::stream(Half(0))),
             "/large" => Bytes::from(vec![b'x'; LARGE]),
             "/read" => match request.into_body().collect().await {
                 Ok(body) => body.to_bytes(),
                 Err(_) => {
-                    let mut broken = Response::new(Payload::from("broken"));
+                    let mut broken = Reply::new("broken".into());
                     *broken.status_mut() = StatusCode::BAD_REQUEST;
                     return broken;
                 }
             },
             _ => text.into(),
         };
-        answer::finish(&method, Response::new(Payload::from(body)))
+        answer::finish(&method, Reply::new(body.into()))
+    }
+}
+
+/// A body that breaks off after its first piece was sent.
+struct Half(u8);
+
+impl Body for Half {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        self.0 += 1;
+        match self.0 {
+            1 => Poll::Ready(Some(Ok(Frame::data("half".into())))),
+            2 => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            _ => Poll::Ready(Some(Err(BrokenOff::new("no more came")))),
+        }
     }
 }
 
@@ -104,7 +136,15 @@ impl Edge {
     }
 
     fn on(listener: Listener, address: SocketAddr, limits: Limits, most: usize) -> Self {
-        let connections = Arc::new(Semaphore::new(most));
+        Self::sharing(listener, address, limits, Arc::new(Semaphore::new(most)))
+    }
+
+    fn sharing(
+        listener: Listener,
+        address: SocketAddr,
+        limits: Limits,
+        connections: Arc<Semaphore>,
+    ) -> Self {
         let begun = Arc::new(Semaphore::new(0));
         let (gate, opened) = watch::channel(false);
         let (stop, stopped) = oneshot::channel();
@@ -146,10 +186,10 @@ impl Edge {
         timeout(PATIENCE, self.served).await.expect("it does not end").unwrap();
     }
 
-    /// Waits until `open` connections are there. One permit more is held for the next one.
+    /// Waits until `open` connections are there.
     async fn has_open(&self, open: usize, of: usize) {
         let fewer = async {
-            while self.connections.available_permits() != of.saturating_sub(open + 1) {
+            while self.connections.available_permits() != of - open {
                 sleep(Duration::from_millis(5)).await;
             }
         };

@@ -27,6 +27,10 @@ pub(super) struct Watch {
     resting: AtomicU64,
     /// Since when the client takes no bytes.
     stuck: AtomicU64,
+    /// On HTTP/2: answers whose next bytes wait for the client to open its window. The socket need not be full for that.
+    offered: AtomicU32,
+    /// When bytes of such an answer were last taken.
+    taken: AtomicU64,
     has_spoken: AtomicBool,
     /// How much of HTTP/2's first bytes has come; what cannot be them any more: [`HTTP1`].
     preface: AtomicUsize,
@@ -56,6 +60,8 @@ impl Watch {
             head: AtomicU64::new(0),
             resting: AtomicU64::new(1),
             stuck: AtomicU64::new(0),
+            offered: AtomicU32::new(0),
+            taken: AtomicU64::new(0),
             has_spoken: AtomicBool::new(false),
             preface: AtomicUsize::new(0),
             was_refused: AtomicBool::new(false),
@@ -132,7 +138,13 @@ impl Watch {
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         self.head.store(0, Relaxed);
-        InFlight(self.clone())
+        InFlight { watch: self.clone(), is_offered: false }
+    }
+
+    /// Since when all answers wait for the client, if they do.
+    fn unwanted(&self) -> Option<u64> {
+        let (offered, in_flight) = (self.offered.load(Relaxed), self.in_flight.load(Relaxed));
+        (offered > 0 && offered == in_flight).then(|| self.taken.load(Relaxed))
     }
 
     /// What the timer is to do now.
@@ -143,6 +155,8 @@ impl Watch {
         let (stuck, head) = (self.stuck.load(Relaxed), self.head.load(Relaxed));
         let (limit, what) = if stuck != 0 {
             (stuck + self.idle, "the client takes no bytes")
+        } else if let Some(taken) = self.unwanted() {
+            (taken + self.idle, "the client opens no window")
         } else if self.in_flight.load(Relaxed) > 0 || self.is_handed_over() {
             // Handlers bound themselves. It may rest a moment after this look.
             return self.wait(next_look);
@@ -164,12 +178,37 @@ impl Watch {
 
 /// A request that is being answered. Goes when the last byte of the answer was handed over.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<Watch>);
+pub(super) struct InFlight {
+    watch: Arc<Watch>,
+    is_offered: bool,
+}
+
+impl InFlight {
+    /// There are bytes, or there will be, and it is the client's turn.
+    pub fn offer(&mut self) {
+        // On HTTP/1 a client that takes nothing has a full socket.
+        if !self.watch.is_http2() {
+            return;
+        }
+        self.watch.taken.store(self.watch.now(), Relaxed);
+        if !std::mem::replace(&mut self.is_offered, true) {
+            self.watch.offered.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The client would take bytes, and there are none yet.
+    pub fn owe(&mut self) {
+        if std::mem::replace(&mut self.is_offered, false) {
+            self.watch.offered.fetch_sub(1, Relaxed);
+        }
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.resting.store(self.0.now(), Relaxed);
-        self.0.in_flight.fetch_sub(1, Relaxed);
+        self.owe();
+        self.watch.resting.store(self.watch.now(), Relaxed);
+        self.watch.in_flight.fetch_sub(1, Relaxed);
     }
 }
 
@@ -222,5 +261,25 @@ mod unit {
         assert_eq!(watch.verdict(), Verdict::Cut("the client takes no bytes"));
         watch.wrote();
         assert!(!is_cut(&watch));
+    }
+
+    #[test]
+    fn an_answer_that_waits_for_a_window_is_timed() {
+        let watch = Arc::new(Watch::new(Duration::from_secs(3600), Duration::ZERO));
+        watch.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        let mut one = watch.begin();
+        one.offer();
+        one.offer();
+        assert_eq!(watch.verdict(), Verdict::Cut("the client opens no window"));
+        let other = watch.begin();
+        assert!(!is_cut(&watch), "another one is being answered");
+        drop(other);
+        one.owe();
+        one.owe();
+        assert!(!is_cut(&watch), "its bytes have still to come");
+        one.offer();
+        assert!(is_cut(&watch));
+        drop(one);
+        assert_eq!(watch.verdict(), Verdict::Cut("no request came"));
     }
 }

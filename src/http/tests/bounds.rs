@@ -143,7 +143,7 @@ async fn connections_beyond_the_limit_wait() {
         wire.send(&get("/a")).await;
         wire.until("GET /a").await;
     }
-    // The kernel takes it; nobody answers.
+    // It is accepted, and not read from.
     let mut third = edge.connect().await;
     third.send(&get("/b")).await;
     sleep(SHORT).await;
@@ -153,6 +153,19 @@ async fn connections_beyond_the_limit_wait() {
     third.until("GET /b").await;
     drop((second, third));
     edge.has_open(0, 2).await;
+}
+
+/// A listener that nobody asks keeps no connection from another.
+#[tokio::test]
+async fn listeners_share_their_connections() {
+    let one = Edge::with_connections(wide(), 1).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let other = Edge::sharing(Listener::Tcp(listener), address, wide(), one.connections.clone());
+    for edge in [&one, &one, &other, &other, &one] {
+        let last = get("/a").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+        assert!(edge.exchange(last).await.ends_with("GET /a"));
+    }
 }
 
 /// A client that was refused in the middle of what it sends reads why.

@@ -71,6 +71,17 @@ async fn an_answer_on_its_way_arrives_whole() {
     edge.ended().await;
 }
 
+/// The last chunk is missing, so nobody takes it for the whole answer.
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_seen_to() {
+    let edge = Edge::new(wide()).await;
+    let text = edge.exchange(get("/half") + get("/a").as_str()).await;
+    assert!(text.contains("transfer-encoding: chunked"), "{text}");
+    assert!(!text.contains("\r\n0\r\n") && !text.contains("GET /a"), "{text}");
+    assert!(!text.contains("no more came"), "{text}");
+    edge.has_open(0, 100).await;
+}
+
 #[tokio::test]
 async fn a_unix_socket_is_served_alike() {
     let folder = tempfile::tempdir().unwrap();

@@ -108,6 +108,26 @@ async fn a_connection_that_rests_is_closed() {
     assert!(began.elapsed() >= SHORT * 9 / 10, "{:?}", began.elapsed());
 }
 
+/// A client that opens no window takes no bytes, and its socket is never full.
+#[tokio::test]
+async fn a_client_that_takes_no_bytes_is_cut() {
+    let edge = Edge::new(Limits { idle: SHORT, ..wide() }).await;
+    for path in ["/a", "/large"] {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).keep_alive_while_idle(true);
+        builder.keep_alive_interval(SHORT / 10).keep_alive_timeout(PATIENCE);
+        builder.initial_stream_window_size(0);
+        let io = TokioIo::new(edge.connect().await.0);
+        let (mut sender, connection) = builder.handshake(io).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let answer = sender.send_request(request(Method::GET, path)).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let _ = timeout(PATIENCE, connection).await.expect("it is kept for ever");
+        drop(answer);
+    }
+    edge.has_open(0, 100).await;
+}
+
 /// The limit on the head of a request does not cut a connection that rests, however its first bytes came.
 #[tokio::test]
 async fn a_connection_may_rest_longer_than_a_head_may_take() {

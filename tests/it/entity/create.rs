@@ -239,7 +239,7 @@ fn it_is_the_same_over_http2() {
     let request = hyper::Request::post("http://api.example:8443/entity/user?_format=json")
         .header("api-key", world.admin().credential)
         .header("content-type", "application/json")
-        .body(Full::from(one("name", name).to_string()))
+        .body(Full::from(one("name", name.clone()).to_string()))
         .unwrap();
     let asked = async {
         let stream = tokio::net::TcpStream::connect(world.server.public).await.unwrap();
@@ -258,6 +258,7 @@ fn it_is_the_same_over_http2() {
     assert_eq!((head.status.as_u16(), head.version), (201, hyper::Version::HTTP_2));
     let entity: Value = serde_json::from_slice(&body).unwrap();
     let uid = value(&entity, "uid").as_u64().unwrap();
+    assert_eq!(value(&entity, "name"), &json!(name));
     assert_eq!(head.headers["location"], format!("http://api.example:8443/user/{uid}"));
     assert_eq!(world.get(&world.admin(), uid).entity(200), entity);
 }
