@@ -4,6 +4,7 @@
 
 mod admin;
 mod cli;
+mod docs;
 mod errors;
 mod faults;
 mod first_run;
