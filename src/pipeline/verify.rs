@@ -9,7 +9,7 @@ use super::{
     lookup::{Evidence, Suspect, blocked},
 };
 use crate::{
-    model::{Detail, Digest, KeyId, Secret},
+    model::{Detail, Digest, KeyId, Role, Secret},
     store::{HeldApplication, HeldKey, Member, Policy, RoleSet, RoleTable},
 };
 
@@ -82,6 +82,12 @@ impl<'a> Identity<'a> {
     /// Whether it has every permission there is. A key with scopes never has.
     pub fn is_admin(&self) -> bool {
         self.roles.is_admin && self.scopes().is_none()
+    }
+
+    /// Whether it may give a role to somebody, as far as its key's scopes go: what it gave beyond them would be a way out of them.
+    pub fn may_hand_on(&self, role: &Role) -> bool {
+        let is_within = || role.permissions.iter().all(|permission| self.in_scope(permission));
+        self.scopes().is_none() || !role.is_admin && is_within()
     }
 
     fn in_scope(&self, permission: &str) -> bool {
