@@ -112,7 +112,9 @@ fn run(page: &Path) -> (Vec<String>, usize, usize) {
             compared += 1;
             if !matches(form, &block.text, &printed) {
                 let (page, line) = (page.display(), block.line);
-                problems.push(format!("{page}:{line}: the manual shows another answer than\n{printed}"));
+                problems.push(format!(
+                    "{page}:{line}: the manual shows another answer than\n{printed}"
+                ));
             }
         }
     }
@@ -140,7 +142,8 @@ fn script(blocks: &[Block]) -> String {
 fn matches(form: &str, shown: &str, printed: &str) -> bool {
     match form {
         "json" => {
-            let shown: Value = serde_json::from_str(shown).unwrap_or_else(|e| panic!("{e}: {shown}"));
+            let shown: Value =
+                serde_json::from_str(shown).unwrap_or_else(|e| panic!("{e}: {shown}"));
             serde_json::from_str(printed).is_ok_and(|printed| is_like(&shown, &printed))
         }
         "text" => fits(shown.trim_end(), printed.trim_end()),
