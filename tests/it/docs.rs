@@ -249,7 +249,8 @@ fn every_error_code_is_in_the_manual() {
             let source = source.split("#[cfg(test)]\nmod ").next().unwrap();
             for code in codes(source) {
                 count += 1;
-                assert!(manual.contains(code), "{code} of {} is not explained", file.display());
+                let (quoted, file) = (format!("`{code}`"), file.display());
+                assert!(manual.contains(&quoted), "{code} of {file} is not explained");
             }
         }
     }
