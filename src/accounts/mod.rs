@@ -7,6 +7,7 @@ mod keys;
 mod operator;
 mod passwords;
 mod pepper;
+mod recent;
 mod records;
 mod rules;
 mod setup;
@@ -42,6 +43,7 @@ struct Inner {
     passwords: Passwords,
     clock: Clock,
     entropy: Entropy,
+    recent: recent::Recent,
 }
 
 /// A record with its revision: the sequence of the commit that last wrote it.

@@ -7,6 +7,7 @@ use super::{
     keys::put_new_key,
     pepper::PepperError,
     read_pepper,
+    recent::Recent,
     users::{new_uuid, uid_key},
 };
 use crate::{
@@ -77,7 +78,15 @@ impl Accounts {
         entropy: Entropy,
     ) -> Result<Self, StoreError> {
         let directory = Directory::open(&*store)?;
-        Ok(Self(Arc::new(Inner { store, directory, pepper, passwords, clock, entropy })))
+        Ok(Self(Arc::new(Inner {
+            store,
+            directory,
+            pepper,
+            passwords,
+            clock,
+            entropy,
+            recent: Recent::default(),
+        })))
     }
 
     /// Fills an empty store with what every installation has: the three roles, the default application, the user entity, and the user

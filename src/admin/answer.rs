@@ -4,13 +4,11 @@ use ::http::{
     HeaderMap, HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION},
 };
-use bytes::Bytes;
-use http_body_util::Full;
 use serde_json::Value;
 
 use crate::{
     accounts::AccountError,
-    handlers::Reply,
+    handlers::{Payload, Reply},
     pipeline::{Denial, Room},
     store::Sequence,
 };
@@ -37,7 +35,7 @@ impl From<Refusal> for Denial {
 }
 
 pub(super) fn json(status: StatusCode, body: &Value) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(body.to_string())));
+    let mut reply = Response::new(Payload::from(body.to_string()));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -64,7 +62,7 @@ pub(super) fn made(body: &Value, revision: Sequence, location: &str) -> Reply {
 }
 
 pub(super) fn nothing() -> Reply {
-    let mut reply = Response::new(Full::default());
+    let mut reply = Response::new(Payload::default());
     *reply.status_mut() = StatusCode::NO_CONTENT;
     reply
 }

@@ -10,6 +10,7 @@ mod keys;
 mod list;
 mod place;
 mod records;
+mod resources;
 mod users;
 
 use std::net::IpAddr;

@@ -1,6 +1,7 @@
-//! `/api/v1/roles`, `/applications` and `/resources`: records with an id that people choose, all handled in one way.
+//! `/api/v1/roles`, `/applications` and `/resources`: records with an id that people choose, all handled in one way. What a resource looks like
+//! is in [`resources`](super::resources).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ::http::{Method, StatusCode};
 use serde_json::Value;
@@ -14,10 +15,7 @@ use super::{
 use crate::{
     accounts::{Record, Versioned},
     handlers::Reply,
-    model::{
-        Application, AuthType, Detail, Handler, KeySource, MethodRules, Resource, Respond, Role,
-        Rules,
-    },
+    model::{Application, AuthType, Detail, KeySource, Role},
     pipeline::Denial,
 };
 
@@ -171,91 +169,7 @@ impl Editable for Application {
     }
 }
 
-impl Editable for Resource {
-    const PLACE: &'static str = "resources";
-
-    fn read(form: &mut Form) -> Self {
-        let id = form.needed_text("id");
-        let handler = form.needed_text("handler");
-        let handler = match handler.is_empty() {
-            true => None,
-            false => form.rule(Handler::parse("handler", &handler)),
-        };
-        Self {
-            id,
-            enabled: form.flag("enabled").unwrap_or(true),
-            handler: handler.unwrap_or(Handler::Respond),
-            path: form.text("path"),
-            host: form.text("host"),
-            rules: rules(form),
-            respond: form.object("respond", respond),
-        }
-    }
-}
-
-fn rules(form: &mut Form) -> Rules {
-    match form.text("granularity").as_deref() {
-        None | Some("resource") => Rules::Resource {
-            methods: set(form.words("methods")),
-            formats: set(form.words("formats")),
-            authentication: set(form.words("authentication")),
-            permissions: permissions(form),
-        },
-        Some("method") => Rules::Method { methods: method_rules(form) },
-        Some(other) => {
-            let message = format!("{other:?} is not a granularity.");
-            form.reject("granularity", message, "Use resource or method.");
-            for name in ["methods", "formats", "authentication", "permissions"] {
-                form.take(name);
-            }
-            Rules::Method { methods: BTreeMap::new() }
-        }
-    }
-}
-
-fn permissions(form: &mut Form) -> BTreeMap<String, BTreeSet<String>> {
-    let mut permissions = BTreeMap::new();
-    for (method, value) in form.entries("permissions").unwrap_or_default() {
-        let words = match value {
-            Value::Array(items) => {
-                items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>()
-            }
-            _ => None,
-        };
-        match words {
-            Some(words) => drop(permissions.insert(method, words)),
-            None => form.reject(
-                &format!("permissions.{method}"),
-                "This is not a list of permissions.",
-                "Send a list of strings.",
-            ),
-        }
-    }
-    permissions
-}
-
-fn method_rules(form: &mut Form) -> BTreeMap<String, MethodRules> {
-    let mut methods = BTreeMap::new();
-    for (method, value) in form.entries("methods").unwrap_or_default() {
-        let rules = form.entry(&format!("methods.{method}"), value, |form| MethodRules {
-            formats: set(form.words("formats")),
-            authentication: set(form.words("authentication")),
-            permissions: set(form.words("permissions")),
-        });
-        methods.insert(method, rules);
-    }
-    methods
-}
-
-fn respond(form: &mut Form) -> Respond {
-    let default = Respond::default();
-    Respond {
-        status: form.number("status").unwrap_or(default.status),
-        content_type: form.text("content_type").unwrap_or(default.content_type),
-        body: form.text("body").unwrap_or(default.body),
-    }
-}
-
-fn set(words: Option<Vec<String>>) -> BTreeSet<String> {
+/// A list as a set.
+pub(super) fn set(words: Option<Vec<String>>) -> BTreeSet<String> {
     words.unwrap_or_default().into_iter().collect()
 }

@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ::http::request::Parts;
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::local::{Decide, Deciding};
@@ -12,7 +11,7 @@ use crate::{
     accounts::Accounts,
     admin::Api,
     config::Settings,
-    handlers::{Body, BodyLimits, Reply},
+    handlers::{Body, BodyLimits, Payload, Reply},
     http::{Answer, Peer, answer},
     pipeline::Gate,
 };
@@ -35,7 +34,7 @@ pub fn body_limits(settings: &Settings) -> BodyLimits {
 }
 
 impl Answer for AdminFace {
-    type Body = Full<Bytes>;
+    type Body = Payload;
 
     async fn answer(&self, request: hyper::Request<Incoming>, peer: &Peer) -> Reply {
         let (parts, body) = request.into_parts();

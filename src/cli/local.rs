@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body_util::BodyExt as _;
 
-use super::client::{Sending, Transport};
+use super::{
+    Exit, Failure,
+    client::{Sending, Transport},
+};
 use crate::handlers::Reply;
 
 /// What [`Decide::decide`] returns.
@@ -26,11 +29,11 @@ impl<A: Decide> Transport for Local<A> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let (parts, body) = self.0.decide(&parts, body).await.into_parts();
-            let bytes = match body.collect().await {
-                Ok(collected) => collected.to_bytes(),
-                Err(never) => match never {},
-            };
-            Ok(Response::from_parts(parts, bytes))
+            let whole = body.collect().await.map_err(|problem| {
+                let text = format!("the admin API's answer cannot be read: {problem}");
+                Failure::new(Exit::Failed, text)
+            })?;
+            Ok(Response::from_parts(parts, whole.to_bytes()))
         })
     }
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     accounts::Accounts,
     config::{AdminListen, LimitSettings, Loaded, LogFormat, LogSettings, Settings},
-    handlers::Handlers,
+    handlers::{Handlers, IdentityFields},
     http::{Limits, Listener, Public, serve},
     pipeline::Gate,
     telemetry::{LogForm, start_logs},
@@ -136,8 +136,10 @@ async fn serve_both(
 ) -> anyhow::Result<()> {
     let limits = &settings.limits;
     let gate = Gate::new(&accounts, limits.credential_bytes);
-    let handlers = Handlers::new(accounts.clone(), body_limits(settings));
-    let face = Public::new(gate.clone(), handlers, settings.server.public_url.clone());
+    let handlers =
+        Handlers::new(accounts.clone(), body_limits(settings)).telling(identity_fields(settings));
+    let face = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
+        .trusting(settings.server.trusted_proxies.iter().copied());
     let api = AdminFace::new(gate, accounts, settings);
 
     let stop = stop_signal()?;
@@ -148,6 +150,17 @@ async fn serve_both(
         serve(admin, edge, connections, api, stopped(stop)),
     );
     Ok(())
+}
+
+fn identity_fields(settings: &Settings) -> IdentityFields {
+    let names = settings.identity.clone();
+    IdentityFields {
+        user: names.user,
+        user_id: names.user_id,
+        roles: names.roles,
+        key_id: names.key_id,
+        application: names.application,
+    }
 }
 
 fn edge_limits(limits: &LimitSettings, settings: &Settings) -> Limits {

@@ -15,6 +15,8 @@ pub struct File {
     pub server: Server,
     /// The admin listener: the API, the web console, health and metrics.
     pub admin: Admin,
+    /// The headers that tell an upstream who asks.
+    pub identity: Identity,
     /// Where users, keys, roles, applications and resources are kept.
     pub store: Store,
     /// The Rhai scripts.
@@ -34,6 +36,8 @@ pub struct Server {
     pub listen: String,
     /// The absolute base of Location headers, such as "https://api.example.com"; empty: taken from the Host header.
     pub public_url: String,
+    /// The addresses and networks of the proxies in front that are believed, with commas between them; they alone may ask at /-/verify.
+    pub trusted_proxies: String,
     /// The threads that serve requests; 0: one for each core.
     #[schemars(range(min = 0, max = 1024))]
     pub workers: i64,
@@ -48,6 +52,22 @@ pub struct Server {
 pub struct Admin {
     /// The address and port, or "unix:/path/to.sock" for a unix socket.
     pub listen: String,
+}
+
+/// `[identity]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Identity {
+    /// The header with the user's name; copies from a client are taken away, whatever these are called.
+    pub user: String,
+    /// The header with the user's number.
+    pub user_id: String,
+    /// The header with the ids of the user's roles.
+    pub roles: String,
+    /// The header with the public id of the key.
+    pub key_id: String,
+    /// The header with the id of the application.
+    pub application: String,
 }
 
 /// `[store]`
@@ -126,6 +146,7 @@ impl Default for Server {
         Self {
             listen: "127.0.0.1:8080".into(),
             public_url: String::new(),
+            trusted_proxies: "127.0.0.0/8, ::1".into(),
             workers: 0,
             shutdown_seconds: 10,
         }
@@ -135,6 +156,18 @@ impl Default for Server {
 impl Default for Admin {
     fn default() -> Self {
         Self { listen: "127.0.0.1:8081".into() }
+    }
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            user: "X-Keyward-User".into(),
+            user_id: "X-Keyward-User-Id".into(),
+            roles: "X-Keyward-Roles".into(),
+            key_id: "X-Keyward-Key-Id".into(),
+            application: "X-Keyward-Application".into(),
+        }
     }
 }
 

@@ -28,8 +28,8 @@ pub use env::environment;
 pub use error::{ConfigError, Place, Problem};
 pub use file::File;
 pub use settings::{
-    AdminListen, AdminSettings, Engine, LimitSettings, LogFormat, LogSettings, ScriptSettings,
-    ServerSettings, Settings, StoreSettings,
+    AdminListen, AdminSettings, Engine, IdentitySettings, LimitSettings, LogFormat, LogSettings,
+    ScriptSettings, ServerSettings, Settings, StoreSettings,
 };
 pub use show::{SHIPPED, print, schema};
 

@@ -1,5 +1,7 @@
 //! The configuration as the program uses it: typed, validated, with every default and every derived path filled in.
 
+mod faces;
+
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
@@ -8,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+pub use faces::IdentitySettings;
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use super::file::{self, File};
@@ -19,6 +23,8 @@ pub struct Settings {
     pub server: ServerSettings,
     /// The admin listener.
     pub admin: AdminSettings,
+    /// The header fields that tell who asks.
+    pub identity: IdentitySettings,
     /// Where records are kept.
     pub store: StoreSettings,
     /// The Rhai scripts.
@@ -36,6 +42,8 @@ pub struct ServerSettings {
     pub listen: SocketAddr,
     /// The base of Location headers, without a slash at its end; none: taken from the Host header.
     pub public_url: Option<String>,
+    /// The proxies in front that are believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// The threads of the runtime, at least one.
     pub workers: usize,
     /// How long requests in flight get when the program stops.
@@ -151,6 +159,7 @@ pub(super) fn resolve(
     let settings = Settings {
         server: check.server(&file.server),
         admin: check.admin(&file.admin),
+        identity: check.identity(&file.identity),
         store: check.store(&file.store),
         scripts: ScriptSettings { dir: check.path("scripts.dir", &file.scripts.dir) },
         limits: check.limits(&file.limits),
@@ -174,6 +183,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
         ServerSettings {
             listen: self.address("server.listen", &raw.listen, ""),
             public_url: self.public_url("server.public_url", &raw.public_url),
+            trusted_proxies: self.networks("server.trusted_proxies", &raw.trusted_proxies),
             workers: or_cores(self.size("server.workers", raw.workers, 0..=1024)),
             shutdown: self.seconds("server.shutdown_seconds", raw.shutdown_seconds, 1..=3600),
         }

@@ -1,5 +1,6 @@
 //! What is promised of the configuration, and the exact words in which it is refused.
 
+mod faces;
 mod refused;
 
 use std::collections::BTreeMap;
@@ -88,6 +89,12 @@ impl Known {
         let texts = BTreeMap::from([
             ("server.listen", "0.0.0.0:80"),
             ("server.public_url", "https://api.example.com/v1"),
+            ("server.trusted_proxies", "10.0.0.1, 192.168.0.0/16"),
+            ("identity.user", "Remote-User"),
+            ("identity.user_id", "Remote-User-Id"),
+            ("identity.roles", "Remote-Groups"),
+            ("identity.key_id", "Remote-Key"),
+            ("identity.application", "Remote-Application"),
             ("admin.listen", "unix:/run/keyward.sock"),
             ("store.engine", "memory"),
             ("store.path", "/var/lib/keyward"),
@@ -149,6 +156,9 @@ fn the_defaults_are_resolved() {
     assert_eq!((source, overrides), (None, vec![]));
     assert_eq!(settings.server.listen, "127.0.0.1:8080".parse().unwrap());
     assert_eq!(settings.server.public_url, None);
+    let trusted: Vec<_> = settings.server.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(trusted, ["127.0.0.0/8", "::1/128"]);
+    assert_eq!(settings.identity.user, "x-keyward-user");
     assert_eq!(settings.server.workers, cores);
     assert_eq!(settings.server.shutdown.as_secs(), 10);
     assert_eq!(settings.admin.listen, AdminListen::Tcp("127.0.0.1:8081".parse().unwrap()));

@@ -27,6 +27,12 @@ pub enum Body {
     Stream(Incoming),
 }
 
+impl Default for Body {
+    fn default() -> Self {
+        Self::Full(Bytes::new())
+    }
+}
+
 impl Body {
     /// The whole body.
     ///

@@ -2,15 +2,20 @@
 
 mod body;
 mod entity_user;
+mod identity;
+mod payload;
+mod proxy;
 mod respond;
 
-use std::fmt;
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use ::http::{Response, StatusCode};
-use bytes::Bytes;
-use http_body_util::Full;
 
 pub use body::{Body, BodyLimits};
+use hyper::upgrade::OnUpgrade;
+pub use identity::{Absent, IdentityFields};
+pub use payload::{BrokenOff, Flow, Foreign, Payload};
+use proxy::Proxies;
 
 use crate::{
     accounts::Accounts,
@@ -19,7 +24,7 @@ use crate::{
 };
 
 /// What a handler answers.
-pub type Reply = Response<Full<Bytes>>;
+pub type Reply = Response<Payload>;
 
 /// A request that was let in.
 #[derive(Debug)]
@@ -32,8 +37,44 @@ pub struct Call<'a> {
     pub params: matchit::Params<'a, 'a>,
     /// What absolute URLs begin with.
     pub origin: Origin<'a>,
+    /// How it came here.
+    pub hop: Hop<'a>,
     /// The body.
     pub body: Body,
+    /// The connection, where the client wants to change its protocol.
+    pub upgrade: Option<OnUpgrade>,
+}
+
+/// The last stretch of a request's way.
+#[derive(Debug, Clone, Copy)]
+pub struct Hop<'a> {
+    /// What the client speaks.
+    pub scheme: Scheme,
+    /// Host and port as the client wrote them.
+    pub authority: &'a str,
+    /// The other end of the connection. A unix socket's is the loopback address.
+    pub peer: IpAddr,
+    /// Whether what it says of the way before is believed.
+    pub is_trusted: bool,
+}
+
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// HTTP in the clear.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// The name in URLs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
 }
 
 /// What absolute URLs of the public face begin with: scheme and authority, and perhaps a path, without a slash at the end.
@@ -41,15 +82,15 @@ pub struct Call<'a> {
 pub enum Origin<'a> {
     /// As configured.
     Configured(&'a str),
-    /// The authority that the request was sent to.
-    Asked(&'a str),
+    /// Scheme and authority that the request was sent to.
+    Asked(Scheme, &'a str),
 }
 
 impl fmt::Display for Origin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Configured(url) => f.write_str(url),
-            Self::Asked(authority) => write!(f, "http://{authority}"),
+            Self::Asked(scheme, authority) => write!(f, "{}://{authority}", scheme.name()),
         }
     }
 }
@@ -59,12 +100,26 @@ impl fmt::Display for Origin<'_> {
 pub struct Handlers {
     accounts: Accounts,
     limits: BodyLimits,
+    fields: Arc<IdentityFields>,
+    proxies: Arc<Proxies>,
 }
 
 impl Handlers {
-    /// The handlers of these accounts.
+    /// The handlers of these accounts, with the usual names for who asks.
     pub fn new(accounts: Accounts, limits: BodyLimits) -> Self {
-        Self { accounts, limits }
+        Self { accounts, limits, fields: Arc::default(), proxies: Arc::default() }
+    }
+
+    /// The same with other names for who asks.
+    #[must_use]
+    pub fn telling(mut self, fields: IdentityFields) -> Self {
+        self.fields = Arc::new(fields);
+        self
+    }
+
+    /// The header fields that tell who asks.
+    pub fn identity_fields(&self) -> &IdentityFields {
+        &self.fields
     }
 
     /// Hands a request to its handler.
@@ -78,8 +133,21 @@ impl Handlers {
         match rule.resource.handler {
             Handler::Respond => Ok(respond::answer(rule)),
             Handler::EntityUser => entity_user::answer(self, call).await,
+            Handler::Proxy => proxy::answer(self, call).await,
+            Handler::Decide => Err(elsewhere()),
         }
     }
+}
+
+/// What other proxies ask about is not here (RFC 9110, section 15.5.20).
+fn elsewhere() -> Denial {
+    Denial::message(
+        Room::Handler,
+        StatusCode::MISDIRECTED_REQUEST,
+        "RESOURCE_ELSEWHERE",
+        "This resource is served elsewhere. Ask for it there.",
+    )
+    .with_detail("the handler decide answers at /-/verify alone")
 }
 
 /// A right that is for something else than a resource opens none.

@@ -1,15 +1,13 @@
 //! The handler `respond`: a fixed answer.
 
-use ::http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
-use bytes::Bytes;
-use http_body_util::Full;
+use ::http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 
 use super::Reply;
 use crate::store::Rule;
 
 pub(super) fn answer(rule: &Rule) -> Reply {
     let fixed = rule.resource.respond.clone().unwrap_or_default();
-    let mut reply = Response::new(Full::new(Bytes::from(fixed.body)));
+    let mut reply = Reply::new(fixed.body.into());
     // Both were checked when the resource was written.
     *reply.status_mut() = StatusCode::from_u16(fixed.status).unwrap_or(StatusCode::OK);
     if let Ok(media_type) = HeaderValue::try_from(fixed.content_type) {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::http::Response;
+use ::http::{Response, StatusCode};
 use bytes::Bytes;
 use hyper::{
     Request,
@@ -25,15 +25,16 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::{OwnedSemaphorePermit, Semaphore, watch as signal},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch as signal},
     task::JoinSet,
     time::sleep_until,
 };
 
 use super::{
-    stream::{Socket, Watched},
+    stream::{Left, Socket, Watched},
     watch::{InFlight, Verdict, Watch},
 };
+use crate::handlers::Foreign;
 
 /// A socket that is bound.
 #[derive(Debug)]
@@ -149,8 +150,7 @@ pub async fn serve<A: Answer>(
         let Ok(permit) = permit else { break };
         match accepted {
             Ok((socket, peer)) => {
-                let connection =
-                    Connection { socket: Arc::new(socket), peer, limits: limits.clone(), permit };
+                let connection = Connection { socket, peer, limits: limits.clone(), permit };
                 tasks.spawn(connection.run(builder.clone(), answer.clone(), stopping.clone()));
             }
             Err(problem) => {
@@ -186,7 +186,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 }
 
 struct Connection {
-    socket: Arc<Socket>,
+    socket: Socket,
     peer: Peer,
     limits: Limits,
     permit: OwnedSemaphorePermit,
@@ -204,15 +204,21 @@ impl Connection {
         let service = service_fn(|request| {
             let in_flight = watch.begin();
             let answer = answer.clone();
+            let watch = watch.clone();
             async move {
                 let reply = answer.answer(request, &peer).await;
+                watch.answers(reply.extensions().get::<Foreign>().is_some());
+                if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    watch.hand_over();
+                }
                 Ok::<_, Infallible>(reply.map(|body| Held { body, _in_flight: in_flight }))
             }
         });
-        let io = TokioIo::new(Watched::new(self.socket.clone(), watch.clone()));
+        let (io, left, released) = Watched::new(self.socket, watch.clone());
+        let io = TokioIo::new(io);
         let mut is_broken = false;
         {
-            let mut connection = pin!(builder.serve_connection(io, service));
+            let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
             let mut timer = pin!(sleep_until(first_look(&watch)));
             let mut is_stopping = false;
             loop {
@@ -238,10 +244,48 @@ impl Connection {
                 }
             }
         }
-        if is_broken || watch.was_refused() || self.socket.has_unread() {
-            self.socket.linger().await;
+        if watch.is_handed_over() {
+            follow(peer, &watch, &left, released).await;
+        } else if let Some(socket) = left.take()
+            && (is_broken || watch.was_refused() || socket.has_unread())
+        {
+            socket.linger().await;
         }
         drop(self.permit);
+    }
+}
+
+/// Waits for the end of a connection that speaks another protocol by now. It takes its place among the connections until then, and ends with this
+/// listener at the latest.
+async fn follow(
+    peer: Peer,
+    watch: &Watch,
+    left: &Left,
+    mut released: oneshot::Receiver<Infallible>,
+) {
+    let _end = EndOnDrop(left);
+    loop {
+        match watch.verdict() {
+            Verdict::Wait(until) => {
+                tokio::select! {
+                    _ = &mut released => return,
+                    () = sleep_until(until.into()) => {}
+                }
+            }
+            Verdict::Cut(why) => {
+                tracing::debug!(client = %peer.client(), "a connection was cut: {why}");
+                return;
+            }
+        }
+    }
+}
+
+/// Ends a connection whose socket somebody else still holds.
+struct EndOnDrop<'a>(&'a Left);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

@@ -1,18 +1,17 @@
 //! The one function that turns denials into answers.
 
+use std::net::IpAddr;
+
 use ::http::{
-    HeaderName, HeaderValue, Method, Response, StatusCode,
+    HeaderName, HeaderValue, Method, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     request::Parts,
 };
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Body as _;
 use serde_json::{Value, json};
 
 use super::Peer;
 use crate::{
-    handlers::Reply,
+    handlers::{Foreign, Payload, Reply},
     pipeline::{Denial, Shape},
 };
 
@@ -27,7 +26,7 @@ pub fn denial(denial: &Denial) -> Reply {
         Shape::Message => (JSON, json!({ "message": denial.description }).to_string()),
         Shape::Problem => (PROBLEM_JSON, problem(denial).to_string()),
     };
-    let mut reply = Response::new(Full::new(Bytes::from(body)));
+    let mut reply = Reply::new(body.into());
     *reply.status_mut() = denial.status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, media_type);
@@ -72,11 +71,29 @@ fn problem(denial: &Denial) -> Value {
     problem
 }
 
+/// A refusal's body where it has to fit into a header field.
+pub(super) fn in_one_line(denial: &Denial) -> Option<HeaderValue> {
+    let body = match denial.shape {
+        Shape::Envelope => json!({
+            "status": "error",
+            "http_code": denial.status.as_u16(),
+            "error": denial.code,
+            "error_description": denial.description,
+        }),
+        Shape::Message => json!({ "message": denial.description }),
+        Shape::Problem => problem(denial),
+    };
+    HeaderValue::try_from(body.to_string()).ok()
+}
+
 /// Tells the operator's log about a refusal. Neither the query nor a header is written: both can hold secrets.
 pub fn report(denial: &Denial, request: &Parts, peer: &Peer) {
+    report_of(denial, &request.method, request.uri.path(), peer.client());
+}
+
+/// The same about a request that somebody else holds.
+pub(super) fn report_of(denial: &Denial, method: &Method, path: &str, client: IpAddr) {
     let (room, status, code) = (denial.room.name(), denial.status.as_u16(), denial.code);
-    let (method, path) = (&request.method, request.uri.path());
-    let client = peer.client();
     let detail = denial.detail.as_deref().unwrap_or_default();
     if denial.status.is_server_error() {
         tracing::error!(room, status, code, %method, path, %client, detail, "refused");
@@ -86,11 +103,18 @@ pub fn report(denial: &Denial, request: &Parts, peer: &Peer) {
 }
 
 /// The answer as `method` gets it: `HEAD` has everything but the body (RFC 9110, section 9.3.2).
+///
+/// An answer that flows through, or that somebody else has made, was made for this method already: its `Content-Length`, if it has one, stays as it is.
 pub fn finish(method: &Method, mut reply: Reply) -> Reply {
     if method == Method::HEAD {
-        let length = reply.body().size_hint().exact().unwrap_or(0);
-        reply.headers_mut().insert(CONTENT_LENGTH, length.into());
-        *reply.body_mut() = Full::default();
+        let is_foreign = reply.extensions().get::<Foreign>().is_some();
+        if let Payload::Full(body) = reply.body()
+            && !is_foreign
+        {
+            let length = body.len();
+            reply.headers_mut().insert(CONTENT_LENGTH, length.into());
+        }
+        *reply.body_mut() = Payload::default();
     }
     reply
 }
@@ -141,5 +165,19 @@ mod tests {
             body(reply),
             r#"{"type":"urn:keyward:problem:invalid","title":"Unprocessable Entity","status":422,"detail":"No \"x\".","errors":[{"location":"name","message":"Missing.","fix":"Give one."}]}"#
         );
+    }
+
+    #[test]
+    fn head_has_the_length_of_a_whole_body_and_keeps_what_a_flowing_one_says() {
+        let whole = finish(&Method::HEAD, Reply::new("four".into()));
+        assert_eq!(whole.headers()[CONTENT_LENGTH], "4");
+        assert_eq!(body(whole), "");
+        let mut flowing = Reply::new(Payload::stream(Payload::default()));
+        flowing.headers_mut().insert(CONTENT_LENGTH, 7.into());
+        let flowing = finish(&Method::HEAD, flowing);
+        assert_eq!(flowing.headers()[CONTENT_LENGTH], "7");
+        let unknown = finish(&Method::HEAD, Reply::new(Payload::stream(Payload::default())));
+        assert!(!unknown.headers().contains_key(CONTENT_LENGTH));
+        assert_eq!(body(finish(&Method::GET, Reply::new("four".into()))), "four");
     }
 }

@@ -55,7 +55,8 @@ pub(super) fn of(request: &Parts) -> Result<Host<'_>, HostProblem> {
     read(authority)
 }
 
-fn read(authority: &str) -> Result<Host<'_>, HostProblem> {
+/// The host of an authority.
+pub(super) fn read(authority: &str) -> Result<Host<'_>, HostProblem> {
     let (name, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let end = rest.find(']').ok_or(HostProblem::Malformed)? + 2;

@@ -2,6 +2,7 @@
 
 mod accept;
 pub mod answer;
+mod forwarded;
 mod host;
 mod negotiate;
 mod path;
@@ -10,6 +11,7 @@ mod route;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod watch;
 
 pub use accept::{Answer, Limits, Listener, Peer, serve};

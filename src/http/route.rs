@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use ::http::{StatusCode, request::Parts};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use ipnet::IpNet;
 
-use super::{Answer, Peer, answer, host, negotiate, path};
+use super::{Answer, Peer, answer, forwarded, forwarded::Dialect, host, negotiate, path};
 use crate::{
-    handlers::{Body, Call, Handlers, Origin, Reply},
+    handlers::{Body, Call, Handlers, Hop, Origin, Payload, Reply, Scheme},
     pipeline::{Action, Denial, Face, Gate, Request, Room},
     store::Found,
 };
@@ -15,19 +16,34 @@ use crate::{
 /// The public face. A cheap handle.
 #[derive(Clone)]
 pub struct Public {
-    gate: Gate,
-    handlers: Handlers,
+    pub(super) gate: Gate,
+    pub(super) handlers: Handlers,
     /// The base of absolute URLs; none: the request's own host.
     public_url: Option<Arc<str>>,
+    /// The proxies in front that are believed.
+    pub(super) trusted: Arc<[IpNet]>,
 }
 
 impl Public {
     /// The face of these handlers. `public_url` has no slash at its end.
     pub fn new(gate: Gate, handlers: Handlers, public_url: Option<String>) -> Self {
-        Self { gate, handlers, public_url: public_url.map(Arc::from) }
+        Self { gate, handlers, public_url: public_url.map(Arc::from), trusted: Arc::default() }
     }
 
-    async fn decide(&self, parts: &Parts, body: Body, peer: &Peer) -> Result<Reply, Denial> {
+    /// The same, believing what proxies at these addresses say of a request's way.
+    #[must_use]
+    pub fn trusting(mut self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
+        self.trusted = proxies.into_iter().collect();
+        self
+    }
+
+    async fn decide(
+        &self,
+        parts: &Parts,
+        body: Body,
+        upgrade: Option<OnUpgrade>,
+        peer: &Peer,
+    ) -> Result<Reply, Denial> {
         let host = host::of(parts).map_err(|problem| unreadable(problem.to_string()))?;
         let path =
             path::normalise(parts.uri.path()).map_err(|problem| unreadable(problem.to_string()))?;
@@ -41,23 +57,34 @@ impl Public {
         };
         let origin = match &self.public_url {
             Some(url) => Origin::Configured(url),
-            None => Origin::Asked(host.authority()),
+            None => Origin::Asked(Scheme::Http, host.authority()),
         };
         let policy = self.gate.policy();
         let found = policy.routes.find(host.name(), request.path);
         let action = aim(&request, found.as_ref(), origin);
         let grant = self.gate.authorize(&policy, &request, &action).await?;
         let params = found.map(|found| found.params).unwrap_or_default();
-        self.handlers.answer(Call { grant, request, params, origin, body }).await
+        let hop = Hop {
+            scheme: Scheme::Http,
+            authority: host.authority(),
+            peer: peer.client(),
+            is_trusted: forwarded::is_among(&self.trusted, peer.client()),
+        };
+        self.handlers.answer(Call { grant, request, params, origin, hop, body, upgrade }).await
     }
 }
 
 impl Answer for Public {
-    type Body = http_body_util::Full<bytes::Bytes>;
+    type Body = Payload;
 
     async fn answer(&self, request: hyper::Request<Incoming>, peer: &Peer) -> Reply {
-        let (parts, body) = request.into_parts();
-        let reply = match self.decide(&parts, Body::Stream(body), peer).await {
+        let (mut parts, body) = request.into_parts();
+        if let Some(dialect) = Dialect::of(parts.uri.path()) {
+            let reply = self.verify(dialect, &parts, peer).await;
+            return answer::finish(&parts.method, reply);
+        }
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
+        let reply = match self.decide(&parts, Body::Stream(body), upgrade, peer).await {
             Ok(reply) => reply,
             Err(denial) => {
                 answer::report(&denial, &parts, peer);
@@ -69,7 +96,11 @@ impl Answer for Public {
 }
 
 /// What a request wants to do, as far as the routes tell.
-fn aim<'a>(request: &Request<'_>, found: Option<&Found<'a, '_>>, origin: Origin<'_>) -> Action<'a> {
+pub(super) fn aim<'a>(
+    request: &Request<'_>,
+    found: Option<&Found<'a, '_>>,
+    origin: Origin<'_>,
+) -> Action<'a> {
     let Request { method, path, .. } = request;
     let Some(found) = found else {
         let message = format!("No route found for \"{method} {origin}{path}\"");
@@ -93,6 +124,6 @@ fn aim<'a>(request: &Request<'_>, found: Option<&Found<'a, '_>>, origin: Origin<
 }
 
 /// A request whose target cannot be read in one way alone. Nobody is asked who it is: the same target could lead elsewhere behind us.
-fn unreadable(problem: String) -> Denial {
+pub(super) fn unreadable(problem: String) -> Denial {
     Denial::new(Room::Edge, StatusCode::BAD_REQUEST, "BAD_REQUEST", problem)
 }

@@ -4,13 +4,14 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 /// The first bytes of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+const HTTP1: usize = usize::MAX;
 
 /// What is known of a connection. Times are milliseconds since it began, plus one; zero: not so.
 #[derive(Debug)]
@@ -27,8 +28,12 @@ pub(super) struct Watch {
     /// Since when the client takes no bytes.
     stuck: AtomicU64,
     has_spoken: AtomicBool,
-    is_http2: AtomicBool,
+    /// How much of HTTP/2's first bytes has come; what cannot be them any more: [`HTTP1`].
+    preface: AtomicUsize,
     was_refused: AtomicBool,
+    is_handed_over: AtomicBool,
+    /// Whether the last answer is somebody else's.
+    is_foreign: AtomicBool,
 }
 
 /// What the timer is to do.
@@ -52,8 +57,10 @@ impl Watch {
             resting: AtomicU64::new(1),
             stuck: AtomicU64::new(0),
             has_spoken: AtomicBool::new(false),
-            is_http2: AtomicBool::new(false),
+            preface: AtomicUsize::new(0),
             was_refused: AtomicBool::new(false),
+            is_handed_over: AtomicBool::new(false),
+            is_foreign: AtomicBool::new(false),
         }
     }
 
@@ -63,8 +70,12 @@ impl Watch {
 
     /// Bytes came.
     pub fn read(&self, bytes: &[u8]) {
-        if !self.has_spoken.swap(true, Relaxed) {
-            self.is_http2.store(bytes.starts_with(PREFACE), Relaxed);
+        self.has_spoken.store(true, Relaxed);
+        let come = self.preface.load(Relaxed);
+        if come < PREFACE.len() {
+            let next = bytes.len().min(PREFACE.len() - come);
+            let fits = PREFACE[come..].starts_with(&bytes[..next]);
+            self.preface.store(if fits { come + next } else { HTTP1 }, Relaxed);
         }
         if self.in_flight.load(Relaxed) == 0 && self.head.load(Relaxed) == 0 {
             self.head.store(self.now(), Relaxed);
@@ -76,6 +87,10 @@ impl Watch {
         if self.stuck.load(Relaxed) != 0 {
             self.stuck.store(0, Relaxed);
         }
+    }
+
+    fn is_http2(&self) -> bool {
+        self.preface.load(Relaxed) == PREFACE.len()
     }
 
     /// The client's side is full.
@@ -94,6 +109,25 @@ impl Watch {
         self.was_refused.load(Relaxed)
     }
 
+    /// What comes after this answer is no HTTP: whoever reads it bounds it.
+    pub fn hand_over(&self) {
+        self.is_handed_over.store(true, Relaxed);
+    }
+
+    pub fn is_handed_over(&self) -> bool {
+        self.is_handed_over.load(Relaxed)
+    }
+
+    /// An answer is about to be written.
+    pub fn answers(&self, is_foreign: bool) {
+        self.is_foreign.store(is_foreign, Relaxed);
+    }
+
+    /// Whether what is written can be a refusal of hyper's: after somebody else's answer only when more has come since.
+    pub fn may_refuse(&self) -> bool {
+        !self.is_handed_over() && (!self.is_foreign.load(Relaxed) || self.head.load(Relaxed) != 0)
+    }
+
     /// A request was read.
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
@@ -104,21 +138,23 @@ impl Watch {
     /// What the timer is to do now.
     pub fn verdict(&self) -> Verdict {
         let now = self.now();
+        // Whatever begins after this look has at least so long.
+        let next_look = now + self.idle.min(self.header_read);
         let (stuck, head) = (self.stuck.load(Relaxed), self.head.load(Relaxed));
         let (limit, what) = if stuck != 0 {
             (stuck + self.idle, "the client takes no bytes")
-        } else if self.in_flight.load(Relaxed) > 0 {
+        } else if self.in_flight.load(Relaxed) > 0 || self.is_handed_over() {
             // Handlers bound themselves. It may rest a moment after this look.
-            return self.wait(now + self.idle.min(self.header_read));
+            return self.wait(next_look);
         } else if !self.has_spoken.load(Relaxed) {
             (1 + self.header_read, "the client said nothing")
-        } else if head != 0 && !self.is_http2.load(Relaxed) {
+        } else if head != 0 && !self.is_http2() {
             (head + self.header_read, "a request's head took too long")
         } else {
             // On HTTP/2 frames that are no request, such as pings, do not keep a connection.
             (self.resting.load(Relaxed) + self.idle, "no request came")
         };
-        if limit <= now { Verdict::Cut(what) } else { self.wait(limit) }
+        if limit <= now { Verdict::Cut(what) } else { self.wait(limit.min(next_look)) }
     }
 
     fn wait(&self, until: u64) -> Verdict {

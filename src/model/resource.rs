@@ -1,5 +1,7 @@
 //! Resources: what can be asked for, by which methods, in which formats, by whom.
 
+mod proxy;
+mod respond;
 #[cfg(test)]
 mod tests;
 
@@ -7,6 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    proxy::{Protocol, Proxy, Target},
+    respond::Respond,
+};
 use super::{Violation, check_id};
 
 /// The methods that a resource can have.
@@ -33,6 +39,9 @@ pub struct Resource {
     /// What the `respond` handler answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respond: Option<Respond>,
+    /// Where and how the `proxy` handler forwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
 }
 
 /// What answers a request that was let in.
@@ -44,6 +53,12 @@ pub enum Handler {
     /// A fixed answer.
     #[serde(rename = "respond")]
     Respond,
+    /// An upstream, which the request is forwarded to.
+    #[serde(rename = "proxy")]
+    Proxy,
+    /// Something that lives elsewhere: another proxy asks whether a request may pass.
+    #[serde(rename = "decide")]
+    Decide,
 }
 
 /// The rules of a resource, at either granularity.
@@ -82,35 +97,6 @@ pub struct MethodRules {
     /// The permissions that the method asks for, all of them.
     #[serde(default)]
     pub permissions: BTreeSet<String>,
-}
-
-/// A fixed answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Respond {
-    /// The status code, 200 to 599.
-    #[serde(default = "two_hundred")]
-    pub status: u16,
-    /// The media type of the body.
-    #[serde(default = "json")]
-    pub content_type: String,
-    /// The body.
-    #[serde(default)]
-    pub body: String,
-}
-
-fn two_hundred() -> u16 {
-    200
-}
-
-fn json() -> String {
-    Format::Json.media_types()[0].into()
-}
-
-impl Default for Respond {
-    fn default() -> Self {
-        Self { status: two_hundred(), content_type: json(), body: String::new() }
-    }
 }
 
 /// A path and the methods that a resource has on it.
@@ -180,20 +166,21 @@ impl Handler {
         match self {
             Self::EntityUser => "entity:user",
             Self::Respond => "respond",
+            Self::Proxy => "proxy",
+            Self::Decide => "decide",
         }
     }
 
     /// The handler with this name.
     pub fn parse(location: &str, name: &str) -> Result<Self, Violation> {
-        [Self::EntityUser, Self::Respond].into_iter().find(|one| one.name() == name).ok_or_else(
-            || {
-                Violation::new(
-                    location,
-                    format!("{name:?} is not a handler of this version."),
-                    "Use entity:user or respond.",
-                )
-            },
-        )
+        let all = [Self::EntityUser, Self::Respond, Self::Proxy, Self::Decide];
+        all.into_iter().find(|one| one.name() == name).ok_or_else(|| {
+            Violation::new(
+                location,
+                format!("{name:?} is not a handler of this version."),
+                "Use entity:user, respond, proxy or decide.",
+            )
+        })
     }
 
     /// The paths that the handler brings along, each with its methods.
@@ -202,7 +189,7 @@ impl Handler {
             Self::EntityUser => {
                 Some(&[("/entity/user", &["POST"]), ("/user/{user}", &["GET", "PATCH", "DELETE"])])
             }
-            Self::Respond => None,
+            Self::Respond | Self::Proxy | Self::Decide => None,
         }
     }
 }
@@ -240,12 +227,13 @@ impl Resource {
                 permissions: BTreeMap::new(),
             },
             respond: None,
+            proxy: None,
         }
     }
 
-    /// The routes of the resource. A resource that is off has none; a method that lacks a format or an application is not on any.
+    /// The routes of the resource. A resource that is off, or a proxy without an upstream, has none; a method that lacks a format or an application is not on any.
     pub fn routes(&self) -> Vec<Route> {
-        if !self.enabled {
+        if !self.enabled || !self.is_complete() {
             return Vec::new();
         }
         let own;
@@ -282,6 +270,7 @@ impl Resource {
         self.check_host(&mut found);
         self.check_rules(&mut found);
         self.check_respond(&mut found);
+        self.check_proxy(&mut found);
         found
     }
 
@@ -369,39 +358,6 @@ impl Resource {
             ));
         }
     }
-
-    fn check_respond(&self, found: &mut Vec<Violation>) {
-        let Some(respond) = &self.respond else { return };
-        if self.handler != Handler::Respond {
-            found.push(Violation::new(
-                "respond",
-                "Only the handler respond has a fixed answer.",
-                "Leave respond out, or set the handler to respond.",
-            ));
-        }
-        if !(200..=599).contains(&respond.status) {
-            found.push(Violation::new(
-                "respond.status",
-                format!("{} cannot be the status of an answer.", respond.status),
-                "Use 200 to 599.",
-            ));
-        }
-        if matches!(respond.status, 204 | 205 | 304) && !respond.body.is_empty() {
-            found.push(Violation::new(
-                "respond.body",
-                format!("An answer with status {} has no body.", respond.status),
-                "Leave the body empty, or choose another status.",
-            ));
-        }
-        let printable = respond.content_type.bytes().all(|b| (b' '..=b'~').contains(&b));
-        if !printable || !respond.content_type.contains('/') {
-            found.push(Violation::new(
-                "respond.content_type",
-                format!("{:?} is not a media type.", respond.content_type),
-                "Give one such as application/json.",
-            ));
-        }
-    }
 }
 
 fn no_method() -> Violation {
@@ -429,12 +385,12 @@ fn check_method_rules(
     for format in formats {
         let known = match handler {
             Handler::EntityUser => format == Format::Json.name(),
-            Handler::Respond => Format::parse(format).is_some(),
+            _ => Format::parse(format).is_some(),
         };
         if !known {
             let fix = match handler {
                 Handler::EntityUser => "Use json.".to_owned(),
-                Handler::Respond => format!(
+                _ => format!(
                     "Use {}.",
                     Format::ALL.iter().map(|f| f.name()).collect::<Vec<_>>().join(", ")
                 ),

@@ -74,7 +74,7 @@ use std::sync::Arc;
 
 pub use decode::Credential;
 pub use denial::{Denial, Parts, Room, Shape};
-pub use header::Presented;
+pub use header::{AUTH_METHOD, Presented};
 pub use lookup::Candidate;
 pub use permit::Grant;
 pub use request::{Action, Face, Request};

@@ -180,6 +180,7 @@ mod tests {
                 permissions: BTreeMap::new(),
             },
             respond: None,
+            proxy: None,
         }
     }
 

@@ -115,6 +115,8 @@ pub struct Server {
     child: Child,
     printed: Arc<Mutex<String>>,
     logged: Arc<Mutex<String>>,
+    /// Who reads what it logs, until the last byte.
+    logger: Option<thread::JoinHandle<()>>,
     /// What must never be seen in a log: checked when the server goes, in every test.
     secrets: Mutex<Vec<String>>,
 }
@@ -129,8 +131,8 @@ impl Server {
     pub fn start(site: Site, key: String) -> Self {
         let mut child =
             site.command(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let printed = collect(child.stdout.take().unwrap());
-        let logged = collect(child.stderr.take().unwrap());
+        let (printed, _) = collect(child.stdout.take().unwrap());
+        let (logged, logger) = collect(child.stderr.take().unwrap());
         let control = site.path().join("data/keyward.control");
         let until = Instant::now() + PATIENCE;
         let is_ready = || {
@@ -154,6 +156,7 @@ impl Server {
             child,
             printed,
             logged,
+            logger: Some(logger),
             secrets: Mutex::default(),
         };
         server.hide_key(&key);
@@ -175,7 +178,7 @@ impl Server {
     }
 
     /// Remembers a key: its secret part, so that no part of its text is logged, and its digest.
-    fn hide_key(&self, key: &str) {
+    pub fn hide_key(&self, key: &str) {
         // Of a server that was started without one, nothing is known that could be found.
         if key.is_empty() {
             return;
@@ -184,10 +187,6 @@ impl Server {
         let digest = serde_json::to_value(pepper.digest(key)).unwrap();
         self.hide(digest.as_str().unwrap());
         self.hide(key.rsplit('_').next().unwrap());
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// What it wrote to standard output so far.
@@ -294,7 +293,12 @@ impl Drop for Server {
         if thread::panicking() {
             return;
         }
+        // Its last lines may still be on their way.
+        if let Some(logger) = self.logger.take() {
+            logger.join().unwrap();
+        }
         let logged = self.logged();
+        assert!(logged.contains("ready"), "nothing was logged: the search would prove nothing");
         for secret in self.secrets.lock().unwrap().iter() {
             let line = logged.lines().find(|line| line.contains(secret));
             assert!(line.is_none(), "a secret was logged: {}", line.unwrap_or_default());
@@ -316,10 +320,12 @@ pub fn credential(user: &str, secret: &str) -> String {
     STANDARD.encode(format!("{user}:{secret}"))
 }
 
-fn collect(stream: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
+type Collected = (Arc<Mutex<String>>, thread::JoinHandle<()>);
+
+fn collect(stream: impl std::io::Read + Send + 'static) -> Collected {
     let text = Arc::new(Mutex::new(String::new()));
     let sink = text.clone();
-    thread::spawn(move || {
+    let reader = thread::spawn(move || {
         let mut reader = BufReader::new(stream);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
@@ -327,7 +333,7 @@ fn collect(stream: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
             line.clear();
         }
     });
-    text
+    (text, reader)
 }
 
 /// A request, byte for byte.
@@ -458,7 +464,7 @@ impl Answer {
     #[track_caller]
     pub fn says(&self, status: u16, message: &str) {
         assert_eq!(self.status, status, "{}", self.body);
-        assert_eq!(self.json(), json!({ "message": message }));
+        assert_eq!(self.body, json!({ "message": message }).to_string());
         self.is_an_error();
     }
 

@@ -5,9 +5,11 @@
 mod admin;
 mod cli;
 mod docs;
+mod entity;
 mod errors;
 mod faults;
 mod first_run;
+#[allow(dead_code, reason = "shared with the test of crashes")]
 mod harness;
 mod house;
 mod input;

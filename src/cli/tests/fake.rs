@@ -11,7 +11,6 @@ use std::{
 use bytes::Bytes;
 use clap::Parser as _;
 use http::{HeaderValue, Response, StatusCode, request::Parts};
-use http_body_util::Full;
 use serde_json::{Value, json};
 
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
         on_records,
         out::Screen,
     },
-    handlers::Reply,
+    handlers::{Payload, Reply},
     model::Secret,
 };
 
@@ -82,7 +81,7 @@ impl Fake {
             "POST" => made(&mut state, path, body),
             "PATCH" => patched(&mut state, path, &body, header("if-match")),
             "DELETE" if state.records.remove(path).is_some() => {
-                Response::builder().status(204).body(Full::default()).unwrap()
+                Response::builder().status(204).body(Payload::default()).unwrap()
             }
             _ => missing(),
         }
@@ -166,7 +165,7 @@ fn invalid() -> Reply {
 }
 
 fn reply(status: u16, body: &Value) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(body.to_string())));
+    let mut reply = Reply::new(body.to_string().into());
     *reply.status_mut() = StatusCode::from_u16(status).unwrap();
     reply
 }

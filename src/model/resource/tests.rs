@@ -68,3 +68,99 @@ fn patterns_have_one_spelling() {
         assert!(check_pattern(bad).is_err(), "{bad}");
     }
 }
+
+fn proxied(path: &str, proxy: Option<Proxy>) -> Resource {
+    let mut resource = Resource::entity_user();
+    let Rules::Resource { formats, .. } = &mut resource.rules else { unreachable!() };
+    *formats = ["any".to_owned()].into();
+    Resource { handler: Handler::Proxy, path: Some(path.into()), proxy, ..resource }
+}
+
+fn to(upstreams: &[&str]) -> Option<Proxy> {
+    let upstreams = upstreams.iter().map(|one| (*one).to_owned()).collect();
+    Some(Proxy { upstreams, ..Proxy::default() })
+}
+
+#[test]
+fn a_proxy_without_an_upstream_has_no_route() {
+    for lacking in [None, to(&[])] {
+        let resource = proxied("/api/{*rest}", lacking);
+        assert_eq!(resource.routes(), []);
+        assert_eq!(resource.check(), proxied("/x", None).check());
+        assert_eq!(resource.check()[0].location, "proxy.upstreams");
+    }
+    let whole = proxied("/api/{*rest}", to(&["http://127.0.0.1:9000"]));
+    assert_eq!((whole.check(), whole.routes().len()), (vec![], 1));
+    let other = Resource { proxy: whole.proxy, ..Resource::entity_user() };
+    assert_eq!(other.check()[0].location, "proxy");
+}
+
+#[test]
+fn an_upstream_is_an_address_and_nothing_more() {
+    let target = Target::parse("http://[::1]:9000/base/").unwrap();
+    assert_eq!((&*target.host, target.port), ("::1", 9000));
+    assert_eq!((&*target.authority, &*target.base), ("[::1]:9000", "/base"));
+    assert_eq!(Target::parse("http://a").unwrap().port, 80);
+    for bad in [
+        "",
+        "a:80",
+        "ftp://a",
+        "http://",
+        "http:///x",
+        "http://a:0",
+        "http://a:65536",
+        "http://a:x",
+        "http://u:p@a",
+        "http://[::1",
+        "http://[::1]x",
+        "http://[a]",
+        "http://a/b//c",
+        "http://a/../b",
+        "http://a/%2e",
+        "http://a/b?c",
+        "http://a/b#c",
+        "http://a?b",
+        "http://a b",
+        "http://a/ü",
+    ] {
+        assert!(Target::parse(bad).is_err(), "{bad}");
+    }
+    let found = proxied("/x", to(&["http://user:hunter2@a"])).check();
+    assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
+}
+
+#[test]
+fn what_a_proxy_strips_is_there() {
+    let strips = |path: &str, prefix: &str| {
+        let settings =
+            to(&["http://a"]).map(|proxy| Proxy { strip_prefix: Some(prefix.into()), ..proxy });
+        proxied(path, settings).check().is_empty()
+    };
+    assert!(strips("/api/{*rest}", "/api"));
+    assert!(strips("/api", "/api"));
+    assert!(strips("/api/v1/{id}", "/api/v1"));
+    for (path, bad) in [
+        ("/api/{id}", "/ap"),
+        ("/api/{id}", "/api/"),
+        ("/api", "/other"),
+        ("/api", "api"),
+        ("/api/{id}", "/api/{id}"),
+    ] {
+        assert!(!strips(path, bad), "{path} {bad}");
+    }
+}
+
+#[test]
+fn no_upgrade_leads_past_the_checks() {
+    let upgrades = |name: &str| {
+        let settings =
+            to(&["http://a"]).map(|proxy| Proxy { upgrades: [name.to_owned()].into(), ..proxy });
+        proxied("/x", settings).check().is_empty()
+    };
+    assert!(upgrades("websocket") && upgrades("spdy/3.1"));
+    for bad in ["h2c", "http/2.0", "tls/1.0", "", "WebSocket", "a b", "*"] {
+        assert!(!upgrades(bad), "{bad}");
+    }
+    let settings = to(&["http://a"]).map(|proxy| Proxy { response_seconds: 0, ..proxy });
+    assert_eq!(proxied("/x", settings).check()[0].location, "proxy.response_seconds");
+}

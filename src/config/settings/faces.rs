@@ -1,0 +1,101 @@
+//! What the faces on the network share: the proxies that are believed, and the header fields that tell who asks.
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+use super::{Check, file};
+
+/// The header fields that tell an upstream who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentitySettings {
+    /// The user's name.
+    pub user: HeaderName,
+    /// The user's number.
+    pub user_id: HeaderName,
+    /// The user's roles.
+    pub roles: HeaderName,
+    /// The key's public id.
+    pub key_id: HeaderName,
+    /// The application's id.
+    pub application: HeaderName,
+}
+
+impl<R: FnMut(&[&'static str], String, String)> Check<R> {
+    pub(super) fn networks(&mut self, key: &'static str, text: &str) -> Vec<IpNet> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let read: Option<Vec<IpNet>> = parts.map(network).collect();
+        read.unwrap_or_else(|| {
+            self.broken(
+                key,
+                "This is not a list of addresses and networks.",
+                "Use addresses and networks with commas between them, such as 10.0.0.5, 192.168.0.0/16, ::1; leave it empty for none.",
+            );
+            Vec::new()
+        })
+    }
+
+    pub(super) fn identity(&mut self, raw: &file::Identity) -> IdentitySettings {
+        let all = [
+            ("identity.user", &raw.user),
+            ("identity.user_id", &raw.user_id),
+            ("identity.roles", &raw.roles),
+            ("identity.key_id", &raw.key_id),
+            ("identity.application", &raw.application),
+        ];
+        for (at, (key, name)) in all.iter().enumerate() {
+            let twin = all[..at].iter().find(|(_, other)| name.eq_ignore_ascii_case(other));
+            if let Some((other, _)) = twin {
+                let message = "Two of these have the same name.".to_owned();
+                (self.report)(&[key, other], message, "Give each a name of its own.".into());
+            }
+        }
+        IdentitySettings {
+            user: self.field("identity.user", &raw.user),
+            user_id: self.field("identity.user_id", &raw.user_id),
+            roles: self.field("identity.roles", &raw.roles),
+            key_id: self.field("identity.key_id", &raw.key_id),
+            application: self.field("identity.application", &raw.application),
+        }
+    }
+
+    /// A header field that nothing else needs.
+    fn field(&mut self, key: &'static str, text: &str) -> HeaderName {
+        const TAKEN: [&str; 14] = [
+            "accept",
+            "authorization",
+            "connection",
+            "content-length",
+            "content-type",
+            "cookie",
+            "expect",
+            "forwarded",
+            "host",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            "www-authenticate",
+        ];
+        let name = text.to_ascii_lowercase();
+        let is_free = !TAKEN.contains(&name.as_str()) && !name.starts_with("x-forwarded-");
+        // An underscore is a hyphen for some programs behind us, and dropped by some proxies.
+        let form = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        match HeaderName::from_bytes(name.as_bytes()) {
+            Ok(name) if is_free && text.bytes().all(form) => name,
+            _ => {
+                self.broken(
+                    key,
+                    "This cannot be the name of the header.",
+                    "Use letters, digits and hyphens, and no name with another meaning; X-Keyward-User, for example.",
+                );
+                HeaderName::from_static("x-keyward-stand-in")
+            }
+        }
+    }
+}
+
+/// A network, or an address alone.
+fn network(text: &str) -> Option<IpNet> {
+    let address = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+    text.parse::<IpNet>().ok().or_else(address)
+}

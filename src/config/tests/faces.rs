@@ -1,0 +1,33 @@
+//! The proxies that are believed, and the names of the fields that tell who asks.
+
+use super::*;
+
+#[test]
+fn proxies_are_addresses_and_networks() {
+    let trusted = |text: &str| {
+        let loaded = load_text(format!("[server]\ntrusted_proxies = {text:?}\n"), &[]);
+        let show = |one: &ipnet::IpNet| one.to_string();
+        loaded.map(|it| it.settings.server.trusted_proxies.iter().map(show).collect::<Vec<_>>())
+    };
+    assert_eq!(trusted(""), Ok(vec![]));
+    let kept = ["10.0.0.5/32", "192.168.0.0/16", "::1/128"].map(str::to_owned);
+    assert_eq!(trusted(" 10.0.0.5,192.168.0.0/16 , ::1"), Ok(kept.to_vec()));
+    let said = "config.toml:2: server.trusted_proxies: This is not a list of addresses and networks. Use addresses and \
+                networks with commas between them, such as 10.0.0.5, 192.168.0.0/16, ::1; leave it empty for none.";
+    for bad in ["localhost", "10.0.0.0/33", "10.0.0.1 10.0.0.2", "*", "10.0.0.1:80"] {
+        assert_eq!(trusted(bad), Err(said.into()), "{bad}");
+    }
+}
+
+#[test]
+fn an_identity_field_is_one_that_nothing_else_needs() {
+    let user = |text: &str| load_text(format!("[identity]\nuser = {text:?}\n"), &[]);
+    assert_eq!(user("Remote-User").unwrap().settings.identity.user, "remote-user");
+    let said = "config.toml:2: identity.user: This cannot be the name of the header. Use letters, digits and hyphens, and no \
+                name with another meaning; X-Keyward-User, for example.";
+    for bad in ["", "a b", "X_User", "Host", "authorization", "X-Forwarded-User", "ü", "a:b"] {
+        assert_eq!(user(bad).unwrap_err(), said, "{bad}");
+    }
+    let said = "config.toml:2: identity.user: Two of these have the same name. Give each a name of its own.";
+    assert_eq!(user("x-keyward-ROLES").unwrap_err(), said);
+}

@@ -1,1 +1,0 @@
-//! What cannot be reached over HTTP.

@@ -1,0 +1,158 @@
+//! Upstreams for the tests: one that tells what it was sent, and ones that say exactly what they are told to.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+};
+
+use ::http::{HeaderMap, Request, Response};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
+use hyper::{
+    body::{Body, Frame, Incoming},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+/// An upstream that answers with what it was sent.
+pub struct Echo {
+    pub address: SocketAddr,
+    pub connections: Arc<AtomicUsize>,
+}
+
+impl Echo {
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(SeqCst)
+    }
+}
+
+#[derive(Clone, Copy)]
+pub enum Speaks {
+    Http1,
+    Http2,
+}
+
+pub async fn echo(speaks: Speaks) -> Echo {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            count.fetch_add(1, SeqCst);
+            let io = TokioIo::new(stream);
+            tokio::spawn(async move {
+                let service = service_fn(tell);
+                match speaks {
+                    Speaks::Http1 => {
+                        let builder = hyper::server::conn::http1::Builder::new();
+                        let _ = builder.serve_connection(io, service).await;
+                    }
+                    Speaks::Http2 => {
+                        let builder =
+                            hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                        let _ = builder.serve_connection(io, service).await;
+                    }
+                }
+            });
+        }
+    });
+    Echo { address, connections }
+}
+
+async fn tell(
+    request: Request<Incoming>,
+) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let collected = body.collect().await.unwrap();
+    let trailers = collected.trailers().cloned().unwrap_or_default();
+    let told = json!({
+        "method": head.method.as_str(),
+        "target": head.uri.path_and_query().map(|target| target.as_str()),
+        "authority": head.uri.authority().map(|authority| authority.as_str()),
+        "headers": fields(&head.headers),
+        "trailers": fields(&trailers),
+        "body": String::from_utf8_lossy(&collected.to_bytes()),
+    });
+    let body = Full::new(Bytes::from(told.to_string()));
+    let mut mark = HeaderMap::new();
+    mark.insert("x-checksum", "7".parse().unwrap());
+    let body = body.with_trailers(async { Some(Ok(mark)) });
+    let reply = Response::builder()
+        .header("x-from", "upstream")
+        .header("trailer", "x-checksum")
+        .header("connection", "x-secret-of-hop")
+        .header("x-secret-of-hop", "1");
+    Ok(reply.body(Unsized(body.boxed()).boxed()).unwrap())
+}
+
+/// A body that does not say how long it is, so that HTTP/1.1 sends it in chunks, which trailers can follow.
+struct Unsized(BoxBody<Bytes, Infallible>);
+
+impl Body for Unsized {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+}
+
+fn fields(headers: &HeaderMap) -> Value {
+    let text = |value: &::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    headers.iter().map(|(name, value)| json!([name.as_str(), text(value)])).collect()
+}
+
+/// An upstream that does with each connection what it is told to.
+pub async fn raw<F>(each: impl Fn(TcpStream, usize) -> F + Send + 'static) -> Echo
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(each(stream, count.fetch_add(1, SeqCst)));
+        }
+    });
+    Echo { address, connections }
+}
+
+/// An upstream that reads a head and says this, then ends.
+pub async fn says(answer: &'static str) -> Echo {
+    raw(move |mut stream, _| async move {
+        head(&mut stream).await;
+        let _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await
+}
+
+/// Reads a request's head.
+pub async fn head(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let mut one = [0];
+    while !bytes.ends_with(b"\r\n\r\n") && stream.read(&mut one).await.is_ok_and(|read| read == 1) {
+        bytes.push(one[0]);
+    }
+    String::from_utf8(bytes).unwrap()
+}
