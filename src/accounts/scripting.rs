@@ -5,8 +5,8 @@ use std::{path::Path, sync::Arc};
 use super::Accounts;
 use crate::{
     hooks::{
-        Host, KeyParts, KeyView, Limits, Records, Rehearsal, RoleParts, RoleView, ScriptError,
-        Scripts, Secrets, UserParts, UserView,
+        Host, KeyParts, KeyView, Kind, Limits, Needs, Records, Rehearsal, RoleParts, RoleView,
+        ScriptError, Scripts, Secrets, Set, UserParts, UserView,
     },
     model::{KeyId, Timestamp},
     store::{Directory, Member},
@@ -25,31 +25,33 @@ impl Accounts {
         gate: Option<Arc<dyn Rehearsal>>,
     ) -> Result<(), Vec<ScriptError>> {
         let records = Arc::new(LookUps(self.directory().clone()));
-        let host = Host { records, clock: self.clock().clone(), secrets, gate };
+        let directory = self.directory().clone();
+        let needs: Needs = Arc::new(move |set| missing(&directory, set));
+        let clock = self.clock().clone();
+        let host = Host { records, clock, secrets, gate, needs: Some(needs) };
         let scripts = Scripts::load(folder, limits, host)?;
         // Whoever comes second finds those that are there.
         let _ = self.0.scripts.set(scripts);
         Ok(())
     }
+}
 
-    /// The scripts that the records name and that are not there: `auth/NAME.rhai` or `handlers/NAME.rhai`, each with the record that names it.
-    pub fn missing_scripts(&self) -> Vec<(String, String)> {
-        let policy = self.directory().policy();
-        let set = self.scripts().current();
-        let applications = policy.applications.all().filter_map(|application| {
-            let name = application.auth_type.script()?;
-            let owner = format!("the application {}", application.id);
-            set.auth(name).is_none().then(|| (format!("auth/{name}.rhai"), owner))
-        });
-        let resources = policy.routes.resources().filter_map(|resource| {
-            let name = resource.handler.script()?;
-            let owner = format!("the resource {}", resource.id);
-            set.handler(name).is_none().then(|| (format!("handlers/{name}.rhai"), owner))
-        });
-        let mut missing: Vec<_> = applications.chain(resources).collect();
-        missing.sort();
-        missing
-    }
+/// The scripts that the records name and a set does not have: a hook that is configured and missing must not be passed over.
+fn missing(directory: &Directory, set: &Set) -> Vec<ScriptError> {
+    let policy = directory.policy();
+    let applications = policy.applications.all().filter_map(|application| {
+        let name = application.auth_type.script()?;
+        let owner = format!("the application {}", application.id);
+        set.auth(name).is_none().then(|| ScriptError::missing(Kind::Auth.file(name), &owner))
+    });
+    let resources = policy.routes.resources().filter_map(|resource| {
+        let name = resource.handler.script()?;
+        let owner = format!("the resource {}", resource.id);
+        set.handler(name).is_none().then(|| ScriptError::missing(Kind::Handler.file(name), &owner))
+    });
+    let mut missing: Vec<ScriptError> = applications.chain(resources).collect();
+    missing.sort_by(|a, b| a.file.cmp(&b.file));
+    missing
 }
 
 /// The Directory, as scripts may ask it.

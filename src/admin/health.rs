@@ -1,7 +1,7 @@
 //! What supervisors ask: is the program alive, and can it do its work? Neither asks for a key, and neither tells a secret.
 
 use ::http::{Method, StatusCode, request::Parts};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::answer;
 use crate::{accounts::Accounts, handlers::Reply};
@@ -18,10 +18,19 @@ pub(super) fn answer(request: &Parts, accounts: &Accounts) -> Option<Reply> {
     }
 }
 
+/// Scripts that were refused, or are switched off, do not make a server unready: it decides by the last good ones, and refuses what it cannot
+/// decide. They are counted here, and told in words to those who may see them.
+fn script_problems(accounts: &Accounts) -> Value {
+    match accounts.scripts().problems().len() {
+        0 => json!({ "status": "ready" }),
+        count => json!({ "status": "ready", "script_problems": count }),
+    }
+}
+
 /// A server whose store has stopped writing goes on deciding, and wants to be looked at.
 fn ready(accounts: &Accounts) -> Reply {
     match accounts.fault() {
-        None => answer::json(StatusCode::OK, &json!({ "status": "ready" })),
+        None => answer::json(StatusCode::OK, &script_problems(accounts)),
         Some(fault) => {
             let reason =
                 format!("The store stopped writing: {fault}. Restart when its cause is gone.");

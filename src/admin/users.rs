@@ -83,6 +83,10 @@ async fn create(mut call: Call<'_>) -> Result<Reply, Denial> {
     form.finish()?;
     draft.init = draft.mail.clone();
     call.only_an_administrator(call.policy.roles.has_administrators(&draft.roles))?;
+    within_scopes(&[], &draft.roles, &call)?;
+    if password.is_some() {
+        may_set_passwords(&call)?;
+    }
     draft.password = hashed(password, &call).await?;
     let made = call.accounts.insert_user(draft).await.map_err(answer::denial)?;
     let location = format!("/api/v1/users/{}", made.record.uid);
@@ -96,12 +100,17 @@ async fn change(uid: u64, mut call: Call<'_>) -> Result<Reply, Denial> {
     may_touch(&before.record, &call)?;
     let expected = call.expected(|| Some(before.revision))?;
     let password = match patch.as_object_mut().and_then(|fields| fields.shift_remove("password")) {
-        Some(value) => Some(new_password(value, &call).await?),
+        Some(value) => {
+            may_set_passwords(&call)?;
+            Some(new_password(value, &call).await?)
+        }
         None => None,
     };
     let changed = call.accounts.change_user(uid, expected, |user: &mut User| {
         may_touch(user, &call)?;
+        let roles = user.roles.clone();
         apply(user, patch.clone())?;
+        within_scopes(&roles, &user.roles, &call)?;
         if let Some(password) = &password {
             user.password.clone_from(password);
         }
@@ -125,6 +134,27 @@ async fn delete(uid: u64, call: &Call<'_>) -> Result<Reply, Denial> {
 pub(super) fn may_touch(user: &User, call: &Call<'_>) -> Result<(), Denial> {
     let policy = call.accounts.directory().policy();
     call.only_an_administrator(policy.roles.has_administrators(&user.roles))
+}
+
+/// A key with scopes gives no role that holds more than they do.
+fn within_scopes(before: &[String], after: &[String], call: &Call<'_>) -> Result<(), Denial> {
+    let policy = call.accounts.directory().policy();
+    let given = after.iter().filter(|id| !before.contains(id));
+    let mut given = given.filter_map(|id| policy.roles.role(id));
+    match given.all(|role| call.identity.may_hand_on(role)) {
+        true => Ok(()),
+        false => Err(answer::forbidden(
+            "A key with scopes can only give roles whose permissions are all among them.",
+        )),
+    }
+}
+
+/// Who logs in with a password has no scopes.
+fn may_set_passwords(call: &Call<'_>) -> Result<(), Denial> {
+    match call.identity.scopes() {
+        None => Ok(()),
+        Some(_) => Err(answer::forbidden("A key with scopes cannot set passwords.")),
+    }
 }
 
 /// A password in a change: null takes it away.

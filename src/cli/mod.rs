@@ -21,6 +21,7 @@ mod out;
 mod remote;
 mod resource;
 mod role;
+mod scripting;
 mod serve;
 mod session;
 mod span;

@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     api::{AdminFace, body_limits},
     control::Control,
-    open, welcome,
+    open, scripting, welcome,
 };
 use crate::{
     accounts::Accounts,
@@ -23,6 +23,9 @@ use crate::{
     telemetry::{LogForm, start_logs},
 };
 
+/// The connections that are open at the same time on the admin listener.
+const ADMIN_CONNECTIONS: usize = 64;
+
 /// Serves until SIGTERM or SIGINT, and then until requests in flight are answered or their time is over.
 pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
     let settings = loaded.settings;
@@ -31,6 +34,7 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
     let public = listen_public(&settings).await?;
     let admin = listen_admin(&settings).await?;
     let accounts = open::accounts(&settings)?;
+    scripting::load(&settings.scripts, &accounts).await?;
     if let Some(first) = accounts.first_start().await? {
         welcome::print(&first, &base_url(&settings, &public)?)?;
     }
@@ -135,6 +139,7 @@ async fn serve_both(
     admin: Listener,
 ) -> anyhow::Result<()> {
     let limits = &settings.limits;
+    let scripts = accounts.scripts().clone();
     let gate = Gate::new(&accounts, limits.credential_bytes);
     let handlers =
         Handlers::new(accounts.clone(), body_limits(settings)).telling(identity_fields(settings));
@@ -144,11 +149,15 @@ async fn serve_both(
 
     let stop = stop_signal()?;
     let connections = Arc::new(Semaphore::new(limits.connections));
+    // Of its own: whoever fills the public listener must not keep out the one who could revoke a key.
+    let admins = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
     let edge = edge_limits(limits, settings);
+    let scripts = tokio::spawn(scripting::follow(scripts));
     tokio::join!(
-        serve(public, edge.clone(), connections.clone(), face, stopped(stop.clone())),
-        serve(admin, edge, connections, api, stopped(stop)),
+        serve(public, edge.clone(), connections, face, stopped(stop.clone())),
+        serve(admin, edge, admins, api, stopped(stop)),
     );
+    scripts.abort();
     Ok(())
 }
 

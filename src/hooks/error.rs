@@ -30,6 +30,15 @@ impl ScriptError {
         Self { file: file.to_owned(), line: None, column: None, message, source: None }
     }
 
+    /// A file that is not there, and that somebody needs.
+    pub fn missing(file: impl Into<String>, needed_by: &str) -> Self {
+        let file = file.into();
+        let message = format!(
+            "this script is missing, and {needed_by} needs it. Put it back, or change what needs it"
+        );
+        Self::of_file(&file, message)
+    }
+
     /// A fault at a place in a file's text.
     pub(super) fn at(file: &str, text: &str, place: Position, message: impl Into<String>) -> Self {
         let source = place.line().and_then(|line| text.lines().nth(line - 1));

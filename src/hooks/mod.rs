@@ -100,7 +100,12 @@ pub struct Host {
     pub secrets: Secrets,
     /// The Gate for `decide()` in tests; none: such a test fails.
     pub gate: Option<Arc<dyn Rehearsal>>,
+    /// Says what a set lacks that somebody needs. A set that lacks something is not loaded.
+    pub needs: Option<Needs>,
 }
+
+/// What [`Host::needs`] is.
+pub type Needs = Arc<dyn Fn(&Set) -> Vec<ScriptError> + Send + Sync>;
 
 impl Default for Host {
     /// No records, the machine's clock, no secrets, no Gate.
@@ -110,6 +115,7 @@ impl Default for Host {
             clock: Clock::system(),
             secrets: Secrets::default(),
             gate: None,
+            needs: None,
         }
     }
 }
@@ -129,6 +135,7 @@ struct Loader {
     ambient: Arc<Ambient>,
     pool: Arc<Pool>,
     gate: Option<Arc<dyn Rehearsal>>,
+    needs: Option<Needs>,
     /// What the last attempt came to. Held while one is made: two at a time could swap in the older one last.
     last: Mutex<Attempt>,
     /// The same for whoever asks, who must not wait for an attempt.
@@ -189,12 +196,13 @@ impl Scripts {
     /// # Errors
     /// All that is wrong with all files; nothing is loaded then.
     pub fn load(folder: &Path, limits: Limits, host: Host) -> Result<Self, Vec<ScriptError>> {
-        let Host { records, clock, secrets, gate } = host;
+        let Host { records, clock, secrets, gate, needs } = host;
         let loader = Loader {
             folder: folder.to_owned(),
             pool: Arc::new(Pool::new(&limits)),
             ambient: Arc::new(Ambient::new(records, clock, secrets, limits)),
             gate,
+            needs,
             last: Mutex::default(),
             shown: ArcSwap::default(),
         };
@@ -305,6 +313,10 @@ impl Loader {
         }
         last.sources = Some(sources.clone());
         let set = Set::compile(sources, &self.ambient, &self.pool)?;
+        let missing = self.needs.as_ref().map(|needs| needs(&set)).unwrap_or_default();
+        if !missing.is_empty() {
+            return Err(missing);
+        }
         let (tests, failed) = set.test(limits, self.gate.as_ref());
         match failed.is_empty() {
             true => Ok(Next::Set { set, tests, is_new }),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     hooks::{Allows, Function, Terms, Verdict},
-    model::{Detail, Digest, KeyId, KeyShape, KeyText, Secret},
+    model::{Detail, Digest, KeyId, KeyShape, KeyText, Role, Secret},
     store::{HeldApplication, HeldKey, Member, RoleSet, RoleTable},
 };
 
@@ -102,6 +102,12 @@ impl<'a> Identity<'a> {
                 scopes.as_ref().is_none_or(|scopes| scopes.iter().any(|one| one == permission));
             in_scope && table.allows(&roles, permission)
         })
+    }
+
+    /// Whether it may give a role to somebody, as far as its key's scopes go: what it gave beyond them would be a way out of them.
+    pub fn may_hand_on(&self, role: &Role) -> bool {
+        let is_within = || role.permissions.iter().all(|permission| self.in_scope(permission));
+        self.scopes().is_none() || !role.is_admin && is_within()
     }
 
     fn in_scope(&self, permission: &str) -> bool {

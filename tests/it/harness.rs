@@ -69,6 +69,19 @@ impl Site {
         command
     }
 
+    /// A shell in this folder that finds the program, as `keyward`, where an operator's shell would.
+    pub fn shell(&self, script: &str) -> Command {
+        let program = Path::new(env!("CARGO_BIN_EXE_keyward"));
+        let found = std::env::var_os("PATH").unwrap_or_default();
+        let folders = program.parent().into_iter().map(Path::to_owned);
+        let path = std::env::join_paths(folders.chain(std::env::split_paths(&found))).unwrap();
+        let mut command = Command::new("bash");
+        command.args(["-c", script]).current_dir(self.path()).env_clear().env("PATH", path);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null());
+        command
+    }
+
     /// Runs the program to its end.
     pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()

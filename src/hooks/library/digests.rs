@@ -108,7 +108,7 @@ mod functions {
         // The name is the script's own text, and no secret.
         found.map(SecretText).ok_or_else(|| {
             stop(format!(
-                "there is no secret {name:?}; name it in the configuration, under [scripts.secrets]"
+                "there is no secret {name:?}; put it into a file of this name in the folder scripts.secrets_dir"
             ))
         })
     }

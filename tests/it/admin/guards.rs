@@ -201,3 +201,50 @@ fn the_operators_application_is_for_the_person_at_the_machine() {
         );
     }
 }
+
+#[test]
+fn a_key_with_scopes_finds_no_way_out_of_them() {
+    let server = Server::new();
+    server.site.json(&["role", "add", "all", "--label", "All", "--permission", ALL[1]]);
+    server.site.json(&["role", "add", "few", "--label", "Few", "--permission", ALL[0]]);
+    server.user_with("mo", &ALL[..2]);
+    let friend = server.user("friend", &[]);
+    let mo = server.site.json(&["user", "show", "mo"])["uid"].as_u64().unwrap();
+    let scoped = server.key("mo", &["--scope", ALL[0]]);
+    let on_public = |method: &str, target: &str, body: Value| {
+        server.request(method, target).header("API-KEY", &scoped.credential).json(&body).send()
+    };
+    for uid in [mo, friend] {
+        let (here, there) = (format!("/api/v1/users/{uid}"), format!("/user/{uid}"));
+        for body in [json!({ "password": "x" }), json!({ "roles": ["all"] })] {
+            assert_eq!(send(&server, &scoped, "PATCH", &here, Some(body)).status, 403, "{uid}");
+        }
+        on_public("PATCH", &there, json!({ "roles": ["all"] }))
+            .says(403, "Access denied on updating field 'roles'.");
+    }
+    let there = format!("/user/{friend}");
+    on_public("PATCH", &there, json!({ "pass": ["x"] }))
+        .says(403, "Access denied on updating field 'pass'.");
+    for body in
+        [json!({ "password": "x", "name": "eve" }), json!({ "roles": ["all"], "name": "eve" })]
+    {
+        assert_eq!(send(&server, &scoped, "POST", "/api/v1/users", Some(body)).status, 403);
+    }
+    on_public("POST", "/entity/user", json!({ "name": ["eve"], "pass": ["x"] }))
+        .says(403, "Access denied on creating field 'pass'.");
+    on_public("POST", "/entity/user", json!({ "name": ["eve"], "roles": ["all"] }))
+        .says(403, "Access denied on creating field 'roles'.");
+
+    // What lies within them it may.
+    let here = format!("/api/v1/users/{friend}");
+    let answer = send(&server, &scoped, "PATCH", &here, Some(json!({ "roles": ["few"] })));
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    // What somebody has already is not given.
+    server.site.json(&["user", "edit", "friend", "--add-role", "all"]);
+    let answer = on_public("PATCH", &there, json!({ "roles": ["all"] }));
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    // And a key without scopes may do all of it.
+    let whole = server.key("mo", &[]);
+    let body = json!({ "roles": ["few", "all"], "password": "x" });
+    assert_eq!(send(&server, &whole, "PATCH", &here, Some(body)).status, 200);
+}
