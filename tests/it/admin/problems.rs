@@ -97,9 +97,9 @@ fn a_resource_that_is_not_in_order() {
     refuses(
         &server,
         list,
-        json!({ "id": "x", "handler": "script:y", "path": "/x", "granularity": "both" }),
+        json!({ "id": "x", "handler": "script:Y", "path": "/x", "granularity": "both" }),
         &[
-            ("handler", "\"script:y\" is not a handler of this version."),
+            ("handler", "\"script:Y\" is not a handler of this version."),
             ("granularity", "\"both\" is not a granularity."),
         ],
     );
@@ -160,11 +160,25 @@ fn roles_applications_and_keys_that_are_not_in_order() {
     refuses(
         &server,
         "/api/v1/applications",
-        json!({ "id": "x", "name": "x", "type": "oauth", "detail": "some", "header": "Host" }),
+        json!({ "id": "x", "name": "x", "type": "OAuth", "detail": "some", "header": "Host" }),
         &[
-            ("type", "\"oauth\" is not an authentication type."),
+            ("type", "\"OAuth\" is not an authentication type."),
             ("detail", "\"some\" is not a level of detail."),
         ],
+    );
+    let said = "\"oauth\" is not an authentication type: there is no script auth/oauth.rhai.";
+    refuses(
+        &server,
+        "/api/v1/applications",
+        json!({ "id": "x", "name": "x", "type": "oauth" }),
+        &[("type", said)],
+    );
+    let scripted = json!({ "id": "x", "handler": "script:y", "path": "/x", "methods": ["GET"], "formats": ["any"], "authentication": ["*"] });
+    refuses(
+        &server,
+        "/api/v1/resources",
+        scripted,
+        &[("handler", "There is no script handlers/y.rhai.")],
     );
     refuses(
         &server,
