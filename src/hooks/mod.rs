@@ -54,6 +54,7 @@ mod replays;
 mod request;
 mod run;
 mod set;
+mod sorting;
 #[cfg(test)]
 mod tests;
 mod watch;
