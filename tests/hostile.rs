@@ -30,6 +30,7 @@ use std::{
 
 use arena::{Arena, PLACES, SECRET};
 use judge::Expectation;
+use keyward::hooks::Kind;
 
 /// The stack of a thread of tokio's.
 const STACK: usize = 2 << 20;
@@ -79,6 +80,58 @@ fn no_mutant_of_the_corpus_gets_anybody_past_the_gate() {
     // Mutants that never load would try nothing.
     assert!(loaded * 10 > numbers.len(), "only {loaded} of {} load", numbers.len());
     watch.is_clean();
+}
+
+/// Where nothing is hostile, whoever has a right is let in: otherwise the tests above would see nothing but a gate that is shut.
+#[test]
+fn a_script_that_is_not_hostile_lets_in_whom_it_should() {
+    let older = "constant_time_eq(credential.secret, user.attributes.legacy)";
+    let allows = [
+        (Kind::Hooks, "fn on_permit(req, identity, resource) { true }".to_owned()),
+        (Kind::Resource, "fn on_request(req) {}".to_owned()),
+        (Kind::Handler, "fn handle(req, identity) { \"x\" }".to_owned()),
+        (Kind::Auth, format!("fn verify(req, user, credential) {{ {older} }}")),
+        (Kind::Auth, "fn header(req) { req.header(\"api-key\") }".to_owned()),
+    ];
+    let expected: [&[&str]; 5] = [
+        &["the right key", "a script decides"],
+        &["the right key"],
+        &["the right key"],
+        &["the older system's key"],
+        &["the right key"],
+    ];
+    for ((place, text), expected) in allows.into_iter().zip(expected) {
+        let arena = Arena::load(place, &text).unwrap();
+        let mut passed = arena.attempts();
+        passed.retain(|attempt| arena.run(attempt).passed == Some(Some(arena.llama)));
+        let passed: Vec<&str> = passed.iter().map(|attempt| attempt.name).collect();
+        let first = arena.run(&arena.attempts()[0]);
+        let why = format!("{} {}: {text}", first.status, first.detail);
+        assert_eq!(passed, expected, "{why}");
+    }
+}
+
+/// What is wrong is seen.
+#[test]
+fn a_script_that_does_not_keep_its_word_is_found() {
+    for (expect, text) in [
+        (Expectation::Harmless, "fn verify(req, user, credential) { true }"),
+        (
+            Expectation::Harmless,
+            "fn lookup(req, credential) { 1 } fn verify(req, user, credential) { true }",
+        ),
+        (Expectation::Denied, "fn handle(req, identity) { 1.to_string() }"),
+        (Expectation::Denied, "fn on_request(req) {}"),
+        (Expectation::RefusedLoad, "fn on_request(req) {}"),
+        (Expectation::Harmless, "fn on_request(req) { let }"),
+        (
+            Expectation::Harmless,
+            "fn on_response(req, identity, response) { response.set_header(\"injected\", \"1\"); }",
+        ),
+    ] {
+        let specimen = Specimen { name: "a liar".into(), text: text.into(), expect };
+        assert!(!examine(&specimen).is_empty(), "{text}");
+    }
 }
 
 /// Puts a script into each place, and tries everything with it. Returns what is wrong.

@@ -41,6 +41,13 @@ impl std::fmt::Display for Figures {
     }
 }
 
+/// The median over the rounds of a figure's ratio to the same figure of the same round elsewhere: what disturbs a round disturbs both.
+pub fn ratio(these: &[Figures], those: &[Figures], of: fn(&Figures) -> f64) -> f64 {
+    let mut all: Vec<f64> = these.iter().zip(those).map(|(a, b)| of(a) / of(b)).collect();
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
 /// The median of each figure.
 pub fn median(figures: &[Figures]) -> Figures {
     let middle = |of: fn(&Figures) -> f64| {
