@@ -19,6 +19,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{self, Receiver},
     },
     thread::JoinHandle,
@@ -40,6 +41,13 @@ const SEQUENCE: &[u8] = b"\0sequence";
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// The most batches that share one sync.
 const GROUP: usize = 1024;
+/// The most bytes that share one, by estimate. sled writes its log in segments of 512 KiB, each on a thread of a pool of seven. When all of them wait
+/// for the lock of the segments' accountant, and the one who holds it waits for the pool to cut the file, nobody goes on for ever. So fewer
+/// segments are under way at any time than there are threads.
+const GROUP_BYTES: usize = 1024 * 1024;
+/// How long a write may take before the store is taken for dead: sled waits without an end for what does not come. Writers that wait are not
+/// answered then, which promises nothing; those that come are refused.
+const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A [`Store`] in a folder.
 pub struct SledStore {
@@ -57,11 +65,25 @@ struct Shared {
     /// Held for reading by a snapshot, for writing while batches are applied.
     quiet: RwLock<()>,
     fault: OnceLock<String>,
+    began: Instant,
+    /// When the group began that is being written, in milliseconds since `began`, plus one; zero: none is.
+    writing_since: AtomicU64,
 }
 
 struct Job {
     batch: Batch,
     answer: oneshot::Sender<Result<Sequence, CommitError>>,
+}
+
+impl Job {
+    /// What it adds to the log, by estimate: each record is written with the bucket that it lies in.
+    fn size(&self) -> usize {
+        self.batch
+            .writes
+            .iter()
+            .map(|write| write.json.as_ref().map_or(0, Vec::len) + bucket::TARGET)
+            .sum()
+    }
 }
 
 impl SledStore {
@@ -96,6 +118,8 @@ impl SledStore {
             mark,
             quiet: RwLock::new(()),
             fault: OnceLock::new(),
+            began: Instant::now(),
+            writing_since: AtomicU64::new(0),
         });
         let (queue, jobs) = mpsc::channel();
         let writer = std::thread::Builder::new()
@@ -246,12 +270,21 @@ fn stored(table: Table, key: &[u8], value: &[u8]) -> Result<Stored, StoreError> 
 impl Shared {
     fn write_all(&self, jobs: &Receiver<Job>) {
         while let Ok(first) = jobs.recv() {
-            let group: Vec<Job> =
-                std::iter::once(first).chain(jobs.try_iter()).take(GROUP).collect();
+            let mut bytes = first.size();
+            let mut group = vec![first];
+            while group.len() < GROUP
+                && bytes < GROUP_BYTES
+                && let Ok(job) = jobs.try_recv()
+            {
+                bytes += job.size();
+                group.push(job);
+            }
+            self.writing_since.store(self.millis() + 1, Relaxed);
             // sled panics on some damage. The writers of this group are answered by the end of their channels.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write_group(group))) {
                 self.stop(&panic_text(panic.as_ref()));
             }
+            self.writing_since.store(0, Relaxed);
         }
     }
 
@@ -336,6 +369,19 @@ impl Shared {
         }
     }
 
+    fn millis(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+    }
+
+    /// Ends writing when a write takes too long.
+    fn look_at_the_clock(&self) {
+        let since = self.writing_since.load(Relaxed);
+        let patience = u64::try_from(WRITE_PATIENCE.as_millis()).unwrap_or(u64::MAX);
+        if since != 0 && self.millis().saturating_sub(since) > patience {
+            self.stop(&format!("a write takes longer than {} s", WRITE_PATIENCE.as_secs()));
+        }
+    }
+
     /// Ends writing for good.
     fn stop(&self, problem: &str) -> StoreError {
         let fault = self.fault.get_or_init(|| {
@@ -380,6 +426,9 @@ impl Store for SledStore {
     }
 
     fn commit(&self, batch: Batch) -> Committing<'_> {
+        if let Some(fault) = self.fault() {
+            return Box::pin(async { Err(StoreError::Failed(fault).into()) });
+        }
         let (answer, answered) = oneshot::channel();
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = &*queue {
@@ -400,6 +449,7 @@ impl Store for SledStore {
     }
 
     fn fault(&self) -> Option<String> {
+        self.shared.look_at_the_clock();
         self.shared.fault.get().cloned()
     }
 }

@@ -18,7 +18,7 @@ use crate::store::{StoreError, Table};
 
 /// A bucket that grows beyond so many bytes is split. Small, because the whole of it is written when one of its records changes; and so that
 /// a page of 16 of them stays far below the size at which sled moves it to a file that it never syncs.
-const TARGET: usize = 2048;
+pub(super) const TARGET: usize = 2048;
 /// What a record takes besides its key and value.
 const HEAD: usize = 4;
 
