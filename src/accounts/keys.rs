@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::{
     AccountError, Accounts, Page, TRIES, Versioned, is_race,
-    rules::{check_key, in_order},
+    rules::{check_key, check_scopes, in_order},
     users::uid_key,
 };
 use crate::{
@@ -45,7 +45,9 @@ impl Accounts {
                 return Err(AccountError::not_found("user", uid));
             }
             let (key, text) = self.draft_key(uid, &new);
-            in_order(check_key(self, &key, self.0.clock.now()))?;
+            let mut problems = check_key(self, &key, self.0.clock.now());
+            problems.extend(check_scopes(self, &key));
+            in_order(problems)?;
             let mut batch = Batch::new();
             batch.expect(Table::Users, uid_key(uid), State::Present);
             put_new_key(&mut batch, &key);
@@ -160,6 +162,6 @@ pub(super) fn put_new_key(batch: &mut Batch, key: &Key) {
     batch.put(Table::Owners, owner, encode(&()));
 }
 
-fn key_key(id: KeyId) -> [u8; 8] {
+pub(super) fn key_key(id: KeyId) -> [u8; 8] {
     id.number().to_be_bytes()
 }

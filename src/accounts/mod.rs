@@ -8,6 +8,7 @@ mod operator;
 mod passwords;
 mod pepper;
 mod records;
+mod rotate;
 mod rules;
 mod setup;
 mod standing;
@@ -23,6 +24,7 @@ pub use operator::Operator;
 pub use passwords::{Busy, Passwords};
 pub use pepper::{PepperError, create_pepper, read_pepper};
 pub use records::Record;
+pub use rotate::{Lifetime, Rotate, Rotated};
 pub use setup::{FirstStart, SetupError};
 pub use users::{NewUser, password_problem};
 

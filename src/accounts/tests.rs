@@ -1,5 +1,6 @@
 //! The rules about records, on a store in memory with a clock that stands still and randomness that repeats.
 
+mod keys;
 mod races;
 mod start;
 mod users;

@@ -13,9 +13,9 @@ use super::{
     users,
 };
 use crate::{
-    accounts::{NewKey, Page, Versioned},
+    accounts::{Issued, Lifetime, NewKey, Page, Rotate, Versioned},
     handlers::Reply,
-    model::{Key, KeyId, Timestamp},
+    model::{Expires, Key, KeyId, Timestamp, parse_span},
     pipeline::Denial,
 };
 
@@ -44,13 +44,31 @@ pub(super) fn one(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
 }
 
 pub(super) async fn revoke(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
-    let key = existing(id, call)?;
-    // The keys of somebody who has just gone are on their way out as well.
-    if let Some(owner) = call.accounts.user(key.record.user).map_err(answer::denial)? {
-        users::may_touch(&owner.record, call)?;
-    }
+    may_touch_owner(&existing(id, call)?.record, call)?;
     let key = call.accounts.revoke_key(id).await.map_err(answer::denial)?;
     Ok(answer::record(StatusCode::OK, &view(&key.record, call), key.revision))
+}
+
+pub(super) async fn rotate(id: KeyId, mut call: Call<'_>) -> Result<Reply, Denial> {
+    let body = call.json().await?;
+    let key = existing(id, &call)?;
+    may_touch_owner(&key.record, &call)?;
+    within_own_scopes(key.record.scopes.as_deref(), &call)?;
+    let mut form = Form::new(body);
+    let how = read_rotate(&mut form, call.accounts.clock().now());
+    form.finish()?;
+    let rotated = call.accounts.rotate_key(id, how).await.map_err(answer::denial)?;
+    let mut fields = with_text(&rotated.issued, &call);
+    fields.insert("replaces".into(), view(&rotated.old.record, &call));
+    Ok(made(fields, &rotated.issued))
+}
+
+/// The keys of somebody who has just gone are on their way out as well, and nobody's.
+fn may_touch_owner(key: &Key, call: &Call<'_>) -> Result<(), Denial> {
+    match call.accounts.user(key.user).map_err(answer::denial)? {
+        Some(owner) => users::may_touch(&owner.record, call),
+        None => Ok(()),
+    }
 }
 
 fn existing(id: KeyId, call: &Call<'_>) -> Result<Versioned<Key>, Denial> {
@@ -60,26 +78,33 @@ fn existing(id: KeyId, call: &Call<'_>) -> Result<Versioned<Key>, Denial> {
 
 async fn generate(uid: u64, mut call: Call<'_>) -> Result<Reply, Denial> {
     let mut form = Form::new(call.json().await?);
-    let new = read(&mut form);
+    let new = read(&mut form, call.accounts.clock().now());
     form.finish()?;
-    within_own_scopes(&new, &call)?;
+    within_own_scopes(new.scopes.as_deref(), &call)?;
     let issued = call.accounts.issue_key(uid, new).await.map_err(answer::denial)?;
-    let key = &issued.key;
+    Ok(made(with_text(&issued, &call), &issued))
+}
+
+/// A new key with its text, in the one answer that has it.
+fn with_text(issued: &Issued, call: &Call<'_>) -> Map<String, Value> {
     let mut fields = Map::new();
-    fields.insert("id".into(), key.record.id.to_string().into());
+    fields.insert("id".into(), issued.key.record.id.to_string().into());
     fields.insert("key".into(), issued.text.expose().into());
-    if let Value::Object(rest) = view(&key.record, &call) {
+    if let Value::Object(rest) = view(&issued.key.record, call) {
         fields.extend(rest.into_iter().filter(|(name, _)| name != "id"));
     }
-    let location = format!("/api/v1/keys/{}", key.record.id);
-    Ok(answer::made(&Value::Object(fields), key.revision, &location))
+    fields
+}
+
+fn made(fields: Map<String, Value>, issued: &Issued) -> Reply {
+    let location = format!("/api/v1/keys/{}", issued.key.record.id);
+    answer::made(&Value::Object(fields), issued.key.revision, &location)
 }
 
 /// A key with scopes makes none that may do more than itself: it would be a way out of them.
-fn within_own_scopes(new: &NewKey, call: &Call<'_>) -> Result<(), Denial> {
+fn within_own_scopes(scopes: Option<&[String]>, call: &Call<'_>) -> Result<(), Denial> {
     let Some(own) = call.identity.scopes() else { return Ok(()) };
-    let is_within =
-        new.scopes.as_ref().is_some_and(|scopes| scopes.iter().all(|scope| own.contains(scope)));
+    let is_within = scopes.is_some_and(|scopes| scopes.iter().all(|scope| own.contains(scope)));
     match is_within {
         true => Ok(()),
         false => Err(answer::forbidden(
@@ -88,24 +113,48 @@ fn within_own_scopes(new: &NewKey, call: &Call<'_>) -> Result<(), Denial> {
     }
 }
 
-fn read(form: &mut Form) -> NewKey {
+fn read(form: &mut Form, now: Timestamp) -> NewKey {
     NewKey {
         label: form.text("label").unwrap_or_default(),
         application: form.text("application"),
         scopes: form.words("scopes"),
-        expires: expires(form),
+        expires: expires(form).and_then(|expires| expires.from(now)),
         networks: networks(form),
     }
 }
 
-fn expires(form: &mut Form) -> Option<Timestamp> {
+fn read_rotate(form: &mut Form, now: Timestamp) -> Rotate {
+    let lifetime = match expires(form).map(|expires| expires.from(now)) {
+        None => Lifetime::AsBefore,
+        Some(None) => Lifetime::Never,
+        Some(Some(at)) => Lifetime::Until(at),
+    };
+    Rotate { overlap: overlap(form), lifetime }
+}
+
+fn expires(form: &mut Form) -> Option<Expires> {
     let text = form.text("expires")?;
-    let read = Timestamp::parse(&text);
+    let read = Expires::parse(&text).ok();
     if read.is_none() {
-        let fix = "Give a time such as 2027-01-01T00:00:00Z (RFC 3339).";
+        let fix =
+            "Give a time such as 2027-01-01T00:00:00Z (RFC 3339), a span such as 90d, or never.";
         form.reject("expires", format!("{text:?} is not a time."), fix);
     }
     read
+}
+
+/// Seconds, or a span.
+fn overlap(form: &mut Form) -> Option<i64> {
+    let value = form.take("overlap")?;
+    let seconds = match &value {
+        Value::String(text) => parse_span(text),
+        value => value.as_i64(),
+    };
+    if seconds.is_none() {
+        let fix = "Give seconds such as 3600, or a span such as \"24h\" (s, m, h, d, w).";
+        form.reject("overlap", "This is not a span of time.", fix);
+    }
+    seconds
 }
 
 fn networks(form: &mut Form) -> Vec<IpNet> {

@@ -104,6 +104,7 @@ async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
         Place::Keys => keys::all(&call),
         Place::Key(id) => keys::one(id, &call),
         Place::Revoke(id) => keys::revoke(id, &call).await,
+        Place::Rotate(id) => keys::rotate(id, call).await,
         Place::Roles => records::all::<Role>(call).await,
         Place::Role(id) => records::one::<Role>(&id, call).await,
         Place::Applications => records::all::<Application>(call).await,

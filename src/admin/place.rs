@@ -18,6 +18,7 @@ pub(super) enum Place {
     Keys,
     Key(KeyId),
     Revoke(KeyId),
+    Rotate(KeyId),
     Roles,
     Role(String),
     Applications,
@@ -61,6 +62,7 @@ impl Place {
             ["keys"] => Self::Keys,
             ["keys", id] => Self::Key(KeyId::parse(id)?),
             ["keys", id, "revoke"] => Self::Revoke(KeyId::parse(id)?),
+            ["keys", id, "rotate"] => Self::Rotate(KeyId::parse(id)?),
             ["roles"] => Self::Roles,
             ["roles", id] => Self::Role((*id).to_owned()),
             ["applications"] => Self::Applications,
@@ -80,7 +82,7 @@ impl Place {
             Self::User(_) => RECORD,
             Self::Role(_) | Self::Application(_) | Self::Resource(_) => RECORD,
             Self::Keys | Self::Key(_) => &[Method::GET],
-            Self::Revoke(_) => &[Method::POST],
+            Self::Revoke(_) | Self::Rotate(_) => &[Method::POST],
         }
     }
 
@@ -88,7 +90,8 @@ impl Place {
     pub fn permission(&self) -> &'static str {
         match self {
             Self::Users | Self::User(_) => "administer users",
-            Self::KeysOf(_) | Self::Keys | Self::Key(_) | Self::Revoke(_) => "administer users",
+            Self::KeysOf(_) | Self::Keys | Self::Key(_) => "administer users",
+            Self::Revoke(_) | Self::Rotate(_) => "administer users",
             Self::Roles | Self::Role(_) => "administer permissions",
             Self::Applications | Self::Application(_) => "administer site configuration",
             Self::Resources | Self::Resource(_) => "administer rest resources",

@@ -4,13 +4,13 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Exit, Failure, Output, Session,
-    span::Expires,
+    Exit, Failure, Output, Session, ask,
+    scan::Scan,
     table::{self, Column, cell},
     target::path,
     user::{self, Who},
 };
-use crate::model::{Clock, KeyId};
+use crate::model::{Clock, Expires, KeyId, parse_span};
 
 const COLUMNS: &[Column] = &[
     ("ID", |key| cell(&key["id"])),
@@ -38,15 +38,19 @@ pub enum Verb {
     },
     /// Show a key's record, which does not hold its text
     Show {
-        /// The key's id: 8 letters and digits
+        /// The key's id, 8 letters and digits; or - to paste the key itself into standard input
         id: String,
     },
+    /// Replace a key: the new one is printed once, and for a while both work
+    Rotate(Rotate),
     /// Revoke keys at once and for good
     Revoke {
-        /// The keys' ids
+        /// The keys' ids; or - to paste a key itself into standard input
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
     },
+    /// Look for keys in files, without a server: exit code 6 when there are any
+    Scan(Scan),
 }
 
 #[derive(Debug, Args)]
@@ -62,12 +66,24 @@ pub struct Generate {
     /// A permission that it may use; give it again for more [default: all of the user's]
     #[arg(long = "scope", value_name = "PERMISSION")]
     scopes: Vec<String>,
-    /// When it expires: after 90d, 12h, 30m, or at 2027-01-01T00:00:00Z [default: never]
+    /// When it expires: after 90d, 12h, 30m, at 2027-01-01T00:00:00Z, or never [default: never]
     #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
     expires: Option<Expires>,
     /// A network that it may be used from, such as 10.0.0.0/8; give it again for more [default: any]
     #[arg(long = "network", value_name = "CIDR")]
     networks: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Rotate {
+    /// The key's id; or - to paste the key itself into standard input
+    id: String,
+    /// How long the old key goes on working, such as 24h; 0s ends it at once [default: 24h, or as long as it has left]
+    #[arg(long, value_name = "SPAN", value_parser = overlap)]
+    overlap: Option<i64>,
+    /// When the new key expires: after 90d, at 2027-01-01T00:00:00Z, or never [default: after as long as the old one was made for]
+    #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
+    expires: Option<Expires>,
 }
 
 /// A user, or all of them.
@@ -94,7 +110,9 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
             session.list(&target, limit, COLUMNS).await
         }
         Verb::Show { id } => session.get(&path(&["keys", &key_id(&id)?])).await,
+        Verb::Rotate(rotate) => rotate.run(session).await,
         Verb::Revoke { ids } => revoke(&ids, session).await,
+        Verb::Scan(scan) => scan.run(session.output),
     }
 }
 
@@ -102,20 +120,13 @@ impl Generate {
     async fn run(self, session: &Session) -> anyhow::Result<()> {
         let target = keys_of(&self.who, session).await?;
         let made = session.client.post(&target, &Value::Object(self.record())).await?.body;
-        if session.output == Output::Json {
-            return session.show(&made);
-        }
-        let mut record = made.as_object().cloned().unwrap_or_default();
-        let text = record.remove("key").unwrap_or_default();
-        // The key alone goes to standard output, where KEY=$(keyward key generate …) takes it.
-        session.screen.note(&table::record(&Value::Object(record)));
-        session.screen.note("\nThis is the key. It is not shown again:\n");
-        Ok(session.screen.print(&format!("{}\n", text.as_str().unwrap_or_default()))?)
+        show_once(&made, session)
     }
 
     fn record(&self) -> Map<String, Value> {
         let mut record = Map::new();
-        let expires = self.expires.map(|expires| expires.from(Clock::system().now()).to_string());
+        let expires = self.expires.and_then(|expires| expires.from(Clock::system().now()));
+        let expires = expires.map(|at| at.to_string());
         for (name, text) in
             [("label", &self.label), ("application", &self.application), ("expires", &expires)]
         {
@@ -130,6 +141,42 @@ impl Generate {
         }
         record
     }
+}
+
+impl Rotate {
+    async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let mut body = Map::new();
+        body.extend(self.overlap.map(|seconds| ("overlap".to_owned(), seconds.into())));
+        if let Some(expires) = self.expires {
+            let at = expires.from(Clock::system().now());
+            let at = at.map_or_else(|| "never".to_owned(), |at| at.to_string());
+            body.insert("expires".into(), at.into());
+        }
+        let target = path(&["keys", &key_id(&self.id)?, "rotate"]);
+        let made = session.client.post(&target, &Value::Object(body)).await?.body;
+        show_once(&made, session)
+    }
+}
+
+/// Shows a new key: its text alone goes to standard output, where `KEY=$(keyward key generate …)` takes it.
+fn show_once(made: &Value, session: &Session) -> anyhow::Result<()> {
+    if session.output == Output::Json {
+        return session.show(made);
+    }
+    let mut record = made.as_object().cloned().unwrap_or_default();
+    let text = record.remove("key").unwrap_or_default();
+    let replaced = record.remove("replaces");
+    session.screen.note(&table::record(&Value::Object(record)));
+    if let Some(old) = replaced {
+        let (id, until) = (cell(&old["id"]), cell(&old["rotated"]["until"]));
+        session.screen.note(&format!("\nThe old key {id} works until {until}.\n"));
+    }
+    session.screen.note("\nThis is the key. It is not shown again:\n");
+    Ok(session.screen.print(&format!("{}\n", text.as_str().unwrap_or_default()))?)
+}
+
+fn overlap(text: &str) -> Result<i64, String> {
+    parse_span(text).ok_or_else(|| "use a span such as 24h, 90m or 0s (s, m, h, d, w)".to_owned())
 }
 
 async fn keys_of(who: &Who, session: &Session) -> Result<String, Failure> {
@@ -163,10 +210,13 @@ async fn revoke(ids: &[String], session: &Session) -> anyhow::Result<()> {
 
 /// Reads a key's id. What is none is not repeated: it may be a whole key.
 fn key_id(text: &str) -> Result<String, Failure> {
+    if text == "-" {
+        return ask::pasted_key().map(|id| id.to_string());
+    }
     let id = KeyId::parse(text).map(|id| id.to_string());
     id.ok_or_else(|| {
         let text = "this is not a key's id: an id is 8 letters and digits, and keyward key list shows it. \
-                    A key's whole text must not be given in an argument, which others can read";
+                    A key's whole text must not be given in an argument, which others can read: give - and paste it into standard input";
         Failure::new(Exit::Usage, text)
     })
 }

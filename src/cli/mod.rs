@@ -21,9 +21,9 @@ mod out;
 mod remote;
 mod resource;
 mod role;
+mod scan;
 mod serve;
 mod session;
-mod span;
 mod table;
 mod target;
 #[cfg(test)]
@@ -114,21 +114,22 @@ enum Noun {
 /// Does what was asked and says how it went. Errors are on standard error by then.
 pub fn run(cli: Cli) -> ExitCode {
     let output = cli.output;
-    match dispatch(cli) {
+    match dispatch(cli, output) {
         Ok(()) => Exit::Done.into(),
         Err(problem) => exit::report(&problem, output).into(),
     }
 }
 
-fn dispatch(cli: Cli) -> anyhow::Result<()> {
+fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
     let command = match cli.command.unwrap_or(Command::Serve) {
-        // These two need no configuration: it may be the very thing that is not in order.
+        // These need no configuration: it may be the very thing that is not in order.
         Command::Completions { shell } => return completions::print(shell),
         Command::Config(config::Verb::Schema) => return config::schema(),
+        Command::Records(Noun::Key(key::Verb::Scan(scan))) => return scan.run(output),
         command => command,
     };
     let loaded = load(cli.config.as_deref(), environment())?;
-    runtime(&command, &loaded)?.block_on(act(command, cli.output, loaded))
+    runtime(&command, &loaded)?.block_on(act(command, output, loaded))
 }
 
 /// The server gets its workers; for everything else one thread will do.

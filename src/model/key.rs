@@ -53,6 +53,11 @@ pub struct Rotation {
 }
 
 impl Key {
+    /// Whether it can be used at `now`, as far as it alone goes.
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        self.revoked.is_none() && self.ends().is_none_or(|end| end > now)
+    }
+
     /// The first second in which the key is refused.
     pub fn ends(&self) -> Option<Timestamp> {
         ends(self.expires, self.rotated.as_ref())

@@ -10,9 +10,9 @@ use super::{
 
 /// The longest prefix, in bytes.
 pub const MAX_PREFIX: usize = 16;
-const ID: usize = 8;
-const SECRET: usize = 30;
-const CHECK: usize = 6;
+pub(super) const ID: usize = 8;
+pub(super) const SECRET: usize = 30;
+pub(super) const CHECK: usize = 6;
 
 /// A key as it is handed out, once.
 #[derive(Debug, Clone)]

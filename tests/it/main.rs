@@ -11,3 +11,4 @@ mod first_run;
 mod harness;
 mod house;
 mod input;
+mod keys;

@@ -134,7 +134,9 @@ fn nobody_gives_a_permission_that_they_do_not_have() {
 fn a_key_with_scopes_makes_no_key_with_more() {
     let server = Server::new();
     server.user("boss", &["--role", "administrator"]);
-    server.user("bob", &[]);
+    let keeper = ["role", "add", "keeper", "--label", "Keeper", "--permission", "administer users"];
+    server.site.json(&keeper);
+    server.user("bob", &["--role", "keeper"]);
     let key = server.key("boss", &["--scope", "administer users"]);
     let generate = |body: Value| send(&server, &key, "POST", "/api/v1/users/3/keys", Some(body));
     for body in
