@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use super::{
     AccountError, Accounts, Page, TRIES, Versioned, is_race,
+    quota::Growth,
     rules::{check_key, check_scopes, in_order},
     users::uid_key,
 };
@@ -39,6 +40,7 @@ pub struct Issued {
 impl Accounts {
     /// Makes a key for a user.
     pub async fn issue_key(&self, uid: u64, new: NewKey) -> Result<Issued, AccountError> {
+        let _turn = self.0.turns.of(uid).await;
         for _ in 0..TRIES {
             // Of the store, because the Directory also knows the person at the machine.
             if self.user(uid)?.is_none() {
@@ -50,6 +52,7 @@ impl Accounts {
             in_order(problems)?;
             let mut batch = Batch::new();
             batch.expect(Table::Users, uid_key(uid), State::Present);
+            self.within_quota(uid, Growth::More, &mut batch)?;
             put_new_key(&mut batch, &key);
             match self.store().commit(batch).await {
                 Ok(revision) => {

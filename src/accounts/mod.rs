@@ -7,6 +7,7 @@ mod keys;
 mod operator;
 mod passwords;
 mod pepper;
+mod quota;
 mod records;
 mod rotate;
 mod rules;
@@ -37,6 +38,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Accounts(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     store: Arc<dyn Store>,
     directory: Arc<Directory>,
@@ -44,6 +46,8 @@ struct Inner {
     passwords: Passwords,
     clock: Clock,
     entropy: Entropy,
+    keys_per_user: usize,
+    turns: quota::Turns,
 }
 
 /// A record with its revision: the sequence of the commit that last wrote it.
@@ -67,7 +71,15 @@ pub struct Page<T> {
 /// How often a change is tried again when somebody else changed the same record in between.
 const TRIES: usize = 16;
 
+/// The keys that a user may have when nobody says otherwise.
+const KEYS_PER_USER: usize = 100;
+
 impl Accounts {
+    /// The same accounts, in which a user has so many keys in force at most.
+    pub fn with_keys_per_user(self, most: usize) -> Self {
+        Self(Arc::new(Inner { keys_per_user: most, ..Arc::unwrap_or_clone(self.0) }))
+    }
+
     /// The store's directory.
     pub fn directory(&self) -> &Arc<Directory> {
         &self.0.directory

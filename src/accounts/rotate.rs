@@ -3,6 +3,7 @@
 use super::{
     AccountError, Accounts, Issued, NewKey, TRIES, Versioned, is_race,
     keys::{key_key, put_new_key},
+    quota::Growth,
     rules::{check_key, in_order},
     users::uid_key,
 };
@@ -51,6 +52,8 @@ impl Accounts {
     /// # Errors
     /// The old key was revoked, has expired or is replaced already; the overlap is negative or longer than the old key has left.
     pub async fn rotate_key(&self, id: KeyId, how: Rotate) -> Result<Rotated, AccountError> {
+        let owner = self.key(id)?.map_or(0, |key| key.record.user);
+        let _turn = self.0.turns.of(owner).await;
         for _ in 0..TRIES {
             let before = self.key(id)?.ok_or_else(|| AccountError::not_found("key", id))?;
             let now = self.0.clock.now();
@@ -64,6 +67,7 @@ impl Accounts {
             let mut batch = Batch::new();
             batch.expect(Table::Keys, key_key(id), State::Revision(before.revision));
             batch.expect(Table::Users, uid_key(key.user), State::Present);
+            self.within_quota(key.user, Growth::Replaced, &mut batch)?;
             batch.put(Table::Keys, key_key(id), encode(&old));
             put_new_key(&mut batch, &key);
             match self.store().commit(batch).await {

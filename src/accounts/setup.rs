@@ -3,9 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    AccountError, Accounts, Inner, NewKey, Passwords, create_pepper,
+    AccountError, Accounts, Inner, KEYS_PER_USER, NewKey, Passwords, create_pepper,
     keys::put_new_key,
     pepper::PepperError,
+    quota::Turns,
     read_pepper,
     users::{new_uuid, uid_key},
 };
@@ -77,7 +78,11 @@ impl Accounts {
         entropy: Entropy,
     ) -> Result<Self, StoreError> {
         let directory = Directory::open(&*store)?;
-        Ok(Self(Arc::new(Inner { store, directory, pepper, passwords, clock, entropy })))
+        let keys_per_user = KEYS_PER_USER;
+        let turns = Turns::default();
+        let inner =
+            Inner { store, directory, pepper, passwords, clock, entropy, keys_per_user, turns };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Fills an empty store with what every installation has: the three roles, the default application, the user entity, and the user

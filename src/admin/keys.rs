@@ -32,10 +32,15 @@ pub(super) async fn of_user(uid: u64, call: Call<'_>) -> Result<Reply, Denial> {
         users::may_touch(&user.record, &call)?;
         return generate(uid, call).await;
     }
+    list_of(uid, &call)
+}
+
+/// The keys of a user.
+pub(super) fn list_of(uid: u64, call: &Call<'_>) -> Result<Reply, Denial> {
     let asked = Asked::of(call.request, false)?;
     let after = asked.cursor(KeyId::parse)?;
     let page = call.accounts.keys_of(uid, after, asked.limit).map_err(answer::denial)?;
-    Ok(part(&page, &call))
+    Ok(part(&page, call))
 }
 
 pub(super) fn one(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
@@ -45,19 +50,29 @@ pub(super) fn one(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
 
 pub(super) async fn revoke(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
     may_touch_owner(&existing(id, call)?.record, call)?;
+    take_back(id, call).await
+}
+
+/// Revokes a key that the caller may revoke.
+pub(super) async fn take_back(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
     let key = call.accounts.revoke_key(id).await.map_err(answer::denial)?;
     Ok(answer::record(StatusCode::OK, &view(&key.record, call), key.revision))
 }
 
-pub(super) async fn rotate(id: KeyId, mut call: Call<'_>) -> Result<Reply, Denial> {
-    let body = call.json().await?;
+pub(super) async fn rotate(id: KeyId, call: Call<'_>) -> Result<Reply, Denial> {
     let key = existing(id, &call)?;
     may_touch_owner(&key.record, &call)?;
-    within_own_scopes(key.record.scopes.as_deref(), &call)?;
-    let mut form = Form::new(body);
+    replace(&key.record, call).await
+}
+
+/// Rotates a key that the caller may rotate.
+pub(super) async fn replace(key: &Key, mut call: Call<'_>) -> Result<Reply, Denial> {
+    let mut form = Form::new(call.json().await?);
     let how = read_rotate(&mut form, call.accounts.clock().now());
     form.finish()?;
-    let rotated = call.accounts.rotate_key(id, how).await.map_err(answer::denial)?;
+    let Key { scopes, application, networks, .. } = key;
+    within_own_bounds(scopes.as_deref(), application.as_deref(), networks, &call)?;
+    let rotated = call.accounts.rotate_key(key.id, how).await.map_err(answer::denial)?;
     let mut fields = with_text(&rotated.issued, &call);
     fields.insert("replaces".into(), view(&rotated.old.record, &call));
     Ok(made(fields, &rotated.issued))
@@ -76,11 +91,12 @@ fn existing(id: KeyId, call: &Call<'_>) -> Result<Versioned<Key>, Denial> {
     found.ok_or_else(|| answer::not_found("key", id))
 }
 
-async fn generate(uid: u64, mut call: Call<'_>) -> Result<Reply, Denial> {
+/// Makes a key for a user for whom the caller may make one.
+pub(super) async fn generate(uid: u64, mut call: Call<'_>) -> Result<Reply, Denial> {
     let mut form = Form::new(call.json().await?);
     let new = read(&mut form, call.accounts.clock().now());
     form.finish()?;
-    within_own_scopes(new.scopes.as_deref(), &call)?;
+    within_own_bounds(new.scopes.as_deref(), new.application.as_deref(), &new.networks, &call)?;
     let issued = call.accounts.issue_key(uid, new).await.map_err(answer::denial)?;
     Ok(made(with_text(&issued, &call), &issued))
 }
@@ -101,16 +117,37 @@ fn made(fields: Map<String, Value>, issued: &Issued) -> Reply {
     answer::made(&Value::Object(fields), issued.key.revision, &location)
 }
 
-/// A key with scopes makes none that may do more than itself: it would be a way out of them.
-fn within_own_scopes(scopes: Option<&[String]>, call: &Call<'_>) -> Result<(), Denial> {
-    let Some(own) = call.identity.scopes() else { return Ok(()) };
-    let is_within = scopes.is_some_and(|scopes| scopes.iter().all(|scope| own.contains(scope)));
-    match is_within {
-        true => Ok(()),
-        false => Err(answer::forbidden(
+/// A key that is bound to scopes, an application or networks makes none that is bound less: it would be a way out. Not so its end: what
+/// has to be replaced in time can be.
+fn within_own_bounds(
+    scopes: Option<&[String]>,
+    application: Option<&str>,
+    networks: &[IpNet],
+    call: &Call<'_>,
+) -> Result<(), Denial> {
+    let is_within = |own: &[String]| {
+        scopes.is_some_and(|scopes| scopes.iter().all(|scope| own.contains(scope)))
+    };
+    if call.identity.scopes().is_some_and(|own| !is_within(own)) {
+        return Err(answer::forbidden(
             "A key with scopes can only make keys with the same scopes or fewer: name them.",
-        )),
+        ));
     }
+    let own = call.identity.key().and_then(|id| call.accounts.directory().key(id));
+    // The operator's key is of another kind.
+    let Some(own) = own.filter(|own| own.user != 0) else { return Ok(()) };
+    if own.application().is_some_and(|own| application != Some(own)) {
+        return Err(answer::forbidden(
+            "A key for one application can only make keys for the same application: name it.",
+        ));
+    }
+    let is_inside = |one: &IpNet| own.networks().iter().any(|own| own.contains(one));
+    if !own.networks().is_empty() && (networks.is_empty() || !networks.iter().all(is_inside)) {
+        return Err(answer::forbidden(
+            "A key for some networks can only make keys for networks inside of those: name them.",
+        ));
+    }
+    Ok(())
 }
 
 fn read(form: &mut Form, now: Timestamp) -> NewKey {

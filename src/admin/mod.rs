@@ -8,6 +8,7 @@ mod form;
 mod health;
 mod keys;
 mod list;
+mod me;
 mod place;
 mod records;
 mod users;
@@ -98,6 +99,10 @@ impl Api {
 
 async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
     match place {
+        Place::Me => me::who(&call),
+        Place::MyKeys => me::keys(call).await,
+        Place::RevokeMine(id) => me::revoke(id, &call).await,
+        Place::RotateMine(id) => me::rotate(id, call).await,
         Place::Users => users::all(call).await,
         Place::User(uid) => users::one(uid, call).await,
         Place::KeysOf(uid) => keys::of_user(uid, call).await,

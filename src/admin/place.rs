@@ -12,6 +12,10 @@ use crate::{
 /// A place in the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
+    Me,
+    MyKeys,
+    RevokeMine(KeyId),
+    RotateMine(KeyId),
     Users,
     User(u64),
     KeysOf(u64),
@@ -56,6 +60,10 @@ impl Place {
         let segments = segments?;
         let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
         Some(match segments.as_slice() {
+            ["me"] => Self::Me,
+            ["me", "keys"] => Self::MyKeys,
+            ["me", "keys", id, "revoke"] => Self::RevokeMine(KeyId::parse(id)?),
+            ["me", "keys", id, "rotate"] => Self::RotateMine(KeyId::parse(id)?),
             ["users"] => Self::Users,
             ["users", uid] => Self::User(number(uid)?),
             ["users", uid, "keys"] => Self::KeysOf(number(uid)?),
@@ -77,18 +85,21 @@ impl Place {
         const LIST: &[Method] = &[Method::GET, Method::POST];
         const RECORD: &[Method] = &[Method::GET, Method::PATCH, Method::DELETE];
         match self {
-            Self::Users | Self::KeysOf(_) => LIST,
+            Self::Users | Self::KeysOf(_) | Self::MyKeys => LIST,
             Self::Roles | Self::Applications | Self::Resources => LIST,
             Self::User(_) => RECORD,
             Self::Role(_) | Self::Application(_) | Self::Resource(_) => RECORD,
-            Self::Keys | Self::Key(_) => &[Method::GET],
+            Self::Me | Self::Keys | Self::Key(_) => &[Method::GET],
             Self::Revoke(_) | Self::Rotate(_) => &[Method::POST],
+            Self::RevokeMine(_) | Self::RotateMine(_) => &[Method::POST],
         }
     }
 
     /// The permission that every call of this place asks for.
     pub fn permission(&self) -> &'static str {
         match self {
+            Self::Me | Self::MyKeys => "generate own api key",
+            Self::RevokeMine(_) | Self::RotateMine(_) => "generate own api key",
             Self::Users | Self::User(_) => "administer users",
             Self::KeysOf(_) | Self::Keys | Self::Key(_) => "administer users",
             Self::Revoke(_) | Self::Rotate(_) => "administer users",

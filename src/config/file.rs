@@ -108,6 +108,9 @@ pub struct Limits {
     /// The passwords that are checked at the same time, each in 19 MiB of memory; 0: one for each core.
     #[schemars(range(min = 0, max = 256))]
     pub password_checks: i64,
+    /// The keys that a user may have at the same time, without those that are revoked or have expired.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub keys_per_user: i64,
 }
 
 /// `[log]`
@@ -168,6 +171,7 @@ impl Default for Limits {
             idle_seconds: 75,
             http2_streams: 128,
             password_checks: 0,
+            keys_per_user: 100,
         }
     }
 }

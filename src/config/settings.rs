@@ -112,6 +112,8 @@ pub struct LimitSettings {
     pub http2_streams: u32,
     /// Passwords checked at the same time, at least one.
     pub password_checks: usize,
+    /// Keys in force that one user may have.
+    pub keys_per_user: usize,
 }
 
 /// What is logged.
@@ -239,6 +241,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
                 raw.password_checks,
                 0..=256,
             )),
+            keys_per_user: self.size("limits.keys_per_user", raw.keys_per_user, 1..=100_000),
         }
     }
 

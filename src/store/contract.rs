@@ -49,6 +49,7 @@ contract! {
     a_new_store_is_empty_and_well
     a_batch_is_written_whole_or_not_at_all
     each_expectation_holds_or_the_batch_is_refused
+    what_comes_below_a_key_is_seen
     a_conflict_names_the_first_expectation_that_does_not_hold
     the_sequence_grows_by_one_and_each_record_carries_its_own
     the_last_write_of_a_batch_to_a_record_counts
@@ -183,6 +184,32 @@ async fn each_expectation_holds_or_the_batch_is_refused(mut on: Bench) {
         }
         on.reopen();
     }
+}
+
+async fn what_comes_below_a_key_is_seen(mut on: Bench) {
+    let asked = |prefix: &[u8], newest| {
+        let mut batch = Batch::new();
+        batch.expect(Table::Owners, prefix, State::Newest(newest));
+        batch
+    };
+    let prefix = [0, 1];
+    on.store().commit(asked(&prefix, 0)).await.unwrap();
+    on.put(Table::Owners, &[0, 1, 7], "x").await;
+    let second = on.put(Table::Owners, &[0, 1, 3], "x").await;
+    // Neighbours, and the same key elsewhere, are none of its business.
+    on.put(Table::Owners, &[0, 2], "x").await;
+    on.put(Table::Owners, &[0, 0, 0xff], "x").await;
+    on.put(Table::Keys, &[0, 1, 5], "x").await;
+    on.reopen();
+    for wrong in [0, second - 1, second + 1] {
+        let found = conflict(on.store().commit(asked(&prefix, wrong)).await);
+        assert_eq!((found.key, found.state), (prefix.to_vec(), State::Newest(wrong)));
+    }
+    on.store().commit(asked(&prefix, second)).await.unwrap();
+    // The record itself is below its key.
+    let itself = on.put(Table::Owners, &prefix, "x").await;
+    conflict(on.store().commit(asked(&prefix, second)).await);
+    on.store().commit(asked(&prefix, itself)).await.unwrap();
 }
 
 async fn a_conflict_names_the_first_expectation_that_does_not_hold(on: Bench) {

@@ -63,11 +63,21 @@ impl MemoryStore {
 }
 
 fn holds(records: &Records, expect: &Expect) -> Result<bool, StoreError> {
+    if let State::Newest(wanted) = expect.state {
+        let mut newest = 0;
+        for ((table, key), value) in records.range((expect.table, expect.key.clone())..) {
+            if *table != expect.table || !key.starts_with(&expect.key) {
+                break;
+            }
+            newest = newest.max(codec::open(*table, key, value)?.0);
+        }
+        return Ok(newest == wanted);
+    }
     let held = records.get(&(expect.table, expect.key.clone()));
     Ok(match (expect.state, held) {
         (State::Missing, held) => held.is_none(),
         (State::Present, held) => held.is_some(),
-        (State::Revision(_), None) => false,
+        (State::Revision(_), None) | (State::Newest(_), _) => false,
         (State::Revision(wanted), Some(value)) => {
             codec::open(expect.table, &expect.key, value)?.0 == wanted
         }

@@ -100,6 +100,9 @@ pub enum State {
     Present,
     /// It was last written by this commit.
     Revision(Sequence),
+    /// Of all records whose keys begin with this one, the newest was written by this commit; 0: there is none. So nothing has come to them
+    /// since somebody looked.
+    Newest(Sequence),
 }
 
 /// Writes that happen together or not at all.

@@ -306,12 +306,29 @@ impl Shared {
     }
 
     fn holds(&self, expect: &Expect) -> Result<bool, StoreError> {
+        if let State::Newest(wanted) = expect.state {
+            return Ok(self.newest(expect.table, &expect.key)? == wanted);
+        }
         let held = read(&self.db, expect.table, &expect.key)?;
         Ok(match (expect.state, held) {
             (State::Missing, held) => held.is_none(),
             (State::Present, held) => held.is_some(),
             (State::Revision(wanted), held) => held.is_some_and(|stored| stored.revision == wanted),
+            (State::Newest(_), _) => false,
         })
+    }
+
+    /// The last commit that wrote a record whose key begins with `prefix`; 0: there is none.
+    fn newest(&self, table: Table, prefix: &[u8]) -> Result<Sequence, StoreError> {
+        let mut newest = 0;
+        bucket::walk(&self.db, table, prefix, |key, value| {
+            if !key.starts_with(prefix) {
+                return Ok(false);
+            }
+            newest = newest.max(codec::open(table, key, value)?.0);
+            Ok(true)
+        })?;
+        Ok(newest)
     }
 
     fn sync(&self, sequence: Sequence) {

@@ -163,3 +163,52 @@ async fn a_scope_is_a_permission_that_the_user_has() {
     let rotated = accounts.rotate_key(id, Rotate::default()).await.unwrap();
     assert_eq!(rotated.issued.key.record.scopes, Some(vec!["read".to_owned()]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_keys_at_one_moment_no_more_are_made_than_there_may_be() {
+    let accounts = with_reader().await.with_keys_per_user(5);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let accounts = accounts.clone();
+        tasks.spawn(async move { accounts.issue_key(2, NewKey::default()).await });
+    }
+    let (made, refused): (Vec<_>, Vec<_>) =
+        tasks.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!((made.len(), accounts.keys_of(2, None, 99).unwrap().items.len()), (5, 5));
+    for one in refused {
+        assert_eq!(refusal(one), "The user has 5 keys in force, and there may be 5.");
+    }
+    // Others have their own.
+    accounts.issue_key(1, NewKey::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_of_another_process_counts_as_well() {
+    let store = Contended::new();
+    let accounts = on(store.clone()).with_keys_per_user(1);
+    accounts.first_start().await.unwrap().unwrap();
+    accounts.create_user(named("bob")).await.unwrap();
+    store.before_commit(|others| async move {
+        drop(others.issue_key(2, NewKey::default()).await.unwrap());
+    });
+    let said = refusal(accounts.issue_key(2, NewKey::default()).await);
+    assert_eq!(said, "The user has 1 keys in force, and there may be 1.");
+    assert_eq!(accounts.keys_of(2, None, 9).unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_revoked_or_has_ended_does_not_count() {
+    let accounts = with_reader().await.with_keys_per_user(2);
+    let ended = key_of(&accounts, NewKey { expires: Some(NOW.plus(9)), ..NewKey::default() }).await;
+    let revoked = key_of(&accounts, NewKey::default()).await;
+    refusal(accounts.issue_key(2, NewKey::default()).await);
+    // All that there may be can be replaced, and not more.
+    let one = accounts.rotate_key(ended, overlap(9)).await.unwrap().issued.key.record.id;
+    accounts.rotate_key(revoked, overlap(9)).await.unwrap();
+    refusal(accounts.rotate_key(one, overlap(0)).await);
+    accounts.revoke_key(one).await.unwrap();
+    refusal(accounts.issue_key(2, NewKey::default()).await);
+    accounts.clock().set(NOW.plus(9));
+    key_of(&accounts, NewKey::default()).await;
+    refusal(accounts.issue_key(2, NewKey::default()).await);
+}

@@ -4,12 +4,13 @@ use serde_json::{Value, json};
 
 use crate::harness::{Answer, Key, Request, Server};
 
-const ALL: [&str; 5] = [
+const ALL: [&str; 6] = [
     "administer users",
     "administer permissions",
     "administer site configuration",
     "administer rest resources",
     "access user profiles",
+    "generate own api key",
 ];
 
 fn send(server: &Server, key: &Key, method: &str, target: &str, body: Option<Value>) -> Answer {
@@ -28,6 +29,8 @@ fn each_place_asks_for_its_permission() {
         ("/api/v1/users/1", "administer users"),
         ("/api/v1/users/1/keys", "administer users"),
         ("/api/v1/keys", "administer users"),
+        ("/api/v1/me", "generate own api key"),
+        ("/api/v1/me/keys", "generate own api key"),
         ("/api/v1/roles", "administer permissions"),
         ("/api/v1/roles/anonymous", "administer permissions"),
         ("/api/v1/applications", "administer site configuration"),
