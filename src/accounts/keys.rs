@@ -3,13 +3,13 @@
 use ipnet::IpNet;
 
 use super::{
-    AccountError, Accounts, Page, TRIES, Versioned, is_race,
+    AccountError, Accounts, Acting, Page, TRIES, Versioned, is_race,
     quota::Growth,
     rules::{check_key, check_scopes, in_order},
     users::uid_key,
 };
 use crate::{
-    model::{Key, KeyId, KeyText, Secret, Timestamp},
+    model::{Act, Key, KeyId, KeyText, Secret, Timestamp},
     store::{Batch, CommitError, State, Table, encode},
 };
 
@@ -38,36 +38,6 @@ pub struct Issued {
 }
 
 impl Accounts {
-    /// Makes a key for a user.
-    pub async fn issue_key(&self, uid: u64, new: NewKey) -> Result<Issued, AccountError> {
-        let _turn = self.0.turns.of(uid).await;
-        for _ in 0..TRIES {
-            // Of the store, because the Directory also knows the person at the machine.
-            if self.user(uid)?.is_none() {
-                return Err(AccountError::not_found("user", uid));
-            }
-            let (key, text) = self.draft_key(uid, &new);
-            let mut problems = check_key(self, &key, self.0.clock.now());
-            problems.extend(check_scopes(self, &key));
-            in_order(problems)?;
-            let mut batch = Batch::new();
-            batch.expect(Table::Users, uid_key(uid), State::Present);
-            self.within_quota(uid, Growth::More, &mut batch)?;
-            put_new_key(&mut batch, &key);
-            match self.store().commit(batch).await {
-                Ok(revision) => {
-                    let key = Versioned { revision, record: key };
-                    return Ok(Issued { key, text });
-                }
-                // The id was taken (one chance in 10¹⁴ for each key there is), or the user has just gone.
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(problem.into()),
-                Err(_) => return Err(AccountError::contended()),
-            }
-        }
-        Err(AccountError::contended())
-    }
-
     /// A key record and its text, in memory.
     pub(super) fn draft_key(&self, uid: u64, new: &NewKey) -> (Key, Secret) {
         let policy = self.0.directory.policy();
@@ -132,6 +102,39 @@ impl Accounts {
         }
         Ok(Page { items, has_more })
     }
+}
+
+impl Acting {
+    /// Makes a key for a user.
+    pub async fn issue_key(&self, uid: u64, new: NewKey) -> Result<Issued, AccountError> {
+        let _turn = self.0.turns.of(uid).await;
+        for _ in 0..TRIES {
+            // Of the store, because the Directory also knows the person at the machine.
+            if self.user(uid)?.is_none() {
+                return Err(AccountError::not_found("user", uid));
+            }
+            let (key, text) = self.draft_key(uid, &new);
+            let mut problems = check_key(self, &key, self.0.clock.now());
+            problems.extend(check_scopes(self, &key));
+            in_order(problems)?;
+            let mut batch = Batch::new();
+            batch.expect(Table::Users, uid_key(uid), State::Present);
+            self.within_quota(uid, Growth::More, &mut batch)?;
+            put_new_key(&mut batch, &key);
+            let act = Act::create("key", key.id, &key);
+            match self.commit(batch, act).await {
+                Ok(revision) => {
+                    let key = Versioned { revision, record: key };
+                    return Ok(Issued { key, text });
+                }
+                // The id was taken (one chance in 10¹⁴ for each key there is), or the user has just gone.
+                Err(problem) if is_race(&problem) => {}
+                Err(CommitError::Store(problem)) => return Err(problem.into()),
+                Err(_) => return Err(AccountError::contended()),
+            }
+        }
+        Err(AccountError::contended())
+    }
 
     /// Takes a key back. It is refused from the next request on. One that was taken back before stays as it is.
     pub async fn revoke_key(&self, id: KeyId) -> Result<Versioned<Key>, AccountError> {
@@ -140,12 +143,13 @@ impl Accounts {
             if before.record.revoked.is_some() {
                 return Ok(before);
             }
-            let mut key = before.record;
+            let mut key = before.record.clone();
             key.revoked = Some(self.0.clock.now());
             let mut batch = Batch::new();
             batch.expect(Table::Keys, key_key(id), State::Revision(before.revision));
             batch.put(Table::Keys, key_key(id), encode(&key));
-            match self.store().commit(batch).await {
+            let act = Act::change("key", "revoke", id, &before.record, &key);
+            match self.commit(batch, act).await {
                 Ok(revision) => return Ok(Versioned { revision, record: key }),
                 Err(problem) if is_race(&problem) => {}
                 Err(CommitError::Store(problem)) => return Err(problem.into()),

@@ -2,6 +2,8 @@
 //!
 //! One code path for the admin API, the command line and the user entity: each rule about records stands here once.
 
+mod acting;
+mod audit;
 mod error;
 mod keys;
 mod operator;
@@ -19,6 +21,8 @@ mod users;
 
 use std::sync::Arc;
 
+pub use acting::Acting;
+pub use audit::{Audited, Excerpt, Order};
 pub use error::AccountError;
 pub use keys::{Issued, NewKey};
 pub use operator::Operator;
@@ -48,6 +52,7 @@ struct Inner {
     entropy: Entropy,
     keys_per_user: usize,
     turns: quota::Turns,
+    audit_entries: u64,
 }
 
 /// A record with its revision: the sequence of the commit that last wrote it.
@@ -73,11 +78,18 @@ const TRIES: usize = 16;
 
 /// The keys that a user may have when nobody says otherwise.
 const KEYS_PER_USER: usize = 100;
+/// The entries of the audit trail when nobody says otherwise.
+const AUDIT_ENTRIES: u64 = 100_000;
 
 impl Accounts {
     /// The same accounts, in which a user has so many keys in force at most.
     pub fn with_keys_per_user(self, most: usize) -> Self {
         Self(Arc::new(Inner { keys_per_user: most, ..Arc::unwrap_or_clone(self.0) }))
+    }
+
+    /// The same accounts, with an audit trail of so many entries at most.
+    pub fn with_audit_entries(self, most: u64) -> Self {
+        Self(Arc::new(Inner { audit_entries: most, ..Arc::unwrap_or_clone(self.0) }))
     }
 
     /// The store's directory.

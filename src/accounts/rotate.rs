@@ -1,14 +1,14 @@
 //! Rotation: a key is replaced, and for a while both work, so that nobody who uses it is interrupted.
 
 use super::{
-    AccountError, Accounts, Issued, NewKey, TRIES, Versioned, is_race,
+    AccountError, Acting, Issued, NewKey, TRIES, Versioned, is_race,
     keys::{key_key, put_new_key},
     quota::Growth,
     rules::{check_key, in_order},
     users::uid_key,
 };
 use crate::{
-    model::{Key, KeyId, Rotation, Timestamp, Violation},
+    model::{Act, Key, KeyId, Rotation, Timestamp, Violation},
     store::{Batch, CommitError, State, Table, encode},
 };
 
@@ -45,7 +45,7 @@ pub struct Rotated {
     pub old: Versioned<Key>,
 }
 
-impl Accounts {
+impl Acting {
     /// Makes a key that replaces another: for the same user and application, with the same scopes, networks and label. The old one works until
     /// the overlap ends. Both happen in one commit.
     ///
@@ -62,7 +62,7 @@ impl Accounts {
             new.expires = expiry(&before.record, how.lifetime, now);
             let (key, text) = self.draft_key(before.record.user, &new);
             in_order(check_key(self, &key, now))?;
-            let mut old = before.record;
+            let mut old = before.record.clone();
             old.rotated = Some(Rotation { to: key.id, until });
             let mut batch = Batch::new();
             batch.expect(Table::Keys, key_key(id), State::Revision(before.revision));
@@ -70,7 +70,8 @@ impl Accounts {
             self.within_quota(key.user, Growth::Replaced, &mut batch)?;
             batch.put(Table::Keys, key_key(id), encode(&old));
             put_new_key(&mut batch, &key);
-            match self.store().commit(batch).await {
+            let act = Act::change("key", "rotate", id, &before.record, &old);
+            match self.commit(batch, act).await {
                 Ok(revision) => {
                     let issued = Issued { key: Versioned { revision, record: key }, text };
                     return Ok(Rotated { issued, old: Versioned { revision, record: old } });

@@ -2,8 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
+use serde_json::json;
+
 use super::{
-    AccountError, Accounts, Inner, KEYS_PER_USER, NewKey, Passwords, create_pepper,
+    AUDIT_ENTRIES, AccountError, Accounts, Inner, KEYS_PER_USER, NewKey, Passwords, create_pepper,
     keys::put_new_key,
     pepper::PepperError,
     quota::Turns,
@@ -12,8 +14,8 @@ use super::{
 };
 use crate::{
     model::{
-        ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Application, Clock, Digest, Entropy, Pepper,
-        Resource, Role, Secret, Timestamp, User, fold,
+        ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Act, Actor, Application, Clock, Digest, Entropy,
+        Pepper, Resource, Role, Secret, Timestamp, User, fold,
     },
     store::{Batch, CommitError, Directory, State, Store, StoreError, Table, encode},
 };
@@ -78,11 +80,17 @@ impl Accounts {
         entropy: Entropy,
     ) -> Result<Self, StoreError> {
         let directory = Directory::open(&*store)?;
-        let keys_per_user = KEYS_PER_USER;
-        let turns = Turns::default();
-        let inner =
-            Inner { store, directory, pepper, passwords, clock, entropy, keys_per_user, turns };
-        Ok(Self(Arc::new(inner)))
+        Ok(Self(Arc::new(Inner {
+            store,
+            directory,
+            pepper,
+            passwords,
+            clock,
+            entropy,
+            keys_per_user: KEYS_PER_USER,
+            turns: Turns::default(),
+            audit_entries: AUDIT_ENTRIES,
+        })))
     }
 
     /// Fills an empty store with what every installation has: the three roles, the default application, the user entity, and the user
@@ -111,7 +119,9 @@ impl Accounts {
         batch.put(Table::Users, uid_key(admin.uid), encode(&admin));
         batch.put(Table::Names, fold(&admin.name), encode(&admin.uid));
         put_new_key(&mut batch, &key);
-        match self.store().commit(batch).await {
+        let known = json!({ "user": admin.name, "key": key.id });
+        let act = Act::other("store.first-start", "store", known);
+        match self.acting(Actor::Program).commit(batch, act).await {
             Ok(_) => Ok(Some(FirstStart {
                 username: admin.name,
                 key: text,

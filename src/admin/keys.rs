@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Call, answer,
     form::Form,
-    list::{self, Asked},
+    list::{self, Also, Asked},
     users,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub(super) fn all(call: &Call<'_>) -> Result<Reply, Denial> {
-    let asked = Asked::of(call.request, false)?;
+    let asked = Asked::of(call.request, Also::Nothing)?;
     let after = asked.cursor(KeyId::parse)?;
     let page = call.accounts.keys(after, asked.limit).map_err(answer::denial)?;
     Ok(part(&page, call))
@@ -37,7 +37,7 @@ pub(super) async fn of_user(uid: u64, call: Call<'_>) -> Result<Reply, Denial> {
 
 /// The keys of a user.
 pub(super) fn list_of(uid: u64, call: &Call<'_>) -> Result<Reply, Denial> {
-    let asked = Asked::of(call.request, false)?;
+    let asked = Asked::of(call.request, Also::Nothing)?;
     let after = asked.cursor(KeyId::parse)?;
     let page = call.accounts.keys_of(uid, after, asked.limit).map_err(answer::denial)?;
     Ok(part(&page, call))

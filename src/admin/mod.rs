@@ -4,6 +4,7 @@
 //! process while no server runs.
 
 mod answer;
+mod audit;
 mod form;
 mod health;
 mod keys;
@@ -20,8 +21,8 @@ use serde_json::Value;
 
 use self::place::Place;
 use crate::{
-    accounts::Accounts,
-    handlers::{Body, BodyLimits, Reply},
+    accounts::{Accounts, Acting},
+    handlers::{Body, BodyLimits, Reply, actor},
     model::{Application, Resource, Role},
     pipeline::{Action, Denial, Face, Gate, Identity, Request, Shape},
     store::{Policy, Sequence},
@@ -37,7 +38,8 @@ pub struct Api {
 
 /// A request that was let in.
 struct Call<'a> {
-    accounts: &'a Accounts,
+    /// In the caller's hands.
+    accounts: Acting,
     identity: &'a Identity<'a>,
     policy: &'a Policy,
     request: &'a Parts,
@@ -85,7 +87,7 @@ impl Api {
         };
         let grant = self.gate.authorize(&policy, &asked, &action).await?;
         let call = Call {
-            accounts: &self.accounts,
+            accounts: self.accounts.acting(actor(grant.identity(), client)),
             identity: grant.identity(),
             policy: &policy,
             request,
@@ -110,6 +112,8 @@ async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
         Place::Key(id) => keys::one(id, &call),
         Place::Revoke(id) => keys::revoke(id, &call).await,
         Place::Rotate(id) => keys::rotate(id, call).await,
+        Place::Audit => audit::list(&call),
+        Place::VerifyAudit => audit::verify(&call).await,
         Place::Roles => records::all::<Role>(call).await,
         Place::Role(id) => records::one::<Role>(&id, call).await,
         Place::Applications => records::all::<Application>(call).await,

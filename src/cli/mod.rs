@@ -6,6 +6,7 @@
 mod api;
 mod app;
 mod ask;
+mod audit;
 mod client;
 mod completions;
 mod config;
@@ -109,6 +110,9 @@ enum Noun {
     /// Resources: what can be asked for, and by whom
     #[command(subcommand)]
     Resource(resource::Verb),
+    /// The audit trail: who changed what
+    #[command(subcommand)]
+    Audit(audit::Verb),
 }
 
 /// Does what was asked and says how it went. Errors are on standard error by then.
@@ -165,5 +169,6 @@ async fn on_records(noun: Noun, session: &Session) -> anyhow::Result<()> {
         Noun::Role(verb) => role::run(verb, session).await,
         Noun::App(verb) => app::run(verb, session).await,
         Noun::Resource(verb) => resource::run(verb, session).await,
+        Noun::Audit(verb) => audit::run(verb, session).await,
     }
 }

@@ -17,7 +17,9 @@ pub fn accounts(settings: &Settings) -> Result<Accounts, SetupError> {
     };
     let passwords = Passwords::new(settings.limits.password_checks);
     let accounts = Accounts::open(store, &settings.store.pepper_file, passwords)?;
-    Ok(accounts.with_keys_per_user(settings.limits.keys_per_user))
+    Ok(accounts
+        .with_keys_per_user(settings.limits.keys_per_user)
+        .with_audit_entries(settings.audit.entries))
 }
 
 /// Opens a store that is there; none where another process has it open. Makes nothing: a path with a slip of the pen in it

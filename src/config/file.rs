@@ -21,6 +21,8 @@ pub struct File {
     pub scripts: Scripts,
     /// What one client may take of the machine.
     pub limits: Limits,
+    /// The audit trail: who changed what.
+    pub audit: Audit,
     /// What Keyward writes to standard error.
     pub log: Log,
 }
@@ -113,6 +115,15 @@ pub struct Limits {
     pub keys_per_user: i64,
 }
 
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// The entries that are kept; when there are more, the oldest go. Each takes some 500 bytes.
+    #[schemars(range(min = 1000, max = 10_000_000))]
+    pub entries: i64,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -173,6 +184,12 @@ impl Default for Limits {
             password_checks: 0,
             keys_per_user: 100,
         }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { entries: 100_000 }
     }
 }
 

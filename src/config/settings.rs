@@ -25,6 +25,8 @@ pub struct Settings {
     pub scripts: ScriptSettings,
     /// What one client may take of the machine.
     pub limits: LimitSettings,
+    /// The audit trail.
+    pub audit: AuditSettings,
     /// What is logged.
     pub log: LogSettings,
 }
@@ -116,6 +118,13 @@ pub struct LimitSettings {
     pub keys_per_user: usize,
 }
 
+/// The audit trail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// Entries that are kept.
+    pub entries: u64,
+}
+
 /// What is logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
@@ -156,6 +165,9 @@ pub(super) fn resolve(
         store: check.store(&file.store),
         scripts: ScriptSettings { dir: check.path("scripts.dir", &file.scripts.dir) },
         limits: check.limits(&file.limits),
+        audit: AuditSettings {
+            entries: check.number("audit.entries", file.audit.entries, 1000..=10_000_000),
+        },
         log: check.log(&file.log),
     };
     check.together(&settings);

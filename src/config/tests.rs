@@ -286,7 +286,7 @@ fn a_number_has_the_bounds_that_its_schema_names() {
         }
         checked += 1;
     }
-    assert_eq!(checked, 14);
+    assert_eq!(checked, 15);
 }
 
 #[test]

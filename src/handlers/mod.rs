@@ -1,5 +1,6 @@
 //! What follows a [`Grant`]: the handlers that do what was asked. None can be called without one.
 
+mod actor;
 mod body;
 mod entity_user;
 mod payload;
@@ -9,6 +10,7 @@ use std::fmt;
 
 use ::http::{Response, StatusCode};
 
+pub use actor::actor;
 pub use body::{Body, BodyLimits};
 pub use payload::{BrokenOff, Flow, Payload};
 

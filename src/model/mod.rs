@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock or draws a random number; both are handed in ([`Clock`], [`Entropy`]).
 
 mod application;
+mod audit;
 mod entropy;
 mod ids;
 mod key;
@@ -18,6 +19,7 @@ mod user;
 mod violation;
 
 pub use application::{Application, AuthType, Detail, KeySource};
+pub use audit::{Act, Actor, AuditEntry};
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;
@@ -27,7 +29,7 @@ pub use key_text::{KeyShape, KeyText, MAX_PREFIX};
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{Format, Handler, METHODS, MethodRules, Resource, Respond, Route, Rules};
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
-pub use secret::{Digest, PasswordDigest, Pepper, Secret};
+pub use secret::{AuditKey, Digest, PasswordDigest, Pepper, Secret};
 pub use span::{Expires, parse_span};
 pub use time::{Clock, Timestamp};
 pub use user::{User, fold, mail_problem, name_problem};

@@ -12,6 +12,7 @@ pub const SHIPPED: &[&str] = &[
     "administer site configuration",
     "use key authentication",
     "generate own api key",
+    "view audit log",
 ];
 
 /// A set of permissions, each known by its bit's number.

@@ -44,6 +44,21 @@ impl Digest {
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// As 64 hexadecimal digits.
+    pub fn to_hex(&self) -> String {
+        blake3::Hash::from_bytes(self.0).to_hex().to_string()
+    }
+
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        blake3::Hash::from_hex(text).ok().map(|hash| Self(*hash.as_bytes()))
+    }
 }
 
 impl PartialEq for Digest {
@@ -109,6 +124,35 @@ impl Pepper {
     }
 }
 
+impl Pepper {
+    /// What the audit trail is keyed with: made of the pepper, and of no use for anything else.
+    pub fn audit_key(&self) -> AuditKey {
+        AuditKey(blake3::derive_key("keyward 2026-11-25 audit trail", &self.0))
+    }
+}
+
+/// The key of the audit trail's chain.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct AuditKey([u8; 32]);
+
+impl AuditKey {
+    /// The digest of several parts, for one purpose. No two lists of parts run into each other: each is told by its length.
+    pub fn digest(&self, purpose: &str, parts: &[&[u8]]) -> Digest {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        for part in std::iter::once(&purpose.as_bytes()).chain(parts) {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        Digest(*hasher.finalize().as_bytes())
+    }
+}
+
+impl fmt::Debug for AuditKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuditKey(…)")
+    }
+}
+
 impl fmt::Debug for Pepper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Pepper(…)")
@@ -146,13 +190,14 @@ mod tests {
     fn nothing_here_shows_what_it_holds() {
         let pepper = Pepper::from_bytes([7; 32]);
         let shown = format!(
-            "{:?} {:?} {:?} {:?}",
+            "{:?} {:?} {:?} {:?} {:?}",
             Secret::new("hunter2"),
             pepper,
+            pepper.audit_key(),
             pepper.digest("hunter2"),
             PasswordDigest::new("$argon2id$hunter2")
         );
-        assert_eq!(shown, "Secret(…) Pepper(…) Digest(…) PasswordDigest(…)");
+        assert_eq!(shown, "Secret(…) Pepper(…) AuditKey(…) Digest(…) PasswordDigest(…)");
     }
 
     #[test]

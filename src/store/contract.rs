@@ -3,6 +3,7 @@
 
 mod follow;
 mod random;
+mod trail;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -14,9 +15,10 @@ use super::{
     decode, encode,
 };
 
-const TABLES: [Table; 9] = [
+const TABLES: [Table; 10] = [
     Table::Meta,
     Table::Applications,
+    Table::Audit,
     Table::Keys,
     Table::Mails,
     Table::Names,

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Batch, Change, CommitError, Committing, Expect, Missed, Passing, Sequence, Sink, Snapshot,
-    State, Store, StoreError, Stored, Table, Visit, codec, publish::Publisher,
+    State, Store, StoreError, Stored, Table, Visit, chain, codec, publish::Publisher,
 };
 
 type Records = BTreeMap<(Table, Vec<u8>), Arc<[u8]>>;
@@ -43,21 +43,25 @@ impl MemoryStore {
             }
         }
         let sequence = self.publisher.sequence() + 1;
-        let mut sealed = Vec::with_capacity(batch.writes.len());
-        for write in &batch.writes {
+        let mut writes = batch.writes;
+        if let Some(trace) = &batch.trace {
+            writes.extend(chain::writes(trace, |table, key| get(&records, table, key))?);
+        }
+        let mut sealed = Vec::with_capacity(writes.len());
+        for write in &writes {
             sealed.push(match &write.json {
                 Some(json) => Some(codec::seal(write.table, &write.key, sequence, json)?),
                 None => None,
             });
         }
-        for (write, value) in batch.writes.iter().zip(sealed) {
+        for (write, value) in writes.iter().zip(sealed) {
             let place = (write.table, write.key.clone());
             match value {
                 Some(value) => records.insert(place, value.into()),
                 None => records.remove(&place),
             };
         }
-        self.publisher.publish(Change { sequence, writes: batch.writes });
+        self.publisher.publish(Change { sequence, writes });
         Ok(sequence)
     }
 }
@@ -84,6 +88,10 @@ fn holds(records: &Records, expect: &Expect) -> Result<bool, StoreError> {
     })
 }
 
+fn get(records: &Records, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
+    records.get(&(table, key.to_vec())).map(|value| stored(table, key, value)).transpose()
+}
+
 fn stored(table: Table, key: &[u8], value: &[u8]) -> Result<Stored, StoreError> {
     let (revision, json) = codec::open(table, key, value)?;
     Ok(Stored { revision, json: json.to_vec() })
@@ -91,7 +99,7 @@ fn stored(table: Table, key: &[u8], value: &[u8]) -> Result<Stored, StoreError> 
 
 impl Store for MemoryStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
-        self.lock().get(&(table, key.to_vec())).map(|value| stored(table, key, value)).transpose()
+        get(&self.lock(), table, key)
     }
 
     fn scan(

@@ -2,6 +2,7 @@
 //!
 //! A decision reads the Directory alone. The store is for writers, for listings, and for the next start.
 
+pub mod chain;
 mod codec;
 #[cfg(test)]
 mod contract;
@@ -36,6 +37,8 @@ pub enum Table {
     Meta = b'0',
     /// Applications by id.
     Applications = b'a',
+    /// The audit trail by number.
+    Audit = b'e',
     /// Keys by id.
     Keys = b'k',
     /// Index: the folded mail address → uid.
@@ -58,6 +61,7 @@ impl Table {
         match self {
             Self::Meta => "meta",
             Self::Applications => "applications",
+            Self::Audit => "audit",
             Self::Keys => "keys",
             Self::Mails => "mails",
             Self::Names => "names",
@@ -112,6 +116,8 @@ pub struct Batch {
     pub expects: Vec<Expect>,
     /// What is written.
     pub writes: Vec<Write>,
+    /// What it leaves in the audit trail; none: nothing.
+    pub trace: Option<chain::Trace>,
 }
 
 impl Batch {

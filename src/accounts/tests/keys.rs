@@ -6,7 +6,7 @@ use crate::model::{KeyId, KeyShape, KeyText, Role};
 const DAY: i64 = 86_400;
 
 /// Accounts with a user (number 2) who may read.
-async fn with_reader() -> Accounts {
+async fn with_reader() -> Acting {
     let accounts = accounts().await;
     let reader = Role { permissions: BTreeSet::from(["read".to_owned()]), ..role("reader", false) };
     accounts.create(reader).await.unwrap();
@@ -15,7 +15,7 @@ async fn with_reader() -> Accounts {
     accounts
 }
 
-async fn key_of(accounts: &Accounts, new: NewKey) -> KeyId {
+async fn key_of(accounts: &Acting, new: NewKey) -> KeyId {
     accounts.issue_key(2, new).await.unwrap().key.record.id
 }
 
@@ -23,7 +23,7 @@ fn overlap(seconds: i64) -> Rotate {
     Rotate { overlap: Some(seconds), ..Rotate::default() }
 }
 
-fn is_in_force(accounts: &Accounts, id: KeyId) -> bool {
+fn is_in_force(accounts: &Acting, id: KeyId) -> bool {
     let held = accounts.directory().key(id).unwrap();
     !held.is_revoked && !held.has_ended(accounts.clock().now())
 }
@@ -166,7 +166,7 @@ async fn a_scope_is_a_permission_that_the_user_has() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_keys_at_one_moment_no_more_are_made_than_there_may_be() {
-    let accounts = with_reader().await.with_keys_per_user(5);
+    let accounts = with_keys(&with_reader().await, 5);
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..40 {
         let accounts = accounts.clone();
@@ -185,7 +185,7 @@ async fn of_many_keys_at_one_moment_no_more_are_made_than_there_may_be() {
 #[tokio::test]
 async fn a_key_of_another_process_counts_as_well() {
     let store = Contended::new();
-    let accounts = on(store.clone()).with_keys_per_user(1);
+    let accounts = with_keys(&on(store.clone()), 1);
     accounts.first_start().await.unwrap().unwrap();
     accounts.create_user(named("bob")).await.unwrap();
     store.before_commit(|others| async move {
@@ -198,7 +198,7 @@ async fn a_key_of_another_process_counts_as_well() {
 
 #[tokio::test]
 async fn what_is_revoked_or_has_ended_does_not_count() {
-    let accounts = with_reader().await.with_keys_per_user(2);
+    let accounts = with_keys(&with_reader().await, 2);
     let ended = key_of(&accounts, NewKey { expires: Some(NOW.plus(9)), ..NewKey::default() }).await;
     let revoked = key_of(&accounts, NewKey::default()).await;
     refusal(accounts.issue_key(2, NewKey::default()).await);

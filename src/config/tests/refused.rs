@@ -92,7 +92,7 @@ fn an_unknown_name_is_met_with_the_nearest_known_one() {
         ("\n[sever]\nlisten = 1\n", "[sever]: There is no such section. Did you mean [server]?"),
         (
             "\n[tls]\n",
-            "[tls]: There is no such section. The sections are admin, limits, log, scripts, server, store.",
+            "[tls]: There is no such section. The sections are admin, audit, limits, log, scripts, server, store.",
         ),
         (
             "\nlisten = \"x\"\n",

@@ -4,13 +4,14 @@ use serde_json::{Value, json};
 
 use crate::harness::{Answer, Key, Request, Server};
 
-const ALL: [&str; 6] = [
+const ALL: [&str; 7] = [
     "administer users",
     "administer permissions",
     "administer site configuration",
     "administer rest resources",
     "access user profiles",
     "generate own api key",
+    "view audit log",
 ];
 
 fn send(server: &Server, key: &Key, method: &str, target: &str, body: Option<Value>) -> Answer {
@@ -31,6 +32,8 @@ fn each_place_asks_for_its_permission() {
         ("/api/v1/keys", "administer users"),
         ("/api/v1/me", "generate own api key"),
         ("/api/v1/me/keys", "generate own api key"),
+        ("/api/v1/audit", "view audit log"),
+        ("/api/v1/audit/verify", "view audit log"),
         ("/api/v1/roles", "administer permissions"),
         ("/api/v1/roles/anonymous", "administer permissions"),
         ("/api/v1/applications", "administer site configuration"),
