@@ -40,19 +40,35 @@ pub struct Issued {
 impl Accounts {
     /// A key record and its text, in memory.
     pub(super) fn draft_key(&self, uid: u64, new: &NewKey) -> (Key, Secret) {
+        let prefix = self.key_prefix(new.application.as_deref());
+        let text = KeyText::generate(&prefix, &self.0.entropy);
+        self.key_of_text(uid, new, prefix, text)
+    }
+
+    /// What keys for an application begin with.
+    pub(super) fn key_prefix(&self, application: Option<&str>) -> String {
         let policy = self.0.directory.policy();
-        let application = match &new.application {
+        let application = match application {
             Some(id) => policy.applications.get(id),
             None => policy.applications.default(),
         };
-        let prefix = application.map_or("kw", |one| one.record.key_prefix.as_str());
-        let text = KeyText::generate(prefix, &self.0.entropy);
+        application.map_or_else(|| "kw".into(), |one| one.record.key_prefix.clone())
+    }
+
+    /// The record of a key with this text.
+    pub(super) fn key_of_text(
+        &self,
+        uid: u64,
+        new: &NewKey,
+        prefix: String,
+        text: KeyText,
+    ) -> (Key, Secret) {
         let key = Key {
             id: text.id,
             user: uid,
             application: new.application.clone(),
             label: new.label.clone(),
-            prefix: prefix.to_owned(),
+            prefix,
             last_four: text.last_four().to_owned(),
             digest: self.0.pepper.digest(text.text.expose()),
             scopes: new.scopes.clone(),

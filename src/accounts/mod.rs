@@ -4,6 +4,7 @@
 
 mod acting;
 mod audit;
+mod bulk;
 mod error;
 mod keys;
 mod operator;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 pub use acting::Acting;
 pub use audit::{Audited, Excerpt, Order};
+pub use bulk::{Bulk, BulkPart, RunId, Skipped, Whom};
 pub use error::AccountError;
 pub use keys::{Issued, NewKey};
 pub use operator::Operator;

@@ -93,6 +93,15 @@ fn is_language(code: &str) -> bool {
             .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
+/// Whether a user has all these permissions; none: whatever it has.
+pub(super) fn has_scopes(accounts: &Accounts, uid: u64, scopes: Option<&[String]>) -> bool {
+    let directory = accounts.directory();
+    let policy = directory.policy();
+    let Some(owner) = directory.user(uid) else { return false };
+    let roles = owner.roles(&policy.roles);
+    scopes.is_none_or(|scopes| scopes.iter().all(|scope| policy.roles.allows(roles, scope)))
+}
+
 pub(super) fn check_key(accounts: &Accounts, key: &Key, now: Timestamp) -> Vec<Violation> {
     let mut found = Vec::new();
     if key.label.len() > MAX_LABEL || key.label.chars().any(char::is_control) {

@@ -119,7 +119,7 @@ fn made(fields: Map<String, Value>, issued: &Issued) -> Reply {
 
 /// A key that is bound to scopes, an application or networks makes none that is bound less: it would be a way out. Not so its end: what
 /// has to be replaced in time can be.
-fn within_own_bounds(
+pub(super) fn within_own_bounds(
     scopes: Option<&[String]>,
     application: Option<&str>,
     networks: &[IpNet],
@@ -150,7 +150,7 @@ fn within_own_bounds(
     Ok(())
 }
 
-fn read(form: &mut Form, now: Timestamp) -> NewKey {
+pub(super) fn read(form: &mut Form, now: Timestamp) -> NewKey {
     NewKey {
         label: form.text("label").unwrap_or_default(),
         application: form.text("application"),

@@ -5,6 +5,7 @@
 
 mod answer;
 mod audit;
+mod bulk;
 mod form;
 mod health;
 mod keys;
@@ -111,6 +112,7 @@ async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
         Place::Keys => keys::all(&call),
         Place::Key(id) => keys::one(id, &call),
         Place::Revoke(id) => keys::revoke(id, &call).await,
+        Place::KeysOfAll => bulk::generate(call).await,
         Place::Rotate(id) => keys::rotate(id, call).await,
         Place::Audit => audit::list(&call),
         Place::VerifyAudit => audit::verify(&call).await,

@@ -21,6 +21,7 @@ pub(super) enum Place {
     KeysOf(u64),
     Keys,
     Key(KeyId),
+    KeysOfAll,
     Revoke(KeyId),
     Rotate(KeyId),
     Audit,
@@ -70,6 +71,7 @@ impl Place {
             ["users", uid] => Self::User(number(uid)?),
             ["users", uid, "keys"] => Self::KeysOf(number(uid)?),
             ["keys"] => Self::Keys,
+            ["keys", "generate-all"] => Self::KeysOfAll,
             ["keys", id] => Self::Key(KeyId::parse(id)?),
             ["keys", id, "revoke"] => Self::Revoke(KeyId::parse(id)?),
             ["keys", id, "rotate"] => Self::Rotate(KeyId::parse(id)?),
@@ -95,7 +97,7 @@ impl Place {
             Self::Role(_) | Self::Application(_) | Self::Resource(_) => RECORD,
             Self::Audit | Self::VerifyAudit => &[Method::GET],
             Self::Me | Self::Keys | Self::Key(_) => &[Method::GET],
-            Self::Revoke(_) | Self::Rotate(_) => &[Method::POST],
+            Self::Revoke(_) | Self::Rotate(_) | Self::KeysOfAll => &[Method::POST],
             Self::RevokeMine(_) | Self::RotateMine(_) => &[Method::POST],
         }
     }
@@ -107,7 +109,7 @@ impl Place {
             Self::RevokeMine(_) | Self::RotateMine(_) => "generate own api key",
             Self::Users | Self::User(_) => "administer users",
             Self::KeysOf(_) | Self::Keys | Self::Key(_) => "administer users",
-            Self::Revoke(_) | Self::Rotate(_) => "administer users",
+            Self::Revoke(_) | Self::Rotate(_) | Self::KeysOfAll => "administer users",
             Self::Audit | Self::VerifyAudit => "view audit log",
             Self::Roles | Self::Role(_) => "administer permissions",
             Self::Applications | Self::Application(_) => "administer site configuration",

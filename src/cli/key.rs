@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Exit, Failure, Output, Session, ask,
+    bulk::Bulk,
     scan::Scan,
     table::{self, Column, cell},
     target::path,
@@ -26,7 +27,7 @@ const COLUMNS: &[Column] = &[
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make a key; its text is printed once
+    /// Make a key, or with --all one for each user; its text is shown once
     Generate(Generate),
     /// List the keys of a user, or all
     List {
@@ -56,7 +57,9 @@ pub enum Verb {
 #[derive(Debug, Args)]
 pub struct Generate {
     #[command(flatten)]
-    who: Who,
+    whom: Whom,
+    #[command(flatten)]
+    bulk: Bulk,
     /// What people call it
     #[arg(long)]
     label: Option<String>,
@@ -84,6 +87,21 @@ pub struct Rotate {
     /// When the new key expires: after 90d, at 2027-01-01T00:00:00Z, or never [default: after as long as the old one was made for]
     #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
     expires: Option<Expires>,
+}
+
+/// A user, or all of them.
+#[derive(Debug, Clone, Args)]
+#[group(id = "whom", required = true, multiple = false)]
+struct Whom {
+    /// The user's name, or # and its number: '#7'
+    #[arg(id = "user", value_name = "NAME")]
+    name: Option<String>,
+    /// The user's number
+    #[arg(long)]
+    uid: Option<u64>,
+    /// A key for each user
+    #[arg(long)]
+    all: bool,
 }
 
 /// A user, or all of them.
@@ -118,7 +136,11 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
 
 impl Generate {
     async fn run(self, session: &Session) -> anyhow::Result<()> {
-        let target = keys_of(&self.who, session).await?;
+        let Some(who) = Who::new(self.whom.name.clone(), self.whom.uid) else {
+            let record = self.record();
+            return self.bulk.run(record, session).await;
+        };
+        let target = keys_of(&who, session).await?;
         let made = session.client.post(&target, &Value::Object(self.record())).await?.body;
         show_once(&made, session)
     }

@@ -7,6 +7,7 @@ mod api;
 mod app;
 mod ask;
 mod audit;
+mod bulk;
 mod client;
 mod completions;
 mod config;

@@ -131,6 +131,17 @@ impl Pepper {
     }
 }
 
+impl Pepper {
+    /// A secret of its own for each run in which keys are made for many users, and for each part of it. Whoever has the run's name and not
+    /// the pepper knows nothing of it.
+    pub fn run_secret(&self, run: &[u8; 16], part: u64) -> [u8; 32] {
+        let key = blake3::derive_key("keyward 2026-11-25 keys for many users", &self.0);
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        hasher.update(run).update(&part.to_le_bytes());
+        *hasher.finalize().as_bytes()
+    }
+}
+
 /// The key of the audit trail's chain.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct AuditKey([u8; 32]);

@@ -4,6 +4,7 @@
 
 mod admin;
 mod audit;
+mod bulk;
 mod cli;
 mod errors;
 mod faults;

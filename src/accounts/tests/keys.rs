@@ -212,3 +212,117 @@ async fn what_is_revoked_or_has_ended_does_not_count() {
     key_of(&accounts, NewKey::default()).await;
     refusal(accounts.issue_key(2, NewKey::default()).await);
 }
+
+/// A run over all users, in parts of this size.
+async fn run(accounts: &Acting, bulk: &Bulk) -> Vec<(u64, String)> {
+    let (mut all, mut bulk) = (Vec::new(), bulk.clone());
+    loop {
+        let part = accounts.issue_for_many(&bulk).await.unwrap();
+        let texts = part
+            .items
+            .iter()
+            .map(|(_, issued)| (issued.key.record.user, issued.text.expose().to_owned()));
+        all.extend(texts);
+        bulk.after = part.last;
+        if !part.has_more {
+            return all;
+        }
+    }
+}
+
+fn bulk(run: u8, whom: Whom, limit: usize) -> Bulk {
+    let new = NewKey::default();
+    Bulk { run: [run; 16], whom, includes_administrators: true, new, after: None, limit }
+}
+
+async fn crowd(count: usize) -> Acting {
+    let accounts = with_reader().await;
+    for number in 0..count {
+        accounts.create_user(named(&format!("user {number}"))).await.unwrap();
+    }
+    accounts
+}
+
+#[tokio::test]
+async fn a_run_makes_a_key_for_each_user_and_the_same_when_it_is_asked_again() {
+    let accounts = crowd(9).await;
+    let made = run(&accounts, &bulk(1, Whom::All, 4)).await;
+    let users: Vec<u64> = made.iter().map(|(uid, _)| *uid).collect();
+    assert_eq!(users, (1..=11).collect::<Vec<_>>());
+    for (uid, text) in &made {
+        let KeyShape::Ours(id) = KeyText::shape(text) else { panic!("{text}") };
+        let held = accounts.directory().key(id).unwrap();
+        assert!(held.user == *uid && held.digest == accounts.pepper().digest(text));
+    }
+    let count = accounts.keys(None, 99).unwrap().items.len();
+    assert_eq!(count, 12, "eleven, and that of the first start");
+    // In other parts as well, and although each has a key by now.
+    assert_eq!(run(&accounts, &bulk(1, Whom::Missing, 3)).await, made);
+    assert_eq!(run(&accounts, &bulk(1, Whom::All, 99)).await, made);
+    assert_eq!(accounts.keys(None, 99).unwrap().items.len(), count);
+    // Another run has other keys; one for those without a key finds nobody.
+    assert!(run(&accounts, &bulk(2, Whom::Missing, 4)).await.is_empty());
+    let other = run(&accounts, &bulk(3, Whom::All, 4)).await;
+    assert!(other.len() == 11 && other.iter().all(|one| !made.contains(one)));
+    // Nor does another server make the same ones of the name.
+    let elsewhere = Accounts::with(
+        Arc::new(MemoryStore::new()),
+        Pepper::from_bytes([8; 32]),
+        Passwords::new(1),
+        Clock::fixed(NOW),
+        Entropy::seeded(1),
+    );
+    let elsewhere = elsewhere.unwrap().acting(Actor::Program);
+    elsewhere.first_start().await.unwrap().unwrap();
+    assert_ne!(run(&elsewhere, &bulk(1, Whom::All, 4)).await[0].1, made[0].1);
+}
+
+#[tokio::test]
+async fn a_run_leaves_out_whom_it_has_to_and_says_why() {
+    let accounts = with_keys(&crowd(4).await, 1);
+    let without = Bulk { includes_administrators: false, ..bulk(1, Whom::All, 99) };
+    key_of(&accounts, NewKey::default()).await;
+    let part = accounts.issue_for_many(&without).await.unwrap();
+    assert_eq!(part.items.len(), 4);
+    assert_eq!(part.skipped, Skipped { administrator: 1, has_most: 1, ..Skipped::default() });
+    let part = accounts.issue_for_many(&bulk(2, Whom::Missing, 99)).await.unwrap();
+    assert_eq!((part.items.len(), part.skipped.has_key), (0, 6));
+    let accounts = with_keys(&accounts, 9);
+    let mut scoped = bulk(3, Whom::All, 99);
+    scoped.new.scopes = Some(vec!["read".into()]);
+    let part = accounts.issue_for_many(&scoped).await.unwrap();
+    // The administrator and the reader.
+    assert_eq!((part.items.len(), part.skipped.lacks_scope), (2, 4));
+    // What is asked for again with less is not given with more, nor the other way round.
+    let wider = accounts.issue_for_many(&bulk(3, Whom::All, 99)).await.unwrap();
+    assert_eq!(wider.items.len(), 6);
+    assert!(wider.items.iter().all(|(_, issued)| issued.key.record.scopes.is_none()));
+    // One that was revoked is not given again.
+    let id = wider.items[1].1.key.record.id;
+    accounts.revoke_key(id).await.unwrap();
+    let again = accounts.issue_for_many(&bulk(3, Whom::All, 99)).await.unwrap();
+    assert_eq!(again.items.len(), 5);
+    let mut past = bulk(4, Whom::All, 99);
+    past.new.expires = Some(NOW);
+    assert_eq!(invalid(accounts.issue_for_many(&past).await), ["expires"]);
+}
+
+#[tokio::test]
+async fn a_user_who_gets_a_key_meanwhile_gets_no_second() {
+    let store = Contended::new();
+    let accounts = on(store.clone());
+    accounts.first_start().await.unwrap().unwrap();
+    accounts.create_user(named("bob")).await.unwrap();
+    accounts.create_user(named("eve")).await.unwrap();
+    store.before_commit(|others| async move {
+        drop(others.issue_key(2, NewKey::default()).await.unwrap());
+    });
+    let part = accounts.issue_for_many(&bulk(1, Whom::Missing, 99)).await.unwrap();
+    assert_eq!((part.items.len(), part.skipped.has_key), (1, 2));
+    store.before_commit(|others| async move { others.delete_user(3, None).await.unwrap() });
+    let part = accounts.issue_for_many(&bulk(2, Whom::All, 99)).await.unwrap();
+    assert_eq!(
+        part.items.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        ["admin", "bob"]
+    );
+}

@@ -104,7 +104,7 @@ fn an_unknown_name_is_met_with_the_nearest_known_one() {
         ),
         (
             "\nqqq = 1\n",
-            "qqq: Every key stands in a section. The sections are admin, limits, log, scripts, server, store.",
+            "qqq: Every key stands in a section. The sections are admin, audit, limits, log, scripts, server, store.",
         ),
         (
             "\nserver = \"127.0.0.1:8080\"\n",
