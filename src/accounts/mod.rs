@@ -4,6 +4,7 @@
 
 mod acting;
 mod audit;
+mod backup;
 mod bulk;
 mod error;
 mod keys;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 pub use acting::Acting;
 pub use audit::{Audited, Excerpt, Order};
+pub use backup::{RestoreError, Restored, check_backup, restore};
 pub use bulk::{Bulk, BulkPart, RunId, Skipped, Whom};
 pub use error::AccountError;
 pub use keys::{Issued, NewKey};

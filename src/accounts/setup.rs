@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The record in `meta` that tells one pepper from another.
-const PEPPER: &[u8] = b"pepper";
+pub(super) const PEPPER: &[u8] = b"pepper";
 
 /// What the first start made. The key's text is nowhere else.
 #[derive(Debug)]

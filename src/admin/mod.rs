@@ -5,6 +5,7 @@
 
 mod answer;
 mod audit;
+mod backup;
 mod bulk;
 mod form;
 mod health;
@@ -114,6 +115,7 @@ async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
         Place::Revoke(id) => keys::revoke(id, &call).await,
         Place::KeysOfAll => bulk::generate(call).await,
         Place::Rotate(id) => keys::rotate(id, call).await,
+        Place::Backup => backup::write(call).await,
         Place::Audit => audit::list(&call),
         Place::VerifyAudit => audit::verify(&call).await,
         Place::Roles => records::all::<Role>(call).await,

@@ -26,6 +26,7 @@ pub(super) enum Place {
     Rotate(KeyId),
     Audit,
     VerifyAudit,
+    Backup,
     Roles,
     Role(String),
     Applications,
@@ -75,6 +76,7 @@ impl Place {
             ["keys", id] => Self::Key(KeyId::parse(id)?),
             ["keys", id, "revoke"] => Self::Revoke(KeyId::parse(id)?),
             ["keys", id, "rotate"] => Self::Rotate(KeyId::parse(id)?),
+            ["backup"] => Self::Backup,
             ["audit"] => Self::Audit,
             ["audit", "verify"] => Self::VerifyAudit,
             ["roles"] => Self::Roles,
@@ -96,6 +98,7 @@ impl Place {
             Self::User(_) => RECORD,
             Self::Role(_) | Self::Application(_) | Self::Resource(_) => RECORD,
             Self::Audit | Self::VerifyAudit => &[Method::GET],
+            Self::Backup => &[Method::POST],
             Self::Me | Self::Keys | Self::Key(_) => &[Method::GET],
             Self::Revoke(_) | Self::Rotate(_) | Self::KeysOfAll => &[Method::POST],
             Self::RevokeMine(_) | Self::RotateMine(_) => &[Method::POST],
@@ -113,6 +116,7 @@ impl Place {
             Self::Audit | Self::VerifyAudit => "view audit log",
             Self::Roles | Self::Role(_) => "administer permissions",
             Self::Applications | Self::Application(_) => "administer site configuration",
+            Self::Backup => "administer site configuration",
             Self::Resources | Self::Resource(_) => "administer rest resources",
         }
     }

@@ -7,6 +7,7 @@ mod api;
 mod app;
 mod ask;
 mod audit;
+mod backup;
 mod bulk;
 mod client;
 mod completions;
@@ -81,6 +82,8 @@ enum Command {
     Init,
     #[command(flatten)]
     Records(Noun),
+    /// Make the store what a backup says, while no server runs; the one that is there is kept
+    Restore(backup::Restore),
     /// The configuration
     #[command(subcommand)]
     Config(config::Verb),
@@ -114,6 +117,8 @@ enum Noun {
     /// The audit trail: who changed what
     #[command(subcommand)]
     Audit(audit::Verb),
+    /// Write all records into one file, while a server runs or not
+    Backup(backup::Backup),
 }
 
 /// Does what was asked and says how it went. Errors are on standard error by then.
@@ -156,6 +161,7 @@ async fn act(command: Command, output: Output, loaded: Loaded) -> anyhow::Result
         Command::Config(verb) => config::run(verb, &loaded, output),
         Command::Healthcheck => healthcheck::run(&loaded.settings, output).await,
         Command::Completions { shell } => completions::print(shell),
+        Command::Restore(restore) => restore.run(&loaded.settings, output).await,
         Command::Records(noun) => {
             let client = connect::client(&loaded.settings).await?;
             on_records(noun, &Session::new(client, output)).await
@@ -171,5 +177,6 @@ async fn on_records(noun: Noun, session: &Session) -> anyhow::Result<()> {
         Noun::App(verb) => app::run(verb, session).await,
         Noun::Resource(verb) => resource::run(verb, session).await,
         Noun::Audit(verb) => audit::run(verb, session).await,
+        Noun::Backup(backup) => backup.run(session).await,
     }
 }

@@ -233,6 +233,9 @@ mod tests {
     #[test]
     fn what_is_glued_to_a_key_does_not_hide_it() {
         let one = key("kw", 1);
+        let long = key("abcdefghijklmnop", 5);
+        let found = scan(format!("x{long}").as_bytes(), 9);
+        assert_eq!(found, [(1, 2, "abcdefghijklmnop".to_owned(), Form::Plain)]);
         for (text, column) in [
             (format!("abc{one}"), 4),
             (format!("abc_{one}"), 5),

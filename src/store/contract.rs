@@ -15,19 +15,6 @@ use super::{
     decode, encode,
 };
 
-const TABLES: [Table; 10] = [
-    Table::Meta,
-    Table::Applications,
-    Table::Audit,
-    Table::Keys,
-    Table::Mails,
-    Table::Names,
-    Table::Owners,
-    Table::Roles,
-    Table::Resources,
-    Table::Users,
-];
-
 /// Runs each function once for each engine.
 macro_rules! contract {
     ($($name:ident)*) => {
@@ -116,7 +103,7 @@ type Dump = BTreeMap<(Table, Vec<u8>), (Sequence, Vec<u8>)>;
 
 fn dump(store: &dyn Store) -> Dump {
     let mut all = Dump::new();
-    for table in TABLES {
+    for table in Table::ALL {
         for (key, stored) in store.scan(table, &[], None, usize::MAX).unwrap() {
             all.insert((table, key), (stored.revision, stored.json));
         }
@@ -311,7 +298,7 @@ async fn a_scan_gives_what_was_asked_for_in_order(mut on: Bench) {
     .map(<[u8]>::to_vec);
     assert!(keys.is_sorted());
     let mut batch = Batch::new();
-    for table in TABLES {
+    for table in Table::ALL {
         for key in keys.iter().rev() {
             batch.put(table, key.clone(), encode(&table.name()));
         }
@@ -320,7 +307,7 @@ async fn a_scan_gives_what_was_asked_for_in_order(mut on: Bench) {
     let bounds: Vec<Option<&[u8]>> =
         std::iter::once(None).chain(keys.iter().map(|key| Some(&**key))).collect();
     on.now_and_later(|store| {
-        for table in TABLES {
+        for table in Table::ALL {
             for prefix in &keys {
                 for after in &bounds {
                     for limit in [0, 1, 2, usize::MAX] {

@@ -2,6 +2,7 @@
 //!
 //! A decision reads the Directory alone. The store is for writers, for listings, and for the next start.
 
+pub mod archive;
 pub mod chain;
 mod codec;
 #[cfg(test)]
@@ -56,6 +57,25 @@ pub enum Table {
 }
 
 impl Table {
+    /// All of them, in the order in which a backup has them.
+    pub const ALL: [Self; 10] = [
+        Self::Meta,
+        Self::Applications,
+        Self::Audit,
+        Self::Keys,
+        Self::Mails,
+        Self::Names,
+        Self::Owners,
+        Self::Roles,
+        Self::Resources,
+        Self::Users,
+    ];
+
+    /// The table with this byte.
+    pub fn of(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| *table as u8 == byte)
+    }
+
     /// The name in messages.
     pub fn name(self) -> &'static str {
         match self {

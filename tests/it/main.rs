@@ -4,6 +4,7 @@
 
 mod admin;
 mod audit;
+mod backup;
 mod bulk;
 mod cli;
 mod errors;

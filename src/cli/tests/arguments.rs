@@ -54,6 +54,8 @@ fn what_people_type_is_taken() {
         "key show -",
         "key scan",
         "key scan src - /tmp",
+        "backup keys.backup",
+        "restore keys.backup --check",
         "audit list --limit 3",
         "audit export",
         "audit verify --output json",
