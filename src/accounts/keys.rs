@@ -9,7 +9,7 @@ use super::{
     users::uid_key,
 };
 use crate::{
-    model::{Act, Key, KeyId, KeyText, Secret, Timestamp},
+    model::{Act, Key, KeyId, KeyText, Scheme, Secret, Timestamp},
     store::{Batch, CommitError, State, Table, encode},
 };
 
@@ -71,6 +71,7 @@ impl Accounts {
             prefix,
             last_four: text.last_four().to_owned(),
             digest: self.0.pepper.digest(text.text.expose()),
+            scheme: Scheme::Own,
             scopes: new.scopes.clone(),
             created: self.0.clock.now(),
             expires: new.expires,
@@ -183,6 +184,10 @@ pub(super) fn put_new_key(batch: &mut Batch, key: &Key) {
     batch.expect(Table::Keys, at, State::Missing);
     batch.put(Table::Keys, at, encode(key));
     batch.put(Table::Owners, owner, encode(&()));
+    if !key.scheme.is_own() {
+        batch.expect(Table::Foreign, *key.digest.as_bytes(), State::Missing);
+        batch.put(Table::Foreign, *key.digest.as_bytes(), encode(&key.id));
+    }
 }
 
 pub(super) fn key_key(id: KeyId) -> [u8; 8] {

@@ -8,7 +8,7 @@ use super::{
     rules::{check_identity, check_user, in_order},
 };
 use crate::{
-    model::{Act, PasswordDigest, Secret, Timestamp, User, Violation, fold},
+    model::{Act, Key, PasswordDigest, Secret, Timestamp, User, Violation, fold},
     store::{Batch, CommitError, LAST_UID, Sequence, State, Table, encode},
 };
 
@@ -132,6 +132,12 @@ impl Accounts {
 
     fn delete_keys(&self, uid: u64, batch: &mut Batch) -> Result<(), AccountError> {
         for (owner, _) in self.store().scan(Table::Owners, &uid_key(uid), None, usize::MAX)? {
+            if let Some(stored) = self.store().get(Table::Keys, &owner[8..])? {
+                let key: Key = stored.read(Table::Keys, &owner[8..])?;
+                if !key.scheme.is_own() {
+                    batch.delete(Table::Foreign, *key.digest.as_bytes());
+                }
+            }
             batch.delete(Table::Keys, &owner[8..]);
             batch.delete(Table::Owners, owner);
         }
@@ -275,7 +281,7 @@ fn taken_mail(user: &User) -> Violation {
 }
 
 /// Takes the name and the mail address for a user, and gives back those it had.
-fn claim(batch: &mut Batch, user: &User, before: Option<&User>) {
+pub(super) fn claim(batch: &mut Batch, user: &User, before: Option<&User>) {
     let values = |user: &User| (fold(&user.name), user.mail.as_deref().map(fold));
     let (name, mail) = values(user);
     let (old_name, old_mail) = before.map_or((None, None), |before| {

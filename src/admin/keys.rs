@@ -169,7 +169,7 @@ fn read_rotate(form: &mut Form, now: Timestamp) -> Rotate {
     Rotate { overlap: overlap(form), lifetime }
 }
 
-fn expires(form: &mut Form) -> Option<Expires> {
+pub(super) fn expires(form: &mut Form) -> Option<Expires> {
     let text = form.text("expires")?;
     let read = Expires::parse(&text).ok();
     if read.is_none() {
@@ -227,6 +227,7 @@ fn view(key: &Key, call: &Call<'_>) -> Value {
         "label": key.label,
         "prefix": key.prefix,
         "last_four": key.last_four,
+        "scheme": key.scheme,
         "state": state(key, call.accounts.clock().now()),
         "application": key.application,
         "scopes": key.scopes,

@@ -9,6 +9,7 @@ mod backup;
 mod bulk;
 mod form;
 mod health;
+mod import;
 mod keys;
 mod list;
 mod me;
@@ -113,6 +114,7 @@ async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
         Place::Keys => keys::all(&call),
         Place::Key(id) => keys::one(id, &call),
         Place::Revoke(id) => keys::revoke(id, &call).await,
+        Place::ImportKeys => import::import(call).await,
         Place::KeysOfAll => bulk::generate(call).await,
         Place::Rotate(id) => keys::rotate(id, call).await,
         Place::Backup => backup::write(call).await,

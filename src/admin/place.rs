@@ -22,6 +22,7 @@ pub(super) enum Place {
     Keys,
     Key(KeyId),
     KeysOfAll,
+    ImportKeys,
     Revoke(KeyId),
     Rotate(KeyId),
     Audit,
@@ -72,6 +73,7 @@ impl Place {
             ["users", uid] => Self::User(number(uid)?),
             ["users", uid, "keys"] => Self::KeysOf(number(uid)?),
             ["keys"] => Self::Keys,
+            ["keys", "import"] => Self::ImportKeys,
             ["keys", "generate-all"] => Self::KeysOfAll,
             ["keys", id] => Self::Key(KeyId::parse(id)?),
             ["keys", id, "revoke"] => Self::Revoke(KeyId::parse(id)?),
@@ -101,6 +103,7 @@ impl Place {
             Self::Backup => &[Method::POST],
             Self::Me | Self::Keys | Self::Key(_) => &[Method::GET],
             Self::Revoke(_) | Self::Rotate(_) | Self::KeysOfAll => &[Method::POST],
+            Self::ImportKeys => &[Method::POST],
             Self::RevokeMine(_) | Self::RotateMine(_) => &[Method::POST],
         }
     }
@@ -113,6 +116,7 @@ impl Place {
             Self::Users | Self::User(_) => "administer users",
             Self::KeysOf(_) | Self::Keys | Self::Key(_) => "administer users",
             Self::Revoke(_) | Self::Rotate(_) | Self::KeysOfAll => "administer users",
+            Self::ImportKeys => "administer users",
             Self::Audit | Self::VerifyAudit => "view audit log",
             Self::Roles | Self::Role(_) => "administer permissions",
             Self::Applications | Self::Application(_) => "administer site configuration",

@@ -239,7 +239,7 @@ async fn fetch(
 ) -> anyhow::Result<Counts> {
     let mut counts = Counts::default();
     let mut after = after.map(|uid| uid.to_string());
-    let bar = bar();
+    let bar = bar("users");
     loop {
         let mut body = run.asked.clone();
         body.insert("run".into(), run.run.as_str().into());
@@ -278,9 +278,10 @@ fn skipped(part: &Value) -> impl Iterator<Item = (&String, u64)> {
 }
 
 /// On standard error, where it is a terminal.
-fn bar() -> ProgressBar {
-    let form = "{bar:30} {pos}/{len} users, {per_sec}, {eta} left";
-    let style = ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar());
+pub(super) fn bar(what: &str) -> ProgressBar {
+    let form = format!("{{bar:30}} {{pos}}/{{len}} {what}, {{per_sec}}, {{eta}} left");
+    let style =
+        ProgressStyle::with_template(&form).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(0).with_style(style)
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Exit, Failure, Output, Session, ask,
     bulk::Bulk,
+    import::Import,
     scan::Scan,
     table::{self, Column, cell},
     target::path,
@@ -50,6 +51,8 @@ pub enum Verb {
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
     },
+    /// Import the keys of another system, all of a file or none
+    Import(Import),
     /// Look for keys in files, without a server: exit code 6 when there are any
     Scan(Scan),
 }
@@ -130,6 +133,7 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
         Verb::Show { id } => session.get(&path(&["keys", &key_id(&id)?])).await,
         Verb::Rotate(rotate) => rotate.run(session).await,
         Verb::Revoke { ids } => revoke(&ids, session).await,
+        Verb::Import(import) => import.run(session).await,
         Verb::Scan(scan) => scan.run(session.output),
     }
 }

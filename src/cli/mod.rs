@@ -16,6 +16,7 @@ mod connect;
 pub mod control;
 mod exit;
 mod healthcheck;
+mod import;
 mod init;
 mod key;
 mod local;

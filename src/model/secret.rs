@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::Scheme;
+
 /// Text that must not be seen: a key, a password. Wiped when dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Secret(String);
@@ -116,6 +118,25 @@ impl Pepper {
     /// The digest of a key's text.
     pub fn digest(&self, key: &str) -> Digest {
         Digest(*blake3::keyed_hash(&self.0, key.as_bytes()).as_bytes())
+    }
+
+    /// The digest of a key's text, by the scheme of its record.
+    pub fn digest_as(&self, scheme: Scheme, key: &str) -> Digest {
+        self.digest_kept(scheme, &scheme.kept(key))
+    }
+
+    /// The digest of what another system kept of a key.
+    pub fn digest_kept(&self, scheme: Scheme, kept: &[u8]) -> Digest {
+        let purpose: &[u8] = match scheme {
+            Scheme::Own => return Digest(*blake3::keyed_hash(&self.0, kept).as_bytes()),
+            Scheme::Text => b"text",
+            Scheme::Sha256 => b"sha256",
+            Scheme::Blake3 => b"blake3",
+        };
+        let key = blake3::derive_key("keyward 2026-11-25 keys of other systems", &self.0);
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        hasher.update(&[purpose.len() as u8]).update(purpose).update(kept);
+        Digest(*hasher.finalize().as_bytes())
     }
 
     /// A value that tells one pepper from another and nothing else of it. The store keeps it, so that a start with the wrong pepper is seen.

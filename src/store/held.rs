@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::{RoleSet, RoleTable};
-use crate::model::{Digest, KeyId, PasswordDigest, Rotation, Timestamp, ends};
+use crate::model::{Digest, KeyId, PasswordDigest, Rotation, Scheme, Timestamp, ends};
 
 /// A user, as far as decisions go.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ struct Rare {
 pub struct HeldKey {
     /// What the presented text is checked against.
     pub digest: Digest,
+    /// What that is made of: [`Pepper::digest_as`](crate::model::Pepper::digest_as).
+    pub scheme: Scheme,
     /// The user whom it acts as.
     pub user: u64,
     /// Whether it was taken back.
@@ -81,7 +83,14 @@ impl HeldKey {
             scopes: None,
             networks: Vec::new(),
         };
-        Self { digest, user, is_revoked: false, ends: Self::NEVER, rare: Some(Arc::new(rare)) }
+        Self {
+            digest,
+            scheme: Scheme::Own,
+            user,
+            is_revoked: false,
+            ends: Self::NEVER,
+            rare: Some(Arc::new(rare)),
+        }
     }
 
     /// Whether it is past its end.
@@ -120,6 +129,8 @@ pub(super) struct KeyPart {
     user: u64,
     digest: Digest,
     #[serde(default)]
+    scheme: Scheme,
+    #[serde(default)]
     application: Option<String>,
     #[serde(default)]
     scopes: Option<Vec<String>>,
@@ -139,6 +150,7 @@ impl From<KeyPart> for HeldKey {
         let is_plain = key.application.is_none() && key.scopes.is_none() && key.networks.is_empty();
         Self {
             digest: key.digest,
+            scheme: key.scheme,
             user: key.user,
             is_revoked: key.revoked.is_some(),
             ends,

@@ -40,6 +40,8 @@ pub enum Table {
     Applications = b'a',
     /// The audit trail by number.
     Audit = b'e',
+    /// Index: the digest of a key of another system → its id.
+    Foreign = b'f',
     /// Keys by id.
     Keys = b'k',
     /// Index: the folded mail address → uid.
@@ -58,10 +60,11 @@ pub enum Table {
 
 impl Table {
     /// All of them, in the order in which a backup has them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Meta,
         Self::Applications,
         Self::Audit,
+        Self::Foreign,
         Self::Keys,
         Self::Mails,
         Self::Names,
@@ -82,6 +85,7 @@ impl Table {
             Self::Meta => "meta",
             Self::Applications => "applications",
             Self::Audit => "audit",
+            Self::Foreign => "foreign",
             Self::Keys => "keys",
             Self::Mails => "mails",
             Self::Names => "names",

@@ -13,6 +13,7 @@ mod first_run;
 #[allow(dead_code, reason = "shared with the test of crashes")]
 mod harness;
 mod house;
+mod import;
 mod input;
 mod keys;
 mod me;

@@ -45,6 +45,8 @@ fn what_people_type_is_taken() {
         "key generate --all",
         "key generate --all --missing-only --file keys.csv --label x --expires 90d",
         "key generate --all --format jsonl",
+        "key import keys.csv --digest sha256 --create-users --dry-run",
+        "key import - --format kong",
         "key list",
         "key list bob --limit 5",
         "key list --uid 7",

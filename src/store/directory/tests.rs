@@ -43,6 +43,7 @@ fn key(seed: u64, user: u64) -> Key {
         prefix: "kw".into(),
         last_four: text.last_four().into(),
         digest: Pepper::from_bytes([0; 32]).digest(text.text.expose()),
+        scheme: Scheme::Own,
         scopes: None,
         created: Timestamp(0),
         expires: None,
