@@ -86,13 +86,14 @@ fn show(
         "sequence": contents.sequence,
         "blake3": Digest::from_bytes(contents.blake3),
     });
-    Ok(match output {
+    match output {
         Output::Json => screen.print(&format!("{record:#}\n"))?,
         Output::Table => {
             screen.note(&format!("{headline}.\n"));
             screen.print(&table::record(&record))?;
         }
-    })
+    }
+    Ok(())
 }
 
 fn failure(problem: RestoreError) -> anyhow::Error {

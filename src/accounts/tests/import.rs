@@ -165,7 +165,8 @@ async fn each_fault_names_its_line_and_nothing_is_imported() {
     assert_eq!(invalid(accounts.import_keys(&refused).await), ["line 1.username"]);
     let rows = vec![row(1, "admin", "another-of-admin")];
     let humble = Import { includes_administrators: false, ..import(Scheme::Text, rows) };
-    assert_eq!(invalid(accounts.import_keys(&humble).await), ["line 1.username"]);
+    let problem = accounts.import_keys(&humble).await.unwrap_err().to_string();
+    assert!(problem.starts_with("line 1.username: Only an administrator"), "{problem}");
     // One of ours keeps its id.
     accounts.import_keys(&import(Scheme::Text, vec![row(1, "bob", &ours)])).await.unwrap();
     let crate::model::KeyShape::Ours(id) = KeyText::shape(&ours) else { panic!() };
@@ -187,10 +188,14 @@ async fn a_check_writes_nothing_and_a_key_that_comes_meanwhile_is_seen() {
     assert_eq!(accounts.import_keys(&check).await.unwrap().users, 1);
     assert!(accounts.directory().user_by_name("ann").is_none());
     assert_eq!(accounts.directory().last_uid(), 1);
+    // Users who are there: nothing but the key itself is the same.
+    for name in ["ann", "eve"] {
+        accounts.create_user(named(name)).await.unwrap();
+    }
     store.before_commit(|others| async move {
         let theirs = import(Scheme::Text, vec![row(1, "eve", "a-key-of-anns")]);
         others.import_keys(&theirs).await.unwrap();
     });
     assert_eq!(invalid(accounts.import_keys(&import(Scheme::Text, rows())).await), ["line 1.key"]);
-    assert!(accounts.directory().user_by_name("ann").is_none());
+    assert_eq!(owner(&accounts, "a-key-of-anns").unwrap().1, 3);
 }
