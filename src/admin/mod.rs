@@ -4,10 +4,15 @@
 //! process while no server runs.
 
 mod answer;
+mod audit;
+mod backup;
+mod bulk;
 mod form;
 mod health;
+mod import;
 mod keys;
 mod list;
+mod me;
 mod place;
 mod records;
 mod resources;
@@ -20,8 +25,8 @@ use serde_json::Value;
 
 use self::place::Place;
 use crate::{
-    accounts::Accounts,
-    handlers::{Body, BodyLimits, Reply},
+    accounts::{Accounts, Acting},
+    handlers::{Body, BodyLimits, Reply, actor},
     model::{Application, Resource, Role},
     pipeline::{Action, Denial, Face, Gate, Identity, Request, Shape},
     store::{Policy, Sequence},
@@ -37,7 +42,8 @@ pub struct Api {
 
 /// A request that was let in.
 struct Call<'a> {
-    accounts: &'a Accounts,
+    /// In the caller's hands.
+    accounts: Acting,
     identity: &'a Identity<'a>,
     policy: &'a Policy,
     request: &'a Parts,
@@ -87,7 +93,7 @@ impl Api {
         };
         let grant = self.gate.authorize(&scene, &asked, &action).await?;
         let call = Call {
-            accounts: &self.accounts,
+            accounts: self.accounts.acting(actor(grant.identity(), client)),
             identity: grant.identity(),
             policy: &scene.policy,
             request,
@@ -101,12 +107,22 @@ impl Api {
 
 async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
     match place {
+        Place::Me => me::who(&call),
+        Place::MyKeys => me::keys(call).await,
+        Place::RevokeMine(id) => me::revoke(id, &call).await,
+        Place::RotateMine(id) => me::rotate(id, call).await,
         Place::Users => users::all(call).await,
         Place::User(uid) => users::one(uid, call).await,
         Place::KeysOf(uid) => keys::of_user(uid, call).await,
         Place::Keys => keys::all(&call),
         Place::Key(id) => keys::one(id, &call),
         Place::Revoke(id) => keys::revoke(id, &call).await,
+        Place::ImportKeys => import::import(call).await,
+        Place::KeysOfAll => bulk::generate(call).await,
+        Place::Rotate(id) => keys::rotate(id, call).await,
+        Place::Backup => backup::write(call).await,
+        Place::Audit => audit::list(&call),
+        Place::VerifyAudit => audit::verify(&call).await,
         Place::Roles => records::all::<Role>(call).await,
         Place::Role(id) => records::one::<Role>(&id, call).await,
         Place::Applications => records::all::<Application>(call).await,

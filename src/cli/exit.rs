@@ -20,7 +20,8 @@ Exit codes:
   2  the command line or the configuration is not in order
   3  there is no such record
   4  refused: the record is not in order, is in use, or was changed by somebody else
-  5  the server or the store cannot be reached";
+  5  the server or the store cannot be reached
+  6  key scan has found keys";
 
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Exit {
     Refused = 4,
     /// Neither a server nor a store can be reached.
     Unreachable = 5,
+    /// Keys stand where they were looked for.
+    Found = 6,
 }
 
 impl From<Exit> for ExitCode {
@@ -65,6 +68,7 @@ impl Failure {
             Exit::NotFound => ("not-found", "Not Found"),
             Exit::Refused => ("refused", "Refused"),
             Exit::Unreachable => ("unreachable", "Cannot be reached"),
+            Exit::Found => ("found", "Keys were found"),
         };
         let kind = format!("urn:keyward:problem:{kind}");
         let problem = json!({ "type": kind, "title": title, "detail": detail.into() });
@@ -192,14 +196,15 @@ mod tests {
             assert_eq!(Failure::answered(status, json!({})).exit, exit, "{status}");
         }
         assert_eq!(
-            [0, 1, 2, 3, 4, 5],
+            [0, 1, 2, 3, 4, 5, 6],
             [
                 Exit::Done as u8,
                 Exit::Failed as u8,
                 Exit::Usage as u8,
                 Exit::NotFound as u8,
                 Exit::Refused as u8,
-                Exit::Unreachable as u8
+                Exit::Unreachable as u8,
+                Exit::Found as u8
             ]
         );
     }

@@ -86,7 +86,7 @@ pub use verify::Identity;
 
 use crate::{
     accounts::{Accounts, Passwords},
-    model::{Clock, Pepper, Secret},
+    model::{Actor, Clock, Pepper, Secret},
     store::Directory,
 };
 
@@ -133,7 +133,9 @@ impl Gate {
         let Ok(turn) = self.0.adopting.clone().try_acquire_owned() else { return };
         let (accounts, application) = (self.0.accounts.clone(), application.to_owned());
         tokio::spawn(async move {
-            if let Err(problem) = accounts.adopt_key(uid, &application, &text).await {
+            if let Err(problem) =
+                accounts.acting(Actor::Program).adopt_key(uid, &application, &text).await
+            {
                 tracing::warn!(uid, application, %problem, "a key was not taken over");
             }
             drop(turn);

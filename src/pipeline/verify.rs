@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     hooks::{Allows, Function, Terms, Verdict},
-    model::{Detail, Digest, KeyId, KeyShape, KeyText, Role, Secret},
+    model::{Detail, Digest, KeyId, KeyShape, KeyText, Role, Scheme, Secret},
     store::{HeldApplication, HeldKey, Member, RoleSet, RoleTable},
 };
 
@@ -170,7 +170,7 @@ impl Case<'_, '_> {
         held.is_some_and(|(_, key)| {
             is_foreign
                 && key.application() == Some(&self.application.record.id)
-                && key.digest == self.gate.0.pepper.digest(text.expose())
+                && key.digest == self.gate.0.pepper.digest_as(key.scheme, text.expose())
         })
     }
 
@@ -221,7 +221,9 @@ fn matching(
     text: &Secret,
     held: Option<(KeyId, HeldKey)>,
 ) -> Result<(Arc<Member>, KeyId, HeldKey), Denial> {
-    let presented = gate.0.pepper.digest(text.expose());
+    // Where there is none, the work is the same as for one of ours.
+    let scheme = held.as_ref().map_or(Scheme::Own, |(_, key)| key.scheme);
+    let presented = gate.0.pepper.digest_as(scheme, text.expose());
     let expected = held.as_ref().map_or(NOBODY, |(_, key)| key.digest);
     let is_right = presented == expected;
     match (member, held) {

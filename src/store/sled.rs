@@ -32,7 +32,8 @@ use tokio::sync::oneshot;
 
 use super::{
     Batch, Change, CommitError, Committing, Expect, Missed, Passing, Sequence, Sink, Snapshot,
-    State, Store, StoreError, Stored, Table, Visit, codec, decode, encode, publish::Publisher,
+    State, Store, StoreError, Stored, Table, Visit, Write, chain, codec, decode, encode,
+    publish::Publisher,
 };
 
 /// Where the number of the last commit is kept: beside the tables, in none of them.
@@ -295,11 +296,11 @@ impl Shared {
             let _alone = self.quiet.write().unwrap_or_else(PoisonError::into_inner);
             let mut sequence = self.publisher.sequence();
             for job in group {
-                let result = self.apply(&job.batch, sequence + 1);
+                let result = self.apply(job.batch, sequence + 1);
                 match result {
-                    Ok(()) => {
+                    Ok(writes) => {
                         sequence += 1;
-                        let change = Change { sequence, writes: job.batch.writes };
+                        let change = Change { sequence, writes };
                         done.push((job.answer, Ok(change)));
                     }
                     Err(problem) => done.push((job.answer, Err(problem))),
@@ -325,7 +326,8 @@ impl Shared {
         }
     }
 
-    fn apply(&self, batch: &Batch, sequence: Sequence) -> Result<(), CommitError> {
+    /// Returns what was written, with what belongs to the audit trail.
+    fn apply(&self, batch: Batch, sequence: Sequence) -> Result<Vec<Write>, CommitError> {
         if let Some(fault) = self.fault.get() {
             return Err(StoreError::Failed(fault.clone()).into());
         }
@@ -334,29 +336,50 @@ impl Shared {
                 return Err(CommitError::Conflict(expect.clone()));
             }
         }
+        let Batch { mut writes, trace, .. } = batch;
+        if let Some(trace) = &trace {
+            writes.extend(chain::writes(trace, |table, key| read(&self.db, table, key))?);
+        }
         let mut changes = Changes::new(&self.db);
-        for write in &batch.writes {
+        for write in &writes {
             let json = write.json.as_deref();
             let value = json
                 .map(|json| codec::seal(write.table, &write.key, sequence, json))
                 .transpose()?;
             changes.set(write.table, &write.key, value)?;
         }
-        let mut writes = sled::Batch::default();
-        changes.write(&mut writes);
+        let mut whole = sled::Batch::default();
+        changes.write(&mut whole);
         let number = codec::seal(Table::Meta, SEQUENCE, sequence, &encode(&sequence))?;
-        writes.insert(SEQUENCE, number);
-        self.db.apply_batch(writes).map_err(|e| self.stop(&e.to_string()))?;
-        Ok(())
+        whole.insert(SEQUENCE, number);
+        self.db.apply_batch(whole).map_err(|e| self.stop(&e.to_string()))?;
+        Ok(writes)
     }
 
     fn holds(&self, expect: &Expect) -> Result<bool, StoreError> {
+        if let State::Newest(wanted) = expect.state {
+            return Ok(self.newest(expect.table, &expect.key)? == wanted);
+        }
         let held = read(&self.db, expect.table, &expect.key)?;
         Ok(match (expect.state, held) {
             (State::Missing, held) => held.is_none(),
             (State::Present, held) => held.is_some(),
             (State::Revision(wanted), held) => held.is_some_and(|stored| stored.revision == wanted),
+            (State::Newest(_), _) => false,
         })
+    }
+
+    /// The last commit that wrote a record whose key begins with `prefix`; 0: there is none.
+    fn newest(&self, table: Table, prefix: &[u8]) -> Result<Sequence, StoreError> {
+        let mut newest = 0;
+        bucket::walk(&self.db, table, prefix, |key, value| {
+            if !key.starts_with(prefix) {
+                return Ok(false);
+            }
+            newest = newest.max(codec::open(table, key, value)?.0);
+            Ok(true)
+        })?;
+        Ok(newest)
     }
 
     fn sync(&self, sequence: Sequence) {

@@ -151,7 +151,7 @@ async fn an_anonymous_request_has_no_name_and_no_credential() {
         Ok::<_, crate::accounts::AccountError>(())
     };
     let id = house.accounts.directory().policy().applications.default().unwrap().record.id.clone();
-    house.accounts.change(&id, None, off).await.unwrap();
+    house.accounts.acting(crate::model::Actor::Program).change(&id, None, off).await.unwrap();
     let told = house.ask("GET", "/api/x", "", "").await.json();
     assert_eq!(seen(&told, "api-key"), [""; 0], "{told}");
 }
