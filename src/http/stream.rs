@@ -16,7 +16,11 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{refusal, watch::Watch};
+use super::{
+    head::Head,
+    refusal,
+    watch::{Expects, Watch},
+};
 
 /// How long, and for how many bytes, a client that was refused is heard out, so that it reads the answer: closing a socket that still holds
 /// bytes makes the kernel send a reset, and the client's kernel then throws the answer away.
@@ -115,6 +119,8 @@ pub(super) struct Watched {
     watch: Arc<Watch>,
     /// What is left to be written of an answer that was put in the place of hyper's.
     instead: Vec<u8>,
+    /// The head of the request that is arriving.
+    head: Head,
     /// Goes with this, and so tells the listener that nobody reads or writes any more.
     _held: oneshot::Sender<Infallible>,
 }
@@ -123,7 +129,17 @@ impl Watched {
     /// A watched socket, and what ends when it is let go.
     pub fn new(socket: Arc<Socket>, watch: Arc<Watch>) -> (Self, oneshot::Receiver<Infallible>) {
         let (held, released) = oneshot::channel();
-        (Self { socket, watch, instead: Vec::new(), _held: held }, released)
+        (Self { socket, watch, instead: Vec::new(), head: Head::default(), _held: held }, released)
+    }
+
+    /// Where what came makes a request ambiguous, if it does.
+    fn look(&mut self, bytes: &[u8]) -> Option<usize> {
+        match self.watch.expects() {
+            Expects::Other => return None,
+            Expects::NewHead => self.head = Head::default(),
+            Expects::Head => {}
+        }
+        self.head.look(bytes)
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -154,9 +170,16 @@ impl Watched {
     }
 }
 
+/// Ends a head so that hyper refuses it: no line may hold this.
+fn end_badly(buffer: &mut ReadBuf<'_>) {
+    const END: &[u8] = b"\0\r\n\r\n";
+    let fits = END.len().min(buffer.remaining());
+    buffer.put_slice(&END[..fits]);
+}
+
 impl AsyncRead for Watched {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -166,10 +189,17 @@ impl AsyncRead for Watched {
                     ready!(self.socket.poll_readable(cx))?;
                 }
                 Ok(read) => {
+                    let bytes = &buffer.initialize_unfilled()[..read];
                     if read > 0 {
-                        self.watch.read(&buffer.initialize_unfilled()[..read]);
+                        self.watch.read(bytes);
                     }
-                    buffer.advance(read);
+                    match self.look(bytes) {
+                        None => buffer.advance(read),
+                        Some(at) => {
+                            buffer.advance(at);
+                            end_badly(buffer);
+                        }
+                    }
                     return Poll::Ready(Ok(()));
                 }
                 Err(e) => return Poll::Ready(Err(e)),

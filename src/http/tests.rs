@@ -3,5 +3,6 @@
 mod decide;
 mod proxy;
 mod rig;
+mod smuggling;
 mod tunnel;
 mod upstream;
