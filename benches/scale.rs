@@ -4,6 +4,8 @@
 //! `/health/ready` answers, resident memory then, bytes a key in memory and on disk, and the time of a first decision. The stores lie in a
 //! temporary folder that is removed at the end.
 
+#![allow(clippy::print_stdout, reason = "it prints what it measured")]
+
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,

@@ -3,6 +3,7 @@
 //! The rooms of the house, from the ground up; each uses only what lies below it:
 //! - [`model`]: the records, and what is true of them without asking anybody;
 //! - [`store`]: where they are kept, and the [`Directory`](store::Directory) that decisions read;
+//! - [`hooks`]: the scripts of the operator;
 //! - [`accounts`]: what people do with them;
 //! - [`pipeline`]: the Gate, five rooms that every request walks through;
 //! - [`handlers`]: what follows when it may;
@@ -16,6 +17,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod handlers;
+pub mod hooks;
 pub mod http;
 pub mod model;
 pub mod pipeline;

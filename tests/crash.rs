@@ -1,8 +1,10 @@
 //! `kill -9` under concurrent writes, again and again: every write that was answered is there, every revocation that was answered holds,
 //! and the store opens each time.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 #[path = "it/harness.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the harness is shared")]
 mod harness;
 
 use std::{
@@ -74,9 +76,10 @@ fn disturb(server: Server, round: u64, promised: &Mutex<Promised>) -> Site {
     let is_over = AtomicBool::new(false);
     let numbers = AtomicU64::new(0);
     thread::scope(|scope| {
-        let (admin, credential) = (server.admin, server.administrator());
         for _ in 0..WRITERS {
-            scope.spawn(|| {
+            let (admin, credential) = (server.admin, server.administrator());
+            let (is_over, numbers) = (&is_over, &numbers);
+            scope.spawn(move || {
                 while !is_over.load(Ordering::Relaxed) {
                     let number = numbers.fetch_add(1, Ordering::Relaxed);
                     let name = format!("user-{round}-{number}");
@@ -138,7 +141,7 @@ fn check(server: &Server, promised: &Promised, round: u64, share: u64) {
         assert_eq!(answer.json()["name"], json!(name), "round {round}");
     }
     for (number, (id, key)) in promised.keys.iter().enumerate() {
-        if number as u64 % share != 0 {
+        if !(number as u64).is_multiple_of(share) {
             continue;
         }
         // Nobody but an administrator may list users: a key that works is 403, one that does not is 401.

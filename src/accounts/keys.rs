@@ -12,6 +12,9 @@ use crate::{
     store::{Batch, CommitError, State, Table, encode},
 };
 
+/// The fewest bytes of another system's key: a digest without salt and stretching is right only for what was drawn at random.
+const SHORTEST_FOREIGN: usize = 16;
+
 /// What a new key is to be.
 #[derive(Debug, Clone, Default)]
 pub struct NewKey {
@@ -61,6 +64,51 @@ impl Accounts {
             }
         }
         Err(AccountError::contended())
+    }
+
+    /// Makes a key of another system one of a user's own, for this application. Its text stays what it is; only its digest is kept. One that was
+    /// adopted before stays as it is, revoked ones above all.
+    ///
+    /// # Errors
+    /// The user is gone, the text is too short to be a random key, or the store failed.
+    pub async fn adopt_key(
+        &self,
+        uid: u64,
+        application: &str,
+        text: &Secret,
+    ) -> Result<(), AccountError> {
+        let length = text.expose().len();
+        if length < SHORTEST_FOREIGN || text.expose().chars().any(char::is_control) {
+            return Err(AccountError::refused(
+                format!("A key of {length} bytes could be guessed, and is not taken over."),
+                "Give the user a key of Keyward's own.",
+            ));
+        }
+        let digest = self.0.pepper.digest(text.expose());
+        let key = Key {
+            id: digest.key_id(),
+            user: uid,
+            application: Some(application.to_owned()),
+            label: "taken over".into(),
+            prefix: String::new(),
+            last_four: text.expose().chars().skip(text.expose().chars().count() - 4).collect(),
+            digest,
+            scopes: None,
+            created: self.0.clock.now(),
+            expires: None,
+            revoked: None,
+            rotated: None,
+            networks: Vec::new(),
+        };
+        let mut batch = Batch::new();
+        batch.expect(Table::Users, uid_key(uid), State::Present);
+        put_new_key(&mut batch, &key);
+        match self.store().commit(batch).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict(on)) if on.table == Table::Keys => Ok(()),
+            Err(CommitError::Store(problem)) => Err(problem.into()),
+            Err(_) => Err(AccountError::not_found("user", uid)),
+        }
     }
 
     /// A key record and its text, in memory.

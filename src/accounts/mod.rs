@@ -7,15 +7,17 @@ mod keys;
 mod operator;
 mod passwords;
 mod pepper;
+mod recent;
 mod records;
 mod rules;
+mod scripting;
 mod setup;
 mod standing;
 #[cfg(test)]
 mod tests;
 mod users;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use error::AccountError;
 pub use keys::{Issued, NewKey};
@@ -27,6 +29,7 @@ pub use setup::{FirstStart, SetupError};
 pub use users::{NewUser, password_problem};
 
 use crate::{
+    hooks::Scripts,
     model::{Clock, Entropy, Pepper},
     store::{CommitError, Directory, Sequence, Store},
 };
@@ -42,6 +45,9 @@ struct Inner {
     passwords: Passwords,
     clock: Clock,
     entropy: Entropy,
+    recent: recent::Recent,
+    scripts: OnceLock<Scripts>,
+    no_scripts: Scripts,
 }
 
 /// A record with its revision: the sequence of the commit that last wrote it.
@@ -89,6 +95,11 @@ impl Accounts {
     /// Where random bytes come from.
     pub fn entropy(&self) -> &Entropy {
         &self.0.entropy
+    }
+
+    /// The scripts; none until they are [attached](Self::attach).
+    pub fn scripts(&self) -> &Scripts {
+        self.0.scripts.get().unwrap_or(&self.0.no_scripts)
     }
 
     /// Why the store has stopped writing, if it has.

@@ -90,8 +90,8 @@ impl Record for Application {
         &self.id
     }
 
-    fn problems(&self, _: &Accounts) -> Vec<Violation> {
-        check_application(self)
+    fn problems(&self, accounts: &Accounts) -> Vec<Violation> {
+        check_application(accounts, self)
     }
 
     fn hold(id: &str, accounts: &Accounts) -> Option<AccountError> {

@@ -157,6 +157,16 @@ pub(super) fn check_resource(accounts: &Accounts, resource: &Resource) -> Vec<Vi
             ));
         }
     }
+    if let Some(name) = resource.handler.script()
+        && !accounts.scripts().is_none()
+        && accounts.scripts().current().handler(name).is_none()
+    {
+        found.push(Violation::new(
+            "handler",
+            format!("There is no script handlers/{name}.rhai."),
+            "Write the script first.",
+        ));
+    }
     if found.is_empty() {
         let others = policy.routes.resources().filter(|one| one.id != resource.id);
         let all = others.map(|one| (**one).clone()).chain([resource.clone()]);
@@ -165,8 +175,19 @@ pub(super) fn check_resource(accounts: &Accounts, resource: &Resource) -> Vec<Vi
     found
 }
 
-pub(super) fn check_application(application: &Application) -> Vec<Violation> {
-    let found = application.check();
+pub(super) fn check_application(accounts: &Accounts, application: &Application) -> Vec<Violation> {
+    let mut found = application.check();
+    // Without a server there are no scripts, and the next start looks.
+    if let Some(name) = application.auth_type.script()
+        && !accounts.scripts().is_none()
+        && accounts.scripts().current().auth(name).is_none()
+    {
+        found.push(Violation::new(
+            "type",
+            format!("{name:?} is not an authentication type: there is no script auth/{name}.rhai."),
+            "Use api_key, basic or bearer, or write the script first.",
+        ));
+    }
     if application.is_default && !application.enabled {
         // Allowed: every request without AUTH-METHOD is then anonymous. Worth a word in the log.
         tracing::warn!(

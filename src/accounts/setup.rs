@@ -1,15 +1,20 @@
 //! Opening the accounts of a store, and the first start on an empty one.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use super::{
     AccountError, Accounts, Inner, NewKey, Passwords, create_pepper,
     keys::put_new_key,
     pepper::PepperError,
     read_pepper,
+    recent::Recent,
     users::{new_uuid, uid_key},
 };
 use crate::{
+    hooks::Scripts,
     model::{
         ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Application, Clock, Digest, Entropy, Pepper,
         Resource, Role, Secret, Timestamp, User, fold,
@@ -77,7 +82,17 @@ impl Accounts {
         entropy: Entropy,
     ) -> Result<Self, StoreError> {
         let directory = Directory::open(&*store)?;
-        Ok(Self(Arc::new(Inner { store, directory, pepper, passwords, clock, entropy })))
+        Ok(Self(Arc::new(Inner {
+            store,
+            directory,
+            pepper,
+            passwords,
+            clock,
+            entropy,
+            recent: Recent::default(),
+            scripts: OnceLock::new(),
+            no_scripts: Scripts::none(),
+        })))
     }
 
     /// Fills an empty store with what every installation has: the three roles, the default application, the user entity, and the user

@@ -1,5 +1,7 @@
 //! Users.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::{
@@ -116,6 +118,17 @@ impl Accounts {
             return Ok(None);
         };
         Ok(Some(Versioned { revision: stored.revision, record: stored.read(Table::Users, &key)? }))
+    }
+
+    /// The same, shared: without asking the store for one that was read since it was last written.
+    pub fn shared_user(&self, uid: u64) -> Result<Option<Arc<Versioned<User>>>, AccountError> {
+        let Some(member) = self.0.directory.user(uid) else { return Ok(None) };
+        if let Some(user) = self.0.recent.get(&member) {
+            return Ok(Some(user));
+        }
+        let Some(user) = self.user(uid)?.map(Arc::new) else { return Ok(None) };
+        self.0.recent.keep(member, user.clone());
+        Ok(Some(user))
     }
 
     /// Users in the order of their numbers, after `after`.

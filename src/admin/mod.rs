@@ -1,47 +1,144 @@
-//! The admin API.
+//! The admin API: `/api/v1/…`, and what supervisors ask.
+//!
+//! Every request walks through the same Gate as those of the public face. It knows nothing of connections: the command line calls it in its own
+//! process while no server runs.
+
+mod answer;
+mod form;
+mod health;
+mod keys;
+mod list;
+mod place;
+mod records;
+mod resources;
+mod users;
 
 use std::net::IpAddr;
 
-use ::http::{StatusCode, request::Parts};
+use ::http::request::Parts;
+use serde_json::Value;
 
+use self::place::Place;
 use crate::{
     accounts::Accounts,
     handlers::{Body, BodyLimits, Reply},
-    pipeline::{Denial, Gate, Room},
+    model::{Application, Resource, Role},
+    pipeline::{Action, Denial, Face, Gate, Identity, Request, Shape},
+    store::{Policy, Sequence},
 };
 
-/// The admin API.
+/// The admin API. A cheap handle.
 #[derive(Clone)]
-pub struct Api;
+pub struct Api {
+    gate: Gate,
+    accounts: Accounts,
+    limits: BodyLimits,
+}
+
+/// A request that was let in.
+struct Call<'a> {
+    accounts: &'a Accounts,
+    identity: &'a Identity<'a>,
+    policy: &'a Policy,
+    request: &'a Parts,
+    body: Body,
+    limits: &'a BodyLimits,
+}
 
 impl Api {
-    /// stub
-    pub fn new(_: Gate, _: Accounts, _: BodyLimits) -> Self {
-        Self
+    /// The API of these accounts.
+    pub fn new(gate: Gate, accounts: Accounts, limits: BodyLimits) -> Self {
+        Self { gate, accounts, limits }
     }
 
-    /// stub
-    pub async fn decide(&self, _: &Parts, _: Body, _: IpAddr) -> Result<Reply, Denial> {
-        Err(Denial::new(Room::Edge, StatusCode::NOT_IMPLEMENTED, "STUB", "stub"))
+    /// Answers a request that came from `client`.
+    ///
+    /// # Errors
+    /// What the Gate refuses, and what cannot be done; all in the form of RFC 9457.
+    pub async fn decide(
+        &self,
+        request: &Parts,
+        body: Body,
+        client: IpAddr,
+    ) -> Result<Reply, Denial> {
+        if let Some(reply) = health::answer(request, &self.accounts) {
+            return Ok(reply);
+        }
+        let answered = self.guarded(request, body, client).await;
+        answered.map_err(|denial| denial.in_shape(Shape::Problem))
+    }
+
+    async fn guarded(&self, request: &Parts, body: Body, client: IpAddr) -> Result<Reply, Denial> {
+        let scene = self.gate.scene();
+        let asked = Request {
+            method: &request.method,
+            path: request.uri.path(),
+            query: request.uri.query(),
+            headers: &request.headers,
+            host: None,
+            body: None,
+            client,
+            face: Face::Admin,
+        };
+        let place = Place::of(request);
+        let action = match &place {
+            Ok(place) => Action::Administer(place.permission()),
+            Err(denial) => Action::Nowhere(denial.clone()),
+        };
+        let grant = self.gate.authorize(&scene, &asked, &action).await?;
+        let call = Call {
+            accounts: &self.accounts,
+            identity: grant.identity(),
+            policy: &scene.policy,
+            request,
+            body,
+            limits: &self.limits,
+        };
+        // Where there is no place the Gate has refused.
+        act(place?, call).await
     }
 }
 
-impl crate::http::Answer for Api {
-    type Body = crate::handlers::Payload;
+async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
+    match place {
+        Place::Users => users::all(call).await,
+        Place::User(uid) => users::one(uid, call).await,
+        Place::KeysOf(uid) => keys::of_user(uid, call).await,
+        Place::Keys => keys::all(&call),
+        Place::Key(id) => keys::one(id, &call),
+        Place::Revoke(id) => keys::revoke(id, &call).await,
+        Place::Roles => records::all::<Role>(call).await,
+        Place::Role(id) => records::one::<Role>(&id, call).await,
+        Place::Applications => records::all::<Application>(call).await,
+        Place::Application(id) => records::one::<Application>(&id, call).await,
+        Place::Resources => records::all::<Resource>(call).await,
+        Place::Resource(id) => records::one::<Resource>(&id, call).await,
+    }
+}
 
-    async fn answer(
+impl Call<'_> {
+    /// The body as JSON.
+    async fn json(&mut self) -> Result<Value, Denial> {
+        form::check_type(self.request)?;
+        let body = std::mem::replace(&mut self.body, Body::Full(bytes::Bytes::new()));
+        form::parse(&body.collect(self.limits).await?)
+    }
+
+    /// The revision that `If-Match` asks for (RFC 9110, section 13.1.1), chosen from several by what is there.
+    fn expected(
         &self,
-        request: hyper::Request<hyper::body::Incoming>,
-        peer: &crate::http::Peer,
-    ) -> Reply {
-        let (parts, body) = request.into_parts();
-        let reply = match self.decide(&parts, Body::Stream(body), peer.client()).await {
-            Ok(reply) => reply,
-            Err(denial) => {
-                crate::http::answer::report(&denial, &parts, peer);
-                crate::http::answer::denial(&denial)
-            }
-        };
-        crate::http::answer::finish(&parts.method, reply)
+        current: impl FnOnce() -> Option<Sequence>,
+    ) -> Result<Option<Sequence>, Denial> {
+        answer::expected(&self.request.headers, current)
+    }
+
+    /// Refuses to let anybody but an administrator touch an account or role of administrators.
+    fn only_an_administrator(&self, is_theirs: bool) -> Result<(), Denial> {
+        match is_theirs && !self.identity.is_admin() {
+            true => Err(answer::forbidden(
+                "Only an administrator can change what is an administrator's.",
+            )),
+            false => Ok(()),
+        }
     }
 }

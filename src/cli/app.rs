@@ -1,6 +1,6 @@
 //! `keyward app`: applications, which are the ways to authenticate.
 
-use clap::{Args, Subcommand, builder::PossibleValuesParser};
+use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
 use super::{
@@ -79,8 +79,8 @@ pub struct Fields {
     /// What people read [default of a new one: its id]
     #[arg(long)]
     name: Option<String>,
-    /// What a credential is: base64(user:key), base64(user:password), or the key alone
-    #[arg(long = "type", value_name = "TYPE", value_parser = types())]
+    /// What a credential is: api_key is base64(user:key), basic is base64(user:password), bearer is the key alone; else a script of scripts/auth
+    #[arg(long = "type", value_name = "TYPE")]
     auth_type: Option<String>,
     /// The request header that carries the credential
     #[arg(long, value_name = "NAME")]
@@ -94,10 +94,6 @@ pub struct Fields {
     /// What its keys begin with
     #[arg(long, value_name = "PREFIX")]
     key_prefix: Option<String>,
-}
-
-fn types() -> PossibleValuesParser {
-    ["api_key", "basic", "bearer"].into()
 }
 
 /// Does what was asked.

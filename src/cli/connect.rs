@@ -7,12 +7,14 @@ use std::fs;
 
 use super::{
     Exit, Failure,
+    api::AdminFace,
     client::Client,
     control::{self, Found},
-    local, open,
+    local::Local,
+    open,
     remote::Remote,
 };
-use crate::{accounts::Accounts, config::Settings};
+use crate::{accounts::Accounts, config::Settings, pipeline::Gate};
 
 /// A client of whoever has the records.
 ///
@@ -44,7 +46,8 @@ pub async fn client(settings: &Settings) -> Result<Client, Failure> {
 
 fn in_this_process(settings: &Settings, accounts: Accounts) -> Client {
     let operator = accounts.admit_operator();
-    Client::new(local::transport(settings, accounts), operator.key)
+    let gate = Gate::new(&accounts, settings.limits.credential_bytes);
+    Client::new(Local(AdminFace::new(gate, accounts, settings)), operator.key)
 }
 
 fn held_without_a_file(settings: &Settings) -> Failure {

@@ -10,7 +10,7 @@ use super::{
     Exit, Failure,
     client::{Sending, Transport},
 };
-use crate::{accounts::Accounts, config::Settings, handlers::Reply};
+use crate::handlers::Reply;
 
 /// What [`Decide::decide`] returns.
 pub type Deciding<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
@@ -30,30 +30,10 @@ impl<A: Decide> Transport for Local<A> {
             let (parts, body) = request.into_parts();
             let (parts, body) = self.0.decide(&parts, body).await.into_parts();
             let whole = body.collect().await.map_err(|problem| {
-                Failure::new(
-                    Exit::Failed,
-                    format!("the admin API's answer cannot be read: {problem}"),
-                )
+                let text = format!("the admin API's answer cannot be read: {problem}");
+                Failure::new(Exit::Failed, text)
             })?;
             Ok(Response::from_parts(parts, whole.to_bytes()))
-        })
-    }
-}
-
-/// The way to the admin API of these accounts.
-pub fn transport(_settings: &Settings, _accounts: Accounts) -> impl Transport + 'static {
-    Local(StandIn)
-}
-
-/// Stands here until the admin API does.
-struct StandIn;
-
-impl Decide for StandIn {
-    fn decide<'a>(&'a self, _request: &'a Parts, _body: Bytes) -> Deciding<'a> {
-        Box::pin(async {
-            let mut reply = Reply::default();
-            *reply.status_mut() = http::StatusCode::NOT_IMPLEMENTED;
-            reply
         })
     }
 }

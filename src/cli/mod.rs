@@ -3,6 +3,7 @@
 //! Whatever concerns records is a request to the admin API, sent to the server that runs or, where none does, to the same API in this
 //! process. So no rule stands here that a client of the API could get round.
 
+mod api;
 mod app;
 mod ask;
 mod client;
@@ -20,6 +21,7 @@ mod out;
 mod remote;
 mod resource;
 mod role;
+mod scripting;
 mod serve;
 mod session;
 mod span;

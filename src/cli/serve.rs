@@ -1,6 +1,6 @@
 //! `keyward serve`: both listeners, until a signal.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::{
@@ -9,16 +9,22 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
-use super::{control::Control, open, welcome};
+use super::{
+    api::{AdminFace, body_limits},
+    control::Control,
+    open, scripting, welcome,
+};
 use crate::{
     accounts::Accounts,
-    admin::Api,
     config::{AdminListen, LimitSettings, Loaded, LogFormat, LogSettings, Settings},
-    handlers::{BodyLimits, Handlers, IdentityFields},
+    handlers::{Handlers, IdentityFields},
     http::{Limits, Listener, Public, serve},
     pipeline::Gate,
     telemetry::{LogForm, start_logs},
 };
+
+/// The connections that are open at the same time on the admin listener.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// Serves until SIGTERM or SIGINT, and then until requests in flight are answered or their time is over.
 pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
@@ -28,6 +34,7 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
     let public = listen_public(&settings).await?;
     let admin = listen_admin(&settings).await?;
     let accounts = open::accounts(&settings)?;
+    scripting::load(&settings.scripts, &accounts).await?;
     if let Some(first) = accounts.first_start().await? {
         welcome::print(&first, &base_url(&settings, &public)?)?;
     }
@@ -122,7 +129,7 @@ fn announce(
     admin: &Listener,
 ) -> anyhow::Result<Control> {
     let operator = accounts.admit_operator();
-    Control::write(&settings.store.control_file, &admin.place(), &public.place(), &operator.key)
+    Control::write(&settings.store.control_file, admin.place(), public.place(), &operator.key)
 }
 
 async fn serve_both(
@@ -132,20 +139,25 @@ async fn serve_both(
     admin: Listener,
 ) -> anyhow::Result<()> {
     let limits = &settings.limits;
-    let bodies = BodyLimits { bytes: limits.body_bytes, read: limits.body_read };
+    let scripts = accounts.scripts().clone();
     let gate = Gate::new(&accounts, limits.credential_bytes);
-    let handlers = Handlers::new(accounts.clone(), bodies).telling(identity_fields(settings));
+    let handlers =
+        Handlers::new(accounts.clone(), body_limits(settings)).telling(identity_fields(settings));
     let face = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .trusting(settings.server.trusted_proxies.iter().copied());
-    let api = Api::new(gate, accounts, bodies);
+    let api = AdminFace::new(gate, accounts, settings);
 
     let stop = stop_signal()?;
     let connections = Arc::new(Semaphore::new(limits.connections));
+    // Of its own: whoever fills the public listener must not keep out the one who could revoke a key.
+    let admins = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
     let edge = edge_limits(limits, settings);
+    let scripts = tokio::spawn(scripting::follow(scripts));
     tokio::join!(
-        serve(public, edge.clone(), connections.clone(), face, stopped(stop.clone())),
-        serve(admin, edge, connections, api, stopped(stop)),
+        serve(public, edge.clone(), connections, face, stopped(stop.clone())),
+        serve(admin, edge, admins, api, stopped(stop)),
     );
+    scripts.abort();
     Ok(())
 }
 
@@ -189,14 +201,17 @@ fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
             _ = interrupt.recv() => {}
         }
         tracing::warn!("stopping at once");
-        std::process::exit(1);
+        at_once();
     });
     Ok(receiver)
 }
 
-fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> {
-    async move {
-        // An error would mean that the sender is gone, which lives as long as the process.
-        let _ = stop.wait_for(|is_stopping| *is_stopping).await;
-    }
+#[expect(clippy::exit, reason = "somebody has asked twice; what was answered is on the disk")]
+fn at_once() -> ! {
+    std::process::exit(1)
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error would mean that the sender is gone, which lives as long as the process.
+    let _ = stop.wait_for(|is_stopping| *is_stopping).await;
 }

@@ -92,13 +92,84 @@ pub struct Store {
 pub struct Scripts {
     /// The folder of the scripts, which may be missing where there are none.
     pub dir: String,
+    /// The folder of the scripts' secrets, a file each: its name is the secret's, and others may not read it. It may be missing.
+    pub secrets_dir: String,
+    /// The steps that one call of a script may take.
+    #[schemars(range(min = 1_000, max = 100_000_000))]
+    pub operations: i64,
+    /// The milliseconds that one call may take.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub call_milliseconds: i64,
+    /// The steps that one call may take of a script that says `const BLOCKING = true;`.
+    #[schemars(range(min = 1_000, max = 1_000_000_000))]
+    pub blocking_operations: i64,
+    /// The milliseconds that such a call may take, on a thread of its own.
+    #[schemars(range(min = 1, max = 60_000))]
+    pub blocking_milliseconds: i64,
+    /// The calls of blocking scripts that run at the same time.
+    #[schemars(range(min = 1, max = 256))]
+    pub blocking_calls: i64,
+    /// The calls of blocking scripts that may wait for their turn; one more is refused with 503.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub blocking_queue: i64,
+    /// The seconds that one `test_` function may take when scripts are loaded.
+    #[schemars(range(min = 1, max = 60))]
+    pub test_seconds: i64,
+    /// How deep functions may call functions.
+    #[schemars(range(min = 4, max = 64))]
+    pub call_levels: i64,
+    /// How deep expressions and blocks may be nested.
+    #[schemars(range(min = 8, max = 64))]
+    pub expression_depth: i64,
+    /// The bytes of a text in a script.
+    #[schemars(range(min = 1_024, max = 16_777_216))]
+    pub string_bytes: i64,
+    /// The elements of an array, and the bytes of a blob.
+    #[schemars(range(min = 16, max = 1_000_000))]
+    pub array_items: i64,
+    /// The entries of a map.
+    #[schemars(range(min = 16, max = 100_000))]
+    pub map_entries: i64,
+    /// The variables of a call.
+    #[schemars(range(min = 16, max = 10_000))]
+    pub variables: i64,
+    /// The functions of a file.
+    #[schemars(range(min = 8, max = 1_024))]
+    pub functions: i64,
+    /// The bytes of a file.
+    #[schemars(range(min = 1_024, max = 4_194_304))]
+    pub script_bytes: i64,
+    /// The files of the folder.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub files: i64,
+    /// The lines that one call may write into the log.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub log_lines: i64,
+    /// The notes that hooks may leave on one request.
+    #[schemars(range(min = 0, max = 1_024))]
+    pub notes: i64,
+    /// The buckets of `rate_limit` that are remembered; a new one beyond them is over its limit.
+    #[schemars(range(min = 16, max = 16_777_216))]
+    pub rate_buckets: i64,
+    /// The ids of `once` that are remembered; a new one beyond them counts as seen.
+    #[schemars(range(min = 16, max = 16_777_216))]
+    pub replay_ids: i64,
+    /// How often a script may run out of its budget within strike_seconds before it is switched off.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub strikes: i64,
+    /// The seconds in which that is counted.
+    #[schemars(range(min = 1, max = 3_600))]
+    pub strike_seconds: i64,
+    /// The seconds for which a script stays switched off, unless it is loaded again.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub cool_down_seconds: i64,
 }
 
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// The connections that are open at the same time, on all listeners together.
+    /// The connections that are open at the same time on the public listener; the admin listener has 64 of its own.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections: i64,
     /// The bytes of a request's line and headers together.
@@ -184,7 +255,33 @@ impl Default for Store {
 
 impl Default for Scripts {
     fn default() -> Self {
-        Self { dir: "scripts".into() }
+        Self {
+            dir: "scripts".into(),
+            secrets_dir: "secrets".into(),
+            operations: 100_000,
+            call_milliseconds: 50,
+            blocking_operations: 1_000_000,
+            blocking_milliseconds: 2_000,
+            blocking_calls: 8,
+            blocking_queue: 64,
+            test_seconds: 5,
+            call_levels: 24,
+            expression_depth: 32,
+            string_bytes: 262_144,
+            array_items: 1_024,
+            map_entries: 512,
+            variables: 256,
+            functions: 128,
+            script_bytes: 262_144,
+            files: 256,
+            log_lines: 32,
+            notes: 32,
+            rate_buckets: 65_536,
+            replay_ids: 262_144,
+            strikes: 5,
+            strike_seconds: 60,
+            cool_down_seconds: 60,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The configuration as the program uses it: typed, validated, with every default and every derived path filled in.
 
 mod faces;
+mod scripts;
 
 use std::{
     fmt,
@@ -12,6 +13,7 @@ use std::{
 
 pub use faces::IdentitySettings;
 use ipnet::IpNet;
+pub use scripts::ScriptSettings;
 use tracing_subscriber::EnvFilter;
 
 use super::file::{self, File};
@@ -90,13 +92,6 @@ pub enum Engine {
     Memory,
 }
 
-/// The Rhai scripts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScriptSettings {
-    /// Their folder, which may be missing.
-    pub dir: PathBuf,
-}
-
 /// What one client may take of the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitSettings {
@@ -161,7 +156,7 @@ pub(super) fn resolve(
         admin: check.admin(&file.admin),
         identity: check.identity(&file.identity),
         store: check.store(&file.store),
-        scripts: ScriptSettings { dir: check.path("scripts.dir", &file.scripts.dir) },
+        scripts: check.scripts(&file.scripts),
         limits: check.limits(&file.limits),
         log: check.log(&file.log),
     };

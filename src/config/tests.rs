@@ -100,6 +100,7 @@ impl Known {
             ("store.path", "/var/lib/keyward"),
             ("store.pepper_file", "/etc/keyward/pepper"),
             ("scripts.dir", "/etc/keyward/scripts"),
+            ("scripts.secrets_dir", "/run/secrets"),
             ("log.level", "warn,keyward=debug"),
             ("log.format", "json"),
         ]);
@@ -296,7 +297,7 @@ fn a_number_has_the_bounds_that_its_schema_names() {
         }
         checked += 1;
     }
-    assert_eq!(checked, 13);
+    assert_eq!(checked, 36);
 }
 
 #[test]

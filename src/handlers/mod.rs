@@ -6,6 +6,7 @@ mod identity;
 mod payload;
 mod proxy;
 mod respond;
+mod script;
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -20,19 +21,20 @@ use proxy::Proxies;
 use crate::{
     accounts::Accounts,
     model::Handler,
-    pipeline::{Denial, Grant, Request, Room},
+    pipeline::{Denial, Grant, Request, Room, Scene},
 };
 
 /// What a handler answers.
 pub type Reply = Response<Payload>;
 
 /// A request that was let in.
-#[derive(Debug)]
 pub struct Call<'a> {
     /// The right to make it, and the method of the resource that it uses.
     pub grant: Grant<'a>,
     /// The request.
     pub request: Request<'a>,
+    /// What it is decided by.
+    pub scene: &'a Scene,
     /// The values of the path pattern's parameters.
     pub params: matchit::Params<'a, 'a>,
     /// What absolute URLs begin with.
@@ -122,6 +124,11 @@ impl Handlers {
         &self.fields
     }
 
+    /// What a body may take.
+    pub fn body_limits(&self) -> &BodyLimits {
+        &self.limits
+    }
+
     /// Hands a request to its handler.
     ///
     /// # Errors
@@ -130,11 +137,12 @@ impl Handlers {
         let Some(rule) = call.grant.rule() else {
             return Err(misdirected());
         };
-        match rule.resource.handler {
+        match &rule.resource.handler {
             Handler::Respond => Ok(respond::answer(rule)),
             Handler::EntityUser => entity_user::answer(self, call).await,
             Handler::Proxy => proxy::answer(self, call).await,
             Handler::Decide => Err(elsewhere()),
+            Handler::Script(name) => script::answer(name, &call).await,
         }
     }
 }

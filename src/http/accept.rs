@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use super::{
-    stream::{Socket, Watched},
+    stream::{Left, Socket, Watched},
     watch::{InFlight, Verdict, Watch},
 };
 use crate::handlers::Foreign;
@@ -125,7 +125,8 @@ impl Listener {
 
 /// Serves until `shutdown`, and then until what is in flight is answered or [`Limits::drain`] is over.
 ///
-/// A connection takes a permit of `connections` before it is accepted: the ones beyond wait in the kernel's queue.
+/// A connection takes a permit of `connections` before it is read from. Beyond them one more is accepted, and the rest waits in the
+/// kernel's queue.
 pub async fn serve<A: Answer>(
     listener: Listener,
     limits: Limits,
@@ -138,20 +139,13 @@ pub async fn serve<A: Answer>(
     let mut tasks = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        let next = async {
-            let permit = connections.clone().acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
+        let next = tokio::select! {
             () = &mut shutdown => break,
-            next = next => next,
+            next = next(&listener, &connections) => next,
         };
-        // The semaphore is never closed.
-        let Ok(permit) = permit else { break };
-        match accepted {
-            Ok((socket, peer)) => {
-                let connection =
-                    Connection { socket: Arc::new(socket), peer, limits: limits.clone(), permit };
+        match next {
+            Ok((socket, peer, permit)) => {
+                let connection = Connection { socket, peer, limits: limits.clone(), permit };
                 tasks.spawn(connection.run(builder.clone(), answer.clone(), stopping.clone()));
             }
             Err(problem) => {
@@ -172,6 +166,17 @@ pub async fn serve<A: Answer>(
     }
 }
 
+/// The next connection, with its permit. The permit comes second: a listener whose clients are yet to come keeps none from the others.
+async fn next(
+    listener: &Listener,
+    connections: &Arc<Semaphore>,
+) -> io::Result<(Socket, Peer, OwnedSemaphorePermit)> {
+    let (socket, peer) = listener.accept().await?;
+    // The semaphore is never closed.
+    let permit = connections.clone().acquire_owned().await.map_err(io::Error::other)?;
+    Ok((socket, peer, permit))
+}
+
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     /// What hyper takes without an allocation for each request.
     const CHEAP_HEADERS: usize = 100;
@@ -187,7 +192,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 }
 
 struct Connection {
-    socket: Arc<Socket>,
+    socket: Socket,
     peer: Peer,
     limits: Limits,
     permit: OwnedSemaphorePermit,
@@ -203,7 +208,7 @@ impl Connection {
         let watch = Arc::new(Watch::new(self.limits.header_read, self.limits.idle));
         let peer = self.peer;
         let service = service_fn(|request| {
-            let in_flight = watch.begin();
+            let mut in_flight = watch.begin();
             let answer = answer.clone();
             let watch = watch.clone();
             async move {
@@ -212,10 +217,11 @@ impl Connection {
                 if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
                     watch.hand_over();
                 }
-                Ok::<_, Infallible>(reply.map(|body| Held { body, _in_flight: in_flight }))
+                in_flight.offer();
+                Ok::<_, Infallible>(reply.map(|body| Held { body, in_flight }))
             }
         });
-        let (io, released) = Watched::new(self.socket.clone(), watch.clone());
+        let (io, left, released) = Watched::new(self.socket, watch.clone());
         let io = TokioIo::new(io);
         let mut is_broken = false;
         {
@@ -246,37 +252,43 @@ impl Connection {
             }
         }
         if watch.is_handed_over() {
-            return self.follow(&watch, released).await;
-        }
-        if is_broken || watch.was_refused() || self.socket.has_unread() {
-            self.socket.linger().await;
+            follow(peer, &watch, &left, released).await;
+        } else if let Some(socket) = left.take()
+            && (is_broken || watch.was_refused() || socket.has_unread())
+        {
+            socket.linger().await;
         }
         drop(self.permit);
     }
+}
 
-    /// Waits for the end of a connection that speaks another protocol by now. It takes its place among the connections until then, and
-    /// ends with this listener at the latest.
-    async fn follow(self, watch: &Watch, mut released: oneshot::Receiver<Infallible>) {
-        let _end = EndOnDrop(&self.socket);
-        loop {
-            match watch.verdict() {
-                Verdict::Wait(until) => {
-                    tokio::select! {
-                        _ = &mut released => return,
-                        () = sleep_until(until.into()) => {}
-                    }
+/// Waits for the end of a connection that speaks another protocol by now. It takes its place among the connections until then, and ends with this
+/// listener at the latest.
+async fn follow(
+    peer: Peer,
+    watch: &Watch,
+    left: &Left,
+    mut released: oneshot::Receiver<Infallible>,
+) {
+    let _end = EndOnDrop(left);
+    loop {
+        match watch.verdict() {
+            Verdict::Wait(until) => {
+                tokio::select! {
+                    _ = &mut released => return,
+                    () = sleep_until(until.into()) => {}
                 }
-                Verdict::Cut(why) => {
-                    tracing::debug!(client = %self.peer.client(), "a connection was cut: {why}");
-                    return;
-                }
+            }
+            Verdict::Cut(why) => {
+                tracing::debug!(client = %peer.client(), "a connection was cut: {why}");
+                return;
             }
         }
     }
 }
 
 /// Ends a connection whose socket somebody else still holds.
-struct EndOnDrop<'a>(&'a Socket);
+struct EndOnDrop<'a>(&'a Left);
 
 impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
@@ -294,7 +306,7 @@ fn first_look(watch: &Watch) -> tokio::time::Instant {
 /// The body of an answer. Its request is in flight until the last byte was taken from it.
 struct Held<B> {
     body: B,
-    _in_flight: InFlight,
+    in_flight: InFlight,
 }
 
 impl<B: Body + Unpin> Body for Held<B> {
@@ -305,7 +317,13 @@ impl<B: Body + Unpin> Body for Held<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        // Asked for only when the client can take something.
+        match polled {
+            Poll::Ready(_) => self.in_flight.offer(),
+            Poll::Pending => self.in_flight.owe(),
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

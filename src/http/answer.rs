@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ::http::{
-    HeaderName, HeaderValue, Method, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     request::Parts,
 };
@@ -12,19 +12,25 @@ use serde_json::{Value, json};
 use super::Peer;
 use crate::{
     handlers::{Foreign, Payload, Reply},
-    pipeline::{Denial, Shape},
+    hooks::ResponseParts,
+    pipeline::{Aftermath, Denial, ScriptedBody, Shape},
 };
 
+/// The challenge of a 401 that belongs to no application.
+const SOME_CHALLENGE: HeaderValue = HeaderValue::from_static("ApiKey realm=\"Keyward\"");
 const HINT: HeaderName = HeaderName::from_static("x-keyward-hint");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// The answer to a request that was refused. Says nothing of [`detail`](crate::pipeline::Parts::detail), which is the operator's.
 pub fn denial(denial: &Denial) -> Reply {
-    let (media_type, body) = match denial.shape {
-        Shape::Envelope => (JSON, envelope(denial.status, denial.code, &denial.description)),
-        Shape::Message => (JSON, json!({ "message": denial.description }).to_string()),
-        Shape::Problem => (PROBLEM_JSON, problem(denial).to_string()),
+    let (media_type, body) = match (&denial.body, denial.shape) {
+        (Some(body), _) => (media_type(body), body.text.clone()),
+        (None, Shape::Envelope) => {
+            (JSON, envelope(denial.status, &denial.code, &denial.description))
+        }
+        (None, Shape::Message) => (JSON, json!({ "message": denial.description }).to_string()),
+        (None, Shape::Problem) => (PROBLEM_JSON, problem(denial).to_string()),
     };
     let mut reply = Reply::new(body.into());
     *reply.status_mut() = denial.status;
@@ -44,7 +50,38 @@ pub fn denial(denial: &Denial) -> Reply {
     if let Some(hint) = denial.hint {
         headers.insert(HINT, HeaderValue::from_static(hint));
     }
+    dress(denial, headers);
     reply
+}
+
+fn media_type(body: &ScriptedBody) -> HeaderValue {
+    body.content_type.as_deref().and_then(|text| text.try_into().ok()).unwrap_or(JSON)
+}
+
+/// What a script has made of a refusal: its fields go before the usual ones. A challenge is on every 401, whoever made it one.
+fn dress(denial: &Denial, headers: &mut HeaderMap) {
+    for name in denial.headers.keys() {
+        headers.remove(name);
+    }
+    headers.extend(denial.headers.clone());
+    if denial.status == StatusCode::UNAUTHORIZED && !headers.contains_key(WWW_AUTHENTICATE) {
+        headers.insert(WWW_AUTHENTICATE, SOME_CHALLENGE);
+    }
+}
+
+/// Leads an answer through the hooks. What flows they cannot see; its status and fields they can.
+pub(super) async fn through(aftermath: &Aftermath<'_>, reply: Reply) -> Result<Reply, Denial> {
+    let (mut parts, payload) = reply.into_parts();
+    let (body, flowing) = match payload {
+        Payload::Full(bytes) => (Some(bytes), None),
+        flowing => (None, Some(flowing)),
+    };
+    let shown = ResponseParts { status: parts.status, headers: parts.headers, body };
+    let made = aftermath.answer(shown).await?;
+    parts.status = made.status;
+    parts.headers = made.headers;
+    let whole = made.body.unwrap_or_default();
+    Ok(Response::from_parts(parts, flowing.unwrap_or(Payload::Full(whole))))
 }
 
 /// Four spaces, and no line end after the last brace: clients compare it as text.
@@ -93,7 +130,7 @@ pub fn report(denial: &Denial, request: &Parts, peer: &Peer) {
 
 /// The same about a request that somebody else holds.
 pub(super) fn report_of(denial: &Denial, method: &Method, path: &str, client: IpAddr) {
-    let (room, status, code) = (denial.room.name(), denial.status.as_u16(), denial.code);
+    let (room, status, code) = (denial.room.name(), denial.status.as_u16(), &*denial.code);
     let detail = denial.detail.as_deref().unwrap_or_default();
     if denial.status.is_server_error() {
         tracing::error!(room, status, code, %method, path, %client, detail, "refused");

@@ -1,5 +1,5 @@
 //! A look at a request's head before it is parsed. The parser settles some things quietly that somebody before us may settle in another
-//! way: lines that end without a carriage return, and a body with both a length and a coding (RFC 9112, sections 2.2 and 6.1). A request
+//! way: lines that end without a carriage return, and a body with two lengths, or with both a length and a coding (RFC 9112, sections 2.2 and 6.3). A request
 //! that two programs read in two ways is two requests; here it is refused.
 
 /// What was seen of a head so far.
@@ -55,21 +55,27 @@ impl Head {
             Some(text) => (text, true),
             None => (line, false),
         };
+        let is_empty = text.is_empty() && is_whole;
         match self.place {
-            Place::Start if text.is_empty() && is_whole => return false,
+            Place::Start if is_empty => false,
             Place::Start => {
                 let is_request = text.ends_with(b" HTTP/1.1") || text.ends_with(b" HTTP/1.0");
                 self.place = if is_request { Place::Fields } else { Place::Over };
-                return is_request && !is_whole;
+                is_request && !is_whole
             }
-            Place::Fields if text.is_empty() && is_whole => self.place = Place::Over,
+            Place::Fields if is_empty => {
+                self.place = Place::Over;
+                false
+            }
             Place::Fields => {
-                self.has_length |= is_field(text, b"content-length");
+                let is_length = is_field(text, b"content-length");
+                let is_doubled = is_length && self.has_length;
+                self.has_length |= is_length;
                 self.has_coding |= is_field(text, b"transfer-encoding");
+                !is_whole || is_doubled || (self.has_length && self.has_coding)
             }
-            Place::Over => return false,
+            Place::Over => false,
         }
-        !is_whole || (self.has_length && self.has_coding)
     }
 }
 
@@ -101,6 +107,7 @@ mod unit {
             "GET / HTTP/1.1\r\nHost: a\r\n\n",
             "\r\nGET / HTTP/1.0\nHost: a\r\n\r\n",
             "POST / HTTP/1.1\r\nContent-Length: 1\r\nTRANSFER-ENCODING: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             "POST / HTTP/1.1\r\ntransfer-encoding:x\r\nA: b\r\ncontent-length:1\r\n\r\n",
         ] {
             assert!(is_ambiguous(bad), "{bad:?}");

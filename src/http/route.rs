@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::{Answer, Peer, answer, forwarded, forwarded::Dialect, host, negotiate, path};
 use crate::{
     handlers::{Body, Call, Handlers, Hop, Origin, Payload, Reply, Scheme},
-    pipeline::{Action, Denial, Face, Gate, Request, Room},
+    pipeline::{Action, Denial, Face, Gate, Request, Room, Scene},
     store::Found,
 };
 
@@ -52,6 +52,8 @@ impl Public {
             path: &path,
             query: parts.uri.query(),
             headers: &parts.headers,
+            host: Some(host.name()),
+            body: None,
             client: peer.client(),
             face: Face::Public,
         };
@@ -59,10 +61,9 @@ impl Public {
             Some(url) => Origin::Configured(url),
             None => Origin::Asked(Scheme::Http, host.authority()),
         };
-        let policy = self.gate.policy();
-        let found = policy.routes.find(host.name(), request.path);
+        let scene = self.gate.scene();
+        let found = scene.policy.routes.find(host.name(), request.path);
         let action = aim(&request, found.as_ref(), origin);
-        let grant = self.gate.authorize(&policy, &request, &action).await?;
         let params = found.map(|found| found.params).unwrap_or_default();
         let hop = Hop {
             scheme: Scheme::Http,
@@ -70,8 +71,61 @@ impl Public {
             peer: peer.client(),
             is_trusted: forwarded::is_among(&self.trusted, peer.client()),
         };
-        self.handlers.answer(Call { grant, request, params, origin, hop, body, upgrade }).await
+        let way = Way { params, origin, hop, upgrade };
+        let rule = action.rule();
+        let led = match action {
+            Action::Use(rule) if rule.resource.buffer_body => {
+                self.lead_whole(&scene, request, &action, way, body).await
+            }
+            _ => self.lead(&scene, request, &action, way, body).await,
+        };
+        match led {
+            Ok(reply) => Ok(reply),
+            Err(denial) => Err(self.gate.on_denied(&scene, &request, rule, denial).await),
+        }
     }
+
+    /// Leads a request through the Gate whose body is read before, because a script is to see it.
+    async fn lead_whole<'a>(
+        &self,
+        scene: &'a Scene,
+        request: Request<'a>,
+        action: &Action<'a>,
+        way: Way<'a>,
+        body: Body,
+    ) -> Result<Reply, Denial> {
+        let whole = body.collect(self.handlers.body_limits()).await?;
+        let request = Request { body: Some(&whole), ..request };
+        // What is shorter-lived than the scene is the body alone.
+        self.lead(scene, request, action, way, Body::Full(whole.clone())).await
+    }
+
+    /// Leads a request through the Gate, to its handler, and its answer through the hooks.
+    async fn lead<'a>(
+        &self,
+        scene: &'a Scene,
+        request: Request<'a>,
+        action: &Action<'a>,
+        Way { params, origin, hop, upgrade }: Way<'a>,
+        body: Body,
+    ) -> Result<Reply, Denial> {
+        let grant = self.gate.authorize(scene, &request, action).await?;
+        let aftermath = self.gate.aftermath(scene, &request, &grant);
+        let call = Call { grant, request, scene, params, origin, hop, body, upgrade };
+        let reply = self.handlers.answer(call).await?;
+        match aftermath {
+            Some(aftermath) => answer::through(&aftermath, reply).await,
+            None => Ok(reply),
+        }
+    }
+}
+
+/// What a handler is told of a request besides.
+struct Way<'a> {
+    params: matchit::Params<'a, 'a>,
+    origin: Origin<'a>,
+    hop: Hop<'a>,
+    upgrade: Option<OnUpgrade>,
 }
 
 impl Answer for Public {

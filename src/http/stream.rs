@@ -5,8 +5,8 @@ use std::{
     io::{self, IoSlice},
     net::Shutdown,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -27,62 +27,46 @@ use super::{
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
 
-/// A socket, shared between hyper and the one who waits for hyper's end.
+/// A socket.
 #[derive(Debug)]
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
+/// Does the same with either kind.
+macro_rules! either {
+    ($socket:expr, $stream:ident => $does:expr) => {
+        match $socket {
+            Socket::Tcp($stream) => $does,
+            Socket::Unix($stream) => $does,
+        }
+    };
+}
+
 impl Socket {
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_read(buffer),
-            Self::Unix(stream) => stream.try_read(buffer),
-        }
-    }
-
-    fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_write_vectored(parts),
-            Self::Unix(stream) => stream.try_write_vectored(parts),
-        }
-    }
-
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_read_ready(cx),
-            Self::Unix(stream) => stream.poll_read_ready(cx),
-        }
-    }
-
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_write_ready(cx),
-            Self::Unix(stream) => stream.poll_write_ready(cx),
-        }
-    }
-
-    async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.readable().await,
-            Self::Unix(stream) => stream.readable().await,
-        }
-    }
-
-    /// Ends both directions, whoever holds the socket.
-    pub fn end(&self) {
-        let _ = match self {
-            Self::Tcp(stream) => socket2::SockRef::from(stream).shutdown(Shutdown::Both),
-            Self::Unix(stream) => socket2::SockRef::from(stream).shutdown(Shutdown::Both),
-        };
+        either!(self, stream => stream.try_read(buffer))
     }
 
     fn end_writing(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => socket2::SockRef::from(stream).shutdown(Shutdown::Write),
-            Self::Unix(stream) => socket2::SockRef::from(stream).shutdown(Shutdown::Write),
-        }
+        either!(self, stream => socket2::SockRef::from(stream).shutdown(Shutdown::Write))
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_read(cx, buffer))
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, parts))
     }
 
     /// Reads and forgets what a client still sends after its answer.
@@ -96,7 +80,7 @@ impl Socket {
                     Ok(0) => return,
                     Ok(read) => heard += read,
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                        if self.readable().await.is_err() {
+                        if either!(self, stream => stream.readable().await).is_err() {
                             return;
                         }
                     }
@@ -113,9 +97,54 @@ impl Socket {
     }
 }
 
+/// Where a socket is left when hyper has done with it, and how it is ended while somebody else holds it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Left(Arc<Mutex<Slot>>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    socket: Option<Socket>,
+    is_ended: bool,
+    /// Who waits to read, and who to write.
+    waiting: [Option<Waker>; 2],
+}
+
+impl Left {
+    pub fn take(&self) -> Option<Socket> {
+        self.slot().socket.take()
+    }
+
+    /// Ends a connection that was handed over: whoever reads or writes gets an error.
+    pub fn end(&self) {
+        let mut slot = self.slot();
+        slot.is_ended = true;
+        slot.waiting.iter_mut().filter_map(Option::take).for_each(Waker::wake);
+    }
+
+    fn leave(&self, socket: Option<Socket>) {
+        self.slot().socket = socket;
+    }
+
+    /// Whether the connection was ended; if not, `cx` hears of it.
+    fn is_ended(&self, direction: usize, cx: &Context<'_>) -> bool {
+        let mut slot = self.slot();
+        slot.waiting[direction] = Some(cx.waker().clone());
+        slot.is_ended
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const READ: usize = 0;
+const WRITE: usize = 1;
+
 /// What hyper reads from and writes to.
 pub(super) struct Watched {
-    socket: Arc<Socket>,
+    /// There until this is dropped.
+    socket: Option<Socket>,
+    left: Left,
     watch: Arc<Watch>,
     /// What is left to be written of an answer that was put in the place of hyper's.
     instead: Vec<u8>,
@@ -125,11 +154,26 @@ pub(super) struct Watched {
     _held: oneshot::Sender<Infallible>,
 }
 
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.left.leave(self.socket.take());
+    }
+}
+
 impl Watched {
-    /// A watched socket, and what ends when it is let go.
-    pub fn new(socket: Arc<Socket>, watch: Arc<Watch>) -> (Self, oneshot::Receiver<Infallible>) {
+    /// A watched socket; where it comes to in the end; and what ends when it is let go.
+    pub fn new(socket: Socket, watch: Arc<Watch>) -> (Self, Left, oneshot::Receiver<Infallible>) {
         let (held, released) = oneshot::channel();
-        (Self { socket, watch, instead: Vec::new(), head: Head::default(), _held: held }, released)
+        let left = Left::default();
+        let watched = Self {
+            socket: Some(socket),
+            left: left.clone(),
+            watch,
+            instead: Vec::new(),
+            head: Head::default(),
+            _held: held,
+        };
+        (watched, left, released)
     }
 
     /// Where what came makes a request ambiguous, if it does.
@@ -142,25 +186,39 @@ impl Watched {
         self.head.look(bytes)
     }
 
-    fn poll_send(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        loop {
-            match self.socket.try_write(parts) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.watch.cannot_write();
-                    ready!(self.socket.poll_writable(cx))?;
-                }
-                Ok(sent) => {
-                    self.watch.wrote();
-                    return Poll::Ready(Ok(sent));
-                }
-                Err(e) => return Poll::Ready(Err(e)),
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.go_on(WRITE, cx)?;
+        let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(0)) };
+        match socket.poll_write(cx, parts) {
+            Poll::Ready(sent) => {
+                self.watch.wrote();
+                Poll::Ready(sent)
             }
+            Poll::Pending => {
+                self.watch.cannot_write();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// An error for whoever goes on with a connection that was handed over and has been ended. It costs the others nothing.
+    fn go_on(&self, direction: usize, cx: &Context<'_>) -> io::Result<()> {
+        match self.watch.is_handed_over() && self.left.is_ended(direction, cx) {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => Ok(()),
         }
     }
 
     fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.instead.is_empty() {
-            let sent = ready!(self.poll_send(cx, &[IoSlice::new(&self.instead)]))?;
+            let instead = std::mem::take(&mut self.instead);
+            let sent = self.poll_send(cx, &[IoSlice::new(&instead)]);
+            self.instead = instead;
+            let sent = ready!(sent)?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -183,28 +241,18 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            match self.socket.try_read(buffer.initialize_unfilled()) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.socket.poll_readable(cx))?;
-                }
-                Ok(read) => {
-                    let bytes = &buffer.initialize_unfilled()[..read];
-                    if read > 0 {
-                        self.watch.read(bytes);
-                    }
-                    match self.look(bytes) {
-                        None => buffer.advance(read),
-                        Some(at) => {
-                            buffer.advance(at);
-                            end_badly(buffer);
-                        }
-                    }
-                    return Poll::Ready(Ok(()));
-                }
-                Err(e) => return Poll::Ready(Err(e)),
+        self.go_on(READ, cx)?;
+        let before = buffer.filled().len();
+        let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(())) };
+        ready!(socket.poll_read(cx, buffer))?;
+        if buffer.filled().len() > before {
+            self.watch.read(&buffer.filled()[before..]);
+            if let Some(at) = self.look(&buffer.filled()[before..]) {
+                buffer.set_filled(before + at);
+                end_badly(buffer);
             }
         }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -249,7 +297,8 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_instead(cx))?;
-        match self.socket.end_writing() {
+        let Some(socket) = &self.socket else { return Poll::Ready(Ok(())) };
+        match socket.end_writing() {
             // The other side was faster.
             Err(e) if e.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             ended => Poll::Ready(ended),

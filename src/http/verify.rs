@@ -52,14 +52,21 @@ impl Public {
             path: &path,
             query: original.query,
             headers: &asked.headers,
+            host: Some(original.host.name()),
+            body: None,
             client: original.client,
             face: Face::Public,
         };
-        let policy = self.gate.policy();
-        let found = policy.routes.find(original.host.name(), request.path);
+        let scene = self.gate.scene();
+        let found = scene.policy.routes.find(original.host.name(), request.path);
         let origin = Origin::Asked(original.scheme, original.host.authority());
         let action = aim(&request, found.as_ref(), origin);
-        let grant = self.gate.authorize(&policy, &request, &action).await?;
+        let grant = match self.gate.authorize(&scene, &request, &action).await {
+            Ok(grant) => grant,
+            Err(denial) => {
+                return Err(self.gate.on_denied(&scene, &request, action.rule(), denial).await);
+            }
+        };
 
         let mut reply = Reply::default();
         let headers = reply.headers_mut();

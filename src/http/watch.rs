@@ -4,13 +4,14 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 /// The first bytes of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+const HTTP1: usize = usize::MAX;
 
 /// What is known of a connection. Times are milliseconds since it began, plus one; zero: not so.
 #[derive(Debug)]
@@ -26,8 +27,13 @@ pub(super) struct Watch {
     resting: AtomicU64,
     /// Since when the client takes no bytes.
     stuck: AtomicU64,
+    /// On HTTP/2: answers whose next bytes wait for the client to open its window. The socket need not be full for that.
+    offered: AtomicU32,
+    /// When bytes of such an answer were last taken.
+    taken: AtomicU64,
     has_spoken: AtomicBool,
-    is_http2: AtomicBool,
+    /// How much of HTTP/2's first bytes has come; what cannot be them any more: [`HTTP1`].
+    preface: AtomicUsize,
     was_refused: AtomicBool,
     is_handed_over: AtomicBool,
     /// Whether a request was read since this was last asked.
@@ -67,8 +73,10 @@ impl Watch {
             head: AtomicU64::new(0),
             resting: AtomicU64::new(1),
             stuck: AtomicU64::new(0),
+            offered: AtomicU32::new(0),
+            taken: AtomicU64::new(0),
             has_spoken: AtomicBool::new(false),
-            is_http2: AtomicBool::new(false),
+            preface: AtomicUsize::new(0),
             was_refused: AtomicBool::new(false),
             is_handed_over: AtomicBool::new(false),
             has_begun: AtomicBool::new(true),
@@ -82,8 +90,12 @@ impl Watch {
 
     /// Bytes came.
     pub fn read(&self, bytes: &[u8]) {
-        if !self.has_spoken.swap(true, Relaxed) {
-            self.is_http2.store(bytes.starts_with(PREFACE), Relaxed);
+        self.has_spoken.store(true, Relaxed);
+        let come = self.preface.load(Relaxed);
+        if come < PREFACE.len() {
+            let next = bytes.len().min(PREFACE.len() - come);
+            let fits = PREFACE[come..].starts_with(&bytes[..next]);
+            self.preface.store(if fits { come + next } else { HTTP1 }, Relaxed);
         }
         if self.in_flight.load(Relaxed) == 0 && self.head.load(Relaxed) == 0 {
             self.head.store(self.now(), Relaxed);
@@ -95,6 +107,10 @@ impl Watch {
         if self.stuck.load(Relaxed) != 0 {
             self.stuck.store(0, Relaxed);
         }
+    }
+
+    fn is_http2(&self) -> bool {
+        self.preface.load(Relaxed) == PREFACE.len()
     }
 
     /// The client's side is full.
@@ -137,12 +153,18 @@ impl Watch {
         self.in_flight.fetch_add(1, Relaxed);
         self.has_begun.store(true, Relaxed);
         self.head.store(0, Relaxed);
-        InFlight(self.clone())
+        InFlight { watch: self.clone(), is_offered: false }
+    }
+
+    /// Since when all answers wait for the client, if they do.
+    fn unwanted(&self) -> Option<u64> {
+        let (offered, in_flight) = (self.offered.load(Relaxed), self.in_flight.load(Relaxed));
+        (offered > 0 && offered == in_flight).then(|| self.taken.load(Relaxed))
     }
 
     /// Whether what comes now belongs to a request's head: to a new one, or to one that has come in part.
     pub fn expects(&self) -> Expects {
-        let is_other = self.is_http2.load(Relaxed) || self.is_handed_over();
+        let is_other = self.is_http2() || self.is_handed_over();
         if is_other || self.in_flight.load(Relaxed) > 0 {
             Expects::Other
         } else if self.has_begun.swap(false, Relaxed) {
@@ -155,21 +177,25 @@ impl Watch {
     /// What the timer is to do now.
     pub fn verdict(&self) -> Verdict {
         let now = self.now();
+        // Whatever begins after this look has at least so long.
+        let next_look = now + self.idle.min(self.header_read);
         let (stuck, head) = (self.stuck.load(Relaxed), self.head.load(Relaxed));
         let (limit, what) = if stuck != 0 {
             (stuck + self.idle, "the client takes no bytes")
+        } else if let Some(taken) = self.unwanted() {
+            (taken + self.idle, "the client opens no window")
         } else if self.in_flight.load(Relaxed) > 0 || self.is_handed_over() {
             // Handlers bound themselves. It may rest a moment after this look.
-            return self.wait(now + self.idle.min(self.header_read));
+            return self.wait(next_look);
         } else if !self.has_spoken.load(Relaxed) {
             (1 + self.header_read, "the client said nothing")
-        } else if head != 0 && !self.is_http2.load(Relaxed) {
+        } else if head != 0 && !self.is_http2() {
             (head + self.header_read, "a request's head took too long")
         } else {
             // On HTTP/2 frames that are no request, such as pings, do not keep a connection.
             (self.resting.load(Relaxed) + self.idle, "no request came")
         };
-        if limit <= now { Verdict::Cut(what) } else { self.wait(limit) }
+        if limit <= now { Verdict::Cut(what) } else { self.wait(limit.min(next_look)) }
     }
 
     fn wait(&self, until: u64) -> Verdict {
@@ -179,12 +205,37 @@ impl Watch {
 
 /// A request that is being answered. Goes when the last byte of the answer was handed over.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<Watch>);
+pub(super) struct InFlight {
+    watch: Arc<Watch>,
+    is_offered: bool,
+}
+
+impl InFlight {
+    /// There are bytes, or there will be, and it is the client's turn.
+    pub fn offer(&mut self) {
+        // On HTTP/1 a client that takes nothing has a full socket.
+        if !self.watch.is_http2() {
+            return;
+        }
+        self.watch.taken.store(self.watch.now(), Relaxed);
+        if !std::mem::replace(&mut self.is_offered, true) {
+            self.watch.offered.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The client would take bytes, and there are none yet.
+    pub fn owe(&mut self) {
+        if std::mem::replace(&mut self.is_offered, false) {
+            self.watch.offered.fetch_sub(1, Relaxed);
+        }
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.resting.store(self.0.now(), Relaxed);
-        self.0.in_flight.fetch_sub(1, Relaxed);
+        self.owe();
+        self.watch.resting.store(self.watch.now(), Relaxed);
+        self.watch.in_flight.fetch_sub(1, Relaxed);
     }
 }
 
@@ -237,5 +288,25 @@ mod unit {
         assert_eq!(watch.verdict(), Verdict::Cut("the client takes no bytes"));
         watch.wrote();
         assert!(!is_cut(&watch));
+    }
+
+    #[test]
+    fn an_answer_that_waits_for_a_window_is_timed() {
+        let watch = Arc::new(Watch::new(Duration::from_secs(3600), Duration::ZERO));
+        watch.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        let mut one = watch.begin();
+        one.offer();
+        one.offer();
+        assert_eq!(watch.verdict(), Verdict::Cut("the client opens no window"));
+        let other = watch.begin();
+        assert!(!is_cut(&watch), "another one is being answered");
+        drop(other);
+        one.owe();
+        one.owe();
+        assert!(!is_cut(&watch), "its bytes have still to come");
+        one.offer();
+        assert!(is_cut(&watch));
+        drop(one);
+        assert_eq!(watch.verdict(), Verdict::Cut("no request came"));
     }
 }

@@ -1,6 +1,6 @@
 //! Applications: how a client that names one is to authenticate.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{Violation, check_id, key_text};
 
@@ -34,8 +34,7 @@ pub struct Application {
 }
 
 /// What a credential is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthType {
     /// `base64(username:api-key)`.
     ApiKey,
@@ -43,6 +42,8 @@ pub enum AuthType {
     Basic,
     /// The key alone (RFC 6750's header form).
     Bearer,
+    /// What the script `auth/NAME.rhai` makes of it.
+    Script(String),
 }
 
 /// Whose keys an application takes.
@@ -65,26 +66,51 @@ pub enum Detail {
 
 impl AuthType {
     /// The name in records and on the command line.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::ApiKey => "api_key",
             Self::Basic => "basic",
             Self::Bearer => "bearer",
+            Self::Script(name) => name,
         }
     }
 
-    /// The type with this name.
+    /// The type with this name: a built-in one, or else that of a script. Whether there is such a script is not known here.
     pub fn parse(location: &str, name: &str) -> Result<Self, Violation> {
-        [Self::ApiKey, Self::Basic, Self::Bearer]
-            .into_iter()
-            .find(|one| one.name() == name)
-            .ok_or_else(|| {
-                Violation::new(
-                    location,
-                    format!("{name:?} is not an authentication type."),
-                    "Use api_key, basic or bearer.",
-                )
-            })
+        if let Some(built_in) =
+            [Self::ApiKey, Self::Basic, Self::Bearer].into_iter().find(|one| one.name() == name)
+        {
+            return Ok(built_in);
+        }
+        match check_id(location, name) {
+            Ok(()) => Ok(Self::Script(name.to_owned())),
+            Err(_) => Err(Violation::new(
+                location,
+                format!("{name:?} is not an authentication type."),
+                "Use api_key, basic or bearer, or the name of a script in scripts/auth.",
+            )),
+        }
+    }
+
+    /// The script that it is made of.
+    pub fn script(&self) -> Option<&str> {
+        match self {
+            Self::Script(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+impl Serialize for AuthType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for AuthType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::parse("type", &name).map_err(|problem| D::Error::custom(problem.message))
     }
 }
 

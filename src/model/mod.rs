@@ -23,7 +23,8 @@ pub use key::{Key, Rotation};
 pub use key_text::{KeyShape, KeyText, MAX_PREFIX};
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{
-    Format, Handler, METHODS, MethodRules, Protocol, Proxy, Resource, Respond, Route, Rules, Target,
+    Format, Handler, METHODS, MethodRules, PermissionSource, Protocol, Proxy, Resource, Respond,
+    Route, Rules, Target,
 };
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{Digest, PasswordDigest, Pepper, Secret};

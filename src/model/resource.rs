@@ -1,5 +1,6 @@
 //! Resources: what can be asked for, by which methods, in which formats, by whom.
 
+mod handler;
 mod proxy;
 mod respond;
 #[cfg(test)]
@@ -10,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    handler::Handler,
     proxy::{Protocol, Proxy, Target},
     respond::Respond,
 };
@@ -36,6 +38,12 @@ pub struct Resource {
     /// What may be done, and by whom.
     #[serde(flatten)]
     pub rules: Rules,
+    /// Who says whether somebody may.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub permission: PermissionSource,
+    /// Whether a request's body is read before it is decided about, for scripts.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub buffer_body: bool,
     /// What the `respond` handler answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respond: Option<Respond>,
@@ -44,21 +52,15 @@ pub struct Resource {
     pub proxy: Option<Proxy>,
 }
 
-/// What answers a request that was let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Handler {
-    /// The user entity: `POST /entity/user`, and `GET`, `PATCH`, `DELETE` on `/user/{user}`.
-    #[serde(rename = "entity:user")]
-    EntityUser,
-    /// A fixed answer.
-    #[serde(rename = "respond")]
-    Respond,
-    /// An upstream, which the request is forwarded to.
-    #[serde(rename = "proxy")]
-    Proxy,
-    /// Something that lives elsewhere: another proxy asks whether a request may pass.
-    #[serde(rename = "decide")]
-    Decide,
+/// Who says whether somebody may use a resource, beyond its applications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PermissionSource {
+    /// The permissions in the records. A script can only take away.
+    #[default]
+    Records,
+    /// `on_permit` of a script, which must return true. The permissions in the rules are not asked for.
+    Script,
 }
 
 /// The rules of a resource, at either granularity.
@@ -160,40 +162,6 @@ impl Format {
     }
 }
 
-impl Handler {
-    /// The name in records and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::EntityUser => "entity:user",
-            Self::Respond => "respond",
-            Self::Proxy => "proxy",
-            Self::Decide => "decide",
-        }
-    }
-
-    /// The handler with this name.
-    pub fn parse(location: &str, name: &str) -> Result<Self, Violation> {
-        let all = [Self::EntityUser, Self::Respond, Self::Proxy, Self::Decide];
-        all.into_iter().find(|one| one.name() == name).ok_or_else(|| {
-            Violation::new(
-                location,
-                format!("{name:?} is not a handler of this version."),
-                "Use entity:user, respond, proxy or decide.",
-            )
-        })
-    }
-
-    /// The paths that the handler brings along, each with its methods.
-    fn own_paths(self) -> Option<&'static [(&'static str, &'static [&'static str])]> {
-        match self {
-            Self::EntityUser => {
-                Some(&[("/entity/user", &["POST"]), ("/user/{user}", &["GET", "PATCH", "DELETE"])])
-            }
-            Self::Respond | Self::Proxy | Self::Decide => None,
-        }
-    }
-}
-
 impl Rules {
     /// The rules of one method, or none if the method is not there.
     pub fn of(&self, method: &str) -> Option<MethodRules> {
@@ -226,6 +194,8 @@ impl Resource {
                 authentication: set(&["*"]),
                 permissions: BTreeMap::new(),
             },
+            permission: PermissionSource::Records,
+            buffer_body: false,
             respond: None,
             proxy: None,
         }
@@ -320,7 +290,7 @@ impl Resource {
                 }
                 self.check_methods(methods.iter(), found);
                 self.check_methods(permissions.keys(), found);
-                check_method_rules("", formats, authentication, self.handler, found);
+                check_method_rules("", formats, authentication, &self.handler, found);
             }
             Rules::Method { methods } => {
                 if methods.is_empty() {
@@ -333,7 +303,7 @@ impl Resource {
                         &at,
                         &rules.formats,
                         &rules.authentication,
-                        self.handler,
+                        &self.handler,
                         found,
                     );
                 }
@@ -360,6 +330,10 @@ impl Resource {
     }
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 fn no_method() -> Violation {
     Violation::new(
         "methods",
@@ -372,7 +346,7 @@ fn check_method_rules(
     at: &str,
     formats: &BTreeSet<String>,
     authentication: &BTreeSet<String>,
-    handler: Handler,
+    handler: &Handler,
     found: &mut Vec<Violation>,
 ) {
     if formats.is_empty() {

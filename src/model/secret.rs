@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::KeyId;
+
 /// Text that must not be seen: a key, a password. Wiped when dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Secret(String);
@@ -40,6 +42,13 @@ impl<'de> Deserialize<'de> for Secret {
 pub struct Digest([u8; 32]);
 
 impl Digest {
+    /// The id of a key that has none in its text, because another system made it. One key has one id, and nobody can make another key with it.
+    pub fn key_id(&self) -> KeyId {
+        let mut number = [0; 8];
+        number.copy_from_slice(&self.0[..8]);
+        KeyId::from_number(u64::from_le_bytes(number))
+    }
+
     /// The digest with these bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)

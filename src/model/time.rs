@@ -34,7 +34,22 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = jiff::Timestamp::from_second(self.0).unwrap_or(jiff::Timestamp::MAX);
-        write!(f, "{}", at.strftime("%Y-%m-%dT%H:%M:%S+00:00"))
+        let at = jiff::tz::Offset::UTC.to_datetime(at);
+        // Digit by digit: an entity holds four of these, and formatting machinery costs more than the rest of it.
+        let mut text = *b"0000-00-00T00:00:00+00:00";
+        let mut put = |from: usize, to: usize, mut number: i16| {
+            for place in text[from..to].iter_mut().rev() {
+                *place = b'0' + (number % 10).unsigned_abs() as u8;
+                number /= 10;
+            }
+        };
+        // Years before the first have a sign, and no use here.
+        put(0, 4, at.year().max(0));
+        let parts = [at.month(), at.day(), at.hour(), at.minute(), at.second()];
+        for (from, number) in [5, 8, 11, 14, 17].into_iter().zip(parts) {
+            put(from, from + 2, number.into());
+        }
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

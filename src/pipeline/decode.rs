@@ -3,10 +3,12 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
-    Denial, Presented, Room,
-    header::{Given, malformed},
+    Denial, Presented, Request, Room, Scene,
+    header::{Given, Text, malformed},
+    scripted,
 };
 use crate::{
+    hooks::{self, Function, Script},
     model::{AuthType, KeyId, KeyShape, KeyText, Secret},
     store::HeldApplication,
 };
@@ -17,21 +19,38 @@ pub struct Credential<'a> {
     claim: Option<Claim<'a>>,
 }
 
+impl Scripted<'_> {
+    /// The key in what the script has read: what the built-in room checks.
+    pub fn key(&self) -> Option<Secret> {
+        self.claim.text("key").or_else(|| self.claim.text("secret")).map(Secret::new)
+    }
+}
+
 /// Who somebody says to be, and what is to prove it.
 #[derive(Debug)]
 pub(super) struct Claim<'a> {
     pub application: &'a HeldApplication,
-    pub proof: Proof,
+    pub proof: Proof<'a>,
 }
 
 #[derive(Debug)]
-pub(super) enum Proof {
+pub(super) enum Proof<'a> {
     /// A user's name with one of the user's keys.
     NamedKey { pair: Pair, id: Option<KeyId> },
     /// A key alone.
     Key { text: Secret, id: Option<KeyId> },
     /// A user's name with the user's password.
     Password { pair: Pair },
+    /// What a script has made of it, or will.
+    Scripted(Scripted<'a>),
+}
+
+/// A credential of a scripted authentication type.
+#[derive(Debug)]
+pub(super) struct Scripted<'a> {
+    pub script: &'a Script,
+    /// What the script's functions get.
+    pub claim: hooks::Claim,
 }
 
 /// `user:secret`, in one piece of memory that is wiped.
@@ -60,12 +79,47 @@ impl<'a> Credential<'a> {
 /// Reads `base64(user:key)`, `base64(user:password)` (RFC 7617), or a key alone.
 ///
 /// # Errors
-/// Wrong base64, no colon, an empty part, bytes that are not UTF-8, control characters, and a key of our form with a wrong checksum.
-pub fn parse(presented: Presented<'_>) -> Result<Credential<'_>, Denial> {
-    let Some(Given { application, text }) = presented.into_given() else {
+/// Wrong base64, no colon, an empty part, bytes that are not UTF-8, control characters, and a key of our form with a wrong checksum; or the
+/// application's script refuses.
+pub async fn parse<'a>(
+    scene: &'a Scene,
+    request: &Request<'a>,
+    presented: Presented<'a>,
+) -> Result<Credential<'a>, Denial> {
+    let Some(Given { application, script, text }) = presented.into_given() else {
         return Ok(Credential { claim: None });
     };
-    let proof = match application.record.auth_type {
+    let proof = match script {
+        Some(script) => {
+            let claim = claim(scene, request, application, script, &text).await?;
+            Proof::Scripted(Scripted { script, claim })
+        }
+        None => built_in(application, text.as_str())?,
+    };
+    Ok(Credential { claim: Some(Claim { application, proof }) })
+}
+
+/// What a script makes of the credential; one that does not define it leaves it to be `base64(user:secret)`.
+async fn claim(
+    scene: &Scene,
+    request: &Request<'_>,
+    application: &HeldApplication,
+    script: &Script,
+    text: &Text<'_>,
+) -> Result<hooks::Claim, Denial> {
+    if script.defines(Function::Decode) {
+        let claim = script.decode(scene.asked(request), text.as_str()).await;
+        return claim.map_err(|fault| scripted::denied(Room::Decode, Some(application), fault));
+    }
+    let pair = pair(application, text.as_str())?;
+    if pair.user().is_empty() || pair.secret().is_empty() {
+        return Err(malformed(application, "the user name or the secret is empty"));
+    }
+    Ok(hooks::Claim::of_pair(pair.user(), pair.secret()))
+}
+
+fn built_in<'a>(application: &HeldApplication, text: &str) -> Result<Proof<'a>, Denial> {
+    Ok(match &application.record.auth_type {
         AuthType::ApiKey => {
             let pair = pair(application, text)?;
             if pair.user().is_empty() {
@@ -87,8 +141,9 @@ pub fn parse(presented: Presented<'_>) -> Result<Credential<'_>, Denial> {
             }
             Proof::Password { pair }
         }
-    };
-    Ok(Credential { claim: Some(Claim { application, proof }) })
+        // The header room has found its script, or refused.
+        AuthType::Script(_) => return Err(malformed(application, "its script is missing")),
+    })
 }
 
 /// Decodes strictly: canonical padding, no white space, no stray bits (RFC 4648, section 3.5).

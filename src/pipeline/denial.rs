@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::{model::Violation, store::HeldApplication};
 
@@ -20,7 +20,7 @@ pub struct Parts {
     /// The status code of the answer.
     pub status: StatusCode,
     /// The stable name of the error, for programs.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// What the client is told, as a sentence.
     pub description: Cow<'static, str>,
     /// What the operator is told besides. Never a secret.
@@ -29,6 +29,10 @@ pub struct Parts {
     pub shape: Shape,
     /// `WWW-Authenticate`, which every 401 carries (RFC 9110, section 15.5.2).
     pub challenge: Option<HeaderValue>,
+    /// Header fields that a script has added.
+    pub headers: HeaderMap,
+    /// A body that a script has put in the place of the usual one.
+    pub body: Option<ScriptedBody>,
     /// `Allow`, which every 405 carries (RFC 9110, section 15.5.6).
     pub allow: Option<String>,
     /// `X-Keyward-Hint`: what the person behind the client should look at.
@@ -37,6 +41,15 @@ pub struct Parts {
     pub retry_after: Option<u32>,
     /// The fields that are not in order, where the fault is in the body.
     pub violations: Vec<Violation>,
+}
+
+/// A refusal's body as a script wrote it.
+#[derive(Debug, Clone)]
+pub struct ScriptedBody {
+    /// The text.
+    pub text: String,
+    /// Its media type; none: the usual one.
+    pub content_type: Option<String>,
 }
 
 /// The form of a refusal's body.
@@ -89,17 +102,19 @@ impl Denial {
     pub fn new(
         room: Room,
         status: StatusCode,
-        code: &'static str,
+        code: impl Into<Cow<'static, str>>,
         description: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self(Box::new(Parts {
             room,
             status,
-            code,
+            code: code.into(),
             description: description.into(),
             detail: None,
             shape: Shape::Envelope,
             challenge: None,
+            headers: HeaderMap::new(),
+            body: None,
             allow: None,
             hint: None,
             retry_after: None,
@@ -111,7 +126,7 @@ impl Denial {
     pub fn message(
         room: Room,
         status: StatusCode,
-        code: &'static str,
+        code: impl Into<Cow<'static, str>>,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
         let mut denial = Self::new(room, status, code, message);
@@ -123,7 +138,7 @@ impl Denial {
     pub(super) fn unauthorized(
         room: Room,
         application: &HeldApplication,
-        code: &'static str,
+        code: impl Into<Cow<'static, str>>,
         description: impl Into<Cow<'static, str>>,
     ) -> Self {
         let mut denial = Self::new(room, StatusCode::UNAUTHORIZED, code, description);
@@ -143,6 +158,25 @@ impl Denial {
     pub fn with_hint(mut self, hint: &'static str) -> Self {
         self.0.hint = Some(hint);
         self
+    }
+
+    /// Adds header fields.
+    #[must_use]
+    pub(super) fn with_headers(mut self, headers: HeaderMap) -> Self {
+        self.0.headers = headers;
+        self
+    }
+
+    /// Adds a challenge.
+    #[must_use]
+    pub(super) fn with_challenge(mut self, challenge: HeaderValue) -> Self {
+        self.0.challenge = Some(challenge);
+        self
+    }
+
+    /// What a script has made of it.
+    pub(super) fn parts_mut(&mut self) -> &mut Parts {
+        &mut self.0
     }
 
     /// Adds `Allow`.

@@ -2,9 +2,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Action, Denial, Face, Gate, Request, Room};
+use super::{Action, Denial, Face, Gate, Request, Room, Scene, scripted};
 use crate::{
-    model::AuthType,
+    hooks::{Function, Script},
+    model::{AuthType, Secret},
     store::{HeldApplication, Policy},
 };
 
@@ -22,8 +23,25 @@ pub struct Presented<'a> {
 /// A credential of an application.
 pub(super) struct Given<'a> {
     pub application: &'a HeldApplication,
-    /// The field's value, without the scheme.
-    pub text: &'a str,
+    /// The script that the application's authentication type is made of.
+    pub script: Option<&'a Script>,
+    /// The field's value, without the scheme; or what the script has found.
+    pub text: Text<'a>,
+}
+
+/// A credential as it came, wherever it came from.
+pub(super) enum Text<'a> {
+    Field(&'a str),
+    Found(Secret),
+}
+
+impl Text<'_> {
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Field(text) => text,
+            Self::Found(text) => text.expose(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Given<'_> {
@@ -45,14 +63,17 @@ impl<'a> Presented<'a> {
 /// The request is anonymous where its application is switched off, and where it brings no credential to a resource that lists `anonymous`.
 ///
 /// # Errors
-/// No application, an unknown one, no credential, or a field that cannot hold one.
-pub fn read<'a>(
+/// No application, an unknown one, no credential, or a field that cannot hold one; or a script refuses.
+pub async fn read<'a>(
     gate: &Gate,
-    policy: &'a Policy,
+    scene: &'a Scene,
     request: &Request<'a>,
     action: &Action<'a>,
 ) -> Result<Presented<'a>, Denial> {
-    let Some(application) = choose(policy, request)? else {
+    if let Some(hooked) = scene.hooks(Function::OnRequest, request, action.rule()) {
+        hooked.on_request().await?;
+    }
+    let Some(application) = choose(&scene.policy, request)? else {
         if action.admits_anonymous() {
             return Ok(Presented::ANONYMOUS);
         }
@@ -66,16 +87,33 @@ pub fn read<'a>(
     if !application.record.enabled {
         return Ok(Presented::ANONYMOUS);
     }
-    let Some(value) = only(request.headers, &application.header)
-        .map_err(|Duplicate| malformed(application, "the header came more than once"))?
-    else {
-        if action.admits_anonymous() {
-            return Ok(Presented::ANONYMOUS);
+    let script = scene.script_of(application)?;
+    let found = match script.filter(|script| script.defines(Function::Header)) {
+        Some(script) => {
+            let found = script.header(scene.asked(request)).await;
+            let found =
+                found.map_err(|fault| scripted::denied(Room::Header, Some(application), fault))?;
+            found.map(Text::Found)
         }
-        return Err(missing(application));
+        None => field(application, request, gate.0.credential_bytes)?.map(Text::Field),
     };
-    let text = credential(application, value, gate.0.credential_bytes)?;
-    Ok(Presented { given: Some(Given { application, text }) })
+    match found {
+        Some(text) => Ok(Presented { given: Some(Given { application, script, text }) }),
+        None if action.admits_anonymous() => Ok(Presented::ANONYMOUS),
+        None => Err(missing(application)),
+    }
+}
+
+/// The credential in the header field that the application reads, if it is there.
+fn field<'a>(
+    application: &HeldApplication,
+    request: &Request<'a>,
+    limit: usize,
+) -> Result<Option<&'a str>, Denial> {
+    only(request.headers, &application.header)
+        .map_err(|Duplicate| malformed(application, "the header came more than once"))?
+        .map(|value| credential(application, value, limit))
+        .transpose()
 }
 
 /// The application that `AUTH-METHOD` names, or else the default one.
@@ -130,11 +168,15 @@ fn credential<'a>(
 
 /// What follows the authentication scheme, whose name has no case (RFC 9110, section 11.1).
 fn after_scheme<'a>(application: &HeldApplication, text: &'a str) -> Result<&'a str, Denial> {
-    let (scheme, description) = match application.record.auth_type {
+    let (scheme, description) = match &application.record.auth_type {
         AuthType::ApiKey | AuthType::Basic => {
             ("Basic", "Authorization header must be of type Basic.")
         }
         AuthType::Bearer => ("Bearer", "Authorization header must be of type Bearer."),
+        // Which schemes it takes is the script's business.
+        AuthType::Script(_) => {
+            return Ok(text.split_once(' ').map_or("", |(_, rest)| rest.trim_start()));
+        }
     };
     let (given, rest) = text.split_once(' ').unwrap_or((text, ""));
     if !given.eq_ignore_ascii_case(scheme) {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::{
-    Credential, Denial, Gate, Room,
-    decode::{Claim, Pair, Proof},
+    Credential, Denial, Gate, Request, Room, Scene,
+    decode::{Claim, Proof, Scripted},
+    scripted,
 };
 use crate::{
-    model::{Detail, KeyId, Secret},
+    hooks::{Found, Function},
+    model::{Detail, KeyId, KeyShape, KeyText, Secret},
     store::{HeldApplication, HeldKey, Member},
 };
 
@@ -25,13 +27,18 @@ pub struct Candidate<'a> {
 pub(super) struct Suspect<'a> {
     pub application: &'a HeldApplication,
     pub member: Option<Arc<Member>>,
-    pub evidence: Evidence,
+    pub evidence: Evidence<'a>,
 }
 
 #[derive(Debug)]
-pub(super) enum Evidence {
-    Key { text: Secret, held: Option<(KeyId, HeldKey)> },
+pub(super) enum Evidence<'a> {
+    Key {
+        text: Secret,
+        held: Option<(KeyId, HeldKey)>,
+    },
     Password(Secret),
+    /// What the script says, and the key that the built-in room would check.
+    Scripted(Scripted<'a>, Option<(KeyId, HeldKey)>),
 }
 
 impl<'a> Candidate<'a> {
@@ -43,39 +50,87 @@ impl<'a> Candidate<'a> {
 /// Finds the user and the key.
 ///
 /// # Errors
-/// No such user, or a blocked one, where the application tells exactly and the credential names its user.
-pub fn find<'a>(gate: &Gate, credential: Credential<'a>) -> Result<Candidate<'a>, Denial> {
+/// No such user, or a blocked one, where the application tells exactly and the credential names its user; or the application's script refuses.
+pub async fn find<'a>(
+    gate: &Gate,
+    scene: &'a Scene,
+    request: &Request<'a>,
+    credential: Credential<'a>,
+) -> Result<Candidate<'a>, Denial> {
     let Some(Claim { application, proof }) = credential.into_claim() else {
         return Ok(Candidate { suspect: None });
     };
     let directory = &gate.0.directory;
     let held = |id: Option<KeyId>| id.and_then(|id| Some((id, directory.key(id)?)));
+    // A key of another system that was taken over has an id too, which its text does not name.
+    let id_of =
+        |id: Option<KeyId>, text: &str| id.unwrap_or_else(|| gate.0.pepper.digest(text).key_id());
     let (member, evidence) = match proof {
         Proof::NamedKey { pair, id } => {
-            let member = named(gate, application, &pair)?;
-            (member, Evidence::Key { held: held(id), text: Secret::new(pair.secret()) })
+            let member = told(application, directory.user_by_name(pair.user()))?;
+            let held = held(Some(id_of(id, pair.secret())));
+            (member, Evidence::Key { held, text: Secret::new(pair.secret()) })
         }
         Proof::Password { pair } => {
-            let member = named(gate, application, &pair)?;
+            let member = told(application, directory.user_by_name(pair.user()))?;
             (member, Evidence::Password(Secret::new(pair.secret())))
         }
         // A key alone names nobody until it has matched: nothing about its user is told before.
         Proof::Key { text, id } => {
-            let held = held(id);
+            let held = held(Some(id_of(id, text.expose())));
             let member = held.as_ref().and_then(|(_, key)| directory.user(key.user));
             (member, Evidence::Key { held, text })
+        }
+        Proof::Scripted(scripted) => {
+            let held = held(key_of(gate, &scripted));
+            let member = meant(gate, scene, request, application, &scripted, held.as_ref()).await?;
+            // A script that names nobody has found nobody.
+            (told(application, member)?, Evidence::Scripted(scripted, held))
         }
     };
     Ok(Candidate { suspect: Some(Suspect { application, member, evidence }) })
 }
 
-/// The user whom a credential names.
-fn named(
+/// The id of the key that a script has found.
+fn key_of(gate: &Gate, scripted: &Scripted<'_>) -> Option<KeyId> {
+    let text = scripted.key()?;
+    match KeyText::shape(text.expose()) {
+        KeyShape::Ours(id) => Some(id),
+        KeyShape::Foreign => Some(gate.0.pepper.digest(text.expose()).key_id()),
+        KeyShape::Damaged => None,
+    }
+}
+
+/// The user whom a script means: by its function, or by the fields of what it has read.
+async fn meant(
     gate: &Gate,
+    scene: &Scene,
+    request: &Request<'_>,
     application: &HeldApplication,
-    pair: &Pair,
+    Scripted { script, claim }: &Scripted<'_>,
+    held: Option<&(KeyId, HeldKey)>,
 ) -> Result<Option<Arc<Member>>, Denial> {
-    let member = gate.0.directory.user_by_name(pair.user());
+    let directory = &gate.0.directory;
+    let member = if script.defines(Function::Lookup) {
+        let found = script.lookup(scene.asked(request), claim).await;
+        match found.map_err(|fault| scripted::denied(Room::Lookup, Some(application), fault))? {
+            Found::User(uid) => directory.user(uid),
+            Found::Nobody => None,
+        }
+    } else if let Some(name) = claim.text("user") {
+        directory.user_by_name(&name)
+    } else {
+        claim.uid().or(held.map(|(_, key)| key.user)).and_then(|uid| directory.user(uid))
+    };
+    // The person at the machine is in no store, and no script's to let in.
+    Ok(member.filter(|member| !member.is_operator()))
+}
+
+/// The user whom a credential names, or what the client is told.
+fn told(
+    application: &HeldApplication,
+    member: Option<Arc<Member>>,
+) -> Result<Option<Arc<Member>>, Denial> {
     if application.record.detail == Detail::Uniform {
         return Ok(member);
     }

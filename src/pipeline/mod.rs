@@ -11,23 +11,21 @@
 //! skipped does not compile:
 //!
 //! ```compile_fail,E0308
-//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, decode, header, lookup, permit};
-//! use keyward::store::Policy;
-//! fn in_haste<'a>(gate: &Gate, policy: &'a Policy, request: &Request<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
-//!     let presented = header::read(gate, policy, request, action)?;
-//!     let credential = decode::parse(presented)?;
-//!     let candidate = lookup::find(gate, credential)?;
-//!     permit::decide(candidate, action)
+//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, Scene, decode, header, lookup, permit};
+//! async fn in_haste<'a>(gate: &Gate, scene: &'a Scene, request: &Request<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
+//!     let presented = header::read(gate, scene, request, action).await?;
+//!     let credential = decode::parse(scene, request, presented).await?;
+//!     let candidate = lookup::find(gate, scene, request, credential).await?;
+//!     permit::decide(scene, request, candidate, action).await
 //! }
 //! ```
 //! nor does one that is put elsewhere:
 //!
 //! ```compile_fail,E0308
-//! use keyward::pipeline::{Action, Candidate, Denial, Gate, Request, header, lookup};
-//! use keyward::store::Policy;
-//! fn look_up_first<'a>(gate: &Gate, policy: &'a Policy, request: &Request<'a>, action: &Action<'a>) -> Result<Candidate<'a>, Denial> {
-//!     let presented = header::read(gate, policy, request, action)?;
-//!     lookup::find(gate, presented)
+//! use keyward::pipeline::{Action, Candidate, Denial, Gate, Request, Scene, header, lookup};
+//! async fn look_up_first<'a>(gate: &Gate, scene: &'a Scene, request: &Request<'a>, action: &Action<'a>) -> Result<Candidate<'a>, Denial> {
+//!     let presented = header::read(gate, scene, request, action).await?;
+//!     lookup::find(gate, scene, request, presented).await
 //! }
 //! ```
 //! nor a ticket that is forged:
@@ -41,49 +39,55 @@
 //! nor one that is used twice:
 //!
 //! ```compile_fail,E0382
-//! use keyward::pipeline::{Denial, Presented, decode};
-//! fn twice<'a>(presented: Presented<'a>) -> Result<(), Denial> {
-//!     decode::parse(presented)?;
-//!     decode::parse(presented)?;
+//! use keyward::pipeline::{Denial, Presented, Request, Scene, decode};
+//! async fn twice<'a>(scene: &'a Scene, request: &Request<'a>, presented: Presented<'a>) -> Result<(), Denial> {
+//!     decode::parse(scene, request, presented).await?;
+//!     decode::parse(scene, request, presented).await?;
 //!     Ok(())
 //! }
 //! ```
 //! while the five in their order do:
 //!
 //! ```
-//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, decode, header, lookup, permit, verify};
-//! use keyward::store::Policy;
-//! async fn all<'a>(gate: &Gate, policy: &'a Policy, request: &Request<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
-//!     let presented = header::read(gate, policy, request, action)?;
-//!     let credential = decode::parse(presented)?;
-//!     let candidate = lookup::find(gate, credential)?;
-//!     let identity = verify::check(gate, policy, request, candidate).await?;
-//!     permit::decide(identity, action)
+//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, Scene, decode, header, lookup, permit, verify};
+//! async fn all<'a>(gate: &Gate, scene: &'a Scene, request: &Request<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
+//!     let presented = header::read(gate, scene, request, action).await?;
+//!     let credential = decode::parse(scene, request, presented).await?;
+//!     let candidate = lookup::find(gate, scene, request, credential).await?;
+//!     let identity = verify::check(gate, scene, request, action, candidate).await?;
+//!     permit::decide(scene, request, identity, action).await
 //! }
 //! ```
 
+mod aftermath;
 pub mod decode;
 mod denial;
 pub mod header;
 pub mod lookup;
 pub mod permit;
 mod request;
+mod scene;
+mod scripted;
 pub mod verify;
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
+pub use aftermath::Aftermath;
 pub use decode::Credential;
-pub use denial::{Denial, Parts, Room, Shape};
+pub use denial::{Denial, Parts, Room, ScriptedBody, Shape};
 pub use header::{AUTH_METHOD, Presented};
 pub use lookup::Candidate;
 pub use permit::Grant;
 pub use request::{Action, Face, Request};
+pub use scene::Scene;
 pub use verify::Identity;
 
 use crate::{
     accounts::{Accounts, Passwords},
-    model::{Clock, Pepper},
-    store::{Directory, Policy},
+    model::{Clock, Pepper, Secret},
+    store::Directory,
 };
 
 /// What the rooms need besides the request. A cheap handle.
@@ -91,28 +95,49 @@ use crate::{
 pub struct Gate(Arc<Inner>);
 
 struct Inner {
+    accounts: Accounts,
     directory: Arc<Directory>,
     pepper: Pepper,
     passwords: Passwords,
     clock: Clock,
     credential_bytes: usize,
+    /// Bounds how many keys of other systems are being written at the same time.
+    adopting: Arc<Semaphore>,
 }
+
+/// Keys of other systems that are written at the same time.
+const ADOPTING: usize = 64;
 
 impl Gate {
     /// The gate in front of these accounts. A credential's header field may have `credential_bytes` at most.
     pub fn new(accounts: &Accounts, credential_bytes: usize) -> Self {
         Self(Arc::new(Inner {
+            accounts: accounts.clone(),
             directory: accounts.directory().clone(),
             pepper: accounts.pepper().clone(),
             passwords: accounts.passwords().clone(),
             clock: accounts.clock().clone(),
             credential_bytes,
+            adopting: Arc::new(Semaphore::new(ADOPTING)),
         }))
     }
 
-    /// Roles, applications and resources as they are now. One request is decided by one policy, from its route to its answer.
-    pub fn policy(&self) -> Arc<Policy> {
-        self.0.directory.policy()
+    /// What the next request is decided by.
+    pub fn scene(&self) -> Scene {
+        Scene::new(self.0.directory.policy(), self.0.accounts.scripts().current())
+    }
+
+    /// Makes a credential that a script has checked one of the user's own keys, after the answer. What cannot be written now is written when the
+    /// credential comes again.
+    fn adopt(&self, uid: u64, application: &str, text: Secret) {
+        let Ok(turn) = self.0.adopting.clone().try_acquire_owned() else { return };
+        let (accounts, application) = (self.0.accounts.clone(), application.to_owned());
+        tokio::spawn(async move {
+            if let Err(problem) = accounts.adopt_key(uid, &application, &text).await {
+                tracing::warn!(uid, application, %problem, "a key was not taken over");
+            }
+            drop(turn);
+        });
     }
 
     /// Decides about a request.
@@ -121,14 +146,14 @@ impl Gate {
     /// The first room that refuses.
     pub async fn authorize<'a>(
         &self,
-        policy: &'a Policy,
+        scene: &'a Scene,
         request: &Request<'a>,
         action: &Action<'a>,
     ) -> Result<Grant<'a>, Denial> {
-        let presented = header::read(self, policy, request, action)?;
-        let credential = decode::parse(presented)?;
-        let candidate = lookup::find(self, credential)?;
-        let identity = verify::check(self, policy, request, candidate).await?;
-        permit::decide(identity, action)
+        let presented = header::read(self, scene, request, action).await?;
+        let credential = decode::parse(scene, request, presented).await?;
+        let candidate = lookup::find(self, scene, request, credential).await?;
+        let identity = verify::check(self, scene, request, action, candidate).await?;
+        permit::decide(scene, request, identity, action).await
     }
 }

@@ -2,8 +2,12 @@
 
 use http::StatusCode;
 
-use super::{Action, Denial, Identity, Room};
-use crate::store::Rule;
+use super::{Action, Denial, Identity, Request, Room, Scene, scripted};
+use crate::{
+    hooks::{Consent, Function},
+    model::PermissionSource,
+    store::Rule,
+};
 
 /// The right to do what was asked. Whatever guards something asks for one.
 #[derive(Debug)]
@@ -27,11 +31,20 @@ impl<'a> Grant<'a> {
 /// Decides whether somebody may do something.
 ///
 /// # Errors
-/// There is nothing to do it with; the application is not one of the resource's; a permission is missing.
-pub fn decide<'a>(identity: Identity<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
+/// There is nothing to do it with; the application is not one of the resource's; a permission is missing; or a script refuses.
+pub async fn decide<'a>(
+    scene: &'a Scene,
+    request: &Request<'a>,
+    identity: Identity<'a>,
+    action: &Action<'a>,
+) -> Result<Grant<'a>, Denial> {
     match action {
         Action::Nowhere(denial) | Action::Misuse(_, denial) => Err(denial.clone()),
-        Action::Use(rule) => of_resource(rule, identity),
+        Action::Use(rule) => {
+            let grant = of_resource(rule, identity)?;
+            consent(scene, request, rule, &grant.identity).await?;
+            Ok(grant)
+        }
         Action::Administer(permission) => {
             if identity.is_anonymous() {
                 return Err(not_admitted("the request is anonymous"));
@@ -50,10 +63,44 @@ fn of_resource<'a>(rule: &'a Rule, identity: Identity<'a>) -> Result<Grant<'a>, 
     if !is_admitted {
         return Err(not_admitted("the resource does not list the application, or anonymous"));
     }
-    for permission in &rule.permissions {
-        needs(&identity, permission)?;
+    if rule.resource.permission == PermissionSource::Records {
+        for permission in &rule.permissions {
+            needs(&identity, permission)?;
+        }
     }
     Ok(Grant { identity, rule: Some(rule) })
+}
+
+/// Asks the hooks. They can only take away; where the resource leaves the decision to a script, one of them must say yes.
+async fn consent(
+    scene: &Scene,
+    request: &Request<'_>,
+    rule: &Rule,
+    identity: &Identity<'_>,
+) -> Result<(), Denial> {
+    let mut is_given = rule.resource.permission == PermissionSource::Records;
+    if let Some(hooked) = scene.hooks(Function::OnPermit, request, Some(rule)) {
+        let (person, resource) = (scripted::person(identity), scripted::resource(rule, request));
+        for said in hooked.on_permit(&person, &resource).await? {
+            match said {
+                Consent::Withheld => return Err(withheld("on_permit returned false")),
+                Consent::Given => is_given = true,
+                Consent::Silent => {}
+            }
+        }
+    }
+    match is_given {
+        true => Ok(()),
+        false => {
+            Err(withheld("the resource says permission = script, and no on_permit returned true"))
+        }
+    }
+}
+
+fn withheld(detail: &'static str) -> Denial {
+    let said = "You are not allowed to do this.";
+    Denial::message(Room::Permit, StatusCode::FORBIDDEN, "PERMISSION_DENIED", said)
+        .with_detail(detail)
 }
 
 fn not_admitted(detail: &'static str) -> Denial {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::Denial;
@@ -18,6 +19,10 @@ pub struct Request<'a> {
     pub query: Option<&'a str>,
     /// The header fields.
     pub headers: &'a HeaderMap,
+    /// The host that it is for, in lower case, without the port; none: the request names none.
+    pub host: Option<&'a str>,
+    /// The body, where the resource has it read before the decision.
+    pub body: Option<&'a Bytes>,
     /// Where it comes from. A unix socket's client is the loopback address.
     pub client: IpAddr,
     /// Which listener it came to.
@@ -31,6 +36,14 @@ pub enum Face {
     Public,
     /// The admin API's.
     Admin,
+}
+
+impl Face {
+    /// Whether the hooks of all requests and of resources are called. Not on the admin listener: a script that refuses everybody must not keep
+    /// out the one who can mend it. Authentication types are the same on both.
+    pub(super) fn has_hooks(self) -> bool {
+        self == Self::Public
+    }
 }
 
 /// What a request wants to do.
@@ -51,7 +64,7 @@ pub enum Action<'a> {
 
 impl<'a> Action<'a> {
     /// The rule of the resource that it is about, if it is about one.
-    pub(super) fn rule(&self) -> Option<&'a Rule> {
+    pub(crate) fn rule(&self) -> Option<&'a Rule> {
         match self {
             Self::Use(rule) | Self::Misuse(rule, _) => Some(rule),
             Self::Nowhere(_) | Self::Administer(_) => None,

@@ -1,16 +1,19 @@
 //! The fourth room: whether the credential is theirs. The secret is checked before anything else about it is told.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use http::StatusCode;
 
 use super::{
-    Candidate, Denial, Gate, Request, Room,
+    Action, Candidate, Denial, Gate, Request, Room, Scene,
+    decode::Scripted,
     lookup::{Evidence, Suspect, blocked},
+    scripted,
 };
 use crate::{
-    model::{Detail, Digest, KeyId, Secret},
-    store::{HeldApplication, HeldKey, Member, Policy, RoleSet, RoleTable},
+    hooks::{Allows, Function, Terms, Verdict},
+    model::{Detail, Digest, KeyId, KeyShape, KeyText, Role, Secret},
+    store::{HeldApplication, HeldKey, Member, RoleSet, RoleTable},
 };
 
 /// What a key is compared with when there is none. BLAKE3 gives this value for no text that anybody could find.
@@ -22,7 +25,7 @@ const INVALID_KEY: &str = "Sorry, you are using an invalid API Key.";
 pub struct Identity<'a> {
     known: Option<Known<'a>>,
     roles: &'a RoleSet,
-    table: &'a RoleTable,
+    table: &'a Arc<RoleTable>,
 }
 
 struct Known<'a> {
@@ -84,6 +87,29 @@ impl<'a> Identity<'a> {
         self.roles.is_admin && self.scopes().is_none()
     }
 
+    /// Small facts about the user, for scripts.
+    pub(super) fn attributes(&self) -> BTreeMap<String, String> {
+        let known = self.known.as_ref();
+        known.map(|known| known.member.attributes().clone()).unwrap_or_default()
+    }
+
+    /// [`Identity::has`], for whoever outlives this.
+    pub(super) fn allows(&self) -> Allows {
+        let (table, roles) = (self.table.clone(), self.roles.clone());
+        let scopes = self.known.as_ref().and_then(|known| known.scopes.clone());
+        Arc::new(move |permission| {
+            let in_scope =
+                scopes.as_ref().is_none_or(|scopes| scopes.iter().any(|one| one == permission));
+            in_scope && table.allows(&roles, permission)
+        })
+    }
+
+    /// Whether it may give a role to somebody, as far as its key's scopes go: what it gave beyond them would be a way out of them.
+    pub fn may_hand_on(&self, role: &Role) -> bool {
+        let is_within = || role.permissions.iter().all(|permission| self.in_scope(permission));
+        self.scopes().is_none() || !role.is_admin && is_within()
+    }
+
     fn in_scope(&self, permission: &str) -> bool {
         self.scopes().is_none_or(|scopes| scopes.iter().any(|one| one == permission))
     }
@@ -92,14 +118,15 @@ impl<'a> Identity<'a> {
 /// Checks the credential.
 ///
 /// # Errors
-/// It is not theirs, has ended, was taken back, or may not be used here; or too many passwords are being checked.
+/// It is not theirs, has ended, was taken back, or may not be used here; too many passwords are being checked; or a script refuses.
 pub async fn check<'a>(
     gate: &Gate,
-    policy: &'a Policy,
-    request: &Request<'_>,
+    scene: &'a Scene,
+    request: &Request<'a>,
+    action: &Action<'a>,
     candidate: Candidate<'a>,
 ) -> Result<Identity<'a>, Denial> {
-    let table = &*policy.roles;
+    let table = &scene.policy.roles;
     let Some(Suspect { application, member, evidence }) = candidate.into_suspect() else {
         return Ok(Identity { known: None, roles: table.anonymous(), table });
     };
@@ -112,9 +139,78 @@ pub async fn check<'a>(
         Evidence::Password(password) => {
             (password_matches(gate, application, member, password).await?, None, None)
         }
+        Evidence::Scripted(scripted, held) => {
+            let case = Case { gate, scene, request, application };
+            case.scripted(scripted, member, held).await?
+        }
     };
     let roles = member.roles(table);
-    Ok(Identity { known: Some(Known { member, key, scopes, application }), roles, table })
+    let identity =
+        Identity { known: Some(Known { member, key, scopes, application }), roles, table };
+    if let Some(hooked) = scene.hooks(Function::OnAuthenticated, request, action.rule()) {
+        hooked.on_authenticated(&scripted::person(&identity)).await?;
+    }
+    Ok(identity)
+}
+
+type Proven = (Arc<Member>, Option<KeyId>, Option<Arc<[String]>>);
+
+/// What a scripted check needs.
+struct Case<'a, 'r> {
+    gate: &'a Gate,
+    scene: &'a Scene,
+    request: &'a Request<'r>,
+    application: &'a HeldApplication,
+}
+
+impl Case<'_, '_> {
+    /// Whether the script has had this credential taken over before, for this application. From then on it is a key like any other.
+    fn was_adopted(&self, text: &Secret, held: Option<&(KeyId, HeldKey)>) -> bool {
+        let is_foreign = KeyText::shape(text.expose()) == KeyShape::Foreign;
+        held.is_some_and(|(_, key)| {
+            is_foreign
+                && key.application() == Some(&self.application.record.id)
+                && key.digest == self.gate.0.pepper.digest(text.expose())
+        })
+    }
+
+    /// Checks a credential as the application's script says, or as the built-in room does where it says nothing.
+    async fn scripted(
+        &self,
+        credential: Scripted<'_>,
+        member: Option<Arc<Member>>,
+        held: Option<(KeyId, HeldKey)>,
+    ) -> Result<Proven, Denial> {
+        let application = self.application;
+        let text = credential.key().unwrap_or_else(|| Secret::new(""));
+        let Scripted { script, claim } = credential;
+        if !script.defines(Function::Verify) || self.was_adopted(&text, held.as_ref()) {
+            let (member, id, held) = matching(self.gate, application, member, &text, held)?;
+            usable(self.gate, application, self.request, &member, &held)?;
+            return Ok((member, Some(id), held.scopes().cloned()));
+        }
+        let Some(member) = member else {
+            return Err(wrong_key(application, "the script found no user"));
+        };
+        let view = scripted::user(&member, self.scene);
+        let verdict = script.verify(self.scene.asked(self.request), &view, &claim).await;
+        let verdict =
+            verdict.map_err(|fault| scripted::denied(Room::Verify, Some(application), fault))?;
+        let Verdict::Theirs(Terms { scopes, adopt }) = verdict else {
+            return Err(wrong_key(application, "the script says that it is not theirs"));
+        };
+        // Whatever a script says.
+        if !member.is_active {
+            return Err(match application.record.detail {
+                Detail::Exact => blocked(Room::Verify),
+                Detail::Uniform => wrong_key(application, "the user is blocked"),
+            });
+        }
+        if let Some(text) = adopt {
+            self.gate.adopt(member.uid, &application.record.id, text);
+        }
+        Ok((member, None, scopes.map(Arc::from)))
+    }
 }
 
 /// The key whose text was presented, if it is one and its user's own. Takes as long when it is not.

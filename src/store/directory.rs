@@ -21,12 +21,9 @@ use super::{
     Applications, Change, HeldKey, Member, Policy, RoleTable, Routes, Sink, Snapshot, Store,
     StoreError, Table, Write, decode,
     fold::{ByName, Folded},
-    held::KeyPart,
+    held::{KeyPart, OPERATOR_UID},
 };
 use crate::model::{Application, Digest, KeyId, PasswordDigest, Resource, Role};
-
-/// The number of the person at the machine, whom no store knows.
-const OPERATOR_UID: u64 = 0;
 
 /// Hashed with a random seed, and faster than the standard library's.
 type Map<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;
@@ -63,6 +60,8 @@ struct UserPart<'a> {
     roles: Vec<String>,
     #[serde(default)]
     password: Option<PasswordDigest>,
+    #[serde(default)]
+    attributes: BTreeMap<String, String>,
 }
 
 impl Directory {
@@ -134,7 +133,14 @@ impl Directory {
 
     /// Takes in a user and a key that no store knows: number 0, with every permission, only with this application.
     pub(crate) fn admit_operator(&self, application: &str, id: KeyId, digest: Digest) {
-        let member = Member::new(OPERATOR_UID, application, true, RoleTable::OPERATOR, None);
+        let member = Member::new(
+            OPERATOR_UID,
+            application,
+            true,
+            RoleTable::OPERATOR,
+            None,
+            BTreeMap::new(),
+        );
         let key = HeldKey::bound_to(application, OPERATOR_UID, digest);
         // Not among the names: it is found by its key alone.
         self.users.pin().insert(member.uid, Arc::new(member));
@@ -195,7 +201,14 @@ impl Directory {
     fn put_user(&self, sources: &mut Sources, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
         let user: UserPart<'_> = decode(Table::Users, key, json)?;
         let (roles, _) = sources.set_number(user.roles);
-        let member = Arc::new(Member::new(user.uid, &user.name, user.status, roles, user.password));
+        let member = Arc::new(Member::new(
+            user.uid,
+            &user.name,
+            user.status,
+            roles,
+            user.password,
+            user.attributes,
+        ));
         self.last_uid.fetch_max(user.uid, Ordering::Relaxed);
         // The new name goes in before the old one goes out: a reader finds the user at every moment.
         self.names.pin().insert(ByName(member.clone()), member.clone());

@@ -1,12 +1,15 @@
 //! What the Directory holds of each user and key: as little as a decision needs, because there are many.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::{RoleSet, RoleTable};
 use crate::model::{Digest, KeyId, PasswordDigest, Rotation, Timestamp, ends};
+
+/// The number of the person at the machine, whom no store knows.
+pub(super) const OPERATOR_UID: u64 = 0;
 
 /// A user, as far as decisions go.
 #[derive(Debug)]
@@ -25,7 +28,10 @@ pub struct Member {
 #[derive(Debug)]
 struct Rare {
     password: Option<PasswordDigest>,
+    attributes: BTreeMap<String, String>,
 }
+
+static NO_ATTRIBUTES: BTreeMap<String, String> = BTreeMap::new();
 
 /// A key, as far as decisions go.
 #[derive(Debug, Clone)]
@@ -55,14 +61,26 @@ impl Member {
         is_active: bool,
         roles: u32,
         password: Option<PasswordDigest>,
+        attributes: BTreeMap<String, String>,
     ) -> Self {
-        let rare = password.map(|password| Box::new(Rare { password: Some(password) }));
+        let is_plain = password.is_none() && attributes.is_empty();
+        let rare = (!is_plain).then(|| Box::new(Rare { password, attributes }));
         Self { uid, name: name.into(), is_active, roles, rare }
     }
 
     /// What its password is checked against, if it has one.
     pub fn password(&self) -> Option<&PasswordDigest> {
         self.rare.as_ref()?.password.as_ref()
+    }
+
+    /// Small facts about it, for scripts.
+    pub fn attributes(&self) -> &BTreeMap<String, String> {
+        self.rare.as_ref().map_or(&NO_ATTRIBUTES, |rare| &rare.attributes)
+    }
+
+    /// Whether this is the person at the machine, who is in no store.
+    pub fn is_operator(&self) -> bool {
+        self.uid == OPERATOR_UID
     }
 
     /// What its roles give.
@@ -87,6 +105,11 @@ impl HeldKey {
     /// Whether it is past its end.
     pub fn has_ended(&self, now: Timestamp) -> bool {
         now.0 >= self.ends
+    }
+
+    /// The first second in which it is refused, as seconds since 1970; none: never.
+    pub fn ends(&self) -> Option<i64> {
+        (self.ends != Self::NEVER).then_some(self.ends)
     }
 
     /// The one application that it may be used with; none: any.

@@ -86,6 +86,11 @@ impl RoleTable {
         self.roles.values()
     }
 
+    /// Whether one of these roles is an administrator's.
+    pub fn has_administrators(&self, ids: &[String]) -> bool {
+        ids.iter().any(|id| self.role(id).is_some_and(|role| role.is_admin))
+    }
+
     /// A user's combination of roles. One that is newer than this table gives nothing: a request that began before the change
     /// and sees the user after it is refused.
     pub(super) fn set(&self, number: u32) -> &RoleSet {
@@ -166,7 +171,10 @@ impl HeldApplication {
         let header = HeaderName::from_bytes(record.header.to_ascii_lowercase().as_bytes())
             .unwrap_or(HeaderName::from_static("api-key"));
         let realm = record.realm.replace('\\', "\\\\").replace('"', "\\\"");
-        let challenge = match (record.auth_type, record.reads_authorization()) {
+        let challenge = match (&record.auth_type, record.reads_authorization()) {
+            (AuthType::Script(name), _) => {
+                format!("{name} realm=\"{realm}\", header=\"{}\"", record.header)
+            }
             (AuthType::Bearer, true) => format!("Bearer realm=\"{realm}\""),
             (_, true) => format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
             (_, false) => format!("ApiKey realm=\"{realm}\", header=\"{}\"", record.header),

@@ -179,6 +179,8 @@ mod tests {
                 authentication: set(&["*"]),
                 permissions: BTreeMap::new(),
             },
+            permission: crate::model::PermissionSource::Records,
+            buffer_body: false,
             respond: None,
             proxy: None,
         }

@@ -12,8 +12,9 @@ mod tests;
 
 use std::{
     any::Any,
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io,
+    os::unix::fs::DirBuilderExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
@@ -72,7 +73,7 @@ impl SledStore {
     pub fn open(path: &Path, cache_mib: u64) -> Result<Self, StoreError> {
         let is_new = look_before_opening(path)?;
         if is_new {
-            fs::create_dir_all(path).map_err(|e| unusable(path, &e.to_string()))?;
+            make_folder(path).map_err(|e| unusable(path, &e.to_string()))?;
         }
         let known = Mark::read(path).map_err(|problem| unusable(path, &problem))?;
         let db = open_sled(path, cache_mib)?;
@@ -195,6 +196,17 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "sled gave up on it".into())
+}
+
+/// Makes the store's folder, for this user alone: it holds mail addresses, and digests of passwords. One that is there keeps its mode.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made,
+    }
 }
 
 /// Puts the new files, and their names in their folders, on the disk.

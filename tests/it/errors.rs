@@ -19,7 +19,7 @@ fn with_authorization() -> Server {
 /// A server whose default application takes passwords, with a user who has one.
 fn with_passwords() -> Server {
     let server = Server::new();
-    let user = json!({ "name": "pia", "password": "correct horse" });
+    let user = json!({ "name": "pia", "password": "correct horse", "roles": ["administrator"] });
     assert_eq!(server.manages("POST", "/api/v1/users").json(&user).send().status, 201);
     server.hide("correct horse");
     let passwords = json!({ "id": "passwords", "name": "Passwords", "type": "basic" });
@@ -42,8 +42,11 @@ fn no_application() {
 fn an_application_that_nobody_knows() {
     let server = Server::new();
     let said = "The provided application ID is not valid or not configured.";
-    for id in ["", "nobody", "DEFAULT", "default2", "keyward.operator", "default, default", "\u{fe}"] {
-        let asked = entity(&server).header("AUTH-METHOD", id).header("API-KEY", server.administrator());
+    for id in
+        ["", "nobody", "DEFAULT", "default2", "keyward.operator", "default, default", "\u{fe}"]
+    {
+        let asked =
+            entity(&server).header("AUTH-METHOD", id).header("API-KEY", server.administrator());
         asked.send().refuses(400, "INVALID_APPLICATION_ID", said);
     }
     let twice = entity(&server).header("AUTH-METHOD", "default").header("AUTH-METHOD", "default");
@@ -287,7 +290,8 @@ fn uniform_detail_tells_nothing() {
 fn an_application_that_is_off_makes_requests_anonymous() {
     let server = Server::new();
     let key = server.administrator();
-    server.manages("POST", "/api/v1/applications")
+    server
+        .manages("POST", "/api/v1/applications")
         .json(&json!({ "id": "spare", "name": "Spare", "enabled": false }))
         .send();
     let off = || entity(&server).header("AUTH-METHOD", "spare").header("API-KEY", &key);

@@ -21,7 +21,9 @@ fn a_user_without_a_key_and_an_empty_key() {
         let made = server.manages("POST", "/api/v1/applications").json(&record).send();
         assert_eq!(made.status, 201, "{}", made.body);
     }
-    for secret in ["", " ", "\0", "null", "undefined", "0", "false", "[]", "d41d8cd98f00b204e9800998ecf8427e"] {
+    for secret in
+        ["", " ", "\0", "null", "undefined", "0", "false", "[]", "d41d8cd98f00b204e9800998ecf8427e"]
+    {
         let value = credential("keyless", secret);
         for id in ["default", "vague"] {
             let asked = server.request("GET", "/user/1").header("AUTH-METHOD", id);
@@ -90,7 +92,9 @@ fn no_spelling_of_a_uri_goes_round_the_check() {
         "*",
     ];
     for target in spellings {
-        for method in ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS", "TRACE", "get", "PROPFIND"] {
+        for method in
+            ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS", "TRACE", "get", "PROPFIND"]
+        {
             let body = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
             let request = format!(
                 "{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{body}",
@@ -128,7 +132,8 @@ fn a_blocked_user_by_each_method() {
         ("g", "basic", "Authorization", "uniform"),
         ("h", "bearer", "Authorization", "uniform"),
     ] {
-        let record = json!({ "id": id, "name": id, "type": auth_type, "header": header, "detail": detail });
+        let record =
+            json!({ "id": id, "name": id, "type": auth_type, "header": header, "detail": detail });
         let made = server.manages("POST", "/api/v1/applications").json(&record).send();
         assert_eq!(made.status, 201, "{}", made.body);
         let value = match (auth_type, header) {

@@ -69,6 +69,19 @@ impl Site {
         command
     }
 
+    /// A shell in this folder that finds the program, as `keyward`, where an operator's shell would.
+    pub fn shell(&self, script: &str) -> Command {
+        let program = Path::new(env!("CARGO_BIN_EXE_keyward"));
+        let found = std::env::var_os("PATH").unwrap_or_default();
+        let folders = program.parent().into_iter().map(Path::to_owned);
+        let path = std::env::join_paths(folders.chain(std::env::split_paths(&found))).unwrap();
+        let mut command = Command::new("bash");
+        command.args(["-c", script]).current_dir(self.path()).env_clear().env("PATH", path);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null());
+        command
+    }
+
     /// Runs the program to its end.
     pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
@@ -102,6 +115,8 @@ pub struct Server {
     child: Child,
     printed: Arc<Mutex<String>>,
     logged: Arc<Mutex<String>>,
+    /// Who reads what it logs, until the last byte.
+    logger: Option<thread::JoinHandle<()>>,
     /// What must never be seen in a log: checked when the server goes, in every test.
     secrets: Mutex<Vec<String>>,
 }
@@ -116,8 +131,8 @@ impl Server {
     pub fn start(site: Site, key: String) -> Self {
         let mut child =
             site.command(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let printed = collect(child.stdout.take().unwrap());
-        let logged = collect(child.stderr.take().unwrap());
+        let (printed, _) = collect(child.stdout.take().unwrap());
+        let (logged, logger) = collect(child.stderr.take().unwrap());
         let control = site.path().join("data/keyward.control");
         let until = Instant::now() + PATIENCE;
         let is_ready = || {
@@ -141,6 +156,7 @@ impl Server {
             child,
             printed,
             logged,
+            logger: Some(logger),
             secrets: Mutex::default(),
         };
         server.hide_key(&key);
@@ -162,15 +178,15 @@ impl Server {
     }
 
     /// Remembers a key: its secret part, so that no part of its text is logged, and its digest.
-    fn hide_key(&self, key: &str) {
+    pub fn hide_key(&self, key: &str) {
+        // Of a server that was started without one, nothing is known that could be found.
+        if key.is_empty() {
+            return;
+        }
         let pepper = keyward::model::Pepper::from_hex(&self.pepper()).unwrap();
         let digest = serde_json::to_value(pepper.digest(key)).unwrap();
         self.hide(digest.as_str().unwrap());
         self.hide(key.rsplit('_').next().unwrap());
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// What it wrote to standard output so far.
@@ -242,7 +258,7 @@ impl Server {
 
     /// A request to the public listener with the administrator's credential.
     pub fn asks(&self, method: &str, target: &str) -> Request {
-        self.request(method, target).header("API-KEY", &self.administrator())
+        self.request(method, target).header("API-KEY", self.administrator())
     }
 
     /// A request to the public listener without a credential.
@@ -252,7 +268,7 @@ impl Server {
 
     /// A request to the admin listener with the administrator's credential.
     pub fn manages(&self, method: &str, target: &str) -> Request {
-        Request::new(self.admin, method, target).header("API-KEY", &self.administrator())
+        Request::new(self.admin, method, target).header("API-KEY", self.administrator())
     }
 
     /// Changes the default application.
@@ -277,7 +293,12 @@ impl Drop for Server {
         if thread::panicking() {
             return;
         }
+        // Its last lines may still be on their way.
+        if let Some(logger) = self.logger.take() {
+            logger.join().unwrap();
+        }
         let logged = self.logged();
+        assert!(logged.contains("ready"), "nothing was logged: the search would prove nothing");
         for secret in self.secrets.lock().unwrap().iter() {
             let line = logged.lines().find(|line| line.contains(secret));
             assert!(line.is_none(), "a secret was logged: {}", line.unwrap_or_default());
@@ -299,10 +320,12 @@ pub fn credential(user: &str, secret: &str) -> String {
     STANDARD.encode(format!("{user}:{secret}"))
 }
 
-fn collect(stream: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
+type Collected = (Arc<Mutex<String>>, thread::JoinHandle<()>);
+
+fn collect(stream: impl std::io::Read + Send + 'static) -> Collected {
     let text = Arc::new(Mutex::new(String::new()));
     let sink = text.clone();
-    thread::spawn(move || {
+    let reader = thread::spawn(move || {
         let mut reader = BufReader::new(stream);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
@@ -310,7 +333,7 @@ fn collect(stream: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
             line.clear();
         }
     });
-    text
+    (text, reader)
 }
 
 /// A request, byte for byte.
@@ -359,7 +382,8 @@ impl Request {
         stream.read_to_end(&mut answer).ok()?;
         let end = answer.windows(4).position(|part| part == b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
-        let length = head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
+        let length: usize =
+            head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
         (answer.len() == end + 4 + length).then(|| Answer::parse(&answer))
     }
 
@@ -367,7 +391,7 @@ impl Request {
         let mut bytes = self.head;
         bytes.extend_from_slice(b"Connection: close\r\n");
         if let Some(body) = &self.body
-            && !self.head.windows(16).any(|part| part == b"Content-Length: ")
+            && !bytes.windows(16).any(|part| part == b"Content-Length: ")
         {
             bytes.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
         }
@@ -440,7 +464,7 @@ impl Answer {
     #[track_caller]
     pub fn says(&self, status: u16, message: &str) {
         assert_eq!(self.status, status, "{}", self.body);
-        assert_eq!(self.json(), json!({ "message": message }));
+        assert_eq!(self.body, json!({ "message": message }).to_string());
         self.is_an_error();
     }
 

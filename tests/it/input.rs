@@ -29,9 +29,8 @@ fn headers_of_64_kib() {
     let said = "The request's header fields are larger than this server takes.";
     let answer = server.asks("GET", "/user/1").header("X-Long", vec![b'x'; 65536]).send();
     answer.refuses(431, "REQUEST_HEADER_FIELDS_TOO_LARGE", said);
-    let many = (0..2000).fold(server.asks("GET", "/user/1"), |request, n| {
-        request.header(&format!("X-{n}"), "x")
-    });
+    let many = (0..2000)
+        .fold(server.asks("GET", "/user/1"), |request, n| request.header(&format!("X-{n}"), "x"));
     many.send().refuses(431, "REQUEST_HEADER_FIELDS_TOO_LARGE", said);
     // Within the limit of all headers, and over that of a credential.
     let long = server.request("GET", "/user/1").header("API-KEY", vec![b'x'; 8000]).send();
@@ -52,8 +51,12 @@ fn what_is_not_http() {
         format!("GET /user/1 HTTP/1.1\r\n{host}API-KEY: x\0y\r\n\r\n"),
         format!("GET /user/1 HTTP/1.1\r\n{host} folded: x\r\n\r\n"),
         format!("POST /entity/user HTTP/1.1\r\n{host}Content-Length: x\r\n\r\n"),
-        format!("POST /entity/user HTTP/1.1\r\n{host}Content-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
-        format!("POST /entity/user HTTP/1.1\r\n{host}Content-Length: 4\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n"),
+        format!(
+            "POST /entity/user HTTP/1.1\r\n{host}Content-Length: 1\r\nContent-Length: 2\r\n\r\nab"
+        ),
+        format!(
+            "POST /entity/user HTTP/1.1\r\n{host}Content-Length: 4\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n"
+        ),
         // Two hosts, or none: who knows which one a proxy looked at.
         format!("GET /user/1 HTTP/1.1\r\n{host}{host}\r\n"),
         "GET /user/1 HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(),
@@ -70,9 +73,22 @@ fn what_is_not_http() {
 #[test]
 fn a_path_with_two_readings() {
     let server = Server::new();
-    for path in ["/user%2f1", "/user%5C1", "/user/1%00", "/user/1;x", "/user/%zz", "/user/%", "/../user/1", "/user/%2531"] {
+    for path in [
+        "/user%2f1",
+        "/user%5C1",
+        "/user/1%00",
+        "/user/1;x",
+        "/user/%zz",
+        "/user/%",
+        "/../user/1",
+        "/user/%2531",
+    ] {
         let answer = server.asks("GET", path).send();
-        assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("BAD_REQUEST")), "{path}");
+        assert_eq!(
+            (answer.status, &answer.json()["error"]),
+            (400, &json!("BAD_REQUEST")),
+            "{path}"
+        );
         assert!(!answer.json()["error_description"].as_str().unwrap().is_empty());
     }
 }
@@ -155,7 +171,10 @@ fn a_configuration_that_is_not_in_order() {
     fs::create_dir(&file).unwrap();
     refuses_to_start(&site, &["config.toml"]);
     fs::remove_dir(&file).unwrap();
-    refuses_to_start(&Site::new().with("KEYWARD_SERVER__LISTN", "x"), &["KEYWARD_SERVER__LISTN", "LISTEN"]);
+    refuses_to_start(
+        &Site::new().with("KEYWARD_SERVER__LISTN", "x"),
+        &["KEYWARD_SERVER__LISTN", "LISTEN"],
+    );
     let missing = site.run(&["--config", "missing.toml", "serve"]);
     assert!(String::from_utf8_lossy(&missing.stderr).contains("missing.toml"));
     assert_eq!(missing.status.code(), Some(2));
@@ -200,7 +219,7 @@ fn a_store_that_cannot_be_opened_is_never_replaced() {
     fs::write(other.path().join("other/somebody-elses"), "file").unwrap();
     refuses_to_start(&other, &["other"]);
     // The first one, whole again, is what it was.
-    let server = Server::start(site, "kw_00000000_0".into());
+    let server = Server::start(site, String::new());
     assert_eq!(server.site.json(&["user", "show", "bob"])["name"], "bob");
 }
 

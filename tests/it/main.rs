@@ -2,4 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod admin;
+mod cli;
+mod docs;
+mod entity;
+mod errors;
+mod faults;
+mod first_run;
+#[allow(dead_code, reason = "shared with the test of crashes")]
+mod harness;
 mod house;
+mod input;

@@ -81,7 +81,6 @@ fn what_makes_no_sense_is_refused() {
         ("key generate bob --expires soon", ErrorKind::ValueValidation),
         ("key revoke", ErrorKind::MissingRequiredArgument),
         ("role add x", ErrorKind::MissingRequiredArgument),
-        ("app add x --type magic", ErrorKind::InvalidValue),
         ("resource add", ErrorKind::MissingRequiredArgument),
         ("resource add x --file f --path /x", ErrorKind::ArgumentConflict),
         ("resource add x --handler respond --body a --body-file b", ErrorKind::ArgumentConflict),

@@ -108,6 +108,7 @@ impl<'a> Standing<'a> {
     pub(super) fn creating(&self, field: Field) -> Setting {
         match field {
             Field::Uid | Field::Uuid | Field::Changed | Field::DefaultLangcode => SERVERS_OWN,
+            Field::Pass if self.identity.scopes().is_some() => BEYOND_SCOPES,
             _ => Setting::Allowed,
         }
     }
@@ -121,6 +122,7 @@ impl<'a> Standing<'a> {
         }
         match field {
             Field::Uid | Field::Uuid | Field::Changed | Field::DefaultLangcode => SERVERS_OWN,
+            Field::Pass if !self.owns && self.identity.scopes().is_some() => BEYOND_SCOPES,
             _ if self.administers => Setting::Allowed,
             Field::Name if self.identity.has("change own username") => Setting::Allowed,
             Field::Name => Setting::Refused("the permission 'change own username' is missing"),
@@ -139,20 +141,28 @@ impl<'a> Standing<'a> {
         }
     }
 
-    /// Whether these roles may be given to somebody.
+    /// Whether an account may be given these roles.
     pub(super) fn giving<'r>(
         &self,
-        mut ids: impl Iterator<Item = &'r str>,
+        ids: impl Iterator<Item = &'r str>,
+        account: &User,
         roles: &RoleTable,
     ) -> Setting {
-        if !self.identity.is_admin() && ids.any(|id| is_administrators(id, roles)) {
-            return Setting::Refused("only an administrator can make an administrator");
+        for role in ids.filter_map(|id| roles.role(id)) {
+            if role.is_admin && !self.identity.is_admin() {
+                return Setting::Refused("only an administrator can make an administrator");
+            }
+            if !account.roles.contains(&role.id) && !self.identity.may_hand_on(role) {
+                return BEYOND_SCOPES;
+            }
         }
         Setting::Allowed
     }
 }
 
 const SERVERS_OWN: Setting = Setting::Refused("the server sets it");
+/// Somebody with a new password or another role would be a way out of the scopes of the key that made it so.
+const BEYOND_SCOPES: Setting = Setting::Refused("it is beyond the scopes of the key");
 
 /// Whether somebody may make accounts.
 pub(super) fn may_create(identity: &Identity<'_>) -> Result<(), Denial> {
@@ -163,11 +173,7 @@ pub(super) fn may_create(identity: &Identity<'_>) -> Result<(), Denial> {
 }
 
 fn is_administrator(account: &User, roles: &RoleTable) -> bool {
-    account.roles.iter().any(|id| is_administrators(id, roles))
-}
-
-fn is_administrators(role: &str, roles: &RoleTable) -> bool {
-    roles.role(role).is_some_and(|role| role.is_admin)
+    roles.has_administrators(&account.roles)
 }
 
 pub(super) fn forbidden(message: impl Into<std::borrow::Cow<'static, str>>) -> Denial {

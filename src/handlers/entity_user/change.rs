@@ -70,7 +70,7 @@ impl<'a> Change<'a> {
             }
             let mut setting = standing.creating(*field);
             if setting == Setting::Allowed {
-                setting = self.giving(&standing, value, &policy.roles);
+                setting = self.giving(&standing, value, draft, &policy.roles);
             }
             if let Setting::Refused(why) = setting {
                 return Err(refused("creating", *field, why).into());
@@ -154,7 +154,7 @@ impl<'a> Change<'a> {
             }
             let mut setting = standing.updating(*field, account, &policy.roles);
             if setting == Setting::Allowed {
-                setting = self.giving(&standing, value, &policy.roles);
+                setting = self.giving(&standing, value, account, &policy.roles);
             }
             if let Setting::Refused(why) = setting {
                 return Err(refused("updating", *field, why));
@@ -164,9 +164,17 @@ impl<'a> Change<'a> {
         Ok(counting)
     }
 
-    fn giving(&self, standing: &Standing<'_>, value: &Value, roles: &RoleTable) -> Setting {
+    fn giving(
+        &self,
+        standing: &Standing<'_>,
+        value: &Value,
+        account: &User,
+        roles: &RoleTable,
+    ) -> Setting {
         match value {
-            Value::Roles(ids) => standing.giving(ids.iter().map(|(_, id)| id.as_str()), roles),
+            Value::Roles(ids) => {
+                standing.giving(ids.iter().map(|(_, id)| id.as_str()), account, roles)
+            }
             _ => Setting::Allowed,
         }
     }

@@ -8,8 +8,6 @@ mod change;
 mod field;
 mod fields;
 mod record;
-#[cfg(test)]
-mod tests;
 mod validation;
 mod view;
 
@@ -41,10 +39,14 @@ pub(super) async fn answer(handlers: &Handlers, call: Call<'_>) -> Result<Reply,
 }
 
 fn read(handlers: &Handlers, call: &Call<'_>) -> Result<Reply, Denial> {
-    let account = target(handlers, call)?.record;
-    let standing = Standing::of(call.grant.identity(), &account);
-    standing.may_view(&account)?;
-    Ok(entity(StatusCode::OK, view::entity(&account, &standing)))
+    let found = match uid(call) {
+        Some(uid) => handlers.accounts.shared_user(uid).map_err(change::account_denial)?,
+        None => None,
+    };
+    let account = &found.ok_or_else(|| not_found(call))?.record;
+    let standing = Standing::of(call.grant.identity(), account);
+    standing.may_view(account)?;
+    Ok(entity(StatusCode::OK, view::entity(account, &standing)))
 }
 
 async fn create(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
@@ -118,14 +120,19 @@ async fn delete(handlers: &Handlers, call: &Call<'_>) -> Result<Reply, Denial> {
 
 /// The account that the path names.
 fn target(handlers: &Handlers, call: &Call<'_>) -> Result<Versioned<User>, Denial> {
-    let named = call.params.get("user").unwrap_or_default();
-    // One way to write a number: no sign, no zeros in front.
-    let uid = named.parse().ok().filter(|uid: &u64| uid.to_string() == named);
-    let found = match uid {
+    let found = match uid(call) {
         Some(uid) => handlers.accounts.user(uid).map_err(change::account_denial)?,
         None => None,
     };
     found.ok_or_else(|| not_found(call))
+}
+
+/// The number in the path. There is one way to write it: no sign, no zeros in front.
+fn uid(call: &Call<'_>) -> Option<u64> {
+    let named = call.params.get("user").unwrap_or_default();
+    let is_plain =
+        named.bytes().all(|b| b.is_ascii_digit()) && (named == "0" || !named.starts_with('0'));
+    named.parse().ok().filter(|_| is_plain)
 }
 
 fn not_found(call: &Call<'_>) -> Denial {

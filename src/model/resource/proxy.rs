@@ -191,11 +191,11 @@ impl Resource {
     }
 
     pub(super) fn check_proxy(&self, found: &mut Vec<Violation>) {
-        match (&self.proxy, self.handler) {
+        match (&self.proxy, &self.handler) {
             (None, Handler::Proxy) => found.push(no_upstream()),
             (None, _) => {}
             (Some(proxy), handler) => {
-                if handler != Handler::Proxy {
+                if *handler != Handler::Proxy {
                     found.push(Violation::new(
                         "proxy",
                         "Only the handler proxy has upstreams.",

@@ -346,3 +346,18 @@ fn a_store_that_may_not_be_read_says_why() {
         assert!(problem(&closed).contains("ermission"));
     }
 }
+
+#[test]
+fn a_new_folder_is_for_this_user_alone_and_one_that_is_there_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let new = folder.path().join("sub/new");
+    drop(SledStore::open(&new, 16).unwrap());
+    assert_eq!(mode(&new), 0o700);
+    let old = folder.path().join("old");
+    fs::create_dir(&old).unwrap();
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o750)).unwrap();
+    drop(SledStore::open(&old, 16).unwrap());
+    assert_eq!(mode(&old), 0o750);
+}

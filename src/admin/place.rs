@@ -1,0 +1,186 @@
+//! What lies where in the API: paths, the methods that each has, and the permission that it asks for.
+
+use std::borrow::Cow;
+
+use ::http::{Method, StatusCode, request::Parts};
+
+use crate::{
+    model::KeyId,
+    pipeline::{Denial, Room},
+};
+
+/// A place in the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    Users,
+    User(u64),
+    KeysOf(u64),
+    Keys,
+    Key(KeyId),
+    Revoke(KeyId),
+    Roles,
+    Role(String),
+    Applications,
+    Application(String),
+    Resources,
+    Resource(String),
+}
+
+impl Place {
+    /// The place that a request is for.
+    ///
+    /// # Errors
+    /// There is none at its path (404), or it does not have the method (405). Told to those who may come in.
+    pub fn of(request: &Parts) -> Result<Self, Denial> {
+        let place = Self::at(request.uri.path()).ok_or_else(|| nothing_here(request))?;
+        let methods = place.methods();
+        let wanted = if request.method == Method::HEAD { &Method::GET } else { &request.method };
+        if methods.contains(wanted) {
+            return Ok(place);
+        }
+        let mut allow: Vec<&str> = methods.iter().map(Method::as_str).collect();
+        if methods.contains(&Method::GET) {
+            allow.push("HEAD");
+        }
+        let allow = allow.join(", ");
+        let said = format!("{} cannot be used here. There are: {allow}.", request.method);
+        let code = "METHOD_NOT_ALLOWED";
+        Err(Denial::message(Room::Edge, StatusCode::METHOD_NOT_ALLOWED, code, said)
+            .with_allow(allow))
+    }
+
+    fn at(path: &str) -> Option<Self> {
+        let inside = path.strip_prefix("/api/v1/")?;
+        let segments: Option<Vec<Cow<'_, str>>> = inside.split('/').map(decode).collect();
+        let segments = segments?;
+        let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+        Some(match segments.as_slice() {
+            ["users"] => Self::Users,
+            ["users", uid] => Self::User(number(uid)?),
+            ["users", uid, "keys"] => Self::KeysOf(number(uid)?),
+            ["keys"] => Self::Keys,
+            ["keys", id] => Self::Key(KeyId::parse(id)?),
+            ["keys", id, "revoke"] => Self::Revoke(KeyId::parse(id)?),
+            ["roles"] => Self::Roles,
+            ["roles", id] => Self::Role((*id).to_owned()),
+            ["applications"] => Self::Applications,
+            ["applications", id] => Self::Application((*id).to_owned()),
+            ["resources"] => Self::Resources,
+            ["resources", id] => Self::Resource((*id).to_owned()),
+            _ => return None,
+        })
+    }
+
+    fn methods(&self) -> &'static [Method] {
+        const LIST: &[Method] = &[Method::GET, Method::POST];
+        const RECORD: &[Method] = &[Method::GET, Method::PATCH, Method::DELETE];
+        match self {
+            Self::Users | Self::KeysOf(_) => LIST,
+            Self::Roles | Self::Applications | Self::Resources => LIST,
+            Self::User(_) => RECORD,
+            Self::Role(_) | Self::Application(_) | Self::Resource(_) => RECORD,
+            Self::Keys | Self::Key(_) => &[Method::GET],
+            Self::Revoke(_) => &[Method::POST],
+        }
+    }
+
+    /// The permission that every call of this place asks for.
+    pub fn permission(&self) -> &'static str {
+        match self {
+            Self::Users | Self::User(_) => "administer users",
+            Self::KeysOf(_) | Self::Keys | Self::Key(_) | Self::Revoke(_) => "administer users",
+            Self::Roles | Self::Role(_) => "administer permissions",
+            Self::Applications | Self::Application(_) => "administer site configuration",
+            Self::Resources | Self::Resource(_) => "administer rest resources",
+        }
+    }
+}
+
+/// One way to write a number: no sign, no zeros in front.
+fn number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number: &u64| number.to_string() == text)
+}
+
+/// A segment without its escapes; none: what it holds is no text.
+fn decode(segment: &str) -> Option<Cow<'_, str>> {
+    if !segment.contains('%') {
+        return Some(Cow::Borrowed(segment));
+    }
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = &rest[2..];
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+fn nothing_here(request: &Parts) -> Denial {
+    // The path may hold anything, so it is not repeated.
+    let said = match request.uri.path().starts_with("/api/v1/") {
+        true => "There is nothing at this path of the API.",
+        false => "There is nothing at this path. The API begins at /api/v1/.",
+    };
+    Denial::message(Room::Edge, StatusCode::NOT_FOUND, "NOT_FOUND", said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(method: &str, path: &str) -> Result<Place, (u16, Option<String>)> {
+        let request = ::http::Request::builder().method(method).uri(path).body(()).unwrap();
+        Place::of(&request.into_parts().0)
+            .map_err(|denial| (denial.status.as_u16(), denial.allow.clone()))
+    }
+
+    #[test]
+    fn a_path_leads_to_one_place() {
+        assert_eq!(of("GET", "/api/v1/users"), Ok(Place::Users));
+        assert_eq!(of("HEAD", "/api/v1/users/7?x=y"), Ok(Place::User(7)));
+        assert_eq!(of("POST", "/api/v1/users/7/keys"), Ok(Place::KeysOf(7)));
+        let id = KeyId::parse("0000aZ19").unwrap();
+        assert_eq!(of("POST", "/api/v1/keys/0000aZ19/revoke"), Ok(Place::Revoke(id)));
+        assert_eq!(of("PATCH", "/api/v1/roles/a%2Fb"), Ok(Place::Role("a/b".into())));
+    }
+
+    #[test]
+    fn everything_else_leads_nowhere() {
+        for path in [
+            "/",
+            "/api/v1",
+            "/api/v1/",
+            "/api/v2/users",
+            "/api/v1/users/",
+            "/api/v1//users",
+            "/api/v1/users/07",
+            "/api/v1/users/+7",
+            "/api/v1/users/x",
+            "/api/v1/users/7/keys/",
+            "/api/v1/roles/%zz",
+            "/api/v1/roles/%+1",
+            "/api/v1/roles/%ff",
+            "/api/v1/keys/kw_0000aZ19",
+            "/API/v1/users",
+            "/x/../api/v1/users",
+        ] {
+            assert_eq!(of("GET", path), Err((404, None)), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_place_has_its_methods_and_no_others() {
+        assert_eq!(of("PUT", "/api/v1/users"), Err((405, Some("GET, POST, HEAD".into()))));
+        assert_eq!(of("GET", "/api/v1/keys/0000aZ19/revoke"), Err((405, Some("POST".into()))));
+        assert_eq!(of("DELETE", "/api/v1/keys/0000aZ19"), Err((405, Some("GET, HEAD".into()))));
+    }
+}

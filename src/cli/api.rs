@@ -1,0 +1,58 @@
+//! The admin API as the listener and the command line ask it: every refusal becomes an answer.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ::http::request::Parts;
+use bytes::Bytes;
+use hyper::body::Incoming;
+
+use super::local::{Decide, Deciding};
+use crate::{
+    accounts::Accounts,
+    admin::Api,
+    config::Settings,
+    handlers::{Body, BodyLimits, Payload, Reply},
+    http::{Answer, Peer, answer},
+    pipeline::Gate,
+};
+
+/// The admin API of the accounts that the configuration names.
+#[derive(Clone)]
+pub struct AdminFace(Api);
+
+impl AdminFace {
+    /// The API behind this gate.
+    pub fn new(gate: Gate, accounts: Accounts, settings: &Settings) -> Self {
+        Self(Api::new(gate, accounts, body_limits(settings)))
+    }
+}
+
+/// What a request's body may take, on every face.
+pub fn body_limits(settings: &Settings) -> BodyLimits {
+    let limits = &settings.limits;
+    BodyLimits { bytes: limits.body_bytes, read: limits.body_read }
+}
+
+impl Answer for AdminFace {
+    type Body = Payload;
+
+    async fn answer(&self, request: hyper::Request<Incoming>, peer: &Peer) -> Reply {
+        let (parts, body) = request.into_parts();
+        let decided = self.0.decide(&parts, Body::Stream(body), peer.client()).await;
+        let reply = decided.unwrap_or_else(|denial| {
+            answer::report(&denial, &parts, peer);
+            answer::denial(&denial)
+        });
+        answer::finish(&parts.method, reply)
+    }
+}
+
+impl Decide for AdminFace {
+    fn decide<'a>(&'a self, request: &'a Parts, body: Bytes) -> Deciding<'a> {
+        Box::pin(async move {
+            let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            let decided = self.0.decide(request, Body::Full(body), here).await;
+            decided.unwrap_or_else(|denial| answer::denial(&denial))
+        })
+    }
+}

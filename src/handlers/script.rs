@@ -1,0 +1,14 @@
+//! The handler `script:NAME`: the script `handlers/NAME.rhai` answers.
+
+use ::http::Response;
+
+use super::{Call, Payload, Reply};
+use crate::pipeline::Denial;
+
+pub(super) async fn answer(name: &str, call: &Call<'_>) -> Result<Reply, Denial> {
+    let made = call.scene.handle(name, &call.request, call.grant.identity()).await?;
+    let mut reply = Response::new(Payload::from(made.body));
+    *reply.status_mut() = made.status;
+    *reply.headers_mut() = made.headers;
+    Ok(reply)
+}

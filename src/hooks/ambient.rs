@@ -1,0 +1,164 @@
+//! What surrounds a call: where look-ups go, what time it is, the named secrets. A test has its own of each.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
+
+use super::{Limits, Records, rates::Rates, rehearsal::World, replays::Replays};
+use crate::model::{Clock, Secret};
+
+/// The named secrets of the configuration. Scripts can use them and cannot read them.
+#[derive(Clone, Default)]
+pub struct Secrets(Arc<BTreeMap<String, Arc<Secret>>>);
+
+impl Secrets {
+    /// These secrets, by name.
+    pub fn new(secrets: impl IntoIterator<Item = (String, Secret)>) -> Self {
+        let secrets = secrets.into_iter().map(|(name, secret)| (name, Arc::new(secret)));
+        Self(Arc::new(secrets.collect()))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<Arc<Secret>> {
+        self.0.get(name).cloned()
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// What all calls share. It outlives reloads: a reload must not make a replay new, or a bucket full.
+pub(super) struct Ambient {
+    pub records: Arc<dyn Records>,
+    pub clock: Clock,
+    pub secrets: Secrets,
+    pub limits: Limits,
+    pub rates: Rates,
+    pub replays: Replays,
+    pub patterns: Patterns,
+    /// Only while a script's own tests run.
+    pub world: Option<Arc<World>>,
+    started: Instant,
+}
+
+impl Ambient {
+    pub fn new(records: Arc<dyn Records>, clock: Clock, secrets: Secrets, limits: Limits) -> Self {
+        Self {
+            records,
+            clock,
+            secrets,
+            rates: Rates::new(limits.rate_buckets),
+            replays: Replays::new(limits.replay_ids),
+            patterns: Patterns::default(),
+            limits,
+            world: None,
+            started: Instant::now(),
+        }
+    }
+
+    /// The same for one test: nothing of the real records, and tables of its own.
+    pub fn for_test(limits: &Limits, world: Arc<World>) -> Self {
+        let clock = world.clock();
+        let mut limits = limits.clone();
+        // A test's tables last as long as the test.
+        limits.rate_buckets = limits.rate_buckets.min(1024);
+        limits.replay_ids = limits.replay_ids.min(1024);
+        let mut ambient = Self::new(world.clone(), clock, Secrets::default(), limits);
+        ambient.world = Some(world);
+        ambient
+    }
+
+    /// Milliseconds that only grow. In a test: those of the test's clock.
+    pub fn milliseconds(&self) -> u64 {
+        match &self.world {
+            Some(_) => u64::try_from(self.clock.now().0).unwrap_or(0).saturating_mul(1000),
+            None => u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    pub fn secret(&self, name: &str) -> Option<Arc<Secret>> {
+        match &self.world {
+            Some(world) => world.secret(name),
+            None => self.secrets.get(name),
+        }
+    }
+}
+
+/// One call's surroundings, as the engine carries them to host functions.
+#[derive(Clone)]
+pub(super) struct Call {
+    pub ambient: Arc<Ambient>,
+    /// Credentials that are at hand in this call, so that no log line repeats them.
+    pub hidden: Arc<[Secret]>,
+    /// The constants of the script's file.
+    pub constants: Option<Arc<Constants>>,
+}
+
+/// The constants of a file, by name.
+pub(super) type Constants = HashMap<String, Dynamic>;
+
+impl Call {
+    pub fn new(ambient: Arc<Ambient>) -> Self {
+        Self { ambient, hidden: Arc::default(), constants: None }
+    }
+
+    /// The call that a host function belongs to.
+    ///
+    /// # Errors
+    /// There is none: the function was called outside of a call, which a script cannot do.
+    pub fn of(context: &NativeCallContext<'_>) -> Result<Self, Box<EvalAltResult>> {
+        let tag = context.tag().and_then(|tag| tag.read_lock::<Self>().map(|call| call.clone()));
+        tag.ok_or_else(|| stop("this function needs a request"))
+    }
+
+    /// A text without the credentials that are at hand.
+    pub fn without_hidden(&self, text: &str) -> String {
+        super::fault::blotted(text, &self.hidden)
+    }
+}
+
+/// An error of a host function, for the script's author.
+pub(super) fn stop(message: impl Into<String>) -> Box<EvalAltResult> {
+    EvalAltResult::ErrorRuntime(Dynamic::from(message.into()), Position::NONE).into()
+}
+
+/// Regular expressions that were compiled before. Scripts use few; when there are many, all are forgotten and built anew.
+#[derive(Default)]
+pub(super) struct Patterns(Mutex<HashMap<String, regex::Regex>>);
+
+impl Patterns {
+    const MOST: usize = 128;
+    const BYTES: usize = 512;
+
+    /// The compiled pattern.
+    ///
+    /// # Errors
+    /// It is no pattern, or one that would take too much memory.
+    pub fn get(&self, pattern: &str) -> Result<regex::Regex, String> {
+        if pattern.len() > Self::BYTES {
+            return Err(format!("the pattern is longer than {} bytes", Self::BYTES));
+        }
+        if let Some(found) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(pattern) {
+            return Ok(found.clone());
+        }
+        let built = regex::RegexBuilder::new(pattern)
+            .size_limit(128 * 1024)
+            .dfa_size_limit(256 * 1024)
+            .nest_limit(32)
+            .build()
+            .map_err(|_| "the pattern is no regular expression, or too large a one")?;
+        let mut patterns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if patterns.len() >= Self::MOST {
+            patterns.clear();
+        }
+        patterns.insert(pattern.to_owned(), built.clone());
+        Ok(built)
+    }
+}

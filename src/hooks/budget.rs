@@ -1,0 +1,67 @@
+//! What a call may use up, watched while it runs.
+
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
+
+use rhai::Dynamic;
+
+use super::limits::Budget;
+
+#[derive(Clone, Copy)]
+struct Watch {
+    operations: u64,
+    until: Instant,
+    /// The lines that may still be logged.
+    lines: usize,
+}
+
+thread_local! {
+    // The engine's progress callback is told a number of steps and nothing else, so the call that runs on this thread is kept
+    // here. Set and reset by `within` alone.
+    static WATCH: Cell<Option<Watch>> = const { Cell::new(None) };
+}
+
+/// How many steps there are between two looks at the clock.
+const STRIDE: u64 = 32;
+
+/// Runs a call within a budget. Calls can be nested, when a test runs others: the inner one has no more time than the outer.
+pub(super) fn within<T>(budget: Budget, call: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Watch>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            WATCH.set(self.0);
+        }
+    }
+    let outer = WATCH.get();
+    let now = Instant::now();
+    // A time that no clock can hold is as good as none.
+    let until = now.checked_add(budget.time).unwrap_or(now + Duration::from_secs(86_400));
+    let until = outer.map_or(until, |outer| outer.until.min(until));
+    let _restore = Restore(outer);
+    let lines = budget.log_lines;
+    WATCH.set(Some(Watch { operations: budget.operations, until, lines }));
+    call()
+}
+
+/// Whether the call that runs on this thread may write a line into the log. A loop that logs would fill a disk.
+pub(super) fn may_log() -> bool {
+    let Some(mut watch) = WATCH.get() else { return true };
+    let may = watch.lines > 0;
+    watch.lines = watch.lines.saturating_sub(1);
+    WATCH.set(Some(watch));
+    may
+}
+
+/// Called by the engine with each step. A value ends the call.
+pub(super) fn progress(operations: u64) -> Option<Dynamic> {
+    let watch = WATCH.get()?;
+    if operations > watch.operations {
+        return Some("takes too many steps".into());
+    }
+    if operations.is_multiple_of(STRIDE) && Instant::now() >= watch.until {
+        return Some("takes too long".into());
+    }
+    None
+}

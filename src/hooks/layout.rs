@@ -1,0 +1,182 @@
+//! Which files there are, and which functions Keyward calls in each.
+
+use std::fmt;
+
+use crate::model::check_id;
+
+/// What a script is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `auth/NAME.rhai`: an authentication type.
+    Auth,
+    /// `hooks.rhai`: the hooks of all requests.
+    Hooks,
+    /// `resources/ID.rhai`: the hooks of one resource.
+    Resource,
+    /// `handlers/NAME.rhai`: answers a resource.
+    Handler,
+}
+
+/// The functions that Keyward calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Function {
+    /// Reads the credential from the request.
+    Header,
+    /// What the credential says.
+    Decode,
+    /// Whose it is.
+    Lookup,
+    /// Whether it is theirs.
+    Verify,
+    /// Before anything else.
+    OnRequest,
+    /// When it is known who asks.
+    OnAuthenticated,
+    /// When it is to be decided whether they may.
+    OnPermit,
+    /// When the request is refused.
+    OnDenied,
+    /// When the response is ready.
+    OnResponse,
+    /// The answer itself.
+    Handle,
+}
+
+impl Function {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Header,
+        Self::Decode,
+        Self::Lookup,
+        Self::Verify,
+        Self::OnRequest,
+        Self::OnAuthenticated,
+        Self::OnPermit,
+        Self::OnDenied,
+        Self::OnResponse,
+        Self::Handle,
+    ];
+
+    /// The name in a script.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Decode => "decode",
+            Self::Lookup => "lookup",
+            Self::Verify => "verify",
+            Self::OnRequest => "on_request",
+            Self::OnAuthenticated => "on_authenticated",
+            Self::OnPermit => "on_permit",
+            Self::OnDenied => "on_denied",
+            Self::OnResponse => "on_response",
+            Self::Handle => "handle",
+        }
+    }
+
+    /// The parameters, in order.
+    pub fn parameters(self) -> &'static [&'static str] {
+        match self {
+            Self::Header | Self::OnRequest => &["req"],
+            Self::Decode => &["req", "presented"],
+            Self::Lookup => &["req", "credential"],
+            Self::Verify => &["req", "user", "credential"],
+            Self::OnAuthenticated | Self::Handle => &["req", "identity"],
+            Self::OnPermit => &["req", "identity", "resource"],
+            Self::OnDenied => &["req", "denial"],
+            Self::OnResponse => &["req", "identity", "response"],
+        }
+    }
+
+    /// How it is written: `verify(req, user, credential)`.
+    pub fn signature(self) -> String {
+        format!("{}({})", self.name(), self.parameters().join(", "))
+    }
+
+    pub(super) fn bit(self) -> u16 {
+        1 << self as u8
+    }
+}
+
+impl Kind {
+    /// The functions that a script of this kind may define. One must be there.
+    pub fn functions(self) -> &'static [Function] {
+        match self {
+            Self::Auth => &Function::ALL[..4],
+            Self::Hooks | Self::Resource => &Function::ALL[4..9],
+            Self::Handler => &Function::ALL[9..],
+        }
+    }
+
+    /// The folder of this kind's files, or the file itself.
+    pub fn place(self) -> &'static str {
+        match self {
+            Self::Auth => "auth/",
+            Self::Hooks => "hooks.rhai",
+            Self::Resource => "resources/",
+            Self::Handler => "handlers/",
+        }
+    }
+
+    /// The file of a script, relative to the folder of scripts.
+    pub fn file(self, name: &str) -> String {
+        match self {
+            Self::Hooks => self.place().to_owned(),
+            _ => format!("{}{name}.rhai", self.place()),
+        }
+    }
+
+    pub(super) const ALL: [Self; 4] = [Self::Auth, Self::Hooks, Self::Resource, Self::Handler];
+}
+
+/// What a file's path says of it.
+///
+/// # Errors
+/// There is no such place, or the name cannot be one.
+pub(super) fn place(path: &str) -> Result<(Kind, String), String> {
+    if path == Kind::Hooks.place() {
+        return Ok((Kind::Hooks, String::new()));
+    }
+    let known = [Kind::Auth, Kind::Resource, Kind::Handler];
+    for kind in known {
+        let name = path.strip_prefix(kind.place()).and_then(|file| file.strip_suffix(".rhai"));
+        if let Some(name) = name {
+            check_id("name", name).map_err(|violation| violation.to_string())?;
+            // These are the authentication types that are built in.
+            if kind == Kind::Auth && ["api_key", "basic", "bearer"].contains(&name) {
+                return Err(format!(
+                    "the authentication type {name} is built in; choose another name"
+                ));
+            }
+            return Ok((kind, name.to_owned()));
+        }
+    }
+    let near =
+        nearest(path, ["auth/NAME.rhai", "hooks.rhai", "resources/ID.rhai", "handlers/NAME.rhai"])
+            .map(|near| format!(" Did you mean {near}?"))
+            .unwrap_or_default();
+    Err(format!(
+        "no script is called here. There are auth/NAME.rhai, hooks.rhai, resources/ID.rhai and handlers/NAME.rhai.{near}"
+    ))
+}
+
+/// The name that is most like `name`, if one is like it at all.
+pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|one| (strsim::jaro_winkler(name, one), one))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, one)| one)
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auth => "authentication type",
+            Self::Hooks => "hooks",
+            Self::Resource => "hooks of a resource",
+            Self::Handler => "handler",
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! Texts and bytes in their other forms.
+
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use rhai::{Blob, Dynamic, Module, NativeCallContext, exported_module};
+
+use super::{
+    super::{ambient::stop, request::is_plain},
+    Checked,
+};
+
+pub(super) fn module() -> Module {
+    exported_module!(functions)
+}
+
+/// The bytes of a text or a blob.
+pub(super) fn bytes(data: &Dynamic) -> Checked<Vec<u8>> {
+    if let Ok(text) = data.as_immutable_string_ref() {
+        return Ok(text.as_bytes().to_vec());
+    }
+    match data.as_blob_ref() {
+        Ok(blob) => Ok(blob.to_vec()),
+        Err(_) => Err(stop(format!("a text or a blob is needed, not {}", data.type_name()))),
+    }
+}
+
+/// A value as JSON.
+pub(super) fn json_of(value: &Dynamic) -> Checked<String> {
+    if !is_plain(value, 0) {
+        return Err(stop("only plain data that is not nested too deeply can be written as JSON"));
+    }
+    serde_json::to_string(value).map_err(|_| stop("this value cannot be written as JSON"))
+}
+
+/// Decoded bytes, if they are not more than a blob may have.
+fn blob(bytes: Vec<u8>, most: usize) -> Checked<Blob> {
+    match bytes.len() <= most {
+        true => Ok(bytes),
+        false => Err(stop(format!("more than the {most} bytes that a blob may have"))),
+    }
+}
+
+#[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
+#[rhai::export_module]
+mod functions {
+    use super::*;
+
+    /// Data in base64 (RFC 4648, section 4), with padding.
+    ///
+    /// Example: `base64_encode("a:b") == "YTpi"`
+    #[rhai_fn(return_raw)]
+    pub fn base64_encode(data: Dynamic) -> Checked<String> {
+        Ok(STANDARD.encode(bytes(&data)?))
+    }
+
+    /// The bytes of a text in base64, as a blob. Strict: canonical padding, no spaces.
+    ///
+    /// Error: the text is no base64. Catch it where the text comes from a client.
+    ///
+    /// Example: `to_text(base64_decode("YTpi")) == "a:b"`
+    #[rhai_fn(return_raw)]
+    pub fn base64_decode(context: NativeCallContext, text: &str) -> Checked<Blob> {
+        let bytes = STANDARD.decode(text).map_err(|_| stop("this is no base64"))?;
+        blob(bytes, context.engine().max_array_size())
+    }
+
+    /// Data in the URL-safe alphabet of base64 (RFC 4648, section 5), without padding.
+    ///
+    /// Example: `base64url_encode(sha256("a"))`
+    #[rhai_fn(return_raw)]
+    pub fn base64url_encode(data: Dynamic) -> Checked<String> {
+        Ok(URL_SAFE_NO_PAD.encode(bytes(&data)?))
+    }
+
+    /// The bytes of a text in the URL-safe alphabet of base64, without padding, as a blob.
+    ///
+    /// Error: the text is none.
+    ///
+    /// Example: `base64url_decode("YTpi").len() == 3`
+    #[rhai_fn(return_raw)]
+    pub fn base64url_decode(context: NativeCallContext, text: &str) -> Checked<Blob> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| stop("this is no URL-safe base64"))?;
+        blob(bytes, context.engine().max_array_size())
+    }
+
+    /// Data in hexadecimal, in small letters.
+    ///
+    /// Example: `hex(sha256(req.body))`
+    #[rhai_fn(return_raw)]
+    pub fn hex(data: Dynamic) -> Checked<String> {
+        Ok(::hex::encode(bytes(&data)?))
+    }
+
+    /// The bytes of a text in hexadecimal, as a blob. Small and capital letters are the same.
+    ///
+    /// Error: the text is no hexadecimal.
+    ///
+    /// Example: `hex_decode("00ff").len() == 2`
+    #[rhai_fn(return_raw)]
+    pub fn hex_decode(context: NativeCallContext, text: &str) -> Checked<Blob> {
+        let bytes = ::hex::decode(text).map_err(|_| stop("this is no hexadecimal"))?;
+        blob(bytes, context.engine().max_array_size())
+    }
+
+    /// A blob as a text.
+    ///
+    /// Error: the bytes are no UTF-8.
+    ///
+    /// Example: `let pair = to_text(base64_decode(presented));`
+    #[rhai_fn(return_raw)]
+    pub fn to_text(data: Blob) -> Checked<String> {
+        String::from_utf8(data).map_err(|_| stop("these bytes are no UTF-8"))
+    }
+
+    /// A text as it stands in a query or a path: everything but letters, digits and `-._~` becomes `%XX`.
+    ///
+    /// Example: `url_encode("a b&c") == "a%20b%26c"`
+    pub fn url_encode(text: &str) -> String {
+        const KEPT: percent_encoding::AsciiSet =
+            percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+        percent_encoding::utf8_percent_encode(text, &KEPT).to_string()
+    }
+
+    /// A text with each `%XX` decoded; `+` stays as it is.
+    ///
+    /// Error: what comes out is no UTF-8.
+    ///
+    /// Example: `url_decode("a%20b") == "a b"`
+    #[rhai_fn(return_raw)]
+    pub fn url_decode(text: &str) -> Checked<String> {
+        percent_encoding::percent_decode_str(text)
+            .decode_utf8()
+            .map(std::borrow::Cow::into_owned)
+            .map_err(|_| stop("these bytes are no UTF-8"))
+    }
+
+    /// A JSON text as a value: objects are maps, `null` is `()`.
+    ///
+    /// Error: the text is no JSON, or is nested too deeply. Catch it where the text comes from a client.
+    ///
+    /// Example: `json_parse(req.body).items.len()`
+    #[rhai_fn(return_raw)]
+    pub fn json_parse(text: &str) -> Checked<Dynamic> {
+        let value: Dynamic = serde_json::from_str(text)
+            .map_err(|_| stop("this is no JSON, or nested too deeply"))?;
+        match is_plain(&value, 0) {
+            true => Ok(value),
+            false => Err(stop("this JSON is nested too deeply")),
+        }
+    }
+
+    /// A value as a JSON text. It is plain data: text, number, boolean, `()`, array, map.
+    ///
+    /// Error: the value holds something else.
+    ///
+    /// Example: `json_text(#{ title: "No" }) == "{\"title\":\"No\"}"`
+    #[rhai_fn(return_raw)]
+    pub fn json_text(value: Dynamic) -> Checked<String> {
+        json_of(&value)
+    }
+}

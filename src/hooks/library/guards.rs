@@ -1,0 +1,144 @@
+//! Counting, remembering, networks, patterns, and the log.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rhai::{Dynamic, INT, Module, NativeCallContext, exported_module};
+
+use super::{
+    super::{
+        ambient::{Call, stop},
+        budget,
+        rates::Rate,
+        replays::Once,
+    },
+    Checked,
+};
+
+pub(super) fn module() -> Module {
+    exported_module!(functions)
+}
+
+#[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
+#[rhai::export_module]
+mod functions {
+    use super::*;
+
+    /// Whether one more is within `count` in `seconds` for this bucket, a name of the script's choice. What is refused does not count.
+    ///
+    /// When the table of buckets is full, a new bucket is over its limit.
+    ///
+    /// Example: `if !rate_limit("login:" + req.client, 5, 60) { deny(429, "TOO_MANY", "Wait a minute."); }`
+    #[rhai_fn(volatile, return_raw)]
+    pub fn rate_limit(
+        context: NativeCallContext,
+        bucket: &str,
+        count: INT,
+        seconds: INT,
+    ) -> Checked<bool> {
+        let (Ok(count), Ok(seconds)) = (u64::try_from(count), u64::try_from(seconds)) else {
+            return Err(stop("rate_limit needs a count and seconds from 1"));
+        };
+        if !(1..=1_000_000).contains(&count) || !(1..=86_400 * 31).contains(&seconds) {
+            return Err(stop("rate_limit takes 1 to 1000000 in 1 to 2678400 seconds"));
+        }
+        let ambient = Call::of(&context)?.ambient;
+        Ok(ambient.rates.admit(bucket, Rate { count, seconds }, ambient.milliseconds()))
+    }
+
+    /// True when this id is seen for the first time in `seconds` (1 to 604800). Nothing is forgotten early: when the table is full, a new id counts as seen.
+    ///
+    /// Example: `if !once("hmac:" + nonce, 300) { deny(401, "REPLAYED", "The request was sent before."); }`
+    #[rhai_fn(volatile, return_raw)]
+    pub fn once(context: NativeCallContext, id: &str, seconds: INT) -> Checked<bool> {
+        if !(1..=604_800).contains(&seconds) {
+            return Err(stop("once takes 1 to 604800 seconds"));
+        }
+        let ambient = Call::of(&context)?.ambient;
+        let outcome = ambient.replays.once(id, seconds, ambient.clock.now().0);
+        if outcome == Once::Full {
+            tracing::warn!(
+                "the table of once() is full: new ids are refused; raise scripts.replay_ids"
+            );
+        }
+        Ok(outcome == Once::New)
+    }
+
+    /// Whether an address is in a network, or in one of an array of networks. An IPv4 address that is written as IPv6 is IPv4.
+    ///
+    /// An address that is none, or `()`, is in no network. Error: a network that is none.
+    ///
+    /// Example: `in_network(req.client, ["10.0.0.0/8", "fd00::/8"])`
+    #[rhai_fn(return_raw)]
+    pub fn in_network(address: Dynamic, networks: Dynamic) -> Checked<bool> {
+        let address = address.into_string().unwrap_or_default().parse::<IpAddr>();
+        let address = address.map(|address| address.to_canonical());
+        let one = |text: &Dynamic| -> Checked<bool> {
+            let text = text.clone().into_string().map_err(|_| stop("a network is a text"))?;
+            let network = text
+                .parse::<IpNet>()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+                .map_err(|_| stop("a network is written like 10.0.0.0/8 or fd00::/8"))?;
+            Ok(address.as_ref().is_ok_and(|address| network.contains(address)))
+        };
+        if networks.is_string() {
+            return one(&networks);
+        }
+        let many = networks.as_array_ref().map_err(|_| stop("networks are a text or an array"))?;
+        let mut is_in = false;
+        // All are read, so that a mistake in the last shows with the first request.
+        for network in many.iter() {
+            is_in |= one(network)?;
+        }
+        Ok(is_in)
+    }
+
+    /// Whether a regular expression is found in a text of at most 8192 bytes. The time grows with the text's length and no faster.
+    ///
+    /// Write `^…$` to match the whole text. There are no look-arounds and no back-references.
+    ///
+    /// Error: the pattern is none or too large, or the text too long.
+    ///
+    /// Example: `matches(req.path, "^/tenants/[a-z0-9]+/")`
+    #[rhai_fn(return_raw)]
+    pub fn matches(context: NativeCallContext, text: &str, pattern: &str) -> Checked<bool> {
+        const MOST: usize = 8192;
+        if text.len() > MOST {
+            return Err(stop(format!("matches() takes a text of at most {MOST} bytes")));
+        }
+        let pattern = Call::of(&context)?.ambient.patterns.get(pattern).map_err(stop)?;
+        Ok(pattern.is_match(text))
+    }
+
+    /// Writes a line into Keyward's log; a call may write 32, and more are dropped. Never log a credential: what the script was given as one is blotted out, what it made of it is not.
+    ///
+    /// Example: `log("no tenant for " + identity.name);`
+    #[rhai_fn(name = "log", volatile, return_raw)]
+    pub fn log(context: NativeCallContext, text: &str) -> Checked<()> {
+        log_at(context, "info", text)
+    }
+
+    /// The same with a level: `"debug"`, `"info"`, `"warn"` or `"error"`.
+    ///
+    /// Example: `log("warn", "the partner's clock is late");`
+    #[rhai_fn(name = "log", volatile, return_raw)]
+    pub fn log_at(context: NativeCallContext, level: &str, text: &str) -> Checked<()> {
+        let call = Call::of(&context)?;
+        if !["debug", "info", "warn", "error"].contains(&level) {
+            return Err(stop("the levels of log() are debug, info, warn and error"));
+        }
+        if !budget::may_log() {
+            return Ok(());
+        }
+        let text: String = text.chars().take(1000).collect();
+        let said = call.without_hidden(&text);
+        let script = context.fn_source().or(context.call_source()).unwrap_or("");
+        match level {
+            "debug" => tracing::debug!(script, "{said}"),
+            "info" => tracing::info!(script, "{said}"),
+            "warn" => tracing::warn!(script, "{said}"),
+            _ => tracing::error!(script, "{said}"),
+        }
+        Ok(())
+    }
+}

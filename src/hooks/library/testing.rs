@@ -1,0 +1,328 @@
+//! What a script's own tests are written with.
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use rhai::{Dynamic, EvalAltResult, FnPtr, INT, Map, Module, NativeCallContext, exported_module};
+
+use super::{
+    super::{
+        ambient::{Call, stop},
+        answer::{DenialParts, ResponseParts, ScriptDenial, ScriptResponse},
+        fault::{denied_status, describe, innermost},
+        records::{Person, PersonParts, ResourceParts, ResourceView, UserView},
+        rehearsal::{TestUser, World},
+        request::{RequestParts, ScriptRequest, is_plain},
+    },
+    Checked, answers,
+};
+
+pub(super) fn module() -> Module {
+    exported_module!(functions)
+}
+
+fn world(context: &NativeCallContext) -> Checked<Arc<World>> {
+    let world = Call::of(context)?.ambient.world.clone();
+    world.ok_or_else(|| {
+        stop(format!("{}() is for test_… functions, and this is a real request", context.fn_name()))
+    })
+}
+
+fn shown(value: &Dynamic) -> String {
+    match is_plain(value, 0) {
+        true => serde_json::to_string(value).unwrap_or_else(|_| value.type_name().to_owned()),
+        false => value.type_name().to_owned(),
+    }
+}
+
+#[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
+#[rhai::export_module]
+mod functions {
+    use super::*;
+
+    /// Fails the test unless the condition holds.
+    ///
+    /// Example: `assert(user.is_active, "the user is blocked");`
+    #[rhai_fn(name = "assert", volatile, return_raw)]
+    pub fn assert_that(context: NativeCallContext, condition: bool, message: &str) -> Checked<()> {
+        world(&context)?;
+        if condition { Ok(()) } else { Err(stop(format!("assertion failed: {message}"))) }
+    }
+
+    /// Fails the test unless the two are equal.
+    ///
+    /// Example: `assert_eq(duration("1m"), 60);`
+    #[rhai_fn(volatile, return_raw)]
+    pub fn assert_eq(context: NativeCallContext, left: Dynamic, right: Dynamic) -> Checked<()> {
+        world(&context)?;
+        let (said_left, said_right) = (shown(&left), shown(&right));
+        let (mut left, mut right) = (left, right);
+        let equal = context
+            .call_native_fn_raw("==", true, &mut [&mut left, &mut right])
+            .ok()
+            .and_then(|equal| equal.as_bool().ok())
+            .unwrap_or(false);
+        match equal {
+            true => Ok(()),
+            false => Err(stop(format!("assertion failed: {said_left} is not {said_right}"))),
+        }
+    }
+
+    /// Fails the test unless the function refuses with this status and this error.
+    ///
+    /// Example: `assert_denied(|| verify(test_request("GET", "/"), (), #{}), 401, "INVALID_TOKEN");`
+    #[rhai_fn(volatile, return_raw)]
+    pub fn assert_denied(
+        context: NativeCallContext,
+        function: FnPtr,
+        status: INT,
+        error: &str,
+    ) -> Checked<()> {
+        world(&context)?;
+        let Err(thrown) = function.call_within_context::<Dynamic>(&context, ()) else {
+            return Err(stop("assertion failed: it was not denied"));
+        };
+        let (thrown, _) = innermost(&thrown);
+        if let EvalAltResult::ErrorRuntime(value, _) = thrown
+            && let Some(map) = value.clone().try_cast::<Map>()
+        {
+            let given_status = map.get("status").and_then(|status| status.as_int().ok());
+            let given = map.get("error").and_then(|error| error.clone().into_string().ok());
+            let given = given.unwrap_or_default();
+            if given_status == Some(status) && given == error {
+                return Ok(());
+            }
+            let given_status = given_status.unwrap_or_default();
+            return Err(stop(format!("assertion failed: denied with {given_status} {given}")));
+        }
+        Err(stop(format!("assertion failed: not denied but broken: {}", describe(thrown))))
+    }
+
+    /// A request for tests. The target is a path with or without a query. It comes from 192.0.2.1, for `localhost`, and has no body.
+    ///
+    /// Example: `let req = test_request("GET", "/orders?page=2");`
+    #[rhai_fn(return_raw)]
+    pub fn test_request(
+        context: NativeCallContext,
+        method: &str,
+        target: &str,
+    ) -> Checked<ScriptRequest> {
+        world(&context)?;
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query.to_owned())),
+            None => (target, None),
+        };
+        if !path.starts_with('/') || method.is_empty() {
+            return Err(stop("test_request takes a method and a path that begins with /"));
+        }
+        Ok(ScriptRequest::new(RequestParts {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query,
+            headers: HeaderMap::new(),
+            client: IpAddr::from([192, 0, 2, 1]),
+            host: Some("localhost".into()),
+            body: None,
+        }))
+    }
+
+    /// The same request with one more header field.
+    ///
+    /// Example: `test_request("GET", "/").with_header("API-KEY", "abc")`
+    #[rhai_fn(pure, return_raw)]
+    pub fn with_header(
+        context: NativeCallContext,
+        req: &mut ScriptRequest,
+        name: &str,
+        value: &str,
+    ) -> Checked<ScriptRequest> {
+        world(&context)?;
+        let name = HeaderName::from_bytes(name.as_bytes());
+        let name = name.map_err(|_| stop("this is no name of a header field"))?;
+        let value = HeaderValue::from_str(value).map_err(|_| stop("this is no header value"))?;
+        Ok(req.changed(|parts| {
+            parts.headers.append(name, value);
+        }))
+    }
+
+    /// The same request from another address.
+    ///
+    /// Example: `test_request("GET", "/").with_client("10.0.0.7")`
+    #[rhai_fn(pure, return_raw)]
+    pub fn with_client(
+        context: NativeCallContext,
+        req: &mut ScriptRequest,
+        address: &str,
+    ) -> Checked<ScriptRequest> {
+        world(&context)?;
+        let client = address.parse().map_err(|_| stop("this is no address"))?;
+        Ok(req.changed(|parts| parts.client = client))
+    }
+
+    /// The same request for another host.
+    ///
+    /// Example: `test_request("GET", "/").with_host("api.example.com")`
+    #[rhai_fn(pure, return_raw)]
+    pub fn with_host(
+        context: NativeCallContext,
+        req: &mut ScriptRequest,
+        host: &str,
+    ) -> Checked<ScriptRequest> {
+        world(&context)?;
+        Ok(req.changed(|parts| parts.host = Some(host.to_owned())))
+    }
+
+    /// The same request with a body.
+    ///
+    /// Example: `test_request("POST", "/orders").with_body("{}")`
+    #[rhai_fn(pure, return_raw)]
+    pub fn with_body(
+        context: NativeCallContext,
+        req: &mut ScriptRequest,
+        text: &str,
+    ) -> Checked<ScriptRequest> {
+        world(&context)?;
+        Ok(req.changed(|parts| parts.body = Some(Bytes::copy_from_slice(text.as_bytes()))))
+    }
+
+    /// Makes a user whom this test's look-ups find. Fields: `name` (needed), `roles`, `permissions` (arrays of texts), `attributes`
+    /// (a map of texts), `active` (usually true).
+    ///
+    /// Example: `test_user(#{ name: "llama", roles: ["editor"], attributes: #{ tenant: "a" } });`
+    #[rhai_fn(volatile, return_raw)]
+    pub fn test_user(context: NativeCallContext, fields: Map) -> Checked<UserView> {
+        let world = world(&context)?;
+        TestUser::read(&fields).and_then(|user| world.add(user)).map_err(stop)
+    }
+
+    /// Gives this test a named secret.
+    ///
+    /// Example: `test_secret("webhook", "a key of the test's own");`
+    #[rhai_fn(volatile, return_raw)]
+    pub fn test_secret(context: NativeCallContext, name: &str, value: &str) -> Checked<()> {
+        world(&context)?.set_secret(name, value);
+        Ok(())
+    }
+
+    /// Sets this test's clock (RFC 3339). It stands still.
+    ///
+    /// Example: `test_at("2026-01-05T12:00:00Z");`
+    #[rhai_fn(volatile, return_raw)]
+    pub fn test_at(context: NativeCallContext, text: &str) -> Checked<()> {
+        let world = world(&context)?;
+        let at = crate::model::Timestamp::parse(text);
+        world
+            .clock()
+            .set(at.ok_or_else(|| stop("test_at takes a time like 2026-01-05T12:00:00Z"))?);
+        Ok(())
+    }
+
+    /// Who is asking, for tests of hooks: a user that `test_user()` made.
+    ///
+    /// Example: `on_permit(test_request("GET", "/"), test_identity(user), test_resource("orders"))`
+    #[rhai_fn(return_raw)]
+    pub fn test_identity(context: NativeCallContext, user: UserView) -> Checked<Person> {
+        world(&context)?;
+        let parts = user.parts();
+        Ok(Person::new(PersonParts {
+            uid: Some(parts.uid),
+            name: parts.name.clone(),
+            roles: parts.roles.clone(),
+            key_id: None,
+            application: Some("default".into()),
+            attributes: parts.attributes.clone(),
+            allows: parts.allows.clone(),
+        }))
+    }
+
+    /// Nobody, for tests of hooks.
+    ///
+    /// Example: `assert(test_anonymous().is_anonymous, "somebody");`
+    #[rhai_fn(return_raw)]
+    pub fn test_anonymous(context: NativeCallContext) -> Checked<Person> {
+        world(&context)?;
+        Ok(Person::anonymous(Arc::new(|_| false)))
+    }
+
+    /// A resource, for tests of hooks.
+    ///
+    /// Example: `test_resource("orders")`
+    #[rhai_fn(return_raw)]
+    pub fn test_resource(context: NativeCallContext, id: &str) -> Checked<ResourceView> {
+        world(&context)?;
+        Ok(ResourceView::new(ResourceParts {
+            id: id.to_owned(),
+            handler: "proxy".into(),
+            path: "/{*path}".into(),
+            host: None,
+            method: "GET".into(),
+        }))
+    }
+
+    /// A denial, for tests of `on_denied`.
+    ///
+    /// Example: `let denial = test_denial(401, "AUTHENTICATION_FAILED"); on_denied(req, denial); assert_eq(denial.status, 401);`
+    #[rhai_fn(return_raw)]
+    pub fn test_denial(
+        context: NativeCallContext,
+        status: INT,
+        error: &str,
+    ) -> Checked<ScriptDenial> {
+        world(&context)?;
+        Ok(ScriptDenial::new(DenialParts {
+            room: "verify".into(),
+            status: denied_status(status).map_err(stop)?,
+            code: error.to_owned(),
+            description: "The request was refused.".into(),
+            body: None,
+            content_type: None,
+            headers: HeaderMap::new(),
+        }))
+    }
+
+    /// A response, for tests of `on_response`.
+    ///
+    /// Example: `let response = test_response(200, "{}");`
+    #[rhai_fn(return_raw)]
+    pub fn test_response(
+        context: NativeCallContext,
+        status: INT,
+        body: &str,
+    ) -> Checked<ScriptResponse> {
+        world(&context)?;
+        let response = ScriptResponse::new(ResponseParts {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: Some(Bytes::copy_from_slice(body.as_bytes())),
+        });
+        response.set_status(status).map_err(stop)?;
+        Ok(response)
+    }
+
+    /// The header field that a denial was given; `()` where it was not. For tests of `on_denied`.
+    ///
+    /// Example: `assert_eq(denial.header("Retry-After"), "60");`
+    #[rhai_fn(name = "header", pure)]
+    pub fn denial_header(denial: &mut ScriptDenial, name: &str) -> Dynamic {
+        answers::header_of(&denial.lock().headers, name)
+    }
+
+    /// Sends a request through the whole Gate, with this script and this test's users. Returns a map: `allowed`, `status`, `error`,
+    /// `description`, `user`, `room`; what does not apply is `()`.
+    ///
+    /// Example: `assert_eq(decide(test_request("GET", "/orders")).status, 401);`
+    #[rhai_fn(volatile, return_raw)]
+    pub fn decide(context: NativeCallContext, req: ScriptRequest) -> Checked<Map> {
+        let verdict = world(&context)?.decide(req).map_err(stop)?;
+        let text = |text: Option<String>| text.map_or(Dynamic::UNIT, Into::into);
+        let mut map = Map::new();
+        map.insert("allowed".into(), verdict.allowed.into());
+        map.insert("status".into(), INT::from(verdict.status).into());
+        map.insert("error".into(), text(verdict.code));
+        map.insert("description".into(), text(verdict.description));
+        map.insert("user".into(), text(verdict.user));
+        map.insert("room".into(), text(verdict.room));
+        Ok(map)
+    }
+}

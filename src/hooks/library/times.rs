@@ -1,0 +1,130 @@
+//! Points in time, durations, time zones.
+
+use jiff::{Timestamp, tz::TimeZone};
+use rhai::{Dynamic, INT, Map, Module, NativeCallContext, exported_module};
+
+use super::{
+    super::ambient::{Call, stop},
+    Checked,
+};
+use crate::model;
+
+pub(super) fn module() -> Module {
+    exported_module!(functions)
+}
+
+fn moment(seconds: INT) -> Checked<Timestamp> {
+    // A little within what jiff can hold, so that every time zone has a name for it.
+    const FIRST: INT = -62_167_132_800;
+    const LAST: INT = 253_402_207_200;
+    match seconds {
+        FIRST..=LAST => {
+            Timestamp::from_second(seconds).map_err(|_| stop("this is no point in time"))
+        }
+        _ => Err(stop("the point in time is not within the years 0 to 9999")),
+    }
+}
+
+#[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
+#[rhai::export_module]
+mod functions {
+    use super::*;
+
+    /// Now, in seconds since 1970-01-01T00:00:00Z.
+    ///
+    /// Example: `now() - issued < duration("5m")`
+    #[rhai_fn(volatile, return_raw)]
+    pub fn now(context: NativeCallContext) -> Checked<INT> {
+        Ok(Call::of(&context)?.ambient.clock.now().0)
+    }
+
+    /// The point in time of an RFC 3339 text, in seconds; `()` where the text is none.
+    ///
+    /// Example: `parse_time("2026-01-05T12:00:00Z") == 1767614400`
+    pub fn parse_time(text: &str) -> Dynamic {
+        model::Timestamp::parse(text).map_or(Dynamic::UNIT, |at| at.0.into())
+    }
+
+    /// The point in time of an HTTP date (RFC 9110, section 5.6.7), in seconds; `()` where the text is none.
+    ///
+    /// Example: `let sent = parse_http_date(req.header("Date"));`
+    pub fn parse_http_date(text: &str) -> Dynamic {
+        // The pattern reads an offset, and an HTTP date has always this one.
+        let Some(text) = text.strip_suffix(" GMT") else { return Dynamic::UNIT };
+        let text = format!("{text} +0000");
+        let at = jiff::fmt::strtime::parse("%a, %d %b %Y %H:%M:%S %z", text);
+        at.and_then(|at| at.to_timestamp()).map_or(Dynamic::UNIT, |at| at.as_second().into())
+    }
+
+    /// A point in time as an RFC 3339 text in UTC.
+    ///
+    /// Error: the year is not within 0 to 9999.
+    ///
+    /// Example: `format_time(0) == "1970-01-01T00:00:00+00:00"`
+    #[rhai_fn(return_raw)]
+    pub fn format_time(seconds: INT) -> Checked<String> {
+        moment(seconds)?;
+        Ok(model::Timestamp(seconds).to_string())
+    }
+
+    /// The seconds of a duration: a whole number with `s`, `m`, `h`, `d` or `w`; several are added.
+    ///
+    /// Error: the text is no duration.
+    ///
+    /// Example: `duration("1h30m") == 5400`
+    #[rhai_fn(return_raw)]
+    pub fn duration(text: &str) -> Checked<INT> {
+        let wrong = || stop("a duration is written like 90s, 15m, 2h, 7d, 1w or 1h30m");
+        let mut total: INT = 0;
+        let mut number: Option<INT> = None;
+        for c in text.chars() {
+            if let Some(digit) = c.to_digit(10) {
+                let sofar = number.unwrap_or(0).checked_mul(10);
+                number = Some(sofar.and_then(|n| n.checked_add(digit.into())).ok_or_else(wrong)?);
+                continue;
+            }
+            let unit = match c {
+                's' => 1,
+                'm' => 60,
+                'h' => 3600,
+                'd' => 86_400,
+                'w' => 604_800,
+                _ => return Err(wrong()),
+            };
+            let part = number.take().and_then(|n| n.checked_mul(unit)).ok_or_else(wrong)?;
+            total = total.checked_add(part).ok_or_else(wrong)?;
+        }
+        if number.is_some() || text.is_empty() { Err(wrong()) } else { Ok(total) }
+    }
+
+    /// What the clocks show now in a time zone (an IANA name): a map of `year`, `month`, `day`, `hour`, `minute`, `second` and
+    /// `weekday` (1 is Monday, 7 is Sunday).
+    ///
+    /// Error: there is no such time zone.
+    ///
+    /// Example: `let here = local_time("Europe/Berlin"); if here.weekday > 5 { deny(403, "WEEKEND", "We rest."); }`
+    #[rhai_fn(name = "local_time", volatile, return_raw)]
+    pub fn local_time_now(context: NativeCallContext, zone: &str) -> Checked<Map> {
+        local_time(zone, Call::of(&context)?.ambient.clock.now().0)
+    }
+
+    /// The same for a point in time.
+    ///
+    /// Example: `local_time("UTC", 0).year == 1970`
+    #[rhai_fn(name = "local_time", return_raw)]
+    pub fn local_time(zone: &str, seconds: INT) -> Checked<Map> {
+        let zone = TimeZone::get(zone)
+            .map_err(|_| stop("there is no such time zone; use a name like Europe/Berlin"))?;
+        let at = moment(seconds)?.to_zoned_datetime(zone);
+        let parts: [(&str, INT); 7] = [
+            ("year", at.year().into()),
+            ("month", at.month().into()),
+            ("day", at.day().into()),
+            ("hour", at.hour().into()),
+            ("minute", at.minute().into()),
+            ("second", at.second().into()),
+            ("weekday", at.weekday().to_monday_one_offset().into()),
+        ];
+        Ok(parts.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}

@@ -1,0 +1,162 @@
+//! `req`, as scripts see it: what came, and the notes that hooks leave for each other.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use rhai::{Dynamic, ImmutableString};
+
+/// What a request is made of, handed in by the pipeline.
+#[derive(Clone)]
+pub struct RequestParts {
+    /// The method, in capitals.
+    pub method: String,
+    /// The path, normalised.
+    pub path: String,
+    /// The query, as it came, without the question mark.
+    pub query: Option<String>,
+    /// The header fields.
+    pub headers: HeaderMap,
+    /// Where it comes from.
+    pub client: IpAddr,
+    /// The host that was asked for, without the port.
+    pub host: Option<String>,
+    /// The body, where the resource buffers it.
+    pub body: Option<Bytes>,
+}
+
+/// A request for scripts. A cheap handle: all hooks of one request share one, and with it the notes.
+#[derive(Clone)]
+pub struct ScriptRequest {
+    parts: Arc<Parts>,
+    notes: Arc<Mutex<Notes>>,
+}
+
+type Notes = BTreeMap<ImmutableString, Dynamic>;
+
+#[derive(Clone)]
+struct Parts {
+    method: ImmutableString,
+    path: ImmutableString,
+    given: RequestParts,
+}
+
+impl ScriptRequest {
+    /// Takes the parts in.
+    pub fn new(given: RequestParts) -> Self {
+        let parts = Parts { method: (&given.method).into(), path: (&given.path).into(), given };
+        Self { parts: Arc::new(parts), notes: Arc::default() }
+    }
+
+    pub(super) fn method(&self) -> ImmutableString {
+        self.parts.method.clone()
+    }
+
+    pub(super) fn path(&self) -> ImmutableString {
+        self.parts.path.clone()
+    }
+
+    /// What it was made of.
+    pub fn parts(&self) -> &RequestParts {
+        &self.parts.given
+    }
+
+    /// The same request with another part, for tests. The notes are not shared.
+    pub(super) fn changed(&self, change: impl FnOnce(&mut RequestParts)) -> Self {
+        let mut given = self.parts.given.clone();
+        change(&mut given);
+        Self::new(given)
+    }
+
+    /// The values of a header field that are text.
+    pub(super) fn header_values(&self, name: &str) -> impl Iterator<Item = &str> {
+        // A name that cannot be one is in no request.
+        self.parts.given.headers.get_all(name.to_ascii_lowercase()).iter().filter_map(text)
+    }
+
+    /// Whether a header field is there whose value is no text: what a script cannot see, it must not take for absent.
+    pub(super) fn has_unreadable(&self, name: &str) -> bool {
+        let values = self.parts.given.headers.get_all(name.to_ascii_lowercase());
+        values.iter().any(|value| text(value).is_none())
+    }
+
+    /// The first value of a query parameter, decoded.
+    pub(super) fn param(&self, name: &str) -> Option<String> {
+        let query = self.parts.given.query.as_deref()?;
+        form_urlencoded::parse(query.as_bytes())
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
+    }
+
+    /// A note that an earlier hook left.
+    pub(super) fn note(&self, name: &str) -> Option<Dynamic> {
+        self.lock().get(name).cloned()
+    }
+
+    /// Leaves a note.
+    ///
+    /// # Errors
+    /// There are too many, or the value is no plain data.
+    pub(super) fn leave(
+        &self,
+        name: ImmutableString,
+        value: Dynamic,
+        most: usize,
+    ) -> Result<(), String> {
+        if !is_plain(&value, 0) {
+            return Err(format!("a note is plain data, not {}", value.type_name()));
+        }
+        let mut notes = self.lock();
+        if notes.len() >= most && !notes.contains_key(&name) {
+            return Err(format!("a request has at most {most} notes"));
+        }
+        notes.insert(name, value);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The header may hold a credential, and so may the query, the body and the notes.
+impl fmt::Debug for ScriptRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ScriptRequest({} {})", self.parts.method, self.parts.path)
+    }
+}
+
+impl fmt::Debug for RequestParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestParts({} {})", self.method, self.path)
+    }
+}
+
+fn text(value: &HeaderValue) -> Option<&str> {
+    std::str::from_utf8(value.as_bytes()).ok()
+}
+
+/// Whether a value is data alone: no function, no object of Keyward's.
+pub(super) fn is_plain(value: &Dynamic, depth: usize) -> bool {
+    if depth > 32 {
+        return false;
+    }
+    if let Ok(items) = value.as_array_ref() {
+        return items.iter().all(|item| is_plain(item, depth + 1));
+    }
+    if let Ok(map) = value.as_map_ref() {
+        return map.values().all(|item| is_plain(item, depth + 1));
+    }
+    value.is_unit()
+        || value.is_bool()
+        || value.is_int()
+        || value.is_float()
+        || value.is_char()
+        || value.is_string()
+        || value.is_blob()
+}

@@ -1,0 +1,244 @@
+//! Runs a function of a script: within its budget, behind its breaker, on the thread that it asks for. Whatever happens in it, a
+//! value or a [`Fault`] comes out.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use rhai::{CallFnOptions, Dynamic, Engine, EvalAltResult, Scope};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    Fault, Function, Kind, Limits,
+    ambient::{Ambient, Call},
+    breaker::Breaker,
+    budget,
+    compile::Compiled,
+    fault::Failure,
+    limits::Budget,
+};
+use crate::model::Secret;
+
+/// A script, ready to be called. A cheap handle.
+#[derive(Clone)]
+pub struct Script {
+    pub(super) inner: Arc<Inner>,
+    /// The real surroundings, or those of a test.
+    pub(super) ambient: Arc<Ambient>,
+    /// What the engine hands to host functions in calls that hide nothing; made once.
+    tag: Dynamic,
+}
+
+pub(super) struct Inner {
+    pub kind: Kind,
+    pub name: String,
+    pub file: String,
+    pub text: String,
+    pub compiled: Compiled,
+    pub engine: Arc<Engine>,
+    pub breaker: Breaker,
+    pub pool: Arc<Pool>,
+}
+
+/// The threads for blocking scripts, as turns to take.
+pub(super) struct Pool {
+    turns: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    queue: usize,
+}
+
+impl Pool {
+    pub fn new(limits: &Limits) -> Self {
+        let turns = Arc::new(Semaphore::new(limits.blocking_calls.max(1)));
+        Self { turns, waiting: AtomicUsize::new(0), queue: limits.blocking_queue }
+    }
+
+    /// A turn, now or after those who wait already; none when too many do.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(turn) = self.turns.clone().try_acquire_owned() {
+            return Some(turn);
+        }
+        struct Waiting<'a>(&'a AtomicUsize);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        // Counted first, so that two who come at once do not both take the last place.
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        if before >= self.queue {
+            return None;
+        }
+        self.turns.clone().acquire_owned().await.ok()
+    }
+}
+
+impl Script {
+    pub(super) fn new(inner: Arc<Inner>, ambient: Arc<Ambient>) -> Self {
+        let tag = Dynamic::from(Self::surroundings(&inner, &ambient));
+        Self { inner, ambient, tag }
+    }
+
+    fn surroundings(inner: &Inner, ambient: &Arc<Ambient>) -> Call {
+        let mut call = Call::new(ambient.clone());
+        call.constants = Some(inner.compiled.constants.clone());
+        call
+    }
+
+    /// The same script in other surroundings.
+    pub(super) fn within(&self, ambient: &Arc<Ambient>) -> Self {
+        Self::new(self.inner.clone(), ambient.clone())
+    }
+
+    /// What the script is for.
+    pub fn kind(&self) -> Kind {
+        self.inner.kind
+    }
+
+    /// The name of the authentication type, the resource or the handler; empty for `hooks.rhai`.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The file, relative to the folder of scripts.
+    pub fn file(&self) -> &str {
+        &self.inner.file
+    }
+
+    /// Whether it defines this function. What an authentication type leaves out, the built-in room does.
+    pub fn defines(&self, function: Function) -> bool {
+        self.inner.compiled.functions & function.bit() != 0
+    }
+
+    /// Whether it runs on a thread of its own.
+    pub fn is_blocking(&self) -> bool {
+        self.inner.compiled.is_blocking
+    }
+
+    /// Whether it is switched off because it kept running out of its budget.
+    pub fn is_off(&self) -> bool {
+        self.inner.breaker.is_off(Instant::now())
+    }
+
+    /// Calls a function. `hidden` is what no log line may repeat.
+    pub(super) async fn call(
+        &self,
+        function: Function,
+        arguments: Vec<Dynamic>,
+        hidden: Vec<Secret>,
+    ) -> Result<Dynamic, Fault> {
+        if !self.defines(function) {
+            let name = function.name();
+            return Err(self.broken(&format!("the script does not define {name}")));
+        }
+        if self.is_off() {
+            return Err(
+                self.broken("the script is switched off: it kept running out of its budget")
+            );
+        }
+        let limits = &self.ambient.limits;
+        // A test is on a thread of its own already.
+        if !self.is_blocking() || self.ambient.world.is_some() {
+            let budget = if self.is_blocking() { limits.blocking() } else { limits.inline() };
+            return self.finish(self.run(function.name(), arguments, hidden, budget));
+        }
+        let waited = tokio::time::timeout(limits.blocking_time, self.inner.pool.turn()).await;
+        let Ok(Some(turn)) = waited else {
+            return Err(self.broken("too busy: too many calls of blocking scripts wait already"));
+        };
+        let (script, budget) = (self.clone(), limits.blocking());
+        let outcome = tokio::task::spawn_blocking(move || {
+            // Kept to the end of the call, also when nobody waits for it any more.
+            let _turn = turn;
+            script.run(function.name(), arguments, hidden, budget)
+        });
+        match outcome.await {
+            Ok(outcome) => self.finish(outcome),
+            Err(_) => Err(self.broken("the thread of the call ended")),
+        }
+    }
+
+    /// Calls any function on this thread.
+    pub(super) fn run(
+        &self,
+        function: &str,
+        arguments: Vec<Dynamic>,
+        hidden: Vec<Secret>,
+        budget: Budget,
+    ) -> Result<Dynamic, Failure> {
+        let kept = hidden.clone();
+        match self.evaluate(function, arguments, hidden, budget) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(Failure::of(&self.inner.file, &error).without(&kept)),
+            Err(Panicked) => {
+                Err(Failure::Other(self.broken(&format!("a host function panicked in {function}"))))
+            }
+        }
+    }
+
+    pub(super) fn evaluate(
+        &self,
+        function: &str,
+        arguments: Vec<Dynamic>,
+        hidden: Vec<Secret>,
+        budget: Budget,
+    ) -> Result<Result<Dynamic, Box<EvalAltResult>>, Panicked> {
+        let tag = if hidden.is_empty() {
+            self.tag.clone()
+        } else {
+            let mut call = Self::surroundings(&self.inner, &self.ambient);
+            call.hidden = hidden.into();
+            Dynamic::from(call)
+        };
+        let mut options = CallFnOptions::new().eval_ast(false);
+        options.tag = Some(tag);
+        let Inner { engine, compiled, .. } = &*self.inner;
+        budget::within(budget, || {
+            guarded(|| {
+                let mut scope = Scope::new();
+                engine.call_fn_with_options(options, &mut scope, &compiled.ast, function, arguments)
+            })
+        })
+    }
+
+    /// Counts what ran out of its budget, and makes a fault of a failure.
+    fn finish(&self, outcome: Result<Dynamic, Failure>) -> Result<Dynamic, Fault> {
+        outcome.map_err(|failure| {
+            if let Failure::Exhausted(_) = failure
+                && self.inner.breaker.strike(Instant::now())
+            {
+                let seconds = self.ambient.limits.cool_down.as_secs();
+                tracing::error!(
+                    script = self.inner.file,
+                    "the script keeps running out of its budget and is switched off for {seconds} s: what needs it is refused"
+                );
+            }
+            failure.into_fault()
+        })
+    }
+
+    /// A failure that is the script's as a whole.
+    pub(super) fn broken(&self, reason: &str) -> Fault {
+        Fault::broken(format!("{}: {reason}", self.inner.file))
+    }
+}
+
+impl std::fmt::Debug for Script {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Script({})", self.inner.file)
+    }
+}
+
+/// A host function panicked. What it said is with the panic hook.
+pub(super) struct Panicked;
+
+/// Runs something that may panic. What it worked on is dropped, so that nobody sees it half done.
+pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked)
+}

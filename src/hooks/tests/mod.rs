@@ -1,0 +1,193 @@
+//! The room as a whole: folders of scripts, and what comes of them.
+
+mod blocking;
+mod hostile;
+mod library;
+mod loading;
+mod rehearsal;
+mod returns;
+mod tokens;
+mod watching;
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tempfile::TempDir;
+
+use super::*;
+use crate::model::{Secret, Timestamp};
+
+/// A folder of scripts that is gone after the test.
+struct Folder(TempDir);
+
+impl Folder {
+    fn of(files: &[(&str, &str)]) -> Self {
+        let folder = Self(TempDir::new().unwrap());
+        for (file, text) in files {
+            folder.write(file, text);
+        }
+        folder
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, file: &str, text: impl AsRef<[u8]>) {
+        let path = self.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn load(&self) -> Result<Scripts, Vec<ScriptError>> {
+        self.load_with(limits(), host())
+    }
+
+    fn load_with(&self, limits: Limits, host: Host) -> Result<Scripts, Vec<ScriptError>> {
+        Scripts::load(self.path(), limits, host)
+    }
+
+    /// What a load is refused with, as text.
+    fn refused(&self) -> String {
+        let problems = self.load().map(|_| ()).unwrap_err();
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A debug build on a busy machine needs more time than a second's fraction for what it counts in steps.
+fn limits() -> Limits {
+    Limits { time: Duration::from_secs(5), ..Limits::default() }
+}
+
+struct Llama;
+
+impl Records for Llama {
+    fn user_by_name(&self, name: &str) -> Option<UserView> {
+        (name == "llama").then(llama)
+    }
+
+    fn user_by_id(&self, uid: u64) -> Option<UserView> {
+        (uid == 7).then(llama)
+    }
+
+    fn key_by_id(&self, id: &str) -> Option<KeyView> {
+        (id == "abcdefgh").then(|| {
+            KeyView::new(KeyParts {
+                id: id.to_owned(),
+                user: 7,
+                is_revoked: false,
+                expires: Some(Timestamp(2_000_000_000)),
+                application: None,
+                scopes: Some(vec!["graze".into()]),
+            })
+        })
+    }
+
+    fn role(&self, id: &str) -> Option<RoleView> {
+        (id == "herd").then(|| {
+            RoleView::new(RoleParts {
+                id: id.to_owned(),
+                label: "The herd".into(),
+                is_admin: false,
+                permissions: vec!["graze".into()],
+            })
+        })
+    }
+}
+
+fn llama() -> UserView {
+    UserView::new(UserParts {
+        uid: 7,
+        name: "llama".into(),
+        is_active: true,
+        roles: vec!["herd".into()],
+        attributes: BTreeMap::from([("tenant".into(), "andes".into())]),
+        allows: Arc::new(|permission| permission == "graze"),
+    })
+}
+
+fn person() -> Person {
+    Person::new(PersonParts {
+        uid: Some(7),
+        name: "llama".into(),
+        roles: vec!["herd".into()],
+        key_id: Some("abcdefgh".into()),
+        application: Some("default".into()),
+        attributes: BTreeMap::from([("tenant".into(), "andes".into())]),
+        allows: Arc::new(|permission| permission == "graze"),
+    })
+}
+
+fn resource() -> ResourceView {
+    ResourceView::new(ResourceParts {
+        id: "orders".into(),
+        handler: "proxy".into(),
+        path: "/orders".into(),
+        host: None,
+        method: "GET".into(),
+    })
+}
+
+fn host() -> Host {
+    Host {
+        records: Arc::new(Llama),
+        clock: Clock::fixed(Timestamp(1_767_614_400)),
+        secrets: Secrets::new([("webhook".to_owned(), Secret::new("a secret that nobody sees"))]),
+        gate: None,
+        needs: None,
+    }
+}
+
+fn parts() -> RequestParts {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [("x-one", "1"), ("x-many", "a"), ("x-many", "b")] {
+        headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    headers.insert("x-bytes", HeaderValue::from_bytes(b"\xff").unwrap());
+    RequestParts {
+        method: "POST".into(),
+        path: "/orders".into(),
+        query: Some("a=1&b=x%20y&a=2".into()),
+        headers,
+        client: "::ffff:10.1.2.3".parse().unwrap(),
+        host: Some("api.example.com".into()),
+        body: Some(Bytes::from_static(b"{\"n\":1}")),
+    }
+}
+
+fn req() -> ScriptRequest {
+    ScriptRequest::new(parts())
+}
+
+/// Runs a hook `on_permit` with this body, and says what came of it.
+async fn permit_with(limits: Limits, body: &str) -> Result<Consent, Fault> {
+    let text = format!("fn on_permit(req, identity, resource) {{ {body} }}");
+    let folder = Folder::of(&[("hooks.rhai", &text)]);
+    let scripts = folder.load_with(limits, host()).unwrap_or_else(|problems| {
+        panic!("{body}: {}", problems.iter().map(ToString::to_string).collect::<String>())
+    });
+    let set = scripts.current();
+    let script = set.hooks(Function::OnPermit, None).next().unwrap();
+    script.on_permit(&req(), &person(), &resource()).await
+}
+
+async fn permit(body: &str) -> Result<Consent, Fault> {
+    permit_with(limits(), body).await
+}
+
+#[track_caller]
+fn detail<T: fmt::Debug>(outcome: Result<T, Fault>) -> String {
+    match outcome {
+        Err(Fault::Broken { detail }) => detail,
+        other => panic!("not broken: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn refusal<T: fmt::Debug>(outcome: Result<T, Fault>) -> Refusal {
+    match outcome {
+        Err(Fault::Refused(refusal)) => *refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}

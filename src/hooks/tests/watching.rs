@@ -1,0 +1,92 @@
+//! Reloading when files change.
+
+use tokio::sync::mpsc;
+
+use super::*;
+
+/// Watches in the background; says what each reload came to.
+fn watched(scripts: &Scripts) -> mpsc::UnboundedReceiver<Result<Loaded, usize>> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let scripts = scripts.clone();
+    tokio::spawn(watch(scripts, move |outcome| {
+        let _ = sender.send(outcome.clone().map_err(|problems| problems.len()));
+    }));
+    receiver
+}
+
+async fn next(said: &mut mpsc::UnboundedReceiver<Result<Loaded, usize>>) -> Result<Loaded, usize> {
+    tokio::time::timeout(Duration::from_secs(20), said.recv()).await.unwrap().unwrap()
+}
+
+const ONE: &str = "fn on_request(req) {}";
+const TWO: &str = "fn on_request(req) { req.set(\"a\", 1); }";
+
+#[tokio::test]
+async fn a_change_is_loaded_and_a_broken_one_is_told() {
+    let folder = Folder::of(&[("hooks.rhai", ONE)]);
+    let scripts = folder.load().unwrap();
+    let mut said = watched(&scripts);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // As editors do it: another file in its place.
+    folder.write("hooks.rhai.new", TWO);
+    fs::rename(folder.path().join("hooks.rhai.new"), folder.path().join("hooks.rhai")).unwrap();
+    assert!(next(&mut said).await.unwrap().is_new);
+    folder.write("hooks.rhai", "fn");
+    assert_eq!(next(&mut said).await, Err(1));
+    assert!(scripts.current().has_hooks());
+    folder.write("auth/a.rhai", "fn header(req) {}");
+    folder.write("hooks.rhai", ONE);
+    loop {
+        if let Ok(loaded) = next(&mut said).await
+            && loaded.scripts == 2
+        {
+            break;
+        }
+    }
+    fs::remove_dir_all(folder.path()).unwrap();
+    while scripts.current().has_hooks() {
+        let _ = next(&mut said).await;
+    }
+    folder.write("hooks.rhai", TWO);
+    while !scripts.current().has_hooks() {
+        let _ = next(&mut said).await;
+    }
+}
+
+#[tokio::test]
+async fn a_storm_of_touches_is_no_reload() {
+    let folder = Folder::of(&[("hooks.rhai", ONE)]);
+    let scripts = folder.load().unwrap();
+    let first = scripts.current();
+    let mut said = watched(&scripts);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let path = folder.path().join("hooks.rhai");
+    tokio::task::spawn_blocking(move || {
+        for _ in 0..20_000 {
+            fs::OpenOptions::new()
+                .append(true)
+                .open(&path)
+                .unwrap()
+                .set_modified(std::time::SystemTime::now())
+                .unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    folder.write("hooks.rhai", TWO);
+    assert!(next(&mut said).await.unwrap().is_new);
+    assert!(said.try_recv().is_err(), "touches are told as changes");
+    assert!(!Arc::ptr_eq(&first, &scripts.current()));
+}
+
+#[tokio::test]
+async fn a_folder_that_comes_later_is_found() {
+    let folder = Folder::of(&[]);
+    let later = folder.path().join("scripts");
+    let scripts = Scripts::load(&later, limits(), host()).unwrap();
+    let mut said = watched(&scripts);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    folder.write("scripts/hooks.rhai", ONE);
+    assert!(next(&mut said).await.unwrap().is_new);
+    assert!(scripts.current().has_hooks());
+}

@@ -1,0 +1,85 @@
+//! What answers a request that was let in, by name.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use crate::model::{Violation, check_id};
+
+/// What stands before the name of a script.
+const SCRIPT: &str = "script:";
+
+/// What answers a request that was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Handler {
+    /// The user entity: `POST /entity/user`, and `GET`, `PATCH`, `DELETE` on `/user/{user}`.
+    EntityUser,
+    /// A fixed answer.
+    Respond,
+    /// An upstream, which the request is forwarded to.
+    Proxy,
+    /// Something that lives elsewhere: another proxy asks whether a request may pass.
+    Decide,
+    /// The script `handlers/NAME.rhai`.
+    Script(String),
+}
+
+impl Handler {
+    /// The name in records and on the command line.
+    pub fn name(&self) -> Cow<'static, str> {
+        match self {
+            Self::EntityUser => "entity:user".into(),
+            Self::Respond => "respond".into(),
+            Self::Proxy => "proxy".into(),
+            Self::Decide => "decide".into(),
+            Self::Script(name) => format!("{SCRIPT}{name}").into(),
+        }
+    }
+
+    /// The handler with this name. Whether there is such a script is not known here.
+    pub fn parse(location: &str, name: &str) -> Result<Self, Violation> {
+        let all = [Self::EntityUser, Self::Respond, Self::Proxy, Self::Decide];
+        if let Some(known) = all.into_iter().find(|one| one.name() == name) {
+            return Ok(known);
+        }
+        match name.strip_prefix(SCRIPT).filter(|script| check_id("", script).is_ok()) {
+            Some(script) => Ok(Self::Script(script.to_owned())),
+            None => Err(Violation::new(
+                location,
+                format!("{name:?} is not a handler of this version."),
+                "Use entity:user, respond, proxy, decide, or script:NAME for a script in scripts/handlers.",
+            )),
+        }
+    }
+
+    /// The script that it is.
+    pub fn script(&self) -> Option<&str> {
+        match self {
+            Self::Script(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The paths that the handler brings along, each with its methods.
+    pub(super) fn own_paths(&self) -> Option<&'static [(&'static str, &'static [&'static str])]> {
+        match self {
+            Self::EntityUser => {
+                Some(&[("/entity/user", &["POST"]), ("/user/{user}", &["GET", "PATCH", "DELETE"])])
+            }
+            Self::Respond | Self::Proxy | Self::Decide | Self::Script(_) => None,
+        }
+    }
+}
+
+impl Serialize for Handler {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Handler {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = <Cow<'de, str>>::deserialize(deserializer)?;
+        Self::parse("handler", &name).map_err(|problem| D::Error::custom(problem.message))
+    }
+}

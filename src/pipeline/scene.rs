@@ -1,0 +1,83 @@
+//! What a request is decided by, as it stands at one moment. What changes while it is being decided concerns the next one.
+
+use std::sync::{Arc, OnceLock};
+
+use super::{
+    Denial, Identity, Request, Room,
+    scripted::{self, Hooked},
+};
+use crate::{
+    hooks::{self, Function, Script, ScriptRequest, Set},
+    store::{HeldApplication, Policy, Rule},
+};
+
+/// Roles, applications, resources and scripts at one moment: one request is decided by one scene, from its route to its answer.
+pub struct Scene {
+    /// Roles, applications and resources.
+    pub policy: Arc<Policy>,
+    /// The scripts.
+    pub(super) scripts: Arc<Set>,
+    /// The request as scripts see it: made for the first of them, and shared by all.
+    asked: OnceLock<ScriptRequest>,
+}
+
+impl Scene {
+    /// A scene that nothing has happened in.
+    pub(super) fn new(policy: Arc<Policy>, scripts: Arc<Set>) -> Self {
+        Self { policy, scripts, asked: OnceLock::new() }
+    }
+
+    /// The script of an application's authentication type; none: it is a built-in one.
+    ///
+    /// # Errors
+    /// There is no such script. Whoever comes through this application is refused.
+    pub(super) fn script_of(
+        &self,
+        application: &HeldApplication,
+    ) -> Result<Option<&Script>, Denial> {
+        let Some(name) = application.record.auth_type.script() else { return Ok(None) };
+        self.scripts.auth(name).map(Some).ok_or_else(|| {
+            let detail = format!("there is no script auth/{name}.rhai");
+            scripted::broken(Room::Header, detail)
+        })
+    }
+
+    /// The answer of a script that is a handler.
+    ///
+    /// # Errors
+    /// There is no such script; it refused; it failed.
+    pub async fn handle(
+        &self,
+        name: &str,
+        request: &Request<'_>,
+        identity: &Identity<'_>,
+    ) -> Result<hooks::Reply, Denial> {
+        let Some(script) = self.scripts.handler(name) else {
+            let detail = format!("there is no script handlers/{name}.rhai");
+            return Err(scripted::broken(Room::Handler, detail));
+        };
+        let answer = script.handle(self.asked(request), &scripted::person(identity)).await;
+        answer.map_err(|fault| scripted::denied(Room::Handler, None, fault))
+    }
+
+    /// The request as scripts see it.
+    pub(super) fn asked(&self, request: &Request<'_>) -> &ScriptRequest {
+        self.asked.get_or_init(|| scripted::request(request))
+    }
+
+    /// The hooks that define a function: those of all requests, and those of the resource. None on the admin listener: a script that refuses
+    /// everybody must not keep out the one who can mend it.
+    pub(super) fn hooks(
+        &self,
+        function: Function,
+        request: &Request<'_>,
+        rule: Option<&Rule>,
+    ) -> Option<Hooked<'_>> {
+        if !self.scripts.is_hooked(function) || !request.face.has_hooks() {
+            return None;
+        }
+        let resource = rule.map(|rule| rule.resource.id.as_str());
+        let scripts: Vec<_> = self.scripts.hooks(function, resource).collect();
+        (!scripts.is_empty()).then(|| Hooked { scripts, asked: self.asked(request) })
+    }
+}

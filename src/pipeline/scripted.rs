@@ -1,0 +1,131 @@
+//! What scripts see of a request and of those who make it, and what becomes of it when one of them says no.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use super::{Denial, Identity, Request, Room, Scene};
+use crate::{
+    hooks::{
+        Consent, Fault, Person, PersonParts, RequestParts, ResourceParts, ResourceView, Script,
+        ScriptRequest, UserParts, UserView,
+    },
+    store::{HeldApplication, Member, Rule},
+};
+
+/// Hooks that are to be called, one after another, with the request.
+pub(super) struct Hooked<'a> {
+    pub scripts: Vec<&'a Script>,
+    pub asked: &'a ScriptRequest,
+}
+
+impl Hooked<'_> {
+    pub async fn on_request(&self) -> Result<(), Denial> {
+        for script in &self.scripts {
+            let said = script.on_request(self.asked).await;
+            said.map_err(|fault| denied(Room::Header, None, fault))?;
+        }
+        Ok(())
+    }
+
+    pub async fn on_authenticated(&self, person: &Person) -> Result<(), Denial> {
+        for script in &self.scripts {
+            let said = script.on_authenticated(self.asked, person).await;
+            said.map_err(|fault| denied(Room::Verify, None, fault))?;
+        }
+        Ok(())
+    }
+
+    pub async fn on_permit(
+        &self,
+        person: &Person,
+        resource: &ResourceView,
+    ) -> Result<Vec<Consent>, Denial> {
+        let mut said = Vec::with_capacity(self.scripts.len());
+        for script in &self.scripts {
+            let one = script.on_permit(self.asked, person, resource).await;
+            said.push(one.map_err(|fault| denied(Room::Permit, None, fault))?);
+        }
+        Ok(said)
+    }
+}
+
+/// The request as scripts see it.
+pub(super) fn request(request: &Request<'_>) -> ScriptRequest {
+    ScriptRequest::new(RequestParts {
+        method: request.method.as_str().to_owned(),
+        path: request.path.to_owned(),
+        query: request.query.map(str::to_owned),
+        headers: request.headers.clone(),
+        client: request.client,
+        host: request.host.map(str::to_owned),
+        body: request.body.cloned(),
+    })
+}
+
+/// Who is asking, as scripts see it.
+pub(super) fn person(identity: &Identity<'_>) -> Person {
+    Person::new(PersonParts {
+        uid: identity.uid(),
+        name: identity.name().unwrap_or_default().to_owned(),
+        roles: identity.roles().to_vec(),
+        key_id: identity.key().map(|id| id.to_string()),
+        application: identity.application().map(|held| held.record.id.clone()),
+        attributes: identity.attributes(),
+        allows: identity.allows(),
+    })
+}
+
+/// A user, as scripts see it.
+pub(super) fn user(member: &Member, scene: &Scene) -> UserView {
+    let table = scene.policy.roles.clone();
+    let roles = member.roles(&table).clone();
+    UserView::new(UserParts {
+        uid: member.uid,
+        name: member.name.to_string(),
+        is_active: member.is_active,
+        roles: roles.ids.to_vec(),
+        attributes: member.attributes().clone(),
+        allows: Arc::new(move |permission| table.allows(&roles, permission)),
+    })
+}
+
+/// What is asked for, as scripts see it.
+pub(super) fn resource(rule: &Rule, request: &Request<'_>) -> ResourceView {
+    ResourceView::new(ResourceParts {
+        id: rule.resource.id.clone(),
+        handler: rule.resource.handler.name().to_string(),
+        path: rule.path.clone(),
+        host: rule.resource.host.clone(),
+        method: request.method.as_str().to_owned(),
+    })
+}
+
+/// What a script's fault is for the client: what it threw on purpose, or 503 and nothing else.
+pub(super) fn denied(room: Room, application: Option<&HeldApplication>, fault: Fault) -> Denial {
+    match fault {
+        Fault::Refused(refusal) => {
+            let mut denial = Denial::new(room, refusal.status, refusal.code, refusal.description)
+                .with_detail(format!("refused by {}", refusal.place))
+                .with_headers(refusal.headers);
+            if refusal.status == StatusCode::UNAUTHORIZED
+                && let Some(application) = application
+            {
+                denial = denial.with_challenge(application.challenge.clone());
+            }
+            denial
+        }
+        Fault::Broken { detail } => broken(room, detail),
+    }
+}
+
+/// A script that failed lets nobody in.
+pub(super) fn broken(room: Room, detail: String) -> Denial {
+    Denial::new(
+        room,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "SCRIPT_ERROR",
+        "The request could not be decided.",
+    )
+    .with_detail(detail)
+}

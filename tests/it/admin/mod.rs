@@ -1,0 +1,6 @@
+//! The admin API over HTTP.
+
+mod guards;
+mod lists;
+mod problems;
+mod records;

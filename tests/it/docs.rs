@@ -1,0 +1,338 @@
+//! The README and the manual are true: what they tell to paste is pasted, what they show is what comes, and their links lead somewhere.
+//!
+//! A fenced block marked `sh` is run; the blocks of a page run in one shell, in their order, against a new server. One marked `sh fails` must
+//! fail. One marked `json output` or `text output` is what the block before it prints, where `…` stands for anything. Blocks that begin with
+//! `cargo` build the program or test it, and are left out.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::harness::{Server, Site};
+
+/// What runs before the first block of a page. An HTTP error is a failure here, which it is not for people.
+const PROLOGUE: &str =
+    "set -euo pipefail\ncurl() { command curl --fail-with-body -sS --max-time 30 \"$@\"; }\n";
+/// What the manual calls the two listeners.
+const PUBLIC: &str = "127.0.0.1:8080";
+const ADMIN: &str = "127.0.0.1:8081";
+
+/// A fenced block.
+#[derive(Debug, PartialEq, Eq)]
+struct Block {
+    /// The line of its fence, counted from 1.
+    line: usize,
+    /// What follows the fence.
+    mark: String,
+    text: String,
+}
+
+impl Block {
+    fn is_run(&self) -> bool {
+        ["sh", "sh fails"].contains(&self.mark.as_str()) && !self.text.starts_with("cargo ")
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The README, and every page of the manual, relative to the root.
+fn pages() -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join("docs")).unwrap();
+    let names = entries.map(|entry| Path::new("docs").join(entry.unwrap().file_name()));
+    let mut pages: Vec<PathBuf> =
+        names.filter(|name| name.extension().is_some_and(|end| end == "md")).collect();
+    pages.push("README.md".into());
+    pages.sort();
+    assert!(pages.len() >= 10, "only {pages:?}");
+    pages
+}
+
+fn text_of(page: &Path) -> String {
+    fs::read_to_string(root().join(page)).unwrap_or_else(|e| panic!("{}: {e}", page.display()))
+}
+
+fn blocks(text: &str) -> Vec<Block> {
+    let mut found: Vec<Block> = Vec::new();
+    let mut is_inside = false;
+    for (at, line) in text.lines().enumerate() {
+        match (line.strip_prefix("```"), is_inside) {
+            (Some(mark), false) => {
+                found.push(Block { line: at + 1, mark: mark.trim().into(), text: String::new() });
+                is_inside = true;
+            }
+            (Some(_), true) => is_inside = false,
+            (None, true) => {
+                let text = &mut found.last_mut().unwrap().text;
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, false) => {}
+        }
+    }
+    assert!(!is_inside, "the last block does not end");
+    found
+}
+
+/// Runs the blocks of a page, and returns what is wrong, and how many were run and compared.
+fn run(page: &Path) -> (Vec<String>, usize, usize) {
+    let blocks = blocks(&text_of(page));
+    let server = Server::start(Site::new(), String::new());
+    let (public, admin) = (server.public.to_string(), server.admin.to_string());
+    let script = script(&blocks).replace(PUBLIC, &public).replace(ADMIN, &admin);
+    let status = server.site.shell(&script).status().unwrap();
+    let read = |name: String| {
+        let text = fs::read(server.site.path().join(name)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).replace('\r', "");
+        text.replace(&public, PUBLIC).replace(&admin, ADMIN)
+    };
+    let mut problems = Vec::new();
+    if !status.success() {
+        let at: usize = read("at".into()).trim().parse().unwrap();
+        let said = [read(format!("{at}.out")), read(format!("{at}.err"))].concat();
+        let line = blocks[at].line;
+        problems.push(format!("{}:{line}: {status}\n{said}", page.display()));
+        return (problems, 0, 0);
+    }
+    let mut last = None;
+    let (mut ran, mut compared) = (0, 0);
+    for (at, block) in blocks.iter().enumerate() {
+        if block.is_run() {
+            last = Some(at);
+            ran += 1;
+        } else if let Some(form) = block.mark.strip_suffix(" output") {
+            let before = last.expect("an output follows what prints it");
+            let printed = read(format!("{before}.out"));
+            let printed = if printed.is_empty() { read(format!("{before}.err")) } else { printed };
+            compared += 1;
+            if !matches(form, &block.text, &printed) {
+                let (page, line) = (page.display(), block.line);
+                problems.push(format!(
+                    "{page}:{line}: the manual shows another answer than\n{printed}"
+                ));
+            }
+        }
+    }
+    (problems, ran, compared)
+}
+
+/// One script of all blocks, so that a variable that one sets is there in the next.
+fn script(blocks: &[Block]) -> String {
+    let mut script = PROLOGUE.to_owned();
+    for (at, Block { mark, text, .. }) in blocks.iter().enumerate().filter(|(_, b)| b.is_run()) {
+        // Writing to a String does not fail.
+        let _ = match mark.as_str() {
+            "sh" => writeln!(script, "echo {at} >at\n{{\n{text}}} >{at}.out 2>{at}.err"),
+            // In a condition the shell would go on after an error.
+            _ => writeln!(
+                script,
+                "echo {at} >at\nset +e\n(\nset -e\n{text}) >{at}.out 2>{at}.err\ncode=$?\nset -e\nif [ $code = 0 ]; then echo 'this did not fail' >>{at}.err; exit 1; fi"
+            ),
+        };
+    }
+    script
+}
+
+/// Whether what was printed is what the manual shows.
+fn matches(form: &str, shown: &str, printed: &str) -> bool {
+    match form {
+        "json" => {
+            let shown: Value =
+                serde_json::from_str(shown).unwrap_or_else(|e| panic!("{e}: {shown}"));
+            serde_json::from_str(printed).is_ok_and(|printed| is_like(&shown, &printed))
+        }
+        "text" => fits(shown.trim_end(), printed.trim_end()),
+        other => panic!("{other} is no form of an output"),
+    }
+}
+
+fn is_like(shown: &Value, printed: &Value) -> bool {
+    match (shown, printed) {
+        (Value::String(shown), _) if shown == "…" => true,
+        (Value::String(shown), Value::String(printed)) => fits(shown, printed),
+        (Value::Array(shown), Value::Array(printed)) => {
+            shown.len() == printed.len() && shown.iter().zip(printed).all(|(a, b)| is_like(a, b))
+        }
+        (Value::Object(shown), Value::Object(printed)) => {
+            shown.len() == printed.len()
+                && shown.iter().all(|(name, shown)| {
+                    printed.get(name).is_some_and(|printed| is_like(shown, printed))
+                })
+        }
+        _ => shown == printed,
+    }
+}
+
+/// Whether a text is the pattern, in which each `…` stands for anything.
+fn fits(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('…');
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
+        return false;
+    };
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    false
+}
+
+#[test]
+fn what_is_told_to_paste_does_what_is_said() {
+    let (mut problems, mut ran, mut compared) = (Vec::new(), 0, 0);
+    for page in pages() {
+        let (found, runs, comparisons) = run(&page);
+        problems.extend(found);
+        ran += runs;
+        compared += comparisons;
+    }
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+    assert!(ran >= 40 && compared >= 15, "{ran} blocks were run, {compared} compared");
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut problems = Vec::new();
+    let mut count = 0;
+    for page in pages() {
+        let text = text_of(&page);
+        for target in links(&prose(&text)).filter(|target| !target.contains("://")) {
+            count += 1;
+            let (file, place) = target.split_once('#').unwrap_or((target, ""));
+            let path = match file {
+                "" => page.clone(),
+                file => page.parent().unwrap().join(file),
+            };
+            let found = fs::read_to_string(root().join(&path));
+            let is_there = match found {
+                Err(_) => root().join(&path).is_dir() && place.is_empty(),
+                Ok(text) => place.is_empty() || anchors(&prose(&text)).any(|one| one == place),
+            };
+            if !is_there {
+                problems.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+    assert!(count >= 20, "only {count} links");
+}
+
+#[test]
+fn every_page_can_be_reached_from_the_readme() {
+    let readme = text_of(Path::new("README.md"));
+    let linked: Vec<&str> = links(&readme).collect();
+    for page in pages().iter().filter(|page| page.starts_with("docs")) {
+        assert!(linked.contains(&page.to_str().unwrap()), "{}", page.display());
+    }
+}
+
+#[test]
+fn every_error_code_is_in_the_manual() {
+    let manual: String = pages().iter().map(|page| text_of(page)).collect();
+    let mut count = 0;
+    for room in ["pipeline", "http", "handlers", "admin"] {
+        for file in rust_files(&root().join("src").join(room)) {
+            let source = fs::read_to_string(&file).unwrap();
+            let source = source.split("#[cfg(test)]\nmod ").next().unwrap();
+            for code in codes(source) {
+                count += 1;
+                let (quoted, file) = (format!("`{code}`"), file.display());
+                assert!(manual.contains(&quoted), "{code} of {file} is not explained");
+            }
+        }
+    }
+    assert!(count >= 30, "only {count} codes");
+}
+
+/// The string literals of a source that have the form of a code.
+fn codes(source: &str) -> impl Iterator<Item = &str> {
+    source.split('"').skip(1).step_by(2).filter(|text| {
+        text.contains('_') && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
+    })
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// A page without its blocks.
+fn prose(text: &str) -> String {
+    let mut is_inside = false;
+    let keep = |line: &&str| {
+        let is_fence = line.starts_with("```");
+        is_inside ^= is_fence;
+        !is_inside && !is_fence
+    };
+    text.lines().filter(keep).collect::<Vec<_>>().join("\n")
+}
+
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0))
+}
+
+/// What headings are linked by: small letters, without punctuation, spaces as hyphens.
+fn anchors(text: &str) -> impl Iterator<Item = String> {
+    let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
+    headings.map(|heading| {
+        let text = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    })
+}
+
+#[test]
+fn a_pattern_fits_what_it_shows_and_nothing_else() {
+    for (pattern, text) in
+        [("a", "a"), ("a…", "abc"), ("…c", "abc"), ("a…c…e", "abcde"), ("…", ""), ("a…b", "a\nb")]
+    {
+        assert!(fits(pattern, text), "{pattern} {text}");
+    }
+    for (pattern, text) in
+        [("a", "ab"), ("a", ""), ("a…c", "abcd"), ("…x…", "abc"), ("ab…bc", "abc")]
+    {
+        assert!(!fits(pattern, text), "{pattern} {text}");
+    }
+    assert!(matches("json", r#"{"a":"…","b":[1]}"#, r#"{"b":[1],"a":{}}"#));
+    for printed in [r#"{"a":1,"b":[2]}"#, r#"{"a":1}"#, r#"{"a":1,"b":[1],"c":1}"#, "x"] {
+        assert!(!matches("json", r#"{"a":"…","b":[1]}"#, printed), "{printed}");
+    }
+}
+
+#[test]
+fn a_block_that_must_fail_and_does_not_is_found() {
+    let server = Server::new();
+    let block = |mark: &str, text: &str| Block { line: 1, mark: mark.into(), text: text.into() };
+    for (blocks, is_good) in [
+        ([block("sh", "X=1\n"), block("sh", "test $X = 1\n")], true),
+        ([block("sh", "true\n"), block("sh fails", "false\ntrue\n")], true),
+        ([block("sh", "true\n"), block("sh fails", "true\n")], false),
+        ([block("sh", "false\ntrue\n"), block("sh", "true\n")], false),
+        ([block("sh", "curl http://127.0.0.1:8081/nothing\n"), block("text", "")], false),
+    ] {
+        let script = script(&blocks).replace(ADMIN, &server.admin.to_string());
+        let status = server.site.shell(&script).status().unwrap();
+        assert_eq!(status.success(), is_good, "{blocks:?}");
+    }
+}
