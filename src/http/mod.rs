@@ -3,6 +3,7 @@
 mod accept;
 pub mod answer;
 mod forwarded;
+mod head;
 mod host;
 mod negotiate;
 mod path;

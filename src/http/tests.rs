@@ -7,6 +7,7 @@ mod framing;
 mod http2;
 mod proxy;
 mod rig;
+mod smuggling;
 mod tunnel;
 mod upstream;
 

@@ -222,6 +222,12 @@ async fn resources_come_from_options_or_from_a_file() {
     assert_eq!(fake.asked("POST")[0].1, expected);
     assert_eq!(run(&fake, &["resource", "add", "x", "--path", "/x"]).await.exit(), 2);
 
+    let args = "resource add p --handler proxy --upstream http://a --upstream http://b --protocol http2 --strip-prefix /p";
+    json(&fake, &args.split(' ').collect::<Vec<_>>()).await;
+    let proxy =
+        json!({ "upstreams": ["http://a", "http://b"], "protocol": "http2", "strip_prefix": "/p" });
+    assert_eq!(fake.asked("POST")[1].1["proxy"], proxy);
+
     json(&fake, &["resource", "edit", "r", "--body", "y"]).await;
     assert_eq!(fake.asked("PATCH")[0].1, json!({ "respond": { "body": "y" } }));
 
@@ -237,5 +243,5 @@ async fn resources_come_from_options_or_from_a_file() {
     assert_eq!(run(&fake, &["resource", "edit", "r", "--file", file]).await.exit(), 2);
     std::fs::write(file, "[]").unwrap();
     assert_eq!(run(&fake, &["resource", "add", "--file", file]).await.exit(), 2);
-    assert_eq!(fake.asked("POST").len(), 1);
+    assert_eq!(fake.asked("POST").len(), 2);
 }
