@@ -20,7 +20,7 @@ use keyward::{
     accounts::{Accounts, NewKey, NewUser, Passwords},
     handlers::{BodyLimits, Handlers},
     http::{Limits, Listener, Public, serve},
-    model::{Clock, Entropy, Pepper, Resource, Role},
+    model::{Actor, Clock, Entropy, Pepper, Resource, Role},
     pipeline::Gate,
     store::MemoryStore,
 };
@@ -64,11 +64,15 @@ impl World {
         accounts.first_start().await.unwrap();
         let permissions = ["write".to_owned()].into();
         let (id, label) = ("writer".to_owned(), "Writer".to_owned());
-        accounts.create(Role { id, label, weight: 0, is_admin: false, permissions }).await.unwrap();
+        accounts
+            .acting(Actor::Program)
+            .create(Role { id, label, weight: 0, is_admin: false, permissions })
+            .await
+            .unwrap();
         let ada = user(&accounts, "ada", &["writer"]).await;
         let bob = user(&accounts, "bob", &[]).await;
         for resource in resources(application.address) {
-            accounts.create(resource).await.unwrap();
+            accounts.acting(Actor::Program).create(resource).await.unwrap();
         }
         let key = async |user, name, networks: &str| {
             let networks = networks.split(' ').map(|one| one.parse().unwrap()).collect();
@@ -156,11 +160,11 @@ fn resources(application: SocketAddr) -> [Resource; 3] {
 async fn user(accounts: &Accounts, name: &str, roles: &[&str]) -> u64 {
     let roles = roles.iter().map(|role| (*role).to_owned()).collect();
     let new = NewUser { name: name.into(), status: true, roles, ..NewUser::default() };
-    accounts.create_user(new).await.unwrap().record.uid
+    accounts.acting(Actor::Program).create_user(new).await.unwrap().record.uid
 }
 
 async fn credential(accounts: &Accounts, user: u64, name: &str, new: NewKey) -> String {
-    let issued = accounts.issue_key(user, new).await.unwrap();
+    let issued = accounts.acting(Actor::Program).issue_key(user, new).await.unwrap();
     STANDARD.encode(format!("{name}:{}", issued.text.expose()))
 }
 
