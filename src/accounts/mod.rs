@@ -130,7 +130,7 @@ impl Accounts {
         &self.0.entropy
     }
 
-    /// The scripts; none until they are [attached](Self::attach).
+    /// The scripts; none until they are [loaded](Self::load_scripts).
     pub fn scripts(&self) -> &Scripts {
         self.0.scripts.get().unwrap_or(&self.0.no_scripts)
     }

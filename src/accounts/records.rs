@@ -209,7 +209,7 @@ impl Acting {
         Err(AccountError::contended())
     }
 
-    /// Changes a record as [`Accounts::change_user`] changes a user. The id stays.
+    /// Changes a record as [`Acting::change_user`] changes a user. The id stays.
     pub async fn change<T: Record, E: From<AccountError>>(
         &self,
         id: &str,
