@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bucket::Changes;
+use bucket::{Changes, Wake};
 use mark::Mark;
 use tokio::sync::oneshot;
 
@@ -372,7 +372,7 @@ impl Shared {
     /// The last commit that wrote a record whose key begins with `prefix`; 0: there is none.
     fn newest(&self, table: Table, prefix: &[u8]) -> Result<Sequence, StoreError> {
         let mut newest = 0;
-        bucket::walk(&self.db, table, prefix, |key, value| {
+        bucket::walk(&self.db, table, prefix, Wake::Warm, |key, value| {
             if !key.starts_with(prefix) {
                 return Ok(false);
             }
@@ -433,7 +433,7 @@ impl Store for SledStore {
             _ => prefix.to_vec(),
         };
         let mut found = Vec::new();
-        bucket::walk(&self.shared.db, table, &from, |key, value| {
+        bucket::walk(&self.shared.db, table, &from, Wake::Warm, |key, value| {
             if !key.starts_with(prefix) || found.len() == limit {
                 return Ok(false);
             }
@@ -488,7 +488,7 @@ impl Snapshot for Moment<'_> {
     }
 
     fn each(&self, table: Table, each: &mut Visit<'_>) -> Result<(), StoreError> {
-        bucket::walk(&self.shared.db, table, &[], |key, value| {
+        bucket::walk(&self.shared.db, table, &[], Wake::Cold, |key, value| {
             let (revision, json) = codec::open(table, key, value)?;
             each(key, Passing { revision, json })?;
             Ok(true)
