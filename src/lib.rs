@@ -21,7 +21,10 @@ pub mod front;
 pub mod handlers;
 pub mod hooks;
 pub mod http;
+pub mod layer;
 pub mod model;
 pub mod pipeline;
 pub mod store;
 pub mod telemetry;
+
+pub use layer::Layer;

@@ -20,6 +20,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         "http",
         &["front", "handlers", "pipeline", "accounts", "hooks", "store", "telemetry", "model"],
     ),
+    (
+        "layer",
+        &["front", "handlers", "pipeline", "accounts", "hooks", "store", "telemetry", "model"],
+    ),
     ("admin", &["handlers", "pipeline", "accounts", "hooks", "store", "telemetry", "model"]),
     (
         "cli",
