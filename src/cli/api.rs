@@ -11,8 +11,9 @@ use crate::{
     accounts::Accounts,
     admin::Api,
     config::Settings,
+    front::answer,
     handlers::{Body, BodyLimits, Payload, Reply},
-    http::{Answer, Peer, answer},
+    http::{Answer, Peer},
     pipeline::Gate,
 };
 
@@ -40,7 +41,7 @@ impl Answer for AdminFace {
         let (parts, body) = request.into_parts();
         let decided = self.0.decide(&parts, Body::Stream(body), peer.client()).await;
         let reply = decided.unwrap_or_else(|denial| {
-            answer::report(&denial, &parts, peer);
+            answer::report(&denial, &parts, peer.client());
             answer::denial(&denial)
         });
         answer::finish(&parts.method, reply)

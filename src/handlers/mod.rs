@@ -14,7 +14,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use ::http::{Response, StatusCode};
 
 pub use actor::actor;
-pub use body::{Body, BodyLimits};
+pub use body::{Body, BodyLimits, whole};
 use hyper::upgrade::OnUpgrade;
 pub use identity::{Absent, IdentityFields};
 pub use payload::{BrokenOff, Flow, Foreign, Payload};

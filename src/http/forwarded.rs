@@ -5,8 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use ::http::{HeaderMap, Method, request::Parts, uri::PathAndQuery};
 use ipnet::IpNet;
 
-use super::host::{self, Host};
-use crate::handlers::Scheme;
+use crate::{
+    front::host::{self, Host},
+    handlers::Scheme,
+};
 
 /// Where proxies ask.
 const VERIFY: &str = "/-/verify";

@@ -1,12 +1,8 @@
 //! The edge: what comes from the network is bounded, read in one way, led through the Gate, and answered.
 
 mod accept;
-pub mod answer;
 mod forwarded;
 mod head;
-mod host;
-mod negotiate;
-mod path;
 mod refusal;
 mod route;
 mod stream;

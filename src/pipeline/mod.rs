@@ -80,7 +80,7 @@ pub use denial::{Denial, Parts, Room, ScriptedBody, Shape};
 pub use header::{AUTH_METHOD, Presented};
 pub use lookup::Candidate;
 pub use permit::Grant;
-pub use request::{Action, Face, Request};
+pub use request::{Action, Anonymous, Entry, Face, Request};
 pub use scene::Scene;
 pub use verify::Identity;
 
@@ -140,6 +140,20 @@ impl Gate {
             }
             drop(turn);
         });
+    }
+
+    /// Who makes a request: the first four rooms, for a program that decides itself what they may.
+    ///
+    /// # Errors
+    /// The first room that refuses; somebody whom nobody knows is refused too.
+    pub async fn authenticate<'a>(
+        &self,
+        scene: &'a Scene,
+        request: &Request<'a>,
+    ) -> Result<Identity<'a>, Denial> {
+        let entry = Entry { permissions: &[], anonymous: Anonymous::Refused };
+        let grant = self.authorize(scene, request, &Action::Enter(entry)).await?;
+        Ok(grant.into_identity())
     }
 
     /// Decides about a request.

@@ -94,7 +94,7 @@ impl<'a> Identity<'a> {
     }
 
     /// [`Identity::has`], for whoever outlives this.
-    pub(super) fn allows(&self) -> Allows {
+    pub(crate) fn allows(&self) -> Allows {
         let (table, roles) = (self.table.clone(), self.roles.clone());
         let scopes = self.known.as_ref().and_then(|known| known.scopes.clone());
         Arc::new(move |permission| {

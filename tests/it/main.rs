@@ -18,4 +18,5 @@ mod house;
 mod import;
 mod input;
 mod keys;
+mod layer;
 mod me;
