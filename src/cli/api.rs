@@ -12,7 +12,7 @@ use crate::{
     admin::Api,
     config::Settings,
     handlers::{Body, BodyLimits, Payload, Reply},
-    http::{Answer, Peer, answer},
+    http::{Answer, Explainer, Peer, answer},
     pipeline::Gate,
 };
 
@@ -23,7 +23,8 @@ pub struct AdminFace(Api);
 impl AdminFace {
     /// The API behind this gate.
     pub fn new(gate: Gate, accounts: Accounts, settings: &Settings) -> Self {
-        Self(Api::new(gate, accounts, body_limits(settings)))
+        let explainer = Explainer::new(gate.clone(), settings.server.public_url.clone());
+        Self(Api::new(gate, accounts, body_limits(settings)).explaining(explainer))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod accept;
 pub mod answer;
+mod explain;
 mod forwarded;
 mod host;
 mod negotiate;
@@ -15,4 +16,5 @@ mod verify;
 mod watch;
 
 pub use accept::{Answer, Limits, Listener, Peer, serve};
+pub use explain::Explainer;
 pub use route::Public;
