@@ -7,6 +7,7 @@ mod answer;
 mod audit;
 mod backup;
 mod bulk;
+mod explain;
 mod form;
 mod health;
 mod import;
@@ -16,9 +17,10 @@ mod me;
 mod place;
 mod records;
 mod resources;
+mod scripts;
 mod users;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ::http::request::Parts;
 use serde_json::Value;
@@ -28,7 +30,7 @@ use crate::{
     accounts::{Accounts, Acting},
     handlers::{Body, BodyLimits, Reply, actor},
     model::{Application, Resource, Role},
-    pipeline::{Action, Denial, Face, Gate, Identity, Request, Shape},
+    pipeline::{Action, Denial, Explain, Face, Gate, Identity, Request, Shape},
     store::{Policy, Sequence},
 };
 
@@ -38,6 +40,8 @@ pub struct Api {
     gate: Gate,
     accounts: Accounts,
     limits: BodyLimits,
+    /// Whoever knows where requests of the public face lead.
+    explainer: Option<Arc<dyn Explain>>,
 }
 
 /// A request that was let in.
@@ -54,7 +58,14 @@ struct Call<'a> {
 impl Api {
     /// The API of these accounts.
     pub fn new(gate: Gate, accounts: Accounts, limits: BodyLimits) -> Self {
-        Self { gate, accounts, limits }
+        Self { gate, accounts, limits, explainer: None }
+    }
+
+    /// The same, which can explain how requests are decided.
+    #[must_use]
+    pub fn explaining(mut self, explainer: impl Explain + 'static) -> Self {
+        self.explainer = Some(Arc::new(explainer));
+        self
     }
 
     /// Answers a request that came from `client`.
@@ -101,7 +112,10 @@ impl Api {
             limits: &self.limits,
         };
         // Where there is no place the Gate has refused.
-        act(place?, call).await
+        match place? {
+            Place::Explain => explain::explain(call, self.explainer.as_deref()).await,
+            place => act(place, call).await,
+        }
     }
 }
 
@@ -129,6 +143,9 @@ async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
         Place::Application(id) => records::one::<Application>(&id, call).await,
         Place::Resources => records::all::<Resource>(call).await,
         Place::Resource(id) => records::one::<Resource>(&id, call).await,
+        Place::Scripts => Ok(scripts::show(&call)),
+        Place::ReloadScripts => scripts::reload(&call).await,
+        Place::Explain => explain::explain(call, None).await,
     }
 }
 

@@ -34,6 +34,9 @@ pub(super) enum Place {
     Application(String),
     Resources,
     Resource(String),
+    Scripts,
+    ReloadScripts,
+    Explain,
 }
 
 impl Place {
@@ -87,6 +90,9 @@ impl Place {
             ["applications", id] => Self::Application((*id).to_owned()),
             ["resources"] => Self::Resources,
             ["resources", id] => Self::Resource((*id).to_owned()),
+            ["scripts"] => Self::Scripts,
+            ["scripts", "reload"] => Self::ReloadScripts,
+            ["explain"] => Self::Explain,
             _ => return None,
         })
     }
@@ -105,6 +111,8 @@ impl Place {
             Self::Revoke(_) | Self::Rotate(_) | Self::KeysOfAll => &[Method::POST],
             Self::ImportKeys => &[Method::POST],
             Self::RevokeMine(_) | Self::RotateMine(_) => &[Method::POST],
+            Self::Scripts => &[Method::GET],
+            Self::ReloadScripts | Self::Explain => &[Method::POST],
         }
     }
 
@@ -121,6 +129,8 @@ impl Place {
             Self::Roles | Self::Role(_) => "administer permissions",
             Self::Applications | Self::Application(_) => "administer site configuration",
             Self::Backup => "administer site configuration",
+            Self::Scripts | Self::ReloadScripts => "administer site configuration",
+            Self::Explain => "administer site configuration",
             Self::Resources | Self::Resource(_) => "administer rest resources",
         }
     }
@@ -180,6 +190,9 @@ mod tests {
         assert_eq!(of("POST", "/api/v1/users/7/keys"), Ok(Place::KeysOf(7)));
         let id = KeyId::parse("0000aZ19").unwrap();
         assert_eq!(of("POST", "/api/v1/keys/0000aZ19/revoke"), Ok(Place::Revoke(id)));
+        assert_eq!(of("GET", "/api/v1/scripts"), Ok(Place::Scripts));
+        assert_eq!(of("POST", "/api/v1/scripts/reload"), Ok(Place::ReloadScripts));
+        assert_eq!(of("POST", "/api/v1/explain"), Ok(Place::Explain));
         assert_eq!(of("PATCH", "/api/v1/roles/a%2Fb"), Ok(Place::Role("a/b".into())));
     }
 

@@ -13,7 +13,7 @@ use crate::{
     config::Settings,
     front::answer,
     handlers::{Body, BodyLimits, Payload, Reply},
-    http::{Answer, Peer},
+    http::{Answer, Explainer, Peer},
     pipeline::Gate,
 };
 
@@ -24,7 +24,8 @@ pub struct AdminFace(Api);
 impl AdminFace {
     /// The API behind this gate.
     pub fn new(gate: Gate, accounts: Accounts, settings: &Settings) -> Self {
-        Self(Api::new(gate, accounts, body_limits(settings)))
+        let explainer = Explainer::new(gate.clone(), settings.server.public_url.clone());
+        Self(Api::new(gate, accounts, body_limits(settings)).explaining(explainer))
     }
 }
 

@@ -19,7 +19,7 @@ Exit codes:
   1  failed
   2  the command line or the configuration is not in order
   3  there is no such record
-  4  refused: the record is not in order, is in use, or was changed by somebody else
+  4  refused: the record or the script is not in order, the record is in use, or somebody else changed it
   5  the server or the store cannot be reached
   6  key scan has found keys";
 
@@ -170,6 +170,9 @@ fn text(problem: &Value) -> String {
         match part("fix") {
             fix if fix.is_empty() => text.push('\n'),
             fix => text.push_str(&format!(" ({fix})\n")),
+        }
+        for line in error["excerpt"].as_str().unwrap_or_default().lines() {
+            text.push_str(&format!("    {}\n", out::printable(line)));
         }
     }
     text

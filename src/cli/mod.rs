@@ -15,6 +15,7 @@ mod config;
 mod connect;
 pub mod control;
 mod exit;
+mod explain;
 mod healthcheck;
 mod import;
 mod init;
@@ -26,6 +27,7 @@ mod remote;
 mod resource;
 mod role;
 mod scan;
+mod script;
 mod scripting;
 mod serve;
 mod session;
@@ -86,6 +88,11 @@ enum Command {
     Records(Noun),
     /// Make the store what a backup says, while no server runs; the one that is there is kept
     Restore(backup::Restore),
+    /// Scripts: authentication types, hooks and handlers
+    #[command(subcommand)]
+    Script(ScriptVerb),
+    /// Lead one request through every room, and show what each says
+    Explain(explain::Request),
     /// The configuration
     #[command(subcommand)]
     Config(config::Verb),
@@ -96,6 +103,15 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// What is done with scripts.
+#[derive(Debug, Subcommand)]
+enum ScriptVerb {
+    #[command(flatten)]
+    Here(script::Bench),
+    #[command(flatten)]
+    There(script::Verb),
 }
 
 /// What concerns records.
@@ -161,6 +177,19 @@ async fn act(command: Command, output: Output, loaded: Loaded) -> anyhow::Result
         Command::Serve => serve::run(loaded).await,
         Command::Init => init::run(&loaded.settings, output).await,
         Command::Config(verb) => config::run(verb, &loaded, output),
+        Command::Script(ScriptVerb::Here(bench)) => {
+            // Scripts' tests block, which the thread of a runtime must not.
+            let settings = loaded.settings;
+            tokio::task::spawn_blocking(move || script::run(bench, &settings, output)).await?
+        }
+        Command::Explain(request) => {
+            let client = connect::client_with_scripts(&loaded.settings).await?;
+            explain::run(request, &Session::new(client, output)).await
+        }
+        Command::Script(ScriptVerb::There(verb)) => {
+            let client = connect::client(&loaded.settings).await?;
+            script::ask(verb, &Session::new(client, output)).await
+        }
         Command::Healthcheck => healthcheck::run(&loaded.settings, output).await,
         Command::Completions { shell } => completions::print(shell),
         Command::Restore(restore) => restore.run(&loaded.settings, output).await,

@@ -1,6 +1,6 @@
 //! Scripts as the configuration names them: their limits, their secrets, and how they come to be loaded.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -8,8 +8,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     accounts::Accounts,
     config::ScriptSettings,
-    hooks::{self, Limits, ScriptError, Scripts, Secrets, watch},
+    hooks::{self, Limits, Rehearsal, ScriptError, Scripts, Secrets, watch},
     model::Secret,
+    pipeline::Stage,
 };
 
 /// The most bytes of a secret.
@@ -53,8 +54,9 @@ pub fn limits(settings: &ScriptSettings) -> Limits {
 pub async fn load(settings: &ScriptSettings, accounts: &Accounts) -> anyhow::Result<()> {
     let (limits, secrets) = (limits(settings), secrets(&settings.secrets_dir)?);
     let (accounts, dir) = (accounts.clone(), settings.dir.clone());
+    let gate: Option<Arc<dyn Rehearsal>> = Some(Arc::new(Stage));
     let loaded =
-        tokio::task::spawn_blocking(move || accounts.load_scripts(&dir, limits, secrets, None))
+        tokio::task::spawn_blocking(move || accounts.load_scripts(&dir, limits, secrets, gate))
             .await?;
     loaded.map_err(|problems| {
         let shown: Vec<String> = problems.iter().map(ScriptError::to_string).collect();

@@ -208,6 +208,17 @@ impl Compiler {
         let given = call.args.len() + receiver;
         let takes = |counts: &HashSet<usize>| counts.contains(&given);
         let (own_counts, host) = (own.get(name), self.known.get(name));
+        // The engine looks at the script's own functions first, without what stands before the dot: `req.header("A")` inside `header(req)` would
+        // call itself for ever.
+        if receiver == 1
+            && own_counts.is_some_and(|counts| counts.contains(&call.args.len()))
+            && host.is_some_and(takes)
+        {
+            let message = format!(
+                "in this file .{name}(…) is the file's own function; Keyward's is written {name}(req, …) here, with what stands before the dot first"
+            );
+            return problem(place, message);
+        }
         // A function of the script's own can be called as a method too: `this` is then no argument.
         let is_own =
             own_counts.is_some_and(|counts| takes(counts) || counts.contains(&call.args.len()));

@@ -42,6 +42,10 @@ pub(super) enum Evidence<'a> {
 }
 
 impl<'a> Candidate<'a> {
+    pub(super) fn suspect(&self) -> Option<&Suspect<'a>> {
+        self.suspect.as_ref()
+    }
+
     pub(super) fn into_suspect(self) -> Option<Suspect<'a>> {
         self.suspect
     }

@@ -62,9 +62,11 @@
 mod aftermath;
 pub mod decode;
 mod denial;
+mod explain;
 pub mod header;
 pub mod lookup;
 pub mod permit;
+mod rehearsal;
 mod request;
 mod scene;
 mod scripted;
@@ -77,9 +79,11 @@ use tokio::sync::Semaphore;
 pub use aftermath::Aftermath;
 pub use decode::Credential;
 pub use denial::{Denial, Parts, Room, ScriptedBody, Shape};
+pub use explain::{Asked, Explain, Explaining, Explanation, Fact, Step, Verdict};
 pub use header::{AUTH_METHOD, Presented};
 pub use lookup::Candidate;
 pub use permit::Grant;
+pub use rehearsal::Stage;
 pub use request::{Action, Anonymous, Entry, Face, Request};
 pub use scene::Scene;
 pub use verify::Identity;
@@ -125,6 +129,12 @@ impl Gate {
     /// What the next request is decided by.
     pub fn scene(&self) -> Scene {
         Scene::new(self.0.directory.policy(), self.0.accounts.scripts().current())
+    }
+
+    /// A scene in which nothing stays behind: what scripts count is looked at and not counted, and no key is taken over.
+    pub fn scene_to_look_at(&self) -> Scene {
+        let scripts = Arc::new(self.0.accounts.scripts().current().looking());
+        Scene::new(self.0.directory.policy(), scripts).without_traces()
     }
 
     /// Makes a credential that a script has checked one of the user's own keys, after the answer. What cannot be written now is written when the

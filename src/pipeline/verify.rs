@@ -8,6 +8,7 @@ use super::{
     Action, Candidate, Denial, Gate, Request, Room, Scene,
     decode::Scripted,
     lookup::{Evidence, Suspect, blocked},
+    scene::Traces,
     scripted,
 };
 use crate::{
@@ -206,7 +207,9 @@ impl Case<'_, '_> {
                 Detail::Uniform => wrong_key(application, "the user is blocked"),
             });
         }
-        if let Some(text) = adopt {
+        if let Some(text) = adopt
+            && self.scene.traces == Traces::Left
+        {
             self.gate.adopt(member.uid, &application.record.id, text);
         }
         Ok((member, None, scopes.map(Arc::from)))

@@ -20,3 +20,4 @@ mod input;
 mod keys;
 mod layer;
 mod me;
+mod scripting_cli;

@@ -74,6 +74,11 @@ fn names_arity_and_unknown_functions_are_found() {
         ),
         ("hooks.rhai", "const X = |x| x; fn on_request(req) {}", "is no plain data"),
         ("auth/basic.rhai", "fn header(req) {}", "is built in"),
+        (
+            "auth/a.rhai",
+            "fn header(req) { req.header(\"A\") }",
+            "Keyward's is written header(req, …) here",
+        ),
         ("auth/A.rhai", "fn header(req) {}", "cannot be an id"),
         ("auth/.rhai.rhai", "fn header(req) {}", ""),
         ("handler/a.rhai", "fn handle(req, identity) {}", "Did you mean handlers/NAME.rhai?"),
