@@ -122,9 +122,14 @@ impl HeldKey {
         self.rare.as_ref()?.scopes.as_ref()
     }
 
+    /// The networks that it may be used from; none: all.
+    pub fn networks(&self) -> &[IpNet] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.networks)
+    }
+
     /// Whether it may be used from an address.
     pub fn admits(&self, client: IpAddr) -> bool {
-        let networks = self.rare.as_ref().map_or(&[][..], |rare| &rare.networks);
+        let networks = self.networks();
         // An IPv4 client on an IPv6 socket is an IPv4 client.
         let client = client.to_canonical();
         networks.is_empty() || networks.iter().any(|network| network.contains(&client))
