@@ -13,3 +13,4 @@ mod first_run;
 mod harness;
 mod house;
 mod input;
+mod scripts;
