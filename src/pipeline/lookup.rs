@@ -84,8 +84,13 @@ pub async fn find<'a>(
         Proof::Scripted(scripted) => {
             let held = held(key_of(gate, &scripted));
             let member = meant(gate, scene, request, application, &scripted, held.as_ref()).await?;
-            // A script that names nobody has found nobody.
-            (told(application, member)?, Evidence::Scripted(scripted, held))
+            let member = match names_its_user(&scripted) {
+                // A script that names nobody has found nobody.
+                true => told(application, member)?,
+                // A key alone, as above.
+                false => member,
+            };
+            (member, Evidence::Scripted(scripted, held))
         }
     };
     Ok(Candidate { suspect: Some(Suspect { application, member, evidence }) })
@@ -99,6 +104,12 @@ fn key_of(gate: &Gate, scripted: &Scripted<'_>) -> Option<KeyId> {
         KeyShape::Foreign => Some(gate.0.pepper.digest(text.expose()).key_id()),
         KeyShape::Damaged => None,
     }
+}
+
+/// Whether a user is named beside the key.
+fn names_its_user(Scripted { script, claim }: &Scripted<'_>) -> bool {
+    let is_key_alone = claim.text("user").is_none() && claim.uid().is_none();
+    script.defines(Function::Lookup) || !is_key_alone
 }
 
 /// The user whom a script means: by its function, or by the fields of what it has read.

@@ -105,7 +105,7 @@ fn a_call_that_takes_too_long() {
         "const BLOCKING = true;\nfn on_request(req) { if req.path == \"/slow\" { loop {} } }";
     let site = site(&[("hooks.rhai", hook)])
         .with("KEYWARD_SCRIPTS__BLOCKING_MILLISECONDS", "200")
-        .with("KEYWARD_SCRIPTS__BLOCKING_OPERATIONS", "1000000000000")
+        .with("KEYWARD_SCRIPTS__BLOCKING_OPERATIONS", "1000000000")
         .with("KEYWARD_SCRIPTS__STRIKES", "2");
     let server = site.start();
     resource(&server, "slow", "/slow", json!({}));

@@ -86,7 +86,7 @@ fn the_last_good_set_stays_when_a_file_is_damaged() {
         named.header("API-KEY", crate::harness::credential("admin", "k")).send().status
     };
     assert_eq!((shut(), known(), problems(&server)), (error(403, "SHUT"), 200, 0));
-    let mut damage = |what: &str, name: &str, does: &dyn Fn(&Path)| {
+    let damage = |what: &str, name: &str, does: &dyn Fn(&Path)| {
         let path = file(name);
         let good = fs::read(&path).unwrap();
         does(&path);

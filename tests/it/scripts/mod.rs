@@ -66,7 +66,7 @@ fn resource(server: &Server, id: &str, path: &str, changes: Value) {
     if record["handler"] != "respond" {
         record.as_object_mut().unwrap().remove("respond");
     }
-    let answer = server.manages("POST", "/api/v1/resources").json(&record).send();
+    let answer = manages(server, "POST", "/api/v1/resources").json(&record).send();
     assert_eq!(answer.status, 201, "{}", answer.body);
 }
 
@@ -74,8 +74,7 @@ fn resource(server: &Server, id: &str, path: &str, changes: Value) {
 fn application(server: &Server, auth_type: &str) {
     let record =
         json!({ "id": "scripted", "name": "Scripted", "type": auth_type, "is_default": true });
-    let made = server.manages("POST", "/api/v1/applications").header("AUTH-METHOD", "default");
-    let answer = made.json(&record).send();
+    let answer = manages(server, "POST", "/api/v1/applications").json(&record).send();
     assert_eq!(answer.status, 201, "{}", answer.body);
 }
 
