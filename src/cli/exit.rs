@@ -97,11 +97,13 @@ impl Failure {
     }
 }
 
-/// The one sentence. A refused credential has a form of its own, with other names.
+/// The one sentence, or the lines that show where in a script something is. A refused credential has a form of its own, with other names.
 fn headline(problem: &Value) -> String {
     let text = |name: &str| problem[name].as_str();
     let found = ["detail", "error_description", "message", "title"].into_iter().find_map(text);
-    out::printable(found.unwrap_or("It failed, and nothing is known of why."))
+    let found = found.unwrap_or("It failed, and nothing is known of why.");
+    // What follows the first line is set off, so that it cannot pass for another message.
+    found.lines().map(out::printable).collect::<Vec<_>>().join("\n  ")
 }
 
 /// Says on standard error what went wrong, and returns the exit code.

@@ -90,8 +90,13 @@ pub async fn find<'a>(
         Proof::Scripted(scripted) => {
             let held = key_of(gate, &scripted);
             let member = meant(gate, scene, request, application, &scripted, held.as_ref()).await?;
-            // A script that names nobody has found nobody.
-            (told(application, member)?, Evidence::Scripted(scripted, held))
+            let member = match names_its_user(&scripted) {
+                // A script that names nobody has found nobody.
+                true => told(application, member)?,
+                // A key alone, as above.
+                false => member,
+            };
+            (member, Evidence::Scripted(scripted, held))
         }
     };
     Ok(Candidate { suspect: Some(Suspect { application, member, evidence }) })
@@ -105,6 +110,12 @@ fn key_of(gate: &Gate, scripted: &Scripted<'_>) -> Option<(KeyId, HeldKey)> {
         KeyShape::Foreign => directory.foreign_key(&gate.0.pepper, text.expose()),
         KeyShape::Damaged => None,
     }
+}
+
+/// Whether a user is named beside the key.
+fn names_its_user(Scripted { script, claim }: &Scripted<'_>) -> bool {
+    let is_key_alone = claim.text("user").is_none() && claim.uid().is_none();
+    script.defines(Function::Lookup) || !is_key_alone
 }
 
 /// The user whom a script means: by its function, or by the fields of what it has read.

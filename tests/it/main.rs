@@ -21,3 +21,4 @@ mod keys;
 mod layer;
 mod me;
 mod scripting_cli;
+mod scripts;

@@ -44,6 +44,11 @@ fn names_arity_and_unknown_functions_are_found() {
         ("auth/a.rhai", "fn on_request(req) {}", "it belongs into hooks.rhai"),
         ("auth/a.rhai", "fn verifi(req, user, credential) {}", "did you mean verify("),
         ("auth/a.rhai", "", "it defines none of header(req), decode(req, presented), lookup("),
+        (
+            "auth/a.rhai",
+            "fn header(req) { req.header(\"X-Token\") }",
+            "auth/a.rhai:1:22: this would call the header(req) of this file; write req.headers(…)",
+        ),
         ("hooks.rhai", "fn helper() {}", "it defines none of on_request(req)"),
         ("hooks.rhai", "fn on_request(req) {} fn test_a(x) {}", "a test takes no arguments"),
         (
@@ -311,4 +316,49 @@ fn limits_are_those_that_were_set() {
     load("fn on_request(req) { let x = (1 + (1 + 1)); }").unwrap();
     load("fn on_request(req) { let x = (1 + (1 + (1 + (1 + (1 + (1 + (1 + 1))))))); }")
         .unwrap_err();
+}
+
+#[test]
+fn samples_that_are_all_switched_off_cost_nothing() {
+    let folder = Folder::of(&[("hooks.rhai", "// fn on_request(req) {}\nconst ALL_OFF = true;\n")]);
+    let scripts = folder.load().unwrap();
+    assert!(!scripts.current().has_hooks());
+    // Not even the look at a set.
+    assert!(scripts.in_force().is_none());
+    folder.write("hooks.rhai", "fn on_request(req) {}");
+    scripts.reload().unwrap();
+    // A file that was cut off, or that says both, is none of samples.
+    for text in [
+        "",
+        "// fn on_request(req) {}\n",
+        "fn on_request(req) {} const ALL_OFF = true;",
+        "const ALL_OFF = 1;",
+    ] {
+        folder.write("hooks.rhai", text);
+        assert!(scripts.reload().is_err(), "{text}");
+        assert!(scripts.current().has_hooks());
+    }
+}
+
+#[test]
+fn the_shipped_scripts_are_in_order_and_the_hooks_are_off() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let scripts = Scripts::load(&root.join("scripts"), limits(), host()).unwrap();
+    let set = scripts.current();
+    assert!(!set.has_hooks());
+    for name in ["hmac", "jwt", "query_key", "legacy_sha256"] {
+        assert!(set.auth(name).is_some(), "{name}");
+    }
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    // Each sample works when its slashes are taken away.
+    let woken = read("scripts/hooks.rhai").replace("// fn ", "fn ").replace("//     ", "    ");
+    let woken = woken.replace("// }", "}").replace("const ALL_OFF = true;", "");
+    let folder = Folder::of(&[("hooks.rhai", &woken)]);
+    let set = folder.load().unwrap().current();
+    assert!(Kind::Hooks.functions().iter().all(|one| set.is_hooked(*one)), "{woken}");
+    for example in ["problem_json", "business_hours", "tenant_paths"] {
+        let text = read(&format!("examples/scripts/{example}.rhai"));
+        let folder = Folder::of(&[(&format!("resources/{example}.rhai"), &text)]);
+        assert_eq!(folder.load().unwrap().reload().unwrap().tests > 0, true, "{example}");
+    }
 }
