@@ -8,7 +8,7 @@ use rhai::{
 use super::{
     Limits,
     ambient::{Call, stop},
-    budget, library,
+    budget, library, sorting,
 };
 
 /// How an engine reads variables that nobody has declared.
@@ -46,6 +46,7 @@ pub(super) fn build(limits: &Limits, variables: Variables) -> Engine {
     constants(&mut engine);
     waiting(&mut engine);
     nesting(&mut engine);
+    sorting::register(&mut engine);
     library::register(&mut engine);
     engine
 }

@@ -55,6 +55,7 @@ mod replays;
 mod request;
 mod run;
 mod set;
+mod sorting;
 #[cfg(test)]
 mod tests;
 mod watch;
