@@ -227,19 +227,6 @@ impl Compiler {
             return problem(place, message);
         }
         // A function of the script's own can be called as a method too: `this` is then no argument.
-        if receiver == 1
-            && own_counts.is_some_and(|counts| counts.contains(&call.args.len()))
-            && host.is_some_and(takes)
-        {
-            // The engine prefers the script's own, with what stands before the dot as `this`: `header(req)` would call itself.
-            let message = match name {
-                "header" => {
-                    "this would call the header(req) of this file; write req.headers(…)".into()
-                }
-                _ => format!("this would call the {name} of this file; give yours another name"),
-            };
-            return problem(place, message);
-        }
         let is_own =
             own_counts.is_some_and(|counts| takes(counts) || counts.contains(&call.args.len()));
         if is_own || host.is_some_and(takes) {

@@ -306,7 +306,7 @@ mod tests {
                 let ann = test_user(#{ name: "ann" });
                 let verdict = decide(test_request("GET", "/x?key=" + test_key(ann)));
                 assert_eq([verdict.user, verdict.status], ["ann", 200]);
-                assert_eq(decide(test_request("GET", "/x?key=other")).error, "USER_DOES_NOT_EXIST");
+                assert_eq(decide(test_request("GET", "/x?key=other")).error, "AUTHENTICATION_FAILED");
                 assert_eq(decide(test_request("GET", "/x")).status, 401);
             }"#;
         assert_eq!(load("auth/query.rhai", text), Ok(1));
