@@ -1,0 +1,261 @@
+//! What the benches that drive a server with wrk share: the server, what is measured of it, and medians.
+
+#![allow(dead_code, reason = "each bench uses a part of it")]
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// The number after an option of the command line.
+pub fn option(name: &str, default: u64) -> u64 {
+    let args: Vec<String> = std::env::args().collect();
+    let at = args.iter().position(|arg| arg == name);
+    at.and_then(|at| args.get(at + 1)?.parse().ok()).unwrap_or(default)
+}
+
+/// What one round came to.
+#[derive(Clone, Default)]
+pub struct Figures {
+    pub rate: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub cpu_us: f64,
+    pub resident_mib: f64,
+}
+
+impl std::fmt::Display for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{:>7.0} requests/s, p50 {:.2} ms, p99 {:.2} ms, {:.2} CPU µs a request, {:.1} MiB",
+            self.rate, self.p50_ms, self.p99_ms, self.cpu_us, self.resident_mib
+        )
+    }
+}
+
+/// The median of each figure.
+pub fn median(figures: &[Figures]) -> Figures {
+    let middle = |of: fn(&Figures) -> f64| {
+        let mut all: Vec<f64> = figures.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    Figures {
+        rate: middle(|one| one.rate),
+        p50_ms: middle(|one| one.p50_ms),
+        p99_ms: middle(|one| one.p99_ms),
+        cpu_us: middle(|one| one.cpu_us),
+        resident_mib: middle(|one| one.resident_mib),
+    }
+}
+
+/// A server, until it is dropped.
+pub struct Server {
+    pub name: &'static str,
+    pub address: String,
+    /// The header field with a credential that is let in.
+    pub header: String,
+    child: Child,
+}
+
+/// A folder for Keyward to run in, and the records in it.
+pub struct Home<'a> {
+    folder: &'a Path,
+    /// The header field with the administrator's key.
+    pub header: String,
+}
+
+impl<'a> Home<'a> {
+    /// Makes a new store.
+    pub fn new(folder: &'a Path) -> Outcome<Self> {
+        let mut home = Self { folder, header: String::new() };
+        let first = home.command(&["init", "--output", "json"]).output()?;
+        let first: serde_json::Value = serde_json::from_slice(&first.stdout)?;
+        let credential = format!("admin:{}", first["key"].as_str().ok_or("no key")?);
+        home.header = format!("API-KEY: {}", STANDARD.encode(credential));
+        Ok(home)
+    }
+
+    /// Writes a file.
+    pub fn write(&self, file: &str, text: &str) -> Outcome<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.folder.join(file);
+        std::fs::create_dir_all(path.parent().ok_or("no folder")?)?;
+        std::fs::write(&path, text)?;
+        // Secrets must not be open to others.
+        Ok(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?)
+    }
+
+    /// Runs a command of the program to its end.
+    pub fn run(&self, verb: &[&str]) -> Outcome<()> {
+        let output = self.command(verb).output()?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(format!("{verb:?}: {}", String::from_utf8_lossy(&output.stderr)).into()),
+        }
+    }
+
+    /// Starts the server.
+    pub fn serve(self, name: &'static str) -> Outcome<Server> {
+        let log = std::fs::File::create(self.folder.join("server.log"))?;
+        let mut child = self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn()?;
+        let control = self.folder.join("data/keyward.control");
+        let until = Instant::now() + Duration::from_secs(30);
+        let address = loop {
+            let text = std::fs::read(&control).unwrap_or_default();
+            if let Ok(control) = serde_json::from_slice::<serde_json::Value>(&text) {
+                break control["public"].as_str().unwrap_or_default().to_owned();
+            }
+            if child.try_wait()?.is_some() || Instant::now() > until {
+                let log = std::fs::read_to_string(self.folder.join("server.log"))?;
+                return Err(format!("the program does not get ready: {log}").into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        Ok(Server { name, address, header: self.header, child })
+    }
+
+    fn command(&self, verb: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
+        command.args(verb).current_dir(self.folder).env_clear();
+        command.env("KEYWARD_SERVER__LISTEN", "127.0.0.1:0");
+        command.env("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0");
+        command.env("KEYWARD_LOG__LEVEL", "warn");
+        command
+    }
+}
+
+impl Server {
+    /// The bare server of `examples/bare.rs`, with this body.
+    pub fn bare(folder: &Path, body: &str) -> Outcome<Self> {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+        let built = Command::new(cargo)
+            .args(["build", "--release", "--locked", "--example", "bare", "--message-format=json"])
+            .stderr(Stdio::inherit())
+            .output()?;
+        let executable = String::from_utf8(built.stdout)?
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["target"]["name"] == "bare")
+            .find_map(|message| message["executable"].as_str().map(str::to_owned))
+            .ok_or("the bare server was not built")?;
+        let file = folder.join("answer.json");
+        std::fs::write(&file, body)?;
+        let mut child = Command::new(executable)
+            .args(["--header", "cache-control: no-cache, private", "--body"])
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut address = String::new();
+        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut address)?;
+        Ok(Self { name: "bare", child, address: address.trim().into(), header: String::new() })
+    }
+
+    /// Has the server load its scripts again.
+    pub fn reload(&self) -> Outcome<()> {
+        Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status()?;
+        // Nothing says when it is done; a set of this size takes a few milliseconds.
+        std::thread::sleep(Duration::from_millis(500));
+        Ok(())
+    }
+
+    /// Head and body of one answer.
+    pub fn get(&self, path: &str, header: &str) -> Outcome<(String, String)> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        let host = &self.address;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{header}\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no head")?;
+        Ok((head.to_owned(), body.to_owned()))
+    }
+
+    /// Drives one path with wrk.
+    pub fn drive(&self, path: &str, header: &str, load: Load) -> Outcome<Figures> {
+        let Load { seconds, connections } = load;
+        let before = self.cpu()?;
+        let output = Command::new("wrk")
+            .args([
+                "-t2",
+                &format!("-c{connections}"),
+                &format!("-d{seconds}s"),
+                "--latency",
+                "-H",
+                header,
+            ])
+            .arg(format!("http://{}{path}", self.address))
+            .output()
+            .map_err(|problem| format!("wrk: {problem} (apt-get install wrk)"))?;
+        let cpu = self.cpu()? - before;
+        let text = String::from_utf8(output.stdout)?;
+        if text.contains("Non-2xx") || text.contains("Socket errors") {
+            return Err(text.into());
+        }
+        let field = |name: &str| {
+            let line = text.lines().map(str::trim).find(|line| line.starts_with(name));
+            line.and_then(|line| line[name.len()..].split_whitespace().next().map(str::to_owned))
+        };
+        let rate = field("Requests/sec:").ok_or("no rate")?.parse()?;
+        let requests =
+            text.lines().find(|line| line.contains(" requests in ")).ok_or("no count")?;
+        let requests: f64 = requests.split_whitespace().next().ok_or("no count")?.parse()?;
+        Ok(Figures {
+            rate,
+            p50_ms: millis(&field("50%").ok_or("no p50")?)?,
+            p99_ms: millis(&field("99%").ok_or("no p99")?)?,
+            cpu_us: cpu * 1e6 / requests,
+            resident_mib: self.resident()?,
+        })
+    }
+
+    /// The seconds of CPU time that the process has used.
+    fn cpu(&self) -> Outcome<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let after_name = stat.rsplit(')').next().ok_or("no stat")?;
+        let ticks: Vec<f64> =
+            after_name.split_whitespace().skip(11).take(2).filter_map(|t| t.parse().ok()).collect();
+        // USER_HZ is 100 on every architecture that Linux has for servers.
+        Ok(ticks.iter().sum::<f64>() / 100.0)
+    }
+
+    fn resident(&self) -> Outcome<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+    }
+}
+
+/// How much a server is driven.
+#[derive(Clone, Copy)]
+pub struct Load {
+    pub seconds: u64,
+    pub connections: u64,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let _ = self.child.wait();
+    }
+}
+
+/// What wrk writes: `512.00us`, `3.21ms`, `1.02s`.
+fn millis(text: &str) -> Outcome<f64> {
+    for (unit, factor) in [("us", 0.001), ("ms", 1.0), ("s", 1000.0)] {
+        if let Some(number) = text.strip_suffix(unit) {
+            return Ok(number.parse::<f64>()? * factor);
+        }
+    }
+    Err(format!("{text} is no time").into())
+}
