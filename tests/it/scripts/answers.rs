@@ -129,8 +129,7 @@ fn header_fields_cannot_be_smuggled() {
     resource(&server, "answer", "/answer", json!({ "handler": "script:answer" }));
     assert_eq!(server.asks("GET", "/orders").send().status, 200);
     assert_eq!(server.asks("GET", "/answer").send().status, 200);
-    for at in 0..SMUGGLED.len() {
-        let what = SMUGGLED[at];
+    for (at, what) in SMUGGLED.iter().enumerate() {
         let answers = [
             (503, server.asks("GET", &format!("/orders?response={at}")).send()),
             (503, server.asks("GET", &format!("/answer?reply={at}")).send()),
