@@ -3,7 +3,7 @@
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     accounts::Accounts,
@@ -64,11 +64,15 @@ pub async fn load(settings: &ScriptSettings, accounts: &Accounts) -> anyhow::Res
     })
 }
 
+/// SIGHUP, from now on. Asked for before anybody is told that the server is ready: it would end a process that does not listen for it.
+pub fn hangups() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
 /// Loads the scripts again when a file changes, and on SIGHUP. For ever.
-pub async fn follow(scripts: Scripts) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
+pub async fn follow(scripts: Scripts, mut hangups: Signal) {
     let asked = async {
-        while hangup.recv().await.is_some() {
+        while hangups.recv().await.is_some() {
             let scripts = scripts.clone();
             if let Ok(outcome) = tokio::task::spawn_blocking(move || scripts.reload()).await {
                 report(&outcome);
@@ -82,7 +86,6 @@ pub async fn follow(scripts: Scripts) -> io::Result<()> {
         std::future::pending::<()>().await;
     };
     tokio::join!(asked, watched);
-    Ok(())
 }
 
 fn report(outcome: &Result<hooks::Loaded, Vec<ScriptError>>) {

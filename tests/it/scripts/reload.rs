@@ -23,6 +23,15 @@ fn sets(version: usize) -> [(&'static str, String); 2] {
     [("hooks.rhai", hooks), ("handlers/version.rhai", handler)]
 }
 
+/// Ends the load when it goes, also where a test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Puts a whole folder in the place of the last one, as a deployment does.
 fn deploy(server: &Server, version: usize) {
     let root = server.site.path();
@@ -75,11 +84,12 @@ fn no_request_is_lost_and_none_is_decided_by_half_of_each_set() {
                 })
             })
             .collect();
+        let over = Over(&is_over);
         for version in 1..=RELOADS {
             deploy(&server, version);
             hang_up(&server);
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
     });
     assert!(seen.len() >= REQUESTS, "{}", seen.len());
@@ -87,4 +97,14 @@ fn no_request_is_lost_and_none_is_decided_by_half_of_each_set() {
     assert!(different.len() > RELOADS / 2, "the load saw only {different:?}");
     let last = RELOADS.to_string();
     until("the last is in force", || server.asks("GET", "/version").send().body == last);
+}
+
+/// Whoever is told that the server is ready may ask it to load its scripts again: the signal must not end it.
+#[test]
+fn a_signal_in_the_first_moment() {
+    for _ in 0..5 {
+        let server = server(&[("hooks.rhai", "fn on_request(req) {}")]);
+        hang_up(&server);
+        assert_eq!(server.asks("GET", "/user/1?_format=json").send().status, 200);
+    }
 }
