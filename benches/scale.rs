@@ -128,6 +128,7 @@ fn put(batch: &mut Batch, uid: u64, name: &str, text: &KeyText, pepper: &keyward
         prefix: "kw".into(),
         last_four: text.last_four().to_owned(),
         digest: pepper.digest(text.text.expose()),
+        scheme: keyward::model::Scheme::Own,
         scopes: None,
         created: now,
         expires: None,

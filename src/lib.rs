@@ -7,6 +7,7 @@
 //! - [`accounts`]: what people do with them;
 //! - [`pipeline`]: the Gate, five rooms that every request walks through;
 //! - [`handlers`]: what follows when it may;
+//! - [`front`]: what every face does alike;
 //! - [`http`] and [`admin`]: the public face and the one for administrators;
 //! - [`cli`]: the command line;
 //! - [`config`]: what the operator has set;
@@ -16,10 +17,14 @@ pub mod accounts;
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod front;
 pub mod handlers;
 pub mod hooks;
 pub mod http;
+pub mod layer;
 pub mod model;
 pub mod pipeline;
 pub mod store;
 pub mod telemetry;
+
+pub use layer::Layer;

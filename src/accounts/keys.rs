@@ -3,17 +3,15 @@
 use ipnet::IpNet;
 
 use super::{
-    AccountError, Accounts, Page, TRIES, Versioned, is_race,
-    rules::{check_key, in_order},
+    AccountError, Accounts, Acting, Page, TRIES, Versioned, is_race,
+    quota::Growth,
+    rules::{check_key, check_scopes, in_order},
     users::uid_key,
 };
 use crate::{
-    model::{Key, KeyId, KeyText, Secret, Timestamp},
+    model::{Act, Key, KeyId, KeyText, Scheme, Secret, Timestamp},
     store::{Batch, CommitError, State, Table, encode},
 };
-
-/// The fewest bytes of another system's key: a digest without salt and stretching is right only for what was drawn at random.
-const SHORTEST_FOREIGN: usize = 16;
 
 /// What a new key is to be.
 #[derive(Debug, Clone, Default)]
@@ -40,94 +38,40 @@ pub struct Issued {
 }
 
 impl Accounts {
-    /// Makes a key for a user.
-    pub async fn issue_key(&self, uid: u64, new: NewKey) -> Result<Issued, AccountError> {
-        for _ in 0..TRIES {
-            // Of the store, because the Directory also knows the person at the machine.
-            if self.user(uid)?.is_none() {
-                return Err(AccountError::not_found("user", uid));
-            }
-            let (key, text) = self.draft_key(uid, &new);
-            in_order(check_key(self, &key, self.0.clock.now()))?;
-            let mut batch = Batch::new();
-            batch.expect(Table::Users, uid_key(uid), State::Present);
-            put_new_key(&mut batch, &key);
-            match self.store().commit(batch).await {
-                Ok(revision) => {
-                    let key = Versioned { revision, record: key };
-                    return Ok(Issued { key, text });
-                }
-                // The id was taken (one chance in 10¹⁴ for each key there is), or the user has just gone.
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(problem.into()),
-                Err(_) => return Err(AccountError::contended()),
-            }
-        }
-        Err(AccountError::contended())
-    }
-
-    /// Makes a key of another system one of a user's own, for this application. Its text stays what it is; only its digest is kept. One that was
-    /// adopted before stays as it is, revoked ones above all.
-    ///
-    /// # Errors
-    /// The user is gone, the text is too short to be a random key, or the store failed.
-    pub async fn adopt_key(
-        &self,
-        uid: u64,
-        application: &str,
-        text: &Secret,
-    ) -> Result<(), AccountError> {
-        let length = text.expose().len();
-        if length < SHORTEST_FOREIGN || text.expose().chars().any(char::is_control) {
-            return Err(AccountError::refused(
-                format!("A key of {length} bytes could be guessed, and is not taken over."),
-                "Give the user a key of Keyward's own.",
-            ));
-        }
-        let digest = self.0.pepper.digest(text.expose());
-        let key = Key {
-            id: digest.key_id(),
-            user: uid,
-            application: Some(application.to_owned()),
-            label: "taken over".into(),
-            prefix: String::new(),
-            last_four: text.expose().chars().skip(text.expose().chars().count() - 4).collect(),
-            digest,
-            scopes: None,
-            created: self.0.clock.now(),
-            expires: None,
-            revoked: None,
-            rotated: None,
-            networks: Vec::new(),
-        };
-        let mut batch = Batch::new();
-        batch.expect(Table::Users, uid_key(uid), State::Present);
-        put_new_key(&mut batch, &key);
-        match self.store().commit(batch).await {
-            Ok(_) => Ok(()),
-            Err(CommitError::Conflict(on)) if on.table == Table::Keys => Ok(()),
-            Err(CommitError::Store(problem)) => Err(problem.into()),
-            Err(_) => Err(AccountError::not_found("user", uid)),
-        }
-    }
-
     /// A key record and its text, in memory.
     pub(super) fn draft_key(&self, uid: u64, new: &NewKey) -> (Key, Secret) {
+        let prefix = self.key_prefix(new.application.as_deref());
+        let text = KeyText::generate(&prefix, &self.0.entropy);
+        self.key_of_text(uid, new, prefix, text)
+    }
+
+    /// What keys for an application begin with.
+    pub(super) fn key_prefix(&self, application: Option<&str>) -> String {
         let policy = self.0.directory.policy();
-        let application = match &new.application {
+        let application = match application {
             Some(id) => policy.applications.get(id),
             None => policy.applications.default(),
         };
-        let prefix = application.map_or("kw", |one| one.record.key_prefix.as_str());
-        let text = KeyText::generate(prefix, &self.0.entropy);
+        application.map_or_else(|| "kw".into(), |one| one.record.key_prefix.clone())
+    }
+
+    /// The record of a key with this text.
+    pub(super) fn key_of_text(
+        &self,
+        uid: u64,
+        new: &NewKey,
+        prefix: String,
+        text: KeyText,
+    ) -> (Key, Secret) {
         let key = Key {
             id: text.id,
             user: uid,
             application: new.application.clone(),
             label: new.label.clone(),
-            prefix: prefix.to_owned(),
+            prefix,
             last_four: text.last_four().to_owned(),
             digest: self.0.pepper.digest(text.text.expose()),
+            scheme: Scheme::Own,
             scopes: new.scopes.clone(),
             created: self.0.clock.now(),
             expires: new.expires,
@@ -175,6 +119,39 @@ impl Accounts {
         }
         Ok(Page { items, has_more })
     }
+}
+
+impl Acting {
+    /// Makes a key for a user.
+    pub async fn issue_key(&self, uid: u64, new: NewKey) -> Result<Issued, AccountError> {
+        let _turn = self.0.turns.of(uid).await;
+        for _ in 0..TRIES {
+            // Of the store, because the Directory also knows the person at the machine.
+            if self.user(uid)?.is_none() {
+                return Err(AccountError::not_found("user", uid));
+            }
+            let (key, text) = self.draft_key(uid, &new);
+            let mut problems = check_key(self, &key, self.0.clock.now());
+            problems.extend(check_scopes(self, &key));
+            in_order(problems)?;
+            let mut batch = Batch::new();
+            batch.expect(Table::Users, uid_key(uid), State::Present);
+            self.within_quota(uid, Growth::More, &mut batch)?;
+            put_new_key(&mut batch, &key);
+            let act = Act::create("key", key.id, &key);
+            match self.commit(batch, act).await {
+                Ok(revision) => {
+                    let key = Versioned { revision, record: key };
+                    return Ok(Issued { key, text });
+                }
+                // The id was taken (one chance in 10¹⁴ for each key there is), or the user has just gone.
+                Err(problem) if is_race(&problem) => {}
+                Err(CommitError::Store(problem)) => return Err(problem.into()),
+                Err(_) => return Err(AccountError::contended()),
+            }
+        }
+        Err(AccountError::contended())
+    }
 
     /// Takes a key back. It is refused from the next request on. One that was taken back before stays as it is.
     pub async fn revoke_key(&self, id: KeyId) -> Result<Versioned<Key>, AccountError> {
@@ -183,12 +160,13 @@ impl Accounts {
             if before.record.revoked.is_some() {
                 return Ok(before);
             }
-            let mut key = before.record;
+            let mut key = before.record.clone();
             key.revoked = Some(self.0.clock.now());
             let mut batch = Batch::new();
             batch.expect(Table::Keys, key_key(id), State::Revision(before.revision));
             batch.put(Table::Keys, key_key(id), encode(&key));
-            match self.store().commit(batch).await {
+            let act = Act::change("key", "revoke", id, &before.record, &key);
+            match self.commit(batch, act).await {
                 Ok(revision) => return Ok(Versioned { revision, record: key }),
                 Err(problem) if is_race(&problem) => {}
                 Err(CommitError::Store(problem)) => return Err(problem.into()),
@@ -206,8 +184,12 @@ pub(super) fn put_new_key(batch: &mut Batch, key: &Key) {
     batch.expect(Table::Keys, at, State::Missing);
     batch.put(Table::Keys, at, encode(key));
     batch.put(Table::Owners, owner, encode(&()));
+    if !key.scheme.is_own() {
+        batch.expect(Table::Foreign, *key.digest.as_bytes(), State::Missing);
+        batch.put(Table::Foreign, *key.digest.as_bytes(), encode(&key.id));
+    }
 }
 
-fn key_key(id: KeyId) -> [u8; 8] {
+pub(super) fn key_key(id: KeyId) -> [u8; 8] {
     id.number().to_be_bytes()
 }

@@ -2,13 +2,21 @@
 //!
 //! One code path for the admin API, the command line and the user entity: each rule about records stands here once.
 
+mod acting;
+mod adopt;
+mod audit;
+mod backup;
+mod bulk;
 mod error;
+mod import;
 mod keys;
 mod operator;
 mod passwords;
 mod pepper;
+mod quota;
 mod recent;
 mod records;
+mod rotate;
 mod rules;
 mod scripting;
 mod setup;
@@ -19,12 +27,18 @@ mod users;
 
 use std::sync::{Arc, OnceLock};
 
+pub use acting::Acting;
+pub use audit::{Audited, Excerpt, Order};
+pub use backup::{RestoreError, Restored, check_backup, restore};
+pub use bulk::{Bulk, BulkPart, RunId, Skipped, Whom};
 pub use error::AccountError;
+pub use import::{Import, ImportMode, ImportRow, Imported, Strangers};
 pub use keys::{Issued, NewKey};
 pub use operator::Operator;
 pub use passwords::{Busy, Passwords};
 pub use pepper::{PepperError, create_pepper, read_pepper};
 pub use records::Record;
+pub use rotate::{Lifetime, Rotate, Rotated};
 pub use setup::{FirstStart, SetupError};
 pub use users::{NewUser, password_problem};
 
@@ -38,6 +52,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Accounts(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     store: Arc<dyn Store>,
     directory: Arc<Directory>,
@@ -45,9 +60,12 @@ struct Inner {
     passwords: Passwords,
     clock: Clock,
     entropy: Entropy,
-    recent: recent::Recent,
-    scripts: OnceLock<Scripts>,
+    recent: Arc<recent::Recent>,
+    scripts: Arc<OnceLock<Scripts>>,
     no_scripts: Scripts,
+    keys_per_user: usize,
+    turns: quota::Turns,
+    audit_entries: u64,
 }
 
 /// A record with its revision: the sequence of the commit that last wrote it.
@@ -71,7 +89,22 @@ pub struct Page<T> {
 /// How often a change is tried again when somebody else changed the same record in between.
 const TRIES: usize = 16;
 
+/// The keys that a user may have when nobody says otherwise.
+const KEYS_PER_USER: usize = 100;
+/// The entries of the audit trail when nobody says otherwise.
+const AUDIT_ENTRIES: u64 = 100_000;
+
 impl Accounts {
+    /// The same accounts, in which a user has so many keys in force at most.
+    pub fn with_keys_per_user(self, most: usize) -> Self {
+        Self(Arc::new(Inner { keys_per_user: most, ..Arc::unwrap_or_clone(self.0) }))
+    }
+
+    /// The same accounts, with an audit trail of so many entries at most.
+    pub fn with_audit_entries(self, most: u64) -> Self {
+        Self(Arc::new(Inner { audit_entries: most, ..Arc::unwrap_or_clone(self.0) }))
+    }
+
     /// The store's directory.
     pub fn directory(&self) -> &Arc<Directory> {
         &self.0.directory
@@ -97,7 +130,7 @@ impl Accounts {
         &self.0.entropy
     }
 
-    /// The scripts; none until they are [attached](Self::attach).
+    /// The scripts; none until they are [loaded](Self::load_scripts).
     pub fn scripts(&self) -> &Scripts {
         self.0.scripts.get().unwrap_or(&self.0.no_scripts)
     }

@@ -3,11 +3,11 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    AccountError, Accounts, Page, TRIES, Versioned, is_race,
+    AccountError, Accounts, Acting, Page, TRIES, Versioned, is_race,
     rules::{check_application, check_resource, in_order},
 };
 use crate::{
-    model::{Application, Resource, Role, Violation},
+    model::{Act, Application, Resource, Role, Violation},
     store::{Batch, CommitError, Sequence, State, Table, encode},
 };
 
@@ -180,7 +180,9 @@ impl Accounts {
             .collect::<Result<_, AccountError>>()?;
         Ok(Page { items, has_more })
     }
+}
 
+impl Acting {
     /// Makes a record.
     pub async fn create<T: Record>(&self, record: T) -> Result<Versioned<T>, AccountError> {
         in_order(record.problems(self))?;
@@ -189,7 +191,8 @@ impl Accounts {
             batch.expect(T::TABLE, record.id(), State::Missing);
             batch.put(T::TABLE, record.id(), encode(&record));
             record.and_also(self, &mut batch)?;
-            match self.store().commit(batch).await {
+            let act = Act::create(T::WHAT, record.id(), &record);
+            match self.commit(batch, act).await {
                 Ok(revision) => return Ok(Versioned { revision, record }),
                 Err(CommitError::Conflict(on)) if on.state == State::Missing => {
                     return Err(AccountError::Invalid(vec![Violation::new(
@@ -206,7 +209,7 @@ impl Accounts {
         Err(AccountError::contended())
     }
 
-    /// Changes a record as [`Accounts::change_user`] changes a user. The id stays.
+    /// Changes a record as [`Acting::change_user`] changes a user. The id stays.
     pub async fn change<T: Record, E: From<AccountError>>(
         &self,
         id: &str,
@@ -234,7 +237,8 @@ impl Accounts {
             batch.put(T::TABLE, id, encode(&record));
             T::guard(&before.record, Some(&record), self, &mut batch)?;
             record.and_also(self, &mut batch)?;
-            match self.store().commit(batch).await {
+            let act = Act::change(T::WHAT, "change", id, &before.record, &record);
+            match self.commit(batch, act).await {
                 Ok(revision) => return Ok(Versioned { revision, record }),
                 Err(problem) if is_race(&problem) => {}
                 Err(CommitError::Store(problem)) => return Err(AccountError::from(problem).into()),
@@ -259,7 +263,8 @@ impl Accounts {
             batch.expect(T::TABLE, id, State::Revision(before.revision));
             batch.delete(T::TABLE, id);
             T::guard(&before.record, None, self, &mut batch)?;
-            match self.store().commit(batch).await {
+            let act = Act::delete(T::WHAT, id, &before.record);
+            match self.commit(batch, act).await {
                 Ok(_) => return Ok(()),
                 Err(problem) if is_race(&problem) => {}
                 Err(CommitError::Store(problem)) => return Err(problem.into()),

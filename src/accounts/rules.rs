@@ -93,6 +93,15 @@ fn is_language(code: &str) -> bool {
             .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
+/// Whether a user has all these permissions; none: whatever it has.
+pub(super) fn has_scopes(accounts: &Accounts, uid: u64, scopes: Option<&[String]>) -> bool {
+    let directory = accounts.directory();
+    let policy = directory.policy();
+    let Some(owner) = directory.user(uid) else { return false };
+    let roles = owner.roles(&policy.roles);
+    scopes.is_none_or(|scopes| scopes.iter().all(|scope| policy.roles.allows(roles, scope)))
+}
+
 pub(super) fn check_key(accounts: &Accounts, key: &Key, now: Timestamp) -> Vec<Violation> {
     let mut found = Vec::new();
     if key.label.len() > MAX_LABEL || key.label.chars().any(char::is_control) {
@@ -126,12 +135,31 @@ pub(super) fn check_key(accounts: &Accounts, key: &Key, now: Timestamp) -> Vec<V
             "Join networks into larger ones.",
         ));
     }
+    found
+}
+
+/// A key's scopes are permissions that its user has when it is made. A user who loses one later loses it for the key as well.
+pub(super) fn check_scopes(accounts: &Accounts, key: &Key) -> Vec<Violation> {
+    let directory = accounts.directory();
+    let policy = directory.policy();
+    let owner = directory.user(key.user);
+    let has = |scope: &str| {
+        let roles = owner.as_ref().map(|owner| owner.roles(&policy.roles));
+        roles.is_some_and(|roles| policy.roles.allows(roles, scope))
+    };
+    let mut found = Vec::new();
     for (at, scope) in key.scopes.iter().flatten().enumerate() {
         if scope.is_empty() || scope.len() > 128 {
             found.push(Violation::new(
                 format!("scopes.{at}"),
                 format!("{scope:?} cannot be a permission."),
                 "Name a permission of the user, such as access user profiles.",
+            ));
+        } else if !has(scope) {
+            found.push(Violation::new(
+                format!("scopes.{at}"),
+                format!("The user does not have the permission {scope:?}."),
+                "Name permissions that the user's roles give, or give the user such a role first.",
             ));
         }
     }

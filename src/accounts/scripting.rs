@@ -91,6 +91,7 @@ impl Records for LookUps {
             expires: key.ends().map(Timestamp),
             application: key.application().map(str::to_owned),
             scopes: key.scopes().map(|scopes| scopes.to_vec()),
+            networks: key.networks().iter().map(ToString::to_string).collect(),
         }))
     }
 

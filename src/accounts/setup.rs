@@ -1,14 +1,14 @@
 //! Opening the accounts of a store, and the first start on an empty one.
 
-use std::{
-    path::Path,
-    sync::{Arc, OnceLock},
-};
+use std::{path::Path, sync::Arc};
+
+use serde_json::json;
 
 use super::{
-    AccountError, Accounts, Inner, NewKey, Passwords, create_pepper,
+    AUDIT_ENTRIES, AccountError, Accounts, Inner, KEYS_PER_USER, NewKey, Passwords, create_pepper,
     keys::put_new_key,
     pepper::PepperError,
+    quota::Turns,
     read_pepper,
     recent::Recent,
     users::{new_uuid, uid_key},
@@ -16,14 +16,14 @@ use super::{
 use crate::{
     hooks::Scripts,
     model::{
-        ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Application, Clock, Digest, Entropy, Pepper,
-        Resource, Role, Secret, Timestamp, User, fold,
+        ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Act, Actor, Application, Clock, Digest, Entropy,
+        Pepper, Resource, Role, Secret, Timestamp, User, fold,
     },
     store::{Batch, CommitError, Directory, State, Store, StoreError, Table, encode},
 };
 
 /// The record in `meta` that tells one pepper from another.
-const PEPPER: &[u8] = b"pepper";
+pub(super) const PEPPER: &[u8] = b"pepper";
 
 /// What the first start made. The key's text is nowhere else.
 #[derive(Debug)]
@@ -89,9 +89,12 @@ impl Accounts {
             passwords,
             clock,
             entropy,
-            recent: Recent::default(),
-            scripts: OnceLock::new(),
+            recent: Arc::new(Recent::default()),
+            scripts: Arc::default(),
             no_scripts: Scripts::none(),
+            keys_per_user: KEYS_PER_USER,
+            turns: Turns::default(),
+            audit_entries: AUDIT_ENTRIES,
         })))
     }
 
@@ -121,7 +124,9 @@ impl Accounts {
         batch.put(Table::Users, uid_key(admin.uid), encode(&admin));
         batch.put(Table::Names, fold(&admin.name), encode(&admin.uid));
         put_new_key(&mut batch, &key);
-        match self.store().commit(batch).await {
+        let known = json!({ "user": admin.name, "key": key.id });
+        let act = Act::other("store.first-start", "store", known);
+        match self.acting(Actor::Program).commit(batch, act).await {
             Ok(_) => Ok(Some(FirstStart {
                 username: admin.name,
                 key: text,

@@ -1,5 +1,8 @@
 //! The rules about records, on a store in memory with a clock that stands still and randomness that repeats.
 
+mod audit;
+mod import;
+mod keys;
 mod races;
 mod start;
 mod users;
@@ -11,7 +14,7 @@ use std::{
 
 use super::*;
 use crate::{
-    model::{ADMINISTRATOR, Role, Timestamp},
+    model::{ADMINISTRATOR, Actor, Role, Timestamp},
     store::{
         Batch, Committing, MemoryStore, Missed, Sink, Snapshot, StoreError, Stored, Table, encode,
     },
@@ -20,21 +23,26 @@ use crate::{
 const NOW: Timestamp = Timestamp(1_700_000_000);
 
 /// Accounts after their first start.
-async fn accounts() -> Accounts {
+async fn accounts() -> Acting {
     let accounts = on(Arc::new(MemoryStore::new()));
     accounts.first_start().await.unwrap().unwrap();
     accounts
 }
 
-fn on(store: Arc<dyn Store>) -> Accounts {
-    Accounts::with(
+fn on(store: Arc<dyn Store>) -> Acting {
+    let accounts = Accounts::with(
         store,
         Pepper::from_bytes([7; 32]),
         Passwords::new(1),
         Clock::fixed(NOW),
         Entropy::seeded(1),
-    )
-    .unwrap()
+    );
+    accounts.unwrap().acting(Actor::Program)
+}
+
+/// The same accounts, in which a user has so many keys at most.
+fn with_keys(accounts: &Acting, most: usize) -> Acting {
+    (**accounts).clone().with_keys_per_user(most).acting(Actor::Program)
 }
 
 fn named(name: &str) -> NewUser {
@@ -51,7 +59,7 @@ fn role(id: &str, is_admin: bool) -> Role {
 }
 
 /// Blocks a user.
-async fn block(accounts: &Accounts, uid: u64) -> Result<(), AccountError> {
+async fn block(accounts: &Acting, uid: u64) -> Result<(), AccountError> {
     let edit = |user: &mut crate::model::User| {
         user.status = false;
         Ok::<_, AccountError>(())
@@ -60,7 +68,7 @@ async fn block(accounts: &Accounts, uid: u64) -> Result<(), AccountError> {
 }
 
 /// Gives a user these roles and no other.
-async fn give(accounts: &Accounts, uid: u64, roles: &[&str]) -> Result<(), AccountError> {
+async fn give(accounts: &Acting, uid: u64, roles: &[&str]) -> Result<(), AccountError> {
     let edit = |user: &mut crate::model::User| {
         user.roles = roles.iter().map(|id| (*id).to_owned()).collect();
         Ok::<_, AccountError>(())
@@ -69,7 +77,7 @@ async fn give(accounts: &Accounts, uid: u64, roles: &[&str]) -> Result<(), Accou
 }
 
 /// Makes a role an administrator's or not.
-async fn set_admin(accounts: &Accounts, id: &str, is_admin: bool) -> Result<(), AccountError> {
+async fn set_admin(accounts: &Acting, id: &str, is_admin: bool) -> Result<(), AccountError> {
     let edit = |role: &mut Role| {
         role.is_admin = is_admin;
         Ok::<_, AccountError>(())
@@ -108,7 +116,7 @@ impl Contended {
     }
 
     /// Does `work`, with accounts of its own on the same records, before the next commit.
-    fn before_commit<W>(&self, work: impl FnOnce(Accounts) -> W + Send + 'static)
+    fn before_commit<W>(&self, work: impl FnOnce(Acting) -> W + Send + 'static)
     where
         W: Future<Output = ()> + Send + 'static,
     {

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    AccountError, Accounts, Page, TRIES, Versioned, is_race,
+    AccountError, Accounts, Acting, Page, TRIES, Versioned, is_race,
     rules::{check_identity, check_user, in_order},
 };
 use crate::{
-    model::{PasswordDigest, Secret, Timestamp, User, Violation, fold},
+    model::{Act, Key, PasswordDigest, Secret, Timestamp, User, Violation, fold},
     store::{Batch, CommitError, LAST_UID, Sequence, State, Table, encode},
 };
 
@@ -41,31 +42,6 @@ pub struct NewUser {
 }
 
 impl Accounts {
-    /// Makes a user.
-    pub async fn create_user(&self, new: NewUser) -> Result<Versioned<User>, AccountError> {
-        self.insert_user(self.draft_user(new)).await
-    }
-
-    /// Makes a user of a draft. Its number is given now.
-    pub async fn insert_user(&self, mut user: User) -> Result<Versioned<User>, AccountError> {
-        dedup(&mut user.roles);
-        in_order(check_user(self, &user))?;
-        for _ in 0..TRIES {
-            user.uid = self.0.directory.next_uid();
-            let mut batch = Batch::new();
-            batch.expect(Table::Users, uid_key(user.uid), State::Missing);
-            batch.put(Table::Users, uid_key(user.uid), encode(&user));
-            claim(&mut batch, &user, None);
-            match self.store().commit(batch).await {
-                Ok(revision) => return Ok(Versioned { revision, record: user }),
-                // Another process took the number: take the next one.
-                Err(CommitError::Conflict(on)) if on.table == Table::Users => {}
-                Err(problem) => return Err(self.taken(problem, &user)),
-            }
-        }
-        Err(AccountError::contended())
-    }
-
     /// A user that is not written yet and has no number.
     pub fn draft_user(&self, new: NewUser) -> User {
         let now = self.0.clock.now();
@@ -137,41 +113,6 @@ impl Accounts {
         self.page(Table::Users, after.as_ref().map(<[u8; 8]>::as_slice), limit)
     }
 
-    /// Changes a user. `edit` gets the record as it is and may refuse; it is called again if somebody else changed the record in between,
-    /// unless `expected` names the revision that must be changed. Nothing is written when nothing changed.
-    pub async fn change_user<E: From<AccountError>>(
-        &self,
-        uid: u64,
-        expected: Option<Sequence>,
-        mut edit: impl FnMut(&mut User) -> Result<(), E>,
-    ) -> Result<Versioned<User>, E> {
-        for _ in 0..TRIES {
-            let before = self.user(uid)?.ok_or_else(|| AccountError::not_found("user", uid))?;
-            if expected.is_some_and(|revision| revision != before.revision) {
-                let current = before.revision;
-                return Err(AccountError::Stale { current }.into());
-            }
-            let mut user = before.record.clone();
-            edit(&mut user)?;
-            dedup(&mut user.roles);
-            if user == before.record {
-                return Ok(before);
-            }
-            in_order(check_identity(&before.record, &user))?;
-            in_order(check_user(self, &user))?;
-            user.changed = self.0.clock.now();
-            let batch = self.change_batch(&before, &user)?;
-            match self.store().commit(batch).await {
-                Ok(revision) => return Ok(Versioned { revision, record: user }),
-                // The user, or what the change relies on, is not as it was.
-                Err(CommitError::Conflict(on))
-                    if matches!(on.table, Table::Users | Table::Roles) => {}
-                Err(problem) => return Err(self.taken(problem, &user).into()),
-            }
-        }
-        Err(AccountError::contended().into())
-    }
-
     fn change_batch(&self, before: &Versioned<User>, user: &User) -> Result<Batch, AccountError> {
         let key = uid_key(user.uid);
         let mut batch = Batch::new();
@@ -180,29 +121,6 @@ impl Accounts {
         self.keep_an_administrator(&before.record, Some(user), &mut batch)?;
         claim(&mut batch, user, Some(&before.record));
         Ok(batch)
-    }
-
-    /// Deletes a user and its keys.
-    pub async fn delete_user(
-        &self,
-        uid: u64,
-        expected: Option<Sequence>,
-    ) -> Result<(), AccountError> {
-        for _ in 0..TRIES {
-            let before = self.user(uid)?.ok_or_else(|| AccountError::not_found("user", uid))?;
-            if expected.is_some_and(|revision| revision != before.revision) {
-                let current = before.revision;
-                return Err(AccountError::Stale { current });
-            }
-            let batch = self.farewell(&before)?;
-            match self.store().commit(batch).await {
-                Ok(_) => return self.sweep_keys(uid).await,
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(problem.into()),
-                Err(_) => return Err(AccountError::contended()),
-            }
-        }
-        Err(AccountError::contended())
     }
 
     /// All that goes with a user. Its number is never given again, so the largest one there was is written down.
@@ -225,22 +143,14 @@ impl Accounts {
         Ok(batch)
     }
 
-    /// Deletes the keys that were made for a user while it was being deleted. No more can follow: a key is only made for a user that is there.
-    async fn sweep_keys(&self, uid: u64) -> Result<(), AccountError> {
-        let mut batch = Batch::new();
-        self.delete_keys(uid, &mut batch)?;
-        if batch.writes.is_empty() {
-            return Ok(());
-        }
-        match self.store().commit(batch).await {
-            Ok(_) => Ok(()),
-            Err(CommitError::Store(problem)) => Err(problem.into()),
-            Err(_) => Err(AccountError::contended()),
-        }
-    }
-
     fn delete_keys(&self, uid: u64, batch: &mut Batch) -> Result<(), AccountError> {
         for (owner, _) in self.store().scan(Table::Owners, &uid_key(uid), None, usize::MAX)? {
+            if let Some(stored) = self.store().get(Table::Keys, &owner[8..])? {
+                let key: Key = stored.read(Table::Keys, &owner[8..])?;
+                if !key.scheme.is_own() {
+                    batch.delete(Table::Foreign, *key.digest.as_bytes());
+                }
+            }
             batch.delete(Table::Keys, &owner[8..]);
             batch.delete(Table::Owners, owner);
         }
@@ -268,6 +178,110 @@ impl Accounts {
     }
 }
 
+impl Acting {
+    /// Makes a user.
+    pub async fn create_user(&self, new: NewUser) -> Result<Versioned<User>, AccountError> {
+        self.insert_user(self.draft_user(new)).await
+    }
+
+    /// Makes a user of a draft. Its number is given now.
+    pub async fn insert_user(&self, mut user: User) -> Result<Versioned<User>, AccountError> {
+        dedup(&mut user.roles);
+        in_order(check_user(self, &user))?;
+        for _ in 0..TRIES {
+            user.uid = self.0.directory.next_uid();
+            let mut batch = Batch::new();
+            batch.expect(Table::Users, uid_key(user.uid), State::Missing);
+            batch.put(Table::Users, uid_key(user.uid), encode(&user));
+            claim(&mut batch, &user, None);
+            let act = Act::create("user", user.uid, &user);
+            match self.commit(batch, act).await {
+                Ok(revision) => return Ok(Versioned { revision, record: user }),
+                // Another process took the number: take the next one.
+                Err(CommitError::Conflict(on)) if on.table == Table::Users => {}
+                Err(problem) => return Err(self.taken(problem, &user)),
+            }
+        }
+        Err(AccountError::contended())
+    }
+
+    /// Changes a user. `edit` gets the record as it is and may refuse; it is called again if somebody else changed the record in between,
+    /// unless `expected` names the revision that must be changed. Nothing is written when nothing changed.
+    pub async fn change_user<E: From<AccountError>>(
+        &self,
+        uid: u64,
+        expected: Option<Sequence>,
+        mut edit: impl FnMut(&mut User) -> Result<(), E>,
+    ) -> Result<Versioned<User>, E> {
+        for _ in 0..TRIES {
+            let before = self.user(uid)?.ok_or_else(|| AccountError::not_found("user", uid))?;
+            if expected.is_some_and(|revision| revision != before.revision) {
+                let current = before.revision;
+                return Err(AccountError::Stale { current }.into());
+            }
+            let mut user = before.record.clone();
+            edit(&mut user)?;
+            dedup(&mut user.roles);
+            if user == before.record {
+                return Ok(before);
+            }
+            in_order(check_identity(&before.record, &user))?;
+            in_order(check_user(self, &user))?;
+            user.changed = self.0.clock.now();
+            let batch = self.change_batch(&before, &user)?;
+            let act = Act::change("user", "change", uid, &before.record, &user);
+            match self.commit(batch, act).await {
+                Ok(revision) => return Ok(Versioned { revision, record: user }),
+                // The user, or what the change relies on, is not as it was.
+                Err(CommitError::Conflict(on))
+                    if matches!(on.table, Table::Users | Table::Roles) => {}
+                Err(problem) => return Err(self.taken(problem, &user).into()),
+            }
+        }
+        Err(AccountError::contended().into())
+    }
+
+    /// Deletes a user and its keys.
+    pub async fn delete_user(
+        &self,
+        uid: u64,
+        expected: Option<Sequence>,
+    ) -> Result<(), AccountError> {
+        for _ in 0..TRIES {
+            let before = self.user(uid)?.ok_or_else(|| AccountError::not_found("user", uid))?;
+            if expected.is_some_and(|revision| revision != before.revision) {
+                let current = before.revision;
+                return Err(AccountError::Stale { current });
+            }
+            let batch = self.farewell(&before)?;
+            let act = Act::delete("user", uid, &before.record);
+            match self.commit(batch, act).await {
+                Ok(_) => return self.sweep_keys(uid).await,
+                Err(problem) if is_race(&problem) => {}
+                Err(CommitError::Store(problem)) => return Err(problem.into()),
+                Err(_) => return Err(AccountError::contended()),
+            }
+        }
+        Err(AccountError::contended())
+    }
+
+    /// Deletes the keys that were made for a user while it was being deleted. No more can follow: a key is only made for a user that is there.
+    async fn sweep_keys(&self, uid: u64) -> Result<(), AccountError> {
+        let mut batch = Batch::new();
+        self.delete_keys(uid, &mut batch)?;
+        if batch.writes.is_empty() {
+            return Ok(());
+        }
+        let known = json!({ "reason": "They were made while their user was being deleted." });
+        let act = Act::other("key.delete", format!("user/{uid}"), known);
+        match self.commit(batch, act).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Store(problem)) => Err(problem.into()),
+            Err(_) => Err(AccountError::contended()),
+        }
+    }
+}
+
 fn taken_name(user: &User) -> Violation {
     let said = format!("The username {} is already taken.", user.name);
     Violation::new("name", said, "Choose another name.")
@@ -280,7 +294,7 @@ fn taken_mail(user: &User) -> Violation {
 }
 
 /// Takes the name and the mail address for a user, and gives back those it had.
-fn claim(batch: &mut Batch, user: &User, before: Option<&User>) {
+pub(super) fn claim(batch: &mut Batch, user: &User, before: Option<&User>) {
     let values = |user: &User| (fold(&user.name), user.mail.as_deref().map(fold));
     let (name, mail) = values(user);
     let (old_name, old_mail) = before.map_or((None, None), |before| {

@@ -9,18 +9,18 @@ use serde_json::{Map, Value, json};
 use super::{
     Call, answer,
     form::Form,
-    list::{self, Asked},
+    list::{self, Also, Asked},
     users,
 };
 use crate::{
-    accounts::{NewKey, Page, Versioned},
+    accounts::{Issued, Lifetime, NewKey, Page, Rotate, Versioned},
     handlers::Reply,
-    model::{Key, KeyId, Timestamp},
+    model::{Expires, Key, KeyId, Timestamp, parse_span},
     pipeline::Denial,
 };
 
 pub(super) fn all(call: &Call<'_>) -> Result<Reply, Denial> {
-    let asked = Asked::of(call.request, false)?;
+    let asked = Asked::of(call.request, Also::Nothing)?;
     let after = asked.cursor(KeyId::parse)?;
     let page = call.accounts.keys(after, asked.limit).map_err(answer::denial)?;
     Ok(part(&page, call))
@@ -32,10 +32,15 @@ pub(super) async fn of_user(uid: u64, call: Call<'_>) -> Result<Reply, Denial> {
         users::may_touch(&user.record, &call)?;
         return generate(uid, call).await;
     }
-    let asked = Asked::of(call.request, false)?;
+    list_of(uid, &call)
+}
+
+/// The keys of a user.
+pub(super) fn list_of(uid: u64, call: &Call<'_>) -> Result<Reply, Denial> {
+    let asked = Asked::of(call.request, Also::Nothing)?;
     let after = asked.cursor(KeyId::parse)?;
     let page = call.accounts.keys_of(uid, after, asked.limit).map_err(answer::denial)?;
-    Ok(part(&page, &call))
+    Ok(part(&page, call))
 }
 
 pub(super) fn one(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
@@ -44,13 +49,41 @@ pub(super) fn one(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
 }
 
 pub(super) async fn revoke(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
-    let key = existing(id, call)?;
-    // The keys of somebody who has just gone are on their way out as well.
-    if let Some(owner) = call.accounts.user(key.record.user).map_err(answer::denial)? {
-        users::may_touch(&owner.record, call)?;
-    }
+    may_touch_owner(&existing(id, call)?.record, call)?;
+    take_back(id, call).await
+}
+
+/// Revokes a key that the caller may revoke.
+pub(super) async fn take_back(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
     let key = call.accounts.revoke_key(id).await.map_err(answer::denial)?;
     Ok(answer::record(StatusCode::OK, &view(&key.record, call), key.revision))
+}
+
+pub(super) async fn rotate(id: KeyId, call: Call<'_>) -> Result<Reply, Denial> {
+    let key = existing(id, &call)?;
+    may_touch_owner(&key.record, &call)?;
+    replace(&key.record, call).await
+}
+
+/// Rotates a key that the caller may rotate.
+pub(super) async fn replace(key: &Key, mut call: Call<'_>) -> Result<Reply, Denial> {
+    let mut form = Form::new(call.json().await?);
+    let how = read_rotate(&mut form, call.accounts.clock().now());
+    form.finish()?;
+    let Key { scopes, application, networks, .. } = key;
+    within_own_bounds(scopes.as_deref(), application.as_deref(), networks, &call)?;
+    let rotated = call.accounts.rotate_key(key.id, how).await.map_err(answer::denial)?;
+    let mut fields = with_text(&rotated.issued, &call);
+    fields.insert("replaces".into(), view(&rotated.old.record, &call));
+    Ok(made(fields, &rotated.issued))
+}
+
+/// The keys of somebody who has just gone are on their way out as well, and nobody's.
+fn may_touch_owner(key: &Key, call: &Call<'_>) -> Result<(), Denial> {
+    match call.accounts.user(key.user).map_err(answer::denial)? {
+        Some(owner) => users::may_touch(&owner.record, call),
+        None => Ok(()),
+    }
 }
 
 fn existing(id: KeyId, call: &Call<'_>) -> Result<Versioned<Key>, Denial> {
@@ -58,54 +91,107 @@ fn existing(id: KeyId, call: &Call<'_>) -> Result<Versioned<Key>, Denial> {
     found.ok_or_else(|| answer::not_found("key", id))
 }
 
-async fn generate(uid: u64, mut call: Call<'_>) -> Result<Reply, Denial> {
+/// Makes a key for a user for whom the caller may make one.
+pub(super) async fn generate(uid: u64, mut call: Call<'_>) -> Result<Reply, Denial> {
     let mut form = Form::new(call.json().await?);
-    let new = read(&mut form);
+    let new = read(&mut form, call.accounts.clock().now());
     form.finish()?;
-    within_own_scopes(&new, &call)?;
+    within_own_bounds(new.scopes.as_deref(), new.application.as_deref(), &new.networks, &call)?;
     let issued = call.accounts.issue_key(uid, new).await.map_err(answer::denial)?;
-    let key = &issued.key;
+    Ok(made(with_text(&issued, &call), &issued))
+}
+
+/// A new key with its text, in the one answer that has it.
+fn with_text(issued: &Issued, call: &Call<'_>) -> Map<String, Value> {
     let mut fields = Map::new();
-    fields.insert("id".into(), key.record.id.to_string().into());
+    fields.insert("id".into(), issued.key.record.id.to_string().into());
     fields.insert("key".into(), issued.text.expose().into());
-    if let Value::Object(rest) = view(&key.record, &call) {
+    if let Value::Object(rest) = view(&issued.key.record, call) {
         fields.extend(rest.into_iter().filter(|(name, _)| name != "id"));
     }
-    let location = format!("/api/v1/keys/{}", key.record.id);
-    Ok(answer::made(&Value::Object(fields), key.revision, &location))
+    fields
 }
 
-/// A key with scopes makes none that may do more than itself: it would be a way out of them.
-fn within_own_scopes(new: &NewKey, call: &Call<'_>) -> Result<(), Denial> {
-    let Some(own) = call.identity.scopes() else { return Ok(()) };
-    let is_within =
-        new.scopes.as_ref().is_some_and(|scopes| scopes.iter().all(|scope| own.contains(scope)));
-    match is_within {
-        true => Ok(()),
-        false => Err(answer::forbidden(
+fn made(fields: Map<String, Value>, issued: &Issued) -> Reply {
+    let location = format!("/api/v1/keys/{}", issued.key.record.id);
+    answer::made(&Value::Object(fields), issued.key.revision, &location)
+}
+
+/// A key that is bound to scopes, an application or networks makes none that is bound less: it would be a way out. Not so its end: what
+/// has to be replaced in time can be.
+pub(super) fn within_own_bounds(
+    scopes: Option<&[String]>,
+    application: Option<&str>,
+    networks: &[IpNet],
+    call: &Call<'_>,
+) -> Result<(), Denial> {
+    let is_within = |own: &[String]| {
+        scopes.is_some_and(|scopes| scopes.iter().all(|scope| own.contains(scope)))
+    };
+    if call.identity.scopes().is_some_and(|own| !is_within(own)) {
+        return Err(answer::forbidden(
             "A key with scopes can only make keys with the same scopes or fewer: name them.",
-        )),
+        ));
     }
+    let own = call.identity.key().and_then(|id| call.accounts.directory().key(id));
+    // The operator's key is of another kind.
+    let Some(own) = own.filter(|own| own.user != 0) else { return Ok(()) };
+    if own.application().is_some_and(|own| application != Some(own)) {
+        return Err(answer::forbidden(
+            "A key for one application can only make keys for the same application: name it.",
+        ));
+    }
+    let is_inside = |one: &IpNet| own.networks().iter().any(|own| own.contains(one));
+    if !own.networks().is_empty() && (networks.is_empty() || !networks.iter().all(is_inside)) {
+        return Err(answer::forbidden(
+            "A key for some networks can only make keys for networks inside of those: name them.",
+        ));
+    }
+    Ok(())
 }
 
-fn read(form: &mut Form) -> NewKey {
+pub(super) fn read(form: &mut Form, now: Timestamp) -> NewKey {
     NewKey {
         label: form.text("label").unwrap_or_default(),
         application: form.text("application"),
         scopes: form.words("scopes"),
-        expires: expires(form),
+        expires: expires(form).and_then(|expires| expires.from(now)),
         networks: networks(form),
     }
 }
 
-fn expires(form: &mut Form) -> Option<Timestamp> {
+fn read_rotate(form: &mut Form, now: Timestamp) -> Rotate {
+    let lifetime = match expires(form).map(|expires| expires.from(now)) {
+        None => Lifetime::AsBefore,
+        Some(None) => Lifetime::Never,
+        Some(Some(at)) => Lifetime::Until(at),
+    };
+    Rotate { overlap: overlap(form), lifetime }
+}
+
+pub(super) fn expires(form: &mut Form) -> Option<Expires> {
     let text = form.text("expires")?;
-    let read = Timestamp::parse(&text);
+    let read = Expires::parse(&text).ok();
     if read.is_none() {
-        let fix = "Give a time such as 2027-01-01T00:00:00Z (RFC 3339).";
+        let fix =
+            "Give a time such as 2027-01-01T00:00:00Z (RFC 3339), a span such as 90d, or never.";
         form.reject("expires", format!("{text:?} is not a time."), fix);
     }
     read
+}
+
+/// Seconds, or a span.
+fn overlap(form: &mut Form) -> Option<i64> {
+    let value = form.take("overlap")?;
+    let seconds = match &value {
+        Value::String(text) => parse_span(text),
+        value => value.as_i64(),
+    };
+    if seconds.is_none() {
+        let fix = "Give seconds such as 3600, or a span such as \"24h\" (s, m, h, d, w).";
+        form.reject("overlap", "This is not a span of time.", fix);
+    }
+    seconds
 }
 
 fn networks(form: &mut Form) -> Vec<IpNet> {
@@ -141,6 +227,7 @@ fn view(key: &Key, call: &Call<'_>) -> Value {
         "label": key.label,
         "prefix": key.prefix,
         "last_four": key.last_four,
+        "scheme": key.scheme,
         "state": state(key, call.accounts.clock().now()),
         "application": key.application,
         "scopes": key.scopes,

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::answer;
 use crate::{
+    accounts::Order,
     handlers::Reply,
     model::Violation,
     pipeline::{Denial, Room},
@@ -22,12 +23,24 @@ pub(super) struct Asked {
     pub after: Option<String>,
     /// With which name, where the list can be narrowed so.
     pub name: Option<String>,
+    /// In which order, where there are two.
+    pub order: Order,
+}
+
+/// What a list can be asked for besides how much and from where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Also {
+    Nothing,
+    /// `name`: one record.
+    Name,
+    /// `order`: `newest` or `oldest` first.
+    Order,
 }
 
 impl Asked {
-    /// Reads the query. `name` is known only where `has_names`.
-    pub fn of(request: &Parts, has_names: bool) -> Result<Self, Denial> {
-        let mut asked = Self { limit: LIMIT, after: None, name: None };
+    /// Reads the query.
+    pub fn of(request: &Parts, also: Also) -> Result<Self, Denial> {
+        let mut asked = Self { limit: LIMIT, after: None, name: None, order: Order::Newest };
         let mut violations = Vec::new();
         let query = request.uri.query().unwrap_or_default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -41,11 +54,24 @@ impl Asked {
                     )),
                 },
                 "after" => asked.after = Some(value.into_owned()),
-                "name" if has_names => asked.name = Some(value.into_owned()),
+                "name" if also == Also::Name => asked.name = Some(value.into_owned()),
+                "order" if also == Also::Order => match &*value {
+                    "newest" => asked.order = Order::Newest,
+                    "oldest" => asked.order = Order::Oldest,
+                    _ => violations.push(Violation::new(
+                        "order",
+                        "There is no such order.",
+                        "Use newest or oldest: which comes first.",
+                    )),
+                },
                 _ => violations.push(Violation::new(
                     name.chars().take(64).collect::<String>(),
                     "There is no such parameter.",
-                    if has_names { "Use limit, after or name." } else { "Use limit or after." },
+                    match also {
+                        Also::Nothing => "Use limit or after.",
+                        Also::Name => "Use limit, after or name.",
+                        Also::Order => "Use limit, after or order.",
+                    },
                 )),
             }
         }
@@ -82,7 +108,7 @@ mod tests {
 
     fn of(query: &str) -> Result<Asked, usize> {
         let request = ::http::Request::get(format!("/x?{query}")).body(()).unwrap();
-        Asked::of(&request.into_parts().0, false).map_err(|denial| denial.violations.len())
+        Asked::of(&request.into_parts().0, Also::Nothing).map_err(|denial| denial.violations.len())
     }
 
     #[test]

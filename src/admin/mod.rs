@@ -4,26 +4,33 @@
 //! process while no server runs.
 
 mod answer;
+mod audit;
+mod backup;
+mod bulk;
+mod explain;
 mod form;
 mod health;
+mod import;
 mod keys;
 mod list;
+mod me;
 mod place;
 mod records;
 mod resources;
+mod scripts;
 mod users;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ::http::request::Parts;
 use serde_json::Value;
 
 use self::place::Place;
 use crate::{
-    accounts::Accounts,
-    handlers::{Body, BodyLimits, Reply},
+    accounts::{Accounts, Acting},
+    handlers::{Body, BodyLimits, Reply, actor},
     model::{Application, Resource, Role},
-    pipeline::{Action, Denial, Face, Gate, Identity, Request, Shape},
+    pipeline::{Action, Denial, Explain, Face, Gate, Identity, Request, Shape},
     store::{Policy, Sequence},
 };
 
@@ -33,11 +40,14 @@ pub struct Api {
     gate: Gate,
     accounts: Accounts,
     limits: BodyLimits,
+    /// Whoever knows where requests of the public face lead.
+    explainer: Option<Arc<dyn Explain>>,
 }
 
 /// A request that was let in.
 struct Call<'a> {
-    accounts: &'a Accounts,
+    /// In the caller's hands.
+    accounts: Acting,
     identity: &'a Identity<'a>,
     policy: &'a Policy,
     request: &'a Parts,
@@ -48,7 +58,14 @@ struct Call<'a> {
 impl Api {
     /// The API of these accounts.
     pub fn new(gate: Gate, accounts: Accounts, limits: BodyLimits) -> Self {
-        Self { gate, accounts, limits }
+        Self { gate, accounts, limits, explainer: None }
+    }
+
+    /// The same, which can explain how requests are decided.
+    #[must_use]
+    pub fn explaining(mut self, explainer: impl Explain + 'static) -> Self {
+        self.explainer = Some(Arc::new(explainer));
+        self
     }
 
     /// Answers a request that came from `client`.
@@ -87,7 +104,7 @@ impl Api {
         };
         let grant = self.gate.authorize(&scene, &asked, &action).await?;
         let call = Call {
-            accounts: &self.accounts,
+            accounts: self.accounts.acting(actor(grant.identity(), client)),
             identity: grant.identity(),
             policy: &scene.policy,
             request,
@@ -95,24 +112,40 @@ impl Api {
             limits: &self.limits,
         };
         // Where there is no place the Gate has refused.
-        act(place?, call).await
+        match place? {
+            Place::Explain => explain::explain(call, self.explainer.as_deref()).await,
+            place => act(place, call).await,
+        }
     }
 }
 
 async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
     match place {
+        Place::Me => me::who(&call),
+        Place::MyKeys => me::keys(call).await,
+        Place::RevokeMine(id) => me::revoke(id, &call).await,
+        Place::RotateMine(id) => me::rotate(id, call).await,
         Place::Users => users::all(call).await,
         Place::User(uid) => users::one(uid, call).await,
         Place::KeysOf(uid) => keys::of_user(uid, call).await,
         Place::Keys => keys::all(&call),
         Place::Key(id) => keys::one(id, &call),
         Place::Revoke(id) => keys::revoke(id, &call).await,
+        Place::ImportKeys => import::import(call).await,
+        Place::KeysOfAll => bulk::generate(call).await,
+        Place::Rotate(id) => keys::rotate(id, call).await,
+        Place::Backup => backup::write(call).await,
+        Place::Audit => audit::list(&call),
+        Place::VerifyAudit => audit::verify(&call).await,
         Place::Roles => records::all::<Role>(call).await,
         Place::Role(id) => records::one::<Role>(&id, call).await,
         Place::Applications => records::all::<Application>(call).await,
         Place::Application(id) => records::one::<Application>(&id, call).await,
         Place::Resources => records::all::<Resource>(call).await,
         Place::Resource(id) => records::one::<Resource>(&id, call).await,
+        Place::Scripts => Ok(scripts::show(&call)),
+        Place::ReloadScripts => scripts::reload(&call).await,
+        Place::Explain => explain::explain(call, None).await,
     }
 }
 

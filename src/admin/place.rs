@@ -12,18 +12,31 @@ use crate::{
 /// A place in the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
+    Me,
+    MyKeys,
+    RevokeMine(KeyId),
+    RotateMine(KeyId),
     Users,
     User(u64),
     KeysOf(u64),
     Keys,
     Key(KeyId),
+    KeysOfAll,
+    ImportKeys,
     Revoke(KeyId),
+    Rotate(KeyId),
+    Audit,
+    VerifyAudit,
+    Backup,
     Roles,
     Role(String),
     Applications,
     Application(String),
     Resources,
     Resource(String),
+    Scripts,
+    ReloadScripts,
+    Explain,
 }
 
 impl Place {
@@ -55,18 +68,31 @@ impl Place {
         let segments = segments?;
         let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
         Some(match segments.as_slice() {
+            ["me"] => Self::Me,
+            ["me", "keys"] => Self::MyKeys,
+            ["me", "keys", id, "revoke"] => Self::RevokeMine(KeyId::parse(id)?),
+            ["me", "keys", id, "rotate"] => Self::RotateMine(KeyId::parse(id)?),
             ["users"] => Self::Users,
             ["users", uid] => Self::User(number(uid)?),
             ["users", uid, "keys"] => Self::KeysOf(number(uid)?),
             ["keys"] => Self::Keys,
+            ["keys", "import"] => Self::ImportKeys,
+            ["keys", "generate-all"] => Self::KeysOfAll,
             ["keys", id] => Self::Key(KeyId::parse(id)?),
             ["keys", id, "revoke"] => Self::Revoke(KeyId::parse(id)?),
+            ["keys", id, "rotate"] => Self::Rotate(KeyId::parse(id)?),
+            ["backup"] => Self::Backup,
+            ["audit"] => Self::Audit,
+            ["audit", "verify"] => Self::VerifyAudit,
             ["roles"] => Self::Roles,
             ["roles", id] => Self::Role((*id).to_owned()),
             ["applications"] => Self::Applications,
             ["applications", id] => Self::Application((*id).to_owned()),
             ["resources"] => Self::Resources,
             ["resources", id] => Self::Resource((*id).to_owned()),
+            ["scripts"] => Self::Scripts,
+            ["scripts", "reload"] => Self::ReloadScripts,
+            ["explain"] => Self::Explain,
             _ => return None,
         })
     }
@@ -75,22 +101,36 @@ impl Place {
         const LIST: &[Method] = &[Method::GET, Method::POST];
         const RECORD: &[Method] = &[Method::GET, Method::PATCH, Method::DELETE];
         match self {
-            Self::Users | Self::KeysOf(_) => LIST,
+            Self::Users | Self::KeysOf(_) | Self::MyKeys => LIST,
             Self::Roles | Self::Applications | Self::Resources => LIST,
             Self::User(_) => RECORD,
             Self::Role(_) | Self::Application(_) | Self::Resource(_) => RECORD,
-            Self::Keys | Self::Key(_) => &[Method::GET],
-            Self::Revoke(_) => &[Method::POST],
+            Self::Audit | Self::VerifyAudit => &[Method::GET],
+            Self::Backup => &[Method::POST],
+            Self::Me | Self::Keys | Self::Key(_) => &[Method::GET],
+            Self::Revoke(_) | Self::Rotate(_) | Self::KeysOfAll => &[Method::POST],
+            Self::ImportKeys => &[Method::POST],
+            Self::RevokeMine(_) | Self::RotateMine(_) => &[Method::POST],
+            Self::Scripts => &[Method::GET],
+            Self::ReloadScripts | Self::Explain => &[Method::POST],
         }
     }
 
     /// The permission that every call of this place asks for.
     pub fn permission(&self) -> &'static str {
         match self {
+            Self::Me | Self::MyKeys => "generate own api key",
+            Self::RevokeMine(_) | Self::RotateMine(_) => "generate own api key",
             Self::Users | Self::User(_) => "administer users",
-            Self::KeysOf(_) | Self::Keys | Self::Key(_) | Self::Revoke(_) => "administer users",
+            Self::KeysOf(_) | Self::Keys | Self::Key(_) => "administer users",
+            Self::Revoke(_) | Self::Rotate(_) | Self::KeysOfAll => "administer users",
+            Self::ImportKeys => "administer users",
+            Self::Audit | Self::VerifyAudit => "view audit log",
             Self::Roles | Self::Role(_) => "administer permissions",
             Self::Applications | Self::Application(_) => "administer site configuration",
+            Self::Backup => "administer site configuration",
+            Self::Scripts | Self::ReloadScripts => "administer site configuration",
+            Self::Explain => "administer site configuration",
             Self::Resources | Self::Resource(_) => "administer rest resources",
         }
     }
@@ -150,6 +190,9 @@ mod tests {
         assert_eq!(of("POST", "/api/v1/users/7/keys"), Ok(Place::KeysOf(7)));
         let id = KeyId::parse("0000aZ19").unwrap();
         assert_eq!(of("POST", "/api/v1/keys/0000aZ19/revoke"), Ok(Place::Revoke(id)));
+        assert_eq!(of("GET", "/api/v1/scripts"), Ok(Place::Scripts));
+        assert_eq!(of("POST", "/api/v1/scripts/reload"), Ok(Place::ReloadScripts));
+        assert_eq!(of("POST", "/api/v1/explain"), Ok(Place::Explain));
         assert_eq!(of("PATCH", "/api/v1/roles/a%2Fb"), Ok(Place::Role("a/b".into())));
     }
 

@@ -10,7 +10,7 @@ use super::{
     Call,
     answer::{self, Refusal},
     form::{Form, merge},
-    list::{self, Asked},
+    list::{self, Also, Asked},
 };
 use crate::{
     accounts::{Record, Versioned},
@@ -69,7 +69,7 @@ fn existing<T: Editable>(id: &str, call: &Call<'_>) -> Result<Versioned<T>, Deni
 }
 
 fn find<T: Editable>(call: &Call<'_>) -> Result<Reply, Denial> {
-    let asked = Asked::of(call.request, false)?;
+    let asked = Asked::of(call.request, Also::Nothing)?;
     let page =
         call.accounts.list::<T>(asked.after.as_deref(), asked.limit).map_err(answer::denial)?;
     let last = page.items.last().map(|found| found.record.id().to_owned());

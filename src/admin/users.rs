@@ -9,7 +9,7 @@ use super::{
     Call,
     answer::{self, Refusal},
     form::{Form, merge},
-    list::{self, Asked},
+    list::{self, Also, Asked},
 };
 use crate::{
     accounts::{NewUser, Page, Versioned},
@@ -47,7 +47,7 @@ pub(super) fn existing(uid: u64, call: &Call<'_>) -> Result<Versioned<User>, Den
 }
 
 fn find(call: &Call<'_>) -> Result<Reply, Denial> {
-    let asked = Asked::of(call.request, true)?;
+    let asked = Asked::of(call.request, Also::Name)?;
     let after = asked.cursor(|cursor| cursor.parse().ok())?;
     let page = match &asked.name {
         Some(name) => named(name, after, call)?,

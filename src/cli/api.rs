@@ -11,8 +11,9 @@ use crate::{
     accounts::Accounts,
     admin::Api,
     config::Settings,
+    front::answer,
     handlers::{Body, BodyLimits, Payload, Reply},
-    http::{Answer, Peer, answer},
+    http::{Answer, Explainer, Peer},
     pipeline::Gate,
 };
 
@@ -23,7 +24,8 @@ pub struct AdminFace(Api);
 impl AdminFace {
     /// The API behind this gate.
     pub fn new(gate: Gate, accounts: Accounts, settings: &Settings) -> Self {
-        Self(Api::new(gate, accounts, body_limits(settings)))
+        let explainer = Explainer::new(gate.clone(), settings.server.public_url.clone());
+        Self(Api::new(gate, accounts, body_limits(settings)).explaining(explainer))
     }
 }
 
@@ -40,7 +42,7 @@ impl Answer for AdminFace {
         let (parts, body) = request.into_parts();
         let decided = self.0.decide(&parts, Body::Stream(body), peer.client()).await;
         let reply = decided.unwrap_or_else(|denial| {
-            answer::report(&denial, &parts, peer);
+            answer::report(&denial, &parts, peer.client());
             answer::denial(&denial)
         });
         answer::finish(&parts.method, reply)

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal as _, Read as _};
 use clap::Args;
 
 use super::{Exit, Failure, out};
-use crate::model::Secret;
+use crate::model::{KeyId, KeyShape, KeyText, Secret};
 
 /// The longest line that is read as a password.
 const LONGEST: u64 = 65_536;
@@ -26,7 +26,7 @@ impl NewPassword {
     /// The password, if one is to be set.
     pub fn read(self) -> Result<Option<Secret>, Failure> {
         if self.password_stdin {
-            return first_line(&mut io::stdin().lock()).map(Some);
+            return first_line(&mut io::stdin().lock(), "password").map(Some);
         }
         if self.password_prompt {
             return prompt().map(Some);
@@ -35,16 +35,33 @@ impl NewPassword {
     }
 }
 
-fn first_line(input: &mut impl BufRead) -> Result<Secret, Failure> {
+/// The id of the key whose text is on standard input: what was pasted there is checked against its own checksum, and let go.
+pub fn pasted_key() -> Result<KeyId, Failure> {
+    key_in(&mut io::stdin().lock())
+}
+
+fn key_in(input: &mut impl BufRead) -> Result<KeyId, Failure> {
+    let line = first_line(input, "key")?;
+    let text = match KeyText::shape(line.expose().trim()) {
+        KeyShape::Ours(id) => return Ok(id),
+        KeyShape::Damaged => {
+            "the key on standard input is not whole: its checksum is wrong. Was it cut or mistyped?"
+        }
+        KeyShape::Foreign => "what is on standard input is not one of Keyward's keys",
+    };
+    Err(Failure::new(Exit::Usage, text))
+}
+
+/// The first line of standard input. `what` names it when it is not there.
+fn first_line(input: &mut impl BufRead, what: &str) -> Result<Secret, Failure> {
     let usage = |text: &str| Failure::new(Exit::Usage, text);
     let mut line = zeroize::Zeroizing::new(String::new());
-    input
-        .take(LONGEST)
-        .read_line(&mut line)
-        .map_err(|_| usage("standard input has no line of UTF-8 text to read the password from"))?;
+    input.take(LONGEST).read_line(&mut line).map_err(|_| {
+        usage(&format!("standard input has no line of UTF-8 text to read the {what} from"))
+    })?;
     let line = line.strip_suffix('\n').unwrap_or(&line);
     match line.strip_suffix('\r').unwrap_or(line) {
-        "" => Err(usage("standard input has no password: its first line is empty")),
+        "" => Err(usage(&format!("standard input has no {what}: its first line is empty"))),
         line => Ok(Secret::new(line)),
     }
 }
@@ -111,10 +128,24 @@ mod tests {
             ("secret\r\nmore\n", "secret"),
             (" with spaces \n", " with spaces "),
         ] {
-            assert_eq!(first_line(&mut input.as_bytes()).unwrap().expose(), password);
+            assert_eq!(first_line(&mut input.as_bytes(), "password").unwrap().expose(), password);
         }
         for input in [&b""[..], b"\n", b"\r\nsecret\n", b"\xff\n"] {
-            assert_eq!(first_line(&mut &*input).unwrap_err().exit, Exit::Usage);
+            assert_eq!(first_line(&mut &*input, "password").unwrap_err().exit, Exit::Usage);
+        }
+    }
+
+    #[test]
+    fn a_pasted_key_is_known_by_its_id_and_never_repeated() {
+        let key = KeyText::generate("kw", &crate::model::Entropy::seeded(1));
+        let text = key.text.expose();
+        for pasted in [format!("{text}\n"), format!("  {text} \r\n"), text.to_owned()] {
+            assert_eq!(key_in(&mut pasted.as_bytes()).unwrap(), key.id);
+        }
+        for pasted in [&text[1..], &text[..47], &text.replace('_', "-"), "hunter2", ""] {
+            let refused = key_in(&mut pasted.as_bytes()).unwrap_err();
+            assert_eq!(refused.exit, Exit::Usage);
+            assert!(pasted.is_empty() || !refused.to_string().contains(pasted), "{refused}");
         }
     }
 

@@ -13,6 +13,7 @@ use super::{
     local::Local,
     open,
     remote::Remote,
+    scripting,
 };
 use crate::{accounts::Accounts, config::Settings, pipeline::Gate};
 
@@ -21,9 +22,30 @@ use crate::{accounts::Accounts, config::Settings, pipeline::Gate};
 /// # Errors
 /// The control file is not to be trusted; there is no store, it cannot be opened, or a process holds it that cannot be reached.
 pub async fn client(settings: &Settings) -> Result<Client, Failure> {
+    reach(settings, Scripts::Left).await
+}
+
+/// The same, for what needs the scripts: where no server runs they are loaded here.
+///
+/// # Errors
+/// The same; or the scripts are not in order.
+pub async fn client_with_scripts(settings: &Settings) -> Result<Client, Failure> {
+    reach(settings, Scripts::Loaded).await
+}
+
+/// What becomes of the scripts where no server runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scripts {
+    /// Nothing: records can be kept without.
+    Left,
+    /// They are loaded.
+    Loaded,
+}
+
+async fn reach(settings: &Settings, scripts: Scripts) -> Result<Client, Failure> {
     let Some(found) = control::find(&settings.store.control_file)? else {
         return match open::existing(settings)? {
-            Some(accounts) => Ok(in_this_process(settings, accounts)),
+            Some(accounts) => in_this_process(settings, accounts, scripts).await,
             None => Err(held_without_a_file(settings)),
         };
     };
@@ -36,7 +58,7 @@ pub async fn client(settings: &Settings) -> Result<Client, Failure> {
         Some(accounts) => {
             // We hold the lock: whoever wrote the file is gone.
             let _ = fs::remove_file(&settings.store.control_file);
-            Ok(in_this_process(settings, accounts))
+            in_this_process(settings, accounts, scripts).await
         }
         // It answers, and its process has no such number here: it runs in another container.
         None if is_listening => Ok(Client::new(server, found.key)),
@@ -44,10 +66,18 @@ pub async fn client(settings: &Settings) -> Result<Client, Failure> {
     }
 }
 
-fn in_this_process(settings: &Settings, accounts: Accounts) -> Client {
+async fn in_this_process(
+    settings: &Settings,
+    accounts: Accounts,
+    scripts: Scripts,
+) -> Result<Client, Failure> {
+    if scripts == Scripts::Loaded {
+        let loaded = scripting::load(&settings.scripts, &accounts).await;
+        loaded.map_err(|problem| Failure::new(Exit::Refused, format!("{problem:#}")))?;
+    }
     let operator = accounts.admit_operator();
     let gate = Gate::new(&accounts, settings.limits.credential_bytes);
-    Client::new(Local(AdminFace::new(gate, accounts, settings)), operator.key)
+    Ok(Client::new(Local(AdminFace::new(gate, accounts, settings)), operator.key))
 }
 
 fn held_without_a_file(settings: &Settings) -> Failure {

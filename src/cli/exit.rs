@@ -19,8 +19,9 @@ Exit codes:
   1  failed
   2  the command line or the configuration is not in order
   3  there is no such record
-  4  refused: the record is not in order, is in use, or was changed by somebody else
-  5  the server or the store cannot be reached";
+  4  refused: the record or the script is not in order, the record is in use, or somebody else changed it
+  5  the server or the store cannot be reached
+  6  key scan has found keys";
 
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Exit {
     Refused = 4,
     /// Neither a server nor a store can be reached.
     Unreachable = 5,
+    /// Keys stand where they were looked for.
+    Found = 6,
 }
 
 impl From<Exit> for ExitCode {
@@ -65,6 +68,7 @@ impl Failure {
             Exit::NotFound => ("not-found", "Not Found"),
             Exit::Refused => ("refused", "Refused"),
             Exit::Unreachable => ("unreachable", "Cannot be reached"),
+            Exit::Found => ("found", "Keys were found"),
         };
         let kind = format!("urn:keyward:problem:{kind}");
         let problem = json!({ "type": kind, "title": title, "detail": detail.into() });
@@ -93,11 +97,13 @@ impl Failure {
     }
 }
 
-/// The one sentence. A refused credential has a form of its own, with other names.
+/// The one sentence, or the lines that show where in a script something is. A refused credential has a form of its own, with other names.
 fn headline(problem: &Value) -> String {
     let text = |name: &str| problem[name].as_str();
     let found = ["detail", "error_description", "message", "title"].into_iter().find_map(text);
-    out::printable(found.unwrap_or("It failed, and nothing is known of why."))
+    let found = found.unwrap_or("It failed, and nothing is known of why.");
+    // What follows the first line is set off, so that it cannot pass for another message.
+    found.lines().map(out::printable).collect::<Vec<_>>().join("\n  ")
 }
 
 /// Says on standard error what went wrong, and returns the exit code.
@@ -167,6 +173,9 @@ fn text(problem: &Value) -> String {
             fix if fix.is_empty() => text.push('\n'),
             fix => text.push_str(&format!(" ({fix})\n")),
         }
+        for line in error["excerpt"].as_str().unwrap_or_default().lines() {
+            text.push_str(&format!("    {}\n", out::printable(line)));
+        }
     }
     text
 }
@@ -192,14 +201,15 @@ mod tests {
             assert_eq!(Failure::answered(status, json!({})).exit, exit, "{status}");
         }
         assert_eq!(
-            [0, 1, 2, 3, 4, 5],
+            [0, 1, 2, 3, 4, 5, 6],
             [
                 Exit::Done as u8,
                 Exit::Failed as u8,
                 Exit::Usage as u8,
                 Exit::NotFound as u8,
                 Exit::Refused as u8,
-                Exit::Unreachable as u8
+                Exit::Unreachable as u8,
+                Exit::Found as u8
             ]
         );
     }

@@ -4,13 +4,15 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Exit, Failure, Output, Session,
-    span::Expires,
+    Exit, Failure, Output, Session, ask,
+    bulk::Bulk,
+    import::Import,
+    scan::Scan,
     table::{self, Column, cell},
     target::path,
     user::{self, Who},
 };
-use crate::model::{Clock, KeyId};
+use crate::model::{Clock, Expires, KeyId, parse_span};
 
 const COLUMNS: &[Column] = &[
     ("ID", |key| cell(&key["id"])),
@@ -26,7 +28,7 @@ const COLUMNS: &[Column] = &[
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make a key; its text is printed once
+    /// Make a key, or with --all one for each user; its text is shown once
     Generate(Generate),
     /// List the keys of a user, or all
     List {
@@ -38,21 +40,29 @@ pub enum Verb {
     },
     /// Show a key's record, which does not hold its text
     Show {
-        /// The key's id: 8 letters and digits
+        /// The key's id, 8 letters and digits; or - to paste the key itself into standard input
         id: String,
     },
+    /// Replace a key: the new one is printed once, and for a while both work
+    Rotate(Rotate),
     /// Revoke keys at once and for good
     Revoke {
-        /// The keys' ids
+        /// The keys' ids; or - to paste a key itself into standard input
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
     },
+    /// Import the keys of another system, all of a file or none
+    Import(Import),
+    /// Look for keys in files, without a server: exit code 6 when there are any
+    Scan(Scan),
 }
 
 #[derive(Debug, Args)]
 pub struct Generate {
     #[command(flatten)]
-    who: Who,
+    whom: Whom,
+    #[command(flatten)]
+    bulk: Bulk,
     /// What people call it
     #[arg(long)]
     label: Option<String>,
@@ -62,12 +72,39 @@ pub struct Generate {
     /// A permission that it may use; give it again for more [default: all of the user's]
     #[arg(long = "scope", value_name = "PERMISSION")]
     scopes: Vec<String>,
-    /// When it expires: after 90d, 12h, 30m, or at 2027-01-01T00:00:00Z [default: never]
+    /// When it expires: after 90d, 12h, 30m, at 2027-01-01T00:00:00Z, or never [default: never]
     #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
     expires: Option<Expires>,
     /// A network that it may be used from, such as 10.0.0.0/8; give it again for more [default: any]
     #[arg(long = "network", value_name = "CIDR")]
     networks: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Rotate {
+    /// The key's id; or - to paste the key itself into standard input
+    id: String,
+    /// How long the old key goes on working, such as 24h; 0s ends it at once [default: 24h, or as long as it has left]
+    #[arg(long, value_name = "SPAN", value_parser = overlap)]
+    overlap: Option<i64>,
+    /// When the new key expires: after 90d, at 2027-01-01T00:00:00Z, or never [default: after as long as the old one was made for]
+    #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
+    expires: Option<Expires>,
+}
+
+/// A user, or all of them.
+#[derive(Debug, Clone, Args)]
+#[group(id = "whom", required = true, multiple = false)]
+struct Whom {
+    /// The user's name, or # and its number: '#7'
+    #[arg(id = "user", value_name = "NAME")]
+    name: Option<String>,
+    /// The user's number
+    #[arg(long)]
+    uid: Option<u64>,
+    /// A key for each user
+    #[arg(long)]
+    all: bool,
 }
 
 /// A user, or all of them.
@@ -94,28 +131,28 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
             session.list(&target, limit, COLUMNS).await
         }
         Verb::Show { id } => session.get(&path(&["keys", &key_id(&id)?])).await,
+        Verb::Rotate(rotate) => rotate.run(session).await,
         Verb::Revoke { ids } => revoke(&ids, session).await,
+        Verb::Import(import) => import.run(session).await,
+        Verb::Scan(scan) => scan.run(session.output),
     }
 }
 
 impl Generate {
     async fn run(self, session: &Session) -> anyhow::Result<()> {
-        let target = keys_of(&self.who, session).await?;
+        let Some(who) = Who::new(self.whom.name.clone(), self.whom.uid) else {
+            let record = self.record();
+            return self.bulk.run(record, session).await;
+        };
+        let target = keys_of(&who, session).await?;
         let made = session.client.post(&target, &Value::Object(self.record())).await?.body;
-        if session.output == Output::Json {
-            return session.show(&made);
-        }
-        let mut record = made.as_object().cloned().unwrap_or_default();
-        let text = record.remove("key").unwrap_or_default();
-        // The key alone goes to standard output, where KEY=$(keyward key generate …) takes it.
-        session.screen.note(&table::record(&Value::Object(record)));
-        session.screen.note("\nThis is the key. It is not shown again:\n");
-        Ok(session.screen.print(&format!("{}\n", text.as_str().unwrap_or_default()))?)
+        show_once(&made, session)
     }
 
     fn record(&self) -> Map<String, Value> {
         let mut record = Map::new();
-        let expires = self.expires.map(|expires| expires.from(Clock::system().now()).to_string());
+        let expires = self.expires.and_then(|expires| expires.from(Clock::system().now()));
+        let expires = expires.map(|at| at.to_string());
         for (name, text) in
             [("label", &self.label), ("application", &self.application), ("expires", &expires)]
         {
@@ -130,6 +167,42 @@ impl Generate {
         }
         record
     }
+}
+
+impl Rotate {
+    async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let mut body = Map::new();
+        body.extend(self.overlap.map(|seconds| ("overlap".to_owned(), seconds.into())));
+        if let Some(expires) = self.expires {
+            let at = expires.from(Clock::system().now());
+            let at = at.map_or_else(|| "never".to_owned(), |at| at.to_string());
+            body.insert("expires".into(), at.into());
+        }
+        let target = path(&["keys", &key_id(&self.id)?, "rotate"]);
+        let made = session.client.post(&target, &Value::Object(body)).await?.body;
+        show_once(&made, session)
+    }
+}
+
+/// Shows a new key: its text alone goes to standard output, where `KEY=$(keyward key generate …)` takes it.
+fn show_once(made: &Value, session: &Session) -> anyhow::Result<()> {
+    if session.output == Output::Json {
+        return session.show(made);
+    }
+    let mut record = made.as_object().cloned().unwrap_or_default();
+    let text = record.remove("key").unwrap_or_default();
+    let replaced = record.remove("replaces");
+    session.screen.note(&table::record(&Value::Object(record)));
+    if let Some(old) = replaced {
+        let (id, until) = (cell(&old["id"]), cell(&old["rotated"]["until"]));
+        session.screen.note(&format!("\nThe old key {id} works until {until}.\n"));
+    }
+    session.screen.note("\nThis is the key. It is not shown again:\n");
+    Ok(session.screen.print(&format!("{}\n", text.as_str().unwrap_or_default()))?)
+}
+
+fn overlap(text: &str) -> Result<i64, String> {
+    parse_span(text).ok_or_else(|| "use a span such as 24h, 90m or 0s (s, m, h, d, w)".to_owned())
 }
 
 async fn keys_of(who: &Who, session: &Session) -> Result<String, Failure> {
@@ -163,10 +236,13 @@ async fn revoke(ids: &[String], session: &Session) -> anyhow::Result<()> {
 
 /// Reads a key's id. What is none is not repeated: it may be a whole key.
 fn key_id(text: &str) -> Result<String, Failure> {
+    if text == "-" {
+        return ask::pasted_key().map(|id| id.to_string());
+    }
     let id = KeyId::parse(text).map(|id| id.to_string());
     id.ok_or_else(|| {
         let text = "this is not a key's id: an id is 8 letters and digits, and keyward key list shows it. \
-                    A key's whole text must not be given in an argument, which others can read";
+                    A key's whole text must not be given in an argument, which others can read: give - and paste it into standard input";
         Failure::new(Exit::Usage, text)
     })
 }

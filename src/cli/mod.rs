@@ -6,13 +6,18 @@
 mod api;
 mod app;
 mod ask;
+mod audit;
+mod backup;
+mod bulk;
 mod client;
 mod completions;
 mod config;
 mod connect;
 pub mod control;
 mod exit;
+mod explain;
 mod healthcheck;
+mod import;
 mod init;
 mod key;
 mod local;
@@ -21,10 +26,11 @@ mod out;
 mod remote;
 mod resource;
 mod role;
+mod scan;
+mod script;
 mod scripting;
 mod serve;
 mod session;
-mod span;
 mod table;
 mod target;
 #[cfg(test)]
@@ -80,6 +86,13 @@ enum Command {
     Init,
     #[command(flatten)]
     Records(Noun),
+    /// Make the store what a backup says, while no server runs; the one that is there is kept
+    Restore(backup::Restore),
+    /// Scripts: authentication types, hooks and handlers
+    #[command(subcommand)]
+    Script(ScriptVerb),
+    /// Lead one request through every room, and show what each says
+    Explain(explain::Request),
     /// The configuration
     #[command(subcommand)]
     Config(config::Verb),
@@ -90,6 +103,15 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// What is done with scripts.
+#[derive(Debug, Subcommand)]
+enum ScriptVerb {
+    #[command(flatten)]
+    Here(script::Bench),
+    #[command(flatten)]
+    There(script::Verb),
 }
 
 /// What concerns records.
@@ -110,26 +132,32 @@ enum Noun {
     /// Resources: what can be asked for, and by whom
     #[command(subcommand)]
     Resource(resource::Verb),
+    /// The audit trail: who changed what
+    #[command(subcommand)]
+    Audit(audit::Verb),
+    /// Write all records into one file, while a server runs or not
+    Backup(backup::Backup),
 }
 
 /// Does what was asked and says how it went. Errors are on standard error by then.
 pub fn run(cli: Cli) -> ExitCode {
     let output = cli.output;
-    match dispatch(cli) {
+    match dispatch(cli, output) {
         Ok(()) => Exit::Done.into(),
         Err(problem) => exit::report(&problem, output).into(),
     }
 }
 
-fn dispatch(cli: Cli) -> anyhow::Result<()> {
+fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
     let command = match cli.command.unwrap_or(Command::Serve) {
-        // These two need no configuration: it may be the very thing that is not in order.
+        // These need no configuration: it may be the very thing that is not in order.
         Command::Completions { shell } => return completions::print(shell),
         Command::Config(config::Verb::Schema) => return config::schema(),
+        Command::Records(Noun::Key(key::Verb::Scan(scan))) => return scan.run(output),
         command => command,
     };
     let loaded = load(cli.config.as_deref(), environment())?;
-    runtime(&command, &loaded)?.block_on(act(command, cli.output, loaded))
+    runtime(&command, &loaded)?.block_on(act(command, output, loaded))
 }
 
 /// The server gets its workers; for everything else one thread will do.
@@ -149,8 +177,22 @@ async fn act(command: Command, output: Output, loaded: Loaded) -> anyhow::Result
         Command::Serve => serve::run(loaded).await,
         Command::Init => init::run(&loaded.settings, output).await,
         Command::Config(verb) => config::run(verb, &loaded, output),
+        Command::Script(ScriptVerb::Here(bench)) => {
+            // Scripts' tests block, which the thread of a runtime must not.
+            let settings = loaded.settings;
+            tokio::task::spawn_blocking(move || script::run(bench, &settings, output)).await?
+        }
+        Command::Explain(request) => {
+            let client = connect::client_with_scripts(&loaded.settings).await?;
+            explain::run(request, &Session::new(client, output)).await
+        }
+        Command::Script(ScriptVerb::There(verb)) => {
+            let client = connect::client(&loaded.settings).await?;
+            script::ask(verb, &Session::new(client, output)).await
+        }
         Command::Healthcheck => healthcheck::run(&loaded.settings, output).await,
         Command::Completions { shell } => completions::print(shell),
+        Command::Restore(restore) => restore.run(&loaded.settings, output).await,
         Command::Records(noun) => {
             let client = connect::client(&loaded.settings).await?;
             on_records(noun, &Session::new(client, output)).await
@@ -165,5 +207,7 @@ async fn on_records(noun: Noun, session: &Session) -> anyhow::Result<()> {
         Noun::Role(verb) => role::run(verb, session).await,
         Noun::App(verb) => app::run(verb, session).await,
         Noun::Resource(verb) => resource::run(verb, session).await,
+        Noun::Audit(verb) => audit::run(verb, session).await,
+        Noun::Backup(backup) => backup.run(session).await,
     }
 }

@@ -16,7 +16,10 @@ pub fn accounts(settings: &Settings) -> Result<Accounts, SetupError> {
         Engine::Sled => Arc::new(SledStore::open(&settings.store.path, settings.store.cache_mib)?),
     };
     let passwords = Passwords::new(settings.limits.password_checks);
-    Accounts::open(store, &settings.store.pepper_file, passwords)
+    let accounts = Accounts::open(store, &settings.store.pepper_file, passwords)?;
+    Ok(accounts
+        .with_keys_per_user(settings.limits.keys_per_user)
+        .with_audit_entries(settings.audit.entries))
 }
 
 /// Opens a store that is there; none where another process has it open. Makes nothing: a path with a slip of the pen in it

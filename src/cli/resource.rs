@@ -88,7 +88,7 @@ pub struct Source {
 
 #[derive(Debug, Args)]
 pub struct Fields {
-    /// What answers: respond or entity:user
+    /// What answers: respond, proxy, decide or entity:user
     #[arg(long)]
     handler: Option<String>,
     /// The path, such as /orders/{id} or /files/{*rest}
@@ -109,6 +109,15 @@ pub struct Fields {
     /// A permission that a method asks for; give it again for more
     #[arg(long = "permission", value_name = "METHOD=PERMISSION", value_parser = permission)]
     permissions: Vec<(String, String)>,
+    /// Where proxy forwards, such as http://127.0.0.1:9000; give it again for more
+    #[arg(long = "upstream", value_name = "URL")]
+    upstreams: Vec<String>,
+    /// What proxy speaks with the upstream: http1 or http2
+    #[arg(long)]
+    protocol: Option<String>,
+    /// What proxy takes off the front of the path
+    #[arg(long, value_name = "PATH")]
+    strip_prefix: Option<String>,
     /// The status of respond's answer
     #[arg(long)]
     status: Option<u16>,
@@ -206,12 +215,14 @@ impl Fields {
         answer.extend(self.status.map(|status| ("status".into(), status.into())));
         answer.extend(self.content_type.clone().map(|text| ("content_type".into(), text.into())));
         answer.extend(body.map(|text| ("body".into(), text.into())));
-        if !answer.is_empty() {
-            match record.get_mut("respond").and_then(Value::as_object_mut) {
-                Some(found) => found.extend(answer),
-                None => drop(record.insert("respond".into(), Value::Object(answer))),
-            }
+        add_to(record, "respond", answer);
+        let mut proxy = Map::new();
+        if !self.upstreams.is_empty() {
+            proxy.insert("upstreams".into(), json!(self.upstreams));
         }
+        proxy.extend(self.protocol.clone().map(|text| ("protocol".into(), text.into())));
+        proxy.extend(self.strip_prefix.clone().map(|text| ("strip_prefix".into(), text.into())));
+        add_to(record, "proxy", proxy);
     }
 
     fn permissions(&self) -> Value {
@@ -220,6 +231,17 @@ impl Fields {
             of.entry(method).or_default().push(permission);
         }
         json!(of)
+    }
+}
+
+/// Puts settings of a handler beside those that are there.
+fn add_to(record: &mut Map<String, Value>, handler: &str, settings: Map<String, Value>) {
+    if settings.is_empty() {
+        return;
+    }
+    match record.get_mut(handler).and_then(Value::as_object_mut) {
+        Some(found) => found.extend(settings),
+        None => drop(record.insert(handler.into(), Value::Object(settings))),
     }
 }
 

@@ -1,15 +1,16 @@
 //! Scripts as the configuration names them: their limits, their secrets, and how they come to be loaded.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     accounts::Accounts,
     config::ScriptSettings,
-    hooks::{self, Limits, ScriptError, Scripts, Secrets, watch},
+    hooks::{self, Limits, Rehearsal, ScriptError, Scripts, Secrets, watch},
     model::Secret,
+    pipeline::Stage,
 };
 
 /// The most bytes of a secret.
@@ -53,8 +54,9 @@ pub fn limits(settings: &ScriptSettings) -> Limits {
 pub async fn load(settings: &ScriptSettings, accounts: &Accounts) -> anyhow::Result<()> {
     let (limits, secrets) = (limits(settings), secrets(&settings.secrets_dir)?);
     let (accounts, dir) = (accounts.clone(), settings.dir.clone());
+    let gate: Option<Arc<dyn Rehearsal>> = Some(Arc::new(Stage));
     let loaded =
-        tokio::task::spawn_blocking(move || accounts.load_scripts(&dir, limits, secrets, None))
+        tokio::task::spawn_blocking(move || accounts.load_scripts(&dir, limits, secrets, gate))
             .await?;
     loaded.map_err(|problems| {
         let shown: Vec<String> = problems.iter().map(ScriptError::to_string).collect();
@@ -62,11 +64,15 @@ pub async fn load(settings: &ScriptSettings, accounts: &Accounts) -> anyhow::Res
     })
 }
 
+/// SIGHUP, from now on. Asked for before anybody is told that the server is ready: it would end a process that does not listen for it.
+pub fn hangups() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
 /// Loads the scripts again when a file changes, and on SIGHUP. For ever.
-pub async fn follow(scripts: Scripts) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
+pub async fn follow(scripts: Scripts, mut hangups: Signal) {
     let asked = async {
-        while hangup.recv().await.is_some() {
+        while hangups.recv().await.is_some() {
             let scripts = scripts.clone();
             if let Ok(outcome) = tokio::task::spawn_blocking(move || scripts.reload()).await {
                 report(&outcome);
@@ -80,7 +86,6 @@ pub async fn follow(scripts: Scripts) -> io::Result<()> {
         std::future::pending::<()>().await;
     };
     tokio::join!(asked, watched);
-    Ok(())
 }
 
 fn report(outcome: &Result<hooks::Loaded, Vec<ScriptError>>) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::{
     net::{TcpListener, UnixListener},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{Semaphore, watch},
 };
 
@@ -38,6 +38,7 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
     if let Some(first) = accounts.first_start().await? {
         welcome::print(&first, &base_url(&settings, &public)?)?;
     }
+    let hangups = scripting::hangups()?;
     let control = announce(&settings, &accounts, &public, &admin)?;
     let (users, keys) = accounts.directory().counts();
     tracing::info!(
@@ -47,7 +48,7 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
         keys = keys.saturating_sub(1),
         "ready"
     );
-    serve_both(&settings, accounts, public, admin).await?;
+    serve_both(&settings, accounts, public, admin, hangups).await?;
     drop(control);
     tracing::info!("stopped");
     Ok(())
@@ -137,6 +138,7 @@ async fn serve_both(
     accounts: Accounts,
     public: Listener,
     admin: Listener,
+    hangups: Signal,
 ) -> anyhow::Result<()> {
     let limits = &settings.limits;
     let scripts = accounts.scripts().clone();
@@ -152,7 +154,7 @@ async fn serve_both(
     // Of its own: whoever fills the public listener must not keep out the one who could revoke a key.
     let admins = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
     let edge = edge_limits(limits, settings);
-    let scripts = tokio::spawn(scripting::follow(scripts));
+    let scripts = tokio::spawn(scripting::follow(scripts, hangups));
     tokio::join!(
         serve(public, edge.clone(), connections, face, stopped(stop.clone())),
         serve(admin, edge, admins, api, stopped(stop)),

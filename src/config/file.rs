@@ -23,6 +23,8 @@ pub struct File {
     pub scripts: Scripts,
     /// What one client may take of the machine.
     pub limits: Limits,
+    /// The audit trail: who changed what.
+    pub audit: Audit,
     /// What Keyward writes to standard error.
     pub log: Log,
 }
@@ -199,6 +201,18 @@ pub struct Limits {
     /// The passwords that are checked at the same time, each in 19 MiB of memory; 0: one for each core.
     #[schemars(range(min = 0, max = 256))]
     pub password_checks: i64,
+    /// The keys that a user may have at the same time, without those that are revoked or have expired.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub keys_per_user: i64,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// The entries that are kept; when there are more, the oldest go. Each takes some 500 bytes.
+    #[schemars(range(min = 1000, max = 10_000_000))]
+    pub entries: i64,
 }
 
 /// `[log]`
@@ -298,7 +312,14 @@ impl Default for Limits {
             idle_seconds: 75,
             http2_streams: 128,
             password_checks: 0,
+            keys_per_user: 100,
         }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { entries: 100_000 }
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Settings {
     pub scripts: ScriptSettings,
     /// What one client may take of the machine.
     pub limits: LimitSettings,
+    /// The audit trail.
+    pub audit: AuditSettings,
     /// What is logged.
     pub log: LogSettings,
 }
@@ -115,6 +117,15 @@ pub struct LimitSettings {
     pub http2_streams: u32,
     /// Passwords checked at the same time, at least one.
     pub password_checks: usize,
+    /// Keys in force that one user may have.
+    pub keys_per_user: usize,
+}
+
+/// The audit trail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// Entries that are kept.
+    pub entries: u64,
 }
 
 /// What is logged.
@@ -158,6 +169,9 @@ pub(super) fn resolve(
         store: check.store(&file.store),
         scripts: check.scripts(&file.scripts),
         limits: check.limits(&file.limits),
+        audit: AuditSettings {
+            entries: check.number("audit.entries", file.audit.entries, 1000..=10_000_000),
+        },
         log: check.log(&file.log),
     };
     check.together(&settings);
@@ -244,6 +258,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
                 raw.password_checks,
                 0..=256,
             )),
+            keys_per_user: self.size("limits.keys_per_user", raw.keys_per_user, 1..=100_000),
         }
     }
 

@@ -297,7 +297,7 @@ fn a_number_has_the_bounds_that_its_schema_names() {
         }
         checked += 1;
     }
-    assert_eq!(checked, 36);
+    assert_eq!(checked, 38);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! A request's body: read only after the request was let in, and bounded in size and time.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use ::http::StatusCode;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body as HttpBody, Incoming};
 
 use crate::pipeline::{Denial, Room};
 
@@ -44,28 +44,40 @@ impl Body {
             Self::Full(bytes) => return Ok(bytes),
             Self::Stream(stream) => stream,
         };
-        // What says that it is too large is not read at all.
-        if stream.size_hint().lower() > limits.bytes as u64 {
-            return Err(too_large(limits));
-        }
-        let whole = Limited::new(stream, limits.bytes).collect();
-        match tokio::time::timeout(limits.read, whole).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(problem)) if problem.is::<LengthLimitError>() => Err(too_large(limits)),
-            Ok(Err(problem)) => Err(Denial::message(
-                Room::Handler,
-                StatusCode::BAD_REQUEST,
-                "BODY_BROKEN",
-                "The request's body broke off.",
-            )
-            .with_detail(problem.to_string())),
-            Err(_) => Err(Denial::message(
-                Room::Handler,
-                StatusCode::REQUEST_TIMEOUT,
-                "REQUEST_TIMEOUT",
-                format!("The request's body took longer than {} s.", limits.read.as_secs()),
-            )),
-        }
+        whole(stream, limits).await
+    }
+}
+
+/// The whole of a body, wherever it comes from.
+///
+/// # Errors
+/// As those of [`Body::collect`].
+pub async fn whole<B>(stream: B, limits: &BodyLimits) -> Result<Bytes, Denial>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    // What says that it is too large is not read at all.
+    if stream.size_hint().lower() > limits.bytes as u64 {
+        return Err(too_large(limits));
+    }
+    let reading = Limited::new(stream, limits.bytes).collect();
+    match tokio::time::timeout(limits.read, reading).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(problem)) if problem.is::<LengthLimitError>() => Err(too_large(limits)),
+        Ok(Err(problem)) => Err(Denial::message(
+            Room::Handler,
+            StatusCode::BAD_REQUEST,
+            "BODY_BROKEN",
+            "The request's body broke off.",
+        )
+        .with_detail(problem.to_string())),
+        Err(_) => Err(Denial::message(
+            Room::Handler,
+            StatusCode::REQUEST_TIMEOUT,
+            "REQUEST_TIMEOUT",
+            format!("The request's body took longer than {} s.", limits.read.as_secs()),
+        )),
     }
 }
 

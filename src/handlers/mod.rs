@@ -1,5 +1,6 @@
 //! What follows a [`Grant`]: the handlers that do what was asked. None can be called without one.
 
+mod actor;
 mod body;
 mod entity_user;
 mod identity;
@@ -12,7 +13,8 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use ::http::{Response, StatusCode};
 
-pub use body::{Body, BodyLimits};
+pub use actor::actor;
+pub use body::{Body, BodyLimits, whole};
 use hyper::upgrade::OnUpgrade;
 pub use identity::{Absent, IdentityFields};
 pub use payload::{BrokenOff, Flow, Foreign, Payload};

@@ -34,15 +34,25 @@ impl fmt::Debug for Secrets {
     }
 }
 
+/// Whether `rate_limit()` and `once()` remember what they were asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counting {
+    /// They do.
+    Counts,
+    /// They say what they would say, and forget it.
+    Looks,
+}
+
 /// What all calls share. It outlives reloads: a reload must not make a replay new, or a bucket full.
 pub(super) struct Ambient {
     pub records: Arc<dyn Records>,
     pub clock: Clock,
     pub secrets: Secrets,
     pub limits: Limits,
-    pub rates: Rates,
-    pub replays: Replays,
-    pub patterns: Patterns,
+    pub rates: Arc<Rates>,
+    pub replays: Arc<Replays>,
+    pub patterns: Arc<Patterns>,
+    pub counting: Counting,
     /// Only while a script's own tests run.
     pub world: Option<Arc<World>>,
     started: Instant,
@@ -54,12 +64,29 @@ impl Ambient {
             records,
             clock,
             secrets,
-            rates: Rates::new(limits.rate_buckets),
-            replays: Replays::new(limits.replay_ids),
-            patterns: Patterns::default(),
+            rates: Arc::new(Rates::new(limits.rate_buckets)),
+            replays: Arc::new(Replays::new(limits.replay_ids)),
+            patterns: Arc::default(),
+            counting: Counting::Counts,
             limits,
             world: None,
             started: Instant::now(),
+        }
+    }
+
+    /// The same with the same tables, which are looked at and stay as they are.
+    pub fn looking(&self) -> Self {
+        Self {
+            records: self.records.clone(),
+            clock: self.clock.clone(),
+            secrets: self.secrets.clone(),
+            limits: self.limits.clone(),
+            rates: self.rates.clone(),
+            replays: self.replays.clone(),
+            patterns: self.patterns.clone(),
+            counting: Counting::Looks,
+            world: self.world.clone(),
+            started: self.started,
         }
     }
 

@@ -77,7 +77,14 @@ impl Compiler {
             problems.push(at(place, message));
         });
         self.calls(&ast, &constants, &mut |place, message| problems.push(at(place, message)));
-        if problems.is_empty() && functions == 0 {
+        // Samples that are all switched off. They say so at their end: a file that was cut off must not pass for one.
+        let is_asleep = source.kind == Kind::Hooks
+            && constants.get("ALL_OFF").is_some_and(|off| off.as_bool() == Ok(true));
+        if is_asleep && functions != 0 {
+            let message = "it defines hooks and says ALL_OFF; take the line with ALL_OFF away";
+            problems.push(ScriptError::of_file(&source.file, message));
+        }
+        if problems.is_empty() && functions == 0 && !is_asleep {
             let names: Vec<_> = source.kind.functions().iter().map(|one| one.signature()).collect();
             let message = format!("it defines none of {}", names.join(", "));
             problems.push(ScriptError::of_file(&source.file, message));
@@ -208,6 +215,17 @@ impl Compiler {
         let given = call.args.len() + receiver;
         let takes = |counts: &HashSet<usize>| counts.contains(&given);
         let (own_counts, host) = (own.get(name), self.known.get(name));
+        // The engine looks at the script's own functions first, without what stands before the dot: `req.header("A")` inside `header(req)` would
+        // call itself for ever.
+        if receiver == 1
+            && own_counts.is_some_and(|counts| counts.contains(&call.args.len()))
+            && host.is_some_and(takes)
+        {
+            let message = format!(
+                "in this file .{name}(…) is the file's own function; Keyward's is written {name}(req, …) here, with what stands before the dot first"
+            );
+            return problem(place, message);
+        }
         // A function of the script's own can be called as a method too: `this` is then no argument.
         let is_own =
             own_counts.is_some_and(|counts| takes(counts) || counts.contains(&call.args.len()));

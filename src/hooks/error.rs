@@ -51,6 +51,12 @@ impl ScriptError {
         }
     }
 
+    /// The file, and the line and column where it has them: `auth/hmac.rhai:3:5`.
+    pub fn location(&self) -> String {
+        let place = [self.line, self.column].into_iter().flatten();
+        place.fold(self.file.clone(), |shown, number| format!("{shown}:{number}"))
+    }
+
     /// The source line with a caret under the place; none where the fault has no place.
     pub fn excerpt(&self) -> Option<String> {
         let (line, source) = (self.line?, self.source.as_ref()?);
@@ -68,14 +74,7 @@ impl ScriptError {
 
 impl fmt::Display for ScriptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
-        }
-        if let Some(column) = self.column {
-            write!(f, ":{column}")?;
-        }
-        write!(f, ": {}", self.message)?;
+        write!(f, "{}: {}", self.location(), self.message)?;
         if let Some(excerpt) = self.excerpt() {
             write!(f, "\n{excerpt}")?;
         }

@@ -73,7 +73,7 @@ impl Reader<'_> {
             }
             return;
         };
-        if name.starts_with('.') {
+        if name.starts_with('.') || inside.is_empty() && name == layout::DEFINITIONS {
             return;
         }
         let path = format!("{inside}{name}");

@@ -126,8 +126,19 @@ impl Kind {
         }
     }
 
+    /// Whether a script of this kind can have this name.
+    ///
+    /// # Errors
+    /// Why not, as a sentence.
+    pub fn check_name(self, name: &str) -> Result<(), String> {
+        place(&self.file(name)).map(drop)
+    }
+
     pub(super) const ALL: [Self; 4] = [Self::Auth, Self::Hooks, Self::Resource, Self::Handler];
 }
+
+/// What `keyward script definitions` writes for editors into the folder of scripts. It is no script.
+pub const DEFINITIONS: &str = "definitions.d.rhai";
 
 /// What a file's path says of it.
 ///

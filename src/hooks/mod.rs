@@ -43,6 +43,7 @@ mod error;
 mod fault;
 mod folder;
 mod headers;
+mod inspect;
 mod layout;
 mod library;
 mod limits;
@@ -72,7 +73,8 @@ pub use answer::{DenialParts, Reply, ResponseParts, ScriptDenial, ScriptResponse
 pub use calls::{Claim, Consent, Found, Terms, Verdict};
 pub use error::ScriptError;
 pub use fault::{Fault, Refusal};
-pub use layout::{Function, Kind};
+pub use inspect::{Inspected, Tested};
+pub use layout::{DEFINITIONS, Function, Kind};
 pub use limits::Limits;
 pub use records::{
     Allows, KeyParts, KeyView, NoRecords, Person, PersonParts, Records, ResourceParts,

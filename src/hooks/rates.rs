@@ -49,6 +49,18 @@ impl Rates {
         }
         fits
     }
+
+    /// What [`Rates::admit`] would say. Nothing is counted.
+    pub fn would_admit(&self, bucket: &str, rate: Rate, now: u64) -> bool {
+        let now = now.saturating_mul(1000);
+        let window = rate.seconds.saturating_mul(1_000_000);
+        let each = (window / rate.count.max(1)).max(1);
+        let empties = self.empties.lock().unwrap_or_else(PoisonError::into_inner);
+        match empties.get(&super::replays::short_digest(bucket)) {
+            Some(empty) => (*empty).max(now).saturating_add(each) - now <= window,
+            None => empties.len() < self.most || empties.values().any(|empty| *empty <= now),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +77,16 @@ mod tests {
         assert_eq!(taken(10_000), 1);
         assert_eq!(taken(40_000), 3);
         assert!(rates.admit("b", rate, 40_000));
+    }
+
+    #[test]
+    fn a_look_says_what_would_be_and_counts_nothing() {
+        let rates = Rates::new(1);
+        let rate = Rate { count: 1, seconds: 10 };
+        assert!((0..5).all(|_| rates.would_admit("a", rate, 0)));
+        assert!(rates.admit("a", rate, 0));
+        assert!(!rates.would_admit("a", rate, 0) && !rates.would_admit("b", rate, 0));
+        assert!(rates.would_admit("a", rate, 10_000) && rates.would_admit("b", rate, 10_001));
     }
 
     #[test]

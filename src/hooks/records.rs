@@ -98,6 +98,8 @@ pub struct KeyParts {
     pub application: Option<String>,
     /// The permissions that it is bound to; none: all of its user's.
     pub scopes: Option<Vec<String>>,
+    /// The networks that it may be used from; none: all.
+    pub networks: Vec<String>,
 }
 
 impl KeyView {

@@ -13,7 +13,7 @@ use super::{
     records::{KeyView, Records, RoleView, UserParts, UserView},
     request::ScriptRequest,
 };
-use crate::model::{Clock, Secret, Timestamp, fold};
+use crate::model::{ADMINISTRATOR, Clock, Entropy, KeyText, Secret, Timestamp, fold};
 
 /// Runs a request through the whole Gate with a set of scripts that is being tested. Whoever has a Gate implements it.
 pub trait Rehearsal: Send + Sync {
@@ -36,6 +36,8 @@ pub struct Trial {
     pub request: ScriptRequest,
     /// The users of the test.
     pub users: Vec<TestUser>,
+    /// A key's text for each of these users, by the user's number.
+    pub keys: Vec<(u64, Secret)>,
     /// The clock of the test.
     pub clock: Clock,
 }
@@ -51,6 +53,8 @@ pub struct Rehearsed {
     pub code: Option<String>,
     /// What the client would be told.
     pub description: Option<String>,
+    /// What the operator's log would be told besides.
+    pub detail: Option<String>,
     /// The name of the user who was let through.
     pub user: Option<String>,
     /// The room that refused.
@@ -66,7 +70,7 @@ pub struct TestUser {
     pub name: String,
     /// The ids of its roles.
     pub roles: Vec<String>,
-    /// Its permissions, whatever its roles give.
+    /// Its permissions, whatever its roles give; an administrator has all.
     pub permissions: BTreeSet<String>,
     /// Its small facts.
     pub attributes: BTreeMap<String, String>,
@@ -81,6 +85,7 @@ const NOON: Timestamp = Timestamp(1_767_614_400);
 
 pub(super) struct World {
     users: Mutex<Vec<TestUser>>,
+    keys: Mutex<Vec<(u64, Secret)>>,
     secrets: Mutex<BTreeMap<String, Arc<Secret>>>,
     clock: Clock,
     subject: Option<Subject>,
@@ -98,7 +103,13 @@ pub(super) struct Subject {
 impl World {
     pub fn new(subject: Option<Subject>) -> Self {
         let clock = Clock::fixed(NOON);
-        Self { users: Mutex::default(), secrets: Mutex::default(), clock, subject }
+        Self {
+            users: Mutex::default(),
+            keys: Mutex::default(),
+            secrets: Mutex::default(),
+            clock,
+            subject,
+        }
     }
 
     pub fn clock(&self) -> Clock {
@@ -120,6 +131,17 @@ impl World {
         Ok(view)
     }
 
+    /// The text of a user's key. The Gate of the same test takes it.
+    pub fn key(&self, uid: u64) -> Secret {
+        let mut keys = lock(&self.keys);
+        if let Some((_, key)) = keys.iter().find(|(of, _)| *of == uid) {
+            return key.clone();
+        }
+        let key = KeyText::generate("kw", &Entropy::system()).text;
+        keys.push((uid, key.clone()));
+        key
+    }
+
     pub fn set_secret(&self, name: &str, value: &str) {
         lock(&self.secrets).insert(name.to_owned(), Arc::new(Secret::new(value)));
     }
@@ -137,6 +159,7 @@ impl World {
             name: subject.name.clone(),
             request,
             users: lock(&self.users).clone(),
+            keys: lock(&self.keys).clone(),
             clock: self.clock(),
         };
         subject.gate.decide(&trial)
@@ -175,13 +198,14 @@ impl fmt::Debug for World {
 impl TestUser {
     fn view(&self) -> UserView {
         let permissions = self.permissions.clone();
+        let is_admin = self.roles.iter().any(|role| role == ADMINISTRATOR);
         UserView::new(UserParts {
             uid: self.uid,
             name: self.name.clone(),
             is_active: self.active,
             roles: self.roles.clone(),
             attributes: self.attributes.clone(),
-            allows: Arc::new(move |permission| permissions.contains(permission)),
+            allows: Arc::new(move |permission| is_admin || permissions.contains(permission)),
         })
     }
 

@@ -57,6 +57,19 @@ impl Replays {
         seen.order.push(Reverse((until, key)));
         Once::New
     }
+
+    /// What [`Replays::once`] would say. Nothing is noted.
+    pub fn look(&self, id: &str, now: i64) -> Once {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match seen.until.get(&short_digest(id)) {
+            Some(until) if *until > now => Once::Seen,
+            Some(_) => Once::New,
+            None if seen.until.len() < self.most => Once::New,
+            // Those whose time is over have not been cleared away yet.
+            None if seen.until.values().any(|until| *until <= now) => Once::New,
+            None => Once::Full,
+        }
+    }
 }
 
 /// Sixteen bytes of BLAKE3: nobody finds two texts with the same, and a long text takes no more room than a short one.
@@ -76,6 +89,15 @@ mod tests {
         assert_eq!(replays.once("a", 60, 100), Once::New);
         assert_eq!(replays.once("a", 60, 159), Once::Seen);
         assert_eq!(replays.once("a", 60, 160), Once::New);
+    }
+
+    #[test]
+    fn a_look_notes_nothing() {
+        let replays = Replays::new(1);
+        assert_eq!([replays.look("a", 0), replays.look("a", 0)], [Once::New; 2]);
+        replays.once("a", 60, 0);
+        assert_eq!([replays.look("a", 59), replays.look("b", 59)], [Once::Seen, Once::Full]);
+        assert_eq!([replays.look("a", 60), replays.look("b", 60)], [Once::New; 2]);
     }
 
     #[test]

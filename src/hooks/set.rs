@@ -127,6 +127,14 @@ impl Set {
         }
     }
 
+    /// The same scripts, for somebody who only wants to know what they would say: what they count is looked at and not counted.
+    pub fn looking(&self) -> Self {
+        match self.scripts().first() {
+            Some(script) => self.within(&Arc::new(script.ambient.looking())),
+            None => Self::default(),
+        }
+    }
+
     /// The same scripts in other surroundings.
     fn within(&self, ambient: &Arc<Ambient>) -> Self {
         let map = |scripts: &HashMap<String, Script>| {
@@ -163,7 +171,11 @@ impl Set {
         (passed, problems)
     }
 
-    fn test_one(
+    /// Runs one of them.
+    ///
+    /// # Errors
+    /// It failed.
+    pub(super) fn test_one(
         &self,
         script: &Script,
         name: &str,

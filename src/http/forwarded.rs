@@ -5,8 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use ::http::{HeaderMap, Method, request::Parts, uri::PathAndQuery};
 use ipnet::IpNet;
 
-use super::host::{self, Host};
-use crate::handlers::Scheme;
+use crate::{
+    front::host::{self, Host},
+    handlers::Scheme,
+};
 
 /// Where proxies ask.
 const VERIFY: &str = "/-/verify";
@@ -195,9 +197,8 @@ fn one_of<'a>(headers: &'a HeaderMap, names: &[&'static str]) -> Result<Option<&
         let text = value.to_str().map_err(|_| Unread::Malformed(name))?;
         let is_alone = values.next().is_none();
         let is_same = found.is_none_or(|known| known == text);
-        // `X-Original-URL` is whole, and is asked only where there is no other.
-        let is_whole = name.ends_with("-url") && found.is_some();
-        if !is_alone || (!is_same && !is_whole) {
+        // One of the two may be the client's.
+        if !is_alone || !is_same {
             return Err(Unread::Several(name));
         }
         found = found.or(Some(text));
@@ -330,6 +331,7 @@ mod unit {
             (("x-forwarded-uri", "/other"), Unread::Several("x-forwarded-uri")),
             (("x-forwarded-method", "GET"), Unread::Several("x-forwarded-method")),
             (("x-original-uri", "/other"), Unread::Several("x-original-uri")),
+            (("x-original-url", "http://other/"), Unread::Several("x-original-url")),
             (("x-original-host", "other"), Unread::Several("x-original-host")),
         ] {
             let fields = [FORWARDED.as_slice(), &[more]].concat();

@@ -1,11 +1,9 @@
 //! The edge: what comes from the network is bounded, read in one way, led through the Gate, and answered.
 
 mod accept;
-pub mod answer;
+mod explain;
 mod forwarded;
-mod host;
-mod negotiate;
-mod path;
+mod head;
 mod refusal;
 mod route;
 mod stream;
@@ -15,4 +13,5 @@ mod verify;
 mod watch;
 
 pub use accept::{Answer, Limits, Listener, Peer, serve};
+pub use explain::Explainer;
 pub use route::Public;

@@ -29,7 +29,7 @@ pub(super) fn instead_of(written: &[u8]) -> Option<Vec<u8>> {
         ),
         _ => (StatusCode::BAD_REQUEST, "BAD_REQUEST", "The request is not valid HTTP."),
     };
-    let body = super::answer::envelope(status, code, description);
+    let body = crate::front::answer::envelope(status, code, description);
     Some(
         format!(
             "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/json\r\ncache-control: no-store\r\ncontent-length: {}\r\n\r\n{body}",

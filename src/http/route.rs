@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use ::http::{StatusCode, request::Parts};
+use ::http::request::Parts;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use ipnet::IpNet;
 
-use super::{Answer, Peer, answer, forwarded, forwarded::Dialect, host, negotiate, path};
+use super::{Answer, Peer, forwarded, forwarded::Dialect};
 use crate::{
+    front::{aim, answer, host, path, unreadable},
     handlers::{Body, Call, Handlers, Hop, Origin, Payload, Reply, Scheme},
-    pipeline::{Action, Denial, Face, Gate, Request, Room, Scene},
-    store::Found,
+    pipeline::{Action, Denial, Face, Gate, Request, Scene},
 };
 
 /// The public face. A cheap handle.
@@ -141,43 +141,10 @@ impl Answer for Public {
         let reply = match self.decide(&parts, Body::Stream(body), upgrade, peer).await {
             Ok(reply) => reply,
             Err(denial) => {
-                answer::report(&denial, &parts, peer);
+                answer::report(&denial, &parts, peer.client());
                 answer::denial(&denial)
             }
         };
         answer::finish(&parts.method, reply)
     }
-}
-
-/// What a request wants to do, as far as the routes tell.
-pub(super) fn aim<'a>(
-    request: &Request<'_>,
-    found: Option<&Found<'a, '_>>,
-    origin: Origin<'_>,
-) -> Action<'a> {
-    let Request { method, path, .. } = request;
-    let Some(found) = found else {
-        let message = format!("No route found for \"{method} {origin}{path}\"");
-        let code = "ROUTE_NOT_FOUND";
-        let denial = Denial::message(Room::Edge, StatusCode::NOT_FOUND, code, message);
-        return Action::Nowhere(denial);
-    };
-    let Some(rule) = found.rule(method.as_str()) else {
-        let allow = found.allow();
-        let message = format!(
-            "No route found for \"{method} {origin}{path}\": Method Not Allowed (Allow: {allow})"
-        );
-        let code = "METHOD_NOT_ALLOWED";
-        let denial = Denial::message(Room::Edge, StatusCode::METHOD_NOT_ALLOWED, code, message);
-        return Action::Nowhere(denial.with_allow(allow));
-    };
-    match negotiate::misuse(method, request.query, request.headers, &rule.formats) {
-        Some(denial) => Action::Misuse(rule, denial),
-        None => Action::Use(rule),
-    }
-}
-
-/// A request whose target cannot be read in one way alone. Nobody is asked who it is: the same target could lead elsewhere behind us.
-pub(super) fn unreadable(problem: String) -> Denial {
-    Denial::new(Room::Edge, StatusCode::BAD_REQUEST, "BAD_REQUEST", problem)
 }

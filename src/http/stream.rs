@@ -16,7 +16,11 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{refusal, watch::Watch};
+use super::{
+    head::Head,
+    refusal,
+    watch::{Expects, Watch},
+};
 
 /// How long, and for how many bytes, a client that was refused is heard out, so that it reads the answer: closing a socket that still holds
 /// bytes makes the kernel send a reset, and the client's kernel then throws the answer away.
@@ -144,6 +148,8 @@ pub(super) struct Watched {
     watch: Arc<Watch>,
     /// What is left to be written of an answer that was put in the place of hyper's.
     instead: Vec<u8>,
+    /// The head of the request that is arriving.
+    head: Head,
     /// Goes with this, and so tells the listener that nobody reads or writes any more.
     _held: oneshot::Sender<Infallible>,
 }
@@ -164,9 +170,20 @@ impl Watched {
             left: left.clone(),
             watch,
             instead: Vec::new(),
+            head: Head::default(),
             _held: held,
         };
         (watched, left, released)
+    }
+
+    /// Where what came makes a request ambiguous, if it does.
+    fn look(&mut self, bytes: &[u8]) -> Option<usize> {
+        match self.watch.expects() {
+            Expects::Other => return None,
+            Expects::NewHead => self.head = Head::default(),
+            Expects::Head => {}
+        }
+        self.head.look(bytes)
     }
 
     fn poll_send(
@@ -211,6 +228,13 @@ impl Watched {
     }
 }
 
+/// Ends a head so that hyper refuses it: no line may hold this.
+fn end_badly(buffer: &mut ReadBuf<'_>) {
+    const END: &[u8] = b"\0\r\n\r\n";
+    let fits = END.len().min(buffer.remaining());
+    buffer.put_slice(&END[..fits]);
+}
+
 impl AsyncRead for Watched {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -223,6 +247,10 @@ impl AsyncRead for Watched {
         ready!(socket.poll_read(cx, buffer))?;
         if buffer.filled().len() > before {
             self.watch.read(&buffer.filled()[before..]);
+            if let Some(at) = self.look(&buffer.filled()[before..]) {
+                buffer.set_filled(before + at);
+                end_badly(buffer);
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -7,6 +7,7 @@ mod framing;
 mod http2;
 mod proxy;
 mod rig;
+mod smuggling;
 mod tunnel;
 mod upstream;
 
@@ -31,8 +32,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Answer, Limits, Listener, Peer, answer, serve};
-use crate::handlers::{BrokenOff, Payload, Reply};
+use super::{Answer, Limits, Listener, Peer, serve};
+use crate::{
+    front::answer,
+    handlers::{BrokenOff, Payload, Reply},
+};
 
 /// How long anything may take before a test gives up. Nothing is asserted about being faster.
 const PATIENCE: Duration = Duration::from_secs(20);

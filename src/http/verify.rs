@@ -3,12 +3,11 @@
 use ::http::{HeaderName, HeaderValue, StatusCode, header::CACHE_CONTROL, request::Parts};
 
 use super::{
-    Peer, Public, answer,
+    Peer, Public,
     forwarded::{Dialect, Original, is_among},
-    path,
-    route::{aim, unreadable},
 };
 use crate::{
+    front::{aim, answer, path, unreadable},
     handlers::{Absent, Origin, Reply},
     pipeline::{Denial, Face, Request, Room},
 };
@@ -26,7 +25,7 @@ impl Public {
         let refused = |denial: &Denial, original: Option<&Original<'_>>| {
             match original {
                 Some(one) => answer::report_of(denial, &one.method, one.path, one.client),
-                None => answer::report(denial, asked, peer),
+                None => answer::report(denial, asked, peer.client()),
             }
             dialect.refuse(denial)
         };

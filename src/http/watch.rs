@@ -36,8 +36,21 @@ pub(super) struct Watch {
     preface: AtomicUsize,
     was_refused: AtomicBool,
     is_handed_over: AtomicBool,
+    /// Whether a request was read since this was last asked.
+    has_begun: AtomicBool,
     /// Whether the last answer is somebody else's.
     is_foreign: AtomicBool,
+}
+
+/// What the next bytes of a connection are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expects {
+    /// The beginning of a request.
+    NewHead,
+    /// More of it.
+    Head,
+    /// A body, or something that is not HTTP/1.1.
+    Other,
 }
 
 /// What the timer is to do.
@@ -66,6 +79,7 @@ impl Watch {
             preface: AtomicUsize::new(0),
             was_refused: AtomicBool::new(false),
             is_handed_over: AtomicBool::new(false),
+            has_begun: AtomicBool::new(true),
             is_foreign: AtomicBool::new(false),
         }
     }
@@ -137,6 +151,7 @@ impl Watch {
     /// A request was read.
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
+        self.has_begun.store(true, Relaxed);
         self.head.store(0, Relaxed);
         InFlight { watch: self.clone(), is_offered: false }
     }
@@ -145,6 +160,18 @@ impl Watch {
     fn unwanted(&self) -> Option<u64> {
         let (offered, in_flight) = (self.offered.load(Relaxed), self.in_flight.load(Relaxed));
         (offered > 0 && offered == in_flight).then(|| self.taken.load(Relaxed))
+    }
+
+    /// Whether what comes now belongs to a request's head: to a new one, or to one that has come in part.
+    pub fn expects(&self) -> Expects {
+        let is_other = self.is_http2() || self.is_handed_over();
+        if is_other || self.in_flight.load(Relaxed) > 0 {
+            Expects::Other
+        } else if self.has_begun.swap(false, Relaxed) {
+            Expects::NewHead
+        } else {
+            Expects::Head
+        }
     }
 
     /// What the timer is to do now.

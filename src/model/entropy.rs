@@ -29,6 +29,11 @@ impl Entropy {
         Self(Source::Seeded(key, Arc::default()))
     }
 
+    /// A stream that is made of a secret, and the same each time. As hard to guess as the secret.
+    pub fn derived(secret: [u8; 32]) -> Self {
+        Self(Source::Seeded(secret, Arc::default()))
+    }
+
     /// Fills `out`.
     ///
     /// # Panics

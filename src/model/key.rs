@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, KeyId, Timestamp};
+use super::{Digest, KeyId, Scheme, Timestamp};
 
 /// A key that was handed out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct Key {
     pub last_four: String,
     /// What the text is checked against.
     pub digest: Digest,
+    /// What the digest is made of.
+    #[serde(default, skip_serializing_if = "Scheme::is_own")]
+    pub scheme: Scheme,
     /// The permissions that the key may use, of those its user has; none: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<String>>,
@@ -53,6 +56,11 @@ pub struct Rotation {
 }
 
 impl Key {
+    /// Whether it can be used at `now`, as far as it alone goes.
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        self.revoked.is_none() && self.ends().is_none_or(|end| end > now)
+    }
+
     /// The first second in which the key is refused.
     pub fn ends(&self) -> Option<Timestamp> {
         ends(self.expires, self.rotated.as_ref())

@@ -10,9 +10,9 @@ use super::{
 
 /// The longest prefix, in bytes.
 pub const MAX_PREFIX: usize = 16;
-const ID: usize = 8;
-const SECRET: usize = 30;
-const CHECK: usize = 6;
+pub(super) const ID: usize = 8;
+pub(super) const SECRET: usize = 30;
+pub(super) const CHECK: usize = 6;
 
 /// A key as it is handed out, once.
 #[derive(Debug, Clone)]
@@ -37,7 +37,11 @@ pub enum KeyShape {
 impl KeyText {
     /// Makes a new key with about 178 bits of secret.
     pub fn generate(prefix: &str, entropy: &Entropy) -> Self {
-        let id = KeyId::from_number(u64::from_le_bytes(entropy.bytes()));
+        Self::with_id(prefix, KeyId::from_number(u64::from_le_bytes(entropy.bytes())), entropy)
+    }
+
+    /// The same, with an id that was chosen.
+    pub fn with_id(prefix: &str, id: KeyId, entropy: &Entropy) -> Self {
         let mut text = String::with_capacity(prefix.len() + 2 + ID + SECRET + CHECK);
         text.push_str(prefix);
         text.push('_');

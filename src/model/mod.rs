@@ -3,23 +3,29 @@
 //! Nothing here does I/O, reads a clock or draws a random number; both are handed in ([`Clock`], [`Entropy`]).
 
 mod application;
+mod audit;
 mod entropy;
 mod ids;
 mod key;
+mod key_scan;
 mod key_text;
 mod permission;
 mod resource;
 mod role;
+mod scheme;
 mod secret;
+mod span;
 mod time;
 mod user;
 mod violation;
 
 pub use application::{Application, AuthType, Detail, KeySource};
+pub use audit::{Act, Actor, AuditEntry};
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;
 pub use key::{Key, Rotation};
+pub use key_scan::{Form, Found, Scanner};
 pub use key_text::{KeyShape, KeyText, MAX_PREFIX};
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{
@@ -27,7 +33,9 @@ pub use resource::{
     Route, Rules, Target,
 };
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
-pub use secret::{Digest, PasswordDigest, Pepper, Secret};
+pub use scheme::Scheme;
+pub use secret::{AuditKey, Digest, PasswordDigest, Pepper, Secret};
+pub use span::{Expires, parse_span};
 pub use time::{Clock, Timestamp};
 pub use user::{User, fold, mail_problem, name_problem};
 pub use violation::Violation;

@@ -11,6 +11,8 @@ pub const SHIPPED: &[&str] = &[
     "administer rest resources",
     "administer site configuration",
     "use key authentication",
+    "generate own api key",
+    "view audit log",
 ];
 
 /// A set of permissions, each known by its bit's number.

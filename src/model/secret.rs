@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::KeyId;
+use super::Scheme;
 
 /// Text that must not be seen: a key, a password. Wiped when dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -42,16 +42,24 @@ impl<'de> Deserialize<'de> for Secret {
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The id of a key that has none in its text, because another system made it. One key has one id, and nobody can make another key with it.
-    pub fn key_id(&self) -> KeyId {
-        let mut number = [0; 8];
-        number.copy_from_slice(&self.0[..8]);
-        KeyId::from_number(u64::from_le_bytes(number))
-    }
-
     /// The digest with these bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// As 64 hexadecimal digits.
+    pub fn to_hex(&self) -> String {
+        blake3::Hash::from_bytes(self.0).to_hex().to_string()
+    }
+
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        blake3::Hash::from_hex(text).ok().map(|hash| Self(*hash.as_bytes()))
     }
 }
 
@@ -112,9 +120,68 @@ impl Pepper {
         Digest(*blake3::keyed_hash(&self.0, key.as_bytes()).as_bytes())
     }
 
+    /// The digest of a key's text, by the scheme of its record.
+    pub fn digest_as(&self, scheme: Scheme, key: &str) -> Digest {
+        self.digest_kept(scheme, &scheme.kept(key))
+    }
+
+    /// The digest of what another system kept of a key.
+    pub fn digest_kept(&self, scheme: Scheme, kept: &[u8]) -> Digest {
+        let purpose: &[u8] = match scheme {
+            Scheme::Own => return Digest(*blake3::keyed_hash(&self.0, kept).as_bytes()),
+            Scheme::Text => b"text",
+            Scheme::Sha256 => b"sha256",
+            Scheme::Blake3 => b"blake3",
+        };
+        let key = blake3::derive_key("keyward 2026-11-25 keys of other systems", &self.0);
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        hasher.update(&[purpose.len() as u8]).update(purpose).update(kept);
+        Digest(*hasher.finalize().as_bytes())
+    }
+
     /// A value that tells one pepper from another and nothing else of it. The store keeps it, so that a start with the wrong pepper is seen.
     pub fn fingerprint(&self) -> Digest {
         Digest(blake3::derive_key("keyward 2026-11-23 pepper fingerprint", &self.0))
+    }
+}
+
+impl Pepper {
+    /// What the audit trail is keyed with: made of the pepper, and of no use for anything else.
+    pub fn audit_key(&self) -> AuditKey {
+        AuditKey(blake3::derive_key("keyward 2026-11-25 audit trail", &self.0))
+    }
+}
+
+impl Pepper {
+    /// A secret of its own for each run in which keys are made for many users, and for each part of it. Whoever has the run's name and not
+    /// the pepper knows nothing of it.
+    pub fn run_secret(&self, run: &[u8; 16], part: u64) -> [u8; 32] {
+        let key = blake3::derive_key("keyward 2026-11-25 keys for many users", &self.0);
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        hasher.update(run).update(&part.to_le_bytes());
+        *hasher.finalize().as_bytes()
+    }
+}
+
+/// The key of the audit trail's chain.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct AuditKey([u8; 32]);
+
+impl AuditKey {
+    /// The digest of several parts, for one purpose. No two lists of parts run into each other: each is told by its length.
+    pub fn digest(&self, purpose: &str, parts: &[&[u8]]) -> Digest {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        for part in std::iter::once(&purpose.as_bytes()).chain(parts) {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        Digest(*hasher.finalize().as_bytes())
+    }
+}
+
+impl fmt::Debug for AuditKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuditKey(…)")
     }
 }
 
@@ -155,13 +222,14 @@ mod tests {
     fn nothing_here_shows_what_it_holds() {
         let pepper = Pepper::from_bytes([7; 32]);
         let shown = format!(
-            "{:?} {:?} {:?} {:?}",
+            "{:?} {:?} {:?} {:?} {:?}",
             Secret::new("hunter2"),
             pepper,
+            pepper.audit_key(),
             pepper.digest("hunter2"),
             PasswordDigest::new("$argon2id$hunter2")
         );
-        assert_eq!(shown, "Secret(…) Pepper(…) Digest(…) PasswordDigest(…)");
+        assert_eq!(shown, "Secret(…) Pepper(…) AuditKey(…) Digest(…) PasswordDigest(…)");
     }
 
     #[test]

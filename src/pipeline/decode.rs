@@ -71,6 +71,10 @@ impl Pair {
 }
 
 impl<'a> Credential<'a> {
+    pub(super) fn claim(&self) -> Option<&Claim<'a>> {
+        self.claim.as_ref()
+    }
+
     pub(super) fn into_claim(self) -> Option<Claim<'a>> {
         self.claim
     }

@@ -53,6 +53,10 @@ impl std::fmt::Debug for Given<'_> {
 impl<'a> Presented<'a> {
     const ANONYMOUS: Self = Self { given: None };
 
+    pub(super) fn given(&self) -> Option<&Given<'a>> {
+        self.given.as_ref()
+    }
+
     pub(super) fn into_given(self) -> Option<Given<'a>> {
         self.given
     }

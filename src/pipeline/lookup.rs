@@ -42,6 +42,10 @@ pub(super) enum Evidence<'a> {
 }
 
 impl<'a> Candidate<'a> {
+    pub(super) fn suspect(&self) -> Option<&Suspect<'a>> {
+        self.suspect.as_ref()
+    }
+
     pub(super) fn into_suspect(self) -> Option<Suspect<'a>> {
         self.suspect
     }
@@ -62,13 +66,15 @@ pub async fn find<'a>(
     };
     let directory = &gate.0.directory;
     let held = |id: Option<KeyId>| id.and_then(|id| Some((id, directory.key(id)?)));
-    // A key of another system that was taken over has an id too, which its text does not name.
-    let id_of =
-        |id: Option<KeyId>, text: &str| id.unwrap_or_else(|| gate.0.pepper.digest(text).key_id());
+    // A key of another system names no id: its text alone finds it.
+    let key = |id: Option<KeyId>, text: &str| match id {
+        Some(_) => held(id),
+        None => directory.foreign_key(&gate.0.pepper, text),
+    };
     let (member, evidence) = match proof {
         Proof::NamedKey { pair, id } => {
             let member = told(application, directory.user_by_name(pair.user()))?;
-            let held = held(Some(id_of(id, pair.secret())));
+            let held = key(id, pair.secret());
             (member, Evidence::Key { held, text: Secret::new(pair.secret()) })
         }
         Proof::Password { pair } => {
@@ -77,28 +83,39 @@ pub async fn find<'a>(
         }
         // A key alone names nobody until it has matched: nothing about its user is told before.
         Proof::Key { text, id } => {
-            let held = held(Some(id_of(id, text.expose())));
+            let held = key(id, text.expose());
             let member = held.as_ref().and_then(|(_, key)| directory.user(key.user));
             (member, Evidence::Key { held, text })
         }
         Proof::Scripted(scripted) => {
-            let held = held(key_of(gate, &scripted));
+            let held = key_of(gate, &scripted);
             let member = meant(gate, scene, request, application, &scripted, held.as_ref()).await?;
-            // A script that names nobody has found nobody.
-            (told(application, member)?, Evidence::Scripted(scripted, held))
+            let member = match names_its_user(&scripted) {
+                // A script that names nobody has found nobody.
+                true => told(application, member)?,
+                // A key alone, as above.
+                false => member,
+            };
+            (member, Evidence::Scripted(scripted, held))
         }
     };
     Ok(Candidate { suspect: Some(Suspect { application, member, evidence }) })
 }
 
-/// The id of the key that a script has found.
-fn key_of(gate: &Gate, scripted: &Scripted<'_>) -> Option<KeyId> {
-    let text = scripted.key()?;
+/// The key that a script has found.
+fn key_of(gate: &Gate, scripted: &Scripted<'_>) -> Option<(KeyId, HeldKey)> {
+    let (text, directory) = (scripted.key()?, &gate.0.directory);
     match KeyText::shape(text.expose()) {
-        KeyShape::Ours(id) => Some(id),
-        KeyShape::Foreign => Some(gate.0.pepper.digest(text.expose()).key_id()),
+        KeyShape::Ours(id) => Some((id, directory.key(id)?)),
+        KeyShape::Foreign => directory.foreign_key(&gate.0.pepper, text.expose()),
         KeyShape::Damaged => None,
     }
+}
+
+/// Whether a user is named beside the key.
+fn names_its_user(Scripted { script, claim }: &Scripted<'_>) -> bool {
+    let is_key_alone = claim.text("user").is_none() && claim.uid().is_none();
+    script.defines(Function::Lookup) || !is_key_alone
 }
 
 /// The user whom a script means: by its function, or by the fields of what it has read.

@@ -62,9 +62,11 @@
 mod aftermath;
 pub mod decode;
 mod denial;
+mod explain;
 pub mod header;
 pub mod lookup;
 pub mod permit;
+mod rehearsal;
 mod request;
 mod scene;
 mod scripted;
@@ -77,16 +79,18 @@ use tokio::sync::Semaphore;
 pub use aftermath::Aftermath;
 pub use decode::Credential;
 pub use denial::{Denial, Parts, Room, ScriptedBody, Shape};
+pub use explain::{Asked, Explain, Explaining, Explanation, Fact, Step, Verdict};
 pub use header::{AUTH_METHOD, Presented};
 pub use lookup::Candidate;
 pub use permit::Grant;
-pub use request::{Action, Face, Request};
+pub use rehearsal::Stage;
+pub use request::{Action, Anonymous, Entry, Face, Request};
 pub use scene::Scene;
 pub use verify::Identity;
 
 use crate::{
     accounts::{Accounts, Passwords},
-    model::{Clock, Pepper, Secret},
+    model::{Actor, Clock, Pepper, Secret},
     store::Directory,
 };
 
@@ -127,17 +131,39 @@ impl Gate {
         Scene::new(self.0.directory.policy(), self.0.accounts.scripts().current())
     }
 
+    /// A scene in which nothing stays behind: what scripts count is looked at and not counted, and no key is taken over.
+    pub fn scene_to_look_at(&self) -> Scene {
+        let scripts = Arc::new(self.0.accounts.scripts().current().looking());
+        Scene::new(self.0.directory.policy(), scripts).without_traces()
+    }
+
     /// Makes a credential that a script has checked one of the user's own keys, after the answer. What cannot be written now is written when the
     /// credential comes again.
     fn adopt(&self, uid: u64, application: &str, text: Secret) {
         let Ok(turn) = self.0.adopting.clone().try_acquire_owned() else { return };
         let (accounts, application) = (self.0.accounts.clone(), application.to_owned());
         tokio::spawn(async move {
-            if let Err(problem) = accounts.adopt_key(uid, &application, &text).await {
+            if let Err(problem) =
+                accounts.acting(Actor::Program).adopt_key(uid, &application, &text).await
+            {
                 tracing::warn!(uid, application, %problem, "a key was not taken over");
             }
             drop(turn);
         });
+    }
+
+    /// Who makes a request: the first four rooms, for a program that decides itself what they may.
+    ///
+    /// # Errors
+    /// The first room that refuses; somebody whom nobody knows is refused too.
+    pub async fn authenticate<'a>(
+        &self,
+        scene: &'a Scene,
+        request: &Request<'a>,
+    ) -> Result<Identity<'a>, Denial> {
+        let entry = Entry { permissions: &[], anonymous: Anonymous::Refused };
+        let grant = self.authorize(scene, request, &Action::Enter(entry)).await?;
+        Ok(grant.into_identity())
     }
 
     /// Decides about a request.

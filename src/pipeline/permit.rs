@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::{Action, Denial, Identity, Request, Room, Scene, scripted};
+use super::{Action, Anonymous, Denial, Entry, Identity, Request, Room, Scene, scripted};
 use crate::{
     hooks::{Consent, Function},
     model::PermissionSource,
@@ -22,7 +22,12 @@ impl<'a> Grant<'a> {
         &self.identity
     }
 
-    /// The method of the resource that may be used; none: the admin API was asked for.
+    /// Who may, for whoever does it.
+    pub fn into_identity(self) -> Identity<'a> {
+        self.identity
+    }
+
+    /// The method of the resource that may be used; none: what was asked for is no resource.
     pub fn rule(&self) -> Option<&'a Rule> {
         self.rule
     }
@@ -52,6 +57,7 @@ pub async fn decide<'a>(
             needs(&identity, permission)?;
             Ok(Grant { identity, rule: None })
         }
+        Action::Enter(entry) => enter(entry, identity),
     }
 }
 
@@ -69,6 +75,17 @@ fn of_resource<'a>(rule: &'a Rule, identity: Identity<'a>) -> Result<Grant<'a>, 
         }
     }
     Ok(Grant { identity, rule: Some(rule) })
+}
+
+fn enter<'a>(entry: &Entry<'_>, identity: Identity<'a>) -> Result<Grant<'a>, Denial> {
+    // An application that is switched off makes its requests anonymous.
+    if identity.is_anonymous() && entry.anonymous == Anonymous::Refused {
+        return Err(not_admitted("the request is anonymous"));
+    }
+    for permission in entry.permissions {
+        needs(&identity, permission)?;
+    }
+    Ok(Grant { identity, rule: None })
 }
 
 /// Asks the hooks. They can only take away; where the resource leaves the decision to a script, one of them must say yes.

@@ -60,6 +60,26 @@ pub enum Action<'a> {
     Nowhere(Denial),
     /// Call the admin API, which asks for this permission.
     Administer(&'static str),
+    /// Go on in a program that has no resources.
+    Enter(Entry<'a>),
+}
+
+/// What a program asks for that has no resources.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// The permissions, all of them.
+    pub permissions: &'a [String],
+    /// Whether those may whom nobody knows.
+    pub anonymous: Anonymous,
+}
+
+/// What becomes of a request without a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anonymous {
+    /// It is refused.
+    Refused,
+    /// It goes on, with what the role `anonymous` may.
+    Admitted,
 }
 
 impl<'a> Action<'a> {
@@ -67,12 +87,16 @@ impl<'a> Action<'a> {
     pub(crate) fn rule(&self) -> Option<&'a Rule> {
         match self {
             Self::Use(rule) | Self::Misuse(rule, _) => Some(rule),
-            Self::Nowhere(_) | Self::Administer(_) => None,
+            Self::Nowhere(_) | Self::Administer(_) | Self::Enter(_) => None,
         }
     }
 
     /// Whether somebody may do it whom nobody knows.
     pub(super) fn admits_anonymous(&self) -> bool {
-        self.rule().is_some_and(|rule| rule.admits.anonymous)
+        match self {
+            Self::Use(rule) | Self::Misuse(rule, _) => rule.admits.anonymous,
+            Self::Enter(entry) => entry.anonymous == Anonymous::Admitted,
+            Self::Nowhere(_) | Self::Administer(_) => false,
+        }
     }
 }

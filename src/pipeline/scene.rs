@@ -19,12 +19,27 @@ pub struct Scene {
     pub(super) scripts: Arc<Set>,
     /// The request as scripts see it: made for the first of them, and shared by all.
     asked: OnceLock<ScriptRequest>,
+    pub(super) traces: Traces,
+}
+
+/// What a decision leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Traces {
+    /// What it leaves.
+    Left,
+    /// Nothing: somebody only wants to know.
+    None,
 }
 
 impl Scene {
     /// A scene that nothing has happened in.
     pub(super) fn new(policy: Arc<Policy>, scripts: Arc<Set>) -> Self {
-        Self { policy, scripts, asked: OnceLock::new() }
+        Self { policy, scripts, asked: OnceLock::new(), traces: Traces::Left }
+    }
+
+    /// The same, which leaves nothing behind.
+    pub(super) fn without_traces(self) -> Self {
+        Self { traces: Traces::None, ..self }
     }
 
     /// The script of an application's authentication type; none: it is a built-in one.

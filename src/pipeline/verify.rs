@@ -8,11 +8,12 @@ use super::{
     Action, Candidate, Denial, Gate, Request, Room, Scene,
     decode::Scripted,
     lookup::{Evidence, Suspect, blocked},
+    scene::Traces,
     scripted,
 };
 use crate::{
     hooks::{Allows, Function, Terms, Verdict},
-    model::{Detail, Digest, KeyId, KeyShape, KeyText, Role, Secret},
+    model::{Detail, Digest, KeyId, KeyShape, KeyText, Role, Scheme, Secret},
     store::{HeldApplication, HeldKey, Member, RoleSet, RoleTable},
 };
 
@@ -94,7 +95,7 @@ impl<'a> Identity<'a> {
     }
 
     /// [`Identity::has`], for whoever outlives this.
-    pub(super) fn allows(&self) -> Allows {
+    pub(crate) fn allows(&self) -> Allows {
         let (table, roles) = (self.table.clone(), self.roles.clone());
         let scopes = self.known.as_ref().and_then(|known| known.scopes.clone());
         Arc::new(move |permission| {
@@ -170,7 +171,7 @@ impl Case<'_, '_> {
         held.is_some_and(|(_, key)| {
             is_foreign
                 && key.application() == Some(&self.application.record.id)
-                && key.digest == self.gate.0.pepper.digest(text.expose())
+                && key.digest == self.gate.0.pepper.digest_as(key.scheme, text.expose())
         })
     }
 
@@ -206,7 +207,9 @@ impl Case<'_, '_> {
                 Detail::Uniform => wrong_key(application, "the user is blocked"),
             });
         }
-        if let Some(text) = adopt {
+        if let Some(text) = adopt
+            && self.scene.traces == Traces::Left
+        {
             self.gate.adopt(member.uid, &application.record.id, text);
         }
         Ok((member, None, scopes.map(Arc::from)))
@@ -221,7 +224,9 @@ fn matching(
     text: &Secret,
     held: Option<(KeyId, HeldKey)>,
 ) -> Result<(Arc<Member>, KeyId, HeldKey), Denial> {
-    let presented = gate.0.pepper.digest(text.expose());
+    // Where there is none, the work is the same as for one of ours.
+    let scheme = held.as_ref().map_or(Scheme::Own, |(_, key)| key.scheme);
+    let presented = gate.0.pepper.digest_as(scheme, text.expose());
     let expected = held.as_ref().map_or(NOBODY, |(_, key)| key.digest);
     let is_right = presented == expected;
     match (member, held) {

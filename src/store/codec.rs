@@ -110,7 +110,7 @@ fn checksum(table: Table, key: &[u8], rest: &[u8]) -> u32 {
 
 fn damaged(table: Table, key: &[u8], problem: String) -> StoreError {
     let key = match (table, <[u8; 8]>::try_from(key)) {
-        (Table::Users, Ok(uid)) => u64::from_be_bytes(uid).to_string(),
+        (Table::Users | Table::Audit, Ok(uid)) => u64::from_be_bytes(uid).to_string(),
         (Table::Keys, Ok(id)) => {
             crate::model::KeyId::from_number(u64::from_be_bytes(id)).to_string()
         }

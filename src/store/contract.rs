@@ -3,6 +3,7 @@
 
 mod follow;
 mod random;
+mod trail;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -13,18 +14,6 @@ use super::{
     codec::{HEAD, MAX_VALUE},
     decode, encode,
 };
-
-const TABLES: [Table; 9] = [
-    Table::Meta,
-    Table::Applications,
-    Table::Keys,
-    Table::Mails,
-    Table::Names,
-    Table::Owners,
-    Table::Roles,
-    Table::Resources,
-    Table::Users,
-];
 
 /// Runs each function once for each engine.
 macro_rules! contract {
@@ -49,6 +38,7 @@ contract! {
     a_new_store_is_empty_and_well
     a_batch_is_written_whole_or_not_at_all
     each_expectation_holds_or_the_batch_is_refused
+    what_comes_below_a_key_is_seen
     a_conflict_names_the_first_expectation_that_does_not_hold
     the_sequence_grows_by_one_and_each_record_carries_its_own
     the_last_write_of_a_batch_to_a_record_counts
@@ -113,7 +103,7 @@ type Dump = BTreeMap<(Table, Vec<u8>), (Sequence, Vec<u8>)>;
 
 fn dump(store: &dyn Store) -> Dump {
     let mut all = Dump::new();
-    for table in TABLES {
+    for table in Table::ALL {
         for (key, stored) in store.scan(table, &[], None, usize::MAX).unwrap() {
             all.insert((table, key), (stored.revision, stored.json));
         }
@@ -183,6 +173,32 @@ async fn each_expectation_holds_or_the_batch_is_refused(mut on: Bench) {
         }
         on.reopen();
     }
+}
+
+async fn what_comes_below_a_key_is_seen(mut on: Bench) {
+    let asked = |prefix: &[u8], newest| {
+        let mut batch = Batch::new();
+        batch.expect(Table::Owners, prefix, State::Newest(newest));
+        batch
+    };
+    let prefix = [0, 1];
+    on.store().commit(asked(&prefix, 0)).await.unwrap();
+    on.put(Table::Owners, &[0, 1, 7], "x").await;
+    let second = on.put(Table::Owners, &[0, 1, 3], "x").await;
+    // Neighbours, and the same key elsewhere, are none of its business.
+    on.put(Table::Owners, &[0, 2], "x").await;
+    on.put(Table::Owners, &[0, 0, 0xff], "x").await;
+    on.put(Table::Keys, &[0, 1, 5], "x").await;
+    on.reopen();
+    for wrong in [0, second - 1, second + 1] {
+        let found = conflict(on.store().commit(asked(&prefix, wrong)).await);
+        assert_eq!((found.key, found.state), (prefix.to_vec(), State::Newest(wrong)));
+    }
+    on.store().commit(asked(&prefix, second)).await.unwrap();
+    // The record itself is below its key.
+    let itself = on.put(Table::Owners, &prefix, "x").await;
+    conflict(on.store().commit(asked(&prefix, second)).await);
+    on.store().commit(asked(&prefix, itself)).await.unwrap();
 }
 
 async fn a_conflict_names_the_first_expectation_that_does_not_hold(on: Bench) {
@@ -282,7 +298,7 @@ async fn a_scan_gives_what_was_asked_for_in_order(mut on: Bench) {
     .map(<[u8]>::to_vec);
     assert!(keys.is_sorted());
     let mut batch = Batch::new();
-    for table in TABLES {
+    for table in Table::ALL {
         for key in keys.iter().rev() {
             batch.put(table, key.clone(), encode(&table.name()));
         }
@@ -291,7 +307,7 @@ async fn a_scan_gives_what_was_asked_for_in_order(mut on: Bench) {
     let bounds: Vec<Option<&[u8]>> =
         std::iter::once(None).chain(keys.iter().map(|key| Some(&**key))).collect();
     on.now_and_later(|store| {
-        for table in TABLES {
+        for table in Table::ALL {
             for prefix in &keys {
                 for after in &bounds {
                     for limit in [0, 1, 2, usize::MAX] {

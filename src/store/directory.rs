@@ -23,7 +23,7 @@ use super::{
     fold::{ByName, Folded},
     held::{KeyPart, OPERATOR_UID},
 };
-use crate::model::{Application, Digest, KeyId, PasswordDigest, Resource, Role};
+use crate::model::{Application, Digest, KeyId, PasswordDigest, Pepper, Resource, Role, Scheme};
 
 /// Hashed with a random seed, and faster than the standard library's.
 type Map<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;
@@ -33,6 +33,8 @@ pub struct Directory {
     names: Map<ByName, Arc<Member>>,
     users: Map<u64, Arc<Member>>,
     keys: Map<u64, HeldKey>,
+    /// The keys of other systems, which are found by their digests.
+    foreign: Map<[u8; 32], u64>,
     policy: ArcSwap<Policy>,
     /// What the policy is compiled from. Locked by whoever applies changes, never by a decision.
     sources: Mutex<Sources>,
@@ -85,6 +87,7 @@ impl Directory {
             names: map(),
             users: map(),
             keys: map(),
+            foreign: map(),
             policy: ArcSwap::default(),
             sources: Mutex::new(Sources::new()),
             last_uid: AtomicU64::new(0),
@@ -124,6 +127,20 @@ impl Directory {
     /// The key with this id.
     pub fn key(&self, id: KeyId) -> Option<HeldKey> {
         self.keys.pin().get(&id.number()).cloned()
+    }
+
+    /// The key of another system with this text. The text alone finds it, so it has matched; whose it is, and whether it may be used, is
+    /// still to be checked.
+    pub fn foreign_key(&self, pepper: &Pepper, text: &str) -> Option<(KeyId, HeldKey)> {
+        if self.foreign.is_empty() {
+            return None;
+        }
+        // All of them, each time: how long it takes does not tell which one it was.
+        let foreign = self.foreign.pin();
+        let found = Scheme::FOREIGN
+            .map(|scheme| foreign.get(pepper.digest_as(scheme, text).as_bytes()).copied());
+        let id = KeyId::from_number(found.into_iter().flatten().next()?);
+        Some((id, self.key(id)?))
     }
 
     /// Roles, applications and resources as they are now.
@@ -230,7 +247,13 @@ impl Directory {
 
     fn put_key(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
         let key: KeyPart = decode(Table::Keys, key, json)?;
-        self.keys.pin().insert(key.id.number(), HeldKey::from(key));
+        let number = key.id.number();
+        let held = HeldKey::from(key);
+        let foreign = (!held.scheme.is_own()).then_some(*held.digest.as_bytes());
+        self.keys.pin().insert(number, held);
+        if let Some(digest) = foreign {
+            self.foreign.pin().insert(digest, number);
+        }
         Ok(())
     }
 
@@ -271,7 +294,13 @@ impl Directory {
                     self.free_name(gone);
                 }
             }
-            Table::Keys => drop(self.keys.pin().remove(&number)),
+            Table::Keys => {
+                if let Some(gone) = self.keys.pin().remove(&number)
+                    && !gone.scheme.is_own()
+                {
+                    self.foreign.pin().remove(gone.digest.as_bytes());
+                }
+            }
             _ => {}
         }
     }

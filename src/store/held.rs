@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::{RoleSet, RoleTable};
-use crate::model::{Digest, KeyId, PasswordDigest, Rotation, Timestamp, ends};
+use crate::model::{Digest, KeyId, PasswordDigest, Rotation, Scheme, Timestamp, ends};
 
 /// The number of the person at the machine, whom no store knows.
 pub(super) const OPERATOR_UID: u64 = 0;
@@ -38,6 +38,8 @@ static NO_ATTRIBUTES: BTreeMap<String, String> = BTreeMap::new();
 pub struct HeldKey {
     /// What the presented text is checked against.
     pub digest: Digest,
+    /// What that is made of: [`Pepper::digest_as`](crate::model::Pepper::digest_as).
+    pub scheme: Scheme,
     /// The user whom it acts as.
     pub user: u64,
     /// Whether it was taken back.
@@ -99,7 +101,14 @@ impl HeldKey {
             scopes: None,
             networks: Vec::new(),
         };
-        Self { digest, user, is_revoked: false, ends: Self::NEVER, rare: Some(Arc::new(rare)) }
+        Self {
+            digest,
+            scheme: Scheme::Own,
+            user,
+            is_revoked: false,
+            ends: Self::NEVER,
+            rare: Some(Arc::new(rare)),
+        }
     }
 
     /// Whether it is past its end.
@@ -122,9 +131,14 @@ impl HeldKey {
         self.rare.as_ref()?.scopes.as_ref()
     }
 
+    /// The networks that it may be used from; none: any.
+    pub fn networks(&self) -> &[IpNet] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.networks)
+    }
+
     /// Whether it may be used from an address.
     pub fn admits(&self, client: IpAddr) -> bool {
-        let networks = self.rare.as_ref().map_or(&[][..], |rare| &rare.networks);
+        let networks = self.networks();
         // An IPv4 client on an IPv6 socket is an IPv4 client.
         let client = client.to_canonical();
         networks.is_empty() || networks.iter().any(|network| network.contains(&client))
@@ -137,6 +151,8 @@ pub(super) struct KeyPart {
     pub id: KeyId,
     user: u64,
     digest: Digest,
+    #[serde(default)]
+    scheme: Scheme,
     #[serde(default)]
     application: Option<String>,
     #[serde(default)]
@@ -157,6 +173,7 @@ impl From<KeyPart> for HeldKey {
         let is_plain = key.application.is_none() && key.scopes.is_none() && key.networks.is_empty();
         Self {
             digest: key.digest,
+            scheme: key.scheme,
             user: key.user,
             is_revoked: key.revoked.is_some(),
             ends,

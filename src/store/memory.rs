@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Batch, Change, CommitError, Committing, Expect, Missed, Passing, Sequence, Sink, Snapshot,
-    State, Store, StoreError, Stored, Table, Visit, codec, publish::Publisher,
+    State, Store, StoreError, Stored, Table, Visit, chain, codec, publish::Publisher,
 };
 
 type Records = BTreeMap<(Table, Vec<u8>), Arc<[u8]>>;
@@ -43,35 +43,53 @@ impl MemoryStore {
             }
         }
         let sequence = self.publisher.sequence() + 1;
-        let mut sealed = Vec::with_capacity(batch.writes.len());
-        for write in &batch.writes {
+        let mut writes = batch.writes;
+        if let Some(trace) = &batch.trace {
+            writes.extend(chain::writes(trace, |table, key| get(&records, table, key))?);
+        }
+        let mut sealed = Vec::with_capacity(writes.len());
+        for write in &writes {
             sealed.push(match &write.json {
                 Some(json) => Some(codec::seal(write.table, &write.key, sequence, json)?),
                 None => None,
             });
         }
-        for (write, value) in batch.writes.iter().zip(sealed) {
+        for (write, value) in writes.iter().zip(sealed) {
             let place = (write.table, write.key.clone());
             match value {
                 Some(value) => records.insert(place, value.into()),
                 None => records.remove(&place),
             };
         }
-        self.publisher.publish(Change { sequence, writes: batch.writes });
+        self.publisher.publish(Change { sequence, writes });
         Ok(sequence)
     }
 }
 
 fn holds(records: &Records, expect: &Expect) -> Result<bool, StoreError> {
+    if let State::Newest(wanted) = expect.state {
+        let mut newest = 0;
+        for ((table, key), value) in records.range((expect.table, expect.key.clone())..) {
+            if *table != expect.table || !key.starts_with(&expect.key) {
+                break;
+            }
+            newest = newest.max(codec::open(*table, key, value)?.0);
+        }
+        return Ok(newest == wanted);
+    }
     let held = records.get(&(expect.table, expect.key.clone()));
     Ok(match (expect.state, held) {
         (State::Missing, held) => held.is_none(),
         (State::Present, held) => held.is_some(),
-        (State::Revision(_), None) => false,
+        (State::Revision(_), None) | (State::Newest(_), _) => false,
         (State::Revision(wanted), Some(value)) => {
             codec::open(expect.table, &expect.key, value)?.0 == wanted
         }
     })
+}
+
+fn get(records: &Records, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
+    records.get(&(table, key.to_vec())).map(|value| stored(table, key, value)).transpose()
 }
 
 fn stored(table: Table, key: &[u8], value: &[u8]) -> Result<Stored, StoreError> {
@@ -81,7 +99,7 @@ fn stored(table: Table, key: &[u8], value: &[u8]) -> Result<Stored, StoreError> 
 
 impl Store for MemoryStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
-        self.lock().get(&(table, key.to_vec())).map(|value| stored(table, key, value)).transpose()
+        get(&self.lock(), table, key)
     }
 
     fn scan(

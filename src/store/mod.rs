@@ -2,6 +2,8 @@
 //!
 //! A decision reads the Directory alone. The store is for writers, for listings, and for the next start.
 
+pub mod archive;
+pub mod chain;
 mod codec;
 #[cfg(test)]
 mod contract;
@@ -36,6 +38,10 @@ pub enum Table {
     Meta = b'0',
     /// Applications by id.
     Applications = b'a',
+    /// The audit trail by number.
+    Audit = b'e',
+    /// Index: the digest of a key of another system → its id.
+    Foreign = b'f',
     /// Keys by id.
     Keys = b'k',
     /// Index: the folded mail address → uid.
@@ -53,11 +59,33 @@ pub enum Table {
 }
 
 impl Table {
+    /// All of them, in the order in which a backup has them.
+    pub const ALL: [Self; 11] = [
+        Self::Meta,
+        Self::Applications,
+        Self::Audit,
+        Self::Foreign,
+        Self::Keys,
+        Self::Mails,
+        Self::Names,
+        Self::Owners,
+        Self::Roles,
+        Self::Resources,
+        Self::Users,
+    ];
+
+    /// The table with this byte.
+    pub fn of(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| *table as u8 == byte)
+    }
+
     /// The name in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Meta => "meta",
             Self::Applications => "applications",
+            Self::Audit => "audit",
+            Self::Foreign => "foreign",
             Self::Keys => "keys",
             Self::Mails => "mails",
             Self::Names => "names",
@@ -100,6 +128,9 @@ pub enum State {
     Present,
     /// It was last written by this commit.
     Revision(Sequence),
+    /// Of all records whose keys begin with this one, the newest was written by this commit; 0: there is none. So nothing has come to them
+    /// since somebody looked.
+    Newest(Sequence),
 }
 
 /// Writes that happen together or not at all.
@@ -109,6 +140,8 @@ pub struct Batch {
     pub expects: Vec<Expect>,
     /// What is written.
     pub writes: Vec<Write>,
+    /// What it leaves in the audit trail; none: nothing.
+    pub trace: Option<chain::Trace>,
 }
 
 impl Batch {

@@ -19,19 +19,21 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{self, Receiver},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use bucket::Changes;
+use bucket::{Changes, Wake};
 use mark::Mark;
 use tokio::sync::oneshot;
 
 use super::{
     Batch, Change, CommitError, Committing, Expect, Missed, Passing, Sequence, Sink, Snapshot,
-    State, Store, StoreError, Stored, Table, Visit, codec, decode, encode, publish::Publisher,
+    State, Store, StoreError, Stored, Table, Visit, Write, chain, codec, decode, encode,
+    publish::Publisher,
 };
 
 /// Where the number of the last commit is kept: beside the tables, in none of them.
@@ -40,6 +42,13 @@ const SEQUENCE: &[u8] = b"\0sequence";
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// The most batches that share one sync.
 const GROUP: usize = 1024;
+/// The most bytes that share one, by estimate. sled writes its log in segments of 512 KiB, each on a thread of a pool of seven. When all of them wait
+/// for the lock of the segments' accountant, and the one who holds it waits for the pool to cut the file, nobody goes on for ever. So fewer
+/// segments are under way at any time than there are threads.
+const GROUP_BYTES: usize = 1024 * 1024;
+/// How long a write may take before the store is taken for dead: sled waits without an end for what does not come. Writers that wait are not
+/// answered then, which promises nothing; those that come are refused.
+const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A [`Store`] in a folder.
 pub struct SledStore {
@@ -57,11 +66,25 @@ struct Shared {
     /// Held for reading by a snapshot, for writing while batches are applied.
     quiet: RwLock<()>,
     fault: OnceLock<String>,
+    began: Instant,
+    /// When the group began that is being written, in milliseconds since `began`, plus one; zero: none is.
+    writing_since: AtomicU64,
 }
 
 struct Job {
     batch: Batch,
     answer: oneshot::Sender<Result<Sequence, CommitError>>,
+}
+
+impl Job {
+    /// What it adds to the log, by estimate: each record is written with the bucket that it lies in.
+    fn size(&self) -> usize {
+        self.batch
+            .writes
+            .iter()
+            .map(|write| write.json.as_ref().map_or(0, Vec::len) + bucket::TARGET)
+            .sum()
+    }
 }
 
 impl SledStore {
@@ -96,6 +119,8 @@ impl SledStore {
             mark,
             quiet: RwLock::new(()),
             fault: OnceLock::new(),
+            began: Instant::now(),
+            writing_since: AtomicU64::new(0),
         });
         let (queue, jobs) = mpsc::channel();
         let writer = std::thread::Builder::new()
@@ -246,12 +271,21 @@ fn stored(table: Table, key: &[u8], value: &[u8]) -> Result<Stored, StoreError> 
 impl Shared {
     fn write_all(&self, jobs: &Receiver<Job>) {
         while let Ok(first) = jobs.recv() {
-            let group: Vec<Job> =
-                std::iter::once(first).chain(jobs.try_iter()).take(GROUP).collect();
+            let mut bytes = first.size();
+            let mut group = vec![first];
+            while group.len() < GROUP
+                && bytes < GROUP_BYTES
+                && let Ok(job) = jobs.try_recv()
+            {
+                bytes += job.size();
+                group.push(job);
+            }
+            self.writing_since.store(self.millis() + 1, Relaxed);
             // sled panics on some damage. The writers of this group are answered by the end of their channels.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write_group(group))) {
                 self.stop(&panic_text(panic.as_ref()));
             }
+            self.writing_since.store(0, Relaxed);
         }
     }
 
@@ -262,11 +296,11 @@ impl Shared {
             let _alone = self.quiet.write().unwrap_or_else(PoisonError::into_inner);
             let mut sequence = self.publisher.sequence();
             for job in group {
-                let result = self.apply(&job.batch, sequence + 1);
+                let result = self.apply(job.batch, sequence + 1);
                 match result {
-                    Ok(()) => {
+                    Ok(writes) => {
                         sequence += 1;
-                        let change = Change { sequence, writes: job.batch.writes };
+                        let change = Change { sequence, writes };
                         done.push((job.answer, Ok(change)));
                     }
                     Err(problem) => done.push((job.answer, Err(problem))),
@@ -292,7 +326,8 @@ impl Shared {
         }
     }
 
-    fn apply(&self, batch: &Batch, sequence: Sequence) -> Result<(), CommitError> {
+    /// Returns what was written, with what belongs to the audit trail.
+    fn apply(&self, batch: Batch, sequence: Sequence) -> Result<Vec<Write>, CommitError> {
         if let Some(fault) = self.fault.get() {
             return Err(StoreError::Failed(fault.clone()).into());
         }
@@ -301,29 +336,50 @@ impl Shared {
                 return Err(CommitError::Conflict(expect.clone()));
             }
         }
+        let Batch { mut writes, trace, .. } = batch;
+        if let Some(trace) = &trace {
+            writes.extend(chain::writes(trace, |table, key| read(&self.db, table, key))?);
+        }
         let mut changes = Changes::new(&self.db);
-        for write in &batch.writes {
+        for write in &writes {
             let json = write.json.as_deref();
             let value = json
                 .map(|json| codec::seal(write.table, &write.key, sequence, json))
                 .transpose()?;
             changes.set(write.table, &write.key, value)?;
         }
-        let mut writes = sled::Batch::default();
-        changes.write(&mut writes);
+        let mut whole = sled::Batch::default();
+        changes.write(&mut whole);
         let number = codec::seal(Table::Meta, SEQUENCE, sequence, &encode(&sequence))?;
-        writes.insert(SEQUENCE, number);
-        self.db.apply_batch(writes).map_err(|e| self.stop(&e.to_string()))?;
-        Ok(())
+        whole.insert(SEQUENCE, number);
+        self.db.apply_batch(whole).map_err(|e| self.stop(&e.to_string()))?;
+        Ok(writes)
     }
 
     fn holds(&self, expect: &Expect) -> Result<bool, StoreError> {
+        if let State::Newest(wanted) = expect.state {
+            return Ok(self.newest(expect.table, &expect.key)? == wanted);
+        }
         let held = read(&self.db, expect.table, &expect.key)?;
         Ok(match (expect.state, held) {
             (State::Missing, held) => held.is_none(),
             (State::Present, held) => held.is_some(),
             (State::Revision(wanted), held) => held.is_some_and(|stored| stored.revision == wanted),
+            (State::Newest(_), _) => false,
         })
+    }
+
+    /// The last commit that wrote a record whose key begins with `prefix`; 0: there is none.
+    fn newest(&self, table: Table, prefix: &[u8]) -> Result<Sequence, StoreError> {
+        let mut newest = 0;
+        bucket::walk(&self.db, table, prefix, Wake::Warm, |key, value| {
+            if !key.starts_with(prefix) {
+                return Ok(false);
+            }
+            newest = newest.max(codec::open(table, key, value)?.0);
+            Ok(true)
+        })?;
+        Ok(newest)
     }
 
     fn sync(&self, sequence: Sequence) {
@@ -333,6 +389,19 @@ impl Shared {
         });
         if let Err(problem) = synced {
             self.stop(&problem);
+        }
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+    }
+
+    /// Ends writing when a write takes too long.
+    fn look_at_the_clock(&self) {
+        let since = self.writing_since.load(Relaxed);
+        let patience = u64::try_from(WRITE_PATIENCE.as_millis()).unwrap_or(u64::MAX);
+        if since != 0 && self.millis().saturating_sub(since) > patience {
+            self.stop(&format!("a write takes longer than {} s", WRITE_PATIENCE.as_secs()));
         }
     }
 
@@ -364,7 +433,7 @@ impl Store for SledStore {
             _ => prefix.to_vec(),
         };
         let mut found = Vec::new();
-        bucket::walk(&self.shared.db, table, &from, |key, value| {
+        bucket::walk(&self.shared.db, table, &from, Wake::Warm, |key, value| {
             if !key.starts_with(prefix) || found.len() == limit {
                 return Ok(false);
             }
@@ -380,6 +449,9 @@ impl Store for SledStore {
     }
 
     fn commit(&self, batch: Batch) -> Committing<'_> {
+        if let Some(fault) = self.fault() {
+            return Box::pin(async { Err(StoreError::Failed(fault).into()) });
+        }
         let (answer, answered) = oneshot::channel();
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = &*queue {
@@ -400,6 +472,7 @@ impl Store for SledStore {
     }
 
     fn fault(&self) -> Option<String> {
+        self.shared.look_at_the_clock();
         self.shared.fault.get().cloned()
     }
 }
@@ -415,7 +488,7 @@ impl Snapshot for Moment<'_> {
     }
 
     fn each(&self, table: Table, each: &mut Visit<'_>) -> Result<(), StoreError> {
-        bucket::walk(&self.shared.db, table, &[], |key, value| {
+        bucket::walk(&self.shared.db, table, &[], Wake::Cold, |key, value| {
             let (revision, json) = codec::open(table, key, value)?;
             each(key, Passing { revision, json })?;
             Ok(true)

@@ -14,11 +14,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use keyward::{
     accounts::{Accounts, NewKey, NewUser, Passwords},
+    front::answer,
     handlers::{Body, BodyLimits, Call, Handlers, Hop, Origin, Payload, Scheme},
     hooks::{Kind, Limits, ResponseParts, Secrets},
-    http::answer,
     model::{
-        Application, AuthType, Clock, Entropy, Handler, Pepper, PermissionSource, Resource,
+        Actor, Application, AuthType, Clock, Entropy, Handler, Pepper, PermissionSource, Resource,
         Respond, Role, Rules, Secret, Timestamp,
     },
     pipeline::{Action, Denial, Face, Gate, Request},
@@ -300,11 +300,11 @@ async fn furnish(accounts: &Accounts, place: Kind) -> (u64, Credentials) {
         is_admin: false,
         permissions: BTreeSet::from(["graze".to_owned()]),
     };
-    accounts.create(herd).await.unwrap();
+    accounts.acting(Actor::Program).create(herd).await.unwrap();
     if place == Kind::Auth {
         let auth_type = AuthType::Script(NAME.into());
         let hostile = Application { auth_type, ..Application::api_key(NAME, "Hostile") };
-        accounts.create(hostile).await.unwrap();
+        accounts.acting(Actor::Program).create(hostile).await.unwrap();
     }
     let handled = if place == Kind::Handler { Some(Handler::Script(NAME.into())) } else { None };
     let resources = [
@@ -314,7 +314,11 @@ async fn furnish(accounts: &Accounts, place: Kind) -> (u64, Credentials) {
     ];
     for (id, handler, permission) in resources {
         if let Some(handler) = handler {
-            accounts.create(resource(id, handler, permission)).await.unwrap();
+            accounts
+                .acting(Actor::Program)
+                .create(resource(id, handler, permission))
+                .await
+                .unwrap();
         }
     }
     let (llama, right) = user(accounts, "llama", true, &["herd"]).await;
@@ -365,7 +369,7 @@ async fn user(accounts: &Accounts, name: &str, status: bool, roles: &[&str]) -> 
         attributes: BTreeMap::from([("legacy".to_owned(), format!("{LEGACY}{}", &name[5..]))]),
         ..NewUser::default()
     };
-    let uid = accounts.create_user(new).await.unwrap().record.uid;
-    let issued = accounts.issue_key(uid, NewKey::default()).await.unwrap();
+    let uid = accounts.acting(Actor::Program).create_user(new).await.unwrap().record.uid;
+    let issued = accounts.acting(Actor::Program).issue_key(uid, NewKey::default()).await.unwrap();
     (uid, issued.text.expose().to_owned())
 }

@@ -243,7 +243,7 @@ fn every_page_can_be_reached_from_the_readme() {
 fn every_error_code_is_in_the_manual() {
     let manual: String = pages().iter().map(|page| text_of(page)).collect();
     let mut count = 0;
-    for room in ["pipeline", "http", "handlers", "admin"] {
+    for room in ["pipeline", "front", "http", "layer", "handlers", "admin"] {
         for file in rust_files(&root().join("src").join(room)) {
             let source = fs::read_to_string(&file).unwrap();
             let source = source.split("#[cfg(test)]\nmod ").next().unwrap();

@@ -15,13 +15,22 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("accounts", &["hooks", "store", "telemetry", "model"]),
     ("pipeline", &["accounts", "hooks", "store", "telemetry", "model"]),
     ("handlers", &["pipeline", "accounts", "hooks", "store", "telemetry", "model"]),
-    ("http", &["handlers", "pipeline", "accounts", "hooks", "store", "telemetry", "model"]),
+    ("front", &["handlers", "pipeline", "accounts", "hooks", "store", "telemetry", "model"]),
+    (
+        "http",
+        &["front", "handlers", "pipeline", "accounts", "hooks", "store", "telemetry", "model"],
+    ),
+    (
+        "layer",
+        &["front", "handlers", "pipeline", "accounts", "hooks", "store", "telemetry", "model"],
+    ),
     ("admin", &["handlers", "pipeline", "accounts", "hooks", "store", "telemetry", "model"]),
     (
         "cli",
         &[
             "http",
             "admin",
+            "front",
             "handlers",
             "pipeline",
             "accounts",

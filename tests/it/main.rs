@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod admin;
+mod audit;
+mod backup;
+mod bulk;
 mod cli;
 mod docs;
 mod entity;
@@ -12,4 +15,10 @@ mod first_run;
 #[allow(dead_code, reason = "shared with the test of crashes")]
 mod harness;
 mod house;
+mod import;
 mod input;
+mod keys;
+mod layer;
+mod me;
+mod scripting_cli;
+mod scripts;

@@ -133,7 +133,11 @@ fn made(state: &mut State, path: &str, mut body: Value) -> Reply {
         };
     }
     let fields = body.as_object_mut().unwrap();
-    if path.ends_with("/keys") {
+    if path.ends_with("/rotate") {
+        let old = json!({ "id": "00000001", "rotated": { "to": "0000aZ19", "until": "tomorrow" } });
+        fields.insert("replaces".into(), old);
+    }
+    if path.ends_with("/rotate") || path.ends_with("/keys") {
         fields
             .extend([("id".into(), json!("0000aZ19")), ("key".into(), json!("kw_0000aZ19_text"))]);
     }

@@ -134,6 +134,20 @@ async fn a_keys_text_stands_alone_on_standard_output() {
 }
 
 #[tokio::test]
+async fn a_rotation_is_sent_as_it_was_typed() {
+    let fake = Fake::default();
+    let args = ["key", "rotate", "00000001", "--overlap", "1d", "--expires", "never"];
+    let ran = run(&fake, &args).await;
+    assert_eq!(ran.out, "kw_0000aZ19_text\n");
+    assert!(ran.err.contains("The old key 00000001 works until tomorrow."), "{}", ran.err);
+    let target = "/api/v1/keys/00000001/rotate".to_owned();
+    let body = json!({ "overlap": 86_400, "expires": "never" });
+    assert_eq!(fake.asked("POST"), [(target.clone(), body)]);
+    json(&fake, &["key", "rotate", "00000001"]).await;
+    assert_eq!(fake.asked("POST")[1], (target, json!({})));
+}
+
+#[tokio::test]
 async fn keys_are_revoked_one_after_another() {
     let fake = Fake::with(&[("keys/00000001", json!({ "id": "00000001" }))]);
     let ran = run(&fake, &["key", "revoke", "00000001", "00000002", "--output", "json"]).await;
@@ -208,6 +222,12 @@ async fn resources_come_from_options_or_from_a_file() {
     assert_eq!(fake.asked("POST")[0].1, expected);
     assert_eq!(run(&fake, &["resource", "add", "x", "--path", "/x"]).await.exit(), 2);
 
+    let args = "resource add p --handler proxy --upstream http://a --upstream http://b --protocol http2 --strip-prefix /p";
+    json(&fake, &args.split(' ').collect::<Vec<_>>()).await;
+    let proxy =
+        json!({ "upstreams": ["http://a", "http://b"], "protocol": "http2", "strip_prefix": "/p" });
+    assert_eq!(fake.asked("POST")[1].1["proxy"], proxy);
+
     json(&fake, &["resource", "edit", "r", "--body", "y"]).await;
     assert_eq!(fake.asked("PATCH")[0].1, json!({ "respond": { "body": "y" } }));
 
@@ -223,5 +243,5 @@ async fn resources_come_from_options_or_from_a_file() {
     assert_eq!(run(&fake, &["resource", "edit", "r", "--file", file]).await.exit(), 2);
     std::fs::write(file, "[]").unwrap();
     assert_eq!(run(&fake, &["resource", "add", "--file", file]).await.exit(), 2);
-    assert_eq!(fake.asked("POST").len(), 1);
+    assert_eq!(fake.asked("POST").len(), 2);
 }

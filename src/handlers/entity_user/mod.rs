@@ -18,7 +18,7 @@ use ::http::{
 use bytes::Bytes;
 
 use self::{access::Standing, change::Change};
-use super::{Call, Handlers, Reply};
+use super::{Call, Handlers, Reply, actor};
 use crate::{
     accounts::{AccountError, Busy, NewUser, Versioned},
     model::User,
@@ -50,8 +50,9 @@ fn read(handlers: &Handlers, call: &Call<'_>) -> Result<Reply, Denial> {
 }
 
 async fn create(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
-    let Call { grant, origin, body, .. } = call;
-    let (accounts, identity) = (&handlers.accounts, grant.identity());
+    let Call { grant, request, origin, body, .. } = call;
+    let identity = grant.identity();
+    let accounts = &handlers.accounts.acting(actor(identity, request.client));
     access::may_create(identity)?;
     let fields = fields::read(&body.collect(&handlers.limits).await?)?;
 
@@ -76,8 +77,9 @@ async fn create(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
 
 async fn update(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
     let before = target(handlers, &call)?.record;
-    let Call { grant, body, .. } = call;
-    let (accounts, identity) = (&handlers.accounts, grant.identity());
+    let Call { grant, request, body, .. } = call;
+    let identity = grant.identity();
+    let accounts = &handlers.accounts.acting(actor(identity, request.client));
     Standing::of(identity, &before).may_update()?;
     let fields = fields::read(&body.collect(&handlers.limits).await?)?;
 
@@ -102,7 +104,8 @@ async fn update(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
 }
 
 async fn delete(handlers: &Handlers, call: &Call<'_>) -> Result<Reply, Denial> {
-    let (accounts, identity) = (&handlers.accounts, call.grant.identity());
+    let identity = call.grant.identity();
+    let accounts = &handlers.accounts.acting(actor(identity, call.request.client));
     for _ in 0..TRIES {
         let Versioned { revision, record: account } = target(handlers, call)?;
         let policy = accounts.directory().policy();

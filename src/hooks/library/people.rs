@@ -250,6 +250,14 @@ mod functions {
         key.0.scopes.as_ref().map_or(Dynamic::UNIT, |scopes| texts(scopes).into())
     }
 
+    /// The networks that the key may be used from, as an array; empty: all.
+    ///
+    /// Example: `key.networks.is_empty() || in_network(req.client, key.networks)`
+    #[rhai_fn(get = "networks", pure)]
+    pub fn key_networks(key: &mut KeyView) -> Array {
+        texts(&key.0.networks)
+    }
+
     /// The role's id.
     ///
     /// Example: `role("editor").id`

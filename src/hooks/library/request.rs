@@ -124,7 +124,8 @@ mod functions {
 
     /// The value of a header field, whose name has no case; `()` where it is not there. Several values are joined with `, `.
     ///
-    /// Refuses the request with 400 `INVALID_HEADER` where the value is no UTF-8 text: what cannot be seen must not pass for absent.
+    /// Refuses the request with 400 `INVALID_HEADER` where the value is no UTF-8 text: what cannot be seen must not pass for absent. In a file
+    /// that defines `header(req)` itself, use `headers()`.
     ///
     /// Example: `let token = req.header("Authorization");`
     #[rhai_fn(pure, return_raw)]

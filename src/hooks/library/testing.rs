@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use rhai::{Dynamic, EvalAltResult, FnPtr, INT, Map, Module, NativeCallContext, exported_module};
@@ -9,7 +10,7 @@ use rhai::{Dynamic, EvalAltResult, FnPtr, INT, Map, Module, NativeCallContext, e
 use super::{
     super::{
         ambient::{Call, stop},
-        answer::{DenialParts, ResponseParts, ScriptDenial, ScriptResponse},
+        answer::{DenialParts, Reply, ResponseParts, ScriptDenial, ScriptResponse},
         fault::{denied_status, describe, innermost},
         records::{Person, PersonParts, ResourceParts, ResourceView, UserView},
         rehearsal::{TestUser, World},
@@ -186,6 +187,31 @@ mod functions {
         Ok(req.changed(|parts| parts.body = Some(Bytes::copy_from_slice(text.as_bytes()))))
     }
 
+    /// The same request with a key of this user, as the type `api_key` takes it: `API-KEY: base64(user:key)`. For `decide()` in tests of hooks.
+    ///
+    /// Example: `decide(test_request("GET", "/orders").with_user(user))`
+    #[rhai_fn(pure, return_raw)]
+    pub fn with_user(
+        context: NativeCallContext,
+        req: &mut ScriptRequest,
+        user: UserView,
+    ) -> Checked<ScriptRequest> {
+        let key = world(&context)?.key(user.parts().uid);
+        let credential = STANDARD.encode(format!("{}:{}", user.parts().name, key.expose()));
+        let value = HeaderValue::try_from(credential).map_err(|_| stop("the name is too long"))?;
+        Ok(req.changed(|parts| {
+            parts.headers.insert(HeaderName::from_static("api-key"), value);
+        }))
+    }
+
+    /// The text of a key of this user, which `decide()` takes. For tests of authentication types that leave the key to the built-in rooms.
+    ///
+    /// Example: `decide(test_request("GET", "/orders?key=" + test_key(user)))`
+    #[rhai_fn(volatile, return_raw)]
+    pub fn test_key(context: NativeCallContext, user: UserView) -> Checked<String> {
+        Ok(world(&context)?.key(user.parts().uid).expose().to_owned())
+    }
+
     /// Makes a user whom this test's look-ups find. Fields: `name` (needed), `roles`, `permissions` (arrays of texts), `attributes`
     /// (a map of texts), `active` (usually true).
     ///
@@ -308,8 +334,27 @@ mod functions {
         answers::header_of(&denial.lock().headers, name)
     }
 
+    /// The status of a handler's answer, for its tests.
+    ///
+    /// Example: `assert_eq(handle(test_request("GET", "/"), test_anonymous()).status, 200);`
+    #[rhai_fn(get = "status", pure)]
+    pub fn reply_status(reply: &mut Reply) -> INT {
+        reply.status.as_u16().into()
+    }
+
+    /// The body of a handler's answer as a text, for its tests; `()` where it is no text.
+    ///
+    /// Example: `assert_eq(handle(test_request("GET", "/"), test_anonymous()).body, "hello");`
+    #[rhai_fn(get = "body", pure)]
+    pub fn reply_body(reply: &mut Reply) -> Dynamic {
+        std::str::from_utf8(&reply.body).map_or(Dynamic::UNIT, Into::into)
+    }
+
     /// Sends a request through the whole Gate, with this script and this test's users. Returns a map: `allowed`, `status`, `error`,
-    /// `description`, `user`, `room`; what does not apply is `()`.
+    /// `description`, `detail` (what the log would be told), `user`, `room`; what does not apply is `()`. Handlers and `on_response` do not run.
+    ///
+    /// The application is `default`, of the type of the script under test or else `api_key`; it reads `API-KEY`, or `Authorization` where the
+    /// request has that alone. There is one resource for all paths: the script's own, or `test`. It wants a credential and no permission.
     ///
     /// Example: `assert_eq(decide(test_request("GET", "/orders")).status, 401);`
     #[rhai_fn(volatile, return_raw)]
@@ -321,6 +366,7 @@ mod functions {
         map.insert("status".into(), INT::from(verdict.status).into());
         map.insert("error".into(), text(verdict.code));
         map.insert("description".into(), text(verdict.description));
+        map.insert("detail".into(), text(verdict.detail));
         map.insert("user".into(), text(verdict.user));
         map.insert("room".into(), text(verdict.room));
         Ok(map)

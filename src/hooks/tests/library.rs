@@ -18,7 +18,7 @@ const TRUE: &[&str] = &[
     r#"identity.key_id == "abcdefgh" && identity.application == "default" && identity.attributes.tenant == "andes""#,
     r#"user_by_name("llama").uid == 7 && user_by_name("x") == () && user_by_id(7).name == "llama" && user_by_id(-1) == ()"#,
     r#"let user = user_by_id(7); user.is_active && user.has_permission("graze") && user.has_role("herd") && user.attributes.tenant == "andes" && user.roles == ["herd"]"#,
-    r#"let key = key_by_id("abcdefgh"); key.id == "abcdefgh" && key.user == 7 && !key.is_revoked && key.expires == 2000000000 && key.application == () && key.scopes == ["graze"] && key_by_id("x") == ()"#,
+    r#"let key = key_by_id("abcdefgh"); key.id == "abcdefgh" && key.user == 7 && !key.is_revoked && key.expires == 2000000000 && key.application == () && key.scopes == ["graze"] && key.networks == ["192.0.2.0/24"] && key_by_id("x") == ()"#,
     r#"role("herd").permissions == ["graze"] && !role("herd").is_admin && role("herd").label == "The herd" && role("herd").id == "herd" && role("x") == ()"#,
     r#"resource.id == "orders" && resource.handler == "proxy" && resource.path == "/orders" && resource.host == () && resource.method == "GET""#,
     r#"base64_encode("a:b") == "YTpi" && to_text(base64_decode("YTpi")) == "a:b" && base64_encode("a") == "YQ==""#,

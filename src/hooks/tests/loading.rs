@@ -74,6 +74,11 @@ fn names_arity_and_unknown_functions_are_found() {
         ),
         ("hooks.rhai", "const X = |x| x; fn on_request(req) {}", "is no plain data"),
         ("auth/basic.rhai", "fn header(req) {}", "is built in"),
+        (
+            "auth/a.rhai",
+            "fn header(req) { req.header(\"A\") }",
+            "Keyward's is written header(req, …) here",
+        ),
         ("auth/A.rhai", "fn header(req) {}", "cannot be an id"),
         ("auth/.rhai.rhai", "fn header(req) {}", ""),
         ("handler/a.rhai", "fn handle(req, identity) {}", "Did you mean handlers/NAME.rhai?"),
@@ -306,4 +311,49 @@ fn limits_are_those_that_were_set() {
     load("fn on_request(req) { let x = (1 + (1 + 1)); }").unwrap();
     load("fn on_request(req) { let x = (1 + (1 + (1 + (1 + (1 + (1 + (1 + 1))))))); }")
         .unwrap_err();
+}
+
+#[test]
+fn samples_that_are_all_switched_off_cost_nothing() {
+    let folder = Folder::of(&[("hooks.rhai", "// fn on_request(req) {}\nconst ALL_OFF = true;\n")]);
+    let scripts = folder.load().unwrap();
+    assert!(!scripts.current().has_hooks());
+    // Not even the look at a set.
+    assert!(scripts.in_force().is_none());
+    folder.write("hooks.rhai", "fn on_request(req) {}");
+    scripts.reload().unwrap();
+    // A file that was cut off, or that says both, is none of samples.
+    for text in [
+        "",
+        "// fn on_request(req) {}\n",
+        "fn on_request(req) {} const ALL_OFF = true;",
+        "const ALL_OFF = 1;",
+    ] {
+        folder.write("hooks.rhai", text);
+        assert!(scripts.reload().is_err(), "{text}");
+        assert!(scripts.current().has_hooks());
+    }
+}
+
+#[test]
+fn the_shipped_scripts_are_in_order_and_the_hooks_are_off() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let scripts = Scripts::load(&root.join("scripts"), limits(), host()).unwrap();
+    let set = scripts.current();
+    assert!(!set.has_hooks());
+    for name in ["hmac", "jwt", "query_key", "legacy_sha256"] {
+        assert!(set.auth(name).is_some(), "{name}");
+    }
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    // Each sample works when its slashes are taken away.
+    let woken = read("scripts/hooks.rhai").replace("// fn ", "fn ").replace("//     ", "    ");
+    let woken = woken.replace("// }", "}").replace("const ALL_OFF = true;", "");
+    let folder = Folder::of(&[("hooks.rhai", &woken)]);
+    let set = folder.load().unwrap().current();
+    assert!(Kind::Hooks.functions().iter().all(|one| set.is_hooked(*one)), "{woken}");
+    for example in ["problem_json", "business_hours", "tenant_paths"] {
+        let text = read(&format!("examples/scripts/{example}.rhai"));
+        let folder = Folder::of(&[(&format!("resources/{example}.rhai"), &text)]);
+        assert!(folder.load().unwrap().reload().unwrap().tests > 0, "{example}");
+    }
 }

@@ -80,6 +80,7 @@ impl Records for Llama {
                 expires: Some(Timestamp(2_000_000_000)),
                 application: None,
                 scopes: Some(vec!["graze".into()]),
+                networks: vec!["192.0.2.0/24".into()],
             })
         })
     }

@@ -86,6 +86,7 @@ impl Rehearsal for Gate {
             status: if user.is_some() { 200 } else { 401 },
             code: None,
             description: None,
+            detail: None,
             user: user.map(|user| user.name.clone()),
             room: None,
         })

@@ -151,7 +151,8 @@ async fn a_keys_networks_are_held_against_the_client_and_not_the_proxy() {
         ..Default::default()
     };
     let uid = house.accounts.directory().user_by_name("ada").unwrap().uid;
-    let key = house.accounts.issue_key(uid, new).await.unwrap();
+    let key =
+        house.accounts.acting(crate::model::Actor::Program).issue_key(uid, new).await.unwrap();
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let credential = by(&STANDARD.encode(format!("ada:{}", key.text.expose())));
     for dialect in DIALECTS {

@@ -1,6 +1,12 @@
 //! The handler `proxy`, from a client's socket to an upstream's.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -151,7 +157,7 @@ async fn an_anonymous_request_has_no_name_and_no_credential() {
         Ok::<_, crate::accounts::AccountError>(())
     };
     let id = house.accounts.directory().policy().applications.default().unwrap().record.id.clone();
-    house.accounts.change(&id, None, off).await.unwrap();
+    house.accounts.acting(crate::model::Actor::Program).change(&id, None, off).await.unwrap();
     let told = house.ask("GET", "/api/x", "", "").await.json();
     assert_eq!(seen(&told, "api-key"), [""; 0], "{told}");
 }
@@ -182,6 +188,34 @@ async fn connections_are_kept_and_one_that_died_is_replaced() {
         assert_eq!((answer.status, answer.text()), (200, "ok"), "request {at}");
     }
     assert_eq!(hasty.connections(), 5);
+}
+
+#[tokio::test]
+async fn what_an_upstream_may_have_done_is_done_again_only_where_that_is_harmless() {
+    // Each connection answers once; what comes next is read and not answered.
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = seen.clone();
+    let upstream = raw(move |mut stream, _| {
+        let count = count.clone();
+        async move {
+            head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            if !head(&mut stream).await.is_empty() {
+                count.fetch_add(1, SeqCst);
+            }
+        }
+    })
+    .await;
+    let house = house(&upstream, json!({})).await;
+    assert_eq!(house.ask("GET", "/api/x", "", "").await.status, 200);
+    assert_eq!(house.ask("GET", "/api/x", "", "").await.status, 200);
+    assert_eq!((seen.load(SeqCst), upstream.connections()), (1, 2));
+    refused(
+        &house.ask("POST", "/api/x", "Content-Length: 0\r\n", "").await,
+        502,
+        "UPSTREAM_BROKEN",
+    );
+    assert_eq!((seen.load(SeqCst), upstream.connections()), (2, 2));
 }
 
 #[tokio::test]
@@ -272,6 +306,29 @@ async fn a_client_that_asks_first_is_told_by_the_upstream() {
         stream.read_to_string(&mut text).await.unwrap();
         assert!(text.ends_with(said), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_wanted_holds_no_connection() {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let tell = Arc::new(std::sync::Mutex::new(Some(tell)));
+    let upstream = raw(move |mut stream, _| {
+        let tell = tell.clone();
+        async move {
+            head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 417 No\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+            let tell = tell.lock().unwrap().take().unwrap();
+            tell.send(rest).unwrap();
+        }
+    })
+    .await;
+    let house = house(&upstream, json!({})).await;
+    let more = "Expect: 100-continue\r\nContent-Length: 4\r\n";
+    assert_eq!(house.ask("POST", "/api/x", more, "").await.text(), "no");
+    let rest = tokio::time::timeout(PATIENCE, told).await.unwrap().unwrap();
+    assert_eq!(rest, b"");
 }
 
 #[tokio::test]

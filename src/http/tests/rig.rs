@@ -14,7 +14,7 @@ use crate::{
     accounts::{Accounts, NewKey, NewUser, Passwords},
     handlers::{BodyLimits, Handlers},
     http::{Limits, Listener, Public, serve},
-    model::{Clock, Entropy, Pepper, Resource, Role},
+    model::{Actor, Clock, Entropy, Pepper, Resource, Role},
     pipeline::Gate,
     store::MemoryStore,
 };
@@ -47,11 +47,15 @@ impl House {
         accounts.first_start().await.unwrap();
         let permissions = ["read".to_owned()].into();
         let (id, label) = ("reader".to_owned(), "Reader".to_owned());
-        accounts.create(Role { id, label, weight: 0, is_admin: false, permissions }).await.unwrap();
+        accounts
+            .acting(Actor::Program)
+            .create(Role { id, label, weight: 0, is_admin: false, permissions })
+            .await
+            .unwrap();
         let (ada, ada_key) = user(&accounts, "ada", &["reader"]).await;
         let (bob, _) = user(&accounts, "bob", &[]).await;
         for resource in resources {
-            accounts.create(complete(resource)).await.unwrap();
+            accounts.acting(Actor::Program).create(complete(resource)).await.unwrap();
         }
         let bodies = BodyLimits { bytes: 1 << 20, read: PATIENCE };
         let handlers = Handlers::new(accounts.clone(), bodies);
@@ -119,8 +123,9 @@ pub fn limits() -> Limits {
 async fn user(accounts: &Accounts, name: &str, roles: &[&str]) -> (String, String) {
     let roles = roles.iter().map(|role| (*role).to_owned()).collect();
     let new = NewUser { name: name.into(), status: true, roles, ..NewUser::default() };
-    let user = accounts.create_user(new).await.unwrap().record;
-    let issued = accounts.issue_key(user.uid, NewKey::default()).await.unwrap();
+    let user = accounts.acting(Actor::Program).create_user(new).await.unwrap().record;
+    let issued =
+        accounts.acting(Actor::Program).issue_key(user.uid, NewKey::default()).await.unwrap();
     let key = issued.text.expose().to_owned();
     (STANDARD.encode(format!("{name}:{key}")), key)
 }

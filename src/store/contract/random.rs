@@ -29,6 +29,10 @@ enum Wanted {
     Revision {
         is_right: bool,
     },
+    /// The newest below its key is the one that it is, or another.
+    Newest {
+        is_right: bool,
+    },
 }
 
 /// The naive store.
@@ -46,7 +50,16 @@ impl Model {
             Wanted::Missing => State::Missing,
             Wanted::Present => State::Present,
             Wanted::Revision { is_right } => State::Revision(revision + u64::from(!is_right)),
+            Wanted::Newest { is_right } => {
+                State::Newest(self.newest(table, key) + u64::from(!is_right))
+            }
         }
+    }
+
+    fn newest(&self, table: Table, prefix: &[u8]) -> Sequence {
+        let below =
+            self.records.iter().filter(|((of, key), _)| *of == table && key.starts_with(prefix));
+        below.map(|(_, (revision, _))| *revision).max().unwrap_or(0)
     }
 
     fn commit(&mut self, batch: &Batch) -> Answer {
@@ -56,6 +69,7 @@ impl Model {
                 State::Missing => held.is_none(),
                 State::Present => held.is_some(),
                 State::Revision(wanted) => held.is_some_and(|(revision, _)| *revision == wanted),
+                State::Newest(wanted) => self.newest(expect.table, &expect.key) == wanted,
             };
             if !holds {
                 return Answer::Conflict(expect.table, expect.key.clone(), expect.state);
@@ -97,6 +111,7 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Wanted::Missing),
         Just(Wanted::Present),
         any::<bool>().prop_map(|is_right| Wanted::Revision { is_right }),
+        any::<bool>().prop_map(|is_right| Wanted::Newest { is_right }),
     ];
     let size = prop_oneof![20 => 0..200_usize, 1 => MAX_VALUE - 20..MAX_VALUE];
     let json = (size, any::<u8>()).prop_map(|(size, byte)| vec![byte; size]);

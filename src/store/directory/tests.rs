@@ -43,6 +43,7 @@ fn key(seed: u64, user: u64) -> Key {
         prefix: "kw".into(),
         last_four: text.last_four().into(),
         digest: Pepper::from_bytes([0; 32]).digest(text.text.expose()),
+        scheme: Scheme::Own,
         scopes: None,
         created: Timestamp(0),
         expires: None,
@@ -354,4 +355,26 @@ fn readers_find_a_user_while_it_is_being_renamed() {
             put("new");
         });
     }
+}
+
+#[tokio::test]
+async fn a_key_of_another_system_goes_from_where_it_is_found_by_its_text() {
+    let store = MemoryStore::new();
+    let directory = Directory::open(&store).unwrap();
+    let pepper = Pepper::from_bytes([0; 32]);
+    let foreign = Key {
+        scheme: Scheme::Text,
+        digest: pepper.digest_as(Scheme::Text, "their key"),
+        ..key(1, 1)
+    };
+    let at = foreign.id.number().to_be_bytes();
+    let mut batch = Batch::new();
+    batch.put(Table::Keys, at, encode(&foreign));
+    store.commit(batch).await.unwrap();
+    assert_eq!(directory.foreign_key(&pepper, "their key").unwrap().0, foreign.id);
+    let mut batch = Batch::new();
+    batch.delete(Table::Keys, at);
+    store.commit(batch).await.unwrap();
+    assert!(directory.foreign_key(&pepper, "their key").is_none());
+    assert!(directory.foreign.is_empty());
 }

@@ -4,12 +4,14 @@ use serde_json::{Value, json};
 
 use crate::harness::{Answer, Key, Request, Server};
 
-const ALL: [&str; 5] = [
+const ALL: [&str; 7] = [
     "administer users",
     "administer permissions",
     "administer site configuration",
     "administer rest resources",
     "access user profiles",
+    "generate own api key",
+    "view audit log",
 ];
 
 fn send(server: &Server, key: &Key, method: &str, target: &str, body: Option<Value>) -> Answer {
@@ -28,6 +30,10 @@ fn each_place_asks_for_its_permission() {
         ("/api/v1/users/1", "administer users"),
         ("/api/v1/users/1/keys", "administer users"),
         ("/api/v1/keys", "administer users"),
+        ("/api/v1/me", "generate own api key"),
+        ("/api/v1/me/keys", "generate own api key"),
+        ("/api/v1/audit", "view audit log"),
+        ("/api/v1/audit/verify", "view audit log"),
         ("/api/v1/roles", "administer permissions"),
         ("/api/v1/roles/anonymous", "administer permissions"),
         ("/api/v1/applications", "administer site configuration"),
@@ -134,7 +140,9 @@ fn nobody_gives_a_permission_that_they_do_not_have() {
 fn a_key_with_scopes_makes_no_key_with_more() {
     let server = Server::new();
     server.user("boss", &["--role", "administrator"]);
-    server.user("bob", &[]);
+    let keeper = ["role", "add", "keeper", "--label", "Keeper", "--permission", "administer users"];
+    server.site.json(&keeper);
+    server.user("bob", &["--role", "keeper"]);
     let key = server.key("boss", &["--scope", "administer users"]);
     let generate = |body: Value| send(&server, &key, "POST", "/api/v1/users/3/keys", Some(body));
     for body in

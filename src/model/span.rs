@@ -1,6 +1,6 @@
-//! `--expires`: a span from now (`90d`), or a moment (`2027-01-01T00:00:00Z`).
+//! Spans of time as people write them (`90d`, `1d12h`), and moments that are given as one.
 
-use crate::model::Timestamp;
+use super::Timestamp;
 
 /// What is wrong with it, for the person who typed it.
 const FORM: &str = "use a span such as 90d, 12h or 1d12h (s, m, h, d, w), or a moment such as 2027-01-01T00:00:00Z";
@@ -11,6 +11,8 @@ const UNITS: [(char, i64); 5] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)
 /// When a key expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expires {
+    /// Not at all.
+    Never,
     /// After this many seconds.
     In(i64),
     /// At this moment.
@@ -18,28 +20,34 @@ pub enum Expires {
 }
 
 impl Expires {
-    /// Reads what was typed.
+    /// Reads what was typed: `never`, a span from now, or a moment (RFC 3339).
     ///
     /// # Errors
     /// A sentence that says which forms there are.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "never" {
+            return Ok(Self::Never);
+        }
         if let Some(at) = Timestamp::parse(text) {
             return Ok(Self::At(at));
         }
-        seconds(text).map(Self::In).ok_or_else(|| FORM.to_owned())
+        let seconds = parse_span(text).filter(|seconds| *seconds > 0);
+        seconds.map(Self::In).ok_or_else(|| FORM.to_owned())
     }
 
     /// The moment, for a key that is made `now`.
-    pub fn from(self, now: Timestamp) -> Timestamp {
+    pub fn from(self, now: Timestamp) -> Option<Timestamp> {
         match self {
-            Self::In(seconds) => now.plus(seconds),
-            Self::At(at) => at,
+            Self::Never => None,
+            Self::In(seconds) => Some(now.plus(seconds)),
+            Self::At(at) => Some(at),
         }
     }
 }
 
-fn seconds(text: &str) -> Option<i64> {
-    // A thousand years; what lies beyond cannot be written as a moment.
+/// Reads a span, in seconds: numbers with their units, one after another. At most a thousand years: what lies beyond cannot be written as
+/// a moment.
+pub fn parse_span(text: &str) -> Option<i64> {
     const LONGEST: i64 = 1000 * 365 * 86_400;
     let mut total: i64 = 0;
     let mut rest = text;
@@ -51,7 +59,7 @@ fn seconds(text: &str) -> Option<i64> {
         total = total.checked_add(number.checked_mul(length)?)?;
         rest = &rest[end + unit.len_utf8()..];
     }
-    (1..=LONGEST).contains(&total).then_some(total)
+    (!text.is_empty() && total <= LONGEST).then_some(total)
 }
 
 #[cfg(test)]
@@ -64,10 +72,12 @@ mod tests {
         for (text, seconds) in
             [("1s", 1), ("5m", 300), ("12h", 43_200), ("90d", 7_776_000), ("1d12h", 129_600)]
         {
-            assert_eq!(Expires::parse(text).unwrap().from(now), now.plus(seconds), "{text}");
+            assert_eq!(Expires::parse(text).unwrap().from(now), Some(now.plus(seconds)), "{text}");
         }
-        let at = Expires::parse("2027-01-01T00:00:00Z").unwrap().from(now);
+        let at = Expires::parse("2027-01-01T00:00:00Z").unwrap().from(now).unwrap();
         assert_eq!(at.to_string(), "2027-01-01T00:00:00+00:00");
+        assert_eq!(Expires::parse("never").unwrap().from(now), None);
+        assert_eq!(parse_span("0s"), Some(0));
     }
 
     #[test]
@@ -82,6 +92,7 @@ mod tests {
             "1.5d",
             "1d ",
             "soon",
+            "Never",
             "2027-01-01",
             "9é",
             "2000000w",
@@ -89,5 +100,6 @@ mod tests {
             assert_eq!(Expires::parse(text), Err(FORM.to_owned()), "{text:?}");
         }
         assert!(Expires::parse(&format!("{}w", i64::MAX)).is_err());
+        assert_eq!(parse_span(""), None);
     }
 }

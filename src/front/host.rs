@@ -6,14 +6,14 @@ use ::http::{Version, header::HOST, request::Parts};
 
 /// Where a request is sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Host<'a> {
+pub(crate) struct Host<'a> {
     authority: &'a str,
     name: Cow<'a, str>,
 }
 
 /// Why there is no host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum HostProblem {
+pub(crate) enum HostProblem {
     #[error("The request names no host.")]
     Missing,
     #[error("The request names more than one host.")]
@@ -35,7 +35,7 @@ impl Host<'_> {
 }
 
 /// The host of a request: the authority of its target, or its `Host` field (RFC 9112, section 3.2).
-pub(super) fn of(request: &Parts) -> Result<Host<'_>, HostProblem> {
+pub(crate) fn of(request: &Parts) -> Result<Host<'_>, HostProblem> {
     let mut fields = request.headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
@@ -56,7 +56,7 @@ pub(super) fn of(request: &Parts) -> Result<Host<'_>, HostProblem> {
 }
 
 /// The host of an authority.
-pub(super) fn read(authority: &str) -> Result<Host<'_>, HostProblem> {
+pub(crate) fn read(authority: &str) -> Result<Host<'_>, HostProblem> {
     let (name, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let end = rest.find(']').ok_or(HostProblem::Malformed)? + 2;

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 /// Why a path has no one spelling. The text is for the client and does not repeat the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum PathProblem {
+pub(crate) enum PathProblem {
     #[error("The path does not begin with a slash.")]
     NotAbsolute,
     #[error("The path holds a percent sign that is not followed by two hexadecimal digits.")]
@@ -29,7 +29,7 @@ pub(super) enum PathProblem {
 
 /// The one spelling of a path: unreserved characters as themselves, all else encoded with upper-case digits (RFC 3986, section 6.2.2), no
 /// empty segments, no dot segments.
-pub(super) fn normalise(raw: &str) -> Result<Cow<'_, str>, PathProblem> {
+pub(crate) fn normalise(raw: &str) -> Result<Cow<'_, str>, PathProblem> {
     if !raw.starts_with('/') {
         return Err(PathProblem::NotAbsolute);
     }

@@ -9,7 +9,6 @@ use ::http::{
 };
 use serde_json::{Value, json};
 
-use super::Peer;
 use crate::{
     handlers::{Foreign, Payload, Reply},
     hooks::ResponseParts,
@@ -70,7 +69,7 @@ fn dress(denial: &Denial, headers: &mut HeaderMap) {
 }
 
 /// Leads an answer through the hooks. What flows they cannot see; its status and fields they can.
-pub(super) async fn through(aftermath: &Aftermath<'_>, reply: Reply) -> Result<Reply, Denial> {
+pub(crate) async fn through(aftermath: &Aftermath<'_>, reply: Reply) -> Result<Reply, Denial> {
     let (mut parts, payload) = reply.into_parts();
     let (body, flowing) = match payload {
         Payload::Full(bytes) => (Some(bytes), None),
@@ -85,7 +84,7 @@ pub(super) async fn through(aftermath: &Aftermath<'_>, reply: Reply) -> Result<R
 }
 
 /// Four spaces, and no line end after the last brace: clients compare it as text.
-pub(super) fn envelope(status: StatusCode, code: &str, description: &str) -> String {
+pub(crate) fn envelope(status: StatusCode, code: &str, description: &str) -> String {
     format!(
         "{{\n    \"status\": \"error\",\n    \"http_code\": {},\n    \"error\": {},\n    \"error_description\": {}\n}}",
         status.as_u16(),
@@ -109,7 +108,7 @@ fn problem(denial: &Denial) -> Value {
 }
 
 /// A refusal's body where it has to fit into a header field.
-pub(super) fn in_one_line(denial: &Denial) -> Option<HeaderValue> {
+pub(crate) fn in_one_line(denial: &Denial) -> Option<HeaderValue> {
     let body = match denial.shape {
         Shape::Envelope => json!({
             "status": "error",
@@ -124,12 +123,12 @@ pub(super) fn in_one_line(denial: &Denial) -> Option<HeaderValue> {
 }
 
 /// Tells the operator's log about a refusal. Neither the query nor a header is written: both can hold secrets.
-pub fn report(denial: &Denial, request: &Parts, peer: &Peer) {
-    report_of(denial, &request.method, request.uri.path(), peer.client());
+pub fn report(denial: &Denial, request: &Parts, client: IpAddr) {
+    report_of(denial, &request.method, request.uri.path(), client);
 }
 
 /// The same about a request that somebody else holds.
-pub(super) fn report_of(denial: &Denial, method: &Method, path: &str, client: IpAddr) {
+pub(crate) fn report_of(denial: &Denial, method: &Method, path: &str, client: IpAddr) {
     let (room, status, code) = (denial.room.name(), denial.status.as_u16(), &*denial.code);
     let detail = denial.detail.as_deref().unwrap_or_default();
     if denial.status.is_server_error() {

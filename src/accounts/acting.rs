@@ -1,0 +1,42 @@
+//! Accounts in somebody's hands. Whatever changes records needs to know whose hands they are, so no change can be made that the audit trail
+//! does not tell of: it is written in the same commit.
+
+use std::ops::Deref;
+
+use super::Accounts;
+use crate::{
+    model::{Act, Actor, AuditEntry},
+    store::{Batch, CommitError, Sequence, chain::Trace, encode},
+};
+
+/// Accounts that somebody may change. A cheap handle.
+#[derive(Clone)]
+pub struct Acting {
+    accounts: Accounts,
+    actor: Actor,
+}
+
+impl Accounts {
+    /// The accounts in the hands of `actor`, with whom every change is signed.
+    pub fn acting(&self, actor: Actor) -> Acting {
+        Acting { accounts: self.clone(), actor }
+    }
+}
+
+impl Deref for Acting {
+    type Target = Accounts;
+
+    fn deref(&self) -> &Accounts {
+        &self.accounts
+    }
+}
+
+impl Acting {
+    /// Writes a batch and what the audit trail says of it: both or neither.
+    pub(super) async fn commit(&self, mut batch: Batch, act: Act) -> Result<Sequence, CommitError> {
+        let entry = AuditEntry { time: self.0.clock.now(), actor: self.actor.clone(), act };
+        let key = self.0.pepper.audit_key();
+        batch.trace = Some(Trace { entry: encode(&entry), key, keep: self.0.audit_entries });
+        self.store().commit(batch).await
+    }
+}

@@ -1,0 +1,59 @@
+//! Keys of other systems that a script has checked become their users' own, one by one, as they are used.
+
+use super::{AccountError, Acting, keys::put_new_key, users::uid_key};
+use crate::{
+    model::{Act, Key, KeyId, Scheme, Secret},
+    store::{Batch, CommitError, State, Table},
+};
+
+/// The fewest bytes: a digest without stretching is right only for what was drawn at random.
+const SHORTEST: usize = 16;
+/// The most.
+const LONGEST: usize = 512;
+
+impl Acting {
+    /// Makes a key of another system one of a user's own, for this application. Its text stays what it is; only its digest is kept. One that was
+    /// taken over before stays as it is, revoked ones above all.
+    ///
+    /// # Errors
+    /// The user is gone, the text cannot be a random key, or the store failed.
+    pub async fn adopt_key(
+        &self,
+        uid: u64,
+        application: &str,
+        text: &Secret,
+    ) -> Result<(), AccountError> {
+        let length = text.expose().len();
+        if !(SHORTEST..=LONGEST).contains(&length) || text.expose().chars().any(char::is_control) {
+            return Err(AccountError::refused(
+                format!("A text of {length} bytes is no random key, and is not taken over."),
+                "Give the user a key of Keyward's own.",
+            ));
+        }
+        let key = Key {
+            id: KeyId::from_number(u64::from_le_bytes(self.0.entropy.bytes())),
+            user: uid,
+            application: Some(application.to_owned()),
+            label: "taken over".into(),
+            prefix: String::new(),
+            last_four: String::new(),
+            digest: self.0.pepper.digest_as(Scheme::Text, text.expose()),
+            scheme: Scheme::Text,
+            scopes: None,
+            created: self.0.clock.now(),
+            expires: None,
+            revoked: None,
+            rotated: None,
+            networks: Vec::new(),
+        };
+        let mut batch = Batch::new();
+        batch.expect(Table::Users, uid_key(uid), State::Present);
+        put_new_key(&mut batch, &key);
+        match self.commit(batch, Act::create("key", key.id, &key)).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict(on)) if on.table == Table::Foreign => Ok(()),
+            Err(CommitError::Store(problem)) => Err(problem.into()),
+            Err(_) => Err(AccountError::not_found("user", uid)),
+        }
+    }
+}

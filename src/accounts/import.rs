@@ -1,0 +1,323 @@
+//! Keys of other systems, some hundreds at a time: all of a part are imported, or none.
+//!
+//! A part that is imported again changes nothing, so an import that was broken off is simply repeated.
+
+use std::collections::HashMap;
+
+use super::{
+    AccountError, Acting, TRIES, is_race,
+    keys::put_new_key,
+    rules::{check_key, check_scopes, check_user},
+    users::{claim, uid_key},
+};
+use crate::{
+    model::{Act, Key, KeyId, KeyShape, KeyText, Scheme, Secret, Timestamp, User, Violation, fold},
+    store::{Batch, CommitError, State, Table, encode},
+};
+
+/// The shortest text that is a key and not a guess.
+const SHORTEST: usize = 8;
+/// The longest text.
+const LONGEST: usize = 512;
+/// Of a text this long, the last four characters may be shown.
+const SHOWN: usize = 20;
+
+/// What is to be imported.
+#[derive(Debug)]
+pub struct Import {
+    /// What the rows have of each key.
+    pub scheme: Scheme,
+    /// What becomes of users that are not there.
+    pub strangers: Strangers,
+    /// Whether administrators get keys.
+    pub includes_administrators: bool,
+    /// Whether it is written, or only looked at.
+    pub mode: ImportMode,
+    /// The keys.
+    pub rows: Vec<ImportRow>,
+}
+
+/// What becomes of users that are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strangers {
+    /// They are made.
+    Made,
+    /// Their rows are wrong.
+    Refused,
+}
+
+/// Whether an import is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportMode {
+    /// All that can be wrong is told, and nothing is written.
+    Check,
+    /// Everything is written.
+    Write,
+}
+
+/// A key of another system.
+#[derive(Debug)]
+pub struct ImportRow {
+    /// Where it stood, for whoever has to mend it.
+    pub line: u64,
+    /// The user's name.
+    pub username: String,
+    /// The text, or the digest in hexadecimal digits.
+    pub key: Secret,
+    /// What people call it.
+    pub label: String,
+    /// The first second in which it is refused.
+    pub expires: Option<Timestamp>,
+    /// The permissions that it may use; none: all of its user's.
+    pub scopes: Option<Vec<String>>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Imported {
+    /// Keys that are new.
+    pub keys: usize,
+    /// Users that are new.
+    pub users: usize,
+    /// Keys that were there already.
+    pub known: usize,
+}
+
+/// A part on its way into a batch.
+struct Draft<'a> {
+    accounts: &'a Acting,
+    import: &'a Import,
+    batch: Batch,
+    strangers: HashMap<String, User>,
+    /// How many keys each user has, with those of this part.
+    held: HashMap<u64, usize>,
+    /// Whose key has this digest, in this part.
+    owners: HashMap<[u8; 32], u64>,
+    done: Imported,
+    violations: Vec<Violation>,
+}
+
+impl Acting {
+    /// Imports keys.
+    ///
+    /// # Errors
+    /// Rows are not in order: each is named by its line. Then nothing is imported.
+    pub async fn import_keys(&self, import: &Import) -> Result<Imported, AccountError> {
+        for _ in 0..TRIES {
+            let mut draft = Draft::new(self, import);
+            for row in &import.rows {
+                draft.add(row)?;
+            }
+            if !draft.violations.is_empty() {
+                return Err(AccountError::Invalid(draft.violations));
+            }
+            let Draft { batch, done, .. } = draft;
+            if import.mode == ImportMode::Check || batch.writes.is_empty() {
+                return Ok(done);
+            }
+            let known = serde_json::json!({ "imported": done, "digest": import.scheme });
+            match self.commit(batch, Act::other("key.import", "key", known)).await {
+                Ok(_) => return Ok(done),
+                Err(problem) if is_race(&problem) => {}
+                Err(CommitError::Store(problem)) => return Err(problem.into()),
+                Err(_) => return Err(AccountError::contended()),
+            }
+        }
+        Err(AccountError::contended())
+    }
+}
+
+impl<'a> Draft<'a> {
+    fn new(accounts: &'a Acting, import: &'a Import) -> Self {
+        Self {
+            accounts,
+            import,
+            batch: Batch::new(),
+            strangers: HashMap::new(),
+            held: HashMap::new(),
+            owners: HashMap::new(),
+            done: Imported::default(),
+            violations: Vec::new(),
+        }
+    }
+
+    fn wrong(&mut self, row: &ImportRow, field: &str, message: &str, fix: &str) {
+        let location = format!("line {}.{field}", row.line);
+        self.violations.push(Violation::new(location, message, fix));
+    }
+
+    fn add(&mut self, row: &ImportRow) -> Result<(), AccountError> {
+        let Some(key) = self.key(row) else { return Ok(()) };
+        let Some(uid) = self.owner(row) else { return Ok(()) };
+        let key = Key { user: uid, ..key };
+        match self.holder(&key)? {
+            Some(user) if user == uid => self.done.known += 1,
+            Some(_) => {
+                let fix = "A key is one user's. Take one of the two rows out.";
+                self.wrong(row, "key", "Another user has this key.", fix);
+            }
+            None => self.put(row, &key)?,
+        }
+        Ok(())
+    }
+
+    /// The key's record, without its user. None: what is wrong is told.
+    fn key(&mut self, row: &ImportRow) -> Option<Key> {
+        let found = match self.import.scheme {
+            Scheme::Own | Scheme::Text => self.of_text(row),
+            scheme => {
+                let kept = unhex(row.key.expose());
+                if kept.is_none() {
+                    let fix = "Give the digest's 64 hexadecimal digits, or name another --digest.";
+                    self.wrong(row, "key", "This is not a digest of this kind.", fix);
+                }
+                kept.map(|kept| (self.new_id(), scheme, kept, String::new()))
+            }
+        };
+        let (id, scheme, kept, last_four) = found?;
+        Some(Key {
+            id,
+            user: 0,
+            application: None,
+            label: row.label.clone(),
+            prefix: String::new(),
+            last_four,
+            digest: self.accounts.0.pepper.digest_kept(scheme, &kept),
+            scheme,
+            scopes: row.scopes.clone(),
+            created: self.accounts.0.clock.now(),
+            expires: row.expires,
+            revoked: None,
+            rotated: None,
+            networks: Vec::new(),
+        })
+    }
+
+    fn of_text(&mut self, row: &ImportRow) -> Option<(KeyId, Scheme, Vec<u8>, String)> {
+        let text = row.key.expose();
+        if !(SHORTEST..=LONGEST).contains(&text.len()) || text.chars().any(char::is_control) {
+            let said = format!("A key has {SHORTEST} to {LONGEST} bytes of text on one line.");
+            self.wrong(row, "key", &said, "Take the row out, and give the user a new key.");
+            return None;
+        }
+        // One of ours keeps its id, by which it is found.
+        let (id, scheme) = match KeyText::shape(text) {
+            KeyShape::Ours(id) => (id, Scheme::Own),
+            KeyShape::Foreign => (self.new_id(), Scheme::Text),
+            KeyShape::Damaged => {
+                let fix = "Was it cut or mistyped? Take the row out, and give the user a new key.";
+                self.wrong(row, "key", "This key of Keyward's is not whole.", fix);
+                return None;
+            }
+        };
+        let is_long = text.len() >= SHOWN && text.is_ascii();
+        let last_four = if is_long { text[text.len() - 4..].to_owned() } else { String::new() };
+        Some((id, scheme, text.as_bytes().to_vec(), last_four))
+    }
+
+    fn new_id(&self) -> KeyId {
+        KeyId::from_number(u64::from_le_bytes(self.accounts.0.entropy.bytes()))
+    }
+
+    /// The number of the row's user, who may only just come to be. None: what is wrong is told.
+    fn owner(&mut self, row: &ImportRow) -> Option<u64> {
+        if let Some(member) = self.accounts.directory().user_by_name(&row.username) {
+            let policy = self.accounts.directory().policy();
+            if member.roles(&policy.roles).is_admin && !self.import.includes_administrators {
+                let said = "Only an administrator can import keys of administrators.";
+                self.wrong(row, "username", said, "Take the row out.");
+                return None;
+            }
+            return Some(member.uid);
+        }
+        let folded = fold(&row.username);
+        if let Some(user) = self.strangers.get(&folded) {
+            return Some(user.uid);
+        }
+        if self.import.strangers == Strangers::Refused {
+            let fix = "Make the user first, or add --create-users.";
+            self.wrong(row, "username", "There is no such user.", fix);
+            return None;
+        }
+        self.stranger(row, folded)
+    }
+
+    fn stranger(&mut self, row: &ImportRow, folded: String) -> Option<u64> {
+        let new = super::NewUser {
+            name: row.username.clone(),
+            status: true,
+            ..super::NewUser::default()
+        };
+        let mut user = self.accounts.draft_user(new);
+        let problems = check_user(self.accounts, &user);
+        if !problems.is_empty() {
+            for problem in problems {
+                self.wrong(row, "username", &problem.message, &problem.fix);
+            }
+            return None;
+        }
+        user.uid = match self.import.mode {
+            ImportMode::Write => self.accounts.directory().next_uid(),
+            // Nobody gets this number.
+            ImportMode::Check => u64::MAX - self.strangers.len() as u64,
+        };
+        self.batch.expect(Table::Users, uid_key(user.uid), State::Missing);
+        self.batch.put(Table::Users, uid_key(user.uid), encode(&user));
+        claim(&mut self.batch, &user, None);
+        self.done.users += 1;
+        let uid = user.uid;
+        self.strangers.insert(folded, user);
+        Some(uid)
+    }
+
+    /// The user who has this key already, in the store or in this part.
+    fn holder(&self, key: &Key) -> Result<Option<u64>, AccountError> {
+        if let Some(uid) = self.owners.get(key.digest.as_bytes()) {
+            return Ok(Some(*uid));
+        }
+        let id = match key.scheme {
+            Scheme::Own => Some(key.id),
+            _ => {
+                let at = key.digest.as_bytes();
+                let stored = self.accounts.store().get(Table::Foreign, at)?;
+                stored.map(|stored| stored.read::<KeyId>(Table::Foreign, at)).transpose()?
+            }
+        };
+        let Some(id) = id else { return Ok(None) };
+        Ok(self.accounts.key(id)?.map(|held| held.record.user))
+    }
+
+    fn put(&mut self, row: &ImportRow, key: &Key) -> Result<(), AccountError> {
+        let now = self.accounts.0.clock.now();
+        let mut problems = check_key(self.accounts, key, now);
+        problems.extend(check_scopes(self.accounts, key));
+        for problem in problems {
+            self.wrong(row, &problem.location, &problem.message, &problem.fix);
+        }
+        let held = match self.held.get(&key.user) {
+            Some(held) => *held,
+            None => {
+                let (held, newest) = self.accounts.keys_in_force(key.user)?;
+                let expected = State::Newest(newest);
+                self.batch.expect(Table::Owners, uid_key(key.user), expected);
+                if !self.strangers.values().any(|user| user.uid == key.user) {
+                    self.batch.expect(Table::Users, uid_key(key.user), State::Present);
+                }
+                held
+            }
+        };
+        if held >= self.accounts.0.keys_per_user {
+            let said = "The user would have more keys than there may be.";
+            self.wrong(row, "username", said, "Raise limits.keys_per_user in the configuration.");
+        }
+        self.held.insert(key.user, held + usize::from(key.is_in_force(now)));
+        self.owners.insert(*key.digest.as_bytes(), key.user);
+        put_new_key(&mut self.batch, key);
+        self.done.keys += 1;
+        Ok(())
+    }
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    crate::model::Digest::from_hex(text.as_bytes()).map(|digest| digest.as_bytes().to_vec())
+}

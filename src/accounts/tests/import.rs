@@ -1,0 +1,201 @@
+//! Keys of other systems.
+
+use super::*;
+use crate::model::{Entropy, KeyId, KeyText, Scheme, Secret};
+
+fn row(line: u64, username: &str, key: &str) -> ImportRow {
+    ImportRow {
+        line,
+        username: username.into(),
+        key: Secret::new(key),
+        label: String::new(),
+        expires: None,
+        scopes: None,
+    }
+}
+
+fn import(scheme: Scheme, rows: Vec<ImportRow>) -> Import {
+    let (strangers, mode) = (Strangers::Made, ImportMode::Write);
+    Import { scheme, strangers, includes_administrators: true, mode, rows }
+}
+
+/// Whose the key with this text is.
+fn owner(accounts: &Acting, text: &str) -> Option<(KeyId, u64)> {
+    let (id, held) = accounts.directory().foreign_key(accounts.pepper(), text)?;
+    assert!(held.digest == accounts.pepper().digest_as(held.scheme, text));
+    Some((id, held.user))
+}
+
+fn hex(scheme: Scheme, text: &str) -> String {
+    scheme.kept(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn keys_are_found_by_their_text_whatever_was_kept_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let open = || on(Arc::new(crate::store::SledStore::open(&path, 16).unwrap()));
+    let accounts = open();
+    accounts.first_start().await.unwrap().unwrap();
+    accounts.create_user(named("bob")).await.unwrap();
+    let clear = import(
+        Scheme::Text,
+        vec![row(1, "BOB", "clear-text-of-bob"), row(2, "eve", "clear-text-of-eve!!!")],
+    );
+    let done = accounts.import_keys(&clear).await.unwrap();
+    assert_eq!((done.keys, done.users, done.known), (2, 1, 0));
+    for scheme in [Scheme::Sha256, Scheme::Blake3] {
+        let text = format!("secret of {scheme:?}");
+        let rows = vec![row(1, "bob", &hex(scheme, &text)), row(2, "bob", &hex(scheme, &text))];
+        assert_eq!(accounts.import_keys(&import(scheme, rows)).await.unwrap().keys, 1);
+    }
+    drop((clear, accounts));
+    // The same after a start.
+    for accounts in [open()] {
+        assert_eq!(owner(&accounts, "clear-text-of-bob").unwrap().1, 2);
+        assert_eq!(owner(&accounts, "clear-text-of-eve!!!").unwrap().1, 3);
+        assert_eq!(owner(&accounts, "secret of Sha256").unwrap().1, 2);
+        assert_eq!(owner(&accounts, "secret of Blake3").unwrap().1, 2);
+        // Neither what was kept nor anything else is a key.
+        for text in ["", "clear", &hex(Scheme::Sha256, "secret of Sha256"), "secret of bob"] {
+            assert_eq!(owner(&accounts, text), None, "{text}");
+        }
+        let (id, _) = owner(&accounts, "clear-text-of-eve!!!").unwrap();
+        let key = accounts.key(id).unwrap().unwrap().record;
+        assert_eq!((key.scheme, key.last_four.as_str()), (Scheme::Text, "e!!!"));
+        // Of a short one nothing is shown.
+        let (id, _) = owner(&accounts, "clear-text-of-bob").unwrap();
+        assert_eq!(accounts.key(id).unwrap().unwrap().record.last_four, "");
+        // With its user it goes, and may come again with another.
+        accounts.delete_user(2, None).await.unwrap();
+        assert_eq!(owner(&accounts, "clear-text-of-bob"), None);
+        let again = import(Scheme::Text, vec![row(1, "eve", "clear-text-of-bob")]);
+        assert_eq!(accounts.import_keys(&again).await.unwrap().keys, 1);
+        assert_eq!(owner(&accounts, "clear-text-of-bob").unwrap().1, 3);
+        // It is rotated into one of ours, and revoked like any other.
+        let (id, _) = owner(&accounts, "clear-text-of-bob").unwrap();
+        let to = accounts.rotate_key(id, Rotate::default()).await.unwrap().issued.key.record;
+        assert_eq!(to.scheme, Scheme::Own);
+        accounts.revoke_key(id).await.unwrap();
+        assert!(accounts.directory().key(id).unwrap().is_revoked);
+    }
+}
+
+#[tokio::test]
+async fn what_is_imported_again_changes_nothing() {
+    let accounts = accounts().await;
+    let rows = || vec![row(1, "ann", "a-key-of-anns"), row(2, "Ann", "another-of-anns")];
+    let done = accounts.import_keys(&import(Scheme::Text, rows())).await.unwrap();
+    assert_eq!((done.keys, done.users), (2, 1));
+    let count = accounts.audit(Order::Newest, None, 99).unwrap().items.len();
+    let done = accounts.import_keys(&import(Scheme::Text, rows())).await.unwrap();
+    assert_eq!((done.keys, done.users, done.known), (0, 0, 2));
+    assert_eq!(accounts.audit(Order::Newest, None, 99).unwrap().items.len(), count);
+    let trail = format!("{:?}", accounts.audit(Order::Newest, None, 99).unwrap());
+    assert!(trail.contains("key.import") && !trail.contains("a-key-of-anns"));
+}
+
+#[tokio::test]
+async fn each_fault_names_its_line_and_nothing_is_imported() {
+    let accounts = with_keys(&accounts().await, 2);
+    accounts.create_user(named("bob")).await.unwrap();
+    let ours = KeyText::generate("kw", &Entropy::seeded(9)).text.expose().to_owned();
+    let mut damaged = ours.clone();
+    damaged.replace_range(20..21, if &ours[20..21] == "a" { "b" } else { "a" });
+    let theirs = import(Scheme::Text, vec![row(1, "admin", "the-admins-own")]);
+    accounts.import_keys(&theirs).await.unwrap();
+    let before = accounts.keys(None, 99).unwrap().items.len();
+    let mut past = row(8, "bob", "in-the-past");
+    past.expires = Some(NOW);
+    let mut scoped = row(9, "bob", "with-a-scope");
+    scoped.scopes = Some(vec!["everything".into()]);
+    let rows = vec![
+        row(1, "bob", "a-good-one"),
+        row(2, "bob", "short"),
+        row(3, "bob", "two\nlines of it"),
+        row(4, "bob", &damaged),
+        row(5, "bob", "the-admins-own"),
+        row(6, "eve", "a-good-one"),
+        row(7, " eve", "for-a-bad-name"),
+        past,
+        scoped,
+        row(10, "zoe", "one-of-zoes"),
+        row(11, "zoe", "two-of-zoes"),
+        row(12, "zoe", "three-of-zoes"),
+    ];
+    for mode in [ImportMode::Check, ImportMode::Write] {
+        let rows = rows.iter().map(|one| ImportRow {
+            key: one.key.clone(),
+            scopes: one.scopes.clone(),
+            ..row(one.line, &one.username, "")
+        });
+        let mut rows: Vec<ImportRow> = rows.collect();
+        rows[7].expires = Some(NOW);
+        let problem =
+            accounts.import_keys(&Import { mode, ..import(Scheme::Text, rows) }).await.unwrap_err();
+        for row in &rows_of_interest() {
+            assert!(!problem.to_string().contains(row), "{problem}");
+        }
+        assert_eq!(
+            invalid::<()>(Err(problem)),
+            [
+                "line 2.key",
+                "line 3.key",
+                "line 4.key",
+                "line 5.key",
+                "line 6.key",
+                "line 7.username",
+                "line 8.expires",
+                "line 9.scopes.0",
+                "line 12.username",
+            ]
+        );
+    }
+    assert_eq!(accounts.keys(None, 99).unwrap().items.len(), before);
+    assert!(accounts.directory().user_by_name("eve").is_none());
+    assert_eq!(owner(&accounts, "a-good-one"), None);
+
+    let rows = vec![row(3, "bob", "nonsense"), row(4, "bob", "")];
+    assert_eq!(
+        invalid(accounts.import_keys(&import(Scheme::Sha256, rows)).await),
+        ["line 3.key", "line 4.key"]
+    );
+    let rows = vec![row(1, "nobody", "a-key-of-nobody")];
+    let refused = Import { strangers: Strangers::Refused, ..import(Scheme::Text, rows) };
+    assert_eq!(invalid(accounts.import_keys(&refused).await), ["line 1.username"]);
+    let rows = vec![row(1, "admin", "another-of-admin")];
+    let humble = Import { includes_administrators: false, ..import(Scheme::Text, rows) };
+    let problem = accounts.import_keys(&humble).await.unwrap_err().to_string();
+    assert!(problem.starts_with("line 1.username: Only an administrator"), "{problem}");
+    // One of ours keeps its id.
+    accounts.import_keys(&import(Scheme::Text, vec![row(1, "bob", &ours)])).await.unwrap();
+    let crate::model::KeyShape::Ours(id) = KeyText::shape(&ours) else { panic!() };
+    assert!(accounts.directory().key(id).unwrap().digest == accounts.pepper().digest(&ours));
+}
+
+/// Texts of keys that no message may repeat.
+fn rows_of_interest() -> [&'static str; 4] {
+    ["the-admins-own", "a-good-one", "with-a-scope", "three-of-zoes"]
+}
+
+#[tokio::test]
+async fn a_check_writes_nothing_and_a_key_that_comes_meanwhile_is_seen() {
+    let store = Contended::new();
+    let accounts = on(store.clone());
+    accounts.first_start().await.unwrap().unwrap();
+    let rows = || vec![row(1, "ann", "a-key-of-anns")];
+    let check = Import { mode: ImportMode::Check, ..import(Scheme::Text, rows()) };
+    assert_eq!(accounts.import_keys(&check).await.unwrap().users, 1);
+    assert!(accounts.directory().user_by_name("ann").is_none());
+    assert_eq!(accounts.directory().last_uid(), 1);
+    // Users who are there: nothing but the key itself is the same.
+    for name in ["ann", "eve"] {
+        accounts.create_user(named(name)).await.unwrap();
+    }
+    store.before_commit(|others| async move {
+        let theirs = import(Scheme::Text, vec![row(1, "eve", "a-key-of-anns")]);
+        others.import_keys(&theirs).await.unwrap();
+    });
+    assert_eq!(invalid(accounts.import_keys(&import(Scheme::Text, rows())).await), ["line 1.key"]);
+    assert_eq!(owner(&accounts, "a-key-of-anns").unwrap().1, 3);
+}

@@ -1,0 +1,30 @@
+//! `/api/v1/backup`: has the server write its store into a file. For the person at the machine alone, who has the server's rights there: for
+//! anybody else it would be a way to write files.
+
+use std::path::PathBuf;
+
+use ::http::StatusCode;
+use serde_json::json;
+
+use super::{Call, answer, form::Form};
+use crate::{handlers::Reply, model::Digest, pipeline::Denial};
+
+pub(super) async fn write(mut call: Call<'_>) -> Result<Reply, Denial> {
+    let application = call.identity.application();
+    if !application.is_some_and(|application| application.record.is_operator()) {
+        return Err(answer::forbidden("Only the operator can do this: with keyward backup FILE."));
+    }
+    let mut form = Form::new(call.json().await?);
+    let file = PathBuf::from(form.needed_text("file"));
+    if !file.is_absolute() {
+        form.reject("file", "This is not an absolute path.", "Send the file's whole path.");
+    }
+    form.finish()?;
+    let contents = call.accounts.backup(file).await.map_err(answer::denial)?;
+    let body = json!({
+        "records": contents.records,
+        "sequence": contents.sequence,
+        "blake3": Digest::from_bytes(contents.blake3),
+    });
+    Ok(answer::json(StatusCode::CREATED, &body))
+}

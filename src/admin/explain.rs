@@ -1,0 +1,137 @@
+//! `POST /api/v1/explain`: one request through every room, with what each said.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::{Call, answer, form::Form};
+use crate::{
+    handlers::Reply,
+    pipeline::{Asked, Denial, Explain, Explanation, Verdict},
+};
+
+pub(super) async fn explain(
+    mut call: Call<'_>,
+    explainer: Option<&dyn Explain>,
+) -> Result<Reply, Denial> {
+    // It tells what refused clients must not know: whether there is such a user, and why a key is wrong.
+    if !call.identity.is_admin() {
+        return Err(answer::forbidden("Only an administrator can see how requests are decided."));
+    }
+    let Some(explainer) = explainer else {
+        return Err(answer::not_found("public listener", "here"));
+    };
+    let mut form = Form::new(call.json().await?);
+    let asked = read(&mut form);
+    form.finish()?;
+    let explanation = explainer.explain(&asked).await;
+    Ok(answer::json(StatusCode::OK, &view(&asked, &explanation)))
+}
+
+fn read(form: &mut Form) -> Asked {
+    let method = form.text("method").unwrap_or_else(|| "GET".into());
+    let method = Method::from_bytes(method.as_bytes()).unwrap_or_else(|_| {
+        form.reject("method", "This is not a method.", "Send one such as GET.");
+        Method::GET
+    });
+    let target = form.needed_text("target");
+    if !target.is_empty() && (!target.starts_with('/') || target.contains('#')) {
+        form.reject("target", "This is not a path.", "Send one such as /user/1?_format=json.");
+    }
+    let client = form.text("client").map(|text| text.parse::<IpAddr>());
+    let client = client.unwrap_or(Ok(Ipv4Addr::LOCALHOST.into())).unwrap_or_else(|_| {
+        form.reject("client", "This is not an address.", "Send one such as 192.0.2.1.");
+        Ipv4Addr::LOCALHOST.into()
+    });
+    Asked {
+        method,
+        target,
+        host: form.text("host").unwrap_or_else(|| "localhost".into()),
+        headers: headers(form),
+        client,
+        body: form.text("body").unwrap_or_default().into(),
+    }
+}
+
+/// Each name with its value, or with a list of them. No fault repeats a value: it may be a credential.
+fn headers(form: &mut Form) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let entries: Map<String, Value> = form.entries("headers").unwrap_or_default();
+    for (name, value) in entries {
+        let values = match value {
+            Value::Array(values) => values,
+            one => vec![one],
+        };
+        let Ok(known) = HeaderName::from_bytes(name.as_bytes()) else {
+            form.reject("headers", "A name is none of a header field.", "Send names like API-KEY.");
+            continue;
+        };
+        for value in values {
+            match value.as_str().map(HeaderValue::from_str) {
+                Some(Ok(value)) => drop(headers.append(known.clone(), value)),
+                _ => form.reject(
+                    &format!("headers.{known}"),
+                    "This cannot be the value of a header field.",
+                    "Send a string without line breaks and control characters.",
+                ),
+            }
+        }
+    }
+    headers
+}
+
+fn view(asked: &Asked, explanation: &Explanation) -> Value {
+    let rooms: Vec<Value> = explanation
+        .steps
+        .iter()
+        .map(|step| {
+            let found: Map<String, Value> = step
+                .found
+                .iter()
+                .map(|(name, text)| ((*name).into(), text.clone().into()))
+                .collect();
+            let micros = step.time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+            json!({
+                "room": step.room.name(),
+                "verdict": verdict(step.verdict),
+                "microseconds": micros,
+                "found": found,
+            })
+        })
+        .collect();
+    let answer = explanation.denial.as_ref().map(|denial| {
+        json!({
+            "status": denial.status.as_u16(),
+            "error": denial.code,
+            "description": denial.description,
+        })
+    });
+    // Of the fields only how long they are: which of them holds a credential is known to the application's script alone.
+    let headers: Map<String, Value> = asked
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), format!("({} bytes)", value.len()).into()))
+        .collect();
+    let path = asked.target.split('?').next().unwrap_or_default();
+    json!({
+        "request": {
+            "method": asked.method.as_str(),
+            "path": path,
+            "host": asked.host,
+            "client": asked.client,
+            "headers": headers,
+        },
+        "allowed": answer.is_none(),
+        "answer": answer,
+        "rooms": rooms,
+    })
+}
+
+fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Passed => "passed",
+        Verdict::Refused => "refused",
+        Verdict::NotReached => "not reached",
+    }
+}

@@ -1,0 +1,76 @@
+//! `/api/v1/keys/import`: keys of other systems, a part at a time. A part is imported whole or not at all; one that is sent again changes nothing.
+
+use ::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{Call, answer, form::Form, keys};
+use crate::{
+    accounts::{Import, ImportMode, ImportRow, Strangers},
+    handlers::Reply,
+    model::{Scheme, Secret, Timestamp},
+    pipeline::Denial,
+};
+
+/// The most keys of one part.
+const MOST: usize = 1000;
+
+pub(super) async fn import(mut call: Call<'_>) -> Result<Reply, Denial> {
+    let now = call.accounts.clock().now();
+    let mut form = Form::new(call.json().await?);
+    let scheme = scheme(&mut form);
+    let strangers = match form.flag("create_users") {
+        Some(true) => Strangers::Made,
+        _ => Strangers::Refused,
+    };
+    let mode = match form.flag("dry_run") {
+        Some(true) => ImportMode::Check,
+        _ => ImportMode::Write,
+    };
+    let rows = rows(&mut form, now);
+    form.finish()?;
+    for row in &rows {
+        keys::within_own_bounds(row.scopes.as_deref(), None, &[], &call)?;
+    }
+    let includes_administrators = call.identity.is_admin();
+    let import = Import { scheme, strangers, includes_administrators, mode, rows };
+    let imported = call.accounts.import_keys(&import).await.map_err(answer::denial)?;
+    Ok(answer::json(StatusCode::OK, &json!(imported)))
+}
+
+fn scheme(form: &mut Form) -> Scheme {
+    match form.needed_text("digest").as_str() {
+        "clear" => Scheme::Text,
+        "sha256" => Scheme::Sha256,
+        "blake3" => Scheme::Blake3,
+        // What is missing is told already.
+        "" => Scheme::Text,
+        _ => {
+            let fix = "Use clear, sha256 or blake3.";
+            form.reject("digest", "There is no such digest.", fix);
+            Scheme::Text
+        }
+    }
+}
+
+fn rows(form: &mut Form, now: Timestamp) -> Vec<ImportRow> {
+    let items = match form.take("rows") {
+        Some(Value::Array(items)) if items.len() <= MOST => items,
+        _ => {
+            let said = format!("This is not a list of at most {MOST} keys.");
+            form.reject("rows", said, "Send larger imports in parts.");
+            return Vec::new();
+        }
+    };
+    let row = |(at, item): (usize, Value)| {
+        let line = item["line"].as_u64().unwrap_or(at as u64 + 1);
+        form.entry(&format!("line {line}"), item, |form| ImportRow {
+            line: form.number("line").unwrap_or(line),
+            username: form.needed_text("username"),
+            key: Secret::new(form.needed_text("key")),
+            label: form.text("label").unwrap_or_default(),
+            expires: keys::expires(form).and_then(|expires| expires.from(now)),
+            scopes: form.words("scopes"),
+        })
+    };
+    items.into_iter().enumerate().map(row).collect()
+}

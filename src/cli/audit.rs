@@ -1,0 +1,89 @@
+//! `keyward audit`: who changed what.
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::{
+    Exit, Failure, Output, Session,
+    table::{Column, cell},
+    target::{path, with_query},
+};
+
+const COLUMNS: &[Column] = &[
+    ("NUMBER", |entry| cell(&entry["number"])),
+    ("TIME", |entry| cell(&entry["time"])),
+    ("ACTOR", actor),
+    ("ACTION", |entry| cell(&entry["action"])),
+    ("OBJECT", |entry| cell(&entry["object"])),
+    ("BEFORE", |entry| cell(&entry["before"])),
+    ("AFTER", |entry| cell(&entry["after"])),
+];
+
+/// The entries of one request of an export.
+const PAGE: usize = 1000;
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// List entries, the newest first
+    List {
+        /// Stop after this many
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+    /// Print every entry as a line of JSON, the oldest first
+    Export,
+    /// Check that nothing in the trail was changed, added or taken away
+    Verify,
+}
+
+/// Does what was asked.
+pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
+    match verb {
+        Verb::List { limit } => session.list(&path(&["audit"]), limit, COLUMNS).await,
+        Verb::Export => export(session).await,
+        Verb::Verify => verify(session).await,
+    }
+}
+
+async fn export(session: &Session) -> anyhow::Result<()> {
+    let target = with_query(&path(&["audit"]), &[("order", "oldest")]);
+    let mut cursor = None;
+    loop {
+        let (items, next) = session.page(&target, PAGE, cursor.as_deref()).await?;
+        let lines: String = items.iter().map(|entry| format!("{entry}\n")).collect();
+        session.screen.print(&lines)?;
+        if next.is_none() {
+            return Ok(());
+        }
+        cursor = next;
+    }
+}
+
+async fn verify(session: &Session) -> anyhow::Result<()> {
+    let found = session.client.get(&path(&["audit", "verify"])).await?.body;
+    if session.output == Output::Json {
+        session.show(&found)?;
+    }
+    if found["state"] != "intact" {
+        let (number, problem) = (cell(&found["number"]), cell(&found["problem"]));
+        let text = format!("the audit trail was tampered with at entry {number}. {problem}");
+        return Err(Failure::new(Exit::Failed, text).into());
+    }
+    if session.output == Output::Table {
+        let [entries, last, hash] = ["entries", "last", "hash"].map(|name| cell(&found[name]));
+        let text = format!(
+            "The audit trail is intact: {entries} entries, up to {last} with the hash {hash}.\n"
+        );
+        session.screen.print(&text)?;
+    }
+    Ok(())
+}
+
+/// Who, in a few words.
+fn actor(entry: &Value) -> String {
+    let actor = &entry["actor"];
+    match actor["kind"].as_str() {
+        Some("user") => format!("{} (#{})", cell(&actor["name"]), cell(&actor["uid"])),
+        _ => cell(&actor["kind"]),
+    }
+}

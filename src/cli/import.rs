@@ -1,0 +1,494 @@
+//! `keyward key import`: keys of other systems, from their files. The whole file is looked at before the first key is written.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read},
+    path::PathBuf,
+};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json};
+
+use super::{Exit, Failure, Output, Session, target::path};
+
+/// The most keys of one request.
+const MOST: usize = 1000;
+/// With so many, a request ends where the next user begins: what is told of a user is told of all its keys.
+const ENOUGH: usize = 900;
+/// The most faults that are told at once.
+const MOST_FAULTS: usize = 100;
+
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The file; - is standard input
+    file: PathBuf,
+    /// csv (username,key and perhaps label,expires,scopes; with a heading or without), jsonl (the same as objects, one a line), or kong (its
+    /// declarative configuration as JSON: consumers with their keyauth_credentials) [default: by the file's name, else csv]
+    #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
+    format: Option<Form>,
+    /// What the file has of each key: clear (its text), sha256 or blake3 (the text's digest in hexadecimal digits)
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Kind::Clear, hide_possible_values = true)]
+    digest: Kind,
+    /// Make the users that are not there
+    #[arg(long)]
+    create_users: bool,
+    /// Only look, and say what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Csv,
+    Jsonl,
+    Kong,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Clear,
+    Sha256,
+    Blake3,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Clear => "clear",
+            Self::Sha256 => "sha256",
+            Self::Blake3 => "blake3",
+        }
+    }
+}
+
+/// What is wrong with a line.
+type Fault = (u64, String);
+
+impl Import {
+    /// Looks at everything, and then, unless that was all, writes it.
+    pub async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let text = self.read()?;
+        let mut faults = Vec::new();
+        let rows = match self.form() {
+            Form::Csv => from_csv(&text, &mut faults),
+            Form::Jsonl => from_jsonl(&text, &mut faults),
+            Form::Kong => from_kong(&text, &mut faults),
+        };
+        drop(text);
+        let mut rows = rows;
+        rows.sort_by_cached_key(owner);
+        find_twins(&rows, &mut faults);
+        if !faults.is_empty() {
+            let told = faults.iter().take(MOST_FAULTS);
+            let told = told.map(|(line, said)| fault(&format!("line {line}"), said, ""));
+            return Err(refused(told.collect(), faults.len()).into());
+        }
+        self.look(&rows, session).await?;
+        if self.dry_run {
+            return Ok(());
+        }
+        self.write(&rows, session).await
+    }
+
+    fn form(&self) -> Form {
+        let end = self.file.extension().and_then(|end| end.to_str());
+        let by_name = match end {
+            Some("jsonl" | "ndjson") => Form::Jsonl,
+            Some("json") => Form::Kong,
+            _ => Form::Csv,
+        };
+        self.format.unwrap_or(by_name)
+    }
+
+    fn read(&self) -> Result<zeroize::Zeroizing<String>, Failure> {
+        let mut text = zeroize::Zeroizing::new(String::new());
+        let read = match self.file.to_str() {
+            Some("-") => io::stdin().lock().read_to_string(&mut text),
+            _ => File::open(&self.file).and_then(|mut file| file.read_to_string(&mut text)),
+        };
+        read.map_err(|problem| {
+            Failure::new(Exit::Usage, format!("{}: {problem}", self.file.display()))
+        })?;
+        // As some spreadsheets begin a file.
+        if text.starts_with('\u{feff}') {
+            text.drain(..'\u{feff}'.len_utf8());
+        }
+        Ok(text)
+    }
+
+    fn body(&self, rows: &[Value], dry_run: bool) -> Value {
+        json!({
+            "digest": self.digest.name(),
+            "create_users": self.create_users,
+            "dry_run": dry_run,
+            "rows": rows,
+        })
+    }
+
+    /// Everything that the records find wrong, of all parts.
+    async fn look(&self, rows: &[Value], session: &Session) -> anyhow::Result<()> {
+        let mut found = Vec::new();
+        let mut counts = Map::new();
+        for part in parts(rows) {
+            let target = path(&["keys", "import"]);
+            match session.client.post(&target, &self.body(part, true)).await {
+                Ok(answer) => add(&mut counts, &answer.body),
+                Err(problem) => match problem.problem["errors"].as_array() {
+                    Some(errors) => found.extend(errors.iter().cloned()),
+                    None => return Err(problem.into()),
+                },
+            }
+        }
+        if !found.is_empty() {
+            let count = found.len();
+            found.truncate(MOST_FAULTS);
+            return Err(refused(found, count).into());
+        }
+        if self.dry_run {
+            tell(&counts, "would be imported", session)?;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, rows: &[Value], session: &Session) -> anyhow::Result<()> {
+        let mut counts = Map::new();
+        let bar = super::bulk::bar("keys");
+        bar.set_length(rows.len() as u64);
+        for part in parts(rows) {
+            let target = path(&["keys", "import"]);
+            let made = session.client.post(&target, &self.body(part, false)).await?;
+            add(&mut counts, &made.body);
+            bar.inc(part.len() as u64);
+        }
+        bar.finish_and_clear();
+        tell(&counts, "are imported", session)
+    }
+}
+
+fn owner(row: &Value) -> String {
+    row["username"].as_str().unwrap_or_default().to_lowercase()
+}
+
+fn parts(rows: &[Value]) -> Vec<&[Value]> {
+    let mut parts = Vec::new();
+    let mut begin = 0;
+    for at in 1..=rows.len() {
+        let length = at - begin;
+        let is_new_user = || owner(&rows[at]) != owner(&rows[at - 1]);
+        if at == rows.len() || length == MOST || length >= ENOUGH && is_new_user() {
+            parts.push(&rows[begin..at]);
+            begin = at;
+        }
+    }
+    parts
+}
+
+fn add(counts: &mut Map<String, Value>, part: &Value) {
+    for (name, count) in part.as_object().into_iter().flatten() {
+        let sum = counts.get(name).and_then(Value::as_u64).unwrap_or_default();
+        counts.insert(name.clone(), (sum + count.as_u64().unwrap_or_default()).into());
+    }
+}
+
+fn tell(counts: &Map<String, Value>, done: &str, session: &Session) -> anyhow::Result<()> {
+    if session.output == Output::Json {
+        return session.show(&Value::Object(counts.clone()));
+    }
+    let count = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let (keys, users, known) = (count("keys"), count("users"), count("known"));
+    session.screen.note(&format!("{keys} keys {done}, with {users} new users.\n"));
+    if known > 0 {
+        session.screen.note(&format!("{known} keys were there already.\n"));
+    }
+    Ok(())
+}
+
+fn fault(location: &str, message: &str, fix: &str) -> Value {
+    json!({ "location": location, "message": message, "fix": fix })
+}
+
+fn refused(errors: Vec<Value>, count: usize) -> Failure {
+    let text = match count {
+        1 => "Nothing was imported: one line is not in order.".to_owned(),
+        count => format!("Nothing was imported: {count} things are not in order."),
+    };
+    let mut failure = Failure::new(Exit::Refused, text);
+    failure.problem["errors"] = errors.into();
+    failure
+}
+
+/// A row for the API. Words that are not given are left out.
+fn row(line: u64, field: impl Fn(&str) -> Option<String>) -> Result<Value, Fault> {
+    let any = |names: &[&str]| names.iter().find_map(|name| field(name)).filter(|v| !v.is_empty());
+    let needed = |names: &[&str]| {
+        any(names).ok_or_else(|| (line, format!("There is no {} here.", names[0])))
+    };
+    let mut row = json!({
+        "line": line,
+        "username": needed(&["username", "name", "user"])?,
+        "key": needed(&["key", "api_key"])?,
+    });
+    for name in ["label", "expires"] {
+        if let Some(text) = any(&[name]) {
+            row[name] = text.into();
+        }
+    }
+    if let Some(words) = any(&["scopes"]) {
+        row["scopes"] = words.split(';').map(str::trim).collect();
+    }
+    Ok(row)
+}
+
+const NAMES: [&str; 8] =
+    ["username", "name", "user", "key", "api_key", "label", "expires", "scopes"];
+
+/// Which line a place in the text is on. The reader's own count is one behind where lines end as they do on Windows.
+struct Lines<'a> {
+    text: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line of a record that begins behind the one before it.
+    fn of(&mut self, place: &csv::Position) -> u64 {
+        let begin = (place.byte() as usize).min(self.text.len());
+        let blank = self.text[begin..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        let end = (begin + blank).max(self.at);
+        self.line += self.text[self.at..end].iter().filter(|b| **b == b'\n').count() as u64;
+        self.at = end;
+        self.line
+    }
+}
+
+fn from_csv(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_reader(text.as_bytes());
+    let mut heading: Vec<String> =
+        ["username", "key", "label", "expires", "scopes"].map(str::to_owned).into();
+    let mut lines = Lines { text: text.as_bytes(), at: 0, line: 1 };
+    let mut rows = Vec::new();
+    for (at, record) in reader.records().enumerate() {
+        let record = match record {
+            Ok(record) => record,
+            Err(problem) => {
+                let line = problem.position().map_or(0, |at| lines.of(at));
+                faults.push((line, "This is not a line of CSV.".into()));
+                continue;
+            }
+        };
+        let line = record.position().map_or(0, |at| lines.of(at));
+        // A heading is a line that names a key and a user.
+        let names: Vec<String> = record.iter().map(str::to_lowercase).collect();
+        let has = |names_of: &[&str]| names.iter().any(|name| names_of.contains(&name.as_str()));
+        if at == 0 && has(&NAMES[..3]) && has(&NAMES[3..5]) {
+            if let Some(unknown) = names.iter().find(|name| !NAMES.contains(&name.as_str())) {
+                faults.push((
+                    line,
+                    format!("There is no column {unknown:?} that could be imported."),
+                ));
+            }
+            heading = names;
+            continue;
+        }
+        if record.len() > heading.len() {
+            faults.push((line, format!("It has more than {} fields.", heading.len())));
+            continue;
+        }
+        let field = |name: &str| {
+            let at = heading.iter().position(|known| known == name)?;
+            record.get(at).map(str::to_owned)
+        };
+        collect(row(line, field), &mut rows, faults);
+    }
+    rows
+}
+
+fn from_jsonl(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
+    let mut rows = Vec::new();
+    for (at, one) in text.lines().enumerate().filter(|(_, one)| !one.trim().is_empty()) {
+        let line = at as u64 + 1;
+        // What stands there may be a key: it is not repeated.
+        let Ok(Value::Object(object)) = serde_json::from_str(one) else {
+            faults.push((line, "This is not a JSON object.".into()));
+            continue;
+        };
+        if let Some(unknown) = object.keys().find(|name| !NAMES.contains(&name.as_str())) {
+            faults.push((line, format!("There is no field {unknown:?} that could be imported.")));
+            continue;
+        }
+        let field = |name: &str| match object.get(name)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Array(words) => {
+                let words: Option<Vec<&str>> = words.iter().map(Value::as_str).collect();
+                words.map(|words| words.join(";"))
+            }
+            _ => None,
+        };
+        collect(row(line, field), &mut rows, faults);
+    }
+    rows
+}
+
+/// Kong's declarative configuration. Its lines say nothing, so the credentials are counted.
+fn from_kong(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
+    let Ok(whole) = serde_json::from_str::<Value>(text) else {
+        let said =
+            "This is not JSON. Kong's YAML becomes JSON with: deck file convert, or any YAML tool.";
+        faults.push((1, said.into()));
+        return Vec::new();
+    };
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut rows = Vec::new();
+    let mut add = |username: &Value, credential: &Value| {
+        let line = rows.len() as u64 + faults.len() as u64 + 1;
+        let field = |name: &str| match name {
+            "username" => username.as_str().map(str::to_owned),
+            "key" => credential["key"].as_str().map(str::to_owned),
+            _ => None,
+        };
+        collect(row(line, field), &mut rows, faults);
+    };
+    for consumer in list(&whole["consumers"]) {
+        for credential in list(&consumer["keyauth_credentials"]) {
+            add(&consumer["username"], &credential);
+        }
+    }
+    for credential in list(&whole["keyauth_credentials"]) {
+        let consumer = &credential["consumer"];
+        let username = if consumer.is_object() { &consumer["username"] } else { consumer };
+        add(username, &credential);
+    }
+    if rows.is_empty() && faults.is_empty() {
+        faults.push((1, "There are no keyauth_credentials in it.".into()));
+    }
+    rows
+}
+
+fn collect(row: Result<Value, Fault>, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
+    match row {
+        Ok(row) => rows.push(row),
+        Err(fault) => faults.push(fault),
+    }
+}
+
+/// Keys that the file gives to two users: each part alone would not show them all.
+fn find_twins(rows: &[Value], faults: &mut Vec<Fault>) {
+    let mut owners: HashMap<&str, (&Value, String)> = HashMap::new();
+    for row in rows {
+        let key = row["key"].as_str().unwrap_or_default();
+        let name = owner(row);
+        match owners.get(key) {
+            Some((first, owner)) if *owner != name => {
+                let line = row["line"].as_u64().unwrap_or_default();
+                faults.push((
+                    line,
+                    format!("The key of line {first} is given to another user here."),
+                ));
+            }
+            Some(_) => {}
+            None => drop(owners.insert(key, (&row["line"], name))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    fn read(from: fn(&str, &mut Vec<Fault>) -> Vec<Value>, text: &str) -> (Vec<Value>, Vec<u64>) {
+        let mut faults = Vec::new();
+        let rows = from(text, &mut faults);
+        (rows, faults.into_iter().map(|(line, _)| line).collect())
+    }
+
+    fn pair(line: u64, username: &str, key: &str) -> Value {
+        json!({ "line": line, "username": username, "key": key })
+    }
+
+    #[test]
+    fn csv_is_read_with_a_heading_and_without() {
+        let two = vec![pair(2, "ann", "k,1"), pair(4, "bob", "k2")];
+        for heading in ["username,key", "Name,API_KEY"] {
+            let text = format!("{heading}\r\nann,\"k,1\"\r\n\r\nbob, k2\r\n");
+            assert_eq!(read(from_csv, &text), (two.clone(), vec![]));
+        }
+        let text = "key,label,user,scopes\nk1,x,ann,read; write\n";
+        let row = json!({ "line": 2, "username": "ann", "key": "k1", "label": "x", "scopes": ["read", "write"] });
+        assert_eq!(read(from_csv, text), (vec![row], vec![]));
+        assert_eq!(
+            read(from_csv, "ann,k1\nbob,k2"),
+            (vec![pair(1, "ann", "k1"), pair(2, "bob", "k2")], vec![])
+        );
+        assert_eq!(
+            read(from_csv, "ann,k1\nbob\n,k3\na,b,c,d,e,f\n"),
+            (vec![pair(1, "ann", "k1")], vec![2, 3, 4])
+        );
+        assert_eq!(read(from_csv, "username,key,shoe\n").1, [1]);
+    }
+
+    #[test]
+    fn json_lines_are_objects_with_known_fields() {
+        let text = "{\"username\":\"ann\",\"key\":\"k1\",\"scopes\":[\"a\",\"b\"]}\n\n{\"user\":\"bob\",\"api_key\":\"k2\"}\n";
+        let (rows, faults) = read(from_jsonl, text);
+        assert_eq!(
+            (rows.len(), &rows[0]["scopes"], &rows[1]),
+            (2, &json!(["a", "b"]), &pair(3, "bob", "k2"))
+        );
+        assert!(faults.is_empty());
+        let text = "nonsense\n[]\n{\"username\":\"a\"}\n{\"username\":\"a\",\"key\":7}\n{\"username\":\"a\",\"key\":\"k\",\"shoe\":1}\n";
+        assert_eq!(read(from_jsonl, text), (vec![], vec![1, 2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn kong_has_its_credentials_in_two_places() {
+        let whole = json!({
+            "_format_version": "3.0",
+            "consumers": [
+                { "username": "ann", "keyauth_credentials": [{ "key": "k1" }, { "key": "k2" }] },
+                { "username": "no key" },
+            ],
+            "keyauth_credentials": [
+                { "consumer": "bob", "key": "k3" },
+                { "consumer": { "username": "eve" }, "key": "k4" },
+            ],
+        });
+        let (rows, faults) = read(from_kong, &whole.to_string());
+        let expected = [
+            pair(1, "ann", "k1"),
+            pair(2, "ann", "k2"),
+            pair(3, "bob", "k3"),
+            pair(4, "eve", "k4"),
+        ];
+        assert_eq!((rows.as_slice(), faults), (&expected[..], vec![]));
+        for bad in ["consumers:\n- username: ann\n", "{}", "[]"] {
+            assert_eq!(read(from_kong, bad), (vec![], vec![1]), "{bad}");
+        }
+        let without = json!({ "consumers": [{ "keyauth_credentials": [{ "key": "k" }] }] });
+        assert_eq!(read(from_kong, &without.to_string()).1, [1]);
+    }
+
+    #[test]
+    fn the_keys_of_a_user_stay_together() {
+        let of = |name: &str, count: u64| {
+            (0..count).map(move |at| pair(at, name, "k")).collect::<Vec<_>>()
+        };
+        let rows = [of("a", 850), of("b", 100), of("c", 950), of("d", 2100)].concat();
+        let lengths: Vec<usize> = parts(&rows).iter().map(|part| part.len()).collect();
+        assert_eq!(lengths, [950, 950, 1000, 1000, 100]);
+        assert!(parts(&[]).is_empty());
+        assert_eq!(parts(&of("a", 1)).len(), 1);
+    }
+
+    #[test]
+    fn a_key_for_two_users_is_found() {
+        let rows = [pair(1, "ann", "k1"), pair(2, "ANN", "k1"), pair(3, "bob", "k1")];
+        let mut faults = Vec::new();
+        find_twins(&rows, &mut faults);
+        assert_eq!(faults, [(3, "The key of line 1 is given to another user here.".to_owned())]);
+    }
+}

@@ -1,0 +1,351 @@
+//! `keyward script`: scripts are checked, tested and begun without a server, and loaded again by the one that runs.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use clap::{Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::{
+    Exit, Failure, Output, Session,
+    out::{self, printable},
+    scripting::limits,
+    table::{Column, Listing, cell},
+    target::path,
+};
+use crate::{
+    config::Settings,
+    hooks::{self, DEFINITIONS, Inspected, Kind, Rehearsal, ScriptError, Tested},
+    pipeline::Stage,
+};
+
+const COLUMNS: &[Column] = &[
+    ("FILE", |script| cell(&script["file"])),
+    ("FUNCTIONS", |script| cell(&script["functions"])),
+    ("BLOCKING", |script| cell(&script["blocking"])),
+    ("TESTS", |script| cell(&script["tests"])),
+];
+
+/// What is done with the server that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Verb {
+    /// Have the running server load its scripts again
+    Reload,
+}
+
+/// What needs neither a server nor a store.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Compile the scripts and look for mistakes; all of them are named
+    Check {
+        /// The folder of the scripts [default: scripts.dir]
+        dir: Option<PathBuf>,
+    },
+    /// Run the scripts' own tests
+    Test {
+        /// The folder of the scripts [default: scripts.dir]
+        dir: Option<PathBuf>,
+        /// Only the tests whose name or file holds this
+        #[arg(long, value_name = "NAME")]
+        filter: Option<String>,
+    },
+    /// Begin a script: one that works, with its tests
+    New {
+        /// What it is to be
+        #[arg(value_enum)]
+        what: What,
+        /// The name of the authentication type or handler, or the resource's id; a hook without one is for all requests
+        name: Option<String>,
+        /// The folder of the scripts [default: scripts.dir]
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Write the file with which editors complete and check scripts
+    Definitions {
+        /// The folder of the scripts [default: scripts.dir]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// What can be begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// An authentication type: auth/NAME.rhai
+    Auth,
+    /// Hooks of a resource (resources/NAME.rhai), or of all requests (hooks.rhai)
+    Hook,
+    /// A handler: handlers/NAME.rhai
+    Handler,
+}
+
+/// Does what was asked, on this machine alone.
+pub fn run(bench: Bench, settings: &Settings, output: Output) -> anyhow::Result<()> {
+    let folder = |dir: Option<PathBuf>| dir.unwrap_or_else(|| settings.scripts.dir.clone());
+    match bench {
+        Bench::Check { dir } => check(&inspect(&there(dir, settings)?, settings)?, output),
+        Bench::Test { dir, filter } => {
+            let inspected = inspect(&there(dir, settings)?, settings)?;
+            test(&inspected, filter.as_deref(), output)
+        }
+        Bench::New { what, name, dir } => begin(what, name.as_deref(), &folder(dir), output),
+        Bench::Definitions { dir } => definitions(&folder(dir), output),
+    }
+}
+
+/// The folder, which must be there: in a wrong one everything would be in order.
+fn there(dir: Option<PathBuf>, settings: &Settings) -> Result<PathBuf, Failure> {
+    let folder = dir.unwrap_or_else(|| settings.scripts.dir.clone());
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let text = format!(
+        "there is no folder {}: name the folder of the scripts, or begin one with keyward script new",
+        folder.display()
+    );
+    Err(Failure::new(Exit::Usage, text))
+}
+
+fn inspect(folder: &Path, settings: &Settings) -> Result<Inspected, Failure> {
+    Inspected::new(folder, limits(&settings.scripts)).map_err(|found| refused(&found))
+}
+
+/// All that is wrong, each with its place and the line.
+fn refused(found: &[ScriptError]) -> Failure {
+    let text = match found.len() {
+        1 => "The scripts are not in order.".to_owned(),
+        count => format!("The scripts are not in order in {count} places."),
+    };
+    let mut failure = Failure::new(Exit::Refused, text);
+    failure.problem["errors"] = found.iter().map(error).collect();
+    failure
+}
+
+fn error(found: &ScriptError) -> Value {
+    json!({
+        "location": found.location(),
+        "file": found.file,
+        "line": found.line,
+        "column": found.column,
+        "message": found.message,
+        "excerpt": found.excerpt(),
+    })
+}
+
+fn check(inspected: &Inspected, output: Output) -> anyhow::Result<()> {
+    let view = |script: &&hooks::Script| {
+        let functions: Vec<_> = script.functions().into_iter().map(hooks::Function::name).collect();
+        json!({
+            "file": script.file(),
+            "functions": functions,
+            "blocking": script.is_blocking(),
+            "tests": script.tests().count(),
+        })
+    };
+    let scripts: Vec<Value> = inspected.set.scripts().iter().map(view).collect();
+    let text = match output {
+        Output::Table => Listing::new(COLUMNS).page(&scripts),
+        Output::Json => format!("{:#}\n", Value::from(scripts)),
+    };
+    Ok(out::print(&text)?)
+}
+
+fn test(inspected: &Inspected, filter: Option<&str>, output: Output) -> anyhow::Result<()> {
+    let gate: Arc<dyn Rehearsal> = Arc::new(Stage);
+    let mut written = Ok(());
+    let all = inspected.test(filter, &gate, |tested| {
+        // As they come: one that takes long is seen.
+        if output == Output::Table && written.is_ok() {
+            written = out::print(&line(tested));
+        }
+    });
+    written?;
+    if output == Output::Json {
+        let all: Vec<Value> = all.iter().map(result).collect();
+        out::print(&format!("{:#}\n", Value::from(all)))?;
+    }
+    if all.is_empty() {
+        let text = match filter {
+            Some(filter) => format!("No test is called {filter:?}, and no file with tests."),
+            None => "There are no tests. A test is a function test_…() of a script.".to_owned(),
+        };
+        return Err(Failure::new(Exit::NotFound, text).into());
+    }
+    let failed: Vec<ScriptError> = all.iter().filter_map(|one| one.failure.clone()).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let mut failure = refused(&failed);
+    failure.problem["detail"] = format!("{} of {} tests failed.", failed.len(), all.len()).into();
+    Err(failure.into())
+}
+
+fn line(tested: &Tested) -> String {
+    let verdict = if tested.failure.is_none() { "ok    " } else { "FAILED" };
+    let (file, name) = (printable(&tested.file), printable(&tested.name));
+    format!("{verdict}  {file}  {name}  ({} ms)\n", tested.time.as_millis())
+}
+
+fn result(tested: &Tested) -> Value {
+    json!({
+        "file": tested.file,
+        "test": tested.name,
+        "passed": tested.failure.is_none(),
+        "microseconds": u64::try_from(tested.time.as_micros()).unwrap_or(u64::MAX),
+        "error": tested.failure.as_ref().map(error),
+    })
+}
+
+fn begin(what: What, name: Option<&str>, folder: &Path, output: Output) -> anyhow::Result<()> {
+    let usage = |text: String| Failure::new(Exit::Usage, text);
+    let kind = match (what, name) {
+        (What::Auth, Some(_)) => Kind::Auth,
+        (What::Handler, Some(_)) => Kind::Handler,
+        (What::Hook, Some(_)) => Kind::Resource,
+        (What::Hook, None) => Kind::Hooks,
+        (What::Auth | What::Handler, None) => {
+            return Err(usage("give it a name: keyward script new auth NAME".into()).into());
+        }
+    };
+    let name = name.unwrap_or_default();
+    kind.check_name(name).map_err(usage)?;
+    let file = folder.join(kind.file(name));
+    write_new(&file, &template(kind, name))?;
+    let use_it = how_to_use(kind, name);
+    let text = match output {
+        Output::Table => format!(
+            "{} is written. Look through it, then:\n  keyward script test --filter {}\n{use_it}",
+            printable(&file.display().to_string()),
+            kind.file(name),
+        ),
+        Output::Json => format!("{:#}\n", json!({ "file": file, "use": use_it })),
+    };
+    Ok(out::print(&text)?)
+}
+
+fn template(kind: Kind, name: &str) -> String {
+    let text = match kind {
+        Kind::Auth => include_str!("templates/auth.rhai"),
+        Kind::Hooks => include_str!("templates/hooks.rhai"),
+        Kind::Resource => include_str!("templates/resource.rhai"),
+        Kind::Handler => include_str!("templates/handler.rhai"),
+    };
+    text.replace("NAME", name)
+}
+
+/// A server that runs loads the file at once; this is how requests come to it.
+fn how_to_use(kind: Kind, name: &str) -> String {
+    match kind {
+        Kind::Auth => format!(
+            "Clients use it through an application, and name that in AUTH-METHOD:\n  keyward app add {name} --type {name}\n"
+        ),
+        Kind::Hooks => "It is called for every request of the public listener.\n".into(),
+        Kind::Resource => {
+            format!(
+                "It is called for every request of the resource {name}:\n  keyward resource show {name}\n"
+            )
+        }
+        Kind::Handler => format!(
+            "A resource answers with it:\n  keyward resource add {name} --handler script:{name} --path /{name} --method GET --format any --authentication '*'\n"
+        ),
+    }
+}
+
+/// Writes a file that is not there yet.
+fn write_new(file: &Path, text: &str) -> anyhow::Result<()> {
+    let shown = || format!("cannot write {}", file.display());
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).with_context(shown)?;
+    }
+    match OpenOptions::new().write(true).create_new(true).open(file) {
+        Err(problem) if problem.kind() == io::ErrorKind::AlreadyExists => {
+            let text = format!("{} is there already, and was left as it is", file.display());
+            Err(Failure::new(Exit::Refused, text).into())
+        }
+        opened => opened.and_then(|mut file| file.write_all(text.as_bytes())).with_context(shown),
+    }
+}
+
+/// Made anew each time: it is of the program, and nobody's to edit.
+fn definitions(folder: &Path, output: Output) -> anyhow::Result<()> {
+    let file = folder.join(DEFINITIONS);
+    let written = fs::create_dir_all(folder).and_then(|()| fs::write(&file, hooks::definitions()));
+    written.with_context(|| format!("cannot write {}", file.display()))?;
+    let text = match output {
+        Output::Table => format!(
+            "{} is written, for editors that know Rhai.\n",
+            printable(&file.display().to_string())
+        ),
+        Output::Json => format!("{:#}\n", json!({ "file": file })),
+    };
+    Ok(out::print(&text)?)
+}
+
+/// Asks the server.
+pub async fn ask(verb: Verb, session: &Session) -> anyhow::Result<()> {
+    let Verb::Reload = verb;
+    let answered = session.client.post(&path(&["scripts", "reload"]), &Value::Null).await;
+    match answered {
+        Ok(answer) => session.show(&answer.body),
+        Err(mut failure) if failure.problem["errors"].is_array() => {
+            // The list shows the lines too, which a problem has no place for.
+            if let Ok(list) = session.client.get(&path(&["scripts"])).await
+                && list.body["problems"].as_array().is_some_and(|found| !found.is_empty())
+            {
+                failure.problem["errors"] = list.body["problems"].clone();
+            }
+            Err(failure.into())
+        }
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hooks::Limits;
+
+    #[test]
+    fn every_template_works_and_says_nothing_of_its_mould() {
+        let folder = tempfile::tempdir().unwrap();
+        for (what, name) in [
+            (What::Auth, Some("tokens")),
+            (What::Hook, Some("orders")),
+            (What::Hook, None),
+            (What::Handler, Some("hello")),
+        ] {
+            begin(what, name, folder.path(), Output::Json).unwrap();
+            let again = begin(what, name, folder.path(), Output::Json).unwrap_err();
+            assert_eq!(super::super::exit::code(&again), Exit::Refused, "{what:?}");
+        }
+        definitions(folder.path(), Output::Json).unwrap();
+        let inspected = Inspected::new(folder.path(), Limits::default());
+        let inspected = inspected.unwrap_or_else(|found| panic!("{}", found[0]));
+        assert_eq!(inspected.set.scripts().len(), 4);
+        let gate: Arc<dyn Rehearsal> = Arc::new(Stage);
+        let tested = inspected.test(None, &gate, |_| {});
+        assert_eq!(tested.len(), 6);
+        for one in tested {
+            assert!(one.failure.is_none(), "{}", one.failure.unwrap());
+        }
+        for kind in [Kind::Auth, Kind::Resource, Kind::Handler] {
+            assert!(!template(kind, "x").contains("NAME "), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_one_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["../x", "a/b", "", "A B", "basic", "x\ny"] {
+            let refused = begin(What::Auth, Some(name), folder.path(), Output::Json);
+            let code = super::super::exit::code(&refused.expect_err(name));
+            assert_eq!(code, Exit::Usage, "{name:?}");
+        }
+        assert!(begin(What::Handler, None, folder.path(), Output::Json).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,276 @@
+//! Finding keys in text: by the published form and its checksum, whatever the prefix.
+//!
+//! A key is found where it stands as it is, and where it stands in a credential in Base64 (RFC 4648), which is how `API-KEY` and `Basic` carry it.
+
+use base64::{
+    Engine as _,
+    alphabet::{STANDARD, URL_SAFE},
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+
+use super::{
+    KeyId, KeyShape, KeyText,
+    key_text::{CHECK, ID, MAX_PREFIX, SECRET},
+};
+
+/// What follows the prefix: `_`, the id, `_`, the secret and its checksum.
+const TAIL: usize = 1 + ID + 1 + SECRET + CHECK;
+/// The shortest run of Base64 that can hold a key with a prefix of one letter and a user's name.
+const SHORTEST_RUN: usize = (TAIL + 1) * 4 / 3;
+/// The longest run that is decoded. A credential is no longer; what is longer is a picture.
+const LONGEST_RUN: usize = 1024;
+/// The last bits of a run may be anything: it may have been cut.
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_allow_trailing_bits(true)
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent);
+
+/// A key that was found. What a listing may show of it, and no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The line, from 1.
+    pub line: u64,
+    /// The column of its first byte, from 1, in bytes.
+    pub column: u64,
+    /// The key's id.
+    pub id: KeyId,
+    /// The text's prefix.
+    pub prefix: String,
+    /// The text's last four characters.
+    pub last_four: String,
+    /// How it stands there.
+    pub form: Form,
+}
+
+/// How a key stands in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As it is.
+    Plain,
+    /// In a credential in Base64.
+    Encoded,
+}
+
+/// Looks for keys in a text that comes in parts.
+#[derive(Debug)]
+pub struct Scanner {
+    /// What was not looked at to its end.
+    held: Vec<u8>,
+    line: u64,
+    column: u64,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self { held: Vec::new(), line: 1, column: 1 }
+    }
+}
+
+impl Scanner {
+    /// Takes the next part in. What begins near its end is found with the part after it.
+    pub fn read(&mut self, part: &[u8], found: &mut Vec<Found>) {
+        self.held.extend_from_slice(part);
+        let settled = self.held.len().saturating_sub(LONGEST_RUN);
+        // Where a run goes on, its beginning would be missed: go back to it.
+        let settled = self.held[..settled].iter().rposition(|b| !is_run(*b)).map_or_else(
+            // A run without an end is no credential.
+            || if self.held.len() > 4 * LONGEST_RUN { settled } else { 0 },
+            |at| at + 1,
+        );
+        self.settle(settled, found);
+    }
+
+    /// Looks at what is left: the text has ended.
+    pub fn finish(mut self, found: &mut Vec<Found>) {
+        self.settle(self.held.len(), found);
+    }
+
+    /// Reports what begins before `end`, and lets go of it.
+    fn settle(&mut self, end: usize, found: &mut Vec<Found>) {
+        let mut hits: Vec<(usize, Hit)> =
+            plain(&self.held).into_iter().filter(|(at, _)| *at < end).collect();
+        let runs = runs(&self.held).into_iter().filter(|(at, _)| *at < end);
+        hits.extend(runs.flat_map(|(at, run)| encoded(run).into_iter().map(move |hit| (at, hit))));
+        hits.sort_by_key(|(at, _)| *at);
+        let mut from = 0;
+        for (at, hit) in hits {
+            self.pass(from, at);
+            from = at;
+            let Hit { id, prefix, last_four, form } = hit;
+            let (line, column) = (self.line, self.column);
+            found.push(Found { line, column, id, prefix, last_four, form });
+        }
+        self.pass(from, end);
+        self.held.drain(..end);
+    }
+
+    /// Counts the lines and columns between two places.
+    fn pass(&mut self, from: usize, to: usize) {
+        for byte in &self.held[from..to] {
+            if *byte == b'\n' {
+                self.line += 1;
+                self.column = 1;
+            } else {
+                self.column += 1;
+            }
+        }
+    }
+}
+
+struct Hit {
+    id: KeyId,
+    prefix: String,
+    last_four: String,
+    form: Form,
+}
+
+/// The keys that stand in a text as they are, with their places.
+fn plain(text: &[u8]) -> Vec<(usize, Hit)> {
+    let mut hits = Vec::new();
+    let mut at = 0;
+    while let Some(next) = text[at..].iter().position(|b| *b == b'_') {
+        at += next;
+        if let Some((begin, hit)) = key_around(text, at) {
+            hits.push((begin, hit));
+            at += TAIL;
+        } else {
+            at += 1;
+        }
+        if at >= text.len() {
+            break;
+        }
+    }
+    hits
+}
+
+/// The key whose prefix ends at `at`, if there is one. What stands before it may be glued to it, so every beginning is tried.
+fn key_around(text: &[u8], at: usize) -> Option<(usize, Hit)> {
+    let tail = text.get(at..at + TAIL)?;
+    let is_tail = tail[1 + ID] == b'_'
+        && tail[1..=ID].iter().chain(&tail[ID + 2..]).all(u8::is_ascii_alphanumeric);
+    if !is_tail {
+        return None;
+    }
+    for begin in at.saturating_sub(MAX_PREFIX)..at {
+        let Ok(key) = std::str::from_utf8(&text[begin..at + TAIL]) else { continue };
+        if let KeyShape::Ours(id) = KeyText::shape(key) {
+            let prefix = key[..at - begin].to_owned();
+            let last_four = key[key.len() - 4..].to_owned();
+            return Some((begin, Hit { id, prefix, last_four, form: Form::Plain }));
+        }
+    }
+    None
+}
+
+fn is_run(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte)
+}
+
+/// The runs of a text that can be Base64 with a key in it. Padding ends a run: `name=` may stand before one as well.
+fn runs(text: &[u8]) -> Vec<(usize, &[u8])> {
+    let mut runs = Vec::new();
+    let mut at = 0;
+    for run in text.split(|b| !is_run(*b)) {
+        if (SHORTEST_RUN..=LONGEST_RUN).contains(&run.len()) {
+            runs.push((at, run));
+        }
+        at += run.len() + 1;
+    }
+    runs
+}
+
+/// The keys in what a run decodes to.
+fn encoded(run: &[u8]) -> Vec<Hit> {
+    let is_url_safe = run.iter().any(|b| b"-_".contains(b));
+    let alphabet = if is_url_safe { &URL_SAFE } else { &STANDARD };
+    let Ok(text) = GeneralPurpose::new(alphabet, LENIENT).decode(run) else { return Vec::new() };
+    let as_encoded = |(_, hit)| Hit { form: Form::Encoded, ..hit };
+    plain(&text).into_iter().map(as_encoded).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose;
+
+    use super::*;
+    use crate::model::Entropy;
+
+    fn key(prefix: &str, seed: u64) -> String {
+        KeyText::generate(prefix, &Entropy::seeded(seed)).text.expose().to_owned()
+    }
+
+    fn scan(text: &[u8], part: usize) -> Vec<(u64, u64, String, Form)> {
+        let mut scanner = Scanner::default();
+        let mut found = Vec::new();
+        for part in text.chunks(part) {
+            scanner.read(part, &mut found);
+        }
+        scanner.finish(&mut found);
+        found.into_iter().map(|one| (one.line, one.column, one.prefix, one.form)).collect()
+    }
+
+    #[test]
+    fn keys_are_found_wherever_they_stand_and_however_they_come() {
+        let (one, two, three) = (key("kw", 1), key("p2", 2), key("kw", 3));
+        let credential = general_purpose::STANDARD.encode(format!("admin:{three}"));
+        let noise = "x_y_".repeat(3000);
+        let text = format!(
+            "KEY={one}\n\n  \"{two}\" {two}{one}\n{noise}\nAPI-KEY: {credential}\n\u{fffd}é {one}"
+        );
+        let plain = |line, column, prefix: &str| (line, column, prefix.to_owned(), Form::Plain);
+        let expected = [
+            plain(1, 5, "kw"),
+            plain(3, 4, "p2"),
+            plain(3, 54, "p2"),
+            plain(3, 102, "kw"),
+            (5, 10, "kw".to_owned(), Form::Encoded),
+            plain(6, 7, "kw"),
+        ];
+        for part in [1, 7, 50, 1000, 100_000] {
+            assert_eq!(scan(text.as_bytes(), part), expected, "in parts of {part}");
+        }
+    }
+
+    #[test]
+    fn what_is_glued_to_a_key_does_not_hide_it() {
+        let one = key("kw", 1);
+        let long = key("abcdefghijklmnop", 5);
+        let found = scan(format!("x{long}").as_bytes(), 9);
+        assert_eq!(found, [(1, 2, "abcdefghijklmnop".to_owned(), Form::Plain)]);
+        for (text, column) in [
+            (format!("abc{one}"), 4),
+            (format!("abc_{one}"), 5),
+            (format!("{one}XYZ"), 1),
+            (format!("key_12345678_{one}"), 14),
+        ] {
+            assert_eq!(
+                scan(text.as_bytes(), 9),
+                [(1, column, "kw".to_owned(), Form::Plain)],
+                "{text}"
+            );
+        }
+        for url_safe in [general_purpose::URL_SAFE, general_purpose::URL_SAFE_NO_PAD] {
+            let text = format!("{}\n", url_safe.encode(format!("ÿÿÿ>?>:{one}")));
+            assert_eq!(scan(text.as_bytes(), 9), [(1, 1, "kw".to_owned(), Form::Encoded)]);
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_key_is_not_found() {
+        let mut damaged = key("kw", 1).into_bytes();
+        damaged[20] = if damaged[20] == b'a' { b'b' } else { b'a' };
+        let cut = &key("kw", 1)[..47];
+        for text in [&damaged[..], cut.as_bytes(), b"", b"_", b"kw_", &[b'_'; 5000], &[b'A'; 9000]]
+        {
+            assert!(scan(text, 64).is_empty(), "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_text_without_an_end_takes_no_more_memory() {
+        let mut scanner = Scanner::default();
+        for _ in 0..100 {
+            scanner.read(&[b'A'; 1000], &mut Vec::new());
+            assert!(scanner.held.len() < 8 * LONGEST_RUN);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! The Gate that scripts' own tests call with `decide()`: the real one, before a store in memory that holds the test's users and nothing else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use http::Method;
+use uuid::Uuid;
+
+use super::{Action, Denial, Face, Gate, Grant, Request, Scene};
+use crate::{
+    accounts::{Accounts, Passwords},
+    hooks::{Kind, Rehearsal, Rehearsed, RequestParts, TestUser, Trial},
+    model::{
+        ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Application, AuthType, Entropy, Handler, Key,
+        KeyShape, KeyText, Pepper, PermissionSource, Resource, Role, Rules, Secret, Timestamp,
+        User,
+    },
+    store::{Batch, MemoryStore, Store, Table, encode},
+};
+
+/// What a credential's header field may have in a test, whatever is configured.
+const CREDENTIAL_BYTES: usize = 65_536;
+/// The only application, and the only resource of a script that has none of its own.
+const APPLICATION: &str = "default";
+const RESOURCE: &str = "test";
+
+/// Decides requests of scripts' tests.
+///
+/// The application is called `default`. Its type is that of the script under test, or `api_key`; it reads `API-KEY`, or `Authorization` where a
+/// request has that alone. One resource has every path and every method, and asks for a credential of any application and for no permission.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stage;
+
+impl Rehearsal for Stage {
+    fn decide(&self, trial: &Trial) -> Result<Rehearsed, String> {
+        // Nothing is waited for but memory; what the rooms may start besides needs a runtime to be started on.
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.map_err(|problem| format!("decide() has no runtime: {problem}"))?;
+        runtime.block_on(decide(trial))
+    }
+}
+
+async fn decide(trial: &Trial) -> Result<Rehearsed, String> {
+    let failed =
+        |problem: &dyn std::fmt::Display| format!("decide() could not be set up: {problem}");
+    let parts = trial.request.parts();
+    let method = Method::from_bytes(parts.method.as_bytes())
+        .map_err(|_| "decide() needs a method such as GET".to_owned())?;
+    let pepper = Pepper::from_bytes(Entropy::system().bytes());
+    let store = MemoryStore::new();
+    store.commit(records(trial, &pepper)).await.map_err(|problem| failed(&problem))?;
+    let clock = trial.clock.clone();
+    let accounts =
+        Accounts::with(Arc::new(store), pepper, Passwords::new(1), clock, Entropy::system())
+            .map_err(|problem| failed(&problem))?;
+    let gate = Gate::new(&accounts, CREDENTIAL_BYTES);
+    let scene = Scene::new(accounts.directory().policy(), trial.set.clone());
+    let found = scene.policy.routes.find(parts.host.as_deref().unwrap_or_default(), &parts.path);
+    let rule = found.as_ref().and_then(|found| found.rule(method.as_str()));
+    let rule = rule.ok_or("decide() takes the methods GET, HEAD, POST, PATCH, PUT and DELETE")?;
+    let request = Request {
+        method: &method,
+        path: &parts.path,
+        query: parts.query.as_deref(),
+        headers: &parts.headers,
+        host: parts.host.as_deref(),
+        body: parts.body.as_ref(),
+        client: parts.client,
+        face: Face::Public,
+    };
+    match gate.authorize(&scene, &request, &Action::Use(rule)).await {
+        Ok(grant) => Ok(allowed(&grant)),
+        Err(denial) => Ok(denied(&gate.on_denied(&scene, &request, Some(rule), denial).await)),
+    }
+}
+
+fn allowed(grant: &Grant<'_>) -> Rehearsed {
+    Rehearsed {
+        allowed: true,
+        status: 200,
+        code: None,
+        description: None,
+        detail: None,
+        user: grant.identity().name().map(str::to_owned),
+        room: None,
+    }
+}
+
+fn denied(denial: &Denial) -> Rehearsed {
+    Rehearsed {
+        allowed: false,
+        status: denial.status.as_u16(),
+        code: Some(denial.code.clone().into_owned()),
+        description: Some(denial.description.clone().into_owned()),
+        detail: denial.detail.clone().map(Into::into),
+        user: None,
+        room: Some(denial.room.name().to_owned()),
+    }
+}
+
+/// All records of a test.
+fn records(trial: &Trial, pepper: &Pepper) -> Batch {
+    let now = trial.clock.now();
+    let mut batch = Batch::new();
+    let roles = roles(&trial.users);
+    for user in &trial.users {
+        batch.put(Table::Users, user.uid.to_be_bytes(), encode(&record(user, &roles, now)));
+    }
+    for (id, role) in roles {
+        batch.put(Table::Roles, id, encode(&role));
+    }
+    for (uid, text) in &trial.keys {
+        let KeyShape::Ours(id) = KeyText::shape(text.expose()) else { continue };
+        let key = key(*uid, id, text, pepper, now);
+        batch.put(Table::Keys, id.number().to_be_bytes(), encode(&key));
+    }
+    batch.put(Table::Applications, APPLICATION, encode(&application(trial)));
+    let resource = resource(trial);
+    batch.put(Table::Resources, resource.id.clone(), encode(&resource));
+    batch
+}
+
+fn application(trial: &Trial) -> Application {
+    let mut application = Application::api_key(APPLICATION, "Default");
+    application.is_default = true;
+    if trial.kind == Kind::Auth {
+        application.auth_type = AuthType::Script(trial.name.clone());
+    }
+    let headers = &trial.request.parts().headers;
+    if headers.contains_key("authorization") && !headers.contains_key("api-key") {
+        application.header = "Authorization".into();
+    }
+    application
+}
+
+fn resource(trial: &Trial) -> Resource {
+    let RequestParts { path, .. } = trial.request.parts();
+    let set = |items: &[&str]| items.iter().map(|one| (*one).to_owned()).collect::<BTreeSet<_>>();
+    Resource {
+        id: if trial.kind == Kind::Resource { trial.name.clone() } else { RESOURCE.into() },
+        enabled: true,
+        handler: match trial.kind {
+            Kind::Handler => Handler::Script(trial.name.clone()),
+            _ => Handler::Respond,
+        },
+        // A pattern's rest is never empty.
+        path: Some(if path == "/" { "/" } else { "/{*path}" }.into()),
+        host: None,
+        rules: Rules::Resource {
+            methods: set(crate::model::METHODS),
+            formats: set(&["any"]),
+            authentication: set(&["*"]),
+            permissions: BTreeMap::new(),
+        },
+        permission: PermissionSource::Records,
+        buffer_body: true,
+        respond: None,
+        proxy: None,
+    }
+}
+
+/// The roles of the users. A test gives permissions to users and not to roles: a role gets what all who have it may, and what a user may
+/// besides comes from a role of its own.
+fn roles(users: &[TestUser]) -> BTreeMap<String, Role> {
+    let role = |id: &str| Role {
+        id: id.to_owned(),
+        label: id.to_owned(),
+        weight: 0,
+        is_admin: id == ADMINISTRATOR,
+        permissions: BTreeSet::new(),
+    };
+    let mut roles: BTreeMap<String, Role> =
+        [ANONYMOUS, AUTHENTICATED].map(|id| (id.to_owned(), role(id))).into();
+    for user in users {
+        for id in user.roles.iter().filter(|id| !Role::is_locked(id)) {
+            let mut holders = users.iter().filter(|one| one.roles.contains(id));
+            let first = holders.next().map(|one| one.permissions.clone()).unwrap_or_default();
+            let shared = holders.fold(first, |shared, one| &shared & &one.permissions);
+            let role = roles.entry(id.clone()).or_insert_with(|| role(id));
+            role.permissions = shared;
+        }
+    }
+    for user in users {
+        let given: BTreeSet<String> = user
+            .roles
+            .iter()
+            .filter_map(|id| roles.get(id))
+            .flat_map(|role| role.permissions.iter().cloned())
+            .collect();
+        let own = &user.permissions - &given;
+        if !own.is_empty() {
+            let id = own_role(user);
+            roles.insert(id.clone(), Role { permissions: own, ..role(&id) });
+        }
+    }
+    roles
+}
+
+fn own_role(user: &TestUser) -> String {
+    format!("test.{}", user.uid)
+}
+
+fn record(user: &TestUser, known: &BTreeMap<String, Role>, now: Timestamp) -> User {
+    let own = Some(own_role(user)).filter(|id| known.contains_key(id));
+    let roles = user.roles.iter().cloned().chain(own).collect();
+    User {
+        uid: user.uid,
+        uuid: Uuid::nil(),
+        name: user.name.clone(),
+        mail: None,
+        init: None,
+        status: user.active,
+        roles,
+        password: None,
+        created: now,
+        changed: now,
+        access: Timestamp(0),
+        login: Timestamp(0),
+        langcode: "en".into(),
+        preferred_langcode: None,
+        preferred_admin_langcode: None,
+        timezone: None,
+        attributes: user.attributes.clone(),
+    }
+}
+
+fn key(uid: u64, id: crate::model::KeyId, text: &Secret, pepper: &Pepper, now: Timestamp) -> Key {
+    Key {
+        id,
+        user: uid,
+        application: None,
+        label: String::new(),
+        prefix: "kw".into(),
+        last_four: String::new(),
+        digest: pepper.digest(text.expose()),
+        scheme: crate::model::Scheme::Own,
+        scopes: None,
+        created: now,
+        expires: None,
+        revoked: None,
+        rotated: None,
+        networks: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::hooks::{Host, Limits, Scripts};
+
+    fn load(file: &str, text: &str) -> Result<usize, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        let host = Host { gate: Some(Arc::new(Stage)), ..Host::default() };
+        let scripts = Scripts::load(folder.path(), Limits::default(), host);
+        let scripts = scripts.map_err(|found| found[0].to_string())?;
+        Ok(scripts.reload().unwrap().tests)
+    }
+
+    #[test]
+    fn hooks_are_tested_with_keys() {
+        let text = r#"
+            fn on_permit(req, identity, resource) {
+                if resource.id != "orders" || !identity.has_permission("buy") { return false; }
+                identity.has_role("buyer")
+            }
+            fn on_denied(req, denial) { if denial.status == 403 { denial.status = 404; } }
+            fn test_who_may() {
+                let ann = test_user(#{ name: "ann", roles: ["buyer"], permissions: ["buy"] });
+                let bob = test_user(#{ name: "bob", roles: ["buyer"] });
+                let off = test_user(#{ name: "off", active: false });
+                let req = test_request("POST", "/orders?x=y");
+                let verdict = decide(req.with_user(ann));
+                assert_eq([verdict.allowed, verdict.status, verdict.user, verdict.error], [true, 200, "ann", ()]);
+                verdict = decide(req.with_user(bob));
+                assert_eq([verdict.allowed, verdict.status, verdict.error, verdict.room], [false, 404, "PERMISSION_DENIED", "permit"]);
+                assert_eq(decide(req.with_user(off)).error, "USER_BLOCKED");
+                assert_eq(decide(req).error, "MISSING_API_KEY_HEADER");
+                assert_eq(decide(req.with_header("API-KEY", "x")).status, 401);
+                assert_eq(decide(test_request("GET", "/").with_user(ann)).status, 200);
+            }
+            fn test_a_user_may_what_the_test_says() {
+                let a = test_user(#{ name: "a", roles: ["buyer"], permissions: ["buy", "sell"] });
+                let b = test_user(#{ name: "b", roles: ["buyer"], permissions: ["sell"] });
+                assert_eq(decide(test_request("GET", "/").with_user(a)).status, 200);
+                assert_eq(decide(test_request("GET", "/").with_user(b)).status, 404);
+            }"#;
+        assert_eq!(load("resources/orders.rhai", text), Ok(2));
+        // The same test of another script finds another resource.
+        let said = load("hooks.rhai", text).unwrap_err();
+        assert!(said.contains("test_who_may failed"), "{said}");
+    }
+
+    #[test]
+    fn an_authentication_type_is_tested_with_the_built_in_rooms() {
+        let text = r#"
+            fn header(req) { req.param("key") }
+            fn decode(req, presented) { #{ key: presented } }
+            fn test_a_key() {
+                let ann = test_user(#{ name: "ann" });
+                let verdict = decide(test_request("GET", "/x?key=" + test_key(ann)));
+                assert_eq([verdict.user, verdict.status], ["ann", 200]);
+                assert_eq(decide(test_request("GET", "/x?key=other")).error, "AUTHENTICATION_FAILED");
+                assert_eq(decide(test_request("GET", "/x")).status, 401);
+            }"#;
+        assert_eq!(load("auth/query.rhai", text), Ok(1));
+        let adopts = r#"
+            fn lookup(req, credential) { user_by_name(credential.user) }
+            fn verify(req, user, credential) { #{ adopt: credential.secret } }
+            fn test_it() {
+                test_user(#{ name: "ann" });
+                let pair = base64_encode("ann:a key of another system");
+                assert_eq(decide(test_request("GET", "/").with_header("Authorization", "Basic " + pair)).user, "ann");
+                assert_eq(decide(test_request("BREW", "/")).status, 200);
+            }"#;
+        let said = load("auth/old.rhai", adopts).unwrap_err();
+        assert!(said.contains("decide() takes the methods"), "{said}");
+    }
+}

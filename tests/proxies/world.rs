@@ -1,0 +1,208 @@
+//! Keyward, and an application that tells what it was sent, both in this process and on free ports.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use keyward::{
+    accounts::{Accounts, NewKey, NewUser, Passwords},
+    handlers::{BodyLimits, Handlers},
+    http::{Limits, Listener, Public, serve},
+    model::{Actor, Clock, Entropy, Pepper, Resource, Role},
+    pipeline::Gate,
+    store::MemoryStore,
+};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, oneshot},
+    task::JoinHandle,
+};
+
+pub struct World {
+    pub keyward: SocketAddr,
+    pub application: Application,
+    /// `API-KEY` of a user with the permission `write`, and of one without.
+    pub ada: String,
+    pub bob: String,
+    /// ada's key that may be used from nowhere but this machine, and one that may not.
+    pub ada_here: String,
+    pub ada_elsewhere: String,
+    stop: Option<oneshot::Sender<()>>,
+    ended: JoinHandle<()>,
+}
+
+#[derive(Clone)]
+pub struct Application {
+    pub address: SocketAddr,
+    pub requests: Arc<AtomicUsize>,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let application = application().await;
+        let accounts = Accounts::with(
+            Arc::new(MemoryStore::new()),
+            Pepper::from_bytes([7; 32]),
+            Passwords::new(1),
+            Clock::system(),
+            Entropy::system(),
+        )
+        .unwrap();
+        accounts.first_start().await.unwrap();
+        let permissions = ["write".to_owned()].into();
+        let (id, label) = ("writer".to_owned(), "Writer".to_owned());
+        accounts
+            .acting(Actor::Program)
+            .create(Role { id, label, weight: 0, is_admin: false, permissions })
+            .await
+            .unwrap();
+        let ada = user(&accounts, "ada", &["writer"]).await;
+        let bob = user(&accounts, "bob", &[]).await;
+        for resource in resources(application.address) {
+            accounts.acting(Actor::Program).create(resource).await.unwrap();
+        }
+        let key = async |user, name, networks: &str| {
+            let networks = networks.split(' ').map(|one| one.parse().unwrap()).collect();
+            credential(&accounts, user, name, NewKey { networks, ..NewKey::default() }).await
+        };
+        let ada_here = key(ada, "ada", &format!("127.0.0.1/32 {}/32", own_address())).await;
+        let ada_elsewhere = key(ada, "ada", "203.0.113.0/24").await;
+        let plain = |user, name| credential(&accounts, user, name, NewKey::default());
+        let (ada, bob) = (plain(ada, "ada").await, plain(bob, "bob").await);
+        let (keyward, stop, ended) = listen(accounts).await;
+        let stop = Some(stop);
+        Self { keyward, application, ada, bob, ada_here, ada_elsewhere, stop, ended }
+    }
+
+    /// Ends Keyward.
+    pub async fn stop(&mut self) {
+        drop(self.stop.take());
+        (&mut self.ended).await.unwrap();
+    }
+}
+
+/// The machine's address towards others, which Envoy writes for a client on the same machine. Nothing is sent to find it.
+fn own_address() -> std::net::IpAddr {
+    let found = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("203.0.113.1:9")?;
+        Ok(socket.local_addr()?.ip())
+    });
+    found.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into())
+}
+
+async fn listen(accounts: Accounts) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+    let bodies = BodyLimits { bytes: 1 << 20, read: Duration::from_secs(30) };
+    let handlers = Handlers::new(accounts.clone(), bodies);
+    let public = Public::new(Gate::new(&accounts, 4096), handlers, None)
+        .trusting(["127.0.0.0/8".parse().unwrap()]);
+    let limits = Limits {
+        header_bytes: 16_384,
+        headers: 100,
+        header_read: Duration::from_secs(30),
+        idle: Duration::from_secs(30),
+        http2_streams: 128,
+        drain: Duration::from_millis(200),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let ended = tokio::spawn(async move {
+        let connections = Arc::new(Semaphore::new(2000));
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        serve(Listener::Tcp(listener), limits, connections, public, stopped).await;
+    });
+    (address, stop, ended)
+}
+
+fn resources(application: SocketAddr) -> [Resource; 3] {
+    let complete = |mut record: Value| -> Resource {
+        for (name, value) in [
+            ("enabled", json!(true)),
+            ("granularity", json!("resource")),
+            ("methods", json!(["GET", "POST"])),
+            ("formats", json!(["any"])),
+        ] {
+            record[name] = value;
+        }
+        serde_json::from_value(record).unwrap()
+    };
+    let proxy = json!({ "upstreams": [format!("http://{application}")] });
+    [
+        complete(json!({
+            "id": "orders", "handler": "decide", "host": "api.example", "path": "/orders/{id}",
+            "authentication": ["*"], "permissions": { "POST": ["write"] },
+        })),
+        complete(json!({
+            "id": "open", "handler": "decide", "path": "/open", "authentication": ["anonymous", "*"],
+        })),
+        // Keyward can forward these itself, and be asked about them as well.
+        complete(json!({
+            "id": "files", "handler": "proxy", "path": "/files/{*rest}", "authentication": ["*"], "proxy": proxy,
+        })),
+    ]
+}
+
+async fn user(accounts: &Accounts, name: &str, roles: &[&str]) -> u64 {
+    let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+    let new = NewUser { name: name.into(), status: true, roles, ..NewUser::default() };
+    accounts.acting(Actor::Program).create_user(new).await.unwrap().record.uid
+}
+
+async fn credential(accounts: &Accounts, user: u64, name: &str, new: NewKey) -> String {
+    let issued = accounts.acting(Actor::Program).issue_key(user, new).await.unwrap();
+    STANDARD.encode(format!("{name}:{}", issued.text.expose()))
+}
+
+async fn application() -> Application {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = requests.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let count = count.clone();
+            tokio::spawn(async move {
+                let service = service_fn(|request| {
+                    count.fetch_add(1, SeqCst);
+                    tell(request)
+                });
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    Application { address, requests }
+}
+
+/// Tells what came: the head, and a digest of the body.
+async fn tell(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let headers: Vec<Value> = head
+        .headers
+        .iter()
+        .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
+        .collect();
+    let told = json!({
+        "method": head.method.as_str(),
+        "target": head.uri.to_string(),
+        "headers": headers,
+        "length": body.len(),
+        "digest": blake3::hash(&body).to_hex().as_str(),
+    });
+    Ok(Response::new(Full::new(Bytes::from(told.to_string()))))
+}
