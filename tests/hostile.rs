@@ -91,7 +91,7 @@ fn a_script_that_is_not_hostile_lets_in_whom_it_should() {
         (Kind::Resource, "fn on_request(req) {}".to_owned()),
         (Kind::Handler, "fn handle(req, identity) { \"x\" }".to_owned()),
         (Kind::Auth, format!("fn verify(req, user, credential) {{ {older} }}")),
-        (Kind::Auth, "fn header(req) { req.header(\"api-key\") }".to_owned()),
+        (Kind::Auth, "fn header(req) { header(req, \"api-key\") }".to_owned()),
     ];
     let expected: [&[&str]; 5] = [
         &["the right key", "a script decides"],
