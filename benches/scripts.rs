@@ -2,7 +2,7 @@
 //!
 //! First, the same request (`GET /user/1`) to servers that differ in their scripts alone, driven with wrk (Debian: `apt-get install wrk`) one after
 //! another, round after round: none, an empty hook, a policy as people write them, and an authentication type with signed requests. Second, one
-//! resource whose script spins for ever beside another that is driven; `--strikes 1000000000` keeps it from being switched off. Prints medians, and
+//! resource whose script spins for ever beside another that is driven; `--strikes 1000` keeps it from being switched off for long. Prints medians, and
 //! medians of the ratios within a round.
 
 #![allow(clippy::print_stdout, reason = "it prints what it measured")]

@@ -31,6 +31,11 @@ impl Breaker {
         Self { strikes: strikes.max(1), window, cool_down, is_off, state: Mutex::default() }
     }
 
+    /// [`Breaker::is_off`], without a look at the clock where there is nothing to cool down.
+    pub fn is_off_now(&self) -> bool {
+        self.is_off.load(Ordering::Relaxed) && self.is_off(Instant::now())
+    }
+
     /// Whether calls are refused. After the cool-down they are not, but one more strike is then enough.
     pub fn is_off(&self, now: Instant) -> bool {
         if !self.is_off.load(Ordering::Relaxed) {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
@@ -32,43 +32,41 @@ pub struct RequestParts {
 
 /// A request for scripts. A cheap handle: all hooks of one request share one, and with it the notes.
 #[derive(Clone)]
-pub struct ScriptRequest {
-    parts: Arc<Parts>,
-    notes: Arc<Mutex<Notes>>,
-}
+pub struct ScriptRequest(Arc<Parts>);
 
 type Notes = BTreeMap<ImmutableString, Dynamic>;
 
-#[derive(Clone)]
 struct Parts {
-    method: ImmutableString,
-    path: ImmutableString,
     given: RequestParts,
+    /// Method and path in the engine's own form, made when a script asks for them.
+    method: OnceLock<ImmutableString>,
+    path: OnceLock<ImmutableString>,
+    notes: Mutex<Notes>,
 }
 
 impl ScriptRequest {
     /// Takes the parts in.
     pub fn new(given: RequestParts) -> Self {
-        let parts = Parts { method: (&given.method).into(), path: (&given.path).into(), given };
-        Self { parts: Arc::new(parts), notes: Arc::default() }
+        let (method, path) = (OnceLock::new(), OnceLock::new());
+        Self(Arc::new(Parts { given, method, path, notes: Mutex::default() }))
     }
 
     pub(super) fn method(&self) -> ImmutableString {
-        self.parts.method.clone()
+        self.0.method.get_or_init(|| (&self.0.given.method).into()).clone()
     }
 
     pub(super) fn path(&self) -> ImmutableString {
-        self.parts.path.clone()
+        self.0.path.get_or_init(|| (&self.0.given.path).into()).clone()
     }
 
     /// What it was made of.
     pub fn parts(&self) -> &RequestParts {
-        &self.parts.given
+        &self.0.given
     }
 
     /// The same request with another part, for tests. The notes are not shared.
     pub(super) fn changed(&self, change: impl FnOnce(&mut RequestParts)) -> Self {
-        let mut given = self.parts.given.clone();
+        let mut given = self.0.given.clone();
         change(&mut given);
         Self::new(given)
     }
@@ -76,18 +74,18 @@ impl ScriptRequest {
     /// The values of a header field that are text.
     pub(super) fn header_values(&self, name: &str) -> impl Iterator<Item = &str> {
         // A name that cannot be one is in no request.
-        self.parts.given.headers.get_all(name.to_ascii_lowercase()).iter().filter_map(text)
+        self.0.given.headers.get_all(name.to_ascii_lowercase()).iter().filter_map(text)
     }
 
     /// Whether a header field is there whose value is no text: what a script cannot see, it must not take for absent.
     pub(super) fn has_unreadable(&self, name: &str) -> bool {
-        let values = self.parts.given.headers.get_all(name.to_ascii_lowercase());
+        let values = self.0.given.headers.get_all(name.to_ascii_lowercase());
         values.iter().any(|value| text(value).is_none())
     }
 
     /// The first value of a query parameter, decoded.
     pub(super) fn param(&self, name: &str) -> Option<String> {
-        let query = self.parts.given.query.as_deref()?;
+        let query = self.0.given.query.as_deref()?;
         form_urlencoded::parse(query.as_bytes())
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.into_owned())
@@ -120,14 +118,14 @@ impl ScriptRequest {
     }
 
     fn lock(&self) -> MutexGuard<'_, Notes> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The header may hold a credential, and so may the query, the body and the notes.
 impl fmt::Debug for ScriptRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ScriptRequest({} {})", self.parts.method, self.parts.path)
+        write!(f, "ScriptRequest({} {})", self.0.given.method, self.0.given.path)
     }
 }
 

@@ -81,7 +81,8 @@ impl Pool {
 
 impl Script {
     pub(super) fn new(inner: Arc<Inner>, ambient: Arc<Ambient>) -> Self {
-        let tag = Dynamic::from(Self::surroundings(&inner, &ambient));
+        // Shared: each call would copy it otherwise.
+        let tag = Dynamic::from(Self::surroundings(&inner, &ambient)).into_shared();
         Self { inner, ambient, tag }
     }
 
@@ -123,7 +124,7 @@ impl Script {
 
     /// Whether it is switched off because it kept running out of its budget.
     pub fn is_off(&self) -> bool {
-        self.inner.breaker.is_off(Instant::now())
+        self.inner.breaker.is_off_now()
     }
 
     /// Calls a function. `hidden` is what no log line may repeat.

@@ -28,7 +28,7 @@ impl Gate {
     ) -> Denial {
         let Some(hooked) = scene.hooks(Function::OnDenied, request, rule) else { return denial };
         let mut denial = denial;
-        for script in &hooked.scripts {
+        for script in hooked.scripts() {
             let shown = ScriptDenial::new(shown(&denial));
             match script.on_denied(hooked.asked, &shown).await {
                 Ok(()) => take(&mut denial, shown.take()),
@@ -61,7 +61,7 @@ impl Aftermath<'_> {
     /// # Errors
     /// One of them refused or failed: nothing of the answer may be sent.
     pub async fn answer(&self, mut answer: ResponseParts) -> Result<ResponseParts, Denial> {
-        for script in &self.hooked.scripts {
+        for script in self.hooked.scripts() {
             let shown = ScriptResponse::new(answer);
             let said = script.on_response(self.hooked.asked, &self.person, &shown).await;
             said.map_err(|fault| scripted::denied(Room::Handler, None, fault))?;

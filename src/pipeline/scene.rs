@@ -92,7 +92,8 @@ impl Scene {
             return None;
         }
         let resource = rule.map(|rule| rule.resource.id.as_str());
-        let scripts: Vec<_> = self.scripts.hooks(function, resource).collect();
-        (!scripts.is_empty()).then(|| Hooked { scripts, asked: self.asked(request) })
+        let mut hooks = self.scripts.hooks(function, resource);
+        let first = hooks.next()?;
+        Some(Hooked { scripts: [Some(first), hooks.next()], asked: self.asked(request) })
     }
 }

@@ -15,13 +15,19 @@ use crate::{
 
 /// Hooks that are to be called, one after another, with the request.
 pub(super) struct Hooked<'a> {
-    pub scripts: Vec<&'a Script>,
+    /// Those of all requests, and those of the resource.
+    pub scripts: [Option<&'a Script>; 2],
     pub asked: &'a ScriptRequest,
 }
 
 impl Hooked<'_> {
+    /// The scripts, in the order in which they are called.
+    pub fn scripts(&self) -> impl Iterator<Item = &Script> {
+        self.scripts.iter().flatten().copied()
+    }
+
     pub async fn on_request(&self) -> Result<(), Denial> {
-        for script in &self.scripts {
+        for script in self.scripts() {
             let said = script.on_request(self.asked).await;
             said.map_err(|fault| denied(Room::Header, None, fault))?;
         }
@@ -29,7 +35,7 @@ impl Hooked<'_> {
     }
 
     pub async fn on_authenticated(&self, person: &Person) -> Result<(), Denial> {
-        for script in &self.scripts {
+        for script in self.scripts() {
             let said = script.on_authenticated(self.asked, person).await;
             said.map_err(|fault| denied(Room::Verify, None, fault))?;
         }
@@ -41,8 +47,8 @@ impl Hooked<'_> {
         person: &Person,
         resource: &ResourceView,
     ) -> Result<Vec<Consent>, Denial> {
-        let mut said = Vec::with_capacity(self.scripts.len());
-        for script in &self.scripts {
+        let mut said = Vec::new();
+        for script in self.scripts() {
             let one = script.on_permit(self.asked, person, resource).await;
             said.push(one.map_err(|fault| denied(Room::Permit, None, fault))?);
         }
