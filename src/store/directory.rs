@@ -2,6 +2,7 @@
 //!
 //! The Directory follows the store as a [`Sink`]: a change is in force here before its writer is answered.
 
+mod maps;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use maps::{ByChoice, ByNumber, map};
 use serde::Deserialize;
 
 use super::{
@@ -25,16 +27,13 @@ use super::{
 };
 use crate::model::{Application, Digest, KeyId, PasswordDigest, Pepper, Resource, Role, Scheme};
 
-/// Hashed with a random seed, and faster than the standard library's.
-type Map<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;
-
 /// The records in memory.
 pub struct Directory {
-    names: Map<ByName, Arc<Member>>,
-    users: Map<u64, Arc<Member>>,
-    keys: Map<u64, HeldKey>,
+    names: ByChoice<ByName, Arc<Member>>,
+    users: ByNumber<Arc<Member>>,
+    keys: ByNumber<HeldKey>,
     /// The keys of other systems, which are found by their digests.
-    foreign: Map<[u8; 32], u64>,
+    foreign: ByChoice<[u8; 32], u64>,
     policy: ArcSwap<Policy>,
     /// What the policy is compiled from. Locked by whoever applies changes, never by a decision.
     sources: Mutex<Sources>,
@@ -308,14 +307,6 @@ impl Directory {
 
 /// The record in `meta` that keeps the largest number of a user that was deleted.
 pub(crate) const LAST_UID: &[u8] = b"last-uid";
-
-/// An empty map. It grows at once, not by and by: while the store is loaded, half-moved tables cost time, and later it grows seldom.
-fn map<K: std::hash::Hash + Eq, V>() -> Map<K, V> {
-    papaya::HashMap::builder()
-        .hasher(foldhash::fast::RandomState::default())
-        .resize_mode(papaya::ResizeMode::Blocking)
-        .build()
-}
 
 impl Sink for Directory {
     fn apply(&self, change: &Change) {
