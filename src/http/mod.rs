@@ -1,9 +1,11 @@
 //! The edge: what comes from the network is bounded, read in one way, led through the Gate, and answered.
 
 mod accept;
+mod door;
 mod explain;
 mod forwarded;
 mod head;
+mod preamble;
 mod refusal;
 mod route;
 mod stream;
@@ -12,6 +14,7 @@ mod tests;
 mod verify;
 mod watch;
 
-pub use accept::{Answer, Limits, Listener, Peer, serve};
+pub use accept::{Answer, Limits, serve};
+pub use door::{Door, Listener, Peer};
 pub use explain::Explainer;
 pub use route::Public;

@@ -34,6 +34,21 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
         })
     }
 
+    pub(super) fn public_url(&mut self, key: &'static str, text: &str) -> Option<String> {
+        let url = text.trim_end_matches('/');
+        if text.is_empty() {
+            return None;
+        }
+        if !is_base(url) {
+            self.broken(
+                key,
+                "This is not the base of a web address.",
+                "Use http:// or https://, a host, and no user, query or fragment, such as https://api.example.com/v1.",
+            );
+        }
+        Some(url.into())
+    }
+
     pub(super) fn identity(&mut self, raw: &file::Identity) -> IdentitySettings {
         let all = [
             ("identity.user", &raw.user),
@@ -98,4 +113,28 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
 fn network(text: &str) -> Option<IpNet> {
     let address = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
     text.parse::<IpNet>().ok().or_else(address)
+}
+
+/// Whether this is `http(s)://host[:port][/path]` (RFC 3986, section 3).
+fn is_base(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    let Some(authority) = uri.authority() else { return false };
+    let host = authority.host();
+    let after_host = authority.as_str().strip_prefix(host).unwrap_or("?");
+    let is_port = match after_host.strip_prefix(':') {
+        Some(port) => port.parse::<u16>().is_ok_and(|port| port != 0),
+        None => after_host.is_empty(),
+    };
+    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let form = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+            !host.is_empty() && host.bytes().all(form)
+        }
+    };
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && is_port
+        && is_host
+        && uri.query().is_none()
+        && !url.contains('#')
 }
