@@ -22,3 +22,4 @@ mod layer;
 mod me;
 mod scripting_cli;
 mod scripts;
+mod tls;
