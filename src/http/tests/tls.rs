@@ -103,6 +103,19 @@ async fn a_handshake_has_a_time() {
     safe.edge.has_open(0, 100).await;
 }
 
+/// The time for the first request begins when TLS stands, and not before.
+#[tokio::test]
+async fn a_slow_handshake_costs_no_time_of_the_request() {
+    let safe = Safe::new(Limits { header_read: SHORT * 5, ..wide() }).await;
+    let tcp = safe.edge.connect().await.0;
+    sleep(SHORT * 3).await;
+    let caller = Caller::new("localhost", Some(&safe.authority.certificate), b"http/1.1").unwrap();
+    let mut stream = caller.call(tcp).await.unwrap();
+    sleep(SHORT * 3).await;
+    stream.write_all(last("/a").as_bytes()).await.unwrap();
+    assert!(rest(&mut stream).await.unwrap().ends_with("GET /a"));
+}
+
 #[tokio::test]
 async fn a_handshake_takes_the_place_of_a_connection() {
     let authority = Authority::new();
@@ -146,6 +159,24 @@ async fn a_client_that_takes_no_bytes_is_cut() {
         sleep(SHORT).await;
     }
     assert!(LARGE / 8 < rest(&mut stream).await.unwrap().len());
+}
+
+/// What TLS holds back when the client is slow goes out although nothing follows.
+#[tokio::test]
+async fn an_answer_arrives_to_its_last_byte_on_a_connection_that_stays() {
+    let safe = Safe::new(wide()).await;
+    let mut stream = safe.connect(b"http/1.1").await;
+    stream.write_all(get("/large").as_bytes()).await.unwrap();
+    safe.edge.has_begun().await;
+    sleep(SHORT).await;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let mut body = vec![0; LARGE];
+    timeout(PATIENCE, stream.read_exact(&mut body)).await.expect("it stays away").unwrap();
+    stream.write_all(last("/a").as_bytes()).await.unwrap();
+    assert!(rest(&mut stream).await.unwrap().ends_with("GET /a"));
 }
 
 /// hyper's own refusals have a body here too, and arrive although the client is still sending.
