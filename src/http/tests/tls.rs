@@ -10,7 +10,13 @@ use rustls::{ClientConfig, RootCertStore, pki_types::pem::PemObject};
 use tokio::time::Instant;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::*;
+use super::{
+    super::{
+        stream::{Noted, Socket, Watched},
+        watch::Watch,
+    },
+    *,
+};
 use crate::tls::{
     Caller, Certificates, Clients,
     forge::{Authority, Pair},
@@ -161,22 +167,35 @@ async fn a_client_that_takes_no_bytes_is_cut() {
     assert!(LARGE / 8 < rest(&mut stream).await.unwrap().len());
 }
 
-/// What TLS holds back when the client is slow goes out although nothing follows.
+/// TLS takes more than the socket does. What it holds back goes out with the flush, although nothing follows.
 #[tokio::test]
-async fn an_answer_arrives_to_its_last_byte_on_a_connection_that_stays() {
-    let safe = Safe::new(wide()).await;
-    let mut stream = safe.connect(b"http/1.1").await;
-    stream.write_all(get("/large").as_bytes()).await.unwrap();
-    safe.edge.has_begun().await;
-    sleep(SHORT).await;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.unwrap());
+async fn what_is_held_back_goes_out() {
+    let authority = Authority::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let certificates = authority.signs("localhost").loaded();
+    let watch = Arc::new(Watch::new(PATIENCE, PATIENCE));
+    let theirs = async {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let caller = Caller::new("localhost", Some(&authority.certificate), b"http/1.1");
+        caller.unwrap().call(tcp).await.unwrap()
+    };
+    let ours = async {
+        let noted = Noted::new(listener.accept().await.unwrap().0, watch.clone());
+        certificates.accept(noted).await.map_err(|(problem, _)| problem).unwrap()
+    };
+    let (mut theirs, ours) = tokio::join!(theirs, ours);
+    let (mut ours, ..) = Watched::new(Socket::Tls(Box::new(ours)), watch);
+    // Until neither the socket nor TLS takes any more.
+    let mut sent = 0;
+    while let Ok(written) = timeout(SHORT, ours.write(&[b'x'; 16 * 1024])).await {
+        sent += written.unwrap();
     }
-    let mut body = vec![0; LARGE];
-    timeout(PATIENCE, stream.read_exact(&mut body)).await.expect("it stays away").unwrap();
-    stream.write_all(last("/a").as_bytes()).await.unwrap();
-    assert!(rest(&mut stream).await.unwrap().ends_with("GET /a"));
+    let reading = async {
+        let mut all = vec![0; sent];
+        timeout(PATIENCE, theirs.read_exact(&mut all)).await.expect("some is held back").unwrap();
+    };
+    tokio::join!(reading, async { ours.flush().await.unwrap() });
 }
 
 /// hyper's own refusals have a body here too, and arrive although the client is still sending.
