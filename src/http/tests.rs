@@ -7,6 +7,7 @@ mod framing;
 mod http2;
 mod preamble;
 mod proxy;
+mod proxy_tls;
 mod rig;
 mod smuggling;
 mod tls;

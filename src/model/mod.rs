@@ -30,7 +30,7 @@ pub use key_text::{KeyShape, KeyText, MAX_PREFIX};
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{
     Format, Handler, METHODS, MethodRules, PermissionSource, Protocol, Proxy, Resource, Respond,
-    Route, Rules, Target,
+    Route, Rules, Target, Transport,
 };
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use scheme::Scheme;

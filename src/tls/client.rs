@@ -1,15 +1,12 @@
 //! TLS towards others. Whom we do not know, or who is not who we called, we do not talk to.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, sync::Arc};
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{InvalidDnsNameError, ServerName},
-};
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{TlsError, pem, provider};
+use super::provider;
 
 /// Calls one host over TLS. A cheap handle.
 #[derive(Clone)]
@@ -21,25 +18,21 @@ pub struct Caller {
 
 impl Caller {
     /// Calls this host, a name or an address, and speaks this protocol with it (`h2` or `http/1.1`). It has to show a certificate that one of the
-    /// authorities in the PEM text signed; without a text, one of the public ones.
+    /// authorities signed; without any, one of the public ones.
     ///
     /// # Errors
-    /// The host is no name, or an authority cannot be read.
+    /// The host is no name, or the provider has no version of TLS.
     pub fn new(
         host: &str,
-        authorities: Option<&str>,
+        authorities: Option<RootCertStore>,
         protocol: &'static [u8],
-    ) -> Result<Self, TlsError> {
-        let unfit = |problem: String| TlsError::BadCertificate { path: host.into(), problem };
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|problem: InvalidDnsNameError| unfit(problem.to_string()))?;
-        let roots = match authorities {
-            Some(text) => check_authorities(text)?,
-            None => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
-        };
+    ) -> io::Result<Self> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let roots = authorities
+            .unwrap_or_else(|| RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() });
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .map_err(|problem| unfit(problem.to_string()))?;
+            .map_err(io::Error::other)?;
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![protocol.to_vec()];
         Ok(Self { config: Arc::new(config), name, protocol })
@@ -64,20 +57,4 @@ impl Caller {
             }
         }
     }
-}
-
-/// The authorities of a PEM text.
-///
-/// # Errors
-/// It is not PEM, holds no certificate, or one that is none.
-pub fn check_authorities(text: &str) -> Result<RootCertStore, TlsError> {
-    let path = Path::new("the certificates");
-    let mut roots = RootCertStore::empty();
-    for one in pem::certificates(text.as_bytes(), path)? {
-        roots.add(one).map_err(|problem| TlsError::BadCertificate {
-            path: path.to_owned(),
-            problem: problem.to_string(),
-        })?;
-    }
-    Ok(roots)
 }

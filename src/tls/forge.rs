@@ -3,6 +3,10 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 
 use super::{Certificates, Clients, Files};
 
@@ -28,6 +32,14 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate }
     }
 
+    /// Whoever trusts this one alone.
+    pub fn roots(&self) -> Option<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        let pem = self.certificate.as_bytes();
+        roots.add(CertificateDer::from_pem_slice(pem).unwrap()).unwrap();
+        Some(roots)
+    }
+
     /// Signs a certificate for this name or address.
     pub fn signs(&self, name: &str) -> Pair {
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -50,5 +62,10 @@ impl Pair {
     pub fn loaded(&self) -> Certificates {
         let folder = tempfile::tempdir().unwrap();
         Certificates::load(self.write(folder.path())).unwrap()
+    }
+
+    /// For a server that does not say which protocol it speaks.
+    pub fn loaded_without_protocols(&self) -> Certificates {
+        self.loaded().without_protocols()
     }
 }

@@ -11,7 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use client::{Caller, check_authorities};
+pub use client::Caller;
 pub use error::TlsError;
 use rustls::crypto::CryptoProvider;
 pub use server::{Certificates, Clients, Files, Reloaded};

@@ -119,6 +119,15 @@ impl Certificates {
         reloading.await.unwrap_or(Ok(Reloaded::Unchanged))
     }
 
+    #[cfg(test)]
+    pub(super) fn without_protocols(self) -> Self {
+        let loaded = self.0.loaded.load();
+        let mut config = (*loaded.config).clone();
+        config.alpn_protocols.clear();
+        self.0.loaded.store(Arc::new(Loaded { config: Arc::new(config), digest: loaded.digest }));
+        self.clone()
+    }
+
     /// Agrees with a client. On an error the connection comes back, so that what was told to the client can reach it.
     pub(crate) async fn accept<S>(&self, stream: S) -> Result<TlsStream<S>, (std::io::Error, S)>
     where

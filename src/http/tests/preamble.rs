@@ -152,7 +152,7 @@ async fn it_comes_before_tls() {
     let edge = Edge::on(door, address, wide(), 100);
     let mut wire = edge.connect().await;
     wire.send("PROXY TCP4 203.0.113.7 10.0.0.1 5555 443\r\n").await;
-    let caller = Caller::new("localhost", Some(&authority.certificate), b"http/1.1").unwrap();
+    let caller = Caller::new("localhost", authority.roots(), b"http/1.1").unwrap();
     let mut stream = caller.call(wire.0).await.unwrap();
     stream.write_all(who().as_bytes()).await.unwrap();
     let mut text = String::new();

@@ -6,7 +6,7 @@ use ::http::Version;
 use http_body_util::Empty;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::{ClientConfig, RootCertStore, pki_types::pem::PemObject};
+use rustls::{ClientConfig, pki_types::pem::PemObject};
 use tokio::time::Instant;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -36,7 +36,7 @@ impl Safe {
     }
 
     async fn connect(&self, protocol: &'static [u8]) -> TlsStream<TcpStream> {
-        let caller = Caller::new("localhost", Some(&self.authority.certificate), protocol);
+        let caller = Caller::new("localhost", self.authority.roots(), protocol);
         caller.unwrap().call(self.edge.connect().await.0).await.unwrap()
     }
 
@@ -115,7 +115,7 @@ async fn a_slow_handshake_costs_no_time_of_the_request() {
     let safe = Safe::new(Limits { header_read: SHORT * 5, ..wide() }).await;
     let tcp = safe.edge.connect().await.0;
     sleep(SHORT * 3).await;
-    let caller = Caller::new("localhost", Some(&safe.authority.certificate), b"http/1.1").unwrap();
+    let caller = Caller::new("localhost", safe.authority.roots(), b"http/1.1").unwrap();
     let mut stream = caller.call(tcp).await.unwrap();
     sleep(SHORT * 3).await;
     stream.write_all(last("/a").as_bytes()).await.unwrap();
@@ -177,7 +177,7 @@ async fn what_is_held_back_goes_out() {
     let watch = Arc::new(Watch::new(PATIENCE, PATIENCE));
     let theirs = async {
         let tcp = TcpStream::connect(address).await.unwrap();
-        let caller = Caller::new("localhost", Some(&authority.certificate), b"http/1.1");
+        let caller = Caller::new("localhost", authority.roots(), b"http/1.1");
         caller.unwrap().call(tcp).await.unwrap()
     };
     let ours = async {
@@ -209,13 +209,10 @@ async fn a_refusal_arrives() {
 
 /// Whether a client with this certificate gets an answer.
 async fn is_answered(edge: &Edge, authority: &Authority, pair: Option<&Pair>) -> bool {
-    let mut roots = RootCertStore::empty();
-    let pem = authority.certificate.as_bytes();
-    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(pem).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.unwrap().with_root_certificates(roots);
+    let builder = builder.unwrap().with_root_certificates(authority.roots().unwrap());
     let config = match pair {
         None => builder.with_no_client_auth(),
         Some(Pair { certificate, key }) => builder
