@@ -1,6 +1,6 @@
 //! `keyward serve`: both listeners, until a signal.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use tokio::{
@@ -14,11 +14,12 @@ use super::{
     control::Control,
     open, scripting, tls, welcome,
 };
+
 use crate::{
     accounts::Accounts,
     config::{AdminListen, LimitSettings, Loaded, LogFormat, LogSettings, ProxyProtocol, Settings},
     handlers::{Handlers, IdentityFields},
-    http::{Door, Limits, Listener, Public, serve},
+    http::{Door, Envoy, Limits, Listener, Public, serve},
     pipeline::Gate,
     telemetry::{LogForm, start_logs},
 };
@@ -32,7 +33,11 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
     start_logging(&settings.log)?;
     // Before anything is made: a server that cannot listen must not leave a store behind whose key nobody saw.
     let certificates = tls::load(&settings)?;
-    let public = listen_public(&settings).await?;
+    let public = listen_on("server.listen", settings.server.listen).await?;
+    let grpc = match settings.server.grpc_listen {
+        Some(address) => Some(listen_on("server.grpc_listen", address).await?),
+        None => None,
+    };
     let admin = listen_admin(&settings).await?;
     let accounts = open::accounts(&settings)?;
     scripting::load(&settings.scripts, &accounts).await?;
@@ -46,11 +51,12 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
     tracing::info!(
         public = %public.place(),
         admin = %admin.place(),
+        grpc = grpc.as_ref().map(|grpc| display(grpc.place())),
         users = users.saturating_sub(1),
         keys = keys.saturating_sub(1),
         "ready"
     );
-    let doors = Doors { public, admin, aside, certificates };
+    let doors = Doors { public, grpc, admin, aside, certificates };
     serve_all(&settings, accounts, doors, hangups).await?;
     drop(control);
     tracing::info!("stopped");
@@ -65,19 +71,16 @@ fn start_logging(settings: &LogSettings) -> anyhow::Result<()> {
     start_logs(&settings.level, form).map_err(|problem| anyhow::anyhow!("log.level: {problem}"))
 }
 
-async fn listen_public(settings: &Settings) -> anyhow::Result<Listener> {
-    let address = settings.server.listen;
+async fn listen_on(key: &str, address: SocketAddr) -> anyhow::Result<Listener> {
     let listener = TcpListener::bind(address).await;
-    Ok(Listener::Tcp(listener.map_err(|problem| unbound("server.listen", &address, &problem))?))
+    Ok(Listener::Tcp(listener.map_err(|problem| unbound(key, &address, &problem))?))
 }
 
 async fn listen_admin(settings: &Settings) -> anyhow::Result<Listener> {
-    let refused = |problem| unbound("admin.listen", &settings.admin.listen, &problem);
     match &settings.admin.listen {
-        AdminListen::Tcp(address) => {
-            Ok(Listener::Tcp(TcpListener::bind(address).await.map_err(refused)?))
-        }
-        AdminListen::Unix(path) => listen_on_socket(path).map_err(refused),
+        AdminListen::Tcp(address) => listen_on("admin.listen", *address).await,
+        AdminListen::Unix(path) => listen_on_socket(path)
+            .map_err(|problem| unbound("admin.listen", &settings.admin.listen, &problem)),
     }
 }
 
@@ -129,8 +132,8 @@ fn base_url(settings: &Settings, public: &Listener) -> anyhow::Result<String> {
     let mut address = public.tcp_address().context("the public listener has no address")?;
     if address.ip().is_unspecified() {
         address.set_ip(match address {
-            std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
     Ok(format!("{}://{address}", welcome::scheme(settings)))
@@ -150,6 +153,8 @@ fn announce(
 /// What is listened on.
 struct Doors {
     public: Listener,
+    /// For Envoy.
+    grpc: Option<Listener>,
     admin: Listener,
     /// For the command line alone.
     aside: Option<Listener>,
@@ -159,7 +164,7 @@ struct Doors {
 async fn serve_all(
     settings: &Settings,
     accounts: Accounts,
-    Doors { public, admin, aside, certificates }: Doors,
+    Doors { public, grpc, admin, aside, certificates }: Doors,
     hangups: (Signal, Signal),
 ) -> anyhow::Result<()> {
     let limits = &settings.limits;
@@ -177,6 +182,13 @@ async fn serve_all(
     let admins = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
     let edge = edge_limits(limits, settings);
     let public = public_door(settings, public).with_tls(certificates.public.clone());
+    let grpc = grpc.map(|grpc| Door::from(grpc).with_tls(certificates.public.clone()));
+    let grpc = async {
+        if let Some(grpc) = grpc {
+            let envoy = Envoy::new(face.clone());
+            serve(grpc, edge.clone(), connections.clone(), envoy, stopped(stop.clone())).await;
+        }
+    };
     let admin = Door::from(admin).with_tls(certificates.admin.clone());
     let scripts = tokio::spawn(scripting::follow(scripts, hangups.0));
     let certificates = tokio::spawn(certificates.follow(hangups.1));
@@ -188,7 +200,8 @@ async fn serve_all(
         }
     };
     tokio::join!(
-        serve(public, edge.clone(), connections, face, stopped(stop.clone())),
+        serve(public, edge.clone(), connections.clone(), face.clone(), stopped(stop.clone())),
+        grpc,
         serve(admin, edge.clone(), admins, api.clone(), stopped(stop.clone())),
         aside,
     );

@@ -36,6 +36,8 @@ pub struct Server {
     /// The address and port for requests; 0.0.0.0 or [::] is every interface, port 0 a free one.
     #[allow(rustdoc::broken_intra_doc_links, reason = "[::] is an address")]
     pub listen: String,
+    /// The address and port where Envoy asks over gRPC (envoy.service.auth.v3), with this section's TLS and for trusted_proxies alone; empty: nowhere.
+    pub grpc_listen: String,
     /// The absolute base of Location headers, such as "https://api.example.com"; empty: taken from the Host header.
     pub public_url: String,
     /// The addresses and networks of the proxies in front that are believed, with commas between them; they alone may ask at /-/verify.
@@ -251,6 +253,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8080".into(),
+            grpc_listen: String::new(),
             public_url: String::new(),
             trusted_proxies: "127.0.0.0/8, ::1".into(),
             proxy_protocol: "off".into(),

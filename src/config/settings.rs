@@ -46,6 +46,8 @@ pub struct Settings {
 pub struct ServerSettings {
     /// Where it listens; port 0 is a free one.
     pub listen: SocketAddr,
+    /// Where Envoy asks over gRPC; none: nowhere.
+    pub grpc_listen: Option<SocketAddr>,
     /// The base of Location headers, without a slash at its end; none: taken from the Host header.
     pub public_url: Option<String>,
     /// The proxies in front that are believed.
@@ -165,6 +167,16 @@ pub enum LogFormat {
     Json,
 }
 
+impl AdminListen {
+    /// The address, if it is one.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for AdminListen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -210,6 +222,10 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
     fn server(&mut self, raw: &file::Server) -> ServerSettings {
         ServerSettings {
             listen: self.address("server.listen", &raw.listen, ""),
+            grpc_listen: match raw.grpc_listen.as_str() {
+                "" => None,
+                text => Some(self.address("server.grpc_listen", text, "")),
+            },
             public_url: self.public_url("server.public_url", &raw.public_url),
             trusted_proxies: self.networks("server.trusted_proxies", &raw.trusted_proxies),
             proxy_protocol: self.choice(
@@ -298,13 +314,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
 
     /// The rules that hold between keys.
     fn together(&mut self, settings: &Settings) {
-        if let AdminListen::Tcp(admin) = settings.admin.listen
-            && overlap(admin, settings.server.listen)
-        {
-            let message = "The public and the admin listener have the same port.";
-            let fix = "Give server.listen and admin.listen different ports.";
-            (self.report)(&["admin.listen", "server.listen"], message.into(), fix.into());
-        }
+        self.ports(settings);
         self.admin_tls(settings);
         if settings.limits.credential_bytes > settings.limits.header_bytes {
             self.broken(

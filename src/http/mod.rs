@@ -2,6 +2,7 @@
 
 mod accept;
 mod door;
+mod envoy;
 mod explain;
 mod forwarded;
 mod head;
@@ -16,5 +17,6 @@ mod watch;
 
 pub use accept::{Answer, Limits, serve};
 pub use door::{Door, Listener, Peer};
+pub use envoy::Envoy;
 pub use explain::Explainer;
 pub use route::Public;

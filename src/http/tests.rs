@@ -3,6 +3,7 @@
 mod bounds;
 mod decide;
 mod end;
+mod envoy;
 mod framing;
 mod http2;
 mod preamble;

@@ -3,7 +3,7 @@
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::{Check, file};
+use super::{Check, Settings, file, overlap};
 
 /// The header fields that tell an upstream who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,41 @@ pub struct IdentitySettings {
 }
 
 impl<R: FnMut(&[&'static str], String, String)> Check<R> {
+    /// No two listeners have the same port.
+    pub(super) fn ports(&mut self, settings: &Settings) {
+        let public = settings.server.listen;
+        let (admin, grpc) = (settings.admin.listen.tcp(), settings.server.grpc_listen);
+        for (one, other, keys, message, fix) in [
+            (
+                admin,
+                Some(public),
+                ["admin.listen", "server.listen"],
+                "The public and the admin listener have the same port.",
+                "Give server.listen and admin.listen different ports.",
+            ),
+            (
+                grpc,
+                Some(public),
+                ["server.grpc_listen", "server.listen"],
+                "The public listener and the one for gRPC have the same port.",
+                "Give server.listen and server.grpc_listen different ports.",
+            ),
+            (
+                grpc,
+                admin,
+                ["server.grpc_listen", "admin.listen"],
+                "The admin listener and the one for gRPC have the same port.",
+                "Give admin.listen and server.grpc_listen different ports.",
+            ),
+        ] {
+            if let (Some(one), Some(other)) = (one, other)
+                && overlap(one, other)
+            {
+                (self.report)(&keys, message.into(), fix.into());
+            }
+        }
+    }
+
     pub(super) fn networks(&mut self, key: &'static str, text: &str) -> Vec<IpNet> {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         let read: Option<Vec<IpNet>> = parts.map(network).collect();

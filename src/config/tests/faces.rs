@@ -61,3 +61,18 @@ fn the_admin_listener_with_tls_has_a_socket_for_the_command_line() {
     let text = text.replace("tls_certificate", "# tls_certificate");
     assert!(load_text(text, &[]).is_ok(), "without TLS nobody needs it");
 }
+
+#[test]
+fn envoy_asks_at_a_port_of_its_own() {
+    let grpc = |address: &str| load_text(format!("[server]\ngrpc_listen = {address:?}\n"), &[]);
+    assert_eq!(grpc("").unwrap().settings.server.grpc_listen, None);
+    let listen = grpc("[::1]:8082").unwrap().settings.server.grpc_listen;
+    assert_eq!(listen, "[::1]:8082".parse().ok());
+    let said = "config.toml:2: server.grpc_listen: The public listener and the one for gRPC have the same port. \
+                Give server.listen and server.grpc_listen different ports.";
+    assert_eq!(grpc("127.0.0.1:8080").unwrap_err(), said);
+    let said = "config.toml:2: server.grpc_listen: The admin listener and the one for gRPC have the same port. \
+                Give admin.listen and server.grpc_listen different ports.";
+    assert_eq!(grpc("0.0.0.0:8081").unwrap_err(), said);
+    assert!(grpc("nowhere").unwrap_err().contains("This is not an address to listen on."));
+}
