@@ -124,8 +124,10 @@ impl Certificates {
         let loaded = self.0.loaded.load();
         let mut config = (*loaded.config).clone();
         config.alpn_protocols.clear();
-        self.0.loaded.store(Arc::new(Loaded { config: Arc::new(config), digest: loaded.digest }));
-        self.clone()
+        let new = Loaded { config: Arc::new(config), digest: loaded.digest };
+        self.0.loaded.store(Arc::new(new));
+        drop(loaded);
+        self
     }
 
     /// Agrees with a client. On an error the connection comes back, so that what was told to the client can reach it.

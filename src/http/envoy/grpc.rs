@@ -34,17 +34,19 @@ pub struct Reply {
     trailers: Option<HeaderMap>,
 }
 
-/// Whether a request is a call at all; if not, the answer to it.
-pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<(), Response<Reply>> {
+/// Whether a request is a call at all.
+pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
     let given = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let rest = given.strip_prefix(GRPC.as_bytes());
     let is_grpc = rest.is_some_and(|rest| rest.is_empty() || b"+;".contains(&rest[0]));
-    if *method == Method::POST && is_grpc {
-        return Ok(());
-    }
+    *method == Method::POST && is_grpc
+}
+
+/// The answer to a request that is none.
+pub(super) fn no_call() -> Response<Reply> {
     let mut refused = Response::new(Reply::default());
     *refused.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    Err(refused)
+    refused
 }
 
 /// Takes the message out of a body.

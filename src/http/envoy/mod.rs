@@ -189,8 +189,8 @@ impl Answer for Envoy {
     type Body = grpc::Reply;
 
     async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<grpc::Reply> {
-        if let Err(refused) = grpc::check(request.method(), request.headers()) {
-            return refused;
+        if !grpc::is_call(request.method(), request.headers()) {
+            return grpc::no_call();
         }
         match self.call(request, peer).await {
             Ok(message) => grpc::answer(&message),

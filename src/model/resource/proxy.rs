@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::Ipv6Addr, ops::RangeInclusive};
 
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
 use serde::{Deserialize, Serialize};
 
@@ -168,6 +168,9 @@ impl Target {
             None => Some(usual),
         };
         let port = port.ok_or("its port is not a number from 1 to 65535")?;
+        if transport == Transport::Tls && ServerName::try_from(host).is_err() {
+            return Err("its host is no name that a certificate can have");
+        }
         let base = base.trim_end_matches('/');
         check_base(base)?;
         Ok(Self {

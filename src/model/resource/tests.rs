@@ -125,6 +125,8 @@ fn an_upstream_is_an_address_and_nothing_more() {
         "http://a?b",
         "http://a b",
         "http://a/ü",
+        "https://a..b",
+        "https://u:p@a",
     ] {
         assert!(Target::parse(bad).is_err(), "{bad}");
     }
