@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use super::{
-    door::{Door, Peer, Refused, Rules},
+    door::{Door, Peer, Refused, Rules, Whose},
     stream::{Left, Socket, Watched},
     watch::{InFlight, Verdict, Watch},
 };
@@ -248,11 +248,11 @@ impl Connection {
 }
 
 /// Says why, and hears out a client that was told.
-async fn refuse(Refused { is_the_operators, why, socket }: Refused, peer: &Peer) {
+async fn refuse(Refused { whose, why, socket }: Refused, peer: &Peer) {
     let client = peer.client();
-    match is_the_operators {
-        true => tracing::warn!(%client, "a connection was refused: {why}"),
-        false => tracing::debug!(%client, "a connection was refused: {why}"),
+    match whose {
+        Whose::Operators => tracing::warn!(%client, "a connection was refused: {why}"),
+        Whose::Clients => tracing::debug!(%client, "a connection was refused: {why}"),
     }
     if let Some(socket) = socket {
         socket.linger().await;

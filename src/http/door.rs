@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::{
     forwarded::is_among,
-    preamble,
+    preamble::{self, NoHeader},
     stream::{Noted, Socket},
     watch::Watch,
 };
@@ -125,16 +125,24 @@ impl Door {
 
 /// Why a connection did not come in.
 pub(super) struct Refused {
-    /// Another program is set up wrong, which the operator should hear of; else a client is, or broke off.
-    pub is_the_operators: bool,
+    pub whose: Whose,
     pub why: String,
     /// Who has been told why, and may still be sending.
     pub socket: Option<Socket>,
 }
 
+/// Who can do something about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The operator: a proxy or we are set up wrong.
+    Operators,
+    /// The client, which did something else or broke off.
+    Clients,
+}
+
 impl Refused {
-    fn of(why: impl ToString) -> Self {
-        Self { is_the_operators: false, why: why.to_string(), socket: None }
+    fn of(whose: Whose, why: impl ToString) -> Self {
+        Self { whose, why: why.to_string(), socket: None }
     }
 }
 
@@ -163,7 +171,7 @@ impl Rules {
             Ok(stream) => Ok((Socket::Tls(Box::new(stream)), peer)),
             Err((problem, noted)) => {
                 let socket = Some(Socket::Tcp(noted.into_inner()));
-                Err(Refused { socket, ..Refused::of(problem) })
+                Err(Refused { socket, ..Refused::of(Whose::Clients, problem) })
             }
         }
     }
@@ -178,8 +186,14 @@ async fn named(
     // Asked first: what others say is not even read.
     if !is_among(proxies, peer.client()) {
         let why = "server.proxy_protocol is on, and this client is not in server.trusted_proxies";
-        return Err(Refused { is_the_operators: true, ..Refused::of(why) });
+        return Err(Refused::of(Whose::Operators, why));
     }
-    let read = preamble::read(stream).await;
-    read.map_err(|problem| Refused { is_the_operators: true, ..Refused::of(problem) })
+    preamble::read(stream).await.map_err(|problem| {
+        let whose = match problem {
+            // A balancer that looks whether anybody listens does no more.
+            NoHeader::Broken(_) => Whose::Clients,
+            _ => Whose::Operators,
+        };
+        Refused::of(whose, problem)
+    })
 }

@@ -237,3 +237,37 @@ fn the_client_that_a_proxy_names_is_the_client() {
     assert_eq!(ask("PROXY UNKNOWN\r\n").status, 401);
     assert!(server.logged().contains("client=198.51.100.7"));
 }
+
+#[test]
+fn who_is_no_trusted_proxy_does_not_come_in_and_the_log_says_why() {
+    let site = Site::new().with("KEYWARD_SERVER__PROXY_PROTOCOL", "on");
+    let server = site.with("KEYWARD_SERVER__TRUSTED_PROXIES", "203.0.113.0/24").start();
+    let text =
+        curl(server.site.path(), &["--haproxy-protocol", &format!("http://{}/", server.public)]);
+    assert!(text.contains("0 000"), "{text}");
+    let said = "server.proxy_protocol is on, and this client is not in server.trusted_proxies";
+    assert!(server.logged().contains(said), "{}", server.logged());
+}
+
+#[test]
+fn envoy_finds_its_listener() {
+    let server = Site::new().with("KEYWARD_SERVER__GRPC_LISTEN", "127.0.0.1:0").start();
+    let until = Instant::now() + PATIENCE;
+    let grpc = loop {
+        let logged = server.logged();
+        if let Some((_, rest)) = logged.split_once("grpc=") {
+            break rest.split(' ').next().unwrap().to_owned();
+        }
+        assert!(Instant::now() < until, "{logged}");
+        thread::sleep(Duration::from_millis(5));
+    };
+    let url = format!("http://{grpc}/envoy.service.auth.v3.Authorization/Check");
+    let call = |more: &[&str]| {
+        let args = ["-i", "--http2-prior-knowledge", "-H", "content-type: application/grpc", &url];
+        curl(server.site.path(), &[args.as_slice(), more].concat())
+    };
+    // A message of no bytes, which names no request.
+    fs::write(server.site.path().join("empty"), [0; 5]).unwrap();
+    let answer = call(&["--data-binary", "@empty"]);
+    assert!(answer.contains("grpc-status: 3") && answer.ends_with("2 200"), "{answer}");
+}
