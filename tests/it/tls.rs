@@ -105,6 +105,9 @@ fn public_clients_and_the_command_line_come_in() {
     server.user("ada", &[]);
     let socket = folder.join("data/keyward.sock");
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let explained = server.site.run(&["explain", "-H", &key, "/nowhere"]);
+    let explained = String::from_utf8_lossy(&explained.stdout).into_owned();
+    assert!(explained.contains("https://localhost/nowhere"), "{explained}");
     let made = curl(
         folder,
         &[

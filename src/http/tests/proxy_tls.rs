@@ -4,10 +4,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
-    rig::{Answer, House},
+    super::Door,
+    rig::{Answer, House, PATIENCE},
     upstream::{Echo, Speaks, echo, raw, safe_echo},
 };
-use crate::tls::forge::Authority;
+use crate::tls::{
+    Caller,
+    forge::{Authority, Pair},
+};
 
 /// A house whose `/api` forwards to this host, on the upstream's port.
 async fn house(host: &str, upstream: &Echo, more: Value) -> House {
@@ -123,4 +127,71 @@ async fn a_handshake_has_the_time_of_a_connection() {
     let more = json!({ "ca": authority.certificate, "connect_seconds": 1 });
     let answer = house("localhost", &silent, more).await.ask("GET", "/api/a", "", "").await;
     assert_eq!((answer.status, &answer.json()["error"]), (504, &json!("UPSTREAM_TIMEOUT")));
+}
+
+/// One that signed itself is its own authority.
+#[tokio::test]
+async fn one_certificate_can_be_all_that_is_believed() {
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
+    let more = json!({ "ca": certificate });
+    let upstream = safe_echo(Speaks::Http1, Pair { certificate, key }.loaded()).await;
+    let house = house("localhost", &upstream, more).await;
+    assert_eq!(house.ask("GET", "/api/a", "", "").await.status, 200);
+}
+
+/// A connection that changes its protocol, with TLS on both sides of us: nothing is held back, and the end is told.
+#[tokio::test]
+async fn an_upgraded_connection_goes_through() {
+    const LENGTH: usize = 3 << 20;
+    let authority = Authority::new();
+    let certificates = authority.signs("localhost").loaded();
+    let upstream = raw(move |stream, _| {
+        let certificates = certificates.clone();
+        async move {
+            let mut stream = certificates.accept(stream).await.map_err(|(e, _)| e).unwrap();
+            while !read_line(&mut stream).await.is_empty() {}
+            let switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+            stream.write_all(switch).await.unwrap();
+            let mut all = vec![0; LENGTH];
+            stream.read_exact(&mut all).await.unwrap();
+            stream.write_all(&all).await.unwrap();
+            stream.shutdown().await.unwrap();
+            // Heard out, so that no reset overtakes what was sent.
+            let _ = stream.read_to_end(&mut all).await;
+        }
+    })
+    .await;
+    let url = format!("https://localhost:{}", upstream.address.port());
+    let proxy = json!({ "upstreams": [url], "ca": authority.certificate });
+    let resource = json!({ "id": "ws", "handler": "proxy", "path": "/ws", "proxy": proxy });
+    let ours = authority.signs("localhost").loaded();
+    let door = |listener| Door::from(listener).with_tls(Some(ours));
+    let house = House::behind(door, &[resource], |public| public).await;
+
+    let caller = Caller::new("localhost", authority.roots(), b"http/1.1").unwrap();
+    let tcp = tokio::net::TcpStream::connect(house.address).await.unwrap();
+    let mut stream = caller.call(tcp).await.unwrap();
+    let request = format!(
+        "GET /ws HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        house.ada
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    assert_eq!(read_line(&mut stream).await, "HTTP/1.1 101 Switching Protocols");
+    while !read_line(&mut stream).await.is_empty() {}
+    let sent: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8).collect();
+    stream.write_all(&sent).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut back = Vec::new();
+    let reading = stream.read_to_end(&mut back);
+    tokio::time::timeout(PATIENCE, reading).await.expect("some is held back").unwrap();
+    assert!(back == sent, "{} bytes came back", back.len());
+}
+
+async fn read_line(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\r\n") {
+        line.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8_lossy(&line[..line.len() - 2]).into_owned()
 }
