@@ -135,6 +135,8 @@ fn put(batch: &mut Batch, uid: u64, name: &str, text: &KeyText, pepper: &keyward
         revoked: None,
         rotated: None,
         networks: Vec::new(),
+        rate_limit: None,
+        credits: None,
     };
     let (at_user, at_key) = (uid.to_be_bytes(), text.id.number().to_be_bytes());
     batch.put(Table::Users, at_user, encode(&user));

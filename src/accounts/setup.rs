@@ -158,6 +158,8 @@ impl Accounts {
             preferred_admin_langcode: None,
             timezone: None,
             attributes: std::collections::BTreeMap::new(),
+            rate_limit: None,
+            credits: None,
         }
     }
 }

@@ -10,7 +10,9 @@ use super::{
     rules::{check_identity, check_user, in_order},
 };
 use crate::{
-    model::{Act, Key, PasswordDigest, Secret, Timestamp, User, Violation, fold},
+    model::{
+        Act, Credits, Key, PasswordDigest, RateLimit, Secret, Timestamp, User, Violation, fold,
+    },
     store::{Batch, CommitError, LAST_UID, Sequence, State, Table, encode},
 };
 
@@ -39,6 +41,10 @@ pub struct NewUser {
     pub created: Option<Timestamp>,
     /// Small facts that scripts can read.
     pub attributes: std::collections::BTreeMap<String, String>,
+    /// How fast all its credentials together may be used; none: as fast as they come.
+    pub rate_limit: Option<RateLimit>,
+    /// How often they may be used in a day, a week or a month; none: without end.
+    pub credits: Option<Credits>,
 }
 
 impl Accounts {
@@ -63,6 +69,8 @@ impl Accounts {
             preferred_admin_langcode: new.preferred_admin_langcode,
             timezone: new.timezone,
             attributes: new.attributes,
+            rate_limit: new.rate_limit,
+            credits: new.credits,
         }
     }
 

@@ -288,13 +288,14 @@ fn identity(identity: &Identity<'_>) -> Vec<Fact> {
 }
 
 fn granted(grant: &Grant<'_>) -> Vec<Fact> {
-    let Some(rule) = grant.rule() else { return Vec::new() };
+    let limits = grant.quota().told().into_iter().map(|told| ("limit", told));
+    let Some(rule) = grant.rule() else { return limits.collect() };
     let permission = match rule.resource.permission {
         PermissionSource::Script => "a script has said yes".to_owned(),
         PermissionSource::Records if rule.permissions.is_empty() => "none is asked for".to_owned(),
         PermissionSource::Records => rule.permissions.join(", "),
     };
-    vec![("permission", permission)]
+    std::iter::once(("permission", permission)).chain(limits).collect()
 }
 
 /// All of the request that may be a credential, in the forms in which a script may repeat it.

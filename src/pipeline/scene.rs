@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     hooks::{self, Function, Script, ScriptRequest, Set},
+    model::Clock,
     store::{HeldApplication, Policy, Rule},
 };
 
@@ -20,6 +21,8 @@ pub struct Scene {
     /// The request as scripts see it: made for the first of them, and shared by all.
     asked: OnceLock<ScriptRequest>,
     pub(super) traces: Traces,
+    /// What limits are counted by.
+    pub(super) clock: Clock,
 }
 
 /// What a decision leaves behind.
@@ -33,8 +36,9 @@ pub(super) enum Traces {
 
 impl Scene {
     /// A scene that nothing has happened in.
-    pub(super) fn new(policy: Arc<Policy>, scripts: Arc<Set>) -> Self {
-        Self { policy, scripts, asked: OnceLock::new(), traces: Traces::Left }
+    pub(super) fn new(policy: Arc<Policy>, scripts: Arc<Set>, clock: &Clock) -> Self {
+        let (asked, clock) = (OnceLock::new(), clock.clone());
+        Self { policy, scripts, asked, traces: Traces::Left, clock }
     }
 
     /// The same, which leaves nothing behind.

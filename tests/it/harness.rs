@@ -271,6 +271,11 @@ impl Server {
         Request::new(self.admin, method, target).header("API-KEY", self.administrator())
     }
 
+    /// A request to the admin listener with this credential.
+    pub fn manages_as(&self, credential: &str, method: &str, target: &str) -> Request {
+        Request::new(self.admin, method, target).header("API-KEY", credential)
+    }
+
     /// Changes the default application.
     pub fn application(&self, change: Value) {
         let target = "/api/v1/applications/default";

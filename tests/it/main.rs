@@ -19,6 +19,7 @@ mod import;
 mod input;
 mod keys;
 mod layer;
+mod limits;
 mod me;
 mod scripting_cli;
 mod scripts;
