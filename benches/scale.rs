@@ -119,6 +119,8 @@ fn put(batch: &mut Batch, uid: u64, name: &str, text: &KeyText, pepper: &keyward
         preferred_admin_langcode: None,
         timezone: None,
         attributes: std::collections::BTreeMap::new(),
+        rate_limit: None,
+        credits: None,
     };
     let key = Key {
         id: text.id,

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     AccountError, Accounts, Acting, Page, TRIES, Versioned, is_race,
     rules::{check_identity, check_user, in_order},
+    usage::{forget_usage_of_key, forget_usage_of_user},
 };
 use crate::{
     model::{
@@ -144,6 +145,7 @@ impl Accounts {
             batch.delete(Table::Mails, fold(mail));
         }
         self.delete_keys(user.uid, &mut batch)?;
+        forget_usage_of_user(&mut batch, user.uid);
         let last = self.store().get(Table::Meta, LAST_UID)?;
         let state = last.map_or(State::Missing, |stored| State::Revision(stored.revision));
         batch.expect(Table::Meta, LAST_UID, state);
@@ -159,6 +161,7 @@ impl Accounts {
                     batch.delete(Table::Foreign, *key.digest.as_bytes());
                 }
             }
+            forget_usage_of_key(batch, &owner[8..]);
             batch.delete(Table::Keys, &owner[8..]);
             batch.delete(Table::Owners, owner);
         }

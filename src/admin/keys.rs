@@ -308,6 +308,10 @@ fn view(key: &Key, call: &Call<'_>) -> Value {
         "expires": key.expires.map(|at| at.to_string()),
         "revoked": key.revoked.map(|at| at.to_string()),
     });
+    // Not worth an error when it cannot be read: the store says so elsewhere.
+    let used = call.accounts.usage_of(key.id).ok().flatten();
+    view["uses"] = used.map_or(0, |used| used.times).into();
+    view["last_used"] = used.map(|used| used.last.to_string()).into();
     if let Some(rotation) = &key.rotated {
         view["rotated"] = json!({ "to": rotation.to, "until": rotation.until.to_string() });
     }

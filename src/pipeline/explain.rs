@@ -274,7 +274,7 @@ fn candidate(candidate: &Candidate<'_>) -> Vec<Fact> {
             found.push(("key", id.to_string()));
         }
         Evidence::Key { held: None, .. } => found.push(("key", "none of this id".into())),
-        Evidence::Password(_) | Evidence::Scripted(_, None) => {}
+        Evidence::Password(..) | Evidence::Scripted(_, None) => {}
     }
     found
 }

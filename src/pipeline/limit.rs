@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{Denial, Face, Identity, Request, Room, Scene, scene::Traces};
 use crate::{
-    limits::{Bounds, Now, Reading, Taken},
+    limits::{Bounds, Reading, Taken},
     store::Rule,
 };
 
@@ -30,7 +30,7 @@ struct Said {
     reading: Reading,
 }
 
-/// Takes one of each limit that a request is under.
+/// Takes one of each limit that a request is under, and counts the use of its key.
 ///
 /// # Errors
 /// One of them has none left. Then nothing is taken of the others.
@@ -40,16 +40,40 @@ pub(super) fn within(
     identity: &Identity<'_>,
     rule: Option<&Rule>,
 ) -> Result<Quota, Denial> {
-    let bounds = bounds(identity, rule);
-    // Who has used up what a key may take can still revoke it.
-    if bounds.iter().all(Option::is_none) || request.face == Face::Admin {
-        return Ok(Quota::default());
-    }
-    let now = Now { ticks: scene.clock.ticks(), time: scene.clock.now() };
     let taken = match scene.traces {
         Traces::Left => Taken::Yes,
         Traces::None => Taken::No,
     };
+    let quota = taken_of(bounds(identity, rule), scene, request, taken)?;
+    if taken == Taken::Yes {
+        note(scene, identity);
+    }
+    Ok(quota)
+}
+
+/// Notes for later what was used: nothing is written now.
+fn note(scene: &Scene, identity: &Identity<'_>) {
+    // The person at the machine is in no store.
+    let Some(uid) = identity.uid().filter(|uid| *uid != 0) else { return };
+    if let Some(key) = identity.key() {
+        scene.ledger.used(key);
+    }
+    if identity.bounds()[1].is_some_and(|bounds| bounds.credits().is_some()) {
+        scene.ledger.spent(uid);
+    }
+}
+
+fn taken_of(
+    bounds: [Option<&Arc<Bounds>>; 4],
+    scene: &Scene,
+    request: &Request<'_>,
+    taken: Taken,
+) -> Result<Quota, Denial> {
+    // Who has used up what a key may take can still revoke it.
+    if bounds.iter().all(Option::is_none) || request.face == Face::Admin {
+        return Ok(Quota::default());
+    }
+    let now = scene.ledger.now();
     let mut said = Vec::new();
     for (at, one) in bounds.iter().enumerate() {
         let Some(one) = one else { continue };

@@ -63,6 +63,7 @@ mod aftermath;
 pub mod decode;
 mod denial;
 mod explain;
+mod failure;
 pub mod header;
 mod limit;
 pub mod lookup;
@@ -130,13 +131,17 @@ impl Gate {
 
     /// What the next request is decided by.
     pub fn scene(&self) -> Scene {
-        Scene::new(self.0.directory.policy(), self.0.accounts.scripts().current(), &self.0.clock)
+        Scene::new(
+            self.0.directory.policy(),
+            self.0.accounts.scripts().current(),
+            self.0.accounts.ledger(),
+        )
     }
 
     /// A scene in which nothing stays behind: what scripts count is looked at and not counted, and no key is taken over.
     pub fn scene_to_look_at(&self) -> Scene {
         let scripts = Arc::new(self.0.accounts.scripts().current().looking());
-        Scene::new(self.0.directory.policy(), scripts, &self.0.clock).without_traces()
+        Scene::new(self.0.directory.policy(), scripts, self.0.accounts.ledger()).without_traces()
     }
 
     /// Makes a credential that a script has checked one of the user's own keys, after the answer. What cannot be written now is written when the
@@ -173,6 +178,16 @@ impl Gate {
     /// # Errors
     /// The first room that refuses.
     pub async fn authorize<'a>(
+        &self,
+        scene: &'a Scene,
+        request: &Request<'a>,
+        action: &Action<'a>,
+    ) -> Result<Grant<'a>, Denial> {
+        let decided = self.decide(scene, request, action).await;
+        decided.map_err(|denial| failure::counted(scene, request, denial))
+    }
+
+    async fn decide<'a>(
         &self,
         scene: &'a Scene,
         request: &Request<'a>,

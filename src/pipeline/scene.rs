@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     hooks::{self, Function, Script, ScriptRequest, Set},
-    model::Clock,
+    limits::Ledger,
     store::{HeldApplication, Policy, Rule},
 };
 
@@ -21,8 +21,8 @@ pub struct Scene {
     /// The request as scripts see it: made for the first of them, and shared by all.
     asked: OnceLock<ScriptRequest>,
     pub(super) traces: Traces,
-    /// What limits are counted by.
-    pub(super) clock: Clock,
+    /// Where uses are counted.
+    pub(super) ledger: Ledger,
 }
 
 /// What a decision leaves behind.
@@ -36,9 +36,9 @@ pub(super) enum Traces {
 
 impl Scene {
     /// A scene that nothing has happened in.
-    pub(super) fn new(policy: Arc<Policy>, scripts: Arc<Set>, clock: &Clock) -> Self {
-        let (asked, clock) = (OnceLock::new(), clock.clone());
-        Self { policy, scripts, asked, traces: Traces::Left, clock }
+    pub(super) fn new(policy: Arc<Policy>, scripts: Arc<Set>, ledger: &Ledger) -> Self {
+        let (asked, ledger) = (OnceLock::new(), ledger.clone());
+        Self { policy, scripts, asked, traces: Traces::Left, ledger }
     }
 
     /// The same, which leaves nothing behind.

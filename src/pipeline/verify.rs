@@ -7,6 +7,7 @@ use http::StatusCode;
 use super::{
     Action, Candidate, Denial, Gate, Request, Room, Scene,
     decode::Scripted,
+    failure,
     lookup::{Evidence, Suspect, blocked},
     scene::Traces,
     scripted,
@@ -146,8 +147,12 @@ pub async fn check<'a>(
             usable(gate, application, request, &member, &held)?;
             (member, Some(id), held.scopes().cloned(), held.bounds().cloned())
         }
-        Evidence::Password(password) => {
-            (password_matches(gate, application, member, password).await?, None, None, None)
+        Evidence::Password(password, attempt) => {
+            let matched = password_matches(gate, application, member, password).await;
+            if matched.as_ref().is_err_and(|no| no.status == StatusCode::UNAUTHORIZED) {
+                failure::failed(scene, attempt);
+            }
+            (matched?, None, None, None)
         }
         Evidence::Scripted(scripted, held) => {
             let case = Case { gate, scene, request, application };

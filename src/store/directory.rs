@@ -26,7 +26,7 @@ use super::{
     held::{KeyPart, OPERATOR_UID},
 };
 use crate::{
-    limits::Bounds,
+    limits::{Bounds, Spent},
     model::{
         Application, Credits, Digest, KeyId, PasswordDigest, Pepper, RateLimit, Resource, Role,
         Scheme,
@@ -121,7 +121,8 @@ impl Directory {
                 self.put_user(&mut sources, key, record.json)
             })?;
             self.policy.store(Arc::new(sources.compile()));
-            keys.join().expect("taking keys in does not panic")
+            keys.join().expect("taking keys in does not panic")?;
+            snapshot.each(Table::Spent, &mut |key, record| self.put_spent(key, record.json))
         })
     }
 
@@ -224,6 +225,21 @@ impl Directory {
             let uid = decode(Table::Meta, key, json)?;
             self.last_uid.fetch_max(uid, Ordering::Relaxed);
         }
+        Ok(())
+    }
+
+    /// Takes in what was spent before the start. Afterwards nobody knows it better than the record's own count.
+    fn put_spent(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
+        let spent: Spent = decode(Table::Spent, key, json)?;
+        let number = key.get(1..).and_then(|number| number.try_into().ok());
+        let (Some(table), Some(number)) = (key.first(), number.map(u64::from_be_bytes)) else {
+            return Ok(());
+        };
+        let member = self.user(number).filter(|_| *table == Table::Users as u8);
+        let held = self.key(KeyId::from_number(number)).filter(|_| *table == Table::Keys as u8);
+        let of_user = member.as_ref().and_then(|member| member.bounds());
+        let bounds = of_user.or(held.as_ref().and_then(HeldKey::bounds));
+        bounds.inspect(|bounds| bounds.restore(spent));
         Ok(())
     }
 

@@ -38,6 +38,8 @@ impl Site {
             ("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0"),
             ("KEYWARD_SERVER__WORKERS", "2"),
             ("KEYWARD_LOG__LEVEL", "trace"),
+            // Tests are wrong on purpose, and often.
+            ("KEYWARD_LIMITS__FAILURE_EXEMPT", "127.0.0.0/8"),
         ] {
             site = site.with(name, value);
         }

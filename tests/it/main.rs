@@ -12,6 +12,7 @@ mod entity;
 mod errors;
 mod faults;
 mod first_run;
+mod floods;
 #[allow(dead_code, reason = "shared with the test of crashes")]
 mod harness;
 mod house;
@@ -23,3 +24,4 @@ mod limits;
 mod me;
 mod scripting_cli;
 mod scripts;
+mod usage;
