@@ -28,7 +28,7 @@ impl Ledger {
 
     /// A key was used.
     pub fn used(&self, key: KeyId) {
-        self.0.usage.count(key, self.0.clock.now());
+        self.0.usage.count(key, self.0.clock.roughly());
     }
 
     /// A user has spent credits.

@@ -17,7 +17,8 @@ pub(super) struct Usage {
 
 #[derive(Default)]
 struct Part {
-    keys: HashMap<u64, Used>,
+    /// By number. We give the numbers ourselves, so nobody can choose them to collide.
+    keys: HashMap<u64, Used, foldhash::fast::RandomState>,
     spenders: HashSet<u64>,
 }
 

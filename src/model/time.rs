@@ -88,6 +88,17 @@ impl Clock {
         }
     }
 
+    /// Now, or some milliseconds ago: for what is done at every request and need not be right to the second.
+    pub fn roughly(&self) -> Timestamp {
+        match &self.0 {
+            Some(_) => self.now(),
+            None => {
+                let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+                Timestamp(now.tv_sec)
+            }
+        }
+    }
+
     /// Now.
     pub fn now(&self) -> Timestamp {
         match &self.0 {

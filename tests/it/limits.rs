@@ -83,10 +83,6 @@ fn each_record_has_its_own_limit_and_the_narrowest_counts() {
     assert_eq!(answer.status, 200, "the resource has one left: {answer:?}");
     assert!(answer.header("ratelimit").unwrap().ends_with("\"resource\";r=0;t=720"), "{answer:?}");
     assert_eq!(server.asks("GET", "/user/1").send().status, 429);
-    // Nobody is kept out of the admin API.
-    for _ in 0..3 {
-        assert_eq!(server.manages("GET", "/api/v1/me").send().status, 200);
-    }
     // A limit that goes is gone at once; one that stays is still used up.
     run(&["resource", "edit", "entity.user", "--no-rate-limit"]);
     assert_eq!(server.asks("GET", "/user/1").send().status, 200);
@@ -94,6 +90,38 @@ fn each_record_has_its_own_limit_and_the_narrowest_counts() {
     assert_eq!(ask(&server, &first).status, 429);
     run(&["user", "edit", "bob", "--no-rate-limit"]);
     assert_eq!(ask(&server, &first).status, 200);
+}
+
+#[test]
+fn what_one_limit_refuses_is_given_back_to_the_others() {
+    let server = Server::new();
+    server.user_with("bob", &["access user profiles"]);
+    let key = server.key("bob", &["--rate-limit", "9/1h", "--credits", "9/month"]);
+    server.site.json(&["resource", "edit", "entity.user", "--rate-limit", "1/1h"]);
+    let statuses: Vec<u16> = (0..4).map(|_| ask(&server, &key).status).collect();
+    assert_eq!(statuses, [200, 429, 429, 429]);
+    server.site.json(&["resource", "edit", "entity.user", "--no-rate-limit"]);
+    let answer = ask(&server, &key);
+    let left = answer.header("ratelimit").unwrap();
+    assert!(left.contains("\"key\";r=7;") && left.contains("\"key-credits\";r=7;"), "{left}");
+    assert_eq!(server.site.json(&["key", "show", &key.id])["uses"], 2);
+}
+
+#[test]
+fn an_application_is_limited_for_all_and_never_for_administrators() {
+    let server = Server::new();
+    server.user_with("bob", &["access user profiles"]);
+    let (key, other) = (server.key("bob", &[]), server.key("bob", &[]));
+    server.site.json(&["app", "edit", "default", "--rate-limit", "1/1h"]);
+    assert_eq!(ask(&server, &key).status, 200);
+    assert_eq!(ask(&server, &other).status, 429);
+    // A policy that is compiled anew forgets nothing.
+    server.site.json(&["role", "add", "new", "--label", "New"]);
+    server.site.json(&["app", "edit", "default", "--name", "Renamed"]);
+    assert_eq!(ask(&server, &other).status, 429);
+    for _ in 0..3 {
+        assert_eq!(server.manages("GET", "/api/v1/me").send().status, 200);
+    }
 }
 
 #[test]
@@ -131,7 +159,7 @@ fn what_is_refused_for_another_reason_costs_nothing() {
     assert_eq!(answer.status, 404);
     let asked = json!({ "target": "/user/1", "headers": { "API-KEY": key.credential } });
     let explained = server.manages("POST", "/api/v1/explain").json(&asked).send().body;
-    assert!(explained.to_string().contains("key: 0 are left; 1 in 3600 s"), "{explained}");
+    assert!(explained.contains("key: 0 are left; 1 in 3600 s"), "{explained}");
     assert_eq!(ask(&server, &key).status, 200);
     assert_eq!(ask(&server, &key).status, 429);
 }
