@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Credits, Timestamp};
+use crate::model::{Credits, Refill, Timestamp};
 
 /// What is left of credits.
 #[derive(Debug)]
@@ -15,8 +15,10 @@ pub(super) struct Purse {
 }
 
 /// What was spent of credits, as it is kept over a restart.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
+    /// When they come back.
+    pub refill: Refill,
     /// The number of the day, week or month.
     pub period: u32,
     /// How many.
@@ -41,9 +43,9 @@ impl Spent {
         u64::from(self.period) << 32 | u64::from(self.credits)
     }
 
-    fn unpack(number: u64) -> Self {
+    fn unpack(number: u64, refill: Refill) -> Self {
         let half = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-        Self { period: half(number >> 32), credits: half(number) }
+        Self { refill, period: half(number >> 32), credits: half(number) }
     }
 }
 
@@ -67,12 +69,14 @@ impl Purse {
 
     /// What was spent so far.
     pub fn spent(&self) -> Spent {
-        Spent::unpack(self.spent.load(Relaxed))
+        Spent::unpack(self.spent.load(Relaxed), self.credits.refill)
     }
 
-    /// Takes in what was spent before the start.
+    /// Takes in what was spent before the start. By another calendar it means nothing.
     pub fn restore(&self, spent: Spent) {
-        self.spent.fetch_max(spent.pack(), Relaxed);
+        if spent.refill == self.credits.refill {
+            self.spent.fetch_max(spent.pack(), Relaxed);
+        }
     }
 
     /// Spends one, if one is there.
@@ -100,7 +104,7 @@ impl Purse {
     pub fn give_back(&self, now: Timestamp) {
         let period = self.credits.refill.period(now).number;
         let _ = self.spent.fetch_update(Relaxed, Relaxed, |seen| {
-            let spent = Spent::unpack(seen);
+            let spent = Spent::unpack(seen, self.credits.refill);
             let is_its_own = spent.period == period && spent.credits > 0;
             is_its_own.then(|| Spent { credits: spent.credits - 1, ..spent }.pack())
         });
@@ -108,10 +112,10 @@ impl Purse {
 
     fn answer(&self, seen: u64, now: Timestamp) -> (Answer, Spent) {
         let period = self.credits.refill.period(now);
-        let mut spent = Spent::unpack(seen);
-        // A clock that was put back gives nothing back.
-        if spent.period < period.number {
-            spent = Spent { period: period.number, credits: 0 };
+        let mut spent = Spent::unpack(seen, self.credits.refill);
+        // A clock that is put back a little gives nothing back. One that was far ahead does not count for years.
+        if !(period.number..=period.number.saturating_add(1)).contains(&spent.period) {
+            spent = Spent { period: period.number, credits: 0, ..spent };
         }
         let seconds = |from: i64, to: i64| to.saturating_sub(from).unsigned_abs();
         let answer = Answer {
@@ -160,6 +164,8 @@ mod tests {
         // The clock is put back: what was spent today is not given again.
         assert_eq!(told(purse.take(evening)), (true, 0, 10));
         assert!(!purse.take(evening).fits);
+        // It had been years ahead: that is no reason to wait for years.
+        assert!(purse.take(at("2020-01-01T00:00:00Z")).fits);
     }
 
     #[test]
@@ -175,6 +181,10 @@ mod tests {
         assert_eq!((0..9).filter(|_| raised.take(now).fits).count(), 1);
         let other = after.replaced(Credits::parse("credits", "5/day").unwrap());
         assert!(other.take(now).fits);
+        // What is kept of another calendar is not taken in.
+        let monthly = purse("1/month");
+        monthly.restore(Spent { credits: 9, ..before.spent() });
+        assert!(monthly.take(now).fits);
     }
 
     #[test]

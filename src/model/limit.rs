@@ -36,7 +36,8 @@ pub struct Credits {
 }
 
 /// When credits come back. All of it in UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Refill {
     /// At midnight.
     Day,

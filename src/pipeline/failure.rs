@@ -9,7 +9,7 @@ use crate::limits::{Attempt, Wait};
 ///
 /// # Errors
 /// There were too many wrong ones from the client's address.
-pub(super) fn attempt(scene: &Scene, request: &Request<'_>, user: &str) -> Result<Attempt, Denial> {
+pub fn attempt(scene: &Scene, request: &Request<'_>, user: &str) -> Result<Attempt, Denial> {
     scene.ledger.attempt(request.client, user).map_err(|wait| {
         let detail =
             "there were too many wrong passwords from this address: this one was not looked at";
@@ -18,7 +18,7 @@ pub(super) fn attempt(scene: &Scene, request: &Request<'_>, user: &str) -> Resul
 }
 
 /// The password was wrong, or there is no such user.
-pub(super) fn failed(scene: &Scene, attempt: Attempt) {
+pub fn failed(scene: &Scene, attempt: Attempt) {
     if scene.traces == Traces::Left {
         scene.ledger.failed(attempt);
     }

@@ -82,6 +82,7 @@ pub use aftermath::Aftermath;
 pub use decode::Credential;
 pub use denial::{Denial, Parts, Room, ScriptedBody, Shape};
 pub use explain::{Asked, Explain, Explaining, Explanation, Fact, Step, Verdict};
+pub use failure::{attempt as password_attempt, failed as password_failed};
 pub use header::{AUTH_METHOD, Presented};
 pub use limit::Quota;
 pub use lookup::Candidate;

@@ -158,3 +158,23 @@ fn who_is_exempt_is_not_counted_and_a_look_counts_nothing() {
     }
     assert_eq!(log_in(&server, "bob", "bob's own password").status, 200);
 }
+
+#[test]
+fn a_key_does_not_find_out_the_password() {
+    let server = server(&[]);
+    let key = server.key("bob", &[]);
+    let found = server.manages("GET", "/api/v1/users?name=bob").send().json();
+    let target = format!("/user/{}", found["items"][0]["uid"]);
+    let change = |existing: &str| {
+        let body = json!({ "mail": ["b@example.com"], "pass": [{ "existing": existing }] });
+        server.request("PATCH", &target).header("API-KEY", &key.credential).json(&body).send()
+    };
+    for _ in 0..5 {
+        assert_eq!(change("wrong").status, 422);
+    }
+    let answer = change("bob's own password");
+    let seconds = answer.header("retry-after").unwrap();
+    answer.says(429, &format!("Too many failed attempts. Try again in {seconds} seconds."));
+    let read = server.request("GET", &target).header("API-KEY", &key.credential).send();
+    assert_eq!(read.status, 200);
+}
