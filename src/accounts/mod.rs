@@ -38,6 +38,7 @@ pub use keys::{Issued, NewKey};
 pub use operator::Operator;
 pub use passwords::{Busy, Passwords};
 pub use pepper::{PepperError, create_pepper, read_pepper};
+pub use recent::ReadUser;
 pub use records::Record;
 pub use rotate::{Lifetime, Rotate, Rotated};
 pub use setup::{FirstStart, SetupError};

@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    AccountError, Accounts, Acting, Page, TRIES, Versioned, is_race,
+    AccountError, Accounts, Acting, Page, ReadUser, TRIES, Versioned, is_race,
     rules::{check_identity, check_user, in_order},
     usage::{forget_usage_of_key, forget_usage_of_user},
 };
@@ -106,12 +106,12 @@ impl Accounts {
     }
 
     /// The same, shared: without asking the store for one that was read since it was last written.
-    pub fn shared_user(&self, uid: u64) -> Result<Option<Arc<Versioned<User>>>, AccountError> {
+    pub fn shared_user(&self, uid: u64) -> Result<Option<Arc<ReadUser>>, AccountError> {
         let Some(member) = self.0.directory.user(uid) else { return Ok(None) };
         if let Some(user) = self.0.recent.get(&member) {
             return Ok(Some(user));
         }
-        let Some(user) = self.user(uid)?.map(Arc::new) else { return Ok(None) };
+        let Some(user) = self.user(uid)?.map(ReadUser::new).map(Arc::new) else { return Ok(None) };
         self.0.recent.keep(member, user.clone());
         Ok(Some(user))
     }
