@@ -160,3 +160,34 @@ fn write(said: &[Said], headers: &mut HeaderMap) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_application_behind_says_of_its_own_limits_stays() {
+        let reading = Reading {
+            is_credits: false,
+            fits: true,
+            quota: 100,
+            window: 60,
+            burst: Some(20),
+            left: 19,
+            next: 1,
+        };
+        let credits = Reading { is_credits: true, burst: None, left: 7, next: 9, ..reading };
+        let quota =
+            Quota(vec![Said { whose: "key", reading }, Said { whose: "user", reading: credits }]);
+        let mut headers = HeaderMap::new();
+        headers.insert(LIMIT, HeaderValue::from_static("\"own\";r=1"));
+        Quota::default().write(&mut headers);
+        quota.write(&mut headers);
+        let all: Vec<_> = headers.get_all(LIMIT).iter().collect();
+        assert_eq!(all, ["\"own\";r=1", "\"key\";r=19;t=1, \"user-credits\";r=7;t=9"]);
+        assert_eq!(
+            headers[POLICY],
+            "\"key\";q=100;w=60;keyward-burst=20, \"user-credits\";q=100;w=60"
+        );
+    }
+}

@@ -246,7 +246,8 @@ impl Directory {
     fn put_user(&self, sources: &mut Sources, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
         let user: UserPart<'_> = decode(Table::Users, key, json)?;
         let (roles, _) = sources.set_number(user.roles);
-        let before = self.user(user.uid);
+        let is_bounded = user.rate_limit.is_some() || user.credits.is_some();
+        let before = is_bounded.then(|| self.user(user.uid)).flatten();
         let before = before.as_ref().and_then(|member| member.bounds());
         let bounds = Bounds::renewed(before, user.rate_limit, user.credits);
         let member = Arc::new(Member::new(
@@ -280,7 +281,7 @@ impl Directory {
     fn put_key(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
         let key: KeyPart = decode(Table::Keys, key, json)?;
         let number = key.id.number();
-        let before = self.key(key.id);
+        let before = key.is_bounded().then(|| self.key(key.id)).flatten();
         let held = HeldKey::of(key, before.as_ref().and_then(HeldKey::bounds));
         let foreign = (!held.scheme.is_own()).then_some(*held.digest.as_bytes());
         self.keys.pin().insert(number, held);

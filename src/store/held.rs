@@ -188,6 +188,13 @@ pub(super) struct KeyPart {
     credits: Option<Credits>,
 }
 
+impl KeyPart {
+    /// Whether it has limits.
+    pub fn is_bounded(&self) -> bool {
+        self.rate_limit.is_some() || self.credits.is_some()
+    }
+}
+
 impl HeldKey {
     /// A key as its record says. What was taken of its limits `before` is taken still.
     pub(super) fn of(key: KeyPart, before: Option<&Arc<Bounds>>) -> Self {
