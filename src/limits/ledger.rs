@@ -23,7 +23,7 @@ impl Ledger {
 
     /// What time it is.
     pub fn now(&self) -> Now {
-        Now { ticks: self.0.clock.ticks(), time: self.0.clock.now() }
+        Now { ticks: self.0.clock.ticks(), time: self.0.clock.roughly() }
     }
 
     /// A key was used.

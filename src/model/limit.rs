@@ -465,6 +465,19 @@ mod tests {
 
     proptest! {
         #[test]
+        fn whatever_is_written_is_read_or_refused(
+            text in "[0-9]{0,8}/[0-9]{0,8}[smhdwy]?( burst [0-9]{0,8})?|\\PC{0,20}",
+        ) {
+            if let Ok(rate) = RateLimit::parse("r", &text) {
+                prop_assert_eq!(RateLimit::parse("r", &rate.to_string()), Ok(rate));
+                prop_assert!(rate.requests() > 0 && rate.seconds() > 0 && rate.burst() > 0);
+            }
+            if let Ok(credits) = Credits::parse("c", &text) {
+                prop_assert_eq!(Credits::parse("c", &credits.to_string()), Ok(credits));
+            }
+        }
+
+        #[test]
         fn a_moment_is_in_its_period_and_the_next_one_follows(now in 0..253_402_300_000_i64) {
             for refill in Refill::ALL {
                 let period = refill.period(Timestamp(now));

@@ -256,6 +256,18 @@ fn a_key_can_be_limited_later_and_makes_none_that_is_bound_less() {
 }
 
 #[test]
+fn keys_that_are_made_for_all_have_their_limits() {
+    let server = Server::new();
+    server.user("bob", &[]);
+    let args = ["key", "generate", "--all", "--missing-only", "--file", "keys.csv"];
+    let limits = ["--rate-limit", "5/1m", "--credits", "7/week"];
+    let output = server.site.run(&[args.as_slice(), &limits].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let keys = server.site.json(&["key", "list", "bob"]);
+    assert_eq!([&keys[0]["rate_limit"], &keys[0]["credits"]], [&json!("5/1m"), &json!("7/week")]);
+}
+
+#[test]
 fn credits_are_used_up() {
     let server = Server::new();
     server.user_with("bob", &["access user profiles"]);
