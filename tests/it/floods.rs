@@ -123,7 +123,8 @@ fn uniform_stays_uniform() {
     server.site.json(&["user", "block", "eve"]);
     let told = |answer: Answer| {
         let body = answer.body.replace(answer.header("retry-after").unwrap_or("…"), "…");
-        (answer.status, body)
+        let fields: Vec<String> = answer.headers.iter().map(|(name, _)| name.clone()).collect();
+        (answer.status, body, fields)
     };
     let seen = ["bob", "eve", "nobody"].map(|name| {
         let all: Vec<_> = (0..4).map(|_| told(log_in(&server, name, "wrong"))).collect();
