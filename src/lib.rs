@@ -2,6 +2,7 @@
 //!
 //! The rooms of the house, from the ground up; each uses only what lies below it:
 //! - [`model`]: the records, and what is true of them without asking anybody;
+//! - [`limits`]: what somebody may take of a service, and what they have taken;
 //! - [`store`]: where they are kept, and the [`Directory`](store::Directory) that decisions read;
 //! - [`hooks`]: the scripts of the operator;
 //! - [`accounts`]: what people do with them;
@@ -22,6 +23,7 @@ pub mod handlers;
 pub mod hooks;
 pub mod http;
 pub mod layer;
+pub mod limits;
 pub mod model;
 pub mod pipeline;
 pub mod store;

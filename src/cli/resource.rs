@@ -9,6 +9,7 @@ use super::{
     Exit, Failure, Session,
     app::enable,
     ask::Consent,
+    limit::{NoRate, Rate},
     table::{Column, cell},
     target::path,
 };
@@ -80,10 +81,14 @@ pub struct Edit {
 #[derive(Debug, Args)]
 pub struct Source {
     /// The whole record as JSON, - for standard input: the way to rules for each method
-    #[arg(long, value_name = "FILE", conflicts_with = "Fields")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Rate", "NoRate"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     fields: Fields,
+    #[command(flatten)]
+    rate: Rate,
+    #[command(flatten)]
+    no_rate: NoRate,
 }
 
 #[derive(Debug, Args)]
@@ -168,7 +173,7 @@ impl Add {
             enable(&mut record, false);
         }
         let body = self.source.fields.body()?;
-        self.source.fields.put(body.as_deref(), &mut record);
+        self.source.put(body.as_deref(), &mut record);
         Ok(record)
     }
 }
@@ -182,7 +187,15 @@ impl Edit {
             return session.amend(target, |found| found.clone_from(&record)).await;
         }
         let body = self.source.fields.body()?;
-        session.amend(target, |found| self.source.fields.put(body.as_deref(), found)).await
+        session.amend(target, |found| self.source.put(body.as_deref(), found)).await
+    }
+}
+
+impl Source {
+    fn put(&self, body: Option<&str>, record: &mut Map<String, Value>) {
+        self.fields.put(body, record);
+        self.rate.put(record);
+        self.no_rate.put(record);
     }
 }
 

@@ -147,6 +147,7 @@ async fn serve_both(
         Handlers::new(accounts.clone(), body_limits(settings)).telling(identity_fields(settings));
     let face = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .trusting(settings.server.trusted_proxies.iter().copied());
+    let (used, every) = (accounts.clone(), limits.usage_write);
     let api = AdminFace::new(gate, accounts, settings);
 
     let stop = stop_signal()?;
@@ -155,11 +156,17 @@ async fn serve_both(
     let admins = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
     let edge = edge_limits(limits, settings);
     let scripts = tokio::spawn(scripting::follow(scripts, hangups));
+    let (answered, end) = tokio::sync::oneshot::channel::<()>();
+    let usage =
+        tokio::spawn(async move { used.keep_usage(every, async { drop(end.await) }).await });
     tokio::join!(
         serve(public, edge.clone(), connections, face, stopped(stop.clone())),
         serve(admin, edge, admins, api, stopped(stop)),
     );
     scripts.abort();
+    // What the last requests used; everything else was written before it was answered.
+    drop(answered);
+    usage.await?;
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use keyward::{
     accounts::{Accounts, NewKey, NewUser, Passwords},
     handlers::{BodyLimits, Handlers},
     http::{Limits, Listener, Public, serve},
-    model::{Actor, Clock, Entropy, Pepper, Resource, Role},
+    model::{Actor, Clock, Entropy, Pepper, RateLimit, Resource, Role},
     pipeline::Gate,
     store::MemoryStore,
 };
@@ -40,6 +40,8 @@ pub struct World {
     /// ada's key that may be used from nowhere but this machine, and one that may not.
     pub ada_here: String,
     pub ada_elsewhere: String,
+    /// ada's key that may be used once in an hour.
+    pub ada_once: String,
     stop: Option<oneshot::Sender<()>>,
     ended: JoinHandle<()>,
 }
@@ -80,11 +82,14 @@ impl World {
         };
         let ada_here = key(ada, "ada", &format!("127.0.0.1/32 {}/32", own_address())).await;
         let ada_elsewhere = key(ada, "ada", "203.0.113.0/24").await;
+        let rate_limit = RateLimit::parse("rate_limit", "1/1h").ok();
+        let once = NewKey { rate_limit, ..NewKey::default() };
+        let ada_once = credential(&accounts, ada, "ada", once).await;
         let plain = |user, name| credential(&accounts, user, name, NewKey::default());
         let (ada, bob) = (plain(ada, "ada").await, plain(bob, "bob").await);
         let (keyward, stop, ended) = listen(accounts).await;
         let stop = Some(stop);
-        Self { keyward, application, ada, bob, ada_here, ada_elsewhere, stop, ended }
+        Self { keyward, application, ada, bob, ada_here, ada_elsewhere, ada_once, stop, ended }
     }
 
     /// Ends Keyward.

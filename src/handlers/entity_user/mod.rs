@@ -25,7 +25,7 @@ use super::{Call, Handlers, Reply, actor};
 use crate::{
     accounts::{AccountError, Busy, NewUser, ReadUser, Versioned},
     model::User,
-    pipeline::{Denial, Room},
+    pipeline::{Denial, Room, Shape, password_attempt, password_failed},
 };
 
 /// How often a user is looked at again who was changed between the look and the deletion.
@@ -83,7 +83,7 @@ async fn create(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
 
 async fn update(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
     let before = target(handlers, &call)?.record;
-    let Call { grant, request, body, .. } = call;
+    let Call { grant, request, scene, body, .. } = call;
     let identity = grant.identity();
     let accounts = &handlers.accounts.acting(actor(identity, request.client));
     Standing::of(identity, &before).may_update()?;
@@ -91,8 +91,14 @@ async fn update(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
 
     let mut change = Change::new(accounts, identity, &fields);
     if let Some(existing) = change.claim(&before)? {
+        // Whoever has a key is not to find out the password with it.
+        let attempt = password_attempt(scene, &request, &before.name)
+            .map_err(|denial| denial.in_shape(Shape::Message))?;
         let checked = accounts.passwords().verify(existing.clone(), before.password.clone()).await;
         let is_right = checked.map_err(|Busy| change::account_denial(AccountError::Busy))?;
+        if !is_right {
+            password_failed(scene, attempt);
+        }
         change.proven = before.password.clone().filter(|_| is_right);
     }
     // Once without writing: nobody's password is hashed for a request that is not in order.
