@@ -119,6 +119,8 @@ fn put(batch: &mut Batch, uid: u64, name: &str, text: &KeyText, pepper: &keyward
         preferred_admin_langcode: None,
         timezone: None,
         attributes: std::collections::BTreeMap::new(),
+        rate_limit: None,
+        credits: None,
     };
     let key = Key {
         id: text.id,
@@ -135,6 +137,8 @@ fn put(batch: &mut Batch, uid: u64, name: &str, text: &KeyText, pepper: &keyward
         revoked: None,
         rotated: None,
         networks: Vec::new(),
+        rate_limit: None,
+        credits: None,
     };
     let (at_user, at_key) = (uid.to_be_bytes(), text.id.number().to_be_bytes());
     batch.put(Table::Users, at_user, encode(&user));

@@ -2,6 +2,7 @@
 //!
 //! The rooms of the house, from the ground up; each uses only what lies below it:
 //! - [`model`]: the records, and what is true of them without asking anybody;
+//! - [`limits`]: what somebody may take of a service, and what they have taken;
 //! - [`files`]: what operators put on the disk beside the store, and when it changes;
 //! - [`tls`]: certificates, ours and those of others;
 //! - [`store`]: where they are kept, and the [`Directory`](store::Directory) that decisions read;
@@ -25,6 +26,7 @@ pub mod handlers;
 pub mod hooks;
 pub mod http;
 pub mod layer;
+pub mod limits;
 pub mod model;
 pub mod pipeline;
 pub mod store;

@@ -45,6 +45,8 @@ impl Acting {
             revoked: None,
             rotated: None,
             networks: Vec::new(),
+            rate_limit: None,
+            credits: None,
         };
         let mut batch = Batch::new();
         batch.expect(Table::Users, uid_key(uid), State::Present);

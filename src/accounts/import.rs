@@ -190,6 +190,8 @@ impl<'a> Draft<'a> {
             revoked: None,
             rotated: None,
             networks: Vec::new(),
+            rate_limit: None,
+            credits: None,
         })
     }
 

@@ -9,8 +9,8 @@ use super::{
     users::uid_key,
 };
 use crate::{
-    model::{Act, Key, KeyId, KeyText, Scheme, Secret, Timestamp},
-    store::{Batch, CommitError, State, Table, encode},
+    model::{Act, Credits, Key, KeyId, KeyText, RateLimit, Scheme, Secret, Timestamp},
+    store::{Batch, CommitError, Sequence, State, Table, encode},
 };
 
 /// What a new key is to be.
@@ -26,6 +26,10 @@ pub struct NewKey {
     pub expires: Option<Timestamp>,
     /// The networks that it may be used from; none: any.
     pub networks: Vec<IpNet>,
+    /// How fast it may be used; none: as fast as they come.
+    pub rate_limit: Option<RateLimit>,
+    /// How often it may be used in a day, a week or a month; none: without end.
+    pub credits: Option<Credits>,
 }
 
 /// A key that was just made. Its text is nowhere else.
@@ -78,6 +82,8 @@ impl Accounts {
             revoked: None,
             rotated: None,
             networks: new.networks.clone(),
+            rate_limit: new.rate_limit,
+            credits: new.credits,
         };
         (key, text.text)
     }
@@ -151,6 +157,39 @@ impl Acting {
             }
         }
         Err(AccountError::contended())
+    }
+
+    /// Changes a key as [`Acting::change_user`] changes a user.
+    pub async fn change_key<E: From<AccountError>>(
+        &self,
+        id: KeyId,
+        expected: Option<Sequence>,
+        mut edit: impl FnMut(&mut Key) -> Result<(), E>,
+    ) -> Result<Versioned<Key>, E> {
+        for _ in 0..TRIES {
+            let before = self.key(id)?.ok_or_else(|| AccountError::not_found("key", id))?;
+            if expected.is_some_and(|revision| revision != before.revision) {
+                return Err(AccountError::Stale { current: before.revision }.into());
+            }
+            let mut key = before.record.clone();
+            edit(&mut key)?;
+            if key == before.record {
+                return Ok(before);
+            }
+            // One that has expired can be labelled.
+            in_order(check_key(self, &key, key.created))?;
+            let mut batch = Batch::new();
+            batch.expect(Table::Keys, key_key(id), State::Revision(before.revision));
+            batch.put(Table::Keys, key_key(id), encode(&key));
+            let act = Act::change("key", "change", id, &before.record, &key);
+            match self.commit(batch, act).await {
+                Ok(revision) => return Ok(Versioned { revision, record: key }),
+                Err(problem) if is_race(&problem) => {}
+                Err(CommitError::Store(problem)) => return Err(AccountError::from(problem).into()),
+                Err(_) => return Err(AccountError::contended().into()),
+            }
+        }
+        Err(AccountError::contended().into())
     }
 
     /// Takes a key back. It is refused from the next request on. One that was taken back before stays as it is.

@@ -23,6 +23,7 @@ mod setup;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod users;
 
 use std::sync::{Arc, OnceLock};
@@ -37,6 +38,7 @@ pub use keys::{Issued, NewKey};
 pub use operator::Operator;
 pub use passwords::{Busy, Passwords};
 pub use pepper::{PepperError, create_pepper, read_pepper};
+pub use recent::ReadUser;
 pub use records::Record;
 pub use rotate::{Lifetime, Rotate, Rotated};
 pub use setup::{FirstStart, SetupError};
@@ -44,6 +46,7 @@ pub use users::{NewUser, password_problem};
 
 use crate::{
     hooks::Scripts,
+    limits::{FailureLimits, Ledger},
     model::{Clock, Entropy, Pepper},
     store::{CommitError, Directory, Sequence, Store},
 };
@@ -66,6 +69,8 @@ struct Inner {
     keys_per_user: usize,
     turns: quota::Turns,
     audit_entries: u64,
+    ledger: Ledger,
+    writing_usage: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A record with its revision: the sequence of the commit that last wrote it.
@@ -103,6 +108,17 @@ impl Accounts {
     /// The same accounts, with an audit trail of so many entries at most.
     pub fn with_audit_entries(self, most: u64) -> Self {
         Self(Arc::new(Inner { audit_entries: most, ..Arc::unwrap_or_clone(self.0) }))
+    }
+
+    /// The same accounts, with flood control.
+    pub fn with_failures(self, limits: FailureLimits) -> Self {
+        let ledger = Ledger::new(self.0.clock.clone(), limits);
+        Self(Arc::new(Inner { ledger, ..Arc::unwrap_or_clone(self.0) }))
+    }
+
+    /// What is counted of requests.
+    pub fn ledger(&self) -> &Ledger {
+        &self.0.ledger
     }
 
     /// The store's directory.

@@ -1,6 +1,8 @@
 //! Users that were read lately, as they were read: the same ones are asked for again and again.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
 
 use super::Versioned;
 use crate::{model::User, store::Member};
@@ -15,19 +17,40 @@ pub(super) struct Recent(papaya::HashMap<u64, Entry>);
 
 struct Entry {
     member: Arc<Member>,
-    user: Arc<Versioned<User>>,
+    user: Arc<ReadUser>,
+}
+
+/// A user as it was read, with what was made of it since.
+pub struct ReadUser {
+    /// The user.
+    pub record: User,
+    made: [OnceLock<Bytes>; ReadUser::FORMS],
+}
+
+impl ReadUser {
+    /// How many things are kept that were made of a user.
+    pub const FORMS: usize = 4;
+
+    pub(super) fn new(user: Versioned<User>) -> Self {
+        Self { record: user.record, made: Default::default() }
+    }
+
+    /// What `make` makes of the user, made once for each `form`, of which there are [`FORMS`](Self::FORMS).
+    pub fn made(&self, form: usize, make: impl FnOnce(&User) -> Bytes) -> Bytes {
+        self.made[form].get_or_init(|| make(&self.record)).clone()
+    }
 }
 
 impl Recent {
     /// The user whom the Directory knows as `member`.
-    pub fn get(&self, member: &Arc<Member>) -> Option<Arc<Versioned<User>>> {
+    pub fn get(&self, member: &Arc<Member>) -> Option<Arc<ReadUser>> {
         let entries = self.0.pin();
         let entry = entries.get(&member.uid)?;
         Arc::ptr_eq(&entry.member, member).then(|| entry.user.clone())
     }
 
     /// Keeps a user that was read after `member` was found.
-    pub fn keep(&self, member: Arc<Member>, user: Arc<Versioned<User>>) {
+    pub fn keep(&self, member: Arc<Member>, user: Arc<ReadUser>) {
         let entries = self.0.pin();
         if entries.len() >= MOST {
             entries.clear();

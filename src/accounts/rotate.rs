@@ -123,6 +123,8 @@ fn successor(old: &Key) -> NewKey {
         scopes: old.scopes.clone(),
         expires: None,
         networks: old.networks.clone(),
+        rate_limit: old.rate_limit,
+        credits: old.credits,
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     hooks::Scripts,
+    limits::{FailureLimits, Ledger},
     model::{
         ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Act, Actor, Application, Clock, Digest, Entropy,
         Pepper, Resource, Role, Secret, Timestamp, User, fold,
@@ -82,6 +83,7 @@ impl Accounts {
         entropy: Entropy,
     ) -> Result<Self, StoreError> {
         let directory = Directory::open(&*store)?;
+        let ledger = Ledger::new(clock.clone(), FailureLimits::none());
         Ok(Self(Arc::new(Inner {
             store,
             directory,
@@ -95,6 +97,8 @@ impl Accounts {
             keys_per_user: KEYS_PER_USER,
             turns: Turns::default(),
             audit_entries: AUDIT_ENTRIES,
+            ledger,
+            writing_usage: Arc::default(),
         })))
     }
 
@@ -158,6 +162,8 @@ impl Accounts {
             preferred_admin_langcode: None,
             timezone: None,
             attributes: std::collections::BTreeMap::new(),
+            rate_limit: None,
+            credits: None,
         }
     }
 }

@@ -6,11 +6,14 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    AccountError, Accounts, Acting, Page, TRIES, Versioned, is_race,
+    AccountError, Accounts, Acting, Page, ReadUser, TRIES, Versioned, is_race,
     rules::{check_identity, check_user, in_order},
+    usage::{forget_usage_of_key, forget_usage_of_user},
 };
 use crate::{
-    model::{Act, Key, PasswordDigest, Secret, Timestamp, User, Violation, fold},
+    model::{
+        Act, Credits, Key, PasswordDigest, RateLimit, Secret, Timestamp, User, Violation, fold,
+    },
     store::{Batch, CommitError, LAST_UID, Sequence, State, Table, encode},
 };
 
@@ -39,6 +42,10 @@ pub struct NewUser {
     pub created: Option<Timestamp>,
     /// Small facts that scripts can read.
     pub attributes: std::collections::BTreeMap<String, String>,
+    /// How fast all its credentials together may be used; none: as fast as they come.
+    pub rate_limit: Option<RateLimit>,
+    /// How often they may be used in a day, a week or a month; none: without end.
+    pub credits: Option<Credits>,
 }
 
 impl Accounts {
@@ -63,6 +70,8 @@ impl Accounts {
             preferred_admin_langcode: new.preferred_admin_langcode,
             timezone: new.timezone,
             attributes: new.attributes,
+            rate_limit: new.rate_limit,
+            credits: new.credits,
         }
     }
 
@@ -97,12 +106,12 @@ impl Accounts {
     }
 
     /// The same, shared: without asking the store for one that was read since it was last written.
-    pub fn shared_user(&self, uid: u64) -> Result<Option<Arc<Versioned<User>>>, AccountError> {
+    pub fn shared_user(&self, uid: u64) -> Result<Option<Arc<ReadUser>>, AccountError> {
         let Some(member) = self.0.directory.user(uid) else { return Ok(None) };
         if let Some(user) = self.0.recent.get(&member) {
             return Ok(Some(user));
         }
-        let Some(user) = self.user(uid)?.map(Arc::new) else { return Ok(None) };
+        let Some(user) = self.user(uid)?.map(ReadUser::new).map(Arc::new) else { return Ok(None) };
         self.0.recent.keep(member, user.clone());
         Ok(Some(user))
     }
@@ -136,6 +145,7 @@ impl Accounts {
             batch.delete(Table::Mails, fold(mail));
         }
         self.delete_keys(user.uid, &mut batch)?;
+        forget_usage_of_user(&mut batch, user.uid);
         let last = self.store().get(Table::Meta, LAST_UID)?;
         let state = last.map_or(State::Missing, |stored| State::Revision(stored.revision));
         batch.expect(Table::Meta, LAST_UID, state);
@@ -151,6 +161,7 @@ impl Accounts {
                     batch.delete(Table::Foreign, *key.digest.as_bytes());
                 }
             }
+            forget_usage_of_key(batch, &owner[8..]);
             batch.delete(Table::Keys, &owner[8..]);
             batch.delete(Table::Owners, owner);
         }

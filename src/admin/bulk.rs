@@ -22,12 +22,7 @@ pub(super) async fn generate(mut call: Call<'_>) -> Result<Reply, Denial> {
     let bulk = read(&mut form, &call);
     form.finish()?;
     let new = &bulk.new;
-    keys::within_own_bounds(
-        new.scopes.as_deref(),
-        new.application.as_deref(),
-        &new.networks,
-        &call,
-    )?;
+    keys::within_own_bounds(&keys::Wanted::new(new), &call)?;
     let part = call.accounts.issue_for_many(&bulk).await.map_err(answer::denial)?;
     Ok(answer::json(StatusCode::OK, &view(&part, &bulk, &call)))
 }

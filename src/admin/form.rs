@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::answer;
 use crate::{
-    model::Violation,
+    model::{Credits, RateLimit, Violation},
     pipeline::{Denial, Room},
 };
 
@@ -124,6 +124,18 @@ impl Form {
             Some(number) => Some(number),
             None => self.unlike(name, "a number that can stand here", "Send a whole number."),
         }
+    }
+
+    /// How fast something may be used.
+    pub fn rate_limit(&mut self) -> Option<RateLimit> {
+        let value = self.take("rate_limit")?;
+        self.rule(RateLimit::read("rate_limit", &value))
+    }
+
+    /// How often something may be used in a day, a week or a month.
+    pub fn credits(&mut self) -> Option<Credits> {
+        let value = self.take("credits")?;
+        self.rule(Credits::read("credits", &value))
     }
 
     /// A list of words.

@@ -29,7 +29,8 @@ pub(super) async fn import(mut call: Call<'_>) -> Result<Reply, Denial> {
     let rows = rows(&mut form, now);
     form.finish()?;
     for row in &rows {
-        keys::within_own_bounds(row.scopes.as_deref(), None, &[], &call)?;
+        let wanted = keys::Wanted { scopes: row.scopes.as_deref(), ..keys::Wanted::default() };
+        keys::within_own_bounds(&wanted, &call)?;
     }
     let includes_administrators = call.identity.is_admin();
     let import = Import { scheme, strangers, includes_administrators, mode, rows };

@@ -7,15 +7,16 @@ use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Call, answer,
-    form::Form,
+    Call,
+    answer::{self, Refusal},
+    form::{Form, merge},
     list::{self, Also, Asked},
     users,
 };
 use crate::{
     accounts::{Issued, Lifetime, NewKey, Page, Rotate, Versioned},
     handlers::Reply,
-    model::{Expires, Key, KeyId, Timestamp, parse_span},
+    model::{Credits, Expires, Key, KeyId, RateLimit, Timestamp, parse_span},
     pipeline::Denial,
 };
 
@@ -43,9 +44,37 @@ pub(super) fn list_of(uid: u64, call: &Call<'_>) -> Result<Reply, Denial> {
     Ok(part(&page, call))
 }
 
-pub(super) fn one(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
-    let key = existing(id, call)?;
-    Ok(answer::record(StatusCode::OK, &view(&key.record, call), key.revision))
+pub(super) async fn one(id: KeyId, call: Call<'_>) -> Result<Reply, Denial> {
+    let key = match call.request.method {
+        Method::PATCH => return change(id, call).await,
+        _ => existing(id, &call)?,
+    };
+    Ok(answer::record(StatusCode::OK, &view(&key.record, &call), key.revision))
+}
+
+/// Changes what people may change of a key that was handed out: its label and its limits.
+async fn change(id: KeyId, mut call: Call<'_>) -> Result<Reply, Denial> {
+    let patch = call.json().await?;
+    let before = existing(id, &call)?;
+    may_touch_owner(&before.record, &call)?;
+    let expected = call.expected(|| Some(before.revision))?;
+    let changed = call.accounts.change_key(id, expected, |key: &mut Key| {
+        let mut after = json!({
+            "label": key.label,
+            "rate_limit": key.rate_limit,
+            "credits": key.credits,
+        });
+        merge(&mut after, patch.clone());
+        let mut form = Form::new(after);
+        key.label = form.text("label").unwrap_or_default();
+        key.rate_limit = form.rate_limit();
+        key.credits = form.credits();
+        form.finish()?;
+        within_own_bounds(&Wanted::of(key), &call)?;
+        Ok::<_, Refusal>(())
+    });
+    let key = changed.await?;
+    Ok(answer::record(StatusCode::OK, &view(&key.record, &call), key.revision))
 }
 
 pub(super) async fn revoke(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
@@ -70,8 +99,7 @@ pub(super) async fn replace(key: &Key, mut call: Call<'_>) -> Result<Reply, Deni
     let mut form = Form::new(call.json().await?);
     let how = read_rotate(&mut form, call.accounts.clock().now());
     form.finish()?;
-    let Key { scopes, application, networks, .. } = key;
-    within_own_bounds(scopes.as_deref(), application.as_deref(), networks, &call)?;
+    within_own_bounds(&Wanted::of(key), &call)?;
     let rotated = call.accounts.rotate_key(key.id, how).await.map_err(answer::denial)?;
     let mut fields = with_text(&rotated.issued, &call);
     fields.insert("replaces".into(), view(&rotated.old.record, &call));
@@ -96,7 +124,7 @@ pub(super) async fn generate(uid: u64, mut call: Call<'_>) -> Result<Reply, Deni
     let mut form = Form::new(call.json().await?);
     let new = read(&mut form, call.accounts.clock().now());
     form.finish()?;
-    within_own_bounds(new.scopes.as_deref(), new.application.as_deref(), &new.networks, &call)?;
+    within_own_bounds(&Wanted::new(&new), &call)?;
     let issued = call.accounts.issue_key(uid, new).await.map_err(answer::denial)?;
     Ok(made(with_text(&issued, &call), &issued))
 }
@@ -117,14 +145,44 @@ fn made(fields: Map<String, Value>, issued: &Issued) -> Reply {
     answer::made(&Value::Object(fields), issued.key.revision, &location)
 }
 
-/// A key that is bound to scopes, an application or networks makes none that is bound less: it would be a way out. Not so its end: what
+/// What a key is bound to that somebody wants to have.
+#[derive(Default)]
+pub(super) struct Wanted<'a> {
+    pub scopes: Option<&'a [String]>,
+    pub application: Option<&'a str>,
+    pub networks: &'a [IpNet],
+    pub rate_limit: Option<RateLimit>,
+    pub credits: Option<Credits>,
+}
+
+impl<'a> Wanted<'a> {
+    pub fn new(new: &'a NewKey) -> Self {
+        let NewKey { scopes, application, networks, rate_limit, credits, .. } = new;
+        Self {
+            scopes: scopes.as_deref(),
+            application: application.as_deref(),
+            networks,
+            rate_limit: *rate_limit,
+            credits: *credits,
+        }
+    }
+
+    fn of(key: &'a Key) -> Self {
+        let Key { scopes, application, networks, rate_limit, credits, .. } = key;
+        Self {
+            scopes: scopes.as_deref(),
+            application: application.as_deref(),
+            networks,
+            rate_limit: *rate_limit,
+            credits: *credits,
+        }
+    }
+}
+
+/// A key that is bound to scopes, an application, networks or limits makes none that is bound less: it would be a way out. Not so its end: what
 /// has to be replaced in time can be.
-pub(super) fn within_own_bounds(
-    scopes: Option<&[String]>,
-    application: Option<&str>,
-    networks: &[IpNet],
-    call: &Call<'_>,
-) -> Result<(), Denial> {
+pub(super) fn within_own_bounds(wanted: &Wanted<'_>, call: &Call<'_>) -> Result<(), Denial> {
+    let Wanted { scopes, application, networks, .. } = *wanted;
     let is_within = |own: &[String]| {
         scopes.is_some_and(|scopes| scopes.iter().all(|scope| own.contains(scope)))
     };
@@ -147,6 +205,16 @@ pub(super) fn within_own_bounds(
             "A key for some networks can only make keys for networks inside of those: name them.",
         ));
     }
+    let bounds = own.bounds();
+    let rate = bounds.and_then(|bounds| bounds.rate());
+    let credits = bounds.and_then(|bounds| bounds.credits());
+    if rate.is_some_and(|own| wanted.rate_limit.is_none_or(|rate| !rate.is_within(own)))
+        || credits.is_some_and(|own| wanted.credits.is_none_or(|new| !new.is_within(own)))
+    {
+        return Err(answer::forbidden(
+            "A key with a rate limit or credits can only make keys with the same or less: name them.",
+        ));
+    }
     Ok(())
 }
 
@@ -157,6 +225,8 @@ pub(super) fn read(form: &mut Form, now: Timestamp) -> NewKey {
         scopes: form.words("scopes"),
         expires: expires(form).and_then(|expires| expires.from(now)),
         networks: networks(form),
+        rate_limit: form.rate_limit(),
+        credits: form.credits(),
     }
 }
 
@@ -232,10 +302,16 @@ fn view(key: &Key, call: &Call<'_>) -> Value {
         "application": key.application,
         "scopes": key.scopes,
         "networks": key.networks,
+        "rate_limit": key.rate_limit,
+        "credits": key.credits,
         "created": key.created.to_string(),
         "expires": key.expires.map(|at| at.to_string()),
         "revoked": key.revoked.map(|at| at.to_string()),
     });
+    // Not worth an error when it cannot be read: the store says so elsewhere.
+    let used = call.accounts.usage_of(key.id).ok().flatten();
+    view["uses"] = used.map_or(0, |used| used.times).into();
+    view["last_used"] = used.map(|used| used.last.to_string()).into();
     if let Some(rotation) = &key.rotated {
         view["rotated"] = json!({ "to": rotation.to, "until": rotation.until.to_string() });
     }

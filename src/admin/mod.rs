@@ -129,7 +129,7 @@ async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
         Place::User(uid) => users::one(uid, call).await,
         Place::KeysOf(uid) => keys::of_user(uid, call).await,
         Place::Keys => keys::all(&call),
-        Place::Key(id) => keys::one(id, &call),
+        Place::Key(id) => keys::one(id, call).await,
         Place::Revoke(id) => keys::revoke(id, &call).await,
         Place::ImportKeys => import::import(call).await,
         Place::KeysOfAll => bulk::generate(call).await,

@@ -107,7 +107,8 @@ impl Place {
             Self::Role(_) | Self::Application(_) | Self::Resource(_) => RECORD,
             Self::Audit | Self::VerifyAudit => &[Method::GET],
             Self::Backup => &[Method::POST],
-            Self::Me | Self::Keys | Self::Key(_) => &[Method::GET],
+            Self::Me | Self::Keys => &[Method::GET],
+            Self::Key(_) => &[Method::GET, Method::PATCH],
             Self::Revoke(_) | Self::Rotate(_) | Self::KeysOfAll => &[Method::POST],
             Self::ImportKeys => &[Method::POST],
             Self::RevokeMine(_) | Self::RotateMine(_) => &[Method::POST],
@@ -224,6 +225,9 @@ mod tests {
     fn a_place_has_its_methods_and_no_others() {
         assert_eq!(of("PUT", "/api/v1/users"), Err((405, Some("GET, POST, HEAD".into()))));
         assert_eq!(of("GET", "/api/v1/keys/0000aZ19/revoke"), Err((405, Some("POST".into()))));
-        assert_eq!(of("DELETE", "/api/v1/keys/0000aZ19"), Err((405, Some("GET, HEAD".into()))));
+        assert_eq!(
+            of("DELETE", "/api/v1/keys/0000aZ19"),
+            Err((405, Some("GET, PATCH, HEAD".into())))
+        );
     }
 }

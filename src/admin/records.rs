@@ -165,6 +165,7 @@ impl Editable for Application {
         record.header = form.text("header").unwrap_or(record.header);
         record.realm = form.text("realm").unwrap_or(record.realm);
         record.key_prefix = form.text("key_prefix").unwrap_or(record.key_prefix);
+        record.rate_limit = form.rate_limit();
         record
     }
 }

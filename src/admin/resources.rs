@@ -33,6 +33,7 @@ impl Editable for Resource {
             buffer_body: form.flag("buffer_body").unwrap_or_default(),
             respond: form.object("respond", respond),
             proxy: form.object("proxy", proxy),
+            rate_limit: form.rate_limit(),
         }
     }
 }

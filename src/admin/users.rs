@@ -203,6 +203,8 @@ fn read(form: &mut Form, user: &mut User) {
     user.preferred_admin_langcode = form.text("preferred_admin_langcode");
     user.timezone = form.text("timezone");
     user.attributes = attributes(form);
+    user.rate_limit = form.rate_limit();
+    user.credits = form.credits();
 }
 
 fn attributes(form: &mut Form) -> BTreeMap<String, String> {
@@ -237,6 +239,8 @@ fn view(user: &User) -> Value {
         "preferred_admin_langcode": user.preferred_admin_langcode,
         "timezone": user.timezone,
         "attributes": user.attributes,
+        "rate_limit": user.rate_limit,
+        "credits": user.credits,
         "created": user.created.to_string(),
         "changed": user.changed.to_string(),
         "access": seen(user.access),

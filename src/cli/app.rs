@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::{
     Session,
     ask::Consent,
+    limit::{NoRate, Rate},
     table::{Column, cell},
     target::path,
 };
@@ -94,6 +95,10 @@ pub struct Fields {
     /// What its keys begin with
     #[arg(long, value_name = "PREFIX")]
     key_prefix: Option<String>,
+    #[command(flatten)]
+    rate: Rate,
+    #[command(flatten)]
+    no_rate: NoRate,
 }
 
 /// Does what was asked.
@@ -147,6 +152,8 @@ impl Fields {
         for (name, text) in texts {
             app.extend(text.clone().map(|text| (name.into(), text.into())));
         }
+        self.rate.put(app);
+        self.no_rate.put(app);
         if default {
             app.insert("is_default".into(), true.into());
         }

@@ -7,6 +7,7 @@ use super::{
     Exit, Failure, Output, Session, ask,
     bulk::Bulk,
     import::Import,
+    limit::{Budget, NoBudget, NoRate, Rate},
     scan::Scan,
     table::{self, Column, cell},
     target::path,
@@ -43,6 +44,8 @@ pub enum Verb {
         /// The key's id, 8 letters and digits; or - to paste the key itself into standard input
         id: String,
     },
+    /// Change a key's label or limits; what is not named stays
+    Edit(Edit),
     /// Replace a key: the new one is printed once, and for a while both work
     Rotate(Rotate),
     /// Revoke keys at once and for good
@@ -78,6 +81,27 @@ pub struct Generate {
     /// A network that it may be used from, such as 10.0.0.0/8; give it again for more [default: any]
     #[arg(long = "network", value_name = "CIDR")]
     networks: Vec<String>,
+    #[command(flatten)]
+    rate: Rate,
+    #[command(flatten)]
+    budget: Budget,
+}
+
+#[derive(Debug, Args)]
+pub struct Edit {
+    /// The key's id; or - to paste the key itself into standard input
+    id: String,
+    /// What people call it
+    #[arg(long)]
+    label: Option<String>,
+    #[command(flatten)]
+    rate: Rate,
+    #[command(flatten)]
+    no_rate: NoRate,
+    #[command(flatten)]
+    budget: Budget,
+    #[command(flatten)]
+    no_budget: NoBudget,
 }
 
 #[derive(Debug, Args)]
@@ -131,6 +155,7 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
             session.list(&target, limit, COLUMNS).await
         }
         Verb::Show { id } => session.get(&path(&["keys", &key_id(&id)?])).await,
+        Verb::Edit(edit) => edit.run(session).await,
         Verb::Rotate(rotate) => rotate.run(session).await,
         Verb::Revoke { ids } => revoke(&ids, session).await,
         Verb::Import(import) => import.run(session).await,
@@ -165,7 +190,23 @@ impl Generate {
                 record.insert(name.into(), json!(words));
             }
         }
+        self.rate.put(&mut record);
+        self.budget.put(&mut record);
         record
+    }
+}
+
+impl Edit {
+    async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let target = path(&["keys", &key_id(&self.id)?]);
+        let change = |key: &mut Map<String, Value>| {
+            key.extend(self.label.clone().map(|label| ("label".into(), label.into())));
+            self.rate.put(key);
+            self.no_rate.put(key);
+            self.budget.put(key);
+            self.no_budget.put(key);
+        };
+        session.amend(&target, change).await
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Exit, Failure};
 use crate::{
     accounts::{Accounts, Passwords, SetupError},
     config::{Engine, Settings},
+    limits::FailureLimits,
     store::{MemoryStore, SledStore, Store, StoreError},
 };
 
@@ -19,7 +20,20 @@ pub fn accounts(settings: &Settings) -> Result<Accounts, SetupError> {
     let accounts = Accounts::open(store, &settings.store.pepper_file, passwords)?;
     Ok(accounts
         .with_keys_per_user(settings.limits.keys_per_user)
-        .with_audit_entries(settings.audit.entries))
+        .with_audit_entries(settings.audit.entries)
+        .with_failures(failures(settings)))
+}
+
+fn failures(settings: &Settings) -> FailureLimits {
+    let given = settings.limits.failures.clone();
+    FailureLimits {
+        seconds: given.seconds,
+        passwords: given.passwords,
+        passwords_per_address: given.passwords_per_address,
+        per_address: given.per_address,
+        exempt: given.exempt,
+        entries: given.entries,
+    }
 }
 
 /// Opens a store that is there; none where another process has it open. Makes nothing: a path with a slip of the pen in it

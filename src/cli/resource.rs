@@ -9,6 +9,7 @@ use super::{
     Exit, Failure, Session,
     app::enable,
     ask::Consent,
+    limit::{NoRate, Rate},
     table::{Column, cell},
     target::path,
 };
@@ -80,10 +81,14 @@ pub struct Edit {
 #[derive(Debug, Args)]
 pub struct Source {
     /// The whole record as JSON, - for standard input: the way to rules for each method
-    #[arg(long, value_name = "FILE", conflicts_with = "Fields")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Rate", "NoRate"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     fields: Fields,
+    #[command(flatten)]
+    rate: Rate,
+    #[command(flatten)]
+    no_rate: NoRate,
 }
 
 #[derive(Debug, Args)]
@@ -177,7 +182,7 @@ impl Add {
             enable(&mut record, false);
         }
         let texts = self.source.fields.texts()?;
-        self.source.fields.put(&texts, &mut record);
+        self.source.put(&texts, &mut record);
         Ok(record)
     }
 }
@@ -191,7 +196,15 @@ impl Edit {
             return session.amend(target, |found| found.clone_from(&record)).await;
         }
         let texts = self.source.fields.texts()?;
-        session.amend(target, |found| self.source.fields.put(&texts, found)).await
+        session.amend(target, |found| self.source.put(&texts, found)).await
+    }
+}
+
+impl Source {
+    fn put(&self, texts: &Texts, record: &mut Map<String, Value>) {
+        self.fields.put(texts, record);
+        self.rate.put(record);
+        self.no_rate.put(record);
     }
 }
 

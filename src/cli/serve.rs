@@ -174,6 +174,7 @@ async fn serve_all(
         Handlers::new(accounts.clone(), body_limits(settings)).telling(identity_fields(settings));
     let face = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .trusting(settings.server.trusted_proxies.iter().copied());
+    let (used, every) = (accounts.clone(), limits.usage_write);
     let api = AdminFace::new(gate, accounts, settings);
 
     let stop = stop_signal()?;
@@ -199,6 +200,9 @@ async fn serve_all(
             let _ = std::fs::remove_file(&settings.store.socket_file);
         }
     };
+    let (answered, end) = tokio::sync::oneshot::channel::<()>();
+    let usage =
+        tokio::spawn(async move { used.keep_usage(every, async { drop(end.await) }).await });
     tokio::join!(
         serve(public, edge.clone(), connections.clone(), face.clone(), stopped(stop.clone())),
         grpc,
@@ -207,6 +211,9 @@ async fn serve_all(
     );
     scripts.abort();
     certificates.abort();
+    // What the last requests used; everything else was written before it was answered.
+    drop(answered);
+    usage.await?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Exit, Failure, Session,
     ask::{Consent, NewPassword},
+    limit::{Budget, NoBudget, NoRate, Rate},
     session::change_words,
     table::{Column, cell},
     target::{path, with_query},
@@ -74,6 +75,10 @@ pub struct Add {
     /// The time zone, such as Europe/Berlin
     #[arg(long, value_name = "ZONE")]
     timezone: Option<String>,
+    #[command(flatten)]
+    rate: Rate,
+    #[command(flatten)]
+    budget: Budget,
     /// Make it blocked
     #[arg(long)]
     blocked: bool,
@@ -103,6 +108,14 @@ pub struct Edit {
     /// Another time zone
     #[arg(long, value_name = "ZONE")]
     timezone: Option<String>,
+    #[command(flatten)]
+    rate: Rate,
+    #[command(flatten)]
+    no_rate: NoRate,
+    #[command(flatten)]
+    budget: Budget,
+    #[command(flatten)]
+    no_budget: NoBudget,
     #[command(flatten)]
     password: NewPassword,
     /// No password: it cannot log in with one
@@ -146,6 +159,8 @@ impl Add {
         let texts = [("mail", self.mail), ("timezone", self.timezone)];
         let texts = texts.into_iter().filter_map(|(name, text)| Some((name.into(), text?.into())));
         record.extend(texts);
+        self.rate.put(&mut record);
+        self.budget.put(&mut record);
         if let Some(password) = self.password.read()? {
             record.insert("password".into(), password.expose().into());
         }
@@ -167,6 +182,10 @@ impl Edit {
             if self.no_mail {
                 user.insert("mail".into(), Value::Null);
             }
+            self.rate.put(user);
+            self.no_rate.put(user);
+            self.budget.put(user);
+            self.no_budget.put(user);
             change_words(user, "roles", &self.add_roles, &self.remove_roles);
             if let Some(password) = &password {
                 user.insert("password".into(), password.expose().into());

@@ -227,6 +227,26 @@ pub struct Limits {
     /// The keys that a user may have at the same time, without those that are revoked or have expired.
     #[schemars(range(min = 1, max = 100_000))]
     pub keys_per_user: i64,
+    /// The seconds after which the use of keys and spent credits are written down: what a killed server forgets of them.
+    #[schemars(range(min = 1, max = 3600))]
+    pub usage_write_seconds: i64,
+    /// The seconds in which wrong credentials are counted.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub failure_seconds: i64,
+    /// The wrong passwords of one user name from one address (IPv6: from one /64) in that time, before they are not looked at any more; 0: no limit.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub password_failures: i64,
+    /// The wrong passwords from one address, of all user names together; 0: no limit.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub password_failures_per_address: i64,
+    /// The wrong credentials of any kind from one address, before they are answered with 429; a right key always passes; 0: no limit.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub failures_per_address: i64,
+    /// The addresses and networks whose failures are not counted, with commas between them; a proxy for many clients is one.
+    pub failure_exempt: String,
+    /// The addresses and user names whose failures are remembered; when there are more, those go that would be forgotten soonest.
+    #[schemars(range(min = 16, max = 16_777_216))]
+    pub failure_entries: i64,
 }
 
 /// `[audit]`
@@ -348,6 +368,13 @@ impl Default for Limits {
             http2_streams: 128,
             password_checks: 0,
             keys_per_user: 100,
+            usage_write_seconds: 10,
+            failure_seconds: 900,
+            password_failures: 5,
+            password_failures_per_address: 20,
+            failures_per_address: 100,
+            failure_exempt: String::new(),
+            failure_entries: 65_536,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The configuration as the program uses it: typed, validated, with every default and every derived path filled in.
 
 mod faces;
+mod failures;
 mod scripts;
 mod tls;
 
@@ -13,6 +14,7 @@ use std::{
 };
 
 pub use faces::IdentitySettings;
+pub use failures::FailureSettings;
 use ipnet::IpNet;
 pub use scripts::ScriptSettings;
 pub use tls::{ClientCertificates, TlsSettings};
@@ -140,6 +142,10 @@ pub struct LimitSettings {
     pub password_checks: usize,
     /// Keys in force that one user may have.
     pub keys_per_user: usize,
+    /// How long the use of keys is kept in memory before it is written.
+    pub usage_write: Duration,
+    /// How often a client may bring a wrong credential.
+    pub failures: FailureSettings,
 }
 
 /// The audit trail.
@@ -301,6 +307,12 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
                 0..=256,
             )),
             keys_per_user: self.size("limits.keys_per_user", raw.keys_per_user, 1..=100_000),
+            usage_write: self.seconds(
+                "limits.usage_write_seconds",
+                raw.usage_write_seconds,
+                1..=3600,
+            ),
+            failures: self.failures(raw),
         }
     }
 

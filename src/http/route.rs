@@ -111,8 +111,10 @@ impl Public {
     ) -> Result<Reply, Denial> {
         let grant = self.gate.authorize(scene, &request, action).await?;
         let aftermath = self.gate.aftermath(scene, &request, &grant);
+        let quota = grant.quota().clone();
         let call = Call { grant, request, scene, params, origin, hop, body, upgrade };
-        let reply = self.handlers.answer(call).await?;
+        let mut reply = self.handlers.answer(call).await?;
+        quota.write(reply.headers_mut());
         match aftermath {
             Some(aftermath) => answer::through(&aftermath, reply).await,
             None => Ok(reply),

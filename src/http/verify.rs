@@ -79,6 +79,7 @@ impl Public {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         // Empty fields too: a proxy may let a client's copy stand where there is none.
         self.handlers.identity_fields().write(grant.identity(), Absent::Empty, headers);
+        grant.quota().write(headers);
         let uri = match request.query {
             Some(query) => HeaderValue::try_from(format!("{path}?{query}")),
             None => HeaderValue::try_from(&*path),

@@ -24,7 +24,7 @@ use crate::{
     },
     handlers::{Origin, Payload, Scheme, whole},
     hooks::ResponseParts,
-    pipeline::{self, Action, Aftermath, Denial, Entry, Face, Scene},
+    pipeline::{self, Action, Aftermath, Denial, Entry, Face, Quota, Scene},
     store::Rule,
 };
 
@@ -39,6 +39,7 @@ struct Passed<'a, B> {
     path: Option<String>,
     rule: Option<&'a Rule>,
     aftermath: Option<Aftermath<'a>>,
+    quota: Quota,
 }
 
 impl Layer {
@@ -87,7 +88,7 @@ impl Settings {
         F: Future<Output = Result<Response<R>, E>>,
     {
         let scene = self.gate.scene();
-        let Passed { identity, body, path, rule, aftermath } =
+        let Passed { identity, body, path, rule, aftermath, quota } =
             self.decide(&scene, &parts, body, client).await?;
         self.hide(&mut parts.headers);
         if let Some(path) = path {
@@ -96,10 +97,11 @@ impl Settings {
         parts.extensions.insert(identity);
         let (method, uri) = (parts.method.clone(), parts.uri.clone());
 
-        let response = match next(Request::from_parts(parts, body)).await {
+        let mut response = match next(Request::from_parts(parts, body)).await {
             Ok(response) => response,
             Err(problem) => return Ok(Err(problem)),
         };
+        quota.write(response.headers_mut());
         let Some(aftermath) = aftermath else { return Ok(Ok(response.map(Body::through))) };
         match through(&aftermath, response).await {
             Ok(response) => Ok(Ok(response)),
@@ -167,15 +169,15 @@ impl Settings {
         };
         let rule = action.rule();
         let passed = match self.pass(scene, request, &action, body).await {
-            Ok((identity, body, aftermath)) => (identity, body, aftermath),
+            Ok(passed) => passed,
             Err(denial) => return Err(self.gate.on_denied(scene, &request, rule, denial).await),
         };
-        let (identity, body, aftermath) = passed;
+        let (identity, body, aftermath, quota) = passed;
         let path = match path {
             Cow::Borrowed(_) => None,
             Cow::Owned(path) => Some(path),
         };
-        Ok(Passed { identity, body, path, rule, aftermath })
+        Ok(Passed { identity, body, path, rule, aftermath, quota })
     }
 
     /// Leads a request through the Gate; its body is read before where a script is to see it.
@@ -185,7 +187,7 @@ impl Settings {
         request: pipeline::Request<'_>,
         action: &Action<'_>,
         body: B,
-    ) -> Result<(Identity, Body<B>, Option<Aftermath<'a>>), Denial>
+    ) -> Result<(Identity, Body<B>, Option<Aftermath<'a>>, Quota), Denial>
     where
         B: HttpBody<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -200,7 +202,7 @@ impl Settings {
         let request = pipeline::Request { body: bytes.as_ref(), ..request };
         let grant = self.gate.authorize(scene, &request, action).await?;
         let aftermath = self.gate.aftermath(scene, &request, &grant);
-        Ok((Identity::of(grant.identity()), body, aftermath))
+        Ok((Identity::of(grant.identity()), body, aftermath, grant.quota().clone()))
     }
 
     /// The path in its one spelling; owned where it came in another.

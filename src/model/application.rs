@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{Violation, check_id, key_text};
+use super::{RateLimit, Violation, check_id, key_text};
 
 /// The id of the application of the person at the machine.
 const OPERATOR: &str = "keyward.operator";
@@ -31,6 +31,9 @@ pub struct Application {
     pub detail: Detail,
     /// The prefix of keys made for this application.
     pub key_prefix: String,
+    /// How fast it, by all of its clients together, may be used; none: as fast as they come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// What a credential is made of.
@@ -157,6 +160,7 @@ impl Application {
             realm: "Keyward".into(),
             detail: Detail::Exact,
             key_prefix: "kw".into(),
+            rate_limit: None,
         }
     }
 

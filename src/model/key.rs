@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, KeyId, Scheme, Timestamp};
+use super::{Credits, Digest, KeyId, RateLimit, Scheme, Timestamp};
 
 /// A key that was handed out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,12 @@ pub struct Key {
     /// The networks that it may be used from; none: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<IpNet>,
+    /// How fast it may be used; none: as fast as they come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// How often it may be used in a day, a week or a month; none: without end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credits: Option<Credits>,
 }
 
 /// The replacement of a key, and until when both work.

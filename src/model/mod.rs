@@ -9,6 +9,7 @@ mod ids;
 mod key;
 mod key_scan;
 mod key_text;
+mod limit;
 mod permission;
 mod resource;
 mod role;
@@ -27,6 +28,7 @@ pub(crate) use key::ends;
 pub use key::{Key, Rotation};
 pub use key_scan::{Form, Found, Scanner};
 pub use key_text::{KeyShape, KeyText, MAX_PREFIX};
+pub use limit::{Credits, Period, RateLimit, Refill};
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{
     Format, Handler, METHODS, MethodRules, PermissionSource, Protocol, Proxy, Resource, Respond,

@@ -15,7 +15,7 @@ pub use self::{
     proxy::{Protocol, Proxy, Target, Transport},
     respond::Respond,
 };
-use super::{Violation, check_id};
+use super::{RateLimit, Violation, check_id};
 
 /// The methods that a resource can have.
 pub const METHODS: &[&str] = &["GET", "POST", "PATCH", "PUT", "DELETE"];
@@ -50,6 +50,9 @@ pub struct Resource {
     /// Where and how the `proxy` handler forwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
+    /// How fast it, by all clients together, may be used; none: as fast as they come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// Who says whether somebody may use a resource, beyond its applications.
@@ -198,6 +201,7 @@ impl Resource {
             buffer_body: false,
             respond: None,
             proxy: None,
+            rate_limit: None,
         }
     }
 

@@ -75,6 +75,30 @@ impl Clock {
         }
     }
 
+    /// Nanoseconds since some moment, on a clock that is never put back. A fixed clock's are its seconds.
+    pub fn ticks(&self) -> u64 {
+        const SECOND: u64 = 1_000_000_000;
+        let whole = |number: i64| u64::try_from(number).unwrap_or(0);
+        match &self.0 {
+            Some(hand) => whole(hand.load(Ordering::Relaxed)).saturating_mul(SECOND),
+            None => {
+                let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+                whole(now.tv_sec).saturating_mul(SECOND).saturating_add(whole(now.tv_nsec))
+            }
+        }
+    }
+
+    /// Now, or some milliseconds ago: for what is done at every request and need not be right to the second.
+    pub fn roughly(&self) -> Timestamp {
+        match &self.0 {
+            Some(_) => self.now(),
+            None => {
+                let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+                Timestamp(now.tv_sec)
+            }
+        }
+    }
+
     /// Now.
     pub fn now(&self) -> Timestamp {
         match &self.0 {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{PasswordDigest, Timestamp};
+use super::{Credits, PasswordDigest, RateLimit, Timestamp};
 
 /// Somebody or something that can be let in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,12 @@ pub struct User {
     /// Small facts that scripts can read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
+    /// How fast all its credentials together may be used; none: as fast as they come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// How often they may be used in a day, a week or a month; none: without end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credits: Option<Credits>,
 }
 
 /// The form in which names and mail addresses are compared: without regard to case.

@@ -158,11 +158,19 @@ fn pair(application: &HeldApplication, text: &str) -> Result<Pair, Denial> {
         drop(zeroize::Zeroizing::new(problem.into_bytes()));
         no("the credential is not UTF-8")
     })?;
-    if text.expose().chars().any(char::is_control) {
+    if has_control(text.expose()) {
         return Err(no("the credential holds control characters"));
     }
     let colon = text.expose().find(':').ok_or_else(|| no("the credential has no colon"))?;
     Ok(Pair { text, colon })
+}
+
+/// Almost all credentials are ASCII, whose bytes can be looked at without making characters of them.
+fn has_control(text: &str) -> bool {
+    match text.is_ascii() {
+        true => text.bytes().any(|b| b.is_ascii_control()),
+        false => text.chars().any(char::is_control),
+    }
 }
 
 /// The id that a key of ours names; none for the key of another system.

@@ -29,7 +29,7 @@ pub struct Parts {
     pub shape: Shape,
     /// `WWW-Authenticate`, which every 401 carries (RFC 9110, section 15.5.2).
     pub challenge: Option<HeaderValue>,
-    /// Header fields that a script has added.
+    /// More header fields: what limits say, and what a script has added.
     pub headers: HeaderMap,
     /// A body that a script has put in the place of the usual one.
     pub body: Option<ScriptedBody>,

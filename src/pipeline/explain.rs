@@ -274,7 +274,7 @@ fn candidate(candidate: &Candidate<'_>) -> Vec<Fact> {
             found.push(("key", id.to_string()));
         }
         Evidence::Key { held: None, .. } => found.push(("key", "none of this id".into())),
-        Evidence::Password(_) | Evidence::Scripted(_, None) => {}
+        Evidence::Password(..) | Evidence::Scripted(_, None) => {}
     }
     found
 }
@@ -288,13 +288,14 @@ fn identity(identity: &Identity<'_>) -> Vec<Fact> {
 }
 
 fn granted(grant: &Grant<'_>) -> Vec<Fact> {
-    let Some(rule) = grant.rule() else { return Vec::new() };
+    let limits = grant.quota().told().into_iter().map(|told| ("limit", told));
+    let Some(rule) = grant.rule() else { return limits.collect() };
     let permission = match rule.resource.permission {
         PermissionSource::Script => "a script has said yes".to_owned(),
         PermissionSource::Records if rule.permissions.is_empty() => "none is asked for".to_owned(),
         PermissionSource::Records => rule.permissions.join(", "),
     };
-    vec![("permission", permission)]
+    std::iter::once(("permission", permission)).chain(limits).collect()
 }
 
 /// All of the request that may be a credential, in the forms in which a script may repeat it.

@@ -7,10 +7,11 @@ use http::StatusCode;
 use super::{
     Credential, Denial, Gate, Request, Room, Scene,
     decode::{Claim, Proof, Scripted},
-    scripted,
+    failure, scripted,
 };
 use crate::{
     hooks::{Found, Function},
+    limits::Attempt,
     model::{Detail, KeyId, KeyShape, KeyText, Secret},
     store::{HeldApplication, HeldKey, Member},
 };
@@ -36,7 +37,7 @@ pub(super) enum Evidence<'a> {
         text: Secret,
         held: Option<(KeyId, HeldKey)>,
     },
-    Password(Secret),
+    Password(Secret, Attempt),
     /// What the script says, and the key that the built-in room would check.
     Scripted(Scripted<'a>, Option<(KeyId, HeldKey)>),
 }
@@ -54,7 +55,7 @@ impl<'a> Candidate<'a> {
 /// Finds the user and the key.
 ///
 /// # Errors
-/// No such user, or a blocked one, where the application tells exactly and the credential names its user; or the application's script refuses.
+/// There were too many wrong passwords; no such user, or a blocked one, where the application tells exactly and the credential names its user; or the application's script refuses.
 pub async fn find<'a>(
     gate: &Gate,
     scene: &'a Scene,
@@ -78,8 +79,10 @@ pub async fn find<'a>(
             (member, Evidence::Key { held, text: Secret::new(pair.secret()) })
         }
         Proof::Password { pair } => {
-            let member = told(application, directory.user_by_name(pair.user()))?;
-            (member, Evidence::Password(Secret::new(pair.secret())))
+            let attempt = failure::attempt(scene, request, pair.user())?;
+            let member = told(application, directory.user_by_name(pair.user()));
+            let member = member.inspect_err(|_| failure::failed(scene, attempt))?;
+            (member, Evidence::Password(Secret::new(pair.secret()), attempt))
         }
         // A key alone names nobody until it has matched: nothing about its user is told before.
         Proof::Key { text, id } => {

@@ -33,7 +33,7 @@
 //! ```compile_fail,E0451
 //! use keyward::pipeline::{Grant, Identity};
 //! fn forge<'a>(identity: Identity<'a>) -> Grant<'a> {
-//!     Grant { identity, rule: None }
+//!     Grant { identity, rule: None, quota: Default::default() }
 //! }
 //! ```
 //! nor one that is used twice:
@@ -63,7 +63,9 @@ mod aftermath;
 pub mod decode;
 mod denial;
 mod explain;
+mod failure;
 pub mod header;
+mod limit;
 pub mod lookup;
 pub mod permit;
 mod rehearsal;
@@ -80,7 +82,9 @@ pub use aftermath::Aftermath;
 pub use decode::Credential;
 pub use denial::{Denial, Parts, Room, ScriptedBody, Shape};
 pub use explain::{Asked, Explain, Explaining, Explanation, Fact, Step, Verdict};
+pub use failure::{attempt as password_attempt, failed as password_failed};
 pub use header::{AUTH_METHOD, Presented};
+pub use limit::Quota;
 pub use lookup::Candidate;
 pub use permit::Grant;
 pub use rehearsal::Stage;
@@ -128,13 +132,17 @@ impl Gate {
 
     /// What the next request is decided by.
     pub fn scene(&self) -> Scene {
-        Scene::new(self.0.directory.policy(), self.0.accounts.scripts().current())
+        Scene::new(
+            self.0.directory.policy(),
+            self.0.accounts.scripts().current(),
+            self.0.accounts.ledger(),
+        )
     }
 
     /// A scene in which nothing stays behind: what scripts count is looked at and not counted, and no key is taken over.
     pub fn scene_to_look_at(&self) -> Scene {
         let scripts = Arc::new(self.0.accounts.scripts().current().looking());
-        Scene::new(self.0.directory.policy(), scripts).without_traces()
+        Scene::new(self.0.directory.policy(), scripts, self.0.accounts.ledger()).without_traces()
     }
 
     /// Makes a credential that a script has checked one of the user's own keys, after the answer. What cannot be written now is written when the
@@ -171,6 +179,16 @@ impl Gate {
     /// # Errors
     /// The first room that refuses.
     pub async fn authorize<'a>(
+        &self,
+        scene: &'a Scene,
+        request: &Request<'a>,
+        action: &Action<'a>,
+    ) -> Result<Grant<'a>, Denial> {
+        let decided = self.decide(scene, request, action).await;
+        decided.map_err(|denial| failure::counted(scene, request, denial))
+    }
+
+    async fn decide<'a>(
         &self,
         scene: &'a Scene,
         request: &Request<'a>,

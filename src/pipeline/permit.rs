@@ -2,7 +2,9 @@
 
 use http::StatusCode;
 
-use super::{Action, Anonymous, Denial, Entry, Identity, Request, Room, Scene, scripted};
+use super::{
+    Action, Anonymous, Denial, Entry, Identity, Quota, Request, Room, Scene, limit, scripted,
+};
 use crate::{
     hooks::{Consent, Function},
     model::PermissionSource,
@@ -14,6 +16,7 @@ use crate::{
 pub struct Grant<'a> {
     identity: Identity<'a>,
     rule: Option<&'a Rule>,
+    quota: Quota,
 }
 
 impl<'a> Grant<'a> {
@@ -27,6 +30,11 @@ impl<'a> Grant<'a> {
         self.identity
     }
 
+    /// What is left of the limits that the request is under.
+    pub fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
     /// The method of the resource that may be used; none: what was asked for is no resource.
     pub fn rule(&self) -> Option<&'a Rule> {
         self.rule
@@ -36,8 +44,19 @@ impl<'a> Grant<'a> {
 /// Decides whether somebody may do something.
 ///
 /// # Errors
-/// There is nothing to do it with; the application is not one of the resource's; a permission is missing; or a script refuses.
+/// There is nothing to do it with; the application is not one of the resource's; a permission is missing; a script refuses; or a limit is reached.
 pub async fn decide<'a>(
+    scene: &'a Scene,
+    request: &Request<'a>,
+    identity: Identity<'a>,
+    action: &Action<'a>,
+) -> Result<Grant<'a>, Denial> {
+    let mut grant = may(scene, request, identity, action).await?;
+    grant.quota = limit::within(scene, request, &grant.identity, grant.rule)?;
+    Ok(grant)
+}
+
+async fn may<'a>(
     scene: &'a Scene,
     request: &Request<'a>,
     identity: Identity<'a>,
@@ -55,7 +74,7 @@ pub async fn decide<'a>(
                 return Err(not_admitted("the request is anonymous"));
             }
             needs(&identity, permission)?;
-            Ok(Grant { identity, rule: None })
+            Ok(Grant { identity, rule: None, quota: Quota::default() })
         }
         Action::Enter(entry) => enter(entry, identity),
     }
@@ -74,7 +93,7 @@ fn of_resource<'a>(rule: &'a Rule, identity: Identity<'a>) -> Result<Grant<'a>, 
             needs(&identity, permission)?;
         }
     }
-    Ok(Grant { identity, rule: Some(rule) })
+    Ok(Grant { identity, rule: Some(rule), quota: Quota::default() })
 }
 
 fn enter<'a>(entry: &Entry<'_>, identity: Identity<'a>) -> Result<Grant<'a>, Denial> {
@@ -85,7 +104,7 @@ fn enter<'a>(entry: &Entry<'_>, identity: Identity<'a>) -> Result<Grant<'a>, Den
     for permission in entry.permissions {
         needs(&identity, permission)?;
     }
-    Ok(Grant { identity, rule: None })
+    Ok(Grant { identity, rule: None, quota: Quota::default() })
 }
 
 /// Asks the hooks. They can only take away; where the resource leaves the decision to a script, one of them must say yes.

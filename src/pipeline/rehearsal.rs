@@ -56,7 +56,7 @@ async fn decide(trial: &Trial) -> Result<Rehearsed, String> {
         Accounts::with(Arc::new(store), pepper, Passwords::new(1), clock, Entropy::system())
             .map_err(|problem| failed(&problem))?;
     let gate = Gate::new(&accounts, CREDENTIAL_BYTES);
-    let scene = Scene::new(accounts.directory().policy(), trial.set.clone());
+    let scene = Scene::new(accounts.directory().policy(), trial.set.clone(), accounts.ledger());
     let found = scene.policy.routes.find(parts.host.as_deref().unwrap_or_default(), &parts.path);
     let rule = found.as_ref().and_then(|found| found.rule(method.as_str()));
     let rule = rule.ok_or("decide() takes the methods GET, HEAD, POST, PATCH, PUT and DELETE")?;
@@ -158,6 +158,7 @@ fn resource(trial: &Trial) -> Resource {
         buffer_body: true,
         respond: None,
         proxy: None,
+        rate_limit: None,
     }
 }
 
@@ -223,6 +224,8 @@ fn record(user: &TestUser, known: &BTreeMap<String, Role>, now: Timestamp) -> Us
         preferred_admin_langcode: None,
         timezone: None,
         attributes: user.attributes.clone(),
+        rate_limit: None,
+        credits: None,
     }
 }
 
@@ -242,6 +245,8 @@ fn key(uid: u64, id: crate::model::KeyId, text: &Secret, pepper: &Pepper, now: T
         revoked: None,
         rotated: None,
         networks: Vec::new(),
+        rate_limit: None,
+        credits: None,
     }
 }
 

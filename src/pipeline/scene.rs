@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     hooks::{self, Function, Script, ScriptRequest, Set},
+    limits::Ledger,
     store::{HeldApplication, Policy, Rule},
 };
 
@@ -20,6 +21,8 @@ pub struct Scene {
     /// The request as scripts see it: made for the first of them, and shared by all.
     asked: OnceLock<ScriptRequest>,
     pub(super) traces: Traces,
+    /// Where uses are counted.
+    pub(super) ledger: Ledger,
 }
 
 /// What a decision leaves behind.
@@ -33,8 +36,9 @@ pub(super) enum Traces {
 
 impl Scene {
     /// A scene that nothing has happened in.
-    pub(super) fn new(policy: Arc<Policy>, scripts: Arc<Set>) -> Self {
-        Self { policy, scripts, asked: OnceLock::new(), traces: Traces::Left }
+    pub(super) fn new(policy: Arc<Policy>, scripts: Arc<Set>, ledger: &Ledger) -> Self {
+        let (asked, ledger) = (OnceLock::new(), ledger.clone());
+        Self { policy, scripts, asked, traces: Traces::Left, ledger }
     }
 
     /// The same, which leaves nothing behind.

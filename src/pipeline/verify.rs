@@ -7,12 +7,14 @@ use http::StatusCode;
 use super::{
     Action, Candidate, Denial, Gate, Request, Room, Scene,
     decode::Scripted,
+    failure,
     lookup::{Evidence, Suspect, blocked},
     scene::Traces,
     scripted,
 };
 use crate::{
     hooks::{Allows, Function, Terms, Verdict},
+    limits::Bounds,
     model::{Detail, Digest, KeyId, KeyShape, KeyText, Role, Scheme, Secret},
     store::{HeldApplication, HeldKey, Member, RoleSet, RoleTable},
 };
@@ -33,6 +35,8 @@ struct Known<'a> {
     member: Arc<Member>,
     key: Option<KeyId>,
     scopes: Option<Arc<[String]>>,
+    /// The limits of the key.
+    bounds: Option<Arc<Bounds>>,
     application: &'a HeldApplication,
 }
 
@@ -66,6 +70,12 @@ impl<'a> Identity<'a> {
     /// The application that it came through.
     pub fn application(&self) -> Option<&'a HeldApplication> {
         self.known.as_ref().map(|known| known.application)
+    }
+
+    /// The limits of its key and of its user.
+    pub(super) fn bounds(&self) -> [Option<&Arc<Bounds>>; 2] {
+        let known = self.known.as_ref();
+        [known.and_then(|one| one.bounds.as_ref()), known.and_then(|one| one.member.bounds())]
     }
 
     /// The permissions that its key is bound to; none: all that its roles give.
@@ -131,14 +141,18 @@ pub async fn check<'a>(
     let Some(Suspect { application, member, evidence }) = candidate.into_suspect() else {
         return Ok(Identity { known: None, roles: table.anonymous(), table });
     };
-    let (member, key, scopes) = match evidence {
+    let (member, key, scopes, bounds) = match evidence {
         Evidence::Key { text, held } => {
             let (member, id, held) = matching(gate, application, member, &text, held)?;
             usable(gate, application, request, &member, &held)?;
-            (member, Some(id), held.scopes().cloned())
+            (member, Some(id), held.scopes().cloned(), held.bounds().cloned())
         }
-        Evidence::Password(password) => {
-            (password_matches(gate, application, member, password).await?, None, None)
+        Evidence::Password(password, attempt) => {
+            let matched = password_matches(gate, application, member, password).await;
+            if matched.as_ref().is_err_and(|no| no.status == StatusCode::UNAUTHORIZED) {
+                failure::failed(scene, attempt);
+            }
+            (matched?, None, None, None)
         }
         Evidence::Scripted(scripted, held) => {
             let case = Case { gate, scene, request, application };
@@ -147,14 +161,14 @@ pub async fn check<'a>(
     };
     let roles = member.roles(table);
     let identity =
-        Identity { known: Some(Known { member, key, scopes, application }), roles, table };
+        Identity { known: Some(Known { member, key, scopes, bounds, application }), roles, table };
     if let Some(hooked) = scene.hooks(Function::OnAuthenticated, request, action.rule()) {
         hooked.on_authenticated(&scripted::person(&identity)).await?;
     }
     Ok(identity)
 }
 
-type Proven = (Arc<Member>, Option<KeyId>, Option<Arc<[String]>>);
+type Proven = (Arc<Member>, Option<KeyId>, Option<Arc<[String]>>, Option<Arc<Bounds>>);
 
 /// What a scripted check needs.
 struct Case<'a, 'r> {
@@ -188,7 +202,7 @@ impl Case<'_, '_> {
         if !script.defines(Function::Verify) || self.was_adopted(&text, held.as_ref()) {
             let (member, id, held) = matching(self.gate, application, member, &text, held)?;
             usable(self.gate, application, self.request, &member, &held)?;
-            return Ok((member, Some(id), held.scopes().cloned()));
+            return Ok((member, Some(id), held.scopes().cloned(), held.bounds().cloned()));
         }
         let Some(member) = member else {
             return Err(wrong_key(application, "the script found no user"));
@@ -212,7 +226,7 @@ impl Case<'_, '_> {
         {
             self.gate.adopt(member.uid, &application.record.id, text);
         }
-        Ok((member, None, scopes.map(Arc::from)))
+        Ok((member, None, scopes.map(Arc::from), None))
     }
 }
 

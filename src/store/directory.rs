@@ -20,12 +20,18 @@ use maps::{ByChoice, ByNumber, map};
 use serde::Deserialize;
 
 use super::{
-    Applications, Change, HeldKey, Member, Policy, RoleTable, Routes, Sink, Snapshot, Store,
-    StoreError, Table, Write, decode,
+    Applications, Change, HeldApplication, HeldKey, Member, Policy, RoleTable, Routes, Sink,
+    Snapshot, Store, StoreError, Table, Write, decode,
     fold::{ByName, Folded},
     held::{KeyPart, OPERATOR_UID},
 };
-use crate::model::{Application, Digest, KeyId, PasswordDigest, Pepper, Resource, Role, Scheme};
+use crate::{
+    limits::{Bounds, Spent},
+    model::{
+        Application, Credits, Digest, KeyId, PasswordDigest, Pepper, RateLimit, Resource, Role,
+        Scheme,
+    },
+};
 
 /// The records in memory.
 pub struct Directory {
@@ -45,6 +51,8 @@ struct Sources {
     roles: HashMap<String, Role>,
     applications: HashMap<String, Application>,
     resources: BTreeMap<String, Resource>,
+    /// The limits of applications and resources, which outlive every policy.
+    bounds: HashMap<(Table, String), Arc<Bounds>>,
     /// Every combination of roles that a user has had; a member holds its place in this list.
     sets: Vec<Arc<[String]>>,
     set_numbers: HashMap<Arc<[String]>, u32>,
@@ -63,6 +71,10 @@ struct UserPart<'a> {
     password: Option<PasswordDigest>,
     #[serde(default)]
     attributes: BTreeMap<String, String>,
+    #[serde(default)]
+    rate_limit: Option<RateLimit>,
+    #[serde(default)]
+    credits: Option<Credits>,
 }
 
 impl Directory {
@@ -109,7 +121,8 @@ impl Directory {
                 self.put_user(&mut sources, key, record.json)
             })?;
             self.policy.store(Arc::new(sources.compile()));
-            keys.join().expect("taking keys in does not panic")
+            keys.join().expect("taking keys in does not panic")?;
+            snapshot.each(Table::Spent, &mut |key, record| self.put_spent(key, record.json))
         })
     }
 
@@ -156,6 +169,7 @@ impl Directory {
             RoleTable::OPERATOR,
             None,
             BTreeMap::new(),
+            None,
         );
         let key = HeldKey::bound_to(application, OPERATOR_UID, digest);
         // Not among the names: it is found by its key alone.
@@ -214,9 +228,28 @@ impl Directory {
         Ok(())
     }
 
+    /// Takes in what was spent before the start. Afterwards nobody knows it better than the record's own count.
+    fn put_spent(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
+        let spent: Spent = decode(Table::Spent, key, json)?;
+        let number = key.get(1..).and_then(|number| number.try_into().ok());
+        let (Some(table), Some(number)) = (key.first(), number.map(u64::from_be_bytes)) else {
+            return Ok(());
+        };
+        let member = self.user(number).filter(|_| *table == Table::Users as u8);
+        let held = self.key(KeyId::from_number(number)).filter(|_| *table == Table::Keys as u8);
+        let of_user = member.as_ref().and_then(|member| member.bounds());
+        let bounds = of_user.or(held.as_ref().and_then(HeldKey::bounds));
+        bounds.inspect(|bounds| bounds.restore(spent));
+        Ok(())
+    }
+
     fn put_user(&self, sources: &mut Sources, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
         let user: UserPart<'_> = decode(Table::Users, key, json)?;
         let (roles, _) = sources.set_number(user.roles);
+        let is_bounded = user.rate_limit.is_some() || user.credits.is_some();
+        let before = is_bounded.then(|| self.user(user.uid)).flatten();
+        let before = before.as_ref().and_then(|member| member.bounds());
+        let bounds = Bounds::renewed(before, user.rate_limit, user.credits);
         let member = Arc::new(Member::new(
             user.uid,
             &user.name,
@@ -224,6 +257,7 @@ impl Directory {
             roles,
             user.password,
             user.attributes,
+            bounds,
         ));
         self.last_uid.fetch_max(user.uid, Ordering::Relaxed);
         // The new name goes in before the old one goes out: a reader finds the user at every moment.
@@ -247,7 +281,8 @@ impl Directory {
     fn put_key(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
         let key: KeyPart = decode(Table::Keys, key, json)?;
         let number = key.id.number();
-        let held = HeldKey::from(key);
+        let before = key.is_bounded().then(|| self.key(key.id)).flatten();
+        let held = HeldKey::of(key, before.as_ref().and_then(HeldKey::bounds));
         let foreign = (!held.scheme.is_own()).then_some(*held.digest.as_bytes());
         self.keys.pin().insert(number, held);
         if let Some(digest) = foreign {
@@ -352,16 +387,34 @@ impl Sources {
         let id = String::from_utf8_lossy(key).into_owned();
         match table {
             Table::Roles => drop(self.roles.insert(id, decode(table, key, json)?)),
-            Table::Applications => drop(self.applications.insert(id, decode(table, key, json)?)),
-            Table::Resources => drop(self.resources.insert(id, decode(table, key, json)?)),
+            Table::Applications => {
+                let record: Application = decode(table, key, json)?;
+                self.bound(table, &id, record.rate_limit);
+                self.applications.insert(id, record);
+            }
+            Table::Resources => {
+                let record: Resource = decode(table, key, json)?;
+                self.bound(table, &id, record.rate_limit);
+                self.resources.insert(id, record);
+            }
             _ => {}
         }
         Ok(())
     }
 
+    /// Sets the limits of a record. What was taken of them before is taken still.
+    fn bound(&mut self, table: Table, id: &str, rate: Option<RateLimit>) {
+        let at = (table, id.to_owned());
+        match Bounds::renewed(self.bounds.get(&at), rate, None) {
+            Some(bounds) => drop(self.bounds.insert(at, bounds)),
+            None => drop(self.bounds.remove(&at)),
+        }
+    }
+
     /// Takes a record out. True when the policy was made from it.
     fn forget(&mut self, table: Table, key: &[u8]) -> bool {
         let id = String::from_utf8_lossy(key);
+        self.bound(table, &id, None);
         match table {
             Table::Roles => self.roles.remove(&*id).is_some(),
             Table::Applications => self.applications.remove(&*id).is_some(),
@@ -383,13 +436,18 @@ impl Sources {
     }
 
     fn compile(&self) -> Policy {
-        let (routes, problems) = Routes::new(self.resources.values().cloned());
+        let bounds = |table, id: &str| self.bounds.get(&(table, id.to_owned())).cloned();
+        let of_resource = |id: &str| bounds(Table::Resources, id);
+        let (routes, problems) = Routes::bounded(self.resources.values().cloned(), of_resource);
+        let applications = self.applications.values().map(|record| {
+            HeldApplication::new(record.clone(), bounds(Table::Applications, &record.id))
+        });
         for problem in problems {
             tracing::error!("a resource has no route: {}", problem.message);
         }
         Policy {
             roles: Arc::new(RoleTable::new(self.roles.clone(), &self.sets)),
-            applications: Arc::new(Applications::new(self.applications.values().cloned())),
+            applications: Arc::new(Applications::new(applications)),
             routes: Arc::new(routes),
         }
     }

@@ -6,7 +6,10 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::{RoleSet, RoleTable};
-use crate::model::{Digest, KeyId, PasswordDigest, Rotation, Scheme, Timestamp, ends};
+use crate::{
+    limits::Bounds,
+    model::{Credits, Digest, KeyId, PasswordDigest, RateLimit, Rotation, Scheme, Timestamp, ends},
+};
 
 /// The number of the person at the machine, whom no store knows.
 pub(super) const OPERATOR_UID: u64 = 0;
@@ -29,6 +32,7 @@ pub struct Member {
 struct Rare {
     password: Option<PasswordDigest>,
     attributes: BTreeMap<String, String>,
+    bounds: Option<Arc<Bounds>>,
 }
 
 static NO_ATTRIBUTES: BTreeMap<String, String> = BTreeMap::new();
@@ -54,6 +58,7 @@ struct RareKey {
     application: Option<String>,
     scopes: Option<Arc<[String]>>,
     networks: Vec<IpNet>,
+    bounds: Option<Arc<Bounds>>,
 }
 
 impl Member {
@@ -64,9 +69,10 @@ impl Member {
         roles: u32,
         password: Option<PasswordDigest>,
         attributes: BTreeMap<String, String>,
+        bounds: Option<Arc<Bounds>>,
     ) -> Self {
-        let is_plain = password.is_none() && attributes.is_empty();
-        let rare = (!is_plain).then(|| Box::new(Rare { password, attributes }));
+        let is_plain = password.is_none() && attributes.is_empty() && bounds.is_none();
+        let rare = (!is_plain).then(|| Box::new(Rare { password, attributes, bounds }));
         Self { uid, name: name.into(), is_active, roles, rare }
     }
 
@@ -78,6 +84,11 @@ impl Member {
     /// Small facts about it, for scripts.
     pub fn attributes(&self) -> &BTreeMap<String, String> {
         self.rare.as_ref().map_or(&NO_ATTRIBUTES, |rare| &rare.attributes)
+    }
+
+    /// The limits of all its credentials together, if it has any.
+    pub fn bounds(&self) -> Option<&Arc<Bounds>> {
+        self.rare.as_ref()?.bounds.as_ref()
     }
 
     /// Whether this is the person at the machine, who is in no store.
@@ -100,6 +111,7 @@ impl HeldKey {
             application: Some(application.to_owned()),
             scopes: None,
             networks: Vec::new(),
+            bounds: None,
         };
         Self {
             digest,
@@ -136,6 +148,11 @@ impl HeldKey {
         self.rare.as_ref().map_or(&[], |rare| &rare.networks)
     }
 
+    /// Its limits, if it has any.
+    pub fn bounds(&self) -> Option<&Arc<Bounds>> {
+        self.rare.as_ref()?.bounds.as_ref()
+    }
+
     /// Whether it may be used from an address.
     pub fn admits(&self, client: IpAddr) -> bool {
         let networks = self.networks();
@@ -165,12 +182,26 @@ pub(super) struct KeyPart {
     rotated: Option<Rotation>,
     #[serde(default)]
     networks: Vec<IpNet>,
+    #[serde(default)]
+    rate_limit: Option<RateLimit>,
+    #[serde(default)]
+    credits: Option<Credits>,
 }
 
-impl From<KeyPart> for HeldKey {
-    fn from(key: KeyPart) -> Self {
+impl KeyPart {
+    /// Whether it has limits.
+    pub fn is_bounded(&self) -> bool {
+        self.rate_limit.is_some() || self.credits.is_some()
+    }
+}
+
+impl HeldKey {
+    /// A key as its record says. What was taken of its limits `before` is taken still.
+    pub(super) fn of(key: KeyPart, before: Option<&Arc<Bounds>>) -> Self {
+        let bounds = Bounds::renewed(before, key.rate_limit, key.credits);
         let ends = ends(key.expires, key.rotated.as_ref()).map_or(Self::NEVER, |end| end.0);
-        let is_plain = key.application.is_none() && key.scopes.is_none() && key.networks.is_empty();
+        let is_free = key.application.is_none() && key.scopes.is_none();
+        let is_plain = is_free && key.networks.is_empty() && bounds.is_none();
         Self {
             digest: key.digest,
             scheme: key.scheme,
@@ -182,6 +213,7 @@ impl From<KeyPart> for HeldKey {
                     application: key.application,
                     scopes: key.scopes.map(Arc::from),
                     networks: key.networks,
+                    bounds,
                 })
             }),
         }

@@ -54,13 +54,17 @@ pub enum Table {
     Roles = b'r',
     /// Resources by id.
     Resources = b's',
+    /// What was spent of credits, by [`spent_key`].
+    Spent = b't',
     /// Users by uid.
     Users = b'u',
+    /// The use of keys by id.
+    Usage = b'v',
 }
 
 impl Table {
     /// All of them, in the order in which a backup has them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Meta,
         Self::Applications,
         Self::Audit,
@@ -71,7 +75,9 @@ impl Table {
         Self::Owners,
         Self::Roles,
         Self::Resources,
+        Self::Spent,
         Self::Users,
+        Self::Usage,
     ];
 
     /// The table with this byte.
@@ -92,9 +98,18 @@ impl Table {
             Self::Owners => "owners",
             Self::Roles => "roles",
             Self::Resources => "resources",
+            Self::Spent => "spent",
             Self::Users => "users",
+            Self::Usage => "usage",
         }
     }
+}
+
+/// Where it lies what was spent of the credits of a user or key.
+pub fn spent_key(of: Table, number: u64) -> [u8; 9] {
+    let mut key = [of as u8; 9];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
 }
 
 /// What a commit changes in one place.

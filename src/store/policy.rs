@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 use http::{HeaderName, HeaderValue};
 
 use super::Routes;
+use crate::limits::Bounds;
 use crate::model::{ANONYMOUS, AUTHENTICATED, Application, AuthType, Permissions, Role, SHIPPED};
 
 /// What a decision reads of roles, applications and resources.
@@ -133,15 +134,16 @@ pub struct HeldApplication {
     pub header: HeaderName,
     /// What a 401 says in `WWW-Authenticate` (RFC 9110, section 11.6.1).
     pub challenge: HeaderValue,
+    /// The limits of all its clients together, if it has any.
+    pub bounds: Option<Arc<Bounds>>,
 }
 
 impl Applications {
-    pub(super) fn new(records: impl Iterator<Item = Application>) -> Self {
-        let by_id: HashMap<_, _> = records
-            .map(|record| (record.id.clone(), Arc::new(HeldApplication::new(record))))
-            .collect();
+    pub(super) fn new(all: impl Iterator<Item = HeldApplication>) -> Self {
+        let by_id: HashMap<_, _> =
+            all.map(|held| (held.record.id.clone(), Arc::new(held))).collect();
         let default = by_id.values().find(|one| one.record.is_default).cloned();
-        Self { by_id, default, operator: HeldApplication::new(Application::operator()) }
+        Self { by_id, default, operator: HeldApplication::new(Application::operator(), None) }
     }
 
     /// The application that `AUTH-METHOD` names.
@@ -167,7 +169,7 @@ impl Applications {
 
 impl HeldApplication {
     /// Compiles a record that passed [`Application::check`].
-    pub fn new(record: Application) -> Self {
+    pub fn new(record: Application, bounds: Option<Arc<Bounds>>) -> Self {
         let header = HeaderName::from_bytes(record.header.to_ascii_lowercase().as_bytes())
             .unwrap_or(HeaderName::from_static("api-key"));
         let realm = record.realm.replace('\\', "\\\\").replace('"', "\\\"");
@@ -181,7 +183,7 @@ impl HeldApplication {
         };
         let challenge = HeaderValue::from_str(&challenge)
             .unwrap_or(HeaderValue::from_static("ApiKey realm=\"Keyward\""));
-        Self { record, header, challenge }
+        Self { record, header, challenge, bounds }
     }
 }
 
@@ -227,7 +229,7 @@ mod tests {
     fn a_realm_cannot_break_out_of_its_quotes() {
         let mut record = Application::api_key("a", "A");
         record.realm = r#"x", charset="y\"#.into();
-        let held = HeldApplication::new(record);
+        let held = HeldApplication::new(record, None);
         assert_eq!(
             held.challenge.to_str().unwrap(),
             r#"ApiKey realm="x\", charset=\"y\\", header="API-KEY""#

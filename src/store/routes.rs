@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::model::{Format, MethodRules, Resource, Violation};
+use crate::{
+    limits::Bounds,
+    model::{Format, MethodRules, Resource, Violation},
+};
 
 /// The routes of all resources.
 #[derive(Default)]
@@ -31,6 +34,8 @@ pub struct Rule {
     pub admits: Admits,
     /// The permissions that it asks for, all of them.
     pub permissions: Vec<String>,
+    /// The limits of the resource, by all clients together, if it has any.
+    pub bounds: Option<Arc<Bounds>>,
 }
 
 /// Who may ask.
@@ -78,6 +83,14 @@ impl<'r> Found<'r, '_> {
 impl Routes {
     /// Builds the table. The second part names what could not be placed because something else lies there already; it has no route.
     pub fn new(resources: impl IntoIterator<Item = Resource>) -> (Self, Vec<Violation>) {
+        Self::bounded(resources, |_| None)
+    }
+
+    /// The same, with the limits of each resource.
+    pub(super) fn bounded(
+        resources: impl IntoIterator<Item = Resource>,
+        bounds: impl Fn(&str) -> Option<Arc<Bounds>>,
+    ) -> (Self, Vec<Violation>) {
         // Sorted, so that the same resources always win.
         let sorted: BTreeMap<String, Arc<Resource>> =
             resources.into_iter().map(|one| (one.id.clone(), Arc::new(one))).collect();
@@ -85,6 +98,7 @@ impl Routes {
         let mut problems = Vec::new();
         let mut points: BTreeMap<(Option<String>, String), Point> = BTreeMap::new();
         for resource in sorted.values() {
+            let bounds = bounds(&resource.id);
             for route in resource.routes() {
                 let point = points.entry((resource.host.clone(), route.path.clone())).or_default();
                 for (method, rules) in route.methods {
@@ -94,7 +108,9 @@ impl Routes {
                             &format!("{method} {}", route.path),
                             &rule.resource.id,
                         )),
-                        None => point.push((method, rule(resource, &route.path, rules))),
+                        None => {
+                            point.push((method, rule(resource, &route.path, rules, bounds.clone())))
+                        }
                     }
                 }
             }
@@ -142,7 +158,12 @@ fn taken(resource: &Resource, what: &str, by: &str) -> Violation {
     )
 }
 
-fn rule(resource: &Arc<Resource>, path: &str, rules: MethodRules) -> Arc<Rule> {
+fn rule(
+    resource: &Arc<Resource>,
+    path: &str,
+    rules: MethodRules,
+    bounds: Option<Arc<Bounds>>,
+) -> Arc<Rule> {
     let mut admits = Admits::default();
     for name in rules.authentication {
         match name.as_str() {
@@ -157,6 +178,7 @@ fn rule(resource: &Arc<Resource>, path: &str, rules: MethodRules) -> Arc<Rule> {
         formats: rules.formats.iter().filter_map(|name| Format::parse(name)).collect(),
         admits,
         permissions: rules.permissions.into_iter().collect(),
+        bounds,
     })
 }
 
@@ -183,6 +205,7 @@ mod tests {
             buffer_body: false,
             respond: None,
             proxy: None,
+            rate_limit: None,
         }
     }
 

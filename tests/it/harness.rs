@@ -38,6 +38,8 @@ impl Site {
             ("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0"),
             ("KEYWARD_SERVER__WORKERS", "2"),
             ("KEYWARD_LOG__LEVEL", "trace"),
+            // Tests are wrong on purpose, and often.
+            ("KEYWARD_LIMITS__FAILURE_EXEMPT", "127.0.0.0/8"),
         ] {
             site = site.with(name, value);
         }
@@ -271,6 +273,11 @@ impl Server {
     /// A request to the admin listener with the administrator's credential.
     pub fn manages(&self, method: &str, target: &str) -> Request {
         Request::new(self.admin, method, target).header("API-KEY", self.administrator())
+    }
+
+    /// A request to the admin listener with this credential.
+    pub fn manages_as(&self, credential: &str, method: &str, target: &str) -> Request {
+        Request::new(self.admin, method, target).header("API-KEY", credential)
     }
 
     /// Changes the default application.

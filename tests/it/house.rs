@@ -12,12 +12,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tls", &["files"]),
     ("config", &["model"]),
     ("telemetry", &["model"]),
-    ("store", &["telemetry", "model"]),
+    ("limits", &["model"]),
+    ("store", &["limits", "telemetry", "model"]),
     ("hooks", &["files", "telemetry", "model"]),
-    ("accounts", &["hooks", "store", "telemetry", "model"]),
-    ("pipeline", &["accounts", "hooks", "store", "telemetry", "model"]),
-    ("handlers", &["tls", "pipeline", "accounts", "hooks", "store", "telemetry", "model"]),
-    ("front", &["handlers", "pipeline", "accounts", "hooks", "store", "telemetry", "model"]),
+    ("accounts", &["hooks", "store", "limits", "telemetry", "model"]),
+    ("pipeline", &["accounts", "hooks", "store", "limits", "telemetry", "model"]),
+    (
+        "handlers",
+        &["tls", "pipeline", "accounts", "hooks", "store", "limits", "telemetry", "model"],
+    ),
+    (
+        "front",
+        &["handlers", "pipeline", "accounts", "hooks", "store", "limits", "telemetry", "model"],
+    ),
     (
         "http",
         &[
@@ -27,6 +34,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "accounts",
             "hooks",
             "store",
+            "limits",
             "telemetry",
             "tls",
             "model",
@@ -34,9 +42,22 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "layer",
-        &["front", "handlers", "pipeline", "accounts", "hooks", "store", "telemetry", "model"],
+        &[
+            "front",
+            "handlers",
+            "pipeline",
+            "accounts",
+            "hooks",
+            "store",
+            "limits",
+            "telemetry",
+            "model",
+        ],
     ),
-    ("admin", &["handlers", "pipeline", "accounts", "hooks", "store", "telemetry", "model"]),
+    (
+        "admin",
+        &["handlers", "pipeline", "accounts", "hooks", "store", "limits", "telemetry", "model"],
+    ),
     (
         "cli",
         &[
@@ -48,6 +69,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "accounts",
             "hooks",
             "store",
+            "limits",
             "telemetry",
             "config",
             "files",

@@ -18,7 +18,7 @@ use keyward::{
     hooks::{Limits as ScriptLimits, Secrets},
     http::{Limits, Listener, Public, serve},
     layer::{Client, Identity},
-    model::{Actor, Application, Clock, Entropy, Pepper, Resource, Role},
+    model::{Actor, Application, Clock, Entropy, Pepper, RateLimit, Resource, Role},
     pipeline::Gate,
     store::MemoryStore,
 };
@@ -424,6 +424,25 @@ async fn keys_that_are_bound_to_networks_need_an_address() {
     let mut by_peer = request();
     by_peer.extensions_mut().insert(peer);
     assert_eq!(ask(&found, by_peer).await.0.status(), 200);
+}
+
+#[tokio::test]
+async fn a_limit_is_kept_and_told_where_a_program_says_who_may() {
+    let house = House::new().await;
+    let rate_limit = RateLimit::parse("rate_limit", "1/1h").ok();
+    let key = NewKey { rate_limit, ..NewKey::default() };
+    let eve = user(&house.accounts, "eve", &[], key).await;
+    let layer = Layer::new(house.gate.clone()).requires_user();
+    let request = || {
+        let request = Request::get("/").header("api-key", &eve);
+        request.body(Full::<Bytes>::default()).unwrap()
+    };
+    for status in [200, 429] {
+        let (response, _) = ask(&layer, request()).await;
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers()["ratelimit-policy"], "\"key\";q=1;w=3600");
+        assert_eq!(response.headers().contains_key("retry-after"), status == 429);
+    }
 }
 
 #[tokio::test]

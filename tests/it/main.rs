@@ -12,6 +12,7 @@ mod entity;
 mod errors;
 mod faults;
 mod first_run;
+mod floods;
 #[allow(dead_code, reason = "shared with the test of crashes")]
 mod harness;
 mod house;
@@ -19,7 +20,9 @@ mod import;
 mod input;
 mod keys;
 mod layer;
+mod limits;
 mod me;
 mod scripting_cli;
 mod scripts;
 mod tls;
+mod usage;

@@ -30,6 +30,7 @@ pub async fn all(kind: Kind) {
     scene.nothing_that_a_client_forges_gets_through().await;
     scene.an_anonymous_request_has_no_name().await;
     scene.the_clients_address_is_the_clients().await;
+    scene.who_has_had_enough_is_told_when_to_come_back().await;
     scene.a_body_arrives_whole().await;
     scene.odd_paths_are_decided_as_our_own_proxy_does().await;
     world.stop().await;
@@ -189,6 +190,36 @@ impl Scene<'_> {
         for more in ["", forged] {
             assert_eq!(self.ask("GET", "/orders/7", elsewhere, more).await.status, 401, "{more}");
         }
+    }
+
+    async fn who_has_had_enough_is_told_when_to_come_back(&self) {
+        let once = &self.world.ada_once;
+        let first = self.ask("GET", "/orders/7", once, "").await;
+        assert_eq!(first.status, 200, "{first:?}");
+        // Caddy and Traefik have no way to tell a client what Keyward says when it lets it through.
+        if !matches!(self.program.kind, Kind::Caddy | Kind::Traefik) {
+            assert_eq!(first.header("ratelimit"), Some("\"key\";r=0;t=3600"), "{first:?}");
+            assert_eq!(first.header("ratelimit-policy"), Some("\"key\";q=1;w=3600"));
+        }
+        // It is no business of the application's.
+        assert_eq!(seen(&first.json(), "ratelimit"), [""; 0]);
+        let before = self.requests();
+        let second = self.ask("GET", "/orders/7", once, "").await;
+        assert_eq!(second.status, 429, "{second:?}");
+        assert_eq!(second.json()["error"], "RATE_LIMITED");
+        let seconds: u32 = second.header("retry-after").unwrap().parse().unwrap();
+        assert!((3500..=3600).contains(&seconds), "{seconds}");
+        for (name, beginning) in
+            [("ratelimit", "\"key\";r=0;t=35"), ("ratelimit-policy", "\"key\";q=1;w=3600")]
+        {
+            assert_eq!(second.count(name), 1, "{name}: {second:?}");
+            let value = second.header(name).unwrap();
+            assert!(value.starts_with(beginning) || value == "\"key\";r=0;t=3600", "{value}");
+        }
+        assert_eq!(self.requests(), before);
+        // Who has no limit is told of none.
+        let other = self.ask("GET", "/orders/7", &self.world.ada, "").await;
+        assert_eq!((other.status, other.count("ratelimit")), (200, 0), "{other:?}");
     }
 
     async fn a_body_arrives_whole(&self) {

@@ -20,7 +20,7 @@ use keyward::{
     accounts::{Accounts, NewKey, NewUser, Passwords},
     handlers::{BodyLimits, Handlers},
     http::{Answer, Door, Envoy, Limits, Listener, Public, serve},
-    model::{Actor, Clock, Entropy, Pepper, Resource, Role},
+    model::{Actor, Clock, Entropy, Pepper, RateLimit, Resource, Role},
     pipeline::Gate,
     store::MemoryStore,
 };
@@ -44,6 +44,8 @@ pub struct World {
     /// ada's key that may be used from nowhere but this machine, and one that may not.
     pub ada_here: String,
     pub ada_elsewhere: String,
+    /// ada's key that may be used once in an hour.
+    pub ada_once: String,
     stop: Option<watch::Sender<()>>,
     ended: Vec<JoinHandle<()>>,
 }
@@ -84,6 +86,9 @@ impl World {
         };
         let ada_here = key(ada, "ada", &format!("127.0.0.1/32 {}/32", own_address())).await;
         let ada_elsewhere = key(ada, "ada", "203.0.113.0/24").await;
+        let rate_limit = RateLimit::parse("rate_limit", "1/1h").ok();
+        let once = NewKey { rate_limit, ..NewKey::default() };
+        let ada_once = credential(&accounts, ada, "ada", once).await;
         let plain = |user, name| credential(&accounts, user, name, NewKey::default());
         let (ada, bob) = (plain(ada, "ada").await, plain(bob, "bob").await);
         let (stop, stopped) = watch::channel(());
@@ -94,7 +99,19 @@ impl World {
         let (grpc, two) = listen(open, Envoy::new(face.clone()), stopped.clone()).await;
         let (behind, three) = listen(behind, face, stopped).await;
         let (stop, ended) = (Some(stop), vec![one, two, three]);
-        Self { keyward, grpc, behind, application, ada, bob, ada_here, ada_elsewhere, stop, ended }
+        Self {
+            keyward,
+            grpc,
+            behind,
+            application,
+            ada,
+            bob,
+            ada_here,
+            ada_elsewhere,
+            ada_once,
+            stop,
+            ended,
+        }
     }
 
     /// Ends Keyward.

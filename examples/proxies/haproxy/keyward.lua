@@ -22,6 +22,11 @@ local identity = {
     "x-keyward-application",
 }
 
+local limits = {
+    ["ratelimit"] = "txn.keyward_limit",
+    ["ratelimit-policy"] = "txn.keyward_policy",
+}
+
 local down = '{"status":"error","http_code":503,"error":"TEMPORARILY_UNAVAILABLE",'
     .. '"error_description":"Access cannot be checked at the moment."}'
 
@@ -70,6 +75,13 @@ core.register_action("keyward", { "http-req" }, function(txn, address)
             local values = answer.headers[name]
             if values ~= nil then
                 txn.http:req_set_header(name, values[0])
+            end
+        end
+        -- What is left of a limit, for the client.
+        for name, variable in pairs(limits) do
+            local values = answer.headers[name]
+            if values ~= nil then
+                txn:set_var(variable, values[0])
             end
         end
     end

@@ -37,6 +37,7 @@ async fn a_rotated_key_is_replaced_by_one_like_it_and_works_until_the_overlap_en
         scopes: Some(vec!["read".into()]),
         expires: Some(NOW.plus(90 * DAY)),
         networks: vec!["10.0.0.0/8".parse().unwrap()],
+        ..NewKey::default()
     };
     let old = key_of(&accounts, new).await;
     accounts.clock().set(NOW.plus(80 * DAY));

@@ -30,6 +30,37 @@ pub(super) enum Setting {
     Refused(&'static str),
 }
 
+/// What somebody sees of an account that may be looked at. Nothing else about them matters for what is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sight {
+    Administrator,
+    Owner,
+    MailReader,
+    Other,
+}
+
+impl Sight {
+    /// Whether a field is shown. One's own mail address and preferences are.
+    pub(super) fn shows(self, field: Field) -> bool {
+        match field {
+            Field::Pass => false,
+            _ if self == Self::Administrator => true,
+            Field::PreferredLangcode | Field::PreferredAdminLangcode | Field::Timezone => {
+                self == Self::Owner
+            }
+            Field::Mail => self != Self::Other,
+            Field::Status | Field::Access | Field::Login | Field::Init | Field::Roles => false,
+            Field::Uid
+            | Field::Uuid
+            | Field::Langcode
+            | Field::Name
+            | Field::Created
+            | Field::Changed
+            | Field::DefaultLangcode => true,
+        }
+    }
+}
+
 impl<'a> Standing<'a> {
     /// Number 0 is the person at the machine, or an account that is not written yet: nobody's own.
     pub(super) fn of(identity: &'a Identity<'a>, account: &User) -> Self {
@@ -86,21 +117,13 @@ impl<'a> Standing<'a> {
         Ok(())
     }
 
-    /// Whether a field is shown. One's own mail address and preferences are.
-    pub(super) fn shows(&self, field: Field) -> bool {
-        match field {
-            Field::Pass => false,
-            _ if self.administers => true,
-            Field::PreferredLangcode | Field::PreferredAdminLangcode | Field::Timezone => self.owns,
-            Field::Mail => self.owns || self.identity.has("view user email addresses"),
-            Field::Status | Field::Access | Field::Login | Field::Init | Field::Roles => false,
-            Field::Uid
-            | Field::Uuid
-            | Field::Langcode
-            | Field::Name
-            | Field::Created
-            | Field::Changed
-            | Field::DefaultLangcode => true,
+    /// What is shown of the account.
+    pub(super) fn sight(&self) -> Sight {
+        match self {
+            Self { administers: true, .. } => Sight::Administrator,
+            Self { owns: true, .. } => Sight::Owner,
+            _ if self.identity.has("view user email addresses") => Sight::MailReader,
+            _ => Sight::Other,
         }
     }
 

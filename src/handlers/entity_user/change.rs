@@ -149,7 +149,8 @@ impl<'a> Change<'a> {
         let policy = self.accounts.directory().policy();
         let mut counting = Counting::new();
         for (field, value) in self.fields {
-            if is_nothing(value) || standing.shows(*field) && equals(account, *field, value) {
+            if is_nothing(value) || standing.sight().shows(*field) && equals(account, *field, value)
+            {
                 continue;
             }
             let mut setting = standing.updating(*field, account, &policy.roles);

@@ -17,12 +17,15 @@ use ::http::{
 };
 use bytes::Bytes;
 
-use self::{access::Standing, change::Change};
+use self::{
+    access::{Sight, Standing},
+    change::Change,
+};
 use super::{Call, Handlers, Reply, actor};
 use crate::{
-    accounts::{AccountError, Busy, NewUser, Versioned},
+    accounts::{AccountError, Busy, NewUser, ReadUser, Versioned},
     model::User,
-    pipeline::{Denial, Room},
+    pipeline::{Denial, Room, Shape, password_attempt, password_failed},
 };
 
 /// How often a user is looked at again who was changed between the look and the deletion.
@@ -43,10 +46,13 @@ fn read(handlers: &Handlers, call: &Call<'_>) -> Result<Reply, Denial> {
         Some(uid) => handlers.accounts.shared_user(uid).map_err(change::account_denial)?,
         None => None,
     };
-    let account = &found.ok_or_else(|| not_found(call))?.record;
-    let standing = Standing::of(call.grant.identity(), account);
-    standing.may_view(account)?;
-    Ok(entity(StatusCode::OK, view::entity(account, &standing)))
+    let found = found.ok_or_else(|| not_found(call))?;
+    let standing = Standing::of(call.grant.identity(), &found.record);
+    standing.may_view(&found.record)?;
+    let sight = standing.sight();
+    const { assert!(Sight::Other as usize + 1 == ReadUser::FORMS, "each sight has a form") };
+    let body = found.made(sight as usize, |account| view::entity(account, sight));
+    Ok(entity(StatusCode::OK, body))
 }
 
 async fn create(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
@@ -67,7 +73,7 @@ async fn create(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
     let account = made.map_err(|problem| change.denial(problem.into()))?.record;
 
     let standing = Standing::of(identity, &account);
-    let mut reply = entity(StatusCode::CREATED, view::entity(&account, &standing));
+    let mut reply = entity(StatusCode::CREATED, view::entity(&account, standing.sight()));
     // An authority that came in a header field can stand in one.
     if let Ok(location) = HeaderValue::try_from(format!("{origin}/user/{}", account.uid)) {
         reply.headers_mut().insert(LOCATION, location);
@@ -77,7 +83,7 @@ async fn create(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
 
 async fn update(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
     let before = target(handlers, &call)?.record;
-    let Call { grant, request, body, .. } = call;
+    let Call { grant, request, scene, body, .. } = call;
     let identity = grant.identity();
     let accounts = &handlers.accounts.acting(actor(identity, request.client));
     Standing::of(identity, &before).may_update()?;
@@ -85,8 +91,14 @@ async fn update(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
 
     let mut change = Change::new(accounts, identity, &fields);
     if let Some(existing) = change.claim(&before)? {
+        // Whoever has a key is not to find out the password with it.
+        let attempt = password_attempt(scene, &request, &before.name)
+            .map_err(|denial| denial.in_shape(Shape::Message))?;
         let checked = accounts.passwords().verify(existing.clone(), before.password.clone()).await;
         let is_right = checked.map_err(|Busy| change::account_denial(AccountError::Busy))?;
+        if !is_right {
+            password_failed(scene, attempt);
+        }
         change.proven = before.password.clone().filter(|_| is_right);
     }
     // Once without writing: nobody's password is hashed for a request that is not in order.
@@ -100,7 +112,7 @@ async fn update(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
     let account = changed.map_err(|refusal| change.denial(refusal))?.record;
 
     let standing = Standing::of(identity, &account);
-    Ok(entity(StatusCode::OK, view::entity(&account, &standing)))
+    Ok(entity(StatusCode::OK, view::entity(&account, standing.sight())))
 }
 
 async fn delete(handlers: &Handlers, call: &Call<'_>) -> Result<Reply, Denial> {

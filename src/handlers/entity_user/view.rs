@@ -1,22 +1,22 @@
 //! The entity as JSON.
 //!
-//! Written straight from the record: each answer to `GET /user/{user}` goes through here.
+//! Written straight from the record.
 
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
-use super::{access::Standing, field::Field};
+use super::{access::Sight, field::Field};
 use crate::model::{Role, Timestamp, User};
 
 /// More than most entities take.
 const USUAL_BYTES: usize = 1536;
 
 /// The account as somebody may see it.
-pub(super) fn entity(account: &User, standing: &Standing<'_>) -> Bytes {
+pub(super) fn entity(account: &User, sight: Sight) -> Bytes {
     let mut out = Vec::with_capacity(USUAL_BYTES);
     // Neither writing to a Vec nor any of these types fails.
-    let _ = serde_json::to_writer(&mut out, &Entity::new(account, standing));
+    let _ = serde_json::to_writer(&mut out, &Entity::new(account, sight));
     out.into()
 }
 
@@ -51,11 +51,11 @@ struct Entity<'a> {
 }
 
 impl<'a> Entity<'a> {
-    fn new(account: &'a User, standing: &Standing<'_>) -> Self {
+    fn new(account: &'a User, sight: Sight) -> Self {
         let text = |field, value: &'a Option<String>| {
-            standing.shows(field).then_some(Items(value.as_deref()))
+            sight.shows(field).then_some(Items(value.as_deref()))
         };
-        let moment = |field, at| standing.shows(field).then(|| [Moment::new(at)]);
+        let moment = |field, at| sight.shows(field).then(|| [Moment::new(at)]);
         Self {
             uid: Items(Some(account.uid)),
             uuid: Items(Some(account.uuid)),
@@ -68,13 +68,13 @@ impl<'a> Entity<'a> {
             name: Items(Some(&account.name)),
             mail: text(Field::Mail, &account.mail),
             timezone: text(Field::Timezone, &account.timezone),
-            status: standing.shows(Field::Status).then_some(Items(Some(account.status))),
+            status: sight.shows(Field::Status).then_some(Items(Some(account.status))),
             created: [Moment::new(account.created)],
             changed: [Moment::new(account.changed)],
             access: moment(Field::Access, account.access),
             login: moment(Field::Login, account.login),
             init: text(Field::Init, &account.init),
-            roles: standing.shows(Field::Roles).then_some(Roles(&account.roles)),
+            roles: sight.shows(Field::Roles).then_some(Roles(&account.roles)),
             // There is one language of a record, so it is always the default one.
             default_langcode: Items(Some(true)),
         }

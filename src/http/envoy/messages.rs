@@ -125,6 +125,9 @@ pub struct Allowed {
     pub headers: Vec<HeaderValueOption>,
     #[prost(string, repeated, tag = "5")]
     pub headers_to_remove: Vec<String>,
+    /// These go to the client, with the application's answer.
+    #[prost(message, repeated, tag = "6")]
+    pub response_headers_to_add: Vec<HeaderValueOption>,
 }
 
 #[derive(Clone, PartialEq, Message)]

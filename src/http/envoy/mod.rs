@@ -91,10 +91,19 @@ impl Envoy {
             .collect();
         headers_to_remove.sort();
         headers_to_remove.dedup();
-        let headers = present.into_iter().map(|(name, value)| field(name, value)).collect();
+        // What does not tell who asks is for the client: what is left of a limit.
+        let (headers, answer): (Vec<_>, Vec<_>) =
+            present.into_iter().partition(|(name, _)| fields.covers(name));
+        let all = |fields: Vec<(&HeaderName, &HeaderValue)>| {
+            fields.into_iter().map(|(name, value)| field(name, value)).collect()
+        };
         CheckResponse {
             status: Some(Status { code: Code::Ok as i32 }),
-            verdict: Some(Verdict::Allowed(Allowed { headers, headers_to_remove })),
+            verdict: Some(Verdict::Allowed(Allowed {
+                headers: all(headers),
+                headers_to_remove,
+                response_headers_to_add: all(answer),
+            })),
         }
     }
 }

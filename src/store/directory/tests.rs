@@ -25,6 +25,8 @@ fn user(uid: u64, name: &str, roles: &[&str]) -> User {
         preferred_admin_langcode: None,
         timezone: None,
         attributes: BTreeMap::new(),
+        rate_limit: None,
+        credits: None,
     }
 }
 
@@ -50,6 +52,8 @@ fn key(seed: u64, user: u64) -> Key {
         revoked: None,
         rotated: None,
         networks: Vec::new(),
+        rate_limit: None,
+        credits: None,
     }
 }
 

@@ -136,6 +136,33 @@ fn a_mail_address_takes_a_permission_of_its_own() {
 }
 
 #[test]
+fn each_viewer_gets_its_own_view_however_often_and_whoever_looked_before() {
+    let world = world();
+    let mail = format!("{}@example.com", world.fresh("seen"));
+    let own = world.person_with(json!({ "mail": mail, "timezone": "UTC" }), &[]);
+    let others = [
+        (world.admin(), 16),
+        (world.person(&["access user profiles", "view user email addresses"]), 8),
+        (world.person(&["access user profiles"]), 7),
+    ];
+    for _ in 0..3 {
+        assert_eq!(names(&world.get(&own, own.uid).entity(200)).len(), 11);
+        for (viewer, fields) in &others {
+            let entity = world.get(viewer, own.uid).entity(200);
+            assert_eq!(names(&entity).len(), *fields, "{entity}");
+            assert_eq!(value(&entity, "name"), &json!(own.name));
+        }
+    }
+    // After a change nobody gets what was made before.
+    let changed = world.fresh("changed");
+    world.patch(&world.admin(), own.uid, &one("name", &*changed)).entity(200);
+    for (viewer, fields) in &others {
+        let entity = world.get(viewer, own.uid).entity(200);
+        assert_eq!((value(&entity, "name"), names(&entity).len()), (&json!(changed), *fields));
+    }
+}
+
+#[test]
 fn ones_own_account_shows_more() {
     let world = world();
     let mail = format!("{}@example.com", world.fresh("own"));

@@ -1,0 +1,74 @@
+//! What is counted of all requests together, by one clock.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::{Attempt, FailureLimits, Now, Unwritten, Used, Wait, flood::Flood, usage::Usage};
+use crate::model::{Clock, KeyId};
+
+/// The uses that are to be written, and the failures. A cheap handle.
+#[derive(Clone)]
+pub struct Ledger(Arc<Inner>);
+
+struct Inner {
+    clock: Clock,
+    usage: Usage,
+    flood: Flood,
+}
+
+impl Ledger {
+    /// An empty one.
+    pub fn new(clock: Clock, failures: FailureLimits) -> Self {
+        Self(Arc::new(Inner { clock, usage: Usage::new(), flood: Flood::new(failures) }))
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Now {
+        Now { ticks: self.0.clock.ticks(), time: self.0.clock.roughly() }
+    }
+
+    /// A key was used.
+    pub fn used(&self, key: KeyId) {
+        self.0.usage.count(key, self.0.clock.roughly());
+    }
+
+    /// A user has spent credits.
+    pub fn spent(&self, uid: u64) {
+        self.0.usage.spent(uid);
+    }
+
+    /// What is not written yet of a key's use.
+    pub fn unwritten(&self, key: KeyId) -> Used {
+        self.0.usage.of(key)
+    }
+
+    /// Takes out all that is to be written.
+    pub fn take(&self) -> Unwritten {
+        self.0.usage.take()
+    }
+
+    /// Takes back what could not be written.
+    pub fn put_back(&self, unwritten: Unwritten) {
+        for (key, used) in unwritten.keys {
+            self.0.usage.add(key, used);
+        }
+        unwritten.spenders.into_iter().for_each(|uid| self.0.usage.spent(uid));
+    }
+
+    /// Whether a password may be looked at.
+    ///
+    /// # Errors
+    /// There were too many wrong ones from this address.
+    pub fn attempt(&self, client: IpAddr, user: &str) -> Result<Attempt, Wait> {
+        self.0.flood.attempt(client, user, self.0.clock.ticks())
+    }
+
+    /// The password was wrong.
+    pub fn failed(&self, attempt: Attempt) {
+        self.0.flood.failed(attempt, self.0.clock.ticks());
+    }
+
+    /// A credential was wrong, of whatever kind. None: what is wrong is told.
+    pub fn count_failure(&self, client: IpAddr) -> Option<Wait> {
+        self.0.flood.count(client, self.0.clock.ticks())
+    }
+}

@@ -1,0 +1,18 @@
+//! What somebody may take of a service: rates, credits, and how often one may be wrong. All of it in memory.
+//!
+//! - [`Bounds`]: the rate and the credits of one key, user, application or resource. They lie in the record that the Directory holds, so there are
+//!   as many as there are records with limits, and asking costs no look-up.
+//! - [`Ledger`]: the use of keys until it is written down, and the failures of clients until they are forgotten.
+
+mod bounds;
+mod credit;
+mod flood;
+mod ledger;
+mod rate;
+mod usage;
+
+pub use bounds::{Bounds, Now, Reading, Taken};
+pub use credit::Spent;
+pub use flood::{Attempt, FailureLimits, Wait};
+pub use ledger::Ledger;
+pub use usage::{Unwritten, Used};

@@ -1,0 +1,493 @@
+//! How much may be asked: a rate, and credits that come back with the calendar.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::{Map, Value};
+
+use super::{Timestamp, Violation, parse_span};
+
+/// The most requests that a rate or its burst can name.
+const MOST: u32 = 1_000_000;
+/// The longest time in which a rate is counted, and in which a burst comes back: 366 days.
+const LONGEST: u64 = 366 * 86_400;
+/// The most credits.
+const MOST_CREDITS: u32 = 1_000_000_000;
+/// What is done about a rate that cannot be read.
+const RATE: &str = "Write 100/1m, or 100/1m burst 20: requests, a time (s, m, h, d, w), and how many may come at once.";
+/// What is done about credits that cannot be read.
+const CREDITS: &str = "Write 1000/day, 1000/week or 1000/month.";
+
+/// So many requests in so much time, evenly; some of them at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    requests: u32,
+    seconds: u64,
+    burst: Option<u32>,
+}
+
+/// So many requests until the next day, week or month begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Credits {
+    /// How many.
+    pub amount: u32,
+    /// When they come back.
+    pub refill: Refill,
+}
+
+/// When credits come back. All of it in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refill {
+    /// At midnight.
+    Day,
+    /// On Monday at midnight (ISO 8601).
+    Week,
+    /// On the first of the month at midnight.
+    Month,
+}
+
+/// A day, a week or a month of the calendar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Period {
+    /// Its number, which the next one's follows.
+    pub number: u32,
+    /// Its first second.
+    pub begins: Timestamp,
+    /// The first second of the next one.
+    pub ends: Timestamp,
+}
+
+impl RateLimit {
+    /// `requests` in `seconds`, with at most `burst` at once; none: as many as in the whole time.
+    ///
+    /// # Errors
+    /// One of them is zero, or too large.
+    pub fn new(
+        location: &str,
+        requests: u64,
+        seconds: i64,
+        burst: Option<u64>,
+    ) -> Result<Self, Violation> {
+        let refused = |message: String| Err(Violation::new(location, message, RATE));
+        let number = |number: u64| u32::try_from(number).ok().filter(|n| (1..=MOST).contains(n));
+        let Some(requests) = number(requests) else {
+            return refused(format!("A rate allows 1 to {MOST} requests, not {requests}."));
+        };
+        let seconds = u64::try_from(seconds).ok().filter(|s| (1..=LONGEST).contains(s));
+        let Some(seconds) = seconds else {
+            return refused("A rate is counted in a time of 1s to 366d.".into());
+        };
+        let burst = match burst.map(|burst| (burst, number(burst))) {
+            Some((burst, None)) => {
+                return refused(format!("A burst is 1 to {MOST} requests, not {burst}."));
+            }
+            Some((_, burst)) => burst.filter(|burst| *burst != requests),
+            None => None,
+        };
+        let rate = Self { requests, seconds, burst };
+        if seconds * u64::from(rate.burst()) / u64::from(requests) > LONGEST {
+            return refused("Such a burst would take longer than 366 days to come back.".into());
+        }
+        Ok(rate)
+    }
+
+    /// Reads `100/1m` or `100/1m burst 20`.
+    ///
+    /// # Errors
+    /// It is something else, or there is a zero in it.
+    pub fn parse(location: &str, text: &str) -> Result<Self, Violation> {
+        let unlike = || Violation::new(location, format!("{text:?} is not a rate."), RATE);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let (rate, burst) = match words.as_slice() {
+            [rate] => (rate, None),
+            [rate, "burst", burst] => (rate, Some(whole(burst).ok_or_else(unlike)?)),
+            _ => return Err(unlike()),
+        };
+        let (requests, span) = rate.split_once('/').ok_or_else(unlike)?;
+        let requests = whole(requests).ok_or_else(unlike)?;
+        Self::new(location, requests, span_of(span).ok_or_else(unlike)?, burst)
+    }
+
+    /// Reads the same from JSON: text, or `{"requests": 100, "per": "1m", "burst": 20}`.
+    ///
+    /// # Errors
+    /// It is something else, or there is a zero in it.
+    pub fn read(location: &str, value: &Value) -> Result<Self, Violation> {
+        match value {
+            Value::String(text) => Self::parse(location, text),
+            Value::Object(fields) => {
+                known(location, fields, &["requests", "per", "burst"], RATE)?;
+                let unlike = |name: &str| {
+                    let message = format!("{name} is missing, or cannot be read.");
+                    Violation::new(format!("{location}.{name}"), message, RATE)
+                };
+                let number = |name: &str| fields.get(name).and_then(Value::as_u64);
+                let requests = number("requests").ok_or_else(|| unlike("requests"))?;
+                let per = match fields.get("per") {
+                    Some(Value::String(text)) => span_of(text),
+                    Some(seconds) => seconds.as_i64(),
+                    None => None,
+                };
+                let burst = match fields.get("burst") {
+                    None | Some(Value::Null) => None,
+                    Some(_) => Some(number("burst").ok_or_else(|| unlike("burst"))?),
+                };
+                Self::new(location, requests, per.ok_or_else(|| unlike("per"))?, burst)
+            }
+            _ => Err(Violation::new(location, "This is not a rate.", RATE)),
+        }
+    }
+
+    /// The requests.
+    pub fn requests(self) -> u32 {
+        self.requests
+    }
+
+    /// The time in which they may come, in seconds.
+    pub fn seconds(self) -> u64 {
+        self.seconds
+    }
+
+    /// How many may come at once.
+    pub fn burst(self) -> u32 {
+        self.burst.unwrap_or(self.requests)
+    }
+
+    /// Whether it allows nothing that `other` does not.
+    pub fn is_within(self, other: Self) -> bool {
+        let of = |one: Self, by: Self| u64::from(one.requests) * by.seconds;
+        self.burst() <= other.burst() && of(self, other) <= of(other, self)
+    }
+}
+
+impl Credits {
+    /// So many credits.
+    ///
+    /// # Errors
+    /// None, or too many.
+    pub fn new(location: &str, amount: u64, refill: Refill) -> Result<Self, Violation> {
+        let fit = u32::try_from(amount).ok().filter(|n| (1..=MOST_CREDITS).contains(n));
+        let amount = fit.ok_or_else(|| {
+            let message = format!("There are 1 to {MOST_CREDITS} credits, not {amount}.");
+            Violation::new(location, message, CREDITS)
+        })?;
+        Ok(Self { amount, refill })
+    }
+
+    /// Reads `1000/day`, `1000/week` or `1000/month`.
+    ///
+    /// # Errors
+    /// It is something else, or zero.
+    pub fn parse(location: &str, text: &str) -> Result<Self, Violation> {
+        let read = text.trim().split_once('/').and_then(|(amount, refill)| {
+            Some((whole(amount.trim())?, Refill::parse(refill.trim())?))
+        });
+        let (amount, refill) = read.ok_or_else(|| {
+            Violation::new(location, format!("{text:?} is no number of credits."), CREDITS)
+        })?;
+        Self::new(location, amount, refill)
+    }
+
+    /// Reads the same from JSON: text, or `{"amount": 1000, "per": "day"}`.
+    ///
+    /// # Errors
+    /// It is something else, or zero.
+    pub fn read(location: &str, value: &Value) -> Result<Self, Violation> {
+        let unlike = || Violation::new(location, "This is no number of credits.", CREDITS);
+        match value {
+            Value::String(text) => Self::parse(location, text),
+            Value::Object(fields) => {
+                known(location, fields, &["amount", "per"], CREDITS)?;
+                let amount = fields.get("amount").and_then(Value::as_u64).ok_or_else(unlike)?;
+                let per = fields.get("per").and_then(Value::as_str).and_then(Refill::parse);
+                Self::new(location, amount, per.ok_or_else(unlike)?)
+            }
+            _ => Err(unlike()),
+        }
+    }
+
+    /// Whether it allows nothing that `other` does not. Different calendars are not compared.
+    pub fn is_within(self, other: Self) -> bool {
+        self.refill == other.refill && self.amount <= other.amount
+    }
+}
+
+impl Refill {
+    const ALL: [Self; 3] = [Self::Day, Self::Week, Self::Month];
+
+    /// The name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+        }
+    }
+
+    /// The one with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.name() == name)
+    }
+
+    /// The period that a moment is in. Before 1970 there is none: the first one stands for it.
+    pub fn period(self, now: Timestamp) -> Period {
+        const DAY: u64 = 86_400;
+        /// 1970-01-01 was the fourth day of its week.
+        const BEFORE: u64 = 3;
+        let days = u64::try_from(now.0).unwrap_or(0) / DAY;
+        let of = |number: u64, first: u64, next: u64| Period {
+            number: u32::try_from(number).unwrap_or(u32::MAX),
+            begins: moment(first * DAY),
+            ends: moment(next * DAY),
+        };
+        match self {
+            Self::Day => of(days, days, days + 1),
+            Self::Week => {
+                let week = (days + BEFORE) / 7;
+                of(week, (week * 7).saturating_sub(BEFORE), (week + 1) * 7 - BEFORE)
+            }
+            Self::Month => {
+                let (year, month) = month_of(days);
+                let (next_year, next) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+                let number = (year - 1970) * 12 + month - 1;
+                of(number, days_before(year, month), days_before(next_year, next))
+            }
+        }
+    }
+}
+
+fn moment(seconds: u64) -> Timestamp {
+    Timestamp(i64::try_from(seconds).unwrap_or(i64::MAX))
+}
+
+/// The year and month of a day since 1970, in the Gregorian calendar (Hinnant, "chrono-compatible low-level date algorithms").
+fn month_of(days: u64) -> (u64, u64) {
+    let days = days + 719_468;
+    let of_era = days % 146_097;
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    (year_of_era + days / 146_097 * 400 + u64::from(month <= 2), month)
+}
+
+/// The days from 1970 to the first of a month.
+fn days_before(year: u64, month: u64) -> u64 {
+    let year = year - u64::from(month <= 2);
+    let (era, year_of_era) = (year / 400, year % 400);
+    let march_month = if month > 2 { month - 3 } else { month + 9 };
+    let of_year = (153 * march_month + 2) / 5;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year - 719_468
+}
+
+/// Digits alone: no sign.
+fn whole(text: &str) -> Option<u64> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// A span, in seconds; a unit alone is one of it.
+fn span_of(text: &str) -> Option<i64> {
+    match text.starts_with(|c: char| c.is_ascii_digit()) {
+        true => parse_span(text),
+        false => parse_span(&format!("1{text}")),
+    }
+}
+
+fn known(
+    location: &str,
+    fields: &Map<String, Value>,
+    names: &[&str],
+    fix: &str,
+) -> Result<(), Violation> {
+    match fields.keys().find(|name| !names.contains(&name.as_str())) {
+        Some(name) => {
+            let name: String = name.chars().take(64).collect();
+            let location = format!("{location}.{name}");
+            Err(Violation::new(location, "There is no such field.", fix))
+        }
+        None => Ok(()),
+    }
+}
+
+impl fmt::Display for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("w", 604_800), ("d", 86_400), ("h", 3600), ("m", 60)];
+        let whole = units.into_iter().find(|(_, length)| self.seconds.is_multiple_of(*length));
+        let (unit, length) = whole.unwrap_or(("s", 1));
+        write!(f, "{}/{}{unit}", self.requests, self.seconds / length)?;
+        self.burst.map_or(Ok(()), |burst| write!(f, " burst {burst}"))
+    }
+}
+
+impl fmt::Display for Credits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.amount, self.refill.name())
+    }
+}
+
+impl Serialize for RateLimit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Credits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RateLimit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        Self::read("rate_limit", &value).map_err(|problem| D::Error::custom(problem.message))
+    }
+}
+
+impl<'de> Deserialize<'de> for Credits {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        Self::read("credits", &value).map_err(|problem| D::Error::custom(problem.message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_rate_is_written_in_one_way() {
+        for (text, written) in [
+            ("100/1m", "100/1m"),
+            ("100/60s burst 20", "100/1m burst 20"),
+            ("100/m", "100/1m"),
+            ("5/90s", "5/90s"),
+            (" 1/7d  burst  9 ", "1/1w burst 9"),
+            ("100/1m burst 100", "100/1m"),
+            ("1000000/1h30m", "1000000/90m"),
+        ] {
+            let rate = RateLimit::parse("rate_limit", text).unwrap();
+            assert_eq!(rate.to_string(), written, "{text}");
+            assert_eq!(serde_json::from_value::<RateLimit>(json!(written)).unwrap(), rate);
+        }
+        let object = json!({ "requests": 100, "per": "1m", "burst": 20 });
+        assert_eq!(RateLimit::read("r", &object).unwrap().to_string(), "100/1m burst 20");
+        let object = json!({ "requests": 100, "per": 60 });
+        assert_eq!(RateLimit::read("r", &object).unwrap().to_string(), "100/1m");
+    }
+
+    #[test]
+    fn a_rate_of_nothing_or_of_no_sense_is_refused() {
+        for bad in [
+            "",
+            "100",
+            "0/1m",
+            "100/0s",
+            "100/0m",
+            "100/1m burst 0",
+            "-1/1m",
+            "+1/1m",
+            "1.5/1m",
+            "100/1y",
+            "100/367d",
+            "1000001/1m",
+            "100/1m burst 1000001",
+            "100/1m burst",
+            "100/ 1m",
+            "100/1m limit 5",
+            "1/366d burst 2",
+            "99999999999999999999/1m",
+            "100//1m",
+            "100/-1m",
+        ] {
+            let problem = RateLimit::parse("rate_limit", bad).expect_err(bad);
+            assert_eq!((problem.location.as_str(), problem.fix.as_str()), ("rate_limit", RATE));
+        }
+        for bad in [
+            json!(5),
+            json!({ "requests": 0, "per": "1m" }),
+            json!({ "requests": 5, "per": 0 }),
+            json!({ "requests": 5 }),
+            json!({ "requests": 5, "per": "1m", "burst": "x" }),
+            json!({ "requests": 5, "per": "1m", "bust": 5 }),
+        ] {
+            assert!(RateLimit::read("r", &bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn credits_are_written_in_one_way_and_never_none() {
+        for text in ["1000/day", "1/week", "1000000000/month"] {
+            assert_eq!(Credits::parse("credits", text).unwrap().to_string(), text);
+        }
+        let object = json!({ "amount": 5, "per": "day" });
+        assert_eq!(Credits::read("credits", &object).unwrap().to_string(), "5/day");
+        for bad in ["", "0/day", "5", "5/year", "5/1d", "-5/day", "1000000001/day", "/day"] {
+            assert!(Credits::parse("credits", bad).is_err(), "{bad}");
+        }
+        for bad in [json!(5), json!({ "amount": 0, "per": "day" }), json!({ "amount": 5 })] {
+            assert!(Credits::read("credits", &bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_within_is_no_way_out() {
+        let rate = |text| RateLimit::parse("r", text).unwrap();
+        assert!(rate("50/1m").is_within(rate("100/1m")));
+        assert!(rate("1/1s burst 50").is_within(rate("100/1m")));
+        assert!(!rate("101/1m").is_within(rate("100/1m")));
+        assert!(!rate("100/1m burst 101").is_within(rate("100/1m")));
+        assert!(!rate("2/1s burst 50").is_within(rate("100/1m")));
+    }
+
+    #[test]
+    fn periods_follow_the_calendar() {
+        let at = |text: &str| Timestamp::parse(text).unwrap();
+        let span = |refill: Refill, text| {
+            let period = refill.period(at(text));
+            (period.begins.to_string(), period.ends.to_string())
+        };
+        let pair =
+            |a: &str, b: &str| (format!("{a}T00:00:00+00:00"), format!("{b}T00:00:00+00:00"));
+        let moment = "2024-02-29T23:59:59Z";
+        assert_eq!(span(Refill::Day, moment), pair("2024-02-29", "2024-03-01"));
+        // A Thursday.
+        assert_eq!(span(Refill::Week, moment), pair("2024-02-26", "2024-03-04"));
+        assert_eq!(span(Refill::Month, moment), pair("2024-02-01", "2024-03-01"));
+        assert_eq!(span(Refill::Month, "2026-12-31T12:00:00Z"), pair("2026-12-01", "2027-01-01"));
+        assert_eq!(span(Refill::Week, "1970-01-01T00:00:00Z"), pair("1970-01-01", "1970-01-05"));
+        assert_eq!(span(Refill::Month, "1970-01-01T00:00:00Z"), pair("1970-01-01", "1970-02-01"));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_written_is_read_or_refused(
+            text in "[0-9]{0,8}/[0-9]{0,8}[smhdwy]?( burst [0-9]{0,8})?|\\PC{0,20}",
+        ) {
+            if let Ok(rate) = RateLimit::parse("r", &text) {
+                prop_assert_eq!(RateLimit::parse("r", &rate.to_string()), Ok(rate));
+                prop_assert!(rate.requests() > 0 && rate.seconds() > 0 && rate.burst() > 0);
+            }
+            if let Ok(credits) = Credits::parse("c", &text) {
+                prop_assert_eq!(Credits::parse("c", &credits.to_string()), Ok(credits));
+            }
+        }
+
+        #[test]
+        fn a_moment_is_in_its_period_and_the_next_one_follows(now in 0..253_402_300_000_i64) {
+            for refill in Refill::ALL {
+                let period = refill.period(Timestamp(now));
+                prop_assert!(period.begins.0 <= now && now < period.ends.0);
+                let next = refill.period(period.ends);
+                prop_assert_eq!(next.number, period.number + 1);
+                prop_assert_eq!(next.begins, period.ends);
+                let date = period.begins.to_string();
+                prop_assert!(refill != Refill::Month || &date[8..10] == "01", "{}", date);
+            }
+        }
+    }
+}

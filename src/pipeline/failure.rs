@@ -1,0 +1,58 @@
+//! What becomes of those who are wrong too often. A right key is never kept out; passwords are, before they are looked at.
+
+use http::StatusCode;
+
+use super::{Denial, Request, Room, Scene, scene::Traces};
+use crate::limits::{Attempt, Wait};
+
+/// Whether a password of this user may be looked at.
+///
+/// # Errors
+/// There were too many wrong ones from the client's address.
+pub fn attempt(scene: &Scene, request: &Request<'_>, user: &str) -> Result<Attempt, Denial> {
+    scene.ledger.attempt(request.client, user).map_err(|wait| {
+        let detail =
+            "there were too many wrong passwords from this address: this one was not looked at";
+        too_many(Room::Lookup, wait).with_detail(detail)
+    })
+}
+
+/// The password was wrong, or there is no such user.
+pub fn failed(scene: &Scene, attempt: Attempt) {
+    if scene.traces == Traces::Left {
+        scene.ledger.failed(attempt);
+    }
+}
+
+/// Counts a refusal that says that a credential is wrong. Where there were too many, all of them say so, and nothing else.
+pub(super) fn counted(scene: &Scene, request: &Request<'_>, denial: Denial) -> Denial {
+    if !is_failure(&denial) || scene.traces == Traces::None {
+        return denial;
+    }
+    match scene.ledger.count_failure(request.client) {
+        None => denial,
+        Some(wait) => {
+            let detail = denial.detail.as_deref().unwrap_or_default();
+            let detail = format!("too many failures from this address; {}: {detail}", denial.code);
+            too_many(denial.room, wait).with_detail(detail)
+        }
+    }
+}
+
+/// A credential came, and it is nobody's who may come in. One that is missing is none, and a script may refuse for reasons of its own.
+fn is_failure(denial: &Denial) -> bool {
+    match denial.room {
+        Room::Decode | Room::Lookup | Room::Verify => {
+            denial.status == StatusCode::UNAUTHORIZED
+                || ["USER_DOES_NOT_EXIST", "USER_BLOCKED"].contains(&&*denial.code)
+        }
+        Room::Edge | Room::Header | Room::Permit | Room::Handler => false,
+    }
+}
+
+fn too_many(room: Room, Wait(seconds): Wait) -> Denial {
+    let seconds = seconds.max(1);
+    let text = format!("Too many failed attempts. Try again in {seconds} seconds.");
+    Denial::new(room, StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_FAILURES", text)
+        .with_retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
+}
