@@ -3,6 +3,8 @@
 //! The rooms of the house, from the ground up; each uses only what lies below it:
 //! - [`model`]: the records, and what is true of them without asking anybody;
 //! - [`limits`]: what somebody may take of a service, and what they have taken;
+//! - [`files`]: what operators put on the disk beside the store, and when it changes;
+//! - [`tls`]: certificates, ours and those of others;
 //! - [`store`]: where they are kept, and the [`Directory`](store::Directory) that decisions read;
 //! - [`hooks`]: the scripts of the operator;
 //! - [`accounts`]: what people do with them;
@@ -18,6 +20,7 @@ pub mod accounts;
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod files;
 pub mod front;
 pub mod handlers;
 pub mod hooks;
@@ -28,5 +31,6 @@ pub mod model;
 pub mod pipeline;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 
 pub use layer::Layer;

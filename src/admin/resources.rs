@@ -118,6 +118,7 @@ fn proxy(form: &mut Form) -> Proxy {
     Proxy {
         upstreams: form.words("upstreams").unwrap_or_default(),
         protocol: protocol(form),
+        ca: form.text("ca"),
         strip_prefix: form.text("strip_prefix"),
         preserve_host: form.flag("preserve_host").unwrap_or(default.preserve_host),
         keep_credential: form.flag("keep_credential").unwrap_or(default.keep_credential),

@@ -12,7 +12,7 @@ use crate::{
     admin::Api,
     config::Settings,
     front::answer,
-    handlers::{Body, BodyLimits, Payload, Reply},
+    handlers::{Body, BodyLimits, Payload, Reply, Scheme},
     http::{Answer, Explainer, Peer},
     pipeline::Gate,
 };
@@ -24,7 +24,11 @@ pub struct AdminFace(Api);
 impl AdminFace {
     /// The API behind this gate.
     pub fn new(gate: Gate, accounts: Accounts, settings: &Settings) -> Self {
-        let explainer = Explainer::new(gate.clone(), settings.server.public_url.clone());
+        let scheme = match settings.server.tls {
+            Some(_) => Scheme::Https,
+            None => Scheme::Http,
+        };
+        let explainer = Explainer::new(gate.clone(), settings.server.public_url.clone(), scheme);
         Self(Api::new(gate, accounts, body_limits(settings)).explaining(explainer))
     }
 }

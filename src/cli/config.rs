@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Output, out};
+use super::{Output, out, tls};
 use crate::config::{self, Loaded};
 
 #[derive(Debug, Subcommand)]
@@ -16,8 +16,11 @@ pub enum Verb {
     Print,
 }
 
-/// Does what was asked. What is not in order was said when the file was loaded.
+/// Does what was asked. What is not in order in the file was said when it was loaded; what it names is looked at here.
 pub fn run(verb: Verb, loaded: &Loaded, output: Output) -> anyhow::Result<()> {
+    if matches!(verb, Verb::Check) {
+        tls::load(&loaded.settings)?;
+    }
     let text = match (verb, output) {
         (Verb::Check, Output::Table) => match &loaded.source {
             Some(path) => format!("{} is in order.\n", out::printable(&path.display().to_string())),

@@ -43,10 +43,11 @@ fn unready(status: u16, address: &AdminListen, body: Value) -> Failure {
     failure
 }
 
-/// The address in the control file, which knows a port that was free; else the configured one.
+/// The address in the control file, which knows a port that was free; else the configured one, or the socket where that one has TLS.
 fn address(settings: &Settings) -> AdminListen {
     match control::find(&settings.store.control_file) {
         Ok(Some(found)) => found.address,
+        _ if settings.admin.tls.is_some() => AdminListen::Unix(settings.store.socket_file.clone()),
         _ => settings.admin.listen.clone(),
     }
 }

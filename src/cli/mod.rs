@@ -36,6 +36,7 @@ mod table;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod user;
 pub mod welcome;
 

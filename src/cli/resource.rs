@@ -117,6 +117,9 @@ pub struct Fields {
     /// Where proxy forwards, such as http://127.0.0.1:9000; give it again for more
     #[arg(long = "upstream", value_name = "URL")]
     upstreams: Vec<String>,
+    /// The file with the authorities that an https upstream's certificate has to come from, in PEM [default: the public ones]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// What proxy speaks with the upstream: http1 or http2
     #[arg(long)]
     protocol: Option<String>,
@@ -135,6 +138,12 @@ pub struct Fields {
     /// The media type of respond's answer
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
+}
+
+/// What may stand in files of its own.
+struct Texts {
+    body: Option<String>,
+    ca: Option<String>,
 }
 
 /// Does what was asked.
@@ -172,8 +181,8 @@ impl Add {
         if self.disabled {
             enable(&mut record, false);
         }
-        let body = self.source.fields.body()?;
-        self.source.put(body.as_deref(), &mut record);
+        let texts = self.source.fields.texts()?;
+        self.source.put(&texts, &mut record);
         Ok(record)
     }
 }
@@ -186,28 +195,30 @@ impl Edit {
             // The file is the whole record: what it leaves out goes.
             return session.amend(target, |found| found.clone_from(&record)).await;
         }
-        let body = self.source.fields.body()?;
-        session.amend(target, |found| self.source.put(body.as_deref(), found)).await
+        let texts = self.source.fields.texts()?;
+        session.amend(target, |found| self.source.put(&texts, found)).await
     }
 }
 
 impl Source {
-    fn put(&self, body: Option<&str>, record: &mut Map<String, Value>) {
-        self.fields.put(body, record);
+    fn put(&self, texts: &Texts, record: &mut Map<String, Value>) {
+        self.fields.put(texts, record);
         self.rate.put(record);
         self.no_rate.put(record);
     }
 }
 
 impl Fields {
-    fn body(&self) -> Result<Option<String>, Failure> {
-        match &self.body_file {
-            Some(file) => read_text(file).map(Some),
-            None => Ok(self.body.clone()),
-        }
+    fn texts(&self) -> Result<Texts, Failure> {
+        let body = match &self.body_file {
+            Some(file) => Some(read_text(file)?),
+            None => self.body.clone(),
+        };
+        let ca = self.ca_file.as_deref().map(read_text).transpose()?;
+        Ok(Texts { body, ca })
     }
 
-    fn put(&self, body: Option<&str>, record: &mut Map<String, Value>) {
+    fn put(&self, texts: &Texts, record: &mut Map<String, Value>) {
         for (name, text) in [("handler", &self.handler), ("path", &self.path), ("host", &self.host)]
         {
             record.extend(text.clone().map(|text| (name.into(), text.into())));
@@ -227,7 +238,7 @@ impl Fields {
         let mut answer = Map::new();
         answer.extend(self.status.map(|status| ("status".into(), status.into())));
         answer.extend(self.content_type.clone().map(|text| ("content_type".into(), text.into())));
-        answer.extend(body.map(|text| ("body".into(), text.into())));
+        answer.extend(texts.body.clone().map(|text| ("body".into(), text.into())));
         add_to(record, "respond", answer);
         let mut proxy = Map::new();
         if !self.upstreams.is_empty() {
@@ -235,6 +246,7 @@ impl Fields {
         }
         proxy.extend(self.protocol.clone().map(|text| ("protocol".into(), text.into())));
         proxy.extend(self.strip_prefix.clone().map(|text| ("strip_prefix".into(), text.into())));
+        proxy.extend(texts.ca.clone().map(|text| ("ca".into(), text.into())));
         add_to(record, "proxy", proxy);
     }
 

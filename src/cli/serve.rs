@@ -1,6 +1,6 @@
 //! `keyward serve`: both listeners, until a signal.
 
-use std::sync::Arc;
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use tokio::{
@@ -12,13 +12,14 @@ use tokio::{
 use super::{
     api::{AdminFace, body_limits},
     control::Control,
-    open, scripting, welcome,
+    open, scripting, tls, welcome,
 };
+
 use crate::{
     accounts::Accounts,
-    config::{AdminListen, LimitSettings, Loaded, LogFormat, LogSettings, Settings},
+    config::{AdminListen, LimitSettings, Loaded, LogFormat, LogSettings, ProxyProtocol, Settings},
     handlers::{Handlers, IdentityFields},
-    http::{Limits, Listener, Public, serve},
+    http::{Door, Envoy, Limits, Listener, Public, serve},
     pipeline::Gate,
     telemetry::{LogForm, start_logs},
 };
@@ -31,24 +32,32 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
     let settings = loaded.settings;
     start_logging(&settings.log)?;
     // Before anything is made: a server that cannot listen must not leave a store behind whose key nobody saw.
-    let public = listen_public(&settings).await?;
+    let certificates = tls::load(&settings)?;
+    let public = listen_on("server.listen", settings.server.listen).await?;
+    let grpc = match settings.server.grpc_listen {
+        Some(address) => Some(listen_on("server.grpc_listen", address).await?),
+        None => None,
+    };
     let admin = listen_admin(&settings).await?;
     let accounts = open::accounts(&settings)?;
     scripting::load(&settings.scripts, &accounts).await?;
     if let Some(first) = accounts.first_start().await? {
         welcome::print(&first, &base_url(&settings, &public)?)?;
     }
-    let hangups = scripting::hangups()?;
-    let control = announce(&settings, &accounts, &public, &admin)?;
+    let hangups = (scripting::hangups()?, scripting::hangups()?);
+    let aside = listen_aside(&settings)?;
+    let control = announce(&settings, &accounts, &public, aside.as_ref().unwrap_or(&admin))?;
     let (users, keys) = accounts.directory().counts();
     tracing::info!(
         public = %public.place(),
         admin = %admin.place(),
+        grpc = grpc.as_ref().map(|grpc| display(grpc.place())),
         users = users.saturating_sub(1),
         keys = keys.saturating_sub(1),
         "ready"
     );
-    serve_both(&settings, accounts, public, admin, hangups).await?;
+    let doors = Doors { public, grpc, admin, aside, certificates };
+    serve_all(&settings, accounts, doors, hangups).await?;
     drop(control);
     tracing::info!("stopped");
     Ok(())
@@ -62,44 +71,52 @@ fn start_logging(settings: &LogSettings) -> anyhow::Result<()> {
     start_logs(&settings.level, form).map_err(|problem| anyhow::anyhow!("log.level: {problem}"))
 }
 
-async fn listen_public(settings: &Settings) -> anyhow::Result<Listener> {
-    let address = settings.server.listen;
+async fn listen_on(key: &str, address: SocketAddr) -> anyhow::Result<Listener> {
     let listener = TcpListener::bind(address).await;
-    Ok(Listener::Tcp(listener.map_err(|problem| unbound("server.listen", &address, &problem))?))
+    Ok(Listener::Tcp(listener.map_err(|problem| unbound(key, &address, &problem))?))
 }
 
 async fn listen_admin(settings: &Settings) -> anyhow::Result<Listener> {
-    let refused = |problem| unbound("admin.listen", &settings.admin.listen, &problem);
     match &settings.admin.listen {
-        AdminListen::Tcp(address) => {
-            Ok(Listener::Tcp(TcpListener::bind(address).await.map_err(refused)?))
-        }
-        AdminListen::Unix(path) => {
-            // A socket that nobody answers on is left over from a server that was killed.
-            if std::os::unix::net::UnixStream::connect(path)
-                .is_err_and(|problem| problem.kind() == std::io::ErrorKind::ConnectionRefused)
-            {
-                let _ = std::fs::remove_file(path);
-            }
-            let listener = UnixListener::bind(path).map_err(refused)?;
-            use std::os::unix::fs::PermissionsExt as _;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-                .with_context(|| format!("admin.listen: {}", path.display()))?;
-            Ok(Listener::Unix(listener, path.clone()))
-        }
+        AdminListen::Tcp(address) => listen_on("admin.listen", *address).await,
+        AdminListen::Unix(path) => listen_on_socket(path)
+            .map_err(|problem| unbound("admin.listen", &settings.admin.listen, &problem)),
     }
 }
 
+/// Where the admin listener has TLS, the command line comes in here: it has no certificate, and need not know whom to trust.
+fn listen_aside(settings: &Settings) -> anyhow::Result<Option<Listener>> {
+    let path = &settings.store.socket_file;
+    if settings.admin.tls.is_none() {
+        return Ok(None);
+    }
+    let listener = listen_on_socket(path);
+    Ok(Some(listener.with_context(|| format!("the command line's socket {}", path.display()))?))
+}
+
+fn listen_on_socket(path: &Path) -> io::Result<Listener> {
+    use std::os::unix::fs::PermissionsExt as _;
+    // A socket that nobody answers on is left over from a server that was killed.
+    if std::os::unix::net::UnixStream::connect(path)
+        .is_err_and(|problem| problem.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        let _ = std::fs::remove_file(path);
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(Listener::Unix(listener, path.to_owned()))
+}
+
 /// Says which key of the configuration is to be changed.
-fn unbound(key: &str, address: &impl std::fmt::Display, problem: &std::io::Error) -> anyhow::Error {
+fn unbound(key: &str, address: &impl std::fmt::Display, problem: &io::Error) -> anyhow::Error {
     let why = match problem.kind() {
-        std::io::ErrorKind::AddrInUse => {
+        io::ErrorKind::AddrInUse => {
             "it is in use by another program. Stop that one, or choose another port"
         }
-        std::io::ErrorKind::PermissionDenied => {
+        io::ErrorKind::PermissionDenied => {
             "it may not be used by this user. Choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE"
         }
-        std::io::ErrorKind::AddrNotAvailable => {
+        io::ErrorKind::AddrNotAvailable => {
             "this machine does not have the address. Use one of its own, or 0.0.0.0 for all"
         }
         _ => return anyhow::anyhow!("{key}: cannot listen on {address}: {problem}"),
@@ -115,11 +132,11 @@ fn base_url(settings: &Settings, public: &Listener) -> anyhow::Result<String> {
     let mut address = public.tcp_address().context("the public listener has no address")?;
     if address.ip().is_unspecified() {
         address.set_ip(match address {
-            std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    Ok(format!("http://{address}"))
+    Ok(format!("{}://{address}", welcome::scheme(settings)))
 }
 
 /// Leaves the control file, with which the command line finds this server and is let in.
@@ -133,12 +150,22 @@ fn announce(
     Control::write(&settings.store.control_file, admin.place(), public.place(), &operator.key)
 }
 
-async fn serve_both(
+/// What is listened on.
+struct Doors {
+    public: Listener,
+    /// For Envoy.
+    grpc: Option<Listener>,
+    admin: Listener,
+    /// For the command line alone.
+    aside: Option<Listener>,
+    certificates: tls::Loaded,
+}
+
+async fn serve_all(
     settings: &Settings,
     accounts: Accounts,
-    public: Listener,
-    admin: Listener,
-    hangups: Signal,
+    Doors { public, grpc, admin, aside, certificates }: Doors,
+    hangups: (Signal, Signal),
 ) -> anyhow::Result<()> {
     let limits = &settings.limits;
     let scripts = accounts.scripts().clone();
@@ -155,19 +182,47 @@ async fn serve_both(
     // Of its own: whoever fills the public listener must not keep out the one who could revoke a key.
     let admins = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
     let edge = edge_limits(limits, settings);
-    let scripts = tokio::spawn(scripting::follow(scripts, hangups));
+    let public = public_door(settings, public).with_tls(certificates.public.clone());
+    let grpc = grpc.map(|grpc| Door::from(grpc).with_tls(certificates.public.clone()));
+    let grpc = async {
+        if let Some(grpc) = grpc {
+            let envoy = Envoy::new(face.clone());
+            serve(grpc, edge.clone(), connections.clone(), envoy, stopped(stop.clone())).await;
+        }
+    };
+    let admin = Door::from(admin).with_tls(certificates.admin.clone());
+    let scripts = tokio::spawn(scripting::follow(scripts, hangups.0));
+    let certificates = tokio::spawn(certificates.follow(hangups.1));
+    let aside = async {
+        if let Some(aside) = aside {
+            let few = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
+            serve(aside, edge.clone(), few, api.clone(), stopped(stop.clone())).await;
+            let _ = std::fs::remove_file(&settings.store.socket_file);
+        }
+    };
     let (answered, end) = tokio::sync::oneshot::channel::<()>();
     let usage =
         tokio::spawn(async move { used.keep_usage(every, async { drop(end.await) }).await });
     tokio::join!(
-        serve(public, edge.clone(), connections, face, stopped(stop.clone())),
-        serve(admin, edge, admins, api, stopped(stop)),
+        serve(public, edge.clone(), connections.clone(), face.clone(), stopped(stop.clone())),
+        grpc,
+        serve(admin, edge.clone(), admins, api.clone(), stopped(stop.clone())),
+        aside,
     );
     scripts.abort();
+    certificates.abort();
     // What the last requests used; everything else was written before it was answered.
     drop(answered);
     usage.await?;
     Ok(())
+}
+
+fn public_door(settings: &Settings, listener: Listener) -> Door {
+    let door = Door::from(listener);
+    match settings.server.proxy_protocol {
+        ProxyProtocol::Off => door,
+        ProxyProtocol::On => door.behind(settings.server.trusted_proxies.iter().copied()),
+    }
 }
 
 fn identity_fields(settings: &Settings) -> IdentityFields {

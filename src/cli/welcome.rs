@@ -42,8 +42,16 @@ pub fn base_url(settings: &Settings) -> Option<String> {
     let server = &settings.server;
     server.public_url.clone().or_else(|| {
         let address = super::remote::near(server.listen);
-        (address.port() != 0).then(|| format!("http://{address}"))
+        (address.port() != 0).then(|| format!("{}://{address}", scheme(settings)))
     })
+}
+
+/// What the public listener speaks.
+pub fn scheme(settings: &Settings) -> &'static str {
+    match settings.server.tls {
+        Some(_) => "https",
+        None => "http",
+    }
 }
 
 /// A word as a shell reads it back. A plain one stays as it is, for people's eyes.

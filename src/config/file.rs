@@ -36,10 +36,24 @@ pub struct Server {
     /// The address and port for requests; 0.0.0.0 or [::] is every interface, port 0 a free one.
     #[allow(rustdoc::broken_intra_doc_links, reason = "[::] is an address")]
     pub listen: String,
+    /// The address and port where Envoy asks over gRPC (envoy.service.auth.v3), with this section's TLS and for trusted_proxies alone; empty: nowhere.
+    pub grpc_listen: String,
     /// The absolute base of Location headers, such as "https://api.example.com"; empty: taken from the Host header.
     pub public_url: String,
     /// The addresses and networks of the proxies in front that are believed, with commas between them; they alone may ask at /-/verify.
     pub trusted_proxies: String,
+    /// Whether connections begin with a PROXY header, version 1 or 2, that names the client: "off", or "on", and then only trusted_proxies may connect.
+    #[schemars(extend("enum" = ["off", "on"]))]
+    pub proxy_protocol: String,
+    /// The certificate for TLS in PEM, with those that signed it below; empty: no TLS.
+    pub tls_certificate: String,
+    /// The certificate's private key in PEM, which others may not read; empty: it stands in the certificate's file.
+    pub tls_key: String,
+    /// The certificates in PEM of those that sign clients' certificates; empty: clients are asked for none.
+    pub tls_client_ca: String,
+    /// What becomes of a client without such a certificate: with "required" it is turned away, with "optional" it comes in.
+    #[schemars(extend("enum" = ["required", "optional"]))]
+    pub tls_client_certificates: String,
     /// The threads that serve requests; 0: one for each core.
     #[schemars(range(min = 0, max = 1024))]
     pub workers: i64,
@@ -54,6 +68,15 @@ pub struct Server {
 pub struct Admin {
     /// The address and port, or "unix:/path/to.sock" for a unix socket.
     pub listen: String,
+    /// The certificate for TLS in PEM, with those that signed it below; empty: no TLS.
+    pub tls_certificate: String,
+    /// The certificate's private key in PEM, which others may not read; empty: it stands in the certificate's file.
+    pub tls_key: String,
+    /// The certificates in PEM of those that sign clients' certificates; empty: clients are asked for none.
+    pub tls_client_ca: String,
+    /// What becomes of a client without such a certificate: with "required" it is turned away, with "optional" it comes in.
+    #[schemars(extend("enum" = ["required", "optional"]))]
+    pub tls_client_certificates: String,
 }
 
 /// `[identity]`
@@ -250,8 +273,14 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8080".into(),
+            grpc_listen: String::new(),
             public_url: String::new(),
             trusted_proxies: "127.0.0.0/8, ::1".into(),
+            proxy_protocol: "off".into(),
+            tls_certificate: String::new(),
+            tls_key: String::new(),
+            tls_client_ca: String::new(),
+            tls_client_certificates: "required".into(),
             workers: 0,
             shutdown_seconds: 10,
         }
@@ -260,7 +289,13 @@ impl Default for Server {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8081".into() }
+        Self {
+            listen: "127.0.0.1:8081".into(),
+            tls_certificate: String::new(),
+            tls_key: String::new(),
+            tls_client_ca: String::new(),
+            tls_client_certificates: "required".into(),
+        }
     }
 }
 

@@ -28,8 +28,9 @@ pub use env::environment;
 pub use error::{ConfigError, Place, Problem};
 pub use file::File;
 pub use settings::{
-    AdminListen, AdminSettings, Engine, IdentitySettings, LimitSettings, LogFormat, LogSettings,
-    ScriptSettings, ServerSettings, Settings, StoreSettings,
+    AdminListen, AdminSettings, ClientCertificates, Engine, IdentitySettings, LimitSettings,
+    LogFormat, LogSettings, ProxyProtocol, ScriptSettings, ServerSettings, Settings, StoreSettings,
+    TlsSettings,
 };
 pub use show::{SHIPPED, print, schema};
 

@@ -3,6 +3,7 @@
 mod faces;
 mod failures;
 mod scripts;
+mod tls;
 
 use std::{
     fmt,
@@ -16,6 +17,7 @@ pub use faces::IdentitySettings;
 pub use failures::FailureSettings;
 use ipnet::IpNet;
 pub use scripts::ScriptSettings;
+pub use tls::{ClientCertificates, TlsSettings};
 use tracing_subscriber::EnvFilter;
 
 use super::file::{self, File};
@@ -46,14 +48,29 @@ pub struct Settings {
 pub struct ServerSettings {
     /// Where it listens; port 0 is a free one.
     pub listen: SocketAddr,
+    /// Where Envoy asks over gRPC; none: nowhere.
+    pub grpc_listen: Option<SocketAddr>,
     /// The base of Location headers, without a slash at its end; none: taken from the Host header.
     pub public_url: Option<String>,
     /// The proxies in front that are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether these name the client at the beginning of each connection.
+    pub proxy_protocol: ProxyProtocol,
+    /// TLS; none: in the clear.
+    pub tls: Option<TlsSettings>,
     /// The threads of the runtime, at least one.
     pub workers: usize,
     /// How long requests in flight get when the program stops.
     pub shutdown: Duration,
+}
+
+/// Whether connections begin with a PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// They do not.
+    Off,
+    /// They do, and come from trusted proxies.
+    On,
 }
 
 /// The admin listener.
@@ -61,6 +78,8 @@ pub struct ServerSettings {
 pub struct AdminSettings {
     /// Where it listens.
     pub listen: AdminListen,
+    /// TLS; none: in the clear.
+    pub tls: Option<TlsSettings>,
 }
 
 /// Where the admin listener listens.
@@ -83,6 +102,8 @@ pub struct StoreSettings {
     pub pepper_file: PathBuf,
     /// What a running server leaves beside the store for the command line: `path` with `.control` appended.
     pub control_file: PathBuf,
+    /// Where the command line reaches a server whose admin listener has TLS: `path` with `.sock` appended, absolute.
+    pub socket_file: PathBuf,
     /// The bound of the page cache, in MiB.
     pub cache_mib: u64,
 }
@@ -152,6 +173,16 @@ pub enum LogFormat {
     Json,
 }
 
+impl AdminListen {
+    /// The address, if it is one.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for AdminListen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -197,8 +228,18 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
     fn server(&mut self, raw: &file::Server) -> ServerSettings {
         ServerSettings {
             listen: self.address("server.listen", &raw.listen, ""),
+            grpc_listen: match raw.grpc_listen.as_str() {
+                "" => None,
+                text => Some(self.address("server.grpc_listen", text, "")),
+            },
             public_url: self.public_url("server.public_url", &raw.public_url),
             trusted_proxies: self.networks("server.trusted_proxies", &raw.trusted_proxies),
+            proxy_protocol: self.choice(
+                "server.proxy_protocol",
+                &raw.proxy_protocol,
+                [("off", ProxyProtocol::Off), ("on", ProxyProtocol::On)],
+            ),
+            tls: self.tls(raw),
             workers: or_cores(self.size("server.workers", raw.workers, 0..=1024)),
             shutdown: self.seconds("server.shutdown_seconds", raw.shutdown_seconds, 1..=3600),
         }
@@ -213,7 +254,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
                 " A unix socket is unix:/path/to.sock.",
             )),
         };
-        AdminSettings { listen }
+        AdminSettings { listen, tls: self.tls(raw) }
     }
 
     fn store(&mut self, raw: &file::Store) -> StoreSettings {
@@ -233,6 +274,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
         StoreSettings {
             engine: self.choice("store.engine", &raw.engine, engines),
             control_file: appended(&path, ".control"),
+            socket_file: tls::socket_file(&path),
             path,
             pepper_file,
             cache_mib: self.number("store.cache_mib", raw.cache_mib, 16..=1024),
@@ -284,13 +326,8 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
 
     /// The rules that hold between keys.
     fn together(&mut self, settings: &Settings) {
-        if let AdminListen::Tcp(admin) = settings.admin.listen
-            && overlap(admin, settings.server.listen)
-        {
-            let message = "The public and the admin listener have the same port.";
-            let fix = "Give server.listen and admin.listen different ports.";
-            (self.report)(&["admin.listen", "server.listen"], message.into(), fix.into());
-        }
+        self.ports(settings);
+        self.admin_tls(settings);
         if settings.limits.credential_bytes > settings.limits.header_bytes {
             self.broken(
                 "limits.credential_bytes",
@@ -310,13 +347,11 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
     }
 
     fn socket(&mut self, key: &'static str, path: &str) -> PathBuf {
-        // The address of a unix socket has 108 bytes, and ends with a NUL (unix(7)).
-        const LONGEST: usize = 107;
-        if !path.starts_with('/') || path.ends_with('/') || path.len() > LONGEST {
+        if !path.starts_with('/') || path.ends_with('/') || !unix_path_fits(Path::new(path)) {
             self.broken(
                 key,
                 "This is not the path of a unix socket.",
-                format!("Use unix: and an absolute path of at most {LONGEST} bytes, such as unix:/run/keyward/admin.sock."),
+                format!("Use unix: and an absolute path of at most {LONGEST_SOCKET} bytes, such as unix:/run/keyward/admin.sock."),
             );
         }
         path.into()
@@ -341,21 +376,6 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
             return "unnamed".into();
         }
         path
-    }
-
-    fn public_url(&mut self, key: &'static str, text: &str) -> Option<String> {
-        let url = text.trim_end_matches('/');
-        if text.is_empty() {
-            return None;
-        }
-        if !is_base(url) {
-            self.broken(
-                key,
-                "This is not the base of a web address.",
-                "Use http:// or https://, a host, and no user, query or fragment, such as https://api.example.com/v1.",
-            );
-        }
-        Some(url.into())
     }
 
     fn directives(&mut self, key: &'static str, text: &str) -> String {
@@ -423,6 +443,13 @@ fn or_cores(number: usize) -> usize {
     }
 }
 
+/// The address of a unix socket has 108 bytes, and ends with a NUL (unix(7)).
+const LONGEST_SOCKET: usize = 107;
+
+fn unix_path_fits(path: &Path) -> bool {
+    path.as_os_str().len() <= LONGEST_SOCKET
+}
+
 fn appended(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
@@ -441,30 +468,6 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() != 0
         && one.port() == other.port()
         && (a == b || a.is_unspecified() || b.is_unspecified())
-}
-
-/// Whether this is `http(s)://host[:port][/path]` (RFC 3986, section 3).
-fn is_base(url: &str) -> bool {
-    let Ok(uri) = url.parse::<http::Uri>() else { return false };
-    let Some(authority) = uri.authority() else { return false };
-    let host = authority.host();
-    let after_host = authority.as_str().strip_prefix(host).unwrap_or("?");
-    let is_port = match after_host.strip_prefix(':') {
-        Some(port) => port.parse::<u16>().is_ok_and(|port| port != 0),
-        None => after_host.is_empty(),
-    };
-    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            let form = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-            !host.is_empty() && host.bytes().all(form)
-        }
-    };
-    matches!(uri.scheme_str(), Some("http" | "https"))
-        && is_port
-        && is_host
-        && uri.query().is_none()
-        && !url.contains('#')
 }
 
 /// Whether this is a level or `target=level`. A filter takes more: a word that it does not know as a level it takes for a

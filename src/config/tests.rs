@@ -89,13 +89,23 @@ impl Known {
         let texts = BTreeMap::from([
             ("server.listen", "0.0.0.0:80"),
             ("server.public_url", "https://api.example.com/v1"),
+            ("server.grpc_listen", "0.0.0.0:82"),
+            ("server.proxy_protocol", "on"),
+            ("server.tls_certificate", "server.pem"),
+            ("server.tls_key", "server.key"),
+            ("server.tls_client_ca", "clients.pem"),
+            ("server.tls_client_certificates", "optional"),
+            ("admin.tls_certificate", "admin.pem"),
+            ("admin.tls_key", "admin.key"),
+            ("admin.tls_client_ca", "admins.pem"),
+            ("admin.tls_client_certificates", "optional"),
             ("server.trusted_proxies", "10.0.0.1, 192.168.0.0/16"),
             ("identity.user", "Remote-User"),
             ("identity.user_id", "Remote-User-Id"),
             ("identity.roles", "Remote-Groups"),
             ("identity.key_id", "Remote-Key"),
             ("identity.application", "Remote-Application"),
-            ("admin.listen", "unix:/run/keyward.sock"),
+            ("admin.listen", "0.0.0.0:81"),
             ("store.engine", "memory"),
             ("store.path", "/var/lib/keyward"),
             ("store.pepper_file", "/etc/keyward/pepper"),
@@ -106,6 +116,13 @@ impl Known {
             ("log.format", "json"),
         ]);
         texts[self.name().as_str()].into()
+    }
+
+    /// What has to be set too, so that this has an effect.
+    fn company(&self) -> Option<(String, &'static str)> {
+        let certificate = format!("KEYWARD_{}__TLS_CERTIFICATE", self.section.to_uppercase());
+        let needs_one = self.key.starts_with("tls_") && self.key != "tls_certificate";
+        needs_one.then_some((certificate, "company.pem"))
     }
 
     fn in_toml(&self, value: &str) -> String {
@@ -182,17 +199,22 @@ fn the_defaults_are_resolved() {
 
 #[test]
 fn every_key_is_effective_in_the_file_and_in_the_environment() {
-    let defaults = defaults();
     for known in Known::all() {
         let (name, value) = (known.name(), known.other_value());
-        let by_file = load_text(known.in_toml(&value), &[]).unwrap();
-        let by_variable = load_text("", &[(&known.variable(), &value)]).unwrap();
+        let company = known.company();
+        let around: Vec<_> = company.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let variable = known.variable();
+        let both = [around.as_slice(), &[(variable.as_str(), value.as_str())]].concat();
+        let before = load_text("", &around).unwrap();
+        let by_file = load_text(known.in_toml(&value), &around).unwrap();
+        let by_variable = load_text("", &both).unwrap();
         assert_eq!(by_file.settings, by_variable.settings, "{name}");
-        assert_ne!(by_variable.settings, defaults.settings, "{name} has no effect");
-        assert_eq!(by_file.overrides, Vec::<String>::new());
-        assert_eq!(by_variable.overrides, [known.variable()]);
+        assert_ne!(by_variable.settings, before.settings, "{name} has no effect");
+        assert_eq!(by_file.overrides.len(), around.len());
+        assert_eq!(by_variable.overrides.len(), both.len());
+        assert!(by_variable.overrides.contains(&variable));
         for one in Known::all() {
-            let is_same = one.value_in(&by_variable.file) == one.value_in(&defaults.file);
+            let is_same = one.value_in(&by_variable.file) == one.value_in(&before.file);
             assert_eq!(is_same, one.name() != name, "{name} also changed {}", one.name());
         }
     }

@@ -4,8 +4,6 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -24,32 +22,17 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    net::{TcpListener, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch as signal},
     task::JoinSet,
     time::sleep_until,
 };
 
 use super::{
+    door::{Door, Peer, Refused, Rules, Whose},
     stream::{Left, Socket, Watched},
     watch::{InFlight, Verdict, Watch},
 };
 use crate::handlers::Foreign;
-
-/// A socket that is bound.
-#[derive(Debug)]
-pub enum Listener {
-    /// On an address.
-    Tcp(TcpListener),
-    /// On a unix socket with this path.
-    Unix(UnixListener, PathBuf),
-}
-
-/// Who sent a request.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer {
-    address: Option<SocketAddr>,
-}
 
 /// What a client may take.
 #[derive(Debug, Clone)]
@@ -81,59 +64,18 @@ pub trait Answer: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
-impl Peer {
-    /// The client's address. A unix socket's client is on this machine.
-    pub fn client(&self) -> IpAddr {
-        self.address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
-    }
-}
-
-impl Listener {
-    /// The address, if it has one.
-    pub fn tcp_address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(..) => None,
-        }
-    }
-
-    /// Where it is reached: `127.0.0.1:8081`, or `unix:/path`.
-    pub fn place(&self) -> String {
-        match self {
-            Self::Tcp(listener) => listener
-                .local_addr()
-                .map_or_else(|_| "(unknown)".into(), |address| address.to_string()),
-            Self::Unix(_, path) => format!("unix:{}", path.display()),
-        }
-    }
-
-    async fn accept(&self) -> io::Result<(Socket, Peer)> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                // Answers are written whole: waiting for more to send would only delay them.
-                let _ = stream.set_nodelay(true);
-                Ok((Socket::Tcp(stream), Peer { address: Some(address) }))
-            }
-            Self::Unix(listener, _) => {
-                let (stream, _) = listener.accept().await?;
-                Ok((Socket::Unix(stream), Peer { address: None }))
-            }
-        }
-    }
-}
-
 /// Serves until `shutdown`, and then until what is in flight is answered or [`Limits::drain`] is over.
 ///
 /// A connection takes a permit of `connections` before it is read from. Beyond them one more is accepted, and the rest waits in the
 /// kernel's queue.
 pub async fn serve<A: Answer>(
-    listener: Listener,
+    door: impl Into<Door>,
     limits: Limits,
     connections: Arc<Semaphore>,
     answer: A,
     shutdown: impl Future<Output = ()>,
 ) {
+    let door = door.into();
     let builder = Arc::new(builder(&limits));
     let (stop, stopping) = signal::channel(false);
     let mut tasks = JoinSet::new();
@@ -141,11 +83,18 @@ pub async fn serve<A: Answer>(
     loop {
         let next = tokio::select! {
             () = &mut shutdown => break,
-            next = next(&listener, &connections) => next,
+            next = next(&door, &connections) => next,
         };
         match next {
             Ok((socket, peer, permit)) => {
-                let connection = Connection { socket, peer, limits: limits.clone(), permit };
+                let rules = door.rules().clone();
+                let connection = Connection {
+                    socket: Some(socket),
+                    peer,
+                    rules,
+                    limits: limits.clone(),
+                    permit,
+                };
                 tasks.spawn(connection.run(builder.clone(), answer.clone(), stopping.clone()));
             }
             Err(problem) => {
@@ -157,7 +106,7 @@ pub async fn serve<A: Answer>(
         // Keeps the set from growing with connections that are over.
         while tasks.try_join_next().is_some() {}
     }
-    drop(listener);
+    drop(door);
     stop.send_replace(true);
     let drained = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.drain, drained).await.is_err() {
@@ -168,10 +117,10 @@ pub async fn serve<A: Answer>(
 
 /// The next connection, with its permit. The permit comes second: a listener whose clients are yet to come keeps none from the others.
 async fn next(
-    listener: &Listener,
+    door: &Door,
     connections: &Arc<Semaphore>,
 ) -> io::Result<(Socket, Peer, OwnedSemaphorePermit)> {
-    let (socket, peer) = listener.accept().await?;
+    let (socket, peer) = door.accept().await?;
     // The semaphore is never closed.
     let permit = connections.clone().acquire_owned().await.map_err(io::Error::other)?;
     Ok((socket, peer, permit))
@@ -192,21 +141,24 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 }
 
 struct Connection {
-    socket: Socket,
+    /// There until it is let in.
+    socket: Option<Socket>,
     peer: Peer,
+    rules: Rules,
     limits: Limits,
     permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
     async fn run<A: Answer>(
-        self,
+        mut self,
         builder: Arc<auto::Builder<TokioExecutor>>,
         answer: A,
         mut stopping: signal::Receiver<bool>,
     ) {
         let watch = Arc::new(Watch::new(self.limits.header_read, self.limits.idle));
-        let peer = self.peer;
+        let let_in = self.let_in(&watch, &mut stopping).await;
+        let Some((socket, peer)) = let_in else { return };
         let service = service_fn(|request| {
             let mut in_flight = watch.begin();
             let answer = answer.clone();
@@ -221,7 +173,7 @@ impl Connection {
                 Ok::<_, Infallible>(reply.map(|body| Held { body, in_flight }))
             }
         });
-        let (io, left, released) = Watched::new(self.socket, watch.clone());
+        let (io, left, released) = Watched::new(socket, watch.clone());
         let io = TokioIo::new(io);
         let mut is_broken = false;
         {
@@ -259,6 +211,51 @@ impl Connection {
             socket.linger().await;
         }
         drop(self.permit);
+    }
+
+    /// Leads the client in, within the time that a request's head may take. None: it does not come in.
+    async fn let_in(
+        &mut self,
+        watch: &Arc<Watch>,
+        stopping: &mut signal::Receiver<bool>,
+    ) -> Option<(Socket, Peer)> {
+        let (socket, peer) = (self.socket.take()?, self.peer);
+        if self.rules.is_open() {
+            return Some((socket, peer));
+        }
+        // On the heap: the connection does not carry the room for it ever after.
+        let coming = Box::pin(self.rules.let_in(socket, peer, watch));
+        let came = tokio::select! {
+            came = tokio::time::timeout(self.limits.header_read, coming) => came,
+            _ = stopping.wait_for(|is_stopping| *is_stopping) => return None,
+        };
+        match came {
+            Ok(Ok(came)) => {
+                watch.rest();
+                Some(came)
+            }
+            Ok(Err(refused)) => {
+                refuse(refused, &peer).await;
+                None
+            }
+            Err(_) => {
+                let client = peer.client();
+                tracing::debug!(%client, "a connection was cut: it did not come in in time");
+                None
+            }
+        }
+    }
+}
+
+/// Says why, and hears out a client that was told.
+async fn refuse(Refused { whose, why, socket }: Refused, peer: &Peer) {
+    let client = peer.client();
+    match whose {
+        Whose::Operators => tracing::warn!(%client, "a connection was refused: {why}"),
+        Whose::Clients => tracing::debug!(%client, "a connection was refused: {why}"),
+    }
+    if let Some(socket) = socket {
+        socket.linger().await;
     }
 }
 

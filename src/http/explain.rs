@@ -11,12 +11,14 @@ use crate::{
 pub struct Explainer {
     gate: Gate,
     public_url: Option<String>,
+    /// What the public face speaks.
+    scheme: Scheme,
 }
 
 impl Explainer {
-    /// The explainer of this gate. `public_url` is that of the public face.
-    pub fn new(gate: Gate, public_url: Option<String>) -> Self {
-        Self { gate, public_url }
+    /// The explainer of this gate. `public_url` and `scheme` are those of the public face.
+    pub fn new(gate: Gate, public_url: Option<String>, scheme: Scheme) -> Self {
+        Self { gate, public_url, scheme }
     }
 
     async fn lead(&self, asked: &Asked) -> Explanation {
@@ -45,7 +47,7 @@ impl Explainer {
         };
         let origin = match &self.public_url {
             Some(url) => Origin::Configured(url),
-            None => Origin::Asked(Scheme::Http, host.authority()),
+            None => Origin::Asked(self.scheme, host.authority()),
         };
         let found = scene.policy.routes.find(host.name(), request.path);
         let action = aim(&request, found.as_ref(), origin);

@@ -144,18 +144,18 @@ struct Fields {
 
 /// What a target says.
 #[derive(Clone, Copy)]
-struct Target<'a> {
+pub(super) struct Target<'a> {
     scheme: Option<Scheme>,
     authority: Option<&'a str>,
-    path: &'a str,
-    query: Option<&'a str>,
+    pub path: &'a str,
+    pub query: Option<&'a str>,
 }
 
 impl<'a> Target<'a> {
     const EMPTY: Self = Self { scheme: None, authority: None, path: "/", query: None };
 
     /// Reads `/path?query`, or the same behind scheme and authority.
-    fn read(text: &'a str) -> Option<Self> {
+    pub fn read(text: &'a str) -> Option<Self> {
         let (scheme, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
             (Some(rest), _) => (Some(Scheme::Http), rest),
             (_, Some(rest)) => (Some(Scheme::Https), rest),
@@ -206,7 +206,7 @@ fn one_of<'a>(headers: &'a HeaderMap, names: &[&'static str]) -> Result<Option<&
     Ok(found)
 }
 
-fn scheme(headers: &HeaderMap) -> Result<Scheme, Unread> {
+pub(super) fn scheme(headers: &HeaderMap) -> Result<Scheme, Unread> {
     Ok(match one_of(headers, &["x-forwarded-proto"])? {
         // Traefik names the protocol that a connection is to be upgraded to.
         Some("https" | "wss") => Scheme::Https,
@@ -215,7 +215,7 @@ fn scheme(headers: &HeaderMap) -> Result<Scheme, Unread> {
 }
 
 /// The client's address: the last one in the chain that is not a proxy's. What stands before it, a client may have written.
-fn client(headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, Unread> {
+pub(super) fn client(headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, Unread> {
     const FOR: &str = "x-forwarded-for";
     let mut nearest = None;
     for value in headers.get_all(FOR).iter().rev() {

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::{Answer, Peer, forwarded, forwarded::Dialect};
 use crate::{
     front::{aim, answer, host, path, unreadable},
-    handlers::{Body, Call, Handlers, Hop, Origin, Payload, Reply, Scheme},
+    handlers::{Body, Call, Handlers, Hop, Origin, Payload, Reply},
     pipeline::{Action, Denial, Face, Gate, Request, Scene},
 };
 
@@ -59,14 +59,14 @@ impl Public {
         };
         let origin = match &self.public_url {
             Some(url) => Origin::Configured(url),
-            None => Origin::Asked(Scheme::Http, host.authority()),
+            None => Origin::Asked(peer.scheme(), host.authority()),
         };
         let scene = self.gate.scene();
         let found = scene.policy.routes.find(host.name(), request.path);
         let action = aim(&request, found.as_ref(), origin);
         let params = found.map(|found| found.params).unwrap_or_default();
         let hop = Hop {
-            scheme: Scheme::Http,
+            scheme: peer.scheme(),
             authority: host.authority(),
             peer: peer.client(),
             is_trusted: forwarded::is_among(&self.trusted, peer.client()),

@@ -15,6 +15,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
     sync::oneshot,
 };
+use tokio_rustls::server::TlsStream;
 
 use super::{
     head::Head,
@@ -32,25 +33,41 @@ const LINGER_BYTES: usize = 8 * 1024 * 1024;
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream<Noted>>),
 }
 
-/// Does the same with either kind.
+/// Does the same with every kind.
 macro_rules! either {
     ($socket:expr, $stream:ident => $does:expr) => {
         match $socket {
             Socket::Tcp($stream) => $does,
             Socket::Unix($stream) => $does,
+            Socket::Tls($stream) => $does,
+        }
+    };
+}
+
+/// Does the same with the socket below, whatever is spoken on it.
+macro_rules! below {
+    ($socket:expr, $stream:ident => $does:expr) => {
+        match $socket {
+            Socket::Tcp($stream) => $does,
+            Socket::Unix($stream) => $does,
+            Socket::Tls(tls) => {
+                let $stream = &tls.get_ref().0.stream;
+                $does
+            }
         }
     };
 }
 
 impl Socket {
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        either!(self, stream => stream.try_read(buffer))
+        below!(self, stream => stream.try_read(buffer))
     }
 
     fn end_writing(&self) -> io::Result<()> {
-        either!(self, stream => socket2::SockRef::from(stream).shutdown(Shutdown::Write))
+        below!(self, stream => socket2::SockRef::from(stream).shutdown(Shutdown::Write))
     }
 
     fn poll_read(
@@ -69,6 +86,21 @@ impl Socket {
         either!(self, stream => Pin::new(stream).poll_write_vectored(cx, parts))
     }
 
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(self.end_writing()),
+            // With TLS's own end before it, so that nobody else can have ended it (RFC 8446, section 6.1).
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
     /// Reads and forgets what a client still sends after its answer.
     pub async fn linger(&self) {
         let _ = self.end_writing();
@@ -80,7 +112,7 @@ impl Socket {
                     Ok(0) => return,
                     Ok(read) => heard += read,
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                        if either!(self, stream => stream.readable().await).is_err() {
+                        if below!(self, stream => stream.readable().await).is_err() {
                             return;
                         }
                     }
@@ -94,6 +126,73 @@ impl Socket {
     /// Whether bytes have come that nobody read.
     pub fn has_unread(&self) -> bool {
         self.try_read(&mut [0]).is_ok_and(|read| read > 0)
+    }
+}
+
+/// A socket below TLS. What moves is noted here: TLS takes an answer long before the client does.
+#[derive(Debug)]
+pub(super) struct Noted {
+    stream: TcpStream,
+    watch: Arc<Watch>,
+}
+
+impl Noted {
+    pub fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
+        Self { stream, watch }
+    }
+
+    pub fn into_inner(self) -> TcpStream {
+        self.stream
+    }
+
+    fn note(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match sent {
+            Poll::Ready(_) => self.watch.wrote(),
+            Poll::Pending => self.watch.cannot_write(),
+        }
+        sent
+    }
+}
+
+impl AsyncRead for Noted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Noted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(sent)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.note(sent)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -193,7 +292,9 @@ impl Watched {
     ) -> Poll<io::Result<usize>> {
         self.go_on(WRITE, cx)?;
         let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(0)) };
+        let is_noted = matches!(socket, Socket::Tls(_));
         match socket.poll_write(cx, parts) {
+            sent if is_noted => sent,
             Poll::Ready(sent) => {
                 self.watch.wrote();
                 Poll::Ready(sent)
@@ -292,13 +393,14 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_instead(cx)
+        ready!(self.poll_instead(cx))?;
+        self.socket.as_mut().map_or(Poll::Ready(Ok(())), |socket| socket.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_instead(cx))?;
-        let Some(socket) = &self.socket else { return Poll::Ready(Ok(())) };
-        match socket.end_writing() {
+        let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(())) };
+        match ready!(socket.poll_end(cx)) {
             // The other side was faster.
             Err(e) if e.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             ended => Poll::Ready(ended),

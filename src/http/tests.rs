@@ -3,11 +3,15 @@
 mod bounds;
 mod decide;
 mod end;
+mod envoy;
 mod framing;
 mod http2;
+mod preamble;
 mod proxy;
+mod proxy_tls;
 mod rig;
 mod smuggling;
+mod tls;
 mod tunnel;
 mod upstream;
 
@@ -32,7 +36,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Answer, Limits, Listener, Peer, serve};
+use super::{Answer, Door, Limits, Listener, Peer, serve};
 use crate::{
     front::answer,
     handlers::{BrokenOff, Payload, Reply},
@@ -56,7 +60,7 @@ fn wide() -> Limits {
     }
 }
 
-/// Answers by the path: `/wait` when the gate opens, `/never`, `/large`, `/half` of a body, `/read` with the body that came, and all else
+/// Answers by the path: `/wait` when the gate opens, `/who` asks, `/never`, `/large`, `/half` of a body, `/read` with the body that came, and all else
 /// with what was asked.
 #[derive(Clone)]
 struct Paths {
@@ -68,7 +72,6 @@ impl Answer for Paths {
     type Body = Payload;
 
     async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Reply {
-        assert!(peer.client().is_loopback());
         let method = request.method().clone();
         let text = format!("{method} {}", request.uri().path());
         // A test waits for this before it goes on.
@@ -79,6 +82,7 @@ impl Answer for Paths {
                 text.into()
             }
             "/never" => pending().await,
+            "/who" => format!("{}://{}", peer.scheme().name(), peer.client()).into(),
             "/half" => return Reply::new(Payload::stream(Half(0))),
             "/large" => Bytes::from(vec![b'x'; LARGE]),
             "/read" => match request.into_body().collect().await {
@@ -139,12 +143,12 @@ impl Edge {
         Self::on(Listener::Tcp(listener), address, limits, most)
     }
 
-    fn on(listener: Listener, address: SocketAddr, limits: Limits, most: usize) -> Self {
+    fn on(listener: impl Into<Door>, address: SocketAddr, limits: Limits, most: usize) -> Self {
         Self::sharing(listener, address, limits, Arc::new(Semaphore::new(most)))
     }
 
     fn sharing(
-        listener: Listener,
+        listener: impl Into<Door>,
         address: SocketAddr,
         limits: Limits,
         connections: Arc<Semaphore>,
@@ -154,7 +158,8 @@ impl Edge {
         let (stop, stopped) = oneshot::channel();
         let paths = Paths { gate: opened, begun: begun.clone() };
         let shutdown = async { stopped.await.unwrap_or_default() };
-        let served = tokio::spawn(serve(listener, limits, connections.clone(), paths, shutdown));
+        let served =
+            tokio::spawn(serve(listener.into(), limits, connections.clone(), paths, shutdown));
         Self { address, connections, begun, gate, stop: Some(stop), served }
     }
 

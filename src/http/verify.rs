@@ -1,6 +1,8 @@
 //! Decisions for other proxies: one asks whether a request may pass that it holds, and learns who sent it.
 
-use ::http::{HeaderName, HeaderValue, StatusCode, header::CACHE_CONTROL, request::Parts};
+use ::http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode, header::CACHE_CONTROL, request::Parts,
+};
 
 use super::{
     Peer, Public,
@@ -36,21 +38,25 @@ impl Public {
             Ok(original) => original,
             Err(problem) => return refused(&unreadable(problem.to_string()), None),
         };
-        match self.judge(asked, &original).await {
+        match self.judge(&asked.headers, &original).await {
             Ok(reply) => reply,
             Err(denial) => refused(&denial, Some(&original)),
         }
     }
 
     /// Leads the request that is asked about through the Gate, on the routes of all faces.
-    async fn judge(&self, asked: &Parts, original: &Original<'_>) -> Result<Reply, Denial> {
+    pub(super) async fn judge(
+        &self,
+        headers: &HeaderMap,
+        original: &Original<'_>,
+    ) -> Result<Reply, Denial> {
         let path =
             path::normalise(original.path).map_err(|problem| unreadable(problem.to_string()))?;
         let request = Request {
             method: &original.method,
             path: &path,
             query: original.query,
-            headers: &asked.headers,
+            headers,
             host: Some(original.host.name()),
             body: None,
             client: original.client,
@@ -86,7 +92,7 @@ impl Public {
 impl Dialect {
     /// A refusal as this proxy can carry it. nginx knows 401 and 403, and takes anything else for a fault of ours: it is told the rest
     /// in fields, from which its configuration makes the answer.
-    fn refuse(self, denial: &Denial) -> Reply {
+    pub(super) fn refuse(self, denial: &Denial) -> Reply {
         let mut reply = answer::denial(denial);
         if self == Self::Nginx {
             let status = denial.status;
@@ -102,7 +108,7 @@ impl Dialect {
 }
 
 /// Whoever may say where a request comes from can be anybody.
-fn untrusted() -> Denial {
+pub(super) fn untrusted() -> Denial {
     let said = "Only proxies may ask here that are listed in server.trusted_proxies.";
     Denial::new(Room::Edge, StatusCode::FORBIDDEN, "UNTRUSTED_PROXY", said)
         .with_detail("to trust it, add the client's address to server.trusted_proxies")

@@ -88,6 +88,11 @@ impl Watch {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX / 4) + 1
     }
 
+    /// The connection stands: its time begins now.
+    pub fn rest(&self) {
+        self.resting.store(self.now(), Relaxed);
+    }
+
     /// Bytes came.
     pub fn read(&self, bytes: &[u8]) {
         self.has_spoken.store(true, Relaxed);
@@ -188,7 +193,7 @@ impl Watch {
             // Handlers bound themselves. It may rest a moment after this look.
             return self.wait(next_look);
         } else if !self.has_spoken.load(Relaxed) {
-            (1 + self.header_read, "the client said nothing")
+            (self.resting.load(Relaxed) + self.header_read, "the client said nothing")
         } else if head != 0 && !self.is_http2() {
             (head + self.header_read, "a request's head took too long")
         } else {

@@ -32,7 +32,7 @@ pub use limit::{Credits, Period, RateLimit, Refill};
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{
     Format, Handler, METHODS, MethodRules, PermissionSource, Protocol, Proxy, Resource, Respond,
-    Route, Rules, Target,
+    Route, Rules, Target, Transport,
 };
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use scheme::Scheme;

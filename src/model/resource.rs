@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     handler::Handler,
-    proxy::{Protocol, Proxy, Target},
+    proxy::{Protocol, Proxy, Target, Transport},
     respond::Respond,
 };
 use super::{RateLimit, Violation, check_id};

@@ -149,10 +149,12 @@ impl Server {
             assert!(Instant::now() < until, "not ready: {}", logged.lock().unwrap());
             thread::sleep(Duration::from_millis(2));
         };
-        let address = |name: &str| control[name].as_str().unwrap().parse().unwrap();
+        let public = control["public"].as_str().unwrap().parse().unwrap();
+        // The control file of a server whose admin listener has TLS names the socket beside the store.
+        let admin = control["address"].as_str().unwrap().parse();
         let server = Self {
-            public: address("public"),
-            admin: address("address"),
+            public,
+            admin: admin.unwrap_or_else(|_| admin_in(&logged)),
             key: key.clone(),
             site,
             child,
@@ -325,6 +327,20 @@ pub struct Key {
 /// `base64(user:secret)`.
 pub fn credential(user: &str, secret: &str) -> String {
     STANDARD.encode(format!("{user}:{secret}"))
+}
+
+/// The admin listener's address, as the line says that tells that the server is ready.
+fn admin_in(logged: &Mutex<String>) -> SocketAddr {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let logged = logged.lock().unwrap().clone();
+        let place = logged.lines().find_map(|line| line.split_once("admin=").map(|(_, rest)| rest));
+        if let Some(place) = place.filter(|place| place.contains("users=")) {
+            return place.split(' ').next().unwrap().parse().unwrap();
+        }
+        assert!(Instant::now() < until, "no admin listener: {logged}");
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 type Collected = (Arc<Mutex<String>>, thread::JoinHandle<()>);

@@ -8,14 +8,19 @@ use std::{
 /// Each room of `src/`, and the rooms that it may use.
 const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("files", &[]),
+    ("tls", &["files"]),
     ("config", &["model"]),
     ("telemetry", &["model"]),
     ("limits", &["model"]),
     ("store", &["limits", "telemetry", "model"]),
-    ("hooks", &["telemetry", "model"]),
+    ("hooks", &["files", "telemetry", "model"]),
     ("accounts", &["hooks", "store", "limits", "telemetry", "model"]),
     ("pipeline", &["accounts", "hooks", "store", "limits", "telemetry", "model"]),
-    ("handlers", &["pipeline", "accounts", "hooks", "store", "limits", "telemetry", "model"]),
+    (
+        "handlers",
+        &["tls", "pipeline", "accounts", "hooks", "store", "limits", "telemetry", "model"],
+    ),
     (
         "front",
         &["handlers", "pipeline", "accounts", "hooks", "store", "limits", "telemetry", "model"],
@@ -31,6 +36,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "store",
             "limits",
             "telemetry",
+            "tls",
             "model",
         ],
     ),
@@ -66,6 +72,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "limits",
             "telemetry",
             "config",
+            "files",
+            "tls",
             "model",
         ],
     ),

@@ -24,4 +24,5 @@ mod limits;
 mod me;
 mod scripting_cli;
 mod scripts;
+mod tls;
 mod usage;

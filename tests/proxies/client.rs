@@ -1,12 +1,12 @@
 //! A client that sends exactly what it is told to, and what came back.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::TcpSocket,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,6 +20,22 @@ pub struct Answer {
 
 /// Sends a request, with more header lines and a body, and reads the answer to its end.
 pub async fn ask(to: SocketAddr, method: &str, path: &str, more: &str, body: &[u8]) -> Answer {
+    send(Ipv4Addr::LOCALHOST, to, method, path, more, body).await
+}
+
+/// Asks for a path from this address of the machine.
+pub async fn ask_from(from: Ipv4Addr, to: SocketAddr, path: &str, more: &str) -> Answer {
+    send(from, to, "GET", path, more, b"").await
+}
+
+async fn send(
+    from: Ipv4Addr,
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    more: &str,
+    body: &[u8],
+) -> Answer {
     let length = match body {
         [] => String::new(),
         body => format!("Content-Length: {}\r\n", body.len()),
@@ -28,7 +44,9 @@ pub async fn ask(to: SocketAddr, method: &str, path: &str, more: &str, body: &[u
         "{method} {path} HTTP/1.1\r\nHost: api.example\r\nConnection: close\r\n{more}{length}\r\n"
     );
     let asking = async {
-        let mut stream = TcpStream::connect(to).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let mut stream = socket.connect(to).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         // Who is refused at once may be cut off while it is still sending.
         let _ = stream.write_all(body).await;

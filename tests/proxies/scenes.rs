@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
-    client::{Answer, ask},
-    program::{Kind, Program},
+    client::{Answer, ask, ask_from},
+    program::{Kind, Program, Version},
     world::World,
 };
 
@@ -19,7 +20,8 @@ const FORGED: &str = "X-Keyward-User: root\r\nx-keyward-user-id: 1\r\nX_Keyward_
 
 pub async fn all(kind: Kind) {
     let mut world = World::new().await;
-    let Some(program) = Program::start(kind, world.keyward, world.application.address) else {
+    let keyward = if kind == Kind::EnvoyGrpc { world.grpc } else { world.keyward };
+    let Some(program) = Program::start(kind, keyward, world.application.address) else {
         return;
     };
     let scene = Scene { world: &world, program: &program };
@@ -33,6 +35,38 @@ pub async fn all(kind: Kind) {
     scene.odd_paths_are_decided_as_our_own_proxy_does().await;
     world.stop().await;
     while_keyward_is_down_nobody_passes(&world, &program).await;
+}
+
+/// A proxy that hands connections on: the client is whom it names, for the decision and for the application.
+pub async fn handed_on(version: Version) {
+    let world = World::new().await;
+    let kind = Kind::HaproxyTcp(version);
+    let Some(program) = Program::start(kind, world.behind, world.application.address) else {
+        return;
+    };
+    for (from, credential, status) in [
+        ("127.0.0.1", &world.ada, 200),
+        ("127.0.0.2", &world.ada, 200),
+        ("127.0.0.1", &world.ada_here, 200),
+        ("127.0.0.2", &world.ada_here, 401),
+        ("127.0.0.1", &world.ada_elsewhere, 401),
+    ] {
+        let credential = format!("API-KEY: {credential}\r\n");
+        let answer =
+            ask_from(from.parse().unwrap(), program.address, "/files/a", &credential).await;
+        assert_eq!(answer.status, status, "{from}: {answer:?} {}", program.log());
+        if status == 200 {
+            assert_eq!(seen(&answer.json(), "x-forwarded-for"), [from]);
+        }
+    }
+    // Who does not come through the proxy does not come in.
+    let direct = world.behind;
+    let nobody = tokio::net::TcpStream::connect(direct).await;
+    let mut stream = nobody.unwrap();
+    stream.write_all(b"GET /files/a HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text).await;
+    assert_eq!(text, "");
 }
 
 struct Scene<'a> {
@@ -163,10 +197,12 @@ impl Scene<'_> {
         let first = self.ask("GET", "/orders/7", once, "").await;
         assert_eq!(first.status, 200, "{first:?}");
         // Caddy and Traefik have no way to tell a client what Keyward says when it lets it through.
-        if let Kind::Nginx | Kind::Envoy | Kind::Haproxy = self.program.kind {
+        if !matches!(self.program.kind, Kind::Caddy | Kind::Traefik) {
             assert_eq!(first.header("ratelimit"), Some("\"key\";r=0;t=3600"), "{first:?}");
             assert_eq!(first.header("ratelimit-policy"), Some("\"key\";q=1;w=3600"));
         }
+        // It is no business of the application's.
+        assert_eq!(seen(&first.json(), "ratelimit"), [""; 0]);
         let before = self.requests();
         let second = self.ask("GET", "/orders/7", once, "").await;
         assert_eq!(second.status, 429, "{second:?}");
@@ -289,9 +325,9 @@ async fn while_keyward_is_down_nobody_passes(world: &World, program: &Program) {
         let credential = format!("API-KEY: {}\r\n", world.ada);
         let answer = ask(program.address, "GET", path, &credential, b"").await;
         let expected = match program.kind {
-            Kind::Nginx | Kind::Envoy | Kind::Haproxy => 503,
             Kind::Caddy => 502,
             Kind::Traefik => 500,
+            _ => 503,
         };
         assert_eq!(answer.status, expected, "{answer:?}");
     }

@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use keyward::{
     accounts::{Accounts, NewKey, NewUser, Passwords},
     handlers::{BodyLimits, Handlers},
-    http::{Limits, Listener, Public, serve},
+    http::{Answer, Door, Envoy, Limits, Listener, Public, serve},
     model::{Actor, Clock, Entropy, Pepper, RateLimit, Resource, Role},
     pipeline::Gate,
     store::MemoryStore,
@@ -27,12 +27,16 @@ use keyward::{
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, oneshot},
+    sync::{Semaphore, watch},
     task::JoinHandle,
 };
 
 pub struct World {
     pub keyward: SocketAddr,
+    /// Where Envoy asks over gRPC.
+    pub grpc: SocketAddr,
+    /// Where proxies say at the beginning of a connection who the client is.
+    pub behind: SocketAddr,
     pub application: Application,
     /// `API-KEY` of a user with the permission `write`, and of one without.
     pub ada: String,
@@ -42,8 +46,8 @@ pub struct World {
     pub ada_elsewhere: String,
     /// ada's key that may be used once in an hour.
     pub ada_once: String,
-    stop: Option<oneshot::Sender<()>>,
-    ended: JoinHandle<()>,
+    stop: Option<watch::Sender<()>>,
+    ended: Vec<JoinHandle<()>>,
 }
 
 #[derive(Clone)]
@@ -87,15 +91,35 @@ impl World {
         let ada_once = credential(&accounts, ada, "ada", once).await;
         let plain = |user, name| credential(&accounts, user, name, NewKey::default());
         let (ada, bob) = (plain(ada, "ada").await, plain(bob, "bob").await);
-        let (keyward, stop, ended) = listen(accounts).await;
-        let stop = Some(stop);
-        Self { keyward, application, ada, bob, ada_here, ada_elsewhere, ada_once, stop, ended }
+        let (stop, stopped) = watch::channel(());
+        let face = face(accounts);
+        let open = Door::from;
+        let behind = |listener| Door::from(listener).behind(["127.0.0.0/8".parse().unwrap()]);
+        let (keyward, one) = listen(open, face.clone(), stopped.clone()).await;
+        let (grpc, two) = listen(open, Envoy::new(face.clone()), stopped.clone()).await;
+        let (behind, three) = listen(behind, face, stopped).await;
+        let (stop, ended) = (Some(stop), vec![one, two, three]);
+        Self {
+            keyward,
+            grpc,
+            behind,
+            application,
+            ada,
+            bob,
+            ada_here,
+            ada_elsewhere,
+            ada_once,
+            stop,
+            ended,
+        }
     }
 
     /// Ends Keyward.
     pub async fn stop(&mut self) {
         drop(self.stop.take());
-        (&mut self.ended).await.unwrap();
+        for ended in self.ended.drain(..) {
+            ended.await.unwrap();
+        }
     }
 }
 
@@ -108,11 +132,19 @@ fn own_address() -> std::net::IpAddr {
     found.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into())
 }
 
-async fn listen(accounts: Accounts) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+fn face(accounts: Accounts) -> Public {
     let bodies = BodyLimits { bytes: 1 << 20, read: Duration::from_secs(30) };
     let handlers = Handlers::new(accounts.clone(), bodies);
-    let public = Public::new(Gate::new(&accounts, 4096), handlers, None)
-        .trusting(["127.0.0.0/8".parse().unwrap()]);
+    Public::new(Gate::new(&accounts, 4096), handlers, None)
+        .trusting(["127.0.0.0/8".parse().unwrap()])
+}
+
+/// Serves a face until the sender of `stopped` goes.
+async fn listen(
+    door: impl FnOnce(Listener) -> Door,
+    face: impl Answer,
+    mut stopped: watch::Receiver<()>,
+) -> (SocketAddr, JoinHandle<()>) {
     let limits = Limits {
         header_bytes: 16_384,
         headers: 100,
@@ -123,15 +155,13 @@ async fn listen(accounts: Accounts) -> (SocketAddr, oneshot::Sender<()>, JoinHan
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (stop, stopped) = oneshot::channel::<()>();
+    let door = door(Listener::Tcp(listener));
     let ended = tokio::spawn(async move {
         let connections = Arc::new(Semaphore::new(2000));
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        serve(Listener::Tcp(listener), limits, connections, public, stopped).await;
+        let stopped = async { while stopped.changed().await.is_ok() {} };
+        serve(door, limits, connections, face, stopped).await;
     });
-    (address, stop, ended)
+    (address, ended)
 }
 
 fn resources(application: SocketAddr) -> [Resource; 3] {

@@ -3,7 +3,7 @@
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::{Check, file};
+use super::{Check, Settings, file, overlap};
 
 /// The header fields that tell an upstream who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,41 @@ pub struct IdentitySettings {
 }
 
 impl<R: FnMut(&[&'static str], String, String)> Check<R> {
+    /// No two listeners have the same port.
+    pub(super) fn ports(&mut self, settings: &Settings) {
+        let public = settings.server.listen;
+        let (admin, grpc) = (settings.admin.listen.tcp(), settings.server.grpc_listen);
+        for (one, other, keys, message, fix) in [
+            (
+                admin,
+                Some(public),
+                ["admin.listen", "server.listen"],
+                "The public and the admin listener have the same port.",
+                "Give server.listen and admin.listen different ports.",
+            ),
+            (
+                grpc,
+                Some(public),
+                ["server.grpc_listen", "server.listen"],
+                "The public listener and the one for gRPC have the same port.",
+                "Give server.listen and server.grpc_listen different ports.",
+            ),
+            (
+                grpc,
+                admin,
+                ["server.grpc_listen", "admin.listen"],
+                "The admin listener and the one for gRPC have the same port.",
+                "Give admin.listen and server.grpc_listen different ports.",
+            ),
+        ] {
+            if let (Some(one), Some(other)) = (one, other)
+                && overlap(one, other)
+            {
+                (self.report)(&keys, message.into(), fix.into());
+            }
+        }
+    }
+
     pub(super) fn networks(&mut self, key: &'static str, text: &str) -> Vec<IpNet> {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         let read: Option<Vec<IpNet>> = parts.map(network).collect();
@@ -32,6 +67,21 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
             );
             Vec::new()
         })
+    }
+
+    pub(super) fn public_url(&mut self, key: &'static str, text: &str) -> Option<String> {
+        let url = text.trim_end_matches('/');
+        if text.is_empty() {
+            return None;
+        }
+        if !is_base(url) {
+            self.broken(
+                key,
+                "This is not the base of a web address.",
+                "Use http:// or https://, a host, and no user, query or fragment, such as https://api.example.com/v1.",
+            );
+        }
+        Some(url.into())
     }
 
     pub(super) fn identity(&mut self, raw: &file::Identity) -> IdentitySettings {
@@ -98,4 +148,28 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
 fn network(text: &str) -> Option<IpNet> {
     let address = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
     text.parse::<IpNet>().ok().or_else(address)
+}
+
+/// Whether this is `http(s)://host[:port][/path]` (RFC 3986, section 3).
+fn is_base(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    let Some(authority) = uri.authority() else { return false };
+    let host = authority.host();
+    let after_host = authority.as_str().strip_prefix(host).unwrap_or("?");
+    let is_port = match after_host.strip_prefix(':') {
+        Some(port) => port.parse::<u16>().is_ok_and(|port| port != 0),
+        None => after_host.is_empty(),
+    };
+    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let form = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+            !host.is_empty() && host.bytes().all(form)
+        }
+    };
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && is_port
+        && is_host
+        && uri.query().is_none()
+        && !url.contains('#')
 }

@@ -31,3 +31,48 @@ fn an_identity_field_is_one_that_nothing_else_needs() {
     let said = "config.toml:2: identity.user: Two of these have the same name. Give each a name of its own.";
     assert_eq!(user("x-keyward-ROLES").unwrap_err(), said);
 }
+
+#[test]
+fn tls_is_a_certificate_and_what_belongs_to_it() {
+    let tls =
+        |text: &str| load_text(format!("[server]\n{text}\n"), &[]).map(|it| it.settings.server.tls);
+    assert_eq!(tls(""), Ok(None));
+    let alone = tls("tls_certificate = \"one.pem\"").unwrap().unwrap();
+    assert_eq!((alone.certificate, alone.key), ("one.pem".into(), "one.pem".into()));
+    assert_eq!((alone.client_ca, alone.clients), (None, ClientCertificates::Required));
+    let said = "config.toml:2: server.tls_key: Without a certificate there is no TLS. Set server.tls_certificate too, or leave this empty.";
+    assert_eq!(tls("tls_key = \"key.pem\"").unwrap_err(), said);
+    let said = "config.toml:2: server.tls_client_ca: Without a certificate there is no TLS. Set server.tls_certificate too, or leave this empty.";
+    assert_eq!(tls("tls_client_ca = \"ca.pem\"").unwrap_err(), said);
+    let said = "config.toml:2: server.tls_client_certificates: There is no such choice. Use \"required\" or \"optional\".";
+    assert_eq!(tls("tls_client_certificates = \"none\"").unwrap_err(), said);
+}
+
+#[test]
+fn the_admin_listener_with_tls_has_a_socket_for_the_command_line() {
+    let said = "config.toml:3: admin.tls_certificate: A unix socket has no TLS: nothing travels. Leave this empty, or have admin.listen name an address.";
+    refused("[admin]\nlisten = \"unix:/run/k.sock\"\ntls_certificate = \"a.pem\"\n", said);
+    let long = "d".repeat(100);
+    let text =
+        format!("[admin]\ntls_certificate = \"a.pem\"\n[store]\npath = \"/{long}/keyward\"\n");
+    let said = "config.toml:4: store.path: The path of the socket beside the store, which the command line uses while admin.tls_certificate is set, \
+                is longer than 107 bytes. Use a shorter path.";
+    refused(&text, said);
+    let text = text.replace("tls_certificate", "# tls_certificate");
+    assert!(load_text(text, &[]).is_ok(), "without TLS nobody needs it");
+}
+
+#[test]
+fn envoy_asks_at_a_port_of_its_own() {
+    let grpc = |address: &str| load_text(format!("[server]\ngrpc_listen = {address:?}\n"), &[]);
+    assert_eq!(grpc("").unwrap().settings.server.grpc_listen, None);
+    let listen = grpc("[::1]:8082").unwrap().settings.server.grpc_listen;
+    assert_eq!(listen, "[::1]:8082".parse().ok());
+    let said = "config.toml:2: server.grpc_listen: The public listener and the one for gRPC have the same port. \
+                Give server.listen and server.grpc_listen different ports.";
+    assert_eq!(grpc("127.0.0.1:8080").unwrap_err(), said);
+    let said = "config.toml:2: server.grpc_listen: The admin listener and the one for gRPC have the same port. \
+                Give admin.listen and server.grpc_listen different ports.";
+    assert_eq!(grpc("0.0.0.0:8081").unwrap_err(), said);
+    assert!(grpc("nowhere").unwrap_err().contains("This is not an address to listen on."));
+}

@@ -1,6 +1,7 @@
 //! One upstream: its address, the connections to it that are free, and its health.
 
 use std::{
+    io,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -8,12 +9,19 @@ use std::{
 use ::http::HeaderValue;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::Instant,
+};
 
 use super::{
     Age, Connection, Lease, Outcome, Progress, Trouble, Upload, health::Health, trouble::chain,
 };
-use crate::model::{Protocol, Proxy, Target};
+use crate::{
+    model::{Protocol, Proxy, Target, Transport},
+    tls::Caller,
+};
 
 /// The free connections that are kept.
 const MOST_FREE: usize = 256;
@@ -22,9 +30,16 @@ const FREE: Duration = Duration::from_secs(60);
 /// How often an HTTP/2 connection with requests on it is asked whether it still stands.
 const PING: Duration = Duration::from_secs(20);
 
+/// What HTTP is spoken on.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
+
 /// One upstream.
 pub(super) struct Endpoint {
     target: Target,
+    /// TLS with it; none: it is spoken to in the clear.
+    caller: Option<Caller>,
     /// What it calls itself.
     pub host: HeaderValue,
     pub protocol: Protocol,
@@ -36,18 +51,40 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    pub fn new(target: Target, protocol: Protocol) -> Self {
+    /// `settings` say what is spoken with it, and whom we take for it.
+    ///
+    /// # Errors
+    /// The host cannot be called over TLS.
+    pub fn new(target: Target, settings: &Proxy) -> io::Result<Self> {
+        let protocol = settings.protocol;
+        let caller = match target.transport {
+            Transport::Clear => None,
+            Transport::Tls => {
+                let authorities = settings.authorities().map_err(io::Error::other)?;
+                let name = match protocol {
+                    Protocol::Http1 => b"http/1.1".as_slice(),
+                    Protocol::Http2 => b"h2",
+                };
+                Some(Caller::new(&target.host, authorities, name)?)
+            }
+        };
         // An address that was read is ASCII without spaces.
         let host = HeaderValue::from_str(&target.authority)
             .unwrap_or_else(|_| HeaderValue::from_static(""));
-        Self {
+        Ok(Self {
             target,
+            caller,
             host,
             protocol,
             free: Mutex::default(),
             shared: tokio::sync::Mutex::default(),
             health: Health::new(),
-        }
+        })
+    }
+
+    /// What its URLs begin with.
+    pub fn scheme(&self) -> &'static str {
+        self.target.transport.scheme()
     }
 
     /// What the operator knows it by.
@@ -96,10 +133,19 @@ impl Endpoint {
                 return Ok(Connection::used(lease));
             }
         }
-        let io = TokioIo::new(self.dial().await?);
-        let (sender, connection) = http1::handshake(io).await.map_err(Trouble::Broken)?;
-        self.drive(connection.with_upgrades());
+        let stream = self.dial().await?;
+        let sender = match &self.caller {
+            None => self.begin_http1(stream).await?,
+            Some(caller) => self.begin_http1(self.call(caller, stream).await?).await?,
+        };
         Ok(Connection::new(sender))
+    }
+
+    async fn begin_http1<S: Stream>(&self, stream: S) -> Result<Lease, Trouble> {
+        let begun = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = begun.map_err(Trouble::Broken)?;
+        self.drive(connection.with_upgrades());
+        Ok(sender)
     }
 
     async fn connect_http2(&self) -> Result<Connection, Trouble> {
@@ -107,13 +153,33 @@ impl Endpoint {
         if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(Connection::shared(sender.clone()));
         }
-        let io = TokioIo::new(self.dial().await?);
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder.timer(TokioTimer::new()).keep_alive_interval(PING).adaptive_window(true);
-        let (sender, connection) = builder.handshake(io).await.map_err(Trouble::Broken)?;
-        self.drive(connection);
+        let stream = self.dial().await?;
+        let sender = match &self.caller {
+            None => self.begin_http2(stream).await?,
+            Some(caller) => self.begin_http2(self.call(caller, stream).await?).await?,
+        };
         *shared = Some(sender.clone());
         Ok(Connection::shared(sender))
+    }
+
+    async fn begin_http2<S: Stream>(
+        &self,
+        stream: S,
+    ) -> Result<http2::SendRequest<Upload>, Trouble> {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).keep_alive_interval(PING).adaptive_window(true);
+        let begun = builder.handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = begun.map_err(Trouble::Broken)?;
+        self.drive(connection);
+        Ok(sender)
+    }
+
+    async fn call(
+        &self,
+        caller: &Caller,
+        stream: TcpStream,
+    ) -> Result<impl Stream + use<>, Trouble> {
+        caller.call(stream).await.map_err(Trouble::Untrusted)
     }
 
     async fn dial(&self) -> Result<TcpStream, Trouble> {

@@ -123,7 +123,7 @@ impl<'a> Outgoing<'a> {
             Protocol::Http2 => {
                 *request.version_mut() = Version::HTTP_2;
                 Uri::builder()
-                    .scheme("http")
+                    .scheme(to.scheme())
                     .authority(host.as_bytes())
                     .path_and_query(target)
                     .build()

@@ -12,6 +12,8 @@ use crate::pipeline::{Denial, Room};
 pub(super) enum Trouble {
     /// No connection.
     Unreachable(io::Error),
+    /// No TLS: it is not whom we called, or does not speak what we do.
+    Untrusted(io::Error),
     /// No connection in time.
     NoConnection,
     /// The connection ended before the answer began, or the answer is not HTTP.
@@ -38,6 +40,7 @@ impl Trouble {
         matches!(
             self,
             Self::Unreachable(_)
+                | Self::Untrusted(_)
                 | Self::NoConnection
                 | Self::Broken(_)
                 | Self::Silent
@@ -55,6 +58,7 @@ impl Trouble {
         };
         let why = match self {
             Self::Unreachable(problem) => problem.to_string(),
+            Self::Untrusted(problem) => format!("no TLS with it: {problem}"),
             Self::Broken(problem) => chain(problem),
             Self::NoConnection => "no connection in connect_seconds".into(),
             Self::Silent => "no answer in response_seconds".into(),
@@ -77,6 +81,11 @@ impl Trouble {
                 StatusCode::BAD_GATEWAY,
                 "UPSTREAM_UNREACHABLE",
                 "The upstream server cannot be reached.",
+            ),
+            Self::Untrusted(_) => (
+                StatusCode::BAD_GATEWAY,
+                "UPSTREAM_UNTRUSTED",
+                "No secure connection to the upstream server can be made.",
             ),
             Self::Broken(_) | Self::Unasked => (
                 StatusCode::BAD_GATEWAY,

@@ -58,7 +58,7 @@ impl Upstreams {
     fn new(settings: &Proxy) -> Option<Self> {
         let endpoint = |address: &String| {
             let target = Target::parse(address).ok()?;
-            Some(Arc::new(Endpoint::new(target, settings.protocol)))
+            Endpoint::new(target, settings).ok().map(Arc::new)
         };
         let endpoints: Vec<_> = settings.upstreams.iter().filter_map(endpoint).collect();
         (!endpoints.is_empty()).then(|| Self {

@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     accounts::{Accounts, NewKey, NewUser, Passwords},
     handlers::{BodyLimits, Handlers},
-    http::{Limits, Listener, Public, serve},
+    http::{Door, Limits, Listener, Public, serve},
     model::{Actor, Clock, Entropy, Pepper, Resource, Role},
     pipeline::Gate,
     store::MemoryStore,
@@ -40,6 +40,15 @@ impl House {
     }
 
     pub async fn with(resources: &[Value], change: impl FnOnce(Public) -> Public) -> Self {
+        Self::behind(Door::from, resources, change).await
+    }
+
+    /// The same with what clients have to do before they may ask.
+    pub async fn behind(
+        door: impl FnOnce(Listener) -> Door,
+        resources: &[Value],
+        change: impl FnOnce(Public) -> Public,
+    ) -> Self {
         let store = Arc::new(MemoryStore::new());
         let pepper = Pepper::from_bytes([7; 32]);
         let (passwords, clock) = (Passwords::new(1), Clock::system());
@@ -64,7 +73,7 @@ impl House {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = serve(
-            Listener::Tcp(listener),
+            door(Listener::Tcp(listener)),
             limits(),
             Arc::new(Semaphore::new(2000)),
             public,

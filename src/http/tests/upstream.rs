@@ -21,9 +21,11 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
+
+use crate::tls::Certificates;
 
 /// An upstream that answers with what it was sent.
 pub struct Echo {
@@ -48,6 +50,15 @@ pub enum Speaks {
 }
 
 pub async fn echo(speaks: Speaks) -> Echo {
+    echo_with(speaks, None).await
+}
+
+/// The same with TLS.
+pub async fn safe_echo(speaks: Speaks, certificates: Certificates) -> Echo {
+    echo_with(speaks, Some(certificates)).await
+}
+
+async fn echo_with(speaks: Speaks, certificates: Option<Certificates>) -> Echo {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let connections = Arc::new(AtomicUsize::new(0));
@@ -55,24 +66,33 @@ pub async fn echo(speaks: Speaks) -> Echo {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             count.fetch_add(1, SeqCst);
-            let io = TokioIo::new(stream);
+            let certificates = certificates.clone();
             tokio::spawn(async move {
-                let service = service_fn(tell);
-                match speaks {
-                    Speaks::Http1 => {
-                        let builder = hyper::server::conn::http1::Builder::new();
-                        let _ = builder.serve_connection(io, service).await;
-                    }
-                    Speaks::Http2 => {
-                        let builder =
-                            hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                        let _ = builder.serve_connection(io, service).await;
+                match certificates {
+                    None => answer(stream, speaks).await,
+                    Some(certificates) => {
+                        let Ok(stream) = certificates.accept(stream).await else { return };
+                        answer(stream, speaks).await;
                     }
                 }
             });
         }
     });
     Echo { address, connections }
+}
+
+async fn answer<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S, speaks: Speaks) {
+    let (io, service) = (TokioIo::new(stream), service_fn(tell));
+    match speaks {
+        Speaks::Http1 => {
+            let builder = hyper::server::conn::http1::Builder::new();
+            let _ = builder.serve_connection(io, service).await;
+        }
+        Speaks::Http2 => {
+            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let _ = builder.serve_connection(io, service).await;
+        }
+    }
 }
 
 async fn tell(

@@ -2,6 +2,10 @@
 
 use std::{collections::BTreeSet, net::Ipv6Addr, ops::RangeInclusive};
 
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Handler, Resource};
@@ -9,17 +13,22 @@ use crate::model::Violation;
 
 /// The most upstreams of one resource.
 const MOST: usize = 64;
+/// The most bytes of an authority's certificates: one or two. A record stays small enough for the store.
+const LONGEST_CA: usize = 4096;
 
 /// How the `proxy` handler forwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proxy {
-    /// Where requests go: one address such as `http://127.0.0.1:9000/base`, or several that are alike.
+    /// Where requests go: one address such as `http://127.0.0.1:9000/base` or `https://api.internal`, or several that are alike.
     #[serde(default)]
     pub upstreams: Vec<String>,
     /// What is spoken with them.
     #[serde(default)]
     pub protocol: Protocol,
+    /// Certificates in PEM: the authorities that an https upstream's certificate has to come from. None: the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// What is taken off the front of the path, before the upstream's own base is put there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strip_prefix: Option<String>,
@@ -56,13 +65,34 @@ pub enum Protocol {
     /// HTTP/1.1.
     #[default]
     Http1,
-    /// HTTP/2, without asking first (RFC 9113, section 3.3).
+    /// HTTP/2: over TLS the upstream has to agree (ALPN), else it is not asked first (RFC 9113, section 3.3).
     Http2,
+}
+
+/// Whether what goes to an upstream can be read on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// It can: `http`.
+    Clear,
+    /// It cannot: `https`.
+    Tls,
+}
+
+impl Transport {
+    /// The name in URLs.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Clear => "http",
+            Self::Tls => "https",
+        }
+    }
 }
 
 /// An upstream's address, in its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
+    /// How it is reached.
+    pub transport: Transport,
     /// The host; an IPv6 address without brackets.
     pub host: String,
     /// The port.
@@ -102,6 +132,7 @@ impl Default for Proxy {
         Self {
             upstreams: Vec::new(),
             protocol: Protocol::default(),
+            ca: None,
             strip_prefix: None,
             preserve_host: false,
             keep_credential: false,
@@ -116,12 +147,17 @@ impl Default for Proxy {
 }
 
 impl Target {
-    /// Reads `http://host:port/base`; port and base can be left out.
+    /// Reads `http://host:port/base` or `https://host:port/base`; port and base can be left out.
     ///
     /// # Errors
     /// What is the matter, as the rest of a sentence.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let rest = text.strip_prefix("http://").ok_or("it does not begin with http://")?;
+        let (transport, usual, rest) =
+            match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+                (Some(rest), _) => (Transport::Clear, 80, rest),
+                (_, Some(rest)) => (Transport::Tls, 443, rest),
+                _ => return Err("it does not begin with http:// or https://"),
+            };
         let (authority, base) = match rest.find('/') {
             Some(slash) => rest.split_at(slash),
             None => (rest, ""),
@@ -129,12 +165,16 @@ impl Target {
         let (host, port) = split(authority)?;
         let port = match port {
             Some(digits) => digits.parse().ok().filter(|port| *port != 0),
-            None => Some(80),
+            None => Some(usual),
         };
         let port = port.ok_or("its port is not a number from 1 to 65535")?;
+        if transport == Transport::Tls && ServerName::try_from(host).is_err() {
+            return Err("its host is no name that a certificate can have");
+        }
         let base = base.trim_end_matches('/');
         check_base(base)?;
         Ok(Self {
+            transport,
             host: host.to_owned(),
             port,
             authority: authority.to_owned(),
@@ -203,6 +243,7 @@ impl Resource {
                     ));
                 }
                 proxy.check_upstreams(found);
+                proxy.check_ca(found);
                 proxy.check_upgrades(found);
                 proxy.check_numbers(found);
                 self.check_prefix(proxy, found);
@@ -252,10 +293,40 @@ impl Proxy {
                     format!("proxy.upstreams.{at}"),
                     // A user's password may stand in it.
                     format!("This cannot be an upstream: {problem}."),
-                    "Give an address such as http://127.0.0.1:9000 or http://api.internal:8000/v1.",
+                    "Give an address such as http://127.0.0.1:9000 or https://api.internal:8443/v1.",
                 ));
             }
         }
+    }
+
+    fn check_ca(&self, found: &mut Vec<Violation>) {
+        if let Err(problem) = self.authorities() {
+            // A key may stand in it.
+            let message = format!("These cannot be the authorities' certificates: {problem}.");
+            let fix = "Give certificates in PEM, from -----BEGIN CERTIFICATE----- on, and nothing else; leave it out for the public authorities.";
+            found.push(Violation::new("proxy.ca", message, fix));
+        }
+    }
+
+    /// The authorities that an https upstream's certificate has to come from; none: the public ones.
+    ///
+    /// # Errors
+    /// What is the matter, as the rest of a sentence.
+    pub fn authorities(&self) -> Result<Option<RootCertStore>, &'static str> {
+        let Some(text) = &self.ca else { return Ok(None) };
+        if text.len() > LONGEST_CA {
+            return Err("they have more than 4096 bytes");
+        }
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+        let certificates = read.map_err(|_| "it is not PEM to its end")?;
+        if certificates.is_empty() || certificates.len() != text.matches("-----BEGIN ").count() {
+            return Err("it holds none, or something else");
+        }
+        let mut roots = RootCertStore::empty();
+        for one in certificates {
+            roots.add(one).map_err(|_| "one of them cannot be read")?;
+        }
+        Ok(Some(roots))
     }
 
     fn check_upgrades(&self, found: &mut Vec<Violation>) {

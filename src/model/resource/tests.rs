@@ -101,6 +101,9 @@ fn an_upstream_is_an_address_and_nothing_more() {
     assert_eq!((&*target.host, target.port), ("::1", 9000));
     assert_eq!((&*target.authority, &*target.base), ("[::1]:9000", "/base"));
     assert_eq!(Target::parse("http://a").unwrap().port, 80);
+    assert_eq!(target.transport, Transport::Clear);
+    let safe = Target::parse("https://a/base").unwrap();
+    assert_eq!((safe.transport, safe.port, &*safe.authority), (Transport::Tls, 443, "a"));
     for bad in [
         "",
         "a:80",
@@ -122,6 +125,8 @@ fn an_upstream_is_an_address_and_nothing_more() {
         "http://a?b",
         "http://a b",
         "http://a/ü",
+        "https://a..b",
+        "https://u:p@a",
     ] {
         assert!(Target::parse(bad).is_err(), "{bad}");
     }
@@ -163,4 +168,24 @@ fn no_upgrade_leads_past_the_checks() {
     }
     let settings = to(&["http://a"]).map(|proxy| Proxy { response_seconds: 0, ..proxy });
     assert_eq!(proxied("/x", settings).check()[0].location, "proxy.response_seconds");
+}
+
+#[test]
+fn authorities_are_certificates_and_nothing_else() {
+    let signed = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    let (authority, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
+    let reads = |ca: &str| {
+        let settings = to(&["https://a"]).map(|proxy| Proxy { ca: Some(ca.into()), ..proxy });
+        proxied("/x", settings).check()
+    };
+    let (one, many) = (&authority, authority.repeat(8));
+    assert_eq!(reads(one), []);
+    assert_eq!(reads(&format!("# Ours\n{one}{one}")), []);
+    let (cut, both) = (&one[..one.len() / 2], format!("{one}{key}"));
+    let none = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for bad in ["", "ca.pem", &key, &both, cut, none, &many] {
+        let found = reads(bad);
+        assert_eq!(found[0].location, "proxy.ca", "{bad}");
+        assert!(!format!("{found:?}").contains(key.lines().nth(1).unwrap()), "a key is shown");
+    }
 }

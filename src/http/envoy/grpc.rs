@@ -1,0 +1,115 @@
+//! gRPC over HTTP/2, for one call with one message each way
+//! (github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use hyper::body::{Body, Frame, SizeHint};
+use prost::Message;
+
+const GRPC: &str = "application/grpc";
+/// One byte says whether the message is compressed, four how long it is.
+const PREFIX: usize = 5;
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Code {
+    Ok = 0,
+    InvalidArgument = 3,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    Unimplemented = 12,
+    Unauthenticated = 16,
+}
+
+/// The body of an answer: perhaps a message, and then how it ended.
+#[derive(Debug, Default)]
+pub struct Reply {
+    message: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+/// Whether a request is a call at all.
+pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
+    let given = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let rest = given.strip_prefix(GRPC.as_bytes());
+    let is_grpc = rest.is_some_and(|rest| rest.is_empty() || b"+;".contains(&rest[0]));
+    *method == Method::POST && is_grpc
+}
+
+/// The answer to a request that is none.
+pub(super) fn no_call() -> Response<Reply> {
+    let mut refused = Response::new(Reply::default());
+    *refused.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    refused
+}
+
+/// Takes the message out of a body.
+pub(super) fn read<M: Message + Default>(body: &[u8]) -> Result<M, Code> {
+    let (prefix, message) = body.split_at_checked(PREFIX).ok_or(Code::InvalidArgument)?;
+    if prefix[0] != 0 {
+        // Nobody has said that we can read what is compressed.
+        return Err(Code::Unimplemented);
+    }
+    let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
+    if usize::try_from(length) != Ok(message.len()) {
+        return Err(Code::InvalidArgument);
+    }
+    M::decode(message).map_err(|_| Code::InvalidArgument)
+}
+
+/// An answer with a message.
+pub(super) fn answer(message: &impl Message) -> Response<Reply> {
+    let length = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(PREFIX + length);
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    bytes.put_slice(&message.encode_to_vec());
+    let mut reply = Response::new(Reply {
+        message: Some(bytes.freeze()),
+        trailers: Some(ended(Code::Ok, HeaderMap::new())),
+    });
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
+    reply
+}
+
+/// An answer without one. How it ended stands in the head then.
+pub(super) fn failed(code: Code) -> Response<Reply> {
+    let mut reply = Response::new(Reply::default());
+    let headers = std::mem::take(reply.headers_mut());
+    *reply.headers_mut() = ended(code, headers);
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
+    reply
+}
+
+fn ended(code: Code, mut headers: HeaderMap) -> HeaderMap {
+    headers.insert("grpc-status", (code as u16).into());
+    headers
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let message = self.message.take().map(Frame::data);
+        Poll::Ready(message.or_else(|| self.trailers.take().map(Frame::trailers)).map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.message.is_none() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let length = self.message.as_ref().map_or(0, Bytes::len);
+        SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
+    }
+}

@@ -1,0 +1,137 @@
+//! The messages of `envoy.service.auth.v3.Authorization`, as far as a decision needs them. Names and numbers are those of Envoy's
+//! `external_auth.proto`, `attribute_context.proto`, `address.proto` and `base.proto`; what is not named here is passed over.
+#![allow(missing_docs, reason = "what the fields mean stands in the files that they come from")]
+
+use std::collections::HashMap;
+
+use prost::{Message, Oneof};
+
+#[derive(Clone, PartialEq, Message)]
+pub struct CheckRequest {
+    #[prost(message, tag = "1")]
+    pub attributes: Option<Attributes>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Attributes {
+    #[prost(message, tag = "1")]
+    pub source: Option<Node>,
+    #[prost(message, tag = "4")]
+    pub request: Option<RequestContext>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Node {
+    #[prost(message, tag = "1")]
+    pub address: Option<Address>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Address {
+    #[prost(message, tag = "1")]
+    pub socket: Option<SocketAddress>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct SocketAddress {
+    #[prost(string, tag = "2")]
+    pub address: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct RequestContext {
+    #[prost(message, tag = "2")]
+    pub http: Option<HttpRequest>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct HttpRequest {
+    #[prost(string, tag = "2")]
+    pub method: String,
+    /// What comes several times is joined with commas.
+    #[prost(map = "string, string", tag = "3")]
+    pub headers: HashMap<String, String>,
+    /// With the query.
+    #[prost(string, tag = "4")]
+    pub path: String,
+    #[prost(string, tag = "5")]
+    pub host: String,
+    #[prost(string, tag = "6")]
+    pub scheme: String,
+    /// In the place of `headers` where `encode_raw_headers` is set: each as it came.
+    #[prost(message, tag = "13")]
+    pub header_map: Option<HeaderMap>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct HeaderMap {
+    #[prost(message, repeated, tag = "1")]
+    pub headers: Vec<HeaderValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct HeaderValue {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub raw_value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct CheckResponse {
+    #[prost(message, tag = "1")]
+    pub status: Option<Status>,
+    #[prost(oneof = "Verdict", tags = "2, 3")]
+    pub verdict: Option<Verdict>,
+}
+
+/// `google.rpc.Status`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Status {
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+pub enum Verdict {
+    #[prost(message, tag = "2")]
+    Denied(Denied),
+    #[prost(message, tag = "3")]
+    Allowed(Allowed),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Denied {
+    #[prost(message, tag = "1")]
+    pub status: Option<HttpStatus>,
+    #[prost(message, repeated, tag = "2")]
+    pub headers: Vec<HeaderValueOption>,
+    #[prost(string, tag = "3")]
+    pub body: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct HttpStatus {
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Allowed {
+    /// These go in the place of a client's of the same name: nothing says that they are to be appended.
+    #[prost(message, repeated, tag = "2")]
+    pub headers: Vec<HeaderValueOption>,
+    #[prost(string, repeated, tag = "5")]
+    pub headers_to_remove: Vec<String>,
+    /// These go to the client, with the application's answer.
+    #[prost(message, repeated, tag = "6")]
+    pub response_headers_to_add: Vec<HeaderValueOption>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct HeaderValueOption {
+    #[prost(message, tag = "1")]
+    pub header: Option<HeaderValue>,
+}
