@@ -203,6 +203,15 @@ impl Server {
         self.logged.lock().unwrap().clone()
     }
 
+    /// Waits until the log has told this: it comes after the answer, through a pipe.
+    pub fn tells(&self, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.logged().contains(text) {
+            assert!(Instant::now() < until, "the log does not tell {text:?}: {}", self.logged());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Ends it at once, as a power cut would.
     pub fn kill(mut self) -> Site {
         self.child.kill().unwrap();

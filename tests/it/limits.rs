@@ -50,7 +50,7 @@ fn a_limit_is_told_and_then_kept() {
     let other = server.key("bob", &[]);
     let answer = ask(&server, &other);
     assert_eq!((answer.status, pair(&answer)), (200, [None, None]));
-    assert!(server.logged().contains("the limit of the key is reached"));
+    server.tells("the limit of the key is reached");
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn a_key_in_the_query() {
     let header = credential("llama", key);
     let orders = format!("http://{}/orders", server.public);
     assert_eq!(status(&server, &format!("-H 'API-KEY: {header}' {orders}")), "401");
-    until("the log tells it", || server.logged().contains("path=\"/orders\""));
+    server.tells("path=\"/orders\"");
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn a_body_that_cannot_be_checked_is_not_let_through() {
     let server = signed_server(false);
     let said = asks(&server, "ask POST /orders/7 x\nask GET /orders/7 ''");
     assert_eq!(said, ["SCRIPT_ERROR 503", "SCRIPT_ERROR 503"]);
-    until("the log tells it", || server.logged().contains("set buffer_body = true"));
+    server.tells("set buffer_body = true");
 }
 
 /// A key id signs with a secret of its own, within what the key allows, until the key is taken back.
