@@ -2,9 +2,11 @@
 
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
+pub mod peers;
+
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -68,9 +70,11 @@ pub fn median(figures: &[Figures]) -> Figures {
 pub struct Server {
     pub name: &'static str,
     pub address: String,
-    /// The header field with a credential that is let in.
+    /// The header field with a credential that is let in; more fields after a line end.
     pub header: String,
     child: Child,
+    /// What it asks, and whose CPU time counts as its own.
+    asks: Option<u32>,
 }
 
 /// A folder for Keyward to run in, and the records in it.
@@ -127,7 +131,7 @@ impl<'a> Home<'a> {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        Ok(Server { name, address, header: self.header, child })
+        Ok(Server::of(name, address.parse()?, self.header, child))
     }
 
     fn command(&self, verb: &[&str]) -> Command {
@@ -141,6 +145,16 @@ impl<'a> Home<'a> {
 }
 
 impl Server {
+    fn of(name: &'static str, address: SocketAddr, header: String, child: Child) -> Self {
+        Self { name, address: address.to_string(), header, child, asks: None }
+    }
+
+    /// The same, which asks that one.
+    pub fn with(mut self, asked: &Self) -> Self {
+        self.asks = Some(asked.child.id());
+        self
+    }
+
     /// The bare server of `examples/bare.rs`, with this body.
     pub fn bare(folder: &Path, body: &str) -> Outcome<Self> {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
@@ -163,7 +177,7 @@ impl Server {
             .spawn()?;
         let mut address = String::new();
         BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut address)?;
-        Ok(Self { name: "bare", child, address: address.trim().into(), header: String::new() })
+        Ok(Self::of("bare", address.trim().parse()?, String::new(), child))
     }
 
     /// Has the server load its scripts again.
@@ -193,14 +207,8 @@ impl Server {
         let Load { seconds, connections } = load;
         let before = self.cpu()?;
         let output = Command::new("wrk")
-            .args([
-                "-t2",
-                &format!("-c{connections}"),
-                &format!("-d{seconds}s"),
-                "--latency",
-                "-H",
-                header,
-            ])
+            .args(["-t2", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency"])
+            .args(header.lines().flat_map(|line| ["-H", line]))
             .arg(format!("http://{}{path}", self.address))
             .output()
             .map_err(|problem| format!("wrk: {problem} (apt-get install wrk)"))?;
@@ -226,21 +234,60 @@ impl Server {
         })
     }
 
-    /// The seconds of CPU time that the process has used.
+    /// The seconds of CPU time that its processes have used, and those of what it asks.
     fn cpu(&self) -> Outcome<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let after_name = stat.rsplit(')').next().ok_or("no stat")?;
-        let ticks: Vec<f64> =
-            after_name.split_whitespace().skip(11).take(2).filter_map(|t| t.parse().ok()).collect();
+        let all = processes()?;
+        let heads: Vec<u32> = self.asks.into_iter().chain([self.child.id()]).collect();
+        let family = family(&all, &heads);
         // USER_HZ is 100 on every architecture that Linux has for servers.
-        Ok(ticks.iter().sum::<f64>() / 100.0)
+        Ok(family.iter().map(|one| one.ticks).sum::<f64>() / 100.0)
     }
 
+    /// What its own processes hold in memory.
     fn resident(&self) -> Outcome<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+        let all = processes()?;
+        let family = family(&all, &[self.child.id()]);
+        Ok(family.iter().map(|one| one.resident_kib).sum::<f64>() / 1024.0)
     }
+}
+
+/// A process, as the kernel tells of it.
+struct Process {
+    id: u32,
+    parent: u32,
+    ticks: f64,
+    resident_kib: f64,
+}
+
+fn processes() -> Outcome<Vec<Process>> {
+    let entries = std::fs::read_dir("/proc")?.flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    // One that has just ended is none.
+    Ok(ids.filter_map(process).collect())
+}
+
+fn process(id: u32) -> Option<Process> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse::<f64>().ok();
+    const PAGE_KIB: f64 = 4.0;
+    Some(Process {
+        id,
+        parent: fields.get(1)?.parse().ok()?,
+        ticks: number(11)? + number(12)?,
+        resident_kib: number(21)? * PAGE_KIB,
+    })
+}
+
+/// The processes with these ids, and those that they have started.
+fn family<'p>(all: &'p [Process], heads: &[u32]) -> Vec<&'p Process> {
+    let mut ids = heads.to_vec();
+    let mut at = 0;
+    while let Some(&head) = ids.get(at) {
+        ids.extend(all.iter().filter(|one| one.parent == head).map(|one| one.id));
+        at += 1;
+    }
+    all.iter().filter(|one| ids.contains(&one.id)).collect()
 }
 
 /// How much a server is driven.

@@ -1,0 +1,339 @@
+//! Other programs that check API keys, with configurations of their own: as few lines as each needs, as its manual writes them.
+
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+use super::{Outcome, Server};
+
+/// A program.
+#[derive(Debug, Clone, Copy)]
+pub enum Peer {
+    Nginx,
+    Haproxy,
+    Envoy,
+    Caddy,
+    Traefik,
+}
+
+/// What comes after the check.
+#[derive(Debug, Clone, Copy)]
+pub enum Then<'a> {
+    /// An answer of its own.
+    Answer,
+    /// Forwarding to this address.
+    Forward(SocketAddr),
+    /// Nginx alone: it keeps no keys, but asks there, at this path, about this header field.
+    Ask(SocketAddr, &'static str, &'a str),
+}
+
+/// The keys that each of them knows.
+const KEYS: usize = 1000;
+
+pub const ALL: [Peer; 5] = [Peer::Nginx, Peer::Haproxy, Peer::Envoy, Peer::Caddy, Peer::Traefik];
+
+/// The key of the one who asks; the others are there to be looked past.
+fn key(number: usize) -> String {
+    format!("kw-bench-{number:04}-7Qb9xT2mVn4LsR8c")
+}
+
+impl Peer {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Envoy => "envoy",
+            Self::Caddy => "caddy",
+            Self::Traefik => "traefik",
+        }
+    }
+
+    /// What it checks, for the table.
+    pub fn says(self, then: Then<'_>) -> &'static str {
+        match (self, then) {
+            (Self::Nginx, Then::Ask(..)) => "nginx `auth_request`",
+            (Self::Nginx, _) => "nginx, `map` of keys",
+            (Self::Haproxy, _) => "HAProxy, map of keys",
+            (Self::Envoy, _) => "Envoy, `api_key_auth`",
+            (Self::Caddy, _) => "Caddy, `map` of keys",
+            (Self::Traefik, _) => "Traefik, `basicAuth` with SHA-1",
+        }
+    }
+
+    fn credential(self, key: &str) -> String {
+        match self {
+            Self::Traefik => {
+                format!("Authorization: Basic {}", STANDARD.encode(format!("user0:{key}")))
+            }
+            _ => format!("X-API-Key: {key}"),
+        }
+    }
+
+    /// Starts it, in a folder of its own. None: it is not installed, which is said.
+    pub fn start(self, folder: &Path, then: Then<'_>) -> Outcome<Option<Server>> {
+        let Some(program) = find(self.program()) else {
+            println!("{} is not installed and is left out", self.program());
+            return Ok(None);
+        };
+        std::fs::create_dir_all(folder)?;
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let mut command = Command::new(program);
+        command.args(self.configure(folder, address, then)?).current_dir(folder);
+        let log = std::fs::File::create(folder.join("log"))?;
+        let child = command
+            .env("HOME", folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        let header = match then {
+            Then::Ask(_, _, header) => header.to_owned(),
+            _ => self.credential(&key(0)),
+        };
+        let server = Server::of(self.says(then), address, header, child);
+        let until = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(address).is_err() || !lets_in(&server, &server.header)? {
+            if Instant::now() > until {
+                let log = std::fs::read_to_string(folder.join("log"))?;
+                return Err(format!("{} does not get ready: {log}", self.program()).into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if !matches!(then, Then::Ask(..)) && lets_in(&server, &self.credential("kw-wrong"))? {
+            return Err(format!("{} lets a wrong key in", self.program()).into());
+        }
+        Ok(Some(server))
+    }
+
+    /// Writes its files and returns its arguments.
+    fn configure(self, folder: &Path, address: SocketAddr, then: Then<'_>) -> Outcome<Vec<String>> {
+        let write = |file: &str, text: &str| std::fs::write(folder.join(file), text);
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect();
+        match self {
+            Self::Nginx => {
+                write("keys.map", &lines(|number, key| format!("{key} user{number};")))?;
+                write("nginx.conf", &nginx(address, then))?;
+                Ok(words("-p . -c nginx.conf"))
+            }
+            Self::Haproxy => {
+                write("keys.map", &lines(|number, key| format!("{key} user{number}")))?;
+                write("haproxy.cfg", &haproxy(address, then))?;
+                Ok(words("-db -f haproxy.cfg"))
+            }
+            Self::Envoy => {
+                write("envoy.json", &envoy(address, then).to_string())?;
+                Ok(words("-c envoy.json --concurrency 2 --disable-hot-restart --log-level error"))
+            }
+            Self::Caddy => {
+                write("Caddyfile", &caddy(address, then))?;
+                Ok(words("run --adapter caddyfile --config Caddyfile"))
+            }
+            Self::Traefik => {
+                write("users", &htpasswd()?)?;
+                let (first, second) = traefik(address, then);
+                write("traefik.yml", &first.to_string())?;
+                write("dynamic.yml", &second.to_string())?;
+                Ok(words("--configFile=traefik.yml"))
+            }
+        }
+    }
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+fn lets_in(server: &Server, header: &str) -> Outcome<bool> {
+    let head = server.get("/app/1", header).map(|(head, _)| head).unwrap_or_default();
+    Ok(head.starts_with("HTTP/1.1 20"))
+}
+
+fn lines(line: impl Fn(usize, &str) -> String) -> String {
+    (0..KEYS).fold(String::new(), |mut text, number| {
+        let _ = writeln!(text, "{}", line(number, &key(number)));
+        text
+    })
+}
+
+fn nginx(address: SocketAddr, then: Then<'_>) -> String {
+    let (upstream, does) = match then {
+        Then::Answer => (None, "add_header X-User $user; return 204;".to_owned()),
+        Then::Forward(to) => {
+            (Some(to), "proxy_set_header X-User $user; proxy_pass http://there;".into())
+        }
+        Then::Ask(at, ..) => (Some(at), "auth_request /ask; try_files /none =204;".into()),
+    };
+    let check = match then {
+        Then::Ask(_, path, _) => format!(
+            "location = /ask {{ internal; proxy_pass http://there{path}; proxy_pass_request_body off; \
+             proxy_set_header Content-Length \"\"; proxy_set_header X-Original-URI $request_uri; \
+             proxy_set_header X-Original-Method $request_method; proxy_set_header X-Original-Host $http_host; \
+             proxy_set_header X-Forwarded-For $remote_addr; }}"
+        ),
+        _ => String::new(),
+    };
+    let keys = match then {
+        Then::Ask(..) => "",
+        _ => "if ($user = \"\") { return 401; }",
+    };
+    let there = upstream
+        .map(|to| {
+            format!("upstream there {{ server {to}; keepalive 64; keepalive_requests 1000000; }}")
+        })
+        .unwrap_or_default();
+    format!(
+        "daemon off; worker_processes 2; pid nginx.pid; error_log stderr warn;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off; keepalive_requests 1000000; server_tokens off;
+    client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+    map_hash_max_size 8192; map_hash_bucket_size 128;
+    map $http_x_api_key $user {{ default \"\"; include keys.map; }}
+    proxy_http_version 1.1; {there}
+    server {{
+        listen {address} backlog=1024; root .;
+        proxy_set_header Connection \"\";
+        {check}
+        location / {{ {keys} {does} }}
+    }}
+}}
+"
+    )
+    // A location's own fields replace those of the server.
+    .replace("proxy_set_header X-User", "proxy_set_header Connection \"\"; proxy_set_header X-User")
+    .replace("proxy_set_header Content-Length", "proxy_set_header Connection \"\"; proxy_set_header Content-Length")
+}
+
+fn haproxy(address: SocketAddr, then: Then<'_>) -> String {
+    let does = match then {
+        Then::Forward(to) => format!(
+            " http-request set-header X-User %[var(txn.user)]\n default_backend there\n\
+             backend there\n http-reuse always\n server there {to}"
+        ),
+        _ => " http-request return status 204 hdr X-User %[var(txn.user)]".into(),
+    };
+    format!(
+        "global
+ nbthread 2
+ maxconn 4096
+defaults
+ mode http
+ timeout client 30s
+ timeout connect 5s
+ timeout server 30s
+frontend here
+ bind {address}
+ http-request set-var(txn.user) req.hdr(x-api-key),map_str(keys.map)
+ http-request deny deny_status 401 unless {{ var(txn.user) -m found }}
+{does}
+"
+    )
+}
+
+fn envoy(address: SocketAddr, then: Then<'_>) -> Value {
+    let at = |address: SocketAddr| json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
+    let filter = "type.googleapis.com/envoy.extensions.filters";
+    let keys: Vec<Value> = (0..KEYS)
+        .map(|number| json!({ "key": key(number), "client": format!("user{number}") }))
+        .collect();
+    let (route, clusters) = match then {
+        Then::Forward(to) => (
+            json!({ "match": { "prefix": "/" }, "route": { "cluster": "there" } }),
+            json!([{ "name": "there", "type": "STATIC", "connect_timeout": "1s", "load_assignment": {
+                "cluster_name": "there",
+                "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": at(to) } }] }] } }]),
+        ),
+        _ => {
+            (json!({ "match": { "prefix": "/" }, "direct_response": { "status": 204 } }), json!([]))
+        }
+    };
+    json!({ "static_resources": {
+        "clusters": clusters,
+        "listeners": [{ "name": "here", "address": at(address), "filter_chains": [{ "filters": [{
+            "name": "http",
+            "typed_config": {
+                "@type": format!("{filter}.network.http_connection_manager.v3.HttpConnectionManager"),
+                "stat_prefix": "here", "generate_request_id": false,
+                "route_config": { "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [route] }] },
+                "http_filters": [
+                    { "name": "keys", "typed_config": {
+                        "@type": format!("{filter}.http.api_key_auth.v3.ApiKeyAuth"),
+                        "credentials": keys, "key_sources": [{ "header": "x-api-key" }] } },
+                    { "name": "router", "typed_config": { "@type": format!("{filter}.http.router.v3.Router") } }
+                ] } }] }] }] } })
+}
+
+fn caddy(address: SocketAddr, then: Then<'_>) -> String {
+    let does = match then {
+        Then::Forward(to) => format!("reverse_proxy {to}"),
+        _ => "respond 204".into(),
+    };
+    let keys = lines(|number, key| format!("        {key} user{number}"));
+    format!(
+        "{{
+    admin off
+    auto_https off
+}}
+http://{address} {{
+    map {{header.X-API-Key}} {{user}} {{
+{keys}        default \"\"
+    }}
+    @bad vars {{user}} \"\"
+    respond @bad 401
+    header X-User {{user}}
+    {does}
+}}
+"
+    )
+}
+
+fn traefik(address: SocketAddr, then: Then<'_>) -> (Value, Value) {
+    let (service, services) = match then {
+        Then::Forward(to) => {
+            let servers = json!([{ "url": format!("http://{to}") }]);
+            ("there", json!({ "there": { "loadBalancer": { "servers": servers } } }))
+        }
+        _ => ("ping@internal", Value::Null),
+    };
+    let mut http = json!({
+        "routers": { "all": { "rule": "PathPrefix(`/`)", "service": service, "middlewares": ["keys"] } },
+        "middlewares": { "keys": { "basicAuth": { "usersFile": "users" } } },
+    });
+    if !services.is_null() {
+        http["services"] = services;
+    }
+    let first = json!({
+        "global": { "checkNewVersion": false, "sendAnonymousUsage": false },
+        "entryPoints": { "web": { "address": address.to_string() } },
+        "ping": { "manualRouting": true },
+        "log": { "level": "WARN" },
+        "providers": { "file": { "filename": "dynamic.yml", "watch": false } },
+    });
+    (first, json!({ "http": http }))
+}
+
+/// One user whose password is right, and others whose passwords are nobody's: SHA-1 is the fastest form that Traefik reads.
+fn htpasswd() -> Outcome<String> {
+    let mut openssl = Command::new("openssl")
+        .args(["dgst", "-sha1", "-binary"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    openssl.stdin.take().ok_or("no input")?.write_all(key(0).as_bytes())?;
+    let digest = STANDARD.encode(openssl.wait_with_output()?.stdout);
+    let nobody = STANDARD.encode([0; 20]);
+    Ok(lines(|number, _| match number {
+        0 => format!("user0:{{SHA}}{digest}"),
+        _ => format!("user{number}:{{SHA}}{nobody}"),
+    }))
+}
