@@ -244,7 +244,7 @@ impl Server {
     }
 
     /// What its own processes hold in memory.
-    fn resident(&self) -> Outcome<f64> {
+    pub fn resident(&self) -> Outcome<f64> {
         let all = processes()?;
         let family = family(&all, &[self.child.id()]);
         Ok(family.iter().map(|one| one.resident_kib).sum::<f64>() / 1024.0)
