@@ -235,6 +235,8 @@ async fn all_faces_come_to_one_verdict() {
     assert_eq!(statuses, [200, 400, 401, 403, 404, 405, 406, 415, 429].into(), "{seen:?}");
     for code in [
         "AUTHENTICATION_FAILED: Sorry, you are using an invalid API Key.",
+        "AUTHENTICATION_FAILED: The API key has been revoked.",
+        "AUTHENTICATION_FAILED: The API key has expired.",
         "CLOSED: Closed.",
         "RATE_LIMITED",
         "USER_BLOCKED",
