@@ -10,7 +10,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::{Exit, Failure, Output, Session, target::path};
+use super::{Exit, Failure, Output, Session, kong, target::path};
 
 /// The most keys of one request.
 const MOST: usize = 1000;
@@ -24,7 +24,7 @@ pub struct Import {
     /// The file; - is standard input
     file: PathBuf,
     /// csv (username,key and perhaps label,expires,scopes; with a heading or without), jsonl (the same as objects, one a line), or kong (its
-    /// declarative configuration as JSON: consumers with their keyauth_credentials) [default: by the file's name, else csv]
+    /// declarative configuration, YAML or JSON: consumers with their keyauth_credentials) [default: by the file's name, else csv]
     #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
     format: Option<Form>,
     /// What the file has of each key: clear (its text), sha256 or blake3 (the text's digest in hexadecimal digits)
@@ -63,7 +63,7 @@ impl Kind {
 }
 
 /// What is wrong with a line.
-type Fault = (u64, String);
+pub(super) type Fault = (u64, String);
 
 impl Import {
     /// Looks at everything, and then, unless that was all, writes it.
@@ -73,7 +73,7 @@ impl Import {
         let rows = match self.form() {
             Form::Csv => from_csv(&text, &mut faults),
             Form::Jsonl => from_jsonl(&text, &mut faults),
-            Form::Kong => from_kong(&text, &mut faults),
+            Form::Kong => kong::read(&text, &mut faults),
         };
         drop(text);
         let mut rows = rows;
@@ -95,7 +95,7 @@ impl Import {
         let end = self.file.extension().and_then(|end| end.to_str());
         let by_name = match end {
             Some("jsonl" | "ndjson") => Form::Jsonl,
-            Some("json") => Form::Kong,
+            Some("json" | "yaml" | "yml") => Form::Kong,
             _ => Form::Csv,
         };
         self.format.unwrap_or(by_name)
@@ -219,7 +219,7 @@ fn refused(errors: Vec<Value>, count: usize) -> Failure {
 }
 
 /// A row for the API. Words that are not given are left out.
-fn row(line: u64, field: impl Fn(&str) -> Option<String>) -> Result<Value, Fault> {
+pub(super) fn row(line: u64, field: impl Fn(&str) -> Option<String>) -> Result<Value, Fault> {
     let any = |names: &[&str]| names.iter().find_map(|name| field(name)).filter(|v| !v.is_empty());
     let needed = |names: &[&str]| {
         any(names).ok_or_else(|| (line, format!("There is no {} here.", names[0])))
@@ -334,42 +334,7 @@ fn from_jsonl(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
     rows
 }
 
-/// Kong's declarative configuration. Its lines say nothing, so the credentials are counted.
-fn from_kong(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
-    let Ok(whole) = serde_json::from_str::<Value>(text) else {
-        let said =
-            "This is not JSON. Kong's YAML becomes JSON with: deck file convert, or any YAML tool.";
-        faults.push((1, said.into()));
-        return Vec::new();
-    };
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let mut rows = Vec::new();
-    let mut add = |username: &Value, credential: &Value| {
-        let line = rows.len() as u64 + faults.len() as u64 + 1;
-        let field = |name: &str| match name {
-            "username" => username.as_str().map(str::to_owned),
-            "key" => credential["key"].as_str().map(str::to_owned),
-            _ => None,
-        };
-        collect(row(line, field), &mut rows, faults);
-    };
-    for consumer in list(&whole["consumers"]) {
-        for credential in list(&consumer["keyauth_credentials"]) {
-            add(&consumer["username"], &credential);
-        }
-    }
-    for credential in list(&whole["keyauth_credentials"]) {
-        let consumer = &credential["consumer"];
-        let username = if consumer.is_object() { &consumer["username"] } else { consumer };
-        add(username, &credential);
-    }
-    if rows.is_empty() && faults.is_empty() {
-        faults.push((1, "There are no keyauth_credentials in it.".into()));
-    }
-    rows
-}
-
-fn collect(row: Result<Value, Fault>, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
+pub(super) fn collect(row: Result<Value, Fault>, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
     match row {
         Ok(row) => rows.push(row),
         Err(fault) => faults.push(fault),
@@ -442,34 +407,6 @@ mod unit {
         assert!(faults.is_empty());
         let text = "nonsense\n[]\n{\"username\":\"a\"}\n{\"username\":\"a\",\"key\":7}\n{\"username\":\"a\",\"key\":\"k\",\"shoe\":1}\n";
         assert_eq!(read(from_jsonl, text), (vec![], vec![1, 2, 3, 4, 5]));
-    }
-
-    #[test]
-    fn kong_has_its_credentials_in_two_places() {
-        let whole = json!({
-            "_format_version": "3.0",
-            "consumers": [
-                { "username": "ann", "keyauth_credentials": [{ "key": "k1" }, { "key": "k2" }] },
-                { "username": "no key" },
-            ],
-            "keyauth_credentials": [
-                { "consumer": "bob", "key": "k3" },
-                { "consumer": { "username": "eve" }, "key": "k4" },
-            ],
-        });
-        let (rows, faults) = read(from_kong, &whole.to_string());
-        let expected = [
-            pair(1, "ann", "k1"),
-            pair(2, "ann", "k2"),
-            pair(3, "bob", "k3"),
-            pair(4, "eve", "k4"),
-        ];
-        assert_eq!((rows.as_slice(), faults), (&expected[..], vec![]));
-        for bad in ["consumers:\n- username: ann\n", "{}", "[]"] {
-            assert_eq!(read(from_kong, bad), (vec![], vec![1]), "{bad}");
-        }
-        let without = json!({ "consumers": [{ "keyauth_credentials": [{ "key": "k" }] }] });
-        assert_eq!(read(from_kong, &without.to_string()).1, [1]);
     }
 
     #[test]

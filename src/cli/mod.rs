@@ -20,6 +20,7 @@ mod healthcheck;
 mod import;
 mod init;
 mod key;
+mod kong;
 mod limit;
 mod local;
 pub mod open;

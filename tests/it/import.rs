@@ -79,3 +79,37 @@ fn files_of_real_systems_are_read() {
     assert_eq!(refused(&site, &["key", "import", "missing.csv"]).0, 2);
     assert_eq!(refused(&site, &["key", "import", "digests.jsonl", "--format", "kong"]).0, 4);
 }
+
+#[test]
+fn the_clients_of_kong_go_on_with_their_keys() {
+    let server = Server::new();
+    let site = &server.site;
+    server.application(json!({ "type": "bearer", "header": "apikey" }));
+    server.user_with("ann", &["access user profiles"]);
+    for secret in ["kong-key-of-ann", "kong-key-of-bob"] {
+        server.hide(secret);
+    }
+    let asks = |key: &str| server.request("GET", "/user/1").header("apikey", key).send().status;
+    let begin = "_format_version: \"3.0\"\nservices:\n- name: api\n  url: http://127.0.0.1:1\nconsumers:\n- username: ann\n  keyauth_credentials:\n  - key: kong-key-of-ann\n    tags: [old]\n";
+    put(
+        site,
+        "bad.yaml",
+        &format!("{begin}- username: bob\n  keyauth_credentials: kong-key-of-bob\n"),
+    );
+    let (exit, said) = refused(site, &["key", "import", "bad.yaml", "--create-users"]);
+    assert_eq!((exit, &said["errors"][0]["location"]), (4, &json!("line 11")), "{said}");
+    assert!(!said.to_string().contains("kong-key"), "{said}");
+    assert_eq!(asks("kong-key-of-ann"), 401);
+    put(
+        site,
+        "kong.yaml",
+        &format!("{begin}- username: bob\n  keyauth_credentials:\n  - key: kong-key-of-bob\n"),
+    );
+    let good = ["key", "import", "kong.yaml", "--create-users"];
+    assert_eq!(site.json(&good), json!({ "keys": 2, "users": 1, "known": 0 }));
+    assert_eq!(site.json(&good), json!({ "keys": 0, "users": 0, "known": 2 }));
+    assert_eq!(asks("kong-key-of-ann"), 200);
+    // Bob is known, and may not do it.
+    assert_eq!(asks("kong-key-of-bob"), 403);
+    assert_eq!(asks("kong-key-of-eve"), 401);
+}
