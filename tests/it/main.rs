@@ -10,6 +10,7 @@ mod cli;
 mod docs;
 mod entity;
 mod errors;
+mod faces;
 mod faults;
 mod first_run;
 mod floods;
