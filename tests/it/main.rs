@@ -8,6 +8,7 @@ mod backup;
 mod bulk;
 mod cli;
 mod docs;
+mod embedded;
 mod entity;
 mod errors;
 mod faces;
