@@ -1,9 +1,9 @@
-//! The layer: what it decides, and that it decides as the server does.
+//! The layer: whom it lets in, and what the service behind it learns. That it decides as the other faces do is in `faces`.
 
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request};
 use http_body_util::Full;
 use keyward::{
     Layer,
@@ -12,62 +12,12 @@ use keyward::{
     layer::Client,
     model::{Actor, Application, RateLimit},
 };
-use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::corpus::{Asked, House, PATIENCE, ask, corpus, user};
-
-/// What a client can tell two answers apart by, beside the date and the framing.
-fn shown(response: &Response<Bytes>) -> Value {
-    let text = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap());
-    let names = [
-        "content-type",
-        "www-authenticate",
-        "allow",
-        "cache-control",
-        "x-keyward-hint",
-        "x-refused-in",
-        "x-answered",
-    ];
-    let headers: Vec<_> = names.iter().map(|name| text(name)).collect();
-    json!([response.status().as_u16(), headers, String::from_utf8_lossy(response.body())])
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_corpus_is_decided_as_the_server_decides_it() {
-    let house = House::new().await;
-    let (address, server) = house.listen().await;
-    let layer = Layer::new(house.gate.clone()).rewriting_paths();
-    let strict = Layer::new(house.gate.clone());
-    let (mut statuses, corpus) = (std::collections::BTreeMap::<u16, usize>::new(), corpus(&house));
-    for asked in &corpus {
-        let by_server = shown(&asked.send(address).await);
-        let (response, seen) = ask(&layer, asked.request()).await;
-        let mut by_layer = shown(&response);
-        if asked.method == Method::HEAD {
-            // What the service has made for HEAD is for whoever writes it to the wire.
-            by_layer[2] = json!("");
-        }
-        assert_eq!(by_layer, by_server, "{asked:?}");
-        // Nothing gets to the service that was refused, but where a hook keeps its answer back.
-        let is_kept = by_server[2].as_str().unwrap().contains("KEPT")
-            || asked.method == Method::HEAD && asked.path.ends_with("secret");
-        if !is_kept {
-            assert_eq!(seen.lock().unwrap().len(), usize::from(response.status() == 200));
-        }
-        *statuses.entry(response.status().as_u16()).or_default() += 1;
-        let (refused, _) = ask(&strict, asked.request()).await;
-        if by_server != shown(&refused) && asked.method != Method::HEAD {
-            let said = String::from_utf8_lossy(refused.body()).into_owned();
-            assert!(said.contains("normal form"), "{asked:?} {said}");
-        }
-    }
-    server.abort();
-    assert!(corpus.len() > 500, "{}", corpus.len());
-    for status in [200, 400, 401, 403, 404, 405, 406, 415] {
-        assert!(statuses.get(&status).is_some_and(|count| *count > 1), "{statuses:?}");
-    }
-}
+use crate::faces::{
+    corpus::Asked,
+    rig::{House, PATIENCE, ask, user},
+};
 
 #[tokio::test]
 async fn the_service_learns_who_asks_and_nothing_that_a_client_made_up() {

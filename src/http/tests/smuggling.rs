@@ -1,10 +1,16 @@
 //! Requests that two programs could read in two ways. None may reach an upstream.
 
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
 use serde_json::json;
+use tokio::{io::AsyncReadExt as _, time::timeout};
 
 use super::{
-    rig::House,
-    upstream::{Speaks, echo},
+    rig::{House, PATIENCE},
+    upstream::{Speaks, echo, raw},
 };
 
 /// What stands where `KEY` does is the credential.
@@ -52,7 +58,20 @@ async fn a_request_with_two_readings_is_refused_and_reaches_nobody() {
 
 #[tokio::test]
 async fn a_chunk_that_is_none_breaks_the_request_off() {
-    let upstream = echo(Speaks::Http1).await;
+    // It writes down what reaches it, and says nothing.
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let upstream = raw({
+        let heard = heard.clone();
+        move |mut stream, _| {
+            let heard = heard.clone();
+            async move {
+                let mut bytes = Vec::new();
+                let _ = stream.read_to_end(&mut bytes).await;
+                heard.lock().unwrap().push(String::from_utf8(bytes).unwrap());
+            }
+        }
+    })
+    .await;
     let proxy = json!({ "upstreams": [upstream.url()] });
     let house =
         House::new(&[json!({ "id": "x", "handler": "proxy", "path": "/x", "proxy": proxy })]).await;
@@ -66,10 +85,26 @@ async fn a_chunk_that_is_none_breaks_the_request_off() {
         "1;\nx\r\na",
     ] {
         let request = format!(
-            "POST /x HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}\r\n0\r\n\r\n",
+            "POST /x HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n{chunk}\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
             house.ada
         );
         let answer = house.send(request.as_bytes()).await;
         assert_eq!(answer.status, 400, "{chunk:?} {answer:?}");
+    }
+    // The connection to the upstream ends with the request, or there was none.
+    timeout(PATIENCE, async {
+        while heard.lock().unwrap().len() < upstream.connections() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let heard = heard.lock().unwrap();
+    assert!(heard.iter().any(|said| said.contains("abc")), "nothing got as far as the bad chunk");
+    for said in heard.iter() {
+        assert!(said.is_empty() || said.starts_with("POST /x "), "{said:?}");
+        assert_eq!(said.matches(" HTTP/1.1").count(), usize::from(!said.is_empty()), "{said:?}");
+        // No end that a server would take the body for whole by.
+        assert!(!said.contains("\r\n0\r\n"), "{said:?}");
     }
 }

@@ -1,0 +1,49 @@
+//! Programs with Keyward in them: the examples do what they say.
+
+use axum::{Router, body::Body};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::Request;
+use http_body_util::BodyExt as _;
+use tower::ServiceExt as _;
+
+#[allow(dead_code, reason = "its main is for people")]
+#[path = "../../examples/appliance.rs"]
+mod appliance;
+
+/// Asks a program, and returns the status and the text of its answer.
+async fn ask(app: &Router, method: &str, path: &str, credential: &str) -> (u16, String) {
+    let mut request = Request::builder().method(method).uri(path);
+    if !credential.is_empty() {
+        request = request.header("api-key", credential);
+    }
+    let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_appliance_keeps_its_users_and_its_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let accounts = appliance::open(folder.path()).unwrap();
+    let first = accounts.first_start().await.unwrap().unwrap();
+    let credential = STANDARD.encode(format!("{}:{}", first.username, first.key.expose()));
+    let app = appliance::app(&accounts);
+    assert_eq!(ask(&app, "GET", "/valves/main", "").await.0, 401);
+    assert_eq!(ask(&app, "GET", "/valves/main", &credential).await, (200, "open\n".into()));
+    let (status, said) = ask(&app, "POST", "/valves/main", &credential).await;
+    assert!(status == 403 && said.contains("SEALED"), "{status} {said}");
+    let turned = (200, "Turned by admin.\n".to_owned());
+    assert_eq!(ask(&app, "POST", "/valves/side", &credential).await, turned);
+
+    // After the next start the key is known, and the owner's policy holds.
+    drop((app, accounts));
+    let policy =
+        r#"fn on_request(req) { if req.method == "POST" { deny(403, "CLOSED", "At night."); } }"#;
+    std::fs::write(folder.path().join("scripts/hooks.rhai"), policy).unwrap();
+    let accounts = appliance::open(folder.path()).unwrap();
+    assert!(accounts.first_start().await.unwrap().is_none());
+    let app = appliance::app(&accounts);
+    assert_eq!(ask(&app, "GET", "/valves/side", &credential).await.0, 200);
+    assert_eq!(ask(&app, "POST", "/valves/side", &credential).await.0, 403);
+}
