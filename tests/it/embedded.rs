@@ -1,14 +1,23 @@
 //! Programs with Keyward in them: the examples do what they say.
 
+use std::sync::Arc;
+
 use axum::{Router, body::Body};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::Request;
 use http_body_util::BodyExt as _;
+use keyward::{
+    accounts::{Accounts, NewKey, Passwords},
+    model::Actor,
+};
 use tower::ServiceExt as _;
 
 #[allow(dead_code, reason = "its main is for people")]
 #[path = "../../examples/appliance.rs"]
 mod appliance;
+#[allow(dead_code, reason = "its main is for people")]
+#[path = "../../examples/custom_store.rs"]
+mod custom_store;
 
 /// Asks a program, and returns the status and the text of its answer.
 async fn ask(app: &Router, method: &str, path: &str, credential: &str) -> (u16, String) {
@@ -46,4 +55,33 @@ async fn the_appliance_keeps_its_users_and_its_policy() {
     let app = appliance::app(&accounts);
     assert_eq!(ask(&app, "GET", "/valves/side", &credential).await.0, 200);
     assert_eq!(ask(&app, "POST", "/valves/side", &credential).await.0, 403);
+}
+
+#[tokio::test]
+async fn a_store_of_ones_own_keeps_what_was_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("journal.jsonl");
+    let open = async || {
+        let store = custom_store::JournalStore::open(&file).await.unwrap();
+        let pepper = file.with_extension("pepper");
+        Accounts::open(Arc::new(store), &pepper, Passwords::new(1)).unwrap()
+    };
+    let accounts = open().await;
+    let first = accounts.first_start().await.unwrap().unwrap();
+    let uid = accounts.directory().user_by_name(&first.username).unwrap().uid;
+    let acting = accounts.acting(Actor::Program);
+    let issued = acting.issue_key(uid, NewKey::default()).await.unwrap();
+    acting.revoke_key(issued.key.record.id).await.unwrap();
+    let revision = accounts.user(uid).unwrap().unwrap().revision;
+    drop(accounts);
+
+    // What was cut off in the middle of a line was never answered.
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, [&whole[..], b"[[117,"].concat()).unwrap();
+    let accounts = open().await;
+    assert_eq!(std::fs::read(&file).unwrap(), whole);
+    assert!(accounts.first_start().await.unwrap().is_none());
+    assert_eq!(accounts.user(uid).unwrap().unwrap().revision, revision);
+    let key = accounts.directory().key(issued.key.record.id).unwrap();
+    assert!(key.is_revoked);
 }
