@@ -151,8 +151,13 @@ pub fn verdict(response: &Response<Bytes>) -> (u16, String) {
     (response.status().as_u16(), code(&body))
 }
 
-/// The error code of a refusal's body, or its message where its form has no code; empty where it is no refusal's.
+/// The error code of a refusal's body with what it says, or its message where its form has no code; empty where it is no refusal's.
 pub fn code(body: &Value) -> String {
-    let said = body["error"].as_str().or(body["message"].as_str());
-    said.unwrap_or_default().to_owned()
+    let text = |name: &str| body[name].as_str();
+    match (text("error"), text("error_description")) {
+        // Says how long it takes, or in which field of the proxy's it stood.
+        (Some(code @ ("RATE_LIMITED" | "BAD_REQUEST")), _) => code.to_owned(),
+        (Some(code), Some(description)) => format!("{code}: {description}"),
+        (code, _) => code.or(text("message")).unwrap_or_default().to_owned(),
+    }
 }
