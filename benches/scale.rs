@@ -131,6 +131,8 @@ fn put(batch: &mut Batch, uid: u64, name: &str, text: &KeyText, pepper: &keyward
         last_four: text.last_four().to_owned(),
         digest: pepper.digest(text.text.expose()),
         scheme: keyward::model::Scheme::Own,
+        slow: None,
+        former_digest: None,
         scopes: None,
         created: now,
         expires: None,

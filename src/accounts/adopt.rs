@@ -23,8 +23,8 @@ impl Acting {
         application: &str,
         text: &Secret,
     ) -> Result<(), AccountError> {
-        let length = text.expose().len();
-        if !(SHORTEST..=LONGEST).contains(&length) || text.expose().chars().any(char::is_control) {
+        if !may_be_random(text) {
+            let length = text.expose().len();
             return Err(AccountError::refused(
                 format!("A text of {length} bytes is no random key, and is not taken over."),
                 "Give the user a key of Keyward's own.",
@@ -37,8 +37,10 @@ impl Acting {
             label: "taken over".into(),
             prefix: String::new(),
             last_four: String::new(),
-            digest: self.0.pepper.digest_as(Scheme::Text, text.expose()),
+            digest: self.0.pepper.digest_kept(Scheme::Text, text.expose().as_bytes()),
             scheme: Scheme::Text,
+            slow: None,
+            former_digest: None,
             scopes: None,
             created: self.0.clock.now(),
             expires: None,
@@ -58,4 +60,10 @@ impl Acting {
             Err(_) => Err(AccountError::not_found("user", uid)),
         }
     }
+}
+
+/// Whether a text may have been drawn at random, as far as its length says.
+pub(super) fn may_be_random(text: &Secret) -> bool {
+    let text = text.expose();
+    (SHORTEST..=LONGEST).contains(&text.len()) && !text.chars().any(char::is_control)
 }

@@ -5,13 +5,16 @@
 use std::collections::HashMap;
 
 use super::{
-    AccountError, Acting, TRIES, is_race,
+    AccountError, Acting, Format, TRIES, is_race,
     keys::put_new_key,
     rules::{check_key, check_scopes, check_user},
     users::{claim, uid_key},
 };
 use crate::{
-    model::{Act, Key, KeyId, KeyShape, KeyText, Scheme, Secret, Timestamp, User, Violation, fold},
+    model::{
+        Act, Key, KeyId, KeyShape, KeyText, PasswordDigest, Scheme, Secret, Timestamp, User,
+        Violation, fold,
+    },
     store::{Batch, CommitError, State, Table, encode},
 };
 
@@ -19,6 +22,8 @@ use crate::{
 const SHORTEST: usize = 8;
 /// The longest text.
 const LONGEST: usize = 512;
+/// The most keys of a user that are slow to check.
+const MOST_SLOW: usize = 4;
 /// Of a text this long, the last four characters may be shown.
 const SHOWN: usize = 20;
 
@@ -26,7 +31,7 @@ const SHOWN: usize = 20;
 #[derive(Debug)]
 pub struct Import {
     /// What the rows have of each key.
-    pub scheme: Scheme,
+    pub digest: ImportDigest,
     /// What becomes of users that are not there.
     pub strangers: Strangers,
     /// Whether administrators get keys.
@@ -46,6 +51,17 @@ pub enum Strangers {
     Refused,
 }
 
+/// What another system has of its keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportDigest {
+    /// Their texts.
+    Clear,
+    /// Digests of this scheme, in hexadecimal digits.
+    Fast(Scheme),
+    /// Digests that are slow to check, in the words of those who made them.
+    Slow(Format),
+}
+
 /// Whether an import is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportMode {
@@ -62,7 +78,7 @@ pub struct ImportRow {
     pub line: u64,
     /// The user's name.
     pub username: String,
-    /// The text, or the digest in hexadecimal digits.
+    /// The text or the digest.
     pub key: Secret,
     /// What people call it.
     pub label: String,
@@ -91,10 +107,28 @@ struct Draft<'a> {
     strangers: HashMap<String, User>,
     /// How many keys each user has, with those of this part.
     held: HashMap<u64, usize>,
+    /// How many keys each user has that are slow to check, with those of this part.
+    slow: HashMap<u64, usize>,
     /// Whose key has this digest, in this part.
     owners: HashMap<[u8; 32], u64>,
     done: Imported,
     violations: Vec<Violation>,
+}
+
+/// What is known of a row's key.
+struct Found {
+    id: KeyId,
+    scheme: Scheme,
+    /// What the pepper goes over.
+    kept: Vec<u8>,
+    slow: Option<PasswordDigest>,
+    last_four: String,
+}
+
+impl Found {
+    fn new(id: KeyId, scheme: Scheme) -> Self {
+        Self { id, scheme, kept: Vec::new(), slow: None, last_four: String::new() }
+    }
 }
 
 impl Acting {
@@ -115,7 +149,12 @@ impl Acting {
             if import.mode == ImportMode::Check || batch.writes.is_empty() {
                 return Ok(done);
             }
-            let known = serde_json::json!({ "imported": done, "digest": import.scheme });
+            let scheme = match import.digest {
+                ImportDigest::Clear => Scheme::Text,
+                ImportDigest::Fast(scheme) => scheme,
+                ImportDigest::Slow(_) => Scheme::Slow,
+            };
+            let known = serde_json::json!({ "imported": done, "digest": scheme });
             match self.commit(batch, Act::other("key.import", "key", known)).await {
                 Ok(_) => return Ok(done),
                 Err(problem) if is_race(&problem) => {}
@@ -135,6 +174,7 @@ impl<'a> Draft<'a> {
             batch: Batch::new(),
             strangers: HashMap::new(),
             held: HashMap::new(),
+            slow: HashMap::new(),
             owners: HashMap::new(),
             done: Imported::default(),
             violations: Vec::new(),
@@ -163,18 +203,12 @@ impl<'a> Draft<'a> {
 
     /// The key's record, without its user. None: what is wrong is told.
     fn key(&mut self, row: &ImportRow) -> Option<Key> {
-        let found = match self.import.scheme {
-            Scheme::Own | Scheme::Text => self.of_text(row),
-            scheme => {
-                let kept = unhex(row.key.expose());
-                if kept.is_none() {
-                    let fix = "Give the digest's 64 hexadecimal digits, or name another --digest.";
-                    self.wrong(row, "key", "This is not a digest of this kind.", fix);
-                }
-                kept.map(|kept| (self.new_id(), scheme, kept, String::new()))
-            }
+        let found = match self.import.digest {
+            ImportDigest::Clear => self.of_text(row),
+            ImportDigest::Fast(scheme) => self.of_digest(row, scheme),
+            ImportDigest::Slow(format) => self.of_slow(row, format),
         };
-        let (id, scheme, kept, last_four) = found?;
+        let Found { id, scheme, kept, slow, last_four } = found?;
         Some(Key {
             id,
             user: 0,
@@ -184,6 +218,8 @@ impl<'a> Draft<'a> {
             last_four,
             digest: self.accounts.0.pepper.digest_kept(scheme, &kept),
             scheme,
+            slow,
+            former_digest: None,
             scopes: row.scopes.clone(),
             created: self.accounts.0.clock.now(),
             expires: row.expires,
@@ -195,7 +231,40 @@ impl<'a> Draft<'a> {
         })
     }
 
-    fn of_text(&mut self, row: &ImportRow) -> Option<(KeyId, Scheme, Vec<u8>, String)> {
+    fn of_digest(&mut self, row: &ImportRow, scheme: Scheme) -> Option<Found> {
+        if scheme == Scheme::HmacSha256 && !self.accounts.0.pepper.has_hmac_key() {
+            let said = "Keyward has no key that these digests could be checked with.";
+            let fix = "Put the other system's HMAC key into a file, and name it as store.hmac_key_file in the configuration.";
+            self.wrong(row, "key", said, fix);
+            return None;
+        }
+        let kept = unhex(row.key.expose());
+        if kept.is_none() {
+            let fix = "Give the digest's 64 hexadecimal digits, or name another --digest.";
+            self.wrong(row, "key", "This is not a digest of this kind.", fix);
+        }
+        kept.map(|kept| Found { kept, ..Found::new(self.new_id(), scheme) })
+    }
+
+    fn of_slow(&mut self, row: &ImportRow, format: Format) -> Option<Found> {
+        match format.take(row.key.expose()) {
+            Ok(digest) => {
+                let kept = digest.phc().as_bytes().to_vec();
+                Some(Found { kept, slow: Some(digest), ..Found::new(self.new_id(), Scheme::Slow) })
+            }
+            Err(said) => {
+                self.wrong(
+                    row,
+                    "key",
+                    said,
+                    "Give the digest as it was made, or take the row out.",
+                );
+                None
+            }
+        }
+    }
+
+    fn of_text(&mut self, row: &ImportRow) -> Option<Found> {
         let text = row.key.expose();
         if !(SHORTEST..=LONGEST).contains(&text.len()) || text.chars().any(char::is_control) {
             let said = format!("A key has {SHORTEST} to {LONGEST} bytes of text on one line.");
@@ -214,7 +283,7 @@ impl<'a> Draft<'a> {
         };
         let is_long = text.len() >= SHOWN && text.is_ascii();
         let last_four = if is_long { text[text.len() - 4..].to_owned() } else { String::new() };
-        Some((id, scheme, text.as_bytes().to_vec(), last_four))
+        Some(Found { kept: text.as_bytes().to_vec(), last_four, ..Found::new(id, scheme) })
     }
 
     fn new_id(&self) -> KeyId {
@@ -313,10 +382,27 @@ impl<'a> Draft<'a> {
             self.wrong(row, "username", said, "Raise limits.keys_per_user in the configuration.");
         }
         self.held.insert(key.user, held + usize::from(key.is_in_force(now)));
+        self.count_slow(row, key);
         self.owners.insert(*key.digest.as_bytes(), key.user);
         put_new_key(&mut self.batch, key);
         self.done.keys += 1;
         Ok(())
+    }
+}
+
+impl Draft<'_> {
+    /// Each of a user's keys that are slow to check is checked at each use of any.
+    fn count_slow(&mut self, row: &ImportRow, key: &Key) {
+        if key.scheme != Scheme::Slow {
+            return;
+        }
+        let waiting = self.accounts.directory().slow_keys(Some(key.user));
+        let count = self.slow.entry(key.user).or_insert(waiting.map_or(0, |it| it.ids.len()));
+        *count += 1;
+        if *count > MOST_SLOW {
+            let said = format!("A user has at most {MOST_SLOW} keys that are slow to check.");
+            self.wrong(row, "key", &said, "Give the user a new key, which is fast.");
+        }
     }
 }
 

@@ -76,6 +76,8 @@ impl Accounts {
             last_four: text.last_four().to_owned(),
             digest: self.0.pepper.digest(text.text.expose()),
             scheme: Scheme::Own,
+            slow: None,
+            former_digest: None,
             scopes: new.scopes.clone(),
             created: self.0.clock.now(),
             expires: new.expires,

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use argon2::{
     Argon2,
-    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+    password_hash::{PasswordHasher, phc::PasswordHash},
 };
 use tokio::sync::Semaphore;
 
+use super::formats::Format;
 use crate::model::{Entropy, PasswordDigest, Secret};
 
 /// What a password is checked against when there is no user, so that the answer takes as long. Made from 32 random bytes that nobody kept.
@@ -36,19 +37,39 @@ impl Passwords {
         }
     }
 
-    /// Whether `password` is the one that `digest` was made from. Without a digest: no, and as late.
+    /// Whether `password` is the one that `digest` was made from. Without a digest: no, and as late. `example` is another system's digest, while
+    /// users have such: then one of ours and one of theirs are checked, whoever is named.
     pub async fn verify(
         &self,
         password: Secret,
         digest: Option<PasswordDigest>,
+        example: Option<PasswordDigest>,
     ) -> Result<bool, Busy> {
+        let nobody = || PasswordDigest::new(NOBODY);
+        let for_time = match (&digest, example) {
+            (None, None) => vec![nobody()],
+            (None, Some(example)) => vec![nobody(), example],
+            (Some(digest), Some(_)) if !digest.is_ours() => vec![nobody()],
+            (Some(_), example) => example.into_iter().collect(),
+        };
+        Ok(self.find(password, digest.into_iter().collect(), for_time).await?.is_some())
+    }
+
+    /// The first of `digests` that `text` was made into. All are checked, and then those that are there for the time that they take.
+    pub async fn find(
+        &self,
+        text: Secret,
+        digests: Vec<PasswordDigest>,
+        for_time: Vec<PasswordDigest>,
+    ) -> Result<Option<usize>, Busy> {
         self.run(move || {
-            let phc = digest.as_ref().map_or(NOBODY, PasswordDigest::phc);
-            let matches = PasswordHash::new(phc).is_ok_and(|hash| {
-                let password = password.expose().as_bytes();
-                Argon2::default().verify_password(password, &hash).is_ok()
-            });
-            matches && digest.is_some() && !password.expose().is_empty()
+            let matches = |digest: &PasswordDigest| {
+                let format = Format::of(digest.phc());
+                format.is_some_and(|it| it.matches(digest.phc(), text.expose().as_bytes()))
+            };
+            let matching: Vec<bool> = digests.iter().map(matches).collect();
+            for_time.iter().for_each(|digest| _ = std::hint::black_box(matches(digest)));
+            matching.into_iter().position(|it| it).filter(|_| !text.expose().is_empty())
         })
         .await
     }
@@ -91,7 +112,7 @@ mod tests {
         let digest = passwords.hash(Secret::new("correct horse"), Entropy::system()).await.unwrap();
         let check = async |text: &str, digest: Option<&PasswordDigest>| {
             let digest = digest.cloned();
-            passwords.verify(Secret::new(text), digest).await.unwrap()
+            passwords.verify(Secret::new(text), digest, None).await.unwrap()
         };
         assert!(check("correct horse", Some(&digest)).await);
         assert!(!check("wrong horse", Some(&digest)).await);
@@ -106,6 +127,8 @@ mod tests {
     fn nobodys_digest_costs_what_everybodys_does() {
         let nobody = PasswordHash::new(NOBODY).unwrap();
         let made: PasswordHash = Argon2::default().hash_password_with_salt(b"x", &[1; 16]).unwrap();
+        assert!(PasswordDigest::new(NOBODY).is_ours());
+        assert!(PasswordDigest::new(made.to_string()).is_ours());
         assert_eq!(nobody.algorithm, made.algorithm);
         assert_eq!(nobody.version, made.version);
         assert_eq!(nobody.params.to_string(), made.params.to_string());
@@ -114,12 +137,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn all_are_checked_and_the_first_that_matches_is_found() {
+        let passwords = Passwords::new(1);
+        let sha = |text: &str| match text {
+            "abc" => PasswordDigest::new("{SHA}qZk+NkcGgWq6PiVxeFDCbJzQ2J0="),
+            _ => PasswordDigest::new("{SHA}2jmj7l5rSw0yVb/vlWAYkK/YBwk="),
+        };
+        let find = async |text: &str, digests: &[&str]| {
+            let digests = digests.iter().map(|one| sha(one)).collect();
+            let for_time = vec![sha("abc"), PasswordDigest::new("nonsense")];
+            passwords.find(Secret::new(text), digests, for_time).await.unwrap()
+        };
+        assert_eq!(find("abc", &["", "abc", "abc"]).await, Some(1));
+        assert_eq!(find("abc", &[""]).await, None);
+        assert_eq!(find("abc", &[]).await, None);
+        // The digest of nothing is there, and nothing is no secret.
+        assert_eq!(find("", &["", "abc"]).await, None);
+    }
+
+    #[tokio::test]
     async fn the_queue_is_bounded() {
         let passwords = Passwords::new(1);
-        let all = (0..200).map(|_| passwords.verify(Secret::new("x"), None));
+        let all = (0..200).map(|_| passwords.verify(Secret::new("x"), None, None));
         let mut tasks = tokio::task::JoinSet::new();
         for one in all.map(|_| passwords.clone()) {
-            tasks.spawn(async move { one.verify(Secret::new("x"), None).await });
+            tasks.spawn(async move { one.verify(Secret::new("x"), None, None).await });
         }
         let answers = tasks.join_all().await;
         assert!(answers.contains(&Err(Busy)));

@@ -5,9 +5,14 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use crate::model::{Entropy, Pepper};
+use super::{Accounts, Inner};
+use crate::{
+    files::{self, FileError, Readers},
+    model::{Entropy, Pepper},
+};
 
 /// What is wrong with a pepper file.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +35,27 @@ pub enum PepperError {
     /// The store was filled under another one.
     #[error("the pepper in {} is not the one that this store was made with: no key would match. Put the right file back from a backup", .0.display())]
     Wrong(PathBuf),
+    /// The other system's HMAC key cannot be read.
+    #[error("the file of the HMAC key {} (store.hmac_key_file): {problem}", .path.display())]
+    Hmac {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: FileError,
+    },
+    /// The other system's HMAC key is shorter than a secret can be.
+    #[error("the file of the HMAC key {} (store.hmac_key_file) holds {length} bytes: a key has at least {SHORTEST_HMAC_KEY}", .path.display())]
+    ShortHmac {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        length: usize,
+    },
+    /// There is no HMAC key, and there are keys that cannot be checked without it.
+    #[error(
+        "the store holds {0} imported keys of HMAC-SHA-256 digests, which cannot be checked without the other system's HMAC key: name its file as store.hmac_key_file"
+    )]
+    NoHmac(usize),
     /// It cannot be read or written.
     #[error("the pepper file {}: {problem}", .path.display())]
     Io {
@@ -55,6 +81,36 @@ pub fn read_pepper(path: &Path) -> Result<Pepper, PepperError> {
         .ok()
         .and_then(Pepper::from_hex)
         .ok_or_else(|| PepperError::Malformed(path.to_owned()))
+}
+
+/// The fewest bytes of an HMAC key.
+const SHORTEST_HMAC_KEY: usize = 8;
+/// The most.
+const LONGEST_HMAC_KEY: u64 = 4096;
+
+impl Accounts {
+    /// The same accounts, with the key of the system whose HMAC-SHA-256 digests were brought over. The file holds its bytes; a line end behind
+    /// them is none of them.
+    ///
+    /// # Errors
+    /// It cannot be read, others may read it, or it is too short; there is none, and there are keys that need it.
+    pub fn with_hmac_key(self, file: Option<&Path>) -> Result<Self, PepperError> {
+        let Some(path) = file else {
+            return match self.directory().hmac_keys() {
+                0 => Ok(self),
+                count => Err(PepperError::NoHmac(count)),
+            };
+        };
+        let read = files::read(path, LONGEST_HMAC_KEY, Readers::OwnerAlone);
+        let bytes = read.map_err(|problem| PepperError::Hmac { path: path.to_owned(), problem })?;
+        let key = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        let key = key.strip_suffix(b"\r").unwrap_or(key);
+        if key.len() < SHORTEST_HMAC_KEY {
+            return Err(PepperError::ShortHmac { path: path.to_owned(), length: key.len() });
+        }
+        let pepper = self.0.pepper.clone().with_hmac_key(key);
+        Ok(Self(Arc::new(Inner { pepper, ..Arc::unwrap_or_clone(self.0) })))
+    }
 }
 
 /// Makes a new pepper file. One that is there is left alone, and an error.

@@ -157,8 +157,8 @@ impl Accounts {
         for (owner, _) in self.store().scan(Table::Owners, &uid_key(uid), None, usize::MAX)? {
             if let Some(stored) = self.store().get(Table::Keys, &owner[8..])? {
                 let key: Key = stored.read(Table::Keys, &owner[8..])?;
-                if !key.scheme.is_own() {
-                    batch.delete(Table::Foreign, *key.digest.as_bytes());
+                for digest in key.foreign_digests() {
+                    batch.delete(Table::Foreign, digest);
                 }
             }
             forget_usage_of_key(batch, &owner[8..]);

@@ -5,19 +5,19 @@ use serde_json::{Value, json};
 
 use super::{Call, answer, form::Form, keys};
 use crate::{
-    accounts::{Import, ImportMode, ImportRow, Strangers},
+    accounts::{Format, Import, ImportDigest, ImportMode, ImportRow, Strangers},
     handlers::Reply,
     model::{Scheme, Secret, Timestamp},
     pipeline::Denial,
 };
 
 /// The most keys of one part.
-const MOST: usize = 1000;
+pub(super) const MOST: usize = 1000;
 
 pub(super) async fn import(mut call: Call<'_>) -> Result<Reply, Denial> {
     let now = call.accounts.clock().now();
     let mut form = Form::new(call.json().await?);
-    let scheme = scheme(&mut form);
+    let digest = digest(&mut form);
     let strangers = match form.flag("create_users") {
         Some(true) => Strangers::Made,
         _ => Strangers::Refused,
@@ -33,22 +33,25 @@ pub(super) async fn import(mut call: Call<'_>) -> Result<Reply, Denial> {
         keys::within_own_bounds(&wanted, &call)?;
     }
     let includes_administrators = call.identity.is_admin();
-    let import = Import { scheme, strangers, includes_administrators, mode, rows };
+    let import = Import { digest, strangers, includes_administrators, mode, rows };
     let imported = call.accounts.import_keys(&import).await.map_err(answer::denial)?;
     Ok(answer::json(StatusCode::OK, &json!(imported)))
 }
 
-fn scheme(form: &mut Form) -> Scheme {
+fn digest(form: &mut Form) -> ImportDigest {
     match form.needed_text("digest").as_str() {
-        "clear" => Scheme::Text,
-        "sha256" => Scheme::Sha256,
-        "blake3" => Scheme::Blake3,
+        "clear" => ImportDigest::Clear,
+        "sha256" => ImportDigest::Fast(Scheme::Sha256),
+        "blake3" => ImportDigest::Fast(Scheme::Blake3),
+        "hmac-sha256" => ImportDigest::Fast(Scheme::HmacSha256),
+        "bcrypt" => ImportDigest::Slow(Format::Bcrypt),
+        "argon2" => ImportDigest::Slow(Format::Argon2),
         // What is missing is told already.
-        "" => Scheme::Text,
+        "" => ImportDigest::Clear,
         _ => {
-            let fix = "Use clear, sha256 or blake3.";
+            let fix = "Use clear, sha256, hmac-sha256, blake3, bcrypt or argon2.";
             form.reject("digest", "There is no such digest.", fix);
-            Scheme::Text
+            ImportDigest::Clear
         }
     }
 }

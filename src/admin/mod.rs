@@ -11,6 +11,7 @@ mod explain;
 mod form;
 mod health;
 mod import;
+mod import_users;
 mod keys;
 mod list;
 mod me;
@@ -132,6 +133,7 @@ async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
         Place::Key(id) => keys::one(id, call).await,
         Place::Revoke(id) => keys::revoke(id, &call).await,
         Place::ImportKeys => import::import(call).await,
+        Place::ImportUsers => import_users::import(call).await,
         Place::KeysOfAll => bulk::generate(call).await,
         Place::Rotate(id) => keys::rotate(id, call).await,
         Place::Backup => backup::write(call).await,

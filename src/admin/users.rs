@@ -150,7 +150,7 @@ fn within_scopes(before: &[String], after: &[String], call: &Call<'_>) -> Result
 }
 
 /// Who logs in with a password has no scopes.
-fn may_set_passwords(call: &Call<'_>) -> Result<(), Denial> {
+pub(super) fn may_set_passwords(call: &Call<'_>) -> Result<(), Denial> {
     match call.identity.scopes() {
         None => Ok(()),
         Some(_) => Err(answer::forbidden("A key with scopes cannot set passwords.")),

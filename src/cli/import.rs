@@ -1,23 +1,16 @@
 //! `keyward key import`: keys of other systems, from their files. The whole file is looked at before the first key is written.
 
-use std::{
-    collections::HashMap,
-    fs::File,
-    io::{self, Read},
-    path::PathBuf,
-};
+use std::{collections::HashMap, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::{Exit, Failure, Output, Session, kong, target::path};
-
-/// The most keys of one request.
-const MOST: usize = 1000;
-/// With so many, a request ends where the next user begins: what is told of a user is told of all its keys.
-const ENOUGH: usize = 900;
-/// The most faults that are told at once.
-const MOST_FAULTS: usize = 100;
+use super::{
+    Failure, Session, kong,
+    out::Screen,
+    target::path,
+    upload::{MOST_FAULTS, Upload, owner, read, refused},
+};
 
 #[derive(Debug, Args)]
 pub struct Import {
@@ -27,7 +20,8 @@ pub struct Import {
     /// declarative configuration, YAML or JSON: consumers with their keyauth_credentials) [default: by the file's name, else csv]
     #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
     format: Option<Form>,
-    /// What the file has of each key: clear (its text), sha256 or blake3 (the text's digest in hexadecimal digits)
+    /// What the file has of each key: clear (its text), sha256, hmac-sha256 or blake3 (the text's digest in hexadecimal digits), bcrypt or argon2
+    /// (as they are written)
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Kind::Clear, hide_possible_values = true)]
     digest: Kind,
     /// Make the users that are not there
@@ -49,7 +43,10 @@ enum Form {
 enum Kind {
     Clear,
     Sha256,
+    HmacSha256,
     Blake3,
+    Bcrypt,
+    Argon2,
 }
 
 impl Kind {
@@ -57,7 +54,10 @@ impl Kind {
         match self {
             Self::Clear => "clear",
             Self::Sha256 => "sha256",
+            Self::HmacSha256 => "hmac-sha256",
             Self::Blake3 => "blake3",
+            Self::Bcrypt => "bcrypt",
+            Self::Argon2 => "argon2",
         }
     }
 }
@@ -68,27 +68,26 @@ pub(super) type Fault = (u64, String);
 impl Import {
     /// Looks at everything, and then, unless that was all, writes it.
     pub async fn run(self, session: &Session) -> anyhow::Result<()> {
-        let text = self.read()?;
+        let text = read(&self.file)?;
         let mut faults = Vec::new();
-        let rows = match self.form() {
+        let mut rows = match self.form() {
             Form::Csv => from_csv(&text, &mut faults),
             Form::Jsonl => from_jsonl(&text, &mut faults),
             Form::Kong => kong::read(&text, &mut faults),
         };
         drop(text);
-        let mut rows = rows;
         rows.sort_by_cached_key(owner);
         find_twins(&rows, &mut faults);
-        if !faults.is_empty() {
-            let told = faults.iter().take(MOST_FAULTS);
-            let told = told.map(|(line, said)| fault(&format!("line {line}"), said, ""));
-            return Err(refused(told.collect(), faults.len()).into());
-        }
-        self.look(&rows, session).await?;
-        if self.dry_run {
-            return Ok(());
-        }
-        self.write(&rows, session).await
+        refuse_faults(&faults)?;
+        let upload = Upload {
+            target: path(&["keys", "import"]),
+            common: json!({ "digest": self.digest.name(), "create_users": self.create_users }),
+            unit: "keys",
+            rows: &rows,
+        };
+        let counts = upload.run(self.dry_run, session).await?;
+        let done = if self.dry_run { "would be imported" } else { "are imported" };
+        session.tell(&counts, |screen| tell(&counts, done, screen))
     }
 
     fn form(&self) -> Form {
@@ -100,122 +99,27 @@ impl Import {
         };
         self.format.unwrap_or(by_name)
     }
-
-    fn read(&self) -> Result<zeroize::Zeroizing<String>, Failure> {
-        let mut text = zeroize::Zeroizing::new(String::new());
-        let read = match self.file.to_str() {
-            Some("-") => io::stdin().lock().read_to_string(&mut text),
-            _ => File::open(&self.file).and_then(|mut file| file.read_to_string(&mut text)),
-        };
-        read.map_err(|problem| {
-            Failure::new(Exit::Usage, format!("{}: {problem}", self.file.display()))
-        })?;
-        // As some spreadsheets begin a file.
-        if text.starts_with('\u{feff}') {
-            text.drain(..'\u{feff}'.len_utf8());
-        }
-        Ok(text)
-    }
-
-    fn body(&self, rows: &[Value], dry_run: bool) -> Value {
-        json!({
-            "digest": self.digest.name(),
-            "create_users": self.create_users,
-            "dry_run": dry_run,
-            "rows": rows,
-        })
-    }
-
-    /// Everything that the records find wrong, of all parts.
-    async fn look(&self, rows: &[Value], session: &Session) -> anyhow::Result<()> {
-        let mut found = Vec::new();
-        let mut counts = Map::new();
-        for part in parts(rows) {
-            let target = path(&["keys", "import"]);
-            match session.client.post(&target, &self.body(part, true)).await {
-                Ok(answer) => add(&mut counts, &answer.body),
-                Err(problem) => match problem.problem["errors"].as_array() {
-                    Some(errors) => found.extend(errors.iter().cloned()),
-                    None => return Err(problem.into()),
-                },
-            }
-        }
-        if !found.is_empty() {
-            let count = found.len();
-            found.truncate(MOST_FAULTS);
-            return Err(refused(found, count).into());
-        }
-        if self.dry_run {
-            tell(&counts, "would be imported", session)?;
-        }
-        Ok(())
-    }
-
-    async fn write(&self, rows: &[Value], session: &Session) -> anyhow::Result<()> {
-        let mut counts = Map::new();
-        let bar = super::bulk::bar("keys");
-        bar.set_length(rows.len() as u64);
-        for part in parts(rows) {
-            let target = path(&["keys", "import"]);
-            let made = session.client.post(&target, &self.body(part, false)).await?;
-            add(&mut counts, &made.body);
-            bar.inc(part.len() as u64);
-        }
-        bar.finish_and_clear();
-        tell(&counts, "are imported", session)
-    }
 }
 
-fn owner(row: &Value) -> String {
-    row["username"].as_str().unwrap_or_default().to_lowercase()
-}
-
-fn parts(rows: &[Value]) -> Vec<&[Value]> {
-    let mut parts = Vec::new();
-    let mut begin = 0;
-    for at in 1..=rows.len() {
-        let length = at - begin;
-        let is_new_user = || owner(&rows[at]) != owner(&rows[at - 1]);
-        if at == rows.len() || length == MOST || length >= ENOUGH && is_new_user() {
-            parts.push(&rows[begin..at]);
-            begin = at;
-        }
-    }
-    parts
-}
-
-fn add(counts: &mut Map<String, Value>, part: &Value) {
-    for (name, count) in part.as_object().into_iter().flatten() {
-        let sum = counts.get(name).and_then(Value::as_u64).unwrap_or_default();
-        counts.insert(name.clone(), (sum + count.as_u64().unwrap_or_default()).into());
-    }
-}
-
-fn tell(counts: &Map<String, Value>, done: &str, session: &Session) -> anyhow::Result<()> {
-    if session.output == Output::Json {
-        return session.show(&Value::Object(counts.clone()));
-    }
+fn tell(counts: &Map<String, Value>, done: &str, screen: &Screen) {
     let count = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or_default();
     let (keys, users, known) = (count("keys"), count("users"), count("known"));
-    session.screen.note(&format!("{keys} keys {done}, with {users} new users.\n"));
+    screen.note(&format!("{keys} keys {done}, with {users} new users.\n"));
     if known > 0 {
-        session.screen.note(&format!("{known} keys were there already.\n"));
+        screen.note(&format!("{known} keys were there already.\n"));
     }
-    Ok(())
 }
 
-fn fault(location: &str, message: &str, fix: &str) -> Value {
-    json!({ "location": location, "message": message, "fix": fix })
-}
-
-fn refused(errors: Vec<Value>, count: usize) -> Failure {
-    let text = match count {
-        1 => "Nothing was imported: one line is not in order.".to_owned(),
-        count => format!("Nothing was imported: {count} things are not in order."),
-    };
-    let mut failure = Failure::new(Exit::Refused, text);
-    failure.problem["errors"] = errors.into();
-    failure
+/// What is wrong with the lines of a file, before anybody else has looked at them.
+pub(super) fn refuse_faults(faults: &[Fault]) -> Result<(), Failure> {
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let told = faults.iter().take(MOST_FAULTS);
+    let told = told.map(
+        |(line, said)| json!({ "location": format!("line {line}"), "message": said, "fix": "" }),
+    );
+    Err(refused(told.collect(), faults.len()))
 }
 
 /// A row for the API. Words that are not given are left out.
@@ -407,18 +311,6 @@ mod unit {
         assert!(faults.is_empty());
         let text = "nonsense\n[]\n{\"username\":\"a\"}\n{\"username\":\"a\",\"key\":7}\n{\"username\":\"a\",\"key\":\"k\",\"shoe\":1}\n";
         assert_eq!(read(from_jsonl, text), (vec![], vec![1, 2, 3, 4, 5]));
-    }
-
-    #[test]
-    fn the_keys_of_a_user_stay_together() {
-        let of = |name: &str, count: u64| {
-            (0..count).map(move |at| pair(at, name, "k")).collect::<Vec<_>>()
-        };
-        let rows = [of("a", 850), of("b", 100), of("c", 950), of("d", 2100)].concat();
-        let lengths: Vec<usize> = parts(&rows).iter().map(|part| part.len()).collect();
-        assert_eq!(lengths, [950, 950, 1000, 1000, 100]);
-        assert!(parts(&[]).is_empty());
-        assert_eq!(parts(&of("a", 1)).len(), 1);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod control;
 mod exit;
 mod explain;
 mod healthcheck;
+mod htpasswd;
 mod import;
 mod init;
 mod key;
@@ -38,6 +39,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upload;
 mod user;
 pub mod welcome;
 

@@ -19,6 +19,7 @@ pub fn accounts(settings: &Settings) -> Result<Accounts, SetupError> {
     let passwords = Passwords::new(settings.limits.password_checks);
     let accounts = Accounts::open(store, &settings.store.pepper_file, passwords)?;
     Ok(accounts
+        .with_hmac_key(settings.store.hmac_key_file.as_deref())?
         .with_keys_per_user(settings.limits.keys_per_user)
         .with_audit_entries(settings.audit.entries)
         .with_failures(failures(settings)))

@@ -32,6 +32,21 @@ impl Session {
         Self { client, output, screen: Screen::process() }
     }
 
+    /// Says what came of something: to a program as JSON, to a person in words.
+    pub fn tell(
+        &self,
+        counts: &Map<String, Value>,
+        words: impl FnOnce(&Screen),
+    ) -> anyhow::Result<()> {
+        match self.output {
+            Output::Json => self.show(&Value::Object(counts.clone())),
+            Output::Table => {
+                words(&self.screen);
+                Ok(())
+            }
+        }
+    }
+
     /// Prints a list as it comes, `limit` records at most.
     pub async fn list(
         &self,

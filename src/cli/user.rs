@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Exit, Failure, Session,
     ask::{Consent, NewPassword},
+    htpasswd::Import,
     limit::{Budget, NoBudget, NoRate, Rate},
     session::change_words,
     table::{Column, cell},
@@ -41,6 +42,8 @@ pub enum Verb {
     Block(Who),
     /// Let a blocked user in again
     Unblock(Who),
+    /// Import users and their passwords from a file of Apache's htpasswd, all of a file or none
+    Import(Import),
     /// Delete a user and its keys, for good
     Delete {
         #[command(flatten)]
@@ -139,6 +142,7 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
         Verb::Edit(edit) => edit.run(session).await,
         Verb::Block(who) => activate(&who, false, session).await,
         Verb::Unblock(who) => activate(&who, true, session).await,
+        Verb::Import(import) => import.run(session).await,
         Verb::Delete { who, consent } => {
             let uid = uid(&who, session).await?;
             let what = match &who.name {

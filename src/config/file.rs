@@ -106,6 +106,8 @@ pub struct Store {
     pub path: String,
     /// The file of the pepper that key digests are made with; empty: the store's path with .pepper appended.
     pub pepper_file: String,
+    /// The file of the key with which another system made HMAC-SHA-256 of its keys, where such were imported; others may not read it. Empty: none.
+    pub hmac_key_file: String,
     /// The most memory that the engine's page cache takes, in MiB.
     #[schemars(range(min = 16, max = 1024))]
     pub cache_mib: i64,
@@ -317,6 +319,7 @@ impl Default for Store {
             engine: "sled".into(),
             path: "data/keyward".into(),
             pepper_file: String::new(),
+            hmac_key_file: String::new(),
             cache_mib: 32,
         }
     }

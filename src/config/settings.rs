@@ -100,6 +100,8 @@ pub struct StoreSettings {
     pub path: PathBuf,
     /// The pepper's file, always outside `path`.
     pub pepper_file: PathBuf,
+    /// The file of another system's HMAC key.
+    pub hmac_key_file: Option<PathBuf>,
     /// What a running server leaves beside the store for the command line: `path` with `.control` appended.
     pub control_file: PathBuf,
     /// Where the command line reaches a server whose admin listener has TLS: `path` with `.sock` appended, absolute.
@@ -270,6 +272,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
                 "Name a file outside of store.path.",
             );
         }
+        let hmac_key_file = Some(&raw.hmac_key_file).filter(|path| !path.is_empty());
         let engines = [("sled", Engine::Sled), ("memory", Engine::Memory)];
         StoreSettings {
             engine: self.choice("store.engine", &raw.engine, engines),
@@ -277,6 +280,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
             socket_file: tls::socket_file(&path),
             path,
             pepper_file,
+            hmac_key_file: hmac_key_file.map(PathBuf::from),
             cache_mib: self.number("store.cache_mib", raw.cache_mib, 16..=1024),
         }
     }

@@ -109,6 +109,7 @@ impl Known {
             ("store.engine", "memory"),
             ("store.path", "/var/lib/keyward"),
             ("store.pepper_file", "/etc/keyward/pepper"),
+            ("store.hmac_key_file", "/etc/keyward/hmac"),
             ("scripts.dir", "/etc/keyward/scripts"),
             ("scripts.secrets_dir", "/run/secrets"),
             ("limits.failure_exempt", "10.0.0.0/8"),

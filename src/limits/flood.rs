@@ -142,6 +142,17 @@ impl Flood {
         None
     }
 
+    /// Whether there were too many wrong credentials from this address.
+    pub fn is_over(&self, client: IpAddr, now: u64) -> bool {
+        let most = self.limits.per_address;
+        if most == 0 || self.is_exempt(client) {
+            return false;
+        }
+        let culprit = Culprit { kind: Kind::Any, network: network(client), user: None };
+        let known = self.part(&culprit).get(&culprit).copied();
+        known.is_some_and(|known| self.wait(known, most, now).is_some())
+    }
+
     fn is_exempt(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
         // Of a program that does not know where its requests come from, all clients would be one.

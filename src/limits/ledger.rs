@@ -67,6 +67,11 @@ impl Ledger {
         self.0.flood.failed(attempt, self.0.clock.ticks());
     }
 
+    /// Whether there were too many wrong credentials from this address.
+    pub fn is_over(&self, client: IpAddr) -> bool {
+        self.0.flood.is_over(client, self.0.clock.ticks())
+    }
+
     /// A credential was wrong, of whatever kind. None: what is wrong is told.
     pub fn count_failure(&self, client: IpAddr) -> Option<Wait> {
         self.0.flood.count(client, self.0.clock.ticks())

@@ -10,7 +10,7 @@ use super::{KeyId, Timestamp};
 /// What stands in the place of a secret: that it is another is told, not what it is.
 const SECRET: &str = "(secret)";
 /// The fields of records that are secrets, or made of them.
-const SECRETS: &[&str] = &["digest", "password"];
+const SECRETS: &[&str] = &["digest", "password", "slow", "former_digest"];
 /// The most bytes that one field takes in the trail.
 const MAX_FIELD: usize = 512;
 /// The most bytes that what was before, or after, takes in the trail.

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Credits, Digest, KeyId, RateLimit, Scheme, Timestamp};
+use super::{Credits, Digest, KeyId, PasswordDigest, RateLimit, Scheme, Timestamp};
 
 /// A key that was handed out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,12 @@ pub struct Key {
     /// What the digest is made of.
     #[serde(default, skip_serializing_if = "Scheme::is_own")]
     pub scheme: Scheme,
+    /// What another system kept of the text, where that is slow to check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow: Option<PasswordDigest>,
+    /// What [`Key::digest`] was when the key was brought over, where it is another by now. Whoever brings the key over again finds it by this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_digest: Option<Digest>,
     /// The permissions that the key may use, of those its user has; none: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<String>>,
@@ -65,6 +71,12 @@ impl Key {
     /// Whether it can be used at `now`, as far as it alone goes.
     pub fn is_in_force(&self, now: Timestamp) -> bool {
         self.revoked.is_none() && self.ends().is_none_or(|end| end > now)
+    }
+
+    /// The digests by which a key of another system is found.
+    pub fn foreign_digests(&self) -> impl Iterator<Item = [u8; 32]> {
+        let current = (!self.scheme.is_own()).then_some(self.digest);
+        current.into_iter().chain(self.former_digest).map(|digest| *digest.as_bytes())
     }
 
     /// The first second in which the key is refused.

@@ -1,5 +1,6 @@
 //! Keys of other systems: what is kept of them, and how a text that is presented is checked against it.
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -17,23 +18,34 @@ pub enum Scheme {
     Sha256,
     /// Made elsewhere: of the text's BLAKE3.
     Blake3,
+    /// Made elsewhere: of the text's HMAC-SHA-256 (RFC 2104) with the other system's key.
+    HmacSha256,
+    /// Made elsewhere: of a digest that is slow to check, such as bcrypt's, which the record holds beside it. The text does not lead to
+    /// it, so its user has to be named; after the first use it is [`Scheme::Text`].
+    Slow,
 }
 
 impl Scheme {
-    /// Those of other systems.
-    pub const FOREIGN: [Self; 3] = [Self::Text, Self::Sha256, Self::Blake3];
+    /// Those of other systems that a text alone leads to.
+    pub const FOREIGN: [Self; 4] = [Self::Text, Self::Sha256, Self::Blake3, Self::HmacSha256];
 
     /// Whether the key was made here.
     pub fn is_own(&self) -> bool {
         *self == Self::Own
     }
 
-    /// What another system keeps of a text.
-    pub fn kept(self, text: &str) -> Vec<u8> {
+    /// What another system keeps of a text, with its HMAC key where it has one. None: that cannot be told.
+    pub fn kept(self, text: &str, hmac_key: Option<&[u8]>) -> Option<Vec<u8>> {
+        let text = text.as_bytes();
         match self {
-            Self::Own | Self::Text => text.as_bytes().to_vec(),
-            Self::Sha256 => Sha256::digest(text.as_bytes()).to_vec(),
-            Self::Blake3 => blake3::hash(text.as_bytes()).as_bytes().to_vec(),
+            Self::Own | Self::Text => Some(text.to_vec()),
+            Self::Sha256 => Some(Sha256::digest(text).to_vec()),
+            Self::Blake3 => Some(blake3::hash(text).as_bytes().to_vec()),
+            Self::HmacSha256 => {
+                let mac = Hmac::<Sha256>::new_from_slice(hmac_key?).ok()?.chain_update(text);
+                Some(mac.finalize().into_bytes().to_vec())
+            }
+            Self::Slow => None,
         }
     }
 }
@@ -48,34 +60,41 @@ mod tests {
         let hex = |bytes: Vec<u8>| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
         // FIPS 180-4, example B.1, and BLAKE3's test vector of nothing.
         assert_eq!(
-            hex(Scheme::Sha256.kept("abc")),
+            hex(Scheme::Sha256.kept("abc", None).unwrap()),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
         assert_eq!(
-            hex(Scheme::Blake3.kept("")),
+            hex(Scheme::Blake3.kept("", None).unwrap()),
             "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
         );
-        assert_eq!(Scheme::Text.kept("abc"), b"abc");
+        assert_eq!(Scheme::Text.kept("abc", None).unwrap(), b"abc");
+        // RFC 4231, test case 2.
+        assert_eq!(
+            hex(Scheme::HmacSha256.kept("what do ya want for nothing?", Some(b"Jefe")).unwrap()),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+        assert_eq!(Scheme::HmacSha256.kept("abc", None), None);
+        assert_eq!(Scheme::Slow.kept("abc", Some(b"Jefe")), None);
     }
 
     #[test]
     fn no_scheme_takes_another_ones_digest() {
-        let pepper = Pepper::from_bytes([7; 32]);
-        let all = [Scheme::Own, Scheme::Text, Scheme::Sha256, Scheme::Blake3];
-        for one in all {
-            for other in all {
-                let same = pepper.digest_as(one, "abc") == pepper.digest_as(other, "abc");
+        let pepper = Pepper::from_bytes([7; 32]).with_hmac_key(b"Jefe");
+        let all = [&[Scheme::Own][..], &Scheme::FOREIGN].concat();
+        let digest = |scheme, text| pepper.digest_as(scheme, text).unwrap();
+        for &one in &all {
+            for &other in &all {
+                let same = digest(one, "abc") == digest(other, "abc");
                 assert_eq!(same, one == other, "{one:?} {other:?}");
             }
-            assert!(pepper.digest_as(one, "abc") != pepper.digest_as(one, "abd"));
+            assert!(digest(one, "abc") != digest(one, "abd"));
             // What another system kept cannot be presented in the place of the text.
-            let kept = pepper.digest_kept(Scheme::Sha256, b"abc");
-            assert!(pepper.digest_as(one, "abc") != kept);
+            for kept in [Scheme::Sha256, Scheme::HmacSha256, Scheme::Slow] {
+                assert!(digest(one, "abc") != pepper.digest_kept(kept, b"abc"));
+            }
         }
-        assert!(pepper.digest_as(Scheme::Own, "abc") == pepper.digest("abc"));
-        let kept = Scheme::Sha256.kept("abc");
-        assert!(
-            pepper.digest_as(Scheme::Sha256, "abc") == pepper.digest_kept(Scheme::Sha256, &kept)
-        );
+        assert!(digest(Scheme::Own, "abc") == pepper.digest("abc"));
+        let kept = Scheme::Sha256.kept("abc", None).unwrap();
+        assert!(digest(Scheme::Sha256, "abc") == pepper.digest_kept(Scheme::Sha256, &kept));
     }
 }

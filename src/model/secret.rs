@@ -96,18 +96,29 @@ impl<'de> Deserialize<'de> for Digest {
 
 /// The server's own secret, kept outside the store: whoever copies the store alone cannot test guesses against its digests.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct Pepper([u8; 32]);
+pub struct Pepper([u8; 32], Option<Vec<u8>>);
 
 impl Pepper {
     /// The pepper with these bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self(bytes, None)
+    }
+
+    /// The same, with the key of the system whose HMAC-SHA-256 digests were brought over.
+    pub fn with_hmac_key(mut self, key: &[u8]) -> Self {
+        self.1 = Some(key.to_vec());
+        self
+    }
+
+    /// Whether it has such a key.
+    pub fn has_hmac_key(&self) -> bool {
+        self.1.is_some()
     }
 
     /// Reads the 64 hexadecimal digits of a pepper file; white space around them is passed over.
     pub fn from_hex(text: &str) -> Option<Self> {
         let hash = blake3::Hash::from_hex(text.trim()).ok()?;
-        Some(Self(*hash.as_bytes()))
+        Some(Self(*hash.as_bytes(), None))
     }
 
     /// What a pepper file holds.
@@ -120,9 +131,10 @@ impl Pepper {
         Digest(*blake3::keyed_hash(&self.0, key.as_bytes()).as_bytes())
     }
 
-    /// The digest of a key's text, by the scheme of its record.
-    pub fn digest_as(&self, scheme: Scheme, key: &str) -> Digest {
-        self.digest_kept(scheme, &scheme.kept(key))
+    /// The digest of a key's text, by the scheme of its record. None: the text does not lead to it.
+    pub fn digest_as(&self, scheme: Scheme, key: &str) -> Option<Digest> {
+        let kept = Zeroizing::new(scheme.kept(key, self.1.as_deref())?);
+        Some(self.digest_kept(scheme, &kept))
     }
 
     /// The digest of what another system kept of a key.
@@ -132,6 +144,8 @@ impl Pepper {
             Scheme::Text => b"text",
             Scheme::Sha256 => b"sha256",
             Scheme::Blake3 => b"blake3",
+            Scheme::HmacSha256 => b"hmac-sha256",
+            Scheme::Slow => b"slow",
         };
         let key = blake3::derive_key("keyward 2026-11-25 keys of other systems", &self.0);
         let mut hasher = blake3::Hasher::new_keyed(&key);
@@ -191,20 +205,28 @@ impl fmt::Debug for Pepper {
     }
 }
 
-/// An Argon2id digest in PHC string form.
+/// How a digest of ours begins: the parameters that RFC 9106 and OWASP give for little memory.
+const OURS: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
+
+/// A digest that is slow to check, for what people choose: of ours, an Argon2id digest in PHC string form; of other systems, what they wrote.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PasswordDigest(Box<str>);
 
 impl PasswordDigest {
-    /// Takes a PHC string (`$argon2id$v=19$…`).
+    /// Takes such a string (`$argon2id$v=19$…`).
     pub fn new(phc: impl Into<Box<str>>) -> Self {
         Self(phc.into())
     }
 
-    /// The PHC string, for verification.
+    /// The string, for verification.
     pub fn phc(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it was made as ours are. Others are made anew when their text comes.
+    pub fn is_ours(&self) -> bool {
+        self.0.starts_with(OURS)
     }
 }
 

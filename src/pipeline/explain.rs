@@ -18,7 +18,7 @@ use super::{
     Action, Candidate, Credential, Denial, Gate, Grant, Identity, Presented, Request, Room, Scene,
     decode::{self, Proof},
     header::{self, AUTH_METHOD},
-    lookup::{self, Evidence},
+    lookup::{self, Evidence, Holding},
     permit, verify,
 };
 use crate::model::{PermissionSource, Secret};
@@ -270,11 +270,18 @@ fn candidate(candidate: &Candidate<'_>) -> Vec<Fact> {
         None => found.push(("user", "none; the next room refuses, and takes as long".into())),
     }
     match &suspect.evidence {
-        Evidence::Key { held: Some((id, _)), .. } | Evidence::Scripted(_, Some((id, _))) => {
+        Evidence::Key { held: Holding::Held(Some((id, _))), .. }
+        | Evidence::Scripted(_, Holding::Held(Some((id, _)))) => {
             found.push(("key", id.to_string()));
         }
-        Evidence::Key { held: None, .. } => found.push(("key", "none of this id".into())),
-        Evidence::Password(..) | Evidence::Scripted(_, None) => {}
+        Evidence::Key { held: Holding::Held(None), .. } => {
+            found.push(("key", "none of this id".into()));
+        }
+        Evidence::Key { held: Holding::Slow(keys), .. }
+        | Evidence::Scripted(_, Holding::Slow(keys)) => {
+            found.push(("key", format!("one of {} that are slow to check", keys.ids.len())));
+        }
+        Evidence::Password(..) | Evidence::Scripted(_, Holding::Held(None)) => {}
     }
     found
 }

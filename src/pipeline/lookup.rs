@@ -13,7 +13,7 @@ use crate::{
     hooks::{Found, Function},
     limits::Attempt,
     model::{Detail, KeyId, KeyShape, KeyText, Secret},
-    store::{HeldApplication, HeldKey, Member},
+    store::{HeldApplication, HeldKey, Member, SlowKeys},
 };
 
 /// Somebody whose credential has still to be checked, or the fact that the request is anonymous.
@@ -35,11 +35,20 @@ pub(super) struct Suspect<'a> {
 pub(super) enum Evidence<'a> {
     Key {
         text: Secret,
-        held: Option<(KeyId, HeldKey)>,
+        held: Holding,
     },
     Password(Secret, Attempt),
     /// What the script says, and the key that the built-in room would check.
-    Scripted(Scripted<'a>, Option<(KeyId, HeldKey)>),
+    Scripted(Scripted<'a>, Holding),
+}
+
+/// The key that a text may be.
+#[derive(Debug)]
+pub(super) enum Holding {
+    /// By its id, or by what the text leads to.
+    Held(Option<(KeyId, HeldKey)>),
+    /// One of its user's, as far as the text says. They are slow to check, and may be none.
+    Slow(SlowKeys),
 }
 
 impl<'a> Candidate<'a> {
@@ -75,7 +84,10 @@ pub async fn find<'a>(
     let (member, evidence) = match proof {
         Proof::NamedKey { pair, id } => {
             let member = told(application, directory.user_by_name(pair.user()))?;
-            let held = key(id, pair.secret());
+            let held = match (id, key(id, pair.secret())) {
+                (None, None) => slow_keys(gate, application, member.as_deref()),
+                (_, held) => Holding::Held(held),
+            };
             (member, Evidence::Key { held, text: Secret::new(pair.secret()) })
         }
         Proof::Password { pair } => {
@@ -88,7 +100,7 @@ pub async fn find<'a>(
         Proof::Key { text, id } => {
             let held = key(id, text.expose());
             let member = held.as_ref().and_then(|(_, key)| directory.user(key.user));
-            (member, Evidence::Key { held, text })
+            (member, Evidence::Key { held: Holding::Held(held), text })
         }
         Proof::Scripted(scripted) => {
             let held = key_of(gate, &scripted);
@@ -99,10 +111,27 @@ pub async fn find<'a>(
                 // A key alone, as above.
                 false => member,
             };
+            let is_foreign = |text: Secret| KeyText::shape(text.expose()) == KeyShape::Foreign;
+            let held = match held {
+                None if scripted.key().is_some_and(is_foreign) => {
+                    slow_keys(gate, application, member.as_deref())
+                }
+                held => Holding::Held(held),
+            };
             (member, Evidence::Scripted(scripted, held))
         }
     };
     Ok(Candidate { suspect: Some(Suspect { application, member, evidence }) })
+}
+
+/// The keys of a user that are slow to check. Where no details are told, somebody who has none, or is not there, is checked for as long.
+fn slow_keys(gate: &Gate, application: &HeldApplication, member: Option<&Member>) -> Holding {
+    match gate.0.directory.slow_keys(member.map(|member| member.uid)) {
+        Some(slow) if !slow.ids.is_empty() || application.record.detail == Detail::Uniform => {
+            Holding::Slow(slow)
+        }
+        _ => Holding::Held(None),
+    }
 }
 
 /// The key that a script has found.

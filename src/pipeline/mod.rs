@@ -72,6 +72,7 @@ mod rehearsal;
 mod request;
 mod scene;
 mod scripted;
+mod slow;
 pub mod verify;
 
 use std::sync::Arc;
@@ -94,7 +95,7 @@ pub use verify::Identity;
 
 use crate::{
     accounts::{Accounts, Passwords},
-    model::{Actor, Clock, Pepper, Secret},
+    model::{Actor, Clock, KeyId, PasswordDigest, Pepper, Secret},
     store::Directory,
 };
 
@@ -148,14 +149,43 @@ impl Gate {
     /// Makes a credential that a script has checked one of the user's own keys, after the answer. What cannot be written now is written when the
     /// credential comes again.
     fn adopt(&self, uid: u64, application: &str, text: Secret) {
-        let Ok(turn) = self.0.adopting.clone().try_acquire_owned() else { return };
-        let (accounts, application) = (self.0.accounts.clone(), application.to_owned());
-        tokio::spawn(async move {
-            if let Err(problem) =
-                accounts.acting(Actor::Program).adopt_key(uid, &application, &text).await
-            {
+        let application = application.to_owned();
+        self.afterwards(async move |accounts| {
+            let acting = accounts.acting(Actor::Program);
+            if let Err(problem) = acting.adopt_key(uid, &application, &text).await {
                 tracing::warn!(uid, application, %problem, "a key was not taken over");
             }
+        });
+    }
+
+    /// Gives a key that was slow to check a fast digest, after the answer. What cannot be written now is written at its next use.
+    fn quicken(&self, id: KeyId, text: Secret) {
+        self.afterwards(async move |accounts| {
+            if let Err(problem) = accounts.acting(Actor::Program).quicken_key(id, &text).await {
+                tracing::warn!(key = %id, %problem, "a key stays slow to check");
+            }
+        });
+    }
+
+    /// Makes a password's digest anew as ours are, in the same way.
+    fn renew_password(&self, uid: u64, before: PasswordDigest, password: Secret) {
+        self.afterwards(async move |accounts| {
+            let acting = accounts.acting(Actor::Program);
+            if let Err(problem) = acting.renew_password(uid, &before, password).await {
+                tracing::warn!(uid, %problem, "a password keeps its old digest");
+            }
+        });
+    }
+
+    /// Does something after the answer, unless too much is being done already.
+    fn afterwards<F>(&self, work: impl FnOnce(Accounts) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Ok(turn) = self.0.adopting.clone().try_acquire_owned() else { return };
+        let work = work(self.0.accounts.clone());
+        tokio::spawn(async move {
+            work.await;
             drop(turn);
         });
     }

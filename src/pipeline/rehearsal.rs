@@ -239,6 +239,8 @@ fn key(uid: u64, id: crate::model::KeyId, text: &Secret, pepper: &Pepper, now: T
         last_four: String::new(),
         digest: pepper.digest(text.expose()),
         scheme: crate::model::Scheme::Own,
+        slow: None,
+        former_digest: None,
         scopes: None,
         created: now,
         expires: None,

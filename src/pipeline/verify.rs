@@ -8,9 +8,9 @@ use super::{
     Action, Candidate, Denial, Gate, Request, Room, Scene,
     decode::Scripted,
     failure,
-    lookup::{Evidence, Suspect, blocked},
+    lookup::{Evidence, Holding, Suspect, blocked},
     scene::Traces,
-    scripted,
+    scripted, slow,
 };
 use crate::{
     hooks::{Allows, Function, Terms, Verdict},
@@ -143,12 +143,12 @@ pub async fn check<'a>(
     };
     let (member, key, scopes, bounds) = match evidence {
         Evidence::Key { text, held } => {
-            let (member, id, held) = matching(gate, application, member, &text, held)?;
-            usable(gate, application, request, &member, &held)?;
-            (member, Some(id), held.scopes().cloned(), held.bounds().cloned())
+            let case = Case { gate, scene, request, application };
+            case.key(&text, member, held).await?
         }
         Evidence::Password(password, attempt) => {
-            let matched = password_matches(gate, application, member, password).await;
+            let case = Case { gate, scene, request, application };
+            let matched = case.password(member, password).await;
             if matched.as_ref().is_err_and(|no| no.status == StatusCode::UNAUTHORIZED) {
                 failure::failed(scene, attempt);
             }
@@ -170,7 +170,7 @@ pub async fn check<'a>(
 
 type Proven = (Arc<Member>, Option<KeyId>, Option<Arc<[String]>>, Option<Arc<Bounds>>);
 
-/// What a scripted check needs.
+/// What a check needs.
 struct Case<'a, 'r> {
     gate: &'a Gate,
     scene: &'a Scene,
@@ -180,13 +180,38 @@ struct Case<'a, 'r> {
 
 impl Case<'_, '_> {
     /// Whether the script has had this credential taken over before, for this application. From then on it is a key like any other.
-    fn was_adopted(&self, text: &Secret, held: Option<&(KeyId, HeldKey)>) -> bool {
-        let is_foreign = KeyText::shape(text.expose()) == KeyShape::Foreign;
-        held.is_some_and(|(_, key)| {
-            is_foreign
-                && key.application() == Some(&self.application.record.id)
-                && key.digest == self.gate.0.pepper.digest_as(key.scheme, text.expose())
-        })
+    fn was_adopted(&self, text: &Secret, found: &Holding) -> bool {
+        let Holding::Held(Some((_, key))) = found else { return false };
+        KeyText::shape(text.expose()) == KeyShape::Foreign
+            && key.application() == Some(&self.application.record.id)
+            && is_text_of(self.gate, text, key)
+    }
+
+    /// Checks a key.
+    async fn key(
+        &self,
+        text: &Secret,
+        member: Option<Arc<Member>>,
+        found: Holding,
+    ) -> Result<Proven, Denial> {
+        let (gate, application) = (self.gate, self.application);
+        let (held, is_right) = match found {
+            Holding::Held(held) => {
+                let is_right = is_text_of_one(gate, text, held.as_ref());
+                (held, is_right)
+            }
+            Holding::Slow(keys) => {
+                let held = Box::pin(slow::find(gate, self.scene, self.request, text, keys)).await?;
+                let is_right = held.is_some();
+                (held, is_right)
+            }
+        };
+        let (member, id, held) = theirs(application, member, held, is_right)?;
+        usable(gate, application, self.request, &member, &held)?;
+        if held.scheme == Scheme::Slow && self.scene.traces == Traces::Left {
+            gate.quicken(id, text.clone());
+        }
+        Ok((member, Some(id), held.scopes().cloned(), held.bounds().cloned()))
     }
 
     /// Checks a credential as the application's script says, or as the built-in room does where it says nothing.
@@ -194,15 +219,13 @@ impl Case<'_, '_> {
         &self,
         credential: Scripted<'_>,
         member: Option<Arc<Member>>,
-        held: Option<(KeyId, HeldKey)>,
+        found: Holding,
     ) -> Result<Proven, Denial> {
         let application = self.application;
         let text = credential.key().unwrap_or_else(|| Secret::new(""));
         let Scripted { script, claim } = credential;
-        if !script.defines(Function::Verify) || self.was_adopted(&text, held.as_ref()) {
-            let (member, id, held) = matching(self.gate, application, member, &text, held)?;
-            usable(self.gate, application, self.request, &member, &held)?;
-            return Ok((member, Some(id), held.scopes().cloned(), held.bounds().cloned()));
+        if !script.defines(Function::Verify) || self.was_adopted(&text, &found) {
+            return self.key(&text, member, found).await;
         }
         let Some(member) = member else {
             return Err(wrong_key(application, "the script found no user"));
@@ -228,21 +251,63 @@ impl Case<'_, '_> {
         }
         Ok((member, None, scopes.map(Arc::from), None))
     }
+
+    /// The user whose password was presented. Takes as long when there is none.
+    async fn password(
+        &self,
+        member: Option<Arc<Member>>,
+        password: Secret,
+    ) -> Result<Arc<Member>, Denial> {
+        let (gate, application) = (self.gate, self.application);
+        let digest = member.as_ref().and_then(|member| member.password().cloned());
+        // Made anew while the text is there, if it is right.
+        let renewed = digest.clone().filter(|digest| !digest.is_ours());
+        let text = renewed.is_some().then(|| password.clone());
+        let example = gate.0.directory.foreign_password();
+        let checked = gate.0.passwords.verify(password, digest, example).await;
+        let is_right = checked.map_err(|_| slow::busy())?;
+        let no = |detail: &'static str| {
+            let said = "Invalid username or password";
+            Denial::unauthorized(Room::Verify, application, "INVALID_CREDENTIALS", said)
+                .with_detail(detail)
+        };
+        match member {
+            Some(member) if is_right && member.is_active => {
+                if let (Some(digest), Some(text)) = (renewed, text)
+                    && self.scene.traces == Traces::Left
+                {
+                    gate.renew_password(member.uid, digest, text);
+                }
+                Ok(member)
+            }
+            Some(_) if is_right => Err(no("the user is blocked")),
+            Some(_) => Err(no("the password is wrong, or the user has none")),
+            None => Err(no("no such user")),
+        }
+    }
 }
 
-/// The key whose text was presented, if it is one and its user's own. Takes as long when it is not.
-fn matching(
-    gate: &Gate,
+/// Whether a text is this key's.
+fn is_text_of(gate: &Gate, text: &Secret, key: &HeldKey) -> bool {
+    gate.0.pepper.digest_as(key.scheme, text.expose()).is_some_and(|it| it == key.digest)
+}
+
+/// The same, for as long where there is no key.
+fn is_text_of_one(gate: &Gate, text: &Secret, held: Option<&(KeyId, HeldKey)>) -> bool {
+    match held {
+        Some((_, key)) => is_text_of(gate, text, key),
+        // The work is the same as for one of ours.
+        None => gate.0.pepper.digest(text.expose()) == NOBODY,
+    }
+}
+
+/// The key that was found, if the text is its own and it is its user's own.
+fn theirs(
     application: &HeldApplication,
     member: Option<Arc<Member>>,
-    text: &Secret,
     held: Option<(KeyId, HeldKey)>,
+    is_right: bool,
 ) -> Result<(Arc<Member>, KeyId, HeldKey), Denial> {
-    // Where there is none, the work is the same as for one of ours.
-    let scheme = held.as_ref().map_or(Scheme::Own, |(_, key)| key.scheme);
-    let presented = gate.0.pepper.digest_as(scheme, text.expose());
-    let expected = held.as_ref().map_or(NOBODY, |(_, key)| key.digest);
-    let is_right = presented == expected;
     match (member, held) {
         (Some(member), Some((id, held))) if is_right && held.user == member.uid => {
             Ok((member, id, held))
@@ -293,37 +358,6 @@ fn usable(
         return Err(says(INVALID_KEY, "the key may not be used from the client's address"));
     }
     Ok(())
-}
-
-/// The user whose password was presented. Takes as long when there is none.
-async fn password_matches(
-    gate: &Gate,
-    application: &HeldApplication,
-    member: Option<Arc<Member>>,
-    password: Secret,
-) -> Result<Arc<Member>, Denial> {
-    let digest = member.as_ref().and_then(|member| member.password().cloned());
-    let checked = gate.0.passwords.verify(password, digest).await;
-    let is_right = checked.map_err(|_| {
-        Denial::new(
-            Room::Verify,
-            StatusCode::SERVICE_UNAVAILABLE,
-            "TEMPORARILY_UNAVAILABLE",
-            "Too many passwords are being checked. Try again in a moment.",
-        )
-        .with_retry_after(1)
-    })?;
-    let no = |detail: &'static str| {
-        let said = "Invalid username or password";
-        Denial::unauthorized(Room::Verify, application, "INVALID_CREDENTIALS", said)
-            .with_detail(detail)
-    };
-    match member {
-        Some(member) if is_right && member.is_active => Ok(member),
-        Some(_) if is_right => Err(no("the user is blocked")),
-        Some(_) => Err(no("the password is wrong, or the user has none")),
-        None => Err(no("no such user")),
-    }
 }
 
 fn wrong_key(application: &HeldApplication, detail: &'static str) -> Denial {

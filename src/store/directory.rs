@@ -3,6 +3,7 @@
 //! The Directory follows the store as a [`Sink`]: a change is in force here before its writer is answered.
 
 mod maps;
+mod slow;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,8 @@ use std::{
 use arc_swap::ArcSwap;
 use maps::{ByChoice, ByNumber, map};
 use serde::Deserialize;
+use slow::Slow;
+pub use slow::SlowKeys;
 
 use super::{
     Applications, Change, HeldApplication, HeldKey, Member, Policy, RoleTable, Routes, Sink,
@@ -40,6 +43,8 @@ pub struct Directory {
     keys: ByNumber<HeldKey>,
     /// The keys of other systems, which are found by their digests.
     foreign: ByChoice<[u8; 32], u64>,
+    /// What other systems made slow to check.
+    slow: Slow,
     policy: ArcSwap<Policy>,
     /// What the policy is compiled from. Locked by whoever applies changes, never by a decision.
     sources: Mutex<Sources>,
@@ -99,6 +104,7 @@ impl Directory {
             users: map(),
             keys: map(),
             foreign: map(),
+            slow: Slow::new(),
             policy: ArcSwap::default(),
             sources: Mutex::new(Sources::new()),
             last_uid: AtomicU64::new(0),
@@ -150,9 +156,26 @@ impl Directory {
         // All of them, each time: how long it takes does not tell which one it was.
         let foreign = self.foreign.pin();
         let found = Scheme::FOREIGN
-            .map(|scheme| foreign.get(pepper.digest_as(scheme, text).as_bytes()).copied());
+            .map(|scheme| foreign.get(pepper.digest_as(scheme, text)?.as_bytes()).copied());
         let id = KeyId::from_number(found.into_iter().flatten().next()?);
         Some((id, self.key(id)?))
+    }
+
+    /// The keys of a user that are slow to check, or what a check is to look like where there are none; none: the whole store has no such key.
+    pub fn slow_keys(&self, uid: Option<u64>) -> Option<SlowKeys> {
+        let mut slow = self.slow.keys_of(uid)?;
+        slow.ids.retain(|id| self.key(*id).is_some());
+        Some(slow)
+    }
+
+    /// A password digest that is not made as ours are, while there is one.
+    pub fn foreign_password(&self) -> Option<PasswordDigest> {
+        self.slow.password()
+    }
+
+    /// How many keys are kept as HMAC-SHA-256.
+    pub fn hmac_keys(&self) -> usize {
+        self.slow.hmac_keys()
     }
 
     /// Roles, applications and resources as they are now.
@@ -262,10 +285,12 @@ impl Directory {
         self.last_uid.fetch_max(user.uid, Ordering::Relaxed);
         // The new name goes in before the old one goes out: a reader finds the user at every moment.
         self.names.pin().insert(ByName(member.clone()), member.clone());
-        if let Some(before) = self.users.pin().insert(user.uid, member.clone())
-            && Folded(&before.name) != Folded(&member.name)
-        {
-            self.free_name(before);
+        self.slow.password_came(&member);
+        if let Some(before) = self.users.pin().insert(user.uid, member.clone()) {
+            self.slow.password_went(before);
+            if Folded(&before.name) != Folded(&member.name) {
+                self.free_name(before);
+            }
         }
         Ok(())
     }
@@ -283,10 +308,18 @@ impl Directory {
         let number = key.id.number();
         let before = key.is_bounded().then(|| self.key(key.id)).flatten();
         let held = HeldKey::of(key, before.as_ref().and_then(HeldKey::bounds));
-        let foreign = (!held.scheme.is_own()).then_some(*held.digest.as_bytes());
-        self.keys.pin().insert(number, held);
+        self.slow.key_came(number, &held);
+        let is_slow = held.slow().is_some();
+        let foreign = held.is_found_by_digest().then_some(*held.digest.as_bytes());
         if let Some(digest) = foreign {
             self.foreign.pin().insert(digest, number);
+        }
+        if let Some(before) = self.keys.pin().insert(number, held) {
+            self.slow.key_went(number, before, is_slow);
+            // One that was slow, and is found by its text from now on, has another digest.
+            if before.is_found_by_digest() && foreign != Some(*before.digest.as_bytes()) {
+                self.foreign.pin().remove(before.digest.as_bytes());
+            }
         }
         Ok(())
     }
@@ -325,13 +358,13 @@ impl Directory {
         match table {
             Table::Users => {
                 if let Some(gone) = self.users.pin().remove(&number) {
+                    self.slow.password_went(gone);
                     self.free_name(gone);
                 }
             }
             Table::Keys => {
-                if let Some(gone) = self.keys.pin().remove(&number)
-                    && !gone.scheme.is_own()
-                {
+                if let Some(gone) = self.keys.pin().remove(&number) {
+                    self.slow.key_went(number, gone, false);
                     self.foreign.pin().remove(gone.digest.as_bytes());
                 }
             }

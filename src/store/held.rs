@@ -59,6 +59,7 @@ struct RareKey {
     scopes: Option<Arc<[String]>>,
     networks: Vec<IpNet>,
     bounds: Option<Arc<Bounds>>,
+    slow: Option<PasswordDigest>,
 }
 
 impl Member {
@@ -112,6 +113,7 @@ impl HeldKey {
             scopes: None,
             networks: Vec::new(),
             bounds: None,
+            slow: None,
         };
         Self {
             digest,
@@ -153,6 +155,16 @@ impl HeldKey {
         self.rare.as_ref()?.bounds.as_ref()
     }
 
+    /// What its text is checked against where that is slow.
+    pub fn slow(&self) -> Option<&PasswordDigest> {
+        self.rare.as_ref()?.slow.as_ref()
+    }
+
+    /// Whether its text alone leads to it, and no id in it does.
+    pub(super) fn is_found_by_digest(&self) -> bool {
+        Scheme::FOREIGN.contains(&self.scheme)
+    }
+
     /// Whether it may be used from an address.
     pub fn admits(&self, client: IpAddr) -> bool {
         let networks = self.networks();
@@ -170,6 +182,8 @@ pub(super) struct KeyPart {
     digest: Digest,
     #[serde(default)]
     scheme: Scheme,
+    #[serde(default)]
+    slow: Option<PasswordDigest>,
     #[serde(default)]
     application: Option<String>,
     #[serde(default)]
@@ -201,7 +215,7 @@ impl HeldKey {
         let bounds = Bounds::renewed(before, key.rate_limit, key.credits);
         let ends = ends(key.expires, key.rotated.as_ref()).map_or(Self::NEVER, |end| end.0);
         let is_free = key.application.is_none() && key.scopes.is_none();
-        let is_plain = is_free && key.networks.is_empty() && bounds.is_none();
+        let is_plain = is_free && key.networks.is_empty() && bounds.is_none() && key.slow.is_none();
         Self {
             digest: key.digest,
             scheme: key.scheme,
@@ -214,6 +228,7 @@ impl HeldKey {
                     scopes: key.scopes.map(Arc::from),
                     networks: key.networks,
                     bounds,
+                    slow: key.slow,
                 })
             }),
         }

@@ -19,8 +19,8 @@ mod sled;
 use std::{future::Future, pin::Pin, sync::Arc};
 
 pub use codec::{Stored, decode, encode};
-pub use directory::Directory;
 pub(crate) use directory::LAST_UID;
+pub use directory::{Directory, SlowKeys};
 pub use held::{HeldKey, Member};
 pub use memory::MemoryStore;
 pub use policy::{Applications, HeldApplication, Policy, RoleSet, RoleTable};

@@ -15,7 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("limits", &["model"]),
     ("store", &["limits", "telemetry", "model"]),
     ("hooks", &["files", "telemetry", "model"]),
-    ("accounts", &["hooks", "store", "limits", "telemetry", "model"]),
+    ("accounts", &["files", "hooks", "store", "limits", "telemetry", "model"]),
     ("pipeline", &["accounts", "hooks", "store", "limits", "telemetry", "model"]),
     (
         "handlers",

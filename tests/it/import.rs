@@ -54,7 +54,7 @@ fn files_of_real_systems_are_read() {
     put(&site, "kong.json", &kong.to_string());
     put(&site, "drupal.csv", "username,key\nann,d41d8cd98f00b204e9800998ecf8427e\n");
     // printf %s secret-of-ann | sha256sum
-    let digest = keyward::model::Scheme::Sha256.kept("secret-of-ann");
+    let digest = keyward::model::Scheme::Sha256.kept("secret-of-ann", None).unwrap();
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     put(
         &site,

@@ -94,7 +94,8 @@ async fn update(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
         // Whoever has a key is not to find out the password with it.
         let attempt = password_attempt(scene, &request, &before.name)
             .map_err(|denial| denial.in_shape(Shape::Message))?;
-        let checked = accounts.passwords().verify(existing.clone(), before.password.clone()).await;
+        let (existing, digest) = (existing.clone(), before.password.clone());
+        let checked = accounts.passwords().verify(existing, digest, None).await;
         let is_right = checked.map_err(|Busy| change::account_denial(AccountError::Busy))?;
         if !is_right {
             password_failed(scene, attempt);

@@ -46,6 +46,8 @@ fn key(seed: u64, user: u64) -> Key {
         last_four: text.last_four().into(),
         digest: Pepper::from_bytes([0; 32]).digest(text.text.expose()),
         scheme: Scheme::Own,
+        slow: None,
+        former_digest: None,
         scopes: None,
         created: Timestamp(0),
         expires: None,
@@ -368,7 +370,7 @@ async fn a_key_of_another_system_goes_from_where_it_is_found_by_its_text() {
     let pepper = Pepper::from_bytes([0; 32]);
     let foreign = Key {
         scheme: Scheme::Text,
-        digest: pepper.digest_as(Scheme::Text, "their key"),
+        digest: pepper.digest_as(Scheme::Text, "their key").unwrap(),
         ..key(1, 1)
     };
     let at = foreign.id.number().to_be_bytes();

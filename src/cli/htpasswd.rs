@@ -1,0 +1,95 @@
+//! `keyward user import`: users and the digests of their passwords, from the files of Apache's `htpasswd`.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    Session,
+    import::{Fault, refuse_faults},
+    target::path,
+    upload::{Upload, read},
+};
+use crate::model::fold;
+
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The file, with a line username:digest for each user; - is standard input. bcrypt, $apr1$, {SHA}, $5$, $6$ and Argon2 digests can be read
+    file: PathBuf,
+    /// A role of users that are not there yet; give it again for more
+    #[arg(long = "role", value_name = "ID")]
+    roles: Vec<String>,
+    /// Only look, and say what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Import {
+    /// Looks at everything, and then, unless that was all, writes it.
+    pub async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let text = read(&self.file)?;
+        let mut faults = Vec::new();
+        let rows = rows(&text, &mut faults);
+        drop(text);
+        refuse_faults(&faults)?;
+        let upload = Upload {
+            target: path(&["users", "import"]),
+            common: json!({ "roles": self.roles }),
+            unit: "users",
+            rows: &rows,
+        };
+        let counts = upload.run(self.dry_run, session).await?;
+        let count = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let done = if self.dry_run { "would be made" } else { "are made" };
+        session.tell(&counts, |screen| {
+            let (users, passwords) = (count("users"), count("passwords"));
+            screen.note(&format!("{users} users {done}; {passwords} others get a password.\n"));
+            if count("kept") > 0 {
+                screen.note(&format!("{} have a password already, and keep it.\n", count("kept")));
+            }
+        })
+    }
+}
+
+/// One line a user; empty lines and those that begin with # are passed by, as Apache does.
+fn rows(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
+    let mut rows = Vec::new();
+    let mut owners: HashMap<String, u64> = HashMap::new();
+    for (at, one) in text.lines().enumerate() {
+        let line = at as u64 + 1;
+        let one = one.trim();
+        if one.is_empty() || one.starts_with('#') {
+            continue;
+        }
+        // What stands behind a name may be a password: it is not repeated.
+        let Some((username, digest)) = one.split_once(':').filter(|(name, _)| !name.is_empty())
+        else {
+            faults.push((line, "This is not username:digest.".into()));
+            continue;
+        };
+        if let Some(first) = owners.insert(fold(username), line) {
+            faults.push((line, format!("The user of line {first} has another password here.")));
+            continue;
+        }
+        rows.push(json!({ "line": line, "username": username, "password_digest": digest }));
+    }
+    rows
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_user() {
+        let mut faults = Vec::new();
+        let text = "# made by hand\nann:$apr1$a$b\r\n\n  bob:{SHA}x:y\nANN:z\nnobody\n:x\n";
+        let rows = rows(text, &mut faults);
+        let row = |line: u64, username: &str, digest: &str| json!({ "line": line, "username": username, "password_digest": digest });
+        assert_eq!(rows, [row(2, "ann", "$apr1$a$b"), row(4, "bob", "{SHA}x:y")]);
+        let lines: Vec<u64> = faults.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [5, 6, 7]);
+        assert!(faults.iter().all(|(_, said)| !said.contains("nobody")));
+    }
+}

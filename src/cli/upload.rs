@@ -1,0 +1,162 @@
+//! Files that are imported: read whole, looked at whole, and then sent in parts.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
+
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use super::{Exit, Failure, Session};
+
+/// The most rows of one request.
+const MOST: usize = 1000;
+/// With so many, a request ends where the next user begins: what is told of a user is told of all its rows.
+const ENOUGH: usize = 900;
+/// The most faults that are told at once.
+pub(super) const MOST_FAULTS: usize = 100;
+
+/// Rows on their way to the API.
+pub(super) struct Upload<'a> {
+    /// Where they go.
+    pub target: String,
+    /// What each request says besides its rows: an object.
+    pub common: Value,
+    /// What the rows are.
+    pub unit: &'static str,
+    /// The rows; those of a user stand together.
+    pub rows: &'a [Value],
+}
+
+impl Upload<'_> {
+    /// Has all rows looked at, and then, unless that was all, written. What the requests have counted.
+    pub async fn run(
+        &self,
+        dry_run: bool,
+        session: &Session,
+    ) -> anyhow::Result<Map<String, Value>> {
+        let seen = self.look(session).await?;
+        if dry_run { Ok(seen) } else { self.write(session).await }
+    }
+
+    /// Everything that the records find wrong, of all parts.
+    async fn look(&self, session: &Session) -> anyhow::Result<Map<String, Value>> {
+        let mut found = Vec::new();
+        let mut counts = Map::new();
+        let bar = super::bulk::bar(self.unit);
+        bar.set_message("looked at");
+        bar.set_length(self.rows.len() as u64);
+        for part in parts(self.rows) {
+            match session.client.post(&self.target, &self.body(part, true)).await {
+                Ok(answer) => add(&mut counts, &answer.body),
+                Err(problem) => match problem.problem["errors"].as_array() {
+                    Some(errors) => found.extend(errors.iter().cloned()),
+                    None => return Err(problem.into()),
+                },
+            }
+            bar.inc(part.len() as u64);
+        }
+        bar.finish_and_clear();
+        if !found.is_empty() {
+            let count = found.len();
+            found.truncate(MOST_FAULTS);
+            return Err(refused(found, count).into());
+        }
+        Ok(counts)
+    }
+
+    async fn write(&self, session: &Session) -> anyhow::Result<Map<String, Value>> {
+        let mut counts = Map::new();
+        let bar = super::bulk::bar(self.unit);
+        bar.set_length(self.rows.len() as u64);
+        for part in parts(self.rows) {
+            let made = session.client.post(&self.target, &self.body(part, false)).await?;
+            add(&mut counts, &made.body);
+            bar.inc(part.len() as u64);
+        }
+        bar.finish_and_clear();
+        Ok(counts)
+    }
+
+    fn body(&self, rows: &[Value], dry_run: bool) -> Value {
+        let mut body = self.common.clone();
+        body["dry_run"] = dry_run.into();
+        body["rows"] = rows.into();
+        body
+    }
+}
+
+/// Reads a file whole; - is standard input.
+pub(super) fn read(file: &Path) -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    let read = match file.to_str() {
+        Some("-") => io::stdin().lock().read_to_string(&mut text),
+        _ => File::open(file).and_then(|mut file| file.read_to_string(&mut text)),
+    };
+    read.map_err(|problem| Failure::new(Exit::Usage, format!("{}: {problem}", file.display())))?;
+    // As some spreadsheets begin a file.
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(text)
+}
+
+/// Whose row it is.
+pub(super) fn owner(row: &Value) -> String {
+    row["username"].as_str().unwrap_or_default().to_lowercase()
+}
+
+fn parts(rows: &[Value]) -> Vec<&[Value]> {
+    let mut parts = Vec::new();
+    let mut begin = 0;
+    for at in 1..=rows.len() {
+        let length = at - begin;
+        let is_new_user = || owner(&rows[at]) != owner(&rows[at - 1]);
+        if at == rows.len() || length == MOST || length >= ENOUGH && is_new_user() {
+            parts.push(&rows[begin..at]);
+            begin = at;
+        }
+    }
+    parts
+}
+
+fn add(counts: &mut Map<String, Value>, part: &Value) {
+    for (name, count) in part.as_object().into_iter().flatten() {
+        let sum = counts.get(name).and_then(Value::as_u64).unwrap_or_default();
+        counts.insert(name.clone(), (sum + count.as_u64().unwrap_or_default()).into());
+    }
+}
+
+/// The refusal of a whole file.
+pub(super) fn refused(errors: Vec<Value>, count: usize) -> Failure {
+    let text = match count {
+        1 => "Nothing was imported: one line is not in order.".to_owned(),
+        count => format!("Nothing was imported: {count} things are not in order."),
+    };
+    let mut failure = Failure::new(Exit::Refused, text);
+    failure.problem["errors"] = errors.into();
+    failure
+}
+
+#[cfg(test)]
+mod unit {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_keys_of_a_user_stay_together() {
+        let of = |name: &str, count: u64| {
+            (0..count)
+                .map(move |at| json!({ "line": at, "username": name, "key": "k" }))
+                .collect::<Vec<_>>()
+        };
+        let rows = [of("a", 850), of("b", 100), of("c", 950), of("d", 2100)].concat();
+        let lengths: Vec<usize> = parts(&rows).iter().map(|part| part.len()).collect();
+        assert_eq!(lengths, [950, 950, 1000, 1000, 100]);
+        assert!(parts(&[]).is_empty());
+        assert_eq!(parts(&of("a", 1)).len(), 1);
+    }
+}

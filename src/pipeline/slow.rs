@@ -1,0 +1,45 @@
+//! The part of the fourth room that takes its time: keys of other systems whose digests are slow to check. Each is checked so once; then it has a
+//! fast digest.
+
+use http::StatusCode;
+
+use super::{Denial, Gate, Request, Room, Scene};
+use crate::{
+    model::{KeyId, Secret},
+    store::{HeldKey, SlowKeys},
+};
+
+/// The user's key with this text, if there is one.
+///
+/// # Errors
+/// Too many are being checked.
+pub(super) async fn find(
+    gate: &Gate,
+    scene: &Scene,
+    request: &Request<'_>,
+    text: &Secret,
+    keys: SlowKeys,
+) -> Result<Option<(KeyId, HeldKey)>, Denial> {
+    // What is answered with 429 whether it is right or not costs nothing any more.
+    if scene.ledger.is_over(request.client) {
+        return Ok(None);
+    }
+    let SlowKeys { ids, example, most } = keys;
+    let held = ids.into_iter().filter_map(|id| Some((id, gate.0.directory.key(id)?)));
+    let mut held: Vec<(KeyId, HeldKey)> = held.filter(|(_, key)| key.slow().is_some()).collect();
+    let digests: Vec<_> = held.iter().filter_map(|(_, key)| key.slow().cloned()).collect();
+    let for_time = vec![example; most.saturating_sub(digests.len())];
+    let found = gate.0.passwords.find(text.clone(), digests, for_time).await;
+    Ok(found.map_err(|_| busy())?.map(|at| held.swap_remove(at)))
+}
+
+/// The refusal while too many are being checked.
+pub(super) fn busy() -> Denial {
+    Denial::new(
+        Room::Verify,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "TEMPORARILY_UNAVAILABLE",
+        "Too many passwords are being checked. Try again in a moment.",
+    )
+    .with_retry_after(1)
+}
