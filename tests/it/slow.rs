@@ -161,6 +161,37 @@ fn short_texts_stay_slow_and_bad_digests_are_refused() {
 }
 
 #[test]
+fn who_has_no_slow_key_is_checked_for_as_long_where_nothing_is_told() {
+    let server = Server::new();
+    let site = &server.site;
+    server.user_with("ann", &["access user profiles"]);
+    server.user_with("bob", &[]);
+    let digest = htpasswd("-nbB", "x", "a-key-of-another-system")[2..].to_owned();
+    let looked_at = |name: &str, key: &str| {
+        let headers = json!({ "API-KEY": credential(name, key) });
+        let asked = json!({ "target": "/user/1", "headers": headers });
+        server.manages("POST", "/api/v1/explain").json(&asked).send().body
+    };
+    let is_slow = |name, key| looked_at(name, key).contains("that are slow to check");
+    server.application(json!({ "detail": "uniform" }));
+    assert!(!is_slow("bob", "x"));
+    fs::write(site.path().join("k.csv"), format!("ann,{digest},old\n")).unwrap();
+    site.json(&["key", "import", "k.csv", "--digest", "bcrypt"]);
+    for name in ["ann", "bob", "nobody"] {
+        assert!(is_slow(name, "x"), "{name}");
+    }
+    // Of one of ours it is known that it is none of them.
+    let ours = server.key("bob", &[]).text;
+    assert!(!is_slow("bob", &ours) && !is_slow("ann", &ours));
+    server.application(json!({ "detail": "exact" }));
+    assert!(is_slow("ann", "x") && !is_slow("bob", "x"));
+    // To look at it leaves it as it is.
+    let told = looked_at("ann", "a-key-of-another-system");
+    assert!(told.contains("\"allowed\":true"), "{told}");
+    assert_eq!(scheme(site, "ann", "old"), "slow");
+}
+
+#[test]
 fn keys_of_hmac_sha256_need_the_other_systems_key() {
     let site = Site::new().with("KEYWARD_STORE__HMAC_KEY_FILE", "theirs.key");
     let file = site.path().join("theirs.key");

@@ -384,3 +384,55 @@ async fn a_key_of_another_system_goes_from_where_it_is_found_by_its_text() {
     assert!(directory.foreign_key(&pepper, "their key").is_none());
     assert!(directory.foreign.is_empty());
 }
+
+#[tokio::test]
+async fn slow_keys_and_passwords_are_counted_until_the_last_has_gone() {
+    let store = MemoryStore::new();
+    let directory = Directory::open(&store).unwrap();
+    let put = async |record: &Key| {
+        let mut batch = Batch::new();
+        batch.put(Table::Keys, record.id.number().to_be_bytes(), encode(record));
+        store.commit(batch).await.unwrap();
+    };
+    let digest = PasswordDigest::new("$2y$05$abc");
+    let slow = |seed| Key { scheme: Scheme::Slow, slow: Some(digest.clone()), ..key(seed, 7) };
+    let ids = |uid: u64| directory.slow_keys(Some(uid)).map(|keys| (keys.ids, keys.most));
+    assert!(directory.slow_keys(None).is_none());
+    let (first, second) = (slow(1), slow(2));
+    put(&first).await;
+    put(&second).await;
+    assert_eq!(ids(7), Some((vec![first.id, second.id], 2)));
+    assert_eq!(ids(8), Some((vec![], 2)));
+    assert_eq!(directory.slow_keys(None).unwrap().example, digest);
+    // One is labelled, one is used.
+    put(&Key { label: "x".into(), ..first.clone() }).await;
+    put(&Key { scheme: Scheme::Text, slow: None, ..second.clone() }).await;
+    assert_eq!(ids(7), Some((vec![first.id], 2)));
+    assert_eq!(Directory::open(&store).unwrap().slow_keys(Some(7)).unwrap().ids, [first.id]);
+    let mut batch = Batch::new();
+    batch.delete(Table::Keys, first.id.number().to_be_bytes());
+    store.commit(batch).await.unwrap();
+    assert_eq!(ids(7), None);
+
+    let put = async |password: Option<&str>| {
+        let password = password.map(PasswordDigest::new);
+        let mut batch = Batch::new();
+        batch.put(
+            Table::Users,
+            3_u64.to_be_bytes(),
+            encode(&User { password, ..user(3, "c", &[]) }),
+        );
+        store.commit(batch).await.unwrap();
+        directory.foreign_password()
+    };
+    let ours = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$x";
+    for (password, expected) in [
+        (Some("$2y$05$abc"), Some("$2y$05$abc")),
+        (Some("{SHA}abc"), Some("$2y$05$abc")),
+        (Some(ours), None),
+        (Some("{SHA}abc"), Some("{SHA}abc")),
+        (None, None),
+    ] {
+        assert_eq!(put(password).await, expected.map(PasswordDigest::new), "{password:?}");
+    }
+}
