@@ -133,6 +133,7 @@ fn put(batch: &mut Batch, uid: u64, name: &str, text: &KeyText, pepper: &keyward
         scheme: keyward::model::Scheme::Own,
         slow: None,
         former_digest: None,
+        universal: false,
         scopes: None,
         created: now,
         expires: None,

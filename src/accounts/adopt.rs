@@ -41,6 +41,7 @@ impl Acting {
             scheme: Scheme::Text,
             slow: None,
             former_digest: None,
+            universal: false,
             scopes: None,
             created: self.0.clock.now(),
             expires: None,

@@ -220,6 +220,7 @@ impl<'a> Draft<'a> {
             scheme,
             slow,
             former_digest: None,
+            universal: false,
             scopes: row.scopes.clone(),
             created: self.accounts.0.clock.now(),
             expires: row.expires,

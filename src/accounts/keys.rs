@@ -20,6 +20,8 @@ pub struct NewKey {
     pub label: String,
     /// The one application that it may be used with; none: any.
     pub application: Option<String>,
+    /// Whether it acts as any user whom its client names.
+    pub universal: bool,
     /// The permissions that it may use; none: all of its user's.
     pub scopes: Option<Vec<String>>,
     /// The first second in which it is refused.
@@ -78,6 +80,7 @@ impl Accounts {
             scheme: Scheme::Own,
             slow: None,
             former_digest: None,
+            universal: new.universal,
             scopes: new.scopes.clone(),
             created: self.0.clock.now(),
             expires: new.expires,

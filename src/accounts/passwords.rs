@@ -45,13 +45,7 @@ impl Passwords {
         digest: Option<PasswordDigest>,
         example: Option<PasswordDigest>,
     ) -> Result<bool, Busy> {
-        let nobody = || PasswordDigest::new(NOBODY);
-        let for_time = match (&digest, example) {
-            (None, None) => vec![nobody()],
-            (None, Some(example)) => vec![nobody(), example],
-            (Some(digest), Some(_)) if !digest.is_ours() => vec![nobody()],
-            (Some(_), example) => example.into_iter().collect(),
-        };
+        let for_time = for_time(digest.as_ref(), example);
         Ok(self.find(password, digest.into_iter().collect(), for_time).await?.is_some())
     }
 
@@ -102,6 +96,20 @@ impl Passwords {
     }
 }
 
+/// What is checked besides a user's digest, so that it is the same for everybody: one of ours, and one of theirs while there are any.
+fn for_time(
+    digest: Option<&PasswordDigest>,
+    example: Option<PasswordDigest>,
+) -> Vec<PasswordDigest> {
+    let nobody = || PasswordDigest::new(NOBODY);
+    match (digest, example) {
+        (None, None) => vec![nobody()],
+        (None, Some(example)) => vec![nobody(), example],
+        (Some(digest), Some(_)) if !digest.is_ours() => vec![nobody()],
+        (Some(_), example) => example.into_iter().collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +142,23 @@ mod tests {
         assert_eq!(nobody.params.to_string(), made.params.to_string());
         let length = |hash: &PasswordHash| hash.hash.as_ref().unwrap().as_ref().len();
         assert_eq!(length(&nobody), length(&made));
+    }
+
+    #[test]
+    fn the_same_is_checked_whoever_is_named() {
+        let digest = |text: &str| Some(PasswordDigest::new(text));
+        let [ours, theirs] = [digest(NOBODY), digest("{SHA}qZk+NkcGgWq6PiVxeFDCbJzQ2J0=")];
+        for (example, expected) in [(None, [1, 0]), (theirs.clone(), [1, 1])] {
+            for user in [&None, &ours, &theirs] {
+                if example.is_none() && *user == theirs {
+                    continue;
+                }
+                let mut all = for_time(user.as_ref(), example.clone());
+                all.extend(user.clone());
+                let of_ours = all.iter().filter(|one| one.is_ours()).count();
+                assert_eq!([of_ours, all.len() - of_ours], expected, "{user:?} {example:?}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -119,6 +119,7 @@ fn successor(old: &Key) -> NewKey {
     NewKey {
         label: old.label.clone(),
         application: old.application.clone(),
+        universal: old.universal,
         // Those that its user has lost since give nothing, as before.
         scopes: old.scopes.clone(),
         expires: None,

@@ -3,7 +3,8 @@
 use super::{AccountError, Accounts};
 use crate::{
     model::{
-        Application, Key, Resource, Role, Timestamp, User, Violation, mail_problem, name_problem,
+        Application, Key, KeySource, Resource, Role, Timestamp, User, Violation, mail_problem,
+        name_problem,
     },
     store::Routes,
 };
@@ -128,6 +129,17 @@ pub(super) fn check_key(accounts: &Accounts, key: &Key, now: Timestamp) -> Vec<V
             "Name one that exists, or leave it out for any.",
         ));
     }
+    if key.universal {
+        let id = key.application.as_deref();
+        let application = id.and_then(|id| policy.applications.get(id));
+        if application.is_none_or(|it| it.record.key_source != KeySource::Universal) {
+            found.push(Violation::new(
+                "universal",
+                "A universal key is for one application, whose key_source is universal.",
+                "Name such an application, or make a key of a user's own.",
+            ));
+        }
+    }
     if key.networks.len() > MAX_NETWORKS {
         found.push(Violation::new(
             "networks",
@@ -148,6 +160,8 @@ pub(super) fn check_scopes(accounts: &Accounts, key: &Key) -> Vec<Violation> {
         roles.is_some_and(|roles| policy.roles.allows(roles, scope))
     };
     let mut found = Vec::new();
+    // Whom a universal key will act as is not known.
+    let has = |scope: &str| key.universal || has(scope);
     for (at, scope) in key.scopes.iter().flatten().enumerate() {
         if scope.is_empty() || scope.len() > 128 {
             found.push(Violation::new(
@@ -215,6 +229,13 @@ pub(super) fn check_application(accounts: &Accounts, application: &Application) 
             format!("{name:?} is not an authentication type: there is no script auth/{name}.rhai."),
             "Use api_key, basic or bearer, or write the script first.",
         ));
+    }
+    if application.key_source == KeySource::Universal {
+        tracing::warn!(
+            application = application.id,
+            administrators = application.universal_administrators,
+            "whoever has a universal key of this application can act as any of its users"
+        );
     }
     if application.is_default && !application.enabled {
         // Allowed: every request without AUTH-METHOD is then anonymous. Worth a word in the log.

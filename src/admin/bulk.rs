@@ -22,6 +22,7 @@ pub(super) async fn generate(mut call: Call<'_>) -> Result<Reply, Denial> {
     let bulk = read(&mut form, &call);
     form.finish()?;
     let new = &bulk.new;
+    keys::may_hand_out(false, &call)?;
     keys::within_own_bounds(&keys::Wanted::new(new), &call)?;
     let part = call.accounts.issue_for_many(&bulk).await.map_err(answer::denial)?;
     Ok(answer::json(StatusCode::OK, &view(&part, &bulk, &call)))
@@ -66,6 +67,10 @@ fn read(form: &mut Form, call: &Call<'_>) -> Bulk {
     }
     let includes_administrators = call.identity.is_admin();
     let new = keys::read(form, call.accounts.clock().now());
+    if new.universal {
+        let fix = "Make one with POST /api/v1/users/{uid}/keys.";
+        form.reject("universal", "A universal key is one for all users.", fix);
+    }
     Bulk { run, whom, includes_administrators, new, after, limit }
 }
 

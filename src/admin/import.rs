@@ -28,6 +28,7 @@ pub(super) async fn import(mut call: Call<'_>) -> Result<Reply, Denial> {
     };
     let rows = rows(&mut form, now);
     form.finish()?;
+    keys::may_hand_out(false, &call)?;
     for row in &rows {
         let wanted = keys::Wanted { scopes: row.scopes.as_deref(), ..keys::Wanted::default() };
         keys::within_own_bounds(&wanted, &call)?;

@@ -99,6 +99,7 @@ pub(super) async fn replace(key: &Key, mut call: Call<'_>) -> Result<Reply, Deni
     let mut form = Form::new(call.json().await?);
     let how = read_rotate(&mut form, call.accounts.clock().now());
     form.finish()?;
+    may_hand_out(key.universal, &call)?;
     within_own_bounds(&Wanted::of(key), &call)?;
     let rotated = call.accounts.rotate_key(key.id, how).await.map_err(answer::denial)?;
     let mut fields = with_text(&rotated.issued, &call);
@@ -124,6 +125,7 @@ pub(super) async fn generate(uid: u64, mut call: Call<'_>) -> Result<Reply, Deni
     let mut form = Form::new(call.json().await?);
     let new = read(&mut form, call.accounts.clock().now());
     form.finish()?;
+    may_hand_out(new.universal, &call)?;
     within_own_bounds(&Wanted::new(&new), &call)?;
     let issued = call.accounts.issue_key(uid, new).await.map_err(answer::denial)?;
     Ok(made(with_text(&issued, &call), &issued))
@@ -143,6 +145,18 @@ fn with_text(issued: &Issued, call: &Call<'_>) -> Map<String, Value> {
 fn made(fields: Map<String, Value>, issued: &Issued) -> Reply {
     let location = format!("/api/v1/keys/{}", issued.key.record.id);
     answer::made(&Value::Object(fields), issued.key.revision, &location)
+}
+
+/// Who has a universal key hands out no keys of those whom it acts as, which would go on when it is taken back; and one that acts as everybody is made
+/// by an administrator.
+pub(super) fn may_hand_out(universal: bool, call: &Call<'_>) -> Result<(), Denial> {
+    if call.identity.is_by_universal_key() {
+        return Err(answer::forbidden("With a universal key no other keys can be made."));
+    }
+    match universal && !call.identity.is_admin() {
+        true => Err(answer::forbidden("Only an administrator can make universal keys.")),
+        false => Ok(()),
+    }
 }
 
 /// What a key is bound to that somebody wants to have.
@@ -222,6 +236,7 @@ pub(super) fn read(form: &mut Form, now: Timestamp) -> NewKey {
     NewKey {
         label: form.text("label").unwrap_or_default(),
         application: form.text("application"),
+        universal: form.flag("universal").unwrap_or_default(),
         scopes: form.words("scopes"),
         expires: expires(form).and_then(|expires| expires.from(now)),
         networks: networks(form),
@@ -300,6 +315,7 @@ fn view(key: &Key, call: &Call<'_>) -> Value {
         "scheme": key.scheme,
         "state": state(key, call.accounts.clock().now()),
         "application": key.application,
+        "universal": key.universal,
         "scopes": key.scopes,
         "networks": key.networks,
         "rate_limit": key.rate_limit,

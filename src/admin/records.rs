@@ -166,7 +166,21 @@ impl Editable for Application {
         record.realm = form.text("realm").unwrap_or(record.realm);
         record.key_prefix = form.text("key_prefix").unwrap_or(record.key_prefix);
         record.rate_limit = form.rate_limit();
+        let administrators = form.flag("universal_administrators");
+        record.universal_administrators = administrators.unwrap_or_default();
         record
+    }
+
+    /// What acts as everybody is an administrator's.
+    fn may_write(
+        call: &Call<'_>,
+        before: Option<&Self>,
+        after: Option<&Self>,
+    ) -> Result<(), Denial> {
+        let universal = |it: &Self| (it.key_source, it.universal_administrators);
+        let is_so = |it: Option<&Self>| it.is_some_and(|it| it.key_source == KeySource::Universal);
+        let changes = before.map(universal) != after.map(universal);
+        call.only_an_administrator(changes && (is_so(before) || is_so(after)))
     }
 }
 

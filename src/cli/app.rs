@@ -95,6 +95,12 @@ pub struct Fields {
     /// What its keys begin with
     #[arg(long, value_name = "PREFIX")]
     key_prefix: Option<String>,
+    /// Whose keys it takes: per_user, or universal: one key, which acts as any user that its client names
+    #[arg(long, value_name = "SOURCE", value_parser = ["per_user", "universal"])]
+    key_source: Option<String>,
+    /// Whether its universal keys act as administrators too [default: no]
+    #[arg(long, value_name = "yes|no", value_parser = ["yes", "no"])]
+    universal_administrators: Option<String>,
     #[command(flatten)]
     rate: Rate,
     #[command(flatten)]
@@ -105,10 +111,14 @@ pub struct Fields {
 pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
     let target = |id: &str| path(&["applications", id]);
     match verb {
-        Verb::Add(add) => session.add(&path(&["applications"]), &add.record()).await,
+        Verb::Add(add) => {
+            add.fields.warn(session);
+            session.add(&path(&["applications"]), &add.record()).await
+        }
         Verb::List => session.list(&path(&["applications"]), None, COLUMNS).await,
         Verb::Show { id } => session.get(&target(&id)).await,
         Verb::Edit { id, fields, default } => {
+            fields.warn(session);
             session.amend(&target(&id), |app| fields.put(default, app)).await
         }
         Verb::Enable { id } => session.amend(&target(&id), |app| enable(app, true)).await,
@@ -140,6 +150,15 @@ impl Add {
 }
 
 impl Fields {
+    /// Universal keys are a choice that has to be known.
+    fn warn(&self, session: &Session) {
+        if self.key_source.as_deref() == Some("universal") {
+            session.screen.note(
+                "Warning: whoever has a universal key of this application can act as any of its users. Bind such keys to networks and scopes.\n",
+            );
+        }
+    }
+
     fn put(&self, default: bool, app: &mut Map<String, Value>) {
         let texts = [
             ("name", &self.name),
@@ -148,12 +167,16 @@ impl Fields {
             ("detail", &self.detail),
             ("realm", &self.realm),
             ("key_prefix", &self.key_prefix),
+            ("key_source", &self.key_source),
         ];
         for (name, text) in texts {
             app.extend(text.clone().map(|text| (name.into(), text.into())));
         }
         self.rate.put(app);
         self.no_rate.put(app);
+        if let Some(word) = &self.universal_administrators {
+            app.insert("universal_administrators".into(), (word == "yes").into());
+        }
         if default {
             app.insert("is_default".into(), true.into());
         }

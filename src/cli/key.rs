@@ -72,6 +72,9 @@ pub struct Generate {
     /// The one application that it may be used with [default: any]
     #[arg(long, value_name = "ID")]
     application: Option<String>,
+    /// Make a universal key, for which the user answers: it acts as any user whom its client names, in an application that takes such keys
+    #[arg(long, requires = "application", conflicts_with = "all")]
+    universal: bool,
     /// A permission that it may use; give it again for more [default: all of the user's]
     #[arg(long = "scope", value_name = "PERMISSION")]
     scopes: Vec<String>,
@@ -169,6 +172,9 @@ impl Generate {
             let record = self.record();
             return self.bulk.run(record, session).await;
         };
+        if self.universal {
+            session.screen.note("Warning: whoever has this key can act as any user of the application. Bind it to networks and scopes.\n");
+        }
         let target = keys_of(&who, session).await?;
         let made = session.client.post(&target, &Value::Object(self.record())).await?.body;
         show_once(&made, session)
@@ -189,6 +195,9 @@ impl Generate {
             if !words.is_empty() {
                 record.insert(name.into(), json!(words));
             }
+        }
+        if self.universal {
+            record.insert("universal".into(), true.into());
         }
         self.rate.put(&mut record);
         self.budget.put(&mut record);

@@ -25,6 +25,9 @@ pub struct Application {
     pub header: String,
     /// Whose keys it takes.
     pub key_source: KeySource,
+    /// Whether its universal keys act as administrators too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub universal_administrators: bool,
     /// The protection space that challenges name (RFC 9110, section 11.5).
     pub realm: String,
     /// How much a refused client is told.
@@ -55,6 +58,8 @@ pub enum AuthType {
 pub enum KeySource {
     /// Each user has keys of its own.
     PerUser,
+    /// One key acts as any user, whom the client names: for a program that has signed its users in itself.
+    Universal,
 }
 
 /// How much a refused client is told.
@@ -122,10 +127,11 @@ impl KeySource {
     pub fn parse(location: &str, name: &str) -> Result<Self, Violation> {
         match name {
             "per_user" => Ok(Self::PerUser),
+            "universal" => Ok(Self::Universal),
             _ => Err(Violation::new(
                 location,
-                format!("{name:?} is not a key source of this version."),
-                "Use per_user.",
+                format!("{name:?} is not a key source."),
+                "Use per_user or universal.",
             )),
         }
     }
@@ -157,6 +163,7 @@ impl Application {
             auth_type: AuthType::ApiKey,
             header: "API-KEY".into(),
             key_source: KeySource::PerUser,
+            universal_administrators: false,
             realm: "Keyward".into(),
             detail: Detail::Exact,
             key_prefix: "kw".into(),
@@ -207,7 +214,27 @@ impl Application {
             ));
         }
         found.extend(self.header_problem());
+        found.extend(self.source_problem());
         found
+    }
+
+    /// A universal key acts as the user whom its client names, so it needs a type that names one, and a key.
+    fn source_problem(&self) -> Option<Violation> {
+        let said = match (self.key_source, &self.auth_type) {
+            (KeySource::Universal, AuthType::Basic) => {
+                "The type basic takes passwords and no keys."
+            }
+            (KeySource::Universal, AuthType::Bearer) => {
+                "The type bearer names no user whom a universal key could act as."
+            }
+            (KeySource::PerUser, _) if self.universal_administrators => {
+                "Without universal keys there is nothing that could act as an administrator."
+            }
+            _ => return None,
+        };
+        let fix =
+            "Use the type api_key or a script with key_source universal, or key_source per_user.";
+        Some(Violation::new("key_source", said, fix))
     }
 
     fn header_problem(&self) -> Option<Violation> {

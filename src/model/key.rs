@@ -10,7 +10,7 @@ use super::{Credits, Digest, KeyId, PasswordDigest, RateLimit, Scheme, Timestamp
 pub struct Key {
     /// The public id, part of the key's text.
     pub id: KeyId,
-    /// The user whom the key acts as.
+    /// The user whom the key acts as, or who answers for it if it is universal.
     pub user: u64,
     /// The one application that the key may be used with; none: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,6 +33,9 @@ pub struct Key {
     /// What [`Key::digest`] was when the key was brought over, where it is another by now. Whoever brings the key over again finds it by this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former_digest: Option<Digest>,
+    /// Whether it acts as any user whom its client names, where its application takes such keys.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub universal: bool,
     /// The permissions that the key may use, of those its user has; none: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<String>>,

@@ -241,6 +241,7 @@ fn key(uid: u64, id: crate::model::KeyId, text: &Secret, pepper: &Pepper, now: T
         scheme: crate::model::Scheme::Own,
         slow: None,
         former_digest: None,
+        universal: false,
         scopes: None,
         created: now,
         expires: None,

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     hooks::{Allows, Function, Terms, Verdict},
     limits::Bounds,
-    model::{Detail, Digest, KeyId, KeyShape, KeyText, Role, Scheme, Secret},
+    model::{Detail, Digest, KeyId, KeyShape, KeySource, KeyText, Role, Scheme, Secret},
     store::{HeldApplication, HeldKey, Member, RoleSet, RoleTable},
 };
 
@@ -32,12 +32,18 @@ pub struct Identity<'a> {
 }
 
 struct Known<'a> {
+    proven: Proven,
+    application: &'a HeldApplication,
+}
+
+/// Somebody, and what the credential says of what they may do.
+struct Proven {
     member: Arc<Member>,
     key: Option<KeyId>,
     scopes: Option<Arc<[String]>>,
     /// The limits of the key.
     bounds: Option<Arc<Bounds>>,
-    application: &'a HeldApplication,
+    is_universal: bool,
 }
 
 impl std::fmt::Debug for Identity<'_> {
@@ -47,6 +53,15 @@ impl std::fmt::Debug for Identity<'_> {
 }
 
 impl<'a> Identity<'a> {
+    fn proven(&self) -> Option<&Proven> {
+        self.known.as_ref().map(|known| &known.proven)
+    }
+
+    /// Whether its client has a universal key, and has named the user itself.
+    pub fn is_by_universal_key(&self) -> bool {
+        self.proven().is_some_and(|proven| proven.is_universal)
+    }
+
     /// Whether nobody stands behind the request.
     pub fn is_anonymous(&self) -> bool {
         self.known.is_none()
@@ -54,17 +69,17 @@ impl<'a> Identity<'a> {
 
     /// The user's number; none: anonymous.
     pub fn uid(&self) -> Option<u64> {
-        self.known.as_ref().map(|known| known.member.uid)
+        self.proven().map(|proven| proven.member.uid)
     }
 
     /// The user's name.
     pub fn name(&self) -> Option<&str> {
-        self.known.as_ref().map(|known| &*known.member.name)
+        self.proven().map(|proven| &*proven.member.name)
     }
 
     /// The key that was used; none: another credential.
     pub fn key(&self) -> Option<KeyId> {
-        self.known.as_ref()?.key
+        self.proven()?.key
     }
 
     /// The application that it came through.
@@ -74,13 +89,13 @@ impl<'a> Identity<'a> {
 
     /// The limits of its key and of its user.
     pub(super) fn bounds(&self) -> [Option<&Arc<Bounds>>; 2] {
-        let known = self.known.as_ref();
-        [known.and_then(|one| one.bounds.as_ref()), known.and_then(|one| one.member.bounds())]
+        let proven = self.proven();
+        [proven.and_then(|one| one.bounds.as_ref()), proven.and_then(|one| one.member.bounds())]
     }
 
     /// The permissions that its key is bound to; none: all that its roles give.
     pub fn scopes(&self) -> Option<&[String]> {
-        self.known.as_ref()?.scopes.as_deref()
+        self.proven()?.scopes.as_deref()
     }
 
     /// The ids of its roles, sorted, without `authenticated`.
@@ -100,14 +115,13 @@ impl<'a> Identity<'a> {
 
     /// Small facts about the user, for scripts.
     pub(super) fn attributes(&self) -> BTreeMap<String, String> {
-        let known = self.known.as_ref();
-        known.map(|known| known.member.attributes().clone()).unwrap_or_default()
+        self.proven().map(|proven| proven.member.attributes().clone()).unwrap_or_default()
     }
 
     /// [`Identity::has`], for whoever outlives this.
     pub(crate) fn allows(&self) -> Allows {
         let (table, roles) = (self.table.clone(), self.roles.clone());
-        let scopes = self.known.as_ref().and_then(|known| known.scopes.clone());
+        let scopes = self.proven().and_then(|proven| proven.scopes.clone());
         Arc::new(move |permission| {
             let in_scope =
                 scopes.as_ref().is_none_or(|scopes| scopes.iter().any(|one| one == permission));
@@ -141,34 +155,25 @@ pub async fn check<'a>(
     let Some(Suspect { application, member, evidence }) = candidate.into_suspect() else {
         return Ok(Identity { known: None, roles: table.anonymous(), table });
     };
-    let (member, key, scopes, bounds) = match evidence {
-        Evidence::Key { text, held } => {
-            let case = Case { gate, scene, request, application };
-            case.key(&text, member, held).await?
-        }
+    let case = Case { gate, scene, request, application };
+    let proven = match evidence {
+        Evidence::Key { text, held } => case.key(&text, member, held).await?,
         Evidence::Password(password, attempt) => {
-            let case = Case { gate, scene, request, application };
             let matched = case.password(member, password).await;
             if matched.as_ref().is_err_and(|no| no.status == StatusCode::UNAUTHORIZED) {
                 failure::failed(scene, attempt);
             }
-            (matched?, None, None, None)
+            Proven { member: matched?, key: None, scopes: None, bounds: None, is_universal: false }
         }
-        Evidence::Scripted(scripted, held) => {
-            let case = Case { gate, scene, request, application };
-            case.scripted(scripted, member, held).await?
-        }
+        Evidence::Scripted(scripted, held) => case.scripted(scripted, member, held).await?,
     };
-    let roles = member.roles(table);
-    let identity =
-        Identity { known: Some(Known { member, key, scopes, bounds, application }), roles, table };
+    let roles = proven.member.roles(table);
+    let identity = Identity { known: Some(Known { proven, application }), roles, table };
     if let Some(hooked) = scene.hooks(Function::OnAuthenticated, request, action.rule()) {
         hooked.on_authenticated(&scripted::person(&identity)).await?;
     }
     Ok(identity)
 }
-
-type Proven = (Arc<Member>, Option<KeyId>, Option<Arc<[String]>>, Option<Arc<Bounds>>);
 
 /// What a check needs.
 struct Case<'a, 'r> {
@@ -208,10 +213,34 @@ impl Case<'_, '_> {
         };
         let (member, id, held) = theirs(application, member, held, is_right)?;
         usable(gate, application, self.request, &member, &held)?;
+        if held.is_universal() {
+            self.may_act_as(&member, &held)?;
+        }
         if held.scheme == Scheme::Slow && self.scene.traces == Traces::Left {
             gate.quicken(id, text.clone());
         }
-        Ok((member, Some(id), held.scopes().cloned(), held.bounds().cloned()))
+        Ok(Proven {
+            member,
+            key: Some(id),
+            scopes: held.scopes().cloned(),
+            bounds: held.bounds().cloned(),
+            is_universal: held.is_universal(),
+        })
+    }
+
+    /// Whether a universal key acts as this user: as an administrator only where its application says so, and no longer than whoever answers for it
+    /// may come in.
+    fn may_act_as(&self, member: &Member, key: &HeldKey) -> Result<(), Denial> {
+        let no = |detail: &'static str| Err(wrong_key(self.application, detail));
+        let owner = self.gate.0.directory.user(key.user);
+        if owner.is_none_or(|owner| !owner.is_active) {
+            return no("the user who answers for this universal key is blocked");
+        }
+        let is_admin = member.roles(&self.scene.policy.roles).is_admin;
+        if is_admin && !self.application.record.universal_administrators {
+            return no("a universal key of this application does not act as an administrator");
+        }
+        Ok(())
     }
 
     /// Checks a credential as the application's script says, or as the built-in room does where it says nothing.
@@ -244,12 +273,15 @@ impl Case<'_, '_> {
                 Detail::Uniform => wrong_key(application, "the user is blocked"),
             });
         }
+        // A key that was taken over is its user's own, and a universal application takes no such keys.
         if let Some(text) = adopt
+            && application.record.key_source == KeySource::PerUser
             && self.scene.traces == Traces::Left
         {
             self.gate.adopt(member.uid, &application.record.id, text);
         }
-        Ok((member, None, scopes.map(Arc::from), None))
+        let scopes = scopes.map(Arc::from);
+        Ok(Proven { member, key: None, scopes, bounds: None, is_universal: false })
     }
 
     /// The user whose password was presented. Takes as long when there is none.
@@ -301,6 +333,15 @@ fn is_text_of_one(gate: &Gate, text: &Secret, held: Option<&(KeyId, HeldKey)>) -
     }
 }
 
+/// Whether a key is for this user: its own, or the application's universal one.
+fn is_theirs(application: &HeldApplication, member: &Member, key: &HeldKey) -> bool {
+    match (application.record.key_source, key.is_universal()) {
+        (KeySource::PerUser, false) => key.user == member.uid,
+        (KeySource::Universal, true) => key.application() == Some(&application.record.id),
+        _ => false,
+    }
+}
+
 /// The key that was found, if the text is its own and it is its user's own.
 fn theirs(
     application: &HeldApplication,
@@ -309,7 +350,7 @@ fn theirs(
     is_right: bool,
 ) -> Result<(Arc<Member>, KeyId, HeldKey), Denial> {
     match (member, held) {
-        (Some(member), Some((id, held))) if is_right && held.user == member.uid => {
+        (Some(member), Some((id, held))) if is_right && is_theirs(application, &member, &held) => {
             Ok((member, id, held))
         }
         (None, _) => Err(wrong_key(application, "no such user, or no such key")),

@@ -60,6 +60,7 @@ struct RareKey {
     networks: Vec<IpNet>,
     bounds: Option<Arc<Bounds>>,
     slow: Option<PasswordDigest>,
+    is_universal: bool,
 }
 
 impl Member {
@@ -114,6 +115,7 @@ impl HeldKey {
             networks: Vec::new(),
             bounds: None,
             slow: None,
+            is_universal: false,
         };
         Self {
             digest,
@@ -155,6 +157,11 @@ impl HeldKey {
         self.rare.as_ref()?.bounds.as_ref()
     }
 
+    /// Whether it acts as any user whom its client names.
+    pub fn is_universal(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.is_universal)
+    }
+
     /// What its text is checked against where that is slow.
     pub fn slow(&self) -> Option<&PasswordDigest> {
         self.rare.as_ref()?.slow.as_ref()
@@ -184,6 +191,8 @@ pub(super) struct KeyPart {
     scheme: Scheme,
     #[serde(default)]
     slow: Option<PasswordDigest>,
+    #[serde(default)]
+    universal: bool,
     #[serde(default)]
     application: Option<String>,
     #[serde(default)]
@@ -215,7 +224,8 @@ impl HeldKey {
         let bounds = Bounds::renewed(before, key.rate_limit, key.credits);
         let ends = ends(key.expires, key.rotated.as_ref()).map_or(Self::NEVER, |end| end.0);
         let is_free = key.application.is_none() && key.scopes.is_none();
-        let is_plain = is_free && key.networks.is_empty() && bounds.is_none() && key.slow.is_none();
+        let is_free = is_free && !key.universal && key.slow.is_none();
+        let is_plain = is_free && key.networks.is_empty() && bounds.is_none();
         Self {
             digest: key.digest,
             scheme: key.scheme,
@@ -229,6 +239,7 @@ impl HeldKey {
                     networks: key.networks,
                     bounds,
                     slow: key.slow,
+                    is_universal: key.universal,
                 })
             }),
         }

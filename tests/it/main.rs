@@ -28,4 +28,5 @@ mod scripting_cli;
 mod scripts;
 mod slow;
 mod tls;
+mod universal;
 mod usage;

@@ -48,6 +48,7 @@ fn key(seed: u64, user: u64) -> Key {
         scheme: Scheme::Own,
         slow: None,
         former_digest: None,
+        universal: false,
         scopes: None,
         created: Timestamp(0),
         expires: None,
