@@ -1,5 +1,6 @@
 //! One corpus of requests, asked of every face: the server, the proxy, the layer, and each way in which another proxy asks.
 
+mod changes;
 pub mod corpus;
 pub mod rig;
 

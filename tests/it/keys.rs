@@ -3,6 +3,10 @@
 use std::{
     io::Write as _,
     process::{Output, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -201,4 +205,42 @@ fn keys_are_found_in_files_without_a_store() {
     let output = site.run(&["key", "scan", "a/clean.txt", "a/missing"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("a/missing cannot be read"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn rotation_under_load_loses_no_request() {
+    let server = Server::new();
+    let key = server.user_with("busy", &["access user profiles"]);
+    let current = Mutex::new(key.text.clone());
+    let (is_over, asked) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    // Whoever has read it goes on with it for a while, as clients do.
+                    let text = current.lock().unwrap().clone();
+                    for _ in 0..3 {
+                        let asks = server.request("GET", "/user/1");
+                        let answer = asks.header("API-KEY", credential("busy", &text)).send();
+                        assert_eq!(answer.status, 200, "{}", answer.body);
+                        asked.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        let mut id = key.id.clone();
+        for _ in 0..30 {
+            let target = format!("/api/v1/keys/{id}/rotate");
+            let made = server.manages("POST", &target).json(&json!({ "overlap": "1h" })).send();
+            assert_eq!(made.status, 201, "{}", made.body);
+            let made = made.json();
+            id = made["id"].as_str().unwrap().to_owned();
+            let text = made["key"].as_str().unwrap();
+            server.hide_key(text);
+            *current.lock().unwrap() = text.to_owned();
+            thread::sleep(Duration::from_millis(10));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert!(asked.load(Ordering::Relaxed) > 100, "{asked:?}");
 }

@@ -21,6 +21,7 @@ mod house;
 mod import;
 mod input;
 mod keys;
+mod killed;
 mod layer;
 mod limits;
 mod me;
