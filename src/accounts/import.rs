@@ -2,7 +2,7 @@
 //!
 //! A part that is imported again changes nothing, so an import that was broken off is simply repeated.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     AccountError, Acting, Format, TRIES, is_race,
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     model::{
-        Act, Key, KeyId, KeyShape, KeyText, PasswordDigest, Scheme, Secret, Timestamp, User,
-        Violation, fold,
+        Act, Key, KeyId, KeyShape, KeyText, PasswordDigest, Scheme, Secret, Timestamp, Violation,
+        fold,
     },
     store::{Batch, CommitError, State, Table, encode},
 };
@@ -104,7 +104,10 @@ struct Draft<'a> {
     accounts: &'a Acting,
     import: &'a Import,
     batch: Batch,
-    strangers: HashMap<String, User>,
+    strangers: HashMap<String, u64>,
+    stranger_numbers: HashSet<u64>,
+    /// The first of the ids that keys get here: neighbours lie together in the store, which makes writing many of them cheap.
+    base: u64,
     /// How many keys each user has, with those of this part.
     held: HashMap<u64, usize>,
     /// How many keys each user has that are slow to check, with those of this part.
@@ -173,6 +176,8 @@ impl<'a> Draft<'a> {
             import,
             batch: Batch::new(),
             strangers: HashMap::new(),
+            stranger_numbers: HashSet::new(),
+            base: u64::from_le_bytes(accounts.0.entropy.bytes()),
             held: HashMap::new(),
             slow: HashMap::new(),
             owners: HashMap::new(),
@@ -287,8 +292,9 @@ impl<'a> Draft<'a> {
         Some(Found { kept: text.as_bytes().to_vec(), last_four, ..Found::new(id, scheme) })
     }
 
-    fn new_id(&self) -> KeyId {
-        KeyId::from_number(u64::from_le_bytes(self.accounts.0.entropy.bytes()))
+    fn new_id(&mut self) -> KeyId {
+        self.base = self.base.wrapping_add(1);
+        KeyId::from_number(self.base)
     }
 
     /// The number of the row's user, who may only just come to be. None: what is wrong is told.
@@ -303,8 +309,8 @@ impl<'a> Draft<'a> {
             return Some(member.uid);
         }
         let folded = fold(&row.username);
-        if let Some(user) = self.strangers.get(&folded) {
-            return Some(user.uid);
+        if let Some(uid) = self.strangers.get(&folded) {
+            return Some(*uid);
         }
         if self.import.strangers == Strangers::Refused {
             let fix = "Make the user first, or add --create-users.";
@@ -338,7 +344,8 @@ impl<'a> Draft<'a> {
         claim(&mut self.batch, &user, None);
         self.done.users += 1;
         let uid = user.uid;
-        self.strangers.insert(folded, user);
+        self.strangers.insert(folded, uid);
+        self.stranger_numbers.insert(uid);
         Some(uid)
     }
 
@@ -349,6 +356,12 @@ impl<'a> Draft<'a> {
         }
         let id = match key.scheme {
             Scheme::Own => Some(key.id),
+            // Whether it is still there when this part is written, the write looks.
+            scheme if scheme != Scheme::Slow => {
+                let found = self.accounts.directory().key_of_digest(&key.digest);
+                let key = found.and_then(|id| self.accounts.directory().key(id));
+                return Ok(key.map(|key| key.user));
+            }
             _ => {
                 let at = key.digest.as_bytes();
                 let stored = self.accounts.store().get(Table::Foreign, at)?;
@@ -368,13 +381,13 @@ impl<'a> Draft<'a> {
         }
         let held = match self.held.get(&key.user) {
             Some(held) => *held,
+            // Who comes with this part has none, and is expected not to be there.
+            None if self.stranger_numbers.contains(&key.user) => 0,
             None => {
                 let (held, newest) = self.accounts.keys_in_force(key.user)?;
                 let expected = State::Newest(newest);
                 self.batch.expect(Table::Owners, uid_key(key.user), expected);
-                if !self.strangers.values().any(|user| user.uid == key.user) {
-                    self.batch.expect(Table::Users, uid_key(key.user), State::Present);
-                }
+                self.batch.expect(Table::Users, uid_key(key.user), State::Present);
                 held
             }
         };

@@ -161,6 +161,11 @@ impl Directory {
         Some((id, self.key(id)?))
     }
 
+    /// The key of another system with this digest.
+    pub fn key_of_digest(&self, digest: &Digest) -> Option<KeyId> {
+        self.foreign.pin().get(digest.as_bytes()).copied().map(KeyId::from_number)
+    }
+
     /// The keys of a user that are slow to check, or what a check is to look like where there are none; none: the whole store has no such key.
     pub fn slow_keys(&self, uid: Option<u64>) -> Option<SlowKeys> {
         let mut slow = self.slow.keys_of(uid)?;

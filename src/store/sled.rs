@@ -331,8 +331,9 @@ impl Shared {
         if let Some(fault) = self.fault.get() {
             return Err(StoreError::Failed(fault.clone()).into());
         }
+        let mut changes = Changes::new(&self.db);
         for expect in &batch.expects {
-            if !self.holds(expect)? {
+            if !self.holds(expect, &mut changes)? {
                 return Err(CommitError::Conflict(expect.clone()));
             }
         }
@@ -340,7 +341,6 @@ impl Shared {
         if let Some(trace) = &trace {
             writes.extend(chain::writes(trace, |table, key| read(&self.db, table, key))?);
         }
-        let mut changes = Changes::new(&self.db);
         for write in &writes {
             let json = write.json.as_deref();
             let value = json
@@ -349,18 +349,19 @@ impl Shared {
             changes.set(write.table, &write.key, value)?;
         }
         let mut whole = sled::Batch::default();
-        changes.write(&mut whole);
+        changes.write(&mut whole)?;
         let number = codec::seal(Table::Meta, SEQUENCE, sequence, &encode(&sequence))?;
         whole.insert(SEQUENCE, number);
         self.db.apply_batch(whole).map_err(|e| self.stop(&e.to_string()))?;
         Ok(writes)
     }
 
-    fn holds(&self, expect: &Expect) -> Result<bool, StoreError> {
+    fn holds(&self, expect: &Expect, changes: &mut Changes<'_>) -> Result<bool, StoreError> {
         if let State::Newest(wanted) = expect.state {
             return Ok(self.newest(expect.table, &expect.key)? == wanted);
         }
-        let held = read(&self.db, expect.table, &expect.key)?;
+        let value = changes.get(expect.table, &expect.key)?;
+        let held = value.map(|value| stored(expect.table, &expect.key, &value)).transpose()?;
         Ok(match (expect.state, held) {
             (State::Missing, held) => held.is_none(),
             (State::Present, held) => held.is_some(),

@@ -11,7 +11,7 @@
 //! A bucket holds what stands between its fence and the next one. What stands before the first fence of a table belongs to a bucket whose fence
 //! is the table's byte alone.
 
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::{cmp::Ordering, collections::BTreeMap, ops::Bound};
 
 use super::{failed, place};
 use crate::store::{StoreError, Table};
@@ -64,10 +64,15 @@ impl<'a> Iterator for Records<'a> {
 
 /// The value of a record.
 pub(super) fn get(db: &sled::Db, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    let Some((_, bucket)) = holder(db, table, key)? else {
-        return Ok(None);
-    };
-    for record in Records::of(table, &bucket) {
+    match holder(db, table, key)? {
+        Some((_, bucket)) => find(table, &bucket, key),
+        None => Ok(None),
+    }
+}
+
+/// The value of a record in a bucket.
+fn find(table: Table, bucket: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    for record in Records::of(table, bucket) {
         let (found, value) = record?;
         match found.cmp(key) {
             Ordering::Less => {}
@@ -141,7 +146,8 @@ fn holder(
     db.range(place(table, &[])..=place(table, key)).next_back().transpose().map_err(failed)
 }
 
-/// Changes to buckets that have not been written yet.
+/// Changes to buckets that have not been written yet. Each bucket is looked up once: sled copies a page's directory for each look-up of this kind, and
+/// what many writes touch are often neighbours.
 pub(super) struct Changes<'d> {
     db: &'d sled::Db,
     /// By fence.
@@ -149,9 +155,21 @@ pub(super) struct Changes<'d> {
 }
 
 struct Bucket {
-    records: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Whether all that came stands behind all that was there: numbers are given in order, and full buckets shall stay full.
-    is_appended: bool,
+    /// As it is in the store.
+    bytes: Option<sled::IVec>,
+    /// What is to be set or taken away.
+    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    end: End,
+}
+
+/// Where a bucket ends.
+enum End {
+    /// Not asked yet: of most buckets, one record is all that is wanted.
+    Unknown,
+    /// At the next one's fence.
+    At(sled::IVec),
+    /// There is no other behind it.
+    Nowhere,
 }
 
 impl<'d> Changes<'d> {
@@ -166,74 +184,132 @@ impl<'d> Changes<'d> {
         key: &[u8],
         value: Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
-        let bucket = self.bucket(table, key)?;
-        match value {
-            Some(value) => {
-                bucket.is_appended &=
-                    bucket.records.last_key_value().is_none_or(|(l, _)| **l < *key);
-                bucket.records.insert(key.to_vec(), value);
-            }
-            None => {
-                bucket.records.remove(key);
-            }
-        }
+        self.bucket(table, key)?.changes.insert(key.to_vec(), value);
         Ok(())
     }
 
-    fn bucket(&mut self, table: Table, key: &[u8]) -> Result<&mut Bucket, StoreError> {
-        let held = holder(self.db, table, key)?;
-        let fence = held.as_ref().map_or_else(|| place(table, &[]), |(fence, _)| fence.to_vec());
-        match self.buckets.entry(fence) {
-            std::collections::btree_map::Entry::Occupied(known) => Ok(known.into_mut()),
-            std::collections::btree_map::Entry::Vacant(free) => {
-                let mut records = BTreeMap::new();
-                if let Some((_, bytes)) = &held {
-                    for record in Records::of(table, bytes) {
-                        let (key, value) = record?;
-                        records.insert(key.to_vec(), value.to_vec());
-                    }
-                }
-                Ok(free.insert(Bucket { records, is_appended: true }))
-            }
+    /// The value of a record, as it will be.
+    pub fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let bucket = self.bucket(table, key)?;
+        match bucket.changes.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => find(table, bucket.bytes(), key),
         }
     }
 
-    /// Writes the buckets into a batch, those that grew too large as several.
-    pub fn write(self, batch: &mut sled::Batch) {
-        for (fence, bucket) in self.buckets {
-            if bucket.records.is_empty() {
-                batch.remove(fence);
-                continue;
-            }
-            let table = fence[0];
-            let mut at = fence;
-            let mut bytes = Vec::new();
-            let limit = bucket.limit();
-            for (key, value) in &bucket.records {
-                if !bytes.is_empty() && bytes.len() + size(key, value) > limit {
-                    batch.insert(at, std::mem::take(&mut bytes));
-                    at = [&[table], key.as_slice()].concat();
-                }
-                bytes.extend_from_slice(&length(key));
-                bytes.extend_from_slice(&length(value));
-                bytes.extend_from_slice(key);
-                bytes.extend_from_slice(value);
-            }
-            batch.insert(at, bytes);
+    fn bucket(&mut self, table: Table, key: &[u8]) -> Result<&mut Bucket, StoreError> {
+        let fence = match self.known(&place(table, key)) {
+            Some(fence) => fence,
+            None => self.look_up(table, key)?,
+        };
+        Ok(self.buckets.entry(fence).or_insert_with(|| Bucket::new(None)))
+    }
+
+    /// The fence of the bucket that is known to hold a place.
+    fn known(&self, place: &[u8]) -> Option<Vec<u8>> {
+        let before = (Bound::Unbounded, Bound::Included(place));
+        let (fence, bucket) = self.buckets.range::<[u8], _>(before).next_back()?;
+        let is_inside = fence[0] == place[0]
+            && match &bucket.end {
+                End::Unknown => false,
+                End::At(end) => place < end.as_ref(),
+                End::Nowhere => true,
+            };
+        is_inside.then(|| fence.clone())
+    }
+
+    /// The fence of the bucket that holds a key, which is known from now on.
+    fn look_up(&mut self, table: Table, key: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let held = holder(self.db, table, key)?;
+        let fence = held.as_ref().map_or_else(|| place(table, &[]), |(fence, _)| fence.to_vec());
+        if let Some(bucket) = self.buckets.get_mut(&fence) {
+            // Asked for a second time, it will be for a third.
+            let next = self.db.get_gt(&fence).map_err(failed)?;
+            bucket.end = next.map_or(End::Nowhere, |(end, _)| End::At(end));
+        } else {
+            self.buckets.insert(fence.clone(), Bucket::new(held.map(|(_, bytes)| bytes)));
         }
+        Ok(fence)
+    }
+
+    /// Writes the buckets into a batch, those that grew too large as several.
+    pub fn write(self, batch: &mut sled::Batch) -> Result<(), StoreError> {
+        for (fence, bucket) in self.buckets.into_iter().filter(|(_, one)| !one.changes.is_empty()) {
+            bucket.write(fence, batch)?;
+        }
+        Ok(())
     }
 }
 
 impl Bucket {
-    /// How large its parts may get: full ones where records come in order, halves where they come anywhere.
-    fn limit(&self) -> usize {
-        let total: usize = self.records.iter().map(|(key, value)| size(key, value)).sum();
-        if self.is_appended || total <= TARGET {
-            return TARGET;
-        }
-        let parts = total.div_ceil(TARGET);
-        total.div_ceil(parts) + HEAD
+    fn new(bytes: Option<sled::IVec>) -> Self {
+        Self { bytes, changes: BTreeMap::new(), end: End::Unknown }
     }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.as_deref().unwrap_or_default()
+    }
+
+    fn write(&self, fence: Vec<u8>, batch: &mut sled::Batch) -> Result<(), StoreError> {
+        let table = fence[0];
+        let named = Table::of(table).unwrap_or(Table::Meta);
+        let records: Vec<_> = Records::of(named, self.bytes()).collect::<Result<_, _>>()?;
+        // Numbers are given in order, and full buckets shall stay full.
+        let is_appended = match (records.last(), self.changes.first_key_value()) {
+            (Some((last, _)), Some((first, _))) => *last < first.as_slice(),
+            _ => true,
+        };
+        let records = self.merged(&records);
+        if records.is_empty() {
+            batch.remove(fence);
+            return Ok(());
+        }
+        let mut at = fence;
+        let mut bytes = Vec::new();
+        let limit = limit(&records, is_appended);
+        for (key, value) in records {
+            if !bytes.is_empty() && bytes.len() + size(key, value) > limit {
+                batch.insert(at, std::mem::take(&mut bytes));
+                at = [&[table], key].concat();
+            }
+            bytes.extend_from_slice(&length(key));
+            bytes.extend_from_slice(&length(value));
+            bytes.extend_from_slice(key);
+            bytes.extend_from_slice(value);
+        }
+        batch.insert(at, bytes);
+        Ok(())
+    }
+
+    /// What was there with what is changed, in the order of the keys.
+    fn merged<'b>(&'b self, records: &[(&'b [u8], &'b [u8])]) -> Vec<(&'b [u8], &'b [u8])> {
+        let mut merged = Vec::with_capacity(records.len() + self.changes.len());
+        let mut changes = self.changes.iter().peekable();
+        let take = |(key, value): (&'b Vec<u8>, &'b Option<Vec<u8>>)| {
+            value.as_ref().map(|value| (key.as_slice(), value.as_slice()))
+        };
+        for record in records {
+            while let Some(change) = changes.next_if(|(key, _)| key.as_slice() < record.0) {
+                merged.extend(take(change));
+            }
+            match changes.next_if(|(key, _)| key.as_slice() == record.0) {
+                Some(change) => merged.extend(take(change)),
+                None => merged.push(*record),
+            }
+        }
+        merged.extend(changes.filter_map(take));
+        merged
+    }
+}
+
+/// How large the parts of a bucket may get: full ones where records come in order, halves where they come anywhere.
+fn limit(records: &[(&[u8], &[u8])], is_appended: bool) -> usize {
+    let total: usize = records.iter().map(|(key, value)| size(key, value)).sum();
+    if is_appended || total <= TARGET {
+        return TARGET;
+    }
+    let parts = total.div_ceil(TARGET);
+    total.div_ceil(parts) + HEAD
 }
 
 fn size(key: &[u8], value: &[u8]) -> usize {
@@ -263,11 +339,20 @@ mod tests {
 
     fn apply(db: &sled::Db, writes: &[(Vec<u8>, Option<Vec<u8>>)]) {
         let mut changes = Changes::new(db);
+        let mut held = BTreeMap::new();
         for (key, value) in writes {
+            // What is known of a bucket is what a look-up finds, and then what was set.
+            let before = match held.get(key) {
+                Some(before) => Option::clone(before),
+                None => get(db, Table::Names, key).unwrap(),
+            };
+            assert_eq!(changes.get(Table::Names, key).unwrap(), before);
             changes.set(Table::Names, key, value.clone()).unwrap();
+            assert_eq!(changes.get(Table::Names, key).unwrap(), *value);
+            held.insert(key, value.clone());
         }
         let mut batch = sled::Batch::default();
-        changes.write(&mut batch);
+        changes.write(&mut batch).unwrap();
         db.apply_batch(batch).unwrap();
     }
 

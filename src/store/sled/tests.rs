@@ -206,7 +206,7 @@ fn tamper(path: &Path, table: Table, key: &[u8], change: impl Fn(&mut Vec<u8>)) 
     let mut changes = Changes::new(&db);
     changes.set(table, key, Some(value)).unwrap();
     let mut writes = sled::Batch::default();
-    changes.write(&mut writes);
+    changes.write(&mut writes).unwrap();
     db.apply_batch(writes).unwrap();
     db.flush().unwrap();
 }
