@@ -2,7 +2,11 @@
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::pipeline::Identity;
+use crate::{model::KeyId, pipeline::Identity};
+
+/// Room for these fields, and a few more: to grow a map means to hash all of it once more.
+const FIELDS: usize = 10;
+const EMPTY: HeaderValue = HeaderValue::from_static("");
 
 /// What every field of ours begins with. A client has no business with any of them.
 const OURS: &str = "x-keyward-";
@@ -54,23 +58,20 @@ impl IdentityFields {
 
     /// Writes who asks over whatever is there.
     pub fn write(&self, identity: &Identity<'_>, absent: Absent, headers: &mut HeaderMap) {
-        let mut put = |name: &HeaderName, value: Option<String>| {
-            // A user's name may hold any character; what no field can hold is left out.
-            let value = value.and_then(|text| HeaderValue::try_from(text).ok());
-            match (value, absent) {
-                (Some(value), _) => drop(headers.insert(name.clone(), value)),
-                (None, Absent::Nothing) => drop(headers.remove(name)),
-                (None, Absent::Empty) => {
-                    headers.insert(name.clone(), HeaderValue::from_static(""));
-                }
-            }
+        headers.reserve(FIELDS);
+        let mut put = |name: &HeaderName, value: Option<HeaderValue>| match (value, absent) {
+            (Some(value), _) => drop(headers.insert(name.clone(), value)),
+            (None, Absent::Nothing) => drop(headers.remove(name)),
+            (None, Absent::Empty) => drop(headers.insert(name.clone(), EMPTY)),
         };
-        let is_known = !identity.is_anonymous();
-        put(&self.user, identity.name().map(str::to_owned));
-        put(&self.user_id, identity.uid().map(|uid| uid.to_string()));
-        put(&self.roles, is_known.then(|| identity.roles().join(",")));
-        put(&self.key_id, identity.key().map(|key| key.to_string()));
-        put(&self.application, identity.application().map(|one| one.record.id.clone()));
+        // A user's name may hold any character; what no field can hold is left out.
+        put(&self.user, identity.name().and_then(|name| HeaderValue::from_str(name).ok()));
+        put(&self.user_id, identity.uid().map(HeaderValue::from));
+        let roles = || identity.roles_field().cloned().unwrap_or(EMPTY);
+        put(&self.roles, (!identity.is_anonymous()).then(roles));
+        let key_id = |id: KeyId| HeaderValue::from_bytes(&id.digits()).ok();
+        put(&self.key_id, identity.key().and_then(key_id));
+        put(&self.application, identity.application().map(|one| one.field.clone()));
     }
 }
 

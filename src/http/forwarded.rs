@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ::http::{HeaderMap, Method, request::Parts, uri::PathAndQuery};
+use ::http::{HeaderMap, HeaderName, Method, request::Parts, uri::PathAndQuery};
 use ipnet::IpNet;
 
 use crate::{
@@ -77,24 +77,12 @@ impl Dialect {
     }
 
     /// The fields that can hold the method, the target and the host.
-    fn fields(self) -> Fields {
+    fn fields(self) -> &'static Fields {
         match self {
-            Self::Plain => Fields {
-                method: &["x-forwarded-method", "x-original-method"],
-                target: &["x-forwarded-uri", "x-original-uri", "x-original-url"],
-                host: &["x-forwarded-host", "x-original-host"],
-            },
-            Self::Nginx => Fields {
-                method: &["x-original-method"],
-                target: &["x-original-uri", "x-original-url"],
-                host: &["x-original-host", "x-forwarded-host"],
-            },
-            Self::Caddy | Self::Traefik | Self::Haproxy => Fields {
-                method: &["x-forwarded-method"],
-                target: &["x-forwarded-uri"],
-                host: &["x-forwarded-host"],
-            },
-            Self::Envoy => Fields { method: &[], target: &[], host: &[] },
+            Self::Plain => &PLAIN,
+            Self::Nginx => &NGINX,
+            Self::Caddy | Self::Traefik | Self::Haproxy => &FORWARDED,
+            Self::Envoy => &NONE,
         }
     }
 
@@ -106,7 +94,7 @@ impl Dialect {
         let method = match self {
             Self::Envoy => asked.method.clone(),
             _ => {
-                let name = fields.method[0];
+                let name = fields.method[0].as_str();
                 let text = one_of(headers, fields.method)?.ok_or(Unread::Missing(name))?;
                 Method::from_bytes(text.as_bytes()).map_err(|_| Unread::Malformed(name))?
             }
@@ -116,7 +104,7 @@ impl Dialect {
                 Target { path: behind_envoy(asked), query: asked.uri.query(), ..Target::EMPTY }
             }
             _ => {
-                let name = fields.target[0];
+                let name = fields.target[0].as_str();
                 let text = one_of(headers, fields.target)?.ok_or(Unread::Missing(name))?;
                 Target::read(text).ok_or(Unread::Malformed(name))?
             }
@@ -136,11 +124,38 @@ impl Dialect {
     }
 }
 
+type Names = [&'static HeaderName];
+
 struct Fields {
-    method: &'static [&'static str],
-    target: &'static [&'static str],
-    host: &'static [&'static str],
+    method: &'static Names,
+    target: &'static Names,
+    host: &'static Names,
 }
+
+static PLAIN: Fields = Fields {
+    method: &[&FORWARDED_METHOD, &ORIGINAL_METHOD],
+    target: &[&FORWARDED_URI, &ORIGINAL_URI, &ORIGINAL_URL],
+    host: &[&FORWARDED_HOST, &ORIGINAL_HOST],
+};
+static NGINX: Fields = Fields {
+    method: &[&ORIGINAL_METHOD],
+    target: &[&ORIGINAL_URI, &ORIGINAL_URL],
+    host: &[&ORIGINAL_HOST, &FORWARDED_HOST],
+};
+static FORWARDED: Fields =
+    Fields { method: &[&FORWARDED_METHOD], target: &[&FORWARDED_URI], host: &[&FORWARDED_HOST] };
+static NONE: Fields = Fields { method: &[], target: &[], host: &[] };
+
+// Made once: a name that is given as text is read anew for each look-up.
+static FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+static FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
+static ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
+static ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
+static ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-original-host");
 
 /// What a target says.
 #[derive(Clone, Copy)]
@@ -168,9 +183,7 @@ impl<'a> Target<'a> {
             }
             None => (None, rest),
         };
-        // The same reader as for requests of our own. What it would leave out, a fragment, is refused: the proxy may pass it on.
-        let read: PathAndQuery = rest.parse().ok()?;
-        if read.as_str() != rest || !rest.starts_with('/') {
+        if !rest.starts_with('/') || !is_plain(rest) && !is_target(rest) {
             return None;
         }
         let (path, query) = match rest.split_once('?') {
@@ -181,6 +194,16 @@ impl<'a> Target<'a> {
     }
 }
 
+/// Whether a target holds nothing that any reader could stumble over, as almost all do.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~?=&%+".contains(&b))
+}
+
+/// The same reader as for requests of our own. What it would leave out, a fragment, is refused: the proxy may pass it on.
+fn is_target(text: &str) -> bool {
+    text.parse::<PathAndQuery>().is_ok_and(|read| read.as_str() == text)
+}
+
 /// What Envoy puts behind its `path_prefix`.
 fn behind_envoy(asked: &Parts) -> &str {
     let path = asked.uri.path();
@@ -189,11 +212,12 @@ fn behind_envoy(asked: &Parts) -> &str {
 }
 
 /// The value that all of these fields agree on which are there.
-fn one_of<'a>(headers: &'a HeaderMap, names: &[&'static str]) -> Result<Option<&'a str>, Unread> {
+fn one_of<'a>(headers: &'a HeaderMap, names: &Names) -> Result<Option<&'a str>, Unread> {
     let mut found = None;
     for name in names {
         let mut values = headers.get_all(*name).iter();
         let Some(value) = values.next() else { continue };
+        let name = name.as_str();
         let text = value.to_str().map_err(|_| Unread::Malformed(name))?;
         let is_alone = values.next().is_none();
         let is_same = found.is_none_or(|known| known == text);
@@ -207,7 +231,7 @@ fn one_of<'a>(headers: &'a HeaderMap, names: &[&'static str]) -> Result<Option<&
 }
 
 pub(super) fn scheme(headers: &HeaderMap) -> Result<Scheme, Unread> {
-    Ok(match one_of(headers, &["x-forwarded-proto"])? {
+    Ok(match one_of(headers, &[&FORWARDED_PROTO])? {
         // Traefik names the protocol that a connection is to be upgraded to.
         Some("https" | "wss") => Scheme::Https,
         _ => Scheme::Http,
@@ -216,12 +240,12 @@ pub(super) fn scheme(headers: &HeaderMap) -> Result<Scheme, Unread> {
 
 /// The client's address: the last one in the chain that is not a proxy's. What stands before it, a client may have written.
 pub(super) fn client(headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, Unread> {
-    const FOR: &str = "x-forwarded-for";
+    let malformed = Unread::Malformed("x-forwarded-for");
     let mut nearest = None;
-    for value in headers.get_all(FOR).iter().rev() {
-        let text = value.to_str().map_err(|_| Unread::Malformed(FOR))?;
+    for value in headers.get_all(&FORWARDED_FOR).iter().rev() {
+        let text = value.to_str().map_err(|_| malformed.clone())?;
         for element in text.rsplit(',') {
-            let address = address(element.trim()).ok_or(Unread::Malformed(FOR))?;
+            let address = address(element.trim()).ok_or(malformed.clone())?;
             if !is_among(trusted, address) {
                 return Ok(address);
             }
@@ -271,7 +295,7 @@ mod unit {
         Ok(format!("{method} {}://{} {path} {query:?} {client}", scheme.name(), host.authority()))
     }
 
-    const FORWARDED: [(&str, &str); 5] = [
+    const FIELDS: [(&str, &str); 5] = [
         ("x-forwarded-method", "POST"),
         ("x-forwarded-proto", "https"),
         ("x-forwarded-host", "API.example:8443"),
@@ -283,9 +307,9 @@ mod unit {
     #[test]
     fn each_proxy_is_read_in_its_own_way() {
         for dialect in ["", "/caddy", "/traefik", "/haproxy"] {
-            assert_eq!(read(&format!("/-/verify{dialect}"), &FORWARDED).as_deref(), Ok(READ));
+            assert_eq!(read(&format!("/-/verify{dialect}"), &FIELDS).as_deref(), Ok(READ));
         }
-        let original = FORWARDED.map(|(name, value)| match name {
+        let original = FIELDS.map(|(name, value)| match name {
             "x-forwarded-method" => ("x-original-method", value),
             "x-forwarded-uri" => ("x-original-uri", value),
             "x-forwarded-host" => ("x-original-host", value),
@@ -324,7 +348,7 @@ mod unit {
     #[test]
     fn what_is_missing_doubled_or_contradicts_itself_is_refused() {
         for name in ["x-forwarded-method", "x-forwarded-uri", "x-forwarded-for"] {
-            let rest: Vec<_> = FORWARDED.into_iter().filter(|(one, _)| *one != name).collect();
+            let rest: Vec<_> = FIELDS.into_iter().filter(|(one, _)| *one != name).collect();
             assert!(matches!(read("/-/verify/caddy", &rest), Err(Unread::Missing(_))), "{name}");
         }
         for (more, problem) in [
@@ -334,7 +358,7 @@ mod unit {
             (("x-original-url", "http://other/"), Unread::Several("x-original-url")),
             (("x-original-host", "other"), Unread::Several("x-original-host")),
         ] {
-            let fields = [FORWARDED.as_slice(), &[more]].concat();
+            let fields = [FIELDS.as_slice(), &[more]].concat();
             assert_eq!(read("/-/verify", &fields), Err(problem));
         }
     }

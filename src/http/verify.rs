@@ -75,6 +75,7 @@ impl Public {
 
         let mut reply = Reply::default();
         let headers = reply.headers_mut();
+        headers.reserve(12);
         // The next request may be refused.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         // Empty fields too: a proxy may let a client's copy stand where there is none.

@@ -39,6 +39,13 @@ impl KeyId {
         self.0
     }
 
+    /// Its eight digits, in ASCII.
+    pub fn digits(self) -> [u8; 8] {
+        let mut out = [0; 8];
+        base62(self.0, &mut out);
+        out
+    }
+
     /// Reads exactly eight base62 digits.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != 8 {
@@ -60,9 +67,7 @@ impl KeyId {
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = [0; 8];
-        base62(self.0, &mut out);
-        f.write_str(std::str::from_utf8(&out).expect("base62 is ASCII"))
+        f.write_str(std::str::from_utf8(&self.digits()).expect("base62 is ASCII"))
     }
 }
 

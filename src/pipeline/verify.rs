@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use super::{
     Action, Candidate, Denial, Gate, Request, Room, Scene,
@@ -101,6 +101,11 @@ impl<'a> Identity<'a> {
     /// The ids of its roles, sorted, without `authenticated`.
     pub fn roles(&self) -> &'a [String] {
         &self.roles.ids
+    }
+
+    /// The same with commas between them, as a header field's value; none: there are none.
+    pub fn roles_field(&self) -> Option<&'a HeaderValue> {
+        self.roles.field.as_ref()
     }
 
     /// Whether it has this permission: from a role, and within its key's scopes.

@@ -37,6 +37,8 @@ pub struct RoleTable {
 pub struct RoleSet {
     /// The ids of the roles, sorted, without `authenticated`.
     pub ids: Arc<[String]>,
+    /// The same with commas between them, as a header field's value; none: there are none.
+    pub field: Option<HeaderValue>,
     /// Whether one of them has every permission.
     pub is_admin: bool,
     permissions: Permissions,
@@ -55,7 +57,8 @@ impl RoleTable {
             bits.entry(permission).or_insert(next);
         }
         let compile = |ids: &Arc<[String]>, implied: &str| {
-            let mut set = RoleSet { ids: ids.clone(), ..RoleSet::default() };
+            let field = HeaderValue::try_from(ids.join(",")).ok().filter(|field| !field.is_empty());
+            let mut set = RoleSet { ids: ids.clone(), field, ..RoleSet::default() };
             let held = ids.iter().map(String::as_str).chain([implied]);
             for role in held.filter_map(|id| roles.get(id)) {
                 set.is_admin |= role.is_admin;
@@ -132,6 +135,8 @@ pub struct HeldApplication {
     pub record: Application,
     /// The header that its credential is read from.
     pub header: HeaderName,
+    /// Its id, as a header field's value.
+    pub field: HeaderValue,
     /// What a 401 says in `WWW-Authenticate` (RFC 9110, section 11.6.1).
     pub challenge: HeaderValue,
     /// The limits of all its clients together, if it has any.
@@ -183,7 +188,8 @@ impl HeldApplication {
         };
         let challenge = HeaderValue::from_str(&challenge)
             .unwrap_or(HeaderValue::from_static("ApiKey realm=\"Keyward\""));
-        Self { record, header, challenge, bounds }
+        let field = HeaderValue::from_str(&record.id).unwrap_or(HeaderValue::from_static(""));
+        Self { record, header, field, challenge, bounds }
     }
 }
 
