@@ -358,7 +358,7 @@ impl Shared {
 
     fn holds(&self, expect: &Expect, changes: &mut Changes<'_>) -> Result<bool, StoreError> {
         if let State::Newest(wanted) = expect.state {
-            return Ok(self.newest(expect.table, &expect.key)? == wanted);
+            return Ok(self.newest(expect.table, &expect.key, changes)? == wanted);
         }
         let value = changes.get(expect.table, &expect.key)?;
         let held = value.map(|value| stored(expect.table, &expect.key, &value)).transpose()?;
@@ -371,8 +371,20 @@ impl Shared {
     }
 
     /// The last commit that wrote a record whose key begins with `prefix`; 0: there is none.
-    fn newest(&self, table: Table, prefix: &[u8]) -> Result<Sequence, StoreError> {
+    fn newest(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        changes: &mut Changes<'_>,
+    ) -> Result<Sequence, StoreError> {
         let mut newest = 0;
+        let is_all = changes.each(table, prefix, |key, value| {
+            newest = newest.max(codec::open(table, key, value)?.0);
+            Ok(())
+        })?;
+        if is_all {
+            return Ok(newest);
+        }
         bucket::walk(&self.db, table, prefix, Wake::Warm, |key, value| {
             if !key.starts_with(prefix) {
                 return Ok(false);

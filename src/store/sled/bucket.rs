@@ -197,6 +197,29 @@ impl<'d> Changes<'d> {
         }
     }
 
+    /// Hands the records of the store whose keys begin with `prefix` on to `each`, if one bucket is known to hold all of them. False: it is not.
+    pub fn each(
+        &mut self,
+        table: Table,
+        prefix: &[u8],
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
+        let bucket = self.bucket(table, prefix)?;
+        for record in Records::of(table, bucket.bytes()) {
+            let (key, value) = record?;
+            if key.starts_with(prefix) {
+                each(key, value)?;
+            } else if key > prefix {
+                return Ok(true);
+            }
+        }
+        Ok(match &bucket.end {
+            End::Unknown => false,
+            End::At(end) => !end.starts_with(&place(table, prefix)),
+            End::Nowhere => true,
+        })
+    }
+
     fn bucket(&mut self, table: Table, key: &[u8]) -> Result<&mut Bucket, StoreError> {
         let fence = match self.known(&place(table, key)) {
             Some(fence) => fence,
@@ -349,6 +372,17 @@ mod tests {
             assert_eq!(changes.get(Table::Names, key).unwrap(), before);
             changes.set(Table::Names, key, value.clone()).unwrap();
             assert_eq!(changes.get(Table::Names, key).unwrap(), *value);
+            // Of what the store has, all that begins with a key is found, or it is said that there may be more.
+            let mut found = Vec::new();
+            let is_all = changes
+                .each(Table::Names, key, |key, value| {
+                    found.push((key.to_vec(), value.to_vec()));
+                    Ok(())
+                })
+                .unwrap();
+            let expected: Vec<_> =
+                all(db, key).into_iter().filter(|(one, _)| one.starts_with(key)).collect();
+            assert!(if is_all { found == expected } else { expected.starts_with(&found) });
             held.insert(key, value.clone());
         }
         let mut batch = sled::Batch::default();
