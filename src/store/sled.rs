@@ -292,6 +292,7 @@ impl Shared {
     /// Applies each batch, syncs once, tells the followers, answers.
     fn write_group(&self, group: Vec<Job>) {
         let mut done = Vec::with_capacity(group.len());
+        let mut changes = Vec::with_capacity(group.len());
         {
             let _alone = self.quiet.write().unwrap_or_else(PoisonError::into_inner);
             let mut sequence = self.publisher.sequence();
@@ -300,25 +301,23 @@ impl Shared {
                 match result {
                     Ok(writes) => {
                         sequence += 1;
-                        let change = Change { sequence, writes };
-                        done.push((job.answer, Ok(change)));
+                        changes.push(Change { sequence, writes });
+                        done.push((job.answer, Ok(sequence)));
                     }
                     Err(problem) => done.push((job.answer, Err(problem))),
                 }
             }
-            if done.iter().any(|(_, result)| result.is_ok()) {
+            if !changes.is_empty() {
                 self.sync(sequence);
             }
             if self.fault.get().is_none() {
-                for change in done.iter().filter_map(|(_, result)| result.as_ref().ok()) {
-                    self.publisher.publish(change.clone());
-                }
+                changes.into_iter().for_each(|change| self.publisher.publish(change));
             }
         }
         for (answer, result) in done {
             let result = match (result, self.fault.get()) {
                 (Ok(_), Some(fault)) => Err(StoreError::Failed(fault.clone()).into()),
-                (Ok(change), None) => Ok(change.sequence),
+                (Ok(sequence), None) => Ok(sequence),
                 (Err(problem), _) => Err(problem),
             };
             // A writer that went away does not hear the answer; the write stands.
