@@ -21,6 +21,7 @@ mod rules;
 mod scripting;
 mod setup;
 mod standing;
+mod state;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -36,12 +37,16 @@ pub use error::AccountError;
 pub use import::{Import, ImportMode, ImportRow, Imported, Strangers};
 pub use keys::{Issued, NewKey};
 pub use operator::Operator;
-pub use passwords::{Busy, Passwords};
+pub use passwords::{Busy, Passwords, is_digest};
 pub use pepper::{PepperError, create_pepper, read_pepper};
 pub use recent::ReadUser;
 pub use records::Record;
 pub use rotate::{Lifetime, Rotate, Rotated};
 pub use setup::{FirstStart, SetupError};
+pub use state::{
+    Applied, Apply, ApplyMode, Difference, Done, MOST_CHANGES, Others, State, StatedKey,
+    StatedPassword, StatedUser, VERSION as STATE_VERSION,
+};
 pub use users::{NewUser, password_problem};
 
 use crate::{

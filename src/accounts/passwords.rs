@@ -15,6 +15,22 @@ const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$Wn0yO1vVEX1Xc3T3VQkJ5w$pX3m
 /// How many may wait for each one that is being checked.
 const WAITING: usize = 16;
 
+/// The most KiB and the most passes that the digest of a password may ask for: whoever logs in has them spent here.
+const MOST_COST: (u32, u32) = (256 * 1024, 64);
+
+/// Whether a text is an Argon2id digest in PHC form that a password can be checked against, at a bearable cost.
+pub fn is_digest(phc: &str) -> bool {
+    let Ok(hash) = PasswordHash::new(phc) else { return false };
+    let Ok(params) = argon2::Params::try_from(&hash) else { return false };
+    let (kib, passes) = MOST_COST;
+    hash.algorithm.as_str() == "argon2id"
+        && hash.salt.is_some()
+        && hash.hash.is_some()
+        && params.m_cost() <= kib
+        && params.t_cost() <= passes
+        && params.p_cost() <= 16
+}
+
 /// Checks and makes password digests. A cheap handle.
 #[derive(Debug, Clone)]
 pub struct Passwords {
@@ -111,6 +127,23 @@ mod tests {
         assert_eq!(nobody.params.to_string(), made.params.to_string());
         let length = |hash: &PasswordHash| hash.hash.as_ref().unwrap().as_ref().len();
         assert_eq!(length(&nobody), length(&made));
+    }
+
+    #[test]
+    fn a_digest_is_one_that_can_be_checked() {
+        assert!(is_digest(NOBODY));
+        for bad in [
+            "",
+            "x",
+            "hunter2",
+            &NOBODY.replace("argon2id", "argon2i"),
+            &NOBODY.replace("m=19456", "m=999999999"),
+            &NOBODY.replace("t=2", "t=9999"),
+            "$argon2id$v=19$m=19456,t=2,p=1$Wn0yO1vVEX1Xc3T3VQkJ5w",
+            "$2y$05$abcdefghijklmnopqrstuu",
+        ] {
+            assert!(!is_digest(bad), "{bad}");
+        }
     }
 
     #[tokio::test]
