@@ -26,5 +26,6 @@ mod limits;
 mod me;
 mod scripting_cli;
 mod scripts;
+mod state;
 mod tls;
 mod usage;

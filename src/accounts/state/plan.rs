@@ -355,8 +355,12 @@ fn user_after(accounts: &Accounts, stated: &StatedUser, uid: u64, before: Option
     let mut user = User { uid, ..stated.user.clone() };
     dedup(&mut user.roles);
     user.uuid = stated.uuid.or(before.map(|before| before.uuid)).unwrap_or(user.uuid);
-    let first_mail = || user.mail.clone();
-    user.init = stated.init.clone().or_else(|| before.map_or_else(first_mail, |b| b.init.clone()));
+    user.init = match (&stated.init, stated.created) {
+        (Some(init), _) => Some(init.clone()),
+        // One that was made before is put back as it was.
+        (None, Some(_)) => None,
+        (None, None) => before.map_or_else(|| user.mail.clone(), |before| before.init.clone()),
+    };
     user.password = match &stated.password {
         StatedPassword::Unsaid => before.and_then(|before| before.password.clone()),
         StatedPassword::None => None,
