@@ -49,22 +49,18 @@ impl Plan {
         for one in self.keys.iter().filter(|one| one.is_one()) {
             let (Some(at), Some(after)) = (one.at, &one.after) else { continue };
             let before = one.before.as_ref().map(|before| &before.record);
-            let mut problems = Vec::new();
-            match before {
-                Some(before) => {
-                    problems.extend(check_key(world, after, after.created));
-                    problems.extend(stays(before, after));
-                }
-                // One that was made before may have expired since, and name what its user has lost and an application that is gone.
-                None if self.put_back.contains(&at) => {
-                    let then = check_key(world, after, after.created);
-                    problems.extend(then.into_iter().filter(|one| one.location != "application"));
-                }
-                None => {
-                    problems.extend(check_key(world, after, now));
-                    problems.extend(check_scopes(world, after));
-                }
+            // What stays as it was is not asked for again: it may have expired since, and name what its user has lost or an application that is gone.
+            let was = before.or(self.put_back.contains(&at).then_some(after));
+            let has_expiry = was.is_some_and(|was| was.expires == after.expires);
+            let mut problems =
+                check_key(world, after, if has_expiry { after.created } else { now });
+            if was.is_some_and(|was| was.application == after.application) {
+                problems.retain(|one| one.location != "application");
             }
+            if was.is_none_or(|was| was.scopes != after.scopes) {
+                problems.extend(check_scopes(world, after));
+            }
+            problems.extend(before.into_iter().flat_map(|before| stays(before, after)));
             problems.extend(ends_in_order(after));
             found.extend(placed::<Key>(at, problems));
         }

@@ -19,16 +19,12 @@ pub use self::export::VERSION;
 use self::plan::Plan;
 use super::{AccountError, Acting, TRIES, is_race};
 use crate::{
-    model::{
-        Act, Application, Digest, Key, PasswordDigest, Resource, Role, Timestamp, User, Violation,
-    },
+    model::{Act, Application, Digest, Key, PasswordDigest, Resource, Role, Timestamp, User},
     store::CommitError,
 };
 
 /// The most records that are changed at once: one commit of so many takes a few seconds, and other writers wait for it.
 pub const MOST_CHANGES: usize = 100_000;
-/// The most faults that are told at once.
-const MOST_FAULTS: usize = 100;
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -209,15 +205,4 @@ impl Acting {
         }
         Err(AccountError::contended())
     }
-}
-
-/// The faults of a file as the error that carries them: the first hundred, and how many there are.
-fn in_order(mut found: Vec<Violation>) -> Result<(), AccountError> {
-    let count = found.len();
-    found.truncate(MOST_FAULTS);
-    if count > MOST_FAULTS {
-        let said = format!("There are {} more faults.", count - MOST_FAULTS);
-        found.push(Violation::new("", said, "Mend these first."));
-    }
-    super::rules::in_order(found)
 }

@@ -232,7 +232,10 @@ impl Plan {
                 self.wrong("keys", at, "user", said, "Name one that is there or in the file.");
                 continue;
             };
-            let after = key_after(accounts, one, user, before.as_ref().map(|b| &b.record));
+            let mut after = key_after(accounts, one, user, before.as_ref().map(|b| &b.record));
+            if before.is_none() && one.prefix.is_none() && after.scheme.is_own() {
+                after.prefix = self.key_prefix(after.application.as_deref());
+            }
             if one.created.is_some() {
                 self.put_back.insert(at);
             }
@@ -300,6 +303,13 @@ impl Plan {
             Some(holder) => Ok(holder),
             None => accounts.holder(Table::Names, &folded),
         }
+    }
+
+    /// What keys for an application begin with, as it is to be.
+    fn key_prefix(&self, application: Option<&str>) -> String {
+        let mut all = self.applications.iter().filter_map(|one| one.after.as_ref());
+        let found = all.find(|one| application.map_or(one.is_default, |id| one.id == id));
+        found.map_or_else(|| "kw".into(), |one| one.key_prefix.clone())
     }
 
     /// Names a fault of a record of the file.
@@ -385,11 +395,7 @@ fn key_after(accounts: &Accounts, stated: &StatedKey, user: u64, before: Option<
     key.created = stated.created.or(before.map(|before| before.created)).unwrap_or(now);
     // What is told of a text is told by whoever made it.
     let prefix = stated.prefix.clone().or_else(|| before.map(|before| before.prefix.clone()));
-    key.prefix = match (prefix, key.scheme.is_own()) {
-        (Some(prefix), _) => prefix,
-        (None, true) => accounts.key_prefix(key.application.as_deref()),
-        (None, false) => String::new(),
-    };
+    key.prefix = prefix.unwrap_or_default();
     let last_four = stated.last_four.clone().or_else(|| before.map(|b| b.last_four.clone()));
     key.last_four = last_four.unwrap_or_default();
     key

@@ -6,11 +6,12 @@ use super::{
     super::{
         AccountError, Accounts, Acting,
         keys::put_new_key,
+        rules::in_order,
         setup::PEPPER,
         usage::{forget_usage_of_key, forget_usage_of_user},
         users::uid_key,
     },
-    Applied, Difference, Done, in_order,
+    Applied, Difference, Done,
     plan::{Change, Plan},
     record::{Kind, differing},
 };

@@ -23,6 +23,8 @@ use crate::{
 const TOML: &str = "application/toml";
 /// The most bytes of a document: some 100,000 records.
 const MOST_BYTES: usize = 64 << 20;
+/// The most faults that are told at once.
+const MOST_FAULTS: usize = 100;
 
 pub(super) async fn answer(call: Call<'_>) -> Result<Reply, Denial> {
     if !call.identity.is_admin() {
@@ -51,16 +53,24 @@ async fn apply(mut call: Call<'_>) -> Result<Reply, Denial> {
             "A key that is bound to an application, to networks or to limits cannot do this.",
         ));
     }
-    let text = document(&mut call).await?;
-    let source = Source::of(&text).map_err(|problem| unfit(vec![problem]))?;
-    let stated = read(&source, &call.accounts)
-        .map_err(|found| unfit(found.into_iter().map(|one| source.place(one)).collect()))?;
-    let applied = call.accounts.apply(stated, how).await.map_err(|problem| match problem {
-        AccountError::Invalid(found) => {
-            unfit(found.into_iter().map(|one| source.place(one)).collect())
+    let text = std::sync::Arc::<str>::from(document(&mut call).await?);
+    let (read_from, accounts) = (text.clone(), (*call.accounts).clone());
+    let stated = aside(move || {
+        let source = Source::of(&read_from).map_err(|problem| unfit(vec![problem]))?;
+        read(&source, &accounts).map_err(|found| placed(found, &source))
+    });
+    let applied = match call.accounts.apply(stated.await??, how).await {
+        Ok(applied) => applied,
+        // Where it stood is looked up once more: meanwhile nobody had to remember it.
+        Err(AccountError::Invalid(found)) => {
+            let place = move || match Source::of(&text) {
+                Ok(source) => placed(found, &source),
+                Err(problem) => unfit(vec![problem]),
+            };
+            return Err(aside(place).await?);
         }
-        other => answer::denial(other),
-    })?;
+        Err(problem) => return Err(answer::denial(problem)),
+    };
     Ok(answer::json(StatusCode::OK, &view(&applied, how)))
 }
 
@@ -129,7 +139,28 @@ async fn document(call: &mut Call<'_>) -> Result<String, Denial> {
     })
 }
 
-/// What is wrong with a file, each fault with its line.
+/// Does what takes long on a thread of its own.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Denial> {
+    let gave_up = |_| {
+        let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "TEMPORARILY_UNAVAILABLE");
+        let said = "The file could not be read. Try again in a moment.";
+        Denial::message(Room::Handler, status, code, said).with_retry_after(1)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(gave_up)
+}
+
+/// What is wrong with a file, each fault with its line: the first hundred, and how many there are.
+fn placed(found: Vec<Violation>, source: &Source<'_>) -> Denial {
+    let count = found.len();
+    let told = found.into_iter().take(MOST_FAULTS).map(|one| source.place(one));
+    let mut told: Vec<Violation> = told.collect();
+    if count > MOST_FAULTS {
+        let said = format!("There are {} more faults.", count - MOST_FAULTS);
+        told.push(Violation::new("", said, "Mend these first."));
+    }
+    unfit(told)
+}
+
 fn unfit(found: Vec<Violation>) -> Denial {
     let said = match found.len() {
         1 => "The file is not in order, and nothing was changed.".to_owned(),

@@ -117,7 +117,6 @@ async fn nobody_shuts_the_door_on_itself() {
         ),
         (without_me, "prune=true", "the user me is you"),
         (file(&me_with("revoked = 2027-01-15T08:00:00Z")), "", "which would not open"),
-        (file(&me_with("expires = 2027-01-15T08:00:50Z")), "", "which would not open"),
         (file(&me_with("networks = [\"10.0.0.0/8\"]")), "", "which would not open"),
         (file(&me_with("scopes = []")), "", "which would not open"),
         (
