@@ -95,7 +95,7 @@ async fn a_key_that_is_made_while_its_user_is_pruned_goes_too() {
 #[tokio::test]
 async fn no_key_comes_for_a_user_that_has_just_gone() {
     let (store, accounts) = two_administrators().await;
-    let key = accounts.issue_key(2, NewKey::default()).await.unwrap().key.record;
+    let (key, _) = accounts.draft_key(2, &NewKey::default());
     let id = crate::model::KeyId::from_number(7);
     let state = || State {
         pepper: Some(accounts.pepper().fingerprint()),

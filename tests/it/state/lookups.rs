@@ -169,3 +169,20 @@ async fn has_moved(accounts: &Accounts, known: &Known) {
         assert!(taken.to_string().contains("already taken"), "{taken}");
     }
 }
+
+#[tokio::test]
+async fn a_number_that_was_a_users_is_nobody_elses_after_a_start_either() {
+    let (desk, _) = Desk::first().await;
+    let first = desk.export().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let other = Desk::of(open(&path));
+    other.applies(&first, "").await;
+    other.applies(&file("[[users]]\nname = \"anna\"\n"), "").await;
+    assert_eq!(other.applies(&first, "prune=true").await["removed"], 1);
+    drop(other);
+    let accounts = open(&path);
+    let new = NewUser { name: "anna".into(), status: true, ..NewUser::default() };
+    let made = accounts.acting(Actor::Program).create_user(new).await.unwrap();
+    assert_eq!(made.record.uid, 3);
+}
