@@ -1,7 +1,7 @@
 //! Files that are applied while others write.
 
 use super::*;
-use crate::model::{Application, Key, User};
+use crate::model::{Application, Key, Resource, User};
 
 /// A user as a file states it.
 fn stated(name: &str, roles: &[&str]) -> StatedUser {
@@ -57,6 +57,23 @@ async fn what_a_file_rests_on_is_looked_at_again_when_it_has_changed() {
     assert_eq!(applied.counts(), [0, 1, 0]);
     let held: Versioned<User> = accounts.user(3).unwrap().unwrap();
     assert_eq!(held.record.name, "anna");
+}
+
+#[tokio::test]
+async fn two_resources_do_not_come_to_one_place_from_two_sides() {
+    let (store, accounts) = two_administrators().await;
+    let resource = |id: &str| -> Resource {
+        let record = serde_json::json!({
+            "id": id, "enabled": true, "handler": "respond", "path": "/one", "granularity": "resource",
+            "methods": ["GET"], "formats": ["any"], "authentication": ["*"],
+        });
+        serde_json::from_value(record).unwrap()
+    };
+    let other = resource("other");
+    store.before_commit(|others| async move { drop(others.create(other).await.unwrap()) });
+    let state = State { resources: vec![resource("mine")], ..State::default() };
+    let result = accounts.apply(state, Apply::default()).await;
+    assert_eq!(invalid(result.map(drop)), ["resources.0.path"]);
 }
 
 #[tokio::test]

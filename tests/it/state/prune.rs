@@ -1,12 +1,15 @@
 //! What a file does not name goes, if that is asked for, and leaves nothing behind.
 
+use std::sync::Arc;
+
 use keyward::{
-    accounts::{NewKey, NewUser},
-    model::Actor,
+    accounts::{Import, ImportMode, ImportRow, NewKey, NewUser, Strangers},
+    model::{Actor, Scheme, Secret},
+    store::{MemoryStore, Store as _, Table},
 };
 use serde_json::json;
 
-use super::{Desk, changes, file};
+use super::{Desk, changes, file, on};
 use crate::harness::credential;
 
 const KEPT: &str = "[[users]]\nname = \"admin\"\nroles = [\"administrator\"]\n\
@@ -106,4 +109,51 @@ async fn a_key_that_goes_does_not_open_from_then_on() {
     assert_eq!(changes(&desk.applies(&text, "prune=true").await), [format!("- key {id}")]);
     assert_eq!(other.ask("GET", "/api/v1/me", "", "").await.0, 401);
     assert_eq!(desk.asked_with(&first).ask("GET", "/api/v1/me", "", "").await.0, 200);
+}
+
+#[tokio::test]
+async fn no_index_keeps_what_has_gone() {
+    let store = Arc::new(MemoryStore::new());
+    let desk = Desk::of(on(store.clone()));
+    desk.accounts.first_start().await.unwrap().unwrap();
+    let count = |table| store.scan(table, &[], None, 99).unwrap().len();
+    let all = || {
+        [Table::Users, Table::Names, Table::Mails, Table::Keys, Table::Owners, Table::Foreign]
+            .map(count)
+    };
+    assert_eq!(all(), [1, 1, 0, 1, 1, 0]);
+    desk.applies(&file("[[users]]\nname = \"anna\"\nmail = \"a@x.example\"\n"), "").await;
+    let acting = desk.accounts.acting(Actor::Program);
+    acting.issue_key(2, NewKey::default()).await.unwrap();
+    let rows = vec![ImportRow {
+        line: 1,
+        username: "anna".into(),
+        key: Secret::new("the-foreign-key"),
+        label: String::new(),
+        expires: None,
+        scopes: None,
+    }];
+    let (scheme, strangers, mode) = (Scheme::Text, Strangers::Refused, ImportMode::Write);
+    let import = Import { scheme, strangers, includes_administrators: false, mode, rows };
+    acting.import_keys(&import).await.unwrap();
+    let with_anna = desk.export().await;
+    assert_eq!(all(), [2, 2, 1, 3, 3, 1]);
+    desk.applies(&file(KEPT), "prune=true").await;
+    assert_eq!(all(), [1, 1, 0, 0, 0, 0]);
+    desk.applies(&with_anna, "").await;
+    assert_eq!(all(), [2, 2, 1, 3, 3, 1]);
+    assert_eq!(desk.export().await, with_anna);
+    // What another system's key is found by is one user's.
+    let key = with_anna.split("[[keys]]").find(|one| one.contains("scheme = \"text\"")).unwrap();
+    let id = key.lines().find(|line| line.starts_with("id = ")).unwrap();
+    let head = with_anna.lines().find(|line| line.starts_with("pepper")).unwrap();
+    let second = key.replace(id, "id = \"0000aZ19\"");
+    for (text, says) in [
+        (format!("{head}\n[[keys]]{second}"), "Another key of the store"),
+        (format!("{head}\n[[keys]]{key}\n[[keys]]{second}"), "Two keys of the file"),
+    ] {
+        let (status, told) = desk.apply(&file(&text), "").await;
+        assert_eq!(status, 422);
+        assert!(told.to_string().contains(says), "{told:#}");
+    }
 }
