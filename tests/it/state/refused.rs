@@ -220,7 +220,7 @@ async fn a_key_stays_what_it_is_and_what_was_taken_back_stays_so() {
     desk.applies(&file("[[users]]\nname = \"anna\"\n"), "").await;
     // The last of all keys, in the order of their ids.
     let mut issued = acting.issue_key(2, keyward::accounts::NewKey::default()).await.unwrap();
-    while desk.accounts.keys(Some(issued.key.record.id), 1).unwrap().items.len() > 0 {
+    while !desk.accounts.keys(Some(issued.key.record.id), 1).unwrap().items.is_empty() {
         issued = acting.issue_key(2, keyward::accounts::NewKey::default()).await.unwrap();
     }
     let id = issued.key.record.id;
@@ -251,7 +251,7 @@ async fn a_key_stays_what_it_is_and_what_was_taken_back_stays_so() {
         let (others, mine) = now.split_at(key);
         let mine = mine.replace("label = \"\"", "");
         let label = if line.starts_with("label") { "" } else { "label = \"\"\n" };
-        let mine = if mine.contains(&id.to_string()) { mine } else { panic!("{mine}") };
+        assert!(mine.contains(&id.to_string()));
         let text = format!("{others}{mine}{label}{line}\n");
         let (told, said) = desk.apply(&text, "").await;
         assert_eq!(told, status, "{line}: {said:#}");
