@@ -33,9 +33,9 @@ fn main() -> Outcome<()> {
         "{}\nX-Forwarded-Method: GET\nX-Forwarded-Host: a.example\nX-Forwarded-For: 192.0.2.7\nX-Forwarded-Uri: {PATH}",
         keyward.header
     );
-    let verify = Driven { server: &keyward, path: "/-/verify", header: asked };
+    let verify = Driven { server: &keyward, path: "/-/verify", header: asked.clone() };
     // The same request: what both have to read costs both the same.
-    let bare = Driven { server: &upstream, path: "/-/verify", header: asked.clone() };
+    let bare = Driven { server: &upstream, path: "/-/verify", header: asked };
     let peers = started(folder.path(), "answer", Then::Answer)?;
     let mut all = vec![("bare hyper, no check", bare), ("**Keyward**, `/-/verify`", verify)];
     all.extend(peers.iter().map(|server| (server.name, Driven::of(server))));

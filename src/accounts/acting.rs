@@ -32,6 +32,11 @@ impl Deref for Acting {
 }
 
 impl Acting {
+    /// In whose hands they are.
+    pub(super) fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
     /// Writes a batch and what the audit trail says of it: both or neither.
     pub(super) async fn commit(&self, mut batch: Batch, act: Act) -> Result<Sequence, CommitError> {
         let entry = AuditEntry { time: self.0.clock.now(), actor: self.actor.clone(), act };

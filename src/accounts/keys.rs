@@ -228,9 +228,9 @@ pub(super) fn put_new_key(batch: &mut Batch, key: &Key) {
     batch.expect(Table::Keys, at, State::Missing);
     batch.put(Table::Keys, at, encode(key));
     batch.put(Table::Owners, owner, encode(&()));
-    if !key.scheme.is_own() {
-        batch.expect(Table::Foreign, *key.digest.as_bytes(), State::Missing);
-        batch.put(Table::Foreign, *key.digest.as_bytes(), encode(&key.id));
+    for digest in key.foreign_digests() {
+        batch.expect(Table::Foreign, digest, State::Missing);
+        batch.put(Table::Foreign, digest, encode(&key.id));
     }
 }
 

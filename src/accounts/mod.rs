@@ -24,6 +24,7 @@ mod rules;
 mod scripting;
 mod setup;
 mod standing;
+mod state;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -47,6 +48,10 @@ pub use recent::ReadUser;
 pub use records::Record;
 pub use rotate::{Lifetime, Rotate, Rotated};
 pub use setup::{FirstStart, SetupError};
+pub use state::{
+    Applied, Apply, ApplyMode, Difference, Done, MOST_CHANGES, Others, State, StatedKey,
+    StatedPassword, StatedUser, VERSION as STATE_VERSION,
+};
 pub use users::{NewUser, password_problem};
 
 use crate::{

@@ -105,7 +105,7 @@ impl Accounts {
     /// Fills an empty store with what every installation has: the three roles, the default application, the user entity, and the user
     /// `admin` with a key. On a store that is in use: nothing.
     pub async fn first_start(&self) -> Result<Option<FirstStart>, AccountError> {
-        if self.store().get(Table::Meta, PEPPER)?.is_some() {
+        if self.is_filled()? {
             return Ok(None);
         }
         let application =
@@ -142,6 +142,11 @@ impl Accounts {
         }
     }
 
+    /// Whether the store was ever filled.
+    pub(super) fn is_filled(&self) -> Result<bool, StoreError> {
+        Ok(self.store().get(Table::Meta, PEPPER)?.is_some())
+    }
+
     fn first_user(&self) -> User {
         let now = self.0.clock.now();
         User {
@@ -168,7 +173,7 @@ impl Accounts {
     }
 }
 
-fn shipped_roles() -> [Role; 3] {
+pub(super) fn shipped_roles() -> [Role; 3] {
     let role = |id: &str, label: &str, weight, is_admin| Role {
         id: id.into(),
         label: label.into(),

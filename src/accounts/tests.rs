@@ -5,6 +5,7 @@ mod import;
 mod keys;
 mod races;
 mod start;
+mod state;
 mod users;
 
 use std::{

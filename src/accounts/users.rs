@@ -293,12 +293,12 @@ impl Acting {
     }
 }
 
-fn taken_name(user: &User) -> Violation {
+pub(super) fn taken_name(user: &User) -> Violation {
     let said = format!("The username {} is already taken.", user.name);
     Violation::new("name", said, "Choose another name.")
 }
 
-fn taken_mail(user: &User) -> Violation {
+pub(super) fn taken_mail(user: &User) -> Violation {
     let mail = user.mail.as_deref().unwrap_or_default();
     let said = format!("The email address {mail} is already taken.");
     Violation::new("mail", said, "Give another address.")
@@ -325,7 +325,7 @@ pub(super) fn claim(batch: &mut Batch, user: &User, before: Option<&User>) {
 }
 
 /// Each role once, in the order in which they came. `authenticated` goes without saying.
-fn dedup(roles: &mut Vec<String>) {
+pub(super) fn dedup(roles: &mut Vec<String>) {
     let mut seen = std::collections::HashSet::new();
     roles.retain(|role| role != crate::model::AUTHENTICATED && seen.insert(role.clone()));
 }

@@ -182,7 +182,11 @@ impl Form {
 
     /// Passes on what a rule of the model says.
     pub fn rule<T>(&mut self, read: Result<T, Violation>) -> Option<T> {
-        read.map_err(|violation| self.violations.push(violation)).ok()
+        let told = |violation: Violation| {
+            let location = format!("{}{}", self.at, violation.location);
+            self.violations.push(Violation { location, ..violation });
+        };
+        read.map_err(told).ok()
     }
 
     /// Names a fault.
@@ -201,7 +205,8 @@ impl Form {
         if found.is_empty() { Ok(()) } else { Err(answer::invalid(found)) }
     }
 
-    fn end(mut self) -> Vec<Violation> {
+    /// The same, for whoever has more to say of it.
+    pub fn end(mut self) -> Vec<Violation> {
         for name in self.fields.keys() {
             let near = self.known.iter().map(|known| (strsim::jaro_winkler(known, name), known));
             let near = near.filter(|(score, _)| *score > CLOSE).max_by(|a, b| a.0.total_cmp(&b.0));

@@ -279,7 +279,7 @@ fn overlap(form: &mut Form) -> Option<i64> {
     seconds
 }
 
-fn networks(form: &mut Form) -> Vec<IpNet> {
+pub(super) fn networks(form: &mut Form) -> Vec<IpNet> {
     let mut networks = Vec::new();
     for (at, text) in form.words("networks").unwrap_or_default().into_iter().enumerate() {
         // One address is a network of its own.

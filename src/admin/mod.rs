@@ -19,6 +19,7 @@ mod place;
 mod records;
 mod resources;
 mod scripts;
+mod state;
 mod users;
 
 use std::{net::IpAddr, sync::Arc};
@@ -137,6 +138,7 @@ async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
         Place::KeysOfAll => bulk::generate(call).await,
         Place::Rotate(id) => keys::rotate(id, call).await,
         Place::Backup => backup::write(call).await,
+        Place::State => state::answer(call).await,
         Place::Audit => audit::list(&call),
         Place::VerifyAudit => audit::verify(&call).await,
         Place::Roles => records::all::<Role>(call).await,

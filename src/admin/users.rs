@@ -193,7 +193,7 @@ fn apply(user: &mut User, patch: Value) -> Result<(), Denial> {
 }
 
 /// Reads the fields that people set.
-fn read(form: &mut Form, user: &mut User) {
+pub(super) fn read(form: &mut Form, user: &mut User) {
     user.name = form.needed_text("name");
     user.mail = form.text("mail");
     user.status = form.flag("active").unwrap_or(user.status);

@@ -67,6 +67,30 @@ impl Client {
         self.send(Method::DELETE, target, None, None).await
     }
 
+    /// Asks for a text.
+    pub async fn get_text(&self, target: &str, media: &'static str) -> Result<String, Failure> {
+        let mut request = self.asked(Method::GET, target, None, None)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(media));
+        let answer = self.transport.send(request).await?;
+        if !answer.status().is_success() {
+            return Err(read(answer).err().unwrap_or_else(unreadable));
+        }
+        String::from_utf8(answer.into_body().to_vec()).map_err(|_| unreadable())
+    }
+
+    /// Sends a text.
+    pub async fn post_text(
+        &self,
+        target: &str,
+        media: &'static str,
+        text: String,
+    ) -> Result<Answer, Failure> {
+        let mut request = self.asked(Method::POST, target, None, None)?;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+        *request.body_mut() = Bytes::from(text);
+        read(self.transport.send(request).await?)
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -74,10 +98,20 @@ impl Client {
         body: Option<&Value>,
         etag: Option<HeaderValue>,
     ) -> Result<Answer, Failure> {
-        let request = self.request(method, target, body, etag).map_err(|problem| {
-            Failure::new(Exit::Failed, format!("{target} cannot be asked for: {problem}"))
-        })?;
+        let request = self.asked(method, target, body, etag)?;
         read(self.transport.send(request).await?)
+    }
+
+    fn asked(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+        etag: Option<HeaderValue>,
+    ) -> Result<Request<Bytes>, Failure> {
+        self.request(method, target, body, etag).map_err(|problem| {
+            Failure::new(Exit::Failed, format!("{target} cannot be asked for: {problem}"))
+        })
     }
 
     fn request(
@@ -106,6 +140,10 @@ impl Client {
             None => request.body(Bytes::new()),
         }
     }
+}
+
+fn unreadable() -> Failure {
+    Failure::new(Exit::Failed, "The server's answer cannot be read. Is it Keyward?")
 }
 
 fn read(response: Response<Bytes>) -> Result<Answer, Failure> {

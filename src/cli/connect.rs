@@ -33,6 +33,11 @@ pub async fn client_with_scripts(settings: &Settings) -> Result<Client, Failure>
     reach(settings, Scripts::Loaded).await
 }
 
+/// A client of accounts that were opened here, or are in memory alone.
+pub async fn client_here(settings: &Settings, accounts: Accounts) -> Result<Client, Failure> {
+    in_this_process(settings, accounts, Scripts::Left).await
+}
+
 /// What becomes of the scripts where no server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scripts {

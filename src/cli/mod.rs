@@ -34,6 +34,7 @@ mod script;
 mod scripting;
 mod serve;
 mod session;
+mod state;
 mod table;
 mod target;
 #[cfg(test)]
@@ -93,6 +94,8 @@ enum Command {
     Records(Noun),
     /// Make the store what a backup says, while no server runs; the one that is there is kept
     Restore(backup::Restore),
+    /// Make the records what a file says: all of it, or nothing
+    Apply(state::Apply),
     /// Scripts: authentication types, hooks and handlers
     #[command(subcommand)]
     Script(ScriptVerb),
@@ -142,6 +145,8 @@ enum Noun {
     Audit(audit::Verb),
     /// Write all records into one file, while a server runs or not
     Backup(backup::Backup),
+    /// Write all records as a TOML file that people can read, keep and apply
+    Export(state::Export),
 }
 
 /// Does what was asked and says how it went. Errors are on standard error by then.
@@ -197,6 +202,7 @@ async fn act(command: Command, output: Output, loaded: Loaded) -> anyhow::Result
         }
         Command::Healthcheck => healthcheck::run(&loaded.settings, output).await,
         Command::Completions { shell } => completions::print(shell),
+        Command::Apply(apply) => apply.run(&loaded.settings, output).await,
         Command::Restore(restore) => restore.run(&loaded.settings, output).await,
         Command::Records(noun) => {
             let client = connect::client(&loaded.settings).await?;
@@ -214,5 +220,6 @@ async fn on_records(noun: Noun, session: &Session) -> anyhow::Result<()> {
         Noun::Resource(verb) => resource::run(verb, session).await,
         Noun::Audit(verb) => audit::run(verb, session).await,
         Noun::Backup(backup) => backup.run(session).await,
+        Noun::Export(export) => export.run(session).await,
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{Exit, Failure};
 use crate::{
-    accounts::{Accounts, Passwords, SetupError},
+    accounts::{Accounts, Passwords, PepperError, SetupError, read_pepper},
     config::{Engine, Settings},
     limits::FailureLimits,
+    model::{Clock, Entropy, Pepper},
     store::{MemoryStore, SledStore, Store, StoreError},
 };
 
@@ -23,6 +24,18 @@ pub fn accounts(settings: &Settings) -> Result<Accounts, SetupError> {
         .with_keys_per_user(settings.limits.keys_per_user)
         .with_audit_entries(settings.audit.entries)
         .with_failures(failures(settings)))
+}
+
+/// Accounts in memory, as a new store would have them: with the pepper that is there, or with one that nobody keeps.
+pub fn rehearsal(settings: &Settings) -> Result<Accounts, SetupError> {
+    let entropy = Entropy::system();
+    let pepper = match read_pepper(&settings.store.pepper_file) {
+        Err(PepperError::Missing(_)) => Pepper::from_bytes(entropy.bytes()),
+        read => read?,
+    };
+    let store = Arc::new(MemoryStore::new());
+    let accounts = Accounts::with(store, pepper, Passwords::new(1), Clock::system(), entropy)?;
+    Ok(accounts.with_keys_per_user(settings.limits.keys_per_user))
 }
 
 fn failures(settings: &Settings) -> FailureLimits {

@@ -31,6 +31,13 @@ impl MemoryStore {
         Self { records: Mutex::default(), publisher: Publisher::new(0) }
     }
 
+    /// A store that begins with these records.
+    pub(crate) fn of(batch: Batch) -> Result<Self, CommitError> {
+        let store = Self::new();
+        store.write(batch)?;
+        Ok(store)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Records> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,15 +6,13 @@
 //! page that the kernel could not write is lost to a later sync.
 
 mod bucket;
+mod folder;
 mod mark;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    any::Any,
-    fs::{self, DirBuilder, File},
-    io,
-    os::unix::fs::DirBuilderExt as _,
+    fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
@@ -27,19 +25,20 @@ use std::{
 };
 
 use bucket::{Changes, Wake};
+use folder::{
+    last_commit, look_before_opening, make_durable, make_folder, open_sled, panic_text, unusable,
+};
 use mark::Mark;
 use tokio::sync::oneshot;
 
 use super::{
     Batch, Change, CommitError, Committing, Expect, Missed, Passing, Sequence, Sink, Snapshot,
-    State, Store, StoreError, Stored, Table, Visit, Write, chain, codec, decode, encode,
+    State, Store, StoreError, Stored, Table, Visit, Write, chain, codec, encode,
     publish::Publisher,
 };
 
 /// Where the number of the last commit is kept: beside the tables, in none of them.
 const SEQUENCE: &[u8] = b"\0sequence";
-/// How long another process may take to let go of the lock.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// The most batches that share one sync.
 const GROUP: usize = 1024;
 /// The most bytes that share one, by estimate. sled writes its log in segments of 512 KiB, each on a thread of a pool of seven. When all of them wait
@@ -151,100 +150,6 @@ impl Drop for SledStore {
             tracing::warn!("the store's mark may be behind: {e}");
         }
     }
-}
-
-/// Tells a place for a new store from an old one, and both from everything else.
-fn look_before_opening(path: &Path) -> Result<bool, StoreError> {
-    let mut entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
-        Err(e) => return Err(unusable(path, &e.to_string())),
-    };
-    let has = |name: &str| path.join(name).exists();
-    if has("db") && has("conf") {
-        return Ok(!has(mark::NAME));
-    }
-    if has(mark::NAME) {
-        return Err(unusable(
-            path,
-            "files of it are missing (db or conf). Restore it from a backup",
-        ));
-    }
-    if entries.next().is_some() {
-        return Err(unusable(
-            path,
-            "the folder holds other files. Choose an empty folder or a new one",
-        ));
-    }
-    Ok(true)
-}
-
-/// The number of the last commit.
-fn last_commit(path: &Path, db: &sled::Db) -> Result<Sequence, StoreError> {
-    match db.get(SEQUENCE).map_err(failed)? {
-        Some(value) => decode(Table::Meta, SEQUENCE, &stored(Table::Meta, SEQUENCE, &value)?.json),
-        // Nothing was ever committed.
-        None if db.is_empty() => Ok(0),
-        None => Err(unusable(path, "it has lost the number of its last commit")),
-    }
-}
-
-fn open_sled(path: &Path, cache_mib: u64) -> Result<sled::Db, StoreError> {
-    let config =
-        sled::Config::new().path(path).cache_capacity(cache_mib * 1024 * 1024).flush_every_ms(None);
-    let give_up = Instant::now() + LOCK_PATIENCE;
-    loop {
-        // sled panics on some damaged files.
-        let opened = catch_unwind(AssertUnwindSafe(|| config.open()))
-            .map_err(|panic| unusable(path, &panic_text(panic.as_ref())))?;
-        match opened {
-            Ok(db) => return Ok(db),
-            Err(sled::Error::Io(e)) if is_lock(&e) => {
-                if Instant::now() >= give_up {
-                    return Err(StoreError::Locked { path: path.display().to_string() });
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Err(e) => return Err(unusable(path, &e.to_string())),
-        }
-    }
-}
-
-/// sled wraps the lock's error in one of kind `Other` whose text names it.
-fn is_lock(e: &io::Error) -> bool {
-    e.kind() == io::ErrorKind::WouldBlock || e.to_string().contains("could not acquire lock")
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "sled gave up on it".into())
-}
-
-/// Makes the store's folder, for this user alone: it holds mail addresses, and digests of passwords. One that is there keeps its mode.
-fn make_folder(path: &Path) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        made => made,
-    }
-}
-
-/// Puts the new files, and their names in their folders, on the disk.
-fn make_durable(path: &Path, log: &File) -> io::Result<()> {
-    log.sync_all()?;
-    File::open(path.join("conf"))?.sync_all()?;
-    File::open(path)?.sync_all()?;
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-fn unusable(path: &Path, problem: &str) -> StoreError {
-    StoreError::Unusable { path: path.display().to_string(), problem: problem.to_owned() }
 }
 
 fn failed(e: sled::Error) -> StoreError {

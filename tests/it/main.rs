@@ -28,6 +28,7 @@ mod me;
 mod scripting_cli;
 mod scripts;
 mod slow;
+mod state;
 mod tls;
 mod universal;
 mod usage;

@@ -1,6 +1,7 @@
 //! What only an engine on a disk can do wrong.
 
 use std::{
+    fs,
     os::unix::fs::{FileExt as _, PermissionsExt as _},
     path::PathBuf,
     process::Command,

@@ -111,6 +111,13 @@ impl House {
         [expired, afar, scoped, spent, revoked, blocked]
     }
 
+    /// The gate of other accounts, with the same scripts.
+    pub fn beside(&self, accounts: &Accounts) -> Gate {
+        let (limits, secrets) = (ScriptLimits::default(), Secrets::default());
+        accounts.load_scripts(self._scripts.path(), limits, secrets, None).unwrap();
+        Gate::new(accounts, 4096)
+    }
+
     /// Gives what was answered here to another handler.
     pub async fn hand_over(&self, handler: &Handler, upstream: &str) {
         for resource in resources() {
