@@ -36,7 +36,8 @@ impl Acting {
     pub(super) async fn commit(&self, mut batch: Batch, act: Act) -> Result<Sequence, CommitError> {
         let entry = AuditEntry { time: self.0.clock.now(), actor: self.actor.clone(), act };
         let key = self.0.pepper.audit_key();
-        batch.trace = Some(Trace { entry: encode(&entry), key, keep: self.0.audit_entries });
+        batch.trace =
+            Some(Trace { entries: vec![encode(&entry)], key, keep: self.0.audit_entries });
         self.store().commit(batch).await
     }
 }

@@ -7,6 +7,7 @@ mod adopt;
 mod audit;
 mod backup;
 mod bulk;
+mod denials;
 mod error;
 mod import;
 mod keys;
@@ -46,7 +47,7 @@ pub use users::{NewUser, password_problem};
 
 use crate::{
     hooks::Scripts,
-    limits::{FailureLimits, Ledger},
+    limits::{DenialLimits, FailureLimits, Ledger},
     model::{Clock, Entropy, Pepper},
     store::{CommitError, Directory, Sequence, Store},
 };
@@ -71,6 +72,7 @@ struct Inner {
     audit_entries: u64,
     ledger: Ledger,
     writing_usage: Arc<tokio::sync::Mutex<()>>,
+    writing_denials: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A record with its revision: the sequence of the commit that last wrote it.
@@ -112,7 +114,18 @@ impl Accounts {
 
     /// The same accounts, with flood control.
     pub fn with_failures(self, limits: FailureLimits) -> Self {
-        let ledger = Ledger::new(self.0.clock.clone(), limits);
+        let (_, denials) = self.0.ledger.limits();
+        self.with_ledger(limits, denials)
+    }
+
+    /// The same accounts, whose audit trail is told of denials. They are written by [`Accounts::keep_denials`].
+    pub fn with_denials(self, limits: DenialLimits) -> Self {
+        let (failures, _) = self.0.ledger.limits();
+        self.with_ledger(failures, limits)
+    }
+
+    fn with_ledger(self, failures: FailureLimits, denials: DenialLimits) -> Self {
+        let ledger = Ledger::new(self.0.clock.clone(), failures, denials);
         Self(Arc::new(Inner { ledger, ..Arc::unwrap_or_clone(self.0) }))
     }
 

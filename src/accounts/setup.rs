@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     hooks::Scripts,
-    limits::{FailureLimits, Ledger},
+    limits::{DenialLimits, FailureLimits, Ledger},
     model::{
         ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Act, Actor, Application, Clock, Digest, Entropy,
         Pepper, Resource, Role, Secret, Timestamp, User, fold,
@@ -83,7 +83,7 @@ impl Accounts {
         entropy: Entropy,
     ) -> Result<Self, StoreError> {
         let directory = Directory::open(&*store)?;
-        let ledger = Ledger::new(clock.clone(), FailureLimits::none());
+        let ledger = Ledger::new(clock.clone(), FailureLimits::none(), DenialLimits::none());
         Ok(Self(Arc::new(Inner {
             store,
             directory,
@@ -99,6 +99,7 @@ impl Accounts {
             audit_entries: AUDIT_ENTRIES,
             ledger,
             writing_usage: Arc::default(),
+            writing_denials: Arc::default(),
         })))
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{Exit, Failure};
 use crate::{
     accounts::{Accounts, Passwords, SetupError},
-    config::{Engine, Settings},
-    limits::FailureLimits,
+    config::{AuditSettings, Denials, Engine, Settings},
+    limits::{DenialLimits, FailureLimits, Telling},
     store::{MemoryStore, SledStore, Store, StoreError},
 };
 
@@ -21,7 +21,17 @@ pub fn accounts(settings: &Settings) -> Result<Accounts, SetupError> {
     Ok(accounts
         .with_keys_per_user(settings.limits.keys_per_user)
         .with_audit_entries(settings.audit.entries)
-        .with_failures(failures(settings)))
+        .with_failures(failures(settings))
+        .with_denials(denials(&settings.audit)))
+}
+
+fn denials(settings: &AuditSettings) -> DenialLimits {
+    let telling = match settings.denials {
+        Denials::None => Telling::None,
+        Denials::Sampled(each) => Telling::Sampled(each),
+        Denials::All => Telling::All,
+    };
+    DenialLimits { telling, per_day: settings.denial_entries }
 }
 
 fn failures(settings: &Settings) -> FailureLimits {

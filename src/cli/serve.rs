@@ -175,6 +175,7 @@ async fn serve_all(
     let face = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .trusting(settings.server.trusted_proxies.iter().copied());
     let (used, every) = (accounts.clone(), limits.usage_write);
+    let refused = accounts.clone();
     let api = AdminFace::new(gate, accounts, settings);
 
     let stop = stop_signal()?;
@@ -200,9 +201,10 @@ async fn serve_all(
             let _ = std::fs::remove_file(&settings.store.socket_file);
         }
     };
-    let (answered, end) = tokio::sync::oneshot::channel::<()>();
-    let usage =
-        tokio::spawn(async move { used.keep_usage(every, async { drop(end.await) }).await });
+    let (answered, end) = watch::channel(());
+    let (usage_end, denials_end) = (ended(end.clone()), ended(end));
+    let usage = tokio::spawn(async move { used.keep_usage(every, usage_end).await });
+    let denials = tokio::spawn(async move { refused.keep_denials(denials_end).await });
     tokio::join!(
         serve(public, edge.clone(), connections.clone(), face.clone(), stopped(stop.clone())),
         grpc,
@@ -211,9 +213,10 @@ async fn serve_all(
     );
     scripts.abort();
     certificates.abort();
-    // What the last requests used; everything else was written before it was answered.
+    // What the last requests used, and who was refused; everything else was written before it was answered.
     drop(answered);
     usage.await?;
+    denials.await?;
     Ok(())
 }
 
@@ -273,6 +276,11 @@ fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
 #[expect(clippy::exit, reason = "somebody has asked twice; what was answered is on the disk")]
 fn at_once() -> ! {
     std::process::exit(1)
+}
+
+/// When the other end of the channel is gone.
+async fn ended(mut end: watch::Receiver<()>) {
+    while end.changed().await.is_ok() {}
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {

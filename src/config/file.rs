@@ -23,7 +23,7 @@ pub struct File {
     pub scripts: Scripts,
     /// What one client may take of the machine.
     pub limits: Limits,
-    /// The audit trail: who changed what.
+    /// The audit trail: who changed what, and who was refused.
     pub audit: Audit,
     /// What Keyward writes to standard error.
     pub log: Log,
@@ -256,6 +256,15 @@ pub struct Audit {
     /// The entries that are kept; when there are more, the oldest go. Each takes some 500 bytes.
     #[schemars(range(min = 1000, max = 10_000_000))]
     pub entries: i64,
+    /// Which refused requests get an entry: "none", "sampled", or "all".
+    #[schemars(extend("enum" = ["none", "sampled", "all"]))]
+    pub denials: String,
+    /// With "sampled", of those that are alike the first in a minute gets one, and then each after so many.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub denial_sample: i64,
+    /// The entries that refused requests get in a day, a quarter of them at once and never more than a tenth of entries; the rest is counted in one entry an hour.
+    #[schemars(range(min = 4, max = 1_000_000))]
+    pub denial_entries: i64,
 }
 
 /// `[log]`
@@ -381,7 +390,12 @@ impl Default for Limits {
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { entries: 100_000 }
+        Self {
+            entries: 100_000,
+            denials: "sampled".into(),
+            denial_sample: 100,
+            denial_entries: 1_000,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The configuration as the program uses it: typed, validated, with every default and every derived path filled in.
 
+mod audit;
 mod faces;
 mod failures;
 mod scripts;
@@ -13,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+pub use audit::{AuditSettings, Denials};
 pub use faces::IdentitySettings;
 pub use failures::FailureSettings;
 use ipnet::IpNet;
@@ -148,13 +150,6 @@ pub struct LimitSettings {
     pub failures: FailureSettings,
 }
 
-/// The audit trail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditSettings {
-    /// Entries that are kept.
-    pub entries: u64,
-}
-
 /// What is logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
@@ -206,9 +201,7 @@ pub(super) fn resolve(
         store: check.store(&file.store),
         scripts: check.scripts(&file.scripts),
         limits: check.limits(&file.limits),
-        audit: AuditSettings {
-            entries: check.number("audit.entries", file.audit.entries, 1000..=10_000_000),
-        },
+        audit: check.audit(&file.audit),
         log: check.log(&file.log),
     };
     check.together(&settings);
@@ -393,15 +386,18 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
         joined
     }
 
-    fn choice<T: Copy>(&mut self, key: &'static str, text: &str, known: [(&str, T); 2]) -> T {
-        let [(first, stand_in), (second, _)] = known;
+    fn choice<T: Copy, const N: usize>(
+        &mut self,
+        key: &'static str,
+        text: &str,
+        known: [(&str, T); N],
+    ) -> T {
+        let (_, stand_in) = known[0];
         known.into_iter().find(|(name, _)| *name == text).map_or_else(
             || {
-                self.broken(
-                    key,
-                    "There is no such choice.",
-                    format!("Use {first:?} or {second:?}."),
-                );
+                let names = known.map(|(name, _)| format!("{name:?}"));
+                let fix = format!("Use {}.", names.join(" or "));
+                self.broken(key, "There is no such choice.", fix);
                 stand_in
             },
             |(_, value)| value,

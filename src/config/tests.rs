@@ -112,6 +112,7 @@ impl Known {
             ("scripts.dir", "/etc/keyward/scripts"),
             ("scripts.secrets_dir", "/run/secrets"),
             ("limits.failure_exempt", "10.0.0.0/8"),
+            ("audit.denials", "all"),
             ("log.level", "warn,keyward=debug"),
             ("log.format", "json"),
         ]);
@@ -320,7 +321,7 @@ fn a_number_has_the_bounds_that_its_schema_names() {
         }
         checked += 1;
     }
-    assert_eq!(checked, 44);
+    assert_eq!(checked, 46);
 }
 
 #[test]

@@ -90,6 +90,11 @@ impl Flood {
         Self { limits, hasher: RandomState::new(), parts }
     }
 
+    /// What is counted.
+    pub fn limits(&self) -> &FailureLimits {
+        &self.limits
+    }
+
     /// Whether a password may be looked at.
     ///
     /// # Errors
@@ -185,7 +190,8 @@ impl Flood {
     }
 }
 
-fn network(client: IpAddr) -> u128 {
+/// The client's address; of IPv6 its network.
+pub(super) fn network(client: IpAddr) -> u128 {
     const HALF: u128 = u128::MAX << 64;
     match client.to_canonical() {
         IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),

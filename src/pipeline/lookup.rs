@@ -161,7 +161,7 @@ fn told(
             "USER_DOES_NOT_EXIST",
             "The user does not exist.",
         )),
-        Some(member) if !member.is_active => Err(blocked(Room::Lookup)),
+        Some(member) if !member.is_active => Err(blocked(Room::Lookup).about(member.uid, None)),
         Some(member) => Ok(Some(member)),
     }
 }

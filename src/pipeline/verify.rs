@@ -144,7 +144,8 @@ pub async fn check<'a>(
     let (member, key, scopes, bounds) = match evidence {
         Evidence::Key { text, held } => {
             let (member, id, held) = matching(gate, application, member, &text, held)?;
-            usable(gate, application, request, &member, &held)?;
+            usable(gate, application, request, &member, &held)
+                .map_err(|no| no.about(member.uid, Some(id)))?;
             (member, Some(id), held.scopes().cloned(), held.bounds().cloned())
         }
         Evidence::Password(password, attempt) => {
@@ -201,7 +202,8 @@ impl Case<'_, '_> {
         let Scripted { script, claim } = credential;
         if !script.defines(Function::Verify) || self.was_adopted(&text, held.as_ref()) {
             let (member, id, held) = matching(self.gate, application, member, &text, held)?;
-            usable(self.gate, application, self.request, &member, &held)?;
+            usable(self.gate, application, self.request, &member, &held)
+                .map_err(|no| no.about(member.uid, Some(id)))?;
             return Ok((member, Some(id), held.scopes().cloned(), held.bounds().cloned()));
         }
         let Some(member) = member else {

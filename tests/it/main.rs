@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod bulk;
 mod cli;
+mod denials;
 mod docs;
 mod embedded;
 mod entity;
