@@ -5,7 +5,9 @@
 use std::collections::HashMap;
 
 use super::{
-    AccountError, Acting, TRIES, is_race,
+    AccountError, Acting, TRIES,
+    events::{Mood, New},
+    is_race,
     keys::put_new_key,
     rules::{check_key, check_scopes, check_user},
     users::{claim, uid_key},
@@ -95,6 +97,8 @@ struct Draft<'a> {
     owners: HashMap<[u8; 32], u64>,
     done: Imported,
     violations: Vec<Violation>,
+    /// The keys that are new, each with its user's name.
+    made: Vec<(Key, String)>,
 }
 
 impl Acting {
@@ -111,12 +115,22 @@ impl Acting {
             if !draft.violations.is_empty() {
                 return Err(AccountError::Invalid(draft.violations));
             }
+            let users = draft.strangers.values().map(New::User);
+            let keys = draft.made.iter().map(|(key, owner)| New::Key(key, owner));
+            let new: Vec<_> = users.chain(keys).collect();
+            let mood = match import.mode {
+                ImportMode::Check => Mood::Trial,
+                ImportMode::Write => Mood::Real,
+            };
+            let webhooks = self.ask(&new, mood).await?;
+            drop(new);
             let Draft { batch, done, .. } = draft;
             if import.mode == ImportMode::Check || batch.writes.is_empty() {
                 return Ok(done);
             }
             let known = serde_json::json!({ "imported": done, "digest": import.scheme });
-            match self.commit(batch, Act::other("key.import", "key", known)).await {
+            let act = Act::other("key.import", "key", known);
+            match self.commit_telling(batch, act, webhooks).await {
                 Ok(_) => return Ok(done),
                 Err(problem) if is_race(&problem) => {}
                 Err(CommitError::Store(problem)) => return Err(problem.into()),
@@ -138,6 +152,7 @@ impl<'a> Draft<'a> {
             owners: HashMap::new(),
             done: Imported::default(),
             violations: Vec::new(),
+            made: Vec::new(),
         }
     }
 
@@ -315,6 +330,7 @@ impl<'a> Draft<'a> {
         self.held.insert(key.user, held + usize::from(key.is_in_force(now)));
         self.owners.insert(*key.digest.as_bytes(), key.user);
         put_new_key(&mut self.batch, key);
+        self.made.push((key.clone(), row.username.clone()));
         self.done.keys += 1;
         Ok(())
     }

@@ -9,9 +9,11 @@ mod backup;
 mod bulk;
 mod denials;
 mod error;
+mod events;
 mod import;
 mod keys;
 mod operator;
+mod outbox;
 mod passwords;
 mod pepper;
 mod quota;
@@ -26,6 +28,7 @@ mod standing;
 mod tests;
 mod usage;
 mod users;
+mod watch;
 
 use std::sync::{Arc, OnceLock};
 
@@ -34,9 +37,11 @@ pub use audit::{Audited, Excerpt, Order};
 pub use backup::{RestoreError, Restored, check_backup, restore};
 pub use bulk::{Bulk, BulkPart, RunId, Skipped, Whom};
 pub use error::AccountError;
+pub use events::LoadScripts;
 pub use import::{Import, ImportMode, ImportRow, Imported, Strangers};
 pub use keys::{Issued, NewKey};
 pub use operator::Operator;
+pub use outbox::Letter;
 pub use passwords::{Busy, Passwords};
 pub use pepper::{PepperError, create_pepper, read_pepper};
 pub use recent::ReadUser;
@@ -67,6 +72,10 @@ struct Inner {
     recent: Arc<recent::Recent>,
     scripts: Arc<OnceLock<Scripts>>,
     no_scripts: Scripts,
+    /// What loads the scripts when they are needed first, where they are not loaded at the start.
+    late: Option<LoadScripts>,
+    outbox: Arc<outbox::Outbox>,
+    event_failures: Arc<std::sync::atomic::AtomicU64>,
     keys_per_user: usize,
     turns: quota::Turns,
     audit_entries: u64,

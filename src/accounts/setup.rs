@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{
     AUDIT_ENTRIES, AccountError, Accounts, Inner, KEYS_PER_USER, NewKey, Passwords, create_pepper,
     keys::put_new_key,
+    outbox::Outbox,
     pepper::PepperError,
     quota::Turns,
     read_pepper,
@@ -94,6 +95,9 @@ impl Accounts {
             recent: Arc::new(Recent::default()),
             scripts: Arc::default(),
             no_scripts: Scripts::none(),
+            late: None,
+            outbox: Arc::new(Outbox::none()),
+            event_failures: Arc::default(),
             keys_per_user: KEYS_PER_USER,
             turns: Turns::default(),
             audit_entries: AUDIT_ENTRIES,

@@ -39,7 +39,8 @@ mod target;
 mod tests;
 mod tls;
 mod user;
-pub mod welcome;
+pub mod webhooks;
+mod welcome;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -18,6 +18,8 @@ pub fn accounts(settings: &Settings) -> Result<Accounts, SetupError> {
     };
     let passwords = Passwords::new(settings.limits.password_checks);
     let accounts = Accounts::open(store, &settings.store.pepper_file, passwords)?;
+    let webhooks = settings.events.webhooks.keys().cloned();
+    let accounts = accounts.with_webhooks(webhooks, settings.events.webhooks_waiting)?;
     Ok(accounts
         .with_keys_per_user(settings.limits.keys_per_user)
         .with_audit_entries(settings.audit.entries)

@@ -25,8 +25,13 @@ pub struct File {
     pub limits: Limits,
     /// The audit trail: who changed what, and who was refused.
     pub audit: Audit,
+    /// What is told of keys and users: scripts/events.rhai, and its webhooks.
+    pub events: Events,
     /// What Keyward writes to standard error.
     pub log: Log,
+    /// Where webhooks go: a section `[webhooks.NAME]` for each.
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub webhooks: std::collections::BTreeMap<String, Webhook>,
 }
 
 /// `[server]`
@@ -267,6 +272,38 @@ pub struct Audit {
     pub denial_entries: i64,
 }
 
+/// `[events]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// The days before a key's end on which on_key_expiring is called, with commas between them.
+    pub expiring_days: String,
+    /// The webhooks that wait for their delivery; when there are more, the newest are left out.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub webhooks_waiting: i64,
+    /// How often a webhook is tried before it is given up.
+    #[schemars(range(min = 1, max = 20))]
+    pub webhook_tries: i64,
+    /// The seconds until the second try; until each further one it is four times as long, give or take a quarter.
+    #[schemars(range(min = 1, max = 3_600))]
+    pub webhook_retry_seconds: i64,
+}
+
+/// `[webhooks.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhook {
+    /// Where it is sent: http:// or https://, a host, perhaps a port and a path.
+    pub url: String,
+    /// The name of the secret it is signed with, a file of scripts.secrets_dir: `whsec_` and base64, or any other text.
+    pub secret: String,
+    /// The certificates in PEM of those that sign the receiver's; empty: the public authorities.
+    pub ca: String,
+    /// The seconds in which one try has to be answered.
+    #[schemars(range(min = 1, max = 120))]
+    pub timeout_seconds: i64,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -396,6 +433,23 @@ impl Default for Audit {
             denial_sample: 100,
             denial_entries: 1_000,
         }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            expiring_days: "30, 7, 1".into(),
+            webhooks_waiting: 10_000,
+            webhook_tries: 8,
+            webhook_retry_seconds: 5,
+        }
+    }
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self { url: String::new(), secret: String::new(), ca: String::new(), timeout_seconds: 15 }
     }
 }
 

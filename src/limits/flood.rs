@@ -6,7 +6,7 @@
 //! Everything is counted by address, so nobody is kept out by what was done at another one.
 
 use std::{
-    collections::{HashMap, hash_map::RandomState},
+    collections::{HashMap, VecDeque, hash_map::RandomState},
     hash::BuildHasher as _,
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -20,6 +20,8 @@ use crate::model::fold;
 const PARTS: usize = 16;
 /// How many are looked at to find the one that is forgotten when a part is full.
 const LOOKED_AT: usize = 16;
+/// Those who are told of in one time in which it is counted.
+const TOLD: usize = 1024;
 const SECOND: u64 = 1_000_000_000;
 
 /// How often one may be wrong. Zero: as often as one likes.
@@ -43,6 +45,9 @@ pub struct FailureLimits {
 pub(super) struct Flood {
     limits: FailureLimits,
     hasher: RandomState,
+    /// Who was wrong too often lately and has been told of, until when, in nanoseconds.
+    told: Mutex<HashMap<Culprit, u64>>,
+    crossed: Mutex<VecDeque<Crossed>>,
     /// When each will be as if nothing had been, in nanoseconds.
     parts: Box<[Mutex<HashMap<Culprit, u64>>; PARTS]>,
 }
@@ -66,6 +71,28 @@ enum Kind {
     Any,
 }
 
+/// Somebody was wrong too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crossed {
+    /// Where they come from; of IPv6 somewhere in this network of 64 bits.
+    pub client: IpAddr,
+    /// What was counted.
+    pub limit: Limit,
+    /// The user whose passwords were tried, where there is one of this name.
+    pub uid: Option<u64>,
+}
+
+/// What is counted of those who are wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Passwords of one user name from one address.
+    Passwords,
+    /// Passwords from one address.
+    PasswordsOfAll,
+    /// Credentials of any kind from one address.
+    Credentials,
+}
+
 /// The seconds until one more may be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait(pub u64);
@@ -87,7 +114,8 @@ impl FailureLimits {
 impl Flood {
     pub fn new(limits: FailureLimits) -> Self {
         let parts = Box::new(std::array::from_fn(|_| Mutex::default()));
-        Self { limits, hasher: RandomState::new(), parts }
+        let (told, crossed) = (Mutex::default(), Mutex::default());
+        Self { limits, hasher: RandomState::new(), told, crossed, parts }
     }
 
     /// What is counted.
@@ -122,13 +150,51 @@ impl Flood {
     }
 
     /// The password was wrong. It counts whatever came meanwhile: those who try many at once wait for all of them.
-    pub fn failed(&self, attempt: Attempt, now: u64) {
+    pub fn failed(&self, attempt: Attempt, uid: Option<u64>, now: u64) {
         for (culprit, most) in attempt.0.into_iter().flatten().filter(|(_, most)| *most > 0) {
             let each = self.each(most);
             let mut part = self.part(&culprit);
             let known = self.entry(&mut part, culprit, now);
             *known = (*known).max(now).saturating_add(each);
+            let has_crossed = self.wait(*known, most, now).is_some();
+            drop(part);
+            if has_crossed {
+                let uid = uid.filter(|_| culprit.user.is_some());
+                self.crossed(culprit, uid, now);
+            }
         }
+    }
+
+    /// Notes who was wrong too often: once in the time in which it is counted.
+    fn crossed(&self, culprit: Culprit, uid: Option<u64>, now: u64) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.get(&culprit).is_some_and(|until| *until > now) {
+            return;
+        }
+        if told.len() >= TOLD {
+            told.retain(|_, until| *until > now);
+        }
+        if told.len() >= TOLD {
+            return;
+        }
+        told.insert(culprit, now.saturating_add(u64::from(self.limits.seconds) * SECOND));
+        drop(told);
+        let limit = match (culprit.kind, culprit.user) {
+            (Kind::Any, _) => Limit::Credentials,
+            (Kind::Password, None) => Limit::PasswordsOfAll,
+            (Kind::Password, Some(_)) => Limit::Passwords,
+        };
+        let client = IpAddr::V6(culprit.network.into()).to_canonical();
+        let mut crossed = self.crossed.lock().unwrap_or_else(PoisonError::into_inner);
+        if crossed.len() < TOLD {
+            crossed.push_back(Crossed { client, limit, uid });
+        }
+    }
+
+    /// Takes out those who were wrong too often.
+    pub fn take_crossed(&self) -> Vec<Crossed> {
+        let mut crossed = self.crossed.lock().unwrap_or_else(PoisonError::into_inner);
+        crossed.drain(..).collect()
     }
 
     /// A credential was wrong, of whatever kind. Once there are too many it says how long that lasts, and counts no more.
@@ -144,6 +210,11 @@ impl Flood {
             return Some(Wait(wait.div_ceil(SECOND)));
         }
         *known = (*known).max(now).saturating_add(self.each(most));
+        let has_crossed = self.wait(*known, most, now).is_some();
+        drop(part);
+        if has_crossed {
+            self.crossed(culprit, None, now);
+        }
         None
     }
 
@@ -224,7 +295,7 @@ mod tests {
     fn tries(flood: &Flood, client: &str, user: &str, now: u64) -> usize {
         let looked_at = |_: &usize| {
             let attempt = flood.attempt(ip(client), user, now);
-            attempt.map(|attempt| flood.failed(attempt, now)).is_ok()
+            attempt.map(|attempt| flood.failed(attempt, None, now)).is_ok()
         };
         (0..50).take_while(looked_at).count()
     }
@@ -255,7 +326,7 @@ mod tests {
         let flood = Flood::new(limits());
         let attempts: Vec<_> =
             (0..20).map(|_| flood.attempt(ip("192.0.2.1"), "ann", NOW).unwrap()).collect();
-        attempts.into_iter().for_each(|attempt| flood.failed(attempt, NOW));
+        attempts.into_iter().for_each(|attempt| flood.failed(attempt, Some(7), NOW));
         let wait = flood.attempt(ip("192.0.2.1"), "ann", NOW).unwrap_err();
         assert_eq!(wait, Wait(16 * 180));
     }

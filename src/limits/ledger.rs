@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    Attempt, Denial, DenialLimits, FailureLimits, Now, Rest, Untold, Unwritten, Used, Wait,
-    denials::Denials, flood::Flood, usage::Usage,
+    Attempt, Crossed, Denial, DenialLimits, FailureLimits, Now, Rest, Untold, Unwritten, Used,
+    Wait, denials::Denials, flood::Flood, usage::Usage,
 };
 use crate::model::{Clock, KeyId};
 
@@ -67,14 +67,19 @@ impl Ledger {
         self.0.flood.attempt(client, user, self.0.clock.ticks())
     }
 
-    /// The password was wrong.
-    pub fn failed(&self, attempt: Attempt) {
-        self.0.flood.failed(attempt, self.0.clock.ticks());
+    /// The password was wrong; `uid` is the user's, where there is one of the name.
+    pub fn failed(&self, attempt: Attempt, uid: Option<u64>) {
+        self.0.flood.failed(attempt, uid, self.0.clock.ticks());
     }
 
     /// A credential was wrong, of whatever kind. None: what is wrong is told.
     pub fn count_failure(&self, client: IpAddr) -> Option<Wait> {
         self.0.flood.count(client, self.0.clock.ticks())
+    }
+
+    /// Takes out those who were wrong too often.
+    pub fn take_crossed(&self) -> Vec<Crossed> {
+        self.0.flood.take_crossed()
     }
 
     /// What is counted of failures, and what is told of denials.

@@ -17,6 +17,6 @@ pub use credit::Spent;
 pub use denials::{
     Denial, DenialLimits, More, Object, Rest, Standing, Suspect, Telling, Told, Untold,
 };
-pub use flood::{Attempt, FailureLimits, Wait};
+pub use flood::{Attempt, Crossed, FailureLimits, Limit, Wait};
 pub use ledger::Ledger;
 pub use usage::{Unwritten, Used};

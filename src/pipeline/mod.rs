@@ -91,6 +91,7 @@ pub use permit::Grant;
 pub use rehearsal::Stage;
 pub use request::{Action, Anonymous, Entry, Face, Request};
 pub use scene::Scene;
+pub use scripted::script_denial;
 pub use seen::Witness;
 pub use verify::Identity;
 

@@ -149,9 +149,10 @@ pub async fn check<'a>(
             (member, Some(id), held.scopes().cloned(), held.bounds().cloned())
         }
         Evidence::Password(password, attempt) => {
+            let uid = member.as_ref().map(|member| member.uid);
             let matched = password_matches(gate, application, member, password).await;
             if matched.as_ref().is_err_and(|no| no.status == StatusCode::UNAUTHORIZED) {
-                failure::failed(scene, attempt);
+                failure::failed(scene, attempt, uid);
             }
             (matched?, None, None, None)
         }

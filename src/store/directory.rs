@@ -29,7 +29,7 @@ use crate::{
     limits::{Bounds, Spent},
     model::{
         Application, Credits, Digest, KeyId, PasswordDigest, Pepper, RateLimit, Resource, Role,
-        Scheme,
+        Scheme, Timestamp,
     },
 };
 
@@ -268,6 +268,16 @@ impl Directory {
             self.free_name(before);
         }
         Ok(())
+    }
+
+    /// The keys that are not taken back and end from one moment on and before another.
+    pub fn keys_that_end(&self, from: Timestamp, before: Timestamp) -> Vec<KeyId> {
+        let keys = self.keys.pin();
+        let ends = |held: &HeldKey| {
+            !held.is_revoked && held.ends().is_some_and(|end| (from.0..before.0).contains(&end))
+        };
+        let found = keys.iter().filter(|(_, held)| ends(held));
+        found.map(|(number, _)| KeyId::from_number(*number)).collect()
     }
 
     /// Takes a member's name out, unless it is another's by now.

@@ -12,6 +12,7 @@ mod docs;
 mod embedded;
 mod entity;
 mod errors;
+mod events;
 mod faces;
 mod faults;
 mod first_run;

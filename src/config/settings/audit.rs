@@ -27,7 +27,7 @@ pub enum Denials {
 /// Of so many entries denials get one in a day at most: it takes as many days to push out of the trail what others have done.
 const SHARE: u64 = 10;
 
-impl<R: FnMut(&[&'static str], String, String)> Check<R> {
+impl<R: FnMut(&[&str], String, String)> Check<R> {
     pub(super) fn audit(&mut self, raw: &file::Audit) -> AuditSettings {
         let sample = self.number("audit.denial_sample", raw.denial_sample, 1..=1_000_000);
         let choices =
