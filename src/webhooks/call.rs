@@ -116,3 +116,62 @@ where
     };
     answer.map(|answer| answer.status()).map_err(broken)
 }
+
+#[cfg(test)]
+mod unit {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::tls::{Certificates, forge::Authority};
+
+    /// A receiver with this certificate, that answers each request so.
+    async fn receiver(certificates: Certificates, answer: &'static str) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = certificates.accept(stream).await else { continue };
+                let mut head = vec![0; 4096];
+                if stream.read(&mut head).await.unwrap_or(0) > 0 {
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                    let _ = stream.shutdown().await;
+                }
+            }
+        });
+        port
+    }
+
+    async fn send(host: &str, port: u16, roots: Option<RootCertStore>) -> Answer {
+        let target = Target::parse(&format!("https://{host}:{port}/in")).unwrap();
+        let line = Line::new(target, roots, Duration::from_secs(9)).unwrap();
+        line.send("msg_1", Timestamp(1), "v1,x", "{}").await
+    }
+
+    #[tokio::test]
+    async fn only_the_receiver_itself_is_told() {
+        let (ours, other) = (Authority::new(), Authority::new());
+        let taken = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+        let port = receiver(ours.signs("localhost").loaded(), taken).await;
+        assert_eq!(send("localhost", port, ours.roots()).await, Answer::Taken);
+        for (host, roots) in
+            [("localhost", other.roots()), ("localhost", None), ("127.0.0.1", ours.roots())]
+        {
+            let answer = send(host, port, roots).await;
+            assert!(matches!(&answer, Answer::Failed(why) if why.starts_with("TLS")), "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_is_a_failure() {
+        let ours = Authority::new();
+        for answer in ["", "nonsense\r\n\r\n", "HTTP/1.1 307 X\r\nLocation: /\r\n\r\n"] {
+            let answer: &'static str = answer;
+            let port = receiver(ours.signs("localhost").loaded(), answer).await;
+            let came = send("localhost", port, ours.roots()).await;
+            assert!(matches!(came, Answer::Failed(_)), "{answer:?} {came:?}");
+        }
+    }
+}

@@ -76,7 +76,7 @@ fn every_way_of_making_is_asked() {
     assert_eq!(counts(&site), (before.0 + 1, before.1));
     // A script that is not in order lets nobody be made, and keeps nobody from anything else.
     script(&site, "fn on_key_created(event) {");
-    fails(&site, &["key", "generate", "good"], "could not be decided");
+    fails(&site, &["key", "generate", "good"], "events.rhai:1:");
     assert_eq!(counts(&site).1, before.1);
 }
 
