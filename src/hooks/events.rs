@@ -11,6 +11,8 @@ use super::{Fault, Function, Script, run::Around};
 const MOST: usize = 8;
 /// The most bytes of one webhook's data, as JSON: it is kept in one record until it is delivered.
 const LONGEST: usize = 4096;
+/// The most bytes that these take in the record, where quotation marks take two.
+const LONGEST_KEPT: usize = 6144;
 
 /// A webhook that a script wants sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +38,11 @@ impl Outbox {
             .then(|| serde_json::to_string(&data).ok())
             .flatten()
             .ok_or("the data of a webhook is a map of plain data")?;
-        if text.len() > LONGEST {
-            return Err(format!("the data of a webhook has {LONGEST} bytes of JSON at most"));
+        let kept = serde_json::to_string(&text).map_or(usize::MAX, |kept| kept.len());
+        if text.len() > LONGEST || kept > LONGEST_KEPT {
+            return Err(format!(
+                "the data of a webhook has {LONGEST} bytes of JSON at most, and fewer with many quotation marks"
+            ));
         }
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MOST {
@@ -66,5 +71,28 @@ impl Script {
         let value = self.call(function, vec![event], around).await?;
         self.nothing(function, &value)?;
         Ok(outbox.all())
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    fn add(outbox: &Outbox, text: &str) -> Result<(), String> {
+        outbox.add("ops", &Map::from([("a".into(), text.into())]))
+    }
+
+    #[test]
+    fn what_a_call_may_have_sent_is_bounded() {
+        let outbox = Outbox::default();
+        assert!(add(&outbox, &"x".repeat(4088)).is_ok());
+        assert!(add(&outbox, &"x".repeat(4089)).is_err());
+        // In the record each of these takes four bytes.
+        assert!(add(&outbox, &"\"".repeat(1500)).is_ok());
+        assert!(add(&outbox, &"\"".repeat(2000)).is_err());
+        let function = Map::from([("a".into(), Dynamic::from(rhai::FnPtr::new("f").unwrap()))]);
+        assert!(outbox.add("ops", &function).is_err());
+        assert_eq!(outbox.all().len(), 2);
+        assert_eq!((0..20).filter(|_| add(&outbox, "x").is_ok()).count(), MOST - 2);
     }
 }
