@@ -295,7 +295,7 @@ mod tests {
     fn tries(flood: &Flood, client: &str, user: &str, now: u64) -> usize {
         let looked_at = |_: &usize| {
             let attempt = flood.attempt(ip(client), user, now);
-            attempt.map(|attempt| flood.failed(attempt, None, now)).is_ok()
+            attempt.map(|attempt| flood.failed(attempt, Some(7), now)).is_ok()
         };
         (0..50).take_while(looked_at).count()
     }
@@ -311,6 +311,30 @@ mod tests {
         // After a fifth of the time there is one more, and after all of it all are.
         assert_eq!(tries(&flood, "192.0.2.1", "ann", NOW + 180 * SECOND), 1);
         assert_eq!(tries(&flood, "192.0.2.1", "ann", NOW + 2000 * SECOND), 5);
+    }
+
+    #[test]
+    fn who_is_wrong_too_often_is_told_of_once_in_the_time_in_which_it_is_counted() {
+        let flood = Flood::new(limits());
+        let client = ip("192.0.2.1");
+        tries(&flood, "192.0.2.1", "ann", NOW);
+        let of_ann = Crossed { client, limit: Limit::Passwords, uid: Some(7) };
+        assert_eq!(flood.take_crossed(), [of_ann]);
+        // One more fits after a while, and is wrong too.
+        assert_eq!(tries(&flood, "192.0.2.1", "ann", NOW + 180 * SECOND), 1);
+        assert_eq!(flood.take_crossed(), []);
+        assert_eq!(tries(&flood, "192.0.2.1", "ann", NOW + 2000 * SECOND), 5);
+        assert_eq!(flood.take_crossed(), [of_ann]);
+        let waits = |client| (0..200).filter_map(|_| flood.count(client, NOW)).count();
+        assert_eq!(waits(client), 100);
+        let of_all = Crossed { client, limit: Limit::Credentials, uid: None };
+        assert_eq!(flood.take_crossed(), [of_all]);
+        // So many at most are remembered, whatever comes.
+        for at in 0..5000_u32 {
+            let client = IpAddr::from(std::net::Ipv4Addr::from(at | 0x5000_0000));
+            assert!(waits(client) >= 100);
+        }
+        assert!(flood.take_crossed().len() <= TOLD);
     }
 
     #[test]
