@@ -8,6 +8,7 @@
 //! - [`store`]: where they are kept, and the [`Directory`](store::Directory) that decisions read;
 //! - [`hooks`]: the scripts of the operator;
 //! - [`accounts`]: what people do with them;
+//! - [`webhooks`]: what others are told of it;
 //! - [`pipeline`]: the Gate, five rooms that every request walks through;
 //! - [`handlers`]: what follows when it may;
 //! - [`front`]: what every face does alike;
@@ -32,5 +33,6 @@ pub mod pipeline;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod webhooks;
 
 pub use layer::Layer;

@@ -5,6 +5,7 @@ use std::ops::Deref;
 
 use super::Accounts;
 use crate::{
+    hooks::Webhook,
     model::{Act, Actor, AuditEntry},
     store::{Batch, CommitError, Sequence, chain::Trace, encode},
 };
@@ -32,16 +33,30 @@ impl Deref for Acting {
 }
 
 impl Acting {
-    /// In whose hands they are.
+    /// Who acts.
     pub(super) fn actor(&self) -> &Actor {
         &self.actor
+    }
+
+    /// Writes a batch, what the audit trail says of it, and the webhooks that tell of it: all or nothing.
+    pub(super) async fn commit_telling(
+        &self,
+        mut batch: Batch,
+        act: Act,
+        webhooks: Vec<Webhook>,
+    ) -> Result<Sequence, CommitError> {
+        let post = self.post(webhooks, &mut batch);
+        let sequence = self.commit(batch, act).await?;
+        post.set_free();
+        Ok(sequence)
     }
 
     /// Writes a batch and what the audit trail says of it: both or neither.
     pub(super) async fn commit(&self, mut batch: Batch, act: Act) -> Result<Sequence, CommitError> {
         let entry = AuditEntry { time: self.0.clock.now(), actor: self.actor.clone(), act };
         let key = self.0.pepper.audit_key();
-        batch.trace = Some(Trace { entry: encode(&entry), key, keep: self.0.audit_entries });
+        batch.trace =
+            Some(Trace { entries: vec![encode(&entry)], key, keep: self.0.audit_entries });
         self.store().commit(batch).await
     }
 }

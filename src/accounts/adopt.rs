@@ -1,6 +1,11 @@
 //! Keys of other systems that a script has checked become their users' own, one by one, as they are used.
 
-use super::{AccountError, Acting, keys::put_new_key, users::uid_key};
+use super::{
+    AccountError, Acting,
+    events::{Mood, New},
+    keys::put_new_key,
+    users::uid_key,
+};
 use crate::{
     model::{Act, Key, KeyId, Scheme, Secret},
     store::{Batch, CommitError, State, Table},
@@ -54,7 +59,9 @@ impl Acting {
         let mut batch = Batch::new();
         batch.expect(Table::Users, uid_key(uid), State::Present);
         put_new_key(&mut batch, &key);
-        match self.commit(batch, Act::create("key", key.id, &key)).await {
+        let owner = self.name_of(uid);
+        let webhooks = self.ask(&[New::Key(&key, &owner)], Mood::Real).await?;
+        match self.commit_telling(batch, Act::create("key", key.id, &key), webhooks).await {
             Ok(_) => Ok(()),
             Err(CommitError::Conflict(on)) if on.table == Table::Foreign => Ok(()),
             Err(CommitError::Store(problem)) => Err(problem.into()),

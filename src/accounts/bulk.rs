@@ -3,10 +3,14 @@
 //! A key's text is shown once, so an answer that is lost would be a key that nobody has. Therefore the texts of a run are made of the pepper
 //! and the run's name: whoever asks for a part again, with the same name, gets the same keys, and nothing is made twice.
 
+use std::collections::HashSet;
+
 use serde_json::json;
 
 use super::{
-    AccountError, Accounts, Acting, Issued, NewKey, TRIES, Versioned, is_race,
+    AccountError, Accounts, Acting, Issued, NewKey, TRIES, Versioned,
+    events::{Mood, New},
+    is_race,
     keys::{key_key, put_new_key},
     rules::{check_key, has_scopes, in_order},
     users::uid_key,
@@ -100,8 +104,12 @@ impl Acting {
                 has_more: page.has_more,
             };
             let mut batch = Batch::new();
+            let mut made = HashSet::new();
             for user in page.items {
                 let share = self.share(bulk, &user.record, &mut part.skipped, &mut batch)?;
+                if let Share::New(key, _) = &share {
+                    made.insert(key.id);
+                }
                 let (Share::New(key, text) | Share::Again(key, text)) = share else { continue };
                 let key = Versioned { revision: 0, record: key };
                 part.items.push((user.record.name, Issued { key, text }));
@@ -109,8 +117,11 @@ impl Acting {
             if batch.writes.is_empty() {
                 return Ok(part);
             }
+            let new = part.items.iter().filter(|(_, one)| made.contains(&one.key.record.id));
+            let new: Vec<_> = new.map(|(name, one)| New::Key(&one.key.record, name)).collect();
+            let webhooks = self.ask(&new, Mood::Real).await?;
             let act = told(&part, batch.writes.len() / WRITES);
-            match self.commit(batch, act).await {
+            match self.commit_telling(batch, act, webhooks).await {
                 Ok(revision) => {
                     part.items.iter_mut().for_each(|(_, issued)| issued.key.revision = revision);
                     return Ok(part);

@@ -1,6 +1,7 @@
 //! Why something could not be done to the records.
 
 use crate::{
+    hooks::Fault,
     model::Violation,
     store::{Sequence, StoreError},
 };
@@ -34,6 +35,9 @@ pub enum AccountError {
         /// What to do instead.
         fix: String,
     },
+    /// The operator's script of events refused, or failed.
+    #[error("{}", said(.0))]
+    Script(Fault),
     /// Too many passwords are being checked.
     #[error("too many passwords are being checked; try again in a moment")]
     Busy,
@@ -71,6 +75,14 @@ impl AccountError {
             "The record is being changed by others all the time.",
             "Try again in a moment.",
         )
+    }
+}
+
+/// What a script's fault is for people. What the operator's log is told is not here.
+fn said(fault: &Fault) -> String {
+    match fault {
+        Fault::Refused(refusal) => refusal.description.clone(),
+        Fault::Broken { .. } => "the script of events failed; the log says why".into(),
     }
 }
 

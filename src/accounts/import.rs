@@ -5,15 +5,17 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    AccountError, Acting, Format, TRIES, is_race,
+    AccountError, Acting, Format, TRIES,
+    events::{Mood, New},
+    is_race,
     keys::put_new_key,
     rules::{check_key, check_scopes, check_user},
     users::{claim, uid_key},
 };
 use crate::{
     model::{
-        Act, Key, KeyId, KeyShape, KeyText, PasswordDigest, Scheme, Secret, Timestamp, Violation,
-        fold,
+        Act, Key, KeyId, KeyShape, KeyText, PasswordDigest, Scheme, Secret, Timestamp, User,
+        Violation, fold,
     },
     store::{Batch, CommitError, State, Table, encode},
 };
@@ -104,7 +106,7 @@ struct Draft<'a> {
     accounts: &'a Acting,
     import: &'a Import,
     batch: Batch,
-    strangers: HashMap<String, u64>,
+    strangers: HashMap<String, User>,
     stranger_numbers: HashSet<u64>,
     /// The first of the ids that keys get here: neighbours lie together in the store, which makes writing many of them cheap.
     base: u64,
@@ -116,6 +118,8 @@ struct Draft<'a> {
     owners: HashMap<[u8; 32], u64>,
     done: Imported,
     violations: Vec<Violation>,
+    /// The keys that are new, each with its user's name.
+    made: Vec<(Key, String)>,
 }
 
 /// What is known of a row's key.
@@ -148,6 +152,15 @@ impl Acting {
             if !draft.violations.is_empty() {
                 return Err(AccountError::Invalid(draft.violations));
             }
+            let users = draft.strangers.values().map(New::User);
+            let keys = draft.made.iter().map(|(key, owner)| New::Key(key, owner));
+            let new: Vec<_> = users.chain(keys).collect();
+            let mood = match import.mode {
+                ImportMode::Check => Mood::Trial,
+                ImportMode::Write => Mood::Real,
+            };
+            let webhooks = self.ask(&new, mood).await?;
+            drop(new);
             let Draft { batch, done, .. } = draft;
             if import.mode == ImportMode::Check || batch.writes.is_empty() {
                 return Ok(done);
@@ -158,7 +171,8 @@ impl Acting {
                 ImportDigest::Slow(_) => Scheme::Slow,
             };
             let known = serde_json::json!({ "imported": done, "digest": scheme });
-            match self.commit(batch, Act::other("key.import", "key", known)).await {
+            let act = Act::other("key.import", "key", known);
+            match self.commit_telling(batch, act, webhooks).await {
                 Ok(_) => return Ok(done),
                 Err(problem) if is_race(&problem) => {}
                 Err(CommitError::Store(problem)) => return Err(problem.into()),
@@ -183,6 +197,7 @@ impl<'a> Draft<'a> {
             owners: HashMap::new(),
             done: Imported::default(),
             violations: Vec::new(),
+            made: Vec::new(),
         }
     }
 
@@ -309,8 +324,8 @@ impl<'a> Draft<'a> {
             return Some(member.uid);
         }
         let folded = fold(&row.username);
-        if let Some(uid) = self.strangers.get(&folded) {
-            return Some(*uid);
+        if let Some(user) = self.strangers.get(&folded) {
+            return Some(user.uid);
         }
         if self.import.strangers == Strangers::Refused {
             let fix = "Make the user first, or add --create-users.";
@@ -344,7 +359,7 @@ impl<'a> Draft<'a> {
         claim(&mut self.batch, &user, None);
         self.done.users += 1;
         let uid = user.uid;
-        self.strangers.insert(folded, uid);
+        self.strangers.insert(folded, user);
         self.stranger_numbers.insert(uid);
         Some(uid)
     }
@@ -399,6 +414,7 @@ impl<'a> Draft<'a> {
         self.count_slow(row, key);
         self.owners.insert(*key.digest.as_bytes(), key.user);
         put_new_key(&mut self.batch, key);
+        self.made.push((key.clone(), row.username.clone()));
         self.done.keys += 1;
         Ok(())
     }

@@ -5,7 +5,9 @@
 use std::collections::HashSet;
 
 use super::{
-    AccountError, Acting, Format, ImportMode, NewUser, TRIES, is_race,
+    AccountError, Acting, Format, ImportMode, NewUser, TRIES,
+    events::{Mood, New},
+    is_race,
     rules::check_user,
     users::{claim, uid_key},
 };
@@ -57,6 +59,7 @@ struct Draft<'a> {
     seen: HashSet<String>,
     done: ImportedUsers,
     violations: Vec<Violation>,
+    made: Vec<User>,
 }
 
 impl Acting {
@@ -66,12 +69,20 @@ impl Acting {
     /// Rows are not in order: each is named by its line. Then nobody is imported.
     pub async fn import_users(&self, import: &ImportUsers) -> Result<ImportedUsers, AccountError> {
         for _ in 0..TRIES {
-            let (batch, done) = self.draft_users(import)?;
+            let (batch, done, made) = self.draft_users(import)?;
+            let new: Vec<_> = made.iter().map(New::User).collect();
+            let mood = match import.mode {
+                ImportMode::Check => Mood::Trial,
+                ImportMode::Write => Mood::Real,
+            };
+            let webhooks = self.ask(&new, mood).await?;
+            drop(new);
             if import.mode == ImportMode::Check || batch.writes.is_empty() {
                 return Ok(done);
             }
             let known = serde_json::json!({ "imported": done, "roles": import.roles });
-            match self.commit(batch, Act::other("user.import", "user", known)).await {
+            let act = Act::other("user.import", "user", known);
+            match self.commit_telling(batch, act, webhooks).await {
                 Ok(_) => return Ok(done),
                 Err(problem) if is_race(&problem) => {}
                 Err(CommitError::Store(problem)) => return Err(problem.into()),
@@ -81,7 +92,11 @@ impl Acting {
         Err(AccountError::contended())
     }
 
-    fn draft_users(&self, import: &ImportUsers) -> Result<(Batch, ImportedUsers), AccountError> {
+    /// What is to be written, how much it is, and the users who are new.
+    fn draft_users(
+        &self,
+        import: &ImportUsers,
+    ) -> Result<(Batch, ImportedUsers, Vec<User>), AccountError> {
         let mut draft = Draft {
             accounts: self,
             import,
@@ -89,12 +104,13 @@ impl Acting {
             seen: HashSet::new(),
             done: ImportedUsers::default(),
             violations: Vec::new(),
+            made: Vec::new(),
         };
         for row in &import.rows {
             draft.add(row)?;
         }
         match draft.violations.is_empty() {
-            true => Ok((draft.batch, draft.done)),
+            true => Ok((draft.batch, draft.done, draft.made)),
             false => Err(AccountError::Invalid(draft.violations)),
         }
     }
@@ -190,5 +206,6 @@ impl Draft<'_> {
             claim(&mut self.batch, &user, None);
         }
         self.done.users += 1;
+        self.made.push(user);
     }
 }

@@ -3,7 +3,9 @@
 use ipnet::IpNet;
 
 use super::{
-    AccountError, Accounts, Acting, Page, TRIES, Versioned, is_race,
+    AccountError, Accounts, Acting, Page, TRIES, Versioned,
+    events::{Mood, New},
+    is_race,
     quota::Growth,
     rules::{check_key, check_scopes, in_order},
     users::uid_key,
@@ -149,8 +151,10 @@ impl Acting {
             batch.expect(Table::Users, uid_key(uid), State::Present);
             self.within_quota(uid, Growth::More, &mut batch)?;
             put_new_key(&mut batch, &key);
+            let owner = self.name_of(uid);
+            let webhooks = self.ask(&[New::Key(&key, &owner)], Mood::Real).await?;
             let act = Act::create("key", key.id, &key);
-            match self.commit(batch, act).await {
+            match self.commit_telling(batch, act, webhooks).await {
                 Ok(revision) => {
                     let key = Versioned { revision, record: key };
                     return Ok(Issued { key, text });
@@ -209,8 +213,9 @@ impl Acting {
             let mut batch = Batch::new();
             batch.expect(Table::Keys, key_key(id), State::Revision(before.revision));
             batch.put(Table::Keys, key_key(id), encode(&key));
+            let webhooks = self.tell_of_revoked(&key).await;
             let act = Act::change("key", "revoke", id, &before.record, &key);
-            match self.commit(batch, act).await {
+            match self.commit_telling(batch, act, webhooks).await {
                 Ok(revision) => return Ok(Versioned { revision, record: key }),
                 Err(problem) if is_race(&problem) => {}
                 Err(CommitError::Store(problem)) => return Err(problem.into()),

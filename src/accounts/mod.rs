@@ -7,12 +7,15 @@ mod adopt;
 mod audit;
 mod backup;
 mod bulk;
+mod denials;
 mod error;
+mod events;
 mod formats;
 mod import;
 mod import_users;
 mod keys;
 mod operator;
+mod outbox;
 mod passwords;
 mod pepper;
 mod quicken;
@@ -29,6 +32,7 @@ mod state;
 mod tests;
 mod usage;
 mod users;
+mod watch;
 
 use std::sync::{Arc, OnceLock};
 
@@ -37,11 +41,13 @@ pub use audit::{Audited, Excerpt, Order};
 pub use backup::{RestoreError, Restored, check_backup, restore};
 pub use bulk::{Bulk, BulkPart, RunId, Skipped, Whom};
 pub use error::AccountError;
+pub use events::LoadScripts;
 pub use formats::Format;
 pub use import::{Import, ImportDigest, ImportMode, ImportRow, Imported, Strangers};
 pub use import_users::{ImportUsers, ImportedUsers, UserRow};
 pub use keys::{Issued, NewKey};
 pub use operator::Operator;
+pub use outbox::Letter;
 pub use passwords::{Busy, Passwords};
 pub use pepper::{PepperError, create_pepper, read_pepper};
 pub use recent::ReadUser;
@@ -56,7 +62,7 @@ pub use users::{NewUser, password_problem};
 
 use crate::{
     hooks::Scripts,
-    limits::{FailureLimits, Ledger},
+    limits::{DenialLimits, FailureLimits, Ledger},
     model::{Clock, Entropy, Pepper},
     store::{CommitError, Directory, Sequence, Store},
 };
@@ -76,11 +82,16 @@ struct Inner {
     recent: Arc<recent::Recent>,
     scripts: Arc<OnceLock<Scripts>>,
     no_scripts: Scripts,
+    /// What loads the scripts when they are needed first, where they are not loaded at the start.
+    late: Option<LoadScripts>,
+    outbox: Arc<outbox::Outbox>,
+    event_failures: Arc<std::sync::atomic::AtomicU64>,
     keys_per_user: usize,
     turns: quota::Turns,
     audit_entries: u64,
     ledger: Ledger,
     writing_usage: Arc<tokio::sync::Mutex<()>>,
+    writing_denials: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A record with its revision: the sequence of the commit that last wrote it.
@@ -122,7 +133,18 @@ impl Accounts {
 
     /// The same accounts, with flood control.
     pub fn with_failures(self, limits: FailureLimits) -> Self {
-        let ledger = Ledger::new(self.0.clock.clone(), limits);
+        let (_, denials) = self.0.ledger.limits();
+        self.with_ledger(limits, denials)
+    }
+
+    /// The same accounts, whose audit trail is told of denials. They are written by [`Accounts::keep_denials`].
+    pub fn with_denials(self, limits: DenialLimits) -> Self {
+        let (failures, _) = self.0.ledger.limits();
+        self.with_ledger(failures, limits)
+    }
+
+    fn with_ledger(self, failures: FailureLimits, denials: DenialLimits) -> Self {
+        let ledger = Ledger::new(self.0.clock.clone(), failures, denials);
         Self(Arc::new(Inner { ledger, ..Arc::unwrap_or_clone(self.0) }))
     }
 

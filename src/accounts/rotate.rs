@@ -1,7 +1,9 @@
 //! Rotation: a key is replaced, and for a while both work, so that nobody who uses it is interrupted.
 
 use super::{
-    AccountError, Acting, Issued, NewKey, TRIES, Versioned, is_race,
+    AccountError, Acting, Issued, NewKey, TRIES, Versioned,
+    events::{Mood, New},
+    is_race,
     keys::{key_key, put_new_key},
     quota::Growth,
     rules::{check_key, in_order},
@@ -70,8 +72,10 @@ impl Acting {
             self.within_quota(key.user, Growth::Replaced, &mut batch)?;
             batch.put(Table::Keys, key_key(id), encode(&old));
             put_new_key(&mut batch, &key);
+            let owner = self.name_of(key.user);
+            let webhooks = self.ask(&[New::Successor(&key, &owner, id)], Mood::Real).await?;
             let act = Act::change("key", "rotate", id, &before.record, &old);
-            match self.commit(batch, act).await {
+            match self.commit_telling(batch, act, webhooks).await {
                 Ok(revision) => {
                     let issued = Issued { key: Versioned { revision, record: key }, text };
                     return Ok(Rotated { issued, old: Versioned { revision, record: old } });

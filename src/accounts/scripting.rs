@@ -28,7 +28,8 @@ impl Accounts {
         let directory = self.directory().clone();
         let needs: Needs = Arc::new(move |set| missing(&directory, set));
         let clock = self.clock().clone();
-        let host = Host { records, clock, secrets, gate, needs: Some(needs) };
+        let webhooks = self.0.outbox.names.clone();
+        let host = Host { records, clock, secrets, webhooks, gate, needs: Some(needs) };
         let scripts = Scripts::load(folder, limits, host)?;
         // Whoever comes second finds those that are there.
         let _ = self.0.scripts.set(scripts);

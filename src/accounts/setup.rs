@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{
     AUDIT_ENTRIES, AccountError, Accounts, Inner, KEYS_PER_USER, NewKey, Passwords, create_pepper,
     keys::put_new_key,
+    outbox::Outbox,
     pepper::PepperError,
     quota::Turns,
     read_pepper,
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     hooks::Scripts,
-    limits::{FailureLimits, Ledger},
+    limits::{DenialLimits, FailureLimits, Ledger},
     model::{
         ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Act, Actor, Application, Clock, Digest, Entropy,
         Pepper, Resource, Role, Secret, Timestamp, User, fold,
@@ -83,7 +84,7 @@ impl Accounts {
         entropy: Entropy,
     ) -> Result<Self, StoreError> {
         let directory = Directory::open(&*store)?;
-        let ledger = Ledger::new(clock.clone(), FailureLimits::none());
+        let ledger = Ledger::new(clock.clone(), FailureLimits::none(), DenialLimits::none());
         Ok(Self(Arc::new(Inner {
             store,
             directory,
@@ -94,11 +95,15 @@ impl Accounts {
             recent: Arc::new(Recent::default()),
             scripts: Arc::default(),
             no_scripts: Scripts::none(),
+            late: None,
+            outbox: Arc::new(Outbox::none()),
+            event_failures: Arc::default(),
             keys_per_user: KEYS_PER_USER,
             turns: Turns::default(),
             audit_entries: AUDIT_ENTRIES,
             ledger,
             writing_usage: Arc::default(),
+            writing_denials: Arc::default(),
         })))
     }
 

@@ -1,6 +1,7 @@
 //! The rules about records, on a store in memory with a clock that stands still and randomness that repeats.
 
 mod audit;
+mod events;
 mod import;
 mod keys;
 mod races;

@@ -104,9 +104,10 @@ impl Accounts {
     }
 }
 
-/// Takes a key's use and its credits away with it.
+/// Takes a key's use, its credits, and who was told of its end away with it.
 pub(super) fn forget_usage_of_key(batch: &mut Batch, key: &[u8]) {
     batch.delete(Table::Usage, key);
+    batch.delete(Table::Warned, key);
     if let Ok(number) = key.try_into().map(u64::from_be_bytes) {
         batch.delete(Table::Spent, spent_key(Table::Keys, number));
     }

@@ -6,7 +6,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    AccountError, Accounts, Acting, Page, ReadUser, TRIES, Versioned, is_race,
+    AccountError, Accounts, Acting, Page, ReadUser, TRIES, Versioned,
+    events::{Mood, New},
+    is_race,
     rules::{check_identity, check_user, in_order},
     usage::{forget_usage_of_key, forget_usage_of_user},
 };
@@ -205,8 +207,9 @@ impl Acting {
             batch.expect(Table::Users, uid_key(user.uid), State::Missing);
             batch.put(Table::Users, uid_key(user.uid), encode(&user));
             claim(&mut batch, &user, None);
+            let webhooks = self.ask(&[New::User(&user)], Mood::Real).await?;
             let act = Act::create("user", user.uid, &user);
-            match self.commit(batch, act).await {
+            match self.commit_telling(batch, act, webhooks).await {
                 Ok(revision) => return Ok(Versioned { revision, record: user }),
                 // Another process took the number: take the next one.
                 Err(CommitError::Conflict(on)) if on.table == Table::Users => {}

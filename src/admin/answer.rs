@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     accounts::AccountError,
     handlers::{Payload, Reply},
-    pipeline::{Denial, Room},
+    pipeline::{Denial, Room, script_denial},
     store::Sequence,
 };
 
@@ -123,6 +123,7 @@ pub(super) fn denial(problem: AccountError) -> Denial {
         AccountError::Refused { message, fix } => {
             of(StatusCode::CONFLICT, "CONFLICT", format!("{message} {fix}"))
         }
+        AccountError::Script(fault) => script_denial(fault),
         AccountError::Busy => of(
             StatusCode::SERVICE_UNAVAILABLE,
             "TEMPORARILY_UNAVAILABLE",

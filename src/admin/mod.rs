@@ -32,7 +32,7 @@ use crate::{
     accounts::{Accounts, Acting},
     handlers::{Body, BodyLimits, Reply, actor},
     model::{Application, Resource, Role},
-    pipeline::{Action, Denial, Explain, Face, Gate, Identity, Request, Shape},
+    pipeline::{Action, Denial, Explain, Face, Gate, Identity, Request, Shape, Witness},
     store::{Policy, Sequence},
 };
 
@@ -113,11 +113,13 @@ impl Api {
             body,
             limits: &self.limits,
         };
+        let witness = Witness::new(&scene, &asked, &grant);
         // Where there is no place the Gate has refused.
-        match place? {
+        let answered = match place? {
             Place::Explain => explain::explain(call, self.explainer.as_deref()).await,
             place => act(place, call).await,
-        }
+        };
+        answered.inspect_err(|denial| witness.hear(denial))
     }
 }
 

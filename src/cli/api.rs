@@ -14,7 +14,7 @@ use crate::{
     front::answer,
     handlers::{Body, BodyLimits, Payload, Reply, Scheme},
     http::{Answer, Explainer, Peer},
-    pipeline::Gate,
+    pipeline::{Denial, Gate},
 };
 
 /// The admin API of the accounts that the configuration names.
@@ -53,12 +53,21 @@ impl Answer for AdminFace {
     }
 }
 
+/// There is no log here, and whoever asks is the operator: what the log would be told is told too.
+fn told(denial: Denial) -> Denial {
+    let Some(detail) = denial.detail.as_deref().filter(|_| denial.status.is_server_error()) else {
+        return denial;
+    };
+    let said = format!("{} {detail}", denial.description);
+    Denial::new(denial.room, denial.status, denial.code.clone(), said).in_shape(denial.shape)
+}
+
 impl Decide for AdminFace {
     fn decide<'a>(&'a self, request: &'a Parts, body: Bytes) -> Deciding<'a> {
         Box::pin(async move {
             let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
             let decided = self.0.decide(request, Body::Full(body), here).await;
-            decided.unwrap_or_else(|denial| answer::denial(&denial))
+            decided.unwrap_or_else(|denial| answer::denial(&told(denial)))
         })
     }
 }

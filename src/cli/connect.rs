@@ -41,7 +41,7 @@ pub async fn client_here(settings: &Settings, accounts: Accounts) -> Result<Clie
 /// What becomes of the scripts where no server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scripts {
-    /// Nothing: records can be kept without.
+    /// Nothing, until a key or a user is made: other records can be kept without.
     Left,
     /// They are loaded.
     Loaded,
@@ -76,10 +76,14 @@ async fn in_this_process(
     accounts: Accounts,
     scripts: Scripts,
 ) -> Result<Client, Failure> {
-    if scripts == Scripts::Loaded {
-        let loaded = scripting::load(&settings.scripts, &accounts).await;
-        loaded.map_err(|problem| Failure::new(Exit::Refused, format!("{problem:#}")))?;
-    }
+    let accounts = match scripts {
+        Scripts::Left => scripting::load_late(&settings.scripts, accounts),
+        Scripts::Loaded => {
+            let loaded = scripting::load(&settings.scripts, &accounts).await;
+            loaded.map_err(|problem| Failure::new(Exit::Refused, format!("{problem:#}")))?;
+            accounts
+        }
+    };
     let operator = accounts.admit_operator();
     let gate = Gate::new(&accounts, settings.limits.credential_bytes);
     Ok(Client::new(Local(AdminFace::new(gate, accounts, settings)), operator.key))

@@ -42,7 +42,8 @@ mod tests;
 mod tls;
 mod upload;
 mod user;
-pub mod welcome;
+pub mod webhooks;
+mod welcome;
 
 use std::{path::PathBuf, process::ExitCode};
 

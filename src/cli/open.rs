@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{Exit, Failure};
 use crate::{
     accounts::{Accounts, Passwords, PepperError, SetupError, read_pepper},
-    config::{Engine, Settings},
-    limits::FailureLimits,
+    config::{AuditSettings, Denials, Engine, Settings},
+    limits::{DenialLimits, FailureLimits, Telling},
     model::{Clock, Entropy, Pepper},
     store::{MemoryStore, SledStore, Store, StoreError},
 };
@@ -19,11 +19,23 @@ pub fn accounts(settings: &Settings) -> Result<Accounts, SetupError> {
     };
     let passwords = Passwords::new(settings.limits.password_checks);
     let accounts = Accounts::open(store, &settings.store.pepper_file, passwords)?;
+    let webhooks = settings.events.webhooks.keys().cloned();
+    let accounts = accounts.with_webhooks(webhooks, settings.events.webhooks_waiting)?;
     Ok(accounts
         .with_hmac_key(settings.store.hmac_key_file.as_deref())?
         .with_keys_per_user(settings.limits.keys_per_user)
         .with_audit_entries(settings.audit.entries)
-        .with_failures(failures(settings)))
+        .with_failures(failures(settings))
+        .with_denials(denials(&settings.audit)))
+}
+
+fn denials(settings: &AuditSettings) -> DenialLimits {
+    let telling = match settings.denials {
+        Denials::None => Telling::None,
+        Denials::Sampled(each) => Telling::Sampled(each),
+        Denials::All => Telling::All,
+    };
+    DenialLimits { telling, per_day: settings.denial_entries }
 }
 
 /// Accounts in memory, as a new store would have them: with the pepper that is there, or with one that nobody keeps.

@@ -81,6 +81,8 @@ pub enum What {
     Hook,
     /// A handler: handlers/NAME.rhai
     Handler,
+    /// What becomes of keys and users: events.rhai
+    Event,
 }
 
 /// Does what was asked, on this machine alone.
@@ -207,6 +209,13 @@ fn begin(what: What, name: Option<&str>, folder: &Path, output: Output) -> anyho
         (What::Handler, Some(_)) => Kind::Handler,
         (What::Hook, Some(_)) => Kind::Resource,
         (What::Hook, None) => Kind::Hooks,
+        (What::Event, None) => Kind::Events,
+        (What::Event, Some(_)) => {
+            return Err(usage(
+                "there is one script of events, without a name: keyward script new event".into(),
+            )
+            .into());
+        }
         (What::Auth | What::Handler, None) => {
             return Err(usage("give it a name: keyward script new auth NAME".into()).into());
         }
@@ -233,6 +242,7 @@ fn template(kind: Kind, name: &str) -> String {
         Kind::Hooks => include_str!("templates/hooks.rhai"),
         Kind::Resource => include_str!("templates/resource.rhai"),
         Kind::Handler => include_str!("templates/handler.rhai"),
+        Kind::Events => include_str!("templates/events.rhai"),
     };
     text.replace("NAME", name)
 }
@@ -243,6 +253,9 @@ fn how_to_use(kind: Kind, name: &str) -> String {
         Kind::Auth => format!(
             "Clients use it through an application, and name that in AUTH-METHOD:\n  keyward app add {name} --type {name}\n"
         ),
+        Kind::Events => {
+            "It is called when keys and users are made, and keys are taken back or end.\n".into()
+        }
         Kind::Hooks => "It is called for every request of the public listener.\n".into(),
         Kind::Resource => {
             format!(

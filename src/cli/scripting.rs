@@ -52,13 +52,23 @@ pub fn limits(settings: &ScriptSettings) -> Limits {
 /// # Errors
 /// All that is wrong with them, and with their secrets.
 pub async fn load(settings: &ScriptSettings, accounts: &Accounts) -> anyhow::Result<()> {
+    let (accounts, settings) = (accounts.clone(), settings.clone());
+    tokio::task::spawn_blocking(move || load_now(&settings, &accounts)).await?
+}
+
+/// The same accounts, whose scripts are loaded when the first key or user is made: nobody may be passed over who would refuse it, and a command
+/// that makes none works without them.
+pub fn load_late(settings: &ScriptSettings, accounts: Accounts) -> Accounts {
+    let settings = settings.clone();
+    accounts.loading_scripts_late(Arc::new(move |accounts: &Accounts| {
+        load_now(&settings, accounts).map_err(|problem| format!("{problem:#}"))
+    }))
+}
+
+fn load_now(settings: &ScriptSettings, accounts: &Accounts) -> anyhow::Result<()> {
     let (limits, secrets) = (limits(settings), secrets(&settings.secrets_dir)?);
-    let (accounts, dir) = (accounts.clone(), settings.dir.clone());
     let gate: Option<Arc<dyn Rehearsal>> = Some(Arc::new(Stage));
-    let loaded =
-        tokio::task::spawn_blocking(move || accounts.load_scripts(&dir, limits, secrets, gate))
-            .await?;
-    loaded.map_err(|problems| {
+    accounts.load_scripts(&settings.dir, limits, secrets, gate).map_err(|problems| {
         let shown: Vec<String> = problems.iter().map(ScriptError::to_string).collect();
         anyhow::anyhow!("the scripts are not in order:\n{}", shown.join("\n"))
     })
@@ -123,7 +133,8 @@ pub fn secrets(folder: &Path) -> anyhow::Result<Secrets> {
     Ok(Secrets::new(found))
 }
 
-fn secret(path: &Path) -> anyhow::Result<Secret> {
+/// Reads one of them.
+pub fn secret(path: &Path) -> anyhow::Result<Secret> {
     let shown = path.display();
     let facts = fs::metadata(path).with_context(|| format!("the secret {shown}"))?;
     let mode = facts.permissions().mode() & 0o777;

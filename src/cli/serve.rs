@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     api::{AdminFace, body_limits},
     control::Control,
-    open, scripting, tls, welcome,
+    open, scripting, tls, webhooks, welcome,
 };
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     http::{Door, Envoy, Limits, Listener, Public, serve},
     pipeline::Gate,
     telemetry::{LogForm, start_logs},
+    webhooks::Sender,
 };
 
 /// The connections that are open at the same time on the admin listener.
@@ -41,6 +42,7 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
     let admin = listen_admin(&settings).await?;
     let accounts = open::accounts(&settings)?;
     scripting::load(&settings.scripts, &accounts).await?;
+    let webhooks = webhooks::sender(&settings, &accounts)?;
     if let Some(first) = accounts.first_start().await? {
         welcome::print(&first, &base_url(&settings, &public)?)?;
     }
@@ -57,7 +59,7 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
         "ready"
     );
     let doors = Doors { public, grpc, admin, aside, certificates };
-    serve_all(&settings, accounts, doors, hangups).await?;
+    serve_all(&settings, accounts, doors, hangups, webhooks).await?;
     drop(control);
     tracing::info!("stopped");
     Ok(())
@@ -166,6 +168,7 @@ async fn serve_all(
     accounts: Accounts,
     Doors { public, grpc, admin, aside, certificates }: Doors,
     hangups: (Signal, Signal),
+    webhooks: Sender,
 ) -> anyhow::Result<()> {
     let limits = &settings.limits;
     let scripts = accounts.scripts().clone();
@@ -175,6 +178,7 @@ async fn serve_all(
     let face = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .trusting(settings.server.trusted_proxies.iter().copied());
     let (used, every) = (accounts.clone(), limits.usage_write);
+    let (refused, told) = (accounts.clone(), accounts.clone());
     let api = AdminFace::new(gate, accounts, settings);
 
     let stop = stop_signal()?;
@@ -200,9 +204,14 @@ async fn serve_all(
             let _ = std::fs::remove_file(&settings.store.socket_file);
         }
     };
-    let (answered, end) = tokio::sync::oneshot::channel::<()>();
-    let usage =
-        tokio::spawn(async move { used.keep_usage(every, async { drop(end.await) }).await });
+    let (answered, end) = watch::channel(());
+    let (usage_end, denials_end) = (ended(end.clone()), ended(end.clone()));
+    let (events_end, webhooks_end) = (ended(end.clone()), ended(end));
+    let days = settings.events.expiring_days.clone();
+    let events = tokio::spawn(async move { told.keep_events(&days, events_end).await });
+    let webhooks = tokio::spawn(webhooks.run(webhooks_end));
+    let usage = tokio::spawn(async move { used.keep_usage(every, usage_end).await });
+    let denials = tokio::spawn(async move { refused.keep_denials(denials_end).await });
     tokio::join!(
         serve(public, edge.clone(), connections.clone(), face.clone(), stopped(stop.clone())),
         grpc,
@@ -211,9 +220,12 @@ async fn serve_all(
     );
     scripts.abort();
     certificates.abort();
-    // What the last requests used; everything else was written before it was answered.
+    // What the last requests used, and who was refused; everything else was written before it was answered.
     drop(answered);
     usage.await?;
+    denials.await?;
+    events.await?;
+    webhooks.await?;
     Ok(())
 }
 
@@ -273,6 +285,11 @@ fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
 #[expect(clippy::exit, reason = "somebody has asked twice; what was answered is on the disk")]
 fn at_once() -> ! {
     std::process::exit(1)
+}
+
+/// When the other end of the channel is gone.
+async fn ended(mut end: watch::Receiver<()>) {
+    while end.changed().await.is_ok() {}
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {

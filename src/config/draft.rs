@@ -14,7 +14,11 @@ use toml::{
 use super::{
     ConfigError, File, Place, Problem,
     error::{line_of, printable, syntax},
+    file::Webhook,
 };
+
+/// The section whose sections have names that an operator chooses.
+const WEBHOOKS: &str = "webhooks";
 
 /// All keys with what they hold so far. It begins with the defaults; a file and the environment write over them.
 pub(super) struct Draft {
@@ -63,6 +67,9 @@ impl Draft {
                 DeValue::Table(table) if self.has_section(name.get_ref()) => {
                     self.read_section(&reader, name.get_ref(), table);
                 }
+                DeValue::Table(table) if *name.get_ref() == WEBHOOKS => {
+                    self.read_webhooks(&reader, table);
+                }
                 _ => {
                     let problem = self.stray(&reader, name, value.get_ref());
                     self.found.push(problem);
@@ -70,6 +77,29 @@ impl Draft {
             }
         }
         Ok(())
+    }
+
+    /// Each section below `[webhooks]` is one of its own, with the same keys.
+    fn read_webhooks(&mut self, reader: &Reader<'_>, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let DeValue::Table(table) = value.get_ref() else {
+                let message = "Every webhook has a section of its own.".into();
+                let fix = format!(
+                    "Write [webhooks.NAME] on a line of its own, with {} below.",
+                    listed(["url", "secret"].into_iter())
+                );
+                let key = format!("{WEBHOOKS}.{}", printable(name.get_ref()));
+                self.found.push(Problem { place: reader.place(name), key, message, fix });
+                continue;
+            };
+            let section = format!("{WEBHOOKS}.{}", printable(name.get_ref()));
+            let keys = toml::Table::try_from(Webhook::default()).expect("the defaults are TOML");
+            for (key, value) in keys {
+                let place = reader.place(name);
+                self.keys.push(Entry { section: section.clone(), key, value, place });
+            }
+            self.read_section(reader, &section, table);
+        }
     }
 
     fn read_section(&mut self, reader: &Reader<'_>, section: &str, table: &DeTable<'_>) {
@@ -170,9 +200,15 @@ impl Draft {
     pub(super) fn file(&self) -> File {
         let mut sections = toml::Table::new();
         for entry in &self.keys {
-            let section = sections.entry(entry.section.clone());
-            let section = section.or_insert_with(|| Value::Table(toml::Table::new()));
-            if let Value::Table(table) = section {
+            let mut at = Some(&mut sections);
+            for part in entry.section.splitn(2, '.') {
+                at = at.and_then(|table| {
+                    let inner =
+                        table.entry(part).or_insert_with(|| Value::Table(toml::Table::new()));
+                    inner.as_table_mut()
+                });
+            }
+            if let Some(table) = at {
                 table.insert(entry.key.clone(), entry.value.clone());
             }
         }

@@ -55,7 +55,8 @@ fn is_override(name: &str) -> bool {
 
 /// The variable that overrides a key.
 fn variable(entry: &Entry) -> String {
-    let (section, key) = (entry.section.to_uppercase(), entry.key.to_uppercase());
+    let section = entry.section.to_uppercase().replace('.', BETWEEN);
+    let key = entry.key.to_uppercase();
     format!("{PREFIX}{section}{BETWEEN}{key}")
 }
 

@@ -23,10 +23,15 @@ pub struct File {
     pub scripts: Scripts,
     /// What one client may take of the machine.
     pub limits: Limits,
-    /// The audit trail: who changed what.
+    /// The audit trail: who changed what, and who was refused.
     pub audit: Audit,
+    /// What is told of keys and users: scripts/events.rhai, and its webhooks.
+    pub events: Events,
     /// What Keyward writes to standard error.
     pub log: Log,
+    /// Where webhooks go: a section `[webhooks.NAME]` for each.
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub webhooks: std::collections::BTreeMap<String, Webhook>,
 }
 
 /// `[server]`
@@ -258,6 +263,47 @@ pub struct Audit {
     /// The entries that are kept; when there are more, the oldest go. Each takes some 500 bytes.
     #[schemars(range(min = 1000, max = 10_000_000))]
     pub entries: i64,
+    /// Which refused requests get an entry: "none", "sampled", or "all".
+    #[schemars(extend("enum" = ["none", "sampled", "all"]))]
+    pub denials: String,
+    /// With "sampled", of those that are alike the first in a minute gets one, and then each after so many.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub denial_sample: i64,
+    /// The entries that refused requests get in a day, a quarter of them at once and never more than a tenth of entries; the rest is counted in one entry an hour.
+    #[schemars(range(min = 4, max = 1_000_000))]
+    pub denial_entries: i64,
+}
+
+/// `[events]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// The days before a key's end on which on_key_expiring is called, with commas between them.
+    pub expiring_days: String,
+    /// The webhooks that wait for their delivery; when there are more, the newest are left out.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub webhooks_waiting: i64,
+    /// How often a webhook is tried before it is given up.
+    #[schemars(range(min = 1, max = 20))]
+    pub webhook_tries: i64,
+    /// The seconds until the second try; until each further one it is four times as long, give or take a quarter.
+    #[schemars(range(min = 1, max = 3_600))]
+    pub webhook_retry_seconds: i64,
+}
+
+/// `[webhooks.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhook {
+    /// Where it is sent: http:// or https://, a host, perhaps a port and a path.
+    pub url: String,
+    /// The name of the secret it is signed with, a file of scripts.secrets_dir: `whsec_` and base64, or any other text.
+    pub secret: String,
+    /// The certificates in PEM of those that sign the receiver's; empty: the public authorities.
+    pub ca: String,
+    /// The seconds in which one try has to be answered.
+    #[schemars(range(min = 1, max = 120))]
+    pub timeout_seconds: i64,
 }
 
 /// `[log]`
@@ -384,7 +430,29 @@ impl Default for Limits {
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { entries: 100_000 }
+        Self {
+            entries: 100_000,
+            denials: "sampled".into(),
+            denial_sample: 100,
+            denial_entries: 1_000,
+        }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            expiring_days: "30, 7, 1".into(),
+            webhooks_waiting: 10_000,
+            webhook_tries: 8,
+            webhook_retry_seconds: 5,
+        }
+    }
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self { url: String::new(), secret: String::new(), ca: String::new(), timeout_seconds: 15 }
     }
 }
 

@@ -28,9 +28,9 @@ pub use env::environment;
 pub use error::{ConfigError, Place, Problem};
 pub use file::File;
 pub use settings::{
-    AdminListen, AdminSettings, ClientCertificates, Engine, IdentitySettings, LimitSettings,
-    LogFormat, LogSettings, ProxyProtocol, ScriptSettings, ServerSettings, Settings, StoreSettings,
-    TlsSettings,
+    AdminListen, AdminSettings, AuditSettings, ClientCertificates, Denials, Engine, EventSettings,
+    IdentitySettings, LimitSettings, LogFormat, LogSettings, ProxyProtocol, ScriptSettings,
+    ServerSettings, Settings, StoreSettings, TlsSettings, WebhookSettings,
 };
 pub use show::{SHIPPED, print, schema};
 

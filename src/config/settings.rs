@@ -1,5 +1,7 @@
 //! The configuration as the program uses it: typed, validated, with every default and every derived path filled in.
 
+mod audit;
+mod events;
 mod faces;
 mod failures;
 mod scripts;
@@ -13,6 +15,8 @@ use std::{
     time::Duration,
 };
 
+pub use audit::{AuditSettings, Denials};
+pub use events::{EventSettings, WebhookSettings};
 pub use faces::IdentitySettings;
 pub use failures::FailureSettings;
 use ipnet::IpNet;
@@ -39,6 +43,8 @@ pub struct Settings {
     pub limits: LimitSettings,
     /// The audit trail.
     pub audit: AuditSettings,
+    /// What is told of keys and users.
+    pub events: EventSettings,
     /// What is logged.
     pub log: LogSettings,
 }
@@ -150,13 +156,6 @@ pub struct LimitSettings {
     pub failures: FailureSettings,
 }
 
-/// The audit trail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditSettings {
-    /// Entries that are kept.
-    pub entries: u64,
-}
-
 /// What is logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
@@ -196,10 +195,7 @@ impl fmt::Display for AdminListen {
 
 /// Types and validates `file`. Each broken rule goes to `report` with its keys, what is wrong and what to do; the settings
 /// that are returned then hold a stand-in at that place, and must not be used.
-pub(super) fn resolve(
-    file: &File,
-    report: impl FnMut(&[&'static str], String, String),
-) -> Settings {
+pub(super) fn resolve(file: &File, report: impl FnMut(&[&str], String, String)) -> Settings {
     let mut check = Check { report };
     let settings = Settings {
         server: check.server(&file.server),
@@ -208,9 +204,8 @@ pub(super) fn resolve(
         store: check.store(&file.store),
         scripts: check.scripts(&file.scripts),
         limits: check.limits(&file.limits),
-        audit: AuditSettings {
-            entries: check.number("audit.entries", file.audit.entries, 1000..=10_000_000),
-        },
+        audit: check.audit(&file.audit),
+        events: check.events(&file.events, &file.webhooks),
         log: check.log(&file.log),
     };
     check.together(&settings);
@@ -222,8 +217,8 @@ struct Check<R> {
     report: R,
 }
 
-impl<R: FnMut(&[&'static str], String, String)> Check<R> {
-    fn broken(&mut self, key: &'static str, message: &str, fix: impl Into<String>) {
+impl<R: FnMut(&[&str], String, String)> Check<R> {
+    fn broken(&mut self, key: &str, message: &str, fix: impl Into<String>) {
         (self.report)(&[key], message.into(), fix.into());
     }
 
@@ -341,7 +336,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
         }
     }
 
-    fn address(&mut self, key: &'static str, text: &str, more: &str) -> SocketAddr {
+    fn address(&mut self, key: &str, text: &str, more: &str) -> SocketAddr {
         text.parse().unwrap_or_else(|_| {
             let fix = "Use an IP address with a port, such as 127.0.0.1:8080, [::1]:8080, or 0.0.0.0:8080 for every interface.";
             self.broken(key, "This is not an address to listen on.", format!("{fix}{more}"));
@@ -350,7 +345,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
         })
     }
 
-    fn socket(&mut self, key: &'static str, path: &str) -> PathBuf {
+    fn socket(&mut self, key: &str, path: &str) -> PathBuf {
         if !path.starts_with('/') || path.ends_with('/') || !unix_path_fits(Path::new(path)) {
             self.broken(
                 key,
@@ -361,7 +356,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
         path.into()
     }
 
-    fn path(&mut self, key: &'static str, text: &str) -> PathBuf {
+    fn path(&mut self, key: &str, text: &str) -> PathBuf {
         if text.trim().is_empty() {
             self.broken(key, "The path is empty.", "Name a folder.");
         }
@@ -369,7 +364,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
     }
 
     /// The store's folder, without a slash at its end: names are made by appending to it.
-    fn store_path(&mut self, key: &'static str, text: &str) -> PathBuf {
+    fn store_path(&mut self, key: &str, text: &str) -> PathBuf {
         let path: PathBuf = Path::new(text).components().collect();
         if text.trim().is_empty() || path.file_name().is_none() {
             self.broken(
@@ -382,7 +377,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
         path
     }
 
-    fn directives(&mut self, key: &'static str, text: &str) -> String {
+    fn directives(&mut self, key: &str, text: &str) -> String {
         let parts: Vec<&str> = text.split(',').map(str::trim).collect();
         let joined = parts.join(",");
         if !parts.iter().all(|part| is_directive(part))
@@ -397,15 +392,18 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
         joined
     }
 
-    fn choice<T: Copy>(&mut self, key: &'static str, text: &str, known: [(&str, T); 2]) -> T {
-        let [(first, stand_in), (second, _)] = known;
+    fn choice<T: Copy, const N: usize>(
+        &mut self,
+        key: &str,
+        text: &str,
+        known: [(&str, T); N],
+    ) -> T {
+        let (_, stand_in) = known[0];
         known.into_iter().find(|(name, _)| *name == text).map_or_else(
             || {
-                self.broken(
-                    key,
-                    "There is no such choice.",
-                    format!("Use {first:?} or {second:?}."),
-                );
+                let names = known.map(|(name, _)| format!("{name:?}"));
+                let fix = format!("Use {}.", names.join(" or "));
+                self.broken(key, "There is no such choice.", fix);
                 stand_in
             },
             |(_, value)| value,
@@ -413,7 +411,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
     }
 
     /// The number, or the nearest one that is allowed.
-    fn number(&mut self, key: &'static str, number: i64, allowed: RangeInclusive<u32>) -> u64 {
+    fn number(&mut self, key: &str, number: i64, allowed: RangeInclusive<u32>) -> u64 {
         let (least, most) = (i64::from(*allowed.start()), i64::from(*allowed.end()));
         if !(least..=most).contains(&number) {
             self.broken(
@@ -425,16 +423,11 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
         number.clamp(least, most).unsigned_abs()
     }
 
-    fn size(&mut self, key: &'static str, number: i64, allowed: RangeInclusive<u32>) -> usize {
+    fn size(&mut self, key: &str, number: i64, allowed: RangeInclusive<u32>) -> usize {
         usize::try_from(self.number(key, number, allowed)).unwrap_or(usize::MAX)
     }
 
-    fn seconds(
-        &mut self,
-        key: &'static str,
-        number: i64,
-        allowed: RangeInclusive<u32>,
-    ) -> Duration {
+    fn seconds(&mut self, key: &str, number: i64, allowed: RangeInclusive<u32>) -> Duration {
         Duration::from_secs(self.number(key, number, allowed))
     }
 }

@@ -23,7 +23,7 @@ use proxy::Proxies;
 use crate::{
     accounts::Accounts,
     model::Handler,
-    pipeline::{Denial, Grant, Request, Room, Scene},
+    pipeline::{Denial, Grant, Request, Room, Scene, Witness},
 };
 
 /// What a handler answers.
@@ -139,13 +139,15 @@ impl Handlers {
         let Some(rule) = call.grant.rule() else {
             return Err(misdirected());
         };
-        match &rule.resource.handler {
+        let witness = Witness::new(call.scene, &call.request, &call.grant);
+        let answered = match &rule.resource.handler {
             Handler::Respond => Ok(respond::answer(rule)),
             Handler::EntityUser => entity_user::answer(self, call).await,
             Handler::Proxy => proxy::answer(self, call).await,
             Handler::Decide => Err(elsewhere()),
             Handler::Script(name) => script::answer(name, &call).await,
-        }
+        };
+        answered.inspect_err(|denial| witness.hear(denial))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
 
-use super::{Limits, Records, rates::Rates, rehearsal::World, replays::Replays};
+use super::{Limits, Records, events::Outbox, rates::Rates, rehearsal::World, replays::Replays};
 use crate::model::{Clock, Secret};
 
 /// The named secrets of the configuration. Scripts can use them and cannot read them.
@@ -53,6 +53,8 @@ pub(super) struct Ambient {
     pub replays: Arc<Replays>,
     pub patterns: Arc<Patterns>,
     pub counting: Counting,
+    /// The names of the webhooks that there are.
+    pub webhooks: Arc<[String]>,
     /// Only while a script's own tests run.
     pub world: Option<Arc<World>>,
     started: Instant,
@@ -68,10 +70,16 @@ impl Ambient {
             replays: Arc::new(Replays::new(limits.replay_ids)),
             patterns: Arc::default(),
             counting: Counting::Counts,
+            webhooks: Arc::default(),
             limits,
             world: None,
             started: Instant::now(),
         }
+    }
+
+    /// The same, with these webhooks.
+    pub fn knowing(self, webhooks: Arc<[String]>) -> Self {
+        Self { webhooks, ..self }
     }
 
     /// The same with the same tables, which are looked at and stay as they are.
@@ -85,6 +93,7 @@ impl Ambient {
             replays: self.replays.clone(),
             patterns: self.patterns.clone(),
             counting: Counting::Looks,
+            webhooks: self.webhooks.clone(),
             world: self.world.clone(),
             started: self.started,
         }
@@ -126,6 +135,8 @@ pub(super) struct Call {
     pub hidden: Arc<[Secret]>,
     /// The constants of the script's file.
     pub constants: Option<Arc<Constants>>,
+    /// Where webhooks go, in calls that may have some.
+    pub outbox: Option<Outbox>,
 }
 
 /// The constants of a file, by name.
@@ -133,7 +144,7 @@ pub(super) type Constants = HashMap<String, Dynamic>;
 
 impl Call {
     pub fn new(ambient: Arc<Ambient>) -> Self {
-        Self { ambient, hidden: Arc::default(), constants: None }
+        Self { ambient, hidden: Arc::default(), constants: None, outbox: None }
     }
 
     /// The call that a host function belongs to.

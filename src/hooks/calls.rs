@@ -269,7 +269,7 @@ impl Script {
     }
 
     /// Hooks say no by throwing. One that returns `false` means no, and would be passed over; so it is a failure.
-    fn nothing(&self, function: Function, value: &Dynamic) -> Result<(), Fault> {
+    pub(super) fn nothing(&self, function: Function, value: &Dynamic) -> Result<(), Fault> {
         match value.is_unit() || value.as_bool() == Ok(true) {
             true => Ok(()),
             false => {

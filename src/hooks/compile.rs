@@ -78,10 +78,10 @@ impl Compiler {
         });
         self.calls(&ast, &constants, &mut |place, message| problems.push(at(place, message)));
         // Samples that are all switched off. They say so at their end: a file that was cut off must not pass for one.
-        let is_asleep = source.kind == Kind::Hooks
+        let is_asleep = matches!(source.kind, Kind::Hooks | Kind::Events)
             && constants.get("ALL_OFF").is_some_and(|off| off.as_bool() == Ok(true));
         if is_asleep && functions != 0 {
-            let message = "it defines hooks and says ALL_OFF; take the line with ALL_OFF away";
+            let message = "it defines functions that Keyward calls and says ALL_OFF; take the line with ALL_OFF away";
             problems.push(ScriptError::of_file(&source.file, message));
         }
         if problems.is_empty() && functions == 0 && !is_asleep {

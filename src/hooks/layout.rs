@@ -15,6 +15,8 @@ pub enum Kind {
     Resource,
     /// `handlers/NAME.rhai`: answers a resource.
     Handler,
+    /// `events.rhai`: what becomes of keys and users.
+    Events,
 }
 
 /// The functions that Keyward calls.
@@ -41,11 +43,21 @@ pub enum Function {
     OnResponse,
     /// The answer itself.
     Handle,
+    /// Before a key is made.
+    OnKeyCreated,
+    /// When a key has so many days left.
+    OnKeyExpiring,
+    /// When a key is taken back.
+    OnKeyRevoked,
+    /// Before a user is made.
+    OnUserCreated,
+    /// When somebody was wrong too often.
+    OnFlood,
 }
 
 impl Function {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 15] = [
         Self::Header,
         Self::Decode,
         Self::Lookup,
@@ -56,6 +68,11 @@ impl Function {
         Self::OnDenied,
         Self::OnResponse,
         Self::Handle,
+        Self::OnKeyCreated,
+        Self::OnKeyExpiring,
+        Self::OnKeyRevoked,
+        Self::OnUserCreated,
+        Self::OnFlood,
     ];
 
     /// The name in a script.
@@ -71,6 +88,11 @@ impl Function {
             Self::OnDenied => "on_denied",
             Self::OnResponse => "on_response",
             Self::Handle => "handle",
+            Self::OnKeyCreated => "on_key_created",
+            Self::OnKeyExpiring => "on_key_expiring",
+            Self::OnKeyRevoked => "on_key_revoked",
+            Self::OnUserCreated => "on_user_created",
+            Self::OnFlood => "on_flood",
         }
     }
 
@@ -85,6 +107,11 @@ impl Function {
             Self::OnPermit => &["req", "identity", "resource"],
             Self::OnDenied => &["req", "denial"],
             Self::OnResponse => &["req", "identity", "response"],
+            Self::OnKeyCreated
+            | Self::OnKeyExpiring
+            | Self::OnKeyRevoked
+            | Self::OnUserCreated
+            | Self::OnFlood => &["event"],
         }
     }
 
@@ -104,7 +131,8 @@ impl Kind {
         match self {
             Self::Auth => &Function::ALL[..4],
             Self::Hooks | Self::Resource => &Function::ALL[4..9],
-            Self::Handler => &Function::ALL[9..],
+            Self::Handler => &Function::ALL[9..10],
+            Self::Events => &Function::ALL[10..],
         }
     }
 
@@ -115,13 +143,14 @@ impl Kind {
             Self::Hooks => "hooks.rhai",
             Self::Resource => "resources/",
             Self::Handler => "handlers/",
+            Self::Events => "events.rhai",
         }
     }
 
     /// The file of a script, relative to the folder of scripts.
     pub fn file(self, name: &str) -> String {
         match self {
-            Self::Hooks => self.place().to_owned(),
+            Self::Hooks | Self::Events => self.place().to_owned(),
             _ => format!("{}{name}.rhai", self.place()),
         }
     }
@@ -134,7 +163,8 @@ impl Kind {
         place(&self.file(name)).map(drop)
     }
 
-    pub(super) const ALL: [Self; 4] = [Self::Auth, Self::Hooks, Self::Resource, Self::Handler];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Auth, Self::Hooks, Self::Resource, Self::Handler, Self::Events];
 }
 
 /// What `keyward script definitions` writes for editors into the folder of scripts. It is no script.
@@ -145,8 +175,10 @@ pub const DEFINITIONS: &str = "definitions.d.rhai";
 /// # Errors
 /// There is no such place, or the name cannot be one.
 pub(super) fn place(path: &str) -> Result<(Kind, String), String> {
-    if path == Kind::Hooks.place() {
-        return Ok((Kind::Hooks, String::new()));
+    for kind in [Kind::Hooks, Kind::Events] {
+        if path == kind.place() {
+            return Ok((kind, String::new()));
+        }
     }
     let known = [Kind::Auth, Kind::Resource, Kind::Handler];
     for kind in known {
@@ -162,12 +194,12 @@ pub(super) fn place(path: &str) -> Result<(Kind, String), String> {
             return Ok((kind, name.to_owned()));
         }
     }
+    let known =
+        ["auth/NAME.rhai", "hooks.rhai", "resources/ID.rhai", "handlers/NAME.rhai", "events.rhai"];
     let near =
-        nearest(path, ["auth/NAME.rhai", "hooks.rhai", "resources/ID.rhai", "handlers/NAME.rhai"])
-            .map(|near| format!(" Did you mean {near}?"))
-            .unwrap_or_default();
+        nearest(path, known).map(|near| format!(" Did you mean {near}?")).unwrap_or_default();
     Err(format!(
-        "no script is called here. There are auth/NAME.rhai, hooks.rhai, resources/ID.rhai and handlers/NAME.rhai.{near}"
+        "no script is called here. There are auth/NAME.rhai, hooks.rhai, resources/ID.rhai, handlers/NAME.rhai and events.rhai.{near}"
     ))
 }
 
@@ -188,6 +220,7 @@ impl fmt::Display for Kind {
             Self::Hooks => "hooks",
             Self::Resource => "hooks of a resource",
             Self::Handler => "handler",
+            Self::Events => "events",
         })
     }
 }

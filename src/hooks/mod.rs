@@ -40,6 +40,7 @@ mod calls;
 mod compile;
 mod engine;
 mod error;
+mod events;
 mod fault;
 mod folder;
 mod headers;
@@ -72,6 +73,7 @@ pub use ambient::Secrets;
 pub use answer::{DenialParts, Reply, ResponseParts, ScriptDenial, ScriptResponse};
 pub use calls::{Claim, Consent, Found, Terms, Verdict};
 pub use error::ScriptError;
+pub use events::Webhook;
 pub use fault::{Fault, Refusal};
 pub use inspect::{Inspected, Tested};
 pub use layout::{DEFINITIONS, Function, Kind};
@@ -101,6 +103,8 @@ pub struct Host {
     pub clock: Clock,
     /// The named secrets.
     pub secrets: Secrets,
+    /// The names of the webhooks that there are.
+    pub webhooks: Arc<[String]>,
     /// The Gate for `decide()` in tests; none: such a test fails.
     pub gate: Option<Arc<dyn Rehearsal>>,
     /// Says what a set lacks that somebody needs. A set that lacks something is not loaded.
@@ -117,6 +121,7 @@ impl Default for Host {
             records: Arc::new(NoRecords),
             clock: Clock::system(),
             secrets: Secrets::default(),
+            webhooks: Arc::default(),
             gate: None,
             needs: None,
         }
@@ -199,11 +204,12 @@ impl Scripts {
     /// # Errors
     /// All that is wrong with all files; nothing is loaded then.
     pub fn load(folder: &Path, limits: Limits, host: Host) -> Result<Self, Vec<ScriptError>> {
-        let Host { records, clock, secrets, gate, needs } = host;
+        let Host { records, clock, secrets, webhooks, gate, needs } = host;
+        let ambient = Ambient::new(records, clock, secrets, limits.clone()).knowing(webhooks);
         let loader = Loader {
             folder: folder.to_owned(),
             pool: Arc::new(Pool::new(&limits)),
-            ambient: Arc::new(Ambient::new(records, clock, secrets, limits)),
+            ambient: Arc::new(ambient),
             gate,
             needs,
             last: Mutex::default(),
@@ -260,7 +266,7 @@ impl Scripts {
             }
             Ok(Next::Set { set, tests, is_new }) => {
                 let scripts = set.scripts().len();
-                self.0.current.store(Arc::new(set));
+                self.0.current.store(set);
                 loader.shown.store(Arc::default());
                 Ok(Loaded { scripts, tests, is_new })
             }
@@ -299,7 +305,7 @@ enum Unchanged {
 
 enum Next {
     Same,
-    Set { set: Set, tests: usize, is_new: bool },
+    Set { set: Arc<Set>, tests: usize, is_new: bool },
 }
 
 impl Loader {
@@ -322,7 +328,7 @@ impl Loader {
         }
         let (tests, failed) = set.test(limits, self.gate.as_ref());
         match failed.is_empty() {
-            true => Ok(Next::Set { set, tests, is_new }),
+            true => Ok(Next::Set { set: Arc::new(set), tests, is_new }),
             false => Err(failed),
         }
     }

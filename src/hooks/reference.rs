@@ -69,6 +69,12 @@ fn returns(function: Function) -> &'static str {
         Function::OnDenied => "changes `denial`, whose status stays within 400 to 599.",
         Function::OnResponse => "changes `response`.",
         Function::Handle => "returns `respond(…)`, or a text, a map or an array, sent with 200.",
+        Function::OnKeyCreated | Function::OnUserCreated => {
+            "returns nothing; it refuses the creation with `deny()`. Nothing is made when it fails."
+        }
+        Function::OnKeyExpiring | Function::OnKeyRevoked | Function::OnFlood => {
+            "returns nothing, and cannot refuse: it is told of what has happened."
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use rhai::{Array, Dynamic, Map};
 
 use super::{
     Kind, Set,
+    events::Outbox,
     records::{KeyView, Records, RoleView, UserParts, UserView},
     request::ScriptRequest,
 };
@@ -88,6 +89,7 @@ pub(super) struct World {
     keys: Mutex<Vec<(u64, Secret)>>,
     secrets: Mutex<BTreeMap<String, Arc<Secret>>>,
     clock: Clock,
+    webhooks: Outbox,
     subject: Option<Subject>,
 }
 
@@ -108,12 +110,18 @@ impl World {
             keys: Mutex::default(),
             secrets: Mutex::default(),
             clock,
+            webhooks: Outbox::default(),
             subject,
         }
     }
 
     pub fn clock(&self) -> Clock {
         self.clock.clone()
+    }
+
+    /// The webhooks that the test's functions wanted sent.
+    pub fn webhooks(&self) -> &Outbox {
+        &self.webhooks
     }
 
     pub fn add(&self, mut user: TestUser) -> Result<UserView, String> {

@@ -19,6 +19,7 @@ use super::{
     breaker::Breaker,
     budget,
     compile::Compiled,
+    events::Outbox,
     fault::Failure,
     limits::Budget,
 };
@@ -43,6 +44,21 @@ pub(super) struct Inner {
     pub engine: Arc<Engine>,
     pub breaker: Breaker,
     pub pool: Arc<Pool>,
+}
+
+/// What surrounds one call, and no other.
+#[derive(Default)]
+pub(super) struct Around {
+    /// What no log line may repeat.
+    pub hidden: Vec<Secret>,
+    /// Where webhooks go; none: there are none in this call.
+    pub outbox: Option<Outbox>,
+}
+
+impl From<Vec<Secret>> for Around {
+    fn from(hidden: Vec<Secret>) -> Self {
+        Self { hidden, outbox: None }
+    }
 }
 
 /// The threads for blocking scripts, as turns to take.
@@ -127,13 +143,14 @@ impl Script {
         self.inner.breaker.is_off_now()
     }
 
-    /// Calls a function. `hidden` is what no log line may repeat.
+    /// Calls a function.
     pub(super) async fn call(
         &self,
         function: Function,
         arguments: Vec<Dynamic>,
-        hidden: Vec<Secret>,
+        around: impl Into<Around>,
     ) -> Result<Dynamic, Fault> {
+        let around = around.into();
         if !self.defines(function) {
             let name = function.name();
             return Err(self.broken(&format!("the script does not define {name}")));
@@ -147,7 +164,7 @@ impl Script {
         // A test is on a thread of its own already.
         if !self.is_blocking() || self.ambient.world.is_some() {
             let budget = if self.is_blocking() { limits.blocking() } else { limits.inline() };
-            return self.finish(self.run(function.name(), arguments, hidden, budget));
+            return self.finish(self.run(function.name(), arguments, around, budget));
         }
         let waited = tokio::time::timeout(limits.blocking_time, self.inner.pool.turn()).await;
         let Ok(Some(turn)) = waited else {
@@ -157,7 +174,7 @@ impl Script {
         let outcome = tokio::task::spawn_blocking(move || {
             // Kept to the end of the call, also when nobody waits for it any more.
             let _turn = turn;
-            script.run(function.name(), arguments, hidden, budget)
+            script.run(function.name(), arguments, around, budget)
         });
         match outcome.await {
             Ok(outcome) => self.finish(outcome),
@@ -170,11 +187,11 @@ impl Script {
         &self,
         function: &str,
         arguments: Vec<Dynamic>,
-        hidden: Vec<Secret>,
+        around: Around,
         budget: Budget,
     ) -> Result<Dynamic, Failure> {
-        let kept = hidden.clone();
-        match self.evaluate(function, arguments, hidden, budget) {
+        let kept = around.hidden.clone();
+        match self.evaluate(function, arguments, around, budget) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(Failure::of(&self.inner.file, &error).without(&kept)),
             Err(Panicked) => {
@@ -187,14 +204,16 @@ impl Script {
         &self,
         function: &str,
         arguments: Vec<Dynamic>,
-        hidden: Vec<Secret>,
+        around: Around,
         budget: Budget,
     ) -> Result<Result<Dynamic, Box<EvalAltResult>>, Panicked> {
-        let tag = if hidden.is_empty() {
+        let Around { hidden, outbox } = around;
+        let tag = if hidden.is_empty() && outbox.is_none() {
             self.tag.clone()
         } else {
             let mut call = Self::surroundings(&self.inner, &self.ambient);
             call.hidden = hidden.into();
+            call.outbox = outbox;
             Dynamic::from(call)
         };
         let mut options = CallFnOptions::new().eval_ast(false);

@@ -12,7 +12,7 @@ use super::{
     fault::{describe, innermost},
     folder::Source,
     rehearsal::{Rehearsal, Subject, World},
-    run::{Inner, Pool},
+    run::{Around, Inner, Pool},
 };
 
 /// A set of scripts.
@@ -22,6 +22,7 @@ pub struct Set {
     hooks: Option<Script>,
     resources: HashMap<String, Script>,
     handlers: HashMap<String, Script>,
+    events: Option<Script>,
     /// The bits of the functions that any of the hooks defines.
     hooked: u16,
 }
@@ -35,6 +36,11 @@ impl Set {
     /// The script of a handler.
     pub fn handler(&self, name: &str) -> Option<&Script> {
         self.handlers.get(name)
+    }
+
+    /// The script of events, if it defines this function.
+    pub fn event(&self, function: Function) -> Option<&Script> {
+        self.events.as_ref().filter(|script| script.defines(function))
     }
 
     /// Whether any hook defines this function: if not, there is nothing to build a [`ScriptRequest`](super::ScriptRequest) for.
@@ -59,14 +65,17 @@ impl Set {
 
     /// Whether there is no script at all.
     pub fn is_empty(&self) -> bool {
-        !self.has_hooks() && self.auth.is_empty() && self.handlers.is_empty()
+        !self.has_hooks()
+            && self.auth.is_empty()
+            && self.handlers.is_empty()
+            && self.events.is_none()
     }
 
     /// All scripts, sorted by file.
     pub fn scripts(&self) -> Vec<&Script> {
         let maps = [&self.auth, &self.resources, &self.handlers];
         let mut all: Vec<_> = maps.into_iter().flat_map(HashMap::values).collect();
-        all.extend(&self.hooks);
+        all.extend(self.hooks.iter().chain(&self.events));
         all.sort_by_key(|script| script.file());
         all
     }
@@ -116,6 +125,7 @@ impl Set {
             Kind::Handler => {
                 self.handlers.insert(name, script);
             }
+            Kind::Events => self.events = Some(script),
             Kind::Hooks => {
                 self.hooked |= script.inner.compiled.functions;
                 self.hooks = Some(script);
@@ -145,6 +155,7 @@ impl Set {
             hooks: self.hooks.as_ref().map(|one| one.within(ambient)),
             resources: map(&self.resources),
             handlers: map(&self.handlers),
+            events: self.events.as_ref().map(|one| one.within(ambient)),
             hooked: self.hooked,
         }
     }
@@ -196,7 +207,8 @@ impl Set {
             self.within(&ambient)
         });
         let script = held.as_ref().unwrap_or(script);
-        let outcome = script.evaluate(name, Vec::<Dynamic>::new(), Vec::new(), limits.testing());
+        let outcome =
+            script.evaluate(name, Vec::<Dynamic>::new(), Around::default(), limits.testing());
         drop(set);
         let Inner { file, text, .. } = &*script.inner;
         match outcome {

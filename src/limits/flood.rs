@@ -6,7 +6,7 @@
 //! Everything is counted by address, so nobody is kept out by what was done at another one.
 
 use std::{
-    collections::{HashMap, hash_map::RandomState},
+    collections::{HashMap, VecDeque, hash_map::RandomState},
     hash::BuildHasher as _,
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -20,6 +20,8 @@ use crate::model::fold;
 const PARTS: usize = 16;
 /// How many are looked at to find the one that is forgotten when a part is full.
 const LOOKED_AT: usize = 16;
+/// Those who are told of in one time in which it is counted.
+const TOLD: usize = 1024;
 const SECOND: u64 = 1_000_000_000;
 
 /// How often one may be wrong. Zero: as often as one likes.
@@ -43,6 +45,9 @@ pub struct FailureLimits {
 pub(super) struct Flood {
     limits: FailureLimits,
     hasher: RandomState,
+    /// Who was wrong too often lately and has been told of, until when, in nanoseconds.
+    told: Mutex<HashMap<Culprit, u64>>,
+    crossed: Mutex<VecDeque<Crossed>>,
     /// When each will be as if nothing had been, in nanoseconds.
     parts: Box<[Mutex<HashMap<Culprit, u64>>; PARTS]>,
 }
@@ -66,6 +71,28 @@ enum Kind {
     Any,
 }
 
+/// Somebody was wrong too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crossed {
+    /// Where they come from; of IPv6 somewhere in this network of 64 bits.
+    pub client: IpAddr,
+    /// What was counted.
+    pub limit: Limit,
+    /// The user whose passwords were tried, where there is one of this name.
+    pub uid: Option<u64>,
+}
+
+/// What is counted of those who are wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Passwords of one user name from one address.
+    Passwords,
+    /// Passwords from one address.
+    PasswordsOfAll,
+    /// Credentials of any kind from one address.
+    Credentials,
+}
+
 /// The seconds until one more may be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait(pub u64);
@@ -87,7 +114,13 @@ impl FailureLimits {
 impl Flood {
     pub fn new(limits: FailureLimits) -> Self {
         let parts = Box::new(std::array::from_fn(|_| Mutex::default()));
-        Self { limits, hasher: RandomState::new(), parts }
+        let (told, crossed) = (Mutex::default(), Mutex::default());
+        Self { limits, hasher: RandomState::new(), told, crossed, parts }
+    }
+
+    /// What is counted.
+    pub fn limits(&self) -> &FailureLimits {
+        &self.limits
     }
 
     /// Whether a password may be looked at.
@@ -117,13 +150,51 @@ impl Flood {
     }
 
     /// The password was wrong. It counts whatever came meanwhile: those who try many at once wait for all of them.
-    pub fn failed(&self, attempt: Attempt, now: u64) {
+    pub fn failed(&self, attempt: Attempt, uid: Option<u64>, now: u64) {
         for (culprit, most) in attempt.0.into_iter().flatten().filter(|(_, most)| *most > 0) {
             let each = self.each(most);
             let mut part = self.part(&culprit);
             let known = self.entry(&mut part, culprit, now);
             *known = (*known).max(now).saturating_add(each);
+            let has_crossed = self.wait(*known, most, now).is_some();
+            drop(part);
+            if has_crossed {
+                let uid = uid.filter(|_| culprit.user.is_some());
+                self.crossed(culprit, uid, now);
+            }
         }
+    }
+
+    /// Notes who was wrong too often: once in the time in which it is counted.
+    fn crossed(&self, culprit: Culprit, uid: Option<u64>, now: u64) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.get(&culprit).is_some_and(|until| *until > now) {
+            return;
+        }
+        if told.len() >= TOLD {
+            told.retain(|_, until| *until > now);
+        }
+        if told.len() >= TOLD {
+            return;
+        }
+        told.insert(culprit, now.saturating_add(u64::from(self.limits.seconds) * SECOND));
+        drop(told);
+        let limit = match (culprit.kind, culprit.user) {
+            (Kind::Any, _) => Limit::Credentials,
+            (Kind::Password, None) => Limit::PasswordsOfAll,
+            (Kind::Password, Some(_)) => Limit::Passwords,
+        };
+        let client = IpAddr::V6(culprit.network.into()).to_canonical();
+        let mut crossed = self.crossed.lock().unwrap_or_else(PoisonError::into_inner);
+        if crossed.len() < TOLD {
+            crossed.push_back(Crossed { client, limit, uid });
+        }
+    }
+
+    /// Takes out those who were wrong too often.
+    pub fn take_crossed(&self) -> Vec<Crossed> {
+        let mut crossed = self.crossed.lock().unwrap_or_else(PoisonError::into_inner);
+        crossed.drain(..).collect()
     }
 
     /// A credential was wrong, of whatever kind. Once there are too many it says how long that lasts, and counts no more.
@@ -139,6 +210,11 @@ impl Flood {
             return Some(Wait(wait.div_ceil(SECOND)));
         }
         *known = (*known).max(now).saturating_add(self.each(most));
+        let has_crossed = self.wait(*known, most, now).is_some();
+        drop(part);
+        if has_crossed {
+            self.crossed(culprit, None, now);
+        }
         None
     }
 
@@ -196,7 +272,8 @@ impl Flood {
     }
 }
 
-fn network(client: IpAddr) -> u128 {
+/// The client's address; of IPv6 its network.
+pub(super) fn network(client: IpAddr) -> u128 {
     const HALF: u128 = u128::MAX << 64;
     match client.to_canonical() {
         IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),
@@ -229,7 +306,7 @@ mod tests {
     fn tries(flood: &Flood, client: &str, user: &str, now: u64) -> usize {
         let looked_at = |_: &usize| {
             let attempt = flood.attempt(ip(client), user, now);
-            attempt.map(|attempt| flood.failed(attempt, now)).is_ok()
+            attempt.map(|attempt| flood.failed(attempt, Some(7), now)).is_ok()
         };
         (0..50).take_while(looked_at).count()
     }
@@ -248,6 +325,30 @@ mod tests {
     }
 
     #[test]
+    fn who_is_wrong_too_often_is_told_of_once_in_the_time_in_which_it_is_counted() {
+        let flood = Flood::new(limits());
+        let client = ip("192.0.2.1");
+        tries(&flood, "192.0.2.1", "ann", NOW);
+        let of_ann = Crossed { client, limit: Limit::Passwords, uid: Some(7) };
+        assert_eq!(flood.take_crossed(), [of_ann]);
+        // One more fits after a while, and is wrong too.
+        assert_eq!(tries(&flood, "192.0.2.1", "ann", NOW + 180 * SECOND), 1);
+        assert_eq!(flood.take_crossed(), []);
+        assert_eq!(tries(&flood, "192.0.2.1", "ann", NOW + 2000 * SECOND), 5);
+        assert_eq!(flood.take_crossed(), [of_ann]);
+        let waits = |client| (0..200).filter_map(|_| flood.count(client, NOW)).count();
+        assert_eq!(waits(client), 100);
+        let of_all = Crossed { client, limit: Limit::Credentials, uid: None };
+        assert_eq!(flood.take_crossed(), [of_all]);
+        // So many at most are remembered, whatever comes.
+        for at in 0..5000_u32 {
+            let client = IpAddr::from(std::net::Ipv4Addr::from(at | 0x5000_0000));
+            assert!(waits(client) >= 100);
+        }
+        assert!(flood.take_crossed().len() <= TOLD);
+    }
+
+    #[test]
     fn many_users_are_no_way_round() {
         let flood = Flood::new(limits());
         let tried: usize =
@@ -260,7 +361,7 @@ mod tests {
         let flood = Flood::new(limits());
         let attempts: Vec<_> =
             (0..20).map(|_| flood.attempt(ip("192.0.2.1"), "ann", NOW).unwrap()).collect();
-        attempts.into_iter().for_each(|attempt| flood.failed(attempt, NOW));
+        attempts.into_iter().for_each(|attempt| flood.failed(attempt, Some(7), NOW));
         let wait = flood.attempt(ip("192.0.2.1"), "ann", NOW).unwrap_err();
         assert_eq!(wait, Wait(16 * 180));
     }

@@ -2,10 +2,13 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Attempt, FailureLimits, Now, Unwritten, Used, Wait, flood::Flood, usage::Usage};
+use super::{
+    Attempt, Crossed, Denial, DenialLimits, FailureLimits, Now, Rest, Untold, Unwritten, Used,
+    Wait, denials::Denials, flood::Flood, usage::Usage,
+};
 use crate::model::{Clock, KeyId};
 
-/// The uses that are to be written, and the failures. A cheap handle.
+/// The uses and the denials that are to be written, and the failures. A cheap handle.
 #[derive(Clone)]
 pub struct Ledger(Arc<Inner>);
 
@@ -13,12 +16,14 @@ struct Inner {
     clock: Clock,
     usage: Usage,
     flood: Flood,
+    denials: Denials,
 }
 
 impl Ledger {
     /// An empty one.
-    pub fn new(clock: Clock, failures: FailureLimits) -> Self {
-        Self(Arc::new(Inner { clock, usage: Usage::new(), flood: Flood::new(failures) }))
+    pub fn new(clock: Clock, failures: FailureLimits, denials: DenialLimits) -> Self {
+        let (usage, flood) = (Usage::new(), Flood::new(failures));
+        Self(Arc::new(Inner { clock, usage, flood, denials: Denials::new(denials) }))
     }
 
     /// What time it is.
@@ -62,9 +67,9 @@ impl Ledger {
         self.0.flood.attempt(client, user, self.0.clock.ticks())
     }
 
-    /// The password was wrong.
-    pub fn failed(&self, attempt: Attempt) {
-        self.0.flood.failed(attempt, self.0.clock.ticks());
+    /// The password was wrong; `uid` is the user's, where there is one of the name.
+    pub fn failed(&self, attempt: Attempt, uid: Option<u64>) {
+        self.0.flood.failed(attempt, uid, self.0.clock.ticks());
     }
 
     /// Whether there were too many wrong credentials from this address.
@@ -75,5 +80,30 @@ impl Ledger {
     /// A credential was wrong, of whatever kind. None: what is wrong is told.
     pub fn count_failure(&self, client: IpAddr) -> Option<Wait> {
         self.0.flood.count(client, self.0.clock.ticks())
+    }
+
+    /// Takes out those who were wrong too often.
+    pub fn take_crossed(&self) -> Vec<Crossed> {
+        self.0.flood.take_crossed()
+    }
+
+    /// What is counted of failures, and what is told of denials.
+    pub fn limits(&self) -> (FailureLimits, DenialLimits) {
+        (self.0.flood.limits().clone(), self.0.denials.limits())
+    }
+
+    /// A request was refused.
+    pub fn denied(&self, denial: Denial<'_>) {
+        self.0.denials.count(denial, self.now());
+    }
+
+    /// Takes out at most so many denials that are to be written, and those that are told together when it is time.
+    pub fn take_denials(&self, most: usize, rest: Rest) -> Untold {
+        self.0.denials.take(most, rest, self.now())
+    }
+
+    /// Takes back those that could not be written.
+    pub fn put_back_denials(&self, untold: Untold) {
+        self.0.denials.put_back(untold);
     }
 }

@@ -6,7 +6,11 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use crate::{model::Violation, store::HeldApplication};
+use crate::{
+    limits::Suspect,
+    model::{KeyId, Violation},
+    store::HeldApplication,
+};
 
 /// A refusal, and all that its answer says. Boxed, because few requests get one and every room can return it.
 #[derive(Debug, Clone)]
@@ -41,6 +45,8 @@ pub struct Parts {
     pub retry_after: Option<u32>,
     /// The fields that are not in order, where the fault is in the body.
     pub violations: Vec<Violation>,
+    /// Who was refused, where the room knew that refused.
+    pub(super) suspect: Suspect,
 }
 
 /// A refusal's body as a script wrote it.
@@ -119,6 +125,7 @@ impl Denial {
             hint: None,
             retry_after: None,
             violations: Vec::new(),
+            suspect: Suspect::default(),
         }))
     }
 
@@ -150,6 +157,13 @@ impl Denial {
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds whom it is about, which only the audit trail is told: a user who exists, and a key that has matched.
+    #[must_use]
+    pub(super) fn about(mut self, uid: u64, key: Option<KeyId>) -> Self {
+        self.0.suspect = Suspect { uid: Some(uid), key, ..Suspect::default() };
         self
     }
 

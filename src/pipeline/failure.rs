@@ -17,10 +17,10 @@ pub fn attempt(scene: &Scene, request: &Request<'_>, user: &str) -> Result<Attem
     })
 }
 
-/// The password was wrong, or there is no such user.
-pub fn failed(scene: &Scene, attempt: Attempt) {
+/// The password was wrong, or there is no such user: then without `uid`.
+pub fn failed(scene: &Scene, attempt: Attempt, uid: Option<u64>) {
     if scene.traces == Traces::Left {
-        scene.ledger.failed(attempt);
+        scene.ledger.failed(attempt, uid);
     }
 }
 

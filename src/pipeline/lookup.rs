@@ -93,7 +93,7 @@ pub async fn find<'a>(
         Proof::Password { pair } => {
             let attempt = failure::attempt(scene, request, pair.user())?;
             let member = told(application, directory.user_by_name(pair.user()));
-            let member = member.inspect_err(|_| failure::failed(scene, attempt))?;
+            let member = member.inspect_err(|_| failure::failed(scene, attempt, None))?;
             (member, Evidence::Password(Secret::new(pair.secret()), attempt))
         }
         // A key alone names nobody until it has matched: nothing about its user is told before.
@@ -190,7 +190,7 @@ fn told(
             "USER_DOES_NOT_EXIST",
             "The user does not exist.",
         )),
-        Some(member) if !member.is_active => Err(blocked(Room::Lookup)),
+        Some(member) if !member.is_active => Err(blocked(Room::Lookup).about(member.uid, None)),
         Some(member) => Ok(Some(member)),
     }
 }

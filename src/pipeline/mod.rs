@@ -72,6 +72,7 @@ mod rehearsal;
 mod request;
 mod scene;
 mod scripted;
+mod seen;
 mod slow;
 pub mod verify;
 
@@ -91,7 +92,11 @@ pub use permit::Grant;
 pub use rehearsal::Stage;
 pub use request::{Action, Anonymous, Entry, Face, Request};
 pub use scene::Scene;
+pub use scripted::script_denial;
+pub use seen::Witness;
 pub use verify::Identity;
+
+use seen::Seen;
 
 use crate::{
     accounts::{Accounts, Passwords},
@@ -214,8 +219,13 @@ impl Gate {
         request: &Request<'a>,
         action: &Action<'a>,
     ) -> Result<Grant<'a>, Denial> {
-        let decided = self.decide(scene, request, action).await;
-        decided.map_err(|denial| failure::counted(scene, request, denial))
+        let mut seen = Seen::default();
+        let decided = self.decide(scene, request, action, &mut seen).await;
+        decided.map_err(|denial| {
+            let denial = failure::counted(scene, request, denial);
+            seen.tell(scene, request.client, seen::object(action), &denial);
+            denial
+        })
     }
 
     async fn decide<'a>(
@@ -223,11 +233,15 @@ impl Gate {
         scene: &'a Scene,
         request: &Request<'a>,
         action: &Action<'a>,
+        seen: &mut Seen<'a>,
     ) -> Result<Grant<'a>, Denial> {
         let presented = header::read(self, scene, request, action).await?;
+        seen.presented(&presented);
         let credential = decode::parse(scene, request, presented).await?;
         let candidate = lookup::find(self, scene, request, credential).await?;
+        seen.candidate(&candidate);
         let identity = verify::check(self, scene, request, action, candidate).await?;
+        seen.identity(&identity);
         permit::decide(scene, request, identity, action).await
     }
 }

@@ -125,6 +125,11 @@ pub(super) fn denied(room: Room, application: Option<&HeldApplication>, fault: F
     }
 }
 
+/// What the fault of a script behind the Gate is for the client.
+pub fn script_denial(fault: Fault) -> Denial {
+    denied(Room::Handler, None, fault)
+}
+
 /// A script that failed lets nobody in.
 pub(super) fn broken(room: Room, detail: String) -> Denial {
     Denial::new(

@@ -164,9 +164,10 @@ pub async fn check<'a>(
     let proven = match evidence {
         Evidence::Key { text, held } => case.key(&text, member, held).await?,
         Evidence::Password(password, attempt) => {
+            let uid = member.as_ref().map(|member| member.uid);
             let matched = case.password(member, password).await;
             if matched.as_ref().is_err_and(|no| no.status == StatusCode::UNAUTHORIZED) {
-                failure::failed(scene, attempt);
+                failure::failed(scene, attempt, uid);
             }
             Proven { member: matched?, key: None, scopes: None, bounds: None, is_universal: false }
         }
@@ -217,9 +218,11 @@ impl Case<'_, '_> {
             }
         };
         let (member, id, held) = theirs(application, member, held, is_right)?;
-        usable(gate, application, self.request, &member, &held)?;
+        let usable = usable(gate, application, self.request, &member, &held);
+        usable.map_err(|no| no.about(member.uid, Some(id)))?;
         if held.is_universal() {
-            self.may_act_as(&member, &held)?;
+            let may_act = self.may_act_as(&member, &held);
+            may_act.map_err(|no| no.about(member.uid, Some(id)))?;
         }
         if held.scheme == Scheme::Slow && self.scene.traces == Traces::Left {
             gate.quicken(id, text.clone());

@@ -219,7 +219,7 @@ mod tests {
         let (file, contents) = archive(&store);
         assert_eq!(archive(&store).0, file);
         let (records, found) = all(&file).unwrap();
-        assert_eq!((found, contents.records, contents.sequence), (contents, 26, 1));
+        assert_eq!((found, contents.records, contents.sequence), (contents, 30, 1));
         for table in Table::ALL {
             let of: Records = records.iter().filter(|one| one.0 == table).cloned().collect();
             let expected = [

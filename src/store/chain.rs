@@ -16,14 +16,14 @@ use crate::model::{AuditKey, Digest};
 const END: &[u8] = b"audit-end";
 /// The record in `meta` that says where the trail begins, when it does not begin with entry 1.
 const BEGIN: &[u8] = b"audit-begin";
-/// The most entries that one batch takes off the trail's beginning, when it may have fewer than it has.
+/// The most entries more than it brings that one batch takes off the trail's beginning, when it may have fewer than it has.
 const MOST_DROPPED: u64 = 64;
 
 /// What a batch leaves in the audit trail.
 #[derive(Debug, Clone)]
 pub struct Trace {
-    /// The entry, as JSON.
-    pub entry: Vec<u8>,
+    /// The entries, each as JSON, in their order.
+    pub entries: Vec<Vec<u8>>,
     /// What the chain is keyed with.
     pub key: AuditKey,
     /// The most entries that the trail has.
@@ -117,11 +117,13 @@ pub(super) fn writes(
         Some(stored) => stored.read(Table::Meta, END)?,
         None => Mark::start(key),
     };
-    let new = end.next(key, &trace.entry);
-    let mut writes = vec![
-        put(Table::Audit, &place(new.number), wrap(new.hash, &trace.entry)),
-        put(Table::Meta, END, encode(&new)),
-    ];
+    let mut new = end;
+    let mut writes = Vec::with_capacity(trace.entries.len() + 1);
+    for entry in &trace.entries {
+        new = new.next(key, entry);
+        writes.push(put(Table::Audit, &place(new.number), wrap(new.hash, entry)));
+    }
+    writes.push(put(Table::Meta, END, encode(&new)));
     let held: Option<Beginning> =
         get(Table::Meta, BEGIN)?.map(|stored| stored.read(Table::Meta, BEGIN)).transpose()?;
     let mut begin = held.map_or_else(|| Mark::start(key), |held| held.mark);
@@ -130,7 +132,7 @@ pub(super) fn writes(
     let before = begin.number;
     while is_ours
         && new.number.saturating_sub(begin.number) > trace.keep.max(1)
-        && begin.number - before < MOST_DROPPED
+        && begin.number - before < MOST_DROPPED + trace.entries.len() as u64
     {
         let at = place(begin.number + 1);
         // Neither is a gap jumped over.

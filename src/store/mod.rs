@@ -60,11 +60,15 @@ pub enum Table {
     Users = b'u',
     /// The use of keys by id.
     Usage = b'v',
+    /// Of which days before its end somebody was told, by the key's id.
+    Warned = b'w',
+    /// Webhooks that are not delivered yet, by their ids.
+    Webhooks = b'h',
 }
 
 impl Table {
     /// All of them, in the order in which a backup has them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Meta,
         Self::Applications,
         Self::Audit,
@@ -78,6 +82,8 @@ impl Table {
         Self::Spent,
         Self::Users,
         Self::Usage,
+        Self::Warned,
+        Self::Webhooks,
     ];
 
     /// The table with this byte.
@@ -101,6 +107,8 @@ impl Table {
             Self::Spent => "spent",
             Self::Users => "users",
             Self::Usage => "usage",
+            Self::Warned => "warned",
+            Self::Webhooks => "webhooks",
         }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub use client::Caller;
 pub use error::TlsError;
 use rustls::crypto::CryptoProvider;
-pub use server::{Certificates, Clients, Files, Reloaded};
+pub use server::{Certificates, Clients, Files, Reloaded, authorities};
 
 /// The one provider. It is handed to every configuration: a default of the process could be another's.
 fn provider() -> Arc<CryptoProvider> {

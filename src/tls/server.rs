@@ -198,10 +198,7 @@ impl Files {
         };
         let text = read(path, Readers::All)?;
         digest.update(&text);
-        let mut roots = RootCertStore::empty();
-        for one in pem::certificates(&text, path)? {
-            roots.add(one).map_err(|problem| bad_certificate(path, &problem))?;
-        }
+        let roots = roots(&text, path)?;
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
         let builder = if is_optional { builder.allow_unauthenticated() } else { builder };
         let verifier = builder.build().map_err(|problem| TlsError::BadCertificate {
@@ -210,6 +207,22 @@ impl Files {
         })?;
         Ok(Some(verifier))
     }
+}
+
+/// The authorities of a file in PEM.
+///
+/// # Errors
+/// It cannot be read, or holds none.
+pub fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+    roots(&read(path, Readers::All)?, path)
+}
+
+fn roots(text: &[u8], path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for one in pem::certificates(text, path)? {
+        roots.add(one).map_err(|problem| bad_certificate(path, &problem))?;
+    }
+    Ok(roots)
 }
 
 fn bad_certificate(path: &Path, problem: &Error) -> TlsError {

@@ -16,6 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["limits", "telemetry", "model"]),
     ("hooks", &["files", "telemetry", "model"]),
     ("accounts", &["files", "hooks", "store", "limits", "telemetry", "model"]),
+    ("webhooks", &["tls", "accounts", "model"]),
     ("pipeline", &["accounts", "hooks", "store", "limits", "telemetry", "model"]),
     (
         "handlers",
@@ -61,6 +62,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "webhooks",
             "http",
             "admin",
             "front",

@@ -16,9 +16,17 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 pub use self::export::VERSION;
-use self::plan::Plan;
-use super::{AccountError, Acting, TRIES, is_race};
+use self::{
+    plan::Plan,
+    write::{Finished, News},
+};
+use super::{
+    AccountError, Acting, TRIES,
+    events::{Mood, New},
+    is_race,
+};
 use crate::{
+    hooks::Webhook,
     model::{Act, Application, Digest, Key, PasswordDigest, Resource, Role, Timestamp, User},
     store::CommitError,
 };
@@ -192,11 +200,12 @@ impl Acting {
                 Plan::of(&acting, &stated, how.others)?.finish(&acting)
             });
             let gave_up = |_| AccountError::refused("The file was not applied.", "Try again.");
-            let (applied, batch) = planning.await.map_err(gave_up)??;
+            let Finished { applied, batch, news } = planning.await.map_err(gave_up)??;
+            let webhooks = self.announce(&news, how.mode).await?;
             if how.mode == ApplyMode::Look || batch.writes.is_empty() {
                 return Ok(applied);
             }
-            match self.commit(batch, applied.act()).await {
+            match self.commit_telling(batch, applied.act(), webhooks).await {
                 Ok(_) => return Ok(applied),
                 Err(problem) if is_race(&problem) => {}
                 Err(CommitError::Store(problem)) => return Err(problem.into()),
@@ -204,5 +213,22 @@ impl Acting {
             }
         }
         Err(AccountError::contended())
+    }
+
+    /// Asks about what comes and tells of what is taken back, as for single records.
+    async fn announce(&self, news: &News, mode: ApplyMode) -> Result<Vec<Webhook>, AccountError> {
+        let users = news.users.iter().map(New::User);
+        let keys = news.keys.iter().map(|(key, owner)| New::Key(key, owner));
+        let mood = match mode {
+            ApplyMode::Look => Mood::Trial,
+            ApplyMode::Write => Mood::Real,
+        };
+        let mut webhooks = self.ask(&users.chain(keys).collect::<Vec<_>>(), mood).await?;
+        if mood == Mood::Real {
+            for key in &news.revoked {
+                webhooks.extend(self.tell_of_revoked(key).await);
+            }
+        }
+        Ok(webhooks)
     }
 }

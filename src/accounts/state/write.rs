@@ -16,18 +16,37 @@ use super::{
     record::{Kind, differing},
 };
 use crate::{
-    model::User,
+    model::{Key, User},
     store::{Batch, LAST_UID, State, Table, encode},
 };
 
+/// A plan that is in order.
+pub(super) struct Finished {
+    /// What is done.
+    pub applied: Applied,
+    /// What is to be written.
+    pub batch: Batch,
+    /// What events tell of.
+    pub news: News,
+}
+
+/// The users and keys that come, and the keys that are taken back.
+#[derive(Default)]
+pub(super) struct News {
+    pub users: Vec<User>,
+    /// Each with its user's name.
+    pub keys: Vec<(Key, String)>,
+    pub revoked: Vec<Key>,
+}
+
 impl Plan {
     /// What is done, and the batch that does it.
-    pub fn finish(mut self, acting: &Acting) -> Result<(Applied, Batch), AccountError> {
+    pub fn finish(mut self, acting: &Acting) -> Result<Finished, AccountError> {
         let faults = std::mem::take(&mut self.found);
         in_order(faults)?;
         let applied = self.differences(acting);
         if applied.changes.is_empty() && !self.is_new {
-            return Ok((applied, Batch::new()));
+            return Ok(Finished { applied, batch: Batch::new(), news: News::default() });
         }
         let world = self.world(acting, acting.actor())?;
         self.check(acting, &world)?;
@@ -38,7 +57,35 @@ impl Plan {
         self.rest_on(acting, witness, &mut batch)?;
         self.take_away(acting, &mut batch)?;
         self.put(acting, &mut batch)?;
-        Ok((applied, batch))
+        let news = self.news(acting);
+        Ok(Finished { applied, batch, news })
+    }
+
+    /// What events tell of.
+    fn news(self, accounts: &Accounts) -> News {
+        let names: HashMap<u64, String> = self
+            .users
+            .iter()
+            .filter_map(|one| one.after.as_ref())
+            .map(|user| (user.uid, user.name.clone()))
+            .collect();
+        let name = |uid: u64| names.get(&uid).cloned().unwrap_or_else(|| accounts.name_of(uid));
+        let mut news = News::default();
+        for one in self.keys {
+            let was_revoked = one.before.as_ref().map(|before| before.record.revoked.is_some());
+            let Some(key) = one.after else { continue };
+            match (was_revoked, key.revoked.is_some()) {
+                (None, false) => {
+                    let owner = name(key.user);
+                    news.keys.push((key, owner));
+                }
+                (Some(false), true) => news.revoked.push(key),
+                _ => {}
+            }
+        }
+        let new = self.users.into_iter().filter(|one| one.before.is_none());
+        news.users.extend(new.filter_map(|one| one.after));
+        news
     }
 
     /// What the rules were asked of stays as it was until the commit.

@@ -20,7 +20,7 @@ pub struct IdentitySettings {
     pub application: HeaderName,
 }
 
-impl<R: FnMut(&[&'static str], String, String)> Check<R> {
+impl<R: FnMut(&[&str], String, String)> Check<R> {
     /// No two listeners have the same port.
     pub(super) fn ports(&mut self, settings: &Settings) {
         let public = settings.server.listen;
@@ -56,7 +56,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
         }
     }
 
-    pub(super) fn networks(&mut self, key: &'static str, text: &str) -> Vec<IpNet> {
+    pub(super) fn networks(&mut self, key: &str, text: &str) -> Vec<IpNet> {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         let read: Option<Vec<IpNet>> = parts.map(network).collect();
         read.unwrap_or_else(|| {
@@ -69,7 +69,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
         })
     }
 
-    pub(super) fn public_url(&mut self, key: &'static str, text: &str) -> Option<String> {
+    pub(super) fn public_url(&mut self, key: &str, text: &str) -> Option<String> {
         let url = text.trim_end_matches('/');
         if text.is_empty() {
             return None;
@@ -109,7 +109,7 @@ impl<R: FnMut(&[&'static str], String, String)> Check<R> {
     }
 
     /// A header field that nothing else needs.
-    fn field(&mut self, key: &'static str, text: &str) -> HeaderName {
+    fn field(&mut self, key: &str, text: &str) -> HeaderName {
         const TAKEN: [&str; 14] = [
             "accept",
             "authorization",

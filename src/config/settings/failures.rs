@@ -21,7 +21,7 @@ pub struct FailureSettings {
     pub entries: usize,
 }
 
-impl<R: FnMut(&[&'static str], String, String)> Check<R> {
+impl<R: FnMut(&[&str], String, String)> Check<R> {
     pub(super) fn failures(&mut self, raw: &file::Limits) -> FailureSettings {
         const MOST: u32 = 1_000_000;
         let mut number =

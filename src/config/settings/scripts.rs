@@ -59,7 +59,7 @@ pub struct ScriptSettings {
     pub cool_down_seconds: usize,
 }
 
-impl<R: FnMut(&[&'static str], String, String)> Check<R> {
+impl<R: FnMut(&[&str], String, String)> Check<R> {
     pub(super) fn scripts(&mut self, raw: &file::Scripts) -> ScriptSettings {
         ScriptSettings {
             dir: self.path("scripts.dir", &raw.dir),

@@ -70,7 +70,7 @@ impl<'a> From<&'a file::Admin> for Raw<'a> {
     }
 }
 
-impl<R: FnMut(&[&'static str], String, String)> Check<R> {
+impl<R: FnMut(&[&str], String, String)> Check<R> {
     /// Whether and how a listener has TLS. Files are looked into when it starts.
     pub(super) fn tls<'a>(&mut self, raw: impl Into<Raw<'a>>) -> Option<TlsSettings> {
         let raw = raw.into();

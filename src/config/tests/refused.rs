@@ -92,7 +92,7 @@ fn an_unknown_name_is_met_with_the_nearest_known_one() {
         ("\n[sever]\nlisten = 1\n", "[sever]: There is no such section. Did you mean [server]?"),
         (
             "\n[tls]\n",
-            "[tls]: There is no such section. The sections are admin, audit, identity, limits, log, scripts, server, store.",
+            "[tls]: There is no such section. The sections are admin, audit, events, identity, limits, log, scripts, server, store.",
         ),
         (
             "\nlisten = \"x\"\n",
@@ -104,7 +104,7 @@ fn an_unknown_name_is_met_with_the_nearest_known_one() {
         ),
         (
             "\nqqq = 1\n",
-            "qqq: Every key stands in a section. The sections are admin, audit, identity, limits, log, scripts, server, store.",
+            "qqq: Every key stands in a section. The sections are admin, audit, events, identity, limits, log, scripts, server, store.",
         ),
         (
             "\nserver = \"127.0.0.1:8080\"\n",
@@ -388,4 +388,57 @@ fn no_value_is_repeated() {
             }
         }
     }
+}
+
+#[test]
+fn a_webhook_has_a_section_of_its_own() {
+    let good = "[webhooks.ops]\nurl = \"https://hooks.example.com/in\"\nsecret = \"hook\"\n";
+    let loaded = load_text(good, &[]).unwrap();
+    let webhook = &loaded.settings.events.webhooks["ops"];
+    assert_eq!((webhook.target.port, webhook.timeout.as_secs()), (443, 15));
+    let printed = print(&loaded);
+    assert_eq!(load_text(&printed, &[]).unwrap().settings, loaded.settings, "{printed}");
+    let by_variable = load_text(good, &[("KEYWARD_WEBHOOKS__OPS__TIMEOUT_SECONDS", "7")]).unwrap();
+    assert_eq!(by_variable.settings.events.webhooks["ops"].timeout.as_secs(), 7);
+    for (text, expected) in [
+        (
+            "[webhooks]\nurl = \"x\"\n",
+            "config.toml:2: webhooks.url: Every webhook has a section of its own. Write [webhooks.NAME] on a line of its own, with url, secret below.",
+        ),
+        (
+            "[webhooks.ops]\nsecret = \"hook\"\n",
+            "config.toml:1: webhooks.ops.url: This is no address of a receiver: it does not begin with http:// or https://. Use a URL such as https://hooks.example.com/keyward.",
+        ),
+        (
+            "[webhooks.ops]\nurl = \"http://x\"\n",
+            "config.toml:1: webhooks.ops.secret: This names no secret that a webhook could be signed with. Name a file of scripts.secrets_dir, without a folder.",
+        ),
+        (
+            "[webhooks.ops]\nurl = \"http://x\"\nsecret = \"../x\"\n",
+            "config.toml:3: webhooks.ops.secret: This names no secret that a webhook could be signed with. Name a file of scripts.secrets_dir, without a folder.",
+        ),
+        (
+            "[webhooks.ops]\nurl = \"http://x\"\nsecret = \"x\"\ntimeout = 3\n",
+            "config.toml:4: webhooks.ops.timeout: There is no such key. Did you mean `timeout_seconds`?",
+        ),
+        (
+            "[webhooks.ops]\nurl = \"http://x\"\nsecret = \"x\"\ntimeout_seconds = 0\n",
+            "config.toml:4: webhooks.ops.timeout_seconds: This number is out of range. Use a whole number from 1 to 120.",
+        ),
+        (
+            "[events]\nexpiring_days = \"30, soon\"\n",
+            "config.toml:2: events.expiring_days: These are no numbers of days. Use at most 16 whole numbers from 1 to 3650 with commas between them, such as \"30, 7, 1\".",
+        ),
+    ] {
+        refused(text, expected);
+    }
+    assert!(load_text("[webhooks.\"a b\"]\nurl = \"http://x\"\nsecret = \"x\"\n", &[]).is_err());
+    assert!(
+        load_text("[events]\nexpiring_days = \"\"\n", &[])
+            .unwrap()
+            .settings
+            .events
+            .expiring_days
+            .is_empty()
+    );
 }

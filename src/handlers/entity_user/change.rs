@@ -12,7 +12,7 @@ use super::{
 use crate::{
     accounts::{AccountError, Accounts, password_problem},
     model::{PasswordDigest, Secret, User, mail_problem},
-    pipeline::{Denial, Identity, Room},
+    pipeline::{Denial, Identity, Room, script_denial},
     store::RoleTable,
 };
 
@@ -291,6 +291,7 @@ pub(super) fn account_denial(problem: AccountError) -> Denial {
             let said = "The user was changed meanwhile. Try again.";
             Denial::message(Room::Handler, StatusCode::CONFLICT, "CONFLICT", said)
         }
+        AccountError::Script(fault) => script_denial(fault),
         AccountError::Busy => unavailable(
             "TEMPORARILY_UNAVAILABLE",
             "Too many passwords are being checked. Try again in a moment.",

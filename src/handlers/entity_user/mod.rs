@@ -98,7 +98,7 @@ async fn update(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
         let checked = accounts.passwords().verify(existing, digest, None).await;
         let is_right = checked.map_err(|Busy| change::account_denial(AccountError::Busy))?;
         if !is_right {
-            password_failed(scene, attempt);
+            password_failed(scene, attempt, Some(before.uid));
         }
         change.proven = before.password.clone().filter(|_| is_right);
     }

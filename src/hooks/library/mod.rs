@@ -4,6 +4,7 @@
 mod answers;
 mod digests;
 mod encodings;
+mod events;
 mod guards;
 mod jwt;
 mod people;
@@ -70,6 +71,11 @@ pub(super) const SECTIONS: &[Section] = &[
         title: "Limits, networks, patterns, log",
         intro: "What is counted here is shared by all scripts, and survives a reload.",
         module: guards::module,
+    },
+    Section {
+        title: "Events",
+        intro: "`event` is a map, and the only argument of the functions of `events.rhai`.",
+        module: events::module,
     },
     Section {
         title: "Tests",

@@ -351,6 +351,12 @@ fn the_shipped_scripts_are_in_order_and_the_hooks_are_off() {
     let folder = Folder::of(&[("hooks.rhai", &woken)]);
     let set = folder.load().unwrap().current();
     assert!(Kind::Hooks.functions().iter().all(|one| set.is_hooked(*one)), "{woken}");
+    // Those of events too.
+    let woken = read("scripts/events.rhai").replace("// fn ", "fn ").replace("//     ", "    ");
+    let woken = woken.replace("// }", "}").replace("const ALL_OFF = true;", "");
+    let folder = Folder::of(&[("events.rhai", &woken)]);
+    let set = folder.load().unwrap().current();
+    assert!(Kind::Events.functions().iter().all(|one| set.event(*one).is_some()), "{woken}");
     for example in ["problem_json", "business_hours", "tenant_paths"] {
         let text = read(&format!("examples/scripts/{example}.rhai"));
         let folder = Folder::of(&[(&format!("resources/{example}.rhai"), &text)]);

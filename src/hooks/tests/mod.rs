@@ -135,6 +135,7 @@ fn host() -> Host {
         records: Arc::new(Llama),
         clock: Clock::fixed(Timestamp(1_767_614_400)),
         secrets: Secrets::new([("webhook".to_owned(), Secret::new("a secret that nobody sees"))]),
+        webhooks: Arc::new(["ops".to_owned()]),
         gate: None,
         needs: None,
     }

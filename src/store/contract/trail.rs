@@ -12,6 +12,7 @@ contract! {
     whatever_is_changed_is_found_and_named
     a_trail_that_was_cut_is_not_whole_again_with_the_next_entry
     a_trail_that_was_shortened_is_as_safe
+    many_entries_of_one_batch_are_one_after_another
 }
 
 fn key() -> AuditKey {
@@ -21,7 +22,7 @@ fn key() -> AuditKey {
 /// A batch that leaves an entry in a trail of `keep` at most.
 fn traced(text: &str, keep: u64) -> Batch {
     let mut batch = put(Table::Users, b"a", text);
-    batch.trace = Some(Trace { entry: encode(&text), key: key(), keep });
+    batch.trace = Some(Trace { entries: vec![encode(&text)], key: key(), keep });
     batch
 }
 
@@ -162,6 +163,31 @@ async fn a_trail_that_was_cut_is_not_whole_again_with_the_next_entry(on: Bench) 
     assert_eq!(tampered(&**on.store()), 4);
     forge(&on, Table::Meta, b"audit-end", None).await;
     tampered(&**on.store());
+}
+
+async fn many_entries_of_one_batch_are_one_after_another(mut on: Bench) {
+    trail(&on, 3, 150).await;
+    for round in 0..3 {
+        let entries = (0..100).map(|number| encode(&format!("{round} {number}"))).collect();
+        let trace = Some(Trace { entries, key: key(), keep: 150 });
+        on.store().commit(Batch { trace, ..Batch::new() }).await.unwrap();
+    }
+    on.now_and_later(|store| {
+        assert_eq!(chain::extent(store).unwrap(), (154, 303));
+        assert_eq!(chain::entries(store, 302, 9).unwrap()[0].json, encode(&"2 99"));
+        assert!(is_intact(store));
+    });
+    // More than the trail may have: those of the batch itself stay until the next.
+    let entries = (0..400).map(|number| encode(&number)).collect();
+    let trace = Some(Trace { entries, key: key(), keep: 150 });
+    on.store().commit(Batch { trace, ..Batch::new() }).await.unwrap();
+    on.now_and_later(|store| {
+        assert_eq!(chain::extent(store).unwrap(), (304, 703));
+        assert!(is_intact(store));
+    });
+    trail(&on, 9, 150).await;
+    assert_eq!(chain::extent(&**on.store()).unwrap(), (563, 712));
+    assert!(is_intact(&**on.store()));
 }
 
 async fn a_trail_that_was_shortened_is_as_safe(mut on: Bench) {

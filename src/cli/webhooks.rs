@@ -1,0 +1,34 @@
+//! Webhooks as the configuration names them: their receivers, and how they come to be delivered.
+
+use anyhow::Context as _;
+
+use super::scripting;
+use crate::{
+    accounts::Accounts,
+    config::Settings,
+    tls,
+    webhooks::{Receiver, Retry, Sender},
+};
+
+/// The sender of these accounts' webhooks.
+///
+/// # Errors
+/// A secret or a certificate is missing or cannot be used.
+pub fn sender(settings: &Settings, accounts: &Accounts) -> anyhow::Result<Sender> {
+    let events = &settings.events;
+    let mut receivers = Vec::new();
+    for (name, webhook) in &events.webhooks {
+        let file = settings.scripts.secrets_dir.join(&webhook.secret);
+        let secret = scripting::secret(&file).with_context(|| format!("webhooks.{name}.secret"))?;
+        let authorities = webhook.ca.as_deref().map(tls::authorities).transpose();
+        receivers.push(Receiver {
+            name: name.clone(),
+            target: webhook.target.clone(),
+            secret,
+            authorities: authorities.with_context(|| format!("webhooks.{name}.ca"))?,
+            timeout: webhook.timeout,
+        });
+    }
+    let retry = Retry { tries: events.webhook_tries, first: events.webhook_retry };
+    Sender::new(accounts, receivers, retry).context("the webhooks are not in order")
+}

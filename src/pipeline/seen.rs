@@ -1,0 +1,87 @@
+//! What the rooms have found of a request, for the audit trail: who it was, in case that it is refused.
+
+use std::net::IpAddr;
+
+use http::StatusCode;
+
+use super::{Action, Candidate, Denial, Grant, Identity, Presented, Request, Scene, scene::Traces};
+use crate::limits::{self, Object, Standing, Suspect};
+
+/// What was found so far. Nothing of it is text that a client wrote: a credential could stand there.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Seen<'a> {
+    application: Option<&'a str>,
+    suspect: Suspect,
+}
+
+impl<'a> Seen<'a> {
+    pub fn presented(&mut self, presented: &Presented<'a>) {
+        self.application = presented.given().map(|given| given.application.record.id.as_str());
+    }
+
+    pub fn candidate(&mut self, candidate: &Candidate<'a>) {
+        let member = candidate.suspect().and_then(|suspect| suspect.member.as_ref());
+        self.suspect.uid = member.map(|member| member.uid);
+    }
+
+    pub fn identity(&mut self, identity: &Identity<'a>) {
+        let (uid, key) = (identity.uid(), identity.key());
+        self.application = identity.application().map(|one| one.record.id.as_str());
+        self.suspect = Suspect { uid, key, standing: Standing::Proven };
+    }
+
+    /// Tells the audit trail of a refusal, unless somebody only wants to know. Nothing is written now.
+    pub fn tell(self, scene: &Scene, client: IpAddr, object: Object<'_>, why: &Denial) {
+        if scene.traces == Traces::None {
+            return;
+        }
+        let suspect = match why.suspect.uid {
+            Some(_) => why.suspect,
+            None => self.suspect,
+        };
+        scene.ledger.denied(limits::Denial {
+            code: &why.code,
+            status: why.status.as_u16(),
+            client,
+            object,
+            application: self.application,
+            suspect,
+        });
+    }
+}
+
+/// What a request is for, as the audit trail names it.
+pub(super) fn object<'a>(action: &'a Action<'_>) -> Object<'a> {
+    match action {
+        Action::Use(rule) | Action::Misuse(rule, _) => Object::Resource(&rule.resource.id),
+        Action::Administer(_) => Object::Admin,
+        Action::Nowhere(_) => Object::Nowhere,
+        Action::Enter(_) => Object::Program,
+    }
+}
+
+/// Who came through the Gate, for the audit trail, in case that what comes behind it refuses them.
+#[derive(Clone, Copy)]
+pub struct Witness<'a> {
+    scene: &'a Scene,
+    client: IpAddr,
+    object: Object<'a>,
+    seen: Seen<'a>,
+}
+
+impl<'a> Witness<'a> {
+    /// Of a request that was let through.
+    pub fn new(scene: &'a Scene, request: &Request<'_>, grant: &Grant<'a>) -> Self {
+        let object = grant.rule().map_or(Object::Admin, |rule| Object::Resource(&rule.resource.id));
+        let mut seen = Seen::default();
+        seen.identity(grant.identity());
+        Self { scene, client: request.client, object, seen }
+    }
+
+    /// Tells the audit trail if this says that somebody may not. What cannot be done for another reason is no denial.
+    pub fn hear(&self, why: &Denial) {
+        if matches!(why.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            self.seen.tell(self.scene, self.client, self.object, why);
+        }
+    }
+}

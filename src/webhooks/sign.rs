@@ -1,0 +1,69 @@
+//! Signatures as <https://www.standardwebhooks.com> has them: HMAC-SHA256 of the id, the time and the body, with points between them.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use crate::model::{Secret, Timestamp};
+
+/// The fewest bytes of a secret.
+const SHORTEST: usize = 16;
+
+/// Signs webhooks for one receiver.
+pub(super) struct Signer(Hmac<Sha256>);
+
+impl Signer {
+    /// With this secret: `whsec_` and base64, or any other text.
+    ///
+    /// # Errors
+    /// It cannot be used; what it is is not said.
+    pub fn new(secret: &Secret) -> Result<Self, &'static str> {
+        let text = secret.expose();
+        let key = match text.strip_prefix("whsec_") {
+            Some(encoded) => STANDARD
+                .decode(encoded)
+                .map_err(|_| "what follows whsec_ in its secret is no base64")?,
+            None => text.as_bytes().to_vec(),
+        };
+        let key = zeroize::Zeroizing::new(key);
+        if key.len() < SHORTEST {
+            return Err(
+                "its secret has fewer than 16 bytes. Make one with: openssl rand -base64 32",
+            );
+        }
+        Hmac::new_from_slice(&key).map(Self).map_err(|_| "its secret cannot be used")
+    }
+
+    /// The value of `webhook-signature`.
+    pub fn sign(&self, id: &str, time: Timestamp, body: &[u8]) -> String {
+        let mut mac = self.0.clone();
+        mac.update(format!("{id}.{}.", time.0).as_bytes());
+        mac.update(body);
+        format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    /// From the specification's own libraries.
+    #[test]
+    fn a_signature_is_the_specifications() {
+        let signer = Signer::new(&Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).unwrap();
+        let signed = signer.sign(
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            Timestamp(1_614_265_330),
+            b"{\"test\": 2432232314}",
+        );
+        assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn a_secret_that_is_none_is_refused() {
+        for bad in ["", "whsec_", "whsec_!", "short", "whsec_c2hvcnQ="] {
+            assert!(Signer::new(&Secret::new(bad)).is_err(), "{bad}");
+        }
+        assert!(Signer::new(&Secret::new("sixteen bytes it")).is_ok());
+    }
+}
