@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ::http::{HeaderMap, HeaderName, Method, request::Parts, uri::PathAndQuery};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, request::Parts, uri::PathAndQuery};
 use ipnet::IpNet;
 
 use crate::{
@@ -77,40 +77,50 @@ impl Dialect {
     }
 
     /// The fields that can hold the method, the target and the host.
-    fn fields(self) -> &'static Fields {
+    fn fields(self) -> [&'static [Field]; 3] {
+        use Field::{
+            ForwardedHost, ForwardedMethod, ForwardedUri, OriginalHost, OriginalMethod,
+            OriginalUri, OriginalUrl,
+        };
         match self {
-            Self::Plain => &PLAIN,
-            Self::Nginx => &NGINX,
-            Self::Caddy | Self::Traefik | Self::Haproxy => &FORWARDED,
-            Self::Envoy => &NONE,
+            Self::Plain => [
+                &[ForwardedMethod, OriginalMethod],
+                &[ForwardedUri, OriginalUri, OriginalUrl],
+                &[ForwardedHost, OriginalHost],
+            ],
+            Self::Nginx => {
+                [&[OriginalMethod], &[OriginalUri, OriginalUrl], &[OriginalHost, ForwardedHost]]
+            }
+            Self::Caddy | Self::Traefik | Self::Haproxy => {
+                [&[ForwardedMethod], &[ForwardedUri], &[ForwardedHost]]
+            }
+            Self::Envoy => [&[], &[], &[]],
         }
     }
 
     /// Reads the request that is asked about. The caller has made sure that the proxy is to be believed.
     pub fn read<'a>(self, asked: &'a Parts, trusted: &[IpNet]) -> Result<Original<'a>, Unread> {
-        let headers = &asked.headers;
-        let fields = self.fields();
-        let client = client(headers, trusted)?;
-        let method = match self {
-            Self::Envoy => asked.method.clone(),
-            _ => {
-                let name = fields.method[0].as_str();
-                let text = one_of(headers, fields.method)?.ok_or(Unread::Missing(name))?;
+        let said = Said::of(&asked.headers);
+        let [methods, targets, hosts] = self.fields();
+        let client = client(&asked.headers, trusted)?;
+        let method = match methods.first() {
+            None => asked.method.clone(),
+            Some(first) => {
+                let name = first.name();
+                let text = said.one_of(methods)?.ok_or(Unread::Missing(name))?;
                 Method::from_bytes(text.as_bytes()).map_err(|_| Unread::Malformed(name))?
             }
         };
-        let target = match self {
-            Self::Envoy => {
-                Target { path: behind_envoy(asked), query: asked.uri.query(), ..Target::EMPTY }
-            }
-            _ => {
-                let name = fields.target[0].as_str();
-                let text = one_of(headers, fields.target)?.ok_or(Unread::Missing(name))?;
+        let target = match targets.first() {
+            None => Target { path: behind_envoy(asked), query: asked.uri.query(), ..Target::EMPTY },
+            Some(first) => {
+                let name = first.name();
+                let text = said.one_of(targets)?.ok_or(Unread::Missing(name))?;
                 Target::read(text).ok_or(Unread::Malformed(name))?
             }
         };
-        let said = one_of(headers, fields.host)?;
-        let host = match said.or(target.authority) {
+        let named = said.one_of(hosts)?;
+        let host = match named.or(target.authority) {
             Some(authority) => {
                 host::read(authority).map_err(|_| Unread::Malformed("x-forwarded-host"))?
             }
@@ -118,44 +128,101 @@ impl Dialect {
         };
         let scheme = match target.scheme {
             Some(scheme) => scheme,
-            None => scheme(headers)?,
+            None => said.scheme()?,
         };
         Ok(Original { method, scheme, host, path: target.path, query: target.query, client })
     }
 }
 
-type Names = [&'static HeaderName];
-
-struct Fields {
-    method: &'static Names,
-    target: &'static Names,
-    host: &'static Names,
+/// A header field in which a proxy says something of the request that it asks about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    ForwardedMethod,
+    ForwardedUri,
+    ForwardedHost,
+    ForwardedProto,
+    OriginalMethod,
+    OriginalUri,
+    OriginalUrl,
+    OriginalHost,
 }
 
-static PLAIN: Fields = Fields {
-    method: &[&FORWARDED_METHOD, &ORIGINAL_METHOD],
-    target: &[&FORWARDED_URI, &ORIGINAL_URI, &ORIGINAL_URL],
-    host: &[&FORWARDED_HOST, &ORIGINAL_HOST],
-};
-static NGINX: Fields = Fields {
-    method: &[&ORIGINAL_METHOD],
-    target: &[&ORIGINAL_URI, &ORIGINAL_URL],
-    host: &[&ORIGINAL_HOST, &FORWARDED_HOST],
-};
-static FORWARDED: Fields =
-    Fields { method: &[&FORWARDED_METHOD], target: &[&FORWARDED_URI], host: &[&FORWARDED_HOST] };
-static NONE: Fields = Fields { method: &[], target: &[], host: &[] };
+impl Field {
+    const ALL: [(Self, &'static str); 8] = [
+        (Self::ForwardedMethod, "x-forwarded-method"),
+        (Self::ForwardedUri, "x-forwarded-uri"),
+        (Self::ForwardedHost, "x-forwarded-host"),
+        (Self::ForwardedProto, "x-forwarded-proto"),
+        (Self::OriginalMethod, "x-original-method"),
+        (Self::OriginalUri, "x-original-uri"),
+        (Self::OriginalUrl, "x-original-url"),
+        (Self::OriginalHost, "x-original-host"),
+    ];
 
-// Made once: a name that is given as text is read anew for each look-up.
-static FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
-static FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
-static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+    fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    fn of(name: &str) -> Option<Self> {
+        // Most fields are none of these.
+        if !name.starts_with("x-") {
+            return None;
+        }
+        Self::ALL.into_iter().find(|(_, one)| *one == name).map(|(field, _)| field)
+    }
+}
+
+/// What the fields say, found in one walk over all of them.
+struct Said<'a>([Option<Value<'a>>; Field::ALL.len()]);
+
+#[derive(Clone, Copy)]
+struct Value<'a> {
+    value: &'a HeaderValue,
+    /// Whether it came once.
+    is_alone: bool,
+}
+
+impl<'a> Said<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut said = Self([None; Field::ALL.len()]);
+        for (name, value) in headers {
+            let Some(field) = Field::of(name.as_str()) else { continue };
+            let slot = &mut said.0[field as usize];
+            *slot = match slot {
+                None => Some(Value { value, is_alone: true }),
+                Some(first) => Some(Value { is_alone: false, ..*first }),
+            };
+        }
+        said
+    }
+
+    /// The value that all of these fields agree on which are there.
+    fn one_of(&self, fields: &[Field]) -> Result<Option<&'a str>, Unread> {
+        let mut found = None;
+        for field in fields {
+            let Some(Value { value, is_alone }) = self.0[*field as usize] else { continue };
+            let name = field.name();
+            let text = value.to_str().map_err(|_| Unread::Malformed(name))?;
+            let is_same = found.is_none_or(|known| known == text);
+            // One of the two may be the client's.
+            if !is_alone || !is_same {
+                return Err(Unread::Several(name));
+            }
+            found = found.or(Some(text));
+        }
+        Ok(found)
+    }
+
+    fn scheme(&self) -> Result<Scheme, Unread> {
+        Ok(match self.one_of(&[Field::ForwardedProto])? {
+            // Traefik names the protocol that a connection is to be upgraded to.
+            Some("https" | "wss") => Scheme::Https,
+            _ => Scheme::Http,
+        })
+    }
+}
+
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-static ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
-static ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
-static ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
-static ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-original-host");
 
 /// What a target says.
 #[derive(Clone, Copy)]
@@ -211,31 +278,9 @@ fn behind_envoy(asked: &Parts) -> &str {
     rest.filter(|rest| !rest.is_empty()).unwrap_or("/")
 }
 
-/// The value that all of these fields agree on which are there.
-fn one_of<'a>(headers: &'a HeaderMap, names: &Names) -> Result<Option<&'a str>, Unread> {
-    let mut found = None;
-    for name in names {
-        let mut values = headers.get_all(*name).iter();
-        let Some(value) = values.next() else { continue };
-        let name = name.as_str();
-        let text = value.to_str().map_err(|_| Unread::Malformed(name))?;
-        let is_alone = values.next().is_none();
-        let is_same = found.is_none_or(|known| known == text);
-        // One of the two may be the client's.
-        if !is_alone || !is_same {
-            return Err(Unread::Several(name));
-        }
-        found = found.or(Some(text));
-    }
-    Ok(found)
-}
-
+/// The scheme that a proxy says the client has used.
 pub(super) fn scheme(headers: &HeaderMap) -> Result<Scheme, Unread> {
-    Ok(match one_of(headers, &[&FORWARDED_PROTO])? {
-        // Traefik names the protocol that a connection is to be upgraded to.
-        Some("https" | "wss") => Scheme::Https,
-        _ => Scheme::Http,
-    })
+    Said::of(headers).scheme()
 }
 
 /// The client's address: the last one in the chain that is not a proxy's. What stands before it, a client may have written.
@@ -327,6 +372,16 @@ mod unit {
         let envoy = [("x-forwarded-for", "203.0.113.7"), ("x-forwarded-uri", "/forged")];
         let expected = "GET http://keyward:8080 /../a Some(\"b\") 203.0.113.7";
         assert_eq!(read("/-/verify/envoy/../a?b", &envoy).as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn each_field_stands_in_its_place() {
+        for (at, (field, name)) in Field::ALL.into_iter().enumerate() {
+            assert_eq!((field as usize, Field::of(name)), (at, Some(field)), "{name}");
+        }
+        for other in ["x-forwarded-for", "x-forwarded-uri2", "forwarded", "x-", ""] {
+            assert_eq!(Field::of(other), None, "{other}");
+        }
     }
 
     #[test]
