@@ -119,12 +119,15 @@ fn compare(title: &str, all: &[(&str, Driven<'_>)], rounds: u64, load: Load) -> 
         }
     }
     println!("\n{title}\n");
-    println!("| | requests/s | ratio | p50 | p99 | CPU a request | ratio | resident |");
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
-    for (at, (name, _)) in all.iter().enumerate() {
-        let Figures { rate, p50_ms, p99_ms, cpu_us, resident_mib } = median(&results[at]);
+    println!(
+        "| | requests/s | ratio | p50 | p99 | p99.9 | CPU a request | ratio | resident | ready in |"
+    );
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
+    for (at, (name, one)) in all.iter().enumerate() {
+        let Figures { rate, p50_ms, p99_ms, p999_ms, cpu_us, resident_mib } = median(&results[at]);
+        let ready = one.server.ready.as_millis();
         println!(
-            "| {name} | {rate:.0} | {:.2} | {p50_ms:.2} ms | {p99_ms:.2} ms | {cpu_us:.1} µs | {:.2} | {resident_mib:.0} MiB |",
+            "| {name} | {rate:.0} | {:.2} | {p50_ms:.2} ms | {p99_ms:.2} ms | {p999_ms:.2} ms | {cpu_us:.1} µs | {:.2} | {resident_mib:.0} MiB | {ready} ms |",
             ratio(&results[at], &results[0], |one| one.rate),
             ratio(&results[at], &results[0], |one| one.cpu_us)
         );

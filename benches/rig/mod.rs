@@ -29,6 +29,7 @@ pub struct Figures {
     pub rate: f64,
     pub p50_ms: f64,
     pub p99_ms: f64,
+    pub p999_ms: f64,
     pub cpu_us: f64,
     pub resident_mib: f64,
 }
@@ -37,8 +38,8 @@ impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{:>7.0} requests/s, p50 {:.2} ms, p99 {:.2} ms, {:.2} CPU µs a request, {:.1} MiB",
-            self.rate, self.p50_ms, self.p99_ms, self.cpu_us, self.resident_mib
+            "{:>7.0} requests/s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, {:.2} CPU µs a request, {:.1} MiB",
+            self.rate, self.p50_ms, self.p99_ms, self.p999_ms, self.cpu_us, self.resident_mib
         )
     }
 }
@@ -61,6 +62,7 @@ pub fn median(figures: &[Figures]) -> Figures {
         rate: middle(|one| one.rate),
         p50_ms: middle(|one| one.p50_ms),
         p99_ms: middle(|one| one.p99_ms),
+        p999_ms: middle(|one| one.p999_ms),
         cpu_us: middle(|one| one.cpu_us),
         resident_mib: middle(|one| one.resident_mib),
     }
@@ -73,9 +75,14 @@ pub struct Server {
     /// The header field with a credential that is let in; more fields after a line end.
     pub header: String,
     child: Child,
+    /// How long it took from its start until it let somebody in, to within a few milliseconds.
+    pub ready: Duration,
     /// What it asks, and whose CPU time counts as its own.
     asks: Option<u32>,
 }
+
+/// What wrk is to print besides: its own table of latencies ends at 99 %.
+const TAIL: &str = "done = function(summary, latency) io.write(string.format(\"99.9%%: %dus\\n\", latency:percentile(99.9))) end\n";
 
 /// A folder for Keyward to run in, and the records in it.
 pub struct Home<'a> {
@@ -136,6 +143,7 @@ impl<'a> Home<'a> {
     /// Starts the server.
     pub fn serve(self, name: &'static str) -> Outcome<Server> {
         let log = std::fs::File::create(self.folder.join("server.log"))?;
+        let begun = Instant::now();
         let mut child = self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn()?;
         let control = self.folder.join("data/keyward.control");
         let until = Instant::now() + Duration::from_secs(30);
@@ -148,9 +156,12 @@ impl<'a> Home<'a> {
                 let log = std::fs::read_to_string(self.folder.join("server.log"))?;
                 return Err(format!("the program does not get ready: {log}").into());
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(1));
         };
-        Ok(Server::of(name, address.parse()?, self.header, child))
+        let ready = begun.elapsed();
+        let mut server = Server::of(name, address.parse()?, self.header, child);
+        server.ready = ready;
+        Ok(server)
     }
 
     fn command(&self, verb: &[&str]) -> Command {
@@ -167,10 +178,12 @@ impl<'a> Home<'a> {
 
 impl Server {
     fn of(name: &'static str, address: SocketAddr, header: String, child: Child) -> Self {
-        Self { name, address: address.to_string(), header, child, asks: None }
+        let address = address.to_string();
+        Self { name, address, header, child, ready: Duration::ZERO, asks: None }
     }
 
     /// The same, which asks that one.
+    #[must_use]
     pub fn with(mut self, asked: &Self) -> Self {
         self.asks = Some(asked.child.id());
         self
@@ -191,6 +204,7 @@ impl Server {
             .ok_or("the bare server was not built")?;
         let file = folder.join("answer.json");
         std::fs::write(&file, body)?;
+        let begun = Instant::now();
         let mut child = Command::new(executable)
             .args(["--header", "cache-control: no-cache, private", "--body"])
             .arg(&file)
@@ -198,7 +212,10 @@ impl Server {
             .spawn()?;
         let mut address = String::new();
         BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut address)?;
-        Ok(Self::of("bare", address.trim().parse()?, String::new(), child))
+        let ready = begun.elapsed();
+        let mut server = Self::of("bare", address.trim().parse()?, String::new(), child);
+        server.ready = ready;
+        Ok(server)
     }
 
     /// Has the server load its scripts again.
@@ -227,7 +244,11 @@ impl Server {
     pub fn drive(&self, path: &str, header: &str, load: Load) -> Outcome<Figures> {
         let Load { seconds, connections } = load;
         let before = self.cpu()?;
+        let script = std::env::temp_dir().join("keyward-bench-tail.lua");
+        std::fs::write(&script, TAIL)?;
         let output = Command::new("wrk")
+            .arg("-s")
+            .arg(&script)
             .args(["-t2", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency"])
             .args(header.lines().flat_map(|line| ["-H", line]))
             .arg(format!("http://{}{path}", self.address))
@@ -250,6 +271,7 @@ impl Server {
             rate,
             p50_ms: millis(&field("50%").ok_or("no p50")?)?,
             p99_ms: millis(&field("99%").ok_or("no p99")?)?,
+            p999_ms: millis(&field("99.9%:").ok_or("no p99.9")?)?,
             cpu_us: cpu * 1e6 / requests,
             resident_mib: self.resident()?,
         })

@@ -88,6 +88,7 @@ impl Peer {
         let mut command = Command::new(program);
         command.args(self.configure(folder, address, then)?).current_dir(folder);
         let log = std::fs::File::create(folder.join("log"))?;
+        let begun = Instant::now();
         let child = command
             .env("HOME", folder)
             .stdin(Stdio::null())
@@ -98,15 +99,16 @@ impl Peer {
             Then::Ask(_, _, header) => header.to_owned(),
             _ => self.credential(&key(0)),
         };
-        let server = Server::of(self.says(then), address, header, child);
+        let mut server = Server::of(self.says(then), address, header, child);
         let until = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect(address).is_err() || !lets_in(&server, &server.header)? {
             if Instant::now() > until {
                 let log = std::fs::read_to_string(folder.join("log"))?;
                 return Err(format!("{} does not get ready: {log}", self.program()).into());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(2));
         }
+        server.ready = begun.elapsed();
         if !matches!(then, Then::Ask(..)) && lets_in(&server, &self.credential("kw-wrong"))? {
             return Err(format!("{} lets a wrong key in", self.program()).into());
         }
