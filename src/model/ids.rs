@@ -51,18 +51,23 @@ impl KeyId {
         if text.len() != 8 {
             return None;
         }
-        let mut number = 0;
-        for byte in text.bytes() {
-            let digit = match byte {
-                b'0'..=b'9' => byte - b'0',
-                b'A'..=b'Z' => byte - b'A' + 10,
-                b'a'..=b'z' => byte - b'a' + 36,
-                _ => return None,
-            };
-            number = number * 62 + u64::from(digit);
-        }
-        Some(Self(number))
+        number(text.as_bytes()).map(Self)
     }
+}
+
+/// The number that at most ten base62 digits write.
+pub(super) fn number(digits: &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for byte in digits {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'A'..=b'Z' => byte - b'A' + 10,
+            b'a'..=b'z' => byte - b'a' + 36,
+            _ => return None,
+        };
+        number = number * 62 + u64::from(digit);
+    }
+    Some(number)
 }
 
 impl fmt::Display for KeyId {

@@ -5,7 +5,7 @@
 
 use super::{
     Entropy, KeyId, Secret, Violation,
-    ids::{base62, digit},
+    ids::{base62, digit, number},
 };
 
 /// The longest prefix, in bytes.
@@ -13,6 +13,8 @@ pub const MAX_PREFIX: usize = 16;
 pub(super) const ID: usize = 8;
 pub(super) const SECRET: usize = 30;
 pub(super) const CHECK: usize = 6;
+/// What stands behind the prefix.
+const TAIL: usize = 1 + ID + 1 + SECRET + CHECK;
 
 /// A key as it is handed out, once.
 #[derive(Debug, Clone)]
@@ -71,22 +73,18 @@ impl KeyText {
         Self::read(text).unwrap_or(KeyShape::Foreign)
     }
 
+    /// Read from its end, where every part has its length.
     fn read(text: &str) -> Option<KeyShape> {
-        let (prefix, rest) = text.split_once('_')?;
-        let (id, secret) = rest.split_once('_')?;
-        let form = check_prefix("", prefix).is_ok()
-            && secret.len() == SECRET + CHECK
-            && secret.bytes().all(|b| b.is_ascii_alphanumeric());
-        if !form {
+        let (prefix, rest) = text.as_bytes().split_at_checked(text.len().checked_sub(TAIL)?)?;
+        let (id, secret) = rest.strip_prefix(b"_")?.split_at_checked(ID)?;
+        let secret = secret.strip_prefix(b"_")?;
+        if !is_prefix(prefix) || !secret.iter().all(u8::is_ascii_alphanumeric) {
             return None;
         }
-        let id = KeyId::parse(id)?;
-        let (body, check) = text.split_at(text.len() - CHECK);
-        Some(if checksum(body) == check.as_bytes() {
-            KeyShape::Ours(id)
-        } else {
-            KeyShape::Damaged
-        })
+        let id = KeyId::from_number(number(id)?);
+        let body = &text.as_bytes()[..text.len() - CHECK];
+        let is_whole = number(&secret[SECRET..])? == u64::from(crc32fast::hash(body));
+        Some(if is_whole { KeyShape::Ours(id) } else { KeyShape::Damaged })
     }
 }
 
@@ -98,11 +96,7 @@ fn checksum(body: &str) -> [u8; CHECK] {
 
 /// The form of a prefix: 1 to 16 of `a-z 0-9`, beginning with a letter.
 pub(super) fn check_prefix(location: &str, prefix: &str) -> Result<(), Violation> {
-    let form = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    if prefix.len() <= MAX_PREFIX
-        && prefix.bytes().all(form)
-        && prefix.starts_with(|c: char| c.is_ascii_lowercase())
-    {
+    if is_prefix(prefix.as_bytes()) {
         return Ok(());
     }
     Err(Violation::new(
@@ -110,6 +104,13 @@ pub(super) fn check_prefix(location: &str, prefix: &str) -> Result<(), Violation
         format!("{prefix:?} cannot be the prefix of a key."),
         "Use 1 to 16 of a-z and 0-9, beginning with a letter.",
     ))
+}
+
+fn is_prefix(text: &[u8]) -> bool {
+    let form = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    text.len() <= MAX_PREFIX
+        && text.first().is_some_and(u8::is_ascii_lowercase)
+        && text.iter().all(form)
 }
 
 #[cfg(test)]

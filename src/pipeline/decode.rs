@@ -161,7 +161,9 @@ fn pair(application: &HeldApplication, text: &str) -> Result<Pair, Denial> {
     if has_control(text.expose()) {
         return Err(no("the credential holds control characters"));
     }
-    let colon = text.expose().find(':').ok_or_else(|| no("the credential has no colon"))?;
+    // Names are short: a search that warms up first is slower.
+    let colon = text.expose().bytes().position(|byte| byte == b':');
+    let colon = colon.ok_or_else(|| no("the credential has no colon"))?;
     Ok(Pair { text, colon })
 }
 
