@@ -72,6 +72,8 @@ pub fn median(figures: &[Figures]) -> Figures {
 pub struct Server {
     pub name: &'static str,
     pub address: String,
+    /// Where its admin API is, if it has one.
+    pub admin: String,
     /// The header field with a credential that is let in; more fields after a line end.
     pub header: String,
     child: Child,
@@ -147,10 +149,11 @@ impl<'a> Home<'a> {
         let mut child = self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn()?;
         let control = self.folder.join("data/keyward.control");
         let until = Instant::now() + Duration::from_secs(30);
-        let address = loop {
+        let (address, admin) = loop {
             let text = std::fs::read(&control).unwrap_or_default();
             if let Ok(control) = serde_json::from_slice::<serde_json::Value>(&text) {
-                break control["public"].as_str().unwrap_or_default().to_owned();
+                let text = |field: &str| control[field].as_str().unwrap_or_default().to_owned();
+                break (text("public"), text("address"));
             }
             if child.try_wait()?.is_some() || Instant::now() > until {
                 let log = std::fs::read_to_string(self.folder.join("server.log"))?;
@@ -161,6 +164,7 @@ impl<'a> Home<'a> {
         let ready = begun.elapsed();
         let mut server = Server::of(name, address.parse()?, self.header, child);
         server.ready = ready;
+        server.admin = admin;
         Ok(server)
     }
 
@@ -179,7 +183,8 @@ impl<'a> Home<'a> {
 impl Server {
     fn of(name: &'static str, address: SocketAddr, header: String, child: Child) -> Self {
         let address = address.to_string();
-        Self { name, address, header, child, ready: Duration::ZERO, asks: None }
+        let (ready, admin) = (Duration::ZERO, String::new());
+        Self { name, address, admin, header, child, ready, asks: None }
     }
 
     /// The same, which asks that one.
