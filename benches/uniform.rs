@@ -34,7 +34,9 @@ struct Kind {
 
 fn main() -> Outcome<()> {
     let folder = tempfile::tempdir()?;
-    let home = Home::new(folder.path())?;
+    let mut home = Home::new(folder.path())?;
+    // As it is shipped: each refusal is a line of the log, and says why.
+    home.log = "info";
     let keys = keys(&home)?;
     let passwords = passwords(&home)?;
     let server = home.serve("keyward")?;

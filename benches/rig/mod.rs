@@ -89,6 +89,8 @@ const TAIL: &str = "done = function(summary, latency) io.write(string.format(\"9
 /// A folder for Keyward to run in, and the records in it.
 pub struct Home<'a> {
     folder: &'a Path,
+    /// What the server logs.
+    pub log: &'static str,
     /// The header field with the administrator's key.
     pub header: String,
 }
@@ -96,7 +98,7 @@ pub struct Home<'a> {
 impl<'a> Home<'a> {
     /// Makes a new store.
     pub fn new(folder: &'a Path) -> Outcome<Self> {
-        let mut home = Self { folder, header: String::new() };
+        let mut home = Self { folder, log: "warn", header: String::new() };
         let first = home.command(&["init", "--output", "json"]).output()?;
         let first: serde_json::Value = serde_json::from_slice(&first.stdout)?;
         let credential = format!("admin:{}", first["key"].as_str().ok_or("no key")?);
@@ -173,7 +175,7 @@ impl<'a> Home<'a> {
         command.args(verb).current_dir(self.folder).env_clear();
         command.env("KEYWARD_SERVER__LISTEN", "127.0.0.1:0");
         command.env("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0");
-        command.env("KEYWARD_LOG__LEVEL", "warn");
+        command.env("KEYWARD_LOG__LEVEL", self.log);
         // A bench may be wrong on purpose, and often.
         command.env("KEYWARD_LIMITS__FAILURE_EXEMPT", "127.0.0.0/8");
         command

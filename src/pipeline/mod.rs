@@ -220,12 +220,27 @@ impl Gate {
         action: &Action<'a>,
     ) -> Result<Grant<'a>, Denial> {
         let mut seen = Seen::default();
-        let decided = self.decide(scene, request, action, &mut seen).await;
-        decided.map_err(|denial| {
-            let denial = failure::counted(scene, request, denial);
-            seen.tell(scene, request.client, seen::object(action), &denial);
-            denial
-        })
+        match self.decide(scene, request, action, &mut seen).await {
+            Ok(grant) => Ok(grant),
+            Err(denial) => Err(self.refuse(scene, request, action, seen, denial).await),
+        }
+    }
+
+    /// What becomes of a refusal before anybody hears of it.
+    async fn refuse(
+        &self,
+        scene: &Scene,
+        request: &Request<'_>,
+        action: &Action<'_>,
+        seen: Seen<'_>,
+        denial: Denial,
+    ) -> Denial {
+        let denial = failure::counted(scene, request, denial);
+        seen.tell(scene, request.client, seen::object(action), &denial);
+        if seen.is_uniform() {
+            failure::even_out(&denial).await;
+        }
+        denial
     }
 
     async fn decide<'a>(

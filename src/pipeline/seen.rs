@@ -5,18 +5,30 @@ use std::net::IpAddr;
 use http::StatusCode;
 
 use super::{Action, Candidate, Denial, Grant, Identity, Presented, Request, Scene, scene::Traces};
-use crate::limits::{self, Object, Standing, Suspect};
+use crate::{
+    limits::{self, Object, Standing, Suspect},
+    model::Detail,
+};
 
 /// What was found so far. Nothing of it is text that a client wrote: a credential could stand there.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Seen<'a> {
     application: Option<&'a str>,
+    /// Whether the application tells no details.
+    is_uniform: bool,
     suspect: Suspect,
 }
 
 impl<'a> Seen<'a> {
     pub fn presented(&mut self, presented: &Presented<'a>) {
-        self.application = presented.given().map(|given| given.application.record.id.as_str());
+        let Some(given) = presented.given() else { return };
+        let record = &given.application.record;
+        self.application = Some(record.id.as_str());
+        self.is_uniform = record.detail == Detail::Uniform;
+    }
+
+    pub fn is_uniform(&self) -> bool {
+        self.is_uniform
     }
 
     pub fn candidate(&mut self, candidate: &Candidate<'a>) {

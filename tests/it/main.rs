@@ -32,5 +32,6 @@ mod scripts;
 mod slow;
 mod state;
 mod tls;
+mod uniform;
 mod universal;
 mod usage;
