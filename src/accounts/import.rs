@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    AccountError, Acting, Format, TRIES,
+    AccountError, Accounts, Acting, Format, TRIES,
     events::{Mood, New},
     is_race,
     keys::put_new_key,
@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     model::{
-        Act, Key, KeyId, KeyShape, KeyText, PasswordDigest, Scheme, Secret, Timestamp, User,
-        Violation, fold,
+        Act, Key, KeyId, KeyShape, KeyText, MOST_SLOW_KEYS, PasswordDigest, Scheme, Secret,
+        Timestamp, User, Violation, fold,
     },
     store::{Batch, CommitError, State, Table, encode},
 };
@@ -24,8 +24,6 @@ use crate::{
 const SHORTEST: usize = 8;
 /// The longest text.
 const LONGEST: usize = 512;
-/// The most keys of a user that are slow to check.
-const MOST_SLOW: usize = 4;
 /// Of a text this long, the last four characters may be shown.
 const SHOWN: usize = 20;
 
@@ -426,13 +424,23 @@ impl Draft<'_> {
         if key.scheme != Scheme::Slow {
             return;
         }
-        let waiting = self.accounts.directory().slow_keys(Some(key.user));
-        let count = self.slow.entry(key.user).or_insert(waiting.map_or(0, |it| it.ids.len()));
+        let accounts = self.accounts;
+        let count = self.slow.entry(key.user).or_insert_with(|| accounts.slow_in_force(key.user));
         *count += 1;
-        if *count > MOST_SLOW {
-            let said = format!("A user has at most {MOST_SLOW} keys that are slow to check.");
+        if *count > MOST_SLOW_KEYS {
+            let said = format!("A user has at most {MOST_SLOW_KEYS} keys that are slow to check.");
             self.wrong(row, "key", &said, "Give the user a new key, which is fast.");
         }
+    }
+}
+
+impl Accounts {
+    /// How many keys in force a user has that are slow to check.
+    pub(super) fn slow_in_force(&self, uid: u64) -> usize {
+        let (directory, now) = (&self.0.directory, self.0.clock.now());
+        let ids = directory.slow_keys(Some(uid)).map(|slow| slow.ids).unwrap_or_default();
+        let keys = ids.into_iter().filter_map(|id| directory.key(id));
+        keys.filter(|key| !key.is_revoked && !key.has_ended(now)).count()
     }
 }
 

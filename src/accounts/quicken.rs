@@ -1,7 +1,8 @@
 //! What other systems made slow to check is made anew at its first use, while its text is there: keys get a fast digest, passwords one of our own.
 
 use super::{
-    AccountError, Acting, TRIES, adopt::may_be_random, is_race, keys::key_key, users::uid_key,
+    AccountError, Acting, TRIES, adopt::may_be_random, formats::is_all_of, is_race, keys::key_key,
+    users::uid_key,
 };
 use crate::{
     model::{Act, KeyId, PasswordDigest, Scheme, Secret},
@@ -16,7 +17,9 @@ impl Acting {
     pub async fn quicken_key(&self, id: KeyId, text: &Secret) -> Result<(), AccountError> {
         for _ in 0..TRIES {
             let before = self.key(id)?.ok_or_else(|| AccountError::not_found("key", id))?;
-            if before.record.scheme != Scheme::Slow || !may_be_random(text) {
+            let is_whole = |slow| is_all_of(slow, text.expose());
+            let is_slow = before.record.slow.as_ref().is_some_and(is_whole);
+            if before.record.scheme != Scheme::Slow || !is_slow || !may_be_random(text) {
                 return Ok(());
             }
             let mut key = before.record.clone();
@@ -53,6 +56,9 @@ impl Acting {
         matched: &PasswordDigest,
         password: Secret,
     ) -> Result<(), AccountError> {
+        if !is_all_of(matched, password.expose()) {
+            return Ok(());
+        }
         let entropy = self.0.entropy.clone();
         let hashed = self.0.passwords.hash(password, entropy).await;
         let hashed = hashed.map_err(|_| AccountError::Busy)?;

@@ -100,11 +100,20 @@ impl Record for Application {
             let mut rules = crate::model::METHODS.iter().filter_map(|m| resource.rules.of(m));
             rules.any(|rules| rules.authentication.contains(id))
         };
-        let user = policy.routes.resources().find(|one| names(one))?.id.clone();
-        Some(AccountError::refused(
-            format!("The application {id} is named by the resource {user}."),
-            "Take it out of the resource first.",
-        ))
+        if let Some(user) = policy.routes.resources().find(|one| names(one)) {
+            return Some(AccountError::refused(
+                format!("The application {id} is named by the resource {}.", user.id),
+                "Take it out of the resource first.",
+            ));
+        }
+        // They would work again with whatever is called so later.
+        let bound = accounts.directory().keys_bound_to(id);
+        (bound > 0).then(|| {
+            AccountError::refused(
+                format!("Keys that were not revoked are bound to the application {id}: {bound}."),
+                "Revoke them first, or turn the application off.",
+            )
+        })
     }
 
     /// At most one application is the default: the one before it steps back in the same commit.

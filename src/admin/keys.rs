@@ -57,6 +57,7 @@ async fn change(id: KeyId, mut call: Call<'_>) -> Result<Reply, Denial> {
     let patch = call.json().await?;
     let before = existing(id, &call)?;
     may_touch_owner(&before.record, &call)?;
+    call.only_an_administrator(before.record.universal)?;
     let expected = call.expected(|| Some(before.revision))?;
     let changed = call.accounts.change_key(id, expected, |key: &mut Key| {
         let mut after = json!({

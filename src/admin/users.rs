@@ -149,11 +149,13 @@ fn within_scopes(before: &[String], after: &[String], call: &Call<'_>) -> Result
     }
 }
 
-/// Who logs in with a password has no scopes.
+/// Who logs in with a password is bound to nothing: it would be a way out of what a key is bound to.
 pub(super) fn may_set_passwords(call: &Call<'_>) -> Result<(), Denial> {
-    match call.identity.scopes() {
-        None => Ok(()),
-        Some(_) => Err(answer::forbidden("A key with scopes cannot set passwords.")),
+    match call.identity.is_bound() {
+        false => Ok(()),
+        true => Err(answer::forbidden(
+            "A key that is bound to scopes, an application, networks or limits cannot set passwords, and neither can a universal key.",
+        )),
     }
 }
 

@@ -69,7 +69,7 @@ fn rows(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
             continue;
         };
         if let Some(first) = owners.insert(fold(username), line) {
-            faults.push((line, format!("The user of line {first} has another password here.")));
+            faults.push((line, format!("The user of line {first} stands here once more.")));
             continue;
         }
         rows.push(json!({ "line": line, "username": username, "password_digest": digest }));

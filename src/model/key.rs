@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Credits, Digest, KeyId, PasswordDigest, RateLimit, Scheme, Timestamp};
 
+/// The most keys in force of a user that are slow to check: all of them are checked when one is presented.
+pub const MOST_SLOW_KEYS: usize = 4;
+
 /// A key that was handed out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {

@@ -25,7 +25,7 @@ pub use audit::{Act, Actor, AuditEntry};
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;
-pub use key::{Key, Rotation};
+pub use key::{Key, MOST_SLOW_KEYS, Rotation};
 pub use key_scan::{Form, Found, Scanner};
 pub use key_text::{KeyShape, KeyText, MAX_PREFIX};
 pub use limit::{Credits, Period, RateLimit, Refill};

@@ -85,7 +85,7 @@ pub async fn find<'a>(
         Proof::NamedKey { pair, id } => {
             let member = told(application, directory.user_by_name(pair.user()))?;
             let held = match (id, key(id, pair.secret())) {
-                (None, None) => slow_keys(gate, application, member.as_deref()),
+                (None, held) => slow_or(held, gate, application, member.as_deref()),
                 (_, held) => Holding::Held(held),
             };
             (member, Evidence::Key { held, text: Secret::new(pair.secret()) })
@@ -112,16 +112,31 @@ pub async fn find<'a>(
                 false => member,
             };
             let is_foreign = |text: Secret| KeyText::shape(text.expose()) == KeyShape::Foreign;
-            let held = match held {
-                None if scripted.key().is_some_and(is_foreign) => {
-                    slow_keys(gate, application, member.as_deref())
-                }
-                held => Holding::Held(held),
+            let held = match scripted.key().is_some_and(is_foreign) {
+                true => slow_or(held, gate, application, member.as_deref()),
+                false => Holding::Held(held),
             };
             (member, Evidence::Scripted(scripted, held))
         }
     };
     Ok(Candidate { suspect: Some(Suspect { application, member, evidence }) })
+}
+
+/// The key that a text leads to, or else what may be the user's that is slow to check: two users may have brought the same text.
+fn slow_or(
+    held: Option<(KeyId, HeldKey)>,
+    gate: &Gate,
+    application: &HeldApplication,
+    member: Option<&Member>,
+) -> Holding {
+    let is_theirs = |(_, key): &(KeyId, HeldKey)| member.is_some_and(|one| one.uid == key.user);
+    if held.as_ref().is_some_and(|held| is_theirs(held) || held.1.is_universal()) {
+        return Holding::Held(held);
+    }
+    match slow_keys(gate, application, member) {
+        Holding::Held(None) => Holding::Held(held),
+        slow => slow,
+    }
 }
 
 /// The keys of a user that are slow to check. Where no details are told, somebody who has none, or is not there, is checked for as long.

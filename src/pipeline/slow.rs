@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use super::{Denial, Gate, Request, Room, Scene};
 use crate::{
-    model::{KeyId, Secret},
+    model::{KeyId, MOST_SLOW_KEYS, Secret},
     store::{HeldKey, SlowKeys},
 };
 
@@ -27,8 +27,12 @@ pub(super) async fn find(
     let SlowKeys { ids, example, most } = keys;
     let held = ids.into_iter().filter_map(|id| Some((id, gate.0.directory.key(id)?)));
     let mut held: Vec<(KeyId, HeldKey)> = held.filter(|(_, key)| key.slow().is_some()).collect();
+    // However many there are: those first that may be used.
+    let now = gate.0.clock.now();
+    held.sort_by_key(|(_, key)| key.is_revoked || key.has_ended(now));
+    held.truncate(MOST_SLOW_KEYS);
     let digests: Vec<_> = held.iter().filter_map(|(_, key)| key.slow().cloned()).collect();
-    let for_time = vec![example; most.saturating_sub(digests.len())];
+    let for_time = vec![example; most.min(MOST_SLOW_KEYS).saturating_sub(digests.len())];
     let found = gate.0.passwords.find(text.clone(), digests, for_time).await;
     Ok(found.map_err(|_| busy())?.map(|at| held.swap_remove(at)))
 }

@@ -44,6 +44,16 @@ struct Proven {
     /// The limits of the key.
     bounds: Option<Arc<Bounds>>,
     is_universal: bool,
+    /// Whether the key is less than its user.
+    is_bound: bool,
+}
+
+impl Proven {
+    /// Somebody whose credential says nothing less of them.
+    fn all_of(member: Arc<Member>) -> Self {
+        let (key, scopes, bounds) = (None, None, None);
+        Self { member, key, scopes, bounds, is_universal: false, is_bound: false }
+    }
 }
 
 impl std::fmt::Debug for Identity<'_> {
@@ -60,6 +70,12 @@ impl<'a> Identity<'a> {
     /// Whether its client has a universal key, and has named the user itself.
     pub fn is_by_universal_key(&self) -> bool {
         self.proven().is_some_and(|proven| proven.is_universal)
+    }
+
+    /// Whether its credential is less than its user: a key that is bound to scopes, an application, networks or limits, or a universal one. What is made
+    /// with it must not be more.
+    pub fn is_bound(&self) -> bool {
+        self.proven().is_some_and(|proven| proven.is_bound)
     }
 
     /// Whether nobody stands behind the request.
@@ -169,7 +185,7 @@ pub async fn check<'a>(
             if matched.as_ref().is_err_and(|no| no.status == StatusCode::UNAUTHORIZED) {
                 failure::failed(scene, attempt, uid);
             }
-            Proven { member: matched?, key: None, scopes: None, bounds: None, is_universal: false }
+            Proven::all_of(matched?)
         }
         Evidence::Scripted(scripted, held) => case.scripted(scripted, member, held).await?,
     };
@@ -233,6 +249,7 @@ impl Case<'_, '_> {
             scopes: held.scopes().cloned(),
             bounds: held.bounds().cloned(),
             is_universal: held.is_universal(),
+            is_bound: held.is_bound(),
         })
     }
 
@@ -288,8 +305,8 @@ impl Case<'_, '_> {
         {
             self.gate.adopt(member.uid, &application.record.id, text);
         }
-        let scopes = scopes.map(Arc::from);
-        Ok(Proven { member, key: None, scopes, bounds: None, is_universal: false })
+        let is_bound = scopes.is_some();
+        Ok(Proven { scopes: scopes.map(Arc::from), is_bound, ..Proven::all_of(member) })
     }
 
     /// The user whose password was presented. Takes as long when there is none.

@@ -224,6 +224,13 @@ impl Directory {
         })
     }
 
+    /// How many keys that were not taken back are bound to this application. Looks at every key.
+    pub fn keys_bound_to(&self, application: &str) -> usize {
+        let keys = self.keys.pin();
+        let is_bound = |key: &&HeldKey| !key.is_revoked && key.application() == Some(application);
+        keys.values().filter(is_bound).count()
+    }
+
     /// A number that no user has or had.
     pub fn next_uid(&self) -> u64 {
         self.last_uid.fetch_add(1, Ordering::Relaxed) + 1

@@ -157,6 +157,15 @@ impl HeldKey {
         self.rare.as_ref()?.bounds.as_ref()
     }
 
+    /// Whether it is less than its user, who is somebody of the store.
+    pub fn is_bound(&self) -> bool {
+        let is_bound = |rare: &RareKey| {
+            let is_free = rare.application.is_none() && rare.scopes.is_none();
+            !is_free || !rare.networks.is_empty() || rare.bounds.is_some() || rare.is_universal
+        };
+        self.user != OPERATOR_UID && self.rare.as_deref().is_some_and(is_bound)
+    }
+
     /// Whether it acts as any user whom its client names.
     pub fn is_universal(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.is_universal)

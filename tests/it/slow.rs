@@ -320,3 +320,80 @@ fn the_users_of_apache_go_on_with_their_passwords() {
         );
     }
 }
+
+#[test]
+fn two_users_with_one_text_both_go_on() {
+    let server = Server::new();
+    let site = &server.site;
+    server.user_with("ann", &["access user profiles"]);
+    server.user_with("bob", &["access user profiles"]);
+    let text = "one-text-that-two-users-have-brought";
+    server.hide(text);
+    let digest = || htpasswd("-nbB", "x", text)[2..].to_owned();
+    fs::write(site.path().join("k.csv"), format!("ann,{},x\nbob,{},x\n", digest(), digest()))
+        .unwrap();
+    site.json(&["key", "import", "k.csv", "--digest", "bcrypt"]);
+    for name in ["ann", "bob", "ann", "bob"] {
+        assert_eq!(asks(&server, name, text), 200, "{name}");
+        until("ann's is fast", || scheme(site, "ann", "x") == "text");
+    }
+    assert_eq!(scheme(site, "bob", "x"), "slow");
+}
+
+#[test]
+fn what_bcrypt_does_not_look_at_is_not_written_down() {
+    let server = Server::new();
+    let site = &server.site;
+    server.user_with("ann", &["access user profiles"]);
+    let (real, other) = ("a".repeat(72) + "-the-rest", "a".repeat(72) + "-another");
+    let digest = htpasswd("-nbB", "x", &real)[2..].to_owned();
+    fs::write(site.path().join("k.csv"), format!("ann,{digest},x\n")).unwrap();
+    site.json(&["key", "import", "k.csv", "--digest", "bcrypt"]);
+    for text in [&other, &real, &other, &real] {
+        assert_eq!(asks(&server, "ann", text), 200);
+    }
+    assert_eq!(scheme(site, "ann", "x"), "slow");
+}
+
+#[test]
+fn however_many_slow_keys_there_are_few_are_in_force() {
+    let server = Server::new();
+    let site = &server.site;
+    server.user_with("ann", &["access user profiles"]);
+    let text = |at: usize| format!("a-text-of-another-system-{at}");
+    let rows: String =
+        (0..4).map(|at| format!("ann,{},{at}\n", &htpasswd("-nbB", "x", &text(at))[2..])).collect();
+    fs::write(site.path().join("k.csv"), rows).unwrap();
+    site.json(&["key", "import", "k.csv", "--digest", "bcrypt"]);
+    // The same by a file of the state.
+    let exported = String::from_utf8(site.run(&["export"]).stdout).unwrap();
+    let one = exported.split("[[keys]]").find(|one| one.contains("scheme = \"slow\"")).unwrap();
+    let pepper = exported.lines().find(|line| line.starts_with("pepper")).unwrap();
+    let changed: Vec<String> = one
+        .lines()
+        .map(|line| match line.split(' ').next() {
+            Some("id") => "id = \"0000aZ19\"".to_owned(),
+            Some("digest") => format!("digest = \"{}\"", "ab".repeat(32)),
+            _ => line.to_owned(),
+        })
+        .collect();
+    fs::write(
+        site.path().join("s.toml"),
+        format!("version = 1\n{pepper}\n[[keys]]{}", changed.join("\n")),
+    )
+    .unwrap();
+    let run = site.run(&["apply", "s.toml"]);
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(!run.status.success() && said.contains("at most 4 keys that are slow"), "{said}");
+    // Those that were taken back make room, and are known as what they are.
+    let keys = site.json(&["key", "list", "ann"]);
+    for key in keys.as_array().unwrap().iter().filter(|key| key["scheme"] == "slow") {
+        site.json(&["key", "revoke", key["id"].as_str().unwrap()]);
+    }
+    assert_eq!(asks(&server, "ann", &text(0)), 401);
+    site.json(&["apply", "s.toml"]);
+    let row = format!("ann,{},new\n", &htpasswd("-nbB", "x", &text(9))[2..]);
+    fs::write(site.path().join("k.csv"), row).unwrap();
+    site.json(&["key", "import", "k.csv", "--digest", "bcrypt"]);
+    assert_eq!(asks(&server, "ann", &text(9)), 200);
+}

@@ -154,3 +154,69 @@ fn only_an_administrator_makes_them_and_they_make_no_keys() {
         server.site.run(&["key", "generate", "portal", "--application", "portal", "--universal"]);
     assert!(String::from_utf8_lossy(&warned.stderr).contains("Warning"));
 }
+
+#[test]
+fn with_a_bound_key_no_password_is_set() {
+    let (server, universal) = portal();
+    server.user_with("helper", &["administer users"]);
+    let ann = server.site.json(&["user", "show", "ann"])["uid"].clone();
+    let bound = server.key("admin", &["--network", "127.0.0.0/8"]);
+    let limited = server.key("admin", &["--rate-limit", "1000/1m"]);
+    let for_one = server.key("admin", &["--application", "default"]);
+    let ways = [
+        ("portal", credential("helper", &universal.text)),
+        ("default", bound.credential),
+        ("default", limited.credential),
+        ("default", for_one.credential),
+    ];
+    let digest = "{SHA}qZk+NkcGgWq6PiVxeFDCbJzQ2J0=";
+    for (application, credential) in &ways {
+        let asks = |method: &str, target: &str, body: Value| {
+            let request = server.manages_as(credential, method, target);
+            request.header("AUTH-METHOD", application).json(&body).send().status
+        };
+        assert_eq!(asks("PATCH", &format!("/api/v1/users/{ann}"), json!({ "password": "x" })), 403);
+        assert_eq!(asks("POST", "/api/v1/users", json!({ "name": "new", "password": "x" })), 403);
+        let rows = json!({ "rows": [{ "username": "new", "password_digest": digest }] });
+        assert_eq!(asks("POST", "/api/v1/users/import", rows), 403);
+        let asks = |method: &str, target: &str, body: Value| {
+            let request = server.request(method, target).header("API-KEY", credential);
+            request.header("AUTH-METHOD", application).json(&body).send().status
+        };
+        let fields = json!({ "name": [{ "value": "new" }], "pass": [{ "value": "a password" }] });
+        assert_eq!(asks("POST", "/entity/user?_format=json", fields), 403);
+        let fields = json!({ "pass": [{ "value": "a password" }] });
+        assert_eq!(asks("PATCH", &format!("/user/{ann}?_format=json"), fields), 403);
+    }
+    // Nor one of the very user that a universal key acts as.
+    let own = json!({ "pass": [{ "value": "new password", "existing": "old" }] });
+    let request = server.request("PATCH", &format!("/user/{ann}?_format=json"));
+    let request = request.header("API-KEY", credential("ann", &universal.text));
+    assert_eq!(request.header("AUTH-METHOD", "portal").json(&own).send().status, 403);
+    assert_eq!(server.site.json(&["user", "list"]).as_array().unwrap().len(), 5);
+    // What the key is bound to by its user or its owner stays free to do.
+    let free = json!({ "password": "a password" });
+    assert_eq!(
+        server.manages("PATCH", &format!("/api/v1/users/{ann}")).json(&free).send().status,
+        200
+    );
+}
+
+#[test]
+fn an_application_with_keys_is_not_deleted() {
+    let (server, key) = portal();
+    let delete = || server.manages("DELETE", "/api/v1/applications/portal").send();
+    let said = delete();
+    assert!(
+        said.status == 409 && said.body.contains("bound to the application portal: 1"),
+        "{}",
+        said.body
+    );
+    let target = format!("/api/v1/keys/{}", key.id);
+    let helper = server.user_with("helper", &["administer users"]);
+    let patch =
+        server.manages_as(&helper.credential, "PATCH", &target).json(&json!({ "label": "x" }));
+    assert_eq!(patch.send().status, 403);
+    server.site.json(&["key", "revoke", &key.id]);
+    assert_eq!(delete().status, 204);
+}

@@ -12,7 +12,7 @@ use super::{
     plan::{Change, Plan},
     record::Kind,
 };
-use crate::model::{Key, METHODS, Resource, Timestamp, User, Violation};
+use crate::model::{Key, METHODS, MOST_SLOW_KEYS, Resource, Scheme, Timestamp, User, Violation};
 
 impl Plan {
     /// Asks every rule about every record that changes, and about those that rest on what goes.
@@ -28,6 +28,7 @@ impl Plan {
         self.check_users(world, &mut found);
         self.check_keys(world, accounts.clock().now(), &mut found);
         self.found.extend(found);
+        self.check_slow(accounts);
         self.check_quota(accounts)
     }
 
@@ -55,7 +56,7 @@ impl Plan {
             let mut problems =
                 check_key(world, after, if has_expiry { after.created } else { now });
             if was.is_some_and(|was| was.application == after.application) {
-                problems.retain(|one| one.location != "application");
+                problems.retain(|one| !["application", "universal"].contains(&&*one.location));
             }
             if was.is_none_or(|was| was.scopes != after.scopes) {
                 problems.extend(check_scopes(world, after));
@@ -63,6 +64,27 @@ impl Plan {
             problems.extend(before.into_iter().flat_map(|before| stays(before, after)));
             problems.extend(ends_in_order(after));
             found.extend(placed::<Key>(at, problems));
+        }
+    }
+
+    /// All of a user's keys that are slow to check are checked when one is presented: no user gets more than few of them.
+    fn check_slow(&mut self, accounts: &Accounts) {
+        let now = accounts.clock().now();
+        let mut coming: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
+        for one in self.keys.iter().filter(|one| one.before.is_none()) {
+            let Some(key) = &one.after else { continue };
+            if key.scheme == Scheme::Slow && key.is_in_force(now) {
+                let (at, count) = coming.entry(key.user).or_default();
+                *at = one.at.unwrap_or_default();
+                *count += 1;
+            }
+        }
+        for (user, (at, count)) in coming {
+            if accounts.slow_in_force(user) + count > MOST_SLOW_KEYS {
+                let said =
+                    format!("A user has at most {MOST_SLOW_KEYS} keys that are slow to check.");
+                self.wrong("keys", at, "scheme", said, "Give the user a new key, which is fast.");
+            }
         }
     }
 

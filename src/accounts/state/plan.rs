@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The largest number that a user can be given: more than that, not every program can read in JSON (RFC 8259, section 6).
-const MOST_UID: u64 = (1 << 53) - 1;
+const MOST_UID: u64 = (1 << 52) - 1;
 
 /// One record.
 #[derive(Debug)]

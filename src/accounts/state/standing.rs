@@ -4,7 +4,10 @@ use super::{
     super::{AccountError, Accounts},
     plan::Plan,
 };
-use crate::model::{Actor, KeyId};
+use crate::{
+    model::{Actor, AuthType, KeyId},
+    store::Policy,
+};
 
 const SHUT_OUT: &str =
     "Have another administrator apply it, or the operator at the machine with keyward apply.";
@@ -58,6 +61,20 @@ impl Plan {
             return shut(format!(
                 "You would shut yourself out: you came through the application {application}."
             ));
+        }
+        let now = accounts.directory().policy();
+        let read = |policy: &Policy| {
+            let record = &policy.applications.get(application)?.record;
+            Some((record.auth_type.clone(), record.key_source, record.header.clone()))
+        };
+        if read(&now) != read(&policy) {
+            return shut(format!(
+                "You would shut yourself out: you came through the application {application}, which would read another credential."
+            ));
+        }
+        let by_password = read(&policy).is_some_and(|(kind, ..)| kind == AuthType::Basic);
+        if by_password && member.password().is_none() {
+            return shut(format!("You would shut yourself out: {name} would have no password."));
         }
         let Some(id) = key else { return Ok(()) };
         let now = accounts.clock().now();

@@ -131,7 +131,7 @@ impl<'a> Standing<'a> {
     pub(super) fn creating(&self, field: Field) -> Setting {
         match field {
             Field::Uid | Field::Uuid | Field::Changed | Field::DefaultLangcode => SERVERS_OWN,
-            Field::Pass if self.identity.scopes().is_some() => BEYOND_SCOPES,
+            Field::Pass if self.identity.is_bound() => BEYOND_KEY,
             _ => Setting::Allowed,
         }
     }
@@ -145,7 +145,8 @@ impl<'a> Standing<'a> {
         }
         match field {
             Field::Uid | Field::Uuid | Field::Changed | Field::DefaultLangcode => SERVERS_OWN,
-            Field::Pass if !self.owns && self.identity.scopes().is_some() => BEYOND_SCOPES,
+            Field::Pass if !self.owns && self.identity.is_bound() => BEYOND_KEY,
+            Field::Pass if self.identity.is_by_universal_key() => BEYOND_KEY,
             _ if self.administers => Setting::Allowed,
             Field::Name if self.identity.has("change own username") => Setting::Allowed,
             Field::Name => Setting::Refused("the permission 'change own username' is missing"),
@@ -184,8 +185,10 @@ impl<'a> Standing<'a> {
 }
 
 const SERVERS_OWN: Setting = Setting::Refused("the server sets it");
-/// Somebody with a new password or another role would be a way out of the scopes of the key that made it so.
+/// A role that holds more than the key's scopes would be a way out of them.
 const BEYOND_SCOPES: Setting = Setting::Refused("it is beyond the scopes of the key");
+/// Somebody with a new password would be a way out of what the key is bound to that made it so.
+const BEYOND_KEY: Setting = Setting::Refused("it is beyond what the key is bound to");
 
 /// Whether somebody may make accounts.
 pub(super) fn may_create(identity: &Identity<'_>) -> Result<(), Denial> {
