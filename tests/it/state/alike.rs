@@ -212,6 +212,16 @@ async fn everything_there_is_to_say_goes_round() {
     desk.applies(&file("[[applications]]\nid = \"portal\"\nname = \"P\"\nkey_source = \"universal\"\nuniversal_administrators = true\n"), "").await;
     let (application, universal) = (Some("portal".to_owned()), true);
     acting.issue_key(77, NewKey { application, universal, ..NewKey::default() }).await.unwrap();
+    // One that acted as others in an application that takes no such keys any more.
+    let former = |source: &str| {
+        file(&format!(
+            "[[applications]]\nid = \"former\"\nname = \"F\"\nkey_source = \"{source}\"\n"
+        ))
+    };
+    desk.applies(&former("universal"), "").await;
+    let (application, universal) = (Some("former".to_owned()), true);
+    acting.issue_key(77, NewKey { application, universal, ..NewKey::default() }).await.unwrap();
+    desk.applies(&former("per_user"), "").await;
     // What a user has lost since, and an application that is gone.
     desk.applies(&file("[[roles]]\nid = \"editor\"\nlabel = \"E\"\n"), "").await;
     acting

@@ -127,6 +127,9 @@ async fn nobody_shuts_the_door_on_itself() {
             "which would not open",
         ),
         (file(&application("enabled = false")), "", "the application default"),
+        (file(&application("key_source = \"universal\"")), "", "read another credential"),
+        (file(&application("header = \"X-Key\"")), "", "read another credential"),
+        (file(&application("type = \"basic\"")), "", "read another credential"),
         (before.replace(&format!("[[keys]]{my_key}"), ""), "prune=true", "which would not open"),
     ];
     for (text, query, says) in refused {
