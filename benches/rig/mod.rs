@@ -251,11 +251,11 @@ impl Server {
     pub fn drive(&self, path: &str, header: &str, load: Load) -> Outcome<Figures> {
         let Load { seconds, connections } = load;
         let before = self.cpu()?;
-        let script = std::env::temp_dir().join("keyward-bench-tail.lua");
-        std::fs::write(&script, TAIL)?;
+        let mut script = tempfile::NamedTempFile::new()?;
+        script.write_all(TAIL.as_bytes())?;
         let output = Command::new("wrk")
             .arg("-s")
-            .arg(&script)
+            .arg(script.path())
             .args(["-t2", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency"])
             .args(header.lines().flat_map(|line| ["-H", line]))
             .arg(format!("http://{}{path}", self.address))

@@ -36,6 +36,8 @@
 //! - the *resources* of the store, as the server has them ([`Layer::new`]): what none of them describes is refused;
 //! - the *program* itself ([`Layer::requires`], [`Layer::requires_user`], [`Layer::admits_anyone`]), which has routes of its own.
 //!
+//! It runs on tokio, with the runtime's timer (`enable_time`): scripts are bounded by it, and refusals of applications that tell no details wait for it.
+//!
 //! A program without tower calls [`Layer::around`]; one that only wants to know who asks, [`Gate::authenticate`](crate::pipeline::Gate::authenticate).
 //!
 //! Authentication, scripts, texts and forms of refusals are those of the server. The service behind finds an [`Identity`] among the request's
