@@ -14,6 +14,7 @@ mod completions;
 mod config;
 mod connect;
 pub mod control;
+mod each;
 mod exit;
 mod explain;
 mod healthcheck;

@@ -12,12 +12,15 @@ use tokio::{
 use super::{
     api::{AdminFace, body_limits},
     control::Control,
-    open, scripting, tls, webhooks, welcome,
+    each, open, scripting, tls, webhooks, welcome,
 };
 
 use crate::{
     accounts::Accounts,
-    config::{AdminListen, LimitSettings, Loaded, LogFormat, LogSettings, ProxyProtocol, Settings},
+    config::{
+        AdminListen, LimitSettings, Listeners, Loaded, LogFormat, LogSettings, ProxyProtocol,
+        ServerSettings, Settings,
+    },
     handlers::{Handlers, IdentityFields},
     http::{Door, Envoy, Limits, Listener, Public, serve},
     pipeline::Gate,
@@ -34,7 +37,7 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
     start_logging(&settings.log)?;
     // Before anything is made: a server that cannot listen must not leave a store behind whose key nobody saw.
     let certificates = tls::load(&settings)?;
-    let public = listen_on("server.listen", settings.server.listen).await?;
+    let (public, others) = listen_public(&settings.server).await?;
     let grpc = match settings.server.grpc_listen {
         Some(address) => Some(listen_on("server.grpc_listen", address).await?),
         None => None,
@@ -58,7 +61,7 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
         keys = keys.saturating_sub(1),
         "ready"
     );
-    let doors = Doors { public, grpc, admin, aside, certificates };
+    let doors = Doors { public, others, grpc, admin, aside, certificates };
     serve_all(&settings, accounts, doors, hangups, webhooks).await?;
     drop(control);
     tracing::info!("stopped");
@@ -76,6 +79,20 @@ fn start_logging(settings: &LogSettings) -> anyhow::Result<()> {
 async fn listen_on(key: &str, address: SocketAddr) -> anyhow::Result<Listener> {
     let listener = TcpListener::bind(address).await;
     Ok(Listener::Tcp(listener.map_err(|problem| unbound(key, &address, &problem))?))
+}
+
+/// The public listener, and those of the other workers where each has its own.
+async fn listen_public(
+    settings: &ServerSettings,
+) -> anyhow::Result<(Listener, Vec<std::net::TcpListener>)> {
+    let ServerSettings { listen, workers, .. } = settings;
+    if settings.listeners == Listeners::Shared {
+        return Ok((listen_on("server.listen", *listen).await?, Vec::new()));
+    }
+    let all = each::bind(*listen, *workers);
+    let mut all = all.map_err(|problem| unbound("server.listen", listen, &problem))?;
+    let first = TcpListener::from_std(all.swap_remove(0))?;
+    Ok((Listener::Tcp(first), all))
 }
 
 async fn listen_admin(settings: &Settings) -> anyhow::Result<Listener> {
@@ -155,6 +172,8 @@ fn announce(
 /// What is listened on.
 struct Doors {
     public: Listener,
+    /// The public listeners of the other workers.
+    others: Vec<std::net::TcpListener>,
     /// For Envoy.
     grpc: Option<Listener>,
     admin: Listener,
@@ -166,7 +185,7 @@ struct Doors {
 async fn serve_all(
     settings: &Settings,
     accounts: Accounts,
-    Doors { public, grpc, admin, aside, certificates }: Doors,
+    Doors { public, others, grpc, admin, aside, certificates }: Doors,
     hangups: (Signal, Signal),
     webhooks: Sender,
 ) -> anyhow::Result<()> {
@@ -186,7 +205,16 @@ async fn serve_all(
     // Of its own: whoever fills the public listener must not keep out the one who could revoke a key.
     let admins = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
     let edge = edge_limits(limits, settings);
-    let public = public_door(settings, public).with_tls(certificates.public.clone());
+    let front = {
+        let (settings, certificate) = (settings.server.clone(), certificates.public.clone());
+        let (edge, connections) = (edge.clone(), connections.clone());
+        let (face, stop) = (face.clone(), stop.clone());
+        move |listener| {
+            let door = public_door(&settings, listener).with_tls(certificate.clone());
+            let (edge, connections) = (edge.clone(), connections.clone());
+            serve(door, edge, connections, face.clone(), stopped(stop.clone()))
+        }
+    };
     let grpc = grpc.map(|grpc| Door::from(grpc).with_tls(certificates.public.clone()));
     let grpc = async {
         if let Some(grpc) = grpc {
@@ -212,12 +240,13 @@ async fn serve_all(
     let webhooks = tokio::spawn(webhooks.run(webhooks_end));
     let usage = tokio::spawn(async move { used.keep_usage(every, usage_end).await });
     let denials = tokio::spawn(async move { refused.keep_denials(denials_end).await });
-    tokio::join!(
-        serve(public, edge.clone(), connections.clone(), face.clone(), stopped(stop.clone())),
+    let (served, ..) = tokio::join!(
+        each::serve(public, others, front),
         grpc,
         serve(admin, edge.clone(), admins, api.clone(), stopped(stop.clone())),
         aside,
     );
+    served?;
     scripts.abort();
     certificates.abort();
     // What the last requests used, and who was refused; everything else was written before it was answered.
@@ -229,11 +258,11 @@ async fn serve_all(
     Ok(())
 }
 
-fn public_door(settings: &Settings, listener: Listener) -> Door {
+fn public_door(settings: &ServerSettings, listener: Listener) -> Door {
     let door = Door::from(listener);
-    match settings.server.proxy_protocol {
+    match settings.proxy_protocol {
         ProxyProtocol::Off => door,
-        ProxyProtocol::On => door.behind(settings.server.trusted_proxies.iter().copied()),
+        ProxyProtocol::On => door.behind(settings.trusted_proxies.iter().copied()),
     }
 }
 

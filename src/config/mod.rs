@@ -29,8 +29,8 @@ pub use error::{ConfigError, Place, Problem};
 pub use file::File;
 pub use settings::{
     AdminListen, AdminSettings, AuditSettings, ClientCertificates, Denials, Engine, EventSettings,
-    IdentitySettings, LimitSettings, LogFormat, LogSettings, ProxyProtocol, ScriptSettings,
-    ServerSettings, Settings, StoreSettings, TlsSettings, WebhookSettings,
+    IdentitySettings, LimitSettings, Listeners, LogFormat, LogSettings, ProxyProtocol,
+    ScriptSettings, ServerSettings, Settings, StoreSettings, TlsSettings, WebhookSettings,
 };
 pub use show::{SHIPPED, print, schema};
 

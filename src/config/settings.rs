@@ -66,8 +66,19 @@ pub struct ServerSettings {
     pub tls: Option<TlsSettings>,
     /// The threads of the runtime, at least one.
     pub workers: usize,
+    /// How these share the work.
+    pub listeners: Listeners,
     /// How long requests in flight get when the program stops.
     pub shutdown: Duration,
+}
+
+/// How workers share the public listener's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listeners {
+    /// One listener for all.
+    Shared,
+    /// One for each, on the same address.
+    PerWorker,
 }
 
 /// Whether connections begin with a PROXY header.
@@ -238,6 +249,11 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             ),
             tls: self.tls(raw),
             workers: or_cores(self.size("server.workers", raw.workers, 0..=1024)),
+            listeners: self.choice(
+                "server.listeners",
+                &raw.listeners,
+                [("shared", Listeners::Shared), ("per_worker", Listeners::PerWorker)],
+            ),
             shutdown: self.seconds("server.shutdown_seconds", raw.shutdown_seconds, 1..=3600),
         }
     }

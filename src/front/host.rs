@@ -69,12 +69,12 @@ pub(crate) fn read(authority: &str) -> Result<Host<'_>, HostProblem> {
         Some(digits) => digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit()),
         None => port.is_empty(),
     };
-    let form = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    let form = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     let is_name = name.starts_with('[') || (!name.is_empty() && name.bytes().all(form));
     if !is_name || !is_port {
         return Err(HostProblem::Malformed);
     }
-    let is_lower = !name.bytes().any(|b| b.is_ascii_uppercase());
+    let is_lower = !name.bytes().fold(false, |upper, b| upper | b.is_ascii_uppercase());
     let name = if is_lower { name.into() } else { name.to_ascii_lowercase().into() };
     Ok(Host { authority, name })
 }

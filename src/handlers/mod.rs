@@ -16,7 +16,8 @@ use ::http::{Response, StatusCode};
 pub use actor::actor;
 pub use body::{Body, BodyLimits, whole};
 use hyper::upgrade::OnUpgrade;
-pub use identity::{Absent, IdentityFields};
+pub use identity::IdentityFields;
+pub(crate) use identity::Told;
 pub use payload::{BrokenOff, Flow, Foreign, Payload};
 use proxy::Proxies;
 

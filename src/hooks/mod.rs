@@ -89,7 +89,7 @@ pub use run::Script;
 pub use set::Set;
 pub use watch::watch;
 
-use crate::model::Clock;
+use crate::model::{Borrowed, Clock};
 use ambient::Ambient;
 use folder::Source;
 use run::Pool;
@@ -223,6 +223,11 @@ impl Scripts {
     /// The set that is in force. A request asks once and keeps what it gets, so that it is decided by one set as a whole.
     pub fn current(&self) -> Arc<Set> {
         self.0.current.load_full()
+    }
+
+    /// The same for as long as a request takes. It counts nothing that other cores count.
+    pub fn borrow_current(&self) -> Borrowed<Set> {
+        self.0.current.load()
     }
 
     /// The set that is in force, if there is any script in it: what a request without scripts pays is this one look.

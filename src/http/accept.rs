@@ -56,6 +56,12 @@ pub trait Answer: Clone + Send + Sync + 'static {
     /// The body of its answers.
     type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static;
 
+    /// The same for one connection: what its requests count their uses of is its own, and no other core writes there.
+    #[must_use]
+    fn for_connection(&self) -> Self {
+        self.clone()
+    }
+
     /// Answers a request, whatever comes of it.
     fn answer(
         &self,
@@ -159,12 +165,13 @@ impl Connection {
         let watch = Arc::new(Watch::new(self.limits.header_read, self.limits.idle));
         let let_in = self.let_in(&watch, &mut stopping).await;
         let Some((socket, peer)) = let_in else { return };
+        let answer = Arc::new(answer.for_connection());
         let service = service_fn(|request| {
             let mut in_flight = watch.begin();
             let answer = answer.clone();
-            let watch = watch.clone();
             async move {
                 let reply = answer.answer(request, &peer).await;
+                let watch = in_flight.watch();
                 watch.answers(reply.extensions().get::<Foreign>().is_some());
                 if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
                     watch.hand_over();

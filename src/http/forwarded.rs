@@ -39,6 +39,8 @@ pub(super) struct Original<'a> {
     /// The path, as the client sent it.
     pub path: &'a str,
     pub query: Option<&'a str>,
+    /// The field that held path and query, and nothing else.
+    pub said: Option<&'a HeaderValue>,
     /// Where it comes from, as far as proxies are believed.
     pub client: IpAddr,
 }
@@ -102,24 +104,27 @@ impl Dialect {
     pub fn read<'a>(self, asked: &'a Parts, trusted: &[IpNet]) -> Result<Original<'a>, Unread> {
         let said = Said::of(&asked.headers);
         let [methods, targets, hosts] = self.fields();
-        let client = client(&asked.headers, trusted)?;
+        let client = said.client(&asked.headers, trusted)?;
         let method = match methods.first() {
             None => asked.method.clone(),
             Some(first) => {
                 let name = first.name();
-                let text = said.one_of(methods)?.ok_or(Unread::Missing(name))?;
+                let (_, text) = said.one_of(methods)?.ok_or(Unread::Missing(name))?;
                 Method::from_bytes(text.as_bytes()).map_err(|_| Unread::Malformed(name))?
             }
         };
-        let target = match targets.first() {
-            None => Target { path: behind_envoy(asked), query: asked.uri.query(), ..Target::EMPTY },
+        let (value, target) = match targets.first() {
+            None => {
+                let (path, query) = (behind_envoy(asked), asked.uri.query());
+                (None, Target { path, query, ..Target::EMPTY })
+            }
             Some(first) => {
                 let name = first.name();
-                let text = said.one_of(targets)?.ok_or(Unread::Missing(name))?;
-                Target::read(text).ok_or(Unread::Malformed(name))?
+                let (value, text) = said.one_of(targets)?.ok_or(Unread::Missing(name))?;
+                (Some(value), Target::read(text).ok_or(Unread::Malformed(name))?)
             }
         };
-        let named = said.one_of(hosts)?;
+        let named = said.one_of(hosts)?.map(|(_, text)| text);
         let host = match named.or(target.authority) {
             Some(authority) => {
                 host::read(authority).map_err(|_| Unread::Malformed("x-forwarded-host"))?
@@ -130,7 +135,8 @@ impl Dialect {
             Some(scheme) => scheme,
             None => said.scheme()?,
         };
-        Ok(Original { method, scheme, host, path: target.path, query: target.query, client })
+        let said = value.filter(|_| target.authority.is_none());
+        Ok(Original { method, scheme, host, path: target.path, query: target.query, said, client })
     }
 }
 
@@ -145,10 +151,11 @@ enum Field {
     OriginalUri,
     OriginalUrl,
     OriginalHost,
+    ForwardedFor,
 }
 
 impl Field {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::ForwardedMethod, "x-forwarded-method"),
         (Self::ForwardedUri, "x-forwarded-uri"),
         (Self::ForwardedHost, "x-forwarded-host"),
@@ -157,6 +164,7 @@ impl Field {
         (Self::OriginalUri, "x-original-uri"),
         (Self::OriginalUrl, "x-original-url"),
         (Self::OriginalHost, "x-original-host"),
+        (Self::ForwardedFor, "x-forwarded-for"),
     ];
 
     fn name(self) -> &'static str {
@@ -196,19 +204,19 @@ impl<'a> Said<'a> {
         said
     }
 
-    /// The value that all of these fields agree on which are there.
-    fn one_of(&self, fields: &[Field]) -> Result<Option<&'a str>, Unread> {
-        let mut found = None;
+    /// The value that all of these fields agree on which are there, and its text.
+    fn one_of(&self, fields: &[Field]) -> Result<Option<(&'a HeaderValue, &'a str)>, Unread> {
+        let mut found: Option<(&HeaderValue, &str)> = None;
         for field in fields {
             let Some(Value { value, is_alone }) = self.0[*field as usize] else { continue };
             let name = field.name();
             let text = value.to_str().map_err(|_| Unread::Malformed(name))?;
-            let is_same = found.is_none_or(|known| known == text);
+            let is_same = found.is_none_or(|(_, known)| known == text);
             // One of the two may be the client's.
             if !is_alone || !is_same {
                 return Err(Unread::Several(name));
             }
-            found = found.or(Some(text));
+            found = found.or(Some((value, text)));
         }
         Ok(found)
     }
@@ -216,9 +224,17 @@ impl<'a> Said<'a> {
     fn scheme(&self) -> Result<Scheme, Unread> {
         Ok(match self.one_of(&[Field::ForwardedProto])? {
             // Traefik names the protocol that a connection is to be upgraded to.
-            Some("https" | "wss") => Scheme::Https,
+            Some((_, "https" | "wss")) => Scheme::Https,
             _ => Scheme::Http,
         })
+    }
+
+    /// [`client`], which is looked for in all fields of that name.
+    fn client(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, Unread> {
+        match self.0[Field::ForwardedFor as usize] {
+            Some(Value { value, is_alone: true }) => client_in(std::iter::once(value), trusted),
+            _ => client(headers, trusted),
+        }
     }
 }
 
@@ -285,9 +301,17 @@ pub(super) fn scheme(headers: &HeaderMap) -> Result<Scheme, Unread> {
 
 /// The client's address: the last one in the chain that is not a proxy's. What stands before it, a client may have written.
 pub(super) fn client(headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, Unread> {
+    client_in(headers.get_all(&FORWARDED_FOR).iter().rev(), trusted)
+}
+
+/// The same in these values, the last one first.
+fn client_in<'a>(
+    values: impl Iterator<Item = &'a HeaderValue>,
+    trusted: &[IpNet],
+) -> Result<IpAddr, Unread> {
     let malformed = Unread::Malformed("x-forwarded-for");
     let mut nearest = None;
-    for value in headers.get_all(&FORWARDED_FOR).iter().rev() {
+    for value in values {
         let text = value.to_str().map_err(|_| malformed.clone())?;
         for element in text.rsplit(',') {
             let address = address(element.trim()).ok_or(malformed.clone())?;
@@ -336,7 +360,7 @@ mod unit {
         let asked = asked(path, fields);
         let dialect = Dialect::of(asked.uri.path()).unwrap();
         let original = dialect.read(&asked, &networks())?;
-        let Original { method, scheme, host, path, query, client } = original;
+        let Original { method, scheme, host, path, query, client, .. } = original;
         Ok(format!("{method} {}://{} {path} {query:?} {client}", scheme.name(), host.authority()))
     }
 
@@ -379,7 +403,7 @@ mod unit {
         for (at, (field, name)) in Field::ALL.into_iter().enumerate() {
             assert_eq!((field as usize, Field::of(name)), (at, Some(field)), "{name}");
         }
-        for other in ["x-forwarded-for", "x-forwarded-uri2", "forwarded", "x-", ""] {
+        for other in ["x-forwarded-fo", "x-forwarded-uri2", "forwarded", "x-", ""] {
             assert_eq!(Field::of(other), None, "{other}");
         }
     }

@@ -18,13 +18,21 @@ enum Place {
     #[default]
     Start,
     Fields,
-    /// The head is over, or this was none from the start: what comes is a body's.
+    /// The head is over, and what comes is a body's; or this was none from the start.
     Over,
 }
 
 impl Head {
+    /// Whether what comes is not looked at, up to the next request. Without a body the next request follows at once, and may have come already.
+    pub fn is_over(&self) -> bool {
+        self.place == Place::Over
+    }
+
     /// Looks at what came. Some: the byte at this place makes the request ambiguous.
     pub fn look(&mut self, bytes: &[u8]) -> Option<usize> {
+        if self.place == Place::Start && self.kept.is_empty() && is_plain(bytes) {
+            return None;
+        }
         let mut from = 0;
         while self.place != Place::Over
             && let Some(length) = memchr::memchr(b'\n', &bytes[from..])
@@ -64,7 +72,10 @@ impl Head {
                 is_request && !is_whole
             }
             Place::Fields if is_empty => {
-                self.place = Place::Over;
+                self.place = match self.has_length || self.has_coding {
+                    true => Place::Over,
+                    false => Place::Start,
+                };
                 false
             }
             Place::Fields => {
@@ -79,13 +90,52 @@ impl Head {
     }
 }
 
+/// Whether these bytes are a whole request without a body in which nothing can be ambiguous, as almost all are: it ends where its head ends, each line
+/// feed follows a carriage return, and no line begins as `Content-Length` or `Transfer-Encoding` do. Many bytes are looked at in one step.
+fn is_plain(bytes: &[u8]) -> bool {
+    /// From the beginning of `\r\nContent-L`, or `\r\nTransfer-`, to its last letter.
+    const SPAN: usize = 10;
+    let Some(body) = bytes.len().checked_sub(SPAN) else { return false };
+    if !bytes.ends_with(b"\r\n\r\n") {
+        return false;
+    }
+    let (line_ends, first, last) = (&bytes[..body], &bytes[2..][..body], &bytes[SPAN..][..body]);
+    let feeds = &bytes[1..][..body];
+    let mut is_odd = false;
+    for at in 0..body {
+        let is_feed = feeds[at] == b'\n';
+        let is_bare = is_feed & (line_ends[at] != b'\r');
+        let (first, last) = (first[at] | 0x20, last[at] | 0x20);
+        let is_length = (first == b'c') & (last == b'l');
+        let is_coding = (first == b't') & (last == b'-');
+        is_odd |= is_bare | (is_feed & (is_length | is_coding));
+    }
+    // What is too near to the end to be such a field.
+    let rest = &bytes[body..];
+    let is_bare = |pair: &[u8]| pair[1] == b'\n' && pair[0] != b'\r';
+    !is_odd && bytes[0] != b'\n' && !rest.windows(2).any(is_bare)
+}
+
 fn is_field(line: &[u8], name: &[u8]) -> bool {
     line.get(name.len()) == Some(&b':') && line[..name.len()].eq_ignore_ascii_case(name)
 }
 
 #[cfg(test)]
 mod unit {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Cut anywhere but before its first byte, a head is looked at line by line.
+        #[test]
+        fn the_quick_look_sees_what_the_slow_one_sees(
+            lines in proptest::collection::vec("(GET / HTTP/1.1|[Cc]ontent-[Ll]ength: 1|[Tt]ransfer-Encoding: x|Ca: b|[CT]\r?|)\r?\n", 0..6),
+        ) {
+            is_ambiguous(&lines.concat());
+            is_ambiguous(&format!("GET / HTTP/1.1\r\n{}\r\n", lines.concat()));
+        }
+    }
 
     /// Whether a head is ambiguous, however it is cut into two pieces.
     fn is_ambiguous(text: &str) -> bool {
@@ -109,11 +159,16 @@ mod unit {
             "POST / HTTP/1.1\r\nContent-Length: 1\r\nTRANSFER-ENCODING: chunked\r\n\r\n",
             "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             "POST / HTTP/1.1\r\ntransfer-encoding:x\r\nA: b\r\ncontent-length:1\r\n\r\n",
+            // The one behind a request without a body.
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
         ] {
             assert!(is_ambiguous(bad), "{bad:?}");
         }
         for good in [
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nCookie: a\r\nTE: b\r\n\r\n",
             "\r\nPOST / HTTP/1.1\r\nContent-Length: 3\r\n\r\na\nb",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\na\nb\r\nContent-Length: 1\n",
             // The rest of a head whose beginning was not seen, and a body.

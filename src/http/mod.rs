@@ -12,6 +12,7 @@ mod route;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod told;
 mod verify;
 mod watch;
 

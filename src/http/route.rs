@@ -6,7 +6,7 @@ use ::http::request::Parts;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use ipnet::IpNet;
 
-use super::{Answer, Peer, forwarded, forwarded::Dialect};
+use super::{Answer, Peer, forwarded, forwarded::Dialect, told::Layout};
 use crate::{
     front::{aim, answer, host, path, unreadable},
     handlers::{Body, Call, Handlers, Hop, Origin, Payload, Reply},
@@ -18,6 +18,8 @@ use crate::{
 pub struct Public {
     pub(super) gate: Gate,
     pub(super) handlers: Handlers,
+    /// How proxies are told who asks.
+    pub(super) layout: Arc<Layout>,
     /// The base of absolute URLs; none: the request's own host.
     public_url: Option<Arc<str>>,
     /// The proxies in front that are believed.
@@ -27,7 +29,9 @@ pub struct Public {
 impl Public {
     /// The face of these handlers. `public_url` has no slash at its end.
     pub fn new(gate: Gate, handlers: Handlers, public_url: Option<String>) -> Self {
-        Self { gate, handlers, public_url: public_url.map(Arc::from), trusted: Arc::default() }
+        let layout = Arc::new(Layout::new(handlers.identity_fields()));
+        let public_url = public_url.map(Arc::from);
+        Self { gate, handlers, layout, public_url, trusted: Arc::default() }
     }
 
     /// The same, believing what proxies at these addresses say of a request's way.
@@ -75,13 +79,13 @@ impl Public {
         let rule = action.rule();
         let led = match action {
             Action::Use(rule) if rule.resource.buffer_body => {
-                self.lead_whole(&scene, request, &action, way, body).await
+                Box::pin(self.lead_whole(&scene, request, &action, way, body)).await
             }
             _ => self.lead(&scene, request, &action, way, body).await,
         };
         match led {
             Ok(reply) => Ok(reply),
-            Err(denial) => Err(self.gate.on_denied(&scene, &request, rule, denial).await),
+            Err(denial) => Err(Box::pin(self.gate.on_denied(&scene, &request, rule, denial)).await),
         }
     }
 
@@ -113,10 +117,11 @@ impl Public {
         let aftermath = self.gate.aftermath(scene, &request, &grant);
         let quota = grant.quota().clone();
         let call = Call { grant, request, scene, params, origin, hop, body, upgrade };
-        let mut reply = self.handlers.answer(call).await?;
+        // On the heap: it is large, and a future is moved before it runs.
+        let mut reply = Box::pin(self.handlers.answer(call)).await?;
         quota.write(reply.headers_mut());
         match aftermath {
-            Some(aftermath) => answer::through(&aftermath, reply).await,
+            Some(aftermath) => Box::pin(answer::through(&aftermath, reply)).await,
             None => Ok(reply),
         }
     }
@@ -132,6 +137,10 @@ struct Way<'a> {
 
 impl Answer for Public {
     type Body = Payload;
+
+    fn for_connection(&self) -> Self {
+        Self { gate: self.gate.apart(), ..self.clone() }
+    }
 
     async fn answer(&self, request: hyper::Request<Incoming>, peer: &Peer) -> Reply {
         let (mut parts, body) = request.into_parts();

@@ -1,7 +1,9 @@
 //! Decisions for other proxies: one asks whether a request may pass that it holds, and learns who sent it.
 
+use std::borrow::Cow;
+
 use ::http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode, header::CACHE_CONTROL, request::Parts,
+    HeaderMap, HeaderName, HeaderValue, StatusCode, header::InvalidHeaderValue, request::Parts,
 };
 
 use super::{
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::{
     front::{aim, answer, path, unreadable},
-    handlers::{Absent, Origin, Reply},
+    handlers::{Origin, Reply},
     pipeline::{Denial, Face, Request, Room},
 };
 
@@ -18,8 +20,6 @@ use crate::{
 const STATUS: HeaderName = HeaderName::from_static("x-keyward-status");
 /// The body of a refusal, in one line, where the proxy cannot carry it.
 const BODY: HeaderName = HeaderName::from_static("x-keyward-body");
-/// Path and query in their one spelling: what was decided about.
-const URI: HeaderName = HeaderName::from_static("x-keyward-uri");
 
 impl Public {
     /// Answers a proxy that asks in this dialect.
@@ -69,24 +69,29 @@ impl Public {
         let grant = match self.gate.authorize(&scene, &request, &action).await {
             Ok(grant) => grant,
             Err(denial) => {
-                return Err(self.gate.on_denied(&scene, &request, action.rule(), denial).await);
+                let rule = action.rule();
+                return Err(Box::pin(self.gate.on_denied(&scene, &request, rule, denial)).await);
             }
         };
 
+        let uri = spelled(original, &path)
+            .map_err(|_| unreadable("The target cannot be written into a field.".into()))?;
         let mut reply = Reply::default();
-        let headers = reply.headers_mut();
-        headers.reserve(12);
-        // The next request may be refused.
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        // Empty fields too: a proxy may let a client's copy stand where there is none.
-        self.handlers.identity_fields().write(grant.identity(), Absent::Empty, headers);
-        grant.quota().write(headers);
-        let uri = match request.query {
-            Some(query) => HeaderValue::try_from(format!("{path}?{query}")),
-            None => HeaderValue::try_from(&*path),
-        };
-        headers.extend(uri.ok().map(|uri| (URI, uri)));
+        *reply.headers_mut() = self.layout.fill(grant.identity(), uri);
+        grant.quota().write(reply.headers_mut());
         Ok(reply)
+    }
+}
+
+/// Path and query in their one spelling, which almost always is the one that came.
+fn spelled(
+    original: &Original<'_>,
+    path: &Cow<'_, str>,
+) -> Result<HeaderValue, InvalidHeaderValue> {
+    match (path, original.said, original.query) {
+        (Cow::Borrowed(_), Some(said), _) => Ok(said.clone()),
+        (_, _, Some(query)) => HeaderValue::try_from(format!("{path}?{query}")),
+        (_, _, None) => HeaderValue::from_str(path),
     }
 }
 

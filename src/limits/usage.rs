@@ -1,21 +1,33 @@
 //! How often keys were used, and when last: since it was last written down. A decision adds to it and writes nothing.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use crate::model::{KeyId, Timestamp};
 
-/// Whoever counts waits only for those who count in the same part at this moment.
+/// Each thread counts in a part of its own, so that no core waits for another even where all requests use one key. More threads than parts share them.
 const PARTS: usize = 64;
 
-/// What was used and is not written yet. It holds an entry for each key that was used since, so at most one for each that there is.
+thread_local! {
+    static PART: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % PARTS
+    };
+}
+
+/// What was used and is not written yet. A part holds an entry for each key that was used since, so at most one for each that there is.
 pub(super) struct Usage {
     parts: Box<[Mutex<Part>; PARTS]>,
 }
 
+/// In cache lines of its own.
 #[derive(Default)]
+#[repr(align(128))]
 struct Part {
     /// By number. We give the numbers ourselves, so nobody can choose them to collide.
     keys: HashMap<u64, Used, foldhash::fast::RandomState>,
@@ -60,38 +72,45 @@ impl Usage {
 
     /// Adds uses; those that could not be written come back.
     pub fn add(&self, key: KeyId, used: Used) {
-        let mut part = self.part(key.number());
-        match part.keys.entry(key.number()) {
-            Entry::Occupied(mut known) => *known.get_mut() = known.get().and(used),
-            Entry::Vacant(place) => drop(place.insert(used)),
-        }
+        self.part().add(key.number(), used);
     }
 
     /// Remembers a user who has spent credits.
     pub fn spent(&self, uid: u64) {
-        self.part(uid).spenders.insert(uid);
+        self.part().spenders.insert(uid);
     }
 
     /// What is not written of a key's use.
     pub fn of(&self, key: KeyId) -> Used {
-        self.part(key.number()).keys.get(&key.number()).copied().unwrap_or_default()
+        let of_part = |part| lock(part).keys.get(&key.number()).copied();
+        self.parts.iter().filter_map(of_part).fold(Used::default(), Used::and)
     }
 
     /// Takes out all that is to be written.
     pub fn take(&self) -> Unwritten {
-        let mut all = Unwritten::default();
+        let mut all = Part::default();
         for part in self.parts.iter() {
             let part = std::mem::take(&mut *lock(part));
-            let keys = part.keys.into_iter();
-            all.keys.extend(keys.map(|(number, used)| (KeyId::from_number(number), used)));
+            for (number, used) in part.keys {
+                all.add(number, used);
+            }
             all.spenders.extend(part.spenders);
         }
-        all
+        let keys = all.keys.into_iter();
+        Unwritten {
+            keys: keys.map(|(number, used)| (KeyId::from_number(number), used)).collect(),
+            spenders: all.spenders.into_iter().collect(),
+        }
     }
 
-    fn part(&self, number: u64) -> MutexGuard<'_, Part> {
-        // Ids are drawn at random, and users' numbers follow one another: either spreads.
-        lock(&self.parts[number as usize % PARTS])
+    fn part(&self) -> MutexGuard<'_, Part> {
+        lock(&self.parts[PART.with(|part| *part)])
+    }
+}
+
+impl Part {
+    fn add(&mut self, number: u64, used: Used) {
+        self.keys.entry(number).and_modify(|known| *known = known.and(used)).or_insert(used);
     }
 }
 
@@ -120,6 +139,18 @@ mod tests {
             }
         });
         assert_eq!(written.and(usage.of(key)), Used { times: 40_000, last: Timestamp(9_999) });
+    }
+
+    #[test]
+    fn what_several_threads_have_counted_is_written_once() {
+        let (usage, key) = (Usage::new(), KeyId::from_number(7));
+        for at in 1..=3 {
+            let count = || (usage.count(key, Timestamp(at)), usage.spent(3));
+            thread::scope(|scope| drop(scope.spawn(count)));
+        }
+        let used = Used { times: 3, last: Timestamp(3) };
+        assert_eq!(usage.of(key), used);
+        assert_eq!(usage.take(), Unwritten { keys: vec![(key, used)], spenders: vec![3] });
     }
 
     #[test]

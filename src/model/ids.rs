@@ -55,19 +55,27 @@ impl KeyId {
     }
 }
 
+/// What each byte is worth as a base62 digit.
+const WORTH: [u8; 256] = {
+    let mut worth = [NO_DIGIT; 256];
+    let mut at = 0;
+    while at < BASE62.len() {
+        worth[BASE62[at] as usize] = at as u8;
+        at += 1;
+    }
+    worth
+};
+const NO_DIGIT: u8 = 0x80;
+
+/// Whether all of these bytes are base62 digits.
+pub(super) fn is_base62(bytes: &[u8]) -> bool {
+    bytes.iter().fold(0, |seen, byte| seen | WORTH[usize::from(*byte)]) & NO_DIGIT == 0
+}
+
 /// The number that at most ten base62 digits write.
 pub(super) fn number(digits: &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for byte in digits {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'A'..=b'Z' => byte - b'A' + 10,
-            b'a'..=b'z' => byte - b'a' + 36,
-            _ => return None,
-        };
-        number = number * 62 + u64::from(digit);
-    }
-    Some(number)
+    let add = |number: u64, byte: &u8| number * 62 + u64::from(WORTH[usize::from(*byte)]);
+    is_base62(digits).then(|| digits.iter().fold(0, add))
 }
 
 impl fmt::Display for KeyId {

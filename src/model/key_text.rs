@@ -5,7 +5,7 @@
 
 use super::{
     Entropy, KeyId, Secret, Violation,
-    ids::{base62, digit, number},
+    ids::{base62, digit, is_base62, number},
 };
 
 /// The longest prefix, in bytes.
@@ -78,7 +78,7 @@ impl KeyText {
         let (prefix, rest) = text.as_bytes().split_at_checked(text.len().checked_sub(TAIL)?)?;
         let (id, secret) = rest.strip_prefix(b"_")?.split_at_checked(ID)?;
         let secret = secret.strip_prefix(b"_")?;
-        if !is_prefix(prefix) || !secret.iter().all(u8::is_ascii_alphanumeric) {
+        if !is_prefix(prefix) || !is_base62(secret) {
             return None;
         }
         let id = KeyId::from_number(number(id)?);

@@ -41,3 +41,6 @@ pub use span::{Expires, parse_span};
 pub use time::{Clock, Timestamp};
 pub use user::{User, fold, mail_problem, name_problem};
 pub use violation::Violation;
+
+/// What is in force, for as long as a request takes: an `Arc` of it without its count, which all cores would write to.
+pub type Borrowed<T> = arc_swap::Guard<std::sync::Arc<T>>;

@@ -38,7 +38,7 @@ pub(super) enum Proof<'a> {
     /// A user's name with one of the user's keys.
     NamedKey { pair: Pair, id: Option<KeyId> },
     /// A key alone.
-    Key { text: Secret, id: Option<KeyId> },
+    Key { text: Shown, id: Option<KeyId> },
     /// A user's name with the user's password.
     Password { pair: Pair },
     /// What a script has made of it, or will.
@@ -68,6 +68,35 @@ impl Pair {
     pub fn secret(&self) -> &str {
         &self.text.expose()[self.colon + 1..]
     }
+
+    /// The secret, in the same memory: there is no second copy to wipe.
+    pub fn into_secret(self) -> Shown {
+        Shown { from: self.colon + 1, text: self.text }
+    }
+}
+
+/// A secret that was shown as proof.
+#[derive(Debug)]
+pub(super) struct Shown {
+    text: Secret,
+    from: usize,
+}
+
+impl Shown {
+    pub fn expose(&self) -> &str {
+        &self.text.expose()[self.from..]
+    }
+
+    /// A copy, for whoever outlives the request.
+    pub fn to_secret(&self) -> Secret {
+        Secret::new(self.expose())
+    }
+}
+
+impl From<Secret> for Shown {
+    fn from(text: Secret) -> Self {
+        Self { text, from: 0 }
+    }
 }
 
 impl<'a> Credential<'a> {
@@ -95,7 +124,7 @@ pub async fn parse<'a>(
     };
     let proof = match script {
         Some(script) => {
-            let claim = claim(scene, request, application, script, &text).await?;
+            let claim = Box::pin(claim(scene, request, application, script, &text)).await?;
             Proof::Scripted(Scripted { script, claim })
         }
         None => built_in(application, text.as_str())?,
@@ -134,7 +163,7 @@ fn built_in<'a>(application: &HeldApplication, text: &str) -> Result<Proof<'a>, 
         }
         AuthType::Bearer => {
             let id = key_id(application, text)?;
-            Proof::Key { text: Secret::new(text), id }
+            Proof::Key { text: Secret::new(text).into(), id }
         }
         AuthType::Basic => {
             let pair = pair(application, text)?;
@@ -170,7 +199,8 @@ fn pair(application: &HeldApplication, text: &str) -> Result<Pair, Denial> {
 /// Almost all credentials are ASCII, whose bytes can be looked at without making characters of them.
 fn has_control(text: &str) -> bool {
     match text.is_ascii() {
-        true => text.bytes().any(|b| b.is_ascii_control()),
+        // All of them: many at a time are looked at sooner than the first that is one.
+        true => text.bytes().fold(false, |found, b| found | b.is_ascii_control()),
         false => text.chars().any(char::is_control),
     }
 }

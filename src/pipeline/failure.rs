@@ -12,7 +12,7 @@ use crate::limits::{Attempt, Wait};
 /// # Errors
 /// There were too many wrong ones from the client's address.
 pub fn attempt(scene: &Scene, request: &Request<'_>, user: &str) -> Result<Attempt, Denial> {
-    scene.ledger.attempt(request.client, user).map_err(|wait| {
+    scene.ledger().attempt(request.client, user).map_err(|wait| {
         let detail =
             "there were too many wrong passwords from this address: this one was not looked at";
         too_many(Room::Lookup, wait).with_detail(detail)
@@ -22,7 +22,7 @@ pub fn attempt(scene: &Scene, request: &Request<'_>, user: &str) -> Result<Attem
 /// The password was wrong, or there is no such user: then without `uid`.
 pub fn failed(scene: &Scene, attempt: Attempt, uid: Option<u64>) {
     if scene.traces == Traces::Left {
-        scene.ledger.failed(attempt, uid);
+        scene.ledger().failed(attempt, uid);
     }
 }
 
@@ -31,7 +31,7 @@ pub(super) fn counted(scene: &Scene, request: &Request<'_>, denial: Denial) -> D
     if !is_failure(&denial) || scene.traces == Traces::None {
         return denial;
     }
-    match scene.ledger.count_failure(request.client) {
+    match scene.ledger().count_failure(request.client) {
         None => denial,
         Some(wait) => {
             let detail = denial.detail.as_deref().unwrap_or_default();

@@ -75,7 +75,7 @@ pub async fn read<'a>(
     action: &Action<'a>,
 ) -> Result<Presented<'a>, Denial> {
     if let Some(hooked) = scene.hooks(Function::OnRequest, request, action.rule()) {
-        hooked.on_request().await?;
+        Box::pin(hooked.on_request()).await?;
     }
     let Some(application) = choose(&scene.policy, request)? else {
         if action.admits_anonymous() {
@@ -94,7 +94,7 @@ pub async fn read<'a>(
     let script = scene.script_of(application)?;
     let found = match script.filter(|script| script.defines(Function::Header)) {
         Some(script) => {
-            let found = script.header(scene.asked(request)).await;
+            let found = Box::pin(script.header(scene.asked(request))).await;
             let found =
                 found.map_err(|fault| scripted::denied(Room::Header, Some(application), fault))?;
             found.map(Text::Found)

@@ -56,10 +56,10 @@ fn note(scene: &Scene, identity: &Identity<'_>) {
     // The person at the machine is in no store.
     let Some(uid) = identity.uid().filter(|uid| *uid != 0) else { return };
     if let Some(key) = identity.key() {
-        scene.ledger.used(key);
+        scene.ledger().used(key);
     }
     if identity.bounds()[1].is_some_and(|bounds| bounds.credits().is_some()) {
-        scene.ledger.spent(uid);
+        scene.ledger().spent(uid);
     }
 }
 
@@ -73,7 +73,7 @@ fn taken_of(
     if bounds.iter().all(Option::is_none) || request.face == Face::Admin {
         return Ok(Quota::default());
     }
-    let now = scene.ledger.now();
+    let now = scene.ledger().now();
     let mut said = Vec::new();
     for (at, one) in bounds.iter().enumerate() {
         let Some(one) = one else { continue };

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{
     Credential, Denial, Gate, Request, Room, Scene,
-    decode::{Claim, Proof, Scripted},
+    decode::{Claim, Proof, Scripted, Shown},
     failure, scripted,
 };
 use crate::{
@@ -34,7 +34,7 @@ pub(super) struct Suspect<'a> {
 #[derive(Debug)]
 pub(super) enum Evidence<'a> {
     Key {
-        text: Secret,
+        text: Shown,
         held: Holding,
     },
     Password(Secret, Attempt),
@@ -88,7 +88,7 @@ pub async fn find<'a>(
                 (None, held) => slow_or(held, gate, application, member.as_deref()),
                 (_, held) => Holding::Held(held),
             };
-            (member, Evidence::Key { held, text: Secret::new(pair.secret()) })
+            (member, Evidence::Key { held, text: pair.into_secret() })
         }
         Proof::Password { pair } => {
             let attempt = failure::attempt(scene, request, pair.user())?;
@@ -104,7 +104,8 @@ pub async fn find<'a>(
         }
         Proof::Scripted(scripted) => {
             let held = key_of(gate, &scripted);
-            let member = meant(gate, scene, request, application, &scripted, held.as_ref()).await?;
+            let member = meant(gate, scene, request, application, &scripted, held.as_ref());
+            let member = Box::pin(member).await?;
             let member = match names_its_user(&scripted) {
                 // A script that names nobody has found nobody.
                 true => told(application, member)?,

@@ -100,7 +100,7 @@ use seen::Seen;
 
 use crate::{
     accounts::{Accounts, Passwords},
-    model::{Actor, Clock, KeyId, PasswordDigest, Pepper, Secret},
+    model::{Actor, Borrowed, Clock, KeyId, PasswordDigest, Pepper, Secret},
     store::Directory,
 };
 
@@ -108,6 +108,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Gate(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     accounts: Accounts,
     directory: Arc<Directory>,
@@ -136,19 +137,24 @@ impl Gate {
         }))
     }
 
+    /// A handle that shares no count with the others. Every decision takes and gives back a handle: where each core has its own, none waits for the
+    /// other's.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self(Arc::new(Inner::clone(&self.0)))
+    }
+
     /// What the next request is decided by.
     pub fn scene(&self) -> Scene {
-        Scene::new(
-            self.0.directory.policy(),
-            self.0.accounts.scripts().current(),
-            self.0.accounts.ledger(),
-        )
+        let (policy, scripts) = (self.0.directory.borrow_policy(), self.0.accounts.scripts());
+        Scene::new(policy, scripts.borrow_current(), self.clone())
     }
 
     /// A scene in which nothing stays behind: what scripts count is looked at and not counted, and no key is taken over.
     pub fn scene_to_look_at(&self) -> Scene {
         let scripts = Arc::new(self.0.accounts.scripts().current().looking());
-        Scene::new(self.0.directory.policy(), scripts, self.0.accounts.ledger()).without_traces()
+        let policy = self.0.directory.borrow_policy();
+        Scene::new(policy, Borrowed::from_inner(scripts), self.clone()).without_traces()
     }
 
     /// Makes a credential that a script has checked one of the user's own keys, after the answer. What cannot be written now is written when the
@@ -222,7 +228,7 @@ impl Gate {
         let mut seen = Seen::default();
         match self.decide(scene, request, action, &mut seen).await {
             Ok(grant) => Ok(grant),
-            Err(denial) => Err(self.refuse(scene, request, action, seen, denial).await),
+            Err(denial) => Err(Box::pin(self.refuse(scene, request, action, seen, denial)).await),
         }
     }
 
@@ -243,6 +249,8 @@ impl Gate {
         denial
     }
 
+    /// A future is as large as the largest thing that it ever waits for, and is moved before it runs. So what few requests come to, scripts and slow
+    /// checks and refusals, is put on the heap when one comes to it.
     async fn decide<'a>(
         &self,
         scene: &'a Scene,

@@ -117,7 +117,7 @@ async fn consent(
     let mut is_given = rule.resource.permission == PermissionSource::Records;
     if let Some(hooked) = scene.hooks(Function::OnPermit, request, Some(rule)) {
         let (person, resource) = (scripted::person(identity), scripted::resource(rule, request));
-        for said in hooked.on_permit(&person, &resource).await? {
+        for said in Box::pin(hooked.on_permit(&person, &resource)).await? {
             match said {
                 Consent::Withheld => return Err(withheld("on_permit returned false")),
                 Consent::Given => is_given = true,

@@ -13,8 +13,8 @@ use crate::{
     accounts::{Accounts, Passwords},
     hooks::{Kind, Rehearsal, Rehearsed, RequestParts, TestUser, Trial},
     model::{
-        ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Application, AuthType, Entropy, Handler, Key,
-        KeyShape, KeyText, Pepper, PermissionSource, Resource, Role, Rules, Secret, Timestamp,
+        ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Application, AuthType, Borrowed, Entropy, Handler,
+        Key, KeyShape, KeyText, Pepper, PermissionSource, Resource, Role, Rules, Secret, Timestamp,
         User,
     },
     store::{Batch, MemoryStore, Store, Table, encode},
@@ -56,7 +56,8 @@ async fn decide(trial: &Trial) -> Result<Rehearsed, String> {
         Accounts::with(Arc::new(store), pepper, Passwords::new(1), clock, Entropy::system())
             .map_err(|problem| failed(&problem))?;
     let gate = Gate::new(&accounts, CREDENTIAL_BYTES);
-    let scene = Scene::new(accounts.directory().policy(), trial.set.clone(), accounts.ledger());
+    let policy = accounts.directory().borrow_policy();
+    let scene = Scene::new(policy, Borrowed::from_inner(trial.set.clone()), gate.clone());
     let found = scene.policy.routes.find(parts.host.as_deref().unwrap_or_default(), &parts.path);
     let rule = found.as_ref().and_then(|found| found.rule(method.as_str()));
     let rule = rule.ok_or("decide() takes the methods GET, HEAD, POST, PATCH, PUT and DELETE")?;

@@ -1,28 +1,28 @@
 //! What a request is decided by, as it stands at one moment. What changes while it is being decided concerns the next one.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use super::{
-    Denial, Identity, Request, Room,
+    Denial, Gate, Identity, Request, Room,
     scripted::{self, Hooked},
 };
 use crate::{
     hooks::{self, Function, Script, ScriptRequest, Set},
     limits::Ledger,
+    model::Borrowed,
     store::{HeldApplication, Policy, Rule},
 };
 
 /// Roles, applications, resources and scripts at one moment: one request is decided by one scene, from its route to its answer.
 pub struct Scene {
     /// Roles, applications and resources.
-    pub policy: Arc<Policy>,
+    pub policy: Borrowed<Policy>,
     /// The scripts.
-    pub(super) scripts: Arc<Set>,
+    pub(super) scripts: Borrowed<Set>,
     /// The request as scripts see it: made for the first of them, and shared by all.
     asked: OnceLock<ScriptRequest>,
     pub(super) traces: Traces,
-    /// Where uses are counted.
-    pub(super) ledger: Ledger,
+    gate: Gate,
 }
 
 /// What a decision leaves behind.
@@ -36,9 +36,13 @@ pub(super) enum Traces {
 
 impl Scene {
     /// A scene that nothing has happened in.
-    pub(super) fn new(policy: Arc<Policy>, scripts: Arc<Set>, ledger: &Ledger) -> Self {
-        let (asked, ledger) = (OnceLock::new(), ledger.clone());
-        Self { policy, scripts, asked, traces: Traces::Left, ledger }
+    pub(super) fn new(policy: Borrowed<Policy>, scripts: Borrowed<Set>, gate: Gate) -> Self {
+        Self { policy, scripts, asked: OnceLock::new(), traces: Traces::Left, gate }
+    }
+
+    /// Where uses are counted.
+    pub(super) fn ledger(&self) -> &Ledger {
+        self.gate.0.accounts.ledger()
     }
 
     /// The same, which leaves nothing behind.

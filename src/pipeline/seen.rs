@@ -51,7 +51,7 @@ impl<'a> Seen<'a> {
             Some(_) => why.suspect,
             None => self.suspect,
         };
-        scene.ledger.denied(limits::Denial {
+        scene.ledger().denied(limits::Denial {
             code: &why.code,
             status: why.status.as_u16(),
             client,

@@ -3,9 +3,9 @@
 
 use http::StatusCode;
 
-use super::{Denial, Gate, Request, Room, Scene};
+use super::{Denial, Gate, Request, Room, Scene, decode::Shown};
 use crate::{
-    model::{KeyId, MOST_SLOW_KEYS, Secret},
+    model::{KeyId, MOST_SLOW_KEYS},
     store::{HeldKey, SlowKeys},
 };
 
@@ -17,11 +17,11 @@ pub(super) async fn find(
     gate: &Gate,
     scene: &Scene,
     request: &Request<'_>,
-    text: &Secret,
+    text: &Shown,
     keys: SlowKeys,
 ) -> Result<Option<(KeyId, HeldKey)>, Denial> {
     // What is answered with 429 whether it is right or not costs nothing any more.
-    if scene.ledger.is_over(request.client) {
+    if scene.ledger().is_over(request.client) {
         return Ok(None);
     }
     let SlowKeys { ids, example, most } = keys;
@@ -33,7 +33,7 @@ pub(super) async fn find(
     held.truncate(MOST_SLOW_KEYS);
     let digests: Vec<_> = held.iter().filter_map(|(_, key)| key.slow().cloned()).collect();
     let for_time = vec![example; most.min(MOST_SLOW_KEYS).saturating_sub(digests.len())];
-    let found = gate.0.passwords.find(text.clone(), digests, for_time).await;
+    let found = gate.0.passwords.find(text.to_secret(), digests, for_time).await;
     Ok(found.map_err(|_| busy())?.map(|at| held.swap_remove(at)))
 }
 

@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::{
     Action, Candidate, Denial, Gate, Request, Room, Scene,
-    decode::Scripted,
+    decode::{Scripted, Shown},
     failure,
     lookup::{Evidence, Holding, Suspect, blocked},
     scene::Traces,
@@ -181,18 +181,21 @@ pub async fn check<'a>(
         Evidence::Key { text, held } => case.key(&text, member, held).await?,
         Evidence::Password(password, attempt) => {
             let uid = member.as_ref().map(|member| member.uid);
-            let matched = case.password(member, password).await;
+            let matched = Box::pin(case.password(member, password)).await;
             if matched.as_ref().is_err_and(|no| no.status == StatusCode::UNAUTHORIZED) {
                 failure::failed(scene, attempt, uid);
             }
             Proven::all_of(matched?)
         }
-        Evidence::Scripted(scripted, held) => case.scripted(scripted, member, held).await?,
+        Evidence::Scripted(scripted, held) => {
+            Box::pin(case.scripted(scripted, member, held)).await?
+        }
     };
     let roles = proven.member.roles(table);
     let identity = Identity { known: Some(Known { proven, application }), roles, table };
     if let Some(hooked) = scene.hooks(Function::OnAuthenticated, request, action.rule()) {
-        hooked.on_authenticated(&scripted::person(&identity)).await?;
+        let person = scripted::person(&identity);
+        Box::pin(hooked.on_authenticated(&person)).await?;
     }
     Ok(identity)
 }
@@ -207,24 +210,24 @@ struct Case<'a, 'r> {
 
 impl Case<'_, '_> {
     /// Whether the script has had this credential taken over before, for this application. From then on it is a key like any other.
-    fn was_adopted(&self, text: &Secret, found: &Holding) -> bool {
+    fn was_adopted(&self, text: &Shown, found: &Holding) -> bool {
         let Holding::Held(Some((_, key))) = found else { return false };
         KeyText::shape(text.expose()) == KeyShape::Foreign
             && key.application() == Some(&self.application.record.id)
-            && is_text_of(self.gate, text, key)
+            && is_text_of(self.gate, text.expose(), key)
     }
 
     /// Checks a key.
     async fn key(
         &self,
-        text: &Secret,
+        text: &Shown,
         member: Option<Arc<Member>>,
         found: Holding,
     ) -> Result<Proven, Denial> {
         let (gate, application) = (self.gate, self.application);
         let (held, is_right) = match found {
             Holding::Held(held) => {
-                let is_right = is_text_of_one(gate, text, held.as_ref());
+                let is_right = is_text_of_one(gate, text.expose(), held.as_ref());
                 (held, is_right)
             }
             Holding::Slow(keys) => {
@@ -241,7 +244,7 @@ impl Case<'_, '_> {
             may_act.map_err(|no| no.about(member.uid, Some(id)))?;
         }
         if held.scheme == Scheme::Slow && self.scene.traces == Traces::Left {
-            gate.quicken(id, text.clone());
+            gate.quicken(id, text.to_secret());
         }
         Ok(Proven {
             member,
@@ -276,7 +279,7 @@ impl Case<'_, '_> {
         found: Holding,
     ) -> Result<Proven, Denial> {
         let application = self.application;
-        let text = credential.key().unwrap_or_else(|| Secret::new(""));
+        let text = Shown::from(credential.key().unwrap_or_else(|| Secret::new("")));
         let Scripted { script, claim } = credential;
         if !script.defines(Function::Verify) || self.was_adopted(&text, &found) {
             return self.key(&text, member, found).await;
@@ -345,16 +348,16 @@ impl Case<'_, '_> {
 }
 
 /// Whether a text is this key's.
-fn is_text_of(gate: &Gate, text: &Secret, key: &HeldKey) -> bool {
-    gate.0.pepper.digest_as(key.scheme, text.expose()).is_some_and(|it| it == key.digest)
+fn is_text_of(gate: &Gate, text: &str, key: &HeldKey) -> bool {
+    gate.0.pepper.digest_as(key.scheme, text).is_some_and(|it| it == key.digest)
 }
 
 /// The same, for as long where there is no key.
-fn is_text_of_one(gate: &Gate, text: &Secret, held: Option<&(KeyId, HeldKey)>) -> bool {
+fn is_text_of_one(gate: &Gate, text: &str, held: Option<&(KeyId, HeldKey)>) -> bool {
     match held {
         Some((_, key)) => is_text_of(gate, text, key),
         // The work is the same as for one of ours.
-        None => gate.0.pepper.digest(text.expose()) == NOBODY,
+        None => gate.0.pepper.digest(text) == NOBODY,
     }
 }
 
@@ -417,7 +420,8 @@ fn usable(
     if key.is_revoked {
         return Err(says("The API key has been revoked.", "the key was revoked"));
     }
-    if key.has_ended(gate.0.clock.now()) {
+    // Most keys have no end, and need no clock.
+    if key.ends().is_some() && key.has_ended(gate.0.clock.now()) {
         return Err(says("The API key has expired.", "the key has expired"));
     }
     if !key.admits(request.client) {

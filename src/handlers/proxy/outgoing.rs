@@ -14,7 +14,7 @@ use ::http::{
 use super::{
     super::{
         Call, Handlers, Hop,
-        identity::{Absent, IdentityFields, is_like},
+        identity::{IdentityFields, is_like},
     },
     Endpoint, Trouble, Upload,
     upload::Expectation,
@@ -73,7 +73,7 @@ impl<'a> Outgoing<'a> {
                 headers.remove(name);
             }
         }
-        handlers.fields.write(call.grant.identity(), Absent::Nothing, &mut headers);
+        handlers.fields.write(call.grant.identity(), &mut headers);
         forwarded(request.headers, &call.hop, &mut headers);
         Self {
             method: request.method,

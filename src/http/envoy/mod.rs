@@ -168,7 +168,7 @@ impl Asked {
             Some(source) if !self.headers.contains_key("x-forwarded-for") => source.to_canonical(),
             _ => forwarded::client(&self.headers, trusted)?,
         };
-        Ok(Original { method, scheme, host, path, query, client })
+        Ok(Original { method, scheme, host, path, query, said: None, client })
     }
 }
 

@@ -1,0 +1,76 @@
+//! Serving with a thread, a runtime and a listener for each worker. The kernel shares the connections out, and a connection stays with its worker.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use tokio::{net::TcpListener, runtime, task::JoinSet};
+
+use crate::http::Listener;
+
+/// Binds one address several times over; port 0: the same free port each time.
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    let first = bind_one(address)?;
+    let address = first.local_addr()?;
+    let others = (1..workers).map(|_| bind_one(address));
+    std::iter::once(Ok(first)).chain(others).collect()
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    /// As many as tokio takes.
+    const WAITING: i32 = 1024;
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(WAITING)?;
+    Ok(socket.into())
+}
+
+/// Serves on the first listener and on those of the other workers, until all have ended. Where there are others, each has a thread of its own.
+pub async fn serve<F>(
+    first: Listener,
+    others: Vec<std::net::TcpListener>,
+    serve: impl Fn(Listener) -> F + Send + Sync + 'static,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = ()>,
+{
+    let first = match first {
+        Listener::Tcp(first) if !others.is_empty() => first.into_std()?,
+        alone => {
+            serve(alone).await;
+            return Ok(());
+        }
+    };
+    let serve = Arc::new(serve);
+    let mut threads = JoinSet::new();
+    for listener in others.into_iter().chain([first]) {
+        let serve = serve.clone();
+        let work = move || -> io::Result<()> {
+            runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+                serve(Listener::Tcp(TcpListener::from_std(listener)?)).await;
+                Ok(())
+            })
+        };
+        threads.spawn(on_thread(work));
+    }
+    let mut outcome = Ok(());
+    while let Some(ended) = threads.join_next().await {
+        // Told at once: the others go on, and may do so for years.
+        if let Err(problem) = ended.map_err(io::Error::other).flatten() {
+            tracing::error!("a worker has stopped: {problem}");
+            outcome = Err(problem);
+        }
+    }
+    Ok(outcome?)
+}
+
+/// What comes of `work` on a thread of its own.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (done, waiting) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("worker".into()).spawn(move || done.send(work()))?;
+    waiting.await.map_err(|_| io::Error::other("a worker has stopped"))?
+}
