@@ -18,7 +18,7 @@ use super::{
 use crate::{
     accounts::Accounts,
     config::{
-        AdminListen, LimitSettings, Listeners, Loaded, LogFormat, LogSettings, ProxyProtocol,
+        AdminListen, LimitSettings, Loaded, LogFormat, LogSettings, ProxyProtocol, Runtime,
         ServerSettings, Settings,
     },
     handlers::{Handlers, IdentityFields},
@@ -86,7 +86,7 @@ async fn listen_public(
     settings: &ServerSettings,
 ) -> anyhow::Result<(Listener, Vec<std::net::TcpListener>)> {
     let ServerSettings { listen, workers, .. } = settings;
-    if settings.listeners == Listeners::Shared {
+    if settings.runtime == Runtime::Shared {
         return Ok((listen_on("server.listen", *listen).await?, Vec::new()));
     }
     let all = each::bind(*listen, *workers);

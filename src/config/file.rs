@@ -64,7 +64,7 @@ pub struct Server {
     pub workers: i64,
     /// How they share the work: "shared", they take connections from one listener and help each other out; "per_worker", each has its own (SO_REUSEPORT) and keeps what the kernel gives it.
     #[schemars(extend("enum" = ["shared", "per_worker"]))]
-    pub listeners: String,
+    pub runtime: String,
     /// The seconds that requests in flight get to finish when Keyward stops; what is left then is cut off.
     #[schemars(range(min = 1, max = 3600))]
     pub shutdown_seconds: i64,
@@ -333,7 +333,7 @@ impl Default for Server {
             tls_client_ca: String::new(),
             tls_client_certificates: "required".into(),
             workers: 0,
-            listeners: "shared".into(),
+            runtime: "shared".into(),
             shutdown_seconds: 10,
         }
     }

@@ -29,7 +29,7 @@ pub use error::{ConfigError, Place, Problem};
 pub use file::File;
 pub use settings::{
     AdminListen, AdminSettings, AuditSettings, ClientCertificates, Denials, Engine, EventSettings,
-    IdentitySettings, LimitSettings, Listeners, LogFormat, LogSettings, ProxyProtocol,
+    IdentitySettings, LimitSettings, LogFormat, LogSettings, ProxyProtocol, Runtime,
     ScriptSettings, ServerSettings, Settings, StoreSettings, TlsSettings, WebhookSettings,
 };
 pub use show::{SHIPPED, print, schema};

@@ -67,14 +67,14 @@ pub struct ServerSettings {
     /// The threads of the runtime, at least one.
     pub workers: usize,
     /// How these share the work.
-    pub listeners: Listeners,
+    pub runtime: Runtime,
     /// How long requests in flight get when the program stops.
     pub shutdown: Duration,
 }
 
 /// How workers share the public listener's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listeners {
+pub enum Runtime {
     /// One listener for all.
     Shared,
     /// One for each, on the same address.
@@ -249,10 +249,10 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             ),
             tls: self.tls(raw),
             workers: or_cores(self.size("server.workers", raw.workers, 0..=1024)),
-            listeners: self.choice(
-                "server.listeners",
-                &raw.listeners,
-                [("shared", Listeners::Shared), ("per_worker", Listeners::PerWorker)],
+            runtime: self.choice(
+                "server.runtime",
+                &raw.runtime,
+                [("shared", Runtime::Shared), ("per_worker", Runtime::PerWorker)],
             ),
             shutdown: self.seconds("server.shutdown_seconds", raw.shutdown_seconds, 1..=3600),
         }

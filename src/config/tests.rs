@@ -96,7 +96,7 @@ impl Known {
             ("server.public_url", "https://api.example.com/v1"),
             ("server.grpc_listen", "0.0.0.0:82"),
             ("server.proxy_protocol", "on"),
-            ("server.listeners", "per_worker"),
+            ("server.runtime", "per_worker"),
             ("server.tls_certificate", "server.pem"),
             ("server.tls_key", "server.key"),
             ("server.tls_client_ca", "clients.pem"),

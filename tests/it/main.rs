@@ -35,3 +35,4 @@ mod tls;
 mod uniform;
 mod universal;
 mod usage;
+mod workers;

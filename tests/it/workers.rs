@@ -1,0 +1,52 @@
+//! Workers with a listener each: the same server as with one for all.
+
+use std::net::TcpListener;
+
+use crate::harness::{Server, Site};
+
+fn site() -> Site {
+    Site::new().with("KEYWARD_SERVER__RUNTIME", "per_worker").with("KEYWARD_SERVER__WORKERS", "3")
+}
+
+/// How many sockets of this machine listen on a port of 127.0.0.1.
+fn listening(port: u16) -> usize {
+    let wanted = format!("0100007F:{port:04X} 00000000:0000 0A");
+    let all = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    all.lines().filter(|line| line.contains(&wanted)).count()
+}
+
+#[test]
+fn each_has_its_listener_and_all_decide_alike() {
+    let mut server = site().start();
+    assert_eq!(listening(server.public.port()), 3);
+    let key = server.user_with("bob", &["access user profiles"]);
+    // Each on a connection of its own, which the kernel gives to one of the workers.
+    let ask = || {
+        let asked = server.request("GET", "/user/1").header("API-KEY", &key.credential);
+        asked.send().status
+    };
+    let all = |expected: u16| (0..40).all(|_| ask() == expected);
+    assert!(all(200));
+    server.site.json(&["key", "revoke", &key.id]);
+    assert!(all(401));
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_port_that_another_program_has_is_not_shared() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let refused = site().with("KEYWARD_SERVER__LISTEN", &address).run(&["serve"]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success());
+    assert!(
+        said.contains(&format!("server.listen: cannot listen on {address}: it is in use")),
+        "{said}"
+    );
+}
+
+#[test]
+fn one_server_has_one_listener_for_all_workers() {
+    let server = Server::new();
+    assert_eq!(listening(server.public.port()), 1);
+}
