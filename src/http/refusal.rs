@@ -12,7 +12,10 @@ pub(super) fn instead_of(written: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let head = std::str::from_utf8(written.strip_suffix(b"\r\n\r\n")?).ok()?;
-    let has = |name: &str| head.lines().any(|line| line.to_ascii_lowercase().starts_with(name));
+    let is = |line: &str, name: &str| {
+        line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+    };
+    let has = |name: &str| head.split("\r\n").any(|line| is(line, name));
     if has("content-type:") || !has("content-length: 0") {
         return None;
     }
