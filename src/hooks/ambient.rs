@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    ops::Deref,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -127,16 +128,41 @@ impl Ambient {
     }
 }
 
-/// One call's surroundings, as the engine carries them to host functions.
-#[derive(Clone)]
+/// One call's surroundings.
 pub(super) struct Call {
     pub ambient: Arc<Ambient>,
     /// Credentials that are at hand in this call, so that no log line repeats them.
-    pub hidden: Arc<[Secret]>,
+    pub hidden: Hidden,
     /// The constants of the script's file.
     pub constants: Option<Arc<Constants>>,
     /// Where webhooks go, in calls that may have some.
     pub outbox: Option<Outbox>,
+}
+
+/// Credentials; none: there are none.
+pub(super) type Hidden = Option<Arc<[Secret]>>;
+
+/// The same as the engine carries them to host functions.
+#[derive(Clone)]
+pub(super) struct Handle(Arc<Call>);
+
+impl Handle {
+    pub fn new(call: Call) -> Self {
+        Self(Arc::new(call))
+    }
+
+    /// Whether both are the surroundings of the same call, or of the same calls.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Deref for Handle {
+    type Target = Call;
+
+    fn deref(&self) -> &Call {
+        &self.0
+    }
 }
 
 /// The constants of a file, by name.
@@ -144,21 +170,23 @@ pub(super) type Constants = HashMap<String, Dynamic>;
 
 impl Call {
     pub fn new(ambient: Arc<Ambient>) -> Self {
-        Self { ambient, hidden: Arc::default(), constants: None, outbox: None }
+        Self { ambient, hidden: None, constants: None, outbox: None }
     }
 
     /// The call that a host function belongs to.
     ///
     /// # Errors
     /// There is none: the function was called outside of a call, which a script cannot do.
-    pub fn of(context: &NativeCallContext<'_>) -> Result<Self, Box<EvalAltResult>> {
-        let tag = context.tag().and_then(|tag| tag.read_lock::<Self>().map(|call| call.clone()));
+    pub fn of<'a>(
+        context: &'a NativeCallContext<'_>,
+    ) -> Result<impl Deref<Target = Handle> + 'a, Box<EvalAltResult>> {
+        let tag = context.tag().and_then(|tag| tag.read_lock::<Handle>());
         tag.ok_or_else(|| stop("this function needs a request"))
     }
 
     /// A text without the credentials that are at hand.
     pub fn without_hidden(&self, text: &str) -> String {
-        super::fault::blotted(text, &self.hidden)
+        super::fault::blotted(text, self.hidden.as_deref().unwrap_or_default())
     }
 }
 

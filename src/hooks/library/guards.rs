@@ -42,7 +42,8 @@ mod functions {
         if !(1..=1_000_000).contains(&count) || !(1..=86_400 * 31).contains(&seconds) {
             return Err(stop("rate_limit takes 1 to 1000000 in 1 to 2678400 seconds"));
         }
-        let ambient = Call::of(&context)?.ambient;
+        let call = Call::of(&context)?;
+        let ambient = &call.ambient;
         let (rate, now) = (Rate { count, seconds }, ambient.milliseconds());
         Ok(match ambient.counting {
             Counting::Counts => ambient.rates.admit(bucket, rate, now),
@@ -58,7 +59,8 @@ mod functions {
         if !(1..=604_800).contains(&seconds) {
             return Err(stop("once takes 1 to 604800 seconds"));
         }
-        let ambient = Call::of(&context)?.ambient;
+        let call = Call::of(&context)?;
+        let ambient = &call.ambient;
         let now = ambient.clock.now().0;
         let outcome = match ambient.counting {
             Counting::Counts => ambient.replays.once(id, seconds, now),
