@@ -4,10 +4,11 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     ops::Deref,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Instant,
 };
 
+use arc_swap::ArcSwap;
 use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
 
 use super::{Limits, Records, events::Outbox, rates::Rates, rehearsal::World, replays::Replays};
@@ -166,7 +167,7 @@ impl Deref for Handle {
 }
 
 /// The constants of a file, by name.
-pub(super) type Constants = HashMap<String, Dynamic>;
+pub(super) type Constants = HashMap<String, Dynamic, foldhash::fast::RandomState>;
 
 impl Call {
     pub fn new(ambient: Arc<Ambient>) -> Self {
@@ -197,22 +198,25 @@ pub(super) fn stop(message: impl Into<String>) -> Box<EvalAltResult> {
 
 /// Regular expressions that were compiled before. Scripts use few; when there are many, all are forgotten and built anew.
 #[derive(Default)]
-pub(super) struct Patterns(Mutex<HashMap<String, regex::Regex>>);
+pub(super) struct Patterns(ArcSwap<Compiled>);
+
+/// Patterns by their text. One that is copied has lost its memory of other texts, so they are shared.
+type Compiled = HashMap<Arc<str>, Arc<regex::Regex>, foldhash::fast::RandomState>;
 
 impl Patterns {
     const MOST: usize = 128;
     const BYTES: usize = 512;
 
-    /// The compiled pattern.
+    /// Whether the pattern is found in a text.
     ///
     /// # Errors
     /// It is no pattern, or one that would take too much memory.
-    pub fn get(&self, pattern: &str) -> Result<regex::Regex, String> {
+    pub fn is_match(&self, pattern: &str, text: &str) -> Result<bool, String> {
         if pattern.len() > Self::BYTES {
             return Err(format!("the pattern is longer than {} bytes", Self::BYTES));
         }
-        if let Some(found) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(pattern) {
-            return Ok(found.clone());
+        if let Some(found) = self.0.load().get(pattern) {
+            return Ok(found.is_match(text));
         }
         let built = regex::RegexBuilder::new(pattern)
             .size_limit(128 * 1024)
@@ -220,11 +224,13 @@ impl Patterns {
             .nest_limit(32)
             .build()
             .map_err(|_| "the pattern is no regular expression, or too large a one")?;
-        let mut patterns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if patterns.len() >= Self::MOST {
-            patterns.clear();
-        }
-        patterns.insert(pattern.to_owned(), built.clone());
-        Ok(built)
+        let (pattern, built) = (Arc::<str>::from(pattern), Arc::new(built));
+        self.0.rcu(|known| {
+            let known = Compiled::clone(known);
+            let mut next = if known.len() >= Self::MOST { Compiled::default() } else { known };
+            next.insert(pattern.clone(), built.clone());
+            next
+        });
+        Ok(built.is_match(text))
     }
 }

@@ -166,7 +166,7 @@ impl Compiler {
             }
             Ok(Ok(())) => {}
         }
-        let mut constants = Constants::new();
+        let mut constants = Constants::default();
         for (name, _, value) in scope.iter_raw() {
             if !is_plain(value, 0) {
                 let message = format!(

@@ -38,17 +38,18 @@ type Notes = BTreeMap<ImmutableString, Dynamic>;
 
 struct Parts {
     given: RequestParts,
-    /// Method and path in the engine's own form, made when a script asks for them.
+    /// Method, path and the client's address in the engine's own form, made when a script asks for them.
     method: OnceLock<ImmutableString>,
     path: OnceLock<ImmutableString>,
+    client: OnceLock<ImmutableString>,
     notes: Mutex<Notes>,
 }
 
 impl ScriptRequest {
     /// Takes the parts in.
     pub fn new(given: RequestParts) -> Self {
-        let (method, path) = (OnceLock::new(), OnceLock::new());
-        Self(Arc::new(Parts { given, method, path, notes: Mutex::default() }))
+        let (method, path, client) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self(Arc::new(Parts { given, method, path, client, notes: Mutex::default() }))
     }
 
     pub(super) fn method(&self) -> ImmutableString {
@@ -57,6 +58,11 @@ impl ScriptRequest {
 
     pub(super) fn path(&self) -> ImmutableString {
         self.0.path.get_or_init(|| (&self.0.given.path).into()).clone()
+    }
+
+    pub(super) fn client(&self) -> ImmutableString {
+        let made = || self.0.given.client.to_canonical().to_string().into();
+        self.0.client.get_or_init(made).clone()
     }
 
     /// What it was made of.

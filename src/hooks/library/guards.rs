@@ -81,15 +81,16 @@ mod functions {
     /// Example: `in_network(req.client, ["10.0.0.0/8", "fd00::/8"])`
     #[rhai_fn(return_raw)]
     pub fn in_network(address: Dynamic, networks: Dynamic) -> Checked<bool> {
-        let address = address.into_string().unwrap_or_default().parse::<IpAddr>();
+        let address = address.as_immutable_string_ref();
+        let address = address.ok().and_then(|address| address.parse::<IpAddr>().ok());
         let address = address.map(|address| address.to_canonical());
         let one = |text: &Dynamic| -> Checked<bool> {
-            let text = text.clone().into_string().map_err(|_| stop("a network is a text"))?;
+            let text = text.as_immutable_string_ref().map_err(|_| stop("a network is a text"))?;
             let network = text
                 .parse::<IpNet>()
                 .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
                 .map_err(|_| stop("a network is written like 10.0.0.0/8 or fd00::/8"))?;
-            Ok(address.as_ref().is_ok_and(|address| network.contains(address)))
+            Ok(address.as_ref().is_some_and(|address| network.contains(address)))
         };
         if networks.is_string() {
             return one(&networks);
@@ -116,8 +117,7 @@ mod functions {
         if text.len() > MOST {
             return Err(stop(format!("matches() takes a text of at most {MOST} bytes")));
         }
-        let pattern = Call::of(&context)?.ambient.patterns.get(pattern).map_err(stop)?;
-        Ok(pattern.is_match(text))
+        Call::of(&context)?.ambient.patterns.is_match(pattern, text).map_err(stop)
     }
 
     /// Writes a line into Keyward's log; a call may write 32, and more are dropped. Never log a credential: what the script was given as one is blotted out, what it made of it is not.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rhai::{Array, Dynamic, INT, Map, Module, NativeCallContext, exported_module};
+use rhai::{Array, Dynamic, INT, ImmutableString, Map, Module, NativeCallContext, exported_module};
 
 use super::{
     super::{
@@ -94,8 +94,8 @@ mod functions {
     ///
     /// Example: `identity.name`
     #[rhai_fn(get = "name", pure)]
-    pub fn identity_name(identity: &mut Person) -> String {
-        identity.0.name.clone()
+    pub fn identity_name(identity: &mut Person) -> ImmutableString {
+        identity.0.shown_name()
     }
 
     /// The ids of the user's roles.
