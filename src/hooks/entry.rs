@@ -195,3 +195,77 @@ fn seat() -> usize {
         seat
     })
 }
+
+#[cfg(test)]
+mod unit {
+    use std::sync::Arc;
+
+    use super::{
+        super::{
+            Limits, NoRecords, Secrets,
+            ambient::{Ambient, Call},
+            engine::{Variables, build},
+        },
+        *,
+    };
+    use crate::model::{Clock, Secret};
+
+    fn handle() -> Handle {
+        let (clock, limits) = (Clock::system(), Limits::default());
+        let ambient = Ambient::new(Arc::new(NoRecords), clock, Secrets::default(), limits);
+        let mut call = Call::new(Arc::new(ambient));
+        call.hidden = Some([Secret::new("s3cret")].into());
+        Handle::new(call)
+    }
+
+    fn entry(text: &str) -> (Engine, Entry) {
+        let engine = build(&Limits::default(), Variables::Strict);
+        let ast = engine.compile(text).unwrap();
+        let entry = Entry::of(&ast, "f", 1).unwrap();
+        (engine, entry)
+    }
+
+    /// How many functions this thread's desk remembers; none: it is empty.
+    fn remembered(entry: &Entry) -> Option<usize> {
+        let mut tools = entry.desk().unwrap().0.lock().unwrap();
+        Some(tools.as_mut()?.caches.fn_resolution_cache_mut().dict.len())
+    }
+
+    #[test]
+    fn what_is_found_is_kept_up_to_a_bound() {
+        let text = "fn f(n) { for i in 0..n { for twice in 0..2 { try { Fn(`g${i}`).call() } catch {} } } n + 1 }";
+        let (engine, entry) = entry(text);
+        let (tag, call) = (handle(), |n: i64| [Dynamic::from(n)]);
+        for _ in 0..3 {
+            let value = entry.call(&engine, Tag::Kept(&tag), call(10)).unwrap();
+            assert_eq!(value.as_int(), Ok(11));
+        }
+        assert!((1..=100).contains(&remembered(&entry).unwrap()));
+        entry.call(&engine, Tag::Kept(&tag), call(1000)).unwrap();
+        assert_eq!(remembered(&entry), None, "all is forgotten when it is too much");
+    }
+
+    #[test]
+    fn surroundings_that_are_to_be_forgotten_are() {
+        let (engine, entry) = entry("fn f(n) { n }");
+        let call = || [Dynamic::UNIT];
+        let kept = || {
+            let tools = entry.desk().unwrap().0.lock().unwrap();
+            tools.as_ref().is_some_and(|tools| !tools.global.tag.is_unit())
+        };
+        let tag = handle();
+        entry.call(&engine, Tag::Kept(&tag), call()).unwrap();
+        assert!(kept());
+        entry.call(&engine, Tag::Forgotten(handle()), call()).unwrap();
+        assert!(!kept() && remembered(&entry).is_some());
+    }
+
+    #[test]
+    fn closures_and_other_functions_are_no_part_of_a_body() {
+        let (engine, entry) = entry(
+            "fn g(x) { throw \"g\" } fn f(n) { let twice = |x| { x * 2 }; if n > 0 { return twice.call(n) } 0 } fn f() { throw \"f\" }",
+        );
+        let value = entry.call(&engine, Tag::Kept(&handle()), [Dynamic::from(4_i64)]).unwrap();
+        assert_eq!(value.as_int(), Ok(8));
+    }
+}

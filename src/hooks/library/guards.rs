@@ -1,6 +1,6 @@
 //! Counting, remembering, networks, patterns, and the log.
 
-use std::net::IpAddr;
+use std::{cell::RefCell, hash::BuildHasher as _, net::IpAddr};
 
 use ipnet::IpNet;
 use rhai::{Dynamic, INT, Module, NativeCallContext, exported_module};
@@ -17,6 +17,40 @@ use super::{
 
 pub(super) fn module() -> Module {
     exported_module!(functions)
+}
+
+/// Where a thread keeps networks that it has read before: scripts name the same ones in each call.
+struct Networks {
+    places: [Option<(String, IpNet)>; 64],
+    hash: foldhash::fast::RandomState,
+}
+
+thread_local! {
+    static NETWORKS: RefCell<Networks> = RefCell::new(Networks {
+        places: [const { None }; 64],
+        hash: foldhash::fast::RandomState::default(),
+    });
+}
+
+/// A network, or an address as the network of itself.
+fn network(text: &str) -> Option<IpNet> {
+    let read = || text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    // No network is written longer.
+    if text.len() > 64 {
+        return read();
+    }
+    NETWORKS.with_borrow_mut(|known| {
+        let at = known.hash.hash_one(text) as usize % known.places.len();
+        let place = &mut known.places[at];
+        match place {
+            Some((name, network)) if name == text => Some(*network),
+            _ => {
+                let network = read()?;
+                *place = Some((text.to_owned(), network));
+                Some(network)
+            }
+        }
+    })
 }
 
 #[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
@@ -86,10 +120,8 @@ mod functions {
         let address = address.map(|address| address.to_canonical());
         let one = |text: &Dynamic| -> Checked<bool> {
             let text = text.as_immutable_string_ref().map_err(|_| stop("a network is a text"))?;
-            let network = text
-                .parse::<IpNet>()
-                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-                .map_err(|_| stop("a network is written like 10.0.0.0/8 or fd00::/8"))?;
+            let network = network(&text)
+                .ok_or_else(|| stop("a network is written like 10.0.0.0/8 or fd00::/8"))?;
             Ok(address.as_ref().is_some_and(|address| network.contains(address)))
         };
         if networks.is_string() {

@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 
 use jiff::{Timestamp, tz::TimeZone};
-use rhai::{Dynamic, INT, Map, Module, NativeCallContext, exported_module};
+use rhai::{Dynamic, INT, Module, NativeCallContext, exported_module};
 
 use super::{
     super::ambient::{Call, stop},
-    Checked,
+    Checked, Map,
 };
 use crate::model;
 
@@ -152,6 +152,7 @@ mod functions {
             ("second", at.second().into()),
             ("weekday", at.weekday().to_monday_one_offset().into()),
         ];
-        Ok(parts.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let parts = parts.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Ok(Dynamic::from_map(parts.collect()))
     }
 }
