@@ -241,7 +241,7 @@ mod unit {
             assert_eq!(value.as_int(), Ok(11));
         }
         assert!((1..=100).contains(&remembered(&entry).unwrap()));
-        entry.call(&engine, Tag::Kept(&tag), call(1000)).unwrap();
+        assert!(entry.call(&engine, Tag::Kept(&tag), call(1000)).is_ok());
         assert_eq!(remembered(&entry), None, "all is forgotten when it is too much");
     }
 
@@ -254,10 +254,20 @@ mod unit {
             tools.as_ref().is_some_and(|tools| !tools.global.tag.is_unit())
         };
         let tag = handle();
-        entry.call(&engine, Tag::Kept(&tag), call()).unwrap();
+        assert!(entry.call(&engine, Tag::Kept(&tag), call()).is_ok());
         assert!(kept());
-        entry.call(&engine, Tag::Forgotten(handle()), call()).unwrap();
+        assert!(entry.call(&engine, Tag::Forgotten(handle()), call()).is_ok());
         assert!(!kept() && remembered(&entry).is_some());
+    }
+
+    #[test]
+    fn a_parameter_can_be_changed_whatever_was_given_for_it() {
+        let (engine, entry) = entry("fn f(n) { n += 1; n }");
+        for given in 1..4_i64 {
+            let argument = Dynamic::from(given).into_read_only();
+            let value = entry.call(&engine, Tag::Kept(&handle()), [argument]).unwrap();
+            assert_eq!(value.as_int(), Ok(given + 1));
+        }
     }
 
     #[test]
