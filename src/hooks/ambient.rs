@@ -3,10 +3,12 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    ops::Deref,
+    sync::Arc,
     time::Instant,
 };
 
+use arc_swap::ArcSwap;
 use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
 
 use super::{Limits, Records, events::Outbox, rates::Rates, rehearsal::World, replays::Replays};
@@ -127,38 +129,65 @@ impl Ambient {
     }
 }
 
-/// One call's surroundings, as the engine carries them to host functions.
-#[derive(Clone)]
+/// One call's surroundings.
 pub(super) struct Call {
     pub ambient: Arc<Ambient>,
     /// Credentials that are at hand in this call, so that no log line repeats them.
-    pub hidden: Arc<[Secret]>,
+    pub hidden: Hidden,
     /// The constants of the script's file.
     pub constants: Option<Arc<Constants>>,
     /// Where webhooks go, in calls that may have some.
     pub outbox: Option<Outbox>,
 }
 
+/// Credentials; none: there are none.
+pub(super) type Hidden = Option<Arc<[Secret]>>;
+
+/// The same as the engine carries them to host functions.
+#[derive(Clone)]
+pub(super) struct Handle(Arc<Call>);
+
+impl Handle {
+    pub fn new(call: Call) -> Self {
+        Self(Arc::new(call))
+    }
+
+    /// Whether both are the surroundings of the same call, or of the same calls.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Deref for Handle {
+    type Target = Call;
+
+    fn deref(&self) -> &Call {
+        &self.0
+    }
+}
+
 /// The constants of a file, by name.
-pub(super) type Constants = HashMap<String, Dynamic>;
+pub(super) type Constants = HashMap<String, Dynamic, foldhash::fast::RandomState>;
 
 impl Call {
     pub fn new(ambient: Arc<Ambient>) -> Self {
-        Self { ambient, hidden: Arc::default(), constants: None, outbox: None }
+        Self { ambient, hidden: None, constants: None, outbox: None }
     }
 
     /// The call that a host function belongs to.
     ///
     /// # Errors
     /// There is none: the function was called outside of a call, which a script cannot do.
-    pub fn of(context: &NativeCallContext<'_>) -> Result<Self, Box<EvalAltResult>> {
-        let tag = context.tag().and_then(|tag| tag.read_lock::<Self>().map(|call| call.clone()));
+    pub fn of<'a>(
+        context: &'a NativeCallContext<'_>,
+    ) -> Result<impl Deref<Target = Handle> + 'a, Box<EvalAltResult>> {
+        let tag = context.tag().and_then(|tag| tag.read_lock::<Handle>());
         tag.ok_or_else(|| stop("this function needs a request"))
     }
 
     /// A text without the credentials that are at hand.
     pub fn without_hidden(&self, text: &str) -> String {
-        super::fault::blotted(text, &self.hidden)
+        super::fault::blotted(text, self.hidden.as_deref().unwrap_or_default())
     }
 }
 
@@ -169,22 +198,25 @@ pub(super) fn stop(message: impl Into<String>) -> Box<EvalAltResult> {
 
 /// Regular expressions that were compiled before. Scripts use few; when there are many, all are forgotten and built anew.
 #[derive(Default)]
-pub(super) struct Patterns(Mutex<HashMap<String, regex::Regex>>);
+pub(super) struct Patterns(ArcSwap<Compiled>);
+
+/// Patterns by their text. One that is copied has lost its memory of other texts, so they are shared.
+type Compiled = HashMap<Arc<str>, Arc<regex::Regex>, foldhash::fast::RandomState>;
 
 impl Patterns {
     const MOST: usize = 128;
     const BYTES: usize = 512;
 
-    /// The compiled pattern.
+    /// Whether the pattern is found in a text.
     ///
     /// # Errors
     /// It is no pattern, or one that would take too much memory.
-    pub fn get(&self, pattern: &str) -> Result<regex::Regex, String> {
+    pub fn is_match(&self, pattern: &str, text: &str) -> Result<bool, String> {
         if pattern.len() > Self::BYTES {
             return Err(format!("the pattern is longer than {} bytes", Self::BYTES));
         }
-        if let Some(found) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(pattern) {
-            return Ok(found.clone());
+        if let Some(found) = self.0.load().get(pattern) {
+            return Ok(found.is_match(text));
         }
         let built = regex::RegexBuilder::new(pattern)
             .size_limit(128 * 1024)
@@ -192,11 +224,13 @@ impl Patterns {
             .nest_limit(32)
             .build()
             .map_err(|_| "the pattern is no regular expression, or too large a one")?;
-        let mut patterns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if patterns.len() >= Self::MOST {
-            patterns.clear();
-        }
-        patterns.insert(pattern.to_owned(), built.clone());
-        Ok(built)
+        let (pattern, built) = (Arc::<str>::from(pattern), Arc::new(built));
+        self.0.rcu(|known| {
+            let known = Compiled::clone(known);
+            let mut next = if known.len() >= Self::MOST { Compiled::default() } else { known };
+            next.insert(pattern.clone(), built.clone());
+            next
+        });
+        Ok(built.is_match(text))
     }
 }

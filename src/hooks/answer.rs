@@ -93,8 +93,11 @@ impl ScriptResponse {
     }
 
     /// What the script has made of it.
-    pub fn take(&self) -> ResponseParts {
-        self.lock().clone()
+    pub fn take(self) -> ResponseParts {
+        match Arc::try_unwrap(self.0) {
+            Ok(parts) => parts.into_inner().unwrap_or_else(PoisonError::into_inner),
+            Err(shared) => shared.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, ResponseParts> {

@@ -21,6 +21,8 @@ thread_local! {
     // The engine's progress callback is told a number of steps and nothing else, so the call that runs on this thread is kept
     // here. Set and reset by `within` alone.
     static WATCH: Cell<Option<Watch>> = const { Cell::new(None) };
+    /// The same operations alone; none outside of calls.
+    static OPERATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// How many steps there are between two looks at the clock.
@@ -31,7 +33,7 @@ pub(super) fn within<T>(budget: Budget, call: impl FnOnce() -> T) -> T {
     struct Restore(Option<Watch>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            WATCH.set(self.0);
+            set(self.0);
         }
     }
     let outer = WATCH.get();
@@ -41,8 +43,13 @@ pub(super) fn within<T>(budget: Budget, call: impl FnOnce() -> T) -> T {
     let until = outer.map_or(until, |outer| outer.until.min(until));
     let _restore = Restore(outer);
     let lines = budget.log_lines;
-    WATCH.set(Some(Watch { operations: budget.operations, until, lines }));
+    set(Some(Watch { operations: budget.operations, until, lines }));
     call()
+}
+
+fn set(watch: Option<Watch>) {
+    OPERATIONS.set(watch.map_or(0, |watch| watch.operations));
+    WATCH.set(watch);
 }
 
 /// Whether the call that runs on this thread may write a line into the log. A loop that logs would fill a disk.
@@ -56,6 +63,10 @@ pub(super) fn may_log() -> bool {
 
 /// Called by the engine with each step. A value ends the call.
 pub(super) fn progress(operations: u64) -> Option<Dynamic> {
+    // Nearly all steps are over here.
+    if operations <= OPERATIONS.get() && !operations.is_multiple_of(STRIDE) {
+        return None;
+    }
     let watch = WATCH.get()?;
     if operations > watch.operations {
         return Some("takes too many steps".into());

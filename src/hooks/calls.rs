@@ -107,7 +107,7 @@ impl Script {
     /// # Errors
     /// The script refused, or failed.
     pub async fn header(&self, req: &ScriptRequest) -> Result<Option<Secret>, Fault> {
-        let value = self.call(Function::Header, vec![arg(req)], Vec::new()).await?;
+        let value = self.call(Function::Header, [arg(req)], Vec::new()).await?;
         if value.is_unit() {
             return Ok(None);
         }
@@ -123,7 +123,7 @@ impl Script {
     /// # Errors
     /// The script refused, or failed.
     pub async fn decode(&self, req: &ScriptRequest, presented: &str) -> Result<Claim, Fault> {
-        let arguments = vec![arg(req), presented.into()];
+        let arguments = [arg(req), presented.into()];
         let value = self.call(Function::Decode, arguments, vec![Secret::new(presented)]).await?;
         if !value.is_map() || !is_plain(&value, 0) {
             return Err(self.returned(Function::Decode, value.type_name(), "a map of plain data"));
@@ -136,7 +136,7 @@ impl Script {
     /// # Errors
     /// The script refused, or failed.
     pub async fn lookup(&self, req: &ScriptRequest, claim: &Claim) -> Result<Found, Fault> {
-        let arguments = vec![arg(req), claim.value.clone()];
+        let arguments = [arg(req), claim.value.clone()];
         let value = self.call(Function::Lookup, arguments, claim.hidden()).await?;
         if value.is_unit() {
             return Ok(Found::Nobody);
@@ -163,7 +163,7 @@ impl Script {
         user: &UserView,
         claim: &Claim,
     ) -> Result<Verdict, Fault> {
-        let arguments = vec![arg(req), arg(user), claim.value.clone()];
+        let arguments = [arg(req), arg(user), claim.value.clone()];
         let value = self.call(Function::Verify, arguments, claim.hidden()).await?;
         if let Ok(is_theirs) = value.as_bool() {
             return Ok(match is_theirs {
@@ -187,7 +187,7 @@ impl Script {
     /// # Errors
     /// The script refused, or failed.
     pub async fn on_request(&self, req: &ScriptRequest) -> Result<(), Fault> {
-        let value = self.call(Function::OnRequest, vec![arg(req)], Vec::new()).await?;
+        let value = self.call(Function::OnRequest, [arg(req)], Vec::new()).await?;
         self.nothing(Function::OnRequest, &value)
     }
 
@@ -196,7 +196,7 @@ impl Script {
     /// # Errors
     /// The script refused, or failed.
     pub async fn on_authenticated(&self, req: &ScriptRequest, who: &Person) -> Result<(), Fault> {
-        let arguments = vec![arg(req), arg(who)];
+        let arguments = [arg(req), arg(who)];
         let value = self.call(Function::OnAuthenticated, arguments, Vec::new()).await?;
         self.nothing(Function::OnAuthenticated, &value)
     }
@@ -211,7 +211,7 @@ impl Script {
         who: &Person,
         resource: &ResourceView,
     ) -> Result<Consent, Fault> {
-        let arguments = vec![arg(req), arg(who), arg(resource)];
+        let arguments = [arg(req), arg(who), arg(resource)];
         let value = self.call(Function::OnPermit, arguments, Vec::new()).await?;
         match value.as_bool() {
             _ if value.is_unit() => Ok(Consent::Silent),
@@ -226,7 +226,7 @@ impl Script {
     /// # Errors
     /// The script refused with something else, or failed.
     pub async fn on_denied(&self, req: &ScriptRequest, denial: &ScriptDenial) -> Result<(), Fault> {
-        let value = self.call(Function::OnDenied, vec![arg(req), arg(denial)], Vec::new()).await?;
+        let value = self.call(Function::OnDenied, [arg(req), arg(denial)], Vec::new()).await?;
         self.nothing(Function::OnDenied, &value)
     }
 
@@ -240,7 +240,7 @@ impl Script {
         who: &Person,
         response: &ScriptResponse,
     ) -> Result<(), Fault> {
-        let arguments = vec![arg(req), arg(who), arg(response)];
+        let arguments = [arg(req), arg(who), arg(response)];
         let value = self.call(Function::OnResponse, arguments, Vec::new()).await?;
         self.nothing(Function::OnResponse, &value)
     }
@@ -250,7 +250,7 @@ impl Script {
     /// # Errors
     /// The script refused, or failed.
     pub async fn handle(&self, req: &ScriptRequest, who: &Person) -> Result<Reply, Fault> {
-        let value = self.call(Function::Handle, vec![arg(req), arg(who)], Vec::new()).await?;
+        let value = self.call(Function::Handle, [arg(req), arg(who)], Vec::new()).await?;
         if let Some(reply) = value.read_lock::<Reply>() {
             return Ok(reply.clone());
         }

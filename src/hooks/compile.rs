@@ -12,9 +12,10 @@ use rhai::{
 
 use super::{
     Function, Kind, Limits, ScriptError,
-    ambient::{Call, Constants},
+    ambient::{Constants, Handle},
     budget, engine,
     engine::Variables,
+    entry::Entry,
     fault::{describe, innermost},
     folder::Source,
     layout::nearest,
@@ -27,9 +28,17 @@ pub(super) struct Compiled {
     pub constants: Arc<Constants>,
     /// The bits of the functions that it defines.
     pub functions: u16,
+    entries: [Option<Box<Entry>>; Function::ALL.len()],
     /// The names of its `test_…` functions, in the order of the file.
     pub tests: Vec<(String, Position)>,
     pub is_blocking: bool,
+}
+
+impl Compiled {
+    /// A function that it defines.
+    pub fn entry(&self, function: Function) -> Option<&Entry> {
+        self.entries[function as usize].as_deref()
+    }
 }
 
 /// The engines that compile, and what they know.
@@ -39,7 +48,7 @@ pub(super) struct Compiler {
     /// How many arguments each host function takes.
     known: HashMap<String, HashSet<usize>>,
     limits: Limits,
-    call: Call,
+    call: Handle,
 }
 
 /// What the engine itself answers, with any number of arguments. Nobody can write `curry`; the parser does, in closures that use constants.
@@ -47,7 +56,7 @@ const KEYWORDS: &[&str] =
     &["call", "curry", "type_of", "is_def_var", "is_def_fn", "print", "debug", "Fn"];
 
 impl Compiler {
-    pub fn new(limits: &Limits, call: Call) -> Self {
+    pub fn new(limits: &Limits, call: Handle) -> Self {
         let engine = engine::build(limits, Variables::Strict);
         let known = known(&engine);
         let lenient = engine::build(limits, Variables::Lenient);
@@ -103,7 +112,16 @@ impl Compiler {
         };
         let tests = tests(&ast);
         ast.clear_statements();
-        Ok(Compiled { ast, constants: Arc::new(constants), functions, tests, is_blocking })
+        let mut entries = [const { None }; Function::ALL.len()];
+        for one in Function::ALL.into_iter().filter(|one| functions & one.bit() != 0) {
+            let entry = Entry::of(&ast, one.name(), one.parameters().len()).ok_or_else(|| {
+                let message = format!("{} is there more than once", one.name());
+                vec![ScriptError::of_file(&source.file, message)]
+            })?;
+            entries[one as usize] = Some(Box::new(entry));
+        }
+        let constants = Arc::new(constants);
+        Ok(Compiled { ast, constants, functions, entries, tests, is_blocking })
     }
 
     /// The values of the constants at the file's top level, where nothing else may stand.
@@ -148,7 +166,7 @@ impl Compiler {
             }
             Ok(Ok(())) => {}
         }
-        let mut constants = Constants::new();
+        let mut constants = Constants::default();
         for (name, _, value) in scope.iter_raw() {
             if !is_plain(value, 0) {
                 let message = format!(
@@ -259,7 +277,7 @@ trait EvalWithTag {
         &self,
         scope: &mut Scope<'_>,
         ast: &AST,
-        call: Call,
+        call: Handle,
     ) -> Result<(), Box<rhai::EvalAltResult>>;
 }
 
@@ -268,7 +286,7 @@ impl EvalWithTag for Engine {
         &self,
         scope: &mut Scope<'_>,
         ast: &AST,
-        call: Call,
+        call: Handle,
     ) -> Result<(), Box<rhai::EvalAltResult>> {
         // A function that does nothing, called after the top level was evaluated.
         let nothing = self.compile("fn nothing() {}")?;

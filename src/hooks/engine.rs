@@ -7,7 +7,7 @@ use rhai::{
 
 use super::{
     Limits,
-    ambient::{Call, stop},
+    ambient::{Handle, stop},
     budget, library, sorting,
 };
 
@@ -63,7 +63,7 @@ fn constants(engine: &mut Engine) {
         if index != 0 || context.scope().contains(name) {
             return Ok(None);
         }
-        let call = context.tag().read_lock::<Call>();
+        let call = context.tag().read_lock::<Handle>();
         Ok(call.and_then(|call| call.constants.as_ref()?.get(name).cloned()))
     });
 }

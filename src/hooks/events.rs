@@ -67,8 +67,8 @@ impl Script {
         let outbox = Outbox::default();
         let event = rhai::serde::to_dynamic(event)
             .map_err(|_| self.broken("the event cannot be shown to a script"))?;
-        let around = Around { hidden: Vec::new(), outbox: Some(outbox.clone()) };
-        let value = self.call(function, vec![event], around).await?;
+        let around = Around { hidden: None, outbox: Some(outbox.clone()) };
+        let value = self.call(function, [event], around).await?;
         self.nothing(function, &value)?;
         Ok(outbox.all())
     }

@@ -39,6 +39,7 @@ mod budget;
 mod calls;
 mod compile;
 mod engine;
+mod entry;
 mod error;
 mod events;
 mod fault;

@@ -9,7 +9,7 @@ use std::{
 pub(super) struct Rates {
     most: usize,
     /// When each bucket will be empty again, in microseconds.
-    empties: Mutex<HashMap<[u8; 16], u64>>,
+    empties: Mutex<HashMap<[u8; 16], u64, foldhash::fast::RandomState>>,
 }
 
 /// How often, in what time.
@@ -35,7 +35,7 @@ impl Rates {
         let each = (window / rate.count.max(1)).max(1);
         let key = super::replays::short_digest(bucket);
         let mut empties = self.empties.lock().unwrap_or_else(PoisonError::into_inner);
-        if !empties.contains_key(&key) && empties.len() >= self.most {
+        if empties.len() >= self.most && !empties.contains_key(&key) {
             empties.retain(|_, empty| *empty > now);
             if empties.len() >= self.most {
                 return false;

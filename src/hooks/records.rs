@@ -1,6 +1,13 @@
 //! Who and what scripts can ask about: users, keys, roles, and who is asking. Small views, and the trait that looks them up.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
+
+use rhai::ImmutableString;
 
 use crate::model::Timestamp;
 
@@ -135,7 +142,27 @@ impl RoleView {
 
 /// `identity`: who is asking, for scripts.
 #[derive(Clone)]
-pub struct Person(pub(super) Arc<PersonParts>);
+pub struct Person(pub(super) Arc<HeldPerson>);
+
+/// Somebody, with what scripts ask for most in the engine's own form, made when one asks.
+pub(super) struct HeldPerson {
+    parts: PersonParts,
+    shown_name: OnceLock<ImmutableString>,
+}
+
+impl HeldPerson {
+    pub fn shown_name(&self) -> ImmutableString {
+        self.shown_name.get_or_init(|| (&self.parts.name).into()).clone()
+    }
+}
+
+impl Deref for HeldPerson {
+    type Target = PersonParts;
+
+    fn deref(&self) -> &PersonParts {
+        &self.parts
+    }
+}
 
 /// What a [`Person`] is made of.
 pub struct PersonParts {
@@ -158,7 +185,7 @@ pub struct PersonParts {
 impl Person {
     /// Takes the parts in.
     pub fn new(parts: PersonParts) -> Self {
-        Self(Arc::new(parts))
+        Self(Arc::new(HeldPerson { parts, shown_name: OnceLock::new() }))
     }
 
     /// Nobody, who may what the role `anonymous` may.

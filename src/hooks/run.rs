@@ -10,15 +10,16 @@ use std::{
     time::Instant,
 };
 
-use rhai::{CallFnOptions, Dynamic, Engine, EvalAltResult, Scope};
+use rhai::{Dynamic, Engine, EvalAltResult};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     Fault, Function, Kind, Limits,
-    ambient::{Ambient, Call},
+    ambient::{Ambient, Call, Handle, Hidden},
     breaker::Breaker,
     budget,
     compile::Compiled,
+    entry::{Entry, Tag},
     events::Outbox,
     fault::Failure,
     limits::Budget,
@@ -32,7 +33,7 @@ pub struct Script {
     /// The real surroundings, or those of a test.
     pub(super) ambient: Arc<Ambient>,
     /// What the engine hands to host functions in calls that hide nothing; made once.
-    tag: Dynamic,
+    plain: Handle,
 }
 
 pub(super) struct Inner {
@@ -50,13 +51,14 @@ pub(super) struct Inner {
 #[derive(Default)]
 pub(super) struct Around {
     /// What no log line may repeat.
-    pub hidden: Vec<Secret>,
+    pub hidden: Hidden,
     /// Where webhooks go; none: there are none in this call.
     pub outbox: Option<Outbox>,
 }
 
 impl From<Vec<Secret>> for Around {
     fn from(hidden: Vec<Secret>) -> Self {
+        let hidden = (!hidden.is_empty()).then(|| hidden.into());
         Self { hidden, outbox: None }
     }
 }
@@ -97,9 +99,8 @@ impl Pool {
 
 impl Script {
     pub(super) fn new(inner: Arc<Inner>, ambient: Arc<Ambient>) -> Self {
-        // Shared: each call would copy it otherwise.
-        let tag = Dynamic::from(Self::surroundings(&inner, &ambient)).into_shared();
-        Self { inner, ambient, tag }
+        let plain = Handle::new(Self::surroundings(&inner, &ambient));
+        Self { inner, ambient, plain }
     }
 
     fn surroundings(inner: &Inner, ambient: &Arc<Ambient>) -> Call {
@@ -147,11 +148,11 @@ impl Script {
     pub(super) async fn call(
         &self,
         function: Function,
-        arguments: Vec<Dynamic>,
+        arguments: impl IntoIterator<Item = Dynamic> + Send + 'static,
         around: impl Into<Around>,
     ) -> Result<Dynamic, Fault> {
         let around = around.into();
-        if !self.defines(function) {
+        if self.inner.compiled.entry(function).is_none() {
             let name = function.name();
             return Err(self.broken(&format!("the script does not define {name}")));
         }
@@ -164,7 +165,7 @@ impl Script {
         // A test is on a thread of its own already.
         if !self.is_blocking() || self.ambient.world.is_some() {
             let budget = if self.is_blocking() { limits.blocking() } else { limits.inline() };
-            return self.finish(self.run(function.name(), arguments, around, budget));
+            return self.finish(self.run(function, arguments, around, budget));
         }
         let waited = tokio::time::timeout(limits.blocking_time, self.inner.pool.turn()).await;
         let Ok(Some(turn)) = waited else {
@@ -174,7 +175,7 @@ impl Script {
         let outcome = tokio::task::spawn_blocking(move || {
             // Kept to the end of the call, also when nobody waits for it any more.
             let _turn = turn;
-            script.run(function.name(), arguments, around, budget)
+            script.run(function, arguments, around, budget)
         });
         match outcome.await {
             Ok(outcome) => self.finish(outcome),
@@ -182,49 +183,50 @@ impl Script {
         }
     }
 
-    /// Calls any function on this thread.
-    pub(super) fn run(
+    /// Calls a function on this thread.
+    fn run(
         &self,
-        function: &str,
-        arguments: Vec<Dynamic>,
+        function: Function,
+        arguments: impl IntoIterator<Item = Dynamic>,
         around: Around,
         budget: Budget,
     ) -> Result<Dynamic, Failure> {
         let kept = around.hidden.clone();
-        match self.evaluate(function, arguments, around, budget) {
+        let Some(entry) = self.inner.compiled.entry(function) else {
+            let name = function.name();
+            return Err(Failure::Other(self.broken(&format!("there is no {name} to be called"))));
+        };
+        match self.evaluate(entry, arguments, around, budget) {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(Failure::of(&self.inner.file, &error).without(&kept)),
+            Ok(Err(error)) => {
+                let hidden = kept.as_deref().unwrap_or_default();
+                Err(Failure::of(&self.inner.file, &error).without(hidden))
+            }
             Err(Panicked) => {
-                Err(Failure::Other(self.broken(&format!("a host function panicked in {function}"))))
+                let name = function.name();
+                Err(Failure::Other(self.broken(&format!("a host function panicked in {name}"))))
             }
         }
     }
 
     pub(super) fn evaluate(
         &self,
-        function: &str,
-        arguments: Vec<Dynamic>,
+        entry: &Entry,
+        arguments: impl IntoIterator<Item = Dynamic>,
         around: Around,
         budget: Budget,
     ) -> Result<Result<Dynamic, Box<EvalAltResult>>, Panicked> {
         let Around { hidden, outbox } = around;
-        let tag = if hidden.is_empty() && outbox.is_none() {
-            self.tag.clone()
+        let tag = if hidden.is_none() && outbox.is_none() && self.ambient.world.is_none() {
+            Tag::Kept(&self.plain)
         } else {
             let mut call = Self::surroundings(&self.inner, &self.ambient);
-            call.hidden = hidden.into();
+            call.hidden = hidden;
             call.outbox = outbox;
-            Dynamic::from(call)
+            Tag::Forgotten(Handle::new(call))
         };
-        let mut options = CallFnOptions::new().eval_ast(false);
-        options.tag = Some(tag);
-        let Inner { engine, compiled, .. } = &*self.inner;
-        budget::within(budget, || {
-            guarded(|| {
-                let mut scope = Scope::new();
-                engine.call_fn_with_options(options, &mut scope, &compiled.ast, function, arguments)
-            })
-        })
+        let engine = &self.inner.engine;
+        budget::within(budget, || guarded(|| entry.call(engine, tag, arguments)))
     }
 
     /// Counts what ran out of its budget, and makes a fault of a failure.

@@ -2,13 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use rhai::Dynamic;
-
 use super::{
     Function, Kind, Limits, Script, ScriptError,
-    ambient::{Ambient, Call},
+    ambient::{Ambient, Call, Handle},
     breaker::Breaker,
     compile::Compiler,
+    entry::Entry,
     fault::{describe, innermost},
     folder::Source,
     rehearsal::{Rehearsal, Subject, World},
@@ -97,7 +96,7 @@ impl Set {
         let limits = &ambient.limits;
         let world = Arc::new(World::new(None));
         let nowhere = Arc::new(Ambient::for_test(limits, world));
-        let compiler = Compiler::new(limits, Call::new(nowhere));
+        let compiler = Compiler::new(limits, Handle::new(Call::new(nowhere)));
         let mut problems = Vec::new();
         for source in sources {
             match compiler.compile(&source) {
@@ -207,10 +206,12 @@ impl Set {
             self.within(&ambient)
         });
         let script = held.as_ref().unwrap_or(script);
-        let outcome =
-            script.evaluate(name, Vec::<Dynamic>::new(), Around::default(), limits.testing());
+        let Inner { file, text, compiled, .. } = &*script.inner;
+        let Some(entry) = Entry::of(&compiled.ast, name, 0) else {
+            return Err(ScriptError::of_file(file, format!("{name} failed: it is not there")));
+        };
+        let outcome = script.evaluate(&entry, [], Around::default(), limits.testing());
         drop(set);
-        let Inner { file, text, .. } = &*script.inner;
         match outcome {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {

@@ -69,8 +69,12 @@ pub(super) fn request(request: &Request<'_>) -> ScriptRequest {
     })
 }
 
-/// Who is asking, as scripts see it.
+/// Who is asking, as scripts see it: made for the first of them.
 pub(super) fn person(identity: &Identity<'_>) -> Person {
+    identity.person.get_or_init(|| person_of(identity)).clone()
+}
+
+fn person_of(identity: &Identity<'_>) -> Person {
     Person::new(PersonParts {
         uid: identity.uid(),
         name: identity.name().unwrap_or_default().to_owned(),

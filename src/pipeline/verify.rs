@@ -1,6 +1,9 @@
 //! The fourth room: whether the credential is theirs. The secret is checked before anything else about it is told.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use http::{HeaderValue, StatusCode};
 
@@ -13,7 +16,7 @@ use super::{
     scripted, slow,
 };
 use crate::{
-    hooks::{Allows, Function, Terms, Verdict},
+    hooks::{Allows, Function, Person, Terms, Verdict},
     limits::Bounds,
     model::{Detail, Digest, KeyId, KeyShape, KeySource, KeyText, Role, Scheme, Secret},
     store::{HeldApplication, HeldKey, Member, RoleSet, RoleTable},
@@ -29,6 +32,7 @@ pub struct Identity<'a> {
     known: Option<Known<'a>>,
     roles: &'a RoleSet,
     table: &'a Arc<RoleTable>,
+    pub(super) person: OnceLock<Person>,
 }
 
 struct Known<'a> {
@@ -172,9 +176,9 @@ pub async fn check<'a>(
     action: &Action<'a>,
     candidate: Candidate<'a>,
 ) -> Result<Identity<'a>, Denial> {
-    let table = &scene.policy.roles;
+    let (table, person) = (&scene.policy.roles, OnceLock::new());
     let Some(Suspect { application, member, evidence }) = candidate.into_suspect() else {
-        return Ok(Identity { known: None, roles: table.anonymous(), table });
+        return Ok(Identity { known: None, roles: table.anonymous(), table, person });
     };
     let case = Case { gate, scene, request, application };
     let proven = match evidence {
@@ -192,7 +196,7 @@ pub async fn check<'a>(
         }
     };
     let roles = proven.member.roles(table);
-    let identity = Identity { known: Some(Known { proven, application }), roles, table };
+    let identity = Identity { known: Some(Known { proven, application }), roles, table, person };
     if let Some(hooked) = scene.hooks(Function::OnAuthenticated, request, action.rule()) {
         let person = scripted::person(&identity);
         Box::pin(hooked.on_authenticated(&person)).await?;

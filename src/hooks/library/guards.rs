@@ -1,6 +1,6 @@
 //! Counting, remembering, networks, patterns, and the log.
 
-use std::net::IpAddr;
+use std::{cell::RefCell, hash::BuildHasher as _, net::IpAddr};
 
 use ipnet::IpNet;
 use rhai::{Dynamic, INT, Module, NativeCallContext, exported_module};
@@ -17,6 +17,40 @@ use super::{
 
 pub(super) fn module() -> Module {
     exported_module!(functions)
+}
+
+/// Where a thread keeps networks that it has read before: scripts name the same ones in each call.
+struct Networks {
+    places: [Option<(String, IpNet)>; 64],
+    hash: foldhash::fast::RandomState,
+}
+
+thread_local! {
+    static NETWORKS: RefCell<Networks> = RefCell::new(Networks {
+        places: [const { None }; 64],
+        hash: foldhash::fast::RandomState::default(),
+    });
+}
+
+/// A network, or an address as the network of itself.
+fn network(text: &str) -> Option<IpNet> {
+    let read = || text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    // No network is written longer.
+    if text.len() > 64 {
+        return read();
+    }
+    NETWORKS.with_borrow_mut(|known| {
+        let at = known.hash.hash_one(text) as usize % known.places.len();
+        let place = &mut known.places[at];
+        match place {
+            Some((name, network)) if name == text => Some(*network),
+            _ => {
+                let network = read()?;
+                *place = Some((text.to_owned(), network));
+                Some(network)
+            }
+        }
+    })
 }
 
 #[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
@@ -42,7 +76,8 @@ mod functions {
         if !(1..=1_000_000).contains(&count) || !(1..=86_400 * 31).contains(&seconds) {
             return Err(stop("rate_limit takes 1 to 1000000 in 1 to 2678400 seconds"));
         }
-        let ambient = Call::of(&context)?.ambient;
+        let call = Call::of(&context)?;
+        let ambient = &call.ambient;
         let (rate, now) = (Rate { count, seconds }, ambient.milliseconds());
         Ok(match ambient.counting {
             Counting::Counts => ambient.rates.admit(bucket, rate, now),
@@ -58,7 +93,8 @@ mod functions {
         if !(1..=604_800).contains(&seconds) {
             return Err(stop("once takes 1 to 604800 seconds"));
         }
-        let ambient = Call::of(&context)?.ambient;
+        let call = Call::of(&context)?;
+        let ambient = &call.ambient;
         let now = ambient.clock.now().0;
         let outcome = match ambient.counting {
             Counting::Counts => ambient.replays.once(id, seconds, now),
@@ -79,15 +115,14 @@ mod functions {
     /// Example: `in_network(req.client, ["10.0.0.0/8", "fd00::/8"])`
     #[rhai_fn(return_raw)]
     pub fn in_network(address: Dynamic, networks: Dynamic) -> Checked<bool> {
-        let address = address.into_string().unwrap_or_default().parse::<IpAddr>();
+        let address = address.as_immutable_string_ref();
+        let address = address.ok().and_then(|address| address.parse::<IpAddr>().ok());
         let address = address.map(|address| address.to_canonical());
         let one = |text: &Dynamic| -> Checked<bool> {
-            let text = text.clone().into_string().map_err(|_| stop("a network is a text"))?;
-            let network = text
-                .parse::<IpNet>()
-                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-                .map_err(|_| stop("a network is written like 10.0.0.0/8 or fd00::/8"))?;
-            Ok(address.as_ref().is_ok_and(|address| network.contains(address)))
+            let text = text.as_immutable_string_ref().map_err(|_| stop("a network is a text"))?;
+            let network = network(&text)
+                .ok_or_else(|| stop("a network is written like 10.0.0.0/8 or fd00::/8"))?;
+            Ok(address.as_ref().is_some_and(|address| network.contains(address)))
         };
         if networks.is_string() {
             return one(&networks);
@@ -114,8 +149,7 @@ mod functions {
         if text.len() > MOST {
             return Err(stop(format!("matches() takes a text of at most {MOST} bytes")));
         }
-        let pattern = Call::of(&context)?.ambient.patterns.get(pattern).map_err(stop)?;
-        Ok(pattern.is_match(text))
+        Call::of(&context)?.ambient.patterns.is_match(pattern, text).map_err(stop)
     }
 
     /// Writes a line into Keyward's log; a call may write 32, and more are dropped. Never log a credential: what the script was given as one is blotted out, what it made of it is not.

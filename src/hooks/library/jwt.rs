@@ -37,7 +37,8 @@ mod functions {
     /// Example: `let claims = jwt_verify(presented, #{ alg: "RS256", key: ISSUER_KEY, aud: "api", iss: "https://id.example.com" });`
     #[rhai_fn(volatile, return_raw)]
     pub fn jwt_verify(context: NativeCallContext, token: &str, options: Map) -> Checked<Dynamic> {
-        verified(&Call::of(&context)?, token, &options)
+        let call = Call::of(&context)?;
+        verified(&call, token, &options)
     }
 }
 

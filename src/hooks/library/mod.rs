@@ -12,7 +12,7 @@ mod request;
 mod testing;
 mod times;
 
-use rhai::{Engine, EvalAltResult, Module};
+use rhai::{Dynamic, Engine, EvalAltResult, Module};
 
 use super::{
     answer::{Reply, ScriptDenial, ScriptResponse},
@@ -22,6 +22,9 @@ use super::{
 pub(super) use digests::SecretText;
 
 type Checked<T> = Result<T, Box<EvalAltResult>>;
+
+/// A map on its way to a script. The engine would take one of Rust's apart and build it anew; the name is what the definitions for editors show.
+type Map = Dynamic;
 
 /// A part of the library, as the reference shows it.
 pub(super) struct Section {

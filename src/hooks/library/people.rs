@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use rhai::{Array, Dynamic, INT, Map, Module, NativeCallContext, exported_module};
+use rhai::{Array, Dynamic, INT, ImmutableString, Module, NativeCallContext, exported_module};
 
 use super::{
     super::{
         ambient::Call,
         records::{KeyView, Person, ResourceView, RoleView, UserView},
     },
-    Checked,
+    Checked, Map,
 };
 
 pub(super) fn module() -> Module {
@@ -33,7 +33,7 @@ fn texts(texts: &[String]) -> Array {
 }
 
 fn map(map: &BTreeMap<String, String>) -> Map {
-    map.iter().map(|(key, value)| (key.into(), value.as_str().into())).collect()
+    Dynamic::from_map(map.iter().map(|(key, value)| (key.into(), value.as_str().into())).collect())
 }
 
 #[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
@@ -94,8 +94,8 @@ mod functions {
     ///
     /// Example: `identity.name`
     #[rhai_fn(get = "name", pure)]
-    pub fn identity_name(identity: &mut Person) -> String {
-        identity.0.name.clone()
+    pub fn identity_name(identity: &mut Person) -> ImmutableString {
+        identity.0.shown_name()
     }
 
     /// The ids of the user's roles.

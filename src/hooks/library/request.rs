@@ -66,7 +66,7 @@ mod functions {
     /// Example: `in_network(req.client, "10.0.0.0/8")`
     #[rhai_fn(get = "client", pure)]
     pub fn client(req: &mut ScriptRequest) -> ImmutableString {
-        req.parts().client.to_canonical().to_string().into()
+        req.client()
     }
 
     /// The host that was asked for, in small letters and without the port; `()` where there is none.

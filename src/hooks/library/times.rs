@@ -1,11 +1,13 @@
 //! Points in time, durations, time zones.
 
+use std::cell::RefCell;
+
 use jiff::{Timestamp, tz::TimeZone};
-use rhai::{Dynamic, INT, Map, Module, NativeCallContext, exported_module};
+use rhai::{Dynamic, INT, Module, NativeCallContext, exported_module};
 
 use super::{
     super::ambient::{Call, stop},
-    Checked,
+    Checked, Map,
 };
 use crate::model;
 
@@ -23,6 +25,31 @@ fn moment(seconds: INT) -> Checked<Timestamp> {
         }
         _ => Err(stop("the point in time is not within the years 0 to 9999")),
     }
+}
+
+thread_local! {
+    /// What the clocks of some time zones showed last: within a second they show the same.
+    static SHOWN: RefCell<Vec<(String, INT, Map)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many time zones a thread remembers.
+const ZONES: usize = 8;
+
+/// [`functions::local_time`], for a time that is asked for again and again.
+fn shown_now(zone: &str, seconds: INT) -> Checked<Map> {
+    let is_it = |(name, at, _): &&(String, INT, Map)| *at == seconds && name == zone;
+    let known = SHOWN.with_borrow(|shown| shown.iter().find(is_it).map(|(.., map)| map.clone()));
+    if let Some(map) = known {
+        return Ok(map);
+    }
+    let map = functions::local_time(zone, seconds)?;
+    SHOWN.with_borrow_mut(|shown| {
+        shown.retain(|(_, at, _)| *at == seconds);
+        if shown.len() < ZONES {
+            shown.push((zone.to_owned(), seconds, map.clone()));
+        }
+    });
+    Ok(map)
 }
 
 #[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
@@ -105,7 +132,7 @@ mod functions {
     /// Example: `let here = local_time("Europe/Berlin"); if here.weekday > 5 { deny(403, "WEEKEND", "We rest."); }`
     #[rhai_fn(name = "local_time", volatile, return_raw)]
     pub fn local_time_now(context: NativeCallContext, zone: &str) -> Checked<Map> {
-        local_time(zone, Call::of(&context)?.ambient.clock.now().0)
+        shown_now(zone, Call::of(&context)?.ambient.clock.now().0)
     }
 
     /// The same for a point in time.
@@ -125,6 +152,7 @@ mod functions {
             ("second", at.second().into()),
             ("weekday", at.weekday().to_monday_one_offset().into()),
         ];
-        Ok(parts.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let parts = parts.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Ok(Dynamic::from_map(parts.collect()))
     }
 }

@@ -1,5 +1,6 @@
 //! The room as a whole: folders of scripts, and what comes of them.
 
+mod again;
 mod blocking;
 mod hostile;
 mod library;

@@ -1,0 +1,93 @@
+//! Calls that follow others of the same function on the same thread: nothing of one is there in the next.
+
+use super::*;
+
+fn claimed(set: &Set, script: &str) -> Script {
+    set.auth(script).unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_constant_argument_does_not_stay_for_the_next_call() {
+    // A constant is read-only, and so is what a function returns of it.
+    let text = "const ADA = #{ user: \"ada\" };
+        fn decode(req, presented) { if presented == \"ada\" { ADA } else { #{ user: presented } } }
+        fn verify(req, user, credential) { credential.user += \"!\"; credential.user == \"ada!\" }";
+    let folder = Folder::of(&[("auth/odd.rhai", text)]);
+    let scripts = folder.load().unwrap();
+    let script = claimed(&scripts.current(), "odd");
+    for presented in ["ada", "bob", "ada", "ada", "bob"] {
+        let claim = script.decode(&req(), presented).await.unwrap();
+        let verdict = script.verify(&req(), &llama(), &claim).await.unwrap();
+        let is_ada = matches!(verdict, Verdict::Theirs(_));
+        assert_eq!(is_ada, presented == "ada", "{presented}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_ends_early_leaves_nothing_behind() {
+    let text = "fn on_permit(req, identity, resource) {
+            let way = req.param(\"way\");
+            let sum = 0;
+            for n in 0..1000 { let half = n; if n > 900 { let left = way;
+                if way == \"throw\" { throw \"out\" }
+                if way == \"deny\" { deny(403, \"NO\", \"No.\") }
+                if way == \"return\" { return false }
+                if way == \"exit\" { exit(false) }
+                if way == \"wrong\" { half.to_upper() }
+                if way == \"spin\" { loop {} }
+                if way == \"deep\" { down(100) }
+            } sum += n; }
+            sum == 499500 && req.path == \"/orders\"
+        }
+        fn down(n) { down(n - 1) }";
+    let folder = Folder::of(&[("hooks.rhai", text)]);
+    let limits = Limits { operations: 20_000, strikes: 100, ..limits() };
+    let scripts = folder.load_with(limits, host()).unwrap();
+    let set = scripts.current();
+    let script = set.hooks(Function::OnPermit, None).next().unwrap();
+    let permit = async |way: &str| {
+        let req = req().changed(|parts| parts.query = Some(format!("way={way}")));
+        script.on_permit(&req, &person(), &resource()).await
+    };
+    for way in ["throw", "deny", "return", "exit", "wrong", "spin", "deep"] {
+        let outcome = permit(way).await;
+        assert_eq!(matches!(outcome, Ok(Consent::Withheld)), ["return", "exit"].contains(&way));
+        assert!(!matches!(outcome, Ok(Consent::Given)), "{way}: {outcome:?}");
+        // All steps and all levels are there again, and no variable is in the way.
+        for _ in 0..3 {
+            assert_eq!(permit("on").await.unwrap(), Consent::Given, "after {way}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_one_request_says_is_not_seen_by_the_next() {
+    let text = "fn on_permit(req, identity, resource) {
+            let seen = req.get(\"note\");
+            req.set(\"note\", req.path);
+            identity = 1; resource = req.path; req = #{ path: \"/forged\" };
+            seen == ()
+        }";
+    let folder = Folder::of(&[("hooks.rhai", text)]);
+    let scripts = folder.load().unwrap();
+    let set = scripts.current();
+    let script = set.hooks(Function::OnPermit, None).next().unwrap();
+    for _ in 0..3 {
+        let outcome = script.on_permit(&req(), &person(), &resource()).await;
+        assert_eq!(outcome.unwrap(), Consent::Given);
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_let_go_when_its_call_is_over() {
+    let folder = Folder::of(&[(
+        "hooks.rhai",
+        "fn on_permit(req, identity, resource) { let other = identity; true }",
+    )]);
+    let scripts = folder.load().unwrap();
+    let set = scripts.current();
+    let script = set.hooks(Function::OnPermit, None).next().unwrap();
+    let who = person();
+    script.on_permit(&req(), &who, &resource()).await.unwrap();
+    assert_eq!(Arc::strong_count(&who.0), 1);
+}
