@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::Scheme;
+use super::{Scheme, ids::from_text};
 
 /// Text that must not be seen: a key, a password. Wiped when dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -87,10 +87,8 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        blake3::Hash::from_hex(text.as_bytes())
-            .map(|hash| Self(*hash.as_bytes()))
-            .map_err(|_| D::Error::custom("a digest is 64 hexadecimal digits"))
+        let read = |text: &str| Self::from_hex(text.as_bytes());
+        from_text(deserializer, "a digest is 64 hexadecimal digits", read)
     }
 }
 
