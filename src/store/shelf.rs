@@ -11,9 +11,11 @@ use std::{
 
 use hashbrown::{HashTable, hash_table::Entry};
 
-/// A power of two. With ten million entries a part that grows moves ten thousand pointers: half a millisecond, in which one reader of a thousand
-/// waits. Each part takes 64 bytes while it is empty.
+/// With ten million entries a part that grows moves ten thousand pointers: half a millisecond, in which one reader of a thousand waits. Each part
+/// takes 64 bytes while it is empty.
 const PARTS: usize = 1024;
+/// How much of what is expected is made room for. Where fewer come, a table that is twice as large as it must be would stay so.
+const CAUTION: f64 = 0.9;
 
 /// What lies on a shelf, and what it is found by.
 pub(super) trait Filed {
@@ -92,6 +94,18 @@ impl<T: Filed, S: BuildHasher + Default> Shelf<T, S> {
         self.take_if(by, |_| true)
     }
 
+    /// Makes room for so many, so that what comes need not be moved on the way.
+    pub fn expect(&self, total: usize) {
+        let upto = |at: usize| (at as f64 / PARTS as f64).exp2() - 1.0;
+        for (at, part) in self.parts.iter().enumerate() {
+            let share = total as f64 * CAUTION * (upto(at + 1) - upto(at));
+            let mut table = part.write();
+            #[allow(clippy::cast_possible_truncation, reason = "it is bounded by the total")]
+            let more = (share as usize).saturating_sub(table.len());
+            table.reserve(more, |held| T::hash(held.by(), &self.state));
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.parts.iter().map(|part| part.read().len()).sum()
@@ -109,10 +123,15 @@ impl<T: Filed, S: BuildHasher + Default> Shelf<T, S> {
         self.parts.iter().any(|part| part.read().iter().any(&mut is_it))
     }
 
-    /// The tables take the place of an entry from the low bits of a hash, and its mark from the seven highest.
+    /// The last part is twice as large as the first, and those between grow evenly. A table doubles when it is full: parts of one size would all do
+    /// so at the same time, and a user would cost twice as much just after as just before.
     fn part(&self, hash: u64) -> &Part<T> {
-        #[allow(clippy::cast_possible_truncation, reason = "the bits that are wanted are kept")]
-        let at = (hash >> 40) as usize % PARTS;
+        // The tables take the place of an entry from the low bits, and its mark from the seven highest. 20 bits are as many as are exact here.
+        const BITS: u32 = 20;
+        let fraction = (hash >> 36 & ((1 << BITS) - 1)) as f32 / (1 << BITS) as f32;
+        let at = (1.0 + fraction).log2() * PARTS as f32;
+        #[allow(clippy::cast_possible_truncation, reason = "it is less than PARTS")]
+        let at = (at as usize).min(PARTS - 1);
         &self.parts[at]
     }
 }
@@ -186,7 +205,9 @@ mod tests {
             assert_eq!(shelf.len(), map.len());
         }
         let mut seen = BTreeMap::new();
-        shelf.each(|item| drop(seen.insert(item.0, item.clone())));
+        shelf.each(|item| {
+            seen.insert(item.0, item.clone());
+        });
         assert_eq!(seen, map);
         for number in 0..20 {
             assert_eq!(shelf.get(number, Item::clone), map.get(&number).cloned());
@@ -206,16 +227,46 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_are_filled_alike() {
+    fn the_last_part_is_twice_as_large_as_the_first() {
         let shelf = Shelf::<Item, foldhash::quality::RandomState>::new();
-        let each = 100;
-        for number in 0..PARTS as u64 * each {
+        let total = PARTS * 200;
+        for number in 0..total as u64 {
             shelf.put(Item(number, 0));
         }
-        let sizes = shelf.parts.iter().map(|part| part.read().len() as u64);
-        // Six times the standard deviation, which is ten.
-        assert!(sizes.clone().all(|size| size.abs_diff(each) < 60), "{:?}", sizes.max());
-        assert_eq!(shelf.len() as u64, PARTS as u64 * each);
+        assert_eq!(shelf.len(), total);
+        let sizes: Vec<_> = shelf.parts.iter().map(|part| part.read().len()).collect();
+        let sum = |at: usize| sizes[at * 64..(at + 1) * 64].iter().sum::<usize>() as f64;
+        for eighth in 0..PARTS / 64 {
+            let grown = (eighth as f64 * 64.0 / PARTS as f64).exp2();
+            let ratio = sum(eighth) / (sum(0) * grown);
+            // Six times the standard deviation.
+            assert!((ratio - 1.0).abs() < 0.08, "{eighth}: {ratio}");
+        }
+        assert!(sizes.iter().all(|size| (60..400).contains(size)), "{sizes:?}");
+    }
+
+    #[test]
+    fn what_was_expected_needs_no_more_room_and_no_less() {
+        let room = |shelf: &Shelf<Item, RandomState>| {
+            shelf.parts.iter().map(|part| part.read().capacity()).sum::<usize>()
+        };
+        let (expected, grown) =
+            (Shelf::<Item, RandomState>::new(), Shelf::<Item, RandomState>::new());
+        let total = 200_000;
+        for number in 0..total / 16 {
+            expected.put(Item(number, 1));
+        }
+        expected.expect(total as usize);
+        assert!(room(&expected) > total as usize);
+        for number in 0..total {
+            expected.put(Item(number, 1));
+            grown.put(Item(number, 1));
+        }
+        let ratio = room(&expected) as f64 / room(&grown) as f64;
+        assert!((0.95..1.05).contains(&ratio), "{ratio}");
+        assert_eq!(expected.len() as u64, total);
+        // What has been is found where it was moved to.
+        assert!((0..total).all(|number| expected.get(number, |_| ()).is_some()));
     }
 
     #[test]

@@ -13,12 +13,14 @@ use super::{Directory, HeldKey, RoleId, Snapshot, Sources, StoreError, Table, Us
 use crate::{limits::Spent, model::KeyId};
 
 /// How many stretches of a table there are for each thread: where one is denser than the others, nobody waits for it for long.
-const STRETCHES: u64 = 8;
+const STRETCHES: usize = 8;
 
 /// The part of a table that one thread takes in at a time.
 #[derive(Debug, PartialEq)]
 struct Stretch {
     table: Table,
+    /// How many of its table stand before it.
+    nth: usize,
     from: Vec<u8>,
     to: Option<Vec<u8>>,
 }
@@ -39,16 +41,23 @@ impl Directory {
     fn load_many(&self, snapshot: &dyn Snapshot) -> Result<(), StoreError> {
         // Two at least: one decodes while the other reads.
         let threads = available_parallelism().map_or(2, usize::from).max(2);
+        let each = threads * STRETCHES;
         let mut stretches = Vec::new();
         for table in [Table::Users, Table::Keys] {
             let last = snapshot.last(table)?;
-            stretches.extend(stretches_of(table, last.as_deref(), threads as u64 * STRETCHES));
+            stretches.extend(stretches_of(table, last.as_deref(), each as u64));
         }
         let next = AtomicUsize::new(0);
+        let begun = Begun::default();
         let work = || {
             let mut sets = Sets::of(&self.sources);
             while let Some(stretch) = stretches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.load_stretch(snapshot, stretch, &mut sets)?;
+                let count = self.load_stretch(snapshot, stretch, &mut sets)?;
+                if stretch.nth < 2
+                    && let Some(least) = begun.least(stretch.table, count)
+                {
+                    self.expect(stretch.table, least.saturating_mul(each));
+                }
             }
             Ok(())
         };
@@ -62,13 +71,23 @@ impl Directory {
         })
     }
 
+    fn expect(&self, table: Table, total: usize) {
+        if table == Table::Keys {
+            return self.keys.expect(total);
+        }
+        self.users.expect(total);
+        self.names.expect(total);
+    }
+
     fn load_stretch(
         &self,
         snapshot: &dyn Snapshot,
-        Stretch { table, from, to }: &Stretch,
+        Stretch { table, from, to, .. }: &Stretch,
         sets: &mut Sets<'_>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
+        let mut count = 0;
         snapshot.within(*table, from, to.as_deref(), &mut |key, record| {
+            count += 1;
             if *table == Table::Keys {
                 return self.put_key(key, record.json);
             }
@@ -76,7 +95,8 @@ impl Directory {
             let roles = sets.number(&user.roles);
             self.put_user(user, roles);
             Ok(())
-        })
+        })?;
+        Ok(count)
     }
 
     /// Takes in what was spent before the start. Afterwards nobody knows it better than the record's own count.
@@ -103,7 +123,20 @@ fn stretches_of(table: Table, last: Option<&[u8]>, count: u64) -> Vec<Stretch> {
     let mut bounds: Vec<_> = starts.map(|start| start.to_be_bytes().to_vec()).collect();
     bounds.insert(0, Vec::new());
     let ends = bounds.iter().skip(1).cloned().map(Some).chain([None]);
-    bounds.iter().cloned().zip(ends).map(|(from, to)| Stretch { table, from, to }).collect()
+    let all = bounds.iter().cloned().zip(ends).enumerate();
+    all.map(|(nth, (from, to))| Stretch { table, nth, from, to }).collect()
+}
+
+/// What the first two stretches of each table held, of which the smaller is believed: numbers that do not follow one another may all lie in one.
+#[derive(Default)]
+struct Begun(Mutex<HashMap<Table, usize>>);
+
+impl Begun {
+    /// The smaller one, when both are known.
+    fn least(&self, table: Table, count: usize) -> Option<usize> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(table, count).map(|other| other.min(count))
+    }
 }
 
 /// The numbers of combinations of roles, as far as one thread has met them: there are few, and all threads ask for them all the time.
@@ -159,6 +192,15 @@ mod tests {
         let all = stretches_of(Table::Keys, key(999).as_deref(), 4);
         let starts: Vec<_> = all.into_iter().map(|one| one.from).collect();
         assert_eq!(starts[1..], [250, 500, 750].map(|start: u64| start.to_be_bytes().to_vec()));
+    }
+
+    #[test]
+    fn what_is_expected_is_what_the_emptier_of_two_stretches_says() {
+        let begun = Begun::default();
+        assert_eq!(begun.least(Table::Users, 1_000_000), None);
+        assert_eq!(begun.least(Table::Keys, 7), None);
+        assert_eq!(begun.least(Table::Users, 0), Some(0));
+        assert_eq!(begun.least(Table::Keys, 9), Some(7));
     }
 
     #[test]
