@@ -1,236 +1,198 @@
-//! What many users cost: `cargo bench --bench scale -- [USERS…]` (default 1000 100000 1000000).
+//! What many users cost: `cargo bench --bench scale -- [USERS…] [--resources N] [--idle N] [--keep FOLDER]` (default 1000 100000 1000000).
 //!
-//! For each number it makes a store with so many users with a key each, starts the program on it, and prints the time until
-//! `/health/ready` answers, resident memory then, bytes a key in memory and on disk, and the time of a first decision. The stores lie in a
-//! temporary folder that is removed at the end.
+//! For each number it makes a store with so many users with a key each, starts the program on it, and prints the time until `/health/ready` answers,
+//! resident memory then, bytes a user in memory and on disk, and what a decision takes: the time on one connection, and the server's CPU time, medians of
+//! five rounds of 4,000 requests, each with another user's key. The ratios are to a server with 1,000 users that is asked at the same time, round by
+//! round. `--resources` adds a row with so many resources, `--idle` one with so many connections that say nothing; both with 1,000 users.
+//!
+//! The stores lie in a temporary folder (`TMPDIR`) and go when they were measured; ten million users take 20 GB and ten minutes. With `--keep` they
+//! lie in that folder, stay, and are found again.
 
-#![allow(clippy::print_stdout, reason = "it prints what it measured")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints what it measured")]
+
+mod crowd;
 
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use keyward::{
-    accounts::{Accounts, Passwords},
-    model::{Entropy, Key, KeyText, Timestamp, User},
-    store::{Batch, SledStore, Store, Table, encode},
+use crowd::{
+    Outcome,
+    ask::{self, Connection, Figures, ROUNDS},
+    server::Server,
+    store::{Made, Size},
 };
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+/// What the others are compared with.
+const BASE: Size = Size { users: 1_000, resources: 1 };
 
 fn main() -> Outcome<()> {
-    let asked: Vec<usize> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
-    let sizes = if asked.is_empty() { vec![1_000, 100_000, 1_000_000] } else { asked };
+    let asked = Asked::read()?;
+    allow_open_files(asked.idle)?;
     println!("binary: {:.1} MiB", mib(std::fs::metadata(env!("CARGO_BIN_EXE_keyward"))?.len()));
-    let empty = measure(0)?;
+    let empty = Empty::measured()?;
+    let keep = asked.keep.as_deref();
+    let base = Subject::start(keep, BASE)?;
     println!(
-        "{:>9} users: ready in {:>7.1} ms, resident {:>6.1} MiB",
-        0,
-        millis(empty.ready),
-        mib(empty.resident)
+        "| users | resources | idle connections | ready in | resident | bytes a user | bytes on disk | a decision | to 1,000 users | CPU | to 1,000 users |"
     );
-    for users in sizes {
-        let run = measure(users)?;
-        println!(
-            "{users:>9} users: ready in {:>7.1} ms, resident {:>6.1} MiB, {:>5.0} bytes a user with a key, {:>5.0} bytes on disk, first decision {:.2} ms (made in {:.1} s)",
-            millis(run.ready),
-            mib(run.resident),
-            run.resident.saturating_sub(empty.resident) as f64 / users as f64,
-            run.disk.saturating_sub(empty.disk) as f64 / users as f64,
-            millis(run.decision),
-            run.made.as_secs_f64(),
-        );
+    println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
+    for &users in &asked.users {
+        match users == BASE.users {
+            true => base.print(&base, 0, empty)?,
+            false => Subject::start(keep, Size { users, ..BASE })?.print(&base, 0, empty)?,
+        }
+    }
+    if let Some(resources) = asked.resources {
+        Subject::start(keep, Size { resources, ..BASE })?.print(&base, 0, empty)?;
+    }
+    if asked.idle > 0 {
+        // A store of its own: two servers cannot have one.
+        Subject::start(None, BASE)?.print(&base, asked.idle, empty)?;
     }
     Ok(())
 }
 
-struct Run {
-    made: Duration,
-    ready: Duration,
-    decision: Duration,
+/// What there is without anybody.
+#[derive(Clone, Copy)]
+struct Empty {
     resident: u64,
     disk: u64,
 }
 
-fn measure(users: usize) -> Outcome<Run> {
-    let folder = tempfile::tempdir()?;
-    let store = folder.path().join("store");
-    let begun = Instant::now();
-    let (name, key) = fill(&store, users)?;
-    let made = begun.elapsed();
-    // The first start after a large import sees what the import left; later ones are what people wait for. Measured: the second.
-    drop(Server::start(&store)?);
-    let server = Server::start(&store)?;
-    let resident = server.resident()?;
-    let begun = Instant::now();
-    server.decide(&name, &key)?;
-    let decision = begun.elapsed();
-    let ready = server.ready;
-    drop(server);
-    Ok(Run { made, ready, decision, resident, disk: size_of(&store)? })
+impl Empty {
+    fn measured() -> Outcome<Self> {
+        let subject = Subject::start(None, Size { users: 0, resources: 0 })?;
+        let empty = Self { resident: subject.resident, disk: subject.store.disk()? };
+        println!(
+            "an empty store: ready in {:.0} ms, resident {:.1} MiB",
+            millis(subject.server.ready),
+            mib(empty.resident)
+        );
+        Ok(empty)
+    }
 }
 
-/// Makes a store with `users` users and a key each, and returns one of them.
-fn fill(path: &Path, users: usize) -> Outcome<(String, String)> {
-    let store = std::sync::Arc::new(SledStore::open(path, 64)?);
-    let runtime = tokio::runtime::Runtime::new()?;
-    let entropy = Entropy::system();
-    let pepper = path.with_extension("pepper");
-    let accounts = Accounts::open(store.clone(), &pepper, Passwords::new(1))?;
-    let first = runtime.block_on(accounts.first_start())?.ok_or("the store is not new")?;
-    let mut last = (first.username, first.key.expose().to_owned());
-    let pepper = accounts.pepper().clone();
-    drop(accounts);
-    for chunk in (2..users as u64 + 2).collect::<Vec<_>>().chunks(5_000) {
-        let mut batch = Batch::new();
-        for uid in chunk {
-            let name = format!("machine-{uid}");
-            let text = KeyText::generate("kw", &entropy);
-            put(&mut batch, *uid, &name, &text, &pepper);
-            last = (name, text.text.expose().to_owned());
+/// The command line.
+struct Asked {
+    users: Vec<usize>,
+    resources: Option<usize>,
+    idle: usize,
+    keep: Option<PathBuf>,
+}
+
+/// A server on a store.
+struct Subject {
+    // Before the store: it ends first.
+    server: Server,
+    store: Made,
+    size: Size,
+    resident: u64,
+}
+
+impl Asked {
+    fn read() -> Outcome<Self> {
+        let mut asked = Self { users: Vec::new(), resources: None, idle: 0, keep: None };
+        let mut args = std::env::args().skip(1);
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+            match arg.as_str() {
+                // Cargo's own.
+                "--bench" => {}
+                "--resources" => asked.resources = Some(value()?.parse()?),
+                "--idle" => asked.idle = value()?.parse()?,
+                "--keep" => asked.keep = Some(std::path::absolute(value()?)?),
+                number => asked
+                    .users
+                    .push(number.parse().map_err(|_| format!("{number}: no number of users"))?),
+            }
         }
-        runtime.block_on(store.commit(batch))?;
+        if asked.users.is_empty() {
+            asked.users = vec![1_000, 100_000, 1_000_000];
+        }
+        Ok(asked)
     }
-    Ok(last)
 }
 
-fn put(batch: &mut Batch, uid: u64, name: &str, text: &KeyText, pepper: &keyward::model::Pepper) {
-    let now = Timestamp(1_790_000_000);
-    let user = User {
-        uid,
-        uuid: uuid::Builder::from_random_bytes([uid as u8; 16]).into_uuid(),
-        name: name.to_owned(),
-        mail: None,
-        init: None,
-        status: true,
-        roles: Vec::new(),
-        password: None,
-        created: now,
-        changed: now,
-        access: Timestamp(0),
-        login: Timestamp(0),
-        langcode: "en".into(),
-        preferred_langcode: None,
-        preferred_admin_langcode: None,
-        timezone: None,
-        attributes: std::collections::BTreeMap::new(),
-        rate_limit: None,
-        credits: None,
-    };
-    let key = Key {
-        id: text.id,
-        user: uid,
-        application: None,
-        label: String::new(),
-        prefix: "kw".into(),
-        last_four: text.last_four().to_owned(),
-        digest: pepper.digest(text.text.expose()),
-        scheme: keyward::model::Scheme::Own,
-        slow: None,
-        former_digest: None,
-        universal: false,
-        scopes: None,
-        created: now,
-        expires: None,
-        revoked: None,
-        rotated: None,
-        networks: Vec::new(),
-        rate_limit: None,
-        credits: None,
-    };
-    let (at_user, at_key) = (uid.to_be_bytes(), text.id.number().to_be_bytes());
-    batch.put(Table::Users, at_user, encode(&user));
-    batch.put(Table::Names, name, encode(&uid));
-    batch.put(Table::Keys, at_key, encode(&key));
-    batch.put(Table::Owners, [at_user, at_key].concat(), encode(&()));
-}
+impl Subject {
+    fn start(keep: Option<&Path>, size: Size) -> Outcome<Self> {
+        let store = Made::find_or_make(keep, size)?;
+        // The first start after a large import sees what the import left; later ones are what people wait for. Measured: the second.
+        drop(Server::start(&store.path)?);
+        let server = Server::start(&store.path)?;
+        // What the threads that have loaded no longer need is given back within a moment.
+        std::thread::sleep(Duration::from_millis(200));
+        let resident = server.resident()?;
+        Ok(Self { server, store, size, resident })
+    }
 
-/// The real program, until it is dropped.
-struct Server {
-    child: Child,
-    public: String,
-    ready: Duration,
-}
-
-impl Server {
-    fn start(store: &Path) -> Outcome<Self> {
-        let mut name = store.as_os_str().to_owned();
-        name.push(".control");
-        let _ = std::fs::remove_file(&name);
-        let begun = Instant::now();
-        let child = Command::new(env!("CARGO_BIN_EXE_keyward"))
-            .env_clear()
-            .env("KEYWARD_STORE__PATH", store)
-            .env("KEYWARD_STORE__PEPPER_FILE", store.with_extension("pepper"))
-            .env("KEYWARD_SERVER__LISTEN", "127.0.0.1:0")
-            .env("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0")
-            .current_dir(store.parent().ok_or("no folder")?)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mut server = Self { child, public: String::new(), ready: Duration::ZERO };
-        let control = loop {
-            let text = std::fs::read(&name).unwrap_or_default();
-            if let Ok(control) = serde_json::from_slice::<serde_json::Value>(&text) {
-                break control;
+    /// Compares it with the base, and prints what came out.
+    fn print(&self, base: &Self, idle: usize, empty: Empty) -> Outcome<()> {
+        let waiting = self.connect(idle)?;
+        let (mut these, mut those) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            // Nobody is measured cold, and nobody is always the second.
+            let mut pair = [(self, &mut these), (base, &mut those)];
+            if round % 2 == 1 {
+                pair.reverse();
             }
-            if begun.elapsed() > Duration::from_secs(120) {
-                return Err("the program does not get ready".into());
+            for (one, figures) in pair {
+                let requests = ask::requests(&one.store, one.size.resources, round);
+                figures.push(ask::round(&one.server, &requests)?);
             }
-            std::thread::sleep(Duration::from_micros(200));
+        }
+        drop(waiting);
+        let (time, cpu) =
+            (|one: &Figures| one.time.as_secs_f64(), |one: &Figures| one.cpu.as_secs_f64());
+        let Size { users, resources } = self.size;
+        println!(
+            "| {users} | {resources} | {idle} | {:.0} ms | {:.1} MiB | {:.0} | {:.0} | {:.1} µs | {:.2} | {:.1} µs | {:.2} |",
+            millis(self.server.ready),
+            mib(self.resident),
+            self.resident.saturating_sub(empty.resident) as f64 / users as f64,
+            self.store.disk()?.saturating_sub(empty.disk) as f64 / users as f64,
+            median(these.iter().map(time)) * 1e6,
+            median(these.iter().zip(&those).map(|(this, that)| time(this) / time(that))),
+            median(these.iter().map(cpu)) * 1e6,
+            median(these.iter().zip(&those).map(|(this, that)| cpu(this) / cpu(that))),
+        );
+        if let Some(took) = self.store.took {
+            eprintln!("{users} users were made in {:.1} s", took.as_secs_f64());
+        }
+        Ok(())
+    }
+
+    /// So many connections, on each of which one request was answered.
+    fn connect(&self, count: usize) -> Outcome<Vec<Connection>> {
+        let requests = ask::requests(&self.store, self.size.resources, 0);
+        let open = |request: &Vec<u8>| {
+            let mut connection = Connection::open(&self.server)?;
+            connection.ask(request)?;
+            Ok(connection)
         };
-        let address = |field: &str| control[field].as_str().unwrap_or_default().to_owned();
-        server.public = address("public");
-        ask(&address("address"), "/health/ready", "")?;
-        server.ready = begun.elapsed();
-        Ok(server)
-    }
-
-    fn decide(&self, name: &str, key: &str) -> Outcome<()> {
-        let credential = STANDARD.encode(format!("{name}:{key}"));
-        // Nobody's own page is closed to them.
-        let uid = name.rsplit('-').next().filter(|_| name != "admin").unwrap_or("1");
-        ask(&self.public, &format!("/user/{uid}"), &format!("API-KEY: {credential}\r\n"))
-    }
-
-    fn resident(&self) -> Outcome<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+        requests.iter().cycle().take(count).map(open).collect()
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        let _ = self.child.wait();
+/// Lets this process, and the server that it starts, have so many connections and some files.
+fn allow_open_files(connections: usize) -> Outcome<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = connections as u64 + 500;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return Ok(());
     }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).map_err(|problem| {
+        format!("{connections} connections need {wanted} open files, and at most {:?} are allowed (ulimit -Hn): {problem}", limit.maximum)
+    })?;
+    Ok(())
 }
 
-fn ask(address: &str, path: &str, headers: &str) -> Outcome<()> {
-    let mut stream = TcpStream::connect(address)?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    match answer.starts_with("HTTP/1.1 200") {
-        true => Ok(()),
-        false => Err(answer.into()),
-    }
-}
-
-fn size_of(folder: &Path) -> Outcome<u64> {
-    let mut total = 0;
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let about = entry.metadata()?;
-        total += if about.is_dir() { size_of(&entry.path())? } else { about.len() };
-    }
-    Ok(total)
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut all: Vec<f64> = figures.collect();
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
 }
 
 fn mib(bytes: u64) -> f64 {

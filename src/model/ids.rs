@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 
 use super::Violation;
 
@@ -98,9 +98,29 @@ impl Serialize for KeyId {
 
 impl<'de> Deserialize<'de> for KeyId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| D::Error::custom("a key id is eight letters and digits"))
+        from_text(deserializer, "a key id is eight letters and digits", Self::parse)
     }
+}
+
+/// Reads a value from its text, which is not copied: at a start there are millions. `what` says what the text has to be.
+pub(super) fn from_text<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    what: &'static str,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, D::Error> {
+    struct Text<R>(&'static str, R);
+    impl<T, R: FnOnce(&str) -> Option<T>> Visitor<'_> for Text<R> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+            (self.1)(text).ok_or_else(|| E::custom(self.0))
+        }
+    }
+    deserializer.deserialize_str(Text(what, read))
 }
 
 /// The form of an id that a person chooses for a role, an application or a resource:

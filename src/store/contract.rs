@@ -45,6 +45,7 @@ contract! {
     writers_at_the_same_time_lose_nothing
     a_scan_gives_what_was_asked_for_in_order
     a_snapshot_is_one_moment
+    a_table_can_be_walked_in_parts
     a_value_that_is_too_large_is_refused
     what_is_not_there_can_be_deleted
 }
@@ -364,6 +365,58 @@ async fn a_snapshot_is_one_moment(on: Bench) {
         snapshot.each(Table::Users, stop).unwrap_err().to_string(),
         "the store stopped writing: enough"
     );
+}
+
+async fn a_table_can_be_walked_in_parts(mut on: Bench) {
+    let tables = [Table::Foreign, Table::Keys, Table::Mails, Table::Usage];
+    on.now_and_later(|store| {
+        assert_eq!(store.snapshot().unwrap().last(Table::Keys).unwrap(), None)
+    });
+    let keys: Vec<Vec<u8>> = (0..200_u16)
+        .map(|number| (number * 3).to_be_bytes().to_vec())
+        .chain([Vec::new(), vec![0], vec![2, 0xff, 0xff], vec![0xff; 9]])
+        .collect();
+    for table in tables {
+        let mut batch = Batch::new();
+        for key in keys.iter().filter(|_| table != Table::Mails) {
+            batch.put(table, key.clone(), encode(&"x".repeat(key.len() * 40)));
+        }
+        on.store().commit(batch).await.unwrap();
+    }
+    let mut sorted = keys.clone();
+    sorted.sort_unstable();
+    let bounds = [
+        &b""[..],
+        b"\0",
+        b"\0\x03",
+        b"\0\x04",
+        b"\x01",
+        b"\x02\x55",
+        b"\xff",
+        &[0xff; 9],
+        &[0xff; 10],
+    ];
+    on.now_and_later(|store| {
+        let snapshot = store.snapshot().unwrap();
+        assert_eq!(snapshot.last(Table::Mails).unwrap(), None);
+        for table in [Table::Foreign, Table::Keys, Table::Usage] {
+            assert_eq!(snapshot.last(table).unwrap().as_ref(), sorted.last());
+            for from in bounds {
+                for to in bounds.iter().copied().map(Some).chain([None]) {
+                    let mut found = Vec::new();
+                    let each = &mut |key: &[u8], _: super::Passing<'_>| {
+                        found.push(key.to_vec());
+                        Ok(())
+                    };
+                    snapshot.within(table, from, to, each).unwrap();
+                    let is_in =
+                        |key: &&Vec<u8>| ***key >= *from && to.is_none_or(|to| ***key < *to);
+                    let wanted: Vec<_> = sorted.iter().filter(is_in).cloned().collect();
+                    assert_eq!(found, wanted, "{table:?} {from:?} {to:?}");
+                }
+            }
+        }
+    });
 }
 
 async fn a_value_that_is_too_large_is_refused(mut on: Bench) {

@@ -1,7 +1,8 @@
-//! What a decision needs of all records, in memory. Reading takes no lock and never waits for the store.
+//! What a decision needs of all records, in memory. Reading never waits for the store, and takes no lock that is held for longer than a look-up.
 //!
 //! The Directory follows the store as a [`Sink`]: a change is in force here before its writer is answered.
 
+mod load;
 mod maps;
 mod slow;
 mod sources;
@@ -11,6 +12,7 @@ mod tests;
 use std::{
     borrow::Cow,
     collections::BTreeMap,
+    hash::RandomState,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +20,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use maps::{ByChoice, ByNumber, map};
+use maps::{ByChoice, map};
 use serde::Deserialize;
 use slow::Slow;
 pub use slow::SlowKeys;
@@ -27,11 +29,12 @@ use sources::Sources;
 use super::{
     Applications, Change, HeldApplication, HeldKey, Member, Policy, RoleTable, Routes, Sink,
     Snapshot, Store, StoreError, Table, Write, decode,
-    fold::{ByName, Folded},
-    held::{KeyPart, OPERATOR_UID},
+    fold::Folded,
+    held::{ByName, ByNumber, KeyPart, OPERATOR_UID, Packed},
+    shelf::Shelf,
 };
 use crate::{
-    limits::{Bounds, Spent},
+    limits::Bounds,
     model::{
         Application, Borrowed, Credits, Digest, KeyId, PasswordDigest, Pepper, RateLimit, Resource,
         Role, Scheme, Timestamp,
@@ -40,9 +43,10 @@ use crate::{
 
 /// The records in memory.
 pub struct Directory {
-    names: ByChoice<ByName, Arc<Member>>,
-    users: ByNumber<Arc<Member>>,
-    keys: ByNumber<HeldKey>,
+    /// Others choose the names, so they are hashed with SipHash, which nobody can foresee.
+    names: Shelf<ByName, RandomState>,
+    users: Shelf<ByNumber, foldhash::quality::RandomState>,
+    keys: Shelf<Box<Packed>, foldhash::quality::RandomState>,
     /// The keys of other systems, which are found by their digests.
     foreign: ByChoice<[u8; 32], u64>,
     /// What other systems made slow to check.
@@ -60,8 +64,8 @@ struct UserPart<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     status: bool,
-    #[serde(default)]
-    roles: Vec<String>,
+    #[serde(default, borrow)]
+    roles: Vec<RoleId<'a>>,
     #[serde(default)]
     password: Option<PasswordDigest>,
     #[serde(default)]
@@ -71,6 +75,10 @@ struct UserPart<'a> {
     #[serde(default)]
     credits: Option<Credits>,
 }
+
+/// The id of a role, as it stands in a user's record.
+#[derive(Deserialize)]
+struct RoleId<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Directory {
     /// Takes in all that the store holds, and follows it from there on.
@@ -90,9 +98,9 @@ impl Directory {
 
     fn empty() -> Self {
         Self {
-            names: map(),
-            users: map(),
-            keys: map(),
+            names: Shelf::new(),
+            users: Shelf::new(),
+            keys: Shelf::new(),
             foreign: map(),
             slow: Slow::new(),
             policy: ArcSwap::default(),
@@ -101,40 +109,19 @@ impl Directory {
         }
     }
 
-    /// Users on one thread, keys on another: they are the many.
-    fn load(&self, snapshot: &dyn Snapshot) -> Result<(), StoreError> {
-        std::thread::scope(|scope| {
-            let keys = scope.spawn(|| {
-                snapshot.each(Table::Keys, &mut |key, record| self.put_key(key, record.json))
-            });
-            let mut sources = self.sources();
-            snapshot.each(Table::Meta, &mut |key, record| self.put_meta(key, record.json))?;
-            for table in [Table::Roles, Table::Applications, Table::Resources] {
-                snapshot
-                    .each(table, &mut |key, record| sources.put(table, key, Some(record.json)))?;
-            }
-            snapshot.each(Table::Users, &mut |key, record| {
-                self.put_user(&mut sources, key, record.json)
-            })?;
-            self.policy.store(Arc::new(sources.compile()));
-            keys.join().expect("taking keys in does not panic")?;
-            snapshot.each(Table::Spent, &mut |key, record| self.put_spent(key, record.json))
-        })
-    }
-
     /// The user with this name, without regard to case.
     pub fn user_by_name(&self, name: &str) -> Option<Arc<Member>> {
-        self.names.pin().get(&Folded(name)).cloned()
+        self.names.get(Folded(name), |member| member.0.clone())
     }
 
     /// The user with this number.
     pub fn user(&self, uid: u64) -> Option<Arc<Member>> {
-        self.users.pin().get(&uid).cloned()
+        self.users.get(uid, |member| member.0.clone())
     }
 
     /// The key with this id.
     pub fn key(&self, id: KeyId) -> Option<HeldKey> {
-        self.keys.pin().get(&id.number()).cloned()
+        self.keys.get(id.number(), |key| key.unpacked())
     }
 
     /// The key of another system with this text. The text alone finds it, so it has matched; whose it is, and whether it may be used, is
@@ -196,8 +183,8 @@ impl Directory {
         );
         let key = HeldKey::bound_to(application, OPERATOR_UID, digest);
         // Not among the names: it is found by its key alone.
-        self.users.pin().insert(member.uid, Arc::new(member));
-        self.keys.pin().insert(id.number(), key);
+        self.users.put(ByNumber(Arc::new(member)));
+        self.keys.put(Packed::of(id.number(), key));
     }
 
     /// How many users and keys there are.
@@ -208,13 +195,13 @@ impl Directory {
     /// The active users who have an administrator's role, in the order of their numbers. Looks at every user.
     pub fn administrators(&self) -> Vec<u64> {
         let policy = self.policy();
-        let users = self.users.pin();
-        let mut found: Vec<u64> = users
-            .values()
-            .filter(|member| member.uid != OPERATOR_UID && member.is_active)
-            .filter(|member| member.roles(&policy.roles).is_admin)
-            .map(|member| member.uid)
-            .collect();
+        let mut found = Vec::new();
+        self.users.each(|ByNumber(member)| {
+            let is_one = member.uid != OPERATOR_UID && member.is_active;
+            if is_one && member.roles(&policy.roles).is_admin {
+                found.push(member.uid);
+            }
+        });
         found.sort_unstable();
         found
     }
@@ -222,8 +209,7 @@ impl Directory {
     /// Whether a user has this role. Looks at every user.
     pub fn has_user_with_role(&self, role: &str) -> bool {
         let policy = self.policy();
-        let users = self.users.pin();
-        users.values().any(|member| {
+        self.users.any(|ByNumber(member)| {
             let ids = &member.roles(&policy.roles).ids;
             ids.iter().any(|id| id == role)
         })
@@ -231,9 +217,12 @@ impl Directory {
 
     /// How many keys that were not taken back are bound to this application. Looks at every key.
     pub fn keys_bound_to(&self, application: &str) -> usize {
-        let keys = self.keys.pin();
-        let is_bound = |key: &&HeldKey| !key.is_revoked && key.application() == Some(application);
-        keys.values().filter(is_bound).count()
+        let mut count = 0;
+        self.keys.each(|key| {
+            let is_bound = !key.is_revoked() && key.application() == Some(application);
+            count += usize::from(is_bound);
+        });
+        count
     }
 
     /// A number that no user has or had.
@@ -258,24 +247,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Takes in what was spent before the start. Afterwards nobody knows it better than the record's own count.
-    fn put_spent(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
-        let spent: Spent = decode(Table::Spent, key, json)?;
-        let number = key.get(1..).and_then(|number| number.try_into().ok());
-        let (Some(table), Some(number)) = (key.first(), number.map(u64::from_be_bytes)) else {
-            return Ok(());
-        };
-        let member = self.user(number).filter(|_| *table == Table::Users as u8);
-        let held = self.key(KeyId::from_number(number)).filter(|_| *table == Table::Keys as u8);
-        let of_user = member.as_ref().and_then(|member| member.bounds());
-        let bounds = of_user.or(held.as_ref().and_then(HeldKey::bounds));
-        bounds.inspect(|bounds| bounds.restore(spent));
-        Ok(())
-    }
-
-    fn put_user(&self, sources: &mut Sources, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
-        let user: UserPart<'_> = decode(Table::Users, key, json)?;
-        let (roles, _) = sources.set_number(user.roles);
+    fn put_user(&self, user: UserPart<'_>, roles: u32) {
         let is_bounded = user.rate_limit.is_some() || user.credits.is_some();
         let before = is_bounded.then(|| self.user(user.uid)).flatten();
         let before = before.as_ref().and_then(|member| member.bounds());
@@ -291,33 +263,31 @@ impl Directory {
         ));
         self.last_uid.fetch_max(user.uid, Ordering::Relaxed);
         // The new name goes in before the old one goes out: a reader finds the user at every moment.
-        self.names.pin().insert(ByName(member.clone()), member.clone());
+        self.names.put(ByName(member.clone()));
         self.slow.password_came(&member);
-        if let Some(before) = self.users.pin().insert(user.uid, member.clone()) {
-            self.slow.password_went(before);
+        if let Some(ByNumber(before)) = self.users.put(ByNumber(member.clone())) {
+            self.slow.password_went(&before);
             if Folded(&before.name) != Folded(&member.name) {
-                self.free_name(before);
+                self.free_name(&before);
             }
         }
-        Ok(())
     }
 
     /// The keys that are not taken back and end from one moment on and before another.
     pub fn keys_that_end(&self, from: Timestamp, before: Timestamp) -> Vec<KeyId> {
-        let keys = self.keys.pin();
-        let ends = |held: &HeldKey| {
-            !held.is_revoked && held.ends().is_some_and(|end| (from.0..before.0).contains(&end))
-        };
-        let found = keys.iter().filter(|(_, held)| ends(held));
-        found.map(|(number, _)| KeyId::from_number(*number)).collect()
+        let mut found = Vec::new();
+        self.keys.each(|key| {
+            let ends = key.ends().is_some_and(|end| (from.0..before.0).contains(&end));
+            if ends && !key.is_revoked() {
+                found.push(KeyId::from_number(key.number()));
+            }
+        });
+        found
     }
 
     /// Takes a member's name out, unless it is another's by now.
     fn free_name(&self, member: &Member) {
-        let names = self.names.pin();
-        if names.get(&Folded(&member.name)).is_some_and(|held| held.uid == member.uid) {
-            names.remove(&Folded(&member.name));
-        }
+        self.names.take_if(Folded(&member.name), |held| held.0.uid == member.uid);
     }
 
     fn put_key(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
@@ -331,8 +301,9 @@ impl Directory {
         if let Some(digest) = foreign {
             self.foreign.pin().insert(digest, number);
         }
-        if let Some(before) = self.keys.pin().insert(number, held) {
-            self.slow.key_went(number, before, is_slow);
+        if let Some(before) = self.keys.put(Packed::of(number, held)) {
+            let before = before.unpacked();
+            self.slow.key_went(number, &before, is_slow);
             // One that was slow, and is found by its text from now on, has another digest.
             if before.is_found_by_digest() && foreign != Some(*before.digest.as_bytes()) {
                 self.foreign.pin().remove(before.digest.as_bytes());
@@ -350,7 +321,7 @@ impl Directory {
             }
             (Table::Users, Some(json)) => {
                 let user: UserPart<'_> = decode(write.table, &write.key, json)?;
-                Ok(sources.set_number(user.roles).1)
+                Ok(sources.set_number(&user.roles).1)
             }
             _ => Ok(false),
         }
@@ -359,7 +330,12 @@ impl Directory {
     /// Takes in any other write.
     fn put(&self, sources: &mut Sources, write: &Write) -> Result<(), StoreError> {
         match (write.table, &write.json) {
-            (Table::Users, Some(json)) => self.put_user(sources, &write.key, json),
+            (Table::Users, Some(json)) => {
+                let user: UserPart<'_> = decode(write.table, &write.key, json)?;
+                let (roles, _) = sources.set_number(&user.roles);
+                self.put_user(user, roles);
+                Ok(())
+            }
             (Table::Keys, Some(json)) => self.put_key(&write.key, json),
             (Table::Meta, Some(json)) => self.put_meta(&write.key, json),
             (table, None) => {
@@ -374,14 +350,14 @@ impl Directory {
         let Ok(number) = key.try_into().map(u64::from_be_bytes) else { return };
         match table {
             Table::Users => {
-                if let Some(gone) = self.users.pin().remove(&number) {
-                    self.slow.password_went(gone);
-                    self.free_name(gone);
+                if let Some(ByNumber(gone)) = self.users.take(number) {
+                    self.slow.password_went(&gone);
+                    self.free_name(&gone);
                 }
             }
             Table::Keys => {
-                if let Some(gone) = self.keys.pin().remove(&number) {
-                    self.slow.key_went(number, gone, false);
+                if let Some(gone) = self.keys.take(number).map(|gone| gone.unpacked()) {
+                    self.slow.key_went(number, &gone, false);
                     self.foreign.pin().remove(gone.digest.as_bytes());
                 }
             }

@@ -1,17 +1,9 @@
-//! Names as keys of a map: found without regard to case, and without making a folded copy for each look-up.
+//! Names as keys of a table: found without regard to case, and without making a folded copy for each look-up.
 
-use std::{
-    hash::{Hash, Hasher},
-    sync::Arc,
-};
-
-use super::Member;
-
-/// A member that is found by its folded name.
-pub(super) struct ByName(pub Arc<Member>);
+use std::hash::{Hash, Hasher};
 
 /// A name, compared without regard to case.
-#[repr(transparent)]
+#[derive(Clone, Copy)]
 pub(super) struct Folded<'a>(pub &'a str);
 
 impl Hash for Folded<'_> {
@@ -38,26 +30,6 @@ impl PartialEq for Folded<'_> {
         } else {
             self.0.to_lowercase() == other.0.to_lowercase()
         }
-    }
-}
-
-impl Hash for ByName {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Folded(&self.0.name).hash(state);
-    }
-}
-
-impl PartialEq for ByName {
-    fn eq(&self, other: &Self) -> bool {
-        Folded(&self.0.name) == Folded(&other.0.name)
-    }
-}
-
-impl Eq for ByName {}
-
-impl papaya::Equivalent<ByName> for Folded<'_> {
-    fn equivalent(&self, key: &ByName) -> bool {
-        *self == Folded(&key.0.name)
     }
 }
 

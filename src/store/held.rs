@@ -1,11 +1,12 @@
 //! What the Directory holds of each user and key: as little as a decision needs, because there are many.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, hash::BuildHasher, net::IpAddr, sync::Arc};
 
+use compact_str::CompactString;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{RoleSet, RoleTable};
+use super::{RoleSet, RoleTable, fold::Folded, shelf::Filed};
 use crate::{
     limits::Bounds,
     model::{Credits, Digest, KeyId, PasswordDigest, RateLimit, Rotation, Scheme, Timestamp, ends},
@@ -19,8 +20,8 @@ pub(super) const OPERATOR_UID: u64 = 0;
 pub struct Member {
     /// The user's number.
     pub uid: u64,
-    /// The user's name.
-    pub name: Box<str>,
+    /// The user's name: up to 24 bytes of it lie here, so that most members are one piece of memory.
+    pub name: CompactString,
     /// Active, or blocked.
     pub is_active: bool,
     roles: u32,
@@ -53,8 +54,10 @@ pub struct HeldKey {
     rare: Option<Arc<RareKey>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct RareKey {
+    /// The end of one that [`Packed`] has no place for.
+    ends: Option<i64>,
     application: Option<String>,
     scopes: Option<Arc<[String]>>,
     networks: Vec<IpNet>,
@@ -109,14 +112,7 @@ impl HeldKey {
 
     /// A key without an end that may be used with one application alone.
     pub(super) fn bound_to(application: &str, user: u64, digest: Digest) -> Self {
-        let rare = RareKey {
-            application: Some(application.to_owned()),
-            scopes: None,
-            networks: Vec::new(),
-            bounds: None,
-            slow: None,
-            is_universal: false,
-        };
+        let rare = RareKey { application: Some(application.to_owned()), ..RareKey::default() };
         Self {
             digest,
             scheme: Scheme::Own,
@@ -190,6 +186,128 @@ impl HeldKey {
     }
 }
 
+/// A key as it lies in the Directory: 64 bytes, of which there are millions.
+pub(super) struct Packed {
+    number: u64,
+    user: u64,
+    digest: Digest,
+    rare: Option<Arc<RareKey>>,
+    /// As [`HeldKey::ends`], or [`Packed::NEVER`], or [`Packed::ELSEWHERE`].
+    ends: u32,
+    scheme: Scheme,
+    is_revoked: bool,
+}
+
+const _: () = assert!(size_of::<Packed>() == 64);
+
+impl Packed {
+    const NEVER: u32 = u32::MAX;
+    /// It is before 1970 or after 2106, and lies with what is rare.
+    const ELSEWHERE: u32 = u32::MAX - 1;
+
+    fn has_place(ends: i64) -> bool {
+        ends == HeldKey::NEVER || (0..i64::from(Self::ELSEWHERE)).contains(&ends)
+    }
+
+    pub fn of(number: u64, key: HeldKey) -> Box<Self> {
+        let HeldKey { digest, scheme, user, is_revoked, ends, rare } = key;
+        let ends = match u32::try_from(ends) {
+            Ok(ends) if ends < Self::ELSEWHERE => ends,
+            _ if ends == HeldKey::NEVER => Self::NEVER,
+            _ => Self::ELSEWHERE,
+        };
+        Box::new(Self { number, user, digest, rare, ends, scheme, is_revoked })
+    }
+
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub fn is_revoked(&self) -> bool {
+        self.is_revoked
+    }
+
+    /// As [`HeldKey::ends`].
+    pub fn ends(&self) -> Option<i64> {
+        match self.ends {
+            Self::NEVER => None,
+            Self::ELSEWHERE => self.rare.as_ref().and_then(|rare| rare.ends),
+            ends => Some(i64::from(ends)),
+        }
+    }
+
+    /// As [`HeldKey::application`].
+    pub fn application(&self) -> Option<&str> {
+        self.rare.as_ref()?.application.as_deref()
+    }
+
+    /// What decisions see of it.
+    pub fn unpacked(&self) -> HeldKey {
+        HeldKey {
+            digest: self.digest,
+            scheme: self.scheme,
+            user: self.user,
+            is_revoked: self.is_revoked,
+            ends: self.ends().unwrap_or(HeldKey::NEVER),
+            rare: self.rare.clone(),
+        }
+    }
+}
+
+impl Filed for Box<Packed> {
+    type By<'a> = u64;
+
+    fn by(&self) -> u64 {
+        self.number
+    }
+
+    fn is(&self, number: u64) -> bool {
+        self.number == number
+    }
+
+    fn hash(number: u64, state: &impl BuildHasher) -> u64 {
+        state.hash_one(number)
+    }
+}
+
+/// A member that is found by its number.
+pub(super) struct ByNumber(pub Arc<Member>);
+
+impl Filed for ByNumber {
+    type By<'a> = u64;
+
+    fn by(&self) -> u64 {
+        self.0.uid
+    }
+
+    fn is(&self, uid: u64) -> bool {
+        self.0.uid == uid
+    }
+
+    fn hash(uid: u64, state: &impl BuildHasher) -> u64 {
+        state.hash_one(uid)
+    }
+}
+
+/// A member that is found by its name.
+pub(super) struct ByName(pub Arc<Member>);
+
+impl Filed for ByName {
+    type By<'a> = Folded<'a>;
+
+    fn by(&self) -> Folded<'_> {
+        Folded(&self.0.name)
+    }
+
+    fn is(&self, name: Folded<'_>) -> bool {
+        Folded(&self.0.name) == name
+    }
+
+    fn hash(name: Folded<'_>, state: &impl BuildHasher) -> u64 {
+        state.hash_one(name)
+    }
+}
+
 /// The part of a key's record that the Directory keeps.
 #[derive(Deserialize)]
 pub(super) struct KeyPart {
@@ -233,7 +351,7 @@ impl HeldKey {
         let bounds = Bounds::renewed(before, key.rate_limit, key.credits);
         let ends = ends(key.expires, key.rotated.as_ref()).map_or(Self::NEVER, |end| end.0);
         let is_free = key.application.is_none() && key.scopes.is_none();
-        let is_free = is_free && !key.universal && key.slow.is_none();
+        let is_free = is_free && !key.universal && key.slow.is_none() && Packed::has_place(ends);
         let is_plain = is_free && key.networks.is_empty() && bounds.is_none();
         Self {
             digest: key.digest,
@@ -243,6 +361,7 @@ impl HeldKey {
             ends,
             rare: (!is_plain).then(|| {
                 Arc::new(RareKey {
+                    ends: (!Packed::has_place(ends)).then_some(ends),
                     application: key.application,
                     scopes: key.scopes.map(Arc::from),
                     networks: key.networks,
@@ -252,5 +371,66 @@ impl HeldKey {
                 })
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_the_same_after_it_was_packed() {
+        let plain = HeldKey {
+            digest: Digest::from_bytes([3; 32]),
+            scheme: Scheme::Own,
+            user: u64::MAX,
+            is_revoked: false,
+            ends: HeldKey::NEVER,
+            rare: None,
+        };
+        for scheme in [Scheme::Own, Scheme::Slow] {
+            for is_revoked in [false, true] {
+                let key = HeldKey { scheme, is_revoked, ..plain.clone() };
+                let packed = Packed::of(7, key.clone());
+                assert_eq!((packed.number(), packed.is_revoked()), (7, is_revoked));
+                assert_eq!(format!("{:?}", packed.unpacked()), format!("{key:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_end_is_kept() {
+        let most = i64::from(u32::MAX);
+        for end in [i64::MIN, -1, 0, 1, most - 2, most - 1, most, most + 1, i64::MAX - 1] {
+            let json = serde_json::json!({
+                "id": "00000001", "user": 1, "digest": "00".repeat(32), "expires": end
+            });
+            let key = HeldKey::of(serde_json::from_value(json).unwrap(), None);
+            let packed = Packed::of(1, key);
+            let held = packed.unpacked();
+            assert_eq!((packed.ends(), held.ends()), (Some(end), Some(end)));
+            assert!(held.has_ended(Timestamp(end)) && !held.is_bound(), "{end}");
+            assert!(!held.has_ended(Timestamp(end.saturating_sub(1))) || end == i64::MIN, "{end}");
+            // In one piece, if it has a place there.
+            let is_usual = (0..most - 1).contains(&end);
+            assert_eq!(packed.rare.is_none(), is_usual, "{end}");
+        }
+        let free = HeldKey::of(
+            serde_json::from_value(serde_json::json!({
+                "id": "00000001", "user": 1, "digest": "00".repeat(32)
+            }))
+            .unwrap(),
+            None,
+        );
+        assert!(Packed::of(1, free).ends().is_none());
+    }
+
+    #[test]
+    fn a_member_with_a_usual_name_is_one_piece_of_memory() {
+        let member = |name| Member::new(1, name, true, 0, None, BTreeMap::new(), None);
+        assert!(!member("somebody@mail.example.io").name.is_heap_allocated());
+        assert_eq!(member("somebody.else@mail.example.io").name, "somebody.else@mail.example.io");
+        // With what an `Arc` adds, 64.
+        assert_eq!(size_of::<Member>(), 48);
     }
 }

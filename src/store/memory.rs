@@ -156,12 +156,25 @@ impl Snapshot for Moment {
         self.sequence
     }
 
-    fn each(&self, table: Table, each: &mut Visit<'_>) -> Result<(), StoreError> {
-        let all = self.records.range((table, Vec::new())..);
-        for ((_, key), value) in all.take_while(|((of, _), _)| *of == table) {
+    fn within(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+        each: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        let all = self.records.range((table, from.to_vec())..);
+        let is_inside =
+            |(of, key): &(Table, Vec<u8>)| *of == table && to.is_none_or(|to| **key < *to);
+        for ((_, key), value) in all.take_while(|(at, _)| is_inside(at)) {
             let (revision, json) = codec::open(table, key, value)?;
             each(key, Passing { revision, json })?;
         }
         Ok(())
+    }
+
+    fn last(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut all = self.records.keys().rev().skip_while(|(of, _)| *of > table);
+        Ok(all.next().filter(|(of, _)| *of == table).map(|(_, key)| key.clone()))
     }
 }

@@ -14,6 +14,7 @@ mod memory;
 mod policy;
 mod publish;
 mod routes;
+mod shelf;
 mod sled;
 
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -287,7 +288,22 @@ pub trait Snapshot: Sync {
     fn sequence(&self) -> Sequence;
 
     /// Calls `each` with every record of a table, in the order of the keys.
-    fn each(&self, table: Table, each: &mut Visit<'_>) -> Result<(), StoreError>;
+    fn each(&self, table: Table, each: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.within(table, &[], None, each)
+    }
+
+    /// The same with the records alone whose keys do not stand before `from` and, if there is a `to`, stand before that. Several threads can share
+    /// a table.
+    fn within(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+        each: &mut Visit<'_>,
+    ) -> Result<(), StoreError>;
+
+    /// The last key of a table; none: it is empty.
+    fn last(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError>;
 }
 
 /// An engine.

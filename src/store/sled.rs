@@ -404,11 +404,24 @@ impl Snapshot for Moment<'_> {
         self.shared.publisher.sequence()
     }
 
-    fn each(&self, table: Table, each: &mut Visit<'_>) -> Result<(), StoreError> {
-        bucket::walk(&self.shared.db, table, &[], Wake::Cold, |key, value| {
+    fn within(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+        each: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        bucket::walk(&self.shared.db, table, from, Wake::Cold, |key, value| {
+            if to.is_some_and(|to| key >= to) {
+                return Ok(false);
+            }
             let (revision, json) = codec::open(table, key, value)?;
             each(key, Passing { revision, json })?;
             Ok(true)
         })
+    }
+
+    fn last(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
+        bucket::last(&self.shared.db, table)
     }
 }

@@ -65,7 +65,7 @@ async fn names_and_addresses_are_taken_without_regard_to_case() {
     assert_eq!(uid_of(&accounts, "other"), Some(uid));
     // A user may change the case of its own name.
     rename(&accounts, uid, "OTHER").await.unwrap();
-    assert_eq!(accounts.directory().user_by_name("other").unwrap().name.as_ref(), "OTHER");
+    assert_eq!(accounts.directory().user_by_name("other").unwrap().name, "OTHER");
     // A name that was given back is free, and one that was refused was never taken.
     rename(&accounts, uid, "third").await.unwrap();
     accounts.create_user(with("other", "x@example.com")).await.unwrap();

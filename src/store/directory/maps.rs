@@ -1,4 +1,4 @@
-//! The maps of the Directory, and how they hash.
+//! The maps of what is rare in the Directory, and how they hash.
 //!
 //! papaya moves a table into a larger one when a key's probe sequence gets longer than 5 log2(capacity), but into one of the same size when it is
 //! less than half full; a key that fits neither is tried for ever. A hash must not let that happen: with `foldhash::fast`, whose seed is drawn

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Application, Applications, HeldApplication, Policy, RateLimit, Resource, Role, RoleTable,
-    Routes, StoreError, Table, decode,
+    Application, Applications, HeldApplication, Policy, RateLimit, Resource, Role, RoleId,
+    RoleTable, Routes, StoreError, Table, decode,
 };
 use crate::limits::Bounds;
 
@@ -26,7 +26,7 @@ pub(super) struct Sources {
 impl Sources {
     pub(super) fn new() -> Self {
         let mut sources = Self::default();
-        sources.set_number(Vec::new());
+        sources.set_number(&[]);
         sources
     }
 
@@ -79,7 +79,9 @@ impl Sources {
         }
     }
 
-    pub(super) fn set_number(&mut self, mut roles: Vec<String>) -> (u32, bool) {
+    /// The number of a combination of roles, and whether it is a new one. None at all is number 0.
+    pub(super) fn set_number(&mut self, roles: &[RoleId<'_>]) -> (u32, bool) {
+        let mut roles: Vec<String> = roles.iter().map(|role| role.0.to_string()).collect();
         roles.sort_unstable();
         if let Some(number) = self.set_numbers.get(roles.as_slice()) {
             return (*number, false);

@@ -137,6 +137,16 @@ pub(super) fn walk(
     Ok(())
 }
 
+/// The last key of a table.
+pub(super) fn last(db: &sled::Db, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut buckets = db.range([table as u8]..[table as u8 + 1]);
+    let Some((_, bucket)) = buckets.next_back().transpose().map_err(failed)? else {
+        return Ok(None);
+    };
+    let last = Records::of(table, &bucket).last().transpose()?;
+    Ok(last.map(|(key, _)| key.to_vec()))
+}
+
 /// The bucket that holds a key, if it is anywhere.
 fn holder(
     db: &sled::Db,
