@@ -144,9 +144,10 @@ impl Handlers {
         let answered = match &rule.resource.handler {
             Handler::Respond => Ok(respond::answer(rule)),
             Handler::EntityUser => entity_user::answer(self, call).await,
-            Handler::Proxy => proxy::answer(self, call).await,
+            // On the heap: they are large, and a future is moved before it runs.
+            Handler::Proxy => Box::pin(proxy::answer(self, call)).await,
             Handler::Decide => Err(elsewhere()),
-            Handler::Script(name) => script::answer(name, &call).await,
+            Handler::Script(name) => Box::pin(script::answer(name, &call)).await,
         };
         answered.inspect_err(|denial| witness.hear(denial))
     }

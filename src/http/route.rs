@@ -117,8 +117,7 @@ impl Public {
         let aftermath = self.gate.aftermath(scene, &request, &grant);
         let quota = grant.quota().clone();
         let call = Call { grant, request, scene, params, origin, hop, body, upgrade };
-        // On the heap: it is large, and a future is moved before it runs.
-        let mut reply = Box::pin(self.handlers.answer(call)).await?;
+        let mut reply = self.handlers.answer(call).await?;
         quota.write(reply.headers_mut());
         match aftermath {
             Some(aftermath) => Box::pin(answer::through(&aftermath, reply)).await,

@@ -33,9 +33,9 @@ const TRIES: usize = 16;
 
 pub(super) async fn answer(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
     match *call.request.method {
-        Method::POST => create(handlers, call).await,
-        Method::PATCH => update(handlers, call).await,
-        Method::DELETE => delete(handlers, &call).await,
+        Method::POST => Box::pin(create(handlers, call)).await,
+        Method::PATCH => Box::pin(update(handlers, call)).await,
+        Method::DELETE => Box::pin(delete(handlers, &call)).await,
         // HEAD is GET, and there is no route for others.
         _ => read(handlers, &call),
     }

@@ -118,7 +118,7 @@ impl Endpoint {
         let connecting = async {
             match self.protocol {
                 Protocol::Http1 => self.connect_http1(age).await,
-                Protocol::Http2 => self.connect_http2().await,
+                Protocol::Http2 => Box::pin(self.connect_http2()).await,
             }
         };
         tokio::time::timeout(limit, connecting).await.unwrap_or(Err(Trouble::NoConnection))
@@ -133,6 +133,10 @@ impl Endpoint {
                 return Ok(Connection::used(lease));
             }
         }
+        Box::pin(self.new_http1()).await
+    }
+
+    async fn new_http1(&self) -> Result<Connection, Trouble> {
         let stream = self.dial().await?;
         let sender = match &self.caller {
             None => self.begin_http1(stream).await?,
