@@ -20,10 +20,8 @@ use super::{Outcome, ask::SAMPLE};
 /// The users or keys of one commit.
 const BATCH: usize = 5_000;
 /// From so many users on, keys are written in the order of their ids and not as they are made: a key that comes anywhere has its whole bucket written, and
-/// ten million of them would take 32 GB of disk.
+/// ten million of them would take 32 GB of disk. Their buckets are fuller for it.
 const SORTED: usize = 2_000_001;
-/// What a user with a key takes on the disk while they are made, at most.
-const BYTES_A_USER: u64 = 4_000;
 
 /// How large a store is to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -81,7 +79,8 @@ impl Made {
 
 fn has_room(home: &Path, size: Size) -> Outcome<()> {
     let disk = rustix::fs::statvfs(home)?;
-    let (free, wanted) = (disk.f_bavail * disk.f_frsize, size.users as u64 * BYTES_A_USER);
+    let each = if size.users < SORTED { 4_000 } else { 1_200 };
+    let (free, wanted) = (disk.f_bavail * disk.f_frsize, size.users as u64 * each);
     match free < wanted {
         true => Err(format!(
             "{} users may take {} GB of disk while they are made, and {} has {}. Set TMPDIR to a folder with more, or give one with --keep",

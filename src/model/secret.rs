@@ -276,6 +276,11 @@ mod tests {
             let is_digit = first.is_ascii_hexdigit();
             assert_eq!(Digest::from_hex(&changed).is_some(), is_digit, "{first}");
         }
+        for at in 0..64 {
+            let mut zeros = [b'0'; 64];
+            zeros[at] = b'g';
+            assert!(Digest::from_hex(&zeros).is_none(), "{at}");
+        }
         for length in [0, 2, 62, 63, 65, 66] {
             assert!(Digest::from_hex(&vec![b'0'; length]).is_none(), "{length}");
         }

@@ -213,6 +213,7 @@ mod tests {
         let both = one.number(&roles(&["a", "b"]));
         for _ in 0..2 {
             assert_eq!(other.number(&roles(&["b", "a"])), both);
+            assert_eq!(other.number(&roles(&["a", "b"])), both);
             assert_ne!(other.number(&roles(&["ab"])), both);
             assert_ne!(other.number(&roles(&["a"])), both);
             assert_eq!(other.number(&[]), 0);
