@@ -68,6 +68,13 @@ pub fn median(figures: &[Figures]) -> Figures {
     }
 }
 
+/// What requests are answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    Success,
+    Refusal,
+}
+
 /// A server, until it is dropped.
 pub struct Server {
     pub name: &'static str,
@@ -91,6 +98,8 @@ pub struct Home<'a> {
     folder: &'a Path,
     /// What the server logs.
     pub log: &'static str,
+    /// How its workers share the work: `server.runtime`.
+    pub runtime: &'static str,
     /// The header field with the administrator's key.
     pub header: String,
 }
@@ -98,7 +107,7 @@ pub struct Home<'a> {
 impl<'a> Home<'a> {
     /// Makes a new store.
     pub fn new(folder: &'a Path) -> Outcome<Self> {
-        let mut home = Self { folder, log: "warn", header: String::new() };
+        let mut home = Self { folder, log: "warn", runtime: "shared", header: String::new() };
         let first = home.command(&["init", "--output", "json"]).output()?;
         let first: serde_json::Value = serde_json::from_slice(&first.stdout)?;
         let credential = format!("admin:{}", first["key"].as_str().ok_or("no key")?);
@@ -171,13 +180,16 @@ impl<'a> Home<'a> {
     }
 
     fn command(&self, verb: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
+        // Another build of it, such as that of benches/pgo.
+        let other = std::env::var_os("KEYWARD_BENCH_PROGRAM");
+        let mut command = Command::new(other.unwrap_or(env!("CARGO_BIN_EXE_keyward").into()));
         command.args(verb).current_dir(self.folder).env_clear();
         command.env("KEYWARD_SERVER__LISTEN", "127.0.0.1:0");
         command.env("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0");
         command.env("KEYWARD_LOG__LEVEL", self.log);
+        command.env("KEYWARD_SERVER__RUNTIME", self.runtime);
         // A bench may be wrong on purpose, and often.
-        command.env("KEYWARD_LIMITS__FAILURE_EXEMPT", "127.0.0.0/8");
+        command.env("KEYWARD_LIMITS__FAILURE_EXEMPT", "127.0.0.0/8, 192.0.2.7");
         command
     }
 }
@@ -249,6 +261,17 @@ impl Server {
 
     /// Drives one path with wrk.
     pub fn drive(&self, path: &str, header: &str, load: Load) -> Outcome<Figures> {
+        self.drive_for(path, header, load, Answers::Success)
+    }
+
+    /// The same with requests whose answers are these.
+    pub fn drive_for(
+        &self,
+        path: &str,
+        header: &str,
+        load: Load,
+        answers: Answers,
+    ) -> Outcome<Figures> {
         let Load { seconds, connections } = load;
         let before = self.cpu()?;
         let mut script = tempfile::NamedTempFile::new()?;
@@ -263,7 +286,8 @@ impl Server {
             .map_err(|problem| format!("wrk: {problem} (apt-get install wrk)"))?;
         let cpu = self.cpu()? - before;
         let text = String::from_utf8(output.stdout)?;
-        if text.contains("Non-2xx") || text.contains("Socket errors") {
+        let is_refused = text.contains("Non-2xx");
+        if is_refused != (answers == Answers::Refusal) || text.contains("Socket errors") {
             return Err(text.into());
         }
         let field = |name: &str| {
