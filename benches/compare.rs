@@ -99,7 +99,8 @@ fn sub(folder: &Path, name: &str) -> Outcome<std::path::PathBuf> {
 /// Keyward with a resource that it forwards, and about which it can be asked too. How many keys there are makes no difference to it: `cargo bench
 /// --bench scale`.
 fn keyward(folder: &Path, to: std::net::SocketAddr, runtime: &'static str) -> Outcome<Server> {
-    let home = Home { runtime, ..Home::new(folder)? };
+    let mut home = Home::new(folder)?;
+    home.runtime = runtime;
     let upstream = format!("http://{to}");
     let rule = ["--method", "GET", "--format", "any", "--authentication", "*"];
     let proxy = ["resource", "add", "app", "--handler", "proxy", "--path", "/app/{*rest}"];

@@ -2,25 +2,40 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use tokio::{net::TcpListener, runtime, task::JoinSet};
+use tokio::{net::TcpListener, runtime, sync::watch, task::JoinSet};
 
 use crate::http::Listener;
 
 /// Binds one address several times over; port 0: the same free port each time.
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    let first = bind_one(address)?;
+    if address.port() != 0 {
+        is_free(address)?;
+    }
+    let first = bind_one(address, Port::Shared)?;
     let address = first.local_addr()?;
-    let others = (1..workers).map(|_| bind_one(address));
+    let others = (1..workers).map(|_| bind_one(address, Port::Shared));
     std::iter::once(Ok(first)).chain(others).collect()
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// Fails where another program listens, even one that would share the port with whoever asks.
+fn is_free(address: SocketAddr) -> io::Result<()> {
+    bind_one(address, Port::Alone).map(drop)
+}
+
+/// Whether a port is for one socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Port {
+    Alone,
+    Shared,
+}
+
+fn bind_one(address: SocketAddr, port: Port) -> io::Result<std::net::TcpListener> {
     /// As many as tokio takes.
     const WAITING: i32 = 1024;
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(port == Port::Shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(WAITING)?;
@@ -45,11 +60,15 @@ where
     };
     let serve = Arc::new(serve);
     let mut threads = JoinSet::new();
+    let served = Arc::new(watch::Sender::new(()));
     for listener in others.into_iter().chain([first]) {
-        let serve = serve.clone();
+        let (serve, served, serving) = (serve.clone(), served.clone(), served.subscribe());
         let work = move || -> io::Result<()> {
             runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
                 serve(Listener::Tcp(TcpListener::from_std(listener)?)).await;
+                // Its runtime drives connections to upstreams, over which others may still be answered.
+                drop(serving);
+                served.closed().await;
                 Ok(())
             })
         };

@@ -279,11 +279,8 @@ impl Watched {
     fn look(&mut self, bytes: &[u8]) -> Option<usize> {
         match self.watch.expects() {
             Expects::Other => return None,
-            Expects::NewHead if self.head.is_over() => self.head = Head::default(),
-            Expects::NewHead | Expects::Head => {}
-            // The rest of a body, or the next request before its turn.
-            Expects::More if self.head.is_over() => return None,
-            Expects::More => {}
+            Expects::Next if self.head.is_over() => self.head = Head::default(),
+            Expects::Next | Expects::More => {}
         }
         self.head.look(bytes)
     }

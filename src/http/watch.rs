@@ -49,11 +49,9 @@ pub(super) struct Watch {
 /// What the next bytes of a connection are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expects {
-    /// The beginning of a request.
-    NewHead,
-    /// More of it.
-    Head,
-    /// What a client sends while it is being answered.
+    /// The next request: the last one was answered.
+    Next,
+    /// More of what is arriving.
     More,
     /// Something that is not HTTP/1.1.
     Other,
@@ -180,14 +178,12 @@ impl Watch {
     pub fn expects(&self) -> Expects {
         if self.is_http2() || self.is_handed_over() {
             Expects::Other
-        } else if self.in_flight.load(Relaxed) > 0 {
-            Expects::More
-        } else if self.has_begun.load(Relaxed) {
+        } else if self.in_flight.load(Relaxed) == 0 && self.has_begun.load(Relaxed) {
             // Nobody but the connection itself reads and begins.
             self.has_begun.store(false, Relaxed);
-            Expects::NewHead
+            Expects::Next
         } else {
-            Expects::Head
+            Expects::More
         }
     }
 

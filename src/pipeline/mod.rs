@@ -112,7 +112,8 @@ pub struct Gate(Arc<Inner>);
 struct Inner {
     accounts: Accounts,
     directory: Arc<Directory>,
-    pepper: Pepper,
+    /// Not copied with a handle: the fewer places hold it, the better.
+    pepper: Arc<Pepper>,
     passwords: Passwords,
     clock: Clock,
     credential_bytes: usize,
@@ -129,7 +130,7 @@ impl Gate {
         Self(Arc::new(Inner {
             accounts: accounts.clone(),
             directory: accounts.directory().clone(),
-            pepper: accounts.pepper().clone(),
+            pepper: Arc::new(accounts.pepper().clone()),
             passwords: accounts.passwords().clone(),
             clock: accounts.clock().clone(),
             credential_bytes,

@@ -123,6 +123,15 @@ impl HeldKey {
         }
     }
 
+    /// A key whose text is slow to check.
+    #[cfg(test)]
+    pub(super) fn slow_one(user: u64, digest: Digest, text: PasswordDigest) -> Self {
+        let rare = RareKey { slow: Some(text), ..RareKey::default() };
+        let scheme = Scheme::Slow;
+        let rare = Some(Arc::new(rare));
+        Self { digest, scheme, user, is_revoked: false, ends: Self::NEVER, rare }
+    }
+
     /// Whether it is past its end.
     pub fn has_ended(&self, now: Timestamp) -> bool {
         now.0 >= self.ends
@@ -231,7 +240,10 @@ impl Packed {
     pub fn ends(&self) -> Option<i64> {
         match self.ends {
             Self::NEVER => None,
-            Self::ELSEWHERE => self.rare.as_ref().and_then(|rare| rare.ends),
+            // One that is not there, which cannot be, has ended.
+            Self::ELSEWHERE => {
+                Some(self.rare.as_ref().and_then(|rare| rare.ends).unwrap_or(i64::MIN))
+            }
             ends => Some(i64::from(ends)),
         }
     }

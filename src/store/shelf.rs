@@ -6,7 +6,7 @@
 
 use std::{
     hash::BuildHasher,
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use hashbrown::{HashTable, hash_table::Entry};
@@ -126,15 +126,25 @@ impl<T: Filed, S: BuildHasher + Default> Shelf<T, S> {
     /// The last part is twice as large as the first, and those between grow evenly. A table doubles when it is full: parts of one size would all do
     /// so at the same time, and a user would cost twice as much just after as just before.
     fn part(&self, hash: u64) -> &Part<T> {
-        // The tables take the place of an entry from the low bits, and its mark from the seven highest. 20 bits are as many as are exact here.
-        const BITS: u32 = 20;
-        let fraction = (hash >> 36 & ((1 << BITS) - 1)) as f32 / (1 << BITS) as f32;
-        let at = (1.0 + fraction).log2() * PARTS as f32;
-        #[allow(clippy::cast_possible_truncation, reason = "it is less than PARTS")]
-        let at = (at as usize).min(PARTS - 1);
-        &self.parts[at]
+        // The tables take the place of an entry from the low bits, and its mark from the seven highest.
+        #[allow(clippy::cast_possible_truncation, reason = "it is less than 2^BITS")]
+        let fraction = (hash >> 36 & ((1 << BITS) - 1)) as u32;
+        let at = ENDS.partition_point(|end| *end <= fraction);
+        &self.parts[at.min(PARTS - 1)]
     }
 }
+
+/// How many bits of a hash choose the part.
+const BITS: u32 = 20;
+
+/// Where each part ends. Made once, because a logarithm need not come out the same each time, and an entry has to be found where it was put.
+static ENDS: LazyLock<[u32; PARTS]> = LazyLock::new(|| {
+    #[allow(clippy::cast_possible_truncation, reason = "it is at most 2^BITS")]
+    std::array::from_fn(|at| {
+        let end = ((at + 1) as f64 / PARTS as f64).exp2() - 1.0;
+        (end * f64::from(1 << BITS)).round() as u32
+    })
+});
 
 #[cfg(test)]
 mod tests {

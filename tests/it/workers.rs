@@ -46,6 +46,15 @@ fn a_port_that_another_program_has_is_not_shared() {
 }
 
 #[test]
+fn two_servers_do_not_share_a_port() {
+    let one = site().start();
+    let address = one.public.to_string();
+    let refused = site().with("KEYWARD_SERVER__LISTEN", &address).run(&["serve"]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains(&format!("cannot listen on {address}: it is in use")), "{said}");
+}
+
+#[test]
 fn one_server_has_one_listener_for_all_workers() {
     let server = Server::new();
     assert_eq!(listening(server.public.port()), 1);

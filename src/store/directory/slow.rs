@@ -3,7 +3,7 @@
 //! Where somebody has nothing of the kind, a check that is to take as long needs something to check: an example of what the others have.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -18,6 +18,8 @@ use crate::model::{KeyId, PasswordDigest, Scheme};
 /// Keys and passwords that are slow to check.
 pub(super) struct Slow {
     keys_of: ByNumber<Arc<[KeyId]>>,
+    /// Held by whoever changes a user's keys: at a start several threads do.
+    changing: Mutex<()>,
     /// The most that one user has had.
     most: AtomicUsize,
     keys: Waiting,
@@ -71,6 +73,7 @@ impl Slow {
     pub fn new() -> Self {
         Self {
             keys_of: map(),
+            changing: Mutex::default(),
             most: AtomicUsize::new(0),
             keys: Waiting::new(),
             passwords: Waiting::new(),
@@ -133,6 +136,7 @@ impl Slow {
     }
 
     fn change(&self, uid: u64, change: impl FnOnce(&mut Vec<KeyId>)) {
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = self.keys_of.pin();
         let mut ids = keys.get(&uid).map(|ids| ids.to_vec()).unwrap_or_default();
         change(&mut ids);
@@ -141,5 +145,26 @@ impl Slow {
             true => drop(keys.remove(&uid)),
             false => drop(keys.insert(uid, ids.into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Digest;
+
+    #[test]
+    fn keys_that_come_at_the_same_time_are_all_there() {
+        let slow = Slow::new();
+        let text = PasswordDigest::new("$2b$04$example");
+        let key = HeldKey::slow_one(7, Digest::from_bytes([1; 32]), text);
+        let take_in = |from: u64| (from..from + 500).for_each(|number| slow.key_came(number, &key));
+        std::thread::scope(|scope| {
+            for from in [0, 500, 1000, 1500] {
+                scope.spawn(move || take_in(from));
+            }
+        });
+        let keys = slow.keys_of(Some(7)).unwrap();
+        assert_eq!((keys.ids.len(), keys.most), (2000, 2000));
     }
 }
