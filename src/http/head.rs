@@ -201,12 +201,16 @@ mod unit {
     use super::*;
 
     proptest! {
-        /// Cut anywhere but before its first byte, a request is looked at line by line.
+        /// Cut anywhere but between two of them, requests are looked at line by line.
         #[test]
         fn the_quick_look_sees_what_the_slow_one_sees(
-            lines in proptest::collection::vec("(GET / HTTP/1\\.1|[Cc]ontent-[Ll]ength: 1|Upgrade: x|Upgrade-Insecure-Requests: 1|User-Agent: x|[Tt]ransfer-Encoding: x|Ca: b|[CT]\r?|)\r?\n", 0..6),
+            heads in proptest::collection::vec(
+                proptest::collection::vec("([Cc]ontent-[Ll]ength: 1|Upgrade: x|Upgrade-Insecure-Requests: 1|User-Agent: x|[Tt]ransfer-Encoding: x|Ca: b|[CT])\r?\n", 0..4),
+                1..4,
+            ),
         ) {
-            is_ambiguous(&format!("GET / HTTP/1.1\r\n{}\r\n", lines.concat()));
+            let head = |fields: &Vec<String>| format!("GET / HTTP/1.1\r\n{}\r\n", fields.concat());
+            is_ambiguous(&heads.iter().map(head).collect::<String>());
         }
     }
 
@@ -219,8 +223,8 @@ mod unit {
             let mut head = Head::default();
             let found = head.look(one).is_some() || head.look(two).is_some();
             assert_eq!(found, whole.0, "{one:?} {two:?}");
-            // Behind what is no request the quick look has nothing to say, and hyper goes no further.
-            if head.place != Place::Over || text.contains("Upgrade: x\r\n") {
+            // What is no request is followed by none: hyper goes no further.
+            if text.starts_with("GET / HTTP/1.1\r\n") {
                 let seen = (head.place, &head.kept);
                 assert_eq!(seen, (whole.1.place, &whole.1.kept), "{one:?} {two:?}");
             }
