@@ -1,7 +1,5 @@
 //! Decisions for other proxies: one asks whether a request may pass that it holds, and learns who sent it.
 
-use std::borrow::Cow;
-
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode, header::InvalidHeaderValue, request::Parts,
 };
@@ -84,14 +82,11 @@ impl Public {
 }
 
 /// Path and query in their one spelling, which almost always is the one that came.
-fn spelled(
-    original: &Original<'_>,
-    path: &Cow<'_, str>,
-) -> Result<HeaderValue, InvalidHeaderValue> {
-    match (path, original.said, original.query) {
-        (Cow::Borrowed(_), Some(said), _) => Ok(said.clone()),
-        (_, _, Some(query)) => HeaderValue::try_from(format!("{path}?{query}")),
-        (_, _, None) => HeaderValue::from_str(path),
+fn spelled(original: &Original<'_>, path: &str) -> Result<HeaderValue, InvalidHeaderValue> {
+    match (original.said, original.query) {
+        (Some(said), _) if path == original.path => Ok(said.clone()),
+        (_, Some(query)) => HeaderValue::try_from(format!("{path}?{query}")),
+        (_, None) => HeaderValue::from_str(path),
     }
 }
 

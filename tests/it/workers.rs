@@ -1,8 +1,13 @@
 //! Workers with a listener each: the same server as with one for all.
 
-use std::net::TcpListener;
+use std::{
+    net::TcpListener,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::harness::{Server, Site};
+use crate::harness::{PATIENCE, Server, Site};
 
 fn site() -> Site {
     Site::new().with("KEYWARD_SERVER__RUNTIME", "per_worker").with("KEYWARD_SERVER__WORKERS", "3")
@@ -32,25 +37,37 @@ fn each_has_its_listener_and_all_decide_alike() {
     assert!(server.stop().success());
 }
 
+/// What a server says that cannot start there.
+fn refused_at(address: &str) -> String {
+    let site = site().with("KEYWARD_SERVER__LISTEN", address);
+    let mut child = site.command(&["serve"]).stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > until {
+            child.kill().unwrap();
+            panic!("it serves at {address}");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
 #[test]
 fn a_port_that_another_program_has_is_not_shared() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let refused = site().with("KEYWARD_SERVER__LISTEN", &address).run(&["serve"]);
-    let said = String::from_utf8(refused.stderr).unwrap();
-    assert!(!refused.status.success());
-    assert!(
-        said.contains(&format!("server.listen: cannot listen on {address}: it is in use")),
-        "{said}"
-    );
+    let said = refused_at(&address);
+    assert!(said.contains(&format!("cannot listen on {address}: it is in use")), "{said}");
 }
 
+/// Though each of its listeners would let others in.
 #[test]
 fn two_servers_do_not_share_a_port() {
     let one = site().start();
     let address = one.public.to_string();
-    let refused = site().with("KEYWARD_SERVER__LISTEN", &address).run(&["serve"]);
-    let said = String::from_utf8(refused.stderr).unwrap();
+    let said = refused_at(&address);
     assert!(said.contains(&format!("cannot listen on {address}: it is in use")), "{said}");
 }
 
