@@ -1,7 +1,8 @@
 //! Workers with a listener each: the same server as with one for all.
 
 use std::{
-    net::TcpListener,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::Stdio,
     thread,
     time::{Duration, Instant},
@@ -75,4 +76,54 @@ fn two_servers_do_not_share_a_port() {
 fn one_server_has_one_listener_for_all_workers() {
     let server = Server::new();
     assert_eq!(listening(server.public.port()), 1);
+}
+
+/// An upstream that keeps its connections, and takes its time for paths that end in `slow`.
+fn upstream() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || serve(&stream));
+        }
+    });
+    address
+}
+
+fn serve(mut stream: &TcpStream) {
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    while let Some(request) = lines.next() {
+        // To the empty line at its end.
+        lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
+        // Long enough for others to come at the same time, or for the server to be told to stop.
+        thread::sleep(Duration::from_millis(if request.contains("slow") { 800 } else { 60 }));
+        if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nin").is_err() {
+            return;
+        }
+    }
+}
+
+/// A worker with nothing to do stays until the others are done: a connection to the upstream may be one that it has made.
+#[test]
+fn what_is_in_flight_is_answered_whoever_has_made_the_connection() {
+    let upstream = format!("http://{}", upstream());
+    for _ in 0..5 {
+        let mut server = site().start();
+        let rule = ["--method", "POST", "--format", "any", "--authentication", "*"];
+        let proxy = ["resource", "add", "app", "--handler", "proxy", "--path", "/app/{*rest}"];
+        server.site.json(&[&proxy[..], &rule[..], &["--upstream", &upstream]].concat());
+        // Sent once: what was lost is not tried again.
+        let asked = |target| server.asks("POST", target).body("");
+        let ask = |target| asked(target).try_send().map(|answer| answer.status);
+        // Connections of all workers, which then lie ready for any of them.
+        thread::scope(|scope| {
+            let all: Vec<_> = (0..12).map(|_| scope.spawn(|| ask("/app/quick"))).collect();
+            all.into_iter().for_each(|one| assert_eq!(one.join().unwrap(), Some(200)));
+        });
+        let slow = asked("/app/slow");
+        let answered = thread::spawn(move || slow.try_send().map(|answer| answer.status));
+        thread::sleep(Duration::from_millis(250));
+        assert!(server.stop().success());
+        assert_eq!(answered.join().unwrap(), Some(200));
+    }
 }
