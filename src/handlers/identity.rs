@@ -39,7 +39,7 @@ pub(crate) enum Told {
 impl Told {
     /// What is told of somebody; none: there is nothing to tell.
     ///
-    /// Each value is a copy of its own. To share one costs less on one core, and more on several that all count who shares it.
+    /// Each value is a copy of its own. Who shares one is counted, and all cores would write to that count.
     pub fn value(self, identity: &Identity<'_>) -> Option<HeaderValue> {
         let copy = |field: &HeaderValue| HeaderValue::from_bytes(field.as_bytes()).ok();
         match self {

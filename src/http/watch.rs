@@ -89,7 +89,7 @@ impl Watch {
         }
     }
 
-    /// By a clock that lags some milliseconds, and costs a request a fifth of what the other one does.
+    /// By a clock that lags some milliseconds: limits are seconds, and it is read several times a request.
     fn now(&self) -> u64 {
         let since = ticks().saturating_sub(self.began_at);
         u64::try_from(since).unwrap_or(0) + 1
