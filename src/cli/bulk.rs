@@ -19,7 +19,7 @@ use super::{Exit, Failure, Output, Session, target::path};
 use crate::model::Entropy;
 
 /// The users of one request.
-const PART: usize = 4000;
+const PART: usize = 2000;
 const HEADING: &str = "uid,username,id,key\n";
 
 #[derive(Debug, Args)]

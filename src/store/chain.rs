@@ -110,7 +110,7 @@ impl Mark {
 /// What must be written with a batch for its entry to stand in the trail.
 pub(super) fn writes(
     trace: &Trace,
-    get: impl Fn(Table, &[u8]) -> Result<Option<Stored>, StoreError>,
+    mut get: impl FnMut(Table, &[u8]) -> Result<Option<Stored>, StoreError>,
 ) -> Result<Vec<Write>, StoreError> {
     let key = &trace.key;
     let end = match get(Table::Meta, END)? {

@@ -1,12 +1,13 @@
 //! The embedded store. sled keeps the records; this file makes its writes durable and shows its failures.
 //!
-//! One thread writes. It takes all batches that wait, applies each as one sled batch, flushes sled's log, and then calls `fdatasync` on its own
+//! One thread writes. It takes all batches that wait, applies them [as one sled batch](group), flushes sled's log, and then calls `fdatasync` on its own
 //! handle, because sled 0.34's `flush` hands the pages to the kernel and no further (spacejam/sled #1351, #1452). Only then are the
 //! followers told and the writers answered, and the [mark](mark) says how far the store has come. When a write or the sync fails, nothing is written any more: sled's own error is sticky, and a
 //! page that the kernel could not write is lost to a later sync.
 
 mod bucket;
 mod folder;
+mod group;
 mod mark;
 #[cfg(test)]
 mod tests;
@@ -24,27 +25,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bucket::{Changes, Wake};
+use bucket::Wake;
 use folder::{
     last_commit, look_before_opening, make_durable, make_folder, open_sled, panic_text, unusable,
 };
+use group::{Group, Job};
 use mark::Mark;
 use tokio::sync::oneshot;
 
 use super::{
-    Batch, Change, CommitError, Committing, Expect, Missed, Passing, Sequence, Sink, Snapshot,
-    State, Store, StoreError, Stored, Table, Visit, Write, chain, codec, encode,
-    publish::Publisher,
+    Batch, Committing, Missed, Passing, Sequence, Sink, Snapshot, Store, StoreError, Stored, Table,
+    Visit, codec, publish::Publisher,
 };
 
 /// Where the number of the last commit is kept: beside the tables, in none of them.
 const SEQUENCE: &[u8] = b"\0sequence";
-/// The most batches that share one sync.
-const GROUP: usize = 1024;
-/// The most bytes that share one, by estimate. sled writes its log in segments of 512 KiB, each on a thread of a pool of seven. When all of them wait
-/// for the lock of the segments' accountant, and the one who holds it waits for the pool to cut the file, nobody goes on for ever. So fewer
-/// segments are under way at any time than there are threads.
-const GROUP_BYTES: usize = 1024 * 1024;
 /// How long a write may take before the store is taken for dead: sled waits without an end for what does not come. Writers that wait are not
 /// answered then, which promises nothing; those that come are refused.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
@@ -68,22 +63,6 @@ struct Shared {
     began: Instant,
     /// When the group began that is being written, in milliseconds since `began`, plus one; zero: none is.
     writing_since: AtomicU64,
-}
-
-struct Job {
-    batch: Batch,
-    answer: oneshot::Sender<Result<Sequence, CommitError>>,
-}
-
-impl Job {
-    /// What it adds to the log, by estimate: each record is written with the bucket that it lies in.
-    fn size(&self) -> usize {
-        self.batch
-            .writes
-            .iter()
-            .map(|write| write.json.as_ref().map_or(0, Vec::len) + bucket::TARGET)
-            .sum()
-    }
 }
 
 impl SledStore {
@@ -176,137 +155,29 @@ fn stored(table: Table, key: &[u8], value: &[u8]) -> Result<Stored, StoreError> 
 impl Shared {
     fn write_all(&self, jobs: &Receiver<Job>) {
         while let Ok(first) = jobs.recv() {
-            let mut bytes = first.size();
-            let mut group = vec![first];
-            while group.len() < GROUP
-                && bytes < GROUP_BYTES
-                && let Ok(job) = jobs.try_recv()
-            {
-                bytes += job.size();
-                group.push(job);
-            }
             self.writing_since.store(self.millis() + 1, Relaxed);
             // sled panics on some damage. The writers of this group are answered by the end of their channels.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write_group(group))) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write_group(first, jobs))) {
                 self.stop(&panic_text(panic.as_ref()));
             }
             self.writing_since.store(0, Relaxed);
         }
     }
 
-    /// Applies each batch, syncs once, tells the followers, answers.
-    fn write_group(&self, group: Vec<Job>) {
-        let mut done = Vec::with_capacity(group.len());
-        let mut changes = Vec::with_capacity(group.len());
-        {
+    /// Writes a batch, and with it what else waits.
+    fn write_group(&self, first: Job, jobs: &Receiver<Job>) {
+        let answers = {
             let _alone = self.quiet.write().unwrap_or_else(PoisonError::into_inner);
-            let mut sequence = self.publisher.sequence();
-            for job in group {
-                let result = self.apply(job.batch, sequence + 1);
-                match result {
-                    Ok(writes) => {
-                        sequence += 1;
-                        changes.push(Change { sequence, writes });
-                        done.push((job.answer, Ok(sequence)));
-                    }
-                    Err(problem) => done.push((job.answer, Err(problem))),
-                }
+            let mut group = Group::new(self);
+            group.take(first);
+            while !group.is_full()
+                && let Ok(job) = jobs.try_recv()
+            {
+                group.take(job);
             }
-            if !changes.is_empty() {
-                self.sync(sequence);
-            }
-            if self.fault.get().is_none() {
-                changes.into_iter().for_each(|change| self.publisher.publish(change));
-            }
-        }
-        for (answer, result) in done {
-            let result = match (result, self.fault.get()) {
-                (Ok(_), Some(fault)) => Err(StoreError::Failed(fault.clone()).into()),
-                (Ok(sequence), None) => Ok(sequence),
-                (Err(problem), _) => Err(problem),
-            };
-            // A writer that went away does not hear the answer; the write stands.
-            let _ = answer.send(result);
-        }
-    }
-
-    /// Returns what was written, with what belongs to the audit trail.
-    fn apply(&self, batch: Batch, sequence: Sequence) -> Result<Vec<Write>, CommitError> {
-        if let Some(fault) = self.fault.get() {
-            return Err(StoreError::Failed(fault.clone()).into());
-        }
-        let mut changes = Changes::new(&self.db);
-        for expect in &batch.expects {
-            if !self.holds(expect, &mut changes)? {
-                return Err(CommitError::Conflict(expect.clone()));
-            }
-        }
-        let Batch { mut writes, trace, .. } = batch;
-        if let Some(trace) = &trace {
-            writes.extend(chain::writes(trace, |table, key| read(&self.db, table, key))?);
-        }
-        for write in &writes {
-            let json = write.json.as_deref();
-            let value = json
-                .map(|json| codec::seal(write.table, &write.key, sequence, json))
-                .transpose()?;
-            changes.set(write.table, &write.key, value)?;
-        }
-        let mut whole = sled::Batch::default();
-        changes.write(&mut whole)?;
-        let number = codec::seal(Table::Meta, SEQUENCE, sequence, &encode(&sequence))?;
-        whole.insert(SEQUENCE, number);
-        self.db.apply_batch(whole).map_err(|e| self.stop(&e.to_string()))?;
-        Ok(writes)
-    }
-
-    fn holds(&self, expect: &Expect, changes: &mut Changes<'_>) -> Result<bool, StoreError> {
-        if let State::Newest(wanted) = expect.state {
-            return Ok(self.newest(expect.table, &expect.key, changes)? == wanted);
-        }
-        let value = changes.get(expect.table, &expect.key)?;
-        let held = value.map(|value| stored(expect.table, &expect.key, &value)).transpose()?;
-        Ok(match (expect.state, held) {
-            (State::Missing, held) => held.is_none(),
-            (State::Present, held) => held.is_some(),
-            (State::Revision(wanted), held) => held.is_some_and(|stored| stored.revision == wanted),
-            (State::Newest(_), _) => false,
-        })
-    }
-
-    /// The last commit that wrote a record whose key begins with `prefix`; 0: there is none.
-    fn newest(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        changes: &mut Changes<'_>,
-    ) -> Result<Sequence, StoreError> {
-        let mut newest = 0;
-        let is_all = changes.each(table, prefix, |key, value| {
-            newest = newest.max(codec::open(table, key, value)?.0);
-            Ok(())
-        })?;
-        if is_all {
-            return Ok(newest);
-        }
-        bucket::walk(&self.db, table, prefix, Wake::Warm, |key, value| {
-            if !key.starts_with(prefix) {
-                return Ok(false);
-            }
-            newest = newest.max(codec::open(table, key, value)?.0);
-            Ok(true)
-        })?;
-        Ok(newest)
-    }
-
-    fn sync(&self, sequence: Sequence) {
-        let synced = self.db.flush().map_err(|e| e.to_string()).and_then(|_| {
-            self.log.sync_data().map_err(|e| e.to_string())?;
-            self.mark.set(sequence).map_err(|e| e.to_string())
-        });
-        if let Err(problem) = synced {
-            self.stop(&problem);
-        }
+            group.write()
+        };
+        answers.send();
     }
 
     fn millis(&self) -> u64 {

@@ -18,6 +18,8 @@ enum Answer {
 struct Step {
     expects: Vec<(Table, Vec<u8>, Wanted)>,
     writes: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
+    /// The batch is sent before the one before it is answered.
+    joins: bool,
     reopens: bool,
 }
 
@@ -91,13 +93,20 @@ impl Model {
     }
 }
 
-async fn commit(on: &Bench, batch: &Batch) -> Answer {
-    match on.store().commit(batch.clone()).await {
-        Ok(sequence) => Answer::Done(sequence),
-        Err(CommitError::Conflict(on)) => Answer::Conflict(on.table, on.key, on.state),
-        Err(CommitError::Store(StoreError::TooLarge { .. })) => Answer::TooLarge,
-        Err(other) => panic!("{other}"),
+/// Sends batches at once.
+async fn commit(on: &Bench, batches: &[Batch]) -> Vec<Answer> {
+    let store = on.store();
+    let sent: Vec<_> = batches.iter().map(|batch| store.commit(batch.clone())).collect();
+    let mut answers = Vec::new();
+    for answer in sent {
+        answers.push(match answer.await {
+            Ok(sequence) => Answer::Done(sequence),
+            Err(CommitError::Conflict(on)) => Answer::Conflict(on.table, on.key, on.state),
+            Err(CommitError::Store(StoreError::TooLarge { .. })) => Answer::TooLarge,
+            Err(other) => panic!("{other}"),
+        });
     }
+    answers
 }
 
 fn place() -> impl Strategy<Value = (Table, Vec<u8>)> {
@@ -118,13 +127,29 @@ fn step() -> impl Strategy<Value = Step> {
     (
         vec((place(), wanted), 0..3),
         vec((place(), option::weighted(0.7, json)), 0..6),
+        prop::bool::weighted(0.7),
         prop::bool::weighted(0.1),
     )
-        .prop_map(|(expects, writes, reopens)| Step {
+        .prop_map(|(expects, writes, joins, reopens)| Step {
             expects: expects.into_iter().map(|((table, key), one)| (table, key, one)).collect(),
             writes: writes.into_iter().map(|((table, key), json)| (table, key, json)).collect(),
+            joins,
             reopens,
         })
+}
+
+/// What is sent at once, and then whether the store is opened anew.
+fn runs(steps: Vec<Step>) -> Vec<(Vec<Step>, bool)> {
+    let mut runs: Vec<(Vec<Step>, bool)> = Vec::new();
+    for step in steps {
+        let reopens = step.reopens;
+        match runs.last_mut() {
+            Some((run, false)) if step.joins => run.push(step),
+            _ => runs.push((vec![step], false)),
+        }
+        runs.last_mut().expect("one was pushed").1 = reopens;
+    }
+    runs
 }
 
 proptest! {
@@ -135,22 +160,27 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut model = Model::default();
         let mut engines = [Bench::memory(), Bench::sled()];
-        for step in steps {
-            let mut batch = Batch::new();
-            for (table, key, wanted) in step.expects {
-                let state = model.state(table, &key, wanted);
-                batch.expect(table, key, state);
+        for (run, reopens) in runs(steps) {
+            let mut batches = Vec::new();
+            let mut wanted = Vec::new();
+            for step in run {
+                let mut batch = Batch::new();
+                for (table, key, wanted) in step.expects {
+                    let state = model.state(table, &key, wanted);
+                    batch.expect(table, key, state);
+                }
+                for (table, key, json) in step.writes {
+                    match json {
+                        Some(json) => batch.put(table, key, json),
+                        None => batch.delete(table, key),
+                    };
+                }
+                wanted.push(model.commit(&batch));
+                batches.push(batch);
             }
-            for (table, key, json) in step.writes {
-                match json {
-                    Some(json) => batch.put(table, key, json),
-                    None => batch.delete(table, key),
-                };
-            }
-            let wanted = model.commit(&batch);
             for on in &mut engines {
-                prop_assert_eq!(&runtime.block_on(commit(on, &batch)), &wanted);
-                if step.reopens {
+                prop_assert_eq!(&runtime.block_on(commit(on, &batches)), &wanted);
+                if reopens {
                     on.reopen();
                 }
                 prop_assert_eq!(&dump(&**on.store()), &model.records);

@@ -162,6 +162,14 @@ pub(super) struct Changes<'d> {
     db: &'d sled::Db,
     /// By fence.
     buckets: BTreeMap<Vec<u8>, Bucket>,
+    size: usize,
+}
+
+/// A record that is to be set, or taken away.
+pub(super) struct Record {
+    pub table: Table,
+    pub key: Vec<u8>,
+    pub value: Option<Vec<u8>>,
 }
 
 struct Bucket {
@@ -184,58 +192,94 @@ enum End {
 
 impl<'d> Changes<'d> {
     pub fn new(db: &'d sled::Db) -> Self {
-        Self { db, buckets: BTreeMap::new() }
+        Self { db, buckets: BTreeMap::new(), size: 0 }
     }
 
-    /// Sets or takes away the value of a record.
-    pub fn set(
-        &mut self,
-        table: Table,
-        key: &[u8],
-        value: Option<Vec<u8>>,
-    ) -> Result<(), StoreError> {
-        self.bucket(table, key)?.changes.insert(key.to_vec(), value);
+    /// How many bytes are to be written.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Sets or takes away the values of records: of all, or of none when one's bucket cannot be read.
+    pub fn set(&mut self, records: Vec<Record>) -> Result<(), StoreError> {
+        let mut fences = Vec::with_capacity(records.len());
+        for Record { table, key, .. } in &records {
+            let fence = self.fence(*table, key)?;
+            let bucket = &self.buckets[&fence];
+            if bucket.changes.is_empty() {
+                Records::of(*table, bucket.bytes()).try_for_each(|one| one.map(|_| ()))?;
+            }
+            fences.push(fence);
+        }
+        for (fence, Record { key, value, .. }) in fences.into_iter().zip(records) {
+            let bucket = self.buckets.entry(fence).or_insert_with(|| Bucket::new(None));
+            if bucket.changes.is_empty() {
+                self.size += bucket.bytes().len();
+            }
+            self.size += size(&key, value.as_deref().unwrap_or_default());
+            bucket.changes.insert(key, value);
+        }
         Ok(())
     }
 
     /// The value of a record, as it will be.
     pub fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let bucket = self.bucket(table, key)?;
+        let fence = self.fence(table, key)?;
+        let bucket = &self.buckets[&fence];
         match bucket.changes.get(key) {
             Some(value) => Ok(value.clone()),
             None => find(table, bucket.bytes(), key),
         }
     }
 
-    /// Hands the records of the store whose keys begin with `prefix` on to `each`, if one bucket is known to hold all of them. False: it is not.
+    /// Hands the records whose keys begin with `prefix`, as they will be, on to `each`: in no order, and some may come twice.
     pub fn each(
         &mut self,
         table: Table,
         prefix: &[u8],
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<bool, StoreError> {
-        let bucket = self.bucket(table, prefix)?;
-        for record in Records::of(table, bucket.bytes()) {
-            let (key, value) = record?;
-            if key.starts_with(prefix) {
-                each(key, value)?;
-            } else if key > prefix {
-                return Ok(true);
-            }
+    ) -> Result<(), StoreError> {
+        let fence = self.fence(table, prefix)?;
+        let changed = self.changed(table, prefix);
+        let mut old = |key: &[u8], value: &[u8]| {
+            if changed.contains_key(key) { Ok(()) } else { each(key, value) }
+        };
+        if !self.buckets[&fence].holds_all(table, prefix, &mut old)? {
+            walk(self.db, table, prefix, Wake::Warm, |key, value| {
+                let is_below = key.starts_with(prefix);
+                if is_below {
+                    old(key, value)?;
+                }
+                Ok(is_below)
+            })?;
         }
-        Ok(match &bucket.end {
-            End::Unknown => false,
-            End::At(end) => !end.starts_with(&place(table, prefix)),
-            End::Nowhere => true,
-        })
+        changed.iter().try_for_each(|(key, value)| value.map_or(Ok(()), |value| each(key, value)))
     }
 
-    fn bucket(&mut self, table: Table, key: &[u8]) -> Result<&mut Bucket, StoreError> {
-        let fence = match self.known(&place(table, key)) {
-            Some(fence) => fence,
-            None => self.look_up(table, key)?,
-        };
-        Ok(self.buckets.entry(fence).or_insert_with(|| Bucket::new(None)))
+    /// What is to be set or taken away of the records whose keys begin with `prefix`.
+    fn changed(&self, table: Table, prefix: &[u8]) -> BTreeMap<&[u8], Option<&[u8]>> {
+        let place = place(table, prefix);
+        let before = (Bound::Unbounded, Bound::Included(place.as_slice()));
+        let first = self.buckets.range::<[u8], _>(before).next_back().map(|(fence, _)| fence);
+        let from = first.map_or(place.as_slice(), Vec::as_slice);
+        self.buckets
+            .range::<[u8], _>((Bound::Included(from), Bound::Unbounded))
+            .take_while(|(fence, _)| fence.as_slice() <= from || fence.starts_with(&place))
+            .filter(|(fence, _)| fence[0] == table as u8)
+            .flat_map(|(_, bucket)| {
+                bucket.changes.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
+            })
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.as_slice(), value.as_deref()))
+            .collect()
+    }
+
+    /// The fence of the bucket that holds a place, or is to hold it.
+    fn fence(&mut self, table: Table, key: &[u8]) -> Result<Vec<u8>, StoreError> {
+        match self.known(&place(table, key)) {
+            Some(fence) => Ok(fence),
+            None => self.look_up(table, key),
+        }
     }
 
     /// The fence of the bucket that is known to hold a place.
@@ -281,6 +325,28 @@ impl Bucket {
 
     fn bytes(&self) -> &[u8] {
         self.bytes.as_deref().unwrap_or_default()
+    }
+
+    /// Hands the records that begin with `prefix`, as they are, on to `each`. False: there may be more in the next bucket.
+    fn holds_all(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        each: &mut impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
+        for record in Records::of(table, self.bytes()) {
+            let (key, value) = record?;
+            if key.starts_with(prefix) {
+                each(key, value)?;
+            } else if key > prefix {
+                return Ok(true);
+            }
+        }
+        Ok(match &self.end {
+            End::Unknown => false,
+            End::At(end) => !end.starts_with(&place(table, prefix)),
+            End::Nowhere => true,
+        })
     }
 
     fn write(&self, fence: Vec<u8>, batch: &mut sled::Batch) -> Result<(), StoreError> {
@@ -372,28 +438,28 @@ mod tests {
 
     fn apply(db: &sled::Db, writes: &[(Vec<u8>, Option<Vec<u8>>)]) {
         let mut changes = Changes::new(db);
-        let mut held = BTreeMap::new();
+        let mut held: BTreeMap<_, _> = all(db, &[]).into_iter().collect();
         for (key, value) in writes {
-            // What is known of a bucket is what a look-up finds, and then what was set.
-            let before = match held.get(key) {
-                Some(before) => Option::clone(before),
-                None => get(db, Table::Names, key).unwrap(),
+            assert_eq!(changes.get(Table::Names, key).unwrap().as_ref(), held.get(key));
+            let record = Record { table: Table::Names, key: key.clone(), value: value.clone() };
+            changes.set(vec![record]).unwrap();
+            match value {
+                Some(value) => held.insert(key.clone(), value.clone()),
+                None => held.remove(key),
             };
-            assert_eq!(changes.get(Table::Names, key).unwrap(), before);
-            changes.set(Table::Names, key, value.clone()).unwrap();
             assert_eq!(changes.get(Table::Names, key).unwrap(), *value);
-            // Of what the store has, all that begins with a key is found, or it is said that there may be more.
-            let mut found = Vec::new();
-            let is_all = changes
-                .each(Table::Names, key, |key, value| {
-                    found.push((key.to_vec(), value.to_vec()));
+            // Of what begins with a key, everything is found as it will be.
+            for prefix in [key.as_slice(), &key[..key.len() / 2]] {
+                let mut found = BTreeMap::new();
+                let each = |key: &[u8], value: &[u8]| {
+                    found.insert(key.to_vec(), value.to_vec());
                     Ok(())
-                })
-                .unwrap();
-            let expected: Vec<_> =
-                all(db, key).into_iter().filter(|(one, _)| one.starts_with(key)).collect();
-            assert!(if is_all { found == expected } else { expected.starts_with(&found) });
-            held.insert(key, value.clone());
+                };
+                changes.each(Table::Names, prefix, each).unwrap();
+                let mut expected = held.clone();
+                expected.retain(|key, _| key.starts_with(prefix));
+                assert_eq!(found, expected);
+            }
         }
         let mut batch = sled::Batch::default();
         changes.write(&mut batch).unwrap();

@@ -7,7 +7,11 @@ use std::{
     process::Command,
 };
 
-use super::*;
+use super::{
+    bucket::{Changes, Record},
+    *,
+};
+use crate::store::{Change, CommitError, State, encode};
 
 fn open(path: &Path) -> Result<SledStore, StoreError> {
     SledStore::open(path, 16)
@@ -205,7 +209,7 @@ fn tamper(path: &Path, table: Table, key: &[u8], change: impl Fn(&mut Vec<u8>)) 
     let mut value = bucket::get(&db, table, key).unwrap().unwrap();
     change(&mut value);
     let mut changes = Changes::new(&db);
-    changes.set(table, key, Some(value)).unwrap();
+    changes.set(vec![Record { table, key: key.to_vec(), value: Some(value) }]).unwrap();
     let mut writes = sled::Batch::default();
     changes.write(&mut writes).unwrap();
     db.apply_batch(writes).unwrap();
@@ -278,6 +282,33 @@ async fn a_writer_that_panics_is_a_fault() {
     assert_eq!(problem.to_string(), "the store stopped writing: of no use");
     assert_eq!(store.fault().as_deref(), Some("of no use"));
     assert!(store.get(Table::Users, &2_u64.to_be_bytes()).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn batches_that_wait_are_written_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = open(&path).unwrap();
+    // The first is written alone, and the others wait for it.
+    let waiting: Vec<_> = (0..2000).map(|_| store.commit(user(1))).collect();
+    for (number, answer) in (1..).zip(waiting) {
+        assert_eq!(answer.await.unwrap(), number);
+    }
+    // Each on its own takes more than 2 MiB of the log.
+    let written = fs::metadata(path.join("db")).unwrap().len();
+    assert!(written < 512 * 1024, "{written}");
+}
+
+#[tokio::test]
+async fn stores_of_one_process_take_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("store")).unwrap();
+    let turn = group::TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut answer = store.commit(user(1));
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut answer).await;
+    drop(turn);
+    early.unwrap_err();
+    assert_eq!(answer.await.unwrap(), 1);
 }
 
 /// Where the child finds its store.
