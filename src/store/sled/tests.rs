@@ -299,16 +299,17 @@ async fn batches_that_wait_are_written_at_once() {
     assert!(written < 512 * 1024, "{written}");
 }
 
-#[tokio::test]
-async fn stores_of_one_process_take_turns() {
+#[test]
+fn stores_of_one_process_take_turns() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder.path().join("store")).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let turn = group::TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut answer = store.commit(user(1));
-    let early = tokio::time::timeout(Duration::from_millis(200), &mut answer).await;
+    let early = async { tokio::time::timeout(Duration::from_millis(200), &mut answer).await };
+    runtime.block_on(early).unwrap_err();
     drop(turn);
-    early.unwrap_err();
-    assert_eq!(answer.await.unwrap(), 1);
+    assert_eq!(runtime.block_on(answer).unwrap(), 1);
 }
 
 /// Where the child finds its store.
