@@ -6,6 +6,7 @@
 //! page that the kernel could not write is lost to a later sync.
 
 mod bucket;
+mod changes;
 mod folder;
 mod group;
 mod mark;

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{
     SEQUENCE, Shared,
-    bucket::{Changes, Record},
+    changes::{Changes, Record},
     stored,
 };
 use crate::store::{

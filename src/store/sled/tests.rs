@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    bucket::{Changes, Record},
+    changes::{Changes, Record},
     *,
 };
 use crate::store::{Change, CommitError, State, encode};
