@@ -248,20 +248,8 @@ impl Directory {
     }
 
     fn put_user(&self, user: UserPart<'_>, roles: u32) {
-        let is_bounded = user.rate_limit.is_some() || user.credits.is_some();
-        let before = is_bounded.then(|| self.user(user.uid)).flatten();
-        let before = before.as_ref().and_then(|member| member.bounds());
-        let bounds = Bounds::renewed(before, user.rate_limit, user.credits);
-        let member = Arc::new(Member::new(
-            user.uid,
-            &user.name,
-            user.status,
-            roles,
-            user.password,
-            user.attributes,
-            bounds,
-        ));
-        self.last_uid.fetch_max(user.uid, Ordering::Relaxed);
+        let member = self.member(user, roles);
+        self.last_uid.fetch_max(member.uid, Ordering::Relaxed);
         // The new name goes in before the old one goes out: a reader finds the user at every moment.
         self.names.put(ByName(member.clone()));
         self.slow.password_came(&member);
@@ -271,6 +259,23 @@ impl Directory {
                 self.free_name(&before);
             }
         }
+    }
+
+    /// A user as the record says.
+    fn member(&self, user: UserPart<'_>, roles: u32) -> Arc<Member> {
+        let is_bounded = user.rate_limit.is_some() || user.credits.is_some();
+        let before = is_bounded.then(|| self.user(user.uid)).flatten();
+        let before = before.as_ref().and_then(|member| member.bounds());
+        let bounds = Bounds::renewed(before, user.rate_limit, user.credits);
+        Arc::new(Member::new(
+            user.uid,
+            &user.name,
+            user.status,
+            roles,
+            user.password,
+            user.attributes,
+            bounds,
+        ))
     }
 
     /// The keys that are not taken back and end from one moment on and before another.
@@ -291,16 +296,9 @@ impl Directory {
     }
 
     fn put_key(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
-        let key: KeyPart = decode(Table::Keys, key, json)?;
-        let number = key.id.number();
-        let before = key.is_bounded().then(|| self.key(key.id)).flatten();
-        let held = HeldKey::of(key, before.as_ref().and_then(HeldKey::bounds));
-        self.slow.key_came(number, &held);
+        let (number, held) = self.held(key, json)?;
         let is_slow = held.slow().is_some();
         let foreign = held.is_found_by_digest().then_some(*held.digest.as_bytes());
-        if let Some(digest) = foreign {
-            self.foreign.pin().insert(digest, number);
-        }
         if let Some(before) = self.keys.put(Packed::of(number, held)) {
             let before = before.unpacked();
             self.slow.key_went(number, &before, is_slow);
@@ -310,6 +308,19 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// A key as the record says, which its text leads to from now on.
+    fn held(&self, key: &[u8], json: &[u8]) -> Result<(u64, HeldKey), StoreError> {
+        let key: KeyPart = decode(Table::Keys, key, json)?;
+        let number = key.id.number();
+        let before = key.is_bounded().then(|| self.key(key.id)).flatten();
+        let held = HeldKey::of(key, before.as_ref().and_then(HeldKey::bounds));
+        self.slow.key_came(number, &held);
+        if held.is_found_by_digest() {
+            self.foreign.pin().insert(*held.digest.as_bytes(), number);
+        }
+        Ok((number, held))
     }
 
     /// Takes in a write that belongs to the policy. True when the policy must be compiled anew.

@@ -81,6 +81,34 @@ impl<T: Filed, S: BuildHasher + Default> Shelf<T, S> {
         }
     }
 
+    /// Lays an entry on a tray, and puts what lies there when it is full.
+    pub fn lay(&self, tray: &mut Tray<T>, entry: T) {
+        tray.0.push((T::hash(entry.by(), &self.state), entry));
+        if tray.0.len() >= tray.0.capacity() {
+            self.put_all(tray);
+        }
+    }
+
+    /// Puts what lies on a tray: part by part, because a part's places are near each other, and each is met several times. One by one in any order, every
+    /// entry waits for memory that no cache holds.
+    pub fn put_all(&self, tray: &mut Tray<T>) {
+        tray.0.sort_unstable_by_key(|(hash, _)| fraction(*hash));
+        let of = |held: &T| T::hash(held.by(), &self.state);
+        let mut entries = tray.0.drain(..).peekable();
+        while let Some((hash, entry)) = entries.next() {
+            let at = place(hash);
+            let mut table = self.parts[at].write();
+            let mut next = Some((hash, entry));
+            while let Some((hash, entry)) = next {
+                match table.entry(hash, |held| held.is(entry.by()), of) {
+                    Entry::Occupied(mut held) => *held.get_mut() = entry,
+                    Entry::Vacant(place) => drop(place.insert(entry)),
+                }
+                next = entries.next_if(|(hash, _)| place(*hash) == at);
+            }
+        }
+    }
+
     /// Takes the entry away that is found by this, if it is the one that is meant.
     pub fn take_if(&self, by: T::By<'_>, is_meant: impl Fn(&T) -> bool) -> Option<T> {
         let hash = T::hash(by, &self.state);
@@ -123,15 +151,33 @@ impl<T: Filed, S: BuildHasher + Default> Shelf<T, S> {
         self.parts.iter().any(|part| part.read().iter().any(&mut is_it))
     }
 
-    /// The last part is twice as large as the first, and those between grow evenly. A table doubles when it is full: parts of one size would all do
-    /// so at the same time, and a user would cost twice as much just after as just before.
     fn part(&self, hash: u64) -> &Part<T> {
-        // The tables take the place of an entry from the low bits, and its mark from the seven highest.
-        #[allow(clippy::cast_possible_truncation, reason = "it is less than 2^BITS")]
-        let fraction = (hash >> 36 & ((1 << BITS) - 1)) as u32;
-        let at = ENDS.partition_point(|end| *end <= fraction);
-        &self.parts[at.min(PARTS - 1)]
+        &self.parts[place(hash)]
     }
+}
+
+/// Entries on their way to a shelf.
+pub(super) struct Tray<T>(Vec<(u64, T)>);
+
+impl<T> Tray<T> {
+    /// One that is full with so many, or a few more.
+    pub fn with_room(entries: usize) -> Self {
+        Self(Vec::with_capacity(entries))
+    }
+}
+
+/// The part that an entry lies in. The last one is twice as large as the first, and those between grow evenly. A table doubles when it is full: parts of
+/// one size would all do so at the same time, and a user would cost twice as much just after as just before.
+fn place(hash: u64) -> usize {
+    let fraction = fraction(hash);
+    ENDS.partition_point(|end| *end <= fraction).min(PARTS - 1)
+}
+
+/// The bits of a hash that choose the part: the tables take the place of an entry from the low ones, and its mark from the seven highest.
+fn fraction(hash: u64) -> u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "it is less than 2^BITS")]
+    let fraction = (hash >> 36 & ((1 << BITS) - 1)) as u32;
+    fraction
 }
 
 /// How many bits of a hash choose the part.
@@ -222,6 +268,29 @@ mod tests {
         for number in 0..20 {
             assert_eq!(shelf.get(number, Item::clone), map.get(&number).cloned());
             assert_eq!(shelf.any(|item| item.0 == number), map.contains_key(&number));
+        }
+    }
+
+    /// What lies on a tray comes later than what is put meanwhile, and in any order.
+    fn trays_bring_what_was_laid_on_them<S: BuildHasher + Default>(room: usize, count: u64) {
+        let shelf = Shelf::<Item, S>::new();
+        let mut tray = Tray::with_room(room);
+        shelf.put(Item(3, 9));
+        for number in 0..count {
+            shelf.lay(&mut tray, Item(number, 1));
+        }
+        assert!(tray.0.len() <= tray.0.capacity());
+        shelf.put_all(&mut tray);
+        assert!(tray.0.is_empty());
+        assert_eq!(shelf.len() as u64, count);
+        assert!((0..count).all(|number| shelf.get(number, Item::clone) == Some(Item(number, 1))));
+    }
+
+    #[test]
+    fn what_was_laid_on_a_tray_is_found() {
+        for (room, count) in [(1, 10), (7, 6), (7, 7), (7, 8), (64, 3000), (0, 5)] {
+            trays_bring_what_was_laid_on_them::<RandomState>(room, count);
+            trays_bring_what_was_laid_on_them::<Same>(room, count);
         }
     }
 

@@ -9,11 +9,16 @@ use std::{
     thread::available_parallelism,
 };
 
-use super::{Directory, HeldKey, RoleId, Snapshot, Sources, StoreError, Table, UserPart, decode};
-use crate::{limits::Spent, model::KeyId};
+use super::{
+    ByName, ByNumber, Directory, HeldKey, Packed, RoleId, Snapshot, Sources, StoreError, Table,
+    UserPart, decode,
+};
+use crate::{limits::Spent, model::KeyId, store::shelf::Tray};
 
 /// How many stretches of a table there are for each thread: where one is denser than the others, nobody waits for it for long.
 const STRETCHES: usize = 8;
+/// How many entries lie on the trays of all threads: hundreds for each part of a shelf, where threads are few.
+const ON_TRAYS: usize = 1 << 18;
 
 /// The part of a table that one thread takes in at a time.
 #[derive(Debug, PartialEq)]
@@ -51,8 +56,9 @@ impl Directory {
         let begun = Begun::default();
         let work = || {
             let mut sets = Sets::of(&self.sources);
+            let mut trays = Trays::with_room(ON_TRAYS / threads);
             while let Some(stretch) = stretches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let count = self.load_stretch(snapshot, stretch, &mut sets)?;
+                let count = self.load_stretch(snapshot, stretch, &mut sets, &mut trays)?;
                 if stretch.nth < 2
                     && let Some(least) = begun.least(stretch.table, count)
                 {
@@ -84,18 +90,28 @@ impl Directory {
         snapshot: &dyn Snapshot,
         Stretch { table, from, to, .. }: &Stretch,
         sets: &mut Sets<'_>,
+        trays: &mut Trays,
     ) -> Result<usize, StoreError> {
-        let mut count = 0;
+        let (mut count, mut last_uid) = (0, 0);
+        // Each stands once in the store, so what is put takes nobody's place.
         snapshot.within(*table, from, to.as_deref(), &mut |key, record| {
             count += 1;
             if *table == Table::Keys {
-                return self.put_key(key, record.json);
+                let (number, held) = self.held(key, record.json)?;
+                self.keys.lay(&mut trays.keys, Packed::of(number, held));
+                return Ok(());
             }
             let user: UserPart<'_> = decode(Table::Users, key, record.json)?;
             let roles = sets.number(&user.roles);
-            self.put_user(user, roles);
+            let member = self.member(user, roles);
+            last_uid = last_uid.max(member.uid);
+            self.slow.password_came(&member);
+            self.names.lay(&mut trays.names, ByName(member.clone()));
+            self.users.lay(&mut trays.users, ByNumber(member));
             Ok(())
         })?;
+        self.last_uid.fetch_max(last_uid, Ordering::Relaxed);
+        trays.clear(self);
         Ok(count)
     }
 
@@ -112,6 +128,26 @@ impl Directory {
         let bounds = of_user.or(held.as_ref().and_then(HeldKey::bounds));
         bounds.inspect(|bounds| bounds.restore(spent));
         Ok(())
+    }
+}
+
+/// What one thread has read and not put yet.
+struct Trays {
+    names: Tray<ByName>,
+    users: Tray<ByNumber>,
+    keys: Tray<Box<Packed>>,
+}
+
+impl Trays {
+    fn with_room(entries: usize) -> Self {
+        let (names, users) = (Tray::with_room(entries), Tray::with_room(entries));
+        Self { names, users, keys: Tray::with_room(entries) }
+    }
+
+    fn clear(&mut self, directory: &Directory) {
+        directory.names.put_all(&mut self.names);
+        directory.users.put_all(&mut self.users);
+        directory.keys.put_all(&mut self.keys);
     }
 }
 
