@@ -2,10 +2,13 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, poll_fn},
     io,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -28,6 +31,7 @@ use tokio::{
 };
 
 use super::{
+    aside::Aside,
     door::{Door, Peer, Refused, Rules, Whose},
     stream::{Left, Socket, Watched},
     watch::{InFlight, Verdict, Watch},
@@ -183,31 +187,16 @@ impl Connection {
         let (io, left, released) = Watched::new(socket, watch.clone());
         let io = TokioIo::new(io);
         let mut is_broken = false;
-        {
-            let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
-            let mut timer = pin!(sleep_until(first_look(&watch)));
-            let mut is_stopping = false;
-            loop {
-                tokio::select! {
-                    ended = connection.as_mut() => {
-                        if let Err(problem) = ended {
-                            is_broken = true;
-                            tracing::debug!(client = %peer.client(), "a connection broke: {problem}");
-                        }
-                        break;
-                    }
-                    () = timer.as_mut() => match watch.verdict() {
-                        Verdict::Wait(until) => timer.as_mut().reset(until.into()),
-                        Verdict::Cut(why) => {
-                            tracing::debug!(client = %peer.client(), "a connection was cut: {why}");
-                            return;
-                        }
-                    },
-                    _ = stopping.wait_for(|is_stopping| *is_stopping), if !is_stopping => {
-                        is_stopping = true;
-                        connection.as_mut().graceful_shutdown();
-                    }
-                }
+        let connection = pin!(builder.serve_connection_with_upgrades(io, service));
+        match attended(connection, |served| served.graceful_shutdown(), &watch, stopping).await {
+            Ok(Ok(())) => {}
+            Ok(Err(problem)) => {
+                is_broken = true;
+                tracing::debug!(client = %peer.client(), "a connection broke: {problem}");
+            }
+            Err(Cut(why)) => {
+                tracing::debug!(client = %peer.client(), "a connection was cut: {why}");
+                return;
             }
         }
         if watch.is_handed_over() {
@@ -298,6 +287,51 @@ impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
         self.0.end();
     }
+}
+
+/// Why a connection was ended.
+struct Cut(&'static str);
+
+/// Serves a connection until it is over, or takes too long. When the listener stops, it is told to end with what is in flight.
+async fn attended<C: Future>(
+    mut connection: Pin<&mut C>,
+    tell: impl Fn(Pin<&mut C>),
+    watch: &Watch,
+    mut stopping: signal::Receiver<bool>,
+) -> Result<C::Output, Cut> {
+    let is_told = AtomicBool::new(false);
+    let until_cut = async {
+        let mut timer = pin!(sleep_until(first_look(watch)));
+        loop {
+            tokio::select! {
+                () = timer.as_mut() => match watch.verdict() {
+                    Verdict::Wait(until) => timer.as_mut().reset(until.into()),
+                    Verdict::Cut(why) => return Cut(why),
+                },
+                _ = stopping.wait_for(|is_stopping| *is_stopping), if !is_told.load(Relaxed) => {
+                    is_told.store(true, Relaxed);
+                }
+            }
+        }
+    };
+    let mut until_cut = pin!(Aside::new(until_cut));
+    let mut knows = false;
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(Ok(ended));
+            }
+            if let Poll::Ready(cut) = until_cut.as_mut().poll(cx) {
+                return Poll::Ready(Err(cut));
+            }
+            if knows == is_told.load(Relaxed) {
+                return Poll::Pending;
+            }
+            knows = true;
+            tell(connection.as_mut());
+        }
+    })
+    .await
 }
 
 fn first_look(watch: &Watch) -> tokio::time::Instant {

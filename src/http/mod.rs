@@ -1,6 +1,7 @@
 //! The edge: what comes from the network is bounded, read in one way, led through the Gate, and answered.
 
 mod accept;
+mod aside;
 mod door;
 mod envoy;
 mod explain;
