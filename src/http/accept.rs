@@ -187,8 +187,12 @@ impl Connection {
         let (io, left, released) = Watched::new(socket, watch.clone());
         let io = TokioIo::new(io);
         let mut is_broken = false;
-        let connection = pin!(builder.serve_connection_with_upgrades(io, service));
-        match attended(connection, |served| served.graceful_shutdown(), &watch, stopping).await {
+        let served = {
+            // Gone before anything is done with what it leaves: it holds the socket.
+            let connection = pin!(builder.serve_connection_with_upgrades(io, service));
+            attended(connection, |served| served.graceful_shutdown(), &watch, stopping).await
+        };
+        match served {
             Ok(Ok(())) => {}
             Ok(Err(problem)) => {
                 is_broken = true;

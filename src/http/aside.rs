@@ -57,15 +57,15 @@ impl<F: Future> Future for Aside<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         if this.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            if !this.bell.has_rung.load(Ordering::Acquire) {
+            if !this.bell.has_rung.load(Ordering::Relaxed) {
                 return Poll::Pending;
             }
         } else {
             let task = this.task.insert(cx.waker().clone()).clone();
             *this.bell.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
         }
-        // What rings from here on is heard at the next poll.
-        this.bell.has_rung.store(false, Ordering::Relaxed);
+        // What rings from here on is heard at the next poll, and what was said before is seen at this one.
+        this.bell.has_rung.swap(false, Ordering::AcqRel);
         this.future.poll(&mut Context::from_waker(this.waker))
     }
 }

@@ -60,8 +60,8 @@ fn wide() -> Limits {
     }
 }
 
-/// Answers by the path: `/wait` when the gate opens, `/who` asks, `/never`, `/large`, `/half` of a body, `/read` with the body that came, and all else
-/// with what was asked.
+/// Answers by the path: `/wait` when the gate opens, `/who` asks, `/never`, `/large`, `/half` of a body, `/read` with the body that came, `/switch` to
+/// another protocol, and all else with what was asked.
 #[derive(Clone)]
 struct Paths {
     gate: watch::Receiver<bool>,
@@ -84,6 +84,11 @@ impl Answer for Paths {
             "/never" => pending().await,
             "/who" => format!("{}://{}", peer.scheme().name(), peer.client()).into(),
             "/half" => return Reply::new(Payload::stream(Half(0))),
+            "/switch" => {
+                let mut switch = Reply::default();
+                *switch.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                return switch;
+            }
             "/large" => Bytes::from(vec![b'x'; LARGE]),
             "/read" => match request.into_body().collect().await {
                 Ok(body) => body.to_bytes(),

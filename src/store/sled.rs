@@ -41,8 +41,8 @@ use super::{
 
 /// Where the number of the last commit is kept: beside the tables, in none of them.
 const SEQUENCE: &[u8] = b"\0sequence";
-/// How long a write may take before the store is taken for dead: sled waits without an end for what does not come. Writers that wait are not
-/// answered then, which promises nothing; those that come are refused.
+/// How long a write may take before the store is taken for dead: sled waits without an end for what does not come. Writers that come then
+/// are refused; those that wait hear nothing, which promises nothing, unless the write comes to its end after all.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A [`Store`] in a folder.

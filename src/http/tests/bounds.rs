@@ -168,6 +168,30 @@ async fn listeners_share_their_connections() {
     }
 }
 
+/// What a client still sends does not meet a socket that is gone.
+#[tokio::test]
+async fn who_was_refused_is_heard_out() {
+    let edge = Edge::new(wide()).await;
+    let mut wire = edge.connect().await;
+    wire.0.write_all(b"NOT HTTP\r\n\r\n").await.unwrap();
+    let text = wire.rest().await;
+    is_refused(&text, 400, "BAD_REQUEST");
+    assert_eq!(edge.connections.available_permits(), 99);
+    for _ in 0..3 {
+        wire.0.write_all(b"more").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// An answer to change the protocol that nobody can follow ends the connection.
+#[tokio::test]
+async fn a_change_of_the_protocol_that_was_not_asked_for_ends_the_connection() {
+    let edge = Edge::new(wide()).await;
+    edge.exchange("GET /switch HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let all = edge.connections.acquire_many(100);
+    drop(timeout(PATIENCE, all).await.expect("it keeps its place").unwrap());
+}
+
 /// A client that was refused in the middle of what it sends reads why.
 #[tokio::test]
 async fn a_refusal_arrives_before_the_reset() {

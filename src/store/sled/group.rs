@@ -2,8 +2,9 @@
 //!
 //! sled begins a new piece of its log with each write and each flush, and a piece at the end of each segment (512 KiB). The pieces are written by
 //! seven threads that all stores of a process share. When each of them waits for the lock of the segments' accountant, and the one who holds it
-//! waits for the eighth to cut the file, nobody goes on for ever (spacejam/sled #1412; #1269 mends it, and was never released). So there are
-//! never as many pieces under way: a group is one write, it has few bytes, and [one group at a time](TURN) is written in a process.
+//! waits for the eighth to cut the file, nobody goes on for ever (spacejam/sled #1412; #1269 mends it, and was never released). So a group is one
+//! write, it has few bytes, and [one group at a time](TURN) is written in a process: there are never as many pieces under way. A batch that changes more
+//! than a megabyte on its own is written as it is, and can still meet with it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -121,10 +122,9 @@ impl<'s> Group<'s> {
             let written = write_down(shared, changes, sequence);
             match written.map_err(|problem| shared.stop(&problem)) {
                 Ok(()) => taken.into_iter().for_each(|change| shared.publisher.publish(change)),
+                // One that was refused may have been refused for what was not written after all.
                 Err(fault) => {
-                    for (_, result) in answers.iter_mut().filter(|(_, result)| result.is_ok()) {
-                        *result = Err(fault.clone().into());
-                    }
+                    answers.iter_mut().for_each(|(_, result)| *result = Err(fault.clone().into()));
                 }
             }
         }
