@@ -179,7 +179,7 @@ async fn who_was_refused_is_heard_out() {
     assert_eq!(edge.connections.available_permits(), 99);
     for _ in 0..3 {
         wire.0.write_all(b"more").await.unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(20)).await;
     }
 }
 
