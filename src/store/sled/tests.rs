@@ -351,10 +351,23 @@ async fn child_on_a_full_disk() {
     let store = open(Path::new(&path)).unwrap();
     let mut number = 1;
     let problem = loop {
-        match store.commit(user(number)).await {
-            Ok(_) => number += 1,
-            Err(problem) => break problem,
+        // While the first is written, the others wait, and are written together.
+        let first = store.commit(Batch::new());
+        let user = store.commit(user(number));
+        let mut same = Batch::new();
+        same.expect(Table::Users, number.to_be_bytes(), State::Missing);
+        let same = store.commit(same);
+        let _ = first.await;
+        let (user, same) = (user.await, same.await.unwrap_err());
+        match user {
+            Ok(_) => assert!(matches!(same, CommitError::Conflict(_)), "{same:?}"),
+            // What it conflicts with is not there after all.
+            Err(problem) => {
+                assert!(matches!(same, CommitError::Store(_)), "{same:?}");
+                break problem;
+            }
         }
+        number += 1;
     };
     assert!(matches!(problem, CommitError::Store(StoreError::Failed(_))), "{problem:?}");
     let fault = store.fault().unwrap();
