@@ -132,6 +132,9 @@ async fn a_user_is_found_by_its_name_in_any_case() {
     assert_eq!(on.uid("jurgen"), None);
     assert_eq!(on.uid(""), None);
     assert_eq!(on.both(|directory| directory.user(7).unwrap().name.clone()), "Jürgen");
+    // The next one gets another number, also after a restart.
+    on.put_user(&user(3, "Eva", &[])).await;
+    assert_eq!(on.both(Directory::last_uid), 7);
 }
 
 #[tokio::test]
