@@ -1,24 +1,47 @@
-//! The edge: what comes from the network is bounded, read in one way, led through the Gate, and answered.
+//! What every face does alike: one spelling of paths, one host, where a request leads, and one form for each answer.
 
-mod accept;
-mod aside;
-mod door;
-mod envoy;
-mod explain;
-mod forwarded;
-mod head;
-mod preamble;
-mod refusal;
-mod route;
-mod stream;
-#[cfg(test)]
-mod tests;
-mod told;
-mod verify;
-mod watch;
+pub mod answer;
+pub(crate) mod host;
+mod negotiate;
+pub(crate) mod path;
 
-pub use accept::{Answer, Limits, serve};
-pub use door::{Door, Listener, Peer};
-pub use envoy::Envoy;
-pub use explain::Explainer;
-pub use route::Public;
+use ::http::StatusCode;
+
+use crate::{
+    handlers::Origin,
+    pipeline::{Action, Denial, Request, Room},
+    store::Found,
+};
+
+/// What a request wants to do, as far as the routes tell.
+pub(crate) fn aim<'a>(
+    request: &Request<'_>,
+    found: Option<&Found<'a, '_>>,
+    origin: Origin<'_>,
+) -> Action<'a> {
+    let Request { method, path, .. } = request;
+    let Some(found) = found else {
+        let message = format!("No route found for \"{method} {origin}{path}\"");
+        let code = "ROUTE_NOT_FOUND";
+        let denial = Denial::message(Room::Edge, StatusCode::NOT_FOUND, code, message);
+        return Action::Nowhere(denial);
+    };
+    let Some(rule) = found.rule(method.as_str()) else {
+        let allow = found.allow();
+        let message = format!(
+            "No route found for \"{method} {origin}{path}\": Method Not Allowed (Allow: {allow})"
+        );
+        let code = "METHOD_NOT_ALLOWED";
+        let denial = Denial::message(Room::Edge, StatusCode::METHOD_NOT_ALLOWED, code, message);
+        return Action::Nowhere(denial.with_allow(allow));
+    };
+    match negotiate::misuse(method, request.query, request.headers, &rule.formats) {
+        Some(denial) => Action::Misuse(rule, denial),
+        None => Action::Use(rule),
+    }
+}
+
+/// A request whose target cannot be read in one way alone. Nobody is asked who it is: the same target could lead elsewhere behind us.
+pub(crate) fn unreadable(problem: String) -> Denial {
+    Denial::new(Room::Edge, StatusCode::BAD_REQUEST, "BAD_REQUEST", problem)
+}
