@@ -5,7 +5,7 @@
 //! - [`limits`]: what somebody may take of a service, and what they have taken;
 //! - [`files`]: what operators put on the disk beside the store, and when it changes;
 //! - [`tls`]: certificates, ours and those of others;
-//! - [`store`]: where they are kept, and the [`Directory`](store::Directory) that decisions read;
+//! - [`store`]: where they are kept, and the [`Directory`](directory::Directory) that decisions read;
 //! - [`hooks`]: the scripts of the operator;
 //! - [`accounts`]: what people do with them;
 //! - [`webhooks`]: what others are told of it;
@@ -18,18 +18,19 @@
 //! - [`telemetry`]: what the operator is told.
 
 pub mod accounts;
-pub mod admin;
+pub mod api;
 pub mod cli;
 pub mod config;
+pub mod directory;
 pub mod files;
-pub mod front;
 pub mod handlers;
-pub mod hooks;
 pub mod http;
 pub mod layer;
 pub mod limits;
 pub mod model;
 pub mod pipeline;
+pub mod scripting;
+pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

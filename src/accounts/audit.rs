@@ -5,7 +5,7 @@ use crate::{
     model::{AuditEntry, Digest},
     store::{
         Table,
-        chain::{self, Verdict},
+        audit_log::{self, Verdict},
         decode,
     },
 };
@@ -47,7 +47,7 @@ impl Accounts {
         after: Option<u64>,
         limit: usize,
     ) -> Result<Excerpt, AccountError> {
-        let (first, last) = chain::extent(self.store())?;
+        let (first, last) = audit_log::extent(self.store())?;
         // Numbers follow one another, so a part that is read backwards is known by where it begins.
         let before = match order {
             Order::Oldest => after.unwrap_or(0).max(first - 1),
@@ -57,7 +57,7 @@ impl Accounts {
                 return self.backwards(begin, end, first);
             }
         };
-        let mut found = chain::entries(self.store(), before, limit.saturating_add(1))?;
+        let mut found = audit_log::entries(self.store(), before, limit.saturating_add(1))?;
         let has_more = found.len() > limit;
         found.truncate(limit);
         let items = found.into_iter().map(read).collect::<Result<_, _>>()?;
@@ -67,7 +67,7 @@ impl Accounts {
     /// The entries behind `begin` up to `end`, the last first.
     fn backwards(&self, begin: u64, end: u64, first: u64) -> Result<Excerpt, AccountError> {
         let wanted = end.saturating_sub(begin) as usize;
-        let mut items = chain::entries(self.store(), begin, wanted)?
+        let mut items = audit_log::entries(self.store(), begin, wanted)?
             .into_iter()
             .filter(|entry| entry.number <= end)
             .map(read)
@@ -80,7 +80,7 @@ impl Accounts {
     pub async fn verify_audit(&self) -> Result<Verdict, AccountError> {
         let accounts = self.clone();
         let verifying = tokio::task::spawn_blocking(move || {
-            chain::verify(accounts.store(), &accounts.0.pepper.audit_key())
+            audit_log::verify(accounts.store(), &accounts.0.pepper.audit_key())
         });
         let verdict = verifying.await.map_err(|_| {
             AccountError::refused("The audit trail could not be read to its end.", "Try again.")
@@ -89,8 +89,8 @@ impl Accounts {
     }
 }
 
-fn read(entry: chain::Entry) -> Result<Audited, AccountError> {
-    let chain::Entry { number, hash, json } = entry;
+fn read(entry: audit_log::Entry) -> Result<Audited, AccountError> {
+    let audit_log::Entry { number, hash, json } = entry;
     let entry = decode(Table::Audit, &number.to_be_bytes(), &json)?;
     Ok(Audited { number, hash, entry })
 }

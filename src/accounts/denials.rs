@@ -10,7 +10,7 @@ use super::{AccountError, Accounts};
 use crate::{
     limits::{More, Rest, Standing, Told, Untold},
     model::{Act, Actor, AuditEntry},
-    store::{Batch, CommitError, chain::Trace, encode},
+    store::{Batch, CommitError, audit_log::Trace, encode},
 };
 
 /// What the trail calls a denial.

@@ -1,8 +1,8 @@
 //! Why something could not be done to the records.
 
 use crate::{
-    hooks::Fault,
     model::Violation,
+    scripting::Fault,
     store::{Sequence, StoreError},
 };
 

@@ -2,69 +2,58 @@
 //!
 //! One code path for the admin API, the command line and the user entity: each rule about records stands here once.
 
-mod acting;
-mod adopt;
+mod apply;
 mod audit;
 mod backup;
-mod bulk;
 mod denials;
 mod error;
 mod events;
-mod formats;
 mod import;
-mod import_users;
 mod keys;
 mod operator;
-mod outbox;
 mod passwords;
-mod pepper;
-mod quicken;
-mod quota;
-mod recent;
 mod records;
-mod rotate;
 mod rules;
-mod scripting;
+mod script_host;
 mod setup;
-mod standing;
-mod state;
 #[cfg(test)]
 mod tests;
 mod usage;
 mod users;
-mod watch;
+mod writer;
 
 use std::sync::{Arc, OnceLock};
 
-pub use acting::Acting;
-pub use audit::{Audited, Excerpt, Order};
-pub use backup::{RestoreError, Restored, check_backup, restore};
-pub use bulk::{Bulk, BulkPart, RunId, Skipped, Whom};
-pub use error::AccountError;
-pub use events::LoadScripts;
-pub use formats::Format;
-pub use import::{Import, ImportDigest, ImportMode, ImportRow, Imported, Strangers};
-pub use import_users::{ImportUsers, ImportedUsers, UserRow};
-pub use keys::{Issued, NewKey};
-pub use operator::Operator;
-pub use outbox::Letter;
-pub use passwords::{Busy, Passwords};
-pub use pepper::{PepperError, create_pepper, read_pepper};
-pub use recent::ReadUser;
-pub use records::Record;
-pub use rotate::{Lifetime, Rotate, Rotated};
-pub use setup::{FirstStart, SetupError};
-pub use state::{
+pub use apply::{
     Applied, Apply, ApplyMode, Difference, Done, MOST_CHANGES, Others, State, StatedKey,
     StatedPassword, StatedUser, VERSION as STATE_VERSION,
 };
+pub use audit::{Audited, Excerpt, Order};
+pub use backup::{RestoreError, Restored, check_backup, restore};
+pub use error::AccountError;
+pub use events::LoadScripts;
+pub use events::outbox::Letter;
+pub use import::keys::{Import, ImportDigest, ImportMode, ImportRow, Imported, Strangers};
+pub use import::users::{ImportUsers, ImportedUsers, UserRow};
+pub use keys::bulk::{Bulk, BulkPart, RunId, Skipped, Whom};
+pub use keys::rotate::{Lifetime, Rotate, Rotated};
+pub use keys::{Issued, NewKey};
+pub use operator::Operator;
+pub use passwords::digest_formats::Format;
+pub use passwords::pepper::{PepperError, create_pepper, read_pepper};
+pub use passwords::{Busy, Passwords};
+pub use records::Record;
+pub use setup::{FirstStart, SetupError};
+pub use users::cache::ReadUser;
 pub use users::{NewUser, password_problem};
+pub use writer::Acting;
 
 use crate::{
-    hooks::Scripts,
+    directory::Directory,
     limits::{DenialLimits, FailureLimits, Ledger},
     model::{Clock, Entropy, Pepper},
-    store::{CommitError, Directory, Sequence, Store},
+    scripting::Scripts,
+    store::{CommitError, Sequence, Store},
 };
 
 /// The records and the means to change them. A cheap handle.
@@ -79,15 +68,15 @@ struct Inner {
     passwords: Passwords,
     clock: Clock,
     entropy: Entropy,
-    recent: Arc<recent::Recent>,
+    recent: Arc<users::cache::Recent>,
     scripts: Arc<OnceLock<Scripts>>,
     no_scripts: Scripts,
     /// What loads the scripts when they are needed first, where they are not loaded at the start.
     late: Option<LoadScripts>,
-    outbox: Arc<outbox::Outbox>,
+    outbox: Arc<events::outbox::Outbox>,
     event_failures: Arc<std::sync::atomic::AtomicU64>,
     keys_per_user: usize,
-    turns: quota::Turns,
+    turns: keys::quota::Turns,
     audit_entries: u64,
     ledger: Ledger,
     writing_usage: Arc<tokio::sync::Mutex<()>>,

@@ -2,11 +2,11 @@
 
 use super::{AccountError, Accounts};
 use crate::{
+    directory::Routes,
     model::{
         Application, Key, KeySource, Resource, Role, Timestamp, User, Violation, mail_problem,
         name_problem,
     },
-    store::Routes,
 };
 
 /// The most bytes that a key's label takes.

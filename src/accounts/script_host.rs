@@ -4,12 +4,12 @@ use std::{path::Path, sync::Arc};
 
 use super::Accounts;
 use crate::{
-    hooks::{
+    directory::{Directory, Member},
+    model::{KeyId, Timestamp},
+    scripting::{
         Host, KeyParts, KeyView, Kind, Limits, Needs, Records, Rehearsal, RoleParts, RoleView,
         ScriptError, Scripts, Secrets, Set, UserParts, UserView,
     },
-    model::{KeyId, Timestamp},
-    store::{Directory, Member},
 };
 
 impl Accounts {

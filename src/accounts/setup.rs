@@ -6,22 +6,21 @@ use serde_json::json;
 
 use super::{
     AUDIT_ENTRIES, AccountError, Accounts, Inner, KEYS_PER_USER, NewKey, Passwords, create_pepper,
-    keys::put_new_key,
-    outbox::Outbox,
-    pepper::PepperError,
-    quota::Turns,
+    events::outbox::Outbox,
+    keys::{put_new_key, quota::Turns},
+    passwords::pepper::PepperError,
     read_pepper,
-    recent::Recent,
-    users::{new_uuid, uid_key},
+    users::{cache::Recent, new_uuid, uid_key},
 };
 use crate::{
-    hooks::Scripts,
+    directory::Directory,
     limits::{DenialLimits, FailureLimits, Ledger},
     model::{
         ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Act, Actor, Application, Clock, Digest, Entropy,
         Pepper, Resource, Role, Secret, Timestamp, User, fold,
     },
-    store::{Batch, CommitError, Directory, State, Store, StoreError, Table, encode},
+    scripting::Scripts,
+    store::{Batch, CommitError, State, Store, StoreError, Table, encode},
 };
 
 /// The record in `meta` that tells one pepper from another.

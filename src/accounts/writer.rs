@@ -5,9 +5,9 @@ use std::ops::Deref;
 
 use super::Accounts;
 use crate::{
-    hooks::Webhook,
     model::{Act, Actor, AuditEntry},
-    store::{Batch, CommitError, Sequence, chain::Trace, encode},
+    scripting::Webhook,
+    store::{Batch, CommitError, Sequence, audit_log::Trace, encode},
 };
 
 /// Accounts that somebody may change. A cheap handle.

@@ -4,15 +4,16 @@ use ::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{
-    Call, answer,
+    Call,
     list::{self, Also, Asked},
+    response,
 };
-use crate::{accounts::Audited, handlers::Reply, pipeline::Denial, store::chain::Verdict};
+use crate::{accounts::Audited, handlers::Reply, pipeline::Denial, store::audit_log::Verdict};
 
 pub(super) fn list(call: &Call<'_>) -> Result<Reply, Denial> {
     let asked = Asked::of(call.request, Also::Order)?;
     let after = asked.cursor(|cursor| cursor.parse().ok())?;
-    let part = call.accounts.audit(asked.order, after, asked.limit).map_err(answer::denial)?;
+    let part = call.accounts.audit(asked.order, after, asked.limit).map_err(response::denial)?;
     let last = part.items.last().map(|entry| entry.number.to_string());
     let items = part.items.iter().map(view).collect();
     Ok(list::part(items, last.filter(|_| part.has_more)))
@@ -20,7 +21,7 @@ pub(super) fn list(call: &Call<'_>) -> Result<Reply, Denial> {
 
 /// Whether the trail is as it was written. It was looked at either way, so the answer is no refusal.
 pub(super) async fn verify(call: &Call<'_>) -> Result<Reply, Denial> {
-    let verdict = call.accounts.verify_audit().await.map_err(answer::denial)?;
+    let verdict = call.accounts.verify_audit().await.map_err(response::denial)?;
     let body = match verdict {
         Verdict::Intact { first, end } => json!({
             "state": "intact",
@@ -33,7 +34,7 @@ pub(super) async fn verify(call: &Call<'_>) -> Result<Reply, Denial> {
             json!({ "state": "tampered", "number": number, "problem": problem })
         }
     };
-    Ok(answer::json(StatusCode::OK, &body))
+    Ok(response::json(StatusCode::OK, &body))
 }
 
 fn view(audited: &Audited) -> Value {

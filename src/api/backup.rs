@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use ::http::StatusCode;
 use serde_json::json;
 
-use super::{Call, answer, form::Form};
+use super::{Call, fields::Form, response};
 use crate::{handlers::Reply, model::Digest, pipeline::Denial};
 
 pub(super) async fn write(mut call: Call<'_>) -> Result<Reply, Denial> {
     let application = call.identity.application();
     if !application.is_some_and(|application| application.record.is_operator()) {
-        return Err(answer::forbidden("Only the operator can do this: with keyward backup FILE."));
+        return Err(response::forbidden(
+            "Only the operator can do this: with keyward backup FILE.",
+        ));
     }
     let mut form = Form::new(call.json().await?);
     let file = PathBuf::from(form.needed_text("file"));
@@ -20,11 +22,11 @@ pub(super) async fn write(mut call: Call<'_>) -> Result<Reply, Denial> {
         form.reject("file", "This is not an absolute path.", "Send the file's whole path.");
     }
     form.finish()?;
-    let contents = call.accounts.backup(file).await.map_err(answer::denial)?;
+    let contents = call.accounts.backup(file).await.map_err(response::denial)?;
     let body = json!({
         "records": contents.records,
         "sequence": contents.sequence,
         "blake3": Digest::from_bytes(contents.blake3),
     });
-    Ok(answer::json(StatusCode::CREATED, &body))
+    Ok(response::json(StatusCode::CREATED, &body))
 }

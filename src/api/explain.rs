@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::{Call, answer, form::Form};
+use super::{Call, fields::Form, response};
 use crate::{
     handlers::Reply,
     pipeline::{Asked, Denial, Explain, Explanation, Verdict},
@@ -17,16 +17,16 @@ pub(super) async fn explain(
 ) -> Result<Reply, Denial> {
     // It tells what refused clients must not know: whether there is such a user, and why a key is wrong.
     if !call.identity.is_admin() {
-        return Err(answer::forbidden("Only an administrator can see how requests are decided."));
+        return Err(response::forbidden("Only an administrator can see how requests are decided."));
     }
     let Some(explainer) = explainer else {
-        return Err(answer::not_found("public listener", "here"));
+        return Err(response::not_found("public listener", "here"));
     };
     let mut form = Form::new(call.json().await?);
     let asked = read(&mut form);
     form.finish()?;
     let explanation = explainer.explain(&asked).await;
-    Ok(answer::json(StatusCode::OK, &view(&asked, &explanation)))
+    Ok(response::json(StatusCode::OK, &view(&asked, &explanation)))
 }
 
 fn read(form: &mut Form) -> Asked {

@@ -3,7 +3,7 @@
 use ::http::{Method, StatusCode, header::CONTENT_TYPE, request::Parts};
 use serde_json::{Map, Value};
 
-use super::answer;
+use super::response;
 use crate::{
     model::{Credits, RateLimit, Violation},
     pipeline::{Denial, Room},
@@ -202,7 +202,7 @@ impl Form {
     /// Ends the reading: what is left is unknown, and all that was wrong comes out.
     pub fn finish(self) -> Result<(), Denial> {
         let found = self.end();
-        if found.is_empty() { Ok(()) } else { Err(answer::invalid(found)) }
+        if found.is_empty() { Ok(()) } else { Err(response::invalid(found)) }
     }
 
     /// The same, for whoever has more to say of it.

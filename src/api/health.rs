@@ -3,7 +3,7 @@
 use ::http::{Method, StatusCode, request::Parts};
 use serde_json::{Value, json};
 
-use super::answer;
+use super::response;
 use crate::{accounts::Accounts, handlers::Reply};
 
 /// The answer, if that is what the request is for.
@@ -12,7 +12,7 @@ pub(super) fn answer(request: &Parts, accounts: &Accounts) -> Option<Reply> {
         return None;
     }
     match request.uri.path() {
-        "/health/alive" => Some(answer::json(StatusCode::OK, &json!({ "status": "alive" }))),
+        "/health/alive" => Some(response::json(StatusCode::OK, &json!({ "status": "alive" }))),
         "/health/ready" => Some(ready(accounts)),
         _ => None,
     }
@@ -30,12 +30,12 @@ fn script_problems(accounts: &Accounts) -> Value {
 /// A server whose store has stopped writing goes on deciding, and wants to be looked at.
 fn ready(accounts: &Accounts) -> Reply {
     match accounts.fault() {
-        None => answer::json(StatusCode::OK, &script_problems(accounts)),
+        None => response::json(StatusCode::OK, &script_problems(accounts)),
         Some(fault) => {
             let reason =
                 format!("The store stopped writing: {fault}. Restart when its cause is gone.");
             let body = json!({ "status": "unready", "reason": reason });
-            answer::json(StatusCode::SERVICE_UNAVAILABLE, &body)
+            response::json(StatusCode::SERVICE_UNAVAILABLE, &body)
         }
     }
 }

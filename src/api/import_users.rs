@@ -4,7 +4,7 @@
 use ::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Call, answer, form::Form, import::MOST, users};
+use super::{Call, fields::Form, keys::import::MOST, response, users};
 use crate::{
     accounts::{ImportMode, ImportUsers, UserRow},
     handlers::Reply,
@@ -25,8 +25,8 @@ pub(super) async fn import(mut call: Call<'_>) -> Result<Reply, Denial> {
     call.only_an_administrator(call.policy.roles.has_administrators(&roles))?;
     let includes_administrators = call.identity.is_admin();
     let import = ImportUsers { roles, includes_administrators, mode, rows };
-    let imported = call.accounts.import_users(&import).await.map_err(answer::denial)?;
-    Ok(answer::json(StatusCode::OK, &json!(imported)))
+    let imported = call.accounts.import_users(&import).await.map_err(response::denial)?;
+    Ok(response::json(StatusCode::OK, &json!(imported)))
 }
 
 fn rows(form: &mut Form) -> Vec<UserRow> {

@@ -3,7 +3,7 @@
 use ::http::{StatusCode, request::Parts};
 use serde_json::{Value, json};
 
-use super::answer;
+use super::response;
 use crate::{
     accounts::Order,
     handlers::Reply,
@@ -99,7 +99,7 @@ fn unfit(violations: Vec<Violation>) -> Denial {
 
 /// A part of a list; `next` is where the one behind it begins, or null.
 pub(super) fn part(items: Vec<Value>, next: Option<String>) -> Reply {
-    answer::json(StatusCode::OK, &json!({ "items": items, "next": next }))
+    response::json(StatusCode::OK, &json!({ "items": items, "next": next }))
 }
 
 #[cfg(test)]

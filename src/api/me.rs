@@ -3,7 +3,7 @@
 use ::http::{Method, StatusCode};
 use serde_json::json;
 
-use super::{Call, answer, keys};
+use super::{Call, keys, response};
 use crate::{
     handlers::Reply,
     model::{Key, KeyId},
@@ -22,7 +22,7 @@ pub(super) fn who(call: &Call<'_>) -> Result<Reply, Denial> {
         "key": identity.key(),
         "scopes": identity.scopes(),
     });
-    Ok(answer::json(StatusCode::OK, &body))
+    Ok(response::json(StatusCode::OK, &body))
 }
 
 pub(super) async fn keys(call: Call<'_>) -> Result<Reply, Denial> {
@@ -55,7 +55,7 @@ fn own_uid(call: &Call<'_>) -> Result<u64, Denial> {
 /// A key of somebody else is not told from one that is not there.
 fn own_key(id: KeyId, call: &Call<'_>) -> Result<Key, Denial> {
     let uid = own_uid(call)?;
-    let found = call.accounts.key(id).map_err(answer::denial)?;
+    let found = call.accounts.key(id).map_err(response::denial)?;
     let own = found.map(|key| key.record).filter(|key| key.user == uid);
-    own.ok_or_else(|| answer::not_found("key", id))
+    own.ok_or_else(|| response::not_found("key", id))
 }

@@ -3,23 +3,21 @@
 //! Every request walks through the same Gate as those of the public face. It knows nothing of connections: the command line calls it in its own
 //! process while no server runs.
 
-mod answer;
+mod apply;
 mod audit;
 mod backup;
-mod bulk;
 mod explain;
-mod form;
+mod fields;
 mod health;
-mod import;
 mod import_users;
 mod keys;
 mod list;
 mod me;
-mod place;
 mod records;
 mod resources;
+mod response;
+mod routes;
 mod scripts;
-mod state;
 mod users;
 
 use std::{net::IpAddr, sync::Arc};
@@ -27,13 +25,14 @@ use std::{net::IpAddr, sync::Arc};
 use ::http::request::Parts;
 use serde_json::Value;
 
-use self::place::Place;
+use self::routes::Place;
 use crate::{
     accounts::{Accounts, Acting},
+    directory::Policy,
     handlers::{Body, BodyLimits, Reply, actor},
     model::{Application, Resource, Role},
     pipeline::{Action, Denial, Explain, Face, Gate, Identity, Request, Shape, Witness},
-    store::{Policy, Sequence},
+    store::Sequence,
 };
 
 /// The admin API. A cheap handle.
@@ -135,12 +134,12 @@ async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
         Place::Keys => keys::all(&call),
         Place::Key(id) => keys::one(id, call).await,
         Place::Revoke(id) => keys::revoke(id, &call).await,
-        Place::ImportKeys => import::import(call).await,
+        Place::ImportKeys => keys::import::import(call).await,
         Place::ImportUsers => import_users::import(call).await,
-        Place::KeysOfAll => bulk::generate(call).await,
+        Place::KeysOfAll => keys::bulk::generate(call).await,
         Place::Rotate(id) => keys::rotate(id, call).await,
         Place::Backup => backup::write(call).await,
-        Place::State => state::answer(call).await,
+        Place::State => apply::answer(call).await,
         Place::Audit => audit::list(&call),
         Place::VerifyAudit => audit::verify(&call).await,
         Place::Roles => records::all::<Role>(call).await,
@@ -158,9 +157,9 @@ async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
 impl Call<'_> {
     /// The body as JSON.
     async fn json(&mut self) -> Result<Value, Denial> {
-        form::check_type(self.request)?;
+        fields::check_type(self.request)?;
         let body = std::mem::replace(&mut self.body, Body::Full(bytes::Bytes::new()));
-        form::parse(&body.collect(self.limits).await?)
+        fields::parse(&body.collect(self.limits).await?)
     }
 
     /// The revision that `If-Match` asks for (RFC 9110, section 13.1.1), chosen from several by what is there.
@@ -168,13 +167,13 @@ impl Call<'_> {
         &self,
         current: impl FnOnce() -> Option<Sequence>,
     ) -> Result<Option<Sequence>, Denial> {
-        answer::expected(&self.request.headers, current)
+        response::expected(&self.request.headers, current)
     }
 
     /// Refuses to let anybody but an administrator touch an account or role of administrators.
     fn only_an_administrator(&self, is_theirs: bool) -> Result<(), Denial> {
         match is_theirs && !self.identity.is_admin() {
-            true => Err(answer::forbidden(
+            true => Err(response::forbidden(
                 "Only an administrator can change what is an administrator's.",
             )),
             false => Ok(()),

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::{
     Call,
-    answer::{self, Refusal},
-    form::{Form, merge},
+    fields::{Form, merge},
     list::{self, Also, Asked},
+    response::{self, Refusal},
 };
 use crate::{
     accounts::{Record, Versioned},
@@ -46,9 +46,9 @@ pub(super) async fn all<T: Editable>(mut call: Call<'_>) -> Result<Reply, Denial
     let record = T::read(&mut form);
     form.finish()?;
     T::may_write(&call, None, Some(&record))?;
-    let made = call.accounts.create(record).await.map_err(answer::denial)?;
+    let made = call.accounts.create(record).await.map_err(response::denial)?;
     let location = format!("/api/v1/{}/{}", T::PLACE, made.record.id());
-    Ok(answer::made(&view(&made.record), made.revision, &location))
+    Ok(response::made(&view(&made.record), made.revision, &location))
 }
 
 pub(super) async fn one<T: Editable>(id: &str, call: Call<'_>) -> Result<Reply, Denial> {
@@ -57,21 +57,21 @@ pub(super) async fn one<T: Editable>(id: &str, call: Call<'_>) -> Result<Reply, 
         Method::DELETE => delete::<T>(id, &call).await,
         _ => {
             let found = existing::<T>(id, &call)?;
-            Ok(answer::record(StatusCode::OK, &view(&found.record), found.revision))
+            Ok(response::record(StatusCode::OK, &view(&found.record), found.revision))
         }
     }
 }
 
 fn existing<T: Editable>(id: &str, call: &Call<'_>) -> Result<Versioned<T>, Denial> {
-    let found = call.accounts.get::<T>(id).map_err(answer::denial)?;
+    let found = call.accounts.get::<T>(id).map_err(response::denial)?;
     // The id may be anything that a path can hold.
-    found.ok_or_else(|| answer::not_found(T::WHAT, id.escape_debug()))
+    found.ok_or_else(|| response::not_found(T::WHAT, id.escape_debug()))
 }
 
 fn find<T: Editable>(call: &Call<'_>) -> Result<Reply, Denial> {
     let asked = Asked::of(call.request, Also::Nothing)?;
     let page =
-        call.accounts.list::<T>(asked.after.as_deref(), asked.limit).map_err(answer::denial)?;
+        call.accounts.list::<T>(asked.after.as_deref(), asked.limit).map_err(response::denial)?;
     let last = page.items.last().map(|found| found.record.id().to_owned());
     let items = page.items.iter().map(|found| view(&found.record)).collect();
     Ok(list::part(items, last.filter(|_| page.has_more)))
@@ -92,15 +92,15 @@ async fn change<T: Editable>(id: &str, mut call: Call<'_>) -> Result<Reply, Deni
         Ok::<_, Refusal>(())
     });
     let changed = changed.await?;
-    Ok(answer::record(StatusCode::OK, &view(&changed.record), changed.revision))
+    Ok(response::record(StatusCode::OK, &view(&changed.record), changed.revision))
 }
 
 async fn delete<T: Editable>(id: &str, call: &Call<'_>) -> Result<Reply, Denial> {
     let before = existing::<T>(id, call)?;
     T::may_write(call, Some(&before.record), None)?;
     let expected = call.expected(|| Some(before.revision))?.unwrap_or(before.revision);
-    call.accounts.delete::<T>(id, Some(expected)).await.map_err(answer::denial)?;
-    Ok(answer::nothing())
+    call.accounts.delete::<T>(id, Some(expected)).await.map_err(response::denial)?;
+    Ok(response::nothing())
 }
 
 fn view<T: Editable>(record: &T) -> Value {
@@ -132,7 +132,9 @@ impl Editable for Role {
         let given = after.iter().flat_map(|role| &role.permissions);
         let mut new = given.filter(|one| held.is_none_or(|held| !held.contains(*one)));
         match new.any(|permission| !call.identity.has(permission)) {
-            true => Err(answer::forbidden("You can only give permissions that you have yourself.")),
+            true => {
+                Err(response::forbidden("You can only give permissions that you have yourself."))
+            }
             false => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{
-    form::Form,
+    fields::Form,
     records::{Editable, set},
 };
 use crate::model::{

@@ -3,12 +3,12 @@
 use ::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Call, answer};
+use super::{Call, response};
 use crate::{
     handlers::Reply,
-    hooks::{Function, Problem, Script, ScriptError, Scripts},
     model::Violation,
     pipeline::{Denial, Room},
+    scripting::{Function, Problem, Script, ScriptError, Scripts},
 };
 
 /// What is in force, and what an administrator should know.
@@ -17,7 +17,7 @@ pub(super) fn show(call: &Call<'_>) -> Reply {
     let set = scripts.current();
     let items: Vec<Value> = set.scripts().into_iter().map(script).collect();
     let problems: Vec<Value> = scripts.problems().iter().map(problem).collect();
-    answer::json(
+    response::json(
         StatusCode::OK,
         &json!({ "folder": scripts.folder(), "scripts": items, "problems": problems }),
     )
@@ -63,7 +63,7 @@ pub(super) async fn reload(call: &Call<'_>) -> Result<Reply, Denial> {
         return Err(Denial::message(Room::Handler, StatusCode::CONFLICT, "CONFLICT", said));
     }
     let loaded = tokio::task::spawn_blocking(move || loaded(&scripts)).await;
-    loaded.map_err(|_| ended())?.map(|body| answer::json(StatusCode::OK, &body))
+    loaded.map_err(|_| ended())?.map(|body| response::json(StatusCode::OK, &body))
 }
 
 fn loaded(scripts: &Scripts) -> Result<Value, Denial> {

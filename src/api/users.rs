@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Call,
-    answer::{self, Refusal},
-    form::{Form, merge},
+    fields::{Form, merge},
     list::{self, Also, Asked},
+    response::{self, Refusal},
 };
 use crate::{
     accounts::{NewUser, Page, Versioned},
@@ -35,15 +35,15 @@ pub(super) async fn one(uid: u64, call: Call<'_>) -> Result<Reply, Denial> {
         Method::DELETE => delete(uid, &call).await,
         _ => {
             let user = existing(uid, &call)?;
-            Ok(answer::record(StatusCode::OK, &view(&user.record), user.revision))
+            Ok(response::record(StatusCode::OK, &view(&user.record), user.revision))
         }
     }
 }
 
 /// The user with this number.
 pub(super) fn existing(uid: u64, call: &Call<'_>) -> Result<Versioned<User>, Denial> {
-    let found = call.accounts.user(uid).map_err(answer::denial)?;
-    found.ok_or_else(|| answer::not_found("user", uid))
+    let found = call.accounts.user(uid).map_err(response::denial)?;
+    found.ok_or_else(|| response::not_found("user", uid))
 }
 
 fn find(call: &Call<'_>) -> Result<Reply, Denial> {
@@ -51,7 +51,7 @@ fn find(call: &Call<'_>) -> Result<Reply, Denial> {
     let after = asked.cursor(|cursor| cursor.parse().ok())?;
     let page = match &asked.name {
         Some(name) => named(name, after, call)?,
-        None => call.accounts.users(after, asked.limit).map_err(answer::denial)?,
+        None => call.accounts.users(after, asked.limit).map_err(response::denial)?,
     };
     let last = page.items.last().map(|user| user.record.uid.to_string());
     let items = page.items.iter().map(|user| view(&user.record)).collect();
@@ -63,7 +63,7 @@ fn named(name: &str, after: Option<u64>, call: &Call<'_>) -> Result<Page<User>, 
     let found = call.accounts.directory().user_by_name(name);
     let uid = found.map(|member| member.uid).filter(|uid| after.is_none_or(|after| *uid > after));
     let user = match uid {
-        Some(uid) => call.accounts.user(uid).map_err(answer::denial)?,
+        Some(uid) => call.accounts.user(uid).map_err(response::denial)?,
         None => None,
     };
     Ok(Page { items: user.into_iter().collect(), has_more: false })
@@ -88,9 +88,9 @@ async fn create(mut call: Call<'_>) -> Result<Reply, Denial> {
         may_set_passwords(&call)?;
     }
     draft.password = hashed(password, &call).await?;
-    let made = call.accounts.insert_user(draft).await.map_err(answer::denial)?;
+    let made = call.accounts.insert_user(draft).await.map_err(response::denial)?;
     let location = format!("/api/v1/users/{}", made.record.uid);
-    Ok(answer::made(&view(&made.record), made.revision, &location))
+    Ok(response::made(&view(&made.record), made.revision, &location))
 }
 
 async fn change(uid: u64, mut call: Call<'_>) -> Result<Reply, Denial> {
@@ -118,7 +118,7 @@ async fn change(uid: u64, mut call: Call<'_>) -> Result<Reply, Denial> {
         Ok::<_, Refusal>(())
     });
     let user = changed.await?;
-    Ok(answer::record(StatusCode::OK, &view(&user.record), user.revision))
+    Ok(response::record(StatusCode::OK, &view(&user.record), user.revision))
 }
 
 async fn delete(uid: u64, call: &Call<'_>) -> Result<Reply, Denial> {
@@ -126,8 +126,8 @@ async fn delete(uid: u64, call: &Call<'_>) -> Result<Reply, Denial> {
     may_touch(&before.record, call)?;
     // The revision that was looked at, so that nobody is deleted who has become an administrator since.
     let expected = call.expected(|| Some(before.revision))?.unwrap_or(before.revision);
-    call.accounts.delete_user(uid, Some(expected)).await.map_err(answer::denial)?;
-    Ok(answer::nothing())
+    call.accounts.delete_user(uid, Some(expected)).await.map_err(response::denial)?;
+    Ok(response::nothing())
 }
 
 /// Only an administrator touches an administrator, or makes one.
@@ -143,7 +143,7 @@ fn within_scopes(before: &[String], after: &[String], call: &Call<'_>) -> Result
     let mut given = given.filter_map(|id| policy.roles.role(id));
     match given.all(|role| call.identity.may_hand_on(role)) {
         true => Ok(()),
-        false => Err(answer::forbidden(
+        false => Err(response::forbidden(
             "A key with scopes can only give roles whose permissions are all among them.",
         )),
     }
@@ -153,7 +153,7 @@ fn within_scopes(before: &[String], after: &[String], call: &Call<'_>) -> Result
 pub(super) fn may_set_passwords(call: &Call<'_>) -> Result<(), Denial> {
     match call.identity.is_bound() {
         false => Ok(()),
-        true => Err(answer::forbidden(
+        true => Err(response::forbidden(
             "A key that is bound to scopes, an application, networks or limits cannot set passwords, and neither can a universal key.",
         )),
     }
@@ -173,7 +173,7 @@ async fn hashed(
 ) -> Result<Option<PasswordDigest>, Denial> {
     match password {
         Some(password) => {
-            call.accounts.hash_password(password).await.map(Some).map_err(answer::denial)
+            call.accounts.hash_password(password).await.map(Some).map_err(response::denial)
         }
         None => Ok(None),
     }

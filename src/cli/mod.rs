@@ -3,54 +3,18 @@
 //! Whatever concerns records is a request to the admin API, sent to the server that runs or, where none does, to the same API in this
 //! process. So no rule stands here that a client of the API could get round.
 
-mod api;
-mod app;
-mod ask;
-mod audit;
-mod backup;
-mod bulk;
 mod client;
-mod completions;
-mod config;
-mod connect;
-pub mod control;
-mod each;
-mod exit;
-mod explain;
-mod healthcheck;
-mod htpasswd;
-mod import;
-mod init;
-mod key;
-mod kong;
-mod limit;
-mod local;
-pub mod open;
-mod out;
-mod remote;
-mod resource;
-mod role;
-mod scan;
-mod script;
-mod scripting;
-mod serve;
-mod session;
-mod state;
-mod table;
-mod target;
+mod commands;
+mod instance;
+mod terminal;
 #[cfg(test)]
 mod tests;
-mod tls;
-mod upload;
-mod user;
-pub mod webhooks;
-mod welcome;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
-pub use exit::{Exit, Failure};
-use session::Session;
+use client::session::Session;
+pub use terminal::exit::{Exit, Failure};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{Loaded, environment, load};
@@ -62,7 +26,7 @@ const EVERYWHERE: &str = "Options of every command";
 ///
 /// Without a command it serves. While a server runs, the other commands talk to it; else they open the store themselves.
 #[derive(Debug, Parser)]
-#[command(name = "keyward", version, after_help = exit::HELP, infer_long_args = false)]
+#[command(name = "keyward", version, after_help = terminal::exit::HELP, infer_long_args = false)]
 pub struct Cli {
     /// The configuration file [default: $KEYWARD_CONFIG, ./config.toml, /etc/keyward/config.toml]
     #[arg(long, global = true, value_name = "FILE", help_heading = EVERYWHERE)]
@@ -95,17 +59,17 @@ enum Command {
     #[command(flatten)]
     Records(Noun),
     /// Make the store what a backup says, while no server runs; the one that is there is kept
-    Restore(backup::Restore),
+    Restore(commands::backup::Restore),
     /// Make the records what a file says: all of it, or nothing
-    Apply(state::Apply),
+    Apply(commands::apply::Apply),
     /// Scripts: authentication types, hooks and handlers
     #[command(subcommand)]
     Script(ScriptVerb),
     /// Lead one request through every room, and show what each says
-    Explain(explain::Request),
+    Explain(commands::explain::Request),
     /// The configuration
     #[command(subcommand)]
-    Config(config::Verb),
+    Config(commands::config::Verb),
     /// Ask the running server whether it is ready
     Healthcheck,
     /// Print the completions of a shell
@@ -119,9 +83,9 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum ScriptVerb {
     #[command(flatten)]
-    Here(script::Bench),
+    Here(commands::script::Bench),
     #[command(flatten)]
-    There(script::Verb),
+    There(commands::script::Verb),
 }
 
 /// What concerns records.
@@ -129,26 +93,26 @@ enum ScriptVerb {
 enum Noun {
     /// Users
     #[command(subcommand)]
-    User(user::Verb),
+    User(commands::user::Verb),
     /// API keys
     #[command(subcommand)]
-    Key(key::Verb),
+    Key(commands::key::Verb),
     /// Roles and their permissions
     #[command(subcommand)]
-    Role(role::Verb),
+    Role(commands::role::Verb),
     /// Applications: the ways to authenticate
     #[command(subcommand)]
-    App(app::Verb),
+    App(commands::app::Verb),
     /// Resources: what can be asked for, and by whom
     #[command(subcommand)]
-    Resource(resource::Verb),
+    Resource(commands::resource::Verb),
     /// The audit trail: who changed what
     #[command(subcommand)]
-    Audit(audit::Verb),
+    Audit(commands::audit::Verb),
     /// Write all records into one file, while a server runs or not
-    Backup(backup::Backup),
+    Backup(commands::backup::Backup),
     /// Write all records as a TOML file that people can read, keep and apply
-    Export(state::Export),
+    Export(commands::apply::Export),
 }
 
 /// Does what was asked and says how it went. Errors are on standard error by then.
@@ -156,16 +120,16 @@ pub fn run(cli: Cli) -> ExitCode {
     let output = cli.output;
     match dispatch(cli, output) {
         Ok(()) => Exit::Done.into(),
-        Err(problem) => exit::report(&problem, output).into(),
+        Err(problem) => terminal::exit::report(&problem, output).into(),
     }
 }
 
 fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
     let command = match cli.command.unwrap_or(Command::Serve) {
         // These need no configuration: it may be the very thing that is not in order.
-        Command::Completions { shell } => return completions::print(shell),
-        Command::Config(config::Verb::Schema) => return config::schema(),
-        Command::Records(Noun::Key(key::Verb::Scan(scan))) => return scan.run(output),
+        Command::Completions { shell } => return commands::completions::print(shell),
+        Command::Config(commands::config::Verb::Schema) => return commands::config::schema(),
+        Command::Records(Noun::Key(commands::key::Verb::Scan(scan))) => return scan.run(output),
         command => command,
     };
     let loaded = load(cli.config.as_deref(), environment())?;
@@ -186,28 +150,29 @@ fn runtime(command: &Command, loaded: &Loaded) -> std::io::Result<Runtime> {
 
 async fn act(command: Command, output: Output, loaded: Loaded) -> anyhow::Result<()> {
     match command {
-        Command::Serve => serve::run(loaded).await,
-        Command::Init => init::run(&loaded.settings, output).await,
-        Command::Config(verb) => config::run(verb, &loaded, output),
+        Command::Serve => commands::serve::run(loaded).await,
+        Command::Init => commands::init::run(&loaded.settings, output).await,
+        Command::Config(verb) => commands::config::run(verb, &loaded, output),
         Command::Script(ScriptVerb::Here(bench)) => {
             // Scripts' tests block, which the thread of a runtime must not.
             let settings = loaded.settings;
-            tokio::task::spawn_blocking(move || script::run(bench, &settings, output)).await?
+            tokio::task::spawn_blocking(move || commands::script::run(bench, &settings, output))
+                .await?
         }
         Command::Explain(request) => {
-            let client = connect::client_with_scripts(&loaded.settings).await?;
-            explain::run(request, &Session::new(client, output)).await
+            let client = client::connect::client_with_scripts(&loaded.settings).await?;
+            commands::explain::run(request, &Session::new(client, output)).await
         }
         Command::Script(ScriptVerb::There(verb)) => {
-            let client = connect::client(&loaded.settings).await?;
-            script::ask(verb, &Session::new(client, output)).await
+            let client = client::connect::client(&loaded.settings).await?;
+            commands::script::ask(verb, &Session::new(client, output)).await
         }
-        Command::Healthcheck => healthcheck::run(&loaded.settings, output).await,
-        Command::Completions { shell } => completions::print(shell),
+        Command::Healthcheck => commands::healthcheck::run(&loaded.settings, output).await,
+        Command::Completions { shell } => commands::completions::print(shell),
         Command::Apply(apply) => apply.run(&loaded.settings, output).await,
         Command::Restore(restore) => restore.run(&loaded.settings, output).await,
         Command::Records(noun) => {
-            let client = connect::client(&loaded.settings).await?;
+            let client = client::connect::client(&loaded.settings).await?;
             on_records(noun, &Session::new(client, output)).await
         }
     }
@@ -215,12 +180,12 @@ async fn act(command: Command, output: Output, loaded: Loaded) -> anyhow::Result
 
 async fn on_records(noun: Noun, session: &Session) -> anyhow::Result<()> {
     match noun {
-        Noun::User(verb) => user::run(verb, session).await,
-        Noun::Key(verb) => key::run(verb, session).await,
-        Noun::Role(verb) => role::run(verb, session).await,
-        Noun::App(verb) => app::run(verb, session).await,
-        Noun::Resource(verb) => resource::run(verb, session).await,
-        Noun::Audit(verb) => audit::run(verb, session).await,
+        Noun::User(verb) => commands::user::run(verb, session).await,
+        Noun::Key(verb) => commands::key::run(verb, session).await,
+        Noun::Role(verb) => commands::role::run(verb, session).await,
+        Noun::App(verb) => commands::app::run(verb, session).await,
+        Noun::Resource(verb) => commands::resource::run(verb, session).await,
+        Noun::Audit(verb) => commands::audit::run(verb, session).await,
         Noun::Backup(backup) => backup.run(session).await,
         Noun::Export(export) => export.run(session).await,
     }

@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 
 /// A name, compared without regard to case.
 #[derive(Clone, Copy)]
-pub(super) struct Folded<'a>(pub &'a str);
+pub(in crate::directory) struct Folded<'a>(pub &'a str);
 
 impl Hash for Folded<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {

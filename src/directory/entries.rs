@@ -6,14 +6,14 @@ use compact_str::CompactString;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{RoleSet, RoleTable, fold::Folded, shelf::Filed};
+use super::{RoleSet, RoleTable, case_fold::Folded, sharded_map::Filed};
 use crate::{
     limits::Bounds,
     model::{Credits, Digest, KeyId, PasswordDigest, RateLimit, Rotation, Scheme, Timestamp, ends},
 };
 
 /// The number of the person at the machine, whom no store knows.
-pub(super) const OPERATOR_UID: u64 = 0;
+pub(in crate::directory) const OPERATOR_UID: u64 = 0;
 
 /// A user, as far as decisions go.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ struct RareKey {
 }
 
 impl Member {
-    pub(super) fn new(
+    pub(in crate::directory) fn new(
         uid: u64,
         name: &str,
         is_active: bool,
@@ -111,7 +111,7 @@ impl HeldKey {
     const NEVER: i64 = i64::MAX;
 
     /// A key without an end that may be used with one application alone.
-    pub(super) fn bound_to(application: &str, user: u64, digest: Digest) -> Self {
+    pub(in crate::directory) fn bound_to(application: &str, user: u64, digest: Digest) -> Self {
         let rare = RareKey { application: Some(application.to_owned()), ..RareKey::default() };
         Self {
             digest,
@@ -125,7 +125,7 @@ impl HeldKey {
 
     /// A key whose text is slow to check.
     #[cfg(test)]
-    pub(super) fn slow_one(user: u64, digest: Digest, text: PasswordDigest) -> Self {
+    pub(in crate::directory) fn slow_one(user: u64, digest: Digest, text: PasswordDigest) -> Self {
         let rare = RareKey { slow: Some(text), ..RareKey::default() };
         let scheme = Scheme::Slow;
         let rare = Some(Arc::new(rare));
@@ -182,7 +182,7 @@ impl HeldKey {
     }
 
     /// Whether its text alone leads to it, and no id in it does.
-    pub(super) fn is_found_by_digest(&self) -> bool {
+    pub(in crate::directory) fn is_found_by_digest(&self) -> bool {
         Scheme::FOREIGN.contains(&self.scheme)
     }
 
@@ -196,7 +196,7 @@ impl HeldKey {
 }
 
 /// A key as it lies in the Directory: 64 bytes, of which there are millions.
-pub(super) struct Packed {
+pub(in crate::directory) struct Packed {
     number: u64,
     user: u64,
     digest: Digest,
@@ -283,7 +283,7 @@ impl Filed for Box<Packed> {
 }
 
 /// A member that is found by its number.
-pub(super) struct ByNumber(pub Arc<Member>);
+pub(in crate::directory) struct ByNumber(pub Arc<Member>);
 
 impl Filed for ByNumber {
     type By<'a> = u64;
@@ -302,7 +302,7 @@ impl Filed for ByNumber {
 }
 
 /// A member that is found by its name.
-pub(super) struct ByName(pub Arc<Member>);
+pub(in crate::directory) struct ByName(pub Arc<Member>);
 
 impl Filed for ByName {
     type By<'a> = Folded<'a>;
@@ -322,7 +322,7 @@ impl Filed for ByName {
 
 /// The part of a key's record that the Directory keeps.
 #[derive(Deserialize)]
-pub(super) struct KeyPart {
+pub(in crate::directory) struct KeyPart {
     pub id: KeyId,
     user: u64,
     digest: Digest,
@@ -359,7 +359,7 @@ impl KeyPart {
 
 impl HeldKey {
     /// A key as its record says. What was taken of its limits `before` is taken still.
-    pub(super) fn of(key: KeyPart, before: Option<&Arc<Bounds>>) -> Self {
+    pub(in crate::directory) fn of(key: KeyPart, before: Option<&Arc<Bounds>>) -> Self {
         let bounds = Bounds::renewed(before, key.rate_limit, key.credits);
         let ends = ends(key.expires, key.rotated.as_ref()).map_or(Self::NEVER, |end| end.0);
         let is_free = key.application.is_none() && key.scopes.is_none();

@@ -13,7 +13,7 @@ use super::{
     ByName, ByNumber, Directory, HeldKey, Packed, RoleId, Snapshot, Sources, StoreError, Table,
     UserPart, decode,
 };
-use crate::{limits::Spent, model::KeyId, store::shelf::Tray};
+use crate::{directory::sharded_map::Tray, limits::Spent, model::KeyId};
 
 /// How many stretches of a table there are for each thread: where one is denser than the others, nobody waits for it for long.
 const STRETCHES: usize = 8;

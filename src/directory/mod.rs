@@ -2,10 +2,15 @@
 //!
 //! The Directory follows the store as a [`Sink`]: a change is in force here before its writer is answered.
 
+mod case_fold;
+mod entries;
 mod load;
 mod maps;
-mod slow;
-mod sources;
+mod policy;
+mod policy_sources;
+mod routes;
+mod sharded_map;
+mod slow_digests;
 #[cfg(test)]
 mod tests;
 
@@ -20,25 +25,26 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+pub use entries::{HeldKey, Member};
 use maps::{ByChoice, map};
+pub use policy::{Applications, HeldApplication, Policy, RoleSet, RoleTable};
+use policy_sources::Sources;
+pub use routes::{Found, Routes, Rule};
 use serde::Deserialize;
-use slow::Slow;
-pub use slow::SlowKeys;
-use sources::Sources;
+use slow_digests::Slow;
+pub use slow_digests::SlowKeys;
 
-use super::{
-    Applications, Change, HeldApplication, HeldKey, Member, Policy, RoleTable, Routes, Sink,
-    Snapshot, Store, StoreError, Table, Write, decode,
-    fold::Folded,
-    held::{ByName, ByNumber, KeyPart, OPERATOR_UID, Packed},
-    shelf::Shelf,
-};
+use case_fold::Folded;
+use entries::{ByName, ByNumber, KeyPart, OPERATOR_UID, Packed};
+use sharded_map::Shelf;
+
 use crate::{
     limits::Bounds,
     model::{
         Application, Borrowed, Credits, Digest, KeyId, PasswordDigest, Pepper, RateLimit, Resource,
         Role, Scheme, Timestamp,
     },
+    store::{Change, Sink, Snapshot, Store, StoreError, Table, Write, decode},
 };
 
 /// The records in memory.

@@ -7,8 +7,10 @@ use std::{collections::HashMap, sync::Arc};
 use http::{HeaderName, HeaderValue};
 
 use super::Routes;
-use crate::limits::Bounds;
-use crate::model::{ANONYMOUS, AUTHENTICATED, Application, AuthType, Permissions, Role, SHIPPED};
+use crate::{
+    limits::Bounds,
+    model::{ANONYMOUS, AUTHENTICATED, Application, AuthType, Permissions, Role, SHIPPED},
+};
 
 /// What a decision reads of roles, applications and resources.
 #[derive(Clone, Default)]
@@ -46,10 +48,10 @@ pub struct RoleSet {
 
 impl RoleTable {
     /// The set of the person at the machine, which is in no store.
-    pub(super) const OPERATOR: u32 = u32::MAX;
+    pub(in crate::directory) const OPERATOR: u32 = u32::MAX;
 
     /// Compiles `roles` for the combinations in `sets`; a user's set is known by its place in it.
-    pub(super) fn new(roles: HashMap<String, Role>, sets: &[Arc<[String]>]) -> Self {
+    pub(in crate::directory) fn new(roles: HashMap<String, Role>, sets: &[Arc<[String]>]) -> Self {
         let mut bits = HashMap::new();
         let named = roles.values().flat_map(|role| &role.permissions);
         for permission in SHIPPED.iter().map(|p| (*p).to_owned()).chain(named.cloned()) {
@@ -97,7 +99,7 @@ impl RoleTable {
 
     /// A user's combination of roles. One that is newer than this table gives nothing: a request that began before the change
     /// and sees the user after it is refused.
-    pub(super) fn set(&self, number: u32) -> &RoleSet {
+    pub(in crate::directory) fn set(&self, number: u32) -> &RoleSet {
         match number {
             Self::OPERATOR => &self.operator,
             _ => self.sets.get(number as usize).unwrap_or(&self.nothing),
@@ -144,7 +146,7 @@ pub struct HeldApplication {
 }
 
 impl Applications {
-    pub(super) fn new(all: impl Iterator<Item = HeldApplication>) -> Self {
+    pub(in crate::directory) fn new(all: impl Iterator<Item = HeldApplication>) -> Self {
         let by_id: HashMap<_, _> =
             all.map(|held| (held.record.id.clone(), Arc::new(held))).collect();
         let default = by_id.values().find(|one| one.record.is_default).cloned();

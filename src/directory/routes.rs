@@ -87,7 +87,7 @@ impl Routes {
     }
 
     /// The same, with the limits of each resource.
-    pub(super) fn bounded(
+    pub(in crate::directory) fn bounded(
         resources: impl IntoIterator<Item = Resource>,
         bounds: impl Fn(&str) -> Option<Arc<Bounds>>,
     ) -> (Self, Vec<Violation>) {

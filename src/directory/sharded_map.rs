@@ -18,7 +18,7 @@ const PARTS: usize = 1024;
 const CAUTION: f64 = 0.9;
 
 /// What lies on a shelf, and what it is found by.
-pub(super) trait Filed {
+pub(in crate::directory) trait Filed {
     /// What it is found by.
     type By<'a>: Copy
     where
@@ -35,7 +35,7 @@ pub(super) trait Filed {
 }
 
 /// Entries, each found by one thing.
-pub(super) struct Shelf<T, S> {
+pub(in crate::directory) struct Shelf<T, S> {
     parts: Box<[Part<T>]>,
     state: S,
 }
@@ -157,7 +157,7 @@ impl<T: Filed, S: BuildHasher + Default> Shelf<T, S> {
 }
 
 /// Entries on their way to a shelf.
-pub(super) struct Tray<T>(Vec<(u64, T)>);
+pub(in crate::directory) struct Tray<T>(Vec<(u64, T)>);
 
 impl<T> Tray<T> {
     /// One that is full with so many, or a few more.

@@ -3,7 +3,7 @@
 use ::http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 
 use super::Reply;
-use crate::store::Rule;
+use crate::directory::Rule;
 
 pub(super) fn answer(rule: &Rule) -> Reply {
     let fixed = rule.resource.respond.clone().unwrap_or_default();

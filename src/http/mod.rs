@@ -1,16 +1,16 @@
 //! What every face does alike: one spelling of paths, one host, where a request leads, and one form for each answer.
 
-pub mod answer;
 pub(crate) mod host;
 mod negotiate;
 pub(crate) mod path;
+pub mod response;
 
 use ::http::StatusCode;
 
 use crate::{
+    directory::Found,
     handlers::Origin,
     pipeline::{Action, Denial, Request, Room},
-    store::Found,
 };
 
 /// What a request wants to do, as far as the routes tell.

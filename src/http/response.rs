@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::{
     handlers::{Foreign, Payload, Reply},
-    hooks::ResponseParts,
     pipeline::{Aftermath, Denial, ScriptedBody, Shape},
+    scripting::ResponseParts,
 };
 
 /// The challenge of a 401 that belongs to no application.

@@ -17,15 +17,15 @@ use hyper::body::Body as HttpBody;
 
 use super::{Admission, Body, Identity, Layer, Paths, Settings};
 use crate::{
-    front::{
-        aim, answer,
-        host::{self, HostProblem},
-        path, unreadable,
-    },
+    directory::Rule,
     handlers::{Origin, Payload, Scheme, whole},
-    hooks::ResponseParts,
+    http::{
+        aim,
+        host::{self, HostProblem},
+        path, response, unreadable,
+    },
     pipeline::{self, Action, Aftermath, Denial, Entry, Face, Quota, Scene},
-    store::Rule,
+    scripting::ResponseParts,
 };
 
 /// What a client's address is when nobody knows it.
@@ -63,7 +63,7 @@ impl Layer {
         match self.0.lead(parts, body, client, next).await {
             Ok(answered) => answered,
             Err(denial) => {
-                answer::report_of(&denial, &method, uri.path(), client);
+                response::report_of(&denial, &method, uri.path(), client);
                 Ok(refusal(&method, &denial))
             }
         }
@@ -252,7 +252,7 @@ fn with_path(uri: &Uri, path: String) -> Result<Uri, Denial> {
 }
 
 fn refusal<R>(method: &Method, denial: &Denial) -> Response<Body<R>> {
-    answer::finish(method, answer::denial(denial)).map(|payload| match payload {
+    response::finish(method, response::denial(denial)).map(|payload| match payload {
         Payload::Full(bytes) => Body::whole(bytes),
         // A refusal is always whole.
         Payload::Stream(_) => Body::whole(Bytes::new()),

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{hooks::Allows, model::KeyId, pipeline};
+use crate::{model::KeyId, pipeline, scripting::Allows};
 
 /// Who makes a request: an extension of each request that was let through. As they were when the request was decided about. A cheap handle.
 #[derive(Clone)]

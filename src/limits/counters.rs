@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::{
     Attempt, Crossed, Denial, DenialLimits, FailureLimits, Now, Rest, Untold, Unwritten, Used,
-    Wait, denials::Denials, flood::Flood, usage::Usage,
+    Wait, denial_log::Denials, failures::Flood, usage::Usage,
 };
 use crate::model::{Clock, KeyId};
 

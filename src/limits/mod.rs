@@ -5,18 +5,18 @@
 //! - [`Ledger`]: the use of keys and the denials until they are written down, and the failures of clients until they are forgotten.
 
 mod bounds;
+mod counters;
 mod credit;
-mod denials;
-mod flood;
-mod ledger;
+mod denial_log;
+mod failures;
 mod rate;
 mod usage;
 
 pub use bounds::{Bounds, Now, Reading, Taken};
+pub use counters::Ledger;
 pub use credit::Spent;
-pub use denials::{
+pub use denial_log::{
     Denial, DenialLimits, More, Object, Rest, Standing, Suspect, Telling, Told, Untold,
 };
-pub use flood::{Attempt, Crossed, FailureLimits, Limit, Wait};
-pub use ledger::Ledger;
+pub use failures::{Attempt, Crossed, FailureLimits, Limit, Wait};
 pub use usage::{Unwritten, Used};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{RateLimit, Violation, check_id, key_text};
+use super::{RateLimit, Violation, check_id, key::text};
 
 /// The id of the application of the person at the machine.
 const OPERATOR: &str = "keyward.operator";
@@ -195,7 +195,7 @@ impl Application {
     pub fn check(&self) -> Vec<Violation> {
         let mut found = Vec::new();
         found.extend(check_id("id", &self.id).err());
-        found.extend(key_text::check_prefix("key_prefix", &self.key_prefix).err());
+        found.extend(text::check_prefix("key_prefix", &self.key_prefix).err());
         if self.name.trim().is_empty() || self.name.len() > 255 {
             found.push(Violation::new(
                 "name",

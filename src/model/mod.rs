@@ -7,13 +7,10 @@ mod audit;
 mod entropy;
 mod ids;
 mod key;
-mod key_scan;
-mod key_text;
 mod limit;
 mod permission;
 mod resource;
 mod role;
-mod scheme;
 mod secret;
 mod span;
 mod time;
@@ -25,9 +22,10 @@ pub use audit::{Act, Actor, AuditEntry};
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;
+pub use key::scan::{Form, Found, Scanner};
+pub use key::scheme::Scheme;
+pub use key::text::{KeyShape, KeyText, MAX_PREFIX};
 pub use key::{Key, MOST_SLOW_KEYS, Rotation};
-pub use key_scan::{Form, Found, Scanner};
-pub use key_text::{KeyShape, KeyText, MAX_PREFIX};
 pub use limit::{Credits, Period, RateLimit, Refill};
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{
@@ -35,7 +33,6 @@ pub use resource::{
     Route, Rules, Target, Transport,
 };
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
-pub use scheme::Scheme;
 pub use secret::{AuditKey, Digest, PasswordDigest, Pepper, Secret};
 pub use span::{Expires, parse_span};
 pub use time::{Clock, Timestamp};

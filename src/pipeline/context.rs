@@ -4,13 +4,13 @@ use std::sync::OnceLock;
 
 use super::{
     Denial, Gate, Identity, Request, Room,
-    scripted::{self, Hooked},
+    scripts::script_views::{self, Hooked},
 };
 use crate::{
-    hooks::{self, Function, Script, ScriptRequest, Set},
+    directory::{HeldApplication, Policy, Rule},
     limits::Ledger,
     model::Borrowed,
-    store::{HeldApplication, Policy, Rule},
+    scripting::{self, Function, Script, ScriptRequest, Set},
 };
 
 /// Roles, applications, resources and scripts at one moment: one request is decided by one scene, from its route to its answer.
@@ -61,7 +61,7 @@ impl Scene {
         let Some(name) = application.record.auth_type.script() else { return Ok(None) };
         self.scripts.auth(name).map(Some).ok_or_else(|| {
             let detail = format!("there is no script auth/{name}.rhai");
-            scripted::broken(Room::Header, detail)
+            script_views::broken(Room::Header, detail)
         })
     }
 
@@ -74,18 +74,18 @@ impl Scene {
         name: &str,
         request: &Request<'_>,
         identity: &Identity<'_>,
-    ) -> Result<hooks::Reply, Denial> {
+    ) -> Result<scripting::Reply, Denial> {
         let Some(script) = self.scripts.handler(name) else {
             let detail = format!("there is no script handlers/{name}.rhai");
-            return Err(scripted::broken(Room::Handler, detail));
+            return Err(script_views::broken(Room::Handler, detail));
         };
-        let answer = script.handle(self.asked(request), &scripted::person(identity)).await;
-        answer.map_err(|fault| scripted::denied(Room::Handler, None, fault))
+        let answer = script.handle(self.asked(request), &script_views::person(identity)).await;
+        answer.map_err(|fault| script_views::denied(Room::Handler, None, fault))
     }
 
     /// The request as scripts see it.
     pub(super) fn asked(&self, request: &Request<'_>) -> &ScriptRequest {
-        self.asked.get_or_init(|| scripted::request(request))
+        self.asked.get_or_init(|| script_views::request(request))
     }
 
     /// The hooks that define a function: those of all requests, and those of the resource. None on the admin listener: a script that refuses

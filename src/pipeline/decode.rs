@@ -5,12 +5,12 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use super::{
     Denial, Presented, Request, Room, Scene,
     header::{Given, Text, malformed},
-    scripted,
+    scripts::script_views,
 };
 use crate::{
-    hooks::{self, Function, Script},
+    directory::HeldApplication,
     model::{AuthType, KeyId, KeyShape, KeyText, Secret},
-    store::HeldApplication,
+    scripting::{self, Function, Script},
 };
 
 /// A credential that could be read, or the fact that the request is anonymous.
@@ -50,7 +50,7 @@ pub(super) enum Proof<'a> {
 pub(super) struct Scripted<'a> {
     pub script: &'a Script,
     /// What the script's functions get.
-    pub claim: hooks::Claim,
+    pub claim: scripting::Claim,
 }
 
 /// `user:secret`, in one piece of memory that is wiped.
@@ -139,16 +139,16 @@ async fn claim(
     application: &HeldApplication,
     script: &Script,
     text: &Text<'_>,
-) -> Result<hooks::Claim, Denial> {
+) -> Result<scripting::Claim, Denial> {
     if script.defines(Function::Decode) {
         let claim = script.decode(scene.asked(request), text.as_str()).await;
-        return claim.map_err(|fault| scripted::denied(Room::Decode, Some(application), fault));
+        return claim.map_err(|fault| script_views::denied(Room::Decode, Some(application), fault));
     }
     let pair = pair(application, text.as_str())?;
     if pair.user().is_empty() || pair.secret().is_empty() {
         return Err(malformed(application, "the user name or the secret is empty"));
     }
-    Ok(hooks::Claim::of_pair(pair.user(), pair.secret()))
+    Ok(scripting::Claim::of_pair(pair.user(), pair.secret()))
 }
 
 fn built_in<'a>(application: &HeldApplication, text: &str) -> Result<Proof<'a>, Denial> {

@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::{
+    directory::HeldApplication,
     limits::Suspect,
     model::{KeyId, Violation},
-    store::HeldApplication,
 };
 
 /// A refusal, and all that its answer says. Boxed, because few requests get one and every room can return it.

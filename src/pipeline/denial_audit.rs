@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use http::StatusCode;
 
-use super::{Action, Candidate, Denial, Grant, Identity, Presented, Request, Scene, scene::Traces};
+use super::{
+    Action, Candidate, Denial, Grant, Identity, Presented, Request, Scene, context::Traces,
+};
 use crate::{
     limits::{self, Object, Standing, Suspect},
     model::Detail,

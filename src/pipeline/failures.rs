@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{Denial, Request, Room, Scene, scene::Traces};
+use super::{Denial, Request, Room, Scene, context::Traces};
 use crate::limits::{Attempt, Wait};
 
 /// Whether a password of this user may be looked at.

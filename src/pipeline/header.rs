@@ -2,11 +2,11 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Action, Denial, Face, Gate, Request, Room, Scene, scripted};
+use super::{Action, Denial, Face, Gate, Request, Room, Scene, scripts::script_views};
 use crate::{
-    hooks::{Function, Script},
+    directory::{HeldApplication, Policy},
     model::{AuthType, Secret},
-    store::{HeldApplication, Policy},
+    scripting::{Function, Script},
 };
 
 /// The header field that names the application.
@@ -95,8 +95,8 @@ pub async fn read<'a>(
     let found = match script.filter(|script| script.defines(Function::Header)) {
         Some(script) => {
             let found = Box::pin(script.header(scene.asked(request))).await;
-            let found =
-                found.map_err(|fault| scripted::denied(Room::Header, Some(application), fault))?;
+            let found = found
+                .map_err(|fault| script_views::denied(Room::Header, Some(application), fault))?;
             found.map(Text::Found)
         }
         None => field(application, request, gate.0.credential_bytes)?.map(Text::Field),

@@ -7,10 +7,10 @@ use std::{fmt::Write as _, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Denial, Face, Identity, Request, Room, Scene, scene::Traces};
+use super::{Denial, Face, Identity, Request, Room, Scene, context::Traces};
 use crate::{
+    directory::Rule,
     limits::{Bounds, Reading, Taken},
-    store::Rule,
 };
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

@@ -7,13 +7,14 @@ use http::StatusCode;
 use super::{
     Credential, Denial, Gate, Request, Room, Scene,
     decode::{Claim, Proof, Scripted, Shown},
-    failure, scripted,
+    failures,
+    scripts::script_views,
 };
 use crate::{
-    hooks::{Found, Function},
+    directory::{HeldApplication, HeldKey, Member, SlowKeys},
     limits::Attempt,
     model::{Detail, KeyId, KeyShape, KeyText, Secret},
-    store::{HeldApplication, HeldKey, Member, SlowKeys},
+    scripting::{Found, Function},
 };
 
 /// Somebody whose credential has still to be checked, or the fact that the request is anonymous.
@@ -91,9 +92,9 @@ pub async fn find<'a>(
             (member, Evidence::Key { held, text: pair.into_secret() })
         }
         Proof::Password { pair } => {
-            let attempt = failure::attempt(scene, request, pair.user())?;
+            let attempt = failures::attempt(scene, request, pair.user())?;
             let member = told(application, directory.user_by_name(pair.user()));
-            let member = member.inspect_err(|_| failure::failed(scene, attempt, None))?;
+            let member = member.inspect_err(|_| failures::failed(scene, attempt, None))?;
             (member, Evidence::Password(Secret::new(pair.secret()), attempt))
         }
         // A key alone names nobody until it has matched: nothing about its user is told before.
@@ -178,7 +179,7 @@ async fn meant(
     let directory = &gate.0.directory;
     let member = if script.defines(Function::Lookup) {
         let found = script.lookup(scene.asked(request), claim).await;
-        match found.map_err(|fault| scripted::denied(Room::Lookup, Some(application), fault))? {
+        match found.map_err(|fault| script_views::denied(Room::Lookup, Some(application), fault))? {
             Found::User(uid) => directory.user(uid),
             Found::Nobody => None,
         }

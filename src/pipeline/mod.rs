@@ -59,49 +59,47 @@
 //! }
 //! ```
 
-mod aftermath;
+mod context;
 pub mod decode;
 mod denial;
+mod denial_audit;
 mod explain;
-mod failure;
+mod failures;
 pub mod header;
-mod limit;
+mod limits;
 pub mod lookup;
 pub mod permit;
-mod rehearsal;
 mod request;
-mod scene;
-mod scripted;
-mod seen;
-mod slow;
+mod scripts;
+mod slow_digests;
 pub mod verify;
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-pub use aftermath::Aftermath;
+pub use context::Scene;
 pub use decode::Credential;
 pub use denial::{Denial, Parts, Room, ScriptedBody, Shape};
+pub use denial_audit::Witness;
 pub use explain::{Asked, Explain, Explaining, Explanation, Fact, Step, Verdict};
-pub use failure::{attempt as password_attempt, failed as password_failed};
+pub use failures::{attempt as password_attempt, failed as password_failed};
 pub use header::{AUTH_METHOD, Presented};
-pub use limit::Quota;
+pub use limits::Quota;
 pub use lookup::Candidate;
 pub use permit::Grant;
-pub use rehearsal::Stage;
 pub use request::{Action, Anonymous, Entry, Face, Request};
-pub use scene::Scene;
-pub use scripted::script_denial;
-pub use seen::Witness;
+pub use scripts::response_hooks::Aftermath;
+pub use scripts::script_views::script_denial;
+pub use scripts::test_gate::Stage;
 pub use verify::Identity;
 
-use seen::Seen;
+use denial_audit::Seen;
 
 use crate::{
     accounts::{Accounts, Passwords},
+    directory::Directory,
     model::{Actor, Borrowed, Clock, KeyId, PasswordDigest, Pepper, Secret},
-    store::Directory,
 };
 
 /// What the rooms need besides the request. A cheap handle.
@@ -242,10 +240,10 @@ impl Gate {
         seen: Seen<'_>,
         denial: Denial,
     ) -> Denial {
-        let denial = failure::counted(scene, request, denial);
-        seen.tell(scene, request.client, seen::object(action), &denial);
+        let denial = failures::counted(scene, request, denial);
+        seen.tell(scene, request.client, denial_audit::object(action), &denial);
         if seen.is_uniform() {
-            failure::even_out(&denial).await;
+            failures::even_out(&denial).await;
         }
         denial
     }

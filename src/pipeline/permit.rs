@@ -3,12 +3,13 @@
 use http::StatusCode;
 
 use super::{
-    Action, Anonymous, Denial, Entry, Identity, Quota, Request, Room, Scene, limit, scripted,
+    Action, Anonymous, Denial, Entry, Identity, Quota, Request, Room, Scene, limits,
+    scripts::script_views,
 };
 use crate::{
-    hooks::{Consent, Function},
+    directory::Rule,
     model::PermissionSource,
-    store::Rule,
+    scripting::{Consent, Function},
 };
 
 /// The right to do what was asked. Whatever guards something asks for one.
@@ -52,7 +53,7 @@ pub async fn decide<'a>(
     action: &Action<'a>,
 ) -> Result<Grant<'a>, Denial> {
     let mut grant = may(scene, request, identity, action).await?;
-    grant.quota = limit::within(scene, request, &grant.identity, grant.rule)?;
+    grant.quota = limits::within(scene, request, &grant.identity, grant.rule)?;
     Ok(grant)
 }
 
@@ -116,7 +117,8 @@ async fn consent(
 ) -> Result<(), Denial> {
     let mut is_given = rule.resource.permission == PermissionSource::Records;
     if let Some(hooked) = scene.hooks(Function::OnPermit, request, Some(rule)) {
-        let (person, resource) = (scripted::person(identity), scripted::resource(rule, request));
+        let (person, resource) =
+            (script_views::person(identity), script_views::resource(rule, request));
         for said in Box::pin(hooked.on_permit(&person, &resource)).await? {
             match said {
                 Consent::Withheld => return Err(withheld("on_permit returned false")),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::Denial;
-use crate::store::Rule;
+use crate::directory::Rule;
 
 /// A request, as far as decisions go.
 #[derive(Debug, Clone, Copy)]

@@ -5,8 +5,8 @@ use http::StatusCode;
 
 use super::{Denial, Gate, Request, Room, Scene, decode::Shown};
 use crate::{
+    directory::{HeldKey, SlowKeys},
     model::{KeyId, MOST_SLOW_KEYS},
-    store::{HeldKey, SlowKeys},
 };
 
 /// The user's key with this text, if there is one.

@@ -9,17 +9,18 @@ use http::{HeaderValue, StatusCode};
 
 use super::{
     Action, Candidate, Denial, Gate, Request, Room, Scene,
+    context::Traces,
     decode::{Scripted, Shown},
-    failure,
+    failures,
     lookup::{Evidence, Holding, Suspect, blocked},
-    scene::Traces,
-    scripted, slow,
+    scripts::script_views,
+    slow_digests,
 };
 use crate::{
-    hooks::{Allows, Function, Person, Terms, Verdict},
+    directory::{HeldApplication, HeldKey, Member, RoleSet, RoleTable},
     limits::Bounds,
     model::{Detail, Digest, KeyId, KeyShape, KeySource, KeyText, Role, Scheme, Secret},
-    store::{HeldApplication, HeldKey, Member, RoleSet, RoleTable},
+    scripting::{Allows, Function, Person, Terms, Verdict},
 };
 
 /// What a key is compared with when there is none. BLAKE3 gives this value for no text that anybody could find.
@@ -187,7 +188,7 @@ pub async fn check<'a>(
             let uid = member.as_ref().map(|member| member.uid);
             let matched = Box::pin(case.password(member, password)).await;
             if matched.as_ref().is_err_and(|no| no.status == StatusCode::UNAUTHORIZED) {
-                failure::failed(scene, attempt, uid);
+                failures::failed(scene, attempt, uid);
             }
             Proven::all_of(matched?)
         }
@@ -198,7 +199,7 @@ pub async fn check<'a>(
     let roles = proven.member.roles(table);
     let identity = Identity { known: Some(Known { proven, application }), roles, table, person };
     if let Some(hooked) = scene.hooks(Function::OnAuthenticated, request, action.rule()) {
-        let person = scripted::person(&identity);
+        let person = script_views::person(&identity);
         Box::pin(hooked.on_authenticated(&person)).await?;
     }
     Ok(identity)
@@ -235,7 +236,8 @@ impl Case<'_, '_> {
                 (held, is_right)
             }
             Holding::Slow(keys) => {
-                let held = Box::pin(slow::find(gate, self.scene, self.request, text, keys)).await?;
+                let held = Box::pin(slow_digests::find(gate, self.scene, self.request, text, keys))
+                    .await?;
                 let is_right = held.is_some();
                 (held, is_right)
             }
@@ -291,10 +293,10 @@ impl Case<'_, '_> {
         let Some(member) = member else {
             return Err(wrong_key(application, "the script found no user"));
         };
-        let view = scripted::user(&member, self.scene);
+        let view = script_views::user(&member, self.scene);
         let verdict = script.verify(self.scene.asked(self.request), &view, &claim).await;
-        let verdict =
-            verdict.map_err(|fault| scripted::denied(Room::Verify, Some(application), fault))?;
+        let verdict = verdict
+            .map_err(|fault| script_views::denied(Room::Verify, Some(application), fault))?;
         let Verdict::Theirs(Terms { scopes, adopt }) = verdict else {
             return Err(wrong_key(application, "the script says that it is not theirs"));
         };
@@ -329,7 +331,7 @@ impl Case<'_, '_> {
         let text = renewed.is_some().then(|| password.clone());
         let example = gate.0.directory.foreign_password();
         let checked = gate.0.passwords.verify(password, digest, example).await;
-        let is_right = checked.map_err(|_| slow::busy())?;
+        let is_right = checked.map_err(|_| slow_digests::busy())?;
         let no = |detail: &'static str| {
             let said = "Invalid username or password";
             Denial::unauthorized(Room::Verify, application, "INVALID_CREDENTIALS", said)

@@ -6,9 +6,11 @@ use rhai::{Array, Dynamic, Map};
 
 use super::{
     Fault, Function, Script,
-    answer::{Reply, ScriptDenial, ScriptResponse},
-    records::{Person, ResourceView, UserView},
-    request::{ScriptRequest, is_plain},
+    values::{
+        records::{Person, ResourceView, UserView},
+        request::{ScriptRequest, is_plain},
+        response::{Reply, ScriptDenial, ScriptResponse},
+    },
 };
 use crate::model::Secret;
 

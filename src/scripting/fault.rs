@@ -3,7 +3,7 @@
 use http::{HeaderMap, StatusCode};
 use rhai::{Dynamic, EvalAltResult, Map, Position};
 
-use super::headers;
+use super::values::headers;
 use crate::model::Secret;
 
 /// Why a script's call gave no value.

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! use keyward::hooks::{Fault, Function, Host, Limits, RequestParts, ScriptRequest, Scripts};
+//! use keyward::scripting::{Fault, Function, Host, Limits, RequestParts, ScriptRequest, Scripts};
 //!
 //! let folder = std::env::temp_dir().join(format!("keyward-hooks-{}", std::process::id()));
 //! std::fs::create_dir_all(&folder).unwrap();
@@ -32,35 +32,21 @@
 //! # });
 //! ```
 
-mod ambient;
-mod answer;
-mod breaker;
-mod budget;
 mod calls;
-mod compile;
-mod engine;
-mod entry;
+mod compiler;
+mod entry_points;
 mod error;
-mod events;
 mod fault;
-mod folder;
-mod headers;
-mod inspect;
-mod layout;
 mod library;
 mod limits;
-mod rates;
-mod records;
-mod reference;
-mod rehearsal;
-mod replays;
-mod request;
-mod run;
+mod loading;
+mod runtime;
+mod script;
 mod set;
-mod sorting;
+mod testing;
 #[cfg(test)]
 mod tests;
-mod watch;
+mod values;
 
 use std::{
     fmt,
@@ -70,30 +56,30 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-pub use ambient::Secrets;
-pub use answer::{DenialParts, Reply, ResponseParts, ScriptDenial, ScriptResponse};
 pub use calls::{Claim, Consent, Found, Terms, Verdict};
+pub use entry_points::{DEFINITIONS, Function, Kind};
 pub use error::ScriptError;
-pub use events::Webhook;
 pub use fault::{Fault, Refusal};
-pub use inspect::{Inspected, Tested};
-pub use layout::{DEFINITIONS, Function, Kind};
+pub use library::reference::{definitions, reference};
 pub use limits::Limits;
-pub use records::{
+pub use loading::watch::watch;
+pub use runtime::context::Secrets;
+pub use runtime::outbox::Webhook;
+pub use runtime::sandbox::{Rehearsal, Rehearsed, TestUser, Trial};
+pub use script::Script;
+pub use set::Set;
+pub use testing::inspect::{Inspected, Tested};
+pub use values::records::{
     Allows, KeyParts, KeyView, NoRecords, Person, PersonParts, Records, ResourceParts,
     ResourceView, RoleParts, RoleView, UserParts, UserView,
 };
-pub use reference::{definitions, reference};
-pub use rehearsal::{Rehearsal, Rehearsed, TestUser, Trial};
-pub use request::{RequestParts, ScriptRequest};
-pub use run::Script;
-pub use set::Set;
-pub use watch::watch;
+pub use values::request::{RequestParts, ScriptRequest};
+pub use values::response::{DenialParts, Reply, ResponseParts, ScriptDenial, ScriptResponse};
 
 use crate::model::{Borrowed, Clock};
-use ambient::Ambient;
-use folder::Source;
-use run::Pool;
+use loading::source::Source;
+use runtime::context::Ambient;
+use script::Pool;
 
 /// What scripts are given from above.
 #[derive(Clone)]
@@ -318,7 +304,8 @@ impl Loader {
     /// Read, compile, check, test. Nothing that is in force is touched.
     fn next(&self, last: &mut Attempt, unchanged: Unchanged) -> Result<Next, Vec<ScriptError>> {
         let limits = &self.ambient.limits;
-        let sources = folder::read(&self.folder, limits).inspect_err(|_| last.sources = None)?;
+        let sources =
+            loading::source::read(&self.folder, limits).inspect_err(|_| last.sources = None)?;
         let is_new = last.sources.as_ref() != Some(&sources);
         if !is_new && unchanged == Unchanged::Left {
             return match self.shown.load().as_slice() {

@@ -15,14 +15,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     Fault, Function, Kind, Limits,
-    ambient::{Ambient, Call, Handle, Hidden},
-    breaker::Breaker,
-    budget,
-    compile::Compiled,
-    entry::{Entry, Tag},
-    events::Outbox,
+    compiler::compile::Compiled,
     fault::Failure,
     limits::Budget,
+    runtime::{
+        breaker::Breaker,
+        budget,
+        context::{Ambient, Call, Handle, Hidden},
+        outbox::Outbox,
+        prepared::{Entry, Tag},
+    },
 };
 use crate::model::Secret;
 

@@ -4,14 +4,16 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Function, Kind, Limits, Script, ScriptError,
-    ambient::{Ambient, Call, Handle},
-    breaker::Breaker,
-    compile::Compiler,
-    entry::Entry,
+    compiler::compile::Compiler,
     fault::{describe, innermost},
-    folder::Source,
-    rehearsal::{Rehearsal, Subject, World},
-    run::{Around, Inner, Pool},
+    loading::source::Source,
+    runtime::{
+        breaker::Breaker,
+        context::{Ambient, Call, Handle},
+        prepared::Entry,
+        sandbox::{Rehearsal, Subject, World},
+    },
+    script::{Around, Inner, Pool},
 };
 
 /// A set of scripts.

@@ -31,10 +31,12 @@ use tokio::{
 };
 
 use super::{
-    aside::Aside,
-    door::{Door, Peer, Refused, Rules, Whose},
-    stream::{Left, Socket, Watched},
-    watch::{InFlight, Verdict, Watch},
+    connection::{
+        io::{Left, Socket, Watched},
+        timeouts::{InFlight, Verdict, Watch},
+        wake::Aside,
+    },
+    listener::{Door, Peer, Refused, Rules, Whose},
 };
 use crate::handlers::Foreign;
 

@@ -1,8 +1,8 @@
 //! Where a request would lead that somebody asks about: read as if it had come to the public listener.
 
 use crate::{
-    front::{aim, host, path, unreadable},
     handlers::{Origin, Scheme},
+    http::{aim, host, path, unreadable},
     pipeline::{Asked, Explain, Explaining, Explanation, Face, Gate, Request},
 };
 

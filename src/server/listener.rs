@@ -12,10 +12,12 @@ use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::{
-    forwarded::is_among,
-    preamble::{self, NoHeader},
-    stream::{Noted, Socket},
-    watch::Watch,
+    connection::{
+        io::{Noted, Socket},
+        timeouts::Watch,
+    },
+    proxy_protocol::{self, NoHeader},
+    verify::dialects::is_among,
 };
 use crate::{handlers::Scheme, tls::Certificates};
 
@@ -188,7 +190,7 @@ async fn named(
         let why = "server.proxy_protocol is on, and this client is not in server.trusted_proxies";
         return Err(Refused::of(Whose::Operators, why));
     }
-    preamble::read(stream).await.map_err(|problem| {
+    proxy_protocol::read(stream).await.map_err(|problem| {
         let whose = match problem {
             // A balancer that looks whether anybody listens does no more.
             NoHeader::Broken(_) => Whose::Clients,

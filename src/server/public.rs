@@ -6,10 +6,16 @@ use ::http::request::Parts;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use ipnet::IpNet;
 
-use super::{Answer, Peer, forwarded, forwarded::Dialect, told::Layout};
+use super::{
+    Answer, Peer,
+    verify::{
+        dialects::{self, Dialect},
+        identity_headers::Layout,
+    },
+};
 use crate::{
-    front::{aim, answer, host, path, unreadable},
     handlers::{Body, Call, Handlers, Hop, Origin, Payload, Reply},
+    http::{aim, host, path, response, unreadable},
     pipeline::{Action, Denial, Face, Gate, Request, Scene},
 };
 
@@ -73,7 +79,7 @@ impl Public {
             scheme: peer.scheme(),
             authority: host.authority(),
             peer: peer.client(),
-            is_trusted: forwarded::is_among(&self.trusted, peer.client()),
+            is_trusted: dialects::is_among(&self.trusted, peer.client()),
         };
         let way = Way { params, origin, hop, upgrade };
         let rule = action.rule();
@@ -120,7 +126,7 @@ impl Public {
         let mut reply = self.handlers.answer(call).await?;
         quota.write(reply.headers_mut());
         match aftermath {
-            Some(aftermath) => Box::pin(answer::through(&aftermath, reply)).await,
+            Some(aftermath) => Box::pin(response::through(&aftermath, reply)).await,
             None => Ok(reply),
         }
     }
@@ -145,16 +151,16 @@ impl Answer for Public {
         let (mut parts, body) = request.into_parts();
         if let Some(dialect) = Dialect::of(parts.uri.path()) {
             let reply = self.verify(dialect, &parts, peer).await;
-            return answer::finish(&parts.method, reply);
+            return response::finish(&parts.method, reply);
         }
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let reply = match self.decide(&parts, Body::Stream(body), upgrade, peer).await {
             Ok(reply) => reply,
             Err(denial) => {
-                answer::report(&denial, &parts, peer.client());
-                answer::denial(&denial)
+                response::report(&denial, &parts, peer.client());
+                response::denial(&denial)
             }
         };
-        answer::finish(&parts.method, reply)
+        response::finish(&parts.method, reply)
     }
 }

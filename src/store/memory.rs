@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Batch, Change, CommitError, Committing, Expect, Missed, Passing, Sequence, Sink, Snapshot,
-    State, Store, StoreError, Stored, Table, Visit, chain, codec, publish::Publisher,
+    State, Store, StoreError, Stored, Table, Visit, audit_log, codec, subscribers::Publisher,
 };
 
 type Records = BTreeMap<(Table, Vec<u8>), Arc<[u8]>>;
@@ -52,7 +52,7 @@ impl MemoryStore {
         let sequence = self.publisher.sequence() + 1;
         let mut writes = batch.writes;
         if let Some(trace) = &batch.trace {
-            writes.extend(chain::writes(trace, |table, key| get(&records, table, key))?);
+            writes.extend(audit_log::writes(trace, |table, key| get(&records, table, key))?);
         }
         let mut sealed = Vec::with_capacity(writes.len());
         for write in &writes {

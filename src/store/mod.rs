@@ -3,29 +3,18 @@
 //! A decision reads the Directory alone. The store is for writers, for listings, and for the next start.
 
 pub mod archive;
-pub mod chain;
+pub mod audit_log;
 mod codec;
 #[cfg(test)]
 mod contract;
-mod directory;
-mod fold;
-mod held;
 mod memory;
-mod policy;
-mod publish;
-mod routes;
-mod shelf;
 mod sled;
+mod subscribers;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
 pub use codec::{Stored, decode, encode};
-pub(crate) use directory::LAST_UID;
-pub use directory::{Directory, SlowKeys};
-pub use held::{HeldKey, Member};
 pub use memory::MemoryStore;
-pub use policy::{Applications, HeldApplication, Policy, RoleSet, RoleTable};
-pub use routes::{Found, Routes, Rule};
 pub use sled::SledStore;
 
 /// The number of a commit. The first is 1; each is one more than the one before it.
@@ -165,7 +154,7 @@ pub struct Batch {
     /// What is written.
     pub writes: Vec<Write>,
     /// What it leaves in the audit trail; none: nothing.
-    pub trace: Option<chain::Trace>,
+    pub trace: Option<audit_log::Trace>,
 }
 
 impl Batch {

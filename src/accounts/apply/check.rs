@@ -3,16 +3,18 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{
-    super::{
+    plan::{Change, Plan},
+    record::Kind,
+};
+use crate::{
+    accounts::{
         AccountError, Accounts,
         rules::{
             check_application, check_identity, check_key, check_resource, check_scopes, check_user,
         },
     },
-    plan::{Change, Plan},
-    record::Kind,
+    model::{Key, METHODS, MOST_SLOW_KEYS, Resource, Scheme, Timestamp, User, Violation},
 };
-use crate::model::{Key, METHODS, MOST_SLOW_KEYS, Resource, Scheme, Timestamp, User, Violation};
 
 impl Plan {
     /// Asks every rule about every record that changes, and about those that rest on what goes.

@@ -3,13 +3,14 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    super::{AccountError, Accounts, Inner, users::uid_key},
     plan::{Change, Plan},
     record::Kind,
 };
 use crate::{
+    accounts::{AccountError, Accounts, Inner, users::uid_key},
+    directory::Directory,
     model::{Actor, Key, User},
-    store::{Batch, CommitError, Directory, MemoryStore, StoreError, Table, encode},
+    store::{Batch, CommitError, MemoryStore, StoreError, Table, encode},
 };
 
 impl Plan {

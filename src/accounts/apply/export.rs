@@ -5,11 +5,9 @@ use std::collections::HashMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{
-    super::{AccountError, Accounts},
-    record::Kind,
-};
+use super::record::Kind;
 use crate::{
+    accounts::{AccountError, Accounts},
     model::{Application, Key, Resource, Role, User},
     store::{Snapshot, StoreError, decode},
 };

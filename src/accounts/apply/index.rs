@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    super::{
+use super::plan::Change;
+use crate::{
+    accounts::{
         AccountError, Accounts,
         users::{taken_mail, taken_name},
     },
-    plan::Change,
-};
-use crate::{
     model::{User, Violation},
     store::{Batch, State, Table, encode},
 };

@@ -1,12 +1,10 @@
 //! Somebody can always administer, and nobody shuts the door on itself.
 
-use super::{
-    super::{AccountError, Accounts},
-    plan::Plan,
-};
+use super::plan::Plan;
 use crate::{
+    accounts::{AccountError, Accounts},
+    directory::Policy,
     model::{Actor, AuthType, KeyId},
-    store::Policy,
 };
 
 const SHUT_OUT: &str =

@@ -4,12 +4,12 @@
 //! carried out already, so they are the same rules that every other change is held to. Then all of it is written in one commit, or nothing.
 
 mod check;
+mod dry_run;
 mod export;
 mod index;
+mod lockout;
 mod plan;
 mod record;
-mod standing;
-mod world;
 mod write;
 
 use serde_json::{Map, Value, json};
@@ -26,8 +26,8 @@ use super::{
     is_race,
 };
 use crate::{
-    hooks::Webhook,
     model::{Act, Application, Digest, Key, PasswordDigest, Resource, Role, Timestamp, User},
+    scripting::Webhook,
     store::CommitError,
 };
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
-    super::{AccountError, Accounts, Versioned, setup::shipped_roles, users::dedup},
     MOST_CHANGES, Others, State, StatedKey, StatedPassword, StatedUser,
     index::Index,
     record::{Kind, each},
 };
 use crate::{
+    accounts::{AccountError, Accounts, Versioned, setup::shipped_roles, users::dedup},
     model::{Application, Key, KeyId, Resource, Role, User, Violation, fold},
     store::{Sequence, Table},
 };

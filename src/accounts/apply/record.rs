@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-use super::super::{AccountError, Accounts, keys::key_key, users::uid_key};
 use crate::{
+    accounts::{AccountError, Accounts, keys::key_key, users::uid_key},
     model::{Application, Key, Resource, Role, Timestamp, User},
     store::Table,
 };
@@ -185,7 +185,7 @@ pub(super) fn differing(
 /// Every record of a kind in the store, with its revision, `part` by part.
 pub(super) fn each<T: Kind>(
     accounts: &Accounts,
-    mut take: impl FnMut(super::super::Versioned<T>) -> Result<(), AccountError>,
+    mut take: impl FnMut(crate::accounts::Versioned<T>) -> Result<(), AccountError>,
 ) -> Result<(), AccountError> {
     const PART: usize = 1000;
     let mut after: Option<Vec<u8>> = None;

@@ -3,7 +3,12 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{
-    super::{
+    Applied, Difference, Done,
+    plan::{Change, Plan},
+    record::{Kind, differing},
+};
+use crate::{
+    accounts::{
         AccountError, Accounts, Acting,
         keys::put_new_key,
         rules::in_order,
@@ -11,13 +16,9 @@ use super::{
         usage::{forget_usage_of_key, forget_usage_of_user},
         users::uid_key,
     },
-    Applied, Difference, Done,
-    plan::{Change, Plan},
-    record::{Kind, differing},
-};
-use crate::{
+    directory::LAST_UID,
     model::{Key, User},
-    store::{Batch, LAST_UID, State, Table, encode},
+    store::{Batch, State, Table, encode},
 };
 
 /// A plan that is in order.

@@ -1,13 +1,16 @@
 //! Events: the operator's script is asked before a key or a user is made, and told when a key is taken back.
 
+pub(super) mod monitor;
+pub(super) mod outbox;
+
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::{AccountError, Accounts, Acting};
 use crate::{
-    hooks::{Fault, Function, Script, Set, Webhook},
     model::{Key, KeyId, User},
+    scripting::{Fault, Function, Script, Set, Webhook},
 };
 
 /// After so many calls others have their turn: a script may be called for each of many keys.

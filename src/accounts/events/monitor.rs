@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, future::Future, pin::pin, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{AccountError, Accounts, events::of_key, keys::key_key};
+use super::of_key;
 use crate::{
-    hooks::{Function, Script},
+    accounts::{AccountError, Accounts, keys::key_key},
     limits::{Crossed, Limit},
     model::{Actor, Key, KeyId, Timestamp},
+    scripting::{Function, Script},
     store::{Batch, Table, encode},
 };
 

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{AccountError, Accounts, users::new_uuid};
 use crate::{
-    hooks::Webhook,
+    accounts::{AccountError, Accounts, users::new_uuid},
     model::Timestamp,
+    scripting::Webhook,
     store::{Batch, CommitError, Store, StoreError, Table, encode},
 };
 
@@ -39,7 +39,7 @@ pub struct Letter {
 }
 
 /// What is known of the letters without asking the store.
-pub(super) struct Outbox {
+pub(in crate::accounts) struct Outbox {
     /// The webhooks that there are.
     pub names: Arc<[String]>,
     most: usize,
@@ -52,7 +52,7 @@ pub(super) struct Outbox {
 }
 
 /// Letters that go with a batch. Where it is not written, they are as if they had never been.
-pub(super) struct Post<'a> {
+pub(in crate::accounts) struct Post<'a> {
     outbox: &'a Outbox,
     letters: Vec<(Uuid, Letter)>,
 }
@@ -127,11 +127,11 @@ impl Accounts {
         most: usize,
     ) -> Result<Self, StoreError> {
         let outbox = Arc::new(Outbox::open(self.store(), names.into_iter().collect(), most)?);
-        Ok(Self(Arc::new(super::Inner { outbox, ..Arc::unwrap_or_clone(self.0) })))
+        Ok(Self(Arc::new(crate::accounts::Inner { outbox, ..Arc::unwrap_or_clone(self.0) })))
     }
 
     /// Puts webhooks into a batch. Where too many wait already, the newest are left out, and the log is told.
-    pub(super) fn post(&self, webhooks: Vec<Webhook>, batch: &mut Batch) -> Post<'_> {
+    pub(in crate::accounts) fn post(&self, webhooks: Vec<Webhook>, batch: &mut Batch) -> Post<'_> {
         let outbox = &*self.0.outbox;
         let now = self.0.clock.now();
         let mut letters = Vec::with_capacity(webhooks.len());
@@ -235,7 +235,10 @@ impl Accounts {
     }
 
     /// Writes what no audit entry tells of.
-    pub(super) async fn write_letters(&self, batch: Batch) -> Result<(), AccountError> {
+    pub(in crate::accounts) async fn write_letters(
+        &self,
+        batch: Batch,
+    ) -> Result<(), AccountError> {
         if batch.writes.is_empty() {
             return Ok(());
         }

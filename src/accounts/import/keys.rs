@@ -4,15 +4,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{
-    AccountError, Accounts, Acting, Format, TRIES,
-    events::{Mood, New},
-    is_race,
-    keys::put_new_key,
-    rules::{check_key, check_scopes, check_user},
-    users::{claim, uid_key},
-};
 use crate::{
+    accounts::{
+        AccountError, Accounts, Acting, Format, TRIES,
+        events::{Mood, New},
+        is_race,
+        keys::put_new_key,
+        rules::{check_key, check_scopes, check_user},
+        users::{claim, uid_key},
+    },
     model::{
         Act, Key, KeyId, KeyShape, KeyText, MOST_SLOW_KEYS, PasswordDigest, Scheme, Secret,
         Timestamp, User, Violation, fold,
@@ -334,10 +334,10 @@ impl<'a> Draft<'a> {
     }
 
     fn stranger(&mut self, row: &ImportRow, folded: String) -> Option<u64> {
-        let new = super::NewUser {
+        let new = crate::accounts::NewUser {
             name: row.username.clone(),
             status: true,
-            ..super::NewUser::default()
+            ..crate::accounts::NewUser::default()
         };
         let mut user = self.accounts.draft_user(new);
         let problems = check_user(self.accounts, &user);
@@ -436,7 +436,7 @@ impl Draft<'_> {
 
 impl Accounts {
     /// How many keys in force a user has that are slow to check.
-    pub(super) fn slow_in_force(&self, uid: u64) -> usize {
+    pub(in crate::accounts) fn slow_in_force(&self, uid: u64) -> usize {
         let (directory, now) = (&self.0.directory, self.0.clock.now());
         let ids = directory.slow_keys(Some(uid)).map(|slow| slow.ids).unwrap_or_default();
         let keys = ids.into_iter().filter_map(|id| directory.key(id));

@@ -4,14 +4,14 @@
 
 use std::collections::HashSet;
 
-use super::{
-    AccountError, Acting, Format, ImportMode, NewUser, TRIES,
-    events::{Mood, New},
-    is_race,
-    rules::check_user,
-    users::{claim, uid_key},
-};
 use crate::{
+    accounts::{
+        AccountError, Acting, Format, ImportMode, NewUser, TRIES,
+        events::{Mood, New},
+        is_race,
+        rules::check_user,
+        users::{claim, uid_key},
+    },
     model::{Act, PasswordDigest, Secret, User, Violation, fold},
     store::{Batch, CommitError, State, Table, encode},
 };

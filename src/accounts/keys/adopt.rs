@@ -1,12 +1,12 @@
 //! Keys of other systems that a script has checked become their users' own, one by one, as they are used.
 
-use super::{
-    AccountError, Acting,
-    events::{Mood, New},
-    keys::put_new_key,
-    users::uid_key,
-};
+use super::put_new_key;
 use crate::{
+    accounts::{
+        AccountError, Acting,
+        events::{Mood, New},
+        users::uid_key,
+    },
     model::{Act, Key, KeyId, Scheme, Secret},
     store::{Batch, CommitError, State, Table},
 };
@@ -71,7 +71,7 @@ impl Acting {
 }
 
 /// Whether a text may have been drawn at random, as far as its length says.
-pub(super) fn may_be_random(text: &Secret) -> bool {
+pub(in crate::accounts) fn may_be_random(text: &Secret) -> bool {
     let text = text.expose();
     (SHORTEST..=LONGEST).contains(&text.len()) && !text.chars().any(char::is_control)
 }

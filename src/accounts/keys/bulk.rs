@@ -7,15 +7,15 @@ use std::collections::HashSet;
 
 use serde_json::json;
 
-use super::{
-    AccountError, Accounts, Acting, Issued, NewKey, TRIES, Versioned,
-    events::{Mood, New},
-    is_race,
-    keys::{key_key, put_new_key},
-    rules::{check_key, has_scopes, in_order},
-    users::uid_key,
-};
+use super::{key_key, put_new_key};
 use crate::{
+    accounts::{
+        AccountError, Accounts, Acting, Issued, NewKey, TRIES, Versioned,
+        events::{Mood, New},
+        is_race,
+        rules::{check_key, has_scopes, in_order},
+        users::uid_key,
+    },
     model::{Act, Entropy, Key, KeyId, KeyText, Secret, User},
     store::{Batch, CommitError, State, Table},
 };

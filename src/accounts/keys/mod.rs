@@ -1,12 +1,18 @@
 //! Keys.
 
+pub(super) mod adopt;
+pub(super) mod bulk;
+pub(super) mod quota;
+pub(super) mod rehash;
+pub(super) mod rotate;
+
 use ipnet::IpNet;
 
 use super::{
     AccountError, Accounts, Acting, Page, TRIES, Versioned,
     events::{Mood, New},
     is_race,
-    quota::Growth,
+    keys::quota::Growth,
     rules::{check_key, check_scopes, in_order},
     users::uid_key,
 };

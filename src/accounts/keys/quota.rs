@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::{AccountError, Accounts, users::uid_key};
 use crate::{
+    accounts::{AccountError, Accounts, users::uid_key},
     model::KeyId,
     store::{Batch, Sequence, State, Table},
 };
 
 /// What a new key adds to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Growth {
+pub(in crate::accounts) enum Growth {
     /// One more.
     More,
     /// Another goes when its overlap ends. As many again may be on their way out: a user who has as many keys as there may be can still
@@ -24,7 +24,7 @@ pub(super) enum Growth {
 
 /// Whoever makes a key for a user waits for those who do the same at this moment: in this process nobody has to try again.
 #[derive(Clone, Default)]
-pub(super) struct Turns(Arc<[Mutex<()>; 32]>);
+pub(in crate::accounts) struct Turns(Arc<[Mutex<()>; 32]>);
 
 impl Turns {
     /// Waits for one's turn. It ends when the guard is dropped.
@@ -35,7 +35,7 @@ impl Turns {
 
 impl Accounts {
     /// Refuses a key too many, and asks that no other comes before the commit.
-    pub(super) fn within_quota(
+    pub(in crate::accounts) fn within_quota(
         &self,
         uid: u64,
         growth: Growth,
@@ -58,7 +58,10 @@ impl Accounts {
     }
 
     /// How many keys of a user are neither revoked nor past their end, and the commit that made the last of all.
-    pub(super) fn keys_in_force(&self, uid: u64) -> Result<(usize, Sequence), AccountError> {
+    pub(in crate::accounts) fn keys_in_force(
+        &self,
+        uid: u64,
+    ) -> Result<(usize, Sequence), AccountError> {
         let now = self.0.clock.now();
         let (mut held, mut newest) = (0, 0);
         for (owner, stored) in self.store().scan(Table::Owners, &uid_key(uid), None, usize::MAX)? {

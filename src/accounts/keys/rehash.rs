@@ -1,10 +1,10 @@
 //! What other systems made slow to check is made anew at its first use, while its text is there: keys get a fast digest, passwords one of our own.
 
-use super::{
-    AccountError, Acting, TRIES, adopt::may_be_random, formats::is_all_of, is_race, keys::key_key,
-    users::uid_key,
-};
+use super::{adopt::may_be_random, key_key};
 use crate::{
+    accounts::{
+        AccountError, Acting, TRIES, is_race, passwords::digest_formats::is_all_of, users::uid_key,
+    },
     model::{Act, KeyId, PasswordDigest, Scheme, Secret},
     store::{Batch, CommitError, State, Table, encode},
 };

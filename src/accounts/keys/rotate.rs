@@ -1,15 +1,14 @@
 //! Rotation: a key is replaced, and for a while both work, so that nobody who uses it is interrupted.
 
-use super::{
-    AccountError, Acting, Issued, NewKey, TRIES, Versioned,
-    events::{Mood, New},
-    is_race,
-    keys::{key_key, put_new_key},
-    quota::Growth,
-    rules::{check_key, in_order},
-    users::uid_key,
-};
+use super::{key_key, put_new_key, quota::Growth};
 use crate::{
+    accounts::{
+        AccountError, Acting, Issued, NewKey, TRIES, Versioned,
+        events::{Mood, New},
+        is_race,
+        rules::{check_key, in_order},
+        users::uid_key,
+    },
     model::{Act, Key, KeyId, Rotation, Timestamp, Violation},
     store::{Batch, CommitError, State, Table, encode},
 };

@@ -80,7 +80,7 @@ impl Format {
     }
 
     /// Whether this text was made into this digest.
-    pub(super) fn matches(self, digest: &str, text: &[u8]) -> bool {
+    pub(in crate::accounts) fn matches(self, digest: &str, text: &[u8]) -> bool {
         if self != Self::Argon2 && text.len() > LONGEST_TEXT {
             return false;
         }
@@ -100,7 +100,7 @@ impl Format {
 }
 
 /// Whether a text that a digest matches is the text that it was made of. bcrypt looks at 72 bytes: of a longer one, nobody knows how it goes on.
-pub(super) fn is_all_of(digest: &PasswordDigest, text: &str) -> bool {
+pub(in crate::accounts) fn is_all_of(digest: &PasswordDigest, text: &str) -> bool {
     Format::of(digest.phc()) != Some(Format::Bcrypt) || text.len() <= 72
 }
 

@@ -1,5 +1,8 @@
 //! Passwords: Argon2id, off the event loop, and only a few at a time.
 
+pub(super) mod digest_formats;
+pub(super) mod pepper;
+
 use std::sync::Arc;
 
 use argon2::{
@@ -8,7 +11,7 @@ use argon2::{
 };
 use tokio::sync::Semaphore;
 
-use super::formats::Format;
+use super::passwords::digest_formats::Format;
 use crate::model::{Entropy, PasswordDigest, Secret};
 
 /// What a password is checked against when there is no user, so that the answer takes as long. Made from 32 random bytes that nobody kept.

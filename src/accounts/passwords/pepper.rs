@@ -8,8 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use super::{Accounts, Inner};
 use crate::{
+    accounts::{Accounts, Inner},
     files::{self, FileError, Readers},
     model::{Entropy, Pepper},
 };

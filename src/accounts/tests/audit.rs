@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     model::{Application, Resource, Secret},
-    store::{SledStore, chain::Verdict},
+    store::{SledStore, audit_log::Verdict},
 };
 
 /// What the trail says: each entry's action and object.

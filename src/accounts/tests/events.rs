@@ -1,7 +1,7 @@
 //! What waits to be sent, and nothing else, is what tells of what was written.
 
 use super::*;
-use crate::hooks::{Limits, Secrets};
+use crate::scripting::{Limits, Secrets};
 
 const TELLS: &str = r#"
 fn on_user_created(event) { webhook("ops", #{ user: event.user }); }

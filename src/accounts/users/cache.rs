@@ -4,8 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::Versioned;
-use crate::{model::User, store::Member};
+use crate::{accounts::Versioned, directory::Member, model::User};
 
 /// How many are kept. When there are more, all are forgotten, and the ones that are asked for come back.
 const MOST: usize = 4096;
@@ -13,7 +12,7 @@ const MOST: usize = 4096;
 /// An entry counts only while the Directory holds the very member that it was read for. Every write of a user makes a new member, after the
 /// store has it and before the writer is answered: so what is found here is never older than what the writer was told.
 #[derive(Default)]
-pub(super) struct Recent(papaya::HashMap<u64, Entry>);
+pub(in crate::accounts) struct Recent(papaya::HashMap<u64, Entry>);
 
 struct Entry {
     member: Arc<Member>,
@@ -31,7 +30,7 @@ impl ReadUser {
     /// How many things are kept that were made of a user.
     pub const FORMS: usize = 4;
 
-    pub(super) fn new(user: Versioned<User>) -> Self {
+    pub(in crate::accounts) fn new(user: Versioned<User>) -> Self {
         Self { record: user.record, made: Default::default() }
     }
 

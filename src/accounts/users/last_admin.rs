@@ -3,15 +3,16 @@
 //! A change that takes an administrator's standing away names a witness: an active user who administers after it. The commit happens only if
 //! the witness and its role are as they were seen, so two changes at one moment cannot each rely on the administrator that the other removes.
 
-use super::{AccountError, Accounts, Versioned, users::uid_key};
+use super::uid_key;
 use crate::{
+    accounts::{AccountError, Accounts, Versioned},
     model::{Role, User},
     store::{Batch, State, Table},
 };
 
 impl Accounts {
     /// Refuses a change to a user, or its deletion, that would leave nobody who may administer.
-    pub(super) fn keep_an_administrator(
+    pub(in crate::accounts) fn keep_an_administrator(
         &self,
         before: &User,
         after: Option<&User>,
@@ -36,7 +37,7 @@ impl Accounts {
     }
 
     /// Refuses a change to a role, or its deletion, that would leave nobody who may administer.
-    pub(super) fn keep_an_administrators_role(
+    pub(in crate::accounts) fn keep_an_administrators_role(
         &self,
         before: &Role,
         after: Option<&Role>,

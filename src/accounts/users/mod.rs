@@ -1,5 +1,8 @@
 //! Users.
 
+pub(super) mod cache;
+pub(super) mod last_admin;
+
 use std::sync::Arc;
 
 use serde_json::json;
@@ -13,10 +16,11 @@ use super::{
     usage::{forget_usage_of_key, forget_usage_of_user},
 };
 use crate::{
+    directory::LAST_UID,
     model::{
         Act, Credits, Key, PasswordDigest, RateLimit, Secret, Timestamp, User, Violation, fold,
     },
-    store::{Batch, CommitError, LAST_UID, Sequence, State, Table, encode},
+    store::{Batch, CommitError, Sequence, State, Table, encode},
 };
 
 /// What a new user starts with. What is not here begins empty.

@@ -11,7 +11,7 @@ use ::http::{
 use serde_json::json;
 
 use self::{read::read, source::Source};
-use super::{Call, answer, keys};
+use super::{Call, keys, response};
 use crate::{
     accounts::{AccountError, Applied, Apply, ApplyMode, Others},
     handlers::{Body, BodyLimits, Payload, Reply},
@@ -28,7 +28,7 @@ const MOST_FAULTS: usize = 100;
 
 pub(super) async fn answer(call: Call<'_>) -> Result<Reply, Denial> {
     if !call.identity.is_admin() {
-        return Err(answer::forbidden("Only the operator and administrators can do this."));
+        return Err(response::forbidden("Only the operator and administrators can do this."));
     }
     match call.request.method {
         Method::POST => apply(call).await,
@@ -37,7 +37,7 @@ pub(super) async fn answer(call: Call<'_>) -> Result<Reply, Denial> {
 }
 
 async fn export(call: &Call<'_>) -> Result<Reply, Denial> {
-    let text = call.accounts.export().await.map_err(answer::denial)?;
+    let text = call.accounts.export().await.map_err(response::denial)?;
     let mut reply = Response::new(Payload::from(text));
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(TOML));
@@ -49,7 +49,7 @@ async fn apply(mut call: Call<'_>) -> Result<Reply, Denial> {
     let how = how(&call)?;
     // What it makes may be bound less than the key that it is asked with.
     if keys::within_own_bounds(&keys::Wanted::default(), &call).is_err() {
-        return Err(answer::forbidden(
+        return Err(response::forbidden(
             "A key that is bound to an application, to networks or to limits cannot do this.",
         ));
     }
@@ -69,9 +69,9 @@ async fn apply(mut call: Call<'_>) -> Result<Reply, Denial> {
             };
             return Err(aside(place).await?);
         }
-        Err(problem) => return Err(answer::denial(problem)),
+        Err(problem) => return Err(response::denial(problem)),
     };
-    Ok(answer::json(StatusCode::OK, &view(&applied, how)))
+    Ok(response::json(StatusCode::OK, &view(&applied, how)))
 }
 
 fn view(applied: &Applied, how: Apply) -> serde_json::Value {

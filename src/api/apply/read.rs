@@ -2,14 +2,12 @@
 
 use serde_json::Value;
 
-use super::{
-    super::{form::Form, keys::networks, records::Editable, users},
-    Source,
-};
+use super::Source;
 use crate::{
     accounts::{
         Accounts, Format, NewUser, STATE_VERSION, State, StatedKey, StatedPassword, StatedUser,
     },
+    api::{fields::Form, keys::networks, records::Editable, users},
     model::{
         Digest, Key, KeyId, MAX_PREFIX, PasswordDigest, Rotation, Scheme, Timestamp, Violation,
     },

@@ -6,9 +6,9 @@
 use ::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Call, answer, form::Form, keys};
 use crate::{
     accounts::{Bulk, BulkPart, Issued, RunId, Whom},
+    api::{Call, fields::Form, keys, response},
     handlers::Reply,
     pipeline::Denial,
 };
@@ -17,15 +17,15 @@ use crate::{
 const MOST: usize = 5000;
 const LIMIT: usize = 1000;
 
-pub(super) async fn generate(mut call: Call<'_>) -> Result<Reply, Denial> {
+pub(in crate::api) async fn generate(mut call: Call<'_>) -> Result<Reply, Denial> {
     let mut form = Form::new(call.json().await?);
     let bulk = read(&mut form, &call);
     form.finish()?;
     let new = &bulk.new;
     keys::may_hand_out(false, &call)?;
     keys::within_own_bounds(&keys::Wanted::new(new), &call)?;
-    let part = call.accounts.issue_for_many(&bulk).await.map_err(answer::denial)?;
-    Ok(answer::json(StatusCode::OK, &view(&part, &bulk, &call)))
+    let part = call.accounts.issue_for_many(&bulk).await.map_err(response::denial)?;
+    Ok(response::json(StatusCode::OK, &view(&part, &bulk, &call)))
 }
 
 fn read(form: &mut Form, call: &Call<'_>) -> Bulk {

@@ -3,18 +3,18 @@
 use ::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Call, answer, form::Form, keys};
 use crate::{
     accounts::{Format, Import, ImportDigest, ImportMode, ImportRow, Strangers},
+    api::{Call, fields::Form, keys, response},
     handlers::Reply,
     model::{Scheme, Secret, Timestamp},
     pipeline::Denial,
 };
 
 /// The most keys of one part.
-pub(super) const MOST: usize = 1000;
+pub(in crate::api) const MOST: usize = 1000;
 
-pub(super) async fn import(mut call: Call<'_>) -> Result<Reply, Denial> {
+pub(in crate::api) async fn import(mut call: Call<'_>) -> Result<Reply, Denial> {
     let now = call.accounts.clock().now();
     let mut form = Form::new(call.json().await?);
     let digest = digest(&mut form);
@@ -35,8 +35,8 @@ pub(super) async fn import(mut call: Call<'_>) -> Result<Reply, Denial> {
     }
     let includes_administrators = call.identity.is_admin();
     let import = Import { digest, strangers, includes_administrators, mode, rows };
-    let imported = call.accounts.import_keys(&import).await.map_err(answer::denial)?;
-    Ok(answer::json(StatusCode::OK, &json!(imported)))
+    let imported = call.accounts.import_keys(&import).await.map_err(response::denial)?;
+    Ok(response::json(StatusCode::OK, &json!(imported)))
 }
 
 fn digest(form: &mut Form) -> ImportDigest {

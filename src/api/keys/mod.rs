@@ -1,5 +1,8 @@
 //! `/api/v1/keys` and `/api/v1/users/{uid}/keys`: what users present. A key's text is in one answer alone, the one that makes it.
 
+pub(super) mod bulk;
+pub(super) mod import;
+
 use std::net::IpAddr;
 
 use ::http::{Method, StatusCode};
@@ -8,9 +11,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Call,
-    answer::{self, Refusal},
-    form::{Form, merge},
+    fields::{Form, merge},
     list::{self, Also, Asked},
+    response::{self, Refusal},
     users,
 };
 use crate::{
@@ -23,7 +26,7 @@ use crate::{
 pub(super) fn all(call: &Call<'_>) -> Result<Reply, Denial> {
     let asked = Asked::of(call.request, Also::Nothing)?;
     let after = asked.cursor(KeyId::parse)?;
-    let page = call.accounts.keys(after, asked.limit).map_err(answer::denial)?;
+    let page = call.accounts.keys(after, asked.limit).map_err(response::denial)?;
     Ok(part(&page, call))
 }
 
@@ -40,7 +43,7 @@ pub(super) async fn of_user(uid: u64, call: Call<'_>) -> Result<Reply, Denial> {
 pub(super) fn list_of(uid: u64, call: &Call<'_>) -> Result<Reply, Denial> {
     let asked = Asked::of(call.request, Also::Nothing)?;
     let after = asked.cursor(KeyId::parse)?;
-    let page = call.accounts.keys_of(uid, after, asked.limit).map_err(answer::denial)?;
+    let page = call.accounts.keys_of(uid, after, asked.limit).map_err(response::denial)?;
     Ok(part(&page, call))
 }
 
@@ -49,7 +52,7 @@ pub(super) async fn one(id: KeyId, call: Call<'_>) -> Result<Reply, Denial> {
         Method::PATCH => return change(id, call).await,
         _ => existing(id, &call)?,
     };
-    Ok(answer::record(StatusCode::OK, &view(&key.record, &call), key.revision))
+    Ok(response::record(StatusCode::OK, &view(&key.record, &call), key.revision))
 }
 
 /// Changes what people may change of a key that was handed out: its label and its limits.
@@ -75,7 +78,7 @@ async fn change(id: KeyId, mut call: Call<'_>) -> Result<Reply, Denial> {
         Ok::<_, Refusal>(())
     });
     let key = changed.await?;
-    Ok(answer::record(StatusCode::OK, &view(&key.record, &call), key.revision))
+    Ok(response::record(StatusCode::OK, &view(&key.record, &call), key.revision))
 }
 
 pub(super) async fn revoke(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
@@ -85,8 +88,8 @@ pub(super) async fn revoke(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> 
 
 /// Revokes a key that the caller may revoke.
 pub(super) async fn take_back(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
-    let key = call.accounts.revoke_key(id).await.map_err(answer::denial)?;
-    Ok(answer::record(StatusCode::OK, &view(&key.record, call), key.revision))
+    let key = call.accounts.revoke_key(id).await.map_err(response::denial)?;
+    Ok(response::record(StatusCode::OK, &view(&key.record, call), key.revision))
 }
 
 pub(super) async fn rotate(id: KeyId, call: Call<'_>) -> Result<Reply, Denial> {
@@ -102,7 +105,7 @@ pub(super) async fn replace(key: &Key, mut call: Call<'_>) -> Result<Reply, Deni
     form.finish()?;
     may_hand_out(key.universal, &call)?;
     within_own_bounds(&Wanted::of(key), &call)?;
-    let rotated = call.accounts.rotate_key(key.id, how).await.map_err(answer::denial)?;
+    let rotated = call.accounts.rotate_key(key.id, how).await.map_err(response::denial)?;
     let mut fields = with_text(&rotated.issued, &call);
     fields.insert("replaces".into(), view(&rotated.old.record, &call));
     Ok(made(fields, &rotated.issued))
@@ -110,15 +113,15 @@ pub(super) async fn replace(key: &Key, mut call: Call<'_>) -> Result<Reply, Deni
 
 /// The keys of somebody who has just gone are on their way out as well, and nobody's.
 fn may_touch_owner(key: &Key, call: &Call<'_>) -> Result<(), Denial> {
-    match call.accounts.user(key.user).map_err(answer::denial)? {
+    match call.accounts.user(key.user).map_err(response::denial)? {
         Some(owner) => users::may_touch(&owner.record, call),
         None => Ok(()),
     }
 }
 
 fn existing(id: KeyId, call: &Call<'_>) -> Result<Versioned<Key>, Denial> {
-    let found = call.accounts.key(id).map_err(answer::denial)?;
-    found.ok_or_else(|| answer::not_found("key", id))
+    let found = call.accounts.key(id).map_err(response::denial)?;
+    found.ok_or_else(|| response::not_found("key", id))
 }
 
 /// Makes a key for a user for whom the caller may make one.
@@ -128,7 +131,7 @@ pub(super) async fn generate(uid: u64, mut call: Call<'_>) -> Result<Reply, Deni
     form.finish()?;
     may_hand_out(new.universal, &call)?;
     within_own_bounds(&Wanted::new(&new), &call)?;
-    let issued = call.accounts.issue_key(uid, new).await.map_err(answer::denial)?;
+    let issued = call.accounts.issue_key(uid, new).await.map_err(response::denial)?;
     Ok(made(with_text(&issued, &call), &issued))
 }
 
@@ -145,17 +148,17 @@ fn with_text(issued: &Issued, call: &Call<'_>) -> Map<String, Value> {
 
 fn made(fields: Map<String, Value>, issued: &Issued) -> Reply {
     let location = format!("/api/v1/keys/{}", issued.key.record.id);
-    answer::made(&Value::Object(fields), issued.key.revision, &location)
+    response::made(&Value::Object(fields), issued.key.revision, &location)
 }
 
 /// Who has a universal key hands out no keys of those whom it acts as, which would go on when it is taken back; and one that acts as everybody is made
 /// by an administrator.
 pub(super) fn may_hand_out(universal: bool, call: &Call<'_>) -> Result<(), Denial> {
     if call.identity.is_by_universal_key() {
-        return Err(answer::forbidden("With a universal key no other keys can be made."));
+        return Err(response::forbidden("With a universal key no other keys can be made."));
     }
     match universal && !call.identity.is_admin() {
-        true => Err(answer::forbidden("Only an administrator can make universal keys.")),
+        true => Err(response::forbidden("Only an administrator can make universal keys.")),
         false => Ok(()),
     }
 }
@@ -202,7 +205,7 @@ pub(super) fn within_own_bounds(wanted: &Wanted<'_>, call: &Call<'_>) -> Result<
         scopes.is_some_and(|scopes| scopes.iter().all(|scope| own.contains(scope)))
     };
     if call.identity.scopes().is_some_and(|own| !is_within(own)) {
-        return Err(answer::forbidden(
+        return Err(response::forbidden(
             "A key with scopes can only make keys with the same scopes or fewer: name them.",
         ));
     }
@@ -210,13 +213,13 @@ pub(super) fn within_own_bounds(wanted: &Wanted<'_>, call: &Call<'_>) -> Result<
     // The operator's key is of another kind.
     let Some(own) = own.filter(|own| own.user != 0) else { return Ok(()) };
     if own.application().is_some_and(|own| application != Some(own)) {
-        return Err(answer::forbidden(
+        return Err(response::forbidden(
             "A key for one application can only make keys for the same application: name it.",
         ));
     }
     let is_inside = |one: &IpNet| own.networks().iter().any(|own| own.contains(one));
     if !own.networks().is_empty() && (networks.is_empty() || !networks.iter().all(is_inside)) {
-        return Err(answer::forbidden(
+        return Err(response::forbidden(
             "A key for some networks can only make keys for networks inside of those: name them.",
         ));
     }
@@ -226,7 +229,7 @@ pub(super) fn within_own_bounds(wanted: &Wanted<'_>, call: &Call<'_>) -> Result<
     if rate.is_some_and(|own| wanted.rate_limit.is_none_or(|rate| !rate.is_within(own)))
         || credits.is_some_and(|own| wanted.credits.is_none_or(|new| !new.is_within(own)))
     {
-        return Err(answer::forbidden(
+        return Err(response::forbidden(
             "A key with a rate limit or credits can only make keys with the same or less: name them.",
         ));
     }

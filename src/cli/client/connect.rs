@@ -5,17 +5,21 @@
 
 use std::fs;
 
-use super::{
-    Exit, Failure,
-    api::AdminFace,
-    client::Client,
-    control::{self, Found},
-    local::Local,
-    open,
-    remote::Remote,
-    scripting,
+use super::{Client, local::Local, remote::Remote};
+use crate::{
+    accounts::Accounts,
+    cli::{
+        Exit, Failure,
+        instance::{
+            accounts,
+            admin_service::AdminFace,
+            control_file::{self, Found},
+            scripts,
+        },
+    },
+    config::Settings,
+    pipeline::Gate,
 };
-use crate::{accounts::Accounts, config::Settings, pipeline::Gate};
 
 /// A client of whoever has the records.
 ///
@@ -48,8 +52,8 @@ enum Scripts {
 }
 
 async fn reach(settings: &Settings, scripts: Scripts) -> Result<Client, Failure> {
-    let Some(found) = control::find(&settings.store.control_file)? else {
-        return match open::existing(settings)? {
+    let Some(found) = control_file::find(&settings.store.control_file)? else {
+        return match accounts::existing(settings)? {
             Some(accounts) => in_this_process(settings, accounts, scripts).await,
             None => Err(held_without_a_file(settings)),
         };
@@ -59,7 +63,7 @@ async fn reach(settings: &Settings, scripts: Scripts) -> Result<Client, Failure>
     if is_listening && found.is_alive() {
         return Ok(Client::new(server, found.key));
     }
-    match open::existing(settings)? {
+    match accounts::existing(settings)? {
         Some(accounts) => {
             // We hold the lock: whoever wrote the file is gone.
             let _ = fs::remove_file(&settings.store.control_file);
@@ -77,9 +81,9 @@ async fn in_this_process(
     scripts: Scripts,
 ) -> Result<Client, Failure> {
     let accounts = match scripts {
-        Scripts::Left => scripting::load_late(&settings.scripts, accounts),
+        Scripts::Left => scripts::load_late(&settings.scripts, accounts),
         Scripts::Loaded => {
-            let loaded = scripting::load(&settings.scripts, &accounts).await;
+            let loaded = scripts::load(&settings.scripts, &accounts).await;
             loaded.map_err(|problem| Failure::new(Exit::Refused, format!("{problem:#}")))?;
             accounts
         }

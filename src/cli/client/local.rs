@@ -6,11 +6,11 @@ use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body_util::BodyExt as _;
 
-use super::{
-    Exit, Failure,
-    client::{Sending, Transport},
+use super::{Sending, Transport};
+use crate::{
+    cli::{Exit, Failure},
+    handlers::Reply,
 };
-use crate::handlers::Reply;
 
 /// What [`Decide::decide`] returns.
 pub type Deciding<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;

@@ -1,5 +1,11 @@
 //! A client of the admin API. It knows how to ask and what an answer means; a [`Transport`] knows the way.
 
+pub(super) mod connect;
+pub(super) mod local;
+pub(super) mod paths;
+pub(super) mod remote;
+pub(super) mod session;
+
 use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;

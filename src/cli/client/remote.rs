@@ -13,11 +13,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    Exit, Failure,
-    client::{Sending, Transport},
+use super::{Sending, Transport};
+use crate::{
+    cli::{Exit, Failure},
+    config::AdminListen,
 };
-use crate::config::AdminListen;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);

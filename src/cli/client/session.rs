@@ -2,13 +2,14 @@
 
 use serde_json::{Map, Value};
 
-use super::{
+use super::{Client, paths::with_query};
+use crate::cli::{
     Exit, Failure, Output,
-    ask::Consent,
-    client::Client,
-    out::{Screen, printable},
-    table::{self, Column, Listing},
-    target::with_query,
+    terminal::{
+        prompt::Consent,
+        screen::{Screen, printable},
+        table::{self, Column, Listing},
+    },
 };
 
 /// The records of one request of a list.

@@ -3,12 +3,14 @@
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
-use super::{
+use super::limit::{NoRate, Rate};
+use crate::cli::{
     Session,
-    ask::Consent,
-    limit::{NoRate, Rate},
-    table::{Column, cell},
-    target::path,
+    client::paths::path,
+    terminal::{
+        prompt::Consent,
+        table::{Column, cell},
+    },
 };
 
 const COLUMNS: &[Column] = &[

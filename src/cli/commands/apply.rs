@@ -11,13 +11,16 @@ use clap::Args;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
 
-use super::{
-    Exit, Failure, Output, Session, connect, control, open,
-    out::printable,
-    table::cell,
-    target::{path, with_query},
-};
 use crate::{
+    cli::{
+        Exit, Failure, Output, Session,
+        client::{
+            connect,
+            paths::{path, with_query},
+        },
+        instance::{accounts, control_file},
+        terminal::{screen::printable, table::cell},
+    },
     config::{Engine, Settings},
     store::SledStore,
 };
@@ -96,14 +99,14 @@ impl Apply {
         if has_no_store(settings)? {
             same_pepper(&text, settings)?;
             // What is refused leaves no empty store behind.
-            let rehearsal = open::rehearsal(settings)?;
+            let rehearsal = accounts::rehearsal(settings)?;
             let client = connect::client_here(settings, rehearsal).await?;
             let session = Session::new(client, output);
             let told = self.send(&session, text.clone(), true).await?;
             if self.dry_run {
                 return show(&told, &session);
             }
-            let client = connect::client_here(settings, open::accounts(settings)?).await?;
+            let client = connect::client_here(settings, accounts::accounts(settings)?).await?;
             let session = Session::new(client, output);
             return show(&self.send(&session, text, false).await?, &session);
         }
@@ -141,7 +144,7 @@ fn has_no_store(settings: &Settings) -> Result<bool, Failure> {
     let store = &settings.store;
     Ok(store.engine == Engine::Sled
         && !SledStore::exists(&store.path)
-        && control::find(&store.control_file)?.is_none())
+        && control_file::find(&store.control_file)?.is_none())
 }
 
 /// The keys of a file are good with one pepper alone, and a new store takes the one that is there.

@@ -3,10 +3,10 @@
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::{
+use crate::cli::{
     Exit, Failure, Output, Session,
-    table::{Column, cell},
-    target::{path, with_query},
+    client::paths::{path, with_query},
+    terminal::table::{Column, cell},
 };
 
 const COLUMNS: &[Column] = &[

@@ -5,14 +5,16 @@ use std::{io, path::PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::{
-    Exit, Failure, Output, Session,
-    out::Screen,
-    table::{self, cell},
-    target::path,
-};
 use crate::{
     accounts::{RestoreError, SetupError, check_backup, restore},
+    cli::{
+        Exit, Failure, Output, Session,
+        client::paths::path,
+        terminal::{
+            screen::Screen,
+            table::{self, cell},
+        },
+    },
     config::{Engine, Settings},
     model::Digest,
     store::archive::{ArchiveError, Contents},

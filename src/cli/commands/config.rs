@@ -3,8 +3,10 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Output, out, tls};
-use crate::config::{self, Loaded};
+use crate::{
+    cli::{Output, instance::tls, terminal::screen},
+    config::{self, Loaded},
+};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -23,7 +25,9 @@ pub fn run(verb: Verb, loaded: &Loaded, output: Output) -> anyhow::Result<()> {
     }
     let text = match (verb, output) {
         (Verb::Check, Output::Table) => match &loaded.source {
-            Some(path) => format!("{} is in order.\n", out::printable(&path.display().to_string())),
+            Some(path) => {
+                format!("{} is in order.\n", screen::printable(&path.display().to_string()))
+            }
             None => {
                 "There is no configuration file; the built-in configuration is in order.\n".into()
             }
@@ -35,10 +39,10 @@ pub fn run(verb: Verb, loaded: &Loaded, output: Output) -> anyhow::Result<()> {
         (Verb::Print, Output::Table) => config::print(loaded),
         (Verb::Print, Output::Json) => format!("{:#}\n", json!(loaded.file)),
     };
-    Ok(out::print(&text)?)
+    Ok(screen::print(&text)?)
 }
 
 /// Prints the schema, which needs no configuration.
 pub fn schema() -> anyhow::Result<()> {
-    Ok(out::print(&config::schema())?)
+    Ok(screen::print(&config::schema())?)
 }

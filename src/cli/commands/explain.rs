@@ -9,11 +9,13 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::{
+use crate::cli::{
     Exit, Failure, Output, Session,
-    out::printable,
-    table::{Column, Listing, cell},
-    target::path,
+    client::paths::path,
+    terminal::{
+        screen::printable,
+        table::{Column, Listing, cell},
+    },
 };
 
 /// The most bytes of a file of header fields, and of a body.

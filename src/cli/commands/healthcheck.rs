@@ -6,8 +6,15 @@ use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
 
-use super::{Exit, Failure, Output, client::Transport as _, control, out, remote::Remote};
-use crate::config::{AdminListen, Settings};
+use crate::{
+    cli::{
+        Exit, Failure, Output,
+        client::{Transport as _, remote::Remote},
+        instance::control_file,
+        terminal::screen,
+    },
+    config::{AdminListen, Settings},
+};
 
 /// How long the answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,7 +35,7 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     if !status.is_success() {
         return Err(unready(status.as_u16(), &address, body).into());
     }
-    Ok(out::print(&match output {
+    Ok(screen::print(&match output {
         Output::Table => format!("The server at {address} is ready.\n"),
         Output::Json => format!("{body:#}\n"),
     })?)
@@ -45,7 +52,7 @@ fn unready(status: u16, address: &AdminListen, body: Value) -> Failure {
 
 /// The address in the control file, which knows a port that was free; else the configured one, or the socket where that one has TLS.
 fn address(settings: &Settings) -> AdminListen {
-    match control::find(&settings.store.control_file) {
+    match control_file::find(&settings.store.control_file) {
         Ok(Some(found)) => found.address,
         _ if settings.admin.tls.is_some() => AdminListen::Unix(settings.store.socket_file.clone()),
         _ => settings.admin.listen.clone(),

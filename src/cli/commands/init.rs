@@ -2,9 +2,13 @@
 
 use serde_json::json;
 
-use super::{Exit, Failure, Output, open, out, welcome};
 use crate::{
     accounts::SetupError,
+    cli::{
+        Exit, Failure, Output,
+        instance::accounts,
+        terminal::{screen, welcome},
+    },
     config::{Engine, Settings},
     store::StoreError,
 };
@@ -23,14 +27,14 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
         );
         Failure::new(Exit::Refused, text)
     };
-    let accounts = match open::accounts(settings) {
+    let accounts = match accounts::accounts(settings) {
         Err(SetupError::Store(StoreError::Locked { .. })) => return Err(used().into()),
         opened => opened?,
     };
     let first = accounts.first_start().await?.ok_or_else(used)?;
     let base_url = welcome::base_url(settings);
     if output == Output::Table {
-        return Ok(out::print(&welcome::text(&first, base_url.as_deref()))?);
+        return Ok(screen::print(&welcome::text(&first, base_url.as_deref()))?);
     }
     let mut answer = json!({
         "username": first.username,
@@ -42,5 +46,5 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     if let Some(base_url) = base_url {
         answer["curl"] = welcome::curl(&base_url, &first.username, &first.key).into();
     }
-    Ok(out::print(&format!("{answer:#}\n"))?)
+    Ok(screen::print(&format!("{answer:#}\n"))?)
 }

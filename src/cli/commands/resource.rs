@@ -6,12 +6,16 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Exit, Failure, Session,
     app::enable,
-    ask::Consent,
     limit::{NoRate, Rate},
-    table::{Column, cell},
-    target::path,
+};
+use crate::cli::{
+    Exit, Failure, Session,
+    client::paths::path,
+    terminal::{
+        prompt::Consent,
+        table::{Column, cell},
+    },
 };
 
 const COLUMNS: &[Column] = &[

@@ -3,12 +3,13 @@
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::{
+use crate::cli::{
     Session,
-    ask::Consent,
-    session::change_words,
-    table::{Column, cell},
-    target::path,
+    client::{paths::path, session::change_words},
+    terminal::{
+        prompt::Consent,
+        table::{Column, cell},
+    },
 };
 
 const COLUMNS: &[Column] = &[

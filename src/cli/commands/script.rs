@@ -11,17 +11,19 @@ use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{
-    Exit, Failure, Output, Session,
-    out::{self, printable},
-    scripting::limits,
-    table::{Column, Listing, cell},
-    target::path,
-};
 use crate::{
+    cli::{
+        Exit, Failure, Output, Session,
+        client::paths::path,
+        instance::scripts::limits,
+        terminal::{
+            screen::{self, printable},
+            table::{Column, Listing, cell},
+        },
+    },
     config::Settings,
-    hooks::{self, DEFINITIONS, Inspected, Kind, Rehearsal, ScriptError, Tested},
     pipeline::Stage,
+    scripting::{self, DEFINITIONS, Inspected, Kind, Rehearsal, ScriptError, Tested},
 };
 
 const COLUMNS: &[Column] = &[
@@ -139,8 +141,9 @@ fn error(found: &ScriptError) -> Value {
 }
 
 fn check(inspected: &Inspected, output: Output) -> anyhow::Result<()> {
-    let view = |script: &&hooks::Script| {
-        let functions: Vec<_> = script.functions().into_iter().map(hooks::Function::name).collect();
+    let view = |script: &&scripting::Script| {
+        let functions: Vec<_> =
+            script.functions().into_iter().map(scripting::Function::name).collect();
         json!({
             "file": script.file(),
             "functions": functions,
@@ -153,7 +156,7 @@ fn check(inspected: &Inspected, output: Output) -> anyhow::Result<()> {
         Output::Table => Listing::new(COLUMNS).page(&scripts),
         Output::Json => format!("{:#}\n", Value::from(scripts)),
     };
-    Ok(out::print(&text)?)
+    Ok(screen::print(&text)?)
 }
 
 fn test(inspected: &Inspected, filter: Option<&str>, output: Output) -> anyhow::Result<()> {
@@ -162,13 +165,13 @@ fn test(inspected: &Inspected, filter: Option<&str>, output: Output) -> anyhow::
     let all = inspected.test(filter, &gate, |tested| {
         // As they come: one that takes long is seen.
         if output == Output::Table && written.is_ok() {
-            written = out::print(&line(tested));
+            written = screen::print(&line(tested));
         }
     });
     written?;
     if output == Output::Json {
         let all: Vec<Value> = all.iter().map(result).collect();
-        out::print(&format!("{:#}\n", Value::from(all)))?;
+        screen::print(&format!("{:#}\n", Value::from(all)))?;
     }
     if all.is_empty() {
         let text = match filter {
@@ -233,7 +236,7 @@ fn begin(what: What, name: Option<&str>, folder: &Path, output: Output) -> anyho
         ),
         Output::Json => format!("{:#}\n", json!({ "file": file, "use": use_it })),
     };
-    Ok(out::print(&text)?)
+    Ok(screen::print(&text)?)
 }
 
 fn template(kind: Kind, name: &str) -> String {
@@ -286,7 +289,8 @@ fn write_new(file: &Path, text: &str) -> anyhow::Result<()> {
 /// Made anew each time: it is of the program, and nobody's to edit.
 fn definitions(folder: &Path, output: Output) -> anyhow::Result<()> {
     let file = folder.join(DEFINITIONS);
-    let written = fs::create_dir_all(folder).and_then(|()| fs::write(&file, hooks::definitions()));
+    let written =
+        fs::create_dir_all(folder).and_then(|()| fs::write(&file, scripting::definitions()));
     written.with_context(|| format!("cannot write {}", file.display()))?;
     let text = match output {
         Output::Table => format!(
@@ -295,7 +299,7 @@ fn definitions(folder: &Path, output: Output) -> anyhow::Result<()> {
         ),
         Output::Json => format!("{:#}\n", json!({ "file": file })),
     };
-    Ok(out::print(&text)?)
+    Ok(screen::print(&text)?)
 }
 
 /// Asks the server.
@@ -320,7 +324,7 @@ pub async fn ask(verb: Verb, session: &Session) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hooks::Limits;
+    use crate::scripting::Limits;
 
     #[test]
     fn every_template_works_and_says_nothing_of_its_mould() {
@@ -333,7 +337,7 @@ mod tests {
         ] {
             begin(what, name, folder.path(), Output::Json).unwrap();
             let again = begin(what, name, folder.path(), Output::Json).unwrap_err();
-            assert_eq!(super::super::exit::code(&again), Exit::Refused, "{what:?}");
+            assert_eq!(crate::cli::terminal::exit::code(&again), Exit::Refused, "{what:?}");
         }
         definitions(folder.path(), Output::Json).unwrap();
         let inspected = Inspected::new(folder.path(), Limits::default());
@@ -355,7 +359,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for name in ["../x", "a/b", "", "A B", "basic", "x\ny"] {
             let refused = begin(What::Auth, Some(name), folder.path(), Output::Json);
-            let code = super::super::exit::code(&refused.expect_err(name));
+            let code = crate::cli::terminal::exit::code(&refused.expect_err(name));
             assert_eq!(code, Exit::Usage, "{name:?}");
         }
         assert!(begin(What::Handler, None, folder.path(), Output::Json).is_err());

@@ -9,17 +9,17 @@ use std::{
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::{Exit, Failure, Session};
+use crate::cli::{Exit, Failure, Session};
 
 /// The most rows of one request.
 const MOST: usize = 1000;
 /// With so many, a request ends where the next user begins: what is told of a user is told of all its rows.
 const ENOUGH: usize = 900;
 /// The most faults that are told at once.
-pub(super) const MOST_FAULTS: usize = 100;
+pub(in crate::cli) const MOST_FAULTS: usize = 100;
 
 /// Rows on their way to the API.
-pub(super) struct Upload<'a> {
+pub(in crate::cli) struct Upload<'a> {
     /// Where they go.
     pub target: String,
     /// What each request says besides its rows: an object.
@@ -45,7 +45,7 @@ impl Upload<'_> {
     async fn look(&self, session: &Session) -> anyhow::Result<Map<String, Value>> {
         let mut found = Vec::new();
         let mut counts = Map::new();
-        let bar = super::bulk::bar(self.unit);
+        let bar = super::key::bulk::bar(self.unit);
         bar.set_message("looked at");
         bar.set_length(self.rows.len() as u64);
         for part in parts(self.rows) {
@@ -69,7 +69,7 @@ impl Upload<'_> {
 
     async fn write(&self, session: &Session) -> anyhow::Result<Map<String, Value>> {
         let mut counts = Map::new();
-        let bar = super::bulk::bar(self.unit);
+        let bar = super::key::bulk::bar(self.unit);
         bar.set_length(self.rows.len() as u64);
         for part in parts(self.rows) {
             let made = session.client.post(&self.target, &self.body(part, false)).await?;
@@ -89,7 +89,7 @@ impl Upload<'_> {
 }
 
 /// Reads a file whole; - is standard input.
-pub(super) fn read(file: &Path) -> Result<Zeroizing<String>, Failure> {
+pub(in crate::cli) fn read(file: &Path) -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
     let read = match file.to_str() {
         Some("-") => io::stdin().lock().read_to_string(&mut text),
@@ -104,7 +104,7 @@ pub(super) fn read(file: &Path) -> Result<Zeroizing<String>, Failure> {
 }
 
 /// Whose row it is.
-pub(super) fn owner(row: &Value) -> String {
+pub(in crate::cli) fn owner(row: &Value) -> String {
     row["username"].as_str().unwrap_or_default().to_lowercase()
 }
 
@@ -130,7 +130,7 @@ fn add(counts: &mut Map<String, Value>, part: &Value) {
 }
 
 /// The refusal of a whole file.
-pub(super) fn refused(errors: Vec<Value>, count: usize) -> Failure {
+pub(in crate::cli) fn refused(errors: Vec<Value>, count: usize) -> Failure {
     let text = match count {
         1 => "Nothing was imported: one line is not in order.".to_owned(),
         count => format!("Nothing was imported: {count} things are not in order."),

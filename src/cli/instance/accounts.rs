@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Exit, Failure};
 use crate::{
     accounts::{Accounts, Passwords, PepperError, SetupError, read_pepper},
+    cli::{Exit, Failure},
     config::{AuditSettings, Denials, Engine, Settings},
     limits::{DenialLimits, FailureLimits, Telling},
     model::{Clock, Entropy, Pepper},

@@ -6,15 +6,15 @@ use ::http::request::Parts;
 use bytes::Bytes;
 use hyper::body::Incoming;
 
-use super::local::{Decide, Deciding};
 use crate::{
     accounts::Accounts,
-    admin::Api,
+    api::Api,
+    cli::client::local::{Decide, Deciding},
     config::Settings,
-    front::answer,
     handlers::{Body, BodyLimits, Payload, Reply, Scheme},
-    http::{Answer, Explainer, Peer},
+    http::response,
     pipeline::{Denial, Gate},
+    server::{Answer, Explainer, Peer},
 };
 
 /// The admin API of the accounts that the configuration names.
@@ -46,10 +46,10 @@ impl Answer for AdminFace {
         let (parts, body) = request.into_parts();
         let decided = self.0.decide(&parts, Body::Stream(body), peer.client()).await;
         let reply = decided.unwrap_or_else(|denial| {
-            answer::report(&denial, &parts, peer.client());
-            answer::denial(&denial)
+            response::report(&denial, &parts, peer.client());
+            response::denial(&denial)
         });
-        answer::finish(&parts.method, reply)
+        response::finish(&parts.method, reply)
     }
 }
 
@@ -67,7 +67,7 @@ impl Decide for AdminFace {
         Box::pin(async move {
             let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
             let decided = self.0.decide(request, Body::Full(body), here).await;
-            decided.unwrap_or_else(|denial| answer::denial(&told(denial)))
+            decided.unwrap_or_else(|denial| response::denial(&told(denial)))
         })
     }
 }

@@ -17,8 +17,11 @@ use rustix::process::{Pid, geteuid, test_kill_process};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Exit, Failure};
-use crate::{config::AdminListen, model::Secret};
+use crate::{
+    cli::{Exit, Failure},
+    config::AdminListen,
+    model::Secret,
+};
 
 /// The longest control file there can be.
 const LONGEST: u64 = 65_536;

@@ -8,9 +8,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     accounts::Accounts,
     config::ScriptSettings,
-    hooks::{self, Limits, Rehearsal, ScriptError, Scripts, Secrets, watch},
     model::Secret,
     pipeline::Stage,
+    scripting::{self, Limits, Rehearsal, ScriptError, Scripts, Secrets, watch},
 };
 
 /// The most bytes of a secret.
@@ -98,7 +98,7 @@ pub async fn follow(scripts: Scripts, mut hangups: Signal) {
     tokio::join!(asked, watched);
 }
 
-fn report(outcome: &Result<hooks::Loaded, Vec<ScriptError>>) {
+fn report(outcome: &Result<scripting::Loaded, Vec<ScriptError>>) {
     match outcome {
         Ok(loaded) => {
             tracing::info!(scripts = loaded.scripts, tests = loaded.tests, "scripts loaded")

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 
-use super::scripting;
+use super::scripts;
 use crate::{
     accounts::Accounts,
     config::Settings,
@@ -19,7 +19,7 @@ pub fn sender(settings: &Settings, accounts: &Accounts) -> anyhow::Result<Sender
     let mut receivers = Vec::new();
     for (name, webhook) in &events.webhooks {
         let file = settings.scripts.secrets_dir.join(&webhook.secret);
-        let secret = scripting::secret(&file).with_context(|| format!("webhooks.{name}.secret"))?;
+        let secret = scripts::secret(&file).with_context(|| format!("webhooks.{name}.secret"))?;
         let authorities = webhook.ca.as_deref().map(tls::authorities).transpose();
         receivers.push(Receiver {
             name: name.clone(),

@@ -5,9 +5,10 @@ use std::{io, process::ExitCode};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Output, out};
+use super::screen;
 use crate::{
     accounts::SetupError,
+    cli::Output,
     config::{ConfigError, Place, Problem},
     store::StoreError,
 };
@@ -103,7 +104,7 @@ fn headline(problem: &Value) -> String {
     let found = ["detail", "error_description", "message", "title"].into_iter().find_map(text);
     let found = found.unwrap_or("It failed, and nothing is known of why.");
     // What follows the first line is set off, so that it cannot pass for another message.
-    found.lines().map(out::printable).collect::<Vec<_>>().join("\n  ")
+    found.lines().map(screen::printable).collect::<Vec<_>>().join("\n  ")
 }
 
 /// Says on standard error what went wrong, and returns the exit code.
@@ -112,7 +113,7 @@ pub fn report(problem: &anyhow::Error, output: Output) -> Exit {
         return Exit::Done;
     }
     let failure = failure(problem);
-    out::note(&match output {
+    screen::note(&match output {
         Output::Table => text(&failure.problem),
         Output::Json => format!("{:#}\n", failure.problem),
     });
@@ -167,14 +168,14 @@ fn location(problem: &Problem) -> String {
 fn text(problem: &Value) -> String {
     let mut text = format!("error: {}\n", headline(problem));
     for error in problem["errors"].as_array().into_iter().flatten() {
-        let part = |name: &str| out::printable(error[name].as_str().unwrap_or_default());
+        let part = |name: &str| screen::printable(error[name].as_str().unwrap_or_default());
         text.push_str(&format!("  {}: {}", part("location"), part("message")));
         match part("fix") {
             fix if fix.is_empty() => text.push('\n'),
             fix => text.push_str(&format!(" ({fix})\n")),
         }
         for line in error["excerpt"].as_str().unwrap_or_default().lines() {
-            text.push_str(&format!("    {}\n", out::printable(line)));
+            text.push_str(&format!("    {}\n", screen::printable(line)));
         }
     }
     text

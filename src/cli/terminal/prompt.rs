@@ -4,8 +4,11 @@ use std::io::{self, BufRead, IsTerminal as _, Read as _};
 
 use clap::Args;
 
-use super::{Exit, Failure, out};
-use crate::model::{KeyId, KeyShape, KeyText, Secret};
+use super::screen;
+use crate::{
+    cli::{Exit, Failure},
+    model::{KeyId, KeyShape, KeyText, Secret},
+};
 
 /// The longest line that is read as a password.
 const LONGEST: u64 = 65_536;
@@ -106,7 +109,7 @@ impl Consent {
             let text = "nobody is there to ask: add --yes if it is to be done";
             return Err(Failure::new(Exit::Usage, text));
         }
-        out::note(&format!("{question} [y/N] "));
+        screen::note(&format!("{question} [y/N] "));
         let mut line = String::new();
         let read = io::stdin().lock().take(LONGEST).read_line(&mut line);
         match (read, line.trim().to_lowercase().as_str()) {

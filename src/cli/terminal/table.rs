@@ -3,7 +3,7 @@
 use comfy_table::{ColumnConstraint, Table, Width, presets::NOTHING};
 use serde_json::{Map, Value};
 
-use super::out::printable;
+use super::screen::printable;
 
 /// A column of a list: its heading, and what stands in it.
 pub type Column = (&'static str, fn(&Value) -> String);

@@ -2,7 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::out;
+use super::screen;
 use crate::{accounts::FirstStart, config::Settings, model::Secret};
 
 /// Prints the first key and a line to try it with.
@@ -10,7 +10,7 @@ use crate::{accounts::FirstStart, config::Settings, model::Secret};
 /// # Errors
 /// Standard output is closed. The key is then known to nobody.
 pub fn print(first: &FirstStart, base_url: &str) -> anyhow::Result<()> {
-    Ok(out::print(&text(first, Some(base_url)))?)
+    Ok(screen::print(&text(first, Some(base_url)))?)
 }
 
 /// The same as text; without a line to paste where it is not known where the server will listen.
@@ -41,7 +41,7 @@ pub fn curl(base_url: &str, username: &str, key: &Secret) -> String {
 pub fn base_url(settings: &Settings) -> Option<String> {
     let server = &settings.server;
     server.public_url.clone().or_else(|| {
-        let address = super::remote::near(server.listen);
+        let address = crate::cli::client::remote::near(server.listen);
         (address.port() != 0).then(|| format!("{}://{address}", scheme(settings)))
     })
 }

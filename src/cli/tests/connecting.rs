@@ -10,7 +10,11 @@ use super::{
     transports::over_tcp,
 };
 use crate::{
-    cli::{Exit, connect, control::Control, open},
+    cli::{
+        Exit,
+        client::connect,
+        instance::{accounts, control_file::Control},
+    },
     config::{Settings, load},
     model::Secret,
 };
@@ -30,7 +34,7 @@ fn site(engine: &str) -> (TempDir, Settings) {
 
 async fn filled(engine: &str) -> (TempDir, Settings) {
     let (folder, settings) = site(engine);
-    let accounts = open::accounts(&settings).unwrap();
+    let accounts = accounts::accounts(&settings).unwrap();
     accounts.first_start().await.unwrap().unwrap();
     (folder, settings)
 }
@@ -116,7 +120,7 @@ async fn a_file_that_a_killed_server_left_is_removed() {
 async fn a_store_that_another_process_holds() {
     let (_folder, settings) = filled("sled").await;
     let file = &settings.store.control_file;
-    let held = open::accounts(&settings).unwrap();
+    let held = accounts::accounts(&settings).unwrap();
     refused(&settings, "no control file").await;
     let key = Secret::new(KEY);
     let silent = Control::write(file, "127.0.0.1:1", "-", &key).unwrap();

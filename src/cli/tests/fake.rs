@@ -16,10 +16,12 @@ use serde_json::{Value, json};
 use crate::{
     cli::{
         Cli, Command, Session,
-        client::Client,
-        local::{Decide, Deciding, Local},
+        client::{
+            Client,
+            local::{Decide, Deciding, Local},
+        },
         on_records,
-        out::Screen,
+        terminal::screen::Screen,
     },
     handlers::{Payload, Reply},
     model::Secret,
@@ -196,7 +198,7 @@ impl Ran {
     pub fn exit(&self) -> u8 {
         match &self.result {
             Ok(()) => 0,
-            Err(problem) => crate::cli::exit::code(problem) as u8,
+            Err(problem) => crate::cli::terminal::exit::code(problem) as u8,
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::{
 };
 
 use crate::{
-    cli::{Exit, Output, control::Control, exit, healthcheck},
+    cli::{Exit, Output, commands::healthcheck, instance::control_file::Control, terminal::exit},
     config::{Settings, load},
     model::Secret,
 };

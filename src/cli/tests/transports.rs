@@ -13,8 +13,8 @@ use tokio::{
 
 use super::fake::{Fake, KEY, run_with};
 use crate::{
-    cli::{
-        client::Client,
+    cli::client::{
+        Client,
         local::{Decide as _, Local},
         remote::Remote,
     },

@@ -321,7 +321,7 @@ fn a_log_level_is_a_level_or_directives() {
         ("DEBUG", "DEBUG"),
         ("off", "off"),
         ("info, keyward=debug", "info,keyward=debug"),
-        ("warn,keyward::http[request{id=1}]=trace", "warn,keyward::http[request{id=1}]=trace"),
+        ("warn,keyward::server[request{id=1}]=trace", "warn,keyward::server[request{id=1}]=trace"),
     ] {
         assert_eq!(level(given).as_deref(), Ok(kept));
     }

@@ -7,9 +7,9 @@ use ::http::StatusCode;
 
 use super::field::Field;
 use crate::{
+    directory::RoleTable,
     model::User,
     pipeline::{Denial, Identity, Room},
-    store::RoleTable,
 };
 
 const ADMINISTER: &str = "administer users";

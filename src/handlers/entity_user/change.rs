@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     accounts::{AccountError, Accounts, password_problem},
+    directory::RoleTable,
     model::{PasswordDigest, Secret, User, mail_problem},
     pipeline::{Denial, Identity, Room, script_denial},
-    store::RoleTable,
 };
 
 /// A request's fields, and what was made of its passwords.

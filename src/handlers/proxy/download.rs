@@ -11,7 +11,8 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::{super::BrokenOff, Endpoint, Lease, Progress, trouble::chain};
+use super::{Endpoint, Lease, Progress, trouble::chain};
+use crate::handlers::BrokenOff;
 
 pub(super) struct Download {
     body: Incoming,

@@ -11,15 +11,12 @@ use ::http::{
     uri::PathAndQuery,
 };
 
-use super::{
-    super::{
+use super::{Endpoint, Trouble, Upload, upload::Expectation};
+use crate::{
+    handlers::{
         Call, Handlers, Hop,
         identity::{IdentityFields, is_like},
     },
-    Endpoint, Trouble, Upload,
-    upload::Expectation,
-};
-use crate::{
     model::{Protocol, Proxy},
     pipeline::{AUTH_METHOD, Identity},
 };

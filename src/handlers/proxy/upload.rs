@@ -14,7 +14,7 @@ use bytes::Bytes;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::super::{Body, BrokenOff, IdentityFields};
+use crate::handlers::{Body, BrokenOff, IdentityFields};
 
 /// How long a client is let wait that asked whether it may send its body (RFC 9110, section 10.1.1: not for ever).
 const ASKING: Duration = Duration::from_secs(1);

@@ -4,6 +4,9 @@
 //! So of denials of one kind only some are told, each with how many it stands for; so many in a day get an entry of their own; and the rest is
 //! counted, and told together. No denial is lost: what all entries stand for is what there was.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, VecDeque, hash_map::RandomState},
@@ -13,7 +16,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Now, flood::network};
+use super::{Now, failures::network};
 use crate::model::{KeyId, Timestamp};
 
 /// Whoever counts waits only for those who count in the same part at this moment.
@@ -383,6 +386,3 @@ impl std::fmt::Display for Object<'_> {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-#[cfg(test)]
-mod tests;

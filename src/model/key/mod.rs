@@ -1,5 +1,9 @@
 //! The key record: everything of a key but its text.
 
+pub(super) mod scan;
+pub(super) mod scheme;
+pub(super) mod text;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 

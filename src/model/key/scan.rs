@@ -8,10 +8,8 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 
-use super::{
-    KeyId, KeyShape, KeyText,
-    key_text::{CHECK, ID, MAX_PREFIX, SECRET},
-};
+use super::text::{CHECK, ID, MAX_PREFIX, SECRET};
+use crate::model::{KeyId, KeyShape, KeyText};
 
 /// What follows the prefix: `_`, the id, `_`, the secret and its checksum.
 const TAIL: usize = 1 + ID + 1 + SECRET + CHECK;

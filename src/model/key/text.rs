@@ -3,16 +3,16 @@
 //! The form follows GitHub's tokens (a prefix that scanners find, a checksum that tells a typing error from a wrong key without a look-up).
 //! The CRC32 (ISO-HDLC, as in zlib) is taken over all that stands before it.
 
-use super::{
+use crate::model::{
     Entropy, KeyId, Secret, Violation,
     ids::{base62, digit, is_base62, number},
 };
 
 /// The longest prefix, in bytes.
 pub const MAX_PREFIX: usize = 16;
-pub(super) const ID: usize = 8;
-pub(super) const SECRET: usize = 30;
-pub(super) const CHECK: usize = 6;
+pub(in crate::model) const ID: usize = 8;
+pub(in crate::model) const SECRET: usize = 30;
+pub(in crate::model) const CHECK: usize = 6;
 /// What stands behind the prefix.
 const TAIL: usize = 1 + ID + 1 + SECRET + CHECK;
 
@@ -95,7 +95,7 @@ fn checksum(body: &str) -> [u8; CHECK] {
 }
 
 /// The form of a prefix: 1 to 16 of `a-z 0-9`, beginning with a letter.
-pub(super) fn check_prefix(location: &str, prefix: &str) -> Result<(), Violation> {
+pub(in crate::model) fn check_prefix(location: &str, prefix: &str) -> Result<(), Violation> {
     if is_prefix(prefix.as_bytes()) {
         return Ok(());
     }

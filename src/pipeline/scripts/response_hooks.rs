@@ -2,13 +2,13 @@
 
 use http::HeaderMap;
 
-use super::{
-    Denial, Gate, Grant, Request, Room, Scene, ScriptedBody,
-    scripted::{self, Hooked},
-};
+use super::script_views::{self, Hooked};
 use crate::{
-    hooks::{DenialParts, Fault, Function, Person, ResponseParts, ScriptDenial, ScriptResponse},
-    store::Rule,
+    directory::Rule,
+    pipeline::{Denial, Gate, Grant, Request, Room, Scene, ScriptedBody},
+    scripting::{
+        DenialParts, Fault, Function, Person, ResponseParts, ScriptDenial, ScriptResponse,
+    },
 };
 
 /// The hooks that an answer goes through.
@@ -33,7 +33,7 @@ impl Gate {
             match script.on_denied(hooked.asked, &shown).await {
                 Ok(()) => take(&mut denial, shown.take()),
                 Err(fault @ Fault::Refused(_)) => {
-                    denial = scripted::denied(denial.room, None, fault)
+                    denial = script_views::denied(denial.room, None, fault)
                 }
                 Err(Fault::Broken { detail }) => {
                     tracing::error!(detail, "on_denied failed; the refusal stays as it was");
@@ -51,7 +51,7 @@ impl Gate {
         grant: &Grant<'_>,
     ) -> Option<Aftermath<'a>> {
         let hooked = scene.hooks(Function::OnResponse, request, grant.rule())?;
-        Some(Aftermath { hooked, person: scripted::person(grant.identity()) })
+        Some(Aftermath { hooked, person: script_views::person(grant.identity()) })
     }
 }
 
@@ -64,7 +64,7 @@ impl Aftermath<'_> {
         for script in self.hooked.scripts() {
             let shown = ScriptResponse::new(answer);
             let said = script.on_response(self.hooked.asked, &self.person, &shown).await;
-            said.map_err(|fault| scripted::denied(Room::Handler, None, fault))?;
+            said.map_err(|fault| script_views::denied(Room::Handler, None, fault))?;
             answer = shown.take();
         }
         Ok(answer)

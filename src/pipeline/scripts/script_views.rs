@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::{Denial, Identity, Request, Room, Scene};
 use crate::{
-    hooks::{
+    directory::{HeldApplication, Member, Rule},
+    pipeline::{Denial, Identity, Request, Room, Scene},
+    scripting::{
         Consent, Fault, Person, PersonParts, RequestParts, ResourceParts, ResourceView, Script,
         ScriptRequest, UserParts, UserView,
     },
-    store::{HeldApplication, Member, Rule},
 };
 
 /// Hooks that are to be called, one after another, with the request.
-pub(super) struct Hooked<'a> {
+pub(in crate::pipeline) struct Hooked<'a> {
     /// Those of all requests, and those of the resource.
     pub scripts: [Option<&'a Script>; 2],
     pub asked: &'a ScriptRequest,
@@ -57,7 +57,7 @@ impl Hooked<'_> {
 }
 
 /// The request as scripts see it.
-pub(super) fn request(request: &Request<'_>) -> ScriptRequest {
+pub(in crate::pipeline) fn request(request: &Request<'_>) -> ScriptRequest {
     ScriptRequest::new(RequestParts {
         method: request.method.as_str().to_owned(),
         path: request.path.to_owned(),
@@ -70,7 +70,7 @@ pub(super) fn request(request: &Request<'_>) -> ScriptRequest {
 }
 
 /// Who is asking, as scripts see it: made for the first of them.
-pub(super) fn person(identity: &Identity<'_>) -> Person {
+pub(in crate::pipeline) fn person(identity: &Identity<'_>) -> Person {
     identity.person.get_or_init(|| person_of(identity)).clone()
 }
 
@@ -87,7 +87,7 @@ fn person_of(identity: &Identity<'_>) -> Person {
 }
 
 /// A user, as scripts see it.
-pub(super) fn user(member: &Member, scene: &Scene) -> UserView {
+pub(in crate::pipeline) fn user(member: &Member, scene: &Scene) -> UserView {
     let table = scene.policy.roles.clone();
     let roles = member.roles(&table).clone();
     UserView::new(UserParts {
@@ -101,7 +101,7 @@ pub(super) fn user(member: &Member, scene: &Scene) -> UserView {
 }
 
 /// What is asked for, as scripts see it.
-pub(super) fn resource(rule: &Rule, request: &Request<'_>) -> ResourceView {
+pub(in crate::pipeline) fn resource(rule: &Rule, request: &Request<'_>) -> ResourceView {
     ResourceView::new(ResourceParts {
         id: rule.resource.id.clone(),
         handler: rule.resource.handler.name().to_string(),
@@ -112,7 +112,11 @@ pub(super) fn resource(rule: &Rule, request: &Request<'_>) -> ResourceView {
 }
 
 /// What a script's fault is for the client: what it threw on purpose, or 503 and nothing else.
-pub(super) fn denied(room: Room, application: Option<&HeldApplication>, fault: Fault) -> Denial {
+pub(in crate::pipeline) fn denied(
+    room: Room,
+    application: Option<&HeldApplication>,
+    fault: Fault,
+) -> Denial {
     match fault {
         Fault::Refused(refusal) => {
             let mut denial = Denial::new(room, refusal.status, refusal.code, refusal.description)
@@ -135,7 +139,7 @@ pub fn script_denial(fault: Fault) -> Denial {
 }
 
 /// A script that failed lets nobody in.
-pub(super) fn broken(room: Room, detail: String) -> Denial {
+pub(in crate::pipeline) fn broken(room: Room, detail: String) -> Denial {
     Denial::new(
         room,
         StatusCode::SERVICE_UNAVAILABLE,

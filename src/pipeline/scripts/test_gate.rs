@@ -8,15 +8,15 @@ use std::{
 use http::Method;
 use uuid::Uuid;
 
-use super::{Action, Denial, Face, Gate, Grant, Request, Scene};
 use crate::{
     accounts::{Accounts, Passwords},
-    hooks::{Kind, Rehearsal, Rehearsed, RequestParts, TestUser, Trial},
     model::{
         ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Application, AuthType, Borrowed, Entropy, Handler,
         Key, KeyShape, KeyText, Pepper, PermissionSource, Resource, Role, Rules, Secret, Timestamp,
         User,
     },
+    pipeline::{Action, Denial, Face, Gate, Grant, Request, Scene},
+    scripting::{Kind, Rehearsal, Rehearsed, RequestParts, TestUser, Trial},
     store::{Batch, MemoryStore, Store, Table, encode},
 };
 
@@ -259,7 +259,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::hooks::{Host, Limits, Scripts};
+    use crate::scripting::{Host, Limits, Scripts};
 
     fn load(file: &str, text: &str) -> Result<usize, String> {
         let folder = tempfile::tempdir().unwrap();

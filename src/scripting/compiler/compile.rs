@@ -10,20 +10,22 @@ use rhai::{
     Scope, Stmt,
 };
 
-use super::{
+use super::engine::{self, Variables};
+use crate::scripting::{
     Function, Kind, Limits, ScriptError,
-    ambient::{Constants, Handle},
-    budget, engine,
-    engine::Variables,
-    entry::Entry,
+    entry_points::nearest,
     fault::{describe, innermost},
-    folder::Source,
-    layout::nearest,
-    request::is_plain,
+    loading::source::Source,
+    runtime::{
+        budget,
+        context::{Constants, Handle},
+        prepared::Entry,
+    },
+    values::request::is_plain,
 };
 
 /// What a file came to.
-pub(super) struct Compiled {
+pub(in crate::scripting) struct Compiled {
     pub ast: AST,
     pub constants: Arc<Constants>,
     /// The bits of the functions that it defines.
@@ -42,7 +44,7 @@ impl Compiled {
 }
 
 /// The engines that compile, and what they know.
-pub(super) struct Compiler {
+pub(in crate::scripting) struct Compiler {
     pub engine: Arc<Engine>,
     lenient: Engine,
     /// How many arguments each host function takes.
@@ -153,7 +155,7 @@ impl Compiler {
         statements.set_source(source.file.as_str());
         // A call of nothing, so that constants can use the library: `const A = hex("a");`
         let outcome = budget::within(self.limits.testing(), || {
-            super::run::guarded(|| {
+            crate::scripting::script::guarded(|| {
                 self.lenient.eval_with_tag(&mut scope, &statements, self.call.clone())
             })
         });

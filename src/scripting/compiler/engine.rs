@@ -5,15 +5,18 @@ use rhai::{
     packages::{Package as _, StandardPackage},
 };
 
-use super::{
-    Limits,
-    ambient::{Handle, stop},
-    budget, library, sorting,
+use super::sorting;
+use crate::scripting::{
+    Limits, library,
+    runtime::{
+        budget,
+        context::{Handle, stop},
+    },
 };
 
 /// How an engine reads variables that nobody has declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Variables {
+pub(in crate::scripting) enum Variables {
     /// They are errors.
     Strict,
     /// They are left for later: the constants of a file are read before the functions that use them.
@@ -21,7 +24,7 @@ pub(super) enum Variables {
 }
 
 /// An engine. Building one takes half a millisecond, so there is one for a whole set of scripts.
-pub(super) fn build(limits: &Limits, variables: Variables) -> Engine {
+pub(in crate::scripting) fn build(limits: &Limits, variables: Variables) -> Engine {
     let mut engine = Engine::new_raw();
     StandardPackage::new().register_into_engine(&mut engine);
     limits.set(&mut engine);

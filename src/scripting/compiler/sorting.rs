@@ -3,11 +3,11 @@
 
 use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, NativeCallContext};
 
-use super::ambient::stop;
+use crate::scripting::runtime::context::stop;
 
 type Checked<T> = Result<T, Box<EvalAltResult>>;
 
-pub(super) fn register(engine: &mut Engine) {
+pub(in crate::scripting) fn register(engine: &mut Engine) {
     for name in ["sort", "sort_by"] {
         engine.register_fn(name, |context: NativeCallContext, array: &mut Array, by: FnPtr| {
             sort(array, &mut |a, b| is_after(&context, &by, a, b))

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_TYPE};
 use rhai::{Dynamic, EvalAltResult, INT, ImmutableString, Map, Module, Position, exported_module};
 
-use super::{
-    super::{
-        ambient::stop,
-        answer::{Reply, ScriptDenial, ScriptResponse},
-        fault::{check_code, denied_status},
+use super::{Checked, encodings};
+use crate::scripting::{
+    fault::{check_code, denied_status},
+    runtime::context::stop,
+    values::{
         headers,
+        response::{Reply, ScriptDenial, ScriptResponse},
     },
-    Checked, encodings,
 };
 
 pub(super) fn module() -> Module {

@@ -7,12 +7,11 @@ use rhai::{Blob, Dynamic, Module, NativeCallContext, exported_module};
 use sha2::{Digest, Sha256, Sha512};
 use zeroize::Zeroizing;
 
-use super::{
-    super::ambient::{Call, stop},
-    Checked,
-    encodings::bytes,
+use super::{Checked, encodings::bytes};
+use crate::{
+    model::Secret,
+    scripting::runtime::context::{Call, stop},
 };
-use crate::model::Secret;
 
 pub(super) fn module() -> Module {
     exported_module!(functions)

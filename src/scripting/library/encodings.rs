@@ -6,10 +6,8 @@ use base64::{
 };
 use rhai::{Blob, Dynamic, Module, NativeCallContext, exported_module};
 
-use super::{
-    super::{ambient::stop, request::is_plain},
-    Checked,
-};
+use super::Checked;
+use crate::scripting::{runtime::context::stop, values::request::is_plain};
 
 pub(super) fn module() -> Module {
     exported_module!(functions)

@@ -2,10 +2,8 @@
 
 use rhai::{Array, Map, Module, NativeCallContext, exported_module};
 
-use super::{
-    super::ambient::{Call, stop},
-    Checked,
-};
+use super::Checked;
+use crate::scripting::runtime::context::{Call, stop};
 
 pub(super) fn module() -> Module {
     exported_module!(functions)

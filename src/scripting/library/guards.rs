@@ -5,14 +5,12 @@ use std::{cell::RefCell, hash::BuildHasher as _, net::IpAddr};
 use ipnet::IpNet;
 use rhai::{Dynamic, INT, Module, NativeCallContext, exported_module};
 
-use super::{
-    super::{
-        ambient::{Call, Counting, stop},
-        budget,
-        rates::Rate,
-        replays::Once,
-    },
-    Checked,
+use super::Checked;
+use crate::scripting::runtime::{
+    budget,
+    context::{Call, Counting, stop},
+    rate_limiter::Rate,
+    replay_cache::Once,
 };
 
 pub(super) fn module() -> Module {

@@ -4,12 +4,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use rhai::{Dynamic, EvalAltResult, Map, Module, NativeCallContext, exported_module};
 use serde_json::Value;
 
-use super::{
-    super::ambient::{Call, stop},
-    Checked,
-    answers::refusal,
-    digests,
-};
+use super::{Checked, answers::refusal, digests};
+use crate::scripting::runtime::context::{Call, stop};
 
 pub(super) fn module() -> Module {
     exported_module!(functions)

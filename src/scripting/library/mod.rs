@@ -8,16 +8,17 @@ mod events;
 mod guards;
 mod jwt;
 mod people;
+pub(super) mod reference;
 mod request;
 mod testing;
 mod times;
 
 use rhai::{Dynamic, Engine, EvalAltResult, Module};
 
-use super::{
-    answer::{Reply, ScriptDenial, ScriptResponse},
+use super::values::{
     records::{KeyView, Person, ResourceView, RoleView, UserView},
     request::ScriptRequest,
+    response::{Reply, ScriptDenial, ScriptResponse},
 };
 pub(super) use digests::SecretText;
 

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use rhai::{Array, Dynamic, INT, ImmutableString, Module, NativeCallContext, exported_module};
 
-use super::{
-    super::{
-        ambient::Call,
-        records::{KeyView, Person, ResourceView, RoleView, UserView},
-    },
-    Checked, Map,
+use super::{Checked, Map};
+use crate::scripting::{
+    runtime::context::Call,
+    values::records::{KeyView, Person, ResourceView, RoleView, UserView},
 };
 
 pub(super) fn module() -> Module {

@@ -4,7 +4,11 @@ use std::fmt::Write as _;
 
 use rhai::{Engine, Module};
 
-use super::{Function, Kind, Limits, engine, engine::Variables, library::SECTIONS};
+use super::SECTIONS;
+use crate::scripting::{
+    Function, Kind, Limits,
+    compiler::engine::{self, Variables},
+};
 
 /// The text of `definitions.d.rhai`, with which editors complete and check scripts.
 pub fn definitions() -> String {
@@ -79,15 +83,15 @@ fn returns(function: Function) -> &'static str {
 }
 
 /// A function of the library, for people.
-pub(super) struct Entry {
+pub(in crate::scripting) struct Entry {
     pub shape: String,
     pub text: String,
 }
 
 /// The functions of a module, sorted by their shape.
-pub(super) fn entries(module: Module) -> Vec<Entry> {
+pub(in crate::scripting) fn entries(module: Module) -> Vec<Entry> {
     let mut engine = Engine::new_raw();
-    super::library::types(&mut engine);
+    super::types(&mut engine);
     engine.register_global_module(module.into());
     let mut entries = engine.collect_fn_metadata(
         None,

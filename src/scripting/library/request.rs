@@ -4,13 +4,10 @@ use rhai::{
     Array, Blob, Dynamic, Engine, ImmutableString, Module, NativeCallContext, exported_module,
 };
 
-use super::{
-    super::{
-        ambient::{Call, stop},
-        request::ScriptRequest,
-    },
-    Checked,
-    answers::refusal,
+use super::{Checked, answers::refusal};
+use crate::scripting::{
+    runtime::context::{Call, stop},
+    values::request::ScriptRequest,
 };
 
 pub(super) fn module() -> Module {

@@ -7,16 +7,18 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use rhai::{Dynamic, EvalAltResult, FnPtr, INT, Map, Module, NativeCallContext, exported_module};
 
-use super::{
-    super::{
-        ambient::{Call, stop},
-        answer::{DenialParts, Reply, ResponseParts, ScriptDenial, ScriptResponse},
-        fault::{denied_status, describe, innermost},
-        records::{Person, PersonParts, ResourceParts, ResourceView, UserView},
-        rehearsal::{TestUser, World},
-        request::{RequestParts, ScriptRequest, is_plain},
+use super::{Checked, answers};
+use crate::scripting::{
+    fault::{denied_status, describe, innermost},
+    runtime::{
+        context::{Call, stop},
+        sandbox::{TestUser, World},
     },
-    Checked, answers,
+    values::{
+        records::{Person, PersonParts, ResourceParts, ResourceView, UserView},
+        request::{RequestParts, ScriptRequest, is_plain},
+        response::{DenialParts, Reply, ResponseParts, ScriptDenial, ScriptResponse},
+    },
 };
 
 pub(super) fn module() -> Module {

@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use jiff::{Timestamp, tz::TimeZone};
 use rhai::{Dynamic, INT, Module, NativeCallContext, exported_module};
 
-use super::{
-    super::ambient::{Call, stop},
-    Checked, Map,
+use super::{Checked, Map};
+use crate::{
+    model,
+    scripting::runtime::context::{Call, stop},
 };
-use crate::model;
 
 pub(super) fn module() -> Module {
     exported_module!(functions)

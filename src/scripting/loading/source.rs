@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Kind, Limits, ScriptError, layout};
+use crate::scripting::{Kind, Limits, ScriptError, entry_points};
 
 /// One file, as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Source {
+pub(in crate::scripting) struct Source {
     pub kind: Kind,
     pub name: String,
     /// The path relative to the folder, for people.
@@ -19,7 +19,10 @@ pub(super) struct Source {
 }
 
 /// Reads all scripts of a folder, sorted by path. A folder that is not there has none.
-pub(super) fn read(folder: &Path, limits: &Limits) -> Result<Vec<Source>, Vec<ScriptError>> {
+pub(in crate::scripting) fn read(
+    folder: &Path,
+    limits: &Limits,
+) -> Result<Vec<Source>, Vec<ScriptError>> {
     let root = match folder.canonicalize() {
         Ok(root) => root,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -73,7 +76,7 @@ impl Reader<'_> {
             }
             return;
         };
-        if name.starts_with('.') || inside.is_empty() && name == layout::DEFINITIONS {
+        if name.starts_with('.') || inside.is_empty() && name == entry_points::DEFINITIONS {
             return;
         }
         let path = format!("{inside}{name}");
@@ -86,7 +89,7 @@ impl Reader<'_> {
     }
 
     fn script(&mut self, path: &str) {
-        let placed = match layout::place(path) {
+        let placed = match entry_points::place(path) {
             Ok(placed) => placed,
             Err(message) => return self.problem(ScriptError::of_file(path, message)),
         };

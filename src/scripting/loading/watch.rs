@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use super::{Loaded, ScriptError, Scripts};
-use crate::files::Changes;
+use crate::{
+    files::Changes,
+    scripting::{Loaded, ScriptError, Scripts},
+};
 
 /// Watches the folder of scripts and reloads it after changes, for ever. `said` is told what each attempt came to that found changed files.
 ///

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// One script's strikes.
-pub(super) struct Breaker {
+pub(in crate::scripting) struct Breaker {
     strikes: usize,
     window: Duration,
     cool_down: Duration,

@@ -7,7 +7,7 @@ use std::{
 
 use rhai::Dynamic;
 
-use super::limits::Budget;
+use crate::scripting::limits::Budget;
 
 #[derive(Clone, Copy)]
 struct Watch {
@@ -29,7 +29,7 @@ thread_local! {
 const STRIDE: u64 = 32;
 
 /// Runs a call within a budget. Calls can be nested, when a test runs others: the inner one has no more time than the outer.
-pub(super) fn within<T>(budget: Budget, call: impl FnOnce() -> T) -> T {
+pub(in crate::scripting) fn within<T>(budget: Budget, call: impl FnOnce() -> T) -> T {
     struct Restore(Option<Watch>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -53,7 +53,7 @@ fn set(watch: Option<Watch>) {
 }
 
 /// Whether the call that runs on this thread may write a line into the log. A loop that logs would fill a disk.
-pub(super) fn may_log() -> bool {
+pub(in crate::scripting) fn may_log() -> bool {
     let Some(mut watch) = WATCH.get() else { return true };
     let may = watch.lines > 0;
     watch.lines = watch.lines.saturating_sub(1);
@@ -62,7 +62,7 @@ pub(super) fn may_log() -> bool {
 }
 
 /// Called by the engine with each step. A value ends the call.
-pub(super) fn progress(operations: u64) -> Option<Dynamic> {
+pub(in crate::scripting) fn progress(operations: u64) -> Option<Dynamic> {
     // Nearly all steps are over here.
     if operations <= OPERATIONS.get() && !operations.is_multiple_of(STRIDE) {
         return None;

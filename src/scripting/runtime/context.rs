@@ -11,8 +11,11 @@ use std::{
 use arc_swap::ArcSwap;
 use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
 
-use super::{Limits, Records, events::Outbox, rates::Rates, rehearsal::World, replays::Replays};
-use crate::model::{Clock, Secret};
+use super::{outbox::Outbox, rate_limiter::Rates, replay_cache::Replays, sandbox::World};
+use crate::{
+    model::{Clock, Secret},
+    scripting::{Limits, Records},
+};
 
 /// The named secrets of the configuration. Scripts can use them and cannot read them.
 #[derive(Clone, Default)]
@@ -25,7 +28,7 @@ impl Secrets {
         Self(Arc::new(secrets.collect()))
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<Arc<Secret>> {
+    pub(in crate::scripting) fn get(&self, name: &str) -> Option<Arc<Secret>> {
         self.0.get(name).cloned()
     }
 }
@@ -38,7 +41,7 @@ impl fmt::Debug for Secrets {
 
 /// Whether `rate_limit()` and `once()` remember what they were asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Counting {
+pub(in crate::scripting) enum Counting {
     /// They do.
     Counts,
     /// They say what they would say, and forget it.
@@ -46,7 +49,7 @@ pub(super) enum Counting {
 }
 
 /// What all calls share. It outlives reloads: a reload must not make a replay new, or a bucket full.
-pub(super) struct Ambient {
+pub(in crate::scripting) struct Ambient {
     pub records: Arc<dyn Records>,
     pub clock: Clock,
     pub secrets: Secrets,
@@ -130,7 +133,7 @@ impl Ambient {
 }
 
 /// One call's surroundings.
-pub(super) struct Call {
+pub(in crate::scripting) struct Call {
     pub ambient: Arc<Ambient>,
     /// Credentials that are at hand in this call, so that no log line repeats them.
     pub hidden: Hidden,
@@ -141,11 +144,11 @@ pub(super) struct Call {
 }
 
 /// Credentials; none: there are none.
-pub(super) type Hidden = Option<Arc<[Secret]>>;
+pub(in crate::scripting) type Hidden = Option<Arc<[Secret]>>;
 
 /// The same as the engine carries them to host functions.
 #[derive(Clone)]
-pub(super) struct Handle(Arc<Call>);
+pub(in crate::scripting) struct Handle(Arc<Call>);
 
 impl Handle {
     pub fn new(call: Call) -> Self {
@@ -167,7 +170,7 @@ impl Deref for Handle {
 }
 
 /// The constants of a file, by name.
-pub(super) type Constants = HashMap<String, Dynamic, foldhash::fast::RandomState>;
+pub(in crate::scripting) type Constants = HashMap<String, Dynamic, foldhash::fast::RandomState>;
 
 impl Call {
     pub fn new(ambient: Arc<Ambient>) -> Self {
@@ -187,18 +190,18 @@ impl Call {
 
     /// A text without the credentials that are at hand.
     pub fn without_hidden(&self, text: &str) -> String {
-        super::fault::blotted(text, self.hidden.as_deref().unwrap_or_default())
+        crate::scripting::fault::blotted(text, self.hidden.as_deref().unwrap_or_default())
     }
 }
 
 /// An error of a host function, for the script's author.
-pub(super) fn stop(message: impl Into<String>) -> Box<EvalAltResult> {
+pub(in crate::scripting) fn stop(message: impl Into<String>) -> Box<EvalAltResult> {
     EvalAltResult::ErrorRuntime(Dynamic::from(message.into()), Position::NONE).into()
 }
 
 /// Regular expressions that were compiled before. Scripts use few; when there are many, all are forgotten and built anew.
 #[derive(Default)]
-pub(super) struct Patterns(ArcSwap<Compiled>);
+pub(in crate::scripting) struct Patterns(ArcSwap<Compiled>);
 
 /// Patterns by their text. One that is copied has lost its memory of other texts, so they are shared.
 type Compiled = HashMap<Arc<str>, Arc<regex::Regex>, foldhash::fast::RandomState>;

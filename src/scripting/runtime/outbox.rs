@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rhai::{Dynamic, Map};
 use serde_json::Value;
 
-use super::{Fault, Function, Script, run::Around};
+use crate::scripting::{Fault, Function, Script, script::Around};
 
 /// The most webhooks of one call.
 const MOST: usize = 8;
@@ -25,7 +25,7 @@ pub struct Webhook {
 
 /// Where the webhooks of one call go.
 #[derive(Clone, Default)]
-pub(super) struct Outbox(Arc<Mutex<Vec<Webhook>>>);
+pub(in crate::scripting) struct Outbox(Arc<Mutex<Vec<Webhook>>>);
 
 impl Outbox {
     /// Takes one in.
@@ -34,7 +34,7 @@ impl Outbox {
     /// It cannot be sent as it is, or there are too many.
     pub fn add(&self, name: &str, data: &Map) -> Result<(), String> {
         let data = Dynamic::from(data.clone());
-        let text = super::request::is_plain(&data, 0)
+        let text = crate::scripting::values::request::is_plain(&data, 0)
             .then(|| serde_json::to_string(&data).ok())
             .flatten()
             .ok_or("the data of a webhook is a map of plain data")?;

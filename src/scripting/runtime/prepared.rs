@@ -14,10 +14,10 @@ use rhai::{
     GlobalRuntimeState, ImmutableString, Module, Position, Scope, Shared, Stmt, StmtBlock,
 };
 
-use super::ambient::{Handle, stop};
+use super::context::{Handle, stop};
 
 /// A function, taken out of its file.
-pub(super) struct Entry {
+pub(in crate::scripting) struct Entry {
     parameters: Vec<ImmutableString>,
     body: Expr,
     /// All functions of the file.
@@ -109,7 +109,7 @@ impl Entry {
 }
 
 /// What host functions find in the engine.
-pub(super) enum Tag<'a> {
+pub(in crate::scripting) enum Tag<'a> {
     /// The same in most calls.
     Kept(&'a Handle),
     /// For this call alone: it may know secrets.
@@ -201,14 +201,14 @@ mod unit {
     use std::sync::Arc;
 
     use super::{
-        super::{
-            Limits, NoRecords, Secrets,
-            ambient::{Ambient, Call},
-            engine::{Variables, build},
-        },
+        super::context::{Ambient, Call},
         *,
     };
     use crate::model::{Clock, Secret};
+    use crate::scripting::{
+        Limits, NoRecords, Secrets,
+        compiler::engine::{Variables, build},
+    };
 
     fn handle() -> Handle {
         let (clock, limits) = (Clock::system(), Limits::default());

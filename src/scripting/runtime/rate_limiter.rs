@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Buckets, by a digest of their names.
-pub(super) struct Rates {
+pub(in crate::scripting) struct Rates {
     most: usize,
     /// When each bucket will be empty again, in microseconds.
     empties: Mutex<HashMap<[u8; 16], u64, foldhash::fast::RandomState>>,
@@ -14,7 +14,7 @@ pub(super) struct Rates {
 
 /// How often, in what time.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rate {
+pub(in crate::scripting) struct Rate {
     pub count: u64,
     pub seconds: u64,
 }
@@ -33,7 +33,7 @@ impl Rates {
         let window = rate.seconds.saturating_mul(1_000_000);
         // The time that one takes up; at least the smallest there is, or the limit would be none.
         let each = (window / rate.count.max(1)).max(1);
-        let key = super::replays::short_digest(bucket);
+        let key = super::replay_cache::short_digest(bucket);
         let mut empties = self.empties.lock().unwrap_or_else(PoisonError::into_inner);
         if empties.len() >= self.most && !empties.contains_key(&key) {
             empties.retain(|_, empty| *empty > now);
@@ -56,7 +56,7 @@ impl Rates {
         let window = rate.seconds.saturating_mul(1_000_000);
         let each = (window / rate.count.max(1)).max(1);
         let empties = self.empties.lock().unwrap_or_else(PoisonError::into_inner);
-        match empties.get(&super::replays::short_digest(bucket)) {
+        match empties.get(&super::replay_cache::short_digest(bucket)) {
             Some(empty) => (*empty).max(now).saturating_add(each) - now <= window,
             None => empties.len() < self.most || empties.values().any(|empty| *empty <= now),
         }

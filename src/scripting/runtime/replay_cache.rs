@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Ids, by a digest.
-pub(super) struct Replays {
+pub(in crate::scripting) struct Replays {
     most: usize,
     seen: Mutex<Seen>,
 }
@@ -21,7 +21,7 @@ struct Seen {
 
 /// What became of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Once {
+pub(in crate::scripting) enum Once {
     /// It is new, and from now on it is not.
     New,
     /// It was seen.
@@ -73,7 +73,7 @@ impl Replays {
 }
 
 /// Sixteen bytes of BLAKE3: nobody finds two texts with the same, and a long text takes no more room than a short one.
-pub(super) fn short_digest(text: &str) -> [u8; 16] {
+pub(in crate::scripting) fn short_digest(text: &str) -> [u8; 16] {
     let mut out = [0; 16];
     out.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
     out

@@ -8,13 +8,17 @@ use std::{
 
 use rhai::{Array, Dynamic, Map};
 
-use super::{
-    Kind, Set,
-    events::Outbox,
-    records::{KeyView, Records, RoleView, UserParts, UserView},
-    request::ScriptRequest,
+use super::outbox::Outbox;
+use crate::{
+    model::{ADMINISTRATOR, Clock, Entropy, KeyText, Secret, Timestamp, fold},
+    scripting::{
+        Kind, Set,
+        values::{
+            records::{KeyView, Records, RoleView, UserParts, UserView},
+            request::ScriptRequest,
+        },
+    },
 };
-use crate::model::{ADMINISTRATOR, Clock, Entropy, KeyText, Secret, Timestamp, fold};
 
 /// Runs a request through the whole Gate with a set of scripts that is being tested. Whoever has a Gate implements it.
 pub trait Rehearsal: Send + Sync {
@@ -84,7 +88,7 @@ const MOST_USERS: usize = 100;
 /// The clock of a test that sets none: 2026-01-05T12:00:00Z, a Monday.
 const NOON: Timestamp = Timestamp(1_767_614_400);
 
-pub(super) struct World {
+pub(in crate::scripting) struct World {
     users: Mutex<Vec<TestUser>>,
     keys: Mutex<Vec<(u64, Secret)>>,
     secrets: Mutex<BTreeMap<String, Arc<Secret>>>,
@@ -94,7 +98,7 @@ pub(super) struct World {
 }
 
 /// What a test is about.
-pub(super) struct Subject {
+pub(in crate::scripting) struct Subject {
     pub gate: Arc<dyn Rehearsal>,
     /// Weak, because the set's scripts know their world.
     pub set: Weak<Set>,
@@ -218,7 +222,7 @@ impl TestUser {
     }
 
     /// Reads the argument of `test_user()`.
-    pub(super) fn read(fields: &Map) -> Result<Self, String> {
+    pub(in crate::scripting) fn read(fields: &Map) -> Result<Self, String> {
         let mut user = Self { active: true, ..Self::default() };
         for (field, value) in fields {
             match field.as_str() {

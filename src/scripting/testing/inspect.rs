@@ -6,11 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Function, Limits, Rehearsal, ScriptError, Secrets, Set, ambient::Ambient, folder,
-    records::NoRecords, run::Pool,
+use crate::{
+    model::Clock,
+    scripting::{
+        Function, Limits, Rehearsal, ScriptError, Secrets, Set, loading::source,
+        runtime::context::Ambient, script::Pool, values::records::NoRecords,
+    },
 };
-use crate::model::Clock;
 
 /// A folder of scripts that compiles.
 pub struct Inspected {
@@ -38,7 +40,7 @@ impl Inspected {
     /// # Errors
     /// All that is wrong with all files.
     pub fn new(folder: &Path, limits: Limits) -> Result<Self, Vec<ScriptError>> {
-        let sources = folder::read(folder, &limits)?;
+        let sources = source::read(folder, &limits)?;
         let ambient =
             Ambient::new(Arc::new(NoRecords), Clock::system(), Secrets::default(), limits.clone());
         let pool = Arc::new(Pool::new(&limits));
@@ -76,7 +78,7 @@ impl Inspected {
     }
 }
 
-impl super::Script {
+impl crate::scripting::Script {
     /// The functions of Keyward's that it defines.
     pub fn functions(&self) -> Vec<Function> {
         Function::ALL.into_iter().filter(|one| self.defines(*one)).collect()

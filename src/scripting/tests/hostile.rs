@@ -269,6 +269,8 @@ async fn a_pattern_takes_no_longer_than_a_call_may() {
 #[test]
 fn a_call_writes_so_many_lines_and_no_more() {
     let budget = Limits::default().inline();
-    let said = budget::within(budget, || (0..1000).filter(|_| budget::may_log()).count());
+    let said = runtime::budget::within(budget, || {
+        (0..1000).filter(|_| runtime::budget::may_log()).count()
+    });
     assert_eq!(said, Limits::default().log_lines);
 }

@@ -187,8 +187,8 @@ fn the_reference_is_the_one_in_docs() {
 #[test]
 fn every_function_is_documented_with_an_example() {
     let mut count = 0;
-    for section in super::super::library::SECTIONS {
-        for entry in reference::entries((section.module)()) {
+    for section in crate::scripting::library::SECTIONS {
+        for entry in super::super::library::reference::entries((section.module)()) {
             count += 1;
             assert!(entry.text.contains("Example: `"), "{}: {}", entry.shape, entry.text);
         }

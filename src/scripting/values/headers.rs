@@ -24,13 +24,13 @@ const FORBIDDEN: &[&str] = &[
 const OWN: &str = "x-keyward-";
 
 /// How many fields a script may set in one answer.
-pub(super) const MOST: usize = 64;
+pub(in crate::scripting) const MOST: usize = 64;
 
 /// A name that a script may set.
 ///
 /// # Errors
 /// It is no name, or one that is not for scripts.
-pub(super) fn name(text: &str) -> Result<HeaderName, String> {
+pub(in crate::scripting) fn name(text: &str) -> Result<HeaderName, String> {
     let name = HeaderName::from_bytes(text.as_bytes())
         .map_err(|_| format!("{:?} is no name of a header field", clip(text)))?;
     if FORBIDDEN.contains(&name.as_str()) || name.as_str().starts_with(OWN) {
@@ -43,7 +43,7 @@ pub(super) fn name(text: &str) -> Result<HeaderName, String> {
 ///
 /// # Errors
 /// It holds something else. The value itself is not told.
-pub(super) fn value(name: &HeaderName, text: &str) -> Result<HeaderValue, String> {
+pub(in crate::scripting) fn value(name: &HeaderName, text: &str) -> Result<HeaderValue, String> {
     let is_plain = text.chars().all(|c| c == '\t' || !c.is_control()) && text.len() <= 8192;
     is_plain
         .then(|| HeaderValue::from_str(text).ok())
@@ -52,7 +52,11 @@ pub(super) fn value(name: &HeaderName, text: &str) -> Result<HeaderValue, String
 }
 
 /// Puts a field in, in place of one of the same name.
-pub(super) fn set(map: &mut HeaderMap, field: &str, text: &str) -> Result<(), String> {
+pub(in crate::scripting) fn set(
+    map: &mut HeaderMap,
+    field: &str,
+    text: &str,
+) -> Result<(), String> {
     let name = name(field)?;
     let value = value(&name, text)?;
     if map.keys_len() >= MOST && !map.contains_key(&name) {
@@ -63,7 +67,7 @@ pub(super) fn set(map: &mut HeaderMap, field: &str, text: &str) -> Result<(), St
 }
 
 /// Reads a map of names to values.
-pub(super) fn read(map: &Map) -> Result<HeaderMap, String> {
+pub(in crate::scripting) fn read(map: &Map) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in map {
         let value = value

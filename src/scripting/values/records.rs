@@ -50,7 +50,7 @@ impl Records for NoRecords {
 
 /// A user, for scripts.
 #[derive(Clone)]
-pub struct UserView(pub(super) Arc<UserParts>);
+pub struct UserView(pub(in crate::scripting) Arc<UserParts>);
 
 /// What a [`UserView`] is made of.
 pub struct UserParts {
@@ -88,7 +88,7 @@ impl fmt::Debug for UserView {
 
 /// A key, for scripts: nothing that could be checked against a guess.
 #[derive(Debug, Clone)]
-pub struct KeyView(pub(super) Arc<KeyParts>);
+pub struct KeyView(pub(in crate::scripting) Arc<KeyParts>);
 
 /// What a [`KeyView`] is made of.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl KeyView {
 
 /// A role, for scripts.
 #[derive(Debug, Clone)]
-pub struct RoleView(pub(super) Arc<RoleParts>);
+pub struct RoleView(pub(in crate::scripting) Arc<RoleParts>);
 
 /// What a [`RoleView`] is made of.
 #[derive(Debug)]
@@ -142,10 +142,10 @@ impl RoleView {
 
 /// `identity`: who is asking, for scripts.
 #[derive(Clone)]
-pub struct Person(pub(super) Arc<HeldPerson>);
+pub struct Person(pub(in crate::scripting) Arc<HeldPerson>);
 
 /// Somebody, with what scripts ask for most in the engine's own form, made when one asks.
-pub(super) struct HeldPerson {
+pub(in crate::scripting) struct HeldPerson {
     parts: PersonParts,
     shown_name: OnceLock<ImmutableString>,
 }
@@ -210,7 +210,7 @@ impl fmt::Debug for Person {
 
 /// `resource`: what is asked for, for scripts.
 #[derive(Debug, Clone)]
-pub struct ResourceView(pub(super) Arc<ResourceParts>);
+pub struct ResourceView(pub(in crate::scripting) Arc<ResourceParts>);
 
 /// What a [`ResourceView`] is made of.
 #[derive(Debug)]

@@ -52,15 +52,15 @@ impl ScriptRequest {
         Self(Arc::new(Parts { given, method, path, client, notes: Mutex::default() }))
     }
 
-    pub(super) fn method(&self) -> ImmutableString {
+    pub(in crate::scripting) fn method(&self) -> ImmutableString {
         self.0.method.get_or_init(|| (&self.0.given.method).into()).clone()
     }
 
-    pub(super) fn path(&self) -> ImmutableString {
+    pub(in crate::scripting) fn path(&self) -> ImmutableString {
         self.0.path.get_or_init(|| (&self.0.given.path).into()).clone()
     }
 
-    pub(super) fn client(&self) -> ImmutableString {
+    pub(in crate::scripting) fn client(&self) -> ImmutableString {
         let made = || match self.0.given.client.to_canonical() {
             IpAddr::V4(address) => dotted(address.octets()).as_str().into(),
             IpAddr::V6(address) => address.to_string().into(),
@@ -74,26 +74,26 @@ impl ScriptRequest {
     }
 
     /// The same request with another part, for tests. The notes are not shared.
-    pub(super) fn changed(&self, change: impl FnOnce(&mut RequestParts)) -> Self {
+    pub(in crate::scripting) fn changed(&self, change: impl FnOnce(&mut RequestParts)) -> Self {
         let mut given = self.0.given.clone();
         change(&mut given);
         Self::new(given)
     }
 
     /// The values of a header field that are text.
-    pub(super) fn header_values(&self, name: &str) -> impl Iterator<Item = &str> {
+    pub(in crate::scripting) fn header_values(&self, name: &str) -> impl Iterator<Item = &str> {
         // A name that cannot be one is in no request.
         self.0.given.headers.get_all(name.to_ascii_lowercase()).iter().filter_map(text)
     }
 
     /// Whether a header field is there whose value is no text: what a script cannot see, it must not take for absent.
-    pub(super) fn has_unreadable(&self, name: &str) -> bool {
+    pub(in crate::scripting) fn has_unreadable(&self, name: &str) -> bool {
         let values = self.0.given.headers.get_all(name.to_ascii_lowercase());
         values.iter().any(|value| text(value).is_none())
     }
 
     /// The first value of a query parameter, decoded.
-    pub(super) fn param(&self, name: &str) -> Option<String> {
+    pub(in crate::scripting) fn param(&self, name: &str) -> Option<String> {
         let query = self.0.given.query.as_deref()?;
         form_urlencoded::parse(query.as_bytes())
             .find(|(key, _)| key == name)
@@ -101,7 +101,7 @@ impl ScriptRequest {
     }
 
     /// A note that an earlier hook left.
-    pub(super) fn note(&self, name: &str) -> Option<Dynamic> {
+    pub(in crate::scripting) fn note(&self, name: &str) -> Option<Dynamic> {
         self.lock().get(name).cloned()
     }
 
@@ -109,7 +109,7 @@ impl ScriptRequest {
     ///
     /// # Errors
     /// There are too many, or the value is no plain data.
-    pub(super) fn leave(
+    pub(in crate::scripting) fn leave(
         &self,
         name: ImmutableString,
         value: Dynamic,
@@ -165,7 +165,7 @@ fn text(value: &HeaderValue) -> Option<&str> {
 }
 
 /// Whether a value is data alone: no function, no object of Keyward's.
-pub(super) fn is_plain(value: &Dynamic, depth: usize) -> bool {
+pub(in crate::scripting) fn is_plain(value: &Dynamic, depth: usize) -> bool {
     if depth > 32 {
         return false;
     }

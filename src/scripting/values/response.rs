@@ -8,7 +8,8 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 
-use super::{fault::denied_status, headers};
+use super::headers;
+use crate::scripting::fault::denied_status;
 
 /// A denial, for `on_denied`. The script's changes are in what [`ScriptDenial::take`] returns.
 #[derive(Clone)]
@@ -48,16 +49,16 @@ impl ScriptDenial {
         parts
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, DenialParts> {
+    pub(in crate::scripting) fn lock(&self) -> MutexGuard<'_, DenialParts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_status(&self, status: i64) -> Result<(), String> {
+    pub(in crate::scripting) fn set_status(&self, status: i64) -> Result<(), String> {
         self.lock().status = denied_status(status)?;
         Ok(())
     }
 
-    pub(super) fn set_content_type(&self, text: &str) -> Result<(), String> {
+    pub(in crate::scripting) fn set_content_type(&self, text: &str) -> Result<(), String> {
         headers::value(&CONTENT_TYPE, text)?;
         self.lock().content_type = Some(text.to_owned());
         Ok(())
@@ -100,16 +101,16 @@ impl ScriptResponse {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, ResponseParts> {
+    pub(in crate::scripting) fn lock(&self) -> MutexGuard<'_, ResponseParts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_status(&self, status: i64) -> Result<(), String> {
+    pub(in crate::scripting) fn set_status(&self, status: i64) -> Result<(), String> {
         self.lock().status = answer_status(status)?;
         Ok(())
     }
 
-    pub(super) fn set_body(&self, text: &str) -> Result<(), String> {
+    pub(in crate::scripting) fn set_body(&self, text: &str) -> Result<(), String> {
         let mut parts = self.lock();
         if parts.body.is_none() {
             return Err("the body is streamed and cannot be set".into());
@@ -138,7 +139,11 @@ pub struct Reply {
 
 impl Reply {
     /// A reply with a body of this type.
-    pub(super) fn new(status: i64, body: Bytes, content_type: &str) -> Result<Self, String> {
+    pub(in crate::scripting) fn new(
+        status: i64,
+        body: Bytes,
+        content_type: &str,
+    ) -> Result<Self, String> {
         let mut reply = Self { status: answer_status(status)?, headers: HeaderMap::new(), body };
         headers::set(&mut reply.headers, CONTENT_TYPE.as_str(), content_type)?;
         Ok(reply)

@@ -4,7 +4,7 @@
 
 /// What was seen of a connection so far: where its requests' heads are, and what stands in the one that is arriving.
 #[derive(Debug, Default)]
-pub(super) struct Head {
+pub(in crate::server) struct Head {
     place: Place,
     length: Option<u64>,
     has_coding: bool,

@@ -1,4 +1,4 @@
-//! A connection, watched: what moves is noted for the [watch](super::watch), and hyper's own refusals get a body.
+//! A connection, watched: what moves is noted for the [watch](super::timeouts), and hyper's own refusals get a body.
 
 use std::{
     convert::Infallible,
@@ -18,9 +18,9 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    head::Head,
-    refusal,
-    watch::{Expects, Watch},
+    framing::Head,
+    malformed,
+    timeouts::{Expects, Watch},
 };
 
 /// How long, and for how many bytes, a client that was refused is heard out, so that it reads the answer: closing a socket that still holds
@@ -30,7 +30,7 @@ const LINGER_BYTES: usize = 8 * 1024 * 1024;
 
 /// A socket.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(in crate::server) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<TlsStream<Noted>>),
@@ -131,7 +131,7 @@ impl Socket {
 
 /// A socket below TLS. What moves is noted here: TLS takes an answer long before the client does.
 #[derive(Debug)]
-pub(super) struct Noted {
+pub(in crate::server) struct Noted {
     stream: TcpStream,
     watch: Arc<Watch>,
 }
@@ -198,7 +198,7 @@ impl AsyncWrite for Noted {
 
 /// Where a socket is left when hyper has done with it, and how it is ended while somebody else holds it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Left(Arc<Mutex<Slot>>);
+pub(in crate::server) struct Left(Arc<Mutex<Slot>>);
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -240,7 +240,7 @@ const READ: usize = 0;
 const WRITE: usize = 1;
 
 /// What hyper reads from and writes to.
-pub(super) struct Watched {
+pub(in crate::server) struct Watched {
     /// There until this is dropped.
     socket: Option<Socket>,
     left: Left,
@@ -374,7 +374,7 @@ impl AsyncWrite for Watched {
         ready!(self.poll_instead(cx))?;
         if self.watch.may_refuse()
             && let Some(first) = parts.iter().find(|part| !part.is_empty())
-            && let Some(answer) = refusal::instead_of(first)
+            && let Some(answer) = malformed::instead_of(first)
         {
             self.watch.refused();
             let length = first.len();

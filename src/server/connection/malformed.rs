@@ -5,7 +5,7 @@ use ::http::StatusCode;
 /// The answer in the place of hyper's own, if that is what is about to be written.
 ///
 /// hyper writes its refusals in one piece: a 4xx with an empty body and no content type. Ours always have a content type.
-pub(super) fn instead_of(written: &[u8]) -> Option<Vec<u8>> {
+pub(in crate::server) fn instead_of(written: &[u8]) -> Option<Vec<u8>> {
     let status =
         written.strip_prefix(b"HTTP/1.1 ").or_else(|| written.strip_prefix(b"HTTP/1.0 "))?;
     if status.first() != Some(&b'4') {
@@ -32,7 +32,7 @@ pub(super) fn instead_of(written: &[u8]) -> Option<Vec<u8>> {
         ),
         _ => (StatusCode::BAD_REQUEST, "BAD_REQUEST", "The request is not valid HTTP."),
     };
-    let body = crate::front::answer::envelope(status, code, description);
+    let body = crate::http::response::envelope(status, code, description);
     Some(
         format!(
             "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/json\r\ncache-control: no-store\r\ncontent-length: {}\r\n\r\n{body}",

@@ -17,7 +17,7 @@ const LAG: u64 = 16;
 
 /// What is known of a connection. Times are milliseconds since it began, plus one; zero: not so.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(in crate::server) struct Watch {
     began: Instant,
     /// The same by [`ticks`].
     began_at: i64,
@@ -48,7 +48,7 @@ pub(super) struct Watch {
 
 /// What the next bytes of a connection are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expects {
+pub(in crate::server) enum Expects {
     /// The next request: the last one was answered.
     Next,
     /// More of what is arriving.
@@ -59,7 +59,7 @@ pub(super) enum Expects {
 
 /// What the timer is to do.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::server) enum Verdict {
     /// Look again then.
     Wait(Instant),
     /// End the connection.
@@ -224,7 +224,7 @@ fn ticks() -> i64 {
 
 /// A request that is being answered. Goes when the last byte of the answer was handed over.
 #[derive(Debug)]
-pub(super) struct InFlight {
+pub(in crate::server) struct InFlight {
     watch: Arc<Watch>,
     is_offered: bool,
 }

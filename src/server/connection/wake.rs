@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 
 pin_project! {
     /// A future that is polled when it has something to say.
-    pub(super) struct Aside<F> {
+    pub(in crate::server) struct Aside<F> {
         #[pin]
         future: F,
         bell: Arc<Bell>,

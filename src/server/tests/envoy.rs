@@ -8,20 +8,22 @@ use prost::Message as _;
 use serde_json::json;
 
 use super::{
-    super::envoy::{
-        Envoy,
-        messages::{
-            Address, Allowed, Attributes, CheckRequest, CheckResponse, Denied, HeaderMap,
-            HeaderValue, HttpRequest, Node, RequestContext, SocketAddress, Verdict,
-        },
-    },
     rig::{House, limits},
     *,
 };
 use crate::{
     handlers::{BodyLimits, Handlers},
-    http::Public,
     pipeline::Gate,
+    server::{
+        Public,
+        verify::envoy::{
+            Envoy,
+            messages::{
+                Address, Allowed, Attributes, CheckRequest, CheckResponse, Denied, HeaderMap,
+                HeaderValue, HttpRequest, Node, RequestContext, SocketAddress, Verdict,
+            },
+        },
+    },
 };
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -140,7 +142,7 @@ fn denied(response: CheckResponse) -> Denied {
 }
 
 fn value<'a>(
-    headers: &'a [super::super::envoy::messages::HeaderValueOption],
+    headers: &'a [crate::server::verify::envoy::messages::HeaderValueOption],
     name: &str,
 ) -> Option<&'a str> {
     let mut found = headers.iter().filter_map(|one| one.header.as_ref());

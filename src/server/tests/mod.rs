@@ -38,8 +38,8 @@ use tokio::{
 
 use super::{Answer, Door, Limits, Listener, Peer, serve};
 use crate::{
-    front::answer,
     handlers::{BrokenOff, Payload, Reply},
+    http::response,
 };
 
 /// How long anything may take before a test gives up. Nothing is asserted about being faster.
@@ -100,7 +100,7 @@ impl Answer for Paths {
             },
             _ => text.into(),
         };
-        answer::finish(&method, Reply::new(body.into()))
+        response::finish(&method, Reply::new(body.into()))
     }
 }
 

@@ -4,13 +4,15 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
-    super::Door,
     rig::{Answer, House, PATIENCE},
     upstream::{Echo, Speaks, echo, raw, safe_echo},
 };
-use crate::tls::{
-    Caller,
-    forge::{Authority, Pair},
+use crate::{
+    server::Door,
+    tls::{
+        Caller,
+        forge::{Authority, Pair},
+    },
 };
 
 /// A house whose `/api` forwards to this host, on the upstream's port.

@@ -13,9 +13,9 @@ use tokio::{
 use crate::{
     accounts::{Accounts, NewKey, NewUser, Passwords},
     handlers::{BodyLimits, Handlers},
-    http::{Door, Limits, Listener, Public, serve},
     model::{Actor, Clock, Entropy, Pepper, Resource, Role},
     pipeline::Gate,
+    server::{Door, Limits, Listener, Public, serve},
     store::MemoryStore,
 };
 

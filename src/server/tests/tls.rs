@@ -10,16 +10,16 @@ use rustls::{ClientConfig, pki_types::pem::PemObject};
 use tokio::time::Instant;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{
-    super::{
-        stream::{Noted, Socket, Watched},
-        watch::Watch,
+use super::*;
+use crate::{
+    server::connection::{
+        io::{Noted, Socket, Watched},
+        timeouts::Watch,
     },
-    *,
-};
-use crate::tls::{
-    Caller, Certificates, Clients,
-    forge::{Authority, Pair},
+    tls::{
+        Caller, Certificates, Clients,
+        forge::{Authority, Pair},
+    },
 };
 
 /// A listener with TLS, and whom its clients trust.

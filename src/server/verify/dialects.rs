@@ -6,8 +6,8 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, request::Parts, uri::Pa
 use ipnet::IpNet;
 
 use crate::{
-    front::host::{self, Host},
     handlers::Scheme,
+    http::host::{self, Host},
 };
 
 /// Where proxies ask.
@@ -15,7 +15,7 @@ const VERIFY: &str = "/-/verify";
 
 /// The way in which a proxy asks, and in which it wants to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(in crate::server) enum Dialect {
     /// Any proxy: `X-Forwarded-*` or `X-Original-*`.
     Plain,
     /// `auth_request`: what the operator has it send, and ingress-nginx's `X-Original-URL`.
@@ -32,7 +32,7 @@ pub(super) enum Dialect {
 
 /// The request that is asked about.
 #[derive(Debug)]
-pub(super) struct Original<'a> {
+pub(in crate::server) struct Original<'a> {
     pub method: Method,
     pub scheme: Scheme,
     pub host: Host<'a>,
@@ -47,7 +47,7 @@ pub(super) struct Original<'a> {
 
 /// Why the request that is asked about cannot be read. The text is for the person who has set the proxy up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unread {
+pub(in crate::server) enum Unread {
     #[error("The proxy does not send {0}. Have it set in the proxy's configuration.")]
     Missing(&'static str),
     #[error("{0} came more than once, or contradicts another header.")]
@@ -242,7 +242,7 @@ static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What a target says.
 #[derive(Clone, Copy)]
-pub(super) struct Target<'a> {
+pub(in crate::server) struct Target<'a> {
     scheme: Option<Scheme>,
     authority: Option<&'a str>,
     pub path: &'a str,
@@ -295,12 +295,12 @@ fn behind_envoy(asked: &Parts) -> &str {
 }
 
 /// The scheme that a proxy says the client has used.
-pub(super) fn scheme(headers: &HeaderMap) -> Result<Scheme, Unread> {
+pub(in crate::server) fn scheme(headers: &HeaderMap) -> Result<Scheme, Unread> {
     Said::of(headers).scheme()
 }
 
 /// The client's address: the last one in the chain that is not a proxy's. What stands before it, a client may have written.
-pub(super) fn client(headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, Unread> {
+pub(in crate::server) fn client(headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, Unread> {
     client_in(headers.get_all(&FORWARDED_FOR).iter().rev(), trusted)
 }
 
@@ -333,7 +333,7 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 /// Whether an address is in one of these networks.
-pub(super) fn is_among(networks: &[IpNet], address: IpAddr) -> bool {
+pub(in crate::server) fn is_among(networks: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     networks.iter().any(|network| network.contains(&address))
 }

@@ -13,7 +13,7 @@ const URI: HeaderName = HeaderName::from_static("x-keyward-uri");
 const EMPTY: HeaderValue = HeaderValue::from_static("");
 
 /// The fields of such an answer.
-pub(super) struct Layout {
+pub(in crate::server) struct Layout {
     fields: HeaderMap,
     /// What each of them holds, in the order in which the map goes through them.
     places: Vec<Place>,

@@ -1,16 +1,20 @@
 //! Decisions for other proxies: one asks whether a request may pass that it holds, and learns who sent it.
 
+pub(super) mod dialects;
+pub(super) mod envoy;
+pub(super) mod identity_headers;
+
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode, header::InvalidHeaderValue, request::Parts,
 };
 
 use super::{
     Peer, Public,
-    forwarded::{Dialect, Original, is_among},
+    verify::dialects::{Dialect, Original, is_among},
 };
 use crate::{
-    front::{aim, answer, path, unreadable},
     handlers::{Origin, Reply},
+    http::{aim, path, response, unreadable},
     pipeline::{Denial, Face, Request, Room},
 };
 
@@ -24,8 +28,8 @@ impl Public {
     pub(super) async fn verify(&self, dialect: Dialect, asked: &Parts, peer: &Peer) -> Reply {
         let refused = |denial: &Denial, original: Option<&Original<'_>>| {
             match original {
-                Some(one) => answer::report_of(denial, &one.method, one.path, one.client),
-                None => answer::report(denial, asked, peer.client()),
+                Some(one) => response::report_of(denial, &one.method, one.path, one.client),
+                None => response::report(denial, asked, peer.client()),
             }
             dialect.refuse(denial)
         };
@@ -94,12 +98,12 @@ impl Dialect {
     /// A refusal as this proxy can carry it. nginx knows 401 and 403, and takes anything else for a fault of ours: it is told the rest
     /// in fields, from which its configuration makes the answer.
     pub(super) fn refuse(self, denial: &Denial) -> Reply {
-        let mut reply = answer::denial(denial);
+        let mut reply = response::denial(denial);
         if self == Self::Nginx {
             let status = denial.status;
             let headers = reply.headers_mut();
             headers.insert(STATUS, status.as_u16().into());
-            headers.extend(answer::in_one_line(denial).map(|body| (BODY, body)));
+            headers.extend(response::in_one_line(denial).map(|body| (BODY, body)));
             if ![StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status) {
                 *reply.status_mut() = StatusCode::FORBIDDEN;
             }

@@ -3,7 +3,7 @@
 use super::{Batch, Bench, JoinSet, State, Store, Table, conflict, contract, dump, encode, put};
 use crate::{
     model::{AuditKey, Pepper},
-    store::chain::{self, Trace, Verdict},
+    store::audit_log::{self, Trace, Verdict},
 };
 
 contract! {
@@ -34,7 +34,7 @@ async fn trail(on: &Bench, entries: u64, keep: u64) {
 }
 
 fn verdict(store: &dyn Store) -> Verdict {
-    chain::verify(store, &key()).unwrap()
+    audit_log::verify(store, &key()).unwrap()
 }
 
 fn is_intact(store: &dyn Store) -> bool {
@@ -69,7 +69,7 @@ fn place(number: u64) -> [u8; 8] {
 }
 
 async fn an_entry_is_written_with_its_batch_or_not_at_all(mut on: Bench) {
-    assert_eq!(chain::extent(&**on.store()).unwrap(), (1, 0));
+    assert_eq!(audit_log::extent(&**on.store()).unwrap(), (1, 0));
     assert!(is_intact(&**on.store()));
     trail(&on, 1, 9).await;
     let before = dump(&**on.store());
@@ -82,12 +82,12 @@ async fn an_entry_is_written_with_its_batch_or_not_at_all(mut on: Bench) {
     assert_eq!(dump(&**on.store()), before);
     trail(&on, 2, 9).await;
     on.now_and_later(|store| {
-        let found = chain::entries(store, 0, 9).unwrap();
+        let found = audit_log::entries(store, 0, 9).unwrap();
         let texts: Vec<_> = found.iter().map(|one| (one.number, one.json.clone())).collect();
         let text = |number: u64| encode(&format!("entry {number}"));
         assert_eq!(texts, [(1, text(1)), (2, text(1)), (3, text(2))]);
-        assert_eq!(chain::entries(store, 1, 1).unwrap()[0].number, 2);
-        assert_eq!(chain::extent(store).unwrap(), (1, 3));
+        assert_eq!(audit_log::entries(store, 1, 1).unwrap()[0].number, 2);
+        assert_eq!(audit_log::extent(store).unwrap(), (1, 3));
         assert!(is_intact(store));
     });
 }
@@ -100,7 +100,7 @@ async fn batches_at_the_same_time_make_one_chain(mut on: Bench) {
     }
     tasks.join_all().await;
     on.now_and_later(|store| {
-        assert_eq!(chain::extent(store).unwrap(), (1, 50));
+        assert_eq!(audit_log::extent(store).unwrap(), (1, 50));
         assert!(is_intact(store));
     });
 }
@@ -130,7 +130,7 @@ async fn whatever_is_changed_is_found_and_named(on: Bench) {
     assert!(is_intact(&**on.store()));
     // Somebody else's pepper is no help.
     let other = Pepper::from_bytes([8; 32]).audit_key();
-    let found = chain::verify(&**on.store(), &other).unwrap();
+    let found = audit_log::verify(&**on.store(), &other).unwrap();
     assert!(matches!(found, Verdict::Tampered { number: 1, .. }), "{found:?}");
 }
 
@@ -173,8 +173,8 @@ async fn many_entries_of_one_batch_are_one_after_another(mut on: Bench) {
         on.store().commit(Batch { trace, ..Batch::new() }).await.unwrap();
     }
     on.now_and_later(|store| {
-        assert_eq!(chain::extent(store).unwrap(), (154, 303));
-        assert_eq!(chain::entries(store, 302, 9).unwrap()[0].json, encode(&"2 99"));
+        assert_eq!(audit_log::extent(store).unwrap(), (154, 303));
+        assert_eq!(audit_log::entries(store, 302, 9).unwrap()[0].json, encode(&"2 99"));
         assert!(is_intact(store));
     });
     // More than the trail may have: those of the batch itself stay until the next.
@@ -182,18 +182,18 @@ async fn many_entries_of_one_batch_are_one_after_another(mut on: Bench) {
     let trace = Some(Trace { entries, key: key(), keep: 150 });
     on.store().commit(Batch { trace, ..Batch::new() }).await.unwrap();
     on.now_and_later(|store| {
-        assert_eq!(chain::extent(store).unwrap(), (304, 703));
+        assert_eq!(audit_log::extent(store).unwrap(), (304, 703));
         assert!(is_intact(store));
     });
     trail(&on, 9, 150).await;
-    assert_eq!(chain::extent(&**on.store()).unwrap(), (563, 712));
+    assert_eq!(audit_log::extent(&**on.store()).unwrap(), (563, 712));
     assert!(is_intact(&**on.store()));
 }
 
 async fn a_trail_that_was_shortened_is_as_safe(mut on: Bench) {
     trail(&on, 20, 4).await;
     on.now_and_later(|store| {
-        assert_eq!(chain::extent(store).unwrap(), (17, 20));
+        assert_eq!(audit_log::extent(store).unwrap(), (17, 20));
         assert!(is_intact(store));
     });
     let begin = held(&on, Table::Meta, b"audit-begin");

@@ -16,8 +16,8 @@ use super::{
     stored,
 };
 use crate::store::{
-    Batch, Change, CommitError, Expect, Sequence, State, StoreError, Table, Write, chain, codec,
-    encode,
+    Batch, Change, CommitError, Expect, Sequence, State, StoreError, Table, Write, audit_log,
+    codec, encode,
 };
 
 /// The most batches that share one sync.
@@ -78,7 +78,7 @@ impl<'s> Group<'s> {
         }
         let Batch { mut writes, trace, .. } = batch;
         if let Some(trace) = &trace {
-            writes.extend(chain::writes(trace, |table, key| {
+            writes.extend(audit_log::writes(trace, |table, key| {
                 let value = self.changes.get(table, key)?;
                 value.map(|value| stored(table, key, &value)).transpose()
             })?);

@@ -36,7 +36,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Batch, Committing, Missed, Passing, Sequence, Sink, Snapshot, Store, StoreError, Stored, Table,
-    Visit, codec, publish::Publisher,
+    Visit, codec, subscribers::Publisher,
 };
 
 /// Where the number of the last commit is kept: beside the tables, in none of them.

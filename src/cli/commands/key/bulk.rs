@@ -15,8 +15,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Exit, Failure, Output, Session, target::path};
-use crate::model::Entropy;
+use crate::{
+    cli::{Exit, Failure, Output, Session, client::paths::path},
+    model::Entropy,
+};
 
 /// The users of one request.
 const PART: usize = 2000;
@@ -278,7 +280,7 @@ fn skipped(part: &Value) -> impl Iterator<Item = (&String, u64)> {
 }
 
 /// On standard error, where it is a terminal.
-pub(super) fn bar(what: &str) -> ProgressBar {
+pub(in crate::cli) fn bar(what: &str) -> ProgressBar {
     let form = format!("{{bar:30}} {{pos}}/{{len}} {what}, {{per_sec}}, {{eta}} left");
     let style =
         ProgressStyle::with_template(&form).unwrap_or_else(|_| ProgressStyle::default_bar());

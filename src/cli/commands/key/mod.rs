@@ -1,19 +1,28 @@
 //! `keyward key`: what users present.
 
+pub(super) mod bulk;
+pub(super) mod import;
+pub(super) mod scan;
+
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Exit, Failure, Output, Session, ask,
-    bulk::Bulk,
-    import::Import,
+    key::{bulk::Bulk, import::Import, scan::Scan},
     limit::{Budget, NoBudget, NoRate, Rate},
-    scan::Scan,
-    table::{self, Column, cell},
-    target::path,
     user::{self, Who},
 };
-use crate::model::{Clock, Expires, KeyId, parse_span};
+use crate::{
+    cli::{
+        Exit, Failure, Output, Session,
+        client::paths::path,
+        terminal::{
+            prompt,
+            table::{self, Column, cell},
+        },
+    },
+    model::{Clock, Expires, KeyId, parse_span},
+};
 
 const COLUMNS: &[Column] = &[
     ("ID", |key| cell(&key["id"])),
@@ -287,7 +296,7 @@ async fn revoke(ids: &[String], session: &Session) -> anyhow::Result<()> {
 /// Reads a key's id. What is none is not repeated: it may be a whole key.
 fn key_id(text: &str) -> Result<String, Failure> {
     if text == "-" {
-        return ask::pasted_key().map(|id| id.to_string());
+        return prompt::pasted_key().map(|id| id.to_string());
     }
     let id = KeyId::parse(text).map(|id| id.to_string());
     id.ok_or_else(|| {

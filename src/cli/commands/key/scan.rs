@@ -9,11 +9,13 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{
-    Exit, Failure, Output,
-    out::{Screen, printable},
+use crate::{
+    cli::{
+        Exit, Failure, Output,
+        terminal::screen::{Screen, printable},
+    },
+    model::{Form, Found, Scanner},
 };
-use crate::model::{Form, Found, Scanner};
 
 const PART: usize = 64 * 1024;
 

@@ -1,5 +1,7 @@
 //! `keyward serve`: both listeners, until a signal.
 
+pub(super) mod per_worker;
+
 use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::Context as _;
@@ -9,21 +11,24 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
-use super::{
-    api::{AdminFace, body_limits},
-    control::Control,
-    each, open, scripting, tls, webhooks, welcome,
-};
-
 use crate::{
     accounts::Accounts,
+    cli::{
+        instance::{
+            accounts,
+            admin_service::{AdminFace, body_limits},
+            control_file::Control,
+            scripts, tls, webhooks,
+        },
+        terminal::welcome,
+    },
     config::{
         AdminListen, LimitSettings, Loaded, LogFormat, LogSettings, ProxyProtocol, Runtime,
         ServerSettings, Settings,
     },
     handlers::{Handlers, IdentityFields},
-    http::{Door, Envoy, Limits, Listener, Public, serve},
     pipeline::Gate,
+    server::{Door, Envoy, Limits, Listener, Public, serve},
     telemetry::{LogForm, start_logs},
     webhooks::Sender,
 };
@@ -43,13 +48,13 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
         None => None,
     };
     let admin = listen_admin(&settings).await?;
-    let accounts = open::accounts(&settings)?;
-    scripting::load(&settings.scripts, &accounts).await?;
+    let accounts = accounts::accounts(&settings)?;
+    scripts::load(&settings.scripts, &accounts).await?;
     let webhooks = webhooks::sender(&settings, &accounts)?;
     if let Some(first) = accounts.first_start().await? {
         welcome::print(&first, &base_url(&settings, &public)?)?;
     }
-    let hangups = (scripting::hangups()?, scripting::hangups()?);
+    let hangups = (scripts::hangups()?, scripts::hangups()?);
     let aside = listen_aside(&settings)?;
     let control = announce(&settings, &accounts, &public, aside.as_ref().unwrap_or(&admin))?;
     let (users, keys) = accounts.directory().counts();
@@ -89,7 +94,7 @@ async fn listen_public(
     if settings.runtime == Runtime::Shared {
         return Ok((listen_on("server.listen", *listen).await?, Vec::new()));
     }
-    let all = each::bind(*listen, *workers);
+    let all = per_worker::bind(*listen, *workers);
     let mut all = all.map_err(|problem| unbound("server.listen", listen, &problem))?;
     let first = TcpListener::from_std(all.swap_remove(0))?;
     Ok((Listener::Tcp(first), all))
@@ -223,7 +228,7 @@ async fn serve_all(
         }
     };
     let admin = Door::from(admin).with_tls(certificates.admin.clone());
-    let scripts = tokio::spawn(scripting::follow(scripts, hangups.0));
+    let scripts = tokio::spawn(scripts::follow(scripts, hangups.0));
     let certificates = tokio::spawn(certificates.follow(hangups.1));
     let aside = async {
         if let Some(aside) = aside {
@@ -241,7 +246,7 @@ async fn serve_all(
     let usage = tokio::spawn(async move { used.keep_usage(every, usage_end).await });
     let denials = tokio::spawn(async move { refused.keep_denials(denials_end).await });
     let (served, ..) = tokio::join!(
-        each::serve(public, others, front),
+        per_worker::serve(public, others, front),
         grpc,
         serve(admin, edge.clone(), admins, api.clone(), stopped(stop.clone())),
         aside,

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{net::TcpListener, runtime, sync::watch, task::JoinSet};
 
-use crate::http::Listener;
+use crate::server::Listener;
 
 /// Binds one address several times over; port 0: the same free port each time.
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {

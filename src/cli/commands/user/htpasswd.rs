@@ -5,13 +5,17 @@ use std::{collections::HashMap, path::PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{
-    Session,
-    import::{Fault, refuse_faults},
-    target::path,
-    upload::{Upload, read},
+use crate::{
+    cli::{
+        Session,
+        client::paths::path,
+        commands::{
+            key::import::{Fault, refuse_faults},
+            upload::{Upload, read},
+        },
+    },
+    model::fold,
 };
-use crate::model::fold;
 
 #[derive(Debug, Args)]
 pub struct Import {

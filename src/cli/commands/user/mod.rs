@@ -1,18 +1,28 @@
 //! `keyward user`: who can be let in.
 
+pub(super) mod htpasswd;
+
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Exit, Failure, Session,
-    ask::{Consent, NewPassword},
-    htpasswd::Import,
     limit::{Budget, NoBudget, NoRate, Rate},
-    session::change_words,
-    table::{Column, cell},
-    target::{path, with_query},
+    user::htpasswd::Import,
 };
-use crate::model::fold;
+use crate::{
+    cli::{
+        Exit, Failure, Session,
+        client::{
+            paths::{path, with_query},
+            session::change_words,
+        },
+        terminal::{
+            prompt::{Consent, NewPassword},
+            table::{Column, cell},
+        },
+    },
+    model::fold,
+};
 
 const COLUMNS: &[Column] = &[
     ("UID", |user| cell(&user["uid"])),

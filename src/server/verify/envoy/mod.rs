@@ -1,7 +1,7 @@
 //! Envoy asks over gRPC: the same decision as at `/-/verify/envoy`, and the same answer for the client.
 
 mod grpc;
-pub(super) mod messages;
+pub(in crate::server) mod messages;
 
 use std::net::IpAddr;
 
@@ -18,13 +18,13 @@ use messages::{
 };
 
 use super::{
-    Answer, Peer, Public,
-    forwarded::{self, Dialect, Original, Target, Unread, is_among},
-    verify::untrusted,
+    dialects::{self, Dialect, Original, Target, Unread, is_among},
+    untrusted,
 };
 use crate::{
-    front::{answer, host, unreadable},
     handlers::{Body, Reply, Scheme},
+    http::{host, response, unreadable},
+    server::{Answer, Peer, Public},
 };
 
 /// The one call that there is.
@@ -48,7 +48,7 @@ impl Envoy {
         if !is_among(&self.0.trusted, peer.client()) {
             // Nothing of it is read.
             let denial = untrusted();
-            answer::report(&denial, &parts, peer.client());
+            response::report(&denial, &parts, peer.client());
             return Ok(denied(Dialect::Envoy.refuse(&denial)).await);
         }
         let body = Body::Stream(body).collect(self.0.handlers.body_limits()).await;
@@ -58,14 +58,14 @@ impl Envoy {
         let refused = match asked.original(&self.0.trusted) {
             Err(problem) => {
                 let denial = unreadable(problem.to_string());
-                answer::report(&denial, &parts, peer.client());
+                response::report(&denial, &parts, peer.client());
                 denial
             }
             Ok(original) => match self.0.judge(&asked.headers, &original).await {
                 Ok(reply) => return Ok(self.allowed(&reply, &asked.headers)),
                 Err(denial) => {
                     let Original { method, path, client, .. } = &original;
-                    answer::report_of(&denial, method, path, *client);
+                    response::report_of(&denial, method, path, *client);
                     denial
                 }
             },
@@ -158,7 +158,7 @@ impl Asked {
             Target::read(&self.http.path).ok_or(Unread::Malformed("path"))?;
         let host = host::read(&self.http.host).map_err(|_| Unread::Malformed("host"))?;
         let scheme = match self.headers.contains_key("x-forwarded-proto") {
-            true => forwarded::scheme(&self.headers)?,
+            true => dialects::scheme(&self.headers)?,
             false if self.http.scheme == "https" => Scheme::Https,
             false => Scheme::Http,
         };
@@ -166,7 +166,7 @@ impl Asked {
         let client = match self.source {
             Some(source) if !is_among(trusted, source) => source.to_canonical(),
             Some(source) if !self.headers.contains_key("x-forwarded-for") => source.to_canonical(),
-            _ => forwarded::client(&self.headers, trusted)?,
+            _ => dialects::client(&self.headers, trusted)?,
         };
         Ok(Original { method, scheme, host, path, query, said: None, client })
     }

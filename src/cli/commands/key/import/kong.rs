@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::import::{Fault, collect, row};
+use super::{Fault, collect, row};
 
 /// The most values of a YAML file: some ten for each of a million keys.
 const MOST_VALUES: usize = 10_000_000;
@@ -34,7 +34,7 @@ struct Credential {
 }
 
 /// The rows of a file.
-pub(super) fn read(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
+pub(in crate::cli) fn read(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
     let mut rows = Vec::new();
     match text.trim_start().starts_with(['{', '[']) {
         true => from_json(text, &mut rows, faults),

@@ -1,15 +1,17 @@
 //! `keyward key import`: keys of other systems, from their files. The whole file is looked at before the first key is written.
 
+pub(super) mod kong;
+
 use std::{collections::HashMap, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::{
-    Failure, Session, kong,
-    out::Screen,
-    target::path,
-    upload::{MOST_FAULTS, Upload, owner, read, refused},
+use crate::cli::{
+    Failure, Session,
+    client::paths::path,
+    commands::upload::{MOST_FAULTS, Upload, owner, read, refused},
+    terminal::screen::Screen,
 };
 
 #[derive(Debug, Args)]
@@ -63,7 +65,7 @@ impl Kind {
 }
 
 /// What is wrong with a line.
-pub(super) type Fault = (u64, String);
+pub(in crate::cli) type Fault = (u64, String);
 
 impl Import {
     /// Looks at everything, and then, unless that was all, writes it.
@@ -111,7 +113,7 @@ fn tell(counts: &Map<String, Value>, done: &str, screen: &Screen) {
 }
 
 /// What is wrong with the lines of a file, before anybody else has looked at them.
-pub(super) fn refuse_faults(faults: &[Fault]) -> Result<(), Failure> {
+pub(in crate::cli) fn refuse_faults(faults: &[Fault]) -> Result<(), Failure> {
     if faults.is_empty() {
         return Ok(());
     }
@@ -123,7 +125,10 @@ pub(super) fn refuse_faults(faults: &[Fault]) -> Result<(), Failure> {
 }
 
 /// A row for the API. Words that are not given are left out.
-pub(super) fn row(line: u64, field: impl Fn(&str) -> Option<String>) -> Result<Value, Fault> {
+pub(in crate::cli) fn row(
+    line: u64,
+    field: impl Fn(&str) -> Option<String>,
+) -> Result<Value, Fault> {
     let any = |names: &[&str]| names.iter().find_map(|name| field(name)).filter(|v| !v.is_empty());
     let needed = |names: &[&str]| {
         any(names).ok_or_else(|| (line, format!("There is no {} here.", names[0])))
@@ -238,7 +243,11 @@ fn from_jsonl(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
     rows
 }
 
-pub(super) fn collect(row: Result<Value, Fault>, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
+pub(in crate::cli) fn collect(
+    row: Result<Value, Fault>,
+    rows: &mut Vec<Value>,
+    faults: &mut Vec<Fault>,
+) {
     match row {
         Ok(row) => rows.push(row),
         Err(fault) => faults.push(fault),

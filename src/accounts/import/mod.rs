@@ -1,0 +1,4 @@
+//! TODO.
+
+pub(super) mod keys;
+pub(super) mod users;

@@ -1,0 +1,19 @@
+//! TODO.
+
+pub(super) mod app;
+pub(super) mod apply;
+pub(super) mod audit;
+pub(super) mod backup;
+pub(super) mod completions;
+pub(super) mod config;
+pub(super) mod explain;
+pub(super) mod healthcheck;
+pub(super) mod init;
+pub(super) mod key;
+pub(super) mod limit;
+pub(super) mod resource;
+pub(super) mod role;
+pub(super) mod script;
+pub(super) mod serve;
+pub(super) mod upload;
+pub(super) mod user;

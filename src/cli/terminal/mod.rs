@@ -1,0 +1,7 @@
+//! TODO.
+
+pub(super) mod exit;
+pub(super) mod prompt;
+pub(super) mod screen;
+pub(super) mod table;
+pub(super) mod welcome;

@@ -1,0 +1,4 @@
+//! TODO.
+
+pub(super) mod source;
+pub(super) mod watch;
