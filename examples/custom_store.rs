@@ -1,10 +1,12 @@
-//! A store of one's own: Keyward's records in memory, and each change in a journal of JSON lines that is read again at the next start.
+//! A custom store: Keyward's records in memory, and a journal of all changes as JSON lines that is
+//! replayed at the next start.
 //!
 //! ```sh
 //! cargo run --example custom_store -- /tmp/journal.jsonl
 //! ```
-//! It makes a user and says how many there are by now. What a [`Store`] has to hold to is written at the trait; here the engine in memory holds
-//! to most of it, and the journal adds that what was answered is there after a power cut.
+//! The program creates a user and prints the number of users. The contract of a store is in the
+//! documentation of [`Store`]. Most of it is provided by the store in memory; the journal makes
+//! confirmed commits survive a power cut.
 
 use std::{
     fs::{File, OpenOptions},
@@ -19,70 +21,75 @@ use keyward::{
     accounts::{Accounts, NewUser, Passwords},
     model::Actor,
     store::{
-        Batch, Change, CommitError, Committing, MemoryStore, Missed, Sequence, Sink, Snapshot,
-        Store, StoreError, Stored, Table, Write,
+        Batch, Change, CommitError, CommitFuture, Lagged, MemoryStore, Sequence, Snapshot, Store,
+        StoreError, Stored, Subscriber, Table, Write,
     },
 };
 use serde_json::{Value, json};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let file = PathBuf::from(std::env::args().nth(1).context("say which file to use")?);
+    let file = PathBuf::from(std::env::args().nth(1).context("usage: custom_store FILE")?);
     let store = Arc::new(JournalStore::open(&file).await?);
     let accounts = Accounts::open(store, &file.with_extension("pepper"), Passwords::new(1))?;
     accounts.first_start().await?;
     let count = accounts.users(None, usize::MAX)?.items.len();
     let new = NewUser { name: format!("guest-{count}"), status: true, ..NewUser::default() };
-    let made = accounts.acting(Actor::Program).create_user(new).await?;
-    writeln!(std::io::stdout(), "made {}; there are {} users", made.record.name, count + 1)?;
+    let created = accounts.acting(Actor::Program).create_user(new).await?;
+    writeln!(std::io::stdout(), "created {}; there are {} users", created.record.name, count + 1)?;
     Ok(())
 }
 
-/// Records in memory, whose changes are kept in a file.
+/// Records in memory, with a journal of all changes in a file.
 pub struct JournalStore {
     memory: MemoryStore,
     journal: Arc<Journal>,
 }
 
-/// A line a change. It follows the engine, which tells it of each change before the writer is answered.
+/// The journal file, one line per change. It subscribes to the changes of the store in memory,
+/// which calls it for each change before the commit completes.
 struct Journal {
     file: Mutex<File>,
     failure: OnceLock<String>,
 }
 
 impl JournalStore {
-    /// Reads the journal, or begins one.
+    /// Replays the journal, or creates an empty one.
     pub async fn open(path: &Path) -> anyhow::Result<Self> {
         let mut options = OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).open(path)?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
         let memory = MemoryStore::new();
-        let mut read = 0;
-        // A line without an end was cut off by a crash: nobody was answered, and it goes.
+        let mut valid_bytes = 0;
+        // A crash can truncate the last line. Its commit was never confirmed, so the line is
+        // dropped.
         for line in text.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n")) {
-            let at = || format!("{}, byte {read}", path.display());
-            memory.commit(batch(line).with_context(at)?).await?;
-            read += line.len();
+            let at = || format!("{}, byte {valid_bytes}", path.display());
+            memory.commit(parse_line(line).with_context(at)?).await?;
+            valid_bytes += line.len();
         }
-        file.set_len(read as u64)?;
+        file.set_len(valid_bytes as u64)?;
         file.seek(SeekFrom::End(0))?;
         let journal = Arc::new(Journal { file: Mutex::new(file), failure: OnceLock::new() });
         let sequence = memory.snapshot()?.sequence();
-        // It follows before anybody else does, so that nothing is in force that is not in the file.
+        // The journal is the first subscriber, so no other subscriber sees a change that is not in
+        // the file.
         memory
             .changes(sequence, journal.clone())
-            .map_err(|Missed| anyhow::anyhow!("a change was missed"))?;
+            .map_err(|Lagged| anyhow::anyhow!("a change was missed"))?;
         Ok(Self { memory, journal })
     }
 }
 
-/// The writes of a line. Written again in their order they get the same sequence, and so the same revisions.
-fn batch(line: &[u8]) -> anyhow::Result<Batch> {
+/// Parses one line of the journal.
+///
+/// Replaying all lines in order yields the same sequence numbers, and so the same revisions.
+fn parse_line(line: &[u8]) -> anyhow::Result<Batch> {
     let mut batch = Batch::new();
     for write in serde_json::from_slice::<Vec<(u8, String, Option<Value>)>>(line)? {
         let (table, key, record) = write;
-        let table = Table::of(table).context("a table that nobody knows")?;
+        let table = Table::of(table).context("unknown table")?;
         let json = record.map(|record| record.to_string().into_bytes());
         batch.writes.push(Write { table, key: STANDARD.decode(key)?, json });
     }
@@ -102,12 +109,12 @@ impl Journal {
     }
 }
 
-impl Sink for Journal {
+impl Subscriber for Journal {
     fn apply(&self, change: &Change) {
         if self.failure.get().is_none()
-            && let Err(problem) = self.write(change)
+            && let Err(error) = self.write(change)
         {
-            let _ = self.failure.set(problem.to_string());
+            let _ = self.failure.set(error.to_string());
         }
     }
 }
@@ -131,10 +138,10 @@ impl Store for JournalStore {
         self.memory.snapshot()
     }
 
-    fn commit(&self, batch: Batch) -> Committing<'_> {
+    fn commit(&self, batch: Batch) -> CommitFuture<'_> {
         Box::pin(async move {
             let failed = |problem| Err(CommitError::Store(StoreError::Failed(problem)));
-            // After a failure nothing is written any more, and nobody is told that something was.
+            // After a failed write, all further commits fail.
             if let Some(problem) = self.fault() {
                 return failed(problem);
             }
@@ -143,7 +150,7 @@ impl Store for JournalStore {
         })
     }
 
-    fn changes(&self, after: Sequence, sink: Arc<dyn Sink>) -> Result<(), Missed> {
+    fn changes(&self, after: Sequence, sink: Arc<dyn Subscriber>) -> Result<(), Lagged> {
         self.memory.changes(after, sink)
     }
 

@@ -10,7 +10,7 @@ use super::{AccountError, Accounts};
 use crate::{
     limits::{More, Rest, Standing, Told, Untold},
     model::{Act, Actor, AuditEntry},
-    store::{Batch, CommitError, audit_log::Trace, encode},
+    store::{Batch, CommitError, audit_log::AuditAppend, encode},
 };
 
 /// What the trail calls a denial.
@@ -32,7 +32,7 @@ impl Accounts {
             }
             let entries: Vec<Vec<u8>> = self.entries(&untold).iter().map(encode).collect();
             let trace =
-                Trace { entries, key: self.0.pepper.audit_key(), keep: self.0.audit_entries };
+                AuditAppend { entries, key: self.0.pepper.audit_key(), keep: self.0.audit_entries };
             let batch = Batch { trace: Some(trace), ..Batch::new() };
             match self.store().commit(batch).await {
                 Ok(_) => {}

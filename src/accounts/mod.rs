@@ -25,15 +25,15 @@ mod writer;
 use std::sync::{Arc, OnceLock};
 
 pub use apply::{
-    Applied, Apply, ApplyMode, Difference, Done, MOST_CHANGES, Others, State, StatedKey,
-    StatedPassword, StatedUser, VERSION as STATE_VERSION,
+    Applied, Apply, Difference, Done, MOST_CHANGES, Others, State, StatedKey, StatedPassword,
+    StatedUser, VERSION as STATE_VERSION,
 };
 pub use audit::{Audited, Excerpt, Order};
 pub use backup::{RestoreError, Restored, check_backup, restore};
 pub use error::AccountError;
 pub use events::LoadScripts;
-pub use events::outbox::Letter;
-pub use import::keys::{Import, ImportDigest, ImportMode, ImportRow, Imported, Strangers};
+pub use events::outbox::PendingWebhook;
+pub use import::keys::{Import, ImportDigest, ImportRow, Imported, Strangers};
 pub use import::users::{ImportUsers, ImportedUsers, UserRow};
 pub use keys::bulk::{Bulk, BulkPart, RunId, Skipped, Whom};
 pub use keys::rotate::{Lifetime, Rotate, Rotated};
@@ -46,11 +46,11 @@ pub use records::Record;
 pub use setup::{FirstStart, SetupError};
 pub use users::cache::ReadUser;
 pub use users::{NewUser, password_problem};
-pub use writer::Acting;
+pub use writer::Writer;
 
 use crate::{
     directory::Directory,
-    limits::{DenialLimits, FailureLimits, Ledger},
+    limits::{Counters, DenialLimits, FailureLimits},
     model::{Clock, Entropy, Pepper},
     scripting::Scripts,
     store::{CommitError, Sequence, Store},
@@ -78,7 +78,7 @@ struct Inner {
     keys_per_user: usize,
     turns: keys::quota::Turns,
     audit_entries: u64,
-    ledger: Ledger,
+    ledger: Counters,
     writing_usage: Arc<tokio::sync::Mutex<()>>,
     writing_denials: Arc<tokio::sync::Mutex<()>>,
 }
@@ -133,12 +133,12 @@ impl Accounts {
     }
 
     fn with_ledger(self, failures: FailureLimits, denials: DenialLimits) -> Self {
-        let ledger = Ledger::new(self.0.clock.clone(), failures, denials);
+        let ledger = Counters::new(self.0.clock.clone(), failures, denials);
         Self(Arc::new(Inner { ledger, ..Arc::unwrap_or_clone(self.0) }))
     }
 
     /// What is counted of requests.
-    pub fn ledger(&self) -> &Ledger {
+    pub fn ledger(&self) -> &Counters {
         &self.0.ledger
     }
 

@@ -3,7 +3,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    AccountError, Accounts, Acting, Page, TRIES, Versioned, is_race,
+    AccountError, Accounts, Page, TRIES, Versioned, Writer, is_race,
     rules::{check_application, check_resource, in_order},
 };
 use crate::{
@@ -191,7 +191,7 @@ impl Accounts {
     }
 }
 
-impl Acting {
+impl Writer {
     /// Makes a record.
     pub async fn create<T: Record>(&self, record: T) -> Result<Versioned<T>, AccountError> {
         in_order(record.problems(self))?;
@@ -218,7 +218,7 @@ impl Acting {
         Err(AccountError::contended())
     }
 
-    /// Changes a record as [`Acting::change_user`] changes a user. The id stays.
+    /// Changes a record as [`Writer::change_user`] changes a user. The id stays.
     pub async fn change<T: Record, E: From<AccountError>>(
         &self,
         id: &str,

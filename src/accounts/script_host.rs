@@ -4,11 +4,11 @@ use std::{path::Path, sync::Arc};
 
 use super::Accounts;
 use crate::{
-    directory::{Directory, Member},
+    directory::{CachedUser, Directory},
     model::{KeyId, Timestamp},
     scripting::{
-        Host, KeyParts, KeyView, Kind, Limits, Needs, Records, Rehearsal, RoleParts, RoleView,
-        ScriptError, Scripts, Secrets, Set, UserParts, UserView,
+        Host, KeyParts, KeyView, Kind, Limits, Needs, Records, RoleParts, RoleView, ScriptError,
+        ScriptTestGate, Scripts, Secrets, Set, UserParts, UserView,
     },
 };
 
@@ -22,7 +22,7 @@ impl Accounts {
         folder: &Path,
         limits: Limits,
         secrets: Secrets,
-        gate: Option<Arc<dyn Rehearsal>>,
+        gate: Option<Arc<dyn ScriptTestGate>>,
     ) -> Result<(), Vec<ScriptError>> {
         let records = Arc::new(LookUps(self.directory().clone()));
         let directory = self.directory().clone();
@@ -59,7 +59,7 @@ fn missing(directory: &Directory, set: &Set) -> Vec<ScriptError> {
 struct LookUps(Arc<Directory>);
 
 impl LookUps {
-    fn view(&self, member: &Member) -> UserView {
+    fn view(&self, member: &CachedUser) -> UserView {
         let table = self.0.policy().roles.clone();
         let roles = member.roles(&table).clone();
         UserView::new(UserParts {

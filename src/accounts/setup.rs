@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     directory::Directory,
-    limits::{DenialLimits, FailureLimits, Ledger},
+    limits::{Counters, DenialLimits, FailureLimits},
     model::{
         ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Act, Actor, Application, Clock, Digest, Entropy,
         Pepper, Resource, Role, Secret, Timestamp, User, fold,
@@ -83,7 +83,7 @@ impl Accounts {
         entropy: Entropy,
     ) -> Result<Self, StoreError> {
         let directory = Directory::open(&*store)?;
-        let ledger = Ledger::new(clock.clone(), FailureLimits::none(), DenialLimits::none());
+        let ledger = Counters::new(clock.clone(), FailureLimits::none(), DenialLimits::none());
         Ok(Self(Arc::new(Inner {
             store,
             directory,

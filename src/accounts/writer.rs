@@ -7,24 +7,24 @@ use super::Accounts;
 use crate::{
     model::{Act, Actor, AuditEntry},
     scripting::Webhook,
-    store::{Batch, CommitError, Sequence, audit_log::Trace, encode},
+    store::{Batch, CommitError, Sequence, audit_log::AuditAppend, encode},
 };
 
 /// Accounts that somebody may change. A cheap handle.
 #[derive(Clone)]
-pub struct Acting {
+pub struct Writer {
     accounts: Accounts,
     actor: Actor,
 }
 
 impl Accounts {
     /// The accounts in the hands of `actor`, with whom every change is signed.
-    pub fn acting(&self, actor: Actor) -> Acting {
-        Acting { accounts: self.clone(), actor }
+    pub fn acting(&self, actor: Actor) -> Writer {
+        Writer { accounts: self.clone(), actor }
     }
 }
 
-impl Deref for Acting {
+impl Deref for Writer {
     type Target = Accounts;
 
     fn deref(&self) -> &Accounts {
@@ -32,7 +32,7 @@ impl Deref for Acting {
     }
 }
 
-impl Acting {
+impl Writer {
     /// Who acts.
     pub(super) fn actor(&self) -> &Actor {
         &self.actor
@@ -56,7 +56,7 @@ impl Acting {
         let entry = AuditEntry { time: self.0.clock.now(), actor: self.actor.clone(), act };
         let key = self.0.pepper.audit_key();
         batch.trace =
-            Some(Trace { entries: vec![encode(&entry)], key, keep: self.0.audit_entries });
+            Some(AuditAppend { entries: vec![encode(&entry)], key, keep: self.0.audit_entries });
         self.store().commit(batch).await
     }
 }

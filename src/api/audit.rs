@@ -8,9 +8,11 @@ use super::{
     list::{self, Also, Asked},
     response,
 };
-use crate::{accounts::Audited, handlers::Reply, pipeline::Denial, store::audit_log::Verdict};
+use crate::{
+    accounts::Audited, handlers::PayloadResponse, pipeline::Denial, store::audit_log::Verdict,
+};
 
-pub(super) fn list(call: &Call<'_>) -> Result<Reply, Denial> {
+pub(super) fn list(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let asked = Asked::of(call.request, Also::Order)?;
     let after = asked.cursor(|cursor| cursor.parse().ok())?;
     let part = call.accounts.audit(asked.order, after, asked.limit).map_err(response::denial)?;
@@ -20,7 +22,7 @@ pub(super) fn list(call: &Call<'_>) -> Result<Reply, Denial> {
 }
 
 /// Whether the trail is as it was written. It was looked at either way, so the answer is no refusal.
-pub(super) async fn verify(call: &Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn verify(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let verdict = call.accounts.verify_audit().await.map_err(response::denial)?;
     let body = match verdict {
         Verdict::Intact { first, end } => json!({

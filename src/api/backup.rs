@@ -6,17 +6,17 @@ use std::path::PathBuf;
 use ::http::StatusCode;
 use serde_json::json;
 
-use super::{Call, fields::Form, response};
-use crate::{handlers::Reply, model::Digest, pipeline::Denial};
+use super::{Call, fields::FieldReader, response};
+use crate::{handlers::PayloadResponse, model::Digest, pipeline::Denial};
 
-pub(super) async fn write(mut call: Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn write(mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let application = call.identity.application();
     if !application.is_some_and(|application| application.record.is_operator()) {
         return Err(response::forbidden(
             "Only the operator can do this: with keyward backup FILE.",
         ));
     }
-    let mut form = Form::new(call.json().await?);
+    let mut form = FieldReader::new(call.json().await?);
     let file = PathBuf::from(form.needed_text("file"));
     if !file.is_absolute() {
         form.reject("file", "This is not an absolute path.", "Send the file's whole path.");

@@ -5,16 +5,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::{Call, fields::Form, response};
+use super::{Call, fields::FieldReader, response};
 use crate::{
-    handlers::Reply,
+    handlers::PayloadResponse,
     pipeline::{Asked, Denial, Explain, Explanation, Verdict},
 };
 
 pub(super) async fn explain(
     mut call: Call<'_>,
     explainer: Option<&dyn Explain>,
-) -> Result<Reply, Denial> {
+) -> Result<PayloadResponse, Denial> {
     // It tells what refused clients must not know: whether there is such a user, and why a key is wrong.
     if !call.identity.is_admin() {
         return Err(response::forbidden("Only an administrator can see how requests are decided."));
@@ -22,14 +22,14 @@ pub(super) async fn explain(
     let Some(explainer) = explainer else {
         return Err(response::not_found("public listener", "here"));
     };
-    let mut form = Form::new(call.json().await?);
+    let mut form = FieldReader::new(call.json().await?);
     let asked = read(&mut form);
     form.finish()?;
     let explanation = explainer.explain(&asked).await;
     Ok(response::json(StatusCode::OK, &view(&asked, &explanation)))
 }
 
-fn read(form: &mut Form) -> Asked {
+fn read(form: &mut FieldReader) -> Asked {
     let method = form.text("method").unwrap_or_else(|| "GET".into());
     let method = Method::from_bytes(method.as_bytes()).unwrap_or_else(|_| {
         form.reject("method", "This is not a method.", "Send one such as GET.");
@@ -55,7 +55,7 @@ fn read(form: &mut Form) -> Asked {
 }
 
 /// Each name with its value, or with a list of them. No fault repeats a value: it may be a credential.
-fn headers(form: &mut Form) -> HeaderMap {
+fn headers(form: &mut FieldReader) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let entries: Map<String, Value> = form.entries("headers").unwrap_or_default();
     for (name, value) in entries {

@@ -5,15 +5,14 @@ use serde_json::{Map, Value};
 
 use super::response;
 use crate::{
-    model::{Credits, RateLimit, Violation},
-    pipeline::{Denial, Room},
+    model::{Credits, RateLimit, Violation, suggest},
+    pipeline::{Denial, Phase},
 };
 
 /// What a field must look like to be meant when its name is misspelt.
-const CLOSE: f64 = 0.8;
 
 /// An object that is being read. What was read is taken out; what is left at the end has no business there.
-pub(super) struct Form {
+pub(super) struct FieldReader {
     fields: Map<String, Value>,
     at: String,
     known: Vec<&'static str>,
@@ -35,7 +34,7 @@ pub(super) fn check_type(request: &Parts) -> Result<(), Denial> {
         false => "Send application/json.",
     };
     let code = "UNSUPPORTED_MEDIA_TYPE";
-    Err(Denial::message(Room::Handler, StatusCode::UNSUPPORTED_MEDIA_TYPE, code, said))
+    Err(Denial::message(Phase::Handler, StatusCode::UNSUPPORTED_MEDIA_TYPE, code, said))
 }
 
 /// Reads JSON. What the message tells of a fault is its place, never what stands there.
@@ -43,7 +42,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Value, Denial> {
     serde_json::from_slice(body).map_err(|problem| {
         let (line, column) = (problem.line(), problem.column());
         let said = format!("The body is not JSON: line {line}, column {column}.");
-        Denial::message(Room::Handler, StatusCode::BAD_REQUEST, "INVALID_JSON", said)
+        Denial::message(Phase::Handler, StatusCode::BAD_REQUEST, "INVALID_JSON", said)
     })
 }
 
@@ -66,7 +65,7 @@ pub(super) fn merge(target: &mut Value, patch: Value) {
     }
 }
 
-impl Form {
+impl FieldReader {
     /// Begins to read `value`, which stands at `at` in the record.
     pub fn new(value: Value) -> Self {
         Self::inside(value, String::new())
@@ -162,7 +161,7 @@ impl Form {
         }
     }
 
-    /// Reads one entry of [`Form::entries`] as a form of its own.
+    /// Reads one entry of [`FieldReader::entries`] as a form of its own.
     pub fn entry<T>(&mut self, name: &str, value: Value, read: impl FnOnce(&mut Self) -> T) -> T {
         let mut form = Self::inside(value, format!("{}{name}.", self.at));
         let read = read(&mut form);
@@ -208,10 +207,8 @@ impl Form {
     /// The same, for whoever has more to say of it.
     pub fn end(mut self) -> Vec<Violation> {
         for name in self.fields.keys() {
-            let near = self.known.iter().map(|known| (strsim::jaro_winkler(known, name), known));
-            let near = near.filter(|(score, _)| *score > CLOSE).max_by(|a, b| a.0.total_cmp(&b.0));
-            let fix = match near {
-                Some((_, known)) => format!("Did you mean {known}?"),
+            let fix = match suggest(name, self.known.iter().copied()) {
+                Some(known) => format!("Did you mean {known}?"),
                 None => format!("There are: {}.", self.known.join(", ")),
             };
             let shown: String = name.chars().take(64).collect();
@@ -255,7 +252,7 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_told_at_once() {
-        let mut form = Form::new(json!({
+        let mut form = FieldReader::new(json!({
             "enabled": "yes", "labl": "x", "words": ["a", 1], "inner": { "status": "x" }, "far": 1, "many": 300
         }));
         assert_eq!(form.needed_text("label"), "");
@@ -273,7 +270,7 @@ mod tests {
     #[test]
     fn what_is_no_object_has_no_fields() {
         for value in [json!([]), json!("x"), json!(null), json!(7)] {
-            let mut form = Form::new(value.clone());
+            let mut form = FieldReader::new(value.clone());
             assert_eq!(form.text("name"), None);
             assert_eq!(form.end().len(), 1, "{value}");
         }

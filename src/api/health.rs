@@ -4,10 +4,10 @@ use ::http::{Method, StatusCode, request::Parts};
 use serde_json::{Value, json};
 
 use super::response;
-use crate::{accounts::Accounts, handlers::Reply};
+use crate::{accounts::Accounts, handlers::PayloadResponse};
 
 /// The answer, if that is what the request is for.
-pub(super) fn answer(request: &Parts, accounts: &Accounts) -> Option<Reply> {
+pub(super) fn answer(request: &Parts, accounts: &Accounts) -> Option<PayloadResponse> {
     if ![Method::GET, Method::HEAD].contains(&request.method) {
         return None;
     }
@@ -28,7 +28,7 @@ fn script_problems(accounts: &Accounts) -> Value {
 }
 
 /// A server whose store has stopped writing goes on deciding, and wants to be looked at.
-fn ready(accounts: &Accounts) -> Reply {
+fn ready(accounts: &Accounts) -> PayloadResponse {
     match accounts.fault() {
         None => response::json(StatusCode::OK, &script_problems(accounts)),
         Some(fault) => {

@@ -1,23 +1,24 @@
 //! `/api/v1/users/import`: users of other systems with their passwords' digests, a part at a time. A part is imported whole or not at all; one that
 //! is sent again changes nothing.
 
+use crate::model::Mode;
 use ::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Call, fields::Form, keys::import::MOST, response, users};
+use super::{Call, fields::FieldReader, keys::import::MOST, response, users};
 use crate::{
-    accounts::{ImportMode, ImportUsers, UserRow},
-    handlers::Reply,
+    accounts::{ImportUsers, UserRow},
+    handlers::PayloadResponse,
     model::Secret,
     pipeline::Denial,
 };
 
-pub(super) async fn import(mut call: Call<'_>) -> Result<Reply, Denial> {
-    let mut form = Form::new(call.json().await?);
+pub(super) async fn import(mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
+    let mut form = FieldReader::new(call.json().await?);
     let roles = form.words("roles").unwrap_or_default();
     let mode = match form.flag("dry_run") {
-        Some(true) => ImportMode::Check,
-        _ => ImportMode::Write,
+        Some(true) => Mode::DryRun,
+        _ => Mode::Live,
     };
     let rows = rows(&mut form);
     form.finish()?;
@@ -29,7 +30,7 @@ pub(super) async fn import(mut call: Call<'_>) -> Result<Reply, Denial> {
     Ok(response::json(StatusCode::OK, &json!(imported)))
 }
 
-fn rows(form: &mut Form) -> Vec<UserRow> {
+fn rows(form: &mut FieldReader) -> Vec<UserRow> {
     let items = match form.take("rows") {
         Some(Value::Array(items)) if items.len() <= MOST => items,
         _ => {

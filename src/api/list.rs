@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use super::response;
 use crate::{
     accounts::Order,
-    handlers::Reply,
+    handlers::PayloadResponse,
     model::Violation,
-    pipeline::{Denial, Room},
+    pipeline::{Denial, Phase},
 };
 
 const LIMIT: usize = 100;
@@ -93,12 +93,12 @@ impl Asked {
 
 fn unfit(violations: Vec<Violation>) -> Denial {
     let said = "The query is not in order.";
-    Denial::message(Room::Handler, StatusCode::BAD_REQUEST, "INVALID_QUERY", said)
+    Denial::message(Phase::Handler, StatusCode::BAD_REQUEST, "INVALID_QUERY", said)
         .with_violations(violations)
 }
 
 /// A part of a list; `next` is where the one behind it begins, or null.
-pub(super) fn part(items: Vec<Value>, next: Option<String>) -> Reply {
+pub(super) fn part(items: Vec<Value>, next: Option<String>) -> PayloadResponse {
     response::json(StatusCode::OK, &json!({ "items": items, "next": next }))
 }
 

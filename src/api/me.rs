@@ -5,13 +5,13 @@ use serde_json::json;
 
 use super::{Call, keys, response};
 use crate::{
-    handlers::Reply,
+    handlers::PayloadResponse,
     model::{Key, KeyId},
-    pipeline::{Denial, Room},
+    pipeline::{Denial, Phase},
 };
 
 /// Who asks, and what its key lets it do.
-pub(super) fn who(call: &Call<'_>) -> Result<Reply, Denial> {
+pub(super) fn who(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let identity = call.identity;
     let body = json!({
         "uid": identity.uid(),
@@ -25,7 +25,7 @@ pub(super) fn who(call: &Call<'_>) -> Result<Reply, Denial> {
     Ok(response::json(StatusCode::OK, &body))
 }
 
-pub(super) async fn keys(call: Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn keys(call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let uid = own_uid(&call)?;
     match call.request.method {
         Method::POST => keys::generate(uid, call).await,
@@ -33,12 +33,12 @@ pub(super) async fn keys(call: Call<'_>) -> Result<Reply, Denial> {
     }
 }
 
-pub(super) async fn revoke(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn revoke(id: KeyId, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     own_key(id, call)?;
     keys::take_back(id, call).await
 }
 
-pub(super) async fn rotate(id: KeyId, call: Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn rotate(id: KeyId, call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let key = own_key(id, &call)?;
     keys::replace(&key, call).await
 }
@@ -48,7 +48,7 @@ fn own_uid(call: &Call<'_>) -> Result<u64, Denial> {
     let uid = call.identity.uid().filter(|uid| *uid != 0);
     uid.ok_or_else(|| {
         let said = "The operator has no keys of its own. Use those of a user: /api/v1/users.";
-        Denial::message(Room::Handler, StatusCode::CONFLICT, "CONFLICT", said)
+        Denial::message(Phase::Handler, StatusCode::CONFLICT, "CONFLICT", said)
     })
 }
 

@@ -25,13 +25,13 @@ use std::{net::IpAddr, sync::Arc};
 use ::http::request::Parts;
 use serde_json::Value;
 
-use self::routes::Place;
+use self::routes::Route;
 use crate::{
-    accounts::{Accounts, Acting},
+    accounts::{Accounts, Writer},
     directory::Policy,
-    handlers::{Body, BodyLimits, Reply, actor},
+    handlers::{Body, BodyLimits, PayloadResponse, actor},
     model::{Application, Resource, Role},
-    pipeline::{Action, Denial, Explain, Face, Gate, Identity, Request, Shape, Witness},
+    pipeline::{Action, AuditScope, Denial, Explain, Face, Gate, Identity, Request, Shape},
     store::Sequence,
 };
 
@@ -48,7 +48,7 @@ pub struct Api {
 /// A request that was let in.
 struct Call<'a> {
     /// In the caller's hands.
-    accounts: Acting,
+    accounts: Writer,
     identity: &'a Identity<'a>,
     policy: &'a Policy,
     request: &'a Parts,
@@ -78,7 +78,7 @@ impl Api {
         request: &Parts,
         body: Body,
         client: IpAddr,
-    ) -> Result<Reply, Denial> {
+    ) -> Result<PayloadResponse, Denial> {
         if let Some(reply) = health::answer(request, &self.accounts) {
             return Ok(reply);
         }
@@ -86,7 +86,12 @@ impl Api {
         answered.map_err(|denial| denial.in_shape(Shape::Problem))
     }
 
-    async fn guarded(&self, request: &Parts, body: Body, client: IpAddr) -> Result<Reply, Denial> {
+    async fn guarded(
+        &self,
+        request: &Parts,
+        body: Body,
+        client: IpAddr,
+    ) -> Result<PayloadResponse, Denial> {
         let scene = self.gate.scene();
         let asked = Request {
             method: &request.method,
@@ -98,7 +103,7 @@ impl Api {
             client,
             face: Face::Admin,
         };
-        let place = Place::of(request);
+        let place = Route::of(request);
         let action = match &place {
             Ok(place) => Action::Administer(place.permission()),
             Err(denial) => Action::Nowhere(denial.clone()),
@@ -112,45 +117,45 @@ impl Api {
             body,
             limits: &self.limits,
         };
-        let witness = Witness::new(&scene, &asked, &grant);
+        let witness = AuditScope::new(&scene, &asked, &grant);
         // Where there is no place the Gate has refused.
         let answered = match place? {
-            Place::Explain => explain::explain(call, self.explainer.as_deref()).await,
+            Route::Explain => explain::explain(call, self.explainer.as_deref()).await,
             place => act(place, call).await,
         };
         answered.inspect_err(|denial| witness.hear(denial))
     }
 }
 
-async fn act(place: Place, call: Call<'_>) -> Result<Reply, Denial> {
+async fn act(place: Route, call: Call<'_>) -> Result<PayloadResponse, Denial> {
     match place {
-        Place::Me => me::who(&call),
-        Place::MyKeys => me::keys(call).await,
-        Place::RevokeMine(id) => me::revoke(id, &call).await,
-        Place::RotateMine(id) => me::rotate(id, call).await,
-        Place::Users => users::all(call).await,
-        Place::User(uid) => users::one(uid, call).await,
-        Place::KeysOf(uid) => keys::of_user(uid, call).await,
-        Place::Keys => keys::all(&call),
-        Place::Key(id) => keys::one(id, call).await,
-        Place::Revoke(id) => keys::revoke(id, &call).await,
-        Place::ImportKeys => keys::import::import(call).await,
-        Place::ImportUsers => import_users::import(call).await,
-        Place::KeysOfAll => keys::bulk::generate(call).await,
-        Place::Rotate(id) => keys::rotate(id, call).await,
-        Place::Backup => backup::write(call).await,
-        Place::State => apply::answer(call).await,
-        Place::Audit => audit::list(&call),
-        Place::VerifyAudit => audit::verify(&call).await,
-        Place::Roles => records::all::<Role>(call).await,
-        Place::Role(id) => records::one::<Role>(&id, call).await,
-        Place::Applications => records::all::<Application>(call).await,
-        Place::Application(id) => records::one::<Application>(&id, call).await,
-        Place::Resources => records::all::<Resource>(call).await,
-        Place::Resource(id) => records::one::<Resource>(&id, call).await,
-        Place::Scripts => Ok(scripts::show(&call)),
-        Place::ReloadScripts => scripts::reload(&call).await,
-        Place::Explain => explain::explain(call, None).await,
+        Route::Me => me::who(&call),
+        Route::MyKeys => me::keys(call).await,
+        Route::RevokeMine(id) => me::revoke(id, &call).await,
+        Route::RotateMine(id) => me::rotate(id, call).await,
+        Route::Users => users::all(call).await,
+        Route::User(uid) => users::one(uid, call).await,
+        Route::KeysOf(uid) => keys::of_user(uid, call).await,
+        Route::Keys => keys::all(&call),
+        Route::Key(id) => keys::one(id, call).await,
+        Route::Revoke(id) => keys::revoke(id, &call).await,
+        Route::ImportKeys => keys::import::import(call).await,
+        Route::ImportUsers => import_users::import(call).await,
+        Route::KeysOfAll => keys::bulk::generate(call).await,
+        Route::Rotate(id) => keys::rotate(id, call).await,
+        Route::Backup => backup::write(call).await,
+        Route::State => apply::answer(call).await,
+        Route::Audit => audit::list(&call),
+        Route::VerifyAudit => audit::verify(&call).await,
+        Route::Roles => records::all::<Role>(call).await,
+        Route::Role(id) => records::one::<Role>(&id, call).await,
+        Route::Applications => records::all::<Application>(call).await,
+        Route::Application(id) => records::one::<Application>(&id, call).await,
+        Route::Resources => records::all::<Resource>(call).await,
+        Route::Resource(id) => records::one::<Resource>(&id, call).await,
+        Route::Scripts => Ok(scripts::show(&call)),
+        Route::ReloadScripts => scripts::reload(&call).await,
+        Route::Explain => explain::explain(call, None).await,
     }
 }
 

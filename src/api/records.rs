@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use super::{
     Call,
-    fields::{Form, merge},
+    fields::{FieldReader, merge},
     list::{self, Also, Asked},
     response::{self, Refusal},
 };
 use crate::{
     accounts::{Record, Versioned},
-    handlers::Reply,
+    handlers::PayloadResponse,
     model::{Application, AuthType, Detail, KeySource, Role},
     pipeline::Denial,
 };
@@ -25,7 +25,7 @@ pub(super) trait Editable: Record {
     const PLACE: &'static str;
 
     /// Reads the record. What is wrong is told to the form.
-    fn read(form: &mut Form) -> Self;
+    fn read(form: &mut FieldReader) -> Self;
 
     /// Whether somebody may make this of that.
     fn may_write(
@@ -38,11 +38,11 @@ pub(super) trait Editable: Record {
     }
 }
 
-pub(super) async fn all<T: Editable>(mut call: Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn all<T: Editable>(mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
     if call.request.method != Method::POST {
         return find::<T>(&call);
     }
-    let mut form = Form::new(call.json().await?);
+    let mut form = FieldReader::new(call.json().await?);
     let record = T::read(&mut form);
     form.finish()?;
     T::may_write(&call, None, Some(&record))?;
@@ -51,7 +51,7 @@ pub(super) async fn all<T: Editable>(mut call: Call<'_>) -> Result<Reply, Denial
     Ok(response::made(&view(&made.record), made.revision, &location))
 }
 
-pub(super) async fn one<T: Editable>(id: &str, call: Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn one<T: Editable>(id: &str, call: Call<'_>) -> Result<PayloadResponse, Denial> {
     match call.request.method {
         Method::PATCH => change::<T>(id, call).await,
         Method::DELETE => delete::<T>(id, &call).await,
@@ -68,7 +68,7 @@ fn existing<T: Editable>(id: &str, call: &Call<'_>) -> Result<Versioned<T>, Deni
     found.ok_or_else(|| response::not_found(T::WHAT, id.escape_debug()))
 }
 
-fn find<T: Editable>(call: &Call<'_>) -> Result<Reply, Denial> {
+fn find<T: Editable>(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let asked = Asked::of(call.request, Also::Nothing)?;
     let page =
         call.accounts.list::<T>(asked.after.as_deref(), asked.limit).map_err(response::denial)?;
@@ -77,14 +77,14 @@ fn find<T: Editable>(call: &Call<'_>) -> Result<Reply, Denial> {
     Ok(list::part(items, last.filter(|_| page.has_more)))
 }
 
-async fn change<T: Editable>(id: &str, mut call: Call<'_>) -> Result<Reply, Denial> {
+async fn change<T: Editable>(id: &str, mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let patch = call.json().await?;
     let before = existing::<T>(id, &call)?;
     let expected = call.expected(|| Some(before.revision))?;
     let changed = call.accounts.change(id, expected, |record: &mut T| {
         let mut after = view(record);
         merge(&mut after, patch.clone());
-        let mut form = Form::new(after);
+        let mut form = FieldReader::new(after);
         let read = T::read(&mut form);
         form.finish()?;
         T::may_write(&call, Some(record), Some(&read))?;
@@ -95,7 +95,7 @@ async fn change<T: Editable>(id: &str, mut call: Call<'_>) -> Result<Reply, Deni
     Ok(response::record(StatusCode::OK, &view(&changed.record), changed.revision))
 }
 
-async fn delete<T: Editable>(id: &str, call: &Call<'_>) -> Result<Reply, Denial> {
+async fn delete<T: Editable>(id: &str, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let before = existing::<T>(id, call)?;
     T::may_write(call, Some(&before.record), None)?;
     let expected = call.expected(|| Some(before.revision))?.unwrap_or(before.revision);
@@ -110,7 +110,7 @@ fn view<T: Editable>(record: &T) -> Value {
 impl Editable for Role {
     const PLACE: &'static str = "roles";
 
-    fn read(form: &mut Form) -> Self {
+    fn read(form: &mut FieldReader) -> Self {
         Self {
             id: form.needed_text("id"),
             label: form.needed_text("label"),
@@ -143,7 +143,7 @@ impl Editable for Role {
 impl Editable for Application {
     const PLACE: &'static str = "applications";
 
-    fn read(form: &mut Form) -> Self {
+    fn read(form: &mut FieldReader) -> Self {
         let id = form.needed_text("id");
         let name = form.needed_text("name");
         let mut record = Self::api_key(&id, &name);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{
-    fields::Form,
+    fields::FieldReader,
     records::{Editable, set},
 };
 use crate::model::{
@@ -15,7 +15,7 @@ use crate::model::{
 impl Editable for Resource {
     const PLACE: &'static str = "resources";
 
-    fn read(form: &mut Form) -> Self {
+    fn read(form: &mut FieldReader) -> Self {
         let id = form.needed_text("id");
         let handler = form.needed_text("handler");
         let handler = match handler.is_empty() {
@@ -38,7 +38,7 @@ impl Editable for Resource {
     }
 }
 
-fn permission_source(form: &mut Form) -> PermissionSource {
+fn permission_source(form: &mut FieldReader) -> PermissionSource {
     match form.text("permission").as_deref() {
         None | Some("records") => PermissionSource::Records,
         Some("script") => PermissionSource::Script,
@@ -50,7 +50,7 @@ fn permission_source(form: &mut Form) -> PermissionSource {
     }
 }
 
-fn rules(form: &mut Form) -> Rules {
+fn rules(form: &mut FieldReader) -> Rules {
     match form.text("granularity").as_deref() {
         None | Some("resource") => Rules::Resource {
             methods: set(form.words("methods")),
@@ -70,7 +70,7 @@ fn rules(form: &mut Form) -> Rules {
     }
 }
 
-fn permissions(form: &mut Form) -> BTreeMap<String, BTreeSet<String>> {
+fn permissions(form: &mut FieldReader) -> BTreeMap<String, BTreeSet<String>> {
     let mut permissions = BTreeMap::new();
     for (method, value) in form.entries("permissions").unwrap_or_default() {
         let words = match value {
@@ -91,7 +91,7 @@ fn permissions(form: &mut Form) -> BTreeMap<String, BTreeSet<String>> {
     permissions
 }
 
-fn method_rules(form: &mut Form) -> BTreeMap<String, MethodRules> {
+fn method_rules(form: &mut FieldReader) -> BTreeMap<String, MethodRules> {
     let mut methods = BTreeMap::new();
     for (method, value) in form.entries("methods").unwrap_or_default() {
         let rules = form.entry(&format!("methods.{method}"), value, |form| MethodRules {
@@ -104,7 +104,7 @@ fn method_rules(form: &mut Form) -> BTreeMap<String, MethodRules> {
     methods
 }
 
-fn respond(form: &mut Form) -> Respond {
+fn respond(form: &mut FieldReader) -> Respond {
     let default = Respond::default();
     Respond {
         status: form.number("status").unwrap_or(default.status),
@@ -113,7 +113,7 @@ fn respond(form: &mut Form) -> Respond {
     }
 }
 
-fn proxy(form: &mut Form) -> Proxy {
+fn proxy(form: &mut FieldReader) -> Proxy {
     let default = Proxy::default();
     Proxy {
         upstreams: form.words("upstreams").unwrap_or_default(),
@@ -131,7 +131,7 @@ fn proxy(form: &mut Form) -> Proxy {
     }
 }
 
-fn protocol(form: &mut Form) -> Protocol {
+fn protocol(form: &mut FieldReader) -> Protocol {
     match form.text("protocol").as_deref() {
         None | Some("http1") => Protocol::Http1,
         Some("http2") => Protocol::Http2,

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::{
     accounts::AccountError,
-    handlers::{Payload, Reply},
-    pipeline::{Denial, Room, script_denial},
+    handlers::{Payload, PayloadResponse},
+    pipeline::{Denial, Phase, script_denial},
     store::Sequence,
 };
 
@@ -34,7 +34,7 @@ impl From<Refusal> for Denial {
     }
 }
 
-pub(super) fn json(status: StatusCode, body: &Value) -> Reply {
+pub(super) fn json(status: StatusCode, body: &Value) -> PayloadResponse {
     let mut reply = Response::new(Payload::from(body.to_string()));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
@@ -44,7 +44,7 @@ pub(super) fn json(status: StatusCode, body: &Value) -> Reply {
 }
 
 /// A record, with its revision as a strong validator (RFC 9110, section 8.8.3).
-pub(super) fn record(status: StatusCode, body: &Value, revision: Sequence) -> Reply {
+pub(super) fn record(status: StatusCode, body: &Value, revision: Sequence) -> PayloadResponse {
     let mut reply = json(status, body);
     if let Ok(etag) = HeaderValue::try_from(format!("\"{revision}\"")) {
         reply.headers_mut().insert(ETAG, etag);
@@ -53,7 +53,7 @@ pub(super) fn record(status: StatusCode, body: &Value, revision: Sequence) -> Re
 }
 
 /// A record that was made, and where it lies.
-pub(super) fn made(body: &Value, revision: Sequence, location: &str) -> Reply {
+pub(super) fn made(body: &Value, revision: Sequence, location: &str) -> PayloadResponse {
     let mut reply = record(StatusCode::CREATED, body, revision);
     if let Ok(location) = HeaderValue::try_from(location) {
         reply.headers_mut().insert(LOCATION, location);
@@ -61,7 +61,7 @@ pub(super) fn made(body: &Value, revision: Sequence, location: &str) -> Reply {
     reply
 }
 
-pub(super) fn nothing() -> Reply {
+pub(super) fn nothing() -> PayloadResponse {
     let mut reply = Response::new(Payload::default());
     *reply.status_mut() = StatusCode::NO_CONTENT;
     reply
@@ -97,21 +97,21 @@ pub(super) fn expected(
 
 fn malformed() -> Denial {
     let said = "If-Match must hold the ETag of the record, in its quotation marks, or *.";
-    Denial::message(Room::Handler, StatusCode::BAD_REQUEST, "INVALID_IF_MATCH", said)
+    Denial::message(Phase::Handler, StatusCode::BAD_REQUEST, "INVALID_IF_MATCH", said)
 }
 
 pub(super) fn forbidden(said: &'static str) -> Denial {
-    Denial::message(Room::Handler, StatusCode::FORBIDDEN, "ACCESS_DENIED", said)
+    Denial::message(Phase::Handler, StatusCode::FORBIDDEN, "ACCESS_DENIED", said)
 }
 
 pub(super) fn not_found(what: &str, id: impl std::fmt::Display) -> Denial {
     let said = format!("There is no {what} {id}.");
-    Denial::message(Room::Handler, StatusCode::NOT_FOUND, "NOT_FOUND", said)
+    Denial::message(Phase::Handler, StatusCode::NOT_FOUND, "NOT_FOUND", said)
 }
 
 /// What the accounts refuse.
 pub(super) fn denial(problem: AccountError) -> Denial {
-    let of = |status, code, said: String| Denial::message(Room::Handler, status, code, said);
+    let of = |status, code, said: String| Denial::message(Phase::Handler, status, code, said);
     match problem {
         AccountError::NotFound { what, id } => not_found(what, id),
         AccountError::Invalid(violations) => invalid(violations),
@@ -146,7 +146,7 @@ pub(super) fn invalid(violations: Vec<crate::model::Violation>) -> Denial {
         1 => "The record is not in order.".to_owned(),
         count => format!("The record is not in order in {count} places."),
     };
-    Denial::message(Room::Handler, StatusCode::UNPROCESSABLE_ENTITY, "INVALID", said)
+    Denial::message(Phase::Handler, StatusCode::UNPROCESSABLE_ENTITY, "INVALID", said)
         .with_violations(violations)
 }
 

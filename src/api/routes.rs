@@ -6,12 +6,12 @@ use ::http::{Method, StatusCode, request::Parts};
 
 use crate::{
     model::KeyId,
-    pipeline::{Denial, Room},
+    pipeline::{Denial, Phase},
 };
 
 /// A place in the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Route {
     Me,
     MyKeys,
     RevokeMine(KeyId),
@@ -41,7 +41,7 @@ pub(super) enum Place {
     Explain,
 }
 
-impl Place {
+impl Route {
     /// The place that a request is for.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Place {
         let allow = allow.join(", ");
         let said = format!("{} cannot be used here. There are: {allow}.", request.method);
         let code = "METHOD_NOT_ALLOWED";
-        Err(Denial::message(Room::Edge, StatusCode::METHOD_NOT_ALLOWED, code, said)
+        Err(Denial::message(Phase::Edge, StatusCode::METHOD_NOT_ALLOWED, code, said)
             .with_allow(allow))
     }
 
@@ -176,30 +176,30 @@ fn nothing_here(request: &Parts) -> Denial {
         true => "There is nothing at this path of the API.",
         false => "There is nothing at this path. The API begins at /api/v1/.",
     };
-    Denial::message(Room::Edge, StatusCode::NOT_FOUND, "NOT_FOUND", said)
+    Denial::message(Phase::Edge, StatusCode::NOT_FOUND, "NOT_FOUND", said)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(method: &str, path: &str) -> Result<Place, (u16, Option<String>)> {
+    fn of(method: &str, path: &str) -> Result<Route, (u16, Option<String>)> {
         let request = ::http::Request::builder().method(method).uri(path).body(()).unwrap();
-        Place::of(&request.into_parts().0)
+        Route::of(&request.into_parts().0)
             .map_err(|denial| (denial.status.as_u16(), denial.allow.clone()))
     }
 
     #[test]
     fn a_path_leads_to_one_place() {
-        assert_eq!(of("GET", "/api/v1/users"), Ok(Place::Users));
-        assert_eq!(of("HEAD", "/api/v1/users/7?x=y"), Ok(Place::User(7)));
-        assert_eq!(of("POST", "/api/v1/users/7/keys"), Ok(Place::KeysOf(7)));
+        assert_eq!(of("GET", "/api/v1/users"), Ok(Route::Users));
+        assert_eq!(of("HEAD", "/api/v1/users/7?x=y"), Ok(Route::User(7)));
+        assert_eq!(of("POST", "/api/v1/users/7/keys"), Ok(Route::KeysOf(7)));
         let id = KeyId::parse("0000aZ19").unwrap();
-        assert_eq!(of("POST", "/api/v1/keys/0000aZ19/revoke"), Ok(Place::Revoke(id)));
-        assert_eq!(of("GET", "/api/v1/scripts"), Ok(Place::Scripts));
-        assert_eq!(of("POST", "/api/v1/scripts/reload"), Ok(Place::ReloadScripts));
-        assert_eq!(of("POST", "/api/v1/explain"), Ok(Place::Explain));
-        assert_eq!(of("PATCH", "/api/v1/roles/a%2Fb"), Ok(Place::Role("a/b".into())));
+        assert_eq!(of("POST", "/api/v1/keys/0000aZ19/revoke"), Ok(Route::Revoke(id)));
+        assert_eq!(of("GET", "/api/v1/scripts"), Ok(Route::Scripts));
+        assert_eq!(of("POST", "/api/v1/scripts/reload"), Ok(Route::ReloadScripts));
+        assert_eq!(of("POST", "/api/v1/explain"), Ok(Route::Explain));
+        assert_eq!(of("PATCH", "/api/v1/roles/a%2Fb"), Ok(Route::Role("a/b".into())));
     }
 
     #[test]

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 
 use super::{Call, response};
 use crate::{
-    handlers::Reply,
+    handlers::PayloadResponse,
     model::Violation,
-    pipeline::{Denial, Room},
+    pipeline::{Denial, Phase},
     scripting::{Function, Problem, Script, ScriptError, Scripts},
 };
 
 /// What is in force, and what an administrator should know.
-pub(super) fn show(call: &Call<'_>) -> Reply {
+pub(super) fn show(call: &Call<'_>) -> PayloadResponse {
     let scripts = call.accounts.scripts();
     let set = scripts.current();
     let items: Vec<Value> = set.scripts().into_iter().map(script).collect();
@@ -56,11 +56,11 @@ fn problem(problem: &Problem) -> Value {
 }
 
 /// Reads the folder again. The new scripts are in force when this is answered.
-pub(super) async fn reload(call: &Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn reload(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let scripts = call.accounts.scripts().clone();
     if scripts.is_none() {
         let said = "No server runs, and so no scripts are loaded. They are when one starts.";
-        return Err(Denial::message(Room::Handler, StatusCode::CONFLICT, "CONFLICT", said));
+        return Err(Denial::message(Phase::Handler, StatusCode::CONFLICT, "CONFLICT", said));
     }
     let loaded = tokio::task::spawn_blocking(move || loaded(&scripts)).await;
     loaded.map_err(|_| ended())?.map(|body| response::json(StatusCode::OK, &body))
@@ -84,11 +84,11 @@ fn refused(found: &[ScriptError]) -> Denial {
     let said = "The scripts are not in order. Those that were in force stay.";
     let fix = "Mend the file and load again.";
     let violation = |one: &ScriptError| Violation::new(one.location(), one.message.clone(), fix);
-    Denial::message(Room::Handler, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_SCRIPTS", said)
+    Denial::message(Phase::Handler, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_SCRIPTS", said)
         .with_violations(found.iter().map(violation).collect())
 }
 
 fn ended() -> Denial {
     let said = "Loading the scripts ended early. Those that were in force stay.";
-    Denial::message(Room::Handler, StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", said)
+    Denial::message(Phase::Handler, StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", said)
 }

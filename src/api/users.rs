@@ -7,13 +7,13 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Call,
-    fields::{Form, merge},
+    fields::{FieldReader, merge},
     list::{self, Also, Asked},
     response::{self, Refusal},
 };
 use crate::{
     accounts::{NewUser, Page, Versioned},
-    handlers::Reply,
+    handlers::PayloadResponse,
     model::{PasswordDigest, Secret, Timestamp, User},
     pipeline::Denial,
 };
@@ -22,14 +22,14 @@ use crate::{
 const SERVERS_OWN: &[&str] =
     &["uid", "uuid", "has_password", "init", "created", "changed", "access", "login"];
 
-pub(super) async fn all(call: Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn all(call: Call<'_>) -> Result<PayloadResponse, Denial> {
     match call.request.method {
         Method::POST => create(call).await,
         _ => find(&call),
     }
 }
 
-pub(super) async fn one(uid: u64, call: Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn one(uid: u64, call: Call<'_>) -> Result<PayloadResponse, Denial> {
     match call.request.method {
         Method::PATCH => change(uid, call).await,
         Method::DELETE => delete(uid, &call).await,
@@ -46,7 +46,7 @@ pub(super) fn existing(uid: u64, call: &Call<'_>) -> Result<Versioned<User>, Den
     found.ok_or_else(|| response::not_found("user", uid))
 }
 
-fn find(call: &Call<'_>) -> Result<Reply, Denial> {
+fn find(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let asked = Asked::of(call.request, Also::Name)?;
     let after = asked.cursor(|cursor| cursor.parse().ok())?;
     let page = match &asked.name {
@@ -69,8 +69,8 @@ fn named(name: &str, after: Option<u64>, call: &Call<'_>) -> Result<Page<User>, 
     Ok(Page { items: user.into_iter().collect(), has_more: false })
 }
 
-async fn create(mut call: Call<'_>) -> Result<Reply, Denial> {
-    let mut form = Form::new(call.json().await?);
+async fn create(mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
+    let mut form = FieldReader::new(call.json().await?);
     let password = form.text("password").map(Secret::new);
     let mut draft = call.accounts.draft_user(NewUser::default());
     for name in SERVERS_OWN {
@@ -93,7 +93,7 @@ async fn create(mut call: Call<'_>) -> Result<Reply, Denial> {
     Ok(response::made(&view(&made.record), made.revision, &location))
 }
 
-async fn change(uid: u64, mut call: Call<'_>) -> Result<Reply, Denial> {
+async fn change(uid: u64, mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let mut patch = call.json().await?;
     let before = existing(uid, &call)?;
     // Before a password is hashed for somebody who may not set it.
@@ -121,7 +121,7 @@ async fn change(uid: u64, mut call: Call<'_>) -> Result<Reply, Denial> {
     Ok(response::record(StatusCode::OK, &view(&user.record), user.revision))
 }
 
-async fn delete(uid: u64, call: &Call<'_>) -> Result<Reply, Denial> {
+async fn delete(uid: u64, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let before = existing(uid, call)?;
     may_touch(&before.record, call)?;
     // The revision that was looked at, so that nobody is deleted who has become an administrator since.
@@ -161,7 +161,7 @@ pub(super) fn may_set_passwords(call: &Call<'_>) -> Result<(), Denial> {
 
 /// A password in a change: null takes it away.
 async fn new_password(value: Value, call: &Call<'_>) -> Result<Option<PasswordDigest>, Denial> {
-    let mut form = Form::new(Value::Object(Map::from_iter([("password".into(), value)])));
+    let mut form = FieldReader::new(Value::Object(Map::from_iter([("password".into(), value)])));
     let password = form.text("password").map(Secret::new);
     form.finish()?;
     hashed(password, call).await
@@ -184,7 +184,7 @@ fn apply(user: &mut User, patch: Value) -> Result<(), Denial> {
     let before = view(user);
     let mut after = before.clone();
     merge(&mut after, patch);
-    let mut form = Form::new(after);
+    let mut form = FieldReader::new(after);
     for name in SERVERS_OWN {
         if form.take(name).unwrap_or_default() != before[name] {
             form.reject(name, "The server sets this field.", "Leave it out, or send it as it is.");
@@ -195,7 +195,7 @@ fn apply(user: &mut User, patch: Value) -> Result<(), Denial> {
 }
 
 /// Reads the fields that people set.
-pub(super) fn read(form: &mut Form, user: &mut User) {
+pub(super) fn read(form: &mut FieldReader, user: &mut User) {
     user.name = form.needed_text("name");
     user.mail = form.text("mail");
     user.status = form.flag("active").unwrap_or(user.status);
@@ -209,7 +209,7 @@ pub(super) fn read(form: &mut Form, user: &mut User) {
     user.credits = form.credits();
 }
 
-fn attributes(form: &mut Form) -> BTreeMap<String, String> {
+fn attributes(form: &mut FieldReader) -> BTreeMap<String, String> {
     let mut attributes = BTreeMap::new();
     for (name, value) in form.entries("attributes").unwrap_or_default() {
         match value {

@@ -16,6 +16,7 @@ use super::{
     error::{line_of, printable, syntax},
     file::Webhook,
 };
+use crate::model::suggest;
 
 /// The section whose sections have names that an operator chooses.
 const WEBHOOKS: &str = "webhooks";
@@ -137,7 +138,7 @@ impl Draft {
                 format!("Write [{word}] on a line of its own, with its keys below."),
             )
         } else if is_section {
-            let fix = match nearest(word, self.sections()) {
+            let fix = match suggest(word, self.sections()) {
                 Some(near) => format!("Did you mean [{near}]?"),
                 None => format!("The sections are {}.", listed(self.sections())),
             };
@@ -159,7 +160,7 @@ impl Draft {
         if self.sections_with(word).next().is_some() {
             return format!("Move it below {}.", homes(word));
         }
-        match nearest(word, self.keys.iter().map(|entry| entry.key.as_str())) {
+        match suggest(word, self.keys.iter().map(|entry| entry.key.as_str())) {
             Some(near) => format!("Did you mean `{near}` in {}?", homes(near)),
             None => format!("The sections are {}.", listed(self.sections())),
         }
@@ -177,7 +178,7 @@ impl Draft {
         let mine = self.keys.iter().filter(|e| e.section == section).map(|e| e.key.as_str());
         let fix = if let Some(home) = self.sections_with(word).next() {
             format!("`{word}` belongs in [{home}].")
-        } else if let Some(near) = nearest(word, mine.clone()) {
+        } else if let Some(near) = suggest(word, mine.clone()) {
             format!("Did you mean `{near}`?")
         } else {
             format!("The keys of [{section}] are {}.", listed(mine))
@@ -295,16 +296,6 @@ fn kind(value: &DeValue<'_>) -> &'static str {
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     }
-}
-
-/// The known word that `word` was most likely meant to be; none where it resembles none of them.
-fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    const RESEMBLES: f64 = 0.75;
-    known
-        .map(|one| (strsim::jaro_winkler(&word.to_lowercase(), one), one))
-        .filter(|(likeness, _)| *likeness >= RESEMBLES)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, one)| one)
 }
 
 fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {

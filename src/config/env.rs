@@ -7,6 +7,7 @@ use super::{
     Place, Problem,
     draft::{Draft, Entry, Unfit},
 };
+use crate::model::suggest;
 
 /// Names the configuration file.
 pub(super) const CONFIG: &str = "KEYWARD_CONFIG";
@@ -61,8 +62,8 @@ fn variable(entry: &Entry) -> String {
 }
 
 fn unknown(draft: &Draft, name: &str) -> Unfit {
-    let names = draft.keys.iter().map(variable);
-    let near = names.min_by_key(|known| strsim::damerau_levenshtein(known, &name.to_uppercase()));
+    let names: Vec<String> = draft.keys.iter().map(variable).collect();
+    let near = suggest(name, names.iter().map(String::as_str));
     let fix = near.map_or_else(String::new, |near| format!("Did you mean {near}?"));
     Unfit { message: "No key has this variable.".into(), fix }
 }

@@ -6,7 +6,7 @@ use compact_str::CompactString;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{RoleSet, RoleTable, case_fold::Folded, sharded_map::Filed};
+use super::{RoleSet, RoleTable, case_fold::Folded, sharded_map::Keyed};
 use crate::{
     limits::Bounds,
     model::{Credits, Digest, KeyId, PasswordDigest, RateLimit, Rotation, Scheme, Timestamp, ends},
@@ -17,7 +17,7 @@ pub(in crate::directory) const OPERATOR_UID: u64 = 0;
 
 /// A user, as far as decisions go.
 #[derive(Debug)]
-pub struct Member {
+pub struct CachedUser {
     /// The user's number.
     pub uid: u64,
     /// The user's name: up to 24 bytes of it lie here, so that most members are one piece of memory.
@@ -26,11 +26,11 @@ pub struct Member {
     pub is_active: bool,
     roles: u32,
     /// What few users have, so that the many do not pay for it.
-    rare: Option<Box<Rare>>,
+    rare: Option<Box<Extras>>,
 }
 
 #[derive(Debug)]
-struct Rare {
+struct Extras {
     password: Option<PasswordDigest>,
     attributes: BTreeMap<String, String>,
     bounds: Option<Arc<Bounds>>,
@@ -40,7 +40,7 @@ static NO_ATTRIBUTES: BTreeMap<String, String> = BTreeMap::new();
 
 /// A key, as far as decisions go.
 #[derive(Debug, Clone)]
-pub struct HeldKey {
+pub struct CachedKey {
     /// What the presented text is checked against.
     pub digest: Digest,
     /// What that is made of: [`Pepper::digest_as`](crate::model::Pepper::digest_as).
@@ -49,7 +49,7 @@ pub struct HeldKey {
     pub user: u64,
     /// Whether it was taken back.
     pub is_revoked: bool,
-    /// The first second in which it is refused, or [`HeldKey::NEVER`].
+    /// The first second in which it is refused, or [`CachedKey::NEVER`].
     ends: i64,
     rare: Option<Arc<RareKey>>,
 }
@@ -66,7 +66,7 @@ struct RareKey {
     is_universal: bool,
 }
 
-impl Member {
+impl CachedUser {
     pub(in crate::directory) fn new(
         uid: u64,
         name: &str,
@@ -77,7 +77,7 @@ impl Member {
         bounds: Option<Arc<Bounds>>,
     ) -> Self {
         let is_plain = password.is_none() && attributes.is_empty() && bounds.is_none();
-        let rare = (!is_plain).then(|| Box::new(Rare { password, attributes, bounds }));
+        let rare = (!is_plain).then(|| Box::new(Extras { password, attributes, bounds }));
         Self { uid, name: name.into(), is_active, roles, rare }
     }
 
@@ -107,7 +107,7 @@ impl Member {
     }
 }
 
-impl HeldKey {
+impl CachedKey {
     const NEVER: i64 = i64::MAX;
 
     /// A key without an end that may be used with one application alone.
@@ -201,7 +201,7 @@ pub(in crate::directory) struct Packed {
     user: u64,
     digest: Digest,
     rare: Option<Arc<RareKey>>,
-    /// As [`HeldKey::ends`], or [`Packed::NEVER`], or [`Packed::ELSEWHERE`].
+    /// As [`CachedKey::ends`], or [`Packed::NEVER`], or [`Packed::ELSEWHERE`].
     ends: u32,
     scheme: Scheme,
     is_revoked: bool,
@@ -215,14 +215,14 @@ impl Packed {
     const ELSEWHERE: u32 = u32::MAX - 1;
 
     fn has_place(ends: i64) -> bool {
-        ends == HeldKey::NEVER || (0..i64::from(Self::ELSEWHERE)).contains(&ends)
+        ends == CachedKey::NEVER || (0..i64::from(Self::ELSEWHERE)).contains(&ends)
     }
 
-    pub fn of(number: u64, key: HeldKey) -> Box<Self> {
-        let HeldKey { digest, scheme, user, is_revoked, ends, rare } = key;
+    pub fn of(number: u64, key: CachedKey) -> Box<Self> {
+        let CachedKey { digest, scheme, user, is_revoked, ends, rare } = key;
         let ends = match u32::try_from(ends) {
             Ok(ends) if ends < Self::ELSEWHERE => ends,
-            _ if ends == HeldKey::NEVER => Self::NEVER,
+            _ if ends == CachedKey::NEVER => Self::NEVER,
             _ => Self::ELSEWHERE,
         };
         Box::new(Self { number, user, digest, rare, ends, scheme, is_revoked })
@@ -236,7 +236,7 @@ impl Packed {
         self.is_revoked
     }
 
-    /// As [`HeldKey::ends`].
+    /// As [`CachedKey::ends`].
     pub fn ends(&self) -> Option<i64> {
         match self.ends {
             Self::NEVER => None,
@@ -248,25 +248,25 @@ impl Packed {
         }
     }
 
-    /// As [`HeldKey::application`].
+    /// As [`CachedKey::application`].
     pub fn application(&self) -> Option<&str> {
         self.rare.as_ref()?.application.as_deref()
     }
 
     /// What decisions see of it.
-    pub fn unpacked(&self) -> HeldKey {
-        HeldKey {
+    pub fn unpacked(&self) -> CachedKey {
+        CachedKey {
             digest: self.digest,
             scheme: self.scheme,
             user: self.user,
             is_revoked: self.is_revoked,
-            ends: self.ends().unwrap_or(HeldKey::NEVER),
+            ends: self.ends().unwrap_or(CachedKey::NEVER),
             rare: self.rare.clone(),
         }
     }
 }
 
-impl Filed for Box<Packed> {
+impl Keyed for Box<Packed> {
     type By<'a> = u64;
 
     fn by(&self) -> u64 {
@@ -283,9 +283,9 @@ impl Filed for Box<Packed> {
 }
 
 /// A member that is found by its number.
-pub(in crate::directory) struct ByNumber(pub Arc<Member>);
+pub(in crate::directory) struct ByNumber(pub Arc<CachedUser>);
 
-impl Filed for ByNumber {
+impl Keyed for ByNumber {
     type By<'a> = u64;
 
     fn by(&self) -> u64 {
@@ -302,9 +302,9 @@ impl Filed for ByNumber {
 }
 
 /// A member that is found by its name.
-pub(in crate::directory) struct ByName(pub Arc<Member>);
+pub(in crate::directory) struct ByName(pub Arc<CachedUser>);
 
-impl Filed for ByName {
+impl Keyed for ByName {
     type By<'a> = Folded<'a>;
 
     fn by(&self) -> Folded<'_> {
@@ -357,7 +357,7 @@ impl KeyPart {
     }
 }
 
-impl HeldKey {
+impl CachedKey {
     /// A key as its record says. What was taken of its limits `before` is taken still.
     pub(in crate::directory) fn of(key: KeyPart, before: Option<&Arc<Bounds>>) -> Self {
         let bounds = Bounds::renewed(before, key.rate_limit, key.credits);
@@ -392,17 +392,17 @@ mod tests {
 
     #[test]
     fn a_key_is_the_same_after_it_was_packed() {
-        let plain = HeldKey {
+        let plain = CachedKey {
             digest: Digest::from_bytes([3; 32]),
             scheme: Scheme::Own,
             user: u64::MAX,
             is_revoked: false,
-            ends: HeldKey::NEVER,
+            ends: CachedKey::NEVER,
             rare: None,
         };
         for scheme in [Scheme::Own, Scheme::Slow] {
             for is_revoked in [false, true] {
-                let key = HeldKey { scheme, is_revoked, ..plain.clone() };
+                let key = CachedKey { scheme, is_revoked, ..plain.clone() };
                 let packed = Packed::of(7, key.clone());
                 assert_eq!((packed.number(), packed.is_revoked()), (7, is_revoked));
                 assert_eq!(format!("{:?}", packed.unpacked()), format!("{key:?}"));
@@ -417,7 +417,7 @@ mod tests {
             let json = serde_json::json!({
                 "id": "00000001", "user": 1, "digest": "00".repeat(32), "expires": end
             });
-            let key = HeldKey::of(serde_json::from_value(json).unwrap(), None);
+            let key = CachedKey::of(serde_json::from_value(json).unwrap(), None);
             let packed = Packed::of(1, key);
             let held = packed.unpacked();
             assert_eq!((packed.ends(), held.ends()), (Some(end), Some(end)));
@@ -427,7 +427,7 @@ mod tests {
             let is_usual = (0..most - 1).contains(&end);
             assert_eq!(packed.rare.is_none(), is_usual, "{end}");
         }
-        let free = HeldKey::of(
+        let free = CachedKey::of(
             serde_json::from_value(serde_json::json!({
                 "id": "00000001", "user": 1, "digest": "00".repeat(32)
             }))
@@ -439,10 +439,10 @@ mod tests {
 
     #[test]
     fn a_member_with_a_usual_name_is_one_piece_of_memory() {
-        let member = |name| Member::new(1, name, true, 0, None, BTreeMap::new(), None);
+        let member = |name| CachedUser::new(1, name, true, 0, None, BTreeMap::new(), None);
         assert!(!member("somebody@mail.example.io").name.is_heap_allocated());
         assert_eq!(member("somebody.else@mail.example.io").name, "somebody.else@mail.example.io");
         // With what an `Arc` adds, 64.
-        assert_eq!(size_of::<Member>(), 48);
+        assert_eq!(size_of::<CachedUser>(), 48);
     }
 }

@@ -10,10 +10,10 @@ use std::{
 };
 
 use super::{
-    ByName, ByNumber, Directory, HeldKey, Packed, RoleId, Snapshot, Sources, StoreError, Table,
+    ByName, ByNumber, CachedKey, Directory, Packed, RoleId, Snapshot, Sources, StoreError, Table,
     UserPart, decode,
 };
-use crate::{directory::sharded_map::Tray, limits::Spent, model::KeyId};
+use crate::{directory::sharded_map::InsertBuffer, limits::Spent, model::KeyId};
 
 /// How many stretches of a table there are for each thread: where one is denser than the others, nobody waits for it for long.
 const STRETCHES: usize = 8;
@@ -125,7 +125,7 @@ impl Directory {
         let member = self.user(number).filter(|_| *table == Table::Users as u8);
         let held = self.key(KeyId::from_number(number)).filter(|_| *table == Table::Keys as u8);
         let of_user = member.as_ref().and_then(|member| member.bounds());
-        let bounds = of_user.or(held.as_ref().and_then(HeldKey::bounds));
+        let bounds = of_user.or(held.as_ref().and_then(CachedKey::bounds));
         bounds.inspect(|bounds| bounds.restore(spent));
         Ok(())
     }
@@ -133,15 +133,15 @@ impl Directory {
 
 /// What one thread has read and not put yet.
 struct Trays {
-    names: Tray<ByName>,
-    users: Tray<ByNumber>,
-    keys: Tray<Box<Packed>>,
+    names: InsertBuffer<ByName>,
+    users: InsertBuffer<ByNumber>,
+    keys: InsertBuffer<Box<Packed>>,
 }
 
 impl Trays {
     fn with_room(entries: usize) -> Self {
-        let (names, users) = (Tray::with_room(entries), Tray::with_room(entries));
-        Self { names, users, keys: Tray::with_room(entries) }
+        let (names, users) = (InsertBuffer::with_room(entries), InsertBuffer::with_room(entries));
+        Self { names, users, keys: InsertBuffer::with_room(entries) }
     }
 
     fn clear(&mut self, directory: &Directory) {

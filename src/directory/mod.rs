@@ -1,6 +1,6 @@
 //! What a decision needs of all records, in memory. Reading never waits for the store, and takes no lock that is held for longer than a look-up.
 //!
-//! The Directory follows the store as a [`Sink`]: a change is in force here before its writer is answered.
+//! The Directory follows the store as a [`Subscriber`]: a change is in force here before its writer is answered.
 
 mod case_fold;
 mod entries;
@@ -25,9 +25,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-pub use entries::{HeldKey, Member};
+pub use entries::{CachedKey, CachedUser};
 use maps::{ByChoice, map};
-pub use policy::{Applications, HeldApplication, Policy, RoleSet, RoleTable};
+pub use policy::{Applications, CompiledApplication, Policy, RoleSet, RoleTable};
 use policy_sources::Sources;
 pub use routes::{Found, Routes, Rule};
 use serde::Deserialize;
@@ -36,7 +36,7 @@ pub use slow_digests::SlowKeys;
 
 use case_fold::Folded;
 use entries::{ByName, ByNumber, KeyPart, OPERATOR_UID, Packed};
-use sharded_map::Shelf;
+use sharded_map::ShardedMap;
 
 use crate::{
     limits::Bounds,
@@ -44,15 +44,15 @@ use crate::{
         Application, Borrowed, Credits, Digest, KeyId, PasswordDigest, Pepper, RateLimit, Resource,
         Role, Scheme, Timestamp,
     },
-    store::{Change, Sink, Snapshot, Store, StoreError, Table, Write, decode},
+    store::{Change, Snapshot, Store, StoreError, Subscriber, Table, Write, decode},
 };
 
 /// The records in memory.
 pub struct Directory {
     /// Others choose the names, so they are hashed with SipHash, which nobody can foresee.
-    names: Shelf<ByName, RandomState>,
-    users: Shelf<ByNumber, foldhash::quality::RandomState>,
-    keys: Shelf<Box<Packed>, foldhash::quality::RandomState>,
+    names: ShardedMap<ByName, RandomState>,
+    users: ShardedMap<ByNumber, foldhash::quality::RandomState>,
+    keys: ShardedMap<Box<Packed>, foldhash::quality::RandomState>,
     /// The keys of other systems, which are found by their digests.
     foreign: ByChoice<[u8; 32], u64>,
     /// What other systems made slow to check.
@@ -104,9 +104,9 @@ impl Directory {
 
     fn empty() -> Self {
         Self {
-            names: Shelf::new(),
-            users: Shelf::new(),
-            keys: Shelf::new(),
+            names: ShardedMap::new(),
+            users: ShardedMap::new(),
+            keys: ShardedMap::new(),
             foreign: map(),
             slow: Slow::new(),
             policy: ArcSwap::default(),
@@ -116,23 +116,23 @@ impl Directory {
     }
 
     /// The user with this name, without regard to case.
-    pub fn user_by_name(&self, name: &str) -> Option<Arc<Member>> {
+    pub fn user_by_name(&self, name: &str) -> Option<Arc<CachedUser>> {
         self.names.get(Folded(name), |member| member.0.clone())
     }
 
     /// The user with this number.
-    pub fn user(&self, uid: u64) -> Option<Arc<Member>> {
+    pub fn user(&self, uid: u64) -> Option<Arc<CachedUser>> {
         self.users.get(uid, |member| member.0.clone())
     }
 
     /// The key with this id.
-    pub fn key(&self, id: KeyId) -> Option<HeldKey> {
+    pub fn key(&self, id: KeyId) -> Option<CachedKey> {
         self.keys.get(id.number(), |key| key.unpacked())
     }
 
     /// The key of another system with this text. The text alone finds it, so it has matched; whose it is, and whether it may be used, is
     /// still to be checked.
-    pub fn foreign_key(&self, pepper: &Pepper, text: &str) -> Option<(KeyId, HeldKey)> {
+    pub fn foreign_key(&self, pepper: &Pepper, text: &str) -> Option<(KeyId, CachedKey)> {
         if self.foreign.is_empty() {
             return None;
         }
@@ -178,7 +178,7 @@ impl Directory {
 
     /// Takes in a user and a key that no store knows: number 0, with every permission, only with this application.
     pub(crate) fn admit_operator(&self, application: &str, id: KeyId, digest: Digest) {
-        let member = Member::new(
+        let member = CachedUser::new(
             OPERATOR_UID,
             application,
             true,
@@ -187,7 +187,7 @@ impl Directory {
             BTreeMap::new(),
             None,
         );
-        let key = HeldKey::bound_to(application, OPERATOR_UID, digest);
+        let key = CachedKey::bound_to(application, OPERATOR_UID, digest);
         // Not among the names: it is found by its key alone.
         self.users.put(ByNumber(Arc::new(member)));
         self.keys.put(Packed::of(id.number(), key));
@@ -268,12 +268,12 @@ impl Directory {
     }
 
     /// A user as the record says.
-    fn member(&self, user: UserPart<'_>, roles: u32) -> Arc<Member> {
+    fn member(&self, user: UserPart<'_>, roles: u32) -> Arc<CachedUser> {
         let is_bounded = user.rate_limit.is_some() || user.credits.is_some();
         let before = is_bounded.then(|| self.user(user.uid)).flatten();
         let before = before.as_ref().and_then(|member| member.bounds());
         let bounds = Bounds::renewed(before, user.rate_limit, user.credits);
-        Arc::new(Member::new(
+        Arc::new(CachedUser::new(
             user.uid,
             &user.name,
             user.status,
@@ -297,7 +297,7 @@ impl Directory {
     }
 
     /// Takes a member's name out, unless it is another's by now.
-    fn free_name(&self, member: &Member) {
+    fn free_name(&self, member: &CachedUser) {
         self.names.take_if(Folded(&member.name), |held| held.0.uid == member.uid);
     }
 
@@ -317,11 +317,11 @@ impl Directory {
     }
 
     /// A key as the record says, which its text leads to from now on.
-    fn held(&self, key: &[u8], json: &[u8]) -> Result<(u64, HeldKey), StoreError> {
+    fn held(&self, key: &[u8], json: &[u8]) -> Result<(u64, CachedKey), StoreError> {
         let key: KeyPart = decode(Table::Keys, key, json)?;
         let number = key.id.number();
         let before = key.is_bounded().then(|| self.key(key.id)).flatten();
-        let held = HeldKey::of(key, before.as_ref().and_then(HeldKey::bounds));
+        let held = CachedKey::of(key, before.as_ref().and_then(CachedKey::bounds));
         self.slow.key_came(number, &held);
         if held.is_found_by_digest() {
             self.foreign.pin().insert(*held.digest.as_bytes(), number);
@@ -386,7 +386,7 @@ impl Directory {
 /// The record in `meta` that keeps the largest number of a user that was deleted.
 pub(crate) const LAST_UID: &[u8] = b"last-uid";
 
-impl Sink for Directory {
+impl Subscriber for Directory {
     fn apply(&self, change: &Change) {
         // Our own commit path wrote the change, so one that cannot be read is a defect. Its record goes: what was written may have been a
         // revocation, so what was known before must not go on being trusted.

@@ -119,9 +119,9 @@ impl RoleTable {
 
 /// The applications.
 pub struct Applications {
-    by_id: HashMap<String, Arc<HeldApplication>>,
-    default: Option<Arc<HeldApplication>>,
-    operator: HeldApplication,
+    by_id: HashMap<String, Arc<CompiledApplication>>,
+    default: Option<Arc<CompiledApplication>>,
+    operator: CompiledApplication,
 }
 
 impl Default for Applications {
@@ -132,7 +132,7 @@ impl Default for Applications {
 
 /// An application, ready for use.
 #[derive(Debug)]
-pub struct HeldApplication {
+pub struct CompiledApplication {
     /// The record.
     pub record: Application,
     /// The header that its credential is read from.
@@ -146,25 +146,25 @@ pub struct HeldApplication {
 }
 
 impl Applications {
-    pub(in crate::directory) fn new(all: impl Iterator<Item = HeldApplication>) -> Self {
+    pub(in crate::directory) fn new(all: impl Iterator<Item = CompiledApplication>) -> Self {
         let by_id: HashMap<_, _> =
             all.map(|held| (held.record.id.clone(), Arc::new(held))).collect();
         let default = by_id.values().find(|one| one.record.is_default).cloned();
-        Self { by_id, default, operator: HeldApplication::new(Application::operator(), None) }
+        Self { by_id, default, operator: CompiledApplication::new(Application::operator(), None) }
     }
 
     /// The application that `AUTH-METHOD` names.
-    pub fn get(&self, id: &str) -> Option<&Arc<HeldApplication>> {
+    pub fn get(&self, id: &str) -> Option<&Arc<CompiledApplication>> {
         self.by_id.get(id)
     }
 
     /// The application of requests without `AUTH-METHOD`.
-    pub fn default(&self) -> Option<&Arc<HeldApplication>> {
+    pub fn default(&self) -> Option<&Arc<CompiledApplication>> {
         self.default.as_ref()
     }
 
     /// The application of the person at the machine. It is not among the others.
-    pub fn operator(&self) -> &HeldApplication {
+    pub fn operator(&self) -> &CompiledApplication {
         &self.operator
     }
 
@@ -174,7 +174,7 @@ impl Applications {
     }
 }
 
-impl HeldApplication {
+impl CompiledApplication {
     /// Compiles a record that passed [`Application::check`].
     pub fn new(record: Application, bounds: Option<Arc<Bounds>>) -> Self {
         let header = HeaderName::from_bytes(record.header.to_ascii_lowercase().as_bytes())
@@ -237,7 +237,7 @@ mod tests {
     fn a_realm_cannot_break_out_of_its_quotes() {
         let mut record = Application::api_key("a", "A");
         record.realm = r#"x", charset="y\"#.into();
-        let held = HeldApplication::new(record, None);
+        let held = CompiledApplication::new(record, None);
         assert_eq!(
             held.challenge.to_str().unwrap(),
             r#"ApiKey realm="x\", charset=\"y\\", header="API-KEY""#

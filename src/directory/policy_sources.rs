@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Application, Applications, HeldApplication, Policy, RateLimit, Resource, Role, RoleId,
+    Application, Applications, CompiledApplication, Policy, RateLimit, Resource, Role, RoleId,
     RoleTable, Routes, StoreError, Table, decode,
 };
 use crate::limits::Bounds;
@@ -98,7 +98,7 @@ impl Sources {
         let of_resource = |id: &str| bounds(Table::Resources, id);
         let (routes, problems) = Routes::bounded(self.resources.values().cloned(), of_resource);
         let applications = self.applications.values().map(|record| {
-            HeldApplication::new(record.clone(), bounds(Table::Applications, &record.id))
+            CompiledApplication::new(record.clone(), bounds(Table::Applications, &record.id))
         });
         for problem in problems {
             tracing::error!("a resource has no route: {}", problem.message);

@@ -18,7 +18,7 @@ const PARTS: usize = 1024;
 const CAUTION: f64 = 0.9;
 
 /// What lies on a shelf, and what it is found by.
-pub(in crate::directory) trait Filed {
+pub(in crate::directory) trait Keyed {
     /// What it is found by.
     type By<'a>: Copy
     where
@@ -35,7 +35,7 @@ pub(in crate::directory) trait Filed {
 }
 
 /// Entries, each found by one thing.
-pub(in crate::directory) struct Shelf<T, S> {
+pub(in crate::directory) struct ShardedMap<T, S> {
     parts: Box<[Part<T>]>,
     state: S,
 }
@@ -55,7 +55,7 @@ impl<T> Part<T> {
     }
 }
 
-impl<T: Filed, S: BuildHasher + Default> Shelf<T, S> {
+impl<T: Keyed, S: BuildHasher + Default> ShardedMap<T, S> {
     pub fn new() -> Self {
         let part = || Part(RwLock::new(HashTable::new()));
         Self { parts: std::iter::repeat_with(part).take(PARTS).collect(), state: S::default() }
@@ -82,7 +82,7 @@ impl<T: Filed, S: BuildHasher + Default> Shelf<T, S> {
     }
 
     /// Lays an entry on a tray, and puts what lies there when it is full.
-    pub fn lay(&self, tray: &mut Tray<T>, entry: T) {
+    pub fn lay(&self, tray: &mut InsertBuffer<T>, entry: T) {
         tray.0.push((T::hash(entry.by(), &self.state), entry));
         if tray.0.len() >= tray.0.capacity() {
             self.put_all(tray);
@@ -91,7 +91,7 @@ impl<T: Filed, S: BuildHasher + Default> Shelf<T, S> {
 
     /// Puts what lies on a tray: part by part, because a part's places are near each other, and each is met several times. One by one in any order, every
     /// entry waits for memory that no cache holds.
-    pub fn put_all(&self, tray: &mut Tray<T>) {
+    pub fn put_all(&self, tray: &mut InsertBuffer<T>) {
         tray.0.sort_unstable_by_key(|(hash, _)| fraction(*hash));
         let of = |held: &T| T::hash(held.by(), &self.state);
         let mut entries = tray.0.drain(..).peekable();
@@ -157,9 +157,9 @@ impl<T: Filed, S: BuildHasher + Default> Shelf<T, S> {
 }
 
 /// Entries on their way to a shelf.
-pub(in crate::directory) struct Tray<T>(Vec<(u64, T)>);
+pub(in crate::directory) struct InsertBuffer<T>(Vec<(u64, T)>);
 
-impl<T> Tray<T> {
+impl<T> InsertBuffer<T> {
     /// One that is full with so many, or a few more.
     pub fn with_room(entries: usize) -> Self {
         Self(Vec::with_capacity(entries))
@@ -208,7 +208,7 @@ mod tests {
     #[derive(Debug, Clone, PartialEq)]
     struct Item(u64, u32);
 
-    impl Filed for Item {
+    impl Keyed for Item {
         type By<'a> = u64;
 
         fn by(&self) -> u64 {
@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn holds_what_a_map_holds<S: BuildHasher + Default>(steps: &[(bool, u64, u32)]) {
-        let (shelf, mut map) = (Shelf::<Item, S>::new(), BTreeMap::new());
+        let (shelf, mut map) = (ShardedMap::<Item, S>::new(), BTreeMap::new());
         for &(is_put, number, mark) in steps {
             let item = Item(number, mark);
             if is_put {
@@ -273,8 +273,8 @@ mod tests {
 
     /// What lies on a tray comes later than what is put meanwhile, and in any order.
     fn trays_bring_what_was_laid_on_them<S: BuildHasher + Default>(room: usize, count: u64) {
-        let shelf = Shelf::<Item, S>::new();
-        let mut tray = Tray::with_room(room);
+        let shelf = ShardedMap::<Item, S>::new();
+        let mut tray = InsertBuffer::with_room(room);
         shelf.put(Item(3, 9));
         for number in 0..count {
             shelf.lay(&mut tray, Item(number, 1));
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_last_part_is_twice_as_large_as_the_first() {
-        let shelf = Shelf::<Item, foldhash::quality::RandomState>::new();
+        let shelf = ShardedMap::<Item, foldhash::quality::RandomState>::new();
         let total = PARTS * 200;
         for number in 0..total as u64 {
             shelf.put(Item(number, 0));
@@ -326,11 +326,11 @@ mod tests {
 
     #[test]
     fn what_was_expected_needs_no_more_room_and_no_less() {
-        let room = |shelf: &Shelf<Item, RandomState>| {
+        let room = |shelf: &ShardedMap<Item, RandomState>| {
             shelf.parts.iter().map(|part| part.read().capacity()).sum::<usize>()
         };
         let (expected, grown) =
-            (Shelf::<Item, RandomState>::new(), Shelf::<Item, RandomState>::new());
+            (ShardedMap::<Item, RandomState>::new(), ShardedMap::<Item, RandomState>::new());
         let total = 200_000;
         for number in 0..total / 16 {
             expected.put(Item(number, 1));
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn what_stays_is_found_while_others_come_and_go() {
-        let shelf = Shelf::<Item, Same>::new();
+        let shelf = ShardedMap::<Item, Same>::new();
         let is_over = AtomicBool::new(false);
         shelf.put(Item(0, 7));
         std::thread::scope(|scope| {

@@ -10,7 +10,7 @@ use std::sync::{
 use arc_swap::ArcSwapOption;
 
 use super::{
-    HeldKey, Member,
+    CachedKey, CachedUser,
     maps::{ByNumber, map},
 };
 use crate::model::{KeyId, PasswordDigest, Scheme};
@@ -96,20 +96,20 @@ impl Slow {
         self.hmac.load(Ordering::Relaxed)
     }
 
-    pub fn password_came(&self, member: &Member) {
+    pub fn password_came(&self, member: &CachedUser) {
         if let Some(digest) = member.password().filter(|digest| !digest.is_ours()) {
             self.passwords.came(digest);
         }
     }
 
-    pub fn password_went(&self, member: &Member) {
+    pub fn password_went(&self, member: &CachedUser) {
         if member.password().is_some_and(|digest| !digest.is_ours()) {
             self.passwords.went();
         }
     }
 
     /// Before the one that it replaces goes, so that the count does not touch zero on the way.
-    pub fn key_came(&self, number: u64, key: &HeldKey) {
+    pub fn key_came(&self, number: u64, key: &CachedKey) {
         if key.scheme == Scheme::HmacSha256 {
             self.hmac.fetch_add(1, Ordering::Relaxed);
         }
@@ -122,7 +122,7 @@ impl Slow {
     }
 
     /// `stays`: another record of the same key, slow as well, is in its place.
-    pub fn key_went(&self, number: u64, key: &HeldKey, stays: bool) {
+    pub fn key_went(&self, number: u64, key: &CachedKey, stays: bool) {
         if key.scheme == Scheme::HmacSha256 {
             self.hmac.fetch_sub(1, Ordering::Relaxed);
         }
@@ -157,7 +157,7 @@ mod tests {
     fn keys_that_come_at_the_same_time_are_all_there() {
         let slow = Slow::new();
         let text = PasswordDigest::new("$2b$04$example");
-        let key = HeldKey::slow_one(7, Digest::from_bytes([1; 32]), text);
+        let key = CachedKey::slow_one(7, Digest::from_bytes([1; 32]), text);
         let take_in = |from: u64| (from..from + 500).for_each(|number| slow.key_came(number, &key));
         std::thread::scope(|scope| {
             for from in [0, 500, 1000, 1500] {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Incoming};
 
-use crate::pipeline::{Denial, Room};
+use crate::pipeline::{Denial, Phase};
 
 /// What a body may take.
 #[derive(Debug, Clone, Copy)]
@@ -66,14 +66,14 @@ where
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(problem)) if problem.is::<LengthLimitError>() => Err(too_large(limits)),
         Ok(Err(problem)) => Err(Denial::message(
-            Room::Handler,
+            Phase::Handler,
             StatusCode::BAD_REQUEST,
             "BODY_BROKEN",
             "The request's body broke off.",
         )
         .with_detail(problem.to_string())),
         Err(_) => Err(Denial::message(
-            Room::Handler,
+            Phase::Handler,
             StatusCode::REQUEST_TIMEOUT,
             "REQUEST_TIMEOUT",
             format!("The request's body took longer than {} s.", limits.read.as_secs()),
@@ -83,7 +83,7 @@ where
 
 fn too_large(limits: &BodyLimits) -> Denial {
     Denial::message(
-        Room::Handler,
+        Phase::Handler,
         StatusCode::PAYLOAD_TOO_LARGE,
         "CONTENT_TOO_LARGE",
         format!("The request's body is larger than {} bytes.", limits.bytes),

@@ -4,7 +4,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::pipeline::Identity;
 
-/// Room for these fields, and a few more: to grow a map means to hash all of it once more.
+/// Phase for these fields, and a few more: to grow a map means to hash all of it once more.
 const FIELDS: usize = 10;
 const EMPTY: HeaderValue = HeaderValue::from_static("");
 

@@ -24,11 +24,11 @@ use proxy::Proxies;
 use crate::{
     accounts::Accounts,
     model::Handler,
-    pipeline::{Denial, Grant, Request, Room, Scene, Witness},
+    pipeline::{AuditScope, Denial, Grant, Phase, Request, RequestContext},
 };
 
 /// What a handler answers.
-pub type Reply = Response<Payload>;
+pub type PayloadResponse = Response<Payload>;
 
 /// A request that was let in.
 pub struct Call<'a> {
@@ -37,7 +37,7 @@ pub struct Call<'a> {
     /// The request.
     pub request: Request<'a>,
     /// What it is decided by.
-    pub scene: &'a Scene,
+    pub scene: &'a RequestContext,
     /// The values of the path pattern's parameters.
     pub params: matchit::Params<'a, 'a>,
     /// What absolute URLs begin with.
@@ -136,11 +136,11 @@ impl Handlers {
     ///
     /// # Errors
     /// What the handler refuses.
-    pub async fn answer(&self, call: Call<'_>) -> Result<Reply, Denial> {
+    pub async fn answer(&self, call: Call<'_>) -> Result<PayloadResponse, Denial> {
         let Some(rule) = call.grant.rule() else {
             return Err(misdirected());
         };
-        let witness = Witness::new(call.scene, &call.request, &call.grant);
+        let witness = AuditScope::new(call.scene, &call.request, &call.grant);
         let answered = match &rule.resource.handler {
             Handler::Respond => Ok(respond::answer(rule)),
             Handler::EntityUser => entity_user::answer(self, call).await,
@@ -156,7 +156,7 @@ impl Handlers {
 /// What other proxies ask about is not here (RFC 9110, section 15.5.20).
 fn elsewhere() -> Denial {
     Denial::message(
-        Room::Handler,
+        Phase::Handler,
         StatusCode::MISDIRECTED_REQUEST,
         "RESOURCE_ELSEWHERE",
         "This resource is served elsewhere. Ask for it there.",
@@ -167,7 +167,7 @@ fn elsewhere() -> Denial {
 /// A right that is for something else than a resource opens none.
 fn misdirected() -> Denial {
     Denial::message(
-        Room::Handler,
+        Phase::Handler,
         StatusCode::INTERNAL_SERVER_ERROR,
         "INTERNAL_ERROR",
         "The request could not be served.",

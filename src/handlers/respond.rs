@@ -2,12 +2,12 @@
 
 use ::http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 
-use super::Reply;
+use super::PayloadResponse;
 use crate::directory::Rule;
 
-pub(super) fn answer(rule: &Rule) -> Reply {
+pub(super) fn answer(rule: &Rule) -> PayloadResponse {
     let fixed = rule.resource.respond.clone().unwrap_or_default();
-    let mut reply = Reply::new(fixed.body.into());
+    let mut reply = PayloadResponse::new(fixed.body.into());
     // Both were checked when the resource was written.
     *reply.status_mut() = StatusCode::from_u16(fixed.status).unwrap_or(StatusCode::OK);
     if let Ok(media_type) = HeaderValue::try_from(fixed.content_type) {

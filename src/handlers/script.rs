@@ -2,10 +2,10 @@
 
 use ::http::Response;
 
-use super::{Call, Payload, Reply};
+use super::{Call, Payload, PayloadResponse};
 use crate::pipeline::Denial;
 
-pub(super) async fn answer(name: &str, call: &Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn answer(name: &str, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let made = call.scene.handle(name, &call.request, call.grant.identity()).await?;
     let mut reply = Response::new(Payload::from(made.body));
     *reply.status_mut() = made.status;

@@ -10,7 +10,7 @@ use ::http::StatusCode;
 use crate::{
     directory::Found,
     handlers::Origin,
-    pipeline::{Action, Denial, Request, Room},
+    pipeline::{Action, Denial, Phase, Request},
 };
 
 /// What a request wants to do, as far as the routes tell.
@@ -23,7 +23,7 @@ pub(crate) fn aim<'a>(
     let Some(found) = found else {
         let message = format!("No route found for \"{method} {origin}{path}\"");
         let code = "ROUTE_NOT_FOUND";
-        let denial = Denial::message(Room::Edge, StatusCode::NOT_FOUND, code, message);
+        let denial = Denial::message(Phase::Edge, StatusCode::NOT_FOUND, code, message);
         return Action::Nowhere(denial);
     };
     let Some(rule) = found.rule(method.as_str()) else {
@@ -32,7 +32,7 @@ pub(crate) fn aim<'a>(
             "No route found for \"{method} {origin}{path}\": Method Not Allowed (Allow: {allow})"
         );
         let code = "METHOD_NOT_ALLOWED";
-        let denial = Denial::message(Room::Edge, StatusCode::METHOD_NOT_ALLOWED, code, message);
+        let denial = Denial::message(Phase::Edge, StatusCode::METHOD_NOT_ALLOWED, code, message);
         return Action::Nowhere(denial.with_allow(allow));
     };
     match negotiate::misuse(method, request.query, request.headers, &rule.formats) {
@@ -43,5 +43,5 @@ pub(crate) fn aim<'a>(
 
 /// A request whose target cannot be read in one way alone. Nobody is asked who it is: the same target could lead elsewhere behind us.
 pub(crate) fn unreadable(problem: String) -> Denial {
-    Denial::new(Room::Edge, StatusCode::BAD_REQUEST, "BAD_REQUEST", problem)
+    Denial::new(Phase::Edge, StatusCode::BAD_REQUEST, "BAD_REQUEST", problem)
 }

@@ -6,7 +6,7 @@ use ::http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
 
 use crate::{
     model::Format,
-    pipeline::{Denial, Room},
+    pipeline::{Denial, Phase},
 };
 
 /// Why a request cannot be served in the formats that there are, if it cannot.
@@ -32,7 +32,7 @@ pub fn misuse(
     (!is_known).then(|| {
         let names: Vec<_> = formats.iter().map(|format| format.name()).collect();
         Denial::message(
-            Room::Edge,
+            Phase::Edge,
             StatusCode::NOT_ACCEPTABLE,
             "NOT_ACCEPTABLE",
             format!(
@@ -46,7 +46,7 @@ pub fn misuse(
 fn unsupported_body(headers: &HeaderMap, formats: &[Format]) -> Option<Denial> {
     let unsupported = |message: String| {
         Some(Denial::message(
-            Room::Edge,
+            Phase::Edge,
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "UNSUPPORTED_MEDIA_TYPE",
             message,

@@ -10,8 +10,8 @@ use ::http::{
 use serde_json::{Value, json};
 
 use crate::{
-    handlers::{Foreign, Payload, Reply},
-    pipeline::{Aftermath, Denial, ScriptedBody, Shape},
+    handlers::{Foreign, Payload, PayloadResponse},
+    pipeline::{Denial, ResponseHooks, ScriptedBody, Shape},
     scripting::ResponseParts,
 };
 
@@ -22,7 +22,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// The answer to a request that was refused. Says nothing of [`detail`](crate::pipeline::Parts::detail), which is the operator's.
-pub fn denial(denial: &Denial) -> Reply {
+pub fn denial(denial: &Denial) -> PayloadResponse {
     let (media_type, body) = match (&denial.body, denial.shape) {
         (Some(body), _) => (media_type(body), body.text.clone()),
         (None, Shape::Envelope) => {
@@ -31,7 +31,7 @@ pub fn denial(denial: &Denial) -> Reply {
         (None, Shape::Message) => (JSON, json!({ "message": denial.description }).to_string()),
         (None, Shape::Problem) => (PROBLEM_JSON, problem(denial).to_string()),
     };
-    let mut reply = Reply::new(body.into());
+    let mut reply = PayloadResponse::new(body.into());
     *reply.status_mut() = denial.status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, media_type);
@@ -69,7 +69,10 @@ fn dress(denial: &Denial, headers: &mut HeaderMap) {
 }
 
 /// Leads an answer through the hooks. What flows they cannot see; its status and fields they can.
-pub(crate) async fn through(aftermath: &Aftermath<'_>, reply: Reply) -> Result<Reply, Denial> {
+pub(crate) async fn through(
+    aftermath: &ResponseHooks<'_>,
+    reply: PayloadResponse,
+) -> Result<PayloadResponse, Denial> {
     let (mut parts, payload) = reply.into_parts();
     let (body, flowing) = match payload {
         Payload::Full(bytes) => (Some(bytes), None),
@@ -157,7 +160,7 @@ pub(crate) fn report_of(denial: &Denial, method: &Method, path: &str, client: Ip
 /// The answer as `method` gets it: `HEAD` has everything but the body (RFC 9110, section 9.3.2).
 ///
 /// An answer that flows through, or that somebody else has made, was made for this method already: its `Content-Length`, if it has one, stays as it is.
-pub fn finish(method: &Method, mut reply: Reply) -> Reply {
+pub fn finish(method: &Method, mut reply: PayloadResponse) -> PayloadResponse {
     if method == Method::HEAD {
         let is_foreign = reply.extensions().get::<Foreign>().is_some();
         if let Payload::Full(body) = reply.body()
@@ -174,9 +177,9 @@ pub fn finish(method: &Method, mut reply: Reply) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Violation, pipeline::Room};
+    use crate::{model::Violation, pipeline::Phase};
 
-    fn body(reply: Reply) -> String {
+    fn body(reply: PayloadResponse) -> String {
         use http_body_util::BodyExt as _;
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let bytes = runtime.block_on(reply.into_body().collect()).unwrap().to_bytes();
@@ -186,7 +189,7 @@ mod tests {
     #[test]
     fn the_envelope_is_the_one_that_clients_parse() {
         let refused = Denial::new(
-            Room::Header,
+            Phase::Header,
             StatusCode::UNAUTHORIZED,
             "MISSING_API_KEY_HEADER",
             "API key header is missing.",
@@ -216,7 +219,7 @@ mod tests {
     #[test]
     fn the_other_forms_say_the_same_in_their_way() {
         let refused = Denial::message(
-            Room::Handler,
+            Phase::Handler,
             StatusCode::UNPROCESSABLE_ENTITY,
             "INVALID",
             "No \"x\".",
@@ -233,15 +236,16 @@ mod tests {
 
     #[test]
     fn head_has_the_length_of_a_whole_body_and_keeps_what_a_flowing_one_says() {
-        let whole = finish(&Method::HEAD, Reply::new("four".into()));
+        let whole = finish(&Method::HEAD, PayloadResponse::new("four".into()));
         assert_eq!(whole.headers()[CONTENT_LENGTH], "4");
         assert_eq!(body(whole), "");
-        let mut flowing = Reply::new(Payload::stream(Payload::default()));
+        let mut flowing = PayloadResponse::new(Payload::stream(Payload::default()));
         flowing.headers_mut().insert(CONTENT_LENGTH, 7.into());
         let flowing = finish(&Method::HEAD, flowing);
         assert_eq!(flowing.headers()[CONTENT_LENGTH], "7");
-        let unknown = finish(&Method::HEAD, Reply::new(Payload::stream(Payload::default())));
+        let unknown =
+            finish(&Method::HEAD, PayloadResponse::new(Payload::stream(Payload::default())));
         assert!(!unknown.headers().contains_key(CONTENT_LENGTH));
-        assert_eq!(body(finish(&Method::GET, Reply::new("four".into()))), "four");
+        assert_eq!(body(finish(&Method::GET, PayloadResponse::new("four".into()))), "four");
     }
 }

@@ -24,7 +24,7 @@ use crate::{
         host::{self, HostProblem},
         path, response, unreadable,
     },
-    pipeline::{self, Action, Aftermath, Denial, Entry, Face, Quota, Scene},
+    pipeline::{self, Action, Denial, Entry, Face, Quota, RequestContext, ResponseHooks},
     scripting::ResponseParts,
 };
 
@@ -38,7 +38,7 @@ struct Passed<'a, B> {
     /// The path, where it has to be put right.
     path: Option<String>,
     rule: Option<&'a Rule>,
-    aftermath: Option<Aftermath<'a>>,
+    aftermath: Option<ResponseHooks<'a>>,
     quota: Quota,
 }
 
@@ -126,7 +126,7 @@ impl Settings {
     /// Whether a request may go on, and as what.
     async fn decide<'a, B>(
         &'a self,
-        scene: &'a Scene,
+        scene: &'a RequestContext,
         parts: &Parts,
         body: B,
         client: IpAddr,
@@ -183,11 +183,11 @@ impl Settings {
     /// Leads a request through the Gate; its body is read before where a script is to see it.
     async fn pass<'a, B>(
         &self,
-        scene: &'a Scene,
+        scene: &'a RequestContext,
         request: pipeline::Request<'_>,
         action: &Action<'_>,
         body: B,
-    ) -> Result<(Identity, Body<B>, Option<Aftermath<'a>>, Quota), Denial>
+    ) -> Result<(Identity, Body<B>, Option<ResponseHooks<'a>>, Quota), Denial>
     where
         B: HttpBody<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -228,7 +228,7 @@ impl Settings {
 
 /// Leads an answer through the hooks: they see its status and its fields, and its body stays as it is.
 async fn through<R>(
-    aftermath: &Aftermath<'_>,
+    aftermath: &ResponseHooks<'_>,
     response: Response<R>,
 ) -> Result<Response<Body<R>>, Denial> {
     let (mut parts, body) = response.into_parts();

@@ -1,5 +1,6 @@
 //! The rate and the credits of one record, and what they say of a request.
 
+use crate::model::Mode;
 use std::sync::Arc;
 
 use super::{
@@ -25,15 +26,6 @@ pub struct Now {
     pub ticks: u64,
     /// On the calendar.
     pub time: Timestamp,
-}
-
-/// Whether one is taken, or only asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
-    /// It is taken.
-    Yes,
-    /// Somebody only wants to know.
-    No,
 }
 
 /// What one limit says of a request.
@@ -107,18 +99,18 @@ impl Bounds {
     }
 
     /// Takes one of each limit, or of none when one of them has none left, and tells each what it says.
-    pub fn take(&self, now: Now, taken: Taken, mut tell: impl FnMut(Reading)) -> bool {
+    pub fn take(&self, now: Now, taken: Mode, mut tell: impl FnMut(Reading)) -> bool {
         let rate = self.rate.as_ref().map(|rate| match taken {
-            Taken::Yes => reading_of_rate(rate, rate.take(now.ticks)),
-            Taken::No => reading_of_rate(rate, rate.look(now.ticks)),
+            Mode::Live => reading_of_rate(rate, rate.take(now.ticks)),
+            Mode::DryRun => reading_of_rate(rate, rate.look(now.ticks)),
         });
         let has_rate = rate.is_none_or(|rate| rate.fits);
         let purse = self.purse.as_ref().map(|purse| match (taken, has_rate) {
-            (Taken::Yes, true) => reading_of_purse(purse, purse.take(now.time)),
+            (Mode::Live, true) => reading_of_purse(purse, purse.take(now.time)),
             _ => reading_of_purse(purse, purse.look(now.time)),
         });
         let has_credits = purse.is_none_or(|purse| purse.fits);
-        if let (Some(rate), Taken::Yes, true, false) = (&self.rate, taken, has_rate, has_credits) {
+        if let (Some(rate), Mode::Live, true, false) = (&self.rate, taken, has_rate, has_credits) {
             rate.give_back();
         }
         rate.into_iter().chain(purse).for_each(&mut tell);
@@ -174,7 +166,7 @@ mod tests {
     }
 
     fn take(bounds: &Bounds) -> bool {
-        bounds.take(NOW, Taken::Yes, |_| ())
+        bounds.take(NOW, Mode::Live, |_| ())
     }
 
     #[test]
@@ -182,7 +174,7 @@ mod tests {
         let bounds = bounds("5/1h", "2/day");
         assert_eq!((0..9).filter(|_| take(&bounds)).count(), 2);
         let mut said = Vec::new();
-        bounds.take(NOW, Taken::No, |reading| said.push((reading.fits, reading.left)));
+        bounds.take(NOW, Mode::DryRun, |reading| said.push((reading.fits, reading.left)));
         assert_eq!(said, [(true, 2), (false, 0)], "three of the rate are left");
         bounds.give_back(NOW);
         assert!(take(&bounds) && !take(&bounds));
@@ -191,9 +183,9 @@ mod tests {
     #[test]
     fn a_look_takes_nothing() {
         let bounds = bounds("1/1h", "1/day");
-        assert!((0..9).all(|_| bounds.take(NOW, Taken::No, |_| ())));
+        assert!((0..9).all(|_| bounds.take(NOW, Mode::DryRun, |_| ())));
         assert!(take(&bounds));
-        assert!(!bounds.take(NOW, Taken::No, |_| ()));
+        assert!(!bounds.take(NOW, Mode::DryRun, |_| ()));
     }
 
     #[test]
@@ -212,7 +204,7 @@ mod tests {
     #[test]
     fn a_reading_says_what_clients_are_told() {
         let mut said = Vec::new();
-        bounds("6/1m burst 3", "5/day").take(NOW, Taken::Yes, |reading| said.push(reading));
+        bounds("6/1m burst 3", "5/day").take(NOW, Mode::Live, |reading| said.push(reading));
         let rate = Reading {
             is_credits: false,
             fits: true,

@@ -3,26 +3,26 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    Attempt, Crossed, Denial, DenialLimits, FailureLimits, Now, Rest, Untold, Unwritten, Used,
-    Wait, denial_log::Denials, failures::Flood, usage::Usage,
+    Attempt, Denial, DenialLimits, FailureLimits, LimitExceeded, Now, Rest, Untold, Unwritten,
+    Used, Wait, denial_log::Denials, failures::FailureLimiter, usage::Usage,
 };
 use crate::model::{Clock, KeyId};
 
 /// The uses and the denials that are to be written, and the failures. A cheap handle.
 #[derive(Clone)]
-pub struct Ledger(Arc<Inner>);
+pub struct Counters(Arc<Inner>);
 
 struct Inner {
     clock: Clock,
     usage: Usage,
-    flood: Flood,
+    flood: FailureLimiter,
     denials: Denials,
 }
 
-impl Ledger {
+impl Counters {
     /// An empty one.
     pub fn new(clock: Clock, failures: FailureLimits, denials: DenialLimits) -> Self {
-        let (usage, flood) = (Usage::new(), Flood::new(failures));
+        let (usage, flood) = (Usage::new(), FailureLimiter::new(failures));
         Self(Arc::new(Inner { clock, usage, flood, denials: Denials::new(denials) }))
     }
 
@@ -83,7 +83,7 @@ impl Ledger {
     }
 
     /// Takes out those who were wrong too often.
-    pub fn take_crossed(&self) -> Vec<Crossed> {
+    pub fn take_crossed(&self) -> Vec<LimitExceeded> {
         self.0.flood.take_crossed()
     }
 

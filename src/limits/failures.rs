@@ -1,4 +1,4 @@
-//! Flood control: how often an address may bring a credential that is wrong.
+//! FailureLimiter control: how often an address may bring a credential that is wrong.
 //!
 //! A right *key* always passes, from wherever it comes: keys cannot be guessed, so nobody is kept out by what others did. What is wrong is answered with
 //! 429 in the place of its own refusal once there was too much of it. *Passwords* can be guessed, so they are not even looked at then.
@@ -42,22 +42,22 @@ pub struct FailureLimits {
 }
 
 /// Failures, by who has made them.
-pub(super) struct Flood {
+pub(super) struct FailureLimiter {
     limits: FailureLimits,
     hasher: RandomState,
     /// Who was wrong too often lately and has been told of, until when, in nanoseconds.
-    told: Mutex<HashMap<Culprit, u64>>,
-    crossed: Mutex<VecDeque<Crossed>>,
+    told: Mutex<HashMap<ClientKey, u64>>,
+    crossed: Mutex<VecDeque<LimitExceeded>>,
     /// When each will be as if nothing had been, in nanoseconds.
-    parts: Box<[Mutex<HashMap<Culprit, u64>>; PARTS]>,
+    parts: Box<[Mutex<HashMap<ClientKey, u64>>; PARTS]>,
 }
 
 /// A password that somebody presents.
 #[derive(Debug, Clone, Copy)]
-pub struct Attempt(Option<[(Culprit, u32); 2]>);
+pub struct Attempt(Option<[(ClientKey, u32); 2]>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Culprit {
+struct ClientKey {
     kind: Kind,
     /// The address; of IPv6 the first half, because whoever has one address there has all of that network.
     network: u128,
@@ -73,7 +73,7 @@ enum Kind {
 
 /// Somebody was wrong too often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Crossed {
+pub struct LimitExceeded {
     /// Where they come from; of IPv6 somewhere in this network of 64 bits.
     pub client: IpAddr,
     /// What was counted.
@@ -111,7 +111,7 @@ impl FailureLimits {
     }
 }
 
-impl Flood {
+impl FailureLimiter {
     pub fn new(limits: FailureLimits) -> Self {
         let parts = Box::new(std::array::from_fn(|_| Mutex::default()));
         let (told, crossed) = (Mutex::default(), Mutex::default());
@@ -133,7 +133,7 @@ impl Flood {
             return Ok(Attempt(None));
         }
         let network = network(client);
-        let culprit = |user| Culprit { kind: Kind::Password, network, user };
+        let culprit = |user| ClientKey { kind: Kind::Password, network, user };
         let user = self.hasher.hash_one(fold(user));
         let culprits = [
             (culprit(Some(user)), limits.passwords),
@@ -166,7 +166,7 @@ impl Flood {
     }
 
     /// Notes who was wrong too often: once in the time in which it is counted.
-    fn crossed(&self, culprit: Culprit, uid: Option<u64>, now: u64) {
+    fn crossed(&self, culprit: ClientKey, uid: Option<u64>, now: u64) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.get(&culprit).is_some_and(|until| *until > now) {
             return;
@@ -187,12 +187,12 @@ impl Flood {
         let client = IpAddr::V6(culprit.network.into()).to_canonical();
         let mut crossed = self.crossed.lock().unwrap_or_else(PoisonError::into_inner);
         if crossed.len() < TOLD {
-            crossed.push_back(Crossed { client, limit, uid });
+            crossed.push_back(LimitExceeded { client, limit, uid });
         }
     }
 
     /// Takes out those who were wrong too often.
-    pub fn take_crossed(&self) -> Vec<Crossed> {
+    pub fn take_crossed(&self) -> Vec<LimitExceeded> {
         let mut crossed = self.crossed.lock().unwrap_or_else(PoisonError::into_inner);
         crossed.drain(..).collect()
     }
@@ -203,7 +203,7 @@ impl Flood {
         if most == 0 || self.is_exempt(client) {
             return None;
         }
-        let culprit = Culprit { kind: Kind::Any, network: network(client), user: None };
+        let culprit = ClientKey { kind: Kind::Any, network: network(client), user: None };
         let mut part = self.part(&culprit);
         let known = self.entry(&mut part, culprit, now);
         if let Some(wait) = self.wait(*known, most, now) {
@@ -224,7 +224,7 @@ impl Flood {
         if most == 0 || self.is_exempt(client) {
             return false;
         }
-        let culprit = Culprit { kind: Kind::Any, network: network(client), user: None };
+        let culprit = ClientKey { kind: Kind::Any, network: network(client), user: None };
         let known = self.part(&culprit).get(&culprit).copied();
         known.is_some_and(|known| self.wait(known, most, now).is_some())
     }
@@ -247,7 +247,7 @@ impl Flood {
         (most > 0 && taken.saturating_add(each) > whole).then(|| taken + each - whole)
     }
 
-    fn part(&self, culprit: &Culprit) -> MutexGuard<'_, HashMap<Culprit, u64>> {
+    fn part(&self, culprit: &ClientKey) -> MutexGuard<'_, HashMap<ClientKey, u64>> {
         let at = self.hasher.hash_one(culprit) as usize % PARTS;
         self.parts[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -255,8 +255,8 @@ impl Flood {
     /// A culprit's entry. When there is no place, those go that are as if nothing had been, or else one of those that would be soonest.
     fn entry<'p>(
         &self,
-        part: &'p mut HashMap<Culprit, u64>,
-        culprit: Culprit,
+        part: &'p mut HashMap<ClientKey, u64>,
+        culprit: ClientKey,
         now: u64,
     ) -> &'p mut u64 {
         let most = (self.limits.entries / PARTS).max(1);
@@ -303,7 +303,7 @@ mod tests {
     }
 
     /// How many wrong passwords are looked at.
-    fn tries(flood: &Flood, client: &str, user: &str, now: u64) -> usize {
+    fn tries(flood: &FailureLimiter, client: &str, user: &str, now: u64) -> usize {
         let looked_at = |_: &usize| {
             let attempt = flood.attempt(ip(client), user, now);
             attempt.map(|attempt| flood.failed(attempt, Some(7), now)).is_ok()
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn five_wrong_passwords_are_enough() {
-        let flood = Flood::new(limits());
+        let flood = FailureLimiter::new(limits());
         assert_eq!(tries(&flood, "192.0.2.1", "ann", NOW), 5);
         assert_eq!(flood.attempt(ip("192.0.2.1"), "Ann", NOW).unwrap_err(), Wait(180));
         // Another user, and the same one from elsewhere, are not kept out.
@@ -326,10 +326,10 @@ mod tests {
 
     #[test]
     fn who_is_wrong_too_often_is_told_of_once_in_the_time_in_which_it_is_counted() {
-        let flood = Flood::new(limits());
+        let flood = FailureLimiter::new(limits());
         let client = ip("192.0.2.1");
         tries(&flood, "192.0.2.1", "ann", NOW);
-        let of_ann = Crossed { client, limit: Limit::Passwords, uid: Some(7) };
+        let of_ann = LimitExceeded { client, limit: Limit::Passwords, uid: Some(7) };
         assert_eq!(flood.take_crossed(), [of_ann]);
         // One more fits after a while, and is wrong too.
         assert_eq!(tries(&flood, "192.0.2.1", "ann", NOW + 180 * SECOND), 1);
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(flood.take_crossed(), [of_ann]);
         let waits = |client| (0..200).filter_map(|_| flood.count(client, NOW)).count();
         assert_eq!(waits(client), 100);
-        let of_all = Crossed { client, limit: Limit::Credentials, uid: None };
+        let of_all = LimitExceeded { client, limit: Limit::Credentials, uid: None };
         assert_eq!(flood.take_crossed(), [of_all]);
         // So many at most are remembered, whatever comes.
         for at in 0..5000_u32 {
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn many_users_are_no_way_round() {
-        let flood = Flood::new(limits());
+        let flood = FailureLimiter::new(limits());
         let tried: usize =
             (0..50).map(|at| tries(&flood, "192.0.2.1", &format!("user {at}"), NOW)).sum();
         assert_eq!(tried, 20);
@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn those_who_try_many_at_once_wait_for_all_of_them() {
-        let flood = Flood::new(limits());
+        let flood = FailureLimiter::new(limits());
         let attempts: Vec<_> =
             (0..20).map(|_| flood.attempt(ip("192.0.2.1"), "ann", NOW).unwrap()).collect();
         attempts.into_iter().for_each(|attempt| flood.failed(attempt, Some(7), NOW));
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn an_address_is_told_to_wait_and_counts_no_more() {
-        let flood = Flood::new(limits());
+        let flood = FailureLimiter::new(limits());
         let count = |client: &str| flood.count(ip(client), NOW);
         assert!((0..100).all(|_| count("192.0.2.1").is_none()));
         assert!((0..100).all(|_| count("192.0.2.1") == Some(Wait(9))));
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_network_is_one_address() {
-        let flood = Flood::new(limits());
+        let flood = FailureLimiter::new(limits());
         let all: usize =
             (1..40).map(|at| tries(&flood, &format!("2001:db8:0:1::{at:x}"), "ann", NOW)).sum();
         assert_eq!(all, 5);
@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn it_does_not_grow_without_end() {
-        let flood = Flood::new(limits());
+        let flood = FailureLimiter::new(limits());
         for at in 0..100_000_u32 {
             flood.count(IpAddr::from(std::net::Ipv4Addr::from(at | 0x5000_0000)), NOW);
         }
@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn no_limits_are_no_limits() {
-        let flood = Flood::new(FailureLimits::none());
+        let flood = FailureLimiter::new(FailureLimits::none());
         assert_eq!(tries(&flood, "192.0.2.1", "ann", NOW), 50);
         assert!((0..500).all(|_| flood.count(ip("192.0.2.1"), NOW).is_none()));
     }

@@ -8,11 +8,13 @@ mod entropy;
 mod ids;
 mod key;
 mod limit;
+mod mode;
 mod permission;
 mod resource;
 mod role;
 mod secret;
 mod span;
+mod suggest;
 mod time;
 mod user;
 mod violation;
@@ -27,6 +29,7 @@ pub use key::scheme::Scheme;
 pub use key::text::{KeyShape, KeyText, MAX_PREFIX};
 pub use key::{Key, MOST_SLOW_KEYS, Rotation};
 pub use limit::{Credits, Period, RateLimit, Refill};
+pub use mode::Mode;
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{
     Format, Handler, METHODS, MethodRules, PermissionSource, Protocol, Proxy, Resource, Respond,
@@ -35,6 +38,7 @@ pub use resource::{
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{AuditKey, Digest, PasswordDigest, Pepper, Secret};
 pub use span::{Expires, parse_span};
+pub use suggest::suggest;
 pub use time::{Clock, Timestamp};
 pub use user::{User, fold, mail_problem, name_problem};
 pub use violation::Violation;

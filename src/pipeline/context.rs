@@ -1,53 +1,45 @@
 //! What a request is decided by, as it stands at one moment. What changes while it is being decided concerns the next one.
 
+use crate::model::Mode;
 use std::sync::OnceLock;
 
 use super::{
-    Denial, Gate, Identity, Request, Room,
+    Denial, Gate, Identity, Phase, Request,
     scripts::script_views::{self, Hooked},
 };
 use crate::{
-    directory::{HeldApplication, Policy, Rule},
-    limits::Ledger,
+    directory::{CompiledApplication, Policy, Rule},
+    limits::Counters,
     model::Borrowed,
     scripting::{self, Function, Script, ScriptRequest, Set},
 };
 
 /// Roles, applications, resources and scripts at one moment: one request is decided by one scene, from its route to its answer.
-pub struct Scene {
+pub struct RequestContext {
     /// Roles, applications and resources.
     pub policy: Borrowed<Policy>,
     /// The scripts.
     pub(super) scripts: Borrowed<Set>,
     /// The request as scripts see it: made for the first of them, and shared by all.
     asked: OnceLock<ScriptRequest>,
-    pub(super) traces: Traces,
+    pub(super) mode: Mode,
     gate: Gate,
 }
 
-/// What a decision leaves behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Traces {
-    /// What it leaves.
-    Left,
-    /// Nothing: somebody only wants to know.
-    None,
-}
-
-impl Scene {
+impl RequestContext {
     /// A scene that nothing has happened in.
     pub(super) fn new(policy: Borrowed<Policy>, scripts: Borrowed<Set>, gate: Gate) -> Self {
-        Self { policy, scripts, asked: OnceLock::new(), traces: Traces::Left, gate }
+        Self { policy, scripts, asked: OnceLock::new(), mode: Mode::Live, gate }
     }
 
     /// Where uses are counted.
-    pub(super) fn ledger(&self) -> &Ledger {
+    pub(super) fn ledger(&self) -> &Counters {
         self.gate.0.accounts.ledger()
     }
 
     /// The same, which leaves nothing behind.
     pub(super) fn without_traces(self) -> Self {
-        Self { traces: Traces::None, ..self }
+        Self { mode: Mode::DryRun, ..self }
     }
 
     /// The script of an application's authentication type; none: it is a built-in one.
@@ -56,12 +48,12 @@ impl Scene {
     /// There is no such script. Whoever comes through this application is refused.
     pub(super) fn script_of(
         &self,
-        application: &HeldApplication,
+        application: &CompiledApplication,
     ) -> Result<Option<&Script>, Denial> {
         let Some(name) = application.record.auth_type.script() else { return Ok(None) };
         self.scripts.auth(name).map(Some).ok_or_else(|| {
             let detail = format!("there is no script auth/{name}.rhai");
-            script_views::broken(Room::Header, detail)
+            script_views::broken(Phase::Header, detail)
         })
     }
 
@@ -74,13 +66,13 @@ impl Scene {
         name: &str,
         request: &Request<'_>,
         identity: &Identity<'_>,
-    ) -> Result<scripting::Reply, Denial> {
+    ) -> Result<scripting::HandlerResponse, Denial> {
         let Some(script) = self.scripts.handler(name) else {
             let detail = format!("there is no script handlers/{name}.rhai");
-            return Err(script_views::broken(Room::Handler, detail));
+            return Err(script_views::broken(Phase::Handler, detail));
         };
         let answer = script.handle(self.asked(request), &script_views::person(identity)).await;
-        answer.map_err(|fault| script_views::denied(Room::Handler, None, fault))
+        answer.map_err(|fault| script_views::denied(Phase::Handler, None, fault))
     }
 
     /// The request as scripts see it.

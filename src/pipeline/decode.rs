@@ -3,12 +3,12 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
-    Denial, Presented, Request, Room, Scene,
+    Denial, Phase, Presented, Request, RequestContext,
     header::{Given, Text, malformed},
     scripts::script_views,
 };
 use crate::{
-    directory::HeldApplication,
+    directory::CompiledApplication,
     model::{AuthType, KeyId, KeyShape, KeyText, Secret},
     scripting::{self, Function, Script},
 };
@@ -29,12 +29,12 @@ impl Scripted<'_> {
 /// Who somebody says to be, and what is to prove it.
 #[derive(Debug)]
 pub(super) struct Claim<'a> {
-    pub application: &'a HeldApplication,
-    pub proof: Proof<'a>,
+    pub application: &'a CompiledApplication,
+    pub proof: DecodedProof<'a>,
 }
 
 #[derive(Debug)]
-pub(super) enum Proof<'a> {
+pub(super) enum DecodedProof<'a> {
     /// A user's name with one of the user's keys.
     NamedKey { pair: Pair, id: Option<KeyId> },
     /// A key alone.
@@ -115,7 +115,7 @@ impl<'a> Credential<'a> {
 /// Wrong base64, no colon, an empty part, bytes that are not UTF-8, control characters, and a key of our form with a wrong checksum; or the
 /// application's script refuses.
 pub async fn parse<'a>(
-    scene: &'a Scene,
+    scene: &'a RequestContext,
     request: &Request<'a>,
     presented: Presented<'a>,
 ) -> Result<Credential<'a>, Denial> {
@@ -125,7 +125,7 @@ pub async fn parse<'a>(
     let proof = match script {
         Some(script) => {
             let claim = Box::pin(claim(scene, request, application, script, &text)).await?;
-            Proof::Scripted(Scripted { script, claim })
+            DecodedProof::Scripted(Scripted { script, claim })
         }
         None => built_in(application, text.as_str())?,
     };
@@ -134,15 +134,16 @@ pub async fn parse<'a>(
 
 /// What a script makes of the credential; one that does not define it leaves it to be `base64(user:secret)`.
 async fn claim(
-    scene: &Scene,
+    scene: &RequestContext,
     request: &Request<'_>,
-    application: &HeldApplication,
+    application: &CompiledApplication,
     script: &Script,
     text: &Text<'_>,
 ) -> Result<scripting::Claim, Denial> {
     if script.defines(Function::Decode) {
         let claim = script.decode(scene.asked(request), text.as_str()).await;
-        return claim.map_err(|fault| script_views::denied(Room::Decode, Some(application), fault));
+        return claim
+            .map_err(|fault| script_views::denied(Phase::Decode, Some(application), fault));
     }
     let pair = pair(application, text.as_str())?;
     if pair.user().is_empty() || pair.secret().is_empty() {
@@ -151,7 +152,7 @@ async fn claim(
     Ok(scripting::Claim::of_pair(pair.user(), pair.secret()))
 }
 
-fn built_in<'a>(application: &HeldApplication, text: &str) -> Result<Proof<'a>, Denial> {
+fn built_in<'a>(application: &CompiledApplication, text: &str) -> Result<DecodedProof<'a>, Denial> {
     Ok(match &application.record.auth_type {
         AuthType::ApiKey => {
             let pair = pair(application, text)?;
@@ -159,20 +160,20 @@ fn built_in<'a>(application: &HeldApplication, text: &str) -> Result<Proof<'a>, 
                 return Err(malformed(application, "the user name is empty"));
             }
             let id = key_id(application, pair.secret())?;
-            Proof::NamedKey { pair, id }
+            DecodedProof::NamedKey { pair, id }
         }
         AuthType::Bearer => {
             let id = key_id(application, text)?;
-            Proof::Key { text: Secret::new(text).into(), id }
+            DecodedProof::Key { text: Secret::new(text).into(), id }
         }
         AuthType::Basic => {
             let pair = pair(application, text)?;
             if pair.user().is_empty() {
                 let code = "MISSING_USERNAME";
                 let said = "Username Not Found";
-                return Err(Denial::unauthorized(Room::Decode, application, code, said));
+                return Err(Denial::unauthorized(Phase::Decode, application, code, said));
             }
-            Proof::Password { pair }
+            DecodedProof::Password { pair }
         }
         // The header room has found its script, or refused.
         AuthType::Script(_) => return Err(malformed(application, "its script is missing")),
@@ -180,7 +181,7 @@ fn built_in<'a>(application: &HeldApplication, text: &str) -> Result<Proof<'a>, 
 }
 
 /// Decodes strictly: canonical padding, no white space, no stray bits (RFC 4648, section 3.5).
-fn pair(application: &HeldApplication, text: &str) -> Result<Pair, Denial> {
+fn pair(application: &CompiledApplication, text: &str) -> Result<Pair, Denial> {
     let no = |detail| malformed(application, detail);
     let bytes = STANDARD.decode(text).map_err(|_| no("the credential is not base64"))?;
     let text = String::from_utf8(bytes).map(Secret::new).map_err(|problem| {
@@ -206,7 +207,7 @@ fn has_control(text: &str) -> bool {
 }
 
 /// The id that a key of ours names; none for the key of another system.
-fn key_id(application: &HeldApplication, key: &str) -> Result<Option<KeyId>, Denial> {
+fn key_id(application: &CompiledApplication, key: &str) -> Result<Option<KeyId>, Denial> {
     if key.is_empty() {
         return Err(malformed(application, "the key is empty"));
     }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::{
-    directory::HeldApplication,
+    directory::CompiledApplication,
     limits::Suspect,
     model::{KeyId, Violation},
 };
@@ -20,7 +20,7 @@ pub struct Denial(Box<Parts>);
 #[derive(Debug, Clone)]
 pub struct Parts {
     /// Where the request was refused.
-    pub room: Room,
+    pub room: Phase,
     /// The status code of the answer.
     pub status: StatusCode,
     /// The stable name of the error, for programs.
@@ -71,7 +71,7 @@ pub enum Shape {
 
 /// Where a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
+pub enum Phase {
     /// Before the pipeline: the request itself is not in order.
     Edge,
     /// Which application, and is there a credential.
@@ -88,7 +88,7 @@ pub enum Room {
     Handler,
 }
 
-impl Room {
+impl Phase {
     /// The name in logs.
     pub fn name(self) -> &'static str {
         match self {
@@ -106,7 +106,7 @@ impl Room {
 impl Denial {
     /// A refusal in the form that authentication answers with.
     pub fn new(
-        room: Room,
+        room: Phase,
         status: StatusCode,
         code: impl Into<Cow<'static, str>>,
         description: impl Into<Cow<'static, str>>,
@@ -131,7 +131,7 @@ impl Denial {
 
     /// A refusal in the form that resources answer with: `{"message": …}`.
     pub fn message(
-        room: Room,
+        room: Phase,
         status: StatusCode,
         code: impl Into<Cow<'static, str>>,
         message: impl Into<Cow<'static, str>>,
@@ -143,8 +143,8 @@ impl Denial {
 
     /// A 401 of an application, with its challenge.
     pub(super) fn unauthorized(
-        room: Room,
-        application: &HeldApplication,
+        room: Phase,
+        application: &CompiledApplication,
         code: impl Into<Cow<'static, str>>,
         description: impl Into<Cow<'static, str>>,
     ) -> Self {

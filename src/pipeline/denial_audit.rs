@@ -1,12 +1,11 @@
 //! What the rooms have found of a request, for the audit trail: who it was, in case that it is refused.
 
+use crate::model::Mode;
 use std::net::IpAddr;
 
 use http::StatusCode;
 
-use super::{
-    Action, Candidate, Denial, Grant, Identity, Presented, Request, Scene, context::Traces,
-};
+use super::{Action, Candidate, Denial, Grant, Identity, Presented, Request, RequestContext};
 use crate::{
     limits::{self, Object, Standing, Suspect},
     model::Detail,
@@ -14,14 +13,14 @@ use crate::{
 
 /// What was found so far. Nothing of it is text that a client wrote: a credential could stand there.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Seen<'a> {
+pub(super) struct DenialAudit<'a> {
     application: Option<&'a str>,
     /// Whether the application tells no details.
     is_uniform: bool,
     suspect: Suspect,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> DenialAudit<'a> {
     pub fn presented(&mut self, presented: &Presented<'a>) {
         let Some(given) = presented.given() else { return };
         let record = &given.application.record;
@@ -45,8 +44,8 @@ impl<'a> Seen<'a> {
     }
 
     /// Tells the audit trail of a refusal, unless somebody only wants to know. Nothing is written now.
-    pub fn tell(self, scene: &Scene, client: IpAddr, object: Object<'_>, why: &Denial) {
-        if scene.traces == Traces::None {
+    pub fn tell(self, scene: &RequestContext, client: IpAddr, object: Object<'_>, why: &Denial) {
+        if scene.mode == Mode::DryRun {
             return;
         }
         let suspect = match why.suspect.uid {
@@ -76,18 +75,18 @@ pub(super) fn object<'a>(action: &'a Action<'_>) -> Object<'a> {
 
 /// Who came through the Gate, for the audit trail, in case that what comes behind it refuses them.
 #[derive(Clone, Copy)]
-pub struct Witness<'a> {
-    scene: &'a Scene,
+pub struct AuditScope<'a> {
+    scene: &'a RequestContext,
     client: IpAddr,
     object: Object<'a>,
-    seen: Seen<'a>,
+    seen: DenialAudit<'a>,
 }
 
-impl<'a> Witness<'a> {
+impl<'a> AuditScope<'a> {
     /// Of a request that was let through.
-    pub fn new(scene: &'a Scene, request: &Request<'_>, grant: &Grant<'a>) -> Self {
+    pub fn new(scene: &'a RequestContext, request: &Request<'_>, grant: &Grant<'a>) -> Self {
         let object = grant.rule().map_or(Object::Admin, |rule| Object::Resource(&rule.resource.id));
-        let mut seen = Seen::default();
+        let mut seen = DenialAudit::default();
         seen.identity(grant.identity());
         Self { scene, client: request.client, object, seen }
     }

@@ -15,10 +15,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::{
-    Action, Candidate, Credential, Denial, Gate, Grant, Identity, Presented, Request, Room, Scene,
-    decode::{self, Proof},
+    Action, Candidate, Credential, Denial, Gate, Grant, Identity, Phase, Presented, Request,
+    RequestContext,
+    decode::{self, DecodedProof},
     header::{self, AUTH_METHOD},
-    lookup::{self, Evidence, Holding},
+    lookup::{self, KeyMatch, Proof},
     permit, verify,
 };
 use crate::model::{PermissionSource, Secret};
@@ -61,7 +62,7 @@ pub struct Explanation {
 #[derive(Debug)]
 pub struct Step {
     /// The room.
-    pub room: Room,
+    pub room: Phase,
     /// What it said.
     pub verdict: Verdict,
     /// How long it took; none: nobody came so far.
@@ -84,8 +85,8 @@ pub enum Verdict {
 /// A name and what stands there.
 pub type Fact = (&'static str, String);
 
-const ROOMS: [Room; 6] =
-    [Room::Edge, Room::Header, Room::Decode, Room::Lookup, Room::Verify, Room::Permit];
+const ROOMS: [Phase; 6] =
+    [Phase::Edge, Phase::Header, Phase::Decode, Phase::Lookup, Phase::Verify, Phase::Permit];
 /// The fewest bytes of a text that is searched for as a secret.
 const SECRET: usize = 6;
 
@@ -93,7 +94,8 @@ impl Explanation {
     /// A request that is refused before any room.
     pub fn unreadable(denial: Denial) -> Self {
         let mut steps = Steps::default();
-        let refused = steps.take(Room::Edge, Instant::now(), Err::<(), _>(denial), |()| Vec::new());
+        let refused =
+            steps.take(Phase::Edge, Instant::now(), Err::<(), _>(denial), |()| Vec::new());
         Self { steps: steps.finish(), denial: refused.err() }
     }
 
@@ -115,17 +117,17 @@ impl Explanation {
 }
 
 impl Gate {
-    /// Leads a request through every room. The scene is one of [`Gate::scene_to_look_at`].
+    /// Leads a request through every room. The scene is one of [`Gate::dry_run_context`].
     pub async fn explain<'a>(
         &self,
-        scene: &'a Scene,
+        scene: &'a RequestContext,
         request: &Request<'a>,
         action: &Action<'a>,
     ) -> Explanation {
         let mut steps = Steps::default();
         let begun = Instant::now();
         // It never refuses: where nothing is, is told to those who may come in.
-        let _ = steps.take(Room::Edge, begun, Ok(action), |action| aimed(action));
+        let _ = steps.take(Phase::Edge, begun, Ok(action), |action| aimed(action));
         let walked = self.walk(scene, request, action, &mut steps).await;
         let denial = match walked {
             Ok(()) => None,
@@ -136,26 +138,26 @@ impl Gate {
 
     async fn walk<'a>(
         &self,
-        scene: &'a Scene,
+        scene: &'a RequestContext,
         request: &Request<'a>,
         action: &Action<'a>,
         steps: &mut Steps,
     ) -> Result<(), Denial> {
         let begun = Instant::now();
         let said = header::read(self, scene, request, action).await;
-        let presented = steps.take(Room::Header, begun, said, presented)?;
+        let presented = steps.take(Phase::Header, begun, said, presented)?;
         let begun = Instant::now();
         let said = decode::parse(scene, request, presented).await;
-        let credential = steps.take(Room::Decode, begun, said, credential)?;
+        let credential = steps.take(Phase::Decode, begun, said, credential)?;
         let begun = Instant::now();
         let said = lookup::find(self, scene, request, credential).await;
-        let candidate = steps.take(Room::Lookup, begun, said, candidate)?;
+        let candidate = steps.take(Phase::Lookup, begun, said, candidate)?;
         let begun = Instant::now();
         let said = verify::check(self, scene, request, action, candidate).await;
-        let identity = steps.take(Room::Verify, begun, said, identity)?;
+        let identity = steps.take(Phase::Verify, begun, said, identity)?;
         let begun = Instant::now();
         let said = permit::decide(scene, request, identity, action).await;
-        steps.take(Room::Permit, begun, said, granted).map(drop)
+        steps.take(Phase::Permit, begun, said, granted).map(drop)
     }
 }
 
@@ -166,7 +168,7 @@ impl Steps {
     /// Writes down what a room said, and hands it on.
     fn take<T>(
         &mut self,
-        room: Room,
+        room: Phase,
         begun: Instant,
         said: Result<T, Denial>,
         found: impl FnOnce(&T) -> Vec<Fact>,
@@ -239,7 +241,7 @@ fn credential(credential: &Credential<'_>) -> Vec<Fact> {
     let Some(claim) = credential.claim() else { return anonymous() };
     let key_id = |id: &Option<crate::model::KeyId>| id.map(|id| ("key", id.to_string()));
     match &claim.proof {
-        Proof::NamedKey { pair, id } => {
+        DecodedProof::NamedKey { pair, id } => {
             let mut found = vec![
                 ("user", bytes("a name", pair.user())),
                 ("secret", bytes("a key", pair.secret())),
@@ -247,15 +249,15 @@ fn credential(credential: &Credential<'_>) -> Vec<Fact> {
             found.extend(key_id(id));
             found
         }
-        Proof::Key { text, id } => {
+        DecodedProof::Key { text, id } => {
             let mut found = vec![("secret", bytes("a key", text.expose()))];
             found.extend(key_id(id));
             found
         }
-        Proof::Password { pair } => {
+        DecodedProof::Password { pair } => {
             vec![("user", bytes("a name", pair.user())), ("secret", "a password".to_owned())]
         }
-        Proof::Scripted(scripted) => vec![("script", scripted.script.file().to_owned())],
+        DecodedProof::Scripted(scripted) => vec![("script", scripted.script.file().to_owned())],
     }
 }
 
@@ -270,18 +272,18 @@ fn candidate(candidate: &Candidate<'_>) -> Vec<Fact> {
         None => found.push(("user", "none; the next room refuses, and takes as long".into())),
     }
     match &suspect.evidence {
-        Evidence::Key { held: Holding::Held(Some((id, _))), .. }
-        | Evidence::Scripted(_, Holding::Held(Some((id, _)))) => {
+        Proof::Key { held: KeyMatch::Held(Some((id, _))), .. }
+        | Proof::Scripted(_, KeyMatch::Held(Some((id, _)))) => {
             found.push(("key", id.to_string()));
         }
-        Evidence::Key { held: Holding::Held(None), .. } => {
+        Proof::Key { held: KeyMatch::Held(None), .. } => {
             found.push(("key", "none of this id".into()));
         }
-        Evidence::Key { held: Holding::Slow(keys), .. }
-        | Evidence::Scripted(_, Holding::Slow(keys)) => {
+        Proof::Key { held: KeyMatch::Slow(keys), .. }
+        | Proof::Scripted(_, KeyMatch::Slow(keys)) => {
             found.push(("key", format!("one of {} that are slow to check", keys.ids.len())));
         }
-        Evidence::Password(..) | Evidence::Scripted(_, Holding::Held(None)) => {}
+        Proof::Password(..) | Proof::Scripted(_, KeyMatch::Held(None)) => {}
     }
     found
 }

@@ -2,9 +2,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Action, Denial, Face, Gate, Request, Room, Scene, scripts::script_views};
+use super::{Action, Denial, Face, Gate, Phase, Request, RequestContext, scripts::script_views};
 use crate::{
-    directory::{HeldApplication, Policy},
+    directory::{CompiledApplication, Policy},
     model::{AuthType, Secret},
     scripting::{Function, Script},
 };
@@ -22,7 +22,7 @@ pub struct Presented<'a> {
 
 /// A credential of an application.
 pub(super) struct Given<'a> {
-    pub application: &'a HeldApplication,
+    pub application: &'a CompiledApplication,
     /// The script that the application's authentication type is made of.
     pub script: Option<&'a Script>,
     /// The field's value, without the scheme; or what the script has found.
@@ -70,7 +70,7 @@ impl<'a> Presented<'a> {
 /// No application, an unknown one, no credential, or a field that cannot hold one; or a script refuses.
 pub async fn read<'a>(
     gate: &Gate,
-    scene: &'a Scene,
+    scene: &'a RequestContext,
     request: &Request<'a>,
     action: &Action<'a>,
 ) -> Result<Presented<'a>, Denial> {
@@ -82,7 +82,7 @@ pub async fn read<'a>(
             return Ok(Presented::ANONYMOUS);
         }
         return Err(Denial::new(
-            Room::Header,
+            Phase::Header,
             StatusCode::BAD_REQUEST,
             "MISSING_HEADER",
             "Missing required unique header. It should contain the application ID, or a default application must be configured.",
@@ -96,7 +96,7 @@ pub async fn read<'a>(
         Some(script) => {
             let found = Box::pin(script.header(scene.asked(request))).await;
             let found = found
-                .map_err(|fault| script_views::denied(Room::Header, Some(application), fault))?;
+                .map_err(|fault| script_views::denied(Phase::Header, Some(application), fault))?;
             found.map(Text::Found)
         }
         None => field(application, request, gate.0.credential_bytes)?.map(Text::Field),
@@ -110,7 +110,7 @@ pub async fn read<'a>(
 
 /// The credential in the header field that the application reads, if it is there.
 fn field<'a>(
-    application: &HeldApplication,
+    application: &CompiledApplication,
     request: &Request<'a>,
     limit: usize,
 ) -> Result<Option<&'a str>, Denial> {
@@ -124,10 +124,10 @@ fn field<'a>(
 fn choose<'a>(
     policy: &'a Policy,
     request: &Request<'a>,
-) -> Result<Option<&'a HeldApplication>, Denial> {
+) -> Result<Option<&'a CompiledApplication>, Denial> {
     let unknown = |detail: &'static str| {
         Denial::new(
-            Room::Header,
+            Phase::Header,
             StatusCode::BAD_REQUEST,
             "INVALID_APPLICATION_ID",
             "The provided application ID is not valid or not configured.",
@@ -152,7 +152,7 @@ fn choose<'a>(
 
 /// The credential in the header field's value.
 fn credential<'a>(
-    application: &HeldApplication,
+    application: &CompiledApplication,
     value: &'a HeaderValue,
     limit: usize,
 ) -> Result<&'a str, Denial> {
@@ -171,7 +171,7 @@ fn credential<'a>(
 }
 
 /// What follows the authentication scheme, whose name has no case (RFC 9110, section 11.1).
-fn after_scheme<'a>(application: &HeldApplication, text: &'a str) -> Result<&'a str, Denial> {
+fn after_scheme<'a>(application: &CompiledApplication, text: &'a str) -> Result<&'a str, Denial> {
     let (scheme, description) = match &application.record.auth_type {
         AuthType::ApiKey | AuthType::Basic => {
             ("Basic", "Authorization header must be of type Basic.")
@@ -185,30 +185,30 @@ fn after_scheme<'a>(application: &HeldApplication, text: &'a str) -> Result<&'a 
     let (given, rest) = text.split_once(' ').unwrap_or((text, ""));
     if !given.eq_ignore_ascii_case(scheme) {
         let code = "INVALID_AUTHORIZATION_HEADER_TYPE";
-        return Err(Denial::unauthorized(Room::Header, application, code, description));
+        return Err(Denial::unauthorized(Phase::Header, application, code, description));
     }
     Ok(rest.trim_start())
 }
 
-fn missing(application: &HeldApplication) -> Denial {
+fn missing(application: &CompiledApplication) -> Denial {
     if application.record.reads_authorization() {
         let code = "MISSING_AUTHORIZATION_HEADER";
         let said = "Authorization header not received";
-        Denial::unauthorized(Room::Header, application, code, said).with_hint(DROPPED)
+        Denial::unauthorized(Phase::Header, application, code, said).with_hint(DROPPED)
     } else {
         let code = "MISSING_API_KEY_HEADER";
-        Denial::unauthorized(Room::Header, application, code, "API key header is missing.")
+        Denial::unauthorized(Phase::Header, application, code, "API key header is missing.")
     }
 }
 
 /// A credential that cannot be read, in this room or the next.
-pub(super) fn malformed(application: &HeldApplication, detail: &'static str) -> Denial {
+pub(super) fn malformed(application: &CompiledApplication, detail: &'static str) -> Denial {
     let (code, said) = if application.record.reads_authorization() {
         ("INVALID_AUTHORIZATION_HEADER", "Authorization header format is invalid.")
     } else {
         ("INVALID_API_KEY_FORMAT", "API key format is invalid.")
     };
-    Denial::unauthorized(Room::Decode, application, code, said).with_detail(detail)
+    Denial::unauthorized(Phase::Decode, application, code, said).with_detail(detail)
 }
 
 /// A header field that came more than once: whoever passed the request on may have looked at the other one.

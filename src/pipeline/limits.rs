@@ -3,14 +3,15 @@
 //!
 //! The answer is told in header fields (draft-ietf-httpapi-ratelimit-headers): `RateLimit-Policy`, what there is, and `RateLimit`, what is left.
 
+use crate::model::Mode;
 use std::{fmt::Write as _, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Denial, Face, Identity, Request, Room, Scene, context::Traces};
+use super::{Denial, Face, Identity, Phase, Request, RequestContext};
 use crate::{
     directory::Rule,
-    limits::{Bounds, Reading, Taken},
+    limits::{Bounds, Reading},
 };
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -35,24 +36,24 @@ struct Said {
 /// # Errors
 /// One of them has none left. Then nothing is taken of the others.
 pub(super) fn within(
-    scene: &Scene,
+    scene: &RequestContext,
     request: &Request<'_>,
     identity: &Identity<'_>,
     rule: Option<&Rule>,
 ) -> Result<Quota, Denial> {
-    let taken = match scene.traces {
-        Traces::Left => Taken::Yes,
-        Traces::None => Taken::No,
+    let taken = match scene.mode {
+        Mode::Live => Mode::Live,
+        Mode::DryRun => Mode::DryRun,
     };
     let quota = taken_of(bounds(identity, rule), scene, request, taken)?;
-    if taken == Taken::Yes {
+    if taken == Mode::Live {
         note(scene, identity);
     }
     Ok(quota)
 }
 
 /// Notes for later what was used: nothing is written now.
-fn note(scene: &Scene, identity: &Identity<'_>) {
+fn note(scene: &RequestContext, identity: &Identity<'_>) {
     // The person at the machine is in no store.
     let Some(uid) = identity.uid().filter(|uid| *uid != 0) else { return };
     if let Some(key) = identity.key() {
@@ -65,9 +66,9 @@ fn note(scene: &Scene, identity: &Identity<'_>) {
 
 fn taken_of(
     bounds: [Option<&Arc<Bounds>>; 4],
-    scene: &Scene,
+    scene: &RequestContext,
     request: &Request<'_>,
-    taken: Taken,
+    taken: Mode,
 ) -> Result<Quota, Denial> {
     // Who has used up what a key may take can still revoke it.
     if bounds.iter().all(Option::is_none) || request.face == Face::Admin {
@@ -79,7 +80,7 @@ fn taken_of(
         let Some(one) = one else { continue };
         let whose = NAMES[at];
         if !one.take(now, taken, |reading| said.push(Said { whose, reading })) {
-            if taken == Taken::Yes {
+            if taken == Mode::Live {
                 bounds[..at].iter().flatten().for_each(|one| one.give_back(now));
             }
             return Err(denial(&said));
@@ -118,7 +119,7 @@ fn denial(said: &[Said]) -> Denial {
 }
 
 fn refused(code: &'static str, text: String, seconds: u64) -> Denial {
-    Denial::new(Room::Permit, StatusCode::TOO_MANY_REQUESTS, code, text)
+    Denial::new(Phase::Permit, StatusCode::TOO_MANY_REQUESTS, code, text)
         .with_retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 

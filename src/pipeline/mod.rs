@@ -11,8 +11,8 @@
 //! skipped does not compile:
 //!
 //! ```compile_fail,E0308
-//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, Scene, decode, header, lookup, permit};
-//! async fn in_haste<'a>(gate: &Gate, scene: &'a Scene, request: &Request<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
+//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, RequestContext, decode, header, lookup, permit};
+//! async fn in_haste<'a>(gate: &Gate, scene: &'a RequestContext, request: &Request<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
 //!     let presented = header::read(gate, scene, request, action).await?;
 //!     let credential = decode::parse(scene, request, presented).await?;
 //!     let candidate = lookup::find(gate, scene, request, credential).await?;
@@ -22,8 +22,8 @@
 //! nor does one that is put elsewhere:
 //!
 //! ```compile_fail,E0308
-//! use keyward::pipeline::{Action, Candidate, Denial, Gate, Request, Scene, header, lookup};
-//! async fn look_up_first<'a>(gate: &Gate, scene: &'a Scene, request: &Request<'a>, action: &Action<'a>) -> Result<Candidate<'a>, Denial> {
+//! use keyward::pipeline::{Action, Candidate, Denial, Gate, Request, RequestContext, header, lookup};
+//! async fn look_up_first<'a>(gate: &Gate, scene: &'a RequestContext, request: &Request<'a>, action: &Action<'a>) -> Result<Candidate<'a>, Denial> {
 //!     let presented = header::read(gate, scene, request, action).await?;
 //!     lookup::find(gate, scene, request, presented).await
 //! }
@@ -39,8 +39,8 @@
 //! nor one that is used twice:
 //!
 //! ```compile_fail,E0382
-//! use keyward::pipeline::{Denial, Presented, Request, Scene, decode};
-//! async fn twice<'a>(scene: &'a Scene, request: &Request<'a>, presented: Presented<'a>) -> Result<(), Denial> {
+//! use keyward::pipeline::{Denial, Presented, Request, RequestContext, decode};
+//! async fn twice<'a>(scene: &'a RequestContext, request: &Request<'a>, presented: Presented<'a>) -> Result<(), Denial> {
 //!     decode::parse(scene, request, presented).await?;
 //!     decode::parse(scene, request, presented).await?;
 //!     Ok(())
@@ -49,8 +49,8 @@
 //! while the five in their order do:
 //!
 //! ```
-//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, Scene, decode, header, lookup, permit, verify};
-//! async fn all<'a>(gate: &Gate, scene: &'a Scene, request: &Request<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
+//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, RequestContext, decode, header, lookup, permit, verify};
+//! async fn all<'a>(gate: &Gate, scene: &'a RequestContext, request: &Request<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
 //!     let presented = header::read(gate, scene, request, action).await?;
 //!     let credential = decode::parse(scene, request, presented).await?;
 //!     let candidate = lookup::find(gate, scene, request, credential).await?;
@@ -78,10 +78,10 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-pub use context::Scene;
+pub use context::RequestContext;
 pub use decode::Credential;
-pub use denial::{Denial, Parts, Room, ScriptedBody, Shape};
-pub use denial_audit::Witness;
+pub use denial::{Denial, Parts, Phase, ScriptedBody, Shape};
+pub use denial_audit::AuditScope;
 pub use explain::{Asked, Explain, Explaining, Explanation, Fact, Step, Verdict};
 pub use failures::{attempt as password_attempt, failed as password_failed};
 pub use header::{AUTH_METHOD, Presented};
@@ -89,12 +89,12 @@ pub use limits::Quota;
 pub use lookup::Candidate;
 pub use permit::Grant;
 pub use request::{Action, Anonymous, Entry, Face, Request};
-pub use scripts::response_hooks::Aftermath;
+pub use scripts::response_hooks::ResponseHooks;
 pub use scripts::script_views::script_denial;
-pub use scripts::test_gate::Stage;
+pub use scripts::test_gate::TestGate;
 pub use verify::Identity;
 
-use denial_audit::Seen;
+use denial_audit::DenialAudit;
 
 use crate::{
     accounts::{Accounts, Passwords},
@@ -144,16 +144,16 @@ impl Gate {
     }
 
     /// What the next request is decided by.
-    pub fn scene(&self) -> Scene {
+    pub fn scene(&self) -> RequestContext {
         let (policy, scripts) = (self.0.directory.borrow_policy(), self.0.accounts.scripts());
-        Scene::new(policy, scripts.borrow_current(), self.clone())
+        RequestContext::new(policy, scripts.borrow_current(), self.clone())
     }
 
     /// A scene in which nothing stays behind: what scripts count is looked at and not counted, and no key is taken over.
-    pub fn scene_to_look_at(&self) -> Scene {
+    pub fn dry_run_context(&self) -> RequestContext {
         let scripts = Arc::new(self.0.accounts.scripts().current().looking());
         let policy = self.0.directory.borrow_policy();
-        Scene::new(policy, Borrowed::from_inner(scripts), self.clone()).without_traces()
+        RequestContext::new(policy, Borrowed::from_inner(scripts), self.clone()).without_traces()
     }
 
     /// Makes a credential that a script has checked one of the user's own keys, after the answer. What cannot be written now is written when the
@@ -206,7 +206,7 @@ impl Gate {
     /// The first room that refuses; somebody whom nobody knows is refused too.
     pub async fn authenticate<'a>(
         &self,
-        scene: &'a Scene,
+        scene: &'a RequestContext,
         request: &Request<'a>,
     ) -> Result<Identity<'a>, Denial> {
         let entry = Entry { permissions: &[], anonymous: Anonymous::Refused };
@@ -220,11 +220,11 @@ impl Gate {
     /// The first room that refuses.
     pub async fn authorize<'a>(
         &self,
-        scene: &'a Scene,
+        scene: &'a RequestContext,
         request: &Request<'a>,
         action: &Action<'a>,
     ) -> Result<Grant<'a>, Denial> {
-        let mut seen = Seen::default();
+        let mut seen = DenialAudit::default();
         match self.decide(scene, request, action, &mut seen).await {
             Ok(grant) => Ok(grant),
             Err(denial) => Err(Box::pin(self.refuse(scene, request, action, seen, denial)).await),
@@ -234,10 +234,10 @@ impl Gate {
     /// What becomes of a refusal before anybody hears of it.
     async fn refuse(
         &self,
-        scene: &Scene,
+        scene: &RequestContext,
         request: &Request<'_>,
         action: &Action<'_>,
-        seen: Seen<'_>,
+        seen: DenialAudit<'_>,
         denial: Denial,
     ) -> Denial {
         let denial = failures::counted(scene, request, denial);
@@ -252,10 +252,10 @@ impl Gate {
     /// checks and refusals, is put on the heap when one comes to it.
     async fn decide<'a>(
         &self,
-        scene: &'a Scene,
+        scene: &'a RequestContext,
         request: &Request<'a>,
         action: &Action<'a>,
-        seen: &mut Seen<'a>,
+        seen: &mut DenialAudit<'a>,
     ) -> Result<Grant<'a>, Denial> {
         let presented = header::read(self, scene, request, action).await?;
         seen.presented(&presented);

@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::{
-    Action, Anonymous, Denial, Entry, Identity, Quota, Request, Room, Scene, limits,
+    Action, Anonymous, Denial, Entry, Identity, Phase, Quota, Request, RequestContext, limits,
     scripts::script_views,
 };
 use crate::{
@@ -47,7 +47,7 @@ impl<'a> Grant<'a> {
 /// # Errors
 /// There is nothing to do it with; the application is not one of the resource's; a permission is missing; a script refuses; or a limit is reached.
 pub async fn decide<'a>(
-    scene: &'a Scene,
+    scene: &'a RequestContext,
     request: &Request<'a>,
     identity: Identity<'a>,
     action: &Action<'a>,
@@ -58,7 +58,7 @@ pub async fn decide<'a>(
 }
 
 async fn may<'a>(
-    scene: &'a Scene,
+    scene: &'a RequestContext,
     request: &Request<'a>,
     identity: Identity<'a>,
     action: &Action<'a>,
@@ -110,7 +110,7 @@ fn enter<'a>(entry: &Entry<'_>, identity: Identity<'a>) -> Result<Grant<'a>, Den
 
 /// Asks the hooks. They can only take away; where the resource leaves the decision to a script, one of them must say yes.
 async fn consent(
-    scene: &Scene,
+    scene: &RequestContext,
     request: &Request<'_>,
     rule: &Rule,
     identity: &Identity<'_>,
@@ -137,13 +137,13 @@ async fn consent(
 
 fn withheld(detail: &'static str) -> Denial {
     let said = "You are not allowed to do this.";
-    Denial::message(Room::Permit, StatusCode::FORBIDDEN, "PERMISSION_DENIED", said)
+    Denial::message(Phase::Permit, StatusCode::FORBIDDEN, "PERMISSION_DENIED", said)
         .with_detail(detail)
 }
 
 fn not_admitted(detail: &'static str) -> Denial {
     Denial::message(
-        Room::Permit,
+        Phase::Permit,
         StatusCode::FORBIDDEN,
         "AUTHENTICATION_METHOD_NOT_ALLOWED",
         "The used authentication method is not allowed on this route.",
@@ -157,7 +157,7 @@ pub fn needs(identity: &Identity<'_>, permission: &str) -> Result<(), Denial> {
         return Ok(());
     }
     Err(Denial::message(
-        Room::Permit,
+        Phase::Permit,
         StatusCode::FORBIDDEN,
         "PERMISSION_REQUIRED",
         format!("The '{permission}' permission is required."),

@@ -3,9 +3,9 @@
 
 use http::StatusCode;
 
-use super::{Denial, Gate, Request, Room, Scene, decode::Shown};
+use super::{Denial, Gate, Phase, Request, RequestContext, decode::Shown};
 use crate::{
-    directory::{HeldKey, SlowKeys},
+    directory::{CachedKey, SlowKeys},
     model::{KeyId, MOST_SLOW_KEYS},
 };
 
@@ -15,18 +15,18 @@ use crate::{
 /// Too many are being checked.
 pub(super) async fn find(
     gate: &Gate,
-    scene: &Scene,
+    scene: &RequestContext,
     request: &Request<'_>,
     text: &Shown,
     keys: SlowKeys,
-) -> Result<Option<(KeyId, HeldKey)>, Denial> {
+) -> Result<Option<(KeyId, CachedKey)>, Denial> {
     // What is answered with 429 whether it is right or not costs nothing any more.
     if scene.ledger().is_over(request.client) {
         return Ok(None);
     }
     let SlowKeys { ids, example, most } = keys;
     let held = ids.into_iter().filter_map(|id| Some((id, gate.0.directory.key(id)?)));
-    let mut held: Vec<(KeyId, HeldKey)> = held.filter(|(_, key)| key.slow().is_some()).collect();
+    let mut held: Vec<(KeyId, CachedKey)> = held.filter(|(_, key)| key.slow().is_some()).collect();
     // However many there are: those first that may be used.
     let now = gate.0.clock.now();
     held.sort_by_key(|(_, key)| key.is_revoked || key.has_ended(now));
@@ -40,7 +40,7 @@ pub(super) async fn find(
 /// The refusal while too many are being checked.
 pub(super) fn busy() -> Denial {
     Denial::new(
-        Room::Verify,
+        Phase::Verify,
         StatusCode::SERVICE_UNAVAILABLE,
         "TEMPORARILY_UNAVAILABLE",
         "Too many passwords are being checked. Try again in a moment.",

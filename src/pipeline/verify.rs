@@ -8,18 +8,17 @@ use std::{
 use http::{HeaderValue, StatusCode};
 
 use super::{
-    Action, Candidate, Denial, Gate, Request, Room, Scene,
-    context::Traces,
+    Action, Candidate, Denial, Gate, Phase, Request, RequestContext,
     decode::{Scripted, Shown},
     failures,
-    lookup::{Evidence, Holding, Suspect, blocked},
+    lookup::{KeyMatch, Proof, Unverified, blocked},
     scripts::script_views,
     slow_digests,
 };
 use crate::{
-    directory::{HeldApplication, HeldKey, Member, RoleSet, RoleTable},
+    directory::{CachedKey, CachedUser, CompiledApplication, RoleSet, RoleTable},
     limits::Bounds,
-    model::{Detail, Digest, KeyId, KeyShape, KeySource, KeyText, Role, Scheme, Secret},
+    model::{Detail, Digest, KeyId, KeyShape, KeySource, KeyText, Mode, Role, Scheme, Secret},
     scripting::{Allows, Function, Person, Terms, Verdict},
 };
 
@@ -38,12 +37,12 @@ pub struct Identity<'a> {
 
 struct Known<'a> {
     proven: Proven,
-    application: &'a HeldApplication,
+    application: &'a CompiledApplication,
 }
 
 /// Somebody, and what the credential says of what they may do.
 struct Proven {
-    member: Arc<Member>,
+    member: Arc<CachedUser>,
     key: Option<KeyId>,
     scopes: Option<Arc<[String]>>,
     /// The limits of the key.
@@ -55,7 +54,7 @@ struct Proven {
 
 impl Proven {
     /// Somebody whose credential says nothing less of them.
-    fn all_of(member: Arc<Member>) -> Self {
+    fn all_of(member: Arc<CachedUser>) -> Self {
         let (key, scopes, bounds) = (None, None, None);
         Self { member, key, scopes, bounds, is_universal: false, is_bound: false }
     }
@@ -104,7 +103,7 @@ impl<'a> Identity<'a> {
     }
 
     /// The application that it came through.
-    pub fn application(&self) -> Option<&'a HeldApplication> {
+    pub fn application(&self) -> Option<&'a CompiledApplication> {
         self.known.as_ref().map(|known| known.application)
     }
 
@@ -172,19 +171,19 @@ impl<'a> Identity<'a> {
 /// It is not theirs, has ended, was taken back, or may not be used here; too many passwords are being checked; or a script refuses.
 pub async fn check<'a>(
     gate: &Gate,
-    scene: &'a Scene,
+    scene: &'a RequestContext,
     request: &Request<'a>,
     action: &Action<'a>,
     candidate: Candidate<'a>,
 ) -> Result<Identity<'a>, Denial> {
     let (table, person) = (&scene.policy.roles, OnceLock::new());
-    let Some(Suspect { application, member, evidence }) = candidate.into_suspect() else {
+    let Some(Unverified { application, member, evidence }) = candidate.into_suspect() else {
         return Ok(Identity { known: None, roles: table.anonymous(), table, person });
     };
     let case = Case { gate, scene, request, application };
     let proven = match evidence {
-        Evidence::Key { text, held } => case.key(&text, member, held).await?,
-        Evidence::Password(password, attempt) => {
+        Proof::Key { text, held } => case.key(&text, member, held).await?,
+        Proof::Password(password, attempt) => {
             let uid = member.as_ref().map(|member| member.uid);
             let matched = Box::pin(case.password(member, password)).await;
             if matched.as_ref().is_err_and(|no| no.status == StatusCode::UNAUTHORIZED) {
@@ -192,9 +191,7 @@ pub async fn check<'a>(
             }
             Proven::all_of(matched?)
         }
-        Evidence::Scripted(scripted, held) => {
-            Box::pin(case.scripted(scripted, member, held)).await?
-        }
+        Proof::Scripted(scripted, held) => Box::pin(case.scripted(scripted, member, held)).await?,
     };
     let roles = proven.member.roles(table);
     let identity = Identity { known: Some(Known { proven, application }), roles, table, person };
@@ -208,15 +205,15 @@ pub async fn check<'a>(
 /// What a check needs.
 struct Case<'a, 'r> {
     gate: &'a Gate,
-    scene: &'a Scene,
+    scene: &'a RequestContext,
     request: &'a Request<'r>,
-    application: &'a HeldApplication,
+    application: &'a CompiledApplication,
 }
 
 impl Case<'_, '_> {
     /// Whether the script has had this credential taken over before, for this application. From then on it is a key like any other.
-    fn was_adopted(&self, text: &Shown, found: &Holding) -> bool {
-        let Holding::Held(Some((_, key))) = found else { return false };
+    fn was_adopted(&self, text: &Shown, found: &KeyMatch) -> bool {
+        let KeyMatch::Held(Some((_, key))) = found else { return false };
         KeyText::shape(text.expose()) == KeyShape::Foreign
             && key.application() == Some(&self.application.record.id)
             && is_text_of(self.gate, text.expose(), key)
@@ -226,16 +223,16 @@ impl Case<'_, '_> {
     async fn key(
         &self,
         text: &Shown,
-        member: Option<Arc<Member>>,
-        found: Holding,
+        member: Option<Arc<CachedUser>>,
+        found: KeyMatch,
     ) -> Result<Proven, Denial> {
         let (gate, application) = (self.gate, self.application);
         let (held, is_right) = match found {
-            Holding::Held(held) => {
+            KeyMatch::Held(held) => {
                 let is_right = is_text_of_one(gate, text.expose(), held.as_ref());
                 (held, is_right)
             }
-            Holding::Slow(keys) => {
+            KeyMatch::Slow(keys) => {
                 let held = Box::pin(slow_digests::find(gate, self.scene, self.request, text, keys))
                     .await?;
                 let is_right = held.is_some();
@@ -249,7 +246,7 @@ impl Case<'_, '_> {
             let may_act = self.may_act_as(&member, &held);
             may_act.map_err(|no| no.about(member.uid, Some(id)))?;
         }
-        if held.scheme == Scheme::Slow && self.scene.traces == Traces::Left {
+        if held.scheme == Scheme::Slow && self.scene.mode == Mode::Live {
             gate.quicken(id, text.to_secret());
         }
         Ok(Proven {
@@ -264,7 +261,7 @@ impl Case<'_, '_> {
 
     /// Whether a universal key acts as this user: as an administrator only where its application says so, and no longer than whoever answers for it
     /// may come in.
-    fn may_act_as(&self, member: &Member, key: &HeldKey) -> Result<(), Denial> {
+    fn may_act_as(&self, member: &CachedUser, key: &CachedKey) -> Result<(), Denial> {
         let no = |detail: &'static str| Err(wrong_key(self.application, detail));
         let owner = self.gate.0.directory.user(key.user);
         if owner.is_none_or(|owner| !owner.is_active) {
@@ -281,8 +278,8 @@ impl Case<'_, '_> {
     async fn scripted(
         &self,
         credential: Scripted<'_>,
-        member: Option<Arc<Member>>,
-        found: Holding,
+        member: Option<Arc<CachedUser>>,
+        found: KeyMatch,
     ) -> Result<Proven, Denial> {
         let application = self.application;
         let text = Shown::from(credential.key().unwrap_or_else(|| Secret::new("")));
@@ -296,21 +293,21 @@ impl Case<'_, '_> {
         let view = script_views::user(&member, self.scene);
         let verdict = script.verify(self.scene.asked(self.request), &view, &claim).await;
         let verdict = verdict
-            .map_err(|fault| script_views::denied(Room::Verify, Some(application), fault))?;
+            .map_err(|fault| script_views::denied(Phase::Verify, Some(application), fault))?;
         let Verdict::Theirs(Terms { scopes, adopt }) = verdict else {
             return Err(wrong_key(application, "the script says that it is not theirs"));
         };
         // Whatever a script says.
         if !member.is_active {
             return Err(match application.record.detail {
-                Detail::Exact => blocked(Room::Verify),
+                Detail::Exact => blocked(Phase::Verify),
                 Detail::Uniform => wrong_key(application, "the user is blocked"),
             });
         }
         // A key that was taken over is its user's own, and a universal application takes no such keys.
         if let Some(text) = adopt
             && application.record.key_source == KeySource::PerUser
-            && self.scene.traces == Traces::Left
+            && self.scene.mode == Mode::Live
         {
             self.gate.adopt(member.uid, &application.record.id, text);
         }
@@ -321,9 +318,9 @@ impl Case<'_, '_> {
     /// The user whose password was presented. Takes as long when there is none.
     async fn password(
         &self,
-        member: Option<Arc<Member>>,
+        member: Option<Arc<CachedUser>>,
         password: Secret,
-    ) -> Result<Arc<Member>, Denial> {
+    ) -> Result<Arc<CachedUser>, Denial> {
         let (gate, application) = (self.gate, self.application);
         let digest = member.as_ref().and_then(|member| member.password().cloned());
         // Made anew while the text is there, if it is right.
@@ -334,13 +331,13 @@ impl Case<'_, '_> {
         let is_right = checked.map_err(|_| slow_digests::busy())?;
         let no = |detail: &'static str| {
             let said = "Invalid username or password";
-            Denial::unauthorized(Room::Verify, application, "INVALID_CREDENTIALS", said)
+            Denial::unauthorized(Phase::Verify, application, "INVALID_CREDENTIALS", said)
                 .with_detail(detail)
         };
         match member {
             Some(member) if is_right && member.is_active => {
                 if let (Some(digest), Some(text)) = (renewed, text)
-                    && self.scene.traces == Traces::Left
+                    && self.scene.mode == Mode::Live
                 {
                     gate.renew_password(member.uid, digest, text);
                 }
@@ -354,12 +351,12 @@ impl Case<'_, '_> {
 }
 
 /// Whether a text is this key's.
-fn is_text_of(gate: &Gate, text: &str, key: &HeldKey) -> bool {
+fn is_text_of(gate: &Gate, text: &str, key: &CachedKey) -> bool {
     gate.0.pepper.digest_as(key.scheme, text).is_some_and(|it| it == key.digest)
 }
 
 /// The same, for as long where there is no key.
-fn is_text_of_one(gate: &Gate, text: &str, held: Option<&(KeyId, HeldKey)>) -> bool {
+fn is_text_of_one(gate: &Gate, text: &str, held: Option<&(KeyId, CachedKey)>) -> bool {
     match held {
         Some((_, key)) => is_text_of(gate, text, key),
         // The work is the same as for one of ours.
@@ -368,7 +365,7 @@ fn is_text_of_one(gate: &Gate, text: &str, held: Option<&(KeyId, HeldKey)>) -> b
 }
 
 /// Whether a key is for this user: its own, or the application's universal one.
-fn is_theirs(application: &HeldApplication, member: &Member, key: &HeldKey) -> bool {
+fn is_theirs(application: &CompiledApplication, member: &CachedUser, key: &CachedKey) -> bool {
     match (application.record.key_source, key.is_universal()) {
         (KeySource::PerUser, false) => key.user == member.uid,
         (KeySource::Universal, true) => key.application() == Some(&application.record.id),
@@ -378,11 +375,11 @@ fn is_theirs(application: &HeldApplication, member: &Member, key: &HeldKey) -> b
 
 /// The key that was found, if the text is its own and it is its user's own.
 fn theirs(
-    application: &HeldApplication,
-    member: Option<Arc<Member>>,
-    held: Option<(KeyId, HeldKey)>,
+    application: &CompiledApplication,
+    member: Option<Arc<CachedUser>>,
+    held: Option<(KeyId, CachedKey)>,
     is_right: bool,
-) -> Result<(Arc<Member>, KeyId, HeldKey), Denial> {
+) -> Result<(Arc<CachedUser>, KeyId, CachedKey), Denial> {
     match (member, held) {
         (Some(member), Some((id, held))) if is_right && is_theirs(application, &member, &held) => {
             Ok((member, id, held))
@@ -396,22 +393,22 @@ fn theirs(
 /// Whether a key that has matched may be used, now and here.
 fn usable(
     gate: &Gate,
-    application: &HeldApplication,
+    application: &CompiledApplication,
     request: &Request<'_>,
-    member: &Member,
-    key: &HeldKey,
+    member: &CachedUser,
+    key: &CachedKey,
 ) -> Result<(), Denial> {
     let says = |said: &'static str, detail: &'static str| {
         let said = match application.record.detail {
             Detail::Exact => said,
             Detail::Uniform => INVALID_KEY,
         };
-        Denial::unauthorized(Room::Verify, application, "AUTHENTICATION_FAILED", said)
+        Denial::unauthorized(Phase::Verify, application, "AUTHENTICATION_FAILED", said)
             .with_detail(detail)
     };
     if !member.is_active {
         return Err(match application.record.detail {
-            Detail::Exact => blocked(Room::Verify),
+            Detail::Exact => blocked(Phase::Verify),
             Detail::Uniform => says(INVALID_KEY, "the user is blocked"),
         });
     }
@@ -436,7 +433,7 @@ fn usable(
     Ok(())
 }
 
-fn wrong_key(application: &HeldApplication, detail: &'static str) -> Denial {
-    Denial::unauthorized(Room::Verify, application, "AUTHENTICATION_FAILED", INVALID_KEY)
+fn wrong_key(application: &CompiledApplication, detail: &'static str) -> Denial {
+    Denial::unauthorized(Phase::Verify, application, "AUTHENTICATION_FAILED", INVALID_KEY)
         .with_detail(detail)
 }

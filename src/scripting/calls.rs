@@ -9,7 +9,7 @@ use super::{
     values::{
         records::{Person, ResourceView, UserView},
         request::{ScriptRequest, is_plain},
-        response::{Reply, ScriptDenial, ScriptResponse},
+        response::{HandlerResponse, ScriptDenial, ScriptResponse},
     },
 };
 use crate::model::Secret;
@@ -251,9 +251,13 @@ impl Script {
     ///
     /// # Errors
     /// The script refused, or failed.
-    pub async fn handle(&self, req: &ScriptRequest, who: &Person) -> Result<Reply, Fault> {
-        let value = self.call(Function::Handle, [arg(req), arg(who)], Vec::new()).await?;
-        if let Some(reply) = value.read_lock::<Reply>() {
+    pub async fn handle(
+        &self,
+        req: &ScriptRequest,
+        who: &Person,
+    ) -> Result<HandlerResponse, Fault> {
+        let value = self.call(Function::ContextHandle, [arg(req), arg(who)], Vec::new()).await?;
+        if let Some(reply) = value.read_lock::<HandlerResponse>() {
             return Ok(reply.clone());
         }
         let (body, content_type): (Bytes, _) = if value.is_map() || value.is_array() {
@@ -262,11 +266,15 @@ impl Script {
             (text.into(), "application/json")
         } else {
             let text = value.into_string().map_err(|kind| {
-                self.returned(Function::Handle, kind, "respond(…), a text, a map or an array")
+                self.returned(
+                    Function::ContextHandle,
+                    kind,
+                    "respond(…), a text, a map or an array",
+                )
             })?;
             (text.into(), "text/plain; charset=utf-8")
         };
-        Reply::new(StatusCode::OK.as_u16().into(), body, content_type)
+        HandlerResponse::new(StatusCode::OK.as_u16().into(), body, content_type)
             .map_err(|problem| self.broken(&problem))
     }
 

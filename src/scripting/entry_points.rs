@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::model::check_id;
+use crate::model::suggest;
 
 /// What a script is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,7 +43,7 @@ pub enum Function {
     /// When the response is ready.
     OnResponse,
     /// The answer itself.
-    Handle,
+    ContextHandle,
     /// Before a key is made.
     OnKeyCreated,
     /// When a key has so many days left.
@@ -67,7 +68,7 @@ impl Function {
         Self::OnPermit,
         Self::OnDenied,
         Self::OnResponse,
-        Self::Handle,
+        Self::ContextHandle,
         Self::OnKeyCreated,
         Self::OnKeyExpiring,
         Self::OnKeyRevoked,
@@ -87,7 +88,7 @@ impl Function {
             Self::OnPermit => "on_permit",
             Self::OnDenied => "on_denied",
             Self::OnResponse => "on_response",
-            Self::Handle => "handle",
+            Self::ContextHandle => "handle",
             Self::OnKeyCreated => "on_key_created",
             Self::OnKeyExpiring => "on_key_expiring",
             Self::OnKeyRevoked => "on_key_revoked",
@@ -103,7 +104,7 @@ impl Function {
             Self::Decode => &["req", "presented"],
             Self::Lookup => &["req", "credential"],
             Self::Verify => &["req", "user", "credential"],
-            Self::OnAuthenticated | Self::Handle => &["req", "identity"],
+            Self::OnAuthenticated | Self::ContextHandle => &["req", "identity"],
             Self::OnPermit => &["req", "identity", "resource"],
             Self::OnDenied => &["req", "denial"],
             Self::OnResponse => &["req", "identity", "response"],
@@ -197,20 +198,10 @@ pub(super) fn place(path: &str) -> Result<(Kind, String), String> {
     let known =
         ["auth/NAME.rhai", "hooks.rhai", "resources/ID.rhai", "handlers/NAME.rhai", "events.rhai"];
     let near =
-        nearest(path, known).map(|near| format!(" Did you mean {near}?")).unwrap_or_default();
+        suggest(path, known).map(|near| format!(" Did you mean {near}?")).unwrap_or_default();
     Err(format!(
         "no script is called here. There are auth/NAME.rhai, hooks.rhai, resources/ID.rhai, handlers/NAME.rhai and events.rhai.{near}"
     ))
-}
-
-/// The name that is most like `name`, if one is like it at all.
-pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|one| (strsim::jaro_winkler(name, one), one))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, one)| one)
 }
 
 impl fmt::Display for Kind {

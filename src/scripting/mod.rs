@@ -65,7 +65,7 @@ pub use limits::Limits;
 pub use loading::watch::watch;
 pub use runtime::context::Secrets;
 pub use runtime::outbox::Webhook;
-pub use runtime::sandbox::{Rehearsal, Rehearsed, TestUser, Trial};
+pub use runtime::sandbox::{ScriptTestGate, TestDecision, TestRequest, TestUser};
 pub use script::Script;
 pub use set::Set;
 pub use testing::inspect::{Inspected, Tested};
@@ -74,11 +74,13 @@ pub use values::records::{
     ResourceView, RoleParts, RoleView, UserParts, UserView,
 };
 pub use values::request::{RequestParts, ScriptRequest};
-pub use values::response::{DenialParts, Reply, ResponseParts, ScriptDenial, ScriptResponse};
+pub use values::response::{
+    DenialParts, HandlerResponse, ResponseParts, ScriptDenial, ScriptResponse,
+};
 
 use crate::model::{Borrowed, Clock};
 use loading::source::Source;
-use runtime::context::Ambient;
+use runtime::context::HostContext;
 use script::Pool;
 
 /// What scripts are given from above.
@@ -93,7 +95,7 @@ pub struct Host {
     /// The names of the webhooks that there are.
     pub webhooks: Arc<[String]>,
     /// The Gate for `decide()` in tests; none: such a test fails.
-    pub gate: Option<Arc<dyn Rehearsal>>,
+    pub gate: Option<Arc<dyn ScriptTestGate>>,
     /// Says what a set lacks that somebody needs. A set that lacks something is not loaded.
     pub needs: Option<Needs>,
 }
@@ -127,9 +129,9 @@ struct Shared {
 
 struct Loader {
     folder: PathBuf,
-    ambient: Arc<Ambient>,
+    ambient: Arc<HostContext>,
     pool: Arc<Pool>,
-    gate: Option<Arc<dyn Rehearsal>>,
+    gate: Option<Arc<dyn ScriptTestGate>>,
     needs: Option<Needs>,
     /// What the last attempt came to. Held while one is made: two at a time could swap in the older one last.
     last: Mutex<Attempt>,
@@ -192,7 +194,7 @@ impl Scripts {
     /// All that is wrong with all files; nothing is loaded then.
     pub fn load(folder: &Path, limits: Limits, host: Host) -> Result<Self, Vec<ScriptError>> {
         let Host { records, clock, secrets, webhooks, gate, needs } = host;
-        let ambient = Ambient::new(records, clock, secrets, limits.clone()).knowing(webhooks);
+        let ambient = HostContext::new(records, clock, secrets, limits.clone()).knowing(webhooks);
         let loader = Loader {
             folder: folder.to_owned(),
             pool: Arc::new(Pool::new(&limits)),

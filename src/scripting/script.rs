@@ -21,7 +21,7 @@ use super::{
     runtime::{
         breaker::Breaker,
         budget,
-        context::{Ambient, Call, Handle, Hidden},
+        context::{Call, ContextHandle, Hidden, HostContext},
         outbox::Outbox,
         prepared::{Entry, Tag},
     },
@@ -33,9 +33,9 @@ use crate::model::Secret;
 pub struct Script {
     pub(super) inner: Arc<Inner>,
     /// The real surroundings, or those of a test.
-    pub(super) ambient: Arc<Ambient>,
+    pub(super) ambient: Arc<HostContext>,
     /// What the engine hands to host functions in calls that hide nothing; made once.
-    plain: Handle,
+    plain: ContextHandle,
 }
 
 pub(super) struct Inner {
@@ -51,14 +51,14 @@ pub(super) struct Inner {
 
 /// What surrounds one call, and no other.
 #[derive(Default)]
-pub(super) struct Around {
+pub(super) struct CallOptions {
     /// What no log line may repeat.
     pub hidden: Hidden,
     /// Where webhooks go; none: there are none in this call.
     pub outbox: Option<Outbox>,
 }
 
-impl From<Vec<Secret>> for Around {
+impl From<Vec<Secret>> for CallOptions {
     fn from(hidden: Vec<Secret>) -> Self {
         let hidden = (!hidden.is_empty()).then(|| hidden.into());
         Self { hidden, outbox: None }
@@ -100,19 +100,19 @@ impl Pool {
 }
 
 impl Script {
-    pub(super) fn new(inner: Arc<Inner>, ambient: Arc<Ambient>) -> Self {
-        let plain = Handle::new(Self::surroundings(&inner, &ambient));
+    pub(super) fn new(inner: Arc<Inner>, ambient: Arc<HostContext>) -> Self {
+        let plain = ContextHandle::new(Self::surroundings(&inner, &ambient));
         Self { inner, ambient, plain }
     }
 
-    fn surroundings(inner: &Inner, ambient: &Arc<Ambient>) -> Call {
+    fn surroundings(inner: &Inner, ambient: &Arc<HostContext>) -> Call {
         let mut call = Call::new(ambient.clone());
         call.constants = Some(inner.compiled.constants.clone());
         call
     }
 
     /// The same script in other surroundings.
-    pub(super) fn within(&self, ambient: &Arc<Ambient>) -> Self {
+    pub(super) fn within(&self, ambient: &Arc<HostContext>) -> Self {
         Self::new(self.inner.clone(), ambient.clone())
     }
 
@@ -151,7 +151,7 @@ impl Script {
         &self,
         function: Function,
         arguments: impl IntoIterator<Item = Dynamic> + Send + 'static,
-        around: impl Into<Around>,
+        around: impl Into<CallOptions>,
     ) -> Result<Dynamic, Fault> {
         let around = around.into();
         if self.inner.compiled.entry(function).is_none() {
@@ -190,7 +190,7 @@ impl Script {
         &self,
         function: Function,
         arguments: impl IntoIterator<Item = Dynamic>,
-        around: Around,
+        around: CallOptions,
         budget: Budget,
     ) -> Result<Dynamic, Failure> {
         let kept = around.hidden.clone();
@@ -215,17 +215,17 @@ impl Script {
         &self,
         entry: &Entry,
         arguments: impl IntoIterator<Item = Dynamic>,
-        around: Around,
+        around: CallOptions,
         budget: Budget,
     ) -> Result<Result<Dynamic, Box<EvalAltResult>>, Panicked> {
-        let Around { hidden, outbox } = around;
+        let CallOptions { hidden, outbox } = around;
         let tag = if hidden.is_none() && outbox.is_none() && self.ambient.world.is_none() {
             Tag::Kept(&self.plain)
         } else {
             let mut call = Self::surroundings(&self.inner, &self.ambient);
             call.hidden = hidden;
             call.outbox = outbox;
-            Tag::Forgotten(Handle::new(call))
+            Tag::Forgotten(ContextHandle::new(call))
         };
         let engine = &self.inner.engine;
         budget::within(budget, || guarded(|| entry.call(engine, tag, arguments)))

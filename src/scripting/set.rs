@@ -9,11 +9,11 @@ use super::{
     loading::source::Source,
     runtime::{
         breaker::Breaker,
-        context::{Ambient, Call, Handle},
+        context::{Call, ContextHandle, HostContext},
         prepared::Entry,
-        sandbox::{Rehearsal, Subject, World},
+        sandbox::{Sandbox, ScriptTestGate, Subject},
     },
-    script::{Around, Inner, Pool},
+    script::{CallOptions, Inner, Pool},
 };
 
 /// A set of scripts.
@@ -87,7 +87,7 @@ impl Set {
     /// All that is wrong with all of them.
     pub(super) fn compile(
         sources: Vec<Source>,
-        ambient: &Arc<Ambient>,
+        ambient: &Arc<HostContext>,
         pool: &Arc<Pool>,
     ) -> Result<Self, Vec<ScriptError>> {
         let mut set = Self::default();
@@ -96,9 +96,9 @@ impl Set {
             return Ok(set);
         }
         let limits = &ambient.limits;
-        let world = Arc::new(World::new(None));
-        let nowhere = Arc::new(Ambient::for_test(limits, world));
-        let compiler = Compiler::new(limits, Handle::new(Call::new(nowhere)));
+        let world = Arc::new(Sandbox::new(None));
+        let nowhere = Arc::new(HostContext::for_test(limits, world));
+        let compiler = Compiler::new(limits, ContextHandle::new(Call::new(nowhere)));
         let mut problems = Vec::new();
         for source in sources {
             match compiler.compile(&source) {
@@ -147,7 +147,7 @@ impl Set {
     }
 
     /// The same scripts in other surroundings.
-    fn within(&self, ambient: &Arc<Ambient>) -> Self {
+    fn within(&self, ambient: &Arc<HostContext>) -> Self {
         let map = |scripts: &HashMap<String, Script>| {
             scripts.iter().map(|(name, one)| (name.clone(), one.within(ambient))).collect()
         };
@@ -168,7 +168,7 @@ impl Set {
     pub(super) fn test(
         &self,
         limits: &Limits,
-        gate: Option<&Arc<dyn Rehearsal>>,
+        gate: Option<&Arc<dyn ScriptTestGate>>,
     ) -> (usize, Vec<ScriptError>) {
         let mut passed = 0;
         let mut problems = Vec::new();
@@ -192,7 +192,7 @@ impl Set {
         script: &Script,
         name: &str,
         limits: &Limits,
-        gate: Option<&Arc<dyn Rehearsal>>,
+        gate: Option<&Arc<dyn ScriptTestGate>>,
     ) -> Result<(), ScriptError> {
         // The world knows the set and the set's scripts know the world: the set is weak, and held here while the test runs.
         let mut held = None;
@@ -203,7 +203,7 @@ impl Set {
                 kind: script.kind(),
                 name: script.name().to_owned(),
             });
-            let ambient = Arc::new(Ambient::for_test(limits, Arc::new(World::new(subject))));
+            let ambient = Arc::new(HostContext::for_test(limits, Arc::new(Sandbox::new(subject))));
             held = Some(script.within(&ambient));
             self.within(&ambient)
         });
@@ -212,7 +212,7 @@ impl Set {
         let Some(entry) = Entry::of(&compiled.ast, name, 0) else {
             return Err(ScriptError::of_file(file, format!("{name} failed: it is not there")));
         };
-        let outcome = script.evaluate(&entry, [], Around::default(), limits.testing());
+        let outcome = script.evaluate(&entry, [], CallOptions::default(), limits.testing());
         drop(set);
         match outcome {
             Ok(Ok(_)) => Ok(()),

@@ -34,7 +34,7 @@ impl Explainer {
             Ok(host) => host,
             Err(problem) => return Explanation::unreadable(unreadable(problem.to_string())),
         };
-        let scene = self.gate.scene_to_look_at();
+        let scene = self.gate.dry_run_context();
         let request = Request {
             method: &asked.method,
             path: &path,

@@ -14,9 +14,9 @@ use super::{
     },
 };
 use crate::{
-    handlers::{Body, Call, Handlers, Hop, Origin, Payload, Reply},
+    handlers::{Body, Call, Handlers, Hop, Origin, Payload, PayloadResponse},
     http::{aim, host, path, response, unreadable},
-    pipeline::{Action, Denial, Face, Gate, Request, Scene},
+    pipeline::{Action, Denial, Face, Gate, Request, RequestContext},
 };
 
 /// The public face. A cheap handle.
@@ -53,7 +53,7 @@ impl Public {
         body: Body,
         upgrade: Option<OnUpgrade>,
         peer: &Peer,
-    ) -> Result<Reply, Denial> {
+    ) -> Result<PayloadResponse, Denial> {
         let host = host::of(parts).map_err(|problem| unreadable(problem.to_string()))?;
         let path =
             path::normalise(parts.uri.path()).map_err(|problem| unreadable(problem.to_string()))?;
@@ -98,12 +98,12 @@ impl Public {
     /// Leads a request through the Gate whose body is read before, because a script is to see it.
     async fn lead_whole<'a>(
         &self,
-        scene: &'a Scene,
+        scene: &'a RequestContext,
         request: Request<'a>,
         action: &Action<'a>,
         way: Way<'a>,
         body: Body,
-    ) -> Result<Reply, Denial> {
+    ) -> Result<PayloadResponse, Denial> {
         let whole = body.collect(self.handlers.body_limits()).await?;
         let request = Request { body: Some(&whole), ..request };
         // What is shorter-lived than the scene is the body alone.
@@ -113,12 +113,12 @@ impl Public {
     /// Leads a request through the Gate, to its handler, and its answer through the hooks.
     async fn lead<'a>(
         &self,
-        scene: &'a Scene,
+        scene: &'a RequestContext,
         request: Request<'a>,
         action: &Action<'a>,
         Way { params, origin, hop, upgrade }: Way<'a>,
         body: Body,
-    ) -> Result<Reply, Denial> {
+    ) -> Result<PayloadResponse, Denial> {
         let grant = self.gate.authorize(scene, &request, action).await?;
         let aftermath = self.gate.aftermath(scene, &request, &grant);
         let quota = grant.quota().clone();
@@ -147,7 +147,7 @@ impl Answer for Public {
         Self { gate: self.gate.apart(), ..self.clone() }
     }
 
-    async fn answer(&self, request: hyper::Request<Incoming>, peer: &Peer) -> Reply {
+    async fn answer(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let (mut parts, body) = request.into_parts();
         if let Some(dialect) = Dialect::of(parts.uri.path()) {
             let reply = self.verify(dialect, &parts, peer).await;

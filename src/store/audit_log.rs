@@ -5,7 +5,7 @@
 //! The end's seal goes through every entry there ever was and is kept nowhere else, so a trail that was cut short cannot be given the end of
 //! a shorter one. The beginning moves when the trail has as many entries as it may have; it is stamped.
 //!
-//! Whoever writes a batch with a [`Trace`] gets both or neither: the engine calls [`writes`] where it knows the order of the batches.
+//! Whoever writes a batch with a [`AuditAppend`] gets both or neither: the engine calls [`writes`] where it knows the order of the batches.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ const MOST_DROPPED: u64 = 64;
 
 /// What a batch leaves in the audit trail.
 #[derive(Debug, Clone)]
-pub struct Trace {
+pub struct AuditAppend {
     /// The entries, each as JSON, in their order.
     pub entries: Vec<Vec<u8>>,
     /// What the chain is keyed with.
@@ -109,7 +109,7 @@ impl Mark {
 
 /// What must be written with a batch for its entry to stand in the trail.
 pub(super) fn writes(
-    trace: &Trace,
+    trace: &AuditAppend,
     mut get: impl FnMut(Table, &[u8]) -> Result<Option<Stored>, StoreError>,
 ) -> Result<Vec<Write>, StoreError> {
     let key = &trace.key;

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Batch, Change, CommitError, Committing, Expect, Missed, Passing, Sequence, Sink, Snapshot,
-    State, Store, StoreError, Stored, Table, Visit, audit_log, codec, subscribers::Publisher,
+    Batch, Change, CommitError, CommitFuture, Expect, Lagged, RecordRef, Sequence, Snapshot, State,
+    Store, StoreError, Stored, Subscriber, Table, Visit, audit_log, codec, subscribers::Publisher,
 };
 
 type Records = BTreeMap<(Table, Vec<u8>), Arc<[u8]>>;
@@ -133,11 +133,11 @@ impl Store for MemoryStore {
         Ok(Box::new(Moment { sequence: self.publisher.sequence(), records: records.clone() }))
     }
 
-    fn commit(&self, batch: Batch) -> Committing<'_> {
+    fn commit(&self, batch: Batch) -> CommitFuture<'_> {
         Box::pin(async move { self.write(batch) })
     }
 
-    fn changes(&self, after: Sequence, sink: Arc<dyn Sink>) -> Result<(), Missed> {
+    fn changes(&self, after: Sequence, sink: Arc<dyn Subscriber>) -> Result<(), Lagged> {
         self.publisher.follow(after, sink)
     }
 
@@ -168,7 +168,7 @@ impl Snapshot for Moment {
             |(of, key): &(Table, Vec<u8>)| *of == table && to.is_none_or(|to| **key < *to);
         for ((_, key), value) in all.take_while(|(at, _)| is_inside(at)) {
             let (revision, json) = codec::open(table, key, value)?;
-            each(key, Passing { revision, json })?;
+            each(key, RecordRef { revision, json })?;
         }
         Ok(())
     }

@@ -154,7 +154,7 @@ pub struct Batch {
     /// What is written.
     pub writes: Vec<Write>,
     /// What it leaves in the audit trail; none: nothing.
-    pub trace: Option<audit_log::Trace>,
+    pub trace: Option<audit_log::AuditAppend>,
 }
 
 impl Batch {
@@ -192,7 +192,7 @@ pub struct Change {
 }
 
 /// Somebody who follows the store.
-pub trait Sink: Send + Sync {
+pub trait Subscriber: Send + Sync {
     /// Takes one change in. Called in the order of the sequence, never twice for one.
     fn apply(&self, change: &Change);
 }
@@ -254,14 +254,15 @@ pub enum CommitError {
 
 /// The store no longer knows all changes since the sequence that was asked for: take a new snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Missed;
+pub struct Lagged;
 
 /// What [`Store::commit`] returns.
-pub type Committing<'a> = Pin<Box<dyn Future<Output = Result<Sequence, CommitError>> + Send + 'a>>;
+pub type CommitFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Sequence, CommitError>> + Send + 'a>>;
 
 /// A record that is passed by.
 #[derive(Debug, Clone, Copy)]
-pub struct Passing<'a> {
+pub struct RecordRef<'a> {
     /// The sequence of the commit that last wrote it.
     pub revision: Sequence,
     /// The record.
@@ -269,7 +270,7 @@ pub struct Passing<'a> {
 }
 
 /// What is called with each record of a table: its key and its value.
-pub type Visit<'a> = dyn FnMut(&[u8], Passing<'_>) -> Result<(), StoreError> + 'a;
+pub type Visit<'a> = dyn FnMut(&[u8], RecordRef<'_>) -> Result<(), StoreError> + 'a;
 
 /// A view of the store at one moment. Commits may wait while it is held.
 pub trait Snapshot: Sync {
@@ -319,10 +320,10 @@ pub trait Store: Send + Sync + 'static {
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, StoreError>;
 
     /// Writes a batch.
-    fn commit(&self, batch: Batch) -> Committing<'_>;
+    fn commit(&self, batch: Batch) -> CommitFuture<'_>;
 
     /// Hands `sink` every change after `after`: those that were, at once; those that come, before their writer is answered.
-    fn changes(&self, after: Sequence, sink: Arc<dyn Sink>) -> Result<(), Missed>;
+    fn changes(&self, after: Sequence, sink: Arc<dyn Subscriber>) -> Result<(), Lagged>;
 
     /// Why the store has stopped writing, if it has.
     fn fault(&self) -> Option<String>;

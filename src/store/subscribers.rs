@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{Change, Missed, Sequence, Sink};
+use super::{Change, Lagged, Sequence, Subscriber};
 
 /// How many changes are remembered.
 const REMEMBERED: usize = 1024;
@@ -19,7 +19,7 @@ struct State {
     recent: VecDeque<Change>,
     /// The size of those.
     bytes: usize,
-    sinks: Vec<Arc<dyn Sink>>,
+    sinks: Vec<Arc<dyn Subscriber>>,
 }
 
 impl Publisher {
@@ -48,11 +48,11 @@ impl Publisher {
         }
     }
 
-    pub fn follow(&self, after: Sequence, sink: Arc<dyn Sink>) -> Result<(), Missed> {
+    pub fn follow(&self, after: Sequence, sink: Arc<dyn Subscriber>) -> Result<(), Lagged> {
         let mut state = self.lock();
         let known = state.sequence - state.recent.len() as u64;
         if after < known || after > state.sequence {
-            return Err(Missed);
+            return Err(Lagged);
         }
         for change in state.recent.iter().filter(|one| one.sequence > after) {
             sink.apply(change);
@@ -94,7 +94,7 @@ mod tests {
         publisher.publish(Change { sequence: 21, writes: vec![write] });
         assert_eq!(held(&publisher.lock()), (0, 0));
         struct Nobody;
-        impl Sink for Nobody {
+        impl Subscriber for Nobody {
             fn apply(&self, _: &Change) {}
         }
         assert!(publisher.follow(20, Arc::new(Nobody)).is_err());

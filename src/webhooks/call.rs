@@ -33,7 +33,7 @@ pub(super) struct Line {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// It was taken: 2xx.
-    Taken,
+    Mode,
     /// Nobody wants it: 410.
     Gone,
     /// Neither, and why.
@@ -76,7 +76,7 @@ impl Line {
                 Answer::Failed(format!("there was no answer in {} seconds", self.timeout.as_secs()))
             }
             Ok(Err(problem)) => Answer::Failed(problem),
-            Ok(Ok(status)) if status.is_success() => Answer::Taken,
+            Ok(Ok(status)) if status.is_success() => Answer::Mode,
             Ok(Ok(StatusCode::GONE)) => Answer::Gone,
             Ok(Ok(status)) => Answer::Failed(format!("it was answered with {}", status.as_u16())),
         }
@@ -155,7 +155,7 @@ mod unit {
         let (ours, other) = (Authority::new(), Authority::new());
         let taken = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
         let port = receiver(ours.signs("localhost").loaded(), taken).await;
-        assert_eq!(send("localhost", port, ours.roots()).await, Answer::Taken);
+        assert_eq!(send("localhost", port, ours.roots()).await, Answer::Mode);
         for (host, roots) in
             [("localhost", other.roots()), ("localhost", None), ("127.0.0.1", ours.roots())]
         {

@@ -1,5 +1,5 @@
 //! Webhooks are delivered, beside all requests: signed, one try after the other until somebody takes them, and never to anybody whom the operator has
-//! not named. They lie in the store until then ([`Letter`]), so each is delivered at least once, also over a kill; a receiver tells a second copy by
+//! not named. They lie in the store until then ([`PendingWebhook`]), so each is delivered at least once, also over a kill; a receiver tells a second copy by
 //! its id.
 
 mod call;
@@ -16,7 +16,7 @@ use self::{
     sign::Signer,
 };
 use crate::{
-    accounts::{AccountError, Accounts, Letter},
+    accounts::{AccountError, Accounts, PendingWebhook},
     model::{Secret, Target},
 };
 
@@ -139,7 +139,7 @@ impl Delivery {
         let _ = tokio::time::timeout(LAST, ending).await;
     }
 
-    async fn deliver(&self, id: Uuid, letter: Letter) {
+    async fn deliver(&self, id: Uuid, letter: PendingWebhook) {
         // The same for every try: a receiver tells copies by it.
         let message = format!("msg_{}", id.simple());
         let time = self.accounts.clock().now();
@@ -147,7 +147,7 @@ impl Delivery {
         let answer = self.line.send(&message, time, &signature, &letter.data).await;
         let webhook = &self.name;
         let written = match answer {
-            Answer::Taken => {
+            Answer::Mode => {
                 tracing::debug!(webhook, id = message, "a webhook was delivered");
                 self.accounts.letter_done(id).await
             }
@@ -170,7 +170,7 @@ impl Delivery {
         &self,
         id: Uuid,
         message: String,
-        mut letter: Letter,
+        mut letter: PendingWebhook,
         why: &str,
     ) -> Result<(), AccountError> {
         let webhook = &self.name;

@@ -20,13 +20,9 @@ use self::{
     plan::Plan,
     write::{Finished, News},
 };
-use super::{
-    AccountError, Acting, TRIES,
-    events::{Mood, New},
-    is_race,
-};
+use super::{AccountError, TRIES, Writer, events::New, is_race};
 use crate::{
-    model::{Act, Application, Digest, Key, PasswordDigest, Resource, Role, Timestamp, User},
+    model::{Act, Application, Digest, Key, Mode, PasswordDigest, Resource, Role, Timestamp, User},
     scripting::Webhook,
     store::CommitError,
 };
@@ -100,7 +96,7 @@ pub struct Apply {
     /// What becomes of records that the file does not name.
     pub others: Others,
     /// Whether it is written.
-    pub mode: ApplyMode,
+    pub mode: Mode,
 }
 
 /// What becomes of records that a file does not name.
@@ -111,16 +107,6 @@ pub enum Others {
     Stay,
     /// They go.
     Go,
-}
-
-/// Whether a file is applied or looked at.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ApplyMode {
-    /// It is written.
-    #[default]
-    Write,
-    /// What would be done is told, and nothing is written.
-    Look,
 }
 
 /// What is done to a record.
@@ -185,7 +171,7 @@ impl Applied {
     }
 }
 
-impl Acting {
+impl Writer {
     /// Makes the store what a file says, in one commit.
     ///
     /// # Errors
@@ -202,7 +188,7 @@ impl Acting {
             let gave_up = |_| AccountError::refused("The file was not applied.", "Try again.");
             let Finished { applied, batch, news } = planning.await.map_err(gave_up)??;
             let webhooks = self.announce(&news, how.mode).await?;
-            if how.mode == ApplyMode::Look || batch.writes.is_empty() {
+            if how.mode == Mode::DryRun || batch.writes.is_empty() {
                 return Ok(applied);
             }
             match self.commit_telling(batch, applied.act(), webhooks).await {
@@ -216,15 +202,15 @@ impl Acting {
     }
 
     /// Asks about what comes and tells of what is taken back, as for single records.
-    async fn announce(&self, news: &News, mode: ApplyMode) -> Result<Vec<Webhook>, AccountError> {
+    async fn announce(&self, news: &News, mode: Mode) -> Result<Vec<Webhook>, AccountError> {
         let users = news.users.iter().map(New::User);
         let keys = news.keys.iter().map(|(key, owner)| New::Key(key, owner));
-        let mood = match mode {
-            ApplyMode::Look => Mood::Trial,
-            ApplyMode::Write => Mood::Real,
+        let mode = match mode {
+            Mode::DryRun => Mode::DryRun,
+            Mode::Live => Mode::Live,
         };
-        let mut webhooks = self.ask(&users.chain(keys).collect::<Vec<_>>(), mood).await?;
-        if mood == Mood::Real {
+        let mut webhooks = self.ask(&users.chain(keys).collect::<Vec<_>>(), mode).await?;
+        if mode == Mode::Live {
             for key in &news.revoked {
                 webhooks.extend(self.tell_of_revoked(key).await);
             }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     accounts::{
-        AccountError, Accounts, Acting,
+        AccountError, Accounts, Writer,
         keys::put_new_key,
         rules::in_order,
         setup::PEPPER,
@@ -42,7 +42,7 @@ pub(super) struct News {
 
 impl Plan {
     /// What is done, and the batch that does it.
-    pub fn finish(mut self, acting: &Acting) -> Result<Finished, AccountError> {
+    pub fn finish(mut self, acting: &Writer) -> Result<Finished, AccountError> {
         let faults = std::mem::take(&mut self.found);
         in_order(faults)?;
         let applied = self.differences(acting);

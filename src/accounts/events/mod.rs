@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{AccountError, Accounts, Acting};
+use super::{AccountError, Accounts, Writer};
 use crate::{
-    model::{Key, KeyId, User},
+    model::{Key, KeyId, Mode, User},
     scripting::{Fault, Function, Script, Set, Webhook},
 };
 
@@ -27,15 +27,6 @@ pub(super) enum New<'a> {
     Key(&'a Key, &'a str),
     /// A key in the place of another.
     Successor(&'a Key, &'a str, KeyId),
-}
-
-/// Whether what is asked about will happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mood {
-    /// If nobody refuses.
-    Real,
-    /// Somebody only wants to know: nothing stays behind.
-    Trial,
 }
 
 impl New<'_> {
@@ -124,7 +115,7 @@ impl Accounts {
     }
 }
 
-impl Acting {
+impl Writer {
     /// Asks about all that is about to be made, and returns the webhooks that go with it.
     ///
     /// # Errors
@@ -132,14 +123,14 @@ impl Acting {
     pub(super) async fn ask(
         &self,
         all: &[New<'_>],
-        mood: Mood,
+        mode: Mode,
     ) -> Result<Vec<Webhook>, AccountError> {
         let mut set = self.asked().await?;
         let mut webhooks = Vec::new();
         if all.iter().all(|one| set.event(one.function()).is_none()) {
             return Ok(webhooks);
         }
-        if mood == Mood::Trial {
+        if mode == Mode::DryRun {
             set = Arc::new(set.looking());
         }
         let actor = serde_json::to_value(self.actor()).unwrap_or_default();
@@ -153,7 +144,7 @@ impl Acting {
             let wanted = script.event(one.function(), &Value::Object(event)).await;
             webhooks.extend(wanted.map_err(AccountError::Script)?);
         }
-        Ok(if mood == Mood::Trial { Vec::new() } else { webhooks })
+        Ok(if mode == Mode::DryRun { Vec::new() } else { webhooks })
     }
 
     /// Tells that a key is taken back, and returns the webhooks that go with it.

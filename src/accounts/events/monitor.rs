@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::of_key;
 use crate::{
     accounts::{AccountError, Accounts, keys::key_key},
-    limits::{Crossed, Limit},
+    limits::{Limit, LimitExceeded},
     model::{Actor, Key, KeyId, Timestamp},
     scripting::{Function, Script},
     store::{Batch, Table, encode},
@@ -80,7 +80,7 @@ impl Accounts {
         Ok(())
     }
 
-    fn of_flood(&self, Crossed { client, limit, uid }: Crossed) -> Value {
+    fn of_flood(&self, LimitExceeded { client, limit, uid }: LimitExceeded) -> Value {
         let limit = match limit {
             Limit::Passwords => "passwords",
             Limit::PasswordsOfAll => "passwords_of_all",

@@ -25,7 +25,7 @@ const MOST: usize = 10_000;
 
 /// A webhook that is not delivered yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Letter {
+pub struct PendingWebhook {
     /// To whom, by the name in the configuration.
     pub to: String,
     /// What, as JSON.
@@ -54,7 +54,7 @@ pub(in crate::accounts) struct Outbox {
 /// Letters that go with a batch. Where it is not written, they are as if they had never been.
 pub(in crate::accounts) struct Post<'a> {
     outbox: &'a Outbox,
-    letters: Vec<(Uuid, Letter)>,
+    letters: Vec<(Uuid, PendingWebhook)>,
 }
 
 impl Outbox {
@@ -77,14 +77,14 @@ impl Outbox {
     fn open(store: &dyn Store, names: Arc<[String]>, most: usize) -> Result<Self, StoreError> {
         let outbox = Self::new(names, most);
         for (key, stored) in store.scan(Table::Webhooks, &[], None, usize::MAX)? {
-            let letter: Letter = stored.read(Table::Webhooks, &key)?;
+            let letter: PendingWebhook = stored.read(Table::Webhooks, &key)?;
             outbox.waiting.fetch_add(1, Ordering::Relaxed);
             outbox.put(id(&key), &letter);
         }
         Ok(outbox)
     }
 
-    fn put(&self, id: Uuid, letter: &Letter) {
+    fn put(&self, id: Uuid, letter: &PendingWebhook) {
         self.due().entry(letter.to.clone()).or_default().insert((letter.next, id));
     }
 
@@ -149,7 +149,7 @@ impl Accounts {
                 continue;
             }
             let id = new_uuid(self);
-            let letter = Letter { to: name, data, made: now, tries: 0, next: now };
+            let letter = PendingWebhook { to: name, data, made: now, tries: 0, next: now };
             batch.put(Table::Webhooks, id.as_bytes().as_slice(), encode(&letter));
             letters.push((id, letter));
         }
@@ -171,7 +171,11 @@ impl Accounts {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn letters(&self, to: &str, most: usize) -> Result<Vec<(Uuid, Letter)>, AccountError> {
+    pub fn letters(
+        &self,
+        to: &str,
+        most: usize,
+    ) -> Result<Vec<(Uuid, PendingWebhook)>, AccountError> {
         let (now, outbox) = (self.0.clock.now(), &self.0.outbox);
         let mut ids = Vec::new();
         if let Some(due) = outbox.due().get_mut(to) {
@@ -209,7 +213,7 @@ impl Accounts {
     ///
     /// # Errors
     /// The store cannot write: how often it was tried is forgotten by the next start.
-    pub async fn letter_later(&self, id: Uuid, letter: Letter) -> Result<(), AccountError> {
+    pub async fn letter_later(&self, id: Uuid, letter: PendingWebhook) -> Result<(), AccountError> {
         let mut batch = Batch::new();
         batch.put(Table::Webhooks, id.as_bytes().as_slice(), encode(&letter));
         let written = self.write_letters(batch).await;

@@ -6,15 +6,15 @@ use std::collections::{HashMap, HashSet};
 
 use crate::{
     accounts::{
-        AccountError, Accounts, Acting, Format, TRIES,
-        events::{Mood, New},
+        AccountError, Accounts, Format, TRIES, Writer,
+        events::New,
         is_race,
         keys::put_new_key,
         rules::{check_key, check_scopes, check_user},
         users::{claim, uid_key},
     },
     model::{
-        Act, Key, KeyId, KeyShape, KeyText, MOST_SLOW_KEYS, PasswordDigest, Scheme, Secret,
+        Act, Key, KeyId, KeyShape, KeyText, MOST_SLOW_KEYS, Mode, PasswordDigest, Scheme, Secret,
         Timestamp, User, Violation, fold,
     },
     store::{Batch, CommitError, State, Table, encode},
@@ -37,7 +37,7 @@ pub struct Import {
     /// Whether administrators get keys.
     pub includes_administrators: bool,
     /// Whether it is written, or only looked at.
-    pub mode: ImportMode,
+    pub mode: Mode,
     /// The keys.
     pub rows: Vec<ImportRow>,
 }
@@ -60,15 +60,6 @@ pub enum ImportDigest {
     Fast(Scheme),
     /// Digests that are slow to check, in the words of those who made them.
     Slow(Format),
-}
-
-/// Whether an import is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ImportMode {
-    /// All that can be wrong is told, and nothing is written.
-    Check,
-    /// Everything is written.
-    Write,
 }
 
 /// A key of another system.
@@ -101,7 +92,7 @@ pub struct Imported {
 
 /// A part on its way into a batch.
 struct Draft<'a> {
-    accounts: &'a Acting,
+    accounts: &'a Writer,
     import: &'a Import,
     batch: Batch,
     strangers: HashMap<String, User>,
@@ -136,7 +127,7 @@ impl Found {
     }
 }
 
-impl Acting {
+impl Writer {
     /// Imports keys.
     ///
     /// # Errors
@@ -153,14 +144,14 @@ impl Acting {
             let users = draft.strangers.values().map(New::User);
             let keys = draft.made.iter().map(|(key, owner)| New::Key(key, owner));
             let new: Vec<_> = users.chain(keys).collect();
-            let mood = match import.mode {
-                ImportMode::Check => Mood::Trial,
-                ImportMode::Write => Mood::Real,
+            let mode = match import.mode {
+                Mode::DryRun => Mode::DryRun,
+                Mode::Live => Mode::Live,
             };
-            let webhooks = self.ask(&new, mood).await?;
+            let webhooks = self.ask(&new, mode).await?;
             drop(new);
             let Draft { batch, done, .. } = draft;
-            if import.mode == ImportMode::Check || batch.writes.is_empty() {
+            if import.mode == Mode::DryRun || batch.writes.is_empty() {
                 return Ok(done);
             }
             let scheme = match import.digest {
@@ -182,7 +173,7 @@ impl Acting {
 }
 
 impl<'a> Draft<'a> {
-    fn new(accounts: &'a Acting, import: &'a Import) -> Self {
+    fn new(accounts: &'a Writer, import: &'a Import) -> Self {
         Self {
             accounts,
             import,
@@ -348,9 +339,9 @@ impl<'a> Draft<'a> {
             return None;
         }
         user.uid = match self.import.mode {
-            ImportMode::Write => self.accounts.directory().next_uid(),
+            Mode::Live => self.accounts.directory().next_uid(),
             // Nobody gets this number.
-            ImportMode::Check => u64::MAX - self.strangers.len() as u64,
+            Mode::DryRun => u64::MAX - self.strangers.len() as u64,
         };
         self.batch.expect(Table::Users, uid_key(user.uid), State::Missing);
         self.batch.put(Table::Users, uid_key(user.uid), encode(&user));

@@ -6,13 +6,13 @@ use std::collections::HashSet;
 
 use crate::{
     accounts::{
-        AccountError, Acting, Format, ImportMode, NewUser, TRIES,
-        events::{Mood, New},
+        AccountError, Format, NewUser, TRIES, Writer,
+        events::New,
         is_race,
         rules::check_user,
         users::{claim, uid_key},
     },
-    model::{Act, PasswordDigest, Secret, User, Violation, fold},
+    model::{Act, Mode, PasswordDigest, Secret, User, Violation, fold},
     store::{Batch, CommitError, State, Table, encode},
 };
 
@@ -24,7 +24,7 @@ pub struct ImportUsers {
     /// Whether administrators get passwords.
     pub includes_administrators: bool,
     /// Whether it is written, or only looked at.
-    pub mode: ImportMode,
+    pub mode: Mode,
     /// The users.
     pub rows: Vec<UserRow>,
 }
@@ -53,7 +53,7 @@ pub struct ImportedUsers {
 
 /// A part on its way into a batch.
 struct Draft<'a> {
-    accounts: &'a Acting,
+    accounts: &'a Writer,
     import: &'a ImportUsers,
     batch: Batch,
     seen: HashSet<String>,
@@ -62,7 +62,7 @@ struct Draft<'a> {
     made: Vec<User>,
 }
 
-impl Acting {
+impl Writer {
     /// Imports users.
     ///
     /// # Errors
@@ -71,13 +71,13 @@ impl Acting {
         for _ in 0..TRIES {
             let (batch, done, made) = self.draft_users(import)?;
             let new: Vec<_> = made.iter().map(New::User).collect();
-            let mood = match import.mode {
-                ImportMode::Check => Mood::Trial,
-                ImportMode::Write => Mood::Real,
+            let mode = match import.mode {
+                Mode::DryRun => Mode::DryRun,
+                Mode::Live => Mode::Live,
             };
-            let webhooks = self.ask(&new, mood).await?;
+            let webhooks = self.ask(&new, mode).await?;
             drop(new);
-            if import.mode == ImportMode::Check || batch.writes.is_empty() {
+            if import.mode == Mode::DryRun || batch.writes.is_empty() {
                 return Ok(done);
             }
             let known = serde_json::json!({ "imported": done, "roles": import.roles });
@@ -199,7 +199,7 @@ impl Draft<'_> {
             }
             return;
         }
-        if self.import.mode == ImportMode::Write {
+        if self.import.mode == Mode::Live {
             user.uid = self.accounts.directory().next_uid();
             self.batch.expect(Table::Users, uid_key(user.uid), State::Missing);
             self.batch.put(Table::Users, uid_key(user.uid), encode(&user));

@@ -2,12 +2,8 @@
 
 use super::put_new_key;
 use crate::{
-    accounts::{
-        AccountError, Acting,
-        events::{Mood, New},
-        users::uid_key,
-    },
-    model::{Act, Key, KeyId, Scheme, Secret},
+    accounts::{AccountError, Writer, events::New, users::uid_key},
+    model::{Act, Key, KeyId, Mode, Scheme, Secret},
     store::{Batch, CommitError, State, Table},
 };
 
@@ -16,7 +12,7 @@ const SHORTEST: usize = 16;
 /// The most.
 const LONGEST: usize = 512;
 
-impl Acting {
+impl Writer {
     /// Makes a key of another system one of a user's own, for this application. Its text stays what it is; only its digest is kept. One that was
     /// taken over before stays as it is, revoked ones above all.
     ///
@@ -60,7 +56,7 @@ impl Acting {
         batch.expect(Table::Users, uid_key(uid), State::Present);
         put_new_key(&mut batch, &key);
         let owner = self.name_of(uid);
-        let webhooks = self.ask(&[New::Key(&key, &owner)], Mood::Real).await?;
+        let webhooks = self.ask(&[New::Key(&key, &owner)], Mode::Live).await?;
         match self.commit_telling(batch, Act::create("key", key.id, &key), webhooks).await {
             Ok(_) => Ok(()),
             Err(CommitError::Conflict(on)) if on.table == Table::Foreign => Ok(()),

@@ -10,13 +10,13 @@ use serde_json::json;
 use super::{key_key, put_new_key};
 use crate::{
     accounts::{
-        AccountError, Accounts, Acting, Issued, NewKey, TRIES, Versioned,
-        events::{Mood, New},
+        AccountError, Accounts, Issued, NewKey, TRIES, Versioned, Writer,
+        events::New,
         is_race,
         rules::{check_key, has_scopes, in_order},
         users::uid_key,
     },
-    model::{Act, Entropy, Key, KeyId, KeyText, Secret, User},
+    model::{Act, Entropy, Key, KeyId, KeyText, Mode, Secret, User},
     store::{Batch, CommitError, State, Table},
 };
 
@@ -89,7 +89,7 @@ enum Share {
     Nothing,
 }
 
-impl Acting {
+impl Writer {
     /// Makes keys for the next users of a run.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ impl Acting {
             }
             let new = part.items.iter().filter(|(_, one)| made.contains(&one.key.record.id));
             let new: Vec<_> = new.map(|(name, one)| New::Key(&one.key.record, name)).collect();
-            let webhooks = self.ask(&new, Mood::Real).await?;
+            let webhooks = self.ask(&new, Mode::Live).await?;
             let act = told(&part, batch.writes.len() / WRITES);
             match self.commit_telling(batch, act, webhooks).await {
                 Ok(revision) => {

@@ -9,15 +9,15 @@ pub(super) mod rotate;
 use ipnet::IpNet;
 
 use super::{
-    AccountError, Accounts, Acting, Page, TRIES, Versioned,
-    events::{Mood, New},
+    AccountError, Accounts, Page, TRIES, Versioned, Writer,
+    events::New,
     is_race,
     keys::quota::Growth,
     rules::{check_key, check_scopes, in_order},
     users::uid_key,
 };
 use crate::{
-    model::{Act, Credits, Key, KeyId, KeyText, RateLimit, Scheme, Secret, Timestamp},
+    model::{Act, Credits, Key, KeyId, KeyText, Mode, RateLimit, Scheme, Secret, Timestamp},
     store::{Batch, CommitError, Sequence, State, Table, encode},
 };
 
@@ -140,7 +140,7 @@ impl Accounts {
     }
 }
 
-impl Acting {
+impl Writer {
     /// Makes a key for a user.
     pub async fn issue_key(&self, uid: u64, new: NewKey) -> Result<Issued, AccountError> {
         let _turn = self.0.turns.of(uid).await;
@@ -158,7 +158,7 @@ impl Acting {
             self.within_quota(uid, Growth::More, &mut batch)?;
             put_new_key(&mut batch, &key);
             let owner = self.name_of(uid);
-            let webhooks = self.ask(&[New::Key(&key, &owner)], Mood::Real).await?;
+            let webhooks = self.ask(&[New::Key(&key, &owner)], Mode::Live).await?;
             let act = Act::create("key", key.id, &key);
             match self.commit_telling(batch, act, webhooks).await {
                 Ok(revision) => {
@@ -174,7 +174,7 @@ impl Acting {
         Err(AccountError::contended())
     }
 
-    /// Changes a key as [`Acting::change_user`] changes a user.
+    /// Changes a key as [`Writer::change_user`] changes a user.
     pub async fn change_key<E: From<AccountError>>(
         &self,
         id: KeyId,

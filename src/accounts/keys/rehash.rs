@@ -3,13 +3,13 @@
 use super::{adopt::may_be_random, key_key};
 use crate::{
     accounts::{
-        AccountError, Acting, TRIES, is_race, passwords::digest_formats::is_all_of, users::uid_key,
+        AccountError, TRIES, Writer, is_race, passwords::digest_formats::is_all_of, users::uid_key,
     },
     model::{Act, KeyId, PasswordDigest, Scheme, Secret},
     store::{Batch, CommitError, State, Table, encode},
 };
 
-impl Acting {
+impl Writer {
     /// Gives a key that is slow to check, and whose text this is, a fast digest. What a person may have chosen stays slow, so that it stays hard to guess.
     ///
     /// # Errors

@@ -3,13 +3,13 @@
 use super::{key_key, put_new_key, quota::Growth};
 use crate::{
     accounts::{
-        AccountError, Acting, Issued, NewKey, TRIES, Versioned,
-        events::{Mood, New},
+        AccountError, Issued, NewKey, TRIES, Versioned, Writer,
+        events::New,
         is_race,
         rules::{check_key, in_order},
         users::uid_key,
     },
-    model::{Act, Key, KeyId, Rotation, Timestamp, Violation},
+    model::{Act, Key, KeyId, Mode, Rotation, Timestamp, Violation},
     store::{Batch, CommitError, State, Table, encode},
 };
 
@@ -46,7 +46,7 @@ pub struct Rotated {
     pub old: Versioned<Key>,
 }
 
-impl Acting {
+impl Writer {
     /// Makes a key that replaces another: for the same user and application, with the same scopes, networks and label. The old one works until
     /// the overlap ends. Both happen in one commit.
     ///
@@ -72,7 +72,7 @@ impl Acting {
             batch.put(Table::Keys, key_key(id), encode(&old));
             put_new_key(&mut batch, &key);
             let owner = self.name_of(key.user);
-            let webhooks = self.ask(&[New::Successor(&key, &owner, id)], Mood::Real).await?;
+            let webhooks = self.ask(&[New::Successor(&key, &owner, id)], Mode::Live).await?;
             let act = Act::change("key", "rotate", id, &before.record, &old);
             match self.commit_telling(batch, act, webhooks).await {
                 Ok(revision) => {

@@ -12,7 +12,7 @@ fn on_key_created(event) {
 "#;
 
 /// Accounts of this store whose script of events is this one.
-fn telling(store: Arc<dyn Store>, most: usize) -> (Acting, tempfile::TempDir) {
+fn telling(store: Arc<dyn Store>, most: usize) -> (Writer, tempfile::TempDir) {
     let accounts = (*on(store)).clone().with_webhooks(["ops".to_owned()], most).unwrap();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("events.rhai"), TELLS).unwrap();

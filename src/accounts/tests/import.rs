@@ -1,6 +1,7 @@
 //! Keys of other systems.
 
 use super::*;
+use crate::model::Mode;
 use crate::model::{Entropy, KeyId, KeyText, Scheme, Secret};
 
 fn row(line: u64, username: &str, key: &str) -> ImportRow {
@@ -15,7 +16,7 @@ fn row(line: u64, username: &str, key: &str) -> ImportRow {
 }
 
 fn import(scheme: Scheme, rows: Vec<ImportRow>) -> Import {
-    let (strangers, mode) = (Strangers::Made, ImportMode::Write);
+    let (strangers, mode) = (Strangers::Made, Mode::Live);
     let digest = match scheme {
         Scheme::Text => ImportDigest::Clear,
         scheme => ImportDigest::Fast(scheme),
@@ -24,7 +25,7 @@ fn import(scheme: Scheme, rows: Vec<ImportRow>) -> Import {
 }
 
 /// Whose the key with this text is.
-fn owner(accounts: &Acting, text: &str) -> Option<(KeyId, u64)> {
+fn owner(accounts: &Writer, text: &str) -> Option<(KeyId, u64)> {
     let (id, held) = accounts.directory().foreign_key(accounts.pepper(), text)?;
     assert!(accounts.pepper().digest_as(held.scheme, text) == Some(held.digest));
     Some((id, held.user))
@@ -130,7 +131,7 @@ async fn each_fault_names_its_line_and_nothing_is_imported() {
         row(11, "zoe", "two-of-zoes"),
         row(12, "zoe", "three-of-zoes"),
     ];
-    for mode in [ImportMode::Check, ImportMode::Write] {
+    for mode in [Mode::DryRun, Mode::Live] {
         let rows = rows.iter().map(|one| ImportRow {
             key: one.key.clone(),
             scopes: one.scopes.clone(),
@@ -191,7 +192,7 @@ async fn a_check_writes_nothing_and_a_key_that_comes_meanwhile_is_seen() {
     let accounts = on(store.clone());
     accounts.first_start().await.unwrap().unwrap();
     let rows = || vec![row(1, "ann", "a-key-of-anns")];
-    let check = Import { mode: ImportMode::Check, ..import(Scheme::Text, rows()) };
+    let check = Import { mode: Mode::DryRun, ..import(Scheme::Text, rows()) };
     assert_eq!(accounts.import_keys(&check).await.unwrap().users, 1);
     assert!(accounts.directory().user_by_name("ann").is_none());
     assert_eq!(accounts.directory().last_uid(), 1);

@@ -6,7 +6,7 @@ use crate::model::{KeyId, KeyShape, KeyText, Role};
 const DAY: i64 = 86_400;
 
 /// Accounts with a user (number 2) who may read.
-async fn with_reader() -> Acting {
+async fn with_reader() -> Writer {
     let accounts = accounts().await;
     let reader = Role { permissions: BTreeSet::from(["read".to_owned()]), ..role("reader", false) };
     accounts.create(reader).await.unwrap();
@@ -15,7 +15,7 @@ async fn with_reader() -> Acting {
     accounts
 }
 
-async fn key_of(accounts: &Acting, new: NewKey) -> KeyId {
+async fn key_of(accounts: &Writer, new: NewKey) -> KeyId {
     accounts.issue_key(2, new).await.unwrap().key.record.id
 }
 
@@ -23,7 +23,7 @@ fn overlap(seconds: i64) -> Rotate {
     Rotate { overlap: Some(seconds), ..Rotate::default() }
 }
 
-fn is_in_force(accounts: &Acting, id: KeyId) -> bool {
+fn is_in_force(accounts: &Writer, id: KeyId) -> bool {
     let held = accounts.directory().key(id).unwrap();
     !held.is_revoked && !held.has_ended(accounts.clock().now())
 }
@@ -215,7 +215,7 @@ async fn what_is_revoked_or_has_ended_does_not_count() {
 }
 
 /// A run over all users, in parts of this size.
-async fn run(accounts: &Acting, bulk: &Bulk) -> Vec<(u64, String)> {
+async fn run(accounts: &Writer, bulk: &Bulk) -> Vec<(u64, String)> {
     let (mut all, mut bulk) = (Vec::new(), bulk.clone());
     loop {
         let part = accounts.issue_for_many(&bulk).await.unwrap();
@@ -236,7 +236,7 @@ fn bulk(run: u8, whom: Whom, limit: usize) -> Bulk {
     Bulk { run: [run; 16], whom, includes_administrators: true, new, after: None, limit }
 }
 
-async fn crowd(count: usize) -> Acting {
+async fn crowd(count: usize) -> Writer {
     let accounts = with_reader().await;
     for number in 0..count {
         accounts.create_user(named(&format!("user {number}"))).await.unwrap();

@@ -18,20 +18,21 @@ use super::*;
 use crate::{
     model::{ADMINISTRATOR, Actor, Role, Timestamp},
     store::{
-        Batch, Committing, MemoryStore, Missed, Sink, Snapshot, StoreError, Stored, Table, encode,
+        Batch, CommitFuture, Lagged, MemoryStore, Snapshot, StoreError, Stored, Subscriber, Table,
+        encode,
     },
 };
 
 const NOW: Timestamp = Timestamp(1_700_000_000);
 
 /// Accounts after their first start.
-async fn accounts() -> Acting {
+async fn accounts() -> Writer {
     let accounts = on(Arc::new(MemoryStore::new()));
     accounts.first_start().await.unwrap().unwrap();
     accounts
 }
 
-fn on(store: Arc<dyn Store>) -> Acting {
+fn on(store: Arc<dyn Store>) -> Writer {
     let accounts = Accounts::with(
         store,
         Pepper::from_bytes([7; 32]),
@@ -43,7 +44,7 @@ fn on(store: Arc<dyn Store>) -> Acting {
 }
 
 /// The same accounts, in which a user has so many keys at most.
-fn with_keys(accounts: &Acting, most: usize) -> Acting {
+fn with_keys(accounts: &Writer, most: usize) -> Writer {
     (**accounts).clone().with_keys_per_user(most).acting(Actor::Program)
 }
 
@@ -61,7 +62,7 @@ fn role(id: &str, is_admin: bool) -> Role {
 }
 
 /// Blocks a user.
-async fn block(accounts: &Acting, uid: u64) -> Result<(), AccountError> {
+async fn block(accounts: &Writer, uid: u64) -> Result<(), AccountError> {
     let edit = |user: &mut crate::model::User| {
         user.status = false;
         Ok::<_, AccountError>(())
@@ -70,7 +71,7 @@ async fn block(accounts: &Acting, uid: u64) -> Result<(), AccountError> {
 }
 
 /// Gives a user these roles and no other.
-async fn give(accounts: &Acting, uid: u64, roles: &[&str]) -> Result<(), AccountError> {
+async fn give(accounts: &Writer, uid: u64, roles: &[&str]) -> Result<(), AccountError> {
     let edit = |user: &mut crate::model::User| {
         user.roles = roles.iter().map(|id| (*id).to_owned()).collect();
         Ok::<_, AccountError>(())
@@ -79,7 +80,7 @@ async fn give(accounts: &Acting, uid: u64, roles: &[&str]) -> Result<(), Account
 }
 
 /// Makes a role an administrator's or not.
-async fn set_admin(accounts: &Acting, id: &str, is_admin: bool) -> Result<(), AccountError> {
+async fn set_admin(accounts: &Writer, id: &str, is_admin: bool) -> Result<(), AccountError> {
     let edit = |role: &mut Role| {
         role.is_admin = is_admin;
         Ok::<_, AccountError>(())
@@ -104,7 +105,7 @@ fn invalid<T: std::fmt::Debug>(result: Result<T, AccountError>) -> Vec<String> {
 }
 
 /// Something else that happens just before a commit.
-type Meanwhile = Box<dyn FnOnce() -> Committing<'static> + Send>;
+type Meanwhile = Box<dyn FnOnce() -> CommitFuture<'static> + Send>;
 
 /// A store in which something else can happen between what a change has looked at and its commit.
 struct Contended {
@@ -118,7 +119,7 @@ impl Contended {
     }
 
     /// Does `work`, with accounts of its own on the same records, before the next commit.
-    fn before_commit<W>(&self, work: impl FnOnce(Acting) -> W + Send + 'static)
+    fn before_commit<W>(&self, work: impl FnOnce(Writer) -> W + Send + 'static)
     where
         W: Future<Output = ()> + Send + 'static,
     {
@@ -152,7 +153,7 @@ impl Store for Contended {
         self.store.snapshot()
     }
 
-    fn commit(&self, batch: Batch) -> Committing<'_> {
+    fn commit(&self, batch: Batch) -> CommitFuture<'_> {
         let meanwhile = self.meanwhile.lock().unwrap().take();
         Box::pin(async move {
             if let Some(meanwhile) = meanwhile {
@@ -162,7 +163,7 @@ impl Store for Contended {
         })
     }
 
-    fn changes(&self, after: Sequence, sink: Arc<dyn Sink>) -> Result<(), Missed> {
+    fn changes(&self, after: Sequence, sink: Arc<dyn Subscriber>) -> Result<(), Lagged> {
         self.store.changes(after, sink)
     }
 

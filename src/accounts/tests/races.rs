@@ -3,7 +3,7 @@
 use super::*;
 
 /// Accounts with a second administrator (number 2), on a store in which something can happen in between.
-async fn two_administrators() -> (Arc<Contended>, Acting) {
+async fn two_administrators() -> (Arc<Contended>, Writer) {
     let store = Contended::new();
     let accounts = on(store.clone());
     accounts.first_start().await.unwrap().unwrap();

@@ -72,7 +72,7 @@ async fn the_operator_is_let_in_and_is_no_user() {
     assert_eq!(invalid(accounts.create(id).await), ["id"]);
 }
 
-fn open(folder: &std::path::Path) -> Result<Acting, SetupError> {
+fn open(folder: &std::path::Path) -> Result<Writer, SetupError> {
     let store = Arc::new(SledStore::open(&folder.join("store"), 16)?);
     let accounts = Accounts::open(store, &folder.join("pepper"), Passwords::new(1))?;
     Ok(accounts.acting(Actor::Program))

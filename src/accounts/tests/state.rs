@@ -1,6 +1,7 @@
 //! Files that are applied while others write.
 
 use super::*;
+use crate::model::Mode;
 use crate::model::{Application, Key, Resource, User};
 
 /// A user as a file states it.
@@ -22,10 +23,10 @@ fn users(users: Vec<StatedUser>) -> State {
     State { users, ..State::default() }
 }
 
-const PRUNE: Apply = Apply { others: Others::Go, mode: ApplyMode::Write };
+const PRUNE: Apply = Apply { others: Others::Go, mode: Mode::Live };
 
 /// Accounts with a second administrator, on a store in which something can happen in between.
-async fn two_administrators() -> (Arc<Contended>, Acting) {
+async fn two_administrators() -> (Arc<Contended>, Writer) {
     let store = Contended::new();
     let accounts = on(store.clone());
     accounts.first_start().await.unwrap().unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::{Application, KeyId, User};
 
-async fn rename(accounts: &Acting, uid: u64, name: &str) -> Result<Versioned<User>, AccountError> {
+async fn rename(accounts: &Writer, uid: u64, name: &str) -> Result<Versioned<User>, AccountError> {
     let edit = |user: &mut User| {
         user.name = name.into();
         Ok(())
@@ -11,7 +11,7 @@ async fn rename(accounts: &Acting, uid: u64, name: &str) -> Result<Versioned<Use
     accounts.change_user(uid, None, edit).await
 }
 
-fn uid_of(accounts: &Acting, name: &str) -> Option<u64> {
+fn uid_of(accounts: &Writer, name: &str) -> Option<u64> {
     accounts.directory().user_by_name(name).map(|member| member.uid)
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::{accounts::Versioned, directory::Member, model::User};
+use crate::{accounts::Versioned, directory::CachedUser, model::User};
 
 /// How many are kept. When there are more, all are forgotten, and the ones that are asked for come back.
 const MOST: usize = 4096;
@@ -15,7 +15,7 @@ const MOST: usize = 4096;
 pub(in crate::accounts) struct Recent(papaya::HashMap<u64, Entry>);
 
 struct Entry {
-    member: Arc<Member>,
+    member: Arc<CachedUser>,
     user: Arc<ReadUser>,
 }
 
@@ -42,14 +42,14 @@ impl ReadUser {
 
 impl Recent {
     /// The user whom the Directory knows as `member`.
-    pub fn get(&self, member: &Arc<Member>) -> Option<Arc<ReadUser>> {
+    pub fn get(&self, member: &Arc<CachedUser>) -> Option<Arc<ReadUser>> {
         let entries = self.0.pin();
         let entry = entries.get(&member.uid)?;
         Arc::ptr_eq(&entry.member, member).then(|| entry.user.clone())
     }
 
     /// Keeps a user that was read after `member` was found.
-    pub fn keep(&self, member: Arc<Member>, user: Arc<ReadUser>) {
+    pub fn keep(&self, member: Arc<CachedUser>, user: Arc<ReadUser>) {
         let entries = self.0.pin();
         if entries.len() >= MOST {
             entries.clear();

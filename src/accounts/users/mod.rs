@@ -9,8 +9,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    AccountError, Accounts, Acting, Page, ReadUser, TRIES, Versioned,
-    events::{Mood, New},
+    AccountError, Accounts, Page, ReadUser, TRIES, Versioned, Writer,
+    events::New,
     is_race,
     rules::{check_identity, check_user, in_order},
     usage::{forget_usage_of_key, forget_usage_of_user},
@@ -18,7 +18,8 @@ use super::{
 use crate::{
     directory::LAST_UID,
     model::{
-        Act, Credits, Key, PasswordDigest, RateLimit, Secret, Timestamp, User, Violation, fold,
+        Act, Credits, Key, Mode, PasswordDigest, RateLimit, Secret, Timestamp, User, Violation,
+        fold,
     },
     store::{Batch, CommitError, Sequence, State, Table, encode},
 };
@@ -195,7 +196,7 @@ impl Accounts {
     }
 }
 
-impl Acting {
+impl Writer {
     /// Makes a user.
     pub async fn create_user(&self, new: NewUser) -> Result<Versioned<User>, AccountError> {
         self.insert_user(self.draft_user(new)).await
@@ -211,7 +212,7 @@ impl Acting {
             batch.expect(Table::Users, uid_key(user.uid), State::Missing);
             batch.put(Table::Users, uid_key(user.uid), encode(&user));
             claim(&mut batch, &user, None);
-            let webhooks = self.ask(&[New::User(&user)], Mood::Real).await?;
+            let webhooks = self.ask(&[New::User(&user)], Mode::Live).await?;
             let act = Act::create("user", user.uid, &user);
             match self.commit_telling(batch, act, webhooks).await {
                 Ok(revision) => return Ok(Versioned { revision, record: user }),

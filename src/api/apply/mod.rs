@@ -4,6 +4,7 @@
 mod read;
 mod source;
 
+use crate::model::Mode;
 use ::http::{
     HeaderValue, Method, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE},
@@ -13,10 +14,10 @@ use serde_json::json;
 use self::{read::read, source::Source};
 use super::{Call, keys, response};
 use crate::{
-    accounts::{AccountError, Applied, Apply, ApplyMode, Others},
-    handlers::{Body, BodyLimits, Payload, Reply},
+    accounts::{AccountError, Applied, Apply, Others},
+    handlers::{Body, BodyLimits, Payload, PayloadResponse},
     model::Violation,
-    pipeline::{Denial, Room},
+    pipeline::{Denial, Phase},
 };
 
 /// The media type of TOML, as it is registered.
@@ -26,7 +27,7 @@ const MOST_BYTES: usize = 64 << 20;
 /// The most faults that are told at once.
 const MOST_FAULTS: usize = 100;
 
-pub(super) async fn answer(call: Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn answer(call: Call<'_>) -> Result<PayloadResponse, Denial> {
     if !call.identity.is_admin() {
         return Err(response::forbidden("Only the operator and administrators can do this."));
     }
@@ -36,7 +37,7 @@ pub(super) async fn answer(call: Call<'_>) -> Result<Reply, Denial> {
     }
 }
 
-async fn export(call: &Call<'_>) -> Result<Reply, Denial> {
+async fn export(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let text = call.accounts.export().await.map_err(response::denial)?;
     let mut reply = Response::new(Payload::from(text));
     let headers = reply.headers_mut();
@@ -45,7 +46,7 @@ async fn export(call: &Call<'_>) -> Result<Reply, Denial> {
     Ok(reply)
 }
 
-async fn apply(mut call: Call<'_>) -> Result<Reply, Denial> {
+async fn apply(mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let how = how(&call)?;
     // What it makes may be bound less than the key that it is asked with.
     if keys::within_own_bounds(&keys::Wanted::default(), &call).is_err() {
@@ -77,7 +78,7 @@ async fn apply(mut call: Call<'_>) -> Result<Reply, Denial> {
 fn view(applied: &Applied, how: Apply) -> serde_json::Value {
     let [added, changed, removed] = applied.counts();
     json!({
-        "dry_run": how.mode == ApplyMode::Look,
+        "dry_run": how.mode == Mode::DryRun,
         "added": added,
         "changed": changed,
         "removed": removed,
@@ -97,7 +98,7 @@ fn how(call: &Call<'_>) -> Result<Apply, Denial> {
             _ => return Err(unasked(&name, "This is neither true nor false.")),
         };
         match &*name {
-            "dry_run" if is_set => how.mode = ApplyMode::Look,
+            "dry_run" if is_set => how.mode = Mode::DryRun,
             "prune" if is_set => how.others = Others::Go,
             "dry_run" | "prune" => {}
             _ => return Err(unasked(&name, "There is no such parameter.")),
@@ -110,7 +111,7 @@ fn unasked(name: &str, said: &str) -> Denial {
     let name: String = name.chars().take(64).collect();
     let fix = "Use dry_run=true, prune=true, both or none.";
     Denial::message(
-        Room::Handler,
+        Phase::Handler,
         StatusCode::BAD_REQUEST,
         "INVALID_QUERY",
         "The query is not in order.",
@@ -125,7 +126,12 @@ async fn document(call: &mut Call<'_>) -> Result<String, Denial> {
     if !essence.eq_ignore_ascii_case(TOML) {
         let code = "UNSUPPORTED_MEDIA_TYPE";
         let said = format!("Send {TOML}.");
-        return Err(Denial::message(Room::Handler, StatusCode::UNSUPPORTED_MEDIA_TYPE, code, said));
+        return Err(Denial::message(
+            Phase::Handler,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            code,
+            said,
+        ));
     }
     let body = std::mem::replace(&mut call.body, Body::Full(bytes::Bytes::new()));
     // It is larger than what anybody else may send.
@@ -144,7 +150,7 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     let gave_up = |_| {
         let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "TEMPORARILY_UNAVAILABLE");
         let said = "The file could not be read. Try again in a moment.";
-        Denial::message(Room::Handler, status, code, said).with_retry_after(1)
+        Denial::message(Phase::Handler, status, code, said).with_retry_after(1)
     };
     tokio::task::spawn_blocking(work).await.map_err(gave_up)
 }
@@ -166,6 +172,6 @@ fn unfit(found: Vec<Violation>) -> Denial {
         1 => "The file is not in order, and nothing was changed.".to_owned(),
         count => format!("The file is not in order in {count} places, and nothing was changed."),
     };
-    Denial::message(Room::Handler, StatusCode::UNPROCESSABLE_ENTITY, "INVALID", said)
+    Denial::message(Phase::Handler, StatusCode::UNPROCESSABLE_ENTITY, "INVALID", said)
         .with_violations(found)
 }

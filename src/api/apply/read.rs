@@ -7,7 +7,7 @@ use crate::{
     accounts::{
         Accounts, Format, NewUser, STATE_VERSION, State, StatedKey, StatedPassword, StatedUser,
     },
-    api::{fields::Form, keys::networks, records::Editable, users},
+    api::{fields::FieldReader, keys::networks, records::Editable, users},
     model::{
         Digest, Key, KeyId, MAX_PREFIX, PasswordDigest, Rotation, Scheme, Timestamp, Violation,
     },
@@ -21,7 +21,7 @@ const MOMENT: &str = "Write one such as 2027-01-01T00:00:00Z (RFC 3339).";
 /// # Errors
 /// What is wrong with it: all of it, each with its place.
 pub(super) fn read(source: &Source<'_>, accounts: &Accounts) -> Result<State, Vec<Violation>> {
-    let mut form = Form::new(source.value());
+    let mut form = FieldReader::new(source.value());
     check_version(&mut form);
     let state = State {
         pepper: digest(&mut form, "pepper"),
@@ -36,7 +36,7 @@ pub(super) fn read(source: &Source<'_>, accounts: &Accounts) -> Result<State, Ve
 }
 
 /// A file that does not say what it is is taken for nothing.
-fn check_version(form: &mut Form) {
+fn check_version(form: &mut FieldReader) {
     let fix = format!("Write version = {STATE_VERSION} above everything else.");
     match form.take("version") {
         Some(version) if version == STATE_VERSION => {}
@@ -50,7 +50,11 @@ fn check_version(form: &mut Form) {
 }
 
 /// A list of records. What is wrong with one is told with its number.
-fn records<T>(form: &mut Form, name: &'static str, mut read: impl FnMut(&mut Form) -> T) -> Vec<T> {
+fn records<T>(
+    form: &mut FieldReader,
+    name: &'static str,
+    mut read: impl FnMut(&mut FieldReader) -> T,
+) -> Vec<T> {
     let items = match form.take(name) {
         None => return Vec::new(),
         Some(Value::Array(items)) => items,
@@ -64,7 +68,7 @@ fn records<T>(form: &mut Form, name: &'static str, mut read: impl FnMut(&mut For
     items.map(|(at, item)| form.entry(&format!("{name}.{at}"), item, &mut read)).collect()
 }
 
-fn user(form: &mut Form, accounts: &Accounts) -> StatedUser {
+fn user(form: &mut FieldReader, accounts: &Accounts) -> StatedUser {
     let mut draft = accounts.draft_user(NewUser { status: true, ..NewUser::default() });
     let stated = (form.number::<i64>("uid"), form.text("uuid"), form.text("init"));
     let created = moment(form, "created");
@@ -83,7 +87,7 @@ fn user(form: &mut Form, accounts: &Accounts) -> StatedUser {
     StatedUser { user: draft, uid, uuid, init, created, password }
 }
 
-fn password(form: &mut Form) -> StatedPassword {
+fn password(form: &mut FieldReader) -> StatedPassword {
     match form.text("password").as_deref() {
         None => StatedPassword::Unsaid,
         Some("") => StatedPassword::None,
@@ -103,7 +107,7 @@ fn slow(text: &str) -> Result<PasswordDigest, &'static str> {
     Format::of(text).ok_or("This is not the digest of a password.")?.take(text)
 }
 
-fn key(form: &mut Form) -> StatedKey {
+fn key(form: &mut FieldReader) -> StatedKey {
     let owner = form.needed_text("user");
     let prefix = form.text("prefix");
     if prefix.as_ref().is_some_and(|prefix| {
@@ -148,7 +152,7 @@ fn key(form: &mut Form) -> StatedKey {
     StatedKey { key, owner, prefix, last_four, created }
 }
 
-fn key_id(form: &mut Form, name: &'static str) -> KeyId {
+fn key_id(form: &mut FieldReader, name: &'static str) -> KeyId {
     let text = form.needed_text(name);
     let id = KeyId::parse(&text);
     if id.is_none() && !text.is_empty() {
@@ -158,7 +162,7 @@ fn key_id(form: &mut Form, name: &'static str) -> KeyId {
 }
 
 /// A key without a digest would be nobody's: its text is nowhere.
-fn key_digest(form: &mut Form) -> Digest {
+fn key_digest(form: &mut FieldReader) -> Digest {
     let nothing = Digest::from_bytes([0; 32]);
     let Some(text) = form.text("digest") else {
         let fix = "Copy the digest from keyward export. A new key is made with keyward key generate, one of another system comes with keyward key import.";
@@ -174,7 +178,7 @@ fn key_digest(form: &mut Form) -> Digest {
 }
 
 /// What a key is checked against that is slow to check: it has that, or nothing else has.
-fn key_slow(form: &mut Form, scheme: Scheme) -> Option<PasswordDigest> {
+fn key_slow(form: &mut FieldReader, scheme: Scheme) -> Option<PasswordDigest> {
     let text = form.text("slow");
     if text.is_some() != (scheme == Scheme::Slow) {
         let fix = "Copy the record from keyward export.";
@@ -190,7 +194,7 @@ fn key_slow(form: &mut Form, scheme: Scheme) -> Option<PasswordDigest> {
     }
 }
 
-fn former_digest(form: &mut Form) -> Option<Digest> {
+fn former_digest(form: &mut FieldReader) -> Option<Digest> {
     let text = form.text("former_digest")?;
     let read = Digest::from_hex(text.as_bytes());
     if read.is_none() {
@@ -200,7 +204,7 @@ fn former_digest(form: &mut Form) -> Option<Digest> {
     read
 }
 
-fn scheme(form: &mut Form) -> Scheme {
+fn scheme(form: &mut FieldReader) -> Scheme {
     let Some(text) = form.text("scheme") else { return Scheme::Own };
     serde_json::from_value(Value::String(text)).unwrap_or_else(|_| {
         let fix = "Copy it from keyward export, or leave it out for a key of Keyward's own.";
@@ -210,7 +214,7 @@ fn scheme(form: &mut Form) -> Scheme {
 }
 
 /// The digest with this name.
-fn digest(form: &mut Form, name: &'static str) -> Option<Digest> {
+fn digest(form: &mut FieldReader, name: &'static str) -> Option<Digest> {
     let text = form.text(name)?;
     let read = Digest::from_hex(text.as_bytes());
     if read.is_none() {
@@ -221,7 +225,7 @@ fn digest(form: &mut Form, name: &'static str) -> Option<Digest> {
 }
 
 /// A moment. Not a span: it would be another one each time that the file is applied.
-fn moment(form: &mut Form, name: &'static str) -> Option<Timestamp> {
+fn moment(form: &mut FieldReader, name: &'static str) -> Option<Timestamp> {
     let text = form.text(name)?;
     let read = Timestamp::parse(&text);
     if read.is_none() {
@@ -230,7 +234,7 @@ fn moment(form: &mut Form, name: &'static str) -> Option<Timestamp> {
     read
 }
 
-fn needed_moment(form: &mut Form, name: &'static str) -> Timestamp {
+fn needed_moment(form: &mut FieldReader, name: &'static str) -> Timestamp {
     let text = form.needed_text(name);
     let read = Timestamp::parse(&text);
     if read.is_none() && !text.is_empty() {

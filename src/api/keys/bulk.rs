@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{
     accounts::{Bulk, BulkPart, Issued, RunId, Whom},
-    api::{Call, fields::Form, keys, response},
-    handlers::Reply,
+    api::{Call, fields::FieldReader, keys, response},
+    handlers::PayloadResponse,
     pipeline::Denial,
 };
 
@@ -17,8 +17,8 @@ use crate::{
 const MOST: usize = 5000;
 const LIMIT: usize = 1000;
 
-pub(in crate::api) async fn generate(mut call: Call<'_>) -> Result<Reply, Denial> {
-    let mut form = Form::new(call.json().await?);
+pub(in crate::api) async fn generate(mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
+    let mut form = FieldReader::new(call.json().await?);
     let bulk = read(&mut form, &call);
     form.finish()?;
     let new = &bulk.new;
@@ -28,7 +28,7 @@ pub(in crate::api) async fn generate(mut call: Call<'_>) -> Result<Reply, Denial
     Ok(response::json(StatusCode::OK, &view(&part, &bulk, &call)))
 }
 
-fn read(form: &mut Form, call: &Call<'_>) -> Bulk {
+fn read(form: &mut FieldReader, call: &Call<'_>) -> Bulk {
     let run = form.text("run");
     let run = match run {
         Some(text) => run_id(&text).unwrap_or_else(|| {

@@ -4,27 +4,27 @@ use ::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    accounts::{Format, Import, ImportDigest, ImportMode, ImportRow, Strangers},
-    api::{Call, fields::Form, keys, response},
-    handlers::Reply,
-    model::{Scheme, Secret, Timestamp},
+    accounts::{Format, Import, ImportDigest, ImportRow, Strangers},
+    api::{Call, fields::FieldReader, keys, response},
+    handlers::PayloadResponse,
+    model::{Mode, Scheme, Secret, Timestamp},
     pipeline::Denial,
 };
 
 /// The most keys of one part.
 pub(in crate::api) const MOST: usize = 1000;
 
-pub(in crate::api) async fn import(mut call: Call<'_>) -> Result<Reply, Denial> {
+pub(in crate::api) async fn import(mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let now = call.accounts.clock().now();
-    let mut form = Form::new(call.json().await?);
+    let mut form = FieldReader::new(call.json().await?);
     let digest = digest(&mut form);
     let strangers = match form.flag("create_users") {
         Some(true) => Strangers::Made,
         _ => Strangers::Refused,
     };
     let mode = match form.flag("dry_run") {
-        Some(true) => ImportMode::Check,
-        _ => ImportMode::Write,
+        Some(true) => Mode::DryRun,
+        _ => Mode::Live,
     };
     let rows = rows(&mut form, now);
     form.finish()?;
@@ -39,7 +39,7 @@ pub(in crate::api) async fn import(mut call: Call<'_>) -> Result<Reply, Denial> 
     Ok(response::json(StatusCode::OK, &json!(imported)))
 }
 
-fn digest(form: &mut Form) -> ImportDigest {
+fn digest(form: &mut FieldReader) -> ImportDigest {
     match form.needed_text("digest").as_str() {
         "clear" => ImportDigest::Clear,
         "sha256" => ImportDigest::Fast(Scheme::Sha256),
@@ -57,7 +57,7 @@ fn digest(form: &mut Form) -> ImportDigest {
     }
 }
 
-fn rows(form: &mut Form, now: Timestamp) -> Vec<ImportRow> {
+fn rows(form: &mut FieldReader, now: Timestamp) -> Vec<ImportRow> {
     let items = match form.take("rows") {
         Some(Value::Array(items)) if items.len() <= MOST => items,
         _ => {

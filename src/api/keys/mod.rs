@@ -11,26 +11,26 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Call,
-    fields::{Form, merge},
+    fields::{FieldReader, merge},
     list::{self, Also, Asked},
     response::{self, Refusal},
     users,
 };
 use crate::{
     accounts::{Issued, Lifetime, NewKey, Page, Rotate, Versioned},
-    handlers::Reply,
+    handlers::PayloadResponse,
     model::{Credits, Expires, Key, KeyId, RateLimit, Timestamp, parse_span},
     pipeline::Denial,
 };
 
-pub(super) fn all(call: &Call<'_>) -> Result<Reply, Denial> {
+pub(super) fn all(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let asked = Asked::of(call.request, Also::Nothing)?;
     let after = asked.cursor(KeyId::parse)?;
     let page = call.accounts.keys(after, asked.limit).map_err(response::denial)?;
     Ok(part(&page, call))
 }
 
-pub(super) async fn of_user(uid: u64, call: Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn of_user(uid: u64, call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let user = users::existing(uid, &call)?;
     if call.request.method == Method::POST {
         users::may_touch(&user.record, &call)?;
@@ -40,14 +40,14 @@ pub(super) async fn of_user(uid: u64, call: Call<'_>) -> Result<Reply, Denial> {
 }
 
 /// The keys of a user.
-pub(super) fn list_of(uid: u64, call: &Call<'_>) -> Result<Reply, Denial> {
+pub(super) fn list_of(uid: u64, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let asked = Asked::of(call.request, Also::Nothing)?;
     let after = asked.cursor(KeyId::parse)?;
     let page = call.accounts.keys_of(uid, after, asked.limit).map_err(response::denial)?;
     Ok(part(&page, call))
 }
 
-pub(super) async fn one(id: KeyId, call: Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn one(id: KeyId, call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let key = match call.request.method {
         Method::PATCH => return change(id, call).await,
         _ => existing(id, &call)?,
@@ -56,7 +56,7 @@ pub(super) async fn one(id: KeyId, call: Call<'_>) -> Result<Reply, Denial> {
 }
 
 /// Changes what people may change of a key that was handed out: its label and its limits.
-async fn change(id: KeyId, mut call: Call<'_>) -> Result<Reply, Denial> {
+async fn change(id: KeyId, mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let patch = call.json().await?;
     let before = existing(id, &call)?;
     may_touch_owner(&before.record, &call)?;
@@ -69,7 +69,7 @@ async fn change(id: KeyId, mut call: Call<'_>) -> Result<Reply, Denial> {
             "credits": key.credits,
         });
         merge(&mut after, patch.clone());
-        let mut form = Form::new(after);
+        let mut form = FieldReader::new(after);
         key.label = form.text("label").unwrap_or_default();
         key.rate_limit = form.rate_limit();
         key.credits = form.credits();
@@ -81,26 +81,26 @@ async fn change(id: KeyId, mut call: Call<'_>) -> Result<Reply, Denial> {
     Ok(response::record(StatusCode::OK, &view(&key.record, &call), key.revision))
 }
 
-pub(super) async fn revoke(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn revoke(id: KeyId, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     may_touch_owner(&existing(id, call)?.record, call)?;
     take_back(id, call).await
 }
 
 /// Revokes a key that the caller may revoke.
-pub(super) async fn take_back(id: KeyId, call: &Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn take_back(id: KeyId, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let key = call.accounts.revoke_key(id).await.map_err(response::denial)?;
     Ok(response::record(StatusCode::OK, &view(&key.record, call), key.revision))
 }
 
-pub(super) async fn rotate(id: KeyId, call: Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn rotate(id: KeyId, call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let key = existing(id, &call)?;
     may_touch_owner(&key.record, &call)?;
     replace(&key.record, call).await
 }
 
 /// Rotates a key that the caller may rotate.
-pub(super) async fn replace(key: &Key, mut call: Call<'_>) -> Result<Reply, Denial> {
-    let mut form = Form::new(call.json().await?);
+pub(super) async fn replace(key: &Key, mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
+    let mut form = FieldReader::new(call.json().await?);
     let how = read_rotate(&mut form, call.accounts.clock().now());
     form.finish()?;
     may_hand_out(key.universal, &call)?;
@@ -125,8 +125,8 @@ fn existing(id: KeyId, call: &Call<'_>) -> Result<Versioned<Key>, Denial> {
 }
 
 /// Makes a key for a user for whom the caller may make one.
-pub(super) async fn generate(uid: u64, mut call: Call<'_>) -> Result<Reply, Denial> {
-    let mut form = Form::new(call.json().await?);
+pub(super) async fn generate(uid: u64, mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
+    let mut form = FieldReader::new(call.json().await?);
     let new = read(&mut form, call.accounts.clock().now());
     form.finish()?;
     may_hand_out(new.universal, &call)?;
@@ -146,7 +146,7 @@ fn with_text(issued: &Issued, call: &Call<'_>) -> Map<String, Value> {
     fields
 }
 
-fn made(fields: Map<String, Value>, issued: &Issued) -> Reply {
+fn made(fields: Map<String, Value>, issued: &Issued) -> PayloadResponse {
     let location = format!("/api/v1/keys/{}", issued.key.record.id);
     response::made(&Value::Object(fields), issued.key.revision, &location)
 }
@@ -236,7 +236,7 @@ pub(super) fn within_own_bounds(wanted: &Wanted<'_>, call: &Call<'_>) -> Result<
     Ok(())
 }
 
-pub(super) fn read(form: &mut Form, now: Timestamp) -> NewKey {
+pub(super) fn read(form: &mut FieldReader, now: Timestamp) -> NewKey {
     NewKey {
         label: form.text("label").unwrap_or_default(),
         application: form.text("application"),
@@ -249,7 +249,7 @@ pub(super) fn read(form: &mut Form, now: Timestamp) -> NewKey {
     }
 }
 
-fn read_rotate(form: &mut Form, now: Timestamp) -> Rotate {
+fn read_rotate(form: &mut FieldReader, now: Timestamp) -> Rotate {
     let lifetime = match expires(form).map(|expires| expires.from(now)) {
         None => Lifetime::AsBefore,
         Some(None) => Lifetime::Never,
@@ -258,7 +258,7 @@ fn read_rotate(form: &mut Form, now: Timestamp) -> Rotate {
     Rotate { overlap: overlap(form), lifetime }
 }
 
-pub(super) fn expires(form: &mut Form) -> Option<Expires> {
+pub(super) fn expires(form: &mut FieldReader) -> Option<Expires> {
     let text = form.text("expires")?;
     let read = Expires::parse(&text).ok();
     if read.is_none() {
@@ -270,7 +270,7 @@ pub(super) fn expires(form: &mut Form) -> Option<Expires> {
 }
 
 /// Seconds, or a span.
-fn overlap(form: &mut Form) -> Option<i64> {
+fn overlap(form: &mut FieldReader) -> Option<i64> {
     let value = form.take("overlap")?;
     let seconds = match &value {
         Value::String(text) => parse_span(text),
@@ -283,7 +283,7 @@ fn overlap(form: &mut Form) -> Option<i64> {
     seconds
 }
 
-pub(super) fn networks(form: &mut Form) -> Vec<IpNet> {
+pub(super) fn networks(form: &mut FieldReader) -> Vec<IpNet> {
     let mut networks = Vec::new();
     for (at, text) in form.words("networks").unwrap_or_default().into_iter().enumerate() {
         // One address is a network of its own.
@@ -300,7 +300,7 @@ pub(super) fn networks(form: &mut Form) -> Vec<IpNet> {
     networks
 }
 
-fn part(page: &Page<Key>, call: &Call<'_>) -> Reply {
+fn part(page: &Page<Key>, call: &Call<'_>) -> PayloadResponse {
     let last = page.items.last().map(|key| key.record.id.to_string());
     let items = page.items.iter().map(|key| view(&key.record, call)).collect();
     list::part(items, last.filter(|_| page.has_more))

@@ -9,11 +9,11 @@ use http_body_util::BodyExt as _;
 use super::{Sending, Transport};
 use crate::{
     cli::{Exit, Failure},
-    handlers::Reply,
+    handlers::PayloadResponse,
 };
 
 /// What [`Decide::decide`] returns.
-pub type Deciding<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
+pub type Deciding<'a> = Pin<Box<dyn Future<Output = PayloadResponse> + Send + 'a>>;
 
 /// The admin API, as far as it can be asked without a network.
 pub trait Decide: Send + Sync {

@@ -22,8 +22,8 @@ use crate::{
         },
     },
     config::Settings,
-    pipeline::Stage,
-    scripting::{self, DEFINITIONS, Inspected, Kind, Rehearsal, ScriptError, Tested},
+    pipeline::TestGate,
+    scripting::{self, DEFINITIONS, Inspected, Kind, ScriptError, ScriptTestGate, Tested},
 };
 
 const COLUMNS: &[Column] = &[
@@ -160,7 +160,7 @@ fn check(inspected: &Inspected, output: Output) -> anyhow::Result<()> {
 }
 
 fn test(inspected: &Inspected, filter: Option<&str>, output: Output) -> anyhow::Result<()> {
-    let gate: Arc<dyn Rehearsal> = Arc::new(Stage);
+    let gate: Arc<dyn ScriptTestGate> = Arc::new(TestGate);
     let mut written = Ok(());
     let all = inspected.test(filter, &gate, |tested| {
         // As they come: one that takes long is seen.
@@ -343,7 +343,7 @@ mod tests {
         let inspected = Inspected::new(folder.path(), Limits::default());
         let inspected = inspected.unwrap_or_else(|found| panic!("{}", found[0]));
         assert_eq!(inspected.set.scripts().len(), 4);
-        let gate: Arc<dyn Rehearsal> = Arc::new(Stage);
+        let gate: Arc<dyn ScriptTestGate> = Arc::new(TestGate);
         let tested = inspected.test(None, &gate, |_| {});
         assert_eq!(tested.len(), 6);
         for one in tested {

@@ -11,7 +11,7 @@ use crate::{
     api::Api,
     cli::client::local::{Decide, Deciding},
     config::Settings,
-    handlers::{Body, BodyLimits, Payload, Reply, Scheme},
+    handlers::{Body, BodyLimits, Payload, PayloadResponse, Scheme},
     http::response,
     pipeline::{Denial, Gate},
     server::{Answer, Explainer, Peer},
@@ -42,7 +42,7 @@ pub fn body_limits(settings: &Settings) -> BodyLimits {
 impl Answer for AdminFace {
     type Body = Payload;
 
-    async fn answer(&self, request: hyper::Request<Incoming>, peer: &Peer) -> Reply {
+    async fn answer(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let (parts, body) = request.into_parts();
         let decided = self.0.decide(&parts, Body::Stream(body), peer.client()).await;
         let reply = decided.unwrap_or_else(|denial| {

@@ -9,8 +9,8 @@ use crate::{
     accounts::Accounts,
     config::ScriptSettings,
     model::Secret,
-    pipeline::Stage,
-    scripting::{self, Limits, Rehearsal, ScriptError, Scripts, Secrets, watch},
+    pipeline::TestGate,
+    scripting::{self, Limits, ScriptError, ScriptTestGate, Scripts, Secrets, watch},
 };
 
 /// The most bytes of a secret.
@@ -67,7 +67,7 @@ pub fn load_late(settings: &ScriptSettings, accounts: Accounts) -> Accounts {
 
 fn load_now(settings: &ScriptSettings, accounts: &Accounts) -> anyhow::Result<()> {
     let (limits, secrets) = (limits(settings), secrets(&settings.secrets_dir)?);
-    let gate: Option<Arc<dyn Rehearsal>> = Some(Arc::new(Stage));
+    let gate: Option<Arc<dyn ScriptTestGate>> = Some(Arc::new(TestGate));
     accounts.load_scripts(&settings.dir, limits, secrets, gate).map_err(|problems| {
         let shown: Vec<String> = problems.iter().map(ScriptError::to_string).collect();
         anyhow::anyhow!("the scripts are not in order:\n{}", shown.join("\n"))

@@ -23,7 +23,7 @@ use crate::{
         on_records,
         terminal::screen::Screen,
     },
-    handlers::{Payload, Reply},
+    handlers::{Payload, PayloadResponse},
     model::Secret,
 };
 
@@ -62,7 +62,7 @@ impl Fake {
         state.asked.iter().filter_map(of).collect()
     }
 
-    fn answer(&self, request: &Parts, body: &[u8]) -> Reply {
+    fn answer(&self, request: &Parts, body: &[u8]) -> PayloadResponse {
         let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
         let bearer = format!("Bearer {KEY}");
         if header("auth-method") != Some("keyward.operator")
@@ -91,7 +91,7 @@ impl Fake {
 }
 
 /// At most two on a page, so that every list of three has to be followed.
-fn list(state: &State, path: &str, query: &str) -> Reply {
+fn list(state: &State, path: &str, query: &str) -> PayloadResponse {
     let query: BTreeMap<String, String> =
         form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     let limit = query["limit"].parse::<usize>().unwrap().min(2);
@@ -117,14 +117,14 @@ fn list(state: &State, path: &str, query: &str) -> Reply {
     reply(200, &json!({ "items": items, "next": next }))
 }
 
-fn found(state: &State, path: &str) -> Reply {
+fn found(state: &State, path: &str) -> PayloadResponse {
     let Some(record) = state.records.get(path) else { return missing() };
     let mut reply = reply(200, record);
     reply.headers_mut().insert("etag", HeaderValue::from_static("\"7\""));
     reply
 }
 
-fn made(state: &mut State, path: &str, mut body: Value) -> Reply {
+fn made(state: &mut State, path: &str, mut body: Value) -> PayloadResponse {
     if let Some(key) = path.strip_suffix("/revoke") {
         return match state.records.get_mut(key) {
             Some(record) => {
@@ -149,7 +149,7 @@ fn made(state: &mut State, path: &str, mut body: Value) -> Reply {
     reply(201, &body)
 }
 
-fn patched(state: &mut State, path: &str, patch: &Value, etag: Option<&str>) -> Reply {
+fn patched(state: &mut State, path: &str, patch: &Value, etag: Option<&str>) -> PayloadResponse {
     if etag != Some("\"7\"") || state.races > 0 {
         state.races = state.races.saturating_sub(1);
         return reply(412, &json!({ "status": 412, "detail": "It was changed meanwhile." }));
@@ -161,17 +161,17 @@ fn patched(state: &mut State, path: &str, patch: &Value, etag: Option<&str>) -> 
     reply(200, record)
 }
 
-fn missing() -> Reply {
+fn missing() -> PayloadResponse {
     reply(404, &json!({ "status": 404, "detail": "There is no such record." }))
 }
 
-fn invalid() -> Reply {
+fn invalid() -> PayloadResponse {
     let error = json!({ "location": "name", "message": "It is bad.", "fix": "Choose a good one." });
     reply(422, &json!({ "status": 422, "detail": "The user is not in order.", "errors": [error] }))
 }
 
-fn reply(status: u16, body: &Value) -> Reply {
-    let mut reply = Reply::new(body.to_string().into());
+fn reply(status: u16, body: &Value) -> PayloadResponse {
+    let mut reply = PayloadResponse::new(body.to_string().into());
     *reply.status_mut() = StatusCode::from_u16(status).unwrap();
     reply
 }

@@ -19,7 +19,7 @@ use crate::{
         remote::Remote,
     },
     config::AdminListen,
-    handlers::Reply,
+    handlers::PayloadResponse,
     model::Secret,
 };
 
@@ -28,7 +28,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, fake: Fake) {
         let (parts, body) = request.into_parts();
         assert!(parts.headers.contains_key("host"));
         let body = body.collect().await.unwrap().to_bytes();
-        Ok::<Reply, Infallible>(fake.decide(&parts, body).await)
+        Ok::<PayloadResponse, Infallible>(fake.decide(&parts, body).await)
     });
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }

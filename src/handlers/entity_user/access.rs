@@ -9,7 +9,7 @@ use super::field::Field;
 use crate::{
     directory::RoleTable,
     model::User,
-    pipeline::{Denial, Identity, Room},
+    pipeline::{Denial, Identity, Phase},
 };
 
 const ADMINISTER: &str = "administer users";
@@ -203,5 +203,5 @@ fn is_administrator(account: &User, roles: &RoleTable) -> bool {
 }
 
 pub(super) fn forbidden(message: impl Into<std::borrow::Cow<'static, str>>) -> Denial {
-    Denial::message(Room::Handler, StatusCode::FORBIDDEN, "ACCESS_DENIED", message)
+    Denial::message(Phase::Handler, StatusCode::FORBIDDEN, "ACCESS_DENIED", message)
 }

@@ -13,7 +13,7 @@ use crate::{
     accounts::{AccountError, Accounts, password_problem},
     directory::RoleTable,
     model::{PasswordDigest, Secret, User, mail_problem},
-    pipeline::{Denial, Identity, Room, script_denial},
+    pipeline::{Denial, Identity, Phase, script_denial},
 };
 
 /// A request's fields, and what was made of its passwords.
@@ -276,7 +276,7 @@ fn refused(doing: &str, field: Field, why: &'static str) -> Denial {
 /// What the accounts refuse for other reasons than the fields.
 pub(super) fn account_denial(problem: AccountError) -> Denial {
     let unavailable = |code, said: &'static str| {
-        Denial::message(Room::Handler, StatusCode::SERVICE_UNAVAILABLE, code, said)
+        Denial::message(Phase::Handler, StatusCode::SERVICE_UNAVAILABLE, code, said)
             .with_retry_after(1)
     };
     let detail = problem.to_string();
@@ -285,11 +285,11 @@ pub(super) fn account_denial(problem: AccountError) -> Denial {
         AccountError::Invalid(_) => validation::unprocessable(detail),
         AccountError::NotFound { .. } => {
             let said = "The user was deleted meanwhile.";
-            Denial::message(Room::Handler, StatusCode::NOT_FOUND, "ENTITY_NOT_FOUND", said)
+            Denial::message(Phase::Handler, StatusCode::NOT_FOUND, "ENTITY_NOT_FOUND", said)
         }
         AccountError::Stale { .. } => {
             let said = "The user was changed meanwhile. Try again.";
-            Denial::message(Room::Handler, StatusCode::CONFLICT, "CONFLICT", said)
+            Denial::message(Phase::Handler, StatusCode::CONFLICT, "CONFLICT", said)
         }
         AccountError::Script(fault) => script_denial(fault),
         AccountError::Busy => unavailable(

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     model::{Secret, Timestamp},
-    pipeline::{Denial, Room},
+    pipeline::{Denial, Phase},
 };
 
 /// The fields of a request, in the order in which they came.
@@ -57,7 +57,7 @@ pub(super) fn read(body: &[u8]) -> Result<Fields, Denial> {
 }
 
 fn bad(message: &'static str) -> Denial {
-    Denial::message(Room::Handler, StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
+    Denial::message(Phase::Handler, StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
 }
 
 fn field(name: &str, json: Json) -> Result<(Field, Value), Denial> {

@@ -21,17 +21,17 @@ use self::{
     access::{Sight, Standing},
     change::Change,
 };
-use super::{Call, Handlers, Reply, actor};
+use super::{Call, Handlers, PayloadResponse, actor};
 use crate::{
     accounts::{AccountError, Busy, NewUser, ReadUser, Versioned},
     model::User,
-    pipeline::{Denial, Room, Shape, password_attempt, password_failed},
+    pipeline::{Denial, Phase, Shape, password_attempt, password_failed},
 };
 
 /// How often a user is looked at again who was changed between the look and the deletion.
 const TRIES: usize = 16;
 
-pub(super) async fn answer(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn answer(handlers: &Handlers, call: Call<'_>) -> Result<PayloadResponse, Denial> {
     match *call.request.method {
         Method::POST => Box::pin(create(handlers, call)).await,
         Method::PATCH => Box::pin(update(handlers, call)).await,
@@ -41,7 +41,7 @@ pub(super) async fn answer(handlers: &Handlers, call: Call<'_>) -> Result<Reply,
     }
 }
 
-fn read(handlers: &Handlers, call: &Call<'_>) -> Result<Reply, Denial> {
+fn read(handlers: &Handlers, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let found = match uid(call) {
         Some(uid) => handlers.accounts.shared_user(uid).map_err(change::account_denial)?,
         None => None,
@@ -55,7 +55,7 @@ fn read(handlers: &Handlers, call: &Call<'_>) -> Result<Reply, Denial> {
     Ok(entity(StatusCode::OK, body))
 }
 
-async fn create(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
+async fn create(handlers: &Handlers, call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let Call { grant, request, origin, body, .. } = call;
     let identity = grant.identity();
     let accounts = &handlers.accounts.acting(actor(identity, request.client));
@@ -81,7 +81,7 @@ async fn create(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
     Ok(reply)
 }
 
-async fn update(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
+async fn update(handlers: &Handlers, call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let before = target(handlers, &call)?.record;
     let Call { grant, request, scene, body, .. } = call;
     let identity = grant.identity();
@@ -116,7 +116,7 @@ async fn update(handlers: &Handlers, call: Call<'_>) -> Result<Reply, Denial> {
     Ok(entity(StatusCode::OK, view::entity(&account, standing.sight())))
 }
 
-async fn delete(handlers: &Handlers, call: &Call<'_>) -> Result<Reply, Denial> {
+async fn delete(handlers: &Handlers, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let identity = call.grant.identity();
     let accounts = &handlers.accounts.acting(actor(identity, call.request.client));
     for _ in 0..TRIES {
@@ -159,11 +159,11 @@ fn not_found(call: &Call<'_>) -> Denial {
     let said = format!(
         "The \"user\" parameter was not converted for the path \"/user/{{user}}\" (route name: \"rest.entity.user.{method}\")"
     );
-    Denial::message(Room::Handler, StatusCode::NOT_FOUND, "ENTITY_NOT_FOUND", said)
+    Denial::message(Phase::Handler, StatusCode::NOT_FOUND, "ENTITY_NOT_FOUND", said)
 }
 
-fn entity(status: StatusCode, body: Bytes) -> Reply {
-    let mut reply = Reply::new(body.into());
+fn entity(status: StatusCode, body: Bytes) -> PayloadResponse {
+    let mut reply = PayloadResponse::new(body.into());
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -171,8 +171,8 @@ fn entity(status: StatusCode, body: Bytes) -> Reply {
     reply
 }
 
-fn deleted() -> Reply {
-    let mut reply = Reply::default();
+fn deleted() -> PayloadResponse {
+    let mut reply = PayloadResponse::default();
     *reply.status_mut() = StatusCode::NO_CONTENT;
     reply
 }

@@ -7,7 +7,7 @@ use ::http::StatusCode;
 use super::field::Field;
 use crate::{
     model::Violation,
-    pipeline::{Denial, Room},
+    pipeline::{Denial, Phase},
 };
 
 /// A broken rule of a field.
@@ -85,7 +85,7 @@ pub(super) fn invalid(mut faults: Vec<Fault>) -> Denial {
 /// A body that is JSON and cannot be the entity.
 pub(super) fn unprocessable(message: impl Into<String>) -> Denial {
     Denial::message(
-        Room::Handler,
+        Phase::Handler,
         StatusCode::UNPROCESSABLE_ENTITY,
         "UNPROCESSABLE_ENTITY",
         message.into(),

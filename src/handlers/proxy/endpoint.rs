@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    Age, Connection, Lease, Outcome, Progress, Trouble, Upload, health::Health, trouble::chain,
+    Age, Connection, Lease, Outcome, Progress, ProxyError, Upload, health::Health, trouble::chain,
 };
 use crate::{
     model::{Protocol, Proxy, Target, Transport},
@@ -114,17 +114,17 @@ impl Endpoint {
     }
 
     /// A connection, within `limit`.
-    pub async fn connect(&self, age: Age, limit: Duration) -> Result<Connection, Trouble> {
+    pub async fn connect(&self, age: Age, limit: Duration) -> Result<Connection, ProxyError> {
         let connecting = async {
             match self.protocol {
                 Protocol::Http1 => self.connect_http1(age).await,
                 Protocol::Http2 => Box::pin(self.connect_http2()).await,
             }
         };
-        tokio::time::timeout(limit, connecting).await.unwrap_or(Err(Trouble::NoConnection))
+        tokio::time::timeout(limit, connecting).await.unwrap_or(Err(ProxyError::NoConnection))
     }
 
-    async fn connect_http1(&self, age: Age) -> Result<Connection, Trouble> {
+    async fn connect_http1(&self, age: Age) -> Result<Connection, ProxyError> {
         while age == Age::Any
             && let Some(mut lease) = self.take_free()
         {
@@ -136,7 +136,7 @@ impl Endpoint {
         Box::pin(self.new_http1()).await
     }
 
-    async fn new_http1(&self) -> Result<Connection, Trouble> {
+    async fn new_http1(&self) -> Result<Connection, ProxyError> {
         let stream = self.dial().await?;
         let sender = match &self.caller {
             None => self.begin_http1(stream).await?,
@@ -145,14 +145,14 @@ impl Endpoint {
         Ok(Connection::new(sender))
     }
 
-    async fn begin_http1<S: Stream>(&self, stream: S) -> Result<Lease, Trouble> {
+    async fn begin_http1<S: Stream>(&self, stream: S) -> Result<Lease, ProxyError> {
         let begun = http1::handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = begun.map_err(Trouble::Broken)?;
+        let (sender, connection) = begun.map_err(ProxyError::Broken)?;
         self.drive(connection.with_upgrades());
         Ok(sender)
     }
 
-    async fn connect_http2(&self) -> Result<Connection, Trouble> {
+    async fn connect_http2(&self) -> Result<Connection, ProxyError> {
         let mut shared = self.shared.lock().await;
         if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(Connection::shared(sender.clone()));
@@ -169,11 +169,11 @@ impl Endpoint {
     async fn begin_http2<S: Stream>(
         &self,
         stream: S,
-    ) -> Result<http2::SendRequest<Upload>, Trouble> {
+    ) -> Result<http2::SendRequest<Upload>, ProxyError> {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).keep_alive_interval(PING).adaptive_window(true);
         let begun = builder.handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = begun.map_err(Trouble::Broken)?;
+        let (sender, connection) = begun.map_err(ProxyError::Broken)?;
         self.drive(connection);
         Ok(sender)
     }
@@ -182,13 +182,13 @@ impl Endpoint {
         &self,
         caller: &Caller,
         stream: TcpStream,
-    ) -> Result<impl Stream + use<>, Trouble> {
-        caller.call(stream).await.map_err(Trouble::Untrusted)
+    ) -> Result<impl Stream + use<>, ProxyError> {
+        caller.call(stream).await.map_err(ProxyError::Untrusted)
     }
 
-    async fn dial(&self) -> Result<TcpStream, Trouble> {
+    async fn dial(&self) -> Result<TcpStream, ProxyError> {
         let address = (self.target.host.as_str(), self.target.port);
-        let stream = TcpStream::connect(address).await.map_err(Trouble::Unreachable)?;
+        let stream = TcpStream::connect(address).await.map_err(ProxyError::Unreachable)?;
         // Requests are written whole: waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
         Ok(stream)

@@ -24,17 +24,20 @@ use self::{
     endpoint::Endpoint,
     health::Outcome,
     outgoing::Outgoing,
-    trouble::Trouble,
+    trouble::ProxyError,
     upload::{Progress, Upload},
     upstreams::Upstreams,
 };
-use super::{Call, Foreign, Handlers, Payload, Reply};
+use super::{Call, Foreign, Handlers, Payload, PayloadResponse};
 use crate::pipeline::Denial;
 
-pub(super) async fn answer(handlers: &Handlers, mut call: Call<'_>) -> Result<Reply, Denial> {
+pub(super) async fn answer(
+    handlers: &Handlers,
+    mut call: Call<'_>,
+) -> Result<PayloadResponse, Denial> {
     let upstreams = call.grant.rule().and_then(|rule| handlers.proxies.of(&rule.resource));
     let Some(upstreams) = upstreams else {
-        return Err(Trouble::Incomplete.denial(None));
+        return Err(ProxyError::Incomplete.denial(None));
     };
     let body = std::mem::take(&mut call.body);
     let client = call.upgrade.take();
@@ -79,13 +82,13 @@ async fn send(
     }
     Err(match last {
         Some((trouble, endpoint)) => trouble.denial(Some(&endpoint)),
-        None => Trouble::AllEjected(upstreams.returns_in()).denial(None),
+        None => ProxyError::AllEjected(upstreams.returns_in()).denial(None),
     })
 }
 
 /// Why an upstream did not answer, and the request's body if none of it has left.
 struct Failed {
-    trouble: Trouble,
+    trouble: ProxyError,
     back: Option<Upload>,
 }
 
@@ -119,7 +122,7 @@ async fn attempt(
             Err((trouble, Some(request))) if was_used && trouble.is_the_upstreams() => {
                 upload = request.into_body();
             }
-            Err((Trouble::Broken(_), None)) if was_used && is_repeatable => {
+            Err((ProxyError::Broken(_), None)) if was_used && is_repeatable => {
                 upload = Upload::default();
             }
             Err((trouble, request)) => {
@@ -136,7 +139,7 @@ async fn exchange(
     request: Request<Upload>,
     progress: Option<&Progress>,
     wait: Duration,
-) -> Result<(Response<Incoming>, Option<Lease>), (Trouble, Option<Request<Upload>>)> {
+) -> Result<(Response<Incoming>, Option<Lease>), (ProxyError, Option<Request<Upload>>)> {
     let mut answered = std::pin::pin!(connection.send(request));
     let mut until = tokio::time::Instant::now() + wait;
     loop {
@@ -144,14 +147,15 @@ async fn exchange(
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(Lost { problem, request })) => {
                 let is_ours = progress.is_none_or(|progress| !progress.has_broken());
-                let trouble = if is_ours { Trouble::Broken(problem) } else { Trouble::ClientBroke };
+                let trouble =
+                    if is_ours { ProxyError::Broken(problem) } else { ProxyError::ClientBroke };
                 return Err((trouble, request));
             }
             Err(_) => {
                 let moved = progress.map_or(until - wait, Progress::last);
                 if moved + wait <= tokio::time::Instant::now() {
                     let waits = progress.is_some_and(Progress::waits_for_client);
-                    let trouble = if waits { Trouble::ClientSilent } else { Trouble::Silent };
+                    let trouble = if waits { ProxyError::ClientSilent } else { ProxyError::Silent };
                     return Err((trouble, None));
                 }
                 until = moved + wait;
@@ -166,7 +170,7 @@ fn finish(
     outgoing: &Outgoing<'_>,
     sent: Sent,
     client: Option<OnUpgrade>,
-) -> Result<Reply, Denial> {
+) -> Result<PayloadResponse, Denial> {
     let idle = Duration::from_secs(upstreams.settings.idle_seconds.into());
     let Sent { mut response, endpoint, lease, progress } = sent;
     if let Some(progress) = &progress {
@@ -176,7 +180,7 @@ fn finish(
     if is_upgraded {
         match client.filter(|_| incoming::switches_to(&response, outgoing.upgrade())) {
             Some(client) => tunnel::open(client, hyper::upgrade::on(&mut response), idle),
-            None => return Err(Trouble::Unasked.denial(Some(&endpoint))),
+            None => return Err(ProxyError::Unasked.denial(Some(&endpoint))),
         }
     }
     let (mut head, body) = response.into_parts();

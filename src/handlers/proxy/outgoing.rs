@@ -11,7 +11,7 @@ use ::http::{
     uri::PathAndQuery,
 };
 
-use super::{Endpoint, Trouble, Upload, upload::Expectation};
+use super::{Endpoint, ProxyError, Upload, upload::Expectation};
 use crate::{
     handlers::{
         Call, Handlers, Hop,
@@ -26,7 +26,7 @@ const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// With these a client could have the upstream do something else than what was checked, or be somebody else for it.
-const TREACHEROUS: &[&str] = &[
+const OVERRIDE_HEADERS: &[&str] = &[
     "x-original-url",
     "x-original-uri",
     "x-rewrite-url",
@@ -99,11 +99,13 @@ impl<'a> Outgoing<'a> {
     }
 
     /// The request for one upstream.
-    pub fn request(&self, to: &Endpoint, upload: Upload) -> Result<Request<Upload>, Trouble> {
+    pub fn request(&self, to: &Endpoint, upload: Upload) -> Result<Request<Upload>, ProxyError> {
         let target = self.target(to.base())?;
         let mut headers = self.headers.clone();
         let host = match self.is_host_kept {
-            true => HeaderValue::from_str(self.hop.authority).map_err(|_| Trouble::Unwritable)?,
+            true => {
+                HeaderValue::from_str(self.hop.authority).map_err(|_| ProxyError::Unwritable)?
+            }
             false => to.host.clone(),
         };
         if self.takes_trailers {
@@ -124,7 +126,7 @@ impl<'a> Outgoing<'a> {
                     .authority(host.as_bytes())
                     .path_and_query(target)
                     .build()
-                    .map_err(|_| Trouble::Unwritable)?
+                    .map_err(|_| ProxyError::Unwritable)?
             }
         };
         *request.headers_mut() = headers;
@@ -155,7 +157,7 @@ impl<'a> Outgoing<'a> {
         headers.insert(CONNECTION, HeaderValue::from_static(connection));
     }
 
-    fn target(&self, base: &str) -> Result<PathAndQuery, Trouble> {
+    fn target(&self, base: &str) -> Result<PathAndQuery, ProxyError> {
         let query = self.query.unwrap_or_default();
         let mut text = String::with_capacity(base.len() + self.path.len() + query.len() + 2);
         text.push_str(base);
@@ -167,7 +169,8 @@ impl<'a> Outgoing<'a> {
             text.push('?');
             text.push_str(query);
         }
-        PathAndQuery::from_maybe_shared(bytes::Bytes::from(text)).map_err(|_| Trouble::Unwritable)
+        PathAndQuery::from_maybe_shared(bytes::Bytes::from(text))
+            .map_err(|_| ProxyError::Unwritable)
     }
 }
 
@@ -199,7 +202,7 @@ pub(super) fn is_ours(name: &HeaderName, fields: &IdentityFields) -> bool {
         .is_some_and(|start| is_like(start, FORWARDED_BEGINNING));
     *name == FORWARDED
         || is_forwarded
-        || TREACHEROUS.iter().any(|one| is_like(text, one))
+        || OVERRIDE_HEADERS.iter().any(|one| is_like(text, one))
         || fields.covers(name)
 }
 

@@ -5,11 +5,11 @@ use std::{error::Error, io};
 use ::http::StatusCode;
 
 use super::Endpoint;
-use crate::pipeline::{Denial, Room};
+use crate::pipeline::{Denial, Phase};
 
 /// Why there is no answer from an upstream.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum ProxyError {
     /// No connection.
     Unreachable(io::Error),
     /// No TLS: it is not whom we called, or does not speak what we do.
@@ -34,7 +34,7 @@ pub(super) enum Trouble {
     Incomplete,
 }
 
-impl Trouble {
+impl ProxyError {
     /// Whether the upstream is to blame, so that another may do better.
     pub fn is_the_upstreams(&self) -> bool {
         matches!(
@@ -51,7 +51,7 @@ impl Trouble {
     /// The refusal. The client does not learn which upstream it was.
     pub fn denial(&self, endpoint: Option<&Endpoint>) -> Denial {
         let (status, code, said) = self.told();
-        let denial = Denial::new(Room::Handler, status, code, said);
+        let denial = Denial::new(Phase::Handler, status, code, said);
         let denial = match self {
             Self::AllEjected(seconds) => denial.with_retry_after(*seconds),
             _ => denial,

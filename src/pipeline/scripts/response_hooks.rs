@@ -5,14 +5,14 @@ use http::HeaderMap;
 use super::script_views::{self, Hooked};
 use crate::{
     directory::Rule,
-    pipeline::{Denial, Gate, Grant, Request, Room, Scene, ScriptedBody},
+    pipeline::{Denial, Gate, Grant, Phase, Request, RequestContext, ScriptedBody},
     scripting::{
         DenialParts, Fault, Function, Person, ResponseParts, ScriptDenial, ScriptResponse,
     },
 };
 
 /// The hooks that an answer goes through.
-pub struct Aftermath<'a> {
+pub struct ResponseHooks<'a> {
     hooked: Hooked<'a>,
     person: Person,
 }
@@ -21,7 +21,7 @@ impl Gate {
     /// What hooks make of a refusal. It stays one: when a hook fails, the refusal is what it was.
     pub async fn on_denied(
         &self,
-        scene: &Scene,
+        scene: &RequestContext,
         request: &Request<'_>,
         rule: Option<&Rule>,
         denial: Denial,
@@ -46,16 +46,16 @@ impl Gate {
     /// The hooks that the answer to a request will go through. Asked before the request is handed to its handler.
     pub fn aftermath<'a>(
         &self,
-        scene: &'a Scene,
+        scene: &'a RequestContext,
         request: &Request<'_>,
         grant: &Grant<'_>,
-    ) -> Option<Aftermath<'a>> {
+    ) -> Option<ResponseHooks<'a>> {
         let hooked = scene.hooks(Function::OnResponse, request, grant.rule())?;
-        Some(Aftermath { hooked, person: script_views::person(grant.identity()) })
+        Some(ResponseHooks { hooked, person: script_views::person(grant.identity()) })
     }
 }
 
-impl Aftermath<'_> {
+impl ResponseHooks<'_> {
     /// What the hooks make of an answer.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl Aftermath<'_> {
         for script in self.hooked.scripts() {
             let shown = ScriptResponse::new(answer);
             let said = script.on_response(self.hooked.asked, &self.person, &shown).await;
-            said.map_err(|fault| script_views::denied(Room::Handler, None, fault))?;
+            said.map_err(|fault| script_views::denied(Phase::Handler, None, fault))?;
             answer = shown.take();
         }
         Ok(answer)

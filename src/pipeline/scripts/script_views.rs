@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use crate::{
-    directory::{HeldApplication, Member, Rule},
-    pipeline::{Denial, Identity, Request, Room, Scene},
+    directory::{CachedUser, CompiledApplication, Rule},
+    pipeline::{Denial, Identity, Phase, Request, RequestContext},
     scripting::{
         Consent, Fault, Person, PersonParts, RequestParts, ResourceParts, ResourceView, Script,
         ScriptRequest, UserParts, UserView,
@@ -29,7 +29,7 @@ impl Hooked<'_> {
     pub async fn on_request(&self) -> Result<(), Denial> {
         for script in self.scripts() {
             let said = script.on_request(self.asked).await;
-            said.map_err(|fault| denied(Room::Header, None, fault))?;
+            said.map_err(|fault| denied(Phase::Header, None, fault))?;
         }
         Ok(())
     }
@@ -37,7 +37,7 @@ impl Hooked<'_> {
     pub async fn on_authenticated(&self, person: &Person) -> Result<(), Denial> {
         for script in self.scripts() {
             let said = script.on_authenticated(self.asked, person).await;
-            said.map_err(|fault| denied(Room::Verify, None, fault))?;
+            said.map_err(|fault| denied(Phase::Verify, None, fault))?;
         }
         Ok(())
     }
@@ -50,7 +50,7 @@ impl Hooked<'_> {
         let mut said = Vec::new();
         for script in self.scripts() {
             let one = script.on_permit(self.asked, person, resource).await;
-            said.push(one.map_err(|fault| denied(Room::Permit, None, fault))?);
+            said.push(one.map_err(|fault| denied(Phase::Permit, None, fault))?);
         }
         Ok(said)
     }
@@ -87,7 +87,7 @@ fn person_of(identity: &Identity<'_>) -> Person {
 }
 
 /// A user, as scripts see it.
-pub(in crate::pipeline) fn user(member: &Member, scene: &Scene) -> UserView {
+pub(in crate::pipeline) fn user(member: &CachedUser, scene: &RequestContext) -> UserView {
     let table = scene.policy.roles.clone();
     let roles = member.roles(&table).clone();
     UserView::new(UserParts {
@@ -113,8 +113,8 @@ pub(in crate::pipeline) fn resource(rule: &Rule, request: &Request<'_>) -> Resou
 
 /// What a script's fault is for the client: what it threw on purpose, or 503 and nothing else.
 pub(in crate::pipeline) fn denied(
-    room: Room,
-    application: Option<&HeldApplication>,
+    room: Phase,
+    application: Option<&CompiledApplication>,
     fault: Fault,
 ) -> Denial {
     match fault {
@@ -135,11 +135,11 @@ pub(in crate::pipeline) fn denied(
 
 /// What the fault of a script behind the Gate is for the client.
 pub fn script_denial(fault: Fault) -> Denial {
-    denied(Room::Handler, None, fault)
+    denied(Phase::Handler, None, fault)
 }
 
 /// A script that failed lets nobody in.
-pub(in crate::pipeline) fn broken(room: Room, detail: String) -> Denial {
+pub(in crate::pipeline) fn broken(room: Phase, detail: String) -> Denial {
     Denial::new(
         room,
         StatusCode::SERVICE_UNAVAILABLE,

@@ -15,8 +15,8 @@ use crate::{
         Key, KeyShape, KeyText, Pepper, PermissionSource, Resource, Role, Rules, Secret, Timestamp,
         User,
     },
-    pipeline::{Action, Denial, Face, Gate, Grant, Request, Scene},
-    scripting::{Kind, Rehearsal, Rehearsed, RequestParts, TestUser, Trial},
+    pipeline::{Action, Denial, Face, Gate, Grant, Request, RequestContext},
+    scripting::{Kind, RequestParts, ScriptTestGate, TestDecision, TestRequest, TestUser},
     store::{Batch, MemoryStore, Store, Table, encode},
 };
 
@@ -31,10 +31,10 @@ const RESOURCE: &str = "test";
 /// The application is called `default`. Its type is that of the script under test, or `api_key`; it reads `API-KEY`, or `Authorization` where a
 /// request has that alone. One resource has every path and every method, and asks for a credential of any application and for no permission.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Stage;
+pub struct TestGate;
 
-impl Rehearsal for Stage {
-    fn decide(&self, trial: &Trial) -> Result<Rehearsed, String> {
+impl ScriptTestGate for TestGate {
+    fn decide(&self, trial: &TestRequest) -> Result<TestDecision, String> {
         // Nothing is waited for but memory; what the rooms may start besides needs a runtime to be started on.
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let runtime = runtime.map_err(|problem| format!("decide() has no runtime: {problem}"))?;
@@ -42,7 +42,7 @@ impl Rehearsal for Stage {
     }
 }
 
-async fn decide(trial: &Trial) -> Result<Rehearsed, String> {
+async fn decide(trial: &TestRequest) -> Result<TestDecision, String> {
     let failed =
         |problem: &dyn std::fmt::Display| format!("decide() could not be set up: {problem}");
     let parts = trial.request.parts();
@@ -57,7 +57,7 @@ async fn decide(trial: &Trial) -> Result<Rehearsed, String> {
             .map_err(|problem| failed(&problem))?;
     let gate = Gate::new(&accounts, CREDENTIAL_BYTES);
     let policy = accounts.directory().borrow_policy();
-    let scene = Scene::new(policy, Borrowed::from_inner(trial.set.clone()), gate.clone());
+    let scene = RequestContext::new(policy, Borrowed::from_inner(trial.set.clone()), gate.clone());
     let found = scene.policy.routes.find(parts.host.as_deref().unwrap_or_default(), &parts.path);
     let rule = found.as_ref().and_then(|found| found.rule(method.as_str()));
     let rule = rule.ok_or("decide() takes the methods GET, HEAD, POST, PATCH, PUT and DELETE")?;
@@ -77,8 +77,8 @@ async fn decide(trial: &Trial) -> Result<Rehearsed, String> {
     }
 }
 
-fn allowed(grant: &Grant<'_>) -> Rehearsed {
-    Rehearsed {
+fn allowed(grant: &Grant<'_>) -> TestDecision {
+    TestDecision {
         allowed: true,
         status: 200,
         code: None,
@@ -89,8 +89,8 @@ fn allowed(grant: &Grant<'_>) -> Rehearsed {
     }
 }
 
-fn denied(denial: &Denial) -> Rehearsed {
-    Rehearsed {
+fn denied(denial: &Denial) -> TestDecision {
+    TestDecision {
         allowed: false,
         status: denial.status.as_u16(),
         code: Some(denial.code.clone().into_owned()),
@@ -102,7 +102,7 @@ fn denied(denial: &Denial) -> Rehearsed {
 }
 
 /// All records of a test.
-fn records(trial: &Trial, pepper: &Pepper) -> Batch {
+fn records(trial: &TestRequest, pepper: &Pepper) -> Batch {
     let now = trial.clock.now();
     let mut batch = Batch::new();
     let roles = roles(&trial.users);
@@ -123,7 +123,7 @@ fn records(trial: &Trial, pepper: &Pepper) -> Batch {
     batch
 }
 
-fn application(trial: &Trial) -> Application {
+fn application(trial: &TestRequest) -> Application {
     let mut application = Application::api_key(APPLICATION, "Default");
     application.is_default = true;
     if trial.kind == Kind::Auth {
@@ -136,7 +136,7 @@ fn application(trial: &Trial) -> Application {
     application
 }
 
-fn resource(trial: &Trial) -> Resource {
+fn resource(trial: &TestRequest) -> Resource {
     let RequestParts { path, .. } = trial.request.parts();
     let set = |items: &[&str]| items.iter().map(|one| (*one).to_owned()).collect::<BTreeSet<_>>();
     Resource {
@@ -266,7 +266,7 @@ mod tests {
         let path = folder.path().join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
-        let host = Host { gate: Some(Arc::new(Stage)), ..Host::default() };
+        let host = Host { gate: Some(Arc::new(TestGate)), ..Host::default() };
         let scripts = Scripts::load(folder.path(), Limits::default(), host);
         let scripts = scripts.map_err(|found| found[0].to_string())?;
         Ok(scripts.reload().unwrap().tests)

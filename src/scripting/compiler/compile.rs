@@ -11,14 +11,14 @@ use rhai::{
 };
 
 use super::engine::{self, Variables};
+use crate::model::suggest;
 use crate::scripting::{
     Function, Kind, Limits, ScriptError,
-    entry_points::nearest,
     fault::{describe, innermost},
     loading::source::Source,
     runtime::{
         budget,
-        context::{Constants, Handle},
+        context::{Constants, ContextHandle},
         prepared::Entry,
     },
     values::request::is_plain,
@@ -50,7 +50,7 @@ pub(in crate::scripting) struct Compiler {
     /// How many arguments each host function takes.
     known: HashMap<String, HashSet<usize>>,
     limits: Limits,
-    call: Handle,
+    call: ContextHandle,
 }
 
 /// What the engine itself answers, with any number of arguments. Nobody can write `curry`; the parser does, in closures that use constants.
@@ -58,7 +58,7 @@ const KEYWORDS: &[&str] =
     &["call", "curry", "type_of", "is_def_var", "is_def_fn", "print", "debug", "Fn"];
 
 impl Compiler {
-    pub fn new(limits: &Limits, call: Handle) -> Self {
+    pub fn new(limits: &Limits, call: ContextHandle) -> Self {
         let engine = engine::build(limits, Variables::Strict);
         let known = known(&engine);
         let lenient = engine::build(limits, Variables::Lenient);
@@ -254,7 +254,7 @@ impl Compiler {
         }
         if own_counts.is_none() && host.is_none() {
             let names = own.keys().chain(self.known.keys()).map(String::as_str);
-            let near = nearest(name, names.filter(|one| !one.starts_with("anon$")));
+            let near = suggest(name, names.filter(|one| !one.starts_with("anon$")));
             let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
             return problem(place, format!("there is no function {name}{near}"));
         }
@@ -279,7 +279,7 @@ trait EvalWithTag {
         &self,
         scope: &mut Scope<'_>,
         ast: &AST,
-        call: Handle,
+        call: ContextHandle,
     ) -> Result<(), Box<rhai::EvalAltResult>>;
 }
 
@@ -288,7 +288,7 @@ impl EvalWithTag for Engine {
         &self,
         scope: &mut Scope<'_>,
         ast: &AST,
-        call: Handle,
+        call: ContextHandle,
     ) -> Result<(), Box<rhai::EvalAltResult>> {
         // A function that does nothing, called after the top level was evaluated.
         let nothing = self.compile("fn nothing() {}")?;

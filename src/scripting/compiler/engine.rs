@@ -10,7 +10,7 @@ use crate::scripting::{
     Limits, library,
     runtime::{
         budget,
-        context::{Handle, stop},
+        context::{ContextHandle, stop},
     },
 };
 
@@ -66,7 +66,7 @@ fn constants(engine: &mut Engine) {
         if index != 0 || context.scope().contains(name) {
             return Ok(None);
         }
-        let call = context.tag().read_lock::<Handle>();
+        let call = context.tag().read_lock::<ContextHandle>();
         Ok(call.and_then(|call| call.constants.as_ref()?.get(name).cloned()))
     });
 }

@@ -10,7 +10,7 @@ use crate::scripting::{
     runtime::context::stop,
     values::{
         headers,
-        response::{Reply, ScriptDenial, ScriptResponse},
+        response::{HandlerResponse, ScriptDenial, ScriptResponse},
     },
 };
 
@@ -58,9 +58,10 @@ mod functions {
     ///
     /// Example: `respond(200, #{ hello: identity.name })`
     #[rhai_fn(name = "respond", return_raw)]
-    pub fn respond(status: INT, body: Dynamic) -> Checked<Reply> {
+    pub fn respond(status: INT, body: Dynamic) -> Checked<HandlerResponse> {
         if body.is_unit() {
-            let mut reply = Reply::new(status, Bytes::new(), "text/plain").map_err(stop)?;
+            let mut reply =
+                HandlerResponse::new(status, Bytes::new(), "text/plain").map_err(stop)?;
             reply.headers.remove(CONTENT_TYPE);
             return Ok(reply);
         }
@@ -68,7 +69,7 @@ mod functions {
             return respond_with_type(status, body, "text/plain; charset=utf-8");
         }
         let text = encodings::json_of(&body)?;
-        Reply::new(status, text.into(), "application/json").map_err(stop)
+        HandlerResponse::new(status, text.into(), "application/json").map_err(stop)
     }
 
     /// A handler's answer whose body, a text or a blob, is of this content type.
@@ -77,9 +78,13 @@ mod functions {
     ///
     /// Example: `respond(200, "<p>Hello</p>", "text/html; charset=utf-8")`
     #[rhai_fn(name = "respond", return_raw)]
-    pub fn respond_with_type(status: INT, body: Dynamic, content_type: &str) -> Checked<Reply> {
+    pub fn respond_with_type(
+        status: INT,
+        body: Dynamic,
+        content_type: &str,
+    ) -> Checked<HandlerResponse> {
         let body = encodings::bytes(&body)?;
-        Reply::new(status, body.into(), content_type).map_err(stop)
+        HandlerResponse::new(status, body.into(), content_type).map_err(stop)
     }
 
     /// Sets a header field of the answer.
@@ -88,7 +93,7 @@ mod functions {
     ///
     /// Example: `let reply = respond(302, ()); reply.set_header("Location", "/new"); reply`
     #[rhai_fn(name = "set_header", return_raw)]
-    pub fn reply_set_header(reply: &mut Reply, name: &str, value: &str) -> Checked<()> {
+    pub fn reply_set_header(reply: &mut HandlerResponse, name: &str, value: &str) -> Checked<()> {
         headers::set(&mut reply.headers, name, value).map_err(stop)
     }
 

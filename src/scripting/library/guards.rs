@@ -1,5 +1,6 @@
-//! Counting, remembering, networks, patterns, and the log.
+//! Mode, remembering, networks, patterns, and the log.
 
+use crate::model::Mode;
 use std::{cell::RefCell, hash::BuildHasher as _, net::IpAddr};
 
 use ipnet::IpNet;
@@ -8,7 +9,7 @@ use rhai::{Dynamic, INT, Module, NativeCallContext, exported_module};
 use super::Checked;
 use crate::scripting::runtime::{
     budget,
-    context::{Call, Counting, stop},
+    context::{Call, stop},
     rate_limiter::Rate,
     replay_cache::Once,
 };
@@ -77,9 +78,9 @@ mod functions {
         let call = Call::of(&context)?;
         let ambient = &call.ambient;
         let (rate, now) = (Rate { count, seconds }, ambient.milliseconds());
-        Ok(match ambient.counting {
-            Counting::Counts => ambient.rates.admit(bucket, rate, now),
-            Counting::Looks => ambient.rates.would_admit(bucket, rate, now),
+        Ok(match ambient.mode {
+            Mode::Live => ambient.rates.admit(bucket, rate, now),
+            Mode::DryRun => ambient.rates.would_admit(bucket, rate, now),
         })
     }
 
@@ -94,9 +95,9 @@ mod functions {
         let call = Call::of(&context)?;
         let ambient = &call.ambient;
         let now = ambient.clock.now().0;
-        let outcome = match ambient.counting {
-            Counting::Counts => ambient.replays.once(id, seconds, now),
-            Counting::Looks => ambient.replays.look(id, now),
+        let outcome = match ambient.mode {
+            Mode::Live => ambient.replays.once(id, seconds, now),
+            Mode::DryRun => ambient.replays.look(id, now),
         };
         if outcome == Once::Full {
             tracing::warn!(

@@ -18,7 +18,7 @@ use rhai::{Dynamic, Engine, EvalAltResult, Module};
 use super::values::{
     records::{KeyView, Person, ResourceView, RoleView, UserView},
     request::ScriptRequest,
-    response::{Reply, ScriptDenial, ScriptResponse},
+    response::{HandlerResponse, ScriptDenial, ScriptResponse},
 };
 pub(super) use digests::SecretText;
 
@@ -107,6 +107,6 @@ pub(super) fn types(engine: &mut Engine) {
         .register_type_with_name::<ResourceView>("Resource")
         .register_type_with_name::<ScriptDenial>("Denial")
         .register_type_with_name::<ScriptResponse>("Response")
-        .register_type_with_name::<Reply>("Reply")
+        .register_type_with_name::<HandlerResponse>("HandlerResponse")
         .register_type_with_name::<SecretText>("Secret");
 }

@@ -72,7 +72,9 @@ fn returns(function: Function) -> &'static str {
         }
         Function::OnDenied => "changes `denial`, whose status stays within 400 to 599.",
         Function::OnResponse => "changes `response`.",
-        Function::Handle => "returns `respond(…)`, or a text, a map or an array, sent with 200.",
+        Function::ContextHandle => {
+            "returns `respond(…)`, or a text, a map or an array, sent with 200."
+        }
         Function::OnKeyCreated | Function::OnUserCreated => {
             "returns nothing; it refuses the creation with `deny()`. Nothing is made when it fails."
         }

@@ -12,12 +12,12 @@ use crate::scripting::{
     fault::{denied_status, describe, innermost},
     runtime::{
         context::{Call, stop},
-        sandbox::{TestUser, World},
+        sandbox::{Sandbox, TestUser},
     },
     values::{
         records::{Person, PersonParts, ResourceParts, ResourceView, UserView},
         request::{RequestParts, ScriptRequest, is_plain},
-        response::{DenialParts, Reply, ResponseParts, ScriptDenial, ScriptResponse},
+        response::{DenialParts, HandlerResponse, ResponseParts, ScriptDenial, ScriptResponse},
     },
 };
 
@@ -25,7 +25,7 @@ pub(super) fn module() -> Module {
     exported_module!(functions)
 }
 
-fn world(context: &NativeCallContext) -> Checked<Arc<World>> {
+fn world(context: &NativeCallContext) -> Checked<Arc<Sandbox>> {
     let world = Call::of(context)?.ambient.world.clone();
     world.ok_or_else(|| {
         stop(format!("{}() is for test_… functions, and this is a real request", context.fn_name()))
@@ -340,7 +340,7 @@ mod functions {
     ///
     /// Example: `assert_eq(handle(test_request("GET", "/"), test_anonymous()).status, 200);`
     #[rhai_fn(get = "status", pure)]
-    pub fn reply_status(reply: &mut Reply) -> INT {
+    pub fn reply_status(reply: &mut HandlerResponse) -> INT {
         reply.status.as_u16().into()
     }
 
@@ -348,7 +348,7 @@ mod functions {
     ///
     /// Example: `assert_eq(handle(test_request("GET", "/"), test_anonymous()).body, "hello");`
     #[rhai_fn(get = "body", pure)]
-    pub fn reply_body(reply: &mut Reply) -> Dynamic {
+    pub fn reply_body(reply: &mut HandlerResponse) -> Dynamic {
         std::str::from_utf8(&reply.body).map_or(Dynamic::UNIT, Into::into)
     }
 

@@ -11,9 +11,9 @@ use std::{
 use arc_swap::ArcSwap;
 use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
 
-use super::{outbox::Outbox, rate_limiter::Rates, replay_cache::Replays, sandbox::World};
+use super::{outbox::Outbox, rate_limiter::Rates, replay_cache::Replays, sandbox::Sandbox};
 use crate::{
-    model::{Clock, Secret},
+    model::{Clock, Mode, Secret},
     scripting::{Limits, Records},
 };
 
@@ -39,17 +39,8 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// Whether `rate_limit()` and `once()` remember what they were asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::scripting) enum Counting {
-    /// They do.
-    Counts,
-    /// They say what they would say, and forget it.
-    Looks,
-}
-
 /// What all calls share. It outlives reloads: a reload must not make a replay new, or a bucket full.
-pub(in crate::scripting) struct Ambient {
+pub(in crate::scripting) struct HostContext {
     pub records: Arc<dyn Records>,
     pub clock: Clock,
     pub secrets: Secrets,
@@ -57,15 +48,15 @@ pub(in crate::scripting) struct Ambient {
     pub rates: Arc<Rates>,
     pub replays: Arc<Replays>,
     pub patterns: Arc<Patterns>,
-    pub counting: Counting,
+    pub mode: Mode,
     /// The names of the webhooks that there are.
     pub webhooks: Arc<[String]>,
     /// Only while a script's own tests run.
-    pub world: Option<Arc<World>>,
+    pub world: Option<Arc<Sandbox>>,
     started: Instant,
 }
 
-impl Ambient {
+impl HostContext {
     pub fn new(records: Arc<dyn Records>, clock: Clock, secrets: Secrets, limits: Limits) -> Self {
         Self {
             records,
@@ -74,7 +65,7 @@ impl Ambient {
             rates: Arc::new(Rates::new(limits.rate_buckets)),
             replays: Arc::new(Replays::new(limits.replay_ids)),
             patterns: Arc::default(),
-            counting: Counting::Counts,
+            mode: Mode::Live,
             webhooks: Arc::default(),
             limits,
             world: None,
@@ -97,7 +88,7 @@ impl Ambient {
             rates: self.rates.clone(),
             replays: self.replays.clone(),
             patterns: self.patterns.clone(),
-            counting: Counting::Looks,
+            mode: Mode::DryRun,
             webhooks: self.webhooks.clone(),
             world: self.world.clone(),
             started: self.started,
@@ -105,7 +96,7 @@ impl Ambient {
     }
 
     /// The same for one test: nothing of the real records, and tables of its own.
-    pub fn for_test(limits: &Limits, world: Arc<World>) -> Self {
+    pub fn for_test(limits: &Limits, world: Arc<Sandbox>) -> Self {
         let clock = world.clock();
         let mut limits = limits.clone();
         // A test's tables last as long as the test.
@@ -134,7 +125,7 @@ impl Ambient {
 
 /// One call's surroundings.
 pub(in crate::scripting) struct Call {
-    pub ambient: Arc<Ambient>,
+    pub ambient: Arc<HostContext>,
     /// Credentials that are at hand in this call, so that no log line repeats them.
     pub hidden: Hidden,
     /// The constants of the script's file.
@@ -148,9 +139,9 @@ pub(in crate::scripting) type Hidden = Option<Arc<[Secret]>>;
 
 /// The same as the engine carries them to host functions.
 #[derive(Clone)]
-pub(in crate::scripting) struct Handle(Arc<Call>);
+pub(in crate::scripting) struct ContextHandle(Arc<Call>);
 
-impl Handle {
+impl ContextHandle {
     pub fn new(call: Call) -> Self {
         Self(Arc::new(call))
     }
@@ -161,7 +152,7 @@ impl Handle {
     }
 }
 
-impl Deref for Handle {
+impl Deref for ContextHandle {
     type Target = Call;
 
     fn deref(&self) -> &Call {
@@ -173,7 +164,7 @@ impl Deref for Handle {
 pub(in crate::scripting) type Constants = HashMap<String, Dynamic, foldhash::fast::RandomState>;
 
 impl Call {
-    pub fn new(ambient: Arc<Ambient>) -> Self {
+    pub fn new(ambient: Arc<HostContext>) -> Self {
         Self { ambient, hidden: None, constants: None, outbox: None }
     }
 
@@ -183,8 +174,8 @@ impl Call {
     /// There is none: the function was called outside of a call, which a script cannot do.
     pub fn of<'a>(
         context: &'a NativeCallContext<'_>,
-    ) -> Result<impl Deref<Target = Handle> + 'a, Box<EvalAltResult>> {
-        let tag = context.tag().and_then(|tag| tag.read_lock::<Handle>());
+    ) -> Result<impl Deref<Target = ContextHandle> + 'a, Box<EvalAltResult>> {
+        let tag = context.tag().and_then(|tag| tag.read_lock::<ContextHandle>());
         tag.ok_or_else(|| stop("this function needs a request"))
     }
 

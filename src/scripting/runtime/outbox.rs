@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rhai::{Dynamic, Map};
 use serde_json::Value;
 
-use crate::scripting::{Fault, Function, Script, script::Around};
+use crate::scripting::{Fault, Function, Script, script::CallOptions};
 
 /// The most webhooks of one call.
 const MOST: usize = 8;
@@ -67,7 +67,7 @@ impl Script {
         let outbox = Outbox::default();
         let event = rhai::serde::to_dynamic(event)
             .map_err(|_| self.broken("the event cannot be shown to a script"))?;
-        let around = Around { hidden: None, outbox: Some(outbox.clone()) };
+        let around = CallOptions { hidden: None, outbox: Some(outbox.clone()) };
         let value = self.call(function, [event], around).await?;
         self.nothing(function, &value)?;
         Ok(outbox.all())

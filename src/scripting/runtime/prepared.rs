@@ -14,7 +14,7 @@ use rhai::{
     GlobalRuntimeState, ImmutableString, Module, Position, Scope, Shared, Stmt, StmtBlock,
 };
 
-use super::context::{Handle, stop};
+use super::context::{ContextHandle, stop};
 
 /// A function, taken out of its file.
 pub(in crate::scripting) struct Entry {
@@ -23,16 +23,16 @@ pub(in crate::scripting) struct Entry {
     /// All functions of the file.
     file: Shared<Module>,
     source: ImmutableString,
-    desks: Box<[Desk]>,
+    desks: Box<[ThreadSlot]>,
 }
 
 /// Where one thread keeps what it needs for a call from one call to the next. Apart from the others, so that threads do not wait for each other's memory.
 #[derive(Default)]
 #[repr(align(128))]
-struct Desk(Mutex<Option<Box<Tools>>>);
+struct ThreadSlot(Mutex<Option<Box<EvalState>>>);
 
 /// What a call needs, and what is the same in the next one.
-struct Tools {
+struct EvalState {
     /// The parameters, without values between calls.
     scope: Scope<'static>,
     /// Which function is meant by which name and types. That depends on the file and the engine alone.
@@ -64,7 +64,7 @@ impl Entry {
             body: Expr::Stmt(Box::new(StmtBlock::new(statements, start, end))),
             file: ast.shared_lib().clone(),
             source: ast.source().unwrap_or_default().into(),
-            desks: (0..desks()).map(|_| Desk::default()).collect(),
+            desks: (0..desks()).map(|_| ThreadSlot::default()).collect(),
         })
     }
 
@@ -92,11 +92,11 @@ impl Entry {
         outcome
     }
 
-    fn desk(&self) -> Option<&Desk> {
+    fn desk(&self) -> Option<&ThreadSlot> {
         self.desks.get(seat() % self.desks.len().max(1))
     }
 
-    fn tools(&self, engine: &Engine) -> Tools {
+    fn tools(&self, engine: &Engine) -> EvalState {
         let mut global = engine.new_global_runtime_state();
         global.lib.push(self.file.clone());
         global.source = Some(self.source.clone());
@@ -104,19 +104,19 @@ impl Entry {
         for name in &self.parameters {
             scope.push_dynamic(name.as_str(), Dynamic::UNIT);
         }
-        Tools { scope, caches: Caches::new(), global }
+        EvalState { scope, caches: Caches::new(), global }
     }
 }
 
 /// What host functions find in the engine.
 pub(in crate::scripting) enum Tag<'a> {
     /// The same in most calls.
-    Kept(&'a Handle),
+    Kept(&'a ContextHandle),
     /// For this call alone: it may know secrets.
-    Forgotten(Handle),
+    Forgotten(ContextHandle),
 }
 
-impl Tools {
+impl EvalState {
     fn run(
         &mut self,
         entry: &Entry,
@@ -129,8 +129,8 @@ impl Tools {
             Tag::Kept(handle) => *handle,
             Tag::Forgotten(handle) => handle,
         };
-        if !global.tag.read_lock::<Handle>().is_some_and(|found| found.is(handle)) {
-            global.tag = Dynamic::from(Handle::clone(handle));
+        if !global.tag.read_lock::<ContextHandle>().is_some_and(|found| found.is(handle)) {
+            global.tag = Dynamic::from(ContextHandle::clone(handle));
         }
         for (name, value) in entry.parameters.iter().zip(arguments) {
             // What comes from a constant cannot be changed; a parameter can.
@@ -201,7 +201,7 @@ mod unit {
     use std::sync::Arc;
 
     use super::{
-        super::context::{Ambient, Call},
+        super::context::{Call, HostContext},
         *,
     };
     use crate::model::{Clock, Secret};
@@ -210,12 +210,12 @@ mod unit {
         compiler::engine::{Variables, build},
     };
 
-    fn handle() -> Handle {
+    fn handle() -> ContextHandle {
         let (clock, limits) = (Clock::system(), Limits::default());
-        let ambient = Ambient::new(Arc::new(NoRecords), clock, Secrets::default(), limits);
+        let ambient = HostContext::new(Arc::new(NoRecords), clock, Secrets::default(), limits);
         let mut call = Call::new(Arc::new(ambient));
         call.hidden = Some([Secret::new("s3cret")].into());
-        Handle::new(call)
+        ContextHandle::new(call)
     }
 
     fn entry(text: &str) -> (Engine, Entry) {

@@ -21,16 +21,16 @@ use crate::{
 };
 
 /// Runs a request through the whole Gate with a set of scripts that is being tested. Whoever has a Gate implements it.
-pub trait Rehearsal: Send + Sync {
+pub trait ScriptTestGate: Send + Sync {
     /// Decides about one request. It runs inside a script's call: it must not wait for anything outside of memory.
     ///
     /// # Errors
     /// Why there is no verdict, as a sentence for the script's author.
-    fn decide(&self, trial: &Trial) -> Result<Rehearsed, String>;
+    fn decide(&self, trial: &TestRequest) -> Result<TestDecision, String>;
 }
 
 /// What is to be decided in a test.
-pub struct Trial {
+pub struct TestRequest {
     /// The scripts under test. Their calls see the test's users, secrets and clock, and run on the calling thread.
     pub set: Arc<Set>,
     /// What the script that is being tested is.
@@ -49,7 +49,7 @@ pub struct Trial {
 
 /// A verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rehearsed {
+pub struct TestDecision {
     /// Whether the request was let through.
     pub allowed: bool,
     /// 200, or the status of the refusal.
@@ -88,7 +88,7 @@ const MOST_USERS: usize = 100;
 /// The clock of a test that sets none: 2026-01-05T12:00:00Z, a Monday.
 const NOON: Timestamp = Timestamp(1_767_614_400);
 
-pub(in crate::scripting) struct World {
+pub(in crate::scripting) struct Sandbox {
     users: Mutex<Vec<TestUser>>,
     keys: Mutex<Vec<(u64, Secret)>>,
     secrets: Mutex<BTreeMap<String, Arc<Secret>>>,
@@ -99,14 +99,14 @@ pub(in crate::scripting) struct World {
 
 /// What a test is about.
 pub(in crate::scripting) struct Subject {
-    pub gate: Arc<dyn Rehearsal>,
+    pub gate: Arc<dyn ScriptTestGate>,
     /// Weak, because the set's scripts know their world.
     pub set: Weak<Set>,
     pub kind: Kind,
     pub name: String,
 }
 
-impl World {
+impl Sandbox {
     pub fn new(subject: Option<Subject>) -> Self {
         let clock = Clock::fixed(NOON);
         Self {
@@ -162,10 +162,10 @@ impl World {
         lock(&self.secrets).get(name).cloned()
     }
 
-    pub fn decide(&self, request: ScriptRequest) -> Result<Rehearsed, String> {
+    pub fn decide(&self, request: ScriptRequest) -> Result<TestDecision, String> {
         let nowhere = "decide() needs a whole server; `keyward script test` has one";
         let subject = self.subject.as_ref().ok_or(nowhere)?;
-        let trial = Trial {
+        let trial = TestRequest {
             set: subject.set.upgrade().ok_or(nowhere)?,
             kind: subject.kind,
             name: subject.name.clone(),
@@ -182,7 +182,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Records for World {
+impl Records for Sandbox {
     fn user_by_name(&self, name: &str) -> Option<UserView> {
         let name = fold(name);
         lock(&self.users).iter().find(|user| fold(&user.name) == name).map(TestUser::view)
@@ -201,9 +201,9 @@ impl Records for World {
     }
 }
 
-impl fmt::Debug for World {
+impl fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "World({} users)", lock(&self.users).len())
+        write!(f, "Sandbox({} users)", lock(&self.users).len())
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
 use crate::{
     model::Clock,
     scripting::{
-        Function, Limits, Rehearsal, ScriptError, Secrets, Set, loading::source,
-        runtime::context::Ambient, script::Pool, values::records::NoRecords,
+        Function, Limits, ScriptError, ScriptTestGate, Secrets, Set, loading::source,
+        runtime::context::HostContext, script::Pool, values::records::NoRecords,
     },
 };
 
@@ -41,8 +41,12 @@ impl Inspected {
     /// All that is wrong with all files.
     pub fn new(folder: &Path, limits: Limits) -> Result<Self, Vec<ScriptError>> {
         let sources = source::read(folder, &limits)?;
-        let ambient =
-            Ambient::new(Arc::new(NoRecords), Clock::system(), Secrets::default(), limits.clone());
+        let ambient = HostContext::new(
+            Arc::new(NoRecords),
+            Clock::system(),
+            Secrets::default(),
+            limits.clone(),
+        );
         let pool = Arc::new(Pool::new(&limits));
         let set = Set::compile(sources, &Arc::new(ambient), &pool)?;
         Ok(Self { set, limits })
@@ -52,7 +56,7 @@ impl Inspected {
     pub fn test(
         &self,
         filter: Option<&str>,
-        gate: &Arc<dyn Rehearsal>,
+        gate: &Arc<dyn ScriptTestGate>,
         mut each: impl FnMut(&Tested),
     ) -> Vec<Tested> {
         let mut all = Vec::new();

@@ -71,8 +71,8 @@ fn a_test_that_fails_refuses_the_set_and_says_where() {
 /// A Gate of the test's own: asks the script under test whom the request is by, and knows the test's users.
 struct Gate;
 
-impl Rehearsal for Gate {
-    fn decide(&self, trial: &Trial) -> Result<Rehearsed, String> {
+impl ScriptTestGate for Gate {
+    fn decide(&self, trial: &TestRequest) -> Result<TestDecision, String> {
         assert_eq!((trial.kind, trial.name.as_str()), (Kind::Auth, "a"));
         let script = trial.set.auth(&trial.name).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -81,7 +81,7 @@ impl Rehearsal for Gate {
             Ok(Found::User(uid)) => trial.users.iter().find(|user| user.uid == uid),
             _ => None,
         };
-        Ok(Rehearsed {
+        Ok(TestDecision {
             allowed: user.is_some(),
             status: if user.is_some() { 200 } else { 401 },
             code: None,

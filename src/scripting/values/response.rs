@@ -128,7 +128,7 @@ impl fmt::Debug for ScriptResponse {
 
 /// What a handler answers.
 #[derive(Clone)]
-pub struct Reply {
+pub struct HandlerResponse {
     /// 200 to 599.
     pub status: StatusCode,
     /// The header fields, `Content-Type` among them where there is a body.
@@ -137,7 +137,7 @@ pub struct Reply {
     pub body: Bytes,
 }
 
-impl Reply {
+impl HandlerResponse {
     /// A reply with a body of this type.
     pub(in crate::scripting) fn new(
         status: i64,
@@ -150,9 +150,9 @@ impl Reply {
     }
 }
 
-impl fmt::Debug for Reply {
+impl fmt::Debug for HandlerResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Reply({})", self.status.as_u16())
+        write!(f, "HandlerResponse({})", self.status.as_u16())
     }
 }
 

@@ -19,8 +19,8 @@ use crate::{
         verify::envoy::{
             Envoy,
             messages::{
-                Address, Allowed, Attributes, CheckRequest, CheckResponse, Denied, HeaderMap,
-                HeaderValue, HttpRequest, Node, RequestContext, SocketAddress, Verdict,
+                Address, Allowed, AttributeRequest, Attributes, CheckRequest, CheckResponse,
+                Denied, HeaderMap, HeaderValue, HttpRequest, Node, SocketAddress, Verdict,
             },
         },
     },
@@ -120,7 +120,7 @@ fn asked(method: &str, path: &str, fields: &[(&str, &str)], source: &str) -> Che
     CheckRequest {
         attributes: Some(Attributes {
             source: Some(Node { address: Some(address) }),
-            request: Some(RequestContext { http: Some(http) }),
+            request: Some(AttributeRequest { http: Some(http) }),
         }),
     }
 }

@@ -38,7 +38,7 @@ use tokio::{
 
 use super::{Answer, Door, Limits, Listener, Peer, serve};
 use crate::{
-    handlers::{BrokenOff, Payload, Reply},
+    handlers::{BrokenOff, Payload, PayloadResponse},
     http::response,
 };
 
@@ -71,7 +71,7 @@ struct Paths {
 impl Answer for Paths {
     type Body = Payload;
 
-    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Reply {
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let method = request.method().clone();
         let text = format!("{method} {}", request.uri().path());
         // A test waits for this before it goes on.
@@ -83,9 +83,9 @@ impl Answer for Paths {
             }
             "/never" => pending().await,
             "/who" => format!("{}://{}", peer.scheme().name(), peer.client()).into(),
-            "/half" => return Reply::new(Payload::stream(Half(0))),
+            "/half" => return PayloadResponse::new(Payload::stream(Half(0))),
             "/switch" => {
-                let mut switch = Reply::default();
+                let mut switch = PayloadResponse::default();
                 *switch.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
                 return switch;
             }
@@ -93,14 +93,14 @@ impl Answer for Paths {
             "/read" => match request.into_body().collect().await {
                 Ok(body) => body.to_bytes(),
                 Err(_) => {
-                    let mut broken = Reply::new("broken".into());
+                    let mut broken = PayloadResponse::new("broken".into());
                     *broken.status_mut() = StatusCode::BAD_REQUEST;
                     return broken;
                 }
             },
             _ => text.into(),
         };
-        response::finish(&method, Reply::new(body.into()))
+        response::finish(&method, PayloadResponse::new(body.into()))
     }
 }
 

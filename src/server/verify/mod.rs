@@ -13,9 +13,9 @@ use super::{
     verify::dialects::{Dialect, Original, is_among},
 };
 use crate::{
-    handlers::{Origin, Reply},
+    handlers::{Origin, PayloadResponse},
     http::{aim, path, response, unreadable},
-    pipeline::{Denial, Face, Request, Room},
+    pipeline::{Denial, Face, Phase, Request},
 };
 
 /// The status of a refusal, where the proxy cannot carry it.
@@ -25,7 +25,12 @@ const BODY: HeaderName = HeaderName::from_static("x-keyward-body");
 
 impl Public {
     /// Answers a proxy that asks in this dialect.
-    pub(super) async fn verify(&self, dialect: Dialect, asked: &Parts, peer: &Peer) -> Reply {
+    pub(super) async fn verify(
+        &self,
+        dialect: Dialect,
+        asked: &Parts,
+        peer: &Peer,
+    ) -> PayloadResponse {
         let refused = |denial: &Denial, original: Option<&Original<'_>>| {
             match original {
                 Some(one) => response::report_of(denial, &one.method, one.path, one.client),
@@ -51,7 +56,7 @@ impl Public {
         &self,
         headers: &HeaderMap,
         original: &Original<'_>,
-    ) -> Result<Reply, Denial> {
+    ) -> Result<PayloadResponse, Denial> {
         let path =
             path::normalise(original.path).map_err(|problem| unreadable(problem.to_string()))?;
         let request = Request {
@@ -78,7 +83,7 @@ impl Public {
 
         let uri = spelled(original, &path)
             .map_err(|_| unreadable("The target cannot be written into a field.".into()))?;
-        let mut reply = Reply::default();
+        let mut reply = PayloadResponse::default();
         *reply.headers_mut() = self.layout.fill(grant.identity(), uri);
         grant.quota().write(reply.headers_mut());
         Ok(reply)
@@ -97,7 +102,7 @@ fn spelled(original: &Original<'_>, path: &str) -> Result<HeaderValue, InvalidHe
 impl Dialect {
     /// A refusal as this proxy can carry it. nginx knows 401 and 403, and takes anything else for a fault of ours: it is told the rest
     /// in fields, from which its configuration makes the answer.
-    pub(super) fn refuse(self, denial: &Denial) -> Reply {
+    pub(super) fn refuse(self, denial: &Denial) -> PayloadResponse {
         let mut reply = response::denial(denial);
         if self == Self::Nginx {
             let status = denial.status;
@@ -115,6 +120,6 @@ impl Dialect {
 /// Whoever may say where a request comes from can be anybody.
 pub(super) fn untrusted() -> Denial {
     let said = "Only proxies may ask here that are listed in server.trusted_proxies.";
-    Denial::new(Room::Edge, StatusCode::FORBIDDEN, "UNTRUSTED_PROXY", said)
+    Denial::new(Phase::Edge, StatusCode::FORBIDDEN, "UNTRUSTED_PROXY", said)
         .with_detail("to trust it, add the client's address to server.trusted_proxies")
 }

@@ -8,7 +8,7 @@ use std::{
 use tokio::task::JoinSet;
 
 use super::{Bench, contract, put};
-use crate::store::{Change, Missed, Sequence, Sink, Table};
+use crate::store::{Change, Lagged, Sequence, Subscriber, Table};
 
 contract! {
     a_follower_hears_of_a_commit_before_its_writer_is_answered
@@ -34,7 +34,7 @@ impl Listener {
     }
 }
 
-impl Sink for Listener {
+impl Subscriber for Listener {
     fn apply(&self, change: &Change) {
         std::thread::sleep(self.slowness);
         let writes = change.writes.iter();
@@ -113,7 +113,7 @@ async fn a_follower_that_comes_too_late_is_told_so(mut on: Bench) {
         let listener = Arc::new(Listener::default());
         on.store().changes(after, listener.clone()).map(|()| listener)
     };
-    assert_eq!(follow(&on, 1).err(), Some(Missed), "nothing was committed yet");
+    assert_eq!(follow(&on, 1).err(), Some(Lagged), "nothing was committed yet");
     let mut tasks = JoinSet::new();
     for number in 0..2000_u64 {
         let store = on.store().clone();
@@ -122,13 +122,13 @@ async fn a_follower_that_comes_too_late_is_told_so(mut on: Bench) {
         });
     }
     tasks.join_all().await;
-    assert_eq!(follow(&on, 0).err(), Some(Missed));
-    assert_eq!(follow(&on, 2001).err(), Some(Missed));
+    assert_eq!(follow(&on, 0).err(), Some(Lagged));
+    assert_eq!(follow(&on, 2001).err(), Some(Lagged));
     assert_eq!(follow(&on, 1990).unwrap().sequences(), (1991..=2000).collect::<Vec<_>>());
     if on.folder.is_some() {
         // A store that was opened anew remembers nothing of before.
         on.reopen();
-        assert_eq!(follow(&on, 1999).err(), Some(Missed));
+        assert_eq!(follow(&on, 1999).err(), Some(Lagged));
         assert!(follow(&on, 2000).unwrap().sequences().is_empty());
     }
 }

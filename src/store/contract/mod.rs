@@ -345,7 +345,7 @@ async fn a_snapshot_is_one_moment(on: Bench) {
         let writer = tokio::spawn(async move { store.commit(both(2)).await });
         let mut seen = Vec::new();
         for table in [Table::Users, Table::Keys, Table::Users] {
-            let each = &mut |key: &[u8], record: super::Passing<'_>| {
+            let each = &mut |key: &[u8], record: super::RecordRef<'_>| {
                 seen.push((key.to_vec(), record.revision, record.json.to_vec()));
                 Ok(())
             };
@@ -360,7 +360,7 @@ async fn a_snapshot_is_one_moment(on: Bench) {
     }
     // What a visitor says ends the walk.
     let snapshot = on.store().snapshot().unwrap();
-    let stop = &mut |_: &[u8], _: super::Passing<'_>| Err(StoreError::Failed("enough".into()));
+    let stop = &mut |_: &[u8], _: super::RecordRef<'_>| Err(StoreError::Failed("enough".into()));
     assert_eq!(
         snapshot.each(Table::Users, stop).unwrap_err().to_string(),
         "the store stopped writing: enough"
@@ -404,7 +404,7 @@ async fn a_table_can_be_walked_in_parts(mut on: Bench) {
             for from in bounds {
                 for to in bounds.iter().copied().map(Some).chain([None]) {
                     let mut found = Vec::new();
-                    let each = &mut |key: &[u8], _: super::Passing<'_>| {
+                    let each = &mut |key: &[u8], _: super::RecordRef<'_>| {
                         found.push(key.to_vec());
                         Ok(())
                     };

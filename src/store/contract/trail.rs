@@ -3,7 +3,7 @@
 use super::{Batch, Bench, JoinSet, State, Store, Table, conflict, contract, dump, encode, put};
 use crate::{
     model::{AuditKey, Pepper},
-    store::audit_log::{self, Trace, Verdict},
+    store::audit_log::{self, AuditAppend, Verdict},
 };
 
 contract! {
@@ -22,7 +22,7 @@ fn key() -> AuditKey {
 /// A batch that leaves an entry in a trail of `keep` at most.
 fn traced(text: &str, keep: u64) -> Batch {
     let mut batch = put(Table::Users, b"a", text);
-    batch.trace = Some(Trace { entries: vec![encode(&text)], key: key(), keep });
+    batch.trace = Some(AuditAppend { entries: vec![encode(&text)], key: key(), keep });
     batch
 }
 
@@ -169,7 +169,7 @@ async fn many_entries_of_one_batch_are_one_after_another(mut on: Bench) {
     trail(&on, 3, 150).await;
     for round in 0..3 {
         let entries = (0..100).map(|number| encode(&format!("{round} {number}"))).collect();
-        let trace = Some(Trace { entries, key: key(), keep: 150 });
+        let trace = Some(AuditAppend { entries, key: key(), keep: 150 });
         on.store().commit(Batch { trace, ..Batch::new() }).await.unwrap();
     }
     on.now_and_later(|store| {
@@ -179,7 +179,7 @@ async fn many_entries_of_one_batch_are_one_after_another(mut on: Bench) {
     });
     // More than the trail may have: those of the batch itself stay until the next.
     let entries = (0..400).map(|number| encode(&number)).collect();
-    let trace = Some(Trace { entries, key: key(), keep: 150 });
+    let trace = Some(AuditAppend { entries, key: key(), keep: 150 });
     on.store().commit(Batch { trace, ..Batch::new() }).await.unwrap();
     on.now_and_later(|store| {
         assert_eq!(audit_log::extent(store).unwrap(), (304, 703));

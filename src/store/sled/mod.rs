@@ -35,8 +35,8 @@ use mark::Mark;
 use tokio::sync::oneshot;
 
 use super::{
-    Batch, Committing, Missed, Passing, Sequence, Sink, Snapshot, Store, StoreError, Stored, Table,
-    Visit, codec, subscribers::Publisher,
+    Batch, CommitFuture, Lagged, RecordRef, Sequence, Snapshot, Store, StoreError, Stored,
+    Subscriber, Table, Visit, codec, subscribers::Publisher,
 };
 
 /// Where the number of the last commit is kept: beside the tables, in none of them.
@@ -237,7 +237,7 @@ impl Store for SledStore {
         Ok(Box::new(Moment { shared: &self.shared, _quiet: quiet }))
     }
 
-    fn commit(&self, batch: Batch) -> Committing<'_> {
+    fn commit(&self, batch: Batch) -> CommitFuture<'_> {
         if let Some(fault) = self.fault() {
             return Box::pin(async { Err(StoreError::Failed(fault).into()) });
         }
@@ -256,7 +256,7 @@ impl Store for SledStore {
         })
     }
 
-    fn changes(&self, after: Sequence, sink: Arc<dyn Sink>) -> Result<(), Missed> {
+    fn changes(&self, after: Sequence, sink: Arc<dyn Subscriber>) -> Result<(), Lagged> {
         self.shared.publisher.follow(after, sink)
     }
 
@@ -288,7 +288,7 @@ impl Snapshot for Moment<'_> {
                 return Ok(false);
             }
             let (revision, json) = codec::open(table, key, value)?;
-            each(key, Passing { revision, json })?;
+            each(key, RecordRef { revision, json })?;
             Ok(true)
         })
     }

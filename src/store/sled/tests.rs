@@ -66,7 +66,7 @@ fn listing(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 fn count(store: &SledStore) -> u64 {
     let mut seen = 0;
-    let each = &mut |_: &[u8], _: Passing<'_>| {
+    let each = &mut |_: &[u8], _: RecordRef<'_>| {
         seen += 1;
         Ok(())
     };
@@ -224,7 +224,7 @@ fn a_damaged_record_is_named() {
     tamper(&path, Table::Users, &key, |value| *value.last_mut().unwrap() ^= 1);
     let store = open(&path).unwrap();
     assert!(store.get(Table::Users, &1_u64.to_be_bytes()).unwrap().is_some());
-    let each = &mut |_: &[u8], _: Passing<'_>| Ok(());
+    let each = &mut |_: &[u8], _: RecordRef<'_>| Ok(());
     for problem in [
         store.get(Table::Users, &key).unwrap_err(),
         store.scan(Table::Users, &[], None, 9).unwrap_err(),
@@ -269,7 +269,7 @@ fn a_record_of_a_newer_version_says_so() {
 #[tokio::test]
 async fn a_writer_that_panics_is_a_fault() {
     struct Bomb;
-    impl Sink for Bomb {
+    impl Subscriber for Bomb {
         fn apply(&self, _: &Change) {
             panic!("of no use");
         }

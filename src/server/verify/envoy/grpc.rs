@@ -29,7 +29,7 @@ pub(super) enum Code {
 
 /// The body of an answer: perhaps a message, and then how it ended.
 #[derive(Debug, Default)]
-pub struct Reply {
+pub struct GrpcBody {
     message: Option<Bytes>,
     trailers: Option<HeaderMap>,
 }
@@ -43,8 +43,8 @@ pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// The answer to a request that is none.
-pub(super) fn no_call() -> Response<Reply> {
-    let mut refused = Response::new(Reply::default());
+pub(super) fn no_call() -> Response<GrpcBody> {
+    let mut refused = Response::new(GrpcBody::default());
     *refused.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
     refused
 }
@@ -64,13 +64,13 @@ pub(super) fn read<M: Message + Default>(body: &[u8]) -> Result<M, Code> {
 }
 
 /// An answer with a message.
-pub(super) fn answer(message: &impl Message) -> Response<Reply> {
+pub(super) fn answer(message: &impl Message) -> Response<GrpcBody> {
     let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(PREFIX + length);
     bytes.put_u8(0);
     bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     bytes.put_slice(&message.encode_to_vec());
-    let mut reply = Response::new(Reply {
+    let mut reply = Response::new(GrpcBody {
         message: Some(bytes.freeze()),
         trailers: Some(ended(Code::Ok, HeaderMap::new())),
     });
@@ -79,8 +79,8 @@ pub(super) fn answer(message: &impl Message) -> Response<Reply> {
 }
 
 /// An answer without one. How it ended stands in the head then.
-pub(super) fn failed(code: Code) -> Response<Reply> {
-    let mut reply = Response::new(Reply::default());
+pub(super) fn failed(code: Code) -> Response<GrpcBody> {
+    let mut reply = Response::new(GrpcBody::default());
     let headers = std::mem::take(reply.headers_mut());
     *reply.headers_mut() = ended(code, headers);
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
@@ -92,7 +92,7 @@ fn ended(code: Code, mut headers: HeaderMap) -> HeaderMap {
     headers
 }
 
-impl Body for Reply {
+impl Body for GrpcBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -17,7 +17,7 @@ pub struct Attributes {
     #[prost(message, tag = "1")]
     pub source: Option<Node>,
     #[prost(message, tag = "4")]
-    pub request: Option<RequestContext>,
+    pub request: Option<AttributeRequest>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -39,7 +39,7 @@ pub struct SocketAddress {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct RequestContext {
+pub struct AttributeRequest {
     #[prost(message, tag = "2")]
     pub http: Option<HttpRequest>,
 }

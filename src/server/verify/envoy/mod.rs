@@ -22,7 +22,7 @@ use super::{
     untrusted,
 };
 use crate::{
-    handlers::{Body, Reply, Scheme},
+    handlers::{Body, PayloadResponse, Scheme},
     http::{host, response, unreadable},
     server::{Answer, Peer, Public},
 };
@@ -74,7 +74,7 @@ impl Envoy {
     }
 
     /// What tells who asks goes in the place of what the client says. What the client has and we do not goes, in whatever spelling.
-    fn allowed(&self, reply: &Reply, asked: &HeaderMap) -> CheckResponse {
+    fn allowed(&self, reply: &PayloadResponse, asked: &HeaderMap) -> CheckResponse {
         let (absent, present): (Vec<_>, Vec<_>) = reply
             .headers()
             .iter()
@@ -109,7 +109,7 @@ impl Envoy {
 }
 
 /// A refusal, for Envoy to hand on.
-async fn denied(reply: Reply) -> CheckResponse {
+async fn denied(reply: PayloadResponse) -> CheckResponse {
     let (parts, body) = reply.into_parts();
     // A refusal's body is here already.
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
@@ -195,9 +195,9 @@ fn headers(http: &mut HttpRequest) -> Option<HeaderMap> {
 }
 
 impl Answer for Envoy {
-    type Body = grpc::Reply;
+    type Body = grpc::GrpcBody;
 
-    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<grpc::Reply> {
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<grpc::GrpcBody> {
         if !grpc::is_call(request.method(), request.headers()) {
             return grpc::no_call();
         }
