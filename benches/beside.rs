@@ -1,14 +1,16 @@
-//! What a decision costs over bare HTTP: `cargo bench --bench beside [-- --rounds 5 --seconds 5 --connections 64]`.
+//! The cost of a decision, compared with bare HTTP:
+//! `cargo bench --bench beside [-- --rounds 5 --seconds 5 --connections 64]`.
 //!
-//! Starts the program and the bare server of `examples/bare.rs`, which answers the same bytes without a check, and drives one after the other
-//! with wrk (Debian: `apt-get install wrk`), round after round. Prints the medians: requests a second, latency, CPU time of the server's process for
-//! a request, resident memory; and the ratio of the two.
+//! Starts Keyward and `examples/bare.rs`, which responds with the same bytes without a check. In
+//! each round, wrk (Debian: `apt-get install wrk`) puts load on one server, then on the other.
+//! Prints the medians (requests a second, latency, CPU time per request of the server's process,
+//! resident memory) and the ratio of the two servers.
 
-#![allow(clippy::print_stdout, reason = "it prints what it measured")]
+#![allow(clippy::print_stdout, reason = "the bench prints its results")]
 
-mod rig;
+mod support;
 
-use rig::{Home, Load, Outcome, Server, median, option};
+use support::{Load, Outcome, Server, Setup, median, option};
 
 const PATH: &str = "/user/1";
 
@@ -16,7 +18,7 @@ fn main() -> Outcome<()> {
     let rounds = option("--rounds", 5);
     let load = Load { seconds: option("--seconds", 5), connections: option("--connections", 64) };
     let folder = tempfile::tempdir()?;
-    let keyward = Home::new(folder.path())?.serve("keyward")?;
+    let keyward = Setup::new(folder.path())?.serve("keyward")?;
     let header = keyward.header.clone();
     let (head, body) = keyward.get(PATH, &header)?;
     if !head.starts_with("HTTP/1.1 200") {
@@ -25,23 +27,23 @@ fn main() -> Outcome<()> {
     let bare = Server::bare(folder.path(), &body)?;
     let (bare_head, bare_body) = bare.get(PATH, &header)?;
     if bare_body != body || bare_head.len() != head.len() {
-        return Err(format!("the answers differ:\n{head}\n{bare_head}").into());
+        return Err(format!("the responses differ:\n{head}\n{bare_head}").into());
     }
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut keyward_rounds, mut bare_rounds) = (Vec::new(), Vec::new());
     for round in 0..rounds {
-        for (server, results) in [(&bare, &mut theirs), (&keyward, &mut ours)] {
+        for (server, results) in [(&bare, &mut bare_rounds), (&keyward, &mut keyward_rounds)] {
             let result = server.drive(PATH, &header, load)?;
             println!("round {round} {:>8}: {result}", server.name);
             results.push(result);
         }
     }
-    let (ours, theirs) = (median(&ours), median(&theirs));
-    println!("median  {:>8}: {theirs}", bare.name);
-    println!("median  {:>8}: {ours}", keyward.name);
+    let (keyward_median, bare_median) = (median(&keyward_rounds), median(&bare_rounds));
+    println!("median  {:>8}: {bare_median}", bare.name);
+    println!("median  {:>8}: {keyward_median}", keyward.name);
     println!(
-        "ratio: {:.3} of the bare server's requests a second, {:.3} of its CPU time a request",
-        ours.rate / theirs.rate,
-        ours.cpu_us / theirs.cpu_us
+        "ratio: {:.3} of the bare server's requests a second, {:.3} of its CPU time per request",
+        keyward_median.rate / bare_median.rate,
+        keyward_median.cpu_us / bare_median.cpu_us
     );
     Ok(())
 }

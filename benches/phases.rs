@@ -1,4 +1,6 @@
-//! What each room costs, and a whole decision: `cargo bench --bench rooms`. In one thread, in memory, without HTTP.
+//! The cost of each phase and of a whole decision: `cargo bench --bench phases`.
+//!
+//! Runs in one thread, with a store in memory and without HTTP.
 
 use std::{
     hint::black_box,
@@ -11,23 +13,23 @@ use criterion::Criterion;
 use http::{HeaderMap, HeaderValue, Method};
 use keyward::{
     accounts::{Accounts, NewKey, NewUser, Passwords},
-    hooks::{Limits, Secrets},
     model::{Actor, Clock, Entropy, KeyShape, KeyText, Pepper, Resource, Scheme},
     pipeline::{Action, Denial, Face, Gate, Request, decode, header, lookup, verify},
+    scripting::{ScriptLimits, Secrets},
     store::MemoryStore,
 };
 use tokio::runtime::Runtime;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// As the program has it.
+/// The allocator of the `keyward` binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USERS: u64 = 1000;
 
-/// Accounts with users, and what one of them sends.
-struct House {
+/// A Gate with 1,000 users, and the name and key of one of them.
+struct Fixture {
     accounts: Accounts,
     gate: Gate,
     name: String,
@@ -36,7 +38,7 @@ struct House {
     _scripts: tempfile::TempDir,
 }
 
-impl House {
+impl Fixture {
     fn new(hooks: &str) -> Outcome<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (pepper, entropy) = (Pepper::from_bytes([7; 32]), Entropy::seeded(1));
@@ -44,23 +46,28 @@ impl House {
         let accounts = Accounts::with(store, pepper, Passwords::new(1), Clock::system(), entropy)?;
         let scripts = tempfile::tempdir()?;
         std::fs::write(scripts.path().join("hooks.rhai"), hooks)?;
-        let loaded =
-            accounts.load_scripts(scripts.path(), Limits::default(), Secrets::default(), None);
+        let loaded = accounts.load_scripts(
+            scripts.path(),
+            ScriptLimits::default(),
+            Secrets::default(),
+            None,
+        );
         loaded.map_err(|problems| format!("{problems:?}"))?;
         let mut last = None;
         runtime.block_on(async {
             accounts.first_start().await?;
-            accounts.acting(Actor::Program).create(resource()).await?;
+            accounts.as_actor(Actor::Program).create(resource()).await?;
             for number in 0..USERS {
                 let name = format!("machine-{number}");
                 let new = NewUser { name: name.clone(), status: true, ..NewUser::default() };
-                let uid = accounts.acting(Actor::Program).create_user(new).await?.record.uid;
-                let key = accounts.acting(Actor::Program).issue_key(uid, NewKey::default()).await?;
+                let uid = accounts.as_actor(Actor::Program).create_user(new).await?.record.uid;
+                let key =
+                    accounts.as_actor(Actor::Program).issue_key(uid, NewKey::default()).await?;
                 last = Some((name, key.text.expose().to_owned()));
             }
             Outcome::Ok(())
         })?;
-        let (name, text) = last.ok_or("nobody")?;
+        let (name, text) = last.ok_or("no user was created")?;
         let gate = Gate::new(&accounts, 4096);
         Ok(Self { accounts, gate, name, text, runtime, _scripts: scripts })
     }
@@ -73,15 +80,15 @@ impl House {
         Ok(headers)
     }
 
-    /// The whole decision. Whether it passes.
+    /// Makes a whole decision. Returns whether the request is authorized.
     fn decide(&self, headers: &HeaderMap) -> bool {
-        let scene = self.gate.scene();
+        let context = self.gate.request_context();
         let request = request(headers);
-        let found = scene.policy.routes.find("a.example", request.path);
+        let found = context.policy.routes.find("a.example", request.path);
         let Some(rule) = found.as_ref().and_then(|found| found.rule("GET")) else { return false };
         let action = Action::Use(rule);
         self.runtime
-            .block_on(async { self.gate.authorize(&scene, &request, &action).await.is_ok() })
+            .block_on(async { self.gate.authorize(&context, &request, &action).await.is_ok() })
     }
 }
 
@@ -103,95 +110,105 @@ fn resource() -> Resource {
         "id": "app", "path": "/app/{*rest}", "methods": ["GET"], "enabled": true, "handler": "decide", "granularity": "resource",
         "formats": ["any"], "authentication": ["*"],
     });
-    serde_json::from_value(record).expect("a resource")
+    serde_json::from_value(record).expect("a valid resource")
 }
 
 fn main() -> Outcome<()> {
-    let house = House::new("fn unused(x) { x }")?;
-    let empty = House::new("fn on_request(req) { }")?;
-    let policy = House::new(
+    let without_hooks = Fixture::new("const ALL_OFF = true;")?;
+    let empty_hook = Fixture::new("fn on_request(req) { }")?;
+    let policy = Fixture::new(
         r#"fn on_permit(req, identity, resource) { if req.method == "DELETE" && !identity.has_role("admin") { return false; } true }"#,
     )?;
-    let (name, text) = (house.name.clone(), house.text.clone());
-    let right = house.headers(&name, &text)?;
-    let unknown_key = KeyText::generate("kw", &Entropy::system()).text.expose().to_owned();
+    let (name, text) = (without_hooks.name.clone(), without_hooks.text.clone());
+    let right_key = without_hooks.headers(&name, &text)?;
+    let wrong_secret = KeyText::generate("kw", &Entropy::system()).text.expose().to_owned();
     let mut damaged = text.clone();
     damaged.pop();
     damaged.push(if text.ends_with('0') { '1' } else { '0' });
     let cases = [
-        ("a right key", right.clone()),
-        ("a wrong secret", house.headers(&name, &unknown_key)?),
-        ("a wrong checksum", house.headers(&name, &damaged)?),
-        ("an unknown user", house.headers("nobody", &text)?),
+        ("a right key", right_key.clone()),
+        ("a wrong secret", without_hooks.headers(&name, &wrong_secret)?),
+        ("a wrong checksum", without_hooks.headers(&name, &damaged)?),
+        ("an unknown user", without_hooks.headers("nobody", &text)?),
     ];
     let mut bench = Criterion::default().configure_from_args();
-    for (what, headers) in &cases {
-        assert_eq!(house.decide(headers), *what == "a right key", "{what}");
-        bench.bench_function(&format!("decision: {what}"), |it| it.iter(|| house.decide(headers)));
+    for (case, headers) in &cases {
+        assert_eq!(without_hooks.decide(headers), *case == "a right key", "{case}");
+        bench.bench_function(&format!("decision: {case}"), |bencher| {
+            bencher.iter(|| without_hooks.decide(headers));
+        });
     }
-    for (what, other) in [("an empty on_request", &empty), ("a policy in on_permit", &policy)] {
-        let headers = other.headers(&other.name, &other.text)?;
-        assert!(other.decide(&headers));
-        let name = format!("decision: a right key, and {what}");
-        bench.bench_function(&name, |it| it.iter(|| other.decide(&headers)));
+    for (case, fixture) in
+        [("an empty on_request", &empty_hook), ("a policy in on_permit", &policy)]
+    {
+        let headers = fixture.headers(&fixture.name, &fixture.text)?;
+        assert!(fixture.decide(&headers));
+        let name = format!("decision: a right key, and {case}");
+        bench.bench_function(&name, |bencher| bencher.iter(|| fixture.decide(&headers)));
     }
-    rooms(&house, &right, &mut bench);
-    parts(&house, &mut bench);
+    bench_phases(&without_hooks, &right_key, &mut bench);
+    bench_parts(&without_hooks, &mut bench);
     bench.final_summary();
     Ok(())
 }
 
-/// The first four rooms, each with the ones before it.
-fn rooms(house: &House, headers: &HeaderMap, bench: &mut Criterion) {
-    let scene = house.gate.scene();
+/// The first four phases; each measurement includes the phases before it.
+fn bench_phases(fixture: &Fixture, headers: &HeaderMap, bench: &mut Criterion) {
+    let context = fixture.gate.request_context();
     let request = request(headers);
-    let found = scene.policy.routes.find("a.example", request.path);
+    let found = context.policy.routes.find("a.example", request.path);
     let Some(rule) = found.as_ref().and_then(|found| found.rule("GET")) else { return };
-    let (gate, action) = (&house.gate, Action::Use(rule));
-    bench.bench_function("rooms: scene", |it| it.iter(|| gate.scene()));
-    bench.bench_function("rooms: route", |it| {
-        it.iter(|| scene.policy.routes.find("a.example", black_box("/app/1")).is_some());
+    let (gate, action) = (&fixture.gate, Action::Use(rule));
+    bench.bench_function("phases: request context", |bencher| {
+        bencher.iter(|| gate.request_context())
+    });
+    bench.bench_function("phases: route", |bencher| {
+        bencher.iter(|| context.policy.routes.find("a.example", black_box("/app/1")).is_some());
     });
     for (name, last) in [
-        ("rooms: header", 1),
-        ("rooms: header, decode", 2),
-        ("rooms: header, decode, lookup", 3),
-        ("rooms: header, decode, lookup, verify", 4),
+        ("phases: header", 1),
+        ("phases: header, decode", 2),
+        ("phases: header, decode, lookup", 3),
+        ("phases: header, decode, lookup, verify", 4),
     ] {
-        let through = async || -> Result<(), Denial> {
-            let presented = header::read(gate, &scene, &request, &action).await?;
+        let run_phases = async || -> Result<(), Denial> {
+            let presented = header::read(gate, &context, &request, &action).await?;
             if last == 1 {
                 return Ok(());
             }
-            let credential = decode::parse(&scene, &request, presented).await?;
+            let credential = decode::parse(&context, &request, presented).await?;
             if last == 2 {
                 return Ok(());
             }
-            let candidate = lookup::find(gate, &scene, &request, credential).await?;
+            let candidate = lookup::find(gate, &context, &request, credential).await?;
             if last == 3 {
                 return Ok(());
             }
-            verify::check(gate, &scene, &request, &action, candidate).await.map(drop)
+            verify::check(gate, &context, &request, &action, candidate).await.map(drop)
         };
-        bench.bench_function(name, |it| it.iter(|| house.runtime.block_on(through()).is_ok()));
+        bench.bench_function(name, |bencher| {
+            bencher.iter(|| fixture.runtime.block_on(run_phases()).is_ok());
+        });
     }
 }
 
-/// What the rooms are made of.
-fn parts(house: &House, bench: &mut Criterion) {
-    let directory = house.accounts.directory();
-    let KeyShape::Ours(id) = KeyText::shape(&house.text) else { return };
-    let pepper = house.accounts.pepper();
-    bench.bench_function("parts: a user by name", |it| {
-        it.iter(|| directory.user_by_name(black_box(&house.name)));
+/// Single operations inside the phases.
+fn bench_parts(fixture: &Fixture, bench: &mut Criterion) {
+    let directory = fixture.accounts.directory();
+    let KeyShape::Ours(id) = KeyText::shape(&fixture.text) else { return };
+    let pepper = fixture.accounts.pepper();
+    bench.bench_function("parts: a user by name", |bencher| {
+        bencher.iter(|| directory.user_by_name(black_box(&fixture.name)));
     });
-    bench.bench_function("parts: a key by id", |it| it.iter(|| directory.key(black_box(id))));
-    bench.bench_function("parts: form and checksum of a key", |it| {
-        it.iter(|| KeyText::shape(black_box(&house.text)));
+    bench.bench_function("parts: a key by id", |bencher| {
+        bencher.iter(|| directory.key(black_box(id)));
     });
-    for (name, scheme) in [("a key of ours", Scheme::Own), ("a SHA-256 key", Scheme::Sha256)] {
-        bench.bench_function(&format!("parts: the digest of {name}"), |it| {
-            it.iter(|| pepper.digest_as(scheme, black_box(&house.text)));
+    bench.bench_function("parts: format and checksum of a key", |bencher| {
+        bencher.iter(|| KeyText::shape(black_box(&fixture.text)));
+    });
+    for (name, scheme) in [("a Keyward key", Scheme::Own), ("a SHA-256 key", Scheme::Sha256)] {
+        bench.bench_function(&format!("parts: the digest of {name}"), |bencher| {
+            bencher.iter(|| pepper.digest_as(scheme, black_box(&fixture.text)));
         });
     }
 }

@@ -1,73 +1,83 @@
-//! What many users cost: `cargo bench --bench scale -- [USERS…] [--resources N] [--idle N] [--keep FOLDER]` (default 1000 100000 1000000).
+//! The cost of many users, resources and idle connections:
+//! `cargo bench --bench scale -- [USERS…] [--resources N] [--idle N] [--keep FOLDER]`
+//! (`USERS` defaults to 1000 100000 1000000).
 //!
-//! For each number it makes a store with so many users with a key each, starts the program on it, and prints the time until `/health/ready` answers,
-//! resident memory then, bytes a user in memory and on disk, and what a decision takes: the time on one connection, and the server's CPU time, medians of
-//! five rounds of 4,000 requests, each with another user's key. The ratios are to a server with 1,000 users that is asked at the same time, round by
-//! round. `--resources` adds a row with so many resources, `--idle` one with so many connections that say nothing; both with 1,000 users.
+//! For each number of users the bench creates a store with one key per user, starts Keyward on it,
+//! and prints one row:
+//! - the time until `/health/ready` responds, and resident memory at that moment;
+//! - bytes per user, in memory and on disk;
+//! - the time of a decision on one connection, and the server's CPU time for it: medians of five
+//!   rounds of 4,000 requests, each with another user's key.
 //!
-//! The stores lie in a temporary folder (`TMPDIR`) and go when they were measured; four million users take 3 GB and a minute to make. With `--keep` they
-//! lie in that folder, stay, and are found again.
+//! The ratios are relative to a server with 1,000 users that is measured in the same rounds.
+//! `--resources` adds a row with that many resources, `--idle` a row with that many idle
+//! connections; both rows have 1,000 users.
+//!
+//! The stores are created in a temporary folder (`TMPDIR`) and deleted after their measurement.
+//! Four million users need 3 GB and one minute to create. With `--keep` the stores are created in
+//! that folder, are not deleted, and are used again by the next run.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints what it measured")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the bench prints its results")]
 
-mod crowd;
+mod scale_support;
 
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use crowd::{
+use scale_support::{
     Outcome,
-    ask::{self, Connection, Figures, ROUNDS},
+    measure::{self, Connection, Figures, ROUNDS},
     server::Server,
-    store::{Made, Size},
+    store::{BenchStore, Size},
 };
 
-/// What the others are compared with.
+/// The size that the other sizes are compared with.
 const BASE: Size = Size { users: 1_000, resources: 1 };
 
 fn main() -> Outcome<()> {
-    let asked = Asked::read()?;
-    allow_open_files(asked.idle)?;
+    let args = Args::parse()?;
+    raise_open_file_limit(args.idle)?;
     println!("binary: {:.1} MiB", mib(std::fs::metadata(env!("CARGO_BIN_EXE_keyward"))?.len()));
-    let empty = Empty::measured()?;
-    let keep = asked.keep.as_deref();
-    let base = Subject::start(keep, BASE)?;
+    let empty = EmptyStore::measure()?;
+    let keep = args.keep.as_deref();
+    let base = Instance::start(keep, BASE)?;
     println!(
-        "| users | resources | idle connections | ready in | resident | bytes a user | bytes on disk | a decision | to 1,000 users | CPU | to 1,000 users |"
+        "| users | resources | idle connections | ready in | resident | bytes per user | on disk | time per decision | relative to 1,000 users | CPU per decision | relative to 1,000 users |"
     );
     println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
-    for &users in &asked.users {
-        match users == BASE.users {
-            true => base.print(&base, 0, empty)?,
-            false => Subject::start(keep, Size { users, ..BASE })?.print(&base, 0, empty)?,
+    for &users in &args.users {
+        if users == BASE.users {
+            base.print_row(&base, 0, empty)?;
+        } else {
+            Instance::start(keep, Size { users, ..BASE })?.print_row(&base, 0, empty)?;
         }
     }
-    if let Some(resources) = asked.resources {
-        Subject::start(keep, Size { resources, ..BASE })?.print(&base, 0, empty)?;
+    if let Some(resources) = args.resources {
+        Instance::start(keep, Size { resources, ..BASE })?.print_row(&base, 0, empty)?;
     }
-    if asked.idle > 0 {
-        // A store of its own: two servers cannot have one.
-        Subject::start(None, BASE)?.print(&base, asked.idle, empty)?;
+    if args.idle > 0 {
+        // Not the kept store of `base`: two servers cannot open one store.
+        Instance::start(None, BASE)?.print_row(&base, args.idle, empty)?;
     }
     Ok(())
 }
 
-/// What there is without anybody.
+/// Measurements without users; subtracted to get the size of one user.
 #[derive(Clone, Copy)]
-struct Empty {
+struct EmptyStore {
     resident: u64,
     disk: u64,
 }
 
-impl Empty {
-    fn measured() -> Outcome<Self> {
-        let subject = Subject::start(None, Size { users: 0, resources: 0 })?;
-        let empty = Self { resident: subject.resident, disk: subject.store.disk()? };
+impl EmptyStore {
+    fn measure() -> Outcome<Self> {
+        let instance = Instance::start(None, Size { users: 0, resources: 0 })?;
+        let empty = Self { resident: instance.resident, disk: instance.store.disk()? };
         println!(
             "an empty store: ready in {:.0} ms, resident {:.1} MiB",
-            millis(subject.server.ready),
+            millis(instance.server.ready),
             mib(empty.resident)
         );
         Ok(empty)
@@ -75,76 +85,77 @@ impl Empty {
 }
 
 /// The command line.
-struct Asked {
+struct Args {
     users: Vec<usize>,
     resources: Option<usize>,
     idle: usize,
     keep: Option<PathBuf>,
 }
 
-/// A server on a store.
-struct Subject {
-    // Before the store: it ends first.
+/// A running server and its store.
+struct Instance {
+    // Declared before the store, so that it is dropped first.
     server: Server,
-    store: Made,
+    store: BenchStore,
     size: Size,
     resident: u64,
 }
 
-impl Asked {
-    fn read() -> Outcome<Self> {
-        let mut asked = Self { users: Vec::new(), resources: None, idle: 0, keep: None };
+impl Args {
+    fn parse() -> Outcome<Self> {
+        let mut parsed = Self { users: Vec::new(), resources: None, idle: 0, keep: None };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
             match arg.as_str() {
-                // Cargo's own.
+                // Added by cargo.
                 "--bench" => {}
-                "--resources" => asked.resources = Some(value()?.parse()?),
-                "--idle" => asked.idle = value()?.parse()?,
-                "--keep" => asked.keep = Some(std::path::absolute(value()?)?),
-                number => asked
-                    .users
-                    .push(number.parse().map_err(|_| format!("{number}: no number of users"))?),
+                "--resources" => parsed.resources = Some(value()?.parse()?),
+                "--idle" => parsed.idle = value()?.parse()?,
+                "--keep" => parsed.keep = Some(std::path::absolute(value()?)?),
+                number => parsed.users.push(
+                    number.parse().map_err(|_| format!("{number} is not a number of users"))?,
+                ),
             }
         }
-        if asked.users.is_empty() {
-            asked.users = vec![1_000, 100_000, 1_000_000];
+        if parsed.users.is_empty() {
+            parsed.users = vec![1_000, 100_000, 1_000_000];
         }
-        Ok(asked)
+        Ok(parsed)
     }
 }
 
-impl Subject {
+impl Instance {
     fn start(keep: Option<&Path>, size: Size) -> Outcome<Self> {
-        let store = Made::find_or_make(keep, size)?;
-        // The first start after a large import sees what the import left; later ones are what people wait for. Measured: the second.
+        let store = BenchStore::find_or_create(keep, size)?;
+        // The first start after a large import is not typical, because it finds leftovers of the
+        // import. The second start is measured.
         drop(Server::start(&store.path)?);
         let server = Server::start(&store.path)?;
-        // What the threads that have loaded no longer need is given back within a moment.
+        // Memory that the loading threads no longer need is returned after a moment.
         std::thread::sleep(Duration::from_millis(200));
         let resident = server.resident()?;
         Ok(Self { server, store, size, resident })
     }
 
-    /// Compares it with the base, and prints what came out.
-    fn print(&self, base: &Self, idle: usize, empty: Empty) -> Outcome<()> {
-        let waiting = self.connect(idle)?;
-        let (mut these, mut those) = (Vec::new(), Vec::new());
+    /// Measures this instance and `base` in turn, and prints one row of the table.
+    fn print_row(&self, base: &Self, idle: usize, empty: EmptyStore) -> Outcome<()> {
+        let idle_connections = self.connect(idle)?;
+        let (mut own_rounds, mut base_rounds) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
-            // Nobody is measured cold, and nobody is always the second.
-            let mut pair = [(self, &mut these), (base, &mut those)];
+            // Alternate the order, so that neither is always measured after the other.
+            let mut pair = [(self, &mut own_rounds), (base, &mut base_rounds)];
             if round % 2 == 1 {
                 pair.reverse();
             }
-            for (one, figures) in pair {
-                let requests = ask::requests(&one.store, one.size.resources, round);
-                figures.push(ask::round(&one.server, &requests)?);
+            for (instance, figures) in pair {
+                let requests = measure::requests(&instance.store, instance.size.resources, round);
+                figures.push(measure::run_round(&instance.server, &requests)?);
             }
         }
-        drop(waiting);
-        let (time, cpu) =
-            (|one: &Figures| one.time.as_secs_f64(), |one: &Figures| one.cpu.as_secs_f64());
+        drop(idle_connections);
+        let time = |round: &Figures| round.time.as_secs_f64();
+        let cpu = |round: &Figures| round.cpu.as_secs_f64();
         let Size { users, resources } = self.size;
         println!(
             "| {users} | {resources} | {idle} | {:.0} ms | {:.1} MiB | {:.0} | {:.0} | {:.1} µs | {:.2} | {:.1} µs | {:.2} |",
@@ -152,47 +163,49 @@ impl Subject {
             mib(self.resident),
             self.resident.saturating_sub(empty.resident) as f64 / users as f64,
             self.store.disk()?.saturating_sub(empty.disk) as f64 / users as f64,
-            median(these.iter().map(time)) * 1e6,
-            median(these.iter().zip(&those).map(|(this, that)| time(this) / time(that))),
-            median(these.iter().map(cpu)) * 1e6,
-            median(these.iter().zip(&those).map(|(this, that)| cpu(this) / cpu(that))),
+            median(own_rounds.iter().map(time)) * 1e6,
+            median(own_rounds.iter().zip(&base_rounds).map(|(own, base)| time(own) / time(base))),
+            median(own_rounds.iter().map(cpu)) * 1e6,
+            median(own_rounds.iter().zip(&base_rounds).map(|(own, base)| cpu(own) / cpu(base))),
         );
-        if let Some(took) = self.store.took {
-            eprintln!("{users} users were made in {:.1} s", took.as_secs_f64());
+        if let Some(took) = self.store.creation_time {
+            eprintln!("created {users} users in {:.1} s", took.as_secs_f64());
         }
         Ok(())
     }
 
-    /// So many connections, on each of which one request was answered.
+    /// Opens `count` connections, and sends one request on each.
     fn connect(&self, count: usize) -> Outcome<Vec<Connection>> {
-        let requests = ask::requests(&self.store, self.size.resources, 0);
+        let requests = measure::requests(&self.store, self.size.resources, 0);
         let open = |request: &Vec<u8>| {
             let mut connection = Connection::open(&self.server)?;
-            connection.ask(request)?;
+            connection.send(request)?;
             Ok(connection)
         };
         requests.iter().cycle().take(count).map(open).collect()
     }
 }
 
-/// Lets this process, and the server that it starts, have so many connections and some files.
-fn allow_open_files(connections: usize) -> Outcome<()> {
+/// Raises the limit of open files for this process, and thereby for the servers that it starts.
+///
+/// The new limit allows for `connections` and 500 other files.
+fn raise_open_file_limit(connections: usize) -> Outcome<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let wanted = connections as u64 + 500;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
         return Ok(());
     }
-    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).map_err(|problem| {
-        format!("{connections} connections need {wanted} open files, and at most {:?} are allowed (ulimit -Hn): {problem}", limit.maximum)
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).map_err(|error| {
+        format!("{connections} connections need {wanted} open files, but at most {:?} are allowed (ulimit -Hn): {error}", limit.maximum)
     })?;
     Ok(())
 }
 
 fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut all: Vec<f64> = figures.collect();
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
+    let mut sorted: Vec<f64> = figures.collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
 }
 
 fn mib(bytes: u64) -> f64 {

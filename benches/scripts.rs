@@ -1,13 +1,17 @@
-//! What scripts cost: `cargo bench --bench scripts [-- --rounds 7 --seconds 4 --connections 64]`.
+//! The cost of scripts: `cargo bench --bench scripts [-- --rounds 7 --seconds 4 --connections 64]`.
 //!
-//! First, the same request (`GET /user/1`) to servers that differ in their scripts alone, driven with wrk (Debian: `apt-get install wrk`) one after
-//! another, round after round: none, an empty hook, a policy as people write them, and an authentication type with signed requests. Second, one
-//! resource whose script spins for ever beside another that is driven; `--strikes 1000` keeps it from being switched off for long. Prints medians, and
-//! medians of the ratios within a round.
+//! wrk (Debian: `apt-get install wrk`) measures one server or case after another, in several
+//! rounds. The bench prints medians, and medians of the ratios within a round, in two tables:
+//!
+//! 1. The request `GET /user/1` to servers that differ only in their scripts: none, an empty hook,
+//!    a
+//!    realistic policy, and an authentication type for signed requests.
+//! 2. One resource, while 400 requests a second (`--background-rate`) go to another resource whose
+//!    script does nothing or never ends. `--strikes 1000` keeps that script enabled for longer.
 
-#![allow(clippy::print_stdout, reason = "it prints what it measured")]
+#![allow(clippy::print_stdout, reason = "the bench prints its results")]
 
-mod rig;
+mod support;
 
 use std::{
     io::{Read as _, Write as _},
@@ -22,11 +26,12 @@ use std::{
 };
 
 use hmac::{KeyInit as _, Mac as _};
-use rig::{Figures, Home, Load, Outcome, Server, median, option, ratio};
+use support::{Figures, Load, Outcome, Server, Setup, median, option, ratio};
 
 const PATH: &str = "/user/1";
-const EMPTY: &str = "fn on_request(req) {}";
-/// Networks, a pattern, a limit for each user, working hours, who may write, and a field of the answer: four hooks.
+const EMPTY_HOOK: &str = "fn on_request(req) {}";
+/// A realistic policy with four hooks: networks, a path pattern, a rate limit per user, working
+/// hours, write permissions, and a response header field.
 const POLICY: &str = r#"
 const OFFICES = ["127.0.0.0/8", "10.0.0.0/8", "fd00::/8"];
 fn on_request(req) {
@@ -47,7 +52,8 @@ fn on_response(req, identity, response) {
     response.set_header("X-Served-For", identity.name);
 }
 "#;
-/// Signed requests: `X-Signature: user seconds hmac`, over method, path and time.
+/// An authentication type for signed requests: `X-Signature: user seconds hmac`. The HMAC covers
+/// method, path and time.
 const HMAC: &str = r#"
 fn decode(req, presented) {
     let parts = presented.split(" ");
@@ -65,24 +71,25 @@ const KEY: &str = "a secret of the bench, of 32 bytes and more";
 fn main() -> Outcome<()> {
     let rounds = option("--rounds", 7);
     let load = Load { seconds: option("--seconds", 4), connections: option("--connections", 64) };
-    costs(rounds, load)?;
-    beside_a_spinner(rounds, load)
+    compare_scripts(rounds, load)?;
+    compare_background_load(rounds, load)
 }
 
-/// The same request behind different scripts.
-fn costs(rounds: u64, load: Load) -> Outcome<()> {
+/// Sends the same request to servers with different scripts.
+fn compare_scripts(rounds: u64, load: Load) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
-    let at = |name: &str| -> Outcome<std::path::PathBuf> {
+    let subfolder = |name: &str| -> Outcome<std::path::PathBuf> {
         let path = folder.path().join(name);
         std::fs::create_dir(&path)?;
         Ok(path)
     };
-    let (none, empty, policy, hmac) = (at("none")?, at("empty")?, at("policy")?, at("hmac")?);
+    let (none, empty) = (subfolder("none")?, subfolder("empty")?);
+    let (policy, hmac) = (subfolder("policy")?, subfolder("hmac")?);
     let servers = [
-        Home::new(&none)?.serve("no scripts")?,
-        hooked(&empty, EMPTY)?.serve("empty on_request")?,
-        hooked(&policy, POLICY)?.serve("policy")?,
-        signed(&hmac)?,
+        Setup::new(&none)?.serve("no scripts")?,
+        with_hooks(&empty, EMPTY_HOOK)?.serve("empty on_request")?,
+        with_hooks(&policy, POLICY)?.serve("policy")?,
+        serve_signed_requests(&hmac)?,
     ];
     let mut results = vec![Vec::new(); servers.len()];
     for server in &servers {
@@ -90,7 +97,7 @@ fn costs(rounds: u64, load: Load) -> Outcome<()> {
         if !head.starts_with("HTTP/1.1 200") {
             return Err(format!("{}: {head}\n{body}", server.name).into());
         }
-        // Nobody is measured cold.
+        // Warm-up: no server is measured cold.
         server.drive(PATH, &server.header, Load { seconds: 1, ..load })?;
     }
     for round in 0..rounds {
@@ -102,50 +109,61 @@ fn costs(rounds: u64, load: Load) -> Outcome<()> {
     }
     let medians: Vec<Figures> = results.iter().map(|results| median(results)).collect();
     println!(
-        "\n| scripts | requests/s | of no scripts | p50 | p99 | CPU a request | of no scripts |"
+        "\n| scripts | requests/s | relative to no scripts | p50 | p99 | CPU per request | relative to no scripts |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|");
-    for (at, (server, found)) in servers.iter().zip(&medians).enumerate() {
+    for (at, (server, figures)) in servers.iter().zip(&medians).enumerate() {
         println!(
             "| {} | {:.0} | {:.3} | {:.2} ms | {:.2} ms | {:.1} µs | {:.3} |",
             server.name,
-            found.rate,
-            ratio(&results[at], &results[0], |one| one.rate),
-            found.p50_ms,
-            found.p99_ms,
-            found.cpu_us,
-            ratio(&results[at], &results[0], |one| one.cpu_us)
+            figures.rate,
+            ratio(&results[at], &results[0], |round| round.rate),
+            figures.p50_ms,
+            figures.p99_ms,
+            figures.cpu_us,
+            ratio(&results[at], &results[0], |round| round.cpu_us)
         );
     }
     Ok(())
 }
 
-fn hooked<'a>(folder: &'a Path, script: &str) -> Outcome<Home<'a>> {
-    let home = Home::new(folder)?;
-    home.write("scripts/hooks.rhai", script)?;
-    Ok(home)
+fn with_hooks<'a>(folder: &'a Path, script: &str) -> Outcome<Setup<'a>> {
+    let setup = Setup::new(folder)?;
+    setup.write("scripts/hooks.rhai", script)?;
+    Ok(setup)
 }
 
-fn signed(folder: &Path) -> Outcome<Server> {
-    let mut home = Home::new(folder)?;
-    home.write("scripts/auth/hmac.rhai", HMAC)?;
-    home.write("secrets/bench", KEY)?;
-    home.run(&["app", "add", "signed", "--type", "hmac", "--header", "X-Signature", "--default"])?;
+fn serve_signed_requests(folder: &Path) -> Outcome<Server> {
+    let mut setup = Setup::new(folder)?;
+    setup.write("scripts/auth/hmac.rhai", HMAC)?;
+    setup.write("secrets/bench", KEY)?;
+    setup.run(&[
+        "app",
+        "add",
+        "signed",
+        "--type",
+        "hmac",
+        "--header",
+        "X-Signature",
+        "--default",
+    ])?;
     let sent = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(KEY.as_bytes())?;
     mac.update(format!("GET\n{PATH}\n{sent}").as_bytes());
     let mac = hex::encode(mac.finalize().into_bytes());
-    home.header = format!("X-Signature: admin {sent} {mac}");
-    home.serve("hmac type")
+    setup.header = format!("X-Signature: admin {sent} {mac}");
+    setup.serve("hmac type")
 }
 
-/// How a resource fares while nobody, a script that does nothing, or one that spins is asked beside it.
-fn beside_a_spinner(rounds: u64, load: Load) -> Outcome<()> {
+/// Measures one resource while other clients send requests to another resource.
+///
+/// The other resource has no clients, has a script that does nothing, or has a script that spins.
+fn compare_background_load(rounds: u64, load: Load) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
-    let home = Home::new(folder.path())?;
+    let setup = Setup::new(folder.path())?;
     for id in ["calm", "idle", "spin"] {
         let path = format!("/{id}");
-        home.run(&[
+        setup.run(&[
             "resource",
             "add",
             id,
@@ -161,65 +179,67 @@ fn beside_a_spinner(rounds: u64, load: Load) -> Outcome<()> {
             "*",
         ])?;
     }
-    home.write("scripts/resources/idle.rhai", EMPTY)?;
-    home.write("scripts/resources/spin.rhai", "fn on_request(req) { loop {} }")?;
-    home.write("config.toml", &format!("[scripts]\nstrikes = {}\n", option("--strikes", 5)))?;
-    let server = home.serve("spin")?;
-    let asked = option("--asked", 400);
+    setup.write("scripts/resources/idle.rhai", EMPTY_HOOK)?;
+    setup.write("scripts/resources/spin.rhai", "fn on_request(req) { loop {} }")?;
+    setup.write("config.toml", &format!("[scripts]\nstrikes = {}\n", option("--strikes", 5)))?;
+    let server = setup.serve("spin")?;
+    let background_rate = option("--background-rate", 400);
     let cases = [
-        ("nobody", None),
+        ("no other requests", None),
         ("a script that does nothing", Some("/idle")),
         ("a script that spins", Some("/spin")),
     ];
     let mut results = vec![Vec::new(); cases.len()];
     for round in 0..rounds {
         for ((name, path), results) in cases.iter().zip(&mut results) {
-            // A script that was switched off is on again.
+            // The reload enables a script again that was switched off in the previous round.
             server.reload()?;
-            let others = path.map(|path| Others::start(&server, path, asked));
+            let background =
+                path.map(|path| BackgroundClients::start(&server, path, background_rate));
             let result = server.drive("/calm", &server.header, load)?;
-            let answered = others.map_or(0, Others::stop);
-            println!("round {round} beside {name:>26}: {result} ({answered} answers there)");
-            if path.is_some() && answered == 0 {
-                return Err(format!("nobody was answered by {name}").into());
+            let responses = background.map_or(0, BackgroundClients::stop);
+            println!("round {round}, {name:>26}: {result} ({responses} background responses)");
+            if path.is_some() && responses == 0 {
+                return Err(format!("no response from {name}").into());
             }
             results.push(result);
         }
     }
     let medians: Vec<Figures> = results.iter().map(|results| median(results)).collect();
     println!(
-        "\n| driven beside | requests/s | p50 | p99 | p99, of nobody's | of an idle script's |"
+        "\n| other requests to | requests/s | p50 | p99 | p99, relative to no other requests | relative to an idle script |"
     );
     println!("|---|---:|---:|---:|---:|---:|");
-    for (at, ((name, _), found)) in cases.iter().zip(&medians).enumerate() {
+    for (at, ((name, _), figures)) in cases.iter().zip(&medians).enumerate() {
         println!(
             "| {name} | {:.0} | {:.2} ms | {:.2} ms | {:.2} | {:.2} |",
-            found.rate,
-            found.p50_ms,
-            found.p99_ms,
-            ratio(&results[at], &results[0], |one| one.p99_ms),
-            ratio(&results[at], &results[1], |one| one.p99_ms)
+            figures.rate,
+            figures.p50_ms,
+            figures.p99_ms,
+            ratio(&results[at], &results[0], |round| round.p99_ms),
+            ratio(&results[at], &results[1], |round| round.p99_ms)
         );
     }
     Ok(())
 }
 
-/// Clients that ask for one path, so many times a second, until they are stopped.
-struct Others {
+/// Clients that send requests to one path at a fixed rate until they are stopped.
+struct BackgroundClients {
     stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
+    responses: Arc<AtomicU64>,
     threads: Vec<thread::JoinHandle<()>>,
 }
 
-impl Others {
+impl BackgroundClients {
     const CLIENTS: u64 = 8;
 
-    fn start(server: &Server, path: &str, a_second: u64) -> Self {
-        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    fn start(server: &Server, path: &str, requests_per_second: u64) -> Self {
+        let (stop, responses) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{}\r\n\r\n", server.header);
-        let pause = Duration::from_secs_f64(Self::CLIENTS as f64 / a_second.max(1) as f64);
+        let pause =
+            Duration::from_secs_f64(Self::CLIENTS as f64 / requests_per_second.max(1) as f64);
         let threads = (0..Self::CLIENTS).map(|_| {
-            let (stop, answered) = (stop.clone(), answered.clone());
+            let (stop, responses) = (stop.clone(), responses.clone());
             let (address, request) = (server.address.clone(), request.clone());
             thread::spawn(move || {
                 let Ok(mut stream) = TcpStream::connect(address) else { return };
@@ -228,38 +248,38 @@ impl Others {
                     if exchange(&mut stream, &request).is_err() {
                         return;
                     }
-                    answered.fetch_add(1, Ordering::Relaxed);
+                    responses.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(pause.saturating_sub(begun.elapsed()));
                 }
             })
         });
-        Self { threads: threads.collect(), stop, answered }
+        Self { threads: threads.collect(), stop, responses }
     }
 
-    /// Ends them, and returns how many answers they had.
+    /// Stops the clients. Returns the number of responses that they received.
     fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             let _ = thread.join();
         }
-        self.answered.load(Ordering::Relaxed)
+        self.responses.load(Ordering::Relaxed)
     }
 }
 
-/// Sends a request and reads its answer, whose length is in its head.
+/// Sends a request and reads the response up to its `Content-Length`.
 fn exchange(stream: &mut TcpStream, request: &str) -> Outcome<()> {
     stream.write_all(request.as_bytes())?;
-    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+    let (mut response, mut chunk) = (Vec::new(), [0; 4096]);
     loop {
-        let read = stream.read(&mut piece)?;
+        let read = stream.read(&mut chunk)?;
         if read == 0 {
-            return Err("the connection ended".into());
+            return Err("the server closed the connection".into());
         }
-        answer.extend_from_slice(&piece[..read]);
-        let text = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+        response.extend_from_slice(&chunk[..read]);
+        let text = String::from_utf8_lossy(&response).to_ascii_lowercase();
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
-        if body.len() >= length.ok_or("no length")?.trim().parse()? {
+        if body.len() >= length.ok_or("no Content-Length")?.trim().parse()? {
             return Ok(());
         }
     }

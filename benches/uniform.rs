@@ -1,16 +1,22 @@
-//! Whether time tells why somebody was refused: `cargo bench --bench uniform [-- --requests 20000 --passwords 0]`.
+//! Whether response times reveal the reason of a denial:
+//! `cargo bench --bench uniform [-- --requests 20000 --passwords 0]`.
 //!
-//! An application with `detail = "uniform"` refuses an unknown user, a wrong key, a blocked user, an expired and a revoked key in the same words. Here each
-//! of the five is asked so many times, one request at a time on one connection, in an order drawn anew for every five, and the time until the answer
-//! is taken. Then each kind is compared with each other by two tests: Mann and Whitney's (is one later than the other?) and Kolmogorov and Smirnov's (are
-//! they spread alike?). Told apart means that one of the twenty comparisons has a probability below 0.001 after Bonferroni's correction.
+//! An application with `detail = "uniform"` sends the same response to an unknown user, a wrong
+//! key, a blocked user, an expired key and a revoked key. The bench sends `--requests` requests of
+//! each of the five kinds, one at a time on one connection; each round has one request of each
+//! kind, in a random order. It measures the time until the response begins.
 //!
-//! With `--passwords N` the same is done N times with an application of the type `basic`: an unknown user, a wrong password, a blocked user and a user
-//! without a password.
+//! Two tests then compare each pair of kinds: Mann-Whitney (does one tend to be later than the
+//! other?) and Kolmogorov-Smirnov (do the distributions differ?). The kinds count as
+//! distinguishable if one of these twenty comparisons has a probability below 0.001 after
+//! Bonferroni correction.
+//!
+//! With `--passwords N` the bench also sends N requests of each kind to an application of the type
+//! `basic`: an unknown user, a wrong password, a blocked user, and a user without a password.
 
-#![allow(clippy::print_stdout, reason = "it prints what it measured")]
+#![allow(clippy::print_stdout, reason = "the bench prints its results")]
 
-mod rig;
+mod support;
 
 use std::{
     io::{Read as _, Write as _},
@@ -20,32 +26,33 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keyward::model::{Entropy, KeyText};
-use rig::{Home, Outcome, option};
+use support::{Outcome, Setup, option};
 
-/// What is more likely than this is chance.
-const CHANCE: f64 = 0.001;
+/// Significance level: a probability below it means that the kinds can be distinguished.
+const SIGNIFICANCE: f64 = 0.001;
 
-/// A way to be refused: its name, the request, and how long its answers took, in nanoseconds.
+/// A kind of denied request.
 struct Kind {
     name: &'static str,
     request: Vec<u8>,
+    /// Response times in nanoseconds.
     times: Vec<f64>,
 }
 
 fn main() -> Outcome<()> {
     let folder = tempfile::tempdir()?;
-    let mut home = Home::new(folder.path())?;
-    // As it is shipped: each refusal is a line of the log, and says why.
-    home.log = "info";
-    let keys = keys(&home)?;
-    let passwords = passwords(&home)?;
-    let server = home.serve("keyward")?;
-    for (what, kinds, count) in [
+    let mut setup = Setup::new(folder.path())?;
+    // The default level: each denial writes a log line with the reason.
+    setup.log = "info";
+    let keys = key_kinds(&setup)?;
+    let passwords = password_kinds(&setup)?;
+    let server = setup.serve("keyward")?;
+    for (title, kinds, count) in [
         ("keys", keys, option("--requests", 20_000)),
         ("passwords", passwords, option("--passwords", 0)),
     ] {
         if count > 0 {
-            measure(what, kinds, count, &server.address)?;
+            measure(title, kinds, count, &server.address)?;
         }
     }
     Ok(())
@@ -57,41 +64,43 @@ fn request(application: &str, header: &str, user: &str, secret: &str) -> Vec<u8>
     format!("GET /user/1 HTTP/1.1\r\nHost: bench\r\nAUTH-METHOD: {application}\r\n{header}: {scheme}{credential}\r\n\r\n").into_bytes()
 }
 
-/// The five kinds of a key that is refused. All texts are as long.
-fn keys(home: &Home<'_>) -> Outcome<Vec<Kind>> {
-    home.run(&["app", "add", "silent", "--detail", "uniform"])?;
-    let nobody = KeyText::generate("kw", &Entropy::system()).text.expose().to_owned();
+/// The five kinds of requests with a denied key. All names and keys have the same length.
+fn key_kinds(setup: &Setup<'_>) -> Outcome<Vec<Kind>> {
+    setup.run(&["app", "add", "silent", "--detail", "uniform"])?;
+    let unknown_key = KeyText::generate("kw", &Entropy::system()).text.expose().to_owned();
     let mut kinds = Vec::new();
     for name in ["unknown", "wrong..", "blocked", "expired", "revoked"] {
-        let mut text = nobody.clone();
+        let mut text = unknown_key.clone();
         if name != "unknown" {
-            home.run(&["user", "add", name])?;
+            setup.run(&["user", "add", name])?;
             let expires = if name == "expired" { "1s" } else { "never" };
-            let made = home.json(&["key", "generate", name, "--expires", expires])?;
+            let generated = setup.json(&["key", "generate", name, "--expires", expires])?;
             match name {
-                "blocked" => home.run(&["user", "block", name])?,
-                "revoked" => home.run(&["key", "revoke", made["id"].as_str().ok_or("no id")?])?,
+                "blocked" => setup.run(&["user", "block", name])?,
+                "revoked" => {
+                    setup.run(&["key", "revoke", generated["id"].as_str().ok_or("no id")?])?
+                }
                 _ => {}
             }
             if name != "wrong.." {
-                text = made["key"].as_str().ok_or("no key")?.to_owned();
+                text = generated["key"].as_str().ok_or("no key")?.to_owned();
             }
         }
         let request = request("silent", "API-KEY", name, &text);
         kinds.push(Kind { name, request, times: Vec::new() });
     }
-    // One of them has a second to live.
+    // Wait until the key with a lifetime of one second has expired.
     std::thread::sleep(std::time::Duration::from_millis(1500));
     Ok(kinds)
 }
 
-fn passwords(home: &Home<'_>) -> Outcome<Vec<Kind>> {
-    home.run(&["app", "add", "people", "--type", "basic", "--detail", "uniform"])?;
+fn password_kinds(setup: &Setup<'_>) -> Outcome<Vec<Kind>> {
+    setup.run(&["app", "add", "people", "--type", "basic", "--detail", "uniform"])?;
     for name in ["has-one", "stopped"] {
-        home.pipe(&["user", "add", name, "--password-stdin"], "correct horse\n")?;
+        setup.pipe(&["user", "add", name, "--password-stdin"], "correct horse\n")?;
     }
-    home.run(&["user", "block", "stopped"])?;
-    home.run(&["user", "add", "has-non"])?;
+    setup.run(&["user", "block", "stopped"])?;
+    setup.run(&["user", "add", "has-non"])?;
     let kind = |(name, secret)| {
         let request = request("people", "Authorization", name, secret);
         Kind { name, request, times: Vec::new() }
@@ -105,41 +114,42 @@ fn passwords(home: &Home<'_>) -> Outcome<Vec<Kind>> {
     Ok(all.into_iter().map(kind).collect())
 }
 
-fn measure(what: &str, mut kinds: Vec<Kind>, count: u64, address: &str) -> Outcome<()> {
+fn measure(title: &str, mut kinds: Vec<Kind>, count: u64, address: &str) -> Outcome<()> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     let mut buffer = vec![0; 16_384];
     for kind in &kinds {
-        let answer = ask(&mut stream, &kind.request, &mut buffer)?.1;
-        answers.push(without_date(&answer));
+        let (_, response) = exchange(&mut stream, &kind.request, &mut buffer)?;
+        responses.push(without_date(&response));
     }
-    if !answers[0].starts_with("HTTP/1.1 401") || answers.iter().any(|answer| *answer != answers[0])
-    {
-        return Err(format!("the answers differ: {answers:#?}").into());
+    let first = &responses[0];
+    if !first.starts_with("HTTP/1.1 401") || responses.iter().any(|other| other != first) {
+        return Err(format!("the responses differ: {responses:#?}").into());
     }
-    // What is new to the machine is not counted.
-    let warm = (count / 20).max(10);
-    for round in 0..warm + count {
-        for at in order(kinds.len()) {
+    // The first rounds are a warm-up and are not counted.
+    let warm_up = (count / 20).max(10);
+    for round in 0..warm_up + count {
+        for at in random_order(kinds.len()) {
             let kind = &mut kinds[at];
-            let (nanos, _) = ask(&mut stream, &kind.request, &mut buffer)?;
-            if round >= warm {
+            let (nanos, _) = exchange(&mut stream, &kind.request, &mut buffer)?;
+            if round >= warm_up {
                 kind.times.push(nanos);
             }
         }
     }
-    println!("{what}: {count} requests of each kind");
+    println!("{title}: {count} requests of each kind");
     for kind in &mut kinds {
         kind.times.sort_by(f64::total_cmp);
-        let at = |share: f64| kind.times[(share * (kind.times.len() - 1) as f64) as usize] / 1000.0;
+        let percentile =
+            |share: f64| kind.times[(share * (kind.times.len() - 1) as f64) as usize] / 1000.0;
         println!(
             "  {:>8}: p10 {:.2}, p50 {:.2}, p90 {:.2}, p99 {:.2} µs",
             kind.name,
-            at(0.1),
-            at(0.5),
-            at(0.9),
-            at(0.99)
+            percentile(0.1),
+            percentile(0.5),
+            percentile(0.9),
+            percentile(0.99)
         );
     }
     compare(&kinds);
@@ -152,23 +162,23 @@ fn compare(kinds: &[Kind]) {
         .map(|(a, b)| (&kinds[a], &kinds[b]))
         .collect();
     let tests = 2.0 * pairs.len() as f64;
-    let mut least: f64 = 1.0;
+    let mut smallest: f64 = 1.0;
     for (a, b) in &pairs {
-        let (z, later) = mann_whitney(&a.times, &b.times);
-        let (d, spread) = kolmogorov_smirnov(&a.times, &b.times);
-        let corrected = (later.min(spread) * tests).min(1.0);
-        least = least.min(corrected);
+        let (z, p_later) = mann_whitney(&a.times, &b.times);
+        let (d, p_shape) = kolmogorov_smirnov(&a.times, &b.times);
+        let corrected = (p_later.min(p_shape) * tests).min(1.0);
+        smallest = smallest.min(corrected);
         println!(
-            "  {:>8} and {:>8}: z {z:+.2} (p {later:.4}), D {d:.4} (p {spread:.4})",
+            "  {:>8} and {:>8}: z {z:+.2} (p {p_later:.4}), D {d:.4} (p {p_shape:.4})",
             a.name, b.name
         );
     }
-    let verdict = if least < CHANCE { "told apart" } else { "not told apart" };
-    println!("  smallest probability of {tests} comparisons, corrected: {least:.4}: {verdict}");
+    let verdict = if smallest < SIGNIFICANCE { "distinguishable" } else { "not distinguishable" };
+    println!("  smallest corrected probability of {tests} comparisons: {smallest:.4}: {verdict}");
 }
 
-/// One request: how long its answer took, and the answer.
-fn ask(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) -> Outcome<(f64, String)> {
+/// Sends one request. Returns the time until the response began, in nanoseconds, and the response.
+fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) -> Outcome<(f64, String)> {
     let begun = Instant::now();
     stream.write_all(request)?;
     let mut length = stream.read(buffer)?;
@@ -177,47 +187,52 @@ fn ask(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) -> Outcome<(f6
         let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let field = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            if body.len() >= field.ok_or("no length")?.parse()? {
+            if body.len() >= field.ok_or("no Content-Length")?.parse()? {
                 return Ok((nanos, text));
             }
         }
         match stream.read(&mut buffer[length..])? {
-            0 => return Err("the connection ended".into()),
+            0 => return Err("the server closed the connection".into()),
             more => length += more,
         }
     }
 }
 
-fn without_date(answer: &str) -> String {
-    answer.lines().filter(|line| !line.starts_with("date:")).collect::<Vec<_>>().join("\n")
+fn without_date(response: &str) -> String {
+    response.lines().filter(|line| !line.starts_with("date:")).collect::<Vec<_>>().join("\n")
 }
 
-/// The places from 0, in an order that nobody chose.
-fn order(count: usize) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..count).collect();
+/// The indices `0..count` in random order.
+fn random_order(count: usize) -> Vec<usize> {
+    let mut indices: Vec<usize> = (0..count).collect();
     let random: [u8; 8] = Entropy::system().bytes();
     for at in (1..count).rev() {
-        places.swap(at, usize::from(random[at % 8]) % (at + 1));
+        indices.swap(at, usize::from(random[at % 8]) % (at + 1));
     }
-    places
+    indices
 }
 
-/// Whether `b` is later than `a`, as a standard normal value, and how likely it is as far from 0 by chance. Both are sorted; ties get their middle rank.
+/// Mann-Whitney U test: whether values of `b` tend to be larger than values of `a`. Both are
+/// sorted.
+///
+/// Returns the statistic as a standard normal value, and the probability of a value at least as far
+/// from 0 by chance. Equal values get their mean rank.
 fn mann_whitney(a: &[f64], b: &[f64]) -> (f64, f64) {
     let (n, m) = (a.len() as f64, b.len() as f64);
-    let (mut below, mut upto) = (0, 0);
+    let (mut less, mut less_or_equal) = (0, 0);
     let mut u = 0.0;
     for value in b {
-        below += a[below..].iter().take_while(|one| *one < value).count();
-        upto = upto.max(below);
-        upto += a[upto..].iter().take_while(|one| *one <= value).count();
-        u += below as f64 + (upto - below) as f64 / 2.0;
+        less += a[less..].iter().take_while(|other| *other < value).count();
+        less_or_equal = less_or_equal.max(less);
+        less_or_equal += a[less_or_equal..].iter().take_while(|other| *other <= value).count();
+        u += less as f64 + (less_or_equal - less) as f64 / 2.0;
     }
     let z = (u - n * m / 2.0) / (n * m * (n + m + 1.0) / 12.0).sqrt();
     (z, two_sided(z))
 }
 
-/// The probability of a standard normal value at least as far from 0 (Abramowitz and Stegun, 26.2.17).
+/// The probability of a standard normal value at least as far from 0 (Abramowitz and Stegun,
+/// 26.2.17).
 fn two_sided(z: f64) -> f64 {
     let x = z.abs();
     let t = 1.0 / (1.0 + 0.231_641_9 * x);
@@ -228,14 +243,17 @@ fn two_sided(z: f64) -> f64 {
     (2.0 * series * (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt()).clamp(0.0, 1.0)
 }
 
-/// The largest distance of the two distributions, and how likely one as large is by chance. Both are sorted.
+/// Two-sample Kolmogorov-Smirnov test: whether the distributions differ. Both are sorted.
+///
+/// Returns the largest distance of the two distribution functions, and the probability of a
+/// distance at least as large by chance.
 fn kolmogorov_smirnov(a: &[f64], b: &[f64]) -> (f64, f64) {
     let (n, m) = (a.len() as f64, b.len() as f64);
     let (mut i, mut j, mut d): (usize, usize, f64) = (0, 0, 0.0);
     while i < a.len() && j < b.len() {
         let value = a[i].min(b[j]);
-        i += a[i..].iter().take_while(|one| **one <= value).count();
-        j += b[j..].iter().take_while(|one| **one <= value).count();
+        i += a[i..].iter().take_while(|other| **other <= value).count();
+        j += b[j..].iter().take_while(|other| **other <= value).count();
         d = d.max((i as f64 / n - j as f64 / m).abs());
     }
     let size = (n * m / (n + m)).sqrt();

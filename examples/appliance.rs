@@ -1,10 +1,11 @@
-//! An appliance in one process: an embedded store in a folder, a script as policy, and the program's own handler behind Keyward's layer.
+//! An appliance in one process: an embedded store in a folder, a script as policy, and the
+//! application's own handlers behind Keyward's layer.
 //!
 //! ```sh
 //! cargo run --example appliance -- /tmp/appliance
 //! ```
-//! The folder is made if it is not there, and holds the store, the pepper and the script. The first start prints a `curl` line with the first key;
-//! the program answers until it is stopped, and knows its users again after the next start.
+//! The folder contains the store, the pepper and the script; the program creates what is missing.
+//! The first start prints a `curl` command with the first key. Users and keys survive a restart.
 
 use std::{fs, io::Write as _, net::SocketAddr, path::Path, path::PathBuf, sync::Arc};
 
@@ -14,14 +15,14 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keyward::{
     Layer,
     accounts::{Accounts, Passwords},
-    hooks::{Limits, Secrets},
-    layer::Identity,
+    layer::CallerIdentity,
     pipeline::Gate,
+    scripting::{ScriptLimits, Secrets},
     store::SledStore,
 };
 use tokio::net::TcpListener;
 
-/// The policy, which the owner of the appliance may change: the file is read at each start.
+/// The initial policy. The owner of the appliance may edit the file; it is read at each start.
 const POLICY: &str = r#"
 fn on_request(req) {
     if req.path == "/valves/main" && req.method != "GET" { deny(403, "SEALED", "The main valve is sealed."); }
@@ -30,7 +31,7 @@ fn on_request(req) {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let folder = PathBuf::from(std::env::args().nth(1).context("say which folder to use")?);
+    let folder = PathBuf::from(std::env::args().nth(1).context("usage: appliance FOLDER")?);
     let accounts = open(&folder)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -45,7 +46,8 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The accounts in this folder.
+/// Opens the accounts in `folder`. Creates the store, the pepper and the policy if they are
+/// missing.
 pub fn open(folder: &Path) -> anyhow::Result<Accounts> {
     let scripts = folder.join("scripts");
     fs::create_dir_all(&scripts)?;
@@ -54,26 +56,27 @@ pub fn open(folder: &Path) -> anyhow::Result<Accounts> {
         fs::write(policy, POLICY)?;
     }
     let store = Arc::new(SledStore::open(&folder.join("store"), 16)?);
-    // Keys are kept as digests that nobody can make or check without the pepper: a copy of the store alone opens nothing.
+    // The store contains only digests of keys. Without the pepper nobody can compute or check them,
+    // so a copy of the store alone is useless to a thief.
     let accounts = Accounts::open(store, &folder.join("pepper"), Passwords::new(2))?;
     accounts
-        .load_scripts(&scripts, Limits::default(), Secrets::default(), None)
-        .map_err(|errors| anyhow!("the policy cannot be read: {errors:?}"))?;
+        .load_scripts(&scripts, ScriptLimits::default(), Secrets::default(), None)
+        .map_err(|errors| anyhow!("the policy does not load: {errors:?}"))?;
     Ok(accounts)
 }
 
-/// Valves are for known users, as far as the policy lets them.
+/// The routes. Valves need an authenticated user, and the policy may restrict them further.
 pub fn app(accounts: &Accounts) -> Router {
     let guard = Layer::new(Gate::new(accounts, 4096))
         .requires_user()
         .client_from(|parts| Some(parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
-    Router::new().route("/valves/{name}", get(shown).post(turned)).layer(guard)
+    Router::new().route("/valves/{name}", get(show_valve).post(turn_valve)).layer(guard)
 }
 
-async fn shown() -> &'static str {
+async fn show_valve() -> &'static str {
     "open\n"
 }
 
-async fn turned(Extension(who): Extension<Identity>) -> String {
-    format!("Turned by {}.\n", who.name().unwrap_or("nobody"))
+async fn turn_valve(Extension(identity): Extension<CallerIdentity>) -> String {
+    format!("Turned by {}.\n", identity.name().unwrap_or("nobody"))
 }

@@ -1,9 +1,10 @@
-//! An axum program whose routes ask for API keys: Keyward's Gate as a layer, and who asks as an extension.
+//! An axum program whose routes require API keys. Keyward's Gate is a layer; handlers get the
+//! caller's identity as an extension.
 //!
 //! ```sh
 //! cargo run --example axum
 //! ```
-//! It keeps its users in memory, prints a `curl` line with the first key, and answers until it is stopped.
+//! The program keeps its users in memory and prints a `curl` command with the first key.
 
 use std::{io::Write as _, net::SocketAddr, sync::Arc};
 
@@ -13,7 +14,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keyward::{
     Layer,
     accounts::{Accounts, Passwords},
-    layer::Identity,
+    layer::CallerIdentity,
     model::{Clock, Entropy, Pepper},
     pipeline::Gate,
     store::MemoryStore,
@@ -26,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
     let pepper = Pepper::from_bytes(entropy.bytes());
     let store = Arc::new(MemoryStore::new());
     let accounts = Accounts::with(store, pepper, Passwords::new(2), Clock::system(), entropy)?;
-    let first = accounts.first_start().await?.context("a new store is empty")?;
+    let first = accounts.first_start().await?.context("the new store already has users")?;
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let credential = STANDARD.encode(format!("{}:{}", first.username, first.key.expose()));
@@ -37,16 +38,16 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Anybody may see whether the program is there; reports need a permission.
+/// The routes: `/alive` is public, `/reports` needs a permission.
 fn app(accounts: &Accounts) -> Router {
     let guard = Layer::new(Gate::new(accounts, 4096))
         .requires("read reports")
-        // For keys that may be used from some networks only.
+        // Needed for keys that are bound to networks.
         .client_from(|parts| Some(parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
     let reports = Router::new().route("/reports", get(reports)).layer(guard);
     Router::new().route("/alive", get(async || "yes")).merge(reports)
 }
 
-async fn reports(Extension(who): Extension<Identity>) -> String {
-    format!("All reports, for {}.\n", who.name().unwrap_or("nobody"))
+async fn reports(Extension(identity): Extension<CallerIdentity>) -> String {
+    format!("All reports, for {}.\n", identity.name().unwrap_or("nobody"))
 }

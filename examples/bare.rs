@@ -1,9 +1,12 @@
-//! A server that answers every request with the same body: what hyper alone costs, to compare Keyward with.
+//! A server that responds to every request with the same body. The benches use it to measure the
+//! cost of hyper alone.
 //!
 //! ```sh
-//! cargo run --release --example bare -- --listen 127.0.0.1:0 --body answer.json --header "cache-control: no-store"
+//! cargo run --release --example bare -- --listen 127.0.0.1:0 --body response.json \
+//!     --header "cache-control: no-store"
 //! ```
-//! It is built as Keyward's own listener is (hyper-util's automatic choice of HTTP/1 and HTTP/2, tokio on all cores) and prints its address.
+//! It is built like Keyward's own listener (hyper-util detects HTTP/1 or HTTP/2, tokio uses all
+//! cores), and prints its address.
 
 use std::{convert::Infallible, io::Write as _, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -22,25 +25,26 @@ use hyper_util::{
 };
 use tokio::net::{TcpListener, TcpStream};
 
-/// Answers every request with the same body.
+/// Responds to every request with the same body.
 #[derive(Parser)]
 struct Args {
-    /// Where to listen; port 0: any free port.
+    /// The address to listen on; port 0 means any free port.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// The file that holds the body.
+    /// The file with the body.
     #[arg(long)]
     body: PathBuf,
     /// The body's media type.
     #[arg(long, default_value = "application/json")]
     content_type: HeaderValue,
-    /// Another header of the answer, `name: value`; can be given more than once.
+    /// An additional response header field, `name: value`; may be repeated.
     #[arg(long = "header", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 fn header(text: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
-    let (name, value) = text.split_once(':').ok_or_else(|| anyhow::anyhow!("no colon"))?;
+    let (name, value) =
+        text.split_once(':').ok_or_else(|| anyhow::anyhow!("expected NAME: VALUE"))?;
     Ok((name.trim().parse()?, value.trim().parse()?))
 }
 
@@ -49,25 +53,25 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let mut headers: HeaderMap = args.headers.into_iter().collect();
     headers.insert(CONTENT_TYPE, args.content_type);
-    let answer = Arc::new((Bytes::from(std::fs::read(&args.body)?), headers));
+    let content = Arc::new((Bytes::from(std::fs::read(&args.body)?), headers));
     let listener = TcpListener::bind(args.listen).await?;
     writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(serve(stream, answer.clone()));
+        tokio::spawn(serve(stream, content.clone()));
     }
 }
 
-async fn serve(stream: TcpStream, answer: Arc<(Bytes, HeaderMap)>) {
+async fn serve(stream: TcpStream, content: Arc<(Bytes, HeaderMap)>) {
     let service = service_fn(move |_: Request<Incoming>| {
-        let mut response = Response::new(Full::new(answer.0.clone()));
-        *response.headers_mut() = answer.1.clone();
+        let mut response = Response::new(Full::new(content.0.clone()));
+        *response.headers_mut() = content.1.clone();
         async { Ok::<_, Infallible>(response) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
     builder.http2().timer(TokioTimer::new());
-    // A client that goes away in the middle is of no interest here.
+    // Errors of a connection, such as a disconnect, are ignored.
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }

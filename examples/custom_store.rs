@@ -21,7 +21,7 @@ use keyward::{
     accounts::{Accounts, NewUser, Passwords},
     model::Actor,
     store::{
-        Batch, Change, CommitError, CommitFuture, Lagged, MemoryStore, Sequence, Snapshot, Store,
+        Batch, Commit, CommitError, CommitFuture, Lagged, MemoryStore, Sequence, Snapshot, Store,
         StoreError, Stored, Subscriber, Table, Write,
     },
 };
@@ -35,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
     accounts.first_start().await?;
     let count = accounts.users(None, usize::MAX)?.items.len();
     let new = NewUser { name: format!("guest-{count}"), status: true, ..NewUser::default() };
-    let created = accounts.acting(Actor::Program).create_user(new).await?;
+    let created = accounts.as_actor(Actor::Program).create_user(new).await?;
     writeln!(std::io::stdout(), "created {}; there are {} users", created.record.name, count + 1)?;
     Ok(())
 }
@@ -76,7 +76,7 @@ impl JournalStore {
         // The journal is the first subscriber, so no other subscriber sees a change that is not in
         // the file.
         memory
-            .changes(sequence, journal.clone())
+            .subscribe(sequence, journal.clone())
             .map_err(|Lagged| anyhow::anyhow!("a change was missed"))?;
         Ok(Self { memory, journal })
     }
@@ -89,7 +89,7 @@ fn parse_line(line: &[u8]) -> anyhow::Result<Batch> {
     let mut batch = Batch::new();
     for write in serde_json::from_slice::<Vec<(u8, String, Option<Value>)>>(line)? {
         let (table, key, record) = write;
-        let table = Table::of(table).context("unknown table")?;
+        let table = Table::from_byte(table).context("unknown table")?;
         let json = record.map(|record| record.to_string().into_bytes());
         batch.writes.push(Write { table, key: STANDARD.decode(key)?, json });
     }
@@ -97,8 +97,8 @@ fn parse_line(line: &[u8]) -> anyhow::Result<Batch> {
 }
 
 impl Journal {
-    fn write(&self, change: &Change) -> anyhow::Result<()> {
-        let lines = change.writes.iter().map(|Write { table, key, json }| {
+    fn write(&self, commit: &Commit) -> anyhow::Result<()> {
+        let lines = commit.writes.iter().map(|Write { table, key, json }| {
             let record = json.as_deref().map(serde_json::from_slice::<Value>).transpose()?;
             Ok(json!((*table as u8, STANDARD.encode(key), record)))
         });
@@ -110,9 +110,9 @@ impl Journal {
 }
 
 impl Subscriber for Journal {
-    fn apply(&self, change: &Change) {
+    fn apply(&self, commit: &Commit) {
         if self.failure.get().is_none()
-            && let Err(error) = self.write(change)
+            && let Err(error) = self.write(commit)
         {
             let _ = self.failure.set(error.to_string());
         }
@@ -150,8 +150,8 @@ impl Store for JournalStore {
         })
     }
 
-    fn changes(&self, after: Sequence, sink: Arc<dyn Subscriber>) -> Result<(), Lagged> {
-        self.memory.changes(after, sink)
+    fn subscribe(&self, after: Sequence, subscriber: Arc<dyn Subscriber>) -> Result<(), Lagged> {
+        self.memory.subscribe(after, subscriber)
     }
 
     fn fault(&self) -> Option<String> {

@@ -1,28 +1,88 @@
-//! Keyward stands in front of REST APIs and decides who may pass.
+//! Keyward stands in front of a REST API and decides who may pass: users, API keys, roles and
+//! permissions, in one small library or one small binary.
 //!
-//! The rooms of the house, from the ground up; each uses only what lies below it:
-//! - [`model`]: the records, and what is true of them without asking anybody;
-//! - [`limits`]: what somebody may take of a service, and what they have taken;
-//! - [`files`]: what operators put on the disk beside the store, and when it changes;
-//! - [`tls`]: certificates, ours and those of others;
-//! - [`store`]: where they are kept, and the [`Directory`](directory::Directory) that decisions read;
-//! - [`hooks`]: the scripts of the operator;
-//! - [`accounts`]: what people do with them;
-//! - [`webhooks`]: what others are told of it;
-//! - [`pipeline`]: the Gate, five rooms that every request walks through;
-//! - [`handlers`]: what follows when it may;
-//! - [`front`]: what every face does alike;
-//! - [`http`] and [`admin`]: the public face and the one for administrators;
-//! - [`cli`]: the command line;
-//! - [`config`]: what the operator has set;
-//! - [`telemetry`]: what the operator is told.
+//! # In a Rust program
+//!
+//! A [`Store`] keeps the records: [`SledStore`] in a folder, [`MemoryStore`] for tests, or your own
+//! engine. [`Accounts`] creates and changes users, keys, roles, applications and resources.
+//! A [`Gate`] decides about one request; [`Layer`] puts it in front of a `tower` or axum service.
+//! The service finds the caller's [`CallerIdentity`] in the extensions of the request.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use std::sync::Arc;
+//!
+//! use axum::{Extension, Router, routing::get};
+//! use keyward::{Accounts, Actor, CallerIdentity, Gate, Layer, MemoryStore, NewKey, NewUser};
+//! use keyward::{Clock, Entropy, Passwords, Pepper};
+//!
+//! // `Accounts::open` keeps the records and the pepper in files instead.
+//! let (store, entropy) = (Arc::new(MemoryStore::new()), Entropy::system());
+//! let pepper = Pepper::from_bytes(entropy.bytes());
+//! let accounts = Accounts::with(store, pepper, Passwords::new(2), Clock::system(), entropy)?;
+//! accounts.first_start().await?;
+//!
+//! // A user with one key. The key's text is shown this one time; the store keeps a digest.
+//! let writer = accounts.as_actor(Actor::Program);
+//! let user = NewUser { name: "builder".into(), status: true, ..NewUser::default() };
+//! let uid = writer.create_user(user).await?.record.uid;
+//! let issued = writer.issue_key(uid, NewKey::default()).await?;
+//!
+//! // Every route behind the layer needs an authenticated user.
+//! async fn hello(Extension(identity): Extension<CallerIdentity>) -> String {
+//!     format!("Hello, {}.", identity.name().unwrap_or("nobody"))
+//! }
+//! let guard = Layer::new(Gate::new(&accounts, 4096)).requires_user();
+//! let app = Router::new().route("/hello", get(hello)).layer(guard);
+//!
+//! // A client sends `base64(name:key)`.
+//! use base64::Engine as _;
+//! use tower::ServiceExt as _;
+//! let credential = format!("builder:{}", issued.text.expose());
+//! let credential = base64::engine::general_purpose::STANDARD.encode(credential);
+//! let request = http::Request::get("/hello").header("API-KEY", credential);
+//! let response = app.oneshot(request.body(axum::body::Body::empty())?).await?;
+//! assert_eq!(response.status(), 200);
+//! # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```
+//!
+//! More: `examples/axum.rs`, `examples/appliance.rs` (a store in a folder and a script as policy)
+//! and `examples/custom_store.rs` (an engine of your own).
+//!
+//! # Where things are
+//!
+//! The items that most programs need are re-exported here. The rest is in the modules:
+//! - [`model`]: the records, ids, secrets and permissions;
+//! - [`limits`]: rates, credits and failure limits;
+//! - [`store`]: the trait of storage engines, the engines and the audit log;
+//! - [`accounts`]: creating and changing records;
+//! - [`scripting`]: authentication types, hooks and handlers in Rhai;
+//! - [`pipeline`]: the [`Gate`] and its five phases;
+//! - [`handlers`]: the responses that follow a grant;
+//! - [`layer`]: the gate as a `tower` layer;
+//! - [`http`]: what all faces share, such as the response to a [`Denial`].
+//!
+//! # Features
+//!
+//! `server` (default) adds the program: listeners, admin API, configuration and command line. A
+//! program that embeds Keyward leaves it out with `default-features = false`.
+
+#[cfg(feature = "server")]
+pub mod api;
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
+mod config;
+#[cfg(feature = "server")]
+pub mod server;
+#[cfg(feature = "server")]
+mod telemetry;
+#[cfg(feature = "server")]
+mod webhooks;
 
 pub mod accounts;
-pub mod api;
-pub mod cli;
-pub mod config;
-pub mod directory;
-pub mod files;
+mod directory;
+mod files;
 pub mod handlers;
 pub mod http;
 pub mod layer;
@@ -30,10 +90,14 @@ pub mod limits;
 pub mod model;
 pub mod pipeline;
 pub mod scripting;
-pub mod server;
 pub mod store;
-pub mod telemetry;
-pub mod tls;
-pub mod webhooks;
+mod tls;
 
-pub use layer::Layer;
+pub use accounts::{AccountError, Accounts, Issued, NewKey, NewUser, Passwords, Writer};
+pub use layer::{CallerIdentity, Layer};
+pub use model::{
+    Actor, Application, Clock, Entropy, Key, KeyId, Pepper, Resource, Role, Secret, Timestamp, User,
+};
+pub use pipeline::{Denial, Gate};
+pub use scripting::{ScriptLimits, Secrets};
+pub use store::{MemoryStore, SledStore, Store, StoreError};

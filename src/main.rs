@@ -1,11 +1,10 @@
-//! Keyward's one binary: parse, dispatch, exit code.
+//! Keyward's binary: parses the arguments, runs the command and returns its exit code.
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-/// Half the memory and two thirds of the time of the C library's, with a million users (`cargo bench --bench scale`). Without huge pages: they
-/// quadruple what an idle server holds.
+/// Without huge pages: they quadruple what an idle server holds (`cargo bench --bench scale`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

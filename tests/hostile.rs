@@ -1,21 +1,23 @@
-//! Hostile scripts: each of the corpus in `tests/hostile/`, and mutants of them, in every place where it loads, before the real Gate.
+//! Hostile scripts: each script of the corpus in `tests/hostile/`, and mutants of these scripts.
 //!
-//! The first line of a script says what is to come of it:
-//! - `// expect: refused-load`: it loads nowhere;
-//! - `// expect: denied`: it loads somewhere, and there nobody is let in;
-//! - `// expect: harmless`: it loads somewhere, and there nobody is let in whom the built-in path would not let in.
+//! Each script is loaded as every kind (hooks, resource hooks, handler, authentication type) and
+//! gets requests through the real Gate. The first line of a script states the expected result:
+//! - `// expect: refused-load`: it does not load as any kind;
+//! - `// expect: denied`: it loads as at least one kind, and then every response is a denial;
+//! - `// expect: harmless`: it loads as at least one kind, and then only requests pass that the
+//!   built-in checks would let pass.
 //!
-//! To try more mutants: `HOSTILE_MUTANTS=100000 cargo test --test hostile mutants`.
+//! To test more mutants: `HOSTILE_MUTANTS=100000 cargo test --test hostile mutants`.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
-#![allow(clippy::print_stdout, reason = "the name of a script that ends the process is to be seen")]
+#![allow(clippy::unwrap_used, reason = "a panic shows where the test failed")]
+#![allow(clippy::print_stdout, reason = "shows which script ended the process")]
 
-#[path = "hostile/arena.rs"]
-mod arena;
-#[path = "hostile/judge.rs"]
-mod judge;
+#[path = "hostile/checks.rs"]
+mod checks;
 #[path = "hostile/mutants.rs"]
 mod mutants;
+#[path = "hostile/scripted_gate.rs"]
+mod scripted_gate;
 
 use std::{
     fs,
@@ -28,15 +30,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arena::{Arena, PLACES, SECRET};
-use judge::Expectation;
-use keyward::hooks::Kind;
+use checks::Expectation;
+use keyward::scripting::ScriptKind;
+use scripted_gate::{KINDS, SECRET, ScriptedGate};
 
-/// The stack of a thread of tokio's.
+/// The stack size of a tokio worker thread.
 const STACK: usize = 2 << 20;
-/// How long one request may take. The limits of a script end it much sooner; this is for a debug build on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(10);
-const LEAST: usize = 200;
+/// Timeout of one request. The limits of scripts are much shorter; a debug build on a busy machine
+/// needs more.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The corpus has at least this number of scripts.
+const MIN_SCRIPTS: usize = 200;
 
 /// A script of the corpus.
 #[derive(Clone)]
@@ -47,73 +51,77 @@ struct Specimen {
 }
 
 #[test]
-fn no_script_of_the_corpus_gets_anybody_past_the_gate() {
-    let watch = Watch::start();
+fn hostile_scripts_do_not_let_requests_bypass_the_gate() {
+    let monitor = ProcessMonitor::start();
     let corpus = corpus();
-    assert!(corpus.len() >= LEAST, "only {} hostile scripts", corpus.len());
-    let wrong = on_threads(&corpus, |specimen| {
+    assert!(corpus.len() >= MIN_SCRIPTS, "only {} hostile scripts", corpus.len());
+    let violations = on_threads(&corpus, |specimen| {
         println!("{}", specimen.name);
-        examine(specimen).into_iter().map(|said| format!("{}: {said}", specimen.name)).collect()
+        let violations = check_specimen(specimen).into_iter();
+        violations.map(|violation| format!("{}: {violation}", specimen.name)).collect()
     });
-    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
-    watch.is_clean();
+    assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n"));
+    monitor.assert_clean();
 }
 
-/// Mutants are many, and what each should come to is not known: but nobody who has no right is let in by a hook or a handler, and nothing panics.
+/// Mutants have no stated expectation. The test checks the rules for every script: hooks and
+/// handlers do not let requests pass that are not entitled, and nothing panics.
 #[test]
-fn no_mutant_of_the_corpus_gets_anybody_past_the_gate() {
-    let watch = Watch::start();
+fn mutants_do_not_let_requests_bypass_the_gate() {
+    let monitor = ProcessMonitor::start();
     let loads = |specimen: &Specimen| specimen.expect != Expectation::RefusedLoad;
-    let seeds: Vec<String> = corpus().into_iter().filter(loads).map(|one| one.text).collect();
-    let many = std::env::var("HOSTILE_MUTANTS").ok().and_then(|text| text.parse().ok());
-    let numbers: Vec<u64> = (0..many.unwrap_or(300)).collect();
+    let seeds: Vec<String> =
+        corpus().into_iter().filter(loads).map(|specimen| specimen.text).collect();
+    let count = std::env::var("HOSTILE_MUTANTS").ok().and_then(|text| text.parse().ok());
+    let numbers: Vec<u64> = (0..count.unwrap_or(300)).collect();
     let loaded = AtomicUsize::new(0);
-    let wrong = on_threads(&numbers, |number| {
-        let mutant = mutants::of(&seeds, *number);
-        let judged = judge::any(mutant.as_bytes());
-        loaded.fetch_add(judged.loaded, Ordering::Relaxed);
-        judged.wrong.into_iter().map(|said| format!("mutant {number}: {said}\n{mutant}")).collect()
+    let violations = on_threads(&numbers, |number| {
+        let mutant = mutants::mutant(&seeds, *number);
+        let check = checks::check_script(mutant.as_bytes());
+        loaded.fetch_add(check.loaded, Ordering::Relaxed);
+        let violations = check.violations.into_iter();
+        violations.map(|text| format!("mutant {number}: {text}\n{mutant}")).collect()
     });
-    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n"));
     let loaded = loaded.into_inner();
     println!("{} mutants, loaded {loaded} times", numbers.len());
-    // Mutants that never load would try nothing.
+    // Mutants that do not load test nothing.
     assert!(loaded * 10 > numbers.len(), "only {loaded} of {} load", numbers.len());
-    watch.is_clean();
+    monitor.assert_clean();
 }
 
-/// Where nothing is hostile, whoever has a right is let in: otherwise the tests above would see nothing but a gate that is shut.
+/// Harmless scripts let entitled requests pass. Without this test, a Gate that denies every request
+/// would pass the tests above.
 #[test]
-fn a_script_that_is_not_hostile_lets_in_whom_it_should() {
-    let older = "constant_time_eq(credential.secret, user.attributes.legacy)";
-    let allows = [
-        (Kind::Hooks, "fn on_permit(req, identity, resource) { true }".to_owned()),
-        (Kind::Resource, "fn on_request(req) {}".to_owned()),
-        (Kind::Handler, "fn handle(req, identity) { \"x\" }".to_owned()),
-        (Kind::Auth, format!("fn verify(req, user, credential) {{ {older} }}")),
-        (Kind::Auth, "fn header(req) { header(req, \"api-key\") }".to_owned()),
+fn harmless_scripts_let_entitled_requests_pass() {
+    let legacy_check = "constant_time_eq(credential.secret, user.attributes.legacy)";
+    let scripts = [
+        (ScriptKind::Hooks, "fn on_permit(req, identity, resource) { true }".to_owned()),
+        (ScriptKind::Resource, "fn on_request(req) {}".to_owned()),
+        (ScriptKind::Handler, "fn handle(req, identity) { \"x\" }".to_owned()),
+        (ScriptKind::Auth, format!("fn verify(req, user, credential) {{ {legacy_check} }}")),
+        (ScriptKind::Auth, "fn header(req) { header(req, \"api-key\") }".to_owned()),
     ];
     let expected: [&[&str]; 5] = [
-        &["the right key", "a script decides"],
+        &["the right key", "the right key, permission by script"],
         &["the right key"],
         &["the right key"],
         &["the older system's key"],
         &["the right key"],
     ];
-    for ((place, text), expected) in allows.into_iter().zip(expected) {
-        let arena = Arena::load(place, &text).unwrap();
-        let mut passed = arena.attempts();
-        passed.retain(|attempt| arena.run(attempt).passed == Some(Some(arena.llama)));
+    for ((kind, text), expected) in scripts.into_iter().zip(expected) {
+        let gate = ScriptedGate::load(kind, &text).unwrap();
+        let mut passed = gate.attempts();
+        passed.retain(|attempt| gate.run(attempt).passed == Some(Some(gate.llama)));
         let passed: Vec<&str> = passed.iter().map(|attempt| attempt.name).collect();
-        let first = arena.run(&arena.attempts()[0]);
-        let why = format!("{} {}: {text}", first.status, first.detail);
-        assert_eq!(passed, expected, "{why}");
+        let first = gate.run(&gate.attempts()[0]);
+        let detail = format!("{} {}: {text}", first.status, first.detail);
+        assert_eq!(passed, expected, "{detail}");
     }
 }
 
-/// What is wrong is seen.
 #[test]
-fn a_script_that_does_not_keep_its_word_is_found() {
+fn violated_expectations_are_reported() {
     for (expect, text) in [
         (Expectation::Harmless, "fn verify(req, user, credential) { true }"),
         (
@@ -129,44 +137,52 @@ fn a_script_that_does_not_keep_its_word_is_found() {
             "fn on_response(req, identity, response) { response.set_header(\"injected\", \"1\"); }",
         ),
     ] {
-        let specimen = Specimen { name: "a liar".into(), text: text.into(), expect };
-        assert!(!examine(&specimen).is_empty(), "{text}");
+        let specimen =
+            Specimen { name: "violations expectation".into(), text: text.into(), expect };
+        assert!(!check_specimen(&specimen).is_empty(), "{text}");
     }
 }
 
-/// Puts a script into each place, and tries everything with it. Returns what is wrong.
-fn examine(specimen: &Specimen) -> Vec<String> {
-    let mut wrong = Vec::new();
+/// Loads a script as each kind and sends all attempts. Returns the violations.
+fn check_specimen(specimen: &Specimen) -> Vec<String> {
+    let mut violations = Vec::new();
     let mut loaded = 0;
-    for place in PLACES {
+    for kind in KINDS {
         let begun = Instant::now();
-        let Ok(arena) = Arena::load(place, &specimen.text) else {
-            wrong.extend(too_long(begun.elapsed(), "the load"));
+        let Ok(gate) = ScriptedGate::load(kind, &specimen.text) else {
+            violations.extend(check_duration(begun.elapsed(), "the load"));
             continue;
         };
         loaded += 1;
-        // Twice: what a script has left behind, an adopted key for example, must open nothing either.
+        // Twice: state that a script has left behind, such as an adopted key, must not let a
+        // request pass either.
         for _ in 0..2 {
-            for attempt in arena.attempts() {
-                let outcome = arena.run(&attempt);
-                let said = judge::attempt(&arena, &attempt, &outcome, specimen.expect);
-                wrong.extend(said.into_iter().chain(too_long(outcome.took, attempt.name)));
+            for attempt in gate.attempts() {
+                let outcome = gate.run(&attempt);
+                violations.extend(checks::check_attempt(
+                    &gate,
+                    &attempt,
+                    &outcome,
+                    specimen.expect,
+                ));
+                violations.extend(check_duration(outcome.took, attempt.name));
             }
         }
     }
     match specimen.expect {
-        Expectation::RefusedLoad if loaded > 0 => wrong.push("it loads".into()),
+        Expectation::RefusedLoad if loaded > 0 => violations.push("the script loads".into()),
         Expectation::Denied | Expectation::Harmless if loaded == 0 => {
-            let why: Vec<_> = PLACES.map(|place| Arena::load(place, &specimen.text).err()).into();
-            wrong.push(format!("it loads nowhere: {why:?}"));
+            let errors: Vec<_> =
+                KINDS.map(|kind| ScriptedGate::load(kind, &specimen.text).err()).into();
+            violations.push(format!("the script does not load: {errors:?}"));
         }
         _ => {}
     }
-    wrong
+    violations
 }
 
-fn too_long(took: Duration, what: &str) -> Option<String> {
-    (took > PATIENCE).then(|| format!("{what} took {took:?}"))
+fn check_duration(took: Duration, operation: &str) -> Option<String> {
+    (took > TIMEOUT).then(|| format!("{operation} took {took:?}"))
 }
 
 fn corpus() -> Vec<Specimen> {
@@ -178,7 +194,8 @@ fn corpus() -> Vec<Specimen> {
         .map(|path| {
             let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
             let text = fs::read_to_string(&path).unwrap();
-            let expect = Expectation::of(&text).unwrap_or_else(|| panic!("{name} expects nothing"));
+            let expect =
+                Expectation::parse(&text).unwrap_or_else(|| panic!("{name} has no expectation"));
             Specimen { name, text, expect }
         })
         .collect();
@@ -186,38 +203,38 @@ fn corpus() -> Vec<Specimen> {
     corpus
 }
 
-/// Does the work for each item, on threads with the stack that scripts have in the program.
+/// Runs `work` for each item, on threads with the same stack size as in the server.
 fn on_threads<T: Sync>(items: &[T], work: impl Fn(&T) -> Vec<String> + Sync) -> Vec<String> {
     let next = AtomicUsize::new(0);
-    let wrong = Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(2, |many| many.get().clamp(2, 8));
+    let violations = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let run = || {
                 while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let said = work(item);
-                    wrong.lock().unwrap().extend(said);
+                    let found = work(item);
+                    violations.lock().unwrap().extend(found);
                 }
             };
             std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, run).unwrap();
         }
     });
-    wrong.into_inner().unwrap()
+    violations.into_inner().unwrap()
 }
 
-/// Sees what must not happen anywhere in the process: a panic, also one that is caught; a secret in the log.
-struct Watch {
+/// Detects panics (including caught ones) and a secret in the log, in the whole process.
+struct ProcessMonitor {
     panics: Arc<AtomicUsize>,
     log: Log,
 }
 
-impl Watch {
+impl ProcessMonitor {
     fn start() -> Self {
         let panics = Arc::new(AtomicUsize::new(0));
-        let (counted, before) = (panics.clone(), std::panic::take_hook());
-        std::panic::set_hook(Box::new(move |about| {
-            counted.fetch_add(1, Ordering::Relaxed);
-            before(about);
+        let (counter, previous_hook) = (panics.clone(), std::panic::take_hook());
+        std::panic::set_hook(Box::new(move |info| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            previous_hook(info);
         }));
         let log = Log::default();
         let writer = log.clone();
@@ -226,19 +243,20 @@ impl Watch {
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();
-        // The other test of the process may have been faster: its log is the same then, as far as this one is concerned.
+        // Another test of this process may have set its subscriber first. All lines then go to the
+        // log of that test, which checks them when it ends.
         let _ = tracing::subscriber::set_global_default(subscriber);
         Self { panics, log }
     }
 
-    fn is_clean(&self) {
+    fn assert_clean(&self) {
         assert_eq!(self.panics.load(Ordering::Relaxed), 0, "something panicked");
         let log = String::from_utf8_lossy(&self.log.0.lock().unwrap()).into_owned();
         assert!(!log.contains(SECRET), "the secret is in the log");
     }
 }
 
-/// The lines of the log. The first many of them: a million are no better.
+/// Collects the log, up to 256 MiB.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

@@ -1,5 +1,6 @@
-//! Asks a server on one connection, each time with another user's key, so that what a decision looks at is in no cache that it would not be in either
-//! with as many clients.
+//! Sends requests to a server on one connection, each with another user's key.
+//!
+//! With another key each time, the CPU caches are as cold as they are with that many real clients.
 
 use std::{
     io::{Read as _, Write as _},
@@ -7,20 +8,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Outcome, server::Server, store::Made};
+use super::{
+    Outcome,
+    server::Server,
+    store::{BenchStore, SAMPLE},
+};
 
-/// The most users whose credentials are kept.
-pub const SAMPLE: usize = 20_000;
-/// The requests of a round.
+/// Number of requests in a round.
 const ROUND: usize = 4_000;
-/// How many rounds there are. With as many users, no key is used twice.
+/// Number of rounds. No key is used twice if the store has at least `SAMPLE` users.
 pub const ROUNDS: usize = SAMPLE / ROUND;
 
-/// What decisions took in one round.
+/// Measurements of one round.
 pub struct Figures {
-    /// The median time from request to answer.
+    /// Median time from request to response.
     pub time: Duration,
-    /// The server's CPU time, by one decision.
+    /// The server's CPU time per request.
     pub cpu: Duration,
 }
 
@@ -28,7 +31,7 @@ pub struct Figures {
 pub struct Connection(TcpStream);
 
 impl Connection {
-    /// Connects.
+    /// Connects to the public listener.
     pub fn open(server: &Server) -> Outcome<Self> {
         let stream = TcpStream::connect(&server.public)?;
         stream.set_nodelay(true)?;
@@ -36,33 +39,36 @@ impl Connection {
         Ok(Self(stream))
     }
 
-    /// Sends a request and reads the answer, which must be a 200.
-    pub fn ask(&mut self, request: &[u8]) -> Outcome<()> {
+    /// Sends a request and reads the response, which must have status 200.
+    pub fn send(&mut self, request: &[u8]) -> Outcome<()> {
         self.0.write_all(request)?;
-        let (mut answer, mut have) = ([0; 4096], 0);
+        let (mut buffer, mut length) = ([0; 4096], 0);
         loop {
-            let read = self.0.read(&mut answer[have..])?;
-            have += read;
-            let so_far = &answer[..have];
-            // It has no body.
+            let read = self.0.read(&mut buffer[length..])?;
+            length += read;
+            let so_far = &buffer[..length];
+            // The response has no body.
             if so_far.ends_with(b"\r\n\r\n") {
                 break;
             }
             if read == 0 {
-                return Err(format!("cut short: {}", String::from_utf8_lossy(so_far)).into());
+                return Err(
+                    format!("truncated response: {}", String::from_utf8_lossy(so_far)).into()
+                );
             }
         }
-        match answer.starts_with(b"HTTP/1.1 200") {
-            true => Ok(()),
-            false => Err(String::from_utf8_lossy(&answer[..have]).into()),
+        if !buffer.starts_with(b"HTTP/1.1 200") {
+            return Err(String::from_utf8_lossy(&buffer[..length]).into());
         }
+        Ok(())
     }
 }
 
-/// The requests of a round: another user in each, and another resource.
-pub fn requests(store: &Made, resources: usize, round: usize) -> Vec<Vec<u8>> {
+/// The requests of a round, each with another user and another resource.
+pub fn requests(store: &BenchStore, resources: usize, round: usize) -> Vec<Vec<u8>> {
     let users = store.sample.iter().cycle().skip(round * ROUND).take(ROUND);
-    // A step that has no divisor in common with what there may be of them: all of them come, and not one after another.
+    // 7919 is a prime and no number of resources is a multiple of it, so the steps visit all
+    // resources, and not in their order.
     let paths = (0..).map(|at: usize| at * 7919 % resources);
     let request = |(user, path): (&String, usize)| {
         format!("GET /app-{path}/1 HTTP/1.1\r\nHost: localhost\r\nAPI-KEY: {user}\r\n\r\n")
@@ -70,14 +76,14 @@ pub fn requests(store: &Made, resources: usize, round: usize) -> Vec<Vec<u8>> {
     users.zip(paths).map(request).map(String::into_bytes).collect()
 }
 
-/// Asks one round.
-pub fn round(server: &Server, requests: &[Vec<u8>]) -> Outcome<Figures> {
+/// Sends the requests of one round and measures them.
+pub fn run_round(server: &Server, requests: &[Vec<u8>]) -> Outcome<Figures> {
     let mut connection = Connection::open(server)?;
     let mut times = Vec::with_capacity(requests.len());
     let before = server.cpu()?;
     for request in requests {
         let begun = Instant::now();
-        connection.ask(request)?;
+        connection.send(request)?;
         times.push(begun.elapsed());
     }
     let cpu = (server.cpu()? - before) / requests.len() as u32;

@@ -1,8 +1,8 @@
-//! What the bench of many users is made of: their store, the program on it, and what asks it.
+//! Parts of `benches/scale.rs`: the store with many users, the server, and the measurement.
 
-pub mod ask;
+pub mod measure;
 pub mod server;
 pub mod store;
 
-/// An answer, or what went wrong.
+/// A result with any error.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;

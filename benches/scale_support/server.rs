@@ -1,4 +1,4 @@
-//! The real program on a store, and what it takes.
+//! Starts the real server on a store, and reads its memory and CPU time.
 
 use std::{
     fs,
@@ -11,20 +11,20 @@ use std::{
 
 use super::Outcome;
 
-/// How long a start may take.
+/// Timeout of a start.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A server, until it is dropped.
+/// A running server. Dropping it ends the process.
 pub struct Server {
     child: Child,
-    /// Where it can be asked.
+    /// Address of the public listener.
     pub public: String,
-    /// How long it took until `/health/ready` answered.
+    /// Time from the start until `/health/ready` responded.
     pub ready: Duration,
 }
 
 impl Server {
-    /// Starts it.
+    /// Starts the server and waits until it is ready.
     pub fn start(store: &Path) -> Outcome<Self> {
         let mut control = store.as_os_str().to_owned();
         control.push(".control");
@@ -37,42 +37,42 @@ impl Server {
             .env("KEYWARD_SERVER__LISTEN", "127.0.0.1:0")
             .env("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0")
             .env("KEYWARD_LIMITS__CONNECTIONS", "100000")
-            // Connections that wait shall wait until the end.
+            // Idle connections have to stay open until the end of the bench.
             .env("KEYWARD_LIMITS__IDLE_SECONDS", "3600")
             .current_dir(store.parent().ok_or("no folder")?)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
         let mut server = Self { child, public: String::new(), ready: Duration::ZERO };
-        let found = loop {
+        let addresses = loop {
             let text = fs::read(&control).unwrap_or_default();
-            if let Ok(found) = serde_json::from_slice::<serde_json::Value>(&text) {
-                break found;
+            if let Ok(addresses) = serde_json::from_slice::<serde_json::Value>(&text) {
+                break addresses;
             }
             if server.child.try_wait()?.is_some() || begun.elapsed() > PATIENCE {
-                return Err("the program does not get ready".into());
+                return Err("the server did not become ready".into());
             }
             std::thread::sleep(Duration::from_micros(200));
         };
-        let address = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+        let address = |field: &str| addresses[field].as_str().unwrap_or_default().to_owned();
         server.public = address("public");
-        is_ready(&address("address"))?;
+        check_ready(&address("address"))?;
         server.ready = begun.elapsed();
         Ok(server)
     }
 
-    /// The bytes that it holds in memory.
+    /// Resident memory, in bytes.
     pub fn resident(&self) -> Outcome<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
-    /// The CPU time that its threads have used.
+    /// CPU time that all threads of the server have used.
     pub fn cpu(&self) -> Outcome<Duration> {
         let mut nanos = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            // One that has just ended is none.
+            // A thread may end between listing and reading; it is skipped.
             let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
             nanos += text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0);
         }
@@ -87,13 +87,13 @@ impl Drop for Server {
     }
 }
 
-fn is_ready(address: &str) -> Outcome<()> {
+fn check_ready(address: &str) -> Outcome<()> {
     let mut stream = TcpStream::connect(address)?;
     write!(stream, "GET /health/ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    match answer.starts_with("HTTP/1.1 200") {
-        true => Ok(()),
-        false => Err(answer.into()),
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    if !response.starts_with("HTTP/1.1 200") {
+        return Err(response.into());
     }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! A store with many users, a key each.
+//! Creates a store with many users and one key per user.
 
 use std::{
     collections::BTreeMap,
@@ -12,89 +12,93 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keyward::{
     accounts::{Accounts, Passwords},
     model::{Digest, Entropy, Key, KeyId, KeyText, Scheme, Timestamp, User},
-    store::{Batch, SledStore, Store, Table, encode},
+    store::{Batch, SledStore, Store, Table, encode, table},
 };
 
-use super::{Outcome, ask::SAMPLE};
+use super::Outcome;
 
-/// The users or keys of one commit.
+/// The most users whose credentials are kept in [`BenchStore::sample`].
+pub const SAMPLE: usize = 20_000;
+/// Number of users, keys or resources in one commit.
 const BATCH: usize = 5_000;
-/// From so many users on, keys are written in the order of their ids and not as they are made: a key that comes anywhere has its whole bucket written, and
-/// ten million of them would take 32 GB of disk. Their buckets are fuller for it.
+/// From this number of users on, keys are written in the order of their ids.
+///
+/// In random order each key causes its whole bucket to be written, and ten million keys would take
+/// 32 GB of disk. The order of ids avoids that; a side effect is that the buckets are fuller.
 const SORTED: usize = 2_000_001;
 
-/// How large a store is to be.
+/// The size of a store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Size {
-    /// Users with a key each, and the administrator.
+    /// Number of users with one key each, without the administrator.
     pub users: usize,
-    /// Resources, on paths of their own, besides the users themselves.
+    /// Number of resources, each with its own path, without the built-in user resource.
     pub resources: usize,
 }
 
-/// A store on the disk, for as long as this lives.
-pub struct Made {
+/// A store on disk.
+pub struct BenchStore {
     /// The store's folder.
     pub path: PathBuf,
-    /// How long it took to make it; none: it was there.
-    pub took: Option<Duration>,
-    /// The credentials of some of its users, far from each other.
+    /// How long the creation took. `None` means that an existing store is used.
+    pub creation_time: Option<Duration>,
+    /// Credentials of up to [`SAMPLE`] users, spread evenly over all users.
     pub sample: Vec<String>,
-    /// Removed when this is dropped, on the way out of a failure too.
+    /// Deletes the temporary folder on drop, also after an error.
     _folder: Option<tempfile::TempDir>,
 }
 
-impl Made {
-    /// Makes it in a temporary folder, or finds it in a folder where it may stay.
-    pub fn find_or_make(keep: Option<&Path>, size: Size) -> Outcome<Self> {
-        let (folder, home) = match keep {
+impl BenchStore {
+    /// Finds or creates a store in the folder `keep`; `None` means a temporary folder.
+    pub fn find_or_create(keep: Option<&Path>, size: Size) -> Outcome<Self> {
+        let (temporary, parent) = match keep {
             Some(keep) => (None, keep.join(format!("{}-{}", size.users, size.resources))),
             None => {
                 let folder = tempfile::tempdir()?;
-                let home = folder.path().to_owned();
-                (Some(folder), home)
+                let parent = folder.path().to_owned();
+                (Some(folder), parent)
             }
         };
-        let path = home.join("store");
+        let path = parent.join("store");
         let sample = path.with_extension("sample");
-        let mut took = None;
+        let mut creation_time = None;
         if !sample.exists() {
             let _ = fs::remove_dir_all(&path);
-            fs::create_dir_all(&home)?;
-            has_room(&home, size)?;
+            fs::create_dir_all(&parent)?;
+            check_disk_space(&parent, size)?;
             let begun = Instant::now();
-            // Written last: where it is, the store is whole.
+            // The sample is written last: if it exists, the store is complete.
             fs::write(&sample, fill(&path, size)?.join("\n"))?;
-            took = Some(begun.elapsed());
+            creation_time = Some(begun.elapsed());
         }
         let sample = fs::read_to_string(&sample)?.lines().map(str::to_owned).collect();
-        Ok(Self { path, took, sample, _folder: folder })
+        Ok(Self { path, creation_time, sample, _folder: temporary })
     }
 
-    /// The bytes that it takes on the disk.
+    /// Size of the store on disk, in bytes.
     pub fn disk(&self) -> Outcome<u64> {
-        size_of(&self.path)
+        folder_size(&self.path)
     }
 }
 
-fn has_room(home: &Path, size: Size) -> Outcome<()> {
-    let disk = rustix::fs::statvfs(home)?;
-    let each = if size.users < SORTED { 4_000 } else { 1_200 };
-    let (free, wanted) = (disk.f_bavail * disk.f_frsize, size.users as u64 * each);
-    match free < wanted {
-        true => Err(format!(
-            "{} users may take {} GB of disk while they are made, and {} has {}. Set TMPDIR to a folder with more, or give one with --keep",
+fn check_disk_space(folder: &Path, size: Size) -> Outcome<()> {
+    let disk = rustix::fs::statvfs(folder)?;
+    let bytes_per_user = if size.users < SORTED { 4_000 } else { 1_200 };
+    let (free, wanted) = (disk.f_bavail * disk.f_frsize, size.users as u64 * bytes_per_user);
+    if free < wanted {
+        return Err(format!(
+            "creating {} users needs up to {} GB of disk, but {} has {} GB free; set TMPDIR or --keep to a folder with more",
             size.users,
             wanted / 1_000_000_000,
-            home.display(),
+            folder.display(),
             free / 1_000_000_000
         )
-        .into()),
-        false => Ok(()),
+        .into());
     }
+    Ok(())
 }
 
-/// Makes the store and returns the credentials of some users.
+/// Creates the records. Returns the credentials of some users.
 fn fill(path: &Path, size: Size) -> Outcome<Vec<String>> {
     let runtime = tokio::runtime::Runtime::new()?;
     let entropy = Entropy::system();
@@ -103,7 +107,7 @@ fn fill(path: &Path, size: Size) -> Outcome<Vec<String>> {
         Accounts::open(store.clone(), &path.with_extension("pepper"), Passwords::new(1))?;
     runtime.block_on(accounts.first_start())?.ok_or("the store is not new")?;
     let pepper = accounts.pepper().clone();
-    // What it holds in memory is not needed.
+    // Frees the memory of the accounts; only the store is needed from here on.
     drop(accounts);
     let commit = |batch: Batch| runtime.block_on(store.commit(batch));
     for first in (0..size.resources).step_by(BATCH) {
@@ -113,34 +117,35 @@ fn fill(path: &Path, size: Size) -> Outcome<Vec<String>> {
         }
         commit(batch)?;
     }
-    let (mut sample, mut waiting) = (Vec::new(), Vec::new());
+    let (mut sample, mut unsorted_keys) = (Vec::new(), Vec::new());
     // User 1 is the administrator.
     let last = size.users as u64 + 1;
-    let apart = (size.users / SAMPLE).max(1) as u64;
+    let sample_step = (size.users / SAMPLE).max(1) as u64;
     for first in (2..=last).step_by(BATCH) {
         let mut batch = Batch::new();
         for uid in first..=last.min(first + BATCH as u64 - 1) {
             let text = KeyText::generate("kw", &entropy);
             let secret = text.text.expose();
-            let key = MadeKey {
+            let key = CompactKey {
                 id: text.id,
                 user: uid,
                 digest: pepper.digest(secret),
                 last_four: text.last_four().as_bytes().try_into()?,
             };
-            if uid % apart == 0 && sample.len() < SAMPLE {
+            if uid % sample_step == 0 && sample.len() < SAMPLE {
                 sample.push(STANDARD.encode(format!("{}:{secret}", name(uid))));
             }
             put_user(&mut batch, uid, key.id);
-            match size.users < SORTED {
-                true => key.put(&mut batch)?,
-                false => waiting.push(key),
+            if size.users < SORTED {
+                key.put(&mut batch)?;
+            } else {
+                unsorted_keys.push(key);
             }
         }
         commit(batch)?;
     }
-    waiting.sort_unstable_by_key(|key| key.id);
-    for keys in waiting.chunks(BATCH) {
+    unsorted_keys.sort_unstable_by_key(|key| key.id);
+    for keys in unsorted_keys.chunks(BATCH) {
         let mut batch = Batch::new();
         keys.iter().try_for_each(|key| key.put(&mut batch))?;
         commit(batch)?;
@@ -190,21 +195,20 @@ fn put_user(batch: &mut Batch, uid: u64, key: KeyId) {
         rate_limit: None,
         credits: None,
     };
-    let (at_user, at_key) = (uid.to_be_bytes(), key.number().to_be_bytes());
-    batch.put(Table::Users, at_user, encode(&user));
+    batch.put(Table::Users, table::user(uid), encode(&user));
     batch.put(Table::Names, name(uid), encode(&uid));
-    batch.put(Table::Owners, [at_user, at_key].concat(), encode(&()));
+    batch.put(Table::Owners, table::owner(uid, key), encode(&()));
 }
 
-/// What a key's record is made of, in little room: there may be ten million that wait.
-struct MadeKey {
+/// The varying fields of a key, in little memory: up to ten million keys wait to be sorted.
+struct CompactKey {
     id: KeyId,
     user: u64,
     digest: Digest,
     last_four: [u8; 4],
 }
 
-impl MadeKey {
+impl CompactKey {
     fn put(&self, batch: &mut Batch) -> Outcome<()> {
         let key = Key {
             id: self.id,
@@ -227,17 +231,17 @@ impl MadeKey {
             rate_limit: None,
             credits: None,
         };
-        batch.put(Table::Keys, self.id.number().to_be_bytes(), encode(&key));
+        batch.put(Table::Keys, table::key(self.id), encode(&key));
         Ok(())
     }
 }
 
-fn size_of(folder: &Path) -> Outcome<u64> {
+fn folder_size(folder: &Path) -> Outcome<u64> {
     let mut total = 0;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let about = entry.metadata()?;
-        total += if about.is_dir() { size_of(&entry.path())? } else { about.len() };
+        let metadata = entry.metadata()?;
+        total += if metadata.is_dir() { folder_size(&entry.path())? } else { metadata.len() };
     }
     Ok(total)
 }

@@ -1,6 +1,7 @@
-//! What the benches that drive a server with wrk share: the server, what is measured of it, and medians.
+//! Shared by the benches that put load on a server with wrk: starting servers, measuring them,
+//! medians.
 
-#![allow(dead_code, reason = "each bench uses a part of it")]
+#![allow(dead_code, reason = "each bench uses a part of this module")]
 
 pub mod peers;
 
@@ -16,20 +17,22 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// The number after an option of the command line.
+/// The number that follows the option `name` on the command line, or `default`.
 pub fn option(name: &str, default: u64) -> u64 {
     let args: Vec<String> = std::env::args().collect();
     let at = args.iter().position(|arg| arg == name);
     at.and_then(|at| args.get(at + 1)?.parse().ok()).unwrap_or(default)
 }
 
-/// What one round came to.
+/// Measurements of one round.
 #[derive(Clone, Default)]
 pub struct Figures {
+    /// Requests a second.
     pub rate: f64,
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub p999_ms: f64,
+    /// CPU time per request, in microseconds.
     pub cpu_us: f64,
     pub resident_mib: f64,
 }
@@ -38,122 +41,128 @@ impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{:>7.0} requests/s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, {:.2} CPU µs a request, {:.1} MiB",
+            "{:>7.0} requests/s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, {:.2} µs CPU per request, {:.1} MiB",
             self.rate, self.p50_ms, self.p99_ms, self.p999_ms, self.cpu_us, self.resident_mib
         )
     }
 }
 
-/// The median over the rounds of a figure's ratio to the same figure of the same round elsewhere: what disturbs a round disturbs both.
-pub fn ratio(these: &[Figures], those: &[Figures], of: fn(&Figures) -> f64) -> f64 {
-    let mut all: Vec<f64> = these.iter().zip(those).map(|(a, b)| of(a) / of(b)).collect();
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
+/// Computes `figure(a) / figure(b)` for each round and returns the median of these ratios.
+///
+/// A disturbance of one round affects both servers, so it mostly cancels out.
+pub fn ratio(a: &[Figures], b: &[Figures], figure: fn(&Figures) -> f64) -> f64 {
+    let mut ratios: Vec<f64> = a.iter().zip(b).map(|(a, b)| figure(a) / figure(b)).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
 }
 
-/// The median of each figure.
-pub fn median(figures: &[Figures]) -> Figures {
-    let middle = |of: fn(&Figures) -> f64| {
-        let mut all: Vec<f64> = figures.iter().map(of).collect();
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
+/// The median of each figure, over all rounds.
+pub fn median(rounds: &[Figures]) -> Figures {
+    let middle = |figure: fn(&Figures) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(figure).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
     };
     Figures {
-        rate: middle(|one| one.rate),
-        p50_ms: middle(|one| one.p50_ms),
-        p99_ms: middle(|one| one.p99_ms),
-        p999_ms: middle(|one| one.p999_ms),
-        cpu_us: middle(|one| one.cpu_us),
-        resident_mib: middle(|one| one.resident_mib),
+        rate: middle(|round| round.rate),
+        p50_ms: middle(|round| round.p50_ms),
+        p99_ms: middle(|round| round.p99_ms),
+        p999_ms: middle(|round| round.p999_ms),
+        cpu_us: middle(|round| round.cpu_us),
+        resident_mib: middle(|round| round.resident_mib),
     }
 }
 
-/// What requests are answered with.
+/// The responses that a round has to consist of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answers {
+pub enum Expected {
+    /// Every status is 2xx.
     Success,
-    Refusal,
+    /// wrk saw statuses other than 2xx.
+    Denial,
 }
 
-/// A server, until it is dropped.
+/// A running server. Dropping it ends the process.
 pub struct Server {
     pub name: &'static str,
     pub address: String,
-    /// Where its admin API is, if it has one.
+    /// The address of the admin API; empty if the server has none.
     pub admin: String,
-    /// The header field with a credential that is let in; more fields after a line end.
+    /// The header field with a valid credential. Further fields follow after line feeds.
     pub header: String,
     child: Child,
-    /// How long it took from its start until it let somebody in, to within a few milliseconds.
+    /// Time from the start of the process until it was ready, accurate to a few milliseconds.
     pub ready: Duration,
-    /// What it asks, and whose CPU time counts as its own.
-    asks: Option<u32>,
+    /// Process id of a server that this one sends subrequests to. Its CPU time is added to ours.
+    backend: Option<u32>,
 }
 
-/// What wrk is to print besides: its own table of latencies ends at 99 %.
+/// A wrk script that prints the 99.9th percentile: wrk's own table of latencies ends at 99 %.
 const TAIL: &str = "done = function(summary, latency) io.write(string.format(\"99.9%%: %dus\\n\", latency:percentile(99.9))) end\n";
 
-/// A folder for Keyward to run in, and the records in it.
-pub struct Home<'a> {
+/// A folder with a store, configuration and scripts that Keyward runs in.
+pub struct Setup<'a> {
     folder: &'a Path,
-    /// What the server logs.
+    /// The log level.
     pub log: &'static str,
-    /// How its workers share the work: `server.runtime`.
+    /// The setting `server.runtime`.
     pub runtime: &'static str,
     /// The header field with the administrator's key.
     pub header: String,
 }
 
-impl<'a> Home<'a> {
-    /// Makes a new store.
+impl<'a> Setup<'a> {
+    /// Creates a store in `folder`.
     pub fn new(folder: &'a Path) -> Outcome<Self> {
-        let mut home = Self { folder, log: "warn", runtime: "shared", header: String::new() };
-        let first = home.command(&["init", "--output", "json"]).output()?;
+        let mut setup = Self { folder, log: "warn", runtime: "shared", header: String::new() };
+        let first = setup.command(&["init", "--output", "json"]).output()?;
         let first: serde_json::Value = serde_json::from_slice(&first.stdout)?;
         let credential = format!("admin:{}", first["key"].as_str().ok_or("no key")?);
-        home.header = format!("API-KEY: {}", STANDARD.encode(credential));
-        Ok(home)
+        setup.header = format!("API-KEY: {}", STANDARD.encode(credential));
+        Ok(setup)
     }
 
-    /// Writes a file.
+    /// Writes a file that only its owner can read.
     pub fn write(&self, file: &str, text: &str) -> Outcome<()> {
         use std::os::unix::fs::PermissionsExt as _;
         let path = self.folder.join(file);
         std::fs::create_dir_all(path.parent().ok_or("no folder")?)?;
         std::fs::write(&path, text)?;
-        // Secrets must not be open to others.
+        // Keyward rejects secrets that others can read.
         Ok(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?)
     }
 
-    /// Runs a command of the program to its end.
-    pub fn run(&self, verb: &[&str]) -> Outcome<()> {
-        let output = self.command(verb).output()?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(format!("{verb:?}: {}", String::from_utf8_lossy(&output.stderr)).into()),
+    /// Runs a command of Keyward until it ends.
+    pub fn run(&self, args: &[&str]) -> Outcome<()> {
+        let output = self.command(args).output()?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{args:?}: {stderr}").into());
         }
+        Ok(())
     }
 
-    /// Runs a command of the program to its end, and reads the JSON that it prints.
-    pub fn json(&self, verb: &[&str]) -> Outcome<serde_json::Value> {
-        let output = self.command(&[verb, &["--output", "json"]].concat()).output()?;
-        match output.status.success() {
-            true => Ok(serde_json::from_slice(&output.stdout)?),
-            false => Err(format!("{verb:?}: {}", String::from_utf8_lossy(&output.stderr)).into()),
+    /// Runs a command of Keyward and parses the JSON that it prints.
+    pub fn json(&self, args: &[&str]) -> Outcome<serde_json::Value> {
+        let output = self.command(&[args, &["--output", "json"]].concat()).output()?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{args:?}: {stderr}").into());
         }
+        Ok(serde_json::from_slice(&output.stdout)?)
     }
 
-    /// Runs a command of the program with this on its standard input.
-    pub fn pipe(&self, verb: &[&str], text: &str) -> Outcome<()> {
-        let mut child = self.command(verb).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-        child.stdin.take().ok_or("no input")?.write_all(text.as_bytes())?;
-        match child.wait()?.success() {
-            true => Ok(()),
-            false => Err(format!("{verb:?} failed").into()),
+    /// Runs a command of Keyward with `input` as its standard input.
+    pub fn pipe(&self, args: &[&str], input: &str) -> Outcome<()> {
+        let mut child = self.command(args).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        child.stdin.take().ok_or("no stdin")?.write_all(input.as_bytes())?;
+        if !child.wait()?.success() {
+            return Err(format!("{args:?} failed").into());
         }
+        Ok(())
     }
 
-    /// Starts the server.
+    /// Starts the server and waits until it has written its control file.
     pub fn serve(self, name: &'static str) -> Outcome<Server> {
         let log = std::fs::File::create(self.folder.join("server.log"))?;
         let begun = Instant::now();
@@ -168,47 +177,47 @@ impl<'a> Home<'a> {
             }
             if child.try_wait()?.is_some() || Instant::now() > until {
                 let log = std::fs::read_to_string(self.folder.join("server.log"))?;
-                return Err(format!("the program does not get ready: {log}").into());
+                return Err(format!("the server did not become ready: {log}").into());
             }
             std::thread::sleep(Duration::from_millis(1));
         };
         let ready = begun.elapsed();
-        let mut server = Server::of(name, address.parse()?, self.header, child);
+        let mut server = Server::new(name, address.parse()?, self.header, child);
         server.ready = ready;
         server.admin = admin;
         Ok(server)
     }
 
-    fn command(&self, verb: &[&str]) -> Command {
-        // Another build of it, such as that of benches/pgo.
+    fn command(&self, args: &[&str]) -> Command {
+        // To measure another build of Keyward than the one that cargo made.
         let other = std::env::var_os("KEYWARD_BENCH_PROGRAM");
         let mut command = Command::new(other.unwrap_or(env!("CARGO_BIN_EXE_keyward").into()));
-        command.args(verb).current_dir(self.folder).env_clear();
+        command.args(args).current_dir(self.folder).env_clear();
         command.env("KEYWARD_SERVER__LISTEN", "127.0.0.1:0");
         command.env("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0");
         command.env("KEYWARD_LOG__LEVEL", self.log);
         command.env("KEYWARD_SERVER__RUNTIME", self.runtime);
-        // A bench may be wrong on purpose, and often.
+        // Some benches send many wrong credentials on purpose: no failure limit for them.
         command.env("KEYWARD_LIMITS__FAILURE_EXEMPT", "127.0.0.0/8, 192.0.2.7");
         command
     }
 }
 
 impl Server {
-    fn of(name: &'static str, address: SocketAddr, header: String, child: Child) -> Self {
+    fn new(name: &'static str, address: SocketAddr, header: String, child: Child) -> Self {
         let address = address.to_string();
         let (ready, admin) = (Duration::ZERO, String::new());
-        Self { name, address, admin, header, child, ready, asks: None }
+        Self { name, address, admin, header, child, ready, backend: None }
     }
 
-    /// The same, which asks that one.
+    /// Adds the CPU time of `backend`, which this server sends subrequests to.
     #[must_use]
-    pub fn with(mut self, asked: &Self) -> Self {
-        self.asks = Some(asked.child.id());
+    pub fn with_backend(mut self, backend: &Self) -> Self {
+        self.backend = Some(backend.child.id());
         self
     }
 
-    /// The bare server of `examples/bare.rs`, with this body.
+    /// Builds and starts `examples/bare.rs`, which responds with `body` to every request.
     pub fn bare(folder: &Path, body: &str) -> Outcome<Self> {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
         let built = Command::new(cargo)
@@ -221,7 +230,7 @@ impl Server {
             .filter(|message| message["target"]["name"] == "bare")
             .find_map(|message| message["executable"].as_str().map(str::to_owned))
             .ok_or("the bare server was not built")?;
-        let file = folder.join("answer.json");
+        let file = folder.join("response.json");
         std::fs::write(&file, body)?;
         let begun = Instant::now();
         let mut child = Command::new(executable)
@@ -230,22 +239,22 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()?;
         let mut address = String::new();
-        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut address)?;
+        BufReader::new(child.stdout.take().ok_or("no stdout")?).read_line(&mut address)?;
         let ready = begun.elapsed();
-        let mut server = Self::of("bare", address.trim().parse()?, String::new(), child);
+        let mut server = Self::new("bare", address.trim().parse()?, String::new(), child);
         server.ready = ready;
         Ok(server)
     }
 
-    /// Has the server load its scripts again.
+    /// Makes the server reload its scripts.
     pub fn reload(&self) -> Outcome<()> {
         Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status()?;
-        // Nothing says when it is done; a set of this size takes a few milliseconds.
+        // Nothing reports the end of the reload; a few scripts take a few milliseconds.
         std::thread::sleep(Duration::from_millis(500));
         Ok(())
     }
 
-    /// Head and body of one answer.
+    /// Sends one GET request. Returns head and body of the response.
     pub fn get(&self, path: &str, header: &str) -> Outcome<(String, String)> {
         let mut stream = TcpStream::connect(&self.address)?;
         let host = &self.address;
@@ -253,24 +262,24 @@ impl Server {
             stream,
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{header}\r\n\r\n"
         )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no head")?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        let (head, body) = response.split_once("\r\n\r\n").ok_or("no head")?;
         Ok((head.to_owned(), body.to_owned()))
     }
 
-    /// Drives one path with wrk.
+    /// Puts load on one path with wrk. Every response must be a success.
     pub fn drive(&self, path: &str, header: &str, load: Load) -> Outcome<Figures> {
-        self.drive_for(path, header, load, Answers::Success)
+        self.drive_expecting(path, header, load, Expected::Success)
     }
 
-    /// The same with requests whose answers are these.
-    pub fn drive_for(
+    /// Puts load on one path with wrk, and fails if the responses are not as expected.
+    pub fn drive_expecting(
         &self,
         path: &str,
         header: &str,
         load: Load,
-        answers: Answers,
+        expected: Expected,
     ) -> Outcome<Figures> {
         let Load { seconds, connections } = load;
         let before = self.cpu()?;
@@ -283,21 +292,24 @@ impl Server {
             .args(header.lines().flat_map(|line| ["-H", line]))
             .arg(format!("http://{}{path}", self.address))
             .output()
-            .map_err(|problem| format!("wrk: {problem} (apt-get install wrk)"))?;
+            .map_err(|error| format!("wrk: {error} (apt-get install wrk)"))?;
         let cpu = self.cpu()? - before;
         let text = String::from_utf8(output.stdout)?;
-        let is_refused = text.contains("Non-2xx");
-        if is_refused != (answers == Answers::Refusal) || text.contains("Socket errors") {
+        let has_denials = text.contains("Non-2xx");
+        if has_denials != (expected == Expected::Denial) || text.contains("Socket errors") {
             return Err(text.into());
         }
         let field = |name: &str| {
             let line = text.lines().map(str::trim).find(|line| line.starts_with(name));
             line.and_then(|line| line[name.len()..].split_whitespace().next().map(str::to_owned))
         };
-        let rate = field("Requests/sec:").ok_or("no rate")?.parse()?;
-        let requests =
-            text.lines().find(|line| line.contains(" requests in ")).ok_or("no count")?;
-        let requests: f64 = requests.split_whitespace().next().ok_or("no count")?.parse()?;
+        let rate = field("Requests/sec:").ok_or("wrk printed no rate")?.parse()?;
+        let requests = text
+            .lines()
+            .find(|line| line.contains(" requests in "))
+            .ok_or("wrk printed no count")?;
+        let requests: f64 =
+            requests.split_whitespace().next().ok_or("wrk printed no count")?.parse()?;
         Ok(Figures {
             rate,
             p50_ms: millis(&field("50%").ok_or("no p50")?)?,
@@ -308,24 +320,24 @@ impl Server {
         })
     }
 
-    /// The seconds of CPU time that its processes have used, and those of what it asks.
+    /// CPU time in seconds that the server's processes have used, including those of its backend.
     fn cpu(&self) -> Outcome<f64> {
         let all = processes()?;
-        let heads: Vec<u32> = self.asks.into_iter().chain([self.child.id()]).collect();
-        let family = family(&all, &heads);
+        let roots: Vec<u32> = self.backend.into_iter().chain([self.child.id()]).collect();
+        let tree = process_tree(&all, &roots);
         // USER_HZ is 100 on every architecture that Linux has for servers.
-        Ok(family.iter().map(|one| one.ticks).sum::<f64>() / 100.0)
+        Ok(tree.iter().map(|process| process.ticks).sum::<f64>() / 100.0)
     }
 
-    /// What its own processes hold in memory.
+    /// Resident memory of the server's own processes, in MiB.
     pub fn resident(&self) -> Outcome<f64> {
         let all = processes()?;
-        let family = family(&all, &[self.child.id()]);
-        Ok(family.iter().map(|one| one.resident_kib).sum::<f64>() / 1024.0)
+        let tree = process_tree(&all, &[self.child.id()]);
+        Ok(tree.iter().map(|process| process.resident_kib).sum::<f64>() / 1024.0)
     }
 }
 
-/// A process, as the kernel tells of it.
+/// One process, read from `/proc/ID/stat`.
 struct Process {
     id: u32,
     parent: u32,
@@ -336,7 +348,7 @@ struct Process {
 fn processes() -> Outcome<Vec<Process>> {
     let entries = std::fs::read_dir("/proc")?.flatten();
     let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    // One that has just ended is none.
+    // A process may end between listing and reading; it is skipped.
     Ok(ids.filter_map(process).collect())
 }
 
@@ -353,18 +365,18 @@ fn process(id: u32) -> Option<Process> {
     })
 }
 
-/// The processes with these ids, and those that they have started.
-fn family<'p>(all: &'p [Process], heads: &[u32]) -> Vec<&'p Process> {
-    let mut ids = heads.to_vec();
+/// The processes `roots` and all their descendants.
+fn process_tree<'p>(all: &'p [Process], roots: &[u32]) -> Vec<&'p Process> {
+    let mut ids = roots.to_vec();
     let mut at = 0;
-    while let Some(&head) = ids.get(at) {
-        ids.extend(all.iter().filter(|one| one.parent == head).map(|one| one.id));
+    while let Some(&parent) = ids.get(at) {
+        ids.extend(all.iter().filter(|child| child.parent == parent).map(|child| child.id));
         at += 1;
     }
-    all.iter().filter(|one| ids.contains(&one.id)).collect()
+    all.iter().filter(|process| ids.contains(&process.id)).collect()
 }
 
-/// How much a server is driven.
+/// The load of one wrk run.
 #[derive(Clone, Copy)]
 pub struct Load {
     pub seconds: u64,
@@ -378,12 +390,12 @@ impl Drop for Server {
     }
 }
 
-/// What wrk writes: `512.00us`, `3.21ms`, `1.02s`.
+/// Parses a latency as wrk prints it (`512.00us`, `3.21ms`, `1.02s`) into milliseconds.
 fn millis(text: &str) -> Outcome<f64> {
     for (unit, factor) in [("us", 0.001), ("ms", 1.0), ("s", 1000.0)] {
         if let Some(number) = text.strip_suffix(unit) {
             return Ok(number.parse::<f64>()? * factor);
         }
     }
-    Err(format!("{text} is no time").into())
+    Err(format!("{text} is not a duration").into())
 }

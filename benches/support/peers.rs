@@ -1,4 +1,4 @@
-//! Other programs that check API keys, with configurations of their own: as few lines as each needs, as its manual writes them.
+//! Other programs that check API keys. Each gets a minimal configuration, written as in its manual.
 
 use std::{
     fmt::Write as _,
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Outcome, Server};
 
-/// A program.
+/// A program to compare Keyward with.
 #[derive(Debug, Clone, Copy)]
 pub enum Peer {
     Nginx,
@@ -24,23 +24,24 @@ pub enum Peer {
     Traefik,
 }
 
-/// What comes after the check.
+/// The step after a successful check.
 #[derive(Debug, Clone, Copy)]
-pub enum Then<'a> {
-    /// An answer of its own.
-    Answer,
-    /// Forwarding to this address.
+pub enum AfterCheck<'a> {
+    /// Respond itself.
+    Respond,
+    /// Forward to this address.
     Forward(SocketAddr),
-    /// Nginx alone: it keeps no keys, but asks there, at this path, about this header field.
-    Ask(SocketAddr, &'static str, &'a str),
+    /// nginx only: it has no keys but sends a subrequest (`auth_request`) to this address and path.
+    /// Clients send this header field.
+    AuthRequest(SocketAddr, &'static str, &'a str),
 }
 
-/// The keys that each of them knows.
+/// Number of keys in each program's configuration.
 const KEYS: usize = 1000;
 
 pub const ALL: [Peer; 5] = [Peer::Nginx, Peer::Haproxy, Peer::Envoy, Peer::Caddy, Peer::Traefik];
 
-/// The key of the one who asks; the others are there to be looked past.
+/// The key with this number. Clients send key 0; the others only make the lookup realistic.
 fn key(number: usize) -> String {
     format!("kw-bench-{number:04}-7Qb9xT2mVn4LsR8c")
 }
@@ -56,10 +57,10 @@ impl Peer {
         }
     }
 
-    /// What it checks, for the table.
-    pub fn says(self, then: Then<'_>) -> &'static str {
+    /// The name in the printed table: the program and how it checks keys.
+    pub fn label(self, then: AfterCheck<'_>) -> &'static str {
         match (self, then) {
-            (Self::Nginx, Then::Ask(..)) => "nginx `auth_request`",
+            (Self::Nginx, AfterCheck::AuthRequest(..)) => "nginx `auth_request`",
             (Self::Nginx, _) => "nginx, `map` of keys",
             (Self::Haproxy, _) => "HAProxy, map of keys",
             (Self::Envoy, _) => "Envoy, `api_key_auth`",
@@ -77,8 +78,8 @@ impl Peer {
         }
     }
 
-    /// Starts it, in a folder of its own. None: it is not installed, which is said.
-    pub fn start(self, folder: &Path, then: Then<'_>) -> Outcome<Option<Server>> {
+    /// Starts the program in `folder`. If it is not installed, prints so and returns `None`.
+    pub fn start(self, folder: &Path, then: AfterCheck<'_>) -> Outcome<Option<Server>> {
         let Some(program) = find(self.program()) else {
             println!("{} is not installed and is left out", self.program());
             return Ok(None);
@@ -96,27 +97,34 @@ impl Peer {
             .stderr(log)
             .spawn()?;
         let header = match then {
-            Then::Ask(_, _, header) => header.to_owned(),
+            AfterCheck::AuthRequest(_, _, header) => header.to_owned(),
             _ => self.credential(&key(0)),
         };
-        let mut server = Server::of(self.says(then), address, header, child);
+        let mut server = Server::new(self.label(then), address, header, child);
         let until = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect(address).is_err() || !lets_in(&server, &server.header)? {
+        while TcpStream::connect(address).is_err() || !accepts(&server, &server.header)? {
             if Instant::now() > until {
                 let log = std::fs::read_to_string(folder.join("log"))?;
-                return Err(format!("{} does not get ready: {log}", self.program()).into());
+                return Err(format!("{} did not become ready: {log}", self.program()).into());
             }
             std::thread::sleep(Duration::from_millis(2));
         }
         server.ready = begun.elapsed();
-        if !matches!(then, Then::Ask(..)) && lets_in(&server, &self.credential("kw-wrong"))? {
-            return Err(format!("{} lets a wrong key in", self.program()).into());
+        if !matches!(then, AfterCheck::AuthRequest(..))
+            && accepts(&server, &self.credential("kw-wrong"))?
+        {
+            return Err(format!("{} accepts a wrong key", self.program()).into());
         }
         Ok(Some(server))
     }
 
-    /// Writes its files and returns its arguments.
-    fn configure(self, folder: &Path, address: SocketAddr, then: Then<'_>) -> Outcome<Vec<String>> {
+    /// Writes the configuration files and returns the command-line arguments.
+    fn configure(
+        self,
+        folder: &Path,
+        address: SocketAddr,
+        then: AfterCheck<'_>,
+    ) -> Outcome<Vec<String>> {
         let write = |file: &str, text: &str| std::fs::write(folder.join(file), text);
         let words = |text: &str| text.split(' ').map(str::to_owned).collect();
         match self {
@@ -140,9 +148,9 @@ impl Peer {
             }
             Self::Traefik => {
                 write("users", &htpasswd()?)?;
-                let (first, second) = traefik(address, then);
-                write("traefik.yml", &first.to_string())?;
-                write("dynamic.yml", &second.to_string())?;
+                let (static_config, dynamic_config) = traefik(address, then);
+                write("traefik.yml", &static_config.to_string())?;
+                write("dynamic.yml", &dynamic_config.to_string())?;
                 Ok(words("--configFile=traefik.yml"))
             }
         }
@@ -155,7 +163,7 @@ fn find(program: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-fn lets_in(server: &Server, header: &str) -> Outcome<bool> {
+fn accepts(server: &Server, header: &str) -> Outcome<bool> {
     let head = server.get("/app/1", header).map(|(head, _)| head).unwrap_or_default();
     Ok(head.starts_with("HTTP/1.1 20"))
 }
@@ -167,16 +175,18 @@ fn lines(line: impl Fn(usize, &str) -> String) -> String {
     })
 }
 
-fn nginx(address: SocketAddr, then: Then<'_>) -> String {
-    let (upstream, does) = match then {
-        Then::Answer => (None, "add_header X-User $user; return 204;".to_owned()),
-        Then::Forward(to) => {
+fn nginx(address: SocketAddr, then: AfterCheck<'_>) -> String {
+    let (upstream, action) = match then {
+        AfterCheck::Respond => (None, "add_header X-User $user; return 204;".to_owned()),
+        AfterCheck::Forward(to) => {
             (Some(to), "proxy_set_header X-User $user; proxy_pass http://there;".into())
         }
-        Then::Ask(at, ..) => (Some(at), "auth_request /ask; try_files /none =204;".into()),
+        AfterCheck::AuthRequest(at, ..) => {
+            (Some(at), "auth_request /ask; try_files /none =204;".into())
+        }
     };
     let check = match then {
-        Then::Ask(_, path, _) => format!(
+        AfterCheck::AuthRequest(_, path, _) => format!(
             "location = /ask {{ internal; proxy_pass http://there{path}; proxy_pass_request_body off; \
              proxy_set_header Content-Length \"\"; proxy_set_header X-Original-URI $request_uri; \
              proxy_set_header X-Original-Method $request_method; proxy_set_header X-Original-Host $http_host; \
@@ -185,7 +195,7 @@ fn nginx(address: SocketAddr, then: Then<'_>) -> String {
         _ => String::new(),
     };
     let keys = match then {
-        Then::Ask(..) => "",
+        AfterCheck::AuthRequest(..) => "",
         _ => "if ($user = \"\") { return 401; }",
     };
     let there = upstream
@@ -206,19 +216,19 @@ http {{
         listen {address} backlog=1024; root .;
         proxy_set_header Connection \"\";
         {check}
-        location / {{ {keys} {does} }}
+        location / {{ {keys} {action} }}
     }}
 }}
 "
     )
-    // A location's own fields replace those of the server.
+    // proxy_set_header in a location replaces all that the server block sets.
     .replace("proxy_set_header X-User", "proxy_set_header Connection \"\"; proxy_set_header X-User")
     .replace("proxy_set_header Content-Length", "proxy_set_header Connection \"\"; proxy_set_header Content-Length")
 }
 
-fn haproxy(address: SocketAddr, then: Then<'_>) -> String {
-    let does = match then {
-        Then::Forward(to) => format!(
+fn haproxy(address: SocketAddr, then: AfterCheck<'_>) -> String {
+    let action = match then {
+        AfterCheck::Forward(to) => format!(
             " http-request set-header X-User %[var(txn.user)]\n default_backend there\n\
              backend there\n http-reuse always\n server there {to}"
         ),
@@ -237,19 +247,19 @@ frontend here
  bind {address}
  http-request set-var(txn.user) req.hdr(x-api-key),map_str(keys.map)
  http-request deny deny_status 401 unless {{ var(txn.user) -m found }}
-{does}
+{action}
 "
     )
 }
 
-fn envoy(address: SocketAddr, then: Then<'_>) -> Value {
+fn envoy(address: SocketAddr, then: AfterCheck<'_>) -> Value {
     let at = |address: SocketAddr| json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
     let filter = "type.googleapis.com/envoy.extensions.filters";
     let keys: Vec<Value> = (0..KEYS)
         .map(|number| json!({ "key": key(number), "client": format!("user{number}") }))
         .collect();
     let (route, clusters) = match then {
-        Then::Forward(to) => (
+        AfterCheck::Forward(to) => (
             json!({ "match": { "prefix": "/" }, "route": { "cluster": "there" } }),
             json!([{ "name": "there", "type": "STATIC", "connect_timeout": "1s", "load_assignment": {
                 "cluster_name": "there",
@@ -275,9 +285,9 @@ fn envoy(address: SocketAddr, then: Then<'_>) -> Value {
                 ] } }] }] }] } })
 }
 
-fn caddy(address: SocketAddr, then: Then<'_>) -> String {
-    let does = match then {
-        Then::Forward(to) => format!("reverse_proxy {to}"),
+fn caddy(address: SocketAddr, then: AfterCheck<'_>) -> String {
+    let action = match then {
+        AfterCheck::Forward(to) => format!("reverse_proxy {to}"),
         _ => "respond 204".into(),
     };
     let keys = lines(|number, key| format!("        {key} user{number}"));
@@ -293,15 +303,15 @@ http://{address} {{
     @bad vars {{user}} \"\"
     respond @bad 401
     header X-User {{user}}
-    {does}
+    {action}
 }}
 "
     )
 }
 
-fn traefik(address: SocketAddr, then: Then<'_>) -> (Value, Value) {
+fn traefik(address: SocketAddr, then: AfterCheck<'_>) -> (Value, Value) {
     let (service, services) = match then {
-        Then::Forward(to) => {
+        AfterCheck::Forward(to) => {
             let servers = json!([{ "url": format!("http://{to}") }]);
             ("there", json!({ "there": { "loadBalancer": { "servers": servers } } }))
         }
@@ -314,28 +324,28 @@ fn traefik(address: SocketAddr, then: Then<'_>) -> (Value, Value) {
     if !services.is_null() {
         http["services"] = services;
     }
-    let first = json!({
+    let static_config = json!({
         "global": { "checkNewVersion": false, "sendAnonymousUsage": false },
         "entryPoints": { "web": { "address": address.to_string() } },
         "ping": { "manualRouting": true },
         "log": { "level": "WARN" },
         "providers": { "file": { "filename": "dynamic.yml", "watch": false } },
     });
-    (first, json!({ "http": http }))
+    (static_config, json!({ "http": http }))
 }
 
-/// One user whose password is right, and others whose passwords are nobody's: SHA-1 is the fastest form that Traefik reads.
+/// A password file in which only user 0 can log in. SHA-1 is the fastest format that Traefik reads.
 fn htpasswd() -> Outcome<String> {
     let mut openssl = Command::new("openssl")
         .args(["dgst", "-sha1", "-binary"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    openssl.stdin.take().ok_or("no input")?.write_all(key(0).as_bytes())?;
+    openssl.stdin.take().ok_or("no stdin")?.write_all(key(0).as_bytes())?;
     let digest = STANDARD.encode(openssl.wait_with_output()?.stdout);
-    let nobody = STANDARD.encode([0; 20]);
+    let unusable = STANDARD.encode([0; 20]);
     Ok(lines(|number, _| match number {
         0 => format!("user0:{{SHA}}{digest}"),
-        _ => format!("user{number}:{{SHA}}{nobody}"),
+        _ => format!("user{number}:{{SHA}}{unusable}"),
     }))
 }

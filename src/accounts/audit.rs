@@ -1,83 +1,83 @@
-//! Reading the audit trail.
+//! Reading and verifying the audit trail.
 
 use super::{AccountError, Accounts};
 use crate::{
     model::{AuditEntry, Digest},
     store::{
         Table,
-        audit_log::{self, Verdict},
-        decode,
+        audit_log::{self, AuditVerdict},
+        decode, table,
     },
 };
 
-/// An entry with its place in the chain.
+/// An entry with its position in the chain.
 #[derive(Debug, Clone)]
-pub struct Audited {
-    /// Its number.
+pub struct NumberedEntry {
+    /// The number of the entry.
     pub number: u64,
-    /// Its hash, which depends on all entries before it.
+    /// The hash of the entry, which depends on all entries before it.
     pub hash: Digest,
-    /// What it says.
+    /// The entry.
     pub entry: AuditEntry,
 }
 
-/// In which order entries are read.
+/// The order of a page of entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// The first first.
+pub enum AuditOrder {
+    /// The oldest entry comes first.
     Oldest,
-    /// The last first.
+    /// The newest entry comes first.
     Newest,
 }
 
-/// A part of the trail.
+/// A page of the audit trail.
 #[derive(Debug, Clone)]
-pub struct Excerpt {
+pub struct AuditPage {
     /// The entries.
-    pub items: Vec<Audited>,
-    /// Whether there are more in this direction.
+    pub items: Vec<NumberedEntry>,
+    /// Whether more entries follow in this order.
     pub has_more: bool,
 }
 
 impl Accounts {
-    /// At most `limit` entries in this order, behind the one with the number `after`.
+    /// At most `limit` entries that follow the entry with the number `after` in this order.
     pub fn audit(
         &self,
-        order: Order,
+        order: AuditOrder,
         after: Option<u64>,
         limit: usize,
-    ) -> Result<Excerpt, AccountError> {
-        let (first, last) = audit_log::extent(self.store())?;
-        // Numbers follow one another, so a part that is read backwards is known by where it begins.
+    ) -> Result<AuditPage, AccountError> {
+        let (first, last) = audit_log::first_and_last(self.store())?;
+        // The numbers have no gaps, so the first number of a backward page can be computed.
         let before = match order {
-            Order::Oldest => after.unwrap_or(0).max(first - 1),
-            Order::Newest => {
+            AuditOrder::Oldest => after.unwrap_or(0).max(first - 1),
+            AuditOrder::Newest => {
                 let end = after.map_or(last, |after| after.saturating_sub(1).min(last));
                 let begin = end.saturating_sub(limit as u64).max(first - 1);
-                return self.backwards(begin, end, first);
+                return self.newest_first(begin, end, first);
             }
         };
         let mut found = audit_log::entries(self.store(), before, limit.saturating_add(1))?;
         let has_more = found.len() > limit;
         found.truncate(limit);
         let items = found.into_iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Excerpt { items, has_more })
+        Ok(AuditPage { items, has_more })
     }
 
-    /// The entries behind `begin` up to `end`, the last first.
-    fn backwards(&self, begin: u64, end: u64, first: u64) -> Result<Excerpt, AccountError> {
-        let wanted = end.saturating_sub(begin) as usize;
-        let mut items = audit_log::entries(self.store(), begin, wanted)?
+    /// The entries after `begin` up to and including `end`, the newest first.
+    fn newest_first(&self, begin: u64, end: u64, first: u64) -> Result<AuditPage, AccountError> {
+        let count = end.saturating_sub(begin) as usize;
+        let mut items = audit_log::entries(self.store(), begin, count)?
             .into_iter()
             .filter(|entry| entry.number <= end)
             .map(read)
             .collect::<Result<Vec<_>, _>>()?;
         items.reverse();
-        Ok(Excerpt { has_more: begin >= first, items })
+        Ok(AuditPage { has_more: begin >= first, items })
     }
 
-    /// Goes through the whole trail, on a thread of its own: it may be long.
-    pub async fn verify_audit(&self) -> Result<Verdict, AccountError> {
+    /// Verifies the whole trail. It may be long, so this runs on a thread of its own.
+    pub async fn verify_audit(&self) -> Result<AuditVerdict, AccountError> {
         let accounts = self.clone();
         let verifying = tokio::task::spawn_blocking(move || {
             audit_log::verify(accounts.store(), &accounts.0.pepper.audit_key())
@@ -89,8 +89,8 @@ impl Accounts {
     }
 }
 
-fn read(entry: audit_log::Entry) -> Result<Audited, AccountError> {
-    let audit_log::Entry { number, hash, json } = entry;
-    let entry = decode(Table::Audit, &number.to_be_bytes(), &json)?;
-    Ok(Audited { number, hash, entry })
+fn read(entry: audit_log::ChainEntry) -> Result<NumberedEntry, AccountError> {
+    let audit_log::ChainEntry { number, hash, json } = entry;
+    let entry = decode(Table::Audit, &table::audit(number), &json)?;
+    Ok(NumberedEntry { number, hash, entry })
 }

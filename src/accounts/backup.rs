@@ -1,6 +1,8 @@
-//! Backups: a whole store in one file, written while everybody works, and put back while nobody does.
+//! Writing and restoring backups. A backup is a whole store in one file. It is written while the
+//! server runs, and restored while it does not.
 //!
-//! The pepper is not in it. Without its pepper a backup opens nothing, so the two belong in different places.
+//! The pepper is not in the backup. Without the pepper no key in a backup can be checked, so keep
+//! the two in different places.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,7 +16,9 @@ use std::{
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
-use super::{AccountError, Accounts, Passwords, SetupError, read_pepper, setup::PEPPER};
+use super::{
+    AccountError, Accounts, OperatorWriter, Passwords, SetupError, read_pepper, setup::PEPPER,
+};
 use crate::{
     model::{Act, Actor, Clock, Digest, Entropy, Pepper},
     store::{
@@ -24,24 +28,24 @@ use crate::{
     },
 };
 
-/// The records of one commit while a backup is put back.
+/// The records of one commit during a restore.
 const PART: usize = 1000;
 
-/// Why a backup could not be put back. The store is as it was.
+/// The reason why a backup was not restored. The existing store is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// The backup cannot be read, or is not whole.
+    /// The backup cannot be read, or is incomplete.
     #[error("{path}: {problem}", path = .path.display())]
     File {
         /// The backup.
         path: PathBuf,
-        /// What is the matter.
+        /// The error.
         problem: ArchiveError,
     },
-    /// It is of a store with another pepper.
+    /// The backup belongs to a store with another pepper.
     #[error(
-        "{path}: it was made with another pepper than the one in {pepper}. Put the pepper that belongs to it there first",
+        "{path}: the backup belongs to another pepper than the one in {pepper}. Put its own pepper there first",
         path = .path.display(), pepper = .pepper.display()
     )]
     Pepper {
@@ -50,60 +54,64 @@ pub enum RestoreError {
         /// The file with the pepper.
         pepper: PathBuf,
     },
-    /// A server has the store.
+    /// A server uses the store.
     #[error("the store {0} is in use: stop the server first")]
     InUse(String),
-    /// The new store, or its pepper.
+    /// The new store or its pepper failed.
     #[error(transparent)]
     Setup(#[from] SetupError),
-    /// A folder.
+    /// A folder cannot be changed.
     #[error("{path}: {problem}", path = .path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What is the matter.
+        /// The error.
         problem: io::Error,
     },
 }
 
-/// What was put back.
+/// The result of a restore.
 #[derive(Debug)]
 pub struct Restored {
-    /// What the backup held.
+    /// The contents of the backup.
     pub contents: Contents,
-    /// Where the store that was there is now.
-    pub aside: Option<PathBuf>,
+    /// The new path of the former store. `None` means that there was none.
+    pub former_store: Option<PathBuf>,
 }
 
-impl Accounts {
-    /// Writes all records to a new file that only its owner can read. Decisions go on meanwhile; changes wait.
+impl OperatorWriter<'_> {
+    /// Writes all records to a new file that only its owner can read. Decisions continue meanwhile;
+    /// changes wait.
+    ///
+    /// Only the operator may do this: for other clients it would be a way to write files with the
+    /// server's rights.
     ///
     /// # Errors
-    /// The file is there already or cannot be written. No file is left then.
+    /// The file exists already or cannot be written. Then no file is left behind.
     pub async fn backup(&self, file: PathBuf) -> Result<Contents, AccountError> {
         let store = self.0.store.clone();
         let writing = tokio::task::spawn_blocking(move || {
             let fix = "Name a new file in a folder that the server can write to.";
-            let refused = |problem: &dyn std::fmt::Display| {
+            let refuse = |problem: &dyn std::fmt::Display| {
                 AccountError::refused(format!("{}: {problem}.", file.display()), fix)
             };
             if file.exists() {
-                return Err(refused(&"there is such a file already"));
+                return Err(refuse(&"there is such a file already"));
             }
             match write(&*store, &file) {
                 Ok(contents) => Ok(contents),
                 Err(ArchiveError::Store(problem)) => Err(problem.into()),
-                Err(problem) => Err(refused(&problem)),
+                Err(problem) => Err(refuse(&problem)),
             }
         });
-        let gave_up = |_| AccountError::refused("The backup was not written.", "Try again.");
-        writing.await.map_err(gave_up)?
+        let panicked = |_| AccountError::refused("The backup was not written.", "Try again.");
+        writing.await.map_err(panicked)?
     }
 }
 
-fn with_end(path: &Path, end: &str) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(end);
+    name.push(suffix);
     name.into()
 }
 
@@ -111,15 +119,15 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The file has its name only when it is whole.
+/// Writes under another name first, so that a file with this name is always complete.
 fn write(store: &dyn crate::store::Store, file: &Path) -> Result<Contents, ArchiveError> {
-    let draft = with_end(file, ".part");
+    let draft = with_suffix(file, ".part");
     let _ = fs::remove_file(&draft);
-    let whole = || -> Result<Contents, ArchiveError> {
+    let write_and_check = || -> Result<Contents, ArchiveError> {
         let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         let contents = archive::write(&*store.snapshot()?, BufWriter::new(&mut out))?;
         out.sync_all()?;
-        // What was written is what is read: once, while it can still be made again.
+        // Read the file once, while the backup can still be repeated.
         let read = archive::read(BufReader::new(File::open(&draft)?), |_, _, _| Ok(()))?;
         if read != contents {
             return Err(ArchiveError::Damaged);
@@ -128,13 +136,13 @@ fn write(store: &dyn crate::store::Store, file: &Path) -> Result<Contents, Archi
         File::open(folder_of(file))?.sync_all()?;
         Ok(contents)
     };
-    whole().inspect_err(|_| drop(fs::remove_file(&draft)))
+    write_and_check().inspect_err(|_| drop(fs::remove_file(&draft)))
 }
 
-/// Reads a backup to its end: what it holds, and the fingerprint of its pepper.
+/// Reads a whole backup. Returns its contents and the fingerprint of its pepper.
 ///
 /// # Errors
-/// It is not whole, or of a newer version.
+/// The backup is incomplete, or its version is newer than this program.
 pub fn check_backup(file: &Path) -> Result<(Contents, Option<Digest>), RestoreError> {
     let mut fingerprint = None;
     let opened = File::open(file).map_err(|problem| unreadable(file, problem.into()))?;
@@ -151,11 +159,12 @@ fn unreadable(path: &Path, problem: ArchiveError) -> RestoreError {
     RestoreError::File { path: path.to_owned(), problem }
 }
 
-/// Makes the store in `path` what the backup says. The new store is made beside it and takes its place in one step; the one that was there is
-/// kept.
+/// Replaces the store in `path` by the contents of a backup. The new store is built next to it and
+/// takes its name in one step. The former store is kept under another name.
 ///
 /// # Errors
-/// The backup is not whole, or of another pepper; a server has the store; the disk fails. The store is as it was then.
+/// The backup is incomplete or belongs to another pepper, a server uses the store, or the disk
+/// fails. Then the existing store is unchanged.
 pub async fn restore(
     file: &Path,
     path: &Path,
@@ -168,8 +177,8 @@ pub async fn restore(
         let (path, pepper) = (file.to_owned(), pepper_file.to_owned());
         return Err(RestoreError::Pepper { path, pepper });
     }
-    let held = hold(path, cache_mib)?;
-    let draft = with_end(path, ".restoring");
+    let lock = lock_store(path, cache_mib)?;
+    let draft = with_suffix(path, ".restoring");
     let folder = |path: &Path| {
         let path = path.to_owned();
         move |problem| RestoreError::Folder { path, problem }
@@ -181,13 +190,14 @@ pub async fn restore(
         _ => {}
     }
     fill(file, &draft, contents, pepper, cache_mib).await?;
-    let aside = exchange(&draft, path).map_err(folder(path))?;
-    drop(held);
-    Ok(Restored { contents, aside })
+    let former_store = exchange(&draft, path).map_err(folder(path))?;
+    drop(lock);
+    Ok(Restored { contents, former_store })
 }
 
-/// Keeps servers away from the store that is there. One that cannot be opened is what a backup is for.
-fn hold(path: &Path, cache_mib: u64) -> Result<Option<SledStore>, RestoreError> {
+/// Opens the existing store, so that no server can use it. A store that cannot be opened is not an
+/// error, because a restore replaces it.
+fn lock_store(path: &Path, cache_mib: u64) -> Result<Option<SledStore>, RestoreError> {
     if !SledStore::exists(path) {
         return Ok(None);
     }
@@ -210,33 +220,34 @@ async fn fill(
     let source = file.to_owned();
     let reading = tokio::task::spawn_blocking(move || {
         let mut batch = Batch::new();
-        // Whoever takes the parts has met with an error of its own when they are not taken any more.
-        let gone = |_| ArchiveError::Io(io::ErrorKind::BrokenPipe.into());
+        // The receiver is dropped only after a commit has failed, and returns that error.
+        let stopped = |_| ArchiveError::Io(io::ErrorKind::BrokenPipe.into());
         let contents = archive::read(BufReader::new(File::open(source)?), |table, key, json| {
             batch.put(table, key, json);
-            match batch.writes.len() < PART {
-                true => Ok(()),
-                false => parts.blocking_send(std::mem::take(&mut batch)).map_err(gone),
+            if batch.writes.len() < PART {
+                return Ok(());
             }
+            parts.blocking_send(std::mem::take(&mut batch)).map_err(stopped)
         })?;
-        parts.blocking_send(batch).map_err(gone)?;
+        parts.blocking_send(batch).map_err(stopped)?;
         Ok(contents)
     });
     while let Some(batch) = received.recv().await {
         store.commit(batch).await.map_err(failed)?;
     }
-    // It was whole a moment ago; it must be the same now.
+    // The file was read before. It must not have changed since.
     let read = reading.await.unwrap_or(Err(ArchiveError::Damaged));
     match read {
         Ok(contents) if contents == expected => {}
         Ok(_) => return Err(unreadable(file, ArchiveError::Damaged)),
         Err(problem) => return Err(unreadable(file, problem)),
     }
-    tell(store, pepper, expected).await
+    write_audit_entry(store, pepper, expected).await
 }
 
-/// Opens the accounts of the new store, so that it is known to be one, and writes down where it came from.
-async fn tell(
+/// Opens the accounts of the new store, which checks its records, and adds an audit entry about the
+/// restore.
+async fn write_audit_entry(
     store: Arc<SledStore>,
     pepper: Pepper,
     contents: Contents,
@@ -244,14 +255,14 @@ async fn tell(
     let (clock, entropy) = (Clock::system(), Entropy::system());
     let accounts = Accounts::with(store, pepper, Passwords::new(1), clock, entropy);
     let accounts = accounts.map_err(SetupError::from)?;
-    let here = Actor::Operator { client: IpAddr::V4(Ipv4Addr::LOCALHOST) };
-    let known = json!({
+    let operator = Actor::Operator { client: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    let details = json!({
         "records": contents.records,
         "sequence": contents.sequence,
         "blake3": Digest::from_bytes(contents.blake3),
     });
-    let act = Act::other("store.restore", "store", known);
-    accounts.acting(here).commit(Batch::new(), act).await.map_err(failed)?;
+    let act = Act::other("store.restore", "store", details);
+    accounts.as_actor(operator).commit(Batch::new(), act, Vec::new()).await.map_err(failed)?;
     Ok(())
 }
 
@@ -263,7 +274,8 @@ fn failed(problem: CommitError) -> RestoreError {
     SetupError::from(problem).into()
 }
 
-/// Puts the new store in the place of the old one, in one step where the file system can, and the old one aside.
+/// Gives the new store the name of the old one, in one step if the file system supports it. Returns
+/// the new name of the old store.
 fn exchange(draft: &Path, path: &Path) -> io::Result<Option<PathBuf>> {
     let sync = || File::open(folder_of(path))?.sync_all();
     if !path.exists() {
@@ -272,17 +284,18 @@ fn exchange(draft: &Path, path: &Path) -> io::Result<Option<PathBuf>> {
         return Ok(None);
     }
     let now = Clock::system().now().0;
-    let free = |number: &u32| !with_end(path, &format!(".before-{now}-{number}")).exists();
+    let free = |number: &u32| !with_suffix(path, &format!(".before-{now}-{number}")).exists();
     let number = (1..).find(free).unwrap_or_default();
-    let aside = with_end(path, &format!(".before-{now}-{number}"));
-    // Under the name that the old one gets, so that it has it from the moment of the exchange on.
-    fs::rename(draft, &aside)?;
-    if renameat_with(CWD, &aside, CWD, path, RenameFlags::EXCHANGE).is_err() {
-        fs::rename(&aside, draft)?;
-        fs::rename(path, &aside)?;
-        // A store that is nowhere would be begun anew.
-        fs::rename(draft, path).inspect_err(|_| drop(fs::rename(&aside, path)))?;
+    let former_path = with_suffix(path, &format!(".before-{now}-{number}"));
+    // The new store gets the old store's future name first, so that the exchange gives both stores
+    // their final names.
+    fs::rename(draft, &former_path)?;
+    if renameat_with(CWD, &former_path, CWD, path, RenameFlags::EXCHANGE).is_err() {
+        fs::rename(&former_path, draft)?;
+        fs::rename(path, &former_path)?;
+        // On an error, put the old store back: a server would create an empty store in its place.
+        fs::rename(draft, path).inspect_err(|_| drop(fs::rename(&former_path, path)))?;
     }
     sync()?;
-    Ok(Some(aside))
+    Ok(Some(former_path))
 }

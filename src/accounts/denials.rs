@@ -1,6 +1,7 @@
-//! Denials, taken from memory and written into the audit trail, many at a time. A decision writes nothing.
+//! Writing denials into the audit trail. They are taken from memory and written in batches.
 //!
-//! What was not written yet is lost when the process is killed, and nothing is when it stops.
+//! Decisions write nothing. Denials that are not written yet are lost when the process is killed,
+//! but not when it stops.
 
 use std::{future::Future, pin::pin, time::Duration};
 
@@ -8,42 +9,35 @@ use serde_json::{Map, Value, json};
 
 use super::{AccountError, Accounts};
 use crate::{
-    limits::{More, Rest, Standing, Told, Untold},
+    limits::{More, Rest, Standing, Told},
     model::{Act, Actor, AuditEntry},
-    store::{Batch, CommitError, audit_log::AuditAppend, encode},
+    store::{Batch, encode},
 };
 
-/// What the trail calls a denial.
-const DENY: &str = "request.deny";
-/// The entries of one commit.
+/// The action of a denial in the audit trail.
+const ACTION: &str = "request.deny";
+/// The most entries of one commit.
 const PART: usize = 100;
-/// How often those that wait are written.
-const EVERY: Duration = Duration::from_secs(1);
+/// The interval between two writes.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 impl Accounts {
-    /// Writes down what was refused since the last time. What cannot be written is tried again with what comes next.
+    /// Writes the denials since the last call. If the write fails, the next call retries it.
     pub async fn write_denials(&self, rest: Rest) -> Result<(), AccountError> {
-        let _turn = self.0.writing_denials.lock().await;
+        let _guard = self.0.denials_lock.lock().await;
         loop {
-            let untold = self.0.ledger.take_denials(PART, rest);
-            let (count, more) = (untold.each.len(), untold.more.is_some());
-            if count == 0 && !more {
+            let pending = self.0.counters.take_denials(PART, rest);
+            let count = pending.each.len();
+            if count == 0 && pending.more.is_none() {
                 return Ok(());
             }
-            let entries: Vec<Vec<u8>> = self.entries(&untold).iter().map(encode).collect();
-            let trace =
-                AuditAppend { entries, key: self.0.pepper.audit_key(), keep: self.0.audit_entries };
-            let batch = Batch { trace: Some(trace), ..Batch::new() };
-            match self.store().commit(batch).await {
-                Ok(_) => {}
-                Err(problem) => {
-                    self.0.ledger.put_back_denials(untold);
-                    return Err(match problem {
-                        CommitError::Store(problem) => problem.into(),
-                        // It expects nothing.
-                        CommitError::Conflict(_) => AccountError::contended(),
-                    });
-                }
+            let denials = pending.each.iter().map(|denial| self.denial_entry(denial));
+            let entries = denials.chain(pending.more.as_ref().map(summary_entry));
+            let audit = self.audit_append(entries.map(|entry| encode(&entry)).collect());
+            let batch = Batch { audit: Some(audit), ..Batch::new() };
+            if let Err(problem) = self.store().commit(batch).await {
+                self.0.counters.put_back_denials(pending);
+                return Err(problem.into());
             }
             if count < PART {
                 return Ok(());
@@ -51,80 +45,77 @@ impl Accounts {
         }
     }
 
-    /// Does so again and again, and for the last time when `end` has come: after the last request.
-    pub async fn keep_denials(&self, end: impl Future<Output = ()>) {
+    /// Writes the denials every second, and a last time when `end` resolves, after the last
+    /// request.
+    pub async fn write_denials_periodically(&self, end: impl Future<Output = ()>) {
         let mut end = pin!(end);
         let mut rest = Rest::InTime;
         while rest == Rest::InTime {
-            // A write is never broken off: what it has taken out of memory would be lost.
+            // A write is never cancelled: the denials that it has taken would be lost.
             tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(INTERVAL) => {}
                 () = &mut end => rest = Rest::Now,
             }
             if let Err(problem) = self.write_denials(rest).await {
-                tracing::warn!(%problem, "denials were not written into the audit trail");
+                tracing::warn!(%problem, "could not write denials into the audit trail; will retry");
             }
         }
     }
 
-    fn entries(&self, untold: &Untold) -> Vec<AuditEntry> {
-        let each = untold.each.iter().map(|told| self.entry(told));
-        each.chain(untold.more.as_ref().map(together)).collect()
+    fn denial_entry(&self, denial: &Told) -> AuditEntry {
+        let mut details = Map::new();
+        details.insert("error".into(), denial.code.as_ref().into());
+        details.insert("status".into(), denial.status.into());
+        details.insert("times".into(), denial.times.into());
+        let actor = self.denied_actor(denial, &mut details);
+        let act = Act::other(ACTION, &denial.object, Value::Object(details));
+        AuditEntry { time: denial.time, actor, act }
     }
 
-    fn entry(&self, told: &Told) -> AuditEntry {
-        let mut known = Map::new();
-        known.insert("error".into(), told.code.as_ref().into());
-        known.insert("status".into(), told.status.into());
-        known.insert("times".into(), told.times.into());
-        let actor = self.denied(told, &mut known);
-        let act = Act::other(DENY, &told.object, Value::Object(known));
-        AuditEntry { time: told.time, actor, act }
-    }
-
-    /// Who was refused. A user whom somebody only claims to be has done nothing, and is told apart.
-    fn denied(&self, told: &Told, known: &mut Map<String, Value>) -> Actor {
-        let client = told.client.to_canonical();
-        let member = told.suspect.uid.and_then(|uid| self.0.directory.user(uid));
-        let application = told.application.as_deref().unwrap_or_default();
-        if told.suspect.standing == Standing::Proven
-            && let Some(member) = &member
+    /// The actor of a denied request. If the client has not proven that it is the user that it
+    /// names, the actor is anonymous and the details have the claimed user.
+    fn denied_actor(&self, denial: &Told, details: &mut Map<String, Value>) -> Actor {
+        let client = denial.client.to_canonical();
+        let user = denial.suspect.uid.and_then(|uid| self.0.directory.user(uid));
+        let application = denial.application.as_deref().unwrap_or_default();
+        if denial.suspect.standing == Standing::Proven
+            && let Some(user) = &user
         {
-            if member.is_operator() {
+            if user.is_operator() {
                 return Actor::Operator { client };
             }
             return Actor::User {
-                uid: member.uid,
-                name: member.name.to_string(),
-                key: told.suspect.key,
+                uid: user.uid,
+                name: user.name.to_string(),
+                key: denial.suspect.key,
                 application: application.to_owned(),
                 client,
             };
         }
         if !application.is_empty() {
-            known.insert("application".into(), application.into());
+            details.insert("application".into(), application.into());
         }
-        if let Some(uid) = told.suspect.uid {
-            known.insert("uid".into(), uid.into());
+        if let Some(uid) = denial.suspect.uid {
+            details.insert("uid".into(), uid.into());
         }
-        if let Some(member) = member {
-            known.insert("user".into(), member.name.to_string().into());
+        if let Some(user) = user {
+            details.insert("user".into(), user.name.to_string().into());
         }
-        if let Some(key) = told.suspect.key {
-            known.insert("key".into(), key.to_string().into());
+        if let Some(key) = denial.suspect.key {
+            details.insert("key".into(), key.to_string().into());
         }
         Actor::Anonymous { client }
     }
 }
 
 /// One entry for many denials.
-fn together(more: &More) -> AuditEntry {
-    let known = json!({
+fn summary_entry(more: &More) -> AuditEntry {
+    let details = json!({
         "times": more.times,
         "since": more.since.to_string(),
         "until": more.until.to_string(),
         "errors": more.codes,
     });
-    let act = Act::other(DENY, "several", known);
+    let act = Act::other(ACTION, "several", details);
     AuditEntry { time: more.until, actor: Actor::Program, act }
 }

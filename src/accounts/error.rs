@@ -1,42 +1,46 @@
-//! Why something could not be done to the records.
+//! Errors of reading and changing records.
 
 use crate::{
     model::Violation,
     scripting::Fault,
-    store::{Sequence, StoreError},
+    store::{CommitError, Sequence, StoreError},
 };
 
-/// Why a change was not made. Nothing was written.
+/// The reason why a change was not made. Nothing was written.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum AccountError {
-    /// There is no such record.
+    /// The record does not exist.
     #[error("there is no {what} {id}")]
     NotFound {
         /// The kind of record.
         what: &'static str,
-        /// The id that was asked for.
+        /// The requested id.
         id: String,
     },
-    /// The record is not in order.
+    /// The record breaks rules.
     #[error("{}", list(.0))]
     Invalid(Vec<Violation>),
-    /// The record was changed by somebody else since it was read.
+    /// Another writer has changed the record since the caller read it.
     #[error("the record was changed meanwhile (its revision is {current})")]
     Stale {
-        /// The revision that it has now.
+        /// The current revision of the record.
         current: Sequence,
     },
-    /// The record is in order and the change is still not possible.
+    /// The record is valid, but the change is not possible in the current state of the store.
     #[error("{message} {fix}")]
     Refused {
-        /// Why.
+        /// The reason.
         message: String,
-        /// What to do instead.
+        /// The suggested remedy.
         fix: String,
     },
-    /// The operator's script of events refused, or failed.
-    #[error("{}", said(.0))]
+    /// The change concerns an administrator's account, role or key, and the actor is not an
+    /// administrator.
+    #[error("Only an administrator can change what is an administrator's.")]
+    AdminOnly,
+    /// The operator's event script denied the change, or failed.
+    #[error("{}", script_message(.0))]
     Script(Fault),
     /// Too many passwords are being checked.
     #[error("too many passwords are being checked; try again in a moment")]
@@ -49,13 +53,25 @@ pub enum AccountError {
 impl From<StoreError> for AccountError {
     fn from(problem: StoreError) -> Self {
         match problem {
-            // Each field is within its bounds, and all of them together are not: that is for the sender to mend.
+            // Each field is within its own limit, but the whole record is too large: the client
+            // has to shorten it.
             StoreError::TooLarge { .. } => Self::Invalid(vec![Violation::new(
                 "",
-                format!("The whole is too large: {problem}."),
+                format!("The record is too large: {problem}."),
                 "Shorten its lists and texts.",
             )]),
             other => Self::Store(other),
+        }
+    }
+}
+
+/// For commits that are not attempted again. [`Writer::update`](super::Writer::update) handles
+/// conflicts itself.
+impl From<CommitError> for AccountError {
+    fn from(problem: CommitError) -> Self {
+        match problem {
+            CommitError::Store(problem) => problem.into(),
+            CommitError::Conflict(_) => Self::contended(),
         }
     }
 }
@@ -69,20 +85,17 @@ impl AccountError {
         Self::Refused { message: message.into(), fix: fix.into() }
     }
 
-    /// What is returned when a record is changed by others again and again.
+    /// Other writers changed the same record at every attempt.
     pub(super) fn contended() -> Self {
-        Self::refused(
-            "The record is being changed by others all the time.",
-            "Try again in a moment.",
-        )
+        Self::refused("Other writers keep changing this record.", "Try again in a moment.")
     }
 }
 
-/// What a script's fault is for people. What the operator's log is told is not here.
-fn said(fault: &Fault) -> String {
+/// The message for the client. It leaves out details that are for the operator's log only.
+fn script_message(fault: &Fault) -> String {
     match fault {
         Fault::Refused(refusal) => refusal.description.clone(),
-        Fault::Broken { .. } => "the script of events failed; the log says why".into(),
+        Fault::Failed { .. } => "the script of events failed; the log says why".into(),
     }
 }
 

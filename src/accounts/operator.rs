@@ -1,25 +1,28 @@
-//! The person at the machine: whoever can read the store's folder may administer, through the same Gate as everybody else.
+//! The operator's key. A person who can read the store's folder may administer, through the same
+//! Gate as every other client.
 //!
-//! At each start the program makes a key that is kept in memory alone, bound to an application that only the admin listener knows. The command
-//! line reads it from a file beside the store that only the owner can read.
+//! At each start the program creates a key that exists in memory only. The key is bound to an
+//! application that only the admin listener accepts. The command line reads the key from a file
+//! next to the store that only the owner can read.
 
 use super::Accounts;
 use crate::model::{Application, Entropy, KeyText, Secret};
 
-/// The operator's key, for as long as this process lives.
+/// The operator's key, which is valid as long as this process runs.
 #[derive(Debug, Clone)]
 pub struct Operator {
-    /// The text of the key, presented as `Authorization: Bearer …` with `AUTH-METHOD: keyward.operator`.
+    /// The text of the key. A client sends it as `Authorization: Bearer …` with
+    /// `AUTH-METHOD: keyward.operator`.
     pub key: Secret,
 }
 
 impl Accounts {
-    /// Lets the person at the machine in.
-    pub fn admit_operator(&self) -> Operator {
+    /// Creates the operator's key and adds it to the Directory.
+    pub fn create_operator_key(&self) -> Operator {
         let application = Application::operator();
         let text = KeyText::generate(&application.key_prefix, &Entropy::system());
         let digest = self.0.pepper.digest(text.text.expose());
-        self.0.directory.admit_operator(&application.id, text.id, digest);
+        self.0.directory.add_operator_key(&application.id, text.id, digest);
         Operator { key: text.text }
     }
 }

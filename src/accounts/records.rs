@@ -1,34 +1,43 @@
-//! Roles, applications and resources: few records, each with an id that a person chose, all kept in the same way.
+//! Roles, applications and resources: few records, each with an id that a person chose.
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    AccountError, Accounts, Page, TRIES, Versioned, Writer, is_race,
-    rules::{check_application, check_resource, in_order},
+    AccountError, Accounts, Page, Versioned, Writer,
+    rules::{check_application, check_resource, ensure_valid},
+    writer::{Attempt, PendingCommit},
 };
 use crate::{
-    model::{Act, Application, Resource, Role, Violation},
-    store::{Batch, CommitError, Sequence, State, Table, encode},
+    model::{Act, Application, KeySource, Resource, Role, Violation},
+    store::{Batch, Expected, Sequence, Table, encode},
 };
 
 /// A record with an id that a person chose.
-pub trait Record: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync {
-    /// What messages call it.
+pub trait PolicyRecord: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync {
+    /// The name of the kind in messages.
     const WHAT: &'static str;
-    /// Where it lies.
+    /// The table of these records.
     const TABLE: Table;
 
-    /// Its id.
+    /// The record's id.
     fn id(&self) -> &str;
 
-    /// What is wrong with it, as it would be written.
-    fn problems(&self, accounts: &Accounts) -> Vec<Violation>;
+    /// The rules that the record breaks.
+    fn violations(&self, accounts: &Accounts) -> Vec<Violation>;
 
-    /// Why it cannot be deleted, if it cannot.
-    fn hold(id: &str, accounts: &Accounts) -> Option<AccountError>;
+    /// The reason why the record cannot be deleted. `None` means that it can.
+    fn deletion_blocker(id: &str, accounts: &Accounts) -> Option<AccountError>;
 
-    /// What must hold for it to be changed so, or deleted.
-    fn guard(
+    /// Whether only an administrator may make this change. `before` is `None` for a new record,
+    /// `after` is `None` for a deletion.
+    fn needs_admin(before: Option<&Self>, after: Option<&Self>) -> bool {
+        let _ = (before, after);
+        false
+    }
+
+    /// Checks a change against other records, and adds expectations about them to the batch.
+    /// `after` is `None` for a deletion.
+    fn check_change(
         before: &Self,
         after: Option<&Self>,
         accounts: &Accounts,
@@ -38,14 +47,14 @@ pub trait Record: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync
         Ok(())
     }
 
-    /// What else must be written with it.
-    fn and_also(&self, accounts: &Accounts, batch: &mut Batch) -> Result<(), AccountError> {
+    /// Adds the changes of other records that follow from this one.
+    fn write_dependents(&self, accounts: &Accounts, batch: &mut Batch) -> Result<(), AccountError> {
         let _ = (accounts, batch);
         Ok(())
     }
 }
 
-impl Record for Role {
+impl PolicyRecord for Role {
     const WHAT: &'static str = "role";
     const TABLE: Table = Table::Roles;
 
@@ -53,14 +62,14 @@ impl Record for Role {
         &self.id
     }
 
-    fn problems(&self, _: &Accounts) -> Vec<Violation> {
+    fn violations(&self, _: &Accounts) -> Vec<Violation> {
         self.check()
     }
 
-    fn hold(id: &str, accounts: &Accounts) -> Option<AccountError> {
+    fn deletion_blocker(id: &str, accounts: &Accounts) -> Option<AccountError> {
         if Self::is_locked(id) {
             return Some(AccountError::refused(
-                format!("The role {id} belongs to every installation."),
+                format!("The role {id} is built in and cannot be deleted."),
                 "Take its permissions away instead.",
             ));
         }
@@ -72,17 +81,21 @@ impl Record for Role {
         })
     }
 
-    fn guard(
+    fn needs_admin(before: Option<&Self>, after: Option<&Self>) -> bool {
+        before.is_some_and(|role| role.is_admin) || after.is_some_and(|role| role.is_admin)
+    }
+
+    fn check_change(
         before: &Self,
         after: Option<&Self>,
         accounts: &Accounts,
         batch: &mut Batch,
     ) -> Result<(), AccountError> {
-        accounts.keep_an_administrators_role(before, after, batch)
+        accounts.require_remaining_admin_role(before, after, batch)
     }
 }
 
-impl Record for Application {
+impl PolicyRecord for Application {
     const WHAT: &'static str = "application";
     const TABLE: Table = Table::Applications;
 
@@ -90,34 +103,48 @@ impl Record for Application {
         &self.id
     }
 
-    fn problems(&self, accounts: &Accounts) -> Vec<Violation> {
+    fn violations(&self, accounts: &Accounts) -> Vec<Violation> {
         check_application(accounts, self)
     }
 
-    fn hold(id: &str, accounts: &Accounts) -> Option<AccountError> {
+    fn deletion_blocker(id: &str, accounts: &Accounts) -> Option<AccountError> {
         let policy = accounts.directory().policy();
-        let names = |resource: &Resource| {
+        let names_application = |resource: &Resource| {
             let mut rules = crate::model::METHODS.iter().filter_map(|m| resource.rules.of(m));
             rules.any(|rules| rules.authentication.contains(id))
         };
-        if let Some(user) = policy.routes.resources().find(|one| names(one)) {
+        if let Some(user) = policy.routes.resources().find(|resource| names_application(resource)) {
             return Some(AccountError::refused(
                 format!("The application {id} is named by the resource {}.", user.id),
                 "Take it out of the resource first.",
             ));
         }
-        // They would work again with whatever is called so later.
+        // The keys would work again with a later application of the same id.
         let bound = accounts.directory().keys_bound_to(id);
         (bound > 0).then(|| {
             AccountError::refused(
-                format!("Keys that were not revoked are bound to the application {id}: {bound}."),
+                format!(
+                    "Keys that are not revoked are bound to the application {id}: {bound} keys."
+                ),
                 "Revoke them first, or turn the application off.",
             )
         })
     }
 
-    /// At most one application is the default: the one before it steps back in the same commit.
-    fn and_also(&self, accounts: &Accounts, batch: &mut Batch) -> Result<(), AccountError> {
+    /// A universal key acts as any user, so only administrators decide about universal
+    /// applications.
+    fn needs_admin(before: Option<&Self>, after: Option<&Self>) -> bool {
+        let settings =
+            |application: &Self| (application.key_source, application.universal_administrators);
+        let is_universal = |application: Option<&Self>| {
+            application.is_some_and(|it| it.key_source == KeySource::Universal)
+        };
+        before.map(settings) != after.map(settings) && (is_universal(before) || is_universal(after))
+    }
+
+    /// At most one application is the default: the former default loses the flag in the same
+    /// commit.
+    fn write_dependents(&self, accounts: &Accounts, batch: &mut Batch) -> Result<(), AccountError> {
         if !self.is_default {
             return Ok(());
         }
@@ -126,7 +153,7 @@ impl Record for Application {
                 let mut record = other.record;
                 record.is_default = false;
                 let key = record.id.clone();
-                batch.expect(Self::TABLE, key.clone(), State::Revision(other.revision));
+                batch.expect(Self::TABLE, key.clone(), Expected::Revision(other.revision));
                 batch.put(Self::TABLE, key, encode(&record));
             }
         }
@@ -134,7 +161,7 @@ impl Record for Application {
     }
 }
 
-impl Record for Resource {
+impl PolicyRecord for Resource {
     const WHAT: &'static str = "resource";
     const TABLE: Table = Table::Resources;
 
@@ -142,34 +169,37 @@ impl Record for Resource {
         &self.id
     }
 
-    fn problems(&self, accounts: &Accounts) -> Vec<Violation> {
+    fn violations(&self, accounts: &Accounts) -> Vec<Violation> {
         check_resource(accounts, self)
     }
 
-    fn hold(_: &str, _: &Accounts) -> Option<AccountError> {
+    fn deletion_blocker(_: &str, _: &Accounts) -> Option<AccountError> {
         None
     }
 }
 
 impl Accounts {
     /// The record with this id.
-    pub fn get<T: Record>(&self, id: &str) -> Result<Option<Versioned<T>>, AccountError> {
-        let Some(stored) = self.store().get(T::TABLE, id.as_bytes())? else {
-            return Ok(None);
-        };
-        Ok(Some(Versioned {
-            revision: stored.revision,
-            record: stored.read(T::TABLE, id.as_bytes())?,
-        }))
+    pub fn get<T: PolicyRecord>(&self, id: &str) -> Result<Option<Versioned<T>>, AccountError> {
+        self.read(T::TABLE, id.as_bytes())
     }
 
-    /// Records after `after`, in the order of their ids.
-    pub fn list<T: Record>(
+    /// Records after `after`, sorted by id.
+    pub fn list<T: PolicyRecord>(
         &self,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<T>, AccountError> {
         self.page(T::TABLE, after.map(str::as_bytes), limit)
+    }
+
+    pub(super) fn read<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        key: &[u8],
+    ) -> Result<Option<Versioned<T>>, AccountError> {
+        let Some(stored) = self.store().get(table, key)? else { return Ok(None) };
+        Ok(Some(Versioned { revision: stored.revision, record: stored.read(table, key)? }))
     }
 
     pub(super) fn page<T: DeserializeOwned>(
@@ -192,107 +222,110 @@ impl Accounts {
 }
 
 impl Writer {
-    /// Makes a record.
-    pub async fn create<T: Record>(&self, record: T) -> Result<Versioned<T>, AccountError> {
-        in_order(record.problems(self))?;
-        for _ in 0..TRIES {
+    /// Creates a record.
+    pub async fn create<T: PolicyRecord>(&self, record: T) -> Result<Versioned<T>, AccountError> {
+        self.admin_only_if(T::needs_admin(None, Some(&record)))?;
+        ensure_valid(record.violations(self))?;
+        let attempt = || {
             let mut batch = Batch::new();
-            batch.expect(T::TABLE, record.id(), State::Missing);
+            batch.expect(T::TABLE, record.id(), Expected::Missing);
             batch.put(T::TABLE, record.id(), encode(&record));
-            record.and_also(self, &mut batch)?;
+            record.write_dependents(self, &mut batch)?;
             let act = Act::create(T::WHAT, record.id(), &record);
-            match self.commit(batch, act).await {
-                Ok(revision) => return Ok(Versioned { revision, record }),
-                Err(CommitError::Conflict(on)) if on.state == State::Missing => {
-                    return Err(AccountError::Invalid(vec![Violation::new(
-                        "id",
-                        format!("There is a {} {} already.", T::WHAT, record.id()),
-                        "Choose another id, or change the one there is.",
-                    )]));
-                }
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(problem.into()),
-                Err(_) => return Err(AccountError::contended()),
-            }
-        }
-        Err(AccountError::contended())
+            let exists = Violation::new(
+                "id",
+                format!("There is a {} {} already.", T::WHAT, record.id()),
+                "Choose another id, or change the one there is.",
+            );
+            let record = record.clone();
+            let pending = PendingCommit::new(batch, act, |revision| Versioned { revision, record });
+            Ok(pending
+                .on_conflict(|conflict| {
+                    let is_taken = conflict.state == Expected::Missing;
+                    is_taken.then(|| Err(AccountError::Invalid(vec![exists])))
+                })
+                .into())
+        };
+        self.update(attempt).await
     }
 
-    /// Changes a record as [`Writer::change_user`] changes a user. The id stays.
-    pub async fn change<T: Record, E: From<AccountError>>(
+    /// Changes a record as [`Writer::change_user`] changes a user. The id cannot be changed.
+    pub async fn change<T: PolicyRecord, E: From<AccountError>>(
         &self,
         id: &str,
         expected: Option<Sequence>,
         mut edit: impl FnMut(&mut T) -> Result<(), E>,
     ) -> Result<Versioned<T>, E> {
-        for _ in 0..TRIES {
+        let attempt = || {
             let before = self.current::<T>(id, expected)?;
             let mut record = before.record.clone();
             edit(&mut record)?;
+            self.admin_only_if(T::needs_admin(Some(&before.record), Some(&record)))?;
             if record.id() != id {
                 return Err(AccountError::Invalid(vec![Violation::new(
                     "id",
                     format!("The id of a {} cannot be changed.", T::WHAT),
-                    "Make a new one and delete the old one.",
+                    "Create a new record and delete the old one.",
                 )])
                 .into());
             }
             if record == before.record {
-                return Ok(before);
+                return Ok(Attempt::Unchanged(before));
             }
-            in_order(record.problems(self))?;
+            ensure_valid(record.violations(self))?;
             let mut batch = Batch::new();
-            batch.expect(T::TABLE, id, State::Revision(before.revision));
+            batch.expect(T::TABLE, id, Expected::Revision(before.revision));
             batch.put(T::TABLE, id, encode(&record));
-            T::guard(&before.record, Some(&record), self, &mut batch)?;
-            record.and_also(self, &mut batch)?;
+            T::check_change(&before.record, Some(&record), self, &mut batch)?;
+            record.write_dependents(self, &mut batch)?;
             let act = Act::change(T::WHAT, "change", id, &before.record, &record);
-            match self.commit(batch, act).await {
-                Ok(revision) => return Ok(Versioned { revision, record }),
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(AccountError::from(problem).into()),
-                Err(_) => return Err(AccountError::contended().into()),
-            }
-        }
-        Err(AccountError::contended().into())
+            let finish = |revision| Versioned { revision, record };
+            Ok(PendingCommit::new(batch, act, finish).into())
+        };
+        self.update(attempt).await
     }
 
     /// Deletes a record.
-    pub async fn delete<T: Record>(
+    pub async fn delete<T: PolicyRecord>(
         &self,
         id: &str,
         expected: Option<Sequence>,
     ) -> Result<(), AccountError> {
-        for _ in 0..TRIES {
+        let attempt = || {
             let before = self.current::<T>(id, expected)?;
-            if let Some(problem) = T::hold(id, self) {
+            self.admin_only_if(T::needs_admin(Some(&before.record), None))?;
+            if let Some(problem) = T::deletion_blocker(id, self) {
                 return Err(problem);
             }
             let mut batch = Batch::new();
-            batch.expect(T::TABLE, id, State::Revision(before.revision));
+            batch.expect(T::TABLE, id, Expected::Revision(before.revision));
             batch.delete(T::TABLE, id);
-            T::guard(&before.record, None, self, &mut batch)?;
+            T::check_change(&before.record, None, self, &mut batch)?;
             let act = Act::delete(T::WHAT, id, &before.record);
-            match self.commit(batch, act).await {
-                Ok(_) => return Ok(()),
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(problem.into()),
-                Err(_) => return Err(AccountError::contended()),
-            }
-        }
-        Err(AccountError::contended())
+            Ok(PendingCommit::new(batch, act, |_| ()).into())
+        };
+        self.update(attempt).await
     }
 
-    fn current<T: Record>(
+    fn current<T: PolicyRecord>(
         &self,
         id: &str,
         expected: Option<Sequence>,
     ) -> Result<Versioned<T>, AccountError> {
         let before = self.get::<T>(id)?.ok_or_else(|| AccountError::not_found(T::WHAT, id))?;
-        if expected.is_some_and(|revision| revision != before.revision) {
-            let current = before.revision;
-            return Err(AccountError::Stale { current });
+        before.expect_revision(expected)
+    }
+}
+
+impl<T> Versioned<T> {
+    /// Refuses a record that was changed since the caller read the revision `expected`. `None`
+    /// accepts every revision.
+    pub(super) fn expect_revision(self, expected: Option<Sequence>) -> Result<Self, AccountError> {
+        match expected {
+            Some(expected) if expected != self.revision => {
+                Err(AccountError::Stale { current: self.revision })
+            }
+            _ => Ok(self),
         }
-        Ok(before)
     }
 }

@@ -1,4 +1,4 @@
-//! Rules that need more than the record itself.
+//! Rules about records that depend on other records.
 
 use super::{AccountError, Accounts};
 use crate::{
@@ -9,9 +9,9 @@ use crate::{
     },
 };
 
-/// The most bytes that a key's label takes.
+/// The most bytes of a key's label.
 const MAX_LABEL: usize = 128;
-/// The most networks that a key lists.
+/// The most networks of a key.
 const MAX_NETWORKS: usize = 32;
 
 pub(super) fn check_user(accounts: &Accounts, user: &User) -> Vec<Violation> {
@@ -71,10 +71,10 @@ pub(super) fn check_user(accounts: &Accounts, user: &User) -> Vec<Violation> {
     found
 }
 
-/// A user stays who it is: other records point to it.
+/// The uid and the UUID of a user cannot be changed, because other records refer to them.
 pub(super) fn check_identity(before: &User, after: &User) -> Vec<Violation> {
-    let stays = [("uid", before.uid == after.uid), ("uuid", before.uuid == after.uuid)];
-    let changed = stays.iter().filter(|(_, stays)| !stays);
+    let unchanged = [("uid", before.uid == after.uid), ("uuid", before.uuid == after.uuid)];
+    let changed = unchanged.iter().filter(|(_, is_same)| !is_same);
     changed
         .map(|(location, _)| {
             Violation::new(
@@ -86,7 +86,7 @@ pub(super) fn check_identity(before: &User, after: &User) -> Vec<Violation> {
         .collect()
 }
 
-/// The form of a language tag (BCP 47), as far as its length and letters go.
+/// Whether a text has the length and the characters of a language tag (BCP 47).
 fn is_language(code: &str) -> bool {
     (2..=12).contains(&code.len())
         && code
@@ -94,7 +94,7 @@ fn is_language(code: &str) -> bool {
             .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// Whether a user has all these permissions; none: whatever it has.
+/// Whether a user has all these permissions. `None` means no restriction.
 pub(super) fn has_scopes(accounts: &Accounts, uid: u64, scopes: Option<&[String]>) -> bool {
     let directory = accounts.directory();
     let policy = directory.policy();
@@ -132,7 +132,9 @@ pub(super) fn check_key(accounts: &Accounts, key: &Key, now: Timestamp) -> Vec<V
     if key.universal {
         let id = key.application.as_deref();
         let application = id.and_then(|id| policy.applications.get(id));
-        if application.is_none_or(|it| it.record.key_source != KeySource::Universal) {
+        if application
+            .is_none_or(|application| application.record.key_source != KeySource::Universal)
+        {
             found.push(Violation::new(
                 "universal",
                 "A universal key is for one application, whose key_source is universal.",
@@ -150,18 +152,19 @@ pub(super) fn check_key(accounts: &Accounts, key: &Key, now: Timestamp) -> Vec<V
     found
 }
 
-/// A key's scopes are permissions that its user has when it is made. A user who loses one later loses it for the key as well.
+/// The scopes of a new key must be permissions that its user has. If the user loses a permission
+/// later, the key loses it too.
 pub(super) fn check_scopes(accounts: &Accounts, key: &Key) -> Vec<Violation> {
     let directory = accounts.directory();
     let policy = directory.policy();
     let owner = directory.user(key.user);
-    let has = |scope: &str| {
+    let user_has = |scope: &str| {
         let roles = owner.as_ref().map(|owner| owner.roles(&policy.roles));
         roles.is_some_and(|roles| policy.roles.allows(roles, scope))
     };
     let mut found = Vec::new();
-    // Whom a universal key will act as is not known.
-    let has = |scope: &str| key.universal || has(scope);
+    // A universal key acts as users that are not known here.
+    let is_allowed = |scope: &str| key.universal || user_has(scope);
     for (at, scope) in key.scopes.iter().flatten().enumerate() {
         if scope.is_empty() || scope.len() > 128 {
             found.push(Violation::new(
@@ -169,7 +172,7 @@ pub(super) fn check_scopes(accounts: &Accounts, key: &Key) -> Vec<Violation> {
                 format!("{scope:?} cannot be a permission."),
                 "Name a permission of the user, such as access user profiles.",
             ));
-        } else if !has(scope) {
+        } else if !is_allowed(scope) {
             found.push(Violation::new(
                 format!("scopes.{at}"),
                 format!("The user does not have the permission {scope:?}."),
@@ -190,11 +193,11 @@ pub(super) fn check_resource(accounts: &Accounts, resource: &Resource) -> Vec<Vi
         .collect();
     for id in named {
         let is_known = id == "*" || id == "anonymous" || policy.applications.get(&id).is_some();
-        let said = format!("There is no application {id:?}.");
-        if !is_known && !found.iter().any(|one| one.message == said) {
+        let message = format!("There is no application {id:?}.");
+        if !is_known && !found.iter().any(|violation| violation.message == message) {
             found.push(Violation::new(
                 "authentication",
-                said,
+                message,
                 "Name application ids, * for every application, or anonymous.",
             ));
         }
@@ -210,8 +213,8 @@ pub(super) fn check_resource(accounts: &Accounts, resource: &Resource) -> Vec<Vi
         ));
     }
     if found.is_empty() {
-        let others = policy.routes.resources().filter(|one| one.id != resource.id);
-        let all = others.map(|one| (**one).clone()).chain([resource.clone()]);
+        let others = policy.routes.resources().filter(|other| other.id != resource.id);
+        let all = others.map(|other| (**other).clone()).chain([resource.clone()]);
         found.extend(Routes::new(all).1);
     }
     found
@@ -219,7 +222,7 @@ pub(super) fn check_resource(accounts: &Accounts, resource: &Resource) -> Vec<Vi
 
 pub(super) fn check_application(accounts: &Accounts, application: &Application) -> Vec<Violation> {
     let mut found = application.check();
-    // Without a server there are no scripts, and the next start looks.
+    // Scripts are loaded only in a server. Without them, the next start of the server checks this.
     if let Some(name) = application.auth_type.script()
         && !accounts.scripts().is_none()
         && accounts.scripts().current().auth(name).is_none()
@@ -234,11 +237,11 @@ pub(super) fn check_application(accounts: &Accounts, application: &Application) 
         tracing::warn!(
             application = application.id,
             administrators = application.universal_administrators,
-            "whoever has a universal key of this application can act as any of its users"
+            "a universal key of this application can act as any of its users"
         );
     }
     if application.is_default && !application.enabled {
-        // Allowed: every request without AUTH-METHOD is then anonymous. Worth a word in the log.
+        // This is allowed: then every request without AUTH-METHOD is anonymous.
         tracing::warn!(
             application = application.id,
             "the default application is off: requests without AUTH-METHOD are anonymous"
@@ -247,7 +250,7 @@ pub(super) fn check_application(accounts: &Accounts, application: &Application) 
     found
 }
 
-/// Turns broken rules into the error that carries them.
-pub(super) fn in_order(found: Vec<Violation>) -> Result<(), AccountError> {
-    if found.is_empty() { Ok(()) } else { Err(AccountError::Invalid(found)) }
+/// Returns an error if there are violations.
+pub(super) fn ensure_valid(violations: Vec<Violation>) -> Result<(), AccountError> {
+    if violations.is_empty() { Ok(()) } else { Err(AccountError::Invalid(violations)) }
 }

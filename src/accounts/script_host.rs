@@ -1,4 +1,5 @@
-//! What scripts need of the accounts, and what the accounts need of the scripts.
+//! Connects scripts with accounts: the lookups that scripts may use, and the check that every
+//! script named by a record exists.
 
 use std::{path::Path, sync::Arc};
 
@@ -7,80 +8,91 @@ use crate::{
     directory::{CachedUser, Directory},
     model::{KeyId, Timestamp},
     scripting::{
-        Host, KeyParts, KeyView, Kind, Limits, Needs, Records, RoleParts, RoleView, ScriptError,
-        ScriptTestGate, Scripts, Secrets, Set, UserParts, UserView,
+        FindMissing, KeyParts, KeyView, Records, RoleParts, RoleView, ScriptError, ScriptHost,
+        ScriptKind, ScriptLimits, ScriptSet, ScriptTestGate, Scripts, Secrets, UserParts, UserView,
     },
 };
 
 impl Accounts {
-    /// Loads the scripts of a folder for these accounts. Once; they are loaded again through their handle.
+    /// Loads the scripts of a folder for these accounts. Call it once: [`Scripts::reload`] loads
+    /// them again.
     ///
     /// # Errors
-    /// All that is wrong with them. None are in force then.
+    /// All faults of the scripts. Then no script is in force.
     pub fn load_scripts(
         &self,
         folder: &Path,
-        limits: Limits,
+        limits: ScriptLimits,
         secrets: Secrets,
         gate: Option<Arc<dyn ScriptTestGate>>,
     ) -> Result<(), Vec<ScriptError>> {
-        let records = Arc::new(LookUps(self.directory().clone()));
+        let records = Arc::new(DirectoryRecords(self.directory().clone()));
         let directory = self.directory().clone();
-        let needs: Needs = Arc::new(move |set| missing(&directory, set));
+        let find_missing: FindMissing = Arc::new(move |set| missing(&directory, set));
         let clock = self.clock().clone();
-        let webhooks = self.0.outbox.names.clone();
-        let host = Host { records, clock, secrets, webhooks, gate, needs: Some(needs) };
+        let webhooks = self.0.webhooks.names.clone();
+        let host = ScriptHost {
+            records,
+            clock,
+            secrets,
+            webhooks,
+            gate,
+            find_missing: Some(find_missing),
+        };
         let scripts = Scripts::load(folder, limits, host)?;
-        // Whoever comes second finds those that are there.
+        // If two tasks load the scripts, the first result stays.
         let _ = self.0.scripts.set(scripts);
         Ok(())
     }
 }
 
-/// The scripts that the records name and a set does not have: a hook that is configured and missing must not be passed over.
-fn missing(directory: &Directory, set: &Set) -> Vec<ScriptError> {
+/// The scripts that records name and that are not in the set. A configured script that is missing
+/// is an error, so that no check is skipped.
+fn missing(directory: &Directory, set: &ScriptSet) -> Vec<ScriptError> {
     let policy = directory.policy();
     let applications = policy.applications.all().filter_map(|application| {
         let name = application.auth_type.script()?;
         let owner = format!("the application {}", application.id);
-        set.auth(name).is_none().then(|| ScriptError::missing(Kind::Auth.file(name), &owner))
+        set.auth(name).is_none().then(|| ScriptError::missing(ScriptKind::Auth.file(name), &owner))
     });
     let resources = policy.routes.resources().filter_map(|resource| {
         let name = resource.handler.script()?;
         let owner = format!("the resource {}", resource.id);
-        set.handler(name).is_none().then(|| ScriptError::missing(Kind::Handler.file(name), &owner))
+        set.handler(name)
+            .is_none()
+            .then(|| ScriptError::missing(ScriptKind::Handler.file(name), &owner))
     });
     let mut missing: Vec<ScriptError> = applications.chain(resources).collect();
     missing.sort_by(|a, b| a.file.cmp(&b.file));
     missing
 }
 
-/// The Directory, as scripts may ask it.
-struct LookUps(Arc<Directory>);
+/// The lookups in the Directory that scripts may use.
+struct DirectoryRecords(Arc<Directory>);
 
-impl LookUps {
-    fn view(&self, member: &CachedUser) -> UserView {
+impl DirectoryRecords {
+    fn view(&self, user: &CachedUser) -> UserView {
         let table = self.0.policy().roles.clone();
-        let roles = member.roles(&table).clone();
+        let roles = user.roles(&table).clone();
         UserView::new(UserParts {
-            uid: member.uid,
-            name: member.name.to_string(),
-            is_active: member.is_active,
+            uid: user.uid,
+            name: user.name.to_string(),
+            is_active: user.is_active,
             roles: roles.ids.to_vec(),
-            attributes: member.attributes().clone(),
+            attributes: user.attributes().clone(),
             allows: Arc::new(move |permission| table.allows(&roles, permission)),
         })
     }
 }
 
-impl Records for LookUps {
+impl Records for DirectoryRecords {
     fn user_by_name(&self, name: &str) -> Option<UserView> {
-        self.0.user_by_name(name).map(|member| self.view(&member))
+        self.0.user_by_name(name).map(|user| self.view(&user))
     }
 
     fn user_by_id(&self, uid: u64) -> Option<UserView> {
-        // The person at the machine is no user.
-        self.0.user(uid).filter(|member| !member.is_operator()).map(|member| self.view(&member))
+        // The operator is not a user.
+        self.0.user(uid).filter(|user| !user.is_operator()).map(|user| self.view(&user))
     }
 
     fn key_by_id(&self, id: &str) -> Option<KeyView> {
@@ -89,7 +101,7 @@ impl Records for LookUps {
             id: id.to_owned(),
             user: key.user,
             is_revoked: key.is_revoked,
-            expires: key.ends().map(Timestamp),
+            expires: key.expiry().map(Timestamp),
             application: key.application().map(str::to_owned),
             scopes: key.scopes().map(|scopes| scopes.to_vec()),
             networks: key.networks().iter().map(ToString::to_string).collect(),

@@ -1,16 +1,17 @@
-//! Opening the accounts of a store, and the first start on an empty one.
+//! Opening the accounts of a store, and filling an empty store at the first start.
 
 use std::{path::Path, sync::Arc};
 
 use serde_json::json;
 
 use super::{
-    AUDIT_ENTRIES, AccountError, Accounts, Inner, KEYS_PER_USER, NewKey, Passwords, create_pepper,
-    events::outbox::Outbox,
-    keys::{put_new_key, quota::Turns},
+    AUDIT_ENTRIES, AccountError, Accounts, AccountsInner, KEYS_PER_USER, NewKey, Passwords,
+    create_pepper,
+    events::outbox::WebhookQueue,
+    keys::{put_new_key, quota::PerUserLock},
     passwords::pepper::PepperError,
     read_pepper,
-    users::{cache::Recent, new_uuid, uid_key},
+    users::{cache::UserCache, new_uuid},
 };
 use crate::{
     directory::Directory,
@@ -20,13 +21,13 @@ use crate::{
         Pepper, Resource, Role, Secret, Timestamp, User, fold,
     },
     scripting::Scripts,
-    store::{Batch, CommitError, State, Store, StoreError, Table, encode},
+    store::{Batch, CommitError, Expected, Store, StoreError, Table, encode, table},
 };
 
-/// The record in `meta` that tells one pepper from another.
+/// The record in `meta` with the fingerprint of the pepper.
 pub(super) const PEPPER: &[u8] = b"pepper";
 
-/// What the first start made. The key's text is nowhere else.
+/// The records that the first start created. The key's text is not stored anywhere.
 #[derive(Debug)]
 pub struct FirstStart {
     /// The administrator's name.
@@ -37,35 +38,36 @@ pub struct FirstStart {
     pub application: String,
 }
 
-/// Why the accounts could not be opened.
+/// The reason why the accounts could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The pepper.
+    /// The pepper file is missing or invalid.
     #[error(transparent)]
     Pepper(#[from] PepperError),
-    /// The first records.
+    /// The first records could not be written.
     #[error(transparent)]
     Account(#[from] AccountError),
 }
 
 impl Accounts {
-    /// Opens the accounts of a store whose pepper lies in a file. An empty store gets a new pepper, unless the file is there already.
+    /// Opens the accounts of a store whose pepper is in a file. For an empty store, a missing
+    /// pepper file is created.
     pub fn open(
         store: Arc<dyn Store>,
         pepper_file: &Path,
         passwords: Passwords,
     ) -> Result<Self, SetupError> {
         let entropy = Entropy::system();
-        let known: Option<Digest> = match store.get(Table::Meta, PEPPER)? {
+        let expected: Option<Digest> = match store.get(Table::Meta, PEPPER)? {
             Some(stored) => Some(stored.read(Table::Meta, PEPPER)?),
             None => None,
         };
-        let pepper = match (read_pepper(pepper_file), known) {
-            (Ok(pepper), Some(known)) if pepper.fingerprint() != known => {
+        let pepper = match (read_pepper(pepper_file), expected) {
+            (Ok(pepper), Some(expected)) if pepper.fingerprint() != expected => {
                 return Err(PepperError::Wrong(pepper_file.to_owned()).into());
             }
             (Err(PepperError::Missing(_)), None) => create_pepper(pepper_file, &entropy)?,
@@ -74,7 +76,7 @@ impl Accounts {
         Ok(Self::with(store, pepper, passwords, Clock::system(), entropy)?)
     }
 
-    /// The accounts of a store, with everything handed in.
+    /// The accounts of a store, with explicit dependencies.
     pub fn with(
         store: Arc<dyn Store>,
         pepper: Pepper,
@@ -83,31 +85,32 @@ impl Accounts {
         entropy: Entropy,
     ) -> Result<Self, StoreError> {
         let directory = Directory::open(&*store)?;
-        let ledger = Counters::new(clock.clone(), FailureLimits::none(), DenialLimits::none());
-        Ok(Self(Arc::new(Inner {
+        let counters = Counters::new(clock.clone(), FailureLimits::none(), DenialLimits::none());
+        Ok(Self(Arc::new(AccountsInner {
             store,
             directory,
             pepper,
             passwords,
             clock,
             entropy,
-            recent: Arc::new(Recent::default()),
+            user_cache: Arc::new(UserCache::default()),
             scripts: Arc::default(),
             no_scripts: Scripts::none(),
-            late: None,
-            outbox: Arc::new(Outbox::none()),
+            lazy_scripts: None,
+            webhooks: Arc::new(WebhookQueue::none()),
             event_failures: Arc::default(),
             keys_per_user: KEYS_PER_USER,
-            turns: Turns::default(),
+            user_locks: PerUserLock::default(),
             audit_entries: AUDIT_ENTRIES,
-            ledger,
-            writing_usage: Arc::default(),
-            writing_denials: Arc::default(),
+            counters,
+            usage_lock: Arc::default(),
+            denials_lock: Arc::default(),
         })))
     }
 
-    /// Fills an empty store with what every installation has: the three roles, the default application, the user entity, and the user
-    /// `admin` with a key. On a store that is in use: nothing.
+    /// Fills an empty store with the records that every installation starts with: three roles, the
+    /// default application, the user entity, and the user `admin` with a key. `None` means that the
+    /// store already has records.
     pub async fn first_start(&self) -> Result<Option<FirstStart>, AccountError> {
         if self.is_filled()? {
             return Ok(None);
@@ -120,33 +123,33 @@ impl Accounts {
         let resource = Resource::entity_user();
 
         let mut batch = Batch::new();
-        batch.expect(Table::Meta, PEPPER, State::Missing);
+        batch.expect(Table::Meta, PEPPER, Expected::Missing);
         batch.put(Table::Meta, PEPPER, encode(&self.0.pepper.fingerprint()));
         for role in shipped_roles() {
             batch.put(Table::Roles, role.id.clone(), encode(&role));
         }
         batch.put(Table::Applications, application.id.clone(), encode(&application));
         batch.put(Table::Resources, resource.id.clone(), encode(&resource));
-        // A store that was filled in another way has its administrators already.
-        batch.expect(Table::Users, uid_key(admin.uid), State::Missing);
-        batch.put(Table::Users, uid_key(admin.uid), encode(&admin));
+        // A store with users already has its administrators.
+        batch.expect(Table::Users, table::user(admin.uid), Expected::Missing);
+        batch.put(Table::Users, table::user(admin.uid), encode(&admin));
         batch.put(Table::Names, fold(&admin.name), encode(&admin.uid));
         put_new_key(&mut batch, &key);
-        let known = json!({ "user": admin.name, "key": key.id });
-        let act = Act::other("store.first-start", "store", known);
-        match self.acting(Actor::Program).commit(batch, act).await {
+        let details = json!({ "user": admin.name, "key": key.id });
+        let act = Act::other("store.first-start", "store", details);
+        match self.as_actor(Actor::Program).commit(batch, act, Vec::new()).await {
             Ok(_) => Ok(Some(FirstStart {
                 username: admin.name,
                 key: text,
                 application: application.id,
             })),
-            // Another process was faster, or there are users.
+            // Another process has filled the store first, or the store has users.
             Err(CommitError::Conflict(_)) => Ok(None),
             Err(CommitError::Store(problem)) => Err(problem.into()),
         }
     }
 
-    /// Whether the store was ever filled.
+    /// Whether the store was filled by a first start or a state file.
     pub(super) fn is_filled(&self) -> Result<bool, StoreError> {
         Ok(self.store().get(Table::Meta, PEPPER)?.is_some())
     }

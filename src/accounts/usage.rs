@@ -1,123 +1,116 @@
-//! The use of keys, and the credits that were spent: taken from memory and written down, many at a time.
+//! Writing key usage and spent credits: counts are taken from memory and written in batches.
 //!
-//! A decision writes nothing. What was not written yet is lost when the process is killed, and nothing is when it stops.
+//! Decisions write nothing. Counts that are not written yet are lost when the process is killed,
+//! but not when it stops.
 
 use std::{future::Future, pin::pin, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AccountError, Accounts, keys::key_key};
+use super::{AccountError, Accounts};
 use crate::{
-    limits::{Bounds, Unwritten, Used},
+    limits::{Unwritten, Used},
     model::{KeyId, Timestamp},
-    store::{Batch, CommitError, StoreError, Table, encode, spent_key},
+    store::{Batch, Table, encode, table},
 };
 
-/// The records of one commit.
+/// The most keys, and the most users, of one commit.
 const PART: usize = 500;
 
-/// The use of a key, as it is kept.
+/// The stored usage of a key.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-struct Kept {
+struct StoredUsage {
     times: u64,
     last: Timestamp,
 }
 
 impl Accounts {
-    /// How often a key was used, and when last; none: never.
+    /// How often a key was used, and when last. `None` means never.
     pub fn usage_of(&self, key: KeyId) -> Result<Option<Used>, AccountError> {
-        let used = self.kept(key)?.and(self.0.ledger.unwritten(key));
+        let used = self.stored_usage(key)?.and(self.0.counters.unwritten(key));
         Ok((used.times > 0).then_some(used))
     }
 
-    /// Writes down what was used since the last time. What cannot be written is tried again with what comes next.
+    /// Writes the usage since the last call. If the write fails, the next call retries it.
     pub async fn write_usage(&self) -> Result<(), AccountError> {
-        // One after another: each reads what the one before has written.
-        let _turn = self.0.writing_usage.lock().await;
-        let mut unwritten = self.0.ledger.take();
+        // One call at a time, because each adds to the numbers that the last one has written.
+        let _guard = self.0.usage_lock.lock().await;
+        let mut unwritten = self.0.counters.take();
         while !(unwritten.keys.is_empty() && unwritten.spenders.is_empty()) {
             let part = Unwritten {
-                keys: last_of(&mut unwritten.keys),
-                spenders: last_of(&mut unwritten.spenders),
+                keys: split_part(&mut unwritten.keys),
+                spenders: split_part(&mut unwritten.spenders),
             };
-            if let Err(problem) = self.write_part(&part).await {
-                self.0.ledger.put_back(part);
-                self.0.ledger.put_back(unwritten);
+            if let Err(problem) = self.write_usage_part(&part).await {
+                self.0.counters.put_back(part);
+                self.0.counters.put_back(unwritten);
                 return Err(problem);
             }
         }
         Ok(())
     }
 
-    /// Does so again and again, and for the last time when `end` has come: after the last request.
-    pub async fn keep_usage(&self, every: Duration, end: impl Future<Output = ()>) {
+    /// Writes the usage at this interval, and a last time when `end` resolves, after the last
+    /// request.
+    pub async fn write_usage_periodically(&self, every: Duration, end: impl Future<Output = ()>) {
         let mut end = pin!(end);
         let mut has_ended = false;
         while !has_ended {
-            // A write is never broken off: what it has taken out of memory would be lost.
+            // A write is never cancelled: the counts that it has taken would be lost.
             tokio::select! {
                 () = tokio::time::sleep(every) => {}
                 () = &mut end => has_ended = true,
             }
             if let Err(problem) = self.write_usage().await {
-                tracing::warn!(%problem, "the use of keys was not written down");
+                tracing::warn!(%problem, "could not write the usage of keys; will retry");
             }
         }
     }
 
-    async fn write_part(&self, part: &Unwritten) -> Result<(), AccountError> {
+    async fn write_usage_part(&self, part: &Unwritten) -> Result<(), AccountError> {
         let mut batch = Batch::new();
         let directory = &self.0.directory;
         for (id, used) in &part.keys {
-            // One that is gone meanwhile has no use any more.
+            // Skip keys that were deleted since.
             let Some(key) = directory.key(*id) else { continue };
-            let Used { times, last } = self.kept(*id)?.and(*used);
-            batch.put(Table::Usage, key_key(*id), encode(&Kept { times, last }));
+            let Used { times, last } = self.stored_usage(*id)?.and(*used);
+            batch.put(Table::Usage, table::key(*id), encode(&StoredUsage { times, last }));
             if let Some(spent) = key.bounds().and_then(|bounds| bounds.spent()) {
-                batch.put(Table::Spent, spent_key(Table::Keys, id.number()), encode(&spent));
+                batch.put(Table::Spent, table::spent(Table::Keys, id.number()), encode(&spent));
             }
         }
         for uid in &part.spenders {
-            let member = directory.user(*uid);
-            let bounds: Option<&std::sync::Arc<Bounds>> =
-                member.as_ref().and_then(|member| member.bounds());
+            let user = directory.user(*uid);
+            let bounds = user.as_ref().and_then(|user| user.bounds());
             if let Some(spent) = bounds.and_then(|bounds| bounds.spent()) {
-                batch.put(Table::Spent, spent_key(Table::Users, *uid), encode(&spent));
+                batch.put(Table::Spent, table::spent(Table::Users, *uid), encode(&spent));
             }
         }
-        if batch.writes.is_empty() {
-            return Ok(());
+        if !batch.writes.is_empty() {
+            self.store().commit(batch).await?;
         }
-        match self.store().commit(batch).await {
-            Ok(_) => Ok(()),
-            Err(CommitError::Store(problem)) => Err(problem.into()),
-            // It expects nothing.
-            Err(CommitError::Conflict(_)) => Err(AccountError::contended()),
-        }
+        Ok(())
     }
 
-    fn kept(&self, key: KeyId) -> Result<Used, StoreError> {
-        let at = key_key(key);
-        let Some(stored) = self.store().get(Table::Usage, &at)? else { return Ok(Used::default()) };
-        let Kept { times, last } = stored.read(Table::Usage, &at)?;
+    fn stored_usage(&self, key: KeyId) -> Result<Used, AccountError> {
+        let stored = self.read::<StoredUsage>(Table::Usage, &table::key(key))?;
+        let StoredUsage { times, last } = stored.map(|stored| stored.record).unwrap_or_default();
         Ok(Used { times, last })
     }
 }
 
-/// Takes a key's use, its credits, and who was told of its end away with it.
-pub(super) fn forget_usage_of_key(batch: &mut Batch, key: &[u8]) {
-    batch.delete(Table::Usage, key);
-    batch.delete(Table::Warned, key);
-    if let Ok(number) = key.try_into().map(u64::from_be_bytes) {
-        batch.delete(Table::Spent, spent_key(Table::Keys, number));
-    }
+/// Deletes a key's usage, its spent credits, and the record of its expiry notifications.
+pub(super) fn delete_key_usage(batch: &mut Batch, id: KeyId) {
+    batch.delete(Table::Usage, table::key(id));
+    batch.delete(Table::Warned, table::key(id));
+    batch.delete(Table::Spent, table::spent(Table::Keys, id.number()));
 }
 
-/// Takes a user's credits away with it.
-pub(super) fn forget_usage_of_user(batch: &mut Batch, uid: u64) {
-    batch.delete(Table::Spent, spent_key(Table::Users, uid));
+/// Deletes a user's spent credits.
+pub(super) fn delete_user_usage(batch: &mut Batch, uid: u64) {
+    batch.delete(Table::Spent, table::spent(Table::Users, uid));
 }
 
-fn last_of<T>(all: &mut Vec<T>) -> Vec<T> {
+fn split_part<T>(all: &mut Vec<T>) -> Vec<T> {
     all.split_off(all.len().saturating_sub(PART))
 }

@@ -1,26 +1,94 @@
-//! Accounts in somebody's hands. Whatever changes records needs to know whose hands they are, so no change can be made that the audit trail
-//! does not tell of: it is written in the same commit.
+//! The handles that change records. Each handle names its actor, so every change is signed in the
+//! audit trail, in the same commit.
+//!
+//! A [`Writer`] is for every actor that was granted the permission for a change. It refuses changes
+//! to administrators unless its actor is one. An [`AdminWriter`] has the methods that only an
+//! administrator may call, an [`OperatorWriter`] those that only the operator may call.
 
 use std::ops::Deref;
 
-use super::Accounts;
+use super::{AccountError, Accounts};
 use crate::{
     model::{Act, Actor, AuditEntry},
-    scripting::Webhook,
-    store::{Batch, CommitError, Sequence, audit_log::AuditAppend, encode},
+    scripting::RequestedWebhook,
+    store::{Batch, CommitError, Expect, Sequence, audit_log::AuditAppend, encode},
 };
 
-/// Accounts that somebody may change. A cheap handle.
+/// How often a change is attempted while other writers change the same records in between.
+const ATTEMPTS: usize = 16;
+
+/// Accounts that an actor may change. A cheap handle.
 #[derive(Clone)]
 pub struct Writer {
     accounts: Accounts,
     actor: Actor,
+    is_admin: bool,
+}
+
+/// A writer whose actor is an administrator.
+pub struct AdminWriter<'a>(&'a Writer);
+
+/// A writer whose actor is the operator, who has the server's rights on its machine.
+pub struct OperatorWriter<'a>(&'a Writer);
+
+/// One attempt at a change, built from the records as they are now. See [`Writer::update`].
+pub(super) enum Attempt<'a, T> {
+    /// Nothing has to be written.
+    Unchanged(T),
+    /// The batch has to be committed.
+    Commit(PendingCommit<'a, T>),
+}
+
+/// A batch with everything that belongs to its commit.
+pub(super) struct PendingCommit<'a, T> {
+    batch: Batch,
+    act: Act,
+    webhooks: Vec<RequestedWebhook>,
+    /// Makes the result of the change from the revision of the commit.
+    finish: Box<dyn FnOnce(Sequence) -> T + Send + 'a>,
+    on_conflict: Option<OnConflict<'a, T>>,
+}
+
+/// Decides about an expectation that did not hold. `None` means that the change is attempted again.
+type OnConflict<'a, T> = Box<dyn FnOnce(&Expect) -> Option<Result<T, AccountError>> + Send + 'a>;
+
+impl<'a, T> PendingCommit<'a, T> {
+    /// A commit without webhooks. Every conflict leads to another attempt.
+    pub fn new(batch: Batch, act: Act, finish: impl FnOnce(Sequence) -> T + Send + 'a) -> Self {
+        Self { batch, act, webhooks: Vec::new(), finish: Box::new(finish), on_conflict: None }
+    }
+
+    /// Adds webhooks, which are stored in the same commit.
+    pub fn with_webhooks(self, webhooks: Vec<RequestedWebhook>) -> Self {
+        Self { webhooks, ..self }
+    }
+
+    /// Ends the change at some conflicts instead of attempting it again.
+    pub fn on_conflict(
+        self,
+        resolve: impl FnOnce(&Expect) -> Option<Result<T, AccountError>> + Send + 'a,
+    ) -> Self {
+        Self { on_conflict: Some(Box::new(resolve)), ..self }
+    }
+}
+
+impl<'a, T> From<PendingCommit<'a, T>> for Attempt<'a, T> {
+    fn from(pending: PendingCommit<'a, T>) -> Self {
+        Self::Commit(pending)
+    }
 }
 
 impl Accounts {
-    /// The accounts in the hands of `actor`, with whom every change is signed.
-    pub fn acting(&self, actor: Actor) -> Writer {
-        Writer { accounts: self.clone(), actor }
+    /// A writer that signs every change with `actor`. The program and the operator are
+    /// administrators, a user is not: see [`Accounts::as_admin`].
+    pub fn as_actor(&self, actor: Actor) -> Writer {
+        let is_admin = matches!(actor, Actor::Program | Actor::Operator { .. });
+        Writer { accounts: self.clone(), actor, is_admin }
+    }
+
+    /// A writer for an actor whose identity was verified to be an administrator's.
+    pub fn as_admin(&self, actor: Actor) -> Writer {
+        Writer { accounts: self.clone(), actor, is_admin: true }
     }
 }
 
@@ -32,31 +100,110 @@ impl Deref for Writer {
     }
 }
 
+impl Deref for AdminWriter<'_> {
+    type Target = Writer;
+
+    fn deref(&self) -> &Writer {
+        self.0
+    }
+}
+
+impl Deref for OperatorWriter<'_> {
+    type Target = Writer;
+
+    fn deref(&self) -> &Writer {
+        self.0
+    }
+}
+
 impl Writer {
-    /// Who acts.
+    /// The handle for an administrator's methods. `None` means that the actor is not one.
+    pub fn admin(&self) -> Option<AdminWriter<'_>> {
+        self.is_admin.then_some(AdminWriter(self))
+    }
+
+    /// The handle for the operator's methods. `None` means that the actor is somebody else.
+    pub fn operator(&self) -> Option<OperatorWriter<'_>> {
+        let is_operator = matches!(self.actor, Actor::Program | Actor::Operator { .. });
+        is_operator.then_some(OperatorWriter(self))
+    }
+
+    /// Refuses a change that concerns administrators unless the actor is one.
+    ///
+    /// The methods of this handle call it themselves. A caller that wants to refuse before it does
+    /// expensive work can call it earlier.
+    ///
+    /// # Errors
+    /// [`AccountError::AdminOnly`].
+    pub fn admin_only_if(&self, concerns_admin: bool) -> Result<(), AccountError> {
+        if concerns_admin && !self.is_admin { Err(AccountError::AdminOnly) } else { Ok(()) }
+    }
+
     pub(super) fn actor(&self) -> &Actor {
         &self.actor
     }
 
-    /// Writes a batch, what the audit trail says of it, and the webhooks that tell of it: all or nothing.
-    pub(super) async fn commit_telling(
+    /// Attempts a change until its batch is committed without a conflict.
+    ///
+    /// `attempt` reads the records and builds the batch with the expectations under which it may be
+    /// written. It is called again when another writer has changed one of those records.
+    ///
+    /// # Errors
+    /// Errors of `attempt`, of the store, and of [`PendingCommit::on_conflict`];
+    /// [`AccountError::contended`] after too many attempts.
+    pub(super) async fn update<'a, T, E: From<AccountError>>(
+        &self,
+        mut attempt: impl FnMut() -> Result<Attempt<'a, T>, E>,
+    ) -> Result<T, E> {
+        self.update_async(|| std::future::ready(attempt())).await
+    }
+
+    /// [`Writer::update`] for attempts that wait, for example for a script.
+    pub(super) async fn update_async<'a, T, E: From<AccountError>, F>(
+        &self,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, E>
+    where
+        F: Future<Output = Result<Attempt<'a, T>, E>>,
+    {
+        for _ in 0..ATTEMPTS {
+            let pending = match attempt().await? {
+                Attempt::Unchanged(value) => return Ok(value),
+                Attempt::Commit(pending) => pending,
+            };
+            let PendingCommit { batch, act, webhooks, finish, on_conflict } = pending;
+            match self.commit(batch, act, webhooks).await {
+                Ok(revision) => return Ok(finish(revision)),
+                Err(CommitError::Conflict(expectation)) => {
+                    if let Some(result) = on_conflict.and_then(|resolve| resolve(&expectation)) {
+                        return result.map_err(E::from);
+                    }
+                }
+                Err(CommitError::Store(problem)) => return Err(AccountError::from(problem).into()),
+            }
+        }
+        Err(AccountError::contended().into())
+    }
+
+    /// Commits a batch with its audit entry and the webhooks that report it: all or nothing.
+    pub(super) async fn commit(
         &self,
         mut batch: Batch,
         act: Act,
-        webhooks: Vec<Webhook>,
+        webhooks: Vec<RequestedWebhook>,
     ) -> Result<Sequence, CommitError> {
-        let post = self.post(webhooks, &mut batch);
-        let sequence = self.commit(batch, act).await?;
-        post.set_free();
+        let entry = AuditEntry { time: self.0.clock.now(), actor: self.actor.clone(), act };
+        batch.audit = Some(self.audit_append(vec![encode(&entry)]));
+        let webhooks = self.add_webhooks(webhooks, &mut batch);
+        let sequence = self.store().commit(batch).await?;
+        webhooks.publish();
         Ok(sequence)
     }
+}
 
-    /// Writes a batch and what the audit trail says of it: both or neither.
-    pub(super) async fn commit(&self, mut batch: Batch, act: Act) -> Result<Sequence, CommitError> {
-        let entry = AuditEntry { time: self.0.clock.now(), actor: self.actor.clone(), act };
-        let key = self.0.pepper.audit_key();
-        batch.trace =
-            Some(AuditAppend { entries: vec![encode(&entry)], key, keep: self.0.audit_entries });
-        self.store().commit(batch).await
+impl Accounts {
+    /// Entries to append to the audit trail, each encoded.
+    pub(super) fn audit_append(&self, entries: Vec<Vec<u8>>) -> AuditAppend {
+        AuditAppend { entries, key: self.0.pepper.audit_key(), keep: self.0.audit_entries }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     response,
 };
 use crate::{
-    accounts::Audited, handlers::PayloadResponse, pipeline::Denial, store::audit_log::Verdict,
+    accounts::NumberedEntry, handlers::PayloadResponse, pipeline::Denial, store::audit_log::AuditVerdict,
 };
 
 pub(super) fn list(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
@@ -25,21 +25,21 @@ pub(super) fn list(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
 pub(super) async fn verify(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let verdict = call.accounts.verify_audit().await.map_err(response::denial)?;
     let body = match verdict {
-        Verdict::Intact { first, end } => json!({
+        AuditVerdict::Intact { first, end } => json!({
             "state": "intact",
             "entries": end.number + 1 - first,
             "first": (first <= end.number).then_some(first),
             "last": (first <= end.number).then_some(end.number),
             "hash": end.hash,
         }),
-        Verdict::Tampered { number, problem } => {
+        AuditVerdict::Tampered { number, problem } => {
             json!({ "state": "tampered", "number": number, "problem": problem })
         }
     };
     Ok(response::json(StatusCode::OK, &body))
 }
 
-fn view(audited: &Audited) -> Value {
+fn view(audited: &NumberedEntry) -> Value {
     let entry = &audited.entry;
     json!({
         "number": audited.number,

@@ -10,19 +10,17 @@ use super::{Call, fields::FieldReader, response};
 use crate::{handlers::PayloadResponse, model::Digest, pipeline::Denial};
 
 pub(super) async fn write(mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
-    let application = call.identity.application();
-    if !application.is_some_and(|application| application.record.is_operator()) {
-        return Err(response::forbidden(
-            "Only the operator can do this: with keyward backup FILE.",
-        ));
-    }
+    let accounts = call.accounts.clone();
+    let operator = accounts.operator().ok_or_else(|| {
+        response::forbidden("Only the operator can do this: with keyward backup FILE.")
+    })?;
     let mut form = FieldReader::new(call.json().await?);
     let file = PathBuf::from(form.needed_text("file"));
     if !file.is_absolute() {
         form.reject("file", "This is not an absolute path.", "Send the file's whole path.");
     }
     form.finish()?;
-    let contents = call.accounts.backup(file).await.map_err(response::denial)?;
+    let contents = operator.backup(file).await.map_err(response::denial)?;
     let body = json!({
         "records": contents.records,
         "sequence": contents.sequence,

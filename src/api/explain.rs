@@ -1,4 +1,4 @@
-//! `POST /api/v1/explain`: one request through every room, with what each said.
+//! `POST /api/v1/explain`: runs a request through every phase and reports the result of each.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -8,14 +8,14 @@ use serde_json::{Map, Value, json};
 use super::{Call, fields::FieldReader, response};
 use crate::{
     handlers::PayloadResponse,
-    pipeline::{Asked, Denial, Explain, Explanation, Verdict},
+    pipeline::{Denial, Explain, ExplainRequest, Explanation, PhaseVerdict},
 };
 
 pub(super) async fn explain(
     mut call: Call<'_>,
     explainer: Option<&dyn Explain>,
 ) -> Result<PayloadResponse, Denial> {
-    // It tells what refused clients must not know: whether there is such a user, and why a key is wrong.
+    // The report has facts that clients must not know: whether a user exists, why a key is wrong.
     if !call.identity.is_admin() {
         return Err(response::forbidden("Only an administrator can see how requests are decided."));
     }
@@ -29,7 +29,7 @@ pub(super) async fn explain(
     Ok(response::json(StatusCode::OK, &view(&asked, &explanation)))
 }
 
-fn read(form: &mut FieldReader) -> Asked {
+fn read(form: &mut FieldReader) -> ExplainRequest {
     let method = form.text("method").unwrap_or_else(|| "GET".into());
     let method = Method::from_bytes(method.as_bytes()).unwrap_or_else(|_| {
         form.reject("method", "This is not a method.", "Send one such as GET.");
@@ -44,7 +44,7 @@ fn read(form: &mut FieldReader) -> Asked {
         form.reject("client", "This is not an address.", "Send one such as 192.0.2.1.");
         Ipv4Addr::LOCALHOST.into()
     });
-    Asked {
+    ExplainRequest {
         method,
         target,
         host: form.text("host").unwrap_or_else(|| "localhost".into()),
@@ -81,30 +81,31 @@ fn headers(form: &mut FieldReader) -> HeaderMap {
     headers
 }
 
-fn view(asked: &Asked, explanation: &Explanation) -> Value {
-    let rooms: Vec<Value> = explanation
-        .steps
+fn view(asked: &ExplainRequest, explanation: &Explanation) -> Value {
+    let phases: Vec<Value> = explanation
+        .phases
         .iter()
-        .map(|step| {
-            let found: Map<String, Value> = step
+        .map(|report| {
+            let found: Map<String, Value> = report
                 .found
                 .iter()
                 .map(|(name, text)| ((*name).into(), text.clone().into()))
                 .collect();
-            let micros = step.time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+            let micros =
+                report.time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
             json!({
-                "room": step.room.name(),
-                "verdict": verdict(step.verdict),
+                "phase": report.phase.name(),
+                "verdict": verdict(report.verdict),
                 "microseconds": micros,
                 "found": found,
             })
         })
         .collect();
-    let answer = explanation.denial.as_ref().map(|denial| {
+    let response = explanation.denial.as_ref().map(|denial| {
         json!({
             "status": denial.status.as_u16(),
             "error": denial.code,
-            "description": denial.description,
+            "description": denial.external_message,
         })
     });
     // Of the fields only how long they are: which of them holds a credential is known to the application's script alone.
@@ -122,16 +123,16 @@ fn view(asked: &Asked, explanation: &Explanation) -> Value {
             "client": asked.client,
             "headers": headers,
         },
-        "allowed": answer.is_none(),
-        "answer": answer,
-        "rooms": rooms,
+        "allowed": response.is_none(),
+        "response": response,
+        "phases": phases,
     })
 }
 
-fn verdict(verdict: Verdict) -> &'static str {
+fn verdict(verdict: PhaseVerdict) -> &'static str {
     match verdict {
-        Verdict::Passed => "passed",
-        Verdict::Refused => "refused",
-        Verdict::NotReached => "not reached",
+        PhaseVerdict::Passed => "passed",
+        PhaseVerdict::Refused => "refused",
+        PhaseVerdict::NotReached => "not reached",
     }
 }

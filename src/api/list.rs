@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::response;
 use crate::{
-    accounts::Order,
+    accounts::AuditOrder,
     handlers::PayloadResponse,
     model::Violation,
     pipeline::{Denial, Phase},
@@ -24,7 +24,7 @@ pub(super) struct Asked {
     /// With which name, where the list can be narrowed so.
     pub name: Option<String>,
     /// In which order, where there are two.
-    pub order: Order,
+    pub order: AuditOrder,
 }
 
 /// What a list can be asked for besides how much and from where.
@@ -40,7 +40,7 @@ pub(super) enum Also {
 impl Asked {
     /// Reads the query.
     pub fn of(request: &Parts, also: Also) -> Result<Self, Denial> {
-        let mut asked = Self { limit: LIMIT, after: None, name: None, order: Order::Newest };
+        let mut asked = Self { limit: LIMIT, after: None, name: None, order: AuditOrder::Newest };
         let mut violations = Vec::new();
         let query = request.uri.query().unwrap_or_default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -56,8 +56,8 @@ impl Asked {
                 "after" => asked.after = Some(value.into_owned()),
                 "name" if also == Also::Name => asked.name = Some(value.into_owned()),
                 "order" if also == Also::Order => match &*value {
-                    "newest" => asked.order = Order::Newest,
-                    "oldest" => asked.order = Order::Oldest,
+                    "newest" => asked.order = AuditOrder::Newest,
+                    "oldest" => asked.order = AuditOrder::Oldest,
                     _ => violations.push(Violation::new(
                         "order",
                         "There is no such order.",

@@ -35,7 +35,7 @@ pub(super) async fn keys(call: Call<'_>) -> Result<PayloadResponse, Denial> {
 
 pub(super) async fn revoke(id: KeyId, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     own_key(id, call)?;
-    keys::take_back(id, call).await
+    keys::revoke(id, call).await
 }
 
 pub(super) async fn rotate(id: KeyId, call: Call<'_>) -> Result<PayloadResponse, Denial> {

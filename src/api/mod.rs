@@ -29,7 +29,7 @@ use self::routes::Route;
 use crate::{
     accounts::{Accounts, Writer},
     directory::Policy,
-    handlers::{Body, BodyLimits, PayloadResponse, actor},
+    handlers::{RequestBody, BodyLimits, PayloadResponse, writer},
     model::{Application, Resource, Role},
     pipeline::{Action, AuditScope, Denial, Explain, Face, Gate, Identity, Request, Shape},
     store::Sequence,
@@ -52,7 +52,7 @@ struct Call<'a> {
     identity: &'a Identity<'a>,
     policy: &'a Policy,
     request: &'a Parts,
-    body: Body,
+    body: RequestBody,
     limits: &'a BodyLimits,
 }
 
@@ -76,7 +76,7 @@ impl Api {
     pub async fn decide(
         &self,
         request: &Parts,
-        body: Body,
+        body: RequestBody,
         client: IpAddr,
     ) -> Result<PayloadResponse, Denial> {
         if let Some(reply) = health::answer(request, &self.accounts) {
@@ -89,10 +89,10 @@ impl Api {
     async fn guarded(
         &self,
         request: &Parts,
-        body: Body,
+        body: RequestBody,
         client: IpAddr,
     ) -> Result<PayloadResponse, Denial> {
-        let scene = self.gate.scene();
+        let context = self.gate.request_context();
         let asked = Request {
             method: &request.method,
             path: request.uri.path(),
@@ -106,24 +106,24 @@ impl Api {
         let place = Route::of(request);
         let action = match &place {
             Ok(place) => Action::Administer(place.permission()),
-            Err(denial) => Action::Nowhere(denial.clone()),
+            Err(denial) => Action::NoRoute(denial.clone()),
         };
-        let grant = self.gate.authorize(&scene, &asked, &action).await?;
+        let grant = self.gate.authorize(&context, &asked, &action).await?;
         let call = Call {
-            accounts: self.accounts.acting(actor(grant.identity(), client)),
+            accounts: writer(&self.accounts, grant.identity(), client),
             identity: grant.identity(),
-            policy: &scene.policy,
+            policy: &context.policy,
             request,
             body,
             limits: &self.limits,
         };
-        let witness = AuditScope::new(&scene, &asked, &grant);
+        let audit = AuditScope::new(&context, &asked, &grant);
         // Where there is no place the Gate has refused.
         let answered = match place? {
             Route::Explain => explain::explain(call, self.explainer.as_deref()).await,
             place => act(place, call).await,
         };
-        answered.inspect_err(|denial| witness.hear(denial))
+        answered.inspect_err(|denial| audit.record(denial))
     }
 }
 
@@ -163,7 +163,7 @@ impl Call<'_> {
     /// The body as JSON.
     async fn json(&mut self) -> Result<Value, Denial> {
         fields::check_type(self.request)?;
-        let body = std::mem::replace(&mut self.body, Body::Full(bytes::Bytes::new()));
+        let body = std::mem::replace(&mut self.body, RequestBody::Full(bytes::Bytes::new()));
         fields::parse(&body.collect(self.limits).await?)
     }
 
@@ -175,13 +175,8 @@ impl Call<'_> {
         response::expected(&self.request.headers, current)
     }
 
-    /// Refuses to let anybody but an administrator touch an account or role of administrators.
-    fn only_an_administrator(&self, is_theirs: bool) -> Result<(), Denial> {
-        match is_theirs && !self.identity.is_admin() {
-            true => Err(response::forbidden(
-                "Only an administrator can change what is an administrator's.",
-            )),
-            false => Ok(()),
-        }
+    /// Refuses a change that concerns administrators unless the caller is one.
+    fn admin_only_if(&self, concerns_admin: bool) -> Result<(), Denial> {
+        self.accounts.admin_only_if(concerns_admin).map_err(response::denial)
     }
 }

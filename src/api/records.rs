@@ -13,14 +13,14 @@ use super::{
     response::{self, Refusal},
 };
 use crate::{
-    accounts::{Record, Versioned},
+    accounts::{PolicyRecord, Versioned},
     handlers::PayloadResponse,
     model::{Application, AuthType, Detail, KeySource, Role},
     pipeline::Denial,
 };
 
 /// A record that clients send whole, or change by a merge patch on what they see.
-pub(super) trait Editable: Record {
+pub(super) trait Editable: PolicyRecord {
     /// The last part of its list's path.
     const PLACE: &'static str;
 
@@ -126,8 +126,7 @@ impl Editable for Role {
         before: Option<&Self>,
         after: Option<&Self>,
     ) -> Result<(), Denial> {
-        let is_admins = |role: Option<&Self>| role.is_some_and(|role| role.is_admin);
-        call.only_an_administrator(is_admins(before) || is_admins(after))?;
+        call.admin_only_if(Self::needs_admin(before, after))?;
         let held = before.map(|role| &role.permissions);
         let given = after.iter().flat_map(|role| &role.permissions);
         let mut new = given.filter(|one| held.is_none_or(|held| !held.contains(*one)));
@@ -171,18 +170,6 @@ impl Editable for Application {
         let administrators = form.flag("universal_administrators");
         record.universal_administrators = administrators.unwrap_or_default();
         record
-    }
-
-    /// What acts as everybody is an administrator's.
-    fn may_write(
-        call: &Call<'_>,
-        before: Option<&Self>,
-        after: Option<&Self>,
-    ) -> Result<(), Denial> {
-        let universal = |it: &Self| (it.key_source, it.universal_administrators);
-        let is_so = |it: Option<&Self>| it.is_some_and(|it| it.key_source == KeySource::Universal);
-        let changes = before.map(universal) != after.map(universal);
-        call.only_an_administrator(changes && (is_so(before) || is_so(after)))
     }
 }
 

@@ -123,6 +123,9 @@ pub(super) fn denial(problem: AccountError) -> Denial {
         AccountError::Refused { message, fix } => {
             of(StatusCode::CONFLICT, "CONFLICT", format!("{message} {fix}"))
         }
+        AccountError::AdminOnly => {
+            of(StatusCode::FORBIDDEN, "ACCESS_DENIED", AccountError::AdminOnly.to_string())
+        }
         AccountError::Script(fault) => script_denial(fault),
         AccountError::Busy => of(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -135,7 +138,7 @@ pub(super) fn denial(problem: AccountError) -> Denial {
             "STORE_UNAVAILABLE",
             "The store cannot be read or written at the moment. The server's log says why.".into(),
         )
-        .with_detail(problem.to_string())
+        .with_internal_message(problem.to_string())
         .with_retry_after(5),
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     handlers::PayloadResponse,
     model::Violation,
     pipeline::{Denial, Phase},
-    scripting::{Function, Problem, Script, ScriptError, Scripts},
+    scripting::{Function, ScriptProblem, Script, ScriptError, Scripts},
 };
 
 /// What is in force, and what an administrator should know.
@@ -34,9 +34,9 @@ fn script(script: &Script) -> Value {
     })
 }
 
-fn problem(problem: &Problem) -> Value {
+fn problem(problem: &ScriptProblem) -> Value {
     match problem {
-        Problem::NotLoaded(error) => json!({
+        ScriptProblem::NotLoaded(error) => json!({
             "location": error.location(),
             "file": error.file,
             "line": error.line,
@@ -44,7 +44,7 @@ fn problem(problem: &Problem) -> Value {
             "message": error.message,
             "excerpt": error.excerpt(),
         }),
-        Problem::SwitchedOff { file } => json!({
+        ScriptProblem::SwitchedOff { file } => json!({
             "location": file,
             "file": file,
             "line": null,

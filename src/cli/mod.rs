@@ -65,7 +65,7 @@ enum Command {
     /// Scripts: authentication types, hooks and handlers
     #[command(subcommand)]
     Script(ScriptVerb),
-    /// Lead one request through every room, and show what each says
+    /// Run a request through every phase, and show the result of each
     Explain(commands::explain::Request),
     /// The configuration
     #[command(subcommand)]

@@ -1,8 +1,8 @@
-//! Names as keys of a table: found without regard to case, and without making a folded copy for each look-up.
+//! Case-insensitive names as keys of a map, without a case-folded copy for each look-up.
 
 use std::hash::{Hash, Hasher};
 
-/// A name, compared without regard to case.
+/// A name that is hashed and compared case-insensitively.
 #[derive(Clone, Copy)]
 pub(in crate::directory) struct Folded<'a>(pub &'a str);
 
@@ -41,25 +41,29 @@ mod tests {
     use crate::model::fold;
 
     #[test]
-    fn names_are_the_same_here_and_in_the_index_of_names() {
-        // The Kelvin sign and the dotted capital I leave or enter ASCII when they are folded; sigma has two small forms.
+    fn folded_names_are_equal_exactly_if_the_name_index_says_so() {
+        // The Kelvin sign and the dotted capital I become or stop being ASCII when they are folded;
+        // sigma has two lower-case forms.
         let names =
             ["Bob", "bOB", "ÜNÏ", "ünï", "\u{212A}im", "kim", "İ", "i", "ΑΣ", "ας", "ασ", "", "bo"];
         let state = RandomState::new();
         for a in names {
             for b in names {
-                let same = fold(a) == fold(b);
-                assert_eq!(Folded(a) == Folded(b), same, "{a} {b}");
-                assert!(!same || state.hash_one(Folded(a)) == state.hash_one(Folded(b)), "{a} {b}");
+                let is_same = fold(a) == fold(b);
+                assert_eq!(Folded(a) == Folded(b), is_same, "{a} {b}");
+                assert!(
+                    !is_same || state.hash_one(Folded(a)) == state.hash_one(Folded(b)),
+                    "{a} {b}"
+                );
             }
         }
     }
 
     #[test]
-    fn a_long_name_is_the_same_in_any_case() {
+    fn long_names_are_compared_case_insensitively() {
         let state = RandomState::new();
-        let (small, large) = ("x".repeat(200), "X".repeat(200));
-        assert!(Folded(&small) == Folded(&large));
-        assert_eq!(state.hash_one(Folded(&small)), state.hash_one(Folded(&large)));
+        let (lower, upper) = ("x".repeat(200), "X".repeat(200));
+        assert!(Folded(&lower) == Folded(&upper));
+        assert_eq!(state.hash_one(Folded(&lower)), state.hash_one(Folded(&upper)));
     }
 }

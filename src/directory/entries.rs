@@ -1,4 +1,5 @@
-//! What the Directory holds of each user and key: as little as a decision needs, because there are many.
+//! The in-memory form of users and keys: only what an authorization decision needs, because there
+//! can be millions of them.
 
 use std::{collections::BTreeMap, hash::BuildHasher, net::IpAddr, sync::Arc};
 
@@ -12,25 +13,27 @@ use crate::{
     model::{Credits, Digest, KeyId, PasswordDigest, RateLimit, Rotation, Scheme, Timestamp, ends},
 };
 
-/// The number of the person at the machine, whom no store knows.
+/// The uid of the operator: the person at the machine, who is in no store.
 pub(in crate::directory) const OPERATOR_UID: u64 = 0;
 
-/// A user, as far as decisions go.
+/// A user, as authorization decisions need it.
 #[derive(Debug)]
 pub struct CachedUser {
-    /// The user's number.
+    /// The user's uid.
     pub uid: u64,
-    /// The user's name: up to 24 bytes of it lie here, so that most members are one piece of memory.
+    /// The user's name. Names of up to 24 bytes are stored inline, so most users are one
+    /// allocation.
     pub name: CompactString,
-    /// Active, or blocked.
+    /// Whether the user is active. `false` means blocked.
     pub is_active: bool,
+    /// The number of the combination of roles in the [`RoleTable`].
     roles: u32,
-    /// What few users have, so that the many do not pay for it.
-    rare: Option<Box<Extras>>,
+    /// Properties that few users have, in a separate allocation.
+    extras: Option<Box<UserExtras>>,
 }
 
 #[derive(Debug)]
-struct Extras {
+struct UserExtras {
     password: Option<PasswordDigest>,
     attributes: BTreeMap<String, String>,
     bounds: Option<Arc<Bounds>>,
@@ -38,26 +41,27 @@ struct Extras {
 
 static NO_ATTRIBUTES: BTreeMap<String, String> = BTreeMap::new();
 
-/// A key, as far as decisions go.
+/// An API key, as authorization decisions need it.
 #[derive(Debug, Clone)]
 pub struct CachedKey {
-    /// What the presented text is checked against.
+    /// The digest that the presented text must have.
     pub digest: Digest,
-    /// What that is made of: [`Pepper::digest_as`](crate::model::Pepper::digest_as).
+    /// How the digest is computed: [`Pepper::digest_as`](crate::model::Pepper::digest_as).
     pub scheme: Scheme,
-    /// The user whom it acts as.
+    /// The uid of the key's owner.
     pub user: u64,
-    /// Whether it was taken back.
+    /// Whether the key was revoked.
     pub is_revoked: bool,
-    /// The first second in which it is refused, or [`CachedKey::NEVER`].
-    ends: i64,
-    rare: Option<Arc<RareKey>>,
+    /// The first second in which the key is rejected, or [`CachedKey::NEVER`].
+    expiry: i64,
+    /// Properties that few keys have, in a separate allocation.
+    extras: Option<Arc<KeyExtras>>,
 }
 
 #[derive(Debug, Default)]
-struct RareKey {
-    /// The end of one that [`Packed`] has no place for.
-    ends: Option<i64>,
+struct KeyExtras {
+    /// An expiry that does not fit into [`PackedKey`].
+    expiry: Option<i64>,
     application: Option<String>,
     scopes: Option<Arc<[String]>>,
     networks: Vec<IpNet>,
@@ -77,155 +81,170 @@ impl CachedUser {
         bounds: Option<Arc<Bounds>>,
     ) -> Self {
         let is_plain = password.is_none() && attributes.is_empty() && bounds.is_none();
-        let rare = (!is_plain).then(|| Box::new(Extras { password, attributes, bounds }));
-        Self { uid, name: name.into(), is_active, roles, rare }
+        let extras = (!is_plain).then(|| Box::new(UserExtras { password, attributes, bounds }));
+        Self { uid, name: name.into(), is_active, roles, extras }
     }
 
-    /// What its password is checked against, if it has one.
+    /// The digest of the user's password, if there is one.
     pub fn password(&self) -> Option<&PasswordDigest> {
-        self.rare.as_ref()?.password.as_ref()
+        self.extras.as_ref()?.password.as_ref()
     }
 
-    /// Small facts about it, for scripts.
+    /// The user's attributes, for scripts.
     pub fn attributes(&self) -> &BTreeMap<String, String> {
-        self.rare.as_ref().map_or(&NO_ATTRIBUTES, |rare| &rare.attributes)
+        self.extras.as_ref().map_or(&NO_ATTRIBUTES, |extras| &extras.attributes)
     }
 
-    /// The limits of all its credentials together, if it has any.
+    /// The limits of all credentials of the user together, if there are any.
     pub fn bounds(&self) -> Option<&Arc<Bounds>> {
-        self.rare.as_ref()?.bounds.as_ref()
+        self.extras.as_ref()?.bounds.as_ref()
     }
 
-    /// Whether this is the person at the machine, who is in no store.
+    /// Whether this is the operator: the person at the machine, who is in no store.
     pub fn is_operator(&self) -> bool {
         self.uid == OPERATOR_UID
     }
 
-    /// What its roles give.
+    /// The user's roles and their permissions.
     pub fn roles<'t>(&self, table: &'t RoleTable) -> &'t RoleSet {
-        table.set(self.roles)
+        table.role_set(self.roles)
     }
 }
 
 impl CachedKey {
     const NEVER: i64 = i64::MAX;
 
-    /// A key without an end that may be used with one application alone.
-    pub(in crate::directory) fn bound_to(application: &str, user: u64, digest: Digest) -> Self {
-        let rare = RareKey { application: Some(application.to_owned()), ..RareKey::default() };
+    /// A key that never expires and works with one application only.
+    pub(in crate::directory) fn for_application(
+        application: &str,
+        user: u64,
+        digest: Digest,
+    ) -> Self {
+        let extras =
+            KeyExtras { application: Some(application.to_owned()), ..KeyExtras::default() };
         Self {
             digest,
             scheme: Scheme::Own,
             user,
             is_revoked: false,
-            ends: Self::NEVER,
-            rare: Some(Arc::new(rare)),
+            expiry: Self::NEVER,
+            extras: Some(Arc::new(extras)),
         }
     }
 
-    /// A key whose text is slow to check.
+    /// A key with a slow digest.
     #[cfg(test)]
-    pub(in crate::directory) fn slow_one(user: u64, digest: Digest, text: PasswordDigest) -> Self {
-        let rare = RareKey { slow: Some(text), ..RareKey::default() };
+    pub(in crate::directory) fn with_slow_digest(
+        user: u64,
+        digest: Digest,
+        slow: PasswordDigest,
+    ) -> Self {
+        let extras = KeyExtras { slow: Some(slow), ..KeyExtras::default() };
         let scheme = Scheme::Slow;
-        let rare = Some(Arc::new(rare));
-        Self { digest, scheme, user, is_revoked: false, ends: Self::NEVER, rare }
+        let extras = Some(Arc::new(extras));
+        Self { digest, scheme, user, is_revoked: false, expiry: Self::NEVER, extras }
     }
 
-    /// Whether it is past its end.
-    pub fn has_ended(&self, now: Timestamp) -> bool {
-        now.0 >= self.ends
+    /// Whether the key has expired, by its own expiry or by the end of its rotation.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        now.0 >= self.expiry
     }
 
-    /// The first second in which it is refused, as seconds since 1970; none: never.
-    pub fn ends(&self) -> Option<i64> {
-        (self.ends != Self::NEVER).then_some(self.ends)
+    /// The first second in which the key is rejected, as seconds since 1970. `None` means that it
+    /// never expires.
+    pub fn expiry(&self) -> Option<i64> {
+        (self.expiry != Self::NEVER).then_some(self.expiry)
     }
 
-    /// The one application that it may be used with; none: any.
+    /// The only application that accepts the key. `None` means any application.
     pub fn application(&self) -> Option<&str> {
-        self.rare.as_ref()?.application.as_deref()
+        self.extras.as_ref()?.application.as_deref()
     }
 
-    /// The permissions that it may use; none: all of its user's.
+    /// The permissions that the key can use. `None` means all permissions of its owner.
     pub fn scopes(&self) -> Option<&Arc<[String]>> {
-        self.rare.as_ref()?.scopes.as_ref()
+        self.extras.as_ref()?.scopes.as_ref()
     }
 
-    /// The networks that it may be used from; none: any.
+    /// The networks from which the key is accepted. Empty means any network.
     pub fn networks(&self) -> &[IpNet] {
-        self.rare.as_ref().map_or(&[], |rare| &rare.networks)
+        self.extras.as_ref().map_or(&[], |extras| &extras.networks)
     }
 
-    /// Its limits, if it has any.
+    /// The key's limits, if there are any.
     pub fn bounds(&self) -> Option<&Arc<Bounds>> {
-        self.rare.as_ref()?.bounds.as_ref()
+        self.extras.as_ref()?.bounds.as_ref()
     }
 
-    /// Whether it is less than its user, who is somebody of the store.
-    pub fn is_bound(&self) -> bool {
-        let is_bound = |rare: &RareKey| {
-            let is_free = rare.application.is_none() && rare.scopes.is_none();
-            !is_free || !rare.networks.is_empty() || rare.bounds.is_some() || rare.is_universal
+    /// Whether the key can do less than its owner. A key of the operator never counts as
+    /// restricted.
+    pub fn is_restricted(&self) -> bool {
+        let is_restricted = |extras: &KeyExtras| {
+            extras.application.is_some()
+                || extras.scopes.is_some()
+                || !extras.networks.is_empty()
+                || extras.bounds.is_some()
+                || extras.is_universal
         };
-        self.user != OPERATOR_UID && self.rare.as_deref().is_some_and(is_bound)
+        self.user != OPERATOR_UID && self.extras.as_deref().is_some_and(is_restricted)
     }
 
-    /// Whether it acts as any user whom its client names.
+    /// Whether the key acts as any user that the client names.
     pub fn is_universal(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.is_universal)
+        self.extras.as_ref().is_some_and(|extras| extras.is_universal)
     }
 
-    /// What its text is checked against where that is slow.
-    pub fn slow(&self) -> Option<&PasswordDigest> {
-        self.rare.as_ref()?.slow.as_ref()
+    /// The slow digest of the key's text, if it was imported with one.
+    pub fn slow_digest(&self) -> Option<&PasswordDigest> {
+        self.extras.as_ref()?.slow.as_ref()
     }
 
-    /// Whether its text alone leads to it, and no id in it does.
+    /// Whether the key is found by the digest of its text, because the text contains no id of ours.
     pub(in crate::directory) fn is_found_by_digest(&self) -> bool {
         Scheme::FOREIGN.contains(&self.scheme)
     }
 
-    /// Whether it may be used from an address.
-    pub fn admits(&self, client: IpAddr) -> bool {
+    /// Whether the key is accepted from an address.
+    pub fn allows_address(&self, client: IpAddr) -> bool {
         let networks = self.networks();
-        // An IPv4 client on an IPv6 socket is an IPv4 client.
+        // An IPv4 client on an IPv6 socket has an IPv4-mapped address.
         let client = client.to_canonical();
         networks.is_empty() || networks.iter().any(|network| network.contains(&client))
     }
 }
 
-/// A key as it lies in the Directory: 64 bytes, of which there are millions.
-pub(in crate::directory) struct Packed {
+/// A key in the Directory, packed into 64 bytes because there can be millions of them.
+pub(in crate::directory) struct PackedKey {
     number: u64,
     user: u64,
     digest: Digest,
-    rare: Option<Arc<RareKey>>,
-    /// As [`CachedKey::ends`], or [`Packed::NEVER`], or [`Packed::ELSEWHERE`].
-    ends: u32,
+    extras: Option<Arc<KeyExtras>>,
+    /// The expiry in seconds since 1970, [`PackedKey::NEVER`] or [`PackedKey::IN_EXTRAS`].
+    expiry: u32,
     scheme: Scheme,
     is_revoked: bool,
 }
 
-const _: () = assert!(size_of::<Packed>() == 64);
+const _: () = assert!(size_of::<PackedKey>() == 64);
 
-impl Packed {
+impl PackedKey {
     const NEVER: u32 = u32::MAX;
-    /// It is before 1970 or after 2106, and lies with what is rare.
-    const ELSEWHERE: u32 = u32::MAX - 1;
+    /// The expiry is before 1970 or after 2106, and stored in the extras.
+    const IN_EXTRAS: u32 = u32::MAX - 1;
 
-    fn has_place(ends: i64) -> bool {
-        ends == CachedKey::NEVER || (0..i64::from(Self::ELSEWHERE)).contains(&ends)
+    /// Whether an expiry fits into `expiry`.
+    fn fits(expiry: i64) -> bool {
+        expiry == CachedKey::NEVER || (0..i64::from(Self::IN_EXTRAS)).contains(&expiry)
     }
 
-    pub fn of(number: u64, key: CachedKey) -> Box<Self> {
-        let CachedKey { digest, scheme, user, is_revoked, ends, rare } = key;
-        let ends = match u32::try_from(ends) {
-            Ok(ends) if ends < Self::ELSEWHERE => ends,
-            _ if ends == CachedKey::NEVER => Self::NEVER,
-            _ => Self::ELSEWHERE,
+    pub fn new(number: u64, key: CachedKey) -> Box<Self> {
+        let CachedKey { digest, scheme, user, is_revoked, expiry, extras } = key;
+        let expiry = match u32::try_from(expiry) {
+            Ok(expiry) if expiry < Self::IN_EXTRAS => expiry,
+            _ if expiry == CachedKey::NEVER => Self::NEVER,
+            _ => Self::IN_EXTRAS,
         };
-        Box::new(Self { number, user, digest, rare, ends, scheme, is_revoked })
+        Box::new(Self { number, user, digest, extras, expiry, scheme, is_revoked })
     }
 
     pub fn number(&self) -> u64 {
@@ -236,93 +255,94 @@ impl Packed {
         self.is_revoked
     }
 
-    /// As [`CachedKey::ends`].
-    pub fn ends(&self) -> Option<i64> {
-        match self.ends {
+    /// See [`CachedKey::expiry`].
+    pub fn expiry(&self) -> Option<i64> {
+        match self.expiry {
             Self::NEVER => None,
-            // One that is not there, which cannot be, has ended.
-            Self::ELSEWHERE => {
-                Some(self.rare.as_ref().and_then(|rare| rare.ends).unwrap_or(i64::MIN))
+            // A missing value, which is impossible, counts as expired.
+            Self::IN_EXTRAS => {
+                let extras = self.extras.as_ref();
+                Some(extras.and_then(|extras| extras.expiry).unwrap_or(i64::MIN))
             }
-            ends => Some(i64::from(ends)),
+            expiry => Some(i64::from(expiry)),
         }
     }
 
-    /// As [`CachedKey::application`].
+    /// See [`CachedKey::application`].
     pub fn application(&self) -> Option<&str> {
-        self.rare.as_ref()?.application.as_deref()
+        self.extras.as_ref()?.application.as_deref()
     }
 
-    /// What decisions see of it.
-    pub fn unpacked(&self) -> CachedKey {
+    /// The key, as authorization decisions need it.
+    pub fn unpack(&self) -> CachedKey {
         CachedKey {
             digest: self.digest,
             scheme: self.scheme,
             user: self.user,
             is_revoked: self.is_revoked,
-            ends: self.ends().unwrap_or(CachedKey::NEVER),
-            rare: self.rare.clone(),
+            expiry: self.expiry().unwrap_or(CachedKey::NEVER),
+            extras: self.extras.clone(),
         }
     }
 }
 
-impl Keyed for Box<Packed> {
-    type By<'a> = u64;
+impl Keyed for Box<PackedKey> {
+    type Key<'a> = u64;
 
-    fn by(&self) -> u64 {
+    fn key(&self) -> u64 {
         self.number
     }
 
-    fn is(&self, number: u64) -> bool {
+    fn has_key(&self, number: u64) -> bool {
         self.number == number
     }
 
-    fn hash(number: u64, state: &impl BuildHasher) -> u64 {
+    fn hash_key(number: u64, state: &impl BuildHasher) -> u64 {
         state.hash_one(number)
     }
 }
 
-/// A member that is found by its number.
-pub(in crate::directory) struct ByNumber(pub Arc<CachedUser>);
+/// A user in the map by uid.
+pub(in crate::directory) struct UserByUid(pub Arc<CachedUser>);
 
-impl Keyed for ByNumber {
-    type By<'a> = u64;
+impl Keyed for UserByUid {
+    type Key<'a> = u64;
 
-    fn by(&self) -> u64 {
+    fn key(&self) -> u64 {
         self.0.uid
     }
 
-    fn is(&self, uid: u64) -> bool {
+    fn has_key(&self, uid: u64) -> bool {
         self.0.uid == uid
     }
 
-    fn hash(uid: u64, state: &impl BuildHasher) -> u64 {
+    fn hash_key(uid: u64, state: &impl BuildHasher) -> u64 {
         state.hash_one(uid)
     }
 }
 
-/// A member that is found by its name.
-pub(in crate::directory) struct ByName(pub Arc<CachedUser>);
+/// A user in the map by name.
+pub(in crate::directory) struct UserByName(pub Arc<CachedUser>);
 
-impl Keyed for ByName {
-    type By<'a> = Folded<'a>;
+impl Keyed for UserByName {
+    type Key<'a> = Folded<'a>;
 
-    fn by(&self) -> Folded<'_> {
+    fn key(&self) -> Folded<'_> {
         Folded(&self.0.name)
     }
 
-    fn is(&self, name: Folded<'_>) -> bool {
+    fn has_key(&self, name: Folded<'_>) -> bool {
         Folded(&self.0.name) == name
     }
 
-    fn hash(name: Folded<'_>, state: &impl BuildHasher) -> u64 {
+    fn hash_key(name: Folded<'_>, state: &impl BuildHasher) -> u64 {
         state.hash_one(name)
     }
 }
 
-/// The part of a key's record that the Directory keeps.
+/// The fields of a key's record that the Directory needs.
 #[derive(Deserialize)]
-pub(in crate::directory) struct KeyPart {
+pub(in crate::directory) struct KeyFields {
     pub id: KeyId,
     user: u64,
     digest: Digest,
@@ -350,30 +370,34 @@ pub(in crate::directory) struct KeyPart {
     credits: Option<Credits>,
 }
 
-impl KeyPart {
-    /// Whether it has limits.
-    pub fn is_bounded(&self) -> bool {
+impl KeyFields {
+    /// Whether the key has limits.
+    pub fn has_limits(&self) -> bool {
         self.rate_limit.is_some() || self.credits.is_some()
     }
 }
 
 impl CachedKey {
-    /// A key as its record says. What was taken of its limits `before` is taken still.
-    pub(in crate::directory) fn of(key: KeyPart, before: Option<&Arc<Bounds>>) -> Self {
+    /// Builds a key from its record. What was used of the limits `before` stays used.
+    pub(in crate::directory) fn from_record(key: KeyFields, before: Option<&Arc<Bounds>>) -> Self {
         let bounds = Bounds::renewed(before, key.rate_limit, key.credits);
-        let ends = ends(key.expires, key.rotated.as_ref()).map_or(Self::NEVER, |end| end.0);
-        let is_free = key.application.is_none() && key.scopes.is_none();
-        let is_free = is_free && !key.universal && key.slow.is_none() && Packed::has_place(ends);
-        let is_plain = is_free && key.networks.is_empty() && bounds.is_none();
+        let expiry = ends(key.expires, key.rotated.as_ref()).map_or(Self::NEVER, |end| end.0);
+        let has_extras = key.application.is_some()
+            || key.scopes.is_some()
+            || key.universal
+            || key.slow.is_some()
+            || !PackedKey::fits(expiry)
+            || !key.networks.is_empty()
+            || bounds.is_some();
         Self {
             digest: key.digest,
             scheme: key.scheme,
             user: key.user,
             is_revoked: key.revoked.is_some(),
-            ends,
-            rare: (!is_plain).then(|| {
-                Arc::new(RareKey {
-                    ends: (!Packed::has_place(ends)).then_some(ends),
+            expiry,
+            extras: has_extras.then(|| {
+                Arc::new(KeyExtras {
+                    expiry: (!PackedKey::fits(expiry)).then_some(expiry),
                     application: key.application,
                     scopes: key.scopes.map(Arc::from),
                     networks: key.networks,
@@ -391,58 +415,59 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_the_same_after_it_was_packed() {
+    fn unpacking_returns_the_packed_key() {
         let plain = CachedKey {
             digest: Digest::from_bytes([3; 32]),
             scheme: Scheme::Own,
             user: u64::MAX,
             is_revoked: false,
-            ends: CachedKey::NEVER,
-            rare: None,
+            expiry: CachedKey::NEVER,
+            extras: None,
         };
         for scheme in [Scheme::Own, Scheme::Slow] {
             for is_revoked in [false, true] {
                 let key = CachedKey { scheme, is_revoked, ..plain.clone() };
-                let packed = Packed::of(7, key.clone());
+                let packed = PackedKey::new(7, key.clone());
                 assert_eq!((packed.number(), packed.is_revoked()), (7, is_revoked));
-                assert_eq!(format!("{:?}", packed.unpacked()), format!("{key:?}"));
+                assert_eq!(format!("{:?}", packed.unpack()), format!("{key:?}"));
             }
         }
     }
 
     #[test]
-    fn every_end_is_kept() {
-        let most = i64::from(u32::MAX);
-        for end in [i64::MIN, -1, 0, 1, most - 2, most - 1, most, most + 1, i64::MAX - 1] {
+    fn every_expiry_is_preserved() {
+        let max = i64::from(u32::MAX);
+        for expiry in [i64::MIN, -1, 0, 1, max - 2, max - 1, max, max + 1, i64::MAX - 1] {
             let json = serde_json::json!({
-                "id": "00000001", "user": 1, "digest": "00".repeat(32), "expires": end
+                "id": "00000001", "user": 1, "digest": "00".repeat(32), "expires": expiry
             });
-            let key = CachedKey::of(serde_json::from_value(json).unwrap(), None);
-            let packed = Packed::of(1, key);
-            let held = packed.unpacked();
-            assert_eq!((packed.ends(), held.ends()), (Some(end), Some(end)));
-            assert!(held.has_ended(Timestamp(end)) && !held.is_bound(), "{end}");
-            assert!(!held.has_ended(Timestamp(end.saturating_sub(1))) || end == i64::MIN, "{end}");
-            // In one piece, if it has a place there.
-            let is_usual = (0..most - 1).contains(&end);
-            assert_eq!(packed.rare.is_none(), is_usual, "{end}");
+            let key = CachedKey::from_record(serde_json::from_value(json).unwrap(), None);
+            let packed = PackedKey::new(1, key);
+            let key = packed.unpack();
+            assert_eq!((packed.expiry(), key.expiry()), (Some(expiry), Some(expiry)));
+            assert!(key.is_expired(Timestamp(expiry)) && !key.is_restricted(), "{expiry}");
+            let just_before = Timestamp(expiry.saturating_sub(1));
+            assert!(!key.is_expired(just_before) || expiry == i64::MIN, "{expiry}");
+            // An expiry that fits needs no extras.
+            let fits = (0..max - 1).contains(&expiry);
+            assert_eq!(packed.extras.is_none(), fits, "{expiry}");
         }
-        let free = CachedKey::of(
+        let unlimited = CachedKey::from_record(
             serde_json::from_value(serde_json::json!({
                 "id": "00000001", "user": 1, "digest": "00".repeat(32)
             }))
             .unwrap(),
             None,
         );
-        assert!(Packed::of(1, free).ends().is_none());
+        assert!(PackedKey::new(1, unlimited).expiry().is_none());
     }
 
     #[test]
-    fn a_member_with_a_usual_name_is_one_piece_of_memory() {
-        let member = |name| CachedUser::new(1, name, true, 0, None, BTreeMap::new(), None);
-        assert!(!member("somebody@mail.example.io").name.is_heap_allocated());
-        assert_eq!(member("somebody.else@mail.example.io").name, "somebody.else@mail.example.io");
-        // With what an `Arc` adds, 64.
+    fn user_with_a_short_name_is_one_allocation() {
+        let user = |name| CachedUser::new(1, name, true, 0, None, BTreeMap::new(), None);
+        assert!(!user("somebody@mail.example.io").name.is_heap_allocated());
+        assert_eq!(user("somebody.else@mail.example.io").name, "somebody.else@mail.example.io");
+        // 64 bytes with the counters of the `Arc`.
         assert_eq!(size_of::<CachedUser>(), 48);
     }
 }

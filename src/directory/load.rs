@@ -1,31 +1,35 @@
-//! How the Directory takes in a whole store: users and keys, which are the many, on all cores.
+//! Loads the Directory from a store at the start. Users and keys are loaded by all cores.
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     thread::available_parallelism,
 };
 
+use parking_lot::Mutex;
+
 use super::{
-    ByName, ByNumber, CachedKey, Directory, Packed, RoleId, Snapshot, Sources, StoreError, Table,
-    UserPart, decode,
+    CachedKey, Directory, PackedKey, PolicySources, RoleId, Snapshot, StoreError, Table,
+    UserByName, UserByUid, UserFields, decode,
 };
-use crate::{directory::sharded_map::InsertBuffer, limits::Spent, model::KeyId};
+use crate::{directory::sharded_map::InsertBuffer, limits::Spent, model::KeyId, store::table};
 
-/// How many stretches of a table there are for each thread: where one is denser than the others, nobody waits for it for long.
-const STRETCHES: usize = 8;
-/// How many entries lie on the trays of all threads: hundreds for each part of a shelf, where threads are few.
-const ON_TRAYS: usize = 1 << 18;
+/// How many ranges of a table there are for each thread. With several of them, no thread has to
+/// wait long for another one whose range has more records.
+const RANGES_PER_THREAD: usize = 8;
+/// How many entries of a map all threads buffer together: with few threads, hundreds for each
+/// shard.
+const BUFFERED_ENTRIES: usize = 1 << 18;
 
-/// The part of a table that one thread takes in at a time.
+/// The part of a table that one thread loads at a time.
 #[derive(Debug, PartialEq)]
-struct Stretch {
+struct KeyRange {
     table: Table,
-    /// How many of its table stand before it.
-    nth: usize,
+    /// The position of the range in its table, from 0.
+    index: usize,
     from: Vec<u8>,
     to: Option<Vec<u8>>,
 }
@@ -33,158 +37,168 @@ struct Stretch {
 impl Directory {
     pub(super) fn load(&self, snapshot: &dyn Snapshot) -> Result<(), StoreError> {
         snapshot.each(Table::Meta, &mut |key, record| self.put_meta(key, record.json))?;
-        let mut sources = self.sources();
+        let mut sources = self.sources.lock();
         for table in [Table::Roles, Table::Applications, Table::Resources] {
             snapshot.each(table, &mut |key, record| sources.put(table, key, Some(record.json)))?;
         }
         drop(sources);
-        self.load_many(snapshot)?;
-        self.policy.store(Arc::new(self.sources().compile()));
+        self.load_users_and_keys(snapshot)?;
+        self.policy.store(Arc::new(self.sources.lock().compile()));
         snapshot.each(Table::Spent, &mut |key, record| self.put_spent(key, record.json))
     }
 
-    fn load_many(&self, snapshot: &dyn Snapshot) -> Result<(), StoreError> {
-        // Two at least: one decodes while the other reads.
+    fn load_users_and_keys(&self, snapshot: &dyn Snapshot) -> Result<(), StoreError> {
+        // At least two threads: one decodes while the other reads.
         let threads = available_parallelism().map_or(2, usize::from).max(2);
-        let each = threads * STRETCHES;
-        let mut stretches = Vec::new();
+        let range_count = threads * RANGES_PER_THREAD;
+        let mut ranges = Vec::new();
         for table in [Table::Users, Table::Keys] {
-            let last = snapshot.last(table)?;
-            stretches.extend(stretches_of(table, last.as_deref(), each as u64));
+            let last = snapshot.last_key(table)?;
+            ranges.extend(split_table(table, last.as_deref(), range_count as u64));
         }
         let next = AtomicUsize::new(0);
-        let begun = Begun::default();
+        let estimate = Estimate::default();
         let work = || {
-            let mut sets = Sets::of(&self.sources);
-            let mut trays = Trays::with_room(ON_TRAYS / threads);
-            while let Some(stretch) = stretches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let count = self.load_stretch(snapshot, stretch, &mut sets, &mut trays)?;
-                if stretch.nth < 2
-                    && let Some(least) = begun.least(stretch.table, count)
+            let mut role_sets = RoleSetCache::new(&self.sources);
+            let mut buffers = Buffers::with_capacity(BUFFERED_ENTRIES / threads);
+            while let Some(range) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let count = self.load_range(snapshot, range, &mut role_sets, &mut buffers)?;
+                if range.index < 2
+                    && let Some(smaller) = estimate.smaller_of_two(range.table, count)
                 {
-                    self.expect(stretch.table, least.saturating_mul(each));
+                    self.reserve(range.table, smaller.saturating_mul(range_count));
                 }
             }
             Ok(())
         };
         std::thread::scope(|scope| {
             let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let own = work();
+            let result = work();
             others.into_iter().try_for_each(|other| {
-                other.join().expect("taking users and keys in does not panic")
+                other.join().expect("loading users and keys does not panic")
             })?;
-            own
+            result
         })
     }
 
-    fn expect(&self, table: Table, total: usize) {
+    fn reserve(&self, table: Table, total: usize) {
         if table == Table::Keys {
-            return self.keys.expect(total);
+            return self.keys.reserve(total);
         }
-        self.users.expect(total);
-        self.names.expect(total);
+        self.users.reserve(total);
+        self.names.reserve(total);
     }
 
-    fn load_stretch(
+    /// Loads a range and returns the number of its records.
+    fn load_range(
         &self,
         snapshot: &dyn Snapshot,
-        Stretch { table, from, to, .. }: &Stretch,
-        sets: &mut Sets<'_>,
-        trays: &mut Trays,
+        KeyRange { table, from, to, .. }: &KeyRange,
+        role_sets: &mut RoleSetCache<'_>,
+        buffers: &mut Buffers,
     ) -> Result<usize, StoreError> {
         let (mut count, mut last_uid) = (0, 0);
-        // Each stands once in the store, so what is put takes nobody's place.
-        snapshot.within(*table, from, to.as_deref(), &mut |key, record| {
+        // Each record is in the store only once, so no insertion replaces an entry.
+        snapshot.range(*table, from, to.as_deref(), &mut |key, record| {
             count += 1;
             if *table == Table::Keys {
-                let (number, held) = self.held(key, record.json)?;
-                self.keys.lay(&mut trays.keys, Packed::of(number, held));
+                let (number, key) = self.parse_key(key, record.json)?;
+                self.keys.buffer(&mut buffers.keys, PackedKey::new(number, key));
                 return Ok(());
             }
-            let user: UserPart<'_> = decode(Table::Users, key, record.json)?;
-            let roles = sets.number(&user.roles);
-            let member = self.member(user, roles);
-            last_uid = last_uid.max(member.uid);
-            self.slow.password_came(&member);
-            self.names.lay(&mut trays.names, ByName(member.clone()));
-            self.users.lay(&mut trays.users, ByNumber(member));
+            let user: UserFields<'_> = decode(Table::Users, key, record.json)?;
+            let roles = role_sets.number(&user.roles);
+            let user = self.cached_user(user, roles);
+            last_uid = last_uid.max(user.uid);
+            self.slow_digests.add_password(&user);
+            self.names.buffer(&mut buffers.names, UserByName(user.clone()));
+            self.users.buffer(&mut buffers.users, UserByUid(user));
             Ok(())
         })?;
         self.last_uid.fetch_max(last_uid, Ordering::Relaxed);
-        trays.clear(self);
+        buffers.flush(self);
         Ok(count)
     }
 
-    /// Takes in what was spent before the start. Afterwards nobody knows it better than the record's own count.
+    /// Restores the credits that were spent before the start. From then on the count in memory is
+    /// authoritative.
     fn put_spent(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
         let spent: Spent = decode(Table::Spent, key, json)?;
-        let number = key.get(1..).and_then(|number| number.try_into().ok());
-        let (Some(table), Some(number)) = (key.first(), number.map(u64::from_be_bytes)) else {
-            return Ok(());
+        let bounds = match table::parse_spent(key) {
+            Some((Table::Users, uid)) => self.user(uid).and_then(|user| user.bounds().cloned()),
+            Some((Table::Keys, number)) => {
+                let key = self.key(KeyId::from_number(number));
+                key.as_ref().and_then(CachedKey::bounds).cloned()
+            }
+            _ => None,
         };
-        let member = self.user(number).filter(|_| *table == Table::Users as u8);
-        let held = self.key(KeyId::from_number(number)).filter(|_| *table == Table::Keys as u8);
-        let of_user = member.as_ref().and_then(|member| member.bounds());
-        let bounds = of_user.or(held.as_ref().and_then(CachedKey::bounds));
-        bounds.inspect(|bounds| bounds.restore(spent));
+        if let Some(bounds) = bounds {
+            bounds.restore(spent);
+        }
         Ok(())
     }
 }
 
-/// What one thread has read and not put yet.
-struct Trays {
-    names: InsertBuffer<ByName>,
-    users: InsertBuffer<ByNumber>,
-    keys: InsertBuffer<Box<Packed>>,
+/// The entries that one thread has read, but not inserted yet.
+struct Buffers {
+    names: InsertBuffer<UserByName>,
+    users: InsertBuffer<UserByUid>,
+    keys: InsertBuffer<Box<PackedKey>>,
 }
 
-impl Trays {
-    fn with_room(entries: usize) -> Self {
-        let (names, users) = (InsertBuffer::with_room(entries), InsertBuffer::with_room(entries));
-        Self { names, users, keys: InsertBuffer::with_room(entries) }
+impl Buffers {
+    fn with_capacity(entries: usize) -> Self {
+        Self {
+            names: InsertBuffer::with_capacity(entries),
+            users: InsertBuffer::with_capacity(entries),
+            keys: InsertBuffer::with_capacity(entries),
+        }
     }
 
-    fn clear(&mut self, directory: &Directory) {
-        directory.names.put_all(&mut self.names);
-        directory.users.put_all(&mut self.users);
-        directory.keys.put_all(&mut self.keys);
+    fn flush(&mut self, directory: &Directory) {
+        directory.names.flush(&mut self.names);
+        directory.users.flush(&mut self.users);
+        directory.keys.flush(&mut self.keys);
     }
 }
 
-/// A table in stretches of which each takes up as many numbers as the others. All of what is there lies in one of them.
-fn stretches_of(table: Table, last: Option<&[u8]>, count: u64) -> Vec<Stretch> {
+/// Splits a table into at most `count` ranges. Each one spans the same number of possible keys up
+/// to `last`, and together they contain every key.
+fn split_table(table: Table, last: Option<&[u8]>, count: u64) -> Vec<KeyRange> {
     let number = |key: &[u8]| key.first_chunk().copied().map_or(u64::MAX, u64::from_be_bytes);
     let width = (last.map_or(0, number) / count).saturating_add(1);
-    let starts = (1..count).filter_map(|at| at.checked_mul(width));
+    let starts = (1..count).filter_map(|index| index.checked_mul(width));
     let mut bounds: Vec<_> = starts.map(|start| start.to_be_bytes().to_vec()).collect();
     bounds.insert(0, Vec::new());
     let ends = bounds.iter().skip(1).cloned().map(Some).chain([None]);
-    let all = bounds.iter().cloned().zip(ends).enumerate();
-    all.map(|(nth, (from, to))| Stretch { table, nth, from, to }).collect()
+    let ranges = bounds.iter().cloned().zip(ends).enumerate();
+    ranges.map(|(index, (from, to))| KeyRange { table, index, from, to }).collect()
 }
 
-/// What the first two stretches of each table held, of which the smaller is believed: numbers that do not follow one another may all lie in one.
+/// Estimates the size of a table from its first two ranges. The smaller one counts: if the numbers
+/// are not consecutive, one range may contain all records.
 #[derive(Default)]
-struct Begun(Mutex<HashMap<Table, usize>>);
+struct Estimate(Mutex<HashMap<Table, usize>>);
 
-impl Begun {
-    /// The smaller one, when both are known.
-    fn least(&self, table: Table, count: usize) -> Option<usize> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(table, count).map(|other| other.min(count))
+impl Estimate {
+    /// Adds the size of a range. Returns the smaller size if both are known.
+    fn smaller_of_two(&self, table: Table, count: usize) -> Option<usize> {
+        self.0.lock().insert(table, count).map(|other| other.min(count))
     }
 }
 
-/// The numbers of combinations of roles, as far as one thread has met them: there are few, and all threads ask for them all the time.
-struct Sets<'s> {
-    sources: &'s Mutex<Sources>,
-    /// By their roles, a line each.
+/// One thread's cache of the numbers of role combinations. There are few of them, and without the
+/// cache all threads would lock the sources for each user.
+struct RoleSetCache<'s> {
+    sources: &'s Mutex<PolicySources>,
+    /// The numbers by the role ids, one line each.
     known: HashMap<String, u32>,
+    /// A reused buffer for a key of `known`.
     lines: String,
 }
 
-impl<'s> Sets<'s> {
-    fn of(sources: &'s Mutex<Sources>) -> Self {
+impl<'s> RoleSetCache<'s> {
+    fn new(sources: &'s Mutex<PolicySources>) -> Self {
         Self { sources, known: HashMap::new(), lines: String::new() }
     }
 
@@ -197,8 +211,7 @@ impl<'s> Sets<'s> {
         if let Some(number) = self.known.get(&self.lines) {
             return *number;
         }
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let (number, _) = sources.set_number(roles);
+        let (number, _) = self.sources.lock().role_set_number(roles);
         self.known.insert(self.lines.clone(), number);
         number
     }
@@ -209,50 +222,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stretches_leave_nothing_out_and_have_nothing_twice() {
+    fn ranges_have_no_gaps_and_no_overlaps() {
         let key = |number: u64| Some(number.to_be_bytes().to_vec());
         for last in
             [None, key(0), key(1), key(15), key(16), key(1_000_003), key(u64::MAX), Some(vec![7])]
         {
             for count in [1, 2, 16] {
-                let all = stretches_of(Table::Users, last.as_deref(), count);
-                assert!(all.len() as u64 <= count, "{last:?}");
-                assert!(all[0].from.is_empty() && all[all.len() - 1].to.is_none(), "{last:?}");
-                for pair in all.windows(2) {
+                let ranges = split_table(Table::Users, last.as_deref(), count);
+                assert!(ranges.len() as u64 <= count, "{last:?}");
+                assert!(ranges[0].from.is_empty(), "{last:?}");
+                assert!(ranges[ranges.len() - 1].to.is_none(), "{last:?}");
+                for pair in ranges.windows(2) {
                     assert_eq!(pair[0].to.as_ref(), Some(&pair[1].from), "{last:?}");
                     assert!(pair[0].from < pair[1].from, "{last:?}");
                 }
             }
         }
-        // Alike, as far as that can be told.
-        let all = stretches_of(Table::Keys, key(999).as_deref(), 4);
-        let starts: Vec<_> = all.into_iter().map(|one| one.from).collect();
+        // The ranges span equally many numbers.
+        let ranges = split_table(Table::Keys, key(999).as_deref(), 4);
+        let starts: Vec<_> = ranges.into_iter().map(|range| range.from).collect();
         assert_eq!(starts[1..], [250, 500, 750].map(|start: u64| start.to_be_bytes().to_vec()));
     }
 
     #[test]
-    fn what_is_expected_is_what_the_emptier_of_two_stretches_says() {
-        let begun = Begun::default();
-        assert_eq!(begun.least(Table::Users, 1_000_000), None);
-        assert_eq!(begun.least(Table::Keys, 7), None);
-        assert_eq!(begun.least(Table::Users, 0), Some(0));
-        assert_eq!(begun.least(Table::Keys, 9), Some(7));
+    fn estimate_is_the_smaller_of_two_ranges() {
+        let estimate = Estimate::default();
+        assert_eq!(estimate.smaller_of_two(Table::Users, 1_000_000), None);
+        assert_eq!(estimate.smaller_of_two(Table::Keys, 7), None);
+        assert_eq!(estimate.smaller_of_two(Table::Users, 0), Some(0));
+        assert_eq!(estimate.smaller_of_two(Table::Keys, 9), Some(7));
     }
 
     #[test]
-    fn combinations_of_roles_have_the_number_that_they_have_elsewhere() {
-        let sources = Mutex::new(Sources::new());
+    fn role_set_numbers_are_equal_in_all_threads() {
+        let sources = Mutex::new(PolicySources::new());
         let roles =
             |ids: &[&'static str]| ids.iter().map(|id| RoleId((*id).into())).collect::<Vec<_>>();
-        let (mut one, mut other) = (Sets::of(&sources), Sets::of(&sources));
-        assert_eq!(one.number(&[]), 0);
-        let both = one.number(&roles(&["a", "b"]));
+        let (mut first, mut second) = (RoleSetCache::new(&sources), RoleSetCache::new(&sources));
+        assert_eq!(first.number(&[]), 0);
+        let both = first.number(&roles(&["a", "b"]));
         for _ in 0..2 {
-            assert_eq!(other.number(&roles(&["b", "a"])), both);
-            assert_eq!(other.number(&roles(&["a", "b"])), both);
-            assert_ne!(other.number(&roles(&["ab"])), both);
-            assert_ne!(other.number(&roles(&["a"])), both);
-            assert_eq!(other.number(&[]), 0);
+            assert_eq!(second.number(&roles(&["b", "a"])), both);
+            assert_eq!(second.number(&roles(&["a", "b"])), both);
+            assert_ne!(second.number(&roles(&["ab"])), both);
+            assert_ne!(second.number(&roles(&["a"])), both);
+            assert_eq!(second.number(&[]), 0);
         }
     }
 }

@@ -1,18 +1,22 @@
-//! The maps of what is rare in the Directory, and how they hash.
+//! Lock-free maps for the smaller parts of the Directory, and their hashers.
 //!
-//! papaya moves a table into a larger one when a key's probe sequence gets longer than 5 log2(capacity), but into one of the same size when it is
-//! less than half full; a key that fits neither is tried for ever. A hash must not let that happen: with `foldhash::fast`, whose seed is drawn
-//! once a process, one process in three hundred never finished loading some thousand users whose numbers follow one another.
+//! papaya moves a table into a larger one if the probe sequence of a key gets longer than 5
+//! log2(capacity), but into one of equal size if the table is less than half full. A key that fits
+//! into neither is tried forever, so the hash must prevent that. With `foldhash::fast`, whose seed
+//! is drawn once a process, one process in three hundred never finished loading some thousand users
+//! with consecutive numbers.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 
-/// By number. We give the numbers ourselves, so nobody can choose them to collide.
-pub(super) type ByNumber<V> = papaya::HashMap<u64, V, foldhash::quality::RandomState>;
+/// A map by number. Keyward itself assigns the numbers, so nobody can choose them to collide.
+pub(super) type NumberMap<V> = papaya::HashMap<u64, V, foldhash::quality::RandomState>;
 
-/// By something that others choose, hashed with SipHash, which they cannot foresee.
-pub(super) type ByChoice<K, V> = papaya::HashMap<K, V, RandomState>;
+/// A map by keys that others choose. They are hashed with SipHash, so nobody can choose them to
+/// collide.
+pub(super) type UntrustedKeyMap<K, V> = papaya::HashMap<K, V, RandomState>;
 
-/// An empty map. It grows at once, not by and by: while the store is loaded, half-moved tables cost time, and later it grows seldom.
+/// An empty map. It grows in one step, not gradually: half-moved tables cost time while the store
+/// is loaded, and afterwards the map seldom grows.
 pub(super) fn map<K: Hash + Eq, V, S: BuildHasher + Default>() -> papaya::HashMap<K, V, S> {
     papaya::HashMap::builder()
         .hasher(S::default())
@@ -47,14 +51,14 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_follow_one_another_find_a_place_under_every_seed() {
+    fn consecutive_numbers_have_short_probe_sequences_with_every_seed() {
         for seed in 0..3_000 {
             let shared: &'static SharedSeed = Box::leak(Box::new(SharedSeed::from_u64(seed)));
             let hasher = SeedableRandomState::with_seed(seed, shared);
             for capacity in [64_usize, 1024, 4096] {
                 let limit = 5 * capacity.ilog2() as usize;
                 let longest = longest_probe(capacity, &hasher);
-                assert!(longest <= limit, "seed {seed}, {capacity} places: {longest} steps");
+                assert!(longest <= limit, "seed {seed}, capacity {capacity}: {longest} steps");
             }
         }
     }

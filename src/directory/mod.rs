@@ -1,6 +1,9 @@
-//! What a decision needs of all records, in memory. Reading never waits for the store, and takes no lock that is held for longer than a look-up.
+//! The Directory: the parts of all records that authorization decisions need, in memory.
 //!
-//! The Directory follows the store as a [`Subscriber`]: a change is in force here before its writer is answered.
+//! Reads never wait for the store, and lock one shard of a map for one look-up only.
+//!
+//! The Directory is a [`Subscriber`] of the store: a change is in effect here before its writer is
+//! notified.
 
 mod case_fold;
 mod entries;
@@ -19,23 +22,24 @@ use std::{
     collections::BTreeMap,
     hash::RandomState,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use arc_swap::ArcSwap;
 pub use entries::{CachedKey, CachedUser};
-use maps::{ByChoice, map};
+use maps::{UntrustedKeyMap, map};
+use parking_lot::Mutex;
 pub use policy::{Applications, CompiledApplication, Policy, RoleSet, RoleTable};
-use policy_sources::Sources;
-pub use routes::{Found, Routes, Rule};
+use policy_sources::PolicySources;
+pub use routes::{RouteMatch, Routes, Rule};
 use serde::Deserialize;
-use slow_digests::Slow;
+use slow_digests::SlowDigests;
 pub use slow_digests::SlowKeys;
 
 use case_fold::Folded;
-use entries::{ByName, ByNumber, KeyPart, OPERATOR_UID, Packed};
+use entries::{KeyFields, OPERATOR_UID, PackedKey, UserByName, UserByUid};
 use sharded_map::ShardedMap;
 
 use crate::{
@@ -44,28 +48,28 @@ use crate::{
         Application, Borrowed, Credits, Digest, KeyId, PasswordDigest, Pepper, RateLimit, Resource,
         Role, Scheme, Timestamp,
     },
-    store::{Change, Snapshot, Store, StoreError, Subscriber, Table, Write, decode},
+    store::{Commit, Snapshot, Store, StoreError, Subscriber, Table, Write, decode, table},
 };
 
 /// The records in memory.
 pub struct Directory {
-    /// Others choose the names, so they are hashed with SipHash, which nobody can foresee.
-    names: ShardedMap<ByName, RandomState>,
-    users: ShardedMap<ByNumber, foldhash::quality::RandomState>,
-    keys: ShardedMap<Box<Packed>, foldhash::quality::RandomState>,
-    /// The keys of other systems, which are found by their digests.
-    foreign: ByChoice<[u8; 32], u64>,
-    /// What other systems made slow to check.
-    slow: Slow,
+    /// Others choose the names, so they are hashed with SipHash: nobody can choose them to collide.
+    names: ShardedMap<UserByName, RandomState>,
+    users: ShardedMap<UserByUid, foldhash::quality::RandomState>,
+    keys: ShardedMap<Box<PackedKey>, foldhash::quality::RandomState>,
+    /// The keys of other systems, which are found by their digests: digest → key id.
+    foreign: UntrustedKeyMap<[u8; 32], u64>,
+    slow_digests: SlowDigests,
     policy: ArcSwap<Policy>,
-    /// What the policy is compiled from. Locked by whoever applies changes, never by a decision.
-    sources: Mutex<Sources>,
+    /// The records from which the policy is compiled. Locked by the threads that load or change
+    /// records, never by a decision.
+    sources: Mutex<PolicySources>,
     last_uid: AtomicU64,
 }
 
-/// The part of a user's record that the Directory keeps.
+/// The fields of a user's record that the Directory needs.
 #[derive(Deserialize)]
-struct UserPart<'a> {
+struct UserFields<'a> {
     uid: u64,
     #[serde(borrow)]
     name: Cow<'a, str>,
@@ -82,12 +86,12 @@ struct UserPart<'a> {
     credits: Option<Credits>,
 }
 
-/// The id of a role, as it stands in a user's record.
+/// The id of a role in a user's record.
 #[derive(Deserialize)]
 struct RoleId<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Directory {
-    /// Takes in all that the store holds, and follows it from there on.
+    /// Loads all records of a store, and subscribes to its further commits.
     pub fn open(store: &dyn Store) -> Result<Arc<Self>, StoreError> {
         loop {
             let directory = Arc::new(Self::empty());
@@ -95,8 +99,8 @@ impl Directory {
             let sequence = snapshot.sequence();
             directory.load(&*snapshot)?;
             drop(snapshot);
-            // When too much was written meanwhile, look again.
-            if store.changes(sequence, directory.clone()).is_ok() {
+            // If the store was changed too much in the meantime, load it again.
+            if store.subscribe(sequence, directory.clone()).is_ok() {
                 return Ok(directory);
             }
         }
@@ -108,35 +112,35 @@ impl Directory {
             users: ShardedMap::new(),
             keys: ShardedMap::new(),
             foreign: map(),
-            slow: Slow::new(),
+            slow_digests: SlowDigests::new(),
             policy: ArcSwap::default(),
-            sources: Mutex::new(Sources::new()),
+            sources: Mutex::new(PolicySources::new()),
             last_uid: AtomicU64::new(0),
         }
     }
 
-    /// The user with this name, without regard to case.
+    /// The user with this name, compared case-insensitively.
     pub fn user_by_name(&self, name: &str) -> Option<Arc<CachedUser>> {
-        self.names.get(Folded(name), |member| member.0.clone())
+        self.names.get(Folded(name), |user| user.0.clone())
     }
 
-    /// The user with this number.
+    /// The user with this uid.
     pub fn user(&self, uid: u64) -> Option<Arc<CachedUser>> {
-        self.users.get(uid, |member| member.0.clone())
+        self.users.get(uid, |user| user.0.clone())
     }
 
     /// The key with this id.
     pub fn key(&self, id: KeyId) -> Option<CachedKey> {
-        self.keys.get(id.number(), |key| key.unpacked())
+        self.keys.get(id.number(), |key| key.unpack())
     }
 
-    /// The key of another system with this text. The text alone finds it, so it has matched; whose it is, and whether it may be used, is
-    /// still to be checked.
+    /// The key of another system with this text. It is found by the digest of its text, so the
+    /// secret is already verified. The caller must still check its owner and its restrictions.
     pub fn foreign_key(&self, pepper: &Pepper, text: &str) -> Option<(KeyId, CachedKey)> {
         if self.foreign.is_empty() {
             return None;
         }
-        // All of them, each time: how long it takes does not tell which one it was.
+        // Always tries all schemes, so that the time does not reveal which one matched.
         let foreign = self.foreign.pin();
         let found = Scheme::FOREIGN
             .map(|scheme| foreign.get(pepper.digest_as(scheme, text)?.as_bytes()).copied());
@@ -144,41 +148,45 @@ impl Directory {
         Some((id, self.key(id)?))
     }
 
-    /// The key of another system with this digest.
-    pub fn key_of_digest(&self, digest: &Digest) -> Option<KeyId> {
+    /// The id of the key of another system with this digest.
+    pub fn foreign_key_id(&self, digest: &Digest) -> Option<KeyId> {
         self.foreign.pin().get(digest.as_bytes()).copied().map(KeyId::from_number)
     }
 
-    /// The keys of a user that are slow to check, or what a check is to look like where there are none; none: the whole store has no such key.
+    /// The keys of a user with slow digests, and an example for a check that only takes time.
+    /// `None` means that no user has such a key.
     pub fn slow_keys(&self, uid: Option<u64>) -> Option<SlowKeys> {
-        let mut slow = self.slow.keys_of(uid)?;
-        slow.ids.retain(|id| self.key(*id).is_some());
-        Some(slow)
+        let mut keys = self.slow_digests.keys_of(uid)?;
+        keys.ids.retain(|id| self.key(*id).is_some());
+        Some(keys)
     }
 
-    /// A password digest that is not made as ours are, while there is one.
-    pub fn foreign_password(&self) -> Option<PasswordDigest> {
-        self.slow.password()
+    /// An example of an imported password digest. `None` means that all passwords have digests of
+    /// ours.
+    pub fn slow_password_example(&self) -> Option<PasswordDigest> {
+        self.slow_digests.password()
     }
 
-    /// How many keys are kept as HMAC-SHA-256.
+    /// The number of keys that are stored as HMAC-SHA-256.
     pub fn hmac_keys(&self) -> usize {
-        self.slow.hmac_keys()
+        self.slow_digests.hmac_keys()
     }
 
-    /// Roles, applications and resources as they are now.
+    /// The current roles, applications and resources.
     pub fn policy(&self) -> Arc<Policy> {
         self.policy.load_full()
     }
 
-    /// The same for as long as a request takes. It counts nothing that other cores count.
+    /// The current policy, for the duration of a request. Unlike [`policy`](Self::policy), it
+    /// changes no reference count that other cores use.
     pub fn borrow_policy(&self) -> Borrowed<Policy> {
         self.policy.load()
     }
 
-    /// Takes in a user and a key that no store knows: number 0, with every permission, only with this application.
-    pub(crate) fn admit_operator(&self, application: &str, id: KeyId, digest: Digest) {
-        let member = CachedUser::new(
+    /// Adds the operator, who is in no store: a user with uid 0 and every permission, and a key
+    /// that works with this application only.
+    pub(crate) fn add_operator_key(&self, application: &str, id: KeyId, digest: Digest) {
+        let operator = CachedUser::new(
             OPERATOR_UID,
             application,
             true,
@@ -187,41 +195,42 @@ impl Directory {
             BTreeMap::new(),
             None,
         );
-        let key = CachedKey::bound_to(application, OPERATOR_UID, digest);
-        // Not among the names: it is found by its key alone.
-        self.users.put(ByNumber(Arc::new(member)));
-        self.keys.put(Packed::of(id.number(), key));
+        let key = CachedKey::for_application(application, OPERATOR_UID, digest);
+        // Not in `names`: the operator is found by the key only.
+        self.users.insert(UserByUid(Arc::new(operator)));
+        self.keys.insert(PackedKey::new(id.number(), key));
     }
 
-    /// How many users and keys there are.
+    /// The numbers of users and keys.
     pub fn counts(&self) -> (usize, usize) {
         (self.users.len(), self.keys.len())
     }
 
-    /// The active users who have an administrator's role, in the order of their numbers. Looks at every user.
+    /// The uids of the active users with an administrator role, sorted. Looks at every user.
     pub fn administrators(&self) -> Vec<u64> {
         let policy = self.policy();
         let mut found = Vec::new();
-        self.users.each(|ByNumber(member)| {
-            let is_one = member.uid != OPERATOR_UID && member.is_active;
-            if is_one && member.roles(&policy.roles).is_admin {
-                found.push(member.uid);
+        self.users.each(|UserByUid(user)| {
+            let is_active_user = user.uid != OPERATOR_UID && user.is_active;
+            if is_active_user && user.roles(&policy.roles).is_admin {
+                found.push(user.uid);
             }
         });
         found.sort_unstable();
         found
     }
 
-    /// Whether a user has this role. Looks at every user.
+    /// Whether any user has this role. Looks at every user.
     pub fn has_user_with_role(&self, role: &str) -> bool {
         let policy = self.policy();
-        self.users.any(|ByNumber(member)| {
-            let ids = &member.roles(&policy.roles).ids;
+        self.users.any(|UserByUid(user)| {
+            let ids = &user.roles(&policy.roles).ids;
             ids.iter().any(|id| id == role)
         })
     }
 
-    /// How many keys that were not taken back are bound to this application. Looks at every key.
+    /// The number of keys that work with this application only and are not revoked. Looks at every
+    /// key.
     pub fn keys_bound_to(&self, application: &str) -> usize {
         let mut count = 0;
         self.keys.each(|key| {
@@ -231,47 +240,44 @@ impl Directory {
         count
     }
 
-    /// A number that no user has or had.
+    /// Reserves a uid that no user has or had.
     pub fn next_uid(&self) -> u64 {
         self.last_uid.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The largest number that any user has or had.
+    /// The largest uid that any user has or had.
     pub fn last_uid(&self) -> u64 {
         self.last_uid.load(Ordering::Relaxed)
     }
 
-    fn sources(&self) -> MutexGuard<'_, Sources> {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn put_meta(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
-        if key == LAST_UID {
+        if key == table::LAST_UID {
             let uid = decode(Table::Meta, key, json)?;
             self.last_uid.fetch_max(uid, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    fn put_user(&self, user: UserPart<'_>, roles: u32) {
-        let member = self.member(user, roles);
-        self.last_uid.fetch_max(member.uid, Ordering::Relaxed);
-        // The new name goes in before the old one goes out: a reader finds the user at every moment.
-        self.names.put(ByName(member.clone()));
-        self.slow.password_came(&member);
-        if let Some(ByNumber(before)) = self.users.put(ByNumber(member.clone())) {
-            self.slow.password_went(&before);
-            if Folded(&before.name) != Folded(&member.name) {
-                self.free_name(&before);
+    fn put_user(&self, user: UserFields<'_>, roles: u32) {
+        let user = self.cached_user(user, roles);
+        self.last_uid.fetch_max(user.uid, Ordering::Relaxed);
+        // The new name is inserted before the old one is removed, so readers find the user at any
+        // time.
+        self.names.insert(UserByName(user.clone()));
+        self.slow_digests.add_password(&user);
+        if let Some(UserByUid(before)) = self.users.insert(UserByUid(user.clone())) {
+            self.slow_digests.remove_password(&before);
+            if Folded(&before.name) != Folded(&user.name) {
+                self.remove_name(&before);
             }
         }
     }
 
-    /// A user as the record says.
-    fn member(&self, user: UserPart<'_>, roles: u32) -> Arc<CachedUser> {
-        let is_bounded = user.rate_limit.is_some() || user.credits.is_some();
-        let before = is_bounded.then(|| self.user(user.uid)).flatten();
-        let before = before.as_ref().and_then(|member| member.bounds());
+    /// Builds a user from the record. What was used of the limits so far stays used.
+    fn cached_user(&self, user: UserFields<'_>, roles: u32) -> Arc<CachedUser> {
+        let has_limits = user.rate_limit.is_some() || user.credits.is_some();
+        let before = has_limits.then(|| self.user(user.uid)).flatten();
+        let before = before.as_ref().and_then(|user| user.bounds());
         let bounds = Bounds::renewed(before, user.rate_limit, user.credits);
         Arc::new(CachedUser::new(
             user.uid,
@@ -284,31 +290,32 @@ impl Directory {
         ))
     }
 
-    /// The keys that are not taken back and end from one moment on and before another.
-    pub fn keys_that_end(&self, from: Timestamp, before: Timestamp) -> Vec<KeyId> {
+    /// The keys that expire at `from` or later and before `before`, without revoked ones. Looks at
+    /// every key.
+    pub fn keys_expiring(&self, from: Timestamp, before: Timestamp) -> Vec<KeyId> {
         let mut found = Vec::new();
         self.keys.each(|key| {
-            let ends = key.ends().is_some_and(|end| (from.0..before.0).contains(&end));
-            if ends && !key.is_revoked() {
+            let expires = key.expiry().is_some_and(|expiry| (from.0..before.0).contains(&expiry));
+            if expires && !key.is_revoked() {
                 found.push(KeyId::from_number(key.number()));
             }
         });
         found
     }
 
-    /// Takes a member's name out, unless it is another's by now.
-    fn free_name(&self, member: &CachedUser) {
-        self.names.take_if(Folded(&member.name), |held| held.0.uid == member.uid);
+    /// Removes a user's name, unless another user has it by now.
+    fn remove_name(&self, user: &CachedUser) {
+        self.names.remove_if(Folded(&user.name), |entry| entry.0.uid == user.uid);
     }
 
     fn put_key(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
-        let (number, held) = self.held(key, json)?;
-        let is_slow = held.slow().is_some();
-        let foreign = held.is_found_by_digest().then_some(*held.digest.as_bytes());
-        if let Some(before) = self.keys.put(Packed::of(number, held)) {
-            let before = before.unpacked();
-            self.slow.key_went(number, &before, is_slow);
-            // One that was slow, and is found by its text from now on, has another digest.
+        let (number, key) = self.parse_key(key, json)?;
+        let is_slow = key.slow_digest().is_some();
+        let foreign = key.is_found_by_digest().then_some(*key.digest.as_bytes());
+        if let Some(before) = self.keys.insert(PackedKey::new(number, key)) {
+            let before = before.unpack();
+            self.slow_digests.remove_key(number, &before, is_slow);
+            // A key whose slow digest was replaced has another digest now.
             if before.is_found_by_digest() && foreign != Some(*before.digest.as_bytes()) {
                 self.foreign.pin().remove(before.digest.as_bytes());
             }
@@ -316,66 +323,68 @@ impl Directory {
         Ok(())
     }
 
-    /// A key as the record says, which its text leads to from now on.
-    fn held(&self, key: &[u8], json: &[u8]) -> Result<(u64, CachedKey), StoreError> {
-        let key: KeyPart = decode(Table::Keys, key, json)?;
-        let number = key.id.number();
-        let before = key.is_bounded().then(|| self.key(key.id)).flatten();
-        let held = CachedKey::of(key, before.as_ref().and_then(CachedKey::bounds));
-        self.slow.key_came(number, &held);
-        if held.is_found_by_digest() {
-            self.foreign.pin().insert(*held.digest.as_bytes(), number);
+    /// Parses a key's record, and adds the key to the indexes `slow_digests` and `foreign`. What
+    /// was used of the limits so far stays used.
+    fn parse_key(&self, key: &[u8], json: &[u8]) -> Result<(u64, CachedKey), StoreError> {
+        let fields: KeyFields = decode(Table::Keys, key, json)?;
+        let number = fields.id.number();
+        let before = fields.has_limits().then(|| self.key(fields.id)).flatten();
+        let key = CachedKey::from_record(fields, before.as_ref().and_then(CachedKey::bounds));
+        self.slow_digests.add_key(number, &key);
+        if key.is_found_by_digest() {
+            self.foreign.pin().insert(*key.digest.as_bytes(), number);
         }
-        Ok((number, held))
+        Ok((number, key))
     }
 
-    /// Takes in a write that belongs to the policy. True when the policy must be compiled anew.
-    fn prepare(&self, sources: &mut Sources, write: &Write) -> Result<bool, StoreError> {
+    /// Applies a write to the sources of the policy. `true` means that the policy must be compiled
+    /// again.
+    fn put_source(sources: &mut PolicySources, write: &Write) -> Result<bool, StoreError> {
         match (write.table, &write.json) {
             (Table::Roles | Table::Applications | Table::Resources, json) => {
                 sources.put(write.table, &write.key, json.as_deref())?;
                 Ok(true)
             }
             (Table::Users, Some(json)) => {
-                let user: UserPart<'_> = decode(write.table, &write.key, json)?;
-                Ok(sources.set_number(&user.roles).1)
+                let user: UserFields<'_> = decode(write.table, &write.key, json)?;
+                Ok(sources.role_set_number(&user.roles).1)
             }
             _ => Ok(false),
         }
     }
 
-    /// Takes in any other write.
-    fn put(&self, sources: &mut Sources, write: &Write) -> Result<(), StoreError> {
+    /// Applies any other write.
+    fn put(&self, sources: &mut PolicySources, write: &Write) -> Result<(), StoreError> {
         match (write.table, &write.json) {
             (Table::Users, Some(json)) => {
-                let user: UserPart<'_> = decode(write.table, &write.key, json)?;
-                let (roles, _) = sources.set_number(&user.roles);
+                let user: UserFields<'_> = decode(write.table, &write.key, json)?;
+                let (roles, _) = sources.role_set_number(&user.roles);
                 self.put_user(user, roles);
                 Ok(())
             }
             (Table::Keys, Some(json)) => self.put_key(&write.key, json),
             (Table::Meta, Some(json)) => self.put_meta(&write.key, json),
             (table, None) => {
-                self.forget(table, &write.key);
+                self.remove(table, &write.key);
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    fn forget(&self, table: Table, key: &[u8]) {
-        let Ok(number) = key.try_into().map(u64::from_be_bytes) else { return };
+    fn remove(&self, table: Table, key: &[u8]) {
+        let Some(number) = table::parse_number(key) else { return };
         match table {
             Table::Users => {
-                if let Some(ByNumber(gone)) = self.users.take(number) {
-                    self.slow.password_went(&gone);
-                    self.free_name(&gone);
+                if let Some(UserByUid(removed)) = self.users.remove(number) {
+                    self.slow_digests.remove_password(&removed);
+                    self.remove_name(&removed);
                 }
             }
             Table::Keys => {
-                if let Some(gone) = self.keys.take(number).map(|gone| gone.unpacked()) {
-                    self.slow.key_went(number, &gone, false);
-                    self.foreign.pin().remove(gone.digest.as_bytes());
+                if let Some(removed) = self.keys.remove(number).map(|key| key.unpack()) {
+                    self.slow_digests.remove_key(number, &removed, false);
+                    self.foreign.pin().remove(removed.digest.as_bytes());
                 }
             }
             _ => {}
@@ -383,33 +392,35 @@ impl Directory {
     }
 }
 
-/// The record in `meta` that keeps the largest number of a user that was deleted.
-pub(crate) const LAST_UID: &[u8] = b"last-uid";
-
 impl Subscriber for Directory {
-    fn apply(&self, change: &Change) {
-        // Our own commit path wrote the change, so one that cannot be read is a defect. Its record goes: what was written may have been a
-        // revocation, so what was known before must not go on being trusted.
-        let report = |problem| tracing::error!("a change could not be taken in: {problem}");
-        let mut sources = self.sources();
+    fn apply(&self, commit: &Commit) {
+        // Keyward itself wrote the record, so an unreadable record is a defect. It is removed: the
+        // write may have been a revocation, so the previous record must not be trusted any longer.
+        let report = |problem| {
+            tracing::error!(
+                "could not read a changed record, so it is ignored from now on: {problem}"
+            );
+        };
+        let mut sources = self.sources.lock();
         let mut is_stale = false;
-        for write in &change.writes {
-            match self.prepare(&mut sources, write) {
-                Ok(stale) => is_stale |= stale,
+        for write in &commit.writes {
+            match Self::put_source(&mut sources, write) {
+                Ok(needs_compile) => is_stale |= needs_compile,
                 Err(problem) => {
                     report(problem);
-                    is_stale |= sources.forget(write.table, &write.key);
+                    is_stale |= sources.remove(write.table, &write.key);
                 }
             }
         }
-        // Before the users: a member may have a combination of roles that the old policy does not know.
+        // Before the users are changed: a user may have a combination of roles that the old policy
+        // does not contain.
         if is_stale {
             self.policy.store(Arc::new(sources.compile()));
         }
-        for write in &change.writes {
+        for write in &commit.writes {
             if let Err(problem) = self.put(&mut sources, write) {
                 report(problem);
-                self.forget(write.table, &write.key);
+                self.remove(write.table, &write.key);
             }
         }
     }

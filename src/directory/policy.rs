@@ -1,6 +1,8 @@
-//! The few records that every decision reads, compiled: roles as bit sets, applications with their header and challenge, resources as routes.
+//! The policy: the records that every authorization decision reads, in compiled form. Roles become
+//! bit sets, applications get their header name and challenge, resources become routes.
 //!
-//! A [`Policy`] never changes. A commit that touches one of these records makes a new one and swaps it in.
+//! A [`Policy`] never changes. A commit that changes one of these records compiles a new policy and
+//! replaces the current one.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,7 +14,7 @@ use crate::{
     model::{ANONYMOUS, AUTHENTICATED, Application, AuthType, Permissions, Role, SHIPPED},
 };
 
-/// What a decision reads of roles, applications and resources.
+/// The compiled roles, applications and resources.
 #[derive(Clone, Default)]
 pub struct Policy {
     /// Roles.
@@ -26,31 +28,33 @@ pub struct Policy {
 /// The roles, and every combination of them that a user has.
 #[derive(Default)]
 pub struct RoleTable {
+    /// The bit of each permission.
     bits: HashMap<String, u32>,
     roles: HashMap<String, Role>,
     sets: Vec<RoleSet>,
     anonymous: RoleSet,
-    nothing: RoleSet,
+    empty: RoleSet,
     operator: RoleSet,
 }
 
-/// What a combination of roles gives.
+/// A combination of roles with its permissions.
 #[derive(Clone, Default)]
 pub struct RoleSet {
     /// The ids of the roles, sorted, without `authenticated`.
     pub ids: Arc<[String]>,
-    /// The same with commas between them, as a header field's value; none: there are none.
+    /// The ids separated by commas, as a header field's value. `None` means that there are no
+    /// roles.
     pub field: Option<HeaderValue>,
-    /// Whether one of them has every permission.
+    /// Whether one of the roles has every permission.
     pub is_admin: bool,
     permissions: Permissions,
 }
 
 impl RoleTable {
-    /// The set of the person at the machine, which is in no store.
+    /// The number of the operator's set, which is in no store.
     pub(in crate::directory) const OPERATOR: u32 = u32::MAX;
 
-    /// Compiles `roles` for the combinations in `sets`; a user's set is known by its place in it.
+    /// Compiles `roles` for the combinations in `sets`. A combination's number is its index.
     pub(in crate::directory) fn new(roles: HashMap<String, Role>, sets: &[Arc<[String]>]) -> Self {
         let mut bits = HashMap::new();
         let named = roles.values().flat_map(|role| &role.permissions);
@@ -61,8 +65,8 @@ impl RoleTable {
         let compile = |ids: &Arc<[String]>, implied: &str| {
             let field = HeaderValue::try_from(ids.join(",")).ok().filter(|field| !field.is_empty());
             let mut set = RoleSet { ids: ids.clone(), field, ..RoleSet::default() };
-            let held = ids.iter().map(String::as_str).chain([implied]);
-            for role in held.filter_map(|id| roles.get(id)) {
+            let all_ids = ids.iter().map(String::as_str).chain([implied]);
+            for role in all_ids.filter_map(|id| roles.get(id)) {
                 set.is_admin |= role.is_admin;
                 for permission in &role.permissions {
                     set.permissions.insert(bits[permission]);
@@ -77,7 +81,7 @@ impl RoleTable {
             roles,
             sets,
             anonymous,
-            nothing: RoleSet::default(),
+            empty: RoleSet::default(),
             operator: RoleSet { is_admin: true, ..RoleSet::default() },
         }
     }
@@ -87,31 +91,31 @@ impl RoleTable {
         self.roles.get(id)
     }
 
-    /// All roles, in no order.
+    /// All roles, in undefined order.
     pub fn roles(&self) -> impl Iterator<Item = &Role> {
         self.roles.values()
     }
 
-    /// Whether one of these roles is an administrator's.
+    /// Whether one of these roles is an administrator role.
     pub fn has_administrators(&self, ids: &[String]) -> bool {
         ids.iter().any(|id| self.role(id).is_some_and(|role| role.is_admin))
     }
 
-    /// A user's combination of roles. One that is newer than this table gives nothing: a request that began before the change
-    /// and sees the user after it is refused.
-    pub(in crate::directory) fn set(&self, number: u32) -> &RoleSet {
+    /// The combination with this number. A combination that is newer than this table has no
+    /// permissions: a request that began with the old policy and reads the changed user is denied.
+    pub(in crate::directory) fn role_set(&self, number: u32) -> &RoleSet {
         match number {
             Self::OPERATOR => &self.operator,
-            _ => self.sets.get(number as usize).unwrap_or(&self.nothing),
+            _ => self.sets.get(number as usize).unwrap_or(&self.empty),
         }
     }
 
-    /// What a request has that nobody stands behind.
+    /// The roles of an anonymous request.
     pub fn anonymous(&self) -> &RoleSet {
         &self.anonymous
     }
 
-    /// Whether `set` gives `permission`.
+    /// Whether `set` includes `permission`.
     pub fn allows(&self, set: &RoleSet, permission: &str) -> bool {
         set.is_admin || self.bits.get(permission).is_some_and(|bit| set.permissions.contains(*bit))
     }
@@ -130,26 +134,26 @@ impl Default for Applications {
     }
 }
 
-/// An application, ready for use.
+/// An application with the values that are derived from its record.
 #[derive(Debug)]
 pub struct CompiledApplication {
     /// The record.
     pub record: Application,
-    /// The header that its credential is read from.
+    /// The header field with the credential.
     pub header: HeaderName,
-    /// Its id, as a header field's value.
+    /// The application's id, as a header field's value.
     pub field: HeaderValue,
-    /// What a 401 says in `WWW-Authenticate` (RFC 9110, section 11.6.1).
+    /// The value of `WWW-Authenticate` in a 401 response (RFC 9110, section 11.6.1).
     pub challenge: HeaderValue,
-    /// The limits of all its clients together, if it has any.
+    /// The limits of all clients of the application together, if there are any.
     pub bounds: Option<Arc<Bounds>>,
 }
 
 impl Applications {
     pub(in crate::directory) fn new(all: impl Iterator<Item = CompiledApplication>) -> Self {
         let by_id: HashMap<_, _> =
-            all.map(|held| (held.record.id.clone(), Arc::new(held))).collect();
-        let default = by_id.values().find(|one| one.record.is_default).cloned();
+            all.map(|application| (application.record.id.clone(), Arc::new(application))).collect();
+        let default = by_id.values().find(|application| application.record.is_default).cloned();
         Self { by_id, default, operator: CompiledApplication::new(Application::operator(), None) }
     }
 
@@ -163,14 +167,14 @@ impl Applications {
         self.default.as_ref()
     }
 
-    /// The application of the person at the machine. It is not among the others.
+    /// The operator's application. It is not among the others.
     pub fn operator(&self) -> &CompiledApplication {
         &self.operator
     }
 
-    /// All of them, in no order.
+    /// All applications, in undefined order.
     pub fn all(&self) -> impl Iterator<Item = &Application> {
-        self.by_id.values().map(|held| &held.record)
+        self.by_id.values().map(|application| &application.record)
     }
 }
 
@@ -211,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_gives_what_its_roles_give_and_what_everybody_has() {
+    fn role_set_includes_its_roles_and_the_implied_role() {
         let roles = HashMap::from([
             role("authenticated", false, &["read"]),
             role("anonymous", false, &["look"]),
@@ -224,22 +228,21 @@ mod tests {
             Arc::from(["boss".to_owned()]),
         ];
         let table = RoleTable::new(roles, &sets);
-        let allowed = |set: &RoleSet| {
-            ["look", "read", "write", "never heard of"].map(|p| table.allows(set, p))
-        };
+        let allowed =
+            |set: &RoleSet| ["look", "read", "write", "unknown"].map(|p| table.allows(set, p));
         assert_eq!(allowed(table.anonymous()), [true, false, false, false]);
-        assert_eq!(allowed(table.set(0)), [false, true, false, false]);
-        assert_eq!(allowed(table.set(1)), [false, true, true, false]);
-        assert_eq!(allowed(table.set(2)), [true, true, true, true]);
+        assert_eq!(allowed(table.role_set(0)), [false, true, false, false]);
+        assert_eq!(allowed(table.role_set(1)), [false, true, true, false]);
+        assert_eq!(allowed(table.role_set(2)), [true, true, true, true]);
     }
 
     #[test]
-    fn a_realm_cannot_break_out_of_its_quotes() {
+    fn quotes_in_a_realm_are_escaped() {
         let mut record = Application::api_key("a", "A");
         record.realm = r#"x", charset="y\"#.into();
-        let held = CompiledApplication::new(record, None);
+        let application = CompiledApplication::new(record, None);
         assert_eq!(
-            held.challenge.to_str().unwrap(),
+            application.challenge.to_str().unwrap(),
             r#"ApiKey realm="x\", charset=\"y\\", header="API-KEY""#
         );
     }

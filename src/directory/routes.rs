@@ -1,4 +1,4 @@
-//! The resources as a table of routes: host, then path, then method.
+//! The routes of all resources: finds the resource of a request by host, path and method.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,169 +14,177 @@ use crate::{
 #[derive(Default)]
 pub struct Routes {
     resources: HashMap<String, Arc<Resource>>,
-    hosts: HashMap<String, matchit::Router<Point>>,
-    anywhere: matchit::Router<Point>,
+    /// Routes of resources with a host, by host.
+    hosts: HashMap<String, matchit::Router<PathRules>>,
+    /// Routes of resources without a host.
+    any_host: matchit::Router<PathRules>,
 }
 
-/// What lies at one path: each method that some resource has there.
-type Point = Vec<(&'static str, Arc<Rule>)>;
+/// The rules of one path, by method.
+type PathRules = Vec<(&'static str, Arc<Rule>)>;
 
-/// One method of one resource at one path.
+/// The access rule of one method of a resource at one path.
 #[derive(Debug)]
 pub struct Rule {
     /// The resource.
     pub resource: Arc<Resource>,
     /// The path pattern.
     pub path: String,
-    /// The formats that it takes and gives.
+    /// The formats that the method accepts and returns.
     pub formats: Vec<Format>,
-    /// Who may ask.
-    pub admits: Admits,
-    /// The permissions that it asks for, all of them.
+    /// The applications whose requests are allowed.
+    pub access: RuleAccess,
+    /// The permissions that a request needs, all of them.
     pub permissions: Vec<String>,
-    /// The limits of the resource, by all clients together, if it has any.
+    /// The limits of all clients of the resource together, if there are any.
     pub bounds: Option<Arc<Bounds>>,
 }
 
-/// Who may ask.
+/// The requests that a rule allows.
 #[derive(Debug, Default)]
-pub struct Admits {
-    /// Requests that nobody stands behind.
+pub struct RuleAccess {
+    /// Whether anonymous requests are allowed.
     pub anonymous: bool,
-    /// Every application.
-    pub all: bool,
-    /// These applications.
+    /// Whether every application is allowed.
+    pub all_applications: bool,
+    /// The ids of the allowed applications.
     pub applications: Vec<String>,
 }
 
-impl Admits {
-    /// Whether requests of an application may.
-    pub fn application(&self, id: &str) -> bool {
-        self.all || self.applications.iter().any(|one| one == id)
+impl RuleAccess {
+    /// Whether an application is allowed.
+    pub fn allows_application(&self, id: &str) -> bool {
+        self.all_applications || self.applications.iter().any(|allowed| allowed == id)
     }
 }
 
-/// What lies at a path.
-pub struct Found<'r, 'p> {
-    point: &'r Point,
+/// The rules of the path that a request matches.
+pub struct RouteMatch<'r, 'p> {
+    rules: &'r PathRules,
     /// The values of the pattern's parameters.
     pub params: matchit::Params<'r, 'p>,
 }
 
-impl<'r> Found<'r, '_> {
-    /// The rule of a method. `HEAD` is `GET` without the body.
+impl<'r> RouteMatch<'r, '_> {
+    /// The rule of a method. `HEAD` has the rule of `GET`.
     pub fn rule(&self, method: &str) -> Option<&'r Rule> {
-        let wanted = if method == "HEAD" { "GET" } else { method };
-        self.point.iter().find(|(one, _)| *one == wanted).map(|(_, rule)| &**rule)
+        let method = if method == "HEAD" { "GET" } else { method };
+        self.rules.iter().find(|(of, _)| *of == method).map(|(_, rule)| &**rule)
     }
 
-    /// The methods, as `Allow` lists them (RFC 9110, section 10.2.1).
-    pub fn allow(&self) -> String {
-        let mut names: Vec<&str> = self.point.iter().map(|(method, _)| *method).collect();
-        if names.contains(&"GET") {
-            names.push("HEAD");
+    /// The value of the `Allow` header field (RFC 9110, section 10.2.1).
+    pub fn allow_header(&self) -> String {
+        let mut methods: Vec<&str> = self.rules.iter().map(|(method, _)| *method).collect();
+        if methods.contains(&"GET") {
+            methods.push("HEAD");
         }
-        names.join(", ")
+        methods.join(", ")
     }
 }
 
 impl Routes {
-    /// Builds the table. The second part names what could not be placed because something else lies there already; it has no route.
+    /// Builds the routes. Also returns the conflicts: a method and path that another resource
+    /// already uses gets no route.
     pub fn new(resources: impl IntoIterator<Item = Resource>) -> (Self, Vec<Violation>) {
-        Self::bounded(resources, |_| None)
+        Self::with_bounds(resources, |_| None)
     }
 
-    /// The same, with the limits of each resource.
-    pub(in crate::directory) fn bounded(
+    /// Builds the routes with the limits of the resources; see [`Routes::new`].
+    pub(in crate::directory) fn with_bounds(
         resources: impl IntoIterator<Item = Resource>,
         bounds: impl Fn(&str) -> Option<Arc<Bounds>>,
     ) -> (Self, Vec<Violation>) {
-        // Sorted, so that the same resources always win.
-        let sorted: BTreeMap<String, Arc<Resource>> =
-            resources.into_iter().map(|one| (one.id.clone(), Arc::new(one))).collect();
+        // Sorted, so that the result of a conflict does not depend on the order of the resources.
+        let sorted: BTreeMap<String, Arc<Resource>> = resources
+            .into_iter()
+            .map(|resource| (resource.id.clone(), Arc::new(resource)))
+            .collect();
         let mut routes = Self::default();
         let mut problems = Vec::new();
-        let mut points: BTreeMap<(Option<String>, String), Point> = BTreeMap::new();
+        let mut paths: BTreeMap<(Option<String>, String), PathRules> = BTreeMap::new();
         for resource in sorted.values() {
             let bounds = bounds(&resource.id);
             for route in resource.routes() {
-                let point = points.entry((resource.host.clone(), route.path.clone())).or_default();
+                let path_rules =
+                    paths.entry((resource.host.clone(), route.path.clone())).or_default();
                 for (method, rules) in route.methods {
-                    match point.iter().find(|(taken, _)| *taken == method) {
-                        Some((_, rule)) => problems.push(taken(
+                    match path_rules.iter().find(|(used, _)| *used == method) {
+                        Some((_, rule)) => problems.push(route_conflict(
                             resource,
                             &format!("{method} {}", route.path),
                             &rule.resource.id,
                         )),
-                        None => {
-                            point.push((method, rule(resource, &route.path, rules, bounds.clone())))
-                        }
+                        None => path_rules.push((
+                            method,
+                            compile_rule(resource, &route.path, rules, bounds.clone()),
+                        )),
                     }
                 }
             }
         }
-        for ((host, path), point) in points.into_iter().filter(|(_, point)| !point.is_empty()) {
-            let resource = point[0].1.resource.clone();
+        for ((host, path), rules) in paths.into_iter().filter(|(_, rules)| !rules.is_empty()) {
+            let resource = rules[0].1.resource.clone();
             let router = match host {
                 Some(host) => routes.hosts.entry(host).or_default(),
-                None => &mut routes.anywhere,
+                None => &mut routes.any_host,
             };
-            if let Err(problem) = router.insert(path.clone(), point) {
+            if let Err(problem) = router.insert(path.clone(), rules) {
                 let other = match problem {
                     matchit::InsertError::Conflict { with } => with.to_string(),
                     other => other.to_string(),
                 };
-                problems.push(taken(&resource, &path, &other));
+                problems.push(route_conflict(&resource, &path, &other));
             }
         }
         routes.resources = sorted.into_iter().collect();
         (routes, problems)
     }
 
-    /// What lies at a normalised path of a host (in lower case, without port). A resource for this very host goes before one for any.
-    pub fn find<'r, 'p>(&'r self, host: &str, path: &'p str) -> Option<Found<'r, 'p>> {
+    /// Finds the rules of a normalised path at a host (in lower case, without port). A resource
+    /// with this host has precedence over resources without a host.
+    pub fn find<'r, 'p>(&'r self, host: &str, path: &'p str) -> Option<RouteMatch<'r, 'p>> {
         let of_host = if self.hosts.is_empty() {
             None
         } else {
             self.hosts.get(host).and_then(|router| router.at(path).ok())
         };
-        let found = of_host.or_else(|| self.anywhere.at(path).ok())?;
-        Some(Found { point: found.value, params: found.params })
+        let found = of_host.or_else(|| self.any_host.at(path).ok())?;
+        Some(RouteMatch { rules: found.value, params: found.params })
     }
 
-    /// All resources, in no order.
+    /// All resources, in undefined order.
     pub fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.resources.values()
     }
 }
 
-fn taken(resource: &Resource, what: &str, by: &str) -> Violation {
+fn route_conflict(resource: &Resource, route: &str, other: &str) -> Violation {
     Violation::new(
         "path",
-        format!("The resource {} cannot have {what}: {by} lies there.", resource.id),
+        format!("The resource {} cannot have {route}: {other} already uses it.", resource.id),
         "Choose another path, host or method, or switch the other resource off.",
     )
 }
 
-fn rule(
+fn compile_rule(
     resource: &Arc<Resource>,
     path: &str,
     rules: MethodRules,
     bounds: Option<Arc<Bounds>>,
 ) -> Arc<Rule> {
-    let mut admits = Admits::default();
+    let mut access = RuleAccess::default();
     for name in rules.authentication {
         match name.as_str() {
-            "*" => admits.all = true,
-            "anonymous" => admits.anonymous = true,
-            _ => admits.applications.push(name),
+            "*" => access.all_applications = true,
+            "anonymous" => access.anonymous = true,
+            _ => access.applications.push(name),
         }
     }
     Arc::new(Rule {
         resource: resource.clone(),
         path: path.to_owned(),
         formats: rules.formats.iter().filter_map(|name| Format::parse(name)).collect(),
-        admits,
+        access,
         permissions: rules.permissions.into_iter().collect(),
         bounds,
     })
@@ -215,29 +223,29 @@ mod tests {
     }
 
     #[test]
-    fn two_resources_can_share_a_path_and_not_a_method() {
+    fn resources_can_share_a_path_but_not_a_method() {
         let (routes, problems) =
             Routes::new([respond("a", "/x", &["GET"]), respond("b", "/x", &["POST", "GET"])]);
         assert_eq!(at(&routes, "", "/x", "HEAD"), Some("a"));
         assert_eq!(at(&routes, "", "/x", "POST"), Some("b"));
         assert_eq!(at(&routes, "", "/x", "DELETE"), None);
-        assert_eq!(routes.find("", "/x").unwrap().allow(), "GET, POST, HEAD");
+        assert_eq!(routes.find("", "/x").unwrap().allow_header(), "GET, POST, HEAD");
         assert_eq!(problems.len(), 1);
-        assert_eq!(problems[0].message, "The resource b cannot have GET /x: a lies there.");
+        assert_eq!(problems[0].message, "The resource b cannot have GET /x: a already uses it.");
     }
 
     #[test]
-    fn a_host_of_its_own_goes_first() {
-        let mut own = respond("own", "/x", &["GET"]);
-        own.host = Some("api.example".into());
-        let (routes, problems) = Routes::new([respond("any", "/x", &["GET"]), own]);
+    fn resource_with_a_host_has_precedence() {
+        let mut with_host = respond("with-host", "/x", &["GET"]);
+        with_host.host = Some("api.example".into());
+        let (routes, problems) = Routes::new([respond("any", "/x", &["GET"]), with_host]);
         assert_eq!(problems, []);
-        assert_eq!(at(&routes, "api.example", "/x", "GET"), Some("own"));
+        assert_eq!(at(&routes, "api.example", "/x", "GET"), Some("with-host"));
         assert_eq!(at(&routes, "other.example", "/x", "GET"), Some("any"));
     }
 
     #[test]
-    fn patterns_that_match_the_same_are_a_problem() {
+    fn patterns_that_match_the_same_paths_conflict() {
         let (_, problems) =
             Routes::new([respond("a", "/x/{one}", &["GET"]), respond("b", "/x/{two}", &["POST"])]);
         assert_eq!(problems.len(), 1);

@@ -1,194 +1,196 @@
-//! Where the many lie: users and keys, in as little memory as there may be.
+//! A sharded hash map for users and keys, tuned for memory.
 //!
-//! A shelf is a hash table in parts, each behind a lock of its own. A reader holds a part's lock for one look-up; a writer for one change, and a
-//! thousandth of the whole is moved where a part grows. A table that is read without locks keeps a box for each entry and stays half empty: the
-//! three that were here took 120 bytes more a user, and half of the time of a start.
+//! Each shard is a hash table behind its own lock. A reader has the lock for one look-up, a writer
+//! for one change, in which at most a thousandth of all entries is moved because a shard grows. The
+//! lock-free maps that were used before keep a box for each entry and stay half empty: the three of
+//! them took 120 more bytes a user, and half of the time of a start.
 
-use std::{
-    hash::BuildHasher,
-    sync::{LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-};
+use std::{hash::BuildHasher, sync::LazyLock};
 
 use hashbrown::{HashTable, hash_table::Entry};
+use parking_lot::RwLock;
 
-/// With ten million entries a part that grows moves ten thousand pointers: half a millisecond, in which one reader of a thousand waits. Each part
-/// takes 64 bytes while it is empty.
-const PARTS: usize = 1024;
-/// How much of what is expected is made room for. Where fewer come, a table that is twice as large as it must be would stay so.
-const CAUTION: f64 = 0.9;
+/// The number of shards. With ten million entries, a shard that grows moves ten thousand pointers:
+/// half a millisecond, in which one reader of a thousand waits. An empty shard takes 64 bytes.
+const SHARDS: usize = 1024;
+/// The share of the expected entries for which [`ShardedMap::reserve`] reserves memory. If the
+/// expectation was too high, a table that is twice as large as necessary would stay so.
+const RESERVED_SHARE: f64 = 0.9;
 
-/// What lies on a shelf, and what it is found by.
+/// An entry of a [`ShardedMap`], which contains its own key.
 pub(in crate::directory) trait Keyed {
-    /// What it is found by.
-    type By<'a>: Copy
+    /// The type of the key.
+    type Key<'a>: Copy
     where
         Self: 'a;
 
-    /// What this one is found by.
-    fn by(&self) -> Self::By<'_>;
+    /// The key of this entry.
+    fn key(&self) -> Self::Key<'_>;
 
-    /// Whether this is the one.
-    fn is(&self, by: Self::By<'_>) -> bool;
+    /// Whether this entry has this key.
+    fn has_key(&self, key: Self::Key<'_>) -> bool;
 
-    /// The hash of what it is found by.
-    fn hash(by: Self::By<'_>, state: &impl BuildHasher) -> u64;
+    /// The hash of a key.
+    fn hash_key(key: Self::Key<'_>, state: &impl BuildHasher) -> u64;
 }
 
-/// Entries, each found by one thing.
+/// A hash map of entries that contain their keys.
 pub(in crate::directory) struct ShardedMap<T, S> {
-    parts: Box<[Part<T>]>,
+    shards: Box<[Shard<T>]>,
     state: S,
 }
 
-/// On a cache line of its own, so that readers of neighbours do not slow each other.
+/// A shard in a cache line of its own, so that readers of neighbouring shards do not slow each
+/// other down.
 #[repr(align(64))]
-struct Part<T>(RwLock<HashTable<T>>);
-
-impl<T> Part<T> {
-    /// What panics while it holds the lock is a reader, and leaves the table whole.
-    fn read(&self) -> RwLockReadGuard<'_, HashTable<T>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, HashTable<T>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+struct Shard<T>(RwLock<HashTable<T>>);
 
 impl<T: Keyed, S: BuildHasher + Default> ShardedMap<T, S> {
     pub fn new() -> Self {
-        let part = || Part(RwLock::new(HashTable::new()));
-        Self { parts: std::iter::repeat_with(part).take(PARTS).collect(), state: S::default() }
+        let shard = || Shard(RwLock::new(HashTable::new()));
+        Self { shards: std::iter::repeat_with(shard).take(SHARDS).collect(), state: S::default() }
     }
 
-    /// What `take` takes from the entry that is found by this.
-    pub fn get<R>(&self, by: T::By<'_>, take: impl FnOnce(&T) -> R) -> Option<R> {
-        let hash = T::hash(by, &self.state);
-        self.part(hash).read().find(hash, |entry| entry.is(by)).map(take)
+    /// Looks an entry up, and returns what `extract` returns for it.
+    pub fn get<R>(&self, key: T::Key<'_>, extract: impl FnOnce(&T) -> R) -> Option<R> {
+        let hash = T::hash_key(key, &self.state);
+        self.shard(hash).read().find(hash, |entry| entry.has_key(key)).map(extract)
     }
 
-    /// Puts an entry in the place of the one that is found by the same.
-    pub fn put(&self, entry: T) -> Option<T> {
-        let hash = T::hash(entry.by(), &self.state);
-        let mut table = self.part(hash).write();
-        let of = |held: &T| T::hash(held.by(), &self.state);
-        match table.entry(hash, |held| held.is(entry.by()), of) {
-            Entry::Occupied(mut held) => Some(std::mem::replace(held.get_mut(), entry)),
-            Entry::Vacant(place) => {
-                place.insert(entry);
+    /// Inserts an entry, and returns the replaced one with the same key.
+    pub fn insert(&self, entry: T) -> Option<T> {
+        let hash = self.hash(&entry);
+        let mut table = self.shard(hash).write();
+        match table.entry(hash, |other| other.has_key(entry.key()), |other| self.hash(other)) {
+            Entry::Occupied(mut occupied) => Some(std::mem::replace(occupied.get_mut(), entry)),
+            Entry::Vacant(vacant) => {
+                vacant.insert(entry);
                 None
             }
         }
     }
 
-    /// Lays an entry on a tray, and puts what lies there when it is full.
-    pub fn lay(&self, tray: &mut InsertBuffer<T>, entry: T) {
-        tray.0.push((T::hash(entry.by(), &self.state), entry));
-        if tray.0.len() >= tray.0.capacity() {
-            self.put_all(tray);
+    /// Adds an entry to a buffer, and flushes the buffer if it is full.
+    pub fn buffer(&self, buffer: &mut InsertBuffer<T>, entry: T) {
+        buffer.0.push((self.hash(&entry), entry));
+        if buffer.0.len() >= buffer.0.capacity() {
+            self.flush(buffer);
         }
     }
 
-    /// Puts what lies on a tray: part by part, because a part's places are near each other, and each is met several times. One by one in any order, every
-    /// entry waits for memory that no cache holds.
-    pub fn put_all(&self, tray: &mut InsertBuffer<T>) {
-        tray.0.sort_unstable_by_key(|(hash, _)| fraction(*hash));
-        let of = |held: &T| T::hash(held.by(), &self.state);
-        let mut entries = tray.0.drain(..).peekable();
+    /// Inserts the entries of a buffer, shard by shard: the memory of a shard is close together,
+    /// and is used several times. In random order, every insertion would wait for memory that is in
+    /// no cache.
+    pub fn flush(&self, buffer: &mut InsertBuffer<T>) {
+        buffer.0.sort_unstable_by_key(|(hash, _)| shard_bits(*hash));
+        let mut entries = buffer.0.drain(..).peekable();
         while let Some((hash, entry)) = entries.next() {
-            let at = place(hash);
-            let mut table = self.parts[at].write();
+            let index = shard_index(hash);
+            let mut table = self.shards[index].0.write();
             let mut next = Some((hash, entry));
             while let Some((hash, entry)) = next {
-                match table.entry(hash, |held| held.is(entry.by()), of) {
-                    Entry::Occupied(mut held) => *held.get_mut() = entry,
-                    Entry::Vacant(place) => drop(place.insert(entry)),
+                let has_same_key = |other: &T| other.has_key(entry.key());
+                match table.entry(hash, has_same_key, |other| self.hash(other)) {
+                    Entry::Occupied(mut occupied) => *occupied.get_mut() = entry,
+                    Entry::Vacant(vacant) => drop(vacant.insert(entry)),
                 }
-                next = entries.next_if(|(hash, _)| place(*hash) == at);
+                next = entries.next_if(|(hash, _)| shard_index(*hash) == index);
             }
         }
     }
 
-    /// Takes the entry away that is found by this, if it is the one that is meant.
-    pub fn take_if(&self, by: T::By<'_>, is_meant: impl Fn(&T) -> bool) -> Option<T> {
-        let hash = T::hash(by, &self.state);
-        let mut table = self.part(hash).write();
-        let held = table.find_entry(hash, |entry| entry.is(by) && is_meant(entry)).ok()?;
-        Some(held.remove().0)
+    /// Removes the entry with this key, if the condition is true for it.
+    pub fn remove_if(&self, key: T::Key<'_>, condition: impl Fn(&T) -> bool) -> Option<T> {
+        let hash = T::hash_key(key, &self.state);
+        let mut table = self.shard(hash).write();
+        let found = table.find_entry(hash, |entry| entry.has_key(key) && condition(entry)).ok()?;
+        Some(found.remove().0)
     }
 
-    /// Takes the entry away that is found by this.
-    pub fn take(&self, by: T::By<'_>) -> Option<T> {
-        self.take_if(by, |_| true)
+    /// Removes the entry with this key.
+    pub fn remove(&self, key: T::Key<'_>) -> Option<T> {
+        self.remove_if(key, |_| true)
     }
 
-    /// Makes room for so many, so that what comes need not be moved on the way.
-    pub fn expect(&self, total: usize) {
-        let upto = |at: usize| (at as f64 / PARTS as f64).exp2() - 1.0;
-        for (at, part) in self.parts.iter().enumerate() {
-            let share = total as f64 * CAUTION * (upto(at + 1) - upto(at));
-            let mut table = part.write();
+    /// Reserves memory for an expected total, so that entries need not be moved while the map
+    /// grows.
+    pub fn reserve(&self, total: usize) {
+        let share_before = |index: usize| (index as f64 / SHARDS as f64).exp2() - 1.0;
+        for (index, shard) in self.shards.iter().enumerate() {
+            let share = share_before(index + 1) - share_before(index);
+            let expected = total as f64 * RESERVED_SHARE * share;
+            let mut table = shard.0.write();
             #[allow(clippy::cast_possible_truncation, reason = "it is bounded by the total")]
-            let more = (share as usize).saturating_sub(table.len());
-            table.reserve(more, |held| T::hash(held.by(), &self.state));
+            let additional = (expected as usize).saturating_sub(table.len());
+            table.reserve(additional, |entry| self.hash(entry));
         }
     }
 
-    /// How many there are.
+    /// The number of entries.
     pub fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.read().len()).sum()
+        self.shards.iter().map(|shard| shard.0.read().len()).sum()
     }
 
-    /// Looks at every entry. What comes and goes meanwhile may be seen or not.
-    pub fn each(&self, mut look: impl FnMut(&T)) {
-        for part in &self.parts {
-            part.read().iter().for_each(&mut look);
+    /// Calls `visit` with every entry. An entry that is inserted or removed meanwhile may be
+    /// included or not.
+    pub fn each(&self, mut visit: impl FnMut(&T)) {
+        for shard in &self.shards {
+            shard.0.read().iter().for_each(&mut visit);
         }
     }
 
-    /// Whether there is such an entry. Looks at every one until it is found.
-    pub fn any(&self, mut is_it: impl FnMut(&T) -> bool) -> bool {
-        self.parts.iter().any(|part| part.read().iter().any(&mut is_it))
+    /// Whether the condition is true for an entry. Looks at all entries until it finds one.
+    pub fn any(&self, mut condition: impl FnMut(&T) -> bool) -> bool {
+        self.shards.iter().any(|shard| shard.0.read().iter().any(&mut condition))
     }
 
-    fn part(&self, hash: u64) -> &Part<T> {
-        &self.parts[place(hash)]
+    fn hash(&self, entry: &T) -> u64 {
+        T::hash_key(entry.key(), &self.state)
+    }
+
+    fn shard(&self, hash: u64) -> &RwLock<HashTable<T>> {
+        &self.shards[shard_index(hash)].0
     }
 }
 
-/// Entries on their way to a shelf.
+/// Entries with their hashes that are not inserted into a [`ShardedMap`] yet.
 pub(in crate::directory) struct InsertBuffer<T>(Vec<(u64, T)>);
 
 impl<T> InsertBuffer<T> {
-    /// One that is full with so many, or a few more.
-    pub fn with_room(entries: usize) -> Self {
+    /// A buffer for at least this many entries.
+    pub fn with_capacity(entries: usize) -> Self {
         Self(Vec::with_capacity(entries))
     }
 }
 
-/// The part that an entry lies in. The last one is twice as large as the first, and those between grow evenly. A table doubles when it is full: parts of
-/// one size would all do so at the same time, and a user would cost twice as much just after as just before.
-fn place(hash: u64) -> usize {
-    let fraction = fraction(hash);
-    ENDS.partition_point(|end| *end <= fraction).min(PARTS - 1)
+/// The shard of an entry. The sizes of the shards grow evenly, and the last one is twice as large
+/// as the first. A table doubles its memory when it is full: shards of equal size would all do so
+/// at the same time, and a user would take twice as much memory just after that moment as just
+/// before.
+fn shard_index(hash: u64) -> usize {
+    let bits = shard_bits(hash);
+    SHARD_ENDS.partition_point(|end| *end <= bits).min(SHARDS - 1)
 }
 
-/// The bits of a hash that choose the part: the tables take the place of an entry from the low ones, and its mark from the seven highest.
-fn fraction(hash: u64) -> u32 {
-    #[allow(clippy::cast_possible_truncation, reason = "it is less than 2^BITS")]
-    let fraction = (hash >> 36 & ((1 << BITS) - 1)) as u32;
-    fraction
+/// The bits of a hash that choose the shard. Inside a shard, hashbrown uses other bits: the low
+/// ones for the position of an entry, and the seven highest ones for its tag.
+fn shard_bits(hash: u64) -> u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "it is less than 2^SHARD_BITS")]
+    let bits = (hash >> 36 & ((1 << SHARD_BITS) - 1)) as u32;
+    bits
 }
 
-/// How many bits of a hash choose the part.
-const BITS: u32 = 20;
+/// How many bits of a hash choose the shard.
+const SHARD_BITS: u32 = 20;
 
-/// Where each part ends. Made once, because a logarithm need not come out the same each time, and an entry has to be found where it was put.
-static ENDS: LazyLock<[u32; PARTS]> = LazyLock::new(|| {
-    #[allow(clippy::cast_possible_truncation, reason = "it is at most 2^BITS")]
-    std::array::from_fn(|at| {
-        let end = ((at + 1) as f64 / PARTS as f64).exp2() - 1.0;
-        (end * f64::from(1 << BITS)).round() as u32
+/// For each shard, the first value of [`shard_bits`] after it. Computed once, because
+/// floating-point functions need not return the same result each time, and an entry must be found
+/// where it was inserted.
+static SHARD_ENDS: LazyLock<[u32; SHARDS]> = LazyLock::new(|| {
+    #[allow(clippy::cast_possible_truncation, reason = "it is at most 2^SHARD_BITS")]
+    std::array::from_fn(|index| {
+        let end = ((index + 1) as f64 / SHARDS as f64).exp2() - 1.0;
+        (end * f64::from(1 << SHARD_BITS)).round() as u32
     })
 });
 
@@ -204,41 +206,41 @@ mod tests {
 
     use super::*;
 
-    /// A number with something to tell it from others of the same number.
+    /// An entry with a key, and a value that distinguishes it from other entries with the same key.
     #[derive(Debug, Clone, PartialEq)]
-    struct Item(u64, u32);
+    struct TestEntry(u64, u32);
 
-    impl Keyed for Item {
-        type By<'a> = u64;
+    impl Keyed for TestEntry {
+        type Key<'a> = u64;
 
-        fn by(&self) -> u64 {
+        fn key(&self) -> u64 {
             self.0
         }
 
-        fn is(&self, by: u64) -> bool {
-            self.0 == by
+        fn has_key(&self, key: u64) -> bool {
+            self.0 == key
         }
 
-        fn hash(by: u64, state: &impl BuildHasher) -> u64 {
-            state.hash_one(by)
+        fn hash_key(key: u64, state: &impl BuildHasher) -> u64 {
+            state.hash_one(key)
         }
     }
 
-    /// All in one part and one place.
+    /// Gives every key the same hash.
     #[derive(Default)]
-    struct Same;
+    struct Colliding;
 
-    impl BuildHasher for Same {
-        type Hasher = Nothing;
+    impl BuildHasher for Colliding {
+        type Hasher = ConstantHasher;
 
-        fn build_hasher(&self) -> Nothing {
-            Nothing
+        fn build_hasher(&self) -> ConstantHasher {
+            ConstantHasher
         }
     }
 
-    struct Nothing;
+    struct ConstantHasher;
 
-    impl std::hash::Hasher for Nothing {
+    impl std::hash::Hasher for ConstantHasher {
         fn write(&mut self, _: &[u8]) {}
 
         fn finish(&self) -> u64 {
@@ -246,128 +248,131 @@ mod tests {
         }
     }
 
-    fn holds_what_a_map_holds<S: BuildHasher + Default>(steps: &[(bool, u64, u32)]) {
-        let (shelf, mut map) = (ShardedMap::<Item, S>::new(), BTreeMap::new());
-        for &(is_put, number, mark) in steps {
-            let item = Item(number, mark);
-            if is_put {
-                let before = map.insert(number, item.clone());
-                assert_eq!(shelf.put(item), before);
+    fn behaves_like_a_map<S: BuildHasher + Default>(steps: &[(bool, u64, u32)]) {
+        let (sharded, mut map) = (ShardedMap::<TestEntry, S>::new(), BTreeMap::new());
+        for &(is_insertion, key, value) in steps {
+            let entry = TestEntry(key, value);
+            if is_insertion {
+                let replaced = map.insert(key, entry.clone());
+                assert_eq!(sharded.insert(entry), replaced);
             } else {
-                assert_eq!(shelf.take_if(number, |held| held.1 == u32::MAX), None);
-                assert_eq!(shelf.take(number), map.remove(&number));
+                assert_eq!(sharded.remove_if(key, |entry| entry.1 == u32::MAX), None);
+                assert_eq!(sharded.remove(key), map.remove(&key));
             }
-            assert_eq!(shelf.get(number, Item::clone), map.get(&number).cloned());
-            assert_eq!(shelf.len(), map.len());
+            assert_eq!(sharded.get(key, TestEntry::clone), map.get(&key).cloned());
+            assert_eq!(sharded.len(), map.len());
         }
         let mut seen = BTreeMap::new();
-        shelf.each(|item| {
-            seen.insert(item.0, item.clone());
+        sharded.each(|entry| {
+            seen.insert(entry.0, entry.clone());
         });
         assert_eq!(seen, map);
-        for number in 0..20 {
-            assert_eq!(shelf.get(number, Item::clone), map.get(&number).cloned());
-            assert_eq!(shelf.any(|item| item.0 == number), map.contains_key(&number));
+        for key in 0..20 {
+            assert_eq!(sharded.get(key, TestEntry::clone), map.get(&key).cloned());
+            assert_eq!(sharded.any(|entry| entry.0 == key), map.contains_key(&key));
         }
     }
 
-    /// What lies on a tray comes later than what is put meanwhile, and in any order.
-    fn trays_bring_what_was_laid_on_them<S: BuildHasher + Default>(room: usize, count: u64) {
-        let shelf = ShardedMap::<Item, S>::new();
-        let mut tray = InsertBuffer::with_room(room);
-        shelf.put(Item(3, 9));
-        for number in 0..count {
-            shelf.lay(&mut tray, Item(number, 1));
+    /// Buffered entries are inserted later than an entry that is inserted directly, and in any
+    /// order.
+    fn flushed_entries_are_found<S: BuildHasher + Default>(capacity: usize, count: u64) {
+        let map = ShardedMap::<TestEntry, S>::new();
+        let mut buffer = InsertBuffer::with_capacity(capacity);
+        map.insert(TestEntry(3, 9));
+        for key in 0..count {
+            map.buffer(&mut buffer, TestEntry(key, 1));
         }
-        assert!(tray.0.len() <= tray.0.capacity());
-        shelf.put_all(&mut tray);
-        assert!(tray.0.is_empty());
-        assert_eq!(shelf.len() as u64, count);
-        assert!((0..count).all(|number| shelf.get(number, Item::clone) == Some(Item(number, 1))));
+        assert!(buffer.0.len() <= buffer.0.capacity());
+        map.flush(&mut buffer);
+        assert!(buffer.0.is_empty());
+        assert_eq!(map.len() as u64, count);
+        assert!((0..count).all(|key| map.get(key, TestEntry::clone) == Some(TestEntry(key, 1))));
     }
 
     #[test]
-    fn what_was_laid_on_a_tray_is_found() {
-        for (room, count) in [(1, 10), (7, 6), (7, 7), (7, 8), (64, 3000), (0, 5)] {
-            trays_bring_what_was_laid_on_them::<RandomState>(room, count);
-            trays_bring_what_was_laid_on_them::<Same>(room, count);
+    fn buffered_entries_are_found_after_the_flush() {
+        for (capacity, count) in [(1, 10), (7, 6), (7, 7), (7, 8), (64, 3000), (0, 5)] {
+            flushed_entries_are_found::<RandomState>(capacity, count);
+            flushed_entries_are_found::<Colliding>(capacity, count);
         }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn a_shelf_holds_what_a_map_holds(
+        fn sharded_map_behaves_like_a_map(
             steps in prop::collection::vec((prop::bool::weighted(0.7), 0_u64..20, 0_u32..9), 1..60),
         ) {
-            holds_what_a_map_holds::<RandomState>(&steps);
-            holds_what_a_map_holds::<Same>(&steps);
+            behaves_like_a_map::<RandomState>(&steps);
+            behaves_like_a_map::<Colliding>(&steps);
         }
     }
 
     #[test]
-    fn the_last_part_is_twice_as_large_as_the_first() {
-        let shelf = ShardedMap::<Item, foldhash::quality::RandomState>::new();
-        let total = PARTS * 200;
-        for number in 0..total as u64 {
-            shelf.put(Item(number, 0));
+    fn last_shard_is_twice_as_large_as_the_first() {
+        let map = ShardedMap::<TestEntry, foldhash::quality::RandomState>::new();
+        let total = SHARDS * 200;
+        for key in 0..total as u64 {
+            map.insert(TestEntry(key, 0));
         }
-        assert_eq!(shelf.len(), total);
-        let sizes: Vec<_> = shelf.parts.iter().map(|part| part.read().len()).collect();
+        assert_eq!(map.len(), total);
+        let sizes: Vec<_> = map.shards.iter().map(|shard| shard.0.read().len()).collect();
         let sum = |at: usize| sizes[at * 64..(at + 1) * 64].iter().sum::<usize>() as f64;
-        for eighth in 0..PARTS / 64 {
-            let grown = (eighth as f64 * 64.0 / PARTS as f64).exp2();
-            let ratio = sum(eighth) / (sum(0) * grown);
+        for at in 0..SHARDS / 64 {
+            let growth = (at as f64 * 64.0 / SHARDS as f64).exp2();
+            let ratio = sum(at) / (sum(0) * growth);
             // Six times the standard deviation.
-            assert!((ratio - 1.0).abs() < 0.08, "{eighth}: {ratio}");
+            assert!((ratio - 1.0).abs() < 0.08, "{at}: {ratio}");
         }
         assert!(sizes.iter().all(|size| (60..400).contains(size)), "{sizes:?}");
     }
 
     #[test]
-    fn what_was_expected_needs_no_more_room_and_no_less() {
-        let room = |shelf: &ShardedMap<Item, RandomState>| {
-            shelf.parts.iter().map(|part| part.read().capacity()).sum::<usize>()
+    fn reserved_map_takes_as_much_memory_as_a_grown_one() {
+        let capacity = |map: &ShardedMap<TestEntry, RandomState>| {
+            map.shards.iter().map(|shard| shard.0.read().capacity()).sum::<usize>()
         };
-        let (expected, grown) =
-            (ShardedMap::<Item, RandomState>::new(), ShardedMap::<Item, RandomState>::new());
+        let (reserved, grown) = (
+            ShardedMap::<TestEntry, RandomState>::new(),
+            ShardedMap::<TestEntry, RandomState>::new(),
+        );
         let total = 200_000;
-        for number in 0..total / 16 {
-            expected.put(Item(number, 1));
+        for key in 0..total / 16 {
+            reserved.insert(TestEntry(key, 1));
         }
-        expected.expect(total as usize);
-        assert!(room(&expected) > total as usize);
-        for number in 0..total {
-            expected.put(Item(number, 1));
-            grown.put(Item(number, 1));
+        reserved.reserve(total as usize);
+        assert!(capacity(&reserved) > total as usize);
+        for key in 0..total {
+            reserved.insert(TestEntry(key, 1));
+            grown.insert(TestEntry(key, 1));
         }
-        let ratio = room(&expected) as f64 / room(&grown) as f64;
+        let ratio = capacity(&reserved) as f64 / capacity(&grown) as f64;
         assert!((0.95..1.05).contains(&ratio), "{ratio}");
-        assert_eq!(expected.len() as u64, total);
-        // What has been is found where it was moved to.
-        assert!((0..total).all(|number| expected.get(number, |_| ()).is_some()));
+        assert_eq!(reserved.len() as u64, total);
+        // Entries that were moved by the reservation are still found.
+        assert!((0..total).all(|key| reserved.get(key, |_| ()).is_some()));
     }
 
     #[test]
-    fn what_stays_is_found_while_others_come_and_go() {
-        let shelf = ShardedMap::<Item, Same>::new();
+    fn entry_is_found_while_others_are_inserted_and_removed() {
+        let map = ShardedMap::<TestEntry, Colliding>::new();
         let is_over = AtomicBool::new(false);
-        shelf.put(Item(0, 7));
+        map.insert(TestEntry(0, 7));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
-                    assert_eq!(shelf.get(0, Item::clone), Some(Item(0, 7)));
-                    assert!(shelf.get(99_999, Item::clone).is_none());
+                    assert_eq!(map.get(0, TestEntry::clone), Some(TestEntry(0, 7)));
+                    assert!(map.get(99_999, TestEntry::clone).is_none());
                 }
             });
-            for number in 1..400 {
-                shelf.put(Item(number, 0));
+            for key in 1..400 {
+                map.insert(TestEntry(key, 0));
             }
-            for number in 1..400 {
-                assert!(shelf.take(number).is_some());
+            for key in 1..400 {
+                assert!(map.remove(key).is_some());
             }
             is_over.store(true, Ordering::Relaxed);
         });
-        assert_eq!(shelf.len(), 1);
+        assert_eq!(map.len(), 1);
     }
 }

@@ -1,61 +1,65 @@
-//! What other systems made slow to check: it cannot be an index, so it is found by its user. It becomes less with every use, until there is none.
+//! Imported keys and passwords whose digests are slow to check, such as bcrypt.
 //!
-//! Where somebody has nothing of the kind, a check that is to take as long needs something to check: an example of what the others have.
+//! A slow digest cannot be an index, so such a key is found through its user. Each successful use
+//! replaces a slow digest with one of ours, so in the end there are none left. For a user without
+//! such a key, the check must take the same time: it compares with an example digest of another
+//! user.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 
 use super::{
     CachedKey, CachedUser,
-    maps::{ByNumber, map},
+    maps::{NumberMap, map},
 };
 use crate::model::{KeyId, PasswordDigest, Scheme};
 
-/// Keys and passwords that are slow to check.
-pub(super) struct Slow {
-    keys_of: ByNumber<Arc<[KeyId]>>,
-    /// Held by whoever changes a user's keys: at a start several threads do.
-    changing: Mutex<()>,
-    /// The most that one user has had.
-    most: AtomicUsize,
-    keys: Waiting,
-    passwords: Waiting,
-    hmac: AtomicUsize,
+/// All keys and passwords with slow digests.
+pub(super) struct SlowDigests {
+    keys_of: NumberMap<Arc<[KeyId]>>,
+    /// Locked while the keys of a user are changed: at a start, several threads do so.
+    change_lock: Mutex<()>,
+    /// The largest number of such keys that one user has had.
+    max_per_user: AtomicUsize,
+    keys: DigestCount,
+    passwords: DigestCount,
+    hmac_keys: AtomicUsize,
 }
 
-/// How many of a kind there are, with an example.
-struct Waiting {
+/// The number of slow digests of keys or of passwords, with an example.
+struct DigestCount {
     count: AtomicUsize,
     example: ArcSwapOption<PasswordDigest>,
 }
 
-/// What has to be compared with a text whose user is named.
+/// The slow digests to compare with a presented key whose user is known.
 #[derive(Debug)]
 pub struct SlowKeys {
-    /// The user's keys.
+    /// The user's keys with slow digests.
     pub ids: Vec<KeyId>,
-    /// What others have, for a comparison that only takes time.
+    /// The digest of another key, for a comparison that only takes time.
     pub example: PasswordDigest,
-    /// The most keys of the kind that a user has had.
-    pub most: usize,
+    /// The largest number of such keys that one user has had.
+    pub max_per_user: usize,
 }
 
-impl Waiting {
+impl DigestCount {
     fn new() -> Self {
         Self { count: AtomicUsize::new(0), example: ArcSwapOption::empty() }
     }
 
-    fn came(&self, digest: &PasswordDigest) {
+    fn add(&self, digest: &PasswordDigest) {
         if self.count.fetch_add(1, Ordering::AcqRel) == 0 {
             self.example.store(Some(Arc::new(digest.clone())));
         }
     }
 
-    fn went(&self) {
+    fn remove(&self) {
         if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.example.store(None);
         }
@@ -69,81 +73,86 @@ impl Waiting {
     }
 }
 
-impl Slow {
+impl SlowDigests {
     pub fn new() -> Self {
         Self {
             keys_of: map(),
-            changing: Mutex::default(),
-            most: AtomicUsize::new(0),
-            keys: Waiting::new(),
-            passwords: Waiting::new(),
-            hmac: AtomicUsize::new(0),
+            change_lock: Mutex::default(),
+            max_per_user: AtomicUsize::new(0),
+            keys: DigestCount::new(),
+            passwords: DigestCount::new(),
+            hmac_keys: AtomicUsize::new(0),
         }
     }
 
+    /// The keys of a user with slow digests. `None` means that no user has such a key.
     pub fn keys_of(&self, uid: Option<u64>) -> Option<SlowKeys> {
         let example = self.keys.example()?;
         let keys = self.keys_of.pin();
         let ids = uid.and_then(|uid| keys.get(&uid)).map(|ids| ids.to_vec()).unwrap_or_default();
-        Some(SlowKeys { ids, example, most: self.most.load(Ordering::Relaxed) })
+        Some(SlowKeys { ids, example, max_per_user: self.max_per_user.load(Ordering::Relaxed) })
     }
 
+    /// An imported password digest. `None` means that there is none left.
     pub fn password(&self) -> Option<PasswordDigest> {
         self.passwords.example()
     }
 
     pub fn hmac_keys(&self) -> usize {
-        self.hmac.load(Ordering::Relaxed)
+        self.hmac_keys.load(Ordering::Relaxed)
     }
 
-    pub fn password_came(&self, member: &CachedUser) {
-        if let Some(digest) = member.password().filter(|digest| !digest.is_ours()) {
-            self.passwords.came(digest);
+    pub fn add_password(&self, user: &CachedUser) {
+        if let Some(digest) = user.password().filter(|digest| !digest.is_ours()) {
+            self.passwords.add(digest);
         }
     }
 
-    pub fn password_went(&self, member: &CachedUser) {
-        if member.password().is_some_and(|digest| !digest.is_ours()) {
-            self.passwords.went();
+    pub fn remove_password(&self, user: &CachedUser) {
+        if user.password().is_some_and(|digest| !digest.is_ours()) {
+            self.passwords.remove();
         }
     }
 
-    /// Before the one that it replaces goes, so that the count does not touch zero on the way.
-    pub fn key_came(&self, number: u64, key: &CachedKey) {
+    /// Adds a key. If it replaces another record of the key, that one must be removed afterwards,
+    /// not before: otherwise the count could be zero in between.
+    pub fn add_key(&self, number: u64, key: &CachedKey) {
         if key.scheme == Scheme::HmacSha256 {
-            self.hmac.fetch_add(1, Ordering::Relaxed);
+            self.hmac_keys.fetch_add(1, Ordering::Relaxed);
         }
-        let Some(digest) = key.slow() else { return };
-        self.keys.came(digest);
+        let Some(digest) = key.slow_digest() else { return };
+        self.keys.add(digest);
         self.change(key.user, |ids| {
             ids.retain(|id| id.number() != number);
             ids.push(KeyId::from_number(number));
         });
     }
 
-    /// `stays`: another record of the same key, slow as well, is in its place.
-    pub fn key_went(&self, number: u64, key: &CachedKey, stays: bool) {
+    /// Removes a key. `is_still_slow` means that it was replaced by another record of the same key
+    /// with a slow digest, so the user still has the key.
+    pub fn remove_key(&self, number: u64, key: &CachedKey, is_still_slow: bool) {
         if key.scheme == Scheme::HmacSha256 {
-            self.hmac.fetch_sub(1, Ordering::Relaxed);
+            self.hmac_keys.fetch_sub(1, Ordering::Relaxed);
         }
-        if key.slow().is_none() {
+        if key.slow_digest().is_none() {
             return;
         }
-        self.keys.went();
-        if !stays {
+        self.keys.remove();
+        if !is_still_slow {
             self.change(key.user, |ids| ids.retain(|id| id.number() != number));
         }
     }
 
     fn change(&self, uid: u64, change: impl FnOnce(&mut Vec<KeyId>)) {
-        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = self.change_lock.lock();
         let keys = self.keys_of.pin();
         let mut ids = keys.get(&uid).map(|ids| ids.to_vec()).unwrap_or_default();
         change(&mut ids);
-        self.most.fetch_max(ids.len(), Ordering::Relaxed);
-        match ids.is_empty() {
-            true => drop(keys.remove(&uid)),
-            false => drop(keys.insert(uid, ids.into())),
+        self.max_per_user.fetch_max(ids.len(), Ordering::Relaxed);
+        if ids.is_empty() {
+            keys.remove(&uid);
+        } else {
+            keys.insert(uid, ids.into());
         }
     }
 }
@@ -154,17 +163,17 @@ mod tests {
     use crate::model::Digest;
 
     #[test]
-    fn keys_that_come_at_the_same_time_are_all_there() {
-        let slow = Slow::new();
-        let text = PasswordDigest::new("$2b$04$example");
-        let key = CachedKey::slow_one(7, Digest::from_bytes([1; 32]), text);
-        let take_in = |from: u64| (from..from + 500).for_each(|number| slow.key_came(number, &key));
+    fn keys_that_are_added_concurrently_are_all_kept() {
+        let slow = SlowDigests::new();
+        let digest = PasswordDigest::new("$2b$04$example");
+        let key = CachedKey::with_slow_digest(7, Digest::from_bytes([1; 32]), digest);
+        let add = |from: u64| (from..from + 500).for_each(|number| slow.add_key(number, &key));
         std::thread::scope(|scope| {
             for from in [0, 500, 1000, 1500] {
-                scope.spawn(move || take_in(from));
+                scope.spawn(move || add(from));
             }
         });
         let keys = slow.keys_of(Some(7)).unwrap();
-        assert_eq!((keys.ids.len(), keys.most), (2000, 2000));
+        assert_eq!((keys.ids.len(), keys.max_per_user), (2000, 2000));
     }
 }

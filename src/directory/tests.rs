@@ -1,9 +1,10 @@
-//! The Directory as a follower: the same after each change as after a new start.
+//! The Directory as a subscriber: after each change it equals a Directory that is opened from the
+//! store.
 
 use super::*;
 use crate::{
     model::{Entropy, Key, KeyText, Pepper, Timestamp, User},
-    store::{Batch, MemoryStore, encode},
+    store::{Batch, MemoryStore, encode, table},
 };
 
 fn user(uid: u64, name: &str, roles: &[&str]) -> User {
@@ -31,7 +32,7 @@ fn user(uid: u64, name: &str, roles: &[&str]) -> User {
 }
 
 fn role(id: &str, is_admin: bool, permissions: &[&str]) -> Role {
-    let permissions = permissions.iter().map(|one| (*one).to_owned()).collect();
+    let permissions = permissions.iter().map(|permission| (*permission).to_owned()).collect();
     Role { id: id.into(), label: id.into(), weight: 0, is_admin, permissions }
 }
 
@@ -60,13 +61,13 @@ fn key(seed: u64, user: u64) -> Key {
     }
 }
 
-/// A store with a Directory that follows it.
-struct Followed {
+/// A store with a Directory that subscribes to it.
+struct Fixture {
     store: MemoryStore,
     directory: Arc<Directory>,
 }
 
-impl Followed {
+impl Fixture {
     fn new() -> Self {
         let store = MemoryStore::new();
         let directory = Directory::open(&store).unwrap();
@@ -81,7 +82,7 @@ impl Followed {
 
     async fn put_user(&self, user: &User) {
         self.commit(|batch| {
-            batch.put(Table::Users, user.uid.to_be_bytes(), encode(user));
+            batch.put(Table::Users, table::user(user.uid), encode(user));
         })
         .await;
     }
@@ -94,163 +95,170 @@ impl Followed {
     }
 
     async fn put_key(&self, key: &Key) {
-        let at = key.id.number().to_be_bytes();
         self.commit(|batch| {
-            batch.put(Table::Keys, at, encode(key));
+            batch.put(Table::Keys, table::key(key.id), encode(key));
         })
         .await;
     }
 
-    /// Asks the Directory that followed, and one that is opened now.
-    fn both<T: PartialEq + std::fmt::Debug>(&self, ask: impl Fn(&Directory) -> T) -> T {
-        let followed = ask(&self.directory);
-        let opened = ask(&Directory::open(&self.store).unwrap());
-        assert_eq!(followed, opened);
-        followed
+    /// Reads from the Directory and from a newly opened one, which must agree.
+    fn both<T: PartialEq + std::fmt::Debug>(&self, read: impl Fn(&Directory) -> T) -> T {
+        let subscribed = read(&self.directory);
+        let opened = read(&Directory::open(&self.store).unwrap());
+        assert_eq!(subscribed, opened);
+        subscribed
     }
 
     fn uid(&self, name: &str) -> Option<u64> {
-        self.both(|directory| directory.user_by_name(name).map(|member| member.uid))
+        self.both(|directory| directory.user_by_name(name).map(|user| user.uid))
     }
 
     fn allows(&self, uid: u64, permission: &str) -> bool {
         self.both(|directory| {
             let policy = directory.policy();
-            let member = directory.user(uid).unwrap();
-            policy.roles.allows(member.roles(&policy.roles), permission)
+            let user = directory.user(uid).unwrap();
+            policy.roles.allows(user.roles(&policy.roles), permission)
         })
     }
 }
 
 #[tokio::test]
-async fn a_user_is_found_by_its_name_in_any_case() {
-    let on = Followed::new();
-    on.put_user(&user(7, "Jürgen", &[])).await;
+async fn users_are_found_by_name_case_insensitively() {
+    let fixture = Fixture::new();
+    fixture.put_user(&user(7, "Jürgen", &[])).await;
     for name in ["Jürgen", "jürgen", "JÜRGEN"] {
-        assert_eq!(on.uid(name), Some(7), "{name}");
+        assert_eq!(fixture.uid(name), Some(7), "{name}");
     }
-    assert_eq!(on.uid("jurgen"), None);
-    assert_eq!(on.uid(""), None);
-    assert_eq!(on.both(|directory| directory.user(7).unwrap().name.clone()), "Jürgen");
-    // The next one gets another number, also after a restart.
-    on.put_user(&user(3, "Eva", &[])).await;
-    assert_eq!(on.both(Directory::last_uid), 7);
+    assert_eq!(fixture.uid("jurgen"), None);
+    assert_eq!(fixture.uid(""), None);
+    assert_eq!(fixture.both(|directory| directory.user(7).unwrap().name.clone()), "Jürgen");
+    // The uid of the next user is new, also after a restart.
+    fixture.put_user(&user(3, "Eva", &[])).await;
+    assert_eq!(fixture.both(Directory::last_uid), 7);
 }
 
 #[tokio::test]
-async fn a_renamed_user_has_one_name() {
-    let on = Followed::new();
-    on.put_user(&user(7, "before", &[])).await;
-    on.put_user(&user(7, "after", &[])).await;
-    assert_eq!((on.uid("before"), on.uid("after")), (None, Some(7)));
-    // In another case only.
-    on.put_user(&user(7, "AFTER", &[])).await;
-    assert_eq!(on.uid("after"), Some(7));
-    assert_eq!(on.both(|directory| directory.user_by_name("after").unwrap().name.clone()), "AFTER");
-    assert_eq!(on.both(Directory::counts), (1, 0));
+async fn renamed_user_is_found_by_the_new_name_only() {
+    let fixture = Fixture::new();
+    fixture.put_user(&user(7, "before", &[])).await;
+    fixture.put_user(&user(7, "after", &[])).await;
+    assert_eq!((fixture.uid("before"), fixture.uid("after")), (None, Some(7)));
+    // A change of case only.
+    fixture.put_user(&user(7, "AFTER", &[])).await;
+    assert_eq!(fixture.uid("after"), Some(7));
+    assert_eq!(
+        fixture.both(|directory| directory.user_by_name("after").unwrap().name.clone()),
+        "AFTER"
+    );
+    assert_eq!(fixture.both(Directory::counts), (1, 0));
 }
 
 #[tokio::test]
-async fn a_name_can_go_from_one_user_to_another_in_one_commit() {
+async fn name_can_move_between_users_in_one_commit() {
     let put = |batch: &mut Batch, user: User| {
-        batch.put(Table::Users, user.uid.to_be_bytes(), encode(&user));
+        batch.put(Table::Users, table::user(user.uid), encode(&user));
     };
-    let on = Followed::new();
-    on.put_user(&user(1, "a", &[])).await;
-    on.put_user(&user(2, "b", &[])).await;
-    // The one that takes the name is written first.
-    on.commit(|batch| {
-        put(batch, user(2, "A", &[]));
-        put(batch, user(1, "c", &[]));
-    })
-    .await;
-    assert_eq!((on.uid("a"), on.uid("b"), on.uid("c")), (Some(2), None, Some(1)));
-    on.commit(|batch| {
-        put(batch, user(3, "c", &[]));
-        batch.delete(Table::Users, 1_u64.to_be_bytes());
-    })
-    .await;
-    assert_eq!(on.uid("c"), Some(3));
-    assert_eq!(on.both(Directory::counts), (2, 0));
+    let fixture = Fixture::new();
+    fixture.put_user(&user(1, "a", &[])).await;
+    fixture.put_user(&user(2, "b", &[])).await;
+    // The new owner of the name is written first.
+    fixture
+        .commit(|batch| {
+            put(batch, user(2, "A", &[]));
+            put(batch, user(1, "c", &[]));
+        })
+        .await;
+    assert_eq!((fixture.uid("a"), fixture.uid("b"), fixture.uid("c")), (Some(2), None, Some(1)));
+    fixture
+        .commit(|batch| {
+            put(batch, user(3, "c", &[]));
+            batch.delete(Table::Users, table::user(1));
+        })
+        .await;
+    assert_eq!(fixture.uid("c"), Some(3));
+    assert_eq!(fixture.both(Directory::counts), (2, 0));
 }
 
 #[tokio::test]
-async fn a_deleted_user_is_gone_and_its_number_is_not_given_again() {
-    let on = Followed::new();
-    on.put_user(&user(7, "bob", &[])).await;
-    on.commit(|batch| {
-        batch.delete(Table::Users, 7_u64.to_be_bytes());
-        batch.put(Table::Meta, LAST_UID, encode(&7));
-    })
-    .await;
-    assert_eq!(on.uid("bob"), None);
-    assert!(on.both(|directory| directory.user(7).is_none()));
-    assert_eq!(on.both(Directory::last_uid), 7);
-    assert_eq!(on.both(Directory::next_uid), 8);
-    assert_eq!(on.directory.next_uid(), 9);
+async fn deleted_user_is_not_found_and_its_uid_is_not_reused() {
+    let fixture = Fixture::new();
+    fixture.put_user(&user(7, "bob", &[])).await;
+    fixture
+        .commit(|batch| {
+            batch.delete(Table::Users, table::user(7));
+            batch.put(Table::Meta, table::LAST_UID, encode(&7));
+        })
+        .await;
+    assert_eq!(fixture.uid("bob"), None);
+    assert!(fixture.both(|directory| directory.user(7).is_none()));
+    assert_eq!(fixture.both(Directory::last_uid), 7);
+    assert_eq!(fixture.both(Directory::next_uid), 8);
+    assert_eq!(fixture.directory.next_uid(), 9);
 }
 
 #[tokio::test]
-async fn roles_give_what_they_give_now() {
-    let on = Followed::new();
-    on.put_role(&role("editor", false, &["write"])).await;
-    on.put_user(&user(1, "a", &["editor"])).await;
-    on.put_user(&user(2, "b", &[])).await;
-    assert!(on.allows(1, "write") && !on.allows(2, "write"));
-    // A combination of roles that nobody had before.
-    on.put_role(&role("boss", true, &[])).await;
-    on.put_user(&user(2, "b", &["editor", "boss"])).await;
-    assert!(on.allows(2, "anything") && !on.allows(1, "anything"));
-    assert_eq!(on.both(Directory::administrators), [2]);
-    assert!(on.both(|directory| directory.has_user_with_role("boss")));
+async fn changes_of_roles_apply_to_their_users() {
+    let fixture = Fixture::new();
+    fixture.put_role(&role("editor", false, &["write"])).await;
+    fixture.put_user(&user(1, "a", &["editor"])).await;
+    fixture.put_user(&user(2, "b", &[])).await;
+    assert!(fixture.allows(1, "write") && !fixture.allows(2, "write"));
+    // A new combination of roles.
+    fixture.put_role(&role("boss", true, &[])).await;
+    fixture.put_user(&user(2, "b", &["editor", "boss"])).await;
+    assert!(fixture.allows(2, "anything") && !fixture.allows(1, "anything"));
+    assert_eq!(fixture.both(Directory::administrators), [2]);
+    assert!(fixture.both(|directory| directory.has_user_with_role("boss")));
 
-    on.put_role(&role("editor", false, &["read"])).await;
-    assert!(on.allows(1, "read") && !on.allows(1, "write"));
-    on.put_role(&role("authenticated", false, &["look"])).await;
-    assert!(on.allows(1, "look") && on.allows(2, "look"));
-    on.commit(|batch| {
-        batch.delete(Table::Roles, *b"boss");
-    })
-    .await;
-    assert!(!on.allows(2, "anything") && on.allows(2, "read"));
-    assert_eq!(on.both(Directory::administrators), [0_u64; 0]);
+    fixture.put_role(&role("editor", false, &["read"])).await;
+    assert!(fixture.allows(1, "read") && !fixture.allows(1, "write"));
+    fixture.put_role(&role("authenticated", false, &["look"])).await;
+    assert!(fixture.allows(1, "look") && fixture.allows(2, "look"));
+    fixture
+        .commit(|batch| {
+            batch.delete(Table::Roles, *b"boss");
+        })
+        .await;
+    assert!(!fixture.allows(2, "anything") && fixture.allows(2, "read"));
+    assert_eq!(fixture.both(Directory::administrators), [0_u64; 0]);
 
-    on.put_user(&user(1, "a", &[])).await;
-    assert!(!on.allows(1, "read"));
-    assert!(!on.both(|directory| directory.has_user_with_role("nobody")));
+    fixture.put_user(&user(1, "a", &[])).await;
+    assert!(!fixture.allows(1, "read"));
+    assert!(!fixture.both(|directory| directory.has_user_with_role("nobody")));
 }
 
 #[tokio::test]
-async fn a_blocked_user_is_seen_at_once_and_is_no_administrator() {
-    let on = Followed::new();
-    on.put_role(&role("boss", true, &[])).await;
-    on.put_user(&user(1, "a", &["boss"])).await;
-    assert_eq!(on.both(Directory::administrators), [1]);
-    on.put_user(&User { status: false, ..user(1, "a", &["boss"]) }).await;
-    assert!(!on.both(|directory| directory.user(1).unwrap().is_active));
-    assert_eq!(on.both(Directory::administrators), [0_u64; 0]);
+async fn blocked_user_is_inactive_at_once_and_no_administrator() {
+    let fixture = Fixture::new();
+    fixture.put_role(&role("boss", true, &[])).await;
+    fixture.put_user(&user(1, "a", &["boss"])).await;
+    assert_eq!(fixture.both(Directory::administrators), [1]);
+    fixture.put_user(&User { status: false, ..user(1, "a", &["boss"]) }).await;
+    assert!(!fixture.both(|directory| directory.user(1).unwrap().is_active));
+    assert_eq!(fixture.both(Directory::administrators), [0_u64; 0]);
 }
 
 #[tokio::test]
-async fn a_revoked_key_is_seen_at_once_and_a_deleted_one_is_gone() {
-    let on = Followed::new();
+async fn revocation_and_deletion_of_a_key_apply_at_once() {
+    let fixture = Fixture::new();
     let key = key(1, 7);
-    on.put_key(&key).await;
-    let held = on.directory.key(key.id).unwrap();
-    assert!(held.digest == key.digest && held.user == 7);
-    assert!(!on.both(|directory| directory.key(key.id).unwrap().is_revoked));
-    on.put_key(&Key { revoked: Some(Timestamp(5)), ..key.clone() }).await;
-    assert!(on.both(|directory| directory.key(key.id).unwrap().is_revoked));
-    on.commit(|batch| {
-        batch.delete(Table::Keys, key.id.number().to_be_bytes());
-    })
-    .await;
-    assert!(on.both(|directory| directory.key(key.id).is_none()));
+    fixture.put_key(&key).await;
+    let cached = fixture.directory.key(key.id).unwrap();
+    assert!(cached.digest == key.digest && cached.user == 7);
+    assert!(!fixture.both(|directory| directory.key(key.id).unwrap().is_revoked));
+    fixture.put_key(&Key { revoked: Some(Timestamp(5)), ..key.clone() }).await;
+    assert!(fixture.both(|directory| directory.key(key.id).unwrap().is_revoked));
+    fixture
+        .commit(|batch| {
+            batch.delete(Table::Keys, table::key(key.id));
+        })
+        .await;
+    assert!(fixture.both(|directory| directory.key(key.id).is_none()));
 }
 
 #[tokio::test]
-async fn a_key_says_where_and_until_when_it_is_good() {
-    let on = Followed::new();
+async fn restrictions_and_expiry_of_a_key_are_kept() {
+    let fixture = Fixture::new();
     let key = Key {
         application: Some("own".into()),
         scopes: Some(vec!["read".into()]),
@@ -258,12 +266,12 @@ async fn a_key_says_where_and_until_when_it_is_good() {
         networks: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
         ..key(1, 7)
     };
-    on.put_key(&key).await;
-    let held = on.directory.key(key.id).unwrap();
-    assert_eq!(held.application(), Some("own"));
-    assert_eq!(held.scopes().unwrap().as_ref(), ["read".to_owned()]);
-    assert!(!held.has_ended(Timestamp(99)) && held.has_ended(Timestamp(100)));
-    for (address, is_in) in [
+    fixture.put_key(&key).await;
+    let cached = fixture.directory.key(key.id).unwrap();
+    assert_eq!(cached.application(), Some("own"));
+    assert_eq!(cached.scopes().unwrap().as_ref(), ["read".to_owned()]);
+    assert!(!cached.is_expired(Timestamp(99)) && cached.is_expired(Timestamp(100)));
+    for (address, is_allowed) in [
         ("10.1.2.3", true),
         ("::ffff:10.1.2.3", true),
         ("fd00::1", true),
@@ -271,76 +279,82 @@ async fn a_key_says_where_and_until_when_it_is_good() {
         ("::ffff:11.0.0.1", false),
         ("fe80::1", false),
     ] {
-        assert_eq!(held.admits(address.parse().unwrap()), is_in, "{address}");
+        assert_eq!(cached.allows_address(address.parse().unwrap()), is_allowed, "{address}");
     }
     let rotation = crate::model::Rotation { to: key.id, until: Timestamp(50) };
-    on.put_key(&Key { rotated: Some(rotation), ..key.clone() }).await;
-    assert!(on.both(|directory| directory.key(key.id).unwrap().has_ended(Timestamp(50))));
+    fixture.put_key(&Key { rotated: Some(rotation), ..key.clone() }).await;
+    assert!(fixture.both(|directory| directory.key(key.id).unwrap().is_expired(Timestamp(50))));
     let plain = Key { id: key.id, ..self::key(2, 7) };
-    on.put_key(&plain).await;
-    let held = on.directory.key(key.id).unwrap();
-    assert!(!held.has_ended(Timestamp(i64::MAX - 1)) && held.admits("11.0.0.1".parse().unwrap()));
-    assert!(held.application().is_none() && held.scopes().is_none());
+    fixture.put_key(&plain).await;
+    let cached = fixture.directory.key(key.id).unwrap();
+    assert!(
+        !cached.is_expired(Timestamp(i64::MAX - 1))
+            && cached.allows_address("11.0.0.1".parse().unwrap())
+    );
+    assert!(cached.application().is_none() && cached.scopes().is_none());
 }
 
 #[tokio::test]
-async fn a_policy_is_one_moment_and_the_next_one_replaces_it() {
-    let on = Followed::new();
-    let before = on.directory.policy();
+async fn policies_never_change_and_are_replaced_by_commits() {
+    let fixture = Fixture::new();
+    let before = fixture.directory.policy();
     let application = Application { is_default: true, ..Application::api_key("own", "Own") };
     let resource = Resource::entity_user();
-    on.commit(|batch| {
-        batch.put(Table::Applications, *b"own", encode(&application));
-        batch.put(Table::Resources, resource.id.as_str(), encode(&resource));
-    })
-    .await;
-    let after = on.directory.policy();
+    fixture
+        .commit(|batch| {
+            batch.put(Table::Applications, *b"own", encode(&application));
+            batch.put(Table::Resources, resource.id.as_str(), encode(&resource));
+        })
+        .await;
+    let after = fixture.directory.policy();
     assert!(before.applications.default().is_none() && before.routes.resources().count() == 0);
     assert_eq!(after.applications.default().unwrap().record, application);
     assert_eq!(after.routes.resources().count(), 1);
-    // What has nothing to do with it leaves it alone.
-    on.put_key(&key(1, 7)).await;
-    on.put_user(&user(1, "a", &[])).await;
-    assert!(Arc::ptr_eq(&after, &on.directory.policy()));
+    // Changes of other records do not replace the policy.
+    fixture.put_key(&key(1, 7)).await;
+    fixture.put_user(&user(1, "a", &[])).await;
+    assert!(Arc::ptr_eq(&after, &fixture.directory.policy()));
 
-    on.commit(|batch| {
-        batch.delete(Table::Applications, *b"own");
-        batch.delete(Table::Resources, resource.id.as_str());
-    })
-    .await;
-    assert!(on.both(|directory| directory.policy().applications.get("own").is_none()));
-    assert_eq!(on.both(|directory| directory.policy().routes.resources().count()), 0);
+    fixture
+        .commit(|batch| {
+            batch.delete(Table::Applications, *b"own");
+            batch.delete(Table::Resources, resource.id.as_str());
+        })
+        .await;
+    assert!(fixture.both(|directory| directory.policy().applications.get("own").is_none()));
+    assert_eq!(fixture.both(|directory| directory.policy().routes.resources().count()), 0);
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_not_trusted_any_more() {
-    let on = Followed::new();
+async fn unreadable_record_is_not_trusted_any_longer() {
+    let fixture = Fixture::new();
     let key = key(1, 7);
-    on.directory.admit_operator("op", KeyId::from_number(5), key.digest);
-    on.put_key(&key).await;
-    on.put_role(&role("boss", true, &[])).await;
-    on.put_user(&user(7, "bob", &["boss"])).await;
-    on.put_user(&user(8, "eve", &["boss"])).await;
-    let bad = || b"{".to_vec();
-    on.commit(|batch| {
-        batch.put(Table::Users, 7_u64.to_be_bytes(), bad());
-        batch.put(Table::Keys, key.id.number().to_be_bytes(), bad());
-        batch.put(Table::Roles, *b"boss", bad());
-        batch.put(Table::Users, *b"no number", bad());
-        batch.delete(Table::Users, *b"no number");
-    })
-    .await;
-    assert!(on.directory.key(key.id).is_none());
-    assert!(on.directory.user(7).is_none() && on.directory.user_by_name("bob").is_none());
-    assert!(on.directory.policy().roles.role("boss").is_none());
-    assert_eq!(on.directory.administrators(), [0_u64; 0]);
-    assert!(on.directory.user(8).is_some() && on.directory.user(0).is_some());
-    // A start does not pass over it.
-    assert!(matches!(Directory::open(&on.store), Err(StoreError::Damaged { .. })));
+    fixture.directory.add_operator_key("op", KeyId::from_number(5), key.digest);
+    fixture.put_key(&key).await;
+    fixture.put_role(&role("boss", true, &[])).await;
+    fixture.put_user(&user(7, "bob", &["boss"])).await;
+    fixture.put_user(&user(8, "eve", &["boss"])).await;
+    let unreadable = || b"{".to_vec();
+    fixture
+        .commit(|batch| {
+            batch.put(Table::Users, table::user(7), unreadable());
+            batch.put(Table::Keys, table::key(key.id), unreadable());
+            batch.put(Table::Roles, *b"boss", unreadable());
+            batch.put(Table::Users, *b"no number", unreadable());
+            batch.delete(Table::Users, *b"no number");
+        })
+        .await;
+    assert!(fixture.directory.key(key.id).is_none());
+    assert!(fixture.directory.user(7).is_none() && fixture.directory.user_by_name("bob").is_none());
+    assert!(fixture.directory.policy().roles.role("boss").is_none());
+    assert_eq!(fixture.directory.administrators(), [0_u64; 0]);
+    assert!(fixture.directory.user(8).is_some() && fixture.directory.user(0).is_some());
+    // A start fails.
+    assert!(matches!(Directory::open(&fixture.store), Err(StoreError::Damaged { .. })));
 }
 
 #[test]
-fn readers_find_a_user_while_it_is_being_renamed() {
+fn user_is_found_while_it_is_renamed() {
     let directory = Directory::empty();
     let put = |name: &str| {
         let json = encode(&user(7, name, &[]));
@@ -352,7 +366,7 @@ fn readers_find_a_user_while_it_is_being_renamed() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 start.wait();
-                // When the old name is gone, the new one must be there already.
+                // Once the old name is removed, the new one must exist.
                 while directory.user_by_name("old").is_some() {
                     assert!(directory.user(7).is_some());
                 }
@@ -365,39 +379,38 @@ fn readers_find_a_user_while_it_is_being_renamed() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_system_goes_from_where_it_is_found_by_its_text() {
+async fn deleted_foreign_key_is_not_found_by_its_text() {
     let store = MemoryStore::new();
     let directory = Directory::open(&store).unwrap();
     let pepper = Pepper::from_bytes([0; 32]);
     let foreign = Key {
         scheme: Scheme::Text,
-        digest: pepper.digest_as(Scheme::Text, "their key").unwrap(),
+        digest: pepper.digest_as(Scheme::Text, "foreign key").unwrap(),
         ..key(1, 1)
     };
-    let at = foreign.id.number().to_be_bytes();
     let mut batch = Batch::new();
-    batch.put(Table::Keys, at, encode(&foreign));
+    batch.put(Table::Keys, table::key(foreign.id), encode(&foreign));
     store.commit(batch).await.unwrap();
-    assert_eq!(directory.foreign_key(&pepper, "their key").unwrap().0, foreign.id);
+    assert_eq!(directory.foreign_key(&pepper, "foreign key").unwrap().0, foreign.id);
     let mut batch = Batch::new();
-    batch.delete(Table::Keys, at);
+    batch.delete(Table::Keys, table::key(foreign.id));
     store.commit(batch).await.unwrap();
-    assert!(directory.foreign_key(&pepper, "their key").is_none());
+    assert!(directory.foreign_key(&pepper, "foreign key").is_none());
     assert!(directory.foreign.is_empty());
 }
 
 #[tokio::test]
-async fn slow_keys_and_passwords_are_counted_until_the_last_has_gone() {
+async fn slow_digests_are_counted_until_the_last_is_removed() {
     let store = MemoryStore::new();
     let directory = Directory::open(&store).unwrap();
     let put = async |record: &Key| {
         let mut batch = Batch::new();
-        batch.put(Table::Keys, record.id.number().to_be_bytes(), encode(record));
+        batch.put(Table::Keys, table::key(record.id), encode(record));
         store.commit(batch).await.unwrap();
     };
     let digest = PasswordDigest::new("$2y$05$abc");
     let slow = |seed| Key { scheme: Scheme::Slow, slow: Some(digest.clone()), ..key(seed, 7) };
-    let ids = |uid: u64| directory.slow_keys(Some(uid)).map(|keys| (keys.ids, keys.most));
+    let ids = |uid: u64| directory.slow_keys(Some(uid)).map(|keys| (keys.ids, keys.max_per_user));
     assert!(directory.slow_keys(None).is_none());
     let (first, second) = (slow(1), slow(2));
     put(&first).await;
@@ -405,26 +418,22 @@ async fn slow_keys_and_passwords_are_counted_until_the_last_has_gone() {
     assert_eq!(ids(7), Some((vec![first.id, second.id], 2)));
     assert_eq!(ids(8), Some((vec![], 2)));
     assert_eq!(directory.slow_keys(None).unwrap().example, digest);
-    // One is labelled, one is used.
+    // The first key gets another label. The second one is used, which replaces its slow digest.
     put(&Key { label: "x".into(), ..first.clone() }).await;
     put(&Key { scheme: Scheme::Text, slow: None, ..second.clone() }).await;
     assert_eq!(ids(7), Some((vec![first.id], 2)));
     assert_eq!(Directory::open(&store).unwrap().slow_keys(Some(7)).unwrap().ids, [first.id]);
     let mut batch = Batch::new();
-    batch.delete(Table::Keys, first.id.number().to_be_bytes());
+    batch.delete(Table::Keys, table::key(first.id));
     store.commit(batch).await.unwrap();
     assert_eq!(ids(7), None);
 
     let put = async |password: Option<&str>| {
         let password = password.map(PasswordDigest::new);
         let mut batch = Batch::new();
-        batch.put(
-            Table::Users,
-            3_u64.to_be_bytes(),
-            encode(&User { password, ..user(3, "c", &[]) }),
-        );
+        batch.put(Table::Users, table::user(3), encode(&User { password, ..user(3, "c", &[]) }));
         store.commit(batch).await.unwrap();
-        directory.foreign_password()
+        directory.slow_password_example()
     };
     let ours = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$x";
     for (password, expected) in [

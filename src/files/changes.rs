@@ -1,5 +1,5 @@
-//! Learns of changes to files. Folders are watched and not their files: editors, and whoever renews a certificate, put new files in the place
-//! of old ones.
+//! Notices changes of files. Watches folders rather than files, because editors and certificate tools
+//! replace files instead of writing into them.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,12 +10,14 @@ use std::{
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
-/// How long it must be quiet for a change to be taken as done. Copying a folder of scripts takes less between two files.
+/// A change is complete after this time without another one. Copying a folder of scripts takes less
+/// between two files.
 const QUIET: Duration = Duration::from_millis(150);
-/// How long changes that never end are waited for.
-const LONGEST: Duration = Duration::from_secs(2);
+/// The longest wait for a series of changes to end.
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// Changes in some folders. The first is there at once: what changed before anybody watched.
+/// Changes in some folders. The first one is reported at once, for anything that changed before
+/// watching began.
 pub struct Changes {
     watcher: RecommendedWatcher,
     changed: Arc<Notify>,
@@ -24,19 +26,21 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Changes in a folder and all below it. While it is not there, its coming is one.
+    /// Changes in a folder and everything below it. If the folder is missing, its creation is a change.
     ///
     /// # Errors
-    /// The folder, or the one that it will be in, cannot be watched.
+    /// The folder, or its nearest existing ancestor, cannot be watched.
     pub fn below(folder: &Path) -> Result<Self, notify::Error> {
         Self::of(vec![folder.to_owned()], RecursiveMode::Recursive)
     }
 
-    /// Changes in the folders of these files, whichever of their files it is.
+    /// Changes of any file in the folders of these files.
     ///
     /// # Errors
     /// A folder cannot be watched.
-    pub fn beside<'a>(files: impl IntoIterator<Item = &'a Path>) -> Result<Self, notify::Error> {
+    pub fn in_folders_of<'a>(
+        files: impl IntoIterator<Item = &'a Path>,
+    ) -> Result<Self, notify::Error> {
         let folder = |file: &Path| match file.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
@@ -48,11 +52,11 @@ impl Changes {
     }
 
     fn of(folders: Vec<PathBuf>, mode: RecursiveMode) -> Result<Self, notify::Error> {
-        // Holds one message however many are sent: that is what makes a storm one change.
+        // Stores at most one notification, so that a series of events is one change.
         let changed = Arc::new(Notify::new());
         let sender = changed.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // Reading a file is an event too, and whoever hears of a change reads.
+            // Reads are events too, and a change leads to a read: they would cause an endless loop.
             if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
                 sender.notify_one();
             }
@@ -63,32 +67,32 @@ impl Changes {
         Ok(changes)
     }
 
-    /// Waits for a change, and until it is done. Changes within a moment are one, however many there are.
+    /// Waits for a change and until it is complete. Changes in quick succession count as one.
     pub async fn next(&mut self) {
         self.changed.notified().await;
         self.settle().await;
-        // A folder may be another one by now, or have come into being.
+        // A folder may have been replaced or created.
         if let Err(error) = self.attach() {
-            tracing::warn!("a folder cannot be watched: {error}");
+            tracing::warn!("cannot watch a folder: {error}");
         }
     }
 
-    /// Waits until nothing has changed for a moment.
+    /// Waits until nothing has changed for [`QUIET`].
     async fn settle(&self) {
         let quiet = async {
             while tokio::time::timeout(QUIET, self.changed.notified()).await.is_ok() {
-                // A storm wakes this often enough as it is.
+                // Limits how often a long series of events wakes this task.
                 tokio::time::sleep(QUIET / 10).await;
             }
         };
-        let _ = tokio::time::timeout(LONGEST, quiet).await;
+        let _ = tokio::time::timeout(MAX_WAIT, quiet).await;
     }
 
-    /// Watches each folder, or, while it is not there, the nearest one above it that is.
+    /// Watches each folder or, while it is missing, its nearest existing ancestor.
     fn attach(&mut self) -> Result<(), notify::Error> {
         for folder in &self.folders {
             if folder.is_dir() {
-                // One that was replaced has to be let go before the new one can be watched.
+                // A replaced folder must be unwatched before the new one can be watched.
                 let _ = self.watcher.unwatch(folder);
                 self.watcher.watch(folder, self.mode)?;
                 continue;

@@ -1,4 +1,4 @@
-//! Files that an operator puts there: who may read them, and when they change.
+//! Files of the operator: reading them with a check of their permissions, and watching them.
 
 mod changes;
 
@@ -17,49 +17,50 @@ use zeroize::Zeroizing;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// Others may read it, and it holds a secret.
-    #[error("it can be read by others (mode {0:04o}). Take it from them with chmod 600")]
+    /// Other users may read it, and it contains a secret.
+    #[error("other users can read it (mode {0:04o}). Run chmod 600 on it")]
     Exposed(u32),
-    /// It has more bytes than it can have.
+    /// It is larger than the limit.
     #[error("it has more than {0} bytes")]
     TooLong(u64),
     /// It is a folder, a pipe or the like.
-    #[error("it is no regular file")]
+    #[error("it is not a regular file")]
     NotAFile,
-    /// It cannot be read.
+    /// Reading failed.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Who may read a file besides its owner.
+/// The users that may read a file besides its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
-    /// Anybody.
+    /// Everybody.
     All,
-    /// Nobody. The group may where another user than us owns the file: that is how root lends a secret.
-    OwnerAlone,
+    /// Nobody. The group may, if the file belongs to another user than this process: that is how
+    /// root shares a secret with a service.
+    OwnerOnly,
 }
 
-/// Reads a file of at most `most` bytes.
+/// Reads a file of at most `limit` bytes.
 ///
 /// # Errors
-/// It is not there, is no regular file, is longer, or others than `readers` may read it.
-pub fn read(path: &Path, most: u64, readers: Readers) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    // Asked before it is opened: to open a pipe would wait for its writer.
+/// The file is missing, is not a regular file, is larger, or users other than `readers` may read it.
+pub fn read(path: &Path, limit: u64, readers: Readers) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    // Checked before the file is opened: opening a pipe would wait for its writer.
     if !std::fs::metadata(path)?.is_file() {
         return Err(FileError::NotAFile);
     }
     let file = File::open(path)?;
-    // And of the open file: the name may stand for another one by now.
-    let facts = file.metadata()?;
-    let is_ours = facts.uid() == geteuid().as_raw();
-    if readers == Readers::OwnerAlone && is_exposed(facts.mode(), is_ours) {
-        return Err(FileError::Exposed(facts.mode() & 0o777));
+    // The open file is checked again: the name may point to another file by now.
+    let metadata = file.metadata()?;
+    let is_ours = metadata.uid() == geteuid().as_raw();
+    if readers == Readers::OwnerOnly && is_exposed(metadata.mode(), is_ours) {
+        return Err(FileError::Exposed(metadata.mode() & 0o777));
     }
     let mut bytes = Zeroizing::new(Vec::new());
-    file.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(FileError::TooLong(most));
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(FileError::TooLong(limit));
     }
     Ok(bytes)
 }
@@ -70,13 +71,13 @@ fn is_exposed(mode: u32, is_ours: bool) -> bool {
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 
     #[test]
-    fn a_secret_is_its_owners_alone() {
+    fn secret_that_others_can_read_is_refused() {
         for (mode, ours, roots) in [
             (0o600, false, false),
             (0o400, false, false),
@@ -95,15 +96,15 @@ mod unit {
         let path = folder.path().join("secret");
         fs::write(&path, "s3cret").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        let refused = read(&path, 6, Readers::OwnerAlone).unwrap_err();
+        let refused = read(&path, 6, Readers::OwnerOnly).unwrap_err();
         assert!(matches!(refused, FileError::Exposed(0o644)), "{refused}");
         assert_eq!(*read(&path, 6, Readers::All).unwrap(), b"s3cret");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(*read(&path, 6, Readers::OwnerAlone).unwrap(), b"s3cret");
+        assert_eq!(*read(&path, 6, Readers::OwnerOnly).unwrap(), b"s3cret");
     }
 
     #[test]
-    fn only_files_of_a_fitting_size_are_read() {
+    fn only_regular_files_within_the_limit_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("long");
         fs::write(&path, "1234567").unwrap();

@@ -1,11 +1,21 @@
-//! Who acts, as the audit trail names them.
+//! The actor of a request, as the audit trail names it, and the handle for the actor's changes.
 
 use std::net::IpAddr;
 
-use crate::{model::Actor, pipeline::Identity};
+use crate::{
+    accounts::{Accounts, Writer},
+    model::Actor,
+    pipeline::Identity,
+};
 
-/// Whoever stands behind a request from `client`.
-pub fn actor(identity: &Identity<'_>, client: IpAddr) -> Actor {
+/// The accounts as the caller may change them. Only an administrator's identity yields a writer
+/// with an administrator's rights.
+pub fn writer(accounts: &Accounts, identity: &Identity<'_>, client: IpAddr) -> Writer {
+    let actor = actor(identity, client);
+    if identity.is_admin() { accounts.as_admin(actor) } else { accounts.as_actor(actor) }
+}
+
+fn actor(identity: &Identity<'_>, client: IpAddr) -> Actor {
     let client = client.to_canonical();
     let (Some(uid), Some(application)) = (identity.uid(), identity.application()) else {
         return Actor::Anonymous { client };

@@ -1,4 +1,4 @@
-//! A request's body: read only after the request was let in, and bounded in size and time.
+//! Request bodies: read only after the Gate has granted the request, with limits of size and time.
 
 use std::{error::Error, time::Duration};
 
@@ -9,55 +9,54 @@ use hyper::body::{Body as HttpBody, Incoming};
 
 use crate::pipeline::{Denial, Phase};
 
-/// What a body may take.
+/// The limits of a request body.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyLimits {
-    /// Bytes.
+    /// The maximum size in bytes.
     pub bytes: usize,
-    /// How long it may take to arrive.
+    /// The maximum time until the whole body has arrived.
     pub read: Duration,
 }
 
 /// A body that has not been read yet.
 #[derive(Debug)]
-pub enum Body {
-    /// It is here already.
+pub enum RequestBody {
+    /// In memory.
     Full(Bytes),
-    /// It comes from the network.
+    /// To be read from the connection.
     Stream(Incoming),
 }
 
-impl Default for Body {
+impl Default for RequestBody {
     fn default() -> Self {
         Self::Full(Bytes::new())
     }
 }
 
-impl Body {
-    /// The whole body.
+impl RequestBody {
+    /// Reads the whole body.
     ///
     /// # Errors
-    /// It is larger than it may be (413), takes longer (408), or breaks off (400).
+    /// The body is too large (413), takes too long (408), or ends early (400).
     pub async fn collect(self, limits: &BodyLimits) -> Result<Bytes, Denial> {
-        let stream = match self {
-            Self::Full(bytes) if bytes.len() > limits.bytes => return Err(too_large(limits)),
-            Self::Full(bytes) => return Ok(bytes),
-            Self::Stream(stream) => stream,
-        };
-        whole(stream, limits).await
+        match self {
+            Self::Full(bytes) if bytes.len() > limits.bytes => Err(too_large(limits)),
+            Self::Full(bytes) => Ok(bytes),
+            Self::Stream(stream) => read_body(stream, limits).await,
+        }
     }
 }
 
-/// The whole of a body, wherever it comes from.
+/// Reads a whole body from any source.
 ///
 /// # Errors
-/// As those of [`Body::collect`].
-pub async fn whole<B>(stream: B, limits: &BodyLimits) -> Result<Bytes, Denial>
+/// The errors of [`RequestBody::collect`].
+pub async fn read_body<B>(stream: B, limits: &BodyLimits) -> Result<Bytes, Denial>
 where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    // What says that it is too large is not read at all.
+    // A body that declares too large a size is not read at all.
     if stream.size_hint().lower() > limits.bytes as u64 {
         return Err(too_large(limits));
     }
@@ -71,7 +70,7 @@ where
             "BODY_BROKEN",
             "The request's body broke off.",
         )
-        .with_detail(problem.to_string())),
+        .with_internal_message(problem.to_string())),
         Err(_) => Err(Denial::message(
             Phase::Handler,
             StatusCode::REQUEST_TIMEOUT,

@@ -1,34 +1,36 @@
-//! The header fields that tell whoever is behind us who asks. Only ours get there: a client's copy in any spelling is taken away.
+//! The header fields that pass the user's identity to the application behind Keyward.
+//!
+//! Only Keyward writes them: fields from a client with the same or a similar name are removed.
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::pipeline::Identity;
 
-/// Phase for these fields, and a few more: to grow a map means to hash all of it once more.
-const FIELDS: usize = 10;
+/// Capacity for these fields and a few more, because growing a header map rehashes it.
+const CAPACITY: usize = 10;
 const EMPTY: HeaderValue = HeaderValue::from_static("");
 
-/// What every field of ours begins with. A client has no business with any of them.
-const OURS: &str = "x-keyward-";
+/// The prefix of Keyward's own header fields. A client must not set any of them.
+const OWN_PREFIX: &str = "x-keyward-";
 
-/// The names of the fields.
+/// The names of the identity header fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityFields {
     /// The user's name.
     pub user: HeaderName,
     /// The user's number.
     pub user_id: HeaderName,
-    /// The ids of the user's roles, with commas between them.
+    /// The ids of the user's roles, separated by commas.
     pub roles: HeaderName,
-    /// The public id of the key that was used.
+    /// The public id of the key.
     pub key_id: HeaderName,
-    /// The id of the application that it came through.
+    /// The id of the application that accepted the credential.
     pub application: HeaderName,
 }
 
-/// What there is to tell of whoever asks.
+/// The content of an identity header field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum IdentityHeader {
     User,
     UserId,
     Roles,
@@ -36,14 +38,15 @@ pub(crate) enum Told {
     Application,
 }
 
-impl Told {
-    /// What is told of somebody; none: there is nothing to tell.
+impl IdentityHeader {
+    /// The value for this identity; `None` means that the identity has no such value.
     ///
-    /// Each value is a copy of its own. Who shares one is counted, and all cores would write to that count.
+    /// Each value is a copy with a reference count of its own: all cores would write to the count
+    /// of a shared value.
     pub fn value(self, identity: &Identity<'_>) -> Option<HeaderValue> {
         let copy = |field: &HeaderValue| HeaderValue::from_bytes(field.as_bytes()).ok();
         match self {
-            // A user's name may hold any character; what no field can hold is left out.
+            // A user's name with characters that a header field cannot contain is left out.
             Self::User => HeaderValue::from_str(identity.name()?).ok(),
             Self::UserId => HeaderValue::from_str(itoa::Buffer::new().format(identity.uid()?)).ok(),
             Self::Roles if identity.is_anonymous() => None,
@@ -67,29 +70,29 @@ impl Default for IdentityFields {
 }
 
 impl IdentityFields {
-    /// Whether a field could be taken for one of these.
+    /// Whether an application could confuse a field of this name with an identity field.
     pub fn covers(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
-        let has_our_beginning = name.get(..OURS.len()).is_some_and(|start| is_like(start, OURS));
-        has_our_beginning || self.all().into_iter().any(|(one, _)| is_like(name, one.as_str()))
+        has_similar_prefix(name, OWN_PREFIX)
+            || self.all().into_iter().any(|(own, _)| is_similar(name, own.as_str()))
     }
 
-    /// The names, and what each tells.
-    pub(crate) fn all(&self) -> [(&HeaderName, Told); 5] {
+    /// The names with the content of each field.
+    pub(crate) fn all(&self) -> [(&HeaderName, IdentityHeader); 5] {
         [
-            (&self.user, Told::User),
-            (&self.user_id, Told::UserId),
-            (&self.roles, Told::Roles),
-            (&self.key_id, Told::KeyId),
-            (&self.application, Told::Application),
+            (&self.user, IdentityHeader::User),
+            (&self.user_id, IdentityHeader::UserId),
+            (&self.roles, IdentityHeader::Roles),
+            (&self.key_id, IdentityHeader::KeyId),
+            (&self.application, IdentityHeader::Application),
         ]
     }
 
-    /// Writes who asks over whatever is there. Where there is nothing to tell there is no field.
+    /// Writes the fields of an identity, and removes the fields for which it has no value.
     pub fn write(&self, identity: &Identity<'_>, headers: &mut HeaderMap) {
-        headers.reserve(FIELDS);
-        for (name, told) in self.all() {
-            match told.value(identity) {
+        headers.reserve(CAPACITY);
+        for (name, header) in self.all() {
+            match header.value(identity) {
                 Some(value) => drop(headers.insert(name.clone(), value)),
                 None => drop(headers.remove(name)),
             }
@@ -97,26 +100,32 @@ impl IdentityFields {
     }
 }
 
-/// Whether a program behind us could take one name for the other: CGI and its heirs turn what is no letter or digit into an underscore.
+/// Whether an application could confuse two header field names: CGI and its successors replace
+/// every character that is not a letter or a digit by an underscore.
 ///
 /// `known` is in lower case, as header names are.
-pub(super) fn is_like(name: &str, known: &str) -> bool {
-    let alike =
+pub(super) fn is_similar(name: &str, known: &str) -> bool {
+    let is_same =
         |(a, b): (u8, u8)| a == b || !(a.is_ascii_alphanumeric() || b.is_ascii_alphanumeric());
-    name.len() == known.len() && name.bytes().zip(known.bytes()).all(alike)
+    name.len() == known.len() && name.bytes().zip(known.bytes()).all(is_same)
+}
+
+/// Whether an application could confuse the beginning of a header field name with this prefix.
+pub(super) fn has_similar_prefix(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len()).is_some_and(|start| is_similar(start, prefix))
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
     #[test]
-    fn no_spelling_of_a_field_of_ours_goes_through() {
+    fn every_spelling_of_an_identity_field_is_covered() {
         let fields = IdentityFields {
             user: HeaderName::from_static("remote-user"),
             ..IdentityFields::default()
         };
-        for ours in [
+        for own in [
             "x-keyward-user",
             "x_keyward_user",
             "x-keyward_roles",
@@ -125,7 +134,7 @@ mod unit {
             "remote-user",
             "remote_user",
         ] {
-            assert!(fields.covers(&HeaderName::from_static(ours)), "{ours}");
+            assert!(fields.covers(&HeaderName::from_static(own)), "{own}");
         }
         for other in ["x-keywar", "x-keyword-user", "remote-users", "user", "x-user"] {
             assert!(!fields.covers(&HeaderName::from_static(other)), "{other}");

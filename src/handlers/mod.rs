@@ -1,4 +1,5 @@
-//! What follows a [`Grant`]: the handlers that do what was asked. None can be called without one.
+//! The handlers behind the Gate: each does what a granted request asks for. A handler cannot be
+//! called without a [`Grant`].
 
 mod actor;
 mod body;
@@ -13,12 +14,12 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use ::http::{Response, StatusCode};
 
-pub use actor::actor;
-pub use body::{Body, BodyLimits, whole};
+pub use actor::writer;
+pub use body::{BodyLimits, RequestBody, read_body};
 use hyper::upgrade::OnUpgrade;
 pub use identity::IdentityFields;
-pub(crate) use identity::Told;
-pub use payload::{BrokenOff, Flow, Foreign, Payload};
+pub(crate) use identity::IdentityHeader;
+pub use payload::{BodyError, BodyStream, PassThrough, Payload};
 use proxy::Proxies;
 
 use crate::{
@@ -27,52 +28,52 @@ use crate::{
     pipeline::{AuditScope, Denial, Grant, Phase, Request, RequestContext},
 };
 
-/// What a handler answers.
+/// The response of a handler.
 pub type PayloadResponse = Response<Payload>;
 
-/// A request that was let in.
-pub struct Call<'a> {
-    /// The right to make it, and the method of the resource that it uses.
+/// A request that has passed the Gate.
+pub struct HandlerRequest<'a> {
+    /// The grant, with the user and the method of the resource.
     pub grant: Grant<'a>,
     /// The request.
     pub request: Request<'a>,
-    /// What it is decided by.
-    pub scene: &'a RequestContext,
+    /// The context that the request was decided with.
+    pub context: &'a RequestContext,
     /// The values of the path pattern's parameters.
     pub params: matchit::Params<'a, 'a>,
-    /// What absolute URLs begin with.
+    /// The beginning of absolute URLs.
     pub origin: Origin<'a>,
-    /// How it came here.
+    /// The hop from the client to this server.
     pub hop: Hop<'a>,
     /// The body.
-    pub body: Body,
-    /// The connection, where the client wants to change its protocol.
+    pub body: RequestBody,
+    /// The connection, if the client wants to change its protocol.
     pub upgrade: Option<OnUpgrade>,
 }
 
-/// The last stretch of a request's way.
+/// The hop from the client, or from the last proxy, to this server.
 #[derive(Debug, Clone, Copy)]
 pub struct Hop<'a> {
-    /// What the client speaks.
-    pub scheme: Scheme,
-    /// Host and port as the client wrote them.
+    /// The client's protocol.
+    pub scheme: UrlScheme,
+    /// Host and port as the client sent them.
     pub authority: &'a str,
-    /// The other end of the connection. A unix socket's is the loopback address.
+    /// The address of the peer. The peer of a unix socket has the loopback address.
     pub peer: IpAddr,
-    /// Whether what it says of the way before is believed.
+    /// Whether the peer is a trusted proxy, whose information about earlier hops counts.
     pub is_trusted: bool,
 }
 
-/// What a client speaks.
+/// The protocol of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
+pub enum UrlScheme {
     /// HTTP in the clear.
     Http,
     /// HTTP over TLS.
     Https,
 }
 
-impl Scheme {
+impl UrlScheme {
     /// The name in URLs.
     pub fn name(self) -> &'static str {
         match self {
@@ -82,25 +83,26 @@ impl Scheme {
     }
 }
 
-/// What absolute URLs of the public face begin with: scheme and authority, and perhaps a path, without a slash at the end.
+/// The beginning of absolute URLs of the public face: scheme and authority, optionally a path,
+/// without a trailing slash.
 #[derive(Debug, Clone, Copy)]
 pub enum Origin<'a> {
-    /// As configured.
+    /// The configured URL.
     Configured(&'a str),
-    /// Scheme and authority that the request was sent to.
-    Asked(Scheme, &'a str),
+    /// The scheme and the authority of the request.
+    Requested(UrlScheme, &'a str),
 }
 
 impl fmt::Display for Origin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Configured(url) => f.write_str(url),
-            Self::Asked(scheme, authority) => write!(f, "{}://{authority}", scheme.name()),
+            Self::Requested(scheme, authority) => write!(f, "{}://{authority}", scheme.name()),
         }
     }
 }
 
-/// The handlers, with what they work on. A cheap handle.
+/// All handlers, with the state that they need. A cheap handle.
 #[derive(Clone)]
 pub struct Handlers {
     accounts: Accounts,
@@ -110,67 +112,67 @@ pub struct Handlers {
 }
 
 impl Handlers {
-    /// The handlers of these accounts, with the usual names for who asks.
+    /// The handlers of these accounts, with the default names of the identity header fields.
     pub fn new(accounts: Accounts, limits: BodyLimits) -> Self {
         Self { accounts, limits, fields: Arc::default(), proxies: Arc::default() }
     }
 
-    /// The same with other names for who asks.
+    /// Sets the names of the identity header fields.
     #[must_use]
-    pub fn telling(mut self, fields: IdentityFields) -> Self {
+    pub fn with_identity_fields(mut self, fields: IdentityFields) -> Self {
         self.fields = Arc::new(fields);
         self
     }
 
-    /// The header fields that tell who asks.
+    /// The names of the identity header fields.
     pub fn identity_fields(&self) -> &IdentityFields {
         &self.fields
     }
 
-    /// What a body may take.
+    /// The limits of request bodies.
     pub fn body_limits(&self) -> &BodyLimits {
         &self.limits
     }
 
-    /// Hands a request to its handler.
+    /// Runs the handler of the resource. The audit trail records a 401 or 403 of the handler.
     ///
     /// # Errors
-    /// What the handler refuses.
-    pub async fn answer(&self, call: Call<'_>) -> Result<PayloadResponse, Denial> {
-        let Some(rule) = call.grant.rule() else {
-            return Err(misdirected());
+    /// The handler refuses the request.
+    pub async fn respond(&self, request: HandlerRequest<'_>) -> Result<PayloadResponse, Denial> {
+        let Some(rule) = request.grant.rule() else {
+            return Err(no_resource());
         };
-        let witness = AuditScope::new(call.scene, &call.request, &call.grant);
-        let answered = match &rule.resource.handler {
-            Handler::Respond => Ok(respond::answer(rule)),
-            Handler::EntityUser => entity_user::answer(self, call).await,
-            // On the heap: they are large, and a future is moved before it runs.
-            Handler::Proxy => Box::pin(proxy::answer(self, call)).await,
-            Handler::Decide => Err(elsewhere()),
-            Handler::Script(name) => Box::pin(script::answer(name, &call)).await,
+        let audit = AuditScope::new(request.context, &request.request, &request.grant);
+        let result = match &rule.resource.handler {
+            Handler::Respond => Ok(respond::respond(rule)),
+            Handler::EntityUser => entity_user::respond(self, request).await,
+            // On the heap: these futures are large, and a future is moved before it runs.
+            Handler::Proxy => Box::pin(proxy::respond(self, request)).await,
+            Handler::Decide => Err(served_elsewhere()),
+            Handler::Script(name) => Box::pin(script::respond(name, &request)).await,
         };
-        answered.inspect_err(|denial| witness.hear(denial))
+        result.inspect_err(|denial| audit.record(denial))
     }
 }
 
-/// What other proxies ask about is not here (RFC 9110, section 15.5.20).
-fn elsewhere() -> Denial {
+/// The denial for a resource that another proxy serves (RFC 9110, section 15.5.20).
+fn served_elsewhere() -> Denial {
     Denial::message(
         Phase::Handler,
         StatusCode::MISDIRECTED_REQUEST,
         "RESOURCE_ELSEWHERE",
         "This resource is served elsewhere. Ask for it there.",
     )
-    .with_detail("the handler decide answers at /-/verify alone")
+    .with_internal_message("resources with the handler decide are available at /-/verify only")
 }
 
-/// A right that is for something else than a resource opens none.
-fn misdirected() -> Denial {
+/// The denial for a grant that is not about a resource.
+fn no_resource() -> Denial {
     Denial::message(
         Phase::Handler,
         StatusCode::INTERNAL_SERVER_ERROR,
         "INTERNAL_ERROR",
         "The request could not be served.",
     )
-    .with_detail("a grant without a resource came to the handlers")
+    .with_internal_message("the handlers got a grant without a resource")
 }

@@ -1,4 +1,4 @@
-//! The body of an answer: whole, or flowing through.
+//! The body of a response: in memory, or streamed.
 
 use std::{
     error::Error,
@@ -10,36 +10,36 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-/// A body that is whole costs no allocation beyond its bytes.
+/// The body of a response. A body in memory needs no allocation besides its bytes.
 pub enum Payload {
-    /// It is here already.
+    /// In memory.
     Full(Bytes),
-    /// It comes from somewhere else, piece by piece.
-    Stream(Flow),
+    /// Streamed from another source.
+    Stream(BodyStream),
 }
 
-/// Marks an answer that somebody else has made: nothing in it is changed on the way.
+/// An extension that marks the response of an upstream, which must reach the client unchanged.
 #[derive(Debug, Clone, Copy)]
-pub struct Foreign;
+pub struct PassThrough;
 
-/// A body that comes piece by piece.
-pub type Flow = Pin<Box<dyn Body<Data = Bytes, Error = BrokenOff> + Send>>;
+/// A streamed body.
+pub type BodyStream = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
 
-/// Why an answer ends before its end. The client sees a connection that breaks off, never the text.
+/// Why a body ended early. The client sees a truncated response, never this text.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer broke off: {0}")]
-pub struct BrokenOff(#[source] Box<dyn Error + Send + Sync>);
+#[error("the body ended early: {0}")]
+pub struct BodyError(#[source] Box<dyn Error + Send + Sync>);
 
-impl BrokenOff {
-    /// For this reason.
-    pub fn new(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(why.into())
+impl BodyError {
+    /// An error with this reason.
+    pub fn new(reason: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(reason.into())
     }
 }
 
 impl Payload {
-    /// A body that comes from somewhere else.
-    pub fn stream(body: impl Body<Data = Bytes, Error = BrokenOff> + Send + 'static) -> Self {
+    /// A streamed body.
+    pub fn stream(body: impl Body<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
         Self::Stream(Box::pin(body))
     }
 }
@@ -51,8 +51,8 @@ impl Default for Payload {
 }
 
 impl<T: Into<Bytes>> From<T> for Payload {
-    fn from(whole: T) -> Self {
-        Self::Full(whole.into())
+    fn from(body: T) -> Self {
+        Self::Full(body.into())
     }
 }
 
@@ -67,30 +67,30 @@ impl fmt::Debug for Payload {
 
 impl Body for Payload {
     type Data = Bytes;
-    type Error = BrokenOff;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Stream(flow) => flow.as_mut().poll_frame(cx),
+            Self::Stream(stream) => stream.as_mut().poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(bytes) => bytes.is_empty(),
-            Self::Stream(flow) => flow.is_end_stream(),
+            Self::Stream(stream) => stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Stream(flow) => flow.size_hint(),
+            Self::Stream(stream) => stream.size_hint(),
         }
     }
 }

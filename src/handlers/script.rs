@@ -1,14 +1,17 @@
-//! The handler `script:NAME`: the script `handlers/NAME.rhai` answers.
+//! The handler `script:NAME`: the script `handlers/NAME.rhai` makes the response.
 
 use ::http::Response;
 
-use super::{Call, Payload, PayloadResponse};
+use super::{HandlerRequest, Payload, PayloadResponse};
 use crate::pipeline::Denial;
 
-pub(super) async fn answer(name: &str, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
-    let made = call.scene.handle(name, &call.request, call.grant.identity()).await?;
-    let mut reply = Response::new(Payload::from(made.body));
-    *reply.status_mut() = made.status;
-    *reply.headers_mut() = made.headers;
-    Ok(reply)
+pub(super) async fn respond(
+    name: &str,
+    HandlerRequest { context, request, grant, .. }: &HandlerRequest<'_>,
+) -> Result<PayloadResponse, Denial> {
+    let scripted = context.handle(name, request, grant.identity()).await?;
+    let mut response = Response::new(Payload::from(scripted.body));
+    *response.status_mut() = scripted.status;
+    *response.headers_mut() = scripted.headers;
+    Ok(response)
 }

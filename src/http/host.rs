@@ -1,17 +1,18 @@
-//! The host that a request is for. A request that names two, or none, or no host at all, is refused: a proxy before us may have looked at the other.
+//! Reads the host that a request is for. A request without a host, or with two hosts, is rejected:
+//! a proxy in front of us may have looked at the other one.
 
 use std::borrow::Cow;
 
 use ::http::{Version, header::HOST, request::Parts};
 
-/// Where a request is sent.
+/// The host that a request is sent to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Host<'a> {
     authority: &'a str,
     name: Cow<'a, str>,
 }
 
-/// Why there is no host.
+/// The reason why a request has no usable host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HostProblem {
     #[error("The request names no host.")]
@@ -35,7 +36,7 @@ impl Host<'_> {
 }
 
 /// The host of a request: the authority of its target, or its `Host` field (RFC 9112, section 3.2).
-pub(crate) fn of(request: &Parts) -> Result<Host<'_>, HostProblem> {
+pub(crate) fn of_request(request: &Parts) -> Result<Host<'_>, HostProblem> {
     let mut fields = request.headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
@@ -52,11 +53,11 @@ pub(crate) fn of(request: &Parts) -> Result<Host<'_>, HostProblem> {
         (None, Some(field)) => field,
         _ => return Err(HostProblem::Missing),
     };
-    read(authority)
+    parse(authority)
 }
 
-/// The host of an authority.
-pub(crate) fn read(authority: &str) -> Result<Host<'_>, HostProblem> {
+/// Parses an authority: a host name or address, and perhaps a port.
+pub(crate) fn parse(authority: &str) -> Result<Host<'_>, HostProblem> {
     let (name, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let end = rest.find(']').ok_or(HostProblem::Malformed)? + 2;
@@ -69,8 +70,8 @@ pub(crate) fn read(authority: &str) -> Result<Host<'_>, HostProblem> {
         Some(digits) => digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit()),
         None => port.is_empty(),
     };
-    let form = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    let is_name = name.starts_with('[') || (!name.is_empty() && name.bytes().all(form));
+    let is_name_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let is_name = name.starts_with('[') || (!name.is_empty() && name.bytes().all(is_name_byte));
     if !is_name || !is_port {
         return Err(HostProblem::Malformed);
     }
@@ -80,7 +81,7 @@ pub(crate) fn read(authority: &str) -> Result<Host<'_>, HostProblem> {
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
     fn parts(target: &str, hosts: &[&str]) -> Parts {
@@ -92,7 +93,7 @@ mod unit {
     }
 
     #[test]
-    fn a_host_is_read_in_one_way() {
+    fn port_and_upper_case_are_not_part_of_the_name() {
         for (authority, name) in [
             ("api.example", "api.example"),
             ("API.Example:8080", "api.example"),
@@ -102,22 +103,22 @@ mod unit {
             ("a_b-c", "a_b-c"),
         ] {
             let parts = parts("/", &[authority]);
-            let host = of(&parts).unwrap();
+            let host = of_request(&parts).unwrap();
             assert_eq!((host.authority(), host.name()), (authority, name));
         }
     }
 
     #[test]
-    fn what_is_no_host_is_refused() {
+    fn missing_repeated_and_malformed_hosts_are_rejected() {
         for bad in [
             "", "a b", "a/b", "a@b", "a:b", "a:123456", "[::1", "[x]", "[::1]x", "a?b", "a\"b",
             "a,b", ":80",
         ] {
-            assert_eq!(of(&parts("/", &[bad])), Err(HostProblem::Malformed), "{bad}");
+            assert_eq!(of_request(&parts("/", &[bad])), Err(HostProblem::Malformed), "{bad}");
         }
-        assert_eq!(of(&parts("/", &[])), Err(HostProblem::Missing));
-        assert_eq!(of(&parts("/", &["a", "a"])), Err(HostProblem::Several));
-        assert_eq!(of(&parts("http://a/", &["b"])), Err(HostProblem::Several));
-        assert_eq!(of(&parts("http://A/", &["a"])).unwrap().name(), "a");
+        assert_eq!(of_request(&parts("/", &[])), Err(HostProblem::Missing));
+        assert_eq!(of_request(&parts("/", &["a", "a"])), Err(HostProblem::Several));
+        assert_eq!(of_request(&parts("http://a/", &["b"])), Err(HostProblem::Several));
+        assert_eq!(of_request(&parts("http://A/", &["a"])).unwrap().name(), "a");
     }
 }

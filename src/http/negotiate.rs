@@ -1,69 +1,64 @@
-//! Formats: whether a request's body comes in one that the method takes, and whether the answer can have the one that was asked for.
+//! Formats: checks that a method accepts the format of a request's body, and that it can respond in
+//! the format that the client wants.
 //!
-//! The format of the answer is asked for with the query parameter `_format`, the way existing clients do; `Accept` is not looked at.
+//! The client names the format of the response with the query parameter `_format`, as existing
+//! clients do. `Accept` has no influence.
 
 use ::http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
 
 use crate::{
     model::Format,
-    pipeline::{Denial, Phase},
+    pipeline::{Denial, Phase, Request},
 };
 
-/// Why a request cannot be served in the formats that there are, if it cannot.
-pub fn misuse(
-    method: &Method,
-    query: Option<&str>,
-    headers: &HeaderMap,
-    formats: &[Format],
-) -> Option<Denial> {
+/// Checks a request against the formats of a method.
+///
+/// # Errors
+/// The body or the wanted response has another format.
+pub fn check_formats(request: &Request<'_>, formats: &[Format]) -> Result<(), Denial> {
     if formats.contains(&Format::Any) {
-        return None;
+        return Ok(());
     }
-    if [Method::POST, Method::PATCH, Method::PUT].contains(method)
-        && let Some(denial) = unsupported_body(headers, formats)
-    {
-        return Some(denial);
+    if [Method::POST, Method::PATCH, Method::PUT].contains(request.method) {
+        check_body(request.headers, formats)?;
     }
-    let asked = query.filter(|query| query.contains("format") || query.contains('%'))?;
-    // The last one counts, as it does for the clients' old server.
-    let (_, format) =
-        form_urlencoded::parse(asked.as_bytes()).filter(|(name, _)| name == "_format").last()?;
-    let is_known = Format::parse(&format).is_some_and(|format| formats.contains(&format));
-    (!is_known).then(|| {
-        let names: Vec<_> = formats.iter().map(|format| format.name()).collect();
-        Denial::message(
-            Phase::Edge,
-            StatusCode::NOT_ACCEPTABLE,
-            "NOT_ACCEPTABLE",
-            format!(
-                "No route found for the specified format. Supported formats: {}.",
-                names.join(", ")
-            ),
-        )
-    })
+    let might_name_format = |query: &&str| query.contains("format") || query.contains('%');
+    let Some(query) = request.query.filter(might_name_format) else { return Ok(()) };
+    // The last one counts, as in the server that the clients were written for.
+    let wanted = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "_format");
+    let Some((_, wanted)) = wanted.last() else { return Ok(()) };
+    if Format::parse(&wanted).is_some_and(|format| formats.contains(&format)) {
+        return Ok(());
+    }
+    let names: Vec<_> = formats.iter().map(|format| format.name()).collect();
+    let names = names.join(", ");
+    Err(Denial::message(
+        Phase::Edge,
+        StatusCode::NOT_ACCEPTABLE,
+        "NOT_ACCEPTABLE",
+        format!("No route found for the specified format. Supported formats: {names}."),
+    ))
 }
 
-fn unsupported_body(headers: &HeaderMap, formats: &[Format]) -> Option<Denial> {
+fn check_body(headers: &HeaderMap, formats: &[Format]) -> Result<(), Denial> {
     let unsupported = |message: String| {
-        Some(Denial::message(
-            Phase::Edge,
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "UNSUPPORTED_MEDIA_TYPE",
-            message,
-        ))
+        let (status, code) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE");
+        Denial::message(Phase::Edge, status, code, message)
     };
-    let Some(value) = headers.get(CONTENT_TYPE) else {
-        return unsupported("No \"Content-Type\" request header specified".into());
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let Some(value) = values.next() else {
+        return Err(unsupported("No \"Content-Type\" request header specified".into()));
     };
     let given = String::from_utf8_lossy(value.as_bytes());
     // Parameters such as charset do not make another type (RFC 9110, section 8.3.1).
-    let essence = given.split(';').next().unwrap_or_default().trim();
-    let is_taken = formats
+    let media_type = given.split(';').next().unwrap_or_default().trim();
+    let is_supported = formats
         .iter()
         .flat_map(|format| format.media_types())
-        .any(|taken| taken.eq_ignore_ascii_case(essence));
-    match is_taken && headers.get_all(CONTENT_TYPE).iter().count() == 1 {
-        true => None,
-        false => unsupported(format!("No route found that matches \"Content-Type: {given}\"")),
+        .any(|supported| supported.eq_ignore_ascii_case(media_type));
+    if is_supported && values.next().is_none() {
+        Ok(())
+    } else {
+        Err(unsupported(format!("No route found that matches \"Content-Type: {given}\"")))
     }
 }

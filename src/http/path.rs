@@ -1,46 +1,50 @@
-//! Paths have one spelling, made once, before routing: what is checked is what is answered and what is forwarded.
+//! Brings paths into one normal form before routing, so that the path that is checked is also the
+//! path that is served and forwarded.
 //!
-//! What could be read in two ways is refused, because somebody behind us may read it in the other.
+//! A path that could be read in two ways is rejected, because a server behind us may read it in the
+//! other way.
 
 use std::borrow::Cow;
 
-/// Why a path has no one spelling. The text is for the client and does not repeat the path.
+/// The reason why a path has no normal form. The text is for the client and does not repeat the
+/// path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PathProblem {
     #[error("The path does not begin with a slash.")]
     NotAbsolute,
-    #[error("The path holds a percent sign that is not followed by two hexadecimal digits.")]
+    #[error("The path contains a percent sign that is not followed by two hexadecimal digits.")]
     BadEscape,
-    #[error("The path holds an encoded slash or backslash.")]
+    #[error("The path contains an encoded slash or backslash.")]
     HiddenSeparator,
-    #[error("The path holds a backslash.")]
+    #[error("The path contains a backslash.")]
     Backslash,
-    #[error("The path holds a semicolon.")]
+    #[error("The path contains a semicolon.")]
     Semicolon,
-    #[error("The path holds a control character.")]
+    #[error("The path contains a control character.")]
     Control,
     #[error("The path is encoded twice.")]
     EncodedTwice,
-    #[error("The path holds bytes that are not encoded UTF-8.")]
+    #[error("The path contains bytes that are not encoded UTF-8.")]
     NotText,
     #[error("The path leads above the root.")]
     AboveRoot,
 }
 
-/// The one spelling of a path: unreserved characters as themselves, all else encoded with upper-case digits (RFC 3986, section 6.2.2), no
-/// empty segments, no dot segments.
+/// The normal form of a path: unreserved characters are not encoded, all others are encoded with
+/// upper-case digits (RFC 3986, section 6.2.2), and there are no empty segments and no dot
+/// segments.
 pub(crate) fn normalise(raw: &str) -> Result<Cow<'_, str>, PathProblem> {
     if !raw.starts_with('/') {
         return Err(PathProblem::NotAbsolute);
     }
-    if is_plain(raw) {
+    if is_normal(raw) {
         return Ok(Cow::Borrowed(raw));
     }
     resolve(&unescape(raw)?).map(Cow::Owned)
 }
 
-/// Whether a path is its own one spelling, as almost all are.
-fn is_plain(raw: &str) -> bool {
+/// Whether a path is in its normal form already, as almost all are.
+fn is_normal(raw: &str) -> bool {
     let mut before = b' ';
     raw.bytes().all(|b| {
         let is_plain = match b {
@@ -54,10 +58,10 @@ fn is_plain(raw: &str) -> bool {
     })
 }
 
-/// Decodes what needs no encoding, and looks at each byte once.
+/// Decodes the characters that need no encoding, in one pass.
 fn unescape(raw: &str) -> Result<String, PathProblem> {
     let mut out = Vec::with_capacity(raw.len());
-    let mut meant = Vec::with_capacity(raw.len());
+    let mut decoded = Vec::with_capacity(raw.len());
     let mut bytes = raw.as_bytes();
     while let Some((&first, rest)) = bytes.split_first() {
         let (byte, is_encoded) = match first {
@@ -75,7 +79,7 @@ fn unescape(raw: &str) -> Result<String, PathProblem> {
             0x80.. if !is_encoded => return Err(PathProblem::NotText),
             _ => {}
         }
-        meant.push(byte);
+        decoded.push(byte);
         let is_unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
         if is_unreserved || !is_encoded {
             out.push(byte);
@@ -83,15 +87,16 @@ fn unescape(raw: &str) -> Result<String, PathProblem> {
             out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
         }
     }
-    // Overlong forms and halves of characters are no UTF-8; a control character can be two bytes long.
-    let meant = std::str::from_utf8(&meant).map_err(|_| PathProblem::NotText)?;
-    if meant.chars().any(char::is_control) {
+    // Overlong forms and incomplete characters are not UTF-8. A control character can have two
+    // bytes.
+    let decoded = std::str::from_utf8(&decoded).map_err(|_| PathProblem::NotText)?;
+    if decoded.chars().any(char::is_control) {
         return Err(PathProblem::Control);
     }
-    Ok(String::from_utf8(out).expect("what was not ASCII has been encoded"))
+    Ok(String::from_utf8(out).expect("all bytes that are not ASCII have been encoded"))
 }
 
-/// The byte of an escape, from what follows its percent sign.
+/// The byte of an escape. `digits` follow its percent sign.
 fn escape(digits: &[u8]) -> Option<u8> {
     let value = |b: u8| char::from(b).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some(value(*digits.first()?)? << 4 | value(*digits.get(1)?)?)
@@ -101,7 +106,7 @@ fn digit(value: u8) -> u8 {
     b"0123456789ABCDEF"[usize::from(value)]
 }
 
-/// Takes out empty segments and dot segments (RFC 3986, section 5.2.4).
+/// Removes empty segments and dot segments (RFC 3986, section 5.2.4).
 fn resolve(path: &str) -> Result<String, PathProblem> {
     let mut segments = Vec::new();
     for segment in path.split('/').skip(1) {
@@ -117,13 +122,13 @@ fn resolve(path: &str) -> Result<String, PathProblem> {
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     #[test]
-    fn each_path_has_one_spelling() {
+    fn paths_are_brought_into_their_normal_form() {
         for (raw, normal) in [
             ("/", "/"),
             ("/a/b", "/a/b"),
@@ -150,7 +155,7 @@ mod unit {
     }
 
     #[test]
-    fn what_has_two_readings_is_refused() {
+    fn ambiguous_paths_are_rejected() {
         use PathProblem::*;
         for (raw, problem) in [
             ("", NotAbsolute),
@@ -185,7 +190,7 @@ mod unit {
 
     proptest! {
         #[test]
-        fn a_normal_path_stays_as_it_is(raw in "/([a.%/;\\\\é2Ee5fF \u{0}]|%[0-9a-fA-F]{2}){0,12}") {
+        fn a_path_in_normal_form_is_unchanged(raw in "/([a.%/;\\\\é2Ee5fF \u{0}]|%[0-9a-fA-F]{2}){0,12}") {
             if let Ok(normal) = normalise(&raw) {
                 let again = normalise(&normal);
                 prop_assert_eq!(again.as_deref(), Ok(&*normal), "{}", raw);

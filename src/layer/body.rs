@@ -1,4 +1,4 @@
-//! Bodies on both sides of the layer: what the service or the client has made, or what we have.
+//! The body type of requests and responses that pass the layer.
 
 use std::{
     pin::Pin,
@@ -6,37 +6,37 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 
 pin_project_lite::pin_project! {
-    /// A body that was handed through as it came, or one that is whole.
+    /// A body of the client or the service, or one that is in memory.
     #[derive(Debug)]
-    pub struct Body<B> {
+    pub struct LayerBody<B> {
         #[pin]
-        content: Content<B>,
+        content: BodyContent<B>,
     }
 }
 
 pin_project_lite::pin_project! {
     #[project = Projected]
     #[derive(Debug)]
-    enum Content<B> {
-        Through { #[pin] body: B },
-        Whole { bytes: Bytes },
+    enum BodyContent<B> {
+        Streamed { #[pin] body: B },
+        Full { bytes: Bytes },
     }
 }
 
-impl<B> Body<B> {
-    pub(super) fn through(body: B) -> Self {
-        Self { content: Content::Through { body } }
+impl<B> LayerBody<B> {
+    pub(super) fn streamed(body: B) -> Self {
+        Self { content: BodyContent::Streamed { body } }
     }
 
-    pub(super) fn whole(bytes: Bytes) -> Self {
-        Self { content: Content::Whole { bytes } }
+    pub(super) fn full(bytes: Bytes) -> Self {
+        Self { content: BodyContent::Full { bytes } }
     }
 }
 
-impl<B: HttpBody<Data = Bytes>> HttpBody for Body<B> {
+impl<B: Body<Data = Bytes>> Body for LayerBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -45,23 +45,23 @@ impl<B: HttpBody<Data = Bytes>> HttpBody for Body<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().content.project() {
-            Projected::Through { body } => body.poll_frame(cx),
-            Projected::Whole { bytes } if bytes.is_empty() => Poll::Ready(None),
-            Projected::Whole { bytes } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Projected::Streamed { body } => body.poll_frame(cx),
+            Projected::Full { bytes } if bytes.is_empty() => Poll::Ready(None),
+            Projected::Full { bytes } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Through { body } => body.is_end_stream(),
-            Content::Whole { bytes } => bytes.is_empty(),
+            BodyContent::Streamed { body } => body.is_end_stream(),
+            BodyContent::Full { bytes } => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Through { body } => body.size_hint(),
-            Content::Whole { bytes } => SizeHint::with_exact(bytes.len() as u64),
+            BodyContent::Streamed { body } => body.size_hint(),
+            BodyContent::Full { bytes } => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }

@@ -1,75 +1,77 @@
-//! Who makes a request, as the service behind the layer finds them.
+//! The identity of a caller, as an extension of the request for the service behind the layer.
 
 use std::{fmt, sync::Arc};
 
-use crate::{model::KeyId, pipeline, scripting::Allows};
+use crate::{model::KeyId, pipeline, scripting::PermissionCheck};
 
-/// Who makes a request: an extension of each request that was let through. As they were when the request was decided about. A cheap handle.
+/// The identity of the caller: an extension of each allowed request. It does not change after the
+/// decision. A cheap handle.
 #[derive(Clone)]
-pub struct Identity(Arc<Facts>);
+pub struct CallerIdentity(Arc<Facts>);
 
 struct Facts {
-    known: Option<Known>,
+    /// `None` means anonymous.
+    user: Option<KnownUser>,
     roles: Vec<String>,
-    allows: Allows,
+    allows: PermissionCheck,
 }
 
-struct Known {
+struct KnownUser {
     uid: u64,
     name: String,
     key: Option<KeyId>,
     application: Option<String>,
 }
 
-impl Identity {
-    pub(super) fn of(identity: &pipeline::Identity<'_>) -> Self {
-        let known = identity.uid().map(|uid| Known {
+impl CallerIdentity {
+    pub(super) fn new(identity: &pipeline::Identity<'_>) -> Self {
+        let user = identity.uid().map(|uid| KnownUser {
             uid,
             name: identity.name().unwrap_or_default().to_owned(),
             key: identity.key(),
-            application: identity.application().map(|one| one.record.id.clone()),
+            application: identity.application().map(|application| application.record.id.clone()),
         });
-        Self(Arc::new(Facts { known, roles: identity.roles().to_vec(), allows: identity.allows() }))
+        Self(Arc::new(Facts { user, roles: identity.roles().to_vec(), allows: identity.allows() }))
     }
 
-    /// Whether nobody stands behind the request.
+    /// Whether the request is anonymous.
     pub fn is_anonymous(&self) -> bool {
-        self.0.known.is_none()
+        self.0.user.is_none()
     }
 
-    /// The user's number; none: anonymous.
+    /// The user's number. `None` means anonymous.
     pub fn uid(&self) -> Option<u64> {
-        self.0.known.as_ref().map(|known| known.uid)
+        self.0.user.as_ref().map(|user| user.uid)
     }
 
-    /// The user's name; none: anonymous.
+    /// The user's name. `None` means anonymous.
     pub fn name(&self) -> Option<&str> {
-        self.0.known.as_ref().map(|known| known.name.as_str())
+        self.0.user.as_ref().map(|user| user.name.as_str())
     }
 
-    /// The ids of its roles, sorted, without `authenticated`.
+    /// The ids of the user's roles, sorted, without `authenticated`.
     pub fn roles(&self) -> &[String] {
         &self.0.roles
     }
 
-    /// The public id of the key that was used; none: another credential.
+    /// The public id of the key. `None` means another credential, or anonymous.
     pub fn key(&self) -> Option<KeyId> {
-        self.0.known.as_ref()?.key
+        self.0.user.as_ref()?.key
     }
 
-    /// The id of the application that it came through; none: anonymous.
+    /// The id of the application that authenticated the request. `None` means anonymous.
     pub fn application(&self) -> Option<&str> {
-        self.0.known.as_ref()?.application.as_deref()
+        self.0.user.as_ref()?.application.as_deref()
     }
 
-    /// Whether it has this permission: from a role, and within its key's scopes.
+    /// Whether a role grants this permission, and the scopes of the key include it.
     pub fn has(&self, permission: &str) -> bool {
         (self.0.allows)(permission)
     }
 }
 
-impl fmt::Debug for Identity {
+impl fmt::Debug for CallerIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Identity({:?}, key {:?})", self.uid(), self.key())
+        write!(f, "CallerIdentity({:?}, key {:?})", self.uid(), self.key())
     }
 }

@@ -1,25 +1,32 @@
-//! The Gate inside another Rust program: a [`tower_layer::Layer`] round its service.
+//! The gate inside another Rust program: a [`tower_layer::Layer`] around its service.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! use std::sync::Arc;
 //!
 //! use axum::{Extension, Router, routing::get};
-//! use keyward::{Layer, accounts::{Accounts, Passwords}, layer::Identity, model::{Clock, Entropy, Pepper}, pipeline::Gate, store::MemoryStore};
+//! use keyward::{
+//!     Layer,
+//!     accounts::{Accounts, Passwords},
+//!     layer::CallerIdentity,
+//!     model::{Clock, Entropy, Pepper},
+//!     pipeline::Gate,
+//!     store::MemoryStore,
+//! };
 //!
-//! // A program that keeps its users opens a `SledStore`, with `Accounts::open`.
+//! // A program that stores its users on disk opens a `SledStore`, with `Accounts::open`.
 //! let (store, entropy) = (Arc::new(MemoryStore::new()), Entropy::system());
 //! let pepper = Pepper::from_bytes(entropy.bytes());
 //! let accounts = Accounts::with(store, pepper, Passwords::new(2), Clock::system(), entropy)?;
 //! let first = accounts.first_start().await?.expect("the store is empty");
 //!
-//! async fn hello(Extension(who): Extension<Identity>) -> String {
-//!     format!("Hello, {}.", who.name().unwrap_or("whoever you are"))
+//! async fn hello(Extension(caller): Extension<CallerIdentity>) -> String {
+//!     format!("Hello, {}.", caller.name().unwrap_or("stranger"))
 //! }
 //! let guard = Layer::new(Gate::new(&accounts, 4096)).requires("read reports");
 //! let app = Router::new().route("/reports", get(hello)).layer(guard);
 //!
-//! // What a client would send.
+//! // The requests of a client.
 //! use base64::Engine as _;
 //! use tower::ServiceExt as _;
 //! let credential = format!("{}:{}", first.username, first.key.expose());
@@ -27,24 +34,30 @@
 //! let request = || http::Request::get("/reports");
 //! let without = app.clone().oneshot(request().body(axum::body::Body::empty())?).await?;
 //! assert_eq!(without.status(), 401);
-//! let with = app.oneshot(request().header("API-KEY", credential).body(axum::body::Body::empty())?).await?;
+//! let request = request().header("API-KEY", credential).body(axum::body::Body::empty())?;
+//! let with = app.oneshot(request).await?;
 //! assert_eq!(with.status(), 200);
 //! # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
-//! Two ways to say who may:
-//! - the *resources* of the store, as the server has them ([`Layer::new`]): what none of them describes is refused;
-//! - the *program* itself ([`Layer::requires`], [`Layer::requires_user`], [`Layer::admits_anyone`]), which has routes of its own.
+//! There are two kinds of rules for access:
+//! - the *resources* of the store, as for the server ([`Layer::new`]). A request that matches no
+//!   resource is denied;
+//! - the *program* itself ([`Layer::requires`], [`Layer::requires_user`],
+//!   [`Layer::admits_anyone`]), which has routes of its own.
 //!
-//! It runs on tokio, with the runtime's timer (`enable_time`): scripts are bounded by it, and refusals of applications that tell no details wait for it.
+//! The layer needs tokio with the runtime's timer (`enable_time`): the timer bounds scripts, and
+//! delays the denials of applications with uniform errors.
 //!
-//! A program without tower calls [`Layer::around`]; one that only wants to know who asks, [`Gate::authenticate`](crate::pipeline::Gate::authenticate).
+//! A program without tower calls [`Layer::handle`]. A program that only needs the identity of the
+//! caller calls [`Gate::authenticate`](crate::pipeline::Gate::authenticate).
 //!
-//! Authentication, scripts, texts and forms of refusals are those of the server. The service behind finds an [`Identity`] among the request's
-//! extensions, and none of the header fields that could be taken for one.
+//! Authentication, scripts, and the texts and forms of denials are those of the server. The service
+//! behind the layer gets a [`CallerIdentity`] among the request's extensions, and none of the
+//! header fields that could be taken for an identity field.
 
-mod around;
 mod body;
+mod handle;
 mod identity;
 mod service;
 
@@ -52,8 +65,8 @@ use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use ::http::request::Parts;
 
-pub use body::Body;
-pub use identity::Identity;
+pub use body::LayerBody;
+pub use identity::CallerIdentity;
 pub use service::Guarded;
 
 use crate::{
@@ -61,88 +74,90 @@ use crate::{
     pipeline::{Anonymous, Gate},
 };
 
-/// The Gate in front of a service. A cheap handle.
+/// The gate in front of a service. A cheap handle.
 #[derive(Clone)]
-pub struct Layer(Arc<Settings>);
+pub struct Layer(Arc<LayerSettings>);
 
 #[derive(Clone)]
-struct Settings {
+struct LayerSettings {
     gate: Gate,
-    admission: Admission,
-    paths: Paths,
-    client: Arc<FindClient>,
-    fields: IdentityFields,
-    bodies: BodyLimits,
+    access: AccessRules,
+    paths: PathPolicy,
+    find_client: Arc<FindClient>,
+    identity_fields: IdentityFields,
+    body_limits: BodyLimits,
 }
 
 type FindClient = dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync;
 
-/// Who says what may be done.
+/// The source of the rules for access.
 #[derive(Clone)]
-enum Admission {
-    /// The resources.
+enum AccessRules {
+    /// The resources of the store.
     Resources,
-    /// The program, everywhere the same.
+    /// The program, with the same rule for all requests.
     Program { permissions: Vec<String>, anonymous: Anonymous },
 }
 
-/// What becomes of a path that is not in its one spelling.
+/// The treatment of a path that is not in its normal form.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Paths {
-    /// It is refused: a router outside may have read it in another way than we would.
-    Refused,
-    /// It is put right, before anybody reads it.
-    Rewritten,
+enum PathPolicy {
+    /// Reject it: a router outside may have read it in another way than we do.
+    Reject,
+    /// Rewrite it, before anything behind the layer reads it.
+    Rewrite,
 }
 
-/// Where a request comes from, as an extension of the request: the address of its client.
+/// The address of the client, as an extension of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Client(pub IpAddr);
+pub struct ClientAddress(pub IpAddr);
 
-/// What a body may take that scripts are to see.
-const BODIES: BodyLimits = BodyLimits { bytes: 1 << 20, read: Duration::from_secs(30) };
+/// The default limits of a body that is read for scripts.
+const BODY_LIMITS: BodyLimits = BodyLimits { bytes: 1 << 20, read: Duration::from_secs(30) };
 
 impl Layer {
-    /// The Gate, with the resources of its store for rules. Requests need a host, as they do for the server.
+    /// The gate, with the resources of its store as rules. Requests need a host, as for the server.
     pub fn new(gate: Gate) -> Self {
-        Self(Arc::new(Settings {
+        Self(Arc::new(LayerSettings {
             gate,
-            admission: Admission::Resources,
-            paths: Paths::Refused,
-            client: Arc::new(|parts| Some(parts.extensions.get::<Client>()?.0)),
-            fields: IdentityFields::default(),
-            bodies: BODIES,
+            access: AccessRules::Resources,
+            paths: PathPolicy::Reject,
+            find_client: Arc::new(|parts| Some(parts.extensions.get::<ClientAddress>()?.0)),
+            identity_fields: IdentityFields::default(),
+            body_limits: BODY_LIMITS,
         }))
     }
 
-    /// Asks for a permission, in the place of the resources; for each of several when it is called again.
+    /// Requires a permission, instead of using the resources. Call it again to require several.
     #[must_use]
     pub fn requires(self, permission: impl Into<String>) -> Self {
         self.with_program(|permissions, _| permissions.push(permission.into()))
     }
 
-    /// Asks for no more than that somebody is known, in the place of the resources.
+    /// Requires an authenticated user and nothing else, instead of using the resources.
     #[must_use]
     pub fn requires_user(self) -> Self {
         self.with_program(|_, anonymous| *anonymous = Anonymous::Refused)
     }
 
-    /// Lets those through as well who bring no credential, in the place of the resources. A credential that is brought must be right. Where a permission
-    /// is required, the role `anonymous` must have it.
+    /// Admits also requests without a credential, instead of using the resources. A credential that
+    /// is sent must be valid. Where a permission is required, the role `anonymous` must have it.
     #[must_use]
     pub fn admits_anyone(self) -> Self {
         self.with_program(|_, anonymous| *anonymous = Anonymous::Admitted)
     }
 
-    /// Puts paths into their one spelling instead of refusing those that are not, for a layer that stands round a whole router, which then sees only what was
-    /// checked. Inside of a router, as with axum's `Router::layer`, the route has been chosen by then: never there.
+    /// Rewrites paths into their normal form instead of rejecting those in another form. For a
+    /// layer around a whole router, which then sees only the checked path. Never use it inside of a
+    /// router, as with axum's `Router::layer`: there the route has been chosen already.
     #[must_use]
     pub fn rewriting_paths(self) -> Self {
-        self.with(|settings| settings.paths = Paths::Rewritten)
+        self.with(|settings| settings.paths = PathPolicy::Rewrite)
     }
 
-    /// Finds the client's address, which bounds keys to networks. Without this it is the extension [`Client`]; where none is found, it is the
-    /// unspecified address, which lies in no network that anybody would name.
+    /// Finds the client's address, with which keys are bound to networks. The default is the
+    /// extension [`ClientAddress`]. A request without an address gets the unspecified address,
+    /// which is in no network that a key would name.
     ///
     /// With axum: `|parts| Some(parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip())`.
     #[must_use]
@@ -150,22 +165,24 @@ impl Layer {
         self,
         find: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static,
     ) -> Self {
-        self.with(|settings| settings.client = Arc::new(find))
+        self.with(|settings| settings.find_client = Arc::new(find))
     }
 
-    /// More names of header fields that tell who asks, which are taken away when a client sends them. Those that begin with `x-keyward-` always are.
+    /// Sets the names of the identity fields. The layer removes fields of these names from
+    /// requests. Fields whose name begins with `x-keyward-` are always removed.
     #[must_use]
     pub fn hiding(self, fields: IdentityFields) -> Self {
-        self.with(|settings| settings.fields = fields)
+        self.with(|settings| settings.identity_fields = fields)
     }
 
-    /// What a body may take where a resource has it read for scripts. Other bodies are not looked at. Without this: 1 MiB, and 30 s.
+    /// Sets the limits of a body that is read for scripts, where a resource says so. Other bodies
+    /// are not read. The default is 1 MiB and 30 s.
     #[must_use]
     pub fn body_limits(self, limits: BodyLimits) -> Self {
-        self.with(|settings| settings.bodies = limits)
+        self.with(|settings| settings.body_limits = limits)
     }
 
-    fn with(self, change: impl FnOnce(&mut Settings)) -> Self {
+    fn with(self, change: impl FnOnce(&mut LayerSettings)) -> Self {
         let mut settings = Arc::unwrap_or_clone(self.0);
         change(&mut settings);
         Self(Arc::new(settings))
@@ -173,21 +190,23 @@ impl Layer {
 
     fn with_program(self, change: impl FnOnce(&mut Vec<String>, &mut Anonymous)) -> Self {
         self.with(|settings| {
-            let (mut permissions, mut anonymous) = match &settings.admission {
-                Admission::Resources => (Vec::new(), Anonymous::Refused),
-                Admission::Program { permissions, anonymous } => (permissions.clone(), *anonymous),
+            let (mut permissions, mut anonymous) = match &settings.access {
+                AccessRules::Resources => (Vec::new(), Anonymous::Refused),
+                AccessRules::Program { permissions, anonymous } => {
+                    (permissions.clone(), *anonymous)
+                }
             };
             change(&mut permissions, &mut anonymous);
-            settings.admission = Admission::Program { permissions, anonymous };
+            settings.access = AccessRules::Program { permissions, anonymous };
         })
     }
 }
 
 impl fmt::Debug for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.admission {
-            Admission::Resources => f.write_str("Layer(resources)"),
-            Admission::Program { permissions, .. } => write!(f, "Layer({permissions:?})"),
+        match &self.0.access {
+            AccessRules::Resources => f.write_str("Layer(resources)"),
+            AccessRules::Program { permissions, .. } => write!(f, "Layer({permissions:?})"),
         }
     }
 }

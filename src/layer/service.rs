@@ -1,4 +1,4 @@
-//! A service with the Gate in front of it.
+//! A service with the gate in front of it.
 
 use std::{
     error::Error,
@@ -9,12 +9,12 @@ use std::{
 
 use ::http::{Request, Response};
 use bytes::Bytes;
-use hyper::body::Body as HttpBody;
+use hyper::body::Body;
 use tower_service::Service;
 
-use super::{Body, Layer};
+use super::{Layer, LayerBody};
 
-/// A service behind the Gate: what [`Layer`] makes of one.
+/// A service behind the gate. [`Layer`] wraps services in it.
 #[derive(Debug, Clone)]
 pub struct Guarded<S> {
     pub(super) layer: Layer,
@@ -23,13 +23,13 @@ pub struct Guarded<S> {
 
 impl<S, B, R> Service<Request<B>> for Guarded<S>
 where
-    S: Service<Request<Body<B>>, Response = Response<R>> + Clone + Send + 'static,
+    S: Service<Request<LayerBody<B>>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
-    B: HttpBody<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
     R: Send,
 {
-    type Response = Response<Body<R>>;
+    type Response = Response<LayerBody<R>>;
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
@@ -39,9 +39,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let layer = self.layer.clone();
-        // The one that is ready; a clone need not be.
-        let fresh = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, fresh);
-        Box::pin(async move { layer.around(request, |request| inner.call(request)).await })
+        // Take the service that is ready: its clone need not be.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        Box::pin(async move { layer.handle(request, |request| inner.call(request)).await })
     }
 }

@@ -1,6 +1,5 @@
-//! What a request is decided by, as it stands at one moment. What changes while it is being decided concerns the next one.
+//! [`RequestContext`]: a snapshot of policy and scripts that decides one request.
 
-use crate::model::Mode;
 use std::sync::OnceLock;
 
 use super::{
@@ -10,57 +9,59 @@ use super::{
 use crate::{
     directory::{CompiledApplication, Policy, Rule},
     limits::Counters,
-    model::Borrowed,
-    scripting::{self, Function, Script, ScriptRequest, Set},
+    model::{Borrowed, Mode},
+    scripting::{self, Function, Script, ScriptRequest, ScriptSet},
 };
 
-/// Roles, applications, resources and scripts at one moment: one request is decided by one scene, from its route to its answer.
+/// Roles, applications, resources and scripts as they were when the request arrived.
+///
+/// One context decides one request, from its route to its response. A change in between concerns
+/// the next request only.
 pub struct RequestContext {
     /// Roles, applications and resources.
     pub policy: Borrowed<Policy>,
-    /// The scripts.
-    pub(super) scripts: Borrowed<Set>,
-    /// The request as scripts see it: made for the first of them, and shared by all.
-    asked: OnceLock<ScriptRequest>,
+    pub(super) scripts: Borrowed<ScriptSet>,
+    /// The request as scripts see it. The first script call creates it, and all calls share it.
+    script_request: OnceLock<ScriptRequest>,
     pub(super) mode: Mode,
     gate: Gate,
 }
 
 impl RequestContext {
-    /// A scene that nothing has happened in.
-    pub(super) fn new(policy: Borrowed<Policy>, scripts: Borrowed<Set>, gate: Gate) -> Self {
-        Self { policy, scripts, asked: OnceLock::new(), mode: Mode::Live, gate }
+    /// The context of a new request.
+    pub(super) fn new(policy: Borrowed<Policy>, scripts: Borrowed<ScriptSet>, gate: Gate) -> Self {
+        Self { policy, scripts, script_request: OnceLock::new(), mode: Mode::Live, gate }
     }
 
-    /// Where uses are counted.
-    pub(super) fn ledger(&self) -> &Counters {
-        self.gate.0.accounts.ledger()
+    /// The counters of uses, denials and failures.
+    pub(super) fn counters(&self) -> &Counters {
+        self.gate.0.accounts.counters()
     }
 
-    /// The same, which leaves nothing behind.
-    pub(super) fn without_traces(self) -> Self {
+    /// Turns the context into a dry run's, which counts and writes nothing.
+    pub(super) fn dry_run(self) -> Self {
         Self { mode: Mode::DryRun, ..self }
     }
 
-    /// The script of an application's authentication type; none: it is a built-in one.
+    /// The script of an application's authentication type; `None` means a built-in type.
     ///
     /// # Errors
-    /// There is no such script. Whoever comes through this application is refused.
+    /// The script does not exist. Then every credential of this application is refused.
     pub(super) fn script_of(
         &self,
         application: &CompiledApplication,
     ) -> Result<Option<&Script>, Denial> {
         let Some(name) = application.record.auth_type.script() else { return Ok(None) };
         self.scripts.auth(name).map(Some).ok_or_else(|| {
-            let detail = format!("there is no script auth/{name}.rhai");
-            script_views::broken(Phase::Header, detail)
+            let message = format!("there is no script auth/{name}.rhai");
+            script_views::script_error(Phase::Header, message)
         })
     }
 
-    /// The answer of a script that is a handler.
+    /// Runs the script of the handler `script:NAME`.
     ///
     /// # Errors
-    /// There is no such script; it refused; it failed.
+    /// The script does not exist, refused, or failed.
     pub async fn handle(
         &self,
         name: &str,
@@ -68,20 +69,23 @@ impl RequestContext {
         identity: &Identity<'_>,
     ) -> Result<scripting::HandlerResponse, Denial> {
         let Some(script) = self.scripts.handler(name) else {
-            let detail = format!("there is no script handlers/{name}.rhai");
-            return Err(script_views::broken(Phase::Handler, detail));
+            let message = format!("there is no script handlers/{name}.rhai");
+            return Err(script_views::script_error(Phase::Handler, message));
         };
-        let answer = script.handle(self.asked(request), &script_views::person(identity)).await;
-        answer.map_err(|fault| script_views::denied(Phase::Handler, None, fault))
+        let view = script_views::identity(identity);
+        let response = script.handle(self.script_request(request), &view).await;
+        response.map_err(|fault| script_views::denial_of(Phase::Handler, None, fault))
     }
 
     /// The request as scripts see it.
-    pub(super) fn asked(&self, request: &Request<'_>) -> &ScriptRequest {
-        self.asked.get_or_init(|| script_views::request(request))
+    pub(super) fn script_request(&self, request: &Request<'_>) -> &ScriptRequest {
+        self.script_request.get_or_init(|| script_views::request(request))
     }
 
-    /// The hooks that define a function: those of all requests, and those of the resource. None on the admin listener: a script that refuses
-    /// everybody must not keep out the one who can mend it.
+    /// The scripts that hook this function: `hooks.rhai`, and the script of the resource.
+    ///
+    /// `None` means that no script hooks it, or that the request came to the admin listener
+    /// (see [`Face::has_hooks`](super::Face)).
     pub(super) fn hooks(
         &self,
         function: Function,
@@ -94,6 +98,7 @@ impl RequestContext {
         let resource = rule.map(|rule| rule.resource.id.as_str());
         let mut hooks = self.scripts.hooks(function, resource);
         let first = hooks.next()?;
-        Some(Hooked { scripts: [Some(first), hooks.next()], asked: self.asked(request) })
+        let scripts = [Some(first), hooks.next()];
+        Some(Hooked { scripts, request: self.script_request(request) })
     }
 }

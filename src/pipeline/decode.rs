@@ -1,10 +1,10 @@
-//! The second room: what the credential says. Nothing is looked up here.
+//! Phase 2, decode: reads the credential's text. It looks nothing up.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
     Denial, Phase, Presented, Request, RequestContext,
-    header::{Given, Text, malformed},
+    header::{PresentedCredential, PresentedText, malformed},
     scripts::script_views,
 };
 use crate::{
@@ -13,54 +13,55 @@ use crate::{
     scripting::{self, Function, Script},
 };
 
-/// A credential that could be read, or the fact that the request is anonymous.
+/// The ticket of this phase: a decoded credential, or an anonymous request.
 #[derive(Debug)]
 pub struct Credential<'a> {
-    claim: Option<Claim<'a>>,
+    decoded: Option<DecodedCredential<'a>>,
 }
 
-impl Scripted<'_> {
-    /// The key in what the script has read: what the built-in room checks.
+/// The content of a credential, which nobody has checked yet.
+#[derive(Debug)]
+pub(super) struct DecodedCredential<'a> {
+    pub application: &'a CompiledApplication,
+    pub content: CredentialContent<'a>,
+}
+
+/// The user and the secret that a credential contains, depending on the authentication type.
+#[derive(Debug)]
+pub(super) enum CredentialContent<'a> {
+    /// A user's name with one of the user's keys.
+    NamedKey { pair: UserAndSecret, id: Option<KeyId> },
+    /// A key alone.
+    Key { text: PresentedSecret, id: Option<KeyId> },
+    /// A user's name with the user's password.
+    Password { pair: UserAndSecret },
+    /// A credential of a scripted authentication type.
+    Scripted(ScriptedCredential<'a>),
+}
+
+/// A credential of a scripted authentication type.
+#[derive(Debug)]
+pub(super) struct ScriptedCredential<'a> {
+    pub script: &'a Script,
+    /// The `credential` argument of the script's functions.
+    pub claim: scripting::ScriptClaim,
+}
+
+impl ScriptedCredential<'_> {
+    /// The key that the script has read from the credential, for the built-in check.
     pub fn key(&self) -> Option<Secret> {
         self.claim.text("key").or_else(|| self.claim.text("secret")).map(Secret::new)
     }
 }
 
-/// Who somebody says to be, and what is to prove it.
+/// `user:secret`, in one piece of memory that is wiped on drop.
 #[derive(Debug)]
-pub(super) struct Claim<'a> {
-    pub application: &'a CompiledApplication,
-    pub proof: DecodedProof<'a>,
-}
-
-#[derive(Debug)]
-pub(super) enum DecodedProof<'a> {
-    /// A user's name with one of the user's keys.
-    NamedKey { pair: Pair, id: Option<KeyId> },
-    /// A key alone.
-    Key { text: Shown, id: Option<KeyId> },
-    /// A user's name with the user's password.
-    Password { pair: Pair },
-    /// What a script has made of it, or will.
-    Scripted(Scripted<'a>),
-}
-
-/// A credential of a scripted authentication type.
-#[derive(Debug)]
-pub(super) struct Scripted<'a> {
-    pub script: &'a Script,
-    /// What the script's functions get.
-    pub claim: scripting::Claim,
-}
-
-/// `user:secret`, in one piece of memory that is wiped.
-#[derive(Debug)]
-pub(super) struct Pair {
+pub(super) struct UserAndSecret {
     text: Secret,
     colon: usize,
 }
 
-impl Pair {
+impl UserAndSecret {
     pub fn user(&self) -> &str {
         &self.text.expose()[..self.colon]
     }
@@ -69,144 +70,154 @@ impl Pair {
         &self.text.expose()[self.colon + 1..]
     }
 
-    /// The secret, in the same memory: there is no second copy to wipe.
-    pub fn into_secret(self) -> Shown {
-        Shown { from: self.colon + 1, text: self.text }
+    /// The secret, in the same memory: no second copy needs to be wiped.
+    pub fn into_secret(self) -> PresentedSecret {
+        PresentedSecret { start: self.colon + 1, text: self.text }
     }
 }
 
-/// A secret that was shown as proof.
+/// A secret that a client presented: the text from `start` on.
 #[derive(Debug)]
-pub(super) struct Shown {
+pub(super) struct PresentedSecret {
     text: Secret,
-    from: usize,
+    start: usize,
 }
 
-impl Shown {
+impl PresentedSecret {
     pub fn expose(&self) -> &str {
-        &self.text.expose()[self.from..]
+        &self.text.expose()[self.start..]
     }
 
-    /// A copy, for whoever outlives the request.
+    /// A copy, for tasks that outlive the request.
     pub fn to_secret(&self) -> Secret {
         Secret::new(self.expose())
     }
 }
 
-impl From<Secret> for Shown {
+impl From<Secret> for PresentedSecret {
     fn from(text: Secret) -> Self {
-        Self { text, from: 0 }
+        Self { text, start: 0 }
     }
 }
 
 impl<'a> Credential<'a> {
-    pub(super) fn claim(&self) -> Option<&Claim<'a>> {
-        self.claim.as_ref()
+    pub(super) fn decoded(&self) -> Option<&DecodedCredential<'a>> {
+        self.decoded.as_ref()
     }
 
-    pub(super) fn into_claim(self) -> Option<Claim<'a>> {
-        self.claim
+    pub(super) fn into_decoded(self) -> Option<DecodedCredential<'a>> {
+        self.decoded
     }
 }
 
 /// Reads `base64(user:key)`, `base64(user:password)` (RFC 7617), or a key alone.
 ///
 /// # Errors
-/// Wrong base64, no colon, an empty part, bytes that are not UTF-8, control characters, and a key of our form with a wrong checksum; or the
-/// application's script refuses.
+/// The base64 is wrong, the colon or a part is missing, the text is not UTF-8 or contains control
+/// characters, a Keyward key has a wrong checksum, or the application's script refuses.
 pub async fn parse<'a>(
-    scene: &'a RequestContext,
+    context: &'a RequestContext,
     request: &Request<'a>,
     presented: Presented<'a>,
 ) -> Result<Credential<'a>, Denial> {
-    let Some(Given { application, script, text }) = presented.into_given() else {
-        return Ok(Credential { claim: None });
+    let Some(PresentedCredential { application, script, text }) = presented.into_credential()
+    else {
+        return Ok(Credential { decoded: None });
     };
-    let proof = match script {
+    let content = match script {
         Some(script) => {
-            let claim = Box::pin(claim(scene, request, application, script, &text)).await?;
-            DecodedProof::Scripted(Scripted { script, claim })
+            let claim = Box::pin(scripted(context, request, application, script, &text)).await?;
+            CredentialContent::Scripted(ScriptedCredential { script, claim })
         }
         None => built_in(application, text.as_str())?,
     };
-    Ok(Credential { claim: Some(Claim { application, proof }) })
+    Ok(Credential { decoded: Some(DecodedCredential { application, content }) })
 }
 
-/// What a script makes of the credential; one that does not define it leaves it to be `base64(user:secret)`.
-async fn claim(
-    scene: &RequestContext,
+/// Decodes with the script's `decode`. Without such a function the credential is
+/// `base64(user:secret)`.
+async fn scripted(
+    context: &RequestContext,
     request: &Request<'_>,
     application: &CompiledApplication,
     script: &Script,
-    text: &Text<'_>,
-) -> Result<scripting::Claim, Denial> {
+    text: &PresentedText<'_>,
+) -> Result<scripting::ScriptClaim, Denial> {
     if script.defines(Function::Decode) {
-        let claim = script.decode(scene.asked(request), text.as_str()).await;
+        let claim = script.decode(context.script_request(request), text.as_str()).await;
         return claim
-            .map_err(|fault| script_views::denied(Phase::Decode, Some(application), fault));
+            .map_err(|fault| script_views::denial_of(Phase::Decode, Some(application), fault));
     }
-    let pair = pair(application, text.as_str())?;
+    let pair = decode_pair(application, text.as_str())?;
     if pair.user().is_empty() || pair.secret().is_empty() {
         return Err(malformed(application, "the user name or the secret is empty"));
     }
-    Ok(scripting::Claim::of_pair(pair.user(), pair.secret()))
+    Ok(scripting::ScriptClaim::of_pair(pair.user(), pair.secret()))
 }
 
-fn built_in<'a>(application: &CompiledApplication, text: &str) -> Result<DecodedProof<'a>, Denial> {
+fn built_in<'a>(
+    application: &CompiledApplication,
+    text: &str,
+) -> Result<CredentialContent<'a>, Denial> {
     Ok(match &application.record.auth_type {
         AuthType::ApiKey => {
-            let pair = pair(application, text)?;
+            let pair = decode_pair(application, text)?;
             if pair.user().is_empty() {
                 return Err(malformed(application, "the user name is empty"));
             }
             let id = key_id(application, pair.secret())?;
-            DecodedProof::NamedKey { pair, id }
+            CredentialContent::NamedKey { pair, id }
         }
         AuthType::Bearer => {
             let id = key_id(application, text)?;
-            DecodedProof::Key { text: Secret::new(text).into(), id }
+            CredentialContent::Key { text: Secret::new(text).into(), id }
         }
         AuthType::Basic => {
-            let pair = pair(application, text)?;
+            let pair = decode_pair(application, text)?;
             if pair.user().is_empty() {
                 let code = "MISSING_USERNAME";
-                let said = "Username Not Found";
-                return Err(Denial::unauthorized(Phase::Decode, application, code, said));
+                let message = "Username Not Found";
+                return Err(Denial::unauthorized(Phase::Decode, application, code, message));
             }
-            DecodedProof::Password { pair }
+            CredentialContent::Password { pair }
         }
-        // The header room has found its script, or refused.
-        AuthType::Script(_) => return Err(malformed(application, "its script is missing")),
+        // Unreachable: the header phase finds the script or refuses the request.
+        AuthType::Script(_) => {
+            return Err(malformed(application, "the application's script is missing"));
+        }
     })
 }
 
-/// Decodes strictly: canonical padding, no white space, no stray bits (RFC 4648, section 3.5).
-fn pair(application: &CompiledApplication, text: &str) -> Result<Pair, Denial> {
-    let no = |detail| malformed(application, detail);
+/// Decodes `base64(user:secret)` strictly: canonical padding, no white space, no stray bits
+/// (RFC 4648, section 3.5).
+fn decode_pair(application: &CompiledApplication, text: &str) -> Result<UserAndSecret, Denial> {
+    let no = |message| malformed(application, message);
     let bytes = STANDARD.decode(text).map_err(|_| no("the credential is not base64"))?;
     let text = String::from_utf8(bytes).map(Secret::new).map_err(|problem| {
         drop(zeroize::Zeroizing::new(problem.into_bytes()));
         no("the credential is not UTF-8")
     })?;
     if has_control(text.expose()) {
-        return Err(no("the credential holds control characters"));
+        return Err(no("the credential contains control characters"));
     }
-    // Names are short: a search that warms up first is slower.
+    // User names are short: this simple search is faster than one with a set-up cost.
     let colon = text.expose().bytes().position(|byte| byte == b':');
     let colon = colon.ok_or_else(|| no("the credential has no colon"))?;
-    Ok(Pair { text, colon })
+    Ok(UserAndSecret { text, colon })
 }
 
-/// Almost all credentials are ASCII, whose bytes can be looked at without making characters of them.
+/// Whether a text contains control characters. Has a fast path for ASCII, because almost all
+/// credentials are ASCII.
 fn has_control(text: &str) -> bool {
-    match text.is_ascii() {
-        // All of them: many at a time are looked at sooner than the first that is one.
-        true => text.bytes().fold(false, |found, b| found | b.is_ascii_control()),
-        false => text.chars().any(char::is_control),
+    if text.is_ascii() {
+        // Looks at every byte, because a loop without an early exit is vectorized.
+        text.bytes().fold(false, |found, b| found | b.is_ascii_control())
+    } else {
+        text.chars().any(char::is_control)
     }
 }
 
-/// The id that a key of ours names; none for the key of another system.
+/// The id in a Keyward key; `None` means a key of another system.
 fn key_id(application: &CompiledApplication, key: &str) -> Result<Option<KeyId>, Denial> {
     if key.is_empty() {
         return Err(malformed(application, "the key is empty"));

@@ -1,6 +1,6 @@
-//! What a request gets that is not let through. A denial has two messages: what the client is told, and what the operator's log is told.
+//! [`Denial`]: why a request was refused, with one message for the client and one for the operator.
 //!
-//! A denial is a value and no response: one function at the edge turns every one of them into an answer.
+//! A denial is a value and not a response: `http::response::denial` turns every denial into one.
 
 use std::borrow::Cow;
 
@@ -12,79 +12,79 @@ use crate::{
     model::{KeyId, Violation},
 };
 
-/// A refusal, and all that its answer says. Boxed, because few requests get one and every room can return it.
+/// A refused request. Boxed, because every phase can return a denial and few requests get one.
 #[derive(Debug, Clone)]
-pub struct Denial(Box<Parts>);
+pub struct Denial(Box<DenialFields>);
 
-/// What a [`Denial`] is made of.
+/// The fields of a [`Denial`].
 #[derive(Debug, Clone)]
-pub struct Parts {
-    /// Where the request was refused.
-    pub room: Phase,
-    /// The status code of the answer.
+pub struct DenialFields {
+    /// The phase that refused the request.
+    pub phase: Phase,
+    /// The status code of the response.
     pub status: StatusCode,
     /// The stable name of the error, for programs.
     pub code: Cow<'static, str>,
-    /// What the client is told, as a sentence.
-    pub description: Cow<'static, str>,
-    /// What the operator is told besides. Never a secret.
-    pub detail: Option<Cow<'static, str>>,
+    /// The message for the client: a sentence.
+    pub external_message: Cow<'static, str>,
+    /// The message for the operator's log. The client never gets it. It never contains a secret.
+    pub internal_message: Option<Cow<'static, str>>,
     /// The form of the body.
     pub shape: Shape,
-    /// `WWW-Authenticate`, which every 401 carries (RFC 9110, section 15.5.2).
+    /// `WWW-Authenticate`, which every 401 must have (RFC 9110, section 15.5.2).
     pub challenge: Option<HeaderValue>,
-    /// More header fields: what limits say, and what a script has added.
+    /// More header fields: those of the limits, and those that a script has added.
     pub headers: HeaderMap,
-    /// A body that a script has put in the place of the usual one.
+    /// A body that a script has set; `None` means the usual body.
     pub body: Option<ScriptedBody>,
-    /// `Allow`, which every 405 carries (RFC 9110, section 15.5.6).
+    /// `Allow`, which every 405 must have (RFC 9110, section 15.5.6).
     pub allow: Option<String>,
-    /// `X-Keyward-Hint`: what the person behind the client should look at.
+    /// `X-Keyward-Hint`: advice for the person who set up the client.
     pub hint: Option<&'static str>,
     /// `Retry-After`, in seconds.
     pub retry_after: Option<u32>,
-    /// The fields that are not in order, where the fault is in the body.
+    /// The invalid fields of the request's body.
     pub violations: Vec<Violation>,
-    /// Who was refused, where the room knew that refused.
+    /// The user who was refused, if the refusing phase knew one.
     pub(super) suspect: Suspect,
 }
 
-/// A refusal's body as a script wrote it.
+/// The body of a denial, as set by a script.
 #[derive(Debug, Clone)]
 pub struct ScriptedBody {
     /// The text.
     pub text: String,
-    /// Its media type; none: the usual one.
+    /// The media type; `None` means the usual one.
     pub content_type: Option<String>,
 }
 
-/// The form of a refusal's body.
+/// The form of a denial's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// `{"status","http_code","error","error_description"}`: authentication.
+    /// `{"status","http_code","error","error_description"}`, for authentication.
     Envelope,
-    /// `{"message"}`: resources.
+    /// `{"message"}`, for resources.
     Message,
-    /// RFC 9457: the admin API.
+    /// RFC 9457, for the admin API.
     Problem,
 }
 
-/// Where a request was refused.
+/// The phase that refused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Before the pipeline: the request itself is not in order.
+    /// Before the pipeline: the request is malformed.
     Edge,
-    /// Which application, and is there a credential.
+    /// Choosing the application and reading its header field.
     Header,
-    /// What the credential says.
+    /// Decoding the credential.
     Decode,
-    /// Whose it is.
+    /// Finding the user and the key.
     Lookup,
-    /// Whether it is theirs.
+    /// Checking the credential.
     Verify,
-    /// Whether they may.
+    /// Checking permissions and limits.
     Permit,
-    /// After the pipeline: what was asked for cannot be done.
+    /// After the pipeline: the handler could not do what was requested.
     Handler,
 }
 
@@ -104,19 +104,19 @@ impl Phase {
 }
 
 impl Denial {
-    /// A refusal in the form that authentication answers with.
+    /// A denial with the body of authentication errors ([`Shape::Envelope`]).
     pub fn new(
-        room: Phase,
+        phase: Phase,
         status: StatusCode,
         code: impl Into<Cow<'static, str>>,
-        description: impl Into<Cow<'static, str>>,
+        external_message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self(Box::new(Parts {
-            room,
+        Self(Box::new(DenialFields {
+            phase,
             status,
             code: code.into(),
-            description: description.into(),
-            detail: None,
+            external_message: external_message.into(),
+            internal_message: None,
             shape: Shape::Envelope,
             challenge: None,
             headers: HeaderMap::new(),
@@ -129,92 +129,89 @@ impl Denial {
         }))
     }
 
-    /// A refusal in the form that resources answer with: `{"message": …}`.
+    /// A denial with the body of resources: `{"message": …}`.
     pub fn message(
-        room: Phase,
+        phase: Phase,
         status: StatusCode,
         code: impl Into<Cow<'static, str>>,
-        message: impl Into<Cow<'static, str>>,
+        external_message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        let mut denial = Self::new(room, status, code, message);
-        denial.0.shape = Shape::Message;
-        denial
+        Self::new(phase, status, code, external_message).in_shape(Shape::Message)
     }
 
-    /// A 401 of an application, with its challenge.
+    /// A 401 of an application, with the application's challenge.
     pub(super) fn unauthorized(
-        room: Phase,
+        phase: Phase,
         application: &CompiledApplication,
         code: impl Into<Cow<'static, str>>,
-        description: impl Into<Cow<'static, str>>,
+        external_message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        let mut denial = Self::new(room, StatusCode::UNAUTHORIZED, code, description);
-        denial.0.challenge = Some(application.challenge.clone());
-        denial
+        Self::new(phase, StatusCode::UNAUTHORIZED, code, external_message)
+            .with_challenge(application.challenge.clone())
     }
 
-    /// Adds what only the operator is told.
+    /// Sets the message for the operator's log.
     #[must_use]
-    pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
-        self.0.detail = Some(detail.into());
+    pub fn with_internal_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.0.internal_message = Some(message.into());
         self
     }
 
-    /// Adds whom it is about, which only the audit trail is told: a user who exists, and a key that has matched.
+    /// Sets the user (who exists) and the key (which has matched), for the audit trail only.
     #[must_use]
     pub(super) fn about(mut self, uid: u64, key: Option<KeyId>) -> Self {
         self.0.suspect = Suspect { uid: Some(uid), key, ..Suspect::default() };
         self
     }
 
-    /// Adds `X-Keyward-Hint`.
+    /// Sets `X-Keyward-Hint`.
     #[must_use]
     pub fn with_hint(mut self, hint: &'static str) -> Self {
         self.0.hint = Some(hint);
         self
     }
 
-    /// Adds header fields.
+    /// Sets the additional header fields.
     #[must_use]
     pub(super) fn with_headers(mut self, headers: HeaderMap) -> Self {
         self.0.headers = headers;
         self
     }
 
-    /// Adds a challenge.
+    /// Sets `WWW-Authenticate`.
     #[must_use]
     pub(super) fn with_challenge(mut self, challenge: HeaderValue) -> Self {
         self.0.challenge = Some(challenge);
         self
     }
 
-    /// What a script has made of it.
-    pub(super) fn parts_mut(&mut self) -> &mut Parts {
+    /// The fields, for the changes that a script makes.
+    pub(super) fn fields_mut(&mut self) -> &mut DenialFields {
         &mut self.0
     }
 
-    /// Adds `Allow`.
+    /// Sets `Allow`.
     #[must_use]
     pub fn with_allow(mut self, allow: String) -> Self {
         self.0.allow = Some(allow);
         self
     }
 
-    /// Adds `Retry-After`.
+    /// Sets `Retry-After`.
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u32) -> Self {
         self.0.retry_after = Some(seconds);
         self
     }
 
-    /// Adds the fields that are not in order.
+    /// Sets the invalid fields of the request's body.
     #[must_use]
     pub fn with_violations(mut self, violations: Vec<Violation>) -> Self {
         self.0.violations = violations;
         self
     }
 
-    /// The same refusal in another form.
+    /// Sets the form of the body.
     #[must_use]
     pub fn in_shape(mut self, shape: Shape) -> Self {
         self.0.shape = shape;
@@ -223,9 +220,9 @@ impl Denial {
 }
 
 impl std::ops::Deref for Denial {
-    type Target = Parts;
+    type Target = DenialFields;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &DenialFields {
         &self.0
     }
 }

@@ -1,6 +1,5 @@
-//! What the rooms have found of a request, for the audit trail: who it was, in case that it is refused.
+//! Collects for the audit trail what the phases find out about a request, in case it is refused.
 
-use crate::model::Mode;
 use std::net::IpAddr;
 
 use http::StatusCode;
@@ -8,53 +7,56 @@ use http::StatusCode;
 use super::{Action, Candidate, Denial, Grant, Identity, Presented, Request, RequestContext};
 use crate::{
     limits::{self, Object, Standing, Suspect},
-    model::Detail,
+    model::{Detail, Mode},
 };
 
-/// What was found so far. Nothing of it is text that a client wrote: a credential could stand there.
+/// The findings so far. None of them is text from the client, because it could be a credential.
 #[derive(Clone, Copy, Default)]
 pub(super) struct DenialAudit<'a> {
     application: Option<&'a str>,
-    /// Whether the application tells no details.
+    /// Whether the application gives clients no details ([`Detail::Uniform`]).
     is_uniform: bool,
     suspect: Suspect,
 }
 
 impl<'a> DenialAudit<'a> {
-    pub fn presented(&mut self, presented: &Presented<'a>) {
-        let Some(given) = presented.given() else { return };
-        let record = &given.application.record;
+    pub fn note_presented(&mut self, presented: &Presented<'a>) {
+        let Some(credential) = presented.credential() else { return };
+        let record = &credential.application.record;
         self.application = Some(record.id.as_str());
         self.is_uniform = record.detail == Detail::Uniform;
+    }
+
+    pub fn note_candidate(&mut self, candidate: &Candidate<'a>) {
+        let user = candidate.unverified().and_then(|unverified| unverified.user.as_ref());
+        self.suspect.uid = user.map(|user| user.uid);
+    }
+
+    pub fn note_identity(&mut self, identity: &Identity<'a>) {
+        let (uid, key) = (identity.uid(), identity.key());
+        self.application = identity.application().map(|application| &*application.record.id);
+        self.suspect = Suspect { uid, key, standing: Standing::Proven };
     }
 
     pub fn is_uniform(&self) -> bool {
         self.is_uniform
     }
 
-    pub fn candidate(&mut self, candidate: &Candidate<'a>) {
-        let member = candidate.suspect().and_then(|suspect| suspect.member.as_ref());
-        self.suspect.uid = member.map(|member| member.uid);
-    }
-
-    pub fn identity(&mut self, identity: &Identity<'a>) {
-        let (uid, key) = (identity.uid(), identity.key());
-        self.application = identity.application().map(|one| one.record.id.as_str());
-        self.suspect = Suspect { uid, key, standing: Standing::Proven };
-    }
-
-    /// Tells the audit trail of a refusal, unless somebody only wants to know. Nothing is written now.
-    pub fn tell(self, scene: &RequestContext, client: IpAddr, object: Object<'_>, why: &Denial) {
-        if scene.mode == Mode::DryRun {
+    /// Queues an entry for the audit trail, except in a dry run. Writes nothing itself.
+    pub fn record(
+        self,
+        context: &RequestContext,
+        client: IpAddr,
+        object: Object<'_>,
+        denial: &Denial,
+    ) {
+        if context.mode == Mode::DryRun {
             return;
         }
-        let suspect = match why.suspect.uid {
-            Some(_) => why.suspect,
-            None => self.suspect,
-        };
-        scene.ledger().denied(limits::Denial {
-            code: &why.code,
-            status: why.status.as_u16(),
+        let suspect = if denial.suspect.uid.is_some() { denial.suspect } else { self.suspect };
+        context.counters().denied(limits::Denial {
+            code: &denial.code,
+            status: denial.status.as_u16(),
             client,
             object,
             application: self.application,
@@ -63,38 +65,38 @@ impl<'a> DenialAudit<'a> {
     }
 }
 
-/// What a request is for, as the audit trail names it.
+/// The target of a request, as the audit trail names it.
 pub(super) fn object<'a>(action: &'a Action<'_>) -> Object<'a> {
     match action {
         Action::Use(rule) | Action::Misuse(rule, _) => Object::Resource(&rule.resource.id),
         Action::Administer(_) => Object::Admin,
-        Action::Nowhere(_) => Object::Nowhere,
+        Action::NoRoute(_) => Object::Nowhere,
         Action::Enter(_) => Object::Program,
     }
 }
 
-/// Who came through the Gate, for the audit trail, in case that what comes behind it refuses them.
+/// A request that passed the Gate, for the audit trail, in case its handler refuses it.
 #[derive(Clone, Copy)]
 pub struct AuditScope<'a> {
-    scene: &'a RequestContext,
+    context: &'a RequestContext,
     client: IpAddr,
     object: Object<'a>,
-    seen: DenialAudit<'a>,
+    findings: DenialAudit<'a>,
 }
 
 impl<'a> AuditScope<'a> {
-    /// Of a request that was let through.
-    pub fn new(scene: &'a RequestContext, request: &Request<'_>, grant: &Grant<'a>) -> Self {
+    /// The scope of a request that passed the Gate with this grant.
+    pub fn new(context: &'a RequestContext, request: &Request<'_>, grant: &Grant<'a>) -> Self {
         let object = grant.rule().map_or(Object::Admin, |rule| Object::Resource(&rule.resource.id));
-        let mut seen = DenialAudit::default();
-        seen.identity(grant.identity());
-        Self { scene, client: request.client, object, seen }
+        let mut findings = DenialAudit::default();
+        findings.note_identity(grant.identity());
+        Self { context, client: request.client, object, findings }
     }
 
-    /// Tells the audit trail if this says that somebody may not. What cannot be done for another reason is no denial.
-    pub fn hear(&self, why: &Denial) {
-        if matches!(why.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            self.seen.tell(self.scene, self.client, self.object, why);
+    /// Records a 401 or 403. Other errors do not refuse a user, so the audit trail ignores them.
+    pub fn record(&self, denial: &Denial) {
+        if matches!(denial.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            self.findings.record(self.context, self.client, self.object, denial);
         }
     }
 }

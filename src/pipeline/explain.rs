@@ -1,7 +1,8 @@
-//! One request through every room, and what each room said: for an administrator who asks why.
+//! Explains how a request is decided: runs it through every phase and reports what each phase does.
 //!
-//! It is the same five rooms, called in the same order. What differs is what would stay behind: `rate_limit()` and `once()` look and do not count,
-//! no key is taken over, and no handler runs. Nothing of a credential is told, and what scripts say is searched for it.
+//! The phases are the real ones, in the same order, but nothing remains of the request:
+//! `rate_limit()` and `once()` do not count, no key is adopted, and no handler runs. The report
+//! contains no part of a credential: texts that come from scripts are searched for it.
 
 use std::{
     future::Future,
@@ -17,15 +18,15 @@ use http::{HeaderMap, Method};
 use super::{
     Action, Candidate, Credential, Denial, Gate, Grant, Identity, Phase, Presented, Request,
     RequestContext,
-    decode::{self, DecodedProof},
+    decode::{self, CredentialContent},
     header::{self, AUTH_METHOD},
     lookup::{self, KeyMatch, Proof},
     permit, verify,
 };
-use crate::model::{PermissionSource, Secret};
+use crate::model::{KeyId, PermissionSource, Secret};
 
-/// A request that somebody asks about.
-pub struct Asked {
+/// A request to explain.
+pub struct ExplainRequest {
     /// The method.
     pub method: Method,
     /// The path, with the query if there is one.
@@ -34,176 +35,176 @@ pub struct Asked {
     pub host: String,
     /// The header fields.
     pub headers: HeaderMap,
-    /// Where it comes from.
+    /// The client's address.
     pub client: IpAddr,
     /// The body.
     pub body: Bytes,
 }
 
-/// What [`Explain::explain`] returns.
-pub type Explaining<'a> = Pin<Box<dyn Future<Output = Explanation> + Send + 'a>>;
+/// The return type of [`Explain::explain`].
+pub type ExplainFuture<'a> = Pin<Box<dyn Future<Output = Explanation> + Send + 'a>>;
 
-/// Whoever knows where requests lead.
+/// Routes requests and explains them. Implemented above this module, which knows no routes.
 pub trait Explain: Send + Sync {
-    /// Leads a request through every room.
-    fn explain<'a>(&'a self, asked: &'a Asked) -> Explaining<'a>;
+    /// Runs a request through every phase.
+    fn explain<'a>(&'a self, request: &'a ExplainRequest) -> ExplainFuture<'a>;
 }
 
-/// What became of a request, room by room.
+/// The result of a request, phase by phase.
 #[derive(Debug)]
 pub struct Explanation {
-    /// The rooms, in their order. The first is the edge: where the request leads.
-    pub steps: Vec<Step>,
-    /// What the client would be told; none: the request goes on to its handler.
+    /// The phases in their order. The first is the edge, which finds the route.
+    pub phases: Vec<PhaseReport>,
+    /// The denial that the client would get; `None` means that the handler would run.
     pub denial: Option<Denial>,
 }
 
-/// What one room said.
+/// The result of one phase.
 #[derive(Debug)]
-pub struct Step {
-    /// The room.
-    pub room: Phase,
-    /// What it said.
-    pub verdict: Verdict,
-    /// How long it took; none: nobody came so far.
+pub struct PhaseReport {
+    /// The phase.
+    pub phase: Phase,
+    /// Its verdict.
+    pub verdict: PhaseVerdict,
+    /// Its duration; `None` means that the request did not get to it.
     pub time: Option<Duration>,
-    /// What it found.
-    pub found: Vec<Fact>,
+    /// Its findings.
+    pub found: Vec<Finding>,
 }
 
-/// What a room says of a request.
+/// The verdict of a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It may go on.
+pub enum PhaseVerdict {
+    /// The request passed.
     Passed,
-    /// It is refused.
+    /// The request was refused.
     Refused,
-    /// Another room has refused it before.
+    /// An earlier phase refused the request.
     NotReached,
 }
 
-/// A name and what stands there.
-pub type Fact = (&'static str, String);
+/// A name and a value.
+pub type Finding = (&'static str, String);
 
-const ROOMS: [Phase; 6] =
+const PHASES: [Phase; 6] =
     [Phase::Edge, Phase::Header, Phase::Decode, Phase::Lookup, Phase::Verify, Phase::Permit];
-/// The fewest bytes of a text that is searched for as a secret.
-const SECRET: usize = 6;
+/// Shorter texts, in bytes, are not treated as secrets.
+const MIN_SECRET: usize = 6;
 
 impl Explanation {
-    /// A request that is refused before any room.
+    /// A request that is refused before the first phase.
     pub fn unreadable(denial: Denial) -> Self {
-        let mut steps = Steps::default();
-        let refused =
-            steps.take(Phase::Edge, Instant::now(), Err::<(), _>(denial), |()| Vec::new());
-        Self { steps: steps.finish(), denial: refused.err() }
+        let mut reports = Reports::default();
+        let result = Err::<(), _>(denial);
+        let result = reports.add(Phase::Edge, Instant::now(), result, |()| Vec::new());
+        Self { phases: reports.finish(), denial: result.err() }
     }
 
-    /// Takes secrets out of all that is said.
-    fn without(mut self, hidden: &[Secret]) -> Self {
-        for (_, text) in self.steps.iter_mut().flat_map(|step| &mut step.found) {
-            *text = blotted(text, hidden);
+    /// Removes these secrets from all texts.
+    fn redact(mut self, secrets: &[Secret]) -> Self {
+        for (_, text) in self.phases.iter_mut().flat_map(|report| &mut report.found) {
+            *text = redact(text, secrets);
         }
         if let Some(denial) = &mut self.denial {
-            let parts = denial.parts_mut();
-            parts.description = blotted(&parts.description, hidden).into();
-            parts.detail = parts.detail.take().map(|text| blotted(&text, hidden).into());
-            parts.code = blotted(&parts.code, hidden).into();
-            parts.headers.clear();
-            parts.body = None;
+            let fields = denial.fields_mut();
+            fields.external_message = redact(&fields.external_message, secrets).into();
+            fields.internal_message =
+                fields.internal_message.take().map(|text| redact(&text, secrets).into());
+            fields.code = redact(&fields.code, secrets).into();
+            fields.headers.clear();
+            fields.body = None;
         }
         self
     }
 }
 
 impl Gate {
-    /// Leads a request through every room. The scene is one of [`Gate::dry_run_context`].
+    /// Runs a request through every phase. The context must be a [`Gate::dry_run_context`].
     pub async fn explain<'a>(
         &self,
-        scene: &'a RequestContext,
+        context: &'a RequestContext,
         request: &Request<'a>,
         action: &Action<'a>,
     ) -> Explanation {
-        let mut steps = Steps::default();
-        let begun = Instant::now();
-        // It never refuses: where nothing is, is told to those who may come in.
-        let _ = steps.take(Phase::Edge, begun, Ok(action), |action| aimed(action));
-        let walked = self.walk(scene, request, action, &mut steps).await;
-        let denial = match walked {
+        let mut reports = Reports::default();
+        // The edge always passes: a missing route is reported by the phase `permit`.
+        let _ = reports.add(Phase::Edge, Instant::now(), Ok(action), |action| route(action));
+        let result = self.explain_phases(context, request, action, &mut reports).await;
+        let denial = match result {
             Ok(()) => None,
-            Err(denial) => Some(self.on_denied(scene, request, action.rule(), denial).await),
+            Err(denial) => Some(self.on_denied(context, request, action.rule(), denial).await),
         };
-        Explanation { steps: steps.finish(), denial }.without(&hidden(request))
+        Explanation { phases: reports.finish(), denial }.redact(&secrets(request))
     }
 
-    async fn walk<'a>(
+    async fn explain_phases<'a>(
         &self,
-        scene: &'a RequestContext,
+        context: &'a RequestContext,
         request: &Request<'a>,
         action: &Action<'a>,
-        steps: &mut Steps,
+        reports: &mut Reports,
     ) -> Result<(), Denial> {
-        let begun = Instant::now();
-        let said = header::read(self, scene, request, action).await;
-        let presented = steps.take(Phase::Header, begun, said, presented)?;
-        let begun = Instant::now();
-        let said = decode::parse(scene, request, presented).await;
-        let credential = steps.take(Phase::Decode, begun, said, credential)?;
-        let begun = Instant::now();
-        let said = lookup::find(self, scene, request, credential).await;
-        let candidate = steps.take(Phase::Lookup, begun, said, candidate)?;
-        let begun = Instant::now();
-        let said = verify::check(self, scene, request, action, candidate).await;
-        let identity = steps.take(Phase::Verify, begun, said, identity)?;
-        let begun = Instant::now();
-        let said = permit::decide(scene, request, identity, action).await;
-        steps.take(Phase::Permit, begun, said, granted).map(drop)
+        let start = Instant::now();
+        let result = header::read(self, context, request, action).await;
+        let presented = reports.add(Phase::Header, start, result, presented)?;
+        let start = Instant::now();
+        let result = decode::parse(context, request, presented).await;
+        let credential = reports.add(Phase::Decode, start, result, credential)?;
+        let start = Instant::now();
+        let result = lookup::find(self, context, request, credential).await;
+        let candidate = reports.add(Phase::Lookup, start, result, candidate)?;
+        let start = Instant::now();
+        let result = verify::check(self, context, request, action, candidate).await;
+        let identity = reports.add(Phase::Verify, start, result, identity)?;
+        let start = Instant::now();
+        let result = permit::decide(context, request, identity, action).await;
+        reports.add(Phase::Permit, start, result, grant).map(drop)
     }
 }
 
 #[derive(Default)]
-struct Steps(Vec<Step>);
+struct Reports(Vec<PhaseReport>);
 
-impl Steps {
-    /// Writes down what a room said, and hands it on.
-    fn take<T>(
+impl Reports {
+    /// Adds the report of a phase and returns the phase's result.
+    fn add<T>(
         &mut self,
-        room: Phase,
-        begun: Instant,
-        said: Result<T, Denial>,
-        found: impl FnOnce(&T) -> Vec<Fact>,
+        phase: Phase,
+        start: Instant,
+        result: Result<T, Denial>,
+        found: impl FnOnce(&T) -> Vec<Finding>,
     ) -> Result<T, Denial> {
-        let time = Some(begun.elapsed());
-        let (verdict, found) = match &said {
-            Ok(ticket) => (Verdict::Passed, found(ticket)),
-            Err(denial) => (Verdict::Refused, refused(denial)),
+        let time = Some(start.elapsed());
+        let (verdict, found) = match &result {
+            Ok(ticket) => (PhaseVerdict::Passed, found(ticket)),
+            Err(denial) => (PhaseVerdict::Refused, refusal(denial)),
         };
-        self.0.push(Step { room, verdict, time, found });
-        said
+        self.0.push(PhaseReport { phase, verdict, time, found });
+        result
     }
 
-    fn finish(mut self) -> Vec<Step> {
-        for room in ROOMS.into_iter().skip(self.0.len()) {
-            let verdict = Verdict::NotReached;
-            self.0.push(Step { room, verdict, time: None, found: Vec::new() });
+    fn finish(mut self) -> Vec<PhaseReport> {
+        for phase in PHASES.into_iter().skip(self.0.len()) {
+            let verdict = PhaseVerdict::NotReached;
+            self.0.push(PhaseReport { phase, verdict, time: None, found: Vec::new() });
         }
         self.0
     }
 }
 
-fn refused(denial: &Denial) -> Vec<Fact> {
+fn refusal(denial: &Denial) -> Vec<Finding> {
     let mut found = vec![
         ("status", denial.status.as_u16().to_string()),
-        ("error", denial.code.clone().into_owned()),
-        ("description", denial.description.clone().into_owned()),
+        ("error", denial.code.to_string()),
+        ("description", denial.external_message.to_string()),
     ];
-    found.extend(denial.detail.clone().map(|detail| ("detail", detail.into_owned())));
+    found.extend(denial.internal_message.as_ref().map(|message| ("detail", message.to_string())));
     found
 }
 
-fn aimed(action: &Action<'_>) -> Vec<Fact> {
+fn route(action: &Action<'_>) -> Vec<Finding> {
     let Some(rule) = action.rule() else {
-        return vec![("resource", "none: there is no such path, or not with this method".into())];
+        return vec![("resource", "none: no resource has this path and method".into())];
     };
     let mut found = vec![
         ("resource", rule.resource.id.clone()),
@@ -211,84 +212,81 @@ fn aimed(action: &Action<'_>) -> Vec<Fact> {
         ("handler", rule.resource.handler.name().into_owned()),
     ];
     if let Action::Misuse(_, denial) = action {
-        found.push(("misuse", denial.description.clone().into_owned()));
+        found.push(("misuse", denial.external_message.to_string()));
     }
     found
 }
 
-fn anonymous() -> Vec<Fact> {
+fn anonymous() -> Vec<Finding> {
     vec![("credential", "none: the request is anonymous".into())]
 }
 
-fn bytes(what: &str, text: &str) -> String {
-    format!("{what} ({} bytes)", text.len())
+fn length(name: &str, text: &str) -> String {
+    format!("{name} ({} bytes)", text.len())
 }
 
-fn presented(presented: &Presented<'_>) -> Vec<Fact> {
-    let Some(given) = presented.given() else { return anonymous() };
-    let record = &given.application.record;
+fn presented(presented: &Presented<'_>) -> Vec<Finding> {
+    let Some(credential) = presented.credential() else { return anonymous() };
+    let record = &credential.application.record;
     let mut found = vec![
         ("application", record.id.clone()),
         ("type", record.auth_type.name().to_owned()),
-        ("credential", bytes(&record.header, given.text.as_str())),
+        ("credential", length(&record.header, credential.text.as_str())),
     ];
-    found.extend(given.script.map(|script| ("script", script.file().to_owned())));
+    found.extend(credential.script.map(|script| ("script", script.file().to_owned())));
     found
 }
 
-/// The user's name is not told here: who has mixed up the two would see the key.
-fn credential(credential: &Credential<'_>) -> Vec<Fact> {
-    let Some(claim) = credential.claim() else { return anonymous() };
-    let key_id = |id: &Option<crate::model::KeyId>| id.map(|id| ("key", id.to_string()));
-    match &claim.proof {
-        DecodedProof::NamedKey { pair, id } => {
+/// Does not report the user's name: if a client mixed up name and key, it would be the key.
+fn credential(credential: &Credential<'_>) -> Vec<Finding> {
+    let Some(decoded) = credential.decoded() else { return anonymous() };
+    let key_id = |id: &Option<KeyId>| id.map(|id| ("key", id.to_string()));
+    match &decoded.content {
+        CredentialContent::NamedKey { pair, id } => {
             let mut found = vec![
-                ("user", bytes("a name", pair.user())),
-                ("secret", bytes("a key", pair.secret())),
+                ("user", length("a name", pair.user())),
+                ("secret", length("a key", pair.secret())),
             ];
             found.extend(key_id(id));
             found
         }
-        DecodedProof::Key { text, id } => {
-            let mut found = vec![("secret", bytes("a key", text.expose()))];
+        CredentialContent::Key { text, id } => {
+            let mut found = vec![("secret", length("a key", text.expose()))];
             found.extend(key_id(id));
             found
         }
-        DecodedProof::Password { pair } => {
-            vec![("user", bytes("a name", pair.user())), ("secret", "a password".to_owned())]
+        CredentialContent::Password { pair } => {
+            vec![("user", length("a name", pair.user())), ("secret", "a password".to_owned())]
         }
-        DecodedProof::Scripted(scripted) => vec![("script", scripted.script.file().to_owned())],
+        CredentialContent::Scripted(scripted) => {
+            vec![("script", scripted.script.file().to_owned())]
+        }
     }
 }
 
-fn candidate(candidate: &Candidate<'_>) -> Vec<Fact> {
-    let Some(suspect) = candidate.suspect() else { return anonymous() };
-    let mut found = Vec::new();
-    match &suspect.member {
-        Some(member) => {
-            found.push(("user", member.name.to_string()));
-            found.push(("uid", member.uid.to_string()));
-        }
-        None => found.push(("user", "none; the next room refuses, and takes as long".into())),
-    }
-    match &suspect.evidence {
-        Proof::Key { held: KeyMatch::Held(Some((id, _))), .. }
-        | Proof::Scripted(_, KeyMatch::Held(Some((id, _)))) => {
+fn candidate(candidate: &Candidate<'_>) -> Vec<Finding> {
+    let Some(unverified) = candidate.unverified() else { return anonymous() };
+    let mut found = match &unverified.user {
+        Some(user) => vec![("user", user.name.to_string()), ("uid", user.uid.to_string())],
+        None => vec![("user", "none; the next phase refuses, and takes as long".into())],
+    };
+    match &unverified.proof {
+        Proof::Key { key: KeyMatch::Indexed(Some((id, _))), .. }
+        | Proof::Scripted(_, KeyMatch::Indexed(Some((id, _)))) => {
             found.push(("key", id.to_string()));
         }
-        Proof::Key { held: KeyMatch::Held(None), .. } => {
-            found.push(("key", "none of this id".into()));
+        Proof::Key { key: KeyMatch::Indexed(None), .. } => {
+            found.push(("key", "none with this id".into()));
         }
-        Proof::Key { held: KeyMatch::Slow(keys), .. }
-        | Proof::Scripted(_, KeyMatch::Slow(keys)) => {
-            found.push(("key", format!("one of {} that are slow to check", keys.ids.len())));
+        Proof::Key { key: KeyMatch::Slow(keys), .. } | Proof::Scripted(_, KeyMatch::Slow(keys)) => {
+            found.push(("key", format!("one of {} with slow digests", keys.ids.len())));
         }
-        Proof::Password(..) | Proof::Scripted(_, KeyMatch::Held(None)) => {}
+        Proof::Password(..) | Proof::Scripted(_, KeyMatch::Indexed(None)) => {}
     }
     found
 }
 
-fn identity(identity: &Identity<'_>) -> Vec<Fact> {
+fn identity(identity: &Identity<'_>) -> Vec<Finding> {
     let Some(name) = identity.name() else { return anonymous() };
     let mut found = vec![("user", name.to_owned()), ("roles", identity.roles().join(", "))];
     found.extend(identity.key().map(|id| ("key", id.to_string())));
@@ -296,23 +294,23 @@ fn identity(identity: &Identity<'_>) -> Vec<Fact> {
     found
 }
 
-fn granted(grant: &Grant<'_>) -> Vec<Fact> {
-    let limits = grant.quota().told().into_iter().map(|told| ("limit", told));
-    let Some(rule) = grant.rule() else { return limits.collect() };
-    let permission = match rule.resource.permission {
-        PermissionSource::Script => "a script has said yes".to_owned(),
-        PermissionSource::Records if rule.permissions.is_empty() => "none is asked for".to_owned(),
+fn grant(grant: &Grant<'_>) -> Vec<Finding> {
+    let permission = grant.rule().map(|rule| match rule.resource.permission {
+        PermissionSource::Script => "granted by a script".to_owned(),
+        PermissionSource::Records if rule.permissions.is_empty() => "none required".to_owned(),
         PermissionSource::Records => rule.permissions.join(", "),
-    };
-    std::iter::once(("permission", permission)).chain(limits).collect()
+    });
+    let limits = grant.quota().describe().map(|limit| ("limit", limit));
+    permission.map(|permission| ("permission", permission)).into_iter().chain(limits).collect()
 }
 
-/// All of the request that may be a credential, in the forms in which a script may repeat it.
-fn hidden(request: &Request<'_>) -> Vec<Secret> {
-    const SAFE: [&str; 5] = ["accept", "content-type", "content-length", "host", "user-agent"];
+/// All parts of the request that may be a credential, in the forms in which a script may repeat
+/// them, the longest first.
+fn secrets(request: &Request<'_>) -> Vec<Secret> {
+    const HARMLESS: [&str; 5] = ["accept", "content-type", "content-length", "host", "user-agent"];
     let mut texts = Vec::new();
     for (name, value) in request.headers {
-        if SAFE.contains(&name.as_str()) || *name == AUTH_METHOD {
+        if HARMLESS.contains(&name.as_str()) || *name == AUTH_METHOD {
             continue;
         }
         let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -329,13 +327,13 @@ fn hidden(request: &Request<'_>) -> Vec<Secret> {
         texts.push(value.into_owned());
     }
     texts.extend(request.query.map(str::to_owned));
-    let mut hidden: Vec<Secret> =
-        texts.into_iter().filter(|text| text.len() >= SECRET).map(Secret::new).collect();
-    // The whole before its parts.
-    hidden.sort_by_key(|text| std::cmp::Reverse(text.expose().len()));
-    hidden
+    let mut secrets: Vec<Secret> =
+        texts.into_iter().filter(|text| text.len() >= MIN_SECRET).map(Secret::new).collect();
+    // A text is replaced before its parts are.
+    secrets.sort_by_key(|text| std::cmp::Reverse(text.expose().len()));
+    secrets
 }
 
-fn blotted(text: &str, hidden: &[Secret]) -> String {
-    hidden.iter().fold(text.to_owned(), |text, one| text.replace(one.expose(), "…"))
+fn redact(text: &str, secrets: &[Secret]) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose(), "…"))
 }

@@ -1,65 +1,75 @@
-//! What becomes of those who are wrong too often. A right key is never kept out; passwords are, before they are looked at.
+//! Failure limits: what happens to clients that present too many wrong credentials.
+//!
+//! A right key is never refused. A password is refused before it is checked.
 
-use crate::model::Mode;
 use std::time::Duration;
 
 use http::StatusCode;
 
 use super::{Denial, Phase, Request, RequestContext};
-use crate::limits::{Attempt, Wait};
+use crate::{
+    limits::{Attempt, Wait},
+    model::Mode,
+};
 
-/// Whether a password of this user may be looked at.
+/// Starts an attempt with a password of this user.
 ///
 /// # Errors
-/// There were too many wrong ones from the client's address.
+/// The client's address has presented too many wrong passwords: this one must not be checked.
 pub fn attempt(
-    scene: &RequestContext,
+    context: &RequestContext,
     request: &Request<'_>,
     user: &str,
 ) -> Result<Attempt, Denial> {
-    scene.ledger().attempt(request.client, user).map_err(|wait| {
-        let detail =
-            "there were too many wrong passwords from this address: this one was not looked at";
-        too_many(Phase::Lookup, wait).with_detail(detail)
+    context.counters().attempt(request.client, user).map_err(|wait| {
+        let message = "too many wrong passwords from this address; this password was not checked";
+        too_many_failures(Phase::Lookup, wait).with_internal_message(message)
     })
 }
 
-/// The password was wrong, or there is no such user: then without `uid`.
-pub fn failed(scene: &RequestContext, attempt: Attempt, uid: Option<u64>) {
-    if scene.mode == Mode::Live {
-        scene.ledger().failed(attempt, uid);
+/// Counts a wrong password. `None` for `uid` means that the user does not exist.
+pub fn failed(context: &RequestContext, attempt: Attempt, uid: Option<u64>) {
+    if context.mode == Mode::Live {
+        context.counters().failed(attempt, uid);
     }
 }
 
-/// Counts a refusal that says that a credential is wrong. Where there were too many, all of them say so, and nothing else.
-pub(super) fn counted(scene: &RequestContext, request: &Request<'_>, denial: Denial) -> Denial {
-    if !is_failure(&denial) || scene.mode == Mode::DryRun {
+/// Counts a denial if the credential was wrong. Beyond the limit every such denial becomes the same
+/// 429, so that the client learns nothing about the credential.
+pub(super) fn count(context: &RequestContext, request: &Request<'_>, denial: Denial) -> Denial {
+    if !is_failure(&denial) || context.mode == Mode::DryRun {
         return denial;
     }
-    match scene.ledger().count_failure(request.client) {
+    match context.counters().count_failure(request.client) {
         None => denial,
         Some(wait) => {
-            let detail = denial.detail.as_deref().unwrap_or_default();
-            let detail = format!("too many failures from this address; {}: {detail}", denial.code);
-            too_many(denial.room, wait).with_detail(detail)
+            let message = denial.internal_message.as_deref().unwrap_or_default();
+            let message =
+                format!("too many failures from this address; {}: {message}", denial.code);
+            too_many_failures(denial.phase, wait).with_internal_message(message)
         }
     }
 }
 
-/// Two turns of the runtime's clock are so far apart.
-const TURN: Duration = Duration::from_millis(1);
+/// The resolution of the runtime's timer.
+const TIMER_TICK: Duration = Duration::from_millis(1);
 
-/// Where no details are told, time is to tell none: a refusal waits for the clock to turn, one turn at least. What was done before it takes some tens of
-/// nanoseconds more or less for one reason than for another, which whoever asks twenty thousand times could tell; the turn comes when it comes.
+/// Hides the time that a refusal took, for applications that give clients no details.
+///
+/// The work before a refusal takes some tens of nanoseconds more or less depending on the reason,
+/// which a client could measure with twenty thousand requests. So the refusal waits for the next
+/// tick of the timer, at least one full tick: the tick comes at a time that does not depend on the
+/// reason.
 pub(super) async fn even_out(denial: &Denial) {
-    if matches!(denial.room, Phase::Lookup | Phase::Verify) {
-        tokio::time::sleep(TURN).await;
+    if matches!(denial.phase, Phase::Lookup | Phase::Verify) {
+        tokio::time::sleep(TIMER_TICK).await;
     }
 }
 
-/// A credential came, and it is nobody's who may come in. One that is missing is none, and a script may refuse for reasons of its own.
+/// Whether a credential was presented and does not let its user in. A missing credential does not
+/// count, and neither does a script's refusal, which may have any reason.
 fn is_failure(denial: &Denial) -> bool {
-    match denial.room {
+    match denial.phase {
         Phase::Decode | Phase::Lookup | Phase::Verify => {
             denial.status == StatusCode::UNAUTHORIZED
                 || ["USER_DOES_NOT_EXIST", "USER_BLOCKED"].contains(&&*denial.code)
@@ -68,9 +78,9 @@ fn is_failure(denial: &Denial) -> bool {
     }
 }
 
-fn too_many(room: Phase, Wait(seconds): Wait) -> Denial {
+fn too_many_failures(phase: Phase, Wait(seconds): Wait) -> Denial {
     let seconds = seconds.max(1);
-    let text = format!("Too many failed attempts. Try again in {seconds} seconds.");
-    Denial::new(room, StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_FAILURES", text)
+    let message = format!("Too many failed attempts. Try again in {seconds} seconds.");
+    Denial::new(phase, StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_FAILURES", message)
         .with_retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
 }

@@ -1,4 +1,4 @@
-//! The first room: which application serves the request, and is there a credential in the header field that it reads.
+//! Phase 1, header: chooses the application, and reads the credential from its header field.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -12,72 +12,76 @@ use crate::{
 /// The header field that names the application.
 pub const AUTH_METHOD: HeaderName = HeaderName::from_static("auth-method");
 
-const DROPPED: &str = "If the client did send Authorization, a proxy in between has dropped it: have it passed on, or use an application that reads another header.";
+/// The hint of a 401 without `Authorization`.
+const DROPPED_HINT: &str = "If the client did send Authorization, a proxy in between has dropped it: have it passed on, or use an application that reads another header.";
 
-/// A credential as it came, or the fact that the request is anonymous.
+/// The ticket of this phase: a credential as presented, or an anonymous request.
 #[derive(Debug)]
 pub struct Presented<'a> {
-    given: Option<Given<'a>>,
+    credential: Option<PresentedCredential<'a>>,
 }
 
-/// A credential of an application.
-pub(super) struct Given<'a> {
+/// A credential that was presented to an application.
+pub(super) struct PresentedCredential<'a> {
     pub application: &'a CompiledApplication,
-    /// The script that the application's authentication type is made of.
+    /// The script of the application's authentication type; `None` means a built-in type.
     pub script: Option<&'a Script>,
-    /// The field's value, without the scheme; or what the script has found.
-    pub text: Text<'a>,
+    pub text: PresentedText<'a>,
 }
 
-/// A credential as it came, wherever it came from.
-pub(super) enum Text<'a> {
+/// The text of a credential as presented.
+pub(super) enum PresentedText<'a> {
+    /// The value of the header field, without the authentication scheme.
     Field(&'a str),
-    Found(Secret),
+    /// The return value of the script's `header` function.
+    Scripted(Secret),
 }
 
-impl Text<'_> {
+impl PresentedText<'_> {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Field(text) => text,
-            Self::Found(text) => text.expose(),
+            Self::Scripted(text) => text.expose(),
         }
     }
 }
 
-impl std::fmt::Debug for Given<'_> {
+impl std::fmt::Debug for PresentedCredential<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Given({})", self.application.record.id)
+        write!(f, "PresentedCredential({})", self.application.record.id)
     }
 }
 
 impl<'a> Presented<'a> {
-    const ANONYMOUS: Self = Self { given: None };
+    const ANONYMOUS: Self = Self { credential: None };
 
-    pub(super) fn given(&self) -> Option<&Given<'a>> {
-        self.given.as_ref()
+    pub(super) fn credential(&self) -> Option<&PresentedCredential<'a>> {
+        self.credential.as_ref()
     }
 
-    pub(super) fn into_given(self) -> Option<Given<'a>> {
-        self.given
+    pub(super) fn into_credential(self) -> Option<PresentedCredential<'a>> {
+        self.credential
     }
 }
 
 /// Reads the credential.
 ///
-/// The request is anonymous where its application is switched off, and where it brings no credential to a resource that lists `anonymous`.
+/// A request is anonymous if its application is switched off, or if it brings no credential and the
+/// action admits anonymous requests.
 ///
 /// # Errors
-/// No application, an unknown one, no credential, or a field that cannot hold one; or a script refuses.
+/// The application is missing or unknown, the credential is missing, the header field cannot
+/// contain a credential, or a script refuses.
 pub async fn read<'a>(
     gate: &Gate,
-    scene: &'a RequestContext,
+    context: &'a RequestContext,
     request: &Request<'a>,
     action: &Action<'a>,
 ) -> Result<Presented<'a>, Denial> {
-    if let Some(hooked) = scene.hooks(Function::OnRequest, request, action.rule()) {
+    if let Some(hooked) = context.hooks(Function::OnRequest, request, action.rule()) {
         Box::pin(hooked.on_request()).await?;
     }
-    let Some(application) = choose(&scene.policy, request)? else {
+    let Some(application) = choose_application(&context.policy, request)? else {
         if action.admits_anonymous() {
             return Ok(Presented::ANONYMOUS);
         }
@@ -91,53 +95,58 @@ pub async fn read<'a>(
     if !application.record.enabled {
         return Ok(Presented::ANONYMOUS);
     }
-    let script = scene.script_of(application)?;
-    let found = match script.filter(|script| script.defines(Function::Header)) {
+    let script = context.script_of(application)?;
+    let text = match script.filter(|script| script.defines(Function::Header)) {
         Some(script) => {
-            let found = Box::pin(script.header(scene.asked(request))).await;
-            let found = found
-                .map_err(|fault| script_views::denied(Phase::Header, Some(application), fault))?;
-            found.map(Text::Found)
+            let text = Box::pin(script.header(context.script_request(request))).await;
+            let denied = |fault| script_views::denial_of(Phase::Header, Some(application), fault);
+            text.map_err(denied)?.map(PresentedText::Scripted)
         }
-        None => field(application, request, gate.0.credential_bytes)?.map(Text::Field),
+        None => {
+            let limit = gate.0.credential_bytes;
+            field_text(application, request, limit)?.map(PresentedText::Field)
+        }
     };
-    match found {
-        Some(text) => Ok(Presented { given: Some(Given { application, script, text }) }),
+    match text {
+        Some(text) => {
+            Ok(Presented { credential: Some(PresentedCredential { application, script, text }) })
+        }
         None if action.admits_anonymous() => Ok(Presented::ANONYMOUS),
         None => Err(missing(application)),
     }
 }
 
-/// The credential in the header field that the application reads, if it is there.
-fn field<'a>(
+/// The credential in the header field that the application reads; `None` means there is no such
+/// field.
+fn field_text<'a>(
     application: &CompiledApplication,
     request: &Request<'a>,
     limit: usize,
 ) -> Result<Option<&'a str>, Denial> {
-    only(request.headers, &application.header)
-        .map_err(|Duplicate| malformed(application, "the header came more than once"))?
-        .map(|value| credential(application, value, limit))
+    single_value(request.headers, &application.header)
+        .map_err(|Duplicate| malformed(application, "the header field is present more than once"))?
+        .map(|value| credential_text(application, value, limit))
         .transpose()
 }
 
-/// The application that `AUTH-METHOD` names, or else the default one.
-fn choose<'a>(
+/// The application that `AUTH-METHOD` names, or else the default application.
+fn choose_application<'a>(
     policy: &'a Policy,
     request: &Request<'a>,
 ) -> Result<Option<&'a CompiledApplication>, Denial> {
-    let unknown = |detail: &'static str| {
+    let unknown = |message: &'static str| {
         Denial::new(
             Phase::Header,
             StatusCode::BAD_REQUEST,
             "INVALID_APPLICATION_ID",
             "The provided application ID is not valid or not configured.",
         )
-        .with_detail(detail)
+        .with_internal_message(message)
     };
-    let named = only(request.headers, &AUTH_METHOD)
-        .map_err(|Duplicate| unknown("AUTH-METHOD came more than once"))?;
+    let named = single_value(request.headers, &AUTH_METHOD)
+        .map_err(|Duplicate| unknown("AUTH-METHOD is present more than once"))?;
     let Some(value) = named else {
-        return Ok(policy.applications.default().map(|held| &**held));
+        return Ok(policy.applications.default().map(|application| &**application));
     };
     let id = value.to_str().map_err(|_| unknown("AUTH-METHOD is not text"))?.trim();
     let operator = policy.applications.operator();
@@ -145,39 +154,40 @@ fn choose<'a>(
         return Ok(Some(operator));
     }
     match policy.applications.get(id) {
-        Some(held) => Ok(Some(held)),
-        None => Err(unknown("there is no application of the name in AUTH-METHOD")),
+        Some(application) => Ok(Some(application)),
+        None => Err(unknown("AUTH-METHOD names an application that does not exist")),
     }
 }
 
 /// The credential in the header field's value.
-fn credential<'a>(
+fn credential_text<'a>(
     application: &CompiledApplication,
     value: &'a HeaderValue,
     limit: usize,
 ) -> Result<&'a str, Denial> {
+    let no = |message| malformed(application, message);
     if value.len() > limit {
-        return Err(malformed(application, "the header is larger than limits.credential_bytes"));
+        return Err(no("the header field is larger than limits.credential_bytes"));
     }
-    let text = value.to_str().map_err(|_| malformed(application, "the header is not text"))?.trim();
-    let text = match application.record.reads_authorization() {
-        true => after_scheme(application, text)?,
-        false => text,
-    };
+    let mut text = value.to_str().map_err(|_| no("the header field is not text"))?.trim();
+    if application.record.reads_authorization() {
+        text = after_scheme(application, text)?;
+    }
     if text.is_empty() {
-        return Err(malformed(application, "the header holds no credential"));
+        return Err(no("the header field contains no credential"));
     }
     Ok(text)
 }
 
-/// What follows the authentication scheme, whose name has no case (RFC 9110, section 11.1).
+/// The part after the authentication scheme, whose name is case-insensitive (RFC 9110,
+/// section 11.1).
 fn after_scheme<'a>(application: &CompiledApplication, text: &'a str) -> Result<&'a str, Denial> {
-    let (scheme, description) = match &application.record.auth_type {
+    let (scheme, message) = match &application.record.auth_type {
         AuthType::ApiKey | AuthType::Basic => {
             ("Basic", "Authorization header must be of type Basic.")
         }
         AuthType::Bearer => ("Bearer", "Authorization header must be of type Bearer."),
-        // Which schemes it takes is the script's business.
+        // The script may accept any scheme.
         AuthType::Script(_) => {
             return Ok(text.split_once(' ').map_or("", |(_, rest)| rest.trim_start()));
         }
@@ -185,7 +195,7 @@ fn after_scheme<'a>(application: &CompiledApplication, text: &'a str) -> Result<
     let (given, rest) = text.split_once(' ').unwrap_or((text, ""));
     if !given.eq_ignore_ascii_case(scheme) {
         let code = "INVALID_AUTHORIZATION_HEADER_TYPE";
-        return Err(Denial::unauthorized(Phase::Header, application, code, description));
+        return Err(Denial::unauthorized(Phase::Header, application, code, message));
     }
     Ok(rest.trim_start())
 }
@@ -193,28 +203,32 @@ fn after_scheme<'a>(application: &CompiledApplication, text: &'a str) -> Result<
 fn missing(application: &CompiledApplication) -> Denial {
     if application.record.reads_authorization() {
         let code = "MISSING_AUTHORIZATION_HEADER";
-        let said = "Authorization header not received";
-        Denial::unauthorized(Phase::Header, application, code, said).with_hint(DROPPED)
+        let message = "Authorization header not received";
+        Denial::unauthorized(Phase::Header, application, code, message).with_hint(DROPPED_HINT)
     } else {
         let code = "MISSING_API_KEY_HEADER";
         Denial::unauthorized(Phase::Header, application, code, "API key header is missing.")
     }
 }
 
-/// A credential that cannot be read, in this room or the next.
-pub(super) fn malformed(application: &CompiledApplication, detail: &'static str) -> Denial {
-    let (code, said) = if application.record.reads_authorization() {
+/// The denial of a credential that cannot be read, in this phase or in the next.
+pub(super) fn malformed(
+    application: &CompiledApplication,
+    internal_message: &'static str,
+) -> Denial {
+    let (code, message) = if application.record.reads_authorization() {
         ("INVALID_AUTHORIZATION_HEADER", "Authorization header format is invalid.")
     } else {
         ("INVALID_API_KEY_FORMAT", "API key format is invalid.")
     };
-    Denial::unauthorized(Phase::Decode, application, code, said).with_detail(detail)
+    Denial::unauthorized(Phase::Decode, application, code, message)
+        .with_internal_message(internal_message)
 }
 
-/// A header field that came more than once: whoever passed the request on may have looked at the other one.
+/// A header field is present more than once. A proxy in between may have checked the other value.
 struct Duplicate;
 
-fn only<'a>(
+fn single_value<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
 ) -> Result<Option<&'a HeaderValue>, Duplicate> {

@@ -1,9 +1,11 @@
-//! The last question of the fifth room: whether there is anything left of what they may take. Asked only of requests that may pass, so that what is
-//! refused for another reason costs nobody anything.
+//! The last step of phase 5: takes the request from the limits that apply to it.
 //!
-//! The answer is told in header fields (draft-ietf-httpapi-ratelimit-headers): `RateLimit-Policy`, what there is, and `RateLimit`, what is left.
+//! Only requests that may pass otherwise get here, so a request that is refused for another reason
+//! consumes nothing.
+//!
+//! The response tells the limits in header fields (draft-ietf-httpapi-ratelimit-headers):
+//! `RateLimit-Policy` has the limits, and `RateLimit` has what is left of them.
 
-use crate::model::Mode;
 use std::{fmt::Write as _, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -12,150 +14,144 @@ use super::{Denial, Face, Identity, Phase, Request, RequestContext};
 use crate::{
     directory::Rule,
     limits::{Bounds, Reading},
+    model::Mode,
 };
 
-const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Whose limits, by their place in [`bounds`].
-const NAMES: [&str; 4] = ["key", "user", "application", "resource"];
+/// The owners of the limits, in the order of [`bounds`].
+const OWNERS: [&str; 4] = ["key", "user", "application", "resource"];
 
-/// What the limits of a request say of it. Most requests have none.
+/// The state of the limits that apply to a request. Most requests have none.
 #[derive(Debug, Clone, Default)]
-pub struct Quota(Vec<Said>);
+pub struct Quota(Vec<LimitState>);
 
-/// What one limit says.
+/// The state of one limit.
 #[derive(Debug, Clone, Copy)]
-struct Said {
-    whose: &'static str,
+struct LimitState {
+    owner: &'static str,
     reading: Reading,
 }
 
-/// Takes one of each limit that a request is under, and counts the use of its key.
+/// Takes one request from each limit that applies, and counts the use of the key.
 ///
 /// # Errors
-/// One of them has none left. Then nothing is taken of the others.
-pub(super) fn within(
-    scene: &RequestContext,
+/// A limit is used up. Then nothing is taken from the other limits.
+pub(super) fn consume(
+    context: &RequestContext,
     request: &Request<'_>,
     identity: &Identity<'_>,
     rule: Option<&Rule>,
 ) -> Result<Quota, Denial> {
-    let taken = match scene.mode {
-        Mode::Live => Mode::Live,
-        Mode::DryRun => Mode::DryRun,
-    };
-    let quota = taken_of(bounds(identity, rule), scene, request, taken)?;
-    if taken == Mode::Live {
-        note(scene, identity);
+    let quota = take_from_all(bounds(identity, rule), context, request)?;
+    if context.mode == Mode::Live {
+        count_use(context, identity);
     }
     Ok(quota)
 }
 
-/// Notes for later what was used: nothing is written now.
-fn note(scene: &RequestContext, identity: &Identity<'_>) {
-    // The person at the machine is in no store.
+/// Counts the use of the key and of the user's credits in memory. A later task writes them.
+fn count_use(context: &RequestContext, identity: &Identity<'_>) {
+    // The operator (uid 0) is not in the store.
     let Some(uid) = identity.uid().filter(|uid| *uid != 0) else { return };
     if let Some(key) = identity.key() {
-        scene.ledger().used(key);
+        context.counters().used(key);
     }
     if identity.bounds()[1].is_some_and(|bounds| bounds.credits().is_some()) {
-        scene.ledger().spent(uid);
+        context.counters().spent(uid);
     }
 }
 
-fn taken_of(
+fn take_from_all(
     bounds: [Option<&Arc<Bounds>>; 4],
-    scene: &RequestContext,
+    context: &RequestContext,
     request: &Request<'_>,
-    taken: Mode,
 ) -> Result<Quota, Denial> {
-    // Who has used up what a key may take can still revoke it.
+    // The admin API has no limits, so that a user can revoke a key whose limit is used up.
     if bounds.iter().all(Option::is_none) || request.face == Face::Admin {
         return Ok(Quota::default());
     }
-    let now = scene.ledger().now();
-    let mut said = Vec::new();
-    for (at, one) in bounds.iter().enumerate() {
-        let Some(one) = one else { continue };
-        let whose = NAMES[at];
-        if !one.take(now, taken, |reading| said.push(Said { whose, reading })) {
-            if taken == Mode::Live {
-                bounds[..at].iter().flatten().for_each(|one| one.give_back(now));
+    let now = context.counters().now();
+    let mut states = Vec::new();
+    for (at, bound) in bounds.iter().enumerate() {
+        let Some(bound) = bound else { continue };
+        let owner = OWNERS[at];
+        if !bound.take(now, context.mode, |reading| states.push(LimitState { owner, reading })) {
+            if context.mode == Mode::Live {
+                bounds[..at].iter().flatten().for_each(|taken| taken.give_back(now));
             }
-            return Err(denial(&said));
+            return Err(limit_reached(&states));
         }
     }
-    Ok(Quota(said))
+    Ok(Quota(states))
 }
 
-/// The limits that a request is under, the narrowest first.
+/// The limits that apply to a request, the narrowest first.
 fn bounds<'a>(identity: &'a Identity<'_>, rule: Option<&'a Rule>) -> [Option<&'a Arc<Bounds>>; 4] {
     let [key, user] = identity.bounds();
-    let application = identity.application().and_then(|one| one.bounds.as_ref());
+    let application = identity.application().and_then(|application| application.bounds.as_ref());
     [key, user, application, rule.and_then(|rule| rule.bounds.as_ref())]
 }
 
-fn denial(said: &[Said]) -> Denial {
-    let spent = said.iter().filter(|one| !one.reading.fits);
-    let Some(last) = spent.max_by_key(|one| one.reading.next) else {
-        // Not reached: somebody has refused.
-        return refused("RATE_LIMITED", "Too many requests.".into(), 1);
+fn limit_reached(states: &[LimitState]) -> Denial {
+    let reached = states.iter().filter(|state| !state.reading.fits);
+    let Some(last) = reached.max_by_key(|state| state.reading.next) else {
+        // Unreachable: a limit has refused the request.
+        return too_many_requests("RATE_LIMITED", "Too many requests.".into(), 1);
     };
     let seconds = last.reading.next.max(1);
-    let denial = match last.reading.is_credits {
-        true => {
-            let text = format!("All credits are used up. They come back in {seconds} seconds.");
-            refused("CREDITS_USED_UP", text, seconds)
-        }
-        false => {
-            let text = format!("Too many requests. Try again in {seconds} seconds.");
-            refused("RATE_LIMITED", text, seconds)
-        }
+    let denial = if last.reading.is_credits {
+        let message = format!("All credits are used up. They come back in {seconds} seconds.");
+        too_many_requests("CREDITS_USED_UP", message, seconds)
+    } else {
+        let message = format!("Too many requests. Try again in {seconds} seconds.");
+        too_many_requests("RATE_LIMITED", message, seconds)
     };
     let mut headers = HeaderMap::new();
-    write(said, &mut headers);
-    denial.with_headers(headers).with_detail(format!("the limit of the {} is reached", last.whose))
+    write_fields(states, &mut headers);
+    denial
+        .with_headers(headers)
+        .with_internal_message(format!("the limit of the {} is reached", last.owner))
 }
 
-fn refused(code: &'static str, text: String, seconds: u64) -> Denial {
-    Denial::new(Phase::Permit, StatusCode::TOO_MANY_REQUESTS, code, text)
+fn too_many_requests(code: &'static str, message: String, seconds: u64) -> Denial {
+    Denial::new(Phase::Permit, StatusCode::TOO_MANY_REQUESTS, code, message)
         .with_retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
 impl Quota {
-    /// Adds the header fields that tell it. Those that are there already, of an application behind, stay: both are lists.
+    /// Adds the header fields. Fields from an application behind Keyward stay: both are lists.
     pub fn write(&self, headers: &mut HeaderMap) {
         if !self.0.is_empty() {
-            write(&self.0, headers);
+            write_fields(&self.0, headers);
         }
     }
 
-    /// What each limit says: `key: 99 of 100 in 60 s are left`.
-    pub(super) fn told(&self) -> Vec<String> {
-        let told = |Said { whose, reading }: &Said| {
+    /// The state of each limit in words, such as `key: 99 left; 100 in 60 s`.
+    pub(super) fn describe(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|LimitState { owner, reading }| {
             let Reading { left, quota, window, .. } = reading;
-            let what = if reading.is_credits { " credits" } else { "" };
-            format!("{whose}: {left} are left; {quota}{what} in {window} s")
-        };
-        self.0.iter().map(told).collect()
+            let unit = if reading.is_credits { " credits" } else { "" };
+            format!("{owner}: {left} left; {quota}{unit} in {window} s")
+        })
     }
 }
 
-fn write(said: &[Said], headers: &mut HeaderMap) {
+fn write_fields(states: &[LimitState], headers: &mut HeaderMap) {
     let (mut policy, mut limit) = (String::new(), String::new());
-    for Said { whose, reading } in said {
+    for LimitState { owner, reading } in states {
         let comma = if policy.is_empty() { "" } else { ", " };
-        let kind = if reading.is_credits { "-credits" } else { "" };
+        let suffix = if reading.is_credits { "-credits" } else { "" };
         let Reading { quota, window, left, next, .. } = reading;
-        // Writing into text does not fail.
-        let _ = write!(policy, "{comma}\"{whose}{kind}\";q={quota};w={window}");
+        // Writing to a `String` cannot fail.
+        let _ = write!(policy, "{comma}\"{owner}{suffix}\";q={quota};w={window}");
         if let Some(burst) = reading.burst {
             let _ = write!(policy, ";keyward-burst={burst}");
         }
-        let _ = write!(limit, "{comma}\"{whose}{kind}\";r={left};t={next}");
+        let _ = write!(limit, "{comma}\"{owner}{suffix}\";r={left};t={next}");
     }
-    for (name, text) in [(POLICY, policy), (LIMIT, limit)] {
+    for (name, text) in [(RATELIMIT_POLICY, policy), (RATELIMIT, limit)] {
         if let Ok(value) = HeaderValue::try_from(text) {
             headers.append(name, value);
         }
@@ -167,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_application_behind_says_of_its_own_limits_stays() {
+    fn limits_of_an_application_behind_keyward_stay_in_the_header_fields() {
         let reading = Reading {
             is_credits: false,
             fits: true,
@@ -178,16 +174,18 @@ mod tests {
             next: 1,
         };
         let credits = Reading { is_credits: true, burst: None, left: 7, next: 9, ..reading };
-        let quota =
-            Quota(vec![Said { whose: "key", reading }, Said { whose: "user", reading: credits }]);
+        let quota = Quota(vec![
+            LimitState { owner: "key", reading },
+            LimitState { owner: "user", reading: credits },
+        ]);
         let mut headers = HeaderMap::new();
-        headers.insert(LIMIT, HeaderValue::from_static("\"own\";r=1"));
+        headers.insert(RATELIMIT, HeaderValue::from_static("\"own\";r=1"));
         Quota::default().write(&mut headers);
         quota.write(&mut headers);
-        let all: Vec<_> = headers.get_all(LIMIT).iter().collect();
+        let all: Vec<_> = headers.get_all(RATELIMIT).iter().collect();
         assert_eq!(all, ["\"own\";r=1", "\"key\";r=19;t=1, \"user-credits\";r=7;t=9"]);
         assert_eq!(
-            headers[POLICY],
+            headers[RATELIMIT_POLICY],
             "\"key\";q=100;w=60;keyward-burst=20, \"user-credits\";q=100;w=60"
         );
     }

@@ -1,4 +1,4 @@
-//! The third room: whose the credential is. It reads the Directory and nothing else.
+//! Phase 3, lookup: finds the credential's user and key. It reads the Directory and nothing else.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{
     Credential, Denial, Gate, Phase, Request, RequestContext,
-    decode::{Claim, DecodedProof, Scripted, Shown},
+    decode::{CredentialContent, DecodedCredential, PresentedSecret, ScriptedCredential},
     failures,
     scripts::script_views,
 };
@@ -14,149 +14,146 @@ use crate::{
     directory::{CachedKey, CachedUser, CompiledApplication, SlowKeys},
     limits::Attempt,
     model::{Detail, KeyId, KeyShape, KeyText, Secret},
-    scripting::{Found, Function},
+    scripting::{Function, LookupResult},
 };
 
-/// Somebody whose credential has still to be checked, or the fact that the request is anonymous.
+/// The ticket of this phase: a user whose credential is not yet checked, or an anonymous request.
 #[derive(Debug)]
 pub struct Candidate<'a> {
-    suspect: Option<Unverified<'a>>,
+    unverified: Option<Unverified<'a>>,
 }
 
-/// What the next room checks. Where an application tells no details, the user may be missing or blocked and is checked all the same, so
-/// that the answer takes as long.
+/// The input of the next phase.
+///
+/// If the application gives no details ([`Detail::Uniform`]), the user may be missing or blocked.
+/// The next phase checks the credential all the same, so that the response takes as long.
 #[derive(Debug)]
 pub(super) struct Unverified<'a> {
     pub application: &'a CompiledApplication,
-    pub member: Option<Arc<CachedUser>>,
-    pub evidence: Proof<'a>,
+    pub user: Option<Arc<CachedUser>>,
+    pub proof: Proof<'a>,
 }
 
+/// The secret that proves the identity, with the record that it must match.
 #[derive(Debug)]
 pub(super) enum Proof<'a> {
     Key {
-        text: Shown,
-        held: KeyMatch,
+        text: PresentedSecret,
+        key: KeyMatch,
     },
     Password(Secret, Attempt),
-    /// What the script says, and the key that the built-in room would check.
-    Scripted(Scripted<'a>, KeyMatch),
+    /// A scripted credential, and the key for the built-in check.
+    Scripted(ScriptedCredential<'a>, KeyMatch),
 }
 
-/// The key that a text may be.
+/// The key that a text may belong to.
 #[derive(Debug)]
 pub(super) enum KeyMatch {
-    /// By its id, or by what the text leads to.
-    Held(Option<(KeyId, CachedKey)>),
-    /// One of its user's, as far as the text says. They are slow to check, and may be none.
+    /// Found by its id, or by the digest of its text; `None` means that there is no such key.
+    Indexed(Option<(KeyId, CachedKey)>),
+    /// The user's keys with slow digests: the next phase must try all of them. May be empty.
     Slow(SlowKeys),
 }
 
 impl<'a> Candidate<'a> {
-    pub(super) fn suspect(&self) -> Option<&Unverified<'a>> {
-        self.suspect.as_ref()
+    pub(super) fn unverified(&self) -> Option<&Unverified<'a>> {
+        self.unverified.as_ref()
     }
 
-    pub(super) fn into_suspect(self) -> Option<Unverified<'a>> {
-        self.suspect
+    pub(super) fn into_unverified(self) -> Option<Unverified<'a>> {
+        self.unverified
     }
 }
 
 /// Finds the user and the key.
 ///
 /// # Errors
-/// There were too many wrong passwords; no such user, or a blocked one, where the application tells exactly and the credential names its user; or the application's script refuses.
+/// The address has presented too many wrong passwords; the named user does not exist or is blocked
+/// and the application gives exact details; or the application's script refuses.
 pub async fn find<'a>(
     gate: &Gate,
-    scene: &'a RequestContext,
+    context: &'a RequestContext,
     request: &Request<'a>,
     credential: Credential<'a>,
 ) -> Result<Candidate<'a>, Denial> {
-    let Some(Claim { application, proof }) = credential.into_claim() else {
-        return Ok(Candidate { suspect: None });
+    let Some(DecodedCredential { application, content }) = credential.into_decoded() else {
+        return Ok(Candidate { unverified: None });
     };
     let directory = &gate.0.directory;
-    let held = |id: Option<KeyId>| id.and_then(|id| Some((id, directory.key(id)?)));
-    // A key of another system names no id: its text alone finds it.
-    let key = |id: Option<KeyId>, text: &str| match id {
-        Some(_) => held(id),
+    // A key of another system has no id: it is found by its text.
+    let find_key = |id: Option<KeyId>, text: &str| match id {
+        Some(id) => Some((id, directory.key(id)?)),
         None => directory.foreign_key(&gate.0.pepper, text),
     };
-    let (member, evidence) = match proof {
-        DecodedProof::NamedKey { pair, id } => {
-            let member = told(application, directory.user_by_name(pair.user()))?;
-            let held = match (id, key(id, pair.secret())) {
-                (None, held) => slow_or(held, gate, application, member.as_deref()),
-                (_, held) => KeyMatch::Held(held),
+    let (user, proof) = match content {
+        CredentialContent::NamedKey { pair, id } => {
+            let user = user_or_denial(application, directory.user_by_name(pair.user()))?;
+            let indexed = find_key(id, pair.secret());
+            let key = match id {
+                Some(_) => KeyMatch::Indexed(indexed),
+                None => or_slow_keys(indexed, gate, application, user.as_deref()),
             };
-            (member, Proof::Key { held, text: pair.into_secret() })
+            (user, Proof::Key { key, text: pair.into_secret() })
         }
-        DecodedProof::Password { pair } => {
-            let attempt = failures::attempt(scene, request, pair.user())?;
-            let member = told(application, directory.user_by_name(pair.user()));
-            let member = member.inspect_err(|_| failures::failed(scene, attempt, None))?;
-            (member, Proof::Password(Secret::new(pair.secret()), attempt))
+        CredentialContent::Password { pair } => {
+            let attempt = failures::attempt(context, request, pair.user())?;
+            let user = user_or_denial(application, directory.user_by_name(pair.user()));
+            let user = user.inspect_err(|_| failures::failed(context, attempt, None))?;
+            (user, Proof::Password(Secret::new(pair.secret()), attempt))
         }
-        // A key alone names nobody until it has matched: nothing about its user is told before.
-        DecodedProof::Key { text, id } => {
-            let held = key(id, text.expose());
-            let member = held.as_ref().and_then(|(_, key)| directory.user(key.user));
-            (member, Proof::Key { held: KeyMatch::Held(held), text })
+        // A key alone names no user. Until the key has matched, the client learns nothing about
+        // its user.
+        CredentialContent::Key { text, id } => {
+            let key = find_key(id, text.expose());
+            let user = key.as_ref().and_then(|(_, key)| directory.user(key.user));
+            (user, Proof::Key { key: KeyMatch::Indexed(key), text })
         }
-        DecodedProof::Scripted(scripted) => {
-            let held = key_of(gate, &scripted);
-            let member = meant(gate, scene, request, application, &scripted, held.as_ref());
-            let member = Box::pin(member).await?;
-            let member = match names_its_user(&scripted) {
-                // A script that names nobody has found nobody.
-                true => told(application, member)?,
-                // A key alone, as above.
-                false => member,
-            };
+        CredentialContent::Scripted(scripted) => {
+            let indexed = scripted_key(gate, &scripted);
+            let user =
+                scripted_user(gate, context, request, application, &scripted, indexed.as_ref());
+            let mut user = Box::pin(user).await?;
+            // As above: a key alone names no user.
+            if names_user(&scripted) {
+                user = user_or_denial(application, user)?;
+            }
             let is_foreign = |text: Secret| KeyText::shape(text.expose()) == KeyShape::Foreign;
-            let held = match scripted.key().is_some_and(is_foreign) {
-                true => slow_or(held, gate, application, member.as_deref()),
-                false => KeyMatch::Held(held),
+            let key = if scripted.key().is_some_and(is_foreign) {
+                or_slow_keys(indexed, gate, application, user.as_deref())
+            } else {
+                KeyMatch::Indexed(indexed)
             };
-            (member, Proof::Scripted(scripted, held))
+            (user, Proof::Scripted(scripted, key))
         }
     };
-    Ok(Candidate { suspect: Some(Unverified { application, member, evidence }) })
+    Ok(Candidate { unverified: Some(Unverified { application, user, proof }) })
 }
 
-/// The key that a text leads to, or else what may be the user's that is slow to check: two users may have brought the same text.
-fn slow_or(
-    held: Option<(KeyId, CachedKey)>,
+/// The indexed key, if the user may use it, or else the user's keys with slow digests: two users
+/// may have imported keys with the same text.
+fn or_slow_keys(
+    indexed: Option<(KeyId, CachedKey)>,
     gate: &Gate,
     application: &CompiledApplication,
-    member: Option<&CachedUser>,
+    user: Option<&CachedUser>,
 ) -> KeyMatch {
-    let is_theirs = |(_, key): &(KeyId, CachedKey)| member.is_some_and(|one| one.uid == key.user);
-    if held.as_ref().is_some_and(|held| is_theirs(held) || held.1.is_universal()) {
-        return KeyMatch::Held(held);
+    let is_usable = |(_, key): &(KeyId, CachedKey)| {
+        key.is_universal() || user.is_some_and(|user| user.uid == key.user)
+    };
+    if indexed.as_ref().is_some_and(is_usable) {
+        return KeyMatch::Indexed(indexed);
     }
-    match slow_keys(gate, application, member) {
-        KeyMatch::Held(None) => KeyMatch::Held(held),
-        slow => slow,
-    }
-}
-
-/// The keys of a user that are slow to check. Where no details are told, somebody who has none, or is not there, is checked for as long.
-fn slow_keys(
-    gate: &Gate,
-    application: &CompiledApplication,
-    member: Option<&CachedUser>,
-) -> KeyMatch {
-    match gate.0.directory.slow_keys(member.map(|member| member.uid)) {
+    match gate.0.directory.slow_keys(user.map(|user| user.uid)) {
+        // An application without details checks for as long if the user has no such key.
         Some(slow) if !slow.ids.is_empty() || application.record.detail == Detail::Uniform => {
             KeyMatch::Slow(slow)
         }
-        _ => KeyMatch::Held(None),
+        _ => KeyMatch::Indexed(indexed),
     }
 }
 
-/// The key that a script has found.
-fn key_of(gate: &Gate, scripted: &Scripted<'_>) -> Option<(KeyId, CachedKey)> {
+/// The key in a scripted credential.
+fn scripted_key(gate: &Gate, scripted: &ScriptedCredential<'_>) -> Option<(KeyId, CachedKey)> {
     let (text, directory) = (scripted.key()?, &gate.0.directory);
     match KeyText::shape(text.expose()) {
         KeyShape::Ours(id) => Some((id, directory.key(id)?)),
@@ -165,60 +162,61 @@ fn key_of(gate: &Gate, scripted: &Scripted<'_>) -> Option<(KeyId, CachedKey)> {
     }
 }
 
-/// Whether a user is named beside the key.
-fn names_its_user(Scripted { script, claim }: &Scripted<'_>) -> bool {
+/// Whether a scripted credential names a user, and not only a key.
+fn names_user(ScriptedCredential { script, claim }: &ScriptedCredential<'_>) -> bool {
     let is_key_alone = claim.text("user").is_none() && claim.uid().is_none();
     script.defines(Function::Lookup) || !is_key_alone
 }
 
-/// The user whom a script means: by its function, or by the fields of what it has read.
-async fn meant(
+/// The user of a scripted credential: by the script's `lookup`, or by the fields that its `decode`
+/// returned.
+async fn scripted_user(
     gate: &Gate,
-    scene: &RequestContext,
+    context: &RequestContext,
     request: &Request<'_>,
     application: &CompiledApplication,
-    Scripted { script, claim }: &Scripted<'_>,
-    held: Option<&(KeyId, CachedKey)>,
+    ScriptedCredential { script, claim }: &ScriptedCredential<'_>,
+    key: Option<&(KeyId, CachedKey)>,
 ) -> Result<Option<Arc<CachedUser>>, Denial> {
     let directory = &gate.0.directory;
-    let member = if script.defines(Function::Lookup) {
-        let found = script.lookup(scene.asked(request), claim).await;
+    let user = if script.defines(Function::Lookup) {
+        let found = script.lookup(context.script_request(request), claim).await;
         match found
-            .map_err(|fault| script_views::denied(Phase::Lookup, Some(application), fault))?
+            .map_err(|fault| script_views::denial_of(Phase::Lookup, Some(application), fault))?
         {
-            Found::User(uid) => directory.user(uid),
-            Found::Nobody => None,
+            LookupResult::User(uid) => directory.user(uid),
+            LookupResult::NoUser => None,
         }
     } else if let Some(name) = claim.text("user") {
         directory.user_by_name(&name)
     } else {
-        claim.uid().or(held.map(|(_, key)| key.user)).and_then(|uid| directory.user(uid))
+        claim.uid().or(key.map(|(_, key)| key.user)).and_then(|uid| directory.user(uid))
     };
-    // The person at the machine is in no store, and no script's to let in.
-    Ok(member.filter(|member| !member.is_operator()))
+    // The operator is not in the store, and no script may let the operator in.
+    Ok(user.filter(|user| !user.is_operator()))
 }
 
-/// The user whom a credential names, or what the client is told.
-fn told(
+/// The user that a credential names, or the denial if the application gives exact details.
+fn user_or_denial(
     application: &CompiledApplication,
-    member: Option<Arc<CachedUser>>,
+    user: Option<Arc<CachedUser>>,
 ) -> Result<Option<Arc<CachedUser>>, Denial> {
     if application.record.detail == Detail::Uniform {
-        return Ok(member);
+        return Ok(user);
     }
-    match member {
+    match user {
         None => Err(Denial::new(
             Phase::Lookup,
             StatusCode::NOT_FOUND,
             "USER_DOES_NOT_EXIST",
             "The user does not exist.",
         )),
-        Some(member) if !member.is_active => Err(blocked(Phase::Lookup).about(member.uid, None)),
-        Some(member) => Ok(Some(member)),
+        Some(user) if !user.is_active => Err(blocked(Phase::Lookup).about(user.uid, None)),
+        Some(user) => Ok(Some(user)),
     }
 }
 
-/// The refusal of a user who is known and blocked.
-pub(super) fn blocked(room: Phase) -> Denial {
-    Denial::new(room, StatusCode::FORBIDDEN, "USER_BLOCKED", "The user is blocked or inactive.")
+/// The denial of a blocked user.
+pub(super) fn blocked(phase: Phase) -> Denial {
+    Denial::new(phase, StatusCode::FORBIDDEN, "USER_BLOCKED", "The user is blocked or inactive.")
 }

@@ -1,34 +1,46 @@
-//! The Gate: five rooms that every guarded request walks through, in one order.
+//! The Gate: five phases that decide about every guarded request, always in this order.
 //!
 //! ```text
-//! header::read    which application, and is there a credential   → Presented
-//! decode::parse   what the credential says                       → Credential
-//! lookup::find    whose it is                                    → Candidate
-//! verify::check   whether it is theirs                           → Identity
-//! permit::decide  whether they may do this                       → Grant
+//! header::read    chooses the application, reads the credential  → Presented
+//! decode::parse   decodes the credential                         → Credential
+//! lookup::find    finds the user and the key                     → Candidate
+//! verify::check   checks the credential                          → Identity
+//! permit::decide  checks permissions and limits                  → Grant
 //! ```
-//! Each room asks for the ticket that the room before it made, and a ticket can be made only in its own room. So a room that is
-//! skipped does not compile:
+//! Each phase consumes the ticket of the phase before it and returns its own, and only the phase
+//! itself can create its ticket. So code that skips a phase does not compile:
 //!
 //! ```compile_fail,E0308
-//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, RequestContext, decode, header, lookup, permit};
-//! async fn in_haste<'a>(gate: &Gate, scene: &'a RequestContext, request: &Request<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
-//!     let presented = header::read(gate, scene, request, action).await?;
-//!     let credential = decode::parse(scene, request, presented).await?;
-//!     let candidate = lookup::find(gate, scene, request, credential).await?;
-//!     permit::decide(scene, request, candidate, action).await
+//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, RequestContext};
+//! use keyward::pipeline::{decode, header, lookup, permit};
+//! async fn without_verify<'a>(
+//!     gate: &Gate,
+//!     context: &'a RequestContext,
+//!     request: &Request<'a>,
+//!     action: &Action<'a>,
+//! ) -> Result<Grant<'a>, Denial> {
+//!     let presented = header::read(gate, context, request, action).await?;
+//!     let credential = decode::parse(context, request, presented).await?;
+//!     let candidate = lookup::find(gate, context, request, credential).await?;
+//!     permit::decide(context, request, candidate, action).await
 //! }
 //! ```
-//! nor does one that is put elsewhere:
+//! Neither does code that swaps phases:
 //!
 //! ```compile_fail,E0308
-//! use keyward::pipeline::{Action, Candidate, Denial, Gate, Request, RequestContext, header, lookup};
-//! async fn look_up_first<'a>(gate: &Gate, scene: &'a RequestContext, request: &Request<'a>, action: &Action<'a>) -> Result<Candidate<'a>, Denial> {
-//!     let presented = header::read(gate, scene, request, action).await?;
-//!     lookup::find(gate, scene, request, presented).await
+//! use keyward::pipeline::{Action, Candidate, Denial, Gate, Request, RequestContext};
+//! use keyward::pipeline::{header, lookup};
+//! async fn lookup_before_decode<'a>(
+//!     gate: &Gate,
+//!     context: &'a RequestContext,
+//!     request: &Request<'a>,
+//!     action: &Action<'a>,
+//! ) -> Result<Candidate<'a>, Denial> {
+//!     let presented = header::read(gate, context, request, action).await?;
+//!     lookup::find(gate, context, request, presented).await
 //! }
 //! ```
-//! nor a ticket that is forged:
+//! Nor code that forges a ticket:
 //!
 //! ```compile_fail,E0451
 //! use keyward::pipeline::{Grant, Identity};
@@ -36,26 +48,36 @@
 //!     Grant { identity, rule: None, quota: Default::default() }
 //! }
 //! ```
-//! nor one that is used twice:
+//! Nor code that uses a ticket twice:
 //!
 //! ```compile_fail,E0382
 //! use keyward::pipeline::{Denial, Presented, Request, RequestContext, decode};
-//! async fn twice<'a>(scene: &'a RequestContext, request: &Request<'a>, presented: Presented<'a>) -> Result<(), Denial> {
-//!     decode::parse(scene, request, presented).await?;
-//!     decode::parse(scene, request, presented).await?;
+//! async fn twice<'a>(
+//!     context: &'a RequestContext,
+//!     request: &Request<'a>,
+//!     presented: Presented<'a>,
+//! ) -> Result<(), Denial> {
+//!     decode::parse(context, request, presented).await?;
+//!     decode::parse(context, request, presented).await?;
 //!     Ok(())
 //! }
 //! ```
-//! while the five in their order do:
+//! All five phases in their order do compile:
 //!
 //! ```
-//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, RequestContext, decode, header, lookup, permit, verify};
-//! async fn all<'a>(gate: &Gate, scene: &'a RequestContext, request: &Request<'a>, action: &Action<'a>) -> Result<Grant<'a>, Denial> {
-//!     let presented = header::read(gate, scene, request, action).await?;
-//!     let credential = decode::parse(scene, request, presented).await?;
-//!     let candidate = lookup::find(gate, scene, request, credential).await?;
-//!     let identity = verify::check(gate, scene, request, action, candidate).await?;
-//!     permit::decide(scene, request, identity, action).await
+//! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, RequestContext};
+//! use keyward::pipeline::{decode, header, lookup, permit, verify};
+//! async fn all<'a>(
+//!     gate: &Gate,
+//!     context: &'a RequestContext,
+//!     request: &Request<'a>,
+//!     action: &Action<'a>,
+//! ) -> Result<Grant<'a>, Denial> {
+//!     let presented = header::read(gate, context, request, action).await?;
+//!     let credential = decode::parse(context, request, presented).await?;
+//!     let candidate = lookup::find(gate, context, request, credential).await?;
+//!     let identity = verify::check(gate, context, request, action, candidate).await?;
+//!     permit::decide(context, request, identity, action).await
 //! }
 //! ```
 
@@ -80,15 +102,17 @@ use tokio::sync::Semaphore;
 
 pub use context::RequestContext;
 pub use decode::Credential;
-pub use denial::{Denial, Parts, Phase, ScriptedBody, Shape};
+pub use denial::{Denial, DenialFields, Phase, ScriptedBody, Shape};
 pub use denial_audit::AuditScope;
-pub use explain::{Asked, Explain, Explaining, Explanation, Fact, Step, Verdict};
+pub use explain::{
+    Explain, ExplainFuture, ExplainRequest, Explanation, Finding, PhaseReport, PhaseVerdict,
+};
 pub use failures::{attempt as password_attempt, failed as password_failed};
 pub use header::{AUTH_METHOD, Presented};
 pub use limits::Quota;
 pub use lookup::Candidate;
 pub use permit::Grant;
-pub use request::{Action, Anonymous, Entry, Face, Request};
+pub use request::{Action, Anonymous, EntryRules, Face, Request};
 pub use scripts::response_hooks::ResponseHooks;
 pub use scripts::script_views::script_denial;
 pub use scripts::test_gate::TestGate;
@@ -102,168 +126,177 @@ use crate::{
     model::{Actor, Borrowed, Clock, KeyId, PasswordDigest, Pepper, Secret},
 };
 
-/// What the rooms need besides the request. A cheap handle.
+/// Decides about requests. A cheap handle.
 #[derive(Clone)]
-pub struct Gate(Arc<Inner>);
+pub struct Gate(Arc<GateState>);
 
 #[derive(Clone)]
-struct Inner {
+struct GateState {
     accounts: Accounts,
     directory: Arc<Directory>,
-    /// Not copied with a handle: the fewer places hold it, the better.
+    /// Shared and not copied with a handle, so that memory contains few copies.
     pepper: Arc<Pepper>,
     passwords: Passwords,
     clock: Clock,
+    /// The maximum size of the header field with the credential, in bytes.
     credential_bytes: usize,
-    /// Bounds how many keys of other systems are being written at the same time.
-    adopting: Arc<Semaphore>,
+    /// Limits the writes that run after responses.
+    background_writes: Arc<Semaphore>,
 }
 
-/// Keys of other systems that are written at the same time.
-const ADOPTING: usize = 64;
+/// The maximum number of writes that run after responses at the same time.
+const BACKGROUND_WRITES: usize = 64;
 
 impl Gate {
-    /// The gate in front of these accounts. A credential's header field may have `credential_bytes` at most.
+    /// The gate in front of these accounts. `credential_bytes` is the maximum size of the header
+    /// field with the credential.
     pub fn new(accounts: &Accounts, credential_bytes: usize) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(GateState {
             accounts: accounts.clone(),
             directory: accounts.directory().clone(),
             pepper: Arc::new(accounts.pepper().clone()),
             passwords: accounts.passwords().clone(),
             clock: accounts.clock().clone(),
             credential_bytes,
-            adopting: Arc::new(Semaphore::new(ADOPTING)),
+            background_writes: Arc::new(Semaphore::new(BACKGROUND_WRITES)),
         }))
     }
 
-    /// A handle that shares no count with the others. Every decision takes and gives back a handle: where each core has its own, none waits for the
-    /// other's.
+    /// A handle with a reference count of its own. Every decision clones and drops a handle, so
+    /// cores that shared one count would wait for each other.
     #[must_use]
-    pub fn apart(&self) -> Self {
-        Self(Arc::new(Inner::clone(&self.0)))
+    pub fn unshared(&self) -> Self {
+        Self(Arc::new(GateState::clone(&self.0)))
     }
 
-    /// What the next request is decided by.
-    pub fn scene(&self) -> RequestContext {
+    /// A snapshot of policy and scripts for the next request.
+    pub fn request_context(&self) -> RequestContext {
         let (policy, scripts) = (self.0.directory.borrow_policy(), self.0.accounts.scripts());
         RequestContext::new(policy, scripts.borrow_current(), self.clone())
     }
 
-    /// A scene in which nothing stays behind: what scripts count is looked at and not counted, and no key is taken over.
+    /// A context for a dry run: scripts see their counters but do not count, nothing is written,
+    /// and no key is adopted.
     pub fn dry_run_context(&self) -> RequestContext {
-        let scripts = Arc::new(self.0.accounts.scripts().current().looking());
+        let scripts = Arc::new(self.0.accounts.scripts().current().dry_run());
         let policy = self.0.directory.borrow_policy();
-        RequestContext::new(policy, Borrowed::from_inner(scripts), self.clone()).without_traces()
+        RequestContext::new(policy, Borrowed::from_inner(scripts), self.clone()).dry_run()
     }
 
-    /// Makes a credential that a script has checked one of the user's own keys, after the answer. What cannot be written now is written when the
-    /// credential comes again.
+    /// Makes a credential that a script has verified a key of the user, after the response. If the
+    /// write fails, the next use retries it.
     fn adopt(&self, uid: u64, application: &str, text: Secret) {
         let application = application.to_owned();
-        self.afterwards(async move |accounts| {
-            let acting = accounts.acting(Actor::Program);
-            if let Err(problem) = acting.adopt_key(uid, &application, &text).await {
-                tracing::warn!(uid, application, %problem, "a key was not taken over");
+        self.write_later(async move |accounts| {
+            let writer = accounts.as_actor(Actor::Program);
+            if let Err(problem) = writer.adopt_key(uid, &application, &text).await {
+                tracing::warn!(uid, application, %problem, "could not adopt a key");
             }
         });
     }
 
-    /// Gives a key that was slow to check a fast digest, after the answer. What cannot be written now is written at its next use.
-    fn quicken(&self, id: KeyId, text: Secret) {
-        self.afterwards(async move |accounts| {
-            if let Err(problem) = accounts.acting(Actor::Program).quicken_key(id, &text).await {
-                tracing::warn!(key = %id, %problem, "a key stays slow to check");
+    /// Replaces a key's slow digest by a fast one, after the response. If the write fails, the next
+    /// use retries it.
+    fn rehash_key(&self, id: KeyId, text: Secret) {
+        self.write_later(async move |accounts| {
+            let writer = accounts.as_actor(Actor::Program);
+            if let Err(problem) = writer.rehash_key(id, &text).await {
+                tracing::warn!(key = %id, %problem, "could not rehash a key; its digest stays slow");
             }
         });
     }
 
-    /// Makes a password's digest anew as ours are, in the same way.
-    fn renew_password(&self, uid: u64, before: PasswordDigest, password: Secret) {
-        self.afterwards(async move |accounts| {
-            let acting = accounts.acting(Actor::Program);
-            if let Err(problem) = acting.renew_password(uid, &before, password).await {
-                tracing::warn!(uid, %problem, "a password keeps its old digest");
+    /// Replaces a password's foreign digest by ours, after the response. If the write fails, the
+    /// next use retries it.
+    fn rehash_password(&self, uid: u64, before: PasswordDigest, password: Secret) {
+        self.write_later(async move |accounts| {
+            let writer = accounts.as_actor(Actor::Program);
+            if let Err(problem) = writer.rehash_password(uid, &before, password).await {
+                tracing::warn!(uid, %problem, "could not rehash a password; its digest stays");
             }
         });
     }
 
-    /// Does something after the answer, unless too much is being done already.
-    fn afterwards<F>(&self, work: impl FnOnce(Accounts) -> F)
+    /// Runs a write after the response, unless too many are running already.
+    fn write_later<F>(&self, write: impl FnOnce(Accounts) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Ok(turn) = self.0.adopting.clone().try_acquire_owned() else { return };
-        let work = work(self.0.accounts.clone());
+        let permit = self.0.background_writes.clone().try_acquire_owned();
+        let Ok(permit) = permit else { return };
+        let write = write(self.0.accounts.clone());
         tokio::spawn(async move {
-            work.await;
-            drop(turn);
+            write.await;
+            drop(permit);
         });
     }
 
-    /// Who makes a request: the first four rooms, for a program that decides itself what they may.
+    /// Authenticates a request for a program that decides about permissions itself.
     ///
     /// # Errors
-    /// The first room that refuses; somebody whom nobody knows is refused too.
+    /// The denial of the first phase that refuses. An anonymous request is refused, too.
     pub async fn authenticate<'a>(
         &self,
-        scene: &'a RequestContext,
+        context: &'a RequestContext,
         request: &Request<'a>,
     ) -> Result<Identity<'a>, Denial> {
-        let entry = Entry { permissions: &[], anonymous: Anonymous::Refused };
-        let grant = self.authorize(scene, request, &Action::Enter(entry)).await?;
+        let rules = EntryRules { permissions: &[], anonymous: Anonymous::Refused };
+        let grant = self.authorize(context, request, &Action::Enter(rules)).await?;
         Ok(grant.into_identity())
     }
 
     /// Decides about a request.
     ///
     /// # Errors
-    /// The first room that refuses.
+    /// The denial of the first phase that refuses.
     pub async fn authorize<'a>(
         &self,
-        scene: &'a RequestContext,
+        context: &'a RequestContext,
         request: &Request<'a>,
         action: &Action<'a>,
     ) -> Result<Grant<'a>, Denial> {
-        let mut seen = DenialAudit::default();
-        match self.decide(scene, request, action, &mut seen).await {
+        let mut audit = DenialAudit::default();
+        match self.decide(context, request, action, &mut audit).await {
             Ok(grant) => Ok(grant),
-            Err(denial) => Err(Box::pin(self.refuse(scene, request, action, seen, denial)).await),
+            Err(denial) => Err(Box::pin(deny(context, request, action, audit, denial)).await),
         }
     }
 
-    /// What becomes of a refusal before anybody hears of it.
-    async fn refuse(
-        &self,
-        scene: &RequestContext,
-        request: &Request<'_>,
-        action: &Action<'_>,
-        seen: DenialAudit<'_>,
-        denial: Denial,
-    ) -> Denial {
-        let denial = failures::counted(scene, request, denial);
-        seen.tell(scene, request.client, denial_audit::object(action), &denial);
-        if seen.is_uniform() {
-            failures::even_out(&denial).await;
-        }
-        denial
-    }
-
-    /// A future is as large as the largest thing that it ever waits for, and is moved before it runs. So what few requests come to, scripts and slow
-    /// checks and refusals, is put on the heap when one comes to it.
+    /// Runs the five phases.
+    ///
+    /// A future is as large as the largest future that it awaits, and it is moved before it runs.
+    /// So the phases put futures that few requests need on the heap: scripts, slow digests and
+    /// denials.
     async fn decide<'a>(
         &self,
-        scene: &'a RequestContext,
+        context: &'a RequestContext,
         request: &Request<'a>,
         action: &Action<'a>,
-        seen: &mut DenialAudit<'a>,
+        audit: &mut DenialAudit<'a>,
     ) -> Result<Grant<'a>, Denial> {
-        let presented = header::read(self, scene, request, action).await?;
-        seen.presented(&presented);
-        let credential = decode::parse(scene, request, presented).await?;
-        let candidate = lookup::find(self, scene, request, credential).await?;
-        seen.candidate(&candidate);
-        let identity = verify::check(self, scene, request, action, candidate).await?;
-        seen.identity(&identity);
-        permit::decide(scene, request, identity, action).await
+        let presented = header::read(self, context, request, action).await?;
+        audit.note_presented(&presented);
+        let credential = decode::parse(context, request, presented).await?;
+        let candidate = lookup::find(self, context, request, credential).await?;
+        audit.note_candidate(&candidate);
+        let identity = verify::check(self, context, request, action, candidate).await?;
+        audit.note_identity(&identity);
+        permit::decide(context, request, identity, action).await
     }
+}
+
+/// Counts, audits and delays a denial before the client gets it.
+async fn deny(
+    context: &RequestContext,
+    request: &Request<'_>,
+    action: &Action<'_>,
+    audit: DenialAudit<'_>,
+    denial: Denial,
+) -> Denial {
+    let denial = failures::count(context, request, denial);
+    audit.record(context, request.client, denial_audit::object(action), &denial);
+    if audit.is_uniform() {
+        failures::even_out(&denial).await;
+    }
+    denial
 }

@@ -1,18 +1,18 @@
-//! The fifth room: whether they may do this.
+//! Phase 5, permit: checks permissions and limits.
 
 use http::StatusCode;
 
 use super::{
-    Action, Anonymous, Denial, Entry, Identity, Phase, Quota, Request, RequestContext, limits,
+    Action, Anonymous, Denial, EntryRules, Identity, Phase, Quota, Request, RequestContext, limits,
     scripts::script_views,
 };
 use crate::{
     directory::Rule,
     model::PermissionSource,
-    scripting::{Consent, Function},
+    scripting::{Function, PermitResult},
 };
 
-/// The right to do what was asked. Whatever guards something asks for one.
+/// The ticket of this phase, and the last one: the right to perform the action.
 #[derive(Debug)]
 pub struct Grant<'a> {
     identity: Identity<'a>,
@@ -21,138 +21,140 @@ pub struct Grant<'a> {
 }
 
 impl<'a> Grant<'a> {
-    /// Who may.
+    /// The user who may perform the action.
     pub fn identity(&self) -> &Identity<'a> {
         &self.identity
     }
 
-    /// Who may, for whoever does it.
+    /// The user who may perform the action.
     pub fn into_identity(self) -> Identity<'a> {
         self.identity
     }
 
-    /// What is left of the limits that the request is under.
+    /// The state of the limits that apply to the request.
     pub fn quota(&self) -> &Quota {
         &self.quota
     }
 
-    /// The method of the resource that may be used; none: what was asked for is no resource.
+    /// The method of the resource that may be used; `None` means the action is not about a
+    /// resource.
     pub fn rule(&self) -> Option<&'a Rule> {
         self.rule
     }
 }
 
-/// Decides whether somebody may do something.
+/// Decides whether the user may perform the action.
 ///
 /// # Errors
-/// There is nothing to do it with; the application is not one of the resource's; a permission is missing; a script refuses; or a limit is reached.
+/// The request has no route, the resource does not accept the application, a permission is missing,
+/// a script refuses, or a limit is reached.
 pub async fn decide<'a>(
-    scene: &'a RequestContext,
+    context: &'a RequestContext,
     request: &Request<'a>,
     identity: Identity<'a>,
     action: &Action<'a>,
 ) -> Result<Grant<'a>, Denial> {
-    let mut grant = may(scene, request, identity, action).await?;
-    grant.quota = limits::within(scene, request, &grant.identity, grant.rule)?;
+    let mut grant = authorize_action(context, request, identity, action).await?;
+    grant.quota = limits::consume(context, request, &grant.identity, grant.rule)?;
     Ok(grant)
 }
 
-async fn may<'a>(
-    scene: &'a RequestContext,
+async fn authorize_action<'a>(
+    context: &'a RequestContext,
     request: &Request<'a>,
     identity: Identity<'a>,
     action: &Action<'a>,
 ) -> Result<Grant<'a>, Denial> {
-    match action {
-        Action::Nowhere(denial) | Action::Misuse(_, denial) => Err(denial.clone()),
+    let rule = match action {
+        Action::NoRoute(denial) | Action::Misuse(_, denial) => return Err(denial.clone()),
         Action::Use(rule) => {
-            let grant = of_resource(rule, identity)?;
-            consent(scene, request, rule, &grant.identity).await?;
-            Ok(grant)
+            authorize_resource(rule, &identity)?;
+            run_permit_hooks(context, request, rule, &identity).await?;
+            Some(*rule)
         }
         Action::Administer(permission) => {
             if identity.is_anonymous() {
-                return Err(not_admitted("the request is anonymous"));
+                return Err(method_not_allowed("the request is anonymous"));
             }
-            needs(&identity, permission)?;
-            Ok(Grant { identity, rule: None, quota: Quota::default() })
+            require_permission(&identity, permission)?;
+            None
         }
-        Action::Enter(entry) => enter(entry, identity),
-    }
+        Action::Enter(rules) => {
+            authorize_entry(rules, &identity)?;
+            None
+        }
+    };
+    Ok(Grant { identity, rule, quota: Quota::default() })
 }
 
-fn of_resource<'a>(rule: &'a Rule, identity: Identity<'a>) -> Result<Grant<'a>, Denial> {
+fn authorize_resource(rule: &Rule, identity: &Identity<'_>) -> Result<(), Denial> {
     let is_admitted = match identity.application() {
-        Some(application) => rule.admits.application(&application.record.id),
-        None => rule.admits.anonymous,
+        Some(application) => rule.access.allows_application(&application.record.id),
+        None => rule.access.anonymous,
     };
     if !is_admitted {
-        return Err(not_admitted("the resource does not list the application, or anonymous"));
+        return Err(method_not_allowed("the resource lists neither the application nor anonymous"));
     }
     if rule.resource.permission == PermissionSource::Records {
         for permission in &rule.permissions {
-            needs(&identity, permission)?;
+            require_permission(identity, permission)?;
         }
     }
-    Ok(Grant { identity, rule: Some(rule), quota: Quota::default() })
+    Ok(())
 }
 
-fn enter<'a>(entry: &Entry<'_>, identity: Identity<'a>) -> Result<Grant<'a>, Denial> {
-    // An application that is switched off makes its requests anonymous.
-    if identity.is_anonymous() && entry.anonymous == Anonymous::Refused {
-        return Err(not_admitted("the request is anonymous"));
+fn authorize_entry(rules: &EntryRules<'_>, identity: &Identity<'_>) -> Result<(), Denial> {
+    // Not known before: the requests of an application that is switched off are anonymous.
+    if identity.is_anonymous() && rules.anonymous == Anonymous::Refused {
+        return Err(method_not_allowed("the request is anonymous"));
     }
-    for permission in entry.permissions {
-        needs(&identity, permission)?;
-    }
-    Ok(Grant { identity, rule: None, quota: Quota::default() })
+    rules.permissions.iter().try_for_each(|permission| require_permission(identity, permission))
 }
 
-/// Asks the hooks. They can only take away; where the resource leaves the decision to a script, one of them must say yes.
-async fn consent(
-    scene: &RequestContext,
+/// Runs the hook `on_permit`. It can only refuse, unless the resource leaves the decision to
+/// scripts: then at least one hook must return `true`.
+async fn run_permit_hooks(
+    context: &RequestContext,
     request: &Request<'_>,
     rule: &Rule,
     identity: &Identity<'_>,
 ) -> Result<(), Denial> {
-    let mut is_given = rule.resource.permission == PermissionSource::Records;
-    if let Some(hooked) = scene.hooks(Function::OnPermit, request, Some(rule)) {
-        let (person, resource) =
-            (script_views::person(identity), script_views::resource(rule, request));
-        for said in Box::pin(hooked.on_permit(&person, &resource)).await? {
-            match said {
-                Consent::Withheld => return Err(withheld("on_permit returned false")),
-                Consent::Given => is_given = true,
-                Consent::Silent => {}
+    let mut is_permitted = rule.resource.permission == PermissionSource::Records;
+    if let Some(hooked) = context.hooks(Function::OnPermit, request, Some(rule)) {
+        let view = script_views::identity(identity);
+        let resource = script_views::resource(rule, request);
+        for result in Box::pin(hooked.on_permit(&view, &resource)).await? {
+            match result {
+                PermitResult::Refused => return Err(not_allowed("on_permit returned false")),
+                PermitResult::Granted => is_permitted = true,
+                PermitResult::NoObjection => {}
             }
         }
     }
-    match is_given {
-        true => Ok(()),
-        false => {
-            Err(withheld("the resource says permission = script, and no on_permit returned true"))
-        }
+    if is_permitted {
+        Ok(())
+    } else {
+        Err(not_allowed("the resource has permission = script, and no on_permit returned true"))
     }
 }
 
-fn withheld(detail: &'static str) -> Denial {
-    let said = "You are not allowed to do this.";
-    Denial::message(Phase::Permit, StatusCode::FORBIDDEN, "PERMISSION_DENIED", said)
-        .with_detail(detail)
+fn not_allowed(internal_message: &'static str) -> Denial {
+    let message = "You are not allowed to do this.";
+    Denial::message(Phase::Permit, StatusCode::FORBIDDEN, "PERMISSION_DENIED", message)
+        .with_internal_message(internal_message)
 }
 
-fn not_admitted(detail: &'static str) -> Denial {
+fn method_not_allowed(internal_message: &'static str) -> Denial {
     Denial::message(
         Phase::Permit,
         StatusCode::FORBIDDEN,
         "AUTHENTICATION_METHOD_NOT_ALLOWED",
         "The used authentication method is not allowed on this route.",
     )
-    .with_detail(detail)
+    .with_internal_message(internal_message)
 }
 
-/// The refusal of somebody who lacks a permission.
-pub fn needs(identity: &Identity<'_>, permission: &str) -> Result<(), Denial> {
+fn require_permission(identity: &Identity<'_>, permission: &str) -> Result<(), Denial> {
     if identity.has(permission) {
         return Ok(());
     }

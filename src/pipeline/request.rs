@@ -1,4 +1,4 @@
-//! What the rooms are asked: the request, and what it wants to do.
+//! The input of the pipeline: the request, and the action that needs a decision.
 
 use std::net::IpAddr;
 
@@ -8,95 +8,96 @@ use http::{HeaderMap, Method};
 use super::Denial;
 use crate::directory::Rule;
 
-/// A request, as far as decisions go.
+/// A request, as far as decisions need it.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The method.
     pub method: &'a Method,
-    /// The path, normalised.
+    /// The path, normalized.
     pub path: &'a str,
-    /// The query, as it came.
+    /// The query, unchanged.
     pub query: Option<&'a str>,
     /// The header fields.
     pub headers: &'a HeaderMap,
-    /// The host that it is for, in lower case, without the port; none: the request names none.
+    /// The requested host, in lower case, without the port; `None` means the request names none.
     pub host: Option<&'a str>,
-    /// The body, where the resource has it read before the decision.
+    /// The body, if the resource reads it before the decision.
     pub body: Option<&'a Bytes>,
-    /// Where it comes from. A unix socket's client is the loopback address.
+    /// The client's address. The client of a unix socket has the loopback address.
     pub client: IpAddr,
-    /// Which listener it came to.
+    /// The listener that accepted the request.
     pub face: Face,
 }
 
 /// A listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Face {
-    /// The public one.
+    /// The public listener.
     Public,
-    /// The admin API's.
+    /// The admin API's listener.
     Admin,
 }
 
 impl Face {
-    /// Whether the hooks of all requests and of resources are called. Not on the admin listener: a script that refuses everybody must not keep
-    /// out the one who can mend it. Authentication types are the same on both.
+    /// Whether hooks run. They do not run on the admin listener: a script that refuses everybody
+    /// must not lock out the administrator who can fix it. Authentication types are the same on
+    /// both listeners.
     pub(super) fn has_hooks(self) -> bool {
         self == Self::Public
     }
 }
 
-/// What a request wants to do.
+/// The action that a request wants to perform.
 ///
-/// Authentication comes before routing: a request that leads nowhere is first asked who it is, and what is wrong with it is told
-/// only to those who may come in at all.
+/// Authentication comes before routing: a request without a route is authenticated first, and only
+/// an authenticated client learns that there is no route.
 #[derive(Debug)]
 pub enum Action<'a> {
     /// Use a method of a resource.
     Use(&'a Rule),
-    /// Use a method of a resource that cannot be used in this way: an unsupported content type or format.
+    /// Use a method of a resource with an unsupported content type or format.
     Misuse(&'a Rule, Denial),
-    /// Go where nothing is.
-    Nowhere(Denial),
-    /// Call the admin API, which asks for this permission.
+    /// The request has no route.
+    NoRoute(Denial),
+    /// Call the admin API, which requires this permission.
     Administer(&'static str),
-    /// Go on in a program that has no resources.
-    Enter(Entry<'a>),
+    /// Enter a program that embeds Keyward and has no resources.
+    Enter(EntryRules<'a>),
 }
 
-/// What a program asks for that has no resources.
+/// The requirements of a program that has no resources.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry<'a> {
-    /// The permissions, all of them.
+pub struct EntryRules<'a> {
+    /// The required permissions, all of them.
     pub permissions: &'a [String],
-    /// Whether those may whom nobody knows.
+    /// Whether anonymous requests may enter.
     pub anonymous: Anonymous,
 }
 
-/// What becomes of a request without a credential.
+/// How to decide about a request without a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Anonymous {
-    /// It is refused.
+    /// Refuse it.
     Refused,
-    /// It goes on, with what the role `anonymous` may.
+    /// Let it pass with the permissions of the role `anonymous`.
     Admitted,
 }
 
 impl<'a> Action<'a> {
-    /// The rule of the resource that it is about, if it is about one.
+    /// The rule of the resource, if the action is about a resource.
     pub(crate) fn rule(&self) -> Option<&'a Rule> {
         match self {
             Self::Use(rule) | Self::Misuse(rule, _) => Some(rule),
-            Self::Nowhere(_) | Self::Administer(_) | Self::Enter(_) => None,
+            Self::NoRoute(_) | Self::Administer(_) | Self::Enter(_) => None,
         }
     }
 
-    /// Whether somebody may do it whom nobody knows.
+    /// Whether an anonymous request may perform the action.
     pub(super) fn admits_anonymous(&self) -> bool {
         match self {
-            Self::Use(rule) | Self::Misuse(rule, _) => rule.admits.anonymous,
-            Self::Enter(entry) => entry.anonymous == Anonymous::Admitted,
-            Self::Nowhere(_) | Self::Administer(_) => false,
+            Self::Use(rule) | Self::Misuse(rule, _) => rule.access.anonymous,
+            Self::Enter(rules) => rules.anonymous == Anonymous::Admitted,
+            Self::NoRoute(_) | Self::Administer(_) => false,
         }
     }
 }

@@ -1,43 +1,47 @@
-//! The part of the fourth room that takes its time: keys of other systems whose digests are slow to check. Each is checked so once; then it has a
-//! fast digest.
+//! The slow part of phase 4: checks imported keys whose digests are slow to compute.
+//!
+//! Each such key is checked this way once; then it gets a fast digest.
 
 use http::StatusCode;
 
-use super::{Denial, Gate, Phase, Request, RequestContext, decode::Shown};
+use super::{Denial, Gate, Phase, Request, RequestContext, decode::PresentedSecret};
 use crate::{
     directory::{CachedKey, SlowKeys},
     model::{KeyId, MOST_SLOW_KEYS},
 };
 
-/// The user's key with this text, if there is one.
+/// The key among these that has this text; `None` means that none has it.
 ///
 /// # Errors
-/// Too many are being checked.
+/// Too many digests are being computed at the same time.
 pub(super) async fn find(
     gate: &Gate,
-    scene: &RequestContext,
+    context: &RequestContext,
     request: &Request<'_>,
-    text: &Shown,
+    text: &PresentedSecret,
     keys: SlowKeys,
 ) -> Result<Option<(KeyId, CachedKey)>, Denial> {
-    // What is answered with 429 whether it is right or not costs nothing any more.
-    if scene.ledger().is_over(request.client) {
+    // Beyond the failure limit the response is 429 whether the key is right or not, so the check
+    // would be wasted.
+    if context.counters().is_over(request.client) {
         return Ok(None);
     }
-    let SlowKeys { ids, example, most } = keys;
-    let held = ids.into_iter().filter_map(|id| Some((id, gate.0.directory.key(id)?)));
-    let mut held: Vec<(KeyId, CachedKey)> = held.filter(|(_, key)| key.slow().is_some()).collect();
-    // However many there are: those first that may be used.
+    let SlowKeys { ids, example, max_per_user } = keys;
+    let keys = ids.into_iter().filter_map(|id| Some((id, gate.0.directory.key(id)?)));
+    let mut keys: Vec<(KeyId, CachedKey)> =
+        keys.filter(|(_, key)| key.slow_digest().is_some()).collect();
+    // If there are too many, usable keys come first.
     let now = gate.0.clock.now();
-    held.sort_by_key(|(_, key)| key.is_revoked || key.has_ended(now));
-    held.truncate(MOST_SLOW_KEYS);
-    let digests: Vec<_> = held.iter().filter_map(|(_, key)| key.slow().cloned()).collect();
-    let for_time = vec![example; most.min(MOST_SLOW_KEYS).saturating_sub(digests.len())];
-    let found = gate.0.passwords.find(text.to_secret(), digests, for_time).await;
-    Ok(found.map_err(|_| busy())?.map(|at| held.swap_remove(at)))
+    keys.sort_by_key(|(_, key)| key.is_revoked || key.is_expired(now));
+    keys.truncate(MOST_SLOW_KEYS);
+    let digests: Vec<_> = keys.iter().filter_map(|(_, key)| key.slow_digest().cloned()).collect();
+    // Decoys, so that the check takes as long for a user with fewer keys.
+    let decoys = vec![example; max_per_user.min(MOST_SLOW_KEYS).saturating_sub(digests.len())];
+    let found = gate.0.passwords.find_match(text.to_secret(), digests, decoys).await;
+    Ok(found.map_err(|_| busy())?.map(|at| keys.swap_remove(at)))
 }
 
-/// The refusal while too many are being checked.
+/// The denial while too many passwords or slow keys are being checked.
 pub(super) fn busy() -> Denial {
     Denial::new(
         Phase::Verify,

@@ -1,4 +1,6 @@
-//! The fourth room: whether the credential is theirs. The secret is checked before anything else about it is told.
+//! Phase 4, verify: checks that the credential belongs to the user.
+//!
+//! The secret is checked first. Until it has matched, the response tells nothing else about it.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +11,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::{
     Action, Candidate, Denial, Gate, Phase, Request, RequestContext,
-    decode::{Scripted, Shown},
+    decode::{PresentedSecret, ScriptedCredential},
     failures,
     lookup::{KeyMatch, Proof, Unverified, blocked},
     scripts::script_views,
@@ -19,44 +21,46 @@ use crate::{
     directory::{CachedKey, CachedUser, CompiledApplication, RoleSet, RoleTable},
     limits::Bounds,
     model::{Detail, Digest, KeyId, KeyShape, KeySource, KeyText, Mode, Role, Scheme, Secret},
-    scripting::{Allows, Function, Person, Terms, Verdict},
+    scripting::{CredentialTerms, Function, IdentityView, PermissionCheck, VerifyResult},
 };
 
-/// What a key is compared with when there is none. BLAKE3 gives this value for no text that anybody could find.
-const NOBODY: Digest = Digest::from_bytes([0; 32]);
+/// Compared with the digest of the presented text if there is no key. Nobody can find a text whose
+/// BLAKE3 digest has this value.
+const NO_KEY: Digest = Digest::from_bytes([0; 32]);
 
 const INVALID_KEY: &str = "Sorry, you are using an invalid API Key.";
 
-/// Somebody who is known, or nobody.
+/// The ticket of this phase: the verified user, or an anonymous request.
 pub struct Identity<'a> {
-    known: Option<Known<'a>>,
+    authenticated: Option<Authenticated<'a>>,
     roles: &'a RoleSet,
-    table: &'a Arc<RoleTable>,
-    pub(super) person: OnceLock<Person>,
+    role_table: &'a Arc<RoleTable>,
+    /// The identity as scripts see it, created by the first script call.
+    pub(super) script_view: OnceLock<IdentityView>,
 }
 
-struct Known<'a> {
-    proven: Proven,
+struct Authenticated<'a> {
+    user: VerifiedUser,
     application: &'a CompiledApplication,
 }
 
-/// Somebody, and what the credential says of what they may do.
-struct Proven {
-    member: Arc<CachedUser>,
+/// A user, and the restrictions of the credential.
+struct VerifiedUser {
+    user: Arc<CachedUser>,
     key: Option<KeyId>,
     scopes: Option<Arc<[String]>>,
     /// The limits of the key.
     bounds: Option<Arc<Bounds>>,
     is_universal: bool,
-    /// Whether the key is less than its user.
-    is_bound: bool,
+    /// Whether the credential gives less than the user may do.
+    is_restricted: bool,
 }
 
-impl Proven {
-    /// Somebody whose credential says nothing less of them.
-    fn all_of(member: Arc<CachedUser>) -> Self {
+impl VerifiedUser {
+    /// A user whose credential has no restrictions.
+    fn unrestricted(user: Arc<CachedUser>) -> Self {
         let (key, scopes, bounds) = (None, None, None);
-        Self { member, key, scopes, bounds, is_universal: false, is_bound: false }
+        Self { user, key, scopes, bounds, is_universal: false, is_restricted: false }
     }
 }
 
@@ -67,322 +71,335 @@ impl std::fmt::Debug for Identity<'_> {
 }
 
 impl<'a> Identity<'a> {
-    fn proven(&self) -> Option<&Proven> {
-        self.known.as_ref().map(|known| &known.proven)
+    fn verified(&self) -> Option<&VerifiedUser> {
+        self.authenticated.as_ref().map(|authenticated| &authenticated.user)
     }
 
-    /// Whether its client has a universal key, and has named the user itself.
-    pub fn is_by_universal_key(&self) -> bool {
-        self.proven().is_some_and(|proven| proven.is_universal)
+    /// Whether the client used a universal key, and so chose the user itself.
+    pub fn uses_universal_key(&self) -> bool {
+        self.verified().is_some_and(|verified| verified.is_universal)
     }
 
-    /// Whether its credential is less than its user: a key that is bound to scopes, an application, networks or limits, or a universal one. What is made
-    /// with it must not be more.
-    pub fn is_bound(&self) -> bool {
-        self.proven().is_some_and(|proven| proven.is_bound)
+    /// Whether the credential gives less than the user may do: a key that is restricted to scopes,
+    /// an application, networks or limits, or a universal key. A credential that is created with it
+    /// must not give more.
+    pub fn is_restricted(&self) -> bool {
+        self.verified().is_some_and(|verified| verified.is_restricted)
     }
 
-    /// Whether nobody stands behind the request.
+    /// Whether the request is anonymous.
     pub fn is_anonymous(&self) -> bool {
-        self.known.is_none()
+        self.authenticated.is_none()
     }
 
-    /// The user's number; none: anonymous.
+    /// The user's number; `None` means an anonymous request.
     pub fn uid(&self) -> Option<u64> {
-        self.proven().map(|proven| proven.member.uid)
+        self.verified().map(|verified| verified.user.uid)
     }
 
     /// The user's name.
     pub fn name(&self) -> Option<&str> {
-        self.proven().map(|proven| &*proven.member.name)
+        self.verified().map(|verified| &*verified.user.name)
     }
 
-    /// The key that was used; none: another credential.
+    /// The key that was used; `None` means another credential.
     pub fn key(&self) -> Option<KeyId> {
-        self.proven()?.key
+        self.verified()?.key
     }
 
-    /// The application that it came through.
+    /// The application that accepted the credential.
     pub fn application(&self) -> Option<&'a CompiledApplication> {
-        self.known.as_ref().map(|known| known.application)
+        self.authenticated.as_ref().map(|authenticated| authenticated.application)
     }
 
-    /// The limits of its key and of its user.
+    /// The limits of the key and of the user.
     pub(super) fn bounds(&self) -> [Option<&Arc<Bounds>>; 2] {
-        let proven = self.proven();
-        [proven.and_then(|one| one.bounds.as_ref()), proven.and_then(|one| one.member.bounds())]
+        let Some(verified) = self.verified() else { return [None, None] };
+        [verified.bounds.as_ref(), verified.user.bounds()]
     }
 
-    /// The permissions that its key is bound to; none: all that its roles give.
+    /// The permissions that the key is restricted to; `None` means all that the roles give.
     pub fn scopes(&self) -> Option<&[String]> {
-        self.proven()?.scopes.as_deref()
+        self.verified()?.scopes.as_deref()
     }
 
-    /// The ids of its roles, sorted, without `authenticated`.
+    /// The ids of the user's roles, sorted, without `authenticated`.
     pub fn roles(&self) -> &'a [String] {
         &self.roles.ids
     }
 
-    /// The same with commas between them, as a header field's value; none: there are none.
+    /// The ids of the roles as a header field's value, separated by commas; `None` means no roles.
     pub fn roles_field(&self) -> Option<&'a HeaderValue> {
         self.roles.field.as_ref()
     }
 
-    /// Whether it has this permission: from a role, and within its key's scopes.
+    /// Whether a role gives this permission and the key's scopes include it.
     pub fn has(&self, permission: &str) -> bool {
-        self.in_scope(permission) && self.table.allows(self.roles, permission)
+        self.in_scope(permission) && self.role_table.allows(self.roles, permission)
     }
 
-    /// Whether it has every permission there is. A key with scopes never has.
+    /// Whether the user is an administrator, who has every permission. A key with scopes never
+    /// makes its user an administrator.
     pub fn is_admin(&self) -> bool {
         self.roles.is_admin && self.scopes().is_none()
     }
 
-    /// Small facts about the user, for scripts.
+    /// The user's attributes, for scripts.
     pub(super) fn attributes(&self) -> BTreeMap<String, String> {
-        self.proven().map(|proven| proven.member.attributes().clone()).unwrap_or_default()
+        self.verified().map(|verified| verified.user.attributes().clone()).unwrap_or_default()
     }
 
-    /// [`Identity::has`], for whoever outlives this.
-    pub(crate) fn allows(&self) -> Allows {
-        let (table, roles) = (self.table.clone(), self.roles.clone());
-        let scopes = self.proven().and_then(|proven| proven.scopes.clone());
+    /// [`Identity::has`] as a function that can outlive the identity.
+    pub(crate) fn allows(&self) -> PermissionCheck {
+        let (table, roles) = (self.role_table.clone(), self.roles.clone());
+        let scopes = self.verified().and_then(|verified| verified.scopes.clone());
         Arc::new(move |permission| {
-            let in_scope =
-                scopes.as_ref().is_none_or(|scopes| scopes.iter().any(|one| one == permission));
-            in_scope && table.allows(&roles, permission)
+            in_scope(scopes.as_deref(), permission) && table.allows(&roles, permission)
         })
     }
 
-    /// Whether it may give a role to somebody, as far as its key's scopes go: what it gave beyond them would be a way out of them.
-    pub fn may_hand_on(&self, role: &Role) -> bool {
-        let is_within = || role.permissions.iter().all(|permission| self.in_scope(permission));
-        self.scopes().is_none() || !role.is_admin && is_within()
+    /// Whether the key's scopes let it grant a role to a user: it must not grant permissions beyond
+    /// its own scopes.
+    pub fn may_grant(&self, role: &Role) -> bool {
+        let is_in_scope = || role.permissions.iter().all(|permission| self.in_scope(permission));
+        self.scopes().is_none() || !role.is_admin && is_in_scope()
     }
 
     fn in_scope(&self, permission: &str) -> bool {
-        self.scopes().is_none_or(|scopes| scopes.iter().any(|one| one == permission))
+        in_scope(self.scopes(), permission)
     }
+}
+
+fn in_scope(scopes: Option<&[String]>, permission: &str) -> bool {
+    scopes.is_none_or(|scopes| scopes.iter().any(|scope| scope == permission))
 }
 
 /// Checks the credential.
 ///
 /// # Errors
-/// It is not theirs, has ended, was taken back, or may not be used here; too many passwords are being checked; or a script refuses.
+/// The credential is wrong, expired, revoked, or not valid here; too many passwords are being
+/// checked at the same time; or a script refuses.
 pub async fn check<'a>(
     gate: &Gate,
-    scene: &'a RequestContext,
+    context: &'a RequestContext,
     request: &Request<'a>,
     action: &Action<'a>,
     candidate: Candidate<'a>,
 ) -> Result<Identity<'a>, Denial> {
-    let (table, person) = (&scene.policy.roles, OnceLock::new());
-    let Some(Unverified { application, member, evidence }) = candidate.into_suspect() else {
-        return Ok(Identity { known: None, roles: table.anonymous(), table, person });
+    let (role_table, script_view) = (&context.policy.roles, OnceLock::new());
+    let Some(Unverified { application, user, proof }) = candidate.into_unverified() else {
+        let roles = role_table.anonymous();
+        return Ok(Identity { authenticated: None, roles, role_table, script_view });
     };
-    let case = Case { gate, scene, request, application };
-    let proven = match evidence {
-        Proof::Key { text, held } => case.key(&text, member, held).await?,
+    let check = CredentialCheck { gate, context, request, application };
+    let verified = match proof {
+        Proof::Key { text, key } => check.key(&text, user, key).await?,
         Proof::Password(password, attempt) => {
-            let uid = member.as_ref().map(|member| member.uid);
-            let matched = Box::pin(case.password(member, password)).await;
-            if matched.as_ref().is_err_and(|no| no.status == StatusCode::UNAUTHORIZED) {
-                failures::failed(scene, attempt, uid);
+            let uid = user.as_ref().map(|user| user.uid);
+            let result = Box::pin(check.password(user, password)).await;
+            let is_wrong = |denial: &Denial| denial.status == StatusCode::UNAUTHORIZED;
+            if result.as_ref().is_err_and(is_wrong) {
+                failures::failed(context, attempt, uid);
             }
-            Proven::all_of(matched?)
+            VerifiedUser::unrestricted(result?)
         }
-        Proof::Scripted(scripted, held) => Box::pin(case.scripted(scripted, member, held)).await?,
+        Proof::Scripted(scripted, key) => Box::pin(check.scripted(scripted, user, key)).await?,
     };
-    let roles = proven.member.roles(table);
-    let identity = Identity { known: Some(Known { proven, application }), roles, table, person };
-    if let Some(hooked) = scene.hooks(Function::OnAuthenticated, request, action.rule()) {
-        let person = script_views::person(&identity);
-        Box::pin(hooked.on_authenticated(&person)).await?;
+    let roles = verified.user.roles(role_table);
+    let authenticated = Some(Authenticated { user: verified, application });
+    let identity = Identity { authenticated, roles, role_table, script_view };
+    if let Some(hooked) = context.hooks(Function::OnAuthenticated, request, action.rule()) {
+        let view = script_views::identity(&identity);
+        Box::pin(hooked.on_authenticated(&view)).await?;
     }
     Ok(identity)
 }
 
-/// What a check needs.
-struct Case<'a, 'r> {
+/// The environment of a check.
+struct CredentialCheck<'a, 'r> {
     gate: &'a Gate,
-    scene: &'a RequestContext,
+    context: &'a RequestContext,
     request: &'a Request<'r>,
     application: &'a CompiledApplication,
 }
 
-impl Case<'_, '_> {
-    /// Whether the script has had this credential taken over before, for this application. From then on it is a key like any other.
-    fn was_adopted(&self, text: &Shown, found: &KeyMatch) -> bool {
-        let KeyMatch::Held(Some((_, key))) = found else { return false };
+impl CredentialCheck<'_, '_> {
+    /// Whether the script has adopted this credential for this application before. Then it is
+    /// checked like any other key.
+    fn was_adopted(&self, text: &PresentedSecret, key: &KeyMatch) -> bool {
+        let KeyMatch::Indexed(Some((_, key))) = key else { return false };
         KeyText::shape(text.expose()) == KeyShape::Foreign
             && key.application() == Some(&self.application.record.id)
-            && is_text_of(self.gate, text.expose(), key)
+            && matches_key(self.gate, text.expose(), key)
     }
 
     /// Checks a key.
     async fn key(
         &self,
-        text: &Shown,
-        member: Option<Arc<CachedUser>>,
-        found: KeyMatch,
-    ) -> Result<Proven, Denial> {
-        let (gate, application) = (self.gate, self.application);
-        let (held, is_right) = match found {
-            KeyMatch::Held(held) => {
-                let is_right = is_text_of_one(gate, text.expose(), held.as_ref());
-                (held, is_right)
+        text: &PresentedSecret,
+        user: Option<Arc<CachedUser>>,
+        key: KeyMatch,
+    ) -> Result<VerifiedUser, Denial> {
+        let (gate, context, application) = (self.gate, self.context, self.application);
+        let (key, is_right) = match key {
+            KeyMatch::Indexed(key) => {
+                let is_right = matches_key_or_none(gate, text.expose(), key.as_ref());
+                (key, is_right)
             }
             KeyMatch::Slow(keys) => {
-                let held = Box::pin(slow_digests::find(gate, self.scene, self.request, text, keys))
-                    .await?;
-                let is_right = held.is_some();
-                (held, is_right)
+                let find = slow_digests::find(gate, context, self.request, text, keys);
+                let key = Box::pin(find).await?;
+                let is_right = key.is_some();
+                (key, is_right)
             }
         };
-        let (member, id, held) = theirs(application, member, held, is_right)?;
-        let usable = usable(gate, application, self.request, &member, &held);
-        usable.map_err(|no| no.about(member.uid, Some(id)))?;
-        if held.is_universal() {
-            let may_act = self.may_act_as(&member, &held);
-            may_act.map_err(|no| no.about(member.uid, Some(id)))?;
+        let (user, id, key) = matching_key(application, user, key, is_right)?;
+        let usable = check_usable(gate, application, self.request, &user, &key);
+        usable.map_err(|denial| denial.about(user.uid, Some(id)))?;
+        if key.is_universal() {
+            let may_act = self.may_act_as(&user, &key);
+            may_act.map_err(|denial| denial.about(user.uid, Some(id)))?;
         }
-        if held.scheme == Scheme::Slow && self.scene.mode == Mode::Live {
-            gate.quicken(id, text.to_secret());
+        if key.scheme == Scheme::Slow && context.mode == Mode::Live {
+            gate.rehash_key(id, text.to_secret());
         }
-        Ok(Proven {
-            member,
+        Ok(VerifiedUser {
+            user,
             key: Some(id),
-            scopes: held.scopes().cloned(),
-            bounds: held.bounds().cloned(),
-            is_universal: held.is_universal(),
-            is_bound: held.is_bound(),
+            scopes: key.scopes().cloned(),
+            bounds: key.bounds().cloned(),
+            is_universal: key.is_universal(),
+            is_restricted: key.is_restricted(),
         })
     }
 
-    /// Whether a universal key acts as this user: as an administrator only where its application says so, and no longer than whoever answers for it
-    /// may come in.
-    fn may_act_as(&self, member: &CachedUser, key: &CachedKey) -> Result<(), Denial> {
-        let no = |detail: &'static str| Err(wrong_key(self.application, detail));
+    /// Checks that a universal key may act as this user: the key's owner must be active, and acting
+    /// as an administrator must be enabled in the application.
+    fn may_act_as(&self, user: &CachedUser, key: &CachedKey) -> Result<(), Denial> {
+        let no = |message: &'static str| Err(wrong_key(self.application, message));
         let owner = self.gate.0.directory.user(key.user);
         if owner.is_none_or(|owner| !owner.is_active) {
-            return no("the user who answers for this universal key is blocked");
+            return no("the owner of this universal key is blocked");
         }
-        let is_admin = member.roles(&self.scene.policy.roles).is_admin;
+        let is_admin = user.roles(&self.context.policy.roles).is_admin;
         if is_admin && !self.application.record.universal_administrators {
-            return no("a universal key of this application does not act as an administrator");
+            return no("universal keys of this application must not act as an administrator");
         }
         Ok(())
     }
 
-    /// Checks a credential as the application's script says, or as the built-in room does where it says nothing.
+    /// Checks a credential with the script's `verify`, or with the built-in check if the script
+    /// defines no such function.
     async fn scripted(
         &self,
-        credential: Scripted<'_>,
-        member: Option<Arc<CachedUser>>,
-        found: KeyMatch,
-    ) -> Result<Proven, Denial> {
-        let application = self.application;
-        let text = Shown::from(credential.key().unwrap_or_else(|| Secret::new("")));
-        let Scripted { script, claim } = credential;
-        if !script.defines(Function::Verify) || self.was_adopted(&text, &found) {
-            return self.key(&text, member, found).await;
+        credential: ScriptedCredential<'_>,
+        user: Option<Arc<CachedUser>>,
+        key: KeyMatch,
+    ) -> Result<VerifiedUser, Denial> {
+        let (application, context) = (self.application, self.context);
+        let text = PresentedSecret::from(credential.key().unwrap_or_else(|| Secret::new("")));
+        let ScriptedCredential { script, claim } = credential;
+        if !script.defines(Function::Verify) || self.was_adopted(&text, &key) {
+            return self.key(&text, user, key).await;
         }
-        let Some(member) = member else {
+        let Some(user) = user else {
             return Err(wrong_key(application, "the script found no user"));
         };
-        let view = script_views::user(&member, self.scene);
-        let verdict = script.verify(self.scene.asked(self.request), &view, &claim).await;
+        let view = script_views::user(&user, context);
+        let verdict = script.verify(context.script_request(self.request), &view, &claim).await;
         let verdict = verdict
-            .map_err(|fault| script_views::denied(Phase::Verify, Some(application), fault))?;
-        let Verdict::Theirs(Terms { scopes, adopt }) = verdict else {
-            return Err(wrong_key(application, "the script says that it is not theirs"));
+            .map_err(|fault| script_views::denial_of(Phase::Verify, Some(application), fault))?;
+        let VerifyResult::Match(CredentialTerms { scopes, adopt }) = verdict else {
+            return Err(wrong_key(application, "the script's verify rejected the credential"));
         };
-        // Whatever a script says.
-        if !member.is_active {
+        // A blocked user is refused whatever the script returned.
+        if !user.is_active {
             return Err(match application.record.detail {
                 Detail::Exact => blocked(Phase::Verify),
                 Detail::Uniform => wrong_key(application, "the user is blocked"),
             });
         }
-        // A key that was taken over is its user's own, and a universal application takes no such keys.
+        // An adopted key becomes the user's own key, which an application with universal keys does
+        // not accept.
         if let Some(text) = adopt
             && application.record.key_source == KeySource::PerUser
-            && self.scene.mode == Mode::Live
+            && context.mode == Mode::Live
         {
-            self.gate.adopt(member.uid, &application.record.id, text);
+            self.gate.adopt(user.uid, &application.record.id, text);
         }
-        let is_bound = scopes.is_some();
-        Ok(Proven { scopes: scopes.map(Arc::from), is_bound, ..Proven::all_of(member) })
+        let is_restricted = scopes.is_some();
+        let scopes = scopes.map(Arc::from);
+        Ok(VerifiedUser { scopes, is_restricted, ..VerifiedUser::unrestricted(user) })
     }
 
-    /// The user whose password was presented. Takes as long when there is none.
+    /// Checks a password. Takes as long if there is no such user.
     async fn password(
         &self,
-        member: Option<Arc<CachedUser>>,
+        user: Option<Arc<CachedUser>>,
         password: Secret,
     ) -> Result<Arc<CachedUser>, Denial> {
         let (gate, application) = (self.gate, self.application);
-        let digest = member.as_ref().and_then(|member| member.password().cloned());
-        // Made anew while the text is there, if it is right.
-        let renewed = digest.clone().filter(|digest| !digest.is_ours());
-        let text = renewed.is_some().then(|| password.clone());
-        let example = gate.0.directory.foreign_password();
-        let checked = gate.0.passwords.verify(password, digest, example).await;
-        let is_right = checked.map_err(|_| slow_digests::busy())?;
-        let no = |detail: &'static str| {
-            let said = "Invalid username or password";
-            Denial::unauthorized(Phase::Verify, application, "INVALID_CREDENTIALS", said)
-                .with_detail(detail)
+        let digest = user.as_ref().and_then(|user| user.password().cloned());
+        // A digest of another system is replaced by ours while the password is at hand.
+        let foreign_digest = digest.clone().filter(|digest| !digest.is_ours());
+        let text = foreign_digest.is_some().then(|| password.clone());
+        let example = gate.0.directory.slow_password_example();
+        let result = gate.0.passwords.verify(password, digest, example).await;
+        let is_right = result.map_err(|_| slow_digests::busy())?;
+        let no = |internal_message: &'static str| {
+            let message = "Invalid username or password";
+            Denial::unauthorized(Phase::Verify, application, "INVALID_CREDENTIALS", message)
+                .with_internal_message(internal_message)
         };
-        match member {
-            Some(member) if is_right && member.is_active => {
-                if let (Some(digest), Some(text)) = (renewed, text)
-                    && self.scene.mode == Mode::Live
+        match user {
+            Some(user) if is_right && user.is_active => {
+                if let (Some(digest), Some(text)) = (foreign_digest, text)
+                    && self.context.mode == Mode::Live
                 {
-                    gate.renew_password(member.uid, digest, text);
+                    gate.rehash_password(user.uid, digest, text);
                 }
-                Ok(member)
+                Ok(user)
             }
             Some(_) if is_right => Err(no("the user is blocked")),
             Some(_) => Err(no("the password is wrong, or the user has none")),
-            None => Err(no("no such user")),
+            None => Err(no("the user does not exist")),
         }
     }
 }
 
-/// Whether a text is this key's.
-fn is_text_of(gate: &Gate, text: &str, key: &CachedKey) -> bool {
-    gate.0.pepper.digest_as(key.scheme, text).is_some_and(|it| it == key.digest)
+/// Whether a text matches the key's digest.
+fn matches_key(gate: &Gate, text: &str, key: &CachedKey) -> bool {
+    gate.0.pepper.digest_as(key.scheme, text).is_some_and(|digest| digest == key.digest)
 }
 
-/// The same, for as long where there is no key.
-fn is_text_of_one(gate: &Gate, text: &str, held: Option<&(KeyId, CachedKey)>) -> bool {
-    match held {
-        Some((_, key)) => is_text_of(gate, text, key),
-        // The work is the same as for one of ours.
-        None => gate.0.pepper.digest(text) == NOBODY,
+/// Whether a text matches the key's digest. Takes as long if there is no key.
+fn matches_key_or_none(gate: &Gate, text: &str, key: Option<&(KeyId, CachedKey)>) -> bool {
+    match key {
+        Some((_, key)) => matches_key(gate, text, key),
+        // Takes as long as the comparison with a Keyward key.
+        None => gate.0.pepper.digest(text) == NO_KEY,
     }
 }
 
-/// Whether a key is for this user: its own, or the application's universal one.
-fn is_theirs(application: &CompiledApplication, member: &CachedUser, key: &CachedKey) -> bool {
+/// Whether this user may use the key: the user's own key, or the application's universal key.
+fn is_key_of(user: &CachedUser, application: &CompiledApplication, key: &CachedKey) -> bool {
     match (application.record.key_source, key.is_universal()) {
-        (KeySource::PerUser, false) => key.user == member.uid,
+        (KeySource::PerUser, false) => key.user == user.uid,
         (KeySource::Universal, true) => key.application() == Some(&application.record.id),
         _ => false,
     }
 }
 
-/// The key that was found, if the text is its own and it is its user's own.
-fn theirs(
+/// The user and the key, if the secret is right and the user may use the key.
+fn matching_key(
     application: &CompiledApplication,
-    member: Option<Arc<CachedUser>>,
-    held: Option<(KeyId, CachedKey)>,
+    user: Option<Arc<CachedUser>>,
+    key: Option<(KeyId, CachedKey)>,
     is_right: bool,
 ) -> Result<(Arc<CachedUser>, KeyId, CachedKey), Denial> {
-    match (member, held) {
-        (Some(member), Some((id, held))) if is_right && is_theirs(application, &member, &held) => {
-            Ok((member, id, held))
+    match (user, key) {
+        (Some(user), Some((id, key))) if is_right && is_key_of(&user, application, &key) => {
+            Ok((user, id, key))
         }
         (None, _) => Err(wrong_key(application, "no such user, or no such key")),
         (Some(_), None) => Err(wrong_key(application, "no such key")),
@@ -390,50 +407,50 @@ fn theirs(
     }
 }
 
-/// Whether a key that has matched may be used, now and here.
-fn usable(
+/// Checks that a key that has matched may be used now and here.
+fn check_usable(
     gate: &Gate,
     application: &CompiledApplication,
     request: &Request<'_>,
-    member: &CachedUser,
+    user: &CachedUser,
     key: &CachedKey,
 ) -> Result<(), Denial> {
-    let says = |said: &'static str, detail: &'static str| {
-        let said = match application.record.detail {
-            Detail::Exact => said,
+    let no = |exact_message: &'static str, internal_message: &'static str| {
+        let message = match application.record.detail {
+            Detail::Exact => exact_message,
             Detail::Uniform => INVALID_KEY,
         };
-        Denial::unauthorized(Phase::Verify, application, "AUTHENTICATION_FAILED", said)
-            .with_detail(detail)
+        Denial::unauthorized(Phase::Verify, application, "AUTHENTICATION_FAILED", message)
+            .with_internal_message(internal_message)
     };
-    if !member.is_active {
+    if !user.is_active {
         return Err(match application.record.detail {
             Detail::Exact => blocked(Phase::Verify),
-            Detail::Uniform => says(INVALID_KEY, "the user is blocked"),
+            Detail::Uniform => no(INVALID_KEY, "the user is blocked"),
         });
     }
-    // The operator's application and key are for each other alone.
-    let is_bound_elsewhere = match key.application() {
+    // The operator's key works with the operator's application only, and no other key does.
+    let is_of_another_application = match key.application() {
         Some(id) => id != application.record.id,
         None => application.record.is_operator(),
     };
-    if is_bound_elsewhere {
-        return Err(says(INVALID_KEY, "the key is for another application"));
+    if is_of_another_application {
+        return Err(no(INVALID_KEY, "the key is for another application"));
     }
     if key.is_revoked {
-        return Err(says("The API key has been revoked.", "the key was revoked"));
+        return Err(no("The API key has been revoked.", "the key is revoked"));
     }
-    // Most keys have no end, and need no clock.
-    if key.ends().is_some() && key.has_ended(gate.0.clock.now()) {
-        return Err(says("The API key has expired.", "the key has expired"));
+    // Most keys never expire, and need no clock.
+    if key.expiry().is_some() && key.is_expired(gate.0.clock.now()) {
+        return Err(no("The API key has expired.", "the key has expired"));
     }
-    if !key.admits(request.client) {
-        return Err(says(INVALID_KEY, "the key may not be used from the client's address"));
+    if !key.allows_address(request.client) {
+        return Err(no(INVALID_KEY, "the key may not be used from the client's address"));
     }
     Ok(())
 }
 
-fn wrong_key(application: &CompiledApplication, detail: &'static str) -> Denial {
+fn wrong_key(application: &CompiledApplication, internal_message: &'static str) -> Denial {
     Denial::unauthorized(Phase::Verify, application, "AUTHENTICATION_FAILED", INVALID_KEY)
-        .with_detail(detail)
+        .with_internal_message(internal_message)
 }

@@ -1,72 +1,79 @@
-//! The functions of scripts, as typed calls. What a script returns is checked here; what it must not return is a failure, never a pass.
+//! The functions of scripts as typed calls. Each return value is checked here: a wrong type is a
+//! failure and never allows a request.
 
 use bytes::Bytes;
 use http::StatusCode;
 use rhai::{Array, Dynamic, Map};
+use serde_json::Value;
 
 use super::{
-    Fault, Function, Script,
+    entry_points::Function,
+    fault::Fault,
+    runtime::outbox::{RequestedWebhook, ScriptOutbox},
+    script::{CallOptions, Script},
     values::{
-        records::{Person, ResourceView, UserView},
-        request::{ScriptRequest, is_plain},
+        records::{IdentityView, ResourceView, UserView},
+        request::{ScriptRequest, is_plain_data},
         response::{HandlerResponse, ScriptDenial, ScriptResponse},
     },
 };
 use crate::model::Secret;
 
-/// What `decode` returned: what the credential says. It goes to `lookup` and `verify` as the script made it.
+/// The map that `decode` returned. It is passed unchanged to `lookup` and `verify` as `credential`.
 #[derive(Clone)]
-pub struct Claim {
+pub struct ScriptClaim {
     value: Dynamic,
 }
 
-/// Whom `lookup` found.
+/// The result of `lookup`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum LookupResult {
     /// There is no such user.
-    Nobody,
-    /// The user of this number. The pipeline looks the record up itself, and checks that the user is active.
+    NoUser,
+    /// The user's number. The pipeline loads the record itself, and checks that the user is active.
     User(u64),
 }
 
-/// What `verify` said.
+/// The result of `verify`.
 #[derive(Debug, Clone)]
-pub enum Verdict {
-    /// The credential is theirs.
-    Theirs(Terms),
-    /// It is not.
-    Wrong,
+pub enum VerifyResult {
+    /// The credential is the user's.
+    Match(CredentialTerms),
+    /// The credential is not the user's.
+    NoMatch,
 }
 
-/// On what terms somebody is let in.
+/// The terms on which `verify` accepts a credential.
 #[derive(Debug, Clone, Default)]
-pub struct Terms {
-    /// The permissions that the credential is bound to; none: all of the user's.
+pub struct CredentialTerms {
+    /// The permissions that the credential is bound to; `None` means all of the user's permissions.
     pub scopes: Option<Vec<String>>,
-    /// The credential that shall become one of the user's own keys, so that the old system can be switched off one day.
+    /// A credential to store as one of the user's own keys. It lets an operator move users over
+    /// from an old system and switch that system off.
     pub adopt: Option<Secret>,
 }
 
-/// What `on_permit` said.
+/// The result of `on_permit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Consent {
-    /// `true`. Needed where the resource says that a script decides.
-    Given,
-    /// Nothing: no objection.
-    Silent,
+pub enum PermitResult {
+    /// `true`: granted. Needed where the resource says that a script decides.
+    Granted,
+    /// `()`: no objection.
+    NoObjection,
     /// `false`: refused.
-    Withheld,
+    Refused,
 }
 
-impl Claim {
-    /// The claim of a script that defines no `decode`: `credential` is then the presented text, under `presented`.
+impl ScriptClaim {
+    /// The claim for a script without `decode`: `credential.presented` is the presented text.
     pub fn of_text(presented: &str) -> Self {
         let mut map = Map::new();
         map.insert("presented".into(), presented.into());
         Self { value: map.into() }
     }
 
-    /// The claim of a user's name and a secret that the built-in room read: `credential.user` and `credential.secret`.
+    /// The claim of a user's name and a secret that the built-in phase has decoded:
+    /// `credential.user` and `credential.secret`.
     pub fn of_pair(user: &str, secret: &str) -> Self {
         let mut map = Map::new();
         map.insert("user".into(), user.into());
@@ -74,7 +81,8 @@ impl Claim {
         Self { value: map.into() }
     }
 
-    /// A field that is a text: `user` (the user's name) and `key` (a key's text) are what the built-in rooms read.
+    /// A field that is a text. The built-in phases read `user` (the user's name) and `key` (a key's
+    /// text).
     pub fn text(&self, field: &str) -> Option<String> {
         self.value.as_map_ref().ok()?.get(field)?.clone().into_string().ok()
     }
@@ -85,21 +93,20 @@ impl Claim {
         u64::try_from(uid).ok()
     }
 
-    /// The texts in it: any of them may be the secret.
-    fn hidden(&self) -> Vec<Secret> {
+    /// All texts except `user` and `uid`. Each of them may be a secret, so none may appear in logs.
+    fn redactions(&self) -> Vec<Secret> {
         let Ok(map) = self.value.as_map_ref() else { return Vec::new() };
-        let names = ["user", "uid"];
         map.iter()
-            .filter(|(field, _)| !names.contains(&field.as_str()))
+            .filter(|(field, _)| !["user", "uid"].contains(&field.as_str()))
             .filter_map(|(_, value)| value.clone().into_string().ok())
             .map(Secret::new)
             .collect()
     }
 }
 
-impl std::fmt::Debug for Claim {
+impl std::fmt::Debug for ScriptClaim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Claim(…)")
+        f.write_str("ScriptClaim(…)")
     }
 }
 
@@ -107,76 +114,87 @@ impl Script {
     /// `header(req)`: the credential as a text, or `()` where the request has none.
     ///
     /// # Errors
-    /// The script refused, or failed.
+    /// The script refused or failed.
     pub async fn header(&self, req: &ScriptRequest) -> Result<Option<Secret>, Fault> {
         let value = self.call(Function::Header, [arg(req)], Vec::new()).await?;
         if value.is_unit() {
             return Ok(None);
         }
         match value.into_string() {
-            // An empty credential matches nothing, and is not the same as none.
+            // An empty credential matches nothing. It differs from a missing one.
             Ok(text) => Ok(Some(Secret::new(text))),
-            Err(kind) => Err(self.returned(Function::Header, kind, "a text or ()")),
+            Err(kind) => Err(self.wrong_type(Function::Header, kind, "a text or ()")),
         }
     }
 
-    /// `decode(req, presented)`: what the credential says, as a map.
+    /// `decode(req, presented)`: the content of the credential as a map.
     ///
     /// # Errors
-    /// The script refused, or failed.
-    pub async fn decode(&self, req: &ScriptRequest, presented: &str) -> Result<Claim, Fault> {
+    /// The script refused or failed.
+    pub async fn decode(&self, req: &ScriptRequest, presented: &str) -> Result<ScriptClaim, Fault> {
         let arguments = [arg(req), presented.into()];
         let value = self.call(Function::Decode, arguments, vec![Secret::new(presented)]).await?;
-        if !value.is_map() || !is_plain(&value, 0) {
-            return Err(self.returned(Function::Decode, value.type_name(), "a map of plain data"));
+        if !value.is_map() || !is_plain_data(&value, 0) {
+            return Err(self.wrong_type(
+                Function::Decode,
+                value.type_name(),
+                "a map of plain data",
+            ));
         }
-        Ok(Claim { value })
+        Ok(ScriptClaim { value })
     }
 
     /// `lookup(req, credential)`: a user, a user's number, or `()`.
     ///
     /// # Errors
-    /// The script refused, or failed.
-    pub async fn lookup(&self, req: &ScriptRequest, claim: &Claim) -> Result<Found, Fault> {
+    /// The script refused or failed.
+    pub async fn lookup(
+        &self,
+        req: &ScriptRequest,
+        claim: &ScriptClaim,
+    ) -> Result<LookupResult, Fault> {
         let arguments = [arg(req), claim.value.clone()];
-        let value = self.call(Function::Lookup, arguments, claim.hidden()).await?;
+        let value = self.call(Function::Lookup, arguments, claim.redactions()).await?;
         if value.is_unit() {
-            return Ok(Found::Nobody);
+            return Ok(LookupResult::NoUser);
         }
         if let Some(user) = value.read_lock::<UserView>() {
-            return Ok(Found::User(user.parts().uid));
+            return Ok(LookupResult::User(user.parts().uid));
         }
         match value.as_int().ok().and_then(|uid| u64::try_from(uid).ok()) {
-            Some(uid) => Ok(Found::User(uid)),
+            Some(uid) => Ok(LookupResult::User(uid)),
             None => {
                 let kind = value.type_name();
-                Err(self.returned(Function::Lookup, kind, "a user, a user's number, or ()"))
+                Err(self.wrong_type(Function::Lookup, kind, "a user, a user's number, or ()"))
             }
         }
     }
 
-    /// `verify(req, user, credential)`: `true`, `false`, or the terms: `#{ scopes: […], adopt: "…" }`.
+    /// `verify(req, user, credential)`: `true`, `false`, or the terms:
+    /// `#{ scopes: […], adopt: "…" }`.
     ///
     /// # Errors
-    /// The script refused, or failed.
+    /// The script refused or failed.
     pub async fn verify(
         &self,
         req: &ScriptRequest,
         user: &UserView,
-        claim: &Claim,
-    ) -> Result<Verdict, Fault> {
+        claim: &ScriptClaim,
+    ) -> Result<VerifyResult, Fault> {
         let arguments = [arg(req), arg(user), claim.value.clone()];
-        let value = self.call(Function::Verify, arguments, claim.hidden()).await?;
-        if let Ok(is_theirs) = value.as_bool() {
-            return Ok(match is_theirs {
-                true => Verdict::Theirs(Terms::default()),
-                false => Verdict::Wrong,
+        let value = self.call(Function::Verify, arguments, claim.redactions()).await?;
+        if let Ok(is_match) = value.as_bool() {
+            let no_terms = CredentialTerms::default();
+            return Ok(if is_match {
+                VerifyResult::Match(no_terms)
+            } else {
+                VerifyResult::NoMatch
             });
         }
         let kind = value.type_name();
-        let terms = value.try_cast::<Map>().and_then(Terms::read);
-        terms.map(Verdict::Theirs).ok_or_else(|| {
-            self.returned(
+        let terms = value.try_cast::<Map>().and_then(CredentialTerms::read);
+        terms.map(VerifyResult::Match).ok_or_else(|| {
+            self.wrong_type(
                 Function::Verify,
                 kind,
                 "true, false, or #{ scopes: [texts], adopt: text }",
@@ -184,116 +202,139 @@ impl Script {
         })
     }
 
-    /// `on_request(req)`. To refuse, it throws.
+    /// `on_request(req)`. The script throws to refuse.
     ///
     /// # Errors
-    /// The script refused, or failed.
+    /// The script refused or failed.
     pub async fn on_request(&self, req: &ScriptRequest) -> Result<(), Fault> {
         let value = self.call(Function::OnRequest, [arg(req)], Vec::new()).await?;
-        self.nothing(Function::OnRequest, &value)
+        self.expect_no_value(Function::OnRequest, &value)
     }
 
-    /// `on_authenticated(req, identity)`. To refuse, it throws.
+    /// `on_authenticated(req, identity)`. The script throws to refuse.
     ///
     /// # Errors
-    /// The script refused, or failed.
-    pub async fn on_authenticated(&self, req: &ScriptRequest, who: &Person) -> Result<(), Fault> {
-        let arguments = [arg(req), arg(who)];
+    /// The script refused or failed.
+    pub async fn on_authenticated(
+        &self,
+        req: &ScriptRequest,
+        identity: &IdentityView,
+    ) -> Result<(), Fault> {
+        let arguments = [arg(req), arg(identity)];
         let value = self.call(Function::OnAuthenticated, arguments, Vec::new()).await?;
-        self.nothing(Function::OnAuthenticated, &value)
+        self.expect_no_value(Function::OnAuthenticated, &value)
     }
 
     /// `on_permit(req, identity, resource)`.
     ///
     /// # Errors
-    /// The script refused, or failed.
+    /// The script refused or failed.
     pub async fn on_permit(
         &self,
         req: &ScriptRequest,
-        who: &Person,
+        identity: &IdentityView,
         resource: &ResourceView,
-    ) -> Result<Consent, Fault> {
-        let arguments = [arg(req), arg(who), arg(resource)];
+    ) -> Result<PermitResult, Fault> {
+        let arguments = [arg(req), arg(identity), arg(resource)];
         let value = self.call(Function::OnPermit, arguments, Vec::new()).await?;
         match value.as_bool() {
-            _ if value.is_unit() => Ok(Consent::Silent),
-            Ok(true) => Ok(Consent::Given),
-            Ok(false) => Ok(Consent::Withheld),
-            Err(kind) => Err(self.returned(Function::OnPermit, kind, "true, false or ()")),
+            _ if value.is_unit() => Ok(PermitResult::NoObjection),
+            Ok(true) => Ok(PermitResult::Granted),
+            Ok(false) => Ok(PermitResult::Refused),
+            Err(kind) => Err(self.wrong_type(Function::OnPermit, kind, "true, false or ()")),
         }
     }
 
-    /// `on_denied(req, denial)`. The changes are in `denial`; after an error, take the denial as it was before the call.
+    /// `on_denied(req, denial)`. The script's changes are in `denial`; after an error, discard them
+    /// and use the denial from before the call.
     ///
     /// # Errors
-    /// The script refused with something else, or failed.
+    /// The script threw another refusal, or failed.
     pub async fn on_denied(&self, req: &ScriptRequest, denial: &ScriptDenial) -> Result<(), Fault> {
         let value = self.call(Function::OnDenied, [arg(req), arg(denial)], Vec::new()).await?;
-        self.nothing(Function::OnDenied, &value)
+        self.expect_no_value(Function::OnDenied, &value)
     }
 
-    /// `on_response(req, identity, response)`. The changes are in `response`; after an error, nothing of it may be sent.
+    /// `on_response(req, identity, response)`. The script's changes are in `response`; after an
+    /// error, no part of it may be sent.
     ///
     /// # Errors
-    /// The script refused, or failed.
+    /// The script refused or failed.
     pub async fn on_response(
         &self,
         req: &ScriptRequest,
-        who: &Person,
+        identity: &IdentityView,
         response: &ScriptResponse,
     ) -> Result<(), Fault> {
-        let arguments = [arg(req), arg(who), arg(response)];
+        let arguments = [arg(req), arg(identity), arg(response)];
         let value = self.call(Function::OnResponse, arguments, Vec::new()).await?;
-        self.nothing(Function::OnResponse, &value)
+        self.expect_no_value(Function::OnResponse, &value)
     }
 
-    /// `handle(req, identity)`: what `respond()` returns, or a text, a map or an array, sent with 200.
+    /// `handle(req, identity)`: a response from `respond()`, or a text, a map or an array, sent
+    /// with 200.
     ///
     /// # Errors
-    /// The script refused, or failed.
+    /// The script refused or failed.
     pub async fn handle(
         &self,
         req: &ScriptRequest,
-        who: &Person,
+        identity: &IdentityView,
     ) -> Result<HandlerResponse, Fault> {
-        let value = self.call(Function::ContextHandle, [arg(req), arg(who)], Vec::new()).await?;
-        if let Some(reply) = value.read_lock::<HandlerResponse>() {
-            return Ok(reply.clone());
+        let value = self.call(Function::Handle, [arg(req), arg(identity)], Vec::new()).await?;
+        if let Some(response) = value.read_lock::<HandlerResponse>() {
+            return Ok(response.clone());
         }
         let (body, content_type): (Bytes, _) = if value.is_map() || value.is_array() {
-            let text = is_plain(&value, 0).then(|| serde_json::to_vec(&value).ok()).flatten();
-            let text = text.ok_or_else(|| self.broken("handle returned what cannot be JSON"))?;
+            let text = is_plain_data(&value, 0).then(|| serde_json::to_vec(&value).ok()).flatten();
+            let text = text.ok_or_else(|| {
+                self.failed("handle returned a value that cannot be written as JSON")
+            })?;
             (text.into(), "application/json")
         } else {
             let text = value.into_string().map_err(|kind| {
-                self.returned(
-                    Function::ContextHandle,
-                    kind,
-                    "respond(…), a text, a map or an array",
-                )
+                self.wrong_type(Function::Handle, kind, "respond(…), a text, a map or an array")
             })?;
             (text.into(), "text/plain; charset=utf-8")
         };
         HandlerResponse::new(StatusCode::OK.as_u16().into(), body, content_type)
-            .map_err(|problem| self.broken(&problem))
+            .map_err(|problem| self.failed(&problem))
     }
 
-    /// Hooks say no by throwing. One that returns `false` means no, and would be passed over; so it is a failure.
-    pub(super) fn nothing(&self, function: Function, value: &Dynamic) -> Result<(), Fault> {
-        match value.is_unit() || value.as_bool() == Ok(true) {
-            true => Ok(()),
-            false => {
-                Err(self.returned(function, value.type_name(), "() or true; to refuse, use deny()"))
-            }
+    /// Calls a function of `events.rhai`, and returns the webhooks that it requested.
+    ///
+    /// # Errors
+    /// The script refused or failed.
+    pub async fn event(
+        &self,
+        function: Function,
+        event: &Value,
+    ) -> Result<Vec<RequestedWebhook>, Fault> {
+        let outbox = ScriptOutbox::default();
+        let event = rhai::serde::to_dynamic(event)
+            .map_err(|_| self.failed("the event cannot be shown to a script"))?;
+        let options = CallOptions { redactions: None, outbox: Some(outbox.clone()) };
+        let value = self.call(function, [event], options).await?;
+        self.expect_no_value(function, &value)?;
+        Ok(outbox.all())
+    }
+
+    /// Hooks refuse by throwing. A hook that returns `false` probably means to refuse; accepting
+    /// the value would let the request pass, so it is a failure.
+    fn expect_no_value(&self, function: Function, value: &Dynamic) -> Result<(), Fault> {
+        if value.is_unit() || value.as_bool() == Ok(true) {
+            return Ok(());
         }
+        Err(self.wrong_type(function, value.type_name(), "() or true; to refuse, use deny()"))
     }
 
-    fn returned(&self, function: Function, kind: &str, wanted: &str) -> Fault {
-        self.broken(&format!("{} returned {kind}; it returns {wanted}", function.name()))
+    fn wrong_type(&self, function: Function, returned: &str, expected: &str) -> Fault {
+        let name = function.name();
+        self.failed(&format!("{name} returned {returned}; it returns {expected}"))
     }
 }
 
-impl Terms {
+impl CredentialTerms {
     fn read(map: Map) -> Option<Self> {
         let mut terms = Self::default();
         for (field, value) in map {
@@ -307,7 +348,7 @@ impl Terms {
                 _ => return None,
             }
         }
-        // An empty map is more likely a mistake than a yes.
+        // An empty map is more likely a mistake than consent.
         (terms.scopes.is_some() || terms.adopt.is_some()).then_some(terms)
     }
 }

@@ -1,22 +1,21 @@
-//! Which files there are, and which functions Keyward calls in each.
+//! The kinds of script files, and the functions that Keyward calls in each.
 
 use std::fmt;
 
-use crate::model::check_id;
-use crate::model::suggest;
+use crate::model::{check_id, suggest};
 
-/// What a script is for.
+/// The kind of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum ScriptKind {
     /// `auth/NAME.rhai`: an authentication type.
     Auth,
     /// `hooks.rhai`: the hooks of all requests.
     Hooks,
     /// `resources/ID.rhai`: the hooks of one resource.
     Resource,
-    /// `handlers/NAME.rhai`: answers a resource.
+    /// `handlers/NAME.rhai`: responds to the requests of a resource.
     Handler,
-    /// `events.rhai`: what becomes of keys and users.
+    /// `events.rhai`: events of keys and users.
     Events,
 }
 
@@ -26,38 +25,38 @@ pub enum Kind {
 pub enum Function {
     /// Reads the credential from the request.
     Header,
-    /// What the credential says.
+    /// Decodes the credential.
     Decode,
-    /// Whose it is.
+    /// Finds the credential's user.
     Lookup,
-    /// Whether it is theirs.
+    /// Checks that the credential is the user's.
     Verify,
-    /// Before anything else.
+    /// Called before any phase.
     OnRequest,
-    /// When it is known who asks.
+    /// Called after authentication.
     OnAuthenticated,
-    /// When it is to be decided whether they may.
+    /// Called when the permission is checked.
     OnPermit,
-    /// When the request is refused.
+    /// Called when the request is denied.
     OnDenied,
-    /// When the response is ready.
+    /// Called when the response is ready.
     OnResponse,
-    /// The answer itself.
-    ContextHandle,
-    /// Before a key is made.
+    /// Builds the response.
+    Handle,
+    /// Called before a key is created.
     OnKeyCreated,
-    /// When a key has so many days left.
+    /// Called when a key is about to expire.
     OnKeyExpiring,
-    /// When a key is taken back.
+    /// Called when a key is revoked.
     OnKeyRevoked,
-    /// Before a user is made.
+    /// Called before a user is created.
     OnUserCreated,
-    /// When somebody was wrong too often.
-    OnFlood,
+    /// Called when failed attempts exceed their limit.
+    OnFailureLimit,
 }
 
 impl Function {
-    /// All of them.
+    /// All functions, in the order of their kinds.
     pub const ALL: [Self; 15] = [
         Self::Header,
         Self::Decode,
@@ -68,12 +67,12 @@ impl Function {
         Self::OnPermit,
         Self::OnDenied,
         Self::OnResponse,
-        Self::ContextHandle,
+        Self::Handle,
         Self::OnKeyCreated,
         Self::OnKeyExpiring,
         Self::OnKeyRevoked,
         Self::OnUserCreated,
-        Self::OnFlood,
+        Self::OnFailureLimit,
     ];
 
     /// The name in a script.
@@ -88,12 +87,12 @@ impl Function {
             Self::OnPermit => "on_permit",
             Self::OnDenied => "on_denied",
             Self::OnResponse => "on_response",
-            Self::ContextHandle => "handle",
+            Self::Handle => "handle",
             Self::OnKeyCreated => "on_key_created",
             Self::OnKeyExpiring => "on_key_expiring",
             Self::OnKeyRevoked => "on_key_revoked",
             Self::OnUserCreated => "on_user_created",
-            Self::OnFlood => "on_flood",
+            Self::OnFailureLimit => "on_flood",
         }
     }
 
@@ -104,7 +103,7 @@ impl Function {
             Self::Decode => &["req", "presented"],
             Self::Lookup => &["req", "credential"],
             Self::Verify => &["req", "user", "credential"],
-            Self::OnAuthenticated | Self::ContextHandle => &["req", "identity"],
+            Self::OnAuthenticated | Self::Handle => &["req", "identity"],
             Self::OnPermit => &["req", "identity", "resource"],
             Self::OnDenied => &["req", "denial"],
             Self::OnResponse => &["req", "identity", "response"],
@@ -112,11 +111,11 @@ impl Function {
             | Self::OnKeyExpiring
             | Self::OnKeyRevoked
             | Self::OnUserCreated
-            | Self::OnFlood => &["event"],
+            | Self::OnFailureLimit => &["event"],
         }
     }
 
-    /// How it is written: `verify(req, user, credential)`.
+    /// The signature: `verify(req, user, credential)`.
     pub fn signature(self) -> String {
         format!("{}({})", self.name(), self.parameters().join(", "))
     }
@@ -126,8 +125,8 @@ impl Function {
     }
 }
 
-impl Kind {
-    /// The functions that a script of this kind may define. One must be there.
+impl ScriptKind {
+    /// The functions that a script of this kind may define. It must define at least one.
     pub fn functions(self) -> &'static [Function] {
         match self {
             Self::Auth => &Function::ALL[..4],
@@ -138,7 +137,7 @@ impl Kind {
     }
 
     /// The folder of this kind's files, or the file itself.
-    pub fn place(self) -> &'static str {
+    pub fn path(self) -> &'static str {
         match self {
             Self::Auth => "auth/",
             Self::Hooks => "hooks.rhai",
@@ -151,43 +150,43 @@ impl Kind {
     /// The file of a script, relative to the folder of scripts.
     pub fn file(self, name: &str) -> String {
         match self {
-            Self::Hooks | Self::Events => self.place().to_owned(),
-            _ => format!("{}{name}.rhai", self.place()),
+            Self::Hooks | Self::Events => self.path().to_owned(),
+            _ => format!("{}{name}.rhai", self.path()),
         }
     }
 
-    /// Whether a script of this kind can have this name.
+    /// Checks the name of a script of this kind.
     ///
     /// # Errors
-    /// Why not, as a sentence.
+    /// Why the name is invalid, as a sentence.
     pub fn check_name(self, name: &str) -> Result<(), String> {
-        place(&self.file(name)).map(drop)
+        locate(&self.file(name)).map(drop)
     }
 
     pub(super) const ALL: [Self; 5] =
         [Self::Auth, Self::Hooks, Self::Resource, Self::Handler, Self::Events];
 }
 
-/// What `keyward script definitions` writes for editors into the folder of scripts. It is no script.
+/// The file that `keyward script definitions` writes into the folder of scripts for editors. It is
+/// not a script.
 pub const DEFINITIONS: &str = "definitions.d.rhai";
 
-/// What a file's path says of it.
+/// The kind and the name of a script, from its path relative to the folder of scripts.
 ///
 /// # Errors
-/// There is no such place, or the name cannot be one.
-pub(super) fn place(path: &str) -> Result<(Kind, String), String> {
-    for kind in [Kind::Hooks, Kind::Events] {
-        if path == kind.place() {
+/// No script has such a path, or its name is invalid.
+pub(super) fn locate(path: &str) -> Result<(ScriptKind, String), String> {
+    for kind in [ScriptKind::Hooks, ScriptKind::Events] {
+        if path == kind.path() {
             return Ok((kind, String::new()));
         }
     }
-    let known = [Kind::Auth, Kind::Resource, Kind::Handler];
-    for kind in known {
-        let name = path.strip_prefix(kind.place()).and_then(|file| file.strip_suffix(".rhai"));
+    for kind in [ScriptKind::Auth, ScriptKind::Resource, ScriptKind::Handler] {
+        let name = path.strip_prefix(kind.path()).and_then(|file| file.strip_suffix(".rhai"));
         if let Some(name) = name {
             check_id("name", name).map_err(|violation| violation.to_string())?;
-            // These are the authentication types that are built in.
-            if kind == Kind::Auth && ["api_key", "basic", "bearer"].contains(&name) {
+            // These authentication types are built in.
+            if kind == ScriptKind::Auth && ["api_key", "basic", "bearer"].contains(&name) {
                 return Err(format!(
                     "the authentication type {name} is built in; choose another name"
                 ));
@@ -195,16 +194,16 @@ pub(super) fn place(path: &str) -> Result<(Kind, String), String> {
             return Ok((kind, name.to_owned()));
         }
     }
-    let known =
+    let forms =
         ["auth/NAME.rhai", "hooks.rhai", "resources/ID.rhai", "handlers/NAME.rhai", "events.rhai"];
     let near =
-        suggest(path, known).map(|near| format!(" Did you mean {near}?")).unwrap_or_default();
+        suggest(path, forms).map(|near| format!(" Did you mean {near}?")).unwrap_or_default();
     Err(format!(
-        "no script is called here. There are auth/NAME.rhai, hooks.rhai, resources/ID.rhai, handlers/NAME.rhai and events.rhai.{near}"
+        "no script is loaded from this path. Use auth/NAME.rhai, hooks.rhai, resources/ID.rhai, handlers/NAME.rhai or events.rhai.{near}"
     ))
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ScriptKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Auth => "authentication type",

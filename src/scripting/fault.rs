@@ -1,4 +1,4 @@
-//! What comes of a call that did not return what it should: refused on purpose, or broken.
+//! Why a call returned no value: the script refused on purpose, or it failed.
 
 use http::{HeaderMap, StatusCode};
 use rhai::{Dynamic, EvalAltResult, Map, Position};
@@ -6,71 +6,74 @@ use rhai::{Dynamic, EvalAltResult, Map, Position};
 use super::values::headers;
 use crate::model::Secret;
 
-/// Why a script's call gave no value.
+/// Why a script's call returned no value.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// The script refused, on purpose: this is what the client is told.
-    Refused(Box<Refusal>),
-    /// The script failed. The client is told 503 `SCRIPT_ERROR` and nothing else.
-    Broken {
-        /// File, line, column and reason, for the operator's log. Never a secret, and never for a client.
+    /// The script refused on purpose. The client gets this refusal.
+    Refused(Box<ScriptRefusal>),
+    /// The script failed. The client gets 503 `SCRIPT_ERROR` and no details.
+    Failed {
+        /// File, line, column and reason, for the operator's log. It contains no secret, and
+        /// clients never see it.
         detail: String,
     },
 }
 
 /// A refusal that a script threw.
 #[derive(Debug, Clone)]
-pub struct Refusal {
+pub struct ScriptRefusal {
     /// 400 to 599.
     pub status: StatusCode,
-    /// The stable name of the error: `[A-Z0-9_]{1,64}`.
+    /// The error code: `[A-Z0-9_]{1,64}`.
     pub code: String,
-    /// What the client is told, as a sentence.
+    /// The description for the client, as a sentence.
     pub description: String,
-    /// Header fields for the answer.
+    /// Header fields for the response.
     pub headers: HeaderMap,
-    /// Where in the scripts it was thrown, for the operator.
+    /// The position in the scripts where it was thrown, for the operator.
     pub place: String,
 }
 
 impl Fault {
-    /// A failure with this reason.
-    pub(super) fn broken(detail: impl Into<String>) -> Self {
-        Self::Broken { detail: detail.into() }
+    /// A failure with this detail.
+    pub(super) fn failed(detail: impl Into<String>) -> Self {
+        Self::Failed { detail: detail.into() }
     }
 }
 
-/// How long a refusal's description may be, in characters.
-const DESCRIPTION: usize = 1000;
+/// The most characters of a refusal's description.
+const MAX_DESCRIPTION: usize = 1000;
 
-impl Refusal {
-    /// Reads what was thrown: `#{ error: "CODE", status: 403, description: "…", headers: #{ … } }`.
+impl ScriptRefusal {
+    /// Reads a thrown map: `#{ error: "CODE", status: 403, description: "…", headers: #{ … } }`.
     ///
     /// # Errors
-    /// What is wrong with it, in a sentence.
-    pub(super) fn read(thrown: &Map, place: String) -> Result<Self, String> {
+    /// Why it is not a refusal, as a sentence.
+    fn read(thrown: &Map, place: String) -> Result<Self, String> {
         const FIELDS: [&str; 4] = ["error", "status", "description", "headers"];
         if let Some(field) = thrown.keys().find(|key| !FIELDS.contains(&key.as_str())) {
             return Err(format!("the refusal has an unknown field {field}"));
         }
         let field = |name: &str| thrown.get(name).cloned().unwrap_or(Dynamic::UNIT);
-        let status = field("status").as_int().map_err(|_| "the refusal's status is no number")?;
+        let status =
+            field("status").as_int().map_err(|_| "the refusal's status is not a number")?;
         let status = denied_status(status)?;
-        let code = field("error").into_string().map_err(|_| "the refusal's error is no text")?;
+        let code = field("error").into_string().map_err(|_| "the refusal's error is not a text")?;
         check_code(&code)?;
         let description = match field("description") {
             none if none.is_unit() => "The request was refused.".to_owned(),
-            text => text.into_string().map_err(|_| "the refusal's description is no text")?,
+            text => text.into_string().map_err(|_| "the refusal's description is not a text")?,
         };
-        if description.chars().count() > DESCRIPTION || description.chars().any(char::is_control) {
+        let is_too_long = description.chars().count() > MAX_DESCRIPTION;
+        if is_too_long || description.chars().any(char::is_control) {
             return Err(format!(
-                "the refusal's description is longer than {DESCRIPTION} characters, or holds control characters"
+                "the refusal's description is longer than {MAX_DESCRIPTION} characters, or contains control characters"
             ));
         }
         let headers = match field("headers") {
             none if none.is_unit() => HeaderMap::new(),
             map => {
-                let map = map.try_cast::<Map>().ok_or("the refusal's headers are no map")?;
+                let map = map.try_cast::<Map>().ok_or("the refusal's headers are not a map")?;
                 headers::read(&map)?
             }
         };
@@ -78,41 +81,46 @@ impl Refusal {
     }
 }
 
-/// A status code with which something is refused. Everything else would be a pass, or no answer at all.
+/// A status code for a refusal: 400 to 599. Any other status would let the request pass, or would
+/// be no final response.
 pub(super) fn denied_status(status: i64) -> Result<StatusCode, String> {
     u16::try_from(status)
         .ok()
         .filter(|status| (400..=599).contains(status))
         .and_then(|status| StatusCode::from_u16(status).ok())
-        .ok_or_else(|| format!("{status} is no status to refuse with; use one from 400 to 599"))
+        .ok_or_else(|| format!("{status} is not a status to refuse with; use one from 400 to 599"))
 }
 
-/// The form of an error's stable name.
+/// Checks the form of an error code.
 pub(super) fn check_code(code: &str) -> Result<(), String> {
-    let form = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
-    match (1..=64).contains(&code.len()) && code.bytes().all(form) {
-        true => Ok(()),
-        false => Err("an error code is 1 to 64 of A-Z, 0-9 and _".into()),
+    let is_allowed = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    if (1..=64).contains(&code.len()) && code.bytes().all(is_allowed) {
+        return Ok(());
     }
+    Err("an error code has 1 to 64 characters of A-Z, 0-9 and _".into())
 }
 
-/// How a call failed, as the breaker sees it.
-pub(super) enum Failure {
-    /// It ran out of its budget: time, steps or memory.
+/// How a call failed, as the breaker distinguishes failures.
+pub(super) enum CallFailure {
+    /// It exceeded its budget: time, steps or memory.
     Exhausted(Fault),
-    /// Anything else.
+    /// Any other failure or refusal.
     Other(Fault),
 }
 
-impl Failure {
-    /// Sorts an engine's error. `file` is the script's.
-    pub fn of(file: &str, error: &EvalAltResult) -> Self {
-        let (error, place) = innermost(error);
-        let place = show(file, place);
+impl CallFailure {
+    /// Classifies an engine's error. `file` is the script's.
+    pub fn from_engine(file: &str, error: &EvalAltResult) -> Self {
+        let (error, position) = innermost(error);
+        let place = match (position.line(), position.position()) {
+            (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
+            (Some(line), None) => format!("{file}:{line}"),
+            _ => file.to_owned(),
+        };
         if let EvalAltResult::ErrorRuntime(thrown, _) = error {
             return Self::Other(thrown_fault(thrown, place));
         }
-        let fault = Fault::broken(format!("{place}: {}", describe(error)));
+        let fault = Fault::failed(format!("{place}: {}", describe(error)));
         match error {
             EvalAltResult::ErrorTooManyOperations(_)
             | EvalAltResult::ErrorTooManyVariables(_)
@@ -123,12 +131,12 @@ impl Failure {
         }
     }
 
-    /// The same without these texts in what the operator's log is told: a script may throw what it was given.
-    pub fn without(mut self, hidden: &[Secret]) -> Self {
-        if let Self::Exhausted(Fault::Broken { detail }) | Self::Other(Fault::Broken { detail }) =
+    /// Removes these secrets from the detail: a script may throw a credential that it was given.
+    pub fn redacted(mut self, secrets: &[Secret]) -> Self {
+        if let Self::Exhausted(Fault::Failed { detail }) | Self::Other(Fault::Failed { detail }) =
             &mut self
         {
-            *detail = blotted(detail, hidden);
+            *detail = redact(detail, secrets);
         }
         self
     }
@@ -140,10 +148,11 @@ impl Failure {
     }
 }
 
-/// A text without these secrets. The shortest would blot out half of the text, and are none.
-pub(super) fn blotted(text: &str, hidden: &[Secret]) -> String {
+/// Replaces secrets in a text by `…`. Texts of fewer than 4 bytes stay: they are not secrets, and
+/// replacing them would make most texts unreadable.
+pub(super) fn redact(text: &str, secrets: &[Secret]) -> String {
     let mut text = text.to_owned();
-    for secret in hidden.iter().filter(|secret| secret.expose().len() >= 4) {
+    for secret in secrets.iter().filter(|secret| secret.expose().len() >= 4) {
         text = text.replace(secret.expose(), "…");
     }
     text
@@ -151,46 +160,39 @@ pub(super) fn blotted(text: &str, hidden: &[Secret]) -> String {
 
 fn thrown_fault(thrown: &Dynamic, place: String) -> Fault {
     if let Some(map) = thrown.clone().try_cast::<Map>() {
-        return match Refusal::read(&map, place.clone()) {
+        return match ScriptRefusal::read(&map, place.clone()) {
             Ok(refusal) => Fault::Refused(Box::new(refusal)),
-            Err(problem) => Fault::broken(format!("{place}: {problem}")),
+            Err(problem) => Fault::failed(format!("{place}: {problem}")),
         };
     }
     match thrown.clone().into_string() {
         Ok(text) => {
             let text: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
-            Fault::broken(format!("{place}: {text}"))
+            Fault::failed(format!("{place}: {text}"))
         }
-        Err(kind) => Fault::broken(format!(
+        Err(kind) => Fault::failed(format!(
             "{place}: a value of type {kind} was thrown; throw #{{ error, status, description }}, or use deny()"
         )),
     }
 }
 
-/// The error itself, out of the calls that it came through, and the place that is closest to it.
+/// Unwraps the errors of function calls. Returns the original error and the innermost known
+/// position.
 pub(super) fn innermost(error: &EvalAltResult) -> (&EvalAltResult, Position) {
     let mut error = error;
-    let mut place = error.position();
+    let mut position = error.position();
     while let EvalAltResult::ErrorInFunctionCall(_, _, inner, _)
     | EvalAltResult::ErrorInModule(_, inner, _) = error
     {
         error = inner;
         if !error.position().is_none() {
-            place = error.position();
+            position = error.position();
         }
     }
-    (error, place)
+    (error, position)
 }
 
-pub(super) fn show(file: &str, place: Position) -> String {
-    match (place.line(), place.position()) {
-        (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
-        (Some(line), None) => format!("{file}:{line}"),
-        _ => file.to_owned(),
-    }
-}
-
-/// What an error says without the values that were at hand: one of them may be a credential.
+/// Describes an error without the values in it: one of them may be a credential.
 pub(super) fn describe(error: &EvalAltResult) -> String {
     match error {
         EvalAltResult::ErrorTooManyOperations(_) => "the call takes too many steps".into(),
@@ -200,7 +202,7 @@ pub(super) fn describe(error: &EvalAltResult) -> String {
         EvalAltResult::ErrorDataTooLarge(kind, _) => format!("too large: {}", kind.to_lowercase()),
         EvalAltResult::ErrorIndexNotFound(..) => "there is nothing at this index".into(),
         EvalAltResult::ErrorArithmetic(..) => {
-            "a number cannot be read, or a result cannot be held (arithmetic)".into()
+            "a number cannot be parsed, or a result is out of range (arithmetic)".into()
         }
         EvalAltResult::ErrorRuntime(thrown, _) => match thrown.clone().into_string() {
             Ok(text) => text,
@@ -208,11 +210,11 @@ pub(super) fn describe(error: &EvalAltResult) -> String {
         },
         EvalAltResult::ErrorInFunctionCall(_, _, inner, _) => describe(inner),
         EvalAltResult::ErrorSystem(..) => "the engine failed".into(),
-        // Names and types only; the place is told apart.
+        // All other texts contain only names and types. The position is reported separately.
         other => {
             let text = other.to_string();
-            let place = format!(" ({})", other.position());
-            text.strip_suffix(&place).unwrap_or(&text).replace('\n', " ")
+            let position = format!(" ({})", other.position());
+            text.strip_suffix(&position).unwrap_or(&text).replace('\n', " ")
         }
     }
 }

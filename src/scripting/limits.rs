@@ -1,25 +1,28 @@
-//! Every limit of scripting, in one place: what a script may use up, and how much of it there may be.
+//! Every limit of scripting in one place: the budgets of calls, and the sizes of scripts and their
+//! data.
 
 use std::time::Duration;
 
 use rhai::Engine;
 
-/// What scripts may use. Each default suits a script of a page or two; raise one where a script says that it needs more.
+/// The limits of scripts. The defaults suit scripts of a page or two; raise one when an error says
+/// that a script exceeds it.
 ///
 /// The limits are the same in debug and in release builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// The steps of one call. A comparison, an assignment and a call are a step each.
+pub struct ScriptLimits {
+    /// The steps of one call. A comparison, an assignment and a call are one step each.
     pub operations: u64,
-    /// How long one call may take. A script that is descheduled is on the clock too, so leave some room.
+    /// How long one call may take. Time in which the thread is descheduled counts too, so leave
+    /// some room.
     pub time: Duration,
-    /// The steps of one call of a script that says `const BLOCKING = true;`.
+    /// The steps of one call of a script with `const BLOCKING = true;`.
     pub blocking_operations: u64,
-    /// How long one call of a blocking script may take, the wait for its turn not included.
+    /// How long one call of a blocking script may take, without its wait in the queue.
     pub blocking_time: Duration,
     /// How many blocking calls run at a time.
     pub blocking_calls: usize,
-    /// How many blocking calls may wait for their turn. One more is refused at once.
+    /// How many blocking calls may wait. One more is rejected at once.
     pub blocking_queue: usize,
     /// How long one `test_…` function may take at load.
     pub test_time: Duration,
@@ -29,12 +32,13 @@ pub struct Limits {
     pub expression_depth: usize,
     /// The bytes of a text, and of all texts in an array or a map together.
     pub string_bytes: usize,
-    /// The elements of an array or the bytes of a blob, those of arrays inside it included.
+    /// The elements of an array, or the bytes of a blob, including those of nested arrays.
     pub array_items: usize,
-    /// The entries of a map, those of maps inside it included. Counted when a map is made, copied or given to a function; between two of
-    /// these, entries that are set one by one are bounded by the steps.
+    /// The entries of a map, including those of nested maps. They are counted when a map is
+    /// created, copied or passed to a function; entries that are set one by one between two of
+    /// these are bounded by the steps.
     pub map_entries: usize,
-    /// The variables that may be there at a time.
+    /// The variables that may exist at a time.
     pub variables: usize,
     /// The functions of a file.
     pub functions: usize,
@@ -42,23 +46,25 @@ pub struct Limits {
     pub script_bytes: usize,
     /// The files of the folder.
     pub files: usize,
-    /// The lines that one call may write into the log.
+    /// The lines that one call may log.
     pub log_lines: usize,
     /// The notes (`req.set`) of one request.
     pub notes: usize,
-    /// The buckets of `rate_limit` that are remembered at a time. When all are in use, a new one is over its limit.
+    /// The buckets of `rate_limit` that are remembered at a time. While all are in use, a new
+    /// bucket is over its limit.
     pub rate_buckets: usize,
-    /// The ids of `once` that are remembered at a time. When all are in use, a new one counts as seen.
+    /// The ids of `once` that are remembered at a time. While all are in use, a new id counts as
+    /// seen.
     pub replay_ids: usize,
-    /// How often a script may run out of its budget within `strike_window` before it is switched off.
+    /// How often a script may exceed its budget within `strike_window` before it is switched off.
     pub strikes: usize,
     /// The time in which strikes are counted.
     pub strike_window: Duration,
-    /// How long a script stays switched off, unless a reload brings a better one.
+    /// How long a script stays switched off, unless a reload replaces it earlier.
     pub cool_down: Duration,
 }
 
-impl Default for Limits {
+impl Default for ScriptLimits {
     fn default() -> Self {
         Self {
             operations: 100_000,
@@ -88,40 +94,41 @@ impl Default for Limits {
     }
 }
 
-/// What one call may use up.
+/// The budget of one call.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Budget {
+pub(super) struct CallBudget {
     pub operations: u64,
     pub time: Duration,
     pub log_lines: usize,
 }
 
-impl Limits {
+impl ScriptLimits {
     /// The budget of a call on an async thread.
-    pub(super) fn inline(&self) -> Budget {
-        Budget { operations: self.operations, time: self.time, log_lines: self.log_lines }
+    pub(super) fn inline(&self) -> CallBudget {
+        CallBudget { operations: self.operations, time: self.time, log_lines: self.log_lines }
     }
 
     /// The budget of a call on a thread of its own.
-    pub(super) fn blocking(&self) -> Budget {
-        Budget {
+    pub(super) fn blocking(&self) -> CallBudget {
+        CallBudget {
             operations: self.blocking_operations,
             time: self.blocking_time,
             log_lines: self.log_lines,
         }
     }
 
-    /// The budget of a `test_…` function. It may call many a function that has a budget of its own.
-    pub(super) fn testing(&self) -> Budget {
+    /// The budget of a `test_…` function. The functions that it calls have budgets of their own.
+    pub(super) fn for_test(&self) -> CallBudget {
         let operations = self.operations.max(self.blocking_operations);
-        Budget { operations, time: self.test_time, log_lines: self.log_lines }
+        CallBudget { operations, time: self.test_time, log_lines: self.log_lines }
     }
 
-    /// Sets the engine's own limits. Budgets are smaller and set call by call; these hold where there is none.
-    pub(super) fn set(&self, engine: &mut Engine) {
-        // Zero would mean "no limit" in all of these but the call levels.
+    /// Sets the engine's own limits. They apply also outside of calls; the budget of a call is
+    /// smaller.
+    pub(super) fn apply_to(&self, engine: &mut Engine) {
+        // 0 would mean "no limit" for all of these except the call levels.
         engine
-            .set_max_operations(self.testing().operations.max(1))
+            .set_max_operations(self.for_test().operations.max(1))
             .set_max_call_levels(self.call_levels.max(1))
             .set_max_expr_depths(self.expression_depth.max(1), self.expression_depth.max(1))
             .set_max_string_size(self.string_bytes.max(1))

@@ -1,8 +1,7 @@
-//! Runs a function of a script: within its budget, behind its breaker, on the thread that it asks for. Whatever happens in it, a
-//! value or a [`Fault`] comes out.
+//! Runs a function of a script: within its budget, behind its breaker, and on a thread of its own
+//! if it blocks. Each call ends with a value or a [`Fault`], even if a host function panics.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,16 +13,16 @@ use rhai::{Dynamic, Engine, EvalAltResult};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    Fault, Function, Kind, Limits,
     compiler::compile::Compiled,
-    fault::Failure,
-    limits::Budget,
+    entry_points::{Function, ScriptKind},
+    fault::{CallFailure, Fault},
+    limits::{CallBudget, ScriptLimits},
     runtime::{
         breaker::Breaker,
-        budget,
-        context::{Call, ContextHandle, Hidden, HostContext},
-        outbox::Outbox,
-        prepared::{Entry, Tag},
+        budget::{self, Panicked},
+        context::{CallContext, ContextHandle, HostContext, Redactions},
+        outbox::ScriptOutbox,
+        prepared::{PreparedFn, Tag},
     },
 };
 use crate::model::Secret;
@@ -31,93 +30,95 @@ use crate::model::Secret;
 /// A script, ready to be called. A cheap handle.
 #[derive(Clone)]
 pub struct Script {
-    pub(super) inner: Arc<Inner>,
-    /// The real surroundings, or those of a test.
-    pub(super) ambient: Arc<HostContext>,
-    /// What the engine hands to host functions in calls that hide nothing; made once.
-    plain: ContextHandle,
+    pub(super) inner: Arc<ScriptInner>,
+    /// The real host, or that of a test.
+    pub(super) host: Arc<HostContext>,
+    /// The context of all calls without secrets or webhooks; built once.
+    reusable_context: ContextHandle,
 }
 
-pub(super) struct Inner {
-    pub kind: Kind,
+pub(super) struct ScriptInner {
+    pub kind: ScriptKind,
     pub name: String,
     pub file: String,
     pub text: String,
     pub compiled: Compiled,
     pub engine: Arc<Engine>,
     pub breaker: Breaker,
-    pub pool: Arc<Pool>,
+    pub pool: Arc<BlockingPool>,
 }
 
-/// What surrounds one call, and no other.
+/// The options of one call.
 #[derive(Default)]
 pub(super) struct CallOptions {
-    /// What no log line may repeat.
-    pub hidden: Hidden,
-    /// Where webhooks go; none: there are none in this call.
-    pub outbox: Option<Outbox>,
+    /// Credentials that must not appear in logs.
+    pub redactions: Redactions,
+    /// Collects webhooks; `None` means that the call may not send any.
+    pub outbox: Option<ScriptOutbox>,
 }
 
 impl From<Vec<Secret>> for CallOptions {
-    fn from(hidden: Vec<Secret>) -> Self {
-        let hidden = (!hidden.is_empty()).then(|| hidden.into());
-        Self { hidden, outbox: None }
+    fn from(secrets: Vec<Secret>) -> Self {
+        let redactions = (!secrets.is_empty()).then(|| secrets.into());
+        Self { redactions, outbox: None }
     }
 }
 
-/// The threads for blocking scripts, as turns to take.
-pub(super) struct Pool {
-    turns: Arc<Semaphore>,
+/// Bounds how many calls of blocking scripts run, and how many wait.
+pub(super) struct BlockingPool {
+    permits: Arc<Semaphore>,
     waiting: AtomicUsize,
-    queue: usize,
+    max_waiting: usize,
 }
 
-impl Pool {
-    pub fn new(limits: &Limits) -> Self {
-        let turns = Arc::new(Semaphore::new(limits.blocking_calls.max(1)));
-        Self { turns, waiting: AtomicUsize::new(0), queue: limits.blocking_queue }
+impl BlockingPool {
+    pub fn new(limits: &ScriptLimits) -> Self {
+        let permits = Arc::new(Semaphore::new(limits.blocking_calls.max(1)));
+        Self { permits, waiting: AtomicUsize::new(0), max_waiting: limits.blocking_queue }
     }
 
-    /// A turn, now or after those who wait already; none when too many do.
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(turn) = self.turns.clone().try_acquire_owned() {
-            return Some(turn);
+    /// A permit to run, now or after the calls that wait already. `None` means that the queue is
+    /// full.
+    async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            return Some(permit);
         }
-        struct Waiting<'a>(&'a AtomicUsize);
-        impl Drop for Waiting<'_> {
+        struct Queued<'a>(&'a AtomicUsize);
+        impl Drop for Queued<'_> {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        // Counted first, so that two who come at once do not both take the last place.
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(&self.waiting);
-        if before >= self.queue {
+        // Counted before the check, so that two simultaneous calls cannot both take the last place.
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _queued = Queued(&self.waiting);
+        if waiting >= self.max_waiting {
             return None;
         }
-        self.turns.clone().acquire_owned().await.ok()
+        self.permits.clone().acquire_owned().await.ok()
     }
 }
 
 impl Script {
-    pub(super) fn new(inner: Arc<Inner>, ambient: Arc<HostContext>) -> Self {
-        let plain = ContextHandle::new(Self::surroundings(&inner, &ambient));
-        Self { inner, ambient, plain }
+    pub(super) fn new(inner: Arc<ScriptInner>, host: Arc<HostContext>) -> Self {
+        let reusable_context =
+            ContextHandle::new(Self::context(&inner, &host, CallOptions::default()));
+        Self { inner, host, reusable_context }
     }
 
-    fn surroundings(inner: &Inner, ambient: &Arc<HostContext>) -> Call {
-        let mut call = Call::new(ambient.clone());
-        call.constants = Some(inner.compiled.constants.clone());
-        call
+    fn context(inner: &ScriptInner, host: &Arc<HostContext>, options: CallOptions) -> CallContext {
+        let CallOptions { redactions, outbox } = options;
+        let constants = Some(inner.compiled.constants.clone());
+        CallContext { host: host.clone(), redactions, constants, outbox }
     }
 
-    /// The same script in other surroundings.
-    pub(super) fn within(&self, ambient: &Arc<HostContext>) -> Self {
-        Self::new(self.inner.clone(), ambient.clone())
+    /// The same script with another host.
+    pub(super) fn with_host(&self, host: &Arc<HostContext>) -> Self {
+        Self::new(self.inner.clone(), host.clone())
     }
 
-    /// What the script is for.
-    pub fn kind(&self) -> Kind {
+    /// The kind of the script.
+    pub fn kind(&self) -> ScriptKind {
         self.inner.kind
     }
 
@@ -131,17 +132,28 @@ impl Script {
         &self.inner.file
     }
 
-    /// Whether it defines this function. What an authentication type leaves out, the built-in room does.
+    /// Whether the script defines this function. If an authentication type does not define one, the
+    /// built-in phase does its work.
     pub fn defines(&self, function: Function) -> bool {
         self.inner.compiled.functions & function.bit() != 0
     }
 
-    /// Whether it runs on a thread of its own.
+    /// The functions of Keyward's that the script defines.
+    pub fn functions(&self) -> Vec<Function> {
+        Function::ALL.into_iter().filter(|function| self.defines(*function)).collect()
+    }
+
+    /// The names of the script's `test_…` functions, in the order of the file.
+    pub fn tests(&self) -> impl Iterator<Item = &str> {
+        self.inner.compiled.tests.iter().map(String::as_str)
+    }
+
+    /// Whether the script runs on a thread of its own.
     pub fn is_blocking(&self) -> bool {
         self.inner.compiled.is_blocking
     }
 
-    /// Whether it is switched off because it kept running out of its budget.
+    /// Whether the script is switched off because it kept exceeding its budget.
     pub fn is_off(&self) -> bool {
         self.inner.breaker.is_off_now()
     }
@@ -151,37 +163,37 @@ impl Script {
         &self,
         function: Function,
         arguments: impl IntoIterator<Item = Dynamic> + Send + 'static,
-        around: impl Into<CallOptions>,
+        options: impl Into<CallOptions>,
     ) -> Result<Dynamic, Fault> {
-        let around = around.into();
-        if self.inner.compiled.entry(function).is_none() {
+        let options = options.into();
+        if !self.defines(function) {
             let name = function.name();
-            return Err(self.broken(&format!("the script does not define {name}")));
+            return Err(self.failed(&format!("the script does not define {name}")));
         }
         if self.is_off() {
             return Err(
-                self.broken("the script is switched off: it kept running out of its budget")
+                self.failed("the script is switched off: it kept running out of its budget")
             );
         }
-        let limits = &self.ambient.limits;
-        // A test is on a thread of its own already.
-        if !self.is_blocking() || self.ambient.world.is_some() {
+        let limits = &self.host.limits;
+        // A test has a thread of its own already.
+        if !self.is_blocking() || self.host.sandbox.is_some() {
             let budget = if self.is_blocking() { limits.blocking() } else { limits.inline() };
-            return self.finish(self.run(function, arguments, around, budget));
+            return self.finish(self.run(function, arguments, options, budget));
         }
-        let waited = tokio::time::timeout(limits.blocking_time, self.inner.pool.turn()).await;
-        let Ok(Some(turn)) = waited else {
-            return Err(self.broken("too busy: too many calls of blocking scripts wait already"));
+        let waited = tokio::time::timeout(limits.blocking_time, self.inner.pool.acquire()).await;
+        let Ok(Some(permit)) = waited else {
+            return Err(self.failed("too busy: too many calls of blocking scripts wait already"));
         };
         let (script, budget) = (self.clone(), limits.blocking());
         let outcome = tokio::task::spawn_blocking(move || {
-            // Kept to the end of the call, also when nobody waits for it any more.
-            let _turn = turn;
-            script.run(function, arguments, around, budget)
+            // Kept until the call ends, even if the caller stops waiting for it.
+            let _permit = permit;
+            script.run(function, arguments, options, budget)
         });
         match outcome.await {
             Ok(outcome) => self.finish(outcome),
-            Err(_) => Err(self.broken("the thread of the call ended")),
+            Err(_) => Err(self.failed("the thread of the call ended")),
         }
     }
 
@@ -190,66 +202,63 @@ impl Script {
         &self,
         function: Function,
         arguments: impl IntoIterator<Item = Dynamic>,
-        around: CallOptions,
-        budget: Budget,
-    ) -> Result<Dynamic, Failure> {
-        let kept = around.hidden.clone();
-        let Some(entry) = self.inner.compiled.entry(function) else {
-            let name = function.name();
-            return Err(Failure::Other(self.broken(&format!("there is no {name} to be called"))));
+        options: CallOptions,
+        budget: CallBudget,
+    ) -> Result<Dynamic, CallFailure> {
+        let redactions = options.redactions.clone();
+        let name = function.name();
+        let Some(prepared) = self.inner.compiled.function(function) else {
+            return Err(CallFailure::Other(self.failed(&format!("the script has no {name}"))));
         };
-        match self.evaluate(entry, arguments, around, budget) {
+        match self.evaluate(prepared, arguments, options, budget) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
-                let hidden = kept.as_deref().unwrap_or_default();
-                Err(Failure::of(&self.inner.file, &error).without(hidden))
+                let failure = CallFailure::from_engine(&self.inner.file, &error);
+                Err(failure.redacted(redactions.as_deref().unwrap_or_default()))
             }
             Err(Panicked) => {
-                let name = function.name();
-                Err(Failure::Other(self.broken(&format!("a host function panicked in {name}"))))
+                let reason = format!("a host function panicked in {name}");
+                Err(CallFailure::Other(self.failed(&reason)))
             }
         }
     }
 
     pub(super) fn evaluate(
         &self,
-        entry: &Entry,
+        function: &PreparedFn,
         arguments: impl IntoIterator<Item = Dynamic>,
-        around: CallOptions,
-        budget: Budget,
+        options: CallOptions,
+        budget: CallBudget,
     ) -> Result<Result<Dynamic, Box<EvalAltResult>>, Panicked> {
-        let CallOptions { hidden, outbox } = around;
-        let tag = if hidden.is_none() && outbox.is_none() && self.ambient.world.is_none() {
-            Tag::Kept(&self.plain)
+        let is_plain = options.redactions.is_none() && options.outbox.is_none();
+        let tag = if is_plain && self.host.sandbox.is_none() {
+            Tag::Reusable(&self.reusable_context)
         } else {
-            let mut call = Self::surroundings(&self.inner, &self.ambient);
-            call.hidden = hidden;
-            call.outbox = outbox;
-            Tag::Forgotten(ContextHandle::new(call))
+            Tag::SingleUse(ContextHandle::new(Self::context(&self.inner, &self.host, options)))
         };
         let engine = &self.inner.engine;
-        budget::within(budget, || guarded(|| entry.call(engine, tag, arguments)))
+        budget::run_within(budget, || budget::catch_panic(|| function.call(engine, tag, arguments)))
     }
 
-    /// Counts what ran out of its budget, and makes a fault of a failure.
-    fn finish(&self, outcome: Result<Dynamic, Failure>) -> Result<Dynamic, Fault> {
+    /// Turns a failure into a fault, and reports an exceeded budget to the breaker.
+    fn finish(&self, outcome: Result<Dynamic, CallFailure>) -> Result<Dynamic, Fault> {
         outcome.map_err(|failure| {
-            if let Failure::Exhausted(_) = failure
+            if let CallFailure::Exhausted(_) = failure
                 && self.inner.breaker.strike(Instant::now())
             {
-                let seconds = self.ambient.limits.cool_down.as_secs();
+                let seconds = self.host.limits.cool_down.as_secs();
                 tracing::error!(
                     script = self.inner.file,
-                    "the script keeps running out of its budget and is switched off for {seconds} s: what needs it is refused"
+                    "the script keeps exceeding its budget and is switched off for {seconds} s; requests that need it are rejected"
                 );
             }
             failure.into_fault()
         })
     }
 
-    /// A failure that is the script's as a whole.
-    pub(super) fn broken(&self, reason: &str) -> Fault {
-        Fault::broken(format!("{}: {reason}", self.inner.file))
+    /// A failure of the script as a whole.
+    pub(super) fn failed(&self, reason: &str) -> Fault {
+        Fault::failed(format!("{}: {reason}", self.inner.file))
     }
 }
 
@@ -257,12 +266,4 @@ impl std::fmt::Debug for Script {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Script({})", self.inner.file)
     }
-}
-
-/// A host function panicked. What it said is with the panic hook.
-pub(super) struct Panicked;
-
-/// Runs something that may panic. What it worked on is dropped, so that nobody sees it half done.
-pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked)
 }

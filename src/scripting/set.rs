@@ -1,34 +1,34 @@
-//! All scripts of a folder, compiled together. Immutable: a request keeps the set that it began with to its end.
+//! All scripts of a folder, compiled together. A set never changes: a request uses the set that it
+//! began with until it ends.
 
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    Function, Kind, Limits, Script, ScriptError,
     compiler::compile::Compiler,
-    fault::{describe, innermost},
-    loading::source::Source,
+    entry_points::{Function, ScriptKind},
+    error::ScriptError,
+    loading::source::SourceFile,
     runtime::{
         breaker::Breaker,
-        context::{Call, ContextHandle, HostContext},
-        prepared::Entry,
-        sandbox::{Sandbox, ScriptTestGate, Subject},
+        context::{CallContext, ContextHandle, HostContext},
+        sandbox::Sandbox,
     },
-    script::{CallOptions, Inner, Pool},
+    script::{BlockingPool, Script, ScriptInner},
 };
 
 /// A set of scripts.
 #[derive(Default)]
-pub struct Set {
+pub struct ScriptSet {
     auth: HashMap<String, Script>,
     hooks: Option<Script>,
     resources: HashMap<String, Script>,
     handlers: HashMap<String, Script>,
     events: Option<Script>,
-    /// The bits of the functions that any of the hooks defines.
+    /// The bits of all functions that at least one hook script defines.
     hooked: u16,
 }
 
-impl Set {
+impl ScriptSet {
     /// The script of an authentication type.
     pub fn auth(&self, name: &str) -> Option<&Script> {
         self.auth.get(name)
@@ -44,17 +44,19 @@ impl Set {
         self.events.as_ref().filter(|script| script.defines(function))
     }
 
-    /// Whether any hook defines this function: if not, there is nothing to build a [`ScriptRequest`](super::ScriptRequest) for.
+    /// Whether any hook defines this function. If not, no
+    /// [`ScriptRequest`](super::ScriptRequest) needs to be built for it.
     pub fn is_hooked(&self, function: Function) -> bool {
         self.hooked & function.bit() != 0
     }
 
-    /// Whether there is any hook at all.
+    /// Whether there is any hook.
     pub fn has_hooks(&self) -> bool {
         self.hooked != 0
     }
 
-    /// The hooks that define a function, in the order in which they are called: those of all requests, then the resource's.
+    /// The hooks that define a function, in the order in which they are called: first `hooks.rhai`,
+    /// then the resource's.
     pub fn hooks(
         &self,
         function: Function,
@@ -64,7 +66,7 @@ impl Set {
         self.hooks.iter().chain(resource).filter(move |script| script.defines(function))
     }
 
-    /// Whether there is no script at all.
+    /// Whether the set has nothing to call.
     pub fn is_empty(&self) -> bool {
         !self.has_hooks()
             && self.auth.is_empty()
@@ -75,158 +77,90 @@ impl Set {
     /// All scripts, sorted by file.
     pub fn scripts(&self) -> Vec<&Script> {
         let maps = [&self.auth, &self.resources, &self.handlers];
-        let mut all: Vec<_> = maps.into_iter().flat_map(HashMap::values).collect();
-        all.extend(self.hooks.iter().chain(&self.events));
-        all.sort_by_key(|script| script.file());
-        all
+        let mut scripts: Vec<_> = maps.into_iter().flat_map(HashMap::values).collect();
+        scripts.extend(self.hooks.iter().chain(&self.events));
+        scripts.sort_by_key(|script| script.file());
+        scripts
     }
 
     /// Compiles files.
     ///
     /// # Errors
-    /// All that is wrong with all of them.
+    /// The errors of all files.
     pub(super) fn compile(
-        sources: Vec<Source>,
-        ambient: &Arc<HostContext>,
-        pool: &Arc<Pool>,
+        sources: Vec<SourceFile>,
+        host: &Arc<HostContext>,
+        pool: &Arc<BlockingPool>,
     ) -> Result<Self, Vec<ScriptError>> {
         let mut set = Self::default();
-        // No engine is built for nothing.
+        // Building an engine is slow; an empty folder needs none.
         if sources.is_empty() {
             return Ok(set);
         }
-        let limits = &ambient.limits;
-        let world = Arc::new(Sandbox::new(None));
-        let nowhere = Arc::new(HostContext::for_test(limits, world));
-        let compiler = Compiler::new(limits, ContextHandle::new(Call::new(nowhere)));
-        let mut problems = Vec::new();
+        let limits = &host.limits;
+        // Constants are evaluated without the real records and secrets.
+        let sandbox = Arc::new(Sandbox::without_gate());
+        let constants_host = Arc::new(HostContext::for_test(limits, sandbox));
+        let context = ContextHandle::new(CallContext::new(constants_host));
+        let compiler = Compiler::new(limits, context);
+        let mut errors = Vec::new();
         for source in sources {
             match compiler.compile(&source) {
-                Err(found) => problems.extend(found),
+                Err(found) => errors.extend(found),
                 Ok(compiled) => {
-                    let Source { kind, name, file, text } = source;
+                    let SourceFile { kind, name, file, text } = source;
                     let engine = compiler.engine.clone();
                     let breaker =
                         Breaker::new(limits.strikes, limits.strike_window, limits.cool_down);
                     let pool = pool.clone();
-                    let inner = Inner { kind, name, file, text, compiled, engine, breaker, pool };
-                    set.insert(Script::new(Arc::new(inner), ambient.clone()));
+                    let inner =
+                        ScriptInner { kind, name, file, text, compiled, engine, breaker, pool };
+                    set.insert(Script::new(Arc::new(inner), host.clone()));
                 }
             }
         }
-        if problems.is_empty() { Ok(set) } else { Err(problems) }
+        if errors.is_empty() { Ok(set) } else { Err(errors) }
     }
 
     fn insert(&mut self, script: Script) {
         let name = script.name().to_owned();
+        if matches!(script.kind(), ScriptKind::Hooks | ScriptKind::Resource) {
+            self.hooked |= script.inner.compiled.functions;
+        }
         match script.kind() {
-            Kind::Auth => {
-                self.auth.insert(name, script);
-            }
-            Kind::Handler => {
-                self.handlers.insert(name, script);
-            }
-            Kind::Events => self.events = Some(script),
-            Kind::Hooks => {
-                self.hooked |= script.inner.compiled.functions;
-                self.hooks = Some(script);
-            }
-            Kind::Resource => {
-                self.hooked |= script.inner.compiled.functions;
-                self.resources.insert(name, script);
-            }
+            ScriptKind::Auth => drop(self.auth.insert(name, script)),
+            ScriptKind::Handler => drop(self.handlers.insert(name, script)),
+            ScriptKind::Resource => drop(self.resources.insert(name, script)),
+            ScriptKind::Hooks => self.hooks = Some(script),
+            ScriptKind::Events => self.events = Some(script),
         }
     }
 
-    /// The same scripts, for somebody who only wants to know what they would say: what they count is looked at and not counted.
-    pub fn looking(&self) -> Self {
+    /// The same scripts for a dry run: `rate_limit` and `once` count nothing.
+    pub fn dry_run(&self) -> Self {
         match self.scripts().first() {
-            Some(script) => self.within(&Arc::new(script.ambient.looking())),
+            Some(script) => self.with_host(&Arc::new(script.host.dry_run())),
             None => Self::default(),
         }
     }
 
-    /// The same scripts in other surroundings.
-    fn within(&self, ambient: &Arc<HostContext>) -> Self {
+    /// The same scripts with another host.
+    pub(super) fn with_host(&self, host: &Arc<HostContext>) -> Self {
         let map = |scripts: &HashMap<String, Script>| {
-            scripts.iter().map(|(name, one)| (name.clone(), one.within(ambient))).collect()
+            scripts.iter().map(|(name, script)| (name.clone(), script.with_host(host))).collect()
         };
         Self {
             auth: map(&self.auth),
-            hooks: self.hooks.as_ref().map(|one| one.within(ambient)),
+            hooks: self.hooks.as_ref().map(|script| script.with_host(host)),
             resources: map(&self.resources),
             handlers: map(&self.handlers),
-            events: self.events.as_ref().map(|one| one.within(ambient)),
+            events: self.events.as_ref().map(|script| script.with_host(host)),
             hooked: self.hooked,
-        }
-    }
-
-    /// Runs all `test_…` functions, each in a world of its own.
-    ///
-    /// # Errors
-    /// The tests that failed.
-    pub(super) fn test(
-        &self,
-        limits: &Limits,
-        gate: Option<&Arc<dyn ScriptTestGate>>,
-    ) -> (usize, Vec<ScriptError>) {
-        let mut passed = 0;
-        let mut problems = Vec::new();
-        for script in self.scripts() {
-            for (name, _) in &script.inner.compiled.tests {
-                match self.test_one(script, name, limits, gate) {
-                    Ok(()) => passed += 1,
-                    Err(problem) => problems.push(problem),
-                }
-            }
-        }
-        (passed, problems)
-    }
-
-    /// Runs one of them.
-    ///
-    /// # Errors
-    /// It failed.
-    pub(super) fn test_one(
-        &self,
-        script: &Script,
-        name: &str,
-        limits: &Limits,
-        gate: Option<&Arc<dyn ScriptTestGate>>,
-    ) -> Result<(), ScriptError> {
-        // The world knows the set and the set's scripts know the world: the set is weak, and held here while the test runs.
-        let mut held = None;
-        let set = Arc::new_cyclic(|weak| {
-            let subject = gate.map(|gate| Subject {
-                gate: gate.clone(),
-                set: weak.clone(),
-                kind: script.kind(),
-                name: script.name().to_owned(),
-            });
-            let ambient = Arc::new(HostContext::for_test(limits, Arc::new(Sandbox::new(subject))));
-            held = Some(script.within(&ambient));
-            self.within(&ambient)
-        });
-        let script = held.as_ref().unwrap_or(script);
-        let Inner { file, text, compiled, .. } = &*script.inner;
-        let Some(entry) = Entry::of(&compiled.ast, name, 0) else {
-            return Err(ScriptError::of_file(file, format!("{name} failed: it is not there")));
-        };
-        let outcome = script.evaluate(&entry, [], CallOptions::default(), limits.testing());
-        drop(set);
-        match outcome {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => {
-                let (inner, place) = innermost(&error);
-                let message = format!("{name} failed: {}", describe(inner));
-                Err(ScriptError::at(file, text, place, message))
-            }
-            Err(_) => Err(ScriptError::of_file(file, format!("{name} failed: a panic"))),
         }
     }
 }
 
-impl std::fmt::Debug for Set {
+impl std::fmt::Debug for ScriptSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(self.scripts()).finish()
     }

@@ -1,4 +1,4 @@
-//! Accepting connections. A bound listener and a future that ends it go in; everything that a client can take is bounded.
+//! Accepts connections and serves HTTP on them. All that a client can use up is bounded.
 
 use std::{
     convert::Infallible,
@@ -15,6 +15,7 @@ use std::{
 
 use ::http::{Response, StatusCode};
 use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::{
     Request,
     body::{Body, Frame, Incoming, SizeHint},
@@ -25,126 +26,128 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch as signal},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
     task::JoinSet,
     time::sleep_until,
 };
 
 use super::{
     connection::{
-        io::{Left, Socket, Watched},
-        timeouts::{InFlight, Verdict, Watch},
-        wake::Aside,
+        io::{MonitoredIo, ReturnedSocket, Socket},
+        timeouts::{ConnectionTimeouts, InFlight, TimeoutCheck},
     },
-    listener::{Door, Peer, Refused, Rules, Whose},
+    listener::{AcceptRules, Blame, FailedHandshake, Listener, Peer},
 };
-use crate::handlers::Foreign;
+use crate::handlers::PassThrough;
 
-/// What a client may take.
+/// The limits of a listener's connections.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Bytes of a request's line and header fields.
     pub header_bytes: usize,
     /// Header fields of a request.
     pub headers: usize,
     /// How long a request's head may take, from its first byte.
     pub header_read: Duration,
-    /// How long a connection may be without a request, and how long a client may take no bytes of an answer.
+    /// How long a connection may be without a request, and how long a client may read no bytes of a
+    /// response.
     pub idle: Duration,
     /// Requests at the same time on an HTTP/2 connection.
     pub http2_streams: u32,
-    /// How long requests in flight get when the listener ends.
+    /// How long requests in flight may take when the listener stops.
     pub drain: Duration,
 }
 
-/// What a listener asks for answers.
-pub trait Answer: Clone + Send + Sync + 'static {
-    /// The body of its answers.
+/// Responds to the requests of a listener.
+pub trait Service: Clone + Send + Sync + 'static {
+    /// The body of its responses.
     type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static;
 
-    /// The same for one connection: what its requests count their uses of is its own, and no other core writes there.
+    /// A handle for one connection. It may have reference counts of its own, to which no other core
+    /// writes.
     #[must_use]
     fn for_connection(&self) -> Self {
         self.clone()
     }
 
-    /// Answers a request, whatever comes of it.
-    fn answer(
+    /// Responds to a request, also when it fails.
+    fn respond(
         &self,
         request: Request<Incoming>,
         peer: &Peer,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
-/// Serves until `shutdown`, and then until what is in flight is answered or [`Limits::drain`] is over.
+/// Serves until `shutdown`, and then until all requests in flight have a response or
+/// [`ConnectionLimits::drain`] is over.
 ///
-/// A connection takes a permit of `connections` before it is read from. Beyond them one more is accepted, and the rest waits in the
-/// kernel's queue.
-pub async fn serve<A: Answer>(
-    door: impl Into<Door>,
-    limits: Limits,
+/// A connection takes a permit of `connections` before it is read from. Without a free permit one
+/// more connection is accepted. The others wait in the kernel's queue.
+pub async fn serve<S: Service>(
+    listener: impl Into<Listener>,
+    limits: ConnectionLimits,
     connections: Arc<Semaphore>,
-    answer: A,
+    service: S,
     shutdown: impl Future<Output = ()>,
 ) {
-    let door = door.into();
+    let listener = listener.into();
     let builder = Arc::new(builder(&limits));
-    let (stop, stopping) = signal::channel(false);
+    let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        let next = tokio::select! {
+        let accepted = tokio::select! {
             () = &mut shutdown => break,
-            next = next(&door, &connections) => next,
+            accepted = accept(&listener, &connections) => accepted,
         };
-        match next {
+        match accepted {
             Ok((socket, peer, permit)) => {
-                let rules = door.rules().clone();
-                let connection = Connection {
-                    socket: Some(socket),
-                    peer,
-                    rules,
-                    limits: limits.clone(),
-                    permit,
-                };
-                tasks.spawn(connection.run(builder.clone(), answer.clone(), stopping.clone()));
+                let (rules, limits) = (listener.rules().clone(), limits.clone());
+                let socket = Some(socket);
+                let connection = AcceptedConnection { socket, peer, rules, limits, permit };
+                tasks.spawn(connection.run(builder.clone(), service.clone(), stopping.clone()));
             }
             Err(problem) => {
-                // Out of file descriptors, or a client that left at once. Neither ends the listener.
+                // Out of file descriptors, or a client that closed at once. Neither ends the
+                // listener.
                 tracing::warn!("a connection could not be accepted: {problem}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-        // Keeps the set from growing with connections that are over.
+        // Removes connections that have ended, so that the set does not grow.
         while tasks.try_join_next().is_some() {}
     }
-    drop(door);
+    drop(listener);
     stop.send_replace(true);
     let drained = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.drain, drained).await.is_err() {
-        tracing::warn!(connections = tasks.len(), "cut off: their time to finish is over");
+        tracing::warn!(
+            connections = tasks.len(),
+            "connections closed before their end: time is over"
+        );
         tasks.shutdown().await;
     }
 }
 
-/// The next connection, with its permit. The permit comes second: a listener whose clients are yet to come keeps none from the others.
-async fn next(
-    door: &Door,
+/// The next connection, with its permit. The permit is taken after the connection was accepted, so
+/// that a listener without clients keeps no permit from other listeners.
+async fn accept(
+    listener: &Listener,
     connections: &Arc<Semaphore>,
 ) -> io::Result<(Socket, Peer, OwnedSemaphorePermit)> {
-    let (socket, peer) = door.accept().await?;
+    let (socket, peer) = listener.accept().await?;
     // The semaphore is never closed.
     let permit = connections.clone().acquire_owned().await.map_err(io::Error::other)?;
     Ok((socket, peer, permit))
 }
 
-fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
-    /// What hyper takes without an allocation for each request.
-    const CHEAP_HEADERS: usize = 100;
+fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
+    /// hyper parses up to this number of header fields without an allocation for each request.
+    const HEADERS_ON_STACK: usize = 100;
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let mut http1 = builder.http1();
     http1.max_buf_size(limits.header_bytes.max(8192)).half_close(false);
-    if limits.headers != CHEAP_HEADERS {
+    if limits.headers != HEADERS_ON_STACK {
         http1.max_headers(limits.headers);
     }
     let list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
@@ -152,208 +155,215 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-struct Connection {
-    /// There until it is let in.
+struct AcceptedConnection {
+    /// `None` after the handshake has begun.
     socket: Option<Socket>,
     peer: Peer,
-    rules: Rules,
-    limits: Limits,
+    rules: AcceptRules,
+    limits: ConnectionLimits,
     permit: OwnedSemaphorePermit,
 }
 
-impl Connection {
-    async fn run<A: Answer>(
+impl AcceptedConnection {
+    async fn run<S: Service>(
         mut self,
         builder: Arc<auto::Builder<TokioExecutor>>,
-        answer: A,
-        mut stopping: signal::Receiver<bool>,
+        service: S,
+        mut stopping: watch::Receiver<bool>,
     ) {
-        let watch = Arc::new(Watch::new(self.limits.header_read, self.limits.idle));
-        let let_in = self.let_in(&watch, &mut stopping).await;
-        let Some((socket, peer)) = let_in else { return };
-        let answer = Arc::new(answer.for_connection());
+        let timeouts = Arc::new(ConnectionTimeouts::new(self.limits.header_read, self.limits.idle));
+        let handshake = self.handshake(&timeouts, &mut stopping).await;
+        let Some((socket, peer)) = handshake else { return };
+        let service = Arc::new(service.for_connection());
         let service = service_fn(|request| {
-            let mut in_flight = watch.begin();
-            let answer = answer.clone();
+            let mut in_flight = timeouts.begin_request();
+            let service = service.clone();
             async move {
-                let reply = answer.answer(request, &peer).await;
-                let watch = in_flight.watch();
-                watch.answers(reply.extensions().get::<Foreign>().is_some());
-                if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    watch.hand_over();
+                let response = service.respond(request, &peer).await;
+                let timeouts = in_flight.timeouts();
+                timeouts.begin_response(response.extensions().get::<PassThrough>().is_some());
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    timeouts.set_upgraded();
                 }
-                in_flight.offer();
-                Ok::<_, Infallible>(reply.map(|body| Held { body, in_flight }))
+                in_flight.offer_bytes();
+                Ok::<_, Infallible>(response.map(|body| TrackedBody { body, in_flight }))
             }
         });
-        let (io, left, released) = Watched::new(socket, watch.clone());
+        let (io, returned, released) = MonitoredIo::new(socket, timeouts.clone());
         let io = TokioIo::new(io);
-        let mut is_broken = false;
+        let mut has_failed = false;
         let served = {
-            // Gone before anything is done with what it leaves: it holds the socket.
+            // Dropped at the end of this block, because the connection owns the socket that is used
+            // below.
             let connection = pin!(builder.serve_connection_with_upgrades(io, service));
-            attended(connection, |served| served.graceful_shutdown(), &watch, stopping).await
+            supervise(connection, |served| served.graceful_shutdown(), &timeouts, stopping).await
         };
         match served {
             Ok(Ok(())) => {}
             Ok(Err(problem)) => {
-                is_broken = true;
-                tracing::debug!(client = %peer.client(), "a connection broke: {problem}");
+                has_failed = true;
+                tracing::debug!(client = %peer.client(), "a connection failed: {problem}");
             }
-            Err(Cut(why)) => {
-                tracing::debug!(client = %peer.client(), "a connection was cut: {why}");
+            Err(TimedOut(reason)) => {
+                tracing::debug!(client = %peer.client(), "a connection was closed: {reason}");
                 return;
             }
         }
-        if watch.is_handed_over() {
-            follow(peer, &watch, &left, released).await;
-        } else if let Some(socket) = left.take()
-            && (is_broken || watch.was_refused() || socket.has_unread())
+        if timeouts.is_upgraded() {
+            wait_for_upgraded(peer, &timeouts, &returned, released).await;
+        } else if let Some(socket) = returned.take()
+            && (has_failed || timeouts.was_rejected() || socket.has_unread())
         {
             socket.linger().await;
         }
         drop(self.permit);
     }
 
-    /// Leads the client in, within the time that a request's head may take. None: it does not come in.
-    async fn let_in(
+    /// Makes the handshake, in the time that a request's head may take. `None` means that it
+    /// failed.
+    async fn handshake(
         &mut self,
-        watch: &Arc<Watch>,
-        stopping: &mut signal::Receiver<bool>,
+        timeouts: &Arc<ConnectionTimeouts>,
+        stopping: &mut watch::Receiver<bool>,
     ) -> Option<(Socket, Peer)> {
         let (socket, peer) = (self.socket.take()?, self.peer);
-        if self.rules.is_open() {
+        if self.rules.is_empty() {
             return Some((socket, peer));
         }
-        // On the heap: the connection does not carry the room for it ever after.
-        let coming = Box::pin(self.rules.let_in(socket, peer, watch));
-        let came = tokio::select! {
-            came = tokio::time::timeout(self.limits.header_read, coming) => came,
+        // On the heap, so that the connection's future does not contain its memory for ever.
+        let handshake = Box::pin(self.rules.handshake(socket, peer, timeouts));
+        let result = tokio::select! {
+            result = tokio::time::timeout(self.limits.header_read, handshake) => result,
             _ = stopping.wait_for(|is_stopping| *is_stopping) => return None,
         };
-        match came {
-            Ok(Ok(came)) => {
-                watch.rest();
-                Some(came)
+        match result {
+            Ok(Ok(connected)) => {
+                timeouts.begin_idle();
+                Some(connected)
             }
-            Ok(Err(refused)) => {
-                refuse(refused, &peer).await;
+            Ok(Err(failed)) => {
+                end_failed_handshake(failed, &peer).await;
                 None
             }
             Err(_) => {
                 let client = peer.client();
-                tracing::debug!(%client, "a connection was cut: it did not come in in time");
+                tracing::debug!(%client, "a connection was closed: its handshake took too long");
                 None
             }
         }
     }
 }
 
-/// Says why, and hears out a client that was told.
-async fn refuse(Refused { whose, why, socket }: Refused, peer: &Peer) {
+/// Logs the reason, and lingers where the client was told the reason too.
+async fn end_failed_handshake(failed: FailedHandshake, peer: &Peer) {
+    let FailedHandshake { blame, reason, socket } = failed;
     let client = peer.client();
-    match whose {
-        Whose::Operators => tracing::warn!(%client, "a connection was refused: {why}"),
-        Whose::Clients => tracing::debug!(%client, "a connection was refused: {why}"),
+    match blame {
+        Blame::Operator => tracing::warn!(%client, "a connection was refused: {reason}"),
+        Blame::Client => tracing::debug!(%client, "a connection was refused: {reason}"),
     }
     if let Some(socket) = socket {
         socket.linger().await;
     }
 }
 
-/// Waits for the end of a connection that speaks another protocol by now. It takes its place among the connections until then, and ends with this
-/// listener at the latest.
-async fn follow(
+/// Waits for the end of a connection that was upgraded to another protocol. Until then it counts as
+/// a connection. It ends with this listener at the latest.
+async fn wait_for_upgraded(
     peer: Peer,
-    watch: &Watch,
-    left: &Left,
+    timeouts: &ConnectionTimeouts,
+    returned: &ReturnedSocket,
     mut released: oneshot::Receiver<Infallible>,
 ) {
-    let _end = EndOnDrop(left);
+    let _abort = AbortOnDrop(returned);
     loop {
-        match watch.verdict() {
-            Verdict::Wait(until) => {
+        match timeouts.check() {
+            TimeoutCheck::CheckAgainAt(time) => {
                 tokio::select! {
                     _ = &mut released => return,
-                    () = sleep_until(until.into()) => {}
+                    () = sleep_until(time.into()) => {}
                 }
             }
-            Verdict::Cut(why) => {
-                tracing::debug!(client = %peer.client(), "a connection was cut: {why}");
+            TimeoutCheck::Expired(reason) => {
+                tracing::debug!(client = %peer.client(), "a connection was closed: {reason}");
                 return;
             }
         }
     }
 }
 
-/// Ends a connection whose socket somebody else still holds.
-struct EndOnDrop<'a>(&'a Left);
+/// Aborts a connection whose socket is still in use.
+struct AbortOnDrop<'a>(&'a ReturnedSocket);
 
-impl Drop for EndOnDrop<'_> {
+impl Drop for AbortOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.abort();
     }
 }
 
-/// Why a connection was ended.
-struct Cut(&'static str);
+/// The reason why a connection was closed before its end.
+struct TimedOut(&'static str);
 
-/// Serves a connection until it is over, or takes too long. When the listener stops, it is told to end with what is in flight.
-async fn attended<C: Future>(
+/// Serves a connection until its end or a timeout. When the listener stops, `shut_down` makes the
+/// connection end after its requests in flight.
+async fn supervise<C: Future>(
     mut connection: Pin<&mut C>,
-    tell: impl Fn(Pin<&mut C>),
-    watch: &Watch,
-    mut stopping: signal::Receiver<bool>,
-) -> Result<C::Output, Cut> {
-    let is_told = AtomicBool::new(false);
-    let until_cut = async {
-        let mut timer = pin!(sleep_until(first_look(watch)));
+    shut_down: impl Fn(Pin<&mut C>),
+    timeouts: &ConnectionTimeouts,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<C::Output, TimedOut> {
+    let is_stopping = AtomicBool::new(false);
+    let until_timeout = async {
+        let mut timer = pin!(sleep_until(first_check(timeouts)));
         loop {
             tokio::select! {
-                () = timer.as_mut() => match watch.verdict() {
-                    Verdict::Wait(until) => timer.as_mut().reset(until.into()),
-                    Verdict::Cut(why) => return Cut(why),
+                () = timer.as_mut() => match timeouts.check() {
+                    TimeoutCheck::CheckAgainAt(time) => timer.as_mut().reset(time.into()),
+                    TimeoutCheck::Expired(reason) => return TimedOut(reason),
                 },
-                _ = stopping.wait_for(|is_stopping| *is_stopping), if !is_told.load(Relaxed) => {
-                    is_told.store(true, Relaxed);
+                _ = stopping.wait_for(|stop| *stop), if !is_stopping.load(Relaxed) => {
+                    is_stopping.store(true, Relaxed);
                 }
             }
         }
     };
-    let mut until_cut = pin!(Aside::new(until_cut));
-    let mut knows = false;
+    // A task that is woken polls all its futures, and to poll a timer and a watch channel takes
+    // locks. `FuturesUnordered` polls its future only after a wake of that future, not with every
+    // request.
+    let mut until_timeout = FuturesUnordered::from_iter([until_timeout]);
+    let mut told_to_stop = false;
     poll_fn(|cx| {
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(Ok(ended));
             }
-            if let Poll::Ready(cut) = until_cut.as_mut().poll(cx) {
-                return Poll::Ready(Err(cut));
+            if let Poll::Ready(Some(timed_out)) = until_timeout.poll_next_unpin(cx) {
+                return Poll::Ready(Err(timed_out));
             }
-            if knows == is_told.load(Relaxed) {
+            if told_to_stop == is_stopping.load(Relaxed) {
                 return Poll::Pending;
             }
-            knows = true;
-            tell(connection.as_mut());
+            told_to_stop = true;
+            shut_down(connection.as_mut());
         }
     })
     .await
 }
 
-fn first_look(watch: &Watch) -> tokio::time::Instant {
-    match watch.verdict() {
-        Verdict::Wait(until) => until.into(),
-        Verdict::Cut(_) => Instant::now().into(),
+fn first_check(timeouts: &ConnectionTimeouts) -> tokio::time::Instant {
+    match timeouts.check() {
+        TimeoutCheck::CheckAgainAt(time) => time.into(),
+        TimeoutCheck::Expired(_) => Instant::now().into(),
     }
 }
 
-/// The body of an answer. Its request is in flight until the last byte was taken from it.
-struct Held<B> {
+/// The body of a response. Its request is in flight until hyper has taken the last byte.
+struct TrackedBody<B> {
     body: B,
     in_flight: InFlight,
 }
 
-impl<B: Body + Unpin> Body for Held<B> {
+impl<B: Body + Unpin> Body for TrackedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -362,10 +372,10 @@ impl<B: Body + Unpin> Body for Held<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        // Asked for only when the client can take something.
+        // hyper polls only when the client can receive bytes.
         match polled {
-            Poll::Ready(_) => self.in_flight.offer(),
-            Poll::Pending => self.in_flight.owe(),
+            Poll::Ready(_) => self.in_flight.offer_bytes(),
+            Poll::Pending => self.in_flight.wait_for_bytes(),
         }
         polled
     }
@@ -376,5 +386,50 @@ impl<B: Body + Unpin> Body for Held<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::AtomicU32,
+        task::{Wake, Waker},
+    };
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    struct WakeCount(AtomicU32);
+
+    impl Wake for WakeCount {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The assumption about `FuturesUnordered` on which the cost of [`supervise`] depends.
+    #[test]
+    fn future_is_polled_only_after_its_wake_and_wakes_the_task_that_polled_last() {
+        let (notify, polls) = (Notify::new(), AtomicU32::new(0));
+        let mut notified = pin!(notify.notified());
+        let mut futures = FuturesUnordered::from_iter([poll_fn(|cx| {
+            polls.fetch_add(1, Relaxed);
+            notified.as_mut().poll(cx)
+        })]);
+        let tasks = [0, 1].map(|_| Arc::new(WakeCount(AtomicU32::new(0))));
+        let wakers = tasks.clone().map(Waker::from);
+        let mut poll = |task: usize| {
+            let polled = futures.poll_next_unpin(&mut Context::from_waker(&wakers[task]));
+            (polled.is_ready(), polls.load(Relaxed))
+        };
+        let wakes = || tasks.each_ref().map(|task| task.0.load(Relaxed));
+        assert_eq!([poll(0), poll(0), poll(0)], [(false, 1); 3]);
+        // Another task polls from now on.
+        assert_eq!([poll(1), poll(1)], [(false, 1); 2]);
+        let before = wakes();
+        notify.notify_waiters();
+        assert_eq!(wakes(), [before[0], before[1] + 1]);
+        assert_eq!(poll(1), (true, 2));
     }
 }

@@ -1,65 +1,63 @@
-//! Where a request would lead that somebody asks about: read as if it had come to the public listener.
+//! Explains how the public listener would decide about a request that an administrator describes.
 
 use crate::{
-    handlers::{Origin, Scheme},
-    http::{aim, host, path, unreadable},
-    pipeline::{Asked, Explain, Explaining, Explanation, Face, Gate, Request},
+    handlers::{Origin, UrlScheme},
+    http::{
+        guard::{GuardedRequest, Received, bad_request},
+        host,
+    },
+    pipeline::{Denial, Explain, ExplainFuture, ExplainRequest, Explanation, Gate, Request},
 };
 
-/// Explains requests of the public face. A cheap handle.
+/// Explains requests of the public listener. A cheap handle.
 #[derive(Clone)]
 pub struct Explainer {
     gate: Gate,
     public_url: Option<String>,
-    /// What the public face speaks.
-    scheme: Scheme,
+    /// The scheme of the public listener.
+    scheme: UrlScheme,
 }
 
 impl Explainer {
-    /// The explainer of this gate. `public_url` and `scheme` are those of the public face.
-    pub fn new(gate: Gate, public_url: Option<String>, scheme: Scheme) -> Self {
+    /// The explainer of this gate. `public_url` and `scheme` are those of the public listener.
+    pub fn new(gate: Gate, public_url: Option<String>, scheme: UrlScheme) -> Self {
         Self { gate, public_url, scheme }
     }
 
-    async fn lead(&self, asked: &Asked) -> Explanation {
-        let (raw, query) = match asked.target.split_once('?') {
+    /// # Errors
+    /// The target or the host cannot be read, so the request would not come to the gate.
+    async fn explain_decision(&self, asked: &ExplainRequest) -> Result<Explanation, Denial> {
+        let (path, query) = match asked.target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (asked.target.as_str(), None),
         };
-        let path = match path::normalise(raw) {
-            Ok(path) => path,
-            Err(problem) => return Explanation::unreadable(unreadable(problem.to_string())),
-        };
-        let host = match host::read(&asked.host) {
-            Ok(host) => host,
-            Err(problem) => return Explanation::unreadable(unreadable(problem.to_string())),
-        };
-        let scene = self.gate.dry_run_context();
-        let request = Request {
+        let host = host::parse(&asked.host).map_err(bad_request)?;
+        let received = Received {
             method: &asked.method,
-            path: &path,
+            path,
             query,
             headers: &asked.headers,
-            host: Some(host.name()),
-            body: None,
+            host: Some(&host),
             client: asked.client,
-            face: Face::Public,
         };
+        let path = received.normal_path()?;
         let origin = match &self.public_url {
             Some(url) => Origin::Configured(url),
-            None => Origin::Asked(self.scheme, host.authority()),
+            None => Origin::Requested(self.scheme, host.authority()),
         };
-        let found = scene.policy.routes.find(host.name(), request.path);
-        let action = aim(&request, found.as_ref(), origin);
-        // Scripts see the body where they would.
-        let is_seen = action.rule().is_some_and(|rule| rule.resource.buffer_body);
-        let request = Request { body: is_seen.then_some(&asked.body), ..request };
-        self.gate.explain(&scene, &request, &action).await
+        let context = self.gate.dry_run_context();
+        let request = received.request(&path);
+        let (guarded, _) = GuardedRequest::on_route(&self.gate, &context, request, origin);
+        let body = guarded.buffers_body().then_some(&asked.body);
+        let request = Request { body, ..request };
+        Ok(self.gate.explain(&context, &request, &guarded.action).await)
     }
 }
 
 impl Explain for Explainer {
-    fn explain<'a>(&'a self, asked: &'a Asked) -> Explaining<'a> {
-        Box::pin(self.lead(asked))
+    fn explain<'a>(&'a self, asked: &'a ExplainRequest) -> ExplainFuture<'a> {
+        Box::pin(async {
+            self.explain_decision(asked).await.unwrap_or_else(Explanation::unreadable)
+        })
     }
 }

@@ -1,5 +1,6 @@
-//! How connections come in: from a listener, perhaps through a proxy that names the client, perhaps with TLS. All of it is bounded by the time that
-//! a request's head may take, and happens beside the listener.
+//! Listeners, and the handshake of a new connection: perhaps a PROXY header that names the client,
+//! and perhaps TLS. A handshake may take as long as a request's head, and does not hold up the
+//! listener.
 
 use std::{
     io,
@@ -13,58 +14,61 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::{
     connection::{
-        io::{Noted, Socket},
-        timeouts::Watch,
+        io::{Socket, TlsIo},
+        timeouts::ConnectionTimeouts,
     },
-    proxy_protocol::{self, NoHeader},
+    proxy_protocol::{self, ProxyHeaderError},
     verify::dialects::is_among,
 };
-use crate::{handlers::Scheme, tls::Certificates};
+use crate::{handlers::UrlScheme, tls::Certificates};
 
-/// A socket that is bound.
+/// A socket that is bound to an address or a path.
 #[derive(Debug)]
-pub enum Listener {
-    /// On an address.
+pub enum BoundSocket {
+    /// A TCP socket.
     Tcp(TcpListener),
-    /// On a unix socket with this path.
+    /// A unix socket with this path.
     Unix(UnixListener, PathBuf),
 }
 
-/// A listener, and what clients have to do before they may ask.
-pub struct Door {
-    listener: Listener,
-    rules: Rules,
+/// A bound socket, with the rules for its connections.
+pub struct Listener {
+    socket: BoundSocket,
+    rules: AcceptRules,
 }
 
-/// What clients have to do before they may ask. A cheap handle.
+/// The handshake that a connection needs before its first request. A cheap handle.
 #[derive(Clone, Default)]
-pub(super) struct Rules {
+pub(super) struct AcceptRules {
+    /// `None` means no TLS.
     certificates: Option<Certificates>,
-    /// Who names the client before anything else is said, and is believed.
+    /// The trusted proxies, which begin each connection with a PROXY header. `None` means no PROXY
+    /// protocol.
     proxies: Option<Arc<[IpNet]>>,
 }
 
-/// Who sent a request.
+/// The other end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
+    /// `None` means a unix socket.
     address: Option<SocketAddr>,
-    scheme: Scheme,
+    scheme: UrlScheme,
 }
 
 impl Peer {
-    /// The client's address. A unix socket's client is on this machine.
+    /// The client's address. The client of a unix socket is on this machine.
     pub fn client(&self) -> IpAddr {
         self.address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
     }
 
-    /// What the client speaks.
-    pub fn scheme(&self) -> Scheme {
+    /// The scheme of the connection.
+    pub fn scheme(&self) -> UrlScheme {
         self.scheme
     }
 }
 
-impl Listener {
-    /// The address, if it has one.
+impl BoundSocket {
+    /// The address. `None` means a unix socket.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
@@ -72,8 +76,8 @@ impl Listener {
         }
     }
 
-    /// Where it is reached: `127.0.0.1:8081`, or `unix:/path`.
-    pub fn place(&self) -> String {
+    /// The address as text: `127.0.0.1:8081`, or `unix:/path`.
+    pub fn display_address(&self) -> String {
         match self {
             Self::Tcp(listener) => listener
                 .local_addr()
@@ -83,119 +87,123 @@ impl Listener {
     }
 }
 
-impl From<Listener> for Door {
-    fn from(listener: Listener) -> Self {
-        Self { listener, rules: Rules::default() }
+impl From<BoundSocket> for Listener {
+    fn from(socket: BoundSocket) -> Self {
+        Self { socket, rules: AcceptRules::default() }
     }
 }
 
-impl Door {
-    /// The same with TLS. A unix socket stays as it is: nothing travels.
+impl Listener {
+    /// Adds TLS. A unix socket never has TLS, because its bytes do not leave the machine.
     #[must_use]
     pub fn with_tls(mut self, certificates: Option<Certificates>) -> Self {
         self.rules.certificates = certificates;
         self
     }
 
-    /// The same behind proxies that begin each connection with a PROXY header. Connections of others are closed.
+    /// Expects a PROXY header from these proxies at the beginning of each connection. Connections
+    /// of other clients are closed.
     #[must_use]
-    pub fn behind(mut self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
+    pub fn with_proxy_protocol(mut self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
         self.rules.proxies = Some(proxies.into_iter().collect());
         self
     }
 
-    pub(super) fn rules(&self) -> &Rules {
+    pub(super) fn rules(&self) -> &AcceptRules {
         &self.rules
     }
 
     pub(super) async fn accept(&self) -> io::Result<(Socket, Peer)> {
-        match &self.listener {
-            Listener::Tcp(listener) => {
+        match &self.socket {
+            BoundSocket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                // Answers are written whole: waiting for more to send would only delay them.
+                // Responses are written in one piece, so waiting for more bytes would only delay
+                // them.
                 let _ = stream.set_nodelay(true);
-                let peer = Peer { address: Some(address), scheme: Scheme::Http };
+                let peer = Peer { address: Some(address), scheme: UrlScheme::Http };
                 Ok((Socket::Tcp(stream), peer))
             }
-            Listener::Unix(listener, _) => {
+            BoundSocket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Socket::Unix(stream), Peer { address: None, scheme: Scheme::Http }))
+                Ok((Socket::Unix(stream), Peer { address: None, scheme: UrlScheme::Http }))
             }
         }
     }
 }
 
-/// Why a connection did not come in.
-pub(super) struct Refused {
-    pub whose: Whose,
-    pub why: String,
-    /// Who has been told why, and may still be sending.
+/// A handshake that failed.
+pub(super) struct FailedHandshake {
+    pub blame: Blame,
+    pub reason: String,
+    /// The socket of a client that was told the reason, and that may still be sending.
     pub socket: Option<Socket>,
 }
 
-/// Who can do something about it.
+/// The party that can fix a failed handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// The operator: a proxy or we are set up wrong.
-    Operators,
-    /// The client, which did something else or broke off.
-    Clients,
+pub(super) enum Blame {
+    /// The operator: the configuration of a proxy or of this server is wrong.
+    Operator,
+    /// The client: it spoke another protocol or closed the connection.
+    Client,
 }
 
-impl Refused {
-    fn of(whose: Whose, why: impl ToString) -> Self {
-        Self { whose, why: why.to_string(), socket: None }
+impl FailedHandshake {
+    fn new(blame: Blame, reason: impl ToString) -> Self {
+        Self { blame, reason: reason.to_string(), socket: None }
     }
 }
 
-impl Rules {
-    /// Whether there are none.
-    pub fn is_open(&self) -> bool {
+impl AcceptRules {
+    /// Whether a connection needs no handshake.
+    pub fn is_empty(&self) -> bool {
         self.certificates.is_none() && self.proxies.is_none()
     }
 
-    /// Leads a connection in.
-    pub async fn let_in(
+    /// Makes the handshake of a new connection.
+    pub async fn handshake(
         &self,
         socket: Socket,
         mut peer: Peer,
-        watch: &Arc<Watch>,
-    ) -> Result<(Socket, Peer), Refused> {
+        timeouts: &Arc<ConnectionTimeouts>,
+    ) -> Result<(Socket, Peer), FailedHandshake> {
         let Socket::Tcp(mut stream) = socket else { return Ok((socket, peer)) };
         if let Some(proxies) = &self.proxies {
-            peer.address = named(&mut stream, &peer, proxies).await?.or(peer.address);
+            peer.address = proxied_client(&mut stream, &peer, proxies).await?.or(peer.address);
         }
         let Some(certificates) = &self.certificates else {
             return Ok((Socket::Tcp(stream), peer));
         };
-        peer.scheme = Scheme::Https;
-        match certificates.accept(Noted::new(stream, watch.clone())).await {
+        peer.scheme = UrlScheme::Https;
+        match certificates.accept(TlsIo::new(stream, timeouts.clone())).await {
             Ok(stream) => Ok((Socket::Tls(Box::new(stream)), peer)),
-            Err((problem, noted)) => {
-                let socket = Some(Socket::Tcp(noted.into_inner()));
-                Err(Refused { socket, ..Refused::of(Whose::Clients, problem) })
+            Err((problem, io)) => {
+                let socket = Some(Socket::Tcp(io.into_inner()));
+                Err(FailedHandshake { socket, ..FailedHandshake::new(Blame::Client, problem) })
             }
         }
     }
 }
 
-/// The client that a proxy names; none: the proxy asks for itself.
-async fn named(
+/// The client that a proxy names in its PROXY header. `None` means that the proxy itself is the
+/// client.
+async fn proxied_client(
     stream: &mut TcpStream,
     peer: &Peer,
     proxies: &[IpNet],
-) -> Result<Option<SocketAddr>, Refused> {
-    // Asked first: what others say is not even read.
+) -> Result<Option<SocketAddr>, FailedHandshake> {
+    // Checked first: nothing is read from other clients.
     if !is_among(proxies, peer.client()) {
-        let why = "server.proxy_protocol is on, and this client is not in server.trusted_proxies";
-        return Err(Refused::of(Whose::Operators, why));
+        let reason =
+            "server.proxy_protocol is on, and this client is not in server.trusted_proxies";
+        return Err(FailedHandshake::new(Blame::Operator, reason));
     }
-    proxy_protocol::read(stream).await.map_err(|problem| {
-        let whose = match problem {
-            // A balancer that looks whether anybody listens does no more.
-            NoHeader::Broken(_) => Whose::Clients,
-            _ => Whose::Operators,
+    proxy_protocol::read_header(stream).await.map_err(|problem| {
+        let blame = match problem {
+            // The health check of a balancer connects and closes.
+            ProxyHeaderError::Broken(_) => Blame::Client,
+            _ => Blame::Operator,
         };
-        Refused::of(whose, problem)
+        FailedHandshake::new(blame, problem)
     })
 }

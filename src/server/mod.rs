@@ -1,4 +1,5 @@
-//! The edge: what comes from the network is bounded, read in one way, led through the Gate, and answered.
+//! The HTTP server: it bounds connections, reads requests, takes them through the gate, and
+//! responds.
 
 mod accept;
 mod connection;
@@ -10,8 +11,8 @@ mod public;
 mod tests;
 mod verify;
 
-pub use accept::{Answer, Limits, serve};
+pub use accept::{ConnectionLimits, Service, serve};
 pub use explain::Explainer;
-pub use listener::{Door, Listener, Peer};
+pub use listener::{BoundSocket, Listener, Peer};
 pub use public::Public;
 pub use verify::envoy::Envoy;

@@ -1,22 +1,24 @@
-//! What a proxy says of a client before the client's own first byte: the PROXY protocol, versions 1 and 2
-//! (haproxy.org/download/2.9/doc/proxy-protocol.txt). Not a byte more than that is taken from the socket.
+//! The PROXY protocol, versions 1 and 2: a header in which a proxy names the client, before the
+//! client's own first byte (haproxy.org/download/2.9/doc/proxy-protocol.txt). The reader takes no
+//! byte behind the header from the socket.
 
 use std::{io, net::SocketAddr};
 
 use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
-/// What version 2 begins with. Version 1 has no header that is shorter.
+/// The first bytes of version 2. No header of version 1 is shorter than these.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const VERSION_1: &[u8] = b"PROXY ";
-/// The longest line of version 1 with its end (section 2.1).
-const LONGEST_LINE: usize = 107;
-/// The most bytes behind the head of version 2. Addresses take 36; proxies add what they know of the client's TLS.
-const LONGEST_REST: usize = 4096;
+/// The longest line of version 1, with its line end (section 2.1).
+const MAX_LINE: usize = 107;
+/// The most bytes behind the fixed part of version 2. Addresses take 36. Proxies add facts about
+/// the client's TLS connection.
+const MAX_PAYLOAD: usize = 4096;
 
-/// Why there is no header.
+/// The reason why a header cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoHeader {
+pub(super) enum ProxyHeaderError {
     #[error(
         "the proxy sends no PROXY header. Have it send one, or set server.proxy_protocol to off"
     )]
@@ -29,58 +31,68 @@ pub(super) enum NoHeader {
     Broken(#[from] io::Error),
 }
 
-/// Reads a header. None: the proxy speaks for itself, as when it looks whether we are there, or does not know the client.
-pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, NoHeader> {
+/// Reads a header, and returns the client's address. `None` means that the proxy itself is the
+/// client, as in a health check, or that it does not know the client.
+pub(super) async fn read_header(
+    stream: &mut TcpStream,
+) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let mut header = vec![0; SIGNATURE.len()];
     stream.read_exact(&mut header).await?;
     if header == SIGNATURE {
-        read_rest(stream, &mut header).await?;
+        read_version_2(stream, &mut header).await?;
     } else if header.starts_with(VERSION_1) {
-        read_line(stream, &mut header).await?;
+        read_version_1(stream, &mut header).await?;
     } else {
-        return Err(NoHeader::Missing);
+        return Err(ProxyHeaderError::Missing);
     }
     let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
     match ProxyHeader::parse(&header, config) {
         Ok((parsed, length)) if length == header.len() => {
-            let named = parsed.proxied_address().map(|address| address.source);
-            Ok(named.map(|one| SocketAddr::new(one.ip().to_canonical(), one.port())))
+            let client = parsed.proxied_address().map(|address| address.source);
+            Ok(client.map(|client| SocketAddr::new(client.ip().to_canonical(), client.port())))
         }
-        _ => Err(NoHeader::Malformed),
+        _ => Err(ProxyHeaderError::Malformed),
     }
 }
 
-/// Version 2: the head names its length.
-async fn read_rest(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), NoHeader> {
-    let mut head = [0; 4];
-    stream.read_exact(&mut head).await?;
-    header.extend_from_slice(&head);
-    let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
-    if length > LONGEST_REST {
-        return Err(NoHeader::TooLong);
+/// Reads the rest of version 2, whose fixed part contains the length of the payload.
+async fn read_version_2(
+    stream: &mut TcpStream,
+    header: &mut Vec<u8>,
+) -> Result<(), ProxyHeaderError> {
+    let mut fixed = [0; 4];
+    stream.read_exact(&mut fixed).await?;
+    header.extend_from_slice(&fixed);
+    let length = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
+    if length > MAX_PAYLOAD {
+        return Err(ProxyHeaderError::TooLong);
     }
-    let at = header.len();
-    header.resize(at + length, 0);
-    stream.read_exact(&mut header[at..]).await?;
+    let start = header.len();
+    header.resize(start + length, 0);
+    stream.read_exact(&mut header[start..]).await?;
     Ok(())
 }
 
-/// Version 1: a line. What is there is looked at before it is taken, so that what follows stays.
-async fn read_line(stream: &mut TcpStream, header: &mut Vec<u8>) -> Result<(), NoHeader> {
-    let mut seen = [0; LONGEST_LINE];
+/// Reads the rest of version 1, a line. Peeks before each read, so that the bytes behind the line
+/// stay in the socket.
+async fn read_version_1(
+    stream: &mut TcpStream,
+    header: &mut Vec<u8>,
+) -> Result<(), ProxyHeaderError> {
+    let mut buffer = [0; MAX_LINE];
     while header.last() != Some(&b'\n') {
-        let room = LONGEST_LINE - header.len();
-        if room == 0 {
-            return Err(NoHeader::TooLong);
+        let remaining = MAX_LINE - header.len();
+        if remaining == 0 {
+            return Err(ProxyHeaderError::TooLong);
         }
-        let there = stream.peek(&mut seen[..room]).await?;
-        if there == 0 {
-            return Err(NoHeader::Broken(io::ErrorKind::UnexpectedEof.into()));
+        let peeked = stream.peek(&mut buffer[..remaining]).await?;
+        if peeked == 0 {
+            return Err(ProxyHeaderError::Broken(io::ErrorKind::UnexpectedEof.into()));
         }
-        let end = memchr::memchr(b'\n', &seen[..there]);
-        let taken = end.map_or(there, |end| end + 1);
-        stream.read_exact(&mut seen[..taken]).await?;
-        header.extend_from_slice(&seen[..taken]);
+        let end = memchr::memchr(b'\n', &buffer[..peeked]);
+        let taken = end.map_or(peeked, |end| end + 1);
+        stream.read_exact(&mut buffer[..taken]).await?;
+        header.extend_from_slice(&buffer[..taken]);
     }
     Ok(())
 }

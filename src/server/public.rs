@@ -1,48 +1,51 @@
-//! The public listener's requests: where each leads, through the Gate, and to its handler.
+//! The public listener: takes each request through the gate to its handler.
 
 use std::sync::Arc;
 
-use ::http::request::Parts;
+use ::http::{Response, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use ipnet::IpNet;
 
 use super::{
-    Answer, Peer,
+    Peer, Service,
     verify::{
-        dialects::{self, Dialect},
-        identity_headers::Layout,
+        dialects::{Dialect, is_among},
+        identity_headers::HeaderTemplate,
     },
 };
 use crate::{
-    handlers::{Body, Call, Handlers, Hop, Origin, Payload, PayloadResponse},
-    http::{aim, host, path, response, unreadable},
-    pipeline::{Action, Denial, Face, Gate, Request, RequestContext},
+    handlers::{HandlerRequest, Handlers, Hop, Origin, Payload, PayloadResponse, RequestBody},
+    http::{
+        guard::{self, GuardedRequest, Received, bad_request},
+        host, response,
+    },
+    pipeline::{Denial, Gate, Request, ResponseHooks},
 };
 
-/// The public face. A cheap handle.
+/// The service of the public listener. A cheap handle.
 #[derive(Clone)]
 pub struct Public {
     pub(super) gate: Gate,
     pub(super) handlers: Handlers,
-    /// How proxies are told who asks.
-    pub(super) layout: Arc<Layout>,
-    /// The base of absolute URLs; none: the request's own host.
+    /// The header fields that tell proxies who makes a request.
+    pub(super) template: Arc<HeaderTemplate>,
+    /// The base of absolute URLs. `None` means the host of the request.
     public_url: Option<Arc<str>>,
-    /// The proxies in front that are believed.
+    /// The proxies in front that are trusted.
     pub(super) trusted: Arc<[IpNet]>,
 }
 
 impl Public {
-    /// The face of these handlers. `public_url` has no slash at its end.
+    /// The service with these handlers. `public_url` has no slash at its end.
     pub fn new(gate: Gate, handlers: Handlers, public_url: Option<String>) -> Self {
-        let layout = Arc::new(Layout::new(handlers.identity_fields()));
+        let template = Arc::new(HeaderTemplate::new(handlers.identity_fields()));
         let public_url = public_url.map(Arc::from);
-        Self { gate, handlers, layout, public_url, trusted: Arc::default() }
+        Self { gate, handlers, template, public_url, trusted: Arc::default() }
     }
 
-    /// The same, believing what proxies at these addresses say of a request's way.
+    /// Trusts proxies at these addresses: they name the client, and may use the verify endpoints.
     #[must_use]
-    pub fn trusting(mut self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
+    pub fn with_trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
         self.trusted = proxies.into_iter().collect();
         self
     }
@@ -50,117 +53,122 @@ impl Public {
     async fn decide(
         &self,
         parts: &Parts,
-        body: Body,
+        body: RequestBody,
         upgrade: Option<OnUpgrade>,
         peer: &Peer,
     ) -> Result<PayloadResponse, Denial> {
-        let host = host::of(parts).map_err(|problem| unreadable(problem.to_string()))?;
-        let path =
-            path::normalise(parts.uri.path()).map_err(|problem| unreadable(problem.to_string()))?;
-        let request = Request {
+        let host = host::of_request(parts).map_err(bad_request)?;
+        let received = Received {
             method: &parts.method,
-            path: &path,
+            path: parts.uri.path(),
             query: parts.uri.query(),
             headers: &parts.headers,
-            host: Some(host.name()),
-            body: None,
+            host: Some(&host),
             client: peer.client(),
-            face: Face::Public,
         };
+        let path = received.normal_path()?;
         let origin = match &self.public_url {
             Some(url) => Origin::Configured(url),
-            None => Origin::Asked(peer.scheme(), host.authority()),
+            None => Origin::Requested(peer.scheme(), host.authority()),
         };
-        let scene = self.gate.scene();
-        let found = scene.policy.routes.find(host.name(), request.path);
-        let action = aim(&request, found.as_ref(), origin);
-        let params = found.map(|found| found.params).unwrap_or_default();
+        let context = self.gate.request_context();
+        let request = received.request(&path);
+        let (guarded, params) = GuardedRequest::on_route(&self.gate, &context, request, origin);
         let hop = Hop {
             scheme: peer.scheme(),
             authority: host.authority(),
             peer: peer.client(),
-            is_trusted: dialects::is_among(&self.trusted, peer.client()),
+            is_trusted: is_among(&self.trusted, peer.client()),
         };
-        let way = Way { params, origin, hop, upgrade };
-        let rule = action.rule();
-        let led = match action {
-            Action::Use(rule) if rule.resource.buffer_body => {
-                Box::pin(self.lead_whole(&scene, request, &action, way, body)).await
-            }
-            _ => self.lead(&scene, request, &action, way, body).await,
+        let arrival = Arrival { params, origin, hop, upgrade };
+        let result = if guarded.buffers_body() {
+            Box::pin(self.handle_buffered(&guarded, arrival, body)).await
+        } else {
+            self.handle(&guarded, guarded.request, arrival, body).await
         };
-        match led {
-            Ok(reply) => Ok(reply),
-            Err(denial) => Err(Box::pin(self.gate.on_denied(&scene, &request, rule, denial)).await),
+        match result {
+            Ok(response) => Ok(response),
+            Err(denial) => Err(guarded.denied(denial).await),
         }
     }
 
-    /// Leads a request through the Gate whose body is read before, because a script is to see it.
-    async fn lead_whole<'a>(
+    /// Reads the whole body before the decision, because scripts are to see it.
+    async fn handle_buffered<'a>(
         &self,
-        scene: &'a RequestContext,
-        request: Request<'a>,
-        action: &Action<'a>,
-        way: Way<'a>,
-        body: Body,
+        guarded: &'a GuardedRequest<'a, 'a>,
+        arrival: Arrival<'a>,
+        body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
         let whole = body.collect(self.handlers.body_limits()).await?;
-        let request = Request { body: Some(&whole), ..request };
-        // What is shorter-lived than the scene is the body alone.
-        self.lead(scene, request, action, way, Body::Full(whole.clone())).await
+        let request = Request { body: Some(&whole), ..guarded.request };
+        self.handle(guarded, request, arrival, RequestBody::Full(whole.clone())).await
     }
 
-    /// Leads a request through the Gate, to its handler, and its answer through the hooks.
-    async fn lead<'a>(
+    /// Authorizes a request, and hands it to its handler.
+    async fn handle<'a>(
         &self,
-        scene: &'a RequestContext,
+        guarded: &'a GuardedRequest<'a, 'a>,
         request: Request<'a>,
-        action: &Action<'a>,
-        Way { params, origin, hop, upgrade }: Way<'a>,
-        body: Body,
+        Arrival { params, origin, hop, upgrade }: Arrival<'a>,
+        body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
-        let grant = self.gate.authorize(scene, &request, action).await?;
-        let aftermath = self.gate.aftermath(scene, &request, &grant);
-        let quota = grant.quota().clone();
-        let call = Call { grant, request, scene, params, origin, hop, body, upgrade };
-        let mut reply = self.handlers.answer(call).await?;
-        quota.write(reply.headers_mut());
-        match aftermath {
-            Some(aftermath) => Box::pin(response::through(&aftermath, reply)).await,
-            None => Ok(reply),
+        let grant = guarded.authorize(&request).await?;
+        let changes = guarded.response_changes(&request, &grant);
+        let context = guarded.context;
+        let call = HandlerRequest { grant, request, context, params, origin, hop, body, upgrade };
+        let mut response = self.handlers.respond(call).await?;
+        changes.quota.write(response.headers_mut());
+        match changes.hooks {
+            Some(hooks) => Box::pin(run_hooks(&hooks, response)).await,
+            None => Ok(response),
         }
     }
 }
 
-/// What a handler is told of a request besides.
-struct Way<'a> {
+/// Facts about a request that only its handler needs.
+struct Arrival<'a> {
     params: matchit::Params<'a, 'a>,
     origin: Origin<'a>,
     hop: Hop<'a>,
     upgrade: Option<OnUpgrade>,
 }
 
-impl Answer for Public {
+async fn run_hooks(
+    hooks: &ResponseHooks<'_>,
+    response: PayloadResponse,
+) -> Result<PayloadResponse, Denial> {
+    let (parts, payload) = response.into_parts();
+    match payload {
+        Payload::Full(bytes) => {
+            let (parts, body) = guard::run_hooks(hooks, parts, Some(bytes)).await?;
+            Ok(Response::from_parts(parts, Payload::Full(body.unwrap_or_default())))
+        }
+        stream => {
+            let (parts, _) = guard::run_hooks(hooks, parts, None).await?;
+            Ok(Response::from_parts(parts, stream))
+        }
+    }
+}
+
+impl Service for Public {
     type Body = Payload;
 
     fn for_connection(&self) -> Self {
-        Self { gate: self.gate.apart(), ..self.clone() }
+        Self { gate: self.gate.unshared(), ..self.clone() }
     }
 
-    async fn answer(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
+    async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let (mut parts, body) = request.into_parts();
-        if let Some(dialect) = Dialect::of(parts.uri.path()) {
-            let reply = self.verify(dialect, &parts, peer).await;
-            return response::finish(&parts.method, reply);
+        if let Some(dialect) = Dialect::of_path(parts.uri.path()) {
+            let response = self.verify(dialect, &parts, peer).await;
+            return response::for_method(&parts.method, response);
         }
         let upgrade = parts.extensions.remove::<OnUpgrade>();
-        let reply = match self.decide(&parts, Body::Stream(body), upgrade, peer).await {
-            Ok(reply) => reply,
-            Err(denial) => {
-                response::report(&denial, &parts, peer.client());
-                response::denial(&denial)
-            }
-        };
-        response::finish(&parts.method, reply)
+        let body = RequestBody::Stream(body);
+        let response = self.decide(&parts, body, upgrade, peer).await.unwrap_or_else(|denial| {
+            response::report(&denial, &parts.method, parts.uri.path(), peer.client());
+            response::from_denial(&denial)
+        });
+        response::for_method(&parts.method, response)
     }
 }

@@ -1,19 +1,18 @@
-//! A store that forgets: for tests, examples, and programs that bring their own records at each start.
+//! A store in memory: for tests, examples, and programs that create their records at each start.
 
-use std::{
-    collections::BTreeMap,
-    ops::Bound,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+
+use parking_lot::Mutex;
 
 use super::{
-    Batch, Change, CommitError, CommitFuture, Expect, Lagged, RecordRef, Sequence, Snapshot, State,
-    Store, StoreError, Stored, Subscriber, Table, Visit, audit_log, codec, subscribers::Publisher,
+    Batch, Commit, CommitError, CommitFuture, Expect, Expected, Lagged, RecordRef, Sequence,
+    Snapshot, Store, StoreError, Stored, Subscriber, Table, Visit, audit_log, codec,
+    subscribers::Publisher,
 };
 
 type Records = BTreeMap<(Table, Vec<u8>), Arc<[u8]>>;
 
-/// A [`Store`] in memory.
+/// A [`Store`] in memory. Its records are lost when it is dropped.
 pub struct MemoryStore {
     records: Mutex<Records>,
     publisher: Publisher,
@@ -31,82 +30,70 @@ impl MemoryStore {
         Self { records: Mutex::default(), publisher: Publisher::new(0) }
     }
 
-    /// A store that begins with these records.
-    pub(crate) fn of(batch: Batch) -> Result<Self, CommitError> {
+    /// A store whose first commit is this batch.
+    pub(crate) fn with_records(batch: Batch) -> Result<Self, CommitError> {
         let store = Self::new();
         store.write(batch)?;
         Ok(store)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Records> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn write(&self, batch: Batch) -> Result<Sequence, CommitError> {
-        let mut records = self.lock();
+        let mut records = self.records.lock();
         for expect in &batch.expects {
-            if !holds(&records, expect)? {
+            if !is_met(&records, expect)? {
                 return Err(CommitError::Conflict(expect.clone()));
             }
         }
         let sequence = self.publisher.sequence() + 1;
         let mut writes = batch.writes;
-        if let Some(trace) = &batch.trace {
-            writes.extend(audit_log::writes(trace, |table, key| get(&records, table, key))?);
+        if let Some(append) = &batch.audit {
+            writes.extend(audit_log::writes(append, |table, key| get(&records, table, key))?);
         }
-        let mut sealed = Vec::with_capacity(writes.len());
+        // Encode all values first: an error must leave the records unchanged.
+        let mut values = Vec::with_capacity(writes.len());
         for write in &writes {
-            sealed.push(match &write.json {
-                Some(json) => Some(codec::seal(write.table, &write.key, sequence, json)?),
+            values.push(match &write.json {
+                Some(json) => Some(codec::encode_value(write.table, &write.key, sequence, json)?),
                 None => None,
             });
         }
-        for (write, value) in writes.iter().zip(sealed) {
-            let place = (write.table, write.key.clone());
+        for (write, value) in writes.iter().zip(values) {
+            let key = (write.table, write.key.clone());
             match value {
-                Some(value) => records.insert(place, value.into()),
-                None => records.remove(&place),
+                Some(value) => records.insert(key, value.into()),
+                None => records.remove(&key),
             };
         }
-        self.publisher.publish(Change { sequence, writes });
+        self.publisher.publish(Commit { sequence, writes });
         Ok(sequence)
     }
 }
 
-fn holds(records: &Records, expect: &Expect) -> Result<bool, StoreError> {
-    if let State::Newest(wanted) = expect.state {
-        let mut newest = 0;
-        for ((table, key), value) in records.range((expect.table, expect.key.clone())..) {
+fn is_met(records: &Records, expect: &Expect) -> Result<bool, StoreError> {
+    let first = (expect.table, expect.key.clone());
+    let revision = if matches!(expect.state, Expected::Newest(_)) {
+        let mut newest = None;
+        for ((table, key), value) in records.range(first..) {
             if *table != expect.table || !key.starts_with(&expect.key) {
                 break;
             }
-            newest = newest.max(codec::open(*table, key, value)?.0);
+            newest = newest.max(Some(codec::decode_value(*table, key, value)?.0));
         }
-        return Ok(newest == wanted);
-    }
-    let held = records.get(&(expect.table, expect.key.clone()));
-    Ok(match (expect.state, held) {
-        (State::Missing, held) => held.is_none(),
-        (State::Present, held) => held.is_some(),
-        (State::Revision(_), None) | (State::Newest(_), _) => false,
-        (State::Revision(wanted), Some(value)) => {
-            codec::open(expect.table, &expect.key, value)?.0 == wanted
-        }
-    })
+        newest
+    } else {
+        get(records, expect.table, &expect.key)?.map(|stored| stored.revision)
+    };
+    Ok(expect.state.is_met_by(revision))
 }
 
 fn get(records: &Records, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
-    records.get(&(table, key.to_vec())).map(|value| stored(table, key, value)).transpose()
-}
-
-fn stored(table: Table, key: &[u8], value: &[u8]) -> Result<Stored, StoreError> {
-    let (revision, json) = codec::open(table, key, value)?;
-    Ok(Stored { revision, json: json.to_vec() })
+    let value = records.get(&(table, key.to_vec()));
+    value.map(|value| Stored::from_value(table, key, value)).transpose()
 }
 
 impl Store for MemoryStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
-        get(&self.lock(), table, key)
+        get(&self.records.lock(), table, key)
     }
 
     fn scan(
@@ -120,25 +107,27 @@ impl Store for MemoryStore {
             Some(after) if after >= prefix => Bound::Excluded((table, after.to_vec())),
             _ => Bound::Included((table, prefix.to_vec())),
         };
-        self.lock()
+        self.records
+            .lock()
             .range((from, Bound::Unbounded))
             .take_while(|((of, key), _)| *of == table && key.starts_with(prefix))
             .take(limit)
-            .map(|((_, key), value)| Ok((key.clone(), stored(table, key, value)?)))
+            .map(|((_, key), value)| Ok((key.clone(), Stored::from_value(table, key, value)?)))
             .collect()
     }
 
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, StoreError> {
-        let records = self.lock();
-        Ok(Box::new(Moment { sequence: self.publisher.sequence(), records: records.clone() }))
+        let records = self.records.lock();
+        let sequence = self.publisher.sequence();
+        Ok(Box::new(MemorySnapshot { sequence, records: records.clone() }))
     }
 
     fn commit(&self, batch: Batch) -> CommitFuture<'_> {
         Box::pin(async move { self.write(batch) })
     }
 
-    fn changes(&self, after: Sequence, sink: Arc<dyn Subscriber>) -> Result<(), Lagged> {
-        self.publisher.follow(after, sink)
+    fn subscribe(&self, after: Sequence, subscriber: Arc<dyn Subscriber>) -> Result<(), Lagged> {
+        self.publisher.subscribe(after, subscriber)
     }
 
     fn fault(&self) -> Option<String> {
@@ -146,35 +135,35 @@ impl Store for MemoryStore {
     }
 }
 
-struct Moment {
+struct MemorySnapshot {
     sequence: Sequence,
     records: Records,
 }
 
-impl Snapshot for Moment {
+impl Snapshot for MemorySnapshot {
     fn sequence(&self) -> Sequence {
         self.sequence
     }
 
-    fn within(
+    fn range(
         &self,
         table: Table,
         from: &[u8],
         to: Option<&[u8]>,
         each: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
-        let all = self.records.range((table, from.to_vec())..);
+        let records = self.records.range((table, from.to_vec())..);
         let is_inside =
             |(of, key): &(Table, Vec<u8>)| *of == table && to.is_none_or(|to| **key < *to);
-        for ((_, key), value) in all.take_while(|(at, _)| is_inside(at)) {
-            let (revision, json) = codec::open(table, key, value)?;
+        for ((_, key), value) in records.take_while(|(at, _)| is_inside(at)) {
+            let (revision, json) = codec::decode_value(table, key, value)?;
             each(key, RecordRef { revision, json })?;
         }
         Ok(())
     }
 
-    fn last(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut all = self.records.keys().rev().skip_while(|(of, _)| *of > table);
-        Ok(all.next().filter(|(of, _)| *of == table).map(|(_, key)| key.clone()))
+    fn last_key(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut keys = self.records.keys().rev().skip_while(|(of, _)| *of > table);
+        Ok(keys.next().filter(|(of, _)| *of == table).map(|(_, key)| key.clone()))
     }
 }

@@ -1,6 +1,7 @@
-//! Where records are kept. One small trait, [`Store`], with an engine behind it; the [`Directory`] in front of it.
+//! Durable storage of records: the trait [`Store`] and its engines.
 //!
-//! A decision reads the Directory alone. The store is for writers, for listings, and for the next start.
+//! Writers, listings and the start of the program use a store. Authorization decisions do not: they
+//! read from memory, from the [`directory`](crate::directory).
 
 pub mod archive;
 pub mod audit_log;
@@ -10,151 +11,78 @@ mod contract;
 mod memory;
 mod sled;
 mod subscribers;
+pub mod table;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
 pub use codec::{Stored, decode, encode};
 pub use memory::MemoryStore;
 pub use sled::SledStore;
+pub use table::Table;
 
-/// The number of a commit. The first is 1; each is one more than the one before it.
+/// The number of a commit. The first commit has number 1, each further one the next number.
 pub type Sequence = u64;
 
-/// A kind of record, or an index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Table {
-    /// Facts about the store itself, by name.
-    Meta = b'0',
-    /// Applications by id.
-    Applications = b'a',
-    /// The audit trail by number.
-    Audit = b'e',
-    /// Index: the digest of a key of another system → its id.
-    Foreign = b'f',
-    /// Keys by id.
-    Keys = b'k',
-    /// Index: the folded mail address → uid.
-    Mails = b'm',
-    /// Index: the folded name → uid.
-    Names = b'n',
-    /// Index: uid and key id → nothing.
-    Owners = b'o',
-    /// Roles by id.
-    Roles = b'r',
-    /// Resources by id.
-    Resources = b's',
-    /// What was spent of credits, by [`spent_key`].
-    Spent = b't',
-    /// Users by uid.
-    Users = b'u',
-    /// The use of keys by id.
-    Usage = b'v',
-    /// Of which days before its end somebody was told, by the key's id.
-    Warned = b'w',
-    /// Webhooks that are not delivered yet, by their ids.
-    Webhooks = b'h',
-}
-
-impl Table {
-    /// All of them, in the order in which a backup has them.
-    pub const ALL: [Self; 15] = [
-        Self::Meta,
-        Self::Applications,
-        Self::Audit,
-        Self::Foreign,
-        Self::Keys,
-        Self::Mails,
-        Self::Names,
-        Self::Owners,
-        Self::Roles,
-        Self::Resources,
-        Self::Spent,
-        Self::Users,
-        Self::Usage,
-        Self::Warned,
-        Self::Webhooks,
-    ];
-
-    /// The table with this byte.
-    pub fn of(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|table| *table as u8 == byte)
-    }
-
-    /// The name in messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Meta => "meta",
-            Self::Applications => "applications",
-            Self::Audit => "audit",
-            Self::Foreign => "foreign",
-            Self::Keys => "keys",
-            Self::Mails => "mails",
-            Self::Names => "names",
-            Self::Owners => "owners",
-            Self::Roles => "roles",
-            Self::Resources => "resources",
-            Self::Spent => "spent",
-            Self::Users => "users",
-            Self::Usage => "usage",
-            Self::Warned => "warned",
-            Self::Webhooks => "webhooks",
-        }
-    }
-}
-
-/// Where it lies what was spent of the credits of a user or key.
-pub fn spent_key(of: Table, number: u64) -> [u8; 9] {
-    let mut key = [of as u8; 9];
-    key[1..].copy_from_slice(&number.to_be_bytes());
-    key
-}
-
-/// What a commit changes in one place.
+/// A change of one record.
 #[derive(Debug, Clone)]
 pub struct Write {
-    /// Where.
+    /// The record's table.
     pub table: Table,
-    /// Which record.
+    /// The record's key.
     pub key: Vec<u8>,
-    /// The record's JSON; none: the record goes.
+    /// The new record as JSON. `None` means that the record is deleted.
     pub json: Option<Vec<u8>>,
 }
 
-/// What must hold for a commit to happen.
+/// A condition of a commit.
 #[derive(Debug, Clone)]
 pub struct Expect {
-    /// Where.
+    /// The record's table.
     pub table: Table,
-    /// Which record.
+    /// The record's key; for [`Expected::Newest`], a prefix of keys.
     pub key: Vec<u8>,
-    /// In what state.
-    pub state: State,
+    /// The state that the record must have.
+    pub state: Expected,
 }
 
-/// The state that a record is expected in.
+/// The state that a record must have for a commit to succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// It is not there.
+pub enum Expected {
+    /// The record does not exist.
     Missing,
-    /// It is there.
+    /// The record exists.
     Present,
-    /// It was last written by this commit.
+    /// The record exists and was last written by this commit.
     Revision(Sequence),
-    /// Of all records whose keys begin with this one, the newest was written by this commit; 0: there is none. So nothing has come to them
-    /// since somebody looked.
+    /// Of all records whose keys begin with the given key, the most recently written one was
+    /// written by this commit. `0` means that no such record exists. A writer that has listed the
+    /// records uses it to detect records that were added or changed since.
     Newest(Sequence),
+}
+
+impl Expected {
+    /// Whether the expectation is met. `revision` is the record's revision or, for
+    /// [`Expected::Newest`], the highest revision of all records with the prefix. `None` means that
+    /// there is no such record.
+    pub fn is_met_by(self, revision: Option<Sequence>) -> bool {
+        match self {
+            Self::Missing => revision.is_none(),
+            Self::Present => revision.is_some(),
+            Self::Revision(expected) => revision == Some(expected),
+            Self::Newest(expected) => revision.unwrap_or(0) == expected,
+        }
+    }
 }
 
 /// Writes that happen together or not at all.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
-    /// What must hold before.
+    /// The conditions, on the state before the batch.
     pub expects: Vec<Expect>,
-    /// What is written.
+    /// The writes, in order: the last write to a record counts.
     pub writes: Vec<Write>,
-    /// What it leaves in the audit trail; none: nothing.
-    pub trace: Option<audit_log::AuditAppend>,
+    /// Entries for the audit trail, which are written with the batch. `None` means no entries.
+    pub audit: Option<audit_log::AuditAppend>,
 }
 
 impl Batch {
@@ -163,38 +91,38 @@ impl Batch {
         Self::default()
     }
 
-    /// Asks for `state` of a record.
-    pub fn expect(&mut self, table: Table, key: impl Into<Vec<u8>>, state: State) -> &mut Self {
+    /// Adds a condition.
+    pub fn expect(&mut self, table: Table, key: impl Into<Vec<u8>>, state: Expected) -> &mut Self {
         self.expects.push(Expect { table, key: key.into(), state });
         self
     }
 
-    /// Writes a record.
+    /// Adds the creation or replacement of a record.
     pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, json: Vec<u8>) -> &mut Self {
         self.writes.push(Write { table, key: key.into(), json: Some(json) });
         self
     }
 
-    /// Takes a record away.
+    /// Adds the deletion of a record. Deleting a record that does not exist is no error.
     pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) -> &mut Self {
         self.writes.push(Write { table, key: key.into(), json: None });
         self
     }
 }
 
-/// A commit that happened.
+/// A committed batch, as subscribers receive it.
 #[derive(Debug, Clone)]
-pub struct Change {
-    /// Its number, which is the new revision of each record that it wrote.
+pub struct Commit {
+    /// The commit's number, which is the new revision of each record that it wrote.
     pub sequence: Sequence,
-    /// What it wrote.
+    /// All writes, those of the audit trail included.
     pub writes: Vec<Write>,
 }
 
-/// Somebody who follows the store.
+/// A receiver of commits.
 pub trait Subscriber: Send + Sync {
-    /// Takes one change in. Called in the order of the sequence, never twice for one.
-    fn apply(&self, change: &Change);
+    /// Receives one commit. Called in the order of the sequence, and once for each commit.
+    fn apply(&self, commit: &Commit);
 }
 
 /// Why the store could not do what it was asked.
@@ -207,84 +135,88 @@ pub enum StoreError {
         /// The store's folder.
         path: String,
     },
-    /// The folder holds something else, or what is left of a store.
-    #[error("the store {path} cannot be opened: {problem}. It was left as it is")]
+    /// The folder contains other files, or an incomplete or damaged store.
+    #[error("the store {path} cannot be opened: {problem}. Nothing in it was changed")]
     Unusable {
         /// The store's folder.
         path: String,
-        /// What is the matter.
+        /// The reason.
         problem: String,
     },
-    /// A record is not what was written.
+    /// A record's bytes are not what was written.
     #[error("the record {key} in {table} is damaged: {problem}")]
     Damaged {
         /// The record's table.
         table: &'static str,
         /// The record's key, as far as it can be printed.
         key: String,
-        /// What is the matter.
+        /// The reason.
         problem: String,
     },
-    /// A record is larger than the engine keeps safely.
-    #[error("a record in {table} would take {size} bytes; at most {limit} are kept")]
+    /// A record is larger than the engine can store safely.
+    #[error("a record in {table} has {size} bytes; the limit is {limit} bytes")]
     TooLarge {
         /// The record's table.
         table: &'static str,
-        /// Its size.
+        /// The record's size in bytes, as stored.
         size: usize,
-        /// The most there can be.
+        /// The largest allowed size in bytes.
         limit: usize,
     },
-    /// The disk failed. Nothing is written any more until the next start.
+    /// A write failed. The store accepts no writes until the next start.
     #[error("the store stopped writing: {0}")]
     Failed(String),
 }
 
-/// Why a commit did not happen.
+/// Why a commit failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// A record was not in the state that the batch expects. Nothing was written.
+    /// This expectation of the batch was not met. Nothing was written.
     #[error("a record in {} is not in the expected state", .0.table.name())]
     Conflict(Expect),
-    /// The store could not write.
+    /// The store could not write. After [`StoreError::Failed`] it is unknown whether the batch is
+    /// on the disk. After any other error, nothing was written.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// The store no longer knows all changes since the sequence that was asked for: take a new snapshot.
+/// The store no longer remembers all commits after the requested sequence. The caller must take a
+/// new snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lagged;
 
-/// What [`Store::commit`] returns.
+/// The return type of [`Store::commit`].
 pub type CommitFuture<'a> =
     Pin<Box<dyn Future<Output = Result<Sequence, CommitError>> + Send + 'a>>;
 
-/// A record that is passed by.
+/// A borrowed record.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordRef<'a> {
-    /// The sequence of the commit that last wrote it.
+    /// The sequence of the commit that last wrote the record.
     pub revision: Sequence,
-    /// The record.
+    /// The record as JSON.
     pub json: &'a [u8],
 }
 
-/// What is called with each record of a table: its key and its value.
+/// A callback for each record of a table: its key and its value. An error ends the iteration.
 pub type Visit<'a> = dyn FnMut(&[u8], RecordRef<'_>) -> Result<(), StoreError> + 'a;
 
-/// A view of the store at one moment. Commits may wait while it is held.
+/// An unchanging view of the store after one commit. An engine may delay commits while a snapshot
+/// exists.
 pub trait Snapshot: Sync {
-    /// The last commit that it shows.
+    /// The last commit that the snapshot contains.
     fn sequence(&self) -> Sequence;
 
     /// Calls `each` with every record of a table, in the order of the keys.
     fn each(&self, table: Table, each: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.within(table, &[], None, each)
+        self.range(table, &[], None, each)
     }
 
-    /// The same with the records alone whose keys do not stand before `from` and, if there is a `to`, stand before that. Several threads can share
-    /// a table.
-    fn within(
+    /// Calls `each` with the records whose keys are `from` or greater and, if `to` is given, less
+    /// than `to`, in the order of the keys. Several threads can read parts of a table at the same
+    /// time.
+    fn range(
         &self,
         table: Table,
         from: &[u8],
@@ -292,22 +224,25 @@ pub trait Snapshot: Sync {
         each: &mut Visit<'_>,
     ) -> Result<(), StoreError>;
 
-    /// The last key of a table; none: it is empty.
-    fn last(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError>;
+    /// The greatest key of a table. `None` means that the table is empty.
+    fn last_key(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError>;
 }
 
-/// An engine.
+/// A storage engine.
 ///
-/// The contract, which one test suite holds every engine to:
-/// - a batch is written whole or not at all, and only if each expectation holds when it is written;
-/// - batches are written one after another; the sequence grows by one with each;
-/// - [`commit`](Store::commit) answers when the batch would survive a power cut *and* every sink has taken it in;
-/// - each record carries the sequence of the commit that last wrote it.
+/// The contract, which one test suite checks for every engine:
+/// - A batch is written completely or not at all, and only if each of its expectations is met at
+///   the time of the write.
+/// - Batches are written one after another. The sequence grows by one with each batch.
+/// - [`commit`](Store::commit) completes successfully only after the batch is durable (it survives
+///   a power cut, if the engine keeps records on a disk) *and* every subscriber has received it.
+/// - Each record carries the sequence of the commit that last wrote it.
 pub trait Store: Send + Sync + 'static {
-    /// One record.
+    /// Reads one record. `None` means that it does not exist.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError>;
 
-    /// At most `limit` records of a table whose keys begin with `prefix` and stand after `after`, in the order of the keys.
+    /// Reads at most `limit` records of a table whose keys begin with `prefix` and are greater than
+    /// `after`, in the order of the keys.
     fn scan(
         &self,
         table: Table,
@@ -316,15 +251,22 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, Stored)>, StoreError>;
 
-    /// Everything at one moment.
+    /// Takes a snapshot of all tables.
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, StoreError>;
 
-    /// Writes a batch.
+    /// Writes a batch and returns its sequence. Dropping the future does not cancel the write: the
+    /// engine may already have queued the batch.
     fn commit(&self, batch: Batch) -> CommitFuture<'_>;
 
-    /// Hands `sink` every change after `after`: those that were, at once; those that come, before their writer is answered.
-    fn changes(&self, after: Sequence, sink: Arc<dyn Subscriber>) -> Result<(), Lagged>;
+    /// Registers a subscriber. It receives the past commits after `after` before this method
+    /// returns, and each later commit before [`commit`](Store::commit) returns to that commit's
+    /// writer.
+    ///
+    /// # Errors
+    /// [`Lagged`] if the store no longer remembers all commits after `after`, or if `after` is
+    /// greater than the last sequence. The subscriber is then not registered.
+    fn subscribe(&self, after: Sequence, subscriber: Arc<dyn Subscriber>) -> Result<(), Lagged>;
 
-    /// Why the store has stopped writing, if it has.
+    /// Why the store has stopped writing. `None` means that it accepts writes.
     fn fault(&self) -> Option<String>;
 }

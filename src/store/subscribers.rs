@@ -1,73 +1,76 @@
-//! Tells the followers of a store what was committed, in order, and remembers the last few changes for one that comes late.
+//! The subscribers of a store: delivers each commit to them in order, and remembers recent commits
+//! for subscribers that register later.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::VecDeque, sync::Arc};
 
-use super::{Change, Lagged, Sequence, Subscriber};
+use parking_lot::Mutex;
 
-/// How many changes are remembered.
-const REMEMBERED: usize = 1024;
-/// And how many bytes of them: an import of a million keys is a thousand changes.
-const REMEMBERED_BYTES: usize = 1024 * 1024;
+use super::{Commit, Lagged, Sequence, Subscriber};
 
-pub(super) struct Publisher(Mutex<State>);
+/// The most commits that are remembered.
+const MAX_COMMITS: usize = 1024;
+/// The most bytes of keys and JSON that are remembered: the import of a million keys is a thousand
+/// commits.
+const MAX_BYTES: usize = 1024 * 1024;
 
-struct State {
+pub(super) struct Publisher(Mutex<PublisherState>);
+
+struct PublisherState {
+    /// The last published commit.
     sequence: Sequence,
-    recent: VecDeque<Change>,
-    /// The size of those.
+    /// The last commits, without a gap up to `sequence`.
+    recent: VecDeque<Commit>,
+    /// The size of `recent` in bytes.
     bytes: usize,
-    sinks: Vec<Arc<dyn Subscriber>>,
+    subscribers: Vec<Arc<dyn Subscriber>>,
 }
 
 impl Publisher {
     pub fn new(sequence: Sequence) -> Self {
-        let (recent, sinks) = (VecDeque::new(), Vec::new());
-        Self(Mutex::new(State { sequence, recent, bytes: 0, sinks }))
+        let (recent, subscribers) = (VecDeque::new(), Vec::new());
+        Self(Mutex::new(PublisherState { sequence, recent, bytes: 0, subscribers }))
     }
 
     pub fn sequence(&self) -> Sequence {
-        self.lock().sequence
+        self.0.lock().sequence
     }
 
-    /// Hands a change to every sink. The caller has made it durable.
-    pub fn publish(&self, change: Change) {
-        let mut state = self.lock();
-        debug_assert_eq!(change.sequence, state.sequence + 1);
-        for sink in &state.sinks {
-            sink.apply(&change);
+    /// Delivers a commit to every subscriber. The caller has made the commit durable.
+    pub fn publish(&self, commit: Commit) {
+        let mut state = self.0.lock();
+        debug_assert_eq!(commit.sequence, state.sequence + 1);
+        for subscriber in &state.subscribers {
+            subscriber.apply(&commit);
         }
-        state.sequence = change.sequence;
-        state.bytes += size(&change);
-        state.recent.push_back(change);
-        while state.recent.len() > REMEMBERED || state.bytes > REMEMBERED_BYTES {
+        state.sequence = commit.sequence;
+        state.bytes += size(&commit);
+        state.recent.push_back(commit);
+        while state.recent.len() > MAX_COMMITS || state.bytes > MAX_BYTES {
             let Some(oldest) = state.recent.pop_front() else { break };
             state.bytes -= size(&oldest);
         }
     }
 
-    pub fn follow(&self, after: Sequence, sink: Arc<dyn Subscriber>) -> Result<(), Lagged> {
-        let mut state = self.lock();
-        let known = state.sequence - state.recent.len() as u64;
-        if after < known || after > state.sequence {
+    pub fn subscribe(
+        &self,
+        after: Sequence,
+        subscriber: Arc<dyn Subscriber>,
+    ) -> Result<(), Lagged> {
+        let mut state = self.0.lock();
+        let before_recent = state.sequence - state.recent.len() as u64;
+        if after < before_recent || after > state.sequence {
             return Err(Lagged);
         }
-        for change in state.recent.iter().filter(|one| one.sequence > after) {
-            sink.apply(change);
+        for commit in state.recent.iter().filter(|commit| commit.sequence > after) {
+            subscriber.apply(commit);
         }
-        state.sinks.push(sink);
+        state.subscribers.push(subscriber);
         Ok(())
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn size(change: &Change) -> usize {
-    let writes = change.writes.iter();
+fn size(commit: &Commit) -> usize {
+    let writes = commit.writes.iter();
     writes.map(|write| write.key.len() + write.json.as_ref().map_or(0, Vec::len)).sum()
 }
 
@@ -77,27 +80,28 @@ mod tests {
     use crate::store::{Table, Write};
 
     #[test]
-    fn what_is_remembered_is_bounded_in_bytes_too() {
+    fn remembered_commits_are_bounded_in_bytes_too() {
         let publisher = Publisher::new(0);
         for sequence in 1..=20 {
             let write =
                 Write { table: Table::Users, key: vec![7; 8], json: Some(vec![0; 200_000]) };
-            publisher.publish(Change { sequence, writes: vec![write] });
+            publisher.publish(Commit { sequence, writes: vec![write] });
         }
-        let held =
-            |state: &State| (state.recent.len(), state.recent.iter().map(size).sum::<usize>());
-        let (count, bytes) = held(&publisher.lock());
-        assert_eq!((count, bytes), (5, publisher.lock().bytes));
-        // One that is larger than all that may be kept leaves nothing, and those that come late look at the store.
-        let write =
-            Write { table: Table::Users, key: vec![], json: Some(vec![0; 2 * REMEMBERED_BYTES]) };
-        publisher.publish(Change { sequence: 21, writes: vec![write] });
-        assert_eq!(held(&publisher.lock()), (0, 0));
-        struct Nobody;
-        impl Subscriber for Nobody {
-            fn apply(&self, _: &Change) {}
+        let remembered = || {
+            let state = publisher.0.lock();
+            (state.recent.len(), state.recent.iter().map(size).sum::<usize>(), state.bytes)
+        };
+        let (count, bytes, counted) = remembered();
+        assert_eq!((count, bytes), (5, counted));
+        // A commit above the limit empties the memory; later subscribers must take a snapshot.
+        let write = Write { table: Table::Users, key: vec![], json: Some(vec![0; 2 * MAX_BYTES]) };
+        publisher.publish(Commit { sequence: 21, writes: vec![write] });
+        assert_eq!(remembered(), (0, 0, 0));
+        struct Ignore;
+        impl Subscriber for Ignore {
+            fn apply(&self, _: &Commit) {}
         }
-        assert!(publisher.follow(20, Arc::new(Nobody)).is_err());
-        assert!(publisher.follow(21, Arc::new(Nobody)).is_ok());
+        assert!(publisher.subscribe(20, Arc::new(Ignore)).is_err());
+        assert!(publisher.subscribe(21, Arc::new(Ignore)).is_ok());
     }
 }

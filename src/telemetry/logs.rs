@@ -1,4 +1,4 @@
-//! Logs, on standard error: lines for people or JSON for programs.
+//! Logs on standard error: lines for people or JSON for programs.
 
 use std::io::IsTerminal as _;
 
@@ -15,14 +15,14 @@ use tracing_subscriber::{
 pub enum LogForm {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 /// Starts logging for the whole process. `directives` are those of [`EnvFilter`].
 ///
 /// # Errors
-/// The directives are not in order, or logging was started before.
+/// The directives are invalid, or logging was started before.
 pub fn start_logs(
     directives: &str,
     form: LogForm,
@@ -33,13 +33,13 @@ pub fn start_logs(
         LogForm::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogForm::Json => lines.json().flatten_event(true).boxed(),
     };
-    // Nested, because a layer has one filter.
+    // Nested, because a layer has only one filter.
     registry().with(lines.with_filter(OwnDetails).with_filter(filter)).try_init()?;
     Ok(())
 }
 
-/// Keeps the details of libraries out, whatever level is asked for: a storage engine that traces the pages it writes, or an HTTP library
-/// that traces the headers it reads, would write secrets into the log.
+/// Drops debug and trace lines of libraries at every configured level: a storage engine that traces
+/// the pages it writes, or an HTTP library that traces the headers it reads, would log secrets.
 struct OwnDetails;
 
 impl OwnDetails {
@@ -58,9 +58,10 @@ impl<S> Filter<S> for OwnDetails {
         &self,
         metadata: &'static Metadata<'static>,
     ) -> tracing::subscriber::Interest {
-        match Self::passes(metadata) {
-            true => tracing::subscriber::Interest::always(),
-            false => tracing::subscriber::Interest::never(),
+        if Self::passes(metadata) {
+            tracing::subscriber::Interest::always()
+        } else {
+            tracing::subscriber::Interest::never()
         }
     }
 }

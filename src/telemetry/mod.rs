@@ -1,4 +1,4 @@
-//! What the operator is told: logs.
+//! Logs for the operator.
 
 mod logs;
 

@@ -1,4 +1,4 @@
-//! TLS towards others. Whom we do not know, or who is not who we called, we do not talk to.
+//! TLS as a client. A server without a trusted certificate for the requested host is refused.
 
 use std::{io, sync::Arc};
 
@@ -8,20 +8,20 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::provider;
 
-/// Calls one host over TLS. A cheap handle.
+/// Connects to one host over TLS. A cheap handle.
 #[derive(Clone)]
-pub struct Caller {
+pub struct TlsClient {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     protocol: &'static [u8],
 }
 
-impl Caller {
-    /// Calls this host, a name or an address, and speaks this protocol with it (`h2` or `http/1.1`). It has to show a certificate that one of the
-    /// authorities signed; without any, one of the public ones.
+impl TlsClient {
+    /// A client for this host (a name or an address) and this protocol (`h2` or `http/1.1`). The
+    /// host's certificate must be signed by one of the authorities; `None` means the public ones.
     ///
     /// # Errors
-    /// The host is no name, or the provider has no version of TLS.
+    /// The host is no valid server name, or the provider supports no version of TLS.
     pub fn new(
         host: &str,
         authorities: Option<RootCertStore>,
@@ -38,23 +38,21 @@ impl Caller {
         Ok(Self { config: Arc::new(config), name, protocol })
     }
 
-    /// Agrees with whoever is at the other end.
+    /// Performs the handshake.
     ///
     /// # Errors
-    /// It is not the host that was called, or does not speak the protocol.
-    pub async fn call<S>(&self, stream: S) -> io::Result<TlsStream<S>>
+    /// The certificate is not trusted for the host, or the server does not speak the protocol.
+    pub async fn handshake<S>(&self, stream: S) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let connector = TlsConnector::from(self.config.clone());
         let stream = connector.connect(self.name.clone(), stream).await?;
         let agreed = stream.get_ref().1.alpn_protocol();
-        // A server may pass over the question, and speaks HTTP/1.1 then (RFC 7301, section 3.2).
-        match agreed.unwrap_or(b"http/1.1") == self.protocol {
-            true => Ok(stream),
-            false => {
-                Err(io::Error::other("it does not speak the protocol that the resource names"))
-            }
+        // A server without ALPN selects no protocol; then it speaks HTTP/1.1 (RFC 7301, section 3.2).
+        if agreed.unwrap_or(b"http/1.1") != self.protocol {
+            return Err(io::Error::other("it does not speak the protocol that the resource names"));
         }
+        Ok(stream)
     }
 }

@@ -1,26 +1,26 @@
-//! What is wrong with a certificate, a key or a list of authorities. No error shows what a file holds.
+//! Errors of certificates, keys and authorities. No error shows the content of a file.
 
 use std::path::PathBuf;
 
 use crate::files::FileError;
 
-/// Why there is no TLS with these files.
+/// Files that cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file cannot be used as it lies there.
+    /// A file cannot be read, or has the wrong permissions.
     #[error("{}: {problem}", .path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What is the matter.
+        /// The problem.
         problem: FileError,
     },
     /// A file is not PEM.
     #[error("{}: it is not PEM: there is no line -----BEGIN …-----. DER becomes PEM with: openssl x509 -inform der, or openssl pkey -inform der", .0.display())]
     NotPem(PathBuf),
     /// A block of a file does not end, or is not base64.
-    #[error("{}: it is not PEM to its end: a block is cut off or is not base64", .0.display())]
+    #[error("{}: it is not valid PEM: a block is cut off or is not base64", .0.display())]
     BrokenPem(PathBuf),
     /// A file has no certificate.
     #[error("{}: there is no certificate in it (-----BEGIN CERTIFICATE-----)", .0.display())]
@@ -29,25 +29,25 @@ pub enum TlsError {
     #[error("{}: there is no private key in it (-----BEGIN PRIVATE KEY-----)", .0.display())]
     NoKey(PathBuf),
     /// The key needs a passphrase.
-    #[error("{}: the private key is encrypted, and nobody is there to give the passphrase. Write it without: openssl pkey -in OLD -out NEW", .0.display())]
+    #[error("{}: the private key is encrypted. Decrypt it, since a server has nobody to enter the passphrase: openssl pkey -in OLD -out NEW", .0.display())]
     EncryptedKey(PathBuf),
-    /// A key of a kind that is not known.
-    #[error("{}: the private key cannot be used: RSA, ECDSA (P-256, P-384) and Ed25519 can", .0.display())]
+    /// The key has an unknown kind.
+    #[error("{}: the private key has an unsupported kind. Supported are RSA, ECDSA (P-256, P-384) and Ed25519", .0.display())]
     UnknownKey(PathBuf),
     /// The key belongs to another certificate.
-    #[error("the private key in {} does not belong to the first certificate in {}. That one has to be the server's own, with those that signed it below", .key.display(), .certificate.display())]
+    #[error("the private key in {} does not belong to the first certificate in {}. The first certificate must be the server's own, followed by those that signed it", .key.display(), .certificate.display())]
     Mismatch {
         /// The certificate's file.
         certificate: PathBuf,
         /// The key's file.
         key: PathBuf,
     },
-    /// A certificate that is none.
+    /// A certificate cannot be parsed.
     #[error("{}: a certificate cannot be read: {problem}", .path.display())]
     BadCertificate {
         /// The file.
         path: PathBuf,
-        /// What the library said.
+        /// The library's message.
         problem: String,
     },
 }

@@ -1,22 +1,26 @@
-//! TLS, with rustls on ring: the certificates of our listeners, and whom we trust when we call others.
+//! TLS with rustls on ring: certificates of the listeners, and verification of the servers that
+//! Keyward connects to.
 
 mod client;
 mod error;
-#[cfg(test)]
-pub(crate) mod forge;
 mod pem;
+#[cfg(feature = "server")]
 mod server;
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
+pub(crate) mod test_authority;
+#[cfg(all(test, feature = "server"))]
 mod tests;
 
 use std::sync::Arc;
 
-pub use client::Caller;
+pub use client::TlsClient;
 pub use error::TlsError;
 use rustls::crypto::CryptoProvider;
-pub use server::{Certificates, Clients, Files, Reloaded, authorities};
+#[cfg(feature = "server")]
+pub use server::{Certificates, ClientAuth, Reloaded, TlsFiles, authorities};
 
-/// The one provider. It is handed to every configuration: a default of the process could be another's.
+/// The cryptography of every configuration. It is passed explicitly, because the default of the
+/// process may be set by another library.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

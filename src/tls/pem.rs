@@ -1,4 +1,4 @@
-//! Certificates and keys out of PEM (RFC 7468).
+//! Reads certificates and keys from PEM (RFC 7468).
 
 use std::path::Path;
 
@@ -9,12 +9,12 @@ use rustls::pki_types::{
 
 use super::TlsError;
 
-/// All certificates of a text, in their order.
+/// All certificates of a file, in order.
 pub(super) fn certificates(
     text: &[u8],
     path: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    begins(text, path)?;
+    check_pem(text, path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     match found {
         Ok(found) if found.is_empty() => Err(TlsError::NoCertificate(path.to_owned())),
@@ -23,9 +23,9 @@ pub(super) fn certificates(
     }
 }
 
-/// The first private key of a text.
+/// The first private key of a file.
 pub(super) fn key(text: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    begins(text, path)?;
+    check_pem(text, path)?;
     PrivateKeyDer::from_pem_slice(text).map_err(|problem| match problem {
         pem::Error::NoItemsFound if is_encrypted(text) => TlsError::EncryptedKey(path.to_owned()),
         pem::Error::NoItemsFound => TlsError::NoKey(path.to_owned()),
@@ -33,18 +33,15 @@ pub(super) fn key(text: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, Tl
     })
 }
 
-/// PKCS#8 says so in the block's name, the older form in its first line.
+/// PKCS#8 marks encryption in the block's label, the older format in its first header.
 fn is_encrypted(text: &[u8]) -> bool {
-    has(text, b"ENCRYPTED PRIVATE KEY") || has(text, b"Proc-Type: 4,ENCRYPTED")
+    contains(text, b"ENCRYPTED PRIVATE KEY") || contains(text, b"Proc-Type: 4,ENCRYPTED")
 }
 
-fn begins(text: &[u8], path: &Path) -> Result<(), TlsError> {
-    match has(text, b"-----BEGIN ") {
-        true => Ok(()),
-        false => Err(TlsError::NotPem(path.to_owned())),
-    }
+fn check_pem(text: &[u8], path: &Path) -> Result<(), TlsError> {
+    if contains(text, b"-----BEGIN ") { Ok(()) } else { Err(TlsError::NotPem(path.to_owned())) }
 }
 
-fn has(text: &[u8], part: &[u8]) -> bool {
+fn contains(text: &[u8], part: &[u8]) -> bool {
     memchr::memmem::find(text, part).is_some()
 }

@@ -1,5 +1,5 @@
-//! A listener's certificate. It is read at the start and again when its files change; a pair that is not in order never takes the place of one
-//! that is.
+//! Certificates of a listener: loaded at the start and again when their files change. An invalid pair
+//! never replaces a valid one.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,52 +19,52 @@ use zeroize::Zeroizing;
 use super::{TlsError, pem, provider};
 use crate::files::{self, Changes, Readers};
 
-/// The most bytes of a file.
-const LONGEST: u64 = 1 << 20;
+/// The maximum size of a file, in bytes.
+const MAX_FILE: u64 = 1 << 20;
 
-/// Where a listener's certificate lies.
+/// The files of a listener's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
-    /// The certificate, and below it those that signed it.
+pub struct TlsFiles {
+    /// The certificate, followed by those that signed it.
     pub certificate: PathBuf,
-    /// Its private key. It may be the certificate's own file.
+    /// Its private key. May be the same file as the certificate.
     pub key: PathBuf,
-    /// Whose certificates are asked for.
-    pub clients: Clients,
+    /// The certificates that clients must present.
+    pub clients: ClientAuth,
 }
 
-/// What is asked of clients.
+/// The certificates that clients must present.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Clients {
-    /// No certificate.
-    Unasked,
-    /// A certificate of these authorities, if they have any.
+pub enum ClientAuth {
+    /// None.
+    Unrequested,
+    /// If a client presents a certificate, it must be from these authorities.
     Optional(PathBuf),
-    /// A certificate of these authorities.
+    /// Every client must present a certificate from these authorities.
     Required(PathBuf),
 }
 
 /// The certificate of a listener. A cheap handle.
 #[derive(Clone)]
-pub struct Certificates(Arc<Inner>);
+pub struct Certificates(Arc<State>);
 
-struct Inner {
-    files: Files,
-    loaded: ArcSwap<Loaded>,
+struct State {
+    files: TlsFiles,
+    loaded: ArcSwap<LoadedConfig>,
 }
 
-struct Loaded {
+struct LoadedConfig {
     config: Arc<ServerConfig>,
-    /// Of all that was read.
+    /// Digest of everything that was read.
     digest: blake3::Hash,
 }
 
-/// What came of reading the files again.
+/// The outcome of reading the files again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reloaded {
-    /// They hold what they held.
+    /// The files have not changed.
     Unchanged,
-    /// New connections get the new certificate.
+    /// New connections use the new certificate.
     New,
 }
 
@@ -72,16 +72,16 @@ impl Certificates {
     /// Reads the files.
     ///
     /// # Errors
-    /// One is not in order, or they do not belong together.
-    pub fn load(files: Files) -> Result<Self, TlsError> {
+    /// A file is invalid, or certificate and key do not match.
+    pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let loaded = ArcSwap::from_pointee(files.load()?);
-        Ok(Self(Arc::new(Inner { files, loaded })))
+        Ok(Self(Arc::new(State { files, loaded })))
     }
 
-    /// Reads the files again. Connections that stand keep what they began with.
+    /// Reads the files again. Open connections keep their certificate.
     ///
     /// # Errors
-    /// The same; what was in force stays so.
+    /// A file is invalid, or they do not match. The current certificate stays in use.
     pub fn reload(&self) -> Result<Reloaded, TlsError> {
         let new = self.0.files.load()?;
         if new.digest == self.0.loaded.load().digest {
@@ -91,31 +91,32 @@ impl Certificates {
         Ok(Reloaded::New)
     }
 
-    /// Reads the files again whenever something changes where they lie, for ever. `said` is told what came of it, if it is news.
+    /// Reloads the files whenever their folders change, for ever. Calls `report` with each outcome that
+    /// differs from the last one.
     ///
     /// # Errors
     /// A folder cannot be watched.
     pub async fn follow(
         &self,
-        said: impl Fn(&Result<Reloaded, TlsError>) + Send,
+        report: impl Fn(&Result<Reloaded, TlsError>) + Send,
     ) -> Result<(), notify::Error> {
-        let mut changes = Changes::beside(self.0.files.all())?;
-        // What is wrong is said once, however often its folder changes.
+        let mut changes = Changes::in_folders_of(self.0.files.all())?;
+        // A problem is reported once, however often the folder changes.
         let mut last = String::new();
         loop {
             changes.next().await;
-            let outcome = self.clone().reload_aside().await;
+            let outcome = self.clone().reload_in_background().await;
             let problem = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
             let is_known = std::mem::replace(&mut last, problem) == last;
             if !is_known || matches!(outcome, Ok(Reloaded::New)) {
-                said(&outcome);
+                report(&outcome);
             }
         }
     }
 
-    async fn reload_aside(self) -> Result<Reloaded, TlsError> {
+    async fn reload_in_background(self) -> Result<Reloaded, TlsError> {
         let reloading = tokio::task::spawn_blocking(move || self.reload());
-        // One that was cut off has changed nothing.
+        // A task that was cancelled has changed nothing.
         reloading.await.unwrap_or(Ok(Reloaded::Unchanged))
     }
 
@@ -124,13 +125,14 @@ impl Certificates {
         let loaded = self.0.loaded.load();
         let mut config = (*loaded.config).clone();
         config.alpn_protocols.clear();
-        let new = Loaded { config: Arc::new(config), digest: loaded.digest };
+        let new = LoadedConfig { config: Arc::new(config), digest: loaded.digest };
         self.0.loaded.store(Arc::new(new));
         drop(loaded);
         self
     }
 
-    /// Agrees with a client. On an error the connection comes back, so that what was told to the client can reach it.
+    /// Performs the handshake with a client. An error returns the connection, so that the TLS alert can
+    /// still be sent.
     pub(crate) async fn accept<S>(&self, stream: S) -> Result<TlsStream<S>, (std::io::Error, S)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -140,29 +142,27 @@ impl Certificates {
     }
 }
 
-impl Files {
+impl TlsFiles {
     fn all(&self) -> impl Iterator<Item = &Path> {
         let authorities = match &self.clients {
-            Clients::Unasked => None,
-            Clients::Optional(path) | Clients::Required(path) => Some(path),
+            ClientAuth::Unrequested => None,
+            ClientAuth::Optional(path) | ClientAuth::Required(path) => Some(path),
         };
         [&self.certificate, &self.key].into_iter().chain(authorities).map(PathBuf::as_path)
     }
 
-    fn load(&self) -> Result<Loaded, TlsError> {
-        let certificate_text = match self.certificate == self.key {
-            true => read(&self.certificate, Readers::OwnerAlone)?,
-            false => read(&self.certificate, Readers::All)?,
-        };
+    fn load(&self) -> Result<LoadedConfig, TlsError> {
+        let readers = if self.certificate == self.key { Readers::OwnerOnly } else { Readers::All };
+        let certificate_text = read(&self.certificate, readers)?;
         let chain = pem::certificates(&certificate_text, &self.certificate)?;
-        let key_text = read(&self.key, Readers::OwnerAlone)?;
+        let key_text = read(&self.key, Readers::OwnerOnly)?;
         let key = pem::key(&key_text, &self.key)?;
         let mut digest = blake3::Hasher::new();
-        // Each with its length, so that nothing moves from one to the other unnoticed.
+        // With lengths, so that bytes that move from one file to the other change the digest.
         for text in [&certificate_text, &key_text] {
             digest.update(&text.len().to_le_bytes()).update(text);
         }
-        // Only to tell the two apart; the builder would not say which file it is.
+        // Built only to find out which file is at fault; the builder below would not say.
         CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider()).map_err(|problem| {
             match problem {
                 Error::InconsistentKeys(_) => {
@@ -184,7 +184,7 @@ impl Files {
             .with_single_cert(chain, key)
             .map_err(|problem| bad_certificate(&self.certificate, &problem))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Loaded { config: Arc::new(config), digest: digest.finalize() })
+        Ok(LoadedConfig { config: Arc::new(config), digest: digest.finalize() })
     }
 
     fn verifier(
@@ -192,9 +192,9 @@ impl Files {
         digest: &mut blake3::Hasher,
     ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
         let (path, is_optional) = match &self.clients {
-            Clients::Unasked => return Ok(None),
-            Clients::Optional(path) => (path, true),
-            Clients::Required(path) => (path, false),
+            ClientAuth::Unrequested => return Ok(None),
+            ClientAuth::Optional(path) => (path, true),
+            ClientAuth::Required(path) => (path, false),
         };
         let text = read(path, Readers::All)?;
         digest.update(&text);
@@ -212,15 +212,15 @@ impl Files {
 /// The authorities of a file in PEM.
 ///
 /// # Errors
-/// It cannot be read, or holds none.
+/// The file cannot be read, or contains no certificate.
 pub fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     roots(&read(path, Readers::All)?, path)
 }
 
 fn roots(text: &[u8], path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for one in pem::certificates(text, path)? {
-        roots.add(one).map_err(|problem| bad_certificate(path, &problem))?;
+    for certificate in pem::certificates(text, path)? {
+        roots.add(certificate).map_err(|problem| bad_certificate(path, &problem))?;
     }
     Ok(roots)
 }
@@ -230,6 +230,6 @@ fn bad_certificate(path: &Path, problem: &Error) -> TlsError {
 }
 
 fn read(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, TlsError> {
-    files::read(path, LONGEST, readers)
+    files::read(path, MAX_FILE, readers)
         .map_err(|problem| TlsError::File { path: path.to_owned(), problem })
 }

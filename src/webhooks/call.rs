@@ -1,4 +1,4 @@
-//! One try: a connection of its own, one request, and of the answer the status alone.
+//! One delivery attempt: opens a connection, sends one request and returns the response's status.
 
 use std::{io, time::Duration};
 
@@ -15,32 +15,32 @@ use tokio::{
 
 use crate::{
     model::{Target, Timestamp, Transport},
-    tls::Caller,
+    tls::TlsClient,
 };
 
-/// The most bytes of an answer's head.
-const HEAD: usize = 16_384;
+/// The maximum size of a response's header section, in bytes.
+const MAX_HEADER_BYTES: usize = 16_384;
 
-/// The way to a receiver.
-pub(super) struct Line {
+/// Sends requests to one receiver.
+pub(super) struct Client {
     target: Target,
-    /// TLS with it; none: it is spoken to in the clear.
-    caller: Option<Caller>,
+    /// `None` means plain HTTP.
+    tls: Option<TlsClient>,
     timeout: Duration,
 }
 
-/// What came of a try.
+/// The outcome of a delivery attempt.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// It was taken: 2xx.
-    Mode,
-    /// Nobody wants it: 410.
+pub(super) enum Delivered {
+    /// The receiver accepted the webhook (2xx).
+    Accepted,
+    /// The receiver wants no more webhooks (410).
     Gone,
-    /// Neither, and why.
+    /// Anything else, with the reason.
     Failed(String),
 }
 
-impl Line {
+impl Client {
     /// # Errors
     /// The host cannot be called over TLS.
     pub fn new(
@@ -48,15 +48,15 @@ impl Line {
         authorities: Option<RootCertStore>,
         timeout: Duration,
     ) -> io::Result<Self> {
-        let caller = match target.transport {
+        let tls = match target.transport {
             Transport::Clear => None,
-            Transport::Tls => Some(Caller::new(&target.host, authorities, b"http/1.1")?),
+            Transport::Tls => Some(TlsClient::new(&target.host, authorities, b"http/1.1")?),
         };
-        Ok(Self { target, caller, timeout })
+        Ok(Self { target, tls, timeout })
     }
 
-    /// Sends a webhook. Redirects are answers like any other: they could lead anywhere.
-    pub async fn send(&self, id: &str, time: Timestamp, signature: &str, body: &str) -> Answer {
+    /// Sends a webhook. A redirect is not followed, since it could lead to any host.
+    pub async fn send(&self, id: &str, time: Timestamp, signature: &str, body: &str) -> Delivered {
         let request = Request::builder()
             .method(Method::POST)
             .uri(if self.target.base.is_empty() { "/" } else { &self.target.base })
@@ -69,27 +69,29 @@ impl Line {
             .body(Full::new(Bytes::copy_from_slice(body.as_bytes())));
         let request = match request {
             Ok(request) => request,
-            Err(problem) => return Answer::Failed(problem.to_string()),
+            Err(problem) => return Delivered::Failed(problem.to_string()),
         };
         match tokio::time::timeout(self.timeout, self.exchange(request)).await {
             Err(_) => {
-                Answer::Failed(format!("there was no answer in {} seconds", self.timeout.as_secs()))
+                Delivered::Failed(format!("no response within {} seconds", self.timeout.as_secs()))
             }
-            Ok(Err(problem)) => Answer::Failed(problem),
-            Ok(Ok(status)) if status.is_success() => Answer::Mode,
-            Ok(Ok(StatusCode::GONE)) => Answer::Gone,
-            Ok(Ok(status)) => Answer::Failed(format!("it was answered with {}", status.as_u16())),
+            Ok(Err(problem)) => Delivered::Failed(problem),
+            Ok(Ok(status)) if status.is_success() => Delivered::Accepted,
+            Ok(Ok(StatusCode::GONE)) => Delivered::Gone,
+            Ok(Ok(status)) => {
+                Delivered::Failed(format!("the response has status {}", status.as_u16()))
+            }
         }
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<StatusCode, String> {
         let address = (self.target.host.as_str(), self.target.port);
         let stream = TcpStream::connect(address).await;
-        let stream = stream.map_err(|problem| format!("there is no connection: {problem}"))?;
-        match &self.caller {
+        let stream = stream.map_err(|problem| format!("cannot connect: {problem}"))?;
+        match &self.tls {
             None => status(stream, request).await,
-            Some(caller) => {
-                let stream = caller.call(stream).await;
+            Some(tls) => {
+                let stream = tls.handshake(stream).await;
                 let stream = stream.map_err(|problem| format!("TLS: {problem}"))?;
                 status(stream, request).await
             }
@@ -97,38 +99,39 @@ impl Line {
     }
 }
 
-/// The status of the answer. Its body is not read: with the end of this the connection ends.
+/// The status of the response. The body is not read; dropping the connection closes it.
 async fn status<S>(stream: S, request: Request<Full<Bytes>>) -> Result<StatusCode, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let broken = |problem: hyper::Error| format!("the connection broke: {problem}");
-    let begun = http1::Builder::new().max_buf_size(HEAD).handshake(TokioIo::new(stream)).await;
+    let begun =
+        http1::Builder::new().max_buf_size(MAX_HEADER_BYTES).handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = begun.map_err(broken)?;
-    let mut answered = std::pin::pin!(sender.send_request(request));
-    let answer = tokio::select! {
-        answer = &mut answered => answer,
-        // The answer may have come with its end.
+    let mut response = std::pin::pin!(sender.send_request(request));
+    let response = tokio::select! {
+        response = &mut response => response,
+        // The connection may end together with the response.
         ended = connection => match ended {
             Err(problem) => return Err(broken(problem)),
-            Ok(()) => answered.await,
+            Ok(()) => response.await,
         },
     };
-    answer.map(|answer| answer.status()).map_err(broken)
+    response.map(|response| response.status()).map_err(broken)
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
     };
 
     use super::*;
-    use crate::tls::{Certificates, forge::Authority};
+    use crate::tls::{Certificates, test_authority::Authority};
 
-    /// A receiver with this certificate, that answers each request so.
-    async fn receiver(certificates: Certificates, answer: &'static str) -> u16 {
+    /// A receiver with this certificate that sends `response` to each request.
+    async fn receiver(certificates: Certificates, response: &'static str) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
@@ -136,7 +139,7 @@ mod unit {
                 let Ok(mut stream) = certificates.accept(stream).await else { continue };
                 let mut head = vec![0; 4096];
                 if stream.read(&mut head).await.unwrap_or(0) > 0 {
-                    let _ = stream.write_all(answer.as_bytes()).await;
+                    let _ = stream.write_all(response.as_bytes()).await;
                     let _ = stream.shutdown().await;
                 }
             }
@@ -144,34 +147,37 @@ mod unit {
         port
     }
 
-    async fn send(host: &str, port: u16, roots: Option<RootCertStore>) -> Answer {
+    async fn send(host: &str, port: u16, roots: Option<RootCertStore>) -> Delivered {
         let target = Target::parse(&format!("https://{host}:{port}/in")).unwrap();
-        let line = Line::new(target, roots, Duration::from_secs(9)).unwrap();
-        line.send("msg_1", Timestamp(1), "v1,x", "{}").await
+        let client = Client::new(target, roots, Duration::from_secs(9)).unwrap();
+        client.send("msg_1", Timestamp(1), "v1,x", "{}").await
     }
 
     #[tokio::test]
-    async fn only_the_receiver_itself_is_told() {
+    async fn webhook_is_sent_only_to_a_receiver_with_a_trusted_certificate() {
         let (ours, other) = (Authority::new(), Authority::new());
-        let taken = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
-        let port = receiver(ours.signs("localhost").loaded(), taken).await;
-        assert_eq!(send("localhost", port, ours.roots()).await, Answer::Mode);
+        let accepted = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+        let port = receiver(ours.signs("localhost").loaded(), accepted).await;
+        assert_eq!(send("localhost", port, ours.roots()).await, Delivered::Accepted);
         for (host, roots) in
             [("localhost", other.roots()), ("localhost", None), ("127.0.0.1", ours.roots())]
         {
-            let answer = send(host, port, roots).await;
-            assert!(matches!(&answer, Answer::Failed(why) if why.starts_with("TLS")), "{answer:?}");
+            let outcome = send(host, port, roots).await;
+            assert!(
+                matches!(&outcome, Delivered::Failed(why) if why.starts_with("TLS")),
+                "{outcome:?}"
+            );
         }
     }
 
     #[tokio::test]
-    async fn what_is_no_answer_is_a_failure() {
+    async fn response_without_success_status_is_a_failure() {
         let ours = Authority::new();
-        for answer in ["", "nonsense\r\n\r\n", "HTTP/1.1 307 X\r\nLocation: /\r\n\r\n"] {
-            let answer: &'static str = answer;
-            let port = receiver(ours.signs("localhost").loaded(), answer).await;
-            let came = send("localhost", port, ours.roots()).await;
-            assert!(matches!(came, Answer::Failed(_)), "{answer:?} {came:?}");
+        for response in ["", "nonsense\r\n\r\n", "HTTP/1.1 307 X\r\nLocation: /\r\n\r\n"] {
+            let response: &'static str = response;
+            let port = receiver(ours.signs("localhost").loaded(), response).await;
+            let outcome = send("localhost", port, ours.roots()).await;
+            assert!(matches!(outcome, Delivered::Failed(_)), "{response:?} {outcome:?}");
         }
     }
 }

@@ -1,6 +1,8 @@
-//! Webhooks are delivered, beside all requests: signed, one try after the other until somebody takes them, and never to anybody whom the operator has
-//! not named. They lie in the store until then ([`PendingWebhook`]), so each is delivered at least once, also over a kill; a receiver tells a second copy by
-//! its id.
+//! Delivery of webhooks in the background: signed, retried until the receiver accepts them, and sent
+//! only to receivers in the configuration.
+//!
+//! A webhook stays in the store ([`PendingWebhook`]) until it is delivered, so each one is delivered
+//! at least once, also after a kill. A receiver recognises a second copy by its id.
 
 mod call;
 mod sign;
@@ -12,7 +14,7 @@ use tokio::{sync::watch, task::JoinSet};
 use uuid::Uuid;
 
 use self::{
-    call::{Answer, Line},
+    call::{Client, Delivered},
     sign::Signer,
 };
 use crate::{
@@ -20,35 +22,36 @@ use crate::{
     model::{Secret, Target},
 };
 
-/// The deliveries to one receiver at the same time.
-const AT_ONCE: usize = 4;
-/// How often it is looked whether a letter's time has come.
-const EVERY: Duration = Duration::from_secs(1);
-/// How long deliveries get that are under way when the program stops. What is cut off then is delivered again.
-const LAST: Duration = Duration::from_secs(5);
-/// How much longer each wait is than the one before.
-const LONGER: u32 = 4;
+/// The maximum number of concurrent deliveries to one receiver.
+const CONCURRENT: usize = 4;
+/// How often the store is checked for webhooks that are due.
+const POLL: Duration = Duration::from_secs(1);
+/// How long running deliveries may take when the program stops. One that is cut off is delivered
+/// again after the next start.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+/// The factor between two consecutive waits.
+const BACKOFF: u32 = 4;
 
-/// Somebody who gets webhooks.
+/// A receiver of webhooks, as configured.
 pub struct Receiver {
     /// The name in the configuration.
     pub name: String,
-    /// Where.
+    /// The URL.
     pub target: Target,
-    /// What is signed with: `whsec_` and base64, or any other text.
+    /// The key of the signature: `whsec_` followed by base64, or any other text.
     pub secret: Secret,
-    /// Those whom its certificate has to come from; none: the public ones.
+    /// The certificate authorities that are trusted. `None` means the public ones.
     pub authorities: Option<RootCertStore>,
-    /// How long one try may take.
+    /// How long one attempt may take.
     pub timeout: Duration,
 }
 
-/// How often it is tried.
+/// When delivery is retried, and when it is given up.
 #[derive(Debug, Clone, Copy)]
 pub struct Retry {
-    /// How often at most.
+    /// The maximum number of attempts.
     pub tries: u32,
-    /// How long it is until the second try.
+    /// The wait before the second attempt.
     pub first: Duration,
 }
 
@@ -58,20 +61,20 @@ pub struct Sender {
     receivers: Vec<Arc<Delivery>>,
 }
 
-/// The way to one receiver.
+/// Delivers the webhooks of one receiver.
 struct Delivery {
     accounts: Accounts,
     name: String,
-    line: Line,
+    client: Client,
     signer: Signer,
     retry: Retry,
 }
 
 impl Sender {
-    /// The sender of these accounts' webhooks.
+    /// A sender for the webhooks of these accounts.
     ///
     /// # Errors
-    /// A receiver cannot be called over TLS, or its secret cannot be used.
+    /// A receiver's host is no valid TLS server name, or its secret is unusable.
     pub fn new(
         accounts: &Accounts,
         receivers: impl IntoIterator<Item = Receiver>,
@@ -83,23 +86,23 @@ impl Sender {
                 |problem: io::Error| io::Error::other(format!("webhooks.{name}: {problem}"));
             let signer =
                 Signer::new(&secret).map_err(|problem| named(io::Error::other(problem)))?;
-            let line = Line::new(target, authorities, timeout).map_err(named)?;
+            let client = Client::new(target, authorities, timeout).map_err(named)?;
             let accounts = accounts.clone();
-            Ok(Arc::new(Delivery { accounts, name, line, signer, retry }))
+            Ok(Arc::new(Delivery { accounts, name, client, signer, retry }))
         });
         Ok(Self { accounts: accounts.clone(), receivers: receivers.collect::<io::Result<_>>()? })
     }
 
-    /// Delivers until `end` has come.
+    /// Delivers until `end` resolves.
     pub async fn run(self, end: impl Future<Output = ()>) {
-        match self.accounts.drop_strangers_letters().await {
+        match self.accounts.drop_unknown_webhooks().await {
             Ok(0) => {}
             Ok(count) => tracing::warn!(
                 count,
-                "webhooks were given up whose receivers the configuration does not name any more"
+                "dropped webhooks whose receivers are not in the configuration any more"
             ),
             Err(problem) => {
-                tracing::warn!(%problem, "webhooks of receivers who are gone were not given up")
+                tracing::warn!(%problem, "could not drop webhooks of receivers that are not in the configuration any more")
             }
         }
         let (stop, stopped) = watch::channel(());
@@ -117,90 +120,95 @@ impl Delivery {
     async fn serve(self: Arc<Self>, mut stopped: watch::Receiver<()>) {
         let mut running = JoinSet::new();
         loop {
-            match self.accounts.letters(&self.name, AT_ONCE - running.len()) {
-                Ok(letters) => {
-                    for (id, letter) in letters {
+            match self.accounts.take_due_webhooks(&self.name, CONCURRENT - running.len()) {
+                Ok(webhooks) => {
+                    for (id, webhook) in webhooks {
                         let delivery = self.clone();
-                        running.spawn(async move { delivery.deliver(id, letter).await });
+                        running.spawn(async move { delivery.deliver(id, webhook).await });
                     }
                 }
                 Err(problem) => {
-                    tracing::error!(webhook = self.name, %problem, "webhooks cannot be read")
+                    tracing::error!(webhook = self.name, %problem, "could not read pending webhooks")
                 }
             }
             tokio::select! {
                 Some(_) = running.join_next() => {}
-                () = self.accounts.letters_arrive(), if running.len() < AT_ONCE => {}
-                () = tokio::time::sleep(EVERY) => {}
+                () = self.accounts.webhooks_queued(), if running.len() < CONCURRENT => {}
+                () = tokio::time::sleep(POLL) => {}
                 _ = stopped.changed() => break,
             }
         }
         let ending = async { while running.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(LAST, ending).await;
+        let _ = tokio::time::timeout(SHUTDOWN, ending).await;
     }
 
-    async fn deliver(&self, id: Uuid, letter: PendingWebhook) {
-        // The same for every try: a receiver tells copies by it.
+    async fn deliver(&self, id: Uuid, pending: PendingWebhook) {
+        // Every attempt has this id, so that the receiver recognises copies.
         let message = format!("msg_{}", id.simple());
         let time = self.accounts.clock().now();
-        let signature = self.signer.sign(&message, time, letter.data.as_bytes());
-        let answer = self.line.send(&message, time, &signature, &letter.data).await;
+        let signature = self.signer.sign(&message, time, pending.data.as_bytes());
+        let outcome = self.client.send(&message, time, &signature, &pending.data).await;
         let webhook = &self.name;
-        let written = match answer {
-            Answer::Mode => {
-                tracing::debug!(webhook, id = message, "a webhook was delivered");
-                self.accounts.letter_done(id).await
+        let written = match outcome {
+            Delivered::Accepted => {
+                tracing::debug!(webhook, id = message, "delivered a webhook");
+                self.accounts.remove_webhook(id).await
             }
-            Answer::Gone => {
+            Delivered::Gone => {
                 tracing::warn!(
                     webhook,
                     id = message,
-                    "the receiver wants no webhooks any more (410): this one is given up"
+                    "the receiver responded 410 Gone; dropped the webhook"
                 );
-                self.accounts.letter_done(id).await
+                self.accounts.remove_webhook(id).await
             }
-            Answer::Failed(why) => self.again(id, message, letter, &why).await,
+            Delivered::Failed(why) => self.retry_later(id, message, pending, &why).await,
         };
         if let Err(problem) = written {
-            tracing::error!(webhook, %problem, "what became of a webhook was not written: it may be sent again");
+            tracing::error!(
+                webhook,
+                %problem,
+                "could not record the outcome of a delivery; the webhook may be sent again"
+            );
         }
     }
 
-    async fn again(
+    async fn retry_later(
         &self,
         id: Uuid,
         message: String,
-        mut letter: PendingWebhook,
+        mut pending: PendingWebhook,
         why: &str,
     ) -> Result<(), AccountError> {
         let webhook = &self.name;
-        letter.tries = letter.tries.saturating_add(1);
-        if letter.tries >= self.retry.tries {
+        pending.tries = pending.tries.saturating_add(1);
+        if pending.tries >= self.retry.tries {
             tracing::error!(
                 webhook,
                 id = message,
-                tries = letter.tries,
+                tries = pending.tries,
                 why,
-                "a webhook is given up"
+                "gave up delivering a webhook"
             );
-            return self.accounts.letter_done(id).await;
+            return self.accounts.remove_webhook(id).await;
         }
-        let wait = self.wait(letter.tries);
+        let wait = self.wait(pending.tries);
         tracing::warn!(
             webhook,
             id = message,
-            tries = letter.tries,
+            tries = pending.tries,
             seconds = wait,
             why,
-            "a webhook was not delivered; it is tried again"
+            "could not deliver a webhook; will retry"
         );
-        letter.next = self.accounts.clock().now().plus(wait);
-        self.accounts.letter_later(id, letter).await
+        pending.next = self.accounts.clock().now().plus(wait);
+        self.accounts.retry_webhook_later(id, pending).await
     }
 
-    /// The seconds until the next try, give or take a quarter: those that failed together are not tried together.
+    /// The seconds until the next attempt, with a jitter of ± a quarter, so that webhooks that failed
+    /// together are not retried together.
     fn wait(&self, tries: u32) -> i64 {
-        let factor = u64::from(LONGER).saturating_pow(tries.saturating_sub(1));
+        let factor = u64::from(BACKOFF).saturating_pow(tries.saturating_sub(1));
         let millis = u64::try_from(self.retry.first.as_millis())
             .unwrap_or(u64::MAX)
             .saturating_mul(factor)

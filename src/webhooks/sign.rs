@@ -1,4 +1,4 @@
-//! Signatures as <https://www.standardwebhooks.com> has them: HMAC-SHA256 of the id, the time and the body, with points between them.
+//! Webhook signatures of <https://www.standardwebhooks.com>: HMAC-SHA256 over `id.timestamp.body`.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -6,27 +6,27 @@ use sha2::Sha256;
 
 use crate::model::{Secret, Timestamp};
 
-/// The fewest bytes of a secret.
-const SHORTEST: usize = 16;
+/// The minimum length of a secret, in bytes.
+const MIN_SECRET: usize = 16;
 
 /// Signs webhooks for one receiver.
 pub(super) struct Signer(Hmac<Sha256>);
 
 impl Signer {
-    /// With this secret: `whsec_` and base64, or any other text.
+    /// A signer with this secret: `whsec_` followed by base64, or any other text.
     ///
     /// # Errors
-    /// It cannot be used; what it is is not said.
+    /// The secret is unusable. The message does not contain it.
     pub fn new(secret: &Secret) -> Result<Self, &'static str> {
         let text = secret.expose();
         let key = match text.strip_prefix("whsec_") {
             Some(encoded) => STANDARD
                 .decode(encoded)
-                .map_err(|_| "what follows whsec_ in its secret is no base64")?,
+                .map_err(|_| "its secret has no valid base64 after whsec_")?,
             None => text.as_bytes().to_vec(),
         };
         let key = zeroize::Zeroizing::new(key);
-        if key.len() < SHORTEST {
+        if key.len() < MIN_SECRET {
             return Err(
                 "its secret has fewer than 16 bytes. Make one with: openssl rand -base64 32",
             );
@@ -34,7 +34,7 @@ impl Signer {
         Hmac::new_from_slice(&key).map(Self).map_err(|_| "its secret cannot be used")
     }
 
-    /// The value of `webhook-signature`.
+    /// The value of the header field `webhook-signature`.
     pub fn sign(&self, id: &str, time: Timestamp, body: &[u8]) -> String {
         let mut mac = self.0.clone();
         mac.update(format!("{id}.{}.", time.0).as_bytes());
@@ -44,12 +44,12 @@ impl Signer {
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
-    /// From the specification's own libraries.
+    /// The example is from the specification's own libraries.
     #[test]
-    fn a_signature_is_the_specifications() {
+    fn signature_equals_the_specifications_example() {
         let signer = Signer::new(&Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).unwrap();
         let signed = signer.sign(
             "msg_p5jXN8AQM9LWM0D4loKWxJek",
@@ -60,7 +60,7 @@ mod unit {
     }
 
     #[test]
-    fn a_secret_that_is_none_is_refused() {
+    fn unusable_secret_is_refused() {
         for bad in ["", "whsec_", "whsec_!", "short", "whsec_c2hvcnQ="] {
             assert!(Signer::new(&Secret::new(bad)).is_err(), "{bad}");
         }

@@ -1,22 +1,22 @@
-//! What may come of an attempt, and what must not.
+//! Checks the outcome of an attempt: the rules that no script may break.
 
-use super::arena::{Arena, Attempt, Outcome, PLACES, Right, SECRET};
-use keyward::hooks::Kind;
+use super::scripted_gate::{Attempt, Entitlement, KINDS, Outcome, SECRET, ScriptedGate};
+use keyward::scripting::ScriptKind;
 
-/// What is to come of a script.
+/// The expected result of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expectation {
-    /// It loads nowhere.
+    /// It is rejected as every kind.
     RefusedLoad,
-    /// Nobody is answered anything but a refusal.
+    /// Every response is a denial.
     Denied,
-    /// Nobody is let in who has no right.
+    /// Requests that are not entitled do not pass.
     Harmless,
 }
 
 impl Expectation {
-    /// What a script's first line says.
-    pub fn of(text: &str) -> Option<Self> {
+    /// Parses the first line of a script.
+    pub fn parse(text: &str) -> Option<Self> {
         match text.lines().next()?.strip_prefix("// expect: ")? {
             "refused-load" => Some(Self::RefusedLoad),
             "denied" => Some(Self::Denied),
@@ -26,99 +26,108 @@ impl Expectation {
     }
 }
 
-/// Judges one attempt. Returns what is wrong.
-pub fn attempt(
-    arena: &Arena,
+/// Checks the outcome of one attempt. Returns the violations.
+pub fn check_attempt(
+    gate: &ScriptedGate,
     attempt: &Attempt,
     outcome: &Outcome,
     expect: Expectation,
 ) -> Vec<String> {
-    let mut wrong = Vec::new();
-    if attempt.right == Right::Nobodys && outcome.passed.is_some() {
-        wrong.push(format!("passed as {:?}", outcome.passed));
+    let mut violations = Vec::new();
+    if attempt.entitlement == Entitlement::NotEntitled && outcome.passed.is_some() {
+        violations.push(format!("passed as {:?}", outcome.passed));
     }
-    if outcome.passed.is_some_and(|uid| uid != Some(arena.llama)) {
-        wrong.push(format!("passed as somebody else: {:?}", outcome.passed));
+    if outcome.passed.is_some_and(|uid| uid != Some(gate.llama)) {
+        violations.push(format!("passed as another user: {:?}", outcome.passed));
     }
-    if expect == Expectation::Denied && !is_refusal(outcome) {
-        wrong.push("was answered".into());
+    if expect == Expectation::Denied && !is_denial(outcome) {
+        violations.push("the response is not a denial".into());
     }
-    wrong.extend(whatever(outcome));
-    if arena.credentials().iter().any(|text| outcome.detail.contains(text)) {
-        wrong.push(format!("the log would repeat the credential: {}", outcome.detail));
+    violations.extend(check_outcome(outcome));
+    if gate.credentials().iter().any(|text| outcome.detail.contains(text)) {
+        violations.push(format!("the log would contain the credential: {}", outcome.detail));
     }
-    let (place, name, status) = (arena.place, attempt.name, outcome.status);
-    wrong.into_iter().map(|said| format!("{place}, {name}, {status}: {said}")).collect()
+    let (kind, name, status) = (gate.kind, attempt.name, outcome.status);
+    violations
+        .into_iter()
+        .map(|violation| format!("{kind}, {name}, {status}: {violation}"))
+        .collect()
 }
 
-/// What holds for every script, even for one that says yes to everybody.
-fn whatever(outcome: &Outcome) -> Vec<String> {
-    let mut wrong = Vec::new();
-    if outcome.passed.is_none() && !is_refusal(outcome) {
-        wrong.push("a denial is no longer one".into());
+/// Checks the rules for every script, even for one that authorizes everybody. Returns the
+/// violations.
+fn check_outcome(outcome: &Outcome) -> Vec<String> {
+    let mut violations = Vec::new();
+    if outcome.passed.is_none() && !is_denial(outcome) {
+        violations.push("a denial became a success".into());
     }
     if !(200..=599).contains(&outcome.status.as_u16()) {
-        wrong.push("no status of an answer".into());
+        violations.push("not a status of a final response".into());
     }
     for (name, value) in &outcome.headers {
-        let own = name.as_str().starts_with("x-keyward-") && name != "x-keyward-hint";
+        let is_reserved = name.as_str().starts_with("x-keyward-") && name != "x-keyward-hint";
         let framing = ["connection", "transfer-encoding", "content-length", "upgrade", "trailer"];
-        if own || framing.contains(&name.as_str()) || name.as_str().contains("injected") {
-            wrong.push(format!("{name} was set"));
+        if is_reserved || framing.contains(&name.as_str()) || name.as_str().contains("injected") {
+            violations.push(format!("the script set {name}"));
         }
         if value.as_bytes().iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
-            wrong.push(format!("{name} does not end where it should"));
+            violations.push(format!("{name} contains a line end or NUL"));
         }
         if value.as_bytes().windows(SECRET.len()).any(|part| part == SECRET.as_bytes()) {
-            wrong.push(format!("{name} holds the secret"));
+            violations.push(format!("{name} contains the secret"));
         }
     }
-    let told = [String::from_utf8_lossy(&outcome.body).into_owned(), outcome.detail.clone()];
-    if told.iter().any(|text| text.contains(SECRET)) {
-        wrong.push("the secret was told".into());
+    let texts = [String::from_utf8_lossy(&outcome.body).into_owned(), outcome.detail.clone()];
+    if texts.iter().any(|text| text.contains(SECRET)) {
+        violations.push("body or detail contains the secret".into());
     }
-    wrong
+    violations
 }
 
-fn is_refusal(outcome: &Outcome) -> bool {
+fn is_denial(outcome: &Outcome) -> bool {
     (400..=599).contains(&outcome.status.as_u16())
 }
 
-/// What came of a script that nobody knows anything about.
+/// The result of [`check_script`].
 #[derive(Default)]
-pub struct Judged {
-    /// The places where it loads.
+pub struct ScriptCheck {
+    /// Number of kinds that the script loads as.
     pub loaded: usize,
-    /// What is wrong.
-    pub wrong: Vec<String>,
+    /// The violations.
+    pub violations: Vec<String>,
 }
 
-/// Judges a script that nobody knows anything about, with a request of its own if there is one: what follows the first NUL is path and query, and
-/// what follows the second the credential.
-pub fn any(data: &[u8]) -> Judged {
+/// Checks a script without a stated expectation.
+///
+/// Bytes after the first NUL are the path and query of an additional request, bytes after the
+/// second NUL its credential.
+pub fn check_script(data: &[u8]) -> ScriptCheck {
     let mut parts = data.splitn(3, |byte| *byte == 0);
     let text = String::from_utf8_lossy(parts.next().unwrap_or_default());
     let path = String::from_utf8_lossy(parts.next().unwrap_or_default());
     let credential = parts.next().unwrap_or_default();
-    let mut judged = Judged::default();
-    for place in PLACES {
-        let Ok(arena) = Arena::load(place, &text) else { continue };
-        judged.loaded += 1;
-        let mut attempts = arena.attempts();
+    let mut check = ScriptCheck::default();
+    for kind in KINDS {
+        let Ok(gate) = ScriptedGate::load(kind, &text) else { continue };
+        check.loaded += 1;
+        let mut attempts = gate.attempts();
         let path = format!("/orders?{path}");
-        attempts.push(arena.attempt("its own request", Right::Nobodys, &path, credential));
+        let entitlement = Entitlement::NotEntitled;
+        attempts.push(gate.attempt("additional request", entitlement, &path, credential));
         for attempt in attempts {
-            let outcome = arena.run(&attempt);
-            let mut wrong = whatever(&outcome);
-            // An authentication type may say yes to whom it likes.
-            let may_say = arena.place == Kind::Auth;
-            if attempt.right == Right::Nobodys && outcome.passed.is_some() && !may_say {
-                wrong.push(format!("passed as {:?}", outcome.passed));
+            let outcome = gate.run(&attempt);
+            let mut violations = check_outcome(&outcome);
+            // An authentication type decides itself whom it authenticates.
+            let may_authenticate = gate.kind == ScriptKind::Auth;
+            let is_entitled = attempt.entitlement == Entitlement::Entitled || may_authenticate;
+            if !is_entitled && outcome.passed.is_some() {
+                violations.push(format!("passed as {:?}", outcome.passed));
             }
             let (name, status) = (attempt.name, outcome.status);
-            let said = wrong.into_iter().map(|said| format!("{place}, {name}, {status}: {said}"));
-            judged.wrong.extend(said);
+            let violations = violations.into_iter();
+            let violations = violations.map(|text| format!("{kind}, {name}, {status}: {text}"));
+            check.violations.extend(violations);
         }
     }
-    judged
+    check
 }

@@ -1,6 +1,7 @@
-//! Mutants: pieces of hostile scripts put together in other ways. The same number makes the same mutant.
+//! Mutants: parts of hostile scripts in new combinations. The same number always makes the same
+//! mutant.
 
-/// What a mutation puts in.
+/// Texts that a mutation inserts.
 const WORDS: &[&str] = &[
     "true",
     "false",
@@ -47,49 +48,49 @@ const WORDS: &[&str] = &[
     "\u{202e}",
 ];
 
-/// The mutant of this number.
-pub fn of(seeds: &[String], number: u64) -> String {
-    let mut dice = Dice(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut text: Vec<char> = dice.one(seeds).chars().collect();
-    for _ in 0..=dice.below(2) {
-        let at = dice.below(text.len() + 1);
-        let end = (at + dice.below(24)).min(text.len());
-        match dice.below(6) {
+/// The mutant with this number, made of the scripts `seeds`.
+pub fn mutant(seeds: &[String], number: u64) -> String {
+    let mut random = Random(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut text: Vec<char> = random.pick(seeds).chars().collect();
+    for _ in 0..=random.below(2) {
+        let at = random.below(text.len() + 1);
+        let end = (at + random.below(24)).min(text.len());
+        match random.below(6) {
             0 => drop(text.drain(at..end)),
             1 => {
                 let piece: Vec<char> = text[at..end].to_vec();
                 text.splice(at..at, piece);
             }
             2 => {
-                let other: Vec<char> = dice.one(seeds).chars().collect();
-                let from = dice.below(other.len() + 1);
-                let to = (from + dice.below(80)).min(other.len());
+                let other: Vec<char> = random.pick(seeds).chars().collect();
+                let from = random.below(other.len() + 1);
+                let to = (from + random.below(80)).min(other.len());
                 text.splice(at..end, other[from..to].iter().copied());
             }
-            3 => drop(text.splice(at..end, dice.one(WORDS).chars())),
-            4 => drop(text.splice(at..at, dice.one(WORDS).chars())),
-            // Another file's functions beside those that are there.
+            3 => drop(text.splice(at..end, random.pick(WORDS).chars())),
+            4 => drop(text.splice(at..at, random.pick(WORDS).chars())),
+            // Append the functions of another script.
             _ => {
                 text.push('\n');
-                text.extend(dice.one(seeds).chars());
+                text.extend(random.pick(seeds).chars());
             }
         }
     }
     text.into_iter().collect()
 }
 
-/// Numbers that look random: xorshift64.
-struct Dice(u64);
+/// Pseudo-random numbers: xorshift64.
+struct Random(u64);
 
-impl Dice {
-    fn below(&mut self, most: usize) -> usize {
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        (self.0 % most.max(1) as u64) as usize
+        (self.0 % limit.max(1) as u64) as usize
     }
 
-    fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len())]
+    fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
     }
 }

@@ -1,6 +1,7 @@
-//! A script in its place, and requests that try to get past it: through the real Gate, on a store in memory.
+//! A real Gate that has loaded one script, with a store in memory, and requests that try to pass
+//! it.
 //!
-//! The corpus, its mutants and the fuzz target share it.
+//! Shared by the corpus test, the mutant test and the fuzz target.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,68 +15,72 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use keyward::{
     accounts::{Accounts, NewKey, NewUser, Passwords},
-    front::answer,
-    handlers::{Body, BodyLimits, Call, Handlers, Hop, Origin, Payload, Scheme},
-    hooks::{Kind, Limits, ResponseParts, Secrets},
+    handlers::{
+        BodyLimits, HandlerRequest, Handlers, Hop, Origin, Payload, RequestBody, UrlScheme,
+    },
+    http::response,
     model::{
         Actor, Application, AuthType, Clock, Entropy, Handler, Pepper, PermissionSource, Resource,
         Respond, Role, Rules, Secret, Timestamp,
     },
     pipeline::{Action, Denial, Face, Gate, Request},
+    scripting::{ResponseParts, ScriptKind, ScriptLimits, Secrets},
     store::MemoryStore,
 };
 use tokio::runtime::Runtime;
 
-/// The places that a script can be in.
-pub const PLACES: [Kind; 4] = [Kind::Auth, Kind::Hooks, Kind::Resource, Kind::Handler];
-/// The configured secret. Nobody may ever see it.
+/// The kinds of scripts that each text is loaded as.
+pub const KINDS: [ScriptKind; 4] =
+    [ScriptKind::Auth, ScriptKind::Hooks, ScriptKind::Resource, ScriptKind::Handler];
+/// A configured secret, which must never appear in a response or in the log.
 pub const SECRET: &str = "the partner's secret of 32 bytes!";
-/// The llama's key of an older system, which only scripts can check.
+/// The key of user `llama` in an older system. Only scripts can check it.
 pub const LEGACY: &str = "old-system-key-of-the-llama-0123456789";
-/// The name of the script, where it has one.
+/// The name of the script, for the kinds that have a name.
 const NAME: &str = "hostile";
-/// The resource whose hooks it is.
+/// The resource that a script of kind `Resource` belongs to.
 const ORDERS: &str = "orders";
 const NOW: Timestamp = Timestamp(1_767_614_400);
 
-/// What somebody tries.
+/// A request that may or may not be entitled to pass the Gate.
 pub struct Attempt {
-    /// For whoever reads a failure.
+    /// Printed when a test fails.
     pub name: &'static str,
-    /// What the built-in path says of it.
-    pub right: Right,
+    /// Whether the request may pass.
+    pub entitlement: Entitlement,
     face: Face,
     path: String,
     headers: HeaderMap,
     body: Bytes,
 }
 
-/// Whether somebody may.
+/// Whether a request may pass the Gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Right {
-    /// The built-in path would let it pass, or a script that checks the older system's key.
-    Theirs,
-    /// Nobody but a broken gate would.
-    Nobodys,
+pub enum Entitlement {
+    /// The built-in checks, or a script that checks the older system's key, may let it pass.
+    Entitled,
+    /// It must not pass.
+    NotEntitled,
 }
 
-/// What came of it.
+/// The result of an attempt.
 pub struct Outcome {
-    /// Who was let in, by number; none: nobody was.
+    /// The uid of the authorized user; `Some(None)` means authorized without a user, and `None`
+    /// means denied.
     pub passed: Option<Option<u64>>,
-    /// The answer's status.
+    /// The response's status.
     pub status: StatusCode,
-    /// The answer's header fields.
+    /// The response's header fields.
     pub headers: HeaderMap,
-    /// The answer's body.
+    /// The response's body.
     pub body: Bytes,
-    /// What the operator's log is told of a refusal.
+    /// The detail of a denial, which goes to the operator's log.
     pub detail: String,
-    /// How long it took.
+    /// Duration of the attempt.
     pub took: Duration,
 }
 
-/// The credentials, ready for the header.
+/// Values of the credential header field.
 struct Credentials {
     llama: String,
     legacy: String,
@@ -86,11 +91,11 @@ struct Credentials {
     powerless: String,
 }
 
-/// The Gate with one script behind it.
-pub struct Arena {
-    /// Where the script is.
-    pub place: Kind,
-    /// The number of the one user who may.
+/// A real Gate that has loaded one script.
+pub struct ScriptedGate {
+    /// The kind that the script was loaded as.
+    pub kind: ScriptKind,
+    /// The uid of the only user who is entitled.
     pub llama: u64,
     runtime: Runtime,
     gate: Gate,
@@ -98,17 +103,17 @@ pub struct Arena {
     credentials: Credentials,
 }
 
-/// The usual limits, and less time for scripts on threads of their own: there are many.
-fn limits() -> Limits {
-    Limits { blocking_time: Duration::from_millis(200), ..Limits::default() }
+/// The default limits, with less time for blocking scripts, because the corpus has many of them.
+fn limits() -> ScriptLimits {
+    ScriptLimits { blocking_time: Duration::from_millis(200), ..ScriptLimits::default() }
 }
 
-impl Arena {
-    /// Puts a script in a place.
+impl ScriptedGate {
+    /// Loads a script as this kind.
     ///
     /// # Errors
-    /// It is refused there: why.
-    pub fn load(place: Kind, text: &str) -> Result<Self, String> {
+    /// The reasons why the script was rejected.
+    pub fn load(kind: ScriptKind, text: &str) -> Result<Self, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let store = Arc::new(MemoryStore::new());
         let accounts = Accounts::with(
@@ -121,76 +126,84 @@ impl Arena {
         .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let file =
-            folder.path().join(place.file(if place == Kind::Resource { ORDERS } else { NAME }));
+            folder.path().join(kind.file(if kind == ScriptKind::Resource { ORDERS } else { NAME }));
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, text).unwrap();
         let secrets = Secrets::new([("partner".to_owned(), Secret::new(SECRET))]);
         accounts.load_scripts(folder.path(), limits(), secrets, None).map_err(|problems| {
             problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
         })?;
-        let (llama, credentials) = runtime.block_on(furnish(&accounts, place));
+        let (llama, credentials) = runtime.block_on(create_records(&accounts, kind));
         let gate = Gate::new(&accounts, 8192);
         let bounds = BodyLimits { bytes: 1 << 20, read: Duration::from_secs(5) };
         let handlers = Handlers::new(accounts, bounds);
-        Ok(Self { place, llama, runtime, gate, handlers, credentials })
+        Ok(Self { kind, llama, runtime, gate, handlers, credentials })
     }
 
-    /// What is tried with every script.
+    /// The requests that are sent to every script.
     pub fn attempts(&self) -> Vec<Attempt> {
-        use Right::{Nobodys, Theirs};
+        use Entitlement::{Entitled, NotEntitled};
         let keys = &self.credentials;
-        let guarded =
-            if self.place == Kind::Handler { "/handled?q=1&q=%ff" } else { "/orders?q=1" };
-        let one =
-            |name, right, path: &str, key: &str| self.attempt(name, right, path, key.as_bytes());
-        let mut all = vec![
-            one("the right key", Theirs, guarded, &keys.llama),
-            one("no key", Nobodys, guarded, ""),
-            one("a wrong key", Nobodys, guarded, &keys.wrong),
-            one("a damaged key", Nobodys, guarded, &keys.damaged),
-            one("a key with another's name", Nobodys, guarded, &keys.borrowed),
-            one("the key of a blocked user", Nobodys, guarded, &keys.blocked),
-            one("the key of somebody who may not", Nobodys, guarded, &keys.powerless),
-            one("no base64", Nobodys, guarded, "llama:llama"),
-            one("an empty pair", Nobodys, guarded, "Og=="),
-            self.attempt("no text", Nobodys, guarded, b"\xff\xfe"),
-            one("a script decides", Theirs, "/scripted", &keys.llama),
-            one("a script decides about nobody", Nobodys, "/scripted", ""),
+        let path =
+            if self.kind == ScriptKind::Handler { "/handled?q=1&q=%ff" } else { "/orders?q=1" };
+        let attempt = |name, entitlement, path: &str, key: &str| {
+            self.attempt(name, entitlement, path, key.as_bytes())
+        };
+        let mut attempts = vec![
+            attempt("the right key", Entitled, path, &keys.llama),
+            attempt("no key", NotEntitled, path, ""),
+            attempt("a wrong key", NotEntitled, path, &keys.wrong),
+            attempt("a damaged key", NotEntitled, path, &keys.damaged),
+            attempt("a key with another's name", NotEntitled, path, &keys.borrowed),
+            attempt("the key of a blocked user", NotEntitled, path, &keys.blocked),
+            attempt("the key of a user without permission", NotEntitled, path, &keys.powerless),
+            attempt("a key that is not base64", NotEntitled, path, "llama:llama"),
+            attempt("an empty pair", NotEntitled, path, "Og=="),
+            self.attempt("a key that is not UTF-8", NotEntitled, path, b"\xff\xfe"),
+            attempt("the right key, permission by script", Entitled, "/scripted", &keys.llama),
+            attempt("no key, permission by script", NotEntitled, "/scripted", ""),
             Attempt {
                 face: Face::Admin,
-                ..one("the admin API", Nobodys, "/api/v1/users", &keys.llama)
+                ..attempt("the admin API", NotEntitled, "/api/v1/users", &keys.llama)
             },
         ];
-        let mut twice = one("two keys", Nobodys, guarded, &keys.llama);
-        twice.headers.append("api-key", HeaderValue::from_static("x"));
-        all.push(twice);
-        if self.place == Kind::Auth {
-            all.push(one("the older system's key", Theirs, guarded, &keys.legacy));
+        let mut two_keys = attempt("two keys", NotEntitled, path, &keys.llama);
+        two_keys.headers.append("api-key", HeaderValue::from_static("x"));
+        attempts.push(two_keys);
+        if self.kind == ScriptKind::Auth {
+            attempts.push(attempt("the older system's key", Entitled, path, &keys.legacy));
         }
-        all
+        attempts
     }
 
-    /// A request with this path and query, and this in the header that holds the credential.
-    pub fn attempt(&self, name: &'static str, right: Right, path: &str, key: &[u8]) -> Attempt {
+    /// A request with this path and query, and `key` as value of the credential header field.
+    pub fn attempt(
+        &self,
+        name: &'static str,
+        entitlement: Entitlement,
+        path: &str,
+        key: &[u8],
+    ) -> Attempt {
         let mut headers = HeaderMap::new();
         if let Ok(value) = HeaderValue::from_bytes(key)
             && !key.is_empty()
         {
             headers.insert(HeaderName::from_static("api-key"), value);
         }
-        if self.place == Kind::Auth {
+        if self.kind == ScriptKind::Auth {
             headers.insert("auth-method", HeaderValue::from_static(NAME));
         }
         headers.insert("x-text", HeaderValue::from_static("a, b"));
         let body = Bytes::from_static(b"{\"a\":[1,2,{\"b\":null}]}");
-        Attempt { name, right, face: Face::Public, path: path.to_owned(), headers, body }
+        Attempt { name, entitlement, face: Face::Public, path: path.to_owned(), headers, body }
     }
 
-    /// Sends a request through the Gate and to its handler, and its answer or refusal through the hooks.
+    /// Sends a request through the Gate and its handler, and the response or denial through the
+    /// hooks.
     pub fn run(&self, attempt: &Attempt) -> Outcome {
         let begun = Instant::now();
-        let mut outcome = self.runtime.block_on(self.walk(attempt));
-        // What was left to be done after the answer is done now.
+        let mut outcome = self.runtime.block_on(self.send(attempt));
+        // Runs the tasks that the Gate spawned for after the response.
         self.runtime.block_on(async {
             for _ in 0..8 {
                 tokio::task::yield_now().await;
@@ -200,12 +213,12 @@ impl Arena {
         outcome
     }
 
-    /// The text of the credentials, which no log may repeat.
+    /// Credentials that must not appear in the log.
     pub fn credentials(&self) -> [&str; 3] {
         [&self.credentials.llama, &self.credentials.legacy, LEGACY]
     }
 
-    async fn walk(&self, attempt: &Attempt) -> Outcome {
+    async fn send(&self, attempt: &Attempt) -> Outcome {
         let (path, query) = match attempt.path.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (attempt.path.as_str(), None),
@@ -220,11 +233,11 @@ impl Arena {
             client: [192, 0, 2, 1].into(),
             face: attempt.face,
         };
-        let scene = self.gate.scene();
-        let found = scene.policy.routes.find("api.example.com", path);
+        let context = self.gate.request_context();
+        let found = context.policy.routes.find("api.example.com", path);
         let action = match (attempt.face, found.as_ref().and_then(|found| found.rule("GET"))) {
             (Face::Public, Some(rule)) => Action::Use(rule),
-            (Face::Public, None) => Action::Nowhere(nowhere()),
+            (Face::Public, None) => Action::NoRoute(route_not_found()),
             (Face::Admin, _) => Action::Administer("administer users"),
         };
         let rule = match action {
@@ -232,10 +245,10 @@ impl Arena {
             _ => None,
         };
         let mut passed = None;
-        let led = async {
-            let grant = self.gate.authorize(&scene, &request, &action).await?;
+        let result = async {
+            let grant = self.gate.authorize(&context, &request, &action).await?;
             passed = Some(grant.identity().uid());
-            let aftermath = self.gate.aftermath(&scene, &request, &grant);
+            let response_hooks = self.gate.response_hooks(&context, &request, &grant);
             if attempt.face == Face::Admin {
                 return Ok(ResponseParts {
                     status: StatusCode::OK,
@@ -244,40 +257,41 @@ impl Arena {
                 });
             }
             let client = request.client;
-            let hop = Hop { scheme: Scheme::Http, authority: "x", peer: client, is_trusted: false };
-            let call = Call {
+            let hop =
+                Hop { scheme: UrlScheme::Http, authority: "x", peer: client, is_trusted: false };
+            let call = HandlerRequest {
                 grant,
                 request,
-                scene: &scene,
+                context: &context,
                 params: matchit::Params::default(),
                 origin: Origin::Configured("http://x"),
                 hop,
-                body: Body::Full(attempt.body.clone()),
+                body: RequestBody::Full(attempt.body.clone()),
                 upgrade: None,
             };
-            let made = parts(self.handlers.answer(call).await?);
-            match aftermath {
-                Some(aftermath) => aftermath.answer(made).await,
-                None => Ok(made),
+            let response = response_parts(self.handlers.respond(call).await?);
+            match response_hooks {
+                Some(hooks) => hooks.run(response).await,
+                None => Ok(response),
             }
         };
-        let led: Result<ResponseParts, Denial> = led.await;
-        let (made, detail) = match led {
-            Ok(made) => (made, String::new()),
+        let result: Result<ResponseParts, Denial> = result.await;
+        let (response, detail) = match result {
+            Ok(response) => (response, String::new()),
             Err(denial) => {
-                let denial = self.gate.on_denied(&scene, &request, rule, denial).await;
-                let detail = denial.detail.as_deref().unwrap_or_default().to_owned();
-                (parts(answer::denial(&denial)), detail)
+                let denial = self.gate.on_denied(&context, &request, rule, denial).await;
+                let detail = denial.internal_message.as_deref().unwrap_or_default().to_owned();
+                (response_parts(response::from_denial(&denial)), detail)
             }
         };
-        let ResponseParts { status, headers, body } = made;
+        let ResponseParts { status, headers, body } = response;
         let body = body.unwrap_or_default();
         Outcome { passed, status, headers, body, detail, took: Duration::ZERO }
     }
 }
 
-fn parts(reply: http::Response<Payload>) -> ResponseParts {
-    let (parts, payload) = reply.into_parts();
+fn response_parts(response: http::Response<Payload>) -> ResponseParts {
+    let (parts, payload) = response.into_parts();
     let body = match payload {
         Payload::Full(bytes) => Some(bytes),
         Payload::Stream(_) => None,
@@ -285,13 +299,14 @@ fn parts(reply: http::Response<Payload>) -> ResponseParts {
     ResponseParts { status: parts.status, headers: parts.headers, body }
 }
 
-fn nowhere() -> Denial {
-    let room = keyward::pipeline::Room::Edge;
-    Denial::message(room, StatusCode::NOT_FOUND, "ROUTE_NOT_FOUND", "There is nothing here.")
+fn route_not_found() -> Denial {
+    let phase = keyward::pipeline::Phase::Edge;
+    Denial::message(phase, StatusCode::NOT_FOUND, "ROUTE_NOT_FOUND", "There is nothing here.")
 }
 
-/// Users, keys and resources: the llama may, the alpaca may not, the guanaco is blocked.
-async fn furnish(accounts: &Accounts, place: Kind) -> (u64, Credentials) {
+/// Creates users, keys and resources. Only user `llama` is entitled: `alpaca` lacks the permission,
+/// and `guanaco` is blocked.
+async fn create_records(accounts: &Accounts, kind: ScriptKind) -> (u64, Credentials) {
     accounts.first_start().await.unwrap();
     let herd = Role {
         id: "herd".into(),
@@ -300,13 +315,14 @@ async fn furnish(accounts: &Accounts, place: Kind) -> (u64, Credentials) {
         is_admin: false,
         permissions: BTreeSet::from(["graze".to_owned()]),
     };
-    accounts.acting(Actor::Program).create(herd).await.unwrap();
-    if place == Kind::Auth {
+    accounts.as_actor(Actor::Program).create(herd).await.unwrap();
+    if kind == ScriptKind::Auth {
         let auth_type = AuthType::Script(NAME.into());
         let hostile = Application { auth_type, ..Application::api_key(NAME, "Hostile") };
-        accounts.acting(Actor::Program).create(hostile).await.unwrap();
+        accounts.as_actor(Actor::Program).create(hostile).await.unwrap();
     }
-    let handled = if place == Kind::Handler { Some(Handler::Script(NAME.into())) } else { None };
+    let handled =
+        if kind == ScriptKind::Handler { Some(Handler::Script(NAME.into())) } else { None };
     let resources = [
         (ORDERS, Some(Handler::Respond), PermissionSource::Records),
         ("scripted", Some(Handler::Respond), PermissionSource::Script),
@@ -315,25 +331,25 @@ async fn furnish(accounts: &Accounts, place: Kind) -> (u64, Credentials) {
     for (id, handler, permission) in resources {
         if let Some(handler) = handler {
             accounts
-                .acting(Actor::Program)
+                .as_actor(Actor::Program)
                 .create(resource(id, handler, permission))
                 .await
                 .unwrap();
         }
     }
-    let (llama, right) = user(accounts, "llama", true, &["herd"]).await;
-    let (_, powerless) = user(accounts, "alpaca", true, &[]).await;
-    let (_, blocked) = user(accounts, "guanaco", false, &["herd"]).await;
-    let mut damaged = right.clone();
+    let (llama, right_key) = create_user(accounts, "llama", true, &["herd"]).await;
+    let (_, powerless) = create_user(accounts, "alpaca", true, &[]).await;
+    let (_, blocked) = create_user(accounts, "guanaco", false, &["herd"]).await;
+    let mut damaged = right_key.clone();
     let last = damaged.pop().unwrap();
     damaged.push(if last == 'x' { 'y' } else { 'x' });
     let pair = |name: &str, key: &str| STANDARD.encode(format!("{name}:{key}"));
     let credentials = Credentials {
-        llama: pair("llama", &right),
+        llama: pair("llama", &right_key),
         legacy: pair("llama", LEGACY),
         wrong: pair("llama", &powerless),
         damaged: pair("llama", &damaged),
-        borrowed: pair("admin", &right),
+        borrowed: pair("admin", &right_key),
         blocked: pair("guanaco", &blocked),
         powerless: pair("alpaca", &powerless),
     };
@@ -361,7 +377,12 @@ fn resource(id: &str, handler: Handler, permission: PermissionSource) -> Resourc
     }
 }
 
-async fn user(accounts: &Accounts, name: &str, status: bool, roles: &[&str]) -> (u64, String) {
+async fn create_user(
+    accounts: &Accounts,
+    name: &str,
+    status: bool,
+    roles: &[&str],
+) -> (u64, String) {
     let new = NewUser {
         name: name.into(),
         status,
@@ -369,7 +390,7 @@ async fn user(accounts: &Accounts, name: &str, status: bool, roles: &[&str]) -> 
         attributes: BTreeMap::from([("legacy".to_owned(), format!("{LEGACY}{}", &name[5..]))]),
         ..NewUser::default()
     };
-    let uid = accounts.acting(Actor::Program).create_user(new).await.unwrap().record.uid;
-    let issued = accounts.acting(Actor::Program).issue_key(uid, NewKey::default()).await.unwrap();
+    let uid = accounts.as_actor(Actor::Program).create_user(new).await.unwrap().record.uid;
+    let issued = accounts.as_actor(Actor::Program).issue_key(uid, NewKey::default()).await.unwrap();
     (uid, issued.text.expose().to_owned())
 }

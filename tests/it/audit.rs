@@ -1,33 +1,33 @@
-//! The audit trail, from the outside.
+//! The audit trail, seen through the command line and the admin API.
 
 use std::{thread, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, Request, Server, Site};
+use crate::harness::{Request, Server, Site, TIMEOUT};
 
-/// The trail, the newest entry first.
-fn listed(site: &Site) -> Vec<Value> {
+/// All entries of the trail, newest first.
+fn entries(site: &Site) -> Vec<Value> {
     site.json(&["audit", "list"]).as_array().unwrap().clone()
 }
 
 #[test]
-fn every_face_signs_with_who_it_was() {
+fn every_face_records_the_actor_of_a_change() {
     let server = Server::new();
-    let editor = server.user_with("ann", &["administer users", "change own username"]);
-    // With the command line, through the admin API, and through the user resource.
-    let newest = &listed(&server.site)[0];
+    let editor = server.user_with_permissions("ann", &["administer users", "change own username"]);
+    // Changes through the command line, the admin API and the user resource.
+    let newest = &entries(&server.site)[0];
     assert_eq!(
         (&newest["actor"], &newest["action"]),
         (&json!({ "kind": "operator", "client": "127.0.0.1" }), &json!("key.create"))
     );
-    let made = Request::new(server.admin, "POST", "/api/v1/users")
+    let created = Request::new(server.admin, "POST", "/api/v1/users")
         .header("API-KEY", &editor.credential)
         .json(&json!({ "name": "eve", "password": "correct horse" }))
         .send();
-    assert_eq!(made.status, 201, "{}", made.body);
-    server.hide("correct horse");
-    let newest = &listed(&server.site)[0];
+    assert_eq!(created.status, 201, "{}", created.body);
+    server.forbid_in_log("correct horse");
+    let newest = &entries(&server.site)[0];
     let ann = json!({ "kind": "user", "uid": 2, "name": "ann", "key": editor.id, "application": "default", "client": "127.0.0.1" });
     assert_eq!((&newest["actor"], &newest["object"]), (&ann, &json!("user/3")));
     assert_eq!(newest["after"]["password"], "(secret)");
@@ -37,31 +37,31 @@ fn every_face_signs_with_who_it_was() {
         .json(&json!({ "name": [{ "value": "anna" }] }))
         .send();
     assert_eq!(renamed.status, 200, "{}", renamed.body);
-    let newest = &listed(&server.site)[0];
+    let newest = &entries(&server.site)[0];
     assert_eq!((&newest["actor"], &newest["action"]), (&ann, &json!("user.change")));
     assert_eq!(
         (&newest["before"]["name"], &newest["after"]["name"]),
         (&json!("ann"), &json!("anna"))
     );
-    let deleted = server.asks("DELETE", "/user/3").send();
+    let deleted = server.request_as_admin("DELETE", "/user/3").send();
     assert_eq!(deleted.status, 204, "{}", deleted.body);
-    let newest = &listed(&server.site)[0];
+    let newest = &entries(&server.site)[0];
     assert_eq!(
         (&newest["actor"]["name"], &newest["action"]),
         (&json!("admin"), &json!("user.delete"))
     );
-    // What was refused has changed nothing, and is not told.
-    let count = listed(&server.site).len();
-    assert_eq!(server.manages("DELETE", "/api/v1/users/1").send().status, 409);
-    assert_eq!(listed(&server.site).len(), count);
+    // A rejected change writes no entry.
+    let count = entries(&server.site).len();
+    assert_eq!(server.admin_api("DELETE", "/api/v1/users/1").send().status, 409);
+    assert_eq!(entries(&server.site).len(), count);
     assert_eq!(server.site.json(&["audit", "verify"])["entries"], count);
 }
 
 #[test]
-fn the_trail_is_exported_and_checked_with_a_server_and_without() {
+fn the_trail_can_be_exported_and_verified_with_and_without_a_server() {
     let server = Server::new();
     for number in 0..5 {
-        server.user(&format!("user{number}"), &[]);
+        server.add_user(&format!("user{number}"), &[]);
     }
     let export = |site: &Site| String::from_utf8(site.run(&["audit", "export"]).stdout).unwrap();
     let exported = export(&server.site);
@@ -84,33 +84,33 @@ fn the_trail_is_exported_and_checked_with_a_server_and_without() {
 }
 
 #[test]
-fn a_query_names_the_order_and_the_place() {
+fn a_query_selects_the_order_and_the_page_of_the_trail() {
     let server = Server::new();
-    server.user("bob", &[]);
-    let ask = |query: &str| server.manages("GET", &format!("/api/v1/audit{query}")).send();
+    server.add_user("bob", &[]);
+    let send = |query: &str| server.admin_api("GET", &format!("/api/v1/audit{query}")).send();
     let numbers = |query: &str| -> Vec<u64> {
-        let body = ask(query).json();
+        let body = send(query).json();
         body["items"]
             .as_array()
             .unwrap()
             .iter()
-            .map(|one| one["number"].as_u64().unwrap())
+            .map(|entry| entry["number"].as_u64().unwrap())
             .collect()
     };
     assert_eq!(numbers(""), [2, 1]);
     assert_eq!(numbers("?order=oldest"), [1, 2]);
     assert_eq!(numbers("?order=newest&limit=1"), [2]);
-    assert_eq!(ask("?limit=1").json()["next"], "2");
+    assert_eq!(send("?limit=1").json()["next"], "2");
     assert_eq!(numbers("?limit=1&after=2"), [1]);
-    assert_eq!(ask("?limit=1&after=2").json()["next"], Value::Null);
+    assert_eq!(send("?limit=1&after=2").json()["next"], Value::Null);
     for query in ["?order=x", "?after=x", "?after=-1", "?name=x"] {
-        assert_eq!(ask(query).status, 400, "{query}");
+        assert_eq!(send(query).status, 400, "{query}");
     }
-    assert_eq!(server.manages("DELETE", "/api/v1/audit").send().status, 405);
+    assert_eq!(server.admin_api("DELETE", "/api/v1/audit").send().status, 405);
 }
 
 #[test]
-fn the_trail_is_whole_after_a_power_cut() {
+fn the_trail_is_intact_after_the_server_is_killed() {
     let mut site = Site::new();
     site.json(&["init"]);
     for round in 0..3 {
@@ -119,21 +119,21 @@ fn the_trail_is_whole_after_a_power_cut() {
             std::fs::read_to_string(server.site.path().join("data/keyward.control")).unwrap();
         let control: Value = serde_json::from_str(&control).unwrap();
         let key = format!("Bearer {}", control["key"].as_str().unwrap());
-        let (admin, answered) =
+        let (admin, acknowledged) =
             (server.admin, std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0)));
         let writers: Vec<_> = (0..4)
             .map(|writer| {
-                let (key, answered) = (key.clone(), answered.clone());
+                let (key, acknowledged) = (key.clone(), acknowledged.clone());
                 thread::spawn(move || {
                     for number in 0.. {
                         let body = json!({ "name": format!("u{round}-{writer}-{number}") });
-                        let asked = Request::new(admin, "POST", "/api/v1/users")
+                        let request = Request::new(admin, "POST", "/api/v1/users")
                             .header("AUTH-METHOD", "keyward.operator")
                             .header("Authorization", &key)
                             .json(&body);
-                        match asked.try_send() {
-                            Some(answer) if answer.status == 201 => {
-                                answered.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+                        match request.try_send() {
+                            Some(response) if response.status == 201 => {
+                                acknowledged.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
                             }
                             _ => return,
                         };
@@ -141,18 +141,18 @@ fn the_trail_is_whole_after_a_power_cut() {
                 })
             })
             .collect();
-        let begun = std::time::Instant::now();
-        while answered.load(std::sync::atomic::Ordering::Relaxed) < 40 {
-            assert!(begun.elapsed() < PATIENCE, "nothing is written");
+        let start = std::time::Instant::now();
+        while acknowledged.load(std::sync::atomic::Ordering::Relaxed) < 40 {
+            assert!(start.elapsed() < TIMEOUT, "nothing is written");
             thread::sleep(Duration::from_millis(2));
         }
         site = server.kill();
         writers.into_iter().for_each(|writer| writer.join().unwrap());
         let verdict = site.json(&["audit", "verify"]);
         assert_eq!(verdict["state"], "intact", "{verdict}");
-        // Each user that is there has its entry, and the other way round.
+        // The trail has exactly one entry per user in the store.
         let users = site.json(&["user", "list"]).as_array().unwrap().len() as u64;
         assert_eq!(verdict["last"], users);
-        assert!(users > answered.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(users > acknowledged.load(std::sync::atomic::Ordering::Relaxed));
     }
 }

@@ -1,4 +1,4 @@
-//! Backups, from the outside.
+//! Backup and restore, through the command line and the admin API.
 
 use std::{
     fs,
@@ -13,21 +13,22 @@ use serde_json::{Value, json};
 
 use crate::harness::{Server, Site};
 
-/// Everything that can be listed.
-fn all(site: &Site) -> Vec<Value> {
+/// All records of the kinds that the command line can list.
+fn all_records(site: &Site) -> Vec<Value> {
     let nouns = ["user", "key", "role", "app", "resource"];
     nouns.iter().map(|noun| site.json(&[noun, "list"])).collect()
 }
 
-fn code(site: &Site, args: &[&str]) -> (i32, String) {
+/// Runs a command and returns its exit code and standard error.
+fn run(site: &Site, args: &[&str]) -> (i32, String) {
     let output = site.run(args);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!said.contains("panicked"), "{said}");
-    (output.status.code().unwrap(), said)
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    (output.status.code().unwrap(), stderr)
 }
 
-/// A folder with the pepper of another, and a copy of its backup.
-fn beside(site: &Site) -> Site {
+/// A new folder with a copy of the site's pepper and backup.
+fn copy_of_pepper_and_backup(site: &Site) -> Site {
     let other = Site::new();
     fs::create_dir_all(other.path().join("data")).unwrap();
     for name in ["data/keyward.pepper", "all.backup"] {
@@ -37,54 +38,54 @@ fn beside(site: &Site) -> Site {
 }
 
 #[test]
-fn what_is_backed_up_while_everybody_works_is_put_back() {
+fn a_backup_taken_under_load_can_be_restored() {
     let server = Server::new();
-    let bob = server.user_with("bob", &["access user profiles"]);
-    let gone = server.key("bob", &[]);
-    server.site.json(&["key", "revoke", &gone.id]);
-    let before = all(&server.site);
+    let bob = server.user_with_permissions("bob", &["access user profiles"]);
+    let revoked = server.generate_key("bob", &[]);
+    server.site.json(&["key", "revoke", &revoked.id]);
+    let before = all_records(&server.site);
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
-        // Whoever asks is answered; whoever writes waits a little.
+        // Requests are served while the backup runs.
         scope.spawn(|| {
             while !is_done.load(Ordering::Relaxed) {
-                let asked = server.request("GET", "/user/1").header("API-KEY", &bob.credential);
-                assert_eq!(asked.send().status, 200);
+                let request = server.request("GET", "/user/1").header("API-KEY", &bob.credential);
+                assert_eq!(request.send().status, 200);
             }
         });
-        let made = server.site.json(&["backup", "all.backup"]);
-        assert!(made["records"].as_u64().unwrap() > 10, "{made}");
+        let created = server.site.json(&["backup", "all.backup"]);
+        assert!(created["records"].as_u64().unwrap() > 10, "{created}");
         is_done.store(true, Ordering::Relaxed);
     });
     let file = server.site.path().join("all.backup");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    // What comes later is not in it; a file that is there is left alone.
+    // Later changes are not in the backup, and an existing file is not overwritten.
     server.site.json(&["user", "add", "late"]);
-    let held = fs::read(&file).unwrap();
-    let (exit, said) = code(&server.site, &["backup", "all.backup"]);
-    assert!(exit == 4 && said.contains("there is such a file already"), "{said}");
-    assert_eq!(fs::read(&file).unwrap(), held);
+    let bytes = fs::read(&file).unwrap();
+    let (exit, stderr) = run(&server.site, &["backup", "all.backup"]);
+    assert!(exit == 4 && stderr.contains("there is such a file already"), "{stderr}");
+    assert_eq!(fs::read(&file).unwrap(), bytes);
     server.site.json(&["backup", "later.backup"]);
-    assert_ne!(fs::read(server.site.path().join("later.backup")).unwrap(), held);
+    assert_ne!(fs::read(server.site.path().join("later.backup")).unwrap(), bytes);
 
-    let other = beside(&server.site);
-    let (exit, said) = code(&other, &["restore", "all.backup"]);
-    assert_eq!(exit, 0, "{said}");
-    assert_eq!(all(&other), before);
+    let other = copy_of_pepper_and_backup(&server.site);
+    let (exit, stderr) = run(&other, &["restore", "all.backup"]);
+    assert_eq!(exit, 0, "{stderr}");
+    assert_eq!(all_records(&other), before);
     assert_eq!(other.json(&["audit", "list", "--limit", "1"])[0]["action"], "store.restore");
     assert_eq!(other.json(&["audit", "verify"])["state"], "intact");
     let restored = Server::start(other, server.key.clone());
     let status = |credential: &str| {
         restored.request("GET", "/user/1").header("API-KEY", credential).send().status
     };
-    assert_eq!((status(&bob.credential), status(&gone.credential)), (200, 401));
-    assert_eq!(restored.asks("GET", "/user/2").send().status, 200);
-    // Numbers go on where they were.
-    assert_eq!(restored.user("next", &[]), 3);
+    assert_eq!((status(&bob.credential), status(&revoked.credential)), (200, 401));
+    assert_eq!(restored.request_as_admin("GET", "/user/2").send().status, 200);
+    // The next UID follows the UIDs in the backup.
+    assert_eq!(restored.add_user("next", &[]), 3);
 }
 
 #[test]
-fn the_store_that_was_there_is_kept_aside() {
+fn a_restore_keeps_the_previous_store() {
     let site = Site::new();
     site.json(&["init"]);
     site.json(&["backup", "all.backup"]);
@@ -93,34 +94,34 @@ fn the_store_that_was_there_is_kept_aside() {
     let read = |name: &str| fs::read(site.path().join(name)).unwrap();
     assert_eq!(read("all.backup"), read("same.backup"));
     site.json(&["user", "add", "late"]);
-    let (exit, said) = code(&site, &["restore", "all.backup"]);
-    assert!(exit == 0 && said.contains("The store that was there is in"), "{said}");
+    let (exit, stderr) = run(&site, &["restore", "all.backup"]);
+    assert!(exit == 0 && stderr.contains("The store that was there is in"), "{stderr}");
     assert_eq!(site.json(&["user", "list"]).as_array().unwrap().len(), 1);
-    let aside = fs::read_dir(site.path().join("data")).unwrap();
-    let aside = aside
+    let entries = fs::read_dir(site.path().join("data")).unwrap();
+    let previous = entries
         .map(|entry| entry.unwrap().path())
         .find(|path| path.to_str().unwrap().contains(".before-"))
         .unwrap();
     fs::remove_dir_all(site.store()).unwrap();
-    fs::rename(aside, site.store()).unwrap();
+    fs::rename(previous, site.store()).unwrap();
     assert_eq!(site.json(&["user", "list"]).as_array().unwrap().len(), 2);
     assert_eq!(site.json(&["audit", "verify"])["state"], "intact");
 }
 
 #[test]
-fn what_is_not_whole_or_not_ours_changes_nothing() {
+fn a_damaged_or_foreign_backup_changes_nothing() {
     let site = Site::new();
     site.json(&["init"]);
     site.json(&["backup", "all.backup"]);
     site.json(&["user", "add", "late"]);
-    let before = all(&site);
+    let before = all_records(&site);
     let good = fs::read(site.path().join("all.backup")).unwrap();
     let mut flipped = good.clone();
     flipped[good.len() / 2] ^= 1;
     let newer = [b"keyward backup 2\n", &good[17..]].concat();
-    for (bytes, says) in [
-        (&good[..good.len() / 2], "cut short"),
-        (&good[..good.len() - 1], "cut short"),
+    for (bytes, expected) in [
+        (&good[..good.len() / 2], "truncated"),
+        (&good[..good.len() - 1], "truncated"),
         (&flipped, "damaged"),
         (&newer, "a newer Keyward wrote it"),
         (b"", "not a backup"),
@@ -128,29 +129,29 @@ fn what_is_not_whole_or_not_ours_changes_nothing() {
     ] {
         fs::write(site.path().join("bad.backup"), bytes).unwrap();
         for args in [&["restore", "bad.backup"][..], &["restore", "bad.backup", "--check"]] {
-            let (exit, said) = code(&site, args);
-            assert!(exit == 4 && said.contains(says), "{says}: {said}");
+            let (exit, stderr) = run(&site, args);
+            assert!(exit == 4 && stderr.contains(expected), "{expected}: {stderr}");
         }
-        assert_eq!(all(&site), before);
+        assert_eq!(all_records(&site), before);
     }
-    assert_eq!(code(&site, &["restore", "none.backup"]).0, 2);
-    assert_eq!(code(&site, &["restore", "all.backup", "--check"]).0, 0);
-    // Another installation's.
+    assert_eq!(run(&site, &["restore", "none.backup"]).0, 2);
+    assert_eq!(run(&site, &["restore", "all.backup", "--check"]).0, 0);
+    // A backup of an installation with another pepper.
     let other = Site::new();
     other.json(&["init"]);
     fs::copy(site.path().join("all.backup"), other.path().join("all.backup")).unwrap();
-    let theirs = all(&other);
-    let (exit, said) = code(&other, &["restore", "all.backup"]);
-    assert!(exit == 4 && said.contains("another pepper"), "{said}");
-    assert_eq!(all(&other), theirs);
-    let (exit, _) = code(&Site::new(), &["restore", "all.backup"]);
-    assert_eq!(exit, 5, "without any pepper");
-    // While a server runs.
+    let before_restore = all_records(&other);
+    let (exit, stderr) = run(&other, &["restore", "all.backup"]);
+    assert!(exit == 4 && stderr.contains("another pepper"), "{stderr}");
+    assert_eq!(all_records(&other), before_restore);
+    let (exit, _) = run(&Site::new(), &["restore", "all.backup"]);
+    assert_eq!(exit, 5, "restore into a folder without a pepper");
+    // A restore while a server runs.
     let server = Server::start(site, String::new());
-    let (exit, said) = code(&server.site, &["restore", "all.backup"]);
-    assert!(exit == 5 && said.contains("stop the server first"), "{said}");
-    assert_eq!(all(&server.site), before);
-    // Nothing of all this is left lying about.
+    let (exit, stderr) = run(&server.site, &["restore", "all.backup"]);
+    assert!(exit == 5 && stderr.contains("stop the server first"), "{stderr}");
+    assert_eq!(all_records(&server.site), before);
+    // None of the failed restores leaves a temporary folder.
     let names: Vec<String> = fs::read_dir(server.site.path().join("data"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -162,7 +163,7 @@ fn what_is_not_whole_or_not_ours_changes_nothing() {
 }
 
 #[test]
-fn a_restore_that_is_killed_leaves_the_one_store_or_the_other() {
+fn a_killed_restore_leaves_either_the_old_or_the_new_store() {
     let site = Site::new();
     site.json(&["init"]);
     for name in ["a", "b", "c"] {
@@ -170,40 +171,40 @@ fn a_restore_that_is_killed_leaves_the_one_store_or_the_other() {
     }
     site.json(&["backup", "all.backup"]);
     site.json(&["user", "add", "late"]);
-    for patience in [2, 4, 6, 8, 10, 12, 15, 20, 30] {
+    for delay in [2, 4, 6, 8, 10, 12, 15, 20, 30] {
         let restore = &["restore", "all.backup"];
         let mut child =
             site.command(restore).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        thread::sleep(Duration::from_millis(patience));
+        thread::sleep(Duration::from_millis(delay));
         let _ = child.kill();
         child.wait().unwrap();
         let users = site.json(&["user", "list"]).as_array().unwrap().len();
-        assert!([4, 5].contains(&users), "{users} after {patience} ms");
+        assert!([4, 5].contains(&users), "{users} after {delay} ms");
         assert_eq!(site.json(&["audit", "verify"])["state"], "intact");
     }
-    assert_eq!(code(&site, &["restore", "all.backup"]).0, 0);
+    assert_eq!(run(&site, &["restore", "all.backup"]).0, 0);
     assert_eq!(site.json(&["user", "list"]).as_array().unwrap().len(), 4);
 }
 
 #[test]
-fn only_the_person_at_the_machine_has_files_written() {
+fn only_the_operator_can_write_a_backup_file() {
     let server = Server::new();
     let file = server.site.path().join("x.backup");
     let body = json!({ "file": file.to_str().unwrap() });
-    let answer = server.manages("POST", "/api/v1/backup").json(&body).send();
-    assert_eq!(answer.status, 403, "{}", answer.body);
+    let response = server.admin_api("POST", "/api/v1/backup").json(&body).send();
+    assert_eq!(response.status, 403, "{}", response.body);
     assert!(!file.exists());
     let control = fs::read_to_string(server.site.path().join("data/keyward.control")).unwrap();
     let control: Value = serde_json::from_str(&control).unwrap();
-    let ask = |body: Value| {
+    let backup_as_operator = |body: Value| {
         crate::harness::Request::new(server.admin, "POST", "/api/v1/backup")
             .header("AUTH-METHOD", "keyward.operator")
             .header("Authorization", format!("Bearer {}", control["key"].as_str().unwrap()))
             .json(&body)
             .send()
     };
-    assert_eq!(ask(json!({ "file": "x.backup" })).status, 422);
-    assert_eq!(ask(json!({ "file": "/nowhere/at/all" })).status, 409);
-    assert_eq!(ask(body).status, 201);
+    assert_eq!(backup_as_operator(json!({ "file": "x.backup" })).status, 422);
+    assert_eq!(backup_as_operator(json!({ "file": "/nowhere/at/all" })).status, 409);
+    assert_eq!(backup_as_operator(body).status, 201);
     assert!(file.exists());
 }

@@ -1,4 +1,4 @@
-//! The command line against the real program: the same with a server that runs and without one.
+//! The command line of the real program, with a running server and without one.
 
 use std::{io::Write as _, process::Stdio};
 
@@ -6,19 +6,19 @@ use serde_json::{Value, json};
 
 use crate::harness::{Server, Site};
 
-/// Runs a command that must fail, and returns its exit code and what it said.
+/// Runs a command that must fail, and returns its exit code and standard error.
 #[track_caller]
-fn fails(site: &Site, args: &[&str]) -> (i32, String) {
+fn run_failing(site: &Site, args: &[&str]) -> (i32, String) {
     let output = site.run(args);
     assert!(!output.status.success(), "{args:?}");
     assert!(output.stdout.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!said.contains("panicked"), "{said}");
-    (output.status.code().unwrap(), said)
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    (output.status.code().unwrap(), stderr)
 }
 
-/// A day in the life of an operator.
-fn a_day(site: &Site) {
+/// Runs the commands of an operator's typical day, and checks the output of each.
+fn run_typical_commands(site: &Site) {
     let ann = site.json(&["user", "add", "ann", "--mail", "ann@example.com", "--timezone", "UTC"]);
     assert_eq!((&ann["uid"], &ann["active"]), (&json!(2), &json!(true)));
     let names = |list: Value| -> Vec<String> {
@@ -55,62 +55,62 @@ fn a_day(site: &Site) {
     );
     assert_eq!(site.json(&["resource", "disable", "motd"])["enabled"], false);
 
-    assert_eq!(fails(site, &["user", "show", "nobody"]).0, 3);
-    assert_eq!(fails(site, &["key", "show", "00000000"]).0, 3);
-    assert_eq!(fails(site, &["role", "delete", "editor", "--yes"]).0, 4);
-    let (code, said) = fails(site, &["user", "add", "ann"]);
+    assert_eq!(run_failing(site, &["user", "show", "nobody"]).0, 3);
+    assert_eq!(run_failing(site, &["key", "show", "00000000"]).0, 3);
+    assert_eq!(run_failing(site, &["role", "delete", "editor", "--yes"]).0, 4);
+    let (code, stderr) = run_failing(site, &["user", "add", "ann"]);
     assert_eq!(
-        (code, said.contains("name: The username ann is already taken.")),
+        (code, stderr.contains("name: The username ann is already taken.")),
         (4, true),
-        "{said}"
+        "{stderr}"
     );
-    assert_eq!(fails(site, &["user", "add", "x", "--role", "none"]).0, 4);
-    assert_eq!(fails(site, &["user", "nonsense"]).0, 2);
-    assert_eq!(fails(site, &["user", "delete", "#1", "--yes"]).0, 4);
+    assert_eq!(run_failing(site, &["user", "add", "x", "--role", "none"]).0, 4);
+    assert_eq!(run_failing(site, &["user", "nonsense"]).0, 2);
+    assert_eq!(run_failing(site, &["user", "delete", "#1", "--yes"]).0, 4);
 
-    for what in
+    for command in
         [["resource", "delete", "motd"], ["app", "delete", "partners"], ["user", "delete", "ann"]]
     {
-        // Nobody is there to be asked.
-        assert_eq!(fails(site, &what).0, 2, "{what:?}");
-        let output = site.run(&[what.as_slice(), &["--yes"]].concat());
+        // Standard input is no terminal, so the command cannot ask for confirmation.
+        assert_eq!(run_failing(site, &command).0, 2, "{command:?}");
+        let output = site.run(&[command.as_slice(), &["--yes"]].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     assert_eq!(names(site.json(&["user", "list"])), ["admin"]);
 }
 
 #[test]
-fn with_a_server() {
+fn commands_work_with_a_running_server() {
     let server = Server::new();
-    a_day(&server.site);
+    run_typical_commands(&server.site);
 }
 
 #[test]
-fn without_a_server() {
+fn commands_work_without_a_server() {
     let site = Site::new();
     site.json(&["init"]);
-    a_day(&site);
-    // What was done without a server is there when one starts.
+    run_typical_commands(&site);
+    // A server that starts later has the changes.
     site.json(&["user", "add", "late"]);
     let server = Server::start(site, String::new());
     assert_eq!(server.site.json(&["user", "show", "late"])["name"], "late");
 }
 
 #[test]
-fn a_revocation_is_in_force_with_the_next_request() {
+fn a_revocation_takes_effect_with_the_next_request() {
     let server = Server::new();
-    server.user("bob", &["--role", "administrator"]);
+    server.add_user("bob", &["--role", "administrator"]);
     for _ in 0..20 {
-        let key = server.key("bob", &[]);
-        let ask = || server.request("GET", "/user/1").header("API-KEY", &key.credential).send();
-        assert_eq!(ask().status, 200);
+        let key = server.generate_key("bob", &[]);
+        let send = || server.request("GET", "/user/1").header("API-KEY", &key.credential).send();
+        assert_eq!(send().status, 200);
         server.site.json(&["key", "revoke", &key.id]);
-        ask().refuses(401, "AUTHENTICATION_FAILED", "The API key has been revoked.");
+        send().assert_error(401, "AUTHENTICATION_FAILED", "The API key has been revoked.");
     }
 }
 
 #[test]
-fn tables_are_for_people_and_the_key_alone_is_printed() {
+fn lists_are_printed_as_tables_and_a_new_key_alone() {
     let server = Server::new();
     let text = |args: &[&str]| String::from_utf8(server.site.run(args).stdout).unwrap();
     let users = text(&["user", "list"]);
@@ -118,14 +118,14 @@ fn tables_are_for_people_and_the_key_alone_is_printed() {
     let output = server.site.run(&["key", "generate", "admin"]);
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.starts_with("kw_") && printed.trim().len() == 48 && printed.ends_with('\n'));
-    server.hide(printed.trim().rsplit('_').next().unwrap());
+    server.forbid_in_log(printed.trim().rsplit('_').next().unwrap());
     assert!(!String::from_utf8(output.stderr).unwrap().contains(printed.trim()));
 }
 
 #[test]
-fn a_password_comes_through_standard_input_and_never_as_an_argument() {
+fn a_password_is_read_from_standard_input_and_never_from_an_argument() {
     let server = Server::new();
-    server.hide("correct horse");
+    server.forbid_in_log("correct horse");
     let mut child = server
         .site
         .command(&["user", "add", "pia", "--password-stdin", "--output", "json"])
@@ -135,50 +135,50 @@ fn a_password_comes_through_standard_input_and_never_as_an_argument() {
         .unwrap();
     child.stdin.take().unwrap().write_all(b"correct horse\n").unwrap();
     let output = child.wait_with_output().unwrap();
-    let made: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(made["has_password"], true);
-    assert_eq!(fails(&server.site, &["user", "add", "eve", "--password", "x"]).0, 2);
+    let created: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(created["has_password"], true);
+    assert_eq!(run_failing(&server.site, &["user", "add", "eve", "--password", "x"]).0, 2);
 }
 
 #[test]
-fn a_command_without_a_store_makes_none() {
+fn a_command_does_not_create_a_missing_store() {
     let site = Site::new();
-    let (code, said) = fails(&site, &["user", "list"]);
-    assert_eq!((code, said.contains("keyward init")), (5, true), "{said}");
+    let (code, stderr) = run_failing(&site, &["user", "list"]);
+    assert_eq!((code, stderr.contains("keyward init")), (5, true), "{stderr}");
     assert!(!site.store().exists());
-    let (code, _) = fails(&site, &["healthcheck"]);
+    let (code, _) = run_failing(&site, &["healthcheck"]);
     assert_eq!(code, 1);
 }
 
 #[test]
-fn health_is_checked_from_outside() {
+fn healthcheck_reports_whether_the_server_is_ready() {
     let server = Server::new();
     assert_eq!(server.site.json(&["healthcheck"]), json!({ "status": "ready" }));
     let site = server.kill();
-    assert_eq!(fails(&site, &["healthcheck"]).0, 1);
+    assert_eq!(run_failing(&site, &["healthcheck"]).0, 1);
 }
 
 #[test]
-fn the_configuration_is_checked_shown_and_described() {
-    let site = Site::new().with("KEYWARD_LIMITS__HEADERS", "50");
+fn the_configuration_can_be_checked_printed_and_described_as_a_schema() {
+    let site = Site::new().with_env("KEYWARD_LIMITS__HEADERS", "50");
     assert!(site.run(&["config", "check"]).status.success());
     let shown = String::from_utf8(site.run(&["config", "print"]).stdout).unwrap();
     assert!(shown.contains("headers = 50"), "{shown}");
     let file = site.path().join("printed.toml");
     std::fs::write(&file, &shown).unwrap();
     let again = site.run(&["--config", "printed.toml", "config", "print"]);
-    // But for the lines that say where it was read.
+    // The files differ only in the lines before `[server]`, which name the source of the settings.
     let settings = |text: &str| text[text.find("[server]").unwrap()..].to_owned();
     assert_eq!(settings(&String::from_utf8(again.stdout).unwrap()), settings(&shown));
     let schema: Value = serde_json::from_slice(&site.run(&["config", "schema"]).stdout).unwrap();
     assert!(schema["properties"]["server"].is_object(), "{schema}");
-    let (code, said) =
-        fails(&Site::new().with("KEYWARD_LIMITS__HEADERS", "many"), &["config", "check"]);
-    assert_eq!((code, said.contains("KEYWARD_LIMITS__HEADERS")), (2, true), "{said}");
+    let (code, stderr) =
+        run_failing(&Site::new().with_env("KEYWARD_LIMITS__HEADERS", "many"), &["config", "check"]);
+    assert_eq!((code, stderr.contains("KEYWARD_LIMITS__HEADERS")), (2, true), "{stderr}");
 }
 
 #[test]
-fn shells_get_their_completions() {
+fn completions_are_generated_for_each_shell() {
     let site = Site::new();
     for shell in ["bash", "zsh", "fish"] {
         let output = site.run(&["completions", shell]);

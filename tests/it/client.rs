@@ -1,4 +1,4 @@
-//! A client that sends exactly what it is told to.
+//! A small HTTP client that sends exactly the bytes that a test gives it.
 
 use std::{
     io::{Read as _, Write as _},
@@ -7,9 +7,9 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
-/// A request, byte for byte.
+/// A request as raw bytes.
 pub struct Request {
     to: SocketAddr,
     head: Vec<u8>,
@@ -39,25 +39,25 @@ impl Request {
         self
     }
 
-    /// Sends it over a connection of its own and reads the whole answer.
-    pub fn send(self) -> Answer {
+    /// Sends the request over a new connection and reads the whole response.
+    pub fn send(self) -> Response {
         let (to, bytes) = self.bytes();
         exchange(to, &bytes)
     }
 
-    /// The same; none when the server is gone before the answer is whole.
-    pub fn try_send(self) -> Option<Answer> {
+    /// Like `send`, but `None` if the server disappears before the response is complete.
+    pub fn try_send(self) -> Option<Response> {
         let (to, bytes) = self.bytes();
         let mut stream = TcpStream::connect(to).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_read_timeout(Some(TIMEOUT)).ok()?;
         stream.write_all(&bytes).ok()?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok()?;
-        let end = answer.windows(4).position(|part| part == b"\r\n\r\n")?;
-        let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).ok()?;
+        let end = bytes.windows(4).position(|part| part == b"\r\n\r\n")?;
+        let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
         let length: usize =
             head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
-        (answer.len() == end + 4 + length).then(|| Answer::parse(&answer))
+        (bytes.len() == end + 4 + length).then(|| Response::parse(&bytes))
     }
 
     fn bytes(self) -> (SocketAddr, Vec<u8>) {
@@ -74,32 +74,34 @@ impl Request {
     }
 }
 
-/// Sends bytes over a connection of its own and reads one answer until the server closes.
-pub fn exchange(to: SocketAddr, bytes: &[u8]) -> Answer {
+/// Sends bytes over a new connection and reads one response until the server closes the connection.
+pub fn exchange(to: SocketAddr, bytes: &[u8]) -> Response {
     let mut stream = TcpStream::connect(to).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    // A server that has heard enough may close before everything is sent; its answer counts all the same.
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
+    // The server may respond and close before it has read everything: a failed write is no error.
     let sent = stream.write_all(bytes);
-    let mut answer = Vec::new();
-    if let Err(problem) = stream.read_to_end(&mut answer) {
-        assert!(!answer.is_empty(), "no answer: {problem} (sent: {sent:?})");
+    let mut received = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut received) {
+        assert!(!received.is_empty(), "no response: {error} (sent: {sent:?})");
     }
-    Answer::parse(&answer)
+    Response::parse(&received)
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: String,
 }
 
-impl Answer {
+impl Response {
     fn parse(bytes: &[u8]) -> Self {
         let end = bytes.windows(4).position(|part| part == b"\r\n\r\n");
-        let end = end.unwrap_or_else(|| panic!("no head: {}", String::from_utf8_lossy(bytes)));
+        let end = end.unwrap_or_else(|| {
+            panic!("no end of the header section: {}", String::from_utf8_lossy(bytes))
+        });
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
         let mut lines = head.split("\r\n");
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
@@ -108,11 +110,13 @@ impl Answer {
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
         let body = String::from_utf8_lossy(&bytes[end + 4..]).into_owned();
-        let answer = Self { status, headers, body };
-        if let Some(length) = answer.header("content-length").filter(|_| !answer.body.is_empty()) {
-            assert_eq!(length, answer.body.len().to_string(), "{}", answer.body);
+        let response = Self { status, headers, body };
+        if let Some(length) =
+            response.header("content-length").filter(|_| !response.body.is_empty())
+        {
+            assert_eq!(length, response.body.len().to_string(), "{}", response.body);
         }
-        answer
+        response
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -120,29 +124,31 @@ impl Answer {
     }
 
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|problem| panic!("{problem}: {self:?}"))
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Holds the answer against a row of the error table: the envelope's exact text, and what every error carries.
+    /// Compares the response with a row of the error table: the exact text of the envelope, and the
+    /// header fields of every error.
     #[track_caller]
-    pub fn refuses(&self, status: u16, code: &str, description: &str) {
+    pub fn assert_error(&self, status: u16, code: &str, description: &str) {
         let expected = format!(
             "{{\n    \"status\": \"error\",\n    \"http_code\": {status},\n    \"error\": \"{code}\",\n    \"error_description\": \"{description}\"\n}}"
         );
         assert_eq!((self.status, self.body.as_str()), (status, expected.as_str()));
-        self.is_an_error();
+        self.assert_error_headers();
     }
 
-    /// Holds the answer against a row of the user resource's tables: `{"message": …}`, and what every error carries.
+    /// Compares the response with a row of the user resource's tables: `{"message": …}`, and the
+    /// header fields of every error.
     #[track_caller]
-    pub fn says(&self, status: u16, message: &str) {
+    pub fn assert_message(&self, status: u16, message: &str) {
         assert_eq!(self.status, status, "{}", self.body);
         assert_eq!(self.body, json!({ "message": message }).to_string());
-        self.is_an_error();
+        self.assert_error_headers();
     }
 
     #[track_caller]
-    fn is_an_error(&self) {
+    fn assert_error_headers(&self) {
         assert_eq!(self.header("content-type"), Some("application/json"));
         assert_eq!(self.status == 401, self.header("www-authenticate").is_some(), "{self:?}");
         assert_eq!(self.status == 405, self.header("allow").is_some(), "{self:?}");

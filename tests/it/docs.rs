@@ -1,8 +1,10 @@
-//! The README and the manual are true: what they tell to paste is pasted, what they show is what comes, and their links lead somewhere.
+//! Checks the README and the manual: their commands work, the output that they show is real, and
+//! their links have targets.
 //!
-//! A fenced block marked `sh` is run; the blocks of a page run in one shell, in their order, against a new server. One marked `sh fails` must
-//! fail. One marked `json output` or `text output` is what the block before it prints, where `…` stands for anything. Blocks that begin with
-//! `cargo` build the program or test it, and are left out.
+//! The test runs each fenced block marked `sh`. The blocks of a page run in one shell, in their
+//! order, against a new server. A block marked `sh fails` must fail. A block marked `json output`
+//! or `text output` shows the output of the block before it, where `…` matches any text. Blocks
+//! that begin with `cargo` build or test the program, and are skipped.
 
 use std::{
     fmt::Write as _,
@@ -14,10 +16,10 @@ use serde_json::Value;
 
 use crate::harness::{Server, Site};
 
-/// What runs before the first block of a page. An HTTP error is a failure here, which it is not for people.
+/// Runs before the first block of a page. It makes curl fail on an HTTP error.
 const PROLOGUE: &str =
     "set -euo pipefail\ncurl() { command curl --fail-with-body -sS --max-time 30 \"$@\"; }\n";
-/// What the manual calls the two listeners.
+/// The addresses of the two listeners in the manual.
 const PUBLIC: &str = "127.0.0.1:8080";
 const ADMIN: &str = "127.0.0.1:8081";
 
@@ -26,7 +28,7 @@ const ADMIN: &str = "127.0.0.1:8081";
 struct Block {
     /// The line of its fence, counted from 1.
     line: usize,
-    /// What follows the fence.
+    /// The text after the opening fence.
     mark: String,
     text: String,
 }
@@ -37,11 +39,12 @@ impl Block {
     }
 }
 
+/// The root folder of the project.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The README, and every page of the manual, relative to the root.
+/// The README and every page of the manual, relative to the project's root.
 fn pages() -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join("docs")).unwrap();
     let names = entries.map(|entry| Path::new("docs").join(entry.unwrap().file_name()));
@@ -53,17 +56,22 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-fn text_of(page: &Path) -> String {
+fn read_page(page: &Path) -> String {
     fs::read_to_string(root().join(page)).unwrap_or_else(|e| panic!("{}: {e}", page.display()))
 }
 
+/// The fenced blocks of a page.
 fn blocks(text: &str) -> Vec<Block> {
     let mut found: Vec<Block> = Vec::new();
     let mut is_inside = false;
-    for (at, line) in text.lines().enumerate() {
+    for (index, line) in text.lines().enumerate() {
         match (line.strip_prefix("```"), is_inside) {
             (Some(mark), false) => {
-                found.push(Block { line: at + 1, mark: mark.trim().into(), text: String::new() });
+                found.push(Block {
+                    line: index + 1,
+                    mark: mark.trim().into(),
+                    text: String::new(),
+                });
                 is_inside = true;
             }
             (Some(_), true) => is_inside = false,
@@ -75,13 +83,14 @@ fn blocks(text: &str) -> Vec<Block> {
             (None, false) => {}
         }
     }
-    assert!(!is_inside, "the last block does not end");
+    assert!(!is_inside, "the last block has no closing fence");
     found
 }
 
-/// Runs the blocks of a page, and returns what is wrong, and how many were run and compared.
+/// Runs the blocks of a page. Returns the problems, the number of blocks that ran, and the number
+/// of outputs that were compared.
 fn run(page: &Path) -> (Vec<String>, usize, usize) {
-    let blocks = blocks(&text_of(page));
+    let blocks = blocks(&read_page(page));
     let server = Server::start(Site::new(), String::new());
     let (public, admin) = (server.public.to_string(), server.admin.to_string());
     let script = script(&blocks).replace(PUBLIC, &public).replace(ADMIN, &admin);
@@ -93,27 +102,27 @@ fn run(page: &Path) -> (Vec<String>, usize, usize) {
     };
     let mut problems = Vec::new();
     if !status.success() {
-        let at: usize = read("at".into()).trim().parse().unwrap();
-        let said = [read(format!("{at}.out")), read(format!("{at}.err"))].concat();
-        let line = blocks[at].line;
-        problems.push(format!("{}:{line}: {status}\n{said}", page.display()));
+        let failed: usize = read("at".into()).trim().parse().unwrap();
+        let output = [read(format!("{failed}.out")), read(format!("{failed}.err"))].concat();
+        let line = blocks[failed].line;
+        problems.push(format!("{}:{line}: {status}\n{output}", page.display()));
         return (problems, 0, 0);
     }
     let mut last = None;
     let (mut ran, mut compared) = (0, 0);
-    for (at, block) in blocks.iter().enumerate() {
+    for (index, block) in blocks.iter().enumerate() {
         if block.is_run() {
-            last = Some(at);
+            last = Some(index);
             ran += 1;
-        } else if let Some(form) = block.mark.strip_suffix(" output") {
-            let before = last.expect("an output follows what prints it");
+        } else if let Some(format) = block.mark.strip_suffix(" output") {
+            let before = last.expect("an output block follows the block that prints it");
             let printed = read(format!("{before}.out"));
             let printed = if printed.is_empty() { read(format!("{before}.err")) } else { printed };
             compared += 1;
-            if !matches(form, &block.text, &printed) {
+            if !matches(format, &block.text, &printed) {
                 let (page, line) = (page.display(), block.line);
                 problems.push(format!(
-                    "{page}:{line}: the manual shows another answer than\n{printed}"
+                    "{page}:{line}: the manual shows another output than\n{printed}"
                 ));
             }
         }
@@ -121,55 +130,57 @@ fn run(page: &Path) -> (Vec<String>, usize, usize) {
     (problems, ran, compared)
 }
 
-/// One script of all blocks, so that a variable that one sets is there in the next.
+/// One script for all blocks, so that a later block sees the variables of an earlier block.
 fn script(blocks: &[Block]) -> String {
     let mut script = PROLOGUE.to_owned();
-    for (at, Block { mark, text, .. }) in blocks.iter().enumerate().filter(|(_, b)| b.is_run()) {
+    for (index, Block { mark, text, .. }) in blocks.iter().enumerate().filter(|(_, b)| b.is_run()) {
         // Writing to a String does not fail.
         let _ = match mark.as_str() {
-            "sh" => writeln!(script, "echo {at} >at\n{{\n{text}}} >{at}.out 2>{at}.err"),
-            // In a condition the shell would go on after an error.
+            "sh" => writeln!(script, "echo {index} >at\n{{\n{text}}} >{index}.out 2>{index}.err"),
+            // In the condition of an `if`, `set -e` has no effect: so a subshell and its exit code.
             _ => writeln!(
                 script,
-                "echo {at} >at\nset +e\n(\nset -e\n{text}) >{at}.out 2>{at}.err\ncode=$?\nset -e\nif [ $code = 0 ]; then echo 'this did not fail' >>{at}.err; exit 1; fi"
+                "echo {index} >at\nset +e\n(\nset -e\n{text}) >{index}.out 2>{index}.err\ncode=$?\nset -e\nif [ $code = 0 ]; then echo 'this did not fail' >>{index}.err; exit 1; fi"
             ),
         };
     }
     script
 }
 
-/// Whether what was printed is what the manual shows.
-fn matches(form: &str, shown: &str, printed: &str) -> bool {
-    match form {
+/// Whether the output is the one that the manual shows.
+fn matches(format: &str, shown: &str, printed: &str) -> bool {
+    match format {
         "json" => {
             let shown: Value =
                 serde_json::from_str(shown).unwrap_or_else(|e| panic!("{e}: {shown}"));
-            serde_json::from_str(printed).is_ok_and(|printed| is_like(&shown, &printed))
+            serde_json::from_str(printed).is_ok_and(|printed| matches_json(&shown, &printed))
         }
-        "text" => fits(shown.trim_end(), printed.trim_end()),
-        other => panic!("{other} is no form of an output"),
+        "text" => matches_text(shown.trim_end(), printed.trim_end()),
+        other => panic!("{other} is not an output format"),
     }
 }
 
-fn is_like(shown: &Value, printed: &Value) -> bool {
+/// Whether two JSON values are equal, where `…` in `shown` matches anything.
+fn matches_json(shown: &Value, printed: &Value) -> bool {
     match (shown, printed) {
         (Value::String(shown), _) if shown == "…" => true,
-        (Value::String(shown), Value::String(printed)) => fits(shown, printed),
+        (Value::String(shown), Value::String(printed)) => matches_text(shown, printed),
         (Value::Array(shown), Value::Array(printed)) => {
-            shown.len() == printed.len() && shown.iter().zip(printed).all(|(a, b)| is_like(a, b))
+            shown.len() == printed.len()
+                && shown.iter().zip(printed).all(|(a, b)| matches_json(a, b))
         }
         (Value::Object(shown), Value::Object(printed)) => {
             shown.len() == printed.len()
                 && shown.iter().all(|(name, shown)| {
-                    printed.get(name).is_some_and(|printed| is_like(shown, printed))
+                    printed.get(name).is_some_and(|printed| matches_json(shown, printed))
                 })
         }
         _ => shown == printed,
     }
 }
 
-/// Whether a text is the pattern, in which each `…` stands for anything.
-fn fits(pattern: &str, text: &str) -> bool {
+/// Whether a text matches a pattern, in which each `…` matches any text.
+fn matches_text(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('…');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
         return false;
@@ -191,7 +202,7 @@ fn fits(pattern: &str, text: &str) -> bool {
 }
 
 #[test]
-fn what_is_told_to_paste_does_what_is_said() {
+fn the_commands_of_the_manual_work_and_print_the_shown_output() {
     let (mut problems, mut ran, mut compared) = (Vec::new(), 0, 0);
     for page in pages() {
         let (found, runs, comparisons) = run(&page);
@@ -204,24 +215,26 @@ fn what_is_told_to_paste_does_what_is_said() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn relative_links_have_a_target() {
     let mut problems = Vec::new();
     let mut count = 0;
     for page in pages() {
-        let text = text_of(&page);
+        let text = read_page(&page);
         for target in links(&prose(&text)).filter(|target| !target.contains("://")) {
             count += 1;
-            let (file, place) = target.split_once('#').unwrap_or((target, ""));
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
             let path = match file {
                 "" => page.clone(),
                 file => page.parent().unwrap().join(file),
             };
             let found = fs::read_to_string(root().join(&path));
-            let is_there = match found {
-                Err(_) => root().join(&path).is_dir() && place.is_empty(),
-                Ok(text) => place.is_empty() || anchors(&prose(&text)).any(|one| one == place),
+            let exists = match found {
+                Err(_) => root().join(&path).is_dir() && anchor.is_empty(),
+                Ok(text) => {
+                    anchor.is_empty() || anchors(&prose(&text)).any(|found| found == anchor)
+                }
             };
-            if !is_there {
+            if !exists {
                 problems.push(format!("{}: {target}", page.display()));
             }
         }
@@ -232,7 +245,7 @@ fn links_lead_somewhere() {
 
 #[test]
 fn every_page_can_be_reached_from_the_readme() {
-    let readme = text_of(Path::new("README.md"));
+    let readme = read_page(Path::new("README.md"));
     let linked: Vec<&str> = links(&readme).collect();
     for page in pages().iter().filter(|page| page.starts_with("docs")) {
         assert!(linked.contains(&page.to_str().unwrap()), "{}", page.display());
@@ -241,10 +254,10 @@ fn every_page_can_be_reached_from_the_readme() {
 
 #[test]
 fn every_error_code_is_in_the_manual() {
-    let manual: String = pages().iter().map(|page| text_of(page)).collect();
+    let manual: String = pages().iter().map(|page| read_page(page)).collect();
     let mut count = 0;
-    for room in ["pipeline", "front", "http", "layer", "handlers", "admin"] {
-        for file in rust_files(&root().join("src").join(room)) {
+    for folder in ["pipeline", "http", "server", "layer", "handlers", "api"] {
+        for file in rust_files(&root().join("src").join(folder)) {
             let source = fs::read_to_string(&file).unwrap();
             let source = source.split("#[cfg(test)]\nmod ").next().unwrap();
             for code in codes(source) {
@@ -257,13 +270,14 @@ fn every_error_code_is_in_the_manual() {
     assert!(count >= 30, "only {count} codes");
 }
 
-/// The string literals of a source that have the form of a code.
+/// The string literals of a source file that look like an error code.
 fn codes(source: &str) -> impl Iterator<Item = &str> {
     source.split('"').skip(1).step_by(2).filter(|text| {
         text.contains('_') && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
     })
 }
 
+/// All Rust files below a folder.
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -277,7 +291,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A page without its blocks.
+/// A page without its fenced blocks.
 fn prose(text: &str) -> String {
     let mut is_inside = false;
     let keep = |line: &&str| {
@@ -288,11 +302,12 @@ fn prose(text: &str) -> String {
     text.lines().filter(keep).collect::<Vec<_>>().join("\n")
 }
 
+/// The targets of all links in a text.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0))
 }
 
-/// What headings are linked by: small letters, without punctuation, spaces as hyphens.
+/// The anchors of a page's headings: lower case, no punctuation, hyphens for spaces.
 fn anchors(text: &str) -> impl Iterator<Item = String> {
     let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
     headings.map(|heading| {
@@ -303,16 +318,16 @@ fn anchors(text: &str) -> impl Iterator<Item = String> {
 }
 
 #[test]
-fn a_pattern_fits_what_it_shows_and_nothing_else() {
+fn a_pattern_matches_only_texts_of_its_form() {
     for (pattern, text) in
         [("a", "a"), ("a…", "abc"), ("…c", "abc"), ("a…c…e", "abcde"), ("…", ""), ("a…b", "a\nb")]
     {
-        assert!(fits(pattern, text), "{pattern} {text}");
+        assert!(matches_text(pattern, text), "{pattern} {text}");
     }
     for (pattern, text) in
         [("a", "ab"), ("a", ""), ("a…c", "abcd"), ("…x…", "abc"), ("ab…bc", "abc")]
     {
-        assert!(!fits(pattern, text), "{pattern} {text}");
+        assert!(!matches_text(pattern, text), "{pattern} {text}");
     }
     assert!(matches("json", r#"{"a":"…","b":[1]}"#, r#"{"b":[1],"a":{}}"#));
     for printed in [r#"{"a":1,"b":[2]}"#, r#"{"a":1}"#, r#"{"a":1,"b":[1],"c":1}"#, "x"] {
@@ -321,7 +336,7 @@ fn a_pattern_fits_what_it_shows_and_nothing_else() {
 }
 
 #[test]
-fn a_block_that_must_fail_and_does_not_is_found() {
+fn a_block_with_an_unexpected_result_fails_the_script() {
     let server = Server::new();
     let block = |mark: &str, text: &str| Block { line: 1, mark: mark.into(), text: text.into() };
     for (blocks, is_good) in [

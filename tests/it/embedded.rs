@@ -1,4 +1,4 @@
-//! Programs with Keyward in them: the examples do what they say.
+//! Programs that embed Keyward: the examples work as documented.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use keyward::{
 };
 use tower::ServiceExt as _;
 
-#[allow(dead_code, reason = "its main is for people")]
+#[allow(dead_code, reason = "the test does not call the example's main")]
 #[path = "../../examples/appliance.rs"]
 mod appliance;
-#[allow(dead_code, reason = "its main is for people")]
+#[allow(dead_code, reason = "the test does not call the example's main")]
 #[path = "../../examples/custom_store.rs"]
 mod custom_store;
 
-/// Asks a program, and returns the status and the text of its answer.
-async fn ask(app: &Router, method: &str, path: &str, credential: &str) -> (u16, String) {
+/// Sends a request to a program, and returns the status and body of the response.
+async fn send(app: &Router, method: &str, path: &str, credential: &str) -> (u16, String) {
     let mut request = Request::builder().method(method).uri(path);
     if !credential.is_empty() {
         request = request.header("api-key", credential);
@@ -32,20 +32,20 @@ async fn ask(app: &Router, method: &str, path: &str, credential: &str) -> (u16, 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_appliance_keeps_its_users_and_its_policy() {
+async fn the_appliance_example_keeps_its_users_and_applies_the_owners_script() {
     let folder = tempfile::tempdir().unwrap();
     let accounts = appliance::open(folder.path()).unwrap();
     let first = accounts.first_start().await.unwrap().unwrap();
     let credential = STANDARD.encode(format!("{}:{}", first.username, first.key.expose()));
     let app = appliance::app(&accounts);
-    assert_eq!(ask(&app, "GET", "/valves/main", "").await.0, 401);
-    assert_eq!(ask(&app, "GET", "/valves/main", &credential).await, (200, "open\n".into()));
-    let (status, said) = ask(&app, "POST", "/valves/main", &credential).await;
-    assert!(status == 403 && said.contains("SEALED"), "{status} {said}");
+    assert_eq!(send(&app, "GET", "/valves/main", "").await.0, 401);
+    assert_eq!(send(&app, "GET", "/valves/main", &credential).await, (200, "open\n".into()));
+    let (status, body) = send(&app, "POST", "/valves/main", &credential).await;
+    assert!(status == 403 && body.contains("SEALED"), "{status} {body}");
     let turned = (200, "Turned by admin.\n".to_owned());
-    assert_eq!(ask(&app, "POST", "/valves/side", &credential).await, turned);
+    assert_eq!(send(&app, "POST", "/valves/side", &credential).await, turned);
 
-    // After the next start the key is known, and the owner's policy holds.
+    // After a restart the key still works, and the owner's script applies.
     drop((app, accounts));
     let policy =
         r#"fn on_request(req) { if req.method == "POST" { deny(403, "CLOSED", "At night."); } }"#;
@@ -53,12 +53,12 @@ async fn the_appliance_keeps_its_users_and_its_policy() {
     let accounts = appliance::open(folder.path()).unwrap();
     assert!(accounts.first_start().await.unwrap().is_none());
     let app = appliance::app(&accounts);
-    assert_eq!(ask(&app, "GET", "/valves/side", &credential).await.0, 200);
-    assert_eq!(ask(&app, "POST", "/valves/side", &credential).await.0, 403);
+    assert_eq!(send(&app, "GET", "/valves/side", &credential).await.0, 200);
+    assert_eq!(send(&app, "POST", "/valves/side", &credential).await.0, 403);
 }
 
 #[tokio::test]
-async fn a_store_of_ones_own_keeps_what_was_answered() {
+async fn the_custom_store_example_keeps_every_acknowledged_write() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("journal.jsonl");
     let open = async || {
@@ -69,17 +69,17 @@ async fn a_store_of_ones_own_keeps_what_was_answered() {
     let accounts = open().await;
     let first = accounts.first_start().await.unwrap().unwrap();
     let uid = accounts.directory().user_by_name(&first.username).unwrap().uid;
-    let acting = accounts.acting(Actor::Program);
+    let acting = accounts.as_actor(Actor::Program);
     let issued = acting.issue_key(uid, NewKey::default()).await.unwrap();
     acting.revoke_key(issued.key.record.id).await.unwrap();
     let revision = accounts.user(uid).unwrap().unwrap().revision;
     drop(accounts);
 
-    // What was cut off in the middle of a line was never answered.
-    let whole = std::fs::read(&file).unwrap();
-    std::fs::write(&file, [&whole[..], b"[[117,"].concat()).unwrap();
+    // An incomplete last line belongs to a write that was never acknowledged.
+    let complete = std::fs::read(&file).unwrap();
+    std::fs::write(&file, [&complete[..], b"[[117,"].concat()).unwrap();
     let accounts = open().await;
-    assert_eq!(std::fs::read(&file).unwrap(), whole);
+    assert_eq!(std::fs::read(&file).unwrap(), complete);
     assert!(accounts.first_start().await.unwrap().is_none());
     assert_eq!(accounts.user(uid).unwrap().unwrap().revision, revision);
     let key = accounts.directory().key(issued.key.record.id).unwrap();

@@ -1,37 +1,40 @@
-//! The table of authentication errors, one test a row, against the real program.
+//! The table of authentication errors against the real program, with one test per row.
 
 use serde_json::json;
 
 use crate::harness::{Request, Server, credential};
 
-/// A request to the user entity, which everybody may try.
-fn entity(server: &Server) -> Request {
+/// A request for a user entity, without a credential.
+fn get_user(server: &Server) -> Request {
     server.request("GET", "/user/1?_format=json")
 }
 
 /// A server whose default application reads `Authorization: Basic base64(user:key)`.
 fn with_authorization() -> Server {
     let server = Server::new();
-    server.application(json!({ "header": "Authorization" }));
+    server.patch_application(json!({ "header": "Authorization" }));
     server
 }
 
-/// A server whose default application takes passwords, with a user who has one.
+/// A server with an application for passwords and a user with a password.
 fn with_passwords() -> Server {
     let server = Server::new();
     let user = json!({ "name": "pia", "password": "correct horse", "roles": ["administrator"] });
-    assert_eq!(server.manages("POST", "/api/v1/users").json(&user).send().status, 201);
-    server.hide("correct horse");
+    assert_eq!(server.admin_api("POST", "/api/v1/users").json(&user).send().status, 201);
+    server.forbid_in_log("correct horse");
     let passwords = json!({ "id": "passwords", "name": "Passwords", "type": "basic" });
-    assert_eq!(server.manages("POST", "/api/v1/applications").json(&passwords).send().status, 201);
+    assert_eq!(
+        server.admin_api("POST", "/api/v1/applications").json(&passwords).send().status,
+        201
+    );
     server
 }
 
 #[test]
-fn no_application() {
+fn a_request_without_an_application_gets_missing_header() {
     let server = Server::new();
-    server.application(json!({ "is_default": false }));
-    entity(&server).header("API-KEY", server.administrator()).send().refuses(
+    server.patch_application(json!({ "is_default": false }));
+    get_user(&server).header("API-KEY", server.admin_credential()).send().assert_error(
         400,
         "MISSING_HEADER",
         "Missing required unique header. It should contain the application ID, or a default application must be configured.",
@@ -39,84 +42,91 @@ fn no_application() {
 }
 
 #[test]
-fn an_application_that_nobody_knows() {
+fn an_unknown_application_id_gets_invalid_application_id() {
     let server = Server::new();
-    let said = "The provided application ID is not valid or not configured.";
+    let message = "The provided application ID is not valid or not configured.";
     for id in
         ["", "nobody", "DEFAULT", "default2", "keyward.operator", "default, default", "\u{fe}"]
     {
-        let asked =
-            entity(&server).header("AUTH-METHOD", id).header("API-KEY", server.administrator());
-        asked.send().refuses(400, "INVALID_APPLICATION_ID", said);
+        let request = get_user(&server)
+            .header("AUTH-METHOD", id)
+            .header("API-KEY", server.admin_credential());
+        request.send().assert_error(400, "INVALID_APPLICATION_ID", message);
     }
-    let twice = entity(&server).header("AUTH-METHOD", "default").header("AUTH-METHOD", "default");
-    twice.header("API-KEY", server.administrator()).send().refuses(
+    let twice = get_user(&server).header("AUTH-METHOD", "default").header("AUTH-METHOD", "default");
+    twice.header("API-KEY", server.admin_credential()).send().assert_error(
         400,
         "INVALID_APPLICATION_ID",
-        said,
+        message,
     );
-    let right = entity(&server).header("auth-method", "default");
-    assert_eq!(right.header("API-KEY", server.administrator()).send().status, 200);
+    let right = get_user(&server).header("auth-method", "default");
+    assert_eq!(right.header("API-KEY", server.admin_credential()).send().status, 200);
 }
 
 #[test]
-fn no_api_key_header() {
+fn a_missing_api_key_header_gets_missing_api_key_header() {
     let server = Server::new();
-    let answer = entity(&server).send();
-    answer.refuses(401, "MISSING_API_KEY_HEADER", "API key header is missing.");
+    let response = get_user(&server).send();
+    response.assert_error(401, "MISSING_API_KEY_HEADER", "API key header is missing.");
     assert_eq!(
-        answer.header("www-authenticate"),
+        response.header("www-authenticate"),
         Some("ApiKey realm=\"Keyward\", header=\"API-KEY\"")
     );
 }
 
 #[test]
-fn no_authorization_header() {
+fn a_missing_authorization_header_gets_missing_authorization_header() {
     let server = with_authorization();
-    let answer = entity(&server).header("API-KEY", server.administrator()).send();
-    answer.refuses(401, "MISSING_AUTHORIZATION_HEADER", "Authorization header not received");
+    let response = get_user(&server).header("API-KEY", server.admin_credential()).send();
+    response.assert_error(401, "MISSING_AUTHORIZATION_HEADER", "Authorization header not received");
     assert_eq!(
-        answer.header("www-authenticate"),
+        response.header("www-authenticate"),
         Some("Basic realm=\"Keyward\", charset=\"UTF-8\"")
     );
-    // The most common reason by far.
-    assert!(answer.header("x-keyward-hint").unwrap().contains("proxy in between has dropped it"));
+    // The most common cause by far.
+    assert!(response.header("x-keyward-hint").unwrap().contains("proxy in between has dropped it"));
 }
 
 #[test]
-fn another_scheme() {
+fn another_authentication_scheme_is_rejected() {
     let server = with_authorization();
-    let said = "Authorization header must be of type Basic.";
-    let right = server.administrator();
+    let message = "Authorization header must be of type Basic.";
+    let right = server.admin_credential();
     for value in [&format!("Bearer {right}"), &format!("Basic{right}"), "Digest x", &right] {
-        let answer = entity(&server).header("Authorization", value).send();
-        answer.refuses(401, "INVALID_AUTHORIZATION_HEADER_TYPE", said);
+        let response = get_user(&server).header("Authorization", value).send();
+        response.assert_error(401, "INVALID_AUTHORIZATION_HEADER_TYPE", message);
     }
     for scheme in ["Basic", "basic", "BASIC", "bAsIc"] {
-        let answer = entity(&server).header("Authorization", format!("{scheme} {right}")).send();
-        assert_eq!(answer.status, 200, "{scheme}");
+        let response =
+            get_user(&server).header("Authorization", format!("{scheme} {right}")).send();
+        assert_eq!(response.status, 200, "{scheme}");
     }
 }
 
 #[test]
-fn a_bearer_application_asks_for_bearer() {
+fn a_bearer_application_requires_the_scheme_bearer() {
     let server = Server::new();
-    server.application(json!({ "type": "bearer", "header": "Authorization" }));
-    let answer = entity(&server).header("Authorization", "Basic eA==").send();
-    let said = "Authorization header must be of type Bearer.";
-    answer.refuses(401, "INVALID_AUTHORIZATION_HEADER_TYPE", said);
-    assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"Keyward\""));
-    let right = entity(&server).header("Authorization", format!("bearer {}", server.key)).send();
+    server.patch_application(json!({ "type": "bearer", "header": "Authorization" }));
+    let response = get_user(&server).header("Authorization", "Basic eA==").send();
+    let message = "Authorization header must be of type Bearer.";
+    response.assert_error(401, "INVALID_AUTHORIZATION_HEADER_TYPE", message);
+    assert_eq!(response.header("www-authenticate"), Some("Bearer realm=\"Keyward\""));
+    let right = get_user(&server).header("Authorization", format!("bearer {}", server.key)).send();
     assert_eq!(right.status, 200, "{}", right.body);
     let unknown = "kw_00000000_000000000000000000000000000000Wrong1";
-    let answer = entity(&server).header("Authorization", format!("Bearer {unknown}")).send();
-    answer.refuses(401, "INVALID_AUTHORIZATION_HEADER", "Authorization header format is invalid.");
-    let answer = entity(&server).header("Authorization", "Bearer some-other-systems-key").send();
-    answer.refuses(401, "AUTHENTICATION_FAILED", "Sorry, you are using an invalid API Key.");
+    let response = get_user(&server).header("Authorization", format!("Bearer {unknown}")).send();
+    response.assert_error(
+        401,
+        "INVALID_AUTHORIZATION_HEADER",
+        "Authorization header format is invalid.",
+    );
+    let response =
+        get_user(&server).header("Authorization", "Bearer some-other-systems-key").send();
+    response.assert_error(401, "AUTHENTICATION_FAILED", "Sorry, you are using an invalid API Key.");
 }
 
-/// Everything that a credential can be but a credential.
-fn malformed(key: &str) -> Vec<(&'static str, Vec<u8>)> {
+/// Credentials that are malformed in every possible way, each with a description.
+fn malformed_credentials(key: &str) -> Vec<(&'static str, Vec<u8>)> {
     let encoded = |bytes: &[u8]| {
         use base64::{Engine as _, engine::general_purpose::STANDARD};
         STANDARD.encode(bytes).into_bytes()
@@ -147,84 +157,89 @@ fn malformed(key: &str) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn a_credential_that_cannot_be_read() {
+fn a_malformed_credential_gets_invalid_api_key_format() {
     let server = Server::new();
-    for (what, value) in malformed(&server.key) {
-        println!("{what}");
-        let answer = entity(&server).header("API-KEY", value).send();
-        answer.refuses(401, "INVALID_API_KEY_FORMAT", "API key format is invalid.");
+    for (description, value) in malformed_credentials(&server.key) {
+        println!("{description}");
+        let response = get_user(&server).header("API-KEY", value).send();
+        response.assert_error(401, "INVALID_API_KEY_FORMAT", "API key format is invalid.");
     }
-    let twice = entity(&server).header("API-KEY", server.administrator());
-    let answer = twice.header("Api-Key", server.administrator()).send();
-    answer.refuses(401, "INVALID_API_KEY_FORMAT", "API key format is invalid.");
+    let twice = get_user(&server).header("API-KEY", server.admin_credential());
+    let response = twice.header("Api-Key", server.admin_credential()).send();
+    response.assert_error(401, "INVALID_API_KEY_FORMAT", "API key format is invalid.");
 }
 
 #[test]
-fn a_credential_in_authorization_that_cannot_be_read() {
+fn a_malformed_credential_in_authorization_gets_invalid_authorization_header() {
     let server = with_authorization();
-    let said = "Authorization header format is invalid.";
-    for (what, value) in malformed(&server.key) {
-        println!("{what}");
+    let message = "Authorization header format is invalid.";
+    for (description, value) in malformed_credentials(&server.key) {
+        println!("{description}");
         let value = [b"Basic ".as_slice(), &value].concat();
-        let answer = entity(&server).header("Authorization", value).send();
-        answer.refuses(401, "INVALID_AUTHORIZATION_HEADER", said);
+        let response = get_user(&server).header("Authorization", value).send();
+        response.assert_error(401, "INVALID_AUTHORIZATION_HEADER", message);
     }
-    let value = format!("Basic {}", server.administrator());
-    let twice = entity(&server).header("Authorization", &value).header("Authorization", &value);
-    twice.send().refuses(401, "INVALID_AUTHORIZATION_HEADER", said);
+    let value = format!("Basic {}", server.admin_credential());
+    let twice = get_user(&server).header("Authorization", &value).header("Authorization", &value);
+    twice.send().assert_error(401, "INVALID_AUTHORIZATION_HEADER", message);
 }
 
 #[test]
-fn a_password_without_a_user() {
+fn a_password_without_a_user_name_gets_missing_username() {
     let server = with_passwords();
     let value = format!("Basic {}", credential("", "correct horse"));
-    let asked = entity(&server).header("AUTH-METHOD", "passwords").header("Authorization", value);
-    asked.send().refuses(401, "MISSING_USERNAME", "Username Not Found");
+    let request =
+        get_user(&server).header("AUTH-METHOD", "passwords").header("Authorization", value);
+    request.send().assert_error(401, "MISSING_USERNAME", "Username Not Found");
 }
 
 #[test]
-fn a_user_who_does_not_exist() {
+fn an_unknown_user_gets_user_does_not_exist() {
     let server = Server::new();
     let value = credential("nobody", &server.key);
-    let answer = entity(&server).header("API-KEY", value).send();
-    answer.refuses(404, "USER_DOES_NOT_EXIST", "The user does not exist.");
+    let response = get_user(&server).header("API-KEY", value).send();
+    response.assert_error(404, "USER_DOES_NOT_EXIST", "The user does not exist.");
 }
 
 #[test]
-fn a_user_who_is_blocked() {
+fn a_blocked_user_gets_user_blocked() {
     let server = Server::new();
-    server.user("bob", &["--blocked"]);
-    let key = server.key("bob", &[]);
-    let answer = entity(&server).header("API-KEY", key.credential).send();
-    answer.refuses(403, "USER_BLOCKED", "The user is blocked or inactive.");
+    server.add_user("bob", &["--blocked"]);
+    let key = server.generate_key("bob", &[]);
+    let response = get_user(&server).header("API-KEY", key.credential).send();
+    response.assert_error(403, "USER_BLOCKED", "The user is blocked or inactive.");
 }
 
 #[test]
-fn a_wrong_key() {
+fn a_wrong_key_gets_authentication_failed() {
     let server = Server::new();
-    server.user("bob", &[]);
-    let key = server.key("bob", &[]);
-    let said = "Sorry, you are using an invalid API Key.";
-    // Bob's key with the administrator's name, and keys that are not ours at all.
+    server.add_user("bob", &[]);
+    let key = server.generate_key("bob", &[]);
+    let message = "Sorry, you are using an invalid API Key.";
+    // Bob's key with the administrator's name, and texts that are not Keyward keys.
     for wrong in [key.text.as_str(), "x", "0", "null", "password"] {
-        let answer = entity(&server).header("API-KEY", credential("admin", wrong)).send();
-        answer.refuses(401, "AUTHENTICATION_FAILED", said);
+        let response = get_user(&server).header("API-KEY", credential("admin", wrong)).send();
+        response.assert_error(401, "AUTHENTICATION_FAILED", message);
     }
 }
 
 #[test]
-fn a_wrong_password() {
+fn a_wrong_password_gets_invalid_credentials() {
     let server = with_passwords();
     let attempt = |user: &str, password: &str| {
         let value = format!("Basic {}", credential(user, password));
-        entity(&server).header("AUTH-METHOD", "passwords").header("Authorization", value).send()
+        get_user(&server).header("AUTH-METHOD", "passwords").header("Authorization", value).send()
     };
     for wrong in ["wrong", "", "correct horse "] {
-        attempt("pia", wrong).refuses(401, "INVALID_CREDENTIALS", "Invalid username or password");
+        attempt("pia", wrong).assert_error(
+            401,
+            "INVALID_CREDENTIALS",
+            "Invalid username or password",
+        );
     }
     // The administrator has no password.
-    attempt("admin", "").refuses(401, "INVALID_CREDENTIALS", "Invalid username or password");
-    attempt("admin", &server.key).refuses(
+    attempt("admin", "").assert_error(401, "INVALID_CREDENTIALS", "Invalid username or password");
+    attempt("admin", &server.key).assert_error(
         401,
         "INVALID_CREDENTIALS",
         "Invalid username or password",
@@ -234,40 +249,40 @@ fn a_wrong_password() {
 }
 
 #[test]
-fn an_expired_and_a_revoked_key() {
+fn an_expired_or_revoked_key_is_reported_only_to_the_holder_of_the_secret() {
     let server = Server::new();
-    server.user("bob", &[]);
-    let revoked = server.key("bob", &[]);
+    server.add_user("bob", &[]);
+    let revoked = server.generate_key("bob", &[]);
     server.site.json(&["key", "revoke", &revoked.id]);
-    let answer = entity(&server).header("API-KEY", &revoked.credential).send();
-    answer.refuses(401, "AUTHENTICATION_FAILED", "The API key has been revoked.");
+    let response = get_user(&server).header("API-KEY", &revoked.credential).send();
+    response.assert_error(401, "AUTHENTICATION_FAILED", "The API key has been revoked.");
 
-    let short = server.key("bob", &["--expires", "1s"]);
-    let until = std::time::Instant::now() + crate::harness::PATIENCE;
+    let short = server.generate_key("bob", &["--expires", "1s"]);
+    let deadline = std::time::Instant::now() + crate::harness::TIMEOUT;
     loop {
-        let answer = entity(&server).header("API-KEY", &short.credential).send();
-        if answer.status == 401 {
-            answer.refuses(401, "AUTHENTICATION_FAILED", "The API key has expired.");
+        let response = get_user(&server).header("API-KEY", &short.credential).send();
+        if response.status == 401 {
+            response.assert_error(401, "AUTHENTICATION_FAILED", "The API key has expired.");
             break;
         }
-        assert!(std::time::Instant::now() < until, "it never expires");
+        assert!(std::time::Instant::now() < deadline, "the key never expires");
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    // Neither is told to somebody who has only the id.
+    // A client that knows only the id of the key does not learn that it is revoked.
     let guess = format!("{}{}", &revoked.text[..12], &server.key[12..]);
-    let answer = entity(&server).header("API-KEY", credential("bob", &guess)).send();
-    answer.refuses(401, "INVALID_API_KEY_FORMAT", "API key format is invalid.");
+    let response = get_user(&server).header("API-KEY", credential("bob", &guess)).send();
+    response.assert_error(401, "INVALID_API_KEY_FORMAT", "API key format is invalid.");
 }
 
 #[test]
-fn uniform_detail_tells_nothing() {
+fn uniform_detail_makes_all_failures_look_the_same() {
     let server = Server::new();
-    server.user("bob", &[]);
-    server.user("eve", &["--blocked"]);
-    let (revoked, wrong) = (server.key("bob", &[]), server.key("admin", &[]));
-    let blocked = server.key("eve", &[]);
+    server.add_user("bob", &[]);
+    server.add_user("eve", &["--blocked"]);
+    let (revoked, wrong) = (server.generate_key("bob", &[]), server.generate_key("admin", &[]));
+    let blocked = server.generate_key("eve", &[]);
     server.site.json(&["key", "revoke", &revoked.id]);
-    server.application(json!({ "detail": "uniform" }));
+    server.patch_application(json!({ "detail": "uniform" }));
     let attempts = [
         credential("nobody", &wrong.text),
         credential("bob", &wrong.text),
@@ -275,53 +290,58 @@ fn uniform_detail_tells_nothing() {
         blocked.credential,
         revoked.credential,
     ];
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for value in attempts {
-        let mut answer = entity(&server).header("API-KEY", value).send();
-        let said = "Sorry, you are using an invalid API Key.";
-        answer.refuses(401, "AUTHENTICATION_FAILED", said);
-        answer.headers.retain(|(name, _)| name != "date");
-        answers.push((answer.status, answer.headers, answer.body));
+        let mut response = get_user(&server).header("API-KEY", value).send();
+        let message = "Sorry, you are using an invalid API Key.";
+        response.assert_error(401, "AUTHENTICATION_FAILED", message);
+        response.headers.retain(|(name, _)| name != "date");
+        responses.push((response.status, response.headers, response.body));
     }
-    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:#?}");
+    assert!(responses.windows(2).all(|pair| pair[0] == pair[1]), "{responses:#?}");
 }
 
 #[test]
-fn an_application_that_is_off_makes_requests_anonymous() {
+fn a_disabled_application_makes_requests_anonymous() {
     let server = Server::new();
-    let key = server.administrator();
+    let key = server.admin_credential();
     server
-        .manages("POST", "/api/v1/applications")
+        .admin_api("POST", "/api/v1/applications")
         .json(&json!({ "id": "spare", "name": "Spare", "enabled": false }))
         .send();
-    let off = || entity(&server).header("AUTH-METHOD", "spare").header("API-KEY", &key);
+    let send_to_disabled =
+        || get_user(&server).header("AUTH-METHOD", "spare").header("API-KEY", &key);
     // The resource does not list anonymous.
-    off().send().says(403, "The used authentication method is not allowed on this route.");
-    server.resource(json!({ "authentication": ["*", "anonymous"] }));
-    // It does now, and the permission check still stands.
-    off().send().says(403, "The 'access user profiles' permission is required.");
+    send_to_disabled()
+        .send()
+        .assert_message(403, "The used authentication method is not allowed on this route.");
+    server.patch_resource(json!({ "authentication": ["*", "anonymous"] }));
+    // Now the resource lists `anonymous`, and the permission is still required.
+    send_to_disabled()
+        .send()
+        .assert_message(403, "The 'access user profiles' permission is required.");
     let grant = json!({ "permissions": ["access user profiles"] });
     let target = "/api/v1/roles/anonymous";
-    assert_eq!(server.manages("PATCH", target).json(&grant).send().status, 200);
-    let answer = off().send();
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    // Anonymous sees the short form, whatever key lies beside it.
-    assert!(answer.json().get("roles").is_none());
-    // And who brings a wrong key is refused, not let in as nobody.
-    let wrong = entity(&server).header("API-KEY", credential("admin", "x")).send();
+    assert_eq!(server.admin_api("PATCH", target).json(&grant).send().status, 200);
+    let response = send_to_disabled().send();
+    assert_eq!(response.status, 200, "{}", response.body);
+    // The response is the short form for anonymous requests, despite the valid key in the request.
+    assert!(response.json().get("roles").is_none());
+    // With an enabled application a wrong key is rejected: the request does not become anonymous.
+    let wrong = get_user(&server).header("API-KEY", credential("admin", "x")).send();
     assert_eq!(wrong.status, 401);
 }
 
 #[test]
-fn another_header() {
+fn an_application_can_read_the_key_from_another_header_field() {
     let server = Server::new();
-    server.application(json!({ "header": "X-Machine-Token", "realm": "Machines" }));
-    let answer = entity(&server).header("API-KEY", server.administrator()).send();
-    answer.refuses(401, "MISSING_API_KEY_HEADER", "API key header is missing.");
+    server.patch_application(json!({ "header": "X-Machine-Token", "realm": "Machines" }));
+    let response = get_user(&server).header("API-KEY", server.admin_credential()).send();
+    response.assert_error(401, "MISSING_API_KEY_HEADER", "API key header is missing.");
     assert_eq!(
-        answer.header("www-authenticate"),
+        response.header("www-authenticate"),
         Some("ApiKey realm=\"Machines\", header=\"X-Machine-Token\"")
     );
-    let answer = entity(&server).header("x-machine-token", server.administrator()).send();
-    assert_eq!(answer.status, 200);
+    let response = get_user(&server).header("x-machine-token", server.admin_credential()).send();
+    assert_eq!(response.status, 200);
 }

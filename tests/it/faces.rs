@@ -1,43 +1,44 @@
-//! One corpus of requests, asked of every face: the server, the proxy, the layer, and each way in which another proxy asks.
+//! Every face decides one corpus of requests the same way: the server, the proxy, the layer, and
+//! each dialect of `/-/verify`.
 
 mod changes;
 pub mod corpus;
-pub mod rig;
+pub mod fixture;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use corpus::{Asked, corpus, exchange, shown, verdict};
+use corpus::{TestRequest, client_view, corpus, exchange, verdict};
+use fixture::{Fixture, TIMEOUT, send_through};
 use http::Method;
 use keyward::{
     Layer,
     handlers::{BodyLimits, Handlers},
-    http::{Limits, Listener, Public, serve},
     model::Handler,
+    server::{ConnectionLimits, BoundSocket, Public, serve},
 };
-use rig::{House, PATIENCE, ask};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::Semaphore};
 
-/// The public listener of a house, believing proxies on this machine.
-async fn listen(house: &House) -> SocketAddr {
+/// Starts the public listener, which trusts proxies on this machine.
+async fn listen(fixture: &Fixture) -> SocketAddr {
     let handlers =
-        Handlers::new(house.accounts.clone(), BodyLimits { bytes: 1 << 20, read: PATIENCE });
-    let public = Public::new(house.gate.clone(), handlers, None);
-    let public = public.trusting(["127.0.0.0/8".parse().unwrap()]);
+        Handlers::new(fixture.accounts.clone(), BodyLimits { bytes: 1 << 20, read: TIMEOUT });
+    let public = Public::new(fixture.gate.clone(), handlers, None);
+    let public = public.with_trusted_proxies(["127.0.0.0/8".parse().unwrap()]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let limits = Limits {
+    let limits = ConnectionLimits {
         header_bytes: 16_384,
         headers: 100,
-        header_read: PATIENCE,
-        idle: PATIENCE,
+        header_read: TIMEOUT,
+        idle: TIMEOUT,
         http2_streams: 16,
         drain: Duration::from_millis(100),
     };
     let connections = Arc::new(Semaphore::new(64));
     tokio::spawn(serve(
-        Listener::Tcp(listener),
+        BoundSocket::Tcp(listener),
         limits,
         connections,
         public,
@@ -46,7 +47,7 @@ async fn listen(house: &House) -> SocketAddr {
     address
 }
 
-/// An upstream that answers `in` to whatever comes whole.
+/// An upstream that responds with `in` after it has read the whole request.
 async fn upstream() -> String {
     use axum::{Router, body::Bytes};
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -56,56 +57,66 @@ async fn upstream() -> String {
     url
 }
 
-/// A way in which a proxy asks: its name, the method of the question, and the fields that hold method, target and host.
-struct Way {
+/// A dialect of `/-/verify`: how a proxy describes the request of its client.
+struct Dialect {
+    /// The last part of the path below `/-/verify`.
     name: &'static str,
+    /// The header fields for method, target and host. `None` means that the verify request has the
+    /// method, the path and the host of the client's request.
     fields: Option<[&'static str; 3]>,
 }
 
 const FORWARDED: Option<[&str; 3]> =
     Some(["x-forwarded-method", "x-forwarded-uri", "x-forwarded-host"]);
-const WAYS: [Way; 7] = [
-    Way { name: "", fields: FORWARDED },
-    Way {
+const DIALECTS: [Dialect; 7] = [
+    Dialect { name: "", fields: FORWARDED },
+    Dialect {
         name: "/nginx",
         fields: Some(["x-original-method", "x-original-uri", "x-original-host"]),
     },
-    // As ingress-nginx has it: the target is a URL, with the host in it.
-    Way { name: "/nginx", fields: Some(["x-original-method", "x-original-url", ""]) },
-    Way { name: "/caddy", fields: FORWARDED },
-    Way { name: "/traefik", fields: FORWARDED },
-    Way { name: "/envoy", fields: None },
-    Way { name: "/haproxy", fields: FORWARDED },
+    // ingress-nginx sends the target as a URL, which contains the host.
+    Dialect { name: "/nginx", fields: Some(["x-original-method", "x-original-url", ""]) },
+    Dialect { name: "/caddy", fields: FORWARDED },
+    Dialect { name: "/traefik", fields: FORWARDED },
+    Dialect { name: "/envoy", fields: None },
+    Dialect { name: "/haproxy", fields: FORWARDED },
 ];
 
-impl Way {
-    /// Asks about a request, as this proxy does. What nginx cannot carry is put together again as its configuration does it.
-    async fn verdict(&self, asked: &Asked, client: &str, address: SocketAddr) -> (u16, String) {
-        let host = asked.headers.iter().find(|(name, _)| *name == "host");
+impl Dialect {
+    /// Asks for the verdict on a request, as a proxy with this dialect does. nginx cannot pass on
+    /// every status: its configuration restores the real status and body from two header fields, as
+    /// here.
+    async fn verdict(
+        &self,
+        request: &TestRequest,
+        client: &str,
+        address: SocketAddr,
+    ) -> (u16, String) {
+        let host = request.headers.iter().find(|(name, _)| *name == "host");
         let host = host.map_or("api.example", |(_, value)| value);
-        let (method, path) = (&asked.method, asked.path);
+        let (method, path) = (&request.method, request.path);
         let mut text = match self.fields {
             None => format!("{method} /-/verify/envoy{path} HTTP/1.1\r\nhost: {host}\r\n"),
             Some([method_in, target_in, host_in]) => {
                 let head = format!("GET /-/verify{} HTTP/1.1\r\nhost: keyward\r\n", self.name);
-                let said = format!("{head}{method_in}: {method}\r\n{target_in}: ");
+                let target = format!("{head}{method_in}: {method}\r\n{target_in}: ");
                 match host_in {
-                    "" => format!("{said}http://{host}{path}\r\n"),
-                    _ => format!("{said}{path}\r\n{host_in}: {host}\r\n"),
+                    "" => format!("{target}http://{host}{path}\r\n"),
+                    _ => format!("{target}{path}\r\n{host_in}: {host}\r\n"),
                 }
             }
         };
         text += &format!("connection: close\r\nx-forwarded-for: {client}\r\n");
-        for (name, value) in asked.headers.iter().filter(|(name, _)| *name != "host") {
+        for (name, value) in request.headers.iter().filter(|(name, _)| *name != "host") {
             text += &format!("{name}: {value}\r\n");
         }
-        let answer = exchange(address, &(text + "\r\n")).await;
-        let (mut status, mut code) = verdict(&answer);
-        if let Some(real) = answer.headers().get("x-keyward-status") {
+        let response = exchange(address, &(text + "\r\n")).await;
+        let (mut status, mut code) = verdict(&response);
+        if let Some(real) = response.headers().get("x-keyward-status") {
             assert_eq!(self.name, "/nginx");
             assert!([401, 403].contains(&status), "{status}");
             status = real.to_str().unwrap().parse().unwrap();
-            let body = answer.headers()["x-keyward-body"].as_bytes();
+            let body = response.headers()["x-keyward-body"].as_bytes();
             let body: serde_json::Value = serde_json::from_slice(body).unwrap();
             code = corpus::code(&body);
         }
@@ -113,48 +124,48 @@ impl Way {
     }
 }
 
-/// The credential of the corpus that is good in another network alone.
-fn afar(corpus: &[Asked]) -> &str {
-    let begins = STANDARD.encode("afar:k");
-    let fields = corpus.iter().flat_map(|asked| &asked.headers);
+/// The credential of the corpus whose key is valid only in another network.
+fn network_bound(corpus: &[TestRequest]) -> &str {
+    let prefix = STANDARD.encode("remote:kw");
+    let fields = corpus.iter().flat_map(|request| &request.headers);
     let mut values = fields.map(|(_, value)| value.as_str());
-    values.find(|value| value.starts_with(&begins)).unwrap()
+    values.find(|value| value.starts_with(&prefix)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_corpus_gets_the_same_verdict_from_every_face() {
-    let house = House::new().await;
-    let address = listen(&house).await;
+async fn every_face_reaches_the_same_verdict() {
+    let fixture = Fixture::new().await;
+    let address = listen(&fixture).await;
 
-    let layer = Layer::new(house.gate.clone()).rewriting_paths();
-    let strict = Layer::new(house.gate.clone());
-    let (mut statuses, corpus) = (BTreeMap::<u16, usize>::new(), corpus(&house).await);
+    let layer = Layer::new(fixture.gate.clone()).rewriting_paths();
+    let without_rewriting = Layer::new(fixture.gate.clone());
+    let (mut statuses, corpus) = (BTreeMap::<u16, usize>::new(), corpus(&fixture).await);
     let mut verdicts = Vec::new();
-    for asked in &corpus {
-        let by_server = shown(&asked.send(address).await);
-        let (response, seen) = ask(&layer, asked.request()).await;
-        let mut by_layer = shown(&response);
-        if asked.method == Method::HEAD {
-            // What the service has made for HEAD is for whoever writes it to the wire.
+    for request in &corpus {
+        let by_server = client_view(&request.send(address).await);
+        let (response, received) = send_through(&layer, request.request()).await;
+        let mut by_layer = client_view(&response);
+        if request.method == Method::HEAD {
+            // The layer passes on the body of a response to HEAD; the server does not send it.
             by_layer[2] = json!("");
         }
-        assert_eq!(by_layer, by_server, "{asked:?}");
-        // Nothing gets to the service that was refused, but where a hook keeps its answer back.
-        let is_kept = by_server[2].as_str().unwrap().contains("KEPT")
-            || asked.method == Method::HEAD && asked.path.ends_with("secret");
-        if !is_kept {
-            assert_eq!(seen.lock().unwrap().len(), usize::from(response.status() == 200));
+        assert_eq!(by_layer, by_server, "{request:?}");
+        // A denied request does not reach the service. `on_response` runs after the service.
+        let is_withheld = by_server[2].as_str().unwrap().contains("KEPT")
+            || request.method == Method::HEAD && request.path.ends_with("secret");
+        if !is_withheld {
+            assert_eq!(received.lock().unwrap().len(), usize::from(response.status() == 200));
         }
         let (status, code) = verdict(&response);
-        verdicts.push((status, if is_kept { "KEPT: Kept back.".to_owned() } else { code }));
+        verdicts.push((status, if is_withheld { "KEPT: Kept back.".to_owned() } else { code }));
         *statuses.entry(response.status().as_u16()).or_default() += 1;
-        let (refused, _) = ask(&strict, asked.request()).await;
-        if by_server != shown(&refused) && asked.method != Method::HEAD {
-            let said = String::from_utf8_lossy(refused.body()).into_owned();
-            assert!(said.contains("normal form"), "{asked:?} {said}");
+        let (response, _) = send_through(&without_rewriting, request.request()).await;
+        if by_server != client_view(&response) && request.method != Method::HEAD {
+            let text = String::from_utf8_lossy(response.body()).into_owned();
+            assert!(text.contains("normal form"), "{request:?} {text}");
         }
     }
-    // Every reason is there that a face could lose on the way.
+    // The corpus contains every reason of a denial that a face could lose.
     for code in [
         "AUTHENTICATION_FAILED: Sorry, you are using an invalid API Key.",
         "AUTHENTICATION_FAILED: The API key has been revoked.",
@@ -167,35 +178,47 @@ async fn one_corpus_gets_the_same_verdict_from_every_face() {
         "USER_BLOCKED",
         "USER_DOES_NOT_EXIST",
     ] {
-        assert!(verdicts.iter().any(|(_, one)| one.starts_with(code)), "{code}");
+        assert!(verdicts.iter().any(|(_, found)| found.starts_with(code)), "{code}");
     }
 
     let upstream = upstream().await;
-    house.hand_over(&Handler::Proxy, &upstream).await;
-    for (asked, expected) in corpus.iter().zip(&verdicts) {
-        let (status, code) = verdict(&asked.send(address).await);
-        assert_eq!(status, expected.0, "proxy {asked:?}");
-        assert!(asked.method == Method::HEAD || code == expected.1, "proxy {code} {asked:?}");
+    fixture.set_handler(&Handler::Proxy, &upstream).await;
+    for (request, expected) in corpus.iter().zip(&verdicts) {
+        let (status, code) = verdict(&request.send(address).await);
+        assert_eq!(status, expected.0, "proxy {request:?}");
+        assert!(request.method == Method::HEAD || code == expected.1, "proxy {code} {request:?}");
     }
 
-    house.hand_over(&Handler::Decide, "").await;
-    for way in &WAYS {
-        // No proxy asks with the body, and none shows the answer: what hooks say of these is for the other faces.
-        let whole = |(asked, (_, code)): &(&Asked, &(u16, String))| {
-            asked.path != "/said" && !code.starts_with("KEPT")
+    fixture.set_handler(&Handler::Decide, "").await;
+    for dialect in &DIALECTS {
+        // A verify request carries neither the body of the request nor the response. So hooks that
+        // use these are left out.
+        let is_decidable = |(request, (_, code)): &(&TestRequest, &(u16, String))| {
+            request.path != "/buffered" && !code.starts_with("KEPT")
         };
-        for (asked, expected) in corpus.iter().zip(&verdicts).filter(whole) {
-            let (status, code) = way.verdict(asked, "127.0.0.1", address).await;
-            let by = format!("{} {:?} {asked:?}", way.name, way.fields);
-            assert_eq!(status, expected.0, "{by}");
-            // What the others say to HEAD has no body.
-            let is_silent = asked.method == Method::HEAD;
-            assert!(is_silent || code == expected.1, "{code} {} {by}", expected.1);
+        for (request, expected) in corpus.iter().zip(&verdicts).filter(is_decidable) {
+            let (status, code) = dialect.verdict(request, "127.0.0.1", address).await;
+            let context = format!("{} {:?} {request:?}", dialect.name, dialect.fields);
+            assert_eq!(status, expected.0, "{context}");
+            // The other faces send no body for HEAD.
+            let has_no_body = request.method == Method::HEAD;
+            assert!(has_no_body || code == expected.1, "{code} {} {context}", expected.1);
         }
-        // A key that is bound to networks is let in from where the proxy says that the client is.
-        let afar = Asked::new(Method::GET, "/orders/7", &[("api-key", afar(&corpus))]);
-        assert_eq!(way.verdict(&afar, "203.0.113.7", address).await.0, 200, "{}", way.name);
-        assert_eq!(way.verdict(&afar, "198.51.100.7", address).await.0, 401, "{}", way.name);
+        // A network-bound key is checked against the client address that the proxy reports.
+        let elsewhere =
+            TestRequest::new(Method::GET, "/orders/7", &[("api-key", network_bound(&corpus))]);
+        assert_eq!(
+            dialect.verdict(&elsewhere, "203.0.113.7", address).await.0,
+            200,
+            "{}",
+            dialect.name
+        );
+        assert_eq!(
+            dialect.verdict(&elsewhere, "198.51.100.7", address).await.0,
+            401,
+            "{}",
+            dialect.name
+        );
     }
     assert!(corpus.len() > 500, "{}", corpus.len());
     for status in [200, 400, 401, 403, 404, 405, 406, 415, 429] {

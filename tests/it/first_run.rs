@@ -1,10 +1,10 @@
-//! The first minutes: one command starts the program, one pasted line makes a user.
+//! The first run: one command starts the program, and the printed `curl` line creates a user.
 
 use std::{process::Command, thread, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, PATIENCE, Request, Server, Site, credential};
+use crate::harness::{Request, Response, Server, Site, TIMEOUT, credential};
 
 /// The line of `text` that begins with `curl`.
 fn curl_line(text: &str) -> Option<&str> {
@@ -12,11 +12,11 @@ fn curl_line(text: &str) -> Option<&str> {
 }
 
 #[test]
-fn the_printed_line_makes_a_user() {
+fn the_printed_curl_line_creates_a_user() {
     let server = Server::start(Site::new(), String::new());
-    let until = std::time::Instant::now() + PATIENCE;
+    let deadline = std::time::Instant::now() + TIMEOUT;
     while curl_line(&server.printed()).is_none() {
-        assert!(std::time::Instant::now() < until, "no curl line: {}", server.printed());
+        assert!(std::time::Instant::now() < deadline, "no curl line: {}", server.printed());
         thread::sleep(Duration::from_millis(5));
     }
     let printed = server.printed();
@@ -29,9 +29,9 @@ fn the_printed_line_makes_a_user() {
     let location = format!("http://{}/user/{uid}", server.public);
     assert!(head.to_lowercase().contains(&format!("location: {location}\r\n")), "{head}");
 
-    // With the key that was printed, the user is read back, changed and deleted.
+    // With the printed key, read, change and delete the user.
     let key = printed.split_whitespace().find(|word| word.starts_with("kw_")).unwrap();
-    let ask = |method: &str, body: Option<Value>| -> Answer {
+    let send = |method: &str, body: Option<Value>| -> Response {
         let target = format!("/user/{uid}?_format=json");
         let request = Request::new(server.public, method, &target)
             .header("API-KEY", credential("admin", key));
@@ -40,14 +40,14 @@ fn the_printed_line_makes_a_user() {
             None => request.send(),
         }
     };
-    assert_eq!(ask("GET", None).json(), entity);
-    let changed = ask("PATCH", Some(json!({ "name": [{ "value": "alpaca" }] })));
+    assert_eq!(send("GET", None).json(), entity);
+    let changed = send("PATCH", Some(json!({ "name": [{ "value": "alpaca" }] })));
     assert_eq!((changed.status, &changed.json()["name"][0]["value"]), (200, &json!("alpaca")));
-    let gone = ask("DELETE", None);
-    assert_eq!((gone.status, gone.body.as_str()), (204, ""));
-    assert_eq!(ask("GET", None).status, 404);
+    let deleted = send("DELETE", None);
+    assert_eq!((deleted.status, deleted.body.as_str()), (204, ""));
+    assert_eq!(send("GET", None).status, 404);
 
-    // The key is printed once, and to nobody but the person at the terminal.
+    // The key is printed once on standard output, and is not logged.
     assert_eq!(printed.matches(key).count(), 1);
     assert!(!server.logged().contains(key));
 }
@@ -58,13 +58,13 @@ fn a_second_start_prints_no_key() {
     let key = server.key.clone();
     let site = server.kill();
     let server = Server::start(site, key);
-    assert_eq!(server.asks("GET", "/user/1").send().status, 200);
+    assert_eq!(server.request_as_admin("GET", "/user/1").send().status, 200);
     assert!(!server.printed().contains("kw_"));
     assert!(curl_line(&server.printed()).is_none());
 }
 
 #[test]
-fn init_prints_what_programs_read() {
+fn init_prints_the_first_key_as_json_once() {
     let site = Site::new();
     let first = site.json(&["init"]);
     assert_eq!(first["username"], "admin");
@@ -76,11 +76,11 @@ fn init_prints_what_programs_read() {
 }
 
 #[test]
-fn sigterm_stops_it_and_the_store_opens_again() {
+fn sigterm_stops_the_server_and_releases_the_store() {
     let mut server = Server::new();
-    server.user("bob", &[]);
+    server.add_user("bob", &[]);
     assert!(server.stop().success());
     assert!(!server.site.path().join("data/keyward.control").exists());
-    // No server: the command line opens the store itself.
+    // Without a server the command line opens the store itself.
     assert_eq!(server.site.json(&["user", "show", "bob"])["name"], "bob");
 }

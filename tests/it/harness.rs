@@ -1,6 +1,6 @@
-//! The real program in a folder of its own.
+//! Runs the real program in a temporary folder.
 
-// Beside this file, wherever it is taken in from.
+// `tests/crash.rs` includes this file too: the path is relative to this file.
 #[path = "client.rs"]
 mod client;
 
@@ -16,14 +16,14 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 #[allow(unused_imports, reason = "the harness is shared")]
-pub use client::{Answer, Request, exchange};
+pub use client::{Request, Response, exchange};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// How long anything may take before a test gives up. Nothing is asserted about being faster.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest that a test waits for anything. No test asserts that something is faster.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A folder with a store and its configuration.
+/// A temporary folder for a store, and the environment variables that configure the program.
 pub struct Site {
     dir: TempDir,
     variables: Vec<(String, String)>,
@@ -44,16 +44,16 @@ impl Site {
             ("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0"),
             ("KEYWARD_SERVER__WORKERS", "2"),
             ("KEYWARD_LOG__LEVEL", "trace"),
-            // Tests are wrong on purpose, and often.
+            // Tests fail to authenticate on purpose, and often.
             ("KEYWARD_LIMITS__FAILURE_EXEMPT", "127.0.0.0/8"),
         ] {
-            site = site.with(name, value);
+            site = site.with_env(name, value);
         }
         site
     }
 
     /// Sets an environment variable for every command in this folder.
-    pub fn with(mut self, name: &str, value: &str) -> Self {
+    pub fn with_env(mut self, name: &str, value: &str) -> Self {
         self.variables.retain(|(known, _)| known != name);
         self.variables.push((name.into(), value.into()));
         self
@@ -67,7 +67,7 @@ impl Site {
         self.path().join("data/keyward")
     }
 
-    /// The program with these arguments.
+    /// A command that runs the program with these arguments.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
         command.args(args).current_dir(self.path()).env_clear();
@@ -77,12 +77,12 @@ impl Site {
         command
     }
 
-    /// A shell in this folder that finds the program, as `keyward`, where an operator's shell would.
+    /// A shell in this folder. Its `PATH` contains the program, as `keyward`.
     pub fn shell(&self, script: &str) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_keyward"));
-        let found = std::env::var_os("PATH").unwrap_or_default();
+        let inherited = std::env::var_os("PATH").unwrap_or_default();
         let folders = program.parent().into_iter().map(Path::to_owned);
-        let path = std::env::join_paths(folders.chain(std::env::split_paths(&found))).unwrap();
+        let path = std::env::join_paths(folders.chain(std::env::split_paths(&inherited))).unwrap();
         let mut command = Command::new("bash");
         command.args(["-c", script]).current_dir(self.path()).env_clear().env("PATH", path);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
@@ -90,7 +90,7 @@ impl Site {
         command
     }
 
-    /// Runs the program to its end.
+    /// Runs the program and waits until it ends.
     pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
@@ -100,12 +100,12 @@ impl Site {
         let output = self.run(&[args, &["--output", "json"]].concat());
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "keyward {args:?}: {}\n{errors}", output.status);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|problem| {
-            panic!("keyward {args:?}: {problem}: {}", String::from_utf8_lossy(&output.stdout))
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            panic!("keyward {args:?}: {error}: {}", String::from_utf8_lossy(&output.stdout))
         })
     }
 
-    /// Makes the store and starts the server.
+    /// Creates the store and starts the server.
     pub fn start(self) -> Server {
         let first = self.json(&["init"]);
         let key = first["key"].as_str().unwrap().to_owned();
@@ -123,26 +123,26 @@ pub struct Server {
     child: Child,
     printed: Arc<Mutex<String>>,
     logged: Arc<Mutex<String>>,
-    /// Who reads what it logs, until the last byte.
-    logger: Option<thread::JoinHandle<()>>,
-    /// What must never be seen in a log: checked when the server goes, in every test.
+    /// The thread that reads the log until the end of the stream.
+    log_reader: Option<thread::JoinHandle<()>>,
+    /// Texts that the log must never contain: `drop` checks them, in every test.
     secrets: Mutex<Vec<String>>,
 }
 
 impl Server {
-    /// A new store with a server on it.
+    /// Creates a store in a new folder and starts a server on it.
     pub fn new() -> Self {
         Site::new().start()
     }
 
-    /// Starts the server on a store that is there, or makes a new one.
+    /// Starts the server on the store in this folder. The server creates a store that is missing.
     pub fn start(site: Site, key: String) -> Self {
         let mut child =
             site.command(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (printed, _) = collect(child.stdout.take().unwrap());
-        let (logged, logger) = collect(child.stderr.take().unwrap());
+        let (logged, log_reader) = collect(child.stderr.take().unwrap());
         let control = site.path().join("data/keyward.control");
-        let until = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let is_ready = || {
             let text = std::fs::read(&control).ok()?;
             let control: Value = serde_json::from_slice(&text).ok()?;
@@ -152,117 +152,121 @@ impl Server {
             if let Some(control) = is_ready() {
                 break control;
             }
-            assert!(Instant::now() < until, "not ready: {}", logged.lock().unwrap());
+            assert!(Instant::now() < deadline, "not ready: {}", logged.lock().unwrap());
             thread::sleep(Duration::from_millis(2));
         };
         let public = control["public"].as_str().unwrap().parse().unwrap();
-        // The control file of a server whose admin listener has TLS names the socket beside the store.
+        // With TLS on the admin listener, the control file has the path of a Unix socket instead.
         let admin = control["address"].as_str().unwrap().parse();
         let server = Self {
             public,
-            admin: admin.unwrap_or_else(|_| admin_in(&logged)),
+            admin: admin.unwrap_or_else(|_| admin_address_in_log(&logged)),
             key: key.clone(),
             site,
             child,
             printed,
             logged,
-            logger: Some(logger),
+            log_reader: Some(log_reader),
             secrets: Mutex::default(),
         };
-        server.hide_key(&key);
-        server.hide_key(control["key"].as_str().unwrap());
-        server.hide(&server.pepper());
-        server.hide("argon2id$");
+        server.forbid_key_in_log(&key);
+        server.forbid_key_in_log(control["key"].as_str().unwrap());
+        server.forbid_in_log(&server.pepper());
+        server.forbid_in_log("argon2id$");
         server
     }
 
-    /// The pepper, as its file holds it.
+    /// The pepper, in the text form of its file.
     pub fn pepper(&self) -> String {
         let text = std::fs::read_to_string(self.site.path().join("data/keyward.pepper")).unwrap();
         text.trim().to_owned()
     }
 
-    /// Remembers something that must not be logged.
-    pub fn hide(&self, secret: &str) {
+    /// Adds a text that the log must not contain.
+    pub fn forbid_in_log(&self, secret: &str) {
         self.secrets.lock().unwrap().push(secret.to_owned());
     }
 
-    /// Remembers a key: its secret part, so that no part of its text is logged, and its digest.
-    pub fn hide_key(&self, key: &str) {
-        // Of a server that was started without one, nothing is known that could be found.
+    /// Adds a key that the log must not contain: its secret part and its digest.
+    pub fn forbid_key_in_log(&self, key: &str) {
+        // Some tests start a server without knowing a key.
         if key.is_empty() {
             return;
         }
         let pepper = keyward::model::Pepper::from_hex(&self.pepper()).unwrap();
         let digest = serde_json::to_value(pepper.digest(key)).unwrap();
-        self.hide(digest.as_str().unwrap());
-        self.hide(key.rsplit('_').next().unwrap());
+        self.forbid_in_log(digest.as_str().unwrap());
+        self.forbid_in_log(key.rsplit('_').next().unwrap());
     }
 
-    /// What it wrote to standard output so far.
+    /// The standard output of the server so far.
     pub fn printed(&self) -> String {
         self.printed.lock().unwrap().clone()
     }
 
-    /// What it logged so far.
+    /// The log of the server so far.
     pub fn logged(&self) -> String {
         self.logged.lock().unwrap().clone()
     }
 
-    /// Waits until the log has told this: it comes after the answer, through a pipe.
-    pub fn tells(&self, text: &str) {
-        let until = Instant::now() + PATIENCE;
+    /// Waits until the log contains this text. The log arrives through a pipe, after the response.
+    pub fn wait_for_log(&self, text: &str) {
+        let deadline = Instant::now() + TIMEOUT;
         while !self.logged().contains(text) {
-            assert!(Instant::now() < until, "the log does not tell {text:?}: {}", self.logged());
+            assert!(
+                Instant::now() < deadline,
+                "the log does not contain {text:?}: {}",
+                self.logged()
+            );
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Its process.
+    /// The process ID of the server.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends it at once, as a power cut would.
+    /// Kills the server with SIGKILL and returns its folder.
     pub fn kill(mut self) -> Site {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         std::mem::take(&mut self.site)
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Sends SIGTERM and waits until the server has ended.
     pub fn stop(&mut self) -> std::process::ExitStatus {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        let until = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < until, "it does not stop");
+            assert!(Instant::now() < deadline, "the server does not stop");
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Makes a user with the command line, and returns its number.
-    pub fn user(&self, name: &str, args: &[&str]) -> u64 {
-        let made = self.site.json(&[&["user", "add", name], args].concat());
-        made["uid"].as_u64().unwrap()
+    /// Creates a user with the command line, and returns the UID.
+    pub fn add_user(&self, name: &str, args: &[&str]) -> u64 {
+        let created = self.site.json(&[&["user", "add", name], args].concat());
+        created["uid"].as_u64().unwrap()
     }
 
-    /// Makes a key with the command line.
-    pub fn key(&self, name: &str, args: &[&str]) -> Key {
-        let made = self.site.json(&[&["key", "generate", name], args].concat());
-        let text = |field: &str| made[field].as_str().unwrap().to_owned();
-        self.hide_key(&text("key"));
-        self.hide(&credential(name, &text("key")));
+    /// Generates a key with the command line.
+    pub fn generate_key(&self, name: &str, args: &[&str]) -> Key {
+        let created = self.site.json(&[&["key", "generate", name], args].concat());
+        let text = |field: &str| created[field].as_str().unwrap().to_owned();
+        self.forbid_key_in_log(&text("key"));
+        self.forbid_in_log(&credential(name, &text("key")));
         Key { id: text("id"), text: text("key"), credential: credential(name, &text("key")) }
     }
 
-    /// Makes a user with a key and, if any are named, a role with these permissions.
-    pub fn user_with(&self, name: &str, permissions: &[&str]) -> Key {
+    /// Creates a user with a key and, unless `permissions` is empty, a role with these permissions.
+    pub fn user_with_permissions(&self, name: &str, permissions: &[&str]) -> Key {
         if permissions.is_empty() {
-            self.user(name, &[]);
+            self.add_user(name, &[]);
         } else {
             let role = format!("role-of-{}", name.to_lowercase());
             let mut args = vec!["role", "add", &role, "--label", "A role"];
@@ -270,19 +274,19 @@ impl Server {
                 args.extend(["--permission", permission]);
             }
             self.site.json(&args);
-            self.user(name, &["--role", &role]);
+            self.add_user(name, &["--role", &role]);
         }
-        self.key(name, &[])
+        self.generate_key(name, &[])
     }
 
-    /// The credential of the first administrator.
-    pub fn administrator(&self) -> String {
+    /// The value of `API-KEY` for the first administrator.
+    pub fn admin_credential(&self) -> String {
         credential("admin", &self.key)
     }
 
     /// A request to the public listener with the administrator's credential.
-    pub fn asks(&self, method: &str, target: &str) -> Request {
-        self.request(method, target).header("API-KEY", self.administrator())
+    pub fn request_as_admin(&self, method: &str, target: &str) -> Request {
+        self.request(method, target).header("API-KEY", self.admin_credential())
     }
 
     /// A request to the public listener without a credential.
@@ -291,27 +295,27 @@ impl Server {
     }
 
     /// A request to the admin listener with the administrator's credential.
-    pub fn manages(&self, method: &str, target: &str) -> Request {
-        Request::new(self.admin, method, target).header("API-KEY", self.administrator())
+    pub fn admin_api(&self, method: &str, target: &str) -> Request {
+        Request::new(self.admin, method, target).header("API-KEY", self.admin_credential())
     }
 
     /// A request to the admin listener with this credential.
-    pub fn manages_as(&self, credential: &str, method: &str, target: &str) -> Request {
+    pub fn admin_api_as(&self, credential: &str, method: &str, target: &str) -> Request {
         Request::new(self.admin, method, target).header("API-KEY", credential)
     }
 
     /// Changes the default application.
-    pub fn application(&self, change: Value) {
+    pub fn patch_application(&self, change: Value) {
         let target = "/api/v1/applications/default";
-        let answer = self.manages("PATCH", target).json(&change).send();
-        assert_eq!(answer.status, 200, "{}", answer.body);
+        let response = self.admin_api("PATCH", target).json(&change).send();
+        assert_eq!(response.status, 200, "{}", response.body);
     }
 
     /// Changes the user resource.
-    pub fn resource(&self, change: Value) {
+    pub fn patch_resource(&self, change: Value) {
         let target = "/api/v1/resources/entity.user";
-        let answer = self.manages("PATCH", target).json(&change).send();
-        assert_eq!(answer.status, 200, "{}", answer.body);
+        let response = self.admin_api("PATCH", target).json(&change).send();
+        assert_eq!(response.status, 200, "{}", response.body);
     }
 }
 
@@ -322,12 +326,12 @@ impl Drop for Server {
         if thread::panicking() {
             return;
         }
-        // Its last lines may still be on their way.
-        if let Some(logger) = self.logger.take() {
-            logger.join().unwrap();
+        // The last lines of the log may still be in the pipe.
+        if let Some(reader) = self.log_reader.take() {
+            reader.join().unwrap();
         }
         let logged = self.logged();
-        assert!(logged.contains("ready"), "nothing was logged: the search would prove nothing");
+        assert!(logged.contains("ready"), "the log is empty: a search in it would prove nothing");
         for secret in self.secrets.lock().unwrap().iter() {
             let line = logged.lines().find(|line| line.contains(secret));
             assert!(line.is_none(), "a secret was logged: {}", line.unwrap_or_default());
@@ -336,11 +340,11 @@ impl Drop for Server {
     }
 }
 
-/// A key that was generated.
+/// A generated key.
 pub struct Key {
     pub id: String,
     pub text: String,
-    /// What `API-KEY` carries.
+    /// The value of the `API-KEY` header field.
     pub credential: String,
 }
 
@@ -349,22 +353,28 @@ pub fn credential(user: &str, secret: &str) -> String {
     STANDARD.encode(format!("{user}:{secret}"))
 }
 
-/// The admin listener's address, as the line says that tells that the server is ready.
-fn admin_in(logged: &Mutex<String>) -> SocketAddr {
-    let until = Instant::now() + PATIENCE;
+/// The admin listener's address, from the log line that reports that the server is ready.
+fn admin_address_in_log(logged: &Mutex<String>) -> SocketAddr {
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let logged = logged.lock().unwrap().clone();
-        let place = logged.lines().find_map(|line| line.split_once("admin=").map(|(_, rest)| rest));
-        if let Some(place) = place.filter(|place| place.contains("users=")) {
-            return place.split(' ').next().unwrap().parse().unwrap();
+        let address =
+            logged.lines().find_map(|line| line.split_once("admin=").map(|(_, rest)| rest));
+        if let Some(address) = address.filter(|text| text.contains("users=")) {
+            return address.split(' ').next().unwrap().parse().unwrap();
         }
-        assert!(Instant::now() < until, "no admin listener: {logged}");
+        assert!(
+            Instant::now() < deadline,
+            "the log has no address of the admin listener: {logged}"
+        );
         thread::sleep(Duration::from_millis(2));
     }
 }
 
+/// The text read so far, and the thread that reads it.
 type Collected = (Arc<Mutex<String>>, thread::JoinHandle<()>);
 
+/// Reads a stream to its end in a thread of its own.
 fn collect(stream: impl std::io::Read + Send + 'static) -> Collected {
     let text = Arc::new(Mutex::new(String::new()));
     let sink = text.clone();

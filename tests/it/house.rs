@@ -1,116 +1,172 @@
-//! The order of the house: imports point down, files stay short, each says what it is for.
+//! Checks on the source tree: imports point down, no files import each other in a circle, files are
+//! short, and each one says what it is for.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
-/// Each room of `src/`, and the rooms that it may use.
-const ROOMS: &[(&str, &[&str])] = &[
+use proc_macro2::{TokenStream, TokenTree};
+use syn::{Item, UseTree, Visibility, spanned::Spanned as _, visit::Visit};
+
+/// The folders of `src/`, each with the folders whose items it may import.
+const FOLDERS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("files", &[]),
     ("tls", &["files"]),
-    ("config", &["model"]),
-    ("telemetry", &["model"]),
     ("limits", &["model"]),
-    ("store", &["limits", "telemetry", "model"]),
-    ("hooks", &["files", "telemetry", "model"]),
-    ("accounts", &["files", "hooks", "store", "limits", "telemetry", "model"]),
-    ("webhooks", &["tls", "accounts", "model"]),
-    ("pipeline", &["accounts", "hooks", "store", "limits", "telemetry", "model"]),
+    ("telemetry", &["model"]),
+    ("store", &["limits", "model"]),
+    ("directory", &["store", "limits", "model"]),
+    ("scripting", &["files", "limits", "model"]),
+    ("accounts", &["scripting", "directory", "store", "limits", "files", "model"]),
+    ("webhooks", &["accounts", "tls", "model"]),
+    ("pipeline", &["accounts", "scripting", "directory", "store", "limits", "model"]),
     (
         "handlers",
-        &["tls", "pipeline", "accounts", "hooks", "store", "limits", "telemetry", "model"],
-    ),
-    (
-        "front",
-        &["handlers", "pipeline", "accounts", "hooks", "store", "limits", "telemetry", "model"],
+        &["pipeline", "accounts", "scripting", "directory", "store", "limits", "tls", "model"],
     ),
     (
         "http",
-        &[
-            "front",
-            "handlers",
-            "pipeline",
-            "accounts",
-            "hooks",
-            "store",
-            "limits",
-            "telemetry",
-            "tls",
-            "model",
-        ],
+        &["handlers", "pipeline", "accounts", "scripting", "directory", "limits", "model"],
     ),
     (
         "layer",
         &[
-            "front",
-            "handlers",
-            "pipeline",
-            "accounts",
-            "hooks",
-            "store",
-            "limits",
-            "telemetry",
+            "http", "handlers", "pipeline", "accounts", "scripting", "directory", "store", "limits",
             "model",
         ],
     ),
     (
-        "admin",
-        &["handlers", "pipeline", "accounts", "hooks", "store", "limits", "telemetry", "model"],
+        "server",
+        &[
+            "http", "handlers", "pipeline", "accounts", "scripting", "directory", "store", "limits",
+            "tls", "model",
+        ],
+    ),
+    (
+        "api",
+        &[
+            "http", "handlers", "pipeline", "accounts", "scripting", "directory", "store", "limits",
+            "model",
+        ],
+    ),
+    (
+        "config",
+        &[
+            "server", "webhooks", "telemetry", "http", "handlers", "pipeline", "accounts",
+            "scripting", "limits", "tls", "files", "model",
+        ],
     ),
     (
         "cli",
         &[
-            "webhooks",
-            "http",
-            "admin",
-            "front",
-            "handlers",
-            "pipeline",
-            "accounts",
-            "hooks",
-            "store",
-            "limits",
-            "telemetry",
-            "config",
-            "files",
-            "tls",
-            "model",
+            "config", "api", "server", "http", "handlers", "webhooks", "pipeline", "accounts",
+            "scripting", "directory", "store", "limits", "telemetry", "tls", "files", "model",
         ],
     ),
 ];
-/// These two stand above all rooms.
-const ROOFS: &[&str] = &["lib", "main"];
-const MOST_LINES: usize = 500;
+/// Files of `src/` that may import everything.
+const ROOTS: &[&str] = &["lib", "main"];
+const MAX_LINES: usize = 500;
+const MAX_FILES: usize = 15;
+const MAX_COLUMNS: usize = 100;
+/// Words that no comment begins with: the sentence after them has no subject.
+const RIDDLES: &[&str] = &["What", "Whoever", "Whom", "Who", "Whose", "The same", "It is told"];
 
 #[test]
 fn imports_point_down() {
-    let mut problems = Vec::new();
-    for file in files("src") {
-        let text = fs::read_to_string(root().join(&file)).unwrap();
-        let found = upward(&file, &text);
-        problems.extend(found.into_iter().map(|found| format!("{}:{found}", file.display())));
-    }
+    let problems = check_each(files("src"), upward_imports);
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let sources = files("src").into_iter().map(|file| {
+        let text = fs::read_to_string(root().join(&file)).unwrap();
+        (module_path(&file), text)
+    });
+    let found = circles(&sources.collect());
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
 #[test]
 fn files_are_short_and_say_what_they_are_for() {
-    let mut problems = Vec::new();
-    for file in ["src", "tests", "examples", "benches"].into_iter().flat_map(files) {
-        let text = fs::read_to_string(root().join(&file)).unwrap();
-        problems.extend(misshapen(&text).map(|found| format!("{}: {found}", file.display())));
-    }
+    let files = ["src", "tests", "examples", "benches"].into_iter().flat_map(files);
+    let problems = check_each(files, |_, text| shape_problems(text));
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
-fn misshapen(text: &str) -> Option<String> {
-    let lines = text.lines().count();
-    if lines > MOST_LINES {
-        return Some(format!("{lines} lines; at most {MOST_LINES}"));
+#[test]
+fn comments_fit_the_page_and_begin_with_a_subject() {
+    let files = ["src", "tests", "examples", "benches"].into_iter().flat_map(files);
+    let problems = check_each(files, |_, text| comment_problems(text));
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+#[test]
+fn folders_hold_few_files() {
+    let mut count: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    for file in files("src") {
+        *count.entry(file.parent().unwrap().to_owned()).or_default() += 1;
     }
-    (!text.starts_with("//! ")).then(|| "the first line is not `//! ` with what it is for".into())
+    count.retain(|_, files| *files > MAX_FILES);
+    assert!(count.is_empty(), "more than {MAX_FILES} files: {count:?}");
+}
+
+/// The problems that `check` finds in each file, with the file's path before them.
+fn check_each(
+    files: impl IntoIterator<Item = PathBuf>,
+    check: impl Fn(&Path, &str) -> Vec<String>,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(root().join(&file)).unwrap();
+        let found = check(&file, &text);
+        problems.extend(found.into_iter().map(|found| format!("{}:{found}", file.display())));
+    }
+    problems
+}
+
+/// A file that is too long, or that does not begin with a sentence about its purpose.
+fn shape_problems(text: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    let lines = text.lines().count();
+    if lines > MAX_LINES {
+        problems.push(format!("1: {lines} lines; at most {MAX_LINES}"));
+    }
+    let head = text.lines().map_while(|line| line.strip_prefix("//! "));
+    let head = head.collect::<Vec<_>>().join(" ");
+    let sentence = head.split_inclusive(['.', ':']).next().unwrap_or_default();
+    let ends = sentence.ends_with(['.', ':']);
+    if !ends || sentence.split_whitespace().count() < 3 {
+        problems.push("1: the file does not begin with `//! ` and a sentence".into());
+    }
+    problems
+}
+
+/// Comment lines that are too wide, and comments that begin without a subject.
+fn comment_problems(text: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut is_inside = false;
+    for (number, line) in text.lines().enumerate() {
+        let comment = line.trim_start().strip_prefix("//");
+        let words = comment.map_or("", |comment| comment.trim_start_matches(['/', '!']).trim());
+        if comment.is_some() && line.chars().count() > MAX_COLUMNS {
+            problems.push(format!("{}: wider than {MAX_COLUMNS} columns", number + 1));
+        }
+        let begins = |riddle: &&&str| {
+            words.strip_prefix(**riddle).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+        };
+        if let Some(riddle) = RIDDLES.iter().find(begins)
+            && !is_inside
+        {
+            problems.push(format!("{}: the comment begins with {riddle:?}", number + 1));
+        }
+        is_inside = comment.is_some();
+    }
+    problems
 }
 
 fn root() -> &'static Path {
@@ -122,14 +178,13 @@ fn files(folder: &str) -> Vec<PathBuf> {
     let least = match folder {
         "src" => 30,
         "tests" => 2,
-        // Not there yet, or empty, in a house that has neither.
-        _ => 0,
+        _ => 1,
     };
     files_of(root(), folder, least)
 }
 
 /// # Panics
-/// When there are fewer than `least`: a check of nothing would always pass.
+/// When there are fewer than `least`: a check of no files would always pass.
 fn files_of(root: &Path, folder: &str, least: usize) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from(folder)];
@@ -150,177 +205,248 @@ fn files_of(root: &Path, folder: &str, least: usize) -> Vec<PathBuf> {
     found
 }
 
-/// The lines of a file of `src/` whose paths point up or aside.
-fn upward(file: &Path, text: &str) -> Vec<String> {
-    let modules = modules(file);
-    let room = modules.first().map_or("lib", String::as_str);
-    if ROOFS.contains(&room) {
-        return Vec::new();
-    }
-    let Some((_, below)) = ROOMS.iter().find(|(name, _)| *name == room) else {
-        return vec![format!("1: {room} is no room that the order knows")];
-    };
-    let text = without_comments(text);
-    let mut problems = Vec::new();
-    for (line, target) in targets(&text, modules.len()) {
-        if target != room && !below.contains(&target.as_str()) {
-            problems.push(format!("{line}: {room} must not use {target}"));
-        }
-    }
-    problems
-}
-
 /// The path of a file's module: `src/store/sled/mark.rs` is `store`, `sled`, `mark`.
-fn modules(file: &Path) -> Vec<String> {
+fn module_path(file: &Path) -> Vec<String> {
     let inside = file.strip_prefix("src").unwrap().with_extension("");
     let names = inside.iter().map(|name| name.to_str().unwrap().to_owned());
     names.filter(|name| name != "mod").collect()
 }
 
-/// Blanks the lines that are comments as a whole: documentation may point anywhere.
-fn without_comments(text: &str) -> String {
-    let keep = |line: &str| if line.trim_start().starts_with("//") { "" } else { line }.to_owned();
-    text.lines().map(keep).collect::<Vec<_>>().join("\n")
-}
-
-/// The first name of each path that begins at the crate's root, with its line.
-fn targets(text: &str, depth: usize) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    for (at, word) in words(text) {
-        let rest = &text[at..];
-        if word == "crate" {
-            let Some(path) = rest[word.len()..].strip_prefix("::") else { continue };
-            let start = text.len() - path.len();
-            found.extend(heads(path).into_iter().map(|(offset, name)| (start + offset, name)));
-        } else if word == "super" && !text[..at].ends_with("::") {
-            // A chain that leaves the room; in a module inside the file, one `super` less leads as far up.
-            let supers = rest.split("::").take_while(|one| *one == "super").count();
-            let path = &rest[supers * "super::".len()..];
-            let names = heads(path).into_iter().filter(|(_, name)| is_room(name));
-            if supers >= depth {
-                let start = text.len() - path.len();
-                found.extend(names.map(|(offset, name)| (start + offset, name)));
-            }
-        }
+/// The imports of a file of `src/` that its folder must not have.
+fn upward_imports(file: &Path, text: &str) -> Vec<String> {
+    let module = module_path(file);
+    let folder = module.first().map_or("lib", String::as_str);
+    if ROOTS.contains(&folder) {
+        return Vec::new();
     }
-    let line = |at: usize| text[..at].matches('\n').count() + 1;
-    found.into_iter().map(|(at, name)| (line(at), name)).collect()
-}
-
-fn is_room(name: &str) -> bool {
-    ROOMS.iter().any(|(room, _)| *room == name)
-}
-
-/// The names in a text, with their places.
-fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let mut at = 0;
-    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter_map(move |word| {
-        let start = at;
-        at += word.len();
-        // Past the character that ended it.
-        at += text[at..].chars().next().map_or(0, char::len_utf8);
-        (!word.is_empty()).then_some((start, word))
-    })
-}
-
-/// The first name of a path, or the first names of a group in braces.
-fn heads(path: &str) -> Vec<(usize, String)> {
-    let name = |at: usize| -> Option<(usize, String)> {
-        let word: String =
-            path[at..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        (!word.is_empty() && word != "self").then_some((at, word))
+    let Some((_, below)) = FOLDERS.iter().find(|(name, _)| *name == folder) else {
+        return vec![format!("1: the folder {folder} is not in FOLDERS")];
     };
-    if !path.starts_with('{') {
-        return name(0).into_iter().collect();
+    let mut problems = BTreeSet::new();
+    for Import { line, path, .. } in imports(&module, text) {
+        let Some(target) = path.first() else { continue };
+        if target != folder && !below.contains(&target.as_str()) {
+            problems.insert(format!("{line}: {folder} must not use {target}"));
+        }
     }
-    let mut found = Vec::new();
-    let mut depth = 0;
-    let mut is_head = false;
-    for (at, c) in path.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            ',' => {}
-            c if c.is_whitespace() => continue,
-            _ => {
-                if is_head && depth == 1 {
-                    found.extend(name(at));
+    problems.into_iter().collect()
+}
+
+/// A path that begins in this crate.
+struct Import {
+    line: usize,
+    /// Its names from the crate's root.
+    path: Vec<String>,
+    /// The name under which `pub use` exports it from the file.
+    exported: Option<String>,
+    is_test: bool,
+}
+
+/// All paths of a file that begin in this crate, macros' arguments included.
+fn imports(module: &[String], text: &str) -> Vec<Import> {
+    let file = syn::parse_file(text).unwrap();
+    let children = file.items.iter().filter_map(|item| match item {
+        Item::Mod(child) if child.content.is_none() => Some(child.ident.to_string()),
+        _ => None,
+    });
+    let mut reader = Reader {
+        module: module.to_vec(),
+        children: children.collect(),
+        is_test: false,
+        found: Vec::new(),
+    };
+    reader.visit_file(&file);
+    reader.found
+}
+
+struct Reader {
+    module: Vec<String>,
+    children: BTreeSet<String>,
+    is_test: bool,
+    found: Vec<Import>,
+}
+
+impl Reader {
+    fn add(&mut self, line: usize, names: &[String], exported: Option<String>) {
+        let Some(first) = names.first() else { return };
+        let supers = names.iter().take_while(|name| *name == "super").count();
+        let (base, rest) = match first.as_str() {
+            "crate" => (0, &names[1..]),
+            "self" => (self.module.len(), &names[1..]),
+            "super" => (self.module.len().saturating_sub(supers), &names[supers..]),
+            _ if self.children.contains(first) => (self.module.len(), names),
+            _ => return,
+        };
+        let mut path = self.module[..base].to_vec();
+        path.extend(rest.iter().filter(|name| *name != "self" && *name != "*").cloned());
+        let is_test = self.is_test;
+        self.found.push(Import { line, path, exported, is_test });
+    }
+
+    fn tree(&mut self, tree: &UseTree, before: &mut Vec<String>, is_exported: bool) {
+        let line = tree.span().start().line;
+        match tree {
+            UseTree::Path(path) => {
+                before.push(path.ident.to_string());
+                self.tree(&path.tree, before, is_exported);
+                before.pop();
+            }
+            UseTree::Group(group) => {
+                group.items.iter().for_each(|tree| self.tree(tree, before, is_exported));
+            }
+            UseTree::Name(name) => self.leaf(line, before, &name.ident, &name.ident, is_exported),
+            UseTree::Rename(name) => {
+                self.leaf(line, before, &name.ident, &name.rename, is_exported);
+            }
+            UseTree::Glob(_) => self.add(line, &before.clone(), None),
+        }
+    }
+
+    fn leaf(
+        &mut self,
+        line: usize,
+        before: &[String],
+        name: &syn::Ident,
+        shown: &syn::Ident,
+        is_exported: bool,
+    ) {
+        let names = [before, &[name.to_string()]].concat();
+        self.add(line, &names, is_exported.then(|| shown.to_string()));
+    }
+
+    /// Paths in a macro's arguments: `crate::a::b` is a chain of names and pairs of colons.
+    fn tokens(&mut self, tokens: TokenStream) {
+        let mut chain: Vec<String> = Vec::new();
+        let mut colons = 2;
+        for token in tokens {
+            match token {
+                TokenTree::Ident(name) if colons == 2 => {
+                    chain.push(name.to_string());
+                    colons = 0;
+                    if chain.len() > 1 && chain[0] != "self" {
+                        self.add(name.span().start().line, &chain.clone(), None);
+                    }
                 }
-                is_head = false;
-                continue;
+                TokenTree::Punct(mark) if mark.as_char() == ':' && !chain.is_empty() => colons += 1,
+                TokenTree::Ident(name) => {
+                    chain = vec![name.to_string()];
+                    colons = 0;
+                }
+                other => {
+                    chain.clear();
+                    colons = 2;
+                    if let TokenTree::Group(group) = other {
+                        self.tokens(group.stream());
+                    }
+                }
             }
         }
-        if depth == 0 {
-            break;
+    }
+}
+
+impl Visit<'_> for Reader {
+    fn visit_item_use(&mut self, item: &syn::ItemUse) {
+        let is_exported = !matches!(item.vis, Visibility::Inherited);
+        self.tree(&item.tree, &mut Vec::new(), is_exported);
+    }
+
+    fn visit_path(&mut self, path: &syn::Path) {
+        let names: Vec<String> = path.segments.iter().map(|part| part.ident.to_string()).collect();
+        if path.leading_colon.is_none() && names.len() > 1 {
+            self.add(path.span().start().line, &names, None);
         }
-        is_head = depth == 1;
+        syn::visit::visit_path(self, path);
     }
-    found
-}
 
-#[test]
-fn a_path_that_points_up_is_found() {
-    let file = Path::new("src/pipeline/verify.rs");
-    for (text, line, target) in [
-        ("use crate::http::Answer;", 1, "http"),
-        ("\nuse crate::handlers;", 2, "handlers"),
-        ("fn f() { let a = crate::cli::run(); }", 1, "cli"),
-        (
-            "use crate::{\n    model::{self, Key},\n    store::Table,\n    config::Settings,\n};",
-            4,
-            "config",
-        ),
-        ("use crate::{model::{Key, User}, admin};", 1, "admin"),
-        ("pub(crate) use crate::http as door;", 1, "http"),
-        ("#[cfg(test)]\nmod tests {\n    use crate::http;\n}", 3, "http"),
-        ("use super::super::http;", 1, "http"),
-        ("use super::super::{http, decode};", 1, "http"),
-        ("use crate::upstairs;", 1, "upstairs"),
-    ] {
-        assert_eq!(
-            upward(file, text),
-            [format!("{line}: pipeline must not use {target}")],
-            "{text}"
-        );
+    /// `pub(in crate::a)` names an ancestor: it is no import.
+    fn visit_vis_restricted(&mut self, _: &syn::VisRestricted) {}
+
+    fn visit_macro(&mut self, item: &syn::Macro) {
+        self.tokens(item.tokens.clone());
     }
-    assert_eq!(upward(Path::new("src/model/key.rs"), "use crate::store;").len(), 1);
-    assert_eq!(upward(Path::new("src/model.rs"), "use super::store;").len(), 1);
-    assert_eq!(upward(Path::new("src/config/mod.rs"), "use crate::store;").len(), 1);
-    assert_eq!(upward(Path::new("src/http/accept.rs"), "use crate::config;").len(), 1);
-    assert_eq!(upward(Path::new("src/http/accept.rs"), "use crate::admin;").len(), 1);
-    assert_eq!(upward(Path::new("src/attic/mod.rs"), "").len(), 1);
-}
 
-#[test]
-fn a_path_that_points_down_is_none() {
-    let file = Path::new("src/pipeline/verify.rs");
-    for text in [
-        "use crate::{accounts::Accounts, model::{Key, http}, store::{self, Table}};",
-        "use crate::pipeline::decode;",
-        "use super::http;",
-        "pub(crate) fn http() {}",
-        "pub(in crate::pipeline) fn f() {}",
-        "/// See [`crate::http`].",
-        "use hyper::http;",
-    ] {
-        assert_eq!(upward(file, text), [""; 0], "{text}");
+    fn visit_item_mod(&mut self, item: &syn::ItemMod) {
+        if item.content.is_none() {
+            return;
+        }
+        let outer = std::mem::replace(&mut self.is_test, true);
+        self.module.push(item.ident.to_string());
+        syn::visit::visit_item_mod(self, item);
+        self.module.pop();
+        self.is_test = outer;
     }
-    assert_eq!(upward(Path::new("src/main.rs"), "use keyward::cli;"), [""; 0]);
-    assert_eq!(upward(Path::new("src/lib.rs"), "use crate::http;"), [""; 0]);
-    assert_eq!(upward(Path::new("src/cli/mod.rs"), "use crate::{admin, config, http};"), [""; 0]);
 }
 
-#[test]
-fn a_file_that_is_too_long_or_says_nothing_is_found() {
-    let line = "//! What it is for.\n";
-    assert_eq!(misshapen(&line.repeat(MOST_LINES)), None);
-    assert!(misshapen(&line.repeat(MOST_LINES + 1)).is_some());
-    assert!(misshapen("use std::fs;\n").is_some());
-    assert!(misshapen("").is_some());
+/// The groups of files that import each other in a circle, tests apart. A file and those of its own
+/// folder's children count as one step: a parent declares and re-exports its children, and children
+/// use their parent's types.
+fn circles(sources: &BTreeMap<Vec<String>, String>) -> Vec<String> {
+    let is_test = |module: &[String]| module.iter().any(|name| name == "tests");
+    let mut edges: BTreeMap<&[String], BTreeSet<&[String]>> = BTreeMap::new();
+    let all: BTreeMap<&[String], Vec<Import>> = sources
+        .iter()
+        .filter(|(module, _)| !is_test(module))
+        .map(|(module, text)| (module.as_slice(), imports(module, text)))
+        .collect();
+    let exports: BTreeMap<Vec<String>, &[String]> = all
+        .iter()
+        .flat_map(|(module, imports)| {
+            imports.iter().filter_map(|import| {
+                let name = import.exported.clone()?;
+                Some(([*module, &[name]].concat(), import.path.as_slice()))
+            })
+        })
+        .collect();
+    for (module, imports) in &all {
+        let targets = imports
+            .iter()
+            .filter(|import| !import.is_test && import.exported.is_none())
+            .filter_map(|import| file_of(&import.path, &all, &exports))
+            .filter(|target| !target.starts_with(module) && !module.starts_with(target));
+        edges.insert(module, targets.collect());
+    }
+    let mut found = BTreeSet::new();
+    for start in edges.keys() {
+        let reached = reachable(start, &edges);
+        if reached.contains(start) {
+            let circle = reached.iter().filter(|one| reachable(one, &edges).contains(start));
+            found.insert(circle.map(|module| module.join("::")).collect::<Vec<_>>().join(", "));
+        }
+    }
+    found.into_iter().collect()
 }
 
-#[test]
-#[should_panic(expected = "only 0 files in src")]
-fn a_check_of_no_files_fails() {
-    files_of(&root().join("no such folder"), "src", 1);
+/// The file that defines the item at a path, through re-exports.
+fn file_of<'a>(
+    path: &[String],
+    all: &BTreeMap<&'a [String], Vec<Import>>,
+    exports: &BTreeMap<Vec<String>, &[String]>,
+) -> Option<&'a [String]> {
+    for length in (1..=path.len()).rev() {
+        if let Some(target) = exports.get(&path[..length])
+            && !target.starts_with(&path[..length])
+        {
+            return file_of(&[*target, &path[length..]].concat(), all, exports);
+        }
+        if let Some((module, _)) = all.get_key_value(&path[..length]) {
+            return Some(module);
+        }
+    }
+    None
 }
+
+fn reachable<'a>(
+    start: &[String],
+    edges: &BTreeMap<&'a [String], BTreeSet<&'a [String]>>,
+) -> BTreeSet<&'a [String]> {
+    let mut reached = BTreeSet::new();
+    let mut next: Vec<&[String]> = edges[start].iter().copied().collect();
+    while let Some(module) = next.pop() {
+        if reached.insert(module) {
+            next.extend(edges.get(module).into_iter().flatten());
+        }
+    }
+    reached
+}
+
+mod tests;

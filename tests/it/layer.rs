@@ -1,4 +1,5 @@
-//! The layer: whom it lets in, and what the service behind it learns. That it decides as the other faces do is in `faces`.
+//! The tower layer: which requests it allows, and what the service behind it receives. `faces`
+//! tests that it decides like the other faces.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,139 +10,144 @@ use keyward::{
     Layer,
     accounts::{AccountError, NewKey},
     handlers::BodyLimits,
-    layer::Client,
+    layer::ClientAddress,
     model::{Actor, Application, RateLimit},
 };
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::faces::{
-    corpus::Asked,
-    rig::{House, PATIENCE, ask, user},
+    corpus::TestRequest,
+    fixture::{Fixture, TIMEOUT, send_through, user},
 };
 
 #[tokio::test]
-async fn the_service_learns_who_asks_and_nothing_that_a_client_made_up() {
-    let house = House::new().await;
-    let layer = Layer::new(house.gate.clone()).rewriting_paths();
+async fn service_gets_the_identity_and_no_forged_header_fields() {
+    let fixture = Fixture::new().await;
+    let layer = Layer::new(fixture.gate.clone()).rewriting_paths();
     let forged = [
-        ("api-key", house.ada.as_str()),
+        ("api-key", fixture.ada.as_str()),
         ("x-keyward-user", "root"),
         ("x_keyward_roles", "administrator"),
         ("x-mine", "kept"),
     ];
-    let asked = Asked::new(Method::POST, "/x/../orders/%37?q=%2e", &forged);
-    let (response, seen) = ask(&layer, Asked { body: "whole", ..asked }.request()).await;
+    let request = TestRequest::new(Method::POST, "/x/../orders/%37?q=%2e", &forged);
+    let (response, received) =
+        send_through(&layer, TestRequest { body: "whole", ..request }.request()).await;
     assert_eq!((response.status().as_u16(), &response.body()[..]), (200, b"in".as_slice()));
-    let seen = seen.lock().unwrap();
-    let (who, uri, headers, body) = &seen[0];
-    assert_eq!((who.name(), who.roles()), (Some("ada"), ["reader".to_owned()].as_slice()));
-    assert_eq!((who.application(), who.is_anonymous()), (Some("default"), false));
-    assert!(who.key().is_some() && who.uid().is_some());
-    assert!(who.has("read") && !who.has("write"));
+    let received = received.lock().unwrap();
+    let (identity, uri, headers, body) = &received[0];
+    assert_eq!(
+        (identity.name(), identity.roles()),
+        (Some("ada"), ["reader".to_owned()].as_slice())
+    );
+    assert_eq!((identity.application(), identity.is_anonymous()), (Some("default"), false));
+    assert!(identity.key().is_some() && identity.uid().is_some());
+    assert!(identity.has("read") && !identity.has("write"));
     assert_eq!((uri.to_string().as_str(), &body[..]), ("/orders/7?q=%2e", b"whole".as_slice()));
     let names: Vec<_> = headers.keys().map(|name| name.as_str()).collect();
     assert_eq!(names, ["host", "api-key", "x-mine"]);
 }
 
 #[tokio::test]
-async fn a_program_without_resources_says_itself_who_may() {
-    let house = House::new().await;
-    let known = Layer::new(house.gate.clone()).requires_user();
-    let reads = Layer::new(house.gate.clone()).requires("read");
-    let both = reads.clone().requires("write");
-    let anyone = Layer::new(house.gate.clone()).admits_anyone();
-    let none_reads = anyone.clone().requires("read");
-    for (layer, who, status) in [
-        (&known, "", 401),
-        (&known, "!", 401),
-        (&known, &house.bob, 200),
-        (&reads, "", 401),
-        (&reads, &house.bob, 403),
-        (&reads, &house.ada, 200),
-        (&both, &house.ada, 403),
+async fn layer_without_resources_uses_its_own_requirements() {
+    let fixture = Fixture::new().await;
+    let any_user = Layer::new(fixture.gate.clone()).requires_user();
+    let reader = Layer::new(fixture.gate.clone()).requires("read");
+    let reader_and_writer = reader.clone().requires("write");
+    let anyone = Layer::new(fixture.gate.clone()).admits_anyone();
+    let anyone_with_read = anyone.clone().requires("read");
+    for (layer, credential, status) in [
+        (&any_user, "", 401),
+        (&any_user, "!", 401),
+        (&any_user, &fixture.bob, 200),
+        (&reader, "", 401),
+        (&reader, &fixture.bob, 403),
+        (&reader, &fixture.ada, 200),
+        (&reader_and_writer, &fixture.ada, 403),
         (&anyone, "", 200),
         (&anyone, "!", 401),
-        (&anyone, &house.bob, 200),
-        (&none_reads, "", 403),
-        (&none_reads, &house.ada, 200),
+        (&anyone, &fixture.bob, 200),
+        (&anyone_with_read, "", 403),
+        (&anyone_with_read, &fixture.ada, 200),
     ] {
-        // No resource describes this path, and no host is named.
+        // No resource matches this path, and the request has no Host field.
         let mut request = Request::get("/anything/at/all");
-        if !who.is_empty() {
-            request = request.header("api-key", who);
+        if !credential.is_empty() {
+            request = request.header("api-key", credential);
         }
         let request = request.body(Full::default()).unwrap();
-        let (response, seen) = ask(layer, request).await;
-        assert_eq!(response.status(), status, "{layer:?} {who}");
-        assert_eq!(seen.lock().unwrap().len(), usize::from(status == 200));
-        if let Some((identity, ..)) = seen.lock().unwrap().first() {
-            assert_eq!(identity.is_anonymous(), who.is_empty());
+        let (response, received) = send_through(layer, request).await;
+        assert_eq!(response.status(), status, "{layer:?} {credential}");
+        assert_eq!(received.lock().unwrap().len(), usize::from(status == 200));
+        if let Some((identity, ..)) = received.lock().unwrap().first() {
+            assert_eq!(identity.is_anonymous(), credential.is_empty());
         }
     }
-    // Switched off, the application's requests are anonymous: nobody is known by them.
-    let acting = house.accounts.acting(Actor::Program);
-    let off = acting.change("default", None, |one: &mut Application| {
-        one.enabled = false;
+    // The requests of a disabled application are anonymous.
+    let writer = fixture.accounts.as_actor(Actor::Program);
+    let disabled = writer.change("default", None, |application: &mut Application| {
+        application.enabled = false;
         Ok::<_, AccountError>(())
     });
-    off.await.unwrap();
-    let request = Request::get("/").header("api-key", &house.ada).body(Full::default()).unwrap();
-    assert_eq!(ask(&known, request).await.0.status(), 403);
+    disabled.await.unwrap();
+    let request = Request::get("/").header("api-key", &fixture.ada).body(Full::default()).unwrap();
+    assert_eq!(send_through(&any_user, request).await.0.status(), 403);
 }
 
 #[tokio::test]
-async fn a_route_that_was_chosen_by_another_spelling_is_not_entered() {
+async fn path_that_is_not_normalized_does_not_reach_a_route() {
     use axum::{Router, routing::get};
-    let house = House::with("fn on_request(req) {}").await;
-    // The route is for somebody else, and the resource of the path that it would become is open.
+    let fixture = Fixture::with_hooks("fn on_request(req) {}").await;
+    // The route belongs to a protected resource; the normalized path belongs to an open one.
     let routes = || Router::new().route("/orders/{*rest}", get(async || "orders"));
-    let inside = routes().layer(Layer::new(house.gate.clone()));
-    let outside = Layer::new(house.gate.clone()).rewriting_paths().layer(routes());
-    let sneaky = || {
+    let inside = routes().layer(Layer::new(fixture.gate.clone()));
+    let outside = Layer::new(fixture.gate.clone()).rewriting_paths().layer(routes());
+    let traversal = || {
         let request = Request::get("/orders/../news").header("host", "api.example");
         request.body(axum::body::Body::empty()).unwrap()
     };
-    assert_eq!(inside.oneshot(sneaky()).await.unwrap().status(), 400);
-    // Outside, the router sees what was checked, and has nothing there.
-    assert_eq!(outside.oneshot(sneaky()).await.unwrap().status(), 404);
+    assert_eq!(inside.oneshot(traversal()).await.unwrap().status(), 400);
+    // A layer around the router passes on the path that was checked, which has no route.
+    assert_eq!(outside.oneshot(traversal()).await.unwrap().status(), 404);
 }
 
 #[tokio::test]
-async fn keys_that_are_bound_to_networks_need_an_address() {
-    let house = House::new().await;
+async fn network_bound_keys_need_a_client_address() {
+    let fixture = Fixture::new().await;
     let key = NewKey { networks: vec!["203.0.113.0/24".parse().unwrap()], ..NewKey::default() };
-    let eve = user(&house.accounts, "eve", &[], key).await;
-    let layer = Layer::new(house.gate.clone()).requires_user();
+    let eve = user(&fixture.accounts, "eve", &[], key).await;
+    let layer = Layer::new(fixture.gate.clone()).requires_user();
     let peer: SocketAddr = "203.0.113.9:1".parse().unwrap();
-    let found = layer.clone().client_from(|parts| Some(parts.extensions.get::<SocketAddr>()?.ip()));
+    let with_client =
+        layer.clone().client_from(|parts| Some(parts.extensions.get::<SocketAddr>()?.ip()));
     let request = || {
         let request = Request::get("/").header("api-key", &eve);
         request.body(Full::<Bytes>::default()).unwrap()
     };
-    assert_eq!(ask(&layer, request()).await.0.status(), 401);
+    assert_eq!(send_through(&layer, request()).await.0.status(), 401);
     for (layer, address, status) in [(&layer, "203.0.113.9", 200), (&layer, "127.0.0.1", 401)] {
         let mut request = request();
-        request.extensions_mut().insert(Client(address.parse::<IpAddr>().unwrap()));
-        assert_eq!(ask(layer, request).await.0.status(), status, "{address}");
+        request.extensions_mut().insert(ClientAddress(address.parse::<IpAddr>().unwrap()));
+        assert_eq!(send_through(layer, request).await.0.status(), status, "{address}");
     }
     let mut by_peer = request();
     by_peer.extensions_mut().insert(peer);
-    assert_eq!(ask(&found, by_peer).await.0.status(), 200);
+    assert_eq!(send_through(&with_client, by_peer).await.0.status(), 200);
 }
 
 #[tokio::test]
-async fn a_limit_is_kept_and_told_where_a_program_says_who_may() {
-    let house = House::new().await;
+async fn rate_limit_is_enforced_and_reported_without_resources() {
+    let fixture = Fixture::new().await;
     let rate_limit = RateLimit::parse("rate_limit", "1/1h").ok();
     let key = NewKey { rate_limit, ..NewKey::default() };
-    let eve = user(&house.accounts, "eve", &[], key).await;
-    let layer = Layer::new(house.gate.clone()).requires_user();
+    let eve = user(&fixture.accounts, "eve", &[], key).await;
+    let layer = Layer::new(fixture.gate.clone()).requires_user();
     let request = || {
         let request = Request::get("/").header("api-key", &eve);
         request.body(Full::<Bytes>::default()).unwrap()
     };
     for status in [200, 429] {
-        let (response, _) = ask(&layer, request()).await;
+        let (response, _) = send_through(&layer, request()).await;
         assert_eq!(response.status(), status);
         assert_eq!(response.headers()["ratelimit-policy"], "\"key\";q=1;w=3600");
         assert_eq!(response.headers().contains_key("retry-after"), status == 429);
@@ -149,28 +155,29 @@ async fn a_limit_is_kept_and_told_where_a_program_says_who_may() {
 }
 
 #[tokio::test]
-async fn only_a_body_that_scripts_are_to_see_is_bounded() {
-    let house = House::new().await;
-    let limits = BodyLimits { bytes: 4, read: PATIENCE };
-    let layer = Layer::new(house.gate.clone()).body_limits(limits);
-    for (path, status) in [("/said", 413), ("/orders/7", 200)] {
-        let asked = Asked::new(Method::POST, path, &[("api-key", &house.ada)]);
-        let (response, _) = ask(&layer, Asked { body: "please", ..asked }.request()).await;
+async fn body_limit_applies_to_buffered_bodies_only() {
+    let fixture = Fixture::new().await;
+    let limits = BodyLimits { bytes: 4, read: TIMEOUT };
+    let layer = Layer::new(fixture.gate.clone()).body_limits(limits);
+    for (path, status) in [("/buffered", 413), ("/orders/7", 200)] {
+        let request = TestRequest::new(Method::POST, path, &[("api-key", &fixture.ada)]);
+        let (response, _) =
+            send_through(&layer, TestRequest { body: "please", ..request }.request()).await;
         assert_eq!(response.status(), status, "{path}");
     }
 }
 
 #[tokio::test]
-async fn a_program_can_ask_only_who_it_is() {
-    use keyward::pipeline::{Face, Request as Asks};
-    let house = House::new().await;
-    let scene = house.gate.scene();
-    for (credential, name) in [(&house.ada, Some("ada")), (&"!".to_owned(), None)] {
+async fn gate_authenticates_without_authorizing() {
+    use keyward::pipeline::{Face, Request as GateRequest};
+    let fixture = Fixture::new().await;
+    let context = fixture.gate.request_context();
+    for (credential, name) in [(&fixture.ada, Some("ada")), (&"!".to_owned(), None)] {
         let headers: HeaderMap =
             [(http::HeaderName::from_static("api-key"), credential.parse().unwrap())]
                 .into_iter()
                 .collect();
-        let request = Asks {
+        let request = GateRequest {
             method: &Method::GET,
             path: "/",
             query: None,
@@ -180,7 +187,10 @@ async fn a_program_can_ask_only_who_it_is() {
             client: [127, 0, 0, 1].into(),
             face: Face::Public,
         };
-        let found = house.gate.authenticate(&scene, &request).await;
-        assert_eq!(found.ok().and_then(|who| who.name().map(str::to_owned)).as_deref(), name);
+        let result = fixture.gate.authenticate(&context, &request).await;
+        assert_eq!(
+            result.ok().and_then(|identity| identity.name().map(str::to_owned)).as_deref(),
+            name
+        );
     }
 }

@@ -1,8 +1,9 @@
-//! The integration tests: one binary, one module for each part of the house.
+//! The integration tests: one binary, with one module for each part of the program.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test and reports its line")]
 
 mod admin;
+mod apply;
 mod audit;
 mod backup;
 mod bulk;
@@ -14,23 +15,22 @@ mod entity;
 mod errors;
 mod events;
 mod faces;
+mod failure_limits;
 mod faults;
 mod first_run;
-mod floods;
-#[allow(dead_code, reason = "shared with the test of crashes")]
+#[allow(dead_code, reason = "tests/crash.rs uses the other parts")]
 mod harness;
 mod house;
 mod import;
 mod input;
 mod keys;
-mod killed;
+mod kill;
 mod layer;
 mod limits;
 mod me;
 mod scripting_cli;
 mod scripts;
-mod slow;
-mod state;
+mod slow_digests;
 mod tls;
 mod uniform;
 mod universal;

@@ -1,4 +1,5 @@
-//! TLS with the real program: public clients, certificates that change, and the command line that needs none.
+//! TLS with the real program: clients, renewed certificates, the command line (which needs no
+//! certificate), and the PROXY protocol.
 
 use std::{
     fs,
@@ -12,24 +13,27 @@ use std::{
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-use crate::harness::{PATIENCE, Server, Site};
+use crate::harness::{Server, Site, TIMEOUT};
 
+/// A certificate authority.
 struct Authority(Issuer<'static, KeyPair>);
 
 impl Authority {
-    /// One whose certificate lies in the folder as `ca.pem`.
+    /// A new authority. Its certificate is the file `ca.pem` in this folder.
     fn new(folder: &Path) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Of another name than what it signs: openssl takes a certificate for its own signer else.
+        // The authority needs another name than the certificates that it signs: otherwise openssl
+        // takes such a certificate for self-signed.
         params.distinguished_name.push(DnType::CommonName, "An authority");
         let key = KeyPair::generate().unwrap();
         fs::write(folder.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
         Self(Issuer::new(params, key))
     }
 
-    /// Puts a certificate for this machine and its key into the folder. Returns the certificate.
-    fn signs(&self, folder: &Path, name: &str) -> String {
+    /// Writes a certificate for this machine and its private key into the folder. Returns the
+    /// certificate.
+    fn issue(&self, folder: &Path, name: &str) -> String {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
@@ -41,20 +45,20 @@ impl Authority {
     }
 }
 
-/// A folder with certificates, named for both listeners.
+/// A site with a certificate for both listeners.
 fn site() -> (Site, Authority, String) {
     let site = Site::new();
     let authority = Authority::new(site.path());
-    let certificate = authority.signs(site.path(), "server");
+    let certificate = authority.issue(site.path(), "server");
     let site = site
-        .with("KEYWARD_SERVER__TLS_CERTIFICATE", "server.pem")
-        .with("KEYWARD_SERVER__TLS_KEY", "server.key")
-        .with("KEYWARD_ADMIN__TLS_CERTIFICATE", "server.pem")
-        .with("KEYWARD_ADMIN__TLS_KEY", "server.key");
+        .with_env("KEYWARD_SERVER__TLS_CERTIFICATE", "server.pem")
+        .with_env("KEYWARD_SERVER__TLS_KEY", "server.key")
+        .with_env("KEYWARD_ADMIN__TLS_CERTIFICATE", "server.pem")
+        .with_env("KEYWARD_ADMIN__TLS_KEY", "server.key");
     (site, authority, certificate)
 }
 
-/// What curl says with these arguments.
+/// Runs curl with these arguments and returns everything that it prints.
 fn curl(folder: &Path, args: &[&str]) -> String {
     let output = Command::new("curl")
         .args(["-sS", "--max-time", "30", "-w", "\n%{http_version} %{http_code}"])
@@ -65,8 +69,8 @@ fn curl(folder: &Path, args: &[&str]) -> String {
     [output.stdout, output.stderr].concat().iter().map(|byte| char::from(*byte)).collect()
 }
 
-/// The certificate that a listener shows, as openssl reads it.
-fn shown(to: SocketAddr) -> String {
+/// The certificate that a listener presents, as openssl prints it.
+fn presented_certificate(to: SocketAddr) -> String {
     let script = format!(
         "openssl s_client -connect {to} -servername localhost -alpn h2 -showcerts </dev/null 2>&1"
     );
@@ -76,39 +80,39 @@ fn shown(to: SocketAddr) -> String {
     text
 }
 
-/// The lines of a certificate that make it another one than the next.
-fn middle(certificate: &str) -> &str {
+/// A line of a certificate that differs between certificates.
+fn distinct_line(certificate: &str) -> &str {
     certificate.lines().nth(3).unwrap()
 }
 
 #[test]
-fn public_clients_and_the_command_line_come_in() {
+fn https_clients_and_the_command_line_can_connect() {
     let (site, _authority, _) = site();
     let server = site.start();
     let folder = server.site.path();
     let url = format!("https://{}/user/1?_format=json", server.public);
-    let key = format!("API-KEY: {}", server.administrator());
-    for (version, said) in [("--http2", "2 200"), ("--http1.1", "1.1 200")] {
+    let key = format!("API-KEY: {}", server.admin_credential());
+    for (version, ending) in [("--http2", "2 200"), ("--http1.1", "1.1 200")] {
         let text = curl(folder, &["--cacert", "ca.pem", version, &url, "-H", &key]);
-        assert!(text.ends_with(said), "{text}");
+        assert!(text.ends_with(ending), "{text}");
     }
     let admin = format!("https://{}/health/ready", server.admin);
     let text = curl(folder, &["--cacert", "ca.pem", "--http2", &admin]);
     assert!(text.ends_with("2 200"), "{text}");
-    // Without the authority nobody believes it, and in the clear nobody is answered.
+    // A client that does not know the authority fails, and so does a client without TLS.
     assert!(curl(folder, &[&admin]).contains("certificate"));
     let clear = curl(folder, &[&format!("http://{}/health/ready", server.admin)]);
     assert!(clear.contains("0 000"), "{clear}");
 
     let checked = server.site.run(&["healthcheck"]);
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-    server.user("ada", &[]);
+    server.add_user("ada", &[]);
     let socket = folder.join("data/keyward.sock");
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     let explained = server.site.run(&["explain", "-H", &key, "/nowhere"]);
     let explained = String::from_utf8_lossy(&explained.stdout).into_owned();
     assert!(explained.contains("https://localhost/nowhere"), "{explained}");
-    let made = curl(
+    let created = curl(
         folder,
         &[
             "-i",
@@ -122,13 +126,13 @@ fn public_clients_and_the_command_line_come_in() {
         ],
     );
     assert!(
-        made.to_lowercase().contains(&format!("location: https://{}/user/", server.public)),
-        "{made}"
+        created.to_lowercase().contains(&format!("location: https://{}/user/", server.public)),
+        "{created}"
     );
 }
 
 #[test]
-fn the_socket_goes_with_its_server_and_one_that_was_killed_is_in_nobodys_way() {
+fn socket_is_removed_on_stop_and_replaced_after_a_kill() {
     let (site, ..) = site();
     let server = site.start();
     let key = server.key.clone();
@@ -144,116 +148,119 @@ fn the_socket_goes_with_its_server_and_one_that_was_killed_is_in_nobodys_way() {
 }
 
 #[test]
-fn the_admin_listener_may_ask_for_certificates_and_the_command_line_has_none() {
+fn client_certificates_on_the_admin_listener_do_not_affect_the_command_line() {
     let (site, authority, _) = site();
-    authority.signs(site.path(), "client");
-    let server = site.with("KEYWARD_ADMIN__TLS_CLIENT_CA", "ca.pem").start();
+    authority.issue(site.path(), "client");
+    let server = site.with_env("KEYWARD_ADMIN__TLS_CLIENT_CA", "ca.pem").start();
     let folder = server.site.path();
     let admin = format!("https://{}/health/ready", server.admin);
     let without = curl(folder, &["--cacert", "ca.pem", &admin]);
     assert!(without.contains("0 000"), "{without}");
-    let shown = ["--cacert", "ca.pem", "--cert", "client.pem", "--key", "client.key", &admin];
-    let with = curl(folder, &shown);
+    let args = ["--cacert", "ca.pem", "--cert", "client.pem", "--key", "client.key", &admin];
+    let with = curl(folder, &args);
     assert!(with.ends_with("2 200"), "{with}");
     assert!(server.site.run(&["healthcheck"]).status.success());
-    server.user("ada", &[]);
+    server.add_user("ada", &[]);
 }
 
-/// Waits until both listeners show this certificate.
-fn show(server: &Server, certificate: &str) {
-    let until = Instant::now() + PATIENCE;
-    while ![server.public, server.admin].iter().all(|one| shown(*one).contains(middle(certificate)))
+/// Waits until both listeners present this certificate.
+fn wait_for_certificate(server: &Server, certificate: &str) {
+    let deadline = Instant::now() + TIMEOUT;
+    while ![server.public, server.admin]
+        .iter()
+        .all(|address| presented_certificate(*address).contains(distinct_line(certificate)))
     {
-        assert!(Instant::now() < until, "{}", server.logged());
+        assert!(Instant::now() < deadline, "{}", server.logged());
         thread::sleep(Duration::from_millis(50));
     }
 }
 
 #[test]
-fn certificates_change_without_a_restart_and_bad_ones_do_not() {
+fn valid_certificates_are_reloaded_and_invalid_ones_ignored() {
     let (site, authority, first) = site();
     let server = site.start();
     let folder: PathBuf = server.site.path().to_owned();
-    show(&server, &first);
-    // As certificates are renewed: beside the old ones, and then in their place.
-    let second = authority.signs(&folder, "new");
+    wait_for_certificate(&server, &first);
+    // A usual renewal: write new files next to the old ones, then rename them over the old ones.
+    let second = authority.issue(&folder, "new");
     fs::rename(folder.join("new.key"), folder.join("server.key")).unwrap();
     fs::rename(folder.join("new.pem"), folder.join("server.pem")).unwrap();
-    show(&server, &second);
+    wait_for_certificate(&server, &second);
     fs::write(folder.join("server.pem"), "no certificate").unwrap();
-    let said = "the certificate of [server] stays as it was: server.pem: it is not PEM";
-    server.tells(said);
-    show(&server, &second);
+    let expected = "the certificate of [server] stays as it was: server.pem: it is not PEM";
+    server.wait_for_log(expected);
+    wait_for_certificate(&server, &second);
     fs::write(folder.join("server.pem"), &second).unwrap();
-    let third = authority.signs(&folder, "server");
-    show(&server, &third);
-    // Asked for, whether anything has changed or not.
+    let third = authority.issue(&folder, "server");
+    wait_for_certificate(&server, &third);
+    // SIGHUP reloads the certificates, also if they have not changed.
     let control = fs::read_to_string(folder.join("data/keyward.control")).unwrap();
     let control: serde_json::Value = serde_json::from_str(&control).unwrap();
-    let asked = Command::new("kill").args(["-HUP", &control["pid"].to_string()]).status().unwrap();
-    assert!(asked.success());
-    server.tells("the certificate of [admin] is the same");
+    let signaled =
+        Command::new("kill").args(["-HUP", &control["pid"].to_string()]).status().unwrap();
+    assert!(signaled.success());
+    server.wait_for_log("the certificate of [admin] is the same");
 }
 
 #[test]
-fn a_start_with_a_certificate_that_is_not_in_order_says_why_and_makes_no_store() {
+fn invalid_certificate_stops_the_start_and_creates_no_store() {
     let (site, authority, _) = site();
     fs::set_permissions(site.path().join("server.key"), fs::Permissions::from_mode(0o644)).unwrap();
     for args in [["serve"].as_slice(), &["config", "check"]] {
         let output = site.run(args);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && !site.store().exists());
-        let said = "the TLS of [server]: server.key: it can be read by others (mode 0644). Take it from them with chmod 600";
-        assert!(text.contains(said), "{text}");
+        let expected = "the TLS of [server]: server.key: other users can read it (mode 0644). Run chmod 600 on it";
+        assert!(text.contains(expected), "{text}");
     }
-    authority.signs(site.path(), "other");
-    let site = site.with("KEYWARD_SERVER__TLS_KEY", "other.key");
+    authority.issue(site.path(), "other");
+    let site = site.with_env("KEYWARD_SERVER__TLS_KEY", "other.key");
     let output = site.run(&["serve"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("the private key in other.key does not belong to"), "{text}");
 }
 
-/// The program behind a proxy that names the client: the key's networks are those of the client.
+/// The networks of a key are compared with the client address from the PROXY protocol.
 #[test]
-fn the_client_that_a_proxy_names_is_the_client() {
-    let site = Site::new().with("KEYWARD_SERVER__PROXY_PROTOCOL", "on");
+fn proxy_protocol_sets_the_client_address() {
+    let site = Site::new().with_env("KEYWARD_SERVER__PROXY_PROTOCOL", "on");
     let server = site.start();
-    server.user("ada", &[]);
-    let there = server.key("ada", &["--network", "203.0.113.0/24"]);
-    let ask = |header: &str| {
+    server.add_user("ada", &[]);
+    let network_bound = server.generate_key("ada", &["--network", "203.0.113.0/24"]);
+    let status = |header: &str| {
         let head = format!(
             "{header}GET /user/2?_format=json HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAPI-KEY: {}\r\n\r\n",
-            there.credential
+            network_bound.credential
         );
-        crate::harness::exchange(server.public, head.as_bytes())
+        crate::harness::exchange(server.public, head.as_bytes()).status
     };
-    assert_eq!(ask("PROXY TCP4 203.0.113.7 127.0.0.1 5555 80\r\n").status, 200);
-    assert_eq!(ask("PROXY TCP4 198.51.100.7 127.0.0.1 5555 80\r\n").status, 401);
-    assert_eq!(ask("PROXY UNKNOWN\r\n").status, 401);
-    server.tells("client=198.51.100.7");
+    assert_eq!(status("PROXY TCP4 203.0.113.7 127.0.0.1 5555 80\r\n"), 200);
+    assert_eq!(status("PROXY TCP4 198.51.100.7 127.0.0.1 5555 80\r\n"), 401);
+    assert_eq!(status("PROXY UNKNOWN\r\n"), 401);
+    server.wait_for_log("client=198.51.100.7");
 }
 
 #[test]
-fn who_is_no_trusted_proxy_does_not_come_in_and_the_log_says_why() {
-    let site = Site::new().with("KEYWARD_SERVER__PROXY_PROTOCOL", "on");
-    let server = site.with("KEYWARD_SERVER__TRUSTED_PROXIES", "203.0.113.0/24").start();
+fn untrusted_proxy_is_disconnected_and_logged() {
+    let site = Site::new().with_env("KEYWARD_SERVER__PROXY_PROTOCOL", "on");
+    let server = site.with_env("KEYWARD_SERVER__TRUSTED_PROXIES", "203.0.113.0/24").start();
     let text =
         curl(server.site.path(), &["--haproxy-protocol", &format!("http://{}/", server.public)]);
     assert!(text.contains("0 000"), "{text}");
-    let said = "server.proxy_protocol is on, and this client is not in server.trusted_proxies";
-    server.tells(said);
+    let expected = "server.proxy_protocol is on, and this client is not in server.trusted_proxies";
+    server.wait_for_log(expected);
 }
 
 #[test]
-fn envoy_finds_its_listener() {
-    let server = Site::new().with("KEYWARD_SERVER__GRPC_LISTEN", "127.0.0.1:0").start();
-    let until = Instant::now() + PATIENCE;
+fn grpc_listener_responds_to_envoy() {
+    let server = Site::new().with_env("KEYWARD_SERVER__GRPC_LISTEN", "127.0.0.1:0").start();
+    let deadline = Instant::now() + TIMEOUT;
     let grpc = loop {
         let logged = server.logged();
         if let Some((_, rest)) = logged.split_once("grpc=") {
             break rest.split(' ').next().unwrap().to_owned();
         }
-        assert!(Instant::now() < until, "{logged}");
+        assert!(Instant::now() < deadline, "{logged}");
         thread::sleep(Duration::from_millis(5));
     };
     let url = format!("http://{grpc}/envoy.service.auth.v3.Authorization/Check");
@@ -261,8 +268,8 @@ fn envoy_finds_its_listener() {
         let args = ["-i", "--http2-prior-knowledge", "-H", "content-type: application/grpc", &url];
         curl(server.site.path(), &[args.as_slice(), more].concat())
     };
-    // A message of no bytes, which names no request.
+    // An empty gRPC message, which describes no request.
     fs::write(server.site.path().join("empty"), [0; 5]).unwrap();
-    let answer = call(&["--data-binary", "@empty"]);
-    assert!(answer.contains("grpc-status: 3") && answer.ends_with("2 200"), "{answer}");
+    let response = call(&["--data-binary", "@empty"]);
+    assert!(response.contains("grpc-status: 3") && response.ends_with("2 200"), "{response}");
 }

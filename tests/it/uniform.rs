@@ -1,5 +1,6 @@
-//! Where no details are told, every refusal of a credential waits for the clock to turn, whatever the reason; nothing else does. (What the clock shows from
-//! outside is measured by `benches/uniform.rs`.)
+//! With `detail = "uniform"` every denial that depends on the credential waits for the next tick of
+//! the timer, whatever the reason; no other response waits. (`benches/uniform.rs` measures real
+//! response times.)
 
 use std::time::Duration;
 
@@ -13,54 +14,55 @@ use keyward::{
 use tokio::time::Instant;
 
 use crate::{
-    faces::rig::{House, ask},
+    faces::fixture::{Fixture, send_through},
     harness::credential,
 };
 
-/// How long an answer waits, on a clock that stands still but for who waits for it; and its status.
-async fn waits(layer: &Layer, credential: &str) -> (Duration, u16) {
+/// The time until the response, and its status. The clock is paused: it moves only if the response
+/// waits for it.
+async fn time_and_status(layer: &Layer, credential: &str) -> (Duration, u16) {
     let request = Request::get("/").header("api-key", credential).body(Full::default()).unwrap();
-    let begun = Instant::now();
-    let (response, _) = ask(layer, request).await;
-    (begun.elapsed(), response.status().as_u16())
+    let started = Instant::now();
+    let (response, _) = send_through(layer, request).await;
+    (started.elapsed(), response.status().as_u16())
 }
 
-async fn tell(house: &House, detail: Detail) {
-    let change = |one: &mut Application| {
-        one.detail = detail;
+async fn set_detail(fixture: &Fixture, detail: Detail) {
+    let change = |application: &mut Application| {
+        application.detail = detail;
         Ok::<_, AccountError>(())
     };
-    house.accounts.acting(Actor::Program).change("default", None, change).await.unwrap();
+    fixture.accounts.as_actor(Actor::Program).change("default", None, change).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_refusal_waits_for_the_same_turn() {
-    let house = House::new().await;
-    let [expired, afar, _, _, revoked, blocked] = house.others().await;
-    let layer = Layer::new(house.gate.clone()).requires_user();
-    let nobody = KeyText::generate("kw", &Entropy::seeded(99)).text;
-    let nobody = nobody.expose();
-    let refused = [
+async fn every_uniform_denial_waits_for_the_next_tick() {
+    let fixture = Fixture::new().await;
+    let [expired, network_bound, _, _, revoked, blocked] = fixture.restricted_credentials().await;
+    let layer = Layer::new(fixture.gate.clone()).requires_user();
+    let unissued = KeyText::generate("kw", &Entropy::seeded(99)).text;
+    let unissued = unissued.expose();
+    let denied = [
         expired,
-        afar,
+        network_bound,
         revoked,
         blocked,
-        credential("ada", nobody),
-        credential("nobody", nobody),
+        credential("ada", unissued),
+        credential("nobody", unissued),
         credential("ada", "a key of another system"),
     ];
     for detail in [Detail::Exact, Detail::Uniform] {
-        tell(&house, detail).await;
-        for credential in &refused {
-            let (time, status) = waits(&layer, credential).await;
-            let is_right = match detail {
+        set_detail(&fixture, detail).await;
+        for credential in &denied {
+            let (time, status) = time_and_status(&layer, credential).await;
+            let is_expected = match detail {
                 Detail::Exact => time.is_zero() && [401, 403, 404].contains(&status),
                 Detail::Uniform => time == Duration::from_millis(1) && status == 401,
             };
-            assert!(is_right, "{detail:?} {credential} {time:?} {status}");
+            assert!(is_expected, "{detail:?} {credential} {time:?} {status}");
         }
-        // Who is right waits for nothing, and neither does what no key is wrong with.
-        assert_eq!(waits(&layer, &house.ada).await, (Duration::ZERO, 200));
-        assert_eq!(waits(&layer, "!").await, (Duration::ZERO, 401));
+        // A valid credential does not wait, and neither does a malformed one.
+        assert_eq!(time_and_status(&layer, &fixture.ada).await, (Duration::ZERO, 200));
+        assert_eq!(time_and_status(&layer, "!").await, (Duration::ZERO, 401));
     }
 }

@@ -1,4 +1,4 @@
-//! Workers with a listener each: the same server as with one for all.
+//! `runtime = "per_worker"`: each worker has its own listener, and clients see no difference.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -8,45 +8,47 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{PATIENCE, Server, Site};
+use crate::harness::{Server, Site, TIMEOUT};
 
 fn site() -> Site {
-    Site::new().with("KEYWARD_SERVER__RUNTIME", "per_worker").with("KEYWARD_SERVER__WORKERS", "3")
+    Site::new()
+        .with_env("KEYWARD_SERVER__RUNTIME", "per_worker")
+        .with_env("KEYWARD_SERVER__WORKERS", "3")
 }
 
-/// How many sockets of this machine listen on a port of 127.0.0.1.
-fn listening(port: u16) -> usize {
+/// The number of sockets that listen on this port of 127.0.0.1.
+fn listener_count(port: u16) -> usize {
     let wanted = format!("0100007F:{port:04X} 00000000:0000 0A");
     let all = std::fs::read_to_string("/proc/net/tcp").unwrap();
     all.lines().filter(|line| line.contains(&wanted)).count()
 }
 
 #[test]
-fn each_has_its_listener_and_all_decide_alike() {
+fn every_worker_has_a_listener_and_decides_the_same() {
     let mut server = site().start();
-    assert_eq!(listening(server.public.port()), 3);
-    let key = server.user_with("bob", &["access user profiles"]);
-    // Each on a connection of its own, which the kernel gives to one of the workers.
-    let ask = || {
-        let asked = server.request("GET", "/user/1").header("API-KEY", &key.credential);
-        asked.send().status
+    assert_eq!(listener_count(server.public.port()), 3);
+    let key = server.user_with_permissions("bob", &["access user profiles"]);
+    // Each request has a connection of its own, which the kernel gives to one of the workers.
+    let status = || {
+        let request = server.request("GET", "/user/1").header("API-KEY", &key.credential);
+        request.send().status
     };
-    let all = |expected: u16| (0..40).all(|_| ask() == expected);
-    assert!(all(200));
+    let all_are = |expected: u16| (0..40).all(|_| status() == expected);
+    assert!(all_are(200));
     server.site.json(&["key", "revoke", &key.id]);
-    assert!(all(401));
+    assert!(all_are(401));
     assert!(server.stop().success());
 }
 
-/// What a server says that cannot start there.
-fn refused_at(address: &str) -> String {
-    let site = site().with("KEYWARD_SERVER__LISTEN", address);
+/// Asserts that a server cannot start at this address, and returns its standard error.
+fn failed_start(address: &str) -> String {
+    let site = site().with_env("KEYWARD_SERVER__LISTEN", address);
     let mut child = site.command(&["serve"]).stderr(Stdio::piped()).spawn().unwrap();
-    let until = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while child.try_wait().unwrap().is_none() {
-        if Instant::now() > until {
+        if Instant::now() > deadline {
             child.kill().unwrap();
-            panic!("it serves at {address}");
+            panic!("the server started at {address}");
         }
         thread::sleep(Duration::from_millis(10));
     }
@@ -56,29 +58,29 @@ fn refused_at(address: &str) -> String {
 }
 
 #[test]
-fn a_port_that_another_program_has_is_not_shared() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let said = refused_at(&address);
-    assert!(said.contains(&format!("cannot listen on {address}: it is in use")), "{said}");
+fn port_of_another_program_is_not_shared() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let stderr = failed_start(&address);
+    assert!(stderr.contains(&format!("cannot listen on {address}: it is in use")), "{stderr}");
 }
 
-/// Though each of its listeners would let others in.
+/// The listeners of one server share its port, but another server must not share it.
 #[test]
 fn two_servers_do_not_share_a_port() {
-    let one = site().start();
-    let address = one.public.to_string();
-    let said = refused_at(&address);
-    assert!(said.contains(&format!("cannot listen on {address}: it is in use")), "{said}");
+    let server = site().start();
+    let address = server.public.to_string();
+    let stderr = failed_start(&address);
+    assert!(stderr.contains(&format!("cannot listen on {address}: it is in use")), "{stderr}");
 }
 
 #[test]
-fn one_server_has_one_listener_for_all_workers() {
+fn shared_runtime_has_one_listener() {
     let server = Server::new();
-    assert_eq!(listening(server.public.port()), 1);
+    assert_eq!(listener_count(server.public.port()), 1);
 }
 
-/// An upstream that keeps its connections, and takes its time for paths that end in `slow`.
+/// An upstream that keeps connections open, and responds late to paths that contain `slow`.
 fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -93,9 +95,9 @@ fn upstream() -> SocketAddr {
 fn serve(mut stream: &TcpStream) {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     while let Some(request) = lines.next() {
-        // To the empty line at its end.
+        // Skip the header section, up to the empty line.
         lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
-        // Long enough for others to come at the same time, or for the server to be told to stop.
+        // Long enough for requests to overlap, or for the server to begin to stop.
         thread::sleep(Duration::from_millis(if request.contains("slow") { 800 } else { 60 }));
         if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nin").is_err() {
             return;
@@ -103,27 +105,28 @@ fn serve(mut stream: &TcpStream) {
     }
 }
 
-/// A worker with nothing to do stays until the others are done: a connection to the upstream may be one that it has made.
+/// An idle worker must not end before the others: it may own an upstream connection that another
+/// worker is using.
 #[test]
-fn what_is_in_flight_is_answered_whoever_has_made_the_connection() {
+fn stop_completes_requests_on_connections_of_other_workers() {
     let upstream = format!("http://{}", upstream());
     for _ in 0..5 {
         let mut server = site().start();
         let rule = ["--method", "POST", "--format", "any", "--authentication", "*"];
         let proxy = ["resource", "add", "app", "--handler", "proxy", "--path", "/app/{*rest}"];
         server.site.json(&[&proxy[..], &rule[..], &["--upstream", &upstream]].concat());
-        // Sent once: what was lost is not tried again.
-        let asked = |target| server.asks("POST", target).body("");
-        let ask = |target| asked(target).try_send().map(|answer| answer.status);
-        // Connections of all workers, which then lie ready for any of them.
+        // POST with an empty body: the proxy does not retry a request that was lost.
+        let request = |target| server.request_as_admin("POST", target).body("");
+        let status = |target| request(target).try_send().map(|response| response.status);
+        // Open upstream connections in all workers; afterwards any worker can reuse them.
         thread::scope(|scope| {
-            let all: Vec<_> = (0..12).map(|_| scope.spawn(|| ask("/app/quick"))).collect();
-            all.into_iter().for_each(|one| assert_eq!(one.join().unwrap(), Some(200)));
+            let threads: Vec<_> = (0..12).map(|_| scope.spawn(|| status("/app/quick"))).collect();
+            threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), Some(200)));
         });
-        let slow = asked("/app/slow");
-        let answered = thread::spawn(move || slow.try_send().map(|answer| answer.status));
+        let slow = request("/app/slow");
+        let slow_status = thread::spawn(move || slow.try_send().map(|response| response.status));
         thread::sleep(Duration::from_millis(250));
         assert!(server.stop().success());
-        assert_eq!(answered.join().unwrap(), Some(200));
+        assert_eq!(slow_status.join().unwrap(), Some(200));
     }
 }

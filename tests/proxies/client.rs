@@ -1,4 +1,4 @@
-//! A client that sends exactly what it is told to, and what came back.
+//! A client that sends exactly the given bytes and parses the response.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -9,33 +9,33 @@ use tokio::{
     net::TcpSocket,
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
-/// Sends a request, with more header lines and a body, and reads the answer to its end.
-pub async fn ask(to: SocketAddr, method: &str, path: &str, more: &str, body: &[u8]) -> Answer {
-    send(Ipv4Addr::LOCALHOST, to, method, path, more, body).await
+/// Sends a request with more header lines and a body, and reads the whole response.
+pub async fn send(to: SocketAddr, method: &str, path: &str, more: &str, body: &[u8]) -> Response {
+    exchange(Ipv4Addr::LOCALHOST, to, method, path, more, body).await
 }
 
-/// Asks for a path from this address of the machine.
-pub async fn ask_from(from: Ipv4Addr, to: SocketAddr, path: &str, more: &str) -> Answer {
-    send(from, to, "GET", path, more, b"").await
+/// Sends a GET request from this address of the machine.
+pub async fn get_from(from: Ipv4Addr, to: SocketAddr, path: &str, more: &str) -> Response {
+    exchange(from, to, "GET", path, more, b"").await
 }
 
-async fn send(
+async fn exchange(
     from: Ipv4Addr,
     to: SocketAddr,
     method: &str,
     path: &str,
     more: &str,
     body: &[u8],
-) -> Answer {
+) -> Response {
     let length = match body {
         [] => String::new(),
         body => format!("Content-Length: {}\r\n", body.len()),
@@ -43,24 +43,24 @@ async fn send(
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: api.example\r\nConnection: close\r\n{more}{length}\r\n"
     );
-    let asking = async {
+    let exchange = async {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((from, 0).into()).unwrap();
         let mut stream = socket.connect(to).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
-        // Who is refused at once may be cut off while it is still sending.
+        // A server that rejects the request early may close the connection before the body is sent.
         let _ = stream.write_all(body).await;
         let mut bytes = Vec::new();
         let _ = stream.read_to_end(&mut bytes).await;
         bytes
     };
-    let bytes = tokio::time::timeout(PATIENCE, asking).await.expect("an answer in time");
-    Answer::parse(&bytes).unwrap_or_else(|| {
-        panic!("{method} {path}: no answer: {:?}", String::from_utf8_lossy(&bytes))
+    let bytes = tokio::time::timeout(TIMEOUT, exchange).await.expect("a response in time");
+    Response::parse(&bytes).unwrap_or_else(|| {
+        panic!("{method} {path}: no response: {:?}", String::from_utf8_lossy(&bytes))
     })
 }
 
-impl Answer {
+impl Response {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = std::str::from_utf8(&bytes[..end]).ok()?;
@@ -70,11 +70,11 @@ impl Answer {
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        let mut answer = Self { status, headers, body: bytes[end + 4..].to_vec() };
-        if answer.header("transfer-encoding").is_some() {
-            answer.body = chunks(&answer.body)?;
+        let mut response = Self { status, headers, body: bytes[end + 4..].to_vec() };
+        if response.header("transfer-encoding").is_some() {
+            response.body = dechunk(&response.body)?;
         }
-        Some(answer)
+        Some(response)
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -92,7 +92,8 @@ impl Answer {
     }
 }
 
-fn chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
+/// Decodes a chunked body.
+fn dechunk(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     loop {
         let end = rest.windows(2).position(|two| two == b"\r\n")?;

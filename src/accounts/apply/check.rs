@@ -117,7 +117,7 @@ impl Plan {
             let is_too_many = stay > 0 && held + stay > most;
             if is_too_many || pass > 0 && held + stay + pass > most.saturating_mul(2) {
                 let said = format!(
-                    "The user would have {} keys in force, and there may be {most}.",
+                    "The user would have {} keys in force, and the limit is {most}.",
                     held + stay + pass
                 );
                 let fix = "Revoke some, or raise limits.keys_per_user in the configuration.";

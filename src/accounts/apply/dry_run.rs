@@ -7,10 +7,10 @@ use super::{
     record::Kind,
 };
 use crate::{
-    accounts::{AccountError, Accounts, Inner, users::uid_key},
+    accounts::{AccountError, Accounts, AccountsInner},
     directory::Directory,
     model::{Actor, Key, User},
-    store::{Batch, CommitError, MemoryStore, StoreError, Table, encode},
+    store::{Batch, CommitError, MemoryStore, StoreError, Table, encode, table},
 };
 
 impl Plan {
@@ -39,16 +39,16 @@ impl Plan {
         }
         for uid in lookers.into_iter().filter(|uid| known.insert(*uid)) {
             if let Some(user) = accounts.user(uid)? {
-                batch.put(Table::Users, uid_key(uid), encode(&user.record));
+                batch.put(Table::Users, table::user(uid), encode(&user.record));
             }
         }
         let failed = |problem| match problem {
             CommitError::Store(problem) => problem,
             CommitError::Conflict(_) => StoreError::Failed("a plan is carried out once".into()),
         };
-        let store = Arc::new(MemoryStore::of(batch).map_err(failed)?);
+        let store = Arc::new(MemoryStore::with_records(batch).map_err(failed)?);
         let directory = Directory::open(&*store)?;
-        Ok(Accounts(Arc::new(Inner { store, directory, ..(*accounts.0).clone() })))
+        Ok(Accounts(Arc::new(AccountsInner { store, directory, ..(*accounts.0).clone() })))
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::record::Kind;
 use crate::{
-    accounts::{AccountError, Accounts},
+    accounts::{AccountError, Accounts, AdminWriter},
     model::{Application, Key, Resource, Role, User},
     store::{Snapshot, StoreError, decode},
 };
@@ -38,13 +38,13 @@ struct Document {
     keys: Vec<Map<String, Value>>,
 }
 
-impl Accounts {
+impl AdminWriter<'_> {
     /// All that decisions are made from, as it is at this moment. Writers wait meanwhile.
     ///
     /// # Errors
     /// The store cannot be read.
     pub async fn export(&self) -> Result<String, AccountError> {
-        let accounts = self.clone();
+        let accounts = Accounts::clone(self);
         let writing = tokio::task::spawn_blocking(move || {
             let document = Document::of(&accounts)?;
             let text = toml::to_string(&document).map_err(|problem| {

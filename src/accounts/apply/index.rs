@@ -9,7 +9,7 @@ use crate::{
         users::{taken_mail, taken_name},
     },
     model::{User, Violation},
-    store::{Batch, State, Table, encode},
+    store::{Batch, Expected, Table, encode},
 };
 
 /// The names, or the mail addresses, of the users of a plan.
@@ -102,7 +102,7 @@ impl Index {
                 (before, Some((uid, _))) if before != Some(uid) => {
                     // Whoever gives it up is written in the same commit, and must be as it was seen.
                     if before.is_none() {
-                        batch.expect(self.table, value.as_str(), State::Missing);
+                        batch.expect(self.table, value.as_str(), Expected::Missing);
                     }
                     batch.put(self.table, value.as_str(), encode(&uid));
                 }

@@ -20,11 +20,14 @@ use self::{
     plan::Plan,
     write::{Finished, News},
 };
-use super::{AccountError, TRIES, Writer, events::New, is_race};
+use super::{
+    AccountError, AdminWriter, Writer,
+    events::NewRecord,
+    writer::{Attempt, PendingCommit},
+};
 use crate::{
     model::{Act, Application, Digest, Key, Mode, PasswordDigest, Resource, Role, Timestamp, User},
-    scripting::Webhook,
-    store::CommitError,
+    scripting::RequestedWebhook,
 };
 
 /// The most records that are changed at once: one commit of so many takes a few seconds, and other writers wait for it.
@@ -171,7 +174,7 @@ impl Applied {
     }
 }
 
-impl Writer {
+impl AdminWriter<'_> {
     /// Makes the store what a file says, in one commit.
     ///
     /// # Errors
@@ -179,40 +182,35 @@ impl Writer {
     /// caller would lock itself out. Then nothing is changed.
     pub async fn apply(&self, state: State, how: Apply) -> Result<Applied, AccountError> {
         let state = std::sync::Arc::new(state);
-        for _ in 0..TRIES {
-            let (acting, stated) = (self.clone(), state.clone());
+        let state = &state;
+        let attempt = || async move {
+            let (writer, stated) = ((**self).clone(), state.clone());
             // It reads as many records as the file has.
             let planning = tokio::task::spawn_blocking(move || {
-                Plan::of(&acting, &stated, how.others)?.finish(&acting)
+                Plan::of(&writer, &stated, how.others)?.finish(&writer)
             });
             let gave_up = |_| AccountError::refused("The file was not applied.", "Try again.");
             let Finished { applied, batch, news } = planning.await.map_err(gave_up)??;
             let webhooks = self.announce(&news, how.mode).await?;
             if how.mode == Mode::DryRun || batch.writes.is_empty() {
-                return Ok(applied);
+                return Ok(Attempt::Unchanged(applied));
             }
-            match self.commit_telling(batch, applied.act(), webhooks).await {
-                Ok(_) => return Ok(applied),
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(problem.into()),
-                Err(_) => return Err(AccountError::contended()),
-            }
-        }
-        Err(AccountError::contended())
-    }
-
-    /// Asks about what comes and tells of what is taken back, as for single records.
-    async fn announce(&self, news: &News, mode: Mode) -> Result<Vec<Webhook>, AccountError> {
-        let users = news.users.iter().map(New::User);
-        let keys = news.keys.iter().map(|(key, owner)| New::Key(key, owner));
-        let mode = match mode {
-            Mode::DryRun => Mode::DryRun,
-            Mode::Live => Mode::Live,
+            let act = applied.act();
+            Ok(PendingCommit::new(batch, act, |_| applied).with_webhooks(webhooks).into())
         };
-        let mut webhooks = self.ask(&users.chain(keys).collect::<Vec<_>>(), mode).await?;
+        self.update_async(attempt).await
+    }
+}
+
+impl Writer {
+    /// Asks about what comes and tells of what is taken back, as for single records.
+    async fn announce(&self, news: &News, mode: Mode) -> Result<Vec<RequestedWebhook>, AccountError> {
+        let users = news.users.iter().map(NewRecord::User);
+        let keys = news.keys.iter().map(|(key, owner)| NewRecord::Key(key, owner));
+        let mut webhooks = self.approve(&users.chain(keys).collect::<Vec<_>>(), mode).await?;
         if mode == Mode::Live {
             for key in &news.revoked {
-                webhooks.extend(self.tell_of_revoked(key).await);
+                webhooks.extend(self.notify_revoked(key).await);
             }
         }
         Ok(webhooks)

@@ -8,7 +8,7 @@ use super::{
     record::{Kind, each},
 };
 use crate::{
-    accounts::{AccountError, Accounts, Versioned, setup::shipped_roles, users::dedup},
+    accounts::{AccountError, Accounts, Versioned, setup::shipped_roles, users::normalize_roles},
     model::{Application, Key, KeyId, Resource, Role, User, Violation, fold},
     store::{Sequence, Table},
 };
@@ -366,7 +366,7 @@ fn title<T: Kind>(one: &Change<T>) -> Option<String> {
 
 fn user_after(accounts: &Accounts, stated: &StatedUser, uid: u64, before: Option<&User>) -> User {
     let mut user = User { uid, ..stated.user.clone() };
-    dedup(&mut user.roles);
+    normalize_roles(&mut user.roles);
     user.uuid = stated.uuid.or(before.map(|before| before.uuid)).unwrap_or(user.uuid);
     user.init = match (&stated.init, stated.created) {
         (Some(init), _) => Some(init.clone()),

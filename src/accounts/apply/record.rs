@@ -6,9 +6,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    accounts::{AccountError, Accounts, keys::key_key, users::uid_key},
+    accounts::{AccountError, Accounts},
     model::{Application, Key, Resource, Role, Timestamp, User},
-    store::Table,
+    store::{Table, table},
 };
 
 /// The fields that are secrets, or made of them.
@@ -67,7 +67,7 @@ impl Kind for User {
     const TABLE: Table = Table::Users;
 
     fn key(&self) -> Vec<u8> {
-        uid_key(self.uid).to_vec()
+        table::user(self.uid).to_vec()
     }
 
     fn title(&self) -> String {
@@ -104,7 +104,7 @@ impl Kind for Key {
     const TABLE: Table = Table::Keys;
 
     fn key(&self) -> Vec<u8> {
-        key_key(self.id).to_vec()
+        table::key(self.id).to_vec()
     }
 
     fn title(&self) -> String {

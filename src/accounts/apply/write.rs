@@ -11,14 +11,12 @@ use crate::{
     accounts::{
         AccountError, Accounts, Writer,
         keys::put_new_key,
-        rules::in_order,
+        rules::ensure_valid,
         setup::PEPPER,
-        usage::{forget_usage_of_key, forget_usage_of_user},
-        users::uid_key,
+        usage::{delete_key_usage, delete_user_usage},
     },
-    directory::LAST_UID,
     model::{Key, User},
-    store::{Batch, State, Table, encode},
+    store::{Batch, Expected, Table, encode, table},
 };
 
 /// A plan that is in order.
@@ -44,14 +42,14 @@ impl Plan {
     /// What is done, and the batch that does it.
     pub fn finish(mut self, acting: &Writer) -> Result<Finished, AccountError> {
         let faults = std::mem::take(&mut self.found);
-        in_order(faults)?;
+        ensure_valid(faults)?;
         let applied = self.differences(acting);
         if applied.changes.is_empty() && !self.is_new {
             return Ok(Finished { applied, batch: Batch::new(), news: News::default() });
         }
         let world = self.world(acting, acting.actor())?;
         self.check(acting, &world)?;
-        in_order(std::mem::take(&mut self.found))?;
+        ensure_valid(std::mem::take(&mut self.found))?;
         let witness = self.keep_an_administrator(acting, &world)?;
         self.keep_the_caller(acting, &world, acting.actor())?;
         let mut batch = Batch::new();
@@ -70,7 +68,7 @@ impl Plan {
             .filter_map(|one| one.after.as_ref())
             .map(|user| (user.uid, user.name.clone()))
             .collect();
-        let name = |uid: u64| names.get(&uid).cloned().unwrap_or_else(|| accounts.name_of(uid));
+        let name = |uid: u64| names.get(&uid).cloned().unwrap_or_else(|| accounts.user_name(uid));
         let mut news = News::default();
         for one in self.keys {
             let was_revoked = one.before.as_ref().map(|before| before.record.revoked.is_some());
@@ -102,10 +100,10 @@ impl Plan {
         if let Some(uid) = witness
             && let Some(user) = accounts.user(uid)?
         {
-            batch.expect(Table::Users, uid_key(uid), State::Revision(user.revision));
+            batch.expect(Table::Users, table::user(uid), Expected::Revision(user.revision));
         }
         if self.is_new {
-            batch.expect(Table::Meta, PEPPER, State::Missing);
+            batch.expect(Table::Meta, PEPPER, Expected::Missing);
             batch.put(Table::Meta, PEPPER, encode(&accounts.pepper().fingerprint()));
         }
         Ok(())
@@ -115,31 +113,31 @@ impl Plan {
         for one in self.keys.iter().filter(|one| one.after.is_none()) {
             let Some(before) = &one.before else { continue };
             let (key, at) = (&before.record, before.record.key());
-            batch.expect(Table::Keys, at.clone(), State::Revision(before.revision));
-            batch.delete(Table::Keys, at.clone());
-            batch.delete(Table::Owners, [uid_key(key.user).as_slice(), &at].concat());
+            batch.expect(Table::Keys, at.clone(), Expected::Revision(before.revision));
+            batch.delete(Table::Keys, at);
+            batch.delete(Table::Owners, table::owner(key.user, key.id));
             for digest in key.foreign_digests() {
                 batch.delete(Table::Foreign, digest);
             }
-            forget_usage_of_key(batch, &at);
+            delete_key_usage(batch, key.id);
         }
         let mut has_gone = false;
         for one in self.users.iter().filter(|one| one.after.is_none()) {
             let Some(before) = &one.before else { continue };
-            let at = uid_key(before.record.uid);
-            batch.expect(Table::Users, at, State::Revision(before.revision));
+            let at = table::user(before.record.uid);
+            batch.expect(Table::Users, at, Expected::Revision(before.revision));
             batch.delete(Table::Users, at);
             // A key that has come since would be nobody's.
             let newest = accounts.keys_in_force(before.record.uid)?.1;
-            batch.expect(Table::Owners, at, State::Newest(newest));
-            forget_usage_of_user(batch, before.record.uid);
+            batch.expect(Table::Owners, at, Expected::Newest(newest));
+            delete_user_usage(batch, before.record.uid);
             has_gone = true;
         }
         if has_gone {
-            let last = accounts.store().get(Table::Meta, LAST_UID)?;
-            let state = last.map_or(State::Missing, |stored| State::Revision(stored.revision));
-            batch.expect(Table::Meta, LAST_UID, state);
-            batch.put(Table::Meta, LAST_UID, encode(&accounts.directory().last_uid()));
+            let last = accounts.store().get(Table::Meta, table::LAST_UID)?;
+            let state = last.map_or(Expected::Missing, |stored| Expected::Revision(stored.revision));
+            batch.expect(Table::Meta, table::LAST_UID, state);
+            batch.put(Table::Meta, table::LAST_UID, encode(&accounts.directory().last_uid()));
         }
         remove(&self.resources, batch);
         remove(&self.applications, batch);
@@ -165,7 +163,7 @@ impl Plan {
                     growing.insert(key.user);
                 }
                 (Some(before), Some(key)) => {
-                    batch.expect(Table::Keys, key.key(), State::Revision(before.revision));
+                    batch.expect(Table::Keys, key.key(), Expected::Revision(before.revision));
                     batch.put(Table::Keys, key.key(), encode(key));
                 }
                 _ => {}
@@ -173,9 +171,9 @@ impl Plan {
         }
         for uid in growing {
             let newest = accounts.keys_in_force(uid)?.1;
-            batch.expect(Table::Owners, uid_key(uid), State::Newest(newest));
+            batch.expect(Table::Owners, table::user(uid), Expected::Newest(newest));
             if !new.contains(&uid) {
-                batch.expect(Table::Users, uid_key(uid), State::Present);
+                batch.expect(Table::Users, table::user(uid), Expected::Present);
             }
         }
         Ok(())
@@ -203,10 +201,10 @@ fn unmoved<T: Kind>(all: &[Change<T>], batch: &mut Batch) {
     let revisions = all.iter().filter_map(|one| Some((one.before.as_ref()?, one.revision()?)));
     let mut newest = 0;
     for (before, revision) in revisions {
-        batch.expect(T::TABLE, before.record.key(), State::Revision(revision));
+        batch.expect(T::TABLE, before.record.key(), Expected::Revision(revision));
         newest = newest.max(revision);
     }
-    batch.expect(T::TABLE, Vec::new(), State::Newest(newest));
+    batch.expect(T::TABLE, Vec::new(), Expected::Newest(newest));
 }
 
 fn remove<T: Kind>(all: &[Change<T>], batch: &mut Batch) {
@@ -219,7 +217,7 @@ fn remove<T: Kind>(all: &[Change<T>], batch: &mut Batch) {
 fn write<T: Kind>(all: &[Change<T>], batch: &mut Batch) {
     for one in all.iter().filter(|one| one.is_one()) {
         let Some(after) = &one.after else { continue };
-        let state = one.revision().map_or(State::Missing, State::Revision);
+        let state = one.revision().map_or(Expected::Missing, Expected::Revision);
         batch.expect(T::TABLE, after.key(), state);
         batch.put(T::TABLE, after.key(), encode(after));
     }

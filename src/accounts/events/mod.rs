@@ -1,35 +1,36 @@
-//! Events: the operator's script is asked before a key or a user is made, and told when a key is taken back.
+//! Events for the operator's script, which approves new keys and users, and is notified of revoked
+//! keys.
 
 pub(super) mod monitor;
 pub(super) mod outbox;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use serde_json::{Map, Value, json};
 
-use super::{AccountError, Accounts, Writer};
+use super::{AccountError, Accounts, AccountsInner, Writer};
 use crate::{
     model::{Key, KeyId, Mode, User},
-    scripting::{Fault, Function, Script, Set, Webhook},
+    scripting::{Fault, Function, RequestedWebhook, Script, ScriptSet},
 };
 
-/// After so many calls others have their turn: a script may be called for each of many keys.
-const IN_A_ROW: usize = 16;
+/// The calls after which the task yields: a script may be called for each of many keys.
+const CALLS_BEFORE_YIELD: usize = 16;
 
-/// Loads the scripts when they are needed first. The error is for the operator.
+/// Loads the scripts before their first use. The error is a message for the operator.
 pub type LoadScripts = Arc<dyn Fn(&Accounts) -> Result<(), String> + Send + Sync>;
 
-/// Something that is about to be made.
-pub(super) enum New<'a> {
+/// A record that is about to be created.
+pub(super) enum NewRecord<'a> {
     /// A user.
     User(&'a User),
-    /// A key, and the name of its user.
+    /// A key and the name of its user.
     Key(&'a Key, &'a str),
-    /// A key in the place of another.
+    /// A key, the name of its user, and the id of the key that it replaces.
     Successor(&'a Key, &'a str, KeyId),
 }
 
-impl New<'_> {
+impl NewRecord<'_> {
     fn function(&self) -> Function {
         match self {
             Self::User(_) => Function::OnUserCreated,
@@ -39,10 +40,10 @@ impl New<'_> {
 
     fn event(&self) -> Map<String, Value> {
         match self {
-            Self::User(user) => of_user(user),
-            Self::Key(key, owner) => of_key(key, owner),
+            Self::User(user) => user_event(user),
+            Self::Key(key, owner) => key_event(key, owner),
             Self::Successor(key, owner, old) => {
-                let mut event = of_key(key, owner);
+                let mut event = key_event(key, owner);
                 event.insert("rotated_from".into(), old.to_string().into());
                 event
             }
@@ -51,122 +52,123 @@ impl New<'_> {
 }
 
 impl Accounts {
-    /// The same accounts, whose scripts are loaded when the first key or user is made.
+    /// Delays the loading of the scripts until the first key or user is created.
     #[must_use]
-    pub fn loading_scripts_late(self, load: LoadScripts) -> Self {
-        Self(Arc::new(super::Inner { late: Some(load), ..Arc::unwrap_or_clone(self.0) }))
+    pub fn with_lazy_scripts(self, load: LoadScripts) -> Self {
+        let lazy_scripts = Some(load);
+        Self(Arc::new(AccountsInner { lazy_scripts, ..Arc::unwrap_or_clone(self.0) }))
     }
 
-    /// The scripts that are asked.
+    /// The scripts, which are loaded first if necessary.
     ///
     /// # Errors
-    /// They cannot be loaded: nothing is made then.
-    async fn asked(&self) -> Result<Arc<Set>, AccountError> {
-        if let Some(load) = &self.0.late
+    /// The scripts cannot be loaded.
+    async fn loaded_scripts(&self) -> Result<Arc<ScriptSet>, AccountError> {
+        if let Some(load) = &self.0.lazy_scripts
             && self.0.scripts.get().is_none()
         {
             let (load, accounts) = (load.clone(), self.clone());
-            // It reads files and runs tests.
+            // Loading reads files and runs tests.
             let loading = tokio::task::spawn_blocking(move || load(&accounts));
             let loaded =
                 loading.await.unwrap_or_else(|_| Err("the scripts cannot be loaded".into()));
-            loaded.map_err(|detail| AccountError::Script(Fault::Broken { detail }))?;
+            loaded.map_err(|detail| AccountError::Script(Fault::Failed { detail }))?;
         }
         Ok(self.scripts().current())
     }
 
-    /// Tells of something that has happened, or cannot be refused. What goes wrong is logged.
-    pub(super) async fn tell(
+    /// Notifies the script of an event that it cannot deny, and returns the webhooks that it
+    /// requests. `None` means that the script failed. The failure is logged.
+    pub(super) async fn notify(
         &self,
         script: &Script,
         function: Function,
         event: &Value,
-    ) -> Option<Vec<Webhook>> {
+    ) -> Option<Vec<RequestedWebhook>> {
         match script.event(function, event).await {
             Ok(webhooks) => Some(webhooks),
             Err(fault) => {
-                let failures =
-                    self.0.event_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+                let failures = self.0.event_failures.fetch_add(1, Ordering::Relaxed) + 1;
                 let detail = match &fault {
                     Fault::Refused(refusal) => {
                         format!("refused by {}: this event cannot be refused", refusal.place)
                     }
-                    Fault::Broken { detail } => detail.clone(),
+                    Fault::Failed { detail } => detail.clone(),
                 };
-                tracing::error!(
-                    event = function.name(),
-                    failures,
-                    detail,
-                    "an event was not taken in"
-                );
+                let event = function.name();
+                tracing::error!(event, failures, detail, "the event script failed");
                 None
             }
         }
     }
 
-    /// How often the script of events has failed, or has refused what cannot be refused.
+    /// The number of events for which the script failed, or denied an event that cannot be denied.
     pub fn event_failures(&self) -> u64 {
-        self.0.event_failures.load(std::sync::atomic::Ordering::Relaxed)
+        self.0.event_failures.load(Ordering::Relaxed)
     }
 
-    /// The name of a user who is there.
-    pub(super) fn name_of(&self, uid: u64) -> String {
-        self.0.directory.user(uid).map(|member| member.name.to_string()).unwrap_or_default()
+    /// The name of a user. It is empty if the user does not exist.
+    pub(super) fn user_name(&self, uid: u64) -> String {
+        self.0.directory.user(uid).map(|user| user.name.to_string()).unwrap_or_default()
     }
 }
 
 impl Writer {
-    /// Asks about all that is about to be made, and returns the webhooks that go with it.
+    /// Asks the script to approve new records, and returns the webhooks that it requests. A dry run
+    /// requests none.
     ///
     /// # Errors
-    /// The script refuses, or fails: then nothing may be made.
-    pub(super) async fn ask(
+    /// The script denies a record, or fails. Then no record may be created.
+    pub(super) async fn approve(
         &self,
-        all: &[New<'_>],
+        records: &[NewRecord<'_>],
         mode: Mode,
-    ) -> Result<Vec<Webhook>, AccountError> {
-        let mut set = self.asked().await?;
+    ) -> Result<Vec<RequestedWebhook>, AccountError> {
+        let mut set = self.loaded_scripts().await?;
         let mut webhooks = Vec::new();
-        if all.iter().all(|one| set.event(one.function()).is_none()) {
+        if records.iter().all(|record| set.event(record.function()).is_none()) {
             return Ok(webhooks);
         }
         if mode == Mode::DryRun {
-            set = Arc::new(set.looking());
+            set = Arc::new(set.dry_run());
         }
-        let actor = serde_json::to_value(self.actor()).unwrap_or_default();
-        for (number, one) in all.iter().enumerate() {
-            let Some(script) = set.event(one.function()) else { continue };
-            if number % IN_A_ROW == IN_A_ROW - 1 {
+        for (number, record) in records.iter().enumerate() {
+            let Some(script) = set.event(record.function()) else { continue };
+            if number % CALLS_BEFORE_YIELD == CALLS_BEFORE_YIELD - 1 {
                 tokio::task::yield_now().await;
             }
-            let mut event = one.event();
-            event.insert("actor".into(), actor.clone());
-            let wanted = script.event(one.function(), &Value::Object(event)).await;
-            webhooks.extend(wanted.map_err(AccountError::Script)?);
+            let event = Value::Object(self.with_actor(record.event()));
+            let requested = script.event(record.function(), &event).await;
+            webhooks.extend(requested.map_err(AccountError::Script)?);
         }
         Ok(if mode == Mode::DryRun { Vec::new() } else { webhooks })
     }
 
-    /// Tells that a key is taken back, and returns the webhooks that go with it.
-    pub(super) async fn tell_of_revoked(&self, key: &Key) -> Vec<Webhook> {
+    /// Notifies the script of a revoked key, and returns the webhooks that it requests.
+    pub(super) async fn notify_revoked(&self, key: &Key) -> Vec<RequestedWebhook> {
         let function = Function::OnKeyRevoked;
-        let set = match self.asked().await {
+        let set = match self.loaded_scripts().await {
             Ok(set) => set,
             Err(problem) => {
-                tracing::error!(event = function.name(), %problem, "an event was not taken in");
+                let event = function.name();
+                tracing::error!(event, %problem, "could not notify the event script");
                 return Vec::new();
             }
         };
         let Some(script) = set.event(function) else { return Vec::new() };
-        let mut event = of_key(key, &self.name_of(key.user));
-        event.insert("actor".into(), serde_json::to_value(self.actor()).unwrap_or_default());
+        let mut event = self.with_actor(key_event(key, &self.user_name(key.user)));
         event.insert("revoked".into(), json!(key.revoked));
-        self.tell(script, function, &Value::Object(event)).await.unwrap_or_default()
+        self.notify(script, function, &Value::Object(event)).await.unwrap_or_default()
+    }
+
+    fn with_actor(&self, mut event: Map<String, Value>) -> Map<String, Value> {
+        event.insert("actor".into(), serde_json::to_value(self.actor()).unwrap_or_default());
+        event
     }
 }
 
-/// A key, as scripts are told of it: neither its text nor a digest.
-pub(super) fn of_key(key: &Key, owner: &str) -> Map<String, Value> {
+/// A key as event scripts see it: without its text and its digest.
+pub(super) fn key_event(key: &Key, owner: &str) -> Map<String, Value> {
     let event = json!({
         "id": key.id,
         "uid": key.user,
@@ -182,8 +184,8 @@ pub(super) fn of_key(key: &Key, owner: &str) -> Map<String, Value> {
     fields(event)
 }
 
-/// A user, as scripts are told of it: no password.
-fn of_user(user: &User) -> Map<String, Value> {
+/// A user as event scripts see it: without the password digest.
+fn user_event(user: &User) -> Map<String, Value> {
     let event = json!({
         "uid": user.uid,
         "uuid": user.uuid,

@@ -1,161 +1,164 @@
-//! Events that nobody's request brings: keys that end, and those who are wrong too often. Looked for beside all requests; no decision waits.
+//! Events without a request: keys that expire soon, and clients that exceed a failure limit. A
+//! background task looks for them, so no decision waits.
 
 use std::{collections::BTreeSet, future::Future, pin::pin, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::of_key;
+use super::key_event;
 use crate::{
-    accounts::{AccountError, Accounts, keys::key_key},
+    accounts::{AccountError, Accounts},
     limits::{Limit, LimitExceeded},
     model::{Actor, Key, KeyId, Timestamp},
     scripting::{Function, Script},
-    store::{Batch, Table, encode},
+    store::{Batch, Expected, Table, encode, table},
 };
 
-/// How often those are looked for who were wrong too often.
-const EVERY: Duration = Duration::from_secs(1);
-/// After how many of these times the keys are looked through: ten minutes.
-const KEYS: u32 = 600;
-/// The keys that are told of in one such time. The others are in the next.
+/// The interval between two looks at the failure limits.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The intervals between two looks at the keys: ten minutes.
+const KEY_INTERVALS: u32 = 600;
+/// The most notifications about keys in one look. The next look sends the others.
 const MOST_KEYS: usize = 10_000;
-/// The calls in one such time that may fail.
+/// The failed calls after which a look ends.
 const MOST_FAILURES: usize = 16;
 const DAY: i64 = 86_400;
 
-/// Of which threshold somebody was told, of a key that ended then.
+/// The last notification about a key: the threshold in days, and the expiry of the key then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Warned {
     days: u32,
     ends: Timestamp,
 }
 
-/// What came of a key.
-enum Outcome {
-    /// There was nothing to tell.
-    Nothing,
-    /// The script was told.
-    Told,
-    /// The script failed, and is told again.
+/// The result of a look at one key.
+enum ExpiryNotice {
+    NotDue,
+    Sent,
+    /// The script failed. The next look tries again.
     Failed,
 }
 
 impl Accounts {
-    /// Tells the script of events of keys that have so many days left, and of those who are wrong too often, until `end` has come.
-    pub async fn keep_events(&self, days: &BTreeSet<u32>, end: impl Future<Output = ()>) {
+    /// Notifies the event script of keys that expire within these numbers of days, and of exceeded
+    /// failure limits, until `end` resolves.
+    pub async fn monitor_events(&self, days: &BTreeSet<u32>, end: impl Future<Output = ()>) {
         let mut end = pin!(end);
         for round in 0_u32.. {
-            if round.is_multiple_of(KEYS)
-                && let Err(problem) = self.tell_of_endings(days).await
+            if round.is_multiple_of(KEY_INTERVALS)
+                && let Err(problem) = self.notify_expiring_keys(days).await
             {
-                tracing::warn!(%problem, "not everybody was told of keys that end; it is tried again");
+                tracing::warn!(%problem, "could not notify about expiring keys; will retry");
             }
-            if let Err(problem) = self.tell_of_floods().await {
-                tracing::warn!(%problem, "not everybody was told of failures");
+            if let Err(problem) = self.notify_exceeded_limits().await {
+                tracing::warn!(%problem, "could not notify about exceeded failure limits");
             }
             tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(INTERVAL) => {}
                 () = &mut end => return,
             }
         }
     }
 
-    /// Tells of those who were wrong too often since the last time.
+    /// Notifies the script of the failure limits that were exceeded since the last call.
     ///
     /// # Errors
-    /// The store cannot write their webhooks.
-    pub async fn tell_of_floods(&self) -> Result<(), AccountError> {
-        let function = Function::OnFlood;
+    /// The store cannot write the requested webhooks.
+    pub async fn notify_exceeded_limits(&self) -> Result<(), AccountError> {
+        let function = Function::OnFailureLimit;
         let set = self.scripts().current();
-        for crossed in self.0.ledger.take_crossed() {
+        for exceeded in self.0.counters.take_crossed() {
             let Some(script) = set.event(function) else { continue };
-            let event = self.of_flood(crossed);
-            let Some(webhooks) = self.tell(script, function, &event).await else { continue };
-            let mut batch = Batch::new();
-            let post = self.post(webhooks, &mut batch);
-            self.write_letters(batch).await?;
-            post.set_free();
+            let event = self.limit_event(exceeded);
+            let Some(webhooks) = self.notify(script, function, &event).await else { continue };
+            self.commit_event(Batch::new(), webhooks).await?;
         }
         Ok(())
     }
 
-    fn of_flood(&self, LimitExceeded { client, limit, uid }: LimitExceeded) -> Value {
+    fn limit_event(&self, LimitExceeded { client, limit, uid }: LimitExceeded) -> Value {
         let limit = match limit {
             Limit::Passwords => "passwords",
             Limit::PasswordsOfAll => "passwords_of_all",
             Limit::Credentials => "credentials",
         };
-        let seconds = self.0.ledger.limits().0.seconds;
-        let user = uid.map(|uid| self.name_of(uid));
-        json!({ "client": client, "limit": limit, "seconds": seconds, "uid": uid, "user": user, "actor": Actor::Program })
+        json!({
+            "client": client,
+            "limit": limit,
+            "seconds": self.0.counters.limits().0.seconds,
+            "uid": uid,
+            "user": uid.map(|uid| self.user_name(uid)),
+            "actor": Actor::Program,
+        })
     }
 
-    /// Tells of keys that have at most so many days left: once for each key and each of `days`, over restarts too.
+    /// Notifies the script of keys that expire within these numbers of days. Each key is reported
+    /// once for each number of days, also across restarts.
     ///
     /// # Errors
-    /// The store cannot be read, or cannot write: those who were not told of are told of the next time.
-    pub async fn tell_of_endings(&self, days: &BTreeSet<u32>) -> Result<(), AccountError> {
+    /// The store cannot be read or written. The next call reports the other keys.
+    pub async fn notify_expiring_keys(&self, days: &BTreeSet<u32>) -> Result<(), AccountError> {
         let function = Function::OnKeyExpiring;
         let set = self.scripts().current();
         let (Some(script), Some(most)) = (set.event(function), days.last()) else { return Ok(()) };
         let now = self.0.clock.now();
         let directory = self.0.directory.clone();
         let until = now.plus(i64::from(*most) * DAY);
-        // A million keys are looked through.
-        let looking = tokio::task::spawn_blocking(move || directory.keys_that_end(now, until));
-        let (mut told, mut failed) = (0, 0);
-        for id in looking.await.unwrap_or_default() {
-            // One script that fails is not logged a million times.
-            if told >= MOST_KEYS || failed >= MOST_FAILURES {
+        // The scan may read a million keys.
+        let scan = tokio::task::spawn_blocking(move || directory.keys_expiring(now, until));
+        let (mut sent, mut failed) = (0, 0);
+        for id in scan.await.unwrap_or_default() {
+            // A broken script must not fill the log with a line for each key.
+            if sent >= MOST_KEYS || failed >= MOST_FAILURES {
                 break;
             }
-            match self.tell_of_ending(script, id, days, now).await? {
-                Outcome::Nothing => {}
-                Outcome::Told => told += 1,
-                Outcome::Failed => failed += 1,
+            match self.notify_expiring_key(script, id, days, now).await? {
+                ExpiryNotice::NotDue => {}
+                ExpiryNotice::Sent => sent += 1,
+                ExpiryNotice::Failed => failed += 1,
             }
         }
         Ok(())
     }
 
-    async fn tell_of_ending(
+    async fn notify_expiring_key(
         &self,
         script: &Script,
         id: KeyId,
         days: &BTreeSet<u32>,
         now: Timestamp,
-    ) -> Result<Outcome, AccountError> {
-        let Some(key) = self.key(id)?.map(|key| key.record) else { return Ok(Outcome::Nothing) };
-        let Some((threshold, left, ends)) = due(&key, days, now) else {
-            return Ok(Outcome::Nothing);
+    ) -> Result<ExpiryNotice, AccountError> {
+        let Some(key) = self.key(id)?.map(|key| key.record) else {
+            return Ok(ExpiryNotice::NotDue);
         };
-        let at = key_key(id);
-        let stored = self.store().get(Table::Warned, &at)?;
-        let warned = stored.map(|stored| stored.read::<Warned>(Table::Warned, &at)).transpose()?;
+        let Some((threshold, left, ends)) = due_notice(&key, days, now) else {
+            return Ok(ExpiryNotice::NotDue);
+        };
+        let at = table::key(id);
+        let warned = self.read::<Warned>(Table::Warned, &at)?.map(|warned| warned.record);
         if warned.is_some_and(|warned| warned.ends == ends && warned.days <= threshold) {
-            return Ok(Outcome::Nothing);
+            return Ok(ExpiryNotice::NotDue);
         }
-        let mut event = of_key(&key, &self.name_of(key.user));
+        let mut event = key_event(&key, &self.user_name(key.user));
         event.insert("days".into(), left.into());
         event.insert("threshold".into(), threshold.into());
         event.insert("actor".into(), serde_json::to_value(Actor::Program).unwrap_or_default());
-        let told = self.tell(script, Function::OnKeyExpiring, &Value::Object(event)).await;
-        let Some(webhooks) = told else { return Ok(Outcome::Failed) };
+        let notified = self.notify(script, Function::OnKeyExpiring, &Value::Object(event)).await;
+        let Some(webhooks) = notified else { return Ok(ExpiryNotice::Failed) };
         let mut batch = Batch::new();
-        // One that is deleted in this moment takes its mark with it.
-        batch.expect(Table::Keys, at, crate::store::State::Present);
+        // Write nothing for a key that was just deleted: the deletion removes this row too.
+        batch.expect(Table::Keys, at, Expected::Present);
         batch.put(Table::Warned, at, encode(&Warned { days: threshold, ends }));
-        let post = self.post(webhooks, &mut batch);
-        self.write_letters(batch).await?;
-        post.set_free();
-        Ok(Outcome::Told)
+        self.commit_event(batch, webhooks).await?;
+        Ok(ExpiryNotice::Sent)
     }
 }
 
-/// The smallest threshold that a key has come to, the days that it has left, begun ones too, and its end. None: there is nothing to tell; a key that
-/// is replaced ends as it should.
-fn due(key: &Key, days: &BTreeSet<u32>, now: Timestamp) -> Option<(u32, i64, Timestamp)> {
+/// The smallest threshold in days that a key has reached, the days until its expiry (rounded up),
+/// and its expiry. `None` means that no notification is due. A rotated key is not reported, because
+/// its replacement exists.
+fn due_notice(key: &Key, days: &BTreeSet<u32>, now: Timestamp) -> Option<(u32, i64, Timestamp)> {
     let ends = key.expires?;
     if key.revoked.is_some() || key.rotated.is_some() || ends <= now {
         return None;

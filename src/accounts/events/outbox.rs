@@ -1,64 +1,70 @@
-//! Webhooks on their way: each lies in the store from the commit that it tells of until it is delivered. So one is sent if and only if what it tells
-//! of was written, and a killed server sends after its next start what it had not sent before.
+//! Webhooks that wait for delivery.
+//!
+//! Each webhook is stored in the commit that it reports, and stays in the store until it is
+//! delivered. So a webhook is sent if and only if the reported change was written, and a killed
+//! server sends the rest after its next start.
 
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{
-    accounts::{AccountError, Accounts, users::new_uuid},
+    accounts::{AccountError, Accounts, AccountsInner, users::new_uuid},
     model::Timestamp,
-    scripting::Webhook,
-    store::{Batch, CommitError, Store, StoreError, Table, encode},
+    scripting::RequestedWebhook,
+    store::{Batch, Store, StoreError, Table, encode},
 };
 
-/// The webhooks that wait when nobody says otherwise.
+/// The default limit of waiting webhooks.
 const MOST: usize = 10_000;
 
 /// A webhook that is not delivered yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingWebhook {
-    /// To whom, by the name in the configuration.
+    /// The receiver's name in the configuration.
     pub to: String,
-    /// What, as JSON.
+    /// The body, as JSON.
     pub data: String,
-    /// When it was written.
+    /// The time at which the webhook was stored.
     pub made: Timestamp,
-    /// How often it was tried.
+    /// The number of failed deliveries.
     pub tries: u32,
-    /// Not before this moment.
+    /// The earliest time of the next delivery.
     pub next: Timestamp,
 }
 
-/// What is known of the letters without asking the store.
-pub(in crate::accounts) struct Outbox {
-    /// The webhooks that there are.
+/// The schedule of the webhooks in the store.
+pub(in crate::accounts) struct WebhookQueue {
+    /// The configured receivers.
     pub names: Arc<[String]>,
     most: usize,
-    /// Those that nobody is delivering, by whom they are for and when they may be tried.
+    /// The webhooks that are not being delivered, by receiver, sorted by the time of the next
+    /// delivery.
     due: Mutex<HashMap<String, BTreeSet<(Timestamp, Uuid)>>>,
-    /// Those that are written or about to be.
+    /// The number of webhooks that are in the store or in an uncommitted batch.
     waiting: AtomicU64,
     dropped: AtomicU64,
-    arrived: Notify,
+    queued: Notify,
 }
 
-/// Letters that go with a batch. Where it is not written, they are as if they had never been.
-pub(in crate::accounts) struct Post<'a> {
-    outbox: &'a Outbox,
-    letters: Vec<(Uuid, PendingWebhook)>,
+/// The webhooks of one batch. If they are dropped without [`publish`](Self::publish), because the
+/// batch was not committed, they are not sent.
+pub(in crate::accounts) struct WebhookBatch<'a> {
+    queue: &'a WebhookQueue,
+    webhooks: Vec<(Uuid, PendingWebhook)>,
 }
 
-impl Outbox {
-    /// Of no webhooks at all.
+impl WebhookQueue {
+    /// A queue without receivers.
     pub fn none() -> Self {
         Self::new(Arc::default(), MOST)
     }
@@ -70,54 +76,51 @@ impl Outbox {
             due: Mutex::default(),
             waiting: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-            arrived: Notify::new(),
+            queued: Notify::new(),
         }
     }
 
     fn open(store: &dyn Store, names: Arc<[String]>, most: usize) -> Result<Self, StoreError> {
-        let outbox = Self::new(names, most);
+        let queue = Self::new(names, most);
         for (key, stored) in store.scan(Table::Webhooks, &[], None, usize::MAX)? {
-            let letter: PendingWebhook = stored.read(Table::Webhooks, &key)?;
-            outbox.waiting.fetch_add(1, Ordering::Relaxed);
-            outbox.put(id(&key), &letter);
+            let webhook: PendingWebhook = stored.read(Table::Webhooks, &key)?;
+            queue.waiting.fetch_add(1, Ordering::Relaxed);
+            queue.schedule(Uuid::from_slice(&key).unwrap_or_default(), &webhook);
         }
-        Ok(outbox)
+        Ok(queue)
     }
 
-    fn put(&self, id: Uuid, letter: &PendingWebhook) {
-        self.due().entry(letter.to.clone()).or_default().insert((letter.next, id));
+    fn schedule(&self, id: Uuid, webhook: &PendingWebhook) {
+        self.due.lock().entry(webhook.to.clone()).or_default().insert((webhook.next, id));
     }
 
-    fn due(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<(Timestamp, Uuid)>>> {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes room for one more, if there is room.
-    fn admit(&self) -> bool {
+    /// Counts one more waiting webhook. `false` means that the queue is full.
+    fn reserve(&self) -> bool {
         let most = self.most as u64;
         let add = |waiting: u64| (waiting < most).then_some(waiting + 1);
         self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
     }
 }
 
-impl Post<'_> {
-    /// The batch was written: they may be sent.
-    pub fn set_free(mut self) {
-        for (id, letter) in std::mem::take(&mut self.letters) {
-            self.outbox.put(id, &letter);
+impl WebhookBatch<'_> {
+    /// Schedules the webhooks for delivery. Call it after the batch was committed.
+    pub fn publish(mut self) {
+        for (id, webhook) in std::mem::take(&mut self.webhooks) {
+            self.queue.schedule(id, &webhook);
         }
-        self.outbox.arrived.notify_waiters();
+        self.queue.queued.notify_waiters();
     }
 }
 
-impl Drop for Post<'_> {
+impl Drop for WebhookBatch<'_> {
     fn drop(&mut self) {
-        self.outbox.waiting.fetch_sub(self.letters.len() as u64, Ordering::Relaxed);
+        self.queue.waiting.fetch_sub(self.webhooks.len() as u64, Ordering::Relaxed);
     }
 }
 
 impl Accounts {
-    /// The same accounts, with these webhooks, of which so many wait at most. What waits in the store already is taken up.
+    /// Sets the webhook receivers and the most webhooks that may wait. Webhooks that wait in the
+    /// store are scheduled.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -126,59 +129,67 @@ impl Accounts {
         names: impl IntoIterator<Item = String>,
         most: usize,
     ) -> Result<Self, StoreError> {
-        let outbox = Arc::new(Outbox::open(self.store(), names.into_iter().collect(), most)?);
-        Ok(Self(Arc::new(crate::accounts::Inner { outbox, ..Arc::unwrap_or_clone(self.0) })))
+        let queue = WebhookQueue::open(self.store(), names.into_iter().collect(), most)?;
+        let inner = AccountsInner { webhooks: Arc::new(queue), ..Arc::unwrap_or_clone(self.0) };
+        Ok(Self(Arc::new(inner)))
     }
 
-    /// Puts webhooks into a batch. Where too many wait already, the newest are left out, and the log is told.
-    pub(in crate::accounts) fn post(&self, webhooks: Vec<Webhook>, batch: &mut Batch) -> Post<'_> {
-        let outbox = &*self.0.outbox;
+    /// Adds webhooks to a batch. Webhooks above the limit are dropped and counted.
+    pub(in crate::accounts) fn add_webhooks(
+        &self,
+        requested: Vec<RequestedWebhook>,
+        batch: &mut Batch,
+    ) -> WebhookBatch<'_> {
+        let queue = &*self.0.webhooks;
         let now = self.0.clock.now();
-        let mut letters = Vec::with_capacity(webhooks.len());
-        for Webhook { name, data } in webhooks {
-            if !outbox.admit() {
-                let dropped = outbox.dropped.fetch_add(1, Ordering::Relaxed) + 1;
-                // Not a line for each of a million.
+        let mut webhooks = Vec::with_capacity(requested.len());
+        for RequestedWebhook { name, data } in requested {
+            if !queue.reserve() {
+                let dropped = queue.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+                // Log at powers of two, not once for each of a million.
                 if dropped.is_power_of_two() {
                     tracing::error!(
                         webhook = name,
                         dropped,
-                        "too many webhooks wait: the newest are left out"
+                        "too many webhooks wait for delivery: new ones are dropped"
                     );
                 }
                 continue;
             }
             let id = new_uuid(self);
-            let letter = PendingWebhook { to: name, data, made: now, tries: 0, next: now };
-            batch.put(Table::Webhooks, id.as_bytes().as_slice(), encode(&letter));
-            letters.push((id, letter));
+            let webhook = PendingWebhook { to: name, data, made: now, tries: 0, next: now };
+            batch.put(Table::Webhooks, id.as_bytes().as_slice(), encode(&webhook));
+            webhooks.push((id, webhook));
         }
-        Post { outbox, letters }
+        WebhookBatch { queue, webhooks }
     }
 
-    /// How many webhooks wait, and how many were left out because too many did.
+    /// The number of waiting webhooks, and the number of webhooks that were dropped because too
+    /// many waited.
     pub fn webhooks(&self) -> (u64, u64) {
-        let outbox = &self.0.outbox;
-        (outbox.waiting.load(Ordering::Relaxed), outbox.dropped.load(Ordering::Relaxed))
+        let queue = &self.0.webhooks;
+        (queue.waiting.load(Ordering::Relaxed), queue.dropped.load(Ordering::Relaxed))
     }
 
-    /// Waits until there may be new letters.
-    pub async fn letters_arrive(&self) {
-        self.0.outbox.arrived.notified().await;
+    /// Waits until new webhooks may be due.
+    pub async fn webhooks_queued(&self) {
+        self.0.webhooks.queued.notified().await;
     }
 
-    /// Takes out at most so many letters for somebody that may be tried now. Each is to be given back: delivered or later.
+    /// Takes at most `most` due webhooks of a receiver out of the schedule. Give each of them to
+    /// [`remove_webhook`](Self::remove_webhook) or
+    /// [`retry_webhook_later`](Self::retry_webhook_later) afterwards.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn letters(
+    pub fn take_due_webhooks(
         &self,
         to: &str,
         most: usize,
     ) -> Result<Vec<(Uuid, PendingWebhook)>, AccountError> {
-        let (now, outbox) = (self.0.clock.now(), &self.0.outbox);
+        let (now, queue) = (self.0.clock.now(), &self.0.webhooks);
         let mut ids = Vec::new();
-        if let Some(due) = outbox.due().get_mut(to) {
+        if let Some(due) = queue.due.lock().get_mut(to) {
             while ids.len() < most
                 && let Some(first) = due.first().copied()
                 && first.0 <= now
@@ -191,69 +202,69 @@ impl Accounts {
         for id in ids {
             match self.store().get(Table::Webhooks, id.as_bytes())? {
                 Some(stored) => found.push((id, stored.read(Table::Webhooks, id.as_bytes())?)),
-                None => drop(outbox.waiting.fetch_sub(1, Ordering::Relaxed)),
+                None => drop(queue.waiting.fetch_sub(1, Ordering::Relaxed)),
             }
         }
         Ok(found)
     }
 
-    /// A letter was delivered, or is given up.
+    /// Deletes a webhook that was delivered or given up.
     ///
     /// # Errors
-    /// The store cannot write: it may be sent again after the next start.
-    pub async fn letter_done(&self, id: Uuid) -> Result<(), AccountError> {
+    /// The store cannot write. The webhook may be sent again after the next start.
+    pub async fn remove_webhook(&self, id: Uuid) -> Result<(), AccountError> {
         let mut batch = Batch::new();
         batch.delete(Table::Webhooks, id.as_bytes().as_slice());
-        self.write_letters(batch).await?;
-        self.0.outbox.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.store().commit(batch).await?;
+        self.0.webhooks.waiting.fetch_sub(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// A letter is to be tried again, when it says.
+    /// Schedules a webhook again, at its time of the next delivery.
     ///
     /// # Errors
-    /// The store cannot write: how often it was tried is forgotten by the next start.
-    pub async fn letter_later(&self, id: Uuid, letter: PendingWebhook) -> Result<(), AccountError> {
+    /// The store cannot write. After the next start, the failed deliveries are not counted.
+    pub async fn retry_webhook_later(
+        &self,
+        id: Uuid,
+        webhook: PendingWebhook,
+    ) -> Result<(), AccountError> {
         let mut batch = Batch::new();
-        batch.put(Table::Webhooks, id.as_bytes().as_slice(), encode(&letter));
-        let written = self.write_letters(batch).await;
-        self.0.outbox.put(id, &letter);
-        written
+        batch.put(Table::Webhooks, id.as_bytes().as_slice(), encode(&webhook));
+        let written = self.store().commit(batch).await;
+        self.0.webhooks.schedule(id, &webhook);
+        written?;
+        Ok(())
     }
 
-    /// Gives up the letters to those whom the configuration does not know any more.
+    /// Deletes the webhooks of receivers that are no longer configured.
     ///
     /// # Errors
     /// The store cannot write.
-    pub async fn drop_strangers_letters(&self) -> Result<usize, AccountError> {
-        let outbox = &self.0.outbox;
-        let strangers: Vec<Uuid> = {
-            let mut due = outbox.due();
-            let gone = due.extract_if(|to, _| !outbox.names.contains(to));
-            gone.flat_map(|(_, letters)| letters).map(|(_, id)| id).collect()
+    pub async fn drop_unknown_webhooks(&self) -> Result<usize, AccountError> {
+        let queue = &self.0.webhooks;
+        let unknown: Vec<Uuid> = {
+            let mut due = queue.due.lock();
+            let removed = due.extract_if(|to, _| !queue.names.contains(to));
+            removed.flat_map(|(_, webhooks)| webhooks).map(|(_, id)| id).collect()
         };
-        for id in &strangers {
-            self.letter_done(*id).await?;
+        for id in &unknown {
+            self.remove_webhook(*id).await?;
         }
-        Ok(strangers.len())
+        Ok(unknown.len())
     }
 
-    /// Writes what no audit entry tells of.
-    pub(in crate::accounts) async fn write_letters(
+    /// Commits a batch that has no audit entry, with its webhooks. An empty batch is not written.
+    pub(in crate::accounts) async fn commit_event(
         &self,
-        batch: Batch,
+        mut batch: Batch,
+        requested: Vec<RequestedWebhook>,
     ) -> Result<(), AccountError> {
-        if batch.writes.is_empty() {
-            return Ok(());
+        let webhooks = self.add_webhooks(requested, &mut batch);
+        if !batch.writes.is_empty() {
+            self.store().commit(batch).await?;
         }
-        match self.store().commit(batch).await {
-            Ok(_) => Ok(()),
-            Err(CommitError::Store(problem)) => Err(problem.into()),
-            Err(CommitError::Conflict(_)) => Err(AccountError::contended()),
-        }
+        webhooks.publish();
+        Ok(())
     }
-}
-
-fn id(key: &[u8]) -> Uuid {
-    Uuid::from_slice(key).unwrap_or_default()
 }

@@ -6,18 +6,18 @@ use std::collections::{HashMap, HashSet};
 
 use crate::{
     accounts::{
-        AccountError, Accounts, Format, TRIES, Writer,
-        events::New,
-        is_race,
+        AccountError, Accounts, DigestFormat, Writer,
+        events::NewRecord,
         keys::put_new_key,
         rules::{check_key, check_scopes, check_user},
-        users::{claim, uid_key},
+        users::claim_name_and_mail,
+        writer::{Attempt, PendingCommit},
     },
     model::{
         Act, Key, KeyId, KeyShape, KeyText, MOST_SLOW_KEYS, Mode, PasswordDigest, Scheme, Secret,
         Timestamp, User, Violation, fold,
     },
-    store::{Batch, CommitError, State, Table, encode},
+    store::{Batch, Expected, Table, encode, table},
 };
 
 /// The shortest text that is a key and not a guess.
@@ -34,8 +34,6 @@ pub struct Import {
     pub digest: ImportDigest,
     /// What becomes of users that are not there.
     pub strangers: Strangers,
-    /// Whether administrators get keys.
-    pub includes_administrators: bool,
     /// Whether it is written, or only looked at.
     pub mode: Mode,
     /// The keys.
@@ -59,7 +57,7 @@ pub enum ImportDigest {
     /// Digests of this scheme, in hexadecimal digits.
     Fast(Scheme),
     /// Digests that are slow to check, in the words of those who made them.
-    Slow(Format),
+    Slow(DigestFormat),
 }
 
 /// A key of another system.
@@ -133,7 +131,7 @@ impl Writer {
     /// # Errors
     /// Rows are not in order: each is named by its line. Then nothing is imported.
     pub async fn import_keys(&self, import: &Import) -> Result<Imported, AccountError> {
-        for _ in 0..TRIES {
+        let attempt = || async move {
             let mut draft = Draft::new(self, import);
             for row in &import.rows {
                 draft.add(row)?;
@@ -141,18 +139,14 @@ impl Writer {
             if !draft.violations.is_empty() {
                 return Err(AccountError::Invalid(draft.violations));
             }
-            let users = draft.strangers.values().map(New::User);
-            let keys = draft.made.iter().map(|(key, owner)| New::Key(key, owner));
+            let users = draft.strangers.values().map(NewRecord::User);
+            let keys = draft.made.iter().map(|(key, owner)| NewRecord::Key(key, owner));
             let new: Vec<_> = users.chain(keys).collect();
-            let mode = match import.mode {
-                Mode::DryRun => Mode::DryRun,
-                Mode::Live => Mode::Live,
-            };
-            let webhooks = self.ask(&new, mode).await?;
+            let webhooks = self.approve(&new, import.mode).await?;
             drop(new);
             let Draft { batch, done, .. } = draft;
             if import.mode == Mode::DryRun || batch.writes.is_empty() {
-                return Ok(done);
+                return Ok(Attempt::Unchanged(done));
             }
             let scheme = match import.digest {
                 ImportDigest::Clear => Scheme::Text,
@@ -161,14 +155,9 @@ impl Writer {
             };
             let known = serde_json::json!({ "imported": done, "digest": scheme });
             let act = Act::other("key.import", "key", known);
-            match self.commit_telling(batch, act, webhooks).await {
-                Ok(_) => return Ok(done),
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(problem.into()),
-                Err(_) => return Err(AccountError::contended()),
-            }
-        }
-        Err(AccountError::contended())
+            Ok(PendingCommit::new(batch, act, move |_| done).with_webhooks(webhooks).into())
+        };
+        self.update_async(attempt).await
     }
 }
 
@@ -256,8 +245,8 @@ impl<'a> Draft<'a> {
         kept.map(|kept| Found { kept, ..Found::new(self.new_id(), scheme) })
     }
 
-    fn of_slow(&mut self, row: &ImportRow, format: Format) -> Option<Found> {
-        match format.take(row.key.expose()) {
+    fn of_slow(&mut self, row: &ImportRow, format: DigestFormat) -> Option<Found> {
+        match format.parse(row.key.expose()) {
             Ok(digest) => {
                 let kept = digest.phc().as_bytes().to_vec();
                 Some(Found { kept, slow: Some(digest), ..Found::new(self.new_id(), Scheme::Slow) })
@@ -305,7 +294,8 @@ impl<'a> Draft<'a> {
     fn owner(&mut self, row: &ImportRow) -> Option<u64> {
         if let Some(member) = self.accounts.directory().user_by_name(&row.username) {
             let policy = self.accounts.directory().policy();
-            if member.roles(&policy.roles).is_admin && !self.import.includes_administrators {
+            let is_admin = member.roles(&policy.roles).is_admin;
+            if self.accounts.admin_only_if(is_admin).is_err() {
                 let said = "Only an administrator can import keys of administrators.";
                 self.wrong(row, "username", said, "Take the row out.");
                 return None;
@@ -343,9 +333,9 @@ impl<'a> Draft<'a> {
             // Nobody gets this number.
             Mode::DryRun => u64::MAX - self.strangers.len() as u64,
         };
-        self.batch.expect(Table::Users, uid_key(user.uid), State::Missing);
-        self.batch.put(Table::Users, uid_key(user.uid), encode(&user));
-        claim(&mut self.batch, &user, None);
+        self.batch.expect(Table::Users, table::user(user.uid), Expected::Missing);
+        self.batch.put(Table::Users, table::user(user.uid), encode(&user));
+        claim_name_and_mail(&mut self.batch, &user, None);
         self.done.users += 1;
         let uid = user.uid;
         self.strangers.insert(folded, user);
@@ -362,7 +352,7 @@ impl<'a> Draft<'a> {
             Scheme::Own => Some(key.id),
             // Whether it is still there when this part is written, the write looks.
             scheme if scheme != Scheme::Slow => {
-                let found = self.accounts.directory().key_of_digest(&key.digest);
+                let found = self.accounts.directory().foreign_key_id(&key.digest);
                 let key = found.and_then(|id| self.accounts.directory().key(id));
                 return Ok(key.map(|key| key.user));
             }
@@ -389,9 +379,9 @@ impl<'a> Draft<'a> {
             None if self.stranger_numbers.contains(&key.user) => 0,
             None => {
                 let (held, newest) = self.accounts.keys_in_force(key.user)?;
-                let expected = State::Newest(newest);
-                self.batch.expect(Table::Owners, uid_key(key.user), expected);
-                self.batch.expect(Table::Users, uid_key(key.user), State::Present);
+                let expected = Expected::Newest(newest);
+                self.batch.expect(Table::Owners, table::user(key.user), expected);
+                self.batch.expect(Table::Users, table::user(key.user), Expected::Present);
                 held
             }
         };
@@ -431,7 +421,7 @@ impl Accounts {
         let (directory, now) = (&self.0.directory, self.0.clock.now());
         let ids = directory.slow_keys(Some(uid)).map(|slow| slow.ids).unwrap_or_default();
         let keys = ids.into_iter().filter_map(|id| directory.key(id));
-        keys.filter(|key| !key.is_revoked && !key.has_ended(now)).count()
+        keys.filter(|key| !key.is_revoked && !key.is_expired(now)).count()
     }
 }
 

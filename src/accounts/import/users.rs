@@ -6,14 +6,14 @@ use std::collections::HashSet;
 
 use crate::{
     accounts::{
-        AccountError, Format, NewUser, TRIES, Writer,
-        events::New,
-        is_race,
+        AccountError, DigestFormat, NewUser, Writer,
+        events::NewRecord,
         rules::check_user,
-        users::{claim, uid_key},
+        users::claim_name_and_mail,
+        writer::{Attempt, PendingCommit},
     },
     model::{Act, Mode, PasswordDigest, Secret, User, Violation, fold},
-    store::{Batch, CommitError, State, Table, encode},
+    store::{Batch, Expected, Table, encode, table},
 };
 
 /// What is to be imported.
@@ -21,8 +21,6 @@ use crate::{
 pub struct ImportUsers {
     /// The roles of users that are new.
     pub roles: Vec<String>,
-    /// Whether administrators get passwords.
-    pub includes_administrators: bool,
     /// Whether it is written, or only looked at.
     pub mode: Mode,
     /// The users.
@@ -68,28 +66,20 @@ impl Writer {
     /// # Errors
     /// Rows are not in order: each is named by its line. Then nobody is imported.
     pub async fn import_users(&self, import: &ImportUsers) -> Result<ImportedUsers, AccountError> {
-        for _ in 0..TRIES {
+        self.admin_only_if(self.has_admin_role(&import.roles))?;
+        let attempt = || async move {
             let (batch, done, made) = self.draft_users(import)?;
-            let new: Vec<_> = made.iter().map(New::User).collect();
-            let mode = match import.mode {
-                Mode::DryRun => Mode::DryRun,
-                Mode::Live => Mode::Live,
-            };
-            let webhooks = self.ask(&new, mode).await?;
+            let new: Vec<_> = made.iter().map(NewRecord::User).collect();
+            let webhooks = self.approve(&new, import.mode).await?;
             drop(new);
             if import.mode == Mode::DryRun || batch.writes.is_empty() {
-                return Ok(done);
+                return Ok(Attempt::Unchanged(done));
             }
             let known = serde_json::json!({ "imported": done, "roles": import.roles });
             let act = Act::other("user.import", "user", known);
-            match self.commit_telling(batch, act, webhooks).await {
-                Ok(_) => return Ok(done),
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(problem.into()),
-                Err(_) => return Err(AccountError::contended()),
-            }
-        }
-        Err(AccountError::contended())
+            Ok(PendingCommit::new(batch, act, move |_| done).with_webhooks(webhooks).into())
+        };
+        self.update_async(attempt).await
     }
 
     /// What is to be written, how much it is, and the users who are new.
@@ -144,8 +134,8 @@ impl Draft<'_> {
 
     fn password(&mut self, row: &UserRow) -> Option<PasswordDigest> {
         let digest = row.digest.expose();
-        let taken = match Format::of(digest) {
-            Some(format) => format.take(digest),
+        let taken = match DigestFormat::detect(digest) {
+            Some(format) => format.parse(digest),
             None => Err("This is no digest of a kind that can be checked."),
         };
         taken.map_err(|said| {
@@ -163,9 +153,8 @@ impl Draft<'_> {
     ) -> Result<(), AccountError> {
         // One that has just gone is made anew at the next try.
         let Some(before) = self.accounts.user(uid)? else { return Err(AccountError::contended()) };
-        let policy = self.accounts.directory().policy();
-        let is_theirs = policy.roles.has_administrators(&before.record.roles);
-        if is_theirs && !self.import.includes_administrators {
+        let is_admin = self.accounts.has_admin_role(&before.record.roles);
+        if self.accounts.admin_only_if(is_admin).is_err() {
             let said = "Only an administrator can import passwords of administrators.";
             self.wrong(row, "username", said, "Take the line out.");
             return Ok(());
@@ -177,8 +166,8 @@ impl Draft<'_> {
         let mut user = before.record;
         user.password = Some(password);
         user.changed = self.accounts.0.clock.now();
-        self.batch.expect(Table::Users, uid_key(uid), State::Revision(before.revision));
-        self.batch.put(Table::Users, uid_key(uid), encode(&user));
+        self.batch.expect(Table::Users, table::user(uid), Expected::Revision(before.revision));
+        self.batch.put(Table::Users, table::user(uid), encode(&user));
         self.done.passwords += 1;
         Ok(())
     }
@@ -201,9 +190,9 @@ impl Draft<'_> {
         }
         if self.import.mode == Mode::Live {
             user.uid = self.accounts.directory().next_uid();
-            self.batch.expect(Table::Users, uid_key(user.uid), State::Missing);
-            self.batch.put(Table::Users, uid_key(user.uid), encode(&user));
-            claim(&mut self.batch, &user, None);
+            self.batch.expect(Table::Users, table::user(user.uid), Expected::Missing);
+            self.batch.put(Table::Users, table::user(user.uid), encode(&user));
+            claim_name_and_mail(&mut self.batch, &user, None);
         }
         self.done.users += 1;
         self.made.push(user);

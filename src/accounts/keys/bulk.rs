@@ -1,101 +1,106 @@
-//! Keys for all users, a part at a time: each part is one commit.
+//! Keys for all users, one part of the users at a time. Each part is one commit.
 //!
-//! A key's text is shown once, so an answer that is lost would be a key that nobody has. Therefore the texts of a run are made of the pepper
-//! and the run's name: whoever asks for a part again, with the same name, gets the same keys, and nothing is made twice.
+//! A key's text is shown once, so a lost response would leave keys that nobody has. Therefore the
+//! texts of a run are derived from the pepper and the run's id: a client that requests a part
+//! again with the same run id gets the same keys, and no key is created twice.
 
 use std::collections::HashSet;
 
 use serde_json::json;
 
-use super::{key_key, put_new_key};
+use super::put_new_key;
 use crate::{
     accounts::{
-        AccountError, Accounts, Issued, NewKey, TRIES, Versioned, Writer,
-        events::New,
-        is_race,
-        rules::{check_key, has_scopes, in_order},
-        users::uid_key,
+        AccountError, Accounts, Issued, NewKey, Versioned, Writer,
+        events::NewRecord,
+        rules::{check_key, ensure_valid, has_scopes},
+        writer::{Attempt, PendingCommit},
     },
     model::{Act, Entropy, Key, KeyId, KeyText, Mode, Secret, User},
-    store::{Batch, CommitError, State, Table},
+    store::{Batch, Expected, Table, table},
 };
 
-/// A run's name. Not to be told: with it the caller of the run gets its keys again.
+/// The id of a run. It is a secret: a client that knows it can get the run's keys again.
 pub type RunId = [u8; 16];
 
-/// How many neighbouring users get neighbouring ids: they lie together in the store, which makes writing many of them cheap.
+/// The number of neighbouring users that get neighbouring key ids. Neighbouring records are cheap
+/// to write together.
 const NEIGHBOURS: u64 = 1024;
 
-/// A key is written, and its place among its user's keys.
+/// The ids that are tried for each key. The derivation of ids and texts depends on this number, so
+/// a change gives other keys to a run that is requested again.
+const ID_ATTEMPTS: u64 = 16;
+
+/// The writes for each key: its record and its row in `Owners`.
 const WRITES: usize = 2;
 
-/// For whom keys are made.
+/// The users who get keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whom {
+pub enum BulkRecipients {
     /// Every user.
     All,
-    /// Those who have no key that is in force.
-    Missing,
+    /// Users who have no key in force.
+    WithoutKey,
 }
 
 /// A part of a run.
 #[derive(Debug, Clone)]
-pub struct Bulk {
-    /// The run's name.
+pub struct BulkIssue {
+    /// The id of the run.
     pub run: RunId,
-    /// For whom.
-    pub whom: Whom,
-    /// Whether administrators get keys.
-    pub includes_administrators: bool,
-    /// What each key is to be.
+    /// The users who get keys.
+    pub recipients: BulkRecipients,
+    /// The properties of each key.
     pub new: NewKey,
-    /// Users behind this number.
+    /// The uid after which the part begins. `None` means the first user.
     pub after: Option<u64>,
-    /// At most so many users are looked at.
+    /// The most users of this part, including users who get no key.
     pub limit: usize,
 }
 
-/// What came of a part.
+/// The result of a part.
 #[derive(Debug)]
 pub struct BulkPart {
     /// The keys, each with its user's name.
     pub items: Vec<(String, Issued)>,
-    /// Why the others got none.
+    /// The users who got no key.
     pub skipped: Skipped,
-    /// The last user that was looked at.
+    /// The uid of the last user of this part.
     pub last: Option<u64>,
-    /// Whether there are more users.
+    /// Whether more users follow.
     pub has_more: bool,
 }
 
-/// How many users got no key, and why.
+/// The number of users who got no key, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Skipped {
-    /// They have one.
+    /// The user has a key.
     pub has_key: usize,
-    /// They have as many as there may be.
+    /// The user has as many keys as are allowed.
     pub has_most: usize,
-    /// They do not have the scopes.
+    /// The user lacks one of the scopes.
     pub lacks_scope: usize,
-    /// They are administrators, and whoever asks is none.
+    /// The user is an administrator, and the actor is not.
     pub administrator: usize,
 }
 
-/// What a user gets.
-enum Share {
+/// The key that a user gets.
+enum UserKey {
     New(Key, Secret),
-    /// Made when this part was asked for before.
-    Again(Key, Secret),
-    Nothing,
+    /// The key was created when this part was requested before.
+    Existing(Key, Secret),
+    Skipped,
 }
 
 impl Writer {
-    /// Makes keys for the next users of a run.
+    /// Creates keys for the next users of a run. Administrators get keys only from an
+    /// administrator.
     ///
     /// # Errors
-    /// What is asked for is not in order, or the store cannot write. Then no key of this part is made.
-    pub async fn issue_for_many(&self, bulk: &Bulk) -> Result<BulkPart, AccountError> {
-        for _ in 0..TRIES {
+    /// The key's properties are invalid, or the store cannot write. Then no key of this part is
+    /// created.
+    pub async fn issue_for_many(&self, bulk: &BulkIssue) -> Result<BulkPart, AccountError> {
+        let attempt = || async move {
             let page = self.users(bulk.after, bulk.limit)?;
             let mut part = BulkPart {
                 items: Vec::with_capacity(page.items.len()),
@@ -104,112 +109,111 @@ impl Writer {
                 has_more: page.has_more,
             };
             let mut batch = Batch::new();
-            let mut made = HashSet::new();
+            let mut created = HashSet::new();
             for user in page.items {
-                let share = self.share(bulk, &user.record, &mut part.skipped, &mut batch)?;
-                if let Share::New(key, _) = &share {
-                    made.insert(key.id);
+                let key = self.bulk_key(bulk, &user.record, &mut part.skipped, &mut batch)?;
+                if let UserKey::New(key, _) = &key {
+                    created.insert(key.id);
                 }
-                let (Share::New(key, text) | Share::Again(key, text)) = share else { continue };
+                let (UserKey::New(key, text) | UserKey::Existing(key, text)) = key else {
+                    continue;
+                };
                 let key = Versioned { revision: 0, record: key };
                 part.items.push((user.record.name, Issued { key, text }));
             }
             if batch.writes.is_empty() {
-                return Ok(part);
+                return Ok(Attempt::Unchanged(part));
             }
-            let new = part.items.iter().filter(|(_, one)| made.contains(&one.key.record.id));
-            let new: Vec<_> = new.map(|(name, one)| New::Key(&one.key.record, name)).collect();
-            let webhooks = self.ask(&new, Mode::Live).await?;
-            let act = told(&part, batch.writes.len() / WRITES);
-            match self.commit_telling(batch, act, webhooks).await {
-                Ok(revision) => {
-                    part.items.iter_mut().for_each(|(_, issued)| issued.key.revision = revision);
-                    return Ok(part);
-                }
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(problem.into()),
-                Err(_) => return Err(AccountError::contended()),
-            }
-        }
-        Err(AccountError::contended())
+            let new = part.items.iter().filter(|(_, item)| created.contains(&item.key.record.id));
+            let new: Vec<_> =
+                new.map(|(name, item)| NewRecord::Key(&item.key.record, name)).collect();
+            let webhooks = self.approve(&new, Mode::Live).await?;
+            let act = audit_act(&part, batch.writes.len() / WRITES);
+            let finish = |revision| {
+                part.items.iter_mut().for_each(|(_, issued)| issued.key.revision = revision);
+                part
+            };
+            Ok(PendingCommit::new(batch, act, finish).with_webhooks(webhooks).into())
+        };
+        self.update_async(attempt).await
     }
 
-    fn share(
+    fn bulk_key(
         &self,
-        bulk: &Bulk,
+        bulk: &BulkIssue,
         user: &User,
         skipped: &mut Skipped,
         batch: &mut Batch,
-    ) -> Result<Share, AccountError> {
-        let is_admin = self.0.directory.policy().roles.has_administrators(&user.roles);
-        if is_admin && !bulk.includes_administrators {
+    ) -> Result<UserKey, AccountError> {
+        if self.admin_only_if(self.has_admin_role(&user.roles)).is_err() {
             skipped.administrator += 1;
-            return Ok(Share::Nothing);
+            return Ok(UserKey::Skipped);
         }
         let (key, text) = match self.derive(bulk, user.uid)? {
-            Share::New(key, text) => (key, text),
-            share => return Ok(share),
+            UserKey::New(key, text) => (key, text),
+            other => return Ok(other),
         };
-        in_order(check_key(self, &key, self.0.clock.now()))?;
-        let (held, newest) = self.keys_in_force(user.uid)?;
-        let reason = if bulk.whom == Whom::Missing && held > 0 {
+        ensure_valid(check_key(self, &key, self.0.clock.now()))?;
+        let (count, newest) = self.keys_in_force(user.uid)?;
+        let reason = if bulk.recipients == BulkRecipients::WithoutKey && count > 0 {
             &mut skipped.has_key
-        } else if held >= self.0.keys_per_user {
+        } else if count >= self.0.keys_per_user {
             &mut skipped.has_most
         } else if !has_scopes(self, user.uid, bulk.new.scopes.as_deref()) {
             &mut skipped.lacks_scope
         } else {
-            batch.expect(Table::Users, uid_key(user.uid), State::Present);
-            batch.expect(Table::Owners, uid_key(user.uid), State::Newest(newest));
+            batch.expect(Table::Users, table::user(user.uid), Expected::Present);
+            batch.expect(Table::Owners, table::user(user.uid), Expected::Newest(newest));
             put_new_key(batch, &key);
-            return Ok(Share::New(key, text));
+            return Ok(UserKey::New(key, text));
         };
         *reason += 1;
-        Ok(Share::Nothing)
+        Ok(UserKey::Skipped)
     }
 }
 
 impl Accounts {
-    /// The key that a run makes for a user: new, or the one that it has made.
-    fn derive(&self, bulk: &Bulk, uid: u64) -> Result<Share, AccountError> {
+    /// Derives the key of a user in a run. The key may exist from an earlier request.
+    fn derive(&self, bulk: &BulkIssue, uid: u64) -> Result<UserKey, AccountError> {
         let prefix = self.key_prefix(bulk.new.application.as_deref());
-        for attempt in 0..TRIES as u64 {
-            // Of a part of its own for each attempt, for neighbours and for each of them.
-            let part = |number: u64| number.wrapping_mul(TRIES as u64).wrapping_add(attempt);
+        for attempt in 0..ID_ATTEMPTS {
+            // Each attempt has its own secrets: for the base id of a block of neighbours with bit
+            // 63 set, and for the text of a user with bit 63 clear.
+            let part = |number: u64| number.wrapping_mul(ID_ATTEMPTS).wrapping_add(attempt);
             let block = part(uid / NEIGHBOURS) | 1 << 63;
             let base = Entropy::derived(self.0.pepper.run_secret(&bulk.run, block)).bytes();
             let base = KeyId::from_number(u64::from_le_bytes(base)).number();
             let id = KeyId::from_number(base + uid % NEIGHBOURS);
             let own = Entropy::derived(self.0.pepper.run_secret(&bulk.run, part(uid) & !(1 << 63)));
             let text = KeyText::with_id(&prefix, id, &own);
-            let (key, text) = self.key_of_text(uid, &bulk.new, prefix.clone(), text);
-            let Some(stored) = self.store().get(Table::Keys, &key_key(id))? else {
-                return Ok(Share::New(key, text));
-            };
-            let held: Key = stored.read(Table::Keys, &key_key(id))?;
-            // One that is bound otherwise is not what is asked for, whoever knows the run's name.
-            let is_alike = (&held.scopes, &held.application, &held.networks)
-                == (&key.scopes, &key.application, &key.networks);
-            if held.user == uid && held.digest == key.digest && is_alike {
-                return Ok(match held.is_in_force(self.0.clock.now()) {
-                    true => Share::Again(held, text),
-                    // It was taken back since.
-                    false => Share::Nothing,
+            let (key, text) = self.key_from_text(uid, &bulk.new, prefix.clone(), text);
+            let Some(existing) = self.key(id)? else { return Ok(UserKey::New(key, text)) };
+            let existing = existing.record;
+            // A key with other restrictions is not returned, even to a client that knows the run's
+            // id.
+            let has_same_restrictions =
+                (&existing.scopes, &existing.application, &existing.networks)
+                    == (&key.scopes, &key.application, &key.networks);
+            if existing.user == uid && existing.digest == key.digest && has_same_restrictions {
+                let is_in_force = existing.is_in_force(self.0.clock.now());
+                return Ok(if is_in_force {
+                    UserKey::Existing(existing, text)
+                } else {
+                    UserKey::Skipped
                 });
             }
-            // Somebody else's id.
+            // The id belongs to another key: try the next one.
         }
         Err(AccountError::contended())
     }
 }
 
-/// What the audit trail says of a part.
-fn told(part: &BulkPart, keys: usize) -> Act {
+fn audit_act(part: &BulkPart, keys: usize) -> Act {
     let uid = |item: Option<&(String, Issued)>| item.map(|(_, issued)| issued.key.record.user);
-    let known = json!({
+    let details = json!({
         "keys": keys,
         "first_user": uid(part.items.first()),
         "last_user": uid(part.items.last()),
     });
-    Act::other("key.generate-all", "key", known)
+    Act::other("key.generate-all", "key", details)
 }

@@ -1,4 +1,4 @@
-//! Keys.
+//! Creating, reading, changing and revoking keys.
 
 pub(super) mod adopt;
 pub(super) mod bulk;
@@ -9,40 +9,39 @@ pub(super) mod rotate;
 use ipnet::IpNet;
 
 use super::{
-    AccountError, Accounts, Page, TRIES, Versioned, Writer,
-    events::New,
-    is_race,
-    keys::quota::Growth,
-    rules::{check_key, check_scopes, in_order},
-    users::uid_key,
+    AccountError, Accounts, Page, Versioned, Writer,
+    events::NewRecord,
+    keys::quota::KeyCountChange,
+    rules::{check_key, check_scopes, ensure_valid},
+    writer::{Attempt, PendingCommit},
 };
 use crate::{
-    model::{Act, Credits, Key, KeyId, KeyText, Mode, RateLimit, Scheme, Secret, Timestamp},
-    store::{Batch, CommitError, Sequence, State, Table, encode},
+    model::{Act, Actor, Credits, Key, KeyId, KeyText, Mode, RateLimit, Scheme, Secret, Timestamp},
+    store::{Batch, Expected, Sequence, Table, encode, table},
 };
 
-/// What a new key is to be.
+/// The properties of a new key.
 #[derive(Debug, Clone, Default)]
 pub struct NewKey {
-    /// What people call it.
+    /// A label for people.
     pub label: String,
-    /// The one application that it may be used with; none: any.
+    /// The only application that accepts the key. `None` means every application.
     pub application: Option<String>,
-    /// Whether it acts as any user whom its client names.
+    /// Whether the key acts as any user that the client names.
     pub universal: bool,
-    /// The permissions that it may use; none: all of its user's.
+    /// The permissions that the key may use. `None` means all permissions of its user.
     pub scopes: Option<Vec<String>>,
-    /// The first second in which it is refused.
+    /// The first second in which the key is rejected. `None` means that it does not expire.
     pub expires: Option<Timestamp>,
-    /// The networks that it may be used from; none: any.
+    /// The networks from which the key may be used. Empty means every network.
     pub networks: Vec<IpNet>,
-    /// How fast it may be used; none: as fast as they come.
+    /// The rate limit of the key. `None` means no limit.
     pub rate_limit: Option<RateLimit>,
-    /// How often it may be used in a day, a week or a month; none: without end.
+    /// The credits of the key in a day, a week or a month. `None` means no limit.
     pub credits: Option<Credits>,
 }
 
-/// A key that was just made. Its text is nowhere else.
+/// A new key with its text. The text is not stored anywhere.
 #[derive(Debug)]
 pub struct Issued {
     /// The record.
@@ -52,25 +51,25 @@ pub struct Issued {
 }
 
 impl Accounts {
-    /// A key record and its text, in memory.
+    /// A new key and its text. Nothing is written.
     pub(super) fn draft_key(&self, uid: u64, new: &NewKey) -> (Key, Secret) {
         let prefix = self.key_prefix(new.application.as_deref());
         let text = KeyText::generate(&prefix, &self.0.entropy);
-        self.key_of_text(uid, new, prefix, text)
+        self.key_from_text(uid, new, prefix, text)
     }
 
-    /// What keys for an application begin with.
+    /// The prefix of keys for an application. `None` means the default application.
     pub(super) fn key_prefix(&self, application: Option<&str>) -> String {
         let policy = self.0.directory.policy();
         let application = match application {
             Some(id) => policy.applications.get(id),
             None => policy.applications.default(),
         };
-        application.map_or_else(|| "kw".into(), |one| one.record.key_prefix.clone())
+        application.map_or_else(|| "kw".into(), |found| found.record.key_prefix.clone())
     }
 
     /// The record of a key with this text.
-    pub(super) fn key_of_text(
+    pub(super) fn key_from_text(
         &self,
         uid: u64,
         new: &NewKey,
@@ -103,37 +102,32 @@ impl Accounts {
 
     /// The key with this id.
     pub fn key(&self, id: KeyId) -> Result<Option<Versioned<Key>>, AccountError> {
-        let at = key_key(id);
-        let Some(stored) = self.store().get(Table::Keys, &at)? else {
-            return Ok(None);
-        };
-        Ok(Some(Versioned { revision: stored.revision, record: stored.read(Table::Keys, &at)? }))
+        self.read(Table::Keys, &table::key(id))
     }
 
-    /// All keys, after `after`, in the order of their ids.
+    /// All keys after `after`, sorted by id.
     pub fn keys(&self, after: Option<KeyId>, limit: usize) -> Result<Page<Key>, AccountError> {
-        let after = after.map(key_key);
+        let after = after.map(table::key);
         self.page(Table::Keys, after.as_ref().map(<[u8; 8]>::as_slice), limit)
     }
 
-    /// A user's keys, after `after`, in the order of their ids.
+    /// A user's keys after `after`, sorted by id.
     pub fn keys_of(
         &self,
         uid: u64,
         after: Option<KeyId>,
         limit: usize,
     ) -> Result<Page<Key>, AccountError> {
-        let prefix = uid_key(uid);
-        let after = after.map(|id| [prefix, key_key(id)].concat());
+        let after = after.map(|id| table::owner(uid, id));
+        let after = after.as_ref().map(<[u8; 16]>::as_slice);
         let mut owners =
-            self.store().scan(Table::Owners, &prefix, after.as_deref(), limit.saturating_add(1))?;
+            self.store().scan(Table::Owners, &table::user(uid), after, limit.saturating_add(1))?;
         let has_more = owners.len() > limit;
         owners.truncate(limit);
         let mut items = Vec::with_capacity(owners.len());
         for (owner, _) in owners {
-            let id =
-                KeyId::from_number(u64::from_be_bytes(owner[8..].try_into().unwrap_or_default()));
-            // One that has just gone is left out.
+            let Some((_, id)) = table::parse_owner(&owner) else { continue };
+            // A key that was deleted since the scan is left out.
             items.extend(self.key(id)?);
         }
         Ok(Page { items, has_more })
@@ -141,37 +135,32 @@ impl Accounts {
 }
 
 impl Writer {
-    /// Makes a key for a user.
+    /// Creates a key for a user.
     pub async fn issue_key(&self, uid: u64, new: NewKey) -> Result<Issued, AccountError> {
-        let _turn = self.0.turns.of(uid).await;
-        for _ in 0..TRIES {
-            // Of the store, because the Directory also knows the person at the machine.
-            if self.user(uid)?.is_none() {
-                return Err(AccountError::not_found("user", uid));
-            }
-            let (key, text) = self.draft_key(uid, &new);
-            let mut problems = check_key(self, &key, self.0.clock.now());
-            problems.extend(check_scopes(self, &key));
-            in_order(problems)?;
+        self.admin_only_if(new.universal)?;
+        self.require_authority_over(uid)?;
+        let _guard = self.0.user_locks.lock(uid).await;
+        let new = &new;
+        let attempt = || async move {
+            // Ask the store, because the Directory also has the operator, who is not a user.
+            self.current_user(uid)?;
+            let (key, text) = self.draft_key(uid, new);
+            let mut violations = check_key(self, &key, self.0.clock.now());
+            violations.extend(check_scopes(self, &key));
+            ensure_valid(violations)?;
             let mut batch = Batch::new();
-            batch.expect(Table::Users, uid_key(uid), State::Present);
-            self.within_quota(uid, Growth::More, &mut batch)?;
+            batch.expect(Table::Users, table::user(uid), Expected::Present);
+            self.require_key_quota(uid, KeyCountChange::Added, &mut batch)?;
             put_new_key(&mut batch, &key);
-            let owner = self.name_of(uid);
-            let webhooks = self.ask(&[New::Key(&key, &owner)], Mode::Live).await?;
+            let owner = self.user_name(uid);
+            let webhooks = self.approve(&[NewRecord::Key(&key, &owner)], Mode::Live).await?;
             let act = Act::create("key", key.id, &key);
-            match self.commit_telling(batch, act, webhooks).await {
-                Ok(revision) => {
-                    let key = Versioned { revision, record: key };
-                    return Ok(Issued { key, text });
-                }
-                // The id was taken (one chance in 10¹⁴ for each key there is), or the user has just gone.
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(problem.into()),
-                Err(_) => return Err(AccountError::contended()),
-            }
-        }
-        Err(AccountError::contended())
+            // A conflict means that the id is taken (for each key in the store a chance of one in
+            // 10¹⁴), that the user was just deleted, or that the user just got another key.
+            let finish = |revision| Issued { key: Versioned { revision, record: key }, text };
+            Ok(PendingCommit::new(batch, act, finish).with_webhooks(webhooks).into())
+        };
+        self.update_async(attempt).await
     }
 
     /// Changes a key as [`Writer::change_user`] changes a user.
@@ -181,70 +170,80 @@ impl Writer {
         expected: Option<Sequence>,
         mut edit: impl FnMut(&mut Key) -> Result<(), E>,
     ) -> Result<Versioned<Key>, E> {
-        for _ in 0..TRIES {
-            let before = self.key(id)?.ok_or_else(|| AccountError::not_found("key", id))?;
-            if expected.is_some_and(|revision| revision != before.revision) {
-                return Err(AccountError::Stale { current: before.revision }.into());
-            }
+        let attempt = || {
+            let before = self.current_key(id)?;
+            self.require_authority_over(before.record.user)?;
+            self.admin_only_if(before.record.universal)?;
+            let before = before.expect_revision(expected)?;
             let mut key = before.record.clone();
             edit(&mut key)?;
             if key == before.record {
-                return Ok(before);
+                return Ok(Attempt::Unchanged(before));
             }
-            // One that has expired can be labelled.
-            in_order(check_key(self, &key, key.created))?;
-            let mut batch = Batch::new();
-            batch.expect(Table::Keys, key_key(id), State::Revision(before.revision));
-            batch.put(Table::Keys, key_key(id), encode(&key));
+            // The label of an expired key may be changed, so the expiry is compared with the time
+            // of creation.
+            ensure_valid(check_key(self, &key, key.created))?;
+            let batch = replace_key(&before, &key);
             let act = Act::change("key", "change", id, &before.record, &key);
-            match self.commit(batch, act).await {
-                Ok(revision) => return Ok(Versioned { revision, record: key }),
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(AccountError::from(problem).into()),
-                Err(_) => return Err(AccountError::contended().into()),
-            }
-        }
-        Err(AccountError::contended().into())
+            let finish = |revision| Versioned { revision, record: key };
+            Ok(PendingCommit::new(batch, act, finish).into())
+        };
+        self.update(attempt).await
     }
 
-    /// Takes a key back. It is refused from the next request on. One that was taken back before stays as it is.
+    /// Revokes a key. It is rejected from the next request on. A key that was revoked before stays
+    /// unchanged.
     pub async fn revoke_key(&self, id: KeyId) -> Result<Versioned<Key>, AccountError> {
-        for _ in 0..TRIES {
-            let before = self.key(id)?.ok_or_else(|| AccountError::not_found("key", id))?;
+        let attempt = || async move {
+            let before = self.current_key(id)?;
+            self.require_authority_over(before.record.user)?;
             if before.record.revoked.is_some() {
-                return Ok(before);
+                return Ok(Attempt::Unchanged(before));
             }
             let mut key = before.record.clone();
             key.revoked = Some(self.0.clock.now());
-            let mut batch = Batch::new();
-            batch.expect(Table::Keys, key_key(id), State::Revision(before.revision));
-            batch.put(Table::Keys, key_key(id), encode(&key));
-            let webhooks = self.tell_of_revoked(&key).await;
+            let batch = replace_key(&before, &key);
+            let webhooks = self.notify_revoked(&key).await;
             let act = Act::change("key", "revoke", id, &before.record, &key);
-            match self.commit_telling(batch, act, webhooks).await {
-                Ok(revision) => return Ok(Versioned { revision, record: key }),
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(problem.into()),
-                Err(_) => return Err(AccountError::contended()),
-            }
+            let finish = |revision| Versioned { revision, record: key };
+            Ok(PendingCommit::new(batch, act, finish).with_webhooks(webhooks).into())
+        };
+        self.update_async(attempt).await
+    }
+
+    pub(super) fn current_key(&self, id: KeyId) -> Result<Versioned<Key>, AccountError> {
+        self.key(id)?.ok_or_else(|| AccountError::not_found("key", id))
+    }
+
+    /// Only an administrator changes the keys of an administrator. Everybody may change their own
+    /// keys.
+    pub(super) fn require_authority_over(&self, uid: u64) -> Result<(), AccountError> {
+        let is_own = matches!(self.actor(), Actor::User { uid: own, .. } if *own == uid);
+        if is_own || self.admin().is_some() {
+            return Ok(());
         }
-        Err(AccountError::contended())
+        let owner = self.user(uid)?;
+        self.admin_only_if(owner.is_some_and(|owner| self.has_admin_role(&owner.record.roles)))
     }
 }
 
-/// Writes a key that is not there yet, and its place among its user's keys.
+/// A batch that replaces a key, if the key is unchanged until the commit.
+pub(super) fn replace_key(before: &Versioned<Key>, after: &Key) -> Batch {
+    let at = table::key(after.id);
+    let mut batch = Batch::new();
+    batch.expect(Table::Keys, at, Expected::Revision(before.revision));
+    batch.put(Table::Keys, at, encode(after));
+    batch
+}
+
+/// Writes a new key and its rows in the indexes.
 pub(super) fn put_new_key(batch: &mut Batch, key: &Key) {
-    let at = key_key(key.id);
-    let owner = [uid_key(key.user), at].concat();
-    batch.expect(Table::Keys, at, State::Missing);
+    let at = table::key(key.id);
+    batch.expect(Table::Keys, at, Expected::Missing);
     batch.put(Table::Keys, at, encode(key));
-    batch.put(Table::Owners, owner, encode(&()));
+    batch.put(Table::Owners, table::owner(key.user, key.id), encode(&()));
     for digest in key.foreign_digests() {
-        batch.expect(Table::Foreign, digest, State::Missing);
+        batch.expect(Table::Foreign, digest, Expected::Missing);
         batch.put(Table::Foreign, digest, encode(&key.id));
     }
-}
-
-pub(super) fn key_key(id: KeyId) -> [u8; 8] {
-    id.number().to_be_bytes()
 }

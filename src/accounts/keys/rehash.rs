@@ -1,85 +1,79 @@
-//! What other systems made slow to check is made anew at its first use, while its text is there: keys get a fast digest, passwords one of our own.
+//! Rehashing at the first use: an imported slow digest is replaced by a digest of our own while the
+//! plaintext is at hand.
 
-use super::{adopt::may_be_random, key_key};
+use super::{adopt::may_be_random, replace_key};
 use crate::{
     accounts::{
-        AccountError, TRIES, Writer, is_race, passwords::digest_formats::is_all_of, users::uid_key,
+        AccountError, Writer,
+        passwords::digest_formats::covers_whole_text,
+        writer::{Attempt, PendingCommit},
     },
     model::{Act, KeyId, PasswordDigest, Scheme, Secret},
-    store::{Batch, CommitError, State, Table, encode},
+    store::{Batch, Expected, Table, encode, table},
 };
 
 impl Writer {
-    /// Gives a key that is slow to check, and whose text this is, a fast digest. What a person may have chosen stays slow, so that it stays hard to guess.
+    /// Replaces a key's slow digest, which `text` has matched, by a fast one. A text that a person
+    /// may have chosen keeps its slow digest, because it is easier to guess.
     ///
     /// # Errors
-    /// The key is gone, or the store failed.
-    pub async fn quicken_key(&self, id: KeyId, text: &Secret) -> Result<(), AccountError> {
-        for _ in 0..TRIES {
-            let before = self.key(id)?.ok_or_else(|| AccountError::not_found("key", id))?;
-            let is_whole = |slow| is_all_of(slow, text.expose());
-            let is_slow = before.record.slow.as_ref().is_some_and(is_whole);
-            if before.record.scheme != Scheme::Slow || !is_slow || !may_be_random(text) {
-                return Ok(());
+    /// The key was deleted, or the store failed.
+    pub async fn rehash_key(&self, id: KeyId, text: &Secret) -> Result<(), AccountError> {
+        let attempt = || {
+            let before = self.current_key(id)?;
+            let is_whole = |slow| covers_whole_text(slow, text.expose());
+            let has_whole_digest = before.record.slow.as_ref().is_some_and(is_whole);
+            let is_slow = before.record.scheme == Scheme::Slow && has_whole_digest;
+            if !is_slow || !may_be_random(text) {
+                return Ok(Attempt::Unchanged(()));
             }
             let mut key = before.record.clone();
             key.scheme = Scheme::Text;
             key.slow = None;
             key.former_digest = Some(key.digest);
             key.digest = self.0.pepper.digest_kept(Scheme::Text, text.expose().as_bytes());
-            let mut batch = Batch::new();
-            batch.expect(Table::Keys, key_key(id), State::Revision(before.revision));
-            batch.put(Table::Keys, key_key(id), encode(&key));
-            batch.expect(Table::Foreign, *key.digest.as_bytes(), State::Missing);
+            let mut batch = replace_key(&before, &key);
+            batch.expect(Table::Foreign, *key.digest.as_bytes(), Expected::Missing);
             batch.put(Table::Foreign, *key.digest.as_bytes(), encode(&id));
             let act = Act::change("key", "quicken", id, &before.record, &key);
-            match self.commit(batch, act).await {
-                Ok(_) => return Ok(()),
-                // Another key has this text, by which it is found: this one stays what it is.
-                Err(CommitError::Conflict(on)) if on.table == Table::Foreign => return Ok(()),
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(problem.into()),
-                Err(_) => return Err(AccountError::contended()),
-            }
-        }
-        Err(AccountError::contended())
+            Ok(PendingCommit::new(batch, act, |_| ())
+                // Another key is found by this text already, so this key stays unchanged.
+                .on_conflict(|conflict| (conflict.table == Table::Foreign).then_some(Ok(())))
+                .into())
+        };
+        self.update(attempt).await
     }
 
-    /// Makes a user's password digest anew, if it is still the one that this password has matched. The record's time of change stays: nothing that
-    /// people see has changed.
+    /// Replaces a user's password digest by a new one, if it is still the digest that the password
+    /// has matched. The record's time of change stays, because nothing visible has changed.
     ///
     /// # Errors
-    /// The user is gone, too many passwords are being worked on, or the store failed.
-    pub async fn renew_password(
+    /// The user was deleted, too many passwords are being checked, or the store failed.
+    pub async fn rehash_password(
         &self,
         uid: u64,
         matched: &PasswordDigest,
         password: Secret,
     ) -> Result<(), AccountError> {
-        if !is_all_of(matched, password.expose()) {
+        if !covers_whole_text(matched, password.expose()) {
             return Ok(());
         }
         let entropy = self.0.entropy.clone();
         let hashed = self.0.passwords.hash(password, entropy).await;
         let hashed = hashed.map_err(|_| AccountError::Busy)?;
-        for _ in 0..TRIES {
-            let before = self.user(uid)?.ok_or_else(|| AccountError::not_found("user", uid))?;
+        let attempt = || {
+            let before = self.current_user(uid)?;
             if before.record.password.as_ref() != Some(matched) {
-                return Ok(());
+                return Ok(Attempt::Unchanged(()));
             }
             let mut user = before.record.clone();
             user.password = Some(hashed.clone());
             let mut batch = Batch::new();
-            batch.expect(Table::Users, uid_key(uid), State::Revision(before.revision));
-            batch.put(Table::Users, uid_key(uid), encode(&user));
+            batch.expect(Table::Users, table::user(uid), Expected::Revision(before.revision));
+            batch.put(Table::Users, table::user(uid), encode(&user));
             let act = Act::change("user", "renew_password", uid, &before.record, &user);
-            match self.commit(batch, act).await {
-                Ok(_) => return Ok(()),
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(problem.into()),
-                Err(_) => return Err(AccountError::contended()),
-            }
-        }
-        Err(AccountError::contended())
+            Ok(PendingCommit::new(batch, act, |_| ()).into())
+        };
+        self.update(attempt).await
     }
 }

@@ -1,25 +1,26 @@
-//! Rotation: a key is replaced, and for a while both work, so that nobody who uses it is interrupted.
+//! Rotation of a key: a new key replaces an old one. Both work during an overlap, so that no client
+//! is interrupted.
 
-use super::{key_key, put_new_key, quota::Growth};
+use super::{put_new_key, quota::KeyCountChange, replace_key};
 use crate::{
     accounts::{
-        AccountError, Issued, NewKey, TRIES, Versioned, Writer,
-        events::New,
-        is_race,
-        rules::{check_key, in_order},
-        users::uid_key,
+        AccountError, Issued, NewKey, Versioned, Writer,
+        events::NewRecord,
+        rules::{check_key, ensure_valid},
+        writer::PendingCommit,
     },
     model::{Act, Key, KeyId, Mode, Rotation, Timestamp, Violation},
-    store::{Batch, CommitError, State, Table, encode},
+    store::{Expected, Table, table},
 };
 
-/// How long both keys work when nobody says otherwise: a day.
+/// The default overlap in seconds: one day.
 const OVERLAP: i64 = 86_400;
 
-/// How a key is to be replaced.
+/// How a key is replaced.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Rotate {
-    /// For how many seconds the old key goes on working; none: a day, or as long as it has left.
+pub struct RotateOptions {
+    /// The seconds for which the old key still works. `None` means one day, or until the old key
+    /// expires.
     pub overlap: Option<i64>,
     /// When the new key expires.
     pub lifetime: Lifetime,
@@ -28,10 +29,10 @@ pub struct Rotate {
 /// When the key that replaces another expires.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Lifetime {
-    /// After the span that the old one was made for.
+    /// After the same span as the old key, counted from now.
     #[default]
     AsBefore,
-    /// Not at all.
+    /// The key does not expire.
     Never,
     /// At this moment.
     Until(Timestamp),
@@ -42,53 +43,55 @@ pub enum Lifetime {
 pub struct Rotated {
     /// The new key.
     pub issued: Issued,
-    /// The old one.
+    /// The old key.
     pub old: Versioned<Key>,
 }
 
 impl Writer {
-    /// Makes a key that replaces another: for the same user and application, with the same scopes, networks and label. The old one works until
-    /// the overlap ends. Both happen in one commit.
+    /// Replaces a key by a new one with the same user, application, scopes, networks, limits and
+    /// label. The old key works until the overlap ends. Both records are written in one commit.
     ///
     /// # Errors
-    /// The old key was revoked, has expired or is replaced already; the overlap is negative or longer than the old key has left.
-    pub async fn rotate_key(&self, id: KeyId, how: Rotate) -> Result<Rotated, AccountError> {
+    /// The old key was revoked, has expired or is already replaced; or the overlap is negative or
+    /// longer than the remaining lifetime of the old key.
+    pub async fn rotate_key(
+        &self,
+        id: KeyId,
+        options: RotateOptions,
+    ) -> Result<Rotated, AccountError> {
         let owner = self.key(id)?.map_or(0, |key| key.record.user);
-        let _turn = self.0.turns.of(owner).await;
-        for _ in 0..TRIES {
-            let before = self.key(id)?.ok_or_else(|| AccountError::not_found("key", id))?;
+        self.require_authority_over(owner)?;
+        let _guard = self.0.user_locks.lock(owner).await;
+        let attempt = || async move {
+            let before = self.current_key(id)?;
+            self.admin_only_if(before.record.universal)?;
             let now = self.0.clock.now();
-            let until = overlap_end(&before.record, how.overlap, now)?;
+            let until = overlap_end(&before.record, options.overlap, now)?;
             let mut new = successor(&before.record);
-            new.expires = expiry(&before.record, how.lifetime, now);
+            new.expires = expiry(&before.record, options.lifetime, now);
             let (key, text) = self.draft_key(before.record.user, &new);
-            in_order(check_key(self, &key, now))?;
+            ensure_valid(check_key(self, &key, now))?;
             let mut old = before.record.clone();
             old.rotated = Some(Rotation { to: key.id, until });
-            let mut batch = Batch::new();
-            batch.expect(Table::Keys, key_key(id), State::Revision(before.revision));
-            batch.expect(Table::Users, uid_key(key.user), State::Present);
-            self.within_quota(key.user, Growth::Replaced, &mut batch)?;
-            batch.put(Table::Keys, key_key(id), encode(&old));
+            let mut batch = replace_key(&before, &old);
+            batch.expect(Table::Users, table::user(key.user), Expected::Present);
+            self.require_key_quota(key.user, KeyCountChange::Replaced, &mut batch)?;
             put_new_key(&mut batch, &key);
-            let owner = self.name_of(key.user);
-            let webhooks = self.ask(&[New::Successor(&key, &owner, id)], Mode::Live).await?;
+            let owner = self.user_name(key.user);
+            let new = NewRecord::Successor(&key, &owner, id);
+            let webhooks = self.approve(&[new], Mode::Live).await?;
             let act = Act::change("key", "rotate", id, &before.record, &old);
-            match self.commit_telling(batch, act, webhooks).await {
-                Ok(revision) => {
-                    let issued = Issued { key: Versioned { revision, record: key }, text };
-                    return Ok(Rotated { issued, old: Versioned { revision, record: old } });
-                }
-                Err(problem) if is_race(&problem) => {}
-                Err(CommitError::Store(problem)) => return Err(problem.into()),
-                Err(_) => return Err(AccountError::contended()),
-            }
-        }
-        Err(AccountError::contended())
+            let finish = |revision| Rotated {
+                issued: Issued { key: Versioned { revision, record: key }, text },
+                old: Versioned { revision, record: old },
+            };
+            Ok(PendingCommit::new(batch, act, finish).with_webhooks(webhooks).into())
+        };
+        self.update_async(attempt).await
     }
 }
 
-/// The first second in which the old key is refused.
+/// The first second in which the old key is rejected.
 fn overlap_end(key: &Key, overlap: Option<i64>, now: Timestamp) -> Result<Timestamp, AccountError> {
     let id = key.id;
     if key.revoked.is_some() {
@@ -96,22 +99,22 @@ fn overlap_end(key: &Key, overlap: Option<i64>, now: Timestamp) -> Result<Timest
         return Err(AccountError::refused(format!("The key {id} was revoked."), fix));
     }
     if let Some(rotation) = &key.rotated {
-        let said = format!("The key {id} is replaced already: by {}.", rotation.to);
-        return Err(AccountError::refused(said, "Rotate that one, or make a new key."));
+        let message = format!("The key {id} was already replaced by {}.", rotation.to);
+        return Err(AccountError::refused(message, "Rotate that one, or make a new key."));
     }
     if key.expires.is_some_and(|end| end <= now) {
         let fix = "Make a new key for its user.";
         return Err(AccountError::refused(format!("The key {id} has expired."), fix));
     }
     let left = key.expires.map(|end| end.0.saturating_sub(now.0));
-    let wrong = |message: String| {
+    let invalid = |message: String| {
         let fix = "Give a span such as 24h, or 0s to end the old key at once.";
         AccountError::Invalid(vec![Violation::new("overlap", message, fix)])
     };
     match (overlap, left) {
-        (Some(overlap), _) if overlap < 0 => Err(wrong("An overlap cannot be negative.".into())),
-        (Some(overlap), Some(left)) if overlap > left => Err(wrong(format!(
-            "The overlap is longer than the old key has left, which is {left} seconds."
+        (Some(overlap), _) if overlap < 0 => Err(invalid("An overlap cannot be negative.".into())),
+        (Some(overlap), Some(left)) if overlap > left => Err(invalid(format!(
+            "The overlap is longer than the remaining lifetime of the old key, which is {left} seconds."
         ))),
         (Some(overlap), _) => Ok(now.plus(overlap)),
         (None, left) => Ok(now.plus(left.unwrap_or(OVERLAP).min(OVERLAP))),
@@ -123,7 +126,7 @@ fn successor(old: &Key) -> NewKey {
         label: old.label.clone(),
         application: old.application.clone(),
         universal: old.universal,
-        // Those that its user has lost since give nothing, as before.
+        // Scopes that the user has lost since stay, and give no permission.
         scopes: old.scopes.clone(),
         expires: None,
         networks: old.networks.clone(),

@@ -1,4 +1,4 @@
-//! Passwords: Argon2id, off the event loop, and only a few at a time.
+//! Hashing and checking passwords with Argon2id, on blocking threads and only a few at a time.
 
 pub(super) mod digest_formats;
 pub(super) mod pepper;
@@ -11,12 +11,13 @@ use argon2::{
 };
 use tokio::sync::Semaphore;
 
-use super::passwords::digest_formats::Format;
+use super::passwords::digest_formats::DigestFormat;
 use crate::model::{Entropy, PasswordDigest, Secret};
 
-/// What a password is checked against when there is no user, so that the answer takes as long. Made from 32 random bytes that nobody kept.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$Wn0yO1vVEX1Xc3T3VQkJ5w$pX3m1mA1z0m0L5v1Yk6c2Jr1eQ0C7m3D8y9Yy1m4b1o";
-/// How many may wait for each one that is being checked.
+/// The digest for unknown users, so that the response takes as long as for a known user. It was
+/// made from 32 random bytes that were thrown away.
+const UNKNOWN_USER: &str = "$argon2id$v=19$m=19456,t=2,p=1$Wn0yO1vVEX1Xc3T3VQkJ5w$pX3m1mA1z0m0L5v1Yk6c2Jr1eQ0C7m3D8y9Yy1m4b1o";
+/// The number of checks that may wait for each running check.
 const WAITING: usize = 16;
 
 /// Checks and makes password digests. A cheap handle.
@@ -31,7 +32,7 @@ pub struct Passwords {
 pub struct Busy;
 
 impl Passwords {
-    /// At most `at_once` passwords are worked on at the same time. Each takes 19 MiB while it lasts.
+    /// Runs at most `at_once` checks at the same time. Each takes 19 MiB of memory.
     pub fn new(at_once: usize) -> Self {
         let at_once = at_once.max(1);
         Self {
@@ -40,38 +41,43 @@ impl Passwords {
         }
     }
 
-    /// Whether `password` is the one that `digest` was made from. Without a digest: no, and as late. `example` is another system's digest, while
-    /// users have such: then one of ours and one of theirs are checked, whoever is named.
+    /// Whether `digest` was made from `password`.
+    ///
+    /// The time does not tell whether the user exists or which digest the user has. Without a
+    /// digest the result is `false` after the same time. `foreign_sample` is a digest of another
+    /// system; it is given while some users have such digests. Then one digest of our own and one
+    /// foreign digest are checked for every user.
     pub async fn verify(
         &self,
         password: Secret,
         digest: Option<PasswordDigest>,
-        example: Option<PasswordDigest>,
+        foreign_sample: Option<PasswordDigest>,
     ) -> Result<bool, Busy> {
-        let for_time = for_time(digest.as_ref(), example);
-        Ok(self.find(password, digest.into_iter().collect(), for_time).await?.is_some())
+        let padding = timing_padding(digest.as_ref(), foreign_sample);
+        Ok(self.find_match(password, digest.into_iter().collect(), padding).await?.is_some())
     }
 
-    /// The first of `digests` that `text` was made into. All are checked, and then those that are there for the time that they take.
-    pub async fn find(
+    /// The index of the first of `digests` that was made from `text`. All digests are checked, and
+    /// then those in `padding`, whose results are ignored, so that the time is always the same.
+    pub async fn find_match(
         &self,
         text: Secret,
         digests: Vec<PasswordDigest>,
-        for_time: Vec<PasswordDigest>,
+        padding: Vec<PasswordDigest>,
     ) -> Result<Option<usize>, Busy> {
         self.run(move || {
             let matches = |digest: &PasswordDigest| {
-                let format = Format::of(digest.phc());
-                format.is_some_and(|it| it.matches(digest.phc(), text.expose().as_bytes()))
+                let format = DigestFormat::detect(digest.phc());
+                format.is_some_and(|format| format.matches(digest.phc(), text.expose().as_bytes()))
             };
             let matching: Vec<bool> = digests.iter().map(matches).collect();
-            for_time.iter().for_each(|digest| _ = std::hint::black_box(matches(digest)));
-            matching.into_iter().position(|it| it).filter(|_| !text.expose().is_empty())
+            padding.iter().for_each(|digest| _ = std::hint::black_box(matches(digest)));
+            matching.into_iter().position(|matches| matches).filter(|_| !text.expose().is_empty())
         })
         .await
     }
 
-    /// The digest of a new password.
+    /// Hashes a new password.
     pub async fn hash(&self, password: Secret, entropy: Entropy) -> Result<PasswordDigest, Busy> {
         self.run(move || {
             let salt: [u8; 16] = entropy.bytes();
@@ -87,29 +93,30 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Busy> {
-        let _place = self.waiting.try_acquire().map_err(|_| Busy)?;
-        let turn = self.running.clone().acquire_owned().await.map_err(|_| Busy)?;
+        let _queue_permit = self.waiting.try_acquire().map_err(|_| Busy)?;
+        let run_permit = self.running.clone().acquire_owned().await.map_err(|_| Busy)?;
         tokio::task::spawn_blocking(move || {
-            let done = work();
-            drop(turn);
-            done
+            let result = work();
+            drop(run_permit);
+            result
         })
         .await
         .map_err(|_| Busy)
     }
 }
 
-/// What is checked besides a user's digest, so that it is the same for everybody: one of ours, and one of theirs while there are any.
-fn for_time(
+/// The digests that are checked in addition to a user's digest, so that the work is the same for
+/// every user: one digest of our own, and one foreign digest while there is a sample.
+fn timing_padding(
     digest: Option<&PasswordDigest>,
-    example: Option<PasswordDigest>,
+    foreign_sample: Option<PasswordDigest>,
 ) -> Vec<PasswordDigest> {
-    let nobody = || PasswordDigest::new(NOBODY);
-    match (digest, example) {
-        (None, None) => vec![nobody()],
-        (None, Some(example)) => vec![nobody(), example],
-        (Some(digest), Some(_)) if !digest.is_ours() => vec![nobody()],
-        (Some(_), example) => example.into_iter().collect(),
+    let own = || PasswordDigest::new(UNKNOWN_USER);
+    match (digest, foreign_sample) {
+        (None, None) => vec![own()],
+        (None, Some(sample)) => vec![own(), sample],
+        (Some(digest), Some(_)) if !digest.is_ours() => vec![own()],
+        (Some(_), sample) => sample.into_iter().collect(),
     }
 }
 
@@ -135,64 +142,64 @@ mod tests {
     }
 
     #[test]
-    fn nobodys_digest_costs_what_everybodys_does() {
-        let nobody = PasswordHash::new(NOBODY).unwrap();
+    fn digest_for_unknown_users_costs_the_same() {
+        let unknown = PasswordHash::new(UNKNOWN_USER).unwrap();
         let made: PasswordHash = Argon2::default().hash_password_with_salt(b"x", &[1; 16]).unwrap();
-        assert!(PasswordDigest::new(NOBODY).is_ours());
+        assert!(PasswordDigest::new(UNKNOWN_USER).is_ours());
         assert!(PasswordDigest::new(made.to_string()).is_ours());
-        assert_eq!(nobody.algorithm, made.algorithm);
-        assert_eq!(nobody.version, made.version);
-        assert_eq!(nobody.params.to_string(), made.params.to_string());
+        assert_eq!(unknown.algorithm, made.algorithm);
+        assert_eq!(unknown.version, made.version);
+        assert_eq!(unknown.params.to_string(), made.params.to_string());
         let length = |hash: &PasswordHash| hash.hash.as_ref().unwrap().as_ref().len();
-        assert_eq!(length(&nobody), length(&made));
+        assert_eq!(length(&unknown), length(&made));
     }
 
     #[test]
-    fn the_same_is_checked_whoever_is_named() {
+    fn every_user_causes_the_same_checks() {
         let digest = |text: &str| Some(PasswordDigest::new(text));
-        let [ours, theirs] = [digest(NOBODY), digest("{SHA}qZk+NkcGgWq6PiVxeFDCbJzQ2J0=")];
-        for (example, expected) in [(None, [1, 0]), (theirs.clone(), [1, 1])] {
-            for user in [&None, &ours, &theirs] {
-                if example.is_none() && *user == theirs {
+        let [ours, foreign] = [digest(UNKNOWN_USER), digest("{SHA}qZk+NkcGgWq6PiVxeFDCbJzQ2J0=")];
+        for (sample, expected) in [(None, [1, 0]), (foreign.clone(), [1, 1])] {
+            for user in [&None, &ours, &foreign] {
+                if sample.is_none() && *user == foreign {
                     continue;
                 }
-                let mut all = for_time(user.as_ref(), example.clone());
+                let mut all = timing_padding(user.as_ref(), sample.clone());
                 all.extend(user.clone());
-                let of_ours = all.iter().filter(|one| one.is_ours()).count();
-                assert_eq!([of_ours, all.len() - of_ours], expected, "{user:?} {example:?}");
+                let own = all.iter().filter(|digest| digest.is_ours()).count();
+                assert_eq!([own, all.len() - own], expected, "{user:?} {sample:?}");
             }
         }
     }
 
     #[tokio::test]
-    async fn all_are_checked_and_the_first_that_matches_is_found() {
+    async fn first_matching_digest_is_found() {
         let passwords = Passwords::new(1);
         let sha = |text: &str| match text {
             "abc" => PasswordDigest::new("{SHA}qZk+NkcGgWq6PiVxeFDCbJzQ2J0="),
             _ => PasswordDigest::new("{SHA}2jmj7l5rSw0yVb/vlWAYkK/YBwk="),
         };
         let find = async |text: &str, digests: &[&str]| {
-            let digests = digests.iter().map(|one| sha(one)).collect();
-            let for_time = vec![sha("abc"), PasswordDigest::new("nonsense")];
-            passwords.find(Secret::new(text), digests, for_time).await.unwrap()
+            let digests = digests.iter().map(|text| sha(text)).collect();
+            let padding = vec![sha("abc"), PasswordDigest::new("nonsense")];
+            passwords.find_match(Secret::new(text), digests, padding).await.unwrap()
         };
         assert_eq!(find("abc", &["", "abc", "abc"]).await, Some(1));
         assert_eq!(find("abc", &[""]).await, None);
         assert_eq!(find("abc", &[]).await, None);
-        // The digest of nothing is there, and nothing is no secret.
+        // An empty text is never accepted, even if a digest matches it.
         assert_eq!(find("", &["", "abc"]).await, None);
     }
 
     #[tokio::test]
     async fn the_queue_is_bounded() {
         let passwords = Passwords::new(1);
-        let all = (0..200).map(|_| passwords.verify(Secret::new("x"), None, None));
         let mut tasks = tokio::task::JoinSet::new();
-        for one in all.map(|_| passwords.clone()) {
-            tasks.spawn(async move { one.verify(Secret::new("x"), None, None).await });
+        for _ in 0..200 {
+            let passwords = passwords.clone();
+            tasks.spawn(async move { passwords.verify(Secret::new("x"), None, None).await });
         }
-        let answers = tasks.join_all().await;
-        assert!(answers.contains(&Err(Busy)));
-        assert!(answers.contains(&Ok(false)));
+        let results = tasks.join_all().await;
+        assert!(results.contains(&Err(Busy)));
+        assert!(results.contains(&Ok(false)));
     }
 }

@@ -1,4 +1,5 @@
-//! The pepper's file: 64 hexadecimal digits, mode 0600, outside the store.
+//! Reading and creating the pepper file (64 hexadecimal digits, mode 0600, outside the store), and
+//! reading the HMAC key of another system.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,30 +10,30 @@ use std::{
 };
 
 use crate::{
-    accounts::{Accounts, Inner},
+    accounts::{Accounts, AccountsInner},
     files::{self, FileError, Readers},
     model::{Entropy, Pepper},
 };
 
-/// What is wrong with a pepper file.
+/// A fault of the pepper file or of the HMAC key file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PepperError {
-    /// It is not there.
+    /// The pepper file is missing.
     #[error("the pepper file {} is missing. Without it no key can be checked: put the file back from a backup", .0.display())]
     Missing(PathBuf),
-    /// Others may read it.
+    /// Other users of the machine can read the pepper file.
     #[error("the pepper file {} can be read by others (mode {mode:04o}). Run: chmod 600 {}", .path.display(), .path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
-        /// Its permission bits.
+        /// The permission bits.
         mode: u32,
     },
-    /// It holds something else.
+    /// The content of the pepper file is not a pepper.
     #[error("the pepper file {} does not hold 64 hexadecimal digits. Put the right file back from a backup", .0.display())]
     Malformed(PathBuf),
-    /// The store was filled under another one.
+    /// The store was created with another pepper.
     #[error("the pepper in {} is not the one that this store was made with: no key would match. Put the right file back from a backup", .0.display())]
     Wrong(PathBuf),
     /// The other system's HMAC key cannot be read.
@@ -40,28 +41,28 @@ pub enum PepperError {
     Hmac {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         problem: FileError,
     },
-    /// The other system's HMAC key is shorter than a secret can be.
+    /// The other system's HMAC key is too short to be a secret.
     #[error("the file of the HMAC key {} (store.hmac_key_file) holds {length} bytes: a key has at least {SHORTEST_HMAC_KEY}", .path.display())]
     ShortHmac {
         /// The file.
         path: PathBuf,
-        /// What it holds.
+        /// The number of bytes.
         length: usize,
     },
-    /// There is no HMAC key, and there are keys that cannot be checked without it.
+    /// The HMAC key is not configured, but some keys cannot be checked without it.
     #[error(
         "the store holds {0} imported keys of HMAC-SHA-256 digests, which cannot be checked without the other system's HMAC key: name its file as store.hmac_key_file"
     )]
     NoHmac(usize),
-    /// It cannot be read or written.
+    /// The pepper file cannot be read or written.
     #[error("the pepper file {}: {problem}", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         problem: io::Error,
     },
 }
@@ -85,15 +86,16 @@ pub fn read_pepper(path: &Path) -> Result<Pepper, PepperError> {
 
 /// The fewest bytes of an HMAC key.
 const SHORTEST_HMAC_KEY: usize = 8;
-/// The most.
+/// The most bytes of an HMAC key file.
 const LONGEST_HMAC_KEY: u64 = 4096;
 
 impl Accounts {
-    /// The same accounts, with the key of the system whose HMAC-SHA-256 digests were brought over. The file holds its bytes; a line end behind
-    /// them is none of them.
+    /// Sets the HMAC key of the system from which HMAC-SHA-256 digests were imported. The file
+    /// contains the bytes of the key; a line end after them is ignored.
     ///
     /// # Errors
-    /// It cannot be read, others may read it, or it is too short; there is none, and there are keys that need it.
+    /// The file cannot be read, other users can read it, or the key is too short; or `file` is
+    /// `None` and some keys need an HMAC key.
     pub fn with_hmac_key(self, file: Option<&Path>) -> Result<Self, PepperError> {
         let Some(path) = file else {
             return match self.directory().hmac_keys() {
@@ -101,7 +103,7 @@ impl Accounts {
                 count => Err(PepperError::NoHmac(count)),
             };
         };
-        let read = files::read(path, LONGEST_HMAC_KEY, Readers::OwnerAlone);
+        let read = files::read(path, LONGEST_HMAC_KEY, Readers::OwnerOnly);
         let bytes = read.map_err(|problem| PepperError::Hmac { path: path.to_owned(), problem })?;
         let key = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
         let key = key.strip_suffix(b"\r").unwrap_or(key);
@@ -109,11 +111,11 @@ impl Accounts {
             return Err(PepperError::ShortHmac { path: path.to_owned(), length: key.len() });
         }
         let pepper = self.0.pepper.clone().with_hmac_key(key);
-        Ok(Self(Arc::new(Inner { pepper, ..Arc::unwrap_or_clone(self.0) })))
+        Ok(Self(Arc::new(AccountsInner { pepper, ..Arc::unwrap_or_clone(self.0) })))
     }
 }
 
-/// Makes a new pepper file. One that is there is left alone, and an error.
+/// Creates a pepper file. An existing file is an error and stays unchanged.
 pub fn create_pepper(path: &Path, entropy: &Entropy) -> Result<Pepper, PepperError> {
     let pepper = Pepper::from_bytes(entropy.bytes());
     let write = || -> io::Result<()> {
@@ -135,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pepper_file_is_private_and_is_never_written_over() {
+    fn pepper_file_is_private_and_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sub/pepper");
         assert!(matches!(read_pepper(&path), Err(PepperError::Missing(_))));

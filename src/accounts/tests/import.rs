@@ -1,8 +1,7 @@
-//! Keys of other systems.
+//! Importing keys of other systems.
 
 use super::*;
-use crate::model::Mode;
-use crate::model::{Entropy, KeyId, KeyText, Scheme, Secret};
+use crate::model::{Entropy, KeyId, KeyText, Mode, Scheme, Secret};
 
 fn row(line: u64, username: &str, key: &str) -> ImportRow {
     ImportRow {
@@ -21,17 +20,17 @@ fn import(scheme: Scheme, rows: Vec<ImportRow>) -> Import {
         Scheme::Text => ImportDigest::Clear,
         scheme => ImportDigest::Fast(scheme),
     };
-    Import { digest, strangers, includes_administrators: true, mode, rows }
+    Import { digest, strangers, mode, rows }
 }
 
-/// Whose the key with this text is.
+/// The id and the user of the key with this text.
 fn owner(accounts: &Writer, text: &str) -> Option<(KeyId, u64)> {
-    let (id, held) = accounts.directory().foreign_key(accounts.pepper(), text)?;
-    assert!(accounts.pepper().digest_as(held.scheme, text) == Some(held.digest));
-    Some((id, held.user))
+    let (id, key) = accounts.directory().foreign_key(accounts.pepper(), text)?;
+    assert!(accounts.pepper().digest_as(key.scheme, text) == Some(key.digest));
+    Some((id, key.user))
 }
 
-/// The other system's.
+/// The HMAC key of the other system.
 const HMAC_KEY: &[u8] = b"a key of theirs";
 
 fn hex(scheme: Scheme, text: &str) -> String {
@@ -39,13 +38,13 @@ fn hex(scheme: Scheme, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn keys_are_found_by_their_text_whatever_was_kept_of_them() {
+async fn imported_keys_are_found_by_their_text() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
-    let open = || on(Arc::new(crate::store::SledStore::open(&path, 16).unwrap()));
+    let open = || accounts_on(Arc::new(crate::store::SledStore::open(&path, 16).unwrap()));
     let accounts = open();
     accounts.first_start().await.unwrap().unwrap();
-    accounts.create_user(named("bob")).await.unwrap();
+    accounts.create_user(new_user("bob")).await.unwrap();
     let clear = import(
         Scheme::Text,
         vec![row(1, "BOB", "clear-text-of-bob"), row(2, "eve", "clear-text-of-eve!!!")],
@@ -58,31 +57,31 @@ async fn keys_are_found_by_their_text_whatever_was_kept_of_them() {
         assert_eq!(accounts.import_keys(&import(scheme, rows)).await.unwrap().keys, 1);
     }
     drop((clear, accounts));
-    // The same after a start.
+    // Check after a restart.
     for accounts in [open()] {
         assert_eq!(owner(&accounts, "clear-text-of-bob").unwrap().1, 2);
         assert_eq!(owner(&accounts, "clear-text-of-eve!!!").unwrap().1, 3);
         assert_eq!(owner(&accounts, "secret of Sha256").unwrap().1, 2);
         assert_eq!(owner(&accounts, "secret of Blake3").unwrap().1, 2);
-        // Neither what was kept nor anything else is a key.
+        // Neither the stored digest nor another text is a key.
         for text in ["", "clear", &hex(Scheme::Sha256, "secret of Sha256"), "secret of bob"] {
             assert_eq!(owner(&accounts, text), None, "{text}");
         }
         let (id, _) = owner(&accounts, "clear-text-of-eve!!!").unwrap();
         let key = accounts.key(id).unwrap().unwrap().record;
         assert_eq!((key.scheme, key.last_four.as_str()), (Scheme::Text, "e!!!"));
-        // Of a short one nothing is shown.
+        // The last four characters of a short key are not shown.
         let (id, _) = owner(&accounts, "clear-text-of-bob").unwrap();
         assert_eq!(accounts.key(id).unwrap().unwrap().record.last_four, "");
-        // With its user it goes, and may come again with another.
+        // The key is deleted with its user, and can be imported again for another user.
         accounts.delete_user(2, None).await.unwrap();
         assert_eq!(owner(&accounts, "clear-text-of-bob"), None);
         let again = import(Scheme::Text, vec![row(1, "eve", "clear-text-of-bob")]);
         assert_eq!(accounts.import_keys(&again).await.unwrap().keys, 1);
         assert_eq!(owner(&accounts, "clear-text-of-bob").unwrap().1, 3);
-        // It is rotated into one of ours, and revoked like any other.
+        // Its rotation gives a key of our own format. The imported key can be revoked.
         let (id, _) = owner(&accounts, "clear-text-of-bob").unwrap();
-        let to = accounts.rotate_key(id, Rotate::default()).await.unwrap().issued.key.record;
+        let to = accounts.rotate_key(id, RotateOptions::default()).await.unwrap().issued.key.record;
         assert_eq!(to.scheme, Scheme::Own);
         accounts.revoke_key(id).await.unwrap();
         assert!(accounts.directory().key(id).unwrap().is_revoked);
@@ -90,28 +89,28 @@ async fn keys_are_found_by_their_text_whatever_was_kept_of_them() {
 }
 
 #[tokio::test]
-async fn what_is_imported_again_changes_nothing() {
+async fn repeated_import_changes_nothing() {
     let accounts = accounts().await;
     let rows = || vec![row(1, "ann", "a-key-of-anns"), row(2, "Ann", "another-of-anns")];
     let done = accounts.import_keys(&import(Scheme::Text, rows())).await.unwrap();
     assert_eq!((done.keys, done.users), (2, 1));
-    let count = accounts.audit(Order::Newest, None, 99).unwrap().items.len();
+    let count = accounts.audit(AuditOrder::Newest, None, 99).unwrap().items.len();
     let done = accounts.import_keys(&import(Scheme::Text, rows())).await.unwrap();
     assert_eq!((done.keys, done.users, done.known), (0, 0, 2));
-    assert_eq!(accounts.audit(Order::Newest, None, 99).unwrap().items.len(), count);
-    let trail = format!("{:?}", accounts.audit(Order::Newest, None, 99).unwrap());
+    assert_eq!(accounts.audit(AuditOrder::Newest, None, 99).unwrap().items.len(), count);
+    let trail = format!("{:?}", accounts.audit(AuditOrder::Newest, None, 99).unwrap());
     assert!(trail.contains("key.import") && !trail.contains("a-key-of-anns"));
 }
 
 #[tokio::test]
-async fn each_fault_names_its_line_and_nothing_is_imported() {
-    let accounts = with_keys(&accounts().await, 2);
-    accounts.create_user(named("bob")).await.unwrap();
+async fn each_violation_names_its_line_and_nothing_is_imported() {
+    let accounts = with_key_limit(&accounts().await, 2);
+    accounts.create_user(new_user("bob")).await.unwrap();
     let ours = KeyText::generate("kw", &Entropy::seeded(9)).text.expose().to_owned();
     let mut damaged = ours.clone();
     damaged.replace_range(20..21, if &ours[20..21] == "a" { "b" } else { "a" });
-    let theirs = import(Scheme::Text, vec![row(1, "admin", "the-admins-own")]);
-    accounts.import_keys(&theirs).await.unwrap();
+    let of_admin = import(Scheme::Text, vec![row(1, "admin", "the-admins-own")]);
+    accounts.import_keys(&of_admin).await.unwrap();
     let before = accounts.keys(None, 99).unwrap().items.len();
     let mut past = row(8, "bob", "in-the-past");
     past.expires = Some(NOW);
@@ -132,17 +131,17 @@ async fn each_fault_names_its_line_and_nothing_is_imported() {
         row(12, "zoe", "three-of-zoes"),
     ];
     for mode in [Mode::DryRun, Mode::Live] {
-        let rows = rows.iter().map(|one| ImportRow {
-            key: one.key.clone(),
-            scopes: one.scopes.clone(),
-            ..row(one.line, &one.username, "")
+        let rows = rows.iter().map(|original| ImportRow {
+            key: original.key.clone(),
+            scopes: original.scopes.clone(),
+            ..row(original.line, &original.username, "")
         });
         let mut rows: Vec<ImportRow> = rows.collect();
         rows[7].expires = Some(NOW);
         let problem =
             accounts.import_keys(&Import { mode, ..import(Scheme::Text, rows) }).await.unwrap_err();
-        for row in &rows_of_interest() {
-            assert!(!problem.to_string().contains(row), "{problem}");
+        for text in KEY_TEXTS {
+            assert!(!problem.to_string().contains(text), "{problem}");
         }
         assert_eq!(
             invalid::<()>(Err(problem)),
@@ -172,37 +171,36 @@ async fn each_fault_names_its_line_and_nothing_is_imported() {
     let refused = Import { strangers: Strangers::Refused, ..import(Scheme::Text, rows) };
     assert_eq!(invalid(accounts.import_keys(&refused).await), ["line 1.username"]);
     let rows = vec![row(1, "admin", "another-of-admin")];
-    let humble = Import { includes_administrators: false, ..import(Scheme::Text, rows) };
-    let problem = accounts.import_keys(&humble).await.unwrap_err().to_string();
+    let limited = accounts.as_actor(Actor::Anonymous { client: [127, 0, 0, 1].into() });
+    let import_admin = import(Scheme::Text, rows);
+    let problem = limited.import_keys(&import_admin).await.unwrap_err().to_string();
     assert!(problem.starts_with("line 1.username: Only an administrator"), "{problem}");
-    // One of ours keeps its id.
+    // A key of our own format keeps its id.
     accounts.import_keys(&import(Scheme::Text, vec![row(1, "bob", &ours)])).await.unwrap();
     let crate::model::KeyShape::Ours(id) = KeyText::shape(&ours) else { panic!() };
     assert!(accounts.directory().key(id).unwrap().digest == accounts.pepper().digest(&ours));
 }
 
 /// Texts of keys that no message may repeat.
-fn rows_of_interest() -> [&'static str; 4] {
-    ["the-admins-own", "a-good-one", "with-a-scope", "three-of-zoes"]
-}
+const KEY_TEXTS: [&str; 4] = ["the-admins-own", "a-good-one", "with-a-scope", "three-of-zoes"];
 
 #[tokio::test]
-async fn a_check_writes_nothing_and_a_key_that_comes_meanwhile_is_seen() {
-    let store = Contended::new();
-    let accounts = on(store.clone());
+async fn dry_run_writes_nothing_and_simultaneous_import_is_noticed() {
+    let store = InterruptedStore::new();
+    let accounts = accounts_on(store.clone());
     accounts.first_start().await.unwrap().unwrap();
     let rows = || vec![row(1, "ann", "a-key-of-anns")];
-    let check = Import { mode: Mode::DryRun, ..import(Scheme::Text, rows()) };
-    assert_eq!(accounts.import_keys(&check).await.unwrap().users, 1);
+    let dry_run = Import { mode: Mode::DryRun, ..import(Scheme::Text, rows()) };
+    assert_eq!(accounts.import_keys(&dry_run).await.unwrap().users, 1);
     assert!(accounts.directory().user_by_name("ann").is_none());
     assert_eq!(accounts.directory().last_uid(), 1);
-    // Users who are there: nothing but the key itself is the same.
+    // With existing users, the two imports conflict in the key only.
     for name in ["ann", "eve"] {
-        accounts.create_user(named(name)).await.unwrap();
+        accounts.create_user(new_user(name)).await.unwrap();
     }
     store.before_commit(|others| async move {
-        let theirs = import(Scheme::Text, vec![row(1, "eve", "a-key-of-anns")]);
-        others.import_keys(&theirs).await.unwrap();
+        let other = import(Scheme::Text, vec![row(1, "eve", "a-key-of-anns")]);
+        others.import_keys(&other).await.unwrap();
     });
     assert_eq!(invalid(accounts.import_keys(&import(Scheme::Text, rows())).await), ["line 1.key"]);
     assert_eq!(owner(&accounts, "a-key-of-anns").unwrap().1, 3);

@@ -1,6 +1,7 @@
-//! The rules about records, on a store in memory with a clock that stands still and randomness that repeats.
+//! Tests of the rules about records, on a store in memory with a fixed clock and seeded randomness.
 
 mod audit;
+mod authority;
 mod events;
 mod import;
 mod keys;
@@ -9,10 +10,9 @@ mod start;
 mod state;
 mod users;
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeSet, sync::Arc};
+
+use parking_lot::Mutex;
 
 use super::*;
 use crate::{
@@ -25,14 +25,15 @@ use crate::{
 
 const NOW: Timestamp = Timestamp(1_700_000_000);
 
-/// Accounts after their first start.
+/// Accounts after the first start.
 async fn accounts() -> Writer {
-    let accounts = on(Arc::new(MemoryStore::new()));
+    let accounts = accounts_on(Arc::new(MemoryStore::new()));
     accounts.first_start().await.unwrap().unwrap();
     accounts
 }
 
-fn on(store: Arc<dyn Store>) -> Writer {
+/// Accounts of this store, with the program itself as the actor.
+fn accounts_on(store: Arc<dyn Store>) -> Writer {
     let accounts = Accounts::with(
         store,
         Pepper::from_bytes([7; 32]),
@@ -40,20 +41,30 @@ fn on(store: Arc<dyn Store>) -> Writer {
         Clock::fixed(NOW),
         Entropy::seeded(1),
     );
-    accounts.unwrap().acting(Actor::Program)
+    accounts.unwrap().as_actor(Actor::Program)
 }
 
-/// The same accounts, in which a user has so many keys at most.
-fn with_keys(accounts: &Writer, most: usize) -> Writer {
-    (**accounts).clone().with_keys_per_user(most).acting(Actor::Program)
+/// Accounts with a second administrator (uid 2), on a store that can run other work before a
+/// commit.
+async fn two_administrators() -> (Arc<InterruptedStore>, Writer) {
+    let store = InterruptedStore::new();
+    let accounts = accounts_on(store.clone());
+    accounts.first_start().await.unwrap().unwrap();
+    accounts.create_user(new_admin("second")).await.unwrap();
+    (store, accounts)
 }
 
-fn named(name: &str) -> NewUser {
+/// Sets the most keys that a user may have.
+fn with_key_limit(accounts: &Writer, most: usize) -> Writer {
+    (**accounts).clone().with_keys_per_user(most).as_actor(Actor::Program)
+}
+
+fn new_user(name: &str) -> NewUser {
     NewUser { name: name.into(), status: true, ..NewUser::default() }
 }
 
-fn administrator(name: &str) -> NewUser {
-    NewUser { roles: vec![ADMINISTRATOR.into()], ..named(name) }
+fn new_admin(name: &str) -> NewUser {
+    NewUser { roles: vec![ADMINISTRATOR.into()], ..new_user(name) }
 }
 
 fn role(id: &str, is_admin: bool) -> Role {
@@ -70,8 +81,8 @@ async fn block(accounts: &Writer, uid: u64) -> Result<(), AccountError> {
     accounts.change_user(uid, None, edit).await.map(drop)
 }
 
-/// Gives a user these roles and no other.
-async fn give(accounts: &Writer, uid: u64, roles: &[&str]) -> Result<(), AccountError> {
+/// Replaces a user's roles.
+async fn set_roles(accounts: &Writer, uid: u64, roles: &[&str]) -> Result<(), AccountError> {
     let edit = |user: &mut crate::model::User| {
         user.roles = roles.iter().map(|id| (*id).to_owned()).collect();
         Ok::<_, AccountError>(())
@@ -79,7 +90,7 @@ async fn give(accounts: &Writer, uid: u64, roles: &[&str]) -> Result<(), Account
     accounts.change_user(uid, None, edit).await.map(drop)
 }
 
-/// Makes a role an administrator's or not.
+/// Changes whether a role is an administrator's.
 async fn set_admin(accounts: &Writer, id: &str, is_admin: bool) -> Result<(), AccountError> {
     let edit = |role: &mut Role| {
         role.is_admin = is_admin;
@@ -88,7 +99,7 @@ async fn set_admin(accounts: &Writer, id: &str, is_admin: bool) -> Result<(), Ac
     accounts.change(id, None, edit).await.map(drop)
 }
 
-/// What is said of a change that is refused.
+/// The message of a refused change.
 fn refusal<T: std::fmt::Debug>(result: Result<T, AccountError>) -> String {
     match result {
         Err(AccountError::Refused { message, .. }) => message,
@@ -96,35 +107,37 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, AccountError>) -> String {
     }
 }
 
-/// The fields that are said to be wrong.
+/// The locations of the violations.
 fn invalid<T: std::fmt::Debug>(result: Result<T, AccountError>) -> Vec<String> {
     match result {
-        Err(AccountError::Invalid(found)) => found.into_iter().map(|one| one.location).collect(),
+        Err(AccountError::Invalid(found)) => {
+            found.into_iter().map(|violation| violation.location).collect()
+        }
         other => panic!("not invalid: {other:?}"),
     }
 }
 
-/// Something else that happens just before a commit.
-type Meanwhile = Box<dyn FnOnce() -> CommitFuture<'static> + Send>;
+/// Other work that runs just before a commit.
+type Interruption = Box<dyn FnOnce() -> CommitFuture<'static> + Send>;
 
-/// A store in which something else can happen between what a change has looked at and its commit.
-struct Contended {
+/// A store that runs other work between the reads of a change and its commit.
+struct InterruptedStore {
     store: Arc<MemoryStore>,
-    meanwhile: Mutex<Option<Meanwhile>>,
+    interruption: Mutex<Option<Interruption>>,
 }
 
-impl Contended {
+impl InterruptedStore {
     fn new() -> Arc<Self> {
-        Arc::new(Self { store: Arc::new(MemoryStore::new()), meanwhile: Mutex::default() })
+        Arc::new(Self { store: Arc::new(MemoryStore::new()), interruption: Mutex::default() })
     }
 
-    /// Does `work`, with accounts of its own on the same records, before the next commit.
+    /// Runs `work` before the next commit. `work` gets other accounts of the same records.
     fn before_commit<W>(&self, work: impl FnOnce(Writer) -> W + Send + 'static)
     where
         W: Future<Output = ()> + Send + 'static,
     {
-        let others = on(self.store.clone());
-        *self.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        let others = accounts_on(self.store.clone());
+        *self.interruption.lock() = Some(Box::new(move || {
             let work = work(others);
             Box::pin(async move {
                 work.await;
@@ -134,7 +147,7 @@ impl Contended {
     }
 }
 
-impl Store for Contended {
+impl Store for InterruptedStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
         self.store.get(table, key)
     }
@@ -154,17 +167,17 @@ impl Store for Contended {
     }
 
     fn commit(&self, batch: Batch) -> CommitFuture<'_> {
-        let meanwhile = self.meanwhile.lock().unwrap().take();
+        let interruption = self.interruption.lock().take();
         Box::pin(async move {
-            if let Some(meanwhile) = meanwhile {
-                meanwhile().await?;
+            if let Some(interruption) = interruption {
+                interruption().await?;
             }
             self.store.commit(batch).await
         })
     }
 
-    fn changes(&self, after: Sequence, sink: Arc<dyn Subscriber>) -> Result<(), Lagged> {
-        self.store.changes(after, sink)
+    fn subscribe(&self, after: Sequence, subscriber: Arc<dyn Subscriber>) -> Result<(), Lagged> {
+        self.store.subscribe(after, subscriber)
     }
 
     fn fault(&self) -> Option<String> {

@@ -1,24 +1,15 @@
-//! Changes that meet: each is right when it looks, and only one may happen.
+//! Tests of simultaneous changes: each is valid by itself, but only one of them may be written.
 
 use super::*;
 
-/// Accounts with a second administrator (number 2), on a store in which something can happen in between.
-async fn two_administrators() -> (Arc<Contended>, Writer) {
-    let store = Contended::new();
-    let accounts = on(store.clone());
-    accounts.first_start().await.unwrap().unwrap();
-    accounts.create_user(administrator("second")).await.unwrap();
-    (store, accounts)
-}
-
 #[tokio::test]
-async fn two_administrators_cannot_both_be_removed_at_one_moment() {
+async fn two_administrators_cannot_both_be_removed_simultaneously() {
     for way in 0..3 {
         let (store, accounts) = two_administrators().await;
         store.before_commit(|others| async move { block(&others, 2).await.unwrap() });
         let result = match way {
             0 => block(&accounts, 1).await,
-            1 => give(&accounts, 1, &[]).await,
+            1 => set_roles(&accounts, 1, &[]).await,
             _ => accounts.delete_user(1, None).await,
         };
         assert_eq!(refusal(result), "admin is the last active administrator.");
@@ -27,20 +18,20 @@ async fn two_administrators_cannot_both_be_removed_at_one_moment() {
 }
 
 #[tokio::test]
-async fn the_witness_of_a_change_must_keep_its_role() {
+async fn remaining_administrator_must_keep_its_role() {
     let (store, accounts) = two_administrators().await;
     accounts.create(role("boss", true)).await.unwrap();
-    give(&accounts, 2, &["boss"]).await.unwrap();
+    set_roles(&accounts, 2, &["boss"]).await.unwrap();
     store.before_commit(|others| async move { set_admin(&others, "boss", false).await.unwrap() });
     assert_eq!(refusal(block(&accounts, 1).await), "admin is the last active administrator.");
     assert_eq!(accounts.directory().administrators(), [1]);
 }
 
 #[tokio::test]
-async fn a_role_cannot_stop_to_administer_while_its_witness_goes() {
+async fn role_stays_admin_when_the_other_administrator_is_blocked() {
     let (store, accounts) = two_administrators().await;
     accounts.create(role("boss", true)).await.unwrap();
-    give(&accounts, 1, &["boss"]).await.unwrap();
+    set_roles(&accounts, 1, &["boss"]).await.unwrap();
     store.before_commit(|others| async move { block(&others, 2).await.unwrap() });
     let result = set_admin(&accounts, "boss", false).await;
     assert!(refusal(result).contains("from the role boss"));
@@ -48,62 +39,62 @@ async fn a_role_cannot_stop_to_administer_while_its_witness_goes() {
 }
 
 #[tokio::test]
-async fn an_administrator_cannot_change_to_a_role_that_stops_to_administer() {
-    let store = Contended::new();
-    let accounts = on(store.clone());
+async fn last_administrator_cannot_switch_to_a_role_that_loses_admin() {
+    let store = InterruptedStore::new();
+    let accounts = accounts_on(store.clone());
     accounts.first_start().await.unwrap().unwrap();
     accounts.create(role("boss", true)).await.unwrap();
     store.before_commit(|others| async move { set_admin(&others, "boss", false).await.unwrap() });
-    let result = give(&accounts, 1, &["boss"]).await;
+    let result = set_roles(&accounts, 1, &["boss"]).await;
     assert_eq!(refusal(result), "admin is the last active administrator.");
 
     set_admin(&accounts, "boss", true).await.unwrap();
     store.before_commit(|others| async move { others.delete::<Role>("boss", None).await.unwrap() });
-    assert_eq!(invalid(give(&accounts, 1, &["boss"]).await), ["roles.0"]);
+    assert_eq!(invalid(set_roles(&accounts, 1, &["boss"]).await), ["roles.0"]);
     assert_eq!(accounts.directory().administrators(), [1]);
 }
 
 #[tokio::test]
-async fn a_role_cannot_go_while_an_administrator_changes_to_it() {
-    let store = Contended::new();
-    let accounts = on(store.clone());
+async fn role_that_an_administrator_just_got_is_not_deleted() {
+    let store = InterruptedStore::new();
+    let accounts = accounts_on(store.clone());
     accounts.first_start().await.unwrap().unwrap();
     accounts.create(role("boss", true)).await.unwrap();
-    store.before_commit(|others| async move { give(&others, 1, &["boss"]).await.unwrap() });
+    store.before_commit(|others| async move { set_roles(&others, 1, &["boss"]).await.unwrap() });
     let result = accounts.delete::<Role>("boss", None).await;
     assert_eq!(refusal(result), "The role boss is held by users.");
     assert_eq!(accounts.directory().administrators(), [1]);
 }
 
 #[tokio::test]
-async fn a_key_that_is_made_while_its_user_is_deleted_goes_too() {
+async fn key_created_during_the_deletion_of_its_user_is_deleted() {
     let (store, accounts) = two_administrators().await;
     let made = Arc::new(Mutex::new(None));
     store.before_commit({
         let made = made.clone();
         |others| async move {
             let issued = others.issue_key(2, NewKey::default()).await.unwrap();
-            *made.lock().unwrap() = Some(issued.key.record.id);
+            *made.lock() = Some(issued.key.record.id);
         }
     });
     accounts.delete_user(2, None).await.unwrap();
-    let id = made.lock().unwrap().unwrap();
+    let id = made.lock().unwrap();
     assert!(accounts.key(id).unwrap().is_none());
     assert!(accounts.directory().key(id).is_none());
     assert!(accounts.keys_of(2, None, 9).unwrap().items.is_empty());
 }
 
 #[tokio::test]
-async fn no_key_is_made_for_a_user_that_has_just_gone() {
+async fn no_key_is_created_for_a_deleted_user() {
     let (store, accounts) = two_administrators().await;
     store.before_commit(|others| async move { others.delete_user(2, None).await.unwrap() });
     let result = accounts.issue_key(2, NewKey::default()).await;
     assert!(matches!(result, Err(AccountError::NotFound { what: "user", .. })), "{result:?}");
-    assert_eq!(accounts.keys(None, 9).unwrap().items.len(), 1, "the administrator's own");
+    assert_eq!(accounts.keys(None, 9).unwrap().items.len(), 1, "the administrator's key");
 }
 
 #[tokio::test]
-async fn a_key_is_revoked_even_when_it_is_changed_in_between() {
+async fn key_is_revoked_even_when_it_was_just_changed() {
     let (store, accounts) = two_administrators().await;
     let id = accounts.issue_key(2, NewKey::default()).await.unwrap().key.record.id;
     store.before_commit(move |others| async move { drop(others.revoke_key(id).await.unwrap()) });
@@ -113,8 +104,7 @@ async fn a_key_is_revoked_even_when_it_is_changed_in_between() {
 }
 
 #[tokio::test]
-async fn a_change_is_made_again_when_the_record_changed_and_refused_when_a_revision_was_asked_for()
-{
+async fn change_is_attempted_again_unless_a_revision_is_expected() {
     let (store, accounts) = two_administrators().await;
     let rename = |user: &mut crate::model::User| {
         user.name.push('!');
@@ -131,32 +121,32 @@ async fn a_change_is_made_again_when_the_record_changed_and_refused_when_a_revis
     assert!(matches!(result, Err(AccountError::Stale { current: now }) if now == current));
     let result = accounts.delete_user(2, Some(before)).await;
     assert!(matches!(result, Err(AccountError::Stale { .. })), "{result:?}");
-    store.before_commit(|others| async move { give(&others, 2, &[]).await.unwrap() });
+    store.before_commit(|others| async move { set_roles(&others, 2, &[]).await.unwrap() });
     let result = accounts.change_user(2, Some(current), rename).await;
     assert!(matches!(result, Err(AccountError::Stale { .. })), "{result:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_fifty_users_with_one_name_one_is_made() {
+async fn one_of_fifty_users_with_the_same_name_is_created() {
     let accounts = accounts().await;
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..50 {
         let accounts = accounts.clone();
         let name = if number % 2 == 0 { "Twin" } else { "tWIN" };
-        let new = NewUser { mail: Some(format!("m{number}@example.com")), ..named(name) };
+        let new = NewUser { mail: Some(format!("m{number}@example.com")), ..new_user(name) };
         tasks.spawn(async move { accounts.create_user(new).await });
     }
     let (made, refused): (Vec<_>, Vec<_>) =
         tasks.join_all().await.into_iter().partition(Result::is_ok);
     assert_eq!(made.len(), 1);
-    for one in refused {
-        assert_eq!(invalid(one), ["name"]);
+    for result in refused {
+        assert_eq!(invalid(result), ["name"]);
     }
     assert_eq!(accounts.users(None, 99).unwrap().items.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_defaults_cannot_be_made_from_one() {
+async fn there_is_never_more_than_one_default_application() {
     use crate::model::Application;
     let accounts = accounts().await;
     let mut tasks = tokio::task::JoinSet::new();
@@ -169,11 +159,11 @@ async fn two_defaults_cannot_be_made_from_one() {
     tasks.join_all().await;
     let all = accounts.list::<Application>(None, 99).unwrap().items;
     assert_eq!(all.len(), 9);
-    assert_eq!(all.iter().filter(|one| one.record.is_default).count(), 1);
+    assert_eq!(all.iter().filter(|application| application.record.is_default).count(), 1);
 }
 
 #[tokio::test]
-async fn a_record_that_was_made_meanwhile_is_not_written_over() {
+async fn record_created_simultaneously_is_not_overwritten() {
     let (store, accounts) = two_administrators().await;
     store.before_commit(|others| async move {
         drop(others.create(role("boss", true)).await.unwrap());
@@ -183,24 +173,24 @@ async fn a_record_that_was_made_meanwhile_is_not_written_over() {
 }
 
 #[tokio::test]
-async fn two_processes_do_not_give_one_number_twice() {
+async fn two_processes_do_not_assign_the_same_uid() {
     let (store, accounts) = two_administrators().await;
     store.before_commit(|others| async move {
-        assert_eq!(others.create_user(named("theirs")).await.unwrap().record.uid, 3);
+        assert_eq!(others.create_user(new_user("theirs")).await.unwrap().record.uid, 3);
     });
-    assert_eq!(accounts.create_user(named("ours")).await.unwrap().record.uid, 4);
+    assert_eq!(accounts.create_user(new_user("ours")).await.unwrap().record.uid, 4);
     assert_eq!(accounts.user(3).unwrap().unwrap().record.name, "theirs");
 }
 
 #[tokio::test]
-async fn the_largest_number_does_not_shrink_when_two_users_are_deleted() {
+async fn largest_uid_does_not_shrink_when_two_users_are_deleted() {
     let (store, accounts) = two_administrators().await;
     store.before_commit(|others| async move {
-        others.create_user(named("third")).await.unwrap();
+        others.create_user(new_user("third")).await.unwrap();
         others.delete_user(3, None).await.unwrap();
     });
     accounts.delete_user(2, None).await.unwrap();
-    // As after a start.
-    let late = on(store);
-    assert_eq!(late.create_user(named("fourth")).await.unwrap().record.uid, 4);
+    // Check with accounts that read the store anew.
+    let restarted = accounts_on(store);
+    assert_eq!(restarted.create_user(new_user("fourth")).await.unwrap().record.uid, 4);
 }

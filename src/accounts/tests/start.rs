@@ -1,4 +1,4 @@
-//! The first start, and every later one.
+//! The first start and later starts.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -9,8 +9,8 @@ use crate::{
 };
 
 #[tokio::test]
-async fn the_first_start_makes_what_every_installation_has() {
-    let accounts = on(Arc::new(MemoryStore::new()));
+async fn first_start_creates_the_shipped_records() {
+    let accounts = accounts_on(Arc::new(MemoryStore::new()));
     let first = accounts.first_start().await.unwrap().unwrap();
     assert_eq!((first.username.as_str(), first.application.as_str()), ("admin", "default"));
     let KeyShape::Ours(id) = KeyText::shape(first.key.expose()) else { panic!("not a key") };
@@ -27,41 +27,41 @@ async fn the_first_start_makes_what_every_installation_has() {
 }
 
 #[tokio::test]
-async fn two_first_starts_at_one_moment_are_one() {
-    let store = Contended::new();
+async fn one_of_two_simultaneous_first_starts_fills_the_store() {
+    let store = InterruptedStore::new();
     store.before_commit(|others| async move { drop(others.first_start().await.unwrap().unwrap()) });
-    let accounts = on(store);
+    let accounts = accounts_on(store);
     assert!(accounts.first_start().await.unwrap().is_none());
     assert_eq!(accounts.keys(None, 9).unwrap().items.len(), 1);
 }
 
 #[tokio::test]
-async fn a_store_with_users_gets_no_second_administrator() {
+async fn store_with_users_gets_no_first_start() {
     let store = Arc::new(MemoryStore::new());
-    let accounts = on(store.clone());
+    let accounts = accounts_on(store.clone());
     let role = encode(&role(ADMINISTRATOR, true));
     let mut batch = Batch::new();
     batch.put(Table::Roles, ADMINISTRATOR, role);
     store.commit(batch).await.unwrap();
-    let own = accounts.create_user(administrator("own")).await.unwrap();
+    let own = accounts.create_user(new_admin("own")).await.unwrap();
     assert!(accounts.first_start().await.unwrap().is_none());
     assert_eq!(accounts.user(1).unwrap().unwrap().record, own.record);
 }
 
 #[tokio::test]
-async fn the_operator_is_let_in_and_is_no_user() {
+async fn operator_is_admitted_and_is_no_user() {
     let accounts = accounts().await;
     let before = accounts.directory().counts();
-    let operator = accounts.admit_operator();
+    let operator = accounts.create_operator_key();
     let KeyShape::Ours(id) = KeyText::shape(operator.key.expose()) else { panic!("not a key") };
     let key = accounts.directory().key(id).unwrap();
     assert_eq!((key.user, key.application()), (0, Some("keyward.operator")));
     let policy = accounts.directory().policy();
-    let member = accounts.directory().user(0).unwrap();
-    assert!(policy.roles.allows(member.roles(&policy.roles), "anything"));
+    let operator = accounts.directory().user(0).unwrap();
+    assert!(policy.roles.allows(operator.roles(&policy.roles), "anything"));
     assert!(accounts.directory().user_by_name("keyward.operator").is_none());
     assert_eq!(accounts.directory().counts(), (before.0 + 1, before.1 + 1));
-    // Nothing can be made for it, changed of it or taken from it, and it is not the last administrator.
+    // The operator's records cannot be changed. The operator does not count as an administrator.
     let result = accounts.issue_key(0, NewKey::default()).await;
     assert!(matches!(result, Err(AccountError::NotFound { .. })), "{result:?}");
     assert!(matches!(block(&accounts, 0).await, Err(AccountError::NotFound { .. })));
@@ -75,11 +75,11 @@ async fn the_operator_is_let_in_and_is_no_user() {
 fn open(folder: &std::path::Path) -> Result<Writer, SetupError> {
     let store = Arc::new(SledStore::open(&folder.join("store"), 16)?);
     let accounts = Accounts::open(store, &folder.join("pepper"), Passwords::new(1))?;
-    Ok(accounts.acting(Actor::Program))
+    Ok(accounts.as_actor(Actor::Program))
 }
 
 #[tokio::test]
-async fn a_store_is_opened_with_its_own_pepper_only() {
+async fn store_is_opened_only_with_its_own_pepper() {
     let folder = tempfile::tempdir().unwrap();
     let pepper = folder.path().join("pepper");
     let accounts = open(folder.path()).unwrap();
@@ -100,7 +100,7 @@ async fn a_store_is_opened_with_its_own_pepper_only() {
     assert!(problem.ends_with(
         "is missing. Without it no key can be checked: put the file back from a backup"
     ));
-    assert!(!pepper.exists(), "a new one would make every key useless");
+    assert!(!pepper.exists(), "a new pepper would make every key useless");
 
     create_pepper(&pepper, &Entropy::system()).unwrap();
     let problem = open(folder.path()).err().unwrap();
@@ -112,21 +112,23 @@ async fn a_store_is_opened_with_its_own_pepper_only() {
 }
 
 #[tokio::test]
-async fn a_number_is_never_given_twice() {
+async fn uid_is_never_reused() {
     let folder = tempfile::tempdir().unwrap();
     open(folder.path()).unwrap().first_start().await.unwrap().unwrap();
-    let mut given = vec![1];
+    let mut uids = vec![1];
     for start in 0..3 {
         let accounts = open(folder.path()).unwrap();
-        for one in 0..2 {
-            let name = format!("user {start} {one}");
-            given.push(accounts.create_user(named(&name)).await.unwrap().record.uid);
+        for number in 0..2 {
+            let name = format!("user {start} {number}");
+            uids.push(accounts.create_user(new_user(&name)).await.unwrap().record.uid);
         }
-        // The largest one, or the one before it.
-        let gone = given[given.len() - 1 - start % 2];
-        accounts.delete_user(gone, None).await.unwrap();
-        given.push(accounts.create_user(named(&format!("late {start}"))).await.unwrap().record.uid);
-        accounts.delete_user(*given.last().unwrap(), None).await.unwrap();
+        // Delete the largest uid, or the one before it.
+        let deleted = uids[uids.len() - 1 - start % 2];
+        accounts.delete_user(deleted, None).await.unwrap();
+        uids.push(
+            accounts.create_user(new_user(&format!("late {start}"))).await.unwrap().record.uid,
+        );
+        accounts.delete_user(*uids.last().unwrap(), None).await.unwrap();
     }
-    assert!(given.is_sorted_by(|a, b| a < b), "{given:?}");
+    assert!(uids.is_sorted_by(|a, b| a < b), "{uids:?}");
 }

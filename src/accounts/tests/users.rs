@@ -1,4 +1,4 @@
-//! Users, their keys and their roles, one change after another.
+//! Users, their keys and their roles, without simultaneous changes.
 
 use super::*;
 use crate::model::{Application, KeyId, User};
@@ -12,16 +12,16 @@ async fn rename(accounts: &Writer, uid: u64, name: &str) -> Result<Versioned<Use
 }
 
 fn uid_of(accounts: &Writer, name: &str) -> Option<u64> {
-    accounts.directory().user_by_name(name).map(|member| member.uid)
+    accounts.directory().user_by_name(name).map(|user| user.uid)
 }
 
 #[tokio::test]
-async fn a_user_is_made_changed_and_deleted() {
+async fn user_is_created_changed_and_deleted() {
     let accounts = accounts().await;
     let new = NewUser {
         mail: Some("Bob@Example.com".into()),
         roles: vec!["authenticated".into(), ADMINISTRATOR.into(), ADMINISTRATOR.into()],
-        ..named("Bob")
+        ..new_user("Bob")
     };
     let made = accounts.create_user(new).await.unwrap();
     let user = &made.record;
@@ -38,7 +38,7 @@ async fn a_user_is_made_changed_and_deleted() {
     assert_eq!((renamed.record.created, renamed.record.changed), (NOW, later));
     assert_eq!((uid_of(&accounts, "bob"), uid_of(&accounts, "robert")), (None, Some(2)));
 
-    // What changes nothing is not written.
+    // A change without effect is not written.
     let same = rename(&accounts, 2, "Robert").await.unwrap();
     assert_eq!(same.revision, renamed.revision);
 
@@ -47,15 +47,15 @@ async fn a_user_is_made_changed_and_deleted() {
     assert_eq!(uid_of(&accounts, "robert"), None);
     let gone = accounts.delete_user(2, None).await.unwrap_err();
     assert_eq!(gone.to_string(), "there is no user 2");
-    // Its name and its address are free again.
-    let again = NewUser { mail: Some("bob@example.com".into()), ..named("ROBERT") };
+    // The name and the mail address are free again.
+    let again = NewUser { mail: Some("bob@example.com".into()), ..new_user("ROBERT") };
     assert_eq!(accounts.create_user(again).await.unwrap().record.uid, 3);
 }
 
 #[tokio::test]
-async fn names_and_addresses_are_taken_without_regard_to_case() {
+async fn names_and_addresses_are_unique_regardless_of_case() {
     let accounts = accounts().await;
-    let with = |name: &str, mail: &str| NewUser { mail: Some(mail.into()), ..named(name) };
+    let with = |name: &str, mail: &str| NewUser { mail: Some(mail.into()), ..new_user(name) };
     accounts.create_user(with("Jürgen", "j@example.com")).await.unwrap();
     assert_eq!(invalid(accounts.create_user(with("JÜRGEN", "x@example.com")).await), ["name"]);
     assert_eq!(invalid(accounts.create_user(with("other", "J@EXAMPLE.COM")).await), ["mail"]);
@@ -66,27 +66,27 @@ async fn names_and_addresses_are_taken_without_regard_to_case() {
     // A user may change the case of its own name.
     rename(&accounts, uid, "OTHER").await.unwrap();
     assert_eq!(accounts.directory().user_by_name("other").unwrap().name, "OTHER");
-    // A name that was given back is free, and one that was refused was never taken.
+    // A former name is free again. The address of a refused user was never taken.
     rename(&accounts, uid, "third").await.unwrap();
     accounts.create_user(with("other", "x@example.com")).await.unwrap();
 }
 
 #[tokio::test]
-async fn what_is_not_in_order_is_refused_with_its_place() {
+async fn invalid_user_is_refused_with_the_location_of_the_fault() {
     let accounts = accounts().await;
     let attributes = |count: usize, size: usize| {
         (0..count).map(|number| (number.to_string(), "x".repeat(size))).collect()
     };
     let cases = [
-        (NewUser { name: " a".into(), ..named("") }, "name"),
-        (NewUser { mail: Some("nowhere".into()), ..named("a") }, "mail"),
-        (NewUser { roles: vec!["nobody".into()], ..named("a") }, "roles.0"),
-        (NewUser { roles: vec!["anonymous".into()], ..named("a") }, "roles.0"),
-        (NewUser { timezone: Some("Mars/Base".into()), ..named("a") }, "timezone"),
-        (NewUser { langcode: Some("?".into()), ..named("a") }, "langcode"),
-        (NewUser { attributes: attributes(1, 513), ..named("a") }, "attributes.0"),
-        // Each within its bounds, and too much together for one record.
-        (NewUser { attributes: attributes(16, 512), ..named("a") }, ""),
+        (NewUser { name: " a".into(), ..new_user("") }, "name"),
+        (NewUser { mail: Some("nowhere".into()), ..new_user("a") }, "mail"),
+        (NewUser { roles: vec!["nobody".into()], ..new_user("a") }, "roles.0"),
+        (NewUser { roles: vec!["anonymous".into()], ..new_user("a") }, "roles.0"),
+        (NewUser { timezone: Some("Mars/Base".into()), ..new_user("a") }, "timezone"),
+        (NewUser { langcode: Some("?".into()), ..new_user("a") }, "langcode"),
+        (NewUser { attributes: attributes(1, 513), ..new_user("a") }, "attributes.0"),
+        // Each attribute is valid, but the record is too large.
+        (NewUser { attributes: attributes(16, 512), ..new_user("a") }, ""),
     ];
     for (new, location) in cases {
         let found = invalid(accounts.create_user(new).await);
@@ -97,9 +97,9 @@ async fn what_is_not_in_order_is_refused_with_its_place() {
 }
 
 #[tokio::test]
-async fn a_user_stays_who_it_is() {
+async fn uid_and_uuid_cannot_be_changed() {
     let accounts = accounts().await;
-    accounts.create_user(named("bob")).await.unwrap();
+    accounts.create_user(new_user("bob")).await.unwrap();
     let before = accounts.user(2).unwrap().unwrap().record;
     let edit = |user: &mut User| {
         user.uid = 1;
@@ -111,20 +111,20 @@ async fn a_user_stays_who_it_is() {
 }
 
 #[tokio::test]
-async fn the_last_administrator_stays() {
+async fn last_administrator_cannot_be_removed() {
     let accounts = accounts().await;
     let last = "admin is the last active administrator.";
     assert_eq!(refusal(block(&accounts, 1).await), last);
-    assert_eq!(refusal(give(&accounts, 1, &[]).await), last);
+    assert_eq!(refusal(set_roles(&accounts, 1, &[]).await), last);
     assert_eq!(refusal(accounts.delete_user(1, None).await), last);
-    // A blocked one does not count.
-    let blocked = NewUser { status: false, ..administrator("blocked") };
+    // A blocked administrator does not count.
+    let blocked = NewUser { status: false, ..new_admin("blocked") };
     accounts.create_user(blocked).await.unwrap();
     assert_eq!(refusal(block(&accounts, 1).await), last);
-    // Nor does the rest of the record matter.
+    // Other fields may be changed.
     rename(&accounts, 1, "root").await.unwrap();
 
-    accounts.create_user(administrator("second")).await.unwrap();
+    accounts.create_user(new_admin("second")).await.unwrap();
     block(&accounts, 1).await.unwrap();
     assert_eq!(accounts.directory().administrators(), [3]);
     let last = "second is the last active administrator.";
@@ -133,49 +133,49 @@ async fn the_last_administrator_stays() {
 }
 
 #[tokio::test]
-async fn the_last_administrators_role_stays() {
+async fn role_of_the_last_administrator_cannot_be_removed() {
     let accounts = accounts().await;
-    let said = "All active administrators have their standing from the role administrator.";
-    assert_eq!(refusal(set_admin(&accounts, ADMINISTRATOR, false).await), said);
-    let held = accounts.delete::<Role>(ADMINISTRATOR, None).await;
-    assert_eq!(refusal(held), "The role administrator is held by users.");
+    let message = "All active administrators get their rights from the role administrator.";
+    assert_eq!(refusal(set_admin(&accounts, ADMINISTRATOR, false).await), message);
+    let deletion = accounts.delete::<Role>(ADMINISTRATOR, None).await;
+    assert_eq!(refusal(deletion), "The role administrator is held by users.");
 
-    // A role that nobody has is no other way.
+    // An administrator's role without users does not count.
     accounts.create(role("boss", true)).await.unwrap();
-    assert_eq!(refusal(set_admin(&accounts, ADMINISTRATOR, false).await), said);
-    // Nor is one of a blocked user.
-    let blocked = NewUser { roles: vec!["boss".into()], ..named("blocked") };
+    assert_eq!(refusal(set_admin(&accounts, ADMINISTRATOR, false).await), message);
+    // An administrator's role of a blocked user does not count.
+    let blocked = NewUser { roles: vec!["boss".into()], ..new_user("blocked") };
     accounts.create_user(NewUser { status: false, ..blocked }).await.unwrap();
-    assert_eq!(refusal(set_admin(&accounts, ADMINISTRATOR, false).await), said);
+    assert_eq!(refusal(set_admin(&accounts, ADMINISTRATOR, false).await), message);
 
-    give(&accounts, 1, &["boss"]).await.unwrap();
+    set_roles(&accounts, 1, &["boss"]).await.unwrap();
     set_admin(&accounts, ADMINISTRATOR, false).await.unwrap();
     accounts.delete::<Role>(ADMINISTRATOR, None).await.unwrap();
     assert_eq!(accounts.directory().administrators(), [1]);
-    let said = "All active administrators have their standing from the role boss.";
-    assert_eq!(refusal(set_admin(&accounts, "boss", false).await), said);
+    let message = "All active administrators get their rights from the role boss.";
+    assert_eq!(refusal(set_admin(&accounts, "boss", false).await), message);
 }
 
 #[tokio::test]
-async fn where_nobody_administers_roles_are_free() {
-    let accounts = on(Arc::new(MemoryStore::new()));
+async fn without_administrators_every_role_can_be_changed() {
+    let accounts = accounts_on(Arc::new(MemoryStore::new()));
     accounts.create(role("boss", true)).await.unwrap();
     set_admin(&accounts, "boss", false).await.unwrap();
     accounts.delete::<Role>("boss", None).await.unwrap();
 }
 
 #[tokio::test]
-async fn the_roles_that_everybody_has_stay() {
+async fn locked_roles_cannot_be_deleted() {
     let accounts = accounts().await;
     for id in ["anonymous", "authenticated"] {
-        let said = refusal(accounts.delete::<Role>(id, None).await);
-        assert_eq!(said, format!("The role {id} belongs to every installation."));
+        let message = refusal(accounts.delete::<Role>(id, None).await);
+        assert_eq!(message, format!("The role {id} is built in and cannot be deleted."));
         assert_eq!(invalid(set_admin(&accounts, id, true).await), ["is_admin"]);
     }
 }
 
 #[tokio::test]
-async fn a_record_that_is_named_by_another_stays() {
+async fn application_named_by_a_resource_cannot_be_deleted() {
     let accounts = accounts().await;
     accounts.create(Application::api_key("own", "Own")).await.unwrap();
     let edit = |resource: &mut crate::model::Resource| {
@@ -186,16 +186,16 @@ async fn a_record_that_is_named_by_another_stays() {
         Ok::<_, AccountError>(())
     };
     accounts.change("entity.user", None, edit).await.unwrap();
-    let said = refusal(accounts.delete::<Application>("own", None).await);
-    assert_eq!(said, "The application own is named by the resource entity.user.");
+    let message = refusal(accounts.delete::<Application>("own", None).await);
+    assert_eq!(message, "The application own is named by the resource entity.user.");
     accounts.delete::<crate::model::Resource>("entity.user", None).await.unwrap();
     accounts.delete::<Application>("own", None).await.unwrap();
-    let said = accounts.delete::<Application>("own", None).await.unwrap_err().to_string();
-    assert_eq!(said, "there is no application own");
+    let message = accounts.delete::<Application>("own", None).await.unwrap_err().to_string();
+    assert_eq!(message, "there is no application own");
 }
 
 #[tokio::test]
-async fn an_id_stays_and_a_revision_is_checked() {
+async fn id_cannot_be_changed_and_revision_is_checked() {
     let accounts = accounts().await;
     let made = accounts.create(role("boss", false)).await.unwrap();
     let to = |id: &'static str| {
@@ -216,10 +216,9 @@ async fn an_id_stays_and_a_revision_is_checked() {
 }
 
 #[tokio::test]
-async fn deleting_a_user_deletes_its_keys_and_no_others() {
+async fn deleting_a_user_deletes_only_that_users_keys() {
     let accounts = accounts().await;
-    // 2 and 258: numbers whose bytes could be taken for one another's.
-    let [two, other] = ["two", "other"].map(|name| accounts.create_user(named(name)));
+    let [two, other] = ["two", "other"].map(|name| accounts.create_user(new_user(name)));
     let (two, other) = (two.await.unwrap().record.uid, other.await.unwrap().record.uid);
     let mut ids = Vec::new();
     for uid in [two, other, two, two] {
@@ -229,16 +228,16 @@ async fn deleting_a_user_deletes_its_keys_and_no_others() {
     assert!(accounts.keys_of(two, None, 2).unwrap().has_more);
     accounts.delete_user(two, None).await.unwrap();
     for (at, id) in ids.iter().enumerate() {
-        let stays = at == 1;
-        assert_eq!(accounts.key(*id).unwrap().is_some(), stays);
-        assert_eq!(accounts.directory().key(*id).is_some(), stays);
+        let is_kept = at == 1;
+        assert_eq!(accounts.key(*id).unwrap().is_some(), is_kept);
+        assert_eq!(accounts.directory().key(*id).is_some(), is_kept);
     }
     assert!(accounts.keys_of(two, None, 9).unwrap().items.is_empty());
     assert_eq!(accounts.keys_of(other, None, 9).unwrap().items.len(), 1);
 }
 
 #[tokio::test]
-async fn a_key_is_revoked_once() {
+async fn second_revocation_changes_nothing() {
     let accounts = accounts().await;
     let issued = accounts.issue_key(1, NewKey::default()).await.unwrap();
     let id = issued.key.record.id;
@@ -254,7 +253,7 @@ async fn a_key_is_revoked_once() {
 }
 
 #[tokio::test]
-async fn a_key_is_checked_before_it_is_made() {
+async fn invalid_key_is_refused_with_the_location_of_the_fault() {
     let accounts = accounts().await;
     let with = |change: fn(&mut NewKey)| {
         let mut new = NewKey::default();
@@ -279,7 +278,7 @@ async fn a_key_is_checked_before_it_is_made() {
 }
 
 #[tokio::test]
-async fn a_password_has_a_length() {
+async fn password_length_is_limited() {
     let accounts = accounts().await;
     for bad in [String::new(), "x".repeat(1025)] {
         let result = accounts.hash_password(crate::model::Secret::new(bad)).await;

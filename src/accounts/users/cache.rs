@@ -1,4 +1,4 @@
-//! Users that were read lately, as they were read: the same ones are asked for again and again.
+//! Cache of recently read users, with the response bodies that were made of them.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,54 +6,58 @@ use bytes::Bytes;
 
 use crate::{accounts::Versioned, directory::CachedUser, model::User};
 
-/// How many are kept. When there are more, all are forgotten, and the ones that are asked for come back.
+/// The most users in the cache. When it is full, it is emptied and fills again.
 const MOST: usize = 4096;
 
-/// An entry counts only while the Directory holds the very member that it was read for. Every write of a user makes a new member, after the
-/// store has it and before the writer is answered: so what is found here is never older than what the writer was told.
+/// Users by uid.
+///
+/// An entry is valid only while the Directory has the same [`CachedUser`] object that the entry was
+/// read for. Every write of a user makes a new object, after the store has written the user and
+/// before the writer gets its result. So an entry is never older than the last result of a writer.
 #[derive(Default)]
-pub(in crate::accounts) struct Recent(papaya::HashMap<u64, Entry>);
+pub(in crate::accounts) struct UserCache(papaya::HashMap<u64, CacheEntry>);
 
-struct Entry {
-    member: Arc<CachedUser>,
+struct CacheEntry {
+    cached: Arc<CachedUser>,
     user: Arc<ReadUser>,
 }
 
-/// A user as it was read, with what was made of it since.
+/// A user from the store, with the bytes that were made of it since.
 pub struct ReadUser {
     /// The user.
     pub record: User,
-    made: [OnceLock<Bytes>; ReadUser::FORMS],
+    forms: [OnceLock<Bytes>; ReadUser::FORMS],
 }
 
 impl ReadUser {
-    /// How many things are kept that were made of a user.
+    /// The number of forms that are cached for each user.
     pub const FORMS: usize = 4;
 
     pub(in crate::accounts) fn new(user: Versioned<User>) -> Self {
-        Self { record: user.record, made: Default::default() }
+        Self { record: user.record, forms: Default::default() }
     }
 
-    /// What `make` makes of the user, made once for each `form`, of which there are [`FORMS`](Self::FORMS).
-    pub fn made(&self, form: usize, make: impl FnOnce(&User) -> Bytes) -> Bytes {
-        self.made[form].get_or_init(|| make(&self.record)).clone()
+    /// Returns the bytes of a form. `make` is called at the first use only. `form` is less than
+    /// [`FORMS`](Self::FORMS).
+    pub fn form(&self, form: usize, make: impl FnOnce(&User) -> Bytes) -> Bytes {
+        self.forms[form].get_or_init(|| make(&self.record)).clone()
     }
 }
 
-impl Recent {
-    /// The user whom the Directory knows as `member`.
-    pub fn get(&self, member: &Arc<CachedUser>) -> Option<Arc<ReadUser>> {
+impl UserCache {
+    /// The user for this object of the Directory.
+    pub fn get(&self, cached: &Arc<CachedUser>) -> Option<Arc<ReadUser>> {
         let entries = self.0.pin();
-        let entry = entries.get(&member.uid)?;
-        Arc::ptr_eq(&entry.member, member).then(|| entry.user.clone())
+        let entry = entries.get(&cached.uid)?;
+        Arc::ptr_eq(&entry.cached, cached).then(|| entry.user.clone())
     }
 
-    /// Keeps a user that was read after `member` was found.
-    pub fn keep(&self, member: Arc<CachedUser>, user: Arc<ReadUser>) {
+    /// Adds a user. It must be read from the store after `cached` was read from the Directory.
+    pub fn insert(&self, cached: Arc<CachedUser>, user: Arc<ReadUser>) {
         let entries = self.0.pin();
         if entries.len() >= MOST {
             entries.clear();
         }
-        entries.insert(member.uid, Entry { member, user });
+        entries.insert(cached.uid, CacheEntry { cached, user });
     }
 }

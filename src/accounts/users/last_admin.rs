@@ -1,33 +1,34 @@
-//! Somebody can always administer.
+//! The rule that an active administrator always remains.
 //!
-//! A change that takes an administrator's standing away names a witness: an active user who administers after it. The commit happens only if
-//! the witness and its role are as they were seen, so two changes at one moment cannot each rely on the administrator that the other removes.
+//! A change that takes the administrator's role from a user depends on another active
+//! administrator. The commit expects that this user and the user's role are unchanged, so two
+//! simultaneous changes cannot each rely on the administrator that the other one removes.
 
-use super::uid_key;
 use crate::{
     accounts::{AccountError, Accounts, Versioned},
     model::{Role, User},
-    store::{Batch, State, Table},
+    store::{Batch, Expected, Table, table},
 };
 
 impl Accounts {
-    /// Refuses a change to a user, or its deletion, that would leave nobody who may administer.
-    pub(in crate::accounts) fn keep_an_administrator(
+    /// Refuses a change of a user that would leave no active administrator. `after` is `None` for a
+    /// deletion.
+    pub(in crate::accounts) fn require_remaining_admin(
         &self,
         before: &User,
         after: Option<&User>,
         batch: &mut Batch,
     ) -> Result<(), AccountError> {
-        if self.administrators_role(before, None)?.is_none() {
+        if self.admin_role(before, None)?.is_none() {
             return Ok(());
         }
         if let Some(after) = after
-            && let Some(role) = self.administrators_role(after, None)?
+            && let Some(role) = self.admin_role(after, None)?
         {
             expect_role(batch, &role);
             return Ok(());
         }
-        if self.find_witness(Some(before.uid), None, batch)? {
+        if self.expect_other_admin(Some(before.uid), None, batch)? {
             return Ok(());
         }
         Err(AccountError::refused(
@@ -36,28 +37,33 @@ impl Accounts {
         ))
     }
 
-    /// Refuses a change to a role, or its deletion, that would leave nobody who may administer.
-    pub(in crate::accounts) fn keep_an_administrators_role(
+    /// Refuses a change of a role that would leave no active administrator. `after` is `None` for a
+    /// deletion.
+    pub(in crate::accounts) fn require_remaining_admin_role(
         &self,
         before: &Role,
         after: Option<&Role>,
         batch: &mut Batch,
     ) -> Result<(), AccountError> {
-        let stays = after.is_some_and(|role| role.is_admin);
-        if !before.is_admin || stays || self.find_witness(None, Some(&before.id), batch)? {
+        let stays_admin = after.is_some_and(|role| role.is_admin);
+        if !before.is_admin
+            || stays_admin
+            || self.expect_other_admin(None, Some(&before.id), batch)?
+        {
             return Ok(());
         }
         if self.directory().administrators().is_empty() {
             return Ok(());
         }
         Err(AccountError::refused(
-            format!("All active administrators have their standing from the role {}.", before.id),
+            format!("All active administrators get their rights from the role {}.", before.id),
             "Give one of them another administrator's role first.",
         ))
     }
 
-    /// Finds somebody who administers, without this user and without this role, and asks that it stays so until the commit.
-    fn find_witness(
+    /// Finds an active administrator, without this user and without this role. Adds the expectation
+    /// that the administrator stays one until the commit. Returns whether there is one.
+    fn expect_other_admin(
         &self,
         without_user: Option<u64>,
         without_role: Option<&str>,
@@ -68,8 +74,8 @@ impl Accounts {
                 continue;
             }
             let Some(user) = self.user(uid)? else { continue };
-            if let Some(role) = self.administrators_role(&user.record, without_role)? {
-                batch.expect(Table::Users, uid_key(uid), State::Revision(user.revision));
+            if let Some(role) = self.admin_role(&user.record, without_role)? {
+                batch.expect(Table::Users, table::user(uid), Expected::Revision(user.revision));
                 expect_role(batch, &role);
                 return Ok(true);
             }
@@ -77,8 +83,8 @@ impl Accounts {
         Ok(false)
     }
 
-    /// The role through which a user administers, as the store has it.
-    fn administrators_role(
+    /// The role that makes an active user an administrator, from the store.
+    fn admin_role(
         &self,
         user: &User,
         without: Option<&str>,
@@ -96,5 +102,5 @@ impl Accounts {
 }
 
 fn expect_role(batch: &mut Batch, role: &Versioned<Role>) {
-    batch.expect(Table::Roles, role.record.id.as_str(), State::Revision(role.revision));
+    batch.expect(Table::Roles, role.record.id.as_str(), Expected::Revision(role.revision));
 }

@@ -14,8 +14,8 @@ use serde_json::json;
 use self::{read::read, source::Source};
 use super::{Call, keys, response};
 use crate::{
-    accounts::{AccountError, Applied, Apply, Others},
-    handlers::{Body, BodyLimits, Payload, PayloadResponse},
+    accounts::{AccountError, Accounts, AdminWriter, Applied, Apply, Others},
+    handlers::{RequestBody, BodyLimits, Payload, PayloadResponse},
     model::Violation,
     pipeline::{Denial, Phase},
 };
@@ -28,17 +28,18 @@ const MOST_BYTES: usize = 64 << 20;
 const MOST_FAULTS: usize = 100;
 
 pub(super) async fn answer(call: Call<'_>) -> Result<PayloadResponse, Denial> {
-    if !call.identity.is_admin() {
-        return Err(response::forbidden("Only the operator and administrators can do this."));
-    }
+    let accounts = call.accounts.clone();
+    let admin = accounts.admin().ok_or_else(|| {
+        response::forbidden("Only the operator and administrators can do this.")
+    })?;
     match call.request.method {
-        Method::POST => apply(call).await,
-        _ => export(&call).await,
+        Method::POST => apply(&admin, call).await,
+        _ => export(&admin).await,
     }
 }
 
-async fn export(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
-    let text = call.accounts.export().await.map_err(response::denial)?;
+async fn export(admin: &AdminWriter<'_>) -> Result<PayloadResponse, Denial> {
+    let text = admin.export().await.map_err(response::denial)?;
     let mut reply = Response::new(Payload::from(text));
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(TOML));
@@ -46,7 +47,7 @@ async fn export(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     Ok(reply)
 }
 
-async fn apply(mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
+async fn apply(admin: &AdminWriter<'_>, mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let how = how(&call)?;
     // What it makes may be bound less than the key that it is asked with.
     if keys::within_own_bounds(&keys::Wanted::default(), &call).is_err() {
@@ -55,12 +56,12 @@ async fn apply(mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
         ));
     }
     let text = std::sync::Arc::<str>::from(document(&mut call).await?);
-    let (read_from, accounts) = (text.clone(), (*call.accounts).clone());
+    let (read_from, accounts) = (text.clone(), Accounts::clone(admin));
     let stated = aside(move || {
         let source = Source::of(&read_from).map_err(|problem| unfit(vec![problem]))?;
         read(&source, &accounts).map_err(|found| placed(found, &source))
     });
-    let applied = match call.accounts.apply(stated.await??, how).await {
+    let applied = match admin.apply(stated.await??, how).await {
         Ok(applied) => applied,
         // Where it stood is looked up once more: meanwhile nobody had to remember it.
         Err(AccountError::Invalid(found)) => {
@@ -133,7 +134,7 @@ async fn document(call: &mut Call<'_>) -> Result<String, Denial> {
             said,
         ));
     }
-    let body = std::mem::replace(&mut call.body, Body::Full(bytes::Bytes::new()));
+    let body = std::mem::replace(&mut call.body, RequestBody::Full(bytes::Bytes::new()));
     // It is larger than what anybody else may send.
     let limits = BodyLimits { bytes: MOST_BYTES.max(call.limits.bytes), read: call.limits.read };
     let bytes = body.collect(&limits).await?;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Source;
 use crate::{
     accounts::{
-        Accounts, Format, NewUser, STATE_VERSION, State, StatedKey, StatedPassword, StatedUser,
+        Accounts, DigestFormat, NewUser, STATE_VERSION, State, StatedKey, StatedPassword, StatedUser,
     },
     api::{fields::FieldReader, keys::networks, records::Editable, users},
     model::{
@@ -104,7 +104,7 @@ fn password(form: &mut FieldReader) -> StatedPassword {
 
 /// A digest of ours or of another system that is slow to check.
 fn slow(text: &str) -> Result<PasswordDigest, &'static str> {
-    Format::of(text).ok_or("This is not the digest of a password.")?.take(text)
+    DigestFormat::detect(text).ok_or("This is not the digest of a password.")?.parse(text)
 }
 
 fn key(form: &mut FieldReader) -> StatedKey {

@@ -7,7 +7,7 @@ use ::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    accounts::{Bulk, BulkPart, Issued, RunId, Whom},
+    accounts::{BulkIssue, BulkPart, BulkRecipients, Issued, RunId},
     api::{Call, fields::FieldReader, keys, response},
     handlers::PayloadResponse,
     pipeline::Denial,
@@ -28,7 +28,7 @@ pub(in crate::api) async fn generate(mut call: Call<'_>) -> Result<PayloadRespon
     Ok(response::json(StatusCode::OK, &view(&part, &bulk, &call)))
 }
 
-fn read(form: &mut FieldReader, call: &Call<'_>) -> Bulk {
+fn read(form: &mut FieldReader, call: &Call<'_>) -> BulkIssue {
     let run = form.text("run");
     let run = match run {
         Some(text) => run_id(&text).unwrap_or_else(|| {
@@ -41,9 +41,9 @@ fn read(form: &mut FieldReader, call: &Call<'_>) -> Bulk {
         }),
         None => call.accounts.entropy().bytes(),
     };
-    let whom = match form.flag("missing_only") {
-        Some(true) => Whom::Missing,
-        _ => Whom::All,
+    let recipients = match form.flag("missing_only") {
+        Some(true) => BulkRecipients::WithoutKey,
+        _ => BulkRecipients::All,
     };
     let after = form.text("after");
     let after = after.and_then(|text| {
@@ -65,13 +65,12 @@ fn read(form: &mut FieldReader, call: &Call<'_>) -> Bulk {
             format!("Use a number from 1 to {MOST}."),
         );
     }
-    let includes_administrators = call.identity.is_admin();
     let new = keys::read(form, call.accounts.clock().now());
     if new.universal {
         let fix = "Make one with POST /api/v1/users/{uid}/keys.";
         form.reject("universal", "A universal key is one for all users.", fix);
     }
-    Bulk { run, whom, includes_administrators, new, after, limit }
+    BulkIssue { run, recipients, new, after, limit }
 }
 
 fn run_id(text: &str) -> Option<RunId> {
@@ -79,7 +78,7 @@ fn run_id(text: &str) -> Option<RunId> {
     is_form.then(|| u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes)).flatten()
 }
 
-fn view(part: &BulkPart, bulk: &Bulk, call: &Call<'_>) -> Value {
+fn view(part: &BulkPart, bulk: &BulkIssue, call: &Call<'_>) -> Value {
     let items: Vec<Value> = part.items.iter().map(|(name, issued)| item(name, issued)).collect();
     let (users, _) = call.accounts.directory().counts();
     json!({

@@ -4,7 +4,7 @@ use ::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    accounts::{Format, Import, ImportDigest, ImportRow, Strangers},
+    accounts::{DigestFormat, Import, ImportDigest, ImportRow, Strangers},
     api::{Call, fields::FieldReader, keys, response},
     handlers::PayloadResponse,
     model::{Mode, Scheme, Secret, Timestamp},
@@ -33,8 +33,7 @@ pub(in crate::api) async fn import(mut call: Call<'_>) -> Result<PayloadResponse
         let wanted = keys::Wanted { scopes: row.scopes.as_deref(), ..keys::Wanted::default() };
         keys::within_own_bounds(&wanted, &call)?;
     }
-    let includes_administrators = call.identity.is_admin();
-    let import = Import { digest, strangers, includes_administrators, mode, rows };
+    let import = Import { digest, strangers, mode, rows };
     let imported = call.accounts.import_keys(&import).await.map_err(response::denial)?;
     Ok(response::json(StatusCode::OK, &json!(imported)))
 }
@@ -45,8 +44,8 @@ fn digest(form: &mut FieldReader) -> ImportDigest {
         "sha256" => ImportDigest::Fast(Scheme::Sha256),
         "blake3" => ImportDigest::Fast(Scheme::Blake3),
         "hmac-sha256" => ImportDigest::Fast(Scheme::HmacSha256),
-        "bcrypt" => ImportDigest::Slow(Format::Bcrypt),
-        "argon2" => ImportDigest::Slow(Format::Argon2),
+        "bcrypt" => ImportDigest::Slow(DigestFormat::Bcrypt),
+        "argon2" => ImportDigest::Slow(DigestFormat::Argon2),
         // What is missing is told already.
         "" => ImportDigest::Clear,
         _ => {

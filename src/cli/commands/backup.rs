@@ -70,8 +70,8 @@ impl Restore {
         let store = &settings.store;
         let restored = restore(&self.file, &store.path, &store.pepper_file, store.cache_mib).await;
         let restored = restored.map_err(failure)?;
-        if let Some(aside) = &restored.aside {
-            screen.note(&format!("The store that was there is in {} now.\n", aside.display()));
+        if let Some(former) = &restored.former_store {
+            screen.note(&format!("The store that was there is in {} now.\n", former.display()));
         }
         show(&restored.contents, output, &screen, "The backup is restored")
     }

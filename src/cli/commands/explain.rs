@@ -1,4 +1,4 @@
-//! `keyward explain`: one request through every room, and what each room said.
+//! `keyward explain`: runs a request through every phase and prints the result of each.
 
 use std::{
     fs::File,
@@ -22,7 +22,7 @@ use crate::cli::{
 const LONGEST: u64 = 1 << 20;
 
 const COLUMNS: &[Column] = &[
-    ("ROOM", |step| cell(&step["room"])),
+    ("PHASE", |step| cell(&step["phase"])),
     ("VERDICT", |step| cell(&step["verdict"])),
     ("TIME", |step| match step["microseconds"].as_u64() {
         Some(micros) => format!("{micros} µs"),
@@ -56,19 +56,19 @@ pub struct Request {
     data: Option<String>,
 }
 
-/// Asks, and prints what each room said. That the request is refused is an answer and no failure.
+/// Explains a request. The exit code is 0 even if the request is refused.
 pub async fn run(request: Request, session: &Session) -> anyhow::Result<()> {
     let asked = request.body()?;
-    let answer = session.client.post(&path(&["explain"]), &asked).await?.body;
+    let response = session.client.post(&path(&["explain"]), &asked).await?.body;
     let text = match session.output {
-        Output::Json => format!("{answer:#}\n"),
-        Output::Table => text(&answer),
+        Output::Json => format!("{response:#}\n"),
+        Output::Table => text(&response),
     };
     Ok(session.screen.print(&text)?)
 }
 
-fn text(answer: &Value) -> String {
-    let request = &answer["request"];
+fn text(response: &Value) -> String {
+    let request = &response["request"];
     let said = |value: &Value| printable(value.as_str().unwrap_or_default());
     let mut text = format!(
         "{} {} from {} to {}\n\n",
@@ -77,9 +77,9 @@ fn text(answer: &Value) -> String {
         said(&request["client"]),
         said(&request["host"])
     );
-    let rooms = answer["rooms"].as_array().map(Vec::as_slice).unwrap_or_default();
-    text.push_str(&Listing::new(COLUMNS).page(rooms));
-    let refusal = &answer["answer"];
+    let phases = response["phases"].as_array().map(Vec::as_slice).unwrap_or_default();
+    text.push_str(&Listing::new(COLUMNS).page(phases));
+    let refusal = &response["response"];
     text.push_str(&match refusal["status"].as_u64() {
         None => "\nAllowed: the request goes on to its handler, which was not run.\n".to_owned(),
         Some(status) => format!(

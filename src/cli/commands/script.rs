@@ -23,7 +23,7 @@ use crate::{
     },
     config::Settings,
     pipeline::TestGate,
-    scripting::{self, DEFINITIONS, Inspected, Kind, ScriptError, ScriptTestGate, Tested},
+    scripting::{self, DEFINITIONS, CheckedScripts, ScriptKind, ScriptError, ScriptTestGate, TestOutcome},
 };
 
 const COLUMNS: &[Column] = &[
@@ -114,8 +114,8 @@ fn there(dir: Option<PathBuf>, settings: &Settings) -> Result<PathBuf, Failure> 
     Err(Failure::new(Exit::Usage, text))
 }
 
-fn inspect(folder: &Path, settings: &Settings) -> Result<Inspected, Failure> {
-    Inspected::new(folder, limits(&settings.scripts)).map_err(|found| refused(&found))
+fn inspect(folder: &Path, settings: &Settings) -> Result<CheckedScripts, Failure> {
+    CheckedScripts::new(folder, limits(&settings.scripts)).map_err(|found| refused(&found))
 }
 
 /// All that is wrong, each with its place and the line.
@@ -140,7 +140,7 @@ fn error(found: &ScriptError) -> Value {
     })
 }
 
-fn check(inspected: &Inspected, output: Output) -> anyhow::Result<()> {
+fn check(inspected: &CheckedScripts, output: Output) -> anyhow::Result<()> {
     let view = |script: &&scripting::Script| {
         let functions: Vec<_> =
             script.functions().into_iter().map(scripting::Function::name).collect();
@@ -159,7 +159,7 @@ fn check(inspected: &Inspected, output: Output) -> anyhow::Result<()> {
     Ok(screen::print(&text)?)
 }
 
-fn test(inspected: &Inspected, filter: Option<&str>, output: Output) -> anyhow::Result<()> {
+fn test(inspected: &CheckedScripts, filter: Option<&str>, output: Output) -> anyhow::Result<()> {
     let gate: Arc<dyn ScriptTestGate> = Arc::new(TestGate);
     let mut written = Ok(());
     let all = inspected.test(filter, &gate, |tested| {
@@ -189,13 +189,13 @@ fn test(inspected: &Inspected, filter: Option<&str>, output: Output) -> anyhow::
     Err(failure.into())
 }
 
-fn line(tested: &Tested) -> String {
+fn line(tested: &TestOutcome) -> String {
     let verdict = if tested.failure.is_none() { "ok    " } else { "FAILED" };
     let (file, name) = (printable(&tested.file), printable(&tested.name));
     format!("{verdict}  {file}  {name}  ({} ms)\n", tested.time.as_millis())
 }
 
-fn result(tested: &Tested) -> Value {
+fn result(tested: &TestOutcome) -> Value {
     json!({
         "file": tested.file,
         "test": tested.name,
@@ -208,11 +208,11 @@ fn result(tested: &Tested) -> Value {
 fn begin(what: What, name: Option<&str>, folder: &Path, output: Output) -> anyhow::Result<()> {
     let usage = |text: String| Failure::new(Exit::Usage, text);
     let kind = match (what, name) {
-        (What::Auth, Some(_)) => Kind::Auth,
-        (What::Handler, Some(_)) => Kind::Handler,
-        (What::Hook, Some(_)) => Kind::Resource,
-        (What::Hook, None) => Kind::Hooks,
-        (What::Event, None) => Kind::Events,
+        (What::Auth, Some(_)) => ScriptKind::Auth,
+        (What::Handler, Some(_)) => ScriptKind::Handler,
+        (What::Hook, Some(_)) => ScriptKind::Resource,
+        (What::Hook, None) => ScriptKind::Hooks,
+        (What::Event, None) => ScriptKind::Events,
         (What::Event, Some(_)) => {
             return Err(usage(
                 "there is one script of events, without a name: keyward script new event".into(),
@@ -239,33 +239,33 @@ fn begin(what: What, name: Option<&str>, folder: &Path, output: Output) -> anyho
     Ok(screen::print(&text)?)
 }
 
-fn template(kind: Kind, name: &str) -> String {
+fn template(kind: ScriptKind, name: &str) -> String {
     let text = match kind {
-        Kind::Auth => include_str!("templates/auth.rhai"),
-        Kind::Hooks => include_str!("templates/hooks.rhai"),
-        Kind::Resource => include_str!("templates/resource.rhai"),
-        Kind::Handler => include_str!("templates/handler.rhai"),
-        Kind::Events => include_str!("templates/events.rhai"),
+        ScriptKind::Auth => include_str!("templates/auth.rhai"),
+        ScriptKind::Hooks => include_str!("templates/hooks.rhai"),
+        ScriptKind::Resource => include_str!("templates/resource.rhai"),
+        ScriptKind::Handler => include_str!("templates/handler.rhai"),
+        ScriptKind::Events => include_str!("templates/events.rhai"),
     };
     text.replace("NAME", name)
 }
 
 /// A server that runs loads the file at once; this is how requests come to it.
-fn how_to_use(kind: Kind, name: &str) -> String {
+fn how_to_use(kind: ScriptKind, name: &str) -> String {
     match kind {
-        Kind::Auth => format!(
+        ScriptKind::Auth => format!(
             "Clients use it through an application, and name that in AUTH-METHOD:\n  keyward app add {name} --type {name}\n"
         ),
-        Kind::Events => {
+        ScriptKind::Events => {
             "It is called when keys and users are made, and keys are taken back or end.\n".into()
         }
-        Kind::Hooks => "It is called for every request of the public listener.\n".into(),
-        Kind::Resource => {
+        ScriptKind::Hooks => "It is called for every request of the public listener.\n".into(),
+        ScriptKind::Resource => {
             format!(
                 "It is called for every request of the resource {name}:\n  keyward resource show {name}\n"
             )
         }
-        Kind::Handler => format!(
+        ScriptKind::Handler => format!(
             "A resource answers with it:\n  keyward resource add {name} --handler script:{name} --path /{name} --method GET --format any --authentication '*'\n"
         ),
     }
@@ -324,7 +324,7 @@ pub async fn ask(verb: Verb, session: &Session) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scripting::Limits;
+    use crate::scripting::ScriptLimits;
 
     #[test]
     fn every_template_works_and_says_nothing_of_its_mould() {
@@ -340,7 +340,7 @@ mod tests {
             assert_eq!(crate::cli::terminal::exit::code(&again), Exit::Refused, "{what:?}");
         }
         definitions(folder.path(), Output::Json).unwrap();
-        let inspected = Inspected::new(folder.path(), Limits::default());
+        let inspected = CheckedScripts::new(folder.path(), ScriptLimits::default());
         let inspected = inspected.unwrap_or_else(|found| panic!("{}", found[0]));
         assert_eq!(inspected.set.scripts().len(), 4);
         let gate: Arc<dyn ScriptTestGate> = Arc::new(TestGate);
@@ -349,7 +349,7 @@ mod tests {
         for one in tested {
             assert!(one.failure.is_none(), "{}", one.failure.unwrap());
         }
-        for kind in [Kind::Auth, Kind::Resource, Kind::Handler] {
+        for kind in [ScriptKind::Auth, ScriptKind::Resource, ScriptKind::Handler] {
             assert!(!template(kind, "x").contains("NAME "), "{kind:?}");
         }
     }

@@ -11,10 +11,10 @@ use crate::{
     api::Api,
     cli::client::local::{Decide, Deciding},
     config::Settings,
-    handlers::{Body, BodyLimits, Payload, PayloadResponse, Scheme},
+    handlers::{RequestBody, BodyLimits, Payload, PayloadResponse, UrlScheme},
     http::response,
     pipeline::{Denial, Gate},
-    server::{Answer, Explainer, Peer},
+    server::{Service, Explainer, Peer},
 };
 
 /// The admin API of the accounts that the configuration names.
@@ -25,8 +25,8 @@ impl AdminFace {
     /// The API behind this gate.
     pub fn new(gate: Gate, accounts: Accounts, settings: &Settings) -> Self {
         let scheme = match settings.server.tls {
-            Some(_) => Scheme::Https,
-            None => Scheme::Http,
+            Some(_) => UrlScheme::Https,
+            None => UrlScheme::Http,
         };
         let explainer = Explainer::new(gate.clone(), settings.server.public_url.clone(), scheme);
         Self(Api::new(gate, accounts, body_limits(settings)).explaining(explainer))
@@ -39,35 +39,35 @@ pub fn body_limits(settings: &Settings) -> BodyLimits {
     BodyLimits { bytes: limits.body_bytes, read: limits.body_read }
 }
 
-impl Answer for AdminFace {
+impl Service for AdminFace {
     type Body = Payload;
 
-    async fn answer(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
+    async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let (parts, body) = request.into_parts();
-        let decided = self.0.decide(&parts, Body::Stream(body), peer.client()).await;
+        let decided = self.0.decide(&parts, RequestBody::Stream(body), peer.client()).await;
         let reply = decided.unwrap_or_else(|denial| {
-            response::report(&denial, &parts, peer.client());
-            response::denial(&denial)
+            response::report(&denial, &parts.method, parts.uri.path(), peer.client());
+            response::from_denial(&denial)
         });
-        response::finish(&parts.method, reply)
+        response::for_method(&parts.method, reply)
     }
 }
 
 /// There is no log here, and whoever asks is the operator: what the log would be told is told too.
 fn told(denial: Denial) -> Denial {
-    let Some(detail) = denial.detail.as_deref().filter(|_| denial.status.is_server_error()) else {
+    let Some(detail) = denial.internal_message.as_deref().filter(|_| denial.status.is_server_error()) else {
         return denial;
     };
-    let said = format!("{} {detail}", denial.description);
-    Denial::new(denial.room, denial.status, denial.code.clone(), said).in_shape(denial.shape)
+    let said = format!("{} {detail}", denial.external_message);
+    Denial::new(denial.phase, denial.status, denial.code.clone(), said).in_shape(denial.shape)
 }
 
 impl Decide for AdminFace {
     fn decide<'a>(&'a self, request: &'a Parts, body: Bytes) -> Deciding<'a> {
         Box::pin(async move {
             let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            let decided = self.0.decide(request, Body::Full(body), here).await;
-            decided.unwrap_or_else(|denial| response::denial(&told(denial)))
+            let decided = self.0.decide(request, RequestBody::Full(body), here).await;
+            decided.unwrap_or_else(|denial| response::from_denial(&told(denial)))
         })
     }
 }

@@ -10,17 +10,17 @@ use crate::{
     config::ScriptSettings,
     model::Secret,
     pipeline::TestGate,
-    scripting::{self, Limits, ScriptError, ScriptTestGate, Scripts, Secrets, watch},
+    scripting::{self, ScriptLimits, ScriptError, ScriptTestGate, Scripts, Secrets, watch},
 };
 
 /// The most bytes of a secret.
 const LONGEST: u64 = 65_536;
 
 /// What scripts may use.
-pub fn limits(settings: &ScriptSettings) -> Limits {
+pub fn limits(settings: &ScriptSettings) -> ScriptLimits {
     let seconds = |number: usize| Duration::from_secs(number as u64);
     let millis = |number: usize| Duration::from_millis(number as u64);
-    Limits {
+    ScriptLimits {
         operations: settings.operations as u64,
         time: millis(settings.call_milliseconds),
         blocking_operations: settings.blocking_operations as u64,
@@ -60,7 +60,7 @@ pub async fn load(settings: &ScriptSettings, accounts: &Accounts) -> anyhow::Res
 /// that makes none works without them.
 pub fn load_late(settings: &ScriptSettings, accounts: Accounts) -> Accounts {
     let settings = settings.clone();
-    accounts.loading_scripts_late(Arc::new(move |accounts: &Accounts| {
+    accounts.with_lazy_scripts(Arc::new(move |accounts: &Accounts| {
         load_now(&settings, accounts).map_err(|problem| format!("{problem:#}"))
     }))
 }
@@ -98,7 +98,7 @@ pub async fn follow(scripts: Scripts, mut hangups: Signal) {
     tokio::join!(asked, watched);
 }
 
-fn report(outcome: &Result<scripting::Loaded, Vec<ScriptError>>) {
+fn report(outcome: &Result<scripting::LoadSummary, Vec<ScriptError>>) {
     match outcome {
         Ok(loaded) => {
             tracing::info!(scripts = loaded.scripts, tests = loaded.tests, "scripts loaded")

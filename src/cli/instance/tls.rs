@@ -4,7 +4,7 @@ use tokio::signal::unix::Signal;
 
 use crate::{
     config::{ClientCertificates, Settings, TlsSettings},
-    tls::{Certificates, Clients, Files, Reloaded, TlsError},
+    tls::{Certificates, ClientAuth, Reloaded, TlsError, TlsFiles},
 };
 
 /// The certificates of both listeners.
@@ -29,12 +29,12 @@ pub fn load(settings: &Settings) -> anyhow::Result<Loaded> {
 fn load_one(section: &str, tls: Option<&TlsSettings>) -> anyhow::Result<Option<Certificates>> {
     let Some(tls) = tls else { return Ok(None) };
     let clients = match (&tls.client_ca, tls.clients) {
-        (None, _) => Clients::Unasked,
-        (Some(path), ClientCertificates::Required) => Clients::Required(path.clone()),
-        (Some(path), ClientCertificates::Optional) => Clients::Optional(path.clone()),
+        (None, _) => ClientAuth::Unrequested,
+        (Some(path), ClientCertificates::Required) => ClientAuth::Required(path.clone()),
+        (Some(path), ClientCertificates::Optional) => ClientAuth::Optional(path.clone()),
     };
     let (certificate, key) = (tls.certificate.clone(), tls.key.clone());
-    let loaded = Certificates::load(Files { certificate, key, clients });
+    let loaded = Certificates::load(TlsFiles { certificate, key, clients });
     loaded.map(Some).map_err(|problem| anyhow::anyhow!("the TLS of [{section}]: {problem}"))
 }
 

@@ -1,11 +1,12 @@
-//! Who may see and set what of an account.
+//! Access control: which accounts and fields a user may see and change.
 //!
-//! The rules are those of Drupal's `UserAccessControlHandler`, and one more: only an administrator touches an administrator. There, whoever
-//! has `administer users` can make itself an administrator.
+//! The rules are those of Drupal's `UserAccessControlHandler`, and one more: only an administrator
+//! may change or delete an administrator. In Drupal, a user with `administer users` can become an
+//! administrator.
 
 use ::http::StatusCode;
 
-use super::field::Field;
+use super::field::UserField;
 use crate::{
     directory::RoleTable,
     model::User,
@@ -14,86 +15,103 @@ use crate::{
 
 const ADMINISTER: &str = "administer users";
 
-/// How somebody stands to one account.
+/// The rights of an identity on one account.
 #[derive(Clone, Copy)]
-pub(super) struct Standing<'a> {
+pub(super) struct AccountAccess<'a> {
     identity: &'a Identity<'a>,
-    administers: bool,
-    owns: bool,
+    is_user_admin: bool,
+    is_owner: bool,
 }
 
 /// Whether a field may be set.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Setting {
+pub(super) enum FieldAccess {
     Allowed,
     /// With the reason, for the operator's log.
     Refused(&'static str),
 }
 
-/// What somebody sees of an account that may be looked at. Nothing else about them matters for what is shown.
+impl FieldAccess {
+    /// The first refusal of this check and the next one.
+    pub(super) fn and(self, next: impl FnOnce() -> Self) -> Self {
+        if self == Self::Allowed { next() } else { self }
+    }
+}
+
+/// The set of visible fields of an account. It depends on nothing else, so each variant has one
+/// cached representation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sight {
+pub(super) enum Visibility {
     Administrator,
     Owner,
     MailReader,
     Other,
 }
 
-impl Sight {
-    /// Whether a field is shown. One's own mail address and preferences are.
-    pub(super) fn shows(self, field: Field) -> bool {
+impl Visibility {
+    /// Whether a field is visible. Owners see their own mail address and preferences.
+    pub(super) fn shows(self, field: UserField) -> bool {
         match field {
-            Field::Pass => false,
+            UserField::Pass => false,
             _ if self == Self::Administrator => true,
-            Field::PreferredLangcode | Field::PreferredAdminLangcode | Field::Timezone => {
-                self == Self::Owner
-            }
-            Field::Mail => self != Self::Other,
-            Field::Status | Field::Access | Field::Login | Field::Init | Field::Roles => false,
-            Field::Uid
-            | Field::Uuid
-            | Field::Langcode
-            | Field::Name
-            | Field::Created
-            | Field::Changed
-            | Field::DefaultLangcode => true,
+            UserField::PreferredLangcode
+            | UserField::PreferredAdminLangcode
+            | UserField::Timezone => self == Self::Owner,
+            UserField::Mail => self != Self::Other,
+            UserField::Status
+            | UserField::Access
+            | UserField::Login
+            | UserField::Init
+            | UserField::Roles => false,
+            UserField::Uid
+            | UserField::Uuid
+            | UserField::Langcode
+            | UserField::Name
+            | UserField::Created
+            | UserField::Changed
+            | UserField::DefaultLangcode => true,
         }
     }
 }
 
-impl<'a> Standing<'a> {
-    /// Number 0 is the person at the machine, or an account that is not written yet: nobody's own.
-    pub(super) fn of(identity: &'a Identity<'a>, account: &User) -> Self {
-        let owns = account.uid != 0 && identity.uid() == Some(account.uid);
-        Self { identity, administers: identity.has(ADMINISTER), owns }
+impl<'a> AccountAccess<'a> {
+    /// An account with number 0 has no owner: 0 is the operator, or an account that is not created
+    /// yet.
+    pub(super) fn new(identity: &'a Identity<'a>, account: &User) -> Self {
+        let is_owner = account.uid != 0 && identity.uid() == Some(account.uid);
+        Self { identity, is_user_admin: identity.has(ADMINISTER), is_owner }
     }
 
-    pub(super) fn administers(&self) -> bool {
-        self.administers
+    /// Whether the user has `administer users`.
+    pub(super) fn is_user_admin(&self) -> bool {
+        self.is_user_admin
     }
 
-    pub(super) fn owns(&self) -> bool {
-        self.owns
+    /// Whether the account is the user's own.
+    pub(super) fn is_owner(&self) -> bool {
+        self.is_owner
     }
 
-    /// One's own account can be seen at all times. Without the permission nobody is told whether an account is blocked.
+    /// Users can always see their own account. Without the permission the response is the same for
+    /// active and blocked accounts.
     pub(super) fn may_view(&self, account: &User) -> Result<(), Denial> {
-        if self.administers || self.owns {
+        if self.is_user_admin || self.is_owner {
             return Ok(());
         }
         if !self.identity.has("access user profiles") {
             return Err(forbidden("The 'access user profiles' permission is required."));
         }
-        match account.status {
-            true => Ok(()),
-            false => Err(forbidden(
+        if account.status {
+            Ok(())
+        } else {
+            Err(forbidden(
                 "The 'access user profiles' permission is required and the user must be active.",
-            )),
+            ))
         }
     }
 
     pub(super) fn may_update(&self) -> Result<(), Denial> {
-        if self.administers || self.owns {
+        if self.is_user_admin || self.is_owner {
             return Ok(());
         }
         Err(forbidden(
@@ -103,12 +121,13 @@ impl<'a> Standing<'a> {
 
     pub(super) fn may_delete(&self, account: &User, roles: &RoleTable) -> Result<(), Denial> {
         let required = || forbidden("The 'cancel account' permission is required.");
-        if !self.administers {
+        if !self.is_user_admin {
             if !self.identity.has("cancel account") {
                 return Err(required());
             }
-            if !self.owns {
-                return Err(required().with_detail("it is for one's own account alone"));
+            if !self.is_owner {
+                return Err(required()
+                    .with_internal_message("'cancel account' covers the user's own account only"));
             }
         }
         if is_administrator(account, roles) && !self.identity.is_admin() {
@@ -117,84 +136,107 @@ impl<'a> Standing<'a> {
         Ok(())
     }
 
-    /// What is shown of the account.
-    pub(super) fn sight(&self) -> Sight {
+    /// The visible fields of the account.
+    pub(super) fn visibility(&self) -> Visibility {
         match self {
-            Self { administers: true, .. } => Sight::Administrator,
-            Self { owns: true, .. } => Sight::Owner,
-            _ if self.identity.has("view user email addresses") => Sight::MailReader,
-            _ => Sight::Other,
+            Self { is_user_admin: true, .. } => Visibility::Administrator,
+            Self { is_owner: true, .. } => Visibility::Owner,
+            _ if self.identity.has("view user email addresses") => Visibility::MailReader,
+            _ => Visibility::Other,
         }
     }
 
-    /// Whether a field of a new account may be given. Whoever asks may make accounts.
-    pub(super) fn creating(&self, field: Field) -> Setting {
+    /// Whether a field of a new account may be set by a user who may create accounts.
+    pub(super) fn on_create(&self, field: UserField) -> FieldAccess {
         match field {
-            Field::Uid | Field::Uuid | Field::Changed | Field::DefaultLangcode => SERVERS_OWN,
-            Field::Pass if self.identity.is_bound() => BEYOND_KEY,
-            _ => Setting::Allowed,
+            UserField::Uid | UserField::Uuid | UserField::Changed | UserField::DefaultLangcode => {
+                SET_BY_SERVER
+            }
+            UserField::Pass if self.identity.is_restricted() => BEYOND_KEY,
+            _ => FieldAccess::Allowed,
         }
     }
 
-    /// Whether a field of an account that is there may be changed. Whoever asks may update it.
-    pub(super) fn updating(&self, field: Field, account: &User, roles: &RoleTable) -> Setting {
-        let decides_who_gets_in =
-            [Field::Name, Field::Pass, Field::Mail, Field::Status, Field::Roles].contains(&field);
-        if decides_who_gets_in && is_administrator(account, roles) && !self.identity.is_admin() {
-            return Setting::Refused("only an administrator can change that of an administrator");
+    /// Whether a field of an existing account may be changed by a user who may update the account.
+    pub(super) fn on_update(
+        &self,
+        field: UserField,
+        account: &User,
+        roles: &RoleTable,
+    ) -> FieldAccess {
+        let is_sensitive = [
+            UserField::Name,
+            UserField::Pass,
+            UserField::Mail,
+            UserField::Status,
+            UserField::Roles,
+        ]
+        .contains(&field);
+        if is_sensitive && is_administrator(account, roles) && !self.identity.is_admin() {
+            return FieldAccess::Refused(
+                "only an administrator may change this field of an administrator",
+            );
         }
         match field {
-            Field::Uid | Field::Uuid | Field::Changed | Field::DefaultLangcode => SERVERS_OWN,
-            Field::Pass if !self.owns && self.identity.is_bound() => BEYOND_KEY,
-            Field::Pass if self.identity.is_by_universal_key() => BEYOND_KEY,
-            _ if self.administers => Setting::Allowed,
-            Field::Name if self.identity.has("change own username") => Setting::Allowed,
-            Field::Name => Setting::Refused("the permission 'change own username' is missing"),
-            Field::Pass
-            | Field::Mail
-            | Field::Langcode
-            | Field::PreferredLangcode
-            | Field::PreferredAdminLangcode
-            | Field::Timezone => Setting::Allowed,
-            Field::Status
-            | Field::Created
-            | Field::Access
-            | Field::Login
-            | Field::Init
-            | Field::Roles => Setting::Refused("the permission 'administer users' is missing"),
+            UserField::Uid | UserField::Uuid | UserField::Changed | UserField::DefaultLangcode => {
+                SET_BY_SERVER
+            }
+            UserField::Pass if !self.is_owner && self.identity.is_restricted() => BEYOND_KEY,
+            UserField::Pass if self.identity.uses_universal_key() => BEYOND_KEY,
+            _ if self.is_user_admin => FieldAccess::Allowed,
+            UserField::Name if self.identity.has("change own username") => FieldAccess::Allowed,
+            UserField::Name => {
+                FieldAccess::Refused("the permission 'change own username' is missing")
+            }
+            UserField::Pass
+            | UserField::Mail
+            | UserField::Langcode
+            | UserField::PreferredLangcode
+            | UserField::PreferredAdminLangcode
+            | UserField::Timezone => FieldAccess::Allowed,
+            UserField::Status
+            | UserField::Created
+            | UserField::Access
+            | UserField::Login
+            | UserField::Init
+            | UserField::Roles => {
+                FieldAccess::Refused("the permission 'administer users' is missing")
+            }
         }
     }
 
     /// Whether an account may be given these roles.
-    pub(super) fn giving<'r>(
+    pub(super) fn on_grant<'r>(
         &self,
         ids: impl Iterator<Item = &'r str>,
         account: &User,
         roles: &RoleTable,
-    ) -> Setting {
+    ) -> FieldAccess {
         for role in ids.filter_map(|id| roles.role(id)) {
             if role.is_admin && !self.identity.is_admin() {
-                return Setting::Refused("only an administrator can make an administrator");
+                return FieldAccess::Refused("only an administrator may create an administrator");
             }
-            if !account.roles.contains(&role.id) && !self.identity.may_hand_on(role) {
+            if !account.roles.contains(&role.id) && !self.identity.may_grant(role) {
                 return BEYOND_SCOPES;
             }
         }
-        Setting::Allowed
+        FieldAccess::Allowed
     }
 }
 
-const SERVERS_OWN: Setting = Setting::Refused("the server sets it");
-/// A role that holds more than the key's scopes would be a way out of them.
-const BEYOND_SCOPES: Setting = Setting::Refused("it is beyond the scopes of the key");
-/// Somebody with a new password would be a way out of what the key is bound to that made it so.
-const BEYOND_KEY: Setting = Setting::Refused("it is beyond what the key is bound to");
+const SET_BY_SERVER: FieldAccess = FieldAccess::Refused("the server sets this field");
+/// A role with more permissions than the key's scopes would be a way around the scopes.
+const BEYOND_SCOPES: FieldAccess =
+    FieldAccess::Refused("the role has permissions beyond the key's scopes");
+/// A new password would be a way around the restrictions of the key.
+const BEYOND_KEY: FieldAccess = FieldAccess::Refused("a restricted key may not set this password");
 
-/// Whether somebody may make accounts.
+/// Whether the user may create accounts.
 pub(super) fn may_create(identity: &Identity<'_>) -> Result<(), Denial> {
-    match identity.has(ADMINISTER) {
-        true => Ok(()),
-        false => Err(forbidden("The 'administer users' permission is required.")),
+    if identity.has(ADMINISTER) {
+        Ok(())
+    } else {
+        Err(forbidden("The 'administer users' permission is required."))
     }
 }
 

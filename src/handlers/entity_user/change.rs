@@ -1,13 +1,14 @@
-//! What a request does to an account: which of its fields count, whether they may be set, whether they are in order, and the record after.
+//! Applies a request to a user record: checks which fields change, whether the user may set them,
+//! and whether the resulting record is valid.
 
 use ::http::StatusCode;
 
 use super::{
-    access::{Setting, Standing, forbidden},
-    field::Field,
-    fields::{Fields, Value},
+    access::{AccountAccess, FieldAccess, forbidden},
+    field::UserField,
+    fields::{FieldValue, Fields},
     record::{equals, write},
-    validation::{self, Fault},
+    validation::{self, FieldError},
 };
 use crate::{
     accounts::{AccountError, Accounts, password_problem},
@@ -16,280 +17,287 @@ use crate::{
     pipeline::{Denial, Identity, Phase, script_denial},
 };
 
-/// A request's fields, and what was made of its passwords.
-pub(super) struct Change<'a> {
+/// The fields of a request, with the digests of its passwords.
+pub(super) struct EntityChange<'a> {
     pub accounts: &'a Accounts,
     pub identity: &'a Identity<'a>,
     pub fields: &'a Fields,
-    /// The digest that the current password in the request was found to match.
-    pub proven: Option<PasswordDigest>,
+    /// The stored digest that the current password in the request matched.
+    pub verified_digest: Option<PasswordDigest>,
     /// The digest of the new password.
-    pub password: Option<PasswordDigest>,
+    pub new_digest: Option<PasswordDigest>,
 }
 
-/// Why a change was not made.
-pub(super) enum Refusal {
-    /// It was refused here.
+/// Why a change was not applied.
+pub(super) enum ChangeError {
+    /// This handler refused it.
     Denied(Denial),
     /// The accounts refused it.
     Account(AccountError),
 }
 
-impl From<AccountError> for Refusal {
-    fn from(problem: AccountError) -> Self {
-        Self::Account(problem)
+impl From<AccountError> for ChangeError {
+    fn from(error: AccountError) -> Self {
+        Self::Account(error)
     }
 }
 
-impl From<Denial> for Refusal {
+impl From<Denial> for ChangeError {
     fn from(denial: Denial) -> Self {
         Self::Denied(denial)
     }
 }
 
-type Counting<'a> = Vec<(Field, &'a Value)>;
+/// The fields that a request changes.
+type ChangedFields<'a> = Vec<(UserField, &'a FieldValue)>;
 
-impl<'a> Change<'a> {
+impl<'a> EntityChange<'a> {
     pub(super) fn new(
         accounts: &'a Accounts,
         identity: &'a Identity<'a>,
         fields: &'a Fields,
     ) -> Self {
-        Self { accounts, identity, fields, proven: None, password: None }
+        Self { accounts, identity, fields, verified_digest: None, new_digest: None }
     }
 
-    /// Makes a draft into the account that the request describes.
-    pub(super) fn create(&self, draft: &mut User) -> Result<(), Refusal> {
-        let standing = Standing::of(self.identity, draft);
+    /// Writes the fields into the draft of a new account.
+    pub(super) fn create(&self, draft: &mut User) -> Result<(), ChangeError> {
+        let access = AccountAccess::new(self.identity, draft);
         let policy = self.accounts.directory().policy();
-        let mut counting = Counting::new();
+        let mut changed = ChangedFields::new();
         for (field, value) in self.fields {
-            // Clients send the whole of an entity: there is but one value that this field can have.
-            if *field == Field::DefaultLangcode && matches!(value, Value::Flag(true)) {
+            // Clients send the whole entity, in which this field always has this value.
+            if *field == UserField::DefaultLangcode && matches!(value, FieldValue::Flag(true)) {
                 continue;
             }
-            let mut setting = standing.creating(*field);
-            if setting == Setting::Allowed {
-                setting = self.giving(&standing, value, draft, &policy.roles);
+            let field_access = access
+                .on_create(*field)
+                .and(|| granted_roles(&access, value, draft, &policy.roles));
+            if let FieldAccess::Refused(reason) = field_access {
+                return Err(field_denied("creating", *field, reason).into());
             }
-            if let Setting::Refused(why) = setting {
-                return Err(refused("creating", *field, why).into());
-            }
-            counting.push((*field, value));
+            changed.push((*field, value));
         }
-        let mut faults = unfit(&counting);
-        // The first mail address, unless the request names another one.
-        counting.sort_by_key(|(field, _)| *field);
-        for (field, value) in &counting {
+        let mut errors = invalid_values(&changed);
+        // `init` is the first mail address, unless the request sets another one.
+        changed.sort_by_key(|(field, _)| *field);
+        for (field, value) in &changed {
             write(draft, *field, value);
-            if *field == Field::Mail {
+            if *field == UserField::Mail {
                 draft.init = draft.mail.clone();
             }
         }
-        faults.extend(mail_is_missing(&standing, None, draft));
-        self.in_order(draft, None, faults, Vec::new())
+        errors.extend(missing_mail(&access, None, draft));
+        self.ensure_valid(draft, None, errors, Vec::new())
     }
 
-    /// Changes an account as the request says. What is sent as it is already does not count.
-    pub(super) fn update(&self, account: &mut User) -> Result<(), Refusal> {
-        let standing = Standing::of(self.identity, account);
-        standing.may_update()?;
-        let counting = self.counting(account)?;
-        let mut faults = unfit(&counting);
+    /// Writes the fields into an existing account. Unchanged fields are ignored.
+    pub(super) fn update(&self, account: &mut User) -> Result<(), ChangeError> {
+        let access = AccountAccess::new(self.identity, account);
+        access.may_update()?;
+        let changed = self.changed_fields(account)?;
+        let mut errors = invalid_values(&changed);
         let before = account.clone();
-        for (field, value) in &counting {
+        for (field, value) in &changed {
             write(account, *field, value);
             match field {
-                Field::Mail if !matches!(value, Value::Unfit(_)) => {
-                    faults.extend(mail_is_missing(&standing, Some(&before), account));
+                UserField::Mail if !matches!(value, FieldValue::Invalid(_)) => {
+                    errors.extend(missing_mail(&access, Some(&before), account));
                 }
-                Field::Created if matches!(value, Value::Empty) => {
-                    faults.push(Fault::of(Field::Created, "This value should not be null."));
+                UserField::Created if matches!(value, FieldValue::Empty) => {
+                    let message = "This value should not be null.";
+                    errors.push(FieldError::of(UserField::Created, message));
                 }
                 _ => {}
             }
         }
-        if new_password(&counting).is_some()
-            && let Some(digest) = &self.password
+        if changes_password(&changed)
+            && let Some(digest) = &self.new_digest
         {
             account.password = Some(digest.clone());
         }
-        let needs_proof = standing.owns() && !self.is_proven(&before);
-        let unproven = guarded(&counting).filter(|_| needs_proof).map(Fault::unproven);
-        self.in_order(account, Some(&before), faults, unproven.collect())
+        let needs_password = access.is_owner() && !self.has_verified_password(&before);
+        let unverified = protected(&changed).filter(|_| needs_password);
+        let unverified = unverified.map(FieldError::password_required).collect();
+        self.ensure_valid(account, Some(&before), errors, unverified)
     }
 
-    /// The current password that the request must be checked against, where it needs one.
-    pub(super) fn claim(&self, account: &User) -> Result<Option<&'a Secret>, Denial> {
-        if !Standing::of(self.identity, account).owns() {
+    /// The current password in the request; `None` means that the change does not need it.
+    pub(super) fn password_to_verify(&self, account: &User) -> Result<Option<&'a Secret>, Denial> {
+        if !AccountAccess::new(self.identity, account).is_owner() {
             return Ok(None);
         }
-        let counting = self.counting(account)?;
-        let is_needed = guarded(&counting).next().is_some();
+        let changed = self.changed_fields(account)?;
+        let is_needed = protected(&changed).next().is_some();
         Ok(self.password_field().and_then(|(_, existing)| existing).filter(|_| is_needed))
     }
 
-    /// The new password that the request brings.
+    /// The new password in the request.
     pub(super) fn new_password(&self) -> Option<&'a Secret> {
         self.password_field().and_then(|(new, _)| new)
     }
 
     fn password_field(&self) -> Option<(Option<&'a Secret>, Option<&'a Secret>)> {
         self.fields.iter().find_map(|(_, value)| match value {
-            Value::Password { new, existing } => Some((new.as_ref(), existing.as_ref())),
+            FieldValue::Password { new, existing } => Some((new.as_ref(), existing.as_ref())),
             _ => None,
         })
     }
 
-    /// The fields that the request changes, if it may.
+    /// The fields that the request changes, after a check that the user may change them.
     ///
-    /// Whether a field is as it was is told only to those who can see it; to others it would be a way to guess its value.
-    fn counting(&self, account: &User) -> Result<Counting<'a>, Denial> {
-        let standing = Standing::of(self.identity, account);
+    /// A field that the user cannot see counts as changed even if its value stays: otherwise the
+    /// user could guess the value.
+    fn changed_fields(&self, account: &User) -> Result<ChangedFields<'a>, Denial> {
+        let access = AccountAccess::new(self.identity, account);
         let policy = self.accounts.directory().policy();
-        let mut counting = Counting::new();
+        let mut changed = ChangedFields::new();
         for (field, value) in self.fields {
-            if is_nothing(value) || standing.sight().shows(*field) && equals(account, *field, value)
-            {
+            let is_visible = access.visibility().shows(*field);
+            if is_password_proof(value) || is_visible && equals(account, *field, value) {
                 continue;
             }
-            let mut setting = standing.updating(*field, account, &policy.roles);
-            if setting == Setting::Allowed {
-                setting = self.giving(&standing, value, account, &policy.roles);
+            let field_access = access
+                .on_update(*field, account, &policy.roles)
+                .and(|| granted_roles(&access, value, account, &policy.roles));
+            if let FieldAccess::Refused(reason) = field_access {
+                return Err(field_denied("updating", *field, reason));
             }
-            if let Setting::Refused(why) = setting {
-                return Err(refused("updating", *field, why));
-            }
-            counting.push((*field, value));
+            changed.push((*field, value));
         }
-        Ok(counting)
+        Ok(changed)
     }
 
-    fn giving(
-        &self,
-        standing: &Standing<'_>,
-        value: &Value,
-        account: &User,
-        roles: &RoleTable,
-    ) -> Setting {
-        match value {
-            Value::Roles(ids) => {
-                standing.giving(ids.iter().map(|(_, id)| id.as_str()), account, roles)
-            }
-            _ => Setting::Allowed,
-        }
+    /// Whether the request contains the password that the record has at this moment.
+    fn has_verified_password(&self, account: &User) -> bool {
+        self.verified_digest.is_some() && self.verified_digest == account.password
     }
 
-    /// Whether the current password was given. It is the one that the record has at this moment.
-    fn is_proven(&self, account: &User) -> bool {
-        self.proven.is_some() && self.proven == account.password
-    }
-
-    /// Lists everything that is wrong, the rules about records too.
-    fn in_order(
+    /// Reports all errors at once, including violations of the rules for user records.
+    fn ensure_valid(
         &self,
         account: &User,
         before: Option<&User>,
-        mut faults: Vec<Fault>,
-        unproven: Vec<Fault>,
-    ) -> Result<(), Refusal> {
-        let places = self.places();
-        // A field that could not be read kept its value in the record: what is wrong with that is not the client's doing.
-        let unread: Vec<Field> = faults.iter().map(Fault::field).collect();
-        let problems = self.accounts.user_problems(account)?;
+        mut errors: Vec<FieldError>,
+        unverified: Vec<FieldError>,
+    ) -> Result<(), ChangeError> {
+        let positions = self.role_positions();
+        // A field with an invalid value keeps its old value in the record. Violations of the old
+        // value are not the client's fault.
+        let invalid_fields: Vec<UserField> = errors.iter().map(FieldError::field).collect();
+        let violations = self.accounts.user_violations(account)?;
         let password = self.new_password().and_then(password_problem);
-        let found = problems.iter().chain(&password);
-        let found = found.filter_map(|one| Fault::translate(one, &places));
-        faults.extend(found.filter(|fault| !unread.contains(&fault.field())));
+        let found = violations.iter().chain(&password);
+        let found = found.filter_map(|violation| FieldError::translate(violation, &positions));
+        errors.extend(found.filter(|error| !invalid_fields.contains(&error.field())));
         let old_init = before.and_then(|before| before.init.as_ref());
         if account.init.as_ref() != old_init
             && account.init != account.mail
-            && let Some(said) = account.init.as_deref().and_then(mail_problem)
+            && let Some(message) = account.init.as_deref().and_then(mail_problem)
         {
-            faults.push(Fault::at(Field::Init, "0.value", said));
+            errors.push(FieldError::at(UserField::Init, "0.value", message));
         }
-        faults.extend(unproven);
-        if faults.is_empty() { Ok(()) } else { Err(validation::invalid(faults).into()) }
+        errors.extend(unverified);
+        if errors.is_empty() { Ok(()) } else { Err(validation::invalid(errors).into()) }
     }
 
-    /// Where in the request each role stands.
-    fn places(&self) -> Vec<usize> {
+    /// The position of each role in the request.
+    fn role_positions(&self) -> Vec<usize> {
         let roles = self.fields.iter().find_map(|(_, value)| match value {
-            Value::Roles(ids) => Some(ids.iter().map(|(at, _)| *at).collect()),
+            FieldValue::Roles(ids) => Some(ids.iter().map(|(at, _)| *at).collect()),
             _ => None,
         });
         roles.unwrap_or_default()
     }
 
-    /// What the accounts refuse, in the terms of the entity.
-    pub(super) fn denial(&self, refusal: Refusal) -> Denial {
-        match refusal {
-            Refusal::Denied(denial) => denial,
-            Refusal::Account(AccountError::Invalid(violations)) => {
-                let places = self.places();
-                let faults = violations.iter().filter_map(|one| Fault::translate(one, &places));
-                validation::invalid(faults.collect())
+    /// The denial for an error, with violations as errors of the entity.
+    pub(super) fn denial(&self, error: ChangeError) -> Denial {
+        match error {
+            ChangeError::Denied(denial) => denial,
+            ChangeError::Account(AccountError::Invalid(violations)) => {
+                let positions = self.role_positions();
+                let errors = violations
+                    .iter()
+                    .filter_map(|violation| FieldError::translate(violation, &positions));
+                validation::invalid(errors.collect())
             }
-            Refusal::Account(problem) => account_denial(problem),
+            ChangeError::Account(error) => account_denial(error),
         }
     }
 }
 
-/// A password field without a new password is a proof, and changes nothing.
-fn is_nothing(value: &Value) -> bool {
-    matches!(value, Value::Password { new: None, .. })
+/// A password field without a new password changes nothing: it is a proof for other fields.
+fn is_password_proof(value: &FieldValue) -> bool {
+    matches!(value, FieldValue::Password { new: None, .. })
 }
 
-fn new_password<'a>(counting: &Counting<'a>) -> Option<&'a Secret> {
-    counting.iter().find_map(|(_, value)| match value {
-        Value::Password { new, .. } => new.as_ref(),
-        _ => None,
-    })
+fn changes_password(changed: &ChangedFields<'_>) -> bool {
+    changed.iter().any(|(_, value)| matches!(value, FieldValue::Password { new: Some(_), .. }))
 }
 
-/// The fields that one's own account gives away only for its current password.
-fn guarded(counting: &Counting<'_>) -> impl Iterator<Item = Field> {
-    let fields = [Field::Mail, Field::Pass];
-    fields.into_iter().filter(|field| counting.iter().any(|(one, _)| one == field))
+/// The changed fields for which owners must prove that they know their current password.
+fn protected(changed: &ChangedFields<'_>) -> impl Iterator<Item = UserField> {
+    let fields = [UserField::Mail, UserField::Pass];
+    fields.into_iter().filter(|field| changed.iter().any(|(changed, _)| changed == field))
 }
 
-fn unfit(counting: &Counting<'_>) -> Vec<Fault> {
-    let faults = counting.iter().map(|(_, value)| match value {
-        Value::Unfit(faults) => faults.as_slice(),
+fn invalid_values(changed: &ChangedFields<'_>) -> Vec<FieldError> {
+    let errors = changed.iter().map(|(_, value)| match value {
+        FieldValue::Invalid(errors) => errors.as_slice(),
         _ => &[],
     });
-    faults.flatten().cloned().collect()
+    errors.flatten().cloned().collect()
 }
 
-/// An account without a mail address is for those who administer users to make and to keep.
-fn mail_is_missing(standing: &Standing<'_>, before: Option<&User>, after: &User) -> Option<Fault> {
-    let had_one = before.is_some_and(|before| before.mail.is_some());
-    let is_required = had_one || !standing.administers();
+/// Only users with `administer users` may create an account without a mail address, or keep one.
+fn missing_mail(
+    access: &AccountAccess<'_>,
+    before: Option<&User>,
+    after: &User,
+) -> Option<FieldError> {
+    let had_mail = before.is_some_and(|before| before.mail.is_some());
+    let is_required = had_mail || !access.is_user_admin();
     (is_required && after.mail.is_none())
-        .then(|| Fault::of(Field::Mail, "Email field is required."))
+        .then(|| FieldError::of(UserField::Mail, "Email field is required."))
 }
 
-fn refused(doing: &str, field: Field, why: &'static str) -> Denial {
-    forbidden(format!("Access denied on {doing} field '{}'.", field.name())).with_detail(why)
+/// Whether the roles in a value may be granted. Other values are allowed.
+fn granted_roles(
+    access: &AccountAccess<'_>,
+    value: &FieldValue,
+    account: &User,
+    roles: &RoleTable,
+) -> FieldAccess {
+    match value {
+        FieldValue::Roles(ids) => {
+            access.on_grant(ids.iter().map(|(_, id)| id.as_str()), account, roles)
+        }
+        _ => FieldAccess::Allowed,
+    }
 }
 
-/// What the accounts refuse for other reasons than the fields.
-pub(super) fn account_denial(problem: AccountError) -> Denial {
-    let unavailable = |code, said: &'static str| {
-        Denial::message(Phase::Handler, StatusCode::SERVICE_UNAVAILABLE, code, said)
+fn field_denied(operation: &str, field: UserField, reason: &'static str) -> Denial {
+    forbidden(format!("Access denied on {operation} field '{}'.", field.name()))
+        .with_internal_message(reason)
+}
+
+/// The denial for errors of the accounts that are not about fields.
+pub(super) fn account_denial(error: AccountError) -> Denial {
+    let unavailable = |code, message: &'static str| {
+        Denial::message(Phase::Handler, StatusCode::SERVICE_UNAVAILABLE, code, message)
             .with_retry_after(1)
     };
-    let detail = problem.to_string();
-    match problem {
-        AccountError::Refused { .. } => forbidden(detail),
-        AccountError::Invalid(_) => validation::unprocessable(detail),
+    let text = error.to_string();
+    match error {
+        AccountError::Refused { .. } | AccountError::AdminOnly => forbidden(text),
+        AccountError::Invalid(_) => validation::unprocessable(text),
         AccountError::NotFound { .. } => {
-            let said = "The user was deleted meanwhile.";
-            Denial::message(Phase::Handler, StatusCode::NOT_FOUND, "ENTITY_NOT_FOUND", said)
+            let message = "The user was deleted meanwhile.";
+            Denial::message(Phase::Handler, StatusCode::NOT_FOUND, "ENTITY_NOT_FOUND", message)
         }
         AccountError::Stale { .. } => {
-            let said = "The user was changed meanwhile. Try again.";
-            Denial::message(Phase::Handler, StatusCode::CONFLICT, "CONFLICT", said)
+            let message = "The user was changed meanwhile. Try again.";
+            Denial::message(Phase::Handler, StatusCode::CONFLICT, "CONFLICT", message)
         }
         AccountError::Script(fault) => script_denial(fault),
         AccountError::Busy => unavailable(
@@ -298,7 +306,7 @@ pub(super) fn account_denial(problem: AccountError) -> Denial {
         ),
         AccountError::Store(_) => {
             unavailable("STORE_UNAVAILABLE", "The users cannot be read or written at the moment.")
-                .with_detail(detail)
+                .with_internal_message(text)
         }
     }
 }

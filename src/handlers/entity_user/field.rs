@@ -1,8 +1,8 @@
-//! The fields of the user entity: their names, labels, and what each holds.
+//! The fields of the user entity: names, labels and types.
 
-/// A field, in the order in which the entity has them.
+/// A field, in the order of the entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Field {
+pub(super) enum UserField {
     Uid,
     Uuid,
     Langcode,
@@ -22,18 +22,18 @@ pub(super) enum Field {
     DefaultLangcode,
 }
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FieldType {
     Number,
     Text,
     Flag,
-    Moment,
+    Time,
     Password,
     Roles,
 }
 
-impl Field {
+impl UserField {
     pub(super) const ALL: [Self; 17] = [
         Self::Uid,
         Self::Uuid,
@@ -54,53 +54,53 @@ impl Field {
         Self::DefaultLangcode,
     ];
 
-    /// The field that a request names, or none.
+    /// The field of this name; `None` means that there is no such field.
     pub(super) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|field| field.name() == name)
     }
 
-    /// The name in requests and answers, the label in messages, and what it holds.
-    const fn facts(self) -> (&'static str, &'static str, Kind) {
+    /// The name in JSON, the label in messages, and the type.
+    const fn properties(self) -> (&'static str, &'static str, FieldType) {
         match self {
-            Self::Uid => ("uid", "User ID", Kind::Number),
-            Self::Uuid => ("uuid", "UUID", Kind::Text),
-            Self::Langcode => ("langcode", "Language code", Kind::Text),
+            Self::Uid => ("uid", "User ID", FieldType::Number),
+            Self::Uuid => ("uuid", "UUID", FieldType::Text),
+            Self::Langcode => ("langcode", "Language code", FieldType::Text),
             Self::PreferredLangcode => {
-                ("preferred_langcode", "Preferred language code", Kind::Text)
+                ("preferred_langcode", "Preferred language code", FieldType::Text)
             }
             Self::PreferredAdminLangcode => {
-                ("preferred_admin_langcode", "Preferred admin language code", Kind::Text)
+                ("preferred_admin_langcode", "Preferred admin language code", FieldType::Text)
             }
-            Self::Name => ("name", "Name", Kind::Text),
-            Self::Pass => ("pass", "Password", Kind::Password),
-            Self::Mail => ("mail", "Email", Kind::Text),
-            Self::Timezone => ("timezone", "Timezone", Kind::Text),
-            Self::Status => ("status", "User status", Kind::Flag),
-            Self::Created => ("created", "Created", Kind::Moment),
-            Self::Changed => ("changed", "Changed", Kind::Moment),
-            Self::Access => ("access", "Last access", Kind::Moment),
-            Self::Login => ("login", "Last login", Kind::Moment),
-            Self::Init => ("init", "Initial email", Kind::Text),
-            Self::Roles => ("roles", "Roles", Kind::Roles),
-            Self::DefaultLangcode => ("default_langcode", "Default translation", Kind::Flag),
+            Self::Name => ("name", "Name", FieldType::Text),
+            Self::Pass => ("pass", "Password", FieldType::Password),
+            Self::Mail => ("mail", "Email", FieldType::Text),
+            Self::Timezone => ("timezone", "Timezone", FieldType::Text),
+            Self::Status => ("status", "User status", FieldType::Flag),
+            Self::Created => ("created", "Created", FieldType::Time),
+            Self::Changed => ("changed", "Changed", FieldType::Time),
+            Self::Access => ("access", "Last access", FieldType::Time),
+            Self::Login => ("login", "Last login", FieldType::Time),
+            Self::Init => ("init", "Initial email", FieldType::Text),
+            Self::Roles => ("roles", "Roles", FieldType::Roles),
+            Self::DefaultLangcode => ("default_langcode", "Default translation", FieldType::Flag),
         }
     }
 
     pub(super) const fn name(self) -> &'static str {
-        self.facts().0
+        self.properties().0
     }
 
     pub(super) const fn label(self) -> &'static str {
-        self.facts().1
+        self.properties().1
     }
 
-    pub(super) const fn kind(self) -> Kind {
-        self.facts().2
+    pub(super) const fn field_type(self) -> FieldType {
+        self.properties().2
     }
 }
 
-impl Kind {
-    /// The property that an item is about, and that a bare value means.
+impl FieldType {
+    /// The main property of an item. A bare value stands for this property.
     pub(super) const fn main_property(self) -> &'static str {
         match self {
             Self::Roles => "target_id",
@@ -108,11 +108,12 @@ impl Kind {
         }
     }
 
-    /// Whether an item can have this property. What an answer shows may be sent back.
+    /// Whether an item may have this property. All properties of responses are accepted, so that a
+    /// client can send an entity back.
     pub(super) fn has_property(self, name: &str) -> bool {
         name == self.main_property()
             || match self {
-                Self::Moment => name == "format",
+                Self::Time => name == "format",
                 Self::Password => name == "existing",
                 Self::Roles => ["target_type", "target_uuid"].contains(&name),
                 Self::Number | Self::Text | Self::Flag => false,

@@ -1,67 +1,70 @@
-//! Reading the request's body into typed fields.
+//! Reads the request's body into typed fields.
 //!
-//! Three kinds of faults, each with its own fate: a body that is no JSON object is a 400; one that names what does not exist, or has another
-//! structure, is a 422 at once; a value that does not fit its field waits in [`Value::Unfit`] until the field's access was checked.
+//! There are three kinds of errors. A body that is not a JSON object is a 400. A name that does not
+//! exist, or a wrong structure, is a 422 at once. A value that does not fit its field becomes a
+//! [`FieldValue::Invalid`], which is reported after the access to the field was checked.
 
 use ::http::StatusCode;
 use serde_json::{Map, Value as Json};
 
 use super::{
-    field::{Field, Kind},
-    validation::{self, Fault},
+    field::{FieldType, UserField},
+    validation::{self, FieldError},
 };
 use crate::{
     model::{Secret, Timestamp},
     pipeline::{Denial, Phase},
 };
 
-/// The fields of a request, in the order in which they came.
-pub(super) type Fields = Vec<(Field, Value)>;
+/// The fields of a request, in the order of the request.
+pub(super) type Fields = Vec<(UserField, FieldValue)>;
 
-/// What a request says about a field.
+/// The value that a request gives to a field.
 #[derive(Debug)]
-pub(super) enum Value {
-    /// The field is to be empty.
+pub(super) enum FieldValue {
+    /// Clears the field.
     Empty,
     Number(u64),
     Text(String),
     Flag(bool),
-    Moment(Timestamp),
+    Time(Timestamp),
     Password {
-        /// The new one; none: it stays.
+        /// The new password; `None` means that the password stays.
         new: Option<Secret>,
-        /// The one that it has, as proof.
+        /// The current password, as proof.
         existing: Option<Secret>,
     },
-    /// Each role once, with its place in the request.
+    /// Each role once, with its position in the request.
     Roles(Vec<(usize, String)>),
-    /// What cannot be a value of the field.
-    Unfit(Vec<Fault>),
+    /// Not a value of the field's type.
+    Invalid(Vec<FieldError>),
 }
+
+const WRONG_TYPE: &str = "This value should be of the correct primitive type.";
 
 /// Reads a body.
 pub(super) fn read(body: &[u8]) -> Result<Fields, Denial> {
     if body.is_empty() {
-        return Err(bad("No entity content received."));
+        return Err(bad_request("No entity content received."));
     }
-    // Of a name that comes twice the last one counts; what is nested deeper than 128 levels is no JSON to us.
+    // If a name is repeated, the last value counts. JSON with more than 128 levels is rejected.
     match serde_json::from_slice(body) {
         Ok(Json::Object(entity)) => {
             entity.into_iter().map(|(name, json)| field(&name, json)).collect()
         }
-        Ok(_) => {
-            Err(bad("The request's body must be a JSON object with the fields of the entity."))
-        }
-        Err(_) => Err(bad("Syntax error")),
+        Ok(_) => Err(bad_request(
+            "The request's body must be a JSON object with the fields of the entity.",
+        )),
+        Err(_) => Err(bad_request("Syntax error")),
     }
 }
 
-fn bad(message: &'static str) -> Denial {
+fn bad_request(message: &'static str) -> Denial {
     Denial::message(Phase::Handler, StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
 }
 
-fn field(name: &str, json: Json) -> Result<(Field, Value), Denial> {
-    let Some(field) = Field::parse(name) else {
+fn field(name: &str, json: Json) -> Result<(UserField, FieldValue), Denial> {
+    let Some(field) = UserField::parse(name) else {
         return Err(validation::unprocessable(format!("Field {name} is unknown.")));
     };
     let items = match json {
@@ -74,57 +77,62 @@ fn field(name: &str, json: Json) -> Result<(Field, Value), Denial> {
             )));
         }
     };
-    let kind = field.kind();
-    let items = items.into_iter().map(|item| properties(kind, item)).collect::<Result<_, _>>()?;
-    let value = if kind == Kind::Roles { roles(items) } else { single(field, items)? };
+    let field_type = field.field_type();
+    let items =
+        items.into_iter().map(|item| properties(field_type, item)).collect::<Result<_, _>>()?;
+    let value =
+        if field_type == FieldType::Roles { roles(items) } else { single_value(field, items)? };
     Ok((field, value))
 }
 
-/// An item's properties. A bare value is the main one.
-fn properties(kind: Kind, item: Json) -> Result<Map<String, Json>, Denial> {
+/// The properties of an item. A bare value is the main property.
+fn properties(field_type: FieldType, item: Json) -> Result<Map<String, Json>, Denial> {
     let unknown =
         |name: &str| Err(validation::unprocessable(format!("Property {name} is unknown.")));
     match item {
-        Json::Object(properties) => match properties.keys().find(|name| !kind.has_property(name)) {
-            Some(name) => unknown(name),
-            None => Ok(properties),
-        },
+        Json::Object(properties) => {
+            match properties.keys().find(|name| !field_type.has_property(name)) {
+                Some(name) => unknown(name),
+                None => Ok(properties),
+            }
+        }
         Json::Array(nested) if !nested.is_empty() => unknown("0"),
         Json::Array(_) => Ok(Map::new()),
-        bare => Ok(Map::from_iter([(kind.main_property().to_owned(), bare)])),
+        bare => Ok(Map::from_iter([(field_type.main_property().to_owned(), bare)])),
     }
 }
 
-/// The value of a field that holds one.
-fn single(field: Field, items: Vec<Map<String, Json>>) -> Result<Value, Denial> {
+/// The value of a field that has at most one item.
+fn single_value(field: UserField, items: Vec<Map<String, Json>>) -> Result<FieldValue, Denial> {
     if items.len() > 1 {
-        let said = format!("{}: this field cannot hold more than 1 values.", field.label());
-        return Ok(Value::Unfit(vec![Fault::of(field, said)]));
+        let message = format!("{}: this field cannot hold more than 1 values.", field.label());
+        return Ok(FieldValue::Invalid(vec![FieldError::of(field, message)]));
     }
     let mut item = items.into_iter().next().unwrap_or_default();
-    if field == Field::Pass {
+    if field == UserField::Pass {
         return Ok(password(&mut item));
     }
     let json = match item.remove("value") {
-        None | Some(Json::Null) => return Ok(Value::Empty),
-        Some(Json::String(text)) if text.is_empty() => return Ok(Value::Empty),
+        None | Some(Json::Null) => return Ok(FieldValue::Empty),
+        Some(Json::String(text)) if text.is_empty() => return Ok(FieldValue::Empty),
         Some(json) => json,
     };
-    let value = match field.kind() {
-        Kind::Moment => moment(json)?,
-        Kind::Flag => flag(&json).map(Value::Flag),
-        Kind::Number => number(&json).map(Value::Number),
-        Kind::Text | Kind::Password | Kind::Roles => text(json).map(Value::Text),
+    let value = match field.field_type() {
+        FieldType::Time => time(json)?,
+        FieldType::Flag => flag(&json).map(FieldValue::Flag),
+        FieldType::Number => number(&json).map(FieldValue::Number),
+        FieldType::Text | FieldType::Password | FieldType::Roles => {
+            text(json).map(FieldValue::Text)
+        }
     };
-    Ok(value.unwrap_or_else(|| unfit(field, "value")))
+    Ok(value.unwrap_or_else(|| wrong_type(field, "value")))
 }
 
-fn unfit(field: Field, property: &str) -> Value {
-    let said = "This value should be of the correct primitive type.";
-    Value::Unfit(vec![Fault::at(field, format!("0.{property}"), said)])
+fn wrong_type(field: UserField, property: &str) -> FieldValue {
+    FieldValue::Invalid(vec![FieldError::at(field, format!("0.{property}"), WRONG_TYPE)])
 }
 
-/// Numbers are taken for text too, as clients without types send them.
+/// Numbers are accepted as text, too, because clients without types send them.
 fn text(json: Json) -> Option<String> {
     match json {
         Json::String(text) => Some(text),
@@ -159,18 +167,18 @@ fn number(json: &Json) -> Option<u64> {
 }
 
 /// A point in time: seconds since the epoch, or RFC 3339. Years have four digits.
-fn moment(json: Json) -> Result<Option<Value>, Denial> {
-    const YEARS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_207_199;
-    let (at, given) = match json {
+fn time(json: Json) -> Result<Option<FieldValue>, Denial> {
+    const FOUR_DIGIT_YEARS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_207_199;
+    let (time, given) = match json {
         Json::Number(number) => (number.as_i64().map(Timestamp), number.to_string()),
         Json::String(text) => {
-            let at = text.parse().ok().map(Timestamp).or_else(|| Timestamp::parse(&text));
-            (at, text)
+            let time = text.parse().ok().map(Timestamp).or_else(|| Timestamp::parse(&text));
+            (time, text)
         }
         _ => return Ok(None),
     };
-    match at.filter(|at| YEARS.contains(&at.0)) {
-        Some(at) => Ok(Some(Value::Moment(at))),
+    match time.filter(|time| FOUR_DIGIT_YEARS.contains(&time.0)) {
+        Some(time) => Ok(Some(FieldValue::Time(time))),
         None => Err(validation::unprocessable(format!(
             "The specified date \"{given}\" is not in an accepted format: \"U\" (UNIX timestamp), \
              \"Y-m-d\\TH:i:sO\" (ISO 8601), \"Y-m-d\\TH:i:sP\" (RFC 3339)."
@@ -179,39 +187,34 @@ fn moment(json: Json) -> Result<Option<Value>, Denial> {
 }
 
 /// The text of a password moves from the JSON into a [`Secret`], so that it is wiped.
-fn password(item: &mut Map<String, Json>) -> Value {
+fn password(item: &mut Map<String, Json>) -> FieldValue {
     let mut take = |property: &str| match item.remove(property) {
         None | Some(Json::Null) => Ok(None),
         Some(json) => match text(json) {
             Some(text) => Ok(Some(Secret::new(text)).filter(|secret| !secret.expose().is_empty())),
-            None => Err(unfit(Field::Pass, property)),
+            None => Err(wrong_type(UserField::Pass, property)),
         },
     };
     match (take("value"), take("existing")) {
-        (Ok(new), Ok(existing)) => Value::Password { new, existing },
-        (Err(unfit), _) | (_, Err(unfit)) => unfit,
+        (Ok(new), Ok(existing)) => FieldValue::Password { new, existing },
+        (Err(invalid), _) | (_, Err(invalid)) => invalid,
     }
 }
 
-/// Each role once. What every user has goes without saying.
-fn roles(items: Vec<Map<String, Json>>) -> Value {
+/// Each role once, without `authenticated`, which every user has.
+fn roles(items: Vec<Map<String, Json>>) -> FieldValue {
     let mut seen = std::collections::HashSet::from([crate::model::AUTHENTICATED.to_owned()]);
-    let (mut ids, mut faults) = (Vec::new(), Vec::new());
+    let (mut ids, mut errors) = (Vec::new(), Vec::new());
     for (at, mut item) in items.into_iter().enumerate() {
-        let path = || format!("{at}.target_id");
+        let error = |message| FieldError::at(UserField::Roles, format!("{at}.target_id"), message);
         match item.remove("target_id") {
-            None | Some(Json::Null) => {
-                faults.push(Fault::at(Field::Roles, path(), "This value should not be null."));
-            }
+            None | Some(Json::Null) => errors.push(error("This value should not be null.")),
             Some(json) => match text(json) {
                 Some(id) if seen.insert(id.clone()) => ids.push((at, id)),
                 Some(_) => {}
-                None => {
-                    let said = "This value should be of the correct primitive type.";
-                    faults.push(Fault::at(Field::Roles, path(), said));
-                }
+                None => errors.push(error(WRONG_TYPE)),
             },
         }
     }
-    if faults.is_empty() { Value::Roles(ids) } else { Value::Unfit(faults) }
+    if errors.is_empty() { FieldValue::Roles(ids) } else { FieldValue::Invalid(errors) }
 }

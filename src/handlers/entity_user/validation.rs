@@ -1,42 +1,46 @@
-//! What is wrong with a request's fields, and how the client is told.
+//! Validation errors of the request's fields, and the response that lists them.
 
 use std::fmt::Write as _;
 
 use ::http::StatusCode;
 
-use super::field::Field;
+use super::field::UserField;
 use crate::{
     model::Violation,
     pipeline::{Denial, Phase},
 };
 
-/// A broken rule of a field.
+/// A violated rule of a field.
 #[derive(Debug, Clone)]
-pub(super) struct Fault {
-    field: Field,
-    /// Below the field: `0.value`; none: the field as a whole.
-    below: Option<String>,
+pub(super) struct FieldError {
+    field: UserField,
+    /// The path below the field, such as `0.value`; `None` means the field as a whole.
+    path: Option<String>,
     message: String,
 }
 
-impl Fault {
-    /// The field as a whole breaks a rule.
-    pub(super) fn of(field: Field, message: impl Into<String>) -> Self {
-        Self { field, below: None, message: message.into() }
+impl FieldError {
+    /// An error of the field as a whole.
+    pub(super) fn of(field: UserField, message: impl Into<String>) -> Self {
+        Self { field, path: None, message: message.into() }
     }
 
-    /// A part of the field breaks a rule.
-    pub(super) fn at(field: Field, below: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field, below: Some(below.into()), message: message.into() }
+    /// An error at a path below the field.
+    pub(super) fn at(
+        field: UserField,
+        path: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { field, path: Some(path.into()), message: message.into() }
     }
 
-    /// The field that breaks the rule.
-    pub(super) fn field(&self) -> Field {
+    /// The field.
+    pub(super) fn field(&self) -> UserField {
         self.field
     }
 
-    /// The current password was not given, or is another one.
-    pub(super) fn unproven(field: Field) -> Self {
+    /// The current password is missing or wrong.
+    pub(super) fn password_required(field: UserField) -> Self {
         Self::of(
             field,
             format!(
@@ -46,43 +50,47 @@ impl Fault {
         )
     }
 
-    /// A rule about records, in the terms of the entity. `places` tells where in the request each role stands.
+    /// Translates a violation of a user record into an error of the entity. `role_positions` has
+    /// the position of each role in the request.
     ///
-    /// A rule about what the entity does not have is returned as it is.
-    pub(super) fn translate(violation: &Violation, places: &[usize]) -> Option<Self> {
+    /// `None` means that the entity has no such field.
+    pub(super) fn translate(violation: &Violation, role_positions: &[usize]) -> Option<Self> {
         let (name, rest) = match violation.location.split_once('.') {
             Some((name, rest)) => (name, Some(rest)),
             None => (violation.location.as_str(), None),
         };
-        let said = violation.message.as_str();
-        let field = if name == "password" { Field::Pass } else { Field::parse(name)? };
+        let message = violation.message.as_str();
+        let field = if name == "password" { UserField::Pass } else { UserField::parse(name)? };
         Some(match (field, rest) {
-            (Field::Roles, Some(at)) => {
+            (UserField::Roles, Some(at)) => {
                 let at: usize = at.parse().ok()?;
-                let place = places.get(at).copied().unwrap_or(at);
-                Self::at(field, format!("{place}.target_id"), said)
+                let position = role_positions.get(at).copied().unwrap_or(at);
+                Self::at(field, format!("{position}.target_id"), message)
             }
-            // A name is judged as a whole, and what somebody else has too.
-            (Field::Name, _) => Self::of(field, said),
-            (Field::Mail, _) if said.ends_with("is already taken.") => Self::of(field, said),
-            _ => Self::at(field, "0.value", said),
+            // Errors of names, and of values that are taken, are errors of the field as a whole.
+            (UserField::Name, _) => Self::of(field, message),
+            (UserField::Mail, _) if message.ends_with("is already taken.") => {
+                Self::of(field, message)
+            }
+            _ => Self::at(field, "0.value", message),
         })
     }
 }
 
-/// The refusal that lists all faults, in the order of the fields; those of a field as a whole go first.
-pub(super) fn invalid(mut faults: Vec<Fault>) -> Denial {
-    faults.sort_by_key(|fault| (fault.field, fault.below.is_some()));
-    let mut message = "Unprocessable Entity: validation failed.\n".to_owned();
-    for Fault { field, below, message: said } in &faults {
-        let (dot, below) = below.as_deref().map_or(("", ""), |below| (".", below));
-        // Writing to a String does not fail.
-        let _ = writeln!(message, "{}{dot}{below}: {said}", field.name());
+/// The denial that lists all errors, in the order of the fields. Errors of a field as a whole come
+/// before errors below it.
+pub(super) fn invalid(mut errors: Vec<FieldError>) -> Denial {
+    errors.sort_by_key(|error| (error.field, error.path.is_some()));
+    let mut text = "Unprocessable Entity: validation failed.\n".to_owned();
+    for FieldError { field, path, message } in &errors {
+        let (dot, path) = path.as_deref().map_or(("", ""), |path| (".", path));
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(text, "{}{dot}{path}: {message}", field.name());
     }
-    unprocessable(message)
+    unprocessable(text)
 }
 
-/// A body that is JSON and cannot be the entity.
+/// The denial of a body that is JSON but not a valid entity.
 pub(super) fn unprocessable(message: impl Into<String>) -> Denial {
     Denial::message(
         Phase::Handler,

@@ -1,115 +1,114 @@
-//! The entity as JSON.
-//!
-//! Written straight from the record.
+//! Serializes a user record as the JSON entity, without an intermediate value.
 
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
-use super::{access::Sight, field::Field};
+use super::{access::Visibility, field::UserField};
 use crate::model::{Role, Timestamp, User};
 
-/// More than most entities take.
+/// The initial capacity of the buffer. Most entities are smaller.
 const USUAL_BYTES: usize = 1536;
 
-/// The account as somebody may see it.
-pub(super) fn entity(account: &User, sight: Sight) -> Bytes {
+/// The visible fields of an account as JSON.
+pub(super) fn entity(account: &User, visibility: Visibility) -> Bytes {
     let mut out = Vec::with_capacity(USUAL_BYTES);
-    // Neither writing to a Vec nor any of these types fails.
-    let _ = serde_json::to_writer(&mut out, &Entity::new(account, sight));
+    // Neither writing to a `Vec` nor serializing these types can fail.
+    let _ = serde_json::to_writer(&mut out, &Entity::new(account, visibility));
     out.into()
 }
 
-/// The fields in their order; those that are none are not shown.
+/// The fields in their order. `None` means that a field is not visible.
 #[derive(Serialize)]
 struct Entity<'a> {
-    uid: Items<u64>,
-    uuid: Items<Uuid>,
-    langcode: Items<&'a str>,
+    uid: SingleValue<u64>,
+    uuid: SingleValue<Uuid>,
+    langcode: SingleValue<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    preferred_langcode: Option<Items<&'a str>>,
+    preferred_langcode: Option<SingleValue<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    preferred_admin_langcode: Option<Items<&'a str>>,
-    name: Items<&'a str>,
+    preferred_admin_langcode: Option<SingleValue<&'a str>>,
+    name: SingleValue<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mail: Option<Items<&'a str>>,
+    mail: Option<SingleValue<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    timezone: Option<Items<&'a str>>,
+    timezone: Option<SingleValue<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Items<bool>>,
-    created: [Moment; 1],
-    changed: [Moment; 1],
+    status: Option<SingleValue<bool>>,
+    created: [TimeItem; 1],
+    changed: [TimeItem; 1],
     #[serde(skip_serializing_if = "Option::is_none")]
-    access: Option<[Moment; 1]>,
+    access: Option<[TimeItem; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    login: Option<[Moment; 1]>,
+    login: Option<[TimeItem; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    init: Option<Items<&'a str>>,
+    init: Option<SingleValue<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     roles: Option<Roles<'a>>,
-    default_langcode: Items<bool>,
+    default_langcode: SingleValue<bool>,
 }
 
 impl<'a> Entity<'a> {
-    fn new(account: &'a User, sight: Sight) -> Self {
+    fn new(account: &'a User, visibility: Visibility) -> Self {
         let text = |field, value: &'a Option<String>| {
-            sight.shows(field).then_some(Items(value.as_deref()))
+            visibility.shows(field).then_some(SingleValue(value.as_deref()))
         };
-        let moment = |field, at| sight.shows(field).then(|| [Moment::new(at)]);
+        let time = |field, time| visibility.shows(field).then(|| [TimeItem::new(time)]);
+        let status = SingleValue(Some(account.status));
         Self {
-            uid: Items(Some(account.uid)),
-            uuid: Items(Some(account.uuid)),
-            langcode: Items(Some(&account.langcode)),
-            preferred_langcode: text(Field::PreferredLangcode, &account.preferred_langcode),
+            uid: SingleValue(Some(account.uid)),
+            uuid: SingleValue(Some(account.uuid)),
+            langcode: SingleValue(Some(&account.langcode)),
+            preferred_langcode: text(UserField::PreferredLangcode, &account.preferred_langcode),
             preferred_admin_langcode: text(
-                Field::PreferredAdminLangcode,
+                UserField::PreferredAdminLangcode,
                 &account.preferred_admin_langcode,
             ),
-            name: Items(Some(&account.name)),
-            mail: text(Field::Mail, &account.mail),
-            timezone: text(Field::Timezone, &account.timezone),
-            status: sight.shows(Field::Status).then_some(Items(Some(account.status))),
-            created: [Moment::new(account.created)],
-            changed: [Moment::new(account.changed)],
-            access: moment(Field::Access, account.access),
-            login: moment(Field::Login, account.login),
-            init: text(Field::Init, &account.init),
-            roles: sight.shows(Field::Roles).then_some(Roles(&account.roles)),
-            // There is one language of a record, so it is always the default one.
-            default_langcode: Items(Some(true)),
+            name: SingleValue(Some(&account.name)),
+            mail: text(UserField::Mail, &account.mail),
+            timezone: text(UserField::Timezone, &account.timezone),
+            status: visibility.shows(UserField::Status).then_some(status),
+            created: [TimeItem::new(account.created)],
+            changed: [TimeItem::new(account.changed)],
+            access: time(UserField::Access, account.access),
+            login: time(UserField::Login, account.login),
+            init: text(UserField::Init, &account.init),
+            roles: visibility.shows(UserField::Roles).then_some(Roles(&account.roles)),
+            // A record has one language, so it is always the default language.
+            default_langcode: SingleValue(Some(true)),
         }
     }
 }
 
-/// A field of one value, or an empty one.
-struct Items<T>(Option<T>);
+/// A field with at most one value. `None` means an empty field.
+struct SingleValue<T>(Option<T>);
 
-impl<T: Serialize> Serialize for Items<T> {
+impl<T: Serialize> Serialize for SingleValue<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Item<'a, T> {
+        struct ValueItem<'a, T> {
             value: &'a T,
         }
-        serializer.collect_seq(self.0.iter().map(|value| Item { value }))
+        serializer.collect_seq(self.0.iter().map(|value| ValueItem { value }))
     }
 }
 
-/// A point in time, with its form in the terms of PHP's `date`.
+/// A point in time, with the format string of PHP's `date` function.
 #[derive(Serialize)]
-struct Moment {
+struct TimeItem {
     #[serde(serialize_with = "as_text")]
     value: Timestamp,
     format: &'static str,
 }
 
-impl Moment {
+impl TimeItem {
     fn new(value: Timestamp) -> Self {
         Self { value, format: "Y-m-d\\TH:i:sP" }
     }
 }
 
-fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(at)
+fn as_text<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
 }
 
 struct Roles<'a>(&'a [String]);
@@ -117,12 +116,12 @@ struct Roles<'a>(&'a [String]);
 impl Serialize for Roles<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Item<'a> {
+        struct RoleItem<'a> {
             target_id: &'a str,
             target_type: &'static str,
             target_uuid: Uuid,
         }
-        serializer.collect_seq(self.0.iter().map(|id| Item {
+        serializer.collect_seq(self.0.iter().map(|id| RoleItem {
             target_id: id,
             target_type: "user_role",
             target_uuid: Role::uuid(id),

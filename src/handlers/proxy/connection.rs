@@ -6,69 +6,74 @@ use hyper::{
     client::conn::{http1, http2},
 };
 
-use super::Upload;
+use super::upload::Upload;
 
-/// An HTTP/1.1 connection, which serves one exchange after the other.
-pub(super) type Lease = http1::SendRequest<Upload>;
+/// An HTTP/1.1 connection, which carries one exchange at a time.
+pub(super) type Http1Sender = http1::SendRequest<Upload>;
 
-/// Which connections will do.
+/// An HTTP/2 connection, which all exchanges share.
+pub(super) type Http2Sender = http2::SendRequest<Upload>;
+
+/// Whether an exchange may use a pooled connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Age {
-    /// One that is free, or else a new one.
-    Any,
-    /// A new one.
-    New,
+pub(super) enum Reuse {
+    /// Take a pooled connection, or else open a new one.
+    Allowed,
+    /// Open a new connection.
+    Forbidden,
 }
 
 /// A connection that is ready for a request.
-pub(super) struct Connection {
-    sender: Sender,
+pub(super) struct UpstreamConnection {
+    sender: HttpSender,
     was_used: bool,
 }
 
-enum Sender {
-    Http1(Lease),
-    Http2(http2::SendRequest<Upload>),
+enum HttpSender {
+    Http1(Http1Sender),
+    Http2(Http2Sender),
 }
 
-/// An exchange without an answer, and the request if none of it has left.
-pub(super) struct Lost {
-    pub problem: hyper::Error,
+/// An exchange failed before its response. Returns the request if no part of it was sent.
+pub(super) struct SendError {
+    pub error: hyper::Error,
     pub request: Option<Request<Upload>>,
 }
 
-impl Connection {
-    pub fn new(sender: Lease) -> Self {
-        Self { sender: Sender::Http1(sender), was_used: false }
+impl UpstreamConnection {
+    pub fn new(sender: Http1Sender) -> Self {
+        Self { sender: HttpSender::Http1(sender), was_used: false }
     }
 
-    pub fn used(sender: Lease) -> Self {
-        Self { sender: Sender::Http1(sender), was_used: true }
+    pub fn pooled(sender: Http1Sender) -> Self {
+        Self { sender: HttpSender::Http1(sender), was_used: true }
     }
 
-    pub fn shared(sender: http2::SendRequest<Upload>) -> Self {
-        Self { sender: Sender::Http2(sender), was_used: true }
+    pub fn shared(sender: Http2Sender) -> Self {
+        Self { sender: HttpSender::Http2(sender), was_used: true }
     }
 
-    /// Whether it may have ended before the request came to it.
+    /// Whether the connection had other exchanges. Then the upstream may have closed it before it
+    /// got the request.
     pub fn was_used(&self) -> bool {
         self.was_used
     }
 
-    /// Sends a request. With the head of the answer comes the connection, if it can be used again when the answer is read.
+    /// Sends a request, and returns the head of the response. An HTTP/1.1 connection is returned,
+    /// too: it can be used again after the response was read.
     pub async fn send(
         self,
         request: Request<Upload>,
-    ) -> Result<(Response<Incoming>, Option<Lease>), Lost> {
-        let (sent, lease) = match self.sender {
-            Sender::Http1(mut lease) => (lease.try_send_request(request).await, Some(lease)),
-            Sender::Http2(mut sender) => (sender.try_send_request(request).await, None),
+    ) -> Result<(Response<Incoming>, Option<Http1Sender>), SendError> {
+        let (result, sender) = match self.sender {
+            HttpSender::Http1(mut sender) => (sender.try_send_request(request).await, Some(sender)),
+            HttpSender::Http2(mut sender) => (sender.try_send_request(request).await, None),
         };
-        match sent {
-            Ok(response) => Ok((response, lease)),
-            Err(mut lost) => {
-                let request = lost.take_message();
-                Err(Lost { problem: lost.into_error(), request })
+        match result {
+            Ok(response) => Ok((response, sender)),
+            Err(mut failed) => {
+                let request = failed.take_message();
+                Err(SendError { error: failed.into_error(), request })
             }
         }
     }

@@ -1,4 +1,4 @@
-//! An upstream's answer on its way to the client. When it is through, its connection is free for the next request.
+//! Streams an upstream's response to the client. At its end the connection returns to the pool.
 
 use std::{
     pin::Pin,
@@ -11,91 +11,91 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::{Endpoint, Lease, Progress, trouble::chain};
-use crate::handlers::BrokenOff;
+use super::{
+    connection::Http1Sender, endpoint::Endpoint, error::with_causes, upload::UploadProgress,
+};
+use crate::handlers::BodyError;
 
 pub(super) struct Download {
     body: Incoming,
     endpoint: Arc<Endpoint>,
-    lease: Option<Lease>,
-    progress: Option<Arc<Progress>>,
+    sender: Option<Http1Sender>,
+    upload: Option<Arc<UploadProgress>>,
     idle: Duration,
-    /// Made at the first silence: most answers have none.
+    /// Created at the first pause, because most responses have none.
     timer: Option<Pin<Box<Sleep>>>,
-    is_silent: bool,
+    is_idle: bool,
 }
 
 impl Download {
-    /// `idle` is how long it may be silent while the request's body does not move either.
+    /// `idle` is the maximum time without progress of the response and of the request's body.
     pub fn new(
         body: Incoming,
         endpoint: Arc<Endpoint>,
-        lease: Option<Lease>,
-        progress: Option<Arc<Progress>>,
+        sender: Option<Http1Sender>,
+        upload: Option<Arc<UploadProgress>>,
         idle: Duration,
     ) -> Self {
-        Self { body, endpoint, lease, progress, idle, timer: None, is_silent: false }
+        Self { body, endpoint, sender, upload, idle, timer: None, is_idle: false }
     }
 
-    fn end(&mut self) {
-        self.endpoint.take_back(self.lease.take(), self.progress.as_deref());
+    fn finish(&mut self) {
+        self.endpoint.return_to_pool(self.sender.take(), self.upload.as_deref());
     }
 
-    /// Ready when there was silence for too long.
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let until = Instant::now() + self.idle;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        if !self.is_silent {
-            self.is_silent = true;
-            timer.as_mut().reset(until);
+    /// Ready after too long a pause.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = Instant::now() + self.idle;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if !self.is_idle {
+            self.is_idle = true;
+            timer.as_mut().reset(deadline);
         }
         while timer.as_mut().poll(cx).is_ready() {
-            // The client may be sending meanwhile.
-            let moved = self.progress.as_ref().map(|progress| progress.last() + self.idle);
-            match moved.filter(|until| *until > Instant::now()) {
-                Some(until) => timer.as_mut().reset(until),
+            // The client may still be sending the request's body.
+            let deadline = self.upload.as_ref().map(|upload| upload.last() + self.idle);
+            match deadline.filter(|deadline| *deadline > Instant::now()) {
+                Some(deadline) => timer.as_mut().reset(deadline),
                 None => return Poll::Ready(()),
             }
         }
         Poll::Pending
     }
 
-    fn broken(&mut self, why: String) -> BrokenOff {
-        tracing::warn!(upstream = self.endpoint.name(), "an answer broke off: {why}");
-        self.lease = None;
-        BrokenOff::new(why)
+    fn fail(&mut self, reason: String) -> BodyError {
+        let upstream = self.endpoint.name();
+        tracing::warn!(upstream, "a response of an upstream ended early: {reason}");
+        self.sender = None;
+        BodyError::new(reason)
     }
 }
 
 impl Body for Download {
     type Data = Bytes;
-    type Error = BrokenOff;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         match Pin::new(&mut this.body).poll_frame(cx) {
-            Poll::Pending => match this.poll_silence(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(()) => {
-                    Poll::Ready(Some(Err(this.broken("silent for idle_seconds".into()))))
-                }
-            },
+            Poll::Pending => this
+                .poll_idle(cx)
+                .map(|()| Some(Err(this.fail("no data within idle_seconds".into())))),
             Poll::Ready(Some(Ok(frame))) => {
-                this.is_silent = false;
+                this.is_idle = false;
                 if this.body.is_end_stream() {
-                    this.end();
+                    this.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(problem))) => {
-                let why = chain(&problem);
-                Poll::Ready(Some(Err(this.broken(why))))
+            Poll::Ready(Some(Err(error))) => {
+                let reason = with_causes(&error);
+                Poll::Ready(Some(Err(this.fail(reason))))
             }
             Poll::Ready(None) => {
-                this.end();
+                this.finish();
                 Poll::Ready(None)
             }
         }
@@ -112,8 +112,8 @@ impl Body for Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        if let Some(progress) = &self.progress {
-            progress.is_over();
+        if let Some(upload) = &self.upload {
+            upload.response_ended();
         }
     }
 }

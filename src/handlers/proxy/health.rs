@@ -1,4 +1,4 @@
-//! Whether an upstream is worth asking, as its answers so far tell. Nothing is sent to find out.
+//! The health of an upstream, judged by its responses. No health checks are sent.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -7,93 +7,94 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::activity::as_millis;
 use crate::model::Proxy;
 
-/// What came of asking an upstream.
+/// The result of a request to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// It answered, whatever it said.
-    Worked,
-    /// It did not.
+pub(super) enum UpstreamResult {
+    /// The upstream responded, with any status.
+    Responded,
+    /// The upstream did not respond.
     Failed,
 }
 
-/// What is known of an upstream.
+/// The health of an upstream.
 #[derive(Debug)]
 pub(super) struct Health {
-    began: Instant,
-    /// Failures since it last answered.
+    start: Instant,
+    /// Failures since the last response.
     failures: AtomicU32,
-    /// Until when it is left out: milliseconds since `began`; zero: it is not.
-    out_until: AtomicU64,
+    /// End of the ejection, in milliseconds since `start`; `0` means not ejected.
+    ejected_until: AtomicU64,
 }
 
 impl Health {
     pub fn new() -> Self {
-        Self { began: Instant::now(), failures: AtomicU32::new(0), out_until: AtomicU64::new(0) }
+        Self {
+            start: Instant::now(),
+            failures: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+        }
     }
 
-    /// Takes an outcome in. Returns whether the upstream is left out from now on.
+    /// Records a result. Returns whether it ejects the upstream.
     ///
-    /// One that has come back is on trial: the next failure leaves it out again.
-    pub fn note(&self, outcome: Outcome, settings: &Proxy, now: Instant) -> bool {
-        match outcome {
-            Outcome::Worked => {
+    /// An upstream that comes back is on probation: the next failure ejects it again.
+    pub fn record(&self, result: UpstreamResult, settings: &Proxy, now: Instant) -> bool {
+        match result {
+            UpstreamResult::Responded => {
                 if self.failures.load(Relaxed) != 0 {
                     self.failures.store(0, Relaxed);
-                    self.out_until.store(0, Relaxed);
+                    self.ejected_until.store(0, Relaxed);
                 }
                 false
             }
-            Outcome::Failed => {
+            UpstreamResult::Failed => {
                 let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
-                let is_out = failures >= settings.eject_after;
-                if is_out {
+                let is_ejected = failures >= settings.eject_after;
+                if is_ejected {
                     let pause = Duration::from_secs(settings.eject_seconds.into());
-                    self.out_until.store(self.millis(now) + as_millis(pause), Relaxed);
+                    self.ejected_until.store(self.millis(now) + as_millis(pause), Relaxed);
                 }
-                is_out
+                is_ejected
             }
         }
     }
 
-    /// How long it is still left out; none: it is not.
-    pub fn out_for(&self, now: Instant) -> Option<Duration> {
-        let until = self.out_until.load(Relaxed);
+    /// The remaining time of the ejection; `None` means not ejected.
+    pub fn ejected_for(&self, now: Instant) -> Option<Duration> {
+        let until = self.ejected_until.load(Relaxed);
         let left = until.checked_sub(self.millis(now)).filter(|left| *left > 0)?;
         Some(Duration::from_millis(left))
     }
 
     fn millis(&self, now: Instant) -> u64 {
-        as_millis(now.saturating_duration_since(self.began))
+        as_millis(now.saturating_duration_since(self.start))
     }
 }
 
-fn as_millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4)
-}
-
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
     #[test]
-    fn failures_in_a_row_leave_an_upstream_out_and_time_brings_it_back_on_trial() {
+    fn consecutive_failures_eject_an_upstream_which_returns_on_probation() {
         let settings = Proxy { eject_after: 2, eject_seconds: 10, ..Proxy::default() };
         let health = Health::new();
-        let now = health.began;
-        let note = |outcome, now| health.note(outcome, &settings, now);
-        assert!(!note(Outcome::Failed, now));
-        note(Outcome::Worked, now);
-        assert!(!note(Outcome::Failed, now), "they were not in a row");
-        assert_eq!(health.out_for(now), None);
-        assert!(note(Outcome::Failed, now));
-        assert_eq!(health.out_for(now), Some(Duration::from_secs(10)));
+        let now = health.start;
+        let record = |result, now| health.record(result, &settings, now);
+        assert!(!record(UpstreamResult::Failed, now));
+        record(UpstreamResult::Responded, now);
+        assert!(!record(UpstreamResult::Failed, now), "the failures were not consecutive");
+        assert_eq!(health.ejected_for(now), None);
+        assert!(record(UpstreamResult::Failed, now));
+        assert_eq!(health.ejected_for(now), Some(Duration::from_secs(10)));
         let later = now + Duration::from_secs(10);
-        assert_eq!(health.out_for(later), None);
-        assert!(note(Outcome::Failed, later), "it was on trial");
-        assert!(health.out_for(later).is_some());
-        note(Outcome::Worked, later);
-        assert_eq!(health.out_for(later), None);
+        assert_eq!(health.ejected_for(later), None);
+        assert!(record(UpstreamResult::Failed, later), "the upstream was on probation");
+        assert!(health.ejected_for(later).is_some());
+        record(UpstreamResult::Responded, later);
+        assert_eq!(health.ejected_for(later), None);
     }
 }

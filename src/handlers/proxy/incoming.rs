@@ -1,4 +1,4 @@
-//! The head of an upstream's answer, made fit for the client: what was meant for this hop alone stays here.
+//! Prepares the head of an upstream's response for the client: removes the fields of this hop.
 
 use ::http::{
     HeaderValue, Response, StatusCode, Version,
@@ -6,21 +6,23 @@ use ::http::{
     response::Parts,
 };
 
-use super::outgoing::Hops;
+use super::headers::HopFields;
 
-/// Whether an answer changes to the protocol that was asked for, and to no other.
-pub(super) fn switches_to<B>(response: &Response<B>, asked: Option<&HeaderValue>) -> bool {
+/// Whether a response switches to exactly the requested protocol.
+pub(super) fn switches_to<B>(response: &Response<B>, requested: Option<&HeaderValue>) -> bool {
     let given = response.headers().get(UPGRADE);
-    matches!((given, asked), (Some(given), Some(asked))
-        if given.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))
+    matches!((given, requested), (Some(given), Some(requested))
+        if given.as_bytes().eq_ignore_ascii_case(requested.as_bytes()))
 }
 
-/// Takes out what is for one hop (RFC 9110, section 7.6.1). An upgrade is for the client too.
+/// Removes the fields of this hop (RFC 9110, section 7.6.1), except for an upgrade, which is for
+/// the client, too.
 pub(super) fn clean(head: &mut Parts, is_upgraded: bool) {
     let upgrade = head.headers.get(UPGRADE).filter(|_| is_upgraded).cloned();
-    let hops = Hops::of(&head.headers);
-    let gone: Vec<_> = head.headers.keys().filter(|name| hops.has(name)).cloned().collect();
-    for name in gone {
+    let hop_fields = HopFields::of(&head.headers);
+    let removed: Vec<_> =
+        head.headers.keys().filter(|name| hop_fields.contains(name)).cloned().collect();
+    for name in removed {
         head.headers.remove(name);
     }
     if let Some(upgrade) = upgrade {
@@ -28,9 +30,9 @@ pub(super) fn clean(head: &mut Parts, is_upgraded: bool) {
         head.headers.insert(UPGRADE, upgrade);
     }
     if head.status == StatusCode::NOT_MODIFIED {
-        // It is the length of a body that does not come.
+        // The field has the length of a body that is not sent.
         head.headers.remove(CONTENT_LENGTH);
     }
-    // The version is that of the client's connection.
+    // The server writes the version of the client's connection.
     head.version = Version::HTTP_11;
 }

@@ -1,12 +1,15 @@
-//! The handler `proxy`: what was let in goes on to an upstream, and its answer comes back. Neither is kept on the way.
+//! The handler `proxy`: streams a granted request to an upstream, and the response back to the
+//! client. Bodies are not buffered.
 
+mod activity;
 mod connection;
 mod download;
 mod endpoint;
+mod error;
+mod headers;
 mod health;
 mod incoming;
 mod outgoing;
-mod trouble;
 mod tunnel;
 mod upload;
 mod upstreams;
@@ -15,185 +18,191 @@ use std::{sync::Arc, time::Duration};
 
 use ::http::{Method, Request, Response, StatusCode};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
+use tokio::time::Instant;
 
 pub use upstreams::Proxies;
 
 use self::{
-    connection::{Age, Connection, Lease, Lost},
+    connection::{Http1Sender, Reuse, SendError, UpstreamConnection},
     download::Download,
     endpoint::Endpoint,
-    health::Outcome,
-    outgoing::Outgoing,
-    trouble::ProxyError,
-    upload::{Progress, Upload},
+    error::ProxyError,
+    health::UpstreamResult,
+    outgoing::OutgoingRequest,
+    upload::{Upload, UploadProgress},
     upstreams::Upstreams,
 };
-use super::{Call, Foreign, Handlers, Payload, PayloadResponse};
+use super::{HandlerRequest, Handlers, PassThrough, Payload, PayloadResponse};
 use crate::pipeline::Denial;
 
-pub(super) async fn answer(
+pub(super) async fn respond(
     handlers: &Handlers,
-    mut call: Call<'_>,
+    mut request: HandlerRequest<'_>,
 ) -> Result<PayloadResponse, Denial> {
-    let upstreams = call.grant.rule().and_then(|rule| handlers.proxies.of(&rule.resource));
+    let upstreams = request.grant.rule().and_then(|rule| handlers.proxies.of(&rule.resource));
     let Some(upstreams) = upstreams else {
-        return Err(ProxyError::Incomplete.denial(None));
+        return Err(ProxyError::NoUpstream.denial(None));
     };
-    let body = std::mem::take(&mut call.body);
-    let client = call.upgrade.take();
-    let outgoing = Outgoing::of(handlers, &call, &upstreams.settings, client.is_some());
-    let upload = Upload::of(body, outgoing.expectation(), &handlers.fields);
-    let sent = send(&upstreams, &outgoing, upload).await?;
-    finish(&upstreams, &outgoing, sent, client)
+    let body = std::mem::take(&mut request.body);
+    let client = request.upgrade.take();
+    let outgoing = OutgoingRequest::new(handlers, &request, &upstreams.settings, client.is_some());
+    let upload = Upload::new(body, outgoing.expectation(), &handlers.fields);
+    let exchange = send(&upstreams, &outgoing, upload).await?;
+    finish(&upstreams, &outgoing, exchange, client)
 }
 
-/// An exchange whose answer has begun.
-struct Sent {
+/// An exchange whose response has begun.
+struct Exchange {
     response: Response<Incoming>,
     endpoint: Arc<Endpoint>,
-    lease: Option<Lease>,
-    progress: Option<Arc<Progress>>,
+    sender: Option<Http1Sender>,
+    progress: Option<Arc<UploadProgress>>,
 }
 
-/// Tries one upstream after the other until one answers, or until the request may have reached one.
+/// Tries the upstreams one after another, until one responds or part of the request was sent.
 async fn send(
     upstreams: &Upstreams,
-    outgoing: &Outgoing<'_>,
+    outgoing: &OutgoingRequest<'_>,
     mut upload: Upload,
-) -> Result<Sent, Denial> {
-    let mut last = None;
-    for endpoint in upstreams.round() {
+) -> Result<Exchange, Denial> {
+    let mut last_denial = None;
+    for endpoint in upstreams.next_candidates() {
         match attempt(upstreams, &endpoint, outgoing, upload).await {
-            Ok(sent) => {
-                endpoint.note(Outcome::Worked, &upstreams.settings);
-                return Ok(sent);
+            Ok(exchange) => {
+                endpoint.record(UpstreamResult::Responded, &upstreams.settings);
+                return Ok(exchange);
             }
-            Err(Failed { trouble, back }) => {
-                if trouble.is_the_upstreams() {
-                    endpoint.note(Outcome::Failed, &upstreams.settings);
+            Err(FailedAttempt { error, unsent }) => {
+                let denial = error.denial(Some(endpoint.name()));
+                if !error.blames_upstream() {
+                    return Err(denial);
                 }
-                match back {
-                    Some(unsent) if trouble.is_the_upstreams() => upload = unsent,
-                    _ => return Err(trouble.denial(Some(&endpoint))),
-                }
-                last = Some((trouble, endpoint));
+                endpoint.record(UpstreamResult::Failed, &upstreams.settings);
+                let Some(unsent) = unsent else { return Err(denial) };
+                upload = unsent;
+                last_denial = Some(denial);
             }
         }
     }
-    Err(match last {
-        Some((trouble, endpoint)) => trouble.denial(Some(&endpoint)),
-        None => ProxyError::AllEjected(upstreams.returns_in()).denial(None),
-    })
+    Err(last_denial
+        .unwrap_or_else(|| ProxyError::AllEjected(upstreams.seconds_until_return()).denial(None)))
 }
 
-/// Why an upstream did not answer, and the request's body if none of it has left.
-struct Failed {
-    trouble: ProxyError,
-    back: Option<Upload>,
+/// Why an upstream did not respond, and the request's body if no part of it was sent.
+struct FailedAttempt {
+    error: ProxyError,
+    unsent: Option<Upload>,
 }
 
-/// Tries one upstream: on a connection that is there, and once more on a new one if that has died in the meantime.
+/// Tries one upstream: on a pooled connection, and once more on a new connection if the pooled one
+/// was closed in the meantime.
 async fn attempt(
     upstreams: &Upstreams,
     endpoint: &Arc<Endpoint>,
-    outgoing: &Outgoing<'_>,
+    outgoing: &OutgoingRequest<'_>,
     mut upload: Upload,
-) -> Result<Sent, Failed> {
-    let mut age = Age::Any;
+) -> Result<Exchange, FailedAttempt> {
+    let mut reuse = Reuse::Allowed;
     loop {
-        let connect = Duration::from_secs(upstreams.settings.connect_seconds.into());
-        let connection = match endpoint.connect(age, connect).await {
+        let timeout = Duration::from_secs(upstreams.settings.connect_seconds.into());
+        let connection = match endpoint.connect(reuse, timeout).await {
             Ok(connection) => connection,
-            Err(trouble) => return Err(Failed { trouble, back: Some(upload) }),
+            Err(error) => return Err(FailedAttempt { error, unsent: Some(upload) }),
         };
         let was_used = connection.was_used();
-        // What was sent and not answered may have been done all the same; these can be done twice (RFC 9110, section 9.2.2).
+        // The upstream may have processed a request without responding. Only idempotent requests
+        // are sent again (RFC 9110, section 9.2.2).
         let is_repeatable = upload.is_empty() && *outgoing.method() != Method::POST;
         let progress = upload.progress();
         let request = match outgoing.request(endpoint, upload) {
             Ok(request) => request,
-            Err(trouble) => return Err(Failed { trouble, back: None }),
+            Err(error) => return Err(FailedAttempt { error, unsent: None }),
         };
-        let wait = Duration::from_secs(upstreams.settings.response_seconds.into());
-        match exchange(connection, request, progress.as_deref(), wait).await {
-            Ok((response, lease)) => {
-                return Ok(Sent { response, endpoint: endpoint.clone(), lease, progress });
+        let timeout = Duration::from_secs(upstreams.settings.response_seconds.into());
+        match exchange(connection, request, progress.as_deref(), timeout).await {
+            Ok((response, sender)) => {
+                return Ok(Exchange { response, endpoint: endpoint.clone(), sender, progress });
             }
-            Err((trouble, Some(request))) if was_used && trouble.is_the_upstreams() => {
+            Err((error, Some(request))) if was_used && error.blames_upstream() => {
                 upload = request.into_body();
             }
             Err((ProxyError::Broken(_), None)) if was_used && is_repeatable => {
                 upload = Upload::default();
             }
-            Err((trouble, request)) => {
-                return Err(Failed { trouble, back: request.map(Request::into_body) });
+            Err((error, request)) => {
+                return Err(FailedAttempt { error, unsent: request.map(Request::into_body) });
             }
         }
-        age = Age::New;
+        reuse = Reuse::Forbidden;
     }
 }
 
-/// Sends a request and waits for the head of its answer. The wait begins anew with every part of the body that leaves.
+/// Sends a request and waits for the head of the response. The timeout starts again with every part
+/// of the body that is sent.
 async fn exchange(
-    connection: Connection,
+    connection: UpstreamConnection,
     request: Request<Upload>,
-    progress: Option<&Progress>,
-    wait: Duration,
-) -> Result<(Response<Incoming>, Option<Lease>), (ProxyError, Option<Request<Upload>>)> {
-    let mut answered = std::pin::pin!(connection.send(request));
-    let mut until = tokio::time::Instant::now() + wait;
+    progress: Option<&UploadProgress>,
+    timeout: Duration,
+) -> Result<(Response<Incoming>, Option<Http1Sender>), (ProxyError, Option<Request<Upload>>)> {
+    let mut response = std::pin::pin!(connection.send(request));
+    let mut deadline = Instant::now() + timeout;
     loop {
-        match tokio::time::timeout_at(until, &mut answered).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(Lost { problem, request })) => {
-                let is_ours = progress.is_none_or(|progress| !progress.has_broken());
-                let trouble =
-                    if is_ours { ProxyError::Broken(problem) } else { ProxyError::ClientBroke };
-                return Err((trouble, request));
+        match tokio::time::timeout_at(deadline, &mut response).await {
+            Ok(Ok(response)) => return Ok(response),
+            Ok(Err(SendError { error, request })) => {
+                let client_broke = progress.is_some_and(UploadProgress::is_broken);
+                let error =
+                    if client_broke { ProxyError::ClientBroke } else { ProxyError::Broken(error) };
+                return Err((error, request));
             }
             Err(_) => {
-                let moved = progress.map_or(until - wait, Progress::last);
-                if moved + wait <= tokio::time::Instant::now() {
-                    let waits = progress.is_some_and(Progress::waits_for_client);
-                    let trouble = if waits { ProxyError::ClientSilent } else { ProxyError::Silent };
-                    return Err((trouble, None));
+                let next = progress.map_or(deadline, |progress| progress.last() + timeout);
+                if next <= Instant::now() {
+                    let is_client = progress.is_some_and(UploadProgress::waits_for_client);
+                    let error = if is_client {
+                        ProxyError::ClientTimeout
+                    } else {
+                        ProxyError::ResponseTimeout
+                    };
+                    return Err((error, None));
                 }
-                until = moved + wait;
+                deadline = next;
             }
         }
     }
 }
 
-/// The answer as the client gets it.
+/// The response for the client.
 fn finish(
     upstreams: &Upstreams,
-    outgoing: &Outgoing<'_>,
-    sent: Sent,
+    outgoing: &OutgoingRequest<'_>,
+    exchange: Exchange,
     client: Option<OnUpgrade>,
 ) -> Result<PayloadResponse, Denial> {
     let idle = Duration::from_secs(upstreams.settings.idle_seconds.into());
-    let Sent { mut response, endpoint, lease, progress } = sent;
+    let Exchange { mut response, endpoint, sender, progress } = exchange;
     if let Some(progress) = &progress {
-        progress.is_answered();
+        progress.response_started();
     }
     let is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if is_upgraded {
         match client.filter(|_| incoming::switches_to(&response, outgoing.upgrade())) {
-            Some(client) => tunnel::open(client, hyper::upgrade::on(&mut response), idle),
-            None => return Err(ProxyError::Unasked.denial(Some(&endpoint))),
+            Some(client) => tunnel::spawn(client, hyper::upgrade::on(&mut response), idle),
+            None => return Err(ProxyError::UnexpectedUpgrade.denial(Some(endpoint.name()))),
         }
     }
     let (mut head, body) = response.into_parts();
     incoming::clean(&mut head, is_upgraded);
-    head.extensions.insert(Foreign);
+    head.extensions.insert(PassThrough);
     let is_empty = is_upgraded || hyper::body::Body::is_end_stream(&body);
     if is_empty {
-        endpoint.take_back(lease, progress.as_deref());
+        endpoint.return_to_pool(sender, progress.as_deref());
         if let Some(progress) = &progress {
-            progress.is_over();
+            progress.response_ended();
         }
         return Ok(Response::from_parts(head, Payload::default()));
     }
-    let download = Download::new(body, endpoint, lease, progress, idle);
+    let download = Download::new(body, endpoint, sender, progress, idle);
     Ok(Response::from_parts(head, Payload::stream(download)))
 }

@@ -1,12 +1,9 @@
-//! Two connections that speak another protocol from now on: what comes from one side goes to the other.
+//! The tunnel after a protocol upgrade: copies bytes between client and upstream, both ways.
 
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,62 +15,53 @@ use tokio::{
     time::Instant,
 };
 
-/// Passes on what comes, as soon as both sides have changed, until both have ended or neither said anything for `idle`.
-pub(super) fn open(client: OnUpgrade, upstream: OnUpgrade, idle: Duration) {
+use super::activity::LastActivity;
+
+/// Spawns a task that waits until both sides have switched and copies bytes until both sides have
+/// ended. It gives up when neither side sends anything for `idle`.
+pub(super) fn spawn(client: OnUpgrade, upstream: OnUpgrade, idle: Duration) {
     tokio::spawn(async move {
         let both = async { tokio::try_join!(client, upstream) };
         match tokio::time::timeout(idle, both).await {
-            Ok(Ok((client, upstream))) => pass(client, upstream, idle).await,
-            Ok(Err(problem)) => tracing::debug!("an upgrade did not come about: {problem}"),
-            Err(_) => tracing::debug!("an upgrade did not come about in time"),
+            Ok(Ok((client, upstream))) => copy(client, upstream, idle).await,
+            Ok(Err(error)) => tracing::debug!("an upgrade failed: {error}"),
+            Err(_) => tracing::debug!("an upgrade was not completed in time"),
         }
     });
 }
 
-async fn pass(client: Upgraded, upstream: Upgraded, idle: Duration) {
-    let clock = Arc::new(Clock { began: Instant::now(), heard: AtomicU64::new(0) });
-    let mut client = Heard { io: TokioIo::new(client), clock: clock.clone() };
-    let mut upstream = Heard { io: TokioIo::new(upstream), clock: clock.clone() };
+async fn copy(client: Upgraded, upstream: Upgraded, idle: Duration) {
+    let activity = Arc::new(LastActivity::now());
+    let mut client = TunnelIo { io: TokioIo::new(client), activity: activity.clone() };
+    let mut upstream = TunnelIo { io: TokioIo::new(upstream), activity: activity.clone() };
     tokio::select! {
-        ended = copy_bidirectional(&mut client, &mut upstream) => if let Err(problem) = ended {
-            tracing::debug!("an upgraded connection broke: {problem}");
+        result = copy_bidirectional(&mut client, &mut upstream) => if let Err(error) = result {
+            tracing::debug!("an upgraded connection failed: {error}");
         },
-        () = clock.silence(idle) => tracing::debug!("an upgraded connection was silent: ended"),
-    }
-}
-
-/// When something was last heard from either side.
-struct Clock {
-    began: Instant,
-    /// Milliseconds since `began`.
-    heard: AtomicU64,
-}
-
-impl Clock {
-    fn note(&self) {
-        let millis = self.began.elapsed().as_millis();
-        self.heard.store(u64::try_from(millis).unwrap_or(u64::MAX / 4), Relaxed);
-    }
-
-    /// Ends when nothing was heard for `idle`.
-    async fn silence(&self, idle: Duration) {
-        loop {
-            let until = self.began + Duration::from_millis(self.heard.load(Relaxed)) + idle;
-            if until <= Instant::now() {
-                return;
-            }
-            tokio::time::sleep_until(until).await;
+        () = wait_until_idle(&activity, idle) => {
+            tracing::debug!("closed an idle upgraded connection");
         }
     }
 }
 
-/// A side, listened to.
-struct Heard<T> {
-    io: T,
-    clock: Arc<Clock>,
+/// Returns after `idle` without activity.
+async fn wait_until_idle(activity: &LastActivity, idle: Duration) {
+    loop {
+        let deadline = activity.last() + idle;
+        if deadline <= Instant::now() {
+            return;
+        }
+        tokio::time::sleep_until(deadline).await;
+    }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Heard<T> {
+/// One side of the tunnel. Records when bytes arrive.
+struct TunnelIo<T> {
+    io: T,
+    activity: Arc<LastActivity>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for TunnelIo<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -82,13 +70,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Heard<T> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            self.clock.note();
+            self.activity.touch();
         }
         polled
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Heard<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for TunnelIo<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,158 +1,166 @@
-//! A request's body on its way to an upstream, and how far it is.
+//! Streams a request's body to an upstream, and tracks its progress.
 
 use std::{
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
-use crate::handlers::{Body, BrokenOff, IdentityFields};
+use super::{activity::LastActivity, headers::is_reserved};
+use crate::handlers::{BodyError, IdentityFields, RequestBody};
 
-/// How long a client is let wait that asked whether it may send its body (RFC 9110, section 10.1.1: not for ever).
-const ASKING: Duration = Duration::from_secs(1);
+/// How long a client with `Expect: 100-continue` waits for the upstream's permission (RFC 9110,
+/// section 10.1.1: not indefinitely).
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
-/// A request's body. It is not kept: what was sent is gone.
+/// A request's body. Its parts are dropped after they are sent.
 #[derive(Default)]
-pub(super) struct Upload(Kind);
+pub(super) struct Upload(UploadBody);
 
 #[derive(Default)]
-enum Kind {
+enum UploadBody {
     #[default]
     Empty,
-    Whole(Bytes),
-    Flowing(Box<Flowing>),
+    Full(Bytes),
+    Stream(Box<UploadStream>),
 }
 
-struct Flowing {
+struct UploadStream {
     body: Incoming,
-    progress: Arc<Progress>,
+    progress: Arc<UploadProgress>,
     fields: Arc<IdentityFields>,
-    /// Runs while the client waits to be told to go on.
-    patience: Option<Pin<Box<Sleep>>>,
+    /// The timeout of `Expect: 100-continue`; `None` means that the body may be sent.
+    continue_timeout: Option<Pin<Box<Sleep>>>,
 }
 
-/// Whether a client waits to be told that it may send its body.
+/// Whether the client waits for permission to send its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expectation {
-    /// It sends.
+    /// The client sends the body at once.
     None,
-    /// It asks first: `Expect: 100-continue`.
+    /// The client sent `Expect: 100-continue`.
     Continue,
 }
 
-/// How far a body is, for those who wait for what follows.
-pub(super) struct Progress {
-    began: Instant,
-    /// When it last moved: milliseconds since `began`.
-    moved: AtomicU64,
-    stage: AtomicU8,
-    gate: Mutex<Gate>,
+/// The progress of a body, for the tasks that wait for the response.
+pub(super) struct UploadProgress {
+    activity: LastActivity,
+    state: AtomicU8,
+    gate: Mutex<BodyGate>,
 }
 
-const GOING: u8 = 0;
-const WAITING: u8 = 1;
-const DONE: u8 = 2;
+const SENDING: u8 = 0;
+const WAITING_FOR_CLIENT: u8 = 1;
+const COMPLETE: u8 = 2;
 const BROKEN: u8 = 3;
 
-/// What holds a body back until the upstream has said that it wants it.
-struct Gate {
-    state: GateState,
+/// Holds the body back until the upstream permits it (`100 Continue`).
+struct BodyGate {
+    state: BodyGateState,
     waker: Option<Waker>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum GateState {
+enum BodyGateState {
+    /// The body may be sent.
     Open,
-    /// Until the upstream says so, or patience ends.
-    Asking,
-    /// The upstream has answered without asking for the body: until its answer is through.
-    Answered,
-    /// The exchange is over.
+    /// Closed until the upstream permits the body, or the timeout ends.
+    Waiting,
+    /// The upstream has responded without permitting the body. Closed until the response ends.
+    Responded,
+    /// The exchange is over: the body must not be sent.
     Over,
 }
 
 impl Upload {
-    pub fn of(body: Body, expectation: Expectation, fields: &Arc<IdentityFields>) -> Self {
+    pub fn new(body: RequestBody, expectation: Expectation, fields: &Arc<IdentityFields>) -> Self {
         let body = match body {
-            Body::Full(bytes) if bytes.is_empty() => return Self::default(),
-            Body::Full(bytes) => return Self(Kind::Whole(bytes)),
-            Body::Stream(body) if body.is_end_stream() => return Self::default(),
-            Body::Stream(body) => body,
+            RequestBody::Full(bytes) if bytes.is_empty() => return Self::default(),
+            RequestBody::Full(bytes) => return Self(UploadBody::Full(bytes)),
+            RequestBody::Stream(body) if body.is_end_stream() => return Self::default(),
+            RequestBody::Stream(body) => body,
         };
-        let state = match expectation {
-            Expectation::None => GateState::Open,
-            Expectation::Continue => GateState::Asking,
+        let (state, continue_timeout) = match expectation {
+            Expectation::None => (BodyGateState::Open, None),
+            Expectation::Continue => {
+                (BodyGateState::Waiting, Some(Box::pin(tokio::time::sleep(CONTINUE_WAIT))))
+            }
         };
-        let progress = Arc::new(Progress {
-            began: Instant::now(),
-            moved: AtomicU64::new(0),
-            stage: AtomicU8::new(GOING),
-            gate: Mutex::new(Gate { state, waker: None }),
+        let progress = Arc::new(UploadProgress {
+            activity: LastActivity::now(),
+            state: AtomicU8::new(SENDING),
+            gate: Mutex::new(BodyGate { state, waker: None }),
         });
-        let patience = (state == GateState::Asking).then(|| Box::pin(tokio::time::sleep(ASKING)));
-        Self(Kind::Flowing(Box::new(Flowing { body, progress, fields: fields.clone(), patience })))
+        let fields = fields.clone();
+        Self(UploadBody::Stream(Box::new(UploadStream {
+            body,
+            progress,
+            fields,
+            continue_timeout,
+        })))
     }
 
     pub fn is_empty(&self) -> bool {
-        matches!(self.0, Kind::Empty)
+        matches!(self.0, UploadBody::Empty)
     }
 
-    /// How far it is; none: it goes in one piece.
-    pub fn progress(&self) -> Option<Arc<Progress>> {
+    /// The progress of a streamed body; `None` means that the body is in memory.
+    pub fn progress(&self) -> Option<Arc<UploadProgress>> {
         match &self.0 {
-            Kind::Flowing(flowing) => Some(flowing.progress.clone()),
-            Kind::Empty | Kind::Whole(_) => None,
+            UploadBody::Stream(stream) => Some(stream.progress.clone()),
+            UploadBody::Empty | UploadBody::Full(_) => None,
         }
     }
 }
 
-impl Progress {
-    /// When it last moved.
+impl UploadProgress {
+    /// The time of the last progress.
     pub fn last(&self) -> Instant {
-        self.began + Duration::from_millis(self.moved.load(Relaxed))
+        self.activity.last()
     }
 
-    /// Whether the client is to blame for the wait.
+    /// Whether the upload waits for data from the client.
     pub fn waits_for_client(&self) -> bool {
-        self.stage.load(Relaxed) == WAITING
+        self.state.load(Relaxed) == WAITING_FOR_CLIENT
     }
 
-    /// Whether all of it was sent.
-    pub fn is_done(&self) -> bool {
-        self.stage.load(Relaxed) == DONE
+    /// Whether the whole body was sent.
+    pub fn is_complete(&self) -> bool {
+        self.state.load(Relaxed) == COMPLETE
     }
 
-    /// Whether the client's body broke off.
-    pub fn has_broken(&self) -> bool {
-        self.stage.load(Relaxed) == BROKEN
+    /// Whether the client's body ended early.
+    pub fn is_broken(&self) -> bool {
+        self.state.load(Relaxed) == BROKEN
     }
 
-    /// The upstream wants the body.
-    pub fn is_wanted(&self) {
-        self.turn(GateState::Open, |state| state == GateState::Asking);
+    /// Called when the upstream sends `100 Continue`.
+    pub fn upstream_continues(&self) {
+        self.change_gate(BodyGateState::Waiting, BodyGateState::Open);
     }
 
-    /// The upstream's answer has begun.
-    pub fn is_answered(&self) {
-        self.turn(GateState::Answered, |state| state == GateState::Asking);
+    /// Called when the upstream's response begins.
+    pub fn response_started(&self) {
+        self.change_gate(BodyGateState::Waiting, BodyGateState::Responded);
     }
 
-    /// The upstream's answer is through: whoever is still held back will not be let in any more.
-    pub fn is_over(&self) {
-        self.turn(GateState::Over, |state| state == GateState::Answered);
+    /// Called when the upstream's response has ended: a body that is still held back is not sent.
+    pub fn response_ended(&self) {
+        self.change_gate(BodyGateState::Responded, BodyGateState::Over);
     }
 
-    fn turn(&self, to: GateState, from: impl FnOnce(GateState) -> bool) {
-        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        if from(gate.state) {
+    fn change_gate(&self, from: BodyGateState, to: BodyGateState) {
+        let mut gate = self.gate.lock();
+        if gate.state == from {
             gate.state = to;
             if let Some(waker) = gate.waker.take() {
                 waker.wake();
@@ -160,69 +168,67 @@ impl Progress {
         }
     }
 
-    fn enter(&self, stage: u8) {
-        if stage != WAITING {
-            let millis = self.began.elapsed().as_millis();
-            self.moved.store(u64::try_from(millis).unwrap_or(u64::MAX / 4), Relaxed);
+    fn set_state(&self, state: u8) {
+        if state != WAITING_FOR_CLIENT {
+            self.activity.touch();
         }
-        self.stage.store(stage, Relaxed);
+        self.state.store(state, Relaxed);
     }
 }
 
-impl Flowing {
-    /// Whether the body may go on.
-    fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BrokenOff>> {
-        if self.patience.is_none() {
+impl UploadStream {
+    /// Ready when the body may be sent.
+    fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        let Some(timeout) = &mut self.continue_timeout else {
             return Poll::Ready(Ok(()));
-        }
-        let mut gate = self.progress.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        };
+        let mut gate = self.progress.gate.lock();
         match gate.state {
-            GateState::Open => {}
-            GateState::Over => return Poll::Ready(Err(BrokenOff::new("it was not wanted"))),
+            BodyGateState::Open => {}
+            BodyGateState::Over => {
+                return Poll::Ready(Err(BodyError::new("the upstream did not want the body")));
+            }
             state => {
                 gate.waker = Some(cx.waker().clone());
-                let is_over = self.patience.as_mut().is_none_or(|sleep| {
-                    state == GateState::Asking && sleep.as_mut().poll(cx).is_ready()
-                });
-                if !is_over {
+                let has_timed_out =
+                    state == BodyGateState::Waiting && timeout.as_mut().poll(cx).is_ready();
+                if !has_timed_out {
                     return Poll::Pending;
                 }
-                gate.state = GateState::Open;
+                gate.state = BodyGateState::Open;
             }
         }
         drop(gate);
-        self.patience = None;
+        self.continue_timeout = None;
         Poll::Ready(Ok(()))
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.poll_gate(cx) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Err(over)) => return Poll::Ready(Some(Err(over))),
+            Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
             Poll::Ready(Ok(())) => {}
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.progress.enter(match &polled {
-            Poll::Pending => WAITING,
-            Poll::Ready(None) => DONE,
+        self.progress.set_state(match &polled {
+            Poll::Pending => WAITING_FOR_CLIENT,
+            Poll::Ready(None) => COMPLETE,
             Poll::Ready(Some(Err(_))) => BROKEN,
-            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => DONE,
-            Poll::Ready(Some(Ok(_))) => GOING,
+            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => COMPLETE,
+            Poll::Ready(Some(Ok(_))) => SENDING,
         });
         polled.map(|frame| {
-            frame.map(|frame| frame.map(|frame| self.clean(frame)).map_err(BrokenOff::new))
+            frame.map(|frame| {
+                frame.map(|frame| self.without_reserved(frame)).map_err(BodyError::new)
+            })
         })
     }
 
-    /// Trailers can end among the header fields of a program behind us: what must not come in there must not come in here.
-    fn clean(&self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    /// Removes reserved trailers: an upstream may merge trailers into its header fields.
+    fn without_reserved(&self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
         if let Some(trailers) = frame.trailers_mut() {
-            let bad: Vec<_> = trailers
-                .keys()
-                .filter(|name| super::outgoing::is_ours(name, &self.fields))
-                .cloned()
-                .collect();
-            for name in bad {
+            let reserved = trailers.keys().filter(|name| is_reserved(name, &self.fields));
+            for name in reserved.cloned().collect::<Vec<_>>() {
                 trailers.remove(name);
             }
         }
@@ -230,35 +236,35 @@ impl Flowing {
     }
 }
 
-impl hyper::body::Body for Upload {
+impl Body for Upload {
     type Data = Bytes;
-    type Error = BrokenOff;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
-            Kind::Empty => Poll::Ready(None),
-            Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Kind::Flowing(flowing) => flowing.poll(cx),
+            UploadBody::Empty => Poll::Ready(None),
+            UploadBody::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            UploadBody::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            UploadBody::Stream(stream) => stream.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Empty => true,
-            Kind::Whole(bytes) => bytes.is_empty(),
-            Kind::Flowing(flowing) => flowing.body.is_end_stream(),
+            UploadBody::Empty => true,
+            UploadBody::Full(bytes) => bytes.is_empty(),
+            UploadBody::Stream(stream) => stream.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Empty => SizeHint::with_exact(0),
-            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Flowing(flowing) => flowing.body.size_hint(),
+            UploadBody::Empty => SizeHint::with_exact(0),
+            UploadBody::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            UploadBody::Stream(stream) => stream.body.size_hint(),
         }
     }
 }

@@ -1,24 +1,26 @@
-//! The upstreams of each proxy resource. They live longer than one policy: connections and what is known of an upstream's health stay when
-//! some other record changes.
+//! The upstreams of all proxy resources.
+//!
+//! They outlive the policy, so that connections and health survive a change of another record.
 
 use std::sync::{
     Arc, Weak,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use super::Endpoint;
+use super::endpoint::Endpoint;
 use crate::model::{Proxy, Resource, Target};
 
-/// How many upstreams a request tries at most.
+/// The maximum number of upstreams that a request tries.
 const TRIES: usize = 3;
 
 /// The upstreams of all resources, by the resource's id.
 #[derive(Default)]
-pub struct Proxies(papaya::HashMap<String, Known>);
+pub struct Proxies(papaya::HashMap<String, ResourceUpstreams>);
 
 #[derive(Clone)]
-struct Known {
-    /// The record that they were made for. It is compared by its address, which cannot be another's while this points there.
+struct ResourceUpstreams {
+    /// The record that they were created for. It is compared by its address, which no other record
+    /// can have while this reference exists.
     resource: Weak<Resource>,
     upstreams: Arc<Upstreams>,
 }
@@ -27,29 +29,30 @@ struct Known {
 pub(super) struct Upstreams {
     pub settings: Proxy,
     endpoints: Vec<Arc<Endpoint>>,
+    /// The index of the first upstream for the next request.
     next: AtomicUsize,
 }
 
 impl Proxies {
-    /// The upstreams of a resource; none: it has none.
+    /// The upstreams of a resource; `None` means that it has none.
     pub(super) fn of(&self, resource: &Arc<Resource>) -> Option<Arc<Upstreams>> {
-        let known = self.0.pin();
-        let before = known.get(&resource.id);
-        if let Some(found) = before
-            && std::ptr::eq(found.resource.as_ptr(), Arc::as_ptr(resource))
+        let entries = self.0.pin();
+        let entry = entries.get(&resource.id);
+        if let Some(entry) = entry
+            && std::ptr::eq(entry.resource.as_ptr(), Arc::as_ptr(resource))
         {
-            return Some(found.upstreams.clone());
+            return Some(entry.upstreams.clone());
         }
         let settings = resource.proxy.as_ref()?;
-        let upstreams = match before {
-            Some(found) if found.upstreams.settings == *settings => found.upstreams.clone(),
+        let upstreams = match entry {
+            Some(entry) if entry.upstreams.settings == *settings => entry.upstreams.clone(),
             _ => Arc::new(Upstreams::new(settings)?),
         };
-        let resource_now = Arc::downgrade(resource);
-        let now = Known { resource: resource_now, upstreams: upstreams.clone() };
-        known.insert(resource.id.clone(), now);
-        // Those of resources that are gone would stay for ever.
-        known.retain(|_, one| one.resource.strong_count() > 0);
+        let resource_ref = Arc::downgrade(resource);
+        let entry = ResourceUpstreams { resource: resource_ref, upstreams: upstreams.clone() };
+        entries.insert(resource.id.clone(), entry);
+        // Removes entries of deleted resources.
+        entries.retain(|_, entry| entry.resource.strong_count() > 0);
         Some(upstreams)
     }
 }
@@ -68,36 +71,39 @@ impl Upstreams {
         })
     }
 
-    /// The upstreams that a request tries, in turn. One that stands alone is always tried: there is nothing to gain by leaving it out.
-    pub fn round(&self) -> impl Iterator<Item = Arc<Endpoint>> {
+    /// The upstreams that the next request tries, round-robin and without ejected upstreams. A
+    /// single upstream is always tried: nothing is gained by leaving it out.
+    pub fn next_candidates(&self) -> impl Iterator<Item = Arc<Endpoint>> {
         let count = self.endpoints.len();
         let first = if count == 1 { 0 } else { self.next.fetch_add(1, Relaxed) % count };
-        let turn = self.endpoints[first..].iter().chain(&self.endpoints[..first]);
-        turn.filter(move |one| count == 1 || one.out_for().is_none()).take(TRIES).cloned()
+        let candidates = self.endpoints[first..].iter().chain(&self.endpoints[..first]);
+        let is_usable =
+            move |upstream: &&Arc<Endpoint>| count == 1 || upstream.ejected_for().is_none();
+        candidates.filter(is_usable).take(TRIES).cloned()
     }
 
-    /// In how many seconds the first comes back that is left out.
-    pub fn returns_in(&self) -> u32 {
-        let soonest = self.endpoints.iter().filter_map(|one| one.out_for()).min();
+    /// The seconds until the first ejected upstream comes back, rounded up.
+    pub fn seconds_until_return(&self) -> u32 {
+        let soonest = self.endpoints.iter().filter_map(|upstream| upstream.ejected_for()).min();
         let seconds = soonest.map_or(0, |left| left.as_secs());
         u32::try_from(seconds).unwrap_or(u32::MAX).saturating_add(1)
     }
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
-    use crate::{handlers::proxy::Outcome, model::Handler};
+    use crate::{handlers::proxy::health::UpstreamResult, model::Handler};
 
     fn resource(upstreams: &[&str]) -> Arc<Resource> {
-        let upstreams = upstreams.iter().map(|one| (*one).to_owned()).collect();
+        let upstreams = upstreams.iter().map(|address| (*address).to_owned()).collect();
         let proxy = Some(Proxy { upstreams, ..Proxy::default() });
         let path = Some("/x".to_owned());
         Arc::new(Resource { handler: Handler::Proxy, path, proxy, ..Resource::entity_user() })
     }
 
     #[test]
-    fn they_stay_as_long_as_their_settings() {
+    fn upstreams_are_kept_until_their_settings_change() {
         let proxies = Proxies::default();
         let first = proxies.of(&resource(&["http://a"])).unwrap();
         let same = proxies.of(&resource(&["http://a"])).unwrap();
@@ -108,21 +114,27 @@ mod unit {
     }
 
     #[test]
-    fn they_are_asked_in_turn_and_those_that_fail_are_left_out() {
+    fn candidates_rotate_and_exclude_ejected_upstreams() {
         let upstreams = Proxies::default().of(&resource(&["http://a", "http://b"])).unwrap();
-        let turn = || upstreams.round().map(|one| one.name().to_owned()).collect::<Vec<_>>();
-        assert_eq!((turn(), turn()), (vec!["a".into(), "b".into()], vec!["b".into(), "a".into()]));
+        let names = || -> Vec<String> {
+            upstreams.next_candidates().map(|upstream| upstream.name().to_owned()).collect()
+        };
+        assert_eq!(
+            (names(), names()),
+            (vec!["a".into(), "b".into()], vec!["b".into(), "a".into()])
+        );
         for _ in 0..3 {
-            upstreams.endpoints[0].note(Outcome::Failed, &upstreams.settings);
+            upstreams.endpoints[0].record(UpstreamResult::Failed, &upstreams.settings);
         }
-        assert_eq!((turn(), turn()), (vec!["b".to_owned()], vec!["b".to_owned()]));
+        assert_eq!((names(), names()), (vec!["b".to_owned()], vec!["b".to_owned()]));
         for _ in 0..3 {
-            upstreams.endpoints[1].note(Outcome::Failed, &upstreams.settings);
+            upstreams.endpoints[1].record(UpstreamResult::Failed, &upstreams.settings);
         }
-        assert_eq!(turn(), [""; 0]);
-        assert!((1..=11).contains(&upstreams.returns_in()));
-        let alone = Proxies::default().of(&resource(&["http://a"])).unwrap();
-        alone.endpoints[0].note(Outcome::Failed, &Proxy { eject_after: 1, ..Proxy::default() });
-        assert_eq!(alone.round().count(), 1);
+        assert_eq!(names(), [""; 0]);
+        assert!((1..=11).contains(&upstreams.seconds_until_return()));
+        let single = Proxies::default().of(&resource(&["http://a"])).unwrap();
+        let settings = Proxy { eject_after: 1, ..Proxy::default() };
+        single.endpoints[0].record(UpstreamResult::Failed, &settings);
+        assert_eq!(single.next_candidates().count(), 1);
     }
 }

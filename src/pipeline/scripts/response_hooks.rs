@@ -1,4 +1,4 @@
-//! What hooks do after the decision: to a refusal, and to an answer.
+//! The hooks that run after the decision: `on_denied` and `on_response`.
 
 use http::HeaderMap;
 
@@ -7,88 +7,89 @@ use crate::{
     directory::Rule,
     pipeline::{Denial, Gate, Grant, Phase, Request, RequestContext, ScriptedBody},
     scripting::{
-        DenialParts, Fault, Function, Person, ResponseParts, ScriptDenial, ScriptResponse,
+        DenialParts, Fault, Function, IdentityView, ResponseParts, ScriptDenial, ScriptResponse,
     },
 };
 
-/// The hooks that an answer goes through.
+/// The `on_response` hooks for one request.
 pub struct ResponseHooks<'a> {
     hooked: Hooked<'a>,
-    person: Person,
+    identity: IdentityView,
 }
 
 impl Gate {
-    /// What hooks make of a refusal. It stays one: when a hook fails, the refusal is what it was.
+    /// Runs the hook `on_denied`, which may change the denial but not withdraw it. If a hook fails,
+    /// the denial stays unchanged.
     pub async fn on_denied(
         &self,
-        scene: &RequestContext,
+        context: &RequestContext,
         request: &Request<'_>,
         rule: Option<&Rule>,
-        denial: Denial,
+        mut denial: Denial,
     ) -> Denial {
-        let Some(hooked) = scene.hooks(Function::OnDenied, request, rule) else { return denial };
-        let mut denial = denial;
+        let Some(hooked) = context.hooks(Function::OnDenied, request, rule) else { return denial };
         for script in hooked.scripts() {
-            let shown = ScriptDenial::new(shown(&denial));
-            match script.on_denied(hooked.asked, &shown).await {
-                Ok(()) => take(&mut denial, shown.take()),
+            let view = ScriptDenial::new(parts(&denial));
+            match script.on_denied(hooked.request, &view).await {
+                Ok(()) => update(&mut denial, view.take()),
                 Err(fault @ Fault::Refused(_)) => {
-                    denial = script_views::denied(denial.room, None, fault)
+                    denial = script_views::denial_of(denial.phase, None, fault);
                 }
-                Err(Fault::Broken { detail }) => {
-                    tracing::error!(detail, "on_denied failed; the refusal stays as it was");
+                Err(Fault::Failed { detail }) => {
+                    tracing::error!(detail, "on_denied failed; the denial stays unchanged");
                 }
             }
         }
         denial
     }
 
-    /// The hooks that the answer to a request will go through. Asked before the request is handed to its handler.
-    pub fn aftermath<'a>(
+    /// The `on_response` hooks for this request. Must be called before the handler consumes the
+    /// request.
+    pub fn response_hooks<'a>(
         &self,
-        scene: &'a RequestContext,
+        context: &'a RequestContext,
         request: &Request<'_>,
         grant: &Grant<'_>,
     ) -> Option<ResponseHooks<'a>> {
-        let hooked = scene.hooks(Function::OnResponse, request, grant.rule())?;
-        Some(ResponseHooks { hooked, person: script_views::person(grant.identity()) })
+        let hooked = context.hooks(Function::OnResponse, request, grant.rule())?;
+        Some(ResponseHooks { hooked, identity: script_views::identity(grant.identity()) })
     }
 }
 
 impl ResponseHooks<'_> {
-    /// What the hooks make of an answer.
+    /// Runs the hooks and returns the changed response.
     ///
     /// # Errors
-    /// One of them refused or failed: nothing of the answer may be sent.
-    pub async fn answer(&self, mut answer: ResponseParts) -> Result<ResponseParts, Denial> {
+    /// A hook refused or failed. Then no part of the response may be sent.
+    pub async fn run(&self, mut response: ResponseParts) -> Result<ResponseParts, Denial> {
         for script in self.hooked.scripts() {
-            let shown = ScriptResponse::new(answer);
-            let said = script.on_response(self.hooked.asked, &self.person, &shown).await;
-            said.map_err(|fault| script_views::denied(Phase::Handler, None, fault))?;
-            answer = shown.take();
+            let view = ScriptResponse::new(response);
+            let result = script.on_response(self.hooked.request, &self.identity, &view).await;
+            result.map_err(|fault| script_views::denial_of(Phase::Handler, None, fault))?;
+            response = view.take();
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
-fn shown(denial: &Denial) -> DenialParts {
+fn parts(denial: &Denial) -> DenialParts {
     let body = denial.body.as_ref();
     DenialParts {
-        room: denial.room.name().to_owned(),
+        phase: denial.phase.name().to_owned(),
         status: denial.status,
-        code: denial.code.clone().into_owned(),
-        description: denial.description.clone().into_owned(),
+        code: denial.code.to_string(),
+        description: denial.external_message.to_string(),
         body: body.map(|body| body.text.clone()),
         content_type: body.and_then(|body| body.content_type.clone()),
         headers: HeaderMap::clone(&denial.headers),
     }
 }
 
-fn take(denial: &mut Denial, made: DenialParts) {
-    let parts = denial.parts_mut();
-    parts.status = made.status;
-    parts.description = made.description.into();
-    parts.headers = made.headers;
-    let content_type = made.content_type;
-    parts.body = made.body.map(|text| ScriptedBody { text, content_type });
+fn update(denial: &mut Denial, parts: DenialParts) {
+    let fields = denial.fields_mut();
+    fields.status = parts.status;
+    fields.external_message = parts.description.into();
+    fields.headers = parts.headers;
+    let content_type = parts.content_type;
+    fields.body = parts.body.map(|text| ScriptedBody { text, content_type });
 }

@@ -1,4 +1,5 @@
-//! What scripts see of a request and of those who make it, and what becomes of it when one of them says no.
+//! Conversions between the pipeline and scripts: requests, users and resources as scripts see them,
+//! and the denial when a script refuses or fails.
 
 use std::sync::Arc;
 
@@ -8,51 +9,51 @@ use crate::{
     directory::{CachedUser, CompiledApplication, Rule},
     pipeline::{Denial, Identity, Phase, Request, RequestContext},
     scripting::{
-        Consent, Fault, Person, PersonParts, RequestParts, ResourceParts, ResourceView, Script,
-        ScriptRequest, UserParts, UserView,
+        Fault, IdentityParts, IdentityView, PermitResult, RequestParts, ResourceParts,
+        ResourceView, Script, ScriptRequest, UserParts, UserView,
     },
 };
 
-/// Hooks that are to be called, one after another, with the request.
+/// The scripts that hook one function, with the request that they get.
 pub(in crate::pipeline) struct Hooked<'a> {
-    /// Those of all requests, and those of the resource.
+    /// `hooks.rhai`, and the script of the resource.
     pub scripts: [Option<&'a Script>; 2],
-    pub asked: &'a ScriptRequest,
+    pub request: &'a ScriptRequest,
 }
 
 impl Hooked<'_> {
-    /// The scripts, in the order in which they are called.
+    /// The scripts, in the order of their calls.
     pub fn scripts(&self) -> impl Iterator<Item = &Script> {
         self.scripts.iter().flatten().copied()
     }
 
     pub async fn on_request(&self) -> Result<(), Denial> {
         for script in self.scripts() {
-            let said = script.on_request(self.asked).await;
-            said.map_err(|fault| denied(Phase::Header, None, fault))?;
+            let result = script.on_request(self.request).await;
+            result.map_err(|fault| denial_of(Phase::Header, None, fault))?;
         }
         Ok(())
     }
 
-    pub async fn on_authenticated(&self, person: &Person) -> Result<(), Denial> {
+    pub async fn on_authenticated(&self, identity: &IdentityView) -> Result<(), Denial> {
         for script in self.scripts() {
-            let said = script.on_authenticated(self.asked, person).await;
-            said.map_err(|fault| denied(Phase::Verify, None, fault))?;
+            let result = script.on_authenticated(self.request, identity).await;
+            result.map_err(|fault| denial_of(Phase::Verify, None, fault))?;
         }
         Ok(())
     }
 
     pub async fn on_permit(
         &self,
-        person: &Person,
+        identity: &IdentityView,
         resource: &ResourceView,
-    ) -> Result<Vec<Consent>, Denial> {
-        let mut said = Vec::new();
+    ) -> Result<Vec<PermitResult>, Denial> {
+        let mut results = Vec::new();
         for script in self.scripts() {
-            let one = script.on_permit(self.asked, person, resource).await;
-            said.push(one.map_err(|fault| denied(Phase::Permit, None, fault))?);
+            let result = script.on_permit(self.request, identity, resource).await;
+            results.push(result.map_err(|fault| denial_of(Phase::Permit, None, fault))?);
         }
-        Ok(said)
+        Ok(results)
     }
 }
 
@@ -69,38 +70,37 @@ pub(in crate::pipeline) fn request(request: &Request<'_>) -> ScriptRequest {
     })
 }
 
-/// Who is asking, as scripts see it: made for the first of them.
-pub(in crate::pipeline) fn person(identity: &Identity<'_>) -> Person {
-    identity.person.get_or_init(|| person_of(identity)).clone()
+/// The identity as scripts see it. The first call creates it.
+pub(in crate::pipeline) fn identity(identity: &Identity<'_>) -> IdentityView {
+    let create = || {
+        IdentityView::new(IdentityParts {
+            uid: identity.uid(),
+            name: identity.name().unwrap_or_default().to_owned(),
+            roles: identity.roles().to_vec(),
+            key_id: identity.key().map(|id| id.to_string()),
+            application: identity.application().map(|application| application.record.id.clone()),
+            attributes: identity.attributes(),
+            allows: identity.allows(),
+        })
+    };
+    identity.script_view.get_or_init(create).clone()
 }
 
-fn person_of(identity: &Identity<'_>) -> Person {
-    Person::new(PersonParts {
-        uid: identity.uid(),
-        name: identity.name().unwrap_or_default().to_owned(),
-        roles: identity.roles().to_vec(),
-        key_id: identity.key().map(|id| id.to_string()),
-        application: identity.application().map(|held| held.record.id.clone()),
-        attributes: identity.attributes(),
-        allows: identity.allows(),
-    })
-}
-
-/// A user, as scripts see it.
-pub(in crate::pipeline) fn user(member: &CachedUser, scene: &RequestContext) -> UserView {
-    let table = scene.policy.roles.clone();
-    let roles = member.roles(&table).clone();
+/// A user as scripts see it.
+pub(in crate::pipeline) fn user(user: &CachedUser, context: &RequestContext) -> UserView {
+    let role_table = context.policy.roles.clone();
+    let roles = user.roles(&role_table).clone();
     UserView::new(UserParts {
-        uid: member.uid,
-        name: member.name.to_string(),
-        is_active: member.is_active,
+        uid: user.uid,
+        name: user.name.to_string(),
+        is_active: user.is_active,
         roles: roles.ids.to_vec(),
-        attributes: member.attributes().clone(),
-        allows: Arc::new(move |permission| table.allows(&roles, permission)),
+        attributes: user.attributes().clone(),
+        allows: Arc::new(move |permission| role_table.allows(&roles, permission)),
     })
 }
 
-/// What is asked for, as scripts see it.
+/// The requested resource as scripts see it.
 pub(in crate::pipeline) fn resource(rule: &Rule, request: &Request<'_>) -> ResourceView {
     ResourceView::new(ResourceParts {
         id: rule.resource.id.clone(),
@@ -111,16 +111,16 @@ pub(in crate::pipeline) fn resource(rule: &Rule, request: &Request<'_>) -> Resou
     })
 }
 
-/// What a script's fault is for the client: what it threw on purpose, or 503 and nothing else.
-pub(in crate::pipeline) fn denied(
-    room: Phase,
+/// The denial for a script's fault: the refusal that the script threw, or 503 without details.
+pub(in crate::pipeline) fn denial_of(
+    phase: Phase,
     application: Option<&CompiledApplication>,
     fault: Fault,
 ) -> Denial {
     match fault {
         Fault::Refused(refusal) => {
-            let mut denial = Denial::new(room, refusal.status, refusal.code, refusal.description)
-                .with_detail(format!("refused by {}", refusal.place))
+            let mut denial = Denial::new(phase, refusal.status, refusal.code, refusal.description)
+                .with_internal_message(format!("refused by {}", refusal.place))
                 .with_headers(refusal.headers);
             if refusal.status == StatusCode::UNAUTHORIZED
                 && let Some(application) = application
@@ -129,22 +129,22 @@ pub(in crate::pipeline) fn denied(
             }
             denial
         }
-        Fault::Broken { detail } => broken(room, detail),
+        Fault::Failed { detail } => script_error(phase, detail),
     }
 }
 
-/// What the fault of a script behind the Gate is for the client.
+/// The denial for the fault of a script that runs behind the Gate.
 pub fn script_denial(fault: Fault) -> Denial {
-    denied(Phase::Handler, None, fault)
+    denial_of(Phase::Handler, None, fault)
 }
 
-/// A script that failed lets nobody in.
-pub(in crate::pipeline) fn broken(room: Phase, detail: String) -> Denial {
+/// The denial when a script failed: scripts fail closed.
+pub(in crate::pipeline) fn script_error(phase: Phase, internal_message: String) -> Denial {
     Denial::new(
-        room,
+        phase,
         StatusCode::SERVICE_UNAVAILABLE,
         "SCRIPT_ERROR",
         "The request could not be decided.",
     )
-    .with_detail(detail)
+    .with_internal_message(internal_message)
 }

@@ -1,4 +1,5 @@
-//! The Gate that scripts' own tests call with `decide()`: the real one, before a store in memory that holds the test's users and nothing else.
+//! The Gate behind `decide()` in the tests of scripts: the real Gate, with a store in memory that
+//! contains only the test's users.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,55 +13,57 @@ use crate::{
     accounts::{Accounts, Passwords},
     model::{
         ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Application, AuthType, Borrowed, Entropy, Handler,
-        Key, KeyShape, KeyText, Pepper, PermissionSource, Resource, Role, Rules, Secret, Timestamp,
-        User,
+        Key, KeyId, KeyShape, KeyText, Pepper, PermissionSource, Resource, Role, Rules, Scheme,
+        Secret, Timestamp, User,
     },
     pipeline::{Action, Denial, Face, Gate, Grant, Request, RequestContext},
-    scripting::{Kind, RequestParts, ScriptTestGate, TestDecision, TestRequest, TestUser},
-    store::{Batch, MemoryStore, Store, Table, encode},
+    scripting::{RequestParts, ScriptKind, ScriptTestGate, TestDecision, TestRequest, TestUser},
+    store::{Batch, MemoryStore, Store, Table, encode, table},
 };
 
-/// What a credential's header field may have in a test, whatever is configured.
+/// The maximum size of the header field with the credential, in bytes, whatever is configured.
 const CREDENTIAL_BYTES: usize = 65_536;
-/// The only application, and the only resource of a script that has none of its own.
+/// The id of the only application.
 const APPLICATION: &str = "default";
+/// The id of the only resource, unless the script under test belongs to a resource.
 const RESOURCE: &str = "test";
 
-/// Decides requests of scripts' tests.
+/// Decides about the requests of scripts' tests.
 ///
-/// The application is called `default`. Its type is that of the script under test, or `api_key`; it reads `API-KEY`, or `Authorization` where a
-/// request has that alone. One resource has every path and every method, and asks for a credential of any application and for no permission.
+/// The only application is called `default`. Its type is the script under test, or else `api_key`.
+/// It reads `API-KEY`, or `Authorization` if the request has only that header field. The only
+/// resource has every path and every method; it requires a credential and no permission.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TestGate;
 
 impl ScriptTestGate for TestGate {
-    fn decide(&self, trial: &TestRequest) -> Result<TestDecision, String> {
-        // Nothing is waited for but memory; what the rooms may start besides needs a runtime to be started on.
+    fn decide(&self, test: &TestRequest) -> Result<TestDecision, String> {
+        // The decision waits for memory only, but background writes of the Gate need a runtime.
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let runtime = runtime.map_err(|problem| format!("decide() has no runtime: {problem}"))?;
-        runtime.block_on(decide(trial))
+        runtime.block_on(decide(test))
     }
 }
 
-async fn decide(trial: &TestRequest) -> Result<TestDecision, String> {
-    let failed =
+async fn decide(test: &TestRequest) -> Result<TestDecision, String> {
+    let setup_failed =
         |problem: &dyn std::fmt::Display| format!("decide() could not be set up: {problem}");
-    let parts = trial.request.parts();
+    let parts = test.request.parts();
     let method = Method::from_bytes(parts.method.as_bytes())
-        .map_err(|_| "decide() needs a method such as GET".to_owned())?;
+        .map_err(|_| "decide() needs a method, such as GET".to_owned())?;
     let pepper = Pepper::from_bytes(Entropy::system().bytes());
     let store = MemoryStore::new();
-    store.commit(records(trial, &pepper)).await.map_err(|problem| failed(&problem))?;
-    let clock = trial.clock.clone();
+    store.commit(records(test, &pepper)).await.map_err(|problem| setup_failed(&problem))?;
+    let clock = test.clock.clone();
     let accounts =
         Accounts::with(Arc::new(store), pepper, Passwords::new(1), clock, Entropy::system())
-            .map_err(|problem| failed(&problem))?;
+            .map_err(|problem| setup_failed(&problem))?;
     let gate = Gate::new(&accounts, CREDENTIAL_BYTES);
     let policy = accounts.directory().borrow_policy();
-    let scene = RequestContext::new(policy, Borrowed::from_inner(trial.set.clone()), gate.clone());
-    let found = scene.policy.routes.find(parts.host.as_deref().unwrap_or_default(), &parts.path);
+    let context = RequestContext::new(policy, Borrowed::from_inner(test.set.clone()), gate.clone());
+    let found = context.policy.routes.find(parts.host.as_deref().unwrap_or_default(), &parts.path);
     let rule = found.as_ref().and_then(|found| found.rule(method.as_str()));
-    let rule = rule.ok_or("decide() takes the methods GET, HEAD, POST, PATCH, PUT and DELETE")?;
+    let rule = rule.ok_or("decide() accepts the methods GET, HEAD, POST, PATCH, PUT and DELETE")?;
     let request = Request {
         method: &method,
         path: &parts.path,
@@ -71,9 +74,9 @@ async fn decide(trial: &TestRequest) -> Result<TestDecision, String> {
         client: parts.client,
         face: Face::Public,
     };
-    match gate.authorize(&scene, &request, &Action::Use(rule)).await {
+    match gate.authorize(&context, &request, &Action::Use(rule)).await {
         Ok(grant) => Ok(allowed(&grant)),
-        Err(denial) => Ok(denied(&gate.on_denied(&scene, &request, Some(rule), denial).await)),
+        Err(denial) => Ok(denied(&gate.on_denied(&context, &request, Some(rule), denial).await)),
     }
 }
 
@@ -85,7 +88,7 @@ fn allowed(grant: &Grant<'_>) -> TestDecision {
         description: None,
         detail: None,
         user: grant.identity().name().map(str::to_owned),
-        room: None,
+        phase: None,
     }
 }
 
@@ -93,60 +96,60 @@ fn denied(denial: &Denial) -> TestDecision {
     TestDecision {
         allowed: false,
         status: denial.status.as_u16(),
-        code: Some(denial.code.clone().into_owned()),
-        description: Some(denial.description.clone().into_owned()),
-        detail: denial.detail.clone().map(Into::into),
+        code: Some(denial.code.to_string()),
+        description: Some(denial.external_message.to_string()),
+        detail: denial.internal_message.clone().map(Into::into),
         user: None,
-        room: Some(denial.room.name().to_owned()),
+        phase: Some(denial.phase.name().to_owned()),
     }
 }
 
-/// All records of a test.
-fn records(trial: &TestRequest, pepper: &Pepper) -> Batch {
-    let now = trial.clock.now();
+/// The records of a test: users, roles, keys, the application and the resource.
+fn records(test: &TestRequest, pepper: &Pepper) -> Batch {
+    let now = test.clock.now();
     let mut batch = Batch::new();
-    let roles = roles(&trial.users);
-    for user in &trial.users {
-        batch.put(Table::Users, user.uid.to_be_bytes(), encode(&record(user, &roles, now)));
+    let roles = roles(&test.users);
+    for user in &test.users {
+        batch.put(Table::Users, table::user(user.uid), encode(&user_record(user, &roles, now)));
     }
     for (id, role) in roles {
         batch.put(Table::Roles, id, encode(&role));
     }
-    for (uid, text) in &trial.keys {
+    for (uid, text) in &test.keys {
         let KeyShape::Ours(id) = KeyText::shape(text.expose()) else { continue };
-        let key = key(*uid, id, text, pepper, now);
-        batch.put(Table::Keys, id.number().to_be_bytes(), encode(&key));
+        let key = key_record(*uid, id, text, pepper, now);
+        batch.put(Table::Keys, table::key(id), encode(&key));
     }
-    batch.put(Table::Applications, APPLICATION, encode(&application(trial)));
-    let resource = resource(trial);
+    batch.put(Table::Applications, APPLICATION, encode(&application(test)));
+    let resource = resource(test);
     batch.put(Table::Resources, resource.id.clone(), encode(&resource));
     batch
 }
 
-fn application(trial: &TestRequest) -> Application {
+fn application(test: &TestRequest) -> Application {
     let mut application = Application::api_key(APPLICATION, "Default");
     application.is_default = true;
-    if trial.kind == Kind::Auth {
-        application.auth_type = AuthType::Script(trial.name.clone());
+    if test.kind == ScriptKind::Auth {
+        application.auth_type = AuthType::Script(test.name.clone());
     }
-    let headers = &trial.request.parts().headers;
+    let headers = &test.request.parts().headers;
     if headers.contains_key("authorization") && !headers.contains_key("api-key") {
         application.header = "Authorization".into();
     }
     application
 }
 
-fn resource(trial: &TestRequest) -> Resource {
-    let RequestParts { path, .. } = trial.request.parts();
-    let set = |items: &[&str]| items.iter().map(|one| (*one).to_owned()).collect::<BTreeSet<_>>();
+fn resource(test: &TestRequest) -> Resource {
+    let RequestParts { path, .. } = test.request.parts();
+    let set = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect::<BTreeSet<_>>();
     Resource {
-        id: if trial.kind == Kind::Resource { trial.name.clone() } else { RESOURCE.into() },
+        id: if test.kind == ScriptKind::Resource { test.name.clone() } else { RESOURCE.into() },
         enabled: true,
-        handler: match trial.kind {
-            Kind::Handler => Handler::Script(trial.name.clone()),
+        handler: match test.kind {
+            ScriptKind::Handler => Handler::Script(test.name.clone()),
             _ => Handler::Respond,
         },
-        // A pattern's rest is never empty.
+        // The wildcard matches only a non-empty rest.
         path: Some(if path == "/" { "/" } else { "/{*path}" }.into()),
         host: None,
         rules: Rules::Resource {
@@ -163,8 +166,10 @@ fn resource(trial: &TestRequest) -> Resource {
     }
 }
 
-/// The roles of the users. A test gives permissions to users and not to roles: a role gets what all who have it may, and what a user may
-/// besides comes from a role of its own.
+/// The roles of the users.
+///
+/// A test gives permissions to users and not to roles. So a role gets the permissions that all of
+/// its users share, and a user gets the rest from a role of the user's own.
 fn roles(users: &[TestUser]) -> BTreeMap<String, Role> {
     let role = |id: &str| Role {
         id: id.to_owned(),
@@ -177,9 +182,9 @@ fn roles(users: &[TestUser]) -> BTreeMap<String, Role> {
         [ANONYMOUS, AUTHENTICATED].map(|id| (id.to_owned(), role(id))).into();
     for user in users {
         for id in user.roles.iter().filter(|id| !Role::is_locked(id)) {
-            let mut holders = users.iter().filter(|one| one.roles.contains(id));
-            let first = holders.next().map(|one| one.permissions.clone()).unwrap_or_default();
-            let shared = holders.fold(first, |shared, one| &shared & &one.permissions);
+            let mut holders = users.iter().filter(|user| user.roles.contains(id));
+            let first = holders.next().map(|user| user.permissions.clone()).unwrap_or_default();
+            let shared = holders.fold(first, |shared, user| &shared & &user.permissions);
             let role = roles.entry(id.clone()).or_insert_with(|| role(id));
             role.permissions = shared;
         }
@@ -204,8 +209,8 @@ fn own_role(user: &TestUser) -> String {
     format!("test.{}", user.uid)
 }
 
-fn record(user: &TestUser, known: &BTreeMap<String, Role>, now: Timestamp) -> User {
-    let own = Some(own_role(user)).filter(|id| known.contains_key(id));
+fn user_record(user: &TestUser, all_roles: &BTreeMap<String, Role>, now: Timestamp) -> User {
+    let own = Some(own_role(user)).filter(|id| all_roles.contains_key(id));
     let roles = user.roles.iter().cloned().chain(own).collect();
     User {
         uid: user.uid,
@@ -230,7 +235,7 @@ fn record(user: &TestUser, known: &BTreeMap<String, Role>, now: Timestamp) -> Us
     }
 }
 
-fn key(uid: u64, id: crate::model::KeyId, text: &Secret, pepper: &Pepper, now: Timestamp) -> Key {
+fn key_record(uid: u64, id: KeyId, text: &Secret, pepper: &Pepper, now: Timestamp) -> Key {
     Key {
         id,
         user: uid,
@@ -239,7 +244,7 @@ fn key(uid: u64, id: crate::model::KeyId, text: &Secret, pepper: &Pepper, now: T
         prefix: "kw".into(),
         last_four: String::new(),
         digest: pepper.digest(text.expose()),
-        scheme: crate::model::Scheme::Own,
+        scheme: Scheme::Own,
         slow: None,
         former_digest: None,
         universal: false,
@@ -259,28 +264,28 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::scripting::{Host, Limits, Scripts};
+    use crate::scripting::{ScriptHost, ScriptLimits, Scripts};
 
     fn load(file: &str, text: &str) -> Result<usize, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
-        let host = Host { gate: Some(Arc::new(TestGate)), ..Host::default() };
-        let scripts = Scripts::load(folder.path(), Limits::default(), host);
+        let host = ScriptHost { gate: Some(Arc::new(TestGate)), ..ScriptHost::default() };
+        let scripts = Scripts::load(folder.path(), ScriptLimits::default(), host);
         let scripts = scripts.map_err(|found| found[0].to_string())?;
         Ok(scripts.reload().unwrap().tests)
     }
 
     #[test]
-    fn hooks_are_tested_with_keys() {
+    fn decide_runs_hooks_with_the_users_of_the_test() {
         let text = r#"
             fn on_permit(req, identity, resource) {
                 if resource.id != "orders" || !identity.has_permission("buy") { return false; }
                 identity.has_role("buyer")
             }
             fn on_denied(req, denial) { if denial.status == 403 { denial.status = 404; } }
-            fn test_who_may() {
+            fn test_permissions() {
                 let ann = test_user(#{ name: "ann", roles: ["buyer"], permissions: ["buy"] });
                 let bob = test_user(#{ name: "bob", roles: ["buyer"] });
                 let off = test_user(#{ name: "off", active: false });
@@ -294,20 +299,20 @@ mod tests {
                 assert_eq(decide(req.with_header("API-KEY", "x")).status, 401);
                 assert_eq(decide(test_request("GET", "/").with_user(ann)).status, 200);
             }
-            fn test_a_user_may_what_the_test_says() {
+            fn test_users_have_their_own_permissions() {
                 let a = test_user(#{ name: "a", roles: ["buyer"], permissions: ["buy", "sell"] });
                 let b = test_user(#{ name: "b", roles: ["buyer"], permissions: ["sell"] });
                 assert_eq(decide(test_request("GET", "/").with_user(a)).status, 200);
                 assert_eq(decide(test_request("GET", "/").with_user(b)).status, 404);
             }"#;
         assert_eq!(load("resources/orders.rhai", text), Ok(2));
-        // The same test of another script finds another resource.
-        let said = load("hooks.rhai", text).unwrap_err();
-        assert!(said.contains("test_who_may failed"), "{said}");
+        // In `hooks.rhai` the same test gets a resource with another id.
+        let problem = load("hooks.rhai", text).unwrap_err();
+        assert!(problem.contains("test_permissions failed"), "{problem}");
     }
 
     #[test]
-    fn an_authentication_type_is_tested_with_the_built_in_rooms() {
+    fn decide_runs_built_in_phases_of_a_scripted_authentication_type() {
         let text = r#"
             fn header(req) { req.param("key") }
             fn decode(req, presented) { #{ key: presented } }
@@ -328,7 +333,7 @@ mod tests {
                 assert_eq(decide(test_request("GET", "/").with_header("Authorization", "Basic " + pair)).user, "ann");
                 assert_eq(decide(test_request("BREW", "/")).status, 200);
             }"#;
-        let said = load("auth/old.rhai", adopts).unwrap_err();
-        assert!(said.contains("decide() takes the methods"), "{said}");
+        let problem = load("auth/old.rhai", adopts).unwrap_err();
+        assert!(problem.contains("decide() accepts the methods"), "{problem}");
     }
 }

@@ -1,4 +1,5 @@
-//! From a file's text to a script that can be called: syntax, constants, names, arity, and calls of functions that do not exist.
+//! Compiles a file's text. Checks syntax, constants, function names and arity, and finds calls of
+//! functions that do not exist.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,205 +12,229 @@ use rhai::{
 };
 
 use super::engine::{self, Variables};
-use crate::model::suggest;
-use crate::scripting::{
-    Function, Kind, Limits, ScriptError,
-    fault::{describe, innermost},
-    loading::source::Source,
-    runtime::{
-        budget,
-        context::{Constants, ContextHandle},
-        prepared::Entry,
+use crate::{
+    model::suggest,
+    scripting::{
+        entry_points::{Function, ScriptKind},
+        error::ScriptError,
+        fault::{describe, innermost},
+        limits::ScriptLimits,
+        loading::source::SourceFile,
+        runtime::{
+            budget,
+            context::{Constants, ContextHandle},
+            prepared::PreparedFn,
+        },
+        values::request::is_plain_data,
     },
-    values::request::is_plain,
 };
 
-/// What a file came to.
+/// A compiled file.
 pub(in crate::scripting) struct Compiled {
     pub ast: AST,
     pub constants: Arc<Constants>,
-    /// The bits of the functions that it defines.
+    /// The bits of the functions that the file defines.
     pub functions: u16,
-    entries: [Option<Box<Entry>>; Function::ALL.len()],
-    /// The names of its `test_…` functions, in the order of the file.
-    pub tests: Vec<(String, Position)>,
+    prepared: [Option<Box<PreparedFn>>; Function::ALL.len()],
+    /// The names of the `test_…` functions, in the order of the file.
+    pub tests: Vec<String>,
     pub is_blocking: bool,
 }
 
 impl Compiled {
-    /// A function that it defines.
-    pub fn entry(&self, function: Function) -> Option<&Entry> {
-        self.entries[function as usize].as_deref()
+    /// A function of Keyward's that the file defines.
+    pub fn function(&self, function: Function) -> Option<&PreparedFn> {
+        self.prepared[function as usize].as_deref()
     }
 }
 
-/// The engines that compile, and what they know.
+/// The numbers of parameters of each function; functions are overloaded by number.
+type Arities = HashMap<String, HashSet<usize>>;
+
+/// Compiles files with one engine.
 pub(in crate::scripting) struct Compiler {
     pub engine: Arc<Engine>,
+    /// Evaluates the constants of a file.
     lenient: Engine,
-    /// How many arguments each host function takes.
-    known: HashMap<String, HashSet<usize>>,
-    limits: Limits,
-    call: ContextHandle,
+    host_functions: Arities,
+    limits: ScriptLimits,
+    /// The context in which constants are evaluated.
+    context: ContextHandle,
 }
 
-/// What the engine itself answers, with any number of arguments. Nobody can write `curry`; the parser does, in closures that use constants.
+/// The most errors of a file that are reported at once.
+const MAX_ERRORS: usize = 32;
+
+/// Functions that the engine itself implements, for any number of arguments. Scripts cannot call
+/// `curry`, but the parser inserts it into closures that use constants.
 const KEYWORDS: &[&str] =
     &["call", "curry", "type_of", "is_def_var", "is_def_fn", "print", "debug", "Fn"];
 
 impl Compiler {
-    pub fn new(limits: &Limits, call: ContextHandle) -> Self {
+    pub fn new(limits: &ScriptLimits, context: ContextHandle) -> Self {
         let engine = engine::build(limits, Variables::Strict);
-        let known = known(&engine);
+        let host_functions = host_functions(&engine);
         let lenient = engine::build(limits, Variables::Lenient);
-        Self { engine: Arc::new(engine), lenient, known, limits: limits.clone(), call }
+        Self { engine: Arc::new(engine), lenient, host_functions, limits: limits.clone(), context }
     }
 
     /// Compiles one file.
     ///
     /// # Errors
-    /// All that is wrong with it; a fault of syntax hides the others.
-    pub fn compile(&self, source: &Source) -> Result<Compiled, Vec<ScriptError>> {
-        let at =
-            |place, message: String| ScriptError::at(&source.file, &source.text, place, message);
-        let constants = self.constants(source).map_err(|problem| vec![problem])?;
+    /// All errors of the file; a syntax error hides the others.
+    pub fn compile(&self, source: &SourceFile) -> Result<Compiled, Vec<ScriptError>> {
+        let SourceFile { kind, file, text, .. } = source;
+        let kind = *kind;
+        let at = |position, message: String| ScriptError::at(file, text, position, message);
+        let in_file = |message: String| ScriptError::in_file(file, message);
+        let constants = self.constants(source).map_err(|error| vec![error])?;
         let mut scope = Scope::new();
-        // Variables and no constants: the engine would put a constant's value also where a parameter has its name.
+        // Declared as variables: the engine would also replace a parameter by a constant of the
+        // same name.
         for (name, value) in &constants {
             scope.push_dynamic(name.as_str(), value.clone());
         }
         let mut ast = self
             .engine
-            .compile_with_scope(&scope, &source.text)
-            .map_err(|error| vec![at(error.position(), syntax(&error))])?;
-        ast.set_source(source.file.as_str());
-        let mut problems = Vec::new();
-        let functions = functions(source.kind, &ast, &mut |place, message| {
-            problems.push(at(place, message));
+            .compile_with_scope(&scope, text)
+            .map_err(|error| vec![at(error.position(), describe_syntax(&error))])?;
+        ast.set_source(file.as_str());
+        let mut errors = Vec::new();
+        let functions = check_names(kind, &ast, &mut |position, message| {
+            errors.push(at(position, message));
         });
-        self.calls(&ast, &constants, &mut |place, message| problems.push(at(place, message)));
-        // Samples that are all switched off. They say so at their end: a file that was cut off must not pass for one.
-        let is_asleep = matches!(source.kind, Kind::Hooks | Kind::Events)
+        self.check_calls(&ast, &constants, &mut |position, message| {
+            errors.push(at(position, message));
+        });
+        // A file of samples that are all commented out. It must say so at its end: otherwise a
+        // truncated file would be accepted too.
+        let is_all_off = matches!(kind, ScriptKind::Hooks | ScriptKind::Events)
             && constants.get("ALL_OFF").is_some_and(|off| off.as_bool() == Ok(true));
-        if is_asleep && functions != 0 {
-            let message = "it defines functions that Keyward calls and says ALL_OFF; take the line with ALL_OFF away";
-            problems.push(ScriptError::of_file(&source.file, message));
+        if is_all_off && functions != 0 {
+            let message = "it defines functions that Keyward calls and says ALL_OFF; remove the line with ALL_OFF";
+            errors.push(in_file(message.into()));
         }
-        if problems.is_empty() && functions == 0 && !is_asleep {
-            let names: Vec<_> = source.kind.functions().iter().map(|one| one.signature()).collect();
-            let message = format!("it defines none of {}", names.join(", "));
-            problems.push(ScriptError::of_file(&source.file, message));
+        if errors.is_empty() && functions == 0 && !is_all_off {
+            let signatures: Vec<_> =
+                kind.functions().iter().map(|function| function.signature()).collect();
+            errors.push(in_file(format!("it defines none of {}", signatures.join(", "))));
         }
-        if !problems.is_empty() {
-            problems.truncate(32);
-            return Err(problems);
+        if !errors.is_empty() {
+            errors.truncate(MAX_ERRORS);
+            return Err(errors);
         }
         let is_blocking = match constants.get("BLOCKING").map(Dynamic::as_bool) {
             None => false,
             Some(Ok(is_blocking)) => is_blocking,
-            Some(Err(_)) => {
-                let message = "BLOCKING is true or false";
-                return Err(vec![ScriptError::of_file(&source.file, message)]);
-            }
+            Some(Err(_)) => return Err(vec![in_file("BLOCKING is true or false".into())]),
         };
-        let tests = tests(&ast);
+        let tests = test_names(&ast);
         ast.clear_statements();
-        let mut entries = [const { None }; Function::ALL.len()];
-        for one in Function::ALL.into_iter().filter(|one| functions & one.bit() != 0) {
-            let entry = Entry::of(&ast, one.name(), one.parameters().len()).ok_or_else(|| {
-                let message = format!("{} is there more than once", one.name());
-                vec![ScriptError::of_file(&source.file, message)]
-            })?;
-            entries[one as usize] = Some(Box::new(entry));
+        let mut prepared = [const { None }; Function::ALL.len()];
+        for function in Function::ALL {
+            if functions & function.bit() == 0 {
+                continue;
+            }
+            let name = function.name();
+            let found = PreparedFn::find(&ast, name, function.parameters().len())
+                .ok_or_else(|| vec![in_file(format!("{name} is defined more than once"))])?;
+            prepared[function as usize] = Some(Box::new(found));
         }
         let constants = Arc::new(constants);
-        Ok(Compiled { ast, constants, functions, entries, tests, is_blocking })
+        Ok(Compiled { ast, constants, functions, prepared, tests, is_blocking })
     }
 
-    /// The values of the constants at the file's top level, where nothing else may stand.
-    fn constants(&self, source: &Source) -> Result<Constants, ScriptError> {
-        let at =
-            |place, message: String| ScriptError::at(&source.file, &source.text, place, message);
+    /// The values of the constants at the file's top level. Only constants and functions are
+    /// allowed there.
+    fn constants(&self, source: &SourceFile) -> Result<Constants, ScriptError> {
+        let SourceFile { file, text, .. } = source;
+        let at = |position, message: String| ScriptError::at(file, text, position, message);
         let ast = self
             .lenient
-            .compile(&source.text)
-            .map_err(|error| at(error.position(), syntax(&error)))?;
+            .compile(text)
+            .map_err(|error| at(error.position(), describe_syntax(&error)))?;
         for statement in ast.statements() {
-            match statement {
-                Stmt::Noop(_) => {}
-                Stmt::Var(_, flags, _) if flags.contains(ASTFlags::CONSTANT) => {}
-                Stmt::Var(_, _, place) => {
-                    let message =
-                        "functions do not see this variable; write const for a value that they use";
-                    return Err(at(*place, message.into()));
+            let message = match statement {
+                Stmt::Noop(_) => continue,
+                Stmt::Var(_, flags, _) if flags.contains(ASTFlags::CONSTANT) => continue,
+                Stmt::Var(..) => {
+                    "functions do not see this variable; write const for a value that they use"
                 }
-                other => {
-                    let message =
-                        "only const and fn may stand outside of functions: nothing would run this";
-                    return Err(at(other.position(), message.into()));
-                }
-            }
+                _ => "only const and fn are allowed outside of functions: nothing would run this",
+            };
+            return Err(at(statement.position(), message.into()));
         }
         let mut scope = Scope::new();
         let mut statements = ast.clone_statements_only();
-        statements.set_source(source.file.as_str());
-        // A call of nothing, so that constants can use the library: `const A = hex("a");`
-        let outcome = budget::within(self.limits.testing(), || {
-            crate::scripting::script::guarded(|| {
-                self.lenient.eval_with_tag(&mut scope, &statements, self.call.clone())
+        statements.set_source(file.as_str());
+        // Runs with a context, so that constants can use the library: `const A = hex("a");`
+        let outcome = budget::run_within(self.limits.for_test(), || {
+            budget::catch_panic(|| {
+                eval_with_tag(&self.lenient, &mut scope, &statements, self.context.clone())
             })
         });
         match outcome {
             Err(_) => return Err(at(Position::NONE, "a host function panicked".into())),
             Ok(Err(error)) => {
-                let (inner, place) = innermost(&error);
+                let (inner, position) = innermost(&error);
                 let message = format!("a constant has no value: {}", describe(inner));
-                return Err(at(place, message));
+                return Err(at(position, message));
             }
             Ok(Ok(())) => {}
         }
         let mut constants = Constants::default();
         for (name, _, value) in scope.iter_raw() {
-            if !is_plain(value, 0) {
+            if !is_plain_data(value, 0) {
                 let message = format!(
-                    "the constant {name} is no plain data; call the function where the value is used"
+                    "the constant {name} is not plain data; call the function where the value is used"
                 );
-                return Err(ScriptError::of_file(&source.file, message));
+                return Err(ScriptError::in_file(file, message));
             }
             constants.insert(name.to_owned(), value.clone().into_read_only());
         }
         Ok(constants)
     }
 
-    /// Finds calls of what does not exist, in functions that a test may never reach.
-    fn calls(&self, ast: &AST, constants: &Constants, problem: &mut dyn FnMut(Position, String)) {
-        let mut own: HashMap<String, HashSet<usize>> = HashMap::new();
+    /// Finds calls of functions that do not exist, even in functions that no test reaches.
+    fn check_calls(
+        &self,
+        ast: &AST,
+        constants: &Constants,
+        report: &mut dyn FnMut(Position, String),
+    ) {
+        let mut own_functions = Arities::new();
         for function in ast.iter_fn_def() {
-            own.entry(function.name.to_string()).or_default().insert(function.params.len());
+            let name = function.name.to_string();
+            own_functions.entry(name).or_default().insert(function.params.len());
         }
         ast.walk(&mut |path: &[ASTNode<'_>]| {
             match path.last() {
                 Some(ASTNode::Stmt(Stmt::Share(names))) => {
-                    // A constant is copied and not shared. A variable would be shared: values could then hold themselves.
+                    // Constants are copied into the closure. A variable would be shared, and values
+                    // could then contain themselves.
                     let variable = names.iter().find(|(name, index)| {
                         index.is_some() || !constants.contains_key(name.as_str())
                     });
                     if let Some((name, _)) = variable {
                         let message = format!(
-                            "a closure cannot use the variable {} from outside of it; use a for loop, or give it as an argument",
+                            "a closure cannot use the variable {} from outside of it; use a for loop, or pass it as an argument",
                             name.name
                         );
-                        problem(name.pos, message);
+                        report(name.pos, message);
                     }
                 }
                 Some(
-                    ASTNode::Expr(Expr::FnCall(call, place))
-                    | ASTNode::Stmt(Stmt::FnCall(call, place)),
+                    ASTNode::Expr(Expr::FnCall(call, position))
+                    | ASTNode::Stmt(Stmt::FnCall(call, position)),
                 ) => {
-                    self.call(call, 0, *place, &own, problem);
+                    if let Err(message) = self.check_call(call, false, &own_functions) {
+                        report(*position, message);
+                    }
                 }
-                Some(ASTNode::Expr(Expr::MethodCall(call, place))) => {
-                    self.call(call, 1, *place, &own, problem);
+                Some(ASTNode::Expr(Expr::MethodCall(call, position))) => {
+                    if let Err(message) = self.check_call(call, true, &own_functions) {
+                        report(*position, message);
+                    }
                 }
                 _ => {}
             }
@@ -217,169 +242,149 @@ impl Compiler {
         });
     }
 
-    fn call(
+    fn check_call(
         &self,
         call: &FnCallExpr,
-        receiver: usize,
-        place: Position,
-        own: &HashMap<String, HashSet<usize>>,
-        problem: &mut dyn FnMut(Position, String),
-    ) {
+        is_method: bool,
+        own_functions: &Arities,
+    ) -> Result<(), String> {
         let name = call.name.as_str();
         if call.op_token.is_some() || KEYWORDS.contains(&name) || name.starts_with("anon$") {
-            return;
+            return Ok(());
         }
         if !call.namespace.is_empty() {
-            return problem(place, "there are no modules, so there is no ::".into());
+            return Err("there are no modules, so :: cannot be used".into());
         }
-        let given = call.args.len() + receiver;
-        let takes = |counts: &HashSet<usize>| counts.contains(&given);
-        let (own_counts, host) = (own.get(name), self.known.get(name));
-        // The engine looks at the script's own functions first, without what stands before the dot: `req.header("A")` inside `header(req)` would
-        // call itself for ever.
-        if receiver == 1
-            && own_counts.is_some_and(|counts| counts.contains(&call.args.len()))
-            && host.is_some_and(takes)
-        {
-            let message = format!(
-                "in this file .{name}(…) is the file's own function; Keyward's is written {name}(req, …) here, with what stands before the dot first"
-            );
-            return problem(place, message);
+        let without_object = call.args.len();
+        let given = without_object + usize::from(is_method);
+        let (own, host) = (own_functions.get(name), self.host_functions.get(name));
+        let own_takes = |count| own.is_some_and(|arities| arities.contains(&count));
+        let host_takes = |count| host.is_some_and(|arities| arities.contains(&count));
+        // For a method call, the engine first looks for a function of the file that takes the
+        // arguments without the object. So `req.header("A")` inside `header(req)` would recurse for
+        // ever.
+        if is_method && own_takes(without_object) && host_takes(given) {
+            return Err(format!(
+                "in this file .{name}(…) is the file's own function; write {name}(req, …), with the value before the dot as the first argument, to call Keyward's"
+            ));
         }
-        // A function of the script's own can be called as a method too: `this` is then no argument.
-        let is_own =
-            own_counts.is_some_and(|counts| takes(counts) || counts.contains(&call.args.len()));
-        if is_own || host.is_some_and(takes) {
-            return;
+        // In a method call of the file's own function the object is `this`, not an argument.
+        if own_takes(given) || own_takes(without_object) || host_takes(given) {
+            return Ok(());
         }
-        if own_counts.is_none() && host.is_none() {
-            let names = own.keys().chain(self.known.keys()).map(String::as_str);
-            let near = suggest(name, names.filter(|one| !one.starts_with("anon$")));
+        if own.is_none() && host.is_none() {
+            let names = own_functions.keys().chain(self.host_functions.keys()).map(String::as_str);
+            let near = suggest(name, names.filter(|other| !other.starts_with("anon$")));
             let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-            return problem(place, format!("there is no function {name}{near}"));
+            return Err(format!("there is no function {name}{near}"));
         }
-        let mut counts: Vec<usize> =
-            own_counts.into_iter().chain(host).flatten().copied().collect();
-        counts.sort_unstable();
-        counts.dedup();
-        let counts: Vec<String> = counts.iter().map(ToString::to_string).collect();
-        problem(
-            place,
-            format!(
-                "{name} takes {} arguments, not {given} (what stands before the dot is one)",
-                counts.join(" or ")
-            ),
-        );
+        let mut arities: Vec<usize> = own.into_iter().chain(host).flatten().copied().collect();
+        arities.sort_unstable();
+        arities.dedup();
+        let arities: Vec<String> = arities.iter().map(ToString::to_string).collect();
+        Err(format!(
+            "{name} takes {} arguments, not {given} (the value before the dot is one)",
+            arities.join(" or ")
+        ))
     }
 }
 
-/// Running a file's top level with a tag: the engine's own `run` has no way to give one.
-trait EvalWithTag {
-    fn eval_with_tag(
-        &self,
-        scope: &mut Scope<'_>,
-        ast: &AST,
-        call: ContextHandle,
-    ) -> Result<(), Box<rhai::EvalAltResult>>;
+/// Evaluates a file's top level with a tag, which the engine's own `run` cannot pass.
+fn eval_with_tag(
+    engine: &Engine,
+    scope: &mut Scope<'_>,
+    ast: &AST,
+    context: ContextHandle,
+) -> Result<(), Box<rhai::EvalAltResult>> {
+    // An empty function, which is called after the top level has been evaluated.
+    let with_function = ast.merge(&engine.compile("fn nothing() {}")?);
+    let options =
+        CallFnOptions::new().eval_ast(true).rewind_scope(false).with_tag(Dynamic::from(context));
+    engine
+        .call_fn_with_options::<Dynamic>(options, scope, &with_function, "nothing", ())
+        .map(|_| ())
 }
 
-impl EvalWithTag for Engine {
-    fn eval_with_tag(
-        &self,
-        scope: &mut Scope<'_>,
-        ast: &AST,
-        call: ContextHandle,
-    ) -> Result<(), Box<rhai::EvalAltResult>> {
-        // A function that does nothing, called after the top level was evaluated.
-        let nothing = self.compile("fn nothing() {}")?;
-        let both = ast.merge(&nothing);
-        let options =
-            CallFnOptions::new().eval_ast(true).rewind_scope(false).with_tag(Dynamic::from(call));
-        self.call_fn_with_options::<Dynamic>(options, scope, &both, "nothing", ()).map(|_| ())
-    }
-}
-
-fn syntax(error: &ParseError) -> String {
-    let kind = error.err_type().to_string();
-    match kind.strip_prefix("Undefined variable: ") {
+fn describe_syntax(error: &ParseError) -> String {
+    let text = error.err_type().to_string();
+    match text.strip_prefix("Undefined variable: ") {
         Some(name) => format!(
             "there is no variable {name} here; functions see their parameters, their own variables and constants"
         ),
-        None => kind,
+        None => text,
     }
 }
 
-fn known(engine: &Engine) -> HashMap<String, HashSet<usize>> {
-    let mut known: HashMap<String, HashSet<usize>> = HashMap::new();
+fn host_functions(engine: &Engine) -> Arities {
+    let mut arities = Arities::new();
     let all = engine.collect_fn_metadata(
         None,
         |function| Some((function.metadata.name.to_string(), function.metadata.num_params)),
         true,
     );
     for (name, count) in all {
-        known.entry(name).or_default().insert(count);
+        arities.entry(name).or_default().insert(count);
     }
-    known
+    arities
 }
 
-/// Checks the names of a file's functions, and returns the bits of those that Keyward calls.
-fn functions(kind: Kind, ast: &AST, problem: &mut dyn FnMut(Position, String)) -> u16 {
+/// Checks the names of a file's functions. Returns the bits of those that Keyward calls.
+fn check_names(kind: ScriptKind, ast: &AST, report: &mut dyn FnMut(Position, String)) -> u16 {
     let mut bits = 0;
-    for function in ast.iter_fn_def() {
-        let name = function.name.as_str();
-        let place = function.body.start_position();
+    for definition in ast.iter_fn_def() {
+        let name = definition.name.as_str();
+        let mut report = |message| report(definition.body.start_position(), message);
         if name.starts_with("anon$") {
             continue;
         }
         if name.starts_with("test_") {
-            if !function.params.is_empty() {
-                problem(place, format!("a test takes no arguments: {name}()"));
+            if !definition.params.is_empty() {
+                report(format!("a test takes no arguments: {name}()"));
             }
             continue;
         }
-        let Some(called) = Function::ALL.into_iter().find(|one| one.name() == name) else {
-            let is_private = function.access == rhai::FnAccess::Private;
-            let near = kind.functions().iter().find(|one| !is_private && is_near(name, one.name()));
+        let callable = kind.functions();
+        let Some(function) = Function::ALL.into_iter().find(|other| other.name() == name) else {
+            let is_private = definition.access == rhai::FnAccess::Private;
+            let near = callable.iter().find(|other| !is_private && is_near(name, other.name()));
             if let Some(near) = near {
-                problem(
-                    place,
-                    format!(
-                        "nothing calls {name}; did you mean {}? Write private fn if it is a function of your own",
-                        near.signature()
-                    ),
-                );
+                report(format!(
+                    "nothing calls {name}; did you mean {}? Write private fn if it is a function of your own",
+                    near.signature()
+                ));
             } else if name.starts_with("on_") {
-                let names: Vec<_> = kind.functions().iter().map(|one| one.name()).collect();
-                problem(place, format!("nothing calls {name}; there are {}", names.join(", ")));
+                let names: Vec<_> = callable.iter().map(|other| other.name()).collect();
+                report(format!("nothing calls {name}; there are {}", names.join(", ")));
             }
             continue;
         };
-        if !kind.functions().contains(&called) {
-            let place_of = Kind::ALL.into_iter().find(|one| one.functions().contains(&called));
-            let place_of = place_of.map_or("", Kind::place);
-            problem(place, format!("nothing calls {name} here; it belongs into {place_of}"));
-        } else if function.params.len() != called.parameters().len() {
-            problem(place, format!("{name} is written {}", called.signature()));
+        if !callable.contains(&function) {
+            let owner =
+                ScriptKind::ALL.into_iter().find(|kind| kind.functions().contains(&function));
+            let path = owner.map_or("", ScriptKind::path);
+            report(format!("nothing calls {name} here; it belongs in {path}"));
+        } else if definition.params.len() != function.parameters().len() {
+            report(format!("write {name} as {}", function.signature()));
         } else {
-            bits |= called.bit();
+            bits |= function.bit();
         }
     }
     bits
 }
 
+/// Whether a name is probably a misspelling of another.
 fn is_near(name: &str, known: &str) -> bool {
     let is_hook = name.starts_with("on_") && known.starts_with("on_");
-    name.eq_ignore_ascii_case(known)
-        || strsim::damerau_levenshtein(name, known) <= 2
-        || is_hook && strsim::damerau_levenshtein(name, known) <= 4
+    let max_distance = if is_hook { 4 } else { 2 };
+    name.eq_ignore_ascii_case(known) || strsim::damerau_levenshtein(name, known) <= max_distance
 }
 
-fn tests(ast: &AST) -> Vec<(String, Position)> {
+fn test_names(ast: &AST) -> Vec<String> {
     let mut tests: Vec<_> = ast
         .iter_fn_def()
         .filter(|function| function.name.starts_with("test_") && function.params.is_empty())
-        .map(|function| (function.name.to_string(), function.body.start_position()))
+        .map(|function| (function.body.start_position(), function.name.to_string()))
         .collect();
-    tests.sort_by_key(|(_, place)| (place.line(), place.position()));
-    tests
+    tests.sort_by_key(|(position, _)| (position.line(), position.position()));
+    tests.into_iter().map(|(_, name)| name).collect()
 }

@@ -1,4 +1,5 @@
-//! Builds the engine: the standard package without what waits or evaluates, every limit, and Keyward's library.
+//! Builds the engine: Rhai's standard package without functions that wait or evaluate text, all
+//! limits, and Keyward's library.
 
 use rhai::{
     Array, Dynamic, Engine, EvalAltResult, Map, NativeCallContext, Position,
@@ -7,48 +8,50 @@ use rhai::{
 
 use super::sorting;
 use crate::scripting::{
-    Limits, library,
+    ScriptLimits, library,
     runtime::{
         budget,
-        context::{ContextHandle, stop},
+        context::{ContextHandle, runtime_error},
     },
 };
 
-/// How an engine reads variables that nobody has declared.
+/// How an engine treats undeclared variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::scripting) enum Variables {
-    /// They are errors.
+    /// They are compile errors.
     Strict,
-    /// They are left for later: the constants of a file are read before the functions that use them.
+    /// They are resolved at run time: a file's constants are evaluated before the functions that
+    /// use them are compiled.
     Lenient,
 }
 
-/// An engine. Building one takes half a millisecond, so there is one for a whole set of scripts.
-pub(in crate::scripting) fn build(limits: &Limits, variables: Variables) -> Engine {
+/// Builds an engine. This takes half a millisecond, so all scripts of a set share one.
+pub(in crate::scripting) fn build(limits: &ScriptLimits, variables: Variables) -> Engine {
     let mut engine = Engine::new_raw();
     StandardPackage::new().register_into_engine(&mut engine);
-    limits.set(&mut engine);
+    limits.apply_to(&mut engine);
     engine.set_strict_variables(variables == Variables::Strict);
-    // The interner is one lock that all calls would share.
+    // The string interner has one lock, which all calls would share.
     engine.set_max_strings_interned(0);
-    // Text that becomes code; functions that keep values, whose sizes nobody would count; files that become modules.
+    // `eval` turns text into code, `curry` hides values from the size limits, and `import` and
+    // `export` make files modules.
     for symbol in ["eval", "curry", "import", "export"] {
         engine.disable_symbol(symbol);
     }
     engine.on_print(|text| {
-        if budget::may_log() {
+        if budget::take_log_line() {
             tracing::info!("{}", clip(text));
         }
     });
     engine.on_debug(|text, source, place| {
-        if budget::may_log() {
+        if budget::take_log_line() {
             tracing::debug!(script = source.unwrap_or(""), %place, "{}", clip(text));
         }
     });
-    engine.on_progress(budget::progress);
-    constants(&mut engine);
-    waiting(&mut engine);
-    nesting(&mut engine);
+    engine.on_progress(budget::on_progress);
+    resolve_constants(&mut engine);
+    forbid_sleep(&mut engine);
+    bound_recursion(&mut engine);
     sorting::register(&mut engine);
     library::register(&mut engine);
     engine
@@ -58,11 +61,12 @@ fn clip(text: &str) -> String {
     text.chars().take(1000).collect()
 }
 
-/// The constants of a file: functions see nothing of its top level, so they are looked up with the call.
-#[allow(deprecated, reason = "the engine calls this part of its interface not yet settled")]
-fn constants(engine: &mut Engine) {
+/// Resolves the constants of a file. Functions do not see the file's top level, so constants are
+/// looked up in the context of the call.
+#[allow(deprecated, reason = "the engine marks this part of its interface as unstable")]
+fn resolve_constants(engine: &mut Engine) {
     engine.on_var(|name, index, context| {
-        // What has an index is a local variable, and so is what the scope knows: they hide a constant of the same name.
+        // Local variables have an index or are in the scope. They hide a constant of the same name.
         if index != 0 || context.scope().contains(name) {
             return Ok(None);
         }
@@ -71,19 +75,20 @@ fn constants(engine: &mut Engine) {
     });
 }
 
-/// A script that sleeps holds a thread.
-fn waiting(engine: &mut Engine) {
-    let refuse = || Err(stop("sleep() is not for scripts: a request waits for nothing"));
+/// A sleeping script would occupy a thread.
+fn forbid_sleep(engine: &mut Engine) {
+    let refuse = || Err(runtime_error("scripts cannot call sleep(): it would delay requests"));
     engine.register_fn("sleep", move |_: i64| -> Result<(), Box<EvalAltResult>> { refuse() });
     engine.register_fn("sleep", move |_: f64| -> Result<(), Box<EvalAltResult>> { refuse() });
 }
 
-/// How deep arrays and maps may be nested where they are walked by recursion.
-const NESTED: usize = 64;
+/// How deep arrays and maps may be nested where functions walk them recursively.
+const MAX_NESTING: usize = 64;
 
-/// The engine's own functions that walk arrays and maps recurse once a level, and the size limits allow many levels: they would run
-/// out of the thread's stack, which ends the process. These stand in front of them.
-fn nesting(engine: &mut Engine) {
+/// Replaces the engine's functions that walk arrays and maps recursively. The size limits allow so
+/// many levels that the engine's functions would overflow the thread's stack, which aborts the
+/// process.
+fn bound_recursion(engine: &mut Engine) {
     type Shown = Result<String, Box<EvalAltResult>>;
     type Equal = Result<bool, Box<EvalAltResult>>;
     for name in ["to_string", "to_debug", "print", "debug"] {
@@ -92,8 +97,9 @@ fn nesting(engine: &mut Engine) {
     }
     engine.register_fn("to_json", |map: &mut Map| -> Shown {
         let map = Dynamic::from(map.clone());
-        flat(&map)?;
-        serde_json::to_string(&map).map_err(|_| stop("this value cannot be written as JSON"))
+        check_nesting(&map)?;
+        serde_json::to_string(&map)
+            .map_err(|_| runtime_error("this value cannot be written as JSON"))
     });
     engine.register_fn("==", |context: NativeCallContext, a: Array, b: Array| -> Equal {
         equal(&context, &a.into(), &b.into())
@@ -109,32 +115,31 @@ fn nesting(engine: &mut Engine) {
     });
 }
 
-/// Never an error: where the engine makes a text of a value and gets an error, it walks the value itself.
+/// Never fails: on an error, the engine would walk the value itself.
 fn shown(value: &Dynamic) -> String {
-    match is_flat(value, NESTED) {
-        true => value.to_string(),
-        false => "(nested too deeply)".to_owned(),
+    if is_nested_within(value, MAX_NESTING) {
+        value.to_string()
+    } else {
+        "(nested too deeply)".to_owned()
     }
 }
 
 /// # Errors
-/// The value is nested more deeply than may be walked.
-fn flat(value: &Dynamic) -> Result<(), Box<EvalAltResult>> {
-    match is_flat(value, NESTED) {
-        true => Ok(()),
-        false => {
-            let what = "Nesting of arrays and maps".to_owned();
-            Err(EvalAltResult::ErrorDataTooLarge(what, Position::NONE).into())
-        }
+/// The value is nested too deeply to be walked recursively.
+fn check_nesting(value: &Dynamic) -> Result<(), Box<EvalAltResult>> {
+    if is_nested_within(value, MAX_NESTING) {
+        return Ok(());
     }
+    let kind = "Nesting of arrays and maps".to_owned();
+    Err(EvalAltResult::ErrorDataTooLarge(kind, Position::NONE).into())
 }
 
-fn is_flat(value: &Dynamic, levels: usize) -> bool {
+fn is_nested_within(value: &Dynamic, levels: usize) -> bool {
     if let Ok(array) = value.as_array_ref() {
-        return levels > 0 && array.iter().all(|item| is_flat(item, levels - 1));
+        return levels > 0 && array.iter().all(|item| is_nested_within(item, levels - 1));
     }
     if let Ok(map) = value.as_map_ref() {
-        return levels > 0 && map.values().all(|item| is_flat(item, levels - 1));
+        return levels > 0 && map.values().all(|item| is_nested_within(item, levels - 1));
     }
     true
 }
@@ -144,13 +149,13 @@ fn equal(
     a: &Dynamic,
     b: &Dynamic,
 ) -> Result<bool, Box<EvalAltResult>> {
-    flat(a)?;
-    flat(b)?;
-    same(context, a, b)
+    check_nesting(a)?;
+    check_nesting(b)?;
+    equal_nested(context, a, b)
 }
 
-/// Compares values that are known to be flat.
-fn same(
+/// Compares values whose nesting has been checked.
+fn equal_nested(
     context: &NativeCallContext<'_>,
     a: &Dynamic,
     b: &Dynamic,
@@ -160,7 +165,7 @@ fn same(
             return Ok(false);
         }
         for (a, b) in a.iter().zip(b.iter()) {
-            if !same(context, a, b)? {
+            if !equal_nested(context, a, b)? {
                 return Ok(false);
             }
         }
@@ -172,7 +177,7 @@ fn same(
         }
         for (key, a) in a.iter() {
             let Some(b) = b.get(key) else { return Ok(false) };
-            if !same(context, a, b)? {
+            if !equal_nested(context, a, b)? {
                 return Ok(false);
             }
         }
@@ -180,6 +185,6 @@ fn same(
     }
     let (mut a, mut b) = (a.clone(), b.clone());
     let compared = context.call_native_fn_raw("==", true, &mut [&mut a, &mut b]);
-    // Values of kinds that cannot be compared are not equal.
+    // Values of types that cannot be compared are not equal.
     Ok(compared.ok().and_then(|equal| equal.as_bool().ok()).unwrap_or(false))
 }

@@ -1,4 +1,4 @@
-//! TODO.
+//! Compiles a script file, and finds errors in it that Rhai would report only when a function runs.
 
 pub(super) mod compile;
 pub(super) mod engine;

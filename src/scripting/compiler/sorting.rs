@@ -1,9 +1,9 @@
-//! The engine's functions that ask a script's function in which order things belong. The engine's own pass over what that function throws, a
-//! refusal and the end of the budget too; these do not.
+//! Replaces the engine's `sort` and `dedup`, which call a function of the script to compare items.
+//! The engine's versions ignore errors of that function, including refusals and an exceeded budget.
 
 use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, NativeCallContext};
 
-use crate::scripting::runtime::context::stop;
+use crate::scripting::runtime::context::runtime_error;
 
 type Checked<T> = Result<T, Box<EvalAltResult>>;
 
@@ -20,11 +20,11 @@ pub(in crate::scripting) fn register(engine: &mut Engine) {
         });
     }
     engine.register_fn("dedup", |context: NativeCallContext, array: &mut Array, by: FnPtr| {
-        dedup(array, &mut |a, b| is_same(&context, &by, a, b))
+        dedup(array, &mut |a, b| is_equal(&context, &by, a, b))
     });
 }
 
-/// The script's function returns a number, or whether the first belongs before the second.
+/// The script's function returns a number, or whether the first item comes before the second.
 fn is_after(
     context: &NativeCallContext<'_>,
     by: &FnPtr,
@@ -35,20 +35,27 @@ fn is_after(
     if let Ok(is_before) = order.as_bool() {
         return Ok(!is_before);
     }
-    let wrong =
-        |kind| stop(format!("the function that sorts returned {kind}; it returns a number"));
+    let wrong = |kind| {
+        runtime_error(format!("the function that sorts returned {kind}; it returns a number"))
+    };
     order.as_int().map(|order| order > 0).map_err(wrong)
 }
 
-fn is_same(context: &NativeCallContext<'_>, by: &FnPtr, a: &Dynamic, b: &Dynamic) -> Checked<bool> {
-    let same = by.call_raw(context, None, [a.clone(), b.clone()])?;
-    let wrong =
-        |kind| stop(format!("the function of dedup returned {kind}; it returns true or false"));
-    same.as_bool().map_err(wrong)
+fn is_equal(
+    context: &NativeCallContext<'_>,
+    by: &FnPtr,
+    a: &Dynamic,
+    b: &Dynamic,
+) -> Checked<bool> {
+    let equal = by.call_raw(context, None, [a.clone(), b.clone()])?;
+    let wrong = |kind| {
+        runtime_error(format!("the function of dedup returned {kind}; it returns true or false"))
+    };
+    equal.as_bool().map_err(wrong)
 }
 
-/// Sorts by merging, and keeps what is equal in its order. A function that contradicts itself makes a wrong order and nothing worse; the
-/// standard library's sort may panic. After an error the array is as it was.
+/// Stable merge sort. An inconsistent comparison function leads to a wrong order and nothing worse;
+/// the standard library's sort may panic. After an error the array is unchanged.
 fn sort(
     array: &mut Array,
     is_after: &mut dyn FnMut(&Dynamic, &Dynamic) -> Checked<bool>,
@@ -77,18 +84,18 @@ fn sort(
     Ok(())
 }
 
-/// Leaves out what is the same as what stands before it.
+/// Removes items that are equal to the item before them. After an error the array is unchanged.
 fn dedup(
     array: &mut Array,
-    is_same: &mut dyn FnMut(&Dynamic, &Dynamic) -> Checked<bool>,
+    is_equal: &mut dyn FnMut(&Dynamic, &Dynamic) -> Checked<bool>,
 ) -> Checked<()> {
     let mut kept = Array::with_capacity(array.len());
     for item in array.iter() {
-        let is_twin = match kept.last() {
-            Some(last) => is_same(last, item)?,
+        let is_duplicate = match kept.last() {
+            Some(last) => is_equal(last, item)?,
             None => false,
         };
-        if !is_twin {
+        if !is_duplicate {
             kept.push(item.clone());
         }
     }
@@ -101,36 +108,36 @@ mod tests {
     use super::*;
 
     fn numbers(numbers: &[i64]) -> Array {
-        numbers.iter().map(|one| (*one).into()).collect()
+        numbers.iter().map(|number| (*number).into()).collect()
     }
 
-    fn shown(array: &Array) -> Vec<i64> {
-        array.iter().map(|one| one.as_int().unwrap()).collect()
+    fn to_numbers(array: &Array) -> Vec<i64> {
+        array.iter().map(|number| number.as_int().unwrap()).collect()
     }
 
     #[test]
-    fn what_is_equal_stays_in_its_order() {
+    fn sorting_is_stable() {
         for length in 0..40_i64 {
             let mut array: Array =
                 numbers(&(0..length).map(|n| (n * 7 % 5) * 100 + n).collect::<Vec<_>>());
-            let mut sorted = shown(&array);
-            sorted.sort_by_key(|one| one / 100);
-            let tens = |one: &Dynamic| one.as_int().unwrap() / 100;
-            sort(&mut array, &mut |a, b| Ok(tens(a) > tens(b))).unwrap();
-            assert_eq!(shown(&array), sorted);
+            let mut sorted = to_numbers(&array);
+            sorted.sort_by_key(|number| number / 100);
+            let hundreds = |number: &Dynamic| number.as_int().unwrap() / 100;
+            sort(&mut array, &mut |a, b| Ok(hundreds(a) > hundreds(b))).unwrap();
+            assert_eq!(to_numbers(&array), sorted);
         }
     }
 
     #[test]
-    fn an_error_leaves_the_array_as_it_was() {
+    fn an_error_leaves_the_array_unchanged() {
         let mut array = numbers(&[3, 1, 2]);
-        assert!(sort(&mut array, &mut |_, _| Err(stop("no"))).is_err());
-        assert!(dedup(&mut array, &mut |_, _| Err(stop("no"))).is_err());
-        assert_eq!(shown(&array), [3, 1, 2]);
+        assert!(sort(&mut array, &mut |_, _| Err(runtime_error("no"))).is_err());
+        assert!(dedup(&mut array, &mut |_, _| Err(runtime_error("no"))).is_err());
+        assert_eq!(to_numbers(&array), [3, 1, 2]);
     }
 
     #[test]
-    fn a_function_that_contradicts_itself_does_no_harm() {
+    fn an_inconsistent_comparison_loses_no_items() {
         let mut array = numbers(&(0..500).collect::<Vec<_>>());
         let mut calls = 0;
         sort(&mut array, &mut |_, _| {
@@ -138,15 +145,15 @@ mod tests {
             Ok(calls % 3 == 0)
         })
         .unwrap();
-        let mut sorted = shown(&array);
+        let mut sorted = to_numbers(&array);
         sorted.sort_unstable();
         assert_eq!(sorted, (0..500).collect::<Vec<_>>());
     }
 
     #[test]
-    fn twins_go() {
+    fn dedup_removes_only_adjacent_duplicates() {
         let mut array = numbers(&[1, 1, 2, 2, 2, 1]);
         dedup(&mut array, &mut |a, b| Ok(a.as_int() == b.as_int())).unwrap();
-        assert_eq!(shown(&array), [1, 2, 1]);
+        assert_eq!(to_numbers(&array), [1, 2, 1]);
     }
 }

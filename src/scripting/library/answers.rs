@@ -7,7 +7,7 @@ use rhai::{Dynamic, EvalAltResult, INT, ImmutableString, Map, Module, Position, 
 use super::{Checked, encodings};
 use crate::scripting::{
     fault::{check_code, denied_status},
-    runtime::context::stop,
+    runtime::context::runtime_error,
     values::{
         headers,
         response::{HandlerResponse, ScriptDenial, ScriptResponse},
@@ -47,8 +47,8 @@ mod functions {
     /// Example: `deny(403, "OUT_OF_HOURS", "Come back in the morning.");`
     #[rhai_fn(volatile, return_raw)]
     pub fn deny(status: INT, error: &str, description: &str) -> Checked<()> {
-        denied_status(status).map_err(stop)?;
-        check_code(error).map_err(stop)?;
+        denied_status(status).map_err(runtime_error)?;
+        check_code(error).map_err(runtime_error)?;
         Err(refusal(status, error, description))
     }
 
@@ -61,7 +61,7 @@ mod functions {
     pub fn respond(status: INT, body: Dynamic) -> Checked<HandlerResponse> {
         if body.is_unit() {
             let mut reply =
-                HandlerResponse::new(status, Bytes::new(), "text/plain").map_err(stop)?;
+                HandlerResponse::new(status, Bytes::new(), "text/plain").map_err(runtime_error)?;
             reply.headers.remove(CONTENT_TYPE);
             return Ok(reply);
         }
@@ -69,7 +69,7 @@ mod functions {
             return respond_with_type(status, body, "text/plain; charset=utf-8");
         }
         let text = encodings::json_of(&body)?;
-        HandlerResponse::new(status, text.into(), "application/json").map_err(stop)
+        HandlerResponse::new(status, text.into(), "application/json").map_err(runtime_error)
     }
 
     /// A handler's answer whose body, a text or a blob, is of this content type.
@@ -84,7 +84,7 @@ mod functions {
         content_type: &str,
     ) -> Checked<HandlerResponse> {
         let body = encodings::bytes(&body)?;
-        HandlerResponse::new(status, body.into(), content_type).map_err(stop)
+        HandlerResponse::new(status, body.into(), content_type).map_err(runtime_error)
     }
 
     /// Sets a header field of the answer.
@@ -94,7 +94,7 @@ mod functions {
     /// Example: `let reply = respond(302, ()); reply.set_header("Location", "/new"); reply`
     #[rhai_fn(name = "set_header", return_raw)]
     pub fn reply_set_header(reply: &mut HandlerResponse, name: &str, value: &str) -> Checked<()> {
-        headers::set(&mut reply.headers, name, value).map_err(stop)
+        headers::set(&mut reply.headers, name, value).map_err(runtime_error)
     }
 
     /// The room that refused: `header`, `decode`, `lookup`, `verify`, `permit`, …
@@ -102,7 +102,7 @@ mod functions {
     /// Example: `denial.room == "permit"`
     #[rhai_fn(get = "room", pure)]
     pub fn denial_room(denial: &mut ScriptDenial) -> String {
-        denial.lock().room.clone()
+        denial.lock().phase.clone()
     }
 
     /// The status of the refusal.
@@ -120,7 +120,7 @@ mod functions {
     /// Example: `denial.status = 404;`
     #[rhai_fn(set = "status", pure, return_raw)]
     pub fn denial_set_status(denial: &mut ScriptDenial, status: INT) -> Checked<()> {
-        denial.set_status(status).map_err(stop)
+        denial.set_status(status).map_err(runtime_error)
     }
 
     /// The stable name of the error.
@@ -170,7 +170,7 @@ mod functions {
     /// Example: `denial.content_type = "application/problem+json";`
     #[rhai_fn(set = "content_type", pure, return_raw)]
     pub fn denial_set_content_type(denial: &mut ScriptDenial, text: &str) -> Checked<()> {
-        denial.set_content_type(text).map_err(stop)
+        denial.set_content_type(text).map_err(runtime_error)
     }
 
     /// Sets a header field of the refusal. The same rules as everywhere.
@@ -178,7 +178,7 @@ mod functions {
     /// Example: `denial.set_header("Retry-After", "60");`
     #[rhai_fn(name = "set_header", pure, return_raw)]
     pub fn denial_set_header(denial: &mut ScriptDenial, name: &str, value: &str) -> Checked<()> {
-        headers::set(&mut denial.lock().headers, name, value).map_err(stop)
+        headers::set(&mut denial.lock().headers, name, value).map_err(runtime_error)
     }
 
     /// The status of the response.
@@ -194,7 +194,7 @@ mod functions {
     /// Example: `response.status = 202;`
     #[rhai_fn(set = "status", pure, return_raw)]
     pub fn response_set_status(response: &mut ScriptResponse, status: INT) -> Checked<()> {
-        response.set_status(status).map_err(stop)
+        response.set_status(status).map_err(runtime_error)
     }
 
     /// The value of a header field of the response; `()` where it is not there.
@@ -216,7 +216,7 @@ mod functions {
         name: &str,
         value: &str,
     ) -> Checked<()> {
-        headers::set(&mut response.lock().headers, name, value).map_err(stop)
+        headers::set(&mut response.lock().headers, name, value).map_err(runtime_error)
     }
 
     /// Removes a header field of the response.
@@ -226,7 +226,7 @@ mod functions {
     /// Example: `response.remove_header("Server");`
     #[rhai_fn(name = "remove_header", pure, return_raw)]
     pub fn response_remove_header(response: &mut ScriptResponse, name: &str) -> Checked<()> {
-        let name = headers::name(name).map_err(stop)?;
+        let name = headers::parse_name(name).map_err(runtime_error)?;
         response.lock().headers.remove(name);
         Ok(())
     }
@@ -248,6 +248,6 @@ mod functions {
     /// Example: `response.body = json_text(entity);`
     #[rhai_fn(set = "body", pure, return_raw)]
     pub fn response_set_body(response: &mut ScriptResponse, text: ImmutableString) -> Checked<()> {
-        response.set_body(&text).map_err(stop)
+        response.set_body(&text).map_err(runtime_error)
     }
 }

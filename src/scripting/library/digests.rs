@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::{Checked, encodings::bytes};
 use crate::{
     model::Secret,
-    scripting::runtime::context::{Call, stop},
+    scripting::runtime::context::{CallContext, runtime_error},
 };
 
 pub(super) fn module() -> Module {
@@ -38,10 +38,10 @@ pub(super) fn key(value: &Dynamic) -> Checked<Zeroizing<Vec<u8>>> {
 fn hmac<M: Mac + KeyInit>(secret: &Dynamic, data: &Dynamic) -> Checked<Blob> {
     let secret = key(secret)?;
     if secret.is_empty() {
-        return Err(stop("the key of an HMAC is empty"));
+        return Err(runtime_error("the key of an HMAC is empty"));
     }
     let mut mac = <M as KeyInit>::new_from_slice(&secret)
-        .map_err(|_| stop("this cannot be the key of an HMAC"))?;
+        .map_err(|_| runtime_error("this cannot be the key of an HMAC"))?;
     mac.update(&bytes(data)?);
     Ok(mac.finalize().into_bytes().as_slice().to_vec())
 }
@@ -103,10 +103,10 @@ mod functions {
     /// Example: `hmac_sha256(secret("webhook"), req.body)`
     #[rhai_fn(return_raw)]
     pub fn secret(context: NativeCallContext, name: &str) -> Checked<SecretText> {
-        let found = Call::of(&context)?.ambient.secret(name);
+        let found = CallContext::current(&context)?.host.secret(name);
         // The name is the script's own text, and no secret.
         found.map(SecretText).ok_or_else(|| {
-            stop(format!(
+            runtime_error(format!(
                 "there is no secret {name:?}; put it into a file of this name in the folder scripts.secrets_dir"
             ))
         })

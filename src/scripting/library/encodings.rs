@@ -7,7 +7,7 @@ use base64::{
 use rhai::{Blob, Dynamic, Module, NativeCallContext, exported_module};
 
 use super::Checked;
-use crate::scripting::{runtime::context::stop, values::request::is_plain};
+use crate::scripting::{runtime::context::runtime_error, values::request::is_plain_data};
 
 pub(super) fn module() -> Module {
     exported_module!(functions)
@@ -20,23 +20,27 @@ pub(super) fn bytes(data: &Dynamic) -> Checked<Vec<u8>> {
     }
     match data.as_blob_ref() {
         Ok(blob) => Ok(blob.to_vec()),
-        Err(_) => Err(stop(format!("a text or a blob is needed, not {}", data.type_name()))),
+        Err(_) => {
+            Err(runtime_error(format!("a text or a blob is needed, not {}", data.type_name())))
+        }
     }
 }
 
 /// A value as JSON.
 pub(super) fn json_of(value: &Dynamic) -> Checked<String> {
-    if !is_plain(value, 0) {
-        return Err(stop("only plain data that is not nested too deeply can be written as JSON"));
+    if !is_plain_data(value, 0) {
+        return Err(runtime_error(
+            "only plain data that is not nested too deeply can be written as JSON",
+        ));
     }
-    serde_json::to_string(value).map_err(|_| stop("this value cannot be written as JSON"))
+    serde_json::to_string(value).map_err(|_| runtime_error("this value cannot be written as JSON"))
 }
 
 /// Decoded bytes, if they are not more than a blob may have.
 fn blob(bytes: Vec<u8>, most: usize) -> Checked<Blob> {
     match bytes.len() <= most {
         true => Ok(bytes),
-        false => Err(stop(format!("more than the {most} bytes that a blob may have"))),
+        false => Err(runtime_error(format!("more than the {most} bytes that a blob may have"))),
     }
 }
 
@@ -60,7 +64,7 @@ mod functions {
     /// Example: `to_text(base64_decode("YTpi")) == "a:b"`
     #[rhai_fn(return_raw)]
     pub fn base64_decode(context: NativeCallContext, text: &str) -> Checked<Blob> {
-        let bytes = STANDARD.decode(text).map_err(|_| stop("this is no base64"))?;
+        let bytes = STANDARD.decode(text).map_err(|_| runtime_error("this is no base64"))?;
         blob(bytes, context.engine().max_array_size())
     }
 
@@ -79,7 +83,9 @@ mod functions {
     /// Example: `base64url_decode("YTpi").len() == 3`
     #[rhai_fn(return_raw)]
     pub fn base64url_decode(context: NativeCallContext, text: &str) -> Checked<Blob> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| stop("this is no URL-safe base64"))?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| runtime_error("this is no URL-safe base64"))?;
         blob(bytes, context.engine().max_array_size())
     }
 
@@ -93,7 +99,7 @@ mod functions {
         let mut text = vec![0; bytes.len() * 2];
         let written = ::hex::encode_to_slice(&bytes, &mut text).ok();
         let text = written.and_then(|()| String::from_utf8(text).ok());
-        text.ok_or_else(|| stop("this cannot be written in hexadecimal"))
+        text.ok_or_else(|| runtime_error("this cannot be written in hexadecimal"))
     }
 
     /// The bytes of a text in hexadecimal, as a blob. Small and capital letters are the same.
@@ -103,7 +109,7 @@ mod functions {
     /// Example: `hex_decode("00ff").len() == 2`
     #[rhai_fn(return_raw)]
     pub fn hex_decode(context: NativeCallContext, text: &str) -> Checked<Blob> {
-        let bytes = ::hex::decode(text).map_err(|_| stop("this is no hexadecimal"))?;
+        let bytes = ::hex::decode(text).map_err(|_| runtime_error("this is no hexadecimal"))?;
         blob(bytes, context.engine().max_array_size())
     }
 
@@ -114,7 +120,7 @@ mod functions {
     /// Example: `let pair = to_text(base64_decode(presented));`
     #[rhai_fn(return_raw)]
     pub fn to_text(data: Blob) -> Checked<String> {
-        String::from_utf8(data).map_err(|_| stop("these bytes are no UTF-8"))
+        String::from_utf8(data).map_err(|_| runtime_error("these bytes are no UTF-8"))
     }
 
     /// A text as it stands in a query or a path: everything but letters, digits and `-._~` becomes `%XX`.
@@ -136,7 +142,7 @@ mod functions {
         percent_encoding::percent_decode_str(text)
             .decode_utf8()
             .map(std::borrow::Cow::into_owned)
-            .map_err(|_| stop("these bytes are no UTF-8"))
+            .map_err(|_| runtime_error("these bytes are no UTF-8"))
     }
 
     /// A JSON text as a value: objects are maps, `null` is `()`.
@@ -147,10 +153,10 @@ mod functions {
     #[rhai_fn(return_raw)]
     pub fn json_parse(text: &str) -> Checked<Dynamic> {
         let value: Dynamic = serde_json::from_str(text)
-            .map_err(|_| stop("this is no JSON, or nested too deeply"))?;
-        match is_plain(&value, 0) {
+            .map_err(|_| runtime_error("this is no JSON, or nested too deeply"))?;
+        match is_plain_data(&value, 0) {
             true => Ok(value),
-            false => Err(stop("this JSON is nested too deeply")),
+            false => Err(runtime_error("this JSON is nested too deeply")),
         }
     }
 

@@ -3,7 +3,7 @@
 use rhai::{Array, Map, Module, NativeCallContext, exported_module};
 
 use super::Checked;
-use crate::scripting::runtime::context::{Call, stop};
+use crate::scripting::runtime::context::{CallContext, runtime_error};
 
 pub(super) fn module() -> Module {
     exported_module!(functions)
@@ -20,17 +20,17 @@ mod functions {
     /// Example: `webhook("ops", #{ type: "key.created", key: event.id, user: event.user });`
     #[rhai_fn(volatile, return_raw)]
     pub fn webhook(context: NativeCallContext, name: &str, data: Map) -> Checked<()> {
-        let call = Call::of(&context)?;
-        if let Some(world) = &call.ambient.world {
-            return world.webhooks().add(name, &data).map_err(stop);
+        let call = CallContext::current(&context)?;
+        if let Some(sandbox) = &call.host.sandbox {
+            return sandbox.webhooks().add(name, &data).map_err(runtime_error);
         }
         let Some(outbox) = &call.outbox else {
-            return Err(stop("webhook() is for the functions of events.rhai"));
+            return Err(runtime_error("webhook() is for the functions of events.rhai"));
         };
-        if !call.ambient.webhooks.iter().any(|known| known == name) {
-            return Err(stop("the configuration has no [webhooks.…] of this name"));
+        if !call.host.webhooks.iter().any(|known| known == name) {
+            return Err(runtime_error("the configuration has no [webhooks.…] of this name"));
         }
-        outbox.add(name, &data).map_err(stop)
+        outbox.add(name, &data).map_err(runtime_error)
     }
 
     /// The webhooks of this test so far: an array of maps with `name` and `data`, the JSON as a text.
@@ -38,11 +38,11 @@ mod functions {
     /// Example: `on_key_created(#{ id: "x" }); assert_eq(test_webhooks().len(), 1);`
     #[rhai_fn(volatile, return_raw)]
     pub fn test_webhooks(context: NativeCallContext) -> Checked<Array> {
-        let world = Call::of(&context)?.ambient.world.clone();
-        let world = world.ok_or_else(|| {
-            stop("test_webhooks() is for test_… functions, and this is a real event")
+        let sandbox = CallContext::current(&context)?.host.sandbox.clone();
+        let sandbox = sandbox.ok_or_else(|| {
+            runtime_error("test_webhooks() is for test_… functions, and this is a real event")
         })?;
-        let shown = world.webhooks().all().into_iter().map(|one| {
+        let shown = sandbox.webhooks().all().into_iter().map(|one| {
             Map::from([("name".into(), one.name.into()), ("data".into(), one.data.into())]).into()
         });
         Ok(shown.collect())

@@ -9,9 +9,9 @@ use rhai::{Dynamic, INT, Module, NativeCallContext, exported_module};
 use super::Checked;
 use crate::scripting::runtime::{
     budget,
-    context::{Call, stop},
-    rate_limiter::Rate,
-    replay_cache::Once,
+    context::{CallContext, runtime_error},
+    rate_limiter::BucketRate,
+    replay_cache::ReplayCheck,
 };
 
 pub(super) fn module() -> Module {
@@ -70,17 +70,17 @@ mod functions {
         seconds: INT,
     ) -> Checked<bool> {
         let (Ok(count), Ok(seconds)) = (u64::try_from(count), u64::try_from(seconds)) else {
-            return Err(stop("rate_limit needs a count and seconds from 1"));
+            return Err(runtime_error("rate_limit needs a count and seconds from 1"));
         };
         if !(1..=1_000_000).contains(&count) || !(1..=86_400 * 31).contains(&seconds) {
-            return Err(stop("rate_limit takes 1 to 1000000 in 1 to 2678400 seconds"));
+            return Err(runtime_error("rate_limit takes 1 to 1000000 in 1 to 2678400 seconds"));
         }
-        let call = Call::of(&context)?;
-        let ambient = &call.ambient;
-        let (rate, now) = (Rate { count, seconds }, ambient.milliseconds());
-        Ok(match ambient.mode {
-            Mode::Live => ambient.rates.admit(bucket, rate, now),
-            Mode::DryRun => ambient.rates.would_admit(bucket, rate, now),
+        let call = CallContext::current(&context)?;
+        let host = &call.host;
+        let (rate, now) = (BucketRate { count, seconds }, host.milliseconds());
+        Ok(match host.mode {
+            Mode::Live => host.rate_limiter.admit(bucket, rate, now),
+            Mode::DryRun => host.rate_limiter.would_admit(bucket, rate, now),
         })
     }
 
@@ -90,21 +90,21 @@ mod functions {
     #[rhai_fn(volatile, return_raw)]
     pub fn once(context: NativeCallContext, id: &str, seconds: INT) -> Checked<bool> {
         if !(1..=604_800).contains(&seconds) {
-            return Err(stop("once takes 1 to 604800 seconds"));
+            return Err(runtime_error("once takes 1 to 604800 seconds"));
         }
-        let call = Call::of(&context)?;
-        let ambient = &call.ambient;
-        let now = ambient.clock.now().0;
-        let outcome = match ambient.mode {
-            Mode::Live => ambient.replays.once(id, seconds, now),
-            Mode::DryRun => ambient.replays.look(id, now),
+        let call = CallContext::current(&context)?;
+        let host = &call.host;
+        let now = host.clock.now().0;
+        let outcome = match host.mode {
+            Mode::Live => host.replay_cache.once(id, seconds, now),
+            Mode::DryRun => host.replay_cache.peek(id, now),
         };
-        if outcome == Once::Full {
+        if outcome == ReplayCheck::Full {
             tracing::warn!(
                 "the table of once() is full: new ids are refused; raise scripts.replay_ids"
             );
         }
-        Ok(outcome == Once::New)
+        Ok(outcome == ReplayCheck::New)
     }
 
     /// Whether an address is in a network, or in one of an array of networks. An IPv4 address that is written as IPv6 is IPv4.
@@ -118,15 +118,18 @@ mod functions {
         let address = address.ok().and_then(|address| address.parse::<IpAddr>().ok());
         let address = address.map(|address| address.to_canonical());
         let one = |text: &Dynamic| -> Checked<bool> {
-            let text = text.as_immutable_string_ref().map_err(|_| stop("a network is a text"))?;
+            let text =
+                text.as_immutable_string_ref().map_err(|_| runtime_error("a network is a text"))?;
             let network = network(&text)
-                .ok_or_else(|| stop("a network is written like 10.0.0.0/8 or fd00::/8"))?;
+                .ok_or_else(|| runtime_error("a network is written like 10.0.0.0/8 or fd00::/8"))?;
             Ok(address.as_ref().is_some_and(|address| network.contains(address)))
         };
         if networks.is_string() {
             return one(&networks);
         }
-        let many = networks.as_array_ref().map_err(|_| stop("networks are a text or an array"))?;
+        let many = networks
+            .as_array_ref()
+            .map_err(|_| runtime_error("networks are a text or an array"))?;
         let mut is_in = false;
         // All are read, so that a mistake in the last shows with the first request.
         for network in many.iter() {
@@ -146,9 +149,9 @@ mod functions {
     pub fn matches(context: NativeCallContext, text: &str, pattern: &str) -> Checked<bool> {
         const MOST: usize = 8192;
         if text.len() > MOST {
-            return Err(stop(format!("matches() takes a text of at most {MOST} bytes")));
+            return Err(runtime_error(format!("matches() takes a text of at most {MOST} bytes")));
         }
-        Call::of(&context)?.ambient.patterns.is_match(pattern, text).map_err(stop)
+        CallContext::current(&context)?.host.regexes.is_match(pattern, text).map_err(runtime_error)
     }
 
     /// Writes a line into Keyward's log; a call may write 32, and more are dropped. Never log a credential: what the script was given as one is blotted out, what it made of it is not.
@@ -164,17 +167,17 @@ mod functions {
     /// Example: `log("warn", "the partner's clock is late");`
     #[rhai_fn(name = "log", volatile, return_raw)]
     pub fn log_at(context: NativeCallContext, level: &str, text: &str) -> Checked<()> {
-        let call = Call::of(&context)?;
+        let call = CallContext::current(&context)?;
         if !["debug", "info", "warn", "error"].contains(&level) {
-            return Err(stop("the levels of log() are debug, info, warn and error"));
+            return Err(runtime_error("the levels of log() are debug, info, warn and error"));
         }
-        if !budget::may_log() {
+        if !budget::take_log_line() {
             return Ok(());
         }
         let text: String = text.chars().take(1000).collect();
-        let said = call.without_hidden(&text);
+        let said = call.redact(&text);
         // What a test makes a script say is about nobody who was there.
-        let level = if call.ambient.world.is_some() { "debug" } else { level };
+        let level = if call.host.sandbox.is_some() { "debug" } else { level };
         let script = context.fn_source().or(context.call_source()).unwrap_or("");
         match level {
             "debug" => tracing::debug!(script, "{said}"),

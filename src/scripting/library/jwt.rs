@@ -5,7 +5,7 @@ use rhai::{Dynamic, EvalAltResult, Map, Module, NativeCallContext, exported_modu
 use serde_json::Value;
 
 use super::{Checked, answers::refusal, digests};
-use crate::scripting::runtime::context::{Call, stop};
+use crate::scripting::runtime::context::{CallContext, runtime_error};
 
 pub(super) fn module() -> Module {
     exported_module!(functions)
@@ -33,7 +33,7 @@ mod functions {
     /// Example: `let claims = jwt_verify(presented, #{ alg: "RS256", key: ISSUER_KEY, aud: "api", iss: "https://id.example.com" });`
     #[rhai_fn(volatile, return_raw)]
     pub fn jwt_verify(context: NativeCallContext, token: &str, options: Map) -> Checked<Dynamic> {
-        let call = Call::of(&context)?;
+        let call = CallContext::current(&context)?;
         verified(&call, token, &options)
     }
 }
@@ -47,13 +47,13 @@ struct Wanted {
     leeway: i64,
 }
 
-fn verified(call: &Call, token: &str, options: &Map) -> Checked<Dynamic> {
+fn verified(call: &CallContext, token: &str, options: &Map) -> Checked<Dynamic> {
     let wanted = Wanted::read(options)?;
     if token.len() > MOST_BYTES {
         return Err(invalid("The token is too long."));
     }
     let claims = signed(token, &wanted).map_err(invalid)?;
-    let now = call.ambient.clock.now().0;
+    let now = call.host.clock.now().0;
     check(&claims, &wanted, now).map_err(invalid)?;
     rhai::serde::to_dynamic(Value::Object(claims))
 }
@@ -134,7 +134,7 @@ impl Wanted {
     fn read(options: &Map) -> Checked<Self> {
         const KNOWN: [&str; 6] = ["alg", "key", "secret", "aud", "iss", "leeway"];
         if let Some(unknown) = options.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-            return Err(stop(format!("jwt_verify has no option {unknown:?}")));
+            return Err(runtime_error(format!("jwt_verify has no option {unknown:?}")));
         }
         let option = |name: &str| options.get(name).filter(|value| !value.is_unit());
         let name = option("alg").and_then(|name| name.clone().into_string().ok());
@@ -143,17 +143,21 @@ impl Wanted {
             Some("RS256") => (Algorithm::RS256, "key"),
             Some("ES256") => (Algorithm::ES256, "key"),
             Some("EdDSA") => (Algorithm::EdDSA, "key"),
-            _ => return Err(stop("jwt_verify needs alg: HS256, RS256, ES256 or EdDSA")),
+            _ => return Err(runtime_error("jwt_verify needs alg: HS256, RS256, ES256 or EdDSA")),
         };
         let other = if field == "key" { "secret" } else { "key" };
         let given = option(field).filter(|_| option(other).is_none()).ok_or_else(|| {
-            stop(format!("jwt_verify needs {field} for this algorithm, and not {other}"))
+            runtime_error(format!("jwt_verify needs {field} for this algorithm, and not {other}"))
         })?;
         let leeway = match option("leeway") {
             None => LEEWAY,
             Some(value) => match value.as_int() {
                 Ok(seconds @ 0..=MOST_LEEWAY) => seconds,
-                _ => return Err(stop(format!("jwt_verify: leeway is 0 to {MOST_LEEWAY} seconds"))),
+                _ => {
+                    return Err(runtime_error(format!(
+                        "jwt_verify: leeway is 0 to {MOST_LEEWAY} seconds"
+                    )));
+                }
             },
         };
         Ok(Self {
@@ -171,10 +175,12 @@ fn decoding_key(algorithm: Algorithm, bytes: &[u8]) -> Checked<DecodingKey> {
         Algorithm::HS256 => {
             // Whoever has a public key would be able to sign with it.
             if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
-                return Err(stop("jwt_verify: a public key in PEM is no secret for HS256"));
+                return Err(runtime_error(
+                    "jwt_verify: a public key in PEM is no secret for HS256",
+                ));
             }
             if bytes.len() < 32 {
-                return Err(stop("jwt_verify: a secret for HS256 has 32 bytes or more"));
+                return Err(runtime_error("jwt_verify: a secret for HS256 has 32 bytes or more"));
             }
             return Ok(DecodingKey::from_secret(bytes));
         }
@@ -182,11 +188,11 @@ fn decoding_key(algorithm: Algorithm, bytes: &[u8]) -> Checked<DecodingKey> {
         Algorithm::ES256 => DecodingKey::from_ec_pem(bytes),
         _ => DecodingKey::from_ed_pem(bytes),
     };
-    key.map_err(|_| stop("jwt_verify: the key is no public key in PEM for this algorithm"))
+    key.map_err(|_| runtime_error("jwt_verify: the key is no public key in PEM for this algorithm"))
 }
 
 fn texts(name: &str, value: &Dynamic) -> Checked<Vec<String>> {
-    let wrong = || stop(format!("jwt_verify: {name} is a text, or an array of texts"));
+    let wrong = || runtime_error(format!("jwt_verify: {name} is a text, or an array of texts"));
     if let Ok(one) = value.clone().into_string() {
         return Ok(vec![one]);
     }

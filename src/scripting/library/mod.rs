@@ -16,7 +16,7 @@ mod times;
 use rhai::{Dynamic, Engine, EvalAltResult, Module};
 
 use super::values::{
-    records::{KeyView, Person, ResourceView, RoleView, UserView},
+    records::{IdentityView, KeyView, ResourceView, RoleView, UserView},
     request::ScriptRequest,
     response::{HandlerResponse, ScriptDenial, ScriptResponse},
 };
@@ -100,13 +100,13 @@ pub(super) fn register(engine: &mut Engine) {
 pub(super) fn types(engine: &mut Engine) {
     engine
         .register_type_with_name::<ScriptRequest>("Request")
-        .register_type_with_name::<Person>("Identity")
+        .register_type_with_name::<IdentityView>("Identity")
         .register_type_with_name::<UserView>("User")
         .register_type_with_name::<KeyView>("Key")
         .register_type_with_name::<RoleView>("Role")
         .register_type_with_name::<ResourceView>("Resource")
         .register_type_with_name::<ScriptDenial>("Denial")
         .register_type_with_name::<ScriptResponse>("Response")
-        .register_type_with_name::<HandlerResponse>("HandlerResponse")
+        .register_type_with_name::<HandlerResponse>("Reply")
         .register_type_with_name::<SecretText>("Secret");
 }

@@ -6,8 +6,8 @@ use rhai::{Array, Dynamic, INT, ImmutableString, Module, NativeCallContext, expo
 
 use super::{Checked, Map};
 use crate::scripting::{
-    runtime::context::Call,
-    values::records::{KeyView, Person, ResourceView, RoleView, UserView},
+    runtime::context::CallContext,
+    values::records::{IdentityView, KeyView, ResourceView, RoleView, UserView},
 };
 
 pub(super) fn module() -> Module {
@@ -44,7 +44,7 @@ mod functions {
     /// Example: `let user = user_by_name(claims.sub);`
     #[rhai_fn(return_raw)]
     pub fn user_by_name(context: NativeCallContext, name: &str) -> Checked<Dynamic> {
-        Ok(or_unit(Call::of(&context)?.ambient.records.user_by_name(name)))
+        Ok(or_unit(CallContext::current(&context)?.host.records.user_by_name(name)))
     }
 
     /// The user of this number; `()` where there is none.
@@ -53,7 +53,7 @@ mod functions {
     #[rhai_fn(return_raw)]
     pub fn user_by_id(context: NativeCallContext, uid: INT) -> Checked<Dynamic> {
         let Ok(uid) = u64::try_from(uid) else { return Ok(Dynamic::UNIT) };
-        Ok(or_unit(Call::of(&context)?.ambient.records.user_by_id(uid)))
+        Ok(or_unit(CallContext::current(&context)?.host.records.user_by_id(uid)))
     }
 
     /// The key of this public id (its eight characters); `()` where there is none.
@@ -61,7 +61,7 @@ mod functions {
     /// Example: `key_by_id(identity.key_id).expires`
     #[rhai_fn(return_raw)]
     pub fn key_by_id(context: NativeCallContext, id: &str) -> Checked<Dynamic> {
-        Ok(or_unit(Call::of(&context)?.ambient.records.key_by_id(id)))
+        Ok(or_unit(CallContext::current(&context)?.host.records.key_by_id(id)))
     }
 
     /// The role of this id; `()` where there is none.
@@ -69,14 +69,14 @@ mod functions {
     /// Example: `role("editor").permissions`
     #[rhai_fn(return_raw)]
     pub fn role(context: NativeCallContext, id: &str) -> Checked<Dynamic> {
-        Ok(or_unit(Call::of(&context)?.ambient.records.role(id)))
+        Ok(or_unit(CallContext::current(&context)?.host.records.role(id)))
     }
 
     /// Whether nobody stands behind the request.
     ///
     /// Example: `if identity.is_anonymous { return; }`
     #[rhai_fn(get = "is_anonymous", pure)]
-    pub fn identity_is_anonymous(identity: &mut Person) -> bool {
+    pub fn identity_is_anonymous(identity: &mut IdentityView) -> bool {
         identity.0.uid.is_none()
     }
 
@@ -84,7 +84,7 @@ mod functions {
     ///
     /// Example: `identity.uid == 1`
     #[rhai_fn(get = "uid", pure)]
-    pub fn identity_uid(identity: &mut Person) -> Dynamic {
+    pub fn identity_uid(identity: &mut IdentityView) -> Dynamic {
         identity.0.uid.map_or(Dynamic::UNIT, number)
     }
 
@@ -92,15 +92,15 @@ mod functions {
     ///
     /// Example: `identity.name`
     #[rhai_fn(get = "name", pure)]
-    pub fn identity_name(identity: &mut Person) -> ImmutableString {
-        identity.0.shown_name()
+    pub fn identity_name(identity: &mut IdentityView) -> ImmutableString {
+        identity.0.engine_name()
     }
 
     /// The ids of the user's roles.
     ///
     /// Example: `"editor" in identity.roles`
     #[rhai_fn(get = "roles", pure)]
-    pub fn identity_roles(identity: &mut Person) -> Array {
+    pub fn identity_roles(identity: &mut IdentityView) -> Array {
         texts(&identity.0.roles)
     }
 
@@ -108,7 +108,7 @@ mod functions {
     ///
     /// Example: `identity.key_id`
     #[rhai_fn(get = "key_id", pure)]
-    pub fn identity_key_id(identity: &mut Person) -> Dynamic {
+    pub fn identity_key_id(identity: &mut IdentityView) -> Dynamic {
         text(identity.0.key_id.as_deref())
     }
 
@@ -116,7 +116,7 @@ mod functions {
     ///
     /// Example: `identity.application == "mobile"`
     #[rhai_fn(get = "application", pure)]
-    pub fn identity_application(identity: &mut Person) -> Dynamic {
+    pub fn identity_application(identity: &mut IdentityView) -> Dynamic {
         text(identity.0.application.as_deref())
     }
 
@@ -124,7 +124,7 @@ mod functions {
     ///
     /// Example: `identity.attributes.tenant`
     #[rhai_fn(get = "attributes", pure)]
-    pub fn identity_attributes(identity: &mut Person) -> Map {
+    pub fn identity_attributes(identity: &mut IdentityView) -> Map {
         map(&identity.0.attributes)
     }
 
@@ -132,7 +132,7 @@ mod functions {
     ///
     /// Example: `identity.has_permission("access user profiles")`
     #[rhai_fn(name = "has_permission", pure)]
-    pub fn identity_has_permission(identity: &mut Person, permission: &str) -> bool {
+    pub fn identity_has_permission(identity: &mut IdentityView, permission: &str) -> bool {
         (identity.0.allows)(permission)
     }
 
@@ -140,7 +140,7 @@ mod functions {
     ///
     /// Example: `identity.has_role("editor")`
     #[rhai_fn(name = "has_role", pure)]
-    pub fn identity_has_role(identity: &mut Person, role: &str) -> bool {
+    pub fn identity_has_role(identity: &mut IdentityView, role: &str) -> bool {
         identity.0.roles.iter().any(|one| one == role)
     }
 

@@ -6,13 +6,13 @@ use rhai::{Engine, Module};
 
 use super::SECTIONS;
 use crate::scripting::{
-    Function, Kind, Limits,
+    Function, ScriptKind, ScriptLimits,
     compiler::engine::{self, Variables},
 };
 
 /// The text of `definitions.d.rhai`, with which editors complete and check scripts.
 pub fn definitions() -> String {
-    let engine = engine::build(&Limits::default(), Variables::Strict);
+    let engine = engine::build(&ScriptLimits::default(), Variables::Strict);
     let text = engine.definitions().include_standard_packages(false).single_file();
     // The engine ends lines with spaces here and there.
     let lines: Vec<_> = text.lines().map(str::trim_end).collect();
@@ -28,8 +28,8 @@ pub fn reference() -> String {
         ## What Keyward calls\n\n\
         | file | functions |\n|---|---|\n",
     );
-    for kind in Kind::ALL {
-        let name = if kind == Kind::Resource { "ID" } else { "NAME" };
+    for kind in ScriptKind::ALL {
+        let name = if kind == ScriptKind::Resource { "ID" } else { "NAME" };
         let functions: Vec<_> =
             kind.functions().iter().map(|one| format!("`{}`", one.signature())).collect();
         writes(&mut out, format_args!("| `{}` | {} |\n", kind.file(name), functions.join(", ")));
@@ -72,13 +72,11 @@ fn returns(function: Function) -> &'static str {
         }
         Function::OnDenied => "changes `denial`, whose status stays within 400 to 599.",
         Function::OnResponse => "changes `response`.",
-        Function::ContextHandle => {
-            "returns `respond(…)`, or a text, a map or an array, sent with 200."
-        }
+        Function::Handle => "returns `respond(…)`, or a text, a map or an array, sent with 200.",
         Function::OnKeyCreated | Function::OnUserCreated => {
             "returns nothing; it refuses the creation with `deny()`. Nothing is made when it fails."
         }
-        Function::OnKeyExpiring | Function::OnKeyRevoked | Function::OnFlood => {
+        Function::OnKeyExpiring | Function::OnKeyRevoked | Function::OnFailureLimit => {
             "returns nothing, and cannot refuse: it is told of what has happened."
         }
     }
@@ -177,13 +175,14 @@ fn plain(kind: &str) -> String {
         other => {
             let names = [
                 ("ScriptRequest", "Request"),
-                ("Person", "Identity"),
+                ("IdentityView", "Identity"),
                 ("UserView", "User"),
                 ("KeyView", "Key"),
                 ("RoleView", "Role"),
                 ("ResourceView", "Resource"),
                 ("ScriptDenial", "Denial"),
                 ("ScriptResponse", "Response"),
+                ("HandlerResponse", "Reply"),
                 ("SecretText", "Secret"),
             ];
             names.iter().find(|(from, _)| *from == other).map_or(other, |(_, to)| to).to_owned()

@@ -6,7 +6,7 @@ use rhai::{
 
 use super::{Checked, answers::refusal};
 use crate::scripting::{
-    runtime::context::{Call, stop},
+    runtime::context::{CallContext, runtime_error},
     values::request::ScriptRequest,
 };
 
@@ -93,7 +93,7 @@ mod functions {
         match &req.parts().body {
             None => Ok(Dynamic::UNIT),
             Some(bytes) if bytes.len() > most_bytes(context.engine()) => {
-                Err(stop("the body has more bytes than a blob may have"))
+                Err(runtime_error("the body has more bytes than a blob may have"))
             }
             Some(bytes) => Ok(Dynamic::from_blob(bytes.to_vec())),
         }
@@ -161,8 +161,8 @@ mod functions {
         name: ImmutableString,
         value: Dynamic,
     ) -> Checked<()> {
-        let call = Call::of(&context)?;
-        req.leave(name, value, call.ambient.limits.notes).map_err(stop)
+        let call = CallContext::current(&context)?;
+        req.set_note(name, value, call.host.limits.notes).map_err(runtime_error)
     }
 
     /// A note that an earlier hook of the same request left; `()` where there is none.

@@ -11,12 +11,12 @@ use super::{Checked, answers};
 use crate::scripting::{
     fault::{denied_status, describe, innermost},
     runtime::{
-        context::{Call, stop},
+        context::{CallContext, runtime_error},
         sandbox::{Sandbox, TestUser},
     },
     values::{
-        records::{Person, PersonParts, ResourceParts, ResourceView, UserView},
-        request::{RequestParts, ScriptRequest, is_plain},
+        records::{IdentityParts, IdentityView, ResourceParts, ResourceView, UserView},
+        request::{RequestParts, ScriptRequest, is_plain_data},
         response::{DenialParts, HandlerResponse, ResponseParts, ScriptDenial, ScriptResponse},
     },
 };
@@ -25,15 +25,18 @@ pub(super) fn module() -> Module {
     exported_module!(functions)
 }
 
-fn world(context: &NativeCallContext) -> Checked<Arc<Sandbox>> {
-    let world = Call::of(context)?.ambient.world.clone();
-    world.ok_or_else(|| {
-        stop(format!("{}() is for test_… functions, and this is a real request", context.fn_name()))
+fn sandbox(context: &NativeCallContext) -> Checked<Arc<Sandbox>> {
+    let sandbox = CallContext::current(context)?.host.sandbox.clone();
+    sandbox.ok_or_else(|| {
+        runtime_error(format!(
+            "{}() is for test_… functions, and this is a real request",
+            context.fn_name()
+        ))
     })
 }
 
 fn shown(value: &Dynamic) -> String {
-    match is_plain(value, 0) {
+    match is_plain_data(value, 0) {
         true => serde_json::to_string(value).unwrap_or_else(|_| value.type_name().to_owned()),
         false => value.type_name().to_owned(),
     }
@@ -49,8 +52,8 @@ mod functions {
     /// Example: `assert(user.is_active, "the user is blocked");`
     #[rhai_fn(name = "assert", volatile, return_raw)]
     pub fn assert_that(context: NativeCallContext, condition: bool, message: &str) -> Checked<()> {
-        world(&context)?;
-        if condition { Ok(()) } else { Err(stop(format!("assertion failed: {message}"))) }
+        sandbox(&context)?;
+        if condition { Ok(()) } else { Err(runtime_error(format!("assertion failed: {message}"))) }
     }
 
     /// Fails the test unless the two are equal.
@@ -58,7 +61,7 @@ mod functions {
     /// Example: `assert_eq(duration("1m"), 60);`
     #[rhai_fn(volatile, return_raw)]
     pub fn assert_eq(context: NativeCallContext, left: Dynamic, right: Dynamic) -> Checked<()> {
-        world(&context)?;
+        sandbox(&context)?;
         let (said_left, said_right) = (shown(&left), shown(&right));
         let (mut left, mut right) = (left, right);
         let equal = context
@@ -68,7 +71,9 @@ mod functions {
             .unwrap_or(false);
         match equal {
             true => Ok(()),
-            false => Err(stop(format!("assertion failed: {said_left} is not {said_right}"))),
+            false => {
+                Err(runtime_error(format!("assertion failed: {said_left} is not {said_right}")))
+            }
         }
     }
 
@@ -82,9 +87,9 @@ mod functions {
         status: INT,
         error: &str,
     ) -> Checked<()> {
-        world(&context)?;
+        sandbox(&context)?;
         let Err(thrown) = function.call_within_context::<Dynamic>(&context, ()) else {
-            return Err(stop("assertion failed: it was not denied"));
+            return Err(runtime_error("assertion failed: it was not denied"));
         };
         let (thrown, _) = innermost(&thrown);
         if let EvalAltResult::ErrorRuntime(value, _) = thrown
@@ -97,9 +102,11 @@ mod functions {
                 return Ok(());
             }
             let given_status = given_status.unwrap_or_default();
-            return Err(stop(format!("assertion failed: denied with {given_status} {given}")));
+            return Err(runtime_error(format!(
+                "assertion failed: denied with {given_status} {given}"
+            )));
         }
-        Err(stop(format!("assertion failed: not denied but broken: {}", describe(thrown))))
+        Err(runtime_error(format!("assertion failed: not denied but broken: {}", describe(thrown))))
     }
 
     /// A request for tests. The target is a path with or without a query. It comes from 192.0.2.1, for `localhost`, and has no body.
@@ -111,13 +118,13 @@ mod functions {
         method: &str,
         target: &str,
     ) -> Checked<ScriptRequest> {
-        world(&context)?;
+        sandbox(&context)?;
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query.to_owned())),
             None => (target, None),
         };
         if !path.starts_with('/') || method.is_empty() {
-            return Err(stop("test_request takes a method and a path that begins with /"));
+            return Err(runtime_error("test_request takes a method and a path that begins with /"));
         }
         Ok(ScriptRequest::new(RequestParts {
             method: method.to_owned(),
@@ -140,10 +147,11 @@ mod functions {
         name: &str,
         value: &str,
     ) -> Checked<ScriptRequest> {
-        world(&context)?;
+        sandbox(&context)?;
         let name = HeaderName::from_bytes(name.as_bytes());
-        let name = name.map_err(|_| stop("this is no name of a header field"))?;
-        let value = HeaderValue::from_str(value).map_err(|_| stop("this is no header value"))?;
+        let name = name.map_err(|_| runtime_error("this is no name of a header field"))?;
+        let value =
+            HeaderValue::from_str(value).map_err(|_| runtime_error("this is no header value"))?;
         Ok(req.changed(|parts| {
             parts.headers.append(name, value);
         }))
@@ -158,8 +166,8 @@ mod functions {
         req: &mut ScriptRequest,
         address: &str,
     ) -> Checked<ScriptRequest> {
-        world(&context)?;
-        let client = address.parse().map_err(|_| stop("this is no address"))?;
+        sandbox(&context)?;
+        let client = address.parse().map_err(|_| runtime_error("this is no address"))?;
         Ok(req.changed(|parts| parts.client = client))
     }
 
@@ -172,7 +180,7 @@ mod functions {
         req: &mut ScriptRequest,
         host: &str,
     ) -> Checked<ScriptRequest> {
-        world(&context)?;
+        sandbox(&context)?;
         Ok(req.changed(|parts| parts.host = Some(host.to_owned())))
     }
 
@@ -185,7 +193,7 @@ mod functions {
         req: &mut ScriptRequest,
         text: &str,
     ) -> Checked<ScriptRequest> {
-        world(&context)?;
+        sandbox(&context)?;
         Ok(req.changed(|parts| parts.body = Some(Bytes::copy_from_slice(text.as_bytes()))))
     }
 
@@ -198,9 +206,10 @@ mod functions {
         req: &mut ScriptRequest,
         user: UserView,
     ) -> Checked<ScriptRequest> {
-        let key = world(&context)?.key(user.parts().uid);
+        let key = sandbox(&context)?.key_of(user.parts().uid);
         let credential = STANDARD.encode(format!("{}:{}", user.parts().name, key.expose()));
-        let value = HeaderValue::try_from(credential).map_err(|_| stop("the name is too long"))?;
+        let value =
+            HeaderValue::try_from(credential).map_err(|_| runtime_error("the name is too long"))?;
         Ok(req.changed(|parts| {
             parts.headers.insert(HeaderName::from_static("api-key"), value);
         }))
@@ -211,7 +220,7 @@ mod functions {
     /// Example: `decide(test_request("GET", "/orders?key=" + test_key(user)))`
     #[rhai_fn(volatile, return_raw)]
     pub fn test_key(context: NativeCallContext, user: UserView) -> Checked<String> {
-        Ok(world(&context)?.key(user.parts().uid).expose().to_owned())
+        Ok(sandbox(&context)?.key_of(user.parts().uid).expose().to_owned())
     }
 
     /// Makes a user whom this test's look-ups find. Fields: `name` (needed), `roles`, `permissions` (arrays of texts), `attributes`
@@ -220,8 +229,8 @@ mod functions {
     /// Example: `test_user(#{ name: "llama", roles: ["editor"], attributes: #{ tenant: "a" } });`
     #[rhai_fn(volatile, return_raw)]
     pub fn test_user(context: NativeCallContext, fields: Map) -> Checked<UserView> {
-        let world = world(&context)?;
-        TestUser::read(&fields).and_then(|user| world.add(user)).map_err(stop)
+        let sandbox = sandbox(&context)?;
+        TestUser::read(&fields).and_then(|user| sandbox.add_user(user)).map_err(runtime_error)
     }
 
     /// Gives this test a named secret.
@@ -229,7 +238,7 @@ mod functions {
     /// Example: `test_secret("webhook", "a key of the test's own");`
     #[rhai_fn(volatile, return_raw)]
     pub fn test_secret(context: NativeCallContext, name: &str, value: &str) -> Checked<()> {
-        world(&context)?.set_secret(name, value);
+        sandbox(&context)?.set_secret(name, value);
         Ok(())
     }
 
@@ -238,11 +247,11 @@ mod functions {
     /// Example: `test_at("2026-01-05T12:00:00Z");`
     #[rhai_fn(volatile, return_raw)]
     pub fn test_at(context: NativeCallContext, text: &str) -> Checked<()> {
-        let world = world(&context)?;
+        let sandbox = sandbox(&context)?;
         let at = crate::model::Timestamp::parse(text);
-        world
-            .clock()
-            .set(at.ok_or_else(|| stop("test_at takes a time like 2026-01-05T12:00:00Z"))?);
+        sandbox.clock().set(
+            at.ok_or_else(|| runtime_error("test_at takes a time like 2026-01-05T12:00:00Z"))?,
+        );
         Ok(())
     }
 
@@ -250,10 +259,10 @@ mod functions {
     ///
     /// Example: `on_permit(test_request("GET", "/"), test_identity(user), test_resource("orders"))`
     #[rhai_fn(return_raw)]
-    pub fn test_identity(context: NativeCallContext, user: UserView) -> Checked<Person> {
-        world(&context)?;
+    pub fn test_identity(context: NativeCallContext, user: UserView) -> Checked<IdentityView> {
+        sandbox(&context)?;
         let parts = user.parts();
-        Ok(Person::new(PersonParts {
+        Ok(IdentityView::new(IdentityParts {
             uid: Some(parts.uid),
             name: parts.name.clone(),
             roles: parts.roles.clone(),
@@ -268,9 +277,9 @@ mod functions {
     ///
     /// Example: `assert(test_anonymous().is_anonymous, "somebody");`
     #[rhai_fn(return_raw)]
-    pub fn test_anonymous(context: NativeCallContext) -> Checked<Person> {
-        world(&context)?;
-        Ok(Person::anonymous(Arc::new(|_| false)))
+    pub fn test_anonymous(context: NativeCallContext) -> Checked<IdentityView> {
+        sandbox(&context)?;
+        Ok(IdentityView::anonymous(Arc::new(|_| false)))
     }
 
     /// A resource, for tests of hooks.
@@ -278,7 +287,7 @@ mod functions {
     /// Example: `test_resource("orders")`
     #[rhai_fn(return_raw)]
     pub fn test_resource(context: NativeCallContext, id: &str) -> Checked<ResourceView> {
-        world(&context)?;
+        sandbox(&context)?;
         Ok(ResourceView::new(ResourceParts {
             id: id.to_owned(),
             handler: "proxy".into(),
@@ -297,10 +306,10 @@ mod functions {
         status: INT,
         error: &str,
     ) -> Checked<ScriptDenial> {
-        world(&context)?;
+        sandbox(&context)?;
         Ok(ScriptDenial::new(DenialParts {
-            room: "verify".into(),
-            status: denied_status(status).map_err(stop)?,
+            phase: "verify".into(),
+            status: denied_status(status).map_err(runtime_error)?,
             code: error.to_owned(),
             description: "The request was refused.".into(),
             body: None,
@@ -318,13 +327,13 @@ mod functions {
         status: INT,
         body: &str,
     ) -> Checked<ScriptResponse> {
-        world(&context)?;
+        sandbox(&context)?;
         let response = ScriptResponse::new(ResponseParts {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: Some(Bytes::copy_from_slice(body.as_bytes())),
         });
-        response.set_status(status).map_err(stop)?;
+        response.set_status(status).map_err(runtime_error)?;
         Ok(response)
     }
 
@@ -361,7 +370,7 @@ mod functions {
     /// Example: `assert_eq(decide(test_request("GET", "/orders")).status, 401);`
     #[rhai_fn(volatile, return_raw)]
     pub fn decide(context: NativeCallContext, req: ScriptRequest) -> Checked<Map> {
-        let verdict = world(&context)?.decide(req).map_err(stop)?;
+        let verdict = sandbox(&context)?.decide(req).map_err(runtime_error)?;
         let text = |text: Option<String>| text.map_or(Dynamic::UNIT, Into::into);
         let mut map = Map::new();
         map.insert("allowed".into(), verdict.allowed.into());
@@ -370,7 +379,7 @@ mod functions {
         map.insert("description".into(), text(verdict.description));
         map.insert("detail".into(), text(verdict.detail));
         map.insert("user".into(), text(verdict.user));
-        map.insert("room".into(), text(verdict.room));
+        map.insert("room".into(), text(verdict.phase));
         Ok(map)
     }
 }

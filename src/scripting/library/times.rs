@@ -8,7 +8,7 @@ use rhai::{Dynamic, INT, Module, NativeCallContext, exported_module};
 use super::{Checked, Map};
 use crate::{
     model,
-    scripting::runtime::context::{Call, stop},
+    scripting::runtime::context::{CallContext, runtime_error},
 };
 
 pub(super) fn module() -> Module {
@@ -21,9 +21,9 @@ fn moment(seconds: INT) -> Checked<Timestamp> {
     const LAST: INT = 253_402_207_200;
     match seconds {
         FIRST..=LAST => {
-            Timestamp::from_second(seconds).map_err(|_| stop("this is no point in time"))
+            Timestamp::from_second(seconds).map_err(|_| runtime_error("this is no point in time"))
         }
-        _ => Err(stop("the point in time is not within the years 0 to 9999")),
+        _ => Err(runtime_error("the point in time is not within the years 0 to 9999")),
     }
 }
 
@@ -62,7 +62,7 @@ mod functions {
     /// Example: `now() - issued < duration("5m")`
     #[rhai_fn(volatile, return_raw)]
     pub fn now(context: NativeCallContext) -> Checked<INT> {
-        Ok(Call::of(&context)?.ambient.clock.now().0)
+        Ok(CallContext::current(&context)?.host.clock.now().0)
     }
 
     /// The point in time of an RFC 3339 text, in seconds; `()` where the text is none.
@@ -101,7 +101,7 @@ mod functions {
     /// Example: `duration("1h30m") == 5400`
     #[rhai_fn(return_raw)]
     pub fn duration(text: &str) -> Checked<INT> {
-        let wrong = || stop("a duration is written like 90s, 15m, 2h, 7d, 1w or 1h30m");
+        let wrong = || runtime_error("a duration is written like 90s, 15m, 2h, 7d, 1w or 1h30m");
         let mut total: INT = 0;
         let mut number: Option<INT> = None;
         for c in text.chars() {
@@ -132,7 +132,7 @@ mod functions {
     /// Example: `let here = local_time("Europe/Berlin"); if here.weekday > 5 { deny(403, "WEEKEND", "We rest."); }`
     #[rhai_fn(name = "local_time", volatile, return_raw)]
     pub fn local_time_now(context: NativeCallContext, zone: &str) -> Checked<Map> {
-        shown_now(zone, Call::of(&context)?.ambient.clock.now().0)
+        shown_now(zone, CallContext::current(&context)?.host.clock.now().0)
     }
 
     /// The same for a point in time.
@@ -140,8 +140,9 @@ mod functions {
     /// Example: `local_time("UTC", 0).year == 1970`
     #[rhai_fn(name = "local_time", return_raw)]
     pub fn local_time(zone: &str, seconds: INT) -> Checked<Map> {
-        let zone = TimeZone::get(zone)
-            .map_err(|_| stop("there is no such time zone; use a name like Europe/Berlin"))?;
+        let zone = TimeZone::get(zone).map_err(|_| {
+            runtime_error("there is no such time zone; use a name like Europe/Berlin")
+        })?;
         let at = moment(seconds)?.to_zoned_datetime(zone);
         let parts: [(&str, INT); 7] = [
             ("year", at.year().into()),

@@ -1,4 +1,244 @@
-//! TODO.
+//! Loads a folder of scripts, and replaces the current set when the folder changes.
 
 pub(super) mod source;
 pub(super) mod watch;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::{
+    FindMissing, ScriptHost, error::ScriptError, limits::ScriptLimits,
+    runtime::context::HostContext, script::BlockingPool, set::ScriptSet,
+    testing::gate::ScriptTestGate,
+};
+use crate::model::Borrowed;
+use source::SourceFile;
+
+/// The current set of scripts, and the means to reload it. A cheap handle.
+#[derive(Clone)]
+pub struct Scripts(Arc<ScriptsInner>);
+
+struct ScriptsInner {
+    current: ArcSwap<ScriptSet>,
+    /// Loads the next set. `None` means that there are never any scripts.
+    loader: Option<Loader>,
+}
+
+struct Loader {
+    folder: PathBuf,
+    host: Arc<HostContext>,
+    pool: Arc<BlockingPool>,
+    gate: Option<Arc<dyn ScriptTestGate>>,
+    find_missing: Option<FindMissing>,
+    /// The files of the last attempt to load; `None` means that they could not be read. It is
+    /// locked during an attempt: of two concurrent attempts, the older set could win.
+    last_sources: Mutex<Option<Vec<SourceFile>>>,
+    /// The errors of the last attempt, readable while another attempt runs.
+    errors: ArcSwap<Vec<ScriptError>>,
+}
+
+/// A problem with the scripts that an administrator should know of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ScriptProblem {
+    /// A file on disk has an error, so the last good set stays in force.
+    NotLoaded(ScriptError),
+    /// A script is switched off because it kept exceeding its budget.
+    SwitchedOff {
+        /// The file.
+        file: String,
+    },
+}
+
+impl fmt::Display for ScriptProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLoaded(error) => error.fmt(f),
+            Self::SwitchedOff { file } => {
+                write!(f, "{file}: switched off, because it kept running out of its budget")
+            }
+        }
+    }
+}
+
+/// The result of a successful load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadSummary {
+    /// The number of scripts.
+    pub scripts: usize,
+    /// The number of their tests. All tests have passed.
+    pub tests: usize,
+    /// Whether the files differ from those of the previous load.
+    pub is_new: bool,
+}
+
+impl Scripts {
+    /// A handle that never has any scripts.
+    pub fn none() -> Self {
+        Self(Arc::new(ScriptsInner { current: ArcSwap::default(), loader: None }))
+    }
+
+    /// Loads a folder. A missing folder is an empty set, and may be created later.
+    ///
+    /// This reads files and runs the scripts' tests, so call it only where blocking is allowed.
+    ///
+    /// # Errors
+    /// The errors of all files. No script is loaded then.
+    pub fn load(
+        folder: &Path,
+        limits: ScriptLimits,
+        host: ScriptHost,
+    ) -> Result<Self, Vec<ScriptError>> {
+        let ScriptHost { records, clock, secrets, webhooks, gate, find_missing } = host;
+        let mut host = HostContext::new(records, clock, secrets, limits.clone());
+        host.webhooks = webhooks;
+        let loader = Loader {
+            folder: folder.to_owned(),
+            pool: Arc::new(BlockingPool::new(&limits)),
+            host: Arc::new(host),
+            gate,
+            find_missing,
+            last_sources: Mutex::default(),
+            errors: ArcSwap::default(),
+        };
+        let inner = ScriptsInner { current: ArcSwap::default(), loader: Some(loader) };
+        let scripts = Self(Arc::new(inner));
+        scripts.reload()?;
+        Ok(scripts)
+    }
+
+    /// The current set. A request takes it once and uses it until it ends, so that one set decides
+    /// about the whole request.
+    pub fn current(&self) -> Arc<ScriptSet> {
+        self.0.current.load_full()
+    }
+
+    /// The current set, borrowed for the duration of a request. It updates no counter that the
+    /// cores share.
+    pub fn borrow_current(&self) -> Borrowed<ScriptSet> {
+        self.0.current.load()
+    }
+
+    /// The current set, if it has any script. This is the only cost of scripting for a server
+    /// without scripts.
+    pub fn in_force(&self) -> Option<Arc<ScriptSet>> {
+        self.0.loader.as_ref()?;
+        let set = self.0.current.load();
+        (!set.is_empty()).then(|| arc_swap::Guard::into_inner(set))
+    }
+
+    /// Whether there can never be any scripts.
+    pub fn is_none(&self) -> bool {
+        self.0.loader.is_none()
+    }
+
+    /// Reads the folder again. The new set is in force when this returns. Scripts that were
+    /// switched off are on again.
+    ///
+    /// This reads files and runs the scripts' tests, so call it only where blocking is allowed.
+    ///
+    /// # Errors
+    /// The errors of all files. The last good set stays in force, and [`Scripts::problems`]
+    /// contains the errors.
+    pub fn reload(&self) -> Result<LoadSummary, Vec<ScriptError>> {
+        self.load_next(IfUnchanged::Reload)
+    }
+
+    /// [`Scripts::reload`], if a file has changed since the last attempt. Files that were only
+    /// touched are read again, but not compiled.
+    pub(super) fn reload_if_changed(&self) -> Result<LoadSummary, Vec<ScriptError>> {
+        self.load_next(IfUnchanged::Skip)
+    }
+
+    fn load_next(&self, if_unchanged: IfUnchanged) -> Result<LoadSummary, Vec<ScriptError>> {
+        let Some(loader) = &self.0.loader else {
+            return Ok(LoadSummary { scripts: 0, tests: 0, is_new: false });
+        };
+        let mut last_sources = loader.last_sources.lock();
+        match loader.load(&mut last_sources, if_unchanged) {
+            Ok(NextSet::Unchanged) => {
+                let scripts = self.0.current.load().scripts().len();
+                Ok(LoadSummary { scripts, tests: 0, is_new: false })
+            }
+            Ok(NextSet::Loaded { set, tests, is_new }) => {
+                let scripts = set.scripts().len();
+                self.0.current.store(set);
+                loader.errors.store(Arc::default());
+                Ok(LoadSummary { scripts, tests, is_new })
+            }
+            Err(errors) => {
+                loader.errors.store(Arc::new(errors.clone()));
+                Err(errors)
+            }
+        }
+    }
+
+    /// The problems that an administrator should know of: files with errors, and scripts that are
+    /// switched off.
+    pub fn problems(&self) -> Vec<ScriptProblem> {
+        let errors = self.0.loader.as_ref().map(|loader| loader.errors.load_full());
+        let errors = errors.iter().flat_map(|errors| errors.iter().cloned());
+        let set = self.current();
+        let off = set.scripts().into_iter().filter(|script| script.is_off());
+        let off = off.map(|script| ScriptProblem::SwitchedOff { file: script.file().to_owned() });
+        errors.map(ScriptProblem::NotLoaded).chain(off).collect()
+    }
+
+    /// The folder of scripts.
+    pub fn folder(&self) -> Option<&Path> {
+        self.0.loader.as_ref().map(|loader| loader.folder.as_path())
+    }
+}
+
+/// What to do if the files are those of the last attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IfUnchanged {
+    Reload,
+    /// Keep the current set, or report the errors of the last attempt again.
+    Skip,
+}
+
+enum NextSet {
+    Unchanged,
+    Loaded { set: Arc<ScriptSet>, tests: usize, is_new: bool },
+}
+
+impl Loader {
+    /// Reads, compiles, checks and tests the folder. The current set is not touched.
+    fn load(
+        &self,
+        last_sources: &mut Option<Vec<SourceFile>>,
+        if_unchanged: IfUnchanged,
+    ) -> Result<NextSet, Vec<ScriptError>> {
+        let limits = &self.host.limits;
+        let sources = source::read(&self.folder, limits).inspect_err(|_| *last_sources = None)?;
+        let is_new = last_sources.as_ref() != Some(&sources);
+        if !is_new && if_unchanged == IfUnchanged::Skip {
+            let errors = self.errors.load();
+            return if errors.is_empty() { Ok(NextSet::Unchanged) } else { Err(errors.to_vec()) };
+        }
+        *last_sources = Some(sources.clone());
+        let set = ScriptSet::compile(sources, &self.host, &self.pool)?;
+        let missing = self.find_missing.as_ref().map(|find| find(&set)).unwrap_or_default();
+        if !missing.is_empty() {
+            return Err(missing);
+        }
+        let (tests, failures) = set.test(limits, self.gate.as_ref());
+        if !failures.is_empty() {
+            return Err(failures);
+        }
+        Ok(NextSet::Loaded { set: Arc::new(set), tests, is_new })
+    }
+}
+
+impl fmt::Debug for Scripts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scripts({:?})", self.current())
+    }
+}

@@ -1,4 +1,4 @@
-//! Reads the folder of scripts: only regular files, only inside the folder, bounded in size and number.
+//! Reads the folder of scripts: only regular files inside the folder, bounded in size and number.
 
 use std::{
     fs, io,
@@ -6,138 +6,141 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::scripting::{Kind, Limits, ScriptError, entry_points};
+use crate::scripting::{
+    entry_points::{DEFINITIONS, ScriptKind, locate},
+    error::ScriptError,
+    limits::ScriptLimits,
+};
 
-/// One file, as it was read.
+/// The most errors that are reported at once.
+const MAX_ERRORS: usize = 32;
+
+/// The text of one script file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::scripting) struct Source {
-    pub kind: Kind,
+pub(in crate::scripting) struct SourceFile {
+    pub kind: ScriptKind,
     pub name: String,
-    /// The path relative to the folder, for people.
+    /// The path relative to the folder of scripts.
     pub file: String,
     pub text: String,
 }
 
-/// Reads all scripts of a folder, sorted by path. A folder that is not there has none.
+/// Reads all scripts of a folder, sorted by path. A missing folder has no scripts.
 pub(in crate::scripting) fn read(
     folder: &Path,
-    limits: &Limits,
-) -> Result<Vec<Source>, Vec<ScriptError>> {
+    limits: &ScriptLimits,
+) -> Result<Vec<SourceFile>, Vec<ScriptError>> {
     let root = match folder.canonicalize() {
         Ok(root) => root,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(vec![unreadable(".", &error)]),
     };
-    let mut reader = Reader { root, limits, found: Vec::new(), problems: Vec::new() };
-    reader.folder("");
-    let Reader { mut found, problems, .. } = reader;
-    if !problems.is_empty() {
-        return Err(problems);
+    let mut reader = FolderReader { root, limits, files: Vec::new(), errors: Vec::new() };
+    reader.read_folder("");
+    let FolderReader { mut files, errors, .. } = reader;
+    if !errors.is_empty() {
+        return Err(errors);
     }
-    found.sort_by(|a, b| a.file.cmp(&b.file));
-    Ok(found)
+    files.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(files)
 }
 
-struct Reader<'a> {
+struct FolderReader<'a> {
     root: PathBuf,
-    limits: &'a Limits,
-    found: Vec<Source>,
-    problems: Vec<ScriptError>,
+    limits: &'a ScriptLimits,
+    files: Vec<SourceFile>,
+    errors: Vec<ScriptError>,
 }
 
-impl Reader<'_> {
-    /// Goes through the root (`""`) or a folder in it (`"auth/"`). There is nothing below these.
-    fn folder(&mut self, inside: &str) {
-        let entries = match fs::read_dir(self.root.join(inside)) {
+impl FolderReader<'_> {
+    /// Reads the root (`""`) or one of its folders (`"auth/"`). Deeper folders are ignored.
+    fn read_folder(&mut self, folder: &str) {
+        let entries = match fs::read_dir(self.root.join(folder)) {
             Ok(entries) => entries,
-            Err(error) => return self.problem(unreadable(inside, &error)),
+            Err(error) => return self.error(unreadable(folder, &error)),
         };
-        // An editor's or a cloud's many temporary files are passed over, but not for ever.
-        let most = self.limits.files.saturating_mul(16);
+        // Temporary files of editors and of file synchronisation are skipped, but not without
+        // limit.
+        let max_entries = self.limits.files.saturating_mul(16);
         for (count, entry) in entries.enumerate() {
-            if count >= most {
-                let message = format!("there are more than {most} files; remove what is no script");
-                return self.problem(ScriptError::of_file(inside, message));
+            if count >= max_entries {
+                let message = format!(
+                    "there are more than {max_entries} files; remove those that are not scripts"
+                );
+                return self.error(ScriptError::in_file(folder, message));
             }
             match entry {
-                Ok(entry) => self.entry(inside, &entry),
-                Err(error) => self.problem(unreadable(inside, &error)),
+                Ok(entry) => self.read_entry(folder, &entry),
+                Err(error) => self.error(unreadable(folder, &error)),
             }
         }
     }
 
-    fn entry(&mut self, inside: &str, entry: &fs::DirEntry) {
+    fn read_entry(&mut self, folder: &str, entry: &fs::DirEntry) {
         let name = entry.file_name();
         let Some(name) = name.to_str() else {
             let shown = name.to_string_lossy();
             if shown.ends_with(".rhai") {
-                let message = "the file's name is no UTF-8; rename it";
-                self.problem(ScriptError::of_file(&format!("{inside}{shown}"), message));
+                let message = "the file's name is not UTF-8; rename it";
+                self.error(ScriptError::in_file(&format!("{folder}{shown}"), message));
             }
             return;
         };
-        if name.starts_with('.') || inside.is_empty() && name == entry_points::DEFINITIONS {
+        if name.starts_with('.') || folder.is_empty() && name == DEFINITIONS {
             return;
         }
-        let path = format!("{inside}{name}");
         if name.ends_with(".rhai") {
-            return self.script(&path);
-        }
-        if inside.is_empty() && self.root.join(name).is_dir() {
-            self.folder(&format!("{name}/"));
-        }
-    }
-
-    fn script(&mut self, path: &str) {
-        let placed = match entry_points::place(path) {
-            Ok(placed) => placed,
-            Err(message) => return self.problem(ScriptError::of_file(path, message)),
-        };
-        if self.found.len() >= self.limits.files {
-            let most = self.limits.files;
-            let message = format!("there are more than {most} scripts (scripts.files)");
-            return self.problem(ScriptError::of_file(path, message));
-        }
-        match self.text(path) {
-            Ok(text) => {
-                let (kind, name) = placed;
-                self.found.push(Source { kind, name, file: path.to_owned(), text });
+            match self.read_script(&format!("{folder}{name}")) {
+                Ok(file) => self.files.push(file),
+                Err(error) => self.error(error),
             }
-            Err(problem) => self.problem(problem),
+        } else if folder.is_empty() && self.root.join(name).is_dir() {
+            self.read_folder(&format!("{name}/"));
         }
     }
 
-    fn text(&self, path: &str) -> Result<String, ScriptError> {
-        let no = |message: String| ScriptError::of_file(path, message);
+    fn read_script(&self, path: &str) -> Result<SourceFile, ScriptError> {
+        let (kind, name) = locate(path).map_err(|message| ScriptError::in_file(path, message))?;
+        let max_files = self.limits.files;
+        if self.files.len() >= max_files {
+            let message = format!("there are more than {max_files} scripts (scripts.files)");
+            return Err(ScriptError::in_file(path, message));
+        }
+        let text = self.read_text(path)?;
+        Ok(SourceFile { kind, name, file: path.to_owned(), text })
+    }
+
+    fn read_text(&self, path: &str) -> Result<String, ScriptError> {
+        let error = |message: String| ScriptError::in_file(path, message);
         let real = self.root.join(path).canonicalize().map_err(|error| unreadable(path, &error))?;
         if !real.starts_with(&self.root) {
-            return Err(no("the link leads out of the folder of scripts; copy the file".into()));
+            return Err(error("the link leads out of the folder of scripts; copy the file".into()));
         }
-        // Asked before it is opened: to open a pipe would wait for its writer.
-        let about = fs::metadata(&real).map_err(|error| unreadable(path, &error))?;
-        if !about.is_file() {
-            return Err(no("this is no regular file; a script is one".into()));
+        // Checked before the file is opened: opening a pipe would wait for its writer.
+        let metadata = fs::metadata(&real).map_err(|error| unreadable(path, &error))?;
+        if !metadata.is_file() {
+            return Err(error("this is not a regular file; a script must be one".into()));
         }
-        let most = self.limits.script_bytes;
+        let max_bytes = self.limits.script_bytes;
         let mut bytes = Vec::new();
         fs::File::open(&real)
-            .and_then(|file| file.take(most as u64 + 1).read_to_end(&mut bytes))
+            .and_then(|file| file.take(max_bytes as u64 + 1).read_to_end(&mut bytes))
             .map_err(|error| unreadable(path, &error))?;
-        if bytes.len() > most {
-            return Err(no(format!("the file has more than {most} bytes (scripts.script_bytes)")));
+        if bytes.len() > max_bytes {
+            let limit = format!("{max_bytes} bytes (scripts.script_bytes)");
+            return Err(error(format!("the file has more than {limit}")));
         }
-        String::from_utf8(bytes).map_err(|_| no("the file is no UTF-8 text".into()))
+        String::from_utf8(bytes).map_err(|_| error("the file is not UTF-8 text".into()))
     }
 
-    fn problem(&mut self, problem: ScriptError) {
-        // Enough to mend; a folder of a thousand wrong files need not be told to its end.
-        if self.problems.len() < 32 {
-            self.problems.push(problem);
+    fn error(&mut self, error: ScriptError) {
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(error);
         }
     }
 }
 
 fn unreadable(path: &str, error: &io::Error) -> ScriptError {
     let message = format!("it cannot be read: {error}; let Keyward's user read it");
-    ScriptError::of_file(if path.is_empty() { "." } else { path }, message)
+    ScriptError::in_file(if path.is_empty() { "." } else { path }, message)
 }

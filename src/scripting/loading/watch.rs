@@ -1,21 +1,20 @@
-//! Reloads when a file changes.
+//! Reloads the scripts when a file changes.
 
 use std::path::Path;
 
-use crate::{
-    files::Changes,
-    scripting::{Loaded, ScriptError, Scripts},
-};
+use super::{LoadSummary, Scripts};
+use crate::{files::Changes, scripting::error::ScriptError};
 
-/// Watches the folder of scripts and reloads it after changes, for ever. `said` is told what each attempt came to that found changed files.
+/// Watches the folder of scripts and reloads it after changes; never returns without an error.
+/// Calls `on_reload` after each reload that found changed files, and after each reload that failed.
 ///
-/// Changes within a moment are one change, however many there are, and there is one attempt at a time.
+/// Changes in quick succession cause a single reload, and reloads do not overlap.
 ///
 /// # Errors
-/// The folder, or the one that it will be in, cannot be watched. A reload can then be asked for and does not come by itself.
+/// Neither the folder nor its parent can be watched. [`Scripts::reload`] still works then.
 pub async fn watch(
     scripts: Scripts,
-    said: impl Fn(&Result<Loaded, Vec<ScriptError>>) + Send,
+    on_reload: impl Fn(&Result<LoadSummary, Vec<ScriptError>>) + Send,
 ) -> Result<(), notify::Error> {
     let Some(folder) = scripts.folder().map(Path::to_owned) else {
         return std::future::pending().await;
@@ -23,18 +22,16 @@ pub async fn watch(
     let mut changes = Changes::below(&folder)?;
     loop {
         changes.next().await;
-        let loading = scripts.clone();
-        let outcome = tokio::task::spawn_blocking(move || loading.reload_if_changed()).await;
-        match outcome {
-            Ok(outcome) if is_news(&outcome) => said(&outcome),
-            Ok(_) => {}
+        let scripts = scripts.clone();
+        let reload = tokio::task::spawn_blocking(move || scripts.reload_if_changed());
+        match reload.await {
+            Ok(Ok(summary)) if !summary.is_new => {}
+            Ok(outcome) => on_reload(&outcome),
             Err(_) => {
-                tracing::error!("a reload of the scripts ended early; the last good ones stay")
+                tracing::error!(
+                    "reloading the scripts panicked; the last good scripts stay in force"
+                )
             }
         }
     }
-}
-
-fn is_news(outcome: &Result<Loaded, Vec<ScriptError>>) -> bool {
-    outcome.as_ref().map_or(true, |loaded| loaded.is_new)
 }

@@ -1,52 +1,53 @@
-//! Switches a script off that keeps running out of its budget, so that its trouble stays its own.
+//! Circuit breaker: switches off a script that keeps exceeding its budget, so that it cannot slow
+//! down other requests.
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-/// One script's strikes.
+use parking_lot::Mutex;
+
+/// Counts how often one script exceeds its budget ("strikes").
 pub(in crate::scripting) struct Breaker {
-    strikes: usize,
+    max_strikes: usize,
     window: Duration,
     cool_down: Duration,
-    /// Whether the lock need be taken at all: it is false in every call of a script that behaves.
+    /// Mirrors `Strikes::off_until.is_some()`, so that calls of a well-behaved script take no lock.
     is_off: AtomicBool,
-    state: Mutex<State>,
+    strikes: Mutex<Strikes>,
 }
 
 #[derive(Default)]
-struct State {
+struct Strikes {
     recent: VecDeque<Instant>,
-    until: Option<Instant>,
+    off_until: Option<Instant>,
 }
 
 impl Breaker {
-    pub fn new(strikes: usize, window: Duration, cool_down: Duration) -> Self {
-        let is_off = AtomicBool::new(false);
-        Self { strikes: strikes.max(1), window, cool_down, is_off, state: Mutex::default() }
+    pub fn new(max_strikes: usize, window: Duration, cool_down: Duration) -> Self {
+        let (is_off, strikes) = (AtomicBool::new(false), Mutex::default());
+        Self { max_strikes: max_strikes.max(1), window, cool_down, is_off, strikes }
     }
 
-    /// [`Breaker::is_off`], without a look at the clock where there is nothing to cool down.
+    /// [`Breaker::is_off`] at this moment. Reads the clock only while the script is switched off.
     pub fn is_off_now(&self) -> bool {
         self.is_off.load(Ordering::Relaxed) && self.is_off(Instant::now())
     }
 
-    /// Whether calls are refused. After the cool-down they are not, but one more strike is then enough.
+    /// Whether calls are rejected. Calls are accepted again after the cool-down, but then a single
+    /// strike switches the script off again.
     pub fn is_off(&self, now: Instant) -> bool {
         if !self.is_off.load(Ordering::Relaxed) {
             return false;
         }
-        let mut state = self.lock();
-        match state.until {
-            Some(until) if now < until => true,
+        let mut strikes = self.strikes.lock();
+        match strikes.off_until {
+            Some(off_until) if now < off_until => true,
             Some(_) => {
-                state.until = None;
-                state.recent = std::iter::repeat_n(now, self.strikes - 1).collect();
+                strikes.off_until = None;
+                strikes.recent = std::iter::repeat_n(now, self.max_strikes - 1).collect();
                 self.is_off.store(false, Ordering::Relaxed);
                 false
             }
@@ -54,23 +55,19 @@ impl Breaker {
         }
     }
 
-    /// Notes that the script ran out of its budget. True: it is switched off by this.
+    /// Records that the script exceeded its budget. Returns true if this strike switches it off.
     pub fn strike(&self, now: Instant) -> bool {
-        let mut state = self.lock();
-        let oldest = now.checked_sub(self.window);
-        state.recent.retain(|at| oldest.is_none_or(|oldest| *at > oldest));
-        state.recent.push_back(now);
-        if state.recent.len() < self.strikes || state.until.is_some() {
+        let mut strikes = self.strikes.lock();
+        let window_start = now.checked_sub(self.window);
+        strikes.recent.retain(|at| window_start.is_none_or(|start| *at > start));
+        strikes.recent.push_back(now);
+        if strikes.recent.len() < self.max_strikes || strikes.off_until.is_some() {
             return false;
         }
-        state.recent.clear();
-        state.until = Some(now + self.cool_down);
+        strikes.recent.clear();
+        strikes.off_until = Some(now + self.cool_down);
         self.is_off.store(true, Ordering::Relaxed);
         true
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -81,7 +78,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn strikes_within_the_window_switch_it_off_until_it_has_cooled_down() {
+    fn strikes_within_the_window_switch_the_script_off_until_the_cool_down_ends() {
         let breaker = Breaker::new(3, MINUTE, MINUTE);
         let start = Instant::now();
         assert!(!breaker.strike(start));
@@ -91,12 +88,12 @@ mod tests {
         assert!(breaker.is_off(start));
         assert!(breaker.is_off(start + MINUTE / 2));
         assert!(!breaker.is_off(start + MINUTE));
-        assert!(breaker.strike(start + MINUTE), "after the cool-down one is enough");
+        assert!(breaker.strike(start + MINUTE), "after the cool-down one strike is enough");
         assert!(breaker.is_off(start + MINUTE));
     }
 
     #[test]
-    fn strikes_that_are_far_apart_do_not() {
+    fn strikes_outside_the_window_do_not_switch_the_script_off() {
         let breaker = Breaker::new(2, MINUTE, MINUTE);
         let start = Instant::now();
         for minute in 0..10 {

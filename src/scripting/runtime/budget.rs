@@ -1,78 +1,91 @@
-//! What a call may use up, watched while it runs.
+//! Enforces the budget of a call (time, steps, log lines) while the call runs, and catches panics.
 
 use std::{
     cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
     time::{Duration, Instant},
 };
 
 use rhai::Dynamic;
 
-use crate::scripting::limits::Budget;
+use crate::scripting::limits::CallBudget;
 
+/// The budget that is left to the call on this thread.
 #[derive(Clone, Copy)]
-struct Watch {
+struct ActiveBudget {
     operations: u64,
-    until: Instant,
-    /// The lines that may still be logged.
-    lines: usize,
+    deadline: Instant,
+    /// How many more lines the call may log.
+    log_lines: usize,
 }
 
 thread_local! {
-    // The engine's progress callback is told a number of steps and nothing else, so the call that runs on this thread is kept
-    // here. Set and reset by `within` alone.
-    static WATCH: Cell<Option<Watch>> = const { Cell::new(None) };
-    /// The same operations alone; none outside of calls.
+    // The engine passes only a number of steps to its progress callback, so the budget of the call
+    // that runs on this thread is kept here. Only `run_within` sets and resets it.
+    static ACTIVE: Cell<Option<ActiveBudget>> = const { Cell::new(None) };
+    /// A copy of `ACTIVE.operations` for the fast path of `on_progress`; 0 outside of calls.
     static OPERATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How many steps there are between two looks at the clock.
+/// The clock is read once in this many steps.
 const STRIDE: u64 = 32;
 
-/// Runs a call within a budget. Calls can be nested, when a test runs others: the inner one has no more time than the outer.
-pub(in crate::scripting) fn within<T>(budget: Budget, call: impl FnOnce() -> T) -> T {
-    struct Restore(Option<Watch>);
-    impl Drop for Restore {
+/// Runs a call within a budget. Calls nest when a test calls other functions: the inner call never
+/// gets more time than the outer call has left.
+pub(in crate::scripting) fn run_within<T>(budget: CallBudget, call: impl FnOnce() -> T) -> T {
+    struct RestoreOuter(Option<ActiveBudget>);
+    impl Drop for RestoreOuter {
         fn drop(&mut self) {
-            set(self.0);
+            set_active(self.0);
         }
     }
-    let outer = WATCH.get();
+    let outer = ACTIVE.get();
     let now = Instant::now();
-    // A time that no clock can hold is as good as none.
-    let until = now.checked_add(budget.time).unwrap_or(now + Duration::from_secs(86_400));
-    let until = outer.map_or(until, |outer| outer.until.min(until));
-    let _restore = Restore(outer);
-    let lines = budget.log_lines;
-    set(Some(Watch { operations: budget.operations, until, lines }));
+    // A duration that overflows the clock is practically unlimited: one day stands in for it.
+    let deadline = now.checked_add(budget.time).unwrap_or(now + Duration::from_secs(86_400));
+    let deadline = outer.map_or(deadline, |outer| outer.deadline.min(deadline));
+    let _restore = RestoreOuter(outer);
+    let CallBudget { operations, log_lines, .. } = budget;
+    set_active(Some(ActiveBudget { operations, deadline, log_lines }));
     call()
 }
 
-fn set(watch: Option<Watch>) {
-    OPERATIONS.set(watch.map_or(0, |watch| watch.operations));
-    WATCH.set(watch);
+fn set_active(budget: Option<ActiveBudget>) {
+    OPERATIONS.set(budget.map_or(0, |budget| budget.operations));
+    ACTIVE.set(budget);
 }
 
-/// Whether the call that runs on this thread may write a line into the log. A loop that logs would fill a disk.
-pub(in crate::scripting) fn may_log() -> bool {
-    let Some(mut watch) = WATCH.get() else { return true };
-    let may = watch.lines > 0;
-    watch.lines = watch.lines.saturating_sub(1);
-    WATCH.set(Some(watch));
-    may
+/// Takes one line from the log budget of the call on this thread. Returns false when none is left:
+/// a script that logs in a loop would fill the disk.
+pub(in crate::scripting) fn take_log_line() -> bool {
+    let Some(mut budget) = ACTIVE.get() else { return true };
+    let has_line = budget.log_lines > 0;
+    budget.log_lines = budget.log_lines.saturating_sub(1);
+    ACTIVE.set(Some(budget));
+    has_line
 }
 
-/// Called by the engine with each step. A value ends the call.
-pub(in crate::scripting) fn progress(operations: u64) -> Option<Dynamic> {
-    // Nearly all steps are over here.
+/// The engine calls this at each step. `Some` ends the call with that reason.
+pub(in crate::scripting) fn on_progress(operations: u64) -> Option<Dynamic> {
+    // Fast path: nearly all steps return here.
     if operations <= OPERATIONS.get() && !operations.is_multiple_of(STRIDE) {
         return None;
     }
-    let watch = WATCH.get()?;
-    if operations > watch.operations {
+    let budget = ACTIVE.get()?;
+    if operations > budget.operations {
         return Some("takes too many steps".into());
     }
-    if operations.is_multiple_of(STRIDE) && Instant::now() >= watch.until {
+    if operations.is_multiple_of(STRIDE) && Instant::now() >= budget.deadline {
         return Some("takes too long".into());
     }
     None
+}
+
+/// A host function panicked. The panic hook has printed the panic message.
+pub(in crate::scripting) struct Panicked;
+
+/// Runs work that may panic. After a panic the values that it worked on are dropped, so that no
+/// later call sees them half changed.
+pub(in crate::scripting) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked)
 }

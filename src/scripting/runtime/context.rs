@@ -1,4 +1,5 @@
-//! What surrounds a call: where look-ups go, what time it is, the named secrets. A test has its own of each.
+//! The context of a call: the host (records, clock, secrets, limits) and what belongs to this call
+//! alone. A test has a host of its own.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,10 +12,12 @@ use std::{
 use arc_swap::ArcSwap;
 use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
 
-use super::{outbox::Outbox, rate_limiter::Rates, replay_cache::Replays, sandbox::Sandbox};
+use super::{
+    outbox::ScriptOutbox, rate_limiter::RateLimiter, replay_cache::ReplayCache, sandbox::Sandbox,
+};
 use crate::{
     model::{Clock, Mode, Secret},
-    scripting::{Limits, Records},
+    scripting::{fault::redact, limits::ScriptLimits, values::records::Records},
 };
 
 /// The named secrets of the configuration. Scripts can use them and cannot read them.
@@ -28,7 +31,7 @@ impl Secrets {
         Self(Arc::new(secrets.collect()))
     }
 
-    pub(in crate::scripting) fn get(&self, name: &str) -> Option<Arc<Secret>> {
+    fn get(&self, name: &str) -> Option<Arc<Secret>> {
         self.0.get(name).cloned()
     }
 }
@@ -39,192 +42,185 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// What all calls share. It outlives reloads: a reload must not make a replay new, or a bucket full.
+/// The host side of all calls. It outlives reloads: a reload must not make a replayed id new again,
+/// or refill a rate limit.
+#[derive(Clone)]
 pub(in crate::scripting) struct HostContext {
     pub records: Arc<dyn Records>,
     pub clock: Clock,
     pub secrets: Secrets,
-    pub limits: Limits,
-    pub rates: Arc<Rates>,
-    pub replays: Arc<Replays>,
-    pub patterns: Arc<Patterns>,
+    pub limits: ScriptLimits,
+    pub rate_limiter: Arc<RateLimiter>,
+    pub replay_cache: Arc<ReplayCache>,
+    pub regexes: Arc<RegexCache>,
     pub mode: Mode,
-    /// The names of the webhooks that there are.
+    /// The names of the configured webhooks.
     pub webhooks: Arc<[String]>,
-    /// Only while a script's own tests run.
-    pub world: Option<Arc<Sandbox>>,
+    /// Set only while a script's own tests run.
+    pub sandbox: Option<Arc<Sandbox>>,
     started: Instant,
 }
 
 impl HostContext {
-    pub fn new(records: Arc<dyn Records>, clock: Clock, secrets: Secrets, limits: Limits) -> Self {
+    pub fn new(
+        records: Arc<dyn Records>,
+        clock: Clock,
+        secrets: Secrets,
+        limits: ScriptLimits,
+    ) -> Self {
         Self {
             records,
             clock,
             secrets,
-            rates: Arc::new(Rates::new(limits.rate_buckets)),
-            replays: Arc::new(Replays::new(limits.replay_ids)),
-            patterns: Arc::default(),
+            rate_limiter: Arc::new(RateLimiter::new(limits.rate_buckets)),
+            replay_cache: Arc::new(ReplayCache::new(limits.replay_ids)),
+            regexes: Arc::default(),
             mode: Mode::Live,
             webhooks: Arc::default(),
             limits,
-            world: None,
+            sandbox: None,
             started: Instant::now(),
         }
     }
 
-    /// The same, with these webhooks.
-    pub fn knowing(self, webhooks: Arc<[String]>) -> Self {
-        Self { webhooks, ..self }
+    /// A copy for a dry run. It shares the tables of `rate_limit` and `once`, reads them and
+    /// changes nothing in them.
+    pub fn dry_run(&self) -> Self {
+        Self { mode: Mode::DryRun, ..self.clone() }
     }
 
-    /// The same with the same tables, which are looked at and stay as they are.
-    pub fn looking(&self) -> Self {
-        Self {
-            records: self.records.clone(),
-            clock: self.clock.clone(),
-            secrets: self.secrets.clone(),
-            limits: self.limits.clone(),
-            rates: self.rates.clone(),
-            replays: self.replays.clone(),
-            patterns: self.patterns.clone(),
-            mode: Mode::DryRun,
-            webhooks: self.webhooks.clone(),
-            world: self.world.clone(),
-            started: self.started,
-        }
-    }
-
-    /// The same for one test: nothing of the real records, and tables of its own.
-    pub fn for_test(limits: &Limits, world: Arc<Sandbox>) -> Self {
-        let clock = world.clock();
+    /// The context of one test: it sees none of the real records and has tables of its own.
+    pub fn for_test(limits: &ScriptLimits, sandbox: Arc<Sandbox>) -> Self {
+        let clock = sandbox.clock();
         let mut limits = limits.clone();
-        // A test's tables last as long as the test.
+        // These tables live only as long as the test, so they can be small.
         limits.rate_buckets = limits.rate_buckets.min(1024);
         limits.replay_ids = limits.replay_ids.min(1024);
-        let mut ambient = Self::new(world.clone(), clock, Secrets::default(), limits);
-        ambient.world = Some(world);
-        ambient
+        let mut host = Self::new(sandbox.clone(), clock, Secrets::default(), limits);
+        host.sandbox = Some(sandbox);
+        host
     }
 
-    /// Milliseconds that only grow. In a test: those of the test's clock.
+    /// Monotonic milliseconds; in a test, those of the test's clock.
     pub fn milliseconds(&self) -> u64 {
-        match &self.world {
+        match &self.sandbox {
             Some(_) => u64::try_from(self.clock.now().0).unwrap_or(0).saturating_mul(1000),
             None => u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }
 
     pub fn secret(&self, name: &str) -> Option<Arc<Secret>> {
-        match &self.world {
-            Some(world) => world.secret(name),
+        match &self.sandbox {
+            Some(sandbox) => sandbox.secret(name),
             None => self.secrets.get(name),
         }
     }
 }
 
-/// One call's surroundings.
-pub(in crate::scripting) struct Call {
-    pub ambient: Arc<HostContext>,
-    /// Credentials that are at hand in this call, so that no log line repeats them.
-    pub hidden: Hidden,
+/// The context of one call.
+pub(in crate::scripting) struct CallContext {
+    pub host: Arc<HostContext>,
+    /// Credentials of this call, which log lines must not repeat.
+    pub redactions: Redactions,
     /// The constants of the script's file.
     pub constants: Option<Arc<Constants>>,
-    /// Where webhooks go, in calls that may have some.
-    pub outbox: Option<Outbox>,
+    /// Collects webhooks; `None` means that this call may not send any.
+    pub outbox: Option<ScriptOutbox>,
 }
 
-/// Credentials; none: there are none.
-pub(in crate::scripting) type Hidden = Option<Arc<[Secret]>>;
+/// Credentials that must not appear in logs; `None` means that there are none.
+pub(in crate::scripting) type Redactions = Option<Arc<[Secret]>>;
 
-/// The same as the engine carries them to host functions.
+/// The constants of a file, by name.
+pub(in crate::scripting) type Constants = HashMap<String, Dynamic, foldhash::fast::RandomState>;
+
+impl CallContext {
+    pub fn new(host: Arc<HostContext>) -> Self {
+        Self { host, redactions: None, constants: None, outbox: None }
+    }
+
+    /// The call that a host function was called from.
+    ///
+    /// # Errors
+    /// The function was called outside of a call, which a script cannot do.
+    pub fn current<'a>(
+        context: &'a NativeCallContext<'_>,
+    ) -> Result<impl Deref<Target = ContextHandle> + 'a, Box<EvalAltResult>> {
+        let tag = context.tag().and_then(|tag| tag.read_lock::<ContextHandle>());
+        tag.ok_or_else(|| runtime_error("this function needs a request"))
+    }
+
+    /// The text without the credentials of this call.
+    pub fn redact(&self, text: &str) -> String {
+        redact(text, self.redactions.as_deref().unwrap_or_default())
+    }
+}
+
+/// A cheap handle of a [`CallContext`]. The engine carries it to host functions as its tag.
 #[derive(Clone)]
-pub(in crate::scripting) struct ContextHandle(Arc<Call>);
+pub(in crate::scripting) struct ContextHandle(Arc<CallContext>);
 
 impl ContextHandle {
-    pub fn new(call: Call) -> Self {
+    pub fn new(call: CallContext) -> Self {
         Self(Arc::new(call))
     }
 
-    /// Whether both are the surroundings of the same call, or of the same calls.
-    pub fn is(&self, other: &Self) -> bool {
+    /// Whether both handles refer to one context.
+    pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
 impl Deref for ContextHandle {
-    type Target = Call;
+    type Target = CallContext;
 
-    fn deref(&self) -> &Call {
+    fn deref(&self) -> &CallContext {
         &self.0
     }
 }
 
-/// The constants of a file, by name.
-pub(in crate::scripting) type Constants = HashMap<String, Dynamic, foldhash::fast::RandomState>;
-
-impl Call {
-    pub fn new(ambient: Arc<HostContext>) -> Self {
-        Self { ambient, hidden: None, constants: None, outbox: None }
-    }
-
-    /// The call that a host function belongs to.
-    ///
-    /// # Errors
-    /// There is none: the function was called outside of a call, which a script cannot do.
-    pub fn of<'a>(
-        context: &'a NativeCallContext<'_>,
-    ) -> Result<impl Deref<Target = ContextHandle> + 'a, Box<EvalAltResult>> {
-        let tag = context.tag().and_then(|tag| tag.read_lock::<ContextHandle>());
-        tag.ok_or_else(|| stop("this function needs a request"))
-    }
-
-    /// A text without the credentials that are at hand.
-    pub fn without_hidden(&self, text: &str) -> String {
-        crate::scripting::fault::blotted(text, self.hidden.as_deref().unwrap_or_default())
-    }
-}
-
-/// An error of a host function, for the script's author.
-pub(in crate::scripting) fn stop(message: impl Into<String>) -> Box<EvalAltResult> {
+/// An error of a host function, with a sentence for the script's author.
+pub(in crate::scripting) fn runtime_error(message: impl Into<String>) -> Box<EvalAltResult> {
     EvalAltResult::ErrorRuntime(Dynamic::from(message.into()), Position::NONE).into()
 }
 
-/// Regular expressions that were compiled before. Scripts use few; when there are many, all are forgotten and built anew.
+/// Compiled regular expressions. Scripts use few; when the cache is full it is emptied.
 #[derive(Default)]
-pub(in crate::scripting) struct Patterns(ArcSwap<Compiled>);
+pub(in crate::scripting) struct RegexCache(ArcSwap<RegexMap>);
 
-/// Patterns by their text. One that is copied has lost its memory of other texts, so they are shared.
-type Compiled = HashMap<Arc<str>, Arc<regex::Regex>, foldhash::fast::RandomState>;
+/// Expressions by their source. They are shared by `Arc`, because a clone of a `Regex` starts with
+/// an empty match cache.
+type RegexMap = HashMap<Arc<str>, Arc<regex::Regex>, foldhash::fast::RandomState>;
 
-impl Patterns {
-    const MOST: usize = 128;
-    const BYTES: usize = 512;
+impl RegexCache {
+    /// The most expressions in the cache.
+    const CAPACITY: usize = 128;
+    const MAX_PATTERN_BYTES: usize = 512;
 
-    /// Whether the pattern is found in a text.
+    /// Whether the pattern matches somewhere in the text.
     ///
     /// # Errors
-    /// It is no pattern, or one that would take too much memory.
+    /// The pattern is invalid, or would take too much memory.
     pub fn is_match(&self, pattern: &str, text: &str) -> Result<bool, String> {
-        if pattern.len() > Self::BYTES {
-            return Err(format!("the pattern is longer than {} bytes", Self::BYTES));
+        if pattern.len() > Self::MAX_PATTERN_BYTES {
+            return Err(format!("the pattern is longer than {} bytes", Self::MAX_PATTERN_BYTES));
         }
-        if let Some(found) = self.0.load().get(pattern) {
-            return Ok(found.is_match(text));
+        if let Some(regex) = self.0.load().get(pattern) {
+            return Ok(regex.is_match(text));
         }
-        let built = regex::RegexBuilder::new(pattern)
+        let regex = regex::RegexBuilder::new(pattern)
             .size_limit(128 * 1024)
             .dfa_size_limit(256 * 1024)
             .nest_limit(32)
             .build()
             .map_err(|_| "the pattern is no regular expression, or too large a one")?;
-        let (pattern, built) = (Arc::<str>::from(pattern), Arc::new(built));
-        self.0.rcu(|known| {
-            let known = Compiled::clone(known);
-            let mut next = if known.len() >= Self::MOST { Compiled::default() } else { known };
-            next.insert(pattern.clone(), built.clone());
+        let (pattern, regex) = (Arc::<str>::from(pattern), Arc::new(regex));
+        self.0.rcu(|cached| {
+            let is_full = cached.len() >= Self::CAPACITY;
+            let mut next = if is_full { RegexMap::default() } else { RegexMap::clone(cached) };
+            next.insert(pattern.clone(), regex.clone());
             next
         });
-        Ok(built.is_match(text))
+        Ok(regex.is_match(text))
     }
 }

@@ -1,4 +1,5 @@
-//! TODO.
+//! Everything that a running call needs: its budget, its context, prepared functions, and the
+//! tables behind `rate_limit` and `once`.
 
 pub(super) mod breaker;
 pub(super) mod budget;

@@ -1,98 +1,84 @@
-//! Events: what becomes of keys and users, told to `events.rhai`, which may refuse a creation and may have webhooks sent.
+//! Collects the webhooks that a call of an event function requests.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rhai::{Dynamic, Map};
-use serde_json::Value;
 
-use crate::scripting::{Fault, Function, Script, script::CallOptions};
+use crate::scripting::values::request::is_plain_data;
 
 /// The most webhooks of one call.
-const MOST: usize = 8;
-/// The most bytes of one webhook's data, as JSON: it is kept in one record until it is delivered.
-const LONGEST: usize = 4096;
-/// The most bytes that these take in the record, where quotation marks take two.
-const LONGEST_KEPT: usize = 6144;
+const MAX_WEBHOOKS: usize = 8;
+/// The most bytes of one webhook's data as JSON. The data is stored in one record until it is
+/// delivered.
+const MAX_DATA_BYTES: usize = 4096;
+/// The most bytes that the data takes in that record, where a quotation mark takes two bytes.
+const MAX_STORED_BYTES: usize = 6144;
 
-/// A webhook that a script wants sent.
+/// A webhook that a script wants to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Webhook {
-    /// To whom, by the name in the configuration.
+pub struct RequestedWebhook {
+    /// The receiver, by its name in the configuration.
     pub name: String,
-    /// What, as JSON.
+    /// The data to send, as JSON.
     pub data: String,
 }
 
-/// Where the webhooks of one call go.
+/// The webhooks of one call. A cheap handle.
 #[derive(Clone, Default)]
-pub(in crate::scripting) struct Outbox(Arc<Mutex<Vec<Webhook>>>);
+pub(in crate::scripting) struct ScriptOutbox(Arc<Mutex<Vec<RequestedWebhook>>>);
 
-impl Outbox {
-    /// Takes one in.
+impl ScriptOutbox {
+    /// Adds a webhook.
     ///
     /// # Errors
-    /// It cannot be sent as it is, or there are too many.
+    /// The data is not plain data or is too large, or the call has too many webhooks.
     pub fn add(&self, name: &str, data: &Map) -> Result<(), String> {
         let data = Dynamic::from(data.clone());
-        let text = crate::scripting::values::request::is_plain(&data, 0)
+        let text = is_plain_data(&data, 0)
             .then(|| serde_json::to_string(&data).ok())
             .flatten()
             .ok_or("the data of a webhook is a map of plain data")?;
-        let kept = serde_json::to_string(&text).map_or(usize::MAX, |kept| kept.len());
-        if text.len() > LONGEST || kept > LONGEST_KEPT {
+        let stored = serde_json::to_string(&text).map_or(usize::MAX, |stored| stored.len());
+        if text.len() > MAX_DATA_BYTES || stored > MAX_STORED_BYTES {
             return Err(format!(
-                "the data of a webhook has {LONGEST} bytes of JSON at most, and fewer with many quotation marks"
+                "the data of a webhook has {MAX_DATA_BYTES} bytes of JSON at most, and fewer with many quotation marks"
             ));
         }
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= MOST {
-            return Err(format!("one call has {MOST} webhooks at most"));
+        let mut webhooks = self.0.lock();
+        if webhooks.len() >= MAX_WEBHOOKS {
+            return Err(format!("one call has {MAX_WEBHOOKS} webhooks at most"));
         }
-        all.push(Webhook { name: name.to_owned(), data: text });
+        webhooks.push(RequestedWebhook { name: name.to_owned(), data: text });
         Ok(())
     }
 
-    /// All that were taken in.
-    pub fn all(&self) -> Vec<Webhook> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Script {
-    /// Tells the script of an event, and returns the webhooks that it wants sent.
-    ///
-    /// # Errors
-    /// The script refused, or failed.
-    pub async fn event(&self, function: Function, event: &Value) -> Result<Vec<Webhook>, Fault> {
-        let outbox = Outbox::default();
-        let event = rhai::serde::to_dynamic(event)
-            .map_err(|_| self.broken("the event cannot be shown to a script"))?;
-        let around = CallOptions { hidden: None, outbox: Some(outbox.clone()) };
-        let value = self.call(function, [event], around).await?;
-        self.nothing(function, &value)?;
-        Ok(outbox.all())
+    /// All webhooks that were added.
+    pub fn all(&self) -> Vec<RequestedWebhook> {
+        self.0.lock().clone()
     }
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
-    fn add(outbox: &Outbox, text: &str) -> Result<(), String> {
+    fn add(outbox: &ScriptOutbox, text: &str) -> Result<(), String> {
         outbox.add("ops", &Map::from([("a".into(), text.into())]))
     }
 
     #[test]
-    fn what_a_call_may_have_sent_is_bounded() {
-        let outbox = Outbox::default();
+    fn webhooks_are_bounded_in_size_and_number() {
+        let outbox = ScriptOutbox::default();
         assert!(add(&outbox, &"x".repeat(4088)).is_ok());
         assert!(add(&outbox, &"x".repeat(4089)).is_err());
-        // In the record each of these takes four bytes.
+        // In the record each quotation mark takes four bytes.
         assert!(add(&outbox, &"\"".repeat(1500)).is_ok());
         assert!(add(&outbox, &"\"".repeat(2000)).is_err());
         let function = Map::from([("a".into(), Dynamic::from(rhai::FnPtr::new("f").unwrap()))]);
         assert!(outbox.add("ops", &function).is_err());
         assert_eq!(outbox.all().len(), 2);
-        assert_eq!((0..20).filter(|_| add(&outbox, "x").is_ok()).count(), MOST - 2);
+        let added = (0..20).filter(|_| add(&outbox, "x").is_ok()).count();
+        assert_eq!(added, MAX_WEBHOOKS - 2);
     }
 }

@@ -1,58 +1,60 @@
-//! The functions that Keyward calls, at hand: a call searches neither for the function nor, again and again, for what the function calls.
+//! The functions that Keyward calls, prepared once: a call neither searches for the function nor
+//! resolves again what the function calls.
 
 use std::{
     cell::Cell,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
+use parking_lot::Mutex;
 use rhai::{
     AST, ASTNode, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, Expression,
     GlobalRuntimeState, ImmutableString, Module, Position, Scope, Shared, Stmt, StmtBlock,
 };
 
-use super::context::{ContextHandle, stop};
+use super::context::{ContextHandle, runtime_error};
 
 /// A function, taken out of its file.
-pub(in crate::scripting) struct Entry {
+pub(in crate::scripting) struct PreparedFn {
     parameters: Vec<ImmutableString>,
     body: Expr,
     /// All functions of the file.
     file: Shared<Module>,
     source: ImmutableString,
-    desks: Box<[ThreadSlot]>,
+    slots: Box<[ThreadSlot]>,
 }
 
-/// Where one thread keeps what it needs for a call from one call to the next. Apart from the others, so that threads do not wait for each other's memory.
+/// Keeps one thread's [`EvalState`] from one call to the next. Each slot has cache lines of its
+/// own, so that threads do not wait for each other's memory.
 #[derive(Default)]
 #[repr(align(128))]
 struct ThreadSlot(Mutex<Option<Box<EvalState>>>);
 
-/// What a call needs, and what is the same in the next one.
+/// The parts of the engine's state that calls of one function can reuse.
 struct EvalState {
-    /// The parameters, without values between calls.
+    /// The parameters; they have no values between calls.
     scope: Scope<'static>,
-    /// Which function is meant by which name and types. That depends on the file and the engine alone.
+    /// Resolved function names and argument types. They depend only on the file and the engine.
     caches: Caches,
     global: GlobalRuntimeState,
 }
 
-/// How many functions a desk remembers. A script can make names of what a client sends, and each would stay.
-const REMEMBERED: usize = 512;
+/// How many resolved functions a slot keeps. A script can build function names from client input,
+/// and each of them would stay in the cache.
+const MAX_RESOLVED: usize = 512;
 
-impl Entry {
-    /// The function of this name; none: the file does not define it, or for several types.
-    pub fn of(ast: &AST, name: &str, parameters: usize) -> Option<Self> {
+impl PreparedFn {
+    /// Finds a function. `None` means that the file does not define it, or defines it for several
+    /// types.
+    pub fn find(ast: &AST, name: &str, parameters: usize) -> Option<Self> {
         let mut alone = ast.clone();
-        alone.retain_functions(|_, _, one, count| one == name && count == parameters);
+        alone.retain_functions(|_, _, other, count| other == name && count == parameters);
         let mut functions = alone.iter_fn_def();
         let (function, None) = (functions.next()?, functions.next()) else { return None };
         let (start, end) = (function.body.start_position(), function.body.end_position());
         let mut statements = Vec::new();
-        // The body's own type has no name outside of the engine, so its statements are collected.
+        // The type of the body is private to the engine, so its statements are collected.
         alone.walk(&mut |path: &[ASTNode<'_>]| {
             if let [ASTNode::Stmt(statement)] = path {
                 statements.push(Stmt::clone(statement));
@@ -64,39 +66,39 @@ impl Entry {
             body: Expr::Stmt(Box::new(StmtBlock::new(statements, start, end))),
             file: ast.shared_lib().clone(),
             source: ast.source().unwrap_or_default().into(),
-            desks: (0..desks()).map(|_| ThreadSlot::default()).collect(),
+            slots: (0..slot_count()).map(|_| ThreadSlot::default()).collect(),
         })
     }
 
-    /// Calls it. `tag` is what host functions find; the next call of this thread may find it again, unless it is to be [`Tag::Forgotten`].
+    /// Calls the function. Host functions find the context in `tag`.
     ///
     /// # Errors
-    /// What the engine says.
+    /// The engine's error.
     pub fn call(
         &self,
         engine: &Engine,
         tag: Tag<'_>,
         arguments: impl IntoIterator<Item = Dynamic>,
     ) -> Result<Dynamic, Box<EvalAltResult>> {
-        let desk = self.desk();
-        let kept = desk.and_then(|desk| desk.0.try_lock().ok()?.take());
-        let mut tools = kept.unwrap_or_else(|| Box::new(self.tools(engine)));
-        // When a host function panics, the tools are dropped with what was half done.
-        let outcome = tools.run(self, engine, &tag, arguments);
-        if let Some(desk) = desk
-            && tools.put_in_order(self, &tag)
-            && let Ok(mut place) = desk.0.try_lock()
+        let slot = self.slot();
+        let kept = slot.and_then(|slot| slot.0.try_lock()?.take());
+        let mut state = kept.unwrap_or_else(|| Box::new(self.new_state(engine)));
+        // When a host function panics, the half-changed state is dropped.
+        let outcome = state.run(self, engine, &tag, arguments);
+        if let Some(slot) = slot
+            && state.reset(self, &tag)
+            && let Some(mut kept) = slot.0.try_lock()
         {
-            *place = Some(tools);
+            *kept = Some(state);
         }
         outcome
     }
 
-    fn desk(&self) -> Option<&ThreadSlot> {
-        self.desks.get(seat() % self.desks.len().max(1))
+    fn slot(&self) -> Option<&ThreadSlot> {
+        self.slots.get(slot_index() % self.slots.len().max(1))
     }
 
-    fn tools(&self, engine: &Engine) -> EvalState {
+    fn new_state(&self, engine: &Engine) -> EvalState {
         let mut global = engine.new_global_runtime_state();
         global.lib.push(self.file.clone());
         global.source = Some(self.source.clone());
@@ -108,34 +110,35 @@ impl Entry {
     }
 }
 
-/// What host functions find in the engine.
+/// The context that host functions find in the engine.
 pub(in crate::scripting) enum Tag<'a> {
-    /// The same in most calls.
-    Kept(&'a ContextHandle),
-    /// For this call alone: it may know secrets.
-    Forgotten(ContextHandle),
+    /// The context of most calls; it stays in the [`EvalState`] for the thread's next call.
+    Reusable(&'a ContextHandle),
+    /// A context for this call alone, because it may contain secrets.
+    SingleUse(ContextHandle),
 }
 
 impl EvalState {
     fn run(
         &mut self,
-        entry: &Entry,
+        function: &PreparedFn,
         engine: &Engine,
         tag: &Tag<'_>,
         arguments: impl IntoIterator<Item = Dynamic>,
     ) -> Result<Dynamic, Box<EvalAltResult>> {
         let Self { scope, caches, global } = self;
         let handle = match tag {
-            Tag::Kept(handle) => *handle,
-            Tag::Forgotten(handle) => handle,
+            Tag::Reusable(handle) => *handle,
+            Tag::SingleUse(handle) => handle,
         };
-        if !global.tag.read_lock::<ContextHandle>().is_some_and(|found| found.is(handle)) {
+        if !global.tag.read_lock::<ContextHandle>().is_some_and(|kept| kept.is_same(handle)) {
             global.tag = Dynamic::from(ContextHandle::clone(handle));
         }
-        for (name, value) in entry.parameters.iter().zip(arguments) {
-            // What comes from a constant cannot be changed; a parameter can.
+        for (name, value) in function.parameters.iter().zip(arguments) {
+            // The value of a constant is read-only, but a parameter is not: its clone is writable.
             let value = if value.is_read_only() { value.clone() } else { value };
-            *scope.get_mut(name).ok_or_else(|| stop("a parameter has no place"))? = value;
+            let parameter = scope.get_mut(name);
+            *parameter.ok_or_else(|| runtime_error("a parameter is missing"))? = value;
         }
         // The call itself is a step.
         global.num_operations = 1;
@@ -143,8 +146,8 @@ impl EvalState {
             return Err(EvalAltResult::ErrorTooManyVariables(Position::NONE).into());
         }
         let mut context = EvalContext::new(engine, global, caches, scope, None);
-        #[allow(deprecated, reason = "the engine calls this part of its interface not yet settled")]
-        let outcome = context.eval_expression_tree_raw(&Expression::from(&entry.body), true);
+        #[allow(deprecated, reason = "the engine marks this part of its interface as unstable")]
+        let outcome = context.eval_expression_tree_raw(&Expression::from(&function.body), true);
         outcome.or_else(|error| match *error {
             EvalAltResult::Return(value, _) | EvalAltResult::Exit(value, _) => Ok(value),
             mut error if error.is_system_exception() => {
@@ -155,127 +158,129 @@ impl EvalState {
         })
     }
 
-    /// Leaves nothing of a call behind for the next one. False: they are not to be used again.
-    fn put_in_order(&mut self, entry: &Entry, tag: &Tag<'_>) -> bool {
+    /// Clears everything that belongs to the last call. Returns false if the state cannot be
+    /// reused.
+    fn reset(&mut self, function: &PreparedFn, tag: &Tag<'_>) -> bool {
         let Self { scope, caches, global } = self;
-        scope.rewind(entry.parameters.len());
-        let is_empty = entry.parameters.iter().all(|name| {
-            scope.get_mut(name).is_some_and(|place| {
-                *place = Dynamic::UNIT;
+        scope.rewind(function.parameters.len());
+        let are_cleared = function.parameters.iter().all(|name| {
+            scope.get_mut(name).is_some_and(|parameter| {
+                *parameter = Dynamic::UNIT;
                 true
             })
         });
-        if let Tag::Forgotten(_) = tag {
+        if let Tag::SingleUse(_) = tag {
             global.tag = Dynamic::UNIT;
         }
         global.lib.truncate(1);
         (global.level, global.scope_level, global.always_search_scope) = (0, 0, false);
-        is_empty
-            && scope.len() == entry.parameters.len()
+        are_cleared
+            && scope.len() == function.parameters.len()
             && caches.fn_resolution_caches_len() <= 1
-            && caches.fn_resolution_cache_mut().dict.len() <= REMEMBERED
+            && caches.fn_resolution_cache_mut().dict.len() <= MAX_RESOLVED
     }
 }
 
-/// Some more than there are threads that serve: others come along, and have seats too.
-fn desks() -> usize {
+/// More slots than serving threads, because other threads call scripts too.
+fn slot_count() -> usize {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     (threads * 2).next_power_of_two().clamp(4, 64)
 }
 
-/// This thread's number, among those that have called a script.
-fn seat() -> usize {
+/// This thread's number among the threads that have called a script.
+fn slot_index() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static SEAT: Cell<Option<usize>> = const { Cell::new(None) };
+        static INDEX: Cell<Option<usize>> = const { Cell::new(None) };
     }
-    SEAT.get().unwrap_or_else(|| {
-        let seat = NEXT.fetch_add(1, Ordering::Relaxed);
-        SEAT.set(Some(seat));
-        seat
+    INDEX.get().unwrap_or_else(|| {
+        let index = NEXT.fetch_add(1, Ordering::Relaxed);
+        INDEX.set(Some(index));
+        index
     })
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use std::sync::Arc;
 
     use super::{
-        super::context::{Call, HostContext},
+        super::context::{CallContext, HostContext},
         *,
     };
     use crate::model::{Clock, Secret};
     use crate::scripting::{
-        Limits, NoRecords, Secrets,
+        NoRecords, ScriptLimits, Secrets,
         compiler::engine::{Variables, build},
     };
 
-    fn handle() -> ContextHandle {
-        let (clock, limits) = (Clock::system(), Limits::default());
-        let ambient = HostContext::new(Arc::new(NoRecords), clock, Secrets::default(), limits);
-        let mut call = Call::new(Arc::new(ambient));
-        call.hidden = Some([Secret::new("s3cret")].into());
+    fn context() -> ContextHandle {
+        let (clock, limits) = (Clock::system(), ScriptLimits::default());
+        let host = HostContext::new(Arc::new(NoRecords), clock, Secrets::default(), limits);
+        let mut call = CallContext::new(Arc::new(host));
+        call.redactions = Some([Secret::new("s3cret")].into());
         ContextHandle::new(call)
     }
 
-    fn entry(text: &str) -> (Engine, Entry) {
-        let engine = build(&Limits::default(), Variables::Strict);
+    fn prepare(text: &str) -> (Engine, PreparedFn) {
+        let engine = build(&ScriptLimits::default(), Variables::Strict);
         let ast = engine.compile(text).unwrap();
-        let entry = Entry::of(&ast, "f", 1).unwrap();
-        (engine, entry)
+        let function = PreparedFn::find(&ast, "f", 1).unwrap();
+        (engine, function)
     }
 
-    /// How many functions this thread's desk remembers; none: it is empty.
-    fn remembered(entry: &Entry) -> Option<usize> {
-        let mut tools = entry.desk().unwrap().0.lock().unwrap();
-        Some(tools.as_mut()?.caches.fn_resolution_cache_mut().dict.len())
+    /// How many resolved functions this thread's slot keeps; `None` means that the slot is empty.
+    fn resolved(function: &PreparedFn) -> Option<usize> {
+        let mut state = function.slot().unwrap().0.lock();
+        Some(state.as_mut()?.caches.fn_resolution_cache_mut().dict.len())
     }
 
     #[test]
-    fn what_is_found_is_kept_up_to_a_bound() {
+    fn resolved_functions_are_kept_up_to_a_limit() {
         let text = "fn f(n) { for i in 0..n { for twice in 0..2 { try { Fn(`g${i}`).call() } catch {} } } n + 1 }";
-        let (engine, entry) = entry(text);
-        let (tag, call) = (handle(), |n: i64| [Dynamic::from(n)]);
+        let (engine, function) = prepare(text);
+        let (context, arguments) = (context(), |n: i64| [Dynamic::from(n)]);
         for _ in 0..3 {
-            let value = entry.call(&engine, Tag::Kept(&tag), call(10)).unwrap();
+            let value = function.call(&engine, Tag::Reusable(&context), arguments(10)).unwrap();
             assert_eq!(value.as_int(), Ok(11));
         }
-        assert!((1..=100).contains(&remembered(&entry).unwrap()));
-        assert!(entry.call(&engine, Tag::Kept(&tag), call(1000)).is_ok());
-        assert_eq!(remembered(&entry), None, "all is forgotten when it is too much");
+        assert!((1..=100).contains(&resolved(&function).unwrap()));
+        assert!(function.call(&engine, Tag::Reusable(&context), arguments(1000)).is_ok());
+        assert_eq!(resolved(&function), None, "too large a state is dropped");
     }
 
     #[test]
-    fn surroundings_that_are_to_be_forgotten_are() {
-        let (engine, entry) = entry("fn f(n) { n }");
-        let call = || [Dynamic::UNIT];
-        let kept = || {
-            let tools = entry.desk().unwrap().0.lock().unwrap();
-            tools.as_ref().is_some_and(|tools| !tools.global.tag.is_unit())
+    fn a_single_use_context_is_not_kept_after_the_call() {
+        let (engine, function) = prepare("fn f(n) { n }");
+        let arguments = || [Dynamic::UNIT];
+        let has_context = || {
+            let state = function.slot().unwrap().0.lock();
+            state.as_ref().is_some_and(|state| !state.global.tag.is_unit())
         };
-        let tag = handle();
-        assert!(entry.call(&engine, Tag::Kept(&tag), call()).is_ok());
-        assert!(kept());
-        assert!(entry.call(&engine, Tag::Forgotten(handle()), call()).is_ok());
-        assert!(!kept() && remembered(&entry).is_some());
+        let reusable = context();
+        assert!(function.call(&engine, Tag::Reusable(&reusable), arguments()).is_ok());
+        assert!(has_context());
+        assert!(function.call(&engine, Tag::SingleUse(context()), arguments()).is_ok());
+        assert!(!has_context() && resolved(&function).is_some());
     }
 
     #[test]
-    fn a_parameter_can_be_changed_whatever_was_given_for_it() {
-        let (engine, entry) = entry("fn f(n) { n += 1; n }");
+    fn a_parameter_can_be_changed_even_if_its_argument_is_read_only() {
+        let (engine, function) = prepare("fn f(n) { n += 1; n }");
         for given in 1..4_i64 {
             let argument = Dynamic::from(given).into_read_only();
-            let value = entry.call(&engine, Tag::Kept(&handle()), [argument]).unwrap();
+            let value = function.call(&engine, Tag::Reusable(&context()), [argument]).unwrap();
             assert_eq!(value.as_int(), Ok(given + 1));
         }
     }
 
     #[test]
-    fn closures_and_other_functions_are_no_part_of_a_body() {
-        let (engine, entry) = entry(
+    fn closures_and_other_functions_are_not_part_of_the_body() {
+        let (engine, function) = prepare(
             "fn g(x) { throw \"g\" } fn f(n) { let twice = |x| { x * 2 }; if n > 0 { return twice.call(n) } 0 } fn f() { throw \"f\" }",
         );
-        let value = entry.call(&engine, Tag::Kept(&handle()), [Dynamic::from(4_i64)]).unwrap();
+        let argument = Dynamic::from(4_i64);
+        let value = function.call(&engine, Tag::Reusable(&context()), [argument]).unwrap();
         assert_eq!(value.as_int(), Ok(8));
     }
 }

@@ -1,64 +1,78 @@
-//! `rate_limit`: the generic cell rate algorithm (ITU-T I.371), one number a bucket, in a table that cannot grow without end.
+//! The table behind `rate_limit`: the generic cell rate algorithm (GCRA, ITU-T I.371), one number
+//! per bucket, with a bounded number of buckets.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
 
-/// Buckets, by a digest of their names.
-pub(in crate::scripting) struct Rates {
-    most: usize,
-    /// When each bucket will be empty again, in microseconds.
-    empties: Mutex<HashMap<[u8; 16], u64, foldhash::fast::RandomState>>,
+use parking_lot::Mutex;
+
+use super::replay_cache::short_digest;
+
+/// Buckets by a digest of their names.
+pub(in crate::scripting) struct RateLimiter {
+    /// The capacity, in buckets.
+    capacity: usize,
+    /// GCRA theoretical arrival time per bucket, in microseconds; in the past means that the bucket
+    /// is empty.
+    arrivals: Mutex<HashMap<[u8; 16], u64, foldhash::fast::RandomState>>,
 }
 
-/// How often, in what time.
+/// `count` calls in `seconds`.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::scripting) struct Rate {
+pub(in crate::scripting) struct BucketRate {
     pub count: u64,
     pub seconds: u64,
 }
 
-impl Rates {
-    pub fn new(most: usize) -> Self {
-        Self { most, empties: Mutex::default() }
+impl BucketRate {
+    /// The whole window in microseconds.
+    fn window(self) -> u64 {
+        self.seconds.saturating_mul(1_000_000)
     }
 
-    /// Whether one more is within the rate. What is refused does not count.
+    /// The next arrival time if one more call fits at `now` (both in microseconds); `None` means
+    /// that it exceeds the rate.
+    fn admit(self, arrival: u64, now: u64) -> Option<u64> {
+        // At least one microsecond per call: an interval of zero would be no limit.
+        let interval = (self.window() / self.count.max(1)).max(1);
+        let next = arrival.max(now).saturating_add(interval);
+        (next - now <= self.window()).then_some(next)
+    }
+}
+
+impl RateLimiter {
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity, arrivals: Mutex::default() }
+    }
+
+    /// Whether one more call is within the rate at `now`, in milliseconds. A rejected call does not
+    /// count.
     ///
-    /// When all places of the table are in use, a new bucket is refused: letting it pass would make the limit one that is
-    /// switched off by many names.
-    pub fn admit(&self, bucket: &str, rate: Rate, now: u64) -> bool {
-        let now = now.saturating_mul(1000);
-        let window = rate.seconds.saturating_mul(1_000_000);
-        // The time that one takes up; at least the smallest there is, or the limit would be none.
-        let each = (window / rate.count.max(1)).max(1);
-        let key = super::replay_cache::short_digest(bucket);
-        let mut empties = self.empties.lock().unwrap_or_else(PoisonError::into_inner);
-        if empties.len() >= self.most && !empties.contains_key(&key) {
-            empties.retain(|_, empty| *empty > now);
-            if empties.len() >= self.most {
+    /// A new bucket is rejected while the table is full. If it were admitted, a client could bypass
+    /// the limit by using many names.
+    pub fn admit(&self, bucket: &str, rate: BucketRate, now: u64) -> bool {
+        let (key, now) = (short_digest(bucket), now.saturating_mul(1000));
+        let mut arrivals = self.arrivals.lock();
+        if arrivals.len() >= self.capacity && !arrivals.contains_key(&key) {
+            arrivals.retain(|_, arrival| *arrival > now);
+            if arrivals.len() >= self.capacity {
                 return false;
             }
         }
-        let empty = empties.entry(key).or_insert(now);
-        let next = (*empty).max(now).saturating_add(each);
-        let fits = next - now <= window;
-        if fits {
-            *empty = next;
-        }
-        fits
+        let arrival = arrivals.entry(key).or_insert(now);
+        let next = rate.admit(*arrival, now);
+        *arrival = next.unwrap_or(*arrival);
+        next.is_some()
     }
 
-    /// What [`Rates::admit`] would say. Nothing is counted.
-    pub fn would_admit(&self, bucket: &str, rate: Rate, now: u64) -> bool {
+    /// The result that [`RateLimiter::admit`] would return, without counting the call.
+    pub fn would_admit(&self, bucket: &str, rate: BucketRate, now: u64) -> bool {
         let now = now.saturating_mul(1000);
-        let window = rate.seconds.saturating_mul(1_000_000);
-        let each = (window / rate.count.max(1)).max(1);
-        let empties = self.empties.lock().unwrap_or_else(PoisonError::into_inner);
-        match empties.get(&super::replay_cache::short_digest(bucket)) {
-            Some(empty) => (*empty).max(now).saturating_add(each) - now <= window,
-            None => empties.len() < self.most || empties.values().any(|empty| *empty <= now),
+        let arrivals = self.arrivals.lock();
+        match arrivals.get(&short_digest(bucket)) {
+            Some(arrival) => rate.admit(*arrival, now).is_some(),
+            None => {
+                arrivals.len() < self.capacity || arrivals.values().any(|arrival| *arrival <= now)
+            }
         }
     }
 }
@@ -68,34 +82,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_takes_its_count_at_once_and_then_one_at_a_time() {
-        let rates = Rates::new(10);
-        let rate = Rate { count: 3, seconds: 30 };
-        let taken = |now| (0..5).filter(|_| rates.admit("a", rate, now)).count();
-        assert_eq!(taken(0), 3);
-        assert_eq!(taken(9_999), 0);
-        assert_eq!(taken(10_000), 1);
-        assert_eq!(taken(40_000), 3);
-        assert!(rates.admit("b", rate, 40_000));
+    fn a_bucket_admits_its_count_at_once_and_then_one_call_per_interval() {
+        let limiter = RateLimiter::new(10);
+        let rate = BucketRate { count: 3, seconds: 30 };
+        let admitted = |now| (0..5).filter(|_| limiter.admit("a", rate, now)).count();
+        assert_eq!(admitted(0), 3);
+        assert_eq!(admitted(9_999), 0);
+        assert_eq!(admitted(10_000), 1);
+        assert_eq!(admitted(40_000), 3);
+        assert!(limiter.admit("b", rate, 40_000));
     }
 
     #[test]
-    fn a_look_says_what_would_be_and_counts_nothing() {
-        let rates = Rates::new(1);
-        let rate = Rate { count: 1, seconds: 10 };
-        assert!((0..5).all(|_| rates.would_admit("a", rate, 0)));
-        assert!(rates.admit("a", rate, 0));
-        assert!(!rates.would_admit("a", rate, 0) && !rates.would_admit("b", rate, 0));
-        assert!(rates.would_admit("a", rate, 10_000) && rates.would_admit("b", rate, 10_001));
+    fn would_admit_counts_nothing() {
+        let limiter = RateLimiter::new(1);
+        let rate = BucketRate { count: 1, seconds: 10 };
+        assert!((0..5).all(|_| limiter.would_admit("a", rate, 0)));
+        assert!(limiter.admit("a", rate, 0));
+        assert!(!limiter.would_admit("a", rate, 0) && !limiter.would_admit("b", rate, 0));
+        assert!(limiter.would_admit("a", rate, 10_000) && limiter.would_admit("b", rate, 10_001));
     }
 
     #[test]
-    fn many_names_do_not_switch_the_limit_off() {
-        let rates = Rates::new(2);
-        let rate = Rate { count: 1, seconds: 10 };
-        assert!(rates.admit("a", rate, 0) && rates.admit("b", rate, 0));
-        assert!(!rates.admit("c", rate, 0), "full");
-        assert!(!rates.admit("a", rate, 0), "not forgotten");
-        assert!(rates.admit("c", rate, 10_001), "the others are empty by now");
+    fn many_names_do_not_bypass_the_limit() {
+        let limiter = RateLimiter::new(2);
+        let rate = BucketRate { count: 1, seconds: 10 };
+        assert!(limiter.admit("a", rate, 0) && limiter.admit("b", rate, 0));
+        assert!(!limiter.admit("c", rate, 0), "the table is full");
+        assert!(!limiter.admit("a", rate, 0), "the bucket is still in the table");
+        assert!(limiter.admit("c", rate, 10_001), "the other buckets are empty by now");
     }
 }

@@ -1,78 +1,82 @@
-//! `once`: which ids were seen, for as long as they must be remembered. Nothing is forgotten early.
+//! The table behind `once`: remembers ids for a given time and never forgets one early.
 
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
-    sync::{Mutex, PoisonError},
 };
 
-/// Ids, by a digest.
-pub(in crate::scripting) struct Replays {
-    most: usize,
-    seen: Mutex<Seen>,
+use parking_lot::Mutex;
+
+/// Ids that were seen, stored as digests.
+pub(in crate::scripting) struct ReplayCache {
+    /// The capacity, in ids.
+    capacity: usize,
+    seen: Mutex<SeenIds>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct SeenIds {
     /// The first second in which an id is forgotten.
     until: HashMap<[u8; 16], i64>,
-    order: BinaryHeap<Reverse<(i64, [u8; 16])>>,
+    /// The ids in the order in which they expire.
+    expiry: BinaryHeap<Reverse<(i64, [u8; 16])>>,
 }
 
-/// What became of an id.
+/// The result of looking an id up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::scripting) enum Once {
-    /// It is new, and from now on it is not.
+pub(in crate::scripting) enum ReplayCheck {
+    /// The id has not been seen.
     New,
-    /// It was seen.
+    /// The id has been seen.
     Seen,
     /// The table is full of ids that must not be forgotten yet.
     Full,
 }
 
-impl Replays {
-    pub fn new(most: usize) -> Self {
-        Self { most, seen: Mutex::default() }
+impl ReplayCache {
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity, seen: Mutex::default() }
     }
 
-    /// Notes an id for `seconds` from `now`.
-    pub fn once(&self, id: &str, seconds: i64, now: i64) -> Once {
+    /// Checks an id, and remembers a new one for `seconds` from `now`.
+    pub fn once(&self, id: &str, seconds: i64, now: i64) -> ReplayCheck {
         let key = short_digest(id);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(Reverse((until, old))) = seen.order.peek().copied() {
+        let mut seen = self.seen.lock();
+        while let Some(Reverse((until, expired))) = seen.expiry.peek().copied() {
             if until > now {
                 break;
             }
-            seen.order.pop();
-            seen.until.remove(&old);
+            seen.expiry.pop();
+            seen.until.remove(&expired);
         }
         if seen.until.contains_key(&key) {
-            return Once::Seen;
+            return ReplayCheck::Seen;
         }
-        if seen.until.len() >= self.most {
-            return Once::Full;
+        if seen.until.len() >= self.capacity {
+            return ReplayCheck::Full;
         }
         let until = now.saturating_add(seconds);
         seen.until.insert(key, until);
-        seen.order.push(Reverse((until, key)));
-        Once::New
+        seen.expiry.push(Reverse((until, key)));
+        ReplayCheck::New
     }
 
-    /// What [`Replays::once`] would say. Nothing is noted.
-    pub fn look(&self, id: &str, now: i64) -> Once {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The result that [`ReplayCache::once`] would return, without remembering the id.
+    pub fn peek(&self, id: &str, now: i64) -> ReplayCheck {
+        let seen = self.seen.lock();
         match seen.until.get(&short_digest(id)) {
-            Some(until) if *until > now => Once::Seen,
-            Some(_) => Once::New,
-            None if seen.until.len() < self.most => Once::New,
-            // Those whose time is over have not been cleared away yet.
-            None if seen.until.values().any(|until| *until <= now) => Once::New,
-            None => Once::Full,
+            Some(until) if *until > now => ReplayCheck::Seen,
+            Some(_) => ReplayCheck::New,
+            None if seen.until.len() < self.capacity => ReplayCheck::New,
+            // `once` would first remove the expired ids.
+            None if seen.until.values().any(|until| *until <= now) => ReplayCheck::New,
+            None => ReplayCheck::Full,
         }
     }
 }
 
-/// Sixteen bytes of BLAKE3: nobody finds two texts with the same, and a long text takes no more room than a short one.
+/// Sixteen bytes of BLAKE3: long enough that collisions cannot be found, and a long text takes no
+/// more memory than a short one.
 pub(in crate::scripting) fn short_digest(text: &str) -> [u8; 16] {
     let mut out = [0; 16];
     out.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
@@ -84,30 +88,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_new_once_until_its_time_is_over() {
-        let replays = Replays::new(10);
-        assert_eq!(replays.once("a", 60, 100), Once::New);
-        assert_eq!(replays.once("a", 60, 159), Once::Seen);
-        assert_eq!(replays.once("a", 60, 160), Once::New);
+    fn an_id_is_new_again_after_its_time() {
+        let cache = ReplayCache::new(10);
+        assert_eq!(cache.once("a", 60, 100), ReplayCheck::New);
+        assert_eq!(cache.once("a", 60, 159), ReplayCheck::Seen);
+        assert_eq!(cache.once("a", 60, 160), ReplayCheck::New);
     }
 
     #[test]
-    fn a_look_notes_nothing() {
-        let replays = Replays::new(1);
-        assert_eq!([replays.look("a", 0), replays.look("a", 0)], [Once::New; 2]);
-        replays.once("a", 60, 0);
-        assert_eq!([replays.look("a", 59), replays.look("b", 59)], [Once::Seen, Once::Full]);
-        assert_eq!([replays.look("a", 60), replays.look("b", 60)], [Once::New; 2]);
+    fn peek_remembers_nothing() {
+        let cache = ReplayCache::new(1);
+        assert_eq!([cache.peek("a", 0), cache.peek("a", 0)], [ReplayCheck::New; 2]);
+        cache.once("a", 60, 0);
+        let after = [cache.peek("a", 59), cache.peek("b", 59)];
+        assert_eq!(after, [ReplayCheck::Seen, ReplayCheck::Full]);
+        assert_eq!([cache.peek("a", 60), cache.peek("b", 60)], [ReplayCheck::New; 2]);
     }
 
     #[test]
-    fn a_full_table_refuses_and_forgets_nothing() {
-        let replays = Replays::new(2);
-        assert_eq!(replays.once("a", 60, 0), Once::New);
-        assert_eq!(replays.once("b", 10, 0), Once::New);
-        assert_eq!(replays.once("c", 60, 0), Once::Full);
-        assert_eq!(replays.once("a", 60, 5), Once::Seen);
-        assert_eq!(replays.once("c", 60, 10), Once::New, "b's time is over");
-        assert_eq!(replays.once("a", 60, 10), Once::Seen);
+    fn a_full_table_rejects_new_ids_and_forgets_none() {
+        let cache = ReplayCache::new(2);
+        assert_eq!(cache.once("a", 60, 0), ReplayCheck::New);
+        assert_eq!(cache.once("b", 10, 0), ReplayCheck::New);
+        assert_eq!(cache.once("c", 60, 0), ReplayCheck::Full);
+        assert_eq!(cache.once("a", 60, 5), ReplayCheck::Seen);
+        assert_eq!(cache.once("c", 60, 10), ReplayCheck::New, "b has expired");
+        assert_eq!(cache.once("a", 60, 10), ReplayCheck::Seen);
     }
 }

@@ -1,152 +1,135 @@
-//! The world of one `test_…` function: users, secrets and a clock of its own, and the way to the Gate that the wiring lends it.
+//! The sandbox of one `test_…` function: users, keys, secrets and a clock of its own, and a
+//! function that runs requests through the whole Gate.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use rhai::{Array, Dynamic, Map};
 
-use super::outbox::Outbox;
+use super::outbox::ScriptOutbox;
 use crate::{
     model::{ADMINISTRATOR, Clock, Entropy, KeyText, Secret, Timestamp, fold},
-    scripting::{
-        Kind, Set,
-        values::{
-            records::{KeyView, Records, RoleView, UserParts, UserView},
-            request::ScriptRequest,
-        },
+    scripting::values::{
+        records::{KeyView, Records, RoleView, UserParts, UserView},
+        request::ScriptRequest,
     },
 };
 
-/// Runs a request through the whole Gate with a set of scripts that is being tested. Whoever has a Gate implements it.
-pub trait ScriptTestGate: Send + Sync {
-    /// Decides about one request. It runs inside a script's call: it must not wait for anything outside of memory.
-    ///
-    /// # Errors
-    /// Why there is no verdict, as a sentence for the script's author.
-    fn decide(&self, trial: &TestRequest) -> Result<TestDecision, String>;
-}
-
-/// What is to be decided in a test.
-pub struct TestRequest {
-    /// The scripts under test. Their calls see the test's users, secrets and clock, and run on the calling thread.
-    pub set: Arc<Set>,
-    /// What the script that is being tested is.
-    pub kind: Kind,
-    /// Its name: the authentication type's, the resource's, the handler's; empty for `hooks.rhai`.
-    pub name: String,
-    /// The request.
-    pub request: ScriptRequest,
-    /// The users of the test.
-    pub users: Vec<TestUser>,
-    /// A key's text for each of these users, by the user's number.
-    pub keys: Vec<(u64, Secret)>,
-    /// The clock of the test.
-    pub clock: Clock,
-}
-
-/// A verdict.
+/// The result of `decide()`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TestDecision {
-    /// Whether the request was let through.
+    /// Whether the request was allowed.
     pub allowed: bool,
-    /// 200, or the status of the refusal.
+    /// 200, or the status of the denial.
     pub status: u16,
-    /// The stable name of the refusal.
+    /// The error code of the denial.
     pub code: Option<String>,
-    /// What the client would be told.
+    /// The description that the client would get.
     pub description: Option<String>,
-    /// What the operator's log would be told besides.
+    /// The detail that only the operator's log would get.
     pub detail: Option<String>,
-    /// The name of the user who was let through.
+    /// The name of the authenticated user.
     pub user: Option<String>,
-    /// The room that refused.
-    pub room: Option<String>,
+    /// The phase that denied the request.
+    pub phase: Option<String>,
 }
 
 /// A user of a test.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TestUser {
-    /// The number; given when it is added.
+    /// The user's number. The sandbox assigns it.
     pub uid: u64,
     /// The name.
     pub name: String,
-    /// The ids of its roles.
+    /// The ids of the user's roles.
     pub roles: Vec<String>,
-    /// Its permissions, whatever its roles give; an administrator has all.
+    /// The user's permissions, independent of the roles. An administrator has all permissions.
     pub permissions: BTreeSet<String>,
-    /// Its small facts.
+    /// The user's attributes.
     pub attributes: BTreeMap<String, String>,
     /// Active, or blocked.
     pub active: bool,
 }
 
-/// How many users a test may make.
-const MOST_USERS: usize = 100;
-/// The clock of a test that sets none: 2026-01-05T12:00:00Z, a Monday.
-const NOON: Timestamp = Timestamp(1_767_614_400);
+/// How many users a test may create.
+const MAX_USERS: usize = 100;
+/// The initial time of a test's clock: 2026-01-05T12:00:00Z, a Monday.
+const INITIAL_TIME: Timestamp = Timestamp(1_767_614_400);
+
+/// Runs a request through the Gate, with the scripts under test and the users of the sandbox.
+///
+/// An `Err` holds a sentence for the script's author that says why there is no decision.
+pub(in crate::scripting) type Decide =
+    Box<dyn Fn(&Sandbox, ScriptRequest) -> Result<TestDecision, String> + Send + Sync>;
 
 pub(in crate::scripting) struct Sandbox {
     users: Mutex<Vec<TestUser>>,
     keys: Mutex<Vec<(u64, Secret)>>,
     secrets: Mutex<BTreeMap<String, Arc<Secret>>>,
     clock: Clock,
-    webhooks: Outbox,
-    subject: Option<Subject>,
-}
-
-/// What a test is about.
-pub(in crate::scripting) struct Subject {
-    pub gate: Arc<dyn ScriptTestGate>,
-    /// Weak, because the set's scripts know their world.
-    pub set: Weak<Set>,
-    pub kind: Kind,
-    pub name: String,
+    webhooks: ScriptOutbox,
+    decide: Decide,
 }
 
 impl Sandbox {
-    pub fn new(subject: Option<Subject>) -> Self {
-        let clock = Clock::fixed(NOON);
+    pub fn new(decide: Decide) -> Self {
         Self {
             users: Mutex::default(),
             keys: Mutex::default(),
             secrets: Mutex::default(),
-            clock,
-            webhooks: Outbox::default(),
-            subject,
+            clock: Clock::fixed(INITIAL_TIME),
+            webhooks: ScriptOutbox::default(),
+            decide,
         }
+    }
+
+    /// A sandbox in which `decide()` is an error, because there is no Gate.
+    pub fn without_gate() -> Self {
+        let error = "decide() needs a whole server; `keyward script test` has one";
+        Self::new(Box::new(move |_, _| Err(error.into())))
     }
 
     pub fn clock(&self) -> Clock {
         self.clock.clone()
     }
 
-    /// The webhooks that the test's functions wanted sent.
-    pub fn webhooks(&self) -> &Outbox {
+    /// The webhooks that the test's functions requested.
+    pub fn webhooks(&self) -> &ScriptOutbox {
         &self.webhooks
     }
 
-    pub fn add(&self, mut user: TestUser) -> Result<UserView, String> {
-        let mut users = lock(&self.users);
-        if users.len() >= MOST_USERS {
-            return Err(format!("a test has at most {MOST_USERS} users"));
+    pub fn users(&self) -> Vec<TestUser> {
+        self.users.lock().clone()
+    }
+
+    /// The keys that the test has asked for, with the number of each key's user.
+    pub fn keys(&self) -> Vec<(u64, Secret)> {
+        self.keys.lock().clone()
+    }
+
+    pub fn add_user(&self, mut user: TestUser) -> Result<UserView, String> {
+        let mut users = self.users.lock();
+        if users.len() >= MAX_USERS {
+            return Err(format!("a test has at most {MAX_USERS} users"));
         }
         if users.iter().any(|other| fold(&other.name) == fold(&user.name)) {
             return Err(format!("the test has a user {} already", user.name));
         }
-        // Uid 1 is the administrator's.
+        // Uid 1 is reserved for the administrator.
         user.uid = users.len() as u64 + 2;
         let view = user.view();
         users.push(user);
         Ok(view)
     }
 
-    /// The text of a user's key. The Gate of the same test takes it.
-    pub fn key(&self, uid: u64) -> Secret {
-        let mut keys = lock(&self.keys);
-        if let Some((_, key)) = keys.iter().find(|(of, _)| *of == uid) {
+    /// The key of a user, generated on first use. The Gate of this test accepts it.
+    pub fn key_of(&self, uid: u64) -> Secret {
+        let mut keys = self.keys.lock();
+        if let Some((_, key)) = keys.iter().find(|(owner, _)| *owner == uid) {
             return key.clone();
         }
         let key = KeyText::generate("kw", &Entropy::system()).text;
@@ -155,41 +138,26 @@ impl Sandbox {
     }
 
     pub fn set_secret(&self, name: &str, value: &str) {
-        lock(&self.secrets).insert(name.to_owned(), Arc::new(Secret::new(value)));
+        self.secrets.lock().insert(name.to_owned(), Arc::new(Secret::new(value)));
     }
 
     pub fn secret(&self, name: &str) -> Option<Arc<Secret>> {
-        lock(&self.secrets).get(name).cloned()
+        self.secrets.lock().get(name).cloned()
     }
 
     pub fn decide(&self, request: ScriptRequest) -> Result<TestDecision, String> {
-        let nowhere = "decide() needs a whole server; `keyward script test` has one";
-        let subject = self.subject.as_ref().ok_or(nowhere)?;
-        let trial = TestRequest {
-            set: subject.set.upgrade().ok_or(nowhere)?,
-            kind: subject.kind,
-            name: subject.name.clone(),
-            request,
-            users: lock(&self.users).clone(),
-            keys: lock(&self.keys).clone(),
-            clock: self.clock(),
-        };
-        subject.gate.decide(&trial)
+        (self.decide)(self, request)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Records for Sandbox {
     fn user_by_name(&self, name: &str) -> Option<UserView> {
         let name = fold(name);
-        lock(&self.users).iter().find(|user| fold(&user.name) == name).map(TestUser::view)
+        self.users.lock().iter().find(|user| fold(&user.name) == name).map(TestUser::view)
     }
 
     fn user_by_id(&self, uid: u64) -> Option<UserView> {
-        lock(&self.users).iter().find(|user| user.uid == uid).map(TestUser::view)
+        self.users.lock().iter().find(|user| user.uid == uid).map(TestUser::view)
     }
 
     fn key_by_id(&self, _: &str) -> Option<KeyView> {
@@ -203,7 +171,7 @@ impl Records for Sandbox {
 
 impl fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sandbox({} users)", lock(&self.users).len())
+        write!(f, "Sandbox({} users)", self.users.lock().len())
     }
 }
 
@@ -248,10 +216,7 @@ impl TestUser {
                 }
             }
         }
-        match user.name.is_empty() {
-            true => Err("test_user needs a name".into()),
-            false => Ok(user),
-        }
+        if user.name.is_empty() { Err("test_user needs a name".into()) } else { Ok(user) }
     }
 }
 

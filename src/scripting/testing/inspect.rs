@@ -1,4 +1,5 @@
-//! Scripts looked at without being put in force: what `keyward script check` and `script test` do, with no server and no store.
+//! Compiles and tests a folder of scripts without putting it into force: `keyward script check` and
+//! `keyward script test`, which need no server and no store.
 
 use std::{
     path::Path,
@@ -6,90 +7,81 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::gate::ScriptTestGate;
 use crate::{
     model::Clock,
     scripting::{
-        Function, Limits, ScriptError, ScriptTestGate, Secrets, Set, loading::source,
-        runtime::context::HostContext, script::Pool, values::records::NoRecords,
+        error::ScriptError,
+        limits::ScriptLimits,
+        loading::source,
+        runtime::context::{HostContext, Secrets},
+        script::BlockingPool,
+        set::ScriptSet,
+        values::records::NoRecords,
     },
 };
 
 /// A folder of scripts that compiles.
-pub struct Inspected {
+pub struct CheckedScripts {
     /// The scripts.
-    pub set: Set,
-    limits: Limits,
+    pub set: ScriptSet,
+    limits: ScriptLimits,
 }
 
 /// A `test_…` function that has run.
 #[derive(Debug, Clone)]
-pub struct Tested {
+pub struct TestOutcome {
     /// The file, relative to the folder of scripts.
     pub file: String,
     /// The function.
     pub name: String,
     /// How long it took.
     pub time: Duration,
-    /// Why it failed, if it did.
+    /// Why the test failed; `None` means that it passed.
     pub failure: Option<ScriptError>,
 }
 
-impl Inspected {
-    /// Reads and compiles a folder. One that is not there has no scripts.
+impl CheckedScripts {
+    /// Reads and compiles a folder. A missing folder contains no scripts.
     ///
     /// # Errors
-    /// All that is wrong with all files.
-    pub fn new(folder: &Path, limits: Limits) -> Result<Self, Vec<ScriptError>> {
+    /// The errors of all files.
+    pub fn new(folder: &Path, limits: ScriptLimits) -> Result<Self, Vec<ScriptError>> {
         let sources = source::read(folder, &limits)?;
-        let ambient = HostContext::new(
-            Arc::new(NoRecords),
-            Clock::system(),
-            Secrets::default(),
-            limits.clone(),
-        );
-        let pool = Arc::new(Pool::new(&limits));
-        let set = Set::compile(sources, &Arc::new(ambient), &pool)?;
+        let (records, secrets) = (Arc::new(NoRecords), Secrets::default());
+        let host = HostContext::new(records, Clock::system(), secrets, limits.clone());
+        let pool = Arc::new(BlockingPool::new(&limits));
+        let set = ScriptSet::compile(sources, &Arc::new(host), &pool)?;
         Ok(Self { set, limits })
     }
 
-    /// Runs the tests whose file or name holds `filter`, in the order of the files, and tells `each` what came of one when it has ended.
+    /// Runs the tests whose file or name contains `filter`, in the order of the files. Calls
+    /// `on_test` after each test.
     pub fn test(
         &self,
         filter: Option<&str>,
         gate: &Arc<dyn ScriptTestGate>,
-        mut each: impl FnMut(&Tested),
-    ) -> Vec<Tested> {
-        let mut all = Vec::new();
+        mut on_test: impl FnMut(&TestOutcome),
+    ) -> Vec<TestOutcome> {
+        let mut outcomes = Vec::new();
         for script in self.set.scripts() {
             for name in script.tests() {
-                let is_meant = |part: &str| name.contains(part) || script.file().contains(part);
-                if !filter.is_none_or(is_meant) {
+                let is_selected = |part: &str| name.contains(part) || script.file().contains(part);
+                if !filter.is_none_or(is_selected) {
                     continue;
                 }
-                let begun = Instant::now();
-                let outcome = self.set.test_one(script, name, &self.limits, Some(gate));
-                let tested = Tested {
+                let started = Instant::now();
+                let result = self.set.test_one(script, name, &self.limits, Some(gate));
+                let outcome = TestOutcome {
                     file: script.file().to_owned(),
                     name: name.to_owned(),
-                    time: begun.elapsed(),
-                    failure: outcome.err(),
+                    time: started.elapsed(),
+                    failure: result.err(),
                 };
-                each(&tested);
-                all.push(tested);
+                on_test(&outcome);
+                outcomes.push(outcome);
             }
         }
-        all
-    }
-}
-
-impl crate::scripting::Script {
-    /// The functions of Keyward's that it defines.
-    pub fn functions(&self) -> Vec<Function> {
-        Function::ALL.into_iter().filter(|one| self.defines(*one)).collect()
-    }
-
-    /// The names of its `test_…` functions, in the order of the file.
-    pub fn tests(&self) -> impl Iterator<Item = &str> {
-        self.inner.compiled.tests.iter().map(|(name, _)| name.as_str())
+        outcomes
     }
 }

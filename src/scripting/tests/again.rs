@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn claimed(set: &Set, script: &str) -> Script {
+fn claimed(set: &ScriptSet, script: &str) -> Script {
     set.auth(script).unwrap().clone()
 }
 
@@ -18,7 +18,7 @@ async fn a_constant_argument_does_not_stay_for_the_next_call() {
     for presented in ["ada", "bob", "ada", "ada", "bob"] {
         let claim = script.decode(&req(), presented).await.unwrap();
         let verdict = script.verify(&req(), &llama(), &claim).await.unwrap();
-        let is_ada = matches!(verdict, Verdict::Theirs(_));
+        let is_ada = matches!(verdict, VerifyResult::Match(_));
         assert_eq!(is_ada, presented == "ada", "{presented}");
     }
 }
@@ -41,7 +41,7 @@ async fn a_call_that_ends_early_leaves_nothing_behind() {
         }
         fn down(n) { down(n - 1) }";
     let folder = Folder::of(&[("hooks.rhai", text)]);
-    let limits = Limits { operations: 20_000, strikes: 100, ..limits() };
+    let limits = ScriptLimits { operations: 20_000, strikes: 100, ..limits() };
     let scripts = folder.load_with(limits, host()).unwrap();
     let set = scripts.current();
     let script = set.hooks(Function::OnPermit, None).next().unwrap();
@@ -51,11 +51,11 @@ async fn a_call_that_ends_early_leaves_nothing_behind() {
     };
     for way in ["throw", "deny", "return", "exit", "wrong", "spin", "deep"] {
         let outcome = permit(way).await;
-        assert_eq!(matches!(outcome, Ok(Consent::Withheld)), ["return", "exit"].contains(&way));
-        assert!(!matches!(outcome, Ok(Consent::Given)), "{way}: {outcome:?}");
+        assert_eq!(matches!(outcome, Ok(PermitResult::Refused)), ["return", "exit"].contains(&way));
+        assert!(!matches!(outcome, Ok(PermitResult::Granted)), "{way}: {outcome:?}");
         // All steps and all levels are there again, and no variable is in the way.
         for _ in 0..3 {
-            assert_eq!(permit("on").await.unwrap(), Consent::Given, "after {way}");
+            assert_eq!(permit("on").await.unwrap(), PermitResult::Granted, "after {way}");
         }
     }
 }
@@ -74,7 +74,7 @@ async fn what_one_request_says_is_not_seen_by_the_next() {
     let script = set.hooks(Function::OnPermit, None).next().unwrap();
     for _ in 0..3 {
         let outcome = script.on_permit(&req(), &person(), &resource()).await;
-        assert_eq!(outcome.unwrap(), Consent::Given);
+        assert_eq!(outcome.unwrap(), PermitResult::Granted);
     }
 }
 

@@ -13,7 +13,7 @@ fn spin() -> ScriptRequest {
 
 #[tokio::test]
 async fn a_blocking_script_holds_no_async_thread() {
-    let limits = Limits {
+    let limits = ScriptLimits {
         blocking_time: Duration::from_millis(300),
         blocking_operations: u64::MAX,
         ..limits()
@@ -42,7 +42,7 @@ async fn a_blocking_script_holds_no_async_thread() {
 
 #[tokio::test]
 async fn the_pool_and_its_queue_are_bounded() {
-    let limits = Limits {
+    let limits = ScriptLimits {
         blocking_time: Duration::from_millis(400),
         blocking_operations: u64::MAX,
         blocking_calls: 1,
@@ -72,7 +72,7 @@ async fn the_pool_and_its_queue_are_bounded() {
 
 #[tokio::test]
 async fn a_call_that_nobody_waits_for_keeps_its_turn_until_it_ends() {
-    let limits = Limits {
+    let limits = ScriptLimits {
         blocking_time: Duration::from_millis(300),
         blocking_operations: u64::MAX,
         blocking_calls: 1,

@@ -59,7 +59,7 @@ async fn the_library_does_what_it_says() {
     let mut wrong = Vec::new();
     for body in TRUE {
         let outcome = permit(body).await;
-        if !matches!(outcome, Ok(Consent::Given)) {
+        if !matches!(outcome, Ok(PermitResult::Granted)) {
             wrong.push(format!("{body}: {outcome:?}"));
         }
     }
@@ -108,7 +108,7 @@ async fn the_library_says_what_is_wrong() {
     for (body, says) in WRONG {
         let outcome = permit(&format!("{body}; true")).await;
         match &outcome {
-            Err(Fault::Broken { detail })
+            Err(Fault::Failed { detail })
                 if detail.contains(says) && !detail.contains("nobody sees") => {}
             _ => wrong.push(format!("{body}: {outcome:?}")),
         }
@@ -122,7 +122,7 @@ async fn the_library_says_what_is_wrong() {
 async fn counters_survive_a_reload_and_refuse_when_they_are_full() {
     let text = "fn on_permit(req, identity, resource) { once(req.param(\"id\"), 60) && rate_limit(req.param(\"id\"), 1, 60) }";
     let folder = Folder::of(&[("hooks.rhai", text)]);
-    let limits = Limits { replay_ids: 2, ..limits() };
+    let limits = ScriptLimits { replay_ids: 2, ..limits() };
     let scripts = folder.load_with(limits, host()).unwrap();
     let ask = async |id: &str| {
         let set = scripts.current();
@@ -130,11 +130,11 @@ async fn counters_survive_a_reload_and_refuse_when_they_are_full() {
         let req = req().changed(|parts| parts.query = Some(format!("id={id}")));
         script.on_permit(&req, &person(), &resource()).await.unwrap()
     };
-    assert_eq!(ask("a").await, Consent::Given);
+    assert_eq!(ask("a").await, PermitResult::Granted);
     scripts.reload().unwrap();
-    assert_eq!(ask("a").await, Consent::Withheld, "a reload makes no replay new");
-    assert_eq!(ask("b").await, Consent::Given);
-    assert_eq!(ask("c").await, Consent::Withheld, "the table is full");
+    assert_eq!(ask("a").await, PermitResult::Refused, "a reload makes no replay new");
+    assert_eq!(ask("b").await, PermitResult::Granted);
+    assert_eq!(ask("c").await, PermitResult::Refused, "the table is full");
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn a_panic_in_a_host_function_breaks_the_call_and_nothing_else() {
     let text = "fn on_permit(req, identity, resource) { if req.param(\"p\") != () { user_by_name(\"a\"); } true }
         fn on_authenticated(req, identity) { try { user_by_name(\"a\"); } catch { } }";
     let folder = Folder::of(&[("hooks.rhai", text)]);
-    let host = Host { records: Arc::new(Panics), ..host() };
+    let host = ScriptHost { records: Arc::new(Panics), ..host() };
     let scripts = folder.load_with(limits(), host).unwrap();
     let set = scripts.current();
     let script = set.hooks(Function::OnPermit, None).next().unwrap();
@@ -166,7 +166,7 @@ async fn a_panic_in_a_host_function_breaks_the_call_and_nothing_else() {
     assert!(detail(script.on_permit(&panics, &person(), &resource()).await).contains("panicked"));
     assert!(detail(script.on_authenticated(&req(), &person()).await).contains("panicked"));
     let outcome = script.on_permit(&req(), &person(), &resource()).await;
-    assert_eq!(outcome.unwrap(), Consent::Given);
+    assert_eq!(outcome.unwrap(), PermitResult::Granted);
 }
 
 #[test]

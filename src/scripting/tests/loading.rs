@@ -37,11 +37,11 @@ fn names_arity_and_unknown_functions_are_found() {
         ("hooks.rhai", "fn on_deny(req, denial) {}", "did you mean on_denied(req, denial)?"),
         ("hooks.rhai", "fn On_Request(req) {}", "did you mean on_request(req)?"),
         ("hooks.rhai", "fn on_everything(req) {}", "nothing calls on_everything"),
-        ("hooks.rhai", "fn on_request() {}", "on_request is written on_request(req)"),
-        ("hooks.rhai", "fn on_request(req, x) {}", "on_request is written on_request(req)"),
-        ("hooks.rhai", "fn verify(req, user, credential) { true }", "it belongs into auth/"),
-        ("hooks.rhai", "fn handle(req, identity) {}", "it belongs into handlers/"),
-        ("auth/a.rhai", "fn on_request(req) {}", "it belongs into hooks.rhai"),
+        ("hooks.rhai", "fn on_request() {}", "write on_request as on_request(req)"),
+        ("hooks.rhai", "fn on_request(req, x) {}", "write on_request as on_request(req)"),
+        ("hooks.rhai", "fn verify(req, user, credential) { true }", "it belongs in auth/"),
+        ("hooks.rhai", "fn handle(req, identity) {}", "it belongs in handlers/"),
+        ("auth/a.rhai", "fn on_request(req) {}", "it belongs in hooks.rhai"),
         ("auth/a.rhai", "fn verifi(req, user, credential) {}", "did you mean verify("),
         ("auth/a.rhai", "", "it defines none of header(req), decode(req, presented), lookup("),
         ("hooks.rhai", "fn helper() {}", "it defines none of on_request(req)"),
@@ -72,18 +72,14 @@ fn names_arity_and_unknown_functions_are_found() {
             "const X = secret(\"webhook\"); fn on_request(req) {}",
             "a constant has no value",
         ),
-        ("hooks.rhai", "const X = |x| x; fn on_request(req) {}", "is no plain data"),
+        ("hooks.rhai", "const X = |x| x; fn on_request(req) {}", "is not plain data"),
         ("auth/basic.rhai", "fn header(req) {}", "is built in"),
-        (
-            "auth/a.rhai",
-            "fn header(req) { req.header(\"A\") }",
-            "Keyward's is written header(req, …) here",
-        ),
+        ("auth/a.rhai", "fn header(req) { req.header(\"A\") }", "write header(req, …), with"),
         ("auth/A.rhai", "fn header(req) {}", "cannot be an id"),
         ("auth/.rhai.rhai", "fn header(req) {}", ""),
         ("handler/a.rhai", "fn handle(req, identity) {}", "Did you mean handlers/NAME.rhai?"),
         ("hook.rhai", "fn on_request(req) {}", "Did you mean hooks.rhai?"),
-        ("other/a.rhai", "", "no script is called here"),
+        ("other/a.rhai", "", "no script is loaded from this path"),
     ] {
         if file == "auth/.rhai.rhai" {
             // A hidden file is an editor's.
@@ -107,7 +103,7 @@ fn what_is_free_stays_free() {
         "fn on_request(req) { headers(req) } private fn header(x) {} fn test_it() { headers(1) }
         private fn headers(req) { header(1); let f = |x| x + 1; let y = f.call(1); }";
     // A function that Keyward knows cannot be a private one of another file's kind.
-    assert!(Folder::of(&[("hooks.rhai", text)]).refused().contains("belongs into auth/"));
+    assert!(Folder::of(&[("hooks.rhai", text)]).refused().contains("belongs in auth/"));
     let text = text.replace("private fn header(x) {}", "").replace("header(1);", "");
     Folder::of(&[("hooks.rhai", &text), ("README.md", "a"), ("notes/a.txt", "b")]).load().unwrap();
 }
@@ -149,7 +145,7 @@ async fn constants_are_seen_inside_functions() {
         let script = set.hooks(Function::OnPermit, None).next().unwrap();
         for _ in 0..2 {
             let outcome = script.on_permit(&req(), &person(), &resource()).await;
-            if !matches!(outcome, Ok(Consent::Given)) {
+            if !matches!(outcome, Ok(PermitResult::Granted)) {
                 wrong.push(format!("{body}: {outcome:?}"));
             }
         }
@@ -187,12 +183,12 @@ fn files_that_cannot_be_scripts_are_refused() {
         assert!(said.contains(wanted), "{said}");
     };
     folder.write("auth/a.rhai", b"\xff\xfe");
-    says("auth/a.rhai: the file is no UTF-8 text");
-    folder.write("auth/a.rhai", vec![b' '; Limits::default().script_bytes + 1]);
+    says("auth/a.rhai: the file is not UTF-8 text");
+    folder.write("auth/a.rhai", vec![b' '; ScriptLimits::default().script_bytes + 1]);
     says("more than 262144 bytes");
     fs::remove_file(folder.path().join("auth/a.rhai")).unwrap();
     fs::create_dir(folder.path().join("auth/a.rhai")).unwrap();
-    says("no regular file");
+    says("not a regular file");
     fs::remove_dir(folder.path().join("auth/a.rhai")).unwrap();
     symlink("/etc/passwd", folder.path().join("auth/a.rhai")).unwrap();
     says("leads out of the folder");
@@ -211,7 +207,7 @@ fn files_that_cannot_be_scripts_are_refused() {
         0,
     )
     .unwrap();
-    says("no regular file");
+    says("not a regular file");
     fs::remove_file(folder.path().join("auth/a.rhai")).unwrap();
     // A link inside the folder is fine.
     symlink("../hooks.rhai", folder.path().join("resources.rhai")).unwrap();
@@ -219,7 +215,7 @@ fn files_that_cannot_be_scripts_are_refused() {
     fs::rename(folder.path().join("resources.rhai"), folder.path().join("resources/a.rhai"))
         .unwrap();
     folder.load().unwrap();
-    for n in 0..Limits::default().files {
+    for n in 0..ScriptLimits::default().files {
         folder.write(&format!("resources/r{n}.rhai"), HOOK.1);
     }
     says("more than 256 scripts");
@@ -256,14 +252,14 @@ async fn the_last_good_set_stays() {
     for bytes in broken {
         folder.write("hooks.rhai", bytes);
         let problems = scripts.reload().unwrap_err();
-        assert_eq!(says().await, Consent::Given);
+        assert_eq!(says().await, PermitResult::Granted);
         let shown = scripts.problems();
-        assert_eq!(shown, problems.into_iter().map(Problem::NotLoaded).collect::<Vec<_>>());
+        assert_eq!(shown, problems.into_iter().map(ScriptProblem::NotLoaded).collect::<Vec<_>>());
         assert!(!shown.is_empty());
     }
     folder.write("hooks.rhai", text("false"));
     assert!(scripts.reload().unwrap().is_new);
-    assert_eq!(says().await, Consent::Withheld);
+    assert_eq!(says().await, PermitResult::Refused);
     assert!(scripts.problems().is_empty());
     // A set that a request has taken stays whole, whatever comes after.
     let taken = scripts.current();
@@ -304,7 +300,7 @@ fn errors_that_do_not_change_are_kept_and_not_told_as_good() {
 
 #[test]
 fn limits_are_those_that_were_set() {
-    let limits = Limits { functions: 3, variables: 4, expression_depth: 12, ..limits() };
+    let limits = ScriptLimits { functions: 3, variables: 4, expression_depth: 12, ..limits() };
     let load = |text: &str| Folder::of(&[("hooks.rhai", text)]).load_with(limits.clone(), host());
     load("fn on_request(req) {} fn a() {} fn b() {}").unwrap();
     load("fn on_request(req) {} fn a() {} fn b() {} fn c() {}").unwrap_err();
@@ -350,13 +346,13 @@ fn the_shipped_scripts_are_in_order_and_the_hooks_are_off() {
     let woken = woken.replace("// }", "}").replace("const ALL_OFF = true;", "");
     let folder = Folder::of(&[("hooks.rhai", &woken)]);
     let set = folder.load().unwrap().current();
-    assert!(Kind::Hooks.functions().iter().all(|one| set.is_hooked(*one)), "{woken}");
+    assert!(ScriptKind::Hooks.functions().iter().all(|one| set.is_hooked(*one)), "{woken}");
     // Those of events too.
     let woken = read("scripts/events.rhai").replace("// fn ", "fn ").replace("//     ", "    ");
     let woken = woken.replace("// }", "}").replace("const ALL_OFF = true;", "");
     let folder = Folder::of(&[("events.rhai", &woken)]);
     let set = folder.load().unwrap().current();
-    assert!(Kind::Events.functions().iter().all(|one| set.event(*one).is_some()), "{woken}");
+    assert!(ScriptKind::Events.functions().iter().all(|one| set.event(*one).is_some()), "{woken}");
     for example in ["problem_json", "business_hours", "tenant_paths"] {
         let text = read(&format!("examples/scripts/{example}.rhai"));
         let folder = Folder::of(&[(&format!("resources/{example}.rhai"), &text)]);

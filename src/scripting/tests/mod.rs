@@ -45,7 +45,11 @@ impl Folder {
         self.load_with(limits(), host())
     }
 
-    fn load_with(&self, limits: Limits, host: Host) -> Result<Scripts, Vec<ScriptError>> {
+    fn load_with(
+        &self,
+        limits: ScriptLimits,
+        host: ScriptHost,
+    ) -> Result<Scripts, Vec<ScriptError>> {
         Scripts::load(self.path(), limits, host)
     }
 
@@ -57,8 +61,8 @@ impl Folder {
 }
 
 /// A debug build on a busy machine needs more time than a second's fraction for what it counts in steps.
-fn limits() -> Limits {
-    Limits { time: Duration::from_secs(5), ..Limits::default() }
+fn limits() -> ScriptLimits {
+    ScriptLimits { time: Duration::from_secs(5), ..ScriptLimits::default() }
 }
 
 struct Llama;
@@ -109,8 +113,8 @@ fn llama() -> UserView {
     })
 }
 
-fn person() -> Person {
-    Person::new(PersonParts {
+fn person() -> IdentityView {
+    IdentityView::new(IdentityParts {
         uid: Some(7),
         name: "llama".into(),
         roles: vec!["herd".into()],
@@ -131,14 +135,14 @@ fn resource() -> ResourceView {
     })
 }
 
-fn host() -> Host {
-    Host {
+fn host() -> ScriptHost {
+    ScriptHost {
         records: Arc::new(Llama),
         clock: Clock::fixed(Timestamp(1_767_614_400)),
         secrets: Secrets::new([("webhook".to_owned(), Secret::new("a secret that nobody sees"))]),
         webhooks: Arc::new(["ops".to_owned()]),
         gate: None,
-        needs: None,
+        find_missing: None,
     }
 }
 
@@ -164,7 +168,7 @@ fn req() -> ScriptRequest {
 }
 
 /// Runs a hook `on_permit` with this body, and says what came of it.
-async fn permit_with(limits: Limits, body: &str) -> Result<Consent, Fault> {
+async fn permit_with(limits: ScriptLimits, body: &str) -> Result<PermitResult, Fault> {
     let text = format!("fn on_permit(req, identity, resource) {{ {body} }}");
     let folder = Folder::of(&[("hooks.rhai", &text)]);
     let scripts = folder.load_with(limits, host()).unwrap_or_else(|problems| {
@@ -175,20 +179,20 @@ async fn permit_with(limits: Limits, body: &str) -> Result<Consent, Fault> {
     script.on_permit(&req(), &person(), &resource()).await
 }
 
-async fn permit(body: &str) -> Result<Consent, Fault> {
+async fn permit(body: &str) -> Result<PermitResult, Fault> {
     permit_with(limits(), body).await
 }
 
 #[track_caller]
-fn detail<T: fmt::Debug>(outcome: Result<T, Fault>) -> String {
+fn detail<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> String {
     match outcome {
-        Err(Fault::Broken { detail }) => detail,
+        Err(Fault::Failed { detail }) => detail,
         other => panic!("not broken: {other:?}"),
     }
 }
 
 #[track_caller]
-fn refusal<T: fmt::Debug>(outcome: Result<T, Fault>) -> Refusal {
+fn refusal<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> ScriptRefusal {
     match outcome {
         Err(Fault::Refused(refusal)) => *refusal,
         other => panic!("not refused: {other:?}"),

@@ -35,7 +35,7 @@ fn tests_run_in_worlds_of_their_own() {
         }"#;
     let folder = Folder::of(&[("auth/a.rhai", text)]);
     let scripts = folder.load().unwrap_or_else(|found| panic!("{}", found[0]));
-    assert_eq!(scripts.reload().unwrap(), Loaded { scripts: 1, tests: 2, is_new: false });
+    assert_eq!(scripts.reload().unwrap(), LoadSummary { scripts: 1, tests: 2, is_new: false });
 }
 
 #[test]
@@ -73,12 +73,12 @@ struct Gate;
 
 impl ScriptTestGate for Gate {
     fn decide(&self, trial: &TestRequest) -> Result<TestDecision, String> {
-        assert_eq!((trial.kind, trial.name.as_str()), (Kind::Auth, "a"));
+        assert_eq!((trial.kind, trial.name.as_str()), (ScriptKind::Auth, "a"));
         let script = trial.set.auth(&trial.name).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let found = runtime.block_on(script.lookup(&trial.request, &Claim::of_text("x")));
+        let found = runtime.block_on(script.lookup(&trial.request, &ScriptClaim::of_text("x")));
         let user = match found {
-            Ok(Found::User(uid)) => trial.users.iter().find(|user| user.uid == uid),
+            Ok(LookupResult::User(uid)) => trial.users.iter().find(|user| user.uid == uid),
             _ => None,
         };
         Ok(TestDecision {
@@ -88,7 +88,7 @@ impl ScriptTestGate for Gate {
             description: None,
             detail: None,
             user: user.map(|user| user.name.clone()),
-            room: None,
+            phase: None,
         })
     }
 }
@@ -106,7 +106,7 @@ fn decide_asks_the_gate_with_the_scripts_under_test() {
             }}"
         )
     };
-    let host = || Host { gate: Some(Arc::new(Gate)), ..host() };
+    let host = || ScriptHost { gate: Some(Arc::new(Gate)), ..host() };
     let folder = Folder::of(&[("auth/a.rhai", &text("alpaca"))]);
     let scripts = folder.load_with(limits(), host()).unwrap_or_else(|found| panic!("{}", found[0]));
     let first = Arc::downgrade(&scripts.current());

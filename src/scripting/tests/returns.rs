@@ -4,9 +4,9 @@ use super::*;
 
 #[tokio::test]
 async fn on_permit_says_yes_no_or_nothing() {
-    assert_eq!(permit("true").await.unwrap(), Consent::Given);
-    assert_eq!(permit("false").await.unwrap(), Consent::Withheld);
-    assert_eq!(permit("").await.unwrap(), Consent::Silent);
+    assert_eq!(permit("true").await.unwrap(), PermitResult::Granted);
+    assert_eq!(permit("false").await.unwrap(), PermitResult::Refused);
+    assert_eq!(permit("").await.unwrap(), PermitResult::NoObjection);
     for body in ["1", "\"true\"", "[]", "#{}", "identity", "|x| x", "1.5", "'t'"] {
         assert!(detail(permit(body).await).contains("it returns true, false or ()"), "{body}");
     }
@@ -118,15 +118,18 @@ async fn an_authentication_type_reads_decodes_looks_up_and_verifies() {
     let presented = script.header(&with("key=llama:right")).await.unwrap().unwrap();
     let claim = script.decode(&req(), presented.expose()).await.unwrap();
     assert_eq!(claim.text("user").as_deref(), Some("llama"));
-    assert_eq!(script.lookup(&req(), &claim).await.unwrap(), Found::User(7));
+    assert_eq!(script.lookup(&req(), &claim).await.unwrap(), LookupResult::User(7));
     let verdict = script.verify(&req(), &llama(), &claim).await.unwrap();
-    assert!(matches!(verdict, Verdict::Theirs(Terms { scopes: None, adopt: None })));
+    assert!(matches!(verdict, VerifyResult::Match(CredentialTerms { scopes: None, adopt: None })));
 
     let nobody = script.decode(&req(), "alpaca:wrong").await.unwrap();
-    assert_eq!(script.lookup(&req(), &nobody).await.unwrap(), Found::Nobody);
-    assert!(matches!(script.verify(&req(), &llama(), &nobody).await.unwrap(), Verdict::Wrong));
+    assert_eq!(script.lookup(&req(), &nobody).await.unwrap(), LookupResult::NoUser);
+    assert!(matches!(
+        script.verify(&req(), &llama(), &nobody).await.unwrap(),
+        VerifyResult::NoMatch
+    ));
     let old = script.decode(&req(), "llama:old").await.unwrap();
-    let Verdict::Theirs(terms) = script.verify(&req(), &llama(), &old).await.unwrap() else {
+    let VerifyResult::Match(terms) = script.verify(&req(), &llama(), &old).await.unwrap() else {
         panic!("refused")
     };
     assert_eq!(terms.scopes.unwrap(), ["graze"]);
@@ -156,16 +159,16 @@ async fn wrong_types_from_an_authentication_type_are_failures() {
         let scripts = folder.load().unwrap();
         let set = scripts.current();
         let script = set.auth("wrong").unwrap();
-        let claim = Claim::of_pair("llama", "secret");
+        let claim = ScriptClaim::of_pair("llama", "secret");
         let found = script.lookup(&req(), &claim).await;
         match value {
-            "1" => assert_eq!(found.unwrap(), Found::User(1)),
-            "()" => assert_eq!(found.unwrap(), Found::Nobody),
+            "1" => assert_eq!(found.unwrap(), LookupResult::User(1)),
+            "()" => assert_eq!(found.unwrap(), LookupResult::NoUser),
             _ => assert!(detail(found).contains("a user, a user's number, or ()"), "{value}"),
         }
         let verdict = script.verify(&req(), &llama(), &claim).await;
         match value {
-            "true" => assert!(matches!(verdict, Ok(Verdict::Theirs(_)))),
+            "true" => assert!(matches!(verdict, Ok(VerifyResult::Match(_)))),
             _ => assert!(detail(verdict).contains("it returns true, false, or"), "{value}"),
         }
     }
@@ -186,15 +189,15 @@ async fn no_failure_tells_a_credential() {
         let said = detail(outcome);
         assert!(!said.contains("hunter2"), "{said}");
     }
-    let shown = format!("{:?} {:?}", req(), Claim::of_pair("llama", "hunter2"));
-    assert_eq!(shown, "ScriptRequest(POST /orders) Claim(…)");
+    let shown = format!("{:?} {:?}", req(), ScriptClaim::of_pair("llama", "hunter2"));
+    assert_eq!(shown, "ScriptRequest(POST /orders) ScriptClaim(…)");
 }
 
 #[tokio::test]
 async fn a_denial_changes_and_stays_a_denial() {
     let denial = || {
         ScriptDenial::new(DenialParts {
-            room: "verify".into(),
+            phase: "verify".into(),
             status: StatusCode::UNAUTHORIZED,
             code: "AUTHENTICATION_FAILED".into(),
             description: "No.".into(),

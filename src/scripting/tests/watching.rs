@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use super::*;
 
 /// Watches in the background; says what each reload came to.
-fn watched(scripts: &Scripts) -> mpsc::UnboundedReceiver<Result<Loaded, usize>> {
+fn watched(scripts: &Scripts) -> mpsc::UnboundedReceiver<Result<LoadSummary, usize>> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let scripts = scripts.clone();
     tokio::spawn(watch(scripts, move |outcome| {
@@ -14,7 +14,9 @@ fn watched(scripts: &Scripts) -> mpsc::UnboundedReceiver<Result<Loaded, usize>> 
     receiver
 }
 
-async fn next(said: &mut mpsc::UnboundedReceiver<Result<Loaded, usize>>) -> Result<Loaded, usize> {
+async fn next(
+    said: &mut mpsc::UnboundedReceiver<Result<LoadSummary, usize>>,
+) -> Result<LoadSummary, usize> {
     tokio::time::timeout(Duration::from_secs(20), said.recv()).await.unwrap().unwrap()
 }
 

@@ -1,9 +1,11 @@
-//! What a script may put into an answer's header: valid names and values, and none that frames the message or speaks for Keyward.
+//! Header fields that a script may set in a response: valid names and values, but no field that
+//! frames the message or that Keyward uses for its own statements.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rhai::Map;
 
-/// Fields that belong to the connection or frame the message (RFC 9110, section 7.6.1; RFC 9112, section 6).
+/// Fields that belong to the connection or frame the message (RFC 9110, section 7.6.1; RFC 9112,
+/// section 6).
 const FORBIDDEN: &[&str] = &[
     "connection",
     "content-length",
@@ -20,60 +22,65 @@ const FORBIDDEN: &[&str] = &[
     "upgrade",
 ];
 
-/// Fields with which Keyward tells an upstream who somebody is.
-const OWN: &str = "x-keyward-";
+/// The prefix of the fields with which Keyward states the identity to an upstream.
+const OWN_PREFIX: &str = "x-keyward-";
 
-/// How many fields a script may set in one answer.
-pub(in crate::scripting) const MOST: usize = 64;
+/// The most fields that a script may set in one response.
+const MAX_FIELDS: usize = 64;
+const MAX_VALUE_BYTES: usize = 8192;
 
-/// A name that a script may set.
+/// Parses the name of a field that a script may set.
 ///
 /// # Errors
-/// It is no name, or one that is not for scripts.
-pub(in crate::scripting) fn name(text: &str) -> Result<HeaderName, String> {
+/// The name is invalid, or scripts may not set this field.
+pub(in crate::scripting) fn parse_name(text: &str) -> Result<HeaderName, String> {
     let name = HeaderName::from_bytes(text.as_bytes())
-        .map_err(|_| format!("{:?} is no name of a header field", clip(text)))?;
-    if FORBIDDEN.contains(&name.as_str()) || name.as_str().starts_with(OWN) {
-        return Err(format!("the header field {name} is not for scripts to set"));
+        .map_err(|_| format!("{:?} is not the name of a header field", clip(text)))?;
+    if FORBIDDEN.contains(&name.as_str()) || name.as_str().starts_with(OWN_PREFIX) {
+        return Err(format!("scripts cannot set the header field {name}"));
     }
     Ok(name)
 }
 
-/// A value that a script may set: visible text and spaces. CR, LF, NUL and other controls would end the field and begin another.
+/// Parses a value that a script may set: visible text, spaces and tabs. CR, LF, NUL and other
+/// control characters would end the field and begin another.
 ///
 /// # Errors
-/// It holds something else. The value itself is not told.
-pub(in crate::scripting) fn value(name: &HeaderName, text: &str) -> Result<HeaderValue, String> {
-    let is_plain = text.chars().all(|c| c == '\t' || !c.is_control()) && text.len() <= 8192;
-    is_plain
+/// The value contains other characters or is too long. The message does not contain the value.
+pub(in crate::scripting) fn parse_value(
+    name: &HeaderName,
+    text: &str,
+) -> Result<HeaderValue, String> {
+    let has_control = text.chars().any(|c| c != '\t' && c.is_control());
+    let is_allowed = !has_control && text.len() <= MAX_VALUE_BYTES;
+    is_allowed
         .then(|| HeaderValue::from_str(text).ok())
         .flatten()
-        .ok_or_else(|| format!("the value for {name} holds control characters or is too long"))
+        .ok_or_else(|| format!("the value for {name} contains control characters or is too long"))
 }
 
-/// Puts a field in, in place of one of the same name.
+/// Sets a field, replacing a field of the same name.
 pub(in crate::scripting) fn set(
-    map: &mut HeaderMap,
-    field: &str,
-    text: &str,
+    headers: &mut HeaderMap,
+    name: &str,
+    value: &str,
 ) -> Result<(), String> {
-    let name = name(field)?;
-    let value = value(&name, text)?;
-    if map.keys_len() >= MOST && !map.contains_key(&name) {
-        return Err(format!("more than {MOST} header fields"));
+    let name = parse_name(name)?;
+    let value = parse_value(&name, value)?;
+    if headers.keys_len() >= MAX_FIELDS && !headers.contains_key(&name) {
+        return Err(format!("more than {MAX_FIELDS} header fields"));
     }
-    map.insert(name, value);
+    headers.insert(name, value);
     Ok(())
 }
 
-/// Reads a map of names to values.
+/// Reads a script's map of names and values.
 pub(in crate::scripting) fn read(map: &Map) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in map {
-        let value = value
-            .clone()
-            .into_string()
-            .map_err(|_| format!("the value for the header field {:?} is no text", clip(name)))?;
+        let value = value.clone().into_string().map_err(|_| {
+            format!("the value for the header field {:?} is not a text", clip(name))
+        })?;
         set(&mut headers, name, &value)?;
     }
     Ok(headers)

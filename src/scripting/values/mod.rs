@@ -1,4 +1,4 @@
-//! TODO.
+//! The values that scripts and Keyward exchange: requests, records, identities and responses.
 
 pub(super) mod headers;
 pub(super) mod records;

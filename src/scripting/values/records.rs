@@ -1,4 +1,5 @@
-//! Who and what scripts can ask about: users, keys, roles, and who is asking. Small views, and the trait that looks them up.
+//! Views of users, keys, roles, identities and resources for scripts, and the trait that looks them
+//! up.
 
 use std::{
     collections::BTreeMap,
@@ -11,22 +12,23 @@ use rhai::ImmutableString;
 
 use crate::model::Timestamp;
 
-/// Answers whether somebody has a permission.
-pub type Allows = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+/// Returns whether a user or an identity has a permission.
+pub type PermissionCheck = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// The look-ups that scripts may make. Read-only and from memory: a script waits for nothing.
+/// The look-ups that scripts may make. They are read-only and from memory, because a script must
+/// not wait.
 pub trait Records: Send + Sync {
-    /// The user of this name, without regard to case.
+    /// The user with this name, ignoring case.
     fn user_by_name(&self, name: &str) -> Option<UserView>;
-    /// The user of this number.
+    /// The user with this number.
     fn user_by_id(&self, uid: u64) -> Option<UserView>;
-    /// The key of this public id.
+    /// The key with this public id.
     fn key_by_id(&self, id: &str) -> Option<KeyView>;
-    /// The role of this id.
+    /// The role with this id.
     fn role(&self, id: &str) -> Option<RoleView>;
 }
 
-/// No records at all.
+/// Has no records.
 #[derive(Debug, Clone, Copy)]
 pub struct NoRecords;
 
@@ -48,33 +50,33 @@ impl Records for NoRecords {
     }
 }
 
-/// A user, for scripts.
+/// A user as scripts see it.
 #[derive(Clone)]
 pub struct UserView(pub(in crate::scripting) Arc<UserParts>);
 
-/// What a [`UserView`] is made of.
+/// The contents of a [`UserView`].
 pub struct UserParts {
-    /// The number.
+    /// The user's number.
     pub uid: u64,
     /// The name.
     pub name: String,
     /// Active, or blocked.
     pub is_active: bool,
-    /// The ids of its roles.
+    /// The ids of the user's roles.
     pub roles: Vec<String>,
-    /// Its small facts.
+    /// The user's attributes.
     pub attributes: BTreeMap<String, String>,
-    /// What its roles give.
-    pub allows: Allows,
+    /// Checks a permission against the user's roles.
+    pub allows: PermissionCheck,
 }
 
 impl UserView {
-    /// Takes the parts in.
+    /// A view with these contents.
     pub fn new(parts: UserParts) -> Self {
         Self(Arc::new(parts))
     }
 
-    /// What it was made of.
+    /// The contents.
     pub fn parts(&self) -> &UserParts {
         &self.0
     }
@@ -86,111 +88,111 @@ impl fmt::Debug for UserView {
     }
 }
 
-/// A key, for scripts: nothing that could be checked against a guess.
+/// A key as scripts see it: without its digest, against which a guess could be checked.
 #[derive(Debug, Clone)]
 pub struct KeyView(pub(in crate::scripting) Arc<KeyParts>);
 
-/// What a [`KeyView`] is made of.
+/// The contents of a [`KeyView`].
 #[derive(Debug)]
 pub struct KeyParts {
     /// The public id.
     pub id: String,
-    /// The user whom it acts as.
+    /// The number of the key's user.
     pub user: u64,
-    /// Whether it was taken back.
+    /// Whether the key is revoked.
     pub is_revoked: bool,
-    /// The first second in which it is refused.
+    /// The first second in which the key is rejected; `None` means that it never expires.
     pub expires: Option<Timestamp>,
-    /// The one application that it may be used with.
+    /// The only application that the key may be used with; `None` means any application.
     pub application: Option<String>,
-    /// The permissions that it is bound to; none: all of its user's.
+    /// The permissions that the key is bound to; `None` means all of the user's permissions.
     pub scopes: Option<Vec<String>>,
-    /// The networks that it may be used from; none: all.
+    /// The networks that the key may be used from; empty means any network.
     pub networks: Vec<String>,
 }
 
 impl KeyView {
-    /// Takes the parts in.
+    /// A view with these contents.
     pub fn new(parts: KeyParts) -> Self {
         Self(Arc::new(parts))
     }
 }
 
-/// A role, for scripts.
+/// A role as scripts see it.
 #[derive(Debug, Clone)]
 pub struct RoleView(pub(in crate::scripting) Arc<RoleParts>);
 
-/// What a [`RoleView`] is made of.
+/// The contents of a [`RoleView`].
 #[derive(Debug)]
 pub struct RoleParts {
     /// The id.
     pub id: String,
-    /// What people read.
+    /// The label for people.
     pub label: String,
-    /// Whether it has every permission.
+    /// Whether the role grants every permission.
     pub is_admin: bool,
-    /// The permissions that it gives.
+    /// The permissions that the role grants.
     pub permissions: Vec<String>,
 }
 
 impl RoleView {
-    /// Takes the parts in.
+    /// A view with these contents.
     pub fn new(parts: RoleParts) -> Self {
         Self(Arc::new(parts))
     }
 }
 
-/// `identity`: who is asking, for scripts.
+/// `identity`: the authenticated or anonymous client as scripts see it.
 #[derive(Clone)]
-pub struct Person(pub(in crate::scripting) Arc<HeldPerson>);
+pub struct IdentityView(pub(in crate::scripting) Arc<IdentityInner>);
 
-/// Somebody, with what scripts ask for most in the engine's own form, made when one asks.
-pub(in crate::scripting) struct HeldPerson {
-    parts: PersonParts,
-    shown_name: OnceLock<ImmutableString>,
+/// The contents, and the name as the engine's own string type, converted on first use.
+pub(in crate::scripting) struct IdentityInner {
+    parts: IdentityParts,
+    engine_name: OnceLock<ImmutableString>,
 }
 
-impl HeldPerson {
-    pub fn shown_name(&self) -> ImmutableString {
-        self.shown_name.get_or_init(|| (&self.parts.name).into()).clone()
+impl IdentityInner {
+    pub fn engine_name(&self) -> ImmutableString {
+        self.engine_name.get_or_init(|| (&self.parts.name).into()).clone()
     }
 }
 
-impl Deref for HeldPerson {
-    type Target = PersonParts;
+impl Deref for IdentityInner {
+    type Target = IdentityParts;
 
-    fn deref(&self) -> &PersonParts {
+    fn deref(&self) -> &IdentityParts {
         &self.parts
     }
 }
 
-/// What a [`Person`] is made of.
-pub struct PersonParts {
-    /// The user's number; none: anonymous.
+/// The contents of an [`IdentityView`].
+pub struct IdentityParts {
+    /// The user's number; `None` means anonymous.
     pub uid: Option<u64>,
-    /// The user's name; empty: anonymous.
+    /// The user's name; empty means anonymous.
     pub name: String,
-    /// The ids of its roles.
+    /// The ids of the roles.
     pub roles: Vec<String>,
-    /// The public id of the key that was used.
+    /// The public id of the key that authenticated the request.
     pub key_id: Option<String>,
-    /// The application that it came through.
+    /// The application that served the request.
     pub application: Option<String>,
-    /// The user's small facts.
+    /// The user's attributes.
     pub attributes: BTreeMap<String, String>,
-    /// What it may: from its roles, and within its key's scopes.
-    pub allows: Allows,
+    /// Checks a permission against the roles and the key's scopes.
+    pub allows: PermissionCheck,
 }
 
-impl Person {
-    /// Takes the parts in.
-    pub fn new(parts: PersonParts) -> Self {
-        Self(Arc::new(HeldPerson { parts, shown_name: OnceLock::new() }))
+impl IdentityView {
+    /// A view with these contents.
+    pub fn new(parts: IdentityParts) -> Self {
+        Self(Arc::new(IdentityInner { parts, engine_name: OnceLock::new() }))
     }
 
-    /// Nobody, who may what the role `anonymous` may.
-    pub fn anonymous(allows: Allows) -> Self {
-        Self::new(PersonParts {
+    /// The anonymous identity, with the permissions of the role `anonymous`.
+    pub fn anonymous(allows: PermissionCheck) -> Self {
+        Self::new(IdentityParts {
             uid: None,
             name: String::new(),
             roles: Vec::new(),
@@ -202,33 +204,33 @@ impl Person {
     }
 }
 
-impl fmt::Debug for Person {
+impl fmt::Debug for IdentityView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Person({:?} {})", self.0.uid, self.0.name)
+        write!(f, "IdentityView({:?} {})", self.0.uid, self.0.name)
     }
 }
 
-/// `resource`: what is asked for, for scripts.
+/// `resource`: the matched resource as scripts see it.
 #[derive(Debug, Clone)]
 pub struct ResourceView(pub(in crate::scripting) Arc<ResourceParts>);
 
-/// What a [`ResourceView`] is made of.
+/// The contents of a [`ResourceView`].
 #[derive(Debug)]
 pub struct ResourceParts {
     /// The id.
     pub id: String,
-    /// What answers it: `entity:user`, `script:NAME`, …
+    /// The handler: `entity:user`, `script:NAME`, …
     pub handler: String,
     /// The path pattern.
     pub path: String,
-    /// The host that it is for, where it is for one.
+    /// The host of the resource; `None` means any host.
     pub host: Option<String>,
     /// The method that was matched.
     pub method: String,
 }
 
 impl ResourceView {
-    /// Takes the parts in.
+    /// A view with these contents.
     pub fn new(parts: ResourceParts) -> Self {
         Self(Arc::new(parts))
     }

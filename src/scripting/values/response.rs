@@ -1,46 +1,46 @@
-//! What scripts may change on the way out: a denial, a response, and the reply of a script that is a handler.
+//! The outgoing values that scripts may change: denials, responses, and the responses of handler
+//! scripts.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::headers;
 use crate::scripting::fault::denied_status;
 
-/// A denial, for `on_denied`. The script's changes are in what [`ScriptDenial::take`] returns.
+/// A denial for `on_denied`. [`ScriptDenial::take`] returns it with the script's changes.
 #[derive(Clone)]
 pub struct ScriptDenial(Arc<Mutex<DenialParts>>);
 
-/// What a [`ScriptDenial`] is made of.
+/// The contents of a [`ScriptDenial`].
 #[derive(Debug, Clone)]
 pub struct DenialParts {
-    /// The room that refused.
-    pub room: String,
-    /// 400 to 599, whatever the script does.
+    /// The phase that denied the request.
+    pub phase: String,
+    /// 400 to 599; a script cannot set any other status.
     pub status: StatusCode,
-    /// The stable name of the error.
+    /// The error code.
     pub code: String,
-    /// What the client is told.
+    /// The description for the client.
     pub description: String,
-    /// The body in place of the usual one; none: the usual one.
+    /// The body; `None` means the default body.
     pub body: Option<String>,
     /// The content type of `body`.
     pub content_type: Option<String>,
-    /// Header fields besides the usual ones, and in place of those of the same name.
+    /// Additional header fields; they replace default fields of the same name.
     pub headers: HeaderMap,
 }
 
 impl ScriptDenial {
-    /// Takes the parts in.
+    /// A denial with these contents.
     pub fn new(parts: DenialParts) -> Self {
         Self(Arc::new(Mutex::new(parts)))
     }
 
-    /// What the script has made of it. A status outside 400 to 599 could not be set; should one be there, it is 500.
+    /// The denial with the script's changes. Any status outside 400 to 599 becomes 500, although
+    /// scripts cannot set one.
     pub fn take(&self) -> DenialParts {
         let mut parts = self.lock().clone();
         if !(parts.status.is_client_error() || parts.status.is_server_error()) {
@@ -50,7 +50,7 @@ impl ScriptDenial {
     }
 
     pub(in crate::scripting) fn lock(&self) -> MutexGuard<'_, DenialParts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub(in crate::scripting) fn set_status(&self, status: i64) -> Result<(), String> {
@@ -59,7 +59,7 @@ impl ScriptDenial {
     }
 
     pub(in crate::scripting) fn set_content_type(&self, text: &str) -> Result<(), String> {
-        headers::value(&CONTENT_TYPE, text)?;
+        headers::parse_value(&CONTENT_TYPE, text)?;
         self.lock().content_type = Some(text.to_owned());
         Ok(())
     }
@@ -72,41 +72,42 @@ impl fmt::Debug for ScriptDenial {
     }
 }
 
-/// A response, for `on_response`. The script's changes are in what [`ScriptResponse::take`] returns.
+/// A response for `on_response`. [`ScriptResponse::take`] returns it with the script's changes.
 #[derive(Clone)]
 pub struct ScriptResponse(Arc<Mutex<ResponseParts>>);
 
-/// What a [`ScriptResponse`] is made of.
+/// The contents of a [`ScriptResponse`].
 #[derive(Clone)]
 pub struct ResponseParts {
     /// 200 to 599.
     pub status: StatusCode,
-    /// The header fields, as the client will get them.
+    /// The header fields for the client.
     pub headers: HeaderMap,
-    /// The body, where it is whole; none: it is streamed, and scripts can neither read nor set it.
+    /// The complete body; `None` means that it is streamed, and that scripts can neither read nor
+    /// set it.
     pub body: Option<Bytes>,
 }
 
 impl ScriptResponse {
-    /// Takes the parts in.
+    /// A response with these contents.
     pub fn new(parts: ResponseParts) -> Self {
         Self(Arc::new(Mutex::new(parts)))
     }
 
-    /// What the script has made of it.
+    /// The response with the script's changes.
     pub fn take(self) -> ResponseParts {
         match Arc::try_unwrap(self.0) {
-            Ok(parts) => parts.into_inner().unwrap_or_else(PoisonError::into_inner),
-            Err(shared) => shared.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            Ok(parts) => parts.into_inner(),
+            Err(shared) => shared.lock().clone(),
         }
     }
 
     pub(in crate::scripting) fn lock(&self) -> MutexGuard<'_, ResponseParts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub(in crate::scripting) fn set_status(&self, status: i64) -> Result<(), String> {
-        self.lock().status = answer_status(status)?;
+        self.lock().status = response_status(status)?;
         Ok(())
     }
 
@@ -126,27 +127,28 @@ impl fmt::Debug for ScriptResponse {
     }
 }
 
-/// What a handler answers.
+/// The response of a handler script.
 #[derive(Clone)]
 pub struct HandlerResponse {
     /// 200 to 599.
     pub status: StatusCode,
-    /// The header fields, `Content-Type` among them where there is a body.
+    /// The header fields, including `Content-Type` if there is a body.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
 }
 
 impl HandlerResponse {
-    /// A reply with a body of this type.
+    /// A response with a body of this type.
     pub(in crate::scripting) fn new(
         status: i64,
         body: Bytes,
         content_type: &str,
     ) -> Result<Self, String> {
-        let mut reply = Self { status: answer_status(status)?, headers: HeaderMap::new(), body };
-        headers::set(&mut reply.headers, CONTENT_TYPE.as_str(), content_type)?;
-        Ok(reply)
+        let mut response =
+            Self { status: response_status(status)?, headers: HeaderMap::new(), body };
+        headers::set(&mut response.headers, CONTENT_TYPE.as_str(), content_type)?;
+        Ok(response)
     }
 }
 
@@ -156,11 +158,11 @@ impl fmt::Debug for HandlerResponse {
     }
 }
 
-/// The status of a whole answer; 1xx are none.
-fn answer_status(status: i64) -> Result<StatusCode, String> {
+/// A status code for a final response; 1xx are interim responses.
+fn response_status(status: i64) -> Result<StatusCode, String> {
     u16::try_from(status)
         .ok()
         .filter(|status| (200..=599).contains(status))
         .and_then(|status| StatusCode::from_u16(status).ok())
-        .ok_or_else(|| format!("{status} is no status of an answer; use one from 200 to 599"))
+        .ok_or_else(|| format!("{status} is not the status of a response; use one from 200 to 599"))
 }

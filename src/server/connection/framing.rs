@@ -1,64 +1,71 @@
-//! A look at a request's head before it is parsed. The parser settles some things quietly that somebody before us may settle in another
-//! way: lines that end without a carriage return, and a body with two lengths, or with both a length and a coding (RFC 9112, sections 2.2 and 6.3). A request
-//! that two programs read in two ways is two requests; here it is refused.
+//! Inspects requests on HTTP/1 before hyper parses them, and finds those whose length is ambiguous.
+//!
+//! hyper silently accepts lines that end without a carriage return, and bodies with two lengths or
+//! with both a length and a transfer coding (RFC 9112, sections 2.2 and 6.3). A proxy in front may
+//! read such a request in another way, and then a second request is smuggled in the first. So it is
+//! rejected here.
 
-/// What was seen of a connection so far: where its requests' heads are, and what stands in the one that is arriving.
+/// The state of the inspection of one connection.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Head {
-    place: Place,
+pub(in crate::server) struct FramingGuard {
+    state: FramingState,
     length: Option<u64>,
     has_coding: bool,
     has_upgrade: bool,
     /// The beginning of a line whose end has not come yet.
-    kept: Vec<u8>,
+    partial_line: Vec<u8>,
 }
 
+/// The next part of the request to come.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// The request line is next; empty lines may stand before it.
+enum FramingState {
+    /// The request line. Empty lines may come before it.
     #[default]
-    Start,
+    RequestLine,
     Fields,
     /// So many bytes of a body.
     Body(u64),
-    /// The line that says how long the next chunk is.
-    Chunk,
+    /// The line with the size of the next chunk.
+    ChunkSize,
     /// So many bytes of a chunk, with the line end behind it.
-    Data(u64),
+    ChunkData(u64),
     Trailers,
-    /// What comes is none of ours to read: another protocol's, or nothing that hyper would take. Until the next request.
-    Over,
+    /// Bytes of another protocol, or bytes that hyper rejects anyway. Ignored until the next
+    /// request.
+    Ignored,
 }
 
-/// The longest line that is kept. hyper takes none that is as long, wherever it stands.
-const LONGEST: usize = 1 << 20;
+/// The longest line that is buffered. hyper accepts no line of this length.
+const MAX_LINE: usize = 1 << 20;
 
-impl Head {
-    /// Whether what comes is not looked at.
-    pub fn is_over(&self) -> bool {
-        self.place == Place::Over
+impl FramingGuard {
+    /// Whether bytes are ignored until the next request.
+    pub fn is_ignoring(&self) -> bool {
+        self.state == FramingState::Ignored
     }
 
-    /// Looks at what came. Some: the byte at this place makes the request ambiguous.
-    pub fn look(&mut self, bytes: &[u8]) -> Option<usize> {
-        if self.place == Place::Start && self.kept.is_empty() && is_plain(bytes) {
+    /// Inspects bytes that came. Returns the index of the byte that makes a request ambiguous, if
+    /// there is one.
+    pub fn inspect(&mut self, bytes: &[u8]) -> Option<usize> {
+        let at_start = self.state == FramingState::RequestLine && self.partial_line.is_empty();
+        if at_start && is_plain(bytes) {
             return None;
         }
         let mut from = 0;
-        while from < bytes.len() && self.place != Place::Over {
+        while from < bytes.len() && self.state != FramingState::Ignored {
             let rest = &bytes[from..];
-            if let Place::Body(left) | Place::Data(left) = self.place {
+            if let FramingState::Body(left) | FramingState::ChunkData(left) = self.state {
                 let here = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                self.pass(here as u64);
+                self.skip_body(here as u64);
                 from += here;
                 continue;
             }
             let Some(length) = memchr::memchr(b'\n', rest) else {
-                self.keep(rest);
+                self.buffer(rest);
                 break;
             };
-            if self.whole_line(&rest[..length]) {
-                self.place = Place::Over;
+            if self.complete_line(&rest[..length]) {
+                self.state = FramingState::Ignored;
                 return Some(from + length);
             }
             from += length + 1;
@@ -66,103 +73,108 @@ impl Head {
         None
     }
 
-    /// Passes over bytes of a body.
-    fn pass(&mut self, bytes: u64) {
-        self.place = match self.place {
-            Place::Body(left) if left > bytes => Place::Body(left - bytes),
-            Place::Data(left) if left > bytes => Place::Data(left - bytes),
-            Place::Data(_) => Place::Chunk,
-            _ => Place::Start,
+    /// Skips bytes of a body.
+    fn skip_body(&mut self, bytes: u64) {
+        self.state = match self.state {
+            FramingState::Body(left) if left > bytes => FramingState::Body(left - bytes),
+            FramingState::ChunkData(left) if left > bytes => FramingState::ChunkData(left - bytes),
+            FramingState::ChunkData(_) => FramingState::ChunkSize,
+            _ => FramingState::RequestLine,
         };
     }
 
-    fn keep(&mut self, part: &[u8]) {
-        self.kept.extend_from_slice(part);
-        if self.kept.len() > LONGEST {
-            (self.place, self.kept) = (Place::Over, Vec::new());
+    fn buffer(&mut self, part: &[u8]) {
+        self.partial_line.extend_from_slice(part);
+        if self.partial_line.len() > MAX_LINE {
+            (self.state, self.partial_line) = (FramingState::Ignored, Vec::new());
         }
     }
 
-    fn whole_line(&mut self, end: &[u8]) -> bool {
-        if self.kept.is_empty() {
+    /// Handles a line whose end has come. Returns whether it makes the request ambiguous.
+    fn complete_line(&mut self, end: &[u8]) -> bool {
+        if self.partial_line.is_empty() {
             return self.line(end);
         }
-        let mut line = std::mem::take(&mut self.kept);
+        let mut line = std::mem::take(&mut self.partial_line);
         line.extend_from_slice(end);
         self.line(&line)
     }
 
-    /// Takes in a line without its line feed. Returns whether it makes the request ambiguous.
+    /// Handles a line without its line feed. Returns whether it makes the request ambiguous.
     fn line(&mut self, line: &[u8]) -> bool {
-        let (text, is_whole) = match line.strip_suffix(b"\r") {
+        let (text, has_return) = match line.strip_suffix(b"\r") {
             Some(text) => (text, true),
             None => (line, false),
         };
-        match self.place {
-            // The parser passes over these.
-            Place::Start if text.is_empty() => !is_whole,
-            Place::Start => {
+        match self.state {
+            // hyper skips empty lines here.
+            FramingState::RequestLine if text.is_empty() => !has_return,
+            FramingState::RequestLine => {
                 let is_request = text.ends_with(b" HTTP/1.1") || text.ends_with(b" HTTP/1.0");
-                let place = if is_request { Place::Fields } else { Place::Over };
-                *self = Self { place, ..Self::default() };
-                is_request && !is_whole
+                let state = if is_request { FramingState::Fields } else { FramingState::Ignored };
+                *self = Self { state, ..Self::default() };
+                is_request && !has_return
             }
-            Place::Fields if text.is_empty() && is_whole => {
-                self.place = self.after_fields();
+            FramingState::Fields if text.is_empty() && has_return => {
+                self.state = self.after_fields();
                 false
             }
-            Place::Fields => self.field(text) || !is_whole,
-            Place::Chunk => {
-                self.place = chunk(text);
+            FramingState::Fields => self.field(text) || !has_return,
+            FramingState::ChunkSize => {
+                self.state = after_chunk_size(text);
                 false
             }
-            Place::Trailers => {
-                self.place = if text.is_empty() { Place::Start } else { Place::Trailers };
+            FramingState::Trailers => {
+                if text.is_empty() {
+                    self.state = FramingState::RequestLine;
+                }
                 false
             }
-            Place::Body(_) | Place::Data(_) | Place::Over => false,
+            FramingState::Body(_) | FramingState::ChunkData(_) | FramingState::Ignored => false,
         }
     }
 
-    /// Takes in a field. Returns whether it makes the request ambiguous.
+    /// Handles a header field. Returns whether it makes the request ambiguous.
     fn field(&mut self, line: &[u8]) -> bool {
-        if let Some(value) = value_of(line, b"content-length") {
-            let is_doubled = self.length.is_some();
-            // One that is no number is refused by the parser.
+        if let Some(value) = field_value(line, b"content-length") {
+            let is_repeated = self.length.is_some();
+            // A value that is not a number is rejected by hyper.
             let number = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
             self.length = Some(number.unwrap_or(u64::MAX));
-            return is_doubled || self.has_coding;
+            return is_repeated || self.has_coding;
         }
-        self.has_upgrade |= value_of(line, b"upgrade").is_some();
-        self.has_coding |= value_of(line, b"transfer-encoding").is_some();
+        self.has_upgrade |= field_value(line, b"upgrade").is_some();
+        self.has_coding |= field_value(line, b"transfer-encoding").is_some();
         self.has_coding && self.length.is_some()
     }
 
-    /// What comes behind the fields. A body without a length of its own, or of another protocol, is not followed.
-    fn after_fields(&self) -> Place {
+    /// The part that comes after the header fields. A body of another protocol is ignored.
+    fn after_fields(&self) -> FramingState {
         match self.length {
-            _ if self.has_upgrade => Place::Over,
-            _ if self.has_coding => Place::Chunk,
-            None | Some(0) => Place::Start,
-            Some(length) => Place::Body(length),
+            _ if self.has_upgrade => FramingState::Ignored,
+            _ if self.has_coding => FramingState::ChunkSize,
+            None | Some(0) => FramingState::RequestLine,
+            Some(length) => FramingState::Body(length),
         }
     }
 }
 
-/// What follows the line that says how long a chunk is (RFC 9112, section 7.1).
-fn chunk(line: &[u8]) -> Place {
+/// The part that comes after the line with a chunk's size (RFC 9112, section 7.1).
+fn after_chunk_size(line: &[u8]) -> FramingState {
     let digits = line.split(|b| matches!(b, b';' | b' ' | b'\t')).next().unwrap_or_default();
     let size = std::str::from_utf8(digits).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
     match size {
-        Some(0) => Place::Trailers,
+        Some(0) => FramingState::Trailers,
         // With the line end behind it.
-        Some(size) => Place::Data(size.saturating_add(2)),
-        None => Place::Over,
+        Some(size) => FramingState::ChunkData(size.saturating_add(2)),
+        None => FramingState::Ignored,
     }
 }
 
-/// Whether these bytes end where a head without a body ends, and nothing in them can be ambiguous, as in almost all that come: each line feed follows a
-/// carriage return, and no line begins as `Content-Length`, `Transfer-Encoding` or `Upgrade` do. Many bytes are looked at in one step.
+/// Whether these bytes are the complete heads of requests without a body, and cannot be ambiguous.
+/// This is true for almost all reads. Each line feed follows a carriage return, and no line begins
+/// as `Content-Length`, `Transfer-Encoding` or `Upgrade` do. The loop compiles to vector
+/// instructions.
 fn is_plain(bytes: &[u8]) -> bool {
     /// From the beginning of `\r\nContent-L`, or `\r\nTransfer-`, to its last letter.
     const SPAN: usize = 10;
@@ -172,7 +184,7 @@ fn is_plain(bytes: &[u8]) -> bool {
     }
     let (line_ends, first, last) = (&bytes[..body], &bytes[2..][..body], &bytes[SPAN..][..body]);
     let (feeds, eighth) = (&bytes[1..][..body], &bytes[9..][..body]);
-    let mut is_odd = false;
+    let mut is_suspicious = false;
     for at in 0..body {
         let is_feed = feeds[at] == b'\n';
         let is_bare = is_feed & (line_ends[at] != b'\r');
@@ -180,30 +192,30 @@ fn is_plain(bytes: &[u8]) -> bool {
         let is_length = (first == b'c') & (last == b'l');
         let is_coding = (first == b't') & (last == b'-');
         let is_upgrade = (first == b'u') & (eighth[at] == b':');
-        is_odd |= is_bare | (is_feed & (is_length | is_coding | is_upgrade));
+        is_suspicious |= is_bare | (is_feed & (is_length | is_coding | is_upgrade));
     }
-    // What is too near to the end to be such a field.
+    // The last bytes are too few for such a field.
     let rest = &bytes[body..];
     let is_bare = |pair: &[u8]| pair[1] == b'\n' && pair[0] != b'\r';
-    !is_odd && bytes[0] != b'\n' && !rest.windows(2).any(is_bare)
+    !is_suspicious && bytes[0] != b'\n' && !rest.windows(2).any(is_bare)
 }
 
-/// What a field's line says, if it is the field of this name.
-fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+/// The value of a header field, if the line is the field of this name.
+fn field_value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, value) = line.split_at_checked(name.len())?;
     value.strip_prefix(b":").filter(|_| start.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     proptest! {
-        /// Cut anywhere but between two of them, requests are looked at line by line.
+        /// Requests that are split anywhere but between two of them take the slow path.
         #[test]
-        fn the_quick_look_sees_what_the_slow_one_sees(
+        fn fast_path_and_slow_path_find_the_same(
             heads in proptest::collection::vec(
                 proptest::collection::vec("([Cc]ontent-[Ll]ength: 1|Upgrade: x|Upgrade-Insecure-Requests: 1|User-Agent: x|[Tt]ransfer-Encoding: x|Ca: b|[CT])\r?\n", 0..4),
                 1..4,
@@ -214,26 +226,27 @@ mod unit {
         }
     }
 
-    /// Whether a head is ambiguous, however it is cut into two pieces.
+    /// Whether a request is ambiguous, for every split into two reads.
     fn is_ambiguous(text: &str) -> bool {
-        let mut head = Head::default();
-        let whole = (head.look(text.as_bytes()).is_some(), head);
+        let mut guard = FramingGuard::default();
+        let unsplit = (guard.inspect(text.as_bytes()).is_some(), guard);
         for cut in 0..text.len() {
-            let (one, two) = text.as_bytes().split_at(cut);
-            let mut head = Head::default();
-            let found = head.look(one).is_some() || head.look(two).is_some();
-            assert_eq!(found, whole.0, "{one:?} {two:?}");
-            // What is no request is followed by none: hyper goes no further.
+            let (first, second) = text.as_bytes().split_at(cut);
+            let mut guard = FramingGuard::default();
+            let found = guard.inspect(first).is_some() || guard.inspect(second).is_some();
+            assert_eq!(found, unsplit.0, "{first:?} {second:?}");
+            // hyper reads no further after a line that is not a request line.
             if text.starts_with("GET / HTTP/1.1\r\n") {
-                let seen = (head.place, &head.kept);
-                assert_eq!(seen, (whole.1.place, &whole.1.kept), "{one:?} {two:?}");
+                let split = (guard.state, &guard.partial_line);
+                let unsplit = (unsplit.1.state, &unsplit.1.partial_line);
+                assert_eq!(split, unsplit, "{first:?} {second:?}");
             }
         }
-        whole.0
+        unsplit.0
     }
 
     #[test]
-    fn what_has_two_readings_is_found_wherever_it_is_cut() {
+    fn ambiguous_requests_are_found_for_every_split() {
         for bad in [
             "GET / HTTP/1.1\nHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\n\r\n",
@@ -244,7 +257,7 @@ mod unit {
             "POST / HTTP/1.1\r\ntransfer-encoding:x\r\nA: b\r\ncontent-length:1\r\n\r\n",
             "\nPOST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
             "\nGET / HTTP/1.1\nHost: a\n\n",
-            // The one behind another.
+            // A second request.
             "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\nHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             "POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET / HTTP/1.1\nHost: a\r\n\r\n",
@@ -264,7 +277,7 @@ mod unit {
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n11\r\nGET / HTTP/1.1\n\r\n\r\n0\r\n\r\n",
             // Another protocol.
             "GET / HTTP/1.1\r\nUpgrade:x\r\nConnection: upgrade\r\n\r\nGET / HTTP/1.1\n\r\n",
-            // The rest of a head whose beginning was not seen, and a body.
+            // The end of a head whose beginning was not inspected, and a body.
             "-Length: 3\r\n\r\na\nb",
             "\r\na\nb\n",
         ] {

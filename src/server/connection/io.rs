@@ -1,15 +1,17 @@
-//! A connection, watched: what moves is noted for the [watch](super::timeouts), and hyper's own refusals get a body.
+//! The bytes of a connection: reports reads and writes to the [timeouts](super::timeouts), rejects
+//! requests with ambiguous framing, and gives hyper's own rejections a body.
 
 use std::{
     convert::Infallible,
     io::{self, IoSlice},
     net::Shutdown,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -18,26 +20,27 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    framing::Head,
+    framing::FramingGuard,
     malformed,
-    timeouts::{Expects, Watch},
+    timeouts::{ConnectionTimeouts, NextBytes},
 };
 
-/// How long, and for how many bytes, a client that was refused is heard out, so that it reads the answer: closing a socket that still holds
-/// bytes makes the kernel send a reset, and the client's kernel then throws the answer away.
+/// How long, and for how many bytes, the server still reads from a rejected client, so that the
+/// client gets the response: if a closed socket has unread bytes, the kernel sends a reset, and the
+/// client's kernel then discards the response.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
 
-/// A socket.
+/// The socket of a connection.
 #[derive(Debug)]
 pub(in crate::server) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
-    Tls(Box<TlsStream<Noted>>),
+    Tls(Box<TlsStream<TlsIo>>),
 }
 
-/// Does the same with every kind.
-macro_rules! either {
+/// Evaluates an expression with the stream of every kind of socket.
+macro_rules! with_stream {
     ($socket:expr, $stream:ident => $does:expr) => {
         match $socket {
             Socket::Tcp($stream) => $does,
@@ -47,8 +50,9 @@ macro_rules! either {
     };
 }
 
-/// Does the same with the socket below, whatever is spoken on it.
-macro_rules! below {
+/// Evaluates an expression with the stream of the operating system, which for TLS is below the TLS
+/// stream.
+macro_rules! with_raw_stream {
     ($socket:expr, $stream:ident => $does:expr) => {
         match $socket {
             Socket::Tcp($stream) => $does,
@@ -63,11 +67,11 @@ macro_rules! below {
 
 impl Socket {
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        below!(self, stream => stream.try_read(buffer))
+        with_raw_stream!(self, stream => stream.try_read(buffer))
     }
 
-    fn end_writing(&self) -> io::Result<()> {
-        below!(self, stream => socket2::SockRef::from(stream).shutdown(Shutdown::Write))
+    fn shutdown_write(&self) -> io::Result<()> {
+        with_raw_stream!(self, stream => socket2::SockRef::from(stream).shutdown(Shutdown::Write))
     }
 
     fn poll_read(
@@ -75,7 +79,7 @@ impl Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_read(cx, buffer))
+        with_stream!(self, stream => Pin::new(stream).poll_read(cx, buffer))
     }
 
     fn poll_write(
@@ -83,7 +87,7 @@ impl Socket {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, parts))
+        with_stream!(self, stream => Pin::new(stream).poll_write_vectored(cx, parts))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -93,26 +97,27 @@ impl Socket {
         }
     }
 
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(self.end_writing()),
-            // With TLS's own end before it, so that nobody else can have ended it (RFC 8446, section 6.1).
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(self.shutdown_write()),
+            // TLS sends its close_notify first, which proves the end to the client (RFC 8446,
+            // section 6.1).
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
-    /// Reads and forgets what a client still sends after its answer.
+    /// Reads and discards bytes that a client still sends after its response.
     pub async fn linger(&self) {
-        let _ = self.end_writing();
-        let hear_out = async {
+        let _ = self.shutdown_write();
+        let discard = async {
             let mut buffer = vec![0; 16 * 1024];
-            let mut heard = 0;
-            while heard < LINGER_BYTES {
+            let mut discarded = 0;
+            while discarded < LINGER_BYTES {
                 match self.try_read(&mut buffer) {
                     Ok(0) => return,
-                    Ok(read) => heard += read,
+                    Ok(read) => discarded += read,
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                        if below!(self, stream => stream.readable().await).is_err() {
+                        if with_raw_stream!(self, stream => stream.readable().await).is_err() {
                             return;
                         }
                     }
@@ -120,41 +125,46 @@ impl Socket {
                 }
             }
         };
-        let _ = tokio::time::timeout(LINGER, hear_out).await;
+        let _ = tokio::time::timeout(LINGER, discard).await;
     }
 
-    /// Whether bytes have come that nobody read.
+    /// Whether there are unread bytes. Discards one of them.
     pub fn has_unread(&self) -> bool {
         self.try_read(&mut [0]).is_ok_and(|read| read > 0)
     }
 }
 
-/// A socket below TLS. What moves is noted here: TLS takes an answer long before the client does.
+/// The socket below TLS. It reports to the timeouts itself, because TLS accepts the bytes of a
+/// response long before the client does.
 #[derive(Debug)]
-pub(in crate::server) struct Noted {
+pub(in crate::server) struct TlsIo {
     stream: TcpStream,
-    watch: Arc<Watch>,
+    timeouts: Arc<ConnectionTimeouts>,
 }
 
-impl Noted {
-    pub fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
-        Self { stream, watch }
+impl TlsIo {
+    pub fn new(stream: TcpStream, timeouts: Arc<ConnectionTimeouts>) -> Self {
+        Self { stream, timeouts }
     }
 
     pub fn into_inner(self) -> TcpStream {
         self.stream
     }
-
-    fn note(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match sent {
-            Poll::Ready(_) => self.watch.wrote(),
-            Poll::Pending => self.watch.cannot_write(),
-        }
-        sent
-    }
 }
 
-impl AsyncRead for Noted {
+/// Reports a write to the timeouts.
+fn report_write(
+    timeouts: &ConnectionTimeouts,
+    written: Poll<io::Result<usize>>,
+) -> Poll<io::Result<usize>> {
+    match written {
+        Poll::Ready(_) => timeouts.wrote(),
+        Poll::Pending => timeouts.write_blocked(),
+    }
+    written
+}
+
+impl AsyncRead for TlsIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -164,14 +174,14 @@ impl AsyncRead for Noted {
     }
 }
 
-impl AsyncWrite for Noted {
+impl AsyncWrite for TlsIo {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let sent = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.note(sent)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        report_write(&self.timeouts, written)
     }
 
     fn poll_write_vectored(
@@ -179,8 +189,8 @@ impl AsyncWrite for Noted {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let sent = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.note(sent)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        report_write(&self.timeouts, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -196,93 +206,91 @@ impl AsyncWrite for Noted {
     }
 }
 
-/// Where a socket is left when hyper has done with it, and how it is ended while somebody else holds it.
+/// Gives the socket back when hyper has finished, and can abort a connection that is still in use.
 #[derive(Debug, Clone, Default)]
-pub(in crate::server) struct Left(Arc<Mutex<Slot>>);
+pub(in crate::server) struct ReturnedSocket(Arc<Mutex<ReturnState>>);
 
 #[derive(Debug, Default)]
-struct Slot {
+struct ReturnState {
+    /// `None` while the connection is in use.
     socket: Option<Socket>,
-    is_ended: bool,
-    /// Who waits to read, and who to write.
+    is_aborted: bool,
+    /// The wakers of the tasks that wait to read and to write.
     waiting: [Option<Waker>; 2],
 }
 
-impl Left {
+impl ReturnedSocket {
     pub fn take(&self) -> Option<Socket> {
-        self.slot().socket.take()
+        self.0.lock().socket.take()
     }
 
-    /// Ends a connection that was handed over: whoever reads or writes gets an error.
-    pub fn end(&self) {
-        let mut slot = self.slot();
-        slot.is_ended = true;
-        slot.waiting.iter_mut().filter_map(Option::take).for_each(Waker::wake);
+    /// Aborts a connection that was upgraded: its reads and writes return an error.
+    pub fn abort(&self) {
+        let mut state = self.0.lock();
+        state.is_aborted = true;
+        state.waiting.iter_mut().filter_map(Option::take).for_each(Waker::wake);
     }
 
-    fn leave(&self, socket: Option<Socket>) {
-        self.slot().socket = socket;
-    }
-
-    /// Whether the connection was ended; if not, `cx` hears of it.
-    fn is_ended(&self, direction: usize, cx: &Context<'_>) -> bool {
-        let mut slot = self.slot();
-        slot.waiting[direction] = Some(cx.waker().clone());
-        slot.is_ended
-    }
-
-    fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether the connection was aborted. If not, an abort wakes `cx`.
+    fn is_aborted(&self, direction: usize, cx: &Context<'_>) -> bool {
+        let mut state = self.0.lock();
+        state.waiting[direction] = Some(cx.waker().clone());
+        state.is_aborted
     }
 }
 
 const READ: usize = 0;
 const WRITE: usize = 1;
 
-/// What hyper reads from and writes to.
-pub(in crate::server) struct Watched {
-    /// There until this is dropped.
+/// The stream that hyper reads from and writes to.
+pub(in crate::server) struct MonitoredIo {
+    /// `None` after the drop.
     socket: Option<Socket>,
-    left: Left,
-    watch: Arc<Watch>,
-    /// What is left to be written of an answer that was put in the place of hyper's.
-    instead: Vec<u8>,
-    /// The head of the request that is arriving.
-    head: Head,
-    /// Goes with this, and so tells the listener that nobody reads or writes any more.
-    _held: oneshot::Sender<Infallible>,
+    returned: ReturnedSocket,
+    timeouts: Arc<ConnectionTimeouts>,
+    /// The unwritten part of a response that replaces one of hyper's.
+    replacement: Vec<u8>,
+    framing: FramingGuard,
+    /// Its drop tells the listener that the socket is no longer in use.
+    _in_use: oneshot::Sender<Infallible>,
 }
 
-impl Drop for Watched {
+impl Drop for MonitoredIo {
     fn drop(&mut self) {
-        self.left.leave(self.socket.take());
+        self.returned.0.lock().socket = self.socket.take();
     }
 }
 
-impl Watched {
-    /// A watched socket; where it comes to in the end; and what ends when it is let go.
-    pub fn new(socket: Socket, watch: Arc<Watch>) -> (Self, Left, oneshot::Receiver<Infallible>) {
-        let (held, released) = oneshot::channel();
-        let left = Left::default();
-        let watched = Self {
+impl MonitoredIo {
+    /// The monitored socket, the place to which it returns, and a channel that closes when the
+    /// socket is no longer in use.
+    pub fn new(
+        socket: Socket,
+        timeouts: Arc<ConnectionTimeouts>,
+    ) -> (Self, ReturnedSocket, oneshot::Receiver<Infallible>) {
+        let (in_use, released) = oneshot::channel();
+        let returned = ReturnedSocket::default();
+        let io = Self {
             socket: Some(socket),
-            left: left.clone(),
-            watch,
-            instead: Vec::new(),
-            head: Head::default(),
-            _held: held,
+            returned: returned.clone(),
+            timeouts,
+            replacement: Vec::new(),
+            framing: FramingGuard::default(),
+            _in_use: in_use,
         };
-        (watched, left, released)
+        (io, returned, released)
     }
 
-    /// Where what came makes a request ambiguous, if it does.
-    fn look(&mut self, bytes: &[u8]) -> Option<usize> {
-        match self.watch.expects() {
-            Expects::Other => return None,
-            Expects::Next if self.head.is_over() => self.head = Head::default(),
-            Expects::Next | Expects::More => {}
+    /// The index of the byte that makes a request ambiguous, if there is one.
+    fn find_ambiguity(&mut self, bytes: &[u8]) -> Option<usize> {
+        match self.timeouts.next_bytes() {
+            NextBytes::OtherProtocol => return None,
+            NextBytes::NewRequest if self.framing.is_ignoring() => {
+                self.framing = FramingGuard::default();
+            }
+            NextBytes::NewRequest | NextBytes::SameRequest => {}
         }
-        self.head.look(bytes)
+        self.framing.inspect(bytes)
     }
 
     fn poll_send(
@@ -290,74 +298,66 @@ impl Watched {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.go_on(WRITE, cx)?;
+        self.check_not_aborted(WRITE, cx)?;
         let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(0)) };
-        let is_noted = matches!(socket, Socket::Tls(_));
-        match socket.poll_write(cx, parts) {
-            sent if is_noted => sent,
-            Poll::Ready(sent) => {
-                self.watch.wrote();
-                Poll::Ready(sent)
-            }
-            Poll::Pending => {
-                self.watch.cannot_write();
-                Poll::Pending
-            }
-        }
+        let reports_itself = matches!(socket, Socket::Tls(_));
+        let written = socket.poll_write(cx, parts);
+        if reports_itself { written } else { report_write(&self.timeouts, written) }
     }
 
-    /// An error for whoever goes on with a connection that was handed over and has been ended. It costs the others nothing.
-    fn go_on(&self, direction: usize, cx: &Context<'_>) -> io::Result<()> {
-        match self.watch.is_handed_over() && self.left.is_ended(direction, cx) {
-            true => Err(io::ErrorKind::ConnectionAborted.into()),
-            false => Ok(()),
+    /// Returns an error if the connection was upgraded and then aborted. Other connections pay
+    /// nothing for this check.
+    fn check_not_aborted(&self, direction: usize, cx: &Context<'_>) -> io::Result<()> {
+        if self.timeouts.is_upgraded() && self.returned.is_aborted(direction, cx) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
         }
+        Ok(())
     }
 
-    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.instead.is_empty() {
-            let instead = std::mem::take(&mut self.instead);
-            let sent = self.poll_send(cx, &[IoSlice::new(&instead)]);
-            self.instead = instead;
+    fn poll_replacement(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.replacement.is_empty() {
+            let replacement = std::mem::take(&mut self.replacement);
+            let sent = self.poll_send(cx, &[IoSlice::new(&replacement)]);
+            self.replacement = replacement;
             let sent = ready!(sent)?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.instead.drain(..sent);
+            self.replacement.drain(..sent);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-/// Ends a head so that hyper refuses it: no line may hold this.
-fn end_badly(buffer: &mut ReadBuf<'_>) {
+/// Appends an end to a head that makes hyper reject it: no line may contain a NUL.
+fn append_invalid_end(buffer: &mut ReadBuf<'_>) {
     const END: &[u8] = b"\0\r\n\r\n";
     let fits = END.len().min(buffer.remaining());
     buffer.put_slice(&END[..fits]);
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for MonitoredIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.go_on(READ, cx)?;
+        self.check_not_aborted(READ, cx)?;
         let before = buffer.filled().len();
         let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(())) };
         ready!(socket.poll_read(cx, buffer))?;
         if buffer.filled().len() > before {
-            self.watch.read(&buffer.filled()[before..]);
-            if let Some(at) = self.look(&buffer.filled()[before..]) {
-                buffer.set_filled(before + at);
-                end_badly(buffer);
+            self.timeouts.received(&buffer.filled()[before..]);
+            if let Some(index) = self.find_ambiguity(&buffer.filled()[before..]) {
+                buffer.set_filled(before + index);
+                append_invalid_end(buffer);
             }
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for MonitoredIo {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -371,16 +371,16 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_instead(cx))?;
-        if self.watch.may_refuse()
+        ready!(self.poll_replacement(cx))?;
+        if self.timeouts.can_write_rejection()
             && let Some(first) = parts.iter().find(|part| !part.is_empty())
-            && let Some(answer) = malformed::instead_of(first)
+            && let Some(response) = malformed::replacement_for(first)
         {
-            self.watch.refused();
+            self.timeouts.set_rejected();
             let length = first.len();
-            self.instead = answer;
-            // Tried at once; what does not fit goes with the next flush.
-            if let Poll::Ready(Err(e)) = self.poll_instead(cx) {
+            self.replacement = response;
+            // Written at once. The part that does not fit is written by the next flush.
+            if let Poll::Ready(Err(e)) = self.poll_replacement(cx) {
                 return Poll::Ready(Err(e));
             }
             return Poll::Ready(Ok(length));
@@ -393,17 +393,17 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_instead(cx))?;
+        ready!(self.poll_replacement(cx))?;
         self.socket.as_mut().map_or(Poll::Ready(Ok(())), |socket| socket.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_instead(cx))?;
+        ready!(self.poll_replacement(cx))?;
         let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(())) };
-        match ready!(socket.poll_end(cx)) {
-            // The other side was faster.
+        match ready!(socket.poll_shutdown(cx)) {
+            // The client has closed the connection already.
             Err(e) if e.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
-            ended => Poll::Ready(ended),
+            result => Poll::Ready(result),
         }
     }
 }

@@ -1,22 +1,24 @@
-//! hyper answers what is not HTTP by itself, with an empty body. Every error of ours has one, in the form that clients parse.
+//! Gives a body to the responses of hyper to requests that are not valid HTTP. hyper sends an empty
+//! one. All our errors have a body that clients can parse.
 
 use ::http::StatusCode;
 
-/// The answer in the place of hyper's own, if that is what is about to be written.
+/// The replacement for bytes to be written, if they are a rejection by hyper.
 ///
-/// hyper writes its refusals in one piece: a 4xx with an empty body and no content type. Ours always have a content type.
-pub(in crate::server) fn instead_of(written: &[u8]) -> Option<Vec<u8>> {
+/// hyper writes a rejection in one piece: a 4xx with an empty body and without a content type. Our
+/// own responses always have a content type.
+pub(in crate::server) fn replacement_for(written: &[u8]) -> Option<Vec<u8>> {
     let status =
         written.strip_prefix(b"HTTP/1.1 ").or_else(|| written.strip_prefix(b"HTTP/1.0 "))?;
     if status.first() != Some(&b'4') {
         return None;
     }
     let head = std::str::from_utf8(written.strip_suffix(b"\r\n\r\n")?).ok()?;
-    let is = |line: &str, name: &str| {
+    let is_field = |line: &str, name: &str| {
         line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
     };
-    let has = |name: &str| head.split("\r\n").any(|line| is(line, name));
-    if has("content-type:") || !has("content-length: 0") {
+    let has_field = |name: &str| head.split("\r\n").any(|line| is_field(line, name));
+    if has_field("content-type:") || !has_field("content-length: 0") {
         return None;
     }
     let (status, code, description) = match status.get(..3)? {
@@ -33,23 +35,21 @@ pub(in crate::server) fn instead_of(written: &[u8]) -> Option<Vec<u8>> {
         _ => (StatusCode::BAD_REQUEST, "BAD_REQUEST", "The request is not valid HTTP."),
     };
     let body = crate::http::response::envelope(status, code, description);
-    Some(
-        format!(
-            "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/json\r\ncache-control: no-store\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len(),
-        )
-        .into_bytes(),
-    )
+    let length = body.len();
+    let fields = "connection: close\r\ncontent-type: application/json\r\ncache-control: no-store";
+    let response =
+        format!("HTTP/1.1 {status}\r\n{fields}\r\ncontent-length: {length}\r\n\r\n{body}");
+    Some(response.into_bytes())
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
     #[test]
-    fn only_an_empty_refusal_is_replaced() {
+    fn only_a_rejection_with_an_empty_body_is_replaced() {
         let own = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
-        let text = String::from_utf8(instead_of(own).unwrap()).unwrap();
+        let text = String::from_utf8(replacement_for(own).unwrap()).unwrap();
         assert!(text.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{text}");
         assert!(text.ends_with("takes.\"\n}"), "{text}");
         for other in [
@@ -60,7 +60,7 @@ mod unit {
             "4",
             "",
         ] {
-            assert_eq!(instead_of(other.as_bytes()), None, "{other}");
+            assert_eq!(replacement_for(other.as_bytes()), None, "{other}");
         }
     }
 }

@@ -1,5 +1,6 @@
-//! How long a connection may be silent. One timer a connection, which looks when the nearest limit could have been passed; a request
-//! costs a few writes to memory.
+//! The timeouts of a connection: how long it may be idle, how long a request's head may take, and
+//! how long the client may read nothing. Each connection has one timer, set to the earliest
+//! possible expiry. A request costs a few writes to memory.
 
 use std::{
     sync::{
@@ -11,208 +12,219 @@ use std::{
 
 /// The first bytes of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
-const HTTP1: usize = usize::MAX;
-/// How far, in milliseconds, the clock of [`ticks`] can be behind the one that timers go by. A look that came sooner would find nothing, again and again.
+/// The value of `preface_bytes` after other bytes than the preface came.
+const NOT_HTTP2: usize = usize::MAX;
+/// The most milliseconds by which the clock of [`ticks`] lags behind the clock of timers. A check
+/// that comes earlier would find nothing expired, again and again.
 const LAG: u64 = 16;
 
-/// What is known of a connection. Times are milliseconds since it began, plus one; zero: not so.
+/// The state of a connection that decides about timeouts. Times are milliseconds since its start,
+/// plus one. `0` means that the state does not apply.
 #[derive(Debug)]
-pub(in crate::server) struct Watch {
-    began: Instant,
-    /// The same by [`ticks`].
-    began_at: i64,
+pub(in crate::server) struct ConnectionTimeouts {
+    started: Instant,
+    /// `started`, on the clock of [`ticks`].
+    started_ticks: i64,
     header_read: u64,
     idle: u64,
-    /// Requests that were read and not yet answered to their last byte.
+    /// Requests that were read, and whose response is not complete.
     in_flight: AtomicU32,
-    /// Since when a request's head is arriving.
-    head: AtomicU64,
-    /// Since when there is nothing to do.
-    resting: AtomicU64,
-    /// Since when the client takes no bytes.
-    stuck: AtomicU64,
-    /// On HTTP/2: answers whose next bytes wait for the client to open its window. The socket need not be full for that.
+    /// The time of the first byte of a request's head that is not complete.
+    head_since: AtomicU64,
+    /// The time since which there has been no request.
+    idle_since: AtomicU64,
+    /// The time since which the client's socket accepts no bytes.
+    blocked_since: AtomicU64,
+    /// HTTP/2: responses whose next bytes wait for the client to open its window. The socket need
+    /// not be full for that.
     offered: AtomicU32,
-    /// When bytes of such an answer were last taken.
-    taken: AtomicU64,
-    has_spoken: AtomicBool,
-    /// How much of HTTP/2's first bytes has come; what cannot be them any more: [`HTTP1`].
-    preface: AtomicUsize,
-    was_refused: AtomicBool,
-    is_handed_over: AtomicBool,
-    /// Whether a request was read since this was last asked.
-    has_begun: AtomicBool,
-    /// Whether the last answer is somebody else's.
-    is_foreign: AtomicBool,
+    /// The last time at which bytes of such a response were taken.
+    taken_at: AtomicU64,
+    has_received: AtomicBool,
+    /// How many bytes of the HTTP/2 preface have come, or [`NOT_HTTP2`].
+    preface_bytes: AtomicUsize,
+    was_rejected: AtomicBool,
+    is_upgraded: AtomicBool,
+    /// Whether a request was read since the last call of [`Self::next_bytes`].
+    has_new_request: AtomicBool,
+    /// Whether the last response is an upstream's.
+    is_pass_through: AtomicBool,
 }
 
-/// What the next bytes of a connection are.
+/// The meaning of the next bytes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum Expects {
-    /// The next request: the last one was answered.
-    Next,
-    /// More of what is arriving.
-    More,
-    /// Something that is not HTTP/1.1.
-    Other,
+pub(in crate::server) enum NextBytes {
+    /// A new request: the last one has its response.
+    NewRequest,
+    /// More of the current request.
+    SameRequest,
+    /// Bytes that are not HTTP/1.1.
+    OtherProtocol,
 }
 
-/// What the timer is to do.
+/// The result of a check for timeouts.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::server) enum Verdict {
-    /// Look again then.
-    Wait(Instant),
-    /// End the connection.
-    Cut(&'static str),
+pub(in crate::server) enum TimeoutCheck {
+    /// Nothing has expired. Check again at this time.
+    CheckAgainAt(Instant),
+    /// Close the connection, for this reason.
+    Expired(&'static str),
 }
 
-impl Watch {
+impl ConnectionTimeouts {
     pub fn new(header_read: Duration, idle: Duration) -> Self {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4);
         Self {
-            began: Instant::now(),
-            began_at: ticks(),
+            started: Instant::now(),
+            started_ticks: ticks(),
             header_read: millis(header_read),
             idle: millis(idle),
             in_flight: AtomicU32::new(0),
-            head: AtomicU64::new(0),
-            resting: AtomicU64::new(1),
-            stuck: AtomicU64::new(0),
+            head_since: AtomicU64::new(0),
+            idle_since: AtomicU64::new(1),
+            blocked_since: AtomicU64::new(0),
             offered: AtomicU32::new(0),
-            taken: AtomicU64::new(0),
-            has_spoken: AtomicBool::new(false),
-            preface: AtomicUsize::new(0),
-            was_refused: AtomicBool::new(false),
-            is_handed_over: AtomicBool::new(false),
-            has_begun: AtomicBool::new(true),
-            is_foreign: AtomicBool::new(false),
+            taken_at: AtomicU64::new(0),
+            has_received: AtomicBool::new(false),
+            preface_bytes: AtomicUsize::new(0),
+            was_rejected: AtomicBool::new(false),
+            is_upgraded: AtomicBool::new(false),
+            has_new_request: AtomicBool::new(true),
+            is_pass_through: AtomicBool::new(false),
         }
     }
 
-    /// By a clock that lags some milliseconds: limits are seconds, and it is read several times a request.
+    /// The time, on a clock that lags some milliseconds: it is read several times for each request,
+    /// and the limits are seconds.
     fn now(&self) -> u64 {
-        let since = ticks().saturating_sub(self.began_at);
+        let since = ticks().saturating_sub(self.started_ticks);
         u64::try_from(since).unwrap_or(0) + 1
     }
 
-    /// The connection stands: its time begins now.
-    pub fn rest(&self) {
-        self.resting.store(self.now(), Relaxed);
+    /// The handshake is complete. The time for the first request begins now.
+    pub fn begin_idle(&self) {
+        self.idle_since.store(self.now(), Relaxed);
     }
 
-    /// Bytes came.
-    pub fn read(&self, bytes: &[u8]) {
-        self.has_spoken.store(true, Relaxed);
-        let come = self.preface.load(Relaxed);
+    /// Bytes were read.
+    pub fn received(&self, bytes: &[u8]) {
+        self.has_received.store(true, Relaxed);
+        let come = self.preface_bytes.load(Relaxed);
         if come < PREFACE.len() {
             let next = bytes.len().min(PREFACE.len() - come);
             let fits = PREFACE[come..].starts_with(&bytes[..next]);
-            self.preface.store(if fits { come + next } else { HTTP1 }, Relaxed);
+            self.preface_bytes.store(if fits { come + next } else { NOT_HTTP2 }, Relaxed);
         }
-        if self.in_flight.load(Relaxed) == 0 && self.head.load(Relaxed) == 0 {
-            self.head.store(self.now(), Relaxed);
+        if self.in_flight.load(Relaxed) == 0 && self.head_since.load(Relaxed) == 0 {
+            self.head_since.store(self.now(), Relaxed);
         }
     }
 
-    /// Bytes went.
+    /// Bytes were written.
     pub fn wrote(&self) {
-        if self.stuck.load(Relaxed) != 0 {
-            self.stuck.store(0, Relaxed);
+        if self.blocked_since.load(Relaxed) != 0 {
+            self.blocked_since.store(0, Relaxed);
         }
     }
 
     fn is_http2(&self) -> bool {
-        self.preface.load(Relaxed) == PREFACE.len()
+        self.preface_bytes.load(Relaxed) == PREFACE.len()
     }
 
-    /// The client's side is full.
-    pub fn cannot_write(&self) {
-        if self.stuck.load(Relaxed) == 0 {
-            self.stuck.store(self.now(), Relaxed);
+    /// The client's socket is full.
+    pub fn write_blocked(&self) {
+        if self.blocked_since.load(Relaxed) == 0 {
+            self.blocked_since.store(self.now(), Relaxed);
         }
     }
 
-    /// hyper refused what came, and closes.
-    pub fn refused(&self) {
-        self.was_refused.store(true, Relaxed);
+    /// hyper has rejected a malformed request, and closes the connection.
+    pub fn set_rejected(&self) {
+        self.was_rejected.store(true, Relaxed);
     }
 
-    pub fn was_refused(&self) -> bool {
-        self.was_refused.load(Relaxed)
+    pub fn was_rejected(&self) -> bool {
+        self.was_rejected.load(Relaxed)
     }
 
-    /// What comes after this answer is no HTTP: whoever reads it bounds it.
-    pub fn hand_over(&self) {
-        self.is_handed_over.store(true, Relaxed);
+    /// The bytes after this response are another protocol's. The tunnel bounds them.
+    pub fn set_upgraded(&self) {
+        self.is_upgraded.store(true, Relaxed);
     }
 
-    pub fn is_handed_over(&self) -> bool {
-        self.is_handed_over.load(Relaxed)
+    pub fn is_upgraded(&self) -> bool {
+        self.is_upgraded.load(Relaxed)
     }
 
-    /// An answer is about to be written.
-    pub fn answers(&self, is_foreign: bool) {
-        self.is_foreign.store(is_foreign, Relaxed);
+    /// A response is about to be written. `is_pass_through` means that it is an upstream's.
+    pub fn begin_response(&self, is_pass_through: bool) {
+        self.is_pass_through.store(is_pass_through, Relaxed);
     }
 
-    /// Whether what is written can be a refusal of hyper's: after somebody else's answer only when more has come since.
-    pub fn may_refuse(&self) -> bool {
-        !self.is_handed_over() && (!self.is_foreign.load(Relaxed) || self.head.load(Relaxed) != 0)
+    /// Whether the bytes to write can be a rejection by hyper. After an upstream's response they
+    /// can only be one if more bytes have come since.
+    pub fn can_write_rejection(&self) -> bool {
+        !self.is_upgraded()
+            && (!self.is_pass_through.load(Relaxed) || self.head_since.load(Relaxed) != 0)
     }
 
-    /// A request was read.
-    pub fn begin(self: &Arc<Self>) -> InFlight {
+    /// The head of a request was read.
+    pub fn begin_request(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
-        self.has_begun.store(true, Relaxed);
-        self.head.store(0, Relaxed);
-        InFlight { watch: self.clone(), is_offered: false }
+        self.has_new_request.store(true, Relaxed);
+        self.head_since.store(0, Relaxed);
+        InFlight { timeouts: self.clone(), is_offered: false }
     }
 
-    /// Since when all answers wait for the client, if they do.
-    fn unwanted(&self) -> Option<u64> {
+    /// The time since which all responses wait for the client's window, if all do.
+    fn window_closed_since(&self) -> Option<u64> {
         let (offered, in_flight) = (self.offered.load(Relaxed), self.in_flight.load(Relaxed));
-        (offered > 0 && offered == in_flight).then(|| self.taken.load(Relaxed))
+        (offered > 0 && offered == in_flight).then(|| self.taken_at.load(Relaxed))
     }
 
-    /// What comes now.
-    pub fn expects(&self) -> Expects {
-        if self.is_http2() || self.is_handed_over() {
-            Expects::Other
-        } else if self.in_flight.load(Relaxed) == 0 && self.has_begun.load(Relaxed) {
-            // Nobody but the connection itself reads and begins.
-            self.has_begun.store(false, Relaxed);
-            Expects::Next
+    /// The meaning of bytes that come now.
+    pub fn next_bytes(&self) -> NextBytes {
+        if self.is_http2() || self.is_upgraded() {
+            NextBytes::OtherProtocol
+        } else if self.in_flight.load(Relaxed) == 0 && self.has_new_request.load(Relaxed) {
+            // Load and store need not be one step: only the task of the connection uses this flag.
+            self.has_new_request.store(false, Relaxed);
+            NextBytes::NewRequest
         } else {
-            Expects::More
+            NextBytes::SameRequest
         }
     }
 
-    /// What the timer is to do now.
-    pub fn verdict(&self) -> Verdict {
+    /// Checks whether the connection has to be closed.
+    pub fn check(&self) -> TimeoutCheck {
         let now = self.now();
-        // Whatever begins after this look has at least so long.
-        let next_look = now + self.idle.min(self.header_read);
-        let (stuck, head) = (self.stuck.load(Relaxed), self.head.load(Relaxed));
-        let (limit, what) = if stuck != 0 {
-            (stuck + self.idle, "the client takes no bytes")
-        } else if let Some(taken) = self.unwanted() {
-            (taken + self.idle, "the client opens no window")
-        } else if self.in_flight.load(Relaxed) > 0 || self.is_handed_over() {
-            // Handlers bound themselves. It may rest a moment after this look.
-            return self.wait(next_look);
-        } else if !self.has_spoken.load(Relaxed) {
-            (self.resting.load(Relaxed) + self.header_read, "the client said nothing")
+        // A wait that begins after this check lasts at least this long.
+        let next_check = now + self.idle.min(self.header_read);
+        let (blocked, head) = (self.blocked_since.load(Relaxed), self.head_since.load(Relaxed));
+        let (expiry, reason) = if blocked != 0 {
+            (blocked + self.idle, "the client reads no bytes")
+        } else if let Some(since) = self.window_closed_since() {
+            (since + self.idle, "the client opens no window")
+        } else if self.in_flight.load(Relaxed) > 0 || self.is_upgraded() {
+            // Handlers have timeouts of their own. The connection may become idle right after this.
+            return self.check_again_at(next_check);
+        } else if !self.has_received.load(Relaxed) {
+            (self.idle_since.load(Relaxed) + self.header_read, "the client sent nothing")
         } else if head != 0 && !self.is_http2() {
             (head + self.header_read, "a request's head took too long")
         } else {
-            // On HTTP/2 frames that are no request, such as pings, do not keep a connection.
-            (self.resting.load(Relaxed) + self.idle, "no request came")
+            // HTTP/2 frames that are not requests, such as pings, do not keep a connection open.
+            (self.idle_since.load(Relaxed) + self.idle, "no request came")
         };
-        if limit <= now { Verdict::Cut(what) } else { self.wait(limit.min(next_look)) }
+        if expiry <= now {
+            TimeoutCheck::Expired(reason)
+        } else {
+            self.check_again_at(expiry.min(next_check))
+        }
     }
 
-    fn wait(&self, until: u64) -> Verdict {
-        Verdict::Wait(self.began + Duration::from_millis(until - 1 + LAG))
+    fn check_again_at(&self, time: u64) -> TimeoutCheck {
+        TimeoutCheck::CheckAgainAt(self.started + Duration::from_millis(time - 1 + LAG))
     }
 }
 
@@ -222,115 +234,117 @@ fn ticks() -> i64 {
     now.tv_sec * 1000 + now.tv_nsec / 1_000_000
 }
 
-/// A request that is being answered. Goes when the last byte of the answer was handed over.
+/// A request in flight. Dropped when the last byte of its response was handed to hyper.
 #[derive(Debug)]
 pub(in crate::server) struct InFlight {
-    watch: Arc<Watch>,
+    timeouts: Arc<ConnectionTimeouts>,
     is_offered: bool,
 }
 
 impl InFlight {
-    /// The watch of its connection.
-    pub fn watch(&self) -> &Watch {
-        &self.watch
+    /// The timeouts of the connection.
+    pub fn timeouts(&self) -> &ConnectionTimeouts {
+        &self.timeouts
     }
 
-    /// There are bytes, or there will be, and it is the client's turn.
-    pub fn offer(&mut self) {
-        // On HTTP/1 a client that takes nothing has a full socket.
-        if !self.watch.is_http2() {
+    /// Bytes of the response are ready, or the head is: the client has to take them.
+    pub fn offer_bytes(&mut self) {
+        // An HTTP/1 client that reads nothing has a full socket, which is timed already.
+        if !self.timeouts.is_http2() {
             return;
         }
-        self.watch.taken.store(self.watch.now(), Relaxed);
+        self.timeouts.taken_at.store(self.timeouts.now(), Relaxed);
         if !std::mem::replace(&mut self.is_offered, true) {
-            self.watch.offered.fetch_add(1, Relaxed);
+            self.timeouts.offered.fetch_add(1, Relaxed);
         }
     }
 
-    /// The client would take bytes, and there are none yet.
-    pub fn owe(&mut self) {
+    /// The client can take bytes, and none are ready.
+    pub fn wait_for_bytes(&mut self) {
         if std::mem::replace(&mut self.is_offered, false) {
-            self.watch.offered.fetch_sub(1, Relaxed);
+            self.timeouts.offered.fetch_sub(1, Relaxed);
         }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.owe();
-        self.watch.resting.store(self.watch.now(), Relaxed);
-        self.watch.in_flight.fetch_sub(1, Relaxed);
+        self.wait_for_bytes();
+        self.timeouts.idle_since.store(self.timeouts.now(), Relaxed);
+        self.timeouts.in_flight.fetch_sub(1, Relaxed);
     }
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
-    fn watch() -> Arc<Watch> {
-        Arc::new(Watch::new(Duration::ZERO, Duration::from_secs(3600)))
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn new_timeouts(header_read: Duration, idle: Duration) -> Arc<ConnectionTimeouts> {
+        Arc::new(ConnectionTimeouts::new(header_read, idle))
     }
 
-    fn is_cut(watch: &Watch) -> bool {
-        matches!(watch.verdict(), Verdict::Cut(_))
+    fn has_expired(timeouts: &ConnectionTimeouts) -> bool {
+        matches!(timeouts.check(), TimeoutCheck::Expired(_))
     }
 
     #[test]
-    fn a_head_is_timed_from_its_first_byte_until_it_is_whole() {
-        let watch = watch();
-        assert!(is_cut(&watch), "nothing was said");
-        watch.read(b"G");
-        assert!(is_cut(&watch), "half a head");
-        let request = watch.begin();
-        assert!(!is_cut(&watch), "a request is being answered");
-        watch.read(b"its body");
+    fn head_is_timed_from_its_first_byte_until_it_is_complete() {
+        let timeouts = new_timeouts(Duration::ZERO, HOUR);
+        assert!(has_expired(&timeouts), "nothing was sent");
+        timeouts.received(b"G");
+        assert!(has_expired(&timeouts), "the head is not complete");
+        let request = timeouts.begin_request();
+        assert!(!has_expired(&timeouts), "a request is in flight");
+        timeouts.received(b"its body");
         drop(request);
-        assert!(!is_cut(&watch), "it rests");
-        watch.read(b"G");
-        assert!(is_cut(&watch), "half of the next head");
+        assert!(!has_expired(&timeouts), "the connection is idle");
+        timeouts.received(b"G");
+        assert!(has_expired(&timeouts), "the next head is not complete");
     }
 
     #[test]
-    fn http2_rests_from_its_last_request_whatever_is_said() {
-        let watch = Arc::new(Watch::new(Duration::ZERO, Duration::from_secs(3600)));
-        watch.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        assert!(!is_cut(&watch));
-        let watch = Arc::new(Watch::new(Duration::from_secs(3600), Duration::ZERO));
-        watch.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        assert_eq!(watch.verdict(), Verdict::Cut("no request came"));
-        let _request = watch.begin();
-        assert!(!is_cut(&watch));
+    fn http2_is_idle_from_its_last_request_whatever_bytes_come() {
+        let timeouts = new_timeouts(Duration::ZERO, HOUR);
+        timeouts.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        assert!(!has_expired(&timeouts));
+        let timeouts = new_timeouts(HOUR, Duration::ZERO);
+        timeouts.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        assert_eq!(timeouts.check(), TimeoutCheck::Expired("no request came"));
+        let _request = timeouts.begin_request();
+        assert!(!has_expired(&timeouts));
     }
 
     #[test]
-    fn a_client_that_takes_no_bytes_is_timed_even_in_a_request() {
-        let watch = Arc::new(Watch::new(Duration::from_secs(3600), Duration::ZERO));
-        watch.read(b"G");
-        let _request = watch.begin();
-        assert!(!is_cut(&watch));
-        watch.cannot_write();
-        assert_eq!(watch.verdict(), Verdict::Cut("the client takes no bytes"));
-        watch.wrote();
-        assert!(!is_cut(&watch));
+    fn client_that_reads_no_bytes_is_timed_while_a_request_is_in_flight() {
+        let timeouts = new_timeouts(HOUR, Duration::ZERO);
+        timeouts.received(b"G");
+        let _request = timeouts.begin_request();
+        assert!(!has_expired(&timeouts));
+        timeouts.write_blocked();
+        assert_eq!(timeouts.check(), TimeoutCheck::Expired("the client reads no bytes"));
+        timeouts.wrote();
+        assert!(!has_expired(&timeouts));
     }
 
     #[test]
-    fn an_answer_that_waits_for_a_window_is_timed() {
-        let watch = Arc::new(Watch::new(Duration::from_secs(3600), Duration::ZERO));
-        watch.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        let mut one = watch.begin();
-        one.offer();
-        one.offer();
-        assert_eq!(watch.verdict(), Verdict::Cut("the client opens no window"));
-        let other = watch.begin();
-        assert!(!is_cut(&watch), "another one is being answered");
+    fn response_that_waits_for_a_window_is_timed() {
+        let timeouts = new_timeouts(HOUR, Duration::ZERO);
+        timeouts.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        let mut first = timeouts.begin_request();
+        first.offer_bytes();
+        first.offer_bytes();
+        assert_eq!(timeouts.check(), TimeoutCheck::Expired("the client opens no window"));
+        let other = timeouts.begin_request();
+        assert!(!has_expired(&timeouts), "another request is in flight");
         drop(other);
-        one.owe();
-        one.owe();
-        assert!(!is_cut(&watch), "its bytes have still to come");
-        one.offer();
-        assert!(is_cut(&watch));
-        drop(one);
-        assert_eq!(watch.verdict(), Verdict::Cut("no request came"));
+        first.wait_for_bytes();
+        first.wait_for_bytes();
+        assert!(!has_expired(&timeouts), "no bytes are ready");
+        first.offer_bytes();
+        assert!(has_expired(&timeouts));
+        drop(first);
+        assert_eq!(timeouts.check(), TimeoutCheck::Expired("no request came"));
     }
 }

@@ -1,12 +1,12 @@
-//! What a client may take: bytes, fields, time, connections.
+//! Tests of the limits of a connection: bytes, header fields, time, and the number of connections.
 
 use tokio::time::Instant;
 
 use super::*;
 
-/// What every refusal by hyper itself is turned into.
+/// Asserts that a rejection by hyper has our error envelope.
 #[track_caller]
-fn is_refused(text: &str, status: u16, code: &str) {
+fn assert_rejected(text: &str, status: u16, code: &str) {
     assert_eq!(statuses(text), [status], "{text}");
     assert!(text.contains("\r\ncontent-type: application/json\r\n"), "{text}");
     let (_, body) = text.split_once("\r\n\r\n").unwrap();
@@ -15,196 +15,206 @@ fn is_refused(text: &str, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn a_head_has_a_size() {
-    let edge = Edge::new(wide()).await;
+async fn head_larger_than_the_limit_is_rejected() {
+    let listener = TestListener::new(wide()).await;
     let head = |bytes| format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n", "x".repeat(bytes));
-    let fits = edge.exchange(format!("{}Connection: close\r\n\r\n", head(12 * 1024))).await;
+    let fits = listener.exchange(format!("{}Connection: close\r\n\r\n", head(12 * 1024))).await;
     assert_eq!(statuses(&fits), [200], "{fits}");
     for bytes in [17 * 1024, 64 * 1024, 4 << 20] {
-        let text = edge.exchange(format!("{}\r\n", head(bytes))).await;
-        is_refused(&text, 431, "REQUEST_HEADER_FIELDS_TOO_LARGE");
+        let text = listener.exchange(format!("{}\r\n", head(bytes))).await;
+        assert_rejected(&text, 431, "REQUEST_HEADER_FIELDS_TOO_LARGE");
     }
-    // Told even when the head never ends.
-    let text = edge.exchange(head(17 * 1024)).await;
-    is_refused(&text, 431, "REQUEST_HEADER_FIELDS_TOO_LARGE");
+    // Also when the head never ends.
+    let text = listener.exchange(head(17 * 1024)).await;
+    assert_rejected(&text, 431, "REQUEST_HEADER_FIELDS_TOO_LARGE");
 }
 
 #[tokio::test]
-async fn a_head_has_so_many_fields() {
-    for most in [100, 20, 200] {
-        let edge = Edge::new(Limits { headers: most, ..wide() }).await;
+async fn head_with_more_fields_than_the_limit_is_rejected() {
+    for max in [100, 20, 200] {
+        let listener = TestListener::new(ConnectionLimits { headers: max, ..wide() }).await;
         let with = |fields: usize| {
             let fields: String = (0..fields - 2).map(|n| format!("X-{n}: x\r\n")).collect();
             format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n")
         };
-        assert_eq!(statuses(&edge.exchange(with(most)).await), [200], "{most}");
-        let text = edge.exchange(with(most + 1)).await;
-        is_refused(&text, 431, "REQUEST_HEADER_FIELDS_TOO_LARGE");
+        assert_eq!(statuses(&listener.exchange(with(max)).await), [200], "{max}");
+        let text = listener.exchange(with(max + 1)).await;
+        assert_rejected(&text, 431, "REQUEST_HEADER_FIELDS_TOO_LARGE");
     }
 }
 
 #[tokio::test]
-async fn a_target_has_a_size() {
-    let edge = Edge::new(Limits { header_bytes: 256 * 1024, ..wide() }).await;
-    let text = edge.exchange(get(&format!("/{}", "x".repeat(70_000)))).await;
-    is_refused(&text, 414, "URI_TOO_LONG");
+async fn long_target_is_rejected() {
+    let listener = TestListener::new(ConnectionLimits { header_bytes: 256 * 1024, ..wide() }).await;
+    let text = listener.exchange(get(&format!("/{}", "x".repeat(70_000)))).await;
+    assert_rejected(&text, 414, "URI_TOO_LONG");
 }
 
 #[tokio::test]
-async fn a_silent_client_is_cut() {
-    let edge = Edge::new(Limits { header_read: SHORT, ..wide() }).await;
-    for said in ["", "G", "GET / HTTP/1.1\r\nHost: x\r\n", "PRI * HT"] {
+async fn silent_client_is_closed_after_the_head_timeout() {
+    let listener = TestListener::new(ConnectionLimits { header_read: SHORT, ..wide() }).await;
+    for sent in ["", "G", "GET / HTTP/1.1\r\nHost: x\r\n", "PRI * HT"] {
         let began = Instant::now();
-        let text = edge.exchange(said).await;
-        assert_eq!(text, "", "{said:?}");
-        assert!(began.elapsed() >= SHORT, "{said:?}: {:?}", began.elapsed());
+        let text = listener.exchange(sent).await;
+        assert_eq!(text, "", "{sent:?}");
+        assert!(began.elapsed() >= SHORT, "{sent:?}: {:?}", began.elapsed());
     }
-    edge.has_open(0, 100).await;
+    listener.wait_for_open(0, 100).await;
 }
 
-/// The time runs from the first byte: one more byte now and then does not buy more.
+/// The timeout counts from the first byte: more bytes do not extend it.
 #[tokio::test]
-async fn a_client_that_dribbles_is_cut() {
-    let edge = Edge::new(Limits { header_read: SHORT, ..wide() }).await;
-    let mut wire = edge.connect().await;
-    wire.send("GET / HTTP/1.1\r\nX: ").await;
+async fn client_that_sends_a_head_slowly_is_closed() {
+    let listener = TestListener::new(ConnectionLimits { header_read: SHORT, ..wide() }).await;
+    let mut connection = listener.connect().await;
+    connection.send("GET / HTTP/1.1\r\nX: ").await;
     let dribble = async {
-        while wire.0.write_all(b"x").await.is_ok() {
+        while connection.0.write_all(b"x").await.is_ok() {
             sleep(SHORT / 10).await
         }
     };
-    timeout(PATIENCE, dribble).await.expect("it is heard for ever");
+    timeout(PATIENCE, dribble).await.expect("the connection stays open");
 }
 
-/// The head of a later request has as much time as the first one's, and no more.
+/// The head of a later request has the same timeout as the first one's.
 #[tokio::test]
-async fn a_later_head_is_timed_too() {
-    let edge = Edge::new(Limits { header_read: SHORT, ..wide() }).await;
-    let mut wire = edge.connect().await;
-    wire.send(&get("/a")).await;
-    wire.until("GET /a").await;
-    // It may rest for longer than a head may take.
+async fn head_of_a_later_request_has_a_timeout() {
+    let listener = TestListener::new(ConnectionLimits { header_read: SHORT, ..wide() }).await;
+    let mut connection = listener.connect().await;
+    connection.send(&get("/a")).await;
+    connection.until("GET /a").await;
+    // An idle connection may wait longer than a head may take.
     sleep(SHORT * 2).await;
-    wire.send(&get("/b")).await;
-    wire.until("GET /b").await;
-    wire.send("GET /c").await;
-    assert_eq!(wire.rest().await, "");
+    connection.send(&get("/b")).await;
+    connection.until("GET /b").await;
+    connection.send("GET /c").await;
+    assert_eq!(connection.rest().await, "");
 }
 
 #[tokio::test]
-async fn a_connection_that_rests_is_closed() {
-    let edge = Edge::new(Limits { idle: SHORT, ..wide() }).await;
-    let mut wire = edge.connect().await;
-    wire.send(&get("/a")).await;
-    wire.until("GET /a").await;
+async fn idle_connection_is_closed() {
+    let listener = TestListener::new(ConnectionLimits { idle: SHORT, ..wide() }).await;
+    let mut connection = listener.connect().await;
+    connection.send(&get("/a")).await;
+    connection.until("GET /a").await;
     let began = Instant::now();
-    assert_eq!(wire.rest().await, "");
+    assert_eq!(connection.rest().await, "");
     assert!(began.elapsed() >= SHORT * 9 / 10, "{:?}", began.elapsed());
 }
 
-/// A request that is being answered is not idle, nor is its head arriving.
+/// Neither the idle timeout nor the head timeout applies to it.
 #[tokio::test]
-async fn a_request_in_flight_is_not_cut() {
-    let edge = Edge::new(Limits { idle: SHORT, header_read: SHORT, ..wide() }).await;
-    let mut wire = edge.connect().await;
-    wire.send(&get("/wait")).await;
-    edge.has_begun().await;
+async fn request_in_flight_is_not_closed() {
+    let listener =
+        TestListener::new(ConnectionLimits { idle: SHORT, header_read: SHORT, ..wide() }).await;
+    let mut connection = listener.connect().await;
+    connection.send(&get("/wait")).await;
+    listener.wait_for_request().await;
     sleep(SHORT * 3).await;
-    edge.open();
-    wire.until("GET /wait").await;
-    assert_eq!(wire.rest().await, "");
+    listener.open();
+    connection.until("GET /wait").await;
+    assert_eq!(connection.rest().await, "");
 }
 
 #[tokio::test]
-async fn a_client_that_takes_no_bytes_is_cut() {
-    let edge = Edge::new(Limits { idle: SHORT, ..wide() }).await;
-    let mut wire = edge.connect().await;
-    wire.send(&get("/large")).await;
-    edge.has_begun().await;
-    edge.has_open(0, 100).await;
-    assert!(wire.rest().await.len() < LARGE);
-    // One that is slow and does take bytes gets all of them.
-    let mut wire = edge.connect().await;
-    wire.send(&get("/large").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
+async fn client_that_reads_no_bytes_is_closed() {
+    let listener = TestListener::new(ConnectionLimits { idle: SHORT, ..wide() }).await;
+    let mut connection = listener.connect().await;
+    connection.send(&get("/large")).await;
+    listener.wait_for_request().await;
+    listener.wait_for_open(0, 100).await;
+    assert!(connection.rest().await.len() < LARGE);
+    // A slow client that reads gets all bytes.
+    let mut connection = listener.connect().await;
+    connection.send(&get("/large").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
     let mut taken = vec![0; LARGE / 8];
     for _ in 0..7 {
-        timeout(PATIENCE, wire.0.read_exact(&mut taken)).await.unwrap().unwrap();
+        timeout(PATIENCE, connection.0.read_exact(&mut taken)).await.unwrap().unwrap();
         sleep(SHORT / 2).await;
     }
-    assert!(LARGE / 8 < wire.rest().await.len());
+    assert!(LARGE / 8 < connection.rest().await.len());
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait() {
-    let edge = Edge::with_connections(wide(), 2).await;
-    let mut first = edge.connect().await;
-    let mut second = edge.connect().await;
-    for wire in [&mut first, &mut second] {
-        wire.send(&get("/a")).await;
-        wire.until("GET /a").await;
+async fn connections_above_the_limit_wait() {
+    let listener = TestListener::with_connections(wide(), 2).await;
+    let mut first = listener.connect().await;
+    let mut second = listener.connect().await;
+    for connection in [&mut first, &mut second] {
+        connection.send(&get("/a")).await;
+        connection.until("GET /a").await;
     }
-    // It is accepted, and not read from.
-    let mut third = edge.connect().await;
+    // The third connection is accepted, and not read from.
+    let mut third = listener.connect().await;
     third.send(&get("/b")).await;
     sleep(SHORT).await;
     let mut byte = [0];
-    assert!(third.0.try_read(&mut byte).is_err(), "it was let in");
+    assert!(third.0.try_read(&mut byte).is_err(), "the third connection was served");
     drop(first);
     third.until("GET /b").await;
     drop((second, third));
-    edge.has_open(0, 2).await;
+    listener.wait_for_open(0, 2).await;
 }
 
-/// A listener that nobody asks keeps no connection from another.
+/// A listener without clients keeps no permit from another.
 #[tokio::test]
-async fn listeners_share_their_connections() {
-    let one = Edge::with_connections(wide(), 1).await;
+async fn listeners_share_the_connection_limit() {
+    let first = TestListener::with_connections(wide(), 1).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let other = Edge::sharing(Listener::Tcp(listener), address, wide(), one.connections.clone());
-    for edge in [&one, &one, &other, &other, &one] {
+    let other = TestListener::sharing(
+        BoundSocket::Tcp(listener),
+        address,
+        wide(),
+        first.connections.clone(),
+    );
+    for listener in [&first, &first, &other, &other, &first] {
         let last = get("/a").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
-        assert!(edge.exchange(last).await.ends_with("GET /a"));
+        assert!(listener.exchange(last).await.ends_with("GET /a"));
     }
 }
 
-/// What a client still sends does not meet a socket that is gone.
+/// The socket is not closed while a rejected client may still be sending.
 #[tokio::test]
-async fn who_was_refused_is_heard_out() {
-    let edge = Edge::new(wide()).await;
-    let over = || edge.connections.acquire_many(100);
-    let is_heard_out = async || {
-        let mut wire = edge.connect().await;
-        wire.0.write_all(b"NOT HTTP\r\n\r\n").await.unwrap();
-        is_refused(&wire.rest().await, 400, "BAD_REQUEST");
-        // It would be over at once.
-        let is_over = timeout(Duration::from_millis(200), over()).await.is_ok();
-        !is_over && wire.0.write_all(b"more").await.is_ok()
+async fn server_keeps_reading_from_a_rejected_client() {
+    let listener = TestListener::new(wide()).await;
+    let all_closed = || listener.connections.acquire_many(100);
+    let keeps_reading = async || {
+        let mut connection = listener.connect().await;
+        connection.0.write_all(b"NOT HTTP\r\n\r\n").await.unwrap();
+        assert_rejected(&connection.rest().await, 400, "BAD_REQUEST");
+        // Without lingering, the connection would be closed by now.
+        let is_closed = timeout(Duration::from_millis(200), all_closed()).await.is_ok();
+        !is_closed && connection.0.write_all(b"more").await.is_ok()
     };
-    // On a machine that is busy, the second for which it listens may be over.
-    let mut is_heard = false;
+    // On a busy machine, the second of lingering may be over already.
+    let mut has_lingered = false;
     for _ in 0..5 {
-        is_heard = is_heard || is_heard_out().await;
+        has_lingered = has_lingered || keeps_reading().await;
     }
-    assert!(is_heard, "nobody listens");
-    drop(timeout(PATIENCE, over()).await.expect("who has gone is still listened to").unwrap());
+    assert!(has_lingered, "the socket is closed at once");
+    drop(
+        timeout(PATIENCE, all_closed())
+            .await
+            .expect("the server lingers after the client has gone")
+            .unwrap(),
+    );
 }
 
-/// An answer to change the protocol that nobody can follow ends the connection.
 #[tokio::test]
-async fn a_change_of_the_protocol_that_was_not_asked_for_ends_the_connection() {
-    let edge = Edge::new(wide()).await;
-    edge.exchange("GET /switch HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    let all = edge.connections.acquire_many(100);
-    drop(timeout(PATIENCE, all).await.expect("it keeps its place").unwrap());
+async fn unrequested_protocol_switch_ends_the_connection() {
+    let listener = TestListener::new(wide()).await;
+    listener.exchange("GET /switch HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let all = listener.connections.acquire_many(100);
+    drop(timeout(PATIENCE, all).await.expect("the connection stays open").unwrap());
 }
 
-/// A client that was refused in the middle of what it sends reads why.
+/// Also when the client is still sending.
 #[tokio::test]
-async fn a_refusal_arrives_before_the_reset() {
-    let edge = Edge::new(wide()).await;
+async fn rejected_client_reads_the_response_before_a_reset() {
+    let listener = TestListener::new(wide()).await;
     for _ in 0..20 {
-        let text = edge.exchange(format!("NOT HTTP\r\n\r\n{}", "x".repeat(512 * 1024))).await;
-        is_refused(&text, 400, "BAD_REQUEST");
+        let text = listener.exchange(format!("NOT HTTP\r\n\r\n{}", "x".repeat(512 * 1024))).await;
+        assert_rejected(&text, 400, "BAD_REQUEST");
     }
 }

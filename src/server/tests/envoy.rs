@@ -1,4 +1,5 @@
-//! Envoy over gRPC: the same decisions as at `/-/verify/envoy`, and nothing that is no call gets one.
+//! Tests of Envoy over gRPC: the same decisions as at `/-/verify/envoy`, and no decision for
+//! malformed calls.
 
 use ::http::{HeaderMap as Fields, Method};
 use http_body_util::Full;
@@ -8,7 +9,7 @@ use prost::Message as _;
 use serde_json::json;
 
 use super::{
-    rig::{House, limits},
+    support::{TestServer, limits},
     *,
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
             Envoy,
             messages::{
                 Address, Allowed, AttributeRequest, Attributes, CheckRequest, CheckResponse,
-                Denied, HeaderMap, HeaderValue, HttpRequest, Node, SocketAddress, Verdict,
+                Denied, HeaderMap, HeaderValue, HttpRequest, HttpResponse, Node, SocketAddress,
             },
         },
     },
@@ -28,21 +29,21 @@ use crate::{
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// Both ways in which Envoy can ask.
-struct Asks {
-    house: House,
+/// A server with the HTTP and the gRPC endpoint for Envoy.
+struct EnvoyFixture {
+    server: TestServer,
     grpc: SocketAddr,
 }
 
-/// What came back of a call.
+/// The result of a gRPC call.
 #[derive(Debug)]
-struct Called {
+struct GrpcResult {
     status: u16,
     code: Option<String>,
     message: Option<CheckResponse>,
 }
 
-impl Asks {
+impl EnvoyFixture {
     async fn trusting(network: &str) -> Self {
         let network: ipnet::IpNet = network.parse().unwrap();
         let resources = [
@@ -50,23 +51,24 @@ impl Asks {
                     "permissions": { "POST": ["read"], "PUT": ["write"] } }),
             json!({ "id": "open", "handler": "decide", "path": "/open", "authentication": ["anonymous"] }),
         ];
-        let house = House::with(&resources, |public| public.trusting([network])).await;
+        let server =
+            TestServer::with(&resources, |public| public.with_trusted_proxies([network])).await;
         let bodies = BodyLimits { bytes: 64 * 1024, read: PATIENCE };
-        let handlers = Handlers::new(house.accounts.clone(), bodies);
-        let public = Public::new(Gate::new(&house.accounts, 4096), handlers, None);
-        let envoy = Envoy::new(public.trusting([network]));
+        let handlers = Handlers::new(server.accounts.clone(), bodies);
+        let public = Public::new(Gate::new(&server.accounts, 4096), handlers, None);
+        let envoy = Envoy::new(public.with_trusted_proxies([network]));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let grpc = listener.local_addr().unwrap();
         let connections = Arc::new(Semaphore::new(100));
-        tokio::spawn(serve(Listener::Tcp(listener), limits(), connections, envoy, pending()));
-        Self { house, grpc }
+        tokio::spawn(serve(BoundSocket::Tcp(listener), limits(), connections, envoy, pending()));
+        Self { server, grpc }
     }
 
     async fn new() -> Self {
         Self::trusting("127.0.0.0/8").await
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Called {
+    async fn send(&self, request: Request<Full<Bytes>>) -> GrpcResult {
         let io = TokioIo::new(TcpStream::connect(self.grpc).await.unwrap());
         let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(connection);
@@ -80,13 +82,13 @@ impl Asks {
             assert_eq!(bytes[1..5], u32::try_from(bytes.len() - 5).unwrap().to_be_bytes());
             CheckResponse::decode(&bytes[5..]).unwrap()
         });
-        Called { status: head.status.as_u16(), code, message }
+        GrpcResult { status: head.status.as_u16(), code, message }
     }
 
-    async fn call(&self, asked: CheckRequest) -> CheckResponse {
-        let called = self.send(call(&framed(&asked.encode_to_vec()))).await;
-        assert_eq!((called.status, called.code.as_deref()), (200, Some("0")));
-        called.message.unwrap()
+    async fn call(&self, request: CheckRequest) -> CheckResponse {
+        let result = self.send(call(&framed(&request.encode_to_vec()))).await;
+        assert_eq!((result.status, result.code.as_deref()), (200, Some("0")));
+        result.message.unwrap()
     }
 }
 
@@ -102,7 +104,7 @@ fn call(body: &[u8]) -> Request<Full<Bytes>> {
         .unwrap()
 }
 
-fn asked(method: &str, path: &str, fields: &[(&str, &str)], source: &str) -> CheckRequest {
+fn check_request(method: &str, path: &str, fields: &[(&str, &str)], source: &str) -> CheckRequest {
     let headers = fields.iter().map(|(name, value)| HeaderValue {
         key: (*name).into(),
         value: String::new(),
@@ -127,16 +129,16 @@ fn asked(method: &str, path: &str, fields: &[(&str, &str)], source: &str) -> Che
 
 fn allowed(response: CheckResponse) -> Allowed {
     assert_eq!(response.status.unwrap().code, 0);
-    match response.verdict.unwrap() {
-        Verdict::Allowed(allowed) => allowed,
+    match response.http_response.unwrap() {
+        HttpResponse::Allowed(allowed) => allowed,
         denied => panic!("{denied:?}"),
     }
 }
 
 fn denied(response: CheckResponse) -> Denied {
     assert_ne!(response.status.unwrap().code, 0);
-    match response.verdict.unwrap() {
-        Verdict::Denied(denied) => denied,
+    match response.http_response.unwrap() {
+        HttpResponse::Denied(denied) => denied,
         allowed => panic!("{allowed:?}"),
     }
 }
@@ -145,15 +147,15 @@ fn value<'a>(
     headers: &'a [crate::server::verify::envoy::messages::HeaderValueOption],
     name: &str,
 ) -> Option<&'a str> {
-    let mut found = headers.iter().filter_map(|one| one.header.as_ref());
-    found.find(|one| one.key == name).map(|one| one.value.as_str())
+    let mut found = headers.iter().filter_map(|option| option.header.as_ref());
+    found.find(|header| header.key == name).map(|header| header.value.as_str())
 }
 
 #[tokio::test]
-async fn both_ways_lead_to_the_same_decision() {
-    let asks = Asks::new().await;
-    let (ada, bob) = (asks.house.ada.as_str(), asks.house.bob.as_str());
-    let mut allowed_ones = 0;
+async fn grpc_and_http_lead_to_the_same_decision() {
+    let fixture = EnvoyFixture::new().await;
+    let (ada, bob) = (fixture.server.ada.as_str(), fixture.server.bob.as_str());
+    let mut allowed_count = 0;
     for (method, path, credential) in [
         ("GET", "/orders/7?a=%2Fb", ada),
         ("POST", "/orders/7", ada),
@@ -175,12 +177,12 @@ async fn both_ways_lead_to_the_same_decision() {
         };
         let more = format!("X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n{line}");
         let http =
-            asks.house.ask_as("", method, &format!("/-/verify/envoy{path}"), &more, "").await;
+            fixture.server.ask_as("", method, &format!("/-/verify/envoy{path}"), &more, "").await;
         let mut fields = vec![("x-forwarded-for", "203.0.113.7")];
         if !credential.is_empty() {
             fields.push(("api-key", credential));
         }
-        let response = asks.call(asked(method, path, &fields, "127.0.0.1")).await;
+        let response = fixture.call(check_request(method, path, &fields, "127.0.0.1")).await;
         let names = [
             "content-type",
             "www-authenticate",
@@ -189,15 +191,17 @@ async fn both_ways_lead_to_the_same_decision() {
             "x-keyward-roles",
             "x-keyward-uri",
         ];
-        let (status, headers, body) = match response.verdict.clone().unwrap() {
-            Verdict::Allowed(one) => {
-                allowed_ones += 1;
-                for name in &one.headers_to_remove {
+        let (status, headers, body) = match response.http_response.clone().unwrap() {
+            HttpResponse::Allowed(allowed) => {
+                allowed_count += 1;
+                for name in &allowed.headers_to_remove {
                     assert_eq!(http.header(name), Some(""), "{path}: {name}");
                 }
-                (200, one.headers, String::new())
+                (200, allowed.headers, String::new())
             }
-            Verdict::Denied(one) => (one.status.unwrap().code, one.headers, one.body),
+            HttpResponse::Denied(denied) => {
+                (denied.status.unwrap().code, denied.headers, denied.body)
+            }
         };
         assert_eq!(
             (i32::from(http.status), http.text()),
@@ -205,16 +209,16 @@ async fn both_ways_lead_to_the_same_decision() {
             "{method} {path}"
         );
         for name in names {
-            let theirs = http.header(name).filter(|text| !text.is_empty());
-            assert_eq!(theirs, value(&headers, name), "{method} {path}: {name}");
+            let over_http = http.header(name).filter(|text| !text.is_empty());
+            assert_eq!(over_http, value(&headers, name), "{method} {path}: {name}");
         }
     }
-    assert_eq!(allowed_ones, 4);
+    assert_eq!(allowed_count, 4);
 }
 
 #[tokio::test]
-async fn what_a_client_says_of_itself_goes() {
-    let asks = Asks::new().await;
+async fn identity_fields_of_the_client_are_removed() {
+    let fixture = EnvoyFixture::new().await;
     let forged = [
         ("x-keyward-user", "root"),
         ("x_keyward_user", "root"),
@@ -222,89 +226,93 @@ async fn what_a_client_says_of_itself_goes() {
         ("x-forwarded-for", "203.0.113.7"),
         ("x-mine", "1"),
     ];
-    let fields = [forged.as_slice(), &[("api-key", asks.house.ada.as_str())]].concat();
-    let known = allowed(asks.call(asked("GET", "/orders/7", &fields, "127.0.0.1")).await);
+    let fields = [forged.as_slice(), &[("api-key", fixture.server.ada.as_str())]].concat();
+    let known =
+        allowed(fixture.call(check_request("GET", "/orders/7", &fields, "127.0.0.1")).await);
     assert_eq!(value(&known.headers, "x-keyward-user"), Some("ada"));
     assert_eq!(known.headers_to_remove, ["x-keyward-anything", "x_keyward_user"]);
-    let nobody = allowed(asks.call(asked("GET", "/open", &forged, "127.0.0.1")).await);
-    assert_eq!(value(&nobody.headers, "x-keyward-user"), None);
+    let anonymous =
+        allowed(fixture.call(check_request("GET", "/open", &forged, "127.0.0.1")).await);
+    assert_eq!(value(&anonymous.headers, "x-keyward-user"), None);
     for name in ["user", "user-id", "roles", "key-id", "application", "anything"] {
         let name = format!("x-keyward-{name}");
-        assert!(nobody.headers_to_remove.contains(&name), "{name}");
+        assert!(anonymous.headers_to_remove.contains(&name), "{name}");
     }
-    assert!(nobody.headers_to_remove.contains(&"x_keyward_user".into()));
-    assert!(!nobody.headers_to_remove.contains(&"x-mine".into()));
+    assert!(anonymous.headers_to_remove.contains(&"x_keyward_user".into()));
+    assert!(!anonymous.headers_to_remove.contains(&"x-mine".into()));
 }
 
 #[tokio::test]
-async fn two_credentials_are_refused_in_either_form() {
-    let asks = Asks::new().await;
-    let ada = asks.house.ada.as_str();
+async fn repeated_credential_is_denied_in_either_form() {
+    let fixture = EnvoyFixture::new().await;
+    let ada = fixture.server.ada.as_str();
     let two = [("api-key", ada), ("api-key", ada)];
-    let refused = denied(asks.call(asked("GET", "/orders/7", &two, "203.0.113.7")).await);
+    let refused =
+        denied(fixture.call(check_request("GET", "/orders/7", &two, "203.0.113.7")).await);
     assert_eq!(refused.status.unwrap().code, 401);
-    let mut joined = asked("GET", "/orders/7", &[], "203.0.113.7");
+    let mut joined = check_request("GET", "/orders/7", &[], "203.0.113.7");
     let http = joined.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap();
     http.header_map = None;
     http.headers = [("api-key".to_owned(), format!("{ada},{ada}"))].into();
-    let refused = denied(asks.call(joined.clone()).await);
+    let refused = denied(fixture.call(joined.clone()).await);
     assert_eq!(refused.status.unwrap().code, 401);
     let http = joined.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap();
     http.headers = [("api-key".to_owned(), ada.to_owned()), (":path".into(), "/x".into())].into();
-    allowed(asks.call(joined).await);
+    allowed(fixture.call(joined).await);
 }
 
 #[tokio::test]
-async fn the_client_is_whom_envoy_is_connected_to() {
-    let asks = Asks::new().await;
+async fn client_is_the_peer_of_envoy_unless_it_is_a_trusted_proxy() {
+    let fixture = EnvoyFixture::new().await;
     let new = crate::accounts::NewKey {
         networks: vec!["203.0.113.0/24".parse().unwrap()],
         ..Default::default()
     };
-    let acting = asks.house.accounts.acting(crate::model::Actor::Program);
+    let writer = fixture.server.accounts.as_actor(crate::model::Actor::Program);
     let uid = 2;
-    let key = acting.issue_key(uid, new).await.unwrap().text.expose().to_owned();
+    let key = writer.issue_key(uid, new).await.unwrap().text.expose().to_owned();
     use base64::Engine as _;
     let credential = base64::engine::general_purpose::STANDARD.encode(format!("ada:{key}"));
     for (source, chain, status) in [
         ("203.0.113.7", None, 200),
         ("198.51.100.1", None, 401),
-        // Another proxy stands before Envoy.
+        // Another trusted proxy is in front of Envoy.
         ("127.0.0.1", Some("203.0.113.7"), 200),
         ("127.0.0.1", Some("203.0.113.7, 198.51.100.1"), 401),
-        // A client that writes the header itself.
+        // A client that sends the header itself.
         ("198.51.100.1", Some("203.0.113.7"), 401),
         ("", Some("203.0.113.7"), 200),
         ("", None, 400),
     ] {
         let mut fields = vec![("api-key", credential.as_str())];
         fields.extend(chain.map(|chain| ("x-forwarded-for", chain)));
-        let response = asks.call(asked("GET", "/orders/7", &fields, source)).await;
-        let found = match response.verdict.unwrap() {
-            Verdict::Allowed(_) => 200,
-            Verdict::Denied(one) => one.status.unwrap().code,
+        let response = fixture.call(check_request("GET", "/orders/7", &fields, source)).await;
+        let found = match response.http_response.unwrap() {
+            HttpResponse::Allowed(_) => 200,
+            HttpResponse::Denied(denied) => denied.status.unwrap().code,
         };
         assert_eq!(found, status, "{source} {chain:?}");
     }
 }
 
 #[tokio::test]
-async fn who_is_not_trusted_is_told_nothing() {
-    let asks = Asks::trusting("203.0.113.0/24").await;
-    let ada = asks.house.ada.as_str();
-    let refused =
-        denied(asks.call(asked("GET", "/orders/7", &[("api-key", ada)], "203.0.113.7")).await);
+async fn proxy_that_is_not_trusted_gets_no_decision() {
+    let fixture = EnvoyFixture::trusting("203.0.113.0/24").await;
+    let ada = fixture.server.ada.as_str();
+    let refused = denied(
+        fixture.call(check_request("GET", "/orders/7", &[("api-key", ada)], "203.0.113.7")).await,
+    );
     assert_eq!(refused.status.unwrap().code, 403);
     assert!(refused.body.contains("UNTRUSTED_PROXY"), "{}", refused.body);
-    // It is not even read.
-    let called = asks.send(call(b"no message")).await;
-    assert_eq!(denied(called.message.unwrap()).status.unwrap().code, 403);
+    // The message is not even read.
+    let result = fixture.send(call(b"no message")).await;
+    assert_eq!(denied(result.message.unwrap()).status.unwrap().code, 403);
 }
 
 #[tokio::test]
-async fn what_is_no_call_gets_no_decision() {
-    let asks = Asks::new().await;
-    let good = framed(&asked("GET", "/open", &[], "203.0.113.7").encode_to_vec());
+async fn malformed_call_gets_no_decision() {
+    let fixture = EnvoyFixture::new().await;
+    let good = framed(&check_request("GET", "/open", &[], "203.0.113.7").encode_to_vec());
     let compressed = [&[1], &good[1..]].concat();
     let empty = framed(&CheckRequest { attributes: None }.encode_to_vec());
     let large = framed(&vec![0; 80 * 1024]);
@@ -318,36 +326,33 @@ async fn what_is_no_call_gets_no_decision() {
         (&compressed, "12"),
         (&large, "8"),
     ] {
-        let called = asks.send(call(body)).await;
-        assert_eq!((called.status, called.code.as_deref()), (200, Some(code)));
-        assert!(called.message.is_none());
+        let result = fixture.send(call(body)).await;
+        assert_eq!((result.status, result.code.as_deref()), (200, Some(code)));
+        assert!(result.message.is_none());
     }
     let mut other = call(&good);
     *other.uri_mut() = "http://keyward/envoy.service.auth.v2.Authorization/Check".parse().unwrap();
-    assert_eq!(asks.send(other).await.code.as_deref(), Some("12"));
+    assert_eq!(fixture.send(other).await.code.as_deref(), Some("12"));
     let mut get = call(b"");
     *get.method_mut() = Method::GET;
     let mut json = call(&good);
     json.headers_mut().insert("content-type", "application/json".parse().unwrap());
     let mut alike = call(&good);
     alike.headers_mut().insert("content-type", "application/grpc-web".parse().unwrap());
-    for one in [get, json, alike] {
-        let called = asks.send(one).await;
-        assert_eq!((called.status, called.code), (415, None));
+    for request in [get, json, alike] {
+        let result = fixture.send(request).await;
+        assert_eq!((result.status, result.code), (415, None));
     }
-    let named = [("content-type", "application/grpc+proto")];
-    let mut fine = call(&good);
-    for (name, value) in named {
-        fine.headers_mut().insert(name, value.parse().unwrap());
-    }
-    allowed(asks.send(fine).await.message.unwrap());
+    let mut proto = call(&good);
+    proto.headers_mut().insert("content-type", "application/grpc+proto".parse().unwrap());
+    allowed(fixture.send(proto).await.message.unwrap());
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_in_one_way_is_refused() {
-    let asks = Asks::new().await;
+async fn malformed_method_or_path_is_denied() {
+    let fixture = EnvoyFixture::new().await;
     for (method, path) in [("GET", "/open#x"), ("GET", ""), ("GET", "open"), ("G T", "/open")] {
-        let refused = denied(asks.call(asked(method, path, &[], "203.0.113.7")).await);
+        let refused = denied(fixture.call(check_request(method, path, &[], "203.0.113.7")).await);
         assert_eq!(refused.status.unwrap().code, 400, "{method} {path}");
     }
 }

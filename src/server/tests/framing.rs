@@ -1,57 +1,58 @@
-//! Where one request ends and the next begins: read in one way, or refused. Whoever reads it in another way smuggles requests.
+//! Tests of request framing. A request whose end is ambiguous is rejected, because with two
+//! readings a second request could be smuggled in it.
 
 use super::*;
 
 const HOST: &str = "Host: x\r\n";
-/// A request that must never be seen: it stands inside of another one.
+/// A request inside of another one. It must never get a response.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test]
-async fn requests_in_one_piece_are_answered_in_order() {
-    let edge = Edge::new(wide()).await;
+async fn pipelined_requests_get_responses_in_order() {
+    let listener = TestListener::new(wide()).await;
     let last = "HEAD /c HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let post = "POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nfirst";
-    let text = edge.exchange([&get("/a"), post, &get("/b"), last].concat()).await;
+    let text = listener.exchange([&get("/a"), post, &get("/b"), last].concat()).await;
     assert_eq!(statuses(&text), [200, 200, 200, 200], "{text}");
-    let places = ["GET /a", "first", "GET /b"].map(|part| text.find(part).unwrap());
-    assert!(places.is_sorted(), "{text}");
-    // An answer to HEAD ends with its head, and says how long the body would have been.
+    let positions = ["GET /a", "first", "GET /b"].map(|part| text.find(part).unwrap());
+    assert!(positions.is_sorted(), "{text}");
+    // The response to HEAD has no body, and the length that the body of a GET would have.
     assert!(text.ends_with("\r\n\r\n"), "{text}");
     assert!(text.rsplit("HTTP/1.1").next().unwrap().contains("content-length: 7\r\n"), "{text}");
 }
 
 #[tokio::test]
-async fn a_request_in_single_bytes_is_the_same_request() {
-    let edge = Edge::new(wide()).await;
-    let mut wire = edge.connect().await;
+async fn request_sent_byte_by_byte_is_served() {
+    let listener = TestListener::new(wide()).await;
+    let mut connection = listener.connect().await;
     let whole = "POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n";
     for byte in whole.as_bytes() {
-        wire.0.write_all(&[*byte]).await.unwrap();
+        connection.0.write_all(&[*byte]).await.unwrap();
         tokio::task::yield_now().await;
     }
-    let text = wire.rest().await;
+    let text = connection.rest().await;
     assert!(text.ends_with("\r\n\r\nabcde"), "{text}");
 }
 
 #[tokio::test]
-async fn half_a_request_is_none() {
-    let edge = Edge::new(wide()).await;
+async fn truncated_request_is_not_served() {
+    let listener = TestListener::new(wide()).await;
     let whole =
         "POST /read HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody";
     for length in 0..whole.len() {
-        let mut wire = edge.connect().await;
-        wire.send(&whole[..length]).await;
-        wire.0.shutdown().await.unwrap();
-        let text = wire.rest().await;
+        let mut connection = listener.connect().await;
+        connection.send(&whole[..length]).await;
+        connection.0.shutdown().await.unwrap();
+        let text = connection.rest().await;
         assert!(!statuses(&text).contains(&200), "{length}: {text}");
     }
-    assert_eq!(statuses(&edge.exchange(whole).await), [200]);
-    edge.has_open(0, 100).await;
+    assert_eq!(statuses(&listener.exchange(whole).await), [200]);
+    listener.wait_for_open(0, 100).await;
 }
 
 #[tokio::test]
-async fn a_length_that_is_none_is_refused() {
-    let edge = Edge::new(wide()).await;
+async fn malformed_length_is_rejected() {
+    let listener = TestListener::new(wide()).await;
     for fields in [
         "Content-Length: 4\r\nContent-Length: 5\r\n",
         "Content-Length: 4\r\nX: y\r\nContent-Length: 0\r\n",
@@ -79,30 +80,31 @@ async fn a_length_that_is_none_is_refused() {
         ": y\r\n",
         "no colon\r\n",
     ] {
-        let text = edge.exchange(format!("POST /read HTTP/1.1\r\n{HOST}{fields}\r\n{SMUGGLED}"));
+        let text =
+            listener.exchange(format!("POST /read HTTP/1.1\r\n{HOST}{fields}\r\n{SMUGGLED}"));
         let text = text.await;
         assert_eq!(statuses(&text), [400], "{fields:?}: {text}");
         assert!(text.contains("\"error\": \"BAD_REQUEST\""), "{fields:?}: {text}");
     }
     let old = format!("POST /read HTTP/1.0\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{SMUGGLED}");
-    assert_eq!(statuses(&edge.exchange(old).await), [400]);
+    assert_eq!(statuses(&listener.exchange(old).await), [400]);
 }
 
-/// With both, or with two lengths, somebody before us may have counted another one (RFC 9112, section 6.3).
+/// A proxy in front may have used the other length (RFC 9112, section 6.3).
 #[tokio::test]
-async fn a_length_stands_alone() {
-    let edge = Edge::new(wide()).await;
+async fn request_with_two_lengths_is_rejected() {
+    let listener = TestListener::new(wide()).await;
     let (length, chunked) = ("Content-Length: 4\r\n", "Transfer-Encoding: chunked\r\n");
     for fields in [[length, chunked].concat(), [chunked, length].concat(), length.repeat(2)] {
         let head = format!("POST /read HTTP/1.1\r\n{HOST}{fields}\r\n");
-        let text = edge.exchange(format!("{head}3\r\nabc\r\n0\r\n\r\n{SMUGGLED}")).await;
+        let text = listener.exchange(format!("{head}3\r\nabc\r\n0\r\n\r\n{SMUGGLED}")).await;
         assert_eq!(statuses(&text), [400], "{fields:?}: {text}");
     }
 }
 
 #[tokio::test]
-async fn broken_chunks_end_the_connection() {
-    let edge = Edge::new(wide()).await;
+async fn malformed_chunk_is_rejected() {
+    let listener = TestListener::new(wide()).await;
     for chunks in [
         "x\r\n",
         "+3\r\nabc\r\n0\r\n\r\n",
@@ -115,28 +117,29 @@ async fn broken_chunks_end_the_connection() {
         "\r\nabc\r\n0\r\n\r\n",
     ] {
         let head = format!("POST /read HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n");
-        let text = edge.exchange(format!("{head}{chunks}{SMUGGLED}")).await;
+        let text = listener.exchange(format!("{head}{chunks}{SMUGGLED}")).await;
         assert_eq!(statuses(&text), [400], "{chunks:?}: {text}");
     }
 }
 
-/// A line may end with LF alone (RFC 9112, section 2.2), and for somebody before us it may go on.
+/// A server may end a line at a bare LF (RFC 9112, section 2.2), while for a proxy in front the
+/// line goes on.
 #[tokio::test]
-async fn a_bare_line_feed_ends_the_connection() {
-    let edge = Edge::new(wide()).await;
+async fn bare_line_feed_in_a_head_is_rejected() {
+    let listener = TestListener::new(wide()).await;
     for head in [
         "GET /a HTTP/1.1\nHost: x\n\n",
         "GET /a HTTP/1.1\r\nHost: x\r\nX: y\nContent-Length: 3\r\n\r\nabc",
         "GET /a HTTP/1.1\r\nHost: x\r\n\n",
     ] {
-        let text = edge.exchange(format!("{head}{SMUGGLED}")).await;
+        let text = listener.exchange(format!("{head}{SMUGGLED}")).await;
         assert_eq!(statuses(&text), [400], "{head:?}: {text}");
     }
 }
 
 #[tokio::test]
-async fn a_request_line_has_one_form() {
-    let edge = Edge::new(wide()).await;
+async fn malformed_request_line_is_rejected() {
+    let listener = TestListener::new(wide()).await;
     for line in [
         "GET /a",
         "GET  /a HTTP/1.1",
@@ -153,7 +156,7 @@ async fn a_request_line_has_one_form() {
         "/a HTTP/1.1",
         "HTTP/1.1 200 OK",
     ] {
-        let text = edge.exchange(format!("{line}\r\n{HOST}\r\n")).await;
+        let text = listener.exchange(format!("{line}\r\n{HOST}\r\n")).await;
         assert_eq!(statuses(&text), [400], "{line:?}: {text}");
         assert!(text.contains("\"error\": \"BAD_REQUEST\""), "{line:?}: {text}");
     }

@@ -1,19 +1,20 @@
-//! The edge over real sockets: what a client may take, what is not HTTP, and how it ends.
+//! Tests of the server over real sockets: limits, malformed HTTP, shutdown, and each kind of
+//! handler.
 
 mod bounds;
-mod decide;
-mod end;
 mod envoy;
 mod framing;
 mod http2;
-mod preamble;
 mod proxy;
+mod proxy_protocol;
 mod proxy_tls;
-mod rig;
+mod shutdown;
 mod smuggling;
+mod support;
 mod tls;
 mod tunnel;
 mod upstream;
+mod verify;
 
 use std::{
     future::pending,
@@ -36,21 +37,21 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Answer, Door, Limits, Listener, Peer, serve};
+use super::{Service, Listener, ConnectionLimits, BoundSocket, Peer, serve};
 use crate::{
-    handlers::{BrokenOff, Payload, PayloadResponse},
+    handlers::{BodyError, Payload, PayloadResponse},
     http::response,
 };
 
-/// How long anything may take before a test gives up. Nothing is asserted about being faster.
+/// How long an operation may take before a test gives up. No test asserts that anything is faster.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A limit that a test waits for.
 const SHORT: Duration = Duration::from_millis(200);
 const LARGE: usize = 64 << 20;
 
-/// Limits that no test comes near, unless it sets one.
-fn wide() -> Limits {
-    Limits {
+/// Limits that no test reaches, unless it sets one of them.
+fn wide() -> ConnectionLimits {
+    ConnectionLimits {
         header_bytes: 16 * 1024,
         headers: 100,
         header_read: PATIENCE * 3,
@@ -60,30 +61,32 @@ fn wide() -> Limits {
     }
 }
 
-/// Answers by the path: `/wait` when the gate opens, `/who` asks, `/never`, `/large`, `/half` of a body, `/read` with the body that came, `/switch` to
-/// another protocol, and all else with what was asked.
+/// Responds by the path: to `/wait` after [`TestListener::open`], to `/who` with scheme and client,
+/// to `/never` never, to `/large` with [`LARGE`] bytes, to `/half` with a truncated body, to
+/// `/read` with the body of the request, to `/switch` with a switch to another protocol, and to all
+/// others with method and path.
 #[derive(Clone)]
-struct Paths {
-    gate: watch::Receiver<bool>,
-    begun: Arc<Semaphore>,
+struct PathService {
+    is_open: watch::Receiver<bool>,
+    requests: Arc<Semaphore>,
 }
 
-impl Answer for Paths {
+impl Service for PathService {
     type Body = Payload;
 
-    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> PayloadResponse {
+    async fn respond(&self, request: Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let method = request.method().clone();
         let text = format!("{method} {}", request.uri().path());
-        // A test waits for this before it goes on.
-        self.begun.add_permits(1);
+        // For tests that wait for a request.
+        self.requests.add_permits(1);
         let body = match request.uri().path() {
             "/wait" => {
-                self.gate.clone().wait_for(|is_open| *is_open).await.unwrap();
+                self.is_open.clone().wait_for(|is_open| *is_open).await.unwrap();
                 text.into()
             }
             "/never" => pending().await,
             "/who" => format!("{}://{}", peer.scheme().name(), peer.client()).into(),
-            "/half" => return PayloadResponse::new(Payload::stream(Half(0))),
+            "/half" => return PayloadResponse::new(Payload::stream(TruncatedBody(0))),
             "/switch" => {
                 let mut switch = PayloadResponse::default();
                 *switch.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -100,21 +103,21 @@ impl Answer for Paths {
             },
             _ => text.into(),
         };
-        response::finish(&method, PayloadResponse::new(body.into()))
+        response::for_method(&method, PayloadResponse::new(body.into()))
     }
 }
 
-/// A body that breaks off after its first piece was sent.
-struct Half(u8);
+/// A body that fails after its first piece was sent.
+struct TruncatedBody(u8);
 
-impl Body for Half {
+impl Body for TruncatedBody {
     type Data = Bytes;
-    type Error = BrokenOff;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.0 += 1;
         match self.0 {
             1 => Poll::Ready(Some(Ok(Frame::data("half".into())))),
@@ -122,104 +125,109 @@ impl Body for Half {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            _ => Poll::Ready(Some(Err(BrokenOff::new("no more came")))),
+            _ => Poll::Ready(Some(Err(BodyError::new("no more came")))),
         }
     }
 }
 
 /// A listener that is being served.
-struct Edge {
+struct TestListener {
     address: SocketAddr,
     connections: Arc<Semaphore>,
-    begun: Arc<Semaphore>,
-    gate: watch::Sender<bool>,
+    requests: Arc<Semaphore>,
+    open: watch::Sender<bool>,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<()>,
 }
 
-impl Edge {
-    async fn new(limits: Limits) -> Self {
+impl TestListener {
+    async fn new(limits: ConnectionLimits) -> Self {
         Self::with_connections(limits, 100).await
     }
 
-    async fn with_connections(limits: Limits, most: usize) -> Self {
+    async fn with_connections(limits: ConnectionLimits, max: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        Self::on(Listener::Tcp(listener), address, limits, most)
+        Self::on(BoundSocket::Tcp(listener), address, limits, max)
     }
 
-    fn on(listener: impl Into<Door>, address: SocketAddr, limits: Limits, most: usize) -> Self {
-        Self::sharing(listener, address, limits, Arc::new(Semaphore::new(most)))
+    fn on(
+        listener: impl Into<Listener>,
+        address: SocketAddr,
+        limits: ConnectionLimits,
+        max: usize,
+    ) -> Self {
+        Self::sharing(listener, address, limits, Arc::new(Semaphore::new(max)))
     }
 
     fn sharing(
-        listener: impl Into<Door>,
+        listener: impl Into<Listener>,
         address: SocketAddr,
-        limits: Limits,
+        limits: ConnectionLimits,
         connections: Arc<Semaphore>,
     ) -> Self {
-        let begun = Arc::new(Semaphore::new(0));
-        let (gate, opened) = watch::channel(false);
+        let requests = Arc::new(Semaphore::new(0));
+        let (open, is_open) = watch::channel(false);
         let (stop, stopped) = oneshot::channel();
-        let paths = Paths { gate: opened, begun: begun.clone() };
+        let service = PathService { is_open, requests: requests.clone() };
         let shutdown = async { stopped.await.unwrap_or_default() };
         let served =
-            tokio::spawn(serve(listener.into(), limits, connections.clone(), paths, shutdown));
-        Self { address, connections, begun, gate, stop: Some(stop), served }
+            tokio::spawn(serve(listener.into(), limits, connections.clone(), service, shutdown));
+        Self { address, connections, requests, open, stop: Some(stop), served }
     }
 
-    async fn connect(&self) -> Wire {
-        Wire(TcpStream::connect(self.address).await.unwrap())
+    async fn connect(&self) -> TestConnection {
+        TestConnection(TcpStream::connect(self.address).await.unwrap())
     }
 
-    /// Sends bytes over a connection of its own and reads until the server closes.
+    /// Sends bytes on a new connection and reads until the server closes it.
     async fn exchange(&self, bytes: impl AsRef<[u8]>) -> String {
-        let mut wire = self.connect().await;
-        // A server that has heard enough may close before everything is sent.
-        let _ = wire.0.write_all(bytes.as_ref()).await;
-        wire.rest().await
+        let mut connection = self.connect().await;
+        // The server may close before all bytes are sent.
+        let _ = connection.0.write_all(bytes.as_ref()).await;
+        connection.rest().await
     }
 
-    /// Waits until an answer is being made.
-    async fn has_begun(&self) {
-        timeout(PATIENCE, self.begun.acquire()).await.expect("no request came").unwrap().forget();
+    /// Waits until a request has come to the service.
+    async fn wait_for_request(&self) {
+        timeout(PATIENCE, self.requests.acquire()).await.expect("no request came").unwrap().forget();
     }
 
-    /// Lets `/wait` answer.
+    /// Lets `/wait` respond.
     fn open(&self) {
-        self.gate.send_replace(true);
+        self.open.send_replace(true);
     }
 
-    /// Begins the end.
+    /// Begins the shutdown.
     fn stop(&mut self) {
         self.stop.take().unwrap().send(()).unwrap();
     }
 
-    /// Waits until the server has ended.
+    /// Waits until the shutdown is complete.
     async fn ended(self) {
-        timeout(PATIENCE, self.served).await.expect("it does not end").unwrap();
+        timeout(PATIENCE, self.served).await.expect("the listener does not end").unwrap();
     }
 
-    /// Waits until `open` connections are there.
-    async fn has_open(&self, open: usize, of: usize) {
-        let fewer = async {
-            while self.connections.available_permits() != of - open {
+    /// Waits until exactly `open` of `max` connections are open.
+    async fn wait_for_open(&self, open: usize, max: usize) {
+        let waiting = async {
+            while self.connections.available_permits() != max - open {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(PATIENCE, fewer).await.expect("a connection is not over");
+        timeout(PATIENCE, waiting).await.expect("the number of connections does not change");
     }
 }
 
 /// The client's end of a connection.
-struct Wire(TcpStream);
+struct TestConnection(TcpStream);
 
-impl Wire {
+impl TestConnection {
     async fn send(&mut self, text: &str) {
         self.0.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// Reads until `end` was read.
+    /// Reads up to and including `end`.
     async fn until(&mut self, end: &str) -> String {
         let mut text = Vec::new();
         let reading = async {
@@ -229,26 +237,26 @@ impl Wire {
         };
         let done = timeout(PATIENCE, reading).await;
         let text = String::from_utf8(text).unwrap();
-        done.unwrap_or_else(|_| panic!("{end:?} did not come: {text}"));
+        done.unwrap_or_else(|_| panic!("{end:?} was not received: {text}"));
         text
     }
 
-    /// Reads until the server closes. A reset after the last byte is an end too.
+    /// Reads until the server closes. A reset after the last byte counts as the end too.
     async fn rest(&mut self) -> String {
         let mut bytes = Vec::new();
         let read = timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await;
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        let _ = read.unwrap_or_else(|_| panic!("it does not close: {text}"));
+        let _ = read.unwrap_or_else(|_| panic!("the server does not close: {text}"));
         text
     }
 }
 
-/// A request with this line.
+/// A `GET` request for a target.
 fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")
 }
 
-/// The status codes in what a connection brought.
+/// The status codes of the responses on a connection.
 fn statuses(text: &str) -> Vec<u16> {
     let heads = text.split("HTTP/1.1 ").skip(1);
     heads.map(|head| head[..3].parse().unwrap()).collect()

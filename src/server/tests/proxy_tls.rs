@@ -1,61 +1,66 @@
-//! Upstreams with TLS: who is believed, and that nobody else ever gets a byte of a request.
+//! Tests of upstreams with TLS: only a trusted upstream gets a byte of a request.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
-    rig::{Answer, House, PATIENCE},
-    upstream::{Echo, Speaks, echo, raw, safe_echo},
+    support::{PATIENCE, TestResponse, TestServer},
+    upstream::{Protocol, Upstream, echo, raw, tls_echo},
 };
 use crate::{
-    server::Door,
+    server::Listener,
     tls::{
-        Caller,
-        forge::{Authority, Pair},
+        TlsClient,
+        test_authority::{Authority, CertificateWithKey},
     },
 };
 
-/// A house whose `/api` forwards to this host, on the upstream's port.
-async fn house(host: &str, upstream: &Echo, more: Value) -> House {
+/// A server whose `/api` forwards to this host, on the upstream's port.
+async fn start(host: &str, upstream: &Upstream, more: Value) -> TestServer {
     let url = format!("https://{host}:{}", upstream.address.port());
     let mut proxy = json!({ "upstreams": [url], "connect_seconds": 2 });
     for (name, value) in more.as_object().unwrap() {
         proxy[name] = value.clone();
     }
     let path = "/api/{*rest}";
-    House::new(&[json!({ "id": "api", "handler": "proxy", "path": path, "proxy": proxy })]).await
+    TestServer::new(&[json!({ "id": "api", "handler": "proxy", "path": path, "proxy": proxy })])
+        .await
 }
 
 #[track_caller]
-fn untrusted(answer: &Answer) {
-    let told = answer.json();
-    assert_eq!((answer.status, &told["error"]), (502, &json!("UPSTREAM_UNTRUSTED")), "{answer:?}");
-    let said = "No secure connection to the upstream server can be made.";
-    assert_eq!(told["error_description"], said);
-    assert_eq!(answer.header("content-type"), Some("application/json"));
+fn assert_untrusted(response: &TestResponse) {
+    let body = response.json();
+    assert_eq!(
+        (response.status, &body["error"]),
+        (502, &json!("UPSTREAM_UNTRUSTED")),
+        "{response:?}"
+    );
+    let message = "No secure connection to the upstream server can be made.";
+    assert_eq!(body["error_description"], message);
+    assert_eq!(response.header("content-type"), Some("application/json"));
 }
 
 #[tokio::test]
-async fn a_request_goes_to_whom_the_authorities_know() {
+async fn request_goes_to_an_upstream_with_a_trusted_certificate() {
     let authority = Authority::new();
     for (host, name) in [("localhost", "localhost"), ("127.0.0.1", "127.0.0.1")] {
-        for (speaks, protocol) in [(Speaks::Http1, "http1"), (Speaks::Http2, "http2")] {
-            let upstream = safe_echo(speaks, authority.signs(name).loaded()).await;
+        for (speaks, protocol) in [(Protocol::Http1, "http1"), (Protocol::Http2, "http2")] {
+            let upstream = tls_echo(speaks, authority.signs(name).loaded()).await;
             let more = json!({ "ca": authority.certificate, "protocol": protocol });
-            let house = house(host, &upstream, more).await;
+            let server = start(host, &upstream, more).await;
             for _ in 0..3 {
-                let answer = house.ask("POST", "/api/a?b", "", "body").await;
-                assert_eq!(answer.status, 200, "{answer:?}");
-                let told = answer.json();
-                assert_eq!((&told["target"], &told["body"]), (&json!("/api/a?b"), &json!("body")));
+                let response = server.ask("POST", "/api/a?b", "", "body").await;
+                assert_eq!(response.status, 200, "{response:?}");
+                let echo = response.json();
+                assert_eq!((&echo["target"], &echo["body"]), (&json!("/api/a?b"), &json!("body")));
             }
-            assert_eq!(upstream.connections(), 1, "{protocol}: it is kept");
+            assert_eq!(upstream.connections(), 1, "{protocol}: the connection is reused");
         }
     }
 }
 
 #[tokio::test]
-async fn nobody_else_is_believed() {
+async fn upstream_with_another_certificate_is_not_trusted() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     for (signer, name, ca) in [
         (&theirs, "localhost", Some(&ours)),
@@ -64,62 +69,63 @@ async fn nobody_else_is_believed() {
         (&ours, "localhost", None),
     ] {
         for protocol in ["http1", "http2"] {
-            let upstream = safe_echo(Speaks::Http2, signer.signs(name).loaded()).await;
+            let upstream = tls_echo(Protocol::Http2, signer.signs(name).loaded()).await;
             let mut more = json!({ "protocol": protocol });
             if let Some(ca) = ca {
                 more["ca"] = ca.certificate.clone().into();
             }
-            let house = house("localhost", &upstream, more).await;
-            untrusted(&house.ask("POST", "/api/a", "", "body").await);
+            let server = start("localhost", &upstream, more).await;
+            assert_untrusted(&server.ask("POST", "/api/a", "", "body").await);
         }
     }
 }
 
-/// An upstream that speaks in the clear, and what it hears: a ClientHello and nothing of the request.
+/// An upstream without TLS receives a ClientHello and no byte of the request.
 #[tokio::test]
-async fn nothing_is_said_in_the_clear() {
+async fn nothing_of_a_request_is_sent_without_tls() {
     let authority = Authority::new();
     let more = json!({ "ca": authority.certificate });
-    let clear = echo(Speaks::Http1).await;
-    untrusted(&house("localhost", &clear, more.clone()).await.ask("GET", "/api/a", "", "").await);
-    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
-    let listens = raw(move |mut stream, _| {
-        let heard = heard.clone();
+    let clear = echo(Protocol::Http1).await;
+    assert_untrusted(
+        &start("localhost", &clear, more.clone()).await.ask("GET", "/api/a", "", "").await,
+    );
+    let (received, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let recording = raw(move |mut stream, _| {
+        let received = received.clone();
         async move {
             let mut bytes = vec![0; 4096];
             let read = stream.read(&mut bytes).await.unwrap_or(0);
-            heard.send(bytes[..read].to_vec()).unwrap();
+            received.send(bytes[..read].to_vec()).unwrap();
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
         }
     })
     .await;
-    let house = house("localhost", &listens, more).await;
-    untrusted(&house.ask("GET", "/api/the-path", "X-Mine: the-header\r\n", "").await);
-    let heard = hears.recv().await.unwrap();
-    assert_eq!(heard[..2], [0x16, 0x03], "a TLS record with a handshake");
-    let text = String::from_utf8_lossy(&heard);
-    assert!(text.contains("localhost"), "the name that is called (SNI)");
-    for secret in ["the-path", "the-header", &house.ada] {
+    let server = start("localhost", &recording, more).await;
+    assert_untrusted(&server.ask("GET", "/api/the-path", "X-Mine: the-header\r\n", "").await);
+    let received = receiver.recv().await.unwrap();
+    assert_eq!(received[..2], [0x16, 0x03], "a TLS record with a handshake");
+    let text = String::from_utf8_lossy(&received);
+    assert!(text.contains("localhost"), "the server name (SNI)");
+    for secret in ["the-path", "the-header", &server.ada] {
         assert!(!text.contains(secret), "{secret}");
     }
 }
 
-/// Who agrees on another protocol than the resource names is not spoken to.
 #[tokio::test]
-async fn the_protocol_is_agreed_on() {
+async fn upstream_that_negotiates_another_protocol_is_not_used() {
     let authority = Authority::new();
     let pair = authority.signs("localhost");
-    // One that knows nothing of protocols speaks HTTP/1.1.
-    let upstream = safe_echo(Speaks::Http1, pair.loaded_without_protocols()).await;
+    // An upstream without ALPN speaks HTTP/1.1.
+    let upstream = tls_echo(Protocol::Http1, pair.loaded_without_protocols()).await;
     let with = |protocol: &str| json!({ "ca": authority.certificate, "protocol": protocol });
-    let old = house("localhost", &upstream, with("http1")).await;
+    let old = start("localhost", &upstream, with("http1")).await;
     assert_eq!(old.ask("GET", "/api/a", "", "").await.status, 200);
-    let new = house("localhost", &upstream, with("http2")).await;
-    untrusted(&new.ask("GET", "/api/a", "", "").await);
+    let new = start("localhost", &upstream, with("http2")).await;
+    assert_untrusted(&new.ask("GET", "/api/a", "", "").await);
 }
 
 #[tokio::test]
-async fn a_handshake_has_the_time_of_a_connection() {
+async fn handshake_has_the_connect_timeout() {
     let authority = Authority::new();
     let silent = raw(|stream, _| async move {
         let _stream = stream;
@@ -127,24 +133,24 @@ async fn a_handshake_has_the_time_of_a_connection() {
     })
     .await;
     let more = json!({ "ca": authority.certificate, "connect_seconds": 1 });
-    let answer = house("localhost", &silent, more).await.ask("GET", "/api/a", "", "").await;
-    assert_eq!((answer.status, &answer.json()["error"]), (504, &json!("UPSTREAM_TIMEOUT")));
+    let response = start("localhost", &silent, more).await.ask("GET", "/api/a", "", "").await;
+    assert_eq!((response.status, &response.json()["error"]), (504, &json!("UPSTREAM_TIMEOUT")));
 }
 
-/// One that signed itself is its own authority.
 #[tokio::test]
-async fn one_certificate_can_be_all_that_is_believed() {
+async fn self_signed_certificate_can_be_trusted() {
     let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (certificate, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
     let more = json!({ "ca": certificate });
-    let upstream = safe_echo(Speaks::Http1, Pair { certificate, key }.loaded()).await;
-    let house = house("localhost", &upstream, more).await;
-    assert_eq!(house.ask("GET", "/api/a", "", "").await.status, 200);
+    let upstream =
+        tls_echo(Protocol::Http1, CertificateWithKey { certificate, key }.loaded()).await;
+    let server = start("localhost", &upstream, more).await;
+    assert_eq!(server.ask("GET", "/api/a", "", "").await.status, 200);
 }
 
-/// A connection that changes its protocol, with TLS on both sides of us: nothing is held back, and the end is told.
+/// With TLS on both sides. All bytes pass, and the end too.
 #[tokio::test]
-async fn an_upgraded_connection_goes_through() {
+async fn upgraded_connection_passes_through() {
     const LENGTH: usize = 3 << 20;
     let authority = Authority::new();
     let certificates = authority.signs("localhost").loaded();
@@ -159,7 +165,7 @@ async fn an_upgraded_connection_goes_through() {
             stream.read_exact(&mut all).await.unwrap();
             stream.write_all(&all).await.unwrap();
             stream.shutdown().await.unwrap();
-            // Heard out, so that no reset overtakes what was sent.
+            // Reads to the end, so that no reset overtakes the bytes that were sent.
             let _ = stream.read_to_end(&mut all).await;
         }
     })
@@ -167,16 +173,16 @@ async fn an_upgraded_connection_goes_through() {
     let url = format!("https://localhost:{}", upstream.address.port());
     let proxy = json!({ "upstreams": [url], "ca": authority.certificate });
     let resource = json!({ "id": "ws", "handler": "proxy", "path": "/ws", "proxy": proxy });
-    let ours = authority.signs("localhost").loaded();
-    let door = |listener| Door::from(listener).with_tls(Some(ours));
-    let house = House::behind(door, &[resource], |public| public).await;
+    let certificates = authority.signs("localhost").loaded();
+    let listener = |socket| Listener::from(socket).with_tls(Some(certificates));
+    let server = TestServer::with_listener(listener, &[resource], |public| public).await;
 
-    let caller = Caller::new("localhost", authority.roots(), b"http/1.1").unwrap();
-    let tcp = tokio::net::TcpStream::connect(house.address).await.unwrap();
-    let mut stream = caller.call(tcp).await.unwrap();
+    let caller = TlsClient::new("localhost", authority.roots(), b"http/1.1").unwrap();
+    let tcp = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let mut stream = caller.handshake(tcp).await.unwrap();
     let request = format!(
         "GET /ws HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-        house.ada
+        server.ada
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     assert_eq!(read_line(&mut stream).await, "HTTP/1.1 101 Switching Protocols");
@@ -186,7 +192,7 @@ async fn an_upgraded_connection_goes_through() {
     stream.flush().await.unwrap();
     let mut back = Vec::new();
     let reading = stream.read_to_end(&mut back);
-    tokio::time::timeout(PATIENCE, reading).await.expect("some is held back").unwrap();
+    tokio::time::timeout(PATIENCE, reading).await.expect("some bytes are missing").unwrap();
     assert!(back == sent, "{} bytes came back", back.len());
 }
 

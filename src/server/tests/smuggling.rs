@@ -1,20 +1,19 @@
-//! Requests that two programs could read in two ways. None may reach an upstream.
+//! Tests of request smuggling: no request that two programs could read in two ways may reach an
+//! upstream.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{io::AsyncReadExt as _, time::timeout};
 
 use super::{
-    rig::{House, PATIENCE},
-    upstream::{Speaks, echo, raw},
+    support::{PATIENCE, TestServer},
+    upstream::{Protocol, echo, raw},
 };
 
-/// What stands where `KEY` does is the credential.
-const ODD: [&str; 20] = [
+/// `KEY` stands for the credential.
+const AMBIGUOUS: [&str; 20] = [
     "POST /x HTTP/1.1\r\nHost: a\r\nKEY\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
     "POST /x HTTP/1.1\r\nHost: a\r\nKEY\r\nTransfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\nG",
     "POST /x HTTP/1.1\r\nHost: a\r\nKEY\r\ntransfer-encoding: chunked\r\nX: y\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
@@ -38,43 +37,46 @@ const ODD: [&str; 20] = [
 ];
 
 #[tokio::test]
-async fn a_request_with_two_readings_is_refused_and_reaches_nobody() {
-    let upstream = echo(Speaks::Http1).await;
+async fn ambiguous_request_is_rejected_and_reaches_no_upstream() {
+    let upstream = echo(Protocol::Http1).await;
     let proxy = json!({ "upstreams": [upstream.url()] });
-    let house =
-        House::new(&[json!({ "id": "x", "handler": "proxy", "path": "/x", "proxy": proxy })]).await;
-    let key = format!("API-KEY: {}\r\nConnection: close", house.ada);
-    let plain = ODD[0].replace("Content-Length: 6\r\n", "").replace('G', "").replace("KEY", &key);
-    assert_eq!(house.send(plain.as_bytes()).await.status, 200);
+    let server =
+        TestServer::new(&[json!({ "id": "x", "handler": "proxy", "path": "/x", "proxy": proxy })])
+            .await;
+    let key = format!("API-KEY: {}\r\nConnection: close", server.ada);
+    let plain =
+        AMBIGUOUS[0].replace("Content-Length: 6\r\n", "").replace('G', "").replace("KEY", &key);
+    assert_eq!(server.send(plain.as_bytes()).await.status, 200);
     let mut passed = Vec::new();
-    for odd in ODD {
-        let answer = house.send(odd.replace("KEY", &key).as_bytes()).await;
-        if answer.status != 400 || upstream.connections() != 1 {
-            passed.push(format!("{}: {odd:?}", answer.status));
+    for request in AMBIGUOUS {
+        let response = server.send(request.replace("KEY", &key).as_bytes()).await;
+        if response.status != 400 || upstream.connections() != 1 {
+            passed.push(format!("{}: {request:?}", response.status));
         }
     }
     assert!(passed.is_empty(), "{passed:#?}");
 }
 
 #[tokio::test]
-async fn a_chunk_that_is_none_breaks_the_request_off() {
-    // It writes down what reaches it, and says nothing.
-    let heard = Arc::new(Mutex::new(Vec::new()));
+async fn malformed_chunk_aborts_the_request_to_the_upstream() {
+    // The upstream records the bytes that reach it, and does not respond.
+    let received = Arc::new(Mutex::new(Vec::new()));
     let upstream = raw({
-        let heard = heard.clone();
+        let received = received.clone();
         move |mut stream, _| {
-            let heard = heard.clone();
+            let received = received.clone();
             async move {
                 let mut bytes = Vec::new();
                 let _ = stream.read_to_end(&mut bytes).await;
-                heard.lock().unwrap().push(String::from_utf8(bytes).unwrap());
+                received.lock().push(String::from_utf8(bytes).unwrap());
             }
         }
     })
     .await;
     let proxy = json!({ "upstreams": [upstream.url()] });
-    let house =
-        House::new(&[json!({ "id": "x", "handler": "proxy", "path": "/x", "proxy": proxy })]).await;
+    let server =
+        TestServer::new(&[json!({ "id": "x", "handler": "proxy", "path": "/x", "proxy": proxy })])
+            .await;
     for chunk in [
         "g\r\na",
         "-1\r\na",
@@ -86,25 +88,29 @@ async fn a_chunk_that_is_none_breaks_the_request_off() {
     ] {
         let request = format!(
             "POST /x HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n{chunk}\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
-            house.ada
+            server.ada
         );
-        let answer = house.send(request.as_bytes()).await;
-        assert_eq!(answer.status, 400, "{chunk:?} {answer:?}");
+        let response = server.send(request.as_bytes()).await;
+        assert_eq!(response.status, 400, "{chunk:?} {response:?}");
     }
-    // The connection to the upstream ends with the request, or there was none.
+    // A connection to the upstream ends with its request.
     timeout(PATIENCE, async {
-        while heard.lock().unwrap().len() < upstream.connections() {
+        while received.lock().len() < upstream.connections() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await
     .unwrap();
-    let heard = heard.lock().unwrap();
-    assert!(heard.iter().any(|said| said.contains("abc")), "nothing got as far as the bad chunk");
-    for said in heard.iter() {
-        assert!(said.is_empty() || said.starts_with("POST /x "), "{said:?}");
-        assert_eq!(said.matches(" HTTP/1.1").count(), usize::from(!said.is_empty()), "{said:?}");
-        // No end that a server would take the body for whole by.
-        assert!(!said.contains("\r\n0\r\n"), "{said:?}");
+    let received = received.lock();
+    assert!(
+        received.iter().any(|request| request.contains("abc")),
+        "no bytes before the malformed chunk came"
+    );
+    for request in received.iter() {
+        assert!(request.is_empty() || request.starts_with("POST /x "), "{request:?}");
+        let requests = usize::from(!request.is_empty());
+        assert_eq!(request.matches(" HTTP/1.1").count(), requests, "{request:?}");
+        // Without the last chunk, no server takes the body for complete.
+        assert!(!request.contains("\r\n0\r\n"), "{request:?}");
     }
 }

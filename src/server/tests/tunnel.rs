@@ -1,4 +1,4 @@
-//! Connections that change their protocol, from a client's socket to an upstream's.
+//! Tests of upgraded connections, from a client's socket to an upstream's.
 
 use std::time::Duration;
 
@@ -9,25 +9,26 @@ use tokio::{
 };
 
 use super::{
-    rig::{House, PATIENCE},
-    upstream::{Echo, head, raw},
+    support::{PATIENCE, TestServer},
+    upstream::{Upstream, head, raw},
 };
 
-/// An upstream that changes to whatever is asked for and then sends back what comes, until `end` comes.
-async fn mirror() -> Echo {
+/// An upstream that switches to any requested protocol and then echoes all bytes, until it reads
+/// `end`.
+async fn mirror() -> Upstream {
     raw(|mut stream, _| async move {
         let head = head(&mut stream).await;
-        let asked = head.lines().find_map(|line| line.strip_prefix("upgrade: "));
-        let Some(asked) = asked else {
+        let requested = head.lines().find_map(|line| line.strip_prefix("upgrade: "));
+        let Some(requested) = requested else {
             let _ = stream.write_all(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n").await;
             return;
         };
         assert!(head.contains("connection: upgrade\r\n"), "{head}");
         assert!(head.contains("x-keyward-user: ada\r\n"), "{head}");
-        let answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {asked}\r\nSec-WebSocket-Accept: x\r\n\r\nhello"
+        let response = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {requested}\r\nSec-WebSocket-Accept: x\r\n\r\nhello"
         );
-        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.write_all(response.as_bytes()).await.unwrap();
         let mut buffer = [0; 1024];
         while let Ok(read @ 1..) = stream.read(&mut buffer).await {
             if &buffer[..read] == b"end" || stream.write_all(&buffer[..read]).await.is_err() {
@@ -38,21 +39,23 @@ async fn mirror() -> Echo {
     .await
 }
 
-async fn house(upstream: &Echo, idle_seconds: u32) -> House {
+async fn start(upstream: &Upstream, idle_seconds: u32) -> TestServer {
     let proxy = json!({ "upstreams": [upstream.url()], "idle_seconds": idle_seconds });
-    House::new(&[json!({ "id": "ws", "handler": "proxy", "path": "/ws", "proxy": proxy })]).await
+    TestServer::new(&[json!({ "id": "ws", "handler": "proxy", "path": "/ws", "proxy": proxy })])
+        .await
 }
 
-/// Asks for a protocol, with the first bytes of it right behind, and reads the head of the answer.
-async fn open(house: &House, protocol: &str) -> (TcpStream, String) {
-    let mut stream = TcpStream::connect(house.address).await.unwrap();
+/// Requests an upgrade, with the first bytes of the new protocol right behind, and reads the head
+/// of the response.
+async fn open(server: &TestServer, protocol: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
     let request = format!(
         "GET /ws HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {protocol}\r\n\r\nearly",
-        house.ada
+        server.ada
     );
     stream.write_all(request.as_bytes()).await.unwrap();
-    let answer = head(&mut stream).await;
-    (stream, answer)
+    let response = head(&mut stream).await;
+    (stream, response)
 }
 
 async fn expect(stream: &mut TcpStream, bytes: &[u8]) {
@@ -68,13 +71,13 @@ async fn expect_end(stream: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn what_each_side_says_comes_to_the_other() {
+async fn bytes_pass_in_both_directions() {
     let upstream = mirror().await;
-    let house = house(&upstream, 60).await;
-    let (mut stream, answer) = open(&house, "WebSocket").await;
-    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
-    assert!(answer.contains("upgrade: WebSocket\r\n"), "{answer}");
-    assert!(answer.contains("sec-websocket-accept: x\r\n"), "{answer}");
+    let server = start(&upstream, 60).await;
+    let (mut stream, response) = open(&server, "WebSocket").await;
+    assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
+    assert!(response.contains("upgrade: WebSocket\r\n"), "{response}");
+    assert!(response.contains("sec-websocket-accept: x\r\n"), "{response}");
     expect(&mut stream, b"helloearly").await;
     for _ in 0..100 {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await.unwrap();
@@ -85,24 +88,24 @@ async fn what_each_side_says_comes_to_the_other() {
 }
 
 #[tokio::test]
-async fn only_what_the_resource_lists_can_be_changed_to() {
+async fn only_listed_protocols_can_be_upgraded_to() {
     let upstream = mirror().await;
-    let house = house(&upstream, 60).await;
+    let server = start(&upstream, 60).await;
     for protocol in ["h2c", "chat/1", "TLS/1.2"] {
-        let (_, answer) = open(&house, protocol).await;
-        assert!(answer.starts_with("HTTP/1.1 426 "), "{protocol}: {answer}");
+        let (_, response) = open(&server, protocol).await;
+        assert!(response.starts_with("HTTP/1.1 426 "), "{protocol}: {response}");
     }
-    let (_, answer) = open(&house, "chat, websocket").await;
-    assert!(answer.contains("upgrade: websocket\r\n"), "{answer}");
+    let (_, response) = open(&server, "chat, websocket").await;
+    assert!(response.contains("upgrade: websocket\r\n"), "{response}");
 }
 
 #[tokio::test]
-async fn silence_ends_it() {
+async fn silent_tunnel_is_closed() {
     let upstream = mirror().await;
-    let house = house(&upstream, 1).await;
-    let (mut stream, _) = open(&house, "websocket").await;
+    let server = start(&upstream, 1).await;
+    let (mut stream, _) = open(&server, "websocket").await;
     expect(&mut stream, b"helloearly").await;
-    // It is timed from the last word and not from the first.
+    // The timeout counts from the last bytes.
     for _ in 0..4 {
         tokio::time::sleep(Duration::from_millis(500)).await;
         stream.write_all(b"x").await.unwrap();
@@ -112,25 +115,25 @@ async fn silence_ends_it() {
 }
 
 #[tokio::test]
-async fn it_ends_with_the_listener() {
+async fn tunnel_ends_with_the_listener() {
     let upstream = mirror().await;
-    let mut house = house(&upstream, 60).await;
-    let (mut stream, _) = open(&house, "websocket").await;
+    let mut server = start(&upstream, 60).await;
+    let (mut stream, _) = open(&server, "websocket").await;
     expect(&mut stream, b"helloearly").await;
-    house.stop.take().unwrap().send(()).unwrap();
-    tokio::time::timeout(PATIENCE, &mut house.ended).await.unwrap().unwrap();
+    server.stop.take().unwrap().send(()).unwrap();
+    tokio::time::timeout(PATIENCE, &mut server.ended).await.unwrap().unwrap();
     expect_end(&mut stream).await;
 }
 
 #[tokio::test]
-async fn an_upstream_that_changes_to_something_else_is_broken() {
-    let liar = super::upstream::says(
+async fn upstream_that_switches_to_another_protocol_is_a_502() {
+    let upstream = super::upstream::fixed(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n",
     )
     .await;
-    let house = house(&liar, 60).await;
-    let (_, answer) = open(&house, "websocket").await;
-    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
-    // And one that changes without being asked.
-    assert_eq!(house.ask("GET", "/ws", "", "").await.status, 502);
+    let server = start(&upstream, 60).await;
+    let (_, response) = open(&server, "websocket").await;
+    assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
+    // Also a switch without a request for it.
+    assert_eq!(server.ask("GET", "/ws", "", "").await.status, 502);
 }

@@ -1,4 +1,4 @@
-//! Upstreams for the tests: one that tells what it was sent, and ones that say exactly what they are told to.
+//! Upstreams for the tests: one that responds with the request as JSON, and some with fixed bytes.
 
 use std::{
     convert::Infallible,
@@ -27,13 +27,13 @@ use tokio::{
 
 use crate::tls::Certificates;
 
-/// An upstream that answers with what it was sent.
-pub struct Echo {
+/// A running upstream.
+pub struct Upstream {
     pub address: SocketAddr,
     pub connections: Arc<AtomicUsize>,
 }
 
-impl Echo {
+impl Upstream {
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -44,21 +44,22 @@ impl Echo {
 }
 
 #[derive(Clone, Copy)]
-pub enum Speaks {
+pub enum Protocol {
     Http1,
     Http2,
 }
 
-pub async fn echo(speaks: Speaks) -> Echo {
-    echo_with(speaks, None).await
+/// An upstream that responds with the request as JSON.
+pub async fn echo(protocol: Protocol) -> Upstream {
+    echo_with(protocol, None).await
 }
 
-/// The same with TLS.
-pub async fn safe_echo(speaks: Speaks, certificates: Certificates) -> Echo {
-    echo_with(speaks, Some(certificates)).await
+/// An echo with TLS.
+pub async fn tls_echo(protocol: Protocol, certificates: Certificates) -> Upstream {
+    echo_with(protocol, Some(certificates)).await
 }
 
-async fn echo_with(speaks: Speaks, certificates: Option<Certificates>) -> Echo {
+async fn echo_with(protocol: Protocol, certificates: Option<Certificates>) -> Upstream {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let connections = Arc::new(AtomicUsize::new(0));
@@ -69,39 +70,39 @@ async fn echo_with(speaks: Speaks, certificates: Option<Certificates>) -> Echo {
             let certificates = certificates.clone();
             tokio::spawn(async move {
                 match certificates {
-                    None => answer(stream, speaks).await,
+                    None => serve(stream, protocol).await,
                     Some(certificates) => {
                         let Ok(stream) = certificates.accept(stream).await else { return };
-                        answer(stream, speaks).await;
+                        serve(stream, protocol).await;
                     }
                 }
             });
         }
     });
-    Echo { address, connections }
+    Upstream { address, connections }
 }
 
-async fn answer<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S, speaks: Speaks) {
-    let (io, service) = (TokioIo::new(stream), service_fn(tell));
-    match speaks {
-        Speaks::Http1 => {
+async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S, protocol: Protocol) {
+    let (io, service) = (TokioIo::new(stream), service_fn(describe));
+    match protocol {
+        Protocol::Http1 => {
             let builder = hyper::server::conn::http1::Builder::new();
             let _ = builder.serve_connection(io, service).await;
         }
-        Speaks::Http2 => {
+        Protocol::Http2 => {
             let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             let _ = builder.serve_connection(io, service).await;
         }
     }
 }
 
-async fn tell(
+async fn describe(
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
     let (head, body) = request.into_parts();
     let collected = body.collect().await.unwrap();
     let trailers = collected.trailers().cloned().unwrap_or_default();
-    let told = json!({
+    let description = json!({
         "method": head.method.as_str(),
         "target": head.uri.path_and_query().map(|target| target.as_str()),
         "authority": head.uri.authority().map(|authority| authority.as_str()),
@@ -109,19 +110,19 @@ async fn tell(
         "trailers": fields(&trailers),
         "body": String::from_utf8_lossy(&collected.to_bytes()),
     });
-    let body = Full::new(Bytes::from(told.to_string()));
-    let mut mark = HeaderMap::new();
-    mark.insert("x-checksum", "7".parse().unwrap());
-    let body = body.with_trailers(async { Some(Ok(mark)) });
-    let reply = Response::builder()
+    let body = Full::new(Bytes::from(description.to_string()));
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-checksum", "7".parse().unwrap());
+    let body = body.with_trailers(async { Some(Ok(trailers)) });
+    let response = Response::builder()
         .header("x-from", "upstream")
         .header("trailer", "x-checksum")
         .header("connection", "x-secret-of-hop")
         .header("x-secret-of-hop", "1");
-    Ok(reply.body(Unsized(body.boxed()).boxed()).unwrap())
+    Ok(response.body(Unsized(body.boxed()).boxed()).unwrap())
 }
 
-/// A body that does not say how long it is, so that HTTP/1.1 sends it in chunks, which trailers can follow.
+/// A body of unknown length, which HTTP/1.1 sends in chunks. Trailers can follow chunks.
 struct Unsized(BoxBody<Bytes, Infallible>);
 
 impl Body for Unsized {
@@ -141,8 +142,8 @@ fn fields(headers: &HeaderMap) -> Value {
     headers.iter().map(|(name, value)| json!([name.as_str(), text(value)])).collect()
 }
 
-/// An upstream that does with each connection what it is told to.
-pub async fn raw<F>(each: impl Fn(TcpStream, usize) -> F + Send + 'static) -> Echo
+/// An upstream that runs a function for each connection.
+pub async fn raw<F>(each: impl Fn(TcpStream, usize) -> F + Send + 'static) -> Upstream
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -155,14 +156,14 @@ where
             tokio::spawn(each(stream, count.fetch_add(1, SeqCst)));
         }
     });
-    Echo { address, connections }
+    Upstream { address, connections }
 }
 
-/// An upstream that reads a head and says this, then ends.
-pub async fn says(answer: &'static str) -> Echo {
+/// An upstream that reads a head, sends these bytes, and closes.
+pub async fn fixed(response: &'static str) -> Upstream {
     raw(move |mut stream, _| async move {
         head(&mut stream).await;
-        let _ = stream.write_all(answer.as_bytes()).await;
+        let _ = stream.write_all(response.as_bytes()).await;
     })
     .await
 }
@@ -170,9 +171,10 @@ pub async fn says(answer: &'static str) -> Echo {
 /// Reads a request's head.
 pub async fn head(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    let mut one = [0];
-    while !bytes.ends_with(b"\r\n\r\n") && stream.read(&mut one).await.is_ok_and(|read| read == 1) {
-        bytes.push(one[0]);
+    let mut byte = [0];
+    while !bytes.ends_with(b"\r\n\r\n") && stream.read(&mut byte).await.is_ok_and(|read| read == 1)
+    {
+        bytes.push(byte[0]);
     }
     String::from_utf8(bytes).unwrap()
 }

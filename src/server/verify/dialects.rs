@@ -1,4 +1,5 @@
-//! What a proxy in front says of the request that it asks about. Each proxy says it in its own way; what cannot be read in one way alone is refused.
+//! Reads the request that a proxy in front asks about. Each proxy describes it in its own header
+//! fields. A description that could be read in two ways is rejected.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,48 +7,51 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, request::Parts, uri::Pa
 use ipnet::IpNet;
 
 use crate::{
-    handlers::Scheme,
+    handlers::UrlScheme,
     http::host::{self, Host},
 };
 
-/// Where proxies ask.
+/// The path of the verify endpoints.
 const VERIFY: &str = "/-/verify";
 
-/// The way in which a proxy asks, and in which it wants to be answered.
+/// The way in which a proxy asks, and in which it expects the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum Dialect {
     /// Any proxy: `X-Forwarded-*` or `X-Original-*`.
     Plain,
-    /// `auth_request`: what the operator has it send, and ingress-nginx's `X-Original-URL`.
+    /// `auth_request`: the fields that the operator configures, and ingress-nginx's
+    /// `X-Original-URL`.
     Nginx,
     /// `forward_auth`: `X-Forwarded-*`.
     Caddy,
     /// ForwardAuth: `X-Forwarded-*`.
     Traefik,
-    /// `ext_authz` over HTTP: method, path and host as they are, behind the dialect's own path.
+    /// `ext_authz` over HTTP: unchanged method, path and host, with the path behind the dialect's
+    /// own.
     Envoy,
     /// The shipped Lua action: `X-Forwarded-*`.
     Haproxy,
 }
 
-/// The request that is asked about.
+/// The request that a proxy asks about.
 #[derive(Debug)]
-pub(in crate::server) struct Original<'a> {
+pub(in crate::server) struct OriginalRequest<'a> {
     pub method: Method,
-    pub scheme: Scheme,
+    pub scheme: UrlScheme,
     pub host: Host<'a>,
     /// The path, as the client sent it.
     pub path: &'a str,
     pub query: Option<&'a str>,
-    /// The field that held path and query, and nothing else.
-    pub said: Option<&'a HeaderValue>,
-    /// Where it comes from, as far as proxies are believed.
+    /// The field that contained path and query. `None` where no field contained exactly these.
+    pub uri_field: Option<&'a HeaderValue>,
+    /// The client's address, as far as proxies are trusted.
     pub client: IpAddr,
 }
 
-/// Why the request that is asked about cannot be read. The text is for the person who has set the proxy up.
+/// The reason why the original request cannot be read. The text is for the person who has set up
+/// the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(in crate::server) enum Unread {
+pub(in crate::server) enum DialectError {
     #[error("The proxy does not send {0}. Have it set in the proxy's configuration.")]
     Missing(&'static str),
     #[error("{0} came more than once, or contradicts another header.")]
@@ -65,8 +69,9 @@ impl Dialect {
         (Self::Haproxy, "/haproxy"),
     ];
 
-    /// The dialect that a path is for. It is read as it came: what Envoy puts behind it is the client's, and `..` in it must lead nowhere.
-    pub fn of(path: &str) -> Option<Self> {
+    /// The dialect of a verify endpoint. `path` is not normalised, because Envoy puts the client's
+    /// path behind the endpoint's, and `..` in it must not lead to another endpoint.
+    pub fn of_path(path: &str) -> Option<Self> {
         let rest = path.strip_prefix(VERIFY)?;
         if rest.is_empty() {
             return Some(Self::Plain);
@@ -78,12 +83,9 @@ impl Dialect {
         })
     }
 
-    /// The fields that can hold the method, the target and the host.
-    fn fields(self) -> [&'static [Field]; 3] {
-        use Field::{
-            ForwardedHost, ForwardedMethod, ForwardedUri, OriginalHost, OriginalMethod,
-            OriginalUri, OriginalUrl,
-        };
+    /// The fields that can contain the method, the target and the host.
+    fn fields(self) -> [&'static [ForwardedField]; 3] {
+        use ForwardedField::*;
         match self {
             Self::Plain => [
                 &[ForwardedMethod, OriginalMethod],
@@ -100,49 +102,55 @@ impl Dialect {
         }
     }
 
-    /// Reads the request that is asked about. The caller has made sure that the proxy is to be believed.
-    pub fn read<'a>(self, asked: &'a Parts, trusted: &[IpNet]) -> Result<Original<'a>, Unread> {
-        let said = Said::of(&asked.headers);
+    /// Reads the original request. The caller has checked that the proxy is trusted.
+    pub fn read<'a>(
+        self,
+        parts: &'a Parts,
+        trusted: &[IpNet],
+    ) -> Result<OriginalRequest<'a>, DialectError> {
+        let fields = ForwardedFields::of(&parts.headers);
         let [methods, targets, hosts] = self.fields();
-        let client = said.client(&asked.headers, trusted)?;
+        let client = fields.client(&parts.headers, trusted)?;
         let method = match methods.first() {
-            None => asked.method.clone(),
+            None => parts.method.clone(),
             Some(first) => {
                 let name = first.name();
-                let (_, text) = said.one_of(methods)?.ok_or(Unread::Missing(name))?;
-                Method::from_bytes(text.as_bytes()).map_err(|_| Unread::Malformed(name))?
+                let (_, text) = fields.agreed(methods)?.ok_or(DialectError::Missing(name))?;
+                Method::from_bytes(text.as_bytes()).map_err(|_| DialectError::Malformed(name))?
             }
         };
         let (value, target) = match targets.first() {
             None => {
-                let (path, query) = (behind_envoy(asked), asked.uri.query());
-                (None, Target { path, query, ..Target::EMPTY })
+                let (path, query) = (path_behind_envoy(parts), parts.uri.query());
+                (None, ForwardedTarget { path, query, ..ForwardedTarget::EMPTY })
             }
             Some(first) => {
                 let name = first.name();
-                let (value, text) = said.one_of(targets)?.ok_or(Unread::Missing(name))?;
-                (Some(value), Target::read(text).ok_or(Unread::Malformed(name))?)
+                let (value, text) = fields.agreed(targets)?.ok_or(DialectError::Missing(name))?;
+                let target = ForwardedTarget::parse(text).ok_or(DialectError::Malformed(name))?;
+                (Some(value), target)
             }
         };
-        let named = said.one_of(hosts)?.map(|(_, text)| text);
-        let host = match named.or(target.authority) {
+        let forwarded_host = fields.agreed(hosts)?.map(|(_, text)| text);
+        let host = match forwarded_host.or(target.authority) {
             Some(authority) => {
-                host::read(authority).map_err(|_| Unread::Malformed("x-forwarded-host"))?
+                host::parse(authority).map_err(|_| DialectError::Malformed("x-forwarded-host"))?
             }
-            None => host::of(asked).map_err(|_| Unread::Malformed("host"))?,
+            None => host::of_request(parts).map_err(|_| DialectError::Malformed("host"))?,
         };
         let scheme = match target.scheme {
             Some(scheme) => scheme,
-            None => said.scheme()?,
+            None => fields.scheme()?,
         };
-        let said = value.filter(|_| target.authority.is_none());
-        Ok(Original { method, scheme, host, path: target.path, query: target.query, said, client })
+        let uri_field = value.filter(|_| target.authority.is_none());
+        let ForwardedTarget { path, query, .. } = target;
+        Ok(OriginalRequest { method, scheme, host, path, query, uri_field, client })
     }
 }
 
-/// A header field in which a proxy says something of the request that it asks about.
+/// A header field in which a proxy describes the original request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+enum ForwardedField {
     ForwardedMethod,
     ForwardedUri,
     ForwardedHost,
@@ -154,7 +162,8 @@ enum Field {
     ForwardedFor,
 }
 
-impl Field {
+impl ForwardedField {
+    /// In the order of the variants.
     const ALL: [(Self, &'static str); 9] = [
         (Self::ForwardedMethod, "x-forwarded-method"),
         (Self::ForwardedUri, "x-forwarded-uri"),
@@ -171,68 +180,73 @@ impl Field {
         Self::ALL[self as usize].1
     }
 
-    fn of(name: &str) -> Option<Self> {
-        // Most fields are none of these.
+    fn from_name(name: &str) -> Option<Self> {
+        // Most header fields of a request are none of these.
         if !name.starts_with("x-") {
             return None;
         }
-        Self::ALL.into_iter().find(|(_, one)| *one == name).map(|(field, _)| field)
+        Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(field, _)| field)
     }
 }
 
-/// What the fields say, found in one walk over all of them.
-struct Said<'a>([Option<Value<'a>>; Field::ALL.len()]);
+/// The values of all [`ForwardedField`]s, found in one pass over the header fields.
+struct ForwardedFields<'a>([Option<ForwardedValue<'a>>; ForwardedField::ALL.len()]);
 
 #[derive(Clone, Copy)]
-struct Value<'a> {
+struct ForwardedValue<'a> {
+    /// The first value.
     value: &'a HeaderValue,
-    /// Whether it came once.
-    is_alone: bool,
+    is_only: bool,
 }
 
-impl<'a> Said<'a> {
+impl<'a> ForwardedFields<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
-        let mut said = Self([None; Field::ALL.len()]);
+        let mut fields = Self([None; ForwardedField::ALL.len()]);
         for (name, value) in headers {
-            let Some(field) = Field::of(name.as_str()) else { continue };
-            let slot = &mut said.0[field as usize];
+            let Some(field) = ForwardedField::from_name(name.as_str()) else { continue };
+            let slot = &mut fields.0[field as usize];
             *slot = match slot {
-                None => Some(Value { value, is_alone: true }),
-                Some(first) => Some(Value { is_alone: false, ..*first }),
+                None => Some(ForwardedValue { value, is_only: true }),
+                Some(first) => Some(ForwardedValue { is_only: false, ..*first }),
             };
         }
-        said
+        fields
     }
 
-    /// The value that all of these fields agree on which are there, and its text.
-    fn one_of(&self, fields: &[Field]) -> Result<Option<(&'a HeaderValue, &'a str)>, Unread> {
+    /// The value and its text of these alternative fields. Those that are present must agree.
+    fn agreed(
+        &self,
+        fields: &[ForwardedField],
+    ) -> Result<Option<(&'a HeaderValue, &'a str)>, DialectError> {
         let mut found: Option<(&HeaderValue, &str)> = None;
         for field in fields {
-            let Some(Value { value, is_alone }) = self.0[*field as usize] else { continue };
+            let Some(ForwardedValue { value, is_only }) = self.0[*field as usize] else { continue };
             let name = field.name();
-            let text = value.to_str().map_err(|_| Unread::Malformed(name))?;
+            let text = value.to_str().map_err(|_| DialectError::Malformed(name))?;
             let is_same = found.is_none_or(|(_, known)| known == text);
-            // One of the two may be the client's.
-            if !is_alone || !is_same {
-                return Err(Unread::Several(name));
+            // The client may have sent one of two different values.
+            if !is_only || !is_same {
+                return Err(DialectError::Several(name));
             }
             found = found.or(Some((value, text)));
         }
         Ok(found)
     }
 
-    fn scheme(&self) -> Result<Scheme, Unread> {
-        Ok(match self.one_of(&[Field::ForwardedProto])? {
-            // Traefik names the protocol that a connection is to be upgraded to.
-            Some((_, "https" | "wss")) => Scheme::Https,
-            _ => Scheme::Http,
+    fn scheme(&self) -> Result<UrlScheme, DialectError> {
+        Ok(match self.agreed(&[ForwardedField::ForwardedProto])? {
+            // Traefik sends `wss` for a connection that is to be upgraded to a WebSocket.
+            Some((_, "https" | "wss")) => UrlScheme::Https,
+            _ => UrlScheme::Http,
         })
     }
 
-    /// [`client`], which is looked for in all fields of that name.
-    fn client(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, Unread> {
-        match self.0[Field::ForwardedFor as usize] {
-            Some(Value { value, is_alone: true }) => client_in(std::iter::once(value), trusted),
+    /// The client's address, as [`client`] returns it.
+    fn client(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, DialectError> {
+        match self.0[ForwardedField::ForwardedFor as usize] {
+            Some(ForwardedValue { value, is_only: true }) => {
+                last_untrusted(std::iter::once(value), trusted)
+            }
             _ => client(headers, trusted),
         }
     }
@@ -240,23 +254,23 @@ impl<'a> Said<'a> {
 
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// What a target says.
+/// The parts of a request target.
 #[derive(Clone, Copy)]
-pub(in crate::server) struct Target<'a> {
-    scheme: Option<Scheme>,
+pub(in crate::server) struct ForwardedTarget<'a> {
+    scheme: Option<UrlScheme>,
     authority: Option<&'a str>,
     pub path: &'a str,
     pub query: Option<&'a str>,
 }
 
-impl<'a> Target<'a> {
+impl<'a> ForwardedTarget<'a> {
     const EMPTY: Self = Self { scheme: None, authority: None, path: "/", query: None };
 
-    /// Reads `/path?query`, or the same behind scheme and authority.
-    pub fn read(text: &'a str) -> Option<Self> {
+    /// Parses `/path?query`, perhaps with scheme and authority before it.
+    pub fn parse(text: &'a str) -> Option<Self> {
         let (scheme, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
-            (Some(rest), _) => (Some(Scheme::Http), rest),
-            (_, Some(rest)) => (Some(Scheme::Https), rest),
+            (Some(rest), _) => (Some(UrlScheme::Http), rest),
+            (_, Some(rest)) => (Some(UrlScheme::Https), rest),
             _ => (None, text),
         };
         let (authority, rest) = match scheme {
@@ -266,7 +280,7 @@ impl<'a> Target<'a> {
             }
             None => (None, rest),
         };
-        if !rest.starts_with('/') || !is_plain(rest) && !is_target(rest) {
+        if !rest.starts_with('/') || !has_plain_bytes(rest) && !is_path_and_query(rest) {
             return None;
         }
         let (path, query) = match rest.split_once('?') {
@@ -277,58 +291,63 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Whether a target holds nothing that any reader could stumble over, as almost all do.
-fn is_plain(text: &str) -> bool {
+/// Whether every byte of a target is valid for every parser, as in almost all targets.
+fn has_plain_bytes(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~?=&%+".contains(&b))
 }
 
-/// The same reader as for requests of our own. What it would leave out, a fragment, is refused: the proxy may pass it on.
-fn is_target(text: &str) -> bool {
-    text.parse::<PathAndQuery>().is_ok_and(|read| read.as_str() == text)
+/// Whether the parser of our own requests accepts a target. That parser drops a fragment; here a
+/// fragment is rejected, because the proxy may pass it on.
+fn is_path_and_query(text: &str) -> bool {
+    text.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.as_str() == text)
 }
 
-/// What Envoy puts behind its `path_prefix`.
-fn behind_envoy(asked: &Parts) -> &str {
-    let path = asked.uri.path();
+/// The path of the original request, which Envoy puts behind its `path_prefix`.
+fn path_behind_envoy(parts: &Parts) -> &str {
+    let path = parts.uri.path();
     let rest = path.strip_prefix(VERIFY).and_then(|rest| rest.strip_prefix("/envoy"));
     rest.filter(|rest| !rest.is_empty()).unwrap_or("/")
 }
 
-/// The scheme that a proxy says the client has used.
-pub(in crate::server) fn scheme(headers: &HeaderMap) -> Result<Scheme, Unread> {
-    Said::of(headers).scheme()
+/// The scheme that the client has used, as the proxy says.
+pub(in crate::server) fn scheme(headers: &HeaderMap) -> Result<UrlScheme, DialectError> {
+    ForwardedFields::of(headers).scheme()
 }
 
-/// The client's address: the last one in the chain that is not a proxy's. What stands before it, a client may have written.
-pub(in crate::server) fn client(headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, Unread> {
-    client_in(headers.get_all(&FORWARDED_FOR).iter().rev(), trusted)
+/// The client's address: the last one in `X-Forwarded-For` that is not a trusted proxy's. A client
+/// may have written those before it.
+pub(in crate::server) fn client(
+    headers: &HeaderMap,
+    trusted: &[IpNet],
+) -> Result<IpAddr, DialectError> {
+    last_untrusted(headers.get_all(&FORWARDED_FOR).iter().rev(), trusted)
 }
 
-/// The same in these values, the last one first.
-fn client_in<'a>(
+/// The last address in these values that is not a trusted proxy's. The values are in reverse order.
+fn last_untrusted<'a>(
     values: impl Iterator<Item = &'a HeaderValue>,
     trusted: &[IpNet],
-) -> Result<IpAddr, Unread> {
-    let malformed = Unread::Malformed("x-forwarded-for");
-    let mut nearest = None;
+) -> Result<IpAddr, DialectError> {
+    let malformed = DialectError::Malformed("x-forwarded-for");
+    let mut first = None;
     for value in values {
         let text = value.to_str().map_err(|_| malformed.clone())?;
         for element in text.rsplit(',') {
-            let address = address(element.trim()).ok_or(malformed.clone())?;
+            let address = parse_address(element.trim()).ok_or(malformed.clone())?;
             if !is_among(trusted, address) {
                 return Ok(address);
             }
-            nearest = Some(address);
+            first = Some(address);
         }
     }
-    nearest.ok_or(Unread::Missing("X-Forwarded-For"))
+    first.ok_or(DialectError::Missing("X-Forwarded-For"))
 }
 
-/// An address, which some proxies write with a port.
-fn address(text: &str) -> Option<IpAddr> {
+/// Parses an address, to which some proxies append a port.
+fn parse_address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    let read = bare.parse().ok();
-    let address = read.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))?;
+    let address = bare.parse().ok();
+    let address = address.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))?;
     Some(address.to_canonical())
 }
 
@@ -339,10 +358,10 @@ pub(in crate::server) fn is_among(networks: &[IpNet], address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
-    fn asked(path: &str, fields: &[(&str, &str)]) -> Parts {
+    fn parts(path: &str, fields: &[(&str, &str)]) -> Parts {
         let mut request = ::http::Request::get(path).header("host", "keyward:8080");
         for (name, value) in fields {
             request = request.header(*name, *value);
@@ -355,12 +374,12 @@ mod unit {
             .into()
     }
 
-    /// What is read, in one line.
-    fn read(path: &str, fields: &[(&str, &str)]) -> Result<String, Unread> {
-        let asked = asked(path, fields);
-        let dialect = Dialect::of(asked.uri.path()).unwrap();
-        let original = dialect.read(&asked, &networks())?;
-        let Original { method, scheme, host, path, query, client, .. } = original;
+    /// The original request in one line.
+    fn read(path: &str, fields: &[(&str, &str)]) -> Result<String, DialectError> {
+        let parts = parts(path, fields);
+        let dialect = Dialect::of_path(parts.uri.path()).unwrap();
+        let original = dialect.read(&parts, &networks())?;
+        let OriginalRequest { method, scheme, host, path, query, client, .. } = original;
         Ok(format!("{method} {}://{} {path} {query:?} {client}", scheme.name(), host.authority()))
     }
 
@@ -374,7 +393,7 @@ mod unit {
     const READ: &str = "POST https://API.example:8443 /a/../b Some(\"c=/d?\") 203.0.113.7";
 
     #[test]
-    fn each_proxy_is_read_in_its_own_way() {
+    fn each_dialect_reads_the_fields_of_its_proxy() {
         for dialect in ["", "/caddy", "/traefik", "/haproxy"] {
             assert_eq!(read(&format!("/-/verify{dialect}"), &FIELDS).as_deref(), Ok(READ));
         }
@@ -399,18 +418,22 @@ mod unit {
     }
 
     #[test]
-    fn each_field_stands_in_its_place() {
-        for (at, (field, name)) in Field::ALL.into_iter().enumerate() {
-            assert_eq!((field as usize, Field::of(name)), (at, Some(field)), "{name}");
+    fn field_names_are_in_the_order_of_the_variants() {
+        for (at, (field, name)) in ForwardedField::ALL.into_iter().enumerate() {
+            assert_eq!(
+                (field as usize, ForwardedField::from_name(name)),
+                (at, Some(field)),
+                "{name}"
+            );
         }
         for other in ["x-forwarded-fo", "x-forwarded-uri2", "forwarded", "x-", ""] {
-            assert_eq!(Field::of(other), None, "{other}");
+            assert_eq!(ForwardedField::from_name(other), None, "{other}");
         }
     }
 
     #[test]
-    fn only_whole_names_are_dialects() {
-        for no in [
+    fn only_complete_names_are_dialects() {
+        for other in [
             "/-/verify/",
             "/-/verifyx",
             "/-/verify/nginx/x",
@@ -419,23 +442,26 @@ mod unit {
             "/",
             "/x/-/verify",
         ] {
-            assert_eq!(Dialect::of(no), None, "{no}");
+            assert_eq!(Dialect::of_path(other), None, "{other}");
         }
-        assert_eq!(Dialect::of("/-/verify/envoy"), Some(Dialect::Envoy));
+        assert_eq!(Dialect::of_path("/-/verify/envoy"), Some(Dialect::Envoy));
     }
 
     #[test]
-    fn what_is_missing_doubled_or_contradicts_itself_is_refused() {
+    fn missing_repeated_and_contradictory_fields_are_rejected() {
         for name in ["x-forwarded-method", "x-forwarded-uri", "x-forwarded-for"] {
-            let rest: Vec<_> = FIELDS.into_iter().filter(|(one, _)| *one != name).collect();
-            assert!(matches!(read("/-/verify/caddy", &rest), Err(Unread::Missing(_))), "{name}");
+            let rest: Vec<_> = FIELDS.into_iter().filter(|(field, _)| *field != name).collect();
+            assert!(
+                matches!(read("/-/verify/caddy", &rest), Err(DialectError::Missing(_))),
+                "{name}"
+            );
         }
         for (more, problem) in [
-            (("x-forwarded-uri", "/other"), Unread::Several("x-forwarded-uri")),
-            (("x-forwarded-method", "GET"), Unread::Several("x-forwarded-method")),
-            (("x-original-uri", "/other"), Unread::Several("x-original-uri")),
-            (("x-original-url", "http://other/"), Unread::Several("x-original-url")),
-            (("x-original-host", "other"), Unread::Several("x-original-host")),
+            (("x-forwarded-uri", "/other"), DialectError::Several("x-forwarded-uri")),
+            (("x-forwarded-method", "GET"), DialectError::Several("x-forwarded-method")),
+            (("x-original-uri", "/other"), DialectError::Several("x-original-uri")),
+            (("x-original-url", "http://other/"), DialectError::Several("x-original-url")),
+            (("x-original-host", "other"), DialectError::Several("x-original-host")),
         ] {
             let fields = [FIELDS.as_slice(), &[more]].concat();
             assert_eq!(read("/-/verify", &fields), Err(problem));
@@ -443,20 +469,20 @@ mod unit {
     }
 
     #[test]
-    fn targets_that_are_none_are_refused() {
+    fn malformed_targets_are_rejected() {
         for bad in ["", "a", "*", "/a#b", "http://", "http://a", "/a b", "//\u{7f}"] {
-            assert!(Target::read(bad).is_none(), "{bad}");
+            assert!(ForwardedTarget::parse(bad).is_none(), "{bad}");
         }
         for good in ["/", "//a", "/a?b?c", "http://a/b", "/?", "/%2e"] {
-            assert!(Target::read(good).is_some(), "{good}");
+            assert!(ForwardedTarget::parse(good).is_some(), "{good}");
         }
     }
 
     #[test]
-    fn the_client_is_the_last_that_is_no_proxy() {
+    fn client_is_the_last_address_that_is_not_a_trusted_proxy() {
         let client = |chain: &[&str]| {
             let fields: Vec<_> = chain.iter().map(|value| ("x-forwarded-for", *value)).collect();
-            client(&asked("/", &fields).headers, &networks()).map(|one| one.to_string())
+            client(&parts("/", &fields).headers, &networks()).map(|address| address.to_string())
         };
         assert_eq!(client(&["1.1.1.1, 203.0.113.7, 10.1.1.1"]).as_deref(), Ok("203.0.113.7"));
         assert_eq!(client(&["junk, 203.0.113.7"]).as_deref(), Ok("203.0.113.7"));
@@ -467,7 +493,7 @@ mod unit {
         assert_eq!(client(&["::ffff:203.0.113.7"]).as_deref(), Ok("203.0.113.7"));
         assert!(client(&[]).is_err());
         for bad in ["", "unknown", "203.0.113.7, ", "junk, 127.0.0.1"] {
-            assert_eq!(client(&[bad]), Err(Unread::Malformed("x-forwarded-for")), "{bad}");
+            assert_eq!(client(&[bad]), Err(DialectError::Malformed("x-forwarded-for")), "{bad}");
         }
     }
 }

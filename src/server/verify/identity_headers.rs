@@ -1,58 +1,60 @@
-//! The answer to a proxy whose request may pass: who asks, in the same header fields each time. They are laid out once, and each answer is a copy
-//! of them with other values, because to put a field into a map costs more than to copy it.
+//! The header fields that tell a proxy who makes an allowed request. They are the same for each
+//! response, so each response copies a template and fills in the values: to insert a field into a
+//! map costs more than to copy it.
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, header::CACHE_CONTROL};
 
 use crate::{
-    handlers::{IdentityFields, Told},
+    handlers::{IdentityFields, IdentityHeader},
     pipeline::Identity,
 };
 
-/// Path and query in their one spelling: what was decided about.
+/// Path and query, with the path in its normal form: the request that was decided about.
 const URI: HeaderName = HeaderName::from_static("x-keyward-uri");
 const EMPTY: HeaderValue = HeaderValue::from_static("");
 
-/// The fields of such an answer.
-pub(in crate::server) struct Layout {
+/// The header fields of the response to an allowed request.
+pub(in crate::server) struct HeaderTemplate {
     fields: HeaderMap,
-    /// What each of them holds, in the order in which the map goes through them.
-    places: Vec<Place>,
+    /// The source of each value, in the order in which the map iterates over them.
+    sources: Vec<ValueSource>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// The same in every answer.
+enum ValueSource {
+    /// Every response has the value of the template.
     Fixed,
-    Told(Told),
+    Identity(IdentityHeader),
     Uri,
 }
 
-impl Layout {
+impl HeaderTemplate {
     pub fn new(names: &IdentityFields) -> Self {
-        let told = names.all().map(|(name, told)| (name.clone(), Place::Told(told)));
-        let all: Vec<_> = told.into_iter().chain([(URI, Place::Uri)]).collect();
+        let identity =
+            names.all().map(|(name, header)| (name.clone(), ValueSource::Identity(header)));
+        let all: Vec<_> = identity.into_iter().chain([(URI, ValueSource::Uri)]).collect();
         let mut fields = HeaderMap::with_capacity(1 + all.len());
-        // The next request may be refused.
+        // The next request may be denied.
         fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        // Empty fields too: a proxy may let a client's copy stand where there is none.
+        // Empty fields too: without ours, a proxy may keep the field of a client.
         fields.extend(all.iter().map(|(name, _)| (name.clone(), EMPTY)));
-        let place = |name: &HeaderName| {
-            let last = all.iter().rfind(|(one, _)| one == name);
-            last.map_or(Place::Fixed, |(_, place)| *place)
+        let source = |name: &HeaderName| {
+            let last = all.iter().rfind(|(known, _)| known == name);
+            last.map_or(ValueSource::Fixed, |(_, source)| *source)
         };
-        let places = fields.keys().map(place).collect();
-        Self { fields, places }
+        let sources = fields.keys().map(source).collect();
+        Self { fields, sources }
     }
 
-    /// The fields of one answer.
+    /// The fields of one response.
     pub fn fill(&self, identity: &Identity<'_>, uri: HeaderValue) -> HeaderMap {
         let mut fields = self.fields.clone();
         let mut uri = Some(uri);
-        for (value, place) in fields.values_mut().zip(&self.places) {
-            match place {
-                Place::Fixed => {}
-                Place::Told(told) => *value = told.value(identity).unwrap_or(EMPTY),
-                Place::Uri => *value = uri.take().unwrap_or(EMPTY),
+        for (value, source) in fields.values_mut().zip(&self.sources) {
+            match source {
+                ValueSource::Fixed => {}
+                ValueSource::Identity(header) => *value = header.value(identity).unwrap_or(EMPTY),
+                ValueSource::Uri => *value = uri.take().unwrap_or(EMPTY),
             }
         }
         fields

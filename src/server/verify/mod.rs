@@ -1,4 +1,4 @@
-//! Decisions for other proxies: one asks whether a request may pass that it holds, and learns who sent it.
+//! The verify endpoints: another proxy asks whether a request may pass, and learns who made it.
 
 pub(super) mod dialects;
 pub(super) mod envoy;
@@ -8,118 +8,119 @@ use ::http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode, header::InvalidHeaderValue, request::Parts,
 };
 
-use super::{
-    Peer, Public,
-    verify::dialects::{Dialect, Original, is_among},
-};
+use self::dialects::{Dialect, OriginalRequest, is_among};
+use super::{Peer, Public};
 use crate::{
     handlers::{Origin, PayloadResponse},
-    http::{aim, path, response, unreadable},
-    pipeline::{Denial, Face, Phase, Request},
+    http::{
+        guard::{GuardedRequest, Received, bad_request},
+        response,
+    },
+    pipeline::{Denial, Phase},
 };
 
-/// The status of a refusal, where the proxy cannot carry it.
+/// The status of a denial, where the proxy cannot pass it on.
 const STATUS: HeaderName = HeaderName::from_static("x-keyward-status");
-/// The body of a refusal, in one line, where the proxy cannot carry it.
+/// The body of a denial in one line, where the proxy cannot pass it on.
 const BODY: HeaderName = HeaderName::from_static("x-keyward-body");
 
 impl Public {
-    /// Answers a proxy that asks in this dialect.
+    /// Responds to a proxy that speaks this dialect.
     pub(super) async fn verify(
         &self,
         dialect: Dialect,
-        asked: &Parts,
+        parts: &Parts,
         peer: &Peer,
     ) -> PayloadResponse {
-        let refused = |denial: &Denial, original: Option<&Original<'_>>| {
-            match original {
-                Some(one) => response::report_of(denial, &one.method, one.path, one.client),
-                None => response::report(denial, asked, peer.client()),
-            }
-            dialect.refuse(denial)
+        let report = |denial: &Denial| {
+            response::report(denial, &parts.method, parts.uri.path(), peer.client());
+            dialect.denial_response(denial)
         };
         if !is_among(&self.trusted, peer.client()) {
-            return refused(&untrusted(), None);
+            return report(&untrusted_proxy());
         }
-        let original = match dialect.read(asked, &self.trusted) {
+        let original = match dialect.read(parts, &self.trusted) {
             Ok(original) => original,
-            Err(problem) => return refused(&unreadable(problem.to_string()), None),
+            Err(problem) => return report(&bad_request(problem)),
         };
-        match self.judge(&asked.headers, &original).await {
-            Ok(reply) => reply,
-            Err(denial) => refused(&denial, Some(&original)),
+        match self.decide_original(&parts.headers, &original).await {
+            Ok(response) => response,
+            Err(denial) => {
+                response::report(&denial, &original.method, original.path, original.client);
+                dialect.denial_response(&denial)
+            }
         }
     }
 
-    /// Leads the request that is asked about through the Gate, on the routes of all faces.
-    pub(super) async fn judge(
+    /// Decides about the original request, on the routes of all handlers. The response to an
+    /// allowed request has header fields only.
+    pub(super) async fn decide_original(
         &self,
         headers: &HeaderMap,
-        original: &Original<'_>,
+        original: &OriginalRequest<'_>,
     ) -> Result<PayloadResponse, Denial> {
-        let path =
-            path::normalise(original.path).map_err(|problem| unreadable(problem.to_string()))?;
-        let request = Request {
+        let received = Received {
             method: &original.method,
-            path: &path,
+            path: original.path,
             query: original.query,
             headers,
-            host: Some(original.host.name()),
-            body: None,
+            host: Some(&original.host),
             client: original.client,
-            face: Face::Public,
         };
-        let scene = self.gate.scene();
-        let found = scene.policy.routes.find(original.host.name(), request.path);
-        let origin = Origin::Asked(original.scheme, original.host.authority());
-        let action = aim(&request, found.as_ref(), origin);
-        let grant = match self.gate.authorize(&scene, &request, &action).await {
+        let path = received.normal_path()?;
+        let origin = Origin::Requested(original.scheme, original.host.authority());
+        let context = self.gate.request_context();
+        let request = received.request(&path);
+        let (guarded, _) = GuardedRequest::on_route(&self.gate, &context, request, origin);
+        let grant = match guarded.authorize(&request).await {
             Ok(grant) => grant,
-            Err(denial) => {
-                let rule = action.rule();
-                return Err(Box::pin(self.gate.on_denied(&scene, &request, rule, denial)).await);
-            }
+            Err(denial) => return Err(guarded.denied(denial).await),
         };
-
-        let uri = spelled(original, &path)
-            .map_err(|_| unreadable("The target cannot be written into a field.".into()))?;
-        let mut reply = PayloadResponse::default();
-        *reply.headers_mut() = self.layout.fill(grant.identity(), uri);
-        grant.quota().write(reply.headers_mut());
-        Ok(reply)
+        let uri = normal_uri(original, &path)
+            .map_err(|_| bad_request("The target cannot be written into a field."))?;
+        let mut response = PayloadResponse::default();
+        *response.headers_mut() = self.template.fill(grant.identity(), uri);
+        grant.quota().write(response.headers_mut());
+        Ok(response)
     }
 }
 
-/// Path and query in their one spelling, which almost always is the one that came.
-fn spelled(original: &Original<'_>, path: &str) -> Result<HeaderValue, InvalidHeaderValue> {
-    match (original.said, original.query) {
-        (Some(said), _) if path == original.path => Ok(said.clone()),
+/// Path and query, with the path in its normal form. Almost always the proxy has sent them so.
+fn normal_uri(
+    original: &OriginalRequest<'_>,
+    path: &str,
+) -> Result<HeaderValue, InvalidHeaderValue> {
+    match (original.uri_field, original.query) {
+        (Some(field), _) if path == original.path => Ok(field.clone()),
         (_, Some(query)) => HeaderValue::try_from(format!("{path}?{query}")),
         (_, None) => HeaderValue::from_str(path),
     }
 }
 
 impl Dialect {
-    /// A refusal as this proxy can carry it. nginx knows 401 and 403, and takes anything else for a fault of ours: it is told the rest
-    /// in fields, from which its configuration makes the answer.
-    pub(super) fn refuse(self, denial: &Denial) -> PayloadResponse {
-        let mut reply = response::denial(denial);
+    /// A denial as this proxy can pass it on.
+    ///
+    /// nginx accepts 401 and 403 only, and turns any other status into a 500. Its configuration
+    /// makes the response to its client from two header fields.
+    pub(super) fn denial_response(self, denial: &Denial) -> PayloadResponse {
+        let mut response = response::from_denial(denial);
         if self == Self::Nginx {
             let status = denial.status;
-            let headers = reply.headers_mut();
+            let headers = response.headers_mut();
             headers.insert(STATUS, status.as_u16().into());
-            headers.extend(response::in_one_line(denial).map(|body| (BODY, body)));
+            headers.extend(response::one_line_body(denial).map(|body| (BODY, body)));
             if ![StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status) {
-                *reply.status_mut() = StatusCode::FORBIDDEN;
+                *response.status_mut() = StatusCode::FORBIDDEN;
             }
         }
-        reply
+        response
     }
 }
 
-/// Whoever may say where a request comes from can be anybody.
-pub(super) fn untrusted() -> Denial {
-    let said = "Only proxies may ask here that are listed in server.trusted_proxies.";
-    Denial::new(Phase::Edge, StatusCode::FORBIDDEN, "UNTRUSTED_PROXY", said)
-        .with_detail("to trust it, add the client's address to server.trusted_proxies")
+/// The denial of a client that is not a trusted proxy. Such a client could name any request and any
+/// client address.
+pub(super) fn untrusted_proxy() -> Denial {
+    let message = "Only proxies may ask here that are listed in server.trusted_proxies.";
+    Denial::new(Phase::Edge, StatusCode::FORBIDDEN, "UNTRUSTED_PROXY", message)
+        .with_internal_message("to trust it, add the client's address to server.trusted_proxies")
 }

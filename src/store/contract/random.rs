@@ -1,43 +1,45 @@
-//! Random batches, on every engine and on a map: the same answers and the same records.
+//! Random batches on every engine and on a map: results and records must be equal.
 
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{
-    Batch, Bench, CommitError, Dump, HEAD, MAX_VALUE, Sequence, State, StoreError, Table, dump,
+    Batch, CommitError, Dump, Expected, HEADER_SIZE, MAX_VALUE_SIZE, Sequence, StoreError, Table,
+    TestEngine, dump,
 };
 
-/// What a batch came to.
+/// The result of a batch.
 #[derive(Debug, PartialEq)]
-enum Answer {
-    Done(Sequence),
-    Conflict(Table, Vec<u8>, State),
+enum BatchResult {
+    Committed(Sequence),
+    Conflict(Table, Vec<u8>, Expected),
     TooLarge,
 }
 
 #[derive(Debug, Clone)]
-struct Step {
-    expects: Vec<(Table, Vec<u8>, Wanted)>,
+struct RandomBatch {
+    expects: Vec<(Table, Vec<u8>, RandomExpectation)>,
     writes: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
-    /// The batch is sent before the one before it is answered.
-    joins: bool,
+    /// The batch is sent before the previous one has completed.
+    is_concurrent: bool,
+    /// The store is reopened after the batch.
     reopens: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Wanted {
+enum RandomExpectation {
     Missing,
     Present,
-    /// The revision that it has, or another.
+    /// The record's revision, or another one.
     Revision {
-        is_right: bool,
+        is_correct: bool,
     },
-    /// The newest below its key is the one that it is, or another.
+    /// The newest revision with the key as prefix, or another one.
     Newest {
-        is_right: bool,
+        is_correct: bool,
     },
 }
 
-/// The naive store.
+/// The simplest possible store.
 #[derive(Default)]
 struct Model {
     sequence: Sequence,
@@ -45,109 +47,118 @@ struct Model {
 }
 
 impl Model {
-    /// The expectation in words that the engines know.
-    fn state(&self, table: Table, key: &[u8], wanted: Wanted) -> State {
-        let revision = self.records.get(&(table, key.to_vec())).map_or(1, |held| held.0);
-        match wanted {
-            Wanted::Missing => State::Missing,
-            Wanted::Present => State::Present,
-            Wanted::Revision { is_right } => State::Revision(revision + u64::from(!is_right)),
-            Wanted::Newest { is_right } => {
-                State::Newest(self.newest(table, key) + u64::from(!is_right))
+    /// The expectation with the revision of a record.
+    fn expected(&self, table: Table, key: &[u8], random: RandomExpectation) -> Expected {
+        let revision = self.records.get(&(table, key.to_vec())).map_or(1, |record| record.0);
+        match random {
+            RandomExpectation::Missing => Expected::Missing,
+            RandomExpectation::Present => Expected::Present,
+            RandomExpectation::Revision { is_correct } => {
+                Expected::Revision(revision + u64::from(!is_correct))
+            }
+            RandomExpectation::Newest { is_correct } => {
+                Expected::Newest(self.newest(table, key) + u64::from(!is_correct))
             }
         }
     }
 
     fn newest(&self, table: Table, prefix: &[u8]) -> Sequence {
-        let below =
+        let matching =
             self.records.iter().filter(|((of, key), _)| *of == table && key.starts_with(prefix));
-        below.map(|(_, (revision, _))| *revision).max().unwrap_or(0)
+        matching.map(|(_, (revision, _))| *revision).max().unwrap_or(0)
     }
 
-    fn commit(&mut self, batch: &Batch) -> Answer {
+    fn commit(&mut self, batch: &Batch) -> BatchResult {
         for expect in &batch.expects {
-            let held = self.records.get(&(expect.table, expect.key.clone()));
-            let holds = match expect.state {
-                State::Missing => held.is_none(),
-                State::Present => held.is_some(),
-                State::Revision(wanted) => held.is_some_and(|(revision, _)| *revision == wanted),
-                State::Newest(wanted) => self.newest(expect.table, &expect.key) == wanted,
+            let record = self.records.get(&(expect.table, expect.key.clone()));
+            let is_met = match expect.state {
+                Expected::Missing => record.is_none(),
+                Expected::Present => record.is_some(),
+                Expected::Revision(expected) => {
+                    record.is_some_and(|(revision, _)| *revision == expected)
+                }
+                Expected::Newest(expected) => self.newest(expect.table, &expect.key) == expected,
             };
-            if !holds {
-                return Answer::Conflict(expect.table, expect.key.clone(), expect.state);
+            if !is_met {
+                return BatchResult::Conflict(expect.table, expect.key.clone(), expect.state);
             }
         }
-        let too_large = |json: &Vec<u8>| json.len() > MAX_VALUE - HEAD;
+        let too_large = |json: &Vec<u8>| json.len() > MAX_VALUE_SIZE - HEADER_SIZE;
         if batch.writes.iter().filter_map(|write| write.json.as_ref()).any(too_large) {
-            return Answer::TooLarge;
+            return BatchResult::TooLarge;
         }
         self.sequence += 1;
         for write in &batch.writes {
-            let place = (write.table, write.key.clone());
+            let key = (write.table, write.key.clone());
             match &write.json {
-                Some(json) => self.records.insert(place, (self.sequence, json.clone())),
-                None => self.records.remove(&place),
+                Some(json) => self.records.insert(key, (self.sequence, json.clone())),
+                None => self.records.remove(&key),
             };
         }
-        Answer::Done(self.sequence)
+        BatchResult::Committed(self.sequence)
     }
 }
 
-/// Sends batches at once.
-async fn commit(on: &Bench, batches: &[Batch]) -> Vec<Answer> {
-    let store = on.store();
-    let sent: Vec<_> = batches.iter().map(|batch| store.commit(batch.clone())).collect();
-    let mut answers = Vec::new();
-    for answer in sent {
-        answers.push(match answer.await {
-            Ok(sequence) => Answer::Done(sequence),
-            Err(CommitError::Conflict(on)) => Answer::Conflict(on.table, on.key, on.state),
-            Err(CommitError::Store(StoreError::TooLarge { .. })) => Answer::TooLarge,
+/// Sends several batches before the first one has completed.
+async fn commit(engine: &TestEngine, batches: &[Batch]) -> Vec<BatchResult> {
+    let store = engine.store();
+    let futures: Vec<_> = batches.iter().map(|batch| store.commit(batch.clone())).collect();
+    let mut results = Vec::new();
+    for future in futures {
+        results.push(match future.await {
+            Ok(sequence) => BatchResult::Committed(sequence),
+            Err(CommitError::Conflict(unmet)) => {
+                BatchResult::Conflict(unmet.table, unmet.key, unmet.state)
+            }
+            Err(CommitError::Store(StoreError::TooLarge { .. })) => BatchResult::TooLarge,
             Err(other) => panic!("{other}"),
         });
     }
-    answers
+    results
 }
 
-fn place() -> impl Strategy<Value = (Table, Vec<u8>)> {
+fn record_key() -> impl Strategy<Value = (Table, Vec<u8>)> {
     let table = prop::sample::select(vec![Table::Meta, Table::Keys, Table::Users]);
     let key = prop::sample::select(vec![vec![], vec![0], vec![b'a'], vec![b'a', 0xff], vec![0xff]]);
     (table, key)
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let wanted = prop_oneof![
-        Just(Wanted::Missing),
-        Just(Wanted::Present),
-        any::<bool>().prop_map(|is_right| Wanted::Revision { is_right }),
-        any::<bool>().prop_map(|is_right| Wanted::Newest { is_right }),
+fn random_batch() -> impl Strategy<Value = RandomBatch> {
+    let expectation = prop_oneof![
+        Just(RandomExpectation::Missing),
+        Just(RandomExpectation::Present),
+        any::<bool>().prop_map(|is_correct| RandomExpectation::Revision { is_correct }),
+        any::<bool>().prop_map(|is_correct| RandomExpectation::Newest { is_correct }),
     ];
-    let size = prop_oneof![20 => 0..200_usize, 1 => MAX_VALUE - 20..MAX_VALUE];
+    let size = prop_oneof![20 => 0..200_usize, 1 => MAX_VALUE_SIZE - 20..MAX_VALUE_SIZE];
     let json = (size, any::<u8>()).prop_map(|(size, byte)| vec![byte; size]);
     (
-        vec((place(), wanted), 0..3),
-        vec((place(), option::weighted(0.7, json)), 0..6),
+        vec((record_key(), expectation), 0..3),
+        vec((record_key(), option::weighted(0.7, json)), 0..6),
         prop::bool::weighted(0.7),
         prop::bool::weighted(0.1),
     )
-        .prop_map(|(expects, writes, joins, reopens)| Step {
-            expects: expects.into_iter().map(|((table, key), one)| (table, key, one)).collect(),
+        .prop_map(|(expects, writes, is_concurrent, reopens)| RandomBatch {
+            expects: expects
+                .into_iter()
+                .map(|((table, key), expectation)| (table, key, expectation))
+                .collect(),
             writes: writes.into_iter().map(|((table, key), json)| (table, key, json)).collect(),
-            joins,
+            is_concurrent,
             reopens,
         })
 }
 
-/// What is sent at once, and then whether the store is opened anew.
-fn runs(steps: Vec<Step>) -> Vec<(Vec<Step>, bool)> {
-    let mut runs: Vec<(Vec<Step>, bool)> = Vec::new();
+/// Groups the batches that are sent together. `true` means that the store is reopened afterwards.
+fn runs(steps: Vec<RandomBatch>) -> Vec<(Vec<RandomBatch>, bool)> {
+    let mut runs: Vec<(Vec<RandomBatch>, bool)> = Vec::new();
     for step in steps {
         let reopens = step.reopens;
         match runs.last_mut() {
-            Some((run, false)) if step.joins => run.push(step),
+            Some((run, false)) if step.is_concurrent => run.push(step),
             _ => runs.push((vec![step], false)),
         }
-        runs.last_mut().expect("one was pushed").1 = reopens;
+        runs.last_mut().expect("a run was pushed").1 = reopens;
     }
     runs
 }
@@ -156,17 +167,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn engines_agree_with_a_map(steps in vec(step(), 1..40)) {
+    fn engines_agree_with_a_map(steps in vec(random_batch(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut model = Model::default();
-        let mut engines = [Bench::memory(), Bench::sled()];
+        let mut engines = [TestEngine::memory(), TestEngine::sled()];
         for (run, reopens) in runs(steps) {
             let mut batches = Vec::new();
-            let mut wanted = Vec::new();
+            let mut expected = Vec::new();
             for step in run {
                 let mut batch = Batch::new();
-                for (table, key, wanted) in step.expects {
-                    let state = model.state(table, &key, wanted);
+                for (table, key, random) in step.expects {
+                    let state = model.expected(table, &key, random);
                     batch.expect(table, key, state);
                 }
                 for (table, key, json) in step.writes {
@@ -175,21 +186,21 @@ proptest! {
                         None => batch.delete(table, key),
                     };
                 }
-                wanted.push(model.commit(&batch));
+                expected.push(model.commit(&batch));
                 batches.push(batch);
             }
-            for on in &mut engines {
-                prop_assert_eq!(&runtime.block_on(commit(on, &batches)), &wanted);
+            for engine in &mut engines {
+                prop_assert_eq!(&runtime.block_on(commit(engine, &batches)), &expected);
                 if reopens {
-                    on.reopen();
+                    engine.reopen();
                 }
-                prop_assert_eq!(&dump(&**on.store()), &model.records);
+                prop_assert_eq!(&dump(&**engine.store()), &model.records);
             }
         }
-        for mut on in engines {
-            on.reopen();
-            prop_assert_eq!(&dump(&**on.store()), &model.records);
-            prop_assert_eq!(on.store().snapshot().unwrap().sequence(), model.sequence);
+        for mut engine in engines {
+            engine.reopen();
+            prop_assert_eq!(&dump(&**engine.store()), &model.records);
+            prop_assert_eq!(engine.store().snapshot().unwrap().sequence(), model.sequence);
         }
     }
 }

@@ -1,62 +1,64 @@
-//! Records lie in sled in buckets: neighbours of one table share a value.
+//! Buckets: several neighbouring records of one table share one value in sled.
 //!
-//! sled 0.34 puts at most 16 items on a page, keeps some 300 bytes in memory for each page, and reads each page on its own. With one item a
-//! record, a million users took 140 MB of bookkeeping and five seconds to read; in buckets they take a tenth of both.
+//! sled 0.34 puts at most 16 items on a page, keeps some 300 bytes in memory for each page, and
+//! reads each page separately. With one item a record, a million users took 140 MB of bookkeeping
+//! and five seconds to read; buckets take a tenth of both.
 //!
 //! ```text
-//! sled's key    the table's byte, and the fence: no record in the bucket stands before it
-//! sled's value  a record after another, in the order of their keys:
+//! sled's key    the table's byte, then the fence: no record in the bucket has a smaller key
+//! sled's value  the records in the order of their keys, each as:
 //!               u16 length of the key, u16 length of the value (both little-endian), key, value
 //! ```
-//! A bucket holds what stands between its fence and the next one. What stands before the first fence of a table belongs to a bucket whose fence
-//! is the table's byte alone.
+//! A bucket contains the records from its fence up to the next fence. Records before the first
+//! fence of a table go into a bucket whose sled key is the table's byte alone.
 
 use std::cmp::Ordering;
 
-use super::{failed, place};
+use super::{failed, sled_key};
 use crate::store::{StoreError, Table};
 
-/// A bucket that grows beyond so many bytes is split. Small, because the whole of it is written when one of its records changes; and so that
-/// a page of 16 of them stays far below the size at which sled moves it to a file that it never syncs.
-pub(super) const TARGET: usize = 2048;
-/// What a record takes besides its key and value.
-pub(super) const HEAD: usize = 4;
+/// A bucket larger than this (in bytes) is split. The size is small for two reasons: a change of
+/// one record rewrites the whole bucket; and a page of 16 buckets must stay far below the size at
+/// which sled moves it to a separate file, which it never syncs.
+pub(super) const MAX_BUCKET_SIZE: usize = 2048;
+/// The size of a record in addition to its key and value.
+pub(super) const RECORD_OVERHEAD: usize = 4;
 
-/// The records of a bucket.
-pub(super) struct Records<'a> {
+/// Iterates over the records of a bucket: their keys and values.
+pub(super) struct BucketRecords<'a> {
     table: Table,
     rest: &'a [u8],
 }
 
-impl<'a> Records<'a> {
-    pub fn of(table: Table, bucket: &'a [u8]) -> Self {
+impl<'a> BucketRecords<'a> {
+    pub fn new(table: Table, bucket: &'a [u8]) -> Self {
         Self { table, rest: bucket }
     }
 
-    fn split(&mut self) -> Option<(&'a [u8], &'a [u8])> {
-        let (head, rest) = self.rest.split_first_chunk::<HEAD>()?;
-        let key = usize::from(u16::from_le_bytes([head[0], head[1]]));
-        let value = usize::from(u16::from_le_bytes([head[2], head[3]]));
-        let (key, rest) = rest.split_at_checked(key)?;
-        let (value, rest) = rest.split_at_checked(value)?;
+    fn split_record(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let (lengths, rest) = self.rest.split_first_chunk::<RECORD_OVERHEAD>()?;
+        let key_length = usize::from(u16::from_le_bytes([lengths[0], lengths[1]]));
+        let value_length = usize::from(u16::from_le_bytes([lengths[2], lengths[3]]));
+        let (key, rest) = rest.split_at_checked(key_length)?;
+        let (value, rest) = rest.split_at_checked(value_length)?;
         self.rest = rest;
         Some((key, value))
     }
 }
 
-impl<'a> Iterator for Records<'a> {
+impl<'a> Iterator for BucketRecords<'a> {
     type Item = Result<(&'a [u8], &'a [u8]), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;
         }
-        Some(self.split().ok_or_else(|| {
+        Some(self.split_record().ok_or_else(|| {
             self.rest = &[];
             StoreError::Damaged {
                 table: self.table.name(),
                 key: "(several)".into(),
-                problem: "a bucket is cut short".into(),
+                problem: "a bucket is truncated".into(),
             }
         }))
     }
@@ -64,15 +66,15 @@ impl<'a> Iterator for Records<'a> {
 
 /// The value of a record.
 pub(super) fn get(db: &sled::Db, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    match holder(db, table, key)? {
+    match find_bucket(db, table, key)? {
         Some((_, bucket)) => find(table, &bucket, key),
         None => Ok(None),
     }
 }
 
-/// The value of a record in a bucket.
+/// The value of a record in this bucket.
 pub(super) fn find(table: Table, bucket: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    for record in Records::of(table, bucket) {
+    for record in BucketRecords::new(table, bucket) {
         let (found, value) = record?;
         match found.cmp(key) {
             Ordering::Less => {}
@@ -83,45 +85,48 @@ pub(super) fn find(table: Table, bucket: &[u8], key: &[u8]) -> Result<Option<Vec
     Ok(None)
 }
 
-/// What a walk leaves in sled's cache.
+/// How a walk affects sled's page cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wake {
-    /// What it has passed, as any look-up does.
-    Warm,
-    /// As little as there may be: everything is passed once, and not needed again.
-    Cold,
+pub(super) enum CacheUse {
+    /// The pages stay in the cache, as after any read.
+    Keep,
+    /// The cache may evict the pages soon: the walk reads everything once.
+    Evict,
 }
 
-/// How often a walk that leaves the cache cold looks at each bucket. sled notes looks in blocks of 512 for each of 256 parts of its cache, and lets go
-/// of pages only when a block is full; a walk looks at each page once or twice, so a million users' pages would all stay, five times what the
-/// cache may hold. With these looks it keeps to its bounds, for a tenth of the time that loading takes.
-const LOOKS: usize = 3;
+/// How many additional reads of each bucket a walk with [`CacheUse::Evict`] makes. sled records
+/// reads in blocks of 512 for each of the 256 parts of its cache, and evicts pages only when a
+/// block is full. A walk reads each page only once or twice, so the pages of a million users would
+/// all stay in the cache: five times its configured size. With the additional reads the cache keeps
+/// to its size, for a tenth of the loading time.
+const EXTRA_READS: usize = 3;
 
-/// Hands the records of a table from `from` on to `each`, in the order of their keys, until it returns false.
+/// Calls `each` with the records of a table whose keys are `from` or greater, in the order of the
+/// keys, until it returns `false`.
 pub(super) fn walk(
     db: &sled::Db,
     table: Table,
     from: &[u8],
-    wake: Wake,
+    cache: CacheUse,
     mut each: impl FnMut(&[u8], &[u8]) -> Result<bool, StoreError>,
 ) -> Result<(), StoreError> {
-    let first = match holder(db, table, from)? {
+    let first = match find_bucket(db, table, from)? {
         Some((fence, _)) => fence.to_vec(),
-        None => place(table, &[]),
+        None => sled_key(table, &[]),
     };
-    // A bucket can be split while this goes on: its later records then come again.
+    // If a bucket is split during the walk, its later records are met a second time: skip them.
     let mut last: Option<Vec<u8>> = None;
     for entry in db.range(first..) {
         let (fence, bucket) = entry.map_err(failed)?;
         if fence.first() != Some(&(table as u8)) {
             break;
         }
-        if wake == Wake::Cold {
-            for _ in 0..LOOKS {
+        if cache == CacheUse::Evict {
+            for _ in 0..EXTRA_READS {
                 db.contains_key(&fence).map_err(failed)?;
             }
         }
-        for record in Records::of(table, &bucket) {
+        for record in BucketRecords::new(table, &bucket) {
             let (key, value) = record?;
             if key < from || last.as_deref().is_some_and(|last| key <= last) {
                 continue;
@@ -137,21 +142,22 @@ pub(super) fn walk(
     Ok(())
 }
 
-/// The last key of a table.
-pub(super) fn last(db: &sled::Db, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
+/// The greatest key of a table.
+pub(super) fn last_key(db: &sled::Db, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
     let mut buckets = db.range([table as u8]..[table as u8 + 1]);
     let Some((_, bucket)) = buckets.next_back().transpose().map_err(failed)? else {
         return Ok(None);
     };
-    let last = Records::of(table, &bucket).last().transpose()?;
+    let last = BucketRecords::new(table, &bucket).last().transpose()?;
     Ok(last.map(|(key, _)| key.to_vec()))
 }
 
-/// The bucket that holds a key, if it is anywhere.
-pub(super) fn holder(
+/// The sled key and value of the bucket to which a key belongs. `None` means that no bucket of the
+/// table has its fence at or before the key.
+pub(super) fn find_bucket(
     db: &sled::Db,
     table: Table,
     key: &[u8],
 ) -> Result<Option<(sled::IVec, sled::IVec)>, StoreError> {
-    db.range(place(table, &[])..=place(table, key)).next_back().transpose().map_err(failed)
+    db.range(sled_key(table, &[])..=sled_key(table, key)).next_back().transpose().map_err(failed)
 }

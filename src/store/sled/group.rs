@@ -1,168 +1,175 @@
-//! Batches that are written together: as one write of sled's, with one sync.
+//! Group commit: several batches are written as one write of sled, with one sync.
 //!
-//! sled begins a new piece of its log with each write and each flush, and a piece at the end of each segment (512 KiB). The pieces are written by
-//! seven threads that all stores of a process share. When each of them waits for the lock of the segments' accountant, and the one who holds it
-//! waits for the eighth to cut the file, nobody goes on for ever (spacejam/sled #1412; #1269 mends it, and was never released). So a group is one
-//! write, it has few bytes, and [one group at a time](TURN) is written in a process: there are never as many pieces under way. A batch that changes more
-//! than a megabyte on its own is written as it is, and can still meet with it.
+//! # Why groups are small and written one at a time
+//! sled starts a new piece of its log with each write and each flush, and at the end of each
+//! segment (512 KiB). Seven threads, shared by all stores of a process, write the pieces. If all
+//! seven wait for the lock of the segment accountant, and the thread that has this lock waits for
+//! an eighth thread to truncate the file, all wait forever (spacejam/sled #1412; the fix, #1269,
+//! was never released).
+//!
+//! So a group is one write, it has few bytes, and a process writes [one group at a
+//! time](WRITE_LOCK): then there are never enough pieces at the same time. A single batch that
+//! changes more than a megabyte is still written as it is, and can still cause the deadlock.
 
-use std::sync::{Mutex, PoisonError};
-
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{
-    SEQUENCE, Shared,
-    changes::{Changes, Record},
-    stored,
+    SEQUENCE, SledInner,
+    changes::{PendingChanges, RecordChange},
 };
 use crate::store::{
-    Batch, Change, CommitError, Expect, Sequence, State, StoreError, Table, Write, audit_log,
-    codec, encode,
+    Batch, Commit, CommitError, Expect, Expected, Sequence, StoreError, Stored, Table, Write,
+    audit_log, codec, encode,
 };
 
-/// The most batches that share one sync.
-const MOST: usize = 1024;
-/// A group with so many bytes takes no more. sled writes up to three times as many, because it writes pages anew.
-const ENOUGH: usize = 512 * 1024;
+/// The most batches in a group.
+const MAX_BATCHES: usize = 1024;
+/// A group with at least this many bytes accepts no more batches. sled writes up to three times as
+/// many bytes, because it rewrites pages.
+const FULL_GROUP_BYTES: usize = 512 * 1024;
 /// Held while a group is written.
-pub(super) static TURN: Mutex<()> = Mutex::new(());
+pub(super) static WRITE_LOCK: Mutex<()> = Mutex::new(());
 
-/// Who waits for a batch.
-type Answer = oneshot::Sender<Result<Sequence, CommitError>>;
+type CommitResult = Result<Sequence, CommitError>;
 
-/// A batch on its way.
+/// A queued batch, with the channel for its result.
 pub(super) struct Job {
     pub batch: Batch,
-    pub answer: Answer,
+    pub responder: oneshot::Sender<CommitResult>,
 }
 
-/// What is to be written at once.
+/// Batches that are written together.
 pub(super) struct Group<'s> {
-    shared: &'s Shared,
-    changes: Changes<'s>,
-    /// The number of the last batch that is in it, or of the last one before.
+    store: &'s SledInner,
+    changes: PendingChanges<'s>,
+    /// The number of the last commit, those of this group included.
     sequence: Sequence,
-    taken: Vec<Change>,
-    answers: Vec<(Answer, Result<Sequence, CommitError>)>,
+    commits: Vec<Commit>,
+    /// The results of all batches, failed ones included.
+    results: Vec<(oneshot::Sender<CommitResult>, CommitResult)>,
 }
 
 impl<'s> Group<'s> {
-    pub fn new(shared: &'s Shared) -> Self {
+    pub fn new(store: &'s SledInner) -> Self {
         Self {
-            shared,
-            changes: Changes::new(&shared.db),
-            sequence: shared.publisher.sequence(),
-            taken: Vec::new(),
-            answers: Vec::new(),
+            store,
+            changes: PendingChanges::new(&store.db),
+            sequence: store.publisher.sequence(),
+            commits: Vec::new(),
+            results: Vec::new(),
         }
     }
 
     pub fn is_full(&self) -> bool {
-        self.answers.len() >= MOST || self.changes.size() >= ENOUGH
+        self.results.len() >= MAX_BATCHES || self.changes.size() >= FULL_GROUP_BYTES
     }
 
-    /// Takes a batch in, whole or not at all. It sees what those before it change.
-    pub fn take(&mut self, job: Job) {
+    /// Adds a batch, completely or not at all. Its expectations see the writes of the batches
+    /// before it in the group.
+    pub fn add(&mut self, job: Job) {
         let result = self.apply(job.batch);
-        self.answers.push((job.answer, result));
+        self.results.push((job.responder, result));
     }
 
-    fn apply(&mut self, batch: Batch) -> Result<Sequence, CommitError> {
-        if let Some(fault) = self.shared.fault.get() {
+    fn apply(&mut self, batch: Batch) -> CommitResult {
+        if let Some(fault) = self.store.fault.get() {
             return Err(StoreError::Failed(fault.clone()).into());
         }
         for expect in &batch.expects {
-            if !self.holds(expect)? {
+            if !self.is_met(expect)? {
                 return Err(CommitError::Conflict(expect.clone()));
             }
         }
-        let Batch { mut writes, trace, .. } = batch;
-        if let Some(trace) = &trace {
-            writes.extend(audit_log::writes(trace, |table, key| {
-                let value = self.changes.get(table, key)?;
-                value.map(|value| stored(table, key, &value)).transpose()
-            })?);
+        let Batch { mut writes, audit, .. } = batch;
+        if let Some(append) = &audit {
+            writes.extend(audit_log::writes(append, |table, key| self.get(table, key))?);
         }
         let sequence = self.sequence + 1;
-        let records = writes.iter().map(|write| record(write, sequence));
-        self.changes.set(records.collect::<Result<_, _>>()?)?;
+        let changes = writes.iter().map(|write| record_change(write, sequence));
+        self.changes.set(changes.collect::<Result<_, _>>()?)?;
         self.sequence = sequence;
-        self.taken.push(Change { sequence, writes });
+        self.commits.push(Commit { sequence, writes });
         Ok(sequence)
     }
 
-    fn holds(&mut self, expect: &Expect) -> Result<bool, StoreError> {
-        if let State::Newest(wanted) = expect.state {
-            return Ok(self.newest(expect.table, &expect.key)? == wanted);
-        }
-        let value = self.changes.get(expect.table, &expect.key)?;
-        let held = value.map(|value| stored(expect.table, &expect.key, &value)).transpose()?;
-        Ok(match (expect.state, held) {
-            (State::Missing, held) => held.is_none(),
-            (State::Present, held) => held.is_some(),
-            (State::Revision(wanted), held) => held.is_some_and(|stored| stored.revision == wanted),
-            (State::Newest(_), _) => false,
-        })
+    fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
+        let value = self.changes.get(table, key)?;
+        value.map(|value| Stored::from_value(table, key, &value)).transpose()
     }
 
-    /// The last commit that wrote a record whose key begins with `prefix`; 0: there is none.
-    fn newest(&mut self, table: Table, prefix: &[u8]) -> Result<Sequence, StoreError> {
-        let mut newest = 0;
+    fn is_met(&mut self, expect: &Expect) -> Result<bool, StoreError> {
+        let revision = match expect.state {
+            Expected::Newest(_) => self.newest(expect.table, &expect.key)?,
+            _ => self.get(expect.table, &expect.key)?.map(|stored| stored.revision),
+        };
+        Ok(expect.state.is_met_by(revision))
+    }
+
+    /// The highest revision of all records whose keys begin with `prefix`.
+    fn newest(&mut self, table: Table, prefix: &[u8]) -> Result<Option<Sequence>, StoreError> {
+        let mut newest = None;
         self.changes.each(table, prefix, |key, value| {
-            newest = newest.max(codec::open(table, key, value)?.0);
+            newest = newest.max(Some(codec::decode_value(table, key, value)?.0));
             Ok(())
         })?;
         Ok(newest)
     }
 
-    /// Writes it and tells the followers. What is returned is said to the writers when snapshots are possible again.
-    pub fn write(self) -> Answers {
-        let Self { shared, changes, sequence, taken, mut answers } = self;
-        if !taken.is_empty() {
-            let written = write_down(shared, changes, sequence);
-            match written.map_err(|problem| shared.stop(&problem)) {
-                Ok(()) => taken.into_iter().for_each(|change| shared.publisher.publish(change)),
-                // One that was refused may have been refused for what was not written after all.
+    /// Makes the group durable, then delivers its commits to the subscribers. The caller sends the
+    /// returned results to the writers after it has allowed snapshots again.
+    pub fn write(self) -> GroupResults {
+        let Self { store, changes, sequence, commits, mut results } = self;
+        if !commits.is_empty() {
+            match write_durably(store, changes, sequence).map_err(|problem| store.stop(&problem)) {
+                Ok(()) => commits.into_iter().for_each(|commit| store.publisher.publish(commit)),
+                // Conflicts fail too: they may be conflicts with batches that are not written now.
                 Err(fault) => {
-                    answers.iter_mut().for_each(|(_, result)| *result = Err(fault.clone().into()));
+                    results.iter_mut().for_each(|(_, result)| *result = Err(fault.clone().into()));
                 }
             }
         }
-        Answers(answers)
+        GroupResults(results)
     }
 }
 
-/// What the writers of a group are told.
-pub(super) struct Answers(Vec<(Answer, Result<Sequence, CommitError>)>);
+/// The results of a group's batches, to be sent to their writers.
+pub(super) struct GroupResults(Vec<(oneshot::Sender<CommitResult>, CommitResult)>);
 
-impl Answers {
+impl GroupResults {
     pub fn send(self) {
-        for (answer, result) in self.0 {
-            // A writer that went away does not hear it; the write stands.
-            let _ = answer.send(result);
+        for (responder, result) in self.0 {
+            // Sending fails if the writer has dropped the future. The batch is written all the
+            // same.
+            let _ = responder.send(result);
         }
     }
 }
 
-/// Brings changes to the disk.
-fn write_down(shared: &Shared, changes: Changes<'_>, sequence: Sequence) -> Result<(), String> {
-    let mut whole = sled::Batch::default();
-    changes.write(&mut whole).map_err(|e| e.to_string())?;
-    let number = codec::seal(Table::Meta, SEQUENCE, sequence, &encode(&sequence));
-    whole.insert(SEQUENCE, number.map_err(|e| e.to_string())?);
+/// Writes and syncs the changes. After an error it is unknown which of them are on the disk.
+fn write_durably(
+    store: &SledInner,
+    changes: PendingChanges<'_>,
+    sequence: Sequence,
+) -> Result<(), String> {
+    let mut batch = sled::Batch::default();
+    changes.write(&mut batch).map_err(|e| e.to_string())?;
+    let number = codec::encode_value(Table::Meta, SEQUENCE, sequence, &encode(&sequence));
+    batch.insert(SEQUENCE, number.map_err(|e| e.to_string())?);
     {
-        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.db.apply_batch(whole).map_err(|e| e.to_string())?;
-        shared.db.flush().map_err(|e| e.to_string())?;
+        let _lock = WRITE_LOCK.lock();
+        store.db.apply_batch(batch).map_err(|e| e.to_string())?;
+        store.db.flush().map_err(|e| e.to_string())?;
     }
-    shared.log.sync_data().map_err(|e| e.to_string())?;
-    shared.mark.set(sequence).map_err(|e| e.to_string())
+    store.log.sync_data().map_err(|e| e.to_string())?;
+    store.marker.set(sequence).map_err(|e| e.to_string())
 }
 
-/// A record as it lies in a bucket.
-fn record(write: &Write, sequence: Sequence) -> Result<Record, StoreError> {
+/// A write with the encoded value of its record.
+fn record_change(write: &Write, sequence: Sequence) -> Result<RecordChange, StoreError> {
     let json = write.json.as_deref();
-    let value =
-        json.map(|json| codec::seal(write.table, &write.key, sequence, json)).transpose()?;
-    Ok(Record { table: write.table, key: write.key.clone(), value })
+    let value = json
+        .map(|json| codec::encode_value(write.table, &write.key, sequence, json))
+        .transpose()?;
+    Ok(RecordChange { table: write.table, key: write.key.clone(), value })
 }

@@ -1,15 +1,23 @@
-//! The embedded store. sled keeps the records; this file makes its writes durable and shows its failures.
+//! The embedded store. sled keeps the records; this module makes its writes durable and reports its
+//! failures.
 //!
-//! One thread writes. It takes all batches that wait, applies them [as one sled batch](group), flushes sled's log, and then calls `fdatasync` on its own
-//! handle, because sled 0.34's `flush` hands the pages to the kernel and no further (spacejam/sled #1351, #1452). Only then are the
-//! followers told and the writers answered, and the [mark](mark) says how far the store has come. When a write or the sync fails, nothing is written any more: sled's own error is sticky, and a
-//! page that the kernel could not write is lost to a later sync.
+//! One thread writes. For each [group of batches](group) it does these steps in this order:
+//! 1. It takes all batches that wait and applies them as one sled batch.
+//! 2. It flushes sled's log.
+//! 3. It calls `fdatasync` on its own handle of the log, because the `flush` of sled 0.34 only
+//!    passes the pages to the kernel (spacejam/sled #1351, #1452).
+//! 4. It writes the number of the last commit into the [marker file](marker).
+//! 5. It delivers the commits to the subscribers.
+//! 6. It sends the results to the writers.
+//!
+//! If a write or a sync fails, the store accepts no more writes: sled's own error is sticky, and a
+//! page that the kernel could not write is not written by a later sync either.
 
 mod bucket;
 mod changes;
 mod folder;
 mod group;
-mod mark;
+mod marker;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +26,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{self, Receiver},
     },
@@ -26,12 +34,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bucket::Wake;
+use bucket::CacheUse;
 use folder::{
-    last_commit, look_before_opening, make_durable, make_folder, open_sled, panic_text, unusable,
+    is_new_store, last_commit, make_durable, make_folder, open_sled, panic_text, unusable,
 };
 use group::{Group, Job};
-use mark::Mark;
+use marker::MarkerFile;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::oneshot;
 
 use super::{
@@ -39,95 +48,100 @@ use super::{
     Subscriber, Table, Visit, codec, subscribers::Publisher,
 };
 
-/// Where the number of the last commit is kept: beside the tables, in none of them.
+/// The sled key with the number of the last commit. It belongs to no table.
 const SEQUENCE: &[u8] = b"\0sequence";
-/// How long a write may take before the store is taken for dead: sled waits without an end for what does not come. Writers that come then
-/// are refused; those that wait hear nothing, which promises nothing, unless the write comes to its end after all.
-const WRITE_PATIENCE: Duration = Duration::from_secs(60);
+/// After this time a write counts as failed, because sled can wait forever. Writers that come later
+/// get an error. Writers that wait already get no result (so nothing is promised to them), unless
+/// the write ends after all.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A [`Store`] in a folder.
 pub struct SledStore {
-    shared: Arc<Shared>,
+    inner: Arc<SledInner>,
     queue: Mutex<Option<mpsc::Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Shared {
+/// The state that the store shares with its writer thread.
+struct SledInner {
     db: sled::Db,
-    /// The log file, opened by ourselves: to sync it.
+    /// Our own handle of sled's log file, for syncs.
     log: File,
     publisher: Publisher,
-    mark: Mark,
-    /// Held for reading by a snapshot, for writing while batches are applied.
-    quiet: RwLock<()>,
+    marker: MarkerFile,
+    /// A snapshot has a read lock. The writer thread has the write lock while it writes a group.
+    snapshots: RwLock<()>,
+    /// Why the store has stopped writing.
     fault: OnceLock<String>,
-    began: Instant,
-    /// When the group began that is being written, in milliseconds since `began`, plus one; zero: none is.
+    opened: Instant,
+    /// When the writer thread began to write the current group: 1 + milliseconds since `opened`.
+    /// `0` means that it is not writing.
     writing_since: AtomicU64,
 }
 
 impl SledStore {
-    /// Opens the store in `path`, or makes one where there is nothing yet. `cache_mib` bounds sled's page cache.
+    /// Opens the store in `path`, or creates one if the folder is missing or empty. `cache_mib` is
+    /// the size of sled's page cache in MiB.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] when another process has it open; [`StoreError::Unusable`] when the folder holds anything but a whole store.
-    /// What is there is never replaced.
+    /// [`StoreError::Locked`] if another process has the store open. [`StoreError::Unusable`] if
+    /// the folder contains anything but a complete store. Existing files are never replaced.
     pub fn open(path: &Path, cache_mib: u64) -> Result<Self, StoreError> {
-        let is_new = look_before_opening(path)?;
+        let is_new = is_new_store(path)?;
         if is_new {
-            make_folder(path).map_err(|e| unusable(path, &e.to_string()))?;
+            make_folder(path).map_err(|e| unusable(path, &e))?;
         }
-        let known = Mark::read(path).map_err(|problem| unusable(path, &problem))?;
+        let marked = MarkerFile::read(path).map_err(|problem| unusable(path, &problem))?;
         let db = open_sled(path, cache_mib)?;
-        let log = File::open(path.join("db")).map_err(|e| unusable(path, &e.to_string()))?;
+        let log = File::open(path.join("db")).map_err(|e| unusable(path, &e))?;
         if is_new {
-            make_durable(path, &log).map_err(|e| unusable(path, &e.to_string()))?;
+            make_durable(path, &log).map_err(|e| unusable(path, &e))?;
         }
         let sequence = last_commit(path, &db)?;
-        if let Some(known) = known.filter(|known| sequence < *known) {
+        if let Some(marked) = marked.filter(|marked| sequence < *marked) {
             let problem = format!(
-                "it has lost what was written: its last commit was number {known} and is now {sequence}. Restore it from a backup"
+                "commits are lost: the last commit was number {marked} and is now {sequence}. \
+                 Restore it from a backup"
             );
             return Err(unusable(path, &problem));
         }
-        let mark = Mark::open(path, sequence).map_err(|e| unusable(path, &e.to_string()))?;
-        let shared = Arc::new(Shared {
+        let marker = MarkerFile::open(path, sequence).map_err(|e| unusable(path, &e))?;
+        let inner = Arc::new(SledInner {
             db,
             log,
             publisher: Publisher::new(sequence),
-            mark,
-            quiet: RwLock::new(()),
+            marker,
+            snapshots: RwLock::new(()),
             fault: OnceLock::new(),
-            began: Instant::now(),
+            opened: Instant::now(),
             writing_since: AtomicU64::new(0),
         });
         let (queue, jobs) = mpsc::channel();
         let writer = std::thread::Builder::new()
             .name("keyward-store".into())
             .spawn({
-                let shared = shared.clone();
-                move || shared.write_all(&jobs)
+                let inner = inner.clone();
+                move || inner.write_all(&jobs)
             })
-            .map_err(|e| unusable(path, &e.to_string()))?;
-        Ok(Self { shared, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) })
+            .map_err(|e| unusable(path, &e))?;
+        Ok(Self { inner, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) })
     }
 
-    /// Whether there is a store in `path`, or what is left of one.
+    /// Whether `path` contains a store, complete or not.
     pub fn exists(path: &Path) -> bool {
-        path.join(mark::NAME).exists() || path.join("db").exists()
+        path.join(marker::NAME).exists() || path.join("db").exists()
     }
 }
 
-/// Waits for the writes that were asked for, and lets go of the lock.
+/// Waits until the queued batches are written, and releases the lock.
 impl Drop for SledStore {
     fn drop(&mut self) {
-        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writer) = writer {
+        drop(self.queue.lock().take());
+        if let Some(writer) = self.writer.lock().take() {
             let _ = writer.join();
         }
-        if let Err(e) = self.shared.mark.sync() {
-            tracing::warn!("the store's mark may be behind: {e}");
+        if let Err(e) = self.inner.marker.sync() {
+            tracing::warn!("could not sync the store's marker file: {e}");
         }
     }
 }
@@ -136,28 +150,17 @@ fn failed(e: sled::Error) -> StoreError {
     StoreError::Failed(e.to_string())
 }
 
-/// A key's place in sled's one tree.
-fn place(table: Table, key: &[u8]) -> Vec<u8> {
-    let mut place = Vec::with_capacity(1 + key.len());
-    place.push(table as u8);
-    place.extend_from_slice(key);
-    place
+/// A position in sled's single tree: the table's byte, then the key.
+fn sled_key(table: Table, key: &[u8]) -> Vec<u8> {
+    [&[table as u8], key].concat()
 }
 
-fn read(db: &sled::Db, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
-    bucket::get(db, table, key)?.map(|value| stored(table, key, &value)).transpose()
-}
-
-fn stored(table: Table, key: &[u8], value: &[u8]) -> Result<Stored, StoreError> {
-    let (revision, json) = codec::open(table, key, value)?;
-    Ok(Stored { revision, json: json.to_vec() })
-}
-
-impl Shared {
+impl SledInner {
     fn write_all(&self, jobs: &Receiver<Job>) {
         while let Ok(first) = jobs.recv() {
             self.writing_since.store(self.millis() + 1, Relaxed);
-            // sled panics on some damage. The writers of this group are answered by the end of their channels.
+            // sled panics on some damage. The channels of this group are then dropped, which its
+            // writers receive as an error.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write_group(first, jobs))) {
                 self.stop(&panic_text(panic.as_ref()));
             }
@@ -165,39 +168,42 @@ impl Shared {
         }
     }
 
-    /// Writes a batch, and with it what else waits.
+    /// Writes a batch together with the other batches that wait.
     fn write_group(&self, first: Job, jobs: &Receiver<Job>) {
-        let answers = {
-            let _alone = self.quiet.write().unwrap_or_else(PoisonError::into_inner);
+        let results = {
+            let _no_snapshots = self.snapshots.write();
             let mut group = Group::new(self);
-            group.take(first);
+            group.add(first);
             while !group.is_full()
                 && let Ok(job) = jobs.try_recv()
             {
-                group.take(job);
+                group.add(job);
             }
             group.write()
         };
-        answers.send();
+        results.send();
     }
 
     fn millis(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
     }
 
-    /// Ends writing when a write takes too long.
-    fn look_at_the_clock(&self) {
+    /// Stops the store if the current write takes too long.
+    fn check_write_timeout(&self) {
         let since = self.writing_since.load(Relaxed);
-        let patience = u64::try_from(WRITE_PATIENCE.as_millis()).unwrap_or(u64::MAX);
-        if since != 0 && self.millis().saturating_sub(since) > patience {
-            self.stop(&format!("a write takes longer than {} s", WRITE_PATIENCE.as_secs()));
+        let timeout = u64::try_from(WRITE_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+        if since != 0 && self.millis().saturating_sub(since) > timeout {
+            self.stop(&format!("a write takes longer than {} s", WRITE_TIMEOUT.as_secs()));
         }
     }
 
-    /// Ends writing for good.
+    /// Makes all further commits fail, until the program is started again.
     fn stop(&self, problem: &str) -> StoreError {
         let fault = self.fault.get_or_init(|| {
-            tracing::error!(problem, "the store stopped writing; decisions go on from memory");
+            tracing::error!(
+                problem,
+                "the store stopped writing; authorization goes on from memory"
+            );
             problem.to_owned()
         });
         StoreError::Failed(fault.clone())
@@ -206,7 +212,8 @@ impl Shared {
 
 impl Store for SledStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
-        read(&self.shared.db, table, key)
+        let value = bucket::get(&self.inner.db, table, key)?;
+        value.map(|value| Stored::from_value(table, key, &value)).transpose()
     }
 
     fn scan(
@@ -216,84 +223,83 @@ impl Store for SledStore {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, Stored)>, StoreError> {
-        // Behind `after` stands first the key with one more byte, the smallest there is.
+        // The smallest key greater than `after` is `after` with a zero byte appended.
         let from = match after {
             Some(after) if after >= prefix => [after, &[0]].concat(),
             _ => prefix.to_vec(),
         };
         let mut found = Vec::new();
-        bucket::walk(&self.shared.db, table, &from, Wake::Warm, |key, value| {
+        bucket::walk(&self.inner.db, table, &from, CacheUse::Keep, |key, value| {
             if !key.starts_with(prefix) || found.len() == limit {
                 return Ok(false);
             }
-            found.push((key.to_vec(), stored(table, key, value)?));
+            found.push((key.to_vec(), Stored::from_value(table, key, value)?));
             Ok(true)
         })?;
         Ok(found)
     }
 
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, StoreError> {
-        let quiet = self.shared.quiet.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(Box::new(Moment { shared: &self.shared, _quiet: quiet }))
+        let no_writes = self.inner.snapshots.read();
+        Ok(Box::new(SledSnapshot { inner: &self.inner, _no_writes: no_writes }))
     }
 
     fn commit(&self, batch: Batch) -> CommitFuture<'_> {
         if let Some(fault) = self.fault() {
             return Box::pin(async { Err(StoreError::Failed(fault).into()) });
         }
-        let (answer, answered) = oneshot::channel();
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = &*queue {
-            // When the thread is gone the job is dropped, and with it `answer`.
-            let _ = queue.send(Job { batch, answer });
+        let (responder, result) = oneshot::channel();
+        if let Some(queue) = &*self.queue.lock() {
+            // If the writer thread is gone, the job is dropped, and `responder` with it.
+            let _ = queue.send(Job { batch, responder });
         }
         Box::pin(async move {
-            answered.await.unwrap_or_else(|_| {
-                let problem =
-                    self.fault().unwrap_or_else(|| "the thread that writes gave up".into());
+            result.await.unwrap_or_else(|_| {
+                let problem = self.fault().unwrap_or_else(|| "the writer thread ended".into());
                 Err(StoreError::Failed(problem).into())
             })
         })
     }
 
-    fn changes(&self, after: Sequence, sink: Arc<dyn Subscriber>) -> Result<(), Lagged> {
-        self.shared.publisher.follow(after, sink)
+    fn subscribe(&self, after: Sequence, subscriber: Arc<dyn Subscriber>) -> Result<(), Lagged> {
+        self.inner.publisher.subscribe(after, subscriber)
     }
 
     fn fault(&self) -> Option<String> {
-        self.shared.look_at_the_clock();
-        self.shared.fault.get().cloned()
+        self.inner.check_write_timeout();
+        self.inner.fault.get().cloned()
     }
 }
 
-struct Moment<'a> {
-    shared: &'a Shared,
-    _quiet: RwLockReadGuard<'a, ()>,
+/// A snapshot. The writer thread waits until it is dropped.
+struct SledSnapshot<'a> {
+    inner: &'a SledInner,
+    _no_writes: RwLockReadGuard<'a, ()>,
 }
 
-impl Snapshot for Moment<'_> {
+impl Snapshot for SledSnapshot<'_> {
     fn sequence(&self) -> Sequence {
-        self.shared.publisher.sequence()
+        self.inner.publisher.sequence()
     }
 
-    fn within(
+    fn range(
         &self,
         table: Table,
         from: &[u8],
         to: Option<&[u8]>,
         each: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
-        bucket::walk(&self.shared.db, table, from, Wake::Cold, |key, value| {
+        bucket::walk(&self.inner.db, table, from, CacheUse::Evict, |key, value| {
             if to.is_some_and(|to| key >= to) {
                 return Ok(false);
             }
-            let (revision, json) = codec::open(table, key, value)?;
+            let (revision, json) = codec::decode_value(table, key, value)?;
             each(key, RecordRef { revision, json })?;
             Ok(true)
         })
     }
 
-    fn last(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
-        bucket::last(&self.shared.db, table)
+    fn last_key(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
+        bucket::last_key(&self.inner.db, table)
     }
 }

@@ -1,10 +1,11 @@
-//! Who may administer what, and that nobody can make more of themselves than they are.
+//! Which permission each part of the admin API requires, and that nobody can raise their own
+//! privileges.
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Key, Request, Server};
+use crate::harness::{Key, Request, Response, Server};
 
-const ALL: [&str; 7] = [
+const ALL_PERMISSIONS: [&str; 7] = [
     "administer users",
     "administer permissions",
     "administer site configuration",
@@ -14,18 +15,18 @@ const ALL: [&str; 7] = [
     "view audit log",
 ];
 
-fn send(server: &Server, key: &Key, method: &str, target: &str, body: Option<Value>) -> Answer {
-    let asked = Request::new(server.admin, method, target).header("API-KEY", &key.credential);
+fn send(server: &Server, key: &Key, method: &str, target: &str, body: Option<Value>) -> Response {
+    let request = Request::new(server.admin, method, target).header("API-KEY", &key.credential);
     match body {
-        Some(body) => asked.json(&body).send(),
-        None => asked.send(),
+        Some(body) => request.json(&body).send(),
+        None => request.send(),
     }
 }
 
 #[test]
-fn each_place_asks_for_its_permission() {
+fn each_endpoint_requires_its_permission() {
     let server = Server::new();
-    let places = [
+    let endpoints = [
         ("/api/v1/users", "administer users"),
         ("/api/v1/users/1", "administer users"),
         ("/api/v1/users/1/keys", "administer users"),
@@ -41,45 +42,46 @@ fn each_place_asks_for_its_permission() {
         ("/api/v1/resources", "administer rest resources"),
         ("/api/v1/resources/entity.user", "administer rest resources"),
     ];
-    for (number, permission) in ALL.iter().enumerate() {
-        let key = server.user_with(&format!("user{number}"), &[permission]);
-        for (place, needed) in places {
-            let answer = send(&server, &key, "GET", place, None);
+    for (number, permission) in ALL_PERMISSIONS.iter().enumerate() {
+        let key = server.user_with_permissions(&format!("user{number}"), &[permission]);
+        for (target, needed) in endpoints {
+            let response = send(&server, &key, "GET", target, None);
             let expected = if needed == *permission { 200 } else { 403 };
-            assert_eq!(answer.status, expected, "{permission} {place}: {}", answer.body);
+            assert_eq!(response.status, expected, "{permission} {target}: {}", response.body);
             if expected == 403 {
                 assert_eq!(
-                    answer.json()["detail"],
+                    response.json()["detail"],
                     format!("The '{needed}' permission is required.")
                 );
             }
         }
         for method in ["POST", "PATCH", "DELETE"] {
-            let answer = send(&server, &key, method, "/api/v1/nothing", Some(json!({})));
-            assert_eq!(answer.status, 404);
+            let response = send(&server, &key, method, "/api/v1/nothing", Some(json!({})));
+            assert_eq!(response.status, 404);
         }
     }
 }
 
 #[test]
-fn anonymous_requests_never_administer() {
+fn anonymous_requests_never_reach_the_admin_api() {
     let server = Server::new();
-    let everything = json!({ "permissions": ALL });
-    let changed = server.manages("PATCH", "/api/v1/roles/anonymous").json(&everything).send();
+    let all_permissions = json!({ "permissions": ALL_PERMISSIONS });
+    let changed =
+        server.admin_api("PATCH", "/api/v1/roles/anonymous").json(&all_permissions).send();
     assert_eq!(changed.status, 200, "{}", changed.body);
     assert_eq!(Request::new(server.admin, "GET", "/api/v1/users").send().status, 401);
-    // Nor when the default application is switched off and every request is anonymous.
-    server.application(json!({ "enabled": false }));
-    let answer = Request::new(server.admin, "GET", "/api/v1/users").send();
-    assert_eq!(answer.status, 403, "{}", answer.body);
+    // With the default application disabled every request is anonymous, and still rejected.
+    server.patch_application(json!({ "enabled": false }));
+    let response = Request::new(server.admin, "GET", "/api/v1/users").send();
+    assert_eq!(response.status, 403, "{}", response.body);
 }
 
 #[test]
-fn only_an_administrator_touches_an_administrator() {
+fn only_an_administrator_changes_an_administrator() {
     let server = Server::new();
-    let key = server.user_with("helper", &["administer users"]);
-    let admins = send(&server, &key, "GET", "/api/v1/users/1/keys", None).json();
-    let theirs = format!("/api/v1/keys/{}/revoke", admins["items"][0]["id"].as_str().unwrap());
+    let key = server.user_with_permissions("helper", &["administer users"]);
+    let keys = send(&server, &key, "GET", "/api/v1/users/1/keys", None).json();
+    let admin_key = format!("/api/v1/keys/{}/revoke", keys["items"][0]["id"].as_str().unwrap());
     let attempts = [
         ("POST", "/api/v1/users", json!({ "name": "eve", "roles": ["administrator"] })),
         ("PATCH", "/api/v1/users/1", json!({ "password": "mine now" })),
@@ -87,28 +89,28 @@ fn only_an_administrator_touches_an_administrator() {
         ("PATCH", "/api/v1/users/1", json!({ "active": false })),
         ("PATCH", "/api/v1/users/2", json!({ "roles": ["administrator"] })),
         ("POST", "/api/v1/users/1/keys", json!({})),
-        ("POST", theirs.as_str(), json!({})),
+        ("POST", admin_key.as_str(), json!({})),
         ("DELETE", "/api/v1/users/1", json!({})),
     ];
-    server.hide("mine now");
+    server.forbid_in_log("mine now");
     for (method, target, body) in attempts {
-        let answer = send(&server, &key, method, target, Some(body.clone()));
-        assert_eq!(answer.status, 403, "{method} {target} {body}: {}", answer.body);
-        let said = "Only an administrator can change what is an administrator's.";
-        assert_eq!(answer.json()["detail"], said);
+        let response = send(&server, &key, method, target, Some(body.clone()));
+        assert_eq!(response.status, 403, "{method} {target} {body}: {}", response.body);
+        let message = "Only an administrator can change what is an administrator's.";
+        assert_eq!(response.json()["detail"], message);
     }
-    assert_eq!(server.asks("GET", "/user/1").send().status, 200);
-    // What is not an administrator's is theirs to change.
-    let answer = send(&server, &key, "POST", "/api/v1/users", Some(json!({ "name": "bob" })));
-    assert_eq!(answer.status, 201, "{}", answer.body);
+    assert_eq!(server.request_as_admin("GET", "/user/1").send().status, 200);
+    // With the permission `administer users` the helper may change other users.
+    let response = send(&server, &key, "POST", "/api/v1/users", Some(json!({ "name": "bob" })));
+    assert_eq!(response.status, 201, "{}", response.body);
     assert_eq!(send(&server, &key, "POST", "/api/v1/users/3/keys", Some(json!({}))).status, 201);
     assert_eq!(send(&server, &key, "DELETE", "/api/v1/users/3", None).status, 204);
 }
 
 #[test]
-fn nobody_gives_a_permission_that_they_do_not_have() {
+fn a_role_editor_cannot_grant_a_permission_that_they_lack() {
     let server = Server::new();
-    let key = server.user_with("keeper", &["administer permissions", "read"]);
+    let key = server.user_with_permissions("keeper", &["administer permissions", "read"]);
     let own = "/api/v1/roles/role-of-keeper";
     let attempts = [
         ("PATCH", own, json!({ "is_admin": true })),
@@ -124,12 +126,12 @@ fn nobody_gives_a_permission_that_they_do_not_have() {
         ),
     ];
     for (method, target, body) in attempts {
-        let answer = send(&server, &key, method, target, Some(body.clone()));
-        assert_eq!(answer.status, 403, "{method} {target} {body}: {}", answer.body);
+        let response = send(&server, &key, method, target, Some(body.clone()));
+        assert_eq!(response.status, 403, "{method} {target} {body}: {}", response.body);
     }
-    let given = json!({ "id": "reader", "label": "Reader", "permissions": ["read"] });
-    assert_eq!(send(&server, &key, "POST", "/api/v1/roles", Some(given)).status, 201);
-    // What a role has from somebody else may stay in it.
+    let role = json!({ "id": "reader", "label": "Reader", "permissions": ["read"] });
+    assert_eq!(send(&server, &key, "POST", "/api/v1/roles", Some(role)).status, 201);
+    // A permission that somebody else granted may stay in the role.
     server.site.json(&["role", "edit", "reader", "--grant", "cancel account"]);
     let relabel =
         send(&server, &key, "PATCH", "/api/v1/roles/reader", Some(json!({ "label": "R" })));
@@ -137,13 +139,13 @@ fn nobody_gives_a_permission_that_they_do_not_have() {
 }
 
 #[test]
-fn a_key_with_scopes_makes_no_key_with_more() {
+fn a_scoped_key_cannot_create_a_key_with_wider_scopes() {
     let server = Server::new();
-    server.user("boss", &["--role", "administrator"]);
+    server.add_user("boss", &["--role", "administrator"]);
     let keeper = ["role", "add", "keeper", "--label", "Keeper", "--permission", "administer users"];
     server.site.json(&keeper);
-    server.user("bob", &["--role", "keeper"]);
-    let key = server.key("boss", &["--scope", "administer users"]);
+    server.add_user("bob", &["--role", "keeper"]);
+    let key = server.generate_key("boss", &["--scope", "administer users"]);
     let generate = |body: Value| send(&server, &key, "POST", "/api/v1/users/3/keys", Some(body));
     for body in
         [json!({}), json!({ "scopes": ["administer users", "read"] }), json!({ "scopes": ["x"] })]
@@ -152,7 +154,7 @@ fn a_key_with_scopes_makes_no_key_with_more() {
     }
     assert_eq!(generate(json!({ "scopes": ["administer users"] })).status, 201);
     assert_eq!(generate(json!({ "scopes": [] })).status, 201);
-    // It is no administrator while it is held by its scopes, not even for its own account.
+    // A scoped key has no administrator's rights, not even for its owner's account.
     let own = send(
         &server,
         &key,
@@ -165,7 +167,7 @@ fn a_key_with_scopes_makes_no_key_with_more() {
 }
 
 #[test]
-fn somebody_can_always_administer() {
+fn the_last_way_to_administer_cannot_be_removed() {
     let server = Server::new();
     for (method, target, body) in [
         ("PATCH", "/api/v1/users/1", json!({ "active": false })),
@@ -176,83 +178,90 @@ fn somebody_can_always_administer() {
         ("DELETE", "/api/v1/roles/anonymous", json!({})),
         ("DELETE", "/api/v1/applications/default", json!({})),
     ] {
-        let answer = server.manages(method, target).json(&body).send();
+        let response = server.admin_api(method, target).json(&body).send();
         let expected = if target.ends_with("applications/default") { 204 } else { 409 };
-        assert_eq!(answer.status, expected, "{method} {target}: {}", answer.body);
+        assert_eq!(response.status, expected, "{method} {target}: {}", response.body);
     }
 }
 
 #[test]
-fn the_operators_application_is_for_the_person_at_the_machine() {
+fn the_operator_application_works_only_with_the_control_key() {
     let server = Server::new();
     let control = std::fs::read_to_string(server.site.path().join("data/keyward.control")).unwrap();
     let control: Value = serde_json::from_str(&control).unwrap();
     let bearer = format!("Bearer {}", control["key"].as_str().unwrap());
-    let ask = |to, key: &str| {
-        let asked =
+    let send = |to, key: &str| {
+        let request =
             Request::new(to, "GET", "/api/v1/users").header("AUTH-METHOD", "keyward.operator");
-        asked.header("Authorization", key).send().status
+        request.header("Authorization", key).send().status
     };
-    assert_eq!(ask(server.admin, &bearer), 200);
-    // The public listener does not know it, and no other key opens it.
-    assert_eq!(ask(server.public, &bearer), 400);
-    assert_eq!(ask(server.admin, &format!("Bearer {}", server.key)), 401);
-    // Nor does its key work as anybody's.
+    assert_eq!(send(server.admin, &bearer), 200);
+    // The public listener does not have this application, and the application accepts no other key.
+    assert_eq!(send(server.public, &bearer), 400);
+    assert_eq!(send(server.admin, &format!("Bearer {}", server.key)), 401);
+    // The control key does not work as a user's key.
     let named = crate::harness::credential("keyward.operator", control["key"].as_str().unwrap());
-    let answer = Request::new(server.admin, "GET", "/api/v1/users").header("API-KEY", named).send();
-    assert_eq!(answer.status, 404, "{}", answer.body);
+    let response =
+        Request::new(server.admin, "GET", "/api/v1/users").header("API-KEY", named).send();
+    assert_eq!(response.status, 404, "{}", response.body);
     for (id, list) in [("keyward.operator", "applications"), ("keyward.x", "roles")] {
         let record = json!({ "id": id, "name": "x", "label": "x" });
         assert_eq!(
-            server.manages("POST", &format!("/api/v1/{list}")).json(&record).send().status,
+            server.admin_api("POST", &format!("/api/v1/{list}")).json(&record).send().status,
             422
         );
     }
 }
 
 #[test]
-fn a_key_with_scopes_finds_no_way_out_of_them() {
+fn a_scoped_key_cannot_raise_its_rights_through_users_and_roles() {
     let server = Server::new();
-    server.site.json(&["role", "add", "all", "--label", "All", "--permission", ALL[1]]);
-    server.site.json(&["role", "add", "few", "--label", "Few", "--permission", ALL[0]]);
-    server.user_with("mo", &ALL[..2]);
-    let friend = server.user("friend", &[]);
+    server.site.json(&["role", "add", "all", "--label", "All", "--permission", ALL_PERMISSIONS[1]]);
+    server.site.json(&["role", "add", "few", "--label", "Few", "--permission", ALL_PERMISSIONS[0]]);
+    server.user_with_permissions("mo", &ALL_PERMISSIONS[..2]);
+    let friend = server.add_user("friend", &[]);
     let mo = server.site.json(&["user", "show", "mo"])["uid"].as_u64().unwrap();
-    let scoped = server.key("mo", &["--scope", ALL[0]]);
-    let on_public = |method: &str, target: &str, body: Value| {
+    let scoped = server.generate_key("mo", &["--scope", ALL_PERMISSIONS[0]]);
+    let send_to_public = |method: &str, target: &str, body: Value| {
         server.request(method, target).header("API-KEY", &scoped.credential).json(&body).send()
     };
     for uid in [mo, friend] {
-        let (here, there) = (format!("/api/v1/users/{uid}"), format!("/user/{uid}"));
+        let (admin_target, public_target) =
+            (format!("/api/v1/users/{uid}"), format!("/user/{uid}"));
         for body in [json!({ "password": "x" }), json!({ "roles": ["all"] })] {
-            assert_eq!(send(&server, &scoped, "PATCH", &here, Some(body)).status, 403, "{uid}");
+            assert_eq!(
+                send(&server, &scoped, "PATCH", &admin_target, Some(body)).status,
+                403,
+                "{uid}"
+            );
         }
-        on_public("PATCH", &there, json!({ "roles": ["all"] }))
-            .says(403, "Access denied on updating field 'roles'.");
+        send_to_public("PATCH", &public_target, json!({ "roles": ["all"] }))
+            .assert_message(403, "Access denied on updating field 'roles'.");
     }
-    let there = format!("/user/{friend}");
-    on_public("PATCH", &there, json!({ "pass": ["x"] }))
-        .says(403, "Access denied on updating field 'pass'.");
+    let public_target = format!("/user/{friend}");
+    send_to_public("PATCH", &public_target, json!({ "pass": ["x"] }))
+        .assert_message(403, "Access denied on updating field 'pass'.");
     for body in
         [json!({ "password": "x", "name": "eve" }), json!({ "roles": ["all"], "name": "eve" })]
     {
         assert_eq!(send(&server, &scoped, "POST", "/api/v1/users", Some(body)).status, 403);
     }
-    on_public("POST", "/entity/user", json!({ "name": ["eve"], "pass": ["x"] }))
-        .says(403, "Access denied on creating field 'pass'.");
-    on_public("POST", "/entity/user", json!({ "name": ["eve"], "roles": ["all"] }))
-        .says(403, "Access denied on creating field 'roles'.");
+    send_to_public("POST", "/entity/user", json!({ "name": ["eve"], "pass": ["x"] }))
+        .assert_message(403, "Access denied on creating field 'pass'.");
+    send_to_public("POST", "/entity/user", json!({ "name": ["eve"], "roles": ["all"] }))
+        .assert_message(403, "Access denied on creating field 'roles'.");
 
-    // What lies within them it may.
-    let here = format!("/api/v1/users/{friend}");
-    let answer = send(&server, &scoped, "PATCH", &here, Some(json!({ "roles": ["few"] })));
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    // What somebody has already is not given.
+    // The scoped key may assign a role within its scopes.
+    let admin_target = format!("/api/v1/users/{friend}");
+    let response =
+        send(&server, &scoped, "PATCH", &admin_target, Some(json!({ "roles": ["few"] })));
+    assert_eq!(response.status, 200, "{}", response.body);
+    // Sending a role that the user already has grants nothing, and is allowed.
     server.site.json(&["user", "edit", "friend", "--add-role", "all"]);
-    let answer = on_public("PATCH", &there, json!({ "roles": ["all"] }));
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    // And a key without scopes may do all of it.
-    let whole = server.key("mo", &[]);
+    let response = send_to_public("PATCH", &public_target, json!({ "roles": ["all"] }));
+    assert_eq!(response.status, 200, "{}", response.body);
+    // A key without scopes may make all of these changes.
+    let unscoped = server.generate_key("mo", &[]);
     let body = json!({ "roles": ["few", "all"], "password": "x" });
-    assert_eq!(send(&server, &whole, "PATCH", &here, Some(body)).status, 200);
+    assert_eq!(send(&server, &unscoped, "PATCH", &admin_target, Some(body)).status, 200);
 }

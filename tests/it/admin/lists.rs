@@ -1,21 +1,21 @@
-//! Lists come in parts that miss nothing and repeat nothing.
+//! Paged lists contain every record exactly once.
 
 use serde_json::{Value, json};
 
 use crate::harness::Server;
 
-/// Follows a list in parts of `limit` to its end.
-fn follow(server: &Server, list: &str, limit: usize, field: &str) -> Vec<Value> {
+/// Reads all pages of a list, with `limit` items per page, and returns one field of each item.
+fn read_all_pages(server: &Server, list: &str, limit: usize, field: &str) -> Vec<Value> {
     let mut found = Vec::new();
     let mut target = format!("{list}?limit={limit}");
     for _ in 0..100 {
-        let part = server.manages("GET", &target).send();
-        assert_eq!(part.status, 200, "{}", part.body);
-        let part = part.json();
-        let items = part["items"].as_array().unwrap();
+        let page = server.admin_api("GET", &target).send();
+        assert_eq!(page.status, 200, "{}", page.body);
+        let page = page.json();
+        let items = page["items"].as_array().unwrap();
         assert!(items.len() <= limit);
         found.extend(items.iter().map(|item| item[field].clone()));
-        match part["next"].as_str() {
+        match page["next"].as_str() {
             Some(next) => target = format!("{list}?limit={limit}&after={next}"),
             None => return found,
         }
@@ -24,17 +24,17 @@ fn follow(server: &Server, list: &str, limit: usize, field: &str) -> Vec<Value> 
 }
 
 #[test]
-fn every_record_comes_once() {
+fn every_record_is_listed_once() {
     let server = Server::new();
-    for at in 0..7 {
-        server.user(&format!("user {at}"), &[]);
-        server.key(&format!("user {at}"), &[]);
-        let role = json!({ "id": format!("r{at}"), "label": "R" });
-        assert_eq!(server.manages("POST", "/api/v1/roles").json(&role).send().status, 201);
+    for number in 0..7 {
+        server.add_user(&format!("user {number}"), &[]);
+        server.generate_key(&format!("user {number}"), &[]);
+        let role = json!({ "id": format!("r{number}"), "label": "R" });
+        assert_eq!(server.admin_api("POST", "/api/v1/roles").json(&role).send().status, 201);
     }
     for limit in [1, 2, 3, 7, 8, 1000] {
         let uids: Vec<Value> = (1..=8).map(Value::from).collect();
-        assert_eq!(follow(&server, "/api/v1/users", limit, "uid"), uids);
+        assert_eq!(read_all_pages(&server, "/api/v1/users", limit, "uid"), uids);
         let ids = [
             "administrator",
             "anonymous",
@@ -47,20 +47,26 @@ fn every_record_comes_once() {
             "r5",
             "r6",
         ];
-        assert_eq!(follow(&server, "/api/v1/roles", limit, "id"), ids.map(Value::from));
-        assert_eq!(follow(&server, "/api/v1/keys", limit, "id").len(), 8);
-        assert_eq!(follow(&server, "/api/v1/users/3/keys", limit, "user"), [json!(3)]);
-        assert_eq!(follow(&server, "/api/v1/applications", limit, "id"), [json!("default")]);
-        assert_eq!(follow(&server, "/api/v1/resources", limit, "id"), [json!("entity.user")]);
+        assert_eq!(read_all_pages(&server, "/api/v1/roles", limit, "id"), ids.map(Value::from));
+        assert_eq!(read_all_pages(&server, "/api/v1/keys", limit, "id").len(), 8);
+        assert_eq!(read_all_pages(&server, "/api/v1/users/3/keys", limit, "user"), [json!(3)]);
+        assert_eq!(
+            read_all_pages(&server, "/api/v1/applications", limit, "id"),
+            [json!("default")]
+        );
+        assert_eq!(
+            read_all_pages(&server, "/api/v1/resources", limit, "id"),
+            [json!("entity.user")]
+        );
     }
 }
 
 #[test]
 fn a_user_is_found_by_name() {
     let server = Server::new();
-    server.user("O'Neil", &[]);
-    let named = |name: &str| {
-        let found = server.manages("GET", &format!("/api/v1/users?name={name}")).send().json();
+    server.add_user("O'Neil", &[]);
+    let uids_by_name = |name: &str| {
+        let found = server.admin_api("GET", &format!("/api/v1/users?name={name}")).send().json();
         assert_eq!(found["next"], Value::Null);
         found["items"]
             .as_array()
@@ -69,17 +75,17 @@ fn a_user_is_found_by_name() {
             .map(|user| user["uid"].clone())
             .collect::<Vec<_>>()
     };
-    assert_eq!(named("o%27NEIL"), [json!(2)]);
-    assert_eq!(named("o"), [] as [Value; 0]);
-    assert_eq!(named(""), [] as [Value; 0]);
-    // The person at the machine is in no store.
-    assert_eq!(named("keyward.operator"), [] as [Value; 0]);
+    assert_eq!(uids_by_name("o%27NEIL"), [json!(2)]);
+    assert_eq!(uids_by_name("o"), [] as [Value; 0]);
+    assert_eq!(uids_by_name(""), [] as [Value; 0]);
+    // The operator's built-in application is not a user.
+    assert_eq!(uids_by_name("keyward.operator"), [] as [Value; 0]);
 }
 
 #[test]
-fn a_query_that_is_not_in_order() {
+fn an_invalid_query_parameter_is_rejected() {
     let server = Server::new();
-    for (target, place) in [
+    for (target, parameter) in [
         ("/api/v1/users?limit=0", "limit"),
         ("/api/v1/users?limit=1001", "limit"),
         ("/api/v1/users?after=x", "after"),
@@ -87,8 +93,8 @@ fn a_query_that_is_not_in_order() {
         ("/api/v1/roles?page=2", "page"),
         ("/api/v1/roles?name=x", "name"),
     ] {
-        let answer = server.manages("GET", target).send();
-        assert_eq!(answer.status, 400, "{target}: {}", answer.body);
-        assert_eq!(answer.json()["errors"][0]["location"], place, "{target}");
+        let response = server.admin_api("GET", target).send();
+        assert_eq!(response.status, 400, "{target}: {}", response.body);
+        assert_eq!(response.json()["errors"][0]["location"], parameter, "{target}");
     }
 }

@@ -1,37 +1,38 @@
-//! What is not in order is told as RFC 9457 has it, every field at once.
+//! The admin API reports invalid requests as RFC 9457 problems, with every invalid field at once.
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Server, credential};
+use crate::harness::{Response, Server, credential};
 
-/// The places and messages of a problem's errors.
+/// The location and message of each error of a problem.
 #[track_caller]
-fn errors(answer: &Answer) -> Vec<(String, String)> {
-    assert_eq!(answer.status, 422, "{}", answer.body);
-    let problem = answer.json();
-    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+fn errors(response: &Response) -> Vec<(String, String)> {
+    assert_eq!(response.status, 422, "{}", response.body);
+    let problem = response.json();
+    assert_eq!(response.header("content-type"), Some("application/problem+json"));
     assert_eq!(problem["type"], "urn:keyward:problem:invalid");
     assert_eq!(problem["status"], 422);
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let errors = problem["errors"].as_array().unwrap();
-    assert!(errors.iter().all(|one| !text(&one["fix"]).is_empty()), "{}", answer.body);
-    errors.iter().map(|one| (text(&one["location"]), text(&one["message"]))).collect()
+    assert!(errors.iter().all(|error| !text(&error["fix"]).is_empty()), "{}", response.body);
+    errors.iter().map(|error| (text(&error["location"]), text(&error["message"]))).collect()
 }
 
+/// Posts a record that must be rejected with exactly these errors.
 #[track_caller]
-fn refuses(server: &Server, list: &str, record: Value, expected: &[(&str, &str)]) {
-    let found = errors(&server.manages("POST", list).json(&record).send());
+fn assert_rejected(server: &Server, list: &str, record: Value, expected: &[(&str, &str)]) {
+    let found = errors(&server.admin_api("POST", list).json(&record).send());
     let found: Vec<(&str, &str)> =
-        found.iter().map(|(at, said)| (at.as_str(), said.as_str())).collect();
+        found.iter().map(|(location, message)| (location.as_str(), message.as_str())).collect();
     assert_eq!(found, expected);
 }
 
 #[test]
-fn a_user_that_is_not_in_order() {
+fn an_invalid_user_is_rejected_with_all_its_errors() {
     let server = Server::new();
     let list = "/api/v1/users";
-    refuses(&server, list, json!({}), &[("name", "This field is required.")]);
-    refuses(
+    assert_rejected(&server, list, json!({}), &[("name", "This field is required.")]);
+    assert_rejected(
         &server,
         list,
         json!({ "name": "a  b", "mail": "x", "roles": ["nobody"], "timezone": "Nowhere", "langcode": "" }),
@@ -43,7 +44,7 @@ fn a_user_that_is_not_in_order() {
             ("langcode", "The value you selected is not a valid choice."),
         ],
     );
-    refuses(
+    assert_rejected(
         &server,
         list,
         json!({ "name": 7, "active": "yes", "roles": "x", "uid": 9, "pasword": "x" }),
@@ -55,36 +56,36 @@ fn a_user_that_is_not_in_order() {
             ("pasword", "There is no such field."),
         ],
     );
-    refuses(
+    assert_rejected(
         &server,
         list,
         json!({ "name": "ADMIN" }),
         &[("name", "The username ADMIN is already taken.")],
     );
-    refuses(
+    assert_rejected(
         &server,
         list,
         json!([]),
         &[("", "This is not an object."), ("name", "This field is required.")],
     );
-    refuses(
+    assert_rejected(
         &server,
         list,
         json!({ "name": "x", "password": "" }),
         &[("password", "A password has 1 to 1,024 bytes.")],
     );
     let changed = server
-        .manages("PATCH", "/api/v1/users/1")
+        .admin_api("PATCH", "/api/v1/users/1")
         .json(&json!({ "uid": 7, "created": "x" }))
         .send();
     assert_eq!(errors(&changed).len(), 2);
 }
 
 #[test]
-fn a_resource_that_is_not_in_order() {
+fn an_invalid_resource_is_rejected_with_all_its_errors() {
     let server = Server::new();
     let list = "/api/v1/resources";
-    refuses(
+    assert_rejected(
         &server,
         list,
         json!({ "id": "x", "handler": "respond", "path": "/x" }),
@@ -94,7 +95,7 @@ fn a_resource_that_is_not_in_order() {
             ("authentication", "At least one authentication provider must be selected."),
         ],
     );
-    refuses(
+    assert_rejected(
         &server,
         list,
         json!({ "id": "x", "handler": "script:Y", "path": "/x", "granularity": "both" }),
@@ -103,38 +104,38 @@ fn a_resource_that_is_not_in_order() {
             ("granularity", "\"both\" is not a granularity."),
         ],
     );
-    let whole = json!({ "id": "x", "handler": "respond", "path": "/x", "methods": ["GET"], "formats": ["any"], "authentication": ["*"] });
+    let valid = json!({ "id": "x", "handler": "respond", "path": "/x", "methods": ["GET"], "formats": ["any"], "authentication": ["*"] });
     let with = |changes: Value| {
-        let mut record = whole.clone();
+        let mut record = valid.clone();
         record.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         record
     };
-    let taken = "The resource x cannot have GET /user/{user}: entity.user lies there.";
-    refuses(&server, list, with(json!({ "path": "/user/{user}" })), &[("path", taken)]);
+    let taken = "The resource x cannot have GET /user/{user}: entity.user already uses it.";
+    assert_rejected(&server, list, with(json!({ "path": "/user/{user}" })), &[("path", taken)]);
     for path in ["x", "/a//b", "/a/../b", "/-/verify", "/{*a}/b", "/a;b", "/a%2fb", "/{a"] {
         let found =
-            errors(&server.manages("POST", list).json(&with(json!({ "path": path }))).send());
+            errors(&server.admin_api("POST", list).json(&with(json!({ "path": path }))).send());
         assert_eq!(found[0].0, "path", "{path}");
     }
-    refuses(
+    assert_rejected(
         &server,
         list,
         with(json!({ "authentication": ["nobody"] })),
         &[("authentication", "There is no application \"nobody\".")],
     );
-    refuses(
+    assert_rejected(
         &server,
         list,
         with(json!({ "methods": ["TRACE"] })),
         &[("methods", "\"TRACE\" is not a method of the handler respond.")],
     );
-    refuses(
+    assert_rejected(
         &server,
         list,
         with(json!({ "respond": { "status": 99, "body": 7 } })),
         &[("respond.body", "This is not text.")],
     );
-    refuses(
+    assert_rejected(
         &server,
         list,
         with(json!({ "respond": { "status": 99 } })),
@@ -143,21 +144,21 @@ fn a_resource_that_is_not_in_order() {
 }
 
 #[test]
-fn roles_applications_and_keys_that_are_not_in_order() {
+fn invalid_roles_applications_and_keys_are_rejected() {
     let server = Server::new();
-    refuses(
+    assert_rejected(
         &server,
         "/api/v1/roles",
         json!({ "id": "X", "label": "x" }),
         &[("id", "\"X\" cannot be an id.")],
     );
-    refuses(
+    assert_rejected(
         &server,
         "/api/v1/roles",
         json!({ "id": "administrator", "label": "x" }),
         &[("id", "There is a role administrator already.")],
     );
-    refuses(
+    assert_rejected(
         &server,
         "/api/v1/applications",
         json!({ "id": "x", "name": "x", "type": "OAuth", "detail": "some", "header": "Host" }),
@@ -166,27 +167,27 @@ fn roles_applications_and_keys_that_are_not_in_order() {
             ("detail", "\"some\" is not a level of detail."),
         ],
     );
-    let said = "\"oauth\" is not an authentication type: there is no script auth/oauth.rhai.";
-    refuses(
+    let message = "\"oauth\" is not an authentication type: there is no script auth/oauth.rhai.";
+    assert_rejected(
         &server,
         "/api/v1/applications",
         json!({ "id": "x", "name": "x", "type": "oauth" }),
-        &[("type", said)],
+        &[("type", message)],
     );
-    let scripted = json!({ "id": "x", "handler": "script:y", "path": "/x", "methods": ["GET"], "formats": ["any"], "authentication": ["*"] });
-    refuses(
+    let scripted_resource = json!({ "id": "x", "handler": "script:y", "path": "/x", "methods": ["GET"], "formats": ["any"], "authentication": ["*"] });
+    assert_rejected(
         &server,
         "/api/v1/resources",
-        scripted,
+        scripted_resource,
         &[("handler", "There is no script handlers/y.rhai.")],
     );
-    refuses(
+    assert_rejected(
         &server,
         "/api/v1/applications",
         json!({ "id": "x", "name": "x", "header": "Host" }),
         &[("header", "\"Host\" cannot carry a credential.")],
     );
-    refuses(
+    assert_rejected(
         &server,
         "/api/v1/users/1/keys",
         json!({ "expires": "tomorrow", "networks": ["10.0.0.0/33"] }),
@@ -195,7 +196,7 @@ fn roles_applications_and_keys_that_are_not_in_order() {
             ("networks.0", "\"10.0.0.0/33\" is not a network."),
         ],
     );
-    refuses(
+    assert_rejected(
         &server,
         "/api/v1/users/1/keys",
         json!({ "expires": "2001-01-01T00:00:00Z", "application": "nobody" }),
@@ -207,15 +208,17 @@ fn roles_applications_and_keys_that_are_not_in_order() {
 }
 
 #[test]
-fn bodies_and_paths_that_lead_nowhere() {
+fn invalid_bodies_paths_methods_and_revisions_are_problems() {
     let server = Server::new();
-    let post = || server.manages("POST", "/api/v1/roles");
-    let of = |answer: Answer| (answer.status, answer.json()["type"].as_str().unwrap().to_owned());
-    assert_eq!(of(post().header("Content-Type", "text/xml").body("{}").send()).0, 415);
-    assert_eq!(of(post().body("{}").send()).0, 415);
+    let post = || server.admin_api("POST", "/api/v1/roles");
+    let status_and_type = |response: Response| {
+        (response.status, response.json()["type"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(status_and_type(post().header("Content-Type", "text/xml").body("{}").send()).0, 415);
+    assert_eq!(status_and_type(post().body("{}").send()).0, 415);
     for body in ["", "{", "{\"id\":}", "\u{0}", &"[".repeat(10_000)] {
         let sent = post().header("Content-Type", "application/json").body(body).send();
-        assert_eq!(of(sent), (400, "urn:keyward:problem:invalid-json".to_owned()));
+        assert_eq!(status_and_type(sent), (400, "urn:keyward:problem:invalid-json".to_owned()));
     }
     let large = post().header("Content-Type", "application/json").body(vec![b' '; 2 << 20]).send();
     assert_eq!(large.status, 413);
@@ -228,39 +231,42 @@ fn bodies_and_paths_that_lead_nowhere() {
         "/%2e%2e/x",
         "/api/v1//users",
     ] {
-        let answer = server.manages("GET", target).send();
-        assert_eq!(answer.status, 404, "{target}");
-        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{target}");
+        let response = server.admin_api("GET", target).send();
+        assert_eq!(response.status, 404, "{target}");
+        assert_eq!(response.header("content-type"), Some("application/problem+json"), "{target}");
     }
-    let answer = server.manages("PUT", "/api/v1/users").send();
-    assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, POST, HEAD")));
-    let answer =
-        server.manages("PATCH", "/api/v1/users/1").header("If-Match", "7").json(&json!({})).send();
-    assert_eq!(of(answer), (400, "urn:keyward:problem:invalid-if-match".to_owned()));
+    let response = server.admin_api("PUT", "/api/v1/users").send();
+    assert_eq!((response.status, response.header("allow")), (405, Some("GET, POST, HEAD")));
+    let response = server
+        .admin_api("PATCH", "/api/v1/users/1")
+        .header("If-Match", "7")
+        .json(&json!({}))
+        .send();
+    assert_eq!(status_and_type(response), (400, "urn:keyward:problem:invalid-if-match".to_owned()));
 }
 
 #[test]
-fn whoever_is_not_known_gets_a_problem_too() {
+fn an_unauthenticated_request_gets_a_problem_even_for_an_unknown_path() {
     let server = Server::new();
-    let ask = |value: Option<String>| {
-        let asked = crate::harness::Request::new(server.admin, "GET", "/api/v1/nothing");
+    let send = |value: Option<String>| {
+        let request = crate::harness::Request::new(server.admin, "GET", "/api/v1/nothing");
         match value {
-            Some(value) => asked.header("API-KEY", value).send(),
-            None => asked.send(),
+            Some(value) => request.header("API-KEY", value).send(),
+            None => request.send(),
         }
     };
-    // Who asks is asked first: what lies where is told only to those who may come in.
+    // Authentication comes before routing: an unknown client does not learn which paths exist.
     for (value, kind) in [
         (None, "missing-api-key-header"),
         (Some("?".to_owned()), "invalid-api-key-format"),
         (Some(credential("admin", "wrong")), "authentication-failed"),
     ] {
-        let answer = ask(value);
+        let response = send(value);
         assert_eq!(
-            (answer.status, &answer.json()["type"]),
+            (response.status, &response.json()["type"]),
             (401, &json!(format!("urn:keyward:problem:{kind}")))
         );
-        assert!(answer.header("www-authenticate").is_some());
-        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert!(response.header("www-authenticate").is_some());
+        assert_eq!(response.header("content-type"), Some("application/problem+json"));
     }
 }

@@ -1,61 +1,70 @@
-//! Each kind of record is made, read, changed and deleted, with revisions that hold.
+//! Each kind of record can be created, read, changed and deleted, with checked revisions.
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Server};
+use crate::harness::{Response, Server};
 
+/// Checks a 201 response and returns the record in its body.
 #[track_caller]
-fn made(answer: &Answer) -> Value {
-    assert_eq!(answer.status, 201, "{}", answer.body);
-    assert!(answer.header("etag").unwrap().starts_with('"'));
-    assert!(answer.header("location").unwrap().starts_with("/api/v1/"));
-    answer.json()
+fn created_record(response: &Response) -> Value {
+    assert_eq!(response.status, 201, "{}", response.body);
+    assert!(response.header("etag").unwrap().starts_with('"'));
+    assert!(response.header("location").unwrap().starts_with("/api/v1/"));
+    response.json()
 }
 
-/// Makes a record, reads it back where `Location` says, changes it, and deletes it.
-fn goes_its_way(server: &Server, list: &str, record: &Value, change: &Value, after: &Value) {
-    let answer = server.manages("POST", list).json(record).send();
-    let created = made(&answer);
+/// Creates a record, reads it at the URL in `Location`, changes it, and deletes it. `after` has the
+/// expected fields after the change.
+fn check_record_lifecycle(
+    server: &Server,
+    list: &str,
+    record: &Value,
+    change: &Value,
+    after: &Value,
+) {
+    let response = server.admin_api("POST", list).json(record).send();
+    let created = created_record(&response);
     for (name, value) in record.as_object().unwrap() {
         if name != "password" {
             assert_eq!(&created[name], value, "{list} {name}");
         }
     }
-    let place = answer.header("location").unwrap().to_owned();
-    let read = server.manages("GET", &place).send();
+    let location = response.header("location").unwrap().to_owned();
+    let read = server.admin_api("GET", &location).send();
     assert_eq!((read.status, read.json()), (200, created));
-    assert_eq!(read.header("etag"), answer.header("etag"));
-    let head = server.manages("HEAD", &place).send();
+    assert_eq!(read.header("etag"), response.header("etag"));
+    let head = server.admin_api("HEAD", &location).send();
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     assert_eq!(head.header("content-length").unwrap(), read.body.len().to_string());
 
     let first = read.header("etag").unwrap();
-    let changed = server.manages("PATCH", &place).header("If-Match", first).json(change).send();
+    let changed =
+        server.admin_api("PATCH", &location).header("If-Match", first).json(change).send();
     assert_eq!(changed.status, 200, "{}", changed.body);
     for (name, value) in after.as_object().unwrap() {
         assert_eq!(&changed.json()[name], value, "{list} {name}");
     }
-    // The revision that was changed is gone; the new one stays where nothing changes.
+    // The old revision is stale. A change without effect keeps the new revision.
     let second = changed.header("etag").unwrap().to_owned();
     assert_ne!(first, second);
-    let stale = server.manages("PATCH", &place).header("If-Match", first).json(change).send();
+    let stale = server.admin_api("PATCH", &location).header("If-Match", first).json(change).send();
     assert_eq!(stale.status, 412, "{}", stale.body);
     assert!(stale.json()["detail"].as_str().unwrap().contains(&second), "{}", stale.body);
-    let same = server.manages("PATCH", &place).json(&json!({})).send();
+    let same = server.admin_api("PATCH", &location).json(&json!({})).send();
     assert_eq!((same.status, same.header("etag")), (200, Some(second.as_str())));
 
-    assert_eq!(server.manages("DELETE", &place).header("If-Match", first).send().status, 412);
-    let gone = server.manages("DELETE", &place).header("If-Match", second).send();
-    assert_eq!((gone.status, gone.body.as_str()), (204, ""));
-    assert_eq!(server.manages("GET", &place).send().status, 404);
-    assert_eq!(server.manages("DELETE", &place).send().status, 404);
+    assert_eq!(server.admin_api("DELETE", &location).header("If-Match", first).send().status, 412);
+    let deleted = server.admin_api("DELETE", &location).header("If-Match", second).send();
+    assert_eq!((deleted.status, deleted.body.as_str()), (204, ""));
+    assert_eq!(server.admin_api("GET", &location).send().status, 404);
+    assert_eq!(server.admin_api("DELETE", &location).send().status, 404);
 }
 
 #[test]
-fn a_user() {
+fn a_user_can_be_created_read_changed_and_deleted() {
     let server = Server::new();
-    server.hide("battery staple");
-    goes_its_way(
+    server.forbid_in_log("battery staple");
+    check_record_lifecycle(
         &server,
         "/api/v1/users",
         &json!({
@@ -71,9 +80,9 @@ fn a_user() {
 }
 
 #[test]
-fn a_role() {
+fn a_role_can_be_created_read_changed_and_deleted() {
     let server = Server::new();
-    goes_its_way(
+    check_record_lifecycle(
         &server,
         "/api/v1/roles",
         &json!({ "id": "editor", "label": "Editor", "weight": -3, "is_admin": false, "permissions": ["edit", "read"] }),
@@ -83,9 +92,9 @@ fn a_role() {
 }
 
 #[test]
-fn an_application() {
+fn an_application_can_be_created_read_changed_and_deleted() {
     let server = Server::new();
-    goes_its_way(
+    check_record_lifecycle(
         &server,
         "/api/v1/applications",
         &json!({
@@ -98,9 +107,9 @@ fn an_application() {
 }
 
 #[test]
-fn a_resource_at_each_granularity() {
+fn a_resource_of_each_granularity_can_be_created_read_changed_and_deleted() {
     let server = Server::new();
-    let whole = json!({
+    let by_resource = json!({
         "id": "motd", "enabled": true, "handler": "respond", "path": "/motd", "granularity": "resource",
         "methods": ["GET"], "formats": ["any"], "authentication": ["*"],
         "permissions": { "GET": ["read"] }, "respond": { "status": 200, "content_type": "text/plain", "body": "hi" }
@@ -110,7 +119,7 @@ fn a_resource_at_each_granularity() {
     let after = json!({
         "host": "a.example", "permissions": {}, "respond": { "status": 200, "content_type": "text/plain", "body": "ho" }
     });
-    goes_its_way(&server, "/api/v1/resources", &whole, &change, &after);
+    check_record_lifecycle(&server, "/api/v1/resources", &by_resource, &change, &after);
     let by_method = json!({
         "id": "notes", "enabled": false, "handler": "respond", "path": "/notes/{id}", "granularity": "method",
         "methods": { "GET": { "formats": ["json"], "authentication": ["anonymous"], "permissions": [] } }
@@ -120,52 +129,58 @@ fn a_resource_at_each_granularity() {
         "GET": { "formats": ["json"], "authentication": ["anonymous"], "permissions": [] },
         "PUT": { "formats": ["json"], "authentication": ["*"], "permissions": [] }
     } });
-    goes_its_way(&server, "/api/v1/resources", &by_method, &change, &after);
+    check_record_lifecycle(&server, "/api/v1/resources", &by_method, &change, &after);
 }
 
 #[test]
-fn a_key_is_shown_once() {
+fn a_key_is_shown_only_when_it_is_created() {
     let server = Server::new();
-    server.user("bob", &[]);
+    server.add_user("bob", &[]);
     let body = json!({ "label": "ci", "scopes": [], "networks": ["10.0.0.0/8", "192.0.2.7"], "expires": "2099-01-01T00:00:00Z" });
-    let answer = server.manages("POST", "/api/v1/users/2/keys").json(&body).send();
-    let created = made(&answer);
+    let response = server.admin_api("POST", "/api/v1/users/2/keys").json(&body).send();
+    let created = created_record(&response);
     let text = created["key"].as_str().unwrap();
     assert!(text.starts_with("kw_"));
-    server.hide(text.rsplit('_').next().unwrap());
+    server.forbid_in_log(text.rsplit('_').next().unwrap());
     assert_eq!(created["networks"], json!(["10.0.0.0/8", "192.0.2.7/32"]));
     assert_eq!(created["state"], "active");
-    let place = answer.header("location").unwrap();
-    let read = server.manages("GET", place).send();
+    let location = response.header("location").unwrap();
+    let read = server.admin_api("GET", location).send();
     assert!(!read.body.contains(text.rsplit('_').next().unwrap()));
     assert!(!read.body.contains("digest"));
     assert_eq!(read.json()["last_four"].as_str(), text.get(text.len() - 4..));
-    let revoked = server.manages("POST", &format!("{place}/revoke")).send();
+    let revoked = server.admin_api("POST", &format!("{location}/revoke")).send();
     assert_eq!((revoked.status, &revoked.json()["state"]), (200, &json!("revoked")));
-    let when = revoked.json()["revoked"].clone();
-    // Again is no error, and changes nothing.
-    assert_eq!(server.manages("POST", &format!("{place}/revoke")).send().json()["revoked"], when);
-    assert_eq!(server.manages("POST", "/api/v1/users/99/keys").json(&json!({})).send().status, 404);
+    let revoked_at = revoked.json()["revoked"].clone();
+    // A second revocation is no error, and changes nothing.
+    assert_eq!(
+        server.admin_api("POST", &format!("{location}/revoke")).send().json()["revoked"],
+        revoked_at
+    );
+    assert_eq!(
+        server.admin_api("POST", "/api/v1/users/99/keys").json(&json!({})).send().status,
+        404
+    );
 }
 
 #[test]
-fn one_application_is_the_default() {
+fn a_new_default_application_replaces_the_old_default() {
     let server = Server::new();
     let second = json!({ "id": "second", "name": "Second", "is_default": true });
-    made(&server.manages("POST", "/api/v1/applications").json(&second).send());
-    let first = server.manages("GET", "/api/v1/applications/default").send().json();
+    created_record(&server.admin_api("POST", "/api/v1/applications").json(&second).send());
+    let first = server.admin_api("GET", "/api/v1/applications/default").send().json();
     assert_eq!(first["is_default"], false);
 }
 
 #[test]
-fn health_asks_for_no_key() {
+fn health_checks_need_no_key_and_exist_only_on_the_admin_listener() {
     let server = Server::new();
     for (path, status) in [("/health/alive", "alive"), ("/health/ready", "ready")] {
-        let asked = crate::harness::Request::new(server.admin, "GET", path).send();
-        assert_eq!((asked.status, asked.json()), (200, json!({ "status": status })));
+        let request = crate::harness::Request::new(server.admin, "GET", path).send();
+        assert_eq!((request.status, request.json()), (200, json!({ "status": status })));
     }
-    // On the listener that the world reaches there is no such thing.
+    // The public listener serves neither the health checks nor the admin API.
     assert_eq!(server.request("GET", "/health/alive").send().status, 401);
     assert_eq!(server.request("GET", "/api/v1/users").send().status, 401);
-    assert_eq!(server.asks("GET", "/api/v1/users").send().status, 404);
+    assert_eq!(server.request_as_admin("GET", "/api/v1/users").send().status, 404);
 }

@@ -2,89 +2,91 @@
 
 use serde_json::json;
 
-use super::{World, one, world};
+use super::{Fixture, fixture, single_value};
 use crate::harness::Server;
 
-const SAID: &str = "The 'cancel account' permission is required.";
+const MESSAGE: &str = "The 'cancel account' permission is required.";
 
 #[test]
-fn it_answers_204_without_a_body_and_the_user_is_gone() {
-    let world = world();
-    let gone = world.person(&["access user profiles"]);
-    let answer = world.delete(&world.admin(), gone.uid);
-    assert_eq!((answer.status, answer.body.as_str()), (204, ""));
+fn a_delete_responds_204_without_a_body_and_removes_the_user() {
+    let fixture = fixture();
+    let deleted = fixture.user(&["access user profiles"]);
+    let response = fixture.delete(&fixture.admin(), deleted.uid);
+    assert_eq!((response.status, response.body.as_str()), (204, ""));
     for name in ["content-type", "content-length", "transfer-encoding"] {
-        assert_eq!(answer.header(name), None);
+        assert_eq!(response.header(name), None);
     }
-    let said = "The \"user\" parameter was not converted for the path \"/user/{user}\" (route name: \"rest.entity.user.DELETE\")";
-    world.delete(&world.admin(), gone.uid).says(404, said);
-    assert_eq!(world.get(&world.admin(), gone.uid).status, 404);
-    // Its key went with it, and its name is free.
-    let answer = world.get(&gone, 1);
-    answer.refuses(404, "USER_DOES_NOT_EXIST", "The user does not exist.");
-    let again = world.person_with(json!({ "name": gone.name }), &["access user profiles"]);
-    world.get(&gone, 1).refuses(
+    let message = "The \"user\" parameter was not converted for the path \"/user/{user}\" (route name: \"rest.entity.user.DELETE\")";
+    fixture.delete(&fixture.admin(), deleted.uid).assert_message(404, message);
+    assert_eq!(fixture.get(&fixture.admin(), deleted.uid).status, 404);
+    // The user's key is gone too, and the name can be used again.
+    let response = fixture.get(&deleted, 1);
+    response.assert_error(404, "USER_DOES_NOT_EXIST", "The user does not exist.");
+    let namesake =
+        fixture.user_with_record(json!({ "name": deleted.name }), &["access user profiles"]);
+    fixture.get(&deleted, 1).assert_error(
         401,
         "AUTHENTICATION_FAILED",
         "Sorry, you are using an invalid API Key.",
     );
-    assert_eq!(world.get(&again, 1).status, 200);
+    assert_eq!(fixture.get(&namesake, 1).status, 200);
 }
 
 #[test]
-fn the_permission_is_required() {
-    let world = world();
-    let other = world.person(&[]);
+fn deleting_a_user_requires_the_permission() {
+    let fixture = fixture();
+    let other = fixture.user(&[]);
     for permissions in [&[][..], &["access user profiles", "change own username"]] {
-        let person = world.person(permissions);
-        world.delete(&person, other.uid).says(403, SAID);
-        world.delete(&person, person.uid).says(403, SAID);
+        let user = fixture.user(permissions);
+        fixture.delete(&user, other.uid).assert_message(403, MESSAGE);
+        fixture.delete(&user, user.uid).assert_message(403, MESSAGE);
     }
-    assert_eq!(world.get(&world.admin(), other.uid).status, 200);
+    assert_eq!(fixture.get(&fixture.admin(), other.uid).status, 200);
 }
 
 #[test]
-fn it_is_for_ones_own_account() {
-    let world = world();
-    let (own, other) = (world.person(&["cancel account"]), world.person(&[]));
-    world.delete(&own, other.uid).says(403, SAID);
-    assert_eq!(world.get(&world.admin(), other.uid).status, 200);
-    assert_eq!(world.delete(&own, own.uid).status, 204);
-    assert_eq!(world.get(&world.admin(), own.uid).status, 404);
+fn cancel_account_allows_deleting_only_the_own_account() {
+    let fixture = fixture();
+    let (own, other) = (fixture.user(&["cancel account"]), fixture.user(&[]));
+    fixture.delete(&own, other.uid).assert_message(403, MESSAGE);
+    assert_eq!(fixture.get(&fixture.admin(), other.uid).status, 200);
+    assert_eq!(fixture.delete(&own, own.uid).status, 204);
+    assert_eq!(fixture.get(&fixture.admin(), own.uid).status, 404);
 }
 
 #[test]
-fn who_administers_users_deletes_any_but_administrators() {
-    let world = world();
-    let manager = world.person(&["administer users"]);
-    let (other, blocked) = (world.person(&[]), world.person_with(json!({ "active": false }), &[]));
-    assert_eq!(world.delete(&manager, other.uid).status, 204);
-    assert_eq!(world.delete(&manager, blocked.uid).status, 204);
-    let admin = world.person_with(json!({ "roles": ["administrator"] }), &[]);
-    let said = "An administrator can be deleted by an administrator alone.";
-    world.delete(&manager, admin.uid).says(403, said);
-    assert_eq!(world.delete(&world.admin(), admin.uid).status, 204);
+fn a_user_manager_may_delete_any_user_except_administrators() {
+    let fixture = fixture();
+    let manager = fixture.user(&["administer users"]);
+    let (other, blocked) =
+        (fixture.user(&[]), fixture.user_with_record(json!({ "active": false }), &[]));
+    assert_eq!(fixture.delete(&manager, other.uid).status, 204);
+    assert_eq!(fixture.delete(&manager, blocked.uid).status, 204);
+    let admin = fixture.user_with_record(json!({ "roles": ["administrator"] }), &[]);
+    let message = "An administrator can be deleted by an administrator alone.";
+    fixture.delete(&manager, admin.uid).assert_message(403, message);
+    assert_eq!(fixture.delete(&fixture.admin(), admin.uid).status, 204);
 }
 
 #[test]
-fn the_last_administrator_stays() {
-    let world = World::new(Server::new());
-    let said = "admin is the last active administrator. Give another active user an administrator's role first.";
-    world.delete(&world.admin(), 1).says(403, said);
-    for change in [json!({ "roles": [] }), one("status", false)] {
-        world.patch(&world.admin(), 1, &change).says(403, said);
+fn the_last_administrator_cannot_be_deleted_or_blocked() {
+    let fixture = Fixture::new(Server::new());
+    let message = "admin is the last active administrator. Give another active user an administrator's role first.";
+    fixture.delete(&fixture.admin(), 1).assert_message(403, message);
+    for change in [json!({ "roles": [] }), single_value("status", false)] {
+        fixture.patch(&fixture.admin(), 1, &change).assert_message(403, message);
     }
-    let second = world.person_with(json!({ "roles": ["administrator"] }), &[]);
-    assert_eq!(world.delete(&world.admin(), 1).status, 204);
-    assert_eq!(world.get(&second, 1).status, 404);
-    assert_eq!(world.delete(&second, second.uid).status, 403);
+    let second = fixture.user_with_record(json!({ "roles": ["administrator"] }), &[]);
+    assert_eq!(fixture.delete(&fixture.admin(), 1).status, 204);
+    assert_eq!(fixture.get(&second, 1).status, 404);
+    assert_eq!(fixture.delete(&second, second.uid).status, 403);
 }
 
-/// A body is not asked for, and not looked at.
+/// A delete needs no body. The server ignores a body and its content type.
 #[test]
-fn a_body_does_not_matter() {
-    let world = world();
-    let gone = world.person(&[]);
-    let asked = world.asks(&world.admin(), "DELETE", &format!("/user/{}", gone.uid));
-    assert_eq!(asked.header("Content-Type", "text/xml").body("{").send().status, 204);
+fn the_body_of_a_delete_is_ignored() {
+    let fixture = fixture();
+    let deleted = fixture.user(&[]);
+    let request = fixture.request_as(&fixture.admin(), "DELETE", &format!("/user/{}", deleted.uid));
+    assert_eq!(request.header("Content-Type", "text/xml").body("{").send().status, 204);
 }

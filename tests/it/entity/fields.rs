@@ -1,33 +1,33 @@
-//! The structure of a request: what a field may look like, and which ones may be given at all.
+//! The structure of a request body: the forms of a field, and the fields that a request may have.
 
 use serde_json::json;
 
-use super::{one, value, world};
+use super::{fixture, single_value, value};
 
 #[test]
-fn a_bare_value_is_no_field() {
-    let world = world();
-    let uid = world.person(&[]).uid;
-    for bare in [json!("x"), json!(7), json!(true), json!(null)] {
-        let said = "Field values for \"name\" must use an array structure";
-        let body = json!({ "name": bare });
-        world.post(&world.admin(), &body).says(422, said);
-        world.patch(&world.admin(), uid, &body).says(422, said);
+fn a_field_must_be_an_array_or_an_object() {
+    let fixture = fixture();
+    let uid = fixture.user(&[]).uid;
+    for scalar in [json!("x"), json!(7), json!(true), json!(null)] {
+        let message = "Field values for \"name\" must use an array structure";
+        let body = json!({ "name": scalar });
+        fixture.post(&fixture.admin(), &body).assert_message(422, message);
+        fixture.patch(&fixture.admin(), uid, &body).assert_message(422, message);
     }
     for field in ["mail", "status", "roles", "pass", "created", "uid"] {
-        let said = format!("Field values for \"{field}\" must use an array structure");
-        world.patch(&world.admin(), uid, &json!({ field: "x" })).says(422, &said);
+        let message = format!("Field values for \"{field}\" must use an array structure");
+        fixture.patch(&fixture.admin(), uid, &json!({ field: "x" })).assert_message(422, &message);
     }
 }
 
 #[test]
-fn two_values_are_too_many() {
-    let world = world();
+fn a_field_with_two_values_is_rejected() {
+    let fixture = fixture();
     let body = json!({ "name": [{ "value": "a" }, { "value": "b" }] });
-    let said = "name: Name: this field cannot hold more than 1 values.";
-    world.post(&world.admin(), &body).finds(&[said]);
-    let uid = world.person(&[]).uid;
-    world.patch(&world.admin(), uid, &body).finds(&[said]);
+    let message = "name: Name: this field cannot hold more than 1 values.";
+    fixture.post(&fixture.admin(), &body).assert_violations(&[message]);
+    let uid = fixture.user(&[]).uid;
+    fixture.patch(&fixture.admin(), uid, &body).assert_violations(&[message]);
     for (field, label) in [
         ("mail", "Email"),
         ("pass", "Password"),
@@ -36,29 +36,29 @@ fn two_values_are_too_many() {
         ("created", "Created"),
         ("langcode", "Language code"),
     ] {
-        let said = format!("{field}: {label}: this field cannot hold more than 1 values.");
+        let message = format!("{field}: {label}: this field cannot hold more than 1 values.");
         let body = json!({ field: [1, 1] });
-        world.patch(&world.admin(), uid, &body).finds(&[&said]);
+        fixture.patch(&fixture.admin(), uid, &body).assert_violations(&[&message]);
     }
 }
 
 #[test]
-fn a_field_that_does_not_exist() {
-    let world = world();
-    let uid = world.person(&[]).uid;
+fn an_unknown_field_is_rejected() {
+    let fixture = fixture();
+    let uid = fixture.user(&[]).uid;
     for name in ["foo", "Name", "name ", "user_picture", "password", "_links", ""] {
-        let said = format!("Field {name} is unknown.");
-        let mut body = one("name", world.fresh("unknown"));
+        let message = format!("Field {name} is unknown.");
+        let mut body = single_value("name", fixture.unique("unknown"));
         body[name] = json!([{ "value": "x" }]);
-        world.post(&world.admin(), &body).says(422, &said);
-        world.patch(&world.admin(), uid, &body).says(422, &said);
+        fixture.post(&fixture.admin(), &body).assert_message(422, &message);
+        fixture.patch(&fixture.admin(), uid, &body).assert_message(422, &message);
     }
 }
 
 #[test]
-fn a_property_that_does_not_exist() {
-    let world = world();
-    let uid = world.person(&[]).uid;
+fn an_unknown_property_is_rejected() {
+    let fixture = fixture();
+    let uid = fixture.user(&[]).uid;
     for (body, property) in [
         (json!({ "name": [{ "foo": "x" }] }), "foo"),
         (json!({ "name": { "value": "x", "0": "y" } }), "0"),
@@ -68,16 +68,16 @@ fn a_property_that_does_not_exist() {
         (json!({ "roles": [{ "value": "x" }] }), "value"),
         (json!({ "name": [{ "value": "x", "existing": "y" }] }), "existing"),
     ] {
-        let said = format!("Property {property} is unknown.");
-        world.patch(&world.admin(), uid, &body).says(422, &said);
+        let message = format!("Property {property} is unknown.");
+        fixture.patch(&fixture.admin(), uid, &body).assert_message(422, &message);
     }
 }
 
 #[test]
-fn a_value_of_another_kind() {
-    let world = world();
-    let uid = world.person(&[]).uid;
-    let said = "This value should be of the correct primitive type.";
+fn a_value_of_another_type_is_rejected() {
+    let fixture = fixture();
+    let uid = fixture.user(&[]).uid;
+    let message = "This value should be of the correct primitive type.";
     for (field, given) in [
         ("name", json!(true)),
         ("name", json!({})),
@@ -88,25 +88,29 @@ fn a_value_of_another_kind() {
         ("pass", json!(["x"])),
         ("created", json!(true)),
     ] {
-        let fault = format!("{field}.0.value: {said}");
-        world.patch(&world.admin(), uid, &one(field, given)).finds(&[&fault]);
+        let violation = format!("{field}.0.value: {message}");
+        fixture
+            .patch(&fixture.admin(), uid, &single_value(field, given))
+            .assert_violations(&[&violation]);
     }
-    let fault = format!("roles.0.target_id: {said}");
-    world.patch(&world.admin(), uid, &json!({ "roles": [true] })).finds(&[&fault]);
-    let fault = format!("pass.0.existing: {said}");
+    let violation = format!("roles.0.target_id: {message}");
+    fixture
+        .patch(&fixture.admin(), uid, &json!({ "roles": [true] }))
+        .assert_violations(&[&violation]);
+    let violation = format!("pass.0.existing: {message}");
     let body = json!({ "pass": [{ "existing": [] }] });
-    world.patch(&world.admin(), uid, &body).finds(&[&fault]);
-    // A number is text to clients without types.
+    fixture.patch(&fixture.admin(), uid, &body).assert_violations(&[&violation]);
+    // A number is accepted as text, for clients without types.
     let number = 700_000 + uid;
-    let entity = world.patch(&world.admin(), uid, &one("name", number)).entity(200);
+    let entity = fixture.patch(&fixture.admin(), uid, &single_value("name", number)).entity(200);
     assert_eq!(value(&entity, "name"), &json!(number.to_string()));
 }
 
 #[test]
-fn a_time_has_two_forms() {
-    let world = world();
-    let uid = world.person(&[]).uid;
-    for (sent, at) in [
+fn a_time_is_a_unix_timestamp_or_an_iso_8601_text() {
+    let fixture = fixture();
+    let uid = fixture.user(&[]).uid;
+    for (sent, expected) in [
         (json!(0), "1970-01-01T00:00:00+00:00"),
         (json!("0"), "1970-01-01T00:00:00+00:00"),
         (json!(-1), "1969-12-31T23:59:59+00:00"),
@@ -114,23 +118,29 @@ fn a_time_has_two_forms() {
         (json!("2026-11-24T10:00:00+02:00"), "2026-11-24T08:00:00+00:00"),
         (json!("2026-11-24T10:00:00+0200"), "2026-11-24T08:00:00+00:00"),
     ] {
-        let entity = world.patch(&world.admin(), uid, &one("created", sent.clone())).entity(200);
-        assert_eq!(value(&entity, "created"), &json!(at), "{sent}");
+        let entity = fixture
+            .patch(&fixture.admin(), uid, &single_value("created", sent.clone()))
+            .entity(200);
+        assert_eq!(value(&entity, "created"), &json!(expected), "{sent}");
     }
     for bad in ["yesterday", "2026-11-24", "2026-13-01T00:00:00Z", "99999999999999", "1e3"] {
-        let said = format!(
+        let message = format!(
             "The specified date \"{bad}\" is not in an accepted format: \"U\" (UNIX timestamp), \"Y-m-d\\TH:i:sO\" (ISO 8601), \"Y-m-d\\TH:i:sP\" (RFC 3339)."
         );
-        world.patch(&world.admin(), uid, &one("created", bad)).says(422, &said);
+        fixture
+            .patch(&fixture.admin(), uid, &single_value("created", bad))
+            .assert_message(422, &message);
     }
     let body = json!({ "created": [] });
-    world.patch(&world.admin(), uid, &body).finds(&["created: This value should not be null."]);
+    fixture
+        .patch(&fixture.admin(), uid, &body)
+        .assert_violations(&["created: This value should not be null."]);
 }
 
-/// What the server gives, a new account cannot bring.
+/// A request for a new user may not have the fields that the server sets.
 #[test]
-fn some_fields_cannot_be_created() {
-    let world = world();
+fn fields_set_by_the_server_cannot_be_created() {
+    let fixture = fixture();
     for (field, given) in [
         ("uid", json!([{ "value": 7 }])),
         ("uid", json!([{ "value": null }])),
@@ -139,34 +149,36 @@ fn some_fields_cannot_be_created() {
         ("changed", json!([{ "value": 1 }])),
         ("default_langcode", json!([{ "value": false }])),
     ] {
-        let mut body = one("name", world.fresh("never"));
+        let mut body = single_value("name", fixture.unique("never"));
         body[field] = given;
-        let answer = world.post(&world.admin(), &body);
-        answer.says(403, &format!("Access denied on creating field '{field}'."));
+        let response = fixture.post(&fixture.admin(), &body);
+        response.assert_message(403, &format!("Access denied on creating field '{field}'."));
     }
 }
 
-/// Access is asked before a value is looked at, and a structure is read before either.
+/// The checks come in this order: structure, access, values.
 #[test]
-fn the_first_thing_that_is_wrong_is_told() {
-    let world = world();
-    let own = world.person(&[]);
-    let said = "Access denied on updating field 'status'.";
-    world.patch(&own, own.uid, &json!({ "status": ["maybe"] })).says(403, said);
-    world.patch(&own, own.uid, &json!({ "status": [1, 1] })).says(403, said);
+fn structure_is_checked_before_access_and_access_before_values() {
+    let fixture = fixture();
+    let own = fixture.user(&[]);
+    let message = "Access denied on updating field 'status'.";
+    fixture.patch(&own, own.uid, &json!({ "status": ["maybe"] })).assert_message(403, message);
+    fixture.patch(&own, own.uid, &json!({ "status": [1, 1] })).assert_message(403, message);
     let body = json!({ "status": ["maybe"], "foo": [] });
-    world.patch(&own, own.uid, &body).says(422, "Field foo is unknown.");
+    fixture.patch(&own, own.uid, &body).assert_message(422, "Field foo is unknown.");
     let body = json!({ "name": [""], "uid": [7] });
-    world.post(&world.admin(), &body).says(403, "Access denied on creating field 'uid'.");
+    fixture
+        .post(&fixture.admin(), &body)
+        .assert_message(403, "Access denied on creating field 'uid'.");
 }
 
-/// Of a name that comes twice the last one counts.
+/// Of two members with the same name the last counts.
 #[test]
-fn a_field_that_comes_twice() {
-    let world = world();
-    let (first, last) = (world.fresh("twice"), world.fresh("twice"));
+fn the_last_of_two_equal_field_names_counts() {
+    let fixture = fixture();
+    let (first, last) = (fixture.unique("first"), fixture.unique("last"));
     let body = format!(r#"{{"name":["{first}"],"name":["{last}"]}}"#);
-    let asked = world.asks(&world.admin(), "POST", "/entity/user");
-    let answer = asked.header("Content-Type", "application/json").body(body).send();
-    assert_eq!(value(&answer.entity(201), "name"), &json!(last));
+    let request = fixture.request_as(&fixture.admin(), "POST", "/entity/user");
+    let response = request.header("Content-Type", "application/json").body(body).send();
+    assert_eq!(value(&response.entity(201), "name"), &json!(last));
 }

@@ -1,11 +1,11 @@
 //! Methods, content types and formats: 405, 415, 406.
 
-use super::{one, world};
+use super::{fixture, single_value};
 
 #[test]
-fn a_method_that_is_not_there() {
-    let world = world();
-    let origin = world.origin();
+fn an_unsupported_method_gets_405_with_allow() {
+    let fixture = fixture();
+    let origin = fixture.origin();
     for (method, target, path, allow) in [
         ("PUT", "/user/1?_format=json", "/user/1", "GET, PATCH, DELETE, HEAD"),
         ("POST", "/user/1", "/user/1", "GET, PATCH, DELETE, HEAD"),
@@ -18,21 +18,21 @@ fn a_method_that_is_not_there() {
         ("DELETE", "/entity/user", "/entity/user", "POST"),
         ("OPTIONS", "//entity/./user", "/entity/user", "POST"),
     ] {
-        let answer = world.asks(&world.admin(), method, target).send();
-        answer.says(
+        let response = fixture.request_as(&fixture.admin(), method, target).send();
+        response.assert_message(
             405,
             &format!("No route found for \"{method} {origin}{path}\": Method Not Allowed (Allow: {allow})"),
         );
-        assert_eq!(answer.header("allow"), Some(allow), "{method} {target}");
+        assert_eq!(response.header("allow"), Some(allow), "{method} {target}");
     }
-    let head = world.asks(&world.admin(), "HEAD", "/entity/user").send();
+    let head = fixture.request_as(&fixture.admin(), "HEAD", "/entity/user").send();
     assert_eq!((head.status, head.header("allow")), (405, Some("POST")));
 }
 
 #[test]
-fn a_path_that_leads_nowhere() {
-    let world = world();
-    let origin = world.origin();
+fn an_unknown_path_gets_404() {
+    let fixture = fixture();
+    let origin = fixture.origin();
     for path in [
         "/",
         "/user",
@@ -45,27 +45,30 @@ fn a_path_that_leads_nowhere() {
         "/users/1",
     ] {
         for method in ["GET", "POST"] {
-            let answer = world.asks(&world.admin(), method, &format!("{path}?_format=json")).send();
-            answer.says(404, &format!("No route found for \"{method} {origin}{path}\""));
+            let response = fixture
+                .request_as(&fixture.admin(), method, &format!("{path}?_format=json"))
+                .send();
+            response
+                .assert_message(404, &format!("No route found for \"{method} {origin}{path}\""));
         }
     }
 }
 
 #[test]
-fn no_content_type() {
-    let world = world();
-    let said = "No \"Content-Type\" request header specified";
-    let uid = world.person(&[]).uid;
+fn a_missing_content_type_gets_415() {
+    let fixture = fixture();
+    let message = "No \"Content-Type\" request header specified";
+    let uid = fixture.user(&[]).uid;
     for (method, target) in [("POST", "/entity/user".into()), ("PATCH", format!("/user/{uid}"))] {
-        let asked = || world.asks(&world.admin(), method, &target);
-        asked().body("{}").send().says(415, said);
-        asked().send().says(415, said);
+        let request = || fixture.request_as(&fixture.admin(), method, &target);
+        request().body("{}").send().assert_message(415, message);
+        request().send().assert_message(415, message);
     }
 }
 
 #[test]
-fn another_content_type() {
-    let world = world();
+fn another_content_type_gets_415() {
+    let fixture = fixture();
     for given in [
         "text/xml",
         "application/hal+json",
@@ -76,43 +79,44 @@ fn another_content_type() {
         "application/json, text/xml",
         "",
     ] {
-        let asked = world.asks(&world.admin(), "POST", "/entity/user");
-        let answer = asked.header("Content-Type", given).body("{}").send();
-        answer.says(415, &format!("No route found that matches \"Content-Type: {given}\""));
+        let request = fixture.request_as(&fixture.admin(), "POST", "/entity/user");
+        let response = request.header("Content-Type", given).body("{}").send();
+        response
+            .assert_message(415, &format!("No route found that matches \"Content-Type: {given}\""));
     }
-    let asked = world.asks(&world.admin(), "PATCH", "/user/1");
-    let answer = asked.header("Content-Type", "text/xml").body("<a/>").send();
-    answer.says(415, "No route found that matches \"Content-Type: text/xml\"");
-    // Two are not one of them.
-    let asked = world.asks(&world.admin(), "POST", "/entity/user");
-    let twice = asked.header("Content-Type", "application/json");
-    let answer = twice.header("Content-Type", "application/json").body("{}").send();
-    assert_eq!(answer.status, 415);
+    let request = fixture.request_as(&fixture.admin(), "PATCH", "/user/1");
+    let response = request.header("Content-Type", "text/xml").body("<a/>").send();
+    response.assert_message(415, "No route found that matches \"Content-Type: text/xml\"");
+    // Two header fields `Content-Type` are rejected.
+    let request = fixture.request_as(&fixture.admin(), "POST", "/entity/user");
+    let twice = request.header("Content-Type", "application/json");
+    let response = twice.header("Content-Type", "application/json").body("{}").send();
+    assert_eq!(response.status, 415);
 }
 
 #[test]
-fn json_is_json_with_parameters_too() {
-    let world = world();
+fn application_json_is_accepted_with_parameters_and_in_any_case() {
+    let fixture = fixture();
     for given in [
         "application/json; charset=utf-8",
         "APPLICATION/JSON",
         "application/json;",
         " application/json ",
     ] {
-        let asked = world.asks(&world.admin(), "POST", "/entity/user");
-        let body = one("name", world.fresh("typed")).to_string();
-        let answer = asked.header("Content-Type", given).body(body).send();
-        assert_eq!(answer.status, 201, "{given}: {}", answer.body);
+        let request = fixture.request_as(&fixture.admin(), "POST", "/entity/user");
+        let body = single_value("name", fixture.unique("typed")).to_string();
+        let response = request.header("Content-Type", given).body(body).send();
+        assert_eq!(response.status, 201, "{given}: {}", response.body);
     }
-    // What has no body needs no type.
-    let asked = world.asks(&world.admin(), "GET", "/user/1");
-    assert_eq!(asked.header("Content-Type", "text/xml").send().status, 200);
+    // The content type does not matter for a request without a body.
+    let request = fixture.request_as(&fixture.admin(), "GET", "/user/1");
+    assert_eq!(request.header("Content-Type", "text/xml").send().status, 200);
 }
 
 #[test]
-fn another_format() {
-    let world = world();
-    let said = "No route found for the specified format. Supported formats: json.";
+fn another_format_gets_406() {
+    let fixture = fixture();
+    let message = "No route found for the specified format. Supported formats: json.";
     for query in [
         "_format=xml",
         "_format=hal_json",
@@ -123,16 +127,21 @@ fn another_format() {
         "%5Fformat=xml",
         "_format=any",
     ] {
-        let answer = world.asks(&world.admin(), "GET", &format!("/user/1?{query}")).send();
-        answer.says(406, said);
-        let asked = world.asks(&world.admin(), "POST", &format!("/entity/user?{query}"));
-        asked.json(&one("name", world.fresh("never"))).send().says(406, said);
+        let response =
+            fixture.request_as(&fixture.admin(), "GET", &format!("/user/1?{query}")).send();
+        response.assert_message(406, message);
+        let request =
+            fixture.request_as(&fixture.admin(), "POST", &format!("/entity/user?{query}"));
+        request
+            .json(&single_value("name", fixture.unique("never")))
+            .send()
+            .assert_message(406, message);
     }
 }
 
 #[test]
-fn json_is_the_format_when_none_is_asked_for() {
-    let world = world();
+fn json_is_the_default_format() {
+    let fixture = fixture();
     for query in [
         "",
         "?",
@@ -143,9 +152,10 @@ fn json_is_the_format_when_none_is_asked_for() {
         "?_FORMAT=xml",
         "?x_format=xml",
     ] {
-        let answer = world.asks(&world.admin(), "GET", &format!("/user/1{query}")).send();
-        answer.entity(200);
+        let response =
+            fixture.request_as(&fixture.admin(), "GET", &format!("/user/1{query}")).send();
+        response.entity(200);
     }
-    let asked = world.asks(&world.admin(), "GET", "/user/1");
-    asked.header("Accept", "text/html").send().entity(200);
+    let request = fixture.request_as(&fixture.admin(), "GET", "/user/1");
+    request.header("Accept", "text/html").send().entity(200);
 }

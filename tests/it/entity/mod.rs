@@ -1,4 +1,4 @@
-//! The user entity over HTTP: every row of its tables, compared with the exact text.
+//! The user entity over HTTP: a test for every row of its tables, with the exact texts.
 
 mod create;
 mod delete;
@@ -20,123 +20,123 @@ use std::sync::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Request, Server, credential};
+use crate::harness::{Request, Response, Server, credential};
 
-/// The server that tests share which only make users and roles of their own. It goes, and its log is searched for secrets, when the last of
-/// those that use it at the same time is done.
-static SHARED: Mutex<Weak<World>> = Mutex::new(Weak::new());
+/// A server shared by the tests that only create users and roles of their own. It stops, and its
+/// log is searched for secrets, when the last test that uses it at that time ends.
+static SHARED: Mutex<Weak<Fixture>> = Mutex::new(Weak::new());
 
-/// A server, and people with fresh names on it.
-pub struct World {
+/// A server, and helpers that create users with unique names on it.
+pub struct Fixture {
     pub server: Server,
     numbers: AtomicU64,
 }
 
-/// Somebody with a key.
-pub struct Person {
+/// A user with a key.
+pub struct TestUser {
     pub uid: u64,
     pub name: String,
     pub credential: String,
 }
 
-/// The shared server.
-pub fn world() -> Arc<World> {
-    // A test that failed while the server started leaves it to the next one.
+/// The fixture with the shared server.
+pub fn fixture() -> Arc<Fixture> {
+    // After a test that panicked while it started the server, the next test starts one.
     let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(world) = shared.upgrade() {
-        return world;
+    if let Some(fixture) = shared.upgrade() {
+        return fixture;
     }
-    let world = Arc::new(World::new(Server::new()));
-    *shared = Arc::downgrade(&world);
-    world
+    let fixture = Arc::new(Fixture::new(Server::new()));
+    *shared = Arc::downgrade(&fixture);
+    fixture
 }
 
-impl World {
-    /// A world of one's own.
+impl Fixture {
+    /// A fixture with a server of its own.
     pub fn new(server: Server) -> Self {
         Self { server, numbers: AtomicU64::new(1) }
     }
 
-    /// A word that nobody else uses.
-    pub fn fresh(&self, word: &str) -> String {
+    /// A name that no other test uses.
+    pub fn unique(&self, word: &str) -> String {
         format!("{word}-{}", self.numbers.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The first administrator.
-    pub fn admin(&self) -> Person {
-        Person { uid: 1, name: "admin".into(), credential: self.server.administrator() }
+    pub fn admin(&self) -> TestUser {
+        TestUser { uid: 1, name: "admin".into(), credential: self.server.admin_credential() }
     }
 
-    /// A role with these permissions.
+    /// Creates a role with these permissions, and returns its id.
     pub fn role(&self, permissions: &[&str]) -> String {
-        let id = self.fresh("role");
+        let id = self.unique("role");
         let role = json!({ "id": id, "label": "A role", "permissions": permissions });
-        self.manages("POST", "/api/v1/roles", &role);
+        self.call_admin_api("POST", "/api/v1/roles", &role);
         id
     }
 
-    /// An active user with these permissions and a key.
-    pub fn person(&self, permissions: &[&str]) -> Person {
-        self.person_with(json!({}), permissions)
+    /// Creates an active user with these permissions and a key.
+    pub fn user(&self, permissions: &[&str]) -> TestUser {
+        self.user_with_record(json!({}), permissions)
     }
 
-    /// The same, with more in the user's record.
-    pub fn person_with(&self, mut record: Value, permissions: &[&str]) -> Person {
+    /// Like `user`, with more fields in the user's record.
+    pub fn user_with_record(&self, mut record: Value, permissions: &[&str]) -> TestUser {
         if record.get("name").is_none() {
-            record["name"] = self.fresh("person").into();
+            record["name"] = self.unique("person").into();
         }
         if !permissions.is_empty() {
             record["roles"] = json!([self.role(permissions)]);
         }
         if let Some(password) = record.get("password") {
-            self.server.hide(password.as_str().unwrap());
+            self.server.forbid_in_log(password.as_str().unwrap());
         }
-        let made = self.manages("POST", "/api/v1/users", &record);
-        let uid = made["uid"].as_u64().unwrap();
-        let key = self.manages("POST", &format!("/api/v1/users/{uid}/keys"), &json!({}));
-        let name = made["name"].as_str().unwrap().to_owned();
-        self.server.hide_key(key["key"].as_str().unwrap());
+        let created = self.call_admin_api("POST", "/api/v1/users", &record);
+        let uid = created["uid"].as_u64().unwrap();
+        let key = self.call_admin_api("POST", &format!("/api/v1/users/{uid}/keys"), &json!({}));
+        let name = created["name"].as_str().unwrap().to_owned();
+        self.server.forbid_key_in_log(key["key"].as_str().unwrap());
         let credential = credential(&name, key["key"].as_str().unwrap());
-        self.server.hide(&credential);
-        Person { uid, name, credential }
+        self.server.forbid_in_log(&credential);
+        TestUser { uid, name, credential }
     }
 
-    /// Asks the admin API, which must do it.
-    pub fn manages(&self, method: &str, target: &str, body: &Value) -> Value {
-        let answer = self.server.manages(method, target).json(body).send();
-        assert!([200, 201].contains(&answer.status), "{method} {target}: {}", answer.body);
-        answer.json()
+    /// Sends a request to the admin API, which must succeed, and returns the body.
+    pub fn call_admin_api(&self, method: &str, target: &str, body: &Value) -> Value {
+        let response = self.server.admin_api(method, target).json(body).send();
+        assert!([200, 201].contains(&response.status), "{method} {target}: {}", response.body);
+        response.json()
     }
 
-    /// A request of somebody.
-    pub fn asks(&self, who: &Person, method: &str, target: &str) -> Request {
-        self.server.request(method, target).header("API-KEY", &who.credential)
+    /// A request to the public listener with this user's key.
+    pub fn request_as(&self, user: &TestUser, method: &str, target: &str) -> Request {
+        self.server.request(method, target).header("API-KEY", &user.credential)
     }
 
-    pub fn post(&self, who: &Person, body: &Value) -> Answer {
-        self.asks(who, "POST", "/entity/user?_format=json").json(body).send()
+    pub fn post(&self, user: &TestUser, body: &Value) -> Response {
+        self.request_as(user, "POST", "/entity/user?_format=json").json(body).send()
     }
 
-    pub fn get(&self, who: &Person, uid: u64) -> Answer {
-        self.asks(who, "GET", &format!("/user/{uid}?_format=json")).send()
+    pub fn get(&self, user: &TestUser, uid: u64) -> Response {
+        self.request_as(user, "GET", &format!("/user/{uid}?_format=json")).send()
     }
 
-    pub fn patch(&self, who: &Person, uid: u64, body: &Value) -> Answer {
-        self.asks(who, "PATCH", &format!("/user/{uid}?_format=json")).json(body).send()
+    pub fn patch(&self, user: &TestUser, uid: u64, body: &Value) -> Response {
+        self.request_as(user, "PATCH", &format!("/user/{uid}?_format=json")).json(body).send()
     }
 
-    pub fn delete(&self, who: &Person, uid: u64) -> Answer {
-        self.asks(who, "DELETE", &format!("/user/{uid}?_format=json")).send()
+    pub fn delete(&self, user: &TestUser, uid: u64) -> Response {
+        self.request_as(user, "DELETE", &format!("/user/{uid}?_format=json")).send()
     }
 
-    /// What an absolute URL of this server begins with.
+    /// The origin of this server's URLs.
     pub fn origin(&self) -> String {
         format!("http://{}", self.server.public)
     }
 }
 
-impl Answer {
-    /// The entity, with the status that says that it is one.
+impl Response {
+    /// Checks the status and the content type, and returns the entity in the body.
     #[track_caller]
     pub fn entity(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.body);
@@ -144,15 +144,15 @@ impl Answer {
         self.json()
     }
 
-    /// The faults that validation found, a line each.
+    /// Checks for a 422 response with exactly these violations, one per line.
     #[track_caller]
-    pub fn finds(&self, faults: &[&str]) {
-        let lines: String = faults.iter().map(|fault| format!("{fault}\n")).collect();
-        self.says(422, &format!("Unprocessable Entity: validation failed.\n{lines}"));
+    pub fn assert_violations(&self, violations: &[&str]) {
+        let lines: String = violations.iter().map(|line| format!("{line}\n")).collect();
+        self.assert_message(422, &format!("Unprocessable Entity: validation failed.\n{lines}"));
     }
 }
 
-/// The value of a field that holds one.
+/// The value of a field that has exactly one value.
 #[track_caller]
 pub fn value<'a>(entity: &'a Value, field: &str) -> &'a Value {
     let items = entity[field].as_array().unwrap_or_else(|| panic!("no {field}: {entity}"));
@@ -160,13 +160,13 @@ pub fn value<'a>(entity: &'a Value, field: &str) -> &'a Value {
     &items[0]["value"]
 }
 
-/// A body with this one value.
-pub fn one(field: &str, value: impl Into<Value>) -> Value {
+/// A request body with one field that has one value.
+pub fn single_value(field: &str, value: impl Into<Value>) -> Value {
     let value: Value = value.into();
     json!({ field: [{ "value": value }] })
 }
 
 /// The names of an entity's fields, in their order.
-pub fn names(entity: &Value) -> Vec<&str> {
+pub fn field_names(entity: &Value) -> Vec<&str> {
     entity.as_object().unwrap().keys().map(String::as_str).collect()
 }

@@ -1,106 +1,119 @@
-//! What is told first when several things are wrong.
+//! Which error comes first when a request has several.
 
 use serde_json::json;
 
-use super::{Person, one, world};
-use crate::harness::Answer;
+use super::{TestUser, fixture, single_value};
+use crate::harness::Response;
 
-const NO_FORMAT: &str = "No route found for the specified format. Supported formats: json.";
-const NO_TYPE: &str = "No route found that matches \"Content-Type: text/xml\"";
+const WRONG_FORMAT: &str = "No route found for the specified format. Supported formats: json.";
+const WRONG_TYPE: &str = "No route found that matches \"Content-Type: text/xml\"";
 
-/// One request, a fault less each time.
+/// A request with many errors. Each step fixes the error that was reported.
 #[test]
-fn a_patch_from_the_first_fault_to_the_last() {
-    let world = world();
-    let (stranger, target) = (world.person(&[]), world.person(&[]));
-    let ask =
-        |who: Option<&Person>, method: &str, path: &str, media_type: &str, body: &str| -> Answer {
-            let asked = world.server.request(method, path).header("Content-Type", media_type);
-            let asked = match who {
-                Some(who) => asked.header("API-KEY", &who.credential),
-                None => asked,
-            };
-            asked.body(body).send()
+fn the_errors_of_a_patch_are_reported_in_order() {
+    let fixture = fixture();
+    let (stranger, target) = (fixture.user(&[]), fixture.user(&[]));
+    let send = |user: Option<&TestUser>,
+                method: &str,
+                path: &str,
+                media_type: &str,
+                body: &str|
+     -> Response {
+        let request = fixture.server.request(method, path).header("Content-Type", media_type);
+        let request = match user {
+            Some(user) => request.header("API-KEY", &user.credential),
+            None => request,
         };
-    let (absent, there) = ("/user/999999?_format=xml", format!("/user/{}", target.uid));
+        request.body(body).send()
+    };
+    let (absent, existing) = ("/user/999999?_format=xml", format!("/user/{}", target.uid));
     let broken = "{";
-    // Who nobody knows learns nothing of routes.
+    // An unauthenticated client learns nothing about routes.
     for (method, path) in
-        [("PUT", absent), ("PATCH", absent), ("PATCH", "/nowhere"), ("PATCH", &there)]
+        [("PUT", absent), ("PATCH", absent), ("PATCH", "/nowhere"), ("PATCH", &existing)]
     {
-        let answer = ask(None, method, path, "text/xml", broken);
-        answer.refuses(401, "MISSING_API_KEY_HEADER", "API key header is missing.");
+        let response = send(None, method, path, "text/xml", broken);
+        response.assert_error(401, "MISSING_API_KEY_HEADER", "API key header is missing.");
     }
-    let answer = ask(Some(&stranger), "PUT", absent, "text/xml", broken);
-    let said = format!(
+    let response = send(Some(&stranger), "PUT", absent, "text/xml", broken);
+    let message = format!(
         "No route found for \"PUT {}/user/999999\": Method Not Allowed (Allow: GET, PATCH, DELETE, HEAD)",
-        world.origin()
+        fixture.origin()
     );
-    answer.says(405, &said);
-    ask(Some(&stranger), "PATCH", absent, "text/xml", broken).says(415, NO_TYPE);
-    ask(Some(&stranger), "PATCH", absent, "application/json", broken).says(406, NO_FORMAT);
+    response.assert_message(405, &message);
+    send(Some(&stranger), "PATCH", absent, "text/xml", broken).assert_message(415, WRONG_TYPE);
+    send(Some(&stranger), "PATCH", absent, "application/json", broken)
+        .assert_message(406, WRONG_FORMAT);
     let absent = "/user/999999?_format=json";
-    let answer = ask(Some(&stranger), "PATCH", absent, "application/json", broken);
-    answer.says(404, "The \"user\" parameter was not converted for the path \"/user/{user}\" (route name: \"rest.entity.user.PATCH\")");
-    let answer = ask(Some(&stranger), "PATCH", &there, "application/json", broken);
-    answer.says(403, "Users can only update their own account, unless they have the 'administer users' permission.");
+    let response = send(Some(&stranger), "PATCH", absent, "application/json", broken);
+    response.assert_message(404, "The \"user\" parameter was not converted for the path \"/user/{user}\" (route name: \"rest.entity.user.PATCH\")");
+    let response = send(Some(&stranger), "PATCH", &existing, "application/json", broken);
+    response.assert_message(403, "Users can only update their own account, unless they have the 'administer users' permission.");
     let json = "application/json";
-    ask(Some(&target), "PATCH", &there, json, "").says(400, "No entity content received.");
-    ask(Some(&target), "PATCH", &there, json, broken).says(400, "Syntax error");
+    send(Some(&target), "PATCH", &existing, json, "")
+        .assert_message(400, "No entity content received.");
+    send(Some(&target), "PATCH", &existing, json, broken).assert_message(400, "Syntax error");
     let body = r#"{"status":[1],"foo":[]}"#;
-    ask(Some(&target), "PATCH", &there, json, body).says(422, "Field foo is unknown.");
-    let said = "Access denied on updating field 'status'.";
-    ask(Some(&target), "PATCH", &there, json, r#"{"timezone":["x"],"status":[1]}"#).says(403, said);
-    let said = "timezone.0.value: The value you selected is not a valid choice.";
-    ask(Some(&target), "PATCH", &there, json, r#"{"timezone":["x"]}"#).finds(&[said]);
-    assert_eq!(ask(Some(&target), "PATCH", &there, json, r#"{"timezone":["UTC"]}"#).status, 200);
+    send(Some(&target), "PATCH", &existing, json, body)
+        .assert_message(422, "Field foo is unknown.");
+    let message = "Access denied on updating field 'status'.";
+    send(Some(&target), "PATCH", &existing, json, r#"{"timezone":["x"],"status":[1]}"#)
+        .assert_message(403, message);
+    let message = "timezone.0.value: The value you selected is not a valid choice.";
+    send(Some(&target), "PATCH", &existing, json, r#"{"timezone":["x"]}"#)
+        .assert_violations(&[message]);
+    assert_eq!(
+        send(Some(&target), "PATCH", &existing, json, r#"{"timezone":["UTC"]}"#).status,
+        200
+    );
 }
 
 #[test]
-fn a_post_from_the_first_fault_to_the_last() {
-    let world = world();
-    let stranger = world.person(&[]);
-    let ask = |who: &Person, target: &str, media_type: &str, body: &str| {
-        let asked = world.asks(who, "POST", target).header("Content-Type", media_type);
-        asked.body(body).send()
+fn the_errors_of_a_post_are_reported_in_order() {
+    let fixture = fixture();
+    let stranger = fixture.user(&[]);
+    let send = |user: &TestUser, target: &str, media_type: &str, body: &str| {
+        let request = fixture.request_as(user, "POST", target).header("Content-Type", media_type);
+        request.body(body).send()
     };
     let xml = "/entity/user?_format=xml";
-    ask(&stranger, xml, "text/xml", "{").says(415, NO_TYPE);
-    ask(&stranger, xml, "application/json", "{").says(406, NO_FORMAT);
+    send(&stranger, xml, "text/xml", "{").assert_message(415, WRONG_TYPE);
+    send(&stranger, xml, "application/json", "{").assert_message(406, WRONG_FORMAT);
     let (target, json) = ("/entity/user?_format=json", "application/json");
-    let said = "The 'administer users' permission is required.";
+    let message = "The 'administer users' permission is required.";
     for body in ["{", "", r#"{"foo":[]}"#] {
-        ask(&stranger, target, json, body).says(403, said);
+        send(&stranger, target, json, body).assert_message(403, message);
     }
-    ask(&world.admin(), target, json, "").says(400, "No entity content received.");
-    ask(&world.admin(), target, json, "{").says(400, "Syntax error");
-    let said = "The request's body must be a JSON object with the fields of the entity.";
+    send(&fixture.admin(), target, json, "").assert_message(400, "No entity content received.");
+    send(&fixture.admin(), target, json, "{").assert_message(400, "Syntax error");
+    let message = "The request's body must be a JSON object with the fields of the entity.";
     for body in ["[]", "null", "7", "\"x\"", " [{}] "] {
-        ask(&world.admin(), target, json, body).says(400, said);
+        send(&fixture.admin(), target, json, body).assert_message(400, message);
     }
-    ask(&world.admin(), target, json, r#"{"foo":[]}"#).says(422, "Field foo is unknown.");
-    let body = one("name", world.fresh("ordered")).to_string();
-    assert_eq!(ask(&world.admin(), target, json, &body).status, 201);
+    send(&fixture.admin(), target, json, r#"{"foo":[]}"#)
+        .assert_message(422, "Field foo is unknown.");
+    let body = single_value("name", fixture.unique("ordered")).to_string();
+    assert_eq!(send(&fixture.admin(), target, json, &body).status, 201);
 }
 
 #[test]
-fn a_get_from_the_first_fault_to_the_last() {
-    let world = world();
-    let (stranger, target) = (world.person(&[]), world.person(&[]));
-    let absent = world.asks(&stranger, "GET", "/user/999999?_format=xml").send();
-    absent.says(406, NO_FORMAT);
-    let absent = world.asks(&stranger, "GET", "/user/999999").send();
-    absent.says(404, "The \"user\" parameter was not converted for the path \"/user/{user}\" (route name: \"rest.entity.user.GET\")");
-    let said = "The 'access user profiles' permission is required.";
-    world.get(&stranger, target.uid).says(403, said);
-    assert_eq!(world.get(&target, target.uid).status, 200);
+fn the_errors_of_a_get_are_reported_in_order() {
+    let fixture = fixture();
+    let (stranger, target) = (fixture.user(&[]), fixture.user(&[]));
+    let absent = fixture.request_as(&stranger, "GET", "/user/999999?_format=xml").send();
+    absent.assert_message(406, WRONG_FORMAT);
+    let absent = fixture.request_as(&stranger, "GET", "/user/999999").send();
+    absent.assert_message(404, "The \"user\" parameter was not converted for the path \"/user/{user}\" (route name: \"rest.entity.user.GET\")");
+    let message = "The 'access user profiles' permission is required.";
+    fixture.get(&stranger, target.uid).assert_message(403, message);
+    assert_eq!(fixture.get(&target, target.uid).status, 200);
 }
 
-/// A wrong key is told before anything about the route, and before the method of a path that is not there.
+/// A wrong key is reported before any error of the path or method.
 #[test]
-fn a_wrong_key_beats_them_all() {
-    let world = world();
-    let wrong = Person {
+fn a_wrong_key_is_reported_before_all_other_errors() {
+    let fixture = fixture();
+    let user_with_wrong_key = TestUser {
         uid: 1,
         name: "admin".into(),
         credential: crate::harness::credential("admin", "some other system's key"),
@@ -112,7 +125,12 @@ fn a_wrong_key_beats_them_all() {
         ("POST", "/entity/user?_format=xml"),
         ("OPTIONS", "/"),
     ] {
-        let answer = world.asks(&wrong, method, target).json(&json!({})).send();
-        answer.refuses(401, "AUTHENTICATION_FAILED", "Sorry, you are using an invalid API Key.");
+        let response =
+            fixture.request_as(&user_with_wrong_key, method, target).json(&json!({})).send();
+        response.assert_error(
+            401,
+            "AUTHENTICATION_FAILED",
+            "Sorry, you are using an invalid API Key.",
+        );
     }
 }

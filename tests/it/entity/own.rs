@@ -1,50 +1,53 @@
-//! What people may do with their own accounts, and what they must prove.
+//! Changes that users may make to their own accounts, and when they need the current password.
 
 use serde_json::json;
 
-use super::{Person, World, one, value, world};
-use crate::harness::{Answer, credential};
+use super::{Fixture, TestUser, fixture, single_value, value};
+use crate::harness::{Response, credential};
 
 const PASSWORD: &str = "correct horse battery";
-const NEW: &str = "a staple that is new";
-const WRONG: &str = "not the one it has";
-const MAIL: &str =
+const NEW_PASSWORD: &str = "a staple that is new";
+const WRONG_PASSWORD: &str = "not the current password";
+const MAIL_NEEDS_PASSWORD: &str =
     "mail: Your current password is missing or incorrect; it's required to change the Email.";
-const PASS: &str =
+const PASS_NEEDS_PASSWORD: &str =
     "pass: Your current password is missing or incorrect; it's required to change the Password.";
 
-/// Somebody with a mail address and a password.
-fn owner(world: &World, permissions: &[&str]) -> Person {
-    for secret in [NEW, WRONG] {
-        world.server.hide(secret);
+/// Creates a user with a mail address and a password.
+fn user_with_password(fixture: &Fixture, permissions: &[&str]) -> TestUser {
+    for secret in [NEW_PASSWORD, WRONG_PASSWORD] {
+        fixture.server.forbid_in_log(secret);
     }
-    let mail = format!("{}@example.com", world.fresh("owner"));
-    world.person_with(json!({ "mail": mail, "password": PASSWORD }), permissions)
+    let mail = format!("{}@example.com", fixture.unique("owner"));
+    fixture.user_with_record(json!({ "mail": mail, "password": PASSWORD }), permissions)
 }
 
 /// Logs in with a password.
-fn log_in(world: &World, who: &Person, password: &str) -> Answer {
-    let known = world.server.manages("GET", "/api/v1/applications/passwords").send();
-    if known.status == 404 {
+fn log_in(fixture: &Fixture, user: &TestUser, password: &str) -> Response {
+    let existing = fixture.server.admin_api("GET", "/api/v1/applications/passwords").send();
+    if existing.status == 404 {
         let application = json!({ "id": "passwords", "name": "Passwords", "type": "basic" });
-        // Another test may be faster.
-        world.server.manages("POST", "/api/v1/applications").json(&application).send();
+        // If another test creates it first, this request fails, which is fine.
+        fixture.server.admin_api("POST", "/api/v1/applications").json(&application).send();
     }
-    let pair = credential(&who.name, password);
-    world.server.hide(&pair);
-    let asked = world.server.request("GET", &format!("/user/{}", who.uid));
-    asked.header("AUTH-METHOD", "passwords").header("Authorization", format!("Basic {pair}")).send()
+    let pair = credential(&user.name, password);
+    fixture.server.forbid_in_log(&pair);
+    let request = fixture.server.request("GET", &format!("/user/{}", user.uid));
+    request
+        .header("AUTH-METHOD", "passwords")
+        .header("Authorization", format!("Basic {pair}"))
+        .send()
 }
 
 #[test]
-fn a_mail_address_takes_the_current_password() {
-    let world = world();
-    let own = owner(&world, &[]);
-    let mail = format!("{}@example.com", world.fresh("changed"));
-    let change = one("mail", mail.clone());
-    world.patch(&own, own.uid, &change).finds(&[MAIL]);
+fn changing_the_mail_address_requires_the_current_password() {
+    let fixture = fixture();
+    let own = user_with_password(&fixture, &[]);
+    let mail = format!("{}@example.com", fixture.unique("changed"));
+    let change = single_value("mail", mail.clone());
+    fixture.patch(&own, own.uid, &change).assert_violations(&[MAIL_NEEDS_PASSWORD]);
     for pass in [
-        json!([{ "existing": WRONG }]),
+        json!([{ "existing": WRONG_PASSWORD }]),
         json!([{ "existing": "" }]),
         json!([{ "existing": null }]),
         json!([]),
@@ -52,131 +55,145 @@ fn a_mail_address_takes_the_current_password() {
     ] {
         let mut change = change.clone();
         change["pass"] = pass;
-        world.patch(&own, own.uid, &change).finds(&[MAIL]);
+        fixture.patch(&own, own.uid, &change).assert_violations(&[MAIL_NEEDS_PASSWORD]);
     }
-    assert_ne!(value(&world.get(&own, own.uid).entity(200), "mail"), &json!(mail));
+    assert_ne!(value(&fixture.get(&own, own.uid).entity(200), "mail"), &json!(mail));
     for pass in [json!([{ "existing": PASSWORD }]), json!({ "existing": PASSWORD })] {
-        let mut change = one("mail", format!("{}@example.com", world.fresh("changed")));
+        let mut change = single_value("mail", format!("{}@example.com", fixture.unique("changed")));
         change["pass"] = pass;
-        let entity = world.patch(&own, own.uid, &change).entity(200);
+        let entity = fixture.patch(&own, own.uid, &change).entity(200);
         assert_eq!(entity["mail"], change["mail"]);
     }
-    assert_eq!(log_in(&world, &own, PASSWORD).status, 200);
+    assert_eq!(log_in(&fixture, &own, PASSWORD).status, 200);
 }
 
 #[test]
-fn a_password_takes_the_current_password() {
-    let world = world();
-    let own = owner(&world, &[]);
-    world.patch(&own, own.uid, &one("pass", NEW)).finds(&[PASS]);
-    world.patch(&own, own.uid, &json!({ "pass": [NEW] })).finds(&[PASS]);
-    let wrong = json!({ "pass": [{ "value": NEW, "existing": WRONG }] });
-    world.patch(&own, own.uid, &wrong).finds(&[PASS]);
-    // The new one proves nothing.
-    let itself = json!({ "pass": [{ "value": NEW, "existing": NEW }] });
-    world.patch(&own, own.uid, &itself).finds(&[PASS]);
-    assert_eq!(log_in(&world, &own, NEW).status, 401);
-    let right = json!({ "pass": [{ "value": NEW, "existing": PASSWORD }] });
-    assert!(world.patch(&own, own.uid, &right).entity(200).get("pass").is_none());
-    assert_eq!(log_in(&world, &own, NEW).status, 200);
-    assert_eq!(log_in(&world, &own, PASSWORD).status, 401);
-    // The old one is none any more.
-    world.patch(&own, own.uid, &right).finds(&[PASS]);
+fn changing_the_password_requires_the_current_password() {
+    let fixture = fixture();
+    let own = user_with_password(&fixture, &[]);
+    fixture
+        .patch(&own, own.uid, &single_value("pass", NEW_PASSWORD))
+        .assert_violations(&[PASS_NEEDS_PASSWORD]);
+    fixture
+        .patch(&own, own.uid, &json!({ "pass": [NEW_PASSWORD] }))
+        .assert_violations(&[PASS_NEEDS_PASSWORD]);
+    let wrong = json!({ "pass": [{ "value": NEW_PASSWORD, "existing": WRONG_PASSWORD }] });
+    fixture.patch(&own, own.uid, &wrong).assert_violations(&[PASS_NEEDS_PASSWORD]);
+    // The new password is no proof.
+    let itself = json!({ "pass": [{ "value": NEW_PASSWORD, "existing": NEW_PASSWORD }] });
+    fixture.patch(&own, own.uid, &itself).assert_violations(&[PASS_NEEDS_PASSWORD]);
+    assert_eq!(log_in(&fixture, &own, NEW_PASSWORD).status, 401);
+    let right = json!({ "pass": [{ "value": NEW_PASSWORD, "existing": PASSWORD }] });
+    assert!(fixture.patch(&own, own.uid, &right).entity(200).get("pass").is_none());
+    assert_eq!(log_in(&fixture, &own, NEW_PASSWORD).status, 200);
+    assert_eq!(log_in(&fixture, &own, PASSWORD).status, 401);
+    // The old password is no longer valid as proof.
+    fixture.patch(&own, own.uid, &right).assert_violations(&[PASS_NEEDS_PASSWORD]);
 }
 
 #[test]
-fn both_at_once_are_both_told() {
-    let world = world();
-    let own = owner(&world, &[]);
-    let mut change = one("mail", format!("{}@example.com", world.fresh("both")));
-    change["pass"] = json!([{ "value": NEW }]);
-    world.patch(&own, own.uid, &change).finds(&[PASS, MAIL]);
-    change["pass"] = json!([{ "value": NEW, "existing": PASSWORD }]);
-    let entity = world.patch(&own, own.uid, &change).entity(200);
+fn missing_proof_is_reported_for_both_fields() {
+    let fixture = fixture();
+    let own = user_with_password(&fixture, &[]);
+    let mut change = single_value("mail", format!("{}@example.com", fixture.unique("both")));
+    change["pass"] = json!([{ "value": NEW_PASSWORD }]);
+    fixture
+        .patch(&own, own.uid, &change)
+        .assert_violations(&[PASS_NEEDS_PASSWORD, MAIL_NEEDS_PASSWORD]);
+    change["pass"] = json!([{ "value": NEW_PASSWORD, "existing": PASSWORD }]);
+    let entity = fixture.patch(&own, own.uid, &change).entity(200);
     assert_eq!(entity["mail"], change["mail"]);
-    assert_eq!(log_in(&world, &own, NEW).status, 200);
+    assert_eq!(log_in(&fixture, &own, NEW_PASSWORD).status, 200);
 }
 
-/// Who has no password can prove nothing.
+/// Without a current password no proof is possible.
 #[test]
-fn an_account_without_a_password() {
-    let world = world();
-    let own = world.person(&[]);
-    world.server.hide(NEW);
-    for existing in ["", NEW, "null"] {
-        let change = json!({ "pass": [{ "value": NEW, "existing": existing }] });
-        world.patch(&own, own.uid, &change).finds(&[PASS]);
+fn a_user_without_a_password_cannot_set_one() {
+    let fixture = fixture();
+    let own = fixture.user(&[]);
+    fixture.server.forbid_in_log(NEW_PASSWORD);
+    for existing in ["", NEW_PASSWORD, "null"] {
+        let change = json!({ "pass": [{ "value": NEW_PASSWORD, "existing": existing }] });
+        fixture.patch(&own, own.uid, &change).assert_violations(&[PASS_NEEDS_PASSWORD]);
     }
 }
 
-/// An administrator's own account is as well guarded; other accounts take no proof from those who administer users.
+/// A user manager must send the current password only for changes of their own account.
 #[test]
-fn who_administers_users_proves_it_for_their_own_account_alone() {
-    let world = world();
-    let own = owner(&world, &["administer users"]);
-    let other = owner(&world, &[]);
-    world.patch(&own, own.uid, &one("pass", NEW)).finds(&[PASS]);
-    assert_eq!(world.patch(&own, other.uid, &one("pass", NEW)).status, 200);
-    let mail = one("mail", format!("{}@example.com", world.fresh("given")));
-    assert_eq!(world.patch(&own, other.uid, &mail).status, 200);
-    assert_eq!(log_in(&world, &other, NEW).status, 200);
+fn a_user_manager_needs_the_current_password_only_for_their_own_account() {
+    let fixture = fixture();
+    let own = user_with_password(&fixture, &["administer users"]);
+    let other = user_with_password(&fixture, &[]);
+    fixture
+        .patch(&own, own.uid, &single_value("pass", NEW_PASSWORD))
+        .assert_violations(&[PASS_NEEDS_PASSWORD]);
+    assert_eq!(fixture.patch(&own, other.uid, &single_value("pass", NEW_PASSWORD)).status, 200);
+    let mail = single_value("mail", format!("{}@example.com", fixture.unique("given")));
+    assert_eq!(fixture.patch(&own, other.uid, &mail).status, 200);
+    assert_eq!(log_in(&fixture, &other, NEW_PASSWORD).status, 200);
 }
 
 #[test]
-fn a_mail_address_cannot_be_given_up() {
-    let world = world();
-    let own = owner(&world, &[]);
+fn a_mail_address_cannot_be_removed() {
+    let fixture = fixture();
+    let own = user_with_password(&fixture, &[]);
     let proof = json!([{ "existing": PASSWORD }]);
     for empty in [json!([]), json!([{ "value": "" }]), json!([{ "value": null }]), json!({})] {
         let change = json!({ "mail": empty, "pass": proof });
-        world.patch(&own, own.uid, &change).finds(&["mail: Email field is required."]);
+        fixture
+            .patch(&own, own.uid, &change)
+            .assert_violations(&["mail: Email field is required."]);
         let change = json!({ "mail": empty });
-        world.patch(&own, own.uid, &change).finds(&["mail: Email field is required.", MAIL]);
+        fixture
+            .patch(&own, own.uid, &change)
+            .assert_violations(&["mail: Email field is required.", MAIL_NEEDS_PASSWORD]);
     }
-    // It has been there once, so those who administer users cannot take it away either.
+    // Once set, the mail address cannot be removed by an administrator either.
     let change = json!({ "mail": [] });
-    world.patch(&world.admin(), own.uid, &change).finds(&["mail: Email field is required."]);
+    fixture
+        .patch(&fixture.admin(), own.uid, &change)
+        .assert_violations(&["mail: Email field is required."]);
 }
 
 #[test]
-fn a_name_takes_a_permission() {
-    let world = world();
-    let own = world.person(&[]);
-    let change = one("name", world.fresh("renamed"));
-    let said = "Access denied on updating field 'name'.";
-    world.patch(&own, own.uid, &change).says(403, said);
-    let own = world.person(&["change own username"]);
-    let entity = world.patch(&own, own.uid, &change).entity(200);
+fn changing_the_own_name_requires_the_permission() {
+    let fixture = fixture();
+    let own = fixture.user(&[]);
+    let change = single_value("name", fixture.unique("renamed"));
+    let message = "Access denied on updating field 'name'.";
+    fixture.patch(&own, own.uid, &change).assert_message(403, message);
+    let own = fixture.user(&["change own username"]);
+    let entity = fixture.patch(&own, own.uid, &change).entity(200);
     assert_eq!(entity["name"], change["name"]);
-    // The credential names the user.
-    world.get(&own, own.uid).refuses(404, "USER_DOES_NOT_EXIST", "The user does not exist.");
-    // It is for one's own.
-    let (own, other) = (world.person(&["change own username"]), world.person(&[]));
-    assert_eq!(world.patch(&own, other.uid, &change).status, 403);
+    // The credential contains the old user name.
+    fixture.get(&own, own.uid).assert_error(404, "USER_DOES_NOT_EXIST", "The user does not exist.");
+    // The permission does not allow changing another user's name.
+    let (own, other) = (fixture.user(&["change own username"]), fixture.user(&[]));
+    assert_eq!(fixture.patch(&own, other.uid, &change).status, 403);
 }
 
 #[test]
-fn languages_and_the_time_zone_are_ones_own() {
-    let world = world();
-    let own = world.person(&[]);
+fn a_user_may_change_their_own_languages_and_time_zone() {
+    let fixture = fixture();
+    let own = fixture.user(&[]);
     for (field, text) in [
         ("timezone", "America/Lima"),
         ("langcode", "de"),
         ("preferred_langcode", "fr"),
         ("preferred_admin_langcode", "es"),
     ] {
-        let entity = world.patch(&own, own.uid, &one(field, text)).entity(200);
+        let entity = fixture.patch(&own, own.uid, &single_value(field, text)).entity(200);
         assert_eq!(value(&entity, field), &json!(text));
     }
-    let entity = world.patch(&own, own.uid, &json!({ "timezone": [] })).entity(200);
+    let entity = fixture.patch(&own, own.uid, &json!({ "timezone": [] })).entity(200);
     assert_eq!(entity["timezone"], json!([]));
 }
 
 #[test]
-fn the_rest_is_not() {
-    let world = world();
-    let role = world.role(&["administer users"]);
-    let own = world.person(&["change own username", "cancel account", "access user profiles"]);
+fn a_user_may_not_change_the_other_fields_of_their_own_account() {
+    let fixture = fixture();
+    let role = fixture.role(&["administer users"]);
+    let own = fixture.user(&["change own username", "cancel account", "access user profiles"]);
     for (field, given) in [
         ("status", json!([{ "value": false }])),
         ("status", json!([{ "value": true }])),
@@ -192,33 +209,34 @@ fn the_rest_is_not() {
         ("changed", json!([{ "value": 1 }])),
         ("default_langcode", json!([{ "value": false }])),
     ] {
-        let answer = world.patch(&own, own.uid, &json!({ field: given }));
-        answer.says(403, &format!("Access denied on updating field '{field}'."));
+        let response = fixture.patch(&own, own.uid, &json!({ field: given }));
+        response.assert_message(403, &format!("Access denied on updating field '{field}'."));
     }
-    let entity = world.get(&world.admin(), own.uid).entity(200);
+    let entity = fixture.get(&fixture.admin(), own.uid).entity(200);
     assert_eq!(value(&entity, "status"), &json!(true));
 }
 
-/// A proof is not written, and one that nothing asks for is not checked.
+/// The current password is not stored as a change, and is not checked when no field requires it.
 #[test]
-fn a_proof_alone_changes_nothing() {
-    let world = world();
-    let own = owner(&world, &[]);
-    let before = world.get(&own, own.uid).body;
-    for existing in [PASSWORD, WRONG] {
+fn a_current_password_without_a_change_has_no_effect() {
+    let fixture = fixture();
+    let own = user_with_password(&fixture, &[]);
+    let before = fixture.get(&own, own.uid).body;
+    for existing in [PASSWORD, WRONG_PASSWORD] {
         let change = json!({ "pass": [{ "existing": existing }] });
-        assert_eq!(world.patch(&own, own.uid, &change).body, before);
+        assert_eq!(fixture.patch(&own, own.uid, &change).body, before);
     }
-    assert_eq!(log_in(&world, &own, PASSWORD).status, 200);
+    assert_eq!(log_in(&fixture, &own, PASSWORD).status, 200);
 }
 
-/// Guessing somebody's value by sending it and seeing whether it counts as a change.
+/// Sending the current value of a hidden field is rejected too. Otherwise a user could guess the
+/// value by checking which value is accepted as no change.
 #[test]
-fn what_cannot_be_seen_cannot_be_guessed() {
-    let world = world();
-    let own = world.person(&[]);
+fn hidden_values_cannot_be_guessed() {
+    let fixture = fixture();
+    let own = fixture.user(&[]);
     for (field, guess) in [("status", json!([{ "value": true }])), ("roles", json!([]))] {
-        let answer = world.patch(&own, own.uid, &json!({ field: guess }));
-        answer.says(403, &format!("Access denied on updating field '{field}'."));
+        let response = fixture.patch(&own, own.uid, &json!({ field: guess }));
+        response.assert_message(403, &format!("Access denied on updating field '{field}'."));
     }
 }

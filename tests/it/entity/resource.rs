@@ -1,144 +1,149 @@
-//! The user entity's resource as it is configured: its routes, its methods, who is let in.
+//! The configuration of the user entity's resource: its routes, methods and applications.
 
 use serde_json::{Value, json};
 
-use super::{World, one, world};
+use super::{Fixture, fixture, single_value};
 use crate::harness::Server;
 
 const NOT_ALLOWED: &str = "The used authentication method is not allowed on this route.";
 
-fn own_world() -> World {
-    World::new(Server::new())
+fn new_fixture() -> Fixture {
+    Fixture::new(Server::new())
 }
 
-/// The statuses of the four calls, by an administrator.
-fn calls(world: &World) -> [u16; 4] {
-    let name = world.fresh("called");
-    let uid = world.person(&[]).uid;
+/// The statuses of a POST, GET, PATCH and DELETE request by an administrator.
+fn statuses(fixture: &Fixture) -> [u16; 4] {
+    let name = fixture.unique("called");
+    let uid = fixture.user(&[]).uid;
     [
-        world.post(&world.admin(), &one("name", name)).status,
-        world.get(&world.admin(), uid).status,
-        world.patch(&world.admin(), uid, &one("timezone", "UTC")).status,
-        world.delete(&world.admin(), uid).status,
+        fixture.post(&fixture.admin(), &single_value("name", name)).status,
+        fixture.get(&fixture.admin(), uid).status,
+        fixture.patch(&fixture.admin(), uid, &single_value("timezone", "UTC")).status,
+        fixture.delete(&fixture.admin(), uid).status,
     ]
 }
 
-/// Rules for each method.
+/// A change of the resource to rules per method.
 fn by_method(methods: Value) -> Value {
     json!({ "granularity": "method", "methods": methods, "formats": null, "authentication": null, "permissions": null })
 }
 
 #[test]
-fn a_resource_that_is_off_has_no_route() {
-    let world = own_world();
-    assert_eq!(calls(&world), [201, 200, 200, 204]);
-    world.server.resource(json!({ "enabled": false }));
-    assert_eq!(calls(&world), [404; 4]);
-    let answer = world.post(&world.admin(), &one("name", "never"));
-    let said = format!("No route found for \"POST {}/entity/user\"", world.origin());
-    answer.says(404, &said);
-    assert_eq!(answer.header("allow"), None);
-    // Nobody is told so who is not known.
-    let asked = world.server.request("POST", "/entity/user").json(&json!({})).send();
-    asked.refuses(401, "MISSING_API_KEY_HEADER", "API key header is missing.");
-    world.server.resource(json!({ "enabled": true }));
-    assert_eq!(calls(&world), [201, 200, 200, 204]);
+fn a_disabled_resource_has_no_route() {
+    let fixture = new_fixture();
+    assert_eq!(statuses(&fixture), [201, 200, 200, 204]);
+    fixture.server.patch_resource(json!({ "enabled": false }));
+    assert_eq!(statuses(&fixture), [404; 4]);
+    let response = fixture.post(&fixture.admin(), &single_value("name", "never"));
+    let message = format!("No route found for \"POST {}/entity/user\"", fixture.origin());
+    response.assert_message(404, &message);
+    assert_eq!(response.header("allow"), None);
+    // An unauthenticated client does not learn that the route is missing.
+    let request = fixture.server.request("POST", "/entity/user").json(&json!({})).send();
+    request.assert_error(401, "MISSING_API_KEY_HEADER", "API key header is missing.");
+    fixture.server.patch_resource(json!({ "enabled": true }));
+    assert_eq!(statuses(&fixture), [201, 200, 200, 204]);
 }
 
 #[test]
-fn a_resource_that_is_gone_has_no_route() {
-    let world = own_world();
+fn a_deleted_resource_has_no_route() {
+    let fixture = new_fixture();
     let target = "/api/v1/resources/entity.user";
-    assert_eq!(world.server.manages("DELETE", target).send().status, 204);
-    assert_eq!(calls(&world), [404; 4]);
+    assert_eq!(fixture.server.admin_api("DELETE", target).send().status, 204);
+    assert_eq!(statuses(&fixture), [404; 4]);
 }
 
 #[test]
-fn a_method_that_the_resource_does_not_have() {
-    let world = own_world();
-    world.server.resource(json!({ "methods": ["GET", "POST"] }));
-    assert_eq!(calls(&world), [201, 200, 405, 405]);
-    let answer = world.patch(&world.admin(), 1, &json!({}));
-    answer.says(
+fn a_method_that_is_not_configured_gets_405_or_404() {
+    let fixture = new_fixture();
+    fixture.server.patch_resource(json!({ "methods": ["GET", "POST"] }));
+    assert_eq!(statuses(&fixture), [201, 200, 405, 405]);
+    let response = fixture.patch(&fixture.admin(), 1, &json!({}));
+    response.assert_message(
         405,
         &format!(
             "No route found for \"PATCH {}/user/1\": Method Not Allowed (Allow: GET, HEAD)",
-            world.origin()
+            fixture.origin()
         ),
     );
-    assert_eq!(answer.header("allow"), Some("GET, HEAD"));
-    // A path without any method is no route.
-    world.server.resource(json!({ "methods": ["POST"] }));
-    assert_eq!(calls(&world), [201, 404, 404, 404]);
-    world.server.resource(json!({ "methods": ["DELETE", "GET", "PATCH"] }));
-    assert_eq!(calls(&world), [404, 200, 200, 204]);
+    assert_eq!(response.header("allow"), Some("GET, HEAD"));
+    // Without any method for a path, the path has no route.
+    fixture.server.patch_resource(json!({ "methods": ["POST"] }));
+    assert_eq!(statuses(&fixture), [201, 404, 404, 404]);
+    fixture.server.patch_resource(json!({ "methods": ["DELETE", "GET", "PATCH"] }));
+    assert_eq!(statuses(&fixture), [404, 200, 200, 204]);
 }
 
 #[test]
-fn an_application_that_the_resource_does_not_list() {
-    let world = own_world();
+fn an_application_that_the_resource_does_not_list_gets_403() {
+    let fixture = new_fixture();
     let application = json!({ "id": "machines", "name": "Machines", "header": "X-Machine" });
-    world.manages("POST", "/api/v1/applications", &application);
-    world.server.resource(json!({ "authentication": ["machines"] }));
-    assert_eq!(calls(&world), [403; 4]);
-    world.get(&world.admin(), 1).says(403, NOT_ALLOWED);
-    let asked = world.server.request("GET", "/user/1").header("AUTH-METHOD", "machines");
-    assert_eq!(asked.header("X-Machine", world.server.administrator()).send().status, 200);
-    // Method, content type and format are told first.
-    assert_eq!(world.asks(&world.admin(), "PUT", "/user/1").send().status, 405);
-    assert_eq!(world.asks(&world.admin(), "PATCH", "/user/1").send().status, 415);
-    assert_eq!(world.asks(&world.admin(), "GET", "/user/1?_format=xml").send().status, 406);
-    world.server.resource(json!({ "authentication": ["default", "machines"] }));
-    assert_eq!(calls(&world), [201, 200, 200, 204]);
-    // Only nobody.
-    world.server.resource(json!({ "authentication": ["anonymous"] }));
-    assert_eq!(calls(&world), [403; 4]);
+    fixture.call_admin_api("POST", "/api/v1/applications", &application);
+    fixture.server.patch_resource(json!({ "authentication": ["machines"] }));
+    assert_eq!(statuses(&fixture), [403; 4]);
+    fixture.get(&fixture.admin(), 1).assert_message(403, NOT_ALLOWED);
+    let request = fixture.server.request("GET", "/user/1").header("AUTH-METHOD", "machines");
+    assert_eq!(request.header("X-Machine", fixture.server.admin_credential()).send().status, 200);
+    // Errors of the method, content type and format come first.
+    assert_eq!(fixture.request_as(&fixture.admin(), "PUT", "/user/1").send().status, 405);
+    assert_eq!(fixture.request_as(&fixture.admin(), "PATCH", "/user/1").send().status, 415);
+    assert_eq!(
+        fixture.request_as(&fixture.admin(), "GET", "/user/1?_format=xml").send().status,
+        406
+    );
+    fixture.server.patch_resource(json!({ "authentication": ["default", "machines"] }));
+    assert_eq!(statuses(&fixture), [201, 200, 200, 204]);
+    // Only anonymous requests are allowed.
+    fixture.server.patch_resource(json!({ "authentication": ["anonymous"] }));
+    assert_eq!(statuses(&fixture), [403; 4]);
 }
 
 #[test]
-fn each_method_has_rules_of_its_own() {
-    let world = own_world();
+fn each_method_can_have_its_own_rules() {
+    let fixture = new_fixture();
     let application = json!({ "id": "writers", "name": "Writers" });
-    world.manages("POST", "/api/v1/applications", &application);
-    world.server.resource(by_method(json!({
+    fixture.call_admin_api("POST", "/api/v1/applications", &application);
+    fixture.server.patch_resource(by_method(json!({
         "GET": { "formats": ["json"], "authentication": ["*"] },
         "POST": { "formats": ["json"], "authentication": ["writers"] },
         "PATCH": { "formats": ["json"], "authentication": ["default"], "permissions": ["mend"] },
     })));
-    assert_eq!(calls(&world), [403, 200, 200, 405]);
-    world.post(&world.admin(), &one("name", "never")).says(403, NOT_ALLOWED);
-    let asked = world.asks(&world.admin(), "POST", "/entity/user").header("AUTH-METHOD", "writers");
-    assert_eq!(asked.json(&one("name", "written")).send().status, 201);
-    let answer = world.delete(&world.admin(), 1);
-    assert_eq!(answer.header("allow"), Some("GET, PATCH, HEAD"));
-    // A permission that a method asks for comes on top of those that the entity asks for.
-    let manager = world.person(&["administer users"]);
-    let other = world.person(&[]);
-    let change = one("timezone", "UTC");
-    let said = "The 'mend' permission is required.";
-    world.patch(&manager, other.uid, &change).says(403, said);
-    let mender = world.person(&["mend"]);
-    let said = "Users can only update their own account, unless they have the 'administer users' permission.";
-    world.patch(&mender, other.uid, &change).says(403, said);
-    let both = world.person(&["mend", "administer users"]);
-    assert_eq!(world.patch(&both, other.uid, &change).status, 200);
-    // And back.
-    world.server.resource(json!({
+    assert_eq!(statuses(&fixture), [403, 200, 200, 405]);
+    fixture.post(&fixture.admin(), &single_value("name", "never")).assert_message(403, NOT_ALLOWED);
+    let request = fixture
+        .request_as(&fixture.admin(), "POST", "/entity/user")
+        .header("AUTH-METHOD", "writers");
+    assert_eq!(request.json(&single_value("name", "written")).send().status, 201);
+    let response = fixture.delete(&fixture.admin(), 1);
+    assert_eq!(response.header("allow"), Some("GET, PATCH, HEAD"));
+    // The permissions of a method are required in addition to the permissions of the entity.
+    let manager = fixture.user(&["administer users"]);
+    let other = fixture.user(&[]);
+    let change = single_value("timezone", "UTC");
+    let message = "The 'mend' permission is required.";
+    fixture.patch(&manager, other.uid, &change).assert_message(403, message);
+    let mender = fixture.user(&["mend"]);
+    let message = "Users can only update their own account, unless they have the 'administer users' permission.";
+    fixture.patch(&mender, other.uid, &change).assert_message(403, message);
+    let both = fixture.user(&["mend", "administer users"]);
+    assert_eq!(fixture.patch(&both, other.uid, &change).status, 200);
+    // Back to one set of rules for all methods.
+    fixture.server.patch_resource(json!({
         "granularity": "resource", "methods": ["GET", "POST", "PATCH", "DELETE"],
         "formats": ["json"], "authentication": ["*"], "permissions": { "DELETE": ["end"] }
     }));
-    assert_eq!(calls(&world), [201, 200, 200, 204]);
-    world.delete(&manager, other.uid).says(403, "The 'end' permission is required.");
+    assert_eq!(statuses(&fixture), [201, 200, 200, 204]);
+    fixture.delete(&manager, other.uid).assert_message(403, "The 'end' permission is required.");
 }
 
-/// It is refused where it is written, with the texts of the old form; so there is none that half works.
+/// An incomplete resource is rejected when it is written, with the messages of the Drupal form.
 #[test]
-fn an_incomplete_resource() {
-    let world = own_world();
+fn an_incomplete_resource_is_rejected() {
+    let fixture = new_fixture();
     let method = "At least one HTTP method must be selected.";
     let format = "At least one request format must be selected.";
     let provider = "At least one authentication provider must be selected";
-    for (change, said) in [
+    for (change, expected) in [
         (json!({ "methods": [] }), method),
         (json!({ "formats": [] }), format),
         (json!({ "authentication": [] }), provider),
@@ -147,50 +152,58 @@ fn an_incomplete_resource() {
         (by_method(json!({ "GET": { "formats": ["json"] } })), provider),
     ] {
         let target = "/api/v1/resources/entity.user";
-        let answer = world.server.manages("PATCH", target).json(&change).send();
-        assert_eq!(answer.status, 422, "{change}: {}", answer.body);
-        let errors = answer.json()["errors"].clone();
-        let messages: Vec<&str> =
-            errors.as_array().unwrap().iter().map(|one| one["message"].as_str().unwrap()).collect();
-        assert!(messages.iter().any(|message| message.starts_with(said)), "{change}: {messages:?}");
+        let response = fixture.server.admin_api("PATCH", target).json(&change).send();
+        assert_eq!(response.status, 422, "{change}: {}", response.body);
+        let errors = response.json()["errors"].clone();
+        let messages: Vec<&str> = errors
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|error| error["message"].as_str().unwrap())
+            .collect();
+        assert!(
+            messages.iter().any(|message| message.starts_with(expected)),
+            "{change}: {messages:?}"
+        );
     }
-    assert_eq!(calls(&world), [201, 200, 200, 204]);
+    assert_eq!(statuses(&fixture), [201, 200, 200, 204]);
 }
 
 #[test]
-fn anonymous_requests() {
-    let world = own_world();
-    world.server.resource(json!({ "authentication": ["*", "anonymous"] }));
-    let ask =
-        |method: &str, target: &str| world.server.request(method, target).json(&json!({})).send();
-    let other = world.person(&["access user profiles"]);
-    let there = format!("/user/{}", other.uid);
-    ask("GET", &there).says(403, "The 'access user profiles' permission is required.");
-    ask("POST", "/entity/user").says(403, "The 'administer users' permission is required.");
-    let said = "Users can only update their own account, unless they have the 'administer users' permission.";
-    ask("PATCH", &there).says(403, said);
-    ask("DELETE", &there).says(403, "The 'cancel account' permission is required.");
-    let everything =
+fn anonymous_requests_need_the_permissions_of_the_anonymous_role() {
+    let fixture = new_fixture();
+    fixture.server.patch_resource(json!({ "authentication": ["*", "anonymous"] }));
+    let send =
+        |method: &str, target: &str| fixture.server.request(method, target).json(&json!({})).send();
+    let other = fixture.user(&["access user profiles"]);
+    let target = format!("/user/{}", other.uid);
+    send("GET", &target).assert_message(403, "The 'access user profiles' permission is required.");
+    send("POST", "/entity/user")
+        .assert_message(403, "The 'administer users' permission is required.");
+    let message = "Users can only update their own account, unless they have the 'administer users' permission.";
+    send("PATCH", &target).assert_message(403, message);
+    send("DELETE", &target).assert_message(403, "The 'cancel account' permission is required.");
+    let permissions =
         json!({ "permissions": ["access user profiles", "cancel account", "change own username"] });
-    world.manages("PATCH", "/api/v1/roles/anonymous", &everything);
-    // The short form: what somebody with the same permission sees of another.
-    let viewer = world.person(&["access user profiles"]);
-    assert_eq!(ask("GET", &there).entity(200), world.get(&viewer, other.uid).entity(200));
-    // Nobody owns nothing.
-    ask("PATCH", &there).says(403, said);
-    ask("DELETE", &there).says(403, "The 'cancel account' permission is required.");
+    fixture.call_admin_api("PATCH", "/api/v1/roles/anonymous", &permissions);
+    // The response is the short form, like for another user with the same permission.
+    let viewer = fixture.user(&["access user profiles"]);
+    assert_eq!(send("GET", &target).entity(200), fixture.get(&viewer, other.uid).entity(200));
+    // The permissions for the own account do not apply: an anonymous client has no account.
+    send("PATCH", &target).assert_message(403, message);
+    send("DELETE", &target).assert_message(403, "The 'cancel account' permission is required.");
 }
 
-/// What a change of the configuration allows holds for the next request, and what it forbids too.
+/// Granting and revoking a permission both apply to the next request.
 #[test]
-fn a_change_of_a_role_is_in_force_at_once() {
-    let world = world();
-    let role = world.role(&[]);
-    let person = world.person_with(json!({ "roles": [role] }), &[]);
+fn a_change_of_a_role_takes_effect_at_once() {
+    let fixture = fixture();
+    let role = fixture.role(&[]);
+    let user = fixture.user_with_record(json!({ "roles": [role] }), &[]);
     for permissions in [json!(["access user profiles"]), json!([])] {
         let target = format!("/api/v1/roles/{role}");
-        world.manages("PATCH", &target, &json!({ "permissions": permissions }));
+        fixture.call_admin_api("PATCH", &target, &json!({ "permissions": permissions }));
         let expected = if permissions == json!([]) { 403 } else { 200 };
-        assert_eq!(world.get(&person, 1).status, expected);
+        assert_eq!(fixture.get(&user, 1).status, expected);
     }
 }

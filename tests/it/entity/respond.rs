@@ -1,105 +1,114 @@
-//! The handler `respond`: a fixed answer behind the same Gate.
+//! The handler `respond`: a fixed response behind the same `Gate`.
 
 use serde_json::{Value, json};
 
-use super::World;
+use super::Fixture;
 use crate::harness::{Request, Server};
 
-/// A world with one resource.
-fn with(resource: Value) -> World {
-    let world = World::new(Server::new());
-    let mut whole = json!({
+/// A fixture with a server of its own that has this resource.
+fn fixture_with(resource: Value) -> Fixture {
+    let fixture = Fixture::new(Server::new());
+    let mut record = json!({
         "id": "motd", "handler": "respond", "granularity": "resource",
         "methods": ["GET"], "formats": ["any"], "authentication": ["*"],
     });
-    whole.as_object_mut().unwrap().extend(resource.as_object().unwrap().clone());
-    world.manages("POST", "/api/v1/resources", &whole);
-    world
+    record.as_object_mut().unwrap().extend(resource.as_object().unwrap().clone());
+    fixture.call_admin_api("POST", "/api/v1/resources", &record);
+    fixture
 }
 
 #[test]
-fn it_answers_what_is_configured() {
-    let world = with(json!({
+fn it_sends_the_configured_response() {
+    let fixture = fixture_with(json!({
         "path": "/motd",
         "respond": { "status": 203, "content_type": "text/plain; charset=utf-8", "body": "Grüße\n" },
     }));
-    let answer = world.asks(&world.admin(), "GET", "/motd").send();
-    assert_eq!((answer.status, answer.body.as_str()), (203, "Grüße\n"));
-    assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
-    let head = world.asks(&world.admin(), "HEAD", "/motd").send();
+    let response = fixture.request_as(&fixture.admin(), "GET", "/motd").send();
+    assert_eq!((response.status, response.body.as_str()), (203, "Grüße\n"));
+    assert_eq!(response.header("content-type"), Some("text/plain; charset=utf-8"));
+    let head = fixture.request_as(&fixture.admin(), "HEAD", "/motd").send();
     assert_eq!((head.status, head.body.as_str()), (203, ""));
     assert_eq!(head.header("content-length"), Some("8"));
-    // A change is in force with the next request.
+    // A change takes effect with the next request.
     let change = json!({ "respond": { "status": 200, "body": "other" } });
-    world.manages("PATCH", "/api/v1/resources/motd", &change);
-    let answer = world.asks(&world.admin(), "GET", "/motd").send();
-    assert_eq!((answer.status, answer.body.as_str()), (200, "other"));
+    fixture.call_admin_api("PATCH", "/api/v1/resources/motd", &change);
+    let response = fixture.request_as(&fixture.admin(), "GET", "/motd").send();
+    assert_eq!((response.status, response.body.as_str()), (200, "other"));
 }
 
 #[test]
-fn it_answers_with_json_and_nothing_by_default() {
-    let world = with(json!({ "path": "/empty" }));
-    let answer = world.asks(&world.admin(), "GET", "/empty").send();
-    assert_eq!((answer.status, answer.body.as_str()), (200, ""));
-    assert_eq!(answer.header("content-type"), Some("application/json"));
+fn the_default_response_is_empty_json() {
+    let fixture = fixture_with(json!({ "path": "/empty" }));
+    let response = fixture.request_as(&fixture.admin(), "GET", "/empty").send();
+    assert_eq!((response.status, response.body.as_str()), (200, ""));
+    assert_eq!(response.header("content-type"), Some("application/json"));
 }
 
 #[test]
-fn it_is_guarded_like_everything() {
-    let world = with(json!({
+fn it_requires_authentication_and_permissions() {
+    let fixture = fixture_with(json!({
         "path": "/motd", "methods": ["GET", "POST"],
         "permissions": { "GET": ["read it"], "POST": ["read it", "write it"] },
     }));
-    let asked = world.server.request("GET", "/motd").send();
-    asked.refuses(401, "MISSING_API_KEY_HEADER", "API key header is missing.");
-    let (nobody, reader) = (world.person(&[]), world.person(&["read it"]));
-    world.asks(&nobody, "GET", "/motd").send().says(403, "The 'read it' permission is required.");
-    assert_eq!(world.asks(&reader, "GET", "/motd").send().status, 200);
-    world.asks(&reader, "POST", "/motd").send().says(403, "The 'write it' permission is required.");
-    let writer = world.person(&["read it", "write it"]);
-    assert_eq!(world.asks(&writer, "POST", "/motd").send().status, 200);
-    let answer = world.asks(&writer, "PUT", "/motd").send();
-    assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, POST, HEAD")));
-    world.manages("PATCH", "/api/v1/resources/motd", &json!({ "enabled": false }));
-    let said = format!("No route found for \"GET {}/motd\"", world.origin());
-    world.asks(&writer, "GET", "/motd").send().says(404, &said);
+    let request = fixture.server.request("GET", "/motd").send();
+    request.assert_error(401, "MISSING_API_KEY_HEADER", "API key header is missing.");
+    let (user, reader) = (fixture.user(&[]), fixture.user(&["read it"]));
+    fixture
+        .request_as(&user, "GET", "/motd")
+        .send()
+        .assert_message(403, "The 'read it' permission is required.");
+    assert_eq!(fixture.request_as(&reader, "GET", "/motd").send().status, 200);
+    fixture
+        .request_as(&reader, "POST", "/motd")
+        .send()
+        .assert_message(403, "The 'write it' permission is required.");
+    let writer = fixture.user(&["read it", "write it"]);
+    assert_eq!(fixture.request_as(&writer, "POST", "/motd").send().status, 200);
+    let response = fixture.request_as(&writer, "PUT", "/motd").send();
+    assert_eq!((response.status, response.header("allow")), (405, Some("GET, POST, HEAD")));
+    fixture.call_admin_api("PATCH", "/api/v1/resources/motd", &json!({ "enabled": false }));
+    let message = format!("No route found for \"GET {}/motd\"", fixture.origin());
+    fixture.request_as(&writer, "GET", "/motd").send().assert_message(404, &message);
 }
 
 #[test]
-fn it_is_open_where_anonymous_is_listed() {
-    let world = with(json!({ "path": "/open", "authentication": ["anonymous"] }));
-    assert_eq!(world.server.request("GET", "/open").send().status, 200);
-    // An application that is not listed is not let in, not even with a good key.
-    let said = "The used authentication method is not allowed on this route.";
-    world.asks(&world.admin(), "GET", "/open").send().says(403, said);
+fn anonymous_requests_are_allowed_where_anonymous_is_listed() {
+    let fixture = fixture_with(json!({ "path": "/open", "authentication": ["anonymous"] }));
+    assert_eq!(fixture.server.request("GET", "/open").send().status, 200);
+    // An application that is not listed is rejected, even with a valid key.
+    let message = "The used authentication method is not allowed on this route.";
+    fixture.request_as(&fixture.admin(), "GET", "/open").send().assert_message(403, message);
 }
 
 #[test]
-fn its_formats_are_those_of_the_resource() {
-    let world = with(json!({
+fn its_formats_are_the_formats_of_the_resource() {
+    let fixture = fixture_with(json!({
         "path": "/form", "methods": ["GET", "POST"], "formats": ["xml", "form"],
     }));
-    let said = "No route found for the specified format. Supported formats: form, xml.";
-    world.asks(&world.admin(), "GET", "/form?_format=json").send().says(406, said);
-    assert_eq!(world.asks(&world.admin(), "GET", "/form?_format=xml").send().status, 200);
+    let message = "No route found for the specified format. Supported formats: form, xml.";
+    fixture
+        .request_as(&fixture.admin(), "GET", "/form?_format=json")
+        .send()
+        .assert_message(406, message);
+    assert_eq!(fixture.request_as(&fixture.admin(), "GET", "/form?_format=xml").send().status, 200);
     let post = |media_type: &str| {
-        let asked = world.asks(&world.admin(), "POST", "/form");
-        asked.header("Content-Type", media_type).body("x").send()
+        let request = fixture.request_as(&fixture.admin(), "POST", "/form");
+        request.header("Content-Type", media_type).body("x").send()
     };
-    for taken in ["application/xml", "text/xml", "application/x-www-form-urlencoded"] {
-        assert_eq!(post(taken).status, 200, "{taken}");
+    for media_type in ["application/xml", "text/xml", "application/x-www-form-urlencoded"] {
+        assert_eq!(post(media_type).status, 200, "{media_type}");
     }
-    let said = "No route found that matches \"Content-Type: application/json\"";
-    post("application/json").says(415, said);
-    let any = with(json!({ "path": "/any", "methods": ["GET", "POST"] }));
-    let asked = any.asks(&any.admin(), "POST", "/any?_format=whatever");
-    assert_eq!(asked.body("x").send().status, 200);
+    let message = "No route found that matches \"Content-Type: application/json\"";
+    post("application/json").assert_message(415, message);
+    let any = fixture_with(json!({ "path": "/any", "methods": ["GET", "POST"] }));
+    let request = any.request_as(&any.admin(), "POST", "/any?_format=whatever");
+    assert_eq!(request.body("x").send().status, 200);
 }
 
 #[test]
-fn its_path_is_a_pattern() {
-    let world = with(json!({ "path": "/orders/{id}/lines" }));
-    let status = |path: &str| world.asks(&world.admin(), "GET", path).send().status;
+fn its_path_may_be_a_pattern() {
+    let fixture = fixture_with(json!({ "path": "/orders/{id}/lines" }));
+    let status = |path: &str| fixture.request_as(&fixture.admin(), "GET", path).send().status;
     for path in ["/orders/1/lines", "/orders/a%20b/lines", "//orders/./1/x/../lines"] {
         assert_eq!(status(path), 200, "{path}");
     }
@@ -108,25 +117,25 @@ fn its_path_is_a_pattern() {
     {
         assert_eq!(status(path), 404, "{path}");
     }
-    let world = with(json!({ "path": "/files/{*rest}" }));
-    let status = |path: &str| world.asks(&world.admin(), "GET", path).send().status;
+    let fixture = fixture_with(json!({ "path": "/files/{*rest}" }));
+    let status = |path: &str| fixture.request_as(&fixture.admin(), "GET", path).send().status;
     assert_eq!([status("/files/a"), status("/files/a/b/c"), status("/files")], [200, 200, 404]);
-    // Nothing leads out of it.
+    // Dot segments are resolved before the path is matched, so the pattern cannot match them.
     assert_eq!(status("/files/../user/1"), 200);
-    let entity = world.asks(&world.admin(), "GET", "/files/../user/1").send();
+    let entity = fixture.request_as(&fixture.admin(), "GET", "/files/../user/1").send();
     assert_eq!(entity.json()["uid"][0]["value"], json!(1));
     assert_eq!(status("/files/..%2fuser/1"), 400);
 }
 
 #[test]
-fn its_host_is_the_one_that_was_asked() {
-    let world = with(json!({ "path": "/hosted", "host": "api.example" }));
+fn its_host_must_match_the_host_of_the_request() {
+    let fixture = fixture_with(json!({ "path": "/hosted", "host": "api.example" }));
     let status = |host: &str| {
         let head = format!(
             "GET /hosted HTTP/1.1\r\nHost: {host}\r\nAPI-KEY: {}\r\nConnection: close\r\n\r\n",
-            world.admin().credential
+            fixture.admin().credential
         );
-        crate::harness::exchange(world.server.public, head.as_bytes()).status
+        crate::harness::exchange(fixture.server.public, head.as_bytes()).status
     };
     for host in ["api.example", "API.EXAMPLE", "api.example:8080"] {
         assert_eq!(status(host), 200, "{host}");
@@ -134,5 +143,5 @@ fn its_host_is_the_one_that_was_asked() {
     for host in ["example", "x.api.example", "127.0.0.1"] {
         assert_eq!(status(host), 404, "{host}");
     }
-    assert_eq!(Request::new(world.server.public, "GET", "/hosted").send().status, 401);
+    assert_eq!(Request::new(fixture.server.public, "GET", "/hosted").send().status, 401);
 }

@@ -1,56 +1,61 @@
-//! The rules for values, each with its message.
+//! The validation rules for values, each with its message.
 
 use serde_json::{Value, json};
 
-use super::{World, one, value, world};
+use super::{Fixture, fixture, single_value, value};
 
-/// Both a new user and one that is there are refused.
+/// Checks that the value is rejected both in a new user and in a change of a user.
 #[track_caller]
-fn refuses(world: &World, field: &str, given: &Value, faults: &[&str]) {
-    let mut body = one("name", world.fresh("ruled"));
+fn assert_rejected(fixture: &Fixture, field: &str, given: &Value, violations: &[&str]) {
+    let mut body = single_value("name", fixture.unique("ruled"));
     body[field] = given.clone();
-    world.post(&world.admin(), &body).finds(faults);
-    let uid = world.person(&[]).uid;
-    world.patch(&world.admin(), uid, &json!({ field: given })).finds(faults);
+    fixture.post(&fixture.admin(), &body).assert_violations(violations);
+    let uid = fixture.user(&[]).uid;
+    fixture.patch(&fixture.admin(), uid, &json!({ field: given })).assert_violations(violations);
 }
 
 #[track_caller]
-fn refuses_name(name: &str, said: &str) {
-    refuses(&world(), "name", &json!([{ "value": name }]), &[&format!("name: {said}")]);
+fn assert_name_rejected(name: &str, message: &str) {
+    assert_rejected(
+        &fixture(),
+        "name",
+        &json!([{ "value": name }]),
+        &[&format!("name: {message}")],
+    );
 }
 
 #[test]
-fn an_empty_name() {
-    let said = "You must enter a username.";
-    refuses_name("", said);
-    let world = world();
-    let fault = format!("name: {said}");
+fn an_empty_name_is_rejected() {
+    let message = "You must enter a username.";
+    assert_name_rejected("", message);
+    let fixture = fixture();
+    let violation = format!("name: {message}");
     for empty in [json!([]), json!({}), json!([{}]), json!([null]), json!([{ "value": null }])] {
-        refuses(&world, "name", &empty, &[&fault]);
+        assert_rejected(&fixture, "name", &empty, &[&violation]);
     }
-    // None at all.
-    world.post(&world.admin(), &json!({})).finds(&[&fault]);
-    world.post(&world.admin(), &one("status", true)).finds(&[&fault]);
+    // The field is missing.
+    fixture.post(&fixture.admin(), &json!({})).assert_violations(&[&violation]);
+    fixture.post(&fixture.admin(), &single_value("status", true)).assert_violations(&[&violation]);
 }
 
 #[test]
-fn a_name_that_begins_with_a_space() {
-    refuses_name(" llama", "The username cannot begin with a space.");
-    refuses_name(" ", "The username cannot begin with a space.");
+fn a_name_must_not_begin_with_a_space() {
+    assert_name_rejected(" llama", "The username cannot begin with a space.");
+    assert_name_rejected(" ", "The username cannot begin with a space.");
 }
 
 #[test]
-fn a_name_that_ends_with_a_space() {
-    refuses_name("llama ", "The username cannot end with a space.");
+fn a_name_must_not_end_with_a_space() {
+    assert_name_rejected("llama ", "The username cannot end with a space.");
 }
 
 #[test]
-fn a_name_with_several_spaces_in_a_row() {
-    refuses_name("lla  ma", "The username cannot contain multiple spaces in a row.");
+fn a_name_must_not_have_several_spaces_in_a_row() {
+    assert_name_rejected("lla  ma", "The username cannot contain multiple spaces in a row.");
 }
 
 #[test]
-fn a_name_with_an_invalid_character() {
+fn a_name_must_not_have_an_invalid_character() {
     for name in [
         "a:b",
         "a/b",
@@ -72,100 +77,115 @@ fn a_name_with_an_invalid_character() {
         "a\u{202e}b",
         "\u{ff21}",
     ] {
-        refuses_name(name, "The username contains an invalid character.");
+        assert_name_rejected(name, "The username contains an invalid character.");
     }
 }
 
 #[test]
-fn what_a_name_may_hold() {
-    let world = world();
+fn a_name_may_have_letters_digits_and_some_punctuation() {
+    let fixture = fixture();
     for part in
         ["Llama 1", "@llama", "lla+ma", "lla_ma", "lla.ma", "O'Llama", "lla-ma", "Ünï", "日本"]
     {
-        let name = format!("{part}{}", world.fresh(""));
-        let entity = world.post(&world.admin(), &one("name", name.clone())).entity(201);
+        let name = format!("{part}{}", fixture.unique(""));
+        let entity =
+            fixture.post(&fixture.admin(), &single_value("name", name.clone())).entity(201);
         assert_eq!(value(&entity, "name"), &json!(name));
     }
 }
 
 #[test]
-fn a_name_that_is_too_long() {
-    let world = world();
+fn a_name_has_at_most_60_characters() {
+    let fixture = fixture();
     for letter in ["x", "é"] {
-        let name = format!("{:é<60}", world.fresh(letter));
+        let name = format!("{:é<60}", fixture.unique(letter));
         assert_eq!(name.chars().count(), 60);
-        assert_eq!(world.post(&world.admin(), &one("name", name.clone())).status, 201);
+        assert_eq!(fixture.post(&fixture.admin(), &single_value("name", name.clone())).status, 201);
         let name = format!("{name}{letter}");
-        let said = format!("The username {name} is too long: it must be 60 characters or less.");
-        refuses_name(&name, &said);
+        let message = format!("The username {name} is too long: it must be 60 characters or less.");
+        assert_name_rejected(&name, &message);
     }
 }
 
 #[test]
-fn a_name_that_is_taken() {
-    let world = world();
-    let (uid, name) = (world.person(&[]).uid, world.person(&[]).name);
+fn a_name_must_be_unique_in_any_case() {
+    let fixture = fixture();
+    let (uid, name) = (fixture.user(&[]).uid, fixture.user(&[]).name);
     for name in [name.clone(), name.to_uppercase(), "Admin".into()] {
-        let fault = format!("name: The username {name} is already taken.");
-        world.post(&world.admin(), &one("name", name.clone())).finds(&[&fault]);
-        world.patch(&world.admin(), uid, &one("name", name)).finds(&[&fault]);
+        let violation = format!("name: The username {name} is already taken.");
+        fixture
+            .post(&fixture.admin(), &single_value("name", name.clone()))
+            .assert_violations(&[&violation]);
+        fixture
+            .patch(&fixture.admin(), uid, &single_value("name", name))
+            .assert_violations(&[&violation]);
     }
-    // One's own name in other letters is not.
-    let own = world.person(&[]);
-    let change = one("name", own.name.to_uppercase());
-    let entity = world.patch(&world.admin(), own.uid, &change).entity(200);
+    // A user may change the case of their own name.
+    let own = fixture.user(&[]);
+    let change = single_value("name", own.name.to_uppercase());
+    let entity = fixture.patch(&fixture.admin(), own.uid, &change).entity(200);
     assert_eq!(value(&entity, "name"), &json!(own.name.to_uppercase()));
 }
 
 #[test]
-fn a_mail_address_that_is_none() {
-    let world = world();
-    let fault = "mail.0.value: This value is not a valid email address.";
+fn an_invalid_mail_address_is_rejected() {
+    let fixture = fixture();
+    let violation = "mail.0.value: This value is not a valid email address.";
     for mail in
         ["x", "@", "x@", "@x", "x y@example.com", "x@example..com", "x@exa mple.com", "x@-a.b"]
     {
-        refuses(&world, "mail", &json!([{ "value": mail }]), &[fault]);
+        assert_rejected(&fixture, "mail", &json!([{ "value": mail }]), &[violation]);
     }
 }
 
 #[test]
-fn a_mail_address_that_is_taken() {
-    let world = world();
-    let uid = world.person(&[]).uid;
-    let mail = format!("{}@example.com", world.fresh("taken"));
-    world.person_with(json!({ "mail": mail }), &[]);
+fn a_mail_address_must_be_unique_in_any_case() {
+    let fixture = fixture();
+    let uid = fixture.user(&[]).uid;
+    let mail = format!("{}@example.com", fixture.unique("taken"));
+    fixture.user_with_record(json!({ "mail": mail }), &[]);
     for mail in [mail.clone(), mail.to_uppercase()] {
-        let fault = format!("mail: The email address {mail} is already taken.");
-        let mut body = one("name", world.fresh("never"));
+        let violation = format!("mail: The email address {mail} is already taken.");
+        let mut body = single_value("name", fixture.unique("never"));
         body["mail"] = json!([{ "value": mail }]);
-        world.post(&world.admin(), &body).finds(&[&fault]);
-        world.patch(&world.admin(), uid, &one("mail", mail)).finds(&[&fault]);
+        fixture.post(&fixture.admin(), &body).assert_violations(&[&violation]);
+        fixture
+            .patch(&fixture.admin(), uid, &single_value("mail", mail))
+            .assert_violations(&[&violation]);
     }
-    // Given back, it is free.
-    let holder = world.person_with(json!({ "mail": format!("x{mail}") }), &[]);
-    assert_eq!(world.delete(&world.admin(), holder.uid).status, 204);
-    assert_eq!(world.patch(&world.admin(), uid, &one("mail", format!("x{mail}"))).status, 200);
+    // After its user is deleted, the mail address can be used again.
+    let holder = fixture.user_with_record(json!({ "mail": format!("x{mail}") }), &[]);
+    assert_eq!(fixture.delete(&fixture.admin(), holder.uid).status, 204);
+    assert_eq!(
+        fixture.patch(&fixture.admin(), uid, &single_value("mail", format!("x{mail}"))).status,
+        200
+    );
 }
 
 #[test]
-fn a_role_that_does_not_exist() {
-    let world = world();
-    let role = world.role(&[]);
-    let fault =
+fn an_unknown_role_is_rejected() {
+    let fixture = fixture();
+    let role = fixture.role(&[]);
+    let violation =
         "roles.1.target_id: The referenced entity (user_role: unknown_role) does not exist.";
     let given = json!([{ "target_id": role }, { "target_id": "unknown_role" }]);
-    refuses(&world, "roles", &given, &[fault]);
-    refuses(&world, "roles", &json!([role, "unknown_role"]), &[fault]);
-    // The place is the one in the request, whatever else stands there.
-    let fault = "roles.3.target_id: The referenced entity (user_role: nothing) does not exist.";
-    refuses(&world, "roles", &json!(["authenticated", role, role, "nothing"]), &[fault]);
-    let fault = "roles.0.target_id: This value should not be null.";
-    refuses(&world, "roles", &json!([{ "target_id": null }]), &[fault]);
+    assert_rejected(&fixture, "roles", &given, &[violation]);
+    assert_rejected(&fixture, "roles", &json!([role, "unknown_role"]), &[violation]);
+    // The index in the message is the index in the request, including duplicate and implicit roles.
+    let violation = "roles.3.target_id: The referenced entity (user_role: nothing) does not exist.";
+    assert_rejected(
+        &fixture,
+        "roles",
+        &json!(["authenticated", role, role, "nothing"]),
+        &[violation],
+    );
+    let violation = "roles.0.target_id: This value should not be null.";
+    assert_rejected(&fixture, "roles", &json!([{ "target_id": null }]), &[violation]);
 }
 
 #[test]
-fn a_choice_that_there_is_not() {
-    let world = world();
+fn an_unknown_time_zone_or_language_is_rejected() {
+    let fixture = fixture();
     for (field, given) in [
         ("timezone", "Europe/Atlantis"),
         ("timezone", "../etc/passwd"),
@@ -173,40 +193,40 @@ fn a_choice_that_there_is_not() {
         ("preferred_langcode", "not a language"),
         ("preferred_admin_langcode", "../"),
     ] {
-        let fault = format!("{field}.0.value: The value you selected is not a valid choice.");
-        refuses(&world, field, &json!([{ "value": given }]), &[&fault]);
+        let violation = format!("{field}.0.value: The value you selected is not a valid choice.");
+        assert_rejected(&fixture, field, &json!([{ "value": given }]), &[&violation]);
     }
 }
 
 #[test]
-fn a_password_that_is_too_long() {
-    let world = world();
+fn a_password_has_at_most_1024_bytes_and_an_empty_password_is_none() {
+    let fixture = fixture();
     let long = "p".repeat(1025);
-    world.server.hide(&long);
-    refuses(
-        &world,
+    fixture.server.forbid_in_log(&long);
+    assert_rejected(
+        &fixture,
         "pass",
         &json!([{ "value": long }]),
         &["pass.0.value: A password has 1 to 1,024 bytes."],
     );
-    // An empty one is none.
-    let mut body = one("name", world.fresh("empty"));
+    // An empty password means no password.
+    let mut body = single_value("name", fixture.unique("empty"));
     body["pass"] = json!([{ "value": "" }]);
-    let uid = value(&world.post(&world.admin(), &body).entity(201), "uid").clone();
-    let user = world.server.manages("GET", &format!("/api/v1/users/{uid}")).send().json();
+    let uid = value(&fixture.post(&fixture.admin(), &body).entity(201), "uid").clone();
+    let user = fixture.server.admin_api("GET", &format!("/api/v1/users/{uid}")).send().json();
     assert_eq!(user["has_password"], json!(false));
 }
 
 #[test]
-fn an_initial_mail_address_that_is_none() {
-    let fault = "init.0.value: This value is not a valid email address.";
-    refuses(&world(), "init", &json!([{ "value": "nothing" }]), &[fault]);
+fn an_invalid_initial_mail_address_is_rejected() {
+    let violation = "init.0.value: This value is not a valid email address.";
+    assert_rejected(&fixture(), "init", &json!([{ "value": "nothing" }]), &[violation]);
 }
 
-/// All that is wrong is told at once, in the order of the fields.
+/// One response reports all violations, in the order of the entity's fields.
 #[test]
-fn several_faults() {
-    let world = world();
+fn all_violations_are_reported_at_once() {
+    let fixture = fixture();
     let body = json!({
         "roles": ["nothing"],
         "timezone": [{ "value": "Nowhere" }],
@@ -214,7 +234,7 @@ fn several_faults() {
         "mail": [{ "value": "none" }],
         "name": [{ "value": " x" }],
     });
-    world.post(&world.admin(), &body).finds(&[
+    fixture.post(&fixture.admin(), &body).assert_violations(&[
         "name: The username cannot begin with a space.",
         "mail.0.value: This value is not a valid email address.",
         "timezone.0.value: The value you selected is not a valid choice.",
@@ -223,13 +243,13 @@ fn several_faults() {
     ]);
 }
 
-/// A request that is refused in part is refused as a whole.
+/// One invalid field rejects the whole request.
 #[test]
-fn nothing_is_written_of_a_request_that_is_refused() {
-    let world = world();
-    let uid = world.person(&[]).uid;
-    let before = world.get(&world.admin(), uid).body;
+fn a_rejected_request_writes_nothing() {
+    let fixture = fixture();
+    let uid = fixture.user(&[]).uid;
+    let before = fixture.get(&fixture.admin(), uid).body;
     let body = json!({ "timezone": ["UTC"], "status": [0], "mail": ["none"] });
-    assert_eq!(world.patch(&world.admin(), uid, &body).status, 422);
-    assert_eq!(world.get(&world.admin(), uid).body, before);
+    assert_eq!(fixture.patch(&fixture.admin(), uid, &body).status, 422);
+    assert_eq!(fixture.get(&fixture.admin(), uid).body, before);
 }

@@ -2,89 +2,89 @@
 
 use serde_json::{Value, json};
 
-use super::{one, value, world};
+use super::{fixture, single_value, value};
 
 #[test]
-fn it_answers_200_with_the_entity() {
-    let world = world();
-    let uid = world.person(&[]).uid;
-    let name = world.fresh("changed");
-    let answer = world.patch(&world.admin(), uid, &one("name", name.clone()));
-    let entity = answer.entity(200);
+fn an_update_responds_200_with_the_entity() {
+    let fixture = fixture();
+    let uid = fixture.user(&[]).uid;
+    let name = fixture.unique("changed");
+    let response = fixture.patch(&fixture.admin(), uid, &single_value("name", name.clone()));
+    let entity = response.entity(200);
     assert_eq!(value(&entity, "name"), &json!(name));
-    assert_eq!(answer.header("location"), None);
-    assert_eq!(world.get(&world.admin(), uid).entity(200), entity);
+    assert_eq!(response.header("location"), None);
+    assert_eq!(fixture.get(&fixture.admin(), uid).entity(200), entity);
 }
 
-/// Each form of a body in which nothing is different. The time of the last change is checked with a user who was made long ago, by the
-/// revision that the admin API shows.
+/// Sends bodies without a difference: each field alone, all fields, and none. The revision in the
+/// admin API shows that nothing was written.
 #[test]
-fn nothing_changed_is_200_too() {
-    let world = world();
-    let mail = format!("{}@example.com", world.fresh("same"));
-    let record = json!({ "mail": mail, "timezone": "UTC", "roles": [world.role(&[])] });
-    let uid = world.person_with(record, &[]).uid;
-    let before = world.get(&world.admin(), uid);
+fn an_update_without_changes_responds_200_and_writes_nothing() {
+    let fixture = fixture();
+    let mail = format!("{}@example.com", fixture.unique("same"));
+    let record = json!({ "mail": mail, "timezone": "UTC", "roles": [fixture.role(&[])] });
+    let uid = fixture.user_with_record(record, &[]).uid;
+    let before = fixture.get(&fixture.admin(), uid);
     let revision = || {
-        let answer = world.server.manages("GET", &format!("/api/v1/users/{uid}")).send();
-        answer.header("etag").unwrap().to_owned()
+        let response = fixture.server.admin_api("GET", &format!("/api/v1/users/{uid}")).send();
+        response.header("etag").unwrap().to_owned()
     };
     let first = revision();
-    let whole = before.json();
+    let entity = before.json();
     let mut bodies: Vec<Value> =
-        whole.as_object().unwrap().iter().map(|(name, items)| json!({ name: items })).collect();
+        entity.as_object().unwrap().iter().map(|(name, items)| json!({ name: items })).collect();
     bodies.push(json!({}));
-    bodies.push(whole);
+    bodies.push(entity);
     for body in bodies {
-        let answer = world.patch(&world.admin(), uid, &body);
-        assert_eq!((answer.status, &answer.body), (200, &before.body), "{body}");
+        let response = fixture.patch(&fixture.admin(), uid, &body);
+        assert_eq!((response.status, &response.body), (200, &before.body), "{body}");
     }
     assert_eq!(revision(), first, "something was written");
 }
 
-/// What people read of their own accounts they can send back.
+/// The entity that a user reads is a valid body for an update of the account.
 #[test]
-fn ones_own_entity_can_be_sent_back() {
-    let world = world();
-    let mail = format!("{}@example.com", world.fresh("same"));
-    let own = world.person_with(json!({ "mail": mail }), &[]);
-    let before = world.get(&own, own.uid);
-    let answer = world.patch(&own, own.uid, &before.json());
-    assert_eq!((answer.status, answer.body), (200, before.body.clone()));
+fn a_user_can_send_back_their_own_entity() {
+    let fixture = fixture();
+    let mail = format!("{}@example.com", fixture.unique("same"));
+    let own = fixture.user_with_record(json!({ "mail": mail }), &[]);
+    let before = fixture.get(&own, own.uid);
+    let response = fixture.patch(&own, own.uid, &before.json());
+    assert_eq!((response.status, response.body), (200, before.body.clone()));
     let mut changed = before.json();
     changed["timezone"] = json!([{ "value": "Asia/Tokyo" }]);
-    let entity = world.patch(&own, own.uid, &changed).entity(200);
+    let entity = fixture.patch(&own, own.uid, &changed).entity(200);
     assert_eq!(value(&entity, "timezone"), &json!("Asia/Tokyo"));
 }
 
 #[test]
-fn the_account_is_ones_own_or_the_permission_is_required() {
-    let world = world();
-    let said = "Users can only update their own account, unless they have the 'administer users' permission.";
-    let other = world.person(&[]);
+fn updating_another_user_requires_the_permission() {
+    let fixture = fixture();
+    let message = "Users can only update their own account, unless they have the 'administer users' permission.";
+    let other = fixture.user(&[]);
     for permissions in [&[][..], &["access user profiles", "change own username", "cancel account"]]
     {
-        let person = world.person(permissions);
-        for change in [one("timezone", "UTC"), json!({})] {
-            world.patch(&person, other.uid, &change).says(403, said);
+        let user = fixture.user(permissions);
+        for change in [single_value("timezone", "UTC"), json!({})] {
+            fixture.patch(&user, other.uid, &change).assert_message(403, message);
         }
     }
-    let manager = world.person(&["administer users"]);
-    assert_eq!(world.patch(&manager, other.uid, &one("timezone", "UTC")).status, 200);
+    let manager = fixture.user(&["administer users"]);
+    assert_eq!(fixture.patch(&manager, other.uid, &single_value("timezone", "UTC")).status, 200);
 }
 
 #[test]
-fn who_administers_users_sets_nearly_everything() {
-    let world = world();
-    let manager = world.person(&["administer users"]);
-    let (uid, role) = (world.person(&[]).uid, world.role(&[]));
-    let mail = format!("{}@example.com", world.fresh("set"));
+fn a_user_manager_may_set_every_field_that_the_server_does_not_set() {
+    let fixture = fixture();
+    let manager = fixture.user(&["administer users"]);
+    let (uid, role) = (fixture.user(&[]).uid, fixture.role(&[]));
+    let mail = format!("{}@example.com", fixture.unique("set"));
     let at = json!([{ "value": "1973-11-29T21:33:09+00:00", "format": "Y-m-d\\TH:i:sP" }]);
     let body = json!({
         "langcode": [{ "value": "de" }],
         "preferred_langcode": [{ "value": "fr" }],
         "preferred_admin_langcode": [{ "value": "es" }],
-        "name": [{ "value": world.fresh("set") }],
+        "name": [{ "value": fixture.unique("set") }],
         "mail": [{ "value": mail }],
         "timezone": [{ "value": "Europe/Berlin" }],
         "status": [{ "value": false }],
@@ -93,24 +93,24 @@ fn who_administers_users_sets_nearly_everything() {
         "login": at,
         "init": [{ "value": "init@example.com" }],
     });
-    let entity = world.patch(&manager, uid, &body).entity(200);
+    let entity = fixture.patch(&manager, uid, &body).entity(200);
     for (field, expected) in body.as_object().unwrap() {
         assert_eq!(&entity[field], expected, "{field}");
     }
     let body = json!({ "roles": [{ "target_id": role }] });
-    let entity = world.patch(&manager, uid, &body).entity(200);
+    let entity = fixture.patch(&manager, uid, &body).entity(200);
     assert_eq!(entity["roles"][0]["target_id"], json!(role));
-    let entity = world.patch(&manager, uid, &json!({ "roles": [] })).entity(200);
+    let entity = fixture.patch(&manager, uid, &json!({ "roles": [] })).entity(200);
     assert_eq!(entity["roles"], json!([]));
-    let entity = world.patch(&manager, uid, &one("status", "1")).entity(200);
+    let entity = fixture.patch(&manager, uid, &single_value("status", "1")).entity(200);
     assert_eq!(value(&entity, "status"), &json!(true));
 }
 
-/// What the server sets is nobody's, an administrator's neither.
+/// Some fields are set by the server, and not even an administrator may change them.
 #[test]
-fn some_fields_are_the_servers_own() {
-    let world = world();
-    let uid = world.person(&[]).uid;
+fn fields_set_by_the_server_cannot_be_updated() {
+    let fixture = fixture();
+    let uid = fixture.user(&[]).uid;
     for (field, given) in [
         ("uid", json!(uid + 1)),
         ("uid", json!(null)),
@@ -118,30 +118,30 @@ fn some_fields_are_the_servers_own() {
         ("changed", json!(1)),
         ("default_langcode", json!(false)),
     ] {
-        let answer = world.patch(&world.admin(), uid, &one(field, given));
-        answer.says(403, &format!("Access denied on updating field '{field}'."));
+        let response = fixture.patch(&fixture.admin(), uid, &single_value(field, given));
+        response.assert_message(403, &format!("Access denied on updating field '{field}'."));
     }
 }
 
-/// Of several fields that may not be set, the first one in the request is told, and nothing is written.
+/// The response names the first field in the request that the user may not set.
 #[test]
-fn the_first_refused_field_is_told() {
-    let world = world();
-    let own = world.person(&[]);
+fn the_first_forbidden_field_is_reported_and_nothing_is_written() {
+    let fixture = fixture();
+    let own = fixture.user(&[]);
     let body = r#"{"timezone":["UTC"],"login":[1],"status":[0],"access":[1]}"#;
-    let asked = world.asks(&own, "PATCH", &format!("/user/{}", own.uid));
-    let answer = asked.header("Content-Type", "application/json").body(body).send();
-    answer.says(403, "Access denied on updating field 'login'.");
-    assert_eq!(world.get(&own, own.uid).json()["timezone"], json!([]));
+    let request = fixture.request_as(&own, "PATCH", &format!("/user/{}", own.uid));
+    let response = request.header("Content-Type", "application/json").body(body).send();
+    response.assert_message(403, "Access denied on updating field 'login'.");
+    assert_eq!(fixture.get(&own, own.uid).json()["timezone"], json!([]));
 }
 
-/// Only an administrator touches an administrator, or makes one.
+/// Only an administrator changes an administrator or creates one.
 #[test]
-fn who_administers_users_is_no_administrator() {
-    let world = world();
-    let manager = world.person(&["administer users"]);
-    let admin = world.person_with(json!({ "roles": ["administrator"] }), &[]);
-    world.server.hide("taken over by me");
+fn a_user_manager_cannot_change_or_create_administrators() {
+    let fixture = fixture();
+    let manager = fixture.user(&["administer users"]);
+    let admin = fixture.user_with_record(json!({ "roles": ["administrator"] }), &[]);
+    fixture.server.forbid_in_log("taken over by me");
     for (field, given) in [
         ("name", json!([{ "value": "renamed" }])),
         ("pass", json!([{ "value": "taken over by me" }])),
@@ -149,31 +149,37 @@ fn who_administers_users_is_no_administrator() {
         ("status", json!([{ "value": false }])),
         ("roles", json!([])),
     ] {
-        let answer = world.patch(&manager, admin.uid, &json!({ field: given }));
-        answer.says(403, &format!("Access denied on updating field '{field}'."));
+        let response = fixture.patch(&manager, admin.uid, &json!({ field: given }));
+        response.assert_message(403, &format!("Access denied on updating field '{field}'."));
     }
-    assert_eq!(world.patch(&manager, admin.uid, &one("timezone", "UTC")).status, 200);
+    assert_eq!(fixture.patch(&manager, admin.uid, &single_value("timezone", "UTC")).status, 200);
     let promotion = json!({ "roles": ["administrator"] });
-    for uid in [manager.uid, world.person(&[]).uid] {
-        let said = "Access denied on updating field 'roles'.";
-        world.patch(&manager, uid, &promotion).says(403, said);
+    for uid in [manager.uid, fixture.user(&[]).uid] {
+        let message = "Access denied on updating field 'roles'.";
+        fixture.patch(&manager, uid, &promotion).assert_message(403, message);
     }
-    let mut body = one("name", world.fresh("never"));
+    let mut body = single_value("name", fixture.unique("never"));
     body["roles"] = json!(["administrator"]);
-    world.post(&manager, &body).says(403, "Access denied on creating field 'roles'.");
-    assert_eq!(world.get(&admin, 1).status, 200);
+    fixture.post(&manager, &body).assert_message(403, "Access denied on creating field 'roles'.");
+    assert_eq!(fixture.get(&admin, 1).status, 200);
 }
 
 #[test]
-fn a_blocked_user_is_out_at_once() {
-    let world = world();
-    let person = world.person(&["access user profiles"]);
-    assert_eq!(world.get(&person, 1).status, 200);
-    assert_eq!(world.patch(&world.admin(), person.uid, &one("status", false)).status, 200);
-    world.get(&person, 1).refuses(403, "USER_BLOCKED", "The user is blocked or inactive.");
-    assert_eq!(world.patch(&world.admin(), person.uid, &one("status", true)).status, 200);
-    assert_eq!(world.get(&person, 1).status, 200);
-    // And a role that is taken away gives nothing any more.
-    assert_eq!(world.patch(&world.admin(), person.uid, &json!({ "roles": [] })).status, 200);
-    assert_eq!(world.get(&person, 1).status, 403);
+fn blocking_a_user_takes_effect_at_once() {
+    let fixture = fixture();
+    let user = fixture.user(&["access user profiles"]);
+    assert_eq!(fixture.get(&user, 1).status, 200);
+    assert_eq!(
+        fixture.patch(&fixture.admin(), user.uid, &single_value("status", false)).status,
+        200
+    );
+    fixture.get(&user, 1).assert_error(403, "USER_BLOCKED", "The user is blocked or inactive.");
+    assert_eq!(
+        fixture.patch(&fixture.admin(), user.uid, &single_value("status", true)).status,
+        200
+    );
+    assert_eq!(fixture.get(&user, 1).status, 200);
+    // Removing a role takes effect at once too.
+    assert_eq!(fixture.patch(&fixture.admin(), user.uid, &json!({ "roles": [] })).status, 200);
+    assert_eq!(fixture.get(&user, 1).status, 403);
 }

@@ -1,13 +1,13 @@
-//! Webhooks on their way.
+//! Delivery of webhooks: signatures, retries, and pending webhooks across a kill.
 
 use std::{thread, time::Duration};
 
 use serde_json::json;
 
-use super::{receiver::Receiver, script, site};
+use super::{receiver::Receiver, site_with_webhook, write_events_script};
 use crate::harness::Server;
 
-const TELLS: &str = r#"
+const SCRIPT: &str = r#"
 fn on_key_created(event) {
     webhook("ops", #{ type: "key.created", key: event.id, user: event.user, actor: event.actor.kind, rotated_from: event.rotated_from });
     if event.label == "no" { deny(403, "NO", "No."); }
@@ -17,82 +17,86 @@ fn on_user_created(event) { webhook("ops", #{ type: "user.created", user: event.
 "#;
 
 #[test]
-fn a_webhook_is_signed_and_tried_again_until_it_is_taken() {
+fn webhook_is_signed_and_retried_until_it_is_accepted() {
     let receiver = Receiver::new(&[500, 302]);
-    let site = site(receiver.port);
-    script(&site, &TELLS.replace(" 1 / 0", ""));
+    let site = site_with_webhook(receiver.port);
+    write_events_script(&site, &SCRIPT.replace(" 1 / 0", ""));
     let server = site.start();
-    server.user("bob", &["--mail", "bob@example.com"]);
-    let came = receiver.until(3);
-    let statuses: Vec<u16> = came.iter().map(|one| one.answered).collect();
+    server.add_user("bob", &["--mail", "bob@example.com"]);
+    let received = receiver.wait_for(3);
+    let statuses: Vec<u16> = received.iter().map(|webhook| webhook.status).collect();
     assert_eq!(statuses, [500, 302, 204]);
-    assert!(came.iter().all(|one| one.id == came[0].id && one.id.starts_with("msg_")));
-    let told = json!({ "type": "user.created", "user": "bob", "mail": "bob@example.com", "attributes": {} });
-    assert!(came.iter().all(|one| one.body == told), "{came:?}");
-    let key = server.key("bob", &[]);
+    assert!(
+        received
+            .iter()
+            .all(|webhook| webhook.id == received[0].id && webhook.id.starts_with("msg_"))
+    );
+    let expected = json!({ "type": "user.created", "user": "bob", "mail": "bob@example.com", "attributes": {} });
+    assert!(received.iter().all(|webhook| webhook.body == expected), "{received:?}");
+    let key = server.generate_key("bob", &[]);
     let rotated = server.site.json(&["key", "rotate", &key.id]);
-    server.hide_key(rotated["key"].as_str().unwrap());
+    server.forbid_key_in_log(rotated["key"].as_str().unwrap());
     server.site.json(&["key", "revoke", &key.id]);
-    let came = receiver.until(6);
-    assert_eq!(came[3].body["key"], key.id);
-    assert_eq!(came[3].body["actor"], "operator");
-    assert_eq!(came[4].body["rotated_from"], key.id);
-    assert_eq!(came[5].body, json!({ "type": "key.revoked", "key": key.id }));
-    // What is not made is not told.
-    let refused = server.site.run(&["key", "generate", "bob", "--label", "no"]);
-    assert!(!refused.status.success());
+    let received = receiver.wait_for(6);
+    assert_eq!(received[3].body["key"], key.id);
+    assert_eq!(received[3].body["actor"], "operator");
+    assert_eq!(received[4].body["rotated_from"], key.id);
+    assert_eq!(received[5].body, json!({ "type": "key.revoked", "key": key.id }));
+    // A key that is not created sends no webhook.
+    let denied = server.site.run(&["key", "generate", "bob", "--label", "no"]);
+    assert!(!denied.status.success());
     thread::sleep(Duration::from_millis(1500));
-    assert_eq!(receiver.came().len(), 6);
+    assert_eq!(receiver.received().len(), 6);
 }
 
 #[test]
-fn a_webhook_survives_a_kill_and_410_ends_it() {
-    // Nobody is there yet: the port is free again.
+fn pending_webhook_survives_a_kill_and_status_410_ends_its_retries() {
+    // The receiver is gone at once: nothing listens on its port yet.
     let port = Receiver::new(&[]).port;
-    let site = site(port);
-    script(&site, TELLS);
+    let site = site_with_webhook(port);
+    write_events_script(&site, SCRIPT);
     let server = Server::start(site, String::new());
-    server.user("bob", &[]);
+    server.add_user("bob", &[]);
     let site = server.kill();
     let receiver = Receiver::new(&[410, 204]);
     let text = std::fs::read_to_string(site.path().join("config.toml")).unwrap();
     let text = text.replace(&format!(":{port}/"), &format!(":{}/", receiver.port));
     std::fs::write(site.path().join("config.toml"), text).unwrap();
     let server = Server::start(site, String::new());
-    assert_eq!(receiver.until(1)[0].body["user"], "bob");
-    server.user("eve", &[]);
-    let came = receiver.until(2);
-    assert_eq!((came[0].answered, &came[1].body["user"]), (410, &json!("eve")));
-    // None comes again.
+    assert_eq!(receiver.wait_for(1)[0].body["user"], "bob");
+    server.add_user("eve", &[]);
+    let received = receiver.wait_for(2);
+    assert_eq!((received[0].status, &received[1].body["user"]), (410, &json!("eve")));
+    // No webhook is sent a second time.
     let mut server = server;
     assert!(server.stop().success());
     let site = std::mem::take(&mut server.site);
     let _server = Server::start(site, String::new());
     thread::sleep(Duration::from_millis(2500));
-    assert_eq!(receiver.came().len(), 2);
+    assert_eq!(receiver.received().len(), 2);
 }
 
 #[test]
-fn what_waits_is_bounded() {
+fn number_of_pending_webhooks_is_limited() {
     let receiver = Receiver::new(&[503; 99]);
-    let site = site(receiver.port).with("KEYWARD_EVENTS__WEBHOOKS_WAITING", "2");
-    script(&site, TELLS);
+    let site = site_with_webhook(receiver.port).with_env("KEYWARD_EVENTS__WEBHOOKS_WAITING", "2");
+    write_events_script(&site, SCRIPT);
     let server = site.start();
     for name in ["a", "b", "c", "d"] {
-        server.user(name, &[]);
+        server.add_user(name, &[]);
     }
-    server.tells("too many webhooks wait");
-    receiver.answers.lock().unwrap().clear();
-    let until = std::time::Instant::now() + Duration::from_secs(8);
-    let taken = || receiver.came().iter().filter(|one| one.answered == 204).count();
-    while taken() < 2 {
-        assert!(std::time::Instant::now() < until);
+    server.wait_for_log("too many webhooks wait");
+    receiver.statuses.lock().unwrap().clear();
+    let deadline = std::time::Instant::now() + Duration::from_secs(8);
+    let accepted = || receiver.received().iter().filter(|webhook| webhook.status == 204).count();
+    while accepted() < 2 {
+        assert!(std::time::Instant::now() < deadline);
         thread::sleep(Duration::from_millis(50));
     }
-    server.user("e", &[]);
-    let came = receiver.until(receiver.came().len().max(3));
+    server.add_user("e", &[]);
+    let received = receiver.wait_for(receiver.received().len().max(3));
     let users: std::collections::BTreeSet<String> =
-        came.iter().map(|one| one.body["user"].as_str().unwrap().to_owned()).collect();
+        received.iter().map(|webhook| webhook.body["user"].as_str().unwrap().to_owned()).collect();
     assert!(
         users.contains("a") && users.contains("b") && !users.contains("c") && !users.contains("d"),
         "{users:?}"

@@ -1,4 +1,4 @@
-//! Whoever gets webhooks: it answers as it is told, and checks signatures with openssl.
+//! A webhook receiver: it responds with given statuses and checks signatures with openssl.
 
 use std::{
     collections::VecDeque,
@@ -14,30 +14,30 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
 use super::SECRET;
-use crate::harness::PATIENCE;
+use crate::harness::TIMEOUT;
 
-/// A webhook as it came.
+/// A webhook that the receiver got, and the status of the response.
 #[derive(Debug, Clone)]
-pub struct Came {
+pub struct ReceivedWebhook {
     pub id: String,
     pub body: Value,
-    pub answered: u16,
+    pub status: u16,
 }
 
-/// A receiver. It answers with these statuses, one after another, and then with 204.
+/// A receiver. It responds with the given statuses in order, and then with 204.
 pub struct Receiver {
     pub port: u16,
-    came: Arc<Mutex<Vec<Came>>>,
-    pub answers: Arc<Mutex<VecDeque<u16>>>,
+    received: Arc<Mutex<Vec<ReceivedWebhook>>>,
+    pub statuses: Arc<Mutex<VecDeque<u16>>>,
 }
 
 impl Receiver {
-    pub fn new(answers: &[u16]) -> Self {
+    pub fn new(statuses: &[u16]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let came = Arc::<Mutex<Vec<Came>>>::default();
-        let answers = Arc::new(Mutex::new(answers.iter().copied().collect::<VecDeque<_>>()));
-        let (all, next) = (came.clone(), answers.clone());
+        let received = Arc::<Mutex<Vec<ReceivedWebhook>>>::default();
+        let statuses = Arc::new(Mutex::new(statuses.iter().copied().collect::<VecDeque<_>>()));
+        let (log, next_status) = (received.clone(), statuses.clone());
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
@@ -50,8 +50,8 @@ impl Receiver {
                 }
                 let field = |name: &str| {
                     let lines = head.lines().filter_map(|line| line.split_once(": "));
-                    let mut found = lines.filter(|(known, _)| known.eq_ignore_ascii_case(name));
-                    found.next().map(|(_, value)| value.to_owned()).unwrap_or_default()
+                    let mut matching = lines.filter(|(known, _)| known.eq_ignore_ascii_case(name));
+                    matching.next().map(|(_, value)| value.to_owned()).unwrap_or_default()
                 };
                 let length = field("content-length").parse().unwrap_or(0);
                 let mut body = vec![0; length];
@@ -63,38 +63,38 @@ impl Receiver {
                 let (id, time) = (field("webhook-id"), field("webhook-timestamp"));
                 let signed = [format!("{id}.{time}.").as_bytes(), &body].concat();
                 assert_eq!(field("webhook-signature"), format!("v1,{}", hmac(&signed)), "{head}");
-                let status = next.lock().unwrap().pop_front().unwrap_or(204);
+                let status = next_status.lock().unwrap().pop_front().unwrap_or(204);
                 let body = serde_json::from_slice(&body).unwrap();
-                all.lock().unwrap().push(Came { id, body, answered: status });
-                // A body without an end must not keep anybody.
-                let answer = format!(
+                log.lock().unwrap().push(ReceivedWebhook { id, body, status });
+                // The sender must not wait for the announced body, which never comes.
+                let response = format!(
                     "HTTP/1.1 {status} X\r\nlocation: /elsewhere\r\ncontent-length: 999999999\r\n\r\n"
                 );
-                let _ = stream.write_all(answer.as_bytes());
+                let _ = stream.write_all(response.as_bytes());
             }
         });
-        Self { port, came, answers }
+        Self { port, received, statuses }
     }
 
-    pub fn came(&self) -> Vec<Came> {
-        self.came.lock().unwrap().clone()
+    pub fn received(&self) -> Vec<ReceivedWebhook> {
+        self.received.lock().unwrap().clone()
     }
 
-    /// Waits until so many have come.
-    pub fn until(&self, count: usize) -> Vec<Came> {
-        let begun = Instant::now();
+    /// Waits until `count` webhooks were received.
+    pub fn wait_for(&self, count: usize) -> Vec<ReceivedWebhook> {
+        let started = Instant::now();
         loop {
-            let came = self.came();
-            if came.len() >= count {
-                return came;
+            let received = self.received();
+            if received.len() >= count {
+                return received;
             }
-            assert!(begun.elapsed() < PATIENCE, "{came:#?}");
+            assert!(started.elapsed() < TIMEOUT, "{received:#?}");
             thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
-/// HMAC-SHA256 by another program, in base64.
+/// HMAC-SHA256 in Base64, computed by openssl: independent of our code.
 fn hmac(text: &[u8]) -> String {
     let key: String = STANDARD
         .decode(SECRET.strip_prefix("whsec_").unwrap())

@@ -1,4 +1,4 @@
-//! The requests that every face is asked, and how one of them is asked over a socket.
+//! The requests that every face must decide, and how to send one of them over a socket.
 
 use std::net::SocketAddr;
 
@@ -13,18 +13,18 @@ use tokio::{
     time::timeout,
 };
 
-use super::rig::{House, PATIENCE};
+use super::fixture::{Fixture, TIMEOUT};
 
 /// A request of the corpus.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct TestRequest {
     pub method: Method,
     pub path: &'static str,
     pub headers: Vec<(&'static str, String)>,
     pub body: &'static str,
 }
 
-impl Asked {
+impl TestRequest {
     pub fn new(method: Method, path: &'static str, headers: &[(&'static str, &str)]) -> Self {
         let headers =
             headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect::<Vec<_>>();
@@ -42,7 +42,7 @@ impl Asked {
         request.body(Full::new(Bytes::from(self.body))).unwrap()
     }
 
-    /// The same over a socket; what came back, without the body of an answer to `HEAD`, which has none.
+    /// Sends the request over a socket and returns the response.
     pub async fn send(&self, address: SocketAddr) -> Response<Bytes> {
         let request = self.request();
         let mut text = format!("{} {} HTTP/1.1\r\nconnection: close\r\n", self.method, self.path);
@@ -54,12 +54,12 @@ impl Asked {
     }
 }
 
-/// Sends a request as it stands, and reads the answer to the end of the connection.
+/// Sends a request as raw text, and reads the response to the end of the connection.
 pub async fn exchange(address: SocketAddr, text: &str) -> Response<Bytes> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
-    timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
+    timeout(TIMEOUT, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
     let text = String::from_utf8(bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let mut lines = head.split("\r\n");
@@ -70,8 +70,8 @@ pub async fn exchange(address: SocketAddr, text: &str) -> Response<Bytes> {
     response.body(Bytes::from(body.to_owned())).unwrap()
 }
 
-/// What a client can tell two answers apart by, beside the date and the framing.
-pub fn shown(response: &Response<Bytes>) -> Value {
+/// Everything that a client can see of a response, except the date and the framing.
+pub fn client_view(response: &Response<Bytes>) -> Value {
     let text = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap());
     let names = [
         "content-type",
@@ -79,29 +79,29 @@ pub fn shown(response: &Response<Bytes>) -> Value {
         "allow",
         "cache-control",
         "x-keyward-hint",
-        "x-refused-in",
-        "x-answered",
+        "x-denied-in",
+        "x-responded",
     ];
     let headers: Vec<_> = names.iter().map(|name| text(name)).collect();
     json!([response.status().as_u16(), headers, String::from_utf8_lossy(response.body())])
 }
 
-/// Requests of all kinds: more than 500.
-pub async fn corpus(house: &House) -> Vec<Asked> {
-    let others = house.others().await;
+/// More than 500 requests: all paths, methods and kinds of credentials.
+pub async fn corpus(fixture: &Fixture) -> Vec<TestRequest> {
+    let restricted = fixture.restricted_credentials().await;
     let wrong = STANDARD.encode("ada:kw_wrong");
     let unknown = STANDARD.encode("eve:kw_wrong");
     let mut credentials: Vec<Vec<(&str, &str)>> = vec![
         vec![],
-        vec![("api-key", house.ada.as_str())],
-        vec![("api-key", house.bob.as_str())],
+        vec![("api-key", fixture.ada.as_str())],
+        vec![("api-key", fixture.bob.as_str())],
         vec![("api-key", wrong.as_str())],
         vec![("api-key", unknown.as_str())],
         vec![("api-key", "!")],
-        vec![("api-key", house.ada.as_str()), ("api-key", house.ada.as_str())],
-        vec![("auth-method", "nothing"), ("api-key", house.ada.as_str())],
+        vec![("api-key", fixture.ada.as_str()), ("api-key", fixture.ada.as_str())],
+        vec![("auth-method", "nothing"), ("api-key", fixture.ada.as_str())],
     ];
-    credentials.extend(others.iter().map(|one| vec![("api-key", one.as_str())]));
+    credentials.extend(restricted.iter().map(|value| vec![("api-key", value.as_str())]));
     let paths = [
         "/orders/7",
         "/orders/7?_format=json",
@@ -113,7 +113,7 @@ pub async fn corpus(house: &House) -> Vec<Asked> {
         "/data",
         "/other",
         "/nowhere",
-        "/said",
+        "/buffered",
         "//orders//7",
         "/x/../orders/./7",
         "/%6frders/%37?a=%2e",
@@ -127,35 +127,36 @@ pub async fn corpus(house: &House) -> Vec<Asked> {
     for path in paths {
         for method in [Method::GET, Method::HEAD, Method::POST, Method::DELETE, Method::OPTIONS] {
             for credential in &credentials {
-                let one = Asked::new(method.clone(), path, credential);
-                if path == "/data" || path == "/said" {
-                    let mut more = one.clone();
-                    more.headers.push(("content-type", "application/json".into()));
-                    more.body = if path == "/said" { "please" } else { "{}" };
-                    all.push(more);
+                let request = TestRequest::new(method.clone(), path, credential);
+                if path == "/data" || path == "/buffered" {
+                    let mut with_body = request.clone();
+                    with_body.headers.push(("content-type", "application/json".into()));
+                    with_body.body = if path == "/buffered" { "please" } else { "{}" };
+                    all.push(with_body);
                 }
-                all.push(one);
+                all.push(request);
             }
         }
     }
     for host in ["other.example", "OTHER.example:80", "a b", ""] {
-        let headers = [("host", host), ("api-key", house.ada.as_str())];
-        all.push(Asked::new(Method::GET, "/other", &headers));
+        let headers = [("host", host), ("api-key", fixture.ada.as_str())];
+        all.push(TestRequest::new(Method::GET, "/other", &headers));
     }
     all
 }
 
-/// The status of an answer and its error code.
+/// The status of a response, and its error code with the description.
 pub fn verdict(response: &Response<Bytes>) -> (u16, String) {
     let body = serde_json::from_slice(response.body()).unwrap_or_default();
     (response.status().as_u16(), code(&body))
 }
 
-/// The error code of a refusal's body with what it says, or its message where its form has no code; empty where it is no refusal's.
+/// The error code of a denial with its description. A body without a code gives its message, and a
+/// body that is no denial gives an empty text.
 pub fn code(body: &Value) -> String {
     let text = |name: &str| body[name].as_str();
     match (text("error"), text("error_description")) {
-        // Says how long it takes, or in which field of the proxy's it stood.
+        // These descriptions differ: they name seconds, or the header field of the proxy.
         (Some(code @ ("RATE_LIMITED" | "BAD_REQUEST")), _) => code.to_owned(),
         (Some(code), Some(description)) => format!("{code}: {description}"),
         (code, _) => code.or(text("message")).unwrap_or_default().to_owned(),

@@ -1,22 +1,26 @@
-//! `auth/query_key.rhai` and `auth/legacy_sha256.rhai` with curl: keys in another place, and keys of another system.
+//! `auth/query_key.rhai` and `auth/legacy_sha256.rhai` with curl: keys in the query, and keys of
+//! another system.
 
 use crate::harness::{Server, credential};
 
 use super::*;
 
+/// Runs curl with these arguments and returns the status. The body is written to the file `body`.
 fn status(server: &Server, arguments: &str) -> String {
-    client(
+    run_client(
         server,
-        &format!("command curl -sS --max-time 30 -o answer -w '%{{http_code}}' {arguments}"),
+        &format!("command curl -sS --max-time 30 -o body -w '%{{http_code}}' {arguments}"),
     )
 }
 
-fn answered(server: &Server) -> Value {
-    let text = fs::read_to_string(server.site.path().join("answer")).unwrap();
+/// The body of the last response.
+fn last_body(server: &Server) -> Value {
+    let text = fs::read_to_string(server.site.path().join("body")).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
-/// A well-formed key with the id of this one and another secret, as whoever has seen the id can make it.
+/// A well-formed key with the id of this key and another secret. Everybody who knows the id can
+/// create it.
 fn guess(key: &str) -> String {
     use keyward::model::{KeyShape, KeyText};
     const DIGITS: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -29,25 +33,25 @@ fn guess(key: &str) -> String {
         check /= 62;
     }
     let guess = body + std::str::from_utf8(&digits).unwrap();
-    assert!(matches!(KeyText::shape(&guess), KeyShape::Ours(_)), "it is not well-formed");
+    assert!(matches!(KeyText::shape(&guess), KeyShape::Ours(_)), "the guess is not well-formed");
     guess
 }
 
 #[test]
-fn a_key_in_the_query() {
-    needs("curl", "curl");
+fn key_in_the_query_authenticates() {
+    require_program("curl", "curl");
     let server = server(&[("auth/query_key.rhai", &shipped("scripts/auth/query_key.rhai"))]);
-    let key = server.user_with("llama", &[]);
-    let bound = server.key("llama", &["--network", "192.0.2.0/24"]);
-    let blocked = server.user_with("blocked", &[]);
+    let key = server.user_with_permissions("llama", &[]);
+    let bound = server.generate_key("llama", &["--network", "192.0.2.0/24"]);
+    let blocked = server.user_with_permissions("blocked", &[]);
     server.site.json(&["user", "block", "blocked"]);
     let guess = guess(&blocked.text);
-    resource(&server, "orders", "/orders", json!({}));
-    application(&server, "query_key");
-    let ask = |query: &str| status(&server, &format!("'http://{}/orders{query}'", server.public));
+    create_resource(&server, "orders", "/orders", json!({}));
+    create_default_application(&server, "query_key");
+    let curl = |query: &str| status(&server, &format!("'http://{}/orders{query}'", server.public));
     let key = key.text.as_str();
-    assert_eq!(ask(&format!("?api_key={key}")), "200");
-    assert_eq!(ask(&format!("?page=2&api%5Fkey={key}")), "200");
+    assert_eq!(curl(&format!("?api_key={key}")), "200");
+    assert_eq!(curl(&format!("?page=2&api%5Fkey={key}")), "200");
     for (query, error) in [
         (String::new(), "MISSING_API_KEY_HEADER"),
         ("?api_key=".into(), "INVALID_API_KEY_FORMAT"),
@@ -57,83 +61,85 @@ fn a_key_in_the_query() {
         (format!("?api_key={}", &key[..key.len() - 1]), "AUTHENTICATION_FAILED"),
         (format!("?api_key={}", bound.text), "AUTHENTICATION_FAILED"),
         (format!("?API_KEY={key}"), "MISSING_API_KEY_HEADER"),
-        // The id of a blocked user's key: nothing is told of the user before the key has matched.
+        // The id belongs to a blocked user: the response shows nothing about the user unless the
+        // key matches.
         (format!("?api_key={guess}"), "AUTHENTICATION_FAILED"),
     ] {
-        assert_eq!(ask(&query), "401", "{query}");
-        assert_eq!(answered(&server)["error"], error, "{query}");
+        assert_eq!(curl(&query), "401", "{query}");
+        assert_eq!(last_body(&server)["error"], error, "{query}");
     }
-    // A key in the header is not what this type reads; and the query is not in the log, which the end of this test searches for the key.
+    // This type does not read a key in a header field. At the end of the test, the harness checks
+    // that the log does not contain the key, so the query is not logged.
     let header = credential("llama", key);
     let orders = format!("http://{}/orders", server.public);
     assert_eq!(status(&server, &format!("-H 'API-KEY: {header}' {orders}")), "401");
-    server.tells("path=\"/orders\"");
+    server.wait_for_log("path=\"/orders\"");
 }
 
 #[test]
-fn a_key_of_the_old_system_becomes_one_of_ours() {
-    needs("curl", "curl");
-    needs("openssl", "openssl");
+fn legacy_key_is_adopted_on_first_use() {
+    require_program("curl", "curl");
+    require_program("openssl", "openssl");
     let old = "the-old-systems-key-of-llama";
     let server =
         server(&[("auth/legacy_sha256.rhai", &shipped("scripts/auth/legacy_sha256.rhai"))]);
-    server.hide(old);
-    let uid = server.user("llama", &[]);
-    let stranger = server.user("stranger", &[]);
-    resource(&server, "orders", "/orders", json!({}));
-    application(&server, "legacy_sha256");
-    // As the old system made it.
+    server.forbid_in_log(old);
+    let uid = server.add_user("llama", &[]);
+    let stranger = server.add_user("stranger", &[]);
+    create_resource(&server, "orders", "/orders", json!({}));
+    create_default_application(&server, "legacy_sha256");
+    // The digest as the old system computes it.
     let digest =
-        client(&server, &format!("printf %s {old} | openssl dgst -sha256 -r | cut -d' ' -f1"));
-    attributes(&server, uid, json!({ "legacy_sha256": digest }));
-    attributes(&server, stranger, json!({ "legacy_sha256": "" }));
-    let ask = |user: &str, key: &str| {
+        run_client(&server, &format!("printf %s {old} | openssl dgst -sha256 -r | cut -d' ' -f1"));
+    set_attributes(&server, uid, json!({ "legacy_sha256": digest }));
+    set_attributes(&server, stranger, json!({ "legacy_sha256": "" }));
+    let curl = |user: &str, key: &str| {
         let sent = credential(user, key);
         status(&server, &format!("-H 'API-KEY: {sent}' http://{}/orders", server.public))
     };
     let listed = || server.site.json(&["key", "list", "llama"]).as_array().unwrap().len();
     assert_eq!(listed(), 0);
     for (user, key) in [("llama", "another-key"), ("llama", digest.as_str()), ("stranger", old)] {
-        assert_eq!(ask(user, key), "401", "{user}");
-        assert_eq!(answered(&server)["error"], "AUTHENTICATION_FAILED");
+        assert_eq!(curl(user, key), "401", "{user}");
+        assert_eq!(last_body(&server)["error"], "AUTHENTICATION_FAILED");
     }
     assert_eq!(listed(), 0);
-    assert_eq!(ask("llama", old), "200");
-    until("the key is in the list", || listed() == 1);
-    // It is nobody else's, and the old system is not needed any more.
-    assert_eq!(ask("stranger", old), "401");
-    attributes(&server, uid, json!({}));
-    assert_eq!(ask("llama", old), "200");
-    assert_eq!(ask("llama", "another-key"), "401");
+    assert_eq!(curl("llama", old), "200");
+    wait_until("the key is in the list", || listed() == 1);
+    // The adopted key works for its user only, and no longer needs the attribute.
+    assert_eq!(curl("stranger", old), "401");
+    set_attributes(&server, uid, json!({}));
+    assert_eq!(curl("llama", old), "200");
+    assert_eq!(curl("llama", "another-key"), "401");
     let change = json!({ "type": "api_key" });
     let target = "/api/v1/applications/scripted";
-    assert_eq!(manages(&server, "PATCH", target).json(&change).send().status, 200);
-    assert_eq!(ask("llama", old), "200");
+    assert_eq!(admin_request(&server, "PATCH", target).json(&change).send().status, 200);
+    assert_eq!(curl("llama", old), "200");
     assert_eq!(listed(), 1);
-    // What can be listed can be taken back.
+    // A listed key can be revoked.
     let keys = server.site.json(&["key", "list", "llama"]);
     server.site.json(&["key", "revoke", keys[0]["id"].as_str().unwrap()]);
-    assert_eq!(ask("llama", old), "401");
-    assert_eq!(answered(&server)["error_description"], "The API key has been revoked.");
+    assert_eq!(curl("llama", old), "401");
+    assert_eq!(last_body(&server)["error_description"], "The API key has been revoked.");
 }
 
 #[test]
-fn a_key_that_was_taken_back_does_not_come_again_by_the_old_digest() {
+fn revoked_legacy_key_is_not_adopted_again() {
     let old = "the-old-systems-key-of-llama";
     let server =
         server(&[("auth/legacy_sha256.rhai", &shipped("scripts/auth/legacy_sha256.rhai"))]);
-    server.hide(old);
-    let uid = server.user("llama", &[]);
-    resource(&server, "orders", "/orders", json!({}));
-    application(&server, "legacy_sha256");
-    let digest = client(&server, &format!("printf %s {old} | sha256sum | cut -d' ' -f1"));
-    attributes(&server, uid, json!({ "legacy_sha256": digest }));
-    let ask =
+    server.forbid_in_log(old);
+    let uid = server.add_user("llama", &[]);
+    create_resource(&server, "orders", "/orders", json!({}));
+    create_default_application(&server, "legacy_sha256");
+    let digest = run_client(&server, &format!("printf %s {old} | sha256sum | cut -d' ' -f1"));
+    set_attributes(&server, uid, json!({ "legacy_sha256": digest }));
+    let send =
         || server.request("GET", "/orders").header("API-KEY", credential("llama", old)).send();
-    assert_eq!(ask().status, 200);
+    assert_eq!(send().status, 200);
     let listed = || server.site.json(&["key", "list", "llama"]);
-    until("the key is in the list", || !listed()[0].is_null());
+    wait_until("the key is in the list", || !listed()[0].is_null());
     server.site.json(&["key", "revoke", listed()[0]["id"].as_str().unwrap()]);
-    // The digest is still in the attribute.
-    assert_eq!(code(&ask()), error(401, "AUTHENTICATION_FAILED"));
+    // The digest is still in the attribute: the key must not be adopted again.
+    assert_eq!(status_and_code(&send()), error(401, "AUTHENTICATION_FAILED"));
 }

@@ -1,11 +1,12 @@
-//! Scripts in the real program: the shipped ones with clients that are not ours, and what every script is promised to be unable to do.
+//! Scripts in the real program: shipped scripts with independent clients (curl, openssl, PyJWT),
+//! and the limits that no script can exceed.
 
-mod answers;
-mod closed;
 mod examples;
+mod fail_closed;
 mod keys;
 mod loading;
 mod reload;
+mod responses;
 mod signed;
 mod tokens;
 
@@ -18,20 +19,20 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, PATIENCE, Request, Server, Site};
+use crate::harness::{Request, Response, Server, Site, TIMEOUT};
 
 /// A script that the repository ships.
 fn shipped(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// A folder with these scripts. A busy machine gets more time for a call than a script should need.
+/// A site with these scripts. The time limits are larger than usual, for busy machines.
 fn site(scripts: &[(&str, &str)]) -> Site {
     let site = Site::new()
-        .with("KEYWARD_SCRIPTS__CALL_MILLISECONDS", "5000")
-        .with("KEYWARD_SCRIPTS__TEST_SECONDS", "30");
+        .with_env("KEYWARD_SCRIPTS__CALL_MILLISECONDS", "5000")
+        .with_env("KEYWARD_SCRIPTS__TEST_SECONDS", "30");
     for (file, text) in scripts {
-        write(&site, file, text);
+        write_script(&site, file, text);
     }
     site
 }
@@ -41,14 +42,14 @@ fn server(scripts: &[(&str, &str)]) -> Server {
     site(scripts).start()
 }
 
-fn write(site: &Site, file: &str, text: &str) {
+fn write_script(site: &Site, file: &str, text: &str) {
     let path = site.path().join("scripts").join(file);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
 }
 
-/// A secret in the folder of secrets, which is not to be logged.
-fn secret(site: &Site, name: &str, value: &str) {
+/// Writes a secret into the folder of secrets.
+fn write_secret(site: &Site, name: &str, value: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = site.path().join("secrets");
     fs::create_dir_all(&folder).unwrap();
@@ -56,8 +57,8 @@ fn secret(site: &Site, name: &str, value: &str) {
     fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Makes a resource with a fixed answer, changed so.
-fn resource(server: &Server, id: &str, path: &str, changes: Value) {
+/// Creates a resource with a fixed response, after these changes to its record.
+fn create_resource(server: &Server, id: &str, path: &str, changes: Value) {
     let mut record = json!({
         "id": id, "handler": "respond", "path": path, "methods": ["GET", "POST"], "formats": ["any"],
         "authentication": ["*"], "respond": { "status": 200, "content_type": "text/plain", "body": "passed" },
@@ -66,66 +67,66 @@ fn resource(server: &Server, id: &str, path: &str, changes: Value) {
     if record["handler"] != "respond" {
         record.as_object_mut().unwrap().remove("respond");
     }
-    let answer = manages(server, "POST", "/api/v1/resources").json(&record).send();
-    assert_eq!(answer.status, 201, "{}", answer.body);
+    let response = admin_request(server, "POST", "/api/v1/resources").json(&record).send();
+    assert_eq!(response.status, 201, "{}", response.body);
 }
 
-/// Makes an application of this type the default one.
-fn application(server: &Server, auth_type: &str) {
+/// Creates a default application with this authentication type.
+fn create_default_application(server: &Server, auth_type: &str) {
     let record =
         json!({ "id": "scripted", "name": "Scripted", "type": auth_type, "is_default": true });
-    let answer = manages(server, "POST", "/api/v1/applications").json(&record).send();
-    assert_eq!(answer.status, 201, "{}", answer.body);
+    let response = admin_request(server, "POST", "/api/v1/applications").json(&record).send();
+    assert_eq!(response.status, 201, "{}", response.body);
 }
 
-/// A request to the admin API, whatever the default application is.
-fn manages(server: &Server, method: &str, target: &str) -> Request {
-    server.manages(method, target).header("AUTH-METHOD", "default")
+/// A request to the admin API that does not depend on the default application.
+fn admin_request(server: &Server, method: &str, target: &str) -> Request {
+    server.admin_api(method, target).header("AUTH-METHOD", "default")
 }
 
-fn attributes(server: &Server, uid: u64, attributes: Value) {
+fn set_attributes(server: &Server, uid: u64, attributes: Value) {
     let target = format!("/api/v1/users/{uid}");
     let change = json!({ "attributes": attributes });
-    let answer = manages(server, "PATCH", &target).json(&change).send();
-    assert_eq!(answer.status, 200, "{}", answer.body);
+    let response = admin_request(server, "PATCH", &target).json(&change).send();
+    assert_eq!(response.status, 200, "{}", response.body);
 }
 
-/// The error of an answer in the form of authentication.
-fn code(answer: &Answer) -> (u16, String) {
-    let code = answer.json()["error"].as_str().unwrap_or_default().to_owned();
-    (answer.status, code)
+/// The status and the error code of a response.
+fn status_and_code(response: &Response) -> (u16, String) {
+    let code = response.json()["error"].as_str().unwrap_or_default().to_owned();
+    (response.status, code)
 }
 
 fn error(status: u16, code: &str) -> (u16, String) {
     (status, code.to_owned())
 }
 
-/// What `/health/ready` counts.
-fn problems(server: &Server) -> u64 {
-    let answer = Request::new(server.admin, "GET", "/health/ready").send();
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    answer.json()["script_problems"].as_u64().unwrap_or_default()
+/// The number of script problems that `/health/ready` reports.
+fn problem_count(server: &Server) -> u64 {
+    let response = Request::new(server.admin, "GET", "/health/ready").send();
+    assert_eq!(response.status, 200, "{}", response.body);
+    response.json()["script_problems"].as_u64().unwrap_or_default()
 }
 
-/// Waits until something is so.
+/// Waits until the condition is true.
 #[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "not so: {what}");
+fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + TIMEOUT;
+    while !condition() {
+        assert!(Instant::now() < deadline, "timed out: {description}");
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Has the server read its scripts again, and waits until it has said so.
-fn hang_up(server: &Server) {
+/// Sends SIGHUP, which reloads the scripts, and waits until the log has the result.
+fn reload_by_signal(server: &Server) {
     let before = loads(server);
     let pid = control(server)["pid"].to_string();
     assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-    until("the scripts were loaded again", || loads(server) > before);
+    wait_until("the scripts were reloaded", || loads(server) > before);
 }
 
-/// How often the server has said what a load came to.
+/// The number of finished loads in the log, successful or not.
 fn loads(server: &Server) -> usize {
     let logged = server.logged();
     logged.matches("scripts loaded").count() + logged.matches("scripts stay as they were").count()
@@ -136,9 +137,9 @@ fn control(server: &Server) -> Value {
     serde_json::from_slice(&text).unwrap()
 }
 
-/// Runs a client in a shell that knows where the server is, and returns what it prints.
+/// Runs a shell script with the address of the server in `SERVER`, and returns its output.
 #[track_caller]
-fn client(server: &Server, script: &str) -> String {
+fn run_client(server: &Server, script: &str) -> String {
     let script = format!("set -euo pipefail\nSERVER={}\n{script}", server.public);
     let output = server.site.shell(&script).output().unwrap();
     let (out, err) =
@@ -147,9 +148,9 @@ fn client(server: &Server, script: &str) -> String {
     out.trim_end().to_owned()
 }
 
-/// Fails where a program is missing, and says how to get it.
+/// Panics if a program is missing, and names the package that has it.
 #[track_caller]
-fn needs(program: &str, package: &str) {
+fn require_program(program: &str, package: &str) {
     let found = std::process::Command::new(program).arg("--version").output();
     assert!(found.is_ok(), "this test needs {program}: apt-get install {package}");
 }

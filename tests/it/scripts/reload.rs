@@ -1,4 +1,4 @@
-//! A reload during load: no request is lost, and none is decided by half of one set and half of the next.
+//! Reloads under load: no request is lost, and one version of the scripts decides each request.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -8,8 +8,9 @@ const CLIENTS: usize = 8;
 const REQUESTS: usize = 2000;
 const RELOADS: usize = 50;
 
-/// Each set has one number, in a constant of two files. Every function tells it.
-fn sets(version: usize) -> [(&'static str, String); 2] {
+/// The scripts of one version. Both files have the version in a constant, and every function
+/// reports it.
+fn scripts(version: usize) -> [(&'static str, String); 2] {
     let hooks = format!(
         "const VERSION = \"{version}\";
         fn on_request(req) {{ req.set(\"version\", VERSION); }}
@@ -23,20 +24,20 @@ fn sets(version: usize) -> [(&'static str, String); 2] {
     [("hooks.rhai", hooks), ("handlers/version.rhai", handler)]
 }
 
-/// Ends the load when it goes, also where a test fails.
-struct Over<'a>(&'a AtomicBool);
+/// Ends the load when it is dropped, also if the test fails.
+struct StopLoad<'a>(&'a AtomicBool);
 
-impl Drop for Over<'_> {
+impl Drop for StopLoad<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// Puts a whole folder in the place of the last one, as a deployment does.
+/// Replaces the whole folder of scripts at once, as a deployment does.
 fn deploy(server: &Server, version: usize) {
     let root = server.site.path();
     let next = root.join(format!("set-{version}"));
-    for (file, text) in sets(version) {
+    for (file, text) in scripts(version) {
         let path = next.join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
@@ -48,63 +49,67 @@ fn deploy(server: &Server, version: usize) {
 }
 
 #[test]
-fn no_request_is_lost_and_none_is_decided_by_half_of_each_set() {
-    let site = site(&[]).with("KEYWARD_SCRIPTS__DIR", "current").with("KEYWARD_LOG__LEVEL", "info");
+fn reload_loses_no_request_and_never_mixes_versions() {
+    let site = site(&[])
+        .with_env("KEYWARD_SCRIPTS__DIR", "current")
+        .with_env("KEYWARD_LOG__LEVEL", "info");
     let first = site.path().join("current");
-    for (file, text) in sets(0) {
+    for (file, text) in scripts(0) {
         let path = first.join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
     let server = site.start();
-    // From here on the folder is a link, which can be changed at once.
+    // From here on the folder is a symbolic link, which can be replaced atomically.
     fs::rename(&first, server.site.path().join("set-first")).unwrap();
     deploy(&server, 0);
-    hang_up(&server);
-    resource(&server, "version", "/version", json!({ "handler": "script:version" }));
-    let (asked, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    reload_by_signal(&server);
+    create_resource(&server, "version", "/version", json!({ "handler": "script:version" }));
+    let (request_count, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let seen = thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|_| {
                 scope.spawn(|| {
                     let mut seen = Vec::new();
-                    // Until all reloads are done, and for as many requests as were promised.
-                    while asked.fetch_add(1, Ordering::Relaxed) < REQUESTS
+                    // Continue until all reloads are done, and for at least `REQUESTS` requests.
+                    while request_count.fetch_add(1, Ordering::Relaxed) < REQUESTS
                         || !is_over.load(Ordering::Relaxed)
                     {
-                        let answer = server.asks("GET", "/version").send();
-                        assert_eq!(answer.status, 200, "{answer:?}");
-                        let told = |name: &str| answer.header(name).map(str::to_owned);
-                        let body = Some(answer.body.clone());
-                        assert_eq!(told("x-request-version"), body, "{answer:?}");
-                        assert_eq!(told("x-response-version"), body, "{answer:?}");
-                        seen.push(answer.body.parse::<usize>().unwrap());
+                        let response = server.request_as_admin("GET", "/version").send();
+                        assert_eq!(response.status, 200, "{response:?}");
+                        let header = |name: &str| response.header(name).map(str::to_owned);
+                        let body = Some(response.body.clone());
+                        assert_eq!(header("x-request-version"), body, "{response:?}");
+                        assert_eq!(header("x-response-version"), body, "{response:?}");
+                        seen.push(response.body.parse::<usize>().unwrap());
                     }
                     seen
                 })
             })
             .collect();
-        let over = Over(&is_over);
+        let stop_load = StopLoad(&is_over);
         for version in 1..=RELOADS {
             deploy(&server, version);
-            hang_up(&server);
+            reload_by_signal(&server);
         }
-        drop(over);
+        drop(stop_load);
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
     });
     assert!(seen.len() >= REQUESTS, "{}", seen.len());
     let different: std::collections::BTreeSet<_> = seen.iter().collect();
     assert!(different.len() > RELOADS / 2, "the load saw only {different:?}");
     let last = RELOADS.to_string();
-    until("the last is in force", || server.asks("GET", "/version").send().body == last);
+    wait_until("the last version is active", || {
+        server.request_as_admin("GET", "/version").send().body == last
+    });
 }
 
-/// Whoever is told that the server is ready may ask it to load its scripts again: the signal must not end it.
+/// SIGHUP must not end a server that has just reported that it is ready.
 #[test]
-fn a_signal_in_the_first_moment() {
+fn sighup_right_after_the_start_reloads_the_scripts() {
     for _ in 0..5 {
         let server = server(&[("hooks.rhai", "fn on_request(req) {}")]);
-        hang_up(&server);
-        assert_eq!(server.asks("GET", "/user/1?_format=json").send().status, 200);
+        reload_by_signal(&server);
+        assert_eq!(server.request_as_admin("GET", "/user/1?_format=json").send().status, 200);
     }
 }

@@ -1,4 +1,5 @@
-//! `auth/hmac.rhai` with curl and openssl: what is signed passes once, and nothing else does.
+//! `auth/hmac.rhai` with curl and openssl: a correctly signed request passes once, all others are
+//! denied.
 
 use crate::harness::{Server, Site};
 
@@ -6,11 +7,11 @@ use super::*;
 
 const SECRET: &str = "a-secret-that-both-sides-know";
 
-/// A client that knows nothing of Keyward but what the script's first lines say. `ask METHOD TARGET BODY` prints the status and the error;
-/// what it sends can be changed by the variables that stand before it.
+/// A client that implements the first lines of the script, with no code of ours. `send METHOD
+/// TARGET BODY` prints the error code and the status. Variables before the call change the request.
 const CLIENT: &str = r#"
 HOST=${SERVER%:*}
-ask() {
+send() {
     local method=$1 target=$2 body=$3 time digest='' lines signature
     local nonce=${NONCE:-$(openssl rand -hex 8)} signed=${SIGNED_BODY-$3}
     time=${TIME:-$(date +%s)}
@@ -28,74 +29,74 @@ $digest"
     if [ -n "$digest" ]; then fields+=(-H "Content-Digest: $digest"); fi
     if [ -n "${BARE-}" ]; then fields=(); fi
     if [ -n "$body" ]; then fields+=(--data-binary "$body"); fi
-    command curl -sS --max-time 30 -X "$method" "http://$SERVER$target" "${fields[@]}" -w '\n%{http_code}' | said
+    command curl -sS --max-time 30 -X "$method" "http://$SERVER$target" "${fields[@]}" -w '\n%{http_code}' | summary
 }
-said() {
+summary() {
     sed -n 's/.*"error": "\([A-Z_]*\)".*/\1/p; s/^\(passed\)$/\1/p; $p' | tr '\n' ' ' | sed 's/ $//'
     echo
 }
 "#;
 
 fn signed_server(buffer: bool) -> Server {
-    needs("curl", "curl");
-    needs("openssl", "openssl");
+    require_program("curl", "curl");
+    require_program("openssl", "openssl");
     let site = site(&[("auth/hmac.rhai", &shipped("scripts/auth/hmac.rhai"))]);
-    secret(&site, "hmac-Builder", SECRET);
+    write_secret(&site, "hmac-Builder", SECRET);
     let server = site.start();
-    server.hide(SECRET);
-    server.user("Builder", &[]);
-    server.user("other", &[]);
-    resource(&server, "orders", "/orders/{*rest}", json!({ "buffer_body": buffer }));
-    application(&server, "hmac");
+    server.forbid_in_log(SECRET);
+    server.add_user("Builder", &[]);
+    server.add_user("other", &[]);
+    create_resource(&server, "orders", "/orders/{*rest}", json!({ "buffer_body": buffer }));
+    create_default_application(&server, "hmac");
     server
 }
 
-fn asks(server: &Server, commands: &str) -> Vec<String> {
+fn run_requests(server: &Server, commands: &str) -> Vec<String> {
     let script = format!("{CLIENT}\nSECRET={SECRET}\nKEY_ID=builder\n{commands}");
-    client(server, &script).lines().map(str::to_owned).collect()
+    run_client(server, &script).lines().map(str::to_owned).collect()
 }
 
 #[test]
-fn what_is_signed_passes_once() {
+fn signed_request_passes_once() {
     let server = signed_server(true);
-    let said = asks(
+    let results = run_requests(
         &server,
         r#"
-        ask GET /orders/7 ''
-        ask GET '/orders/7?page=2&q=a%20b' ''
-        ask POST /orders/7 '{"n":1}'
+        send GET /orders/7 ''
+        send GET '/orders/7?page=2&q=a%20b' ''
+        send POST /orders/7 '{"n":1}'
         export LC_ALL=C
-        TIME_FIELD=Date TIME=$(date -u '+%a, %d %b %Y %H:%M:%S GMT') ask GET /orders/7 ''
-        NONCE=nonce-0001 ask GET /orders/7 ''
-        NONCE=nonce-0001 ask GET /orders/7 ''
-        NONCE=nonce-0001 ask GET /orders/8 ''
+        TIME_FIELD=Date TIME=$(date -u '+%a, %d %b %Y %H:%M:%S GMT') send GET /orders/7 ''
+        NONCE=nonce-0001 send GET /orders/7 ''
+        NONCE=nonce-0001 send GET /orders/7 ''
+        NONCE=nonce-0001 send GET /orders/8 ''
         "#,
     );
     let passed = "passed 200";
     let replayed = "REQUEST_REPLAYED 401";
-    assert_eq!(said, [passed, passed, passed, passed, passed, replayed, replayed]);
+    assert_eq!(results, [passed, passed, passed, passed, passed, replayed, replayed]);
 }
 
 #[test]
-fn what_was_changed_on_the_way_is_refused() {
+fn modified_request_is_denied() {
     let server = signed_server(true);
-    let said = asks(
+    let results = run_requests(
         &server,
         r#"
-        SIGNED_METHOD=GET ask POST /orders/7 ''
-        SIGNED_TARGET=/orders/7 ask GET /orders/8 ''
-        SIGNED_TARGET='/orders/7?page=1' ask GET '/orders/7?page=2' ''
-        SIGNED_BODY='{"n":1}' ask POST /orders/7 '{"n":2}'
-        SIGNED_BODY='' ask POST /orders/7 '{"n":1}'
-        SECRET=another ask GET /orders/7 ''
-        KEY_ID=other ask GET /orders/7 ''
-        KEY_ID=nobody ask GET /orders/7 ''
-        HOST=elsewhere.example ask GET /orders/7 ''
+        SIGNED_METHOD=GET send POST /orders/7 ''
+        SIGNED_TARGET=/orders/7 send GET /orders/8 ''
+        SIGNED_TARGET='/orders/7?page=1' send GET '/orders/7?page=2' ''
+        SIGNED_BODY='{"n":1}' send POST /orders/7 '{"n":2}'
+        SIGNED_BODY='' send POST /orders/7 '{"n":1}'
+        SECRET=another send GET /orders/7 ''
+        KEY_ID=other send GET /orders/7 ''
+        KEY_ID=nobody send GET /orders/7 ''
+        HOST=elsewhere.example send GET /orders/7 ''
         "#,
     );
     let wrong = "AUTHENTICATION_FAILED 401";
     assert_eq!(
-        said,
+        results,
         [
             wrong,
             wrong,
@@ -111,20 +112,20 @@ fn what_was_changed_on_the_way_is_refused() {
 }
 
 #[test]
-fn old_requests_and_missing_fields_are_refused() {
+fn old_and_incomplete_requests_are_denied() {
     let server = signed_server(true);
-    let said = asks(
+    let results = run_requests(
         &server,
         r#"
-        TIME=$(($(date +%s) - 400)) ask GET /orders/7 ''
-        TIME=$(($(date +%s) + 400)) ask GET /orders/7 ''
-        TIME_FIELD=X-Something-Else ask GET /orders/7 ''
-        NONCE=short ask GET /orders/7 ''
-        BARE=1 ask GET /orders/7 ''
+        TIME=$(($(date +%s) - 400)) send GET /orders/7 ''
+        TIME=$(($(date +%s) + 400)) send GET /orders/7 ''
+        TIME_FIELD=X-Something-Else send GET /orders/7 ''
+        NONCE=short send GET /orders/7 ''
+        BARE=1 send GET /orders/7 ''
         "#,
     );
     assert_eq!(
-        said,
+        results,
         [
             "SIGNATURE_TIME_WRONG 401",
             "SIGNATURE_TIME_WRONG 401",
@@ -136,28 +137,29 @@ fn old_requests_and_missing_fields_are_refused() {
 }
 
 #[test]
-fn a_body_that_cannot_be_checked_is_not_let_through() {
+fn body_that_is_not_buffered_is_denied() {
     let server = signed_server(false);
-    let said = asks(&server, "ask POST /orders/7 x\nask GET /orders/7 ''");
-    assert_eq!(said, ["SCRIPT_ERROR 503", "SCRIPT_ERROR 503"]);
-    server.tells("set buffer_body = true");
+    let results = run_requests(&server, "send POST /orders/7 x\nask GET /orders/7 ''");
+    assert_eq!(results, ["SCRIPT_ERROR 503", "SCRIPT_ERROR 503"]);
+    server.wait_for_log("set buffer_body = true");
 }
 
-/// A key id signs with a secret of its own, within what the key allows, until the key is taken back.
+/// The id of a Keyward key can be the key id of a signature, with a secret of its own. The
+/// restrictions of the key apply, until the key is revoked.
 #[test]
-fn one_of_keywards_keys_can_be_the_key_id() {
+fn id_of_a_keyward_key_can_sign_within_its_restrictions() {
     let first = signed_server(true);
-    let bound = first.key("Builder", &["--network", "192.0.2.0/24"]);
-    let free = first.key("Builder", &[]);
+    let network_bound = first.generate_key("Builder", &["--network", "192.0.2.0/24"]);
+    let unrestricted = first.generate_key("Builder", &[]);
     let (admin, site) = (first.key.clone(), first.kill());
-    for id in [&bound.id, &free.id] {
-        secret(&site, &format!("hmac-{id}"), SECRET);
+    for id in [&network_bound.id, &unrestricted.id] {
+        write_secret(&site, &format!("hmac-{id}"), SECRET);
     }
-    // Secrets are read at the start.
-    let server = Server::start(Site::with(site, "KEYWARD_LOG__LEVEL", "trace"), admin);
-    let ask = |id: &str| asks(&server, &format!("KEY_ID={id} ask POST /orders/7 x"));
-    assert_eq!(ask(&free.id), ["passed 200"]);
-    assert_eq!(ask(&bound.id), ["AUTHENTICATION_FAILED 401"]);
-    server.site.json(&["key", "revoke", &free.id]);
-    assert_eq!(ask(&free.id), ["AUTHENTICATION_FAILED 401"]);
+    // The server reads secrets at its start.
+    let server = Server::start(Site::with_env(site, "KEYWARD_LOG__LEVEL", "trace"), admin);
+    let run = |id: &str| run_requests(&server, &format!("KEY_ID={id} send POST /orders/7 x"));
+    assert_eq!(run(&unrestricted.id), ["passed 200"]);
+    assert_eq!(run(&network_bound.id), ["AUTHENTICATION_FAILED 401"]);
+    server.site.json(&["key", "revoke", &unrestricted.id]);
+    assert_eq!(run(&unrestricted.id), ["AUTHENTICATION_FAILED 401"]);
 }

@@ -28,7 +28,7 @@ use crate::{
     },
     handlers::{Handlers, IdentityFields},
     pipeline::Gate,
-    server::{Door, Envoy, Limits, Listener, Public, serve},
+    server::{Listener, Envoy, ConnectionLimits, BoundSocket, Public, serve},
     telemetry::{LogForm, start_logs},
     webhooks::Sender,
 };
@@ -59,9 +59,9 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
     let control = announce(&settings, &accounts, &public, aside.as_ref().unwrap_or(&admin))?;
     let (users, keys) = accounts.directory().counts();
     tracing::info!(
-        public = %public.place(),
-        admin = %admin.place(),
-        grpc = grpc.as_ref().map(|grpc| display(grpc.place())),
+        public = %public.display_address(),
+        admin = %admin.display_address(),
+        grpc = grpc.as_ref().map(|grpc| display(grpc.display_address())),
         users = users.saturating_sub(1),
         keys = keys.saturating_sub(1),
         "ready"
@@ -81,15 +81,15 @@ fn start_logging(settings: &LogSettings) -> anyhow::Result<()> {
     start_logs(&settings.level, form).map_err(|problem| anyhow::anyhow!("log.level: {problem}"))
 }
 
-async fn listen_on(key: &str, address: SocketAddr) -> anyhow::Result<Listener> {
+async fn listen_on(key: &str, address: SocketAddr) -> anyhow::Result<BoundSocket> {
     let listener = TcpListener::bind(address).await;
-    Ok(Listener::Tcp(listener.map_err(|problem| unbound(key, &address, &problem))?))
+    Ok(BoundSocket::Tcp(listener.map_err(|problem| unbound(key, &address, &problem))?))
 }
 
 /// The public listener, and those of the other workers where each has its own.
 async fn listen_public(
     settings: &ServerSettings,
-) -> anyhow::Result<(Listener, Vec<std::net::TcpListener>)> {
+) -> anyhow::Result<(BoundSocket, Vec<std::net::TcpListener>)> {
     let ServerSettings { listen, workers, .. } = settings;
     if settings.runtime == Runtime::Shared {
         return Ok((listen_on("server.listen", *listen).await?, Vec::new()));
@@ -97,10 +97,10 @@ async fn listen_public(
     let all = per_worker::bind(*listen, *workers);
     let mut all = all.map_err(|problem| unbound("server.listen", listen, &problem))?;
     let first = TcpListener::from_std(all.swap_remove(0))?;
-    Ok((Listener::Tcp(first), all))
+    Ok((BoundSocket::Tcp(first), all))
 }
 
-async fn listen_admin(settings: &Settings) -> anyhow::Result<Listener> {
+async fn listen_admin(settings: &Settings) -> anyhow::Result<BoundSocket> {
     match &settings.admin.listen {
         AdminListen::Tcp(address) => listen_on("admin.listen", *address).await,
         AdminListen::Unix(path) => listen_on_socket(path)
@@ -109,7 +109,7 @@ async fn listen_admin(settings: &Settings) -> anyhow::Result<Listener> {
 }
 
 /// Where the admin listener has TLS, the command line comes in here: it has no certificate, and need not know whom to trust.
-fn listen_aside(settings: &Settings) -> anyhow::Result<Option<Listener>> {
+fn listen_aside(settings: &Settings) -> anyhow::Result<Option<BoundSocket>> {
     let path = &settings.store.socket_file;
     if settings.admin.tls.is_none() {
         return Ok(None);
@@ -118,7 +118,7 @@ fn listen_aside(settings: &Settings) -> anyhow::Result<Option<Listener>> {
     Ok(Some(listener.with_context(|| format!("the command line's socket {}", path.display()))?))
 }
 
-fn listen_on_socket(path: &Path) -> io::Result<Listener> {
+fn listen_on_socket(path: &Path) -> io::Result<BoundSocket> {
     use std::os::unix::fs::PermissionsExt as _;
     // A socket that nobody answers on is left over from a server that was killed.
     if std::os::unix::net::UnixStream::connect(path)
@@ -128,7 +128,7 @@ fn listen_on_socket(path: &Path) -> io::Result<Listener> {
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(Listener::Unix(listener, path.to_owned()))
+    Ok(BoundSocket::Unix(listener, path.to_owned()))
 }
 
 /// Says which key of the configuration is to be changed.
@@ -149,7 +149,7 @@ fn unbound(key: &str, address: &impl std::fmt::Display, problem: &io::Error) -> 
 }
 
 /// Where clients on this machine reach the public listener.
-fn base_url(settings: &Settings, public: &Listener) -> anyhow::Result<String> {
+fn base_url(settings: &Settings, public: &BoundSocket) -> anyhow::Result<String> {
     if let Some(url) = &settings.server.public_url {
         return Ok(url.clone());
     }
@@ -167,23 +167,23 @@ fn base_url(settings: &Settings, public: &Listener) -> anyhow::Result<String> {
 fn announce(
     settings: &Settings,
     accounts: &Accounts,
-    public: &Listener,
-    admin: &Listener,
+    public: &BoundSocket,
+    admin: &BoundSocket,
 ) -> anyhow::Result<Control> {
-    let operator = accounts.admit_operator();
-    Control::write(&settings.store.control_file, admin.place(), public.place(), &operator.key)
+    let operator = accounts.create_operator_key();
+    Control::write(&settings.store.control_file, admin.display_address(), public.display_address(), &operator.key)
 }
 
 /// What is listened on.
 struct Doors {
-    public: Listener,
+    public: BoundSocket,
     /// The public listeners of the other workers.
     others: Vec<std::net::TcpListener>,
     /// For Envoy.
-    grpc: Option<Listener>,
-    admin: Listener,
+    grpc: Option<BoundSocket>,
+    admin: BoundSocket,
     /// For the command line alone.
-    aside: Option<Listener>,
+    aside: Option<BoundSocket>,
     certificates: tls::Loaded,
 }
 
@@ -198,9 +198,9 @@ async fn serve_all(
     let scripts = accounts.scripts().clone();
     let gate = Gate::new(&accounts, limits.credential_bytes);
     let handlers =
-        Handlers::new(accounts.clone(), body_limits(settings)).telling(identity_fields(settings));
+        Handlers::new(accounts.clone(), body_limits(settings)).with_identity_fields(identity_fields(settings));
     let face = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
-        .trusting(settings.server.trusted_proxies.iter().copied());
+        .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
     let (used, every) = (accounts.clone(), limits.usage_write);
     let (refused, told) = (accounts.clone(), accounts.clone());
     let api = AdminFace::new(gate, accounts, settings);
@@ -220,14 +220,14 @@ async fn serve_all(
             serve(door, edge, connections, face.clone(), stopped(stop.clone()))
         }
     };
-    let grpc = grpc.map(|grpc| Door::from(grpc).with_tls(certificates.public.clone()));
+    let grpc = grpc.map(|grpc| Listener::from(grpc).with_tls(certificates.public.clone()));
     let grpc = async {
         if let Some(grpc) = grpc {
             let envoy = Envoy::new(face.clone());
             serve(grpc, edge.clone(), connections.clone(), envoy, stopped(stop.clone())).await;
         }
     };
-    let admin = Door::from(admin).with_tls(certificates.admin.clone());
+    let admin = Listener::from(admin).with_tls(certificates.admin.clone());
     let scripts = tokio::spawn(scripts::follow(scripts, hangups.0));
     let certificates = tokio::spawn(certificates.follow(hangups.1));
     let aside = async {
@@ -241,10 +241,10 @@ async fn serve_all(
     let (usage_end, denials_end) = (ended(end.clone()), ended(end.clone()));
     let (events_end, webhooks_end) = (ended(end.clone()), ended(end));
     let days = settings.events.expiring_days.clone();
-    let events = tokio::spawn(async move { told.keep_events(&days, events_end).await });
+    let events = tokio::spawn(async move { told.monitor_events(&days, events_end).await });
     let webhooks = tokio::spawn(webhooks.run(webhooks_end));
-    let usage = tokio::spawn(async move { used.keep_usage(every, usage_end).await });
-    let denials = tokio::spawn(async move { refused.keep_denials(denials_end).await });
+    let usage = tokio::spawn(async move { used.write_usage_periodically(every, usage_end).await });
+    let denials = tokio::spawn(async move { refused.write_denials_periodically(denials_end).await });
     let (served, ..) = tokio::join!(
         per_worker::serve(public, others, front),
         grpc,
@@ -263,11 +263,11 @@ async fn serve_all(
     Ok(())
 }
 
-fn public_door(settings: &ServerSettings, listener: Listener) -> Door {
-    let door = Door::from(listener);
+fn public_door(settings: &ServerSettings, listener: BoundSocket) -> Listener {
+    let door = Listener::from(listener);
     match settings.proxy_protocol {
         ProxyProtocol::Off => door,
-        ProxyProtocol::On => door.behind(settings.trusted_proxies.iter().copied()),
+        ProxyProtocol::On => door.with_proxy_protocol(settings.trusted_proxies.iter().copied()),
     }
 }
 
@@ -282,8 +282,8 @@ fn identity_fields(settings: &Settings) -> IdentityFields {
     }
 }
 
-fn edge_limits(limits: &LimitSettings, settings: &Settings) -> Limits {
-    Limits {
+fn edge_limits(limits: &LimitSettings, settings: &Settings) -> ConnectionLimits {
+    ConnectionLimits {
         header_bytes: limits.header_bytes,
         headers: limits.headers,
         header_read: limits.header_read,

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{net::TcpListener, runtime, sync::watch, task::JoinSet};
 
-use crate::server::Listener;
+use crate::server::BoundSocket;
 
 /// Binds one address several times over; port 0: the same free port each time.
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
@@ -44,15 +44,15 @@ fn bind_one(address: SocketAddr, port: Port) -> io::Result<std::net::TcpListener
 
 /// Serves on the first listener and on those of the other workers, until all have ended. Where there are others, each has a thread of its own.
 pub async fn serve<F>(
-    first: Listener,
+    first: BoundSocket,
     others: Vec<std::net::TcpListener>,
-    serve: impl Fn(Listener) -> F + Send + Sync + 'static,
+    serve: impl Fn(BoundSocket) -> F + Send + Sync + 'static,
 ) -> anyhow::Result<()>
 where
     F: Future<Output = ()>,
 {
     let first = match first {
-        Listener::Tcp(first) if !others.is_empty() => first.into_std()?,
+        BoundSocket::Tcp(first) if !others.is_empty() => first.into_std()?,
         alone => {
             serve(alone).await;
             return Ok(());
@@ -65,7 +65,7 @@ where
         let (serve, served, serving) = (serve.clone(), served.clone(), served.subscribe());
         let work = move || -> io::Result<()> {
             runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-                serve(Listener::Tcp(TcpListener::from_std(listener)?)).await;
+                serve(BoundSocket::Tcp(TcpListener::from_std(listener)?)).await;
                 // Its runtime drives connections to upstreams, over which others may still be answered.
                 drop(serving);
                 served.closed().await;

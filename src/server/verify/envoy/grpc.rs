@@ -1,4 +1,4 @@
-//! gRPC over HTTP/2, for one call with one message each way
+//! gRPC over HTTP/2, for calls with one message in each direction
 //! (github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 
 use std::{
@@ -13,10 +13,10 @@ use hyper::body::{Body, Frame, SizeHint};
 use prost::Message;
 
 const GRPC: &str = "application/grpc";
-/// One byte says whether the message is compressed, four how long it is.
+/// Bytes before a message: one for the compression flag, four for the length.
 const PREFIX: usize = 5;
 
-/// How a call ended.
+/// The status of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Code {
     Ok = 0,
@@ -27,14 +27,14 @@ pub(super) enum Code {
     Unauthenticated = 16,
 }
 
-/// The body of an answer: perhaps a message, and then how it ended.
+/// The body of a response: perhaps a message, and the status in the trailers.
 #[derive(Debug, Default)]
 pub struct GrpcBody {
     message: Option<Bytes>,
     trailers: Option<HeaderMap>,
 }
 
-/// Whether a request is a call at all.
+/// Whether a request is a gRPC call.
 pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
     let given = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let rest = given.strip_prefix(GRPC.as_bytes());
@@ -42,18 +42,18 @@ pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::POST && is_grpc
 }
 
-/// The answer to a request that is none.
-pub(super) fn no_call() -> Response<GrpcBody> {
-    let mut refused = Response::new(GrpcBody::default());
-    *refused.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    refused
+/// The response to a request that is not a gRPC call.
+pub(super) fn unsupported() -> Response<GrpcBody> {
+    let mut response = Response::new(GrpcBody::default());
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
 }
 
-/// Takes the message out of a body.
+/// Decodes the message of a body.
 pub(super) fn read<M: Message + Default>(body: &[u8]) -> Result<M, Code> {
     let (prefix, message) = body.split_at_checked(PREFIX).ok_or(Code::InvalidArgument)?;
     if prefix[0] != 0 {
-        // Nobody has said that we can read what is compressed.
+        // We announce no compression.
         return Err(Code::Unimplemented);
     }
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
@@ -63,31 +63,31 @@ pub(super) fn read<M: Message + Default>(body: &[u8]) -> Result<M, Code> {
     M::decode(message).map_err(|_| Code::InvalidArgument)
 }
 
-/// An answer with a message.
-pub(super) fn answer(message: &impl Message) -> Response<GrpcBody> {
+/// A response with a message.
+pub(super) fn success(message: &impl Message) -> Response<GrpcBody> {
     let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(PREFIX + length);
     bytes.put_u8(0);
     bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     bytes.put_slice(&message.encode_to_vec());
-    let mut reply = Response::new(GrpcBody {
+    let mut response = Response::new(GrpcBody {
         message: Some(bytes.freeze()),
-        trailers: Some(ended(Code::Ok, HeaderMap::new())),
+        trailers: Some(with_status(Code::Ok, HeaderMap::new())),
     });
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
-    reply
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
+    response
 }
 
-/// An answer without one. How it ended stands in the head then.
-pub(super) fn failed(code: Code) -> Response<GrpcBody> {
-    let mut reply = Response::new(GrpcBody::default());
-    let headers = std::mem::take(reply.headers_mut());
-    *reply.headers_mut() = ended(code, headers);
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
-    reply
+/// A response without a message. Its status is among the header fields.
+pub(super) fn failure(code: Code) -> Response<GrpcBody> {
+    let mut response = Response::new(GrpcBody::default());
+    let headers = std::mem::take(response.headers_mut());
+    *response.headers_mut() = with_status(code, headers);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
+    response
 }
 
-fn ended(code: Code, mut headers: HeaderMap) -> HeaderMap {
+fn with_status(code: Code, mut headers: HeaderMap) -> HeaderMap {
     headers.insert("grpc-status", (code as u16).into());
     headers
 }

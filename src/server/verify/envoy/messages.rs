@@ -1,6 +1,7 @@
-//! The messages of `envoy.service.auth.v3.Authorization`, as far as a decision needs them. Names and numbers are those of Envoy's
-//! `external_auth.proto`, `attribute_context.proto`, `address.proto` and `base.proto`; what is not named here is passed over.
-#![allow(missing_docs, reason = "what the fields mean stands in the files that they come from")]
+//! The messages of `envoy.service.auth.v3.Authorization`, with the fields that a decision needs.
+//! Names and numbers are those of Envoy's `external_auth.proto`, `attribute_context.proto`,
+//! `address.proto` and `base.proto`. Other fields are ignored.
+#![allow(missing_docs, reason = "the fields are documented in the files that they come from")]
 
 use std::collections::HashMap;
 
@@ -48,7 +49,7 @@ pub struct AttributeRequest {
 pub struct HttpRequest {
     #[prost(string, tag = "2")]
     pub method: String,
-    /// What comes several times is joined with commas.
+    /// Repeated fields are joined with commas.
     #[prost(map = "string, string", tag = "3")]
     pub headers: HashMap<String, String>,
     /// With the query.
@@ -58,7 +59,7 @@ pub struct HttpRequest {
     pub host: String,
     #[prost(string, tag = "6")]
     pub scheme: String,
-    /// In the place of `headers` where `encode_raw_headers` is set: each as it came.
+    /// Replaces `headers` where `encode_raw_headers` is set. Repeated fields are not joined.
     #[prost(message, tag = "13")]
     pub header_map: Option<HeaderMap>,
 }
@@ -83,8 +84,8 @@ pub struct HeaderValue {
 pub struct CheckResponse {
     #[prost(message, tag = "1")]
     pub status: Option<Status>,
-    #[prost(oneof = "Verdict", tags = "2, 3")]
-    pub verdict: Option<Verdict>,
+    #[prost(oneof = "HttpResponse", tags = "2, 3")]
+    pub http_response: Option<HttpResponse>,
 }
 
 /// `google.rpc.Status`.
@@ -95,7 +96,7 @@ pub struct Status {
 }
 
 #[derive(Clone, PartialEq, Oneof)]
-pub enum Verdict {
+pub enum HttpResponse {
     #[prost(message, tag = "2")]
     Denied(Denied),
     #[prost(message, tag = "3")]
@@ -120,12 +121,12 @@ pub struct HttpStatus {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Allowed {
-    /// These go in the place of a client's of the same name: nothing says that they are to be appended.
+    /// They replace the client's fields of the same name, because `append` is not set.
     #[prost(message, repeated, tag = "2")]
     pub headers: Vec<HeaderValueOption>,
     #[prost(string, repeated, tag = "5")]
     pub headers_to_remove: Vec<String>,
-    /// These go to the client, with the application's answer.
+    /// They are added to the application's response to the client.
     #[prost(message, repeated, tag = "6")]
     pub response_headers_to_add: Vec<HeaderValueOption>,
 }

@@ -1,4 +1,5 @@
-//! Envoy asks over gRPC: the same decision as at `/-/verify/envoy`, and the same answer for the client.
+//! Envoy's external authorization over gRPC: the same decisions as at `/-/verify/envoy`, and the
+//! same responses for the client.
 
 mod grpc;
 pub(in crate::server) mod messages;
@@ -14,75 +15,76 @@ use http_body_util::BodyExt as _;
 use hyper::{Request, Response, body::Incoming};
 use messages::{
     Allowed, Attributes, CheckRequest, CheckResponse, Denied, HeaderValueOption, HttpRequest,
-    HttpStatus, Status, Verdict,
+    HttpResponse, HttpStatus, Status,
 };
 
 use super::{
-    dialects::{self, Dialect, Original, Target, Unread, is_among},
-    untrusted,
+    dialects::{self, Dialect, DialectError, ForwardedTarget, OriginalRequest, is_among},
+    untrusted_proxy,
 };
 use crate::{
-    handlers::{Body, PayloadResponse, Scheme},
-    http::{host, response, unreadable},
-    server::{Answer, Peer, Public},
+    handlers::{PayloadResponse, RequestBody, UrlScheme},
+    http::{guard::bad_request, host, response},
+    server::{Peer, Public, Service},
 };
 
-/// The one call that there is.
+/// The only method of the gRPC service.
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// The face that Envoy asks over gRPC. A cheap handle.
+/// The service that Envoy calls over gRPC. A cheap handle.
 #[derive(Clone)]
 pub struct Envoy(Public);
 
 impl Envoy {
-    /// The face of the same Gate, which believes the same proxies.
+    /// The service with the gate and the trusted proxies of `public`.
     pub fn new(public: Public) -> Self {
         Self(public)
     }
 
-    async fn call(&self, request: Request<Incoming>, peer: &Peer) -> Result<CheckResponse, Code> {
+    async fn check(&self, request: Request<Incoming>, peer: &Peer) -> Result<CheckResponse, Code> {
         let (parts, body) = request.into_parts();
         if parts.uri.path() != CHECK {
             return Err(Code::Unimplemented);
         }
         if !is_among(&self.0.trusted, peer.client()) {
-            // Nothing of it is read.
-            let denial = untrusted();
-            response::report(&denial, &parts, peer.client());
-            return Ok(denied(Dialect::Envoy.refuse(&denial)).await);
+            // The body is not even read.
+            let denial = untrusted_proxy();
+            response::report(&denial, &parts.method, parts.uri.path(), peer.client());
+            return Ok(denied(Dialect::Envoy.denial_response(&denial)).await);
         }
-        let body = Body::Stream(body).collect(self.0.handlers.body_limits()).await;
+        let body = RequestBody::Stream(body).collect(self.0.handlers.body_limits()).await;
         let body = body.map_err(|_| Code::ResourceExhausted)?;
-        let asked: CheckRequest = grpc::read(&body)?;
-        let asked = Asked::of(asked).ok_or(Code::InvalidArgument)?;
-        let refused = match asked.original(&self.0.trusted) {
+        let message: CheckRequest = grpc::read(&body)?;
+        let described = DescribedRequest::new(message).ok_or(Code::InvalidArgument)?;
+        let denial = match described.original(&self.0.trusted) {
             Err(problem) => {
-                let denial = unreadable(problem.to_string());
-                response::report(&denial, &parts, peer.client());
+                let denial = bad_request(problem);
+                response::report(&denial, &parts.method, parts.uri.path(), peer.client());
                 denial
             }
-            Ok(original) => match self.0.judge(&asked.headers, &original).await {
-                Ok(reply) => return Ok(self.allowed(&reply, &asked.headers)),
+            Ok(original) => match self.0.decide_original(&described.headers, &original).await {
+                Ok(response) => return Ok(self.allowed(&response, &described.headers)),
                 Err(denial) => {
-                    let Original { method, path, client, .. } = &original;
-                    response::report_of(&denial, method, path, *client);
+                    let OriginalRequest { method, path, client, .. } = &original;
+                    response::report(&denial, method, path, *client);
                     denial
                 }
             },
         };
-        Ok(denied(Dialect::Envoy.refuse(&refused)).await)
+        Ok(denied(Dialect::Envoy.denial_response(&denial)).await)
     }
 
-    /// What tells who asks goes in the place of what the client says. What the client has and we do not goes, in whatever spelling.
-    fn allowed(&self, reply: &PayloadResponse, asked: &HeaderMap) -> CheckResponse {
-        let (absent, present): (Vec<_>, Vec<_>) = reply
+    /// The message for an allowed request. Our identity fields replace the client's fields of the
+    /// same name. Client fields that could be taken for ours are removed, in every spelling.
+    fn allowed(&self, response: &PayloadResponse, client_headers: &HeaderMap) -> CheckResponse {
+        let (absent, present): (Vec<_>, Vec<_>) = response
             .headers()
             .iter()
             .filter(|(name, _)| **name != CACHE_CONTROL)
             .partition(|(_, value)| value.is_empty());
         let fields = self.0.handlers.identity_fields();
-        let is_written = |name: &HeaderName| present.iter().any(|(known, _)| *known == name);
-        let forged = asked.keys().filter(|name| fields.covers(name) && !is_written(name));
+        let is_present = |name: &HeaderName| present.iter().any(|(known, _)| *known == name);
+        let forged = client_headers.keys().filter(|name| fields.covers(name) && !is_present(name));
         let mut headers_to_remove: Vec<String> = absent
             .into_iter()
             .map(|(name, _)| name)
@@ -91,27 +93,27 @@ impl Envoy {
             .collect();
         headers_to_remove.sort();
         headers_to_remove.dedup();
-        // What does not tell who asks is for the client: what is left of a limit.
-        let (headers, answer): (Vec<_>, Vec<_>) =
+        // The other fields, those of the rate limits, are for the client.
+        let (identity, for_client): (Vec<_>, Vec<_>) =
             present.into_iter().partition(|(name, _)| fields.covers(name));
-        let all = |fields: Vec<(&HeaderName, &HeaderValue)>| {
-            fields.into_iter().map(|(name, value)| field(name, value)).collect()
+        let options = |fields: Vec<(&HeaderName, &HeaderValue)>| {
+            fields.into_iter().map(|(name, value)| header_option(name, value)).collect()
         };
         CheckResponse {
             status: Some(Status { code: Code::Ok as i32 }),
-            verdict: Some(Verdict::Allowed(Allowed {
-                headers: all(headers),
+            http_response: Some(HttpResponse::Allowed(Allowed {
+                headers: options(identity),
                 headers_to_remove,
-                response_headers_to_add: all(answer),
+                response_headers_to_add: options(for_client),
             })),
         }
     }
 }
 
-/// A refusal, for Envoy to hand on.
-async fn denied(reply: PayloadResponse) -> CheckResponse {
-    let (parts, body) = reply.into_parts();
-    // A refusal's body is here already.
+/// The message for a denied request. Envoy passes its response on to the client.
+async fn denied(response: PayloadResponse) -> CheckResponse {
+    let (parts, body) = response.into_parts();
+    // The body of a denial is in memory already.
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let headers = parts.headers.iter().filter(|(name, _)| **name != CONTENT_LENGTH);
     let code = match parts.status {
@@ -120,63 +122,65 @@ async fn denied(reply: PayloadResponse) -> CheckResponse {
     };
     CheckResponse {
         status: Some(Status { code: code as i32 }),
-        verdict: Some(Verdict::Denied(Denied {
+        http_response: Some(HttpResponse::Denied(Denied {
             status: Some(HttpStatus { code: parts.status.as_u16().into() }),
-            headers: headers.map(|(name, value)| field(name, value)).collect(),
+            headers: headers.map(|(name, value)| header_option(name, value)).collect(),
             body: String::from_utf8_lossy(&body).into_owned(),
         })),
     }
 }
 
-fn field(name: &HeaderName, value: &HeaderValue) -> HeaderValueOption {
+fn header_option(name: &HeaderName, value: &HeaderValue) -> HeaderValueOption {
     let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
     let header = messages::HeaderValue { key: name.to_string(), value, raw_value: Vec::new() };
     HeaderValueOption { header: Some(header) }
 }
 
-/// What Envoy tells of a request.
-struct Asked {
+/// A request as Envoy describes it.
+struct DescribedRequest {
     http: HttpRequest,
     headers: HeaderMap,
-    /// Who is connected to Envoy.
+    /// The other end of the connection to Envoy.
     source: Option<IpAddr>,
 }
 
-impl Asked {
-    fn of(request: CheckRequest) -> Option<Self> {
-        let Attributes { source, request } = request.attributes?;
+impl DescribedRequest {
+    fn new(message: CheckRequest) -> Option<Self> {
+        let Attributes { source, request } = message.attributes?;
         let mut http = request?.http?;
-        let headers = headers(&mut http)?;
+        let headers = take_headers(&mut http)?;
         let source = source.and_then(|node| node.address?.socket?.address.parse().ok());
         Some(Self { http, headers, source })
     }
 
-    fn original(&self, trusted: &[ipnet::IpNet]) -> Result<Original<'_>, Unread> {
+    fn original(&self, trusted: &[ipnet::IpNet]) -> Result<OriginalRequest<'_>, DialectError> {
         let method = Method::from_bytes(self.http.method.as_bytes());
-        let method = method.map_err(|_| Unread::Malformed("method"))?;
-        let Target { path, query, .. } =
-            Target::read(&self.http.path).ok_or(Unread::Malformed("path"))?;
-        let host = host::read(&self.http.host).map_err(|_| Unread::Malformed("host"))?;
-        let scheme = match self.headers.contains_key("x-forwarded-proto") {
-            true => dialects::scheme(&self.headers)?,
-            false if self.http.scheme == "https" => Scheme::Https,
-            false => Scheme::Http,
+        let method = method.map_err(|_| DialectError::Malformed("method"))?;
+        let ForwardedTarget { path, query, .. } =
+            ForwardedTarget::parse(&self.http.path).ok_or(DialectError::Malformed("path"))?;
+        let host = host::parse(&self.http.host).map_err(|_| DialectError::Malformed("host"))?;
+        let scheme = if self.headers.contains_key("x-forwarded-proto") {
+            dialects::scheme(&self.headers)?
+        } else if self.http.scheme == "https" {
+            UrlScheme::Https
+        } else {
+            UrlScheme::Http
         };
-        // A header tells only what was before whoever is connected.
+        // `X-Forwarded-For` counts only where a trusted proxy is connected to Envoy.
         let client = match self.source {
             Some(source) if !is_among(trusted, source) => source.to_canonical(),
             Some(source) if !self.headers.contains_key("x-forwarded-for") => source.to_canonical(),
             _ => dialects::client(&self.headers, trusted)?,
         };
-        Ok(Original { method, scheme, host, path, query, said: None, client })
+        Ok(OriginalRequest { method, scheme, host, path, query, uri_field: None, client })
     }
 }
 
-/// The header fields of a request. None: one is none.
-fn headers(http: &mut HttpRequest) -> Option<HeaderMap> {
+/// The header fields of a request. `None` means that one of them is malformed.
+fn take_headers(http: &mut HttpRequest) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
-    let mut put = |name: &str, value: &[u8]| -> Option<()> {
-        // Envoy writes method, path and host among them.
+    let mut append = |name: &str, value: &[u8]| -> Option<()> {
+        // Envoy puts pseudo-header fields for method, path and host among them.
         if !name.starts_with(':') {
             let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
             headers.append(name, HeaderValue::from_bytes(value).ok()?);
@@ -184,26 +188,26 @@ fn headers(http: &mut HttpRequest) -> Option<HeaderMap> {
         Some(())
     };
     for (name, value) in std::mem::take(&mut http.headers) {
-        put(&name, value.as_bytes())?;
+        append(&name, value.as_bytes())?;
     }
-    for one in http.header_map.take().unwrap_or_default().headers {
-        let value = if one.raw_value.is_empty() { one.value.as_bytes() } else { &one.raw_value };
-        put(&one.key, value)?;
+    for header in http.header_map.take().unwrap_or_default().headers {
+        let raw = &header.raw_value;
+        append(&header.key, if raw.is_empty() { header.value.as_bytes() } else { raw })?;
     }
     headers.remove(HOST);
     Some(headers)
 }
 
-impl Answer for Envoy {
+impl Service for Envoy {
     type Body = grpc::GrpcBody;
 
-    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<grpc::GrpcBody> {
+    async fn respond(&self, request: Request<Incoming>, peer: &Peer) -> Response<grpc::GrpcBody> {
         if !grpc::is_call(request.method(), request.headers()) {
-            return grpc::no_call();
+            return grpc::unsupported();
         }
-        match self.call(request, peer).await {
-            Ok(message) => grpc::answer(&message),
-            Err(code) => grpc::failed(code),
+        match self.check(request, peer).await {
+            Ok(message) => grpc::success(&message),
+            Err(code) => grpc::failure(code),
         }
     }
 }

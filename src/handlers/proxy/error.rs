@@ -1,0 +1,134 @@
+//! Errors between Keyward and an upstream, with the messages for the client and the operator.
+
+use std::{error::Error, io};
+
+use ::http::StatusCode;
+
+use crate::pipeline::{Denial, Phase};
+
+/// Why an upstream did not respond.
+#[derive(Debug)]
+pub(super) enum ProxyError {
+    /// No TCP connection.
+    Unreachable(io::Error),
+    /// No TLS: the certificate is not trusted, or the protocols do not match.
+    Untrusted(io::Error),
+    /// No connection in time.
+    ConnectTimeout,
+    /// The connection ended before the response, or the response is not HTTP.
+    Broken(hyper::Error),
+    /// No response in time.
+    ResponseTimeout,
+    /// The response switches to a protocol that was not requested.
+    UnexpectedUpgrade,
+    /// The client's body ended early.
+    ClientBroke,
+    /// The client stopped sending its body.
+    ClientTimeout,
+    /// Every upstream is ejected; the first comes back in this number of seconds.
+    AllEjected(u32),
+    /// Path and upstream base do not form a valid URL.
+    InvalidTarget,
+    /// The resource has no upstream.
+    NoUpstream,
+}
+
+impl ProxyError {
+    /// Whether the upstream is to blame, so that another upstream may work.
+    pub fn blames_upstream(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable(_)
+                | Self::Untrusted(_)
+                | Self::ConnectTimeout
+                | Self::Broken(_)
+                | Self::ResponseTimeout
+                | Self::UnexpectedUpgrade
+        )
+    }
+
+    /// The denial. Only the operator's message names the upstream.
+    pub fn denial(&self, upstream: Option<&str>) -> Denial {
+        let (status, code, message) = self.external_message();
+        let mut denial = Denial::new(Phase::Handler, status, code, message);
+        if let Self::AllEjected(seconds) = self {
+            denial = denial.with_retry_after(*seconds);
+        }
+        let message = self.internal_message();
+        denial.with_internal_message(match upstream {
+            Some(upstream) => format!("upstream {upstream}: {message}"),
+            None => message,
+        })
+    }
+
+    fn internal_message(&self) -> String {
+        match self {
+            Self::Unreachable(error) => error.to_string(),
+            Self::Untrusted(error) => format!("the TLS handshake failed: {error}"),
+            Self::Broken(error) => with_causes(error),
+            Self::ConnectTimeout => "no connection within connect_seconds".into(),
+            Self::ResponseTimeout => "no response within response_seconds".into(),
+            Self::UnexpectedUpgrade => "it switched to a protocol that was not requested".into(),
+            Self::ClientBroke => "the client's body ended early".into(),
+            Self::ClientTimeout => "no data of the client's body within response_seconds".into(),
+            Self::AllEjected(_) => "every upstream is ejected".into(),
+            Self::InvalidTarget => "path and upstream base do not form a valid URL".into(),
+            Self::NoUpstream => "the resource has no upstream".into(),
+        }
+    }
+
+    fn external_message(&self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::Unreachable(_) => (
+                StatusCode::BAD_GATEWAY,
+                "UPSTREAM_UNREACHABLE",
+                "The upstream server cannot be reached.",
+            ),
+            Self::Untrusted(_) => (
+                StatusCode::BAD_GATEWAY,
+                "UPSTREAM_UNTRUSTED",
+                "No secure connection to the upstream server can be made.",
+            ),
+            Self::Broken(_) | Self::UnexpectedUpgrade => (
+                StatusCode::BAD_GATEWAY,
+                "UPSTREAM_BROKEN",
+                "The upstream server gave no valid answer.",
+            ),
+            Self::ConnectTimeout | Self::ResponseTimeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "UPSTREAM_TIMEOUT",
+                "The upstream server took too long.",
+            ),
+            Self::AllEjected(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "UPSTREAM_UNAVAILABLE",
+                "No upstream server is available. Try again in a moment.",
+            ),
+            Self::ClientBroke => {
+                (StatusCode::BAD_REQUEST, "BODY_BROKEN", "The request's body broke off.")
+            }
+            Self::ClientTimeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                "REQUEST_TIMEOUT",
+                "The request's body took too long.",
+            ),
+            Self::InvalidTarget | Self::NoUpstream => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "INTERNAL_ERROR",
+                "The request could not be served.",
+            ),
+        }
+    }
+}
+
+/// An error with all its causes.
+pub(super) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

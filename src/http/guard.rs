@@ -1,0 +1,167 @@
+//! Takes a request through the gate, for every face: normal form, route, authorization, hooks.
+//!
+//! A face says what it has read of a request ([`Received`]), and what it does with the grant.
+
+use std::{borrow::Cow, net::IpAddr};
+
+use ::http::{HeaderMap, Method, StatusCode, response};
+use bytes::Bytes;
+use matchit::Params;
+
+use super::{host::Host, negotiate, path};
+use crate::{
+    directory::RouteMatch,
+    handlers::Origin,
+    pipeline::{
+        Action, Denial, Face, Gate, Grant, Phase, Quota, Request, RequestContext, ResponseHooks,
+    },
+    scripting::ResponseParts,
+};
+
+/// A request as a face has read it.
+pub(crate) struct Received<'a> {
+    pub method: &'a Method,
+    /// The path, as the client sent it.
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+    /// `None` means that the request names no host, and that the face needs none.
+    pub host: Option<&'a Host<'a>>,
+    pub client: IpAddr,
+}
+
+impl<'a> Received<'a> {
+    /// The path in its normal form. Borrowed where the client sent it in this form.
+    pub fn normal_path(&self) -> Result<Cow<'a, str>, Denial> {
+        path::normalise(self.path).map_err(bad_request)
+    }
+
+    /// The request as the pipeline takes it, without its body. `path` is in its normal form.
+    pub fn request(&self, path: &'a str) -> Request<'a> {
+        Request {
+            method: self.method,
+            path,
+            query: self.query,
+            headers: self.headers,
+            host: self.host.map(Host::name),
+            body: None,
+            client: self.client,
+            face: Face::Public,
+        }
+    }
+}
+
+/// The denial of a request whose target has no single reading. Nobody authenticates such a request:
+/// a server behind us could read the same target in another way.
+pub(crate) fn bad_request(problem: impl ToString) -> Denial {
+    let message = problem.to_string();
+    Denial::new(Phase::Edge, StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
+}
+
+/// One request in front of the gate.
+pub(crate) struct GuardedRequest<'c, 'r> {
+    pub gate: &'c Gate,
+    pub context: &'c RequestContext,
+    /// Without the body.
+    pub request: Request<'r>,
+    pub action: Action<'c>,
+}
+
+impl<'c: 'r, 'r> GuardedRequest<'c, 'r> {
+    /// A request that uses the resources of the store. Returns also the values of the parameters in
+    /// the route's path pattern. Absolute URLs in denials begin with `origin`.
+    pub fn on_route(
+        gate: &'c Gate,
+        context: &'c RequestContext,
+        request: Request<'r>,
+        origin: Origin<'_>,
+    ) -> (Self, Params<'r, 'r>) {
+        let found = context.policy.routes.find(request.host.unwrap_or_default(), request.path);
+        let action = action(&request, found.as_ref(), origin);
+        let params = found.map(|found| found.params).unwrap_or_default();
+        (Self { gate, context, request, action }, params)
+    }
+
+    /// Whether the body is read before the decision, because scripts are to see it.
+    pub fn buffers_body(&self) -> bool {
+        matches!(self.action, Action::Use(rule) if rule.resource.buffer_body)
+    }
+
+    /// Decides about the request. `request` is [`GuardedRequest::request`], with the body if it was
+    /// read.
+    pub async fn authorize<'b>(&self, request: &Request<'b>) -> Result<Grant<'b>, Denial>
+    where
+        'c: 'b,
+    {
+        self.gate.authorize(self.context, request, &self.action).await
+    }
+
+    /// The changes to make to the response. To be called before the handler gets the request.
+    pub fn response_changes(
+        &self,
+        request: &Request<'_>,
+        grant: &Grant<'_>,
+    ) -> ResponseChanges<'c> {
+        let hooks = self.gate.response_hooks(self.context, request, grant);
+        ResponseChanges { quota: grant.quota().clone(), hooks }
+    }
+
+    /// Lets the `on_denied` hooks change a denial. Each denial of a face goes through here, once.
+    pub async fn denied(&self, denial: Denial) -> Denial {
+        // On the heap, because few requests are denied: a future is as large as its largest part.
+        let rule = self.action.rule();
+        Box::pin(self.gate.on_denied(self.context, &self.request, rule, denial)).await
+    }
+}
+
+/// The changes that a response gets after its handler: first the header fields of the quota, then
+/// those that the `on_response` hooks make.
+pub(crate) struct ResponseChanges<'a> {
+    pub quota: Quota,
+    /// `None` means that no hook wants the response.
+    pub hooks: Option<ResponseHooks<'a>>,
+}
+
+/// Lets the `on_response` hooks change a response. `body` is `None` where it is streamed: hooks see
+/// and change its status and header fields then, not the body.
+///
+/// # Errors
+/// A hook denied the request or failed. Nothing of the response may be sent.
+pub(crate) async fn run_hooks(
+    hooks: &ResponseHooks<'_>,
+    mut parts: response::Parts,
+    body: Option<Bytes>,
+) -> Result<(response::Parts, Option<Bytes>), Denial> {
+    let shown = ResponseParts { status: parts.status, headers: parts.headers, body };
+    let ResponseParts { status, headers, body } = hooks.run(shown).await?;
+    (parts.status, parts.headers) = (status, headers);
+    Ok((parts, body))
+}
+
+/// The action that a request asks for, by its route.
+fn action<'a>(
+    request: &Request<'_>,
+    found: Option<&RouteMatch<'a, '_>>,
+    origin: Origin<'_>,
+) -> Action<'a> {
+    let Request { method, path, .. } = request;
+    let Some(found) = found else {
+        let message = format!("No route found for \"{method} {origin}{path}\"");
+        let code = "ROUTE_NOT_FOUND";
+        let denial = Denial::message(Phase::Edge, StatusCode::NOT_FOUND, code, message);
+        return Action::NoRoute(denial);
+    };
+    let Some(rule) = found.rule(method.as_str()) else {
+        let allow = found.allow_header();
+        let message = format!(
+            "No route found for \"{method} {origin}{path}\": Method Not Allowed (Allow: {allow})"
+        );
+        let code = "METHOD_NOT_ALLOWED";
+        let denial = Denial::message(Phase::Edge, StatusCode::METHOD_NOT_ALLOWED, code, message);
+        return Action::NoRoute(denial.with_allow(allow));
+    };
+    match negotiate::check_formats(request, &rule.formats) {
+        Ok(()) => Action::Use(rule),
+        Err(denial) => Action::Misuse(rule, denial),
+    }
+}

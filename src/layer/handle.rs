@@ -1,0 +1,224 @@
+//! Takes a request through the gate to the service behind it, and the response back.
+
+use std::{
+    borrow::Cow,
+    error::Error,
+    future::Future,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ::http::{
+    HeaderMap, HeaderName, Request, Response, Uri,
+    request::Parts,
+    uri::{PathAndQuery, Scheme},
+};
+use bytes::Bytes;
+use hyper::body::Body as HttpBody;
+
+use super::{AccessRules, CallerIdentity, Layer, LayerBody, LayerSettings, PathPolicy};
+use crate::{
+    handlers::{Origin, Payload, UrlScheme, read_body},
+    http::{
+        guard::{self, GuardedRequest, Received, ResponseChanges, bad_request},
+        host::{self, Host, HostProblem},
+        response,
+    },
+    pipeline::{self, Action, Denial, EntryRules, RequestContext},
+};
+
+/// The address of a client that is not known.
+const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// A request that the gate has allowed.
+struct AllowedRequest<'a, B> {
+    identity: CallerIdentity,
+    body: LayerBody<B>,
+    /// The path in its normal form, where the client sent it in another form.
+    path: Option<String>,
+    action: Action<'a>,
+    changes: ResponseChanges<'a>,
+}
+
+impl Layer {
+    /// Takes a request through the gate. An allowed request is passed to `next`, and the
+    /// `on_response` hooks change its response. A denied request gets a response too.
+    ///
+    /// # Errors
+    /// Those of `next`.
+    pub async fn handle<B, R, E, F>(
+        &self,
+        request: Request<B>,
+        next: impl FnOnce(Request<LayerBody<B>>) -> F,
+    ) -> Result<Response<LayerBody<R>>, E>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+        F: Future<Output = Result<Response<R>, E>>,
+    {
+        let (parts, body) = request.into_parts();
+        let client = (self.0.find_client)(&parts).unwrap_or(UNKNOWN);
+        let (method, uri) = (parts.method.clone(), parts.uri.clone());
+        self.0.handle(parts, body, client, next).await.unwrap_or_else(|denial| {
+            response::report(&denial, &method, uri.path(), client);
+            let response = response::for_method(&method, response::from_denial(&denial));
+            Ok(response.map(|payload| match payload {
+                Payload::Full(bytes) => LayerBody::full(bytes),
+                // The body of a denial is never streamed.
+                Payload::Stream(_) => LayerBody::full(Bytes::new()),
+            }))
+        })
+    }
+}
+
+impl LayerSettings {
+    /// The result of `next`.
+    ///
+    /// # Errors
+    /// The gate denies the request, or a hook denies the response.
+    async fn handle<B, R, E, F>(
+        &self,
+        mut parts: Parts,
+        body: B,
+        client: IpAddr,
+        next: impl FnOnce(Request<LayerBody<B>>) -> F,
+    ) -> Result<Result<Response<LayerBody<R>>, E>, Denial>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+        F: Future<Output = Result<Response<R>, E>>,
+    {
+        let context = self.gate.request_context();
+        let AllowedRequest { identity, body, path, action, changes } =
+            self.decide(&context, &parts, body, client).await?;
+        self.remove_identity_fields(&mut parts.headers);
+        if let Some(path) = path {
+            parts.uri = with_path(&parts.uri, path)?;
+        }
+        parts.extensions.insert(identity);
+        let (method, uri) = (parts.method.clone(), parts.uri.clone());
+
+        let mut response = match next(Request::from_parts(parts, body)).await {
+            Ok(response) => response,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        changes.quota.write(response.headers_mut());
+        let (parts, body) = response.into_parts();
+        let Some(hooks) = changes.hooks else {
+            return Ok(Ok(Response::from_parts(parts, LayerBody::streamed(body))));
+        };
+        match guard::run_hooks(&hooks, parts, None).await {
+            Ok((parts, _)) => Ok(Ok(Response::from_parts(parts, LayerBody::streamed(body)))),
+            Err(denial) => {
+                // Scripts do not see these empty header fields: the context keeps the request that
+                // the first script saw.
+                let headers = &HeaderMap::new();
+                let (path, query) = (uri.path(), uri.query());
+                let received =
+                    Received { method: &method, path, query, headers, host: None, client };
+                let (gate, context, request) = (&self.gate, &context, received.request(path));
+                let guarded = GuardedRequest { gate, context, request, action };
+                Err(guarded.denied(denial).await)
+            }
+        }
+    }
+
+    async fn decide<'a, B>(
+        &'a self,
+        context: &'a RequestContext,
+        parts: &Parts,
+        body: B,
+        client: IpAddr,
+    ) -> Result<AllowedRequest<'a, B>, Denial>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let host = match (host::of_request(parts), &self.access) {
+            (Ok(host), _) => Some(host),
+            // The rules of a program are the same for all hosts.
+            (Err(HostProblem::Missing), AccessRules::Program { .. }) => None,
+            (Err(problem), _) => return Err(bad_request(problem)),
+        };
+        let received = Received {
+            method: &parts.method,
+            path: parts.uri.path(),
+            query: parts.uri.query(),
+            headers: &parts.headers,
+            host: host.as_ref(),
+            client,
+        };
+        let path = received.normal_path()?;
+        if self.paths == PathPolicy::Reject && path != received.path {
+            let problem = "The path is not in its normal form. Send it without empty segments, dot segments and needless escapes.";
+            return Err(bad_request(problem));
+        }
+        let request = received.request(&path);
+        let gate = &self.gate;
+        let guarded = match &self.access {
+            AccessRules::Resources => {
+                let scheme = match parts.uri.scheme() {
+                    Some(scheme) if *scheme == Scheme::HTTPS => UrlScheme::Https,
+                    _ => UrlScheme::Http,
+                };
+                let origin = Origin::Requested(scheme, host.as_ref().map_or("", Host::authority));
+                GuardedRequest::on_route(gate, context, request, origin).0
+            }
+            AccessRules::Program { permissions, anonymous } => {
+                let action = Action::Enter(EntryRules { permissions, anonymous: *anonymous });
+                GuardedRequest { gate, context, request, action }
+            }
+        };
+        let (identity, body, changes) = match self.authorize(&guarded, body).await {
+            Ok(allowed) => allowed,
+            Err(denial) => return Err(guarded.denied(denial).await),
+        };
+        let action = guarded.action;
+        let path = match path {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(path) => Some(path),
+        };
+        Ok(AllowedRequest { identity, body, path, action, changes })
+    }
+
+    /// Authorizes a request. Its body is read first where scripts are to see it.
+    async fn authorize<'a, B>(
+        &self,
+        guarded: &GuardedRequest<'a, '_>,
+        body: B,
+    ) -> Result<(CallerIdentity, LayerBody<B>, ResponseChanges<'a>), Denial>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let (bytes, body) = if guarded.buffers_body() {
+            let bytes = read_body(body, &self.body_limits).await?;
+            (Some(bytes.clone()), LayerBody::full(bytes))
+        } else {
+            (None, LayerBody::streamed(body))
+        };
+        let request = pipeline::Request { body: bytes.as_ref(), ..guarded.request };
+        let grant = guarded.authorize(&request).await?;
+        let changes = guarded.response_changes(&request, &grant);
+        Ok((CallerIdentity::new(grant.identity()), body, changes))
+    }
+
+    /// Removes the client's header fields that could be taken for our identity fields.
+    fn remove_identity_fields(&self, headers: &mut HeaderMap) {
+        let forged = headers.keys().filter(|name| self.identity_fields.covers(name));
+        let forged: Vec<HeaderName> = forged.cloned().collect();
+        for name in forged {
+            headers.remove(name);
+        }
+    }
+}
+
+/// The target with another path.
+fn with_path(uri: &Uri, path: String) -> Result<Uri, Denial> {
+    let target = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(target).map_err(bad_request)?);
+    Uri::from_parts(parts).map_err(bad_request)
+}

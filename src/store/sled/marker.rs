@@ -1,0 +1,110 @@
+//! The marker file: it says that a folder contains a store, and which commit was the last one.
+//!
+//! sled treats a log whose last part was truncated or damaged as the result of a crash, and opens
+//! the part before. A revoked key could then become valid again. So the number of the last commit
+//! is stored here too: a store whose last commit has a smaller number is not opened.
+//!
+//! ```text
+//! A Keyward store, format 1. Do not remove this file.
+//! 00000000000000000042 6dcb98a2
+//! ```
+//! The second line is the number and the CRC32 (ISO-HDLC) of its digits. It is overwritten in place
+//! after each sync of the log. The file itself is synced only when the store is opened and closed:
+//! after a power cut its number can be too small by some commits, but never too large.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::FileExt as _,
+    path::Path,
+};
+
+use super::Sequence;
+
+/// The file's name.
+pub(super) const NAME: &str = "KEYWARD";
+const TITLE: &str = "A Keyward store, format 1. Do not remove this file.\n";
+
+pub(super) struct MarkerFile(File);
+
+impl MarkerFile {
+    /// Reads the number in the folder's marker file. `None` means that there is no such file.
+    pub fn read(folder: &Path) -> Result<Option<Sequence>, String> {
+        let text = match fs::read_to_string(folder.join(NAME)) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(format!("the file {NAME}: {e}")),
+        };
+        let number = text.strip_prefix(TITLE).and_then(|rest| {
+            let number = rest.get(..20)?.parse().ok()?;
+            (line(number) == rest).then_some(number)
+        });
+        number.map(Some).ok_or_else(|| format!("the file {NAME} is damaged"))
+    }
+
+    /// Opens the folder's marker file, or creates it, and writes the number. The number is durable
+    /// afterwards.
+    pub fn open(folder: &Path, sequence: Sequence) -> io::Result<Self> {
+        let path = folder.join(NAME);
+        if !path.exists() {
+            // Created under another name first, so that the marker file is always complete.
+            let draft = folder.join(format!("{NAME}.new"));
+            fs::write(&draft, format!("{TITLE}{}", line(sequence)))?;
+            File::open(&draft)?.sync_all()?;
+            fs::rename(&draft, &path)?;
+            File::open(folder)?.sync_all()?;
+        }
+        let marker = Self(OpenOptions::new().write(true).open(path)?);
+        marker.set(sequence)?;
+        marker.sync()?;
+        Ok(marker)
+    }
+
+    /// Overwrites the number, without a sync.
+    pub fn set(&self, sequence: Sequence) -> io::Result<()> {
+        self.0.write_all_at(line(sequence).as_bytes(), TITLE.len() as u64)
+    }
+
+    /// Makes the number durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+fn line(sequence: Sequence) -> String {
+    let digits = format!("{sequence:020}");
+    let check = crc32fast::hash(digits.as_bytes());
+    format!("{digits} {check:08x}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_returns_the_number_that_was_set() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(MarkerFile::read(folder.path()), Ok(None));
+        let marker = MarkerFile::open(folder.path(), 7).unwrap();
+        assert_eq!(MarkerFile::read(folder.path()), Ok(Some(7)));
+        marker.set(Sequence::MAX).unwrap();
+        assert_eq!(MarkerFile::read(folder.path()), Ok(Some(Sequence::MAX)));
+        MarkerFile::open(folder.path(), 8).unwrap();
+        assert_eq!(MarkerFile::read(folder.path()), Ok(Some(8)));
+    }
+
+    #[test]
+    fn changed_or_truncated_marker_is_rejected() {
+        let folder = tempfile::tempdir().unwrap();
+        MarkerFile::open(folder.path(), 42).unwrap();
+        let whole = fs::read(folder.path().join(NAME)).unwrap();
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            fs::write(folder.path().join(NAME), &changed).unwrap();
+            assert!(MarkerFile::read(folder.path()).is_err(), "byte {at}");
+            fs::write(folder.path().join(NAME), &whole[..at]).unwrap();
+            assert!(MarkerFile::read(folder.path()).is_err(), "truncated at {at}");
+        }
+    }
+}
