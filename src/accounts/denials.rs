@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{AccountError, Accounts};
 use crate::{
-    limits::{More, Rest, Standing, Told},
+    limits::{DenialEntry, Drain, Subject, Summary, Verification},
     model::{Act, Actor, AuditEntry},
     store::{Batch, encode},
 };
@@ -23,16 +23,16 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 impl Accounts {
     /// Writes the denials since the last call. If the write fails, the next call retries it.
-    pub async fn write_denials(&self, rest: Rest) -> Result<(), AccountError> {
+    pub async fn write_denials(&self, drain: Drain) -> Result<(), AccountError> {
         let _guard = self.0.denials_lock.lock().await;
         loop {
-            let pending = self.0.counters.take_denials(PART, rest);
-            let count = pending.each.len();
-            if count == 0 && pending.more.is_none() {
+            let pending = self.0.counters.take_denials(PART, drain);
+            let count = pending.entries.len();
+            if count == 0 && pending.summary.is_none() {
                 return Ok(());
             }
-            let denials = pending.each.iter().map(|denial| self.denial_entry(denial));
-            let entries = denials.chain(pending.more.as_ref().map(summary_entry));
+            let denials = pending.entries.iter().map(|denial| self.denial_entry(denial));
+            let entries = denials.chain(pending.summary.as_ref().map(summary_entry));
             let audit = self.audit_append(entries.map(|entry| encode(&entry)).collect());
             let batch = Batch { audit: Some(audit), ..Batch::new() };
             if let Err(problem) = self.store().commit(batch).await {
@@ -49,20 +49,20 @@ impl Accounts {
     /// request.
     pub async fn write_denials_periodically(&self, end: impl Future<Output = ()>) {
         let mut end = pin!(end);
-        let mut rest = Rest::InTime;
-        while rest == Rest::InTime {
+        let mut drain = Drain::Hourly;
+        while drain == Drain::Hourly {
             // A write is never cancelled: the denials that it has taken would be lost.
             tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => {}
-                () = &mut end => rest = Rest::Now,
+                () = &mut end => drain = Drain::Now,
             }
-            if let Err(problem) = self.write_denials(rest).await {
+            if let Err(problem) = self.write_denials(drain).await {
                 tracing::warn!(%problem, "could not write denials into the audit trail; will retry");
             }
         }
     }
 
-    fn denial_entry(&self, denial: &Told) -> AuditEntry {
+    fn denial_entry(&self, denial: &DenialEntry) -> AuditEntry {
         let mut details = Map::new();
         details.insert("error".into(), denial.code.as_ref().into());
         details.insert("status".into(), denial.status.into());
@@ -74,11 +74,12 @@ impl Accounts {
 
     /// The actor of a denied request. If the client has not proven that it is the user that it
     /// names, the actor is anonymous and the details have the claimed user.
-    fn denied_actor(&self, denial: &Told, details: &mut Map<String, Value>) -> Actor {
+    fn denied_actor(&self, denial: &DenialEntry, details: &mut Map<String, Value>) -> Actor {
+        let Subject { uid, key, verification } = denial.subject;
         let client = denial.client.to_canonical();
-        let user = denial.suspect.uid.and_then(|uid| self.0.directory.user(uid));
+        let user = uid.and_then(|uid| self.0.directory.user(uid));
         let application = denial.application.as_deref().unwrap_or_default();
-        if denial.suspect.standing == Standing::Proven
+        if verification == Verification::Proven
             && let Some(user) = &user
         {
             if user.is_operator() {
@@ -87,7 +88,7 @@ impl Accounts {
             return Actor::User {
                 uid: user.uid,
                 name: user.name.to_string(),
-                key: denial.suspect.key,
+                key,
                 application: application.to_owned(),
                 client,
             };
@@ -95,13 +96,13 @@ impl Accounts {
         if !application.is_empty() {
             details.insert("application".into(), application.into());
         }
-        if let Some(uid) = denial.suspect.uid {
+        if let Some(uid) = uid {
             details.insert("uid".into(), uid.into());
         }
         if let Some(user) = user {
             details.insert("user".into(), user.name.to_string().into());
         }
-        if let Some(key) = denial.suspect.key {
+        if let Some(key) = key {
             details.insert("key".into(), key.to_string().into());
         }
         Actor::Anonymous { client }
@@ -109,13 +110,13 @@ impl Accounts {
 }
 
 /// One entry for many denials.
-fn summary_entry(more: &More) -> AuditEntry {
+fn summary_entry(summary: &Summary) -> AuditEntry {
     let details = json!({
-        "times": more.times,
-        "since": more.since.to_string(),
-        "until": more.until.to_string(),
-        "errors": more.codes,
+        "times": summary.times,
+        "since": summary.since.to_string(),
+        "until": summary.until.to_string(),
+        "errors": summary.codes,
     });
     let act = Act::other(ACTION, "several", details);
-    AuditEntry { time: more.until, actor: Actor::Program, act }
+    AuditEntry { time: summary.until, actor: Actor::Program, act }
 }

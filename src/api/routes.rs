@@ -1,154 +1,227 @@
-//! What lies where in the API: paths, the methods that each has, and the permission that it asks for.
+//! The routes of the API: one table with the method, path, permission and handler of each.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, pin::Pin};
 
 use ::http::{Method, StatusCode, request::Parts};
 
+use super::{
+    ApiRequest, apply, audit, backup, explain, import_users, keys, me, records, scripts, users,
+};
 use crate::{
-    model::KeyId,
+    handlers::PayloadResponse,
+    model::{Application, KeyId, Resource, Role},
     pipeline::{Denial, Phase},
 };
 
-/// A place in the API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Route {
-    Me,
-    MyKeys,
-    RevokeMine(KeyId),
-    RotateMine(KeyId),
-    Users,
-    User(u64),
-    KeysOf(u64),
-    Keys,
-    Key(KeyId),
-    KeysOfAll,
-    ImportKeys,
-    ImportUsers,
-    Revoke(KeyId),
-    Rotate(KeyId),
-    Audit,
-    VerifyAudit,
-    Backup,
-    State,
-    Roles,
-    Role(String),
-    Applications,
-    Application(String),
-    Resources,
-    Resource(String),
-    Scripts,
-    ReloadScripts,
-    Explain,
+const PREFIX: &str = "/api/v1/";
+
+const OWN_KEYS: &str = "generate own api key";
+const USERS: &str = "administer users";
+const AUDIT: &str = "view audit log";
+const PERMISSIONS: &str = "administer permissions";
+const SITE: &str = "administer site configuration";
+const RESOURCES: &str = "administer rest resources";
+
+/// The future of a handler.
+type ResponseFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<PayloadResponse, Denial>> + Send + 'a>>;
+
+/// A handler together with the parameter of the path.
+type BoundHandler = Box<dyn for<'a> FnOnce(ApiRequest<'a>) -> ResponseFuture<'a> + Send>;
+
+/// A row of the table.
+pub(super) struct ApiRoute {
+    method: Method,
+    /// The path below `/api/v1/`. A segment in braces is the parameter; a path has at most one.
+    pattern: &'static str,
+    /// The permission that the request needs.
+    pub permission: &'static str,
+    handler: RouteHandler,
 }
 
-impl Route {
-    /// The place that a request is for.
-    ///
-    /// # Errors
-    /// There is none at its path (404), or it does not have the method (405). Told to those who may come in.
-    pub fn of(request: &Parts) -> Result<Self, Denial> {
-        let place = Self::at(request.uri.path()).ok_or_else(|| nothing_here(request))?;
-        let methods = place.methods();
-        let wanted = if request.method == Method::HEAD { &Method::GET } else { &request.method };
-        if methods.contains(wanted) {
-            return Ok(place);
-        }
-        let mut allow: Vec<&str> = methods.iter().map(Method::as_str).collect();
-        if methods.contains(&Method::GET) {
-            allow.push("HEAD");
-        }
-        let allow = allow.join(", ");
-        let said = format!("{} cannot be used here. There are: {allow}.", request.method);
-        let code = "METHOD_NOT_ALLOWED";
-        Err(Denial::message(Phase::Edge, StatusCode::METHOD_NOT_ALLOWED, code, said)
-            .with_allow(allow))
-    }
+/// A handler, by the type of its path parameter.
+#[derive(Clone, Copy)]
+enum RouteHandler {
+    /// No parameter.
+    Plain(for<'a> fn(ApiRequest<'a>) -> ResponseFuture<'a>),
+    /// The uid of a user.
+    User(for<'a> fn(u64, ApiRequest<'a>) -> ResponseFuture<'a>),
+    /// The id of a key.
+    Key(for<'a> fn(KeyId, ApiRequest<'a>) -> ResponseFuture<'a>),
+    /// The id of a role, an application or a resource.
+    Record(for<'a> fn(String, ApiRequest<'a>) -> ResponseFuture<'a>),
+}
 
-    fn at(path: &str) -> Option<Self> {
-        let inside = path.strip_prefix("/api/v1/")?;
-        let segments: Option<Vec<Cow<'_, str>>> = inside.split('/').map(decode).collect();
-        let segments = segments?;
-        let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
-        Some(match segments.as_slice() {
-            ["me"] => Self::Me,
-            ["me", "keys"] => Self::MyKeys,
-            ["me", "keys", id, "revoke"] => Self::RevokeMine(KeyId::parse(id)?),
-            ["me", "keys", id, "rotate"] => Self::RotateMine(KeyId::parse(id)?),
-            ["users"] => Self::Users,
-            ["users", "import"] => Self::ImportUsers,
-            ["users", uid] => Self::User(number(uid)?),
-            ["users", uid, "keys"] => Self::KeysOf(number(uid)?),
-            ["keys"] => Self::Keys,
-            ["keys", "import"] => Self::ImportKeys,
-            ["keys", "generate-all"] => Self::KeysOfAll,
-            ["keys", id] => Self::Key(KeyId::parse(id)?),
-            ["keys", id, "revoke"] => Self::Revoke(KeyId::parse(id)?),
-            ["keys", id, "rotate"] => Self::Rotate(KeyId::parse(id)?),
-            ["backup"] => Self::Backup,
-            ["state"] => Self::State,
-            ["audit"] => Self::Audit,
-            ["audit", "verify"] => Self::VerifyAudit,
-            ["roles"] => Self::Roles,
-            ["roles", id] => Self::Role((*id).to_owned()),
-            ["applications"] => Self::Applications,
-            ["applications", id] => Self::Application((*id).to_owned()),
-            ["resources"] => Self::Resources,
-            ["resources", id] => Self::Resource((*id).to_owned()),
-            ["scripts"] => Self::Scripts,
-            ["scripts", "reload"] => Self::ReloadScripts,
-            ["explain"] => Self::Explain,
-            _ => return None,
-        })
-    }
+/// The route of a request.
+pub(super) struct MatchedRoute {
+    pub route: &'static ApiRoute,
+    pub handler: BoundHandler,
+    #[cfg(test)]
+    parameter: String,
+}
 
-    fn methods(&self) -> &'static [Method] {
-        const LIST: &[Method] = &[Method::GET, Method::POST];
-        const RECORD: &[Method] = &[Method::GET, Method::PATCH, Method::DELETE];
-        match self {
-            Self::Users | Self::KeysOf(_) | Self::MyKeys => LIST,
-            Self::Roles | Self::Applications | Self::Resources => LIST,
-            Self::User(_) => RECORD,
-            Self::Role(_) | Self::Application(_) | Self::Resource(_) => RECORD,
-            Self::Audit | Self::VerifyAudit => &[Method::GET],
-            Self::Backup => &[Method::POST],
-            Self::State => LIST,
-            Self::Me | Self::Keys => &[Method::GET],
-            Self::Key(_) => &[Method::GET, Method::PATCH],
-            Self::Revoke(_) | Self::Rotate(_) | Self::KeysOfAll => &[Method::POST],
-            Self::ImportKeys | Self::ImportUsers => &[Method::POST],
-            Self::RevokeMine(_) | Self::RotateMine(_) => &[Method::POST],
-            Self::Scripts => &[Method::GET],
-            Self::ReloadScripts | Self::Explain => &[Method::POST],
-        }
-    }
+macro_rules! handler {
+    (Plain $respond:path) => {
+        RouteHandler::Plain(|request| Box::pin($respond(request)))
+    };
+    ($parameter:ident $respond:path) => {
+        RouteHandler::$parameter(|id, request| Box::pin($respond(id, request)))
+    };
+}
 
-    /// The permission that every call of this place asks for.
-    pub fn permission(&self) -> &'static str {
-        match self {
-            Self::Me | Self::MyKeys => "generate own api key",
-            Self::RevokeMine(_) | Self::RotateMine(_) => "generate own api key",
-            Self::Users | Self::User(_) => "administer users",
-            Self::KeysOf(_) | Self::Keys | Self::Key(_) => "administer users",
-            Self::Revoke(_) | Self::Rotate(_) | Self::KeysOfAll => "administer users",
-            Self::ImportKeys | Self::ImportUsers => "administer users",
-            Self::Audit | Self::VerifyAudit => "view audit log",
-            Self::Roles | Self::Role(_) => "administer permissions",
-            Self::Applications | Self::Application(_) => "administer site configuration",
-            Self::Backup | Self::State => "administer site configuration",
-            Self::Scripts | Self::ReloadScripts => "administer site configuration",
-            Self::Explain => "administer site configuration",
-            Self::Resources | Self::Resource(_) => "administer rest resources",
+macro_rules! routes {
+    ($($method:ident $pattern:literal $permission:ident $parameter:ident => $respond:path;)*) => {
+        static ROUTES: &[ApiRoute] = &[$(ApiRoute {
+            method: Method::$method,
+            pattern: $pattern,
+            permission: $permission,
+            handler: handler!($parameter $respond),
+        },)*];
+    };
+}
+
+// The first row that fits counts, so `users/import` is above `users/{uid}`. The rows of a path are
+// in the order of the Allow header field.
+routes! {
+    GET    "me"                    OWN_KEYS    Plain  => me::show;
+    GET    "me/keys"               OWN_KEYS    Plain  => me::list_keys;
+    POST   "me/keys"               OWN_KEYS    Plain  => me::generate_key;
+    POST   "me/keys/{id}/revoke"   OWN_KEYS    Key    => me::revoke_key;
+    POST   "me/keys/{id}/rotate"   OWN_KEYS    Key    => me::rotate_key;
+
+    GET    "users"                 USERS       Plain  => users::list;
+    POST   "users"                 USERS       Plain  => users::create;
+    POST   "users/import"          USERS       Plain  => import_users::import;
+    GET    "users/{uid}"           USERS       User   => users::show;
+    PATCH  "users/{uid}"           USERS       User   => users::change;
+    DELETE "users/{uid}"           USERS       User   => users::delete;
+    GET    "users/{uid}/keys"      USERS       User   => keys::list_of_user;
+    POST   "users/{uid}/keys"      USERS       User   => keys::generate_for_user;
+
+    GET    "keys"                  USERS       Plain  => keys::list;
+    POST   "keys/import"           USERS       Plain  => keys::import::import;
+    POST   "keys/generate-all"     USERS       Plain  => keys::bulk::generate;
+    GET    "keys/{id}"             USERS       Key    => keys::show;
+    PATCH  "keys/{id}"             USERS       Key    => keys::change;
+    POST   "keys/{id}/revoke"      USERS       Key    => keys::revoke;
+    POST   "keys/{id}/rotate"      USERS       Key    => keys::rotate;
+
+    GET    "roles"                 PERMISSIONS Plain  => records::list::<Role>;
+    POST   "roles"                 PERMISSIONS Plain  => records::create::<Role>;
+    GET    "roles/{id}"            PERMISSIONS Record => records::show::<Role>;
+    PATCH  "roles/{id}"            PERMISSIONS Record => records::change::<Role>;
+    DELETE "roles/{id}"            PERMISSIONS Record => records::delete::<Role>;
+
+    GET    "applications"          SITE        Plain  => records::list::<Application>;
+    POST   "applications"          SITE        Plain  => records::create::<Application>;
+    GET    "applications/{id}"     SITE        Record => records::show::<Application>;
+    PATCH  "applications/{id}"     SITE        Record => records::change::<Application>;
+    DELETE "applications/{id}"     SITE        Record => records::delete::<Application>;
+
+    GET    "resources"             RESOURCES   Plain  => records::list::<Resource>;
+    POST   "resources"             RESOURCES   Plain  => records::create::<Resource>;
+    GET    "resources/{id}"        RESOURCES   Record => records::show::<Resource>;
+    PATCH  "resources/{id}"        RESOURCES   Record => records::change::<Resource>;
+    DELETE "resources/{id}"        RESOURCES   Record => records::delete::<Resource>;
+
+    GET    "audit"                 AUDIT       Plain  => audit::list;
+    GET    "audit/verify"          AUDIT       Plain  => audit::verify;
+    GET    "state"                 SITE        Plain  => apply::export;
+    POST   "state"                 SITE        Plain  => apply::apply;
+    POST   "backup"                SITE        Plain  => backup::write;
+    GET    "scripts"               SITE        Plain  => scripts::show;
+    POST   "scripts/reload"        SITE        Plain  => scripts::reload;
+    POST   "explain"               SITE        Plain  => explain::explain;
+}
+
+/// Finds the route of a request. A HEAD request has the route of GET.
+///
+/// # Errors
+/// No route has the path (404), or none of them has the method (405). Only authorized clients may
+/// see these denials.
+pub(super) fn find(head: &Parts) -> Result<MatchedRoute, Denial> {
+    let segments = path_segments(head.uri.path()).unwrap_or_default();
+    let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+    let mut allow: Vec<&str> = Vec::new();
+    for route in ROUTES {
+        let Some(parameter) = route.match_path(&segments) else { continue };
+        // The first row also decides about the rows below: `users/import` is not a uid.
+        let Some(handler) = route.handler.bind(parameter) else { continue };
+        if route.method == *method {
+            return Ok(MatchedRoute {
+                route,
+                handler,
+                #[cfg(test)]
+                parameter: parameter.to_owned(),
+            });
         }
+        allow.push(route.method.as_str());
+    }
+    if allow.is_empty() {
+        return Err(not_found(head));
+    }
+    if allow.contains(&"GET") {
+        allow.push("HEAD");
+    }
+    let allow = allow.join(", ");
+    let message = format!("{} is not allowed here. Allowed methods: {allow}.", head.method);
+    let code = "METHOD_NOT_ALLOWED";
+    Err(Denial::message(Phase::Edge, StatusCode::METHOD_NOT_ALLOWED, code, message)
+        .with_allow(allow))
+}
+
+impl ApiRoute {
+    /// The parameter of a path that has this route's pattern, or `""` if the pattern has none.
+    fn match_path<'s>(&self, segments: &'s [Cow<'_, str>]) -> Option<&'s str> {
+        let mut parameter = "";
+        let mut given = segments.iter();
+        for expected in self.pattern.split('/') {
+            let segment = given.next()?;
+            if expected.starts_with('{') {
+                parameter = segment;
+            } else if segment != expected {
+                return None;
+            }
+        }
+        given.next().is_none().then_some(parameter)
     }
 }
 
-/// One way to write a number: no sign, no zeros in front.
-fn number(text: &str) -> Option<u64> {
-    text.parse().ok().filter(|number: &u64| number.to_string() == text)
+impl RouteHandler {
+    /// Binds the handler to the path's parameter. `None` means that it cannot be such an id.
+    fn bind(self, parameter: &str) -> Option<BoundHandler> {
+        let handler: BoundHandler = match self {
+            Self::Plain(respond) => Box::new(respond),
+            Self::User(respond) => {
+                let uid = parse_uid(parameter)?;
+                Box::new(move |request| respond(uid, request))
+            }
+            Self::Key(respond) => {
+                let id = KeyId::parse(parameter)?;
+                Box::new(move |request| respond(id, request))
+            }
+            Self::Record(respond) => {
+                let id = parameter.to_owned();
+                Box::new(move |request| respond(id, request))
+            }
+        };
+        Some(handler)
+    }
 }
 
-/// A segment without its escapes; none: what it holds is no text.
-fn decode(segment: &str) -> Option<Cow<'_, str>> {
+/// Parses a uid. Signs and leading zeros are not accepted: each user has exactly one path.
+fn parse_uid(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|uid: &u64| uid.to_string() == text)
+}
+
+/// The decoded segments of a path below `/api/v1/`.
+fn path_segments(path: &str) -> Option<Vec<Cow<'_, str>>> {
+    path.strip_prefix(PREFIX)?.split('/').map(decode_segment).collect()
+}
+
+/// Decodes the percent-encoding of a path segment. `None` means that the result is not UTF-8, or
+/// that an escape is malformed.
+fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
     if !segment.contains('%') {
         return Some(Cow::Borrowed(segment));
     }
@@ -170,40 +243,53 @@ fn decode(segment: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
-fn nothing_here(request: &Parts) -> Denial {
-    // The path may hold anything, so it is not repeated.
-    let said = match request.uri.path().starts_with("/api/v1/") {
-        true => "There is nothing at this path of the API.",
-        false => "There is nothing at this path. The API begins at /api/v1/.",
+fn not_found(head: &Parts) -> Denial {
+    // The path may contain anything, so the message does not repeat it.
+    let message = if head.uri.path().starts_with(PREFIX) {
+        "The API has no such path."
+    } else {
+        "There is no such path. The API begins at /api/v1/."
     };
-    Denial::message(Phase::Edge, StatusCode::NOT_FOUND, "NOT_FOUND", said)
+    Denial::message(Phase::Edge, StatusCode::NOT_FOUND, "NOT_FOUND", message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(method: &str, path: &str) -> Result<Route, (u16, Option<String>)> {
+    type Found = (&'static str, &'static str, String);
+
+    fn find(method: &str, path: &str) -> Result<Found, (u16, Option<String>)> {
         let request = ::http::Request::builder().method(method).uri(path).body(()).unwrap();
-        Route::of(&request.into_parts().0)
-            .map_err(|denial| (denial.status.as_u16(), denial.allow.clone()))
+        match super::find(&request.into_parts().0) {
+            Ok(MatchedRoute { route, parameter, .. }) => {
+                Ok((route.method.as_str(), route.pattern, parameter))
+            }
+            Err(denial) => Err((denial.status.as_u16(), denial.allow.clone())),
+        }
     }
 
     #[test]
-    fn a_path_leads_to_one_place() {
-        assert_eq!(of("GET", "/api/v1/users"), Ok(Route::Users));
-        assert_eq!(of("HEAD", "/api/v1/users/7?x=y"), Ok(Route::User(7)));
-        assert_eq!(of("POST", "/api/v1/users/7/keys"), Ok(Route::KeysOf(7)));
-        let id = KeyId::parse("0000aZ19").unwrap();
-        assert_eq!(of("POST", "/api/v1/keys/0000aZ19/revoke"), Ok(Route::Revoke(id)));
-        assert_eq!(of("GET", "/api/v1/scripts"), Ok(Route::Scripts));
-        assert_eq!(of("POST", "/api/v1/scripts/reload"), Ok(Route::ReloadScripts));
-        assert_eq!(of("POST", "/api/v1/explain"), Ok(Route::Explain));
-        assert_eq!(of("PATCH", "/api/v1/roles/a%2Fb"), Ok(Route::Role("a/b".into())));
+    fn each_path_has_its_route_and_parameter() {
+        for (method, path, expected) in [
+            ("GET", "/api/v1/users", ("GET", "users", "")),
+            ("HEAD", "/api/v1/users/7?x=y", ("GET", "users/{uid}", "7")),
+            ("POST", "/api/v1/users/import", ("POST", "users/import", "")),
+            ("POST", "/api/v1/users/7/keys", ("POST", "users/{uid}/keys", "7")),
+            ("POST", "/api/v1/keys/0000aZ19/revoke", ("POST", "keys/{id}/revoke", "0000aZ19")),
+            ("GET", "/api/v1/scripts", ("GET", "scripts", "")),
+            ("POST", "/api/v1/scripts/reload", ("POST", "scripts/reload", "")),
+            ("POST", "/api/v1/explain", ("POST", "explain", "")),
+            ("PATCH", "/api/v1/roles/a%2Fb", ("PATCH", "roles/{id}", "a/b")),
+        ] {
+            let (route_method, pattern, parameter) = expected;
+            let expected = Ok((route_method, pattern, parameter.to_owned()));
+            assert_eq!(find(method, path), expected, "{method} {path}");
+        }
     }
 
     #[test]
-    fn everything_else_leads_nowhere() {
+    fn unknown_paths_are_not_found() {
         for path in [
             "/",
             "/api/v1",
@@ -222,16 +308,16 @@ mod tests {
             "/API/v1/users",
             "/x/../api/v1/users",
         ] {
-            assert_eq!(of("GET", path), Err((404, None)), "{path}");
+            assert_eq!(find("GET", path), Err((404, None)), "{path}");
         }
     }
 
     #[test]
-    fn a_place_has_its_methods_and_no_others() {
-        assert_eq!(of("PUT", "/api/v1/users"), Err((405, Some("GET, POST, HEAD".into()))));
-        assert_eq!(of("GET", "/api/v1/keys/0000aZ19/revoke"), Err((405, Some("POST".into()))));
+    fn other_methods_are_not_allowed() {
+        assert_eq!(find("PUT", "/api/v1/users"), Err((405, Some("GET, POST, HEAD".into()))));
+        assert_eq!(find("GET", "/api/v1/keys/0000aZ19/revoke"), Err((405, Some("POST".into()))));
         assert_eq!(
-            of("DELETE", "/api/v1/keys/0000aZ19"),
+            find("DELETE", "/api/v1/keys/0000aZ19"),
             Err((405, Some("GET, PATCH, HEAD".into())))
         );
     }

@@ -14,7 +14,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use client::session::Session;
-pub use terminal::exit::{Exit, Failure};
+pub use terminal::exit::{Exit, CliError};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{Loaded, environment, load};
@@ -57,7 +57,7 @@ enum Command {
     /// Make the store, its first user and that user's key
     Init,
     #[command(flatten)]
-    Records(Noun),
+    Records(RecordCommand),
     /// Make the store what a backup says, while no server runs; the one that is there is kept
     Restore(commands::backup::Restore),
     /// Make the records what a file says: all of it, or nothing
@@ -90,7 +90,7 @@ enum ScriptVerb {
 
 /// What concerns records.
 #[derive(Debug, Subcommand)]
-enum Noun {
+enum RecordCommand {
     /// Users
     #[command(subcommand)]
     User(commands::user::Verb),
@@ -129,7 +129,7 @@ fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
         // These need no configuration: it may be the very thing that is not in order.
         Command::Completions { shell } => return commands::completions::print(shell),
         Command::Config(commands::config::Verb::Schema) => return commands::config::schema(),
-        Command::Records(Noun::Key(commands::key::Verb::Scan(scan))) => return scan.run(output),
+        Command::Records(RecordCommand::Key(commands::key::Verb::Scan(scan))) => return scan.run(output),
         command => command,
     };
     let loaded = load(cli.config.as_deref(), environment())?;
@@ -178,15 +178,15 @@ async fn act(command: Command, output: Output, loaded: Loaded) -> anyhow::Result
     }
 }
 
-async fn on_records(noun: Noun, session: &Session) -> anyhow::Result<()> {
+async fn on_records(noun: RecordCommand, session: &Session) -> anyhow::Result<()> {
     match noun {
-        Noun::User(verb) => commands::user::run(verb, session).await,
-        Noun::Key(verb) => commands::key::run(verb, session).await,
-        Noun::Role(verb) => commands::role::run(verb, session).await,
-        Noun::App(verb) => commands::app::run(verb, session).await,
-        Noun::Resource(verb) => commands::resource::run(verb, session).await,
-        Noun::Audit(verb) => commands::audit::run(verb, session).await,
-        Noun::Backup(backup) => backup.run(session).await,
-        Noun::Export(export) => export.run(session).await,
+        RecordCommand::User(verb) => commands::user::run(verb, session).await,
+        RecordCommand::Key(verb) => commands::key::run(verb, session).await,
+        RecordCommand::Role(verb) => commands::role::run(verb, session).await,
+        RecordCommand::App(verb) => commands::app::run(verb, session).await,
+        RecordCommand::Resource(verb) => commands::resource::run(verb, session).await,
+        RecordCommand::Audit(verb) => commands::audit::run(verb, session).await,
+        RecordCommand::Backup(backup) => backup.run(session).await,
+        RecordCommand::Export(export) => export.run(session).await,
     }
 }

@@ -1,6 +1,6 @@
 //! Takes a request through the gate, for every face: normal form, route, authorization, hooks.
 //!
-//! A face says what it has read of a request ([`Received`]), and what it does with the grant.
+//! A face only describes the request that it has read ([`Received`]), and uses the grant.
 
 use std::{borrow::Cow, net::IpAddr};
 
@@ -19,6 +19,7 @@ use crate::{
 };
 
 /// A request as a face has read it.
+#[derive(Clone, Copy)]
 pub(crate) struct Received<'a> {
     pub method: &'a Method,
     /// The path, as the client sent it.
@@ -32,12 +33,12 @@ pub(crate) struct Received<'a> {
 
 impl<'a> Received<'a> {
     /// The path in its normal form. Borrowed where the client sent it in this form.
-    pub fn normal_path(&self) -> Result<Cow<'a, str>, Denial> {
+    pub fn normal_path(self) -> Result<Cow<'a, str>, Denial> {
         path::normalise(self.path).map_err(bad_request)
     }
 
     /// The request as the pipeline takes it, without its body. `path` is in its normal form.
-    pub fn request(&self, path: &'a str) -> Request<'a> {
+    pub fn request(self, path: &'a str) -> Request<'a> {
         Request {
             method: self.method,
             path,

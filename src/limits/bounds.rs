@@ -1,59 +1,59 @@
-//! The rate and the credits of one record, and what they say of a request.
+//! The rate and the credits of one record, applied to a request.
 
-use crate::model::Mode;
 use std::sync::Arc;
 
 use super::{
-    credit::{self, Purse, Spent},
-    rate::{self, Rate},
+    credit::{CreditOutcome, CreditUse, Spent},
+    rate::{Rate, RateOutcome},
 };
-use crate::model::{Credits, RateLimit, Timestamp};
+use crate::model::{Credits, Mode, RateLimit, Timestamp};
 
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// The limits of one record, with what was taken of them. Shared by all that is made of the record, and handed on when it changes.
+/// The limits of one record and their current use. All versions of a record share them, so a change
+/// of the record keeps the use.
 #[derive(Debug)]
 pub struct Bounds {
     rate: Option<Rate>,
-    purse: Option<Purse>,
+    credits: Option<CreditUse>,
 }
 
-/// What time it is, twice.
+/// The current time on two clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
-    /// On a clock that is never put back, in nanoseconds from some moment.
+    /// Monotonic clock, in ns since an arbitrary moment.
     pub ticks: u64,
-    /// On the calendar.
+    /// Wall clock.
     pub time: Timestamp,
 }
 
-/// What one limit says of a request.
+/// The state of one limit after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
-    /// Whether it is one of credits; else of a rate.
+pub struct LimitStatus {
+    /// Whether the limit is one of credits; else of a rate.
     pub is_credits: bool,
-    /// Whether the request is within it.
+    /// Whether the request is within the limit.
     pub fits: bool,
-    /// What there is of it in its time.
+    /// The number of requests per window.
     pub quota: u32,
-    /// The seconds of that time.
+    /// The length of the window, in seconds.
     pub window: u64,
-    /// How many may come at once, where that is another number.
+    /// The burst, if it differs from the quota.
     pub burst: Option<u32>,
-    /// How many are left.
+    /// The number of requests that are left.
     pub left: u32,
-    /// The seconds until there are more, rounded up; where none is left, until one is.
+    /// The time until one more is available, in seconds, rounded up.
     pub next: u64,
 }
 
 impl Bounds {
-    /// The limits of a record; none where it has none.
+    /// The limits of a record. `None` means the record has no limits.
     pub fn new(rate: Option<RateLimit>, credits: Option<Credits>) -> Option<Arc<Self>> {
         Self::renewed(None, rate, credits)
     }
 
-    /// The limits of a record that was changed. What was taken of those that stay is taken of them still.
+    /// The limits of a changed record. Limits that stay keep their use.
     pub fn renewed(
         before: Option<&Arc<Self>>,
         rate: Option<RateLimit>,
@@ -65,15 +65,13 @@ impl Bounds {
         if let Some(before) = before.filter(|one| (one.rate(), one.credits()) == (rate, credits)) {
             return Some(before.clone());
         }
-        let (old_rate, old_purse) = match before {
-            Some(before) => (before.rate.as_ref(), before.purse.as_ref()),
-            None => (None, None),
-        };
+        let old_rate = before.and_then(|before| before.rate.as_ref());
+        let old_credits = before.and_then(|before| before.credits.as_ref());
         let rate =
             rate.map(|limit| old_rate.map_or_else(|| Rate::new(limit), |old| old.replaced(limit)));
-        let purse =
-            credits.map(|new| old_purse.map_or_else(|| Purse::new(new), |old| old.replaced(new)));
-        Some(Arc::new(Self { rate, purse }))
+        let credits = credits
+            .map(|new| old_credits.map_or_else(|| CreditUse::new(new), |old| old.replaced(new)));
+        Some(Arc::new(Self { rate, credits }))
     }
 
     /// The rate.
@@ -83,74 +81,75 @@ impl Bounds {
 
     /// The credits.
     pub fn credits(&self) -> Option<Credits> {
-        self.purse.as_ref().map(Purse::credits)
+        self.credits.as_ref().map(CreditUse::credits)
     }
 
-    /// What was spent of the credits, if there are any.
+    /// The credits spent in the current period. `None` means there is no limit of credits.
     pub fn spent(&self) -> Option<Spent> {
-        self.purse.as_ref().map(Purse::spent)
+        self.credits.as_ref().map(CreditUse::spent)
     }
 
-    /// Takes in what was spent of the credits before the start.
+    /// Restores the credits that were spent before the start.
     pub fn restore(&self, spent: Spent) {
-        if let Some(purse) = &self.purse {
-            purse.restore(spent);
+        if let Some(credits) = &self.credits {
+            credits.restore(spent);
         }
     }
 
-    /// Takes one of each limit, or of none when one of them has none left, and tells each what it says.
-    pub fn take(&self, now: Now, taken: Mode, mut tell: impl FnMut(Reading)) -> bool {
-        let rate = self.rate.as_ref().map(|rate| match taken {
-            Mode::Live => reading_of_rate(rate, rate.take(now.ticks)),
-            Mode::DryRun => reading_of_rate(rate, rate.look(now.ticks)),
+    /// Takes one request of each limit, or of none if one of them has none left, and calls `report`
+    /// with the status of each.
+    pub fn take(&self, now: Now, mode: Mode, mut report: impl FnMut(LimitStatus)) -> bool {
+        let rate = self.rate.as_ref().map(|rate| match mode {
+            Mode::Live => rate_status(rate, rate.take(now.ticks)),
+            Mode::DryRun => rate_status(rate, rate.peek(now.ticks)),
         });
         let has_rate = rate.is_none_or(|rate| rate.fits);
-        let purse = self.purse.as_ref().map(|purse| match (taken, has_rate) {
-            (Mode::Live, true) => reading_of_purse(purse, purse.take(now.time)),
-            _ => reading_of_purse(purse, purse.look(now.time)),
+        let credits = self.credits.as_ref().map(|credits| match (mode, has_rate) {
+            (Mode::Live, true) => credit_status(credits, credits.take(now.time)),
+            _ => credit_status(credits, credits.peek(now.time)),
         });
-        let has_credits = purse.is_none_or(|purse| purse.fits);
-        if let (Some(rate), Mode::Live, true, false) = (&self.rate, taken, has_rate, has_credits) {
+        let has_credits = credits.is_none_or(|credits| credits.fits);
+        if let (Some(rate), Mode::Live, true, false) = (&self.rate, mode, has_rate, has_credits) {
             rate.give_back();
         }
-        rate.into_iter().chain(purse).for_each(&mut tell);
+        rate.into_iter().chain(credits).for_each(&mut report);
         has_rate && has_credits
     }
 
-    /// Gives back what [`Bounds::take`] has taken, because the request did not pass after all.
+    /// Returns what [`Bounds::take`] took, for a request that did not pass after all.
     pub fn give_back(&self, now: Now) {
         if let Some(rate) = &self.rate {
             rate.give_back();
         }
-        if let Some(purse) = &self.purse {
-            purse.give_back(now.time);
+        if let Some(credits) = &self.credits {
+            credits.give_back(now.time);
         }
     }
 }
 
-fn reading_of_rate(rate: &Rate, answer: rate::Answer) -> Reading {
+fn rate_status(rate: &Rate, outcome: RateOutcome) -> LimitStatus {
     let limit = rate.limit();
     let burst = Some(limit.burst()).filter(|burst| *burst != limit.requests());
-    Reading {
+    LimitStatus {
         is_credits: false,
-        fits: answer.fits,
+        fits: outcome.fits,
         quota: limit.requests(),
         window: limit.seconds(),
         burst,
-        left: answer.left,
-        next: answer.next.div_ceil(SECOND),
+        left: outcome.left,
+        next: outcome.next.div_ceil(SECOND),
     }
 }
 
-fn reading_of_purse(purse: &Purse, answer: credit::Answer) -> Reading {
-    Reading {
+fn credit_status(credits: &CreditUse, outcome: CreditOutcome) -> LimitStatus {
+    LimitStatus {
         is_credits: true,
-        fits: answer.fits,
-        quota: purse.credits().amount,
-        window: answer.window,
+        fits: outcome.fits,
+        quota: credits.credits().amount,
+        window: outcome.window,
         burst: None,
-        left: answer.left,
-        next: answer.next,
+        left: outcome.left,
+        next: outcome.next,
     }
 }
 
@@ -170,18 +169,18 @@ mod tests {
     }
 
     #[test]
-    fn what_one_limit_refuses_is_not_taken_of_the_other() {
+    fn request_refused_by_one_limit_takes_nothing_of_the_other() {
         let bounds = bounds("5/1h", "2/day");
         assert_eq!((0..9).filter(|_| take(&bounds)).count(), 2);
-        let mut said = Vec::new();
-        bounds.take(NOW, Mode::DryRun, |reading| said.push((reading.fits, reading.left)));
-        assert_eq!(said, [(true, 2), (false, 0)], "three of the rate are left");
+        let mut statuses = Vec::new();
+        bounds.take(NOW, Mode::DryRun, |status| statuses.push((status.fits, status.left)));
+        assert_eq!(statuses, [(true, 2), (false, 0)], "three of the rate are left");
         bounds.give_back(NOW);
         assert!(take(&bounds) && !take(&bounds));
     }
 
     #[test]
-    fn a_look_takes_nothing() {
+    fn dry_run_takes_nothing() {
         let bounds = bounds("1/1h", "1/day");
         assert!((0..9).all(|_| bounds.take(NOW, Mode::DryRun, |_| ())));
         assert!(take(&bounds));
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_hands_on_what_was_taken() {
+    fn changed_record_keeps_the_use_of_its_limits() {
         let before = bounds("1/1h", "2/day");
         assert!(take(&before));
         let same = Bounds::renewed(Some(&before), before.rate(), before.credits()).unwrap();
@@ -202,10 +201,10 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_says_what_clients_are_told() {
-        let mut said = Vec::new();
-        bounds("6/1m burst 3", "5/day").take(NOW, Mode::Live, |reading| said.push(reading));
-        let rate = Reading {
+    fn status_has_the_numbers_for_clients() {
+        let mut statuses = Vec::new();
+        bounds("6/1m burst 3", "5/day").take(NOW, Mode::Live, |status| statuses.push(status));
+        let rate = LimitStatus {
             is_credits: false,
             fits: true,
             quota: 6,
@@ -214,7 +213,7 @@ mod tests {
             left: 2,
             next: 10,
         };
-        assert_eq!(said[0], rate);
-        assert_eq!((said[1].quota, said[1].window, said[1].left), (5, 86_400, 4));
+        assert_eq!(statuses[0], rate);
+        assert_eq!((statuses[1].quota, statuses[1].window, statuses[1].left), (5, 86_400, 4));
     }
 }

@@ -1,4 +1,4 @@
-//! Credits: how many were spent in a period of the calendar, in one number that any thread can move.
+//! Credits per calendar period: an atomic count of those spent.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -6,35 +6,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Credits, Refill, Timestamp};
 
-/// What is left of credits.
+/// A limit of credits and its current use.
 #[derive(Debug)]
-pub(super) struct Purse {
+pub(super) struct CreditUse {
     credits: Credits,
-    /// The period's number, and what was spent in it.
+    /// The period's number (upper 32 bits) and the credits spent in it (lower 32 bits).
     spent: AtomicU64,
 }
 
-/// What was spent of credits, as it is kept over a restart.
+/// The credits spent in a period, as stored for the next start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
-    /// When they come back.
+    /// When credits are refilled.
     pub refill: Refill,
     /// The number of the day, week or month.
     pub period: u32,
-    /// How many.
+    /// The number of credits spent.
     pub credits: u32,
 }
 
-/// What a purse says of one request.
+/// The outcome of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Answer {
-    /// Whether one is there.
+pub(super) struct CreditOutcome {
+    /// Whether a credit is available.
     pub fits: bool,
-    /// How many are left after it.
+    /// How many are left after the request.
     pub left: u32,
-    /// The seconds until they come back.
+    /// The time until the next refill, in seconds.
     pub next: u64,
-    /// The seconds of the whole period.
+    /// The length of the period, in seconds.
     pub window: u64,
 }
 
@@ -49,12 +49,13 @@ impl Spent {
     }
 }
 
-impl Purse {
+impl CreditUse {
     pub fn new(credits: Credits) -> Self {
         Self { credits, spent: AtomicU64::new(0) }
     }
 
-    /// Another amount in the place of this one: what was spent in this period stays spent. Another calendar begins anew.
+    /// A limit with a new amount. The credits spent in this period stay spent, unless the refill period
+    /// changes.
     pub fn replaced(&self, credits: Credits) -> Self {
         let new = Self::new(credits);
         if credits.refill == self.credits.refill {
@@ -67,64 +68,66 @@ impl Purse {
         self.credits
     }
 
-    /// What was spent so far.
+    /// The credits spent so far.
     pub fn spent(&self) -> Spent {
         Spent::unpack(self.spent.load(Relaxed), self.credits.refill)
     }
 
-    /// Takes in what was spent before the start. By another calendar it means nothing.
+    /// Restores the credits spent before the start. Ignored if they are of another refill period.
     pub fn restore(&self, spent: Spent) {
         if spent.refill == self.credits.refill {
             self.spent.fetch_max(spent.pack(), Relaxed);
         }
     }
 
-    /// Spends one, if one is there.
-    pub fn take(&self, now: Timestamp) -> Answer {
-        let mut seen = self.spent.load(Relaxed);
+    /// Spends one credit, if one is available.
+    pub fn take(&self, now: Timestamp) -> CreditOutcome {
+        let mut packed = self.spent.load(Relaxed);
         loop {
-            let (answer, spent) = self.answer(seen, now);
-            if !answer.fits {
-                return answer;
+            let (outcome, spent) = self.check(packed, now);
+            if !outcome.fits {
+                return outcome;
             }
             let next = Spent { credits: spent.credits + 1, ..spent }.pack();
-            match self.spent.compare_exchange_weak(seen, next, Relaxed, Relaxed) {
-                Ok(_) => return answer,
-                Err(other) => seen = other,
+            match self.spent.compare_exchange_weak(packed, next, Relaxed, Relaxed) {
+                Ok(_) => return outcome,
+                Err(current) => packed = current,
             }
         }
     }
 
-    /// What [`Purse::take`] would say.
-    pub fn look(&self, now: Timestamp) -> Answer {
-        self.answer(self.spent.load(Relaxed), now).0
+    /// The outcome that [`CreditUse::take`] would return.
+    pub fn peek(&self, now: Timestamp) -> CreditOutcome {
+        self.check(self.spent.load(Relaxed), now).0
     }
 
-    /// Gives back one that was spent for nothing. In another period by now: there is nothing to give back.
+    /// Returns a credit that was spent for nothing, unless a new period has begun.
     pub fn give_back(&self, now: Timestamp) {
         let period = self.credits.refill.period(now).number;
-        let _ = self.spent.fetch_update(Relaxed, Relaxed, |seen| {
-            let spent = Spent::unpack(seen, self.credits.refill);
-            let is_its_own = spent.period == period && spent.credits > 0;
-            is_its_own.then(|| Spent { credits: spent.credits - 1, ..spent }.pack())
+        let _ = self.spent.fetch_update(Relaxed, Relaxed, |packed| {
+            let spent = Spent::unpack(packed, self.credits.refill);
+            let is_current = spent.period == period && spent.credits > 0;
+            is_current.then(|| Spent { credits: spent.credits - 1, ..spent }.pack())
         });
     }
 
-    fn answer(&self, seen: u64, now: Timestamp) -> (Answer, Spent) {
+    /// The outcome of one more request, and the credits spent before it.
+    fn check(&self, packed: u64, now: Timestamp) -> (CreditOutcome, Spent) {
         let period = self.credits.refill.period(now);
-        let mut spent = Spent::unpack(seen, self.credits.refill);
-        // A clock that is put back a little gives nothing back. One that was far ahead does not count for years.
+        let mut spent = Spent::unpack(packed, self.credits.refill);
+        // A clock that is set back a little refills nothing; a clock that was far ahead does not block
+        // requests for years.
         if !(period.number..=period.number.saturating_add(1)).contains(&spent.period) {
             spent = Spent { period: period.number, credits: 0, ..spent };
         }
         let seconds = |from: i64, to: i64| to.saturating_sub(from).unsigned_abs();
-        let answer = Answer {
+        let outcome = CreditOutcome {
             fits: spent.credits < self.credits.amount,
             left: self.credits.amount.saturating_sub(spent.credits.saturating_add(1)),
             next: seconds(now.0, period.ends.0),
             window: seconds(period.begins.0, period.ends.0),
         };
-        (answer, spent)
+        (outcome, spent)
     }
 }
 
@@ -137,8 +140,8 @@ mod tests {
 
     use super::*;
 
-    fn purse(text: &str) -> Purse {
-        Purse::new(Credits::parse("credits", text).unwrap())
+    fn credits(text: &str) -> CreditUse {
+        CreditUse::new(Credits::parse("credits", text).unwrap())
     }
 
     fn at(text: &str) -> Timestamp {
@@ -146,31 +149,31 @@ mod tests {
     }
 
     #[test]
-    fn credits_are_used_up_and_come_back_at_midnight() {
-        let purse = purse("2/day");
+    fn credits_are_used_up_and_refilled_at_midnight() {
+        let credits = credits("2/day");
         let evening = at("2026-03-01T23:59:50Z");
-        let told = |answer: Answer| (answer.fits, answer.left, answer.next);
-        assert_eq!(told(purse.look(evening)), (true, 1, 10));
-        assert_eq!(told(purse.take(evening)), (true, 1, 10));
-        assert_eq!(told(purse.take(evening)), (true, 0, 10));
-        assert_eq!(told(purse.take(evening)), (false, 0, 10));
-        purse.give_back(evening);
-        assert_eq!(told(purse.take(evening)), (true, 0, 10));
+        let shown = |outcome: CreditOutcome| (outcome.fits, outcome.left, outcome.next);
+        assert_eq!(shown(credits.peek(evening)), (true, 1, 10));
+        assert_eq!(shown(credits.take(evening)), (true, 1, 10));
+        assert_eq!(shown(credits.take(evening)), (true, 0, 10));
+        assert_eq!(shown(credits.take(evening)), (false, 0, 10));
+        credits.give_back(evening);
+        assert_eq!(shown(credits.take(evening)), (true, 0, 10));
         let midnight = at("2026-03-02T00:00:00Z");
-        assert_eq!(told(purse.take(midnight)), (true, 1, 86_400));
-        // Of yesterday there is nothing to give back.
-        purse.give_back(evening);
-        assert_eq!(purse.spent().credits, 1);
-        // The clock is put back: what was spent today is not given again.
-        assert_eq!(told(purse.take(evening)), (true, 0, 10));
-        assert!(!purse.take(evening).fits);
-        // It had been years ahead: that is no reason to wait for years.
-        assert!(purse.take(at("2020-01-01T00:00:00Z")).fits);
+        assert_eq!(shown(credits.take(midnight)), (true, 1, 86_400));
+        // A credit of yesterday cannot be returned.
+        credits.give_back(evening);
+        assert_eq!(credits.spent().credits, 1);
+        // The clock is set back: the credits spent today stay spent.
+        assert_eq!(shown(credits.take(evening)), (true, 0, 10));
+        assert!(!credits.take(evening).fits);
+        // The clock was years ahead: that must not block requests for years.
+        assert!(credits.take(at("2020-01-01T00:00:00Z")).fits);
     }
 
     #[test]
-    fn a_restart_gives_nothing_back() {
-        let (before, after) = (purse("5/week"), purse("5/week"));
+    fn restart_refills_nothing() {
+        let (before, after) = (credits("5/week"), credits("5/week"));
         let now = at("2026-03-04T12:00:00Z");
         assert!((0..3).all(|_| before.take(now).fits));
         after.restore(before.spent());
@@ -181,23 +184,24 @@ mod tests {
         assert_eq!((0..9).filter(|_| raised.take(now).fits).count(), 1);
         let other = after.replaced(Credits::parse("credits", "5/day").unwrap());
         assert!(other.take(now).fits);
-        // What is kept of another calendar is not taken in.
-        let monthly = purse("1/month");
+        // Credits of another refill period are not restored.
+        let monthly = credits("1/month");
         monthly.restore(Spent { credits: 9, ..before.spent() });
         assert!(monthly.take(now).fits);
     }
 
     #[test]
-    fn many_at_once_spend_exactly_what_is_there() {
-        let (purse, passed, now) = (purse("100/month"), AtomicUsize::new(0), Timestamp(1_000_000));
+    fn concurrent_requests_spend_exactly_what_is_available() {
+        let (credits, passed, now) =
+            (credits("100/month"), AtomicUsize::new(0), Timestamp(1_000_000));
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let fit = (0..100).filter(|_| purse.take(now).fits).count();
+                    let fit = (0..100).filter(|_| credits.take(now).fits).count();
                     passed.fetch_add(fit, SeqCst);
                 });
             }
         });
-        assert_eq!((passed.load(SeqCst), purse.spent().credits), (100, 100));
+        assert_eq!((passed.load(SeqCst), credits.spent().credits), (100, 100));
     }
 }

@@ -1,22 +1,25 @@
-//! What somebody may take of a service: rates, credits, and how often one may be wrong. All of it in memory.
+//! Limits in memory: rates, credits, and failed authentications.
 //!
-//! - [`Bounds`]: the rate and the credits of one key, user, application or resource. They lie in the record that the Directory holds, so there are
-//!   as many as there are records with limits, and asking costs no look-up.
-//! - [`Counters`]: the use of keys and the denials until they are written down, and the failures of clients until they are forgotten.
+//! - [`Bounds`]: the rate and the credits of one key, user, application or resource. They are part of
+//!   the record's entry in the directory, so a check needs no look-up.
+//! - [`Counters`]: the use of keys and the denials until they are written, and the failures of
+//!   clients until they are evicted.
 
 mod bounds;
 mod counters;
 mod credit;
 mod denial_log;
 mod failures;
+pub(crate) mod gcra;
 mod rate;
 mod usage;
 
-pub use bounds::{Bounds, Now, Reading};
+pub use bounds::{Bounds, LimitStatus, Now};
 pub use counters::Counters;
 pub use credit::Spent;
 pub use denial_log::{
-    Denial, DenialLimits, More, Object, Rest, Standing, Suspect, Telling, Told, Untold,
+    DenialEntry, DenialLimits, DenialLogging, DeniedRequest, Drain, Object, PendingDenials,
+    Subject, Summary, Verification,
 };
-pub use failures::{Attempt, FailureLimits, Limit, LimitExceeded, Wait};
+pub use failures::{FailureKind, FailureLimits, LimitExceeded, PasswordAttempt, RetryAfter};
 pub use usage::{Unwritten, Used};

@@ -1,49 +1,47 @@
-//! A rate: the generic cell rate algorithm (ITU-T I.371, annex A), one number that any thread can move.
+//! The rate of one record: an atomic GCRA arrival time that all threads share.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::gcra::{Conformance, Gcra};
 use crate::model::RateLimit;
 
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// What is left of a rate.
+/// A rate limit and its current use.
 #[derive(Debug)]
 pub(super) struct Rate {
     limit: RateLimit,
-    /// The time that one request takes up, in nanoseconds.
-    each: u64,
-    /// The time that all of a burst take up.
-    whole: u64,
-    /// When all that was taken will have come back. Past: nothing is taken.
-    back: AtomicU64,
+    gcra: Gcra,
+    /// GCRA theoretical arrival time, in ns; in the past means that the full burst is available.
+    arrival: AtomicU64,
 }
 
-/// What a rate says of one request.
+/// The outcome of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Answer {
-    /// Whether it fits.
+pub(super) struct RateOutcome {
+    /// Whether the request is within the rate.
     pub fits: bool,
-    /// How many would fit after it, at once.
+    /// How many more requests are available at once.
     pub left: u32,
-    /// The nanoseconds until one more fits.
+    /// The time until one more is available, in ns.
     pub next: u64,
 }
 
 impl Rate {
     pub fn new(limit: RateLimit) -> Self {
         let window = limit.seconds().saturating_mul(SECOND);
-        // Rounded up: never more than the limit says.
-        let each = window.div_ceil(limit.requests().into());
-        let whole = each.saturating_mul(limit.burst().into());
-        Self { limit, each, whole, back: AtomicU64::new(0) }
+        // Rounded up, so that the rate never exceeds the limit.
+        let interval = window.div_ceil(limit.requests().into());
+        let gcra = Gcra::new(interval, limit.burst().into());
+        Self { limit, gcra, arrival: AtomicU64::new(0) }
     }
 
-    /// Another limit in the place of this one: what was taken stays taken, as far as the new one knows it.
+    /// A rate with a new limit. An unchanged limit keeps its use.
     pub fn replaced(&self, limit: RateLimit) -> Self {
         let new = Self::new(limit);
         if limit == self.limit {
-            new.back.store(self.back.load(Relaxed), Relaxed);
+            new.arrival.store(self.arrival.load(Relaxed), Relaxed);
         }
         new
     }
@@ -52,42 +50,42 @@ impl Rate {
         self.limit
     }
 
-    /// Takes one, if one is there. What does not fit is not counted.
-    pub fn take(&self, now: u64) -> Answer {
-        let mut seen = self.back.load(Relaxed);
+    /// Takes one request, if one is available. A request beyond the rate is not counted.
+    pub fn take(&self, now: u64) -> RateOutcome {
+        let mut arrival = self.arrival.load(Relaxed);
         loop {
-            let answer = self.answer(seen, now);
-            if !answer.fits {
-                return answer;
-            }
-            let back = seen.max(now).saturating_add(self.each);
-            match self.back.compare_exchange_weak(seen, back, Relaxed, Relaxed) {
-                Ok(_) => return answer,
-                Err(other) => seen = other,
+            let (outcome, next) = self.check(arrival, now);
+            let Some(next) = next else { return outcome };
+            match self.arrival.compare_exchange_weak(arrival, next, Relaxed, Relaxed) {
+                Ok(_) => return outcome,
+                Err(current) => arrival = current,
             }
         }
     }
 
-    /// What [`Rate::take`] would say.
-    pub fn look(&self, now: u64) -> Answer {
-        self.answer(self.back.load(Relaxed), now)
+    /// The outcome that [`Rate::take`] would return.
+    pub fn peek(&self, now: u64) -> RateOutcome {
+        self.check(self.arrival.load(Relaxed), now).0
     }
 
-    /// Gives back one that was taken and not used.
+    /// Returns a request that was taken and not used.
     pub fn give_back(&self) {
-        self.back.fetch_sub(self.each, Relaxed);
+        self.arrival.fetch_sub(self.gcra.interval, Relaxed);
     }
 
-    fn answer(&self, seen: u64, now: u64) -> Answer {
-        let taken = seen.saturating_sub(now);
-        let after = taken.saturating_add(self.each);
-        if after > self.whole {
-            return Answer { fits: false, left: 0, next: after - self.whole };
+    /// The outcome of one more request and, if it fits, the new arrival time.
+    fn check(&self, arrival: u64, now: u64) -> (RateOutcome, Option<u64>) {
+        let Gcra { interval, window } = self.gcra;
+        match self.gcra.check(arrival, now) {
+            Conformance::Exceeds(next) => (RateOutcome { fits: false, left: 0, next }, None),
+            Conformance::Conforms(next_arrival) => {
+                let used = next_arrival - now;
+                let left = u32::try_from((window - used) / interval).unwrap_or(u32::MAX);
+                // One more is available as soon as the use is a whole number of intervals again.
+                let next = used - (used - 1) / interval * interval;
+                (RateOutcome { fits: true, left, next }, Some(next_arrival))
+            }
         }
-        let left = u32::try_from((self.whole - after) / self.each).unwrap_or(u32::MAX);
-        // One more is back when what is taken is a whole number of them again.
-        let next = after - (after - 1) / self.each * self.each;
-        Answer { fits: true, left, next }
     }
 }
 
@@ -109,7 +107,7 @@ mod tests {
         Rate::new(RateLimit::parse("rate_limit", text).unwrap())
     }
 
-    /// Long after the machine was started.
+    /// A time long after the start of the machine.
     const NOW: u64 = 1_000_000 * SECOND;
 
     #[test]
@@ -124,21 +122,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_told() {
+    fn outcome_says_what_is_left_and_when_more_comes() {
         let rate = rate("6/1m burst 3");
-        let told = |answer: Answer| (answer.fits, answer.left, answer.next / SECOND);
-        assert_eq!(told(rate.look(NOW)), (true, 2, 10));
-        assert_eq!(told(rate.take(NOW)), (true, 2, 10));
-        assert_eq!(told(rate.take(NOW + SECOND)), (true, 1, 9));
-        assert_eq!(told(rate.take(NOW + SECOND)), (true, 0, 9));
-        assert_eq!(told(rate.take(NOW + 4 * SECOND)), (false, 0, 6));
-        assert_eq!(told(rate.look(NOW + 4 * SECOND)), (false, 0, 6));
+        let shown = |outcome: RateOutcome| (outcome.fits, outcome.left, outcome.next / SECOND);
+        assert_eq!(shown(rate.peek(NOW)), (true, 2, 10));
+        assert_eq!(shown(rate.take(NOW)), (true, 2, 10));
+        assert_eq!(shown(rate.take(NOW + SECOND)), (true, 1, 9));
+        assert_eq!(shown(rate.take(NOW + SECOND)), (true, 0, 9));
+        assert_eq!(shown(rate.take(NOW + 4 * SECOND)), (false, 0, 6));
+        assert_eq!(shown(rate.peek(NOW + 4 * SECOND)), (false, 0, 6));
         rate.give_back();
-        assert_eq!(told(rate.take(NOW + 4 * SECOND)), (true, 0, 6));
+        assert_eq!(shown(rate.take(NOW + 4 * SECOND)), (true, 0, 6));
     }
 
     #[test]
-    fn many_at_once_take_exactly_what_is_there() {
+    fn concurrent_requests_take_exactly_what_is_available() {
         for limit in [1, 7, 100] {
             let rate = rate(&format!("{limit}/1h"));
             let (threads, barrier, passed) = (8, Barrier::new(8), AtomicUsize::new(0));
@@ -156,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn another_limit_begins_anew_and_the_same_does_not() {
+    fn changed_limit_starts_unused_and_unchanged_limit_keeps_its_use() {
         let rate = rate("1/1h");
         assert!(rate.take(NOW).fits);
         assert!(!rate.replaced(rate.limit()).take(NOW).fits);
@@ -165,9 +163,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whenever they come, in any stretch of time no more pass than the burst and what came back meanwhile.
+        /// In any period, no more requests pass than the burst plus what became available in it.
         #[test]
-        fn no_stretch_of_time_holds_more_than_it_may(
+        fn no_period_has_more_requests_than_the_rate_allows(
             requests in 1_u64..50, seconds in 1_i64..100, burst in 1_u64..20,
             steps in proptest::collection::vec(0_u64..3_000_000_000, 1..120),
         ) {
@@ -177,22 +175,22 @@ mod tests {
             let mut passed = Vec::new();
             for step in steps {
                 now += step;
-                let looked = rate.look(now);
-                let said = rate.take(now);
-                prop_assert_eq!(looked, said);
-                if said.fits {
+                let peeked = rate.peek(now);
+                let outcome = rate.take(now);
+                prop_assert_eq!(peeked, outcome);
+                if outcome.fits {
                     passed.push(now);
                 } else {
-                    // Exactly when it says, and not before.
-                    prop_assert!(!rate.look(now + said.next - 1).fits);
-                    prop_assert!(rate.look(now + said.next).fits);
+                    // One more fits exactly at the announced time, and not before.
+                    prop_assert!(!rate.peek(now + outcome.next - 1).fits);
+                    prop_assert!(rate.peek(now + outcome.next).fits);
                 }
             }
             let window = u128::from(limit.seconds()) * u128::from(SECOND);
             for (at, first) in passed.iter().enumerate() {
                 for (count, last) in passed[at..].iter().enumerate() {
-                    let came_back = u128::from(last - first) * u128::from(requests) / window;
-                    prop_assert!((count as u128) < u128::from(burst) + came_back);
+                    let became_available = u128::from(last - first) * u128::from(requests) / window;
+                    prop_assert!((count as u128) < u128::from(burst) + became_available);
                 }
             }
         }

@@ -1,35 +1,35 @@
-//! How often keys were used, and when last: since it was last written down. A decision adds to it and writes nothing.
+//! Use of keys since the last write: how often, and when last. A decision only adds to it in memory.
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::model::{KeyId, Timestamp};
 
-/// Each thread counts in a part of its own, so that no core waits for another even where all requests use one key. More threads than parts share them.
-const PARTS: usize = 64;
+/// Each thread counts in a shard of its own, so that no core waits for another even if all requests use
+/// one key. With more threads than shards, threads share them.
+const SHARDS: usize = 64;
 
 thread_local! {
-    static PART: usize = {
+    static SHARD: usize = {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed) % PARTS
+        NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS
     };
 }
 
-/// What was used and is not written yet. A part holds an entry for each key that was used since, so at most one for each that there is.
+/// The use that is not written yet. A shard has one entry for each key used since the last write.
 pub(super) struct Usage {
-    parts: Box<[Mutex<Part>; PARTS]>,
+    shards: Box<[Mutex<UsageShard>; SHARDS]>,
 }
 
-/// In cache lines of its own.
+/// Aligned to cache lines of its own.
 #[derive(Default)]
 #[repr(align(128))]
-struct Part {
-    /// By number. We give the numbers ourselves, so nobody can choose them to collide.
+struct UsageShard {
+    /// By key number. The numbers are chosen by the server, so no client can cause collisions.
     keys: HashMap<u64, Used, foldhash::fast::RandomState>,
     spenders: HashSet<u64>,
 }
@@ -37,13 +37,13 @@ struct Part {
 /// The use of a key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Used {
-    /// How often.
+    /// The number of uses.
     pub times: u64,
-    /// When last.
+    /// The last use.
     pub last: Timestamp,
 }
 
-/// All that is to be written.
+/// Everything that is not written yet.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Unwritten {
     /// The keys that were used.
@@ -53,7 +53,7 @@ pub struct Unwritten {
 }
 
 impl Used {
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { times: self.times.saturating_add(other.times), last: self.last.max(other.last) }
@@ -62,7 +62,7 @@ impl Used {
 
 impl Usage {
     pub fn new() -> Self {
-        Self { parts: Box::new(std::array::from_fn(|_| Mutex::default())) }
+        Self { shards: Box::new(std::array::from_fn(|_| Mutex::default())) }
     }
 
     /// Counts a use.
@@ -70,31 +70,31 @@ impl Usage {
         self.add(key, Used { times: 1, last: now });
     }
 
-    /// Adds uses; those that could not be written come back.
+    /// Adds uses, for example those that could not be written.
     pub fn add(&self, key: KeyId, used: Used) {
-        self.part().add(key.number(), used);
+        self.shard().add(key.number(), used);
     }
 
     /// Remembers a user who has spent credits.
     pub fn spent(&self, uid: u64) {
-        self.part().spenders.insert(uid);
+        self.shard().spenders.insert(uid);
     }
 
-    /// What is not written of a key's use.
+    /// The use of a key that is not written yet.
     pub fn of(&self, key: KeyId) -> Used {
-        let of_part = |part| lock(part).keys.get(&key.number()).copied();
-        self.parts.iter().filter_map(of_part).fold(Used::default(), Used::and)
+        let of_shard = |shard: &Mutex<UsageShard>| shard.lock().keys.get(&key.number()).copied();
+        self.shards.iter().filter_map(of_shard).fold(Used::default(), Used::and)
     }
 
-    /// Takes out all that is to be written.
+    /// Takes out everything that is not written yet.
     pub fn take(&self) -> Unwritten {
-        let mut all = Part::default();
-        for part in self.parts.iter() {
-            let part = std::mem::take(&mut *lock(part));
-            for (number, used) in part.keys {
+        let mut all = UsageShard::default();
+        for shard in self.shards.iter() {
+            let shard = std::mem::take(&mut *shard.lock());
+            for (number, used) in shard.keys {
                 all.add(number, used);
             }
-            all.spenders.extend(part.spenders);
+            all.spenders.extend(shard.spenders);
         }
         let keys = all.keys.into_iter();
         Unwritten {
@@ -103,19 +103,15 @@ impl Usage {
         }
     }
 
-    fn part(&self) -> MutexGuard<'_, Part> {
-        lock(&self.parts[PART.with(|part| *part)])
+    fn shard(&self) -> MutexGuard<'_, UsageShard> {
+        self.shards[SHARD.with(|shard| *shard)].lock()
     }
 }
 
-impl Part {
+impl UsageShard {
     fn add(&mut self, number: u64, used: Used) {
         self.keys.entry(number).and_modify(|known| *known = known.and(used)).or_insert(used);
     }
-}
-
-fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
-    part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -125,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_lost_while_it_is_taken_out() {
+    fn no_use_is_lost_while_uses_are_taken_out() {
         let (usage, key) = (Usage::new(), KeyId::from_number(7));
         let mut written = Used::default();
         thread::scope(|scope| {
@@ -142,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_several_threads_have_counted_is_written_once() {
+    fn uses_of_several_threads_are_summed() {
         let (usage, key) = (Usage::new(), KeyId::from_number(7));
         for at in 1..=3 {
             let count = || (usage.count(key, Timestamp(at)), usage.spent(3));
@@ -154,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_out_is_gone_and_can_come_back() {
+    fn uses_that_were_taken_out_can_be_put_back() {
         let usage = Usage::new();
         usage.count(KeyId::from_number(1), Timestamp(5));
         usage.spent(3);

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::{
     directory::CompiledApplication,
-    limits::Suspect,
+    limits::Subject,
     model::{KeyId, Violation},
 };
 
@@ -46,7 +46,7 @@ pub struct DenialFields {
     /// The invalid fields of the request's body.
     pub violations: Vec<Violation>,
     /// The user who was refused, if the refusing phase knew one.
-    pub(super) suspect: Suspect,
+    pub(super) subject: Subject,
 }
 
 /// The body of a denial, as set by a script.
@@ -125,7 +125,7 @@ impl Denial {
             hint: None,
             retry_after: None,
             violations: Vec::new(),
-            suspect: Suspect::default(),
+            subject: Subject::default(),
         }))
     }
 
@@ -160,7 +160,7 @@ impl Denial {
     /// Sets the user (who exists) and the key (which has matched), for the audit trail only.
     #[must_use]
     pub(super) fn about(mut self, uid: u64, key: Option<KeyId>) -> Self {
-        self.0.suspect = Suspect { uid: Some(uid), key, ..Suspect::default() };
+        self.0.subject = Subject { uid: Some(uid), key, ..Subject::default() };
         self
     }
 

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{Action, Candidate, Denial, Grant, Identity, Presented, Request, RequestContext};
 use crate::{
-    limits::{self, Object, Standing, Suspect},
+    limits::{DeniedRequest, Object, Subject, Verification},
     model::{Detail, Mode},
 };
 
@@ -16,7 +16,7 @@ pub(super) struct DenialAudit<'a> {
     application: Option<&'a str>,
     /// Whether the application gives clients no details ([`Detail::Uniform`]).
     is_uniform: bool,
-    suspect: Suspect,
+    subject: Subject,
 }
 
 impl<'a> DenialAudit<'a> {
@@ -29,13 +29,13 @@ impl<'a> DenialAudit<'a> {
 
     pub fn note_candidate(&mut self, candidate: &Candidate<'a>) {
         let user = candidate.unverified().and_then(|unverified| unverified.user.as_ref());
-        self.suspect.uid = user.map(|user| user.uid);
+        self.subject.uid = user.map(|user| user.uid);
     }
 
     pub fn note_identity(&mut self, identity: &Identity<'a>) {
         let (uid, key) = (identity.uid(), identity.key());
         self.application = identity.application().map(|application| &*application.record.id);
-        self.suspect = Suspect { uid, key, standing: Standing::Proven };
+        self.subject = Subject { uid, key, verification: Verification::Proven };
     }
 
     pub fn is_uniform(&self) -> bool {
@@ -53,14 +53,14 @@ impl<'a> DenialAudit<'a> {
         if context.mode == Mode::DryRun {
             return;
         }
-        let suspect = if denial.suspect.uid.is_some() { denial.suspect } else { self.suspect };
-        context.counters().denied(limits::Denial {
+        let subject = if denial.subject.uid.is_some() { denial.subject } else { self.subject };
+        context.counters().denied(DeniedRequest {
             code: &denial.code,
             status: denial.status.as_u16(),
             client,
             object,
             application: self.application,
-            suspect,
+            subject,
         });
     }
 }

@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::{Denial, Phase, Request, RequestContext};
 use crate::{
-    limits::{Attempt, Wait},
+    limits::{PasswordAttempt, RetryAfter},
     model::Mode,
 };
 
@@ -20,15 +20,15 @@ pub fn attempt(
     context: &RequestContext,
     request: &Request<'_>,
     user: &str,
-) -> Result<Attempt, Denial> {
-    context.counters().attempt(request.client, user).map_err(|wait| {
+) -> Result<PasswordAttempt, Denial> {
+    context.counters().attempt(request.client, user).map_err(|retry_after| {
         let message = "too many wrong passwords from this address; this password was not checked";
-        too_many_failures(Phase::Lookup, wait).with_internal_message(message)
+        too_many_failures(Phase::Lookup, retry_after).with_internal_message(message)
     })
 }
 
 /// Counts a wrong password. `None` for `uid` means that the user does not exist.
-pub fn failed(context: &RequestContext, attempt: Attempt, uid: Option<u64>) {
+pub fn failed(context: &RequestContext, attempt: PasswordAttempt, uid: Option<u64>) {
     if context.mode == Mode::Live {
         context.counters().failed(attempt, uid);
     }
@@ -42,11 +42,11 @@ pub(super) fn count(context: &RequestContext, request: &Request<'_>, denial: Den
     }
     match context.counters().count_failure(request.client) {
         None => denial,
-        Some(wait) => {
+        Some(retry_after) => {
             let message = denial.internal_message.as_deref().unwrap_or_default();
             let message =
                 format!("too many failures from this address; {}: {message}", denial.code);
-            too_many_failures(denial.phase, wait).with_internal_message(message)
+            too_many_failures(denial.phase, retry_after).with_internal_message(message)
         }
     }
 }
@@ -78,7 +78,7 @@ fn is_failure(denial: &Denial) -> bool {
     }
 }
 
-fn too_many_failures(phase: Phase, Wait(seconds): Wait) -> Denial {
+fn too_many_failures(phase: Phase, RetryAfter(seconds): RetryAfter) -> Denial {
     let seconds = seconds.max(1);
     let message = format!("Too many failed attempts. Try again in {seconds} seconds.");
     Denial::new(phase, StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_FAILURES", message)

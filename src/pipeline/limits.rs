@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::{Denial, Face, Identity, Phase, Request, RequestContext};
 use crate::{
     directory::Rule,
-    limits::{Bounds, Reading},
+    limits::{Bounds, LimitStatus},
     model::Mode,
 };
 
@@ -23,15 +23,15 @@ const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// The owners of the limits, in the order of [`bounds`].
 const OWNERS: [&str; 4] = ["key", "user", "application", "resource"];
 
-/// The state of the limits that apply to a request. Most requests have none.
+/// The status of the limits that apply to a request. Most requests have none.
 #[derive(Debug, Clone, Default)]
-pub struct Quota(Vec<LimitState>);
+pub struct Quota(Vec<OwnerStatus>);
 
-/// The state of one limit.
+/// The status of one limit.
 #[derive(Debug, Clone, Copy)]
-struct LimitState {
+struct OwnerStatus {
     owner: &'static str,
-    reading: Reading,
+    status: LimitStatus,
 }
 
 /// Takes one request from each limit that applies, and counts the use of the key.
@@ -73,18 +73,18 @@ fn take_from_all(
         return Ok(Quota::default());
     }
     let now = context.counters().now();
-    let mut states = Vec::new();
+    let mut statuses = Vec::new();
     for (at, bound) in bounds.iter().enumerate() {
         let Some(bound) = bound else { continue };
         let owner = OWNERS[at];
-        if !bound.take(now, context.mode, |reading| states.push(LimitState { owner, reading })) {
+        if !bound.take(now, context.mode, |status| statuses.push(OwnerStatus { owner, status })) {
             if context.mode == Mode::Live {
                 bounds[..at].iter().flatten().for_each(|taken| taken.give_back(now));
             }
-            return Err(limit_reached(&states));
+            return Err(limit_reached(&statuses));
         }
     }
-    Ok(Quota(states))
+    Ok(Quota(statuses))
 }
 
 /// The limits that apply to a request, the narrowest first.
@@ -94,14 +94,14 @@ fn bounds<'a>(identity: &'a Identity<'_>, rule: Option<&'a Rule>) -> [Option<&'a
     [key, user, application, rule.and_then(|rule| rule.bounds.as_ref())]
 }
 
-fn limit_reached(states: &[LimitState]) -> Denial {
-    let reached = states.iter().filter(|state| !state.reading.fits);
-    let Some(last) = reached.max_by_key(|state| state.reading.next) else {
+fn limit_reached(statuses: &[OwnerStatus]) -> Denial {
+    let reached = statuses.iter().filter(|entry| !entry.status.fits);
+    let Some(last) = reached.max_by_key(|entry| entry.status.next) else {
         // Unreachable: a limit has refused the request.
         return too_many_requests("RATE_LIMITED", "Too many requests.".into(), 1);
     };
-    let seconds = last.reading.next.max(1);
-    let denial = if last.reading.is_credits {
+    let seconds = last.status.next.max(1);
+    let denial = if last.status.is_credits {
         let message = format!("All credits are used up. They come back in {seconds} seconds.");
         too_many_requests("CREDITS_USED_UP", message, seconds)
     } else {
@@ -109,7 +109,7 @@ fn limit_reached(states: &[LimitState]) -> Denial {
         too_many_requests("RATE_LIMITED", message, seconds)
     };
     let mut headers = HeaderMap::new();
-    write_fields(states, &mut headers);
+    write_fields(statuses, &mut headers);
     denial
         .with_headers(headers)
         .with_internal_message(format!("the limit of the {} is reached", last.owner))
@@ -128,25 +128,25 @@ impl Quota {
         }
     }
 
-    /// The state of each limit in words, such as `key: 99 left; 100 in 60 s`.
+    /// The status of each limit in words, such as `key: 99 left; 100 in 60 s`.
     pub(super) fn describe(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|LimitState { owner, reading }| {
-            let Reading { left, quota, window, .. } = reading;
-            let unit = if reading.is_credits { " credits" } else { "" };
+        self.0.iter().map(|OwnerStatus { owner, status }| {
+            let LimitStatus { left, quota, window, .. } = status;
+            let unit = if status.is_credits { " credits" } else { "" };
             format!("{owner}: {left} left; {quota}{unit} in {window} s")
         })
     }
 }
 
-fn write_fields(states: &[LimitState], headers: &mut HeaderMap) {
+fn write_fields(statuses: &[OwnerStatus], headers: &mut HeaderMap) {
     let (mut policy, mut limit) = (String::new(), String::new());
-    for LimitState { owner, reading } in states {
+    for OwnerStatus { owner, status } in statuses {
         let comma = if policy.is_empty() { "" } else { ", " };
-        let suffix = if reading.is_credits { "-credits" } else { "" };
-        let Reading { quota, window, left, next, .. } = reading;
+        let suffix = if status.is_credits { "-credits" } else { "" };
+        let LimitStatus { quota, window, left, next, .. } = status;
         // Writing to a `String` cannot fail.
         let _ = write!(policy, "{comma}\"{owner}{suffix}\";q={quota};w={window}");
-        if let Some(burst) = reading.burst {
+        if let Some(burst) = status.burst {
             let _ = write!(policy, ";keyward-burst={burst}");
         }
         let _ = write!(limit, "{comma}\"{owner}{suffix}\";r={left};t={next}");
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn limits_of_an_application_behind_keyward_stay_in_the_header_fields() {
-        let reading = Reading {
+        let status = LimitStatus {
             is_credits: false,
             fits: true,
             quota: 100,
@@ -173,10 +173,10 @@ mod tests {
             left: 19,
             next: 1,
         };
-        let credits = Reading { is_credits: true, burst: None, left: 7, next: 9, ..reading };
+        let credits = LimitStatus { is_credits: true, burst: None, left: 7, next: 9, ..status };
         let quota = Quota(vec![
-            LimitState { owner: "key", reading },
-            LimitState { owner: "user", reading: credits },
+            OwnerStatus { owner: "key", status },
+            OwnerStatus { owner: "user", status: credits },
         ]);
         let mut headers = HeaderMap::new();
         headers.insert(RATELIMIT, HeaderValue::from_static("\"own\";r=1"));

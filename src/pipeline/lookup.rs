@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     directory::{CachedKey, CachedUser, CompiledApplication, SlowKeys},
-    limits::Attempt,
+    limits::PasswordAttempt,
     model::{Detail, KeyId, KeyShape, KeyText, Secret},
     scripting::{Function, LookupResult},
 };
@@ -41,7 +41,7 @@ pub(super) enum Proof<'a> {
         text: PresentedSecret,
         key: KeyMatch,
     },
-    Password(Secret, Attempt),
+    Password(Secret, PasswordAttempt),
     /// A scripted credential, and the key for the built-in check.
     Scripted(ScriptedCredential<'a>, KeyMatch),
 }

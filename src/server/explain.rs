@@ -26,19 +26,19 @@ impl Explainer {
 
     /// # Errors
     /// The target or the host cannot be read, so the request would not come to the gate.
-    async fn explain_decision(&self, asked: &ExplainRequest) -> Result<Explanation, Denial> {
-        let (path, query) = match asked.target.split_once('?') {
+    async fn explain_decision(&self, described: &ExplainRequest) -> Result<Explanation, Denial> {
+        let (path, query) = match described.target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
-            None => (asked.target.as_str(), None),
+            None => (described.target.as_str(), None),
         };
-        let host = host::parse(&asked.host).map_err(bad_request)?;
+        let host = host::parse(&described.host).map_err(bad_request)?;
         let received = Received {
-            method: &asked.method,
+            method: &described.method,
             path,
             query,
-            headers: &asked.headers,
+            headers: &described.headers,
             host: Some(&host),
-            client: asked.client,
+            client: described.client,
         };
         let path = received.normal_path()?;
         let origin = match &self.public_url {
@@ -48,16 +48,16 @@ impl Explainer {
         let context = self.gate.dry_run_context();
         let request = received.request(&path);
         let (guarded, _) = GuardedRequest::on_route(&self.gate, &context, request, origin);
-        let body = guarded.buffers_body().then_some(&asked.body);
+        let body = guarded.buffers_body().then_some(&described.body);
         let request = Request { body, ..request };
         Ok(self.gate.explain(&context, &request, &guarded.action).await)
     }
 }
 
 impl Explain for Explainer {
-    fn explain<'a>(&'a self, asked: &'a ExplainRequest) -> ExplainFuture<'a> {
+    fn explain<'a>(&'a self, described: &'a ExplainRequest) -> ExplainFuture<'a> {
         Box::pin(async {
-            self.explain_decision(asked).await.unwrap_or_else(Explanation::unreadable)
+            self.explain_decision(described).await.unwrap_or_else(Explanation::unreadable)
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Durable storage of records: the trait [`Store`] and its engines.
 //!
 //! Writers, listings and the start of the program use a store. Authorization decisions do not: they
-//! read from memory, from the [`directory`](crate::directory).
+//! read from memory, from the `Directory`, which subscribes to the store.
 
 pub mod archive;
 pub mod audit_log;

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use keyward::{
     Layer,
     accounts::AuditOrder,
-    limits::{DenialLimits, Rest, Telling},
+    limits::{DenialLimits, DenialLogging, Drain},
     pipeline::{self, Gate},
 };
 use serde_json::{Value, json};
@@ -157,7 +157,7 @@ fn no_denial_is_recorded_when_the_setting_is_none() {
 #[tokio::test]
 async fn the_layer_records_denials_like_the_servers() {
     let fixture = Fixture::new().await;
-    let limits = DenialLimits { telling: Telling::All, per_day: 100 };
+    let limits = DenialLimits { logging: DenialLogging::All, per_day: 100 };
     let accounts = fixture.accounts.clone().with_denials(limits);
     let layer = Layer::new(Gate::new(&accounts, 4096)).requires("read");
     let request = |credential: &str| {
@@ -181,7 +181,7 @@ async fn the_layer_records_denials_like_the_servers() {
         face: pipeline::Face::Public,
     };
     assert_eq!(gate.authenticate(&context, &request).await.unwrap_err().status, 401);
-    accounts.write_denials(Rest::InTime).await.unwrap();
+    accounts.write_denials(Drain::Hourly).await.unwrap();
     let entry = accounts.audit(AuditOrder::Newest, None, 1).unwrap().items.remove(0).entry;
     assert_eq!((entry.act.action.as_str(), entry.act.object.as_str()), ("request.deny", "program"));
     assert_eq!(serde_json::to_value(&entry.actor).unwrap()["name"], "bob");

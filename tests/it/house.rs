@@ -205,7 +205,7 @@ fn files_of(root: &Path, folder: &str, least: usize) -> Vec<PathBuf> {
     found
 }
 
-/// The path of a file's module: `src/store/sled/mark.rs` is `store`, `sled`, `mark`.
+/// The path of a file's module: `src/store/sled/marker.rs` is `store`, `sled`, `marker`.
 fn module_path(file: &Path) -> Vec<String> {
     let inside = file.strip_prefix("src").unwrap().with_extension("");
     let names = inside.iter().map(|name| name.to_str().unwrap().to_owned());

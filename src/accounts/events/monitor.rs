@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::key_event;
 use crate::{
     accounts::{AccountError, Accounts},
-    limits::{Limit, LimitExceeded},
+    limits::{FailureKind, LimitExceeded},
     model::{Actor, Key, KeyId, Timestamp},
     scripting::{Function, Script},
     store::{Batch, Expected, Table, encode, table},
@@ -68,7 +68,7 @@ impl Accounts {
     pub async fn notify_exceeded_limits(&self) -> Result<(), AccountError> {
         let function = Function::OnFailureLimit;
         let set = self.scripts().current();
-        for exceeded in self.0.counters.take_crossed() {
+        for exceeded in self.0.counters.take_exceeded() {
             let Some(script) = set.event(function) else { continue };
             let event = self.limit_event(exceeded);
             let Some(webhooks) = self.notify(script, function, &event).await else { continue };
@@ -79,9 +79,9 @@ impl Accounts {
 
     fn limit_event(&self, LimitExceeded { client, limit, uid }: LimitExceeded) -> Value {
         let limit = match limit {
-            Limit::Passwords => "passwords",
-            Limit::PasswordsOfAll => "passwords_of_all",
-            Limit::Credentials => "credentials",
+            FailureKind::Passwords => "passwords",
+            FailureKind::PasswordsOfAddress => "passwords_of_all",
+            FailureKind::Credentials => "credentials",
         };
         json!({
             "client": client,

@@ -1,19 +1,20 @@
-//! The way to the records: the server that runs, or else the store.
+//! Finds the records: connects to the running server, or opens the store in this process.
 //!
-//! The store's lock is the truth about whether a server runs. The control file only says where it is, and one that a killed server left
-//! behind is removed by whoever holds the lock.
+//! The store's lock decides whether a server runs. The control file only says where the server
+//! listens. A killed server leaves its control file behind; the process that then gets the lock
+//! removes the file.
 
 use std::fs;
 
-use super::{Client, local::Local, remote::Remote};
+use super::{AdminClient, local::LocalApi, remote::RemoteServer};
 use crate::{
     accounts::Accounts,
     cli::{
-        Exit, Failure,
+        CliError, Exit,
         instance::{
             accounts,
             admin_service::AdminFace,
-            control_file::{self, Found},
+            control_file::{self, ControlInfo},
             scripts,
         },
     },
@@ -21,98 +22,103 @@ use crate::{
     pipeline::Gate,
 };
 
-/// A client of whoever has the records.
+/// Returns a client of the running server, or of the store if no server runs.
 ///
 /// # Errors
-/// The control file is not to be trusted; there is no store, it cannot be opened, or a process holds it that cannot be reached.
-pub async fn client(settings: &Settings) -> Result<Client, Failure> {
-    reach(settings, Scripts::Left).await
+/// The control file is not trustworthy; there is no store; the store cannot be opened; or the
+/// process that has the store open is not reachable.
+pub async fn client(settings: &Settings) -> Result<AdminClient, CliError> {
+    connect(settings, ScriptLoading::Lazy).await
 }
 
-/// The same, for what needs the scripts: where no server runs they are loaded here.
+/// Returns a client like [`client`], for commands that need the scripts: if no server runs, they
+/// are loaded here.
 ///
 /// # Errors
-/// The same; or the scripts are not in order.
-pub async fn client_with_scripts(settings: &Settings) -> Result<Client, Failure> {
-    reach(settings, Scripts::Loaded).await
+/// Those of [`client`]; or the scripts are invalid.
+pub async fn client_with_scripts(settings: &Settings) -> Result<AdminClient, CliError> {
+    connect(settings, ScriptLoading::Eager).await
 }
 
-/// A client of accounts that were opened here, or are in memory alone.
-pub async fn client_here(settings: &Settings, accounts: Accounts) -> Result<Client, Failure> {
-    in_this_process(settings, accounts, Scripts::Left).await
+/// Returns a client of accounts that this process opened, or that are only in memory.
+pub async fn client_of_accounts(
+    settings: &Settings,
+    accounts: Accounts,
+) -> Result<AdminClient, CliError> {
+    in_this_process(settings, accounts, ScriptLoading::Lazy).await
 }
 
-/// What becomes of the scripts where no server runs.
+/// When scripts are loaded if no server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scripts {
-    /// Nothing, until a key or a user is made: other records can be kept without.
-    Left,
-    /// They are loaded.
-    Loaded,
+enum ScriptLoading {
+    /// When the command first creates a key or a user. Other records need no scripts.
+    Lazy,
+    /// At once.
+    Eager,
 }
 
-async fn reach(settings: &Settings, scripts: Scripts) -> Result<Client, Failure> {
+async fn connect(settings: &Settings, loading: ScriptLoading) -> Result<AdminClient, CliError> {
     let Some(found) = control_file::find(&settings.store.control_file)? else {
-        return match accounts::existing(settings)? {
-            Some(accounts) => in_this_process(settings, accounts, scripts).await,
-            None => Err(held_without_a_file(settings)),
+        return match accounts::open_existing(settings)? {
+            Some(accounts) => in_this_process(settings, accounts, loading).await,
+            None => Err(locked_without_control_file(settings)),
         };
     };
-    let server = Remote::new(found.address.clone());
+    let server = RemoteServer::new(found.address.clone());
     let is_listening = server.is_listening().await;
     if is_listening && found.is_alive() {
-        return Ok(Client::new(server, found.key));
+        return Ok(AdminClient::new(server, found.key));
     }
-    match accounts::existing(settings)? {
+    match accounts::open_existing(settings)? {
         Some(accounts) => {
-            // We hold the lock: whoever wrote the file is gone.
+            // We have the lock, so the server that wrote the file has ended.
             let _ = fs::remove_file(&settings.store.control_file);
-            in_this_process(settings, accounts, scripts).await
+            in_this_process(settings, accounts, loading).await
         }
-        // It answers, and its process has no such number here: it runs in another container.
-        None if is_listening => Ok(Client::new(server, found.key)),
-        None => Err(held_and_silent(settings, &found)),
+        // The server listens, but its process id does not exist here: it runs in another container.
+        None if is_listening => Ok(AdminClient::new(server, found.key)),
+        None => Err(locked_by_silent_server(settings, &found)),
     }
 }
 
 async fn in_this_process(
     settings: &Settings,
     accounts: Accounts,
-    scripts: Scripts,
-) -> Result<Client, Failure> {
-    let accounts = match scripts {
-        Scripts::Left => scripts::load_late(&settings.scripts, accounts),
-        Scripts::Loaded => {
+    loading: ScriptLoading,
+) -> Result<AdminClient, CliError> {
+    let accounts = match loading {
+        ScriptLoading::Lazy => scripts::load_lazily(&settings.scripts, accounts),
+        ScriptLoading::Eager => {
             let loaded = scripts::load(&settings.scripts, &accounts).await;
-            loaded.map_err(|problem| Failure::new(Exit::Refused, format!("{problem:#}")))?;
+            loaded.map_err(|problem| CliError::new(Exit::Refused, format!("{problem:#}")))?;
             accounts
         }
     };
     let operator = accounts.create_operator_key();
     let gate = Gate::new(&accounts, settings.limits.credential_bytes);
-    Ok(Client::new(Local(AdminFace::new(gate, accounts, settings)), operator.key))
+    Ok(AdminClient::new(LocalApi(AdminFace::new(gate, accounts, settings)), operator.key))
 }
 
-fn held_without_a_file(settings: &Settings) -> Failure {
+fn locked_without_control_file(settings: &Settings) -> CliError {
     let store = &settings.store;
     let (path, control) = (store.path.display(), store.control_file.display());
-    Failure::new(
+    CliError::new(
         Exit::Unreachable,
         format!(
-            "the store {path} is in use by another process, and there is no control file {control} that says how to reach it. \
-             A server that is starting or stopping, or another keyward command, lets go in a moment: try again. \
-             If it does not, stop that process"
+            "another process uses the store {path}, and there is no control file {control} to \
+             reach it. If a server is starting or stopping, or another keyward command is \
+             running, try again in a moment. Otherwise stop that process"
         ),
     )
 }
 
-fn held_and_silent(settings: &Settings, found: &Found) -> Failure {
+fn locked_by_silent_server(settings: &Settings, found: &ControlInfo) -> CliError {
     let path = settings.store.path.display();
-    Failure::new(
+    CliError::new(
         Exit::Unreachable,
         format!(
-            "the store {path} is in use by a server (process {}) that does not answer at {}. \
-             If it is stopping, try again in a moment; else restart it",
+            "the server that uses the store {path} (process {}) does not respond at {}. \
+             If it is stopping, try again in a moment; otherwise restart it",
             found.pid, found.address
         ),
     )

@@ -1,4 +1,4 @@
-//! Requests to the admin API in this process, while no server has the store.
+//! Calls the admin API inside this process, while no server has the store open.
 
 use std::{future::Future, pin::Pin};
 
@@ -6,34 +6,34 @@ use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body_util::BodyExt as _;
 
-use super::{Sending, Transport};
+use super::{ApiTransport, SendFuture};
 use crate::{
-    cli::{Exit, Failure},
+    cli::{CliError, Exit},
     handlers::PayloadResponse,
 };
 
-/// What [`Decide::decide`] returns.
-pub type Deciding<'a> = Pin<Box<dyn Future<Output = PayloadResponse> + Send + 'a>>;
+/// The future that [`InProcessApi::respond`] returns.
+pub type ApiFuture<'a> = Pin<Box<dyn Future<Output = PayloadResponse> + Send + 'a>>;
 
-/// The admin API, as far as it can be asked without a network.
-pub trait Decide: Send + Sync {
-    /// Answers a request, whatever comes of it.
-    fn decide<'a>(&'a self, request: &'a Parts, body: Bytes) -> Deciding<'a>;
+/// An admin API that can be called without a network.
+pub trait InProcessApi: Send + Sync {
+    /// Responds to a request. Failures become error responses.
+    fn respond<'a>(&'a self, request: &'a Parts, body: Bytes) -> ApiFuture<'a>;
 }
 
-/// The way to an API in this process.
-pub struct Local<A>(pub A);
+/// A transport to an API in this process.
+pub struct LocalApi<A>(pub A);
 
-impl<A: Decide> Transport for Local<A> {
-    fn send(&self, request: Request<Bytes>) -> Sending<'_> {
+impl<A: InProcessApi> ApiTransport for LocalApi<A> {
+    fn send(&self, request: Request<Bytes>) -> SendFuture<'_> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let (parts, body) = self.0.decide(&parts, body).await.into_parts();
-            let whole = body.collect().await.map_err(|problem| {
-                let text = format!("the admin API's answer cannot be read: {problem}");
-                Failure::new(Exit::Failed, text)
+            let (parts, body) = self.0.respond(&parts, body).await.into_parts();
+            let collected = body.collect().await.map_err(|problem| {
+                let text = format!("cannot read the response of the admin API: {problem}");
+                CliError::new(Exit::Failed, text)
             })?;
-            Ok(Response::from_parts(parts, whole.to_bytes()))
+            Ok(Response::from_parts(parts, collected.to_bytes()))
         })
     }
 }

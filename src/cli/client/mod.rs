@@ -1,4 +1,4 @@
-//! A client of the admin API. It knows how to ask and what an answer means; a [`Transport`] knows the way.
+//! A client of the admin API: builds requests and reads responses. An [`ApiTransport`] delivers them.
 
 pub(super) mod connect;
 pub(super) mod local;
@@ -15,84 +15,89 @@ use http::{
 };
 use serde_json::Value;
 
-use super::{Exit, Failure};
+use super::{CliError, Exit};
 use crate::model::{Application, Secret};
 
-/// What [`Transport::send`] returns.
-pub type Sending<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Failure>> + Send + 'a>>;
+/// The future that [`ApiTransport::send`] returns.
+pub type SendFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Response<Bytes>, CliError>> + Send + 'a>>;
 
-/// The way to the admin API: to a server that runs, or to the API in this process.
-pub trait Transport: Send + Sync {
-    /// Takes a request there and its answer back, whatever its status.
-    fn send(&self, request: Request<Bytes>) -> Sending<'_>;
+/// Delivers requests to the admin API of a running server, or to the API in this process.
+pub trait ApiTransport: Send + Sync {
+    /// Sends a request and returns the response, whatever its status.
+    fn send(&self, request: Request<Bytes>) -> SendFuture<'_>;
 }
 
-/// A client with the operator's key.
-pub struct Client {
-    transport: Box<dyn Transport>,
+/// A client that authenticates with the operator's key.
+pub struct AdminClient {
+    transport: Box<dyn ApiTransport>,
     key: Secret,
 }
 
-/// What the API answered.
+/// A successful response of the API.
 #[derive(Debug, Clone)]
-pub struct Answer {
-    /// The body; null: there was none.
+pub struct ApiResponse {
+    /// The body. `null` means that the response has no body.
     pub body: Value,
-    /// The revision of the record, if the answer names it.
+    /// The revision of the record, if the response names it.
     pub etag: Option<HeaderValue>,
 }
 
-impl Client {
-    /// A client that goes this way and shows this key.
-    pub fn new(transport: impl Transport + 'static, key: Secret) -> Self {
+impl AdminClient {
+    /// Creates a client that uses this transport and this key.
+    pub fn new(transport: impl ApiTransport + 'static, key: Secret) -> Self {
         Self { transport: Box::new(transport), key }
     }
 
-    /// Asks for a record or a list.
-    pub async fn get(&self, target: &str) -> Result<Answer, Failure> {
+    /// Gets a record or a list.
+    pub async fn get(&self, target: &str) -> Result<ApiResponse, CliError> {
         self.send(Method::GET, target, None, None).await
     }
 
-    /// Makes a record, or does what a path names.
-    pub async fn post(&self, target: &str, body: &Value) -> Result<Answer, Failure> {
+    /// Creates a record, or runs the action that the path names.
+    pub async fn post(&self, target: &str, body: &Value) -> Result<ApiResponse, CliError> {
         self.send(Method::POST, target, Some(body), None).await
     }
 
-    /// Changes a record (RFC 7396), if it is still the one that `etag` names.
+    /// Changes a record (RFC 7396), if its revision is still `etag`.
     pub async fn patch(
         &self,
         target: &str,
         body: &Value,
         etag: Option<HeaderValue>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<ApiResponse, CliError> {
         self.send(Method::PATCH, target, Some(body), etag).await
     }
 
-    /// Takes a record away.
-    pub async fn delete(&self, target: &str) -> Result<Answer, Failure> {
+    /// Deletes a record.
+    pub async fn delete(&self, target: &str) -> Result<ApiResponse, CliError> {
         self.send(Method::DELETE, target, None, None).await
     }
 
-    /// Asks for a text.
-    pub async fn get_text(&self, target: &str, media: &'static str) -> Result<String, Failure> {
-        let mut request = self.asked(Method::GET, target, None, None)?;
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(media));
-        let answer = self.transport.send(request).await?;
-        if !answer.status().is_success() {
-            return Err(read(answer).err().unwrap_or_else(unreadable));
+    /// Gets a text of this media type.
+    pub async fn get_text(
+        &self,
+        target: &str,
+        media_type: &'static str,
+    ) -> Result<String, CliError> {
+        let mut request = self.request(Method::GET, target, None, None)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(media_type));
+        let response = self.transport.send(request).await?;
+        if !response.status().is_success() {
+            return Err(read(response).err().unwrap_or_else(unreadable));
         }
-        String::from_utf8(answer.into_body().to_vec()).map_err(|_| unreadable())
+        String::from_utf8(response.into_body().to_vec()).map_err(|_| unreadable())
     }
 
-    /// Sends a text.
+    /// Posts a text of this media type.
     pub async fn post_text(
         &self,
         target: &str,
-        media: &'static str,
+        media_type: &'static str,
         text: String,
-    ) -> Result<Answer, Failure> {
-        let mut request = self.asked(Method::POST, target, None, None)?;
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    ) -> Result<ApiResponse, CliError> {
+        let mut request = self.request(Method::POST, target, None, None)?;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         *request.body_mut() = Bytes::from(text);
         read(self.transport.send(request).await?)
     }
@@ -103,24 +108,25 @@ impl Client {
         target: &str,
         body: Option<&Value>,
         etag: Option<HeaderValue>,
-    ) -> Result<Answer, Failure> {
-        let request = self.asked(method, target, body, etag)?;
+    ) -> Result<ApiResponse, CliError> {
+        let request = self.request(method, target, body, etag)?;
         read(self.transport.send(request).await?)
     }
 
-    fn asked(
+    fn request(
         &self,
         method: Method,
         target: &str,
         body: Option<&Value>,
         etag: Option<HeaderValue>,
-    ) -> Result<Request<Bytes>, Failure> {
-        self.request(method, target, body, etag).map_err(|problem| {
-            Failure::new(Exit::Failed, format!("{target} cannot be asked for: {problem}"))
+    ) -> Result<Request<Bytes>, CliError> {
+        self.build_request(method, target, body, etag).map_err(|problem| {
+            let text = format!("cannot build a request for {target}: {problem}");
+            CliError::new(Exit::Failed, text)
         })
     }
 
-    fn request(
+    fn build_request(
         &self,
         method: Method,
         target: &str,
@@ -148,11 +154,11 @@ impl Client {
     }
 }
 
-fn unreadable() -> Failure {
-    Failure::new(Exit::Failed, "The server's answer cannot be read. Is it Keyward?")
+fn unreadable() -> CliError {
+    CliError::new(Exit::Failed, "Cannot read the server's response. Is it Keyward?")
 }
 
-fn read(response: Response<Bytes>) -> Result<Answer, Failure> {
+fn read(response: Response<Bytes>) -> Result<ApiResponse, CliError> {
     let (parts, bytes) = response.into_parts();
     let body = match bytes.as_ref() {
         b"" => Ok(Value::Null),
@@ -160,11 +166,11 @@ fn read(response: Response<Bytes>) -> Result<Answer, Failure> {
     };
     match body {
         Ok(body) if parts.status.is_success() => {
-            Ok(Answer { body, etag: parts.headers.get(ETAG).cloned() })
+            Ok(ApiResponse { body, etag: parts.headers.get(ETAG).cloned() })
         }
         Err(_) if parts.status.is_success() => {
-            Err(Failure::new(Exit::Failed, "The server's answer is not JSON. Is it Keyward?"))
+            Err(CliError::new(Exit::Failed, "The server's response is not JSON. Is it Keyward?"))
         }
-        body => Err(Failure::answered(parts.status, body.unwrap_or_default())),
+        body => Err(CliError::from_response(parts.status, body.unwrap_or_default())),
     }
 }

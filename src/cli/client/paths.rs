@@ -1,10 +1,11 @@
-//! Paths of the admin API.
+//! Builds paths and queries of the admin API.
 
 use std::fmt::Write as _;
 
 const ROOT: &str = "/api/v1";
 
-/// The path of a record or a list: `["users", "7", "keys"]` is `/api/v1/users/7/keys`. What people typed stays inside its segment.
+/// Returns the path of a record or a list: `["users", "7", "keys"]` gives `/api/v1/users/7/keys`.
+/// Each segment is percent-encoded, so user input cannot add segments or a query.
 pub fn path(segments: &[&str]) -> String {
     let mut path = ROOT.to_owned();
     for segment in segments {
@@ -21,7 +22,7 @@ pub fn path(segments: &[&str]) -> String {
     path
 }
 
-/// `path` with a query.
+/// Returns `path` with a query.
 pub fn with_query(path: &str, pairs: &[(&str, &str)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(pairs);
@@ -33,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_people_typed_stays_where_it_belongs() {
+    fn user_input_is_percent_encoded() {
         assert_eq!(path(&["users", "7", "keys"]), "/api/v1/users/7/keys");
         assert_eq!(path(&["roles", "a/../b?c#d é"]), "/api/v1/roles/a%2F..%2Fb%3Fc%23d%20%C3%A9");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Requests to a server that runs: HTTP/1.1 over TCP or a unix socket, one connection for each.
+//! Sends requests to a running server: HTTP/1.1 over TCP or a Unix socket, one connection a request.
 
 use std::{io, net::Ipv4Addr, net::Ipv6Addr, net::SocketAddr, time::Duration};
 
@@ -13,97 +13,103 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Sending, Transport};
+use super::{ApiTransport, SendFuture};
 use crate::{
-    cli::{Exit, Failure},
+    cli::{CliError, Exit},
     config::AdminListen,
 };
 
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How long an answer may take. Nothing that the admin API does takes seconds, unless the machine is overloaded.
-const ANSWER: Duration = Duration::from_secs(60);
-/// The most bytes of an answer.
-const LARGEST: usize = 256 << 20;
+/// The timeout of a connection attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The timeout of a response. No operation of the admin API takes seconds, unless the machine is
+/// overloaded.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The most bytes of a response body.
+const MAX_RESPONSE_BYTES: usize = 256 << 20;
 
-/// A server that runs.
+/// A running server.
 #[derive(Debug)]
-pub struct Remote {
+pub struct RemoteServer {
     address: AdminListen,
-    answer: Duration,
+    timeout: Duration,
 }
 
-enum Stream {
+enum AdminStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Remote {
-    /// The server at this address.
+impl RemoteServer {
+    /// Returns the server at this address.
     pub fn new(address: AdminListen) -> Self {
-        Self { address, answer: ANSWER }
+        Self { address, timeout: RESPONSE_TIMEOUT }
     }
 
-    /// Gives up after this time.
-    pub fn within(self, answer: Duration) -> Self {
-        Self { answer, ..self }
+    /// Sets how long a response may take.
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
-    /// Whether anybody listens there.
+    /// Whether a process listens at the address.
     pub async fn is_listening(&self) -> bool {
         self.connect().await.is_ok()
     }
 
-    async fn connect(&self) -> io::Result<Stream> {
+    async fn connect(&self) -> io::Result<AdminStream> {
         let connecting = async {
             Ok(match &self.address {
-                AdminListen::Tcp(address) => Stream::Tcp(TcpStream::connect(near(*address)).await?),
-                AdminListen::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
+                AdminListen::Tcp(address) => {
+                    AdminStream::Tcp(TcpStream::connect(local_address(*address)).await?)
+                }
+                AdminListen::Unix(path) => AdminStream::Unix(UnixStream::connect(path).await?),
             })
         };
-        timeout(CONNECT.min(self.answer), connecting).await?
+        timeout(CONNECT_TIMEOUT.min(self.timeout), connecting).await?
     }
 
-    async fn exchange(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, Failure> {
+    async fn exchange(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, CliError> {
         let stream = self.connect().await.map_err(|problem| {
-            let text = format!("no server answers at {}: {problem}", self.address);
-            Failure::new(Exit::Unreachable, text)
+            let text = format!("no server responds at {}: {problem}", self.address);
+            CliError::new(Exit::Unreachable, text)
         })?;
         request.headers_mut().insert(HOST, self.host());
         let request = request.map(Full::new);
         let is_read = request.method().is_safe();
-        let answering = async {
+        let responding = async {
             match stream {
-                Stream::Tcp(stream) => talk(stream, request).await,
-                Stream::Unix(stream) => talk(stream, request).await,
+                AdminStream::Tcp(stream) => send_and_receive(stream, request).await,
+                AdminStream::Unix(stream) => send_and_receive(stream, request).await,
             }
         };
-        let answered = match timeout(self.answer, answering).await {
-            Ok(answered) => answered.map_err(|problem| problem.to_string()),
-            Err(_) => Err(format!("no answer within {} s", self.answer.as_secs())),
+        let result = match timeout(self.timeout, responding).await {
+            Ok(result) => result.map_err(|problem| problem.to_string()),
+            Err(_) => Err(format!("no response within {} s", self.timeout.as_secs())),
         };
-        answered.map_err(|problem| self.silent(&problem, is_read))
+        result.map_err(|problem| self.no_response(&problem, is_read))
     }
 
     fn host(&self) -> HeaderValue {
         let host = match self.address {
-            AdminListen::Tcp(address) => near(address).to_string(),
+            AdminListen::Tcp(address) => local_address(address).to_string(),
             AdminListen::Unix(_) => "localhost".into(),
         };
         HeaderValue::try_from(host).unwrap_or(HeaderValue::from_static("localhost"))
     }
 
-    fn silent(&self, problem: &str, is_read: bool) -> Failure {
-        let mut text = format!("the server at {} did not answer: {problem}", self.address);
+    fn no_response(&self, problem: &str, is_read: bool) -> CliError {
+        let mut text = format!("the server at {} did not respond: {problem}", self.address);
         if !is_read {
-            text.push_str(". Whether the change was made is not known: look before you try again");
+            text.push_str(
+                ". It is not known whether the change was made: check before you try again",
+            );
         }
-        Failure::new(Exit::Unreachable, text)
+        CliError::new(Exit::Unreachable, text)
     }
 }
 
-/// A server that listens on every interface is reached on this machine's own.
-pub fn near(mut address: SocketAddr) -> SocketAddr {
+/// Returns an address at which this machine reaches a server that listens on `address`. The
+/// unspecified address (every interface) becomes the loopback address.
+pub fn local_address(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
             SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -113,42 +119,45 @@ pub fn near(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-type Fault = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn talk<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Fault>
+async fn send_and_receive<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Bytes>, BoxError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
     let exchange = async {
         let (parts, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, LARGEST).collect().await?.to_bytes();
+        let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await?.to_bytes();
         Ok(Response::from_parts(parts, body))
     };
-    // The connection has to be driven while the answer is awaited; what becomes of it afterwards concerns nobody.
+    // The connection must be driven until the response is complete. Its own result is irrelevant.
     let mut exchange = std::pin::pin!(exchange);
     tokio::select! {
-        answer = &mut exchange => answer,
+        response = &mut exchange => response,
         _ = connection => exchange.await,
     }
 }
 
-impl Transport for Remote {
-    fn send(&self, request: Request<Bytes>) -> Sending<'_> {
+impl ApiTransport for RemoteServer {
+    fn send(&self, request: Request<Bytes>) -> SendFuture<'_> {
         Box::pin(self.exchange(request))
     }
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
     #[test]
-    fn every_interface_is_reached_on_this_machines_own() {
+    fn unspecified_address_becomes_loopback() {
         for (listens, reached) in
             [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.7:1", "10.0.0.7:1")]
         {
-            assert_eq!(near(listens.parse().unwrap()).to_string(), reached);
+            assert_eq!(local_address(listens.parse().unwrap()).to_string(), reached);
         }
     }
 }

@@ -1,54 +1,55 @@
-//! One command's talk with the API: what every noun does with records, and how it is shown.
+//! The operations on records that all commands share: list, show, add, update and delete them
+//! through the API, and print the result.
 
 use serde_json::{Map, Value};
 
-use super::{Client, paths::with_query};
+use super::{AdminClient, paths::with_query};
 use crate::cli::{
-    Exit, Failure, Output,
+    Exit, CliError, Output,
     terminal::{
-        prompt::Consent,
+        prompt::Confirmation,
         screen::{Screen, printable},
         table::{self, Column, Listing},
     },
 };
 
-/// The records of one request of a list.
-const PAGE: usize = 100;
-/// How often a change is tried again when somebody else changed the same record in between.
-const TRIES: usize = 5;
+/// The most records that one request of a list asks for.
+const PAGE_SIZE: usize = 100;
+/// How often an update is tried when other clients change the record at the same time.
+const MAX_ATTEMPTS: usize = 5;
 
-/// A client, and the form of its answers.
+/// A client of the API, with the output format and the streams of one command.
 pub struct Session {
-    /// The client.
-    pub client: Client,
-    /// The form.
+    /// The client of the API.
+    pub client: AdminClient,
+    /// The output format.
     pub output: Output,
-    /// Where they are written.
+    /// The streams that the command writes to.
     pub screen: Screen,
 }
 
 impl Session {
-    /// A session on the process's own streams.
-    pub fn new(client: Client, output: Output) -> Self {
+    /// Creates a session that writes to standard output and standard error.
+    pub fn new(client: AdminClient, output: Output) -> Self {
         Self { client, output, screen: Screen::process() }
     }
 
-    /// Says what came of something: to a program as JSON, to a person in words.
-    pub fn tell(
+    /// Reports the result of a command: `counts` as JSON for programs, or `text` for people.
+    pub fn report(
         &self,
         counts: &Map<String, Value>,
-        words: impl FnOnce(&Screen),
+        text: impl FnOnce(&Screen),
     ) -> anyhow::Result<()> {
         match self.output {
             Output::Json => self.show(&Value::Object(counts.clone())),
             Output::Table => {
-                words(&self.screen);
+                text(&self.screen);
                 Ok(())
             }
         }
     }
 
-    /// Prints a list as it comes, `limit` records at most.
+    /// Prints a list page by page, `limit` records at most.
     pub async fn list(
         &self,
         target: &str,
@@ -60,7 +61,7 @@ impl Session {
         let mut cursor = None;
         let mut separator = "[\n";
         loop {
-            let (mut items, next) = self.page(target, left.min(PAGE), cursor.as_deref()).await?;
+            let (mut items, next) = self.page(target, left.min(PAGE_SIZE), cursor.as_deref()).await?;
             items.truncate(left);
             left -= items.len();
             let is_last = next.is_none() || left == 0;
@@ -75,31 +76,31 @@ impl Session {
         }
     }
 
-    /// One page of a list, and where the next one begins.
+    /// Returns one page of a list, and the cursor of the next page. `None` means the last page.
     pub async fn page(
         &self,
         target: &str,
         limit: usize,
         after: Option<&str>,
-    ) -> Result<(Vec<Value>, Option<String>), Failure> {
+    ) -> Result<(Vec<Value>, Option<String>), CliError> {
         let limit = limit.max(1).to_string();
         let mut query = vec![("limit", limit.as_str())];
         query.extend(after.map(|cursor| ("after", cursor)));
-        let (path, more) = target.split_once('?').unwrap_or((target, ""));
-        let given: Vec<(String, String)> =
-            form_urlencoded::parse(more.as_bytes()).into_owned().collect();
-        query.extend(given.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let (path, filters) = target.split_once('?').unwrap_or((target, ""));
+        let filters: Vec<(String, String)> =
+            form_urlencoded::parse(filters.as_bytes()).into_owned().collect();
+        query.extend(filters.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let mut body = self.client.get(&with_query(path, &query)).await?.body;
         let next = body["next"].as_str().map(str::to_owned);
         if next.is_some() && next.as_deref() == after {
-            return Err(Failure::new(
+            return Err(CliError::new(
                 Exit::Failed,
-                "The list does not go on where it says it does.",
+                "The server repeats the same page of the list.",
             ));
         }
         match body["items"].take() {
             Value::Array(items) => Ok((items, next)),
-            _ => Err(Failure::new(Exit::Failed, "The server's answer is no list. Is it Keyward?")),
+            _ => Err(CliError::new(Exit::Failed, "The server's response is not a list. Is it Keyward?")),
         }
     }
 
@@ -117,37 +118,38 @@ impl Session {
         self.show(&self.client.get(target).await?.body)
     }
 
-    /// Makes a record and prints it.
+    /// Creates a record and prints it.
     pub async fn add(&self, target: &str, record: &Map<String, Value>) -> anyhow::Result<()> {
-        let made = self.client.post(target, &Value::Object(record.clone())).await?;
-        self.show(&made.body)
+        let created = self.client.post(target, &Value::Object(record.clone())).await?;
+        self.show(&created.body)
     }
 
-    /// Changes a record and prints it. `change` gets it as it is; what it changes, and nothing else, is sent.
-    pub async fn amend(
+    /// Updates a record and prints it. `change` edits the current record; only the difference is sent.
+    /// If another client changed the record in the meantime, the update starts again.
+    pub async fn update(
         &self,
         target: &str,
         change: impl Fn(&mut Map<String, Value>),
     ) -> anyhow::Result<()> {
-        let mut tries = 1;
+        let mut attempts = 1;
         loop {
-            match self.try_to_amend(target, &change).await {
-                Err(problem) if problem.is_stale() && tries < TRIES => tries += 1,
-                amended => return self.show(&amended?),
+            match self.try_update(target, &change).await {
+                Err(problem) if problem.is_stale() && attempts < MAX_ATTEMPTS => attempts += 1,
+                updated => return self.show(&updated?),
             }
         }
     }
 
-    async fn try_to_amend(
+    async fn try_update(
         &self,
         target: &str,
         change: &impl Fn(&mut Map<String, Value>),
-    ) -> Result<Value, Failure> {
+    ) -> Result<Value, CliError> {
         let found = self.client.get(target).await?;
         let Value::Object(before) = &found.body else {
-            return Err(Failure::new(
+            return Err(CliError::new(
                 Exit::Failed,
-                "The server's answer is no record. Is it Keyward?",
+                "The server's response is not a record. Is it Keyward?",
             ));
         };
         let mut after = before.clone();
@@ -159,20 +161,25 @@ impl Session {
         Ok(self.client.patch(target, &Value::Object(patch), found.etag).await?.body)
     }
 
-    /// Takes a record away, with consent.
-    pub async fn remove(&self, target: &str, what: &str, consent: Consent) -> anyhow::Result<()> {
-        // What is not there needs no consent.
+    /// Deletes a record after confirmation. `name` names it for people.
+    pub async fn remove(
+        &self,
+        target: &str,
+        name: &str,
+        confirmation: Confirmation,
+    ) -> anyhow::Result<()> {
+        // Fail for a missing record before the question is asked.
         self.client.get(target).await?;
-        consent.ask(&format!("Delete the {}?", printable(what)))?;
+        confirmation.ask(&format!("Delete the {}?", printable(name)))?;
         self.client.delete(target).await?;
         if self.output == Output::Table {
-            self.screen.note(&format!("The {} is deleted.\n", printable(what)));
+            self.screen.note(&format!("The {} is deleted.\n", printable(name)));
         }
         Ok(())
     }
 }
 
-/// A part of a JSON array, an item a line.
+/// Returns a part of a JSON array, one item a line. `separator` is written before the next item.
 fn array_part(items: &[Value], separator: &mut &str, is_last: bool) -> String {
     let mut text = String::new();
     for item in items {
@@ -187,10 +194,11 @@ fn array_part(items: &[Value], separator: &mut &str, is_last: bool) -> String {
     text
 }
 
-/// The merge patch (RFC 7396) that makes `after` of `before`. A null in `after` is sent as it stands: it clears what `before` does not show.
+/// Returns the merge patch (RFC 7396) that turns `before` into `after`. A `null` in `after` is always
+/// sent: it clears a field, such as a password, that `before` does not show.
 pub fn difference(before: &Map<String, Value>, after: &Map<String, Value>) -> Map<String, Value> {
-    let gone = before.keys().filter(|name| !after.contains_key(*name));
-    let mut patch: Map<String, Value> = gone.map(|name| (name.clone(), Value::Null)).collect();
+    let removed = before.keys().filter(|name| !after.contains_key(*name));
+    let mut patch: Map<String, Value> = removed.map(|name| (name.clone(), Value::Null)).collect();
     for (name, value) in after {
         match (before.get(name), value) {
             (Some(old), new) if old == new => {}
@@ -205,21 +213,21 @@ pub fn difference(before: &Map<String, Value>, after: &Map<String, Value>) -> Ma
     patch
 }
 
-/// Adds and takes away members of a list of words, which stays sorted.
-pub fn change_words(record: &mut Map<String, Value>, field: &str, add: &[String], take: &[String]) {
-    if add.is_empty() && take.is_empty() {
+/// Adds words to the list in `field` and removes others. The list stays sorted.
+pub fn change_words(record: &mut Map<String, Value>, field: &str, add: &[String], remove: &[String]) {
+    if add.is_empty() && remove.is_empty() {
         return;
     }
-    let held = record.get(field).and_then(Value::as_array).into_iter().flatten();
+    let current = record.get(field).and_then(Value::as_array).into_iter().flatten();
     let mut words: std::collections::BTreeSet<String> =
-        held.filter_map(Value::as_str).map(str::to_owned).collect();
+        current.filter_map(Value::as_str).map(str::to_owned).collect();
     words.extend(add.iter().cloned());
-    words.retain(|word| !take.contains(word));
+    words.retain(|word| !remove.contains(word));
     record.insert(field.into(), words.into_iter().collect());
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use serde_json::json;
 
     use super::*;
@@ -232,7 +240,7 @@ mod unit {
     }
 
     #[test]
-    fn only_what_is_changed_is_sent() {
+    fn difference_contains_only_changed_fields() {
         let before =
             object(json!({ "a": 1, "b": [1], "c": { "x": 1, "y": 2 }, "d": "gone", "e": ["x"] }));
         let after =
@@ -246,7 +254,7 @@ mod unit {
     }
 
     #[test]
-    fn words_are_added_and_taken_away() {
+    fn words_are_added_and_removed_in_order() {
         let mut record = object(json!({ "roles": ["b", "a"] }));
         change_words(&mut record, "roles", &[], &[]);
         assert_eq!(record["roles"], json!(["b", "a"]));
@@ -257,7 +265,7 @@ mod unit {
     }
 
     #[test]
-    fn an_array_is_whole_however_it_comes() {
+    fn array_parts_form_valid_json() {
         let mut separator = "[\n";
         let mut text = array_part(&[json!(1)], &mut separator, false);
         text.push_str(&array_part(&[], &mut separator, false));

@@ -8,7 +8,7 @@ use crate::cli::{
     Session,
     client::paths::path,
     terminal::{
-        prompt::Consent,
+        prompt::Confirmation,
         table::{Column, cell},
     },
 };
@@ -59,7 +59,7 @@ pub enum Verb {
         /// The application's id
         id: String,
         #[command(flatten)]
-        consent: Consent,
+        consent: Confirmation,
     },
 }
 
@@ -121,10 +121,10 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
         Verb::Show { id } => session.get(&target(&id)).await,
         Verb::Edit { id, fields, default } => {
             fields.warn(session);
-            session.amend(&target(&id), |app| fields.put(default, app)).await
+            session.update(&target(&id), |app| fields.put(default, app)).await
         }
-        Verb::Enable { id } => session.amend(&target(&id), |app| enable(app, true)).await,
-        Verb::Disable { id } => session.amend(&target(&id), |app| enable(app, false)).await,
+        Verb::Enable { id } => session.update(&target(&id), |app| enable(app, true)).await,
+        Verb::Disable { id } => session.update(&target(&id), |app| enable(app, false)).await,
         Verb::Delete { id, consent } => {
             session.remove(&target(&id), &format!("application {id}"), consent).await
         }

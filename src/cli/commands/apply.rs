@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     cli::{
-        Exit, Failure, Output, Session,
+        Exit, CliError, Output, Session,
         client::{
             connect,
             paths::{path, with_query},
@@ -60,7 +60,7 @@ impl Export {
         };
         write(&file, &text).map_err(|problem| match problem.kind() {
             io::ErrorKind::AlreadyExists => there_already(&file),
-            _ => Failure::new(Exit::Usage, format!("{}: {problem}", file.display())),
+            _ => CliError::new(Exit::Usage, format!("{}: {problem}", file.display())),
         })?;
         session.screen.note(&format!(
             "The records are in {}. It holds digests: keep it to yourself.\n",
@@ -70,9 +70,9 @@ impl Export {
     }
 }
 
-fn there_already(file: &Path) -> Failure {
+fn there_already(file: &Path) -> CliError {
     let file = file.display();
-    Failure::new(Exit::Refused, format!("{file}: there is such a file already. Name a new one"))
+    CliError::new(Exit::Refused, format!("{file}: there is such a file already. Name a new one"))
 }
 
 /// The file has its name only when it is whole.
@@ -99,14 +99,14 @@ impl Apply {
         if has_no_store(settings)? {
             same_pepper(&text, settings)?;
             // What is refused leaves no empty store behind.
-            let rehearsal = accounts::rehearsal(settings)?;
-            let client = connect::client_here(settings, rehearsal).await?;
+            let rehearsal = accounts::in_memory(settings)?;
+            let client = connect::client_of_accounts(settings, rehearsal).await?;
             let session = Session::new(client, output);
             let told = self.send(&session, text.clone(), true).await?;
             if self.dry_run {
                 return show(&told, &session);
             }
-            let client = connect::client_here(settings, accounts::accounts(settings)?).await?;
+            let client = connect::client_of_accounts(settings, accounts::open(settings)?).await?;
             let session = Session::new(client, output);
             return show(&self.send(&session, text, false).await?, &session);
         }
@@ -114,23 +114,23 @@ impl Apply {
         show(&self.send(&session, text, self.dry_run).await?, &session)
     }
 
-    fn read(&self) -> Result<String, Failure> {
+    fn read(&self) -> Result<String, CliError> {
         let mut bytes = Vec::new();
         let read = match self.file.to_str() {
             Some("-") => io::stdin().lock().read_to_end(&mut bytes),
             _ => File::open(&self.file).and_then(|mut file| file.read_to_end(&mut bytes)),
         };
         let file = self.file.display();
-        read.map_err(|problem| Failure::new(Exit::Usage, format!("{file}: {problem}")))?;
+        read.map_err(|problem| CliError::new(Exit::Usage, format!("{file}: {problem}")))?;
         String::from_utf8(bytes).map_err(|problem| {
             let before = &problem.as_bytes()[..problem.utf8_error().valid_up_to()];
             let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
             let said = format!("{file}: line {line} is not UTF-8 text. Save the file as UTF-8");
-            Failure::new(Exit::Refused, said)
+            CliError::new(Exit::Refused, said)
         })
     }
 
-    async fn send(&self, session: &Session, text: String, dry_run: bool) -> Result<Value, Failure> {
+    async fn send(&self, session: &Session, text: String, dry_run: bool) -> Result<Value, CliError> {
         let flag = |is_set: bool| if is_set { "true" } else { "false" };
         let query = [("dry_run", flag(dry_run)), ("prune", flag(self.prune))];
         let target = with_query(&path(&["state"]), &query);
@@ -140,7 +140,7 @@ impl Apply {
     }
 }
 
-fn has_no_store(settings: &Settings) -> Result<bool, Failure> {
+fn has_no_store(settings: &Settings) -> Result<bool, CliError> {
     let store = &settings.store;
     Ok(store.engine == Engine::Sled
         && !SledStore::exists(&store.path)
@@ -148,7 +148,7 @@ fn has_no_store(settings: &Settings) -> Result<bool, Failure> {
 }
 
 /// The keys of a file are good with one pepper alone, and a new store takes the one that is there.
-fn same_pepper(text: &str, settings: &Settings) -> Result<(), Failure> {
+fn same_pepper(text: &str, settings: &Settings) -> Result<(), CliError> {
     let stated: Option<toml::Table> = text.parse().ok();
     let stated = stated.filter(|stated| stated.contains_key("keys"));
     let Some(stated) = stated.as_ref().and_then(|stated| stated.get("pepper")?.as_str()) else {
@@ -163,7 +163,7 @@ fn same_pepper(text: &str, settings: &Settings) -> Result<(), Failure> {
         "the keys of the file were made with another pepper than the one in {}. Put the pepper that belongs to it there first",
         file.display()
     );
-    Err(Failure::new(Exit::Refused, said))
+    Err(CliError::new(Exit::Refused, said))
 }
 
 /// What is done, a line for each record.

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use crate::cli::{
-    Exit, Failure, Output, Session,
+    Exit, CliError, Output, Session,
     client::paths::{path, with_query},
     terminal::table::{Column, cell},
 };
@@ -67,7 +67,7 @@ async fn verify(session: &Session) -> anyhow::Result<()> {
     if found["state"] != "intact" {
         let (number, problem) = (cell(&found["number"]), cell(&found["problem"]));
         let text = format!("the audit trail was tampered with at entry {number}. {problem}");
-        return Err(Failure::new(Exit::Failed, text).into());
+        return Err(CliError::new(Exit::Failed, text).into());
     }
     if session.output == Output::Table {
         let [entries, last, hash] = ["entries", "last", "hash"].map(|name| cell(&found[name]));

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{
     accounts::{RestoreError, SetupError, check_backup, restore},
     cli::{
-        Exit, Failure, Output, Session,
+        Exit, CliError, Output, Session,
         client::paths::path,
         terminal::{
             screen::Screen,
@@ -40,7 +40,7 @@ impl Backup {
     pub async fn run(self, session: &Session) -> anyhow::Result<()> {
         let file = std::path::absolute(&self.file)?;
         let Some(name) = file.to_str() else {
-            return Err(Failure::new(Exit::Usage, "the file's name is not UTF-8 text").into());
+            return Err(CliError::new(Exit::Usage, "the file's name is not UTF-8 text").into());
         };
         let made = session.client.post(&path(&["backup"]), &json!({ "file": name })).await?.body;
         if session.output == Output::Json {
@@ -65,7 +65,7 @@ impl Restore {
         }
         if settings.store.engine == Engine::Memory {
             let text = "with store.engine = \"memory\" there is no store that a backup could be put back into";
-            return Err(Failure::new(Exit::Usage, text).into());
+            return Err(CliError::new(Exit::Usage, text).into());
         }
         let store = &settings.store;
         let restored = restore(&self.file, &store.path, &store.pepper_file, store.cache_mib).await;
@@ -109,5 +109,5 @@ fn failure(problem: RestoreError) -> anyhow::Error {
         RestoreError::InUse(_) | RestoreError::Setup(SetupError::Pepper(_)) => Exit::Unreachable,
         _ => Exit::Failed,
     };
-    Failure::new(exit, problem.to_string()).into()
+    CliError::new(exit, problem.to_string()).into()
 }

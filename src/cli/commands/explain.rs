@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use crate::cli::{
-    Exit, Failure, Output, Session,
+    Exit, CliError, Output, Session,
     client::paths::path,
     terminal::{
         screen::printable,
@@ -92,7 +92,7 @@ fn text(response: &Value) -> String {
 }
 
 impl Request {
-    fn body(self) -> Result<Value, Failure> {
+    fn body(self) -> Result<Value, CliError> {
         let mut headers = Map::new();
         for field in &self.header {
             match field.strip_prefix('@') {
@@ -119,17 +119,17 @@ impl Request {
     }
 }
 
-fn add_all(headers: &mut Map<String, Value>, file: &str) -> Result<(), Failure> {
+fn add_all(headers: &mut Map<String, Value>, file: &str) -> Result<(), CliError> {
     let text = read(file)?;
     text.lines().filter(|line| !line.trim().is_empty()).try_for_each(|line| add(headers, line))
 }
 
 /// Adds `Name: value`. The fault does not repeat it: it may be a credential.
-fn add(headers: &mut Map<String, Value>, field: &str) -> Result<(), Failure> {
+fn add(headers: &mut Map<String, Value>, field: &str) -> Result<(), CliError> {
     let Some((name, value)) = field.split_once(':').filter(|(name, _)| !name.trim().is_empty())
     else {
         let text = "a header field is written \"Name: value\"";
-        return Err(Failure::new(Exit::Usage, text));
+        return Err(CliError::new(Exit::Usage, text));
     };
     let values = headers.entry(name.trim().to_lowercase()).or_insert_with(|| json!([]));
     if let Some(values) = values.as_array_mut() {
@@ -138,14 +138,14 @@ fn add(headers: &mut Map<String, Value>, field: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read(file: &str) -> Result<Zeroizing<String>, Failure> {
+fn read(file: &str) -> Result<Zeroizing<String>, CliError> {
     let mut text = Zeroizing::new(String::new());
     let read = match file {
         "-" => io::stdin().lock().take(LONGEST).read_to_string(&mut text),
         file => File::open(file).and_then(|open| open.take(LONGEST).read_to_string(&mut text)),
     };
     let named = if file == "-" { "standard input" } else { file };
-    read.map_err(|problem| Failure::new(Exit::Usage, format!("{named}: {problem}")))?;
+    read.map_err(|problem| CliError::new(Exit::Usage, format!("{named}: {problem}")))?;
     Ok(text)
 }
 

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::{
-        Exit, Failure, Output,
-        client::{Transport as _, remote::Remote},
+        Exit, CliError, Output,
+        client::{ApiTransport as _, remote::RemoteServer},
         instance::control_file,
         terminal::screen,
     },
@@ -26,9 +26,9 @@ const TARGET: &str = "/health/ready";
 /// It is not ready, or does not answer: exit code 1 in every case, which is what supervisors expect.
 pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     let address = address(settings);
-    let failed = |text: String| Failure::new(Exit::Failed, text);
+    let failed = |text: String| CliError::new(Exit::Failed, text);
     let request = Request::get(TARGET).body(Bytes::new())?;
-    let server = Remote::new(address.clone()).within(PATIENCE);
+    let server = RemoteServer::new(address.clone()).with_timeout(PATIENCE);
     let response = server.send(request).await.map_err(|problem| failed(problem.to_string()))?;
     let status = response.status();
     let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
@@ -41,9 +41,9 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     })?)
 }
 
-fn unready(status: u16, address: &AdminListen, body: Value) -> Failure {
+fn unready(status: u16, address: &AdminListen, body: Value) -> CliError {
     let text = format!("the server at {address} is not ready: it answers {status}");
-    let mut failure = Failure::new(Exit::Failed, text);
+    let mut failure = CliError::new(Exit::Failed, text);
     if !body.is_null() {
         failure.problem["health"] = json!(body);
     }

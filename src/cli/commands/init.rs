@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::{
     accounts::SetupError,
     cli::{
-        Exit, Failure, Output,
+        Exit, CliError, Output,
         instance::accounts,
         terminal::{screen, welcome},
     },
@@ -18,16 +18,16 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     let store = &settings.store;
     if store.engine == Engine::Memory {
         let text = "store.engine is \"memory\": there is nothing that would outlive this command. keyward serve makes what it needs";
-        return Err(Failure::new(Exit::Refused, text).into());
+        return Err(CliError::new(Exit::Refused, text).into());
     }
     let used = || {
         let path = store.path.display();
         let text = format!(
             "the store {path} is in use: it has its users and keys already. Nothing was changed"
         );
-        Failure::new(Exit::Refused, text)
+        CliError::new(Exit::Refused, text)
     };
-    let accounts = match accounts::accounts(settings) {
+    let accounts = match accounts::open(settings) {
         Err(SetupError::Store(StoreError::Locked { .. })) => return Err(used().into()),
         opened => opened?,
     };
@@ -44,7 +44,7 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
         "pepper_file": store.pepper_file,
     });
     if let Some(base_url) = base_url {
-        answer["curl"] = welcome::curl(&base_url, &first.username, &first.key).into();
+        answer["curl"] = welcome::curl_command(&base_url, &first.username, &first.key).into();
     }
     Ok(screen::print(&format!("{answer:#}\n"))?)
 }

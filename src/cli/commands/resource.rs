@@ -10,10 +10,10 @@ use super::{
     limit::{NoRate, Rate},
 };
 use crate::cli::{
-    Exit, Failure, Session,
+    Exit, CliError, Session,
     client::paths::path,
     terminal::{
-        prompt::Consent,
+        prompt::Confirmation,
         table::{Column, cell},
     },
 };
@@ -57,7 +57,7 @@ pub enum Verb {
         /// The resource's id
         id: String,
         #[command(flatten)]
-        consent: Consent,
+        consent: Confirmation,
     },
 }
 
@@ -158,8 +158,8 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
         Verb::List => session.list(&path(&["resources"]), None, COLUMNS).await,
         Verb::Show { id } => session.get(&target(&id)).await,
         Verb::Edit(edit) => edit.run(&target(&edit.id), session).await,
-        Verb::Enable { id } => session.amend(&target(&id), |found| enable(found, true)).await,
-        Verb::Disable { id } => session.amend(&target(&id), |found| enable(found, false)).await,
+        Verb::Enable { id } => session.update(&target(&id), |found| enable(found, true)).await,
+        Verb::Disable { id } => session.update(&target(&id), |found| enable(found, false)).await,
         Verb::Delete { id, consent } => {
             session.remove(&target(&id), &format!("resource {id}"), consent).await
         }
@@ -167,12 +167,12 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
 }
 
 impl Add {
-    fn record(self) -> Result<Map<String, Value>, Failure> {
+    fn record(self) -> Result<Map<String, Value>, CliError> {
         let mut record = match &self.source.file {
             Some(file) => read_record(file)?,
             None if self.source.fields.handler.is_none() => {
                 let text = "say what answers: --handler respond, or --file with the whole record";
-                return Err(Failure::new(Exit::Usage, text));
+                return Err(CliError::new(Exit::Usage, text));
             }
             None => Map::from_iter([
                 ("enabled".into(), true.into()),
@@ -197,10 +197,10 @@ impl Edit {
             let mut record = read_record(file)?;
             name(&mut record, &self.id)?;
             // The file is the whole record: what it leaves out goes.
-            return session.amend(target, |found| found.clone_from(&record)).await;
+            return session.update(target, |found| found.clone_from(&record)).await;
         }
         let texts = self.source.fields.texts()?;
-        session.amend(target, |found| self.source.put(&texts, found)).await
+        session.update(target, |found| self.source.put(&texts, found)).await
     }
 }
 
@@ -213,7 +213,7 @@ impl Source {
 }
 
 impl Fields {
-    fn texts(&self) -> Result<Texts, Failure> {
+    fn texts(&self) -> Result<Texts, CliError> {
         let body = match &self.body_file {
             Some(file) => Some(read_text(file)?),
             None => self.body.clone(),
@@ -284,30 +284,30 @@ fn permission(text: &str) -> Result<(String, String), String> {
 }
 
 /// Gives the record this id. One that has another is a record of something else.
-fn name(record: &mut Map<String, Value>, id: &str) -> Result<(), Failure> {
+fn name(record: &mut Map<String, Value>, id: &str) -> Result<(), CliError> {
     match record.insert("id".into(), id.into()) {
         Some(other) if other != id => {
             let text = format!("the record in the file has the id {other}, and not {id}");
-            Err(Failure::new(Exit::Usage, text))
+            Err(CliError::new(Exit::Usage, text))
         }
         _ => Ok(()),
     }
 }
 
-fn read_record(file: &std::path::Path) -> Result<Map<String, Value>, Failure> {
+fn read_record(file: &std::path::Path) -> Result<Map<String, Value>, CliError> {
     serde_json::from_str(&read_text(file)?).map_err(|problem| {
         let text = format!("{} does not hold one JSON object: {problem}", file.display());
-        Failure::new(Exit::Usage, text)
+        CliError::new(Exit::Usage, text)
     })
 }
 
-fn read_text(file: &std::path::Path) -> Result<String, Failure> {
+fn read_text(file: &std::path::Path) -> Result<String, CliError> {
     let text = match file.to_str() {
         Some("-") => io::read_to_string(io::stdin().lock()),
         _ => fs::read_to_string(file),
     };
     text.map_err(|problem| {
-        Failure::new(Exit::Usage, format!("{} cannot be read: {problem}", file.display()))
+        CliError::new(Exit::Usage, format!("{} cannot be read: {problem}", file.display()))
     })
 }
 

@@ -7,7 +7,7 @@ use crate::cli::{
     Session,
     client::{paths::path, session::change_words},
     terminal::{
-        prompt::Consent,
+        prompt::Confirmation,
         table::{Column, cell},
     },
 };
@@ -38,7 +38,7 @@ pub enum Verb {
         /// The role's id
         id: String,
         #[command(flatten)]
-        consent: Consent,
+        consent: Confirmation,
     },
 }
 
@@ -85,7 +85,7 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
         Verb::Add(add) => session.add(&path(&["roles"]), &add.record()).await,
         Verb::List => session.list(&path(&["roles"]), None, COLUMNS).await,
         Verb::Show { id } => session.get(&target(&id)).await,
-        Verb::Edit(edit) => session.amend(&target(&edit.id), |role| edit.change(role)).await,
+        Verb::Edit(edit) => session.update(&target(&edit.id), |role| edit.change(role)).await,
         Verb::Delete { id, consent } => {
             session.remove(&target(&id), &format!("role {id}"), consent).await
         }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::{
-        Exit, Failure, Output, Session,
+        Exit, CliError, Output, Session,
         client::paths::path,
         instance::scripts::limits,
         terminal::{
@@ -102,7 +102,7 @@ pub fn run(bench: Bench, settings: &Settings, output: Output) -> anyhow::Result<
 }
 
 /// The folder, which must be there: in a wrong one everything would be in order.
-fn there(dir: Option<PathBuf>, settings: &Settings) -> Result<PathBuf, Failure> {
+fn there(dir: Option<PathBuf>, settings: &Settings) -> Result<PathBuf, CliError> {
     let folder = dir.unwrap_or_else(|| settings.scripts.dir.clone());
     if folder.is_dir() {
         return Ok(folder);
@@ -111,20 +111,20 @@ fn there(dir: Option<PathBuf>, settings: &Settings) -> Result<PathBuf, Failure> 
         "there is no folder {}: name the folder of the scripts, or begin one with keyward script new",
         folder.display()
     );
-    Err(Failure::new(Exit::Usage, text))
+    Err(CliError::new(Exit::Usage, text))
 }
 
-fn inspect(folder: &Path, settings: &Settings) -> Result<CheckedScripts, Failure> {
+fn inspect(folder: &Path, settings: &Settings) -> Result<CheckedScripts, CliError> {
     CheckedScripts::new(folder, limits(&settings.scripts)).map_err(|found| refused(&found))
 }
 
 /// All that is wrong, each with its place and the line.
-fn refused(found: &[ScriptError]) -> Failure {
+fn refused(found: &[ScriptError]) -> CliError {
     let text = match found.len() {
         1 => "The scripts are not in order.".to_owned(),
         count => format!("The scripts are not in order in {count} places."),
     };
-    let mut failure = Failure::new(Exit::Refused, text);
+    let mut failure = CliError::new(Exit::Refused, text);
     failure.problem["errors"] = found.iter().map(error).collect();
     failure
 }
@@ -178,7 +178,7 @@ fn test(inspected: &CheckedScripts, filter: Option<&str>, output: Output) -> any
             Some(filter) => format!("No test is called {filter:?}, and no file with tests."),
             None => "There are no tests. A test is a function test_…() of a script.".to_owned(),
         };
-        return Err(Failure::new(Exit::NotFound, text).into());
+        return Err(CliError::new(Exit::NotFound, text).into());
     }
     let failed: Vec<ScriptError> = all.iter().filter_map(|one| one.failure.clone()).collect();
     if failed.is_empty() {
@@ -206,7 +206,7 @@ fn result(tested: &TestOutcome) -> Value {
 }
 
 fn begin(what: What, name: Option<&str>, folder: &Path, output: Output) -> anyhow::Result<()> {
-    let usage = |text: String| Failure::new(Exit::Usage, text);
+    let usage = |text: String| CliError::new(Exit::Usage, text);
     let kind = match (what, name) {
         (What::Auth, Some(_)) => ScriptKind::Auth,
         (What::Handler, Some(_)) => ScriptKind::Handler,
@@ -280,7 +280,7 @@ fn write_new(file: &Path, text: &str) -> anyhow::Result<()> {
     match OpenOptions::new().write(true).create_new(true).open(file) {
         Err(problem) if problem.kind() == io::ErrorKind::AlreadyExists => {
             let text = format!("{} is there already, and was left as it is", file.display());
-            Err(Failure::new(Exit::Refused, text).into())
+            Err(CliError::new(Exit::Refused, text).into())
         }
         opened => opened.and_then(|mut file| file.write_all(text.as_bytes())).with_context(shown),
     }

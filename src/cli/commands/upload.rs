@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use crate::cli::{Exit, Failure, Session};
+use crate::cli::{Exit, CliError, Session};
 
 /// The most rows of one request.
 const MOST: usize = 1000;
@@ -89,13 +89,13 @@ impl Upload<'_> {
 }
 
 /// Reads a file whole; - is standard input.
-pub(in crate::cli) fn read(file: &Path) -> Result<Zeroizing<String>, Failure> {
+pub(in crate::cli) fn read(file: &Path) -> Result<Zeroizing<String>, CliError> {
     let mut text = Zeroizing::new(String::new());
     let read = match file.to_str() {
         Some("-") => io::stdin().lock().read_to_string(&mut text),
         _ => File::open(file).and_then(|mut file| file.read_to_string(&mut text)),
     };
-    read.map_err(|problem| Failure::new(Exit::Usage, format!("{}: {problem}", file.display())))?;
+    read.map_err(|problem| CliError::new(Exit::Usage, format!("{}: {problem}", file.display())))?;
     // As some spreadsheets begin a file.
     if text.starts_with('\u{feff}') {
         text.drain(..'\u{feff}'.len_utf8());
@@ -130,12 +130,12 @@ fn add(counts: &mut Map<String, Value>, part: &Value) {
 }
 
 /// The refusal of a whole file.
-pub(in crate::cli) fn refused(errors: Vec<Value>, count: usize) -> Failure {
+pub(in crate::cli) fn refused(errors: Vec<Value>, count: usize) -> CliError {
     let text = match count {
         1 => "Nothing was imported: one line is not in order.".to_owned(),
         count => format!("Nothing was imported: {count} things are not in order."),
     };
-    let mut failure = Failure::new(Exit::Refused, text);
+    let mut failure = CliError::new(Exit::Refused, text);
     failure.problem["errors"] = errors.into();
     failure
 }

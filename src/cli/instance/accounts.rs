@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::{
     accounts::{Accounts, Passwords, PepperError, SetupError, read_pepper},
-    cli::{Exit, Failure},
+    cli::{Exit, CliError},
     config::{AuditSettings, Denials, Engine, Settings},
-    limits::{DenialLimits, FailureLimits, Telling},
+    limits::{DenialLimits, FailureLimits, DenialLogging},
     model::{Clock, Entropy, Pepper},
     store::{MemoryStore, SledStore, Store, StoreError},
 };
@@ -30,12 +30,12 @@ pub fn accounts(settings: &Settings) -> Result<Accounts, SetupError> {
 }
 
 fn denials(settings: &AuditSettings) -> DenialLimits {
-    let telling = match settings.denials {
-        Denials::None => Telling::None,
-        Denials::Sampled(each) => Telling::Sampled(each),
-        Denials::All => Telling::All,
+    let logging = match settings.denials {
+        Denials::None => DenialLogging::None,
+        Denials::Sampled(each) => DenialLogging::Sampled(each),
+        Denials::All => DenialLogging::All,
     };
-    DenialLimits { telling, per_day: settings.denial_entries }
+    DenialLimits { logging, per_day: settings.denial_entries }
 }
 
 /// Accounts in memory, as a new store would have them: with the pepper that is there, or with one that nobody keeps.
@@ -64,8 +64,8 @@ fn failures(settings: &Settings) -> FailureLimits {
 
 /// Opens a store that is there; none where another process has it open. Makes nothing: a path with a slip of the pen in it
 /// would be a new and empty store, in which every user is missing.
-pub fn existing(settings: &Settings) -> Result<Option<Accounts>, Failure> {
-    let unreachable = |text: String| Failure::new(Exit::Unreachable, text);
+pub fn existing(settings: &Settings) -> Result<Option<Accounts>, CliError> {
+    let unreachable = |text: String| CliError::new(Exit::Unreachable, text);
     if settings.store.engine == Engine::Memory {
         let text = "no server runs, and with store.engine = \"memory\" there are records only while one does: run keyward serve";
         return Err(unreachable(text.into()));

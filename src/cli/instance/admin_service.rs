@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use crate::{
     accounts::Accounts,
     api::Api,
-    cli::client::local::{Decide, Deciding},
+    cli::client::local::{InProcessApi, ApiFuture},
     config::Settings,
     handlers::{RequestBody, BodyLimits, Payload, PayloadResponse, UrlScheme},
     http::response,
@@ -62,8 +62,8 @@ fn told(denial: Denial) -> Denial {
     Denial::new(denial.phase, denial.status, denial.code.clone(), said).in_shape(denial.shape)
 }
 
-impl Decide for AdminFace {
-    fn decide<'a>(&'a self, request: &'a Parts, body: Bytes) -> Deciding<'a> {
+impl InProcessApi for AdminFace {
+    fn decide<'a>(&'a self, request: &'a Parts, body: Bytes) -> ApiFuture<'a> {
         Box::pin(async move {
             let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
             let decided = self.0.decide(request, RequestBody::Full(body), here).await;

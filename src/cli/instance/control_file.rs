@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    cli::{Exit, Failure},
+    cli::{Exit, CliError},
     config::AdminListen,
     model::Secret,
 };
@@ -28,11 +28,11 @@ const LONGEST: u64 = 65_536;
 
 /// The file of this process. It goes when this goes.
 #[derive(Debug)]
-pub struct Control {
+pub struct ControlFile {
     path: PathBuf,
 }
 
-impl Control {
+impl ControlFile {
     /// Writes the control file of a server that is ready: the addresses of its admin and its public listener (`127.0.0.1:8081`, or
     /// `unix:/path`), and the operator's key. Call it with the store open: that is what makes a file that is there already an old one.
     ///
@@ -70,7 +70,7 @@ impl Control {
     }
 }
 
-impl Drop for Control {
+impl Drop for ControlFile {
     fn drop(&mut self) {
         // Another server may have taken its place.
         if let Ok(Some(found)) = find(&self.path)
@@ -103,9 +103,9 @@ struct Content {
 ///
 /// # Errors
 /// Others can read it, somebody else owns it, or it is no control file.
-pub fn find(path: &Path) -> Result<Option<Found>, Failure> {
+pub fn find(path: &Path) -> Result<Option<Found>, CliError> {
     let refused = |why: String| {
-        Failure::new(Exit::Unreachable, format!("the control file {} {why}", path.display()))
+        CliError::new(Exit::Unreachable, format!("the control file {} {why}", path.display()))
     };
     let file = match File::open(path) {
         Err(problem) if problem.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -162,10 +162,10 @@ mod tests {
 
     use super::*;
 
-    fn written(folder: &Path) -> (PathBuf, Control) {
+    fn written(folder: &Path) -> (PathBuf, ControlFile) {
         let path = folder.join("keyward.control");
         let key = Secret::new("kwop_1");
-        let control = Control::write(&path, "127.0.0.1:8081", "[::1]:80", &key).unwrap();
+        let control = ControlFile::write(&path, "127.0.0.1:8081", "[::1]:80", &key).unwrap();
         (path, control)
     }
 

@@ -53,14 +53,14 @@ impl From<Exit> for ExitCode {
 /// Why a command failed: the exit code, and a problem in the form of RFC 9457.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", headline(.problem))]
-pub struct Failure {
+pub struct CliError {
     /// The exit code.
     pub exit: Exit,
     /// What a program reads.
     pub problem: Value,
 }
 
-impl Failure {
+impl CliError {
     /// A failure on this side of the API.
     pub fn new(exit: Exit, detail: impl Into<String>) -> Self {
         let (kind, title) = match exit {
@@ -132,8 +132,8 @@ pub fn code(problem: &anyhow::Error) -> Exit {
     failure(problem).exit
 }
 
-fn failure(problem: &anyhow::Error) -> Failure {
-    if let Some(failure) = problem.downcast_ref::<Failure>() {
+fn failure(problem: &anyhow::Error) -> CliError {
+    if let Some(failure) = problem.downcast_ref::<CliError>() {
         return failure.clone();
     }
     if let Some(problem) = problem.downcast_ref::<ConfigError>() {
@@ -143,14 +143,14 @@ fn failure(problem: &anyhow::Error) -> Failure {
     let is_store = problem.downcast_ref::<SetupError>().is_some()
         || problem.downcast_ref::<StoreError>().is_some();
     let exit = if is_store { Exit::Unreachable } else { Exit::Failed };
-    Failure::new(exit, format!("{problem:#}"))
+    CliError::new(exit, format!("{problem:#}"))
 }
 
-fn unconfigured(problem: &ConfigError) -> Failure {
+fn unconfigured(problem: &ConfigError) -> CliError {
     let ConfigError::Invalid(found) = problem else {
-        return Failure::new(Exit::Usage, problem.to_string());
+        return CliError::new(Exit::Usage, problem.to_string());
     };
-    let mut failure = Failure::new(Exit::Usage, "The configuration is not in order.");
+    let mut failure = CliError::new(Exit::Usage, "The configuration is not in order.");
     let entry = |one: &Problem| json!({ "location": location(one), "message": one.message, "fix": one.fix });
     failure.problem["errors"] = found.iter().map(entry).collect();
     failure
@@ -199,7 +199,7 @@ mod tests {
             (503, Exit::Failed),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(Failure::answered(status, json!({})).exit, exit, "{status}");
+            assert_eq!(CliError::answered(status, json!({})).exit, exit, "{status}");
         }
         assert_eq!(
             [0, 1, 2, 3, 4, 5, 6],
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(of(locked().into()), Exit::Unreachable);
         assert_eq!(of(SetupError::from(locked()).into()), Exit::Unreachable);
         assert_eq!(of(ConfigError::Invalid(Vec::new()).into()), Exit::Usage);
-        assert_eq!(of(Failure::new(Exit::NotFound, "x").into()), Exit::NotFound);
+        assert_eq!(of(CliError::new(Exit::NotFound, "x").into()), Exit::NotFound);
         assert_eq!(of(anyhow::anyhow!("x")), Exit::Failed);
     }
 

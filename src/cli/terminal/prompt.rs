@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::screen;
 use crate::{
-    cli::{Exit, Failure},
+    cli::{Exit, CliError},
     model::{KeyId, KeyShape, KeyText, Secret},
 };
 
@@ -27,7 +27,7 @@ pub struct NewPassword {
 
 impl NewPassword {
     /// The password, if one is to be set.
-    pub fn read(self) -> Result<Option<Secret>, Failure> {
+    pub fn read(self) -> Result<Option<Secret>, CliError> {
         if self.password_stdin {
             return first_line(&mut io::stdin().lock(), "password").map(Some);
         }
@@ -39,11 +39,11 @@ impl NewPassword {
 }
 
 /// The id of the key whose text is on standard input: what was pasted there is checked against its own checksum, and let go.
-pub fn pasted_key() -> Result<KeyId, Failure> {
+pub fn pasted_key() -> Result<KeyId, CliError> {
     key_in(&mut io::stdin().lock())
 }
 
-fn key_in(input: &mut impl BufRead) -> Result<KeyId, Failure> {
+fn key_in(input: &mut impl BufRead) -> Result<KeyId, CliError> {
     let line = first_line(input, "key")?;
     let text = match KeyText::shape(line.expose().trim()) {
         KeyShape::Ours(id) => return Ok(id),
@@ -52,12 +52,12 @@ fn key_in(input: &mut impl BufRead) -> Result<KeyId, Failure> {
         }
         KeyShape::Foreign => "what is on standard input is not one of Keyward's keys",
     };
-    Err(Failure::new(Exit::Usage, text))
+    Err(CliError::new(Exit::Usage, text))
 }
 
 /// The first line of standard input. `what` names it when it is not there.
-fn first_line(input: &mut impl BufRead, what: &str) -> Result<Secret, Failure> {
-    let usage = |text: &str| Failure::new(Exit::Usage, text);
+fn first_line(input: &mut impl BufRead, what: &str) -> Result<Secret, CliError> {
+    let usage = |text: &str| CliError::new(Exit::Usage, text);
     let mut line = zeroize::Zeroizing::new(String::new());
     input.take(LONGEST).read_line(&mut line).map_err(|_| {
         usage(&format!("standard input has no line of UTF-8 text to read the {what} from"))
@@ -69,52 +69,52 @@ fn first_line(input: &mut impl BufRead, what: &str) -> Result<Secret, Failure> {
     }
 }
 
-fn prompt() -> Result<Secret, Failure> {
+fn prompt() -> Result<Secret, CliError> {
     let read = |text: &str| {
         rpassword::prompt_password(text).map(Secret::new).map_err(|problem| {
             let text = format!(
                 "there is no terminal to ask for the password ({problem}): use --password-stdin"
             );
-            Failure::new(Exit::Usage, text)
+            CliError::new(Exit::Usage, text)
         })
     };
     let password = read("New password: ")?;
     if password.expose().is_empty() {
-        return Err(Failure::new(Exit::Usage, "the password is empty"));
+        return Err(CliError::new(Exit::Usage, "the password is empty"));
     }
     if read("The same again: ")?.expose() != password.expose() {
-        return Err(Failure::new(Exit::Usage, "the two passwords are not the same"));
+        return Err(CliError::new(Exit::Usage, "the two passwords are not the same"));
     }
     Ok(password)
 }
 
-/// Consent to what cannot be undone.
+/// Confirmation to what cannot be undone.
 #[derive(Debug, Clone, Copy, Args)]
-pub struct Consent {
+pub struct Confirmation {
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
 }
 
-impl Consent {
+impl Confirmation {
     /// Asks, unless the answer was given along.
     ///
     /// # Errors
     /// The answer is not yes, or nobody is there to give one.
-    pub fn ask(self, question: &str) -> Result<(), Failure> {
+    pub fn ask(self, question: &str) -> Result<(), CliError> {
         if self.yes {
             return Ok(());
         }
         if !io::stdin().is_terminal() {
             let text = "nobody is there to ask: add --yes if it is to be done";
-            return Err(Failure::new(Exit::Usage, text));
+            return Err(CliError::new(Exit::Usage, text));
         }
         screen::note(&format!("{question} [y/N] "));
         let mut line = String::new();
         let read = io::stdin().lock().take(LONGEST).read_line(&mut line);
         match (read, line.trim().to_lowercase().as_str()) {
             (Ok(_), "y" | "yes") => Ok(()),
-            _ => Err(Failure::new(Exit::Failed, "nothing was done")),
+            _ => Err(CliError::new(Exit::Failed, "nothing was done")),
         }
     }
 }
@@ -156,8 +156,8 @@ mod tests {
     fn without_a_terminal_nothing_is_done_unless_it_was_said() {
         // The test's own standard input may be a terminal.
         if !io::stdin().is_terminal() {
-            assert_eq!(Consent { yes: false }.ask("?").unwrap_err().exit, Exit::Usage);
+            assert_eq!(Confirmation { yes: false }.ask("?").unwrap_err().exit, Exit::Usage);
         }
-        assert!(Consent { yes: true }.ask("?").is_ok());
+        assert!(Confirmation { yes: true }.ask("?").is_ok());
     }
 }

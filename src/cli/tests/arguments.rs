@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
-use crate::cli::{Cli, Command, Noun, Output};
+use crate::cli::{Cli, Command, RecordCommand, Output};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("keyward").chain(line.split_whitespace()))
@@ -22,7 +22,7 @@ fn no_command_is_serve_and_options_stand_anywhere() {
     {
         let cli = parse(line).unwrap();
         assert_eq!((cli.output, cli.config), (Output::Json, Some("c.toml".into())), "{line}");
-        assert!(matches!(cli.command, Some(Command::Records(Noun::User(_)))));
+        assert!(matches!(cli.command, Some(Command::Records(RecordCommand::User(_)))));
     }
 }
 

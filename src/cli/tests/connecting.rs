@@ -13,7 +13,7 @@ use crate::{
     cli::{
         Exit,
         client::connect,
-        instance::{accounts, control_file::Control},
+        instance::{accounts, control_file::ControlFile},
     },
     config::{Settings, load},
     model::Secret,
@@ -34,7 +34,7 @@ fn site(engine: &str) -> (TempDir, Settings) {
 
 async fn filled(engine: &str) -> (TempDir, Settings) {
     let (folder, settings) = site(engine);
-    let accounts = accounts::accounts(&settings).unwrap();
+    let accounts = accounts::open(&settings).unwrap();
     accounts.first_start().await.unwrap().unwrap();
     (folder, settings)
 }
@@ -91,7 +91,7 @@ async fn a_server_that_runs_is_asked() {
     let (_folder, settings) = filled("sled").await;
     let address = over_tcp(server()).await;
     let key = Secret::new(KEY);
-    let _control = Control::write(&settings.store.control_file, address, "-", &key).unwrap();
+    let _control = ControlFile::write(&settings.store.control_file, address, "-", &key).unwrap();
     asks_the_server(&settings).await;
 }
 
@@ -101,14 +101,14 @@ async fn a_file_that_a_killed_server_left_is_removed() {
     let file = &settings.store.control_file;
     let key = Secret::new(KEY);
     // Nobody listens, though the number of the process is in use again.
-    let control = Control::write(file, "127.0.0.1:1", "-", &key).unwrap();
+    let control = ControlFile::write(file, "127.0.0.1:1", "-", &key).unwrap();
     assert!(connect::client(&settings).await.is_ok());
     assert!(!file.exists());
     drop(control);
     // Somebody listens, who is not the server: it must not get to see what is asked.
     let other = server();
     let address = over_tcp(other.clone()).await;
-    let control = Control::write(file, address, "-", &key).unwrap();
+    let control = ControlFile::write(file, address, "-", &key).unwrap();
     alter(file, |content| content["pid"] = json!(ended()));
     assert!(connect::client(&settings).await.is_ok());
     assert!(!file.exists());
@@ -120,16 +120,16 @@ async fn a_file_that_a_killed_server_left_is_removed() {
 async fn a_store_that_another_process_holds() {
     let (_folder, settings) = filled("sled").await;
     let file = &settings.store.control_file;
-    let held = accounts::accounts(&settings).unwrap();
+    let held = accounts::open(&settings).unwrap();
     refused(&settings, "no control file").await;
     let key = Secret::new(KEY);
-    let silent = Control::write(file, "127.0.0.1:1", "-", &key).unwrap();
+    let silent = ControlFile::write(file, "127.0.0.1:1", "-", &key).unwrap();
     refused(&settings, "does not answer at 127.0.0.1:1").await;
     assert!(file.exists());
     drop(silent);
     // It answers, and its number means nothing here: it runs in another container.
     let address = over_tcp(server()).await;
-    let _control = Control::write(file, address, "-", &key).unwrap();
+    let _control = ControlFile::write(file, address, "-", &key).unwrap();
     alter(file, |content| content["pid"] = json!(ended()));
     asks_the_server(&settings).await;
     assert!(file.exists());
@@ -141,7 +141,7 @@ async fn a_file_that_others_can_read_is_not_used() {
     let (_folder, settings) = filled("sled").await;
     let file = &settings.store.control_file;
     let address = over_tcp(server()).await;
-    let _control = Control::write(file, address, "-", &Secret::new(KEY)).unwrap();
+    let _control = ControlFile::write(file, address, "-", &Secret::new(KEY)).unwrap();
     fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
     refused(&settings, "read by others").await;
 }

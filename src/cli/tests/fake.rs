@@ -17,8 +17,8 @@ use crate::{
     cli::{
         Cli, Command, Session,
         client::{
-            Client,
-            local::{Decide, Deciding, Local},
+            AdminClient,
+            local::{InProcessApi, ApiFuture, LocalApi},
         },
         on_records,
         terminal::screen::Screen,
@@ -176,8 +176,8 @@ fn reply(status: u16, body: &Value) -> PayloadResponse {
     reply
 }
 
-impl Decide for Fake {
-    fn decide<'a>(&'a self, request: &'a Parts, body: Bytes) -> Deciding<'a> {
+impl InProcessApi for Fake {
+    fn decide<'a>(&'a self, request: &'a Parts, body: Bytes) -> ApiFuture<'a> {
         Box::pin(async move { self.answer(request, &body) })
     }
 }
@@ -223,7 +223,7 @@ impl Buffer {
 }
 
 /// Runs a command line against a client.
-pub async fn run_with(client: Client, args: &[&str]) -> Ran {
+pub async fn run_with(client: AdminClient, args: &[&str]) -> Ran {
     let cli = Cli::try_parse_from([&["keyward"], args].concat()).unwrap();
     let (out, err) = (Buffer::default(), Buffer::default());
     let screen = Screen::new(out.clone(), err.clone());
@@ -235,7 +235,7 @@ pub async fn run_with(client: Client, args: &[&str]) -> Ran {
 
 /// Runs a command line against an API in this process.
 pub async fn run(fake: &Fake, args: &[&str]) -> Ran {
-    run_with(Client::new(Local(fake.clone()), Secret::new(KEY)), args).await
+    run_with(AdminClient::new(LocalApi(fake.clone()), Secret::new(KEY)), args).await
 }
 
 /// The same, with JSON for an answer.

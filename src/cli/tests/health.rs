@@ -7,7 +7,7 @@ use tokio::{
 };
 
 use crate::{
-    cli::{Exit, Output, commands::healthcheck, instance::control_file::Control, terminal::exit},
+    cli::{Exit, Output, commands::healthcheck, instance::control_file::ControlFile, terminal::exit},
     config::{Settings, load},
     model::Secret,
 };
@@ -52,7 +52,7 @@ async fn it_asks_the_server_of_the_control_file_first() {
     let (address, asked) = server(READY).await;
     let settings = settings(folder.path(), "127.0.0.1:1");
     let file = &settings.store.control_file;
-    let _control = Control::write(file, address, "-", &Secret::new("kwop_1")).unwrap();
+    let _control = ControlFile::write(file, address, "-", &Secret::new("kwop_1")).unwrap();
     healthcheck::run(&settings, Output::Json).await.unwrap();
     assert!(!asked.await.unwrap().contains("kwop_1"));
 }

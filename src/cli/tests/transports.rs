@@ -14,9 +14,9 @@ use tokio::{
 use super::fake::{Fake, KEY, run_with};
 use crate::{
     cli::client::{
-        Client,
-        local::{Decide as _, Local},
-        remote::Remote,
+        AdminClient,
+        local::{InProcessApi as _, LocalApi},
+        remote::RemoteServer,
     },
     config::AdminListen,
     handlers::PayloadResponse,
@@ -64,9 +64,9 @@ async fn each_way_leads_to_the_same_answers() {
     let ways = |key: &str| {
         let key = || Secret::new(key);
         [
-            Client::new(Local(fake.clone()), key()),
-            Client::new(Remote::new(tcp.clone()), key()),
-            Client::new(Remote::new(socket.clone()), key()),
+            AdminClient::new(LocalApi(fake.clone()), key()),
+            AdminClient::new(RemoteServer::new(tcp.clone()), key()),
+            AdminClient::new(RemoteServer::new(socket.clone()), key()),
         ]
     };
     let commands: [(&[&str], u8); 5] = [
@@ -97,7 +97,7 @@ async fn each_way_leads_to_the_same_answers() {
 async fn a_server_that_is_not_there_or_does_not_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = AdminListen::Tcp(listener.local_addr().unwrap());
-    let client = |wait| Client::new(Remote::new(address.clone()).within(wait), Secret::new(KEY));
+    let client = |wait| AdminClient::new(RemoteServer::new(address.clone()).with_timeout(wait), Secret::new(KEY));
     // It takes the connection, and says nothing.
     let ran = run_with(client(Duration::from_millis(50)), &["user", "add", "bob"]).await;
     assert_eq!(ran.exit(), 5);
@@ -129,7 +129,7 @@ async fn a_server_of_another_kind() {
         }
     });
     for exit in [1, 1, 1, 5] {
-        let client = Client::new(Remote::new(address.clone()), Secret::new(KEY));
+        let client = AdminClient::new(RemoteServer::new(address.clone()), Secret::new(KEY));
         let ran = run_with(client, &["user", "list"]).await;
         assert_eq!((ran.exit(), ran.out.as_str()), (exit, ""), "{ran:?}");
     }

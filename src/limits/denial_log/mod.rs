@@ -1,8 +1,9 @@
-//! What the audit trail is told of denials, until it is written down. Somebody who is refused a hundred thousand times a second must neither fill
-//! the memory, nor the disk, nor push out of the trail what others have done.
+//! Denials for the audit trail, until they are written. A client that is denied a hundred thousand times
+//! a second must neither fill the memory nor the disk, nor crowd out other entries of the trail.
 //!
-//! So of denials of one kind only some are told, each with how many it stands for; so many in a day get an entry of their own; and the rest is
-//! counted, and told together. No denial is lost: what all entries stand for is what there was.
+//! Therefore denials of one kind are sampled, and each sampled one says how many it represents; only a
+//! limited number per day get an entry of their own; the rest is counted in a summary. No denial is
+//! lost: the entries and summaries together represent all of them.
 
 #[cfg(test)]
 mod tests;
@@ -13,344 +14,353 @@ use std::{
     hash::BuildHasher as _,
     mem,
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Now, failures::network};
+use parking_lot::Mutex;
+
+use super::{
+    Now,
+    failures::network,
+    gcra::{Conformance, Gcra},
+};
 use crate::model::{KeyId, Timestamp};
 
-/// Whoever counts waits only for those who count in the same part at this moment.
-const PARTS: usize = 16;
-/// The kinds that one part tells from each other.
+/// Shards of the table: threads wait only for others in the same shard.
+const SHARDS: usize = 16;
+/// The maximum number of kinds per shard.
 const KINDS: usize = 512;
-/// Those that wait to be written.
-const WAITING: usize = 1024;
-/// The codes that are counted apart where many denials are told together.
+/// The maximum number of entries that wait to be written.
+const QUEUE_LENGTH: usize = 1024;
+/// The maximum number of codes that a summary counts separately.
 const CODES: usize = 16;
 const SECOND: u64 = 1_000_000_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 3600 * SECOND;
 const DAY: u64 = 24 * HOUR;
 
-/// Which denials are told.
+/// The denials that are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Telling {
+pub enum DenialLogging {
     /// None.
     None,
-    /// Of each kind the first in a minute, and then each after so many.
+    /// Of each kind the first one in a minute, and then one of every this many.
     Sampled(u64),
-    /// Each.
+    /// All.
     All,
 }
 
-/// What is told of denials.
+/// The limits of logged denials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DenialLimits {
-    /// Which.
-    pub telling: Telling,
-    /// The entries of their own that they get in a day: a quarter of them at once. What is more is told together, once in an hour.
+    /// The denials that are logged.
+    pub logging: DenialLogging,
+    /// The maximum number of entries per day, a quarter of them at once. Denials beyond it are
+    /// summarised once an hour.
     pub per_day: u64,
 }
 
 impl DenialLimits {
-    /// Nothing is told.
+    /// No denial is logged.
     pub fn none() -> Self {
-        Self { telling: Telling::None, per_day: 0 }
+        Self { logging: DenialLogging::None, per_day: 0 }
     }
 }
 
-/// A denial, as it happens.
+/// A denied request.
 #[derive(Debug, Clone, Copy)]
-pub struct Denial<'a> {
+pub struct DeniedRequest<'a> {
     /// The stable name of the error.
     pub code: &'a Cow<'static, str>,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: u16,
-    /// Where the request comes from.
+    /// The client's address.
     pub client: IpAddr,
-    /// What it was for.
+    /// The target of the request.
     pub object: Object<'a>,
-    /// The application that it came through.
+    /// The application.
     pub application: Option<&'a str>,
-    /// Who was refused.
-    pub suspect: Suspect,
+    /// The user that was denied.
+    pub subject: Subject,
 }
 
-/// What a request was for.
+/// The target of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Object<'a> {
     /// A resource.
     Resource(&'a str),
     /// The admin API.
     Admin,
-    /// A path where nothing is.
+    /// A path without a resource.
     Nowhere,
-    /// A program that Keyward is built into.
+    /// A program that embeds Keyward.
     Program,
 }
 
-/// Who was refused, as far as it was found out.
+/// The user that was denied, as far as known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Suspect {
-    /// The user that the credential names, who exists.
+pub struct Subject {
+    /// The existing user that the credential names.
     pub uid: Option<u64>,
-    /// The key, where it has matched.
+    /// The key, if it matched.
     pub key: Option<KeyId>,
-    /// Whether it is them.
-    pub standing: Standing,
+    /// Whether the credential was verified.
+    pub verification: Verification,
 }
 
-/// Whether somebody is who they say.
+/// Whether a credential was verified.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Standing {
-    /// Nobody has found out.
+pub enum Verification {
+    /// Not verified: the user is only claimed.
     #[default]
     Claimed,
-    /// They are.
+    /// Verified.
     Proven,
 }
 
-/// A denial that is told.
+/// An entry of the audit trail for a denial.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// When.
+pub struct DenialEntry {
+    /// The time.
     pub time: Timestamp,
     /// The stable name of the error.
     pub code: Cow<'static, str>,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: u16,
-    /// Where the request came from.
+    /// The client's address.
     pub client: IpAddr,
-    /// What it was for.
+    /// The target of the request.
     pub object: String,
-    /// The application that it came through.
+    /// The application.
     pub application: Option<Box<str>>,
-    /// Who was refused.
-    pub suspect: Suspect,
-    /// How many denials of its kind it stands for, with itself.
+    /// The user that was denied.
+    pub subject: Subject,
+    /// The number of denials of this kind that the entry represents, itself included.
     pub times: u64,
 }
 
-/// Denials that are told together.
+/// A summary of denials without an entry of their own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct More {
-    /// How many.
+pub struct Summary {
+    /// The number of denials.
     pub times: u64,
-    /// When the first of them was.
+    /// The time of the first one.
     pub since: Timestamp,
-    /// When the last of them was.
+    /// The time of the last one.
     pub until: Timestamp,
-    /// How many of each error, as far as they are told apart.
+    /// The number per error code, for the first [`CODES`] codes.
     pub codes: BTreeMap<Cow<'static, str>, u64>,
 }
 
-/// What is to be written.
+/// Denials that are to be written.
 #[derive(Debug, Default)]
-pub struct Untold {
-    /// Each for itself.
-    pub each: Vec<Told>,
-    /// Those that are told together.
-    pub more: Option<More>,
+pub struct PendingDenials {
+    /// Entries.
+    pub entries: Vec<DenialEntry>,
+    /// The summary, if it is due.
+    pub summary: Option<Summary>,
 }
 
-/// When denials that are told together are handed out.
+/// When the summary is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rest {
-    /// Once in an hour.
-    InTime,
-    /// Now: there is no later.
+pub enum Drain {
+    /// Once an hour.
+    Hourly,
+    /// Now: the program is stopping.
     Now,
 }
 
-pub(super) struct Denials {
+pub(super) struct DenialLog {
     limits: DenialLimits,
     hasher: RandomState,
-    parts: Box<[Mutex<HashMap<Kind, Seen>>; PARTS]>,
+    shards: Box<[Mutex<HashMap<DenialKind, KindCount>>; SHARDS]>,
     queue: Mutex<Queue>,
 }
 
-/// Denials that are alike.
+/// Denials that are sampled together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Kind {
+struct DenialKind {
     /// A hash of the code and the application.
-    what: u64,
+    code: u64,
     network: u128,
-    is_of_a_user: bool,
+    is_of_user: bool,
 }
 
-/// What there was of a kind.
-struct Seen {
+/// The count of one kind.
+struct KindCount {
     minute: u64,
     in_minute: u64,
-    untold: u64,
+    pending: u64,
     code: Cow<'static, str>,
     last: Timestamp,
 }
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Told>,
-    /// When all entries of the day would be there again, in ticks.
-    spent: u64,
-    more: More,
-    /// When the first of these was counted, in ticks.
-    begun: u64,
+    entries: VecDeque<DenialEntry>,
+    /// GCRA theoretical arrival time of the entries per day, in ns.
+    arrival: u64,
+    summary: Summary,
+    /// When the summary began, in ns.
+    summary_start: u64,
 }
 
-impl Denials {
+impl DenialLog {
     pub fn new(limits: DenialLimits) -> Self {
-        let parts = Box::new(std::array::from_fn(|_| Mutex::default()));
-        Self { limits, hasher: RandomState::new(), parts, queue: Mutex::default() }
+        let shards = Box::new(std::array::from_fn(|_| Mutex::default()));
+        Self { limits, hasher: RandomState::new(), shards, queue: Mutex::default() }
     }
 
-    /// What is told.
+    /// The limits.
     pub fn limits(&self) -> DenialLimits {
         self.limits
     }
 
-    /// Takes a denial in. Nothing is waited for but others who count.
-    pub fn count(&self, denial: Denial<'_>, now: Now) {
-        match self.limits.telling {
-            Telling::None => {}
-            Telling::All => self.tell(denial, 1, now),
-            Telling::Sampled(each) => match self.sample(&denial, each.max(1), now) {
-                Sample::Told(times) => self.tell(denial, times, now),
-                Sample::Kept => {}
-                Sample::Strange => self.queue().count(denial.code.clone(), 1, now.time, now),
+    /// Counts a denial. Waits only for other threads that count.
+    pub fn count(&self, denial: DeniedRequest<'_>, now: Now) {
+        match self.limits.logging {
+            DenialLogging::None => {}
+            DenialLogging::All => self.log(denial, 1, now),
+            DenialLogging::Sampled(interval) => match self.sample(&denial, interval.max(1), now) {
+                Sample::Logged(times) => self.log(denial, times, now),
+                Sample::Counted => {}
+                Sample::Untracked => {
+                    self.queue.lock().summarise(denial.code.clone(), 1, now.time, now)
+                }
             },
         }
     }
 
-    fn sample(&self, denial: &Denial<'_>, each: u64, now: Now) -> Sample {
-        let kind = Kind {
-            what: self.hasher.hash_one((denial.code, denial.application)),
+    fn sample(&self, denial: &DeniedRequest<'_>, interval: u64, now: Now) -> Sample {
+        let kind = DenialKind {
+            code: self.hasher.hash_one((denial.code, denial.application)),
             network: network(denial.client),
-            is_of_a_user: denial.suspect.uid.is_some(),
+            is_of_user: denial.subject.uid.is_some(),
         };
-        let at = self.hasher.hash_one(kind) as usize % PARTS;
-        let mut part = locked(&self.parts[at]);
-        if part.len() >= KINDS && !part.contains_key(&kind) {
-            return Sample::Strange;
+        let mut shard = self.shards[self.hasher.hash_one(kind) as usize % SHARDS].lock();
+        if shard.len() >= KINDS && !shard.contains_key(&kind) {
+            return Sample::Untracked;
         }
         let minute = now.ticks / MINUTE;
-        let seen = part.entry(kind).or_insert_with(|| Seen {
+        let count = shard.entry(kind).or_insert_with(|| KindCount {
             minute,
             in_minute: 0,
-            untold: 0,
+            pending: 0,
             code: denial.code.clone(),
             last: now.time,
         });
-        if seen.minute != minute {
-            (seen.minute, seen.in_minute) = (minute, 0);
+        if count.minute != minute {
+            (count.minute, count.in_minute) = (minute, 0);
         }
-        seen.in_minute += 1;
-        seen.untold += 1;
-        seen.last = now.time;
-        match (seen.in_minute - 1).is_multiple_of(each) {
-            true => Sample::Told(mem::take(&mut seen.untold)),
-            false => Sample::Kept,
+        count.in_minute += 1;
+        count.pending += 1;
+        count.last = now.time;
+        if (count.in_minute - 1).is_multiple_of(interval) {
+            Sample::Logged(mem::take(&mut count.pending))
+        } else {
+            Sample::Counted
         }
     }
 
-    fn tell(&self, denial: Denial<'_>, times: u64, now: Now) {
-        let mut queue = self.queue();
-        if queue.waiting.len() >= WAITING || !queue.spend(self.limits.per_day, now.ticks) {
-            queue.count(denial.code.clone(), times, now.time, now);
+    fn log(&self, denial: DeniedRequest<'_>, times: u64, now: Now) {
+        let mut queue = self.queue.lock();
+        if queue.entries.len() >= QUEUE_LENGTH || !queue.admit(self.limits.per_day, now.ticks) {
+            queue.summarise(denial.code.clone(), times, now.time, now);
             return;
         }
-        queue.waiting.push_back(Told {
+        queue.entries.push_back(DenialEntry {
             time: now.time,
             code: denial.code.clone(),
             status: denial.status,
             client: denial.client,
             object: denial.object.to_string(),
             application: denial.application.map(Box::from),
-            suspect: denial.suspect,
+            subject: denial.subject,
             times,
         });
     }
 
-    /// Takes out at most `most` that are to be written, and what is told together when it is time.
-    pub fn take(&self, most: usize, rest: Rest, now: Now) -> Untold {
-        let old: Vec<Seen> = self.parts.iter().flat_map(|part| finished(part, rest, now)).collect();
-        let mut queue = self.queue();
-        for seen in old {
-            queue.count(seen.code, seen.untold, seen.last, now);
+    /// Takes out at most `max` entries, and the summary when it is due.
+    pub fn take(&self, max: usize, drain: Drain, now: Now) -> PendingDenials {
+        let finished: Vec<KindCount> =
+            self.shards.iter().flat_map(|shard| take_finished(shard, drain, now)).collect();
+        let mut queue = self.queue.lock();
+        for count in finished {
+            queue.summarise(count.code, count.pending, count.last, now);
         }
-        let count = queue.waiting.len().min(most);
-        let each = queue.waiting.drain(..count).collect();
-        let is_time = rest == Rest::Now || now.ticks.saturating_sub(queue.begun) >= HOUR;
-        let more = (is_time && queue.more.times > 0).then(|| mem::take(&mut queue.more));
-        Untold { each, more }
+        let length = queue.entries.len().min(max);
+        let entries = queue.entries.drain(..length).collect();
+        let is_due = drain == Drain::Now || now.ticks.saturating_sub(queue.summary_start) >= HOUR;
+        let summary = (is_due && queue.summary.times > 0).then(|| mem::take(&mut queue.summary));
+        PendingDenials { entries, summary }
     }
 
-    /// Takes back what could not be written.
-    pub fn put_back(&self, untold: Untold) {
-        let mut queue = self.queue();
-        for told in untold.each.into_iter().rev() {
-            match queue.waiting.len() < WAITING {
-                true => queue.waiting.push_front(told),
-                false => queue.more.add(told.code, told.times, told.time),
+    /// Puts back denials that could not be written.
+    pub fn put_back(&self, pending: PendingDenials) {
+        let mut queue = self.queue.lock();
+        for entry in pending.entries.into_iter().rev() {
+            if queue.entries.len() < QUEUE_LENGTH {
+                queue.entries.push_front(entry);
+            } else {
+                queue.summary.add(entry.code, entry.times, entry.time);
             }
         }
-        if let Some(more) = untold.more {
-            queue.more.merge(more);
-            // As late as it was.
-            queue.begun = 0;
+        if let Some(summary) = pending.summary {
+            queue.summary.merge(summary);
+            // It was due, so it still is.
+            queue.summary_start = 0;
         }
     }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        locked(&self.queue)
-    }
 }
 
-/// What becomes of one of many.
+/// The result of sampling one denial.
 enum Sample {
-    /// It is told, for so many.
-    Told(u64),
-    /// It is counted, for the next that is told.
-    Kept,
-    /// There are too many kinds to count it apart.
-    Strange,
+    /// It gets an entry that represents this many.
+    Logged(u64),
+    /// It is counted in the next entry of its kind.
+    Counted,
+    /// There are too many kinds; it is counted in the summary.
+    Untracked,
 }
 
-/// Takes out the kinds whose minute is over; at the end all.
-fn finished(part: &Mutex<HashMap<Kind, Seen>>, rest: Rest, now: Now) -> Vec<Seen> {
+/// Takes out the counts whose minute is over, or all of them for [`Drain::Now`].
+fn take_finished(
+    shard: &Mutex<HashMap<DenialKind, KindCount>>,
+    drain: Drain,
+    now: Now,
+) -> Vec<KindCount> {
     let minute = now.ticks / MINUTE;
-    let mut part = locked(part);
-    let is_over = |_: &Kind, seen: &mut Seen| seen.minute < minute || rest == Rest::Now;
-    let over = part.extract_if(is_over).map(|(_, seen)| seen);
-    over.filter(|seen| seen.untold > 0).collect()
+    let mut shard = shard.lock();
+    let is_over =
+        |_: &DenialKind, count: &mut KindCount| count.minute < minute || drain == Drain::Now;
+    let over = shard.extract_if(is_over).map(|(_, count)| count);
+    over.filter(|count| count.pending > 0).collect()
 }
 
 impl Queue {
-    /// Counts denials that are told together.
-    fn count(&mut self, code: Cow<'static, str>, times: u64, time: Timestamp, now: Now) {
-        if self.more.times == 0 {
-            self.begun = now.ticks;
+    /// Counts denials in the summary.
+    fn summarise(&mut self, code: Cow<'static, str>, times: u64, time: Timestamp, now: Now) {
+        if self.summary.times == 0 {
+            self.summary_start = now.ticks;
         }
-        self.more.add(code, times, time);
+        self.summary.add(code, times, time);
     }
 
-    /// Takes an entry of the day's, if there is one left.
-    fn spend(&mut self, per_day: u64, now: u64) -> bool {
+    /// Whether one more entry is within the limit per day.
+    fn admit(&mut self, per_day: u64, now: u64) -> bool {
         if per_day == 0 {
             return false;
         }
-        // A quarter at once, and the others one after another: in the first day as in every other there are so many.
-        let at_once = (per_day / 4).max(1);
-        let every = DAY / (per_day - at_once).max(1);
-        let spent = self.spent.max(now).saturating_add(every);
-        let fits = spent <= now.saturating_add(every.saturating_mul(at_once));
-        if fits {
-            self.spent = spent;
-        }
-        fits
+        // A quarter is the burst and the others become available evenly, so that the first day has no
+        // more entries than any other.
+        let burst = (per_day / 4).max(1);
+        let gcra = Gcra::new(DAY / (per_day - burst).max(1), burst);
+        let Conformance::Conforms(arrival) = gcra.check(self.arrival, now) else { return false };
+        self.arrival = arrival;
+        true
     }
 }
 
-impl More {
+impl Summary {
     fn add(&mut self, code: Cow<'static, str>, times: u64, time: Timestamp) {
         let codes = BTreeMap::from([(code, times)]);
         self.merge(Self { times, since: time, until: time, codes });
@@ -381,8 +391,4 @@ impl std::fmt::Display for Object<'_> {
             Self::Program => f.write_str("program"),
         }
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Denials in floods, over days, and where nobody fetches them.
+//! Tests of the denial log: many denials at once, over days, and without a reader.
 
 use super::*;
 
@@ -9,114 +9,116 @@ fn at(second: u64) -> Now {
     Now { ticks: (start + second) * SECOND, time: Timestamp((start + second) as i64) }
 }
 
-fn denials(telling: Telling, per_day: u64) -> Denials {
-    Denials::new(DenialLimits { telling, per_day })
+fn denial_log(logging: DenialLogging, per_day: u64) -> DenialLog {
+    DenialLog::new(DenialLimits { logging, per_day })
 }
 
-fn deny(denials: &Denials, client: &str, code: impl Into<Cow<'static, str>>, now: Now) {
+fn deny(denials: &DenialLog, client: &str, code: impl Into<Cow<'static, str>>, now: Now) {
     let client = client.parse().unwrap();
     let object = Object::Resource("r");
-    let suspect = Suspect::default();
+    let subject = Subject::default();
     let application = Some("default");
     let code = &code.into();
-    let denial = Denial { code, status: 401, client, object, application, suspect };
+    let denial = DeniedRequest { code, status: 401, client, object, application, subject };
     denials.count(denial, now);
 }
 
-fn all(untold: &Untold) -> u64 {
-    let each: u64 = untold.each.iter().map(|told| told.times).sum();
-    each + untold.more.as_ref().map_or(0, |more| more.times)
+/// The number of denials that the entries and the summary represent.
+fn represented(pending: &PendingDenials) -> u64 {
+    let entries: u64 = pending.entries.iter().map(|entry| entry.times).sum();
+    entries + pending.summary.as_ref().map_or(0, |summary| summary.times)
 }
 
 #[test]
-fn of_a_kind_the_first_is_told_and_then_each_after_so_many() {
-    let denials = denials(Telling::Sampled(100), 1000);
+fn first_denial_of_a_kind_and_then_one_of_every_interval_is_logged() {
+    let denials = denial_log(DenialLogging::Sampled(100), 1000);
     for _ in 0..250 {
         deny(&denials, "192.0.2.1", CODE, at(0));
     }
-    let times =
-        |untold: &Untold| -> Vec<u64> { untold.each.iter().map(|told| told.times).collect() };
-    let told = denials.take(100, Rest::InTime, at(1));
-    assert_eq!(times(&told), [1, 100, 100]);
-    // Another kind, and the same in the next minute: that stands for those that were counted too.
+    let times = |pending: &PendingDenials| -> Vec<u64> {
+        pending.entries.iter().map(|entry| entry.times).collect()
+    };
+    let pending = denials.take(100, Drain::Hourly, at(1));
+    assert_eq!(times(&pending), [1, 100, 100]);
+    // Other kinds, and the first kind in the next minute: that entry represents the counted ones too.
     deny(&denials, "192.0.2.2", CODE, at(2));
     deny(&denials, "192.0.2.1", "OTHER", at(2));
     deny(&denials, "192.0.2.1", CODE, at(60));
-    let told = denials.take(100, Rest::InTime, at(60));
-    assert_eq!(times(&told), [1, 1, 50]);
+    let pending = denials.take(100, Drain::Hourly, at(60));
+    assert_eq!(times(&pending), [1, 1, 50]);
     // An IPv6 network is one client.
     deny(&denials, "2001:db8::1", CODE, at(61));
     deny(&denials, "2001:db8::2", CODE, at(61));
-    assert_eq!(denials.take(100, Rest::InTime, at(62)).each.len(), 1);
+    assert_eq!(denials.take(100, Drain::Hourly, at(62)).entries.len(), 1);
 }
 
 #[test]
-fn a_flood_is_counted_and_takes_neither_memory_nor_entries() {
-    for telling in [Telling::All, Telling::Sampled(100)] {
-        let denials = denials(telling, 400);
-        let (mut told, mut entries) = (0, 0);
+fn many_denials_are_counted_in_bounded_memory_and_entries() {
+    for logging in [DenialLogging::All, DenialLogging::Sampled(100)] {
+        let denials = denial_log(logging, 400);
+        let (mut total, mut entries) = (0, 0);
         for second in 0..200 {
             for number in 0..1000_u32 {
                 let client = std::net::Ipv4Addr::from(number * 7919 + second).to_string();
                 deny(&denials, &client, format!("CODE_{}", number % 40), at(second.into()));
             }
-            let untold = denials.take(usize::MAX, Rest::InTime, at(second.into()));
-            told += all(&untold);
-            entries += untold.each.len() + usize::from(untold.more.is_some());
+            let pending = denials.take(usize::MAX, Drain::Hourly, at(second.into()));
+            total += represented(&pending);
+            entries += pending.entries.len() + usize::from(pending.summary.is_some());
         }
-        let kinds: usize = denials.parts.iter().map(|part| locked(part).len()).sum();
-        assert!(kinds <= PARTS * KINDS, "{kinds}");
-        let last = denials.take(usize::MAX, Rest::Now, at(200));
-        assert_eq!(told + all(&last), 200_000, "{telling:?}");
-        let more = last.more.unwrap();
-        assert_eq!(more.codes.len(), CODES);
-        // A quarter of the day's at once, and few more in three minutes.
+        let kinds: usize = denials.shards.iter().map(|shard| shard.lock().len()).sum();
+        assert!(kinds <= SHARDS * KINDS, "{kinds}");
+        let last = denials.take(usize::MAX, Drain::Now, at(200));
+        assert_eq!(total + represented(&last), 200_000, "{logging:?}");
+        let summary = last.summary.unwrap();
+        assert_eq!(summary.codes.len(), CODES);
+        // A quarter of the entries per day at once, and few more in three minutes.
         assert!((100..=103).contains(&entries), "{entries}");
     }
 }
 
 #[test]
-fn a_day_has_its_entries_and_no_more() {
-    let denials = denials(Telling::All, 400);
+fn entries_per_day_are_limited() {
+    let denials = denial_log(DenialLogging::All, 400);
     let mut entries = 0;
     for second in (0..24 * 3600).step_by(20) {
         deny(&denials, "192.0.2.1", CODE, at(second));
-        entries += denials.take(usize::MAX, Rest::InTime, at(second)).each.len();
+        entries += denials.take(usize::MAX, Drain::Hourly, at(second)).entries.len();
     }
     assert!((399..=400).contains(&entries), "{entries}");
 }
 
 #[test]
-fn those_that_nobody_fetches_are_counted_and_what_comes_back_is_not_lost() {
-    let denials = denials(Telling::All, 100_000);
+fn denials_without_a_reader_are_summarised_and_those_put_back_are_not_lost() {
+    let denials = denial_log(DenialLogging::All, 100_000);
     for _ in 0..5000 {
         deny(&denials, "192.0.2.1", CODE, at(0));
     }
-    let untold = denials.take(usize::MAX, Rest::Now, at(1));
-    assert_eq!((untold.each.len(), all(&untold)), (WAITING, 5000));
+    let pending = denials.take(usize::MAX, Drain::Now, at(1));
+    assert_eq!((pending.entries.len(), represented(&pending)), (QUEUE_LENGTH, 5000));
     deny(&denials, "192.0.2.1", CODE, at(2));
-    denials.put_back(untold);
-    let again = denials.take(usize::MAX, Rest::InTime, at(3));
-    assert_eq!((again.each.len(), all(&again)), (WAITING, 5001));
-    assert_eq!(all(&denials.take(usize::MAX, Rest::Now, at(3))), 0);
+    denials.put_back(pending);
+    let again = denials.take(usize::MAX, Drain::Hourly, at(3));
+    assert_eq!((again.entries.len(), represented(&again)), (QUEUE_LENGTH, 5001));
+    assert_eq!(represented(&denials.take(usize::MAX, Drain::Now, at(3))), 0);
 }
 
 #[test]
-fn many_are_told_together_once_in_an_hour() {
-    let denials = denials(Telling::All, 4);
+fn summary_is_due_once_an_hour() {
+    let denials = denial_log(DenialLogging::All, 4);
     for second in [0, 1, 2, 10, 3599, 3600, 3700] {
         deny(&denials, "192.0.2.1", CODE, at(second));
     }
-    let first = denials.take(9, Rest::InTime, at(3700)).more.unwrap();
+    let first = denials.take(9, Drain::Hourly, at(3700)).summary.unwrap();
     assert_eq!((first.times, first.since, first.until), (6, at(1).time, at(3700).time));
     deny(&denials, "192.0.2.1", CODE, at(3701));
-    assert!(denials.take(9, Rest::InTime, at(3702)).more.is_none());
-    assert!(denials.take(9, Rest::InTime, at(7400)).more.is_some());
+    assert!(denials.take(9, Drain::Hourly, at(3702)).summary.is_none());
+    assert!(denials.take(9, Drain::Hourly, at(7400)).summary.is_some());
 }
 
 #[test]
-fn nothing_is_told_where_nothing_is_asked_for() {
-    let denials = denials(Telling::None, 1000);
+fn nothing_is_logged_if_logging_is_off() {
+    let denials = denial_log(DenialLogging::None, 1000);
     deny(&denials, "192.0.2.1", CODE, at(0));
-    assert_eq!(all(&denials.take(9, Rest::Now, at(1))), 0);
+    assert_eq!(represented(&denials.take(9, Drain::Now, at(1))), 0);
 }

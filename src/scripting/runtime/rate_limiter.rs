@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use super::replay_cache::short_digest;
+use crate::limits::gcra::{Conformance, Gcra};
 
 /// Buckets by a digest of their names.
 pub(in crate::scripting) struct RateLimiter {
@@ -24,18 +25,16 @@ pub(in crate::scripting) struct BucketRate {
 }
 
 impl BucketRate {
-    /// The whole window in microseconds.
-    fn window(self) -> u64 {
-        self.seconds.saturating_mul(1_000_000)
-    }
-
     /// The next arrival time if one more call fits at `now` (both in microseconds); `None` means
     /// that it exceeds the rate.
     fn admit(self, arrival: u64, now: u64) -> Option<u64> {
+        let window = self.seconds.saturating_mul(1_000_000);
         // At least one microsecond per call: an interval of zero would be no limit.
-        let interval = (self.window() / self.count.max(1)).max(1);
-        let next = arrival.max(now).saturating_add(interval);
-        (next - now <= self.window()).then_some(next)
+        let gcra = Gcra { interval: (window / self.count.max(1)).max(1), window };
+        match gcra.check(arrival, now) {
+            Conformance::Conforms(next) => Some(next),
+            Conformance::Exceeds(_) => None,
+        }
     }
 }
 

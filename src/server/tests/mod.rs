@@ -37,7 +37,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Service, Listener, ConnectionLimits, BoundSocket, Peer, serve};
+use super::{BoundSocket, ConnectionLimits, Listener, Peer, Service, serve};
 use crate::{
     handlers::{BodyError, Payload, PayloadResponse},
     http::response,
@@ -190,7 +190,11 @@ impl TestListener {
 
     /// Waits until a request has come to the service.
     async fn wait_for_request(&self) {
-        timeout(PATIENCE, self.requests.acquire()).await.expect("no request came").unwrap().forget();
+        timeout(PATIENCE, self.requests.acquire())
+            .await
+            .expect("no request came")
+            .unwrap()
+            .forget();
     }
 
     /// Lets `/wait` respond.

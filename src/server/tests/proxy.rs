@@ -343,12 +343,12 @@ async fn connection_with_an_unsent_body_is_closed() {
 #[tokio::test]
 async fn failing_upstream_is_a_502_and_a_slow_one_a_504() {
     let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = unused.local_addr().unwrap();
+    let unreachable = unused.local_addr().unwrap();
     drop(unused);
-    let server = TestServer::new(&[to_urls(&[format!("http://{nobody}")], json!({}))]).await;
+    let server = TestServer::new(&[to_urls(&[format!("http://{unreachable}")], json!({}))]).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_denied(&response, 502, "UPSTREAM_UNREACHABLE");
-    assert!(!response.text().contains(&nobody.to_string()));
+    assert!(!response.text().contains(&unreachable.to_string()));
 
     for malformed in ["", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"] {
         let server = start(&fixed(malformed).await, json!({})).await;
@@ -427,9 +427,9 @@ async fn failing_upstream_is_ejected_while_there_are_others() {
 async fn unreachable_upstream_fails_no_request_while_there_are_others() {
     let good = echo(Protocol::Http1).await;
     let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = format!("http://{}", unused.local_addr().unwrap());
+    let unreachable = format!("http://{}", unused.local_addr().unwrap());
     drop(unused);
-    let server = TestServer::new(&[to_urls(&[nobody, good.url()], json!({}))]).await;
+    let server = TestServer::new(&[to_urls(&[unreachable, good.url()], json!({}))]).await;
     for _ in 0..6 {
         let response = server.ask("POST", "/api/x", "", "body").await;
         assert_eq!((response.status, &response.json()["body"]), (200, &json!("body")));

@@ -72,7 +72,7 @@ impl Public {
         let context = self.gate.request_context();
         let request = received.request(&path);
         let (guarded, _) = GuardedRequest::on_route(&self.gate, &context, request, origin);
-        let grant = match guarded.authorize(&request).await {
+        let grant = match guarded.authorize(&guarded.request).await {
             Ok(grant) => grant,
             Err(denial) => return Err(guarded.denied(denial).await),
         };

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    cli::{Exit, Failure, Output, Session, client::paths::path},
+    cli::{Exit, CliError, Output, Session, client::paths::path},
     model::Entropy,
 };
 
@@ -119,8 +119,8 @@ fn beside(file: &Path) -> PathBuf {
     name.into()
 }
 
-fn at(path: &Path, problem: &io::Error) -> Failure {
-    Failure::new(Exit::Failed, format!("{}: {problem}", path.display()))
+fn at(path: &Path, problem: &io::Error) -> CliError {
+    CliError::new(Exit::Failed, format!("{}: {problem}", path.display()))
 }
 
 fn heading(format: Format) -> &'static str {
@@ -135,7 +135,7 @@ fn begin(
     file: &Path,
     asked: Map<String, Value>,
     format: Format,
-) -> Result<(Run, File, Option<u64>), Failure> {
+) -> Result<(Run, File, Option<u64>), CliError> {
     let notes = beside(file);
     match fs::read(&notes) {
         Ok(text) => go_on(file, &text, asked, format),
@@ -145,7 +145,7 @@ fn begin(
                 let text = format!(
                     "{file} is there already, and it is not of a run that was broken off: name another file"
                 );
-                return Err(Failure::new(Exit::Usage, text));
+                return Err(CliError::new(Exit::Usage, text));
             }
             let run = Run { run: name(), asked };
             let text = serde_json::to_vec(&run).unwrap_or_default();
@@ -178,8 +178,8 @@ fn go_on(
     notes: &[u8],
     asked: Map<String, Value>,
     format: Format,
-) -> Result<(Run, File, Option<u64>), Failure> {
-    let usage = |text: String| Failure::new(Exit::Usage, text);
+) -> Result<(Run, File, Option<u64>), CliError> {
+    let usage = |text: String| CliError::new(Exit::Usage, text);
     let remedy = format!("delete {} to begin anew", beside(file).display());
     let run: Run = serde_json::from_slice(notes).map_err(|_| {
         usage(format!("the notes of the run that was broken off are damaged: {remedy}"))

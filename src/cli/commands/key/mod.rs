@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cli::{
-        Exit, Failure, Output, Session,
+        Exit, CliError, Output, Session,
         client::paths::path,
         terminal::{
             prompt,
@@ -224,7 +224,7 @@ impl Edit {
             self.budget.put(key);
             self.no_budget.put(key);
         };
-        session.amend(&target, change).await
+        session.update(&target, change).await
     }
 }
 
@@ -264,7 +264,7 @@ fn overlap(text: &str) -> Result<i64, String> {
     parse_span(text).ok_or_else(|| "use a span such as 24h, 90m or 0s (s, m, h, d, w)".to_owned())
 }
 
-async fn keys_of(who: &Who, session: &Session) -> Result<String, Failure> {
+async fn keys_of(who: &Who, session: &Session) -> Result<String, CliError> {
     Ok(path(&["users", &user::uid(who, session).await?.to_string(), "keys"]))
 }
 
@@ -294,15 +294,15 @@ async fn revoke(ids: &[String], session: &Session) -> anyhow::Result<()> {
 }
 
 /// Reads a key's id. What is none is not repeated: it may be a whole key.
-fn key_id(text: &str) -> Result<String, Failure> {
+fn key_id(text: &str) -> Result<String, CliError> {
     if text == "-" {
-        return prompt::pasted_key().map(|id| id.to_string());
+        return prompt::read_key_id().map(|id| id.to_string());
     }
     let id = KeyId::parse(text).map(|id| id.to_string());
     id.ok_or_else(|| {
         let text = "this is not a key's id: an id is 8 letters and digits, and keyward key list shows it. \
                     A key's whole text must not be given in an argument, which others can read: give - and paste it into standard input";
-        Failure::new(Exit::Usage, text)
+        CliError::new(Exit::Usage, text)
     })
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::{
-        Exit, Failure, Output,
+        Exit, CliError, Output,
         terminal::screen::{Screen, printable},
     },
     model::{Form, Found, Scanner},
@@ -150,11 +150,11 @@ impl Search<'_> {
         }
         let text = match (self.keys, self.unread) {
             (0, 0) => return Ok(()),
-            (0, _) => return Err(Failure::new(Exit::Failed, "not everything was read").into()),
+            (0, _) => return Err(CliError::new(Exit::Failed, "not everything was read").into()),
             (1, _) => "1 key was found: revoke it, and take it out".to_owned(),
             (keys, _) => format!("{keys} keys were found: revoke them, and take them out"),
         };
-        Err(Failure::new(Exit::Found, text).into())
+        Err(CliError::new(Exit::Found, text).into())
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
         instance::{
             accounts,
             admin_service::{AdminFace, body_limits},
-            control_file::Control,
+            control_file::ControlFile,
             scripts, tls, webhooks,
         },
         terminal::welcome,
@@ -48,7 +48,7 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
         None => None,
     };
     let admin = listen_admin(&settings).await?;
-    let accounts = accounts::accounts(&settings)?;
+    let accounts = accounts::open(&settings)?;
     scripts::load(&settings.scripts, &accounts).await?;
     let webhooks = webhooks::sender(&settings, &accounts)?;
     if let Some(first) = accounts.first_start().await? {
@@ -169,9 +169,9 @@ fn announce(
     accounts: &Accounts,
     public: &BoundSocket,
     admin: &BoundSocket,
-) -> anyhow::Result<Control> {
+) -> anyhow::Result<ControlFile> {
     let operator = accounts.create_operator_key();
-    Control::write(&settings.store.control_file, admin.display_address(), public.display_address(), &operator.key)
+    ControlFile::write(&settings.store.control_file, admin.display_address(), public.display_address(), &operator.key)
 }
 
 /// What is listened on.

@@ -46,7 +46,7 @@ impl Import {
         let counts = upload.run(self.dry_run, session).await?;
         let count = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or_default();
         let done = if self.dry_run { "would be made" } else { "are made" };
-        session.tell(&counts, |screen| {
+        session.report(&counts, |screen| {
             let (users, passwords) = (count("users"), count("passwords"));
             screen.note(&format!("{users} users {done}; {passwords} others get a password.\n"));
             if count("kept") > 0 {

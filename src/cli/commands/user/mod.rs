@@ -11,13 +11,13 @@ use super::{
 };
 use crate::{
     cli::{
-        Exit, Failure, Session,
+        Exit, CliError, Session,
         client::{
             paths::{path, with_query},
             session::change_words,
         },
         terminal::{
-            prompt::{Consent, NewPassword},
+            prompt::{Confirmation, NewPassword},
             table::{Column, cell},
         },
     },
@@ -59,7 +59,7 @@ pub enum Verb {
         #[command(flatten)]
         who: Who,
         #[command(flatten)]
-        consent: Consent,
+        consent: Confirmation,
     },
 }
 
@@ -165,7 +165,7 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
 }
 
 impl Add {
-    fn record(self) -> Result<Map<String, Value>, Failure> {
+    fn record(self) -> Result<Map<String, Value>, CliError> {
         let mut record = Map::new();
         record.insert("name".into(), self.name.into());
         record.insert("active".into(), (!self.blocked).into());
@@ -208,7 +208,7 @@ impl Edit {
                 user.insert("password".into(), Value::Null);
             }
         };
-        session.amend(&target, change).await
+        session.update(&target, change).await
     }
 }
 
@@ -216,22 +216,22 @@ async fn activate(who: &Who, active: bool, session: &Session) -> anyhow::Result<
     let change = |user: &mut Map<String, Value>| {
         user.insert("active".into(), active.into());
     };
-    session.amend(&target(who, session).await?, change).await
+    session.update(&target(who, session).await?, change).await
 }
 
-async fn target(who: &Who, session: &Session) -> Result<String, Failure> {
+async fn target(who: &Who, session: &Session) -> Result<String, CliError> {
     Ok(path(&["users", &uid(who, session).await?.to_string()]))
 }
 
 /// The number of a user.
-pub async fn uid(who: &Who, session: &Session) -> Result<u64, Failure> {
+pub async fn uid(who: &Who, session: &Session) -> Result<u64, CliError> {
     match (&who.name, who.uid) {
         (_, Some(uid)) => Ok(uid),
         (Some(name), None) => match number(name) {
             Some(uid) => Ok(uid),
             None => look_up(name, session).await,
         },
-        (None, None) => Err(Failure::new(Exit::Usage, "name a user")),
+        (None, None) => Err(CliError::new(Exit::Usage, "name a user")),
     }
 }
 
@@ -240,7 +240,7 @@ fn number(name: &str) -> Option<u64> {
     name.strip_prefix('#')?.parse().ok()
 }
 
-async fn look_up(name: &str, session: &Session) -> Result<u64, Failure> {
+async fn look_up(name: &str, session: &Session) -> Result<u64, CliError> {
     let list = with_query(&path(&["users"]), &[("name", name)]);
     let mut cursor = None;
     loop {
@@ -252,7 +252,7 @@ async fn look_up(name: &str, session: &Session) -> Result<u64, Failure> {
             return Ok(uid);
         }
         if next.is_none() {
-            return Err(Failure::new(Exit::NotFound, format!("there is no user {name}")));
+            return Err(CliError::new(Exit::NotFound, format!("there is no user {name}")));
         }
         cursor = next;
     }

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::cli::{
-    Failure, Session,
+    CliError, Session,
     client::paths::path,
     commands::upload::{MOST_FAULTS, Upload, owner, read, refused},
     terminal::screen::Screen,
@@ -89,7 +89,7 @@ impl Import {
         };
         let counts = upload.run(self.dry_run, session).await?;
         let done = if self.dry_run { "would be imported" } else { "are imported" };
-        session.tell(&counts, |screen| tell(&counts, done, screen))
+        session.report(&counts, |screen| tell(&counts, done, screen))
     }
 
     fn form(&self) -> Form {
@@ -113,7 +113,7 @@ fn tell(counts: &Map<String, Value>, done: &str, screen: &Screen) {
 }
 
 /// What is wrong with the lines of a file, before anybody else has looked at them.
-pub(in crate::cli) fn refuse_faults(faults: &[Fault]) -> Result<(), Failure> {
+pub(in crate::cli) fn refuse_faults(faults: &[Fault]) -> Result<(), CliError> {
     if faults.is_empty() {
         return Ok(());
     }
