@@ -26,16 +26,16 @@ mod writer;
 use std::sync::{Arc, OnceLock};
 
 pub use apply::{
-    Applied, Apply, Difference, Done, MOST_CHANGES, Others, State, StatedKey, StatedPassword,
-    StatedUser, VERSION as STATE_VERSION,
+    Applied, ApplyOptions, Difference, DocumentKey, DocumentPassword, DocumentUser, MOST_CHANGES,
+    Operation, StateDocument, Unlisted, VERSION as STATE_VERSION,
 };
 pub use audit::{AuditOrder, AuditPage, NumberedEntry};
 pub use backup::{RestoreError, Restored, check_backup, restore};
 pub use error::AccountError;
 pub use events::LoadScripts;
 pub use events::outbox::PendingWebhook;
-pub use import::keys::{Import, ImportDigest, ImportRow, Imported, Strangers};
-pub use import::users::{ImportUsers, ImportedUsers, UserRow};
+pub use import::keys::{ImportDigest, ImportedKeys, KeyImport, KeyRow, UnknownUsers};
+pub use import::users::{ImportedUsers, UserImport, UserRow};
 pub use keys::bulk::{BulkIssue, BulkPart, BulkRecipients, RunId, Skipped};
 pub use keys::rotate::{Lifetime, RotateOptions, Rotated};
 pub use keys::{Issued, NewKey};

@@ -1,29 +1,31 @@
-//! `/api/v1/audit`: who did what.
+//! `/api/v1/audit`: the audit trail.
 
 use ::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{
-    Call,
-    list::{self, Also, Asked},
+    ApiRequest,
+    list::{self, ExtraParameter, ListQuery},
     response,
 };
 use crate::{
-    accounts::NumberedEntry, handlers::PayloadResponse, pipeline::Denial, store::audit_log::AuditVerdict,
+    accounts::NumberedEntry, handlers::PayloadResponse, pipeline::Denial,
+    store::audit_log::AuditVerdict,
 };
 
-pub(super) fn list(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
-    let asked = Asked::of(call.request, Also::Order)?;
-    let after = asked.cursor(|cursor| cursor.parse().ok())?;
-    let part = call.accounts.audit(asked.order, after, asked.limit).map_err(response::denial)?;
-    let last = part.items.last().map(|entry| entry.number.to_string());
-    let items = part.items.iter().map(view).collect();
-    Ok(list::part(items, last.filter(|_| part.has_more)))
+pub(super) async fn list(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    let query = ListQuery::parse(request.head, ExtraParameter::Order)?;
+    let after = query.cursor(|cursor| cursor.parse().ok())?;
+    let page = request.accounts.audit(query.order, after, query.limit).map_err(response::denial)?;
+    let last = page.items.last().map(|entry| entry.number.to_string());
+    let items = page.items.iter().map(view).collect();
+    Ok(list::page(items, last.filter(|_| page.has_more)))
 }
 
-/// Whether the trail is as it was written. It was looked at either way, so the answer is no refusal.
-pub(super) async fn verify(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
-    let verdict = call.accounts.verify_audit().await.map_err(response::denial)?;
+/// Verifies the hash chain of the audit trail. The status is 200 for both results, because the
+/// verification itself succeeded.
+pub(super) async fn verify(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    let verdict = request.accounts.verify_audit().await.map_err(response::denial)?;
     let body = match verdict {
         AuditVerdict::Intact { first, end } => json!({
             "state": "intact",
@@ -39,16 +41,16 @@ pub(super) async fn verify(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     Ok(response::json(StatusCode::OK, &body))
 }
 
-fn view(audited: &NumberedEntry) -> Value {
-    let entry = &audited.entry;
+fn view(numbered: &NumberedEntry) -> Value {
+    let entry = &numbered.entry;
     json!({
-        "number": audited.number,
+        "number": numbered.number,
         "time": entry.time.to_string(),
         "actor": entry.actor,
         "action": entry.act.action,
         "object": entry.act.object,
         "before": entry.act.before,
         "after": entry.act.after,
-        "hash": audited.hash,
+        "hash": numbered.hash,
     })
 }

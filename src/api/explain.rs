@@ -5,74 +5,77 @@ use std::net::{IpAddr, Ipv4Addr};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::{Call, fields::FieldReader, response};
+use super::{ApiRequest, fields::FieldReader, response};
 use crate::{
     handlers::PayloadResponse,
-    pipeline::{Denial, Explain, ExplainRequest, Explanation, PhaseVerdict},
+    pipeline::{Denial, ExplainRequest, Explanation, PhaseVerdict},
 };
 
-pub(super) async fn explain(
-    mut call: Call<'_>,
-    explainer: Option<&dyn Explain>,
-) -> Result<PayloadResponse, Denial> {
-    // The report has facts that clients must not know: whether a user exists, why a key is wrong.
-    if !call.identity.is_admin() {
+pub(super) async fn explain(mut request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    // The report contains facts that other callers must not learn: whether a user exists, and why
+    // a key is wrong.
+    if !request.identity.is_admin() {
         return Err(response::forbidden("Only an administrator can see how requests are decided."));
     }
-    let Some(explainer) = explainer else {
+    let Some(explainer) = request.explainer else {
         return Err(response::not_found("public listener", "here"));
     };
-    let mut form = FieldReader::new(call.json().await?);
-    let asked = read(&mut form);
-    form.finish()?;
-    let explanation = explainer.explain(&asked).await;
-    Ok(response::json(StatusCode::OK, &view(&asked, &explanation)))
+    let mut reader = FieldReader::new(request.json().await?);
+    let explained = read(&mut reader);
+    reader.finish()?;
+    let explanation = explainer.explain(&explained).await;
+    Ok(response::json(StatusCode::OK, &view(&explained, &explanation)))
 }
 
-fn read(form: &mut FieldReader) -> ExplainRequest {
-    let method = form.text("method").unwrap_or_else(|| "GET".into());
+fn read(reader: &mut FieldReader) -> ExplainRequest {
+    let method = reader.text("method").unwrap_or_else(|| "GET".into());
     let method = Method::from_bytes(method.as_bytes()).unwrap_or_else(|_| {
-        form.reject("method", "This is not a method.", "Send one such as GET.");
+        reader.reject("method", "This is not a method.", "Send a method such as GET.");
         Method::GET
     });
-    let target = form.needed_text("target");
+    let target = reader.required_text("target");
     if !target.is_empty() && (!target.starts_with('/') || target.contains('#')) {
-        form.reject("target", "This is not a path.", "Send one such as /user/1?_format=json.");
+        reader.reject("target", "This is not a path.", "Send a path such as /user/1?_format=json.");
     }
-    let client = form.text("client").map(|text| text.parse::<IpAddr>());
+    let client = reader.text("client").map(|text| text.parse::<IpAddr>());
     let client = client.unwrap_or(Ok(Ipv4Addr::LOCALHOST.into())).unwrap_or_else(|_| {
-        form.reject("client", "This is not an address.", "Send one such as 192.0.2.1.");
+        reader.reject("client", "This is not an address.", "Send an address such as 192.0.2.1.");
         Ipv4Addr::LOCALHOST.into()
     });
     ExplainRequest {
         method,
         target,
-        host: form.text("host").unwrap_or_else(|| "localhost".into()),
-        headers: headers(form),
+        host: reader.text("host").unwrap_or_else(|| "localhost".into()),
+        headers: headers(reader),
         client,
-        body: form.text("body").unwrap_or_default().into(),
+        body: reader.text("body").unwrap_or_default().into(),
     }
 }
 
-/// Each name with its value, or with a list of them. No fault repeats a value: it may be a credential.
-fn headers(form: &mut FieldReader) -> HeaderMap {
+/// Reads the header fields: each name with its value, or with a list of values. The violations
+/// never repeat a value, which may be a credential.
+fn headers(reader: &mut FieldReader) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let entries: Map<String, Value> = form.entries("headers").unwrap_or_default();
+    let entries: Map<String, Value> = reader.entries("headers").unwrap_or_default();
     for (name, value) in entries {
         let values = match value {
             Value::Array(values) => values,
-            one => vec![one],
+            value => vec![value],
         };
-        let Ok(known) = HeaderName::from_bytes(name.as_bytes()) else {
-            form.reject("headers", "A name is none of a header field.", "Send names like API-KEY.");
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+            reader.reject(
+                "headers",
+                "A name is not a valid header field name.",
+                "Send names such as API-KEY.",
+            );
             continue;
         };
         for value in values {
             match value.as_str().map(HeaderValue::from_str) {
-                Some(Ok(value)) => drop(headers.append(known.clone(), value)),
-                _ => form.reject(
-                    &format!("headers.{known}"),
-                    "This cannot be the value of a header field.",
+                Some(Ok(value)) => drop(headers.append(name.clone(), value)),
+                _ => reader.reject(
+                    &format!("headers.{name}"),
+                    "This is not a valid header field value.",
                     "Send a string without line breaks and control characters.",
                 ),
             }
@@ -81,7 +84,7 @@ fn headers(form: &mut FieldReader) -> HeaderMap {
     headers
 }
 
-fn view(asked: &ExplainRequest, explanation: &Explanation) -> Value {
+fn view(explained: &ExplainRequest, explanation: &Explanation) -> Value {
     let phases: Vec<Value> = explanation
         .phases
         .iter()
@@ -108,19 +111,20 @@ fn view(asked: &ExplainRequest, explanation: &Explanation) -> Value {
             "description": denial.external_message,
         })
     });
-    // Of the fields only how long they are: which of them holds a credential is known to the application's script alone.
-    let headers: Map<String, Value> = asked
+    // Only the lengths of the values are shown: any field may contain a credential, and only the
+    // application's script knows which one does.
+    let headers: Map<String, Value> = explained
         .headers
         .iter()
         .map(|(name, value)| (name.to_string(), format!("({} bytes)", value.len()).into()))
         .collect();
-    let path = asked.target.split('?').next().unwrap_or_default();
+    let path = explained.target.split('?').next().unwrap_or_default();
     json!({
         "request": {
-            "method": asked.method.as_str(),
+            "method": explained.method.as_str(),
             "path": path,
-            "host": asked.host,
-            "client": asked.client,
+            "host": explained.host,
+            "client": explained.client,
             "headers": headers,
         },
         "allowed": response.is_none(),

@@ -1,4 +1,5 @@
-//! Records as clients send them: JSON objects, read field by field, so that everything that is wrong is told at once with its place.
+//! Reads records that clients send as JSON. All violations are reported at once, each with its
+//! location.
 
 use ::http::{Method, StatusCode, header::CONTENT_TYPE, request::Parts};
 use serde_json::{Map, Value};
@@ -9,17 +10,19 @@ use crate::{
     pipeline::{Denial, Phase},
 };
 
-/// What a field must look like to be meant when its name is misspelt.
-
-/// An object that is being read. What was read is taken out; what is left at the end has no business there.
+/// Reads the fields of an object. Each read field is removed; the fields that are left at the end
+/// are unknown.
 pub(super) struct FieldReader {
     fields: Map<String, Value>,
-    at: String,
+    /// The location of the object in the record: empty, or with a dot at the end.
+    prefix: String,
+    /// The names of all fields that were asked for.
     known: Vec<&'static str>,
     violations: Vec<Violation>,
 }
 
-/// A body's media type: JSON, or for a change a merge patch (RFC 7396).
+/// Checks that the body has the media type JSON. A PATCH request may also send a merge patch
+/// (RFC 7396).
 pub(super) fn check_type(request: &Parts) -> Result<(), Denial> {
     let given = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = given.unwrap_or_default().split(';').next().unwrap_or_default().trim();
@@ -29,20 +32,21 @@ pub(super) fn check_type(request: &Parts) -> Result<(), Denial> {
     if is_known {
         return Ok(());
     }
-    let said = match is_patch {
-        true => "Send application/json or application/merge-patch+json.",
-        false => "Send application/json.",
+    let message = if is_patch {
+        "Send application/json or application/merge-patch+json."
+    } else {
+        "Send application/json."
     };
     let code = "UNSUPPORTED_MEDIA_TYPE";
-    Err(Denial::message(Phase::Handler, StatusCode::UNSUPPORTED_MEDIA_TYPE, code, said))
+    Err(Denial::message(Phase::Handler, StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message))
 }
 
-/// Reads JSON. What the message tells of a fault is its place, never what stands there.
+/// Parses JSON. The message has the position of a syntax error, and never repeats the text.
 pub(super) fn parse(body: &[u8]) -> Result<Value, Denial> {
     serde_json::from_slice(body).map_err(|problem| {
         let (line, column) = (problem.line(), problem.column());
-        let said = format!("The body is not JSON: line {line}, column {column}.");
-        Denial::message(Phase::Handler, StatusCode::BAD_REQUEST, "INVALID_JSON", said)
+        let message = format!("The body is not JSON: line {line}, column {column}.");
+        Denial::message(Phase::Handler, StatusCode::BAD_REQUEST, "INVALID_JSON", message)
     })
 }
 
@@ -66,40 +70,41 @@ pub(super) fn merge(target: &mut Value, patch: Value) {
 }
 
 impl FieldReader {
-    /// Begins to read `value`, which stands at `at` in the record.
+    /// A reader for a whole record.
     pub fn new(value: Value) -> Self {
-        Self::inside(value, String::new())
+        Self::with_prefix(value, String::new())
     }
 
-    fn inside(value: Value, at: String) -> Self {
-        let mut form = Self { fields: Map::new(), at, known: Vec::new(), violations: Vec::new() };
+    fn with_prefix(value: Value, prefix: String) -> Self {
+        let mut reader =
+            Self { fields: Map::new(), prefix, known: Vec::new(), violations: Vec::new() };
         match value {
-            Value::Object(fields) => form.fields = fields,
-            _ => form.violations.push(Violation::new(
-                form.at.trim_end_matches('.'),
+            Value::Object(fields) => reader.fields = fields,
+            _ => reader.violations.push(Violation::new(
+                reader.prefix.trim_end_matches('.'),
                 "This is not an object.",
                 "Send a JSON object with the record's fields.",
             )),
         }
-        form
+        reader
     }
 
-    /// Takes a field out, whatever it is; null is not there.
+    /// Removes a field of any type. `null` counts as absent.
     pub fn take(&mut self, name: &'static str) -> Option<Value> {
         self.known.push(name);
         self.fields.shift_remove(name).filter(|value| !value.is_null())
     }
 
-    /// Text.
+    /// Reads an optional text.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
         match self.take(name)? {
             Value::String(text) => Some(text),
-            _ => self.unlike(name, "text", "Send a string."),
+            _ => self.wrong_type(name, "text", "Send a string."),
         }
     }
 
-    /// Text that must be there.
-    pub fn needed_text(&mut self, name: &'static str) -> String {
+    /// Reads a required text.
+    pub fn required_text(&mut self, name: &'static str) -> String {
         let count = self.violations.len();
         let text = self.text(name);
         if text.is_none() && self.violations.len() == count {
@@ -108,40 +113,44 @@ impl FieldReader {
         text.unwrap_or_default()
     }
 
-    /// True or false.
+    /// Reads an optional boolean.
     pub fn flag(&mut self, name: &'static str) -> Option<bool> {
         match self.take(name)? {
             Value::Bool(flag) => Some(flag),
-            _ => self.unlike(name, "true or false", "Send true or false, without quotation marks."),
+            _ => self.wrong_type(
+                name,
+                "true or false",
+                "Send true or false, without quotation marks.",
+            ),
         }
     }
 
-    /// A whole number.
+    /// Reads an optional whole number in the range of `T`.
     pub fn number<T: TryFrom<i64>>(&mut self, name: &'static str) -> Option<T> {
         let value = self.take(name)?;
         match value.as_i64().and_then(|number| T::try_from(number).ok()) {
             Some(number) => Some(number),
-            None => self.unlike(name, "a number that can stand here", "Send a whole number."),
+            None => self.wrong_type(name, "a number in the allowed range", "Send a whole number."),
         }
     }
 
-    /// How fast something may be used.
+    /// Reads the optional rate limit.
     pub fn rate_limit(&mut self) -> Option<RateLimit> {
         let value = self.take("rate_limit")?;
         self.rule(RateLimit::read("rate_limit", &value))
     }
 
-    /// How often something may be used in a day, a week or a month.
+    /// Reads the optional credits for a day, a week or a month.
     pub fn credits(&mut self) -> Option<Credits> {
         let value = self.take("credits")?;
         self.rule(Credits::read("credits", &value))
     }
 
-    /// A list of words.
+    /// Reads an optional list of strings.
     pub fn words(&mut self, name: &'static str) -> Option<Vec<String>> {
         let value = self.take(name)?;
         let Value::Array(items) = value else {
-            return self.unlike(name, "a list", "Send a list of strings.");
+            return self.wrong_type(name, "a list", "Send a list of strings.");
         };
         let mut words = Vec::with_capacity(items.len());
         for (at, item) in items.into_iter().enumerate() {
@@ -153,23 +162,23 @@ impl FieldReader {
         Some(words)
     }
 
-    /// An object whose fields people name: each with its value.
+    /// Reads an optional object whose field names the client chooses.
     pub fn entries(&mut self, name: &'static str) -> Option<Map<String, Value>> {
         match self.take(name)? {
             Value::Object(entries) => Some(entries),
-            _ => self.unlike(name, "an object", "Send a JSON object."),
+            _ => self.wrong_type(name, "an object", "Send a JSON object."),
         }
     }
 
-    /// Reads one entry of [`FieldReader::entries`] as a form of its own.
+    /// Reads the fields of a nested object, such as an entry of [`FieldReader::entries`].
     pub fn entry<T>(&mut self, name: &str, value: Value, read: impl FnOnce(&mut Self) -> T) -> T {
-        let mut form = Self::inside(value, format!("{}{name}.", self.at));
-        let read = read(&mut form);
-        self.violations.extend(form.end());
-        read
+        let mut reader = Self::with_prefix(value, format!("{}{name}.", self.prefix));
+        let result = read(&mut reader);
+        self.violations.extend(reader.into_violations());
+        result
     }
 
-    /// An object with fields of its own.
+    /// Reads an optional nested object.
     pub fn object<T>(
         &mut self,
         name: &'static str,
@@ -179,41 +188,44 @@ impl FieldReader {
         Some(self.entry(name, value, read))
     }
 
-    /// Passes on what a rule of the model says.
-    pub fn rule<T>(&mut self, read: Result<T, Violation>) -> Option<T> {
-        let told = |violation: Violation| {
-            let location = format!("{}{}", self.at, violation.location);
+    /// Records the violation of a rule of the model.
+    pub fn rule<T>(&mut self, result: Result<T, Violation>) -> Option<T> {
+        let record = |violation: Violation| {
+            let location = format!("{}{}", self.prefix, violation.location);
             self.violations.push(Violation { location, ..violation });
         };
-        read.map_err(told).ok()
+        result.map_err(record).ok()
     }
 
-    /// Names a fault.
+    /// Records a violation of the field `name`.
     pub fn reject(&mut self, name: &str, message: impl Into<String>, fix: impl Into<String>) {
-        self.violations.push(Violation::new(format!("{}{name}", self.at), message, fix));
+        self.violations.push(Violation::new(format!("{}{name}", self.prefix), message, fix));
     }
 
-    fn unlike<T>(&mut self, name: &str, what: &str, fix: &str) -> Option<T> {
+    fn wrong_type<T>(&mut self, name: &str, what: &str, fix: &str) -> Option<T> {
         self.reject(name, format!("This is not {what}."), fix);
         None
     }
 
-    /// Ends the reading: what is left is unknown, and all that was wrong comes out.
+    /// Ends the reading.
+    ///
+    /// # Errors
+    /// All violations. Each field that was not read is one.
     pub fn finish(self) -> Result<(), Denial> {
-        let found = self.end();
-        if found.is_empty() { Ok(()) } else { Err(response::invalid(found)) }
+        let violations = self.into_violations();
+        if violations.is_empty() { Ok(()) } else { Err(response::invalid(violations)) }
     }
 
-    /// The same, for whoever has more to say of it.
-    pub fn end(mut self) -> Vec<Violation> {
+    /// Ends the reading and returns the violations. Each field that was not read is one.
+    pub fn into_violations(mut self) -> Vec<Violation> {
         for name in self.fields.keys() {
             let fix = match suggest(name, self.known.iter().copied()) {
                 Some(known) => format!("Did you mean {known}?"),
-                None => format!("There are: {}.", self.known.join(", ")),
+                None => format!("Known fields: {}.", self.known.join(", ")),
             };
             let shown: String = name.chars().take(64).collect();
             self.violations.push(Violation::new(
-                format!("{}{shown}", self.at),
+                format!("{}{shown}", self.prefix),
                 "There is no such field.",
                 fix,
             ));
@@ -229,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_merge_patch_does_what_its_definition_shows() {
+    fn merge_patch_follows_the_examples_of_its_specification() {
         // RFC 7396, appendix A.
         for (before, patch, after) in [
             (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
@@ -251,28 +263,40 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_told_at_once() {
-        let mut form = FieldReader::new(json!({
-            "enabled": "yes", "labl": "x", "words": ["a", 1], "inner": { "status": "x" }, "far": 1, "many": 300
+    fn all_violations_are_reported_at_once() {
+        let mut reader = FieldReader::new(json!({
+            "enabled": "yes",
+            "labl": "x",
+            "words": ["a", 1],
+            "inner": { "status": "x" },
+            "far": 1,
+            "many": 300,
         }));
-        assert_eq!(form.needed_text("label"), "");
-        assert_eq!(form.flag("enabled"), None);
-        assert_eq!(form.words("words"), Some(vec!["a".to_owned()]));
-        assert_eq!(form.object("inner", |inner| inner.number::<u16>("status")), Some(None));
-        assert_eq!(form.number::<u8>("many"), None);
-        let found = form.end();
-        let places: Vec<&str> = found.iter().map(|one| one.location.as_str()).collect();
-        assert_eq!(places, ["label", "enabled", "words.1", "inner.status", "many", "labl", "far"]);
-        assert_eq!(found[5].fix, "Did you mean label?");
-        assert!(found[6].fix.starts_with("There are: label, enabled"), "{}", found[6].fix);
+        assert_eq!(reader.required_text("label"), "");
+        assert_eq!(reader.flag("enabled"), None);
+        assert_eq!(reader.words("words"), Some(vec!["a".to_owned()]));
+        assert_eq!(reader.object("inner", |inner| inner.number::<u16>("status")), Some(None));
+        assert_eq!(reader.number::<u8>("many"), None);
+        let violations = reader.into_violations();
+        let locations: Vec<&str> = violations.iter().map(|v| v.location.as_str()).collect();
+        assert_eq!(
+            locations,
+            ["label", "enabled", "words.1", "inner.status", "many", "labl", "far"]
+        );
+        assert_eq!(violations[5].fix, "Did you mean label?");
+        assert!(
+            violations[6].fix.starts_with("Known fields: label, enabled"),
+            "{}",
+            violations[6].fix
+        );
     }
 
     #[test]
-    fn what_is_no_object_has_no_fields() {
+    fn other_values_than_objects_are_rejected() {
         for value in [json!([]), json!("x"), json!(null), json!(7)] {
-            let mut form = FieldReader::new(value.clone());
-            assert_eq!(form.text("name"), None);
-            assert_eq!(form.end().len(), 1, "{value}");
+            let mut reader = FieldReader::new(value.clone());
+            assert_eq!(reader.text("name"), None);
+            assert_eq!(reader.into_violations().len(), 1, "{value}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What supervisors ask: is the program alive, and can it do its work? Neither asks for a key, and neither tells a secret.
+//! Health checks for supervisors: is the process alive, and is it ready? They need no key, and the
+//! responses contain no secret.
 
 use ::http::{Method, StatusCode, request::Parts};
 use serde_json::{Value, json};
@@ -6,36 +7,36 @@ use serde_json::{Value, json};
 use super::response;
 use crate::{accounts::Accounts, handlers::PayloadResponse};
 
-/// The answer, if that is what the request is for.
-pub(super) fn answer(request: &Parts, accounts: &Accounts) -> Option<PayloadResponse> {
-    if ![Method::GET, Method::HEAD].contains(&request.method) {
+/// The response to a health check. `None` means that the request is not a health check.
+pub(super) fn respond(head: &Parts, accounts: &Accounts) -> Option<PayloadResponse> {
+    if ![Method::GET, Method::HEAD].contains(&head.method) {
         return None;
     }
-    match request.uri.path() {
+    match head.uri.path() {
         "/health/alive" => Some(response::json(StatusCode::OK, &json!({ "status": "alive" }))),
         "/health/ready" => Some(ready(accounts)),
         _ => None,
     }
 }
 
-/// Scripts that were refused, or are switched off, do not make a server unready: it decides by the last good ones, and refuses what it cannot
-/// decide. They are counted here, and told in words to those who may see them.
-fn script_problems(accounts: &Accounts) -> Value {
-    match accounts.scripts().problems().len() {
-        0 => json!({ "status": "ready" }),
-        count => json!({ "status": "ready", "script_problems": count }),
-    }
-}
-
-/// A server whose store has stopped writing goes on deciding, and wants to be looked at.
+/// A server whose store has stopped writing still decides requests, but an operator has to act.
 fn ready(accounts: &Accounts) -> PayloadResponse {
     match accounts.fault() {
-        None => response::json(StatusCode::OK, &script_problems(accounts)),
+        None => response::json(StatusCode::OK, &ready_body(accounts)),
         Some(fault) => {
-            let reason =
-                format!("The store stopped writing: {fault}. Restart when its cause is gone.");
+            let reason = format!("The store stopped writing: {fault}. Fix the cause and restart.");
             let body = json!({ "status": "unready", "reason": reason });
             response::json(StatusCode::SERVICE_UNAVAILABLE, &body)
         }
+    }
+}
+
+/// Rejected scripts and scripts that are switched off do not make a server unready: it uses the
+/// last valid scripts, and denies the requests that it cannot decide. The body has only the number
+/// of problems. `/api/v1/scripts` shows them to authorized clients.
+fn ready_body(accounts: &Accounts) -> Value {
+    match accounts.scripts().problems().len() {
+        0 => json!({ "status": "ready" }),
+        count => json!({ "status": "ready", "script_problems": count }),
     }
 }

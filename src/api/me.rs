@@ -1,18 +1,19 @@
-//! `/api/v1/me`: what people do for themselves. Nobody reaches anybody else's keys here, whatever else they may do.
+//! `/api/v1/me`: the caller's own identity and keys. These routes never reach the keys of other
+//! users, whatever the caller's permissions are.
 
-use ::http::{Method, StatusCode};
+use ::http::StatusCode;
 use serde_json::json;
 
-use super::{Call, keys, response};
+use super::{ApiRequest, keys, response};
 use crate::{
     handlers::PayloadResponse,
     model::{Key, KeyId},
     pipeline::{Denial, Phase},
 };
 
-/// Who asks, and what its key lets it do.
-pub(super) fn who(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
-    let identity = call.identity;
+/// The caller's identity, and the scopes of its key.
+pub(super) async fn show(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    let identity = request.identity;
     let body = json!({
         "uid": identity.uid(),
         "name": identity.name(),
@@ -25,37 +26,44 @@ pub(super) fn who(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
     Ok(response::json(StatusCode::OK, &body))
 }
 
-pub(super) async fn keys(call: Call<'_>) -> Result<PayloadResponse, Denial> {
-    let uid = own_uid(&call)?;
-    match call.request.method {
-        Method::POST => keys::generate(uid, call).await,
-        _ => keys::list_of(uid, &call),
-    }
+pub(super) async fn list_keys(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    keys::page_of_user(own_uid(&request)?, &request)
 }
 
-pub(super) async fn revoke(id: KeyId, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
-    own_key(id, call)?;
-    keys::revoke(id, call).await
+pub(super) async fn generate_key(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    keys::generate(own_uid(&request)?, request).await
 }
 
-pub(super) async fn rotate(id: KeyId, call: Call<'_>) -> Result<PayloadResponse, Denial> {
-    let key = own_key(id, &call)?;
-    keys::replace(&key, call).await
+pub(super) async fn revoke_key(
+    id: KeyId,
+    request: ApiRequest<'_>,
+) -> Result<PayloadResponse, Denial> {
+    own_key(id, &request)?;
+    keys::revoke(id, request).await
 }
 
-/// The person at the machine is nobody whom a key could act as.
-fn own_uid(call: &Call<'_>) -> Result<u64, Denial> {
-    let uid = call.identity.uid().filter(|uid| *uid != 0);
+pub(super) async fn rotate_key(
+    id: KeyId,
+    request: ApiRequest<'_>,
+) -> Result<PayloadResponse, Denial> {
+    let key = own_key(id, &request)?;
+    keys::replace(&key, request).await
+}
+
+/// The caller's uid. The operator is not a user, so it has no keys of its own.
+fn own_uid(request: &ApiRequest<'_>) -> Result<u64, Denial> {
+    let uid = request.identity.uid().filter(|uid| *uid != 0);
     uid.ok_or_else(|| {
-        let said = "The operator has no keys of its own. Use those of a user: /api/v1/users.";
-        Denial::message(Phase::Handler, StatusCode::CONFLICT, "CONFLICT", said)
+        let message = "The operator has no keys of its own. Use the keys of a user: /api/v1/users.";
+        Denial::message(Phase::Handler, StatusCode::CONFLICT, "CONFLICT", message)
     })
 }
 
-/// A key of somebody else is not told from one that is not there.
-fn own_key(id: KeyId, call: &Call<'_>) -> Result<Key, Denial> {
-    let uid = own_uid(call)?;
-    let found = call.accounts.key(id).map_err(response::denial)?;
-    let own = found.map(|key| key.record).filter(|key| key.user == uid);
-    own.ok_or_else(|| response::not_found("key", id))
+/// The caller's key with this id. The response is the same for another user's key as for a key
+/// that does not exist.
+fn own_key(id: KeyId, request: &ApiRequest<'_>) -> Result<Key, Denial> {
+    let uid = own_uid(request)?;
+    let key = request.accounts.key(id).map_err(response::denial)?;
+    let own_key = key.map(|key| key.record).filter(|key| key.user == uid);
+    own_key.ok_or_else(|| response::not_found("key", id))
 }

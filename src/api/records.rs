@@ -1,16 +1,17 @@
-//! `/api/v1/roles`, `/applications` and `/resources`: records with an id that people choose, all handled in one way. What a resource looks like
-//! is in [`resources`](super::resources).
+//! `/api/v1/roles`, `/applications` and `/resources`: records whose id the client chooses. The
+//! handlers are the same for all three. [`resources`](super::resources) reads the fields of
+//! resources.
 
 use std::collections::BTreeSet;
 
-use ::http::{Method, StatusCode};
+use ::http::StatusCode;
 use serde_json::Value;
 
 use super::{
-    Call,
+    ApiRequest,
     fields::{FieldReader, merge},
-    list::{self, Also, Asked},
-    response::{self, Refusal},
+    list::{self, ExtraParameter, ListQuery},
+    response::{self, ChangeDenial},
 };
 use crate::{
     accounts::{PolicyRecord, Versioned},
@@ -19,88 +20,93 @@ use crate::{
     pipeline::Denial,
 };
 
-/// A record that clients send whole, or change by a merge patch on what they see.
+/// A record that clients create, and change with a merge patch.
 pub(super) trait Editable: PolicyRecord {
-    /// The last part of its list's path.
-    const PLACE: &'static str;
+    /// The last segment of the path of its list.
+    const PATH: &'static str;
 
-    /// Reads the record. What is wrong is told to the form.
-    fn read(form: &mut FieldReader) -> Self;
+    /// Reads the record. The reader collects the violations.
+    fn read(reader: &mut FieldReader) -> Self;
 
-    /// Whether somebody may make this of that.
-    fn may_write(
-        call: &Call<'_>,
+    /// Checks that the client may write the record. `before` is `None` for a new record, `after` is
+    /// `None` for a deletion.
+    fn check_write(
+        request: &ApiRequest<'_>,
         before: Option<&Self>,
         after: Option<&Self>,
     ) -> Result<(), Denial> {
-        let _ = (call, before, after);
+        let _ = (request, before, after);
         Ok(())
     }
 }
 
-pub(super) async fn all<T: Editable>(mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
-    if call.request.method != Method::POST {
-        return find::<T>(&call);
-    }
-    let mut form = FieldReader::new(call.json().await?);
-    let record = T::read(&mut form);
-    form.finish()?;
-    T::may_write(&call, None, Some(&record))?;
-    let made = call.accounts.create(record).await.map_err(response::denial)?;
-    let location = format!("/api/v1/{}/{}", T::PLACE, made.record.id());
-    Ok(response::made(&view(&made.record), made.revision, &location))
+pub(super) async fn create<T: Editable>(
+    mut request: ApiRequest<'_>,
+) -> Result<PayloadResponse, Denial> {
+    let mut reader = FieldReader::new(request.json().await?);
+    let record = T::read(&mut reader);
+    reader.finish()?;
+    T::check_write(&request, None, Some(&record))?;
+    let created = request.accounts.create(record).await.map_err(response::denial)?;
+    let location = format!("/api/v1/{}/{}", T::PATH, created.record.id());
+    Ok(response::created(&view(&created.record), created.revision, &location))
 }
 
-pub(super) async fn one<T: Editable>(id: &str, call: Call<'_>) -> Result<PayloadResponse, Denial> {
-    match call.request.method {
-        Method::PATCH => change::<T>(id, call).await,
-        Method::DELETE => delete::<T>(id, &call).await,
-        _ => {
-            let found = existing::<T>(id, &call)?;
-            Ok(response::record(StatusCode::OK, &view(&found.record), found.revision))
-        }
-    }
+pub(super) async fn show<T: Editable>(
+    id: String,
+    request: ApiRequest<'_>,
+) -> Result<PayloadResponse, Denial> {
+    let current = get::<T>(&id, &request)?;
+    Ok(response::record(StatusCode::OK, &view(&current.record), current.revision))
 }
 
-fn existing<T: Editable>(id: &str, call: &Call<'_>) -> Result<Versioned<T>, Denial> {
-    let found = call.accounts.get::<T>(id).map_err(response::denial)?;
-    // The id may be anything that a path can hold.
-    found.ok_or_else(|| response::not_found(T::WHAT, id.escape_debug()))
+fn get<T: Editable>(id: &str, request: &ApiRequest<'_>) -> Result<Versioned<T>, Denial> {
+    let current = request.accounts.get::<T>(id).map_err(response::denial)?;
+    // The id comes from the path and may contain any character.
+    current.ok_or_else(|| response::not_found(T::WHAT, id.escape_debug()))
 }
 
-fn find<T: Editable>(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
-    let asked = Asked::of(call.request, Also::Nothing)?;
-    let page =
-        call.accounts.list::<T>(asked.after.as_deref(), asked.limit).map_err(response::denial)?;
-    let last = page.items.last().map(|found| found.record.id().to_owned());
-    let items = page.items.iter().map(|found| view(&found.record)).collect();
-    Ok(list::part(items, last.filter(|_| page.has_more)))
+pub(super) async fn list<T: Editable>(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    let query = ListQuery::parse(request.head, ExtraParameter::None)?;
+    let page = request
+        .accounts
+        .list::<T>(query.after.as_deref(), query.limit)
+        .map_err(response::denial)?;
+    let last = page.items.last().map(|item| item.record.id().to_owned());
+    let items = page.items.iter().map(|item| view(&item.record)).collect();
+    Ok(list::page(items, last.filter(|_| page.has_more)))
 }
 
-async fn change<T: Editable>(id: &str, mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
-    let patch = call.json().await?;
-    let before = existing::<T>(id, &call)?;
-    let expected = call.expected(|| Some(before.revision))?;
-    let changed = call.accounts.change(id, expected, |record: &mut T| {
+pub(super) async fn change<T: Editable>(
+    id: String,
+    mut request: ApiRequest<'_>,
+) -> Result<PayloadResponse, Denial> {
+    let patch = request.json().await?;
+    let before = get::<T>(&id, &request)?;
+    let expected = request.expected_revision(|| Some(before.revision))?;
+    let changed = request.accounts.change(&id, expected, |record: &mut T| {
         let mut after = view(record);
         merge(&mut after, patch.clone());
-        let mut form = FieldReader::new(after);
-        let read = T::read(&mut form);
-        form.finish()?;
-        T::may_write(&call, Some(record), Some(&read))?;
-        *record = read;
-        Ok::<_, Refusal>(())
+        let mut reader = FieldReader::new(after);
+        let changed = T::read(&mut reader);
+        reader.finish()?;
+        T::check_write(&request, Some(record), Some(&changed))?;
+        *record = changed;
+        Ok::<_, ChangeDenial>(())
     });
     let changed = changed.await?;
     Ok(response::record(StatusCode::OK, &view(&changed.record), changed.revision))
 }
 
-async fn delete<T: Editable>(id: &str, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
-    let before = existing::<T>(id, call)?;
-    T::may_write(call, Some(&before.record), None)?;
-    let expected = call.expected(|| Some(before.revision))?.unwrap_or(before.revision);
-    call.accounts.delete::<T>(id, Some(expected)).await.map_err(response::denial)?;
-    Ok(response::nothing())
+pub(super) async fn delete<T: Editable>(
+    id: String,
+    request: ApiRequest<'_>,
+) -> Result<PayloadResponse, Denial> {
+    let before = get::<T>(&id, &request)?;
+    T::check_write(&request, Some(&before.record), None)?;
+    let expected = request.expected_revision(|| Some(before.revision))?.unwrap_or(before.revision);
+    request.accounts.delete::<T>(&id, Some(expected)).await.map_err(response::denial)?;
+    Ok(response::no_content())
 }
 
 fn view<T: Editable>(record: &T) -> Value {
@@ -108,72 +114,73 @@ fn view<T: Editable>(record: &T) -> Value {
 }
 
 impl Editable for Role {
-    const PLACE: &'static str = "roles";
+    const PATH: &'static str = "roles";
 
-    fn read(form: &mut FieldReader) -> Self {
+    fn read(reader: &mut FieldReader) -> Self {
         Self {
-            id: form.needed_text("id"),
-            label: form.needed_text("label"),
-            weight: form.number("weight").unwrap_or_default(),
-            is_admin: form.flag("is_admin").unwrap_or_default(),
-            permissions: set(form.words("permissions")),
+            id: reader.required_text("id"),
+            label: reader.required_text("label"),
+            weight: reader.number("weight").unwrap_or_default(),
+            is_admin: reader.flag("is_admin").unwrap_or_default(),
+            permissions: set(reader.words("permissions")),
         }
     }
 
-    /// Nobody gives what they do not have: who may change roles could otherwise make themselves an administrator.
-    fn may_write(
-        call: &Call<'_>,
+    /// Clients can only give permissions that they have themselves. Otherwise everybody who may
+    /// change roles could become an administrator.
+    fn check_write(
+        request: &ApiRequest<'_>,
         before: Option<&Self>,
         after: Option<&Self>,
     ) -> Result<(), Denial> {
-        call.admin_only_if(Self::needs_admin(before, after))?;
-        let held = before.map(|role| &role.permissions);
-        let given = after.iter().flat_map(|role| &role.permissions);
-        let mut new = given.filter(|one| held.is_none_or(|held| !held.contains(*one)));
-        match new.any(|permission| !call.identity.has(permission)) {
-            true => {
-                Err(response::forbidden("You can only give permissions that you have yourself."))
-            }
-            false => Ok(()),
+        request.admin_only_if(Self::needs_admin(before, after))?;
+        let old = before.map(|role| &role.permissions);
+        let permissions = after.iter().flat_map(|role| &role.permissions);
+        let mut added = permissions.filter(|name| old.is_none_or(|old| !old.contains(*name)));
+        if added.any(|permission| !request.identity.has(permission)) {
+            return Err(response::forbidden(
+                "You can only give permissions that you have yourself.",
+            ));
         }
+        Ok(())
     }
 }
 
 impl Editable for Application {
-    const PLACE: &'static str = "applications";
+    const PATH: &'static str = "applications";
 
-    fn read(form: &mut FieldReader) -> Self {
-        let id = form.needed_text("id");
-        let name = form.needed_text("name");
+    fn read(reader: &mut FieldReader) -> Self {
+        let id = reader.required_text("id");
+        let name = reader.required_text("name");
         let mut record = Self::api_key(&id, &name);
-        if let Some(name) = form.text("type") {
+        if let Some(name) = reader.text("type") {
             record.auth_type =
-                form.rule(AuthType::parse("type", &name)).unwrap_or(record.auth_type);
+                reader.rule(AuthType::parse("type", &name)).unwrap_or(record.auth_type);
         }
-        // A password comes in this header and in no other.
+        // HTTP Basic has its own header field (RFC 7617).
         if record.auth_type == AuthType::Basic {
             record.header = "Authorization".into();
         }
-        if let Some(name) = form.text("key_source") {
-            let read = form.rule(KeySource::parse("key_source", &name));
-            record.key_source = read.unwrap_or(record.key_source);
+        if let Some(name) = reader.text("key_source") {
+            let key_source = reader.rule(KeySource::parse("key_source", &name));
+            record.key_source = key_source.unwrap_or(record.key_source);
         }
-        if let Some(name) = form.text("detail") {
-            record.detail = form.rule(Detail::parse("detail", &name)).unwrap_or(record.detail);
+        if let Some(name) = reader.text("detail") {
+            record.detail = reader.rule(Detail::parse("detail", &name)).unwrap_or(record.detail);
         }
-        record.enabled = form.flag("enabled").unwrap_or(record.enabled);
-        record.is_default = form.flag("is_default").unwrap_or(record.is_default);
-        record.header = form.text("header").unwrap_or(record.header);
-        record.realm = form.text("realm").unwrap_or(record.realm);
-        record.key_prefix = form.text("key_prefix").unwrap_or(record.key_prefix);
-        record.rate_limit = form.rate_limit();
-        let administrators = form.flag("universal_administrators");
+        record.enabled = reader.flag("enabled").unwrap_or(record.enabled);
+        record.is_default = reader.flag("is_default").unwrap_or(record.is_default);
+        record.header = reader.text("header").unwrap_or(record.header);
+        record.realm = reader.text("realm").unwrap_or(record.realm);
+        record.key_prefix = reader.text("key_prefix").unwrap_or(record.key_prefix);
+        record.rate_limit = reader.rate_limit();
+        let administrators = reader.flag("universal_administrators");
         record.universal_administrators = administrators.unwrap_or_default();
         record
     }
 }
 
-/// A list as a set.
+/// The words as a set. `None` is the empty set.
 pub(super) fn set(words: Option<Vec<String>>) -> BTreeSet<String> {
     words.unwrap_or_default().into_iter().collect()
 }

@@ -1,4 +1,4 @@
-//! The API's answers: JSON with its revision, and what the accounts refuse as problems.
+//! The responses of the API: JSON with an `ETag`, and denials for the errors of the accounts.
 
 use ::http::{
     HeaderMap, HeaderValue, Response, StatusCode,
@@ -13,62 +13,63 @@ use crate::{
     store::Sequence,
 };
 
-/// What cannot be done, as a closure in the accounts returns it.
-pub(super) struct Refusal(pub Denial);
+/// A denial as the error of a closure that the accounts call. It can be made from an account error.
+pub(super) struct ChangeDenial(pub Denial);
 
-impl From<AccountError> for Refusal {
+impl From<AccountError> for ChangeDenial {
     fn from(problem: AccountError) -> Self {
         Self(denial(problem))
     }
 }
 
-impl From<Denial> for Refusal {
+impl From<Denial> for ChangeDenial {
     fn from(denial: Denial) -> Self {
         Self(denial)
     }
 }
 
-impl From<Refusal> for Denial {
-    fn from(refusal: Refusal) -> Self {
+impl From<ChangeDenial> for Denial {
+    fn from(refusal: ChangeDenial) -> Self {
         refusal.0
     }
 }
 
 pub(super) fn json(status: StatusCode, body: &Value) -> PayloadResponse {
-    let mut reply = Response::new(Payload::from(body.to_string()));
-    *reply.status_mut() = status;
-    let headers = reply.headers_mut();
+    let mut response = Response::new(Payload::from(body.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    reply
+    response
 }
 
-/// A record, with its revision as a strong validator (RFC 9110, section 8.8.3).
+/// A record, with its revision as `ETag`, a strong validator (RFC 9110, section 8.8.3).
 pub(super) fn record(status: StatusCode, body: &Value, revision: Sequence) -> PayloadResponse {
-    let mut reply = json(status, body);
+    let mut response = json(status, body);
     if let Ok(etag) = HeaderValue::try_from(format!("\"{revision}\"")) {
-        reply.headers_mut().insert(ETAG, etag);
+        response.headers_mut().insert(ETAG, etag);
     }
-    reply
+    response
 }
 
-/// A record that was made, and where it lies.
-pub(super) fn made(body: &Value, revision: Sequence, location: &str) -> PayloadResponse {
-    let mut reply = record(StatusCode::CREATED, body, revision);
+/// A new record, with its path.
+pub(super) fn created(body: &Value, revision: Sequence, location: &str) -> PayloadResponse {
+    let mut response = record(StatusCode::CREATED, body, revision);
     if let Ok(location) = HeaderValue::try_from(location) {
-        reply.headers_mut().insert(LOCATION, location);
+        response.headers_mut().insert(LOCATION, location);
     }
-    reply
+    response
 }
 
-pub(super) fn nothing() -> PayloadResponse {
-    let mut reply = Response::new(Payload::default());
-    *reply.status_mut() = StatusCode::NO_CONTENT;
-    reply
+pub(super) fn no_content() -> PayloadResponse {
+    let mut response = Response::new(Payload::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
 }
 
-/// Reads `If-Match`. `current` says what there is, for a field that names several revisions.
-pub(super) fn expected(
+/// The revision that `If-Match` requires. `None` means any revision. `current` returns the current
+/// revision; it is called if the field names several.
+pub(super) fn expected_revision(
     headers: &HeaderMap,
     current: impl FnOnce() -> Option<Sequence>,
 ) -> Result<Option<Sequence>, Denial> {
@@ -86,70 +87,73 @@ pub(super) fn expected(
     if !tags.iter().all(quoted) {
         return Err(malformed());
     }
-    // Weak ones never match (RFC 9110, section 8.8.3.2), and what is not one of ours names no revision that ever was.
+    // Weak tags never match (RFC 9110, section 8.8.3.2). Tags that are not numbers are not
+    // revisions.
     let revision = |tag: &&str| tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok();
     let named: Vec<Sequence> = tags.iter().filter_map(revision).collect();
     Ok(Some(match named.as_slice() {
-        [one] => *one,
+        [revision] => *revision,
+        // `Sequence::MAX` is no record's revision, so the change is refused.
         several => current().filter(|current| several.contains(current)).unwrap_or(Sequence::MAX),
     }))
 }
 
 fn malformed() -> Denial {
-    let said = "If-Match must hold the ETag of the record, in its quotation marks, or *.";
-    Denial::message(Phase::Handler, StatusCode::BAD_REQUEST, "INVALID_IF_MATCH", said)
+    let message = "If-Match must be the ETag of the record, with its quotation marks, or *.";
+    Denial::message(Phase::Handler, StatusCode::BAD_REQUEST, "INVALID_IF_MATCH", message)
 }
 
-pub(super) fn forbidden(said: &'static str) -> Denial {
-    Denial::message(Phase::Handler, StatusCode::FORBIDDEN, "ACCESS_DENIED", said)
+pub(super) fn forbidden(message: &'static str) -> Denial {
+    Denial::message(Phase::Handler, StatusCode::FORBIDDEN, "ACCESS_DENIED", message)
 }
 
 pub(super) fn not_found(what: &str, id: impl std::fmt::Display) -> Denial {
-    let said = format!("There is no {what} {id}.");
-    Denial::message(Phase::Handler, StatusCode::NOT_FOUND, "NOT_FOUND", said)
+    let message = format!("There is no {what} {id}.");
+    Denial::message(Phase::Handler, StatusCode::NOT_FOUND, "NOT_FOUND", message)
 }
 
-/// What the accounts refuse.
+/// The denial for an error of the accounts.
 pub(super) fn denial(problem: AccountError) -> Denial {
-    let of = |status, code, said: String| Denial::message(Phase::Handler, status, code, said);
+    let deny =
+        |status, code, message: String| Denial::message(Phase::Handler, status, code, message);
     match problem {
         AccountError::NotFound { what, id } => not_found(what, id),
         AccountError::Invalid(violations) => invalid(violations),
-        AccountError::Stale { current } => of(
+        AccountError::Stale { current } => deny(
             StatusCode::PRECONDITION_FAILED,
             "PRECONDITION_FAILED",
-            format!("The record was changed meanwhile: its ETag is \"{current}\". Get it again."),
+            format!("The record was changed meanwhile: its ETag is \"{current}\". Read it again."),
         ),
         AccountError::Refused { message, fix } => {
-            of(StatusCode::CONFLICT, "CONFLICT", format!("{message} {fix}"))
+            deny(StatusCode::CONFLICT, "CONFLICT", format!("{message} {fix}"))
         }
         AccountError::AdminOnly => {
-            of(StatusCode::FORBIDDEN, "ACCESS_DENIED", AccountError::AdminOnly.to_string())
+            deny(StatusCode::FORBIDDEN, "ACCESS_DENIED", AccountError::AdminOnly.to_string())
         }
         AccountError::Script(fault) => script_denial(fault),
-        AccountError::Busy => of(
+        AccountError::Busy => deny(
             StatusCode::SERVICE_UNAVAILABLE,
             "TEMPORARILY_UNAVAILABLE",
             "Too many passwords are being checked. Try again in a moment.".into(),
         )
         .with_retry_after(1),
-        AccountError::Store(problem) => of(
+        AccountError::Store(problem) => deny(
             StatusCode::SERVICE_UNAVAILABLE,
             "STORE_UNAVAILABLE",
-            "The store cannot be read or written at the moment. The server's log says why.".into(),
+            "The store cannot be read or written at the moment. See the server's log.".into(),
         )
         .with_internal_message(problem.to_string())
         .with_retry_after(5),
     }
 }
 
-/// A record that is not in order, field by field.
+/// The denial of an invalid record, with the violation of each field.
 pub(super) fn invalid(violations: Vec<crate::model::Violation>) -> Denial {
-    let said = match violations.len() {
-        1 => "The record is not in order.".to_owned(),
-        count => format!("The record is not in order in {count} places."),
+    let message = match violations.len() {
+        1 => "The record is invalid.".to_owned(),
+        count => format!("The record is invalid in {count} places."),
     };
-    Denial::message(Phase::Handler, StatusCode::UNPROCESSABLE_ENTITY, "INVALID", said)
+    Denial::message(Phase::Handler, StatusCode::UNPROCESSABLE_ENTITY, "INVALID", message)
         .with_violations(violations)
 }
 
@@ -157,28 +161,28 @@ pub(super) fn invalid(violations: Vec<crate::model::Violation>) -> Denial {
 mod tests {
     use super::*;
 
-    fn of(fields: &[&str], current: Option<Sequence>) -> Result<Option<Sequence>, u16> {
+    fn parse(fields: &[&str], current: Option<Sequence>) -> Result<Option<Sequence>, u16> {
         let mut headers = HeaderMap::new();
         for field in fields {
             headers.append(IF_MATCH, HeaderValue::from_str(field).unwrap());
         }
-        expected(&headers, || current).map_err(|denial| denial.status.as_u16())
+        expected_revision(&headers, || current).map_err(|denial| denial.status.as_u16())
     }
 
     #[test]
-    fn if_match_names_a_revision() {
-        assert_eq!(of(&[], None), Ok(None));
-        assert_eq!(of(&["*"], None), Ok(None));
-        assert_eq!(of(&["\"7\""], None), Ok(Some(7)));
-        assert_eq!(of(&["\"6\", \"7\""], Some(7)), Ok(Some(7)));
-        assert_eq!(of(&["\"6\"", "\"7\""], Some(7)), Ok(Some(7)));
-        assert_eq!(of(&["\"6\", \"7\""], Some(8)), Ok(Some(Sequence::MAX)));
-        // None of these is the revision of anything.
+    fn if_match_is_read_as_one_revision() {
+        assert_eq!(parse(&[], None), Ok(None));
+        assert_eq!(parse(&["*"], None), Ok(None));
+        assert_eq!(parse(&["\"7\""], None), Ok(Some(7)));
+        assert_eq!(parse(&["\"6\", \"7\""], Some(7)), Ok(Some(7)));
+        assert_eq!(parse(&["\"6\"", "\"7\""], Some(7)), Ok(Some(7)));
+        assert_eq!(parse(&["\"6\", \"7\""], Some(8)), Ok(Some(Sequence::MAX)));
+        // None of these is a record's revision.
         for field in ["W/\"7\"", "\"x\"", "\"\"", "\"-7\""] {
-            assert_eq!(of(&[field], Some(7)), Ok(Some(Sequence::MAX)), "{field}");
+            assert_eq!(parse(&[field], Some(7)), Ok(Some(Sequence::MAX)), "{field}");
         }
         for field in ["7", "\"7", "\"", "7\"", "*, \"7\""] {
-            assert_eq!(of(&[field], Some(7)), Err(400), "{field}");
+            assert_eq!(parse(&[field], Some(7)), Err(400), "{field}");
         }
     }
 }

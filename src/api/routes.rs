@@ -80,8 +80,7 @@ macro_rules! routes {
     };
 }
 
-// The first row that fits counts, so `users/import` is above `users/{uid}`. The rows of a path are
-// in the order of the Allow header field.
+// The rows of a path are in the order of its Allow header field.
 routes! {
     GET    "me"                    OWN_KEYS    Plain  => me::show;
     GET    "me/keys"               OWN_KEYS    Plain  => me::list_keys;
@@ -145,7 +144,7 @@ pub(super) fn find(head: &Parts) -> Result<MatchedRoute, Denial> {
     let mut allow: Vec<&str> = Vec::new();
     for route in ROUTES {
         let Some(parameter) = route.match_path(&segments) else { continue };
-        // The first row also decides about the rows below: `users/import` is not a uid.
+        // A segment that cannot be an id does not match: `users/import` is not `users/{uid}`.
         let Some(handler) = route.handler.bind(parameter) else { continue };
         if route.method == *method {
             return Ok(MatchedRoute {

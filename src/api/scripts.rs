@@ -1,29 +1,27 @@
-//! `/api/v1/scripts`: which scripts are in force, what is wrong with those on disk, and loading them again.
+//! `/api/v1/scripts`: the loaded scripts, the problems of the scripts on disk, and reloading.
 
 use ::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Call, response};
+use super::{ApiRequest, response};
 use crate::{
     handlers::PayloadResponse,
     model::Violation,
     pipeline::{Denial, Phase},
-    scripting::{Function, ScriptProblem, Script, ScriptError, Scripts},
+    scripting::{Function, Script, ScriptError, ScriptProblem, Scripts},
 };
 
-/// What is in force, and what an administrator should know.
-pub(super) fn show(call: &Call<'_>) -> PayloadResponse {
-    let scripts = call.accounts.scripts();
+/// The loaded scripts and the problems.
+pub(super) async fn show(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    let scripts = request.accounts.scripts();
     let set = scripts.current();
-    let items: Vec<Value> = set.scripts().into_iter().map(script).collect();
-    let problems: Vec<Value> = scripts.problems().iter().map(problem).collect();
-    response::json(
-        StatusCode::OK,
-        &json!({ "folder": scripts.folder(), "scripts": items, "problems": problems }),
-    )
+    let items: Vec<Value> = set.scripts().into_iter().map(script_view).collect();
+    let problems: Vec<Value> = scripts.problems().iter().map(problem_view).collect();
+    let body = json!({ "folder": scripts.folder(), "scripts": items, "problems": problems });
+    Ok(response::json(StatusCode::OK, &body))
 }
 
-fn script(script: &Script) -> Value {
+fn script_view(script: &Script) -> Value {
     let functions: Vec<_> = script.functions().into_iter().map(Function::name).collect();
     json!({
         "file": script.file(),
@@ -34,7 +32,7 @@ fn script(script: &Script) -> Value {
     })
 }
 
-fn problem(problem: &ScriptProblem) -> Value {
+fn problem_view(problem: &ScriptProblem) -> Value {
     match problem {
         ScriptProblem::NotLoaded(error) => json!({
             "location": error.location(),
@@ -49,24 +47,26 @@ fn problem(problem: &ScriptProblem) -> Value {
             "file": file,
             "line": null,
             "column": null,
-            "message": "It is switched off, because it kept running out of its budget. What needs it is refused.",
+            "message": "The script is switched off, because it kept exceeding its budget. \
+                Requests that need it are denied.",
             "excerpt": null,
         }),
     }
 }
 
-/// Reads the folder again. The new scripts are in force when this is answered.
-pub(super) async fn reload(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
-    let scripts = call.accounts.scripts().clone();
+/// Reloads the scripts from disk. The new scripts are in force when the response is sent.
+pub(super) async fn reload(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    let scripts = request.accounts.scripts().clone();
     if scripts.is_none() {
-        let said = "No server runs, and so no scripts are loaded. They are when one starts.";
-        return Err(Denial::message(Phase::Handler, StatusCode::CONFLICT, "CONFLICT", said));
+        let message =
+            "No server runs, so no scripts are loaded. A server loads them when it starts.";
+        return Err(Denial::message(Phase::Handler, StatusCode::CONFLICT, "CONFLICT", message));
     }
-    let loaded = tokio::task::spawn_blocking(move || loaded(&scripts)).await;
-    loaded.map_err(|_| ended())?.map(|body| response::json(StatusCode::OK, &body))
+    let result = tokio::task::spawn_blocking(move || load(&scripts)).await;
+    result.map_err(|_| aborted())?.map(|body| response::json(StatusCode::OK, &body))
 }
 
-fn loaded(scripts: &Scripts) -> Result<Value, Denial> {
+fn load(scripts: &Scripts) -> Result<Value, Denial> {
     match scripts.reload() {
         Ok(loaded) => {
             tracing::info!(scripts = loaded.scripts, tests = loaded.tests, "scripts loaded");
@@ -76,19 +76,20 @@ fn loaded(scripts: &Scripts) -> Result<Value, Denial> {
                 "changed": loaded.is_new,
             }))
         }
-        Err(found) => Err(refused(&found)),
+        Err(errors) => Err(invalid_scripts(&errors)),
     }
 }
 
-fn refused(found: &[ScriptError]) -> Denial {
-    let said = "The scripts are not in order. Those that were in force stay.";
-    let fix = "Mend the file and load again.";
-    let violation = |one: &ScriptError| Violation::new(one.location(), one.message.clone(), fix);
-    Denial::message(Phase::Handler, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_SCRIPTS", said)
-        .with_violations(found.iter().map(violation).collect())
+fn invalid_scripts(errors: &[ScriptError]) -> Denial {
+    let message = "The scripts are invalid. The scripts that were loaded before stay in force.";
+    let fix = "Fix the file and reload.";
+    let violation =
+        |error: &ScriptError| Violation::new(error.location(), error.message.clone(), fix);
+    Denial::message(Phase::Handler, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_SCRIPTS", message)
+        .with_violations(errors.iter().map(violation).collect())
 }
 
-fn ended() -> Denial {
-    let said = "Loading the scripts ended early. Those that were in force stay.";
-    Denial::message(Phase::Handler, StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", said)
+fn aborted() -> Denial {
+    let message = "Loading the scripts failed. The scripts that were loaded before stay in force.";
+    Denial::message(Phase::Handler, StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", message)
 }

@@ -1,15 +1,15 @@
-//! `/api/v1/users`: who can be let in.
+//! `/api/v1/users`: the users.
 
 use std::collections::BTreeMap;
 
-use ::http::{Method, StatusCode};
+use ::http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Call,
+    ApiRequest,
     fields::{FieldReader, merge},
-    list::{self, Also, Asked},
-    response::{self, Refusal},
+    list::{self, ExtraParameter, ListQuery},
+    response::{self, ChangeDenial},
 };
 use crate::{
     accounts::{NewUser, Page, Versioned},
@@ -18,199 +18,207 @@ use crate::{
     pipeline::Denial,
 };
 
-/// What the server sets. A change may send it as it is.
-const SERVERS_OWN: &[&str] =
+/// The fields that the server sets. A change may contain them with their current value.
+const READ_ONLY: &[&str] =
     &["uid", "uuid", "has_password", "init", "created", "changed", "access", "login"];
 
-pub(super) async fn all(call: Call<'_>) -> Result<PayloadResponse, Denial> {
-    match call.request.method {
-        Method::POST => create(call).await,
-        _ => find(&call),
-    }
+pub(super) async fn show(uid: u64, request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    let user = get(uid, &request)?;
+    Ok(response::record(StatusCode::OK, &view(&user.record), user.revision))
 }
 
-pub(super) async fn one(uid: u64, call: Call<'_>) -> Result<PayloadResponse, Denial> {
-    match call.request.method {
-        Method::PATCH => change(uid, call).await,
-        Method::DELETE => delete(uid, &call).await,
-        _ => {
-            let user = existing(uid, &call)?;
-            Ok(response::record(StatusCode::OK, &view(&user.record), user.revision))
-        }
-    }
+/// The user with this uid.
+pub(super) fn get(uid: u64, request: &ApiRequest<'_>) -> Result<Versioned<User>, Denial> {
+    let user = request.accounts.user(uid).map_err(response::denial)?;
+    user.ok_or_else(|| response::not_found("user", uid))
 }
 
-/// The user with this number.
-pub(super) fn existing(uid: u64, call: &Call<'_>) -> Result<Versioned<User>, Denial> {
-    let found = call.accounts.user(uid).map_err(response::denial)?;
-    found.ok_or_else(|| response::not_found("user", uid))
-}
-
-fn find(call: &Call<'_>) -> Result<PayloadResponse, Denial> {
-    let asked = Asked::of(call.request, Also::Name)?;
-    let after = asked.cursor(|cursor| cursor.parse().ok())?;
-    let page = match &asked.name {
-        Some(name) => named(name, after, call)?,
-        None => call.accounts.users(after, asked.limit).map_err(response::denial)?,
+pub(super) async fn list(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    let query = ListQuery::parse(request.head, ExtraParameter::Name)?;
+    let after = query.cursor(|cursor| cursor.parse().ok())?;
+    let page = match &query.name {
+        Some(name) => search_by_name(name, after, &request)?,
+        None => request.accounts.users(after, query.limit).map_err(response::denial)?,
     };
     let last = page.items.last().map(|user| user.record.uid.to_string());
     let items = page.items.iter().map(|user| view(&user.record)).collect();
-    Ok(list::part(items, last.filter(|_| page.has_more)))
+    Ok(list::page(items, last.filter(|_| page.has_more)))
 }
 
-/// The one user with this name, without regard to case, or none.
-fn named(name: &str, after: Option<u64>, call: &Call<'_>) -> Result<Page<User>, Denial> {
-    let found = call.accounts.directory().user_by_name(name);
-    let uid = found.map(|member| member.uid).filter(|uid| after.is_none_or(|after| *uid > after));
+/// A page with the user of this name, compared without regard to case. The page is empty if there
+/// is no such user.
+fn search_by_name(
+    name: &str,
+    after: Option<u64>,
+    request: &ApiRequest<'_>,
+) -> Result<Page<User>, Denial> {
+    let cached = request.accounts.directory().user_by_name(name);
+    let uid = cached.map(|user| user.uid).filter(|uid| after.is_none_or(|after| *uid > after));
     let user = match uid {
-        Some(uid) => call.accounts.user(uid).map_err(response::denial)?,
+        Some(uid) => request.accounts.user(uid).map_err(response::denial)?,
         None => None,
     };
     Ok(Page { items: user.into_iter().collect(), has_more: false })
 }
 
-async fn create(mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
-    let mut form = FieldReader::new(call.json().await?);
-    let password = form.text("password").map(Secret::new);
-    let mut draft = call.accounts.draft_user(NewUser::default());
-    for name in SERVERS_OWN {
-        if form.take(name).is_some() {
-            form.reject(name, "The server sets this field.", "Leave it out.");
+pub(super) async fn create(mut request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    let mut reader = FieldReader::new(request.json().await?);
+    let password = reader.text("password").map(Secret::new);
+    let mut draft = request.accounts.draft_user(NewUser::default());
+    for name in READ_ONLY {
+        if reader.take(name).is_some() {
+            reader.reject(name, "The server sets this field.", "Leave it out.");
         }
     }
     draft.status = true;
-    read(&mut form, &mut draft);
-    form.finish()?;
+    read(&mut reader, &mut draft);
+    reader.finish()?;
     draft.init = draft.mail.clone();
-    call.admin_only_if(call.policy.roles.has_administrators(&draft.roles))?;
-    within_scopes(&[], &draft.roles, &call)?;
+    request.admin_only_if(request.policy.roles.has_administrators(&draft.roles))?;
+    check_granted_roles(&[], &draft.roles, &request)?;
     if password.is_some() {
-        may_set_passwords(&call)?;
+        check_may_set_passwords(&request)?;
     }
-    draft.password = hashed(password, &call).await?;
-    let made = call.accounts.insert_user(draft).await.map_err(response::denial)?;
-    let location = format!("/api/v1/users/{}", made.record.uid);
-    Ok(response::made(&view(&made.record), made.revision, &location))
+    draft.password = hash_password(password, &request).await?;
+    let user = request.accounts.insert_user(draft).await.map_err(response::denial)?;
+    let location = format!("/api/v1/users/{}", user.record.uid);
+    Ok(response::created(&view(&user.record), user.revision, &location))
 }
 
-async fn change(uid: u64, mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
-    let mut patch = call.json().await?;
-    let before = existing(uid, &call)?;
-    // Before a password is hashed for somebody who may not set it.
-    may_touch(&before.record, &call)?;
-    let expected = call.expected(|| Some(before.revision))?;
+pub(super) async fn change(
+    uid: u64,
+    mut request: ApiRequest<'_>,
+) -> Result<PayloadResponse, Denial> {
+    let mut patch = request.json().await?;
+    let before = get(uid, &request)?;
+    // This check comes first, so that no password is hashed for a client that may not set it.
+    check_may_change(&before.record, &request)?;
+    let expected = request.expected_revision(|| Some(before.revision))?;
     let password = match patch.as_object_mut().and_then(|fields| fields.shift_remove("password")) {
         Some(value) => {
-            may_set_passwords(&call)?;
-            Some(new_password(value, &call).await?)
+            check_may_set_passwords(&request)?;
+            Some(new_password(value, &request).await?)
         }
         None => None,
     };
-    let changed = call.accounts.change_user(uid, expected, |user: &mut User| {
+    let changed = request.accounts.change_user(uid, expected, |user: &mut User| {
         let roles = user.roles.clone();
         apply(user, patch.clone())?;
-        within_scopes(&roles, &user.roles, &call)?;
+        check_granted_roles(&roles, &user.roles, &request)?;
         if let Some(password) = &password {
             user.password.clone_from(password);
         }
-        Ok::<_, Refusal>(())
+        Ok::<_, ChangeDenial>(())
     });
     let user = changed.await?;
     Ok(response::record(StatusCode::OK, &view(&user.record), user.revision))
 }
 
-async fn delete(uid: u64, call: &Call<'_>) -> Result<PayloadResponse, Denial> {
-    let before = existing(uid, call)?;
-    let expected = call.expected(|| Some(before.revision))?.unwrap_or(before.revision);
-    call.accounts.delete_user(uid, Some(expected)).await.map_err(response::denial)?;
-    Ok(response::nothing())
+pub(super) async fn delete(uid: u64, request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    let before = get(uid, &request)?;
+    let expected = request.expected_revision(|| Some(before.revision))?.unwrap_or(before.revision);
+    request.accounts.delete_user(uid, Some(expected)).await.map_err(response::denial)?;
+    Ok(response::no_content())
 }
 
-/// Only an administrator touches an administrator, or makes one.
-pub(super) fn may_touch(user: &User, call: &Call<'_>) -> Result<(), Denial> {
-    let policy = call.accounts.directory().policy();
-    call.admin_only_if(policy.roles.has_administrators(&user.roles))
+/// Refuses changes of administrators by other clients.
+pub(super) fn check_may_change(user: &User, request: &ApiRequest<'_>) -> Result<(), Denial> {
+    let policy = request.accounts.directory().policy();
+    request.admin_only_if(policy.roles.has_administrators(&user.roles))
 }
 
-/// A key with scopes gives no role that holds more than they do.
-fn within_scopes(before: &[String], after: &[String], call: &Call<'_>) -> Result<(), Denial> {
-    let policy = call.accounts.directory().policy();
-    let given = after.iter().filter(|id| !before.contains(id));
-    let mut given = given.filter_map(|id| policy.roles.role(id));
-    match given.all(|role| call.identity.may_grant(role)) {
-        true => Ok(()),
-        false => Err(response::forbidden(
-            "A key with scopes can only give roles whose permissions are all among them.",
-        )),
+/// Refuses added roles with more permissions than the scopes of the client's key.
+fn check_granted_roles(
+    before: &[String],
+    after: &[String],
+    request: &ApiRequest<'_>,
+) -> Result<(), Denial> {
+    let policy = request.accounts.directory().policy();
+    let added = after.iter().filter(|id| !before.contains(id));
+    let mut added = added.filter_map(|id| policy.roles.role(id));
+    if added.all(|role| request.identity.may_grant(role)) {
+        return Ok(());
     }
+    Err(response::forbidden(
+        "A key with scopes can only give roles whose permissions are all among its scopes.",
+    ))
 }
 
-/// Who logs in with a password is bound to nothing: it would be a way out of what a key is bound to.
-pub(super) fn may_set_passwords(call: &Call<'_>) -> Result<(), Denial> {
-    match call.identity.is_restricted() {
-        false => Ok(()),
-        true => Err(response::forbidden(
-            "A key that is bound to scopes, an application, networks or limits cannot set passwords, and neither can a universal key.",
-        )),
+/// Refuses to set passwords with a restricted key: a login with a password has no restrictions, so
+/// the client could escape those of its key.
+pub(super) fn check_may_set_passwords(request: &ApiRequest<'_>) -> Result<(), Denial> {
+    if !request.identity.is_restricted() {
+        return Ok(());
     }
+    Err(response::forbidden(
+        "A key that is bound to scopes, an application, networks or limits cannot set passwords, \
+         and neither can a universal key.",
+    ))
 }
 
-/// A password in a change: null takes it away.
-async fn new_password(value: Value, call: &Call<'_>) -> Result<Option<PasswordDigest>, Denial> {
-    let mut form = FieldReader::new(Value::Object(Map::from_iter([("password".into(), value)])));
-    let password = form.text("password").map(Secret::new);
-    form.finish()?;
-    hashed(password, call).await
+/// The digest of the password in a change. `null` removes the password.
+async fn new_password(
+    value: Value,
+    request: &ApiRequest<'_>,
+) -> Result<Option<PasswordDigest>, Denial> {
+    let mut reader = FieldReader::new(Value::Object(Map::from_iter([("password".into(), value)])));
+    let password = reader.text("password").map(Secret::new);
+    reader.finish()?;
+    hash_password(password, request).await
 }
 
-async fn hashed(
+async fn hash_password(
     password: Option<Secret>,
-    call: &Call<'_>,
+    request: &ApiRequest<'_>,
 ) -> Result<Option<PasswordDigest>, Denial> {
     match password {
         Some(password) => {
-            call.accounts.hash_password(password).await.map(Some).map_err(response::denial)
+            request.accounts.hash_password(password).await.map(Some).map_err(response::denial)
         }
         None => Ok(None),
     }
 }
 
-/// Makes the record what it is with the patch.
+/// Applies a merge patch to the user.
 fn apply(user: &mut User, patch: Value) -> Result<(), Denial> {
     let before = view(user);
     let mut after = before.clone();
     merge(&mut after, patch);
-    let mut form = FieldReader::new(after);
-    for name in SERVERS_OWN {
-        if form.take(name).unwrap_or_default() != before[name] {
-            form.reject(name, "The server sets this field.", "Leave it out, or send it as it is.");
+    let mut reader = FieldReader::new(after);
+    for name in READ_ONLY {
+        if reader.take(name).unwrap_or_default() != before[name] {
+            reader.reject(
+                name,
+                "The server sets this field.",
+                "Leave it out, or send its current value.",
+            );
         }
     }
-    read(&mut form, user);
-    form.finish()
+    read(&mut reader, user);
+    reader.finish()
 }
 
-/// Reads the fields that people set.
-pub(super) fn read(form: &mut FieldReader, user: &mut User) {
-    user.name = form.needed_text("name");
-    user.mail = form.text("mail");
-    user.status = form.flag("active").unwrap_or(user.status);
-    user.roles = form.words("roles").unwrap_or_default();
-    user.langcode = form.text("langcode").unwrap_or_else(|| "en".into());
-    user.preferred_langcode = form.text("preferred_langcode");
-    user.preferred_admin_langcode = form.text("preferred_admin_langcode");
-    user.timezone = form.text("timezone");
-    user.attributes = attributes(form);
-    user.rate_limit = form.rate_limit();
-    user.credits = form.credits();
+/// Reads the fields that clients may set.
+pub(super) fn read(reader: &mut FieldReader, user: &mut User) {
+    user.name = reader.required_text("name");
+    user.mail = reader.text("mail");
+    user.status = reader.flag("active").unwrap_or(user.status);
+    user.roles = reader.words("roles").unwrap_or_default();
+    user.langcode = reader.text("langcode").unwrap_or_else(|| "en".into());
+    user.preferred_langcode = reader.text("preferred_langcode");
+    user.preferred_admin_langcode = reader.text("preferred_admin_langcode");
+    user.timezone = reader.text("timezone");
+    user.attributes = attributes(reader);
+    user.rate_limit = reader.rate_limit();
+    user.credits = reader.credits();
 }
 
-fn attributes(form: &mut FieldReader) -> BTreeMap<String, String> {
+fn attributes(reader: &mut FieldReader) -> BTreeMap<String, String> {
     let mut attributes = BTreeMap::new();
-    for (name, value) in form.entries("attributes").unwrap_or_default() {
+    for (name, value) in reader.entries("attributes").unwrap_or_default() {
         match value {
             Value::String(value) => drop(attributes.insert(name, value)),
-            _ => form.reject(
+            _ => reader.reject(
                 &format!("attributes.{name}"),
                 "An attribute is text.",
                 "Send a string.",
@@ -220,9 +228,10 @@ fn attributes(form: &mut FieldReader) -> BTreeMap<String, String> {
     attributes
 }
 
-/// A user as the API shows it: without its password's digest.
+/// The public view of a user, without the password digest.
 fn view(user: &User) -> Value {
-    let seen = |at: Timestamp| (at.0 != 0).then(|| at.to_string());
+    // 0 means never.
+    let time = |at: Timestamp| (at.0 != 0).then(|| at.to_string());
     json!({
         "uid": user.uid,
         "name": user.name,
@@ -241,7 +250,7 @@ fn view(user: &User) -> Value {
         "credits": user.credits,
         "created": user.created.to_string(),
         "changed": user.changed.to_string(),
-        "access": seen(user.access),
-        "login": seen(user.login),
+        "access": time(user.access),
+        "login": time(user.login),
     })
 }

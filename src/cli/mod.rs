@@ -1,7 +1,8 @@
-//! The command line: one file a noun.
+//! The command line: arguments, commands, and their output.
 //!
-//! Whatever concerns records is a request to the admin API, sent to the server that runs or, where none does, to the same API in this
-//! process. So no rule stands here that a client of the API could get round.
+//! Commands that read or change records send requests to the admin API: to the running server or,
+//! if no server runs, to the same API in this process. So the command line needs no rules of its
+//! own, and other clients of the API cannot bypass any.
 
 mod client;
 mod commands;
@@ -14,26 +15,27 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use client::session::Session;
-pub use terminal::exit::{Exit, CliError};
+pub use terminal::exit::{CliError, Exit};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{Loaded, environment, load};
 
-/// The heading of the options that every command takes.
-const EVERYWHERE: &str = "Options of every command";
+/// The help heading of the options that every command has.
+const GLOBAL_OPTIONS: &str = "Options of every command";
 
 /// A small gate for REST APIs: users, API keys and permissions in one binary.
 ///
-/// Without a command it serves. While a server runs, the other commands talk to it; else they open the store themselves.
+/// Without a command, keyward runs the server. While a server runs, the other commands send
+/// requests to it; otherwise they open the store themselves.
 #[derive(Debug, Parser)]
 #[command(name = "keyward", version, after_help = terminal::exit::HELP, infer_long_args = false)]
 pub struct Cli {
     /// The configuration file [default: $KEYWARD_CONFIG, ./config.toml, /etc/keyward/config.toml]
-    #[arg(long, global = true, value_name = "FILE", help_heading = EVERYWHERE)]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL_OPTIONS)]
     config: Option<PathBuf>,
-    /// How answers are printed: table for people, json for programs
+    /// The output format: table for people, json for programs
     #[arg(
-        long, global = true, value_name = "FORM", help_heading = EVERYWHERE,
+        long, global = true, value_name = "FORMAT", help_heading = GLOBAL_OPTIONS,
         value_enum, default_value_t = Output::Table, hide_possible_values = true
     )]
     output: Output,
@@ -41,7 +43,7 @@ pub struct Cli {
     command: Option<Command>,
 }
 
-/// How answers are printed.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people
@@ -54,41 +56,43 @@ pub enum Output {
 enum Command {
     /// Run the server (what keyward does without a command)
     Serve,
-    /// Make the store, its first user and that user's key
+    /// Create the store, its first user and a key for that user
     Init,
     #[command(flatten)]
     Records(RecordCommand),
-    /// Make the store what a backup says, while no server runs; the one that is there is kept
+    /// Replace the store with a backup, while no server runs; the old store is kept
     Restore(commands::backup::Restore),
-    /// Make the records what a file says: all of it, or nothing
+    /// Change the records to those of a file, all of them or none
     Apply(commands::apply::Apply),
     /// Scripts: authentication types, hooks and handlers
     #[command(subcommand)]
     Script(ScriptVerb),
-    /// Run a request through every phase, and show the result of each
+    /// Run a request through all phases and show the result of each
     Explain(commands::explain::Request),
-    /// The configuration
+    /// Check or print the configuration
     #[command(subcommand)]
     Config(commands::config::Verb),
     /// Ask the running server whether it is ready
     Healthcheck,
-    /// Print the completions of a shell
+    /// Print the completion script for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
 }
 
-/// What is done with scripts.
+/// The commands for scripts.
 #[derive(Debug, Subcommand)]
 enum ScriptVerb {
+    // Needs neither a server nor the store.
     #[command(flatten)]
-    Here(commands::script::Bench),
+    Local(commands::script::Bench),
+    // Sends requests to the admin API.
     #[command(flatten)]
-    There(commands::script::Verb),
+    Api(commands::script::Verb),
 }
 
-/// What concerns records.
+/// The commands that read or change records through the admin API.
 #[derive(Debug, Subcommand)]
 enum RecordCommand {
     /// Users
@@ -103,19 +107,19 @@ enum RecordCommand {
     /// Applications: the ways to authenticate
     #[command(subcommand)]
     App(commands::app::Verb),
-    /// Resources: what can be asked for, and by whom
+    /// Resources: paths, who may use them, and their handlers
     #[command(subcommand)]
     Resource(commands::resource::Verb),
-    /// The audit trail: who changed what
+    /// The audit log: who changed what
     #[command(subcommand)]
     Audit(commands::audit::Verb),
-    /// Write all records into one file, while a server runs or not
+    /// Write all records to one file, whether a server runs or not
     Backup(commands::backup::Backup),
-    /// Write all records as a TOML file that people can read, keep and apply
+    /// Write all records as a TOML file, to read, edit and apply
     Export(commands::apply::Export),
 }
 
-/// Does what was asked and says how it went. Errors are on standard error by then.
+/// Runs a command and returns its exit code. Prints errors on standard error.
 pub fn run(cli: Cli) -> ExitCode {
     let output = cli.output;
     match dispatch(cli, output) {
@@ -126,35 +130,37 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
     let command = match cli.command.unwrap_or(Command::Serve) {
-        // These need no configuration: it may be the very thing that is not in order.
+        // These commands work without a configuration, even if it is invalid.
         Command::Completions { shell } => return commands::completions::print(shell),
         Command::Config(commands::config::Verb::Schema) => return commands::config::schema(),
-        Command::Records(RecordCommand::Key(commands::key::Verb::Scan(scan))) => return scan.run(output),
+        Command::Records(RecordCommand::Key(commands::key::Verb::Scan(scan))) => {
+            return scan.run(output);
+        }
         command => command,
     };
     let loaded = load(cli.config.as_deref(), environment())?;
-    runtime(&command, &loaded)?.block_on(act(command, output, loaded))
+    runtime(&command, &loaded)?.block_on(execute(command, output, loaded))
 }
 
-/// The server gets its workers; for everything else one thread will do.
+/// Creates the runtime: with worker threads for the server, with one thread for other commands.
 fn runtime(command: &Command, loaded: &Loaded) -> std::io::Result<Runtime> {
-    let mut builder = match command {
-        Command::Serve => Builder::new_multi_thread(),
-        _ => Builder::new_current_thread(),
-    };
-    if matches!(command, Command::Serve) {
+    let mut builder = if matches!(command, Command::Serve) {
+        let mut builder = Builder::new_multi_thread();
         builder.worker_threads(loaded.settings.server.workers);
-    }
+        builder
+    } else {
+        Builder::new_current_thread()
+    };
     builder.enable_all().build()
 }
 
-async fn act(command: Command, output: Output, loaded: Loaded) -> anyhow::Result<()> {
+async fn execute(command: Command, output: Output, loaded: Loaded) -> anyhow::Result<()> {
     match command {
         Command::Serve => commands::serve::run(loaded).await,
         Command::Init => commands::init::run(&loaded.settings, output).await,
         Command::Config(verb) => commands::config::run(verb, &loaded, output),
-        Command::Script(ScriptVerb::Here(bench)) => {
-            // Scripts' tests block, which the thread of a runtime must not.
+        Command::Script(ScriptVerb::Local(bench)) => {
+            // The tests of scripts block, so they must not run on the runtime's own thread.
             let settings = loaded.settings;
             tokio::task::spawn_blocking(move || commands::script::run(bench, &settings, output))
                 .await?
@@ -163,7 +169,7 @@ async fn act(command: Command, output: Output, loaded: Loaded) -> anyhow::Result
             let client = client::connect::client_with_scripts(&loaded.settings).await?;
             commands::explain::run(request, &Session::new(client, output)).await
         }
-        Command::Script(ScriptVerb::There(verb)) => {
+        Command::Script(ScriptVerb::Api(verb)) => {
             let client = client::connect::client(&loaded.settings).await?;
             commands::script::ask(verb, &Session::new(client, output)).await
         }
@@ -171,15 +177,15 @@ async fn act(command: Command, output: Output, loaded: Loaded) -> anyhow::Result
         Command::Completions { shell } => commands::completions::print(shell),
         Command::Apply(apply) => apply.run(&loaded.settings, output).await,
         Command::Restore(restore) => restore.run(&loaded.settings, output).await,
-        Command::Records(noun) => {
+        Command::Records(command) => {
             let client = client::connect::client(&loaded.settings).await?;
-            on_records(noun, &Session::new(client, output)).await
+            run_record_command(command, &Session::new(client, output)).await
         }
     }
 }
 
-async fn on_records(noun: RecordCommand, session: &Session) -> anyhow::Result<()> {
-    match noun {
+async fn run_record_command(command: RecordCommand, session: &Session) -> anyhow::Result<()> {
+    match command {
         RecordCommand::User(verb) => commands::user::run(verb, session).await,
         RecordCommand::Key(verb) => commands::key::run(verb, session).await,
         RecordCommand::Role(verb) => commands::role::run(verb, session).await,

@@ -1,4 +1,4 @@
-//! The configuration while it is put together: every key with its value, and where that value was given.
+//! The configuration while it is read: every key with its value and the value's origin.
 
 use std::{
     num::{IntErrorKind, ParseIntError},
@@ -14,20 +14,20 @@ use toml::{
 use super::{
     ConfigError, File, Place, Problem,
     error::{line_of, printable, syntax},
-    file::Webhook,
+    file::WebhookSection,
 };
 use crate::model::suggest;
 
-/// The section whose sections have names that an operator chooses.
+/// The section whose subsections have names chosen by the operator.
 const WEBHOOKS: &str = "webhooks";
 
-/// All keys with what they hold so far. It begins with the defaults; a file and the environment write over them.
+/// All keys with their values: the defaults, overridden by the file and the environment.
 pub(super) struct Draft {
     pub(super) keys: Vec<Entry>,
     pub(super) found: Vec<Problem>,
 }
 
-/// One key.
+/// A key.
 pub(super) struct Entry {
     pub(super) section: String,
     pub(super) key: String,
@@ -35,7 +35,7 @@ pub(super) struct Entry {
     place: Place,
 }
 
-/// Why a value cannot be taken, and what could be.
+/// The reason why a value is invalid, and the fix.
 pub(super) struct Unfit {
     pub(super) message: String,
     pub(super) fix: String,
@@ -59,7 +59,8 @@ impl Draft {
         Self { keys, found: Vec::new() }
     }
 
-    /// Takes what the text of a file says. What is wrong in it goes to `found`, and its keys keep their defaults.
+    /// Takes what the text of a file says. What is wrong in it goes to `found`, and its keys keep
+    /// their defaults.
     pub(super) fn read(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let document = DeTable::parse(text).map_err(|error| syntax(path, text, &error))?;
         let reader = Reader { path, text };
@@ -94,7 +95,8 @@ impl Draft {
                 continue;
             };
             let section = format!("{WEBHOOKS}.{}", printable(name.get_ref()));
-            let keys = toml::Table::try_from(Webhook::default()).expect("the defaults are TOML");
+            let keys =
+                toml::Table::try_from(WebhookSection::default()).expect("the defaults are TOML");
             for (key, value) in keys {
                 let place = reader.place(name);
                 self.keys.push(Entry { section: section.clone(), key, value, place });

@@ -1,7 +1,9 @@
-//! Overrides from the environment: `KEYWARD_SECTION__KEY`, two underscores between the section and the key.
+//! Overrides from the environment: `KEYWARD_SECTION__KEY`, two underscores between the section and
+//! the key.
 //!
-//! A variable with two underscores that names no key is an error, for a limit that is spelled wrong is no limit. One without them is not
-//! ours to judge: orchestrators make `KEYWARD_PORT` and the like for a service of our name.
+//! A variable with two underscores that names no key is an error, for a limit that is spelled wrong
+//! is no limit. One without them is not ours to judge: orchestrators make `KEYWARD_PORT` and the
+//! like for a service of our name.
 
 use super::{
     Place, Problem,
@@ -14,8 +16,8 @@ pub(super) const CONFIG: &str = "KEYWARD_CONFIG";
 const PREFIX: &str = "KEYWARD_";
 const BETWEEN: &str = "__";
 
-/// The variables of this process that may concern Keyward. One that is not UTF-8 is kept with U+FFFD in it, and refused later by name;
-/// [`std::env::vars`] would panic.
+/// The variables of this process that may concern Keyward. One that is not UTF-8 is kept with
+/// U+FFFD in it, and refused later by name; [`std::env::vars`] would panic.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(name, value)| {

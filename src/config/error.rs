@@ -1,14 +1,14 @@
-//! What is wrong with a configuration: where, what, and what to do about it.
+//! Configuration errors: place, problem and fix.
 //!
-//! A value is named by its place and never shown, so that a secret in the wrong place stays out of the logs. The one exception is a line
-//! that is no TOML: it has no key to be named by.
+//! Values are never shown, so that a secret at the wrong place stays out of the logs. The exception
+//! is a line that is not TOML, because it has no key that could be named.
 
 use std::{
     fmt, io,
     path::{Path, PathBuf},
 };
 
-/// Why there is no configuration to run on.
+/// The reason why the configuration is unusable.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -17,10 +17,10 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         problem: io::Error,
     },
-    /// The file holds something else than text.
+    /// The file is not text.
     #[error("{}:{line}: this is not UTF-8 text. Save the file as UTF-8.", .path.display())]
     NotText {
         /// The file.
@@ -37,45 +37,45 @@ pub enum ConfigError {
         line: usize,
         /// The column in characters, counted from 1.
         column: usize,
-        /// The line's text, without control characters, cut where it is long.
+        /// The line's text, without control characters and truncated.
         text: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
-        /// What to do about it.
+        /// The fix.
         fix: String,
     },
-    /// Keys or values are wrong: all that were found, those in the file first.
+    /// All invalid keys and values, those in the file first.
     #[error("{}", lines(.0))]
     Invalid(Vec<Problem>),
 }
 
-/// One key or value that is wrong.
+/// An invalid key or value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Where the value was given.
+    /// The origin of the value.
     pub place: Place,
-    /// The key with its section, `server.listen`, or what stands in its stead.
+    /// The key with its section, such as `server.listen`, or its replacement in the message.
     pub key: String,
-    /// What is wrong, as a sentence.
+    /// The problem, as a sentence.
     pub message: String,
-    /// What to do about it, as a sentence.
+    /// The fix, as a sentence.
     pub fix: String,
 }
 
-/// Where a value was given.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Place {
-    /// In a file.
+    /// A file.
     File {
         /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
     },
-    /// In the environment, by the variable of this name.
+    /// The environment variable with this name.
     Variable(String),
-    /// Nowhere: it is the default.
+    /// The default.
     Default,
 }
 
@@ -135,7 +135,8 @@ fn shown(line: &str) -> String {
     text
 }
 
-/// Puts the parser's words, which are about grammar, into words about the file, where the mistake is a common one.
+/// Puts the parser's words, which are about grammar, into words about the file, where the mistake
+/// is a common one.
 fn diagnose(line: &str, said: &str) -> (String, String) {
     let (problem, fix) = match said {
         "duplicate key" if line.trim_start().starts_with('[') => {

@@ -1,7 +1,8 @@
-//! The file as it is written: sections, keys, their defaults and their sentences.
+//! The configuration file as written: sections, keys, defaults and descriptions.
 //!
-//! This is the one list of keys. The environment, the JSON Schema and the printed configuration are made from it, and a test holds the
-//! shipped `config.toml` against it. Nothing is validated here; [`super::Settings`] is what the program runs on.
+//! This is the only list of keys. The environment, the JSON Schema and the printed configuration
+//! are derived from it, and a test compares it with the shipped `config.toml`. Nothing is validated
+//! here; [`super::Settings`] is the validated form.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,61 +12,70 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Keyward configuration")]
 pub struct File {
-    /// The public listener: what clients and proxies reach.
-    pub server: Server,
-    /// The admin listener: the API, the web console, health and metrics.
-    pub admin: Admin,
-    /// The headers that tell an upstream who asks.
-    pub identity: Identity,
-    /// Where users, keys, roles, applications and resources are kept.
-    pub store: Store,
+    /// The public listener, for clients and proxies.
+    pub server: ServerSection,
+    /// The admin listener, for the API and health checks.
+    pub admin: AdminSection,
+    /// The header fields that tell an upstream who the caller is.
+    pub identity: IdentitySection,
+    /// The store of users, keys, roles, applications and resources.
+    pub store: StoreSection,
     /// The Rhai scripts.
-    pub scripts: Scripts,
-    /// What one client may take of the machine.
-    pub limits: Limits,
-    /// The audit trail: who changed what, and who was refused.
-    pub audit: Audit,
-    /// What is told of keys and users: scripts/events.rhai, and its webhooks.
-    pub events: Events,
-    /// What Keyward writes to standard error.
-    pub log: Log,
-    /// Where webhooks go: a section `[webhooks.NAME]` for each.
+    pub scripts: ScriptsSection,
+    /// Limits of requests, connections and failed authentications.
+    pub limits: LimitsSection,
+    /// The audit trail of changes and denied requests.
+    pub audit: AuditSection,
+    /// Events of keys and users, for scripts/events.rhai and its webhooks.
+    pub events: EventsSection,
+    /// The log, which goes to standard error.
+    pub log: LogSection,
+    /// The receivers of webhooks: a section `[webhooks.NAME]` for each.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub webhooks: std::collections::BTreeMap<String, Webhook>,
+    pub webhooks: std::collections::BTreeMap<String, WebhookSection>,
 }
 
 /// `[server]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Server {
-    /// The address and port for requests; 0.0.0.0 or [::] is every interface, port 0 a free one.
+pub struct ServerSection {
+    /// The address and port for requests. 0.0.0.0 or [::] means all interfaces, port 0 a free port.
     #[allow(rustdoc::broken_intra_doc_links, reason = "[::] is an address")]
     pub listen: String,
-    /// The address and port where Envoy asks over gRPC (envoy.service.auth.v3), with this section's TLS and for trusted_proxies alone; empty: nowhere.
+    /// The address and port for Envoy's gRPC checks (envoy.service.auth.v3), with the TLS of this
+    /// section, for trusted_proxies only. Empty means no such listener.
     pub grpc_listen: String,
-    /// The absolute base of Location headers, such as "https://api.example.com"; empty: taken from the Host header.
+    /// The base URL of Location header fields, such as "https://api.example.com". Empty means the
+    /// request's Host.
     pub public_url: String,
-    /// The addresses and networks of the proxies in front that are believed, with commas between them; they alone may ask at /-/verify.
+    /// The trusted proxies: addresses and networks, separated by commas. Only they may use
+    /// /-/verify.
     pub trusted_proxies: String,
-    /// Whether connections begin with a PROXY header, version 1 or 2, that names the client: "off", or "on", and then only trusted_proxies may connect.
+    /// Whether each connection begins with a PROXY protocol header (version 1 or 2) with the
+    /// client's address: "off", or "on", which allows connections from trusted_proxies only.
     #[schemars(extend("enum" = ["off", "on"]))]
     pub proxy_protocol: String,
-    /// The certificate for TLS in PEM, with those that signed it below; empty: no TLS.
+    /// The file of the TLS certificate in PEM, followed by its intermediate certificates. Empty
+    /// means no TLS.
     pub tls_certificate: String,
-    /// The certificate's private key in PEM, which others may not read; empty: it stands in the certificate's file.
+    /// The file of the certificate's private key in PEM, not readable by other users. Empty means
+    /// the key is in the certificate's file.
     pub tls_key: String,
-    /// The certificates in PEM of those that sign clients' certificates; empty: clients are asked for none.
+    /// The file of the authorities of client certificates, in PEM. Empty means no client
+    /// certificates.
     pub tls_client_ca: String,
-    /// What becomes of a client without such a certificate: with "required" it is turned away, with "optional" it comes in.
+    /// Whether a client without a certificate is rejected ("required") or accepted ("optional").
     #[schemars(extend("enum" = ["required", "optional"]))]
     pub tls_client_certificates: String,
-    /// The threads that serve requests; 0: one for each core.
+    /// The number of worker threads. 0 means one per core.
     #[schemars(range(min = 0, max = 1024))]
     pub workers: i64,
-    /// How they share the work: "shared", they take connections from one listener and help each other out; "per_worker", each has its own (SO_REUSEPORT) and keeps what the kernel gives it.
+    /// How workers share connections: "shared" means one listener and work stealing; "per_worker"
+    /// means a listener per worker (SO_REUSEPORT), and each connection stays with its worker.
     #[schemars(extend("enum" = ["shared", "per_worker"]))]
     pub runtime: String,
-    /// The seconds that requests in flight get to finish when Keyward stops; what is left then is cut off.
+    /// The time for running requests to finish when Keyward stops, in seconds. Later ones are cut
+    /// off.
     #[schemars(range(min = 1, max = 3600))]
     pub shutdown_seconds: i64,
 }
@@ -73,16 +83,19 @@ pub struct Server {
 /// `[admin]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Admin {
-    /// The address and port, or "unix:/path/to.sock" for a unix socket.
+pub struct AdminSection {
+    /// The address and port, or "unix:/path/to.sock" for a Unix socket.
     pub listen: String,
-    /// The certificate for TLS in PEM, with those that signed it below; empty: no TLS.
+    /// The file of the TLS certificate in PEM, followed by its intermediate certificates. Empty
+    /// means no TLS.
     pub tls_certificate: String,
-    /// The certificate's private key in PEM, which others may not read; empty: it stands in the certificate's file.
+    /// The file of the certificate's private key in PEM, not readable by other users. Empty means
+    /// the key is in the certificate's file.
     pub tls_key: String,
-    /// The certificates in PEM of those that sign clients' certificates; empty: clients are asked for none.
+    /// The file of the authorities of client certificates, in PEM. Empty means no client
+    /// certificates.
     pub tls_client_ca: String,
-    /// What becomes of a client without such a certificate: with "required" it is turned away, with "optional" it comes in.
+    /// Whether a client without a certificate is rejected ("required") or accepted ("optional").
     #[schemars(extend("enum" = ["required", "optional"]))]
     pub tls_client_certificates: String,
 }
@@ -90,33 +103,36 @@ pub struct Admin {
 /// `[identity]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Identity {
-    /// The header with the user's name; copies from a client are taken away, whatever these are called.
+pub struct IdentitySection {
+    /// The header field with the user's name. Fields with these names in a client's request are
+    /// removed.
     pub user: String,
-    /// The header with the user's number.
+    /// The header field with the user's number.
     pub user_id: String,
-    /// The header with the ids of the user's roles.
+    /// The header field with the ids of the user's roles.
     pub roles: String,
-    /// The header with the public id of the key.
+    /// The header field with the key's public id.
     pub key_id: String,
-    /// The header with the id of the application.
+    /// The header field with the application's id.
     pub application: String,
 }
 
 /// `[store]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Store {
-    /// The storage engine: "sled" keeps everything on disk, "memory" forgets everything on stop.
+pub struct StoreSection {
+    /// The storage engine: "sled" stores on disk, "memory" loses everything when the server stops.
     #[schemars(extend("enum" = ["sled", "memory"]))]
     pub engine: String,
-    /// The store's folder, which Keyward makes at the first start.
+    /// The store's folder. Keyward creates it at the first start.
     pub path: String,
-    /// The file of the pepper that key digests are made with; empty: the store's path with .pepper appended.
+    /// The file of the pepper, the secret of all key digests. Empty means the store's path with
+    /// .pepper appended.
     pub pepper_file: String,
-    /// The file of the key with which another system made HMAC-SHA-256 of its keys, where such were imported; others may not read it. Empty: none.
+    /// The file of the HMAC key of another system whose HMAC-SHA-256 key digests were imported, not
+    /// readable by other users. Empty means none.
     pub hmac_key_file: String,
-    /// The most memory that the engine's page cache takes, in MiB.
+    /// The maximum size of the engine's page cache, in MiB.
     #[schemars(range(min = 16, max = 1024))]
     pub cache_mib: i64,
 }
@@ -124,78 +140,81 @@ pub struct Store {
 /// `[scripts]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Scripts {
-    /// The folder of the scripts, which may be missing where there are none.
+pub struct ScriptsSection {
+    /// The folder of the scripts. It may be missing.
     pub dir: String,
-    /// The folder of the scripts' secrets, a file each: its name is the secret's, and others may not read it. It may be missing.
+    /// The folder of the scripts' secrets. Each file is a secret with the file's name, not readable
+    /// by other users. The folder may be missing.
     pub secrets_dir: String,
-    /// The steps that one call of a script may take.
+    /// The maximum number of steps of one call.
     #[schemars(range(min = 1_000, max = 100_000_000))]
     pub operations: i64,
-    /// The milliseconds that one call may take.
+    /// The time limit of one call, in milliseconds.
     #[schemars(range(min = 1, max = 10_000))]
     pub call_milliseconds: i64,
-    /// The steps that one call may take of a script that says `const BLOCKING = true;`.
+    /// The maximum number of steps of one call of a script with `const BLOCKING = true;`.
     #[schemars(range(min = 1_000, max = 1_000_000_000))]
     pub blocking_operations: i64,
-    /// The milliseconds that such a call may take, on a thread of its own.
+    /// The time limit of such a call, in milliseconds. It runs on a thread of its own.
     #[schemars(range(min = 1, max = 60_000))]
     pub blocking_milliseconds: i64,
-    /// The calls of blocking scripts that run at the same time.
+    /// The maximum number of concurrent calls of blocking scripts.
     #[schemars(range(min = 1, max = 256))]
     pub blocking_calls: i64,
-    /// The calls of blocking scripts that may wait for their turn; one more is refused with 503.
+    /// The maximum number of waiting calls of blocking scripts. One more is refused with 503.
     #[schemars(range(min = 0, max = 10_000))]
     pub blocking_queue: i64,
-    /// The seconds that one `test_` function may take when scripts are loaded.
+    /// The time limit of one `test_` function when scripts are loaded, in seconds.
     #[schemars(range(min = 1, max = 60))]
     pub test_seconds: i64,
-    /// How deep functions may call functions.
+    /// The maximum depth of nested function calls.
     #[schemars(range(min = 4, max = 64))]
     pub call_levels: i64,
-    /// How deep expressions and blocks may be nested.
+    /// The maximum depth of nested expressions and blocks.
     #[schemars(range(min = 8, max = 64))]
     pub expression_depth: i64,
-    /// The bytes of a text in a script.
+    /// The maximum size of a string, in bytes.
     #[schemars(range(min = 1_024, max = 16_777_216))]
     pub string_bytes: i64,
-    /// The elements of an array, and the bytes of a blob.
+    /// The maximum number of elements of an array, and of bytes of a blob.
     #[schemars(range(min = 16, max = 1_000_000))]
     pub array_items: i64,
-    /// The entries of a map.
+    /// The maximum number of entries of a map.
     #[schemars(range(min = 16, max = 100_000))]
     pub map_entries: i64,
-    /// The variables of a call.
+    /// The maximum number of variables of a call.
     #[schemars(range(min = 16, max = 10_000))]
     pub variables: i64,
-    /// The functions of a file.
+    /// The maximum number of functions in a file.
     #[schemars(range(min = 8, max = 1_024))]
     pub functions: i64,
-    /// The bytes of a file.
+    /// The maximum size of a file, in bytes.
     #[schemars(range(min = 1_024, max = 4_194_304))]
     pub script_bytes: i64,
-    /// The files of the folder.
+    /// The maximum number of files in the folder.
     #[schemars(range(min = 1, max = 10_000))]
     pub files: i64,
-    /// The lines that one call may write into the log.
+    /// The maximum number of log lines of one call.
     #[schemars(range(min = 0, max = 10_000))]
     pub log_lines: i64,
-    /// The notes that hooks may leave on one request.
+    /// The maximum number of notes that hooks may set on one request.
     #[schemars(range(min = 0, max = 1_024))]
     pub notes: i64,
-    /// The buckets of `rate_limit` that are remembered; a new one beyond them is over its limit.
+    /// The maximum number of buckets of `rate_limit`. While all are in use, a new bucket counts as
+    /// over its limit.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub rate_buckets: i64,
-    /// The ids of `once` that are remembered; a new one beyond them counts as seen.
+    /// The maximum number of ids of `once`. While all are in use, a new id counts as seen.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub replay_ids: i64,
-    /// How often a script may run out of its budget within strike_seconds before it is switched off.
+    /// The number of exceeded budgets within strike_seconds after which a script is switched off.
     #[schemars(range(min = 1, max = 1_000))]
     pub strikes: i64,
-    /// The seconds in which that is counted.
+    /// The window in which strikes are counted, in seconds.
     #[schemars(range(min = 1, max = 3_600))]
     pub strike_seconds: i64,
-    /// The seconds for which a script stays switched off, unless it is loaded again.
+    /// The time for which a script stays switched off, in seconds, unless a reload replaces it
+    /// earlier.
     #[schemars(range(min = 1, max = 86_400))]
     pub cool_down_seconds: i64,
 }
@@ -203,58 +222,65 @@ pub struct Scripts {
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// The connections that are open at the same time on the public listener; the admin listener has 64 of its own.
+pub struct LimitsSection {
+    /// The maximum number of open connections of the public listener. The admin listener has its
+    /// own 64.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections: i64,
-    /// The bytes of a request's line and headers together.
+    /// The maximum size of the request line and header section together, in bytes.
     #[schemars(range(min = 8192, max = 1_048_576))]
     pub header_bytes: i64,
-    /// The header fields of a request.
+    /// The maximum number of header fields of a request.
     #[schemars(range(min = 16, max = 1024))]
     pub headers: i64,
-    /// The bytes of a request's body.
+    /// The maximum size of a request's body, in bytes.
     #[schemars(range(min = 1, max = 1_073_741_824))]
     pub body_bytes: i64,
-    /// The bytes of the header field that carries the credential; never more than header_bytes.
+    /// The maximum size of the header field with the credential, in bytes; at most header_bytes.
     #[schemars(range(min = 256, max = 65_536))]
     pub credential_bytes: i64,
-    /// The seconds in which a request's headers have to arrive.
+    /// The time limit for receiving a request's header section, in seconds.
     #[schemars(range(min = 1, max = 600))]
     pub header_read_seconds: i64,
-    /// The seconds in which a request's body has to arrive.
+    /// The time limit for receiving a request's body, in seconds.
     #[schemars(range(min = 1, max = 3600))]
     pub body_read_seconds: i64,
-    /// The seconds that a connection stays open without a request.
+    /// The time after which a connection without a request is closed, in seconds.
     #[schemars(range(min = 1, max = 3600))]
     pub idle_seconds: i64,
-    /// The requests that run at the same time on one HTTP/2 connection.
+    /// The maximum number of concurrent requests of one HTTP/2 connection.
     #[schemars(range(min = 1, max = 10_000))]
     pub http2_streams: i64,
-    /// The passwords that are checked at the same time, each in 19 MiB of memory; 0: one for each core.
+    /// The maximum number of concurrent password checks, each with 19 MiB of memory. 0 means one
+    /// per core.
     #[schemars(range(min = 0, max = 256))]
     pub password_checks: i64,
-    /// The keys that a user may have at the same time, without those that are revoked or have expired.
+    /// The maximum number of a user's keys, not counting revoked and expired ones.
     #[schemars(range(min = 1, max = 100_000))]
     pub keys_per_user: i64,
-    /// The seconds after which the use of keys and spent credits are written down: what a killed server forgets of them.
+    /// The interval of writing key uses and spent credits to the store, in seconds. A killed server
+    /// loses the uses since the last write.
     #[schemars(range(min = 1, max = 3600))]
     pub usage_write_seconds: i64,
-    /// The seconds in which wrong credentials are counted.
+    /// The window in which failed authentications are counted, in seconds.
     #[schemars(range(min = 1, max = 86_400))]
     pub failure_seconds: i64,
-    /// The wrong passwords of one user name from one address (IPv6: from one /64) in that time, before they are not looked at any more; 0: no limit.
+    /// The maximum number of wrong passwords of one user name from one address (IPv6: one /64) per
+    /// window. Beyond it, passwords are not checked. 0 means no limit.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub password_failures: i64,
-    /// The wrong passwords from one address, of all user names together; 0: no limit.
+    /// The maximum number of wrong passwords of all user names from one address. 0 means no limit.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub password_failures_per_address: i64,
-    /// The wrong credentials of any kind from one address, before they are answered with 429; a right key always passes; 0: no limit.
+    /// The maximum number of wrong credentials of any kind from one address. Beyond it, they are
+    /// refused with 429; a correct key still passes. 0 means no limit.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub failures_per_address: i64,
-    /// The addresses and networks whose failures are not counted, with commas between them; a proxy for many clients is one.
+    /// Addresses and networks whose failures are not counted, separated by commas, such as a proxy
+    /// for many clients.
     pub failure_exempt: String,
-    /// The addresses and user names whose failures are remembered; when there are more, those go that would be forgotten soonest.
+    /// The maximum number of entries of addresses and user names. Beyond it, an entry that expires
+    /// soon is evicted.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub failure_entries: i64,
 }
@@ -262,17 +288,20 @@ pub struct Limits {
 /// `[audit]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Audit {
-    /// The entries that are kept; when there are more, the oldest go. Each takes some 500 bytes.
+pub struct AuditSection {
+    /// The maximum number of entries. Beyond it, the oldest are removed. An entry takes about 500
+    /// bytes.
     #[schemars(range(min = 1000, max = 10_000_000))]
     pub entries: i64,
-    /// Which refused requests get an entry: "none", "sampled", or "all".
+    /// The denied requests that get an entry: "none", "sampled" or "all".
     #[schemars(extend("enum" = ["none", "sampled", "all"]))]
     pub denials: String,
-    /// With "sampled", of those that are alike the first in a minute gets one, and then each after so many.
+    /// With "sampled", of similar denials the first in a minute gets an entry, and then one of
+    /// every this many.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub denial_sample: i64,
-    /// The entries that refused requests get in a day, a quarter of them at once and never more than a tenth of entries; the rest is counted in one entry an hour.
+    /// The maximum number of entries of denied requests per day: a quarter of them at once, and at
+    /// most a tenth of entries. Further denials are counted in one entry per hour.
     #[schemars(range(min = 4, max = 1_000_000))]
     pub denial_entries: i64,
 }
@@ -280,16 +309,17 @@ pub struct Audit {
 /// `[events]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Events {
-    /// The days before a key's end on which on_key_expiring is called, with commas between them.
+pub struct EventsSection {
+    /// The days before a key's expiry on which on_key_expiring is called, separated by commas.
     pub expiring_days: String,
-    /// The webhooks that wait for their delivery; when there are more, the newest are left out.
+    /// The maximum number of pending webhooks. Beyond it, new webhooks are dropped.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub webhooks_waiting: i64,
-    /// How often a webhook is tried before it is given up.
+    /// The maximum number of delivery attempts of a webhook.
     #[schemars(range(min = 1, max = 20))]
     pub webhook_tries: i64,
-    /// The seconds until the second try; until each further one it is four times as long, give or take a quarter.
+    /// The wait before the second attempt, in seconds. Each further wait is four times as long,
+    /// with a jitter of a quarter.
     #[schemars(range(min = 1, max = 3_600))]
     pub webhook_retry_seconds: i64,
 }
@@ -297,14 +327,16 @@ pub struct Events {
 /// `[webhooks.NAME]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Webhook {
-    /// Where it is sent: http:// or https://, a host, perhaps a port and a path.
+pub struct WebhookSection {
+    /// The URL: http:// or https://, a host, and optionally a port and a path.
     pub url: String,
-    /// The name of the secret it is signed with, a file of scripts.secrets_dir: `whsec_` and base64, or any other text.
+    /// The name of the signing secret, a file in scripts.secrets_dir: `whsec_` followed by base64,
+    /// or any other text.
     pub secret: String,
-    /// The certificates in PEM of those that sign the receiver's; empty: the public authorities.
+    /// The file of the authorities of the receiver's certificate, in PEM. Empty means the public
+    /// authorities.
     pub ca: String,
-    /// The seconds in which one try has to be answered.
+    /// The time limit of one attempt, in seconds.
     #[schemars(range(min = 1, max = 120))]
     pub timeout_seconds: i64,
 }
@@ -312,15 +344,16 @@ pub struct Webhook {
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// A level (error, warn, info, debug, trace, off), or directives such as "info,keyward=debug".
+pub struct LogSection {
+    /// The log level (error, warn, info, debug, trace, off), or directives such as
+    /// "info,keyward=debug".
     pub level: String,
-    /// The form of a log line: "text" for people, "json" for programs.
+    /// The format of a log line: "text" for people, "json" for programs.
     #[schemars(extend("enum" = ["text", "json"]))]
     pub format: String,
 }
 
-impl Default for Server {
+impl Default for ServerSection {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8080".into(),
@@ -339,7 +372,7 @@ impl Default for Server {
     }
 }
 
-impl Default for Admin {
+impl Default for AdminSection {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8081".into(),
@@ -351,7 +384,7 @@ impl Default for Admin {
     }
 }
 
-impl Default for Identity {
+impl Default for IdentitySection {
     fn default() -> Self {
         Self {
             user: "X-Keyward-User".into(),
@@ -363,7 +396,7 @@ impl Default for Identity {
     }
 }
 
-impl Default for Store {
+impl Default for StoreSection {
     fn default() -> Self {
         Self {
             engine: "sled".into(),
@@ -375,7 +408,7 @@ impl Default for Store {
     }
 }
 
-impl Default for Scripts {
+impl Default for ScriptsSection {
     fn default() -> Self {
         Self {
             dir: "scripts".into(),
@@ -407,7 +440,7 @@ impl Default for Scripts {
     }
 }
 
-impl Default for Limits {
+impl Default for LimitsSection {
     fn default() -> Self {
         Self {
             connections: 10_000,
@@ -432,7 +465,7 @@ impl Default for Limits {
     }
 }
 
-impl Default for Audit {
+impl Default for AuditSection {
     fn default() -> Self {
         Self {
             entries: 100_000,
@@ -443,7 +476,7 @@ impl Default for Audit {
     }
 }
 
-impl Default for Events {
+impl Default for EventsSection {
     fn default() -> Self {
         Self {
             expiring_days: "30, 7, 1".into(),
@@ -454,13 +487,13 @@ impl Default for Events {
     }
 }
 
-impl Default for Webhook {
+impl Default for WebhookSection {
     fn default() -> Self {
         Self { url: String::new(), secret: String::new(), ca: String::new(), timeout_seconds: 15 }
     }
 }
 
-impl Default for Log {
+impl Default for LogSection {
     fn default() -> Self {
         Self { level: "info".into(), format: "text".into() }
     }

@@ -1,7 +1,7 @@
-//! `config.toml` and the environment, read once at the start.
+//! Reads `config.toml` and the environment, once at the start.
 //!
-//! Raw, then resolved: [`File`] is what was written, [`Settings`] what the program runs on. In between stands one pass that collects
-//! everything that is wrong, each with its file and line, or its variable, and what to do.
+//! [`File`] is the raw configuration, [`Settings`] the validated one. The step between them reports
+//! all problems at once, each with its file and line or its variable, and the fix.
 //!
 //! ```
 //! let loaded = keyward::config::load(None, [("KEYWARD_SERVER__LISTEN".into(), "[::1]:80".into())].into_iter())?;
@@ -28,35 +28,35 @@ pub use env::environment;
 pub use error::{ConfigError, Place, Problem};
 pub use file::File;
 pub use settings::{
-    AdminListen, AdminSettings, AuditSettings, ClientCertificates, Denials, Engine, EventSettings,
-    IdentitySettings, LimitSettings, LogFormat, LogSettings, ProxyProtocol, Runtime,
-    ScriptSettings, ServerSettings, Settings, StoreSettings, TlsSettings, WebhookSettings,
+    AdminListen, Engine, LogSettings, ProxyProtocol, Runtime, ScriptSettings, ServerSettings,
+    Settings,
 };
-pub use show::{SHIPPED, print, schema};
+pub use show::{print, schema};
 
-/// Where a file is looked for that nobody named.
+/// The default places of the file.
 const USUAL: [&str; 2] = ["config.toml", "/etc/keyward/config.toml"];
 
-/// A configuration that is in order.
+/// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// What the program runs on.
+    /// The validated configuration.
     pub settings: Settings,
-    /// The file that was read; none: the defaults.
+    /// The file that was read. `None` means the defaults.
     pub source: Option<PathBuf>,
-    /// The names of the variables that were applied, sorted.
+    /// The names of the applied variables, sorted.
     pub overrides: Vec<String>,
-    /// The file as it would be with the overrides in it.
+    /// The file with the overrides applied.
     pub file: File,
 }
 
 /// Reads the file and the environment.
 ///
-/// The file is `explicit` (from `--config`), else the one that `KEYWARD_CONFIG` names, else `./config.toml` or `/etc/keyward/config.toml`
-/// if there is one, else none. `env` holds variables as [`environment`] gives them; others are passed over.
+/// The file is `explicit` (from `--config`), else the one in `KEYWARD_CONFIG`, else `./config.toml`
+/// or `/etc/keyward/config.toml` if it exists, else none. `env` contains the variables of
+/// [`environment`]; others are ignored.
 ///
-/// # Errors
-/// A file that cannot be read or is not TOML; or else everything that is wrong in it and in the environment together.
+/// # Errors A file that cannot be read or is not TOML; or else everything that is wrong in it and
+/// in the environment together.
 pub fn load(
     explicit: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
@@ -79,7 +79,7 @@ fn load_among(
     let file = draft.file();
     let settings = settings::resolve(&file, |keys, message, fix| {
         let (place, key) = draft.blame(keys);
-        // One problem a value: what else is wrong with it shows when that is mended.
+        // One problem per value is enough.
         if !draft.found.iter().any(|one| one.place == place && one.key == key) {
             draft.found.push(Problem { place, key, message, fix });
         }
@@ -97,7 +97,8 @@ fn find<'a>(
     variables: &'a [(String, String)],
     usual: &[&'a Path],
 ) -> Option<&'a Path> {
-    // A link that leads nowhere is there: passing over it would start the program with another configuration.
+    // A dangling link counts as existing: ignoring it would start the program with another
+    // configuration.
     let is_there = |path: &&Path| match fs::symlink_metadata(path) {
         Err(problem) => problem.kind() != io::ErrorKind::NotFound,
         Ok(_) => true,

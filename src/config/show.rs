@@ -1,9 +1,10 @@
-//! The configuration for people and their editors: the effective one as TOML, and the JSON Schema of the file.
+//! Prints the effective configuration as TOML, and the JSON Schema of the file.
 
 use super::{File, Loaded};
 
-/// The shipped `config.toml`: every key with its default and its sentence.
-pub const SHIPPED: &str = include_str!("../../config.toml");
+/// The shipped `config.toml`: every key with its default and description.
+#[cfg(test)]
+pub(super) const SHIPPED: &str = include_str!("../../config.toml");
 
 /// The JSON Schema (2020-12) of `config.toml`, for editors.
 pub fn schema() -> String {
@@ -13,10 +14,11 @@ pub fn schema() -> String {
     text
 }
 
-/// The effective configuration as TOML. Comments at its top say where it came from. What it prints can be loaded again.
+/// The effective configuration as TOML, with comments about its origin. The output can be loaded
+/// again.
 pub fn print(loaded: &Loaded) -> String {
     let mut text = match &loaded.source {
-        // Escaped: a path can hold a line break, and a comment must not end early.
+        // Escaped, because a line break in the path would end the comment.
         Some(path) => format!("# Read from {:?}.\n", path.display().to_string()),
         None => "# There is no configuration file: these are the built-in defaults.\n".into(),
     };

@@ -1,4 +1,5 @@
-//! Request bodies: read only after the Gate has granted the request, with limits of size and time.
+//! Reads request bodies, only after the Gate has granted the request, and with limits of size and
+//! time.
 
 use std::{error::Error, time::Duration};
 

@@ -1,45 +1,45 @@
-//! Applications: how a client that names one is to authenticate.
+//! Applications: how clients authenticate.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{RateLimit, Violation, check_id, key::text};
 
-/// The id of the application of the person at the machine.
+/// The id of the operator's application.
 const OPERATOR: &str = "keyward.operator";
 
 /// A way to authenticate, chosen by the request header `AUTH-METHOD`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Application {
-    /// What `AUTH-METHOD` names.
+    /// The id, as in `AUTH-METHOD`.
     pub id: String,
-    /// What people read.
+    /// The name for people.
     pub name: String,
-    /// Off: its requests are anonymous, and the permission check still stands.
+    /// If disabled, its requests are anonymous; permissions are still checked.
     pub enabled: bool,
-    /// Whether it serves requests without `AUTH-METHOD`. At most one does.
+    /// Whether it is used for requests without `AUTH-METHOD`. At most one application is.
     pub is_default: bool,
     /// The authentication type.
     #[serde(rename = "type")]
     pub auth_type: AuthType,
     /// The request header that carries the credential.
     pub header: String,
-    /// Whose keys it takes.
+    /// The kind of keys that it accepts.
     pub key_source: KeySource,
-    /// Whether its universal keys act as administrators too.
+    /// Whether its universal keys can also authenticate administrators.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub universal_administrators: bool,
     /// The protection space that challenges name (RFC 9110, section 11.5).
     pub realm: String,
-    /// How much a refused client is told.
+    /// How much detail a denied client gets.
     pub detail: Detail,
     /// The prefix of keys made for this application.
     pub key_prefix: String,
-    /// How fast it, by all of its clients together, may be used; none: as fast as they come.
+    /// The rate limit of all its clients together. `None` means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
 }
 
-/// What a credential is made of.
+/// The content of a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthType {
     /// `base64(username:api-key)`.
@@ -48,27 +48,28 @@ pub enum AuthType {
     Basic,
     /// The key alone (RFC 6750's header form).
     Bearer,
-    /// What the script `auth/NAME.rhai` makes of it.
+    /// Defined by the script `auth/NAME.rhai`.
     Script(String),
 }
 
-/// Whose keys an application takes.
+/// The kind of keys that an application accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeySource {
     /// Each user has keys of its own.
     PerUser,
-    /// One key acts as any user, whom the client names: for a program that has signed its users in itself.
+    /// Universal keys: one key authenticates any user that the client names. For a program that has
+    /// authenticated its users itself.
     Universal,
 }
 
-/// How much a refused client is told.
+/// How much detail a denied client gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Detail {
-    /// Which room refused, and why.
+    /// The exact reason.
     Exact,
-    /// One answer for an unknown user, a wrong key, a blocked user, an expired and a revoked key.
+    /// One response for an unknown user, a wrong key, a blocked user, an expired and a revoked key.
     Uniform,
 }
 
@@ -83,7 +84,8 @@ impl AuthType {
         }
     }
 
-    /// The type with this name: a built-in one, or else that of a script. Whether there is such a script is not known here.
+    /// The type with this name: a built-in one, or else a script's. Does not check that the script
+    /// exists.
     pub fn parse(location: &str, name: &str) -> Result<Self, Violation> {
         if let Some(built_in) =
             [Self::ApiKey, Self::Basic, Self::Bearer].into_iter().find(|one| one.name() == name)
@@ -100,7 +102,7 @@ impl AuthType {
         }
     }
 
-    /// The script that it is made of.
+    /// The script's name.
     pub fn script(&self) -> Option<&str> {
         match self {
             Self::Script(name) => Some(name),
@@ -171,7 +173,7 @@ impl Application {
         }
     }
 
-    /// The application of the person at the machine, which is in no store: a key alone, in `Authorization`.
+    /// The operator's application, which is not in the store: a key alone, in `Authorization`.
     pub fn operator() -> Self {
         Self {
             auth_type: AuthType::Bearer,
@@ -181,7 +183,8 @@ impl Application {
         }
     }
 
-    /// Whether this is [`Application::operator`]. People cannot take an id with its beginning.
+    /// Whether this is [`Application::operator`]. Ids with its first character are not valid for
+    /// other applications.
     pub fn is_operator(&self) -> bool {
         self.id == OPERATOR
     }
@@ -191,7 +194,7 @@ impl Application {
         self.header.eq_ignore_ascii_case("authorization")
     }
 
-    /// The rules of form.
+    /// Checks the record's fields.
     pub fn check(&self) -> Vec<Violation> {
         let mut found = Vec::new();
         found.extend(check_id("id", &self.id).err());
@@ -218,7 +221,8 @@ impl Application {
         found
     }
 
-    /// A universal key acts as the user whom its client names, so it needs a type that names one, and a key.
+    /// A universal key authenticates the user that the client names, so it needs a type with a user
+    /// name and a key.
     fn source_problem(&self) -> Option<Violation> {
         let said = match (self.key_source, &self.auth_type) {
             (KeySource::Universal, AuthType::Basic) => {

@@ -1,4 +1,5 @@
-//! What the audit trail says of an act: when, who, what, and what was before and after. Never a secret.
+//! Entries of the audit trail: time, actor, action, and the record before and after. Never a
+//! secret.
 
 use std::net::IpAddr;
 
@@ -7,58 +8,58 @@ use serde_json::{Map, Value, json};
 
 use super::{KeyId, Timestamp};
 
-/// What stands in the place of a secret: that it is another is told, not what it is.
+/// The placeholder for a secret: the entry shows that it changed, not its value.
 const SECRET: &str = "(secret)";
-/// The fields of records that are secrets, or made of them.
+/// The fields that are secrets or derived from secrets.
 const SECRETS: &[&str] = &["digest", "password", "slow", "former_digest"];
-/// The most bytes that one field takes in the trail.
+/// The maximum size of one field in an entry, in bytes.
 const MAX_FIELD: usize = 512;
-/// The most bytes that what was before, or after, takes in the trail.
+/// The maximum size of each of the two sides of a change, in bytes.
 const MAX_SIDE: usize = 2560;
 
-/// Who did something.
+/// The actor of an action.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Actor {
     /// The program itself.
     Program,
-    /// The person at the machine.
+    /// The operator at the machine.
     Operator {
-        /// From where.
+        /// The client's address.
         client: IpAddr,
     },
-    /// Somebody who did not say who it is.
+    /// An unauthenticated client.
     Anonymous {
-        /// From where.
+        /// The client's address.
         client: IpAddr,
     },
     /// A user.
     User {
-        /// Its number.
+        /// The user's number.
         uid: u64,
-        /// Its name, as it was then.
+        /// The user's name at the time.
         name: String,
-        /// The key that it used; none: another credential.
+        /// The key that was used. `None` means another credential.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<KeyId>,
-        /// The application that it came through.
+        /// The application.
         application: String,
-        /// From where.
+        /// The client's address.
         client: IpAddr,
     },
 }
 
-/// Something that is done to records.
+/// An action on records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Act {
-    /// What is done: `user.create`.
+    /// The action, such as `user.create`.
     pub action: String,
-    /// To what: `user/7`.
+    /// The object, such as `user/7`.
     pub object: String,
-    /// The fields that are changed or taken away, as they were.
+    /// The changed or removed fields, before the action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Value>,
-    /// The fields that are changed or come, as they are now.
+    /// The changed or added fields, after the action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Value>,
 }
@@ -66,22 +67,22 @@ pub struct Act {
 /// An entry of the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
-    /// When.
+    /// The time.
     pub time: Timestamp,
-    /// Who.
+    /// The actor.
     pub actor: Actor,
-    /// What.
+    /// The action.
     #[serde(flatten)]
     pub act: Act,
 }
 
 impl Act {
-    /// A record is made.
+    /// The creation of a record.
     pub fn create(what: &str, id: impl ToString, after: &impl Serialize) -> Self {
         Self::of(what, "create", id, Map::new(), fields(after))
     }
 
-    /// A record is changed. `verb` says how: `change`, `revoke`.
+    /// The change of a record. `verb` is `change`, `revoke` or the like.
     pub fn change<T: Serialize>(
         what: &str,
         verb: &str,
@@ -103,12 +104,12 @@ impl Act {
         Self::of(what, verb, id, before, after)
     }
 
-    /// A record is deleted.
+    /// The deletion of a record.
     pub fn delete(what: &str, id: impl ToString, before: &impl Serialize) -> Self {
         Self::of(what, "delete", id, fields(before), Map::new())
     }
 
-    /// Something else, with what is to be known of it.
+    /// Any other action, with its details.
     pub fn other(action: &str, object: impl ToString, known: Value) -> Self {
         let (action, object) = (action.to_owned(), object.to_string());
         Self { action, object, before: None, after: Some(known) }
@@ -137,7 +138,7 @@ fn fields(record: &impl Serialize) -> Map<String, Value> {
     }
 }
 
-/// One side of a change, without secrets, and no longer than the trail keeps.
+/// One side of a change, without secrets and limited in size.
 fn side(mut fields: Map<String, Value>) -> Option<Value> {
     if fields.is_empty() {
         return None;
@@ -165,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_names_what_changed_and_no_secret() {
+    fn entry_of_a_change_has_the_changed_fields_and_no_secret() {
         let before =
             json!({ "name": "ann", "mail": "a@x", "status": true, "password": "$argon2id$1" });
         let after =
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_cut_and_says_so() {
+    fn long_fields_are_truncated_and_marked() {
         let long = json!({ "body": "x".repeat(600), "id": "r" });
         let after = Act::create("resource", "r", &long).after.unwrap();
         assert_eq!(after["body"], "(602 bytes, too long for the audit trail)");

@@ -1,11 +1,12 @@
-//! Randomness, handed in: the operating system's in the program, a counter's in a test that must repeat.
+//! Source of randomness, passed in: the operating system's generator, or a repeatable stream for
+//! tests.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-/// Where random bytes come from.
+/// A source of random bytes.
 #[derive(Clone, Default)]
 pub struct Entropy(Source);
 
@@ -22,14 +23,14 @@ impl Entropy {
         Self(Source::System)
     }
 
-    /// A repeatable stream for tests. Never for keys that guard anything.
+    /// A repeatable stream for tests. Never use it for real keys.
     pub fn seeded(seed: u64) -> Self {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
         Self(Source::Seeded(key, Arc::default()))
     }
 
-    /// A stream that is made of a secret, and the same each time. As hard to guess as the secret.
+    /// A repeatable stream derived from a secret. It is as hard to guess as the secret.
     pub fn derived(secret: [u8; 32]) -> Self {
         Self(Source::Seeded(secret, Arc::default()))
     }

@@ -1,4 +1,4 @@
-//! The names of things: a key's public id, and the form of the ids that people choose.
+//! Ids: a key's public id, and the format of the ids that people choose.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::Violation;
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// Writes `value` in base 62, right-aligned and padded with zeros, over the whole of `out`.
+/// Writes `value` in base 62 into `out`, padded with zeros on the left.
 pub(super) fn base62(mut value: u64, out: &mut [u8]) {
     for slot in out.iter_mut().rev() {
         *slot = BASE62[(value % 62) as usize];
@@ -16,20 +16,21 @@ pub(super) fn base62(mut value: u64, out: &mut [u8]) {
     }
 }
 
-/// The digit of a random byte, or none for a byte that would make some digits likelier than others.
+/// The digit for a random byte. `None` means the byte must be skipped, since it would make some
+/// digits likelier than others.
 pub(super) fn digit(random: u8) -> Option<u8> {
     (random < 248).then(|| BASE62[usize::from(random % 62)])
 }
 
-/// A key's public id: eight base62 digits, held as a number.
+/// A key's public id: eight base62 digits, stored as a number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(u64);
 
 impl KeyId {
-    /// How many ids there are: 62⁸.
+    /// The number of possible ids: 62⁸.
     pub const COUNT: u64 = 62u64.pow(8);
 
-    /// The id of this number, wrapped into the ids there are.
+    /// The id with this number, modulo [`KeyId::COUNT`].
     pub fn from_number(number: u64) -> Self {
         Self(number % Self::COUNT)
     }
@@ -39,14 +40,14 @@ impl KeyId {
         self.0
     }
 
-    /// Its eight digits, in ASCII.
+    /// The eight digits, in ASCII.
     pub fn digits(self) -> [u8; 8] {
         let mut out = [0; 8];
         base62(self.0, &mut out);
         out
     }
 
-    /// Reads exactly eight base62 digits.
+    /// Parses exactly eight base62 digits.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != 8 {
             return None;
@@ -55,7 +56,7 @@ impl KeyId {
     }
 }
 
-/// What each byte is worth as a base62 digit.
+/// The value of each byte as a base62 digit.
 const WORTH: [u8; 256] = {
     let mut worth = [NO_DIGIT; 256];
     let mut at = 0;
@@ -72,7 +73,7 @@ pub(super) fn is_base62(bytes: &[u8]) -> bool {
     bytes.iter().fold(0, |seen, byte| seen | WORTH[usize::from(*byte)]) & NO_DIGIT == 0
 }
 
-/// The number that at most ten base62 digits write.
+/// The value of at most ten base62 digits.
 pub(super) fn number(digits: &[u8]) -> Option<u64> {
     let add = |number: u64, byte: &u8| number * 62 + u64::from(WORTH[usize::from(*byte)]);
     is_base62(digits).then(|| digits.iter().fold(0, add))
@@ -102,7 +103,8 @@ impl<'de> Deserialize<'de> for KeyId {
     }
 }
 
-/// Reads a value from its text, which is not copied: at a start there are millions. `what` says what the text has to be.
+/// Deserialises a value from text without copying it, because a start parses millions. `what`
+/// describes the expected text.
 pub(super) fn from_text<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     what: &'static str,
@@ -123,8 +125,8 @@ pub(super) fn from_text<'de, D: Deserializer<'de>, T>(
     deserializer.deserialize_str(Text(what, read))
 }
 
-/// The form of an id that a person chooses for a role, an application or a resource:
-/// 1 to 64 of `a-z 0-9 _ . -`, beginning with a letter or a digit.
+/// Checks the id of a role, an application or a resource: 1 to 64 characters of `a-z 0-9 _ . -`,
+/// beginning with a letter or a digit.
 pub fn check_id(location: &str, id: &str) -> Result<(), Violation> {
     let form = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-');
     let starts = id.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -150,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_id_is_read_as_it_is_written() {
+    fn key_id_round_trips() {
         for number in [0, 1, 61, 62, KeyId::COUNT - 1] {
             let id = KeyId::from_number(number);
             assert_eq!(KeyId::parse(&id.to_string()), Some(id));
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_has_one_form() {
+    fn id_has_one_format() {
         for good in ["a", "entity.user", "0", "tenant_7-x"] {
             assert!(check_id("id", good).is_ok(), "{good}");
         }

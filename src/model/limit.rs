@@ -1,4 +1,4 @@
-//! How much may be asked: a rate, and credits that come back with the calendar.
+//! Limits of records: a rate, and credits per calendar period.
 
 use std::fmt;
 
@@ -7,18 +7,18 @@ use serde_json::{Map, Value};
 
 use super::{Timestamp, Violation, parse_span};
 
-/// The most requests that a rate or its burst can name.
+/// The maximum number of requests in a rate or burst.
 const MOST: u32 = 1_000_000;
-/// The longest time in which a rate is counted, and in which a burst comes back: 366 days.
+/// The maximum window of a rate: 366 days.
 const LONGEST: u64 = 366 * 86_400;
-/// The most credits.
+/// The maximum number of credits.
 const MOST_CREDITS: u32 = 1_000_000_000;
-/// What is done about a rate that cannot be read.
+/// The fix for an invalid rate.
 const RATE: &str = "Write 100/1m, or 100/1m burst 20: requests, a time (s, m, h, d, w), and how many may come at once.";
-/// What is done about credits that cannot be read.
+/// The fix for invalid credits.
 const CREDITS: &str = "Write 1000/day, 1000/week or 1000/month.";
 
-/// So many requests in so much time, evenly; some of them at once.
+/// A rate: a number of requests per window, spread evenly, with a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
     requests: u32,
@@ -26,40 +26,40 @@ pub struct RateLimit {
     burst: Option<u32>,
 }
 
-/// So many requests until the next day, week or month begins.
+/// Credits: a number of requests per day, week or month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Credits {
-    /// How many.
+    /// The number of credits.
     pub amount: u32,
-    /// When they come back.
+    /// The refill period.
     pub refill: Refill,
 }
 
-/// When credits come back. All of it in UTC.
+/// The refill period of credits, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refill {
-    /// At midnight.
+    /// Refilled at midnight.
     Day,
-    /// On Monday at midnight (ISO 8601).
+    /// Refilled on Monday at midnight (ISO 8601).
     Week,
-    /// On the first of the month at midnight.
+    /// Refilled on the first of the month at midnight.
     Month,
 }
 
-/// A day, a week or a month of the calendar.
+/// A day, week or month of the calendar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period {
-    /// Its number, which the next one's follows.
+    /// The period's number; consecutive periods have consecutive numbers.
     pub number: u32,
-    /// Its first second.
+    /// The first second of the period.
     pub begins: Timestamp,
-    /// The first second of the next one.
+    /// The first second of the next period.
     pub ends: Timestamp,
 }
 
 impl RateLimit {
-    /// `requests` in `seconds`, with at most `burst` at once; none: as many as in the whole time.
+    /// `requests` in `seconds`, with at most `burst` at once. `None` means a burst of `requests`.
     ///
     /// # Errors
     /// One of them is zero, or too large.
@@ -109,7 +109,7 @@ impl RateLimit {
         Self::new(location, requests, span_of(span).ok_or_else(unlike)?, burst)
     }
 
-    /// Reads the same from JSON: text, or `{"requests": 100, "per": "1m", "burst": 20}`.
+    /// Reads a rate from JSON: text, or `{"requests": 100, "per": "1m", "burst": 20}`.
     ///
     /// # Errors
     /// It is something else, or there is a zero in it.
@@ -139,22 +139,22 @@ impl RateLimit {
         }
     }
 
-    /// The requests.
+    /// The number of requests per window.
     pub fn requests(self) -> u32 {
         self.requests
     }
 
-    /// The time in which they may come, in seconds.
+    /// The window, in seconds.
     pub fn seconds(self) -> u64 {
         self.seconds
     }
 
-    /// How many may come at once.
+    /// The number of requests that may come at once.
     pub fn burst(self) -> u32 {
         self.burst.unwrap_or(self.requests)
     }
 
-    /// Whether it allows nothing that `other` does not.
+    /// Whether this limit is at least as strict as `other`.
     pub fn is_within(self, other: Self) -> bool {
         let of = |one: Self, by: Self| u64::from(one.requests) * by.seconds;
         self.burst() <= other.burst() && of(self, other) <= of(other, self)
@@ -162,7 +162,7 @@ impl RateLimit {
 }
 
 impl Credits {
-    /// So many credits.
+    /// A number of credits per period.
     ///
     /// # Errors
     /// None, or too many.
@@ -189,7 +189,7 @@ impl Credits {
         Self::new(location, amount, refill)
     }
 
-    /// Reads the same from JSON: text, or `{"amount": 1000, "per": "day"}`.
+    /// Reads credits from JSON: text, or `{"amount": 1000, "per": "day"}`.
     ///
     /// # Errors
     /// It is something else, or zero.
@@ -207,7 +207,8 @@ impl Credits {
         }
     }
 
-    /// Whether it allows nothing that `other` does not. Different calendars are not compared.
+    /// Whether this limit is at least as strict as `other`. Different refill periods are not
+    /// comparable.
     pub fn is_within(self, other: Self) -> bool {
         self.refill == other.refill && self.amount <= other.amount
     }
@@ -225,15 +226,15 @@ impl Refill {
         }
     }
 
-    /// The one with this name.
+    /// The refill period with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.name() == name)
     }
 
-    /// The period that a moment is in. Before 1970 there is none: the first one stands for it.
+    /// The period of a moment. Moments before 1970 are in the first period.
     pub fn period(self, now: Timestamp) -> Period {
         const DAY: u64 = 86_400;
-        /// 1970-01-01 was the fourth day of its week.
+        /// 1970-01-01 was a Thursday, the fourth day of its week.
         const BEFORE: u64 = 3;
         let days = u64::try_from(now.0).unwrap_or(0) / DAY;
         let of = |number: u64, first: u64, next: u64| Period {
@@ -261,7 +262,8 @@ fn moment(seconds: u64) -> Timestamp {
     Timestamp(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
-/// The year and month of a day since 1970, in the Gregorian calendar (Hinnant, "chrono-compatible low-level date algorithms").
+/// The year and month of a day since 1970, in the Gregorian calendar (Hinnant, "chrono-compatible
+/// low-level date algorithms").
 fn month_of(days: u64) -> (u64, u64) {
     let days = days + 719_468;
     let of_era = days % 146_097;
@@ -272,7 +274,7 @@ fn month_of(days: u64) -> (u64, u64) {
     (year_of_era + days / 146_097 * 400 + u64::from(month <= 2), month)
 }
 
-/// The days from 1970 to the first of a month.
+/// The number of days from 1970 to the first of a month.
 fn days_before(year: u64, month: u64) -> u64 {
     let year = year - u64::from(month <= 2);
     let (era, year_of_era) = (year / 400, year % 400);
@@ -281,16 +283,17 @@ fn days_before(year: u64, month: u64) -> u64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year - 719_468
 }
 
-/// Digits alone: no sign.
+/// Parses digits without a sign.
 fn whole(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// A span, in seconds; a unit alone is one of it.
+/// Parses a time span, in seconds. A unit without a number means one.
 fn span_of(text: &str) -> Option<i64> {
-    match text.starts_with(|c: char| c.is_ascii_digit()) {
-        true => parse_span(text),
-        false => parse_span(&format!("1{text}")),
+    if text.starts_with(|c: char| c.is_ascii_digit()) {
+        parse_span(text)
+    } else {
+        parse_span(&format!("1{text}"))
     }
 }
 
@@ -360,7 +363,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_written_in_one_way() {
+    fn rate_has_one_canonical_text() {
         for (text, written) in [
             ("100/1m", "100/1m"),
             ("100/60s burst 20", "100/1m burst 20"),
@@ -381,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_of_nothing_or_of_no_sense_is_refused() {
+    fn zero_or_malformed_rate_is_refused() {
         for bad in [
             "",
             "100",
@@ -420,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn credits_are_written_in_one_way_and_never_none() {
+    fn credits_have_one_canonical_text_and_are_never_zero() {
         for text in ["1000/day", "1/week", "1000000000/month"] {
             assert_eq!(Credits::parse("credits", text).unwrap().to_string(), text);
         }
@@ -435,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_within_is_no_way_out() {
+    fn stricter_limit_is_within_a_looser_one() {
         let rate = |text| RateLimit::parse("r", text).unwrap();
         assert!(rate("50/1m").is_within(rate("100/1m")));
         assert!(rate("1/1s burst 50").is_within(rate("100/1m")));
@@ -455,7 +458,7 @@ mod tests {
             |a: &str, b: &str| (format!("{a}T00:00:00+00:00"), format!("{b}T00:00:00+00:00"));
         let moment = "2024-02-29T23:59:59Z";
         assert_eq!(span(Refill::Day, moment), pair("2024-02-29", "2024-03-01"));
-        // A Thursday.
+        // 1970-01-01 is a Thursday.
         assert_eq!(span(Refill::Week, moment), pair("2024-02-26", "2024-03-04"));
         assert_eq!(span(Refill::Month, moment), pair("2024-02-01", "2024-03-01"));
         assert_eq!(span(Refill::Month, "2026-12-31T12:00:00Z"), pair("2026-12-01", "2027-01-01"));

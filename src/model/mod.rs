@@ -1,6 +1,7 @@
-//! The records and what is true of them without asking anybody: ids, secrets, permissions, rules of form.
+//! Records, ids, secrets and permissions: plain data and its validation.
 //!
-//! Nothing here does I/O, reads a clock or draws a random number; both are handed in ([`Clock`], [`Entropy`]).
+//! Nothing here does I/O, reads a clock or draws a random number; both are passed in ([`Clock`],
+//! [`Entropy`]).
 
 mod application;
 mod audit;
@@ -43,5 +44,6 @@ pub use time::{Clock, Timestamp};
 pub use user::{User, fold, mail_problem, name_problem};
 pub use violation::Violation;
 
-/// What is in force, for as long as a request takes: an `Arc` of it without its count, which all cores would write to.
+/// The current value for the duration of a request: like an `Arc`, but without a reference count
+/// that all cores would write to.
 pub type Borrowed<T> = arc_swap::Guard<std::sync::Arc<T>>;

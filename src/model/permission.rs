@@ -1,6 +1,6 @@
-//! Sets of permissions, as bits. Which permission has which bit is the Directory's business.
+//! Sets of permissions as bits. The directory assigns the bits.
 
-/// The permissions that the program itself asks for.
+/// The permissions that the program itself requires.
 pub const SHIPPED: &[&str] = &[
     "administer permissions",
     "administer users",
@@ -15,7 +15,7 @@ pub const SHIPPED: &[&str] = &[
     "view audit log",
 ];
 
-/// A set of permissions, each known by its bit's number.
+/// A set of permissions, identified by bit numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Permissions(Vec<u64>);
 
@@ -25,7 +25,7 @@ impl Permissions {
         Self(Vec::new())
     }
 
-    /// Puts a bit in.
+    /// Adds a bit.
     pub fn insert(&mut self, bit: u32) {
         let word = (bit / 64) as usize;
         if self.0.len() <= word {
@@ -34,7 +34,7 @@ impl Permissions {
         self.0[word] |= 1 << (bit % 64);
     }
 
-    /// Whether a bit is in.
+    /// Whether the set contains a bit.
     pub fn contains(&self, bit: u32) -> bool {
         self.0.get((bit / 64) as usize).is_some_and(|word| word & (1 << (bit % 64)) != 0)
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_holds_what_was_put_in_and_nothing_else() {
+    fn set_contains_exactly_the_added_bits() {
         let mut one = Permissions::none();
         one.insert(3);
         one.insert(64);

@@ -1,4 +1,4 @@
-//! Roles: names for sets of permissions.
+//! Roles: named sets of permissions.
 
 use std::collections::BTreeSet;
 
@@ -7,38 +7,39 @@ use uuid::Uuid;
 
 use super::{Violation, check_id};
 
-/// The role of a request that nobody stands behind.
+/// The role of requests without a credential.
 pub const ANONYMOUS: &str = "anonymous";
-/// The role that every known user has besides its own.
+/// The role that every authenticated user has in addition to its own.
 pub const AUTHENTICATED: &str = "authenticated";
-/// The shipped role that may do everything.
+/// The shipped role with all permissions.
 pub const ADMINISTRATOR: &str = "administrator";
 
 /// A role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Role {
-    /// The id that users carry.
+    /// The id, as listed in user records.
     pub id: String,
-    /// What people read.
+    /// The name for people.
     pub label: String,
-    /// Where it stands in a list; smaller first.
+    /// The position in lists; smaller first.
     #[serde(default)]
     pub weight: i32,
-    /// Whether it has every permission there is and will be.
+    /// Whether the role has all permissions, including future ones.
     #[serde(default)]
     pub is_admin: bool,
-    /// The permissions that it gives.
+    /// The permissions that the role grants.
     #[serde(default)]
     pub permissions: BTreeSet<String>,
 }
 
 impl Role {
-    /// Whether the program itself relies on this role, so that it cannot be deleted.
+    /// Whether the program relies on this role, so that it cannot be deleted.
     pub fn is_locked(id: &str) -> bool {
         id == ANONYMOUS || id == AUTHENTICATED
     }
 
-    /// The UUID that other systems know a role by: made of its id, so it is the same on every server and needs no place in the record.
+    /// The UUID of the role for other systems. It is derived from the id, so it is the same on
+    /// every server and is not stored.
     ///
     /// Version 8 (RFC 9562, section 5.8): like version 5, with BLAKE3 for SHA-1.
     pub fn uuid(id: &str) -> Uuid {
@@ -48,7 +49,7 @@ impl Role {
         uuid::Builder::from_custom_bytes(bytes).into_uuid()
     }
 
-    /// The rules of form.
+    /// Checks the record's fields.
     pub fn check(&self) -> Vec<Violation> {
         let mut found = Vec::new();
         found.extend(check_id("id", &self.id).err());

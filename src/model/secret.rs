@@ -1,4 +1,5 @@
-//! Secrets and their digests. None of these types shows what it holds: `Debug` prints a placeholder, and there is no `Display`.
+//! Secrets and their digests. None of these types shows its value: `Debug` prints a placeholder,
+//! and there is no `Display`.
 
 use std::fmt;
 
@@ -7,17 +8,17 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{Scheme, ids::from_text};
 
-/// Text that must not be seen: a key, a password. Wiped when dropped.
+/// A secret text, such as a key or a password. Zeroised on drop.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes `text` in.
+    /// Wraps `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text. Every caller is a place to look at when secrets are reviewed.
+    /// The text. Every caller must be checked in a review of secrets.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -35,8 +36,8 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// The value of each hexadecimal digit, and 16 for what is none. By table, because the digits of a digest are a coin toss for whoever predicts
-/// branches, and a start reads millions of them.
+/// The value of each hexadecimal digit, and 16 for other bytes. A table, because branches on random
+/// digits are mispredicted and a start parses millions of digests.
 const NIBBLES: [u8; 256] = {
     let mut all = [16; 256];
     let mut at = 0;
@@ -51,7 +52,7 @@ const NIBBLES: [u8; 256] = {
 
 /// BLAKE3 of a key's whole text, keyed with the server's [`Pepper`].
 ///
-/// Equality takes the same time wherever the first difference is.
+/// Equality takes constant time.
 #[derive(Clone, Copy)]
 pub struct Digest([u8; 32]);
 
@@ -61,17 +62,17 @@ impl Digest {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// As 64 hexadecimal digits.
+    /// Formats 64 hexadecimal digits.
     pub fn to_hex(&self) -> String {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()
     }
 
-    /// Reads 64 hexadecimal digits.
+    /// Parses 64 hexadecimal digits.
     pub fn from_hex(text: &[u8]) -> Option<Self> {
         let text: &[u8; 64] = text.try_into().ok()?;
         let mut bytes = [0; 32];
@@ -100,7 +101,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// As 64 hexadecimal digits, for the store's records only.
+/// Serialised as 64 hexadecimal digits, only for the store's records.
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&blake3::Hash::from_bytes(self.0).to_hex())
@@ -114,7 +115,8 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// The server's own secret, kept outside the store: whoever copies the store alone cannot test guesses against its digests.
+/// The server's secret, kept outside the store: without it, guesses cannot be tested against the
+/// digests in a copy of the store.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Pepper([u8; 32], Option<Vec<u8>>);
 
@@ -124,24 +126,24 @@ impl Pepper {
         Self(bytes, None)
     }
 
-    /// The same, with the key of the system whose HMAC-SHA-256 digests were brought over.
+    /// Adds the HMAC key of the system whose HMAC-SHA-256 digests were imported.
     pub fn with_hmac_key(mut self, key: &[u8]) -> Self {
         self.1 = Some(key.to_vec());
         self
     }
 
-    /// Whether it has such a key.
+    /// Whether there is a key for imported HMAC digests.
     pub fn has_hmac_key(&self) -> bool {
         self.1.is_some()
     }
 
-    /// Reads the 64 hexadecimal digits of a pepper file; white space around them is passed over.
+    /// Parses the 64 hexadecimal digits of a pepper file, ignoring white space around them.
     pub fn from_hex(text: &str) -> Option<Self> {
         let hash = blake3::Hash::from_hex(text.trim()).ok()?;
         Some(Self(*hash.as_bytes(), None))
     }
 
-    /// What a pepper file holds.
+    /// The content of a pepper file.
     pub fn to_hex(&self) -> Zeroizing<String> {
         Zeroizing::new(blake3::Hash::from_bytes(self.0).to_hex().to_string())
     }
@@ -151,9 +153,10 @@ impl Pepper {
         Digest(*blake3::keyed_hash(&self.0, key.as_bytes()).as_bytes())
     }
 
-    /// The digest of a key's text, by the scheme of its record. None: the text does not lead to it.
+    /// The digest of a key's text by a scheme. `None` means the scheme's digest cannot be computed
+    /// from the text.
     pub fn digest_as(&self, scheme: Scheme, key: &str) -> Option<Digest> {
-        // Almost all keys are ours, and need no copy.
+        // Almost all keys were made here and need no copy.
         if scheme.is_own() {
             return Some(self.digest(key));
         }
@@ -161,7 +164,7 @@ impl Pepper {
         Some(self.digest_kept(scheme, &kept))
     }
 
-    /// The digest of what another system kept of a key.
+    /// The digest of another system's digest of a key.
     pub fn digest_kept(&self, scheme: Scheme, kept: &[u8]) -> Digest {
         let purpose: &[u8] = match scheme {
             Scheme::Own => return Digest(*blake3::keyed_hash(&self.0, kept).as_bytes()),
@@ -177,22 +180,23 @@ impl Pepper {
         Digest(*hasher.finalize().as_bytes())
     }
 
-    /// A value that tells one pepper from another and nothing else of it. The store keeps it, so that a start with the wrong pepper is seen.
+    /// A fingerprint that identifies the pepper and reveals nothing about it. The store keeps it,
+    /// so that a start with the wrong pepper is noticed.
     pub fn fingerprint(&self) -> Digest {
         Digest(blake3::derive_key("keyward 2026-11-23 pepper fingerprint", &self.0))
     }
 }
 
 impl Pepper {
-    /// What the audit trail is keyed with: made of the pepper, and of no use for anything else.
+    /// The key of the audit trail, derived from the pepper for this purpose only.
     pub fn audit_key(&self) -> AuditKey {
         AuditKey(blake3::derive_key("keyward 2026-11-25 audit trail", &self.0))
     }
 }
 
 impl Pepper {
-    /// A secret of its own for each run in which keys are made for many users, and for each part of it. Whoever has the run's name and not
-    /// the pepper knows nothing of it.
+    /// A derived secret for one part of a bulk issue of keys. It cannot be computed from the run's
+    /// id without the pepper.
     pub fn run_secret(&self, run: &[u8; 16], part: u64) -> [u8; 32] {
         let key = blake3::derive_key("keyward 2026-11-25 keys for many users", &self.0);
         let mut hasher = blake3::Hasher::new_keyed(&key);
@@ -206,7 +210,8 @@ impl Pepper {
 pub struct AuditKey([u8; 32]);
 
 impl AuditKey {
-    /// The digest of several parts, for one purpose. No two lists of parts run into each other: each is told by its length.
+    /// The digest of several parts, for one purpose. Parts are length-prefixed, so different lists
+    /// of parts have different inputs.
     pub fn digest(&self, purpose: &str, parts: &[&[u8]]) -> Digest {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         for part in std::iter::once(&purpose.as_bytes()).chain(parts) {
@@ -229,16 +234,18 @@ impl fmt::Debug for Pepper {
     }
 }
 
-/// How a digest of ours begins: the parameters that RFC 9106 and OWASP give for little memory.
+/// The beginning of digests made here: the parameters that RFC 9106 and OWASP recommend for little
+/// memory.
 const OURS: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
 
-/// A digest that is slow to check, for what people choose: of ours, an Argon2id digest in PHC string form; of other systems, what they wrote.
+/// A slow digest of a password: made here, Argon2id as a PHC string; imported, in the other
+/// system's format.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PasswordDigest(Box<str>);
 
 impl PasswordDigest {
-    /// Takes such a string (`$argon2id$v=19$…`).
+    /// Wraps a digest string (`$argon2id$v=19$…`).
     pub fn new(phc: impl Into<Box<str>>) -> Self {
         Self(phc.into())
     }
@@ -248,7 +255,7 @@ impl PasswordDigest {
         &self.0
     }
 
-    /// Whether it was made as ours are. Others are made anew when their text comes.
+    /// Whether the digest has our parameters. Others are replaced when the plaintext is presented.
     pub fn is_ours(&self) -> bool {
         self.0.starts_with(OURS)
     }
@@ -265,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_is_read_as_it_was_written_and_nothing_else_is() {
+    fn digest_round_trips_and_other_text_is_refused() {
         for first in 0..=255 {
             let digest = Digest::from_bytes(std::array::from_fn(|at| first ^ at as u8));
             let text = digest.to_hex();
@@ -287,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_here_shows_what_it_holds() {
+    fn debug_output_has_no_secret() {
         let pepper = Pepper::from_bytes([7; 32]);
         let shown = format!(
             "{:?} {:?} {:?} {:?} {:?}",

@@ -1,26 +1,26 @@
-//! Spans of time as people write them (`90d`, `1d12h`), and moments that are given as one.
+//! Time spans as people write them (`90d`, `1d12h`), and expiry times.
 
 use super::Timestamp;
 
-/// What is wrong with it, for the person who typed it.
+/// The error message for the person who typed the span.
 const FORM: &str = "use a span such as 90d, 12h or 1d12h (s, m, h, d, w), or a moment such as 2027-01-01T00:00:00Z";
 
-/// The units of a span. A month and a year have no length of their own.
+/// The units of a span. Months and years are missing, because their length varies.
 const UNITS: [(char, i64); 5] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400), ('w', 604_800)];
 
 /// When a key expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expires {
-    /// Not at all.
+    /// Never.
     Never,
     /// After this many seconds.
     In(i64),
-    /// At this moment.
+    /// At this time.
     At(Timestamp),
 }
 
 impl Expires {
-    /// Reads what was typed: `never`, a span from now, or a moment (RFC 3339).
+    /// Parses `never`, a span from now, or a time (RFC 3339).
     ///
     /// # Errors
     /// A sentence that says which forms there are.
@@ -35,7 +35,7 @@ impl Expires {
         seconds.map(Self::In).ok_or_else(|| FORM.to_owned())
     }
 
-    /// The moment, for a key that is made `now`.
+    /// The expiry time of a key that is created at `now`.
     pub fn from(self, now: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Never => None,
@@ -45,8 +45,8 @@ impl Expires {
     }
 }
 
-/// Reads a span, in seconds: numbers with their units, one after another. At most a thousand years: what lies beyond cannot be written as
-/// a moment.
+/// Parses a span into seconds: numbers with units, in sequence. At most a thousand years, since a
+/// later time cannot be formatted.
 pub fn parse_span(text: &str) -> Option<i64> {
     const LONGEST: i64 = 1000 * 365 * 86_400;
     let mut total: i64 = 0;
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_is_counted_from_now_and_a_moment_is_not() {
+    fn span_is_relative_and_time_is_absolute() {
         let now = Timestamp(1000);
         for (text, seconds) in
             [("1s", 1), ("5m", 300), ("12h", 43_200), ("90d", 7_776_000), ("1d12h", 129_600)]
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_is_refused() {
+    fn malformed_expiry_is_refused() {
         for text in [
             "",
             "0d",

@@ -3,7 +3,8 @@
 /// Jaro-Winkler similarity (0 to 1) from which a known word is offered.
 const MIN_SIMILARITY: f64 = 0.75;
 
-/// The known word most similar to `word`, ignoring ASCII case. `None` means no word is similar enough.
+/// The known word most similar to `word`, ignoring ASCII case. `None` means no word is similar
+/// enough.
 pub fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
     known

@@ -1,4 +1,4 @@
-//! Points in time as whole seconds since 1970-01-01T00:00:00Z, and the clock that tells them.
+//! Timestamps as whole seconds since 1970-01-01T00:00:00Z, and the clock.
 
 use std::{
     fmt,
@@ -24,7 +24,7 @@ impl Timestamp {
         Some(Self(at.as_second()))
     }
 
-    /// This moment `seconds` later.
+    /// The timestamp plus `seconds`.
     pub fn plus(self, seconds: i64) -> Self {
         Self(self.0.saturating_add(seconds))
     }
@@ -35,7 +35,8 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = jiff::Timestamp::from_second(self.0).unwrap_or(jiff::Timestamp::MAX);
         let at = jiff::tz::Offset::UTC.to_datetime(at);
-        // Digit by digit: an entity holds four of these, and formatting machinery costs more than the rest of it.
+        // Digit by digit: an entity contains four timestamps, and `format!` would cost more than
+        // the rest of it.
         let mut text = *b"0000-00-00T00:00:00+00:00";
         let mut put = |from: usize, to: usize, mut number: i16| {
             for place in text[from..to].iter_mut().rev() {
@@ -43,7 +44,7 @@ impl fmt::Display for Timestamp {
                 number /= 10;
             }
         };
-        // Years before the first have a sign, and no use here.
+        // Years before year 1 would need a sign and do not occur.
         put(0, 4, at.year().max(0));
         let parts = [at.month(), at.day(), at.hour(), at.minute(), at.second()];
         for (from, number) in [5, 8, 11, 14, 17].into_iter().zip(parts) {
@@ -53,7 +54,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// What time it is: the machine's, or one that a test moves by hand.
+/// The clock: the machine's, or a fixed one that a test sets.
 #[derive(Debug, Clone, Default)]
 pub struct Clock(Option<Arc<AtomicI64>>);
 
@@ -63,19 +64,20 @@ impl Clock {
         Self(None)
     }
 
-    /// A clock that stands still until [`Clock::set`].
+    /// A fixed clock, which changes only through [`Clock::set`].
     pub fn fixed(at: Timestamp) -> Self {
         Self(Some(Arc::new(AtomicI64::new(at.0))))
     }
 
-    /// Moves a fixed clock. The machine's clock is left alone.
+    /// Sets a fixed clock. Has no effect on the machine's clock.
     pub fn set(&self, at: Timestamp) {
         if let Some(hand) = &self.0 {
             hand.store(at.0, Ordering::Relaxed);
         }
     }
 
-    /// Nanoseconds since some moment, on a clock that is never put back. A fixed clock's are its seconds.
+    /// Nanoseconds since an arbitrary moment, on a monotonic clock. A fixed clock derives them from
+    /// its time.
     pub fn ticks(&self) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         let whole = |number: i64| u64::try_from(number).unwrap_or(0);
@@ -88,7 +90,7 @@ impl Clock {
         }
     }
 
-    /// Now, or some milliseconds ago: for what is done at every request and need not be right to the second.
+    /// The current time, up to some milliseconds late: cheap enough for every request.
     pub fn roughly(&self) -> Timestamp {
         match &self.0 {
             Some(_) => self.now(),
@@ -99,7 +101,7 @@ impl Clock {
         }
     }
 
-    /// Now.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Some(hand) => Timestamp(hand.load(Ordering::Relaxed)),
@@ -117,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_stamp_is_written_with_a_numeric_offset() {
+    fn timestamp_is_formatted_with_a_numeric_offset() {
         assert_eq!(Timestamp(123_456_789).to_string(), "1973-11-29T21:33:09+00:00");
         assert_eq!(Timestamp::parse("1973-11-29T22:33:09+01:00"), Some(Timestamp(123_456_789)));
         assert_eq!(Timestamp::parse("yesterday"), None);

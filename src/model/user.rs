@@ -7,67 +7,67 @@ use uuid::Uuid;
 
 use super::{Credits, PasswordDigest, RateLimit, Timestamp};
 
-/// Somebody or something that can be let in.
+/// A person or machine that can authenticate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
-    /// The number that is never given to anybody else.
+    /// The user's number, which is never reused.
     pub uid: u64,
-    /// The same in the form that other systems keep.
+    /// The UUID, for other systems.
     pub uuid: Uuid,
-    /// The name that credentials carry. Unique, without regard to case.
+    /// The name, as used in credentials. Unique, ignoring case.
     pub name: String,
-    /// The mail address. Unique, without regard to case.
+    /// The mail address. Unique, ignoring case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<String>,
-    /// The first mail address it ever had.
+    /// The first mail address of the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,
-    /// Active, or blocked.
+    /// Whether the user is active; else blocked.
     pub status: bool,
-    /// The ids of its roles, each once, without `authenticated`.
+    /// The ids of the user's roles, without duplicates and without `authenticated`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
-    /// What its password is checked against; none: it cannot log in with a password.
+    /// The digest of the password. `None` means the user cannot authenticate with a password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<PasswordDigest>,
-    /// When it was made.
+    /// The time of creation.
     pub created: Timestamp,
-    /// When it was last changed.
+    /// The time of the last change.
     pub changed: Timestamp,
-    /// When it was last seen; zero: never.
+    /// The time of the last access. `0` means never.
     #[serde(default)]
     pub access: Timestamp,
-    /// When it last logged in; zero: never.
+    /// The time of the last login. `0` means never.
     #[serde(default)]
     pub login: Timestamp,
     /// The language of the record (BCP 47).
     pub langcode: String,
-    /// The language that the user reads.
+    /// The user's preferred language.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preferred_langcode: Option<String>,
-    /// The language that the user administers in.
+    /// The user's preferred language for administration pages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preferred_admin_langcode: Option<String>,
     /// The time zone (IANA).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timezone: Option<String>,
-    /// Small facts that scripts can read.
+    /// Attributes that scripts can read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
-    /// How fast all its credentials together may be used; none: as fast as they come.
+    /// The rate limit of all the user's credentials together. `None` means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
-    /// How often they may be used in a day, a week or a month; none: without end.
+    /// The credits of all the user's credentials together. `None` means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credits: Option<Credits>,
 }
 
-/// The form in which names and mail addresses are compared: without regard to case.
+/// Folds case, for comparing names and mail addresses.
 pub fn fold(text: &str) -> String {
     text.to_lowercase()
 }
 
-/// What is wrong with a user's name, or nothing.
+/// The problem of a user's name. `None` means the name is valid.
 ///
 /// The rules and texts are those of Drupal's `UserNameConstraint`.
 pub fn name_problem(name: &str) -> Option<String> {
@@ -96,14 +96,15 @@ fn name_allows(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_alphanumeric() || " @+_.'-".contains(c);
     }
-    // What cannot be seen, or can be taken for something else: controls, odd spaces, soft hyphen,
-    // direction marks, byte order mark, full-width Latin, specials.
+    // Invisible or confusable characters: controls, unusual spaces, soft hyphen, direction marks,
+    // byte order mark, full-width Latin, specials.
     !matches!(u32::from(c),
         0x80..=0xA0 | 0xAD | 0x2000..=0x200F | 0x2028..=0x202F | 0x205F..=0x206F | 0xFEFF
         | 0xFF01..=0xFF60 | 0xFFF9..=0xFFFD)
 }
 
-/// What is wrong with a mail address, or nothing. The form is that of an HTML `email` input, with a dot-atom before the `@`.
+/// The problem of a mail address. `None` means the address is valid. The format is that of an HTML
+/// `email` input, with a dot-atom before the `@`.
 pub fn mail_problem(mail: &str) -> Option<String> {
     let bad = || Some("This value is not a valid email address.".to_owned());
     let Some((local, domain)) = mail.rsplit_once('@') else {

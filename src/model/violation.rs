@@ -1,18 +1,20 @@
-//! What is wrong with a field, in the three parts that every face shows: where, what, and what to do.
+//! Violations: what is wrong with a field, in the three parts that every face shows: where, what,
+//! and what to do.
 
-/// One broken rule.
+/// One broken rule of a record.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Violation {
-    /// The field, as a dotted path from the record's root: `name`, `roles.1`, `settings.status`; empty: the whole record.
+    /// The field, as a dotted path from the record's root: `name`, `roles.1`, `settings.status`.
+    /// Empty means the whole record.
     pub location: String,
-    /// What is wrong, as a sentence for the person who sent it.
+    /// The problem, as a sentence for the person who sent the record.
     pub message: String,
-    /// What to do about it.
+    /// The remedy.
     pub fix: String,
 }
 
 impl Violation {
-    /// A violation at `location`.
+    /// A violation of the field at `location`.
     pub fn new(
         location: impl Into<String>,
         message: impl Into<String>,

@@ -1,4 +1,4 @@
-//! [`RequestContext`]: a snapshot of policy and scripts that decides one request.
+//! A [`RequestContext`] is a snapshot of policy and scripts that decides one request.
 
 use std::sync::OnceLock;
 

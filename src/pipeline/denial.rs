@@ -1,4 +1,5 @@
-//! [`Denial`]: why a request was refused, with one message for the client and one for the operator.
+//! A [`Denial`] says why a request was refused, with one message for the client and one for the
+//! operator.
 //!
 //! A denial is a value and not a response: `http::response::denial` turns every denial into one.
 

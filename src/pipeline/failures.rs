@@ -1,4 +1,4 @@
-//! Failure limits: what happens to clients that present too many wrong credentials.
+//! Failure limits for clients that present too many wrong credentials.
 //!
 //! A right key is never refused. A password is refused before it is checked.
 

@@ -1,4 +1,4 @@
-//! The Gate: five phases that decide about every guarded request, always in this order.
+//! The Gate has five phases that decide about every guarded request, always in this order:
 //!
 //! ```text
 //! header::read    chooses the application, reads the credential  → Presented

@@ -10,9 +10,9 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-/// The form of a log line.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogForm {
+pub enum LogFormat {
     /// For people.
     Text,
     /// One JSON object per line.
@@ -25,13 +25,13 @@ pub enum LogForm {
 /// The directives are invalid, or logging was started before.
 pub fn start_logs(
     directives: &str,
-    form: LogForm,
+    format: LogFormat,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::builder().parse(directives)?;
     let lines = fmt::layer().with_writer(std::io::stderr);
-    let lines = match form {
-        LogForm::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        LogForm::Json => lines.json().flatten_event(true).boxed(),
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     // Nested, because a layer has only one filter.
     registry().with(lines.with_filter(OwnDetails).with_filter(filter)).try_init()?;

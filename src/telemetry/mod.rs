@@ -2,4 +2,4 @@
 
 mod logs;
 
-pub use logs::{LogForm, start_logs};
+pub use logs::{LogFormat, start_logs};

@@ -15,7 +15,7 @@ use keyward::{
     Layer,
     handlers::{BodyLimits, Handlers},
     model::Handler,
-    server::{ConnectionLimits, BoundSocket, Public, serve},
+    server::{BoundSocket, ConnectionLimits, Public, serve},
 };
 use serde_json::json;
 use tokio::{net::TcpListener, sync::Semaphore};

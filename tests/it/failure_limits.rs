@@ -72,7 +72,7 @@ fn five_wrong_passwords_block_only_this_user_from_this_address() {
     let header = format!("Basic {}", credential("bob", "bob's own password"));
     let response = admin.header("Authorization", header).send();
     assert_eq!(response.json()["type"], "urn:keyward:problem:too-many-failures", "{response:?}");
-    server.wait_for_log("this one was not looked at");
+    server.wait_for_log("this password was not checked");
 }
 
 #[test]

@@ -27,43 +27,86 @@ const FOLDERS: &[(&str, &[&str])] = &[
         "handlers",
         &["pipeline", "accounts", "scripting", "directory", "store", "limits", "tls", "model"],
     ),
-    (
-        "http",
-        &["handlers", "pipeline", "accounts", "scripting", "directory", "limits", "model"],
-    ),
+    ("http", &["handlers", "pipeline", "accounts", "scripting", "directory", "limits", "model"]),
     (
         "layer",
         &[
-            "http", "handlers", "pipeline", "accounts", "scripting", "directory", "store", "limits",
+            "http",
+            "handlers",
+            "pipeline",
+            "accounts",
+            "scripting",
+            "directory",
+            "store",
+            "limits",
             "model",
         ],
     ),
     (
         "server",
         &[
-            "http", "handlers", "pipeline", "accounts", "scripting", "directory", "store", "limits",
-            "tls", "model",
+            "http",
+            "handlers",
+            "pipeline",
+            "accounts",
+            "scripting",
+            "directory",
+            "store",
+            "limits",
+            "tls",
+            "model",
         ],
     ),
     (
         "api",
         &[
-            "http", "handlers", "pipeline", "accounts", "scripting", "directory", "store", "limits",
+            "http",
+            "handlers",
+            "pipeline",
+            "accounts",
+            "scripting",
+            "directory",
+            "store",
+            "limits",
             "model",
         ],
     ),
     (
         "config",
         &[
-            "server", "webhooks", "telemetry", "http", "handlers", "pipeline", "accounts",
-            "scripting", "limits", "tls", "files", "model",
+            "server",
+            "webhooks",
+            "telemetry",
+            "http",
+            "handlers",
+            "pipeline",
+            "accounts",
+            "scripting",
+            "limits",
+            "tls",
+            "files",
+            "model",
         ],
     ),
     (
         "cli",
         &[
-            "config", "api", "server", "http", "handlers", "webhooks", "pipeline", "accounts",
-            "scripting", "directory", "store", "limits", "telemetry", "tls", "files", "model",
+            "config",
+            "api",
+            "server",
+            "http",
+            "handlers",
+            "webhooks",
+            "pipeline",
+            "accounts",
+            "scripting",
+            "directory",
+            "store",
+            "limits",
+            "telemetry",
+            "tls",
+            "files",
+            "model",
         ],
     ),
 ];
@@ -157,7 +200,9 @@ fn comment_problems(text: &str) -> Vec<String> {
             problems.push(format!("{}: wider than {MAX_COLUMNS} columns", number + 1));
         }
         let begins = |riddle: &&&str| {
-            words.strip_prefix(**riddle).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+            words
+                .strip_prefix(**riddle)
+                .is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
         };
         if let Some(riddle) = RIDDLES.iter().find(begins)
             && !is_inside

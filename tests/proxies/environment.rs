@@ -22,7 +22,7 @@ use keyward::{
     handlers::{BodyLimits, Handlers},
     model::{Actor, Clock, Entropy, Pepper, RateLimit, Resource, Role},
     pipeline::Gate,
-    server::{Service, Listener, Envoy, ConnectionLimits, BoundSocket, Public, serve},
+    server::{BoundSocket, ConnectionLimits, Envoy, Listener, Public, Service, serve},
     store::MemoryStore,
 };
 use serde_json::{Value, json};
@@ -95,7 +95,9 @@ impl Environment {
         let (stop, stopped) = watch::channel(());
         let face = face(accounts);
         let open = Listener::from;
-        let behind = |listener| Listener::from(listener).with_proxy_protocol(["127.0.0.0/8".parse().unwrap()]);
+        let behind = |listener| {
+            Listener::from(listener).with_proxy_protocol(["127.0.0.0/8".parse().unwrap()])
+        };
         let (keyward, keyward_task) = listen(open, face.clone(), stopped.clone()).await;
         let (grpc, grpc_task) = listen(open, Envoy::new(face.clone()), stopped.clone()).await;
         let (behind_proxy, proxy_task) = listen(behind, face, stopped).await;

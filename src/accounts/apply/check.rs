@@ -1,11 +1,8 @@
-//! The rules, asked of the world as it would be.
+//! Checks a plan with the usual rules for records.
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{
-    plan::{Change, Plan},
-    record::Kind,
-};
+use super::{change::PlannedChange, plan::Plan, record::StateRecord};
 use crate::{
     accounts::{
         AccountError, Accounts,
@@ -17,132 +14,146 @@ use crate::{
 };
 
 impl Plan {
-    /// Asks every rule about every record that changes, and about those that rest on what goes.
-    pub fn check(&mut self, accounts: &Accounts, world: &Accounts) -> Result<(), AccountError> {
-        let mut found = Vec::new();
-        ask(&self.roles, Change::is_one, &mut found, |role| role.check());
-        ask(&self.applications, Change::is_one, &mut found, |one| check_application(world, one));
-        let gone = gone(&self.applications);
-        let rests = |one: &Change<Resource>| {
-            one.is_one() || one.after.as_ref().is_some_and(|resource| names(resource, &gone))
+    /// Checks every record that changes, and every record that refers to a removed one. `planned`
+    /// are the accounts of the dry run.
+    pub fn check(&mut self, accounts: &Accounts, planned: &Accounts) -> Result<(), AccountError> {
+        let mut violations = Vec::new();
+        let has_effect = PlannedChange::has_effect;
+        check_each(&self.roles, has_effect, &mut violations, |role| role.check());
+        let has_effect = PlannedChange::has_effect;
+        check_each(&self.applications, has_effect, &mut violations, |application| {
+            check_application(planned, application)
+        });
+        let removed = removed_ids(&self.applications);
+        let is_affected = |change: &PlannedChange<Resource>| {
+            let refers = |resource| refers_to(resource, &removed);
+            change.has_effect() || change.after.as_ref().is_some_and(refers)
         };
-        ask(&self.resources, rests, &mut found, |one| check_resource(world, one));
-        self.check_users(world, &mut found);
-        self.check_keys(world, accounts.clock().now(), &mut found);
-        self.found.extend(found);
-        self.check_slow(accounts);
+        check_each(&self.resources, is_affected, &mut violations, |resource| {
+            check_resource(planned, resource)
+        });
+        self.check_users(planned, &mut violations);
+        self.check_keys(planned, accounts.clock().now(), &mut violations);
+        self.violations.extend(violations);
+        self.check_slow_keys(accounts);
         self.check_quota(accounts)
     }
 
-    fn check_users(&self, world: &Accounts, found: &mut Vec<Violation>) {
-        let gone = gone(&self.roles);
-        let rests = |one: &Change<User>| {
-            let holds = |user: &User| user.roles.iter().any(|role| gone.contains(role));
-            one.is_one() || one.after.as_ref().is_some_and(holds)
+    fn check_users(&self, planned: &Accounts, violations: &mut Vec<Violation>) {
+        let removed = removed_ids(&self.roles);
+        let is_affected = |change: &PlannedChange<User>| {
+            let had_role = |user: &User| user.roles.iter().any(|role| removed.contains(role));
+            change.has_effect() || change.after.as_ref().is_some_and(had_role)
         };
-        ask(&self.users, rests, found, |user| check_user(world, user));
-        for one in &self.users {
-            if let (Some(at), Some(before), Some(after)) = (one.at, &one.before, &one.after) {
-                found.extend(placed::<User>(at, check_identity(&before.record, after)));
+        check_each(&self.users, is_affected, violations, |user| check_user(planned, user));
+        for change in &self.users {
+            if let (Some(at), Some(before), Some(after)) =
+                (change.at, change.current(), &change.after)
+            {
+                violations.extend(located::<User>(at, check_identity(before, after)));
             }
         }
     }
 
-    fn check_keys(&self, world: &Accounts, now: Timestamp, found: &mut Vec<Violation>) {
-        for one in self.keys.iter().filter(|one| one.is_one()) {
-            let (Some(at), Some(after)) = (one.at, &one.after) else { continue };
-            let before = one.before.as_ref().map(|before| &before.record);
-            // What stays as it was is not asked for again: it may have expired since, and name what its user has lost or an application that is gone.
-            let was = before.or(self.put_back.contains(&at).then_some(after));
-            let has_expiry = was.is_some_and(|was| was.expires == after.expires);
-            let mut problems =
-                check_key(world, after, if has_expiry { after.created } else { now });
-            if was.is_some_and(|was| was.application == after.application) {
-                problems.retain(|one| !["application", "universal"].contains(&&*one.location));
+    fn check_keys(&self, planned: &Accounts, now: Timestamp, violations: &mut Vec<Violation>) {
+        for change in self.keys.iter().filter(|change| change.has_effect()) {
+            let (Some(at), Some(after)) = (change.at, &change.after) else { continue };
+            let before = change.current();
+            // Unchanged fields are not checked again. The key may have expired in the meantime, its
+            // user may have lost the permissions of the scopes, and the application may be gone.
+            let old = before.or(self.restored_keys.contains(&at).then_some(after));
+            let has_old_expiry = old.is_some_and(|old| old.expires == after.expires);
+            let time = if has_old_expiry { after.created } else { now };
+            let mut problems = check_key(planned, after, time);
+            if old.is_some_and(|old| old.application == after.application) {
+                problems.retain(|p| !["application", "universal"].contains(&&*p.location));
             }
-            if was.is_none_or(|was| was.scopes != after.scopes) {
-                problems.extend(check_scopes(world, after));
+            if old.is_none_or(|old| old.scopes != after.scopes) {
+                problems.extend(check_scopes(planned, after));
             }
-            problems.extend(before.into_iter().flat_map(|before| stays(before, after)));
-            problems.extend(ends_in_order(after));
-            found.extend(placed::<Key>(at, problems));
+            problems.extend(before.into_iter().flat_map(|before| check_immutable(before, after)));
+            problems.extend(check_times(after));
+            violations.extend(located::<Key>(at, problems));
         }
     }
 
-    /// All of a user's keys that are slow to check are checked when one is presented: no user gets more than few of them.
-    fn check_slow(&mut self, accounts: &Accounts) {
+    /// Limits the slow keys of a user, because a request with a slow key checks all of them.
+    fn check_slow_keys(&mut self, accounts: &Accounts) {
         let now = accounts.clock().now();
-        let mut coming: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
-        for one in self.keys.iter().filter(|one| one.before.is_none()) {
-            let Some(key) = &one.after else { continue };
+        let mut added: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
+        for change in self.keys.iter().filter(|change| change.before.is_none()) {
+            let Some(key) = &change.after else { continue };
             if key.scheme == Scheme::Slow && key.is_in_force(now) {
-                let (at, count) = coming.entry(key.user).or_default();
-                *at = one.at.unwrap_or_default();
+                let (at, count) = added.entry(key.user).or_default();
+                *at = change.at.unwrap_or_default();
                 *count += 1;
             }
         }
-        for (user, (at, count)) in coming {
+        for (user, (at, count)) in added {
             if accounts.slow_in_force(user) + count > MOST_SLOW_KEYS {
-                let said =
-                    format!("A user has at most {MOST_SLOW_KEYS} keys that are slow to check.");
-                self.wrong("keys", at, "scheme", said, "Give the user a new key, which is fast.");
+                let message = format!(
+                    "A user may have at most {MOST_SLOW_KEYS} keys that are slow to check."
+                );
+                let fix = "Give the user a new key of Keyward instead.";
+                self.add_violation("keys", at, "scheme", message, fix);
             }
         }
     }
 
-    /// No user gets more keys than there may be.
+    /// Limits the keys in force of each user.
     fn check_quota(&mut self, accounts: &Accounts) -> Result<(), AccountError> {
         let now = accounts.clock().now();
-        // Of each user: the keys that come and stay, those that are on their way out besides, and those that end.
-        let mut coming: BTreeMap<u64, (usize, [usize; 3])> = BTreeMap::new();
-        for one in self.keys.iter().filter(|one| one.is_one()) {
-            let was = one.before.as_ref().filter(|before| before.record.is_in_force(now));
-            let is = one.after.as_ref().filter(|after| after.is_in_force(now));
-            let Some(user) = was.map(|was| was.record.user).or(is.map(|is| is.user)) else {
+        // For each user: the keys that are added, the added keys that are already being rotated
+        // out, and the keys that end.
+        let mut changes: BTreeMap<u64, (usize, [usize; 3])> = BTreeMap::new();
+        for change in self.keys.iter().filter(|change| change.has_effect()) {
+            let before = change.current().filter(|before| before.is_in_force(now));
+            let after = change.after.as_ref().filter(|after| after.is_in_force(now));
+            let Some(user) = before.or(after).map(|key| key.user) else {
                 continue;
             };
-            let (at, [stay, pass, end]) = coming.entry(user).or_default();
-            match (was, is) {
-                (None, Some(is)) => {
-                    *at = one.at.unwrap_or_default();
-                    *(if is.rotated.is_some() { pass } else { stay }) += 1;
+            let (at, [added, rotated, ended]) = changes.entry(user).or_default();
+            match (before, after) {
+                (None, Some(after)) => {
+                    *at = change.at.unwrap_or_default();
+                    *(if after.rotated.is_some() { rotated } else { added }) += 1;
                 }
-                (Some(_), None) => *end += 1,
+                (Some(_), None) => *ended += 1,
                 _ => {}
             }
         }
         let most = accounts.0.keys_per_user;
-        for (user, (at, [stay, pass, end])) in coming {
-            let held = accounts.keys_in_force(user)?.0.saturating_sub(end);
-            let is_too_many = stay > 0 && held + stay > most;
-            if is_too_many || pass > 0 && held + stay + pass > most.saturating_mul(2) {
-                let said = format!(
-                    "The user would have {} keys in force, and the limit is {most}.",
-                    held + stay + pass
-                );
-                let fix = "Revoke some, or raise limits.keys_per_user in the configuration.";
-                self.wrong("keys", at, "user", said, fix);
+        for (user, (at, [added, rotated, ended])) in changes {
+            let kept = accounts.keys_in_force(user)?.0.saturating_sub(ended);
+            let is_too_many = added > 0 && kept + added > most;
+            let total = kept + added + rotated;
+            // During a rotation a user may have twice as many keys.
+            if is_too_many || rotated > 0 && total > most.saturating_mul(2) {
+                let message =
+                    format!("The user would have {total} keys in force, and the limit is {most}.");
+                let fix = "Revoke some keys, or raise limits.keys_per_user in the configuration.";
+                self.add_violation("keys", at, "user", message, fix);
             }
         }
         Ok(())
     }
 }
 
-/// Asks a rule about some of the records that are to be.
-fn ask<T: Kind>(
-    all: &[Change<T>],
-    which: impl Fn(&Change<T>) -> bool,
-    found: &mut Vec<Violation>,
+/// Checks the planned records that `select` chooses with a rule.
+fn check_each<T: StateRecord>(
+    changes: &[PlannedChange<T>],
+    select: impl Fn(&PlannedChange<T>) -> bool,
+    violations: &mut Vec<Violation>,
     rule: impl Fn(&T) -> Vec<Violation>,
 ) {
-    for one in all.iter().filter(|one| which(one)) {
-        let Some(after) = &one.after else { continue };
-        match one.at {
-            Some(at) => found.extend(placed::<T>(at, rule(after))),
-            // The file does not name it, and what the file says is not in order with it.
-            None => found.extend(rule(after).into_iter().map(|mut problem| {
+    for change in changes.iter().filter(|change| select(change)) {
+        let Some(after) = &change.after else { continue };
+        match change.at {
+            Some(at) => violations.extend(located::<T>(at, rule(after))),
+            // The document does not list the record, but it conflicts with the document.
+            None => violations.extend(rule(after).into_iter().map(|mut problem| {
                 problem.message =
-                    format!("The {} {} stays: {}", T::WHAT, after.title(), problem.message);
+                    format!("The {} {} stays: {}", T::NAME, after.title(), problem.message);
                 problem.location = String::new();
                 problem
             })),
@@ -150,71 +161,75 @@ fn ask<T: Kind>(
     }
 }
 
-fn placed<T: Kind>(at: usize, found: Vec<Violation>) -> impl Iterator<Item = Violation> {
-    found.into_iter().map(move |mut one| {
-        one.location = format!("{}.{at}.{}", T::PLACE, one.location);
-        one
+/// Prefixes the locations with the record's location in the document.
+fn located<T: StateRecord>(
+    at: usize,
+    violations: Vec<Violation>,
+) -> impl Iterator<Item = Violation> {
+    violations.into_iter().map(move |mut violation| {
+        violation.location = format!("{}.{at}.{}", T::LIST, violation.location);
+        violation
     })
 }
 
-/// The ids of those that go.
-fn gone<T: Kind>(all: &[Change<T>]) -> HashSet<String> {
-    let goes = all.iter().filter(|one| one.after.is_none());
-    goes.filter_map(|one| Some(one.before.as_ref()?.record.title())).collect()
+/// The ids of the records that are removed.
+fn removed_ids<T: StateRecord>(changes: &[PlannedChange<T>]) -> HashSet<String> {
+    let removed = changes.iter().filter(|change| change.after.is_none());
+    removed.filter_map(|change| Some(change.current()?.title())).collect()
 }
 
-fn names(resource: &Resource, applications: &HashSet<String>) -> bool {
+fn refers_to(resource: &Resource, applications: &HashSet<String>) -> bool {
     let rules = METHODS.iter().filter_map(|method| resource.rules.of(method));
     rules.flat_map(|rules| rules.authentication).any(|id| applications.contains(&id))
 }
 
-/// What a key is stays, and what was taken back is not given again.
-fn stays(before: &Key, after: &Key) -> Vec<Violation> {
-    let another = "Leave it as it is, or give the record another id: then it is another key.";
-    let back = "Write it as keyward export does, or make a new key for the user.";
+/// Checks the fields of a key that cannot be changed. A revocation and a rotation are final.
+fn check_immutable(before: &Key, after: &Key) -> Vec<Violation> {
+    let unchanged = "Keep the current value, or give the record another id to make another key.";
+    let final_fix = "Copy it from keyward export, or make a new key for the user.";
     let revoked = before.revoked.is_some() && after.revoked.is_none();
     let rotated = before.rotated.is_some() && after.rotated.is_none();
-    let faults = [
-        ("user", before.user != after.user, "A key stays its user's.", another),
+    let rules = [
+        ("user", before.user != after.user, "The user of a key cannot be changed.", unchanged),
         (
             "digest",
             before.digest != after.digest,
             "The digest of a key cannot be changed.",
-            another,
+            unchanged,
         ),
         (
             "scheme",
             before.scheme != after.scheme || before.slow != after.slow,
             "The scheme of a key cannot be changed.",
-            another,
+            unchanged,
         ),
         (
             "former_digest",
             before.former_digest != after.former_digest,
-            "The digest that a key had before cannot be changed.",
-            another,
+            "The former digest of a key cannot be changed.",
+            unchanged,
         ),
         (
             "universal",
             before.universal != after.universal,
-            "A key stays what it is: universal, or its user's own.",
-            another,
+            "A key cannot become universal, or stop being universal.",
+            unchanged,
         ),
-        ("revoked", revoked, "The key was revoked, and a revocation is not taken back.", back),
-        ("rotated", rotated, "The key was replaced, and that is not taken back.", back),
+        ("revoked", revoked, "The key was revoked, and a revocation is final.", final_fix),
+        ("rotated", rotated, "The key was replaced, and a rotation is final.", final_fix),
     ];
-    let wrong = faults.into_iter().filter(|(_, is_wrong, ..)| *is_wrong);
-    wrong.map(|(field, _, said, fix)| Violation::new(field, said, fix)).collect()
+    let broken = rules.into_iter().filter(|(_, is_broken, ..)| *is_broken);
+    broken.map(|(field, _, message, fix)| Violation::new(field, message, fix)).collect()
 }
 
-/// Nothing ends before it begins.
-fn ends_in_order(key: &Key) -> Vec<Violation> {
+/// Checks that the key does not end before its creation.
+fn check_times(key: &Key) -> Vec<Violation> {
     let rotated = key.rotated.as_ref().map(|rotation| rotation.until);
     let ends = [("revoked", key.revoked), ("rotated.until", rotated)];
     let early = ends.into_iter().filter(|(_, end)| end.is_some_and(|end| end < key.created));
-    let fault = |(field, _)| {
-        let fix = "Give a time after it, or leave created out.";
+    let violation = |(field, _)| {
+        let fix = "Write a later time, or leave created out.";
         Violation::new(field, "This is before the key was made.", fix)
     };
-    early.map(fault).collect()
+    early.map(violation).collect()
 }

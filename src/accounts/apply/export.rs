@@ -1,29 +1,29 @@
-//! A store as a file: the same records are the same bytes.
+//! Exports the records as a state document. Equal records give equal bytes.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::record::Kind;
+use super::record::StateRecord;
 use crate::{
     accounts::{AccountError, Accounts, AdminWriter},
     model::{Application, Key, Resource, Role, User},
     store::{Snapshot, StoreError, decode},
 };
 
-/// The version of the file's form.
+/// The version of the document's format.
 pub const VERSION: u64 = 1;
 
-/// What a file begins with.
-const HEAD: &str = "\
-# The state of a Keyward: roles, applications, resources, users and keys, as keyward export wrote them.
-# Keys and passwords are here as digests. They are no secrets to type, and still nobody's business: keep this file to yourself.
-# keyward apply makes a store what this file says; with --dry-run it only tells what it would do.
+/// The comment at the beginning of a document.
+const HEADER: &str = "\
+# Roles, applications, resources, users and keys of a Keyward, written by keyward export.
+# Keep this file secret: it has digests of keys and passwords.
+# keyward apply changes a store to match this file; with --dry-run it only shows the changes.
 ";
 
 #[derive(Serialize)]
-struct Document {
+struct ExportedDocument {
     version: u64,
     pepper: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -39,27 +39,28 @@ struct Document {
 }
 
 impl AdminWriter<'_> {
-    /// All that decisions are made from, as it is at this moment. Writers wait meanwhile.
+    /// All records that decisions depend on, from one snapshot of the store. Writers wait
+    /// meanwhile.
     ///
     /// # Errors
     /// The store cannot be read.
     pub async fn export(&self) -> Result<String, AccountError> {
         let accounts = Accounts::clone(self);
-        let writing = tokio::task::spawn_blocking(move || {
-            let document = Document::of(&accounts)?;
+        let export = tokio::task::spawn_blocking(move || {
+            let document = ExportedDocument::read(&accounts)?;
             let text = toml::to_string(&document).map_err(|problem| {
-                let fix = "Change the record that holds it.";
+                let fix = "Change the record with this value.";
                 AccountError::refused(format!("The records cannot be written: {problem}."), fix)
             })?;
-            Ok(format!("{HEAD}\n{text}"))
+            Ok(format!("{HEADER}\n{text}"))
         });
-        let gave_up = |_| AccountError::refused("The records could not be read.", "Try again.");
-        writing.await.map_err(gave_up)?
+        let aborted = |_| AccountError::refused("The records could not be read.", "Try again.");
+        export.await.map_err(aborted)?
     }
 }
 
-impl Document {
-    fn of(accounts: &Accounts) -> Result<Self, AccountError> {
+impl ExportedDocument {
+    fn read(accounts: &Accounts) -> Result<Self, AccountError> {
         let snapshot = accounts.store().snapshot()?;
         let mut names = HashMap::new();
         let users = all::<User>(&*snapshot, |user| {
@@ -70,24 +71,24 @@ impl Document {
         Ok(Self {
             version: VERSION,
             pepper: accounts.pepper().fingerprint().to_hex(),
-            roles: all::<Role>(&*snapshot, |one| Some(one.view(&name)))?,
-            applications: all::<Application>(&*snapshot, |one| Some(one.view(&name)))?,
-            resources: all::<Resource>(&*snapshot, |one| Some(one.view(&name)))?,
+            roles: all::<Role>(&*snapshot, |record| Some(record.view(&name)))?,
+            applications: all::<Application>(&*snapshot, |record| Some(record.view(&name)))?,
+            resources: all::<Resource>(&*snapshot, |record| Some(record.view(&name)))?,
             users,
-            // One of a user who has just gone is on its way out.
+            // Keys of a user who was just deleted are left out: they are about to be deleted too.
             keys: all::<Key>(&*snapshot, |key| name(key.user).map(|_| key.view(&name)))?,
         })
     }
 }
 
-fn all<T: Kind>(
+fn all<T: StateRecord>(
     snapshot: &dyn Snapshot,
     mut view: impl FnMut(&T) -> Option<Map<String, Value>>,
 ) -> Result<Vec<Map<String, Value>>, StoreError> {
-    let mut found = Vec::new();
+    let mut views = Vec::new();
     snapshot.each(T::TABLE, &mut |key, record| {
-        found.extend(view(&decode(T::TABLE, key, record.json)?));
+        views.extend(view(&decode(T::TABLE, key, record.json)?));
         Ok(())
     })?;
-    Ok(found)
+    Ok(views)
 }

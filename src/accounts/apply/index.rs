@@ -1,8 +1,9 @@
-//! An index over users as it is to be: who gives a name up, and who takes it.
+//! The planned index of user names or mail addresses: which user gives a value up, and which user
+//! gets it.
 
 use std::collections::BTreeMap;
 
-use super::plan::Change;
+use super::change::PlannedChange;
 use crate::{
     accounts::{
         AccountError, Accounts,
@@ -12,95 +13,95 @@ use crate::{
     store::{Batch, Expected, Table, encode},
 };
 
-/// The names, or the mail addresses, of the users of a plan.
+/// The names or the mail addresses of the users of a plan.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(super) struct UserIndex {
     table: Table,
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, IndexEntry>,
 }
 
 #[derive(Debug, Default)]
-struct Entry {
-    /// Whose it is.
+struct IndexEntry {
+    /// The uid that has the value now.
     before: Option<u64>,
-    /// Whose it is to be, and where that user stands in the plan.
+    /// The uid that will have the value, and the user's position in the plan.
     after: Option<(u64, usize)>,
 }
 
-impl Index {
-    /// Nothing yet.
+impl UserIndex {
+    /// An empty index.
     pub fn new(table: Table) -> Self {
         Self { table, entries: BTreeMap::new() }
     }
 
-    /// Takes in what a user has and what it is to have. `place` is where the user stands in the plan.
-    pub fn take(
+    /// Adds the current and the planned value of a user. `position` is the user's position in the
+    /// plan.
+    pub fn add(
         &mut self,
-        place: usize,
-        one: &Change<User>,
+        position: usize,
+        change: &PlannedChange<User>,
         value: impl Fn(&User) -> Option<String>,
-        found: &mut Vec<Violation>,
+        violations: &mut Vec<Violation>,
     ) {
-        let before = one.before.as_ref().map(|before| &before.record);
-        if let Some((uid, value)) = before.and_then(|user| Some((user.uid, value(user)?))) {
+        let entry_of = |user: &User| Some((user.uid, value(user)?));
+        if let Some((uid, value)) = change.current().and_then(entry_of) {
             self.entries.entry(value).or_default().before = Some(uid);
         }
-        let after = one.after.as_ref();
-        let Some((uid, value)) = after.and_then(|user| Some((user.uid, value(user)?))) else {
-            return;
-        };
+        let Some((uid, value)) = change.after.as_ref().and_then(entry_of) else { return };
         let entry = self.entries.entry(value).or_default();
         if entry.after.is_none() {
-            entry.after = Some((uid, place));
+            entry.after = Some((uid, position));
             return;
         }
-        let (field, what) = match self.table {
+        let (field, name) = match self.table {
             Table::Mails => ("mail", "mail address"),
             _ => ("name", "name"),
         };
-        found.push(Violation::new(
-            format!("users.{}.{field}", one.at.unwrap_or_default()),
-            format!("Two users of the file have this {what}."),
-            "Give one of them another, or keep one of the two.",
+        violations.push(Violation::new(
+            format!("users.{}.{field}", change.at.unwrap_or_default()),
+            format!("Two users of the file have this {name}."),
+            "Change it for one of them, or keep one of the two.",
         ));
     }
 
-    /// Whose a value is to be, as far as the plan decides it; nobody's, when it is given up.
-    pub fn holder(&self, value: &str) -> Option<Option<u64>> {
+    /// The uid that will have a value. The outer `None` means that the plan does not concern the
+    /// value, the inner `None` that no user will have it.
+    pub fn planned_uid(&self, value: &str) -> Option<Option<u64>> {
         self.entries.get(value).map(|entry| entry.after.map(|(uid, _)| uid))
     }
 
-    /// Says which values others have, who are not in the plan.
+    /// Reports the values that belong to users outside of the plan.
     pub fn check(
         &self,
         accounts: &Accounts,
-        users: &[Change<User>],
-        found: &mut Vec<Violation>,
+        users: &[PlannedChange<User>],
+        violations: &mut Vec<Violation>,
     ) -> Result<(), AccountError> {
         for (value, entry) in &self.entries {
-            let (Some((uid, place)), None) = (entry.after, entry.before) else { continue };
-            if accounts.holder(self.table, value)?.is_none_or(|holder| holder == uid) {
+            let (Some((uid, position)), None) = (entry.after, entry.before) else { continue };
+            if accounts.uid_by(self.table, value)?.is_none_or(|owner| owner == uid) {
                 continue;
             }
-            let (at, user) = (users[place].at.unwrap_or_default(), users[place].after.as_ref());
-            let Some(user) = user else { continue };
+            let change = &users[position];
+            let Some(user) = &change.after else { continue };
             let mut taken = match self.table {
                 Table::Mails => taken_mail(user),
                 _ => taken_name(user),
             };
-            taken.location = format!("users.{at}.{}", taken.location);
-            found.push(taken);
+            taken.location = format!("users.{}.{}", change.at.unwrap_or_default(), taken.location);
+            violations.push(taken);
         }
         Ok(())
     }
 
-    /// What has to be written.
+    /// Adds the writes of the index to the batch.
     pub fn write(&self, batch: &mut Batch) {
         for (value, entry) in &self.entries {
             match (entry.before, entry.after) {
                 (Some(_), None) => drop(batch.delete(self.table, value.as_str())),
                 (before, Some((uid, _))) if before != Some(uid) => {
-                    // Whoever gives it up is written in the same commit, and must be as it was seen.
+                    // A user who gives the value up is written in the same commit, with an
+                    // expectation of its own.
                     if before.is_none() {
                         batch.expect(self.table, value.as_str(), Expected::Missing);
                     }
@@ -113,8 +114,8 @@ impl Index {
 }
 
 impl Accounts {
-    /// The number of the user who has a name or a mail address.
-    pub(super) fn holder(&self, table: Table, value: &str) -> Result<Option<u64>, AccountError> {
+    /// The uid of the user who has a name or a mail address.
+    pub(super) fn uid_by(&self, table: Table, value: &str) -> Result<Option<u64>, AccountError> {
         let stored = self.store().get(table, value.as_bytes())?;
         Ok(stored.map(|stored| stored.read(table, value.as_bytes())).transpose()?)
     }

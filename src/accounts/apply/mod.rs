@@ -1,8 +1,10 @@
-//! State as a file: all that decisions are made from, written out, and the store made what a file says.
+//! Exports all records as a state document, and applies such a document to the store.
 //!
-//! What a file says is put into a plan: each record as it is and as it is to be. The rules are asked of a world in memory in which the plan is
-//! carried out already, so they are the same rules that every other change is held to. Then all of it is written in one commit, or nothing.
+//! A document becomes a plan with the current and the planned version of each record. The usual
+//! rules check the plan in a dry run: accounts in memory that have the planned records. Then one
+//! commit writes everything, or nothing is written.
 
+mod change;
 mod check;
 mod dry_run;
 mod export;
@@ -16,10 +18,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 pub use self::export::VERSION;
-use self::{
-    plan::Plan,
-    write::{Finished, News},
-};
+use self::plan::Plan;
 use super::{
     AccountError, AdminWriter, Writer,
     events::NewRecord,
@@ -28,15 +27,18 @@ use super::{
 use crate::{
     model::{Act, Application, Digest, Key, Mode, PasswordDigest, Resource, Role, Timestamp, User},
     scripting::RequestedWebhook,
+    store::Batch,
 };
 
-/// The most records that are changed at once: one commit of so many takes a few seconds, and other writers wait for it.
+/// The most records that change at once. Such a commit takes a few seconds, and other writers wait
+/// for it.
 pub const MOST_CHANGES: usize = 100_000;
 
-/// What a file says.
+/// The records of a state document.
 #[derive(Debug, Default)]
-pub struct State {
-    /// The fingerprint of the pepper that its digests were made with; none: it has no digests of keys.
+pub struct StateDocument {
+    /// The fingerprint of the pepper with which the digests of the keys were made. `None` means
+    /// that there are no digests of keys.
     pub pepper: Option<Digest>,
     /// Roles.
     pub roles: Vec<Role>,
@@ -45,154 +47,179 @@ pub struct State {
     /// Resources.
     pub resources: Vec<Resource>,
     /// Users.
-    pub users: Vec<StatedUser>,
+    pub users: Vec<DocumentUser>,
     /// Keys.
-    pub keys: Vec<StatedKey>,
+    pub keys: Vec<DocumentKey>,
 }
 
-/// A user, as a file states it. What is not said here stays as it is, or is what a new user has.
+/// A user of a document. Fields that are `None` keep their current value, or get the value of a new
+/// user.
 #[derive(Debug)]
-pub struct StatedUser {
-    /// The record; its number, its UUID, its times and its password are looked for below.
+pub struct DocumentUser {
+    /// The record. The fields below replace its uid, UUID, times and password.
     pub user: User,
-    /// Its number.
+    /// The uid.
     pub uid: Option<u64>,
-    /// Its UUID.
+    /// The UUID.
     pub uuid: Option<Uuid>,
-    /// The first mail address it ever had.
+    /// The first mail address that the user had.
     pub init: Option<String>,
-    /// When it was made.
+    /// The time of creation.
     pub created: Option<Timestamp>,
-    /// Its password.
-    pub password: StatedPassword,
+    /// The password.
+    pub password: DocumentPassword,
 }
 
-/// What a file says of a password.
+/// The password of a user of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StatedPassword {
-    /// Nothing.
-    Unsaid,
-    /// That there is none.
+pub enum DocumentPassword {
+    /// The document does not mention the password: it stays.
+    Unspecified,
+    /// The user has no password.
     None,
-    /// What it is checked against.
+    /// The digest of the password.
     Digest(PasswordDigest),
 }
 
-/// A key, as a file states it. What is not said here stays as it is, or is what a new key has.
+/// A key of a document. Fields that are `None` keep their current value, or get the value of a new
+/// key.
 #[derive(Debug)]
-pub struct StatedKey {
-    /// The record; whose it is, and what is told of its text, are looked for below.
+pub struct DocumentKey {
+    /// The record. The fields below replace its user, prefix, last four characters and time of
+    /// creation.
     pub key: Key,
-    /// The name of its user.
+    /// The name of the user.
     pub owner: String,
-    /// The text's prefix.
+    /// The prefix of the key's text.
     pub prefix: Option<String>,
-    /// The text's last four characters.
+    /// The last four characters of the key's text.
     pub last_four: Option<String>,
-    /// When it was made. One that says so is put back as it was; one that does not is new.
+    /// The time of creation. `Some` restores an old key; `None` makes a new one.
     pub created: Option<Timestamp>,
 }
 
-/// How a file is applied.
+/// How a document is applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Apply {
-    /// What becomes of records that the file does not name.
-    pub others: Others,
-    /// Whether it is written.
+pub struct ApplyOptions {
+    /// What happens to records that the document does not list.
+    pub unlisted: Unlisted,
+    /// Whether the changes are written.
     pub mode: Mode,
 }
 
-/// What becomes of records that a file does not name.
+/// What happens to records that a document does not list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Others {
+pub enum Unlisted {
     /// They stay.
     #[default]
-    Stay,
-    /// They go.
-    Go,
-}
-
-/// What is done to a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Done {
-    /// It comes.
-    Add,
-    /// It is changed.
-    Change,
-    /// It goes.
+    Keep,
+    /// They are removed.
     Remove,
 }
 
-/// What is done to one record: the fields that change, as the file writes them, without secrets.
+/// The kind of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// The record is new.
+    Add,
+    /// The record is changed.
+    Change,
+    /// The record is removed.
+    Remove,
+}
+
+/// The change of one record: the fields that differ, as a document writes them, without secrets.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Difference {
-    /// What is done.
-    pub change: Done,
-    /// The kind of record.
+    /// The kind of the change.
+    pub change: Operation,
+    /// The kind of the record.
     pub kind: &'static str,
-    /// Its name or id.
+    /// The name or id of the record.
     pub id: String,
-    /// The fields as they were.
+    /// The current fields.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub before: Map<String, Value>,
-    /// The fields as they are to be.
+    /// The planned fields.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub after: Map<String, Value>,
 }
 
-/// What came of it.
+/// The result of applying a document.
 #[derive(Debug, Clone)]
 pub struct Applied {
-    /// What is done, or would be.
+    /// The changes that were made, or that a dry run would make.
     pub changes: Vec<Difference>,
-    /// How many records are as the file says.
+    /// The number of records that already were as the document describes.
     pub unchanged: usize,
 }
 
 impl Applied {
-    /// How many records come, are changed, and go.
+    /// The numbers of added, changed and removed records.
     pub fn counts(&self) -> [usize; 3] {
-        [Done::Add, Done::Change, Done::Remove]
-            .map(|done| self.changes.iter().filter(|one| one.change == done).count())
+        [Operation::Add, Operation::Change, Operation::Remove].map(|operation| {
+            self.changes.iter().filter(|difference| difference.change == operation).count()
+        })
     }
 
-    /// What the audit trail says of it.
+    /// The entry of the audit trail.
     fn act(&self) -> Act {
-        let mut known = Map::new();
-        for one in &self.changes {
-            let verb = match one.change {
-                Done::Add => "added",
-                Done::Change => "changed",
-                Done::Remove => "removed",
+        let mut counts = Map::new();
+        for difference in &self.changes {
+            let verb = match difference.change {
+                Operation::Add => "added",
+                Operation::Change => "changed",
+                Operation::Remove => "removed",
             };
-            let of_kind = known.entry(one.kind).or_insert_with(|| json!({}));
+            let of_kind = counts.entry(difference.kind).or_insert_with(|| json!({}));
             let count = of_kind[verb].as_u64().unwrap_or(0);
             of_kind[verb] = (count + 1).into();
         }
-        Act::other("state.apply", "store", Value::Object(known))
+        Act::other("state.apply", "store", Value::Object(counts))
     }
 }
 
+/// A valid plan, ready to be committed.
+struct PlannedCommit {
+    applied: Applied,
+    batch: Batch,
+    announcements: Announcements,
+}
+
+/// The records that the event scripts are called for.
+#[derive(Default)]
+struct Announcements {
+    new_users: Vec<User>,
+    /// The new keys, each with its user's name.
+    new_keys: Vec<(Key, String)>,
+    revoked_keys: Vec<Key>,
+}
+
 impl AdminWriter<'_> {
-    /// Makes the store what a file says, in one commit.
+    /// Changes the store in one commit so that it has the records of the document.
     ///
     /// # Errors
-    /// A record is not in order; each is named by its place in the file: `users.3.roles.0`. Nobody would be left who may administer, or the
-    /// caller would lock itself out. Then nothing is changed.
-    pub async fn apply(&self, state: State, how: Apply) -> Result<Applied, AccountError> {
-        let state = std::sync::Arc::new(state);
-        let state = &state;
+    /// Records are invalid: each violation has a location in the document such as
+    /// `users.3.roles.0`. Or no administrator would be left, or the caller would lock itself out.
+    /// Then nothing is changed.
+    pub async fn apply(
+        &self,
+        document: StateDocument,
+        options: ApplyOptions,
+    ) -> Result<Applied, AccountError> {
+        let document = &std::sync::Arc::new(document);
         let attempt = || async move {
-            let (writer, stated) = ((**self).clone(), state.clone());
-            // It reads as many records as the file has.
+            let (writer, document) = ((**self).clone(), document.clone());
+            // Planning reads as many records as the document has.
             let planning = tokio::task::spawn_blocking(move || {
-                Plan::of(&writer, &stated, how.others)?.finish(&writer)
+                Plan::new(&writer, &document, options.unlisted)?.into_commit(&writer)
             });
-            let gave_up = |_| AccountError::refused("The file was not applied.", "Try again.");
-            let Finished { applied, batch, news } = planning.await.map_err(gave_up)??;
-            let webhooks = self.announce(&news, how.mode).await?;
-            if how.mode == Mode::DryRun || batch.writes.is_empty() {
+            let aborted = |_| AccountError::refused("The file was not applied.", "Try again.");
+            let PlannedCommit { applied, batch, announcements } =
+                planning.await.map_err(aborted)??;
+            let webhooks = self.announce(&announcements, options.mode).await?;
+            if options.mode == Mode::DryRun || batch.writes.is_empty() {
                 return Ok(Attempt::Unchanged(applied));
             }
             let act = applied.act();
@@ -203,13 +230,17 @@ impl AdminWriter<'_> {
 }
 
 impl Writer {
-    /// Asks about what comes and tells of what is taken back, as for single records.
-    async fn announce(&self, news: &News, mode: Mode) -> Result<Vec<RequestedWebhook>, AccountError> {
-        let users = news.users.iter().map(NewRecord::User);
-        let keys = news.keys.iter().map(|(key, owner)| NewRecord::Key(key, owner));
+    /// Calls the event scripts for new records and revoked keys, as for changes of single records.
+    async fn announce(
+        &self,
+        announcements: &Announcements,
+        mode: Mode,
+    ) -> Result<Vec<RequestedWebhook>, AccountError> {
+        let users = announcements.new_users.iter().map(NewRecord::User);
+        let keys = announcements.new_keys.iter().map(|(key, owner)| NewRecord::Key(key, owner));
         let mut webhooks = self.approve(&users.chain(keys).collect::<Vec<_>>(), mode).await?;
         if mode == Mode::Live {
-            for key in &news.revoked {
+            for key in &announcements.revoked_keys {
                 webhooks.extend(self.notify_revoked(key).await);
             }
         }

@@ -1,141 +1,128 @@
-//! The plan: each record that a file names, and those that are to go, as it is and as it is to be.
+//! Plans how a document changes the store: the current and the planned version of each record.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::{
-    MOST_CHANGES, Others, State, StatedKey, StatedPassword, StatedUser,
-    index::Index,
-    record::{Kind, each},
+    DocumentKey, DocumentPassword, DocumentUser, MOST_CHANGES, StateDocument, Unlisted,
+    change::PlannedChange,
+    index::UserIndex,
+    record::{StateRecord, each},
 };
 use crate::{
     accounts::{AccountError, Accounts, Versioned, setup::shipped_roles, users::normalize_roles},
-    model::{Application, Key, KeyId, Resource, Role, User, Violation, fold},
-    store::{Sequence, Table},
+    model::{Application, Key, Resource, Role, User, Violation, fold},
+    store::Table,
 };
 
-/// The largest number that a user can be given: more than that, not every program can read in JSON (RFC 8259, section 6).
+/// The largest uid. Not every program can read larger numbers in JSON (RFC 8259, section 6).
 const MOST_UID: u64 = (1 << 52) - 1;
 
-/// One record.
-#[derive(Debug)]
-pub(super) struct Change<T> {
-    /// Its place in the file; none: the file does not name it.
-    pub at: Option<usize>,
-    /// As it is.
-    pub before: Option<Versioned<T>>,
-    /// As it is to be.
-    pub after: Option<T>,
-}
-
-/// All records that matter, and what is wrong with them so far.
+/// The planned changes, and the violations that were found so far.
 pub(super) struct Plan {
-    /// Whether the store was never filled.
+    /// Whether the store has never been filled.
     pub is_new: bool,
     /// All roles.
-    pub roles: Vec<Change<Role>>,
+    pub roles: Vec<PlannedChange<Role>>,
     /// All applications.
-    pub applications: Vec<Change<Application>>,
+    pub applications: Vec<PlannedChange<Application>>,
     /// All resources.
-    pub resources: Vec<Change<Resource>>,
-    /// Users that the file names or that go.
-    pub users: Vec<Change<User>>,
-    /// Keys that the file names or that go.
-    pub keys: Vec<Change<Key>>,
-    /// The keys that were put back as they were, by their places in the file: they were made before.
-    pub put_back: HashSet<usize>,
-    /// The names of users, as they are to be.
-    pub names: Index,
-    /// Their mail addresses.
-    pub mails: Index,
-    /// What is wrong.
-    pub found: Vec<Violation>,
-}
-
-impl<T: PartialEq> Change<T> {
-    /// Whether anything is to be done.
-    pub fn is_one(&self) -> bool {
-        self.before.as_ref().map(|before| &before.record) != self.after.as_ref()
-    }
-
-    /// The commit that last wrote it.
-    pub fn revision(&self) -> Option<Sequence> {
-        self.before.as_ref().map(|before| before.revision)
-    }
+    pub resources: Vec<PlannedChange<Resource>>,
+    /// The users that the document lists or that are removed.
+    pub users: Vec<PlannedChange<User>>,
+    /// The keys that the document lists or that are removed.
+    pub keys: Vec<PlannedChange<Key>>,
+    /// The indexes of the listed keys that have a creation time: the plan restores an old record.
+    pub restored_keys: HashSet<usize>,
+    /// The planned user names.
+    pub names: UserIndex,
+    /// The planned mail addresses.
+    pub mails: UserIndex,
+    /// The violations.
+    pub violations: Vec<Violation>,
 }
 
 impl Plan {
-    /// What is to be done.
-    pub fn of(accounts: &Accounts, state: &State, others: Others) -> Result<Self, AccountError> {
-        let mut found = Vec::new();
+    /// Plans the changes.
+    pub fn new(
+        accounts: &Accounts,
+        document: &StateDocument,
+        unlisted: Unlisted,
+    ) -> Result<Self, AccountError> {
+        let mut violations = Vec::new();
+        let StateDocument { roles, applications, resources, .. } = document;
         let mut plan = Self {
             is_new: !accounts.is_filled()?,
-            roles: of_policy(accounts, &state.roles, others, &mut found)?,
-            applications: of_policy(accounts, &state.applications, others, &mut found)?,
-            resources: of_policy(accounts, &state.resources, others, &mut found)?,
+            roles: plan_policy(accounts, roles, unlisted, &mut violations)?,
+            applications: plan_policy(accounts, applications, unlisted, &mut violations)?,
+            resources: plan_policy(accounts, resources, unlisted, &mut violations)?,
             users: Vec::new(),
             keys: Vec::new(),
-            put_back: HashSet::new(),
-            names: Index::new(Table::Names),
-            mails: Index::new(Table::Mails),
-            found,
+            restored_keys: HashSet::new(),
+            names: UserIndex::new(Table::Names),
+            mails: UserIndex::new(Table::Mails),
+            violations,
         };
         plan.keep_shipped_roles();
-        plan.settle_default();
-        plan.plan_users(accounts, &state.users, others)?;
-        plan.plan_keys(accounts, state, others)?;
+        plan.keep_one_default_application();
+        plan.plan_users(accounts, &document.users, unlisted)?;
+        plan.plan_keys(accounts, document, unlisted)?;
         let count = plan.count();
-        match count > MOST_CHANGES {
-            true => Err(too_many(count)),
-            false => Ok(plan),
-        }
+        if count > MOST_CHANGES { Err(too_many(count)) } else { Ok(plan) }
     }
 
-    /// How many records are to change.
-    pub fn count(&self) -> usize {
-        fn of<T: PartialEq>(all: &[Change<T>]) -> usize {
-            all.iter().filter(|one| one.is_one()).count()
+    /// The number of records that change.
+    fn count(&self) -> usize {
+        fn count<T: PartialEq>(changes: &[PlannedChange<T>]) -> usize {
+            changes.iter().filter(|change| change.has_effect()).count()
         }
-        of(&self.roles)
-            + of(&self.applications)
-            + of(&self.resources)
-            + of(&self.users)
-            + of(&self.keys)
+        count(&self.roles)
+            + count(&self.applications)
+            + count(&self.resources)
+            + count(&self.users)
+            + count(&self.keys)
     }
 
-    /// The program relies on two roles. A store that is made of a file begins with those that every installation has.
+    /// Keeps the two roles that the program needs. A new store also gets the other roles that every
+    /// installation has.
     fn keep_shipped_roles(&mut self) {
-        for one in &mut self.roles {
-            if let (Some(before), None) = (&one.before, &one.after)
+        for change in &mut self.roles {
+            if let (Some(before), None) = (&change.before, &change.after)
                 && Role::is_locked(&before.record.id)
             {
-                one.after = Some(before.record.clone());
+                change.after = Some(before.record.clone());
             }
         }
         if self.is_new {
             for role in shipped_roles() {
-                if !self.roles.iter().any(|one| title(one).as_ref() == Some(&role.id)) {
-                    self.roles.push(Change { at: None, before: None, after: Some(role) });
+                let has_id = |change: &PlannedChange<Role>| {
+                    change.any().is_some_and(|existing| existing.id == role.id)
+                };
+                if !self.roles.iter().any(has_id) {
+                    self.roles.push(PlannedChange { at: None, before: None, after: Some(role) });
                 }
             }
         }
     }
 
-    /// At most one application is the default. The one that was steps back when the file names another.
-    fn settle_default(&mut self) {
-        let says = |one: &Change<Application>| one.after.as_ref().is_some_and(|one| one.is_default);
-        let mut stated = self.applications.iter().filter(|one| says(one) && one.at.is_some());
-        if stated.next().is_none() {
+    /// At most one application is the default. If the document lists a default, the current default
+    /// loses the mark.
+    fn keep_one_default_application(&mut self) {
+        let is_listed_default = |change: &&PlannedChange<Application>| {
+            change.at.is_some() && change.after.as_ref().is_some_and(|after| after.is_default)
+        };
+        let mut defaults = self.applications.iter().filter(is_listed_default);
+        if defaults.next().is_none() {
             return;
         }
-        if let Some(at) = stated.next().and_then(|second| second.at) {
-            self.found.push(Violation::new(
+        if let Some(at) = defaults.next().and_then(|second| second.at) {
+            self.violations.push(Violation::new(
                 format!("applications.{at}.is_default"),
                 "Two applications of the file are the default.",
-                "Leave is_default out at one of them.",
+                "Remove is_default from one of them.",
             ));
         }
-        for one in self.applications.iter_mut().filter(|one| one.at.is_none()) {
-            if let Some(after) = &mut one.after {
+        for change in self.applications.iter_mut().filter(|change| change.at.is_none()) {
+            if let Some(after) = &mut change.after {
                 after.is_default = false;
             }
         }
@@ -144,145 +131,129 @@ impl Plan {
     fn plan_users(
         &mut self,
         accounts: &Accounts,
-        stated: &[StatedUser],
-        others: Others,
+        listed: &[DocumentUser],
+        unlisted: Unlisted,
     ) -> Result<(), AccountError> {
-        // Those with a number first: a name that one of them gives up is free for another.
+        // Users with a uid come first: other users may take the names that they give up.
         let mut uids: BTreeMap<usize, u64> = BTreeMap::new();
-        let mut taken = HashSet::new();
+        let mut used = HashSet::new();
         let mut last = accounts.directory().last_uid();
-        for (at, one) in stated.iter().enumerate() {
-            let Some(uid) = one.uid else { continue };
+        for (at, user) in listed.iter().enumerate() {
+            let Some(uid) = user.uid else { continue };
             if !(1..=MOST_UID).contains(&uid) {
-                let fix = "Leave uid out: the server gives one.";
-                self.wrong("users", at, "uid", format!("{uid} cannot be a user's number."), fix);
-            } else if !taken.insert(uid) {
-                let said = format!("The user {uid} stands twice in the file.");
-                self.wrong("users", at, "uid", said, "Keep one of the two.");
+                let fix = "Leave uid out: the server chooses one.";
+                self.add_violation("users", at, "uid", format!("{uid} is not a valid uid."), fix);
+            } else if !used.insert(uid) {
+                let message = format!("The user {uid} is listed twice in the file.");
+                self.add_violation("users", at, "uid", message, "Keep one of the two.");
             } else {
                 uids.insert(at, uid);
                 last = last.max(uid);
             }
         }
-        for (at, one) in stated.iter().enumerate().filter(|(_, one)| one.uid.is_none()) {
-            let held = accounts.holder(Table::Names, &fold(&one.user.name))?;
-            let uid = held.filter(|uid| !taken.contains(uid)).unwrap_or_else(|| {
+        for (at, user) in listed.iter().enumerate().filter(|(_, user)| user.uid.is_none()) {
+            let existing = accounts.uid_by(Table::Names, &fold(&user.user.name))?;
+            let uid = existing.filter(|uid| !used.contains(uid)).unwrap_or_else(|| {
                 last += 1;
                 last
             });
-            taken.insert(uid);
+            used.insert(uid);
             uids.insert(at, uid);
         }
         for (at, uid) in uids {
             let before = accounts.user(uid)?;
-            let after = user_after(accounts, &stated[at], uid, before.as_ref().map(|b| &b.record));
-            self.users.push(Change { at: Some(at), before, after: Some(after) });
+            let after = user_after(accounts, &listed[at], uid, before.as_ref().map(|b| &b.record));
+            self.users.push(PlannedChange { at: Some(at), before, after: Some(after) });
         }
-        if others == Others::Go {
-            let mut count = 0;
-            each::<User>(accounts, |user| {
-                if !taken.contains(&user.record.uid) {
-                    count += 1;
-                    self.users.push(Change { at: None, before: Some(user), after: None });
-                }
-                if count > MOST_CHANGES { Err(too_many(count)) } else { Ok(()) }
-            })?;
+        if unlisted == Unlisted::Remove {
+            remove_unlisted(accounts, &mut self.users, |user| used.contains(&user.uid))?;
         }
         self.index_users(accounts)
     }
 
-    /// Names and mail addresses, as they are to be.
+    /// Collects the planned names and mail addresses, and checks that they are unique.
     fn index_users(&mut self, accounts: &Accounts) -> Result<(), AccountError> {
-        for (place, one) in self.users.iter().enumerate() {
+        for (position, change) in self.users.iter().enumerate() {
             let mail = |user: &User| user.mail.as_deref().map(fold);
-            self.names.take(place, one, |user| Some(fold(&user.name)), &mut self.found);
-            self.mails.take(place, one, mail, &mut self.found);
+            let name = |user: &User| Some(fold(&user.name));
+            self.names.add(position, change, name, &mut self.violations);
+            self.mails.add(position, change, mail, &mut self.violations);
         }
-        self.names.check(accounts, &self.users, &mut self.found)?;
-        self.mails.check(accounts, &self.users, &mut self.found)
+        self.names.check(accounts, &self.users, &mut self.violations)?;
+        self.mails.check(accounts, &self.users, &mut self.violations)
     }
 
     fn plan_keys(
         &mut self,
         accounts: &Accounts,
-        state: &State,
-        others: Others,
+        document: &StateDocument,
+        unlisted: Unlisted,
     ) -> Result<(), AccountError> {
-        self.same_pepper(accounts, state);
+        self.check_pepper(accounts, document);
         let mut seen = HashSet::new();
-        let mut digests = HashMap::new();
-        for (at, one) in state.keys.iter().enumerate() {
-            let id = one.key.id;
+        let mut digests = HashSet::new();
+        for (at, listed) in document.keys.iter().enumerate() {
+            let id = listed.key.id;
             if !seen.insert(id) {
-                let said = format!("The key {id} stands twice in the file.");
-                self.wrong("keys", at, "id", said, "Keep one of the two.");
+                let message = format!("The key {id} is listed twice in the file.");
+                self.add_violation("keys", at, "id", message, "Keep one of the two.");
                 continue;
             }
-            let twice =
-                one.key.foreign_digests().filter(|digest| digests.insert(*digest, at).is_some());
-            if twice.count() > 0 {
-                let fix = "A key is one user's. Keep one of the two.";
-                self.wrong("keys", at, "digest", "Two keys of the file have this digest.", fix);
+            let repeated = listed.key.foreign_digests().filter(|digest| !digests.insert(*digest));
+            if repeated.count() > 0 {
+                let message = "Two keys of the file have this digest.";
+                let fix = "A key belongs to one user. Keep one of the two.";
+                self.add_violation("keys", at, "digest", message, fix);
             }
             let before = accounts.key(id)?;
             if before.is_none() {
-                self.is_nobody_elses(accounts, at, &one.key)?;
+                self.check_digest_is_free(accounts, at, &listed.key)?;
             }
-            let Some(user) = self.owner(accounts, &one.owner)? else {
-                let said = format!("There is no user {:?}.", one.owner);
-                self.wrong("keys", at, "user", said, "Name one that is there or in the file.");
+            let Some(user) = self.owner(accounts, &listed.owner)? else {
+                let message = format!("There is no user {:?}.", listed.owner);
+                let fix = "Name a user of the store or of the file.";
+                self.add_violation("keys", at, "user", message, fix);
                 continue;
             };
-            let mut after = key_after(accounts, one, user, before.as_ref().map(|b| &b.record));
-            if before.is_none() && one.prefix.is_none() && after.scheme.is_own() {
+            let mut after = key_after(accounts, listed, user, before.as_ref().map(|b| &b.record));
+            if before.is_none() && listed.prefix.is_none() && after.scheme.is_own() {
                 after.prefix = self.key_prefix(after.application.as_deref());
             }
-            if one.created.is_some() {
-                self.put_back.insert(at);
+            if listed.created.is_some() {
+                self.restored_keys.insert(at);
             }
-            self.keys.push(Change { at: Some(at), before, after: Some(after) });
+            self.keys.push(PlannedChange { at: Some(at), before, after: Some(after) });
         }
-        match others {
-            Others::Stay => Ok(()),
-            Others::Go => self.drop_keys(accounts, &seen),
+        if unlisted == Unlisted::Remove {
+            remove_unlisted(accounts, &mut self.keys, |key: &Key| seen.contains(&key.id))?;
         }
+        Ok(())
     }
 
-    fn drop_keys(
-        &mut self,
-        accounts: &Accounts,
-        seen: &HashSet<KeyId>,
-    ) -> Result<(), AccountError> {
-        let mut count = 0;
-        each::<Key>(accounts, |key| {
-            if !seen.contains(&key.record.id) {
-                count += 1;
-                self.keys.push(Change { at: None, before: Some(key), after: None });
-            }
-            if count > MOST_CHANGES { Err(too_many(count)) } else { Ok(()) }
-        })
-    }
-
-    /// A digest is good with the pepper that it was made with alone.
-    fn same_pepper(&mut self, accounts: &Accounts, state: &State) {
-        if state.keys.is_empty() || state.pepper == Some(accounts.pepper().fingerprint()) {
+    /// Checks that the digests were made with the pepper of the store. Otherwise no key would
+    /// match.
+    fn check_pepper(&mut self, accounts: &Accounts, document: &StateDocument) {
+        if document.keys.is_empty() || document.pepper == Some(accounts.pepper().fingerprint()) {
             return;
         }
-        let (said, fix) = match state.pepper {
+        let (message, fix) = match document.pepper {
             None => (
                 "The file has keys and does not say which pepper their digests were made with.",
                 "Copy the line pepper = … from the keyward export that the keys are from.",
             ),
             Some(_) => (
-                "The keys' digests were made with another pepper than this store's: none of them would match.",
-                "Apply it where that pepper is, or take the keys out and give the users new ones.",
+                "The keys' digests were made with another pepper than the store's: no key would \
+                 match.",
+                "Apply the file where that pepper is, or remove the keys from the file and give \
+                 the users new ones.",
             ),
         };
-        self.found.push(Violation::new("pepper", said, fix));
+        self.violations.push(Violation::new("pepper", message, fix));
     }
 
-    /// A key of another system is found by its digest, so it is one user's.
-    fn is_nobody_elses(
+    /// Checks that no key of the store has the digest of a new key. Keys of other systems are found
+    /// by their digest, so it must be unique.
+    fn check_digest_is_free(
         &mut self,
         accounts: &Accounts,
         at: usize,
@@ -292,116 +263,133 @@ impl Plan {
             if accounts.store().get(Table::Foreign, &digest)?.is_none() {
                 continue;
             }
-            let said = "Another key of the store has this digest.";
+            let message = "Another key of the store has this digest.";
             let fix = "Give the record that key's id: keyward key list shows it.";
-            self.wrong("keys", at, "digest", said, fix);
+            self.add_violation("keys", at, "digest", message, fix);
         }
         Ok(())
     }
 
-    /// The number of the user with this name, as it is to be.
+    /// The uid of the user who will have this name.
     fn owner(&self, accounts: &Accounts, name: &str) -> Result<Option<u64>, AccountError> {
         let folded = fold(name);
-        match self.names.holder(&folded) {
-            Some(holder) => Ok(holder),
-            None => accounts.holder(Table::Names, &folded),
+        match self.names.planned_uid(&folded) {
+            Some(uid) => Ok(uid),
+            None => accounts.uid_by(Table::Names, &folded),
         }
     }
 
-    /// What keys for an application begin with, as it is to be.
+    /// The planned prefix of the application's keys.
     fn key_prefix(&self, application: Option<&str>) -> String {
-        let mut all = self.applications.iter().filter_map(|one| one.after.as_ref());
-        let found = all.find(|one| application.map_or(one.is_default, |id| one.id == id));
-        found.map_or_else(|| "kw".into(), |one| one.key_prefix.clone())
+        let mut planned = self.applications.iter().filter_map(|change| change.after.as_ref());
+        let application = planned.find(|planned| match application {
+            Some(id) => planned.id == id,
+            None => planned.is_default,
+        });
+        application.map_or_else(|| "kw".into(), |application| application.key_prefix.clone())
     }
 
-    /// Names a fault of a record of the file.
-    pub fn wrong(
+    /// Adds a violation of a listed record. `list` is the list of the document, such as `users`.
+    pub fn add_violation(
         &mut self,
-        place: &str,
+        list: &str,
         at: usize,
         field: &str,
-        said: impl Into<String>,
+        message: impl Into<String>,
         fix: &str,
     ) {
-        self.found.push(Violation::new(format!("{place}.{at}.{field}"), said, fix));
+        self.violations.push(Violation::new(format!("{list}.{at}.{field}"), message, fix));
     }
 }
 
-/// The records of a kind that there are few of: all of them, so that it is known what the others rest on.
-fn of_policy<T: Kind>(
+/// Plans the roles, applications or resources. All of them are part of the plan, because the rules
+/// for other records depend on them.
+fn plan_policy<T: StateRecord>(
     accounts: &Accounts,
-    stated: &[T],
-    others: Others,
-    found: &mut Vec<Violation>,
-) -> Result<Vec<Change<T>>, AccountError> {
-    let mut held: BTreeMap<Vec<u8>, Versioned<T>> = BTreeMap::new();
-    each::<T>(accounts, |one| {
-        held.insert(one.record.key(), one);
+    listed: &[T],
+    unlisted: Unlisted,
+    violations: &mut Vec<Violation>,
+) -> Result<Vec<PlannedChange<T>>, AccountError> {
+    let mut current: BTreeMap<Vec<u8>, Versioned<T>> = BTreeMap::new();
+    each::<T>(accounts, |stored| {
+        current.insert(stored.record.key(), stored);
         Ok(())
     })?;
     let mut seen = HashSet::new();
     let mut changes = Vec::new();
-    for (at, record) in stated.iter().enumerate() {
+    for (at, record) in listed.iter().enumerate() {
         if seen.insert(record.key()) {
-            let before = held.remove(&record.key());
-            changes.push(Change { at: Some(at), before, after: Some(record.clone()) });
+            let before = current.remove(&record.key());
+            changes.push(PlannedChange { at: Some(at), before, after: Some(record.clone()) });
             continue;
         }
-        let said = format!("The {} {} stands twice in the file.", T::WHAT, record.title());
-        found.push(Violation::new(format!("{}.{at}.id", T::PLACE), said, "Keep one of the two."));
+        let location = format!("{}.{at}.id", T::LIST);
+        let message = format!("The {} {} is listed twice in the file.", T::NAME, record.title());
+        violations.push(Violation::new(location, message, "Keep one of the two."));
     }
-    let rest = held.into_values().map(|before| {
-        let after = (others == Others::Stay).then(|| before.record.clone());
-        Change { at: None, before: Some(before), after }
+    let rest = current.into_values().map(|before| {
+        let after = (unlisted == Unlisted::Keep).then(|| before.record.clone());
+        PlannedChange { at: None, before: Some(before), after }
     });
     changes.extend(rest);
     Ok(changes)
 }
 
-fn title<T: Kind>(one: &Change<T>) -> Option<String> {
-    let before = one.before.as_ref().map(|before| &before.record);
-    one.after.as_ref().or(before).map(Kind::title)
+/// Plans the removal of all records that the document does not list.
+fn remove_unlisted<T: StateRecord>(
+    accounts: &Accounts,
+    changes: &mut Vec<PlannedChange<T>>,
+    is_listed: impl Fn(&T) -> bool,
+) -> Result<(), AccountError> {
+    let mut count = 0;
+    each::<T>(accounts, |stored| {
+        if !is_listed(&stored.record) {
+            count += 1;
+            changes.push(PlannedChange { at: None, before: Some(stored), after: None });
+        }
+        if count > MOST_CHANGES { Err(too_many(count)) } else { Ok(()) }
+    })
 }
 
-fn user_after(accounts: &Accounts, stated: &StatedUser, uid: u64, before: Option<&User>) -> User {
-    let mut user = User { uid, ..stated.user.clone() };
+fn user_after(accounts: &Accounts, listed: &DocumentUser, uid: u64, before: Option<&User>) -> User {
+    let mut user = User { uid, ..listed.user.clone() };
     normalize_roles(&mut user.roles);
-    user.uuid = stated.uuid.or(before.map(|before| before.uuid)).unwrap_or(user.uuid);
-    user.init = match (&stated.init, stated.created) {
+    user.uuid = listed.uuid.or(before.map(|before| before.uuid)).unwrap_or(user.uuid);
+    user.init = match (&listed.init, listed.created) {
         (Some(init), _) => Some(init.clone()),
-        // One that was made before is put back as it was.
+        // With a creation time, the document restores an old record, which had no first address.
         (None, Some(_)) => None,
         (None, None) => before.map_or_else(|| user.mail.clone(), |before| before.init.clone()),
     };
-    user.password = match &stated.password {
-        StatedPassword::Unsaid => before.and_then(|before| before.password.clone()),
-        StatedPassword::None => None,
-        StatedPassword::Digest(digest) => Some(digest.clone()),
+    user.password = match &listed.password {
+        DocumentPassword::Unspecified => before.and_then(|before| before.password.clone()),
+        DocumentPassword::None => None,
+        DocumentPassword::Digest(digest) => Some(digest.clone()),
     };
     let now = accounts.clock().now();
-    user.created = stated.created.or(before.map(|before| before.created)).unwrap_or(now);
+    user.created = listed.created.or(before.map(|before| before.created)).unwrap_or(now);
     user.changed = now;
     if let Some(before) = before {
         (user.access, user.login) = (before.access, before.login);
-        let same = User { changed: before.changed, ..user.clone() };
-        if same == *before {
-            return same;
+        let unchanged = User { changed: before.changed, ..user.clone() };
+        if unchanged == *before {
+            return unchanged;
         }
     }
     user
 }
 
-fn key_after(accounts: &Accounts, stated: &StatedKey, user: u64, before: Option<&Key>) -> Key {
-    let mut key = Key { user, ..stated.key.clone() };
+fn key_after(accounts: &Accounts, listed: &DocumentKey, user: u64, before: Option<&Key>) -> Key {
+    let mut key = Key { user, ..listed.key.clone() };
     let now = accounts.clock().now();
-    key.created = stated.created.or(before.map(|before| before.created)).unwrap_or(now);
-    // What is told of a text is told by whoever made it.
-    let prefix = stated.prefix.clone().or_else(|| before.map(|before| before.prefix.clone()));
+    key.created = listed.created.or(before.map(|before| before.created)).unwrap_or(now);
+    // The document does not contain the key's text, so these two cannot be computed from it.
+    let prefix = listed.prefix.clone().or_else(|| before.map(|before| before.prefix.clone()));
     key.prefix = prefix.unwrap_or_default();
-    let last_four = stated.last_four.clone().or_else(|| before.map(|b| b.last_four.clone()));
+    let last_four = listed.last_four.clone().or_else(|| before.map(|b| b.last_four.clone()));
     key.last_four = last_four.unwrap_or_default();
-    // One that was slow to check when the file was written, and has been used since, stays as it is now.
+    // The key had a slow digest when the file was written, and its first use has replaced it since:
+    // the current digest stays.
     if let Some(before) = before.filter(|before| before.former_digest == Some(key.digest)) {
         key.digest = before.digest;
         key.scheme = before.scheme;
@@ -414,8 +402,10 @@ fn key_after(accounts: &Accounts, stated: &StatedKey, user: u64, before: Option<
 fn too_many(count: usize) -> AccountError {
     AccountError::refused(
         format!(
-            "The file would change {count} records or more, and at most {MOST_CHANGES} are changed at once."
+            "The file would change {count} records or more, and at most {MOST_CHANGES} are \
+             changed at once."
         ),
-        "Bring many keys over with keyward key import, and a whole store with keyward backup and keyward restore.",
+        "Use keyward key import for many keys, and keyward backup and keyward restore for a whole \
+         store.",
     )
 }

@@ -1,4 +1,4 @@
-//! The five kinds of records that a file has: what each is called, where it lies, and how a file writes it.
+//! The five kinds of records in a state document: their names, their tables and their fields.
 
 use std::fmt::Debug;
 
@@ -6,40 +6,42 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    accounts::{AccountError, Accounts},
+    accounts::{AccountError, Accounts, Versioned},
     model::{Application, Key, Resource, Role, Timestamp, User},
     store::{Table, table},
 };
 
-/// The fields that are secrets, or made of them.
+/// The fields that are secrets or digests of secrets.
 const SECRETS: &[&str] = &["digest", "password", "slow", "former_digest"];
-/// What stands in a difference in the place of a secret.
+/// Replaces a secret in a difference.
 const SECRET: &str = "(secret)";
 
-/// A kind of record.
-pub(super) trait Kind: Clone + PartialEq + Debug + Serialize + DeserializeOwned {
-    /// What people call it.
-    const WHAT: &'static str;
-    /// Where it stands in a file.
-    const PLACE: &'static str;
-    /// Where it lies in the store.
+/// A kind of record in a state document.
+pub(super) trait StateRecord:
+    Clone + PartialEq + Debug + Serialize + DeserializeOwned
+{
+    /// The name of the kind in messages.
+    const NAME: &'static str;
+    /// The name of the list in a document.
+    const LIST: &'static str;
+    /// The table of the store.
     const TABLE: Table;
 
-    /// Its key in the store.
+    /// The key in the table.
     fn key(&self) -> Vec<u8>;
 
-    /// What it is called among its like.
+    /// The name or id of the record in messages.
     fn title(&self) -> String;
 
-    /// The record as a file has it. `names` knows the names of users.
-    fn view(&self, names: &dyn Fn(u64) -> Option<String>) -> Map<String, Value>;
+    /// The fields of the record in a document. `name_of` returns the name of a user.
+    fn view(&self, name_of: &dyn Fn(u64) -> Option<String>) -> Map<String, Value>;
 }
 
-macro_rules! of_policy {
-    ($kind:ty, $what:literal, $place:literal, $table:ident) => {
-        impl Kind for $kind {
-            const WHAT: &'static str = $what;
-            const PLACE: &'static str = $place;
+macro_rules! policy_record {
+    ($kind:ty, $name:literal, $list:literal, $table:ident) => {
+        impl StateRecord for $kind {
+            const NAME: &'static str = $name;
+            const LIST: &'static str = $list;
             const TABLE: Table = Table::$table;
 
             fn key(&self) -> Vec<u8> {
@@ -57,13 +59,13 @@ macro_rules! of_policy {
     };
 }
 
-of_policy!(Role, "role", "roles", Roles);
-of_policy!(Application, "application", "applications", Applications);
-of_policy!(Resource, "resource", "resources", Resources);
+policy_record!(Role, "role", "roles", Roles);
+policy_record!(Application, "application", "applications", Applications);
+policy_record!(Resource, "resource", "resources", Resources);
 
-impl Kind for User {
-    const WHAT: &'static str = "user";
-    const PLACE: &'static str = "users";
+impl StateRecord for User {
+    const NAME: &'static str = "user";
+    const LIST: &'static str = "users";
     const TABLE: Table = Table::Users;
 
     fn key(&self) -> Vec<u8> {
@@ -74,7 +76,7 @@ impl Kind for User {
         self.name.clone()
     }
 
-    /// When it was last changed and seen is left out: it is what happened, not what was decided.
+    /// The times of the last change, access and login are left out: they are not settings.
     fn view(&self, _: &dyn Fn(u64) -> Option<String>) -> Map<String, Value> {
         fields(json!({
             "uid": self.uid,
@@ -84,7 +86,7 @@ impl Kind for User {
             "init": self.init,
             "active": self.status,
             "roles": self.roles,
-            // That there is none is said as well: it would stay otherwise.
+            // The empty text means no password. A missing field would keep the current one.
             "password": self.password.as_ref().map_or("", |digest| digest.phc()),
             "created": self.created.to_string(),
             "langcode": self.langcode,
@@ -98,9 +100,9 @@ impl Kind for User {
     }
 }
 
-impl Kind for Key {
-    const WHAT: &'static str = "key";
-    const PLACE: &'static str = "keys";
+impl StateRecord for Key {
+    const NAME: &'static str = "key";
+    const LIST: &'static str = "keys";
     const TABLE: Table = Table::Keys;
 
     fn key(&self) -> Vec<u8> {
@@ -111,13 +113,13 @@ impl Kind for Key {
         self.id.to_string()
     }
 
-    fn view(&self, names: &dyn Fn(u64) -> Option<String>) -> Map<String, Value> {
+    fn view(&self, name_of: &dyn Fn(u64) -> Option<String>) -> Map<String, Value> {
         let at = |time: Option<Timestamp>| time.map(|time| time.to_string());
         let networks = (!self.networks.is_empty()).then_some(&self.networks);
         let rotated = self.rotated.as_ref();
         fields(json!({
             "id": self.id,
-            "user": names(self.user),
+            "user": name_of(self.user),
             "label": self.label,
             "prefix": self.prefix,
             "last_four": self.last_four,
@@ -139,36 +141,38 @@ impl Kind for Key {
     }
 }
 
-/// The fields that say something, those that are tables last, as TOML has them.
+/// The fields without nulls and empty objects. Objects come last, because TOML requires that of
+/// tables.
 fn fields(record: Value) -> Map<String, Value> {
     let Value::Object(fields) = record else { return Map::new() };
-    let says = |value: &Value| !value.is_null() && value.as_object().is_none_or(|o| !o.is_empty());
+    let is_set =
+        |value: &Value| !value.is_null() && value.as_object().is_none_or(|o| !o.is_empty());
     let (tables, plain): (Vec<_>, Vec<_>) = fields
         .into_iter()
-        .filter(|(_, value)| says(value))
+        .filter(|(_, value)| is_set(value))
         .partition(|(_, value)| value.is_object());
-    plain.into_iter().chain(tables).map(|(name, value)| (name, without_nothing(value))).collect()
+    plain.into_iter().chain(tables).map(|(name, value)| (name, without_nulls(value))).collect()
 }
 
-fn without_nothing(value: Value) -> Value {
+fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(_) => Value::Object(fields(value)),
         other => other,
     }
 }
 
-/// The fields of two records that are not alike, without secrets.
-pub(super) fn differing(
+/// The fields that differ between two records, without secrets.
+pub(super) fn differing_fields(
     before: Option<Map<String, Value>>,
     after: Option<Map<String, Value>>,
 ) -> (Map<String, Value>, Map<String, Value>) {
     let (mut before, mut after) = (before.unwrap_or_default(), after.unwrap_or_default());
-    let same: Vec<String> = before
+    let equal: Vec<String> = before
         .iter()
         .filter(|(name, value)| after.get(*name) == Some(value))
         .map(|(name, _)| name.clone())
         .collect();
-    for name in same {
+    for name in equal {
         before.shift_remove(&name);
         after.shift_remove(&name);
     }
@@ -182,18 +186,18 @@ pub(super) fn differing(
     (before, after)
 }
 
-/// Every record of a kind in the store, with its revision, `part` by part.
-pub(super) fn each<T: Kind>(
+/// Calls `visit` with every record of a kind in the store. Reads them page by page.
+pub(super) fn each<T: StateRecord>(
     accounts: &Accounts,
-    mut take: impl FnMut(crate::accounts::Versioned<T>) -> Result<(), AccountError>,
+    mut visit: impl FnMut(Versioned<T>) -> Result<(), AccountError>,
 ) -> Result<(), AccountError> {
-    const PART: usize = 1000;
+    const PAGE: usize = 1000;
     let mut after: Option<Vec<u8>> = None;
     loop {
-        let page = accounts.page::<T>(T::TABLE, after.as_deref(), PART)?;
-        after = page.items.last().map(|one| one.record.key());
-        for one in page.items {
-            take(one)?;
+        let page = accounts.page::<T>(T::TABLE, after.as_deref(), PAGE)?;
+        after = page.items.last().map(|item| item.record.key());
+        for item in page.items {
+            visit(item)?;
         }
         if !page.has_more {
             return Ok(());

@@ -1,11 +1,12 @@
-//! A plan as one batch, and as what is told of it.
+//! Turns a valid plan into a batch, and into the differences that are reported.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{
-    Applied, Difference, Done,
-    plan::{Change, Plan},
-    record::{Kind, differing},
+    Announcements, Applied, Difference, Operation, PlannedCommit,
+    change::PlannedChange,
+    plan::Plan,
+    record::{StateRecord, differing_fields},
 };
 use crate::{
     accounts::{
@@ -15,89 +16,70 @@ use crate::{
         setup::PEPPER,
         usage::{delete_key_usage, delete_user_usage},
     },
-    model::{Key, User},
     store::{Batch, Expected, Table, encode, table},
 };
 
-/// A plan that is in order.
-pub(super) struct Finished {
-    /// What is done.
-    pub applied: Applied,
-    /// What is to be written.
-    pub batch: Batch,
-    /// What events tell of.
-    pub news: News,
-}
-
-/// The users and keys that come, and the keys that are taken back.
-#[derive(Default)]
-pub(super) struct News {
-    pub users: Vec<User>,
-    /// Each with its user's name.
-    pub keys: Vec<(Key, String)>,
-    pub revoked: Vec<Key>,
-}
-
 impl Plan {
-    /// What is done, and the batch that does it.
-    pub fn finish(mut self, acting: &Writer) -> Result<Finished, AccountError> {
-        let faults = std::mem::take(&mut self.found);
-        ensure_valid(faults)?;
-        let applied = self.differences(acting);
+    /// Checks the plan and makes the batch.
+    pub fn into_commit(mut self, writer: &Writer) -> Result<PlannedCommit, AccountError> {
+        ensure_valid(std::mem::take(&mut self.violations))?;
+        let applied = self.differences(writer);
         if applied.changes.is_empty() && !self.is_new {
-            return Ok(Finished { applied, batch: Batch::new(), news: News::default() });
+            let (batch, announcements) = (Batch::new(), Announcements::default());
+            return Ok(PlannedCommit { applied, batch, announcements });
         }
-        let world = self.world(acting, acting.actor())?;
-        self.check(acting, &world)?;
-        ensure_valid(std::mem::take(&mut self.found))?;
-        let witness = self.keep_an_administrator(acting, &world)?;
-        self.keep_the_caller(acting, &world, acting.actor())?;
+        let planned = self.planned_accounts(writer, writer.actor())?;
+        self.check(writer, &planned)?;
+        ensure_valid(std::mem::take(&mut self.violations))?;
+        let administrator = self.keep_an_administrator(writer, &planned)?;
+        self.keep_the_caller(writer, &planned, writer.actor())?;
         let mut batch = Batch::new();
-        self.rest_on(acting, witness, &mut batch)?;
-        self.take_away(acting, &mut batch)?;
-        self.put(acting, &mut batch)?;
-        let news = self.news(acting);
-        Ok(Finished { applied, batch, news })
+        self.expect_unchanged(writer, administrator, &mut batch)?;
+        self.delete(writer, &mut batch)?;
+        self.put(writer, &mut batch)?;
+        let announcements = self.announcements(writer);
+        Ok(PlannedCommit { applied, batch, announcements })
     }
 
-    /// What events tell of.
-    fn news(self, accounts: &Accounts) -> News {
+    /// The records that the event scripts are called for.
+    fn announcements(self, accounts: &Accounts) -> Announcements {
         let names: HashMap<u64, String> = self
             .users
             .iter()
-            .filter_map(|one| one.after.as_ref())
+            .filter_map(|change| change.after.as_ref())
             .map(|user| (user.uid, user.name.clone()))
             .collect();
         let name = |uid: u64| names.get(&uid).cloned().unwrap_or_else(|| accounts.user_name(uid));
-        let mut news = News::default();
-        for one in self.keys {
-            let was_revoked = one.before.as_ref().map(|before| before.record.revoked.is_some());
-            let Some(key) = one.after else { continue };
+        let mut announcements = Announcements::default();
+        for change in self.keys {
+            let was_revoked = change.current().map(|before| before.revoked.is_some());
+            let Some(key) = change.after else { continue };
             match (was_revoked, key.revoked.is_some()) {
                 (None, false) => {
                     let owner = name(key.user);
-                    news.keys.push((key, owner));
+                    announcements.new_keys.push((key, owner));
                 }
-                (Some(false), true) => news.revoked.push(key),
+                (Some(false), true) => announcements.revoked_keys.push(key),
                 _ => {}
             }
         }
-        let new = self.users.into_iter().filter(|one| one.before.is_none());
-        news.users.extend(new.filter_map(|one| one.after));
-        news
+        let new = self.users.into_iter().filter(|change| change.before.is_none());
+        announcements.new_users.extend(new.filter_map(|change| change.after));
+        announcements
     }
 
-    /// What the rules were asked of stays as it was until the commit.
-    fn rest_on(
+    /// Adds the expectations that the records that the rules have read do not change before the
+    /// commit. `administrator` is the administrator who remains.
+    fn expect_unchanged(
         &self,
         accounts: &Accounts,
-        witness: Option<u64>,
+        administrator: Option<u64>,
         batch: &mut Batch,
     ) -> Result<(), AccountError> {
-        unmoved(&self.roles, batch);
-        unmoved(&self.applications, batch);
-        unmoved(&self.resources, batch);
-        if let Some(uid) = witness
+        expect_table_unchanged(&self.roles, batch);
+        expect_table_unchanged(&self.applications, batch);
+        expect_table_unchanged(&self.resources, batch);
+        if let Some(uid) = administrator
             && let Some(user) = accounts.user(uid)?
         {
             batch.expect(Table::Users, table::user(uid), Expected::Revision(user.revision));
@@ -109,9 +91,9 @@ impl Plan {
         Ok(())
     }
 
-    fn take_away(&self, accounts: &Accounts, batch: &mut Batch) -> Result<(), AccountError> {
-        for one in self.keys.iter().filter(|one| one.after.is_none()) {
-            let Some(before) = &one.before else { continue };
+    fn delete(&self, accounts: &Accounts, batch: &mut Batch) -> Result<(), AccountError> {
+        for change in self.keys.iter().filter(|change| change.after.is_none()) {
+            let Some(before) = &change.before else { continue };
             let (key, at) = (&before.record, before.record.key());
             batch.expect(Table::Keys, at.clone(), Expected::Revision(before.revision));
             batch.delete(Table::Keys, at);
@@ -121,21 +103,22 @@ impl Plan {
             }
             delete_key_usage(batch, key.id);
         }
-        let mut has_gone = false;
-        for one in self.users.iter().filter(|one| one.after.is_none()) {
-            let Some(before) = &one.before else { continue };
+        let mut deletes_users = false;
+        for change in self.users.iter().filter(|change| change.after.is_none()) {
+            let Some(before) = &change.before else { continue };
             let at = table::user(before.record.uid);
             batch.expect(Table::Users, at, Expected::Revision(before.revision));
             batch.delete(Table::Users, at);
-            // A key that has come since would be nobody's.
+            // A key that another writer adds in the meantime would have no user.
             let newest = accounts.keys_in_force(before.record.uid)?.1;
             batch.expect(Table::Owners, at, Expected::Newest(newest));
             delete_user_usage(batch, before.record.uid);
-            has_gone = true;
+            deletes_users = true;
         }
-        if has_gone {
+        if deletes_users {
             let last = accounts.store().get(Table::Meta, table::LAST_UID)?;
-            let state = last.map_or(Expected::Missing, |stored| Expected::Revision(stored.revision));
+            let state =
+                last.map_or(Expected::Missing, |stored| Expected::Revision(stored.revision));
             batch.expect(Table::Meta, table::LAST_UID, state);
             batch.put(Table::Meta, table::LAST_UID, encode(&accounts.directory().last_uid()));
         }
@@ -152,15 +135,15 @@ impl Plan {
         write(&self.users, batch);
         self.names.write(batch);
         self.mails.write(batch);
-        let is_new = |one: &&Change<User>| one.before.is_none();
-        let new = self.users.iter().filter(is_new).filter_map(|one| one.after.as_ref());
+        let new = self.users.iter().filter(|change| change.before.is_none());
+        let new = new.filter_map(|change| change.after.as_ref());
         let new: HashSet<u64> = new.map(|user| user.uid).collect();
-        let mut growing = BTreeSet::new();
-        for one in self.keys.iter().filter(|one| one.is_one()) {
-            match (&one.before, &one.after) {
+        let mut owners = BTreeSet::new();
+        for change in self.keys.iter().filter(|change| change.has_effect()) {
+            match (&change.before, &change.after) {
                 (None, Some(key)) => {
                     put_new_key(batch, key);
-                    growing.insert(key.user);
+                    owners.insert(key.user);
                 }
                 (Some(before), Some(key)) => {
                     batch.expect(Table::Keys, key.key(), Expected::Revision(before.revision));
@@ -169,7 +152,7 @@ impl Plan {
                 _ => {}
             }
         }
-        for uid in growing {
+        for uid in owners {
             let newest = accounts.keys_in_force(uid)?.1;
             batch.expect(Table::Owners, table::user(uid), Expected::Newest(newest));
             if !new.contains(&uid) {
@@ -180,65 +163,68 @@ impl Plan {
     }
 
     fn differences(&self, accounts: &Accounts) -> Applied {
-        let after = self.users.iter().filter_map(|one| one.after.as_ref());
+        let after = self.users.iter().filter_map(|change| change.after.as_ref());
         let names: HashMap<u64, &str> = after.map(|user| (user.uid, user.name.as_str())).collect();
         let name = |uid: u64| match names.get(&uid) {
             Some(name) => Some((*name).to_owned()),
-            None => accounts.directory().user(uid).map(|member| member.name.to_string()),
+            None => accounts.directory().user(uid).map(|user| user.name.to_string()),
         };
         let mut applied = Applied { changes: Vec::new(), unchanged: 0 };
-        tell(&self.roles, &name, &mut applied);
-        tell(&self.applications, &name, &mut applied);
-        tell(&self.resources, &name, &mut applied);
-        tell(&self.users, &name, &mut applied);
-        tell(&self.keys, &name, &mut applied);
+        add_differences(&self.roles, &name, &mut applied);
+        add_differences(&self.applications, &name, &mut applied);
+        add_differences(&self.resources, &name, &mut applied);
+        add_differences(&self.users, &name, &mut applied);
+        add_differences(&self.keys, &name, &mut applied);
         applied
     }
 }
 
-/// No record of this kind is changed, made or taken away by others.
-fn unmoved<T: Kind>(all: &[Change<T>], batch: &mut Batch) {
-    let revisions = all.iter().filter_map(|one| Some((one.before.as_ref()?, one.revision()?)));
+/// Expects that no other writer adds, changes or deletes a record of this kind.
+fn expect_table_unchanged<T: StateRecord>(changes: &[PlannedChange<T>], batch: &mut Batch) {
     let mut newest = 0;
-    for (before, revision) in revisions {
-        batch.expect(T::TABLE, before.record.key(), Expected::Revision(revision));
-        newest = newest.max(revision);
+    for before in changes.iter().filter_map(|change| change.before.as_ref()) {
+        batch.expect(T::TABLE, before.record.key(), Expected::Revision(before.revision));
+        newest = newest.max(before.revision);
     }
     batch.expect(T::TABLE, Vec::new(), Expected::Newest(newest));
 }
 
-fn remove<T: Kind>(all: &[Change<T>], batch: &mut Batch) {
-    for before in all.iter().filter(|one| one.after.is_none()).filter_map(|one| one.before.as_ref())
-    {
-        batch.delete(T::TABLE, before.record.key());
+fn remove<T: StateRecord>(changes: &[PlannedChange<T>], batch: &mut Batch) {
+    let removed = changes.iter().filter(|change| change.after.is_none());
+    for before in removed.filter_map(|change| change.current()) {
+        batch.delete(T::TABLE, before.key());
     }
 }
 
-fn write<T: Kind>(all: &[Change<T>], batch: &mut Batch) {
-    for one in all.iter().filter(|one| one.is_one()) {
-        let Some(after) = &one.after else { continue };
-        let state = one.revision().map_or(Expected::Missing, Expected::Revision);
-        batch.expect(T::TABLE, after.key(), state);
+fn write<T: StateRecord>(changes: &[PlannedChange<T>], batch: &mut Batch) {
+    for change in changes.iter().filter(|change| change.has_effect()) {
+        let Some(after) = &change.after else { continue };
+        let expected = change.revision().map_or(Expected::Missing, Expected::Revision);
+        batch.expect(T::TABLE, after.key(), expected);
         batch.put(T::TABLE, after.key(), encode(after));
     }
 }
 
-fn tell<T: Kind>(all: &[Change<T>], names: &dyn Fn(u64) -> Option<String>, applied: &mut Applied) {
-    for one in all {
-        let before = one.before.as_ref().map(|before| &before.record);
-        let change = match (before, &one.after) {
-            (None, Some(_)) => Done::Add,
-            (Some(_), None) => Done::Remove,
-            _ if one.is_one() => Done::Change,
+fn add_differences<T: StateRecord>(
+    changes: &[PlannedChange<T>],
+    name_of: &dyn Fn(u64) -> Option<String>,
+    applied: &mut Applied,
+) {
+    for change in changes {
+        let before = change.current();
+        let operation = match (before, &change.after) {
+            (None, Some(_)) => Operation::Add,
+            (Some(_), None) => Operation::Remove,
+            _ if change.has_effect() => Operation::Change,
             _ => {
-                applied.unchanged += usize::from(one.at.is_some());
+                applied.unchanged += usize::from(change.at.is_some());
                 continue;
             }
         };
-        let named = before.or(one.after.as_ref());
-        let id = named.map(Kind::title).unwrap_or_default();
-        let view = |record: &T| record.view(names);
-        let (before, after) = differing(before.map(view), one.after.as_ref().map(view));
-        applied.changes.push(Difference { change, kind: T::WHAT, id, before, after });
+        let id = before.or(change.after.as_ref()).map(StateRecord::title).unwrap_or_default();
+        let view = |record: &T| record.view(name_of);
+        let (before, after) = differing_fields(before.map(view), change.after.as_ref().map(view));
+        let difference = Difference { change: operation, kind: T::NAME, id, before, after };
+        applied.changes.push(difference);
     }
 }

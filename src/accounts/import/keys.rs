@@ -1,6 +1,6 @@
-//! Keys of other systems, some hundreds at a time: all of a part are imported, or none.
+//! Imports keys of other systems. A batch is imported completely or not at all.
 //!
-//! A part that is imported again changes nothing, so an import that was broken off is simply repeated.
+//! Importing a batch again changes nothing, so an aborted import can be repeated.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,108 +20,110 @@ use crate::{
     store::{Batch, Expected, Table, encode, table},
 };
 
-/// The shortest text that is a key and not a guess.
+/// The fewest bytes of a key's text. Shorter texts can be guessed.
 const SHORTEST: usize = 8;
-/// The longest text.
+/// The most bytes of a key's text.
 const LONGEST: usize = 512;
-/// Of a text this long, the last four characters may be shown.
-const SHOWN: usize = 20;
+/// The fewest bytes of a text whose last four characters are shown.
+const MIN_SHOWN: usize = 20;
 
-/// What is to be imported.
+/// A batch of keys to import.
 #[derive(Debug)]
-pub struct Import {
-    /// What the rows have of each key.
+pub struct KeyImport {
+    /// The form of the keys in the rows.
     pub digest: ImportDigest,
-    /// What becomes of users that are not there.
-    pub strangers: Strangers,
-    /// Whether it is written, or only looked at.
+    /// What happens to rows with unknown users.
+    pub unknown_users: UnknownUsers,
+    /// Whether the batch is written, or only checked.
     pub mode: Mode,
     /// The keys.
-    pub rows: Vec<ImportRow>,
+    pub rows: Vec<KeyRow>,
 }
 
-/// What becomes of users that are not there.
+/// What happens to rows with unknown users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strangers {
-    /// They are made.
-    Made,
-    /// Their rows are wrong.
-    Refused,
+pub enum UnknownUsers {
+    /// The users are created.
+    Create,
+    /// The rows are rejected.
+    Reject,
 }
 
-/// What another system has of its keys.
+/// The form in which another system stores its keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportDigest {
-    /// Their texts.
+    /// Plain text.
     Clear,
     /// Digests of this scheme, in hexadecimal digits.
     Fast(Scheme),
-    /// Digests that are slow to check, in the words of those who made them.
+    /// Digests that are slow to check, in the format of the other system.
     Slow(DigestFormat),
 }
 
 /// A key of another system.
 #[derive(Debug)]
-pub struct ImportRow {
-    /// Where it stood, for whoever has to mend it.
+pub struct KeyRow {
+    /// The line in the imported file, for messages.
     pub line: u64,
     /// The user's name.
     pub username: String,
     /// The text or the digest.
     pub key: Secret,
-    /// What people call it.
+    /// The label.
     pub label: String,
-    /// The first second in which it is refused.
+    /// The first second in which the key is denied.
     pub expires: Option<Timestamp>,
-    /// The permissions that it may use; none: all of its user's.
+    /// The permissions that the key may use. `None` means all permissions of its user.
     pub scopes: Option<Vec<String>>,
 }
 
-/// What came of it.
+/// The result of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Imported {
-    /// Keys that are new.
+pub struct ImportedKeys {
+    /// The number of new keys.
     pub keys: usize,
-    /// Users that are new.
+    /// The number of new users.
     pub users: usize,
-    /// Keys that were there already.
+    /// The number of keys that existed already.
     pub known: usize,
 }
 
-/// A part on its way into a batch.
-struct Draft<'a> {
+/// The changes of an import while they are collected.
+struct KeyImportDraft<'a> {
     accounts: &'a Writer,
-    import: &'a Import,
+    import: &'a KeyImport,
     batch: Batch,
-    strangers: HashMap<String, User>,
-    stranger_numbers: HashSet<u64>,
-    /// The first of the ids that keys get here: neighbours lie together in the store, which makes writing many of them cheap.
-    base: u64,
-    /// How many keys each user has, with those of this part.
-    held: HashMap<u64, usize>,
-    /// How many keys each user has that are slow to check, with those of this part.
-    slow: HashMap<u64, usize>,
-    /// Whose key has this digest, in this part.
+    /// The new users, by case-folded name.
+    new_users: HashMap<String, User>,
+    new_uids: HashSet<u64>,
+    /// The id of the last new key. Ids are consecutive, because it is cheap to write many adjacent
+    /// records.
+    last_id: u64,
+    /// The number of keys in force of each user, including those of this batch.
+    key_counts: HashMap<u64, usize>,
+    /// The number of slow keys of each user, including those of this batch.
+    slow_counts: HashMap<u64, usize>,
+    /// The uids of the keys of this batch, by digest.
     owners: HashMap<[u8; 32], u64>,
-    done: Imported,
+    imported: ImportedKeys,
     violations: Vec<Violation>,
-    /// The keys that are new, each with its user's name.
-    made: Vec<(Key, String)>,
+    /// The new keys, each with its user's name.
+    new_keys: Vec<(Key, String)>,
 }
 
-/// What is known of a row's key.
-struct Found {
+/// A parsed key of a row.
+struct ParsedKey {
     id: KeyId,
     scheme: Scheme,
-    /// What the pepper goes over.
-    kept: Vec<u8>,
+    /// The text or the digest of the other system, from which the digest with the pepper is made.
+    material: Vec<u8>,
     slow: Option<PasswordDigest>,
     last_four: String,
 }
 
-impl Found {
+impl ParsedKey {
     fn new(id: KeyId, scheme: Scheme) -> Self {
-        Self { id, scheme, kept: Vec::new(), slow: None, last_four: String::new() }
+        Self { id, scheme, material: Vec::new(), slow: None, last_four: String::new() }
     }
 }
 
@@ -129,84 +131,85 @@ impl Writer {
     /// Imports keys.
     ///
     /// # Errors
-    /// Rows are not in order: each is named by its line. Then nothing is imported.
-    pub async fn import_keys(&self, import: &Import) -> Result<Imported, AccountError> {
+    /// Rows are invalid: each violation has the line of its row. Then nothing is imported.
+    pub async fn import_keys(&self, import: &KeyImport) -> Result<ImportedKeys, AccountError> {
         let attempt = || async move {
-            let mut draft = Draft::new(self, import);
+            let mut draft = KeyImportDraft::new(self, import);
             for row in &import.rows {
                 draft.add(row)?;
             }
             if !draft.violations.is_empty() {
                 return Err(AccountError::Invalid(draft.violations));
             }
-            let users = draft.strangers.values().map(NewRecord::User);
-            let keys = draft.made.iter().map(|(key, owner)| NewRecord::Key(key, owner));
+            let users = draft.new_users.values().map(NewRecord::User);
+            let keys = draft.new_keys.iter().map(|(key, owner)| NewRecord::Key(key, owner));
             let new: Vec<_> = users.chain(keys).collect();
             let webhooks = self.approve(&new, import.mode).await?;
             drop(new);
-            let Draft { batch, done, .. } = draft;
+            let KeyImportDraft { batch, imported, .. } = draft;
             if import.mode == Mode::DryRun || batch.writes.is_empty() {
-                return Ok(Attempt::Unchanged(done));
+                return Ok(Attempt::Unchanged(imported));
             }
             let scheme = match import.digest {
                 ImportDigest::Clear => Scheme::Text,
                 ImportDigest::Fast(scheme) => scheme,
                 ImportDigest::Slow(_) => Scheme::Slow,
             };
-            let known = serde_json::json!({ "imported": done, "digest": scheme });
-            let act = Act::other("key.import", "key", known);
-            Ok(PendingCommit::new(batch, act, move |_| done).with_webhooks(webhooks).into())
+            let details = serde_json::json!({ "imported": imported, "digest": scheme });
+            let act = Act::other("key.import", "key", details);
+            Ok(PendingCommit::new(batch, act, move |_| imported).with_webhooks(webhooks).into())
         };
         self.update_async(attempt).await
     }
 }
 
-impl<'a> Draft<'a> {
-    fn new(accounts: &'a Writer, import: &'a Import) -> Self {
+impl<'a> KeyImportDraft<'a> {
+    fn new(accounts: &'a Writer, import: &'a KeyImport) -> Self {
         Self {
             accounts,
             import,
             batch: Batch::new(),
-            strangers: HashMap::new(),
-            stranger_numbers: HashSet::new(),
-            base: u64::from_le_bytes(accounts.0.entropy.bytes()),
-            held: HashMap::new(),
-            slow: HashMap::new(),
+            new_users: HashMap::new(),
+            new_uids: HashSet::new(),
+            last_id: u64::from_le_bytes(accounts.0.entropy.bytes()),
+            key_counts: HashMap::new(),
+            slow_counts: HashMap::new(),
             owners: HashMap::new(),
-            done: Imported::default(),
+            imported: ImportedKeys::default(),
             violations: Vec::new(),
-            made: Vec::new(),
+            new_keys: Vec::new(),
         }
     }
 
-    fn wrong(&mut self, row: &ImportRow, field: &str, message: &str, fix: &str) {
+    fn add_violation(&mut self, row: &KeyRow, field: &str, message: &str, fix: &str) {
         let location = format!("line {}.{field}", row.line);
         self.violations.push(Violation::new(location, message, fix));
     }
 
-    fn add(&mut self, row: &ImportRow) -> Result<(), AccountError> {
-        let Some(key) = self.key(row) else { return Ok(()) };
+    fn add(&mut self, row: &KeyRow) -> Result<(), AccountError> {
+        let Some(key) = self.parse_key(row) else { return Ok(()) };
         let Some(uid) = self.owner(row) else { return Ok(()) };
         let key = Key { user: uid, ..key };
-        match self.holder(&key)? {
-            Some(user) if user == uid => self.done.known += 1,
+        match self.existing_owner(&key)? {
+            Some(user) if user == uid => self.imported.known += 1,
             Some(_) => {
-                let fix = "A key is one user's. Take one of the two rows out.";
-                self.wrong(row, "key", "Another user has this key.", fix);
+                let fix = "A key belongs to one user. Remove one of the two rows.";
+                self.add_violation(row, "key", "Another user has this key.", fix);
             }
             None => self.put(row, &key)?,
         }
         Ok(())
     }
 
-    /// The key's record, without its user. None: what is wrong is told.
-    fn key(&mut self, row: &ImportRow) -> Option<Key> {
-        let found = match self.import.digest {
-            ImportDigest::Clear => self.of_text(row),
-            ImportDigest::Fast(scheme) => self.of_digest(row, scheme),
-            ImportDigest::Slow(format) => self.of_slow(row, format),
+    /// Parses the key of a row into a record without a user. `None` means that violations were
+    /// added.
+    fn parse_key(&mut self, row: &KeyRow) -> Option<Key> {
+        let parsed = match self.import.digest {
+            ImportDigest::Clear => self.parse_text(row),
+            ImportDigest::Fast(scheme) => self.parse_digest(row, scheme),
+            ImportDigest::Slow(format) => self.parse_slow_digest(row, format),
         };
-        let Found { id, scheme, kept, slow, last_four } = found?;
+        let ParsedKey { id, scheme, material, slow, last_four } = parsed?;
         Some(Key {
             id,
             user: 0,
@@ -214,7 +217,7 @@ impl<'a> Draft<'a> {
             label: row.label.clone(),
             prefix: String::new(),
             last_four,
-            digest: self.accounts.0.pepper.digest_kept(scheme, &kept),
+            digest: self.accounts.0.pepper.digest_kept(scheme, &material),
             scheme,
             slow,
             former_digest: None,
@@ -230,91 +233,107 @@ impl<'a> Draft<'a> {
         })
     }
 
-    fn of_digest(&mut self, row: &ImportRow, scheme: Scheme) -> Option<Found> {
+    fn parse_digest(&mut self, row: &KeyRow, scheme: Scheme) -> Option<ParsedKey> {
         if scheme == Scheme::HmacSha256 && !self.accounts.0.pepper.has_hmac_key() {
-            let said = "Keyward has no key that these digests could be checked with.";
-            let fix = "Put the other system's HMAC key into a file, and name it as store.hmac_key_file in the configuration.";
-            self.wrong(row, "key", said, fix);
+            let message = "Keyward has no HMAC key to check these digests with.";
+            let fix = "Write the other system's HMAC key to a file, and set store.hmac_key_file in \
+                       the configuration.";
+            self.add_violation(row, "key", message, fix);
             return None;
         }
-        let kept = unhex(row.key.expose());
-        if kept.is_none() {
-            let fix = "Give the digest's 64 hexadecimal digits, or name another --digest.";
-            self.wrong(row, "key", "This is not a digest of this kind.", fix);
+        let material = parse_hex(row.key.expose());
+        if material.is_none() {
+            let fix = "Write the digest's 64 hexadecimal digits, or choose another --digest.";
+            self.add_violation(row, "key", "This is not a digest of this kind.", fix);
         }
-        kept.map(|kept| Found { kept, ..Found::new(self.new_id(), scheme) })
+        material.map(|material| ParsedKey { material, ..ParsedKey::new(self.new_id(), scheme) })
     }
 
-    fn of_slow(&mut self, row: &ImportRow, format: DigestFormat) -> Option<Found> {
+    fn parse_slow_digest(&mut self, row: &KeyRow, format: DigestFormat) -> Option<ParsedKey> {
         match format.parse(row.key.expose()) {
             Ok(digest) => {
-                let kept = digest.phc().as_bytes().to_vec();
-                Some(Found { kept, slow: Some(digest), ..Found::new(self.new_id(), Scheme::Slow) })
+                let material = digest.phc().as_bytes().to_vec();
+                Some(ParsedKey {
+                    material,
+                    slow: Some(digest),
+                    ..ParsedKey::new(self.new_id(), Scheme::Slow)
+                })
             }
-            Err(said) => {
-                self.wrong(
+            Err(message) => {
+                self.add_violation(
                     row,
                     "key",
-                    said,
-                    "Give the digest as it was made, or take the row out.",
+                    message,
+                    "Copy the unchanged digest, or remove the row.",
                 );
                 None
             }
         }
     }
 
-    fn of_text(&mut self, row: &ImportRow) -> Option<Found> {
+    fn parse_text(&mut self, row: &KeyRow) -> Option<ParsedKey> {
         let text = row.key.expose();
         if !(SHORTEST..=LONGEST).contains(&text.len()) || text.chars().any(char::is_control) {
-            let said = format!("A key has {SHORTEST} to {LONGEST} bytes of text on one line.");
-            self.wrong(row, "key", &said, "Take the row out, and give the user a new key.");
+            let message = format!("A key has {SHORTEST} to {LONGEST} bytes of text on one line.");
+            self.add_violation(
+                row,
+                "key",
+                &message,
+                "Remove the row, and give the user a new key.",
+            );
             return None;
         }
-        // One of ours keeps its id, by which it is found.
+        // A key of Keyward keeps its id, because its text contains the id.
         let (id, scheme) = match KeyText::shape(text) {
             KeyShape::Ours(id) => (id, Scheme::Own),
             KeyShape::Foreign => (self.new_id(), Scheme::Text),
             KeyShape::Damaged => {
-                let fix = "Was it cut or mistyped? Take the row out, and give the user a new key.";
-                self.wrong(row, "key", "This key of Keyward's is not whole.", fix);
+                let fix =
+                    "It may be cut off or mistyped. Remove the row, and give the user a new key.";
+                self.add_violation(row, "key", "This is a damaged key of Keyward.", fix);
                 return None;
             }
         };
-        let is_long = text.len() >= SHOWN && text.is_ascii();
+        let is_long = text.len() >= MIN_SHOWN && text.is_ascii();
         let last_four = if is_long { text[text.len() - 4..].to_owned() } else { String::new() };
-        Some(Found { kept: text.as_bytes().to_vec(), last_four, ..Found::new(id, scheme) })
+        Some(ParsedKey {
+            material: text.as_bytes().to_vec(),
+            last_four,
+            ..ParsedKey::new(id, scheme)
+        })
     }
 
     fn new_id(&mut self) -> KeyId {
-        self.base = self.base.wrapping_add(1);
-        KeyId::from_number(self.base)
+        self.last_id = self.last_id.wrapping_add(1);
+        KeyId::from_number(self.last_id)
     }
 
-    /// The number of the row's user, who may only just come to be. None: what is wrong is told.
-    fn owner(&mut self, row: &ImportRow) -> Option<u64> {
-        if let Some(member) = self.accounts.directory().user_by_name(&row.username) {
+    /// The uid of the row's user, who is created if that is allowed. `None` means that violations
+    /// were added.
+    fn owner(&mut self, row: &KeyRow) -> Option<u64> {
+        if let Some(user) = self.accounts.directory().user_by_name(&row.username) {
             let policy = self.accounts.directory().policy();
-            let is_admin = member.roles(&policy.roles).is_admin;
+            let is_admin = user.roles(&policy.roles).is_admin;
             if self.accounts.admin_only_if(is_admin).is_err() {
-                let said = "Only an administrator can import keys of administrators.";
-                self.wrong(row, "username", said, "Take the row out.");
+                let message = "Only an administrator can import keys of administrators.";
+                self.add_violation(row, "username", message, "Remove the row.");
                 return None;
             }
-            return Some(member.uid);
-        }
-        let folded = fold(&row.username);
-        if let Some(user) = self.strangers.get(&folded) {
             return Some(user.uid);
         }
-        if self.import.strangers == Strangers::Refused {
-            let fix = "Make the user first, or add --create-users.";
-            self.wrong(row, "username", "There is no such user.", fix);
+        let folded = fold(&row.username);
+        if let Some(user) = self.new_users.get(&folded) {
+            return Some(user.uid);
+        }
+        if self.import.unknown_users == UnknownUsers::Reject {
+            let fix = "Create the user first, or add --create-users.";
+            self.add_violation(row, "username", "There is no such user.", fix);
             return None;
         }
-        self.stranger(row, folded)
+        self.create_user(row, folded)
     }
 
-    fn stranger(&mut self, row: &ImportRow, folded: String) -> Option<u64> {
+    fn create_user(&mut self, row: &KeyRow, folded: String) -> Option<u64> {
         let new = crate::accounts::NewUser {
             name: row.username.clone(),
             status: true,
@@ -324,36 +343,36 @@ impl<'a> Draft<'a> {
         let problems = check_user(self.accounts, &user);
         if !problems.is_empty() {
             for problem in problems {
-                self.wrong(row, "username", &problem.message, &problem.fix);
+                self.add_violation(row, "username", &problem.message, &problem.fix);
             }
             return None;
         }
         user.uid = match self.import.mode {
             Mode::Live => self.accounts.directory().next_uid(),
-            // Nobody gets this number.
-            Mode::DryRun => u64::MAX - self.strangers.len() as u64,
+            // A dry run does not use up a real uid.
+            Mode::DryRun => u64::MAX - self.new_users.len() as u64,
         };
         self.batch.expect(Table::Users, table::user(user.uid), Expected::Missing);
         self.batch.put(Table::Users, table::user(user.uid), encode(&user));
         claim_name_and_mail(&mut self.batch, &user, None);
-        self.done.users += 1;
+        self.imported.users += 1;
         let uid = user.uid;
-        self.strangers.insert(folded, user);
-        self.stranger_numbers.insert(uid);
+        self.new_users.insert(folded, user);
+        self.new_uids.insert(uid);
         Some(uid)
     }
 
-    /// The user who has this key already, in the store or in this part.
-    fn holder(&self, key: &Key) -> Result<Option<u64>, AccountError> {
+    /// The uid of the user who already has this key, in the store or in this batch.
+    fn existing_owner(&self, key: &Key) -> Result<Option<u64>, AccountError> {
         if let Some(uid) = self.owners.get(key.digest.as_bytes()) {
             return Ok(Some(*uid));
         }
         let id = match key.scheme {
             Scheme::Own => Some(key.id),
-            // Whether it is still there when this part is written, the write looks.
+            // The directory may lag behind the store. The commit checks that the digest is free.
             scheme if scheme != Scheme::Slow => {
-                let found = self.accounts.directory().foreign_key_id(&key.digest);
-                let key = found.and_then(|id| self.accounts.directory().key(id));
+                let id = self.accounts.directory().foreign_key_id(&key.digest);
+                let key = id.and_then(|id| self.accounts.directory().key(id));
                 return Ok(key.map(|key| key.user));
             }
             _ => {
@@ -363,60 +382,67 @@ impl<'a> Draft<'a> {
             }
         };
         let Some(id) = id else { return Ok(None) };
-        Ok(self.accounts.key(id)?.map(|held| held.record.user))
+        Ok(self.accounts.key(id)?.map(|existing| existing.record.user))
     }
 
-    fn put(&mut self, row: &ImportRow, key: &Key) -> Result<(), AccountError> {
+    fn put(&mut self, row: &KeyRow, key: &Key) -> Result<(), AccountError> {
         let now = self.accounts.0.clock.now();
         let mut problems = check_key(self.accounts, key, now);
         problems.extend(check_scopes(self.accounts, key));
         for problem in problems {
-            self.wrong(row, &problem.location, &problem.message, &problem.fix);
+            self.add_violation(row, &problem.location, &problem.message, &problem.fix);
         }
-        let held = match self.held.get(&key.user) {
-            Some(held) => *held,
-            // Who comes with this part has none, and is expected not to be there.
-            None if self.stranger_numbers.contains(&key.user) => 0,
+        let count = match self.key_counts.get(&key.user) {
+            Some(count) => *count,
+            // A new user has no keys. The commit expects that the user does not exist.
+            None if self.new_uids.contains(&key.user) => 0,
             None => {
-                let (held, newest) = self.accounts.keys_in_force(key.user)?;
+                let (count, newest) = self.accounts.keys_in_force(key.user)?;
                 let expected = Expected::Newest(newest);
                 self.batch.expect(Table::Owners, table::user(key.user), expected);
                 self.batch.expect(Table::Users, table::user(key.user), Expected::Present);
-                held
+                count
             }
         };
-        if held >= self.accounts.0.keys_per_user {
-            let said = "The user would have more keys than there may be.";
-            self.wrong(row, "username", said, "Raise limits.keys_per_user in the configuration.");
+        if count >= self.accounts.0.keys_per_user {
+            let message = "The user would have too many keys.";
+            self.add_violation(
+                row,
+                "username",
+                message,
+                "Raise limits.keys_per_user in the configuration.",
+            );
         }
-        self.held.insert(key.user, held + usize::from(key.is_in_force(now)));
+        self.key_counts.insert(key.user, count + usize::from(key.is_in_force(now)));
         self.count_slow(row, key);
         self.owners.insert(*key.digest.as_bytes(), key.user);
         put_new_key(&mut self.batch, key);
-        self.made.push((key.clone(), row.username.clone()));
-        self.done.keys += 1;
+        self.new_keys.push((key.clone(), row.username.clone()));
+        self.imported.keys += 1;
         Ok(())
     }
 }
 
-impl Draft<'_> {
-    /// Each of a user's keys that are slow to check is checked at each use of any.
-    fn count_slow(&mut self, row: &ImportRow, key: &Key) {
+impl KeyImportDraft<'_> {
+    /// Limits the slow keys of a user, because a request with a slow key checks all of them.
+    fn count_slow(&mut self, row: &KeyRow, key: &Key) {
         if key.scheme != Scheme::Slow {
             return;
         }
         let accounts = self.accounts;
-        let count = self.slow.entry(key.user).or_insert_with(|| accounts.slow_in_force(key.user));
+        let count =
+            self.slow_counts.entry(key.user).or_insert_with(|| accounts.slow_in_force(key.user));
         *count += 1;
         if *count > MOST_SLOW_KEYS {
-            let said = format!("A user has at most {MOST_SLOW_KEYS} keys that are slow to check.");
-            self.wrong(row, "key", &said, "Give the user a new key, which is fast.");
+            let message =
+                format!("A user may have at most {MOST_SLOW_KEYS} keys that are slow to check.");
+            self.add_violation(row, "key", &message, "Give the user a new key of Keyward instead.");
         }
     }
 }
 
 impl Accounts {
-    /// How many keys in force a user has that are slow to check.
+    /// The number of a user's keys in force that are slow to check.
     pub(in crate::accounts) fn slow_in_force(&self, uid: u64) -> usize {
         let (directory, now) = (&self.0.directory, self.0.clock.now());
         let ids = directory.slow_keys(Some(uid)).map(|slow| slow.ids).unwrap_or_default();
@@ -425,6 +451,6 @@ impl Accounts {
     }
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+fn parse_hex(text: &str) -> Option<Vec<u8>> {
     crate::model::Digest::from_hex(text.as_bytes()).map(|digest| digest.as_bytes().to_vec())
 }

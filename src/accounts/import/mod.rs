@@ -1,4 +1,4 @@
-//! TODO.
+//! Imports keys and users of other systems, in batches.
 
 pub(super) mod keys;
 pub(super) mod users;

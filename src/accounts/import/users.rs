@@ -1,6 +1,7 @@
-//! Users of other systems with their passwords' digests, some hundreds at a time: all of a part are imported, or none.
+//! Imports users with the password digests of other systems. A batch is imported completely or not
+//! at all.
 //!
-//! A part that is imported again changes nothing: whoever has a password keeps it.
+//! Importing a batch again changes nothing: a user who has a password keeps it.
 
 use std::collections::HashSet;
 
@@ -16,12 +17,12 @@ use crate::{
     store::{Batch, Expected, Table, encode, table},
 };
 
-/// What is to be imported.
+/// A batch of users to import.
 #[derive(Debug)]
-pub struct ImportUsers {
-    /// The roles of users that are new.
+pub struct UserImport {
+    /// The roles of new users.
     pub roles: Vec<String>,
-    /// Whether it is written, or only looked at.
+    /// Whether the batch is written, or only checked.
     pub mode: Mode,
     /// The users.
     pub rows: Vec<UserRow>,
@@ -30,103 +31,103 @@ pub struct ImportUsers {
 /// A user of another system.
 #[derive(Debug)]
 pub struct UserRow {
-    /// Where it stood, for whoever has to mend it.
+    /// The line in the imported file, for messages.
     pub line: u64,
     /// The user's name.
     pub username: String,
-    /// The password's digest, in the words of those who made it.
+    /// The password digest, in the format of the other system.
     pub digest: Secret,
 }
 
-/// What came of it.
+/// The result of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct ImportedUsers {
-    /// Users that are new.
+    /// The number of new users.
     pub users: usize,
-    /// Users who were there, and have a password now.
+    /// The number of existing users who got a password.
     pub passwords: usize,
-    /// Users who had a password, and keep it.
+    /// The number of existing users who kept their password.
     pub kept: usize,
 }
 
-/// A part on its way into a batch.
-struct Draft<'a> {
+/// The changes of an import while they are collected.
+struct UserImportDraft<'a> {
     accounts: &'a Writer,
-    import: &'a ImportUsers,
+    import: &'a UserImport,
     batch: Batch,
     seen: HashSet<String>,
-    done: ImportedUsers,
+    imported: ImportedUsers,
     violations: Vec<Violation>,
-    made: Vec<User>,
+    new_users: Vec<User>,
 }
 
 impl Writer {
     /// Imports users.
     ///
     /// # Errors
-    /// Rows are not in order: each is named by its line. Then nobody is imported.
-    pub async fn import_users(&self, import: &ImportUsers) -> Result<ImportedUsers, AccountError> {
+    /// Rows are invalid: each violation has the line of its row. Then nothing is imported.
+    pub async fn import_users(&self, import: &UserImport) -> Result<ImportedUsers, AccountError> {
         self.admin_only_if(self.has_admin_role(&import.roles))?;
         let attempt = || async move {
-            let (batch, done, made) = self.draft_users(import)?;
-            let new: Vec<_> = made.iter().map(NewRecord::User).collect();
+            let (batch, imported, new_users) = self.draft_users(import)?;
+            let new: Vec<_> = new_users.iter().map(NewRecord::User).collect();
             let webhooks = self.approve(&new, import.mode).await?;
             drop(new);
             if import.mode == Mode::DryRun || batch.writes.is_empty() {
-                return Ok(Attempt::Unchanged(done));
+                return Ok(Attempt::Unchanged(imported));
             }
-            let known = serde_json::json!({ "imported": done, "roles": import.roles });
-            let act = Act::other("user.import", "user", known);
-            Ok(PendingCommit::new(batch, act, move |_| done).with_webhooks(webhooks).into())
+            let details = serde_json::json!({ "imported": imported, "roles": import.roles });
+            let act = Act::other("user.import", "user", details);
+            Ok(PendingCommit::new(batch, act, move |_| imported).with_webhooks(webhooks).into())
         };
         self.update_async(attempt).await
     }
 
-    /// What is to be written, how much it is, and the users who are new.
+    /// The batch to write, its result, and the new users.
     fn draft_users(
         &self,
-        import: &ImportUsers,
+        import: &UserImport,
     ) -> Result<(Batch, ImportedUsers, Vec<User>), AccountError> {
-        let mut draft = Draft {
+        let mut draft = UserImportDraft {
             accounts: self,
             import,
             batch: Batch::new(),
             seen: HashSet::new(),
-            done: ImportedUsers::default(),
+            imported: ImportedUsers::default(),
             violations: Vec::new(),
-            made: Vec::new(),
+            new_users: Vec::new(),
         };
         for row in &import.rows {
             draft.add(row)?;
         }
-        match draft.violations.is_empty() {
-            true => Ok((draft.batch, draft.done, draft.made)),
-            false => Err(AccountError::Invalid(draft.violations)),
+        if !draft.violations.is_empty() {
+            return Err(AccountError::Invalid(draft.violations));
         }
+        Ok((draft.batch, draft.imported, draft.new_users))
     }
 }
 
-impl Draft<'_> {
-    fn wrong(&mut self, row: &UserRow, field: &str, message: &str, fix: &str) {
+impl UserImportDraft<'_> {
+    fn add_violation(&mut self, row: &UserRow, field: &str, message: &str, fix: &str) {
         let location = format!("line {}.{field}", row.line);
         self.violations.push(Violation::new(location, message, fix));
     }
 
     fn add(&mut self, row: &UserRow) -> Result<(), AccountError> {
         if !self.seen.insert(fold(&row.username)) {
-            self.wrong(
+            self.add_violation(
                 row,
                 "username",
-                "This user has another line above.",
-                "Take one of them out.",
+                "Another line above has the same user.",
+                "Remove one of them.",
             );
             return Ok(());
         }
         let Some(password) = self.password(row) else { return Ok(()) };
         match self.accounts.directory().user_by_name(&row.username) {
-            Some(member) => self.meet(row, member.uid, password),
+            Some(user) => self.update_existing(row, user.uid, password),
             None => {
-                self.make(row, password);
+                self.create(row, password);
                 Ok(())
             }
         }
@@ -134,33 +135,35 @@ impl Draft<'_> {
 
     fn password(&mut self, row: &UserRow) -> Option<PasswordDigest> {
         let digest = row.digest.expose();
-        let taken = match DigestFormat::detect(digest) {
+        let parsed = match DigestFormat::detect(digest) {
             Some(format) => format.parse(digest),
-            None => Err("This is no digest of a kind that can be checked."),
+            None => Err("This is not a digest in a supported format."),
         };
-        taken.map_err(|said| {
-            let fix = "bcrypt, Argon2, $5$, $6$, $apr1$ and {SHA} can be imported. Take the line out, and give the user a new password.";
-            self.wrong(row, "password_digest", said, fix);
-        }).ok()
+        let record = |message| {
+            let fix = "bcrypt, Argon2, $5$, $6$, $apr1$ and {SHA} can be imported. Remove the \
+                       line, and give the user a new password.";
+            self.add_violation(row, "password_digest", message, fix);
+        };
+        parsed.map_err(record).ok()
     }
 
-    /// A user who is there.
-    fn meet(
+    /// Sets the password of an existing user who has none.
+    fn update_existing(
         &mut self,
         row: &UserRow,
         uid: u64,
         password: PasswordDigest,
     ) -> Result<(), AccountError> {
-        // One that has just gone is made anew at the next try.
+        // The user was just deleted. The next attempt creates it.
         let Some(before) = self.accounts.user(uid)? else { return Err(AccountError::contended()) };
         let is_admin = self.accounts.has_admin_role(&before.record.roles);
         if self.accounts.admin_only_if(is_admin).is_err() {
-            let said = "Only an administrator can import passwords of administrators.";
-            self.wrong(row, "username", said, "Take the line out.");
+            let message = "Only an administrator can import passwords of administrators.";
+            self.add_violation(row, "username", message, "Remove the line.");
             return Ok(());
         }
         if before.record.password.is_some() {
-            self.done.kept += 1;
+            self.imported.kept += 1;
             return Ok(());
         }
         let mut user = before.record;
@@ -168,11 +171,11 @@ impl Draft<'_> {
         user.changed = self.accounts.0.clock.now();
         self.batch.expect(Table::Users, table::user(uid), Expected::Revision(before.revision));
         self.batch.put(Table::Users, table::user(uid), encode(&user));
-        self.done.passwords += 1;
+        self.imported.passwords += 1;
         Ok(())
     }
 
-    fn make(&mut self, row: &UserRow, password: PasswordDigest) {
+    fn create(&mut self, row: &UserRow, password: PasswordDigest) {
         let new = NewUser {
             name: row.username.clone(),
             status: true,
@@ -184,7 +187,7 @@ impl Draft<'_> {
         let problems = check_user(self.accounts, &user);
         if !problems.is_empty() {
             for problem in problems {
-                self.wrong(row, "username", &problem.message, &problem.fix);
+                self.add_violation(row, "username", &problem.message, &problem.fix);
             }
             return;
         }
@@ -194,7 +197,7 @@ impl Draft<'_> {
             self.batch.put(Table::Users, table::user(user.uid), encode(&user));
             claim_name_and_mail(&mut self.batch, &user, None);
         }
-        self.done.users += 1;
-        self.made.push(user);
+        self.imported.users += 1;
+        self.new_users.push(user);
     }
 }

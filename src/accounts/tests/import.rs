@@ -3,8 +3,8 @@
 use super::*;
 use crate::model::{Entropy, KeyId, KeyText, Mode, Scheme, Secret};
 
-fn row(line: u64, username: &str, key: &str) -> ImportRow {
-    ImportRow {
+fn row(line: u64, username: &str, key: &str) -> KeyRow {
+    KeyRow {
         line,
         username: username.into(),
         key: Secret::new(key),
@@ -14,13 +14,13 @@ fn row(line: u64, username: &str, key: &str) -> ImportRow {
     }
 }
 
-fn import(scheme: Scheme, rows: Vec<ImportRow>) -> Import {
-    let (strangers, mode) = (Strangers::Made, Mode::Live);
+fn import(scheme: Scheme, rows: Vec<KeyRow>) -> KeyImport {
+    let (unknown_users, mode) = (UnknownUsers::Create, Mode::Live);
     let digest = match scheme {
         Scheme::Text => ImportDigest::Clear,
         scheme => ImportDigest::Fast(scheme),
     };
-    Import { digest, strangers, mode, rows }
+    KeyImport { digest, unknown_users, mode, rows }
 }
 
 /// The id and the user of the key with this text.
@@ -131,15 +131,17 @@ async fn each_violation_names_its_line_and_nothing_is_imported() {
         row(12, "zoe", "three-of-zoes"),
     ];
     for mode in [Mode::DryRun, Mode::Live] {
-        let rows = rows.iter().map(|original| ImportRow {
+        let rows = rows.iter().map(|original| KeyRow {
             key: original.key.clone(),
             scopes: original.scopes.clone(),
             ..row(original.line, &original.username, "")
         });
-        let mut rows: Vec<ImportRow> = rows.collect();
+        let mut rows: Vec<KeyRow> = rows.collect();
         rows[7].expires = Some(NOW);
-        let problem =
-            accounts.import_keys(&Import { mode, ..import(Scheme::Text, rows) }).await.unwrap_err();
+        let problem = accounts
+            .import_keys(&KeyImport { mode, ..import(Scheme::Text, rows) })
+            .await
+            .unwrap_err();
         for text in KEY_TEXTS {
             assert!(!problem.to_string().contains(text), "{problem}");
         }
@@ -168,7 +170,7 @@ async fn each_violation_names_its_line_and_nothing_is_imported() {
         ["line 3.key", "line 4.key"]
     );
     let rows = vec![row(1, "nobody", "a-key-of-nobody")];
-    let refused = Import { strangers: Strangers::Refused, ..import(Scheme::Text, rows) };
+    let refused = KeyImport { unknown_users: UnknownUsers::Reject, ..import(Scheme::Text, rows) };
     assert_eq!(invalid(accounts.import_keys(&refused).await), ["line 1.username"]);
     let rows = vec![row(1, "admin", "another-of-admin")];
     let limited = accounts.as_actor(Actor::Anonymous { client: [127, 0, 0, 1].into() });
@@ -190,7 +192,7 @@ async fn dry_run_writes_nothing_and_simultaneous_import_is_noticed() {
     let accounts = accounts_on(store.clone());
     accounts.first_start().await.unwrap().unwrap();
     let rows = || vec![row(1, "ann", "a-key-of-anns")];
-    let dry_run = Import { mode: Mode::DryRun, ..import(Scheme::Text, rows()) };
+    let dry_run = KeyImport { mode: Mode::DryRun, ..import(Scheme::Text, rows()) };
     assert_eq!(accounts.import_keys(&dry_run).await.unwrap().users, 1);
     assert!(accounts.directory().user_by_name("ann").is_none());
     assert_eq!(accounts.directory().last_uid(), 1);

@@ -4,35 +4,39 @@ use super::*;
 use crate::model::{Application, Key, Mode, Resource, User};
 
 /// A user in a state file.
-fn stated(name: &str, roles: &[&str]) -> StatedUser {
+fn stated(name: &str, roles: &[&str]) -> DocumentUser {
     let accounts = accounts_on(Arc::new(MemoryStore::new()));
     let roles = roles.iter().map(|id| (*id).to_owned()).collect();
     let user = accounts.draft_user(NewUser { roles, ..new_user(name) });
-    StatedUser {
+    DocumentUser {
         user,
         uid: None,
         uuid: None,
         init: None,
         created: None,
-        password: StatedPassword::Unsaid,
+        password: DocumentPassword::Unspecified,
     }
 }
 
-fn users(users: Vec<StatedUser>) -> State {
-    State { users, ..State::default() }
+fn users(users: Vec<DocumentUser>) -> StateDocument {
+    StateDocument { users, ..StateDocument::default() }
 }
 
-async fn apply(accounts: &Writer, state: State, how: Apply) -> Result<Applied, AccountError> {
+async fn apply(
+    accounts: &Writer,
+    state: StateDocument,
+    how: ApplyOptions,
+) -> Result<Applied, AccountError> {
     accounts.admin().unwrap().apply(state, how).await
 }
 
-const PRUNE: Apply = Apply { others: Others::Go, mode: Mode::Live };
+const PRUNE: ApplyOptions = ApplyOptions { unlisted: Unlisted::Remove, mode: Mode::Live };
 
 #[tokio::test]
 async fn file_cannot_remove_the_last_administrator_during_another_change() {
     let (store, accounts) = two_administrators().await;
     store.before_commit(|others| async move { block(&others, 2).await.unwrap() });
-    let result = apply(&accounts, users(vec![stated("admin", &[])]), Apply::default()).await;
+    let result = apply(&accounts, users(vec![stated("admin", &[])]), ApplyOptions::default()).await;
     assert!(refusal(result.map(drop)).contains("no active administrator"));
     assert_eq!(accounts.directory().administrators(), [1]);
 }
@@ -44,12 +48,13 @@ async fn file_is_checked_again_when_other_records_changed() {
     store.before_commit(
         |others| async move { others.delete::<Role>("reader", None).await.unwrap() },
     );
-    let result = apply(&accounts, users(vec![stated("anna", &["reader"])]), Apply::default()).await;
+    let result =
+        apply(&accounts, users(vec![stated("anna", &["reader"])]), ApplyOptions::default()).await;
     assert_eq!(invalid(result.map(drop)), ["users.0.roles.0"]);
     // If another writer just created a user of this name, the file changes that user.
     store.before_commit(|others| async move { drop(others.create_user(new_user("Anna")).await) });
     let applied =
-        apply(&accounts, users(vec![stated("anna", &[])]), Apply::default()).await.unwrap();
+        apply(&accounts, users(vec![stated("anna", &[])]), ApplyOptions::default()).await.unwrap();
     assert_eq!(applied.counts(), [0, 1, 0]);
     let user: Versioned<User> = accounts.user(3).unwrap().unwrap();
     assert_eq!(user.record.name, "anna");
@@ -67,8 +72,8 @@ async fn two_resources_cannot_get_the_same_path_simultaneously() {
     };
     let other = resource("other");
     store.before_commit(|others| async move { drop(others.create(other).await.unwrap()) });
-    let state = State { resources: vec![resource("mine")], ..State::default() };
-    let result = apply(&accounts, state, Apply::default()).await;
+    let state = StateDocument { resources: vec![resource("mine")], ..StateDocument::default() };
+    let result = apply(&accounts, state, ApplyOptions::default()).await;
     assert_eq!(invalid(result.map(drop)), ["resources.0.path"]);
 }
 
@@ -79,8 +84,8 @@ async fn there_is_one_default_application_at_every_moment() {
         |id: &str| Application { is_default: true, ..Application::api_key(id, "Another") };
     let other = default("other");
     store.before_commit(|others| async move { drop(others.create(other).await.unwrap()) });
-    let state = State { applications: vec![default("mine")], ..State::default() };
-    apply(&accounts, state, Apply::default()).await.unwrap();
+    let state = StateDocument { applications: vec![default("mine")], ..StateDocument::default() };
+    apply(&accounts, state, ApplyOptions::default()).await.unwrap();
     let all = accounts.list::<Application>(None, 9).unwrap().items;
     let defaults: Vec<&str> =
         all.iter().filter(|app| app.record.is_default).map(|app| app.record.id.as_str()).collect();
@@ -93,7 +98,7 @@ async fn key_created_while_its_user_is_pruned_is_deleted() {
     store.before_commit(|others| async move {
         others.issue_key(2, NewKey::default()).await.unwrap();
     });
-    let state = State {
+    let state = StateDocument {
         roles: vec![role("administrator", true)],
         ..users(vec![stated("admin", &["administrator"])])
     };
@@ -110,19 +115,19 @@ async fn file_creates_no_key_for_a_deleted_user() {
     let (store, accounts) = two_administrators().await;
     let (key, _) = accounts.draft_key(2, &NewKey::default());
     let id = crate::model::KeyId::from_number(7);
-    let state = || State {
+    let state = || StateDocument {
         pepper: Some(accounts.pepper().fingerprint()),
-        keys: vec![StatedKey {
+        keys: vec![DocumentKey {
             key: Key { id, user: 0, ..key.clone() },
             owner: "second".into(),
             prefix: None,
             last_four: None,
             created: None,
         }],
-        ..State::default()
+        ..StateDocument::default()
     };
     store.before_commit(|others| async move { others.delete_user(2, None).await.unwrap() });
-    let result = apply(&accounts, state(), Apply::default()).await;
+    let result = apply(&accounts, state(), ApplyOptions::default()).await;
     assert_eq!(invalid(result.map(drop)), ["keys.0.user"]);
     assert!(accounts.key(id).unwrap().is_none());
 }
@@ -139,7 +144,7 @@ async fn file_and_simultaneous_key_do_not_exceed_the_quota() {
     );
     let digest = accounts.pepper().digest("x");
     let (key, _) = accounts.draft_key(2, &NewKey::default());
-    let keys = vec![StatedKey {
+    let keys = vec![DocumentKey {
         key: Key { digest, ..key },
         owner: "second".into(),
         prefix: None,
@@ -147,8 +152,8 @@ async fn file_and_simultaneous_key_do_not_exceed_the_quota() {
         created: None,
     }];
     let pepper = Some(accounts.pepper().fingerprint());
-    let state = State { pepper, keys, ..State::default() };
-    let result = apply(&accounts, state, Apply::default()).await;
+    let state = StateDocument { pepper, keys, ..StateDocument::default() };
+    let result = apply(&accounts, state, ApplyOptions::default()).await;
     assert_eq!(invalid(result.map(drop)), ["keys.0.user"]);
     assert_eq!(accounts.keys_of(2, None, 9).unwrap().items.len(), 1);
 }

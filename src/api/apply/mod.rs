@@ -1,85 +1,84 @@
-//! `/api/v1/state`: all records as one TOML document, and the store made what such a document says. It holds the digests of passwords and keys,
-//! and can make administrators, so it is for the operator and for administrators alone.
+//! `/api/v1/state`: exports all records as a TOML document, and applies such a document.
+//!
+//! The document contains the digests of passwords and keys, and it can create administrators. So
+//! only the operator and administrators may use it.
 
 mod read;
 mod source;
 
-use crate::model::Mode;
 use ::http::{
-    HeaderValue, Method, Response, StatusCode,
+    HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
 use serde_json::json;
 
-use self::{read::read, source::Source};
-use super::{Call, keys, response};
+use self::{read::read, source::TomlDocument};
+use super::{ApiRequest, keys, list::invalid_query, response};
 use crate::{
-    accounts::{AccountError, Accounts, AdminWriter, Applied, Apply, Others},
-    handlers::{RequestBody, BodyLimits, Payload, PayloadResponse},
-    model::Violation,
+    accounts::{AccountError, Accounts, AdminWriter, Applied, ApplyOptions, Unlisted, Writer},
+    handlers::{BodyLimits, Payload, PayloadResponse, RequestBody},
+    model::{Mode, Violation},
     pipeline::{Denial, Phase},
 };
 
-/// The media type of TOML, as it is registered.
+/// The registered media type of TOML.
 const TOML: &str = "application/toml";
-/// The most bytes of a document: some 100,000 records.
+/// The most bytes of a document: about 100,000 records.
 const MOST_BYTES: usize = 64 << 20;
-/// The most faults that are told at once.
-const MOST_FAULTS: usize = 100;
+/// The most violations of a response.
+const MOST_VIOLATIONS: usize = 100;
 
-pub(super) async fn answer(call: Call<'_>) -> Result<PayloadResponse, Denial> {
-    let accounts = call.accounts.clone();
-    let admin = accounts.admin().ok_or_else(|| {
-        response::forbidden("Only the operator and administrators can do this.")
-    })?;
-    match call.request.method {
-        Method::POST => apply(&admin, call).await,
-        _ => export(&admin).await,
-    }
-}
-
-async fn export(admin: &AdminWriter<'_>) -> Result<PayloadResponse, Denial> {
-    let text = admin.export().await.map_err(response::denial)?;
-    let mut reply = Response::new(Payload::from(text));
-    let headers = reply.headers_mut();
+pub(super) async fn export(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    let text = admin(&request.accounts)?.export().await.map_err(response::denial)?;
+    let mut response = Response::new(Payload::from(text));
+    let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(TOML));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(reply)
+    Ok(response)
 }
 
-async fn apply(admin: &AdminWriter<'_>, mut call: Call<'_>) -> Result<PayloadResponse, Denial> {
-    let how = how(&call)?;
-    // What it makes may be bound less than the key that it is asked with.
-    if keys::within_own_bounds(&keys::Wanted::default(), &call).is_err() {
+pub(super) async fn apply(mut request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
+    let accounts = request.accounts.clone();
+    let admin = admin(&accounts)?;
+    let options = options(&request)?;
+    // The document may create keys with wider bounds than those of the client's key.
+    if keys::check_own_bounds(&keys::RequestedBounds::default(), &request).is_err() {
         return Err(response::forbidden(
             "A key that is bound to an application, to networks or to limits cannot do this.",
         ));
     }
-    let text = std::sync::Arc::<str>::from(document(&mut call).await?);
-    let (read_from, accounts) = (text.clone(), Accounts::clone(admin));
-    let stated = aside(move || {
-        let source = Source::of(&read_from).map_err(|problem| unfit(vec![problem]))?;
-        read(&source, &accounts).map_err(|found| placed(found, &source))
+    let text = std::sync::Arc::<str>::from(read_body(&mut request).await?);
+    let (text_to_read, accounts) = (text.clone(), Accounts::clone(&admin));
+    let document = run_blocking(move || {
+        let toml = TomlDocument::parse(&text_to_read).map_err(|problem| invalid(vec![problem]))?;
+        read(&toml, &accounts).map_err(|violations| invalid_at_lines(violations, &toml))
     });
-    let applied = match admin.apply(stated.await??, how).await {
+    let applied = match admin.apply(document.await??, options).await {
         Ok(applied) => applied,
-        // Where it stood is looked up once more: meanwhile nobody had to remember it.
-        Err(AccountError::Invalid(found)) => {
-            let place = move || match Source::of(&text) {
-                Ok(source) => placed(found, &source),
-                Err(problem) => unfit(vec![problem]),
+        // The lines are looked up in a second pass. So the parsed document need not be kept in
+        // memory in the meantime.
+        Err(AccountError::Invalid(violations)) => {
+            let denial = move || match TomlDocument::parse(&text) {
+                Ok(toml) => invalid_at_lines(violations, &toml),
+                Err(problem) => invalid(vec![problem]),
             };
-            return Err(aside(place).await?);
+            return Err(run_blocking(denial).await?);
         }
         Err(problem) => return Err(response::denial(problem)),
     };
-    Ok(response::json(StatusCode::OK, &view(&applied, how)))
+    Ok(response::json(StatusCode::OK, &view(&applied, options)))
 }
 
-fn view(applied: &Applied, how: Apply) -> serde_json::Value {
+fn admin(accounts: &Writer) -> Result<AdminWriter<'_>, Denial> {
+    accounts
+        .admin()
+        .ok_or_else(|| response::forbidden("Only the operator and administrators can do this."))
+}
+
+fn view(applied: &Applied, options: ApplyOptions) -> serde_json::Value {
     let [added, changed, removed] = applied.counts();
     json!({
-        "dry_run": how.mode == Mode::DryRun,
+        "dry_run": options.mode == Mode::DryRun,
         "added": added,
         "changed": changed,
         "removed": removed,
@@ -88,91 +87,88 @@ fn view(applied: &Applied, how: Apply) -> serde_json::Value {
     })
 }
 
-/// `dry_run` and `prune`, each true or false.
-fn how(call: &Call<'_>) -> Result<Apply, Denial> {
-    let mut how = Apply::default();
-    let query = call.request.uri.query().unwrap_or_default();
+/// Reads the query parameters `dry_run` and `prune`. Each is `true` or `false`.
+fn options(request: &ApiRequest<'_>) -> Result<ApplyOptions, Denial> {
+    let mut options = ApplyOptions::default();
+    let query = request.head.uri.query().unwrap_or_default();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let is_set = match &*value {
             "true" => true,
             "false" => false,
-            _ => return Err(unasked(&name, "This is neither true nor false.")),
+            _ => return Err(invalid_parameter(&name, "This is neither true nor false.")),
         };
         match &*name {
-            "dry_run" if is_set => how.mode = Mode::DryRun,
-            "prune" if is_set => how.others = Others::Go,
+            "dry_run" if is_set => options.mode = Mode::DryRun,
+            "prune" if is_set => options.unlisted = Unlisted::Remove,
             "dry_run" | "prune" => {}
-            _ => return Err(unasked(&name, "There is no such parameter.")),
+            _ => return Err(invalid_parameter(&name, "There is no such parameter.")),
         }
     }
-    Ok(how)
+    Ok(options)
 }
 
-fn unasked(name: &str, said: &str) -> Denial {
+fn invalid_parameter(name: &str, message: &str) -> Denial {
     let name: String = name.chars().take(64).collect();
     let fix = "Use dry_run=true, prune=true, both or none.";
-    Denial::message(
-        Phase::Handler,
-        StatusCode::BAD_REQUEST,
-        "INVALID_QUERY",
-        "The query is not in order.",
-    )
-    .with_violations(vec![Violation::new(name, said, fix)])
+    invalid_query(vec![Violation::new(name, message, fix)])
 }
 
-/// The body, which is TOML.
-async fn document(call: &mut Call<'_>) -> Result<String, Denial> {
-    let given = call.request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+/// Reads the body, which is TOML.
+async fn read_body(request: &mut ApiRequest<'_>) -> Result<String, Denial> {
+    let given = request.head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = given.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case(TOML) {
         let code = "UNSUPPORTED_MEDIA_TYPE";
-        let said = format!("Send {TOML}.");
+        let message = format!("Send {TOML}.");
         return Err(Denial::message(
             Phase::Handler,
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             code,
-            said,
+            message,
         ));
     }
-    let body = std::mem::replace(&mut call.body, RequestBody::Full(bytes::Bytes::new()));
-    // It is larger than what anybody else may send.
-    let limits = BodyLimits { bytes: MOST_BYTES.max(call.limits.bytes), read: call.limits.read };
+    let body = std::mem::replace(&mut request.body, RequestBody::Full(bytes::Bytes::new()));
+    // A document may be larger than other bodies.
+    let bytes = MOST_BYTES.max(request.limits.bytes);
+    let limits = BodyLimits { bytes, read: request.limits.read };
     let bytes = body.collect(&limits).await?;
     String::from_utf8(bytes.to_vec()).map_err(|problem| {
         let before = &problem.as_bytes()[..problem.utf8_error().valid_up_to()];
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
         let fix = "Save the file as UTF-8.";
-        unfit(vec![Violation::new(format!("line {line}"), "This is not UTF-8 text.", fix)])
+        invalid(vec![Violation::new(format!("line {line}"), "This is not UTF-8 text.", fix)])
     })
 }
 
-/// Does what takes long on a thread of its own.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Denial> {
+/// Runs slow work on a thread for blocking tasks.
+async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Denial> {
     let gave_up = |_| {
         let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "TEMPORARILY_UNAVAILABLE");
-        let said = "The file could not be read. Try again in a moment.";
-        Denial::message(Phase::Handler, status, code, said).with_retry_after(1)
+        let message = "The file could not be read. Try again in a moment.";
+        Denial::message(Phase::Handler, status, code, message).with_retry_after(1)
     };
     tokio::task::spawn_blocking(work).await.map_err(gave_up)
 }
 
-/// What is wrong with a file, each fault with its line: the first hundred, and how many there are.
-fn placed(found: Vec<Violation>, source: &Source<'_>) -> Denial {
-    let count = found.len();
-    let told = found.into_iter().take(MOST_FAULTS).map(|one| source.place(one));
-    let mut told: Vec<Violation> = told.collect();
-    if count > MOST_FAULTS {
-        let said = format!("There are {} more faults.", count - MOST_FAULTS);
-        told.push(Violation::new("", said, "Mend these first."));
+/// The denial of a document, with the line of each violation.
+fn invalid_at_lines(violations: Vec<Violation>, toml: &TomlDocument<'_>) -> Denial {
+    let count = violations.len();
+    let shown = violations.into_iter().take(MOST_VIOLATIONS);
+    let mut shown: Vec<Violation> = shown.map(|violation| toml.with_line(violation)).collect();
+    if count > MOST_VIOLATIONS {
+        let message = format!("There are {} more faults.", count - MOST_VIOLATIONS);
+        shown.push(Violation::new("", message, "Fix these first."));
     }
-    unfit(told)
+    invalid(shown)
 }
 
-fn unfit(found: Vec<Violation>) -> Denial {
-    let said = match found.len() {
-        1 => "The file is not in order, and nothing was changed.".to_owned(),
-        count => format!("The file is not in order in {count} places, and nothing was changed."),
+fn invalid(violations: Vec<Violation>) -> Denial {
+    let message = match violations.len() {
+        1 => "The file is invalid. Nothing was changed.".to_owned(),
+        count => format!("The file is invalid in {count} places. Nothing was changed."),
     };
-    Denial::message(Phase::Handler, StatusCode::UNPROCESSABLE_ENTITY, "INVALID", said)
-        .with_violations(found)
+    Denial::message(Phase::Handler, StatusCode::UNPROCESSABLE_ENTITY, "INVALID", message)
+        .with_violations(violations)
 }

@@ -1,11 +1,12 @@
-//! What a document says, read by the same forms as every other record that a client sends.
+//! Reads the records of a state document, with the same field readers as single records.
 
 use serde_json::Value;
 
-use super::Source;
+use super::TomlDocument;
 use crate::{
     accounts::{
-        Accounts, DigestFormat, NewUser, STATE_VERSION, State, StatedKey, StatedPassword, StatedUser,
+        Accounts, DigestFormat, DocumentKey, DocumentPassword, DocumentUser, NewUser,
+        STATE_VERSION, StateDocument,
     },
     api::{fields::FieldReader, keys::networks, records::Editable, users},
     model::{
@@ -13,232 +14,244 @@ use crate::{
     },
 };
 
-const NO_MOMENT: &str = "This is not a moment.";
-const MOMENT: &str = "Write one such as 2027-01-01T00:00:00Z (RFC 3339).";
+const NOT_A_TIME: &str = "This is not a time.";
+const TIME_FIX: &str = "Write a time such as 2027-01-01T00:00:00Z (RFC 3339).";
 
 /// Reads a document.
 ///
 /// # Errors
-/// What is wrong with it: all of it, each with its place.
-pub(super) fn read(source: &Source<'_>, accounts: &Accounts) -> Result<State, Vec<Violation>> {
-    let mut form = FieldReader::new(source.value());
-    check_version(&mut form);
-    let state = State {
-        pepper: digest(&mut form, "pepper"),
-        roles: records(&mut form, "roles", Editable::read),
-        applications: records(&mut form, "applications", Editable::read),
-        resources: records(&mut form, "resources", Editable::read),
-        users: records(&mut form, "users", |form| user(form, accounts)),
-        keys: records(&mut form, "keys", key),
+/// All violations, each with its location in the document.
+pub(super) fn read(
+    toml: &TomlDocument<'_>,
+    accounts: &Accounts,
+) -> Result<StateDocument, Vec<Violation>> {
+    let mut reader = FieldReader::new(toml.to_json());
+    check_version(&mut reader);
+    let document = StateDocument {
+        pepper: fingerprint(&mut reader),
+        roles: records(&mut reader, "roles", Editable::read),
+        applications: records(&mut reader, "applications", Editable::read),
+        resources: records(&mut reader, "resources", Editable::read),
+        users: records(&mut reader, "users", |reader| user(reader, accounts)),
+        keys: records(&mut reader, "keys", key),
     };
-    let found = form.end();
-    if found.is_empty() { Ok(state) } else { Err(found) }
+    let violations = reader.into_violations();
+    if violations.is_empty() { Ok(document) } else { Err(violations) }
 }
 
-/// A file that does not say what it is is taken for nothing.
-fn check_version(form: &mut FieldReader) {
+/// Checks the version, which is required: other files must not be taken for state documents.
+fn check_version(reader: &mut FieldReader) {
     let fix = format!("Write version = {STATE_VERSION} above everything else.");
-    match form.take("version") {
+    match reader.take("version") {
         Some(version) if version == STATE_VERSION => {}
         Some(version) if version.as_u64().is_some_and(|version| version > STATE_VERSION) => {
-            let said = "A newer Keyward wrote this file.";
-            form.reject("version", said, "Apply it with that version, or a newer one.");
+            let message = "A newer Keyward wrote this file.";
+            reader.reject("version", message, "Apply it with that version, or a newer version.");
         }
-        Some(_) => form.reject("version", "There is no such version.", fix),
-        None => form.reject("version", "The file does not say its version.", fix),
+        Some(_) => reader.reject("version", "There is no such version.", fix),
+        None => reader.reject("version", "The file has no version.", fix),
     }
 }
 
-/// A list of records. What is wrong with one is told with its number.
+/// Reads a list of records. The location of a violation has the index of the record.
 fn records<T>(
-    form: &mut FieldReader,
+    reader: &mut FieldReader,
     name: &'static str,
     mut read: impl FnMut(&mut FieldReader) -> T,
 ) -> Vec<T> {
-    let items = match form.take(name) {
+    let items = match reader.take(name) {
         None => return Vec::new(),
         Some(Value::Array(items)) => items,
         Some(_) => {
             let fix = format!("Write [[{name}]] above each record.");
-            form.reject(name, "This is not a list of records.", fix);
+            reader.reject(name, "This is not a list of records.", fix);
             return Vec::new();
         }
     };
     let items = items.into_iter().enumerate();
-    items.map(|(at, item)| form.entry(&format!("{name}.{at}"), item, &mut read)).collect()
+    items.map(|(at, item)| reader.entry(&format!("{name}.{at}"), item, &mut read)).collect()
 }
 
-fn user(form: &mut FieldReader, accounts: &Accounts) -> StatedUser {
+fn user(reader: &mut FieldReader, accounts: &Accounts) -> DocumentUser {
     let mut draft = accounts.draft_user(NewUser { status: true, ..NewUser::default() });
-    let stated = (form.number::<i64>("uid"), form.text("uuid"), form.text("init"));
-    let created = moment(form, "created");
-    let password = password(form);
-    users::read(form, &mut draft);
-    let (uid, uuid, init) = stated;
+    let identity = (reader.number::<i64>("uid"), reader.text("uuid"), reader.text("init"));
+    let created = time(reader, "created");
+    let password = password(reader);
+    users::read(reader, &mut draft);
+    let (uid, uuid, init) = identity;
     let uuid = uuid.and_then(|text| {
         let read = uuid::Uuid::parse_str(&text).ok();
         if read.is_none() {
-            form.reject("uuid", "This is not a UUID.", "Leave it out: the server gives one.");
+            reader.reject("uuid", "This is not a UUID.", "Leave it out: the server chooses one.");
         }
         read
     });
-    // What is no number of a user is told with the others.
+    // 0 is not a valid uid, so the plan reports numbers out of range.
     let uid = uid.map(|uid| u64::try_from(uid).unwrap_or(0));
-    StatedUser { user: draft, uid, uuid, init, created, password }
+    DocumentUser { user: draft, uid, uuid, init, created, password }
 }
 
-fn password(form: &mut FieldReader) -> StatedPassword {
-    match form.text("password").as_deref() {
-        None => StatedPassword::Unsaid,
-        Some("") => StatedPassword::None,
-        Some(phc) => match slow(phc) {
-            Ok(digest) => StatedPassword::Digest(digest),
-            Err(said) => {
-                let fix = "Copy it from keyward export, write \"\" for none, or leave it out and set it with keyward user password.";
-                form.reject("password", said, fix);
-                StatedPassword::Unsaid
+fn password(reader: &mut FieldReader) -> DocumentPassword {
+    match reader.text("password").as_deref() {
+        None => DocumentPassword::Unspecified,
+        Some("") => DocumentPassword::None,
+        Some(phc) => match parse_slow_digest(phc) {
+            Ok(digest) => DocumentPassword::Digest(digest),
+            Err(message) => {
+                let fix = "Copy it from keyward export, write \"\" for none, or leave it out and set it \
+                           with \
+                           keyward user password.";
+                reader.reject("password", message, fix);
+                DocumentPassword::Unspecified
             }
         },
     }
 }
 
-/// A digest of ours or of another system that is slow to check.
-fn slow(text: &str) -> Result<PasswordDigest, &'static str> {
+/// Parses a digest that is slow to check, Keyward's own or that of another system.
+fn parse_slow_digest(text: &str) -> Result<PasswordDigest, &'static str> {
     DigestFormat::detect(text).ok_or("This is not the digest of a password.")?.parse(text)
 }
 
-fn key(form: &mut FieldReader) -> StatedKey {
-    let owner = form.needed_text("user");
-    let prefix = form.text("prefix");
+fn key(reader: &mut FieldReader) -> DocumentKey {
+    let owner = reader.required_text("user");
+    let prefix = reader.text("prefix");
     if prefix.as_ref().is_some_and(|prefix| {
         prefix.len() > MAX_PREFIX || !prefix.bytes().all(|b| b.is_ascii_graphic())
     }) {
-        form.reject("prefix", "A key cannot begin with this.", "Leave it out.");
+        reader.reject("prefix", "A key cannot begin with this.", "Leave it out.");
     }
-    let last_four = form.text("last_four");
+    let last_four = reader.text("last_four");
     if last_four
         .as_ref()
         .is_some_and(|text| text.chars().count() > 4 || text.chars().any(char::is_control))
     {
-        form.reject("last_four", "These are not the last four characters.", "Leave it out.");
+        reader.reject("last_four", "These are not the last four characters.", "Leave it out.");
     }
-    let created = moment(form, "created");
-    let scheme = scheme(form);
-    let slow = key_slow(form, scheme);
+    let created = time(reader, "created");
+    let scheme = scheme(reader);
+    let slow = key_slow(reader, scheme);
     let key = Key {
-        id: key_id(form, "id"),
+        id: key_id(reader, "id"),
         user: 0,
-        application: form.text("application"),
-        label: form.text("label").unwrap_or_default(),
+        application: reader.text("application"),
+        label: reader.text("label").unwrap_or_default(),
         prefix: String::new(),
         last_four: String::new(),
-        digest: key_digest(form),
+        digest: key_digest(reader),
         scheme,
         slow,
-        former_digest: former_digest(form),
-        universal: form.flag("universal").unwrap_or_default(),
-        scopes: form.words("scopes"),
+        former_digest: former_digest(reader),
+        universal: reader.flag("universal").unwrap_or_default(),
+        scopes: reader.words("scopes"),
         created: created.unwrap_or_default(),
-        expires: moment(form, "expires"),
-        revoked: moment(form, "revoked"),
-        rotated: form.object("rotated", |form| Rotation {
-            to: key_id(form, "to"),
-            until: needed_moment(form, "until"),
+        expires: time(reader, "expires"),
+        revoked: time(reader, "revoked"),
+        rotated: reader.object("rotated", |reader| Rotation {
+            to: key_id(reader, "to"),
+            until: required_time(reader, "until"),
         }),
-        networks: networks(form),
-        rate_limit: form.rate_limit(),
-        credits: form.credits(),
+        networks: networks(reader),
+        rate_limit: reader.rate_limit(),
+        credits: reader.credits(),
     };
-    StatedKey { key, owner, prefix, last_four, created }
+    DocumentKey { key, owner, prefix, last_four, created }
 }
 
-fn key_id(form: &mut FieldReader, name: &'static str) -> KeyId {
-    let text = form.needed_text(name);
+fn key_id(reader: &mut FieldReader, name: &'static str) -> KeyId {
+    let text = reader.required_text(name);
     let id = KeyId::parse(&text);
     if id.is_none() && !text.is_empty() {
-        form.reject(name, "This is not the id of a key.", "Copy it: keyward key list shows it.");
+        reader.reject(name, "This is not the id of a key.", "Copy it: keyward key list shows it.");
     }
     id.unwrap_or(KeyId::from_number(0))
 }
 
-/// A key without a digest would be nobody's: its text is nowhere.
-fn key_digest(form: &mut FieldReader) -> Digest {
-    let nothing = Digest::from_bytes([0; 32]);
-    let Some(text) = form.text("digest") else {
-        let fix = "Copy the digest from keyward export. A new key is made with keyward key generate, one of another system comes with keyward key import.";
-        form.reject("digest", "A key is known by its digest alone, and there is none.", fix);
-        return nothing;
+/// Reads the digest of a key, which is required: the document does not contain the key's text.
+fn key_digest(reader: &mut FieldReader) -> Digest {
+    let empty = Digest::from_bytes([0; 32]);
+    let Some(text) = reader.text("digest") else {
+        let fix = "Copy the digest from keyward export. Use keyward key generate for a new key, \
+                   and \
+                   keyward key import for a key of another system.";
+        reader.reject("digest", "A key needs its digest.", fix);
+        return empty;
     };
     let read = Digest::from_hex(text.as_bytes());
     if read.is_none() {
         let fix = "Copy its 64 hexadecimal digits from keyward export.";
-        form.reject("digest", "This is not a digest.", fix);
+        reader.reject("digest", "This is not a digest.", fix);
     }
-    read.unwrap_or(nothing)
+    read.unwrap_or(empty)
 }
 
-/// What a key is checked against that is slow to check: it has that, or nothing else has.
-fn key_slow(form: &mut FieldReader, scheme: Scheme) -> Option<PasswordDigest> {
-    let text = form.text("slow");
+/// Reads the slow digest of a key. Keys of the scheme `slow` have one, and no other keys.
+fn key_slow(reader: &mut FieldReader, scheme: Scheme) -> Option<PasswordDigest> {
+    let text = reader.text("slow");
     if text.is_some() != (scheme == Scheme::Slow) {
         let fix = "Copy the record from keyward export.";
-        form.reject("slow", "A key of the scheme slow has this field, and no other has.", fix);
+        reader.reject(
+            "slow",
+            "Keys of the scheme slow need this field. Other keys must not have it.",
+            fix,
+        );
         return None;
     }
-    match slow(&text?) {
+    match parse_slow_digest(&text?) {
         Ok(digest) => Some(digest),
-        Err(said) => {
-            form.reject("slow", said, "Copy it from keyward export.");
+        Err(message) => {
+            reader.reject("slow", message, "Copy it from keyward export.");
             None
         }
     }
 }
 
-fn former_digest(form: &mut FieldReader) -> Option<Digest> {
-    let text = form.text("former_digest")?;
+fn former_digest(reader: &mut FieldReader) -> Option<Digest> {
+    let text = reader.text("former_digest")?;
     let read = Digest::from_hex(text.as_bytes());
     if read.is_none() {
         let fix = "Copy its 64 hexadecimal digits from keyward export.";
-        form.reject("former_digest", "This is not a digest.", fix);
+        reader.reject("former_digest", "This is not a digest.", fix);
     }
     read
 }
 
-fn scheme(form: &mut FieldReader) -> Scheme {
-    let Some(text) = form.text("scheme") else { return Scheme::Own };
+fn scheme(reader: &mut FieldReader) -> Scheme {
+    let Some(text) = reader.text("scheme") else { return Scheme::Own };
     serde_json::from_value(Value::String(text)).unwrap_or_else(|_| {
         let fix = "Copy it from keyward export, or leave it out for a key of Keyward's own.";
-        form.reject("scheme", "There is no such scheme.", fix);
+        reader.reject("scheme", "There is no such scheme.", fix);
         Scheme::Own
     })
 }
 
-/// The digest with this name.
-fn digest(form: &mut FieldReader, name: &'static str) -> Option<Digest> {
-    let text = form.text(name)?;
+/// Reads the fingerprint of the pepper.
+fn fingerprint(reader: &mut FieldReader) -> Option<Digest> {
+    let text = reader.text("pepper")?;
     let read = Digest::from_hex(text.as_bytes());
     if read.is_none() {
         let fix = "Copy its 64 hexadecimal digits from keyward export.";
-        form.reject(name, "This is not a fingerprint.", fix);
+        reader.reject("pepper", "This is not a fingerprint.", fix);
     }
     read
 }
 
-/// A moment. Not a span: it would be another one each time that the file is applied.
-fn moment(form: &mut FieldReader, name: &'static str) -> Option<Timestamp> {
-    let text = form.text(name)?;
+/// Reads a time. Spans are not allowed: their end would be different each time that the file is
+/// applied.
+fn time(reader: &mut FieldReader, name: &'static str) -> Option<Timestamp> {
+    let text = reader.text(name)?;
     let read = Timestamp::parse(&text);
     if read.is_none() {
-        form.reject(name, NO_MOMENT, MOMENT);
+        reader.reject(name, NOT_A_TIME, TIME_FIX);
     }
     read
 }
 
-fn needed_moment(form: &mut FieldReader, name: &'static str) -> Timestamp {
-    let text = form.needed_text(name);
+fn required_time(reader: &mut FieldReader, name: &'static str) -> Timestamp {
+    let text = reader.required_text(name);
     let read = Timestamp::parse(&text);
     if read.is_none() && !text.is_empty() {
-        form.reject(name, NO_MOMENT, MOMENT);
+        reader.reject(name, NOT_A_TIME, TIME_FIX);
     }
     read.unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! A client of the admin API: builds requests and reads responses. An [`ApiTransport`] delivers them.
+//! A client of the admin API: builds requests and reads responses. An [`ApiTransport`] delivers
+//! them.
 
 pub(super) mod connect;
 pub(super) mod local;

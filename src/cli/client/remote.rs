@@ -1,4 +1,5 @@
-//! Sends requests to a running server: HTTP/1.1 over TCP or a Unix socket, one connection a request.
+//! Sends requests to a running server: HTTP/1.1 over TCP or a Unix socket, one connection a
+//! request.
 
 use std::{io, net::Ipv4Addr, net::Ipv6Addr, net::SocketAddr, time::Duration};
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{AdminClient, paths::with_query};
 use crate::cli::{
-    Exit, CliError, Output,
+    CliError, Exit, Output,
     terminal::{
         prompt::Confirmation,
         screen::{Screen, printable},
@@ -61,7 +61,8 @@ impl Session {
         let mut cursor = None;
         let mut separator = "[\n";
         loop {
-            let (mut items, next) = self.page(target, left.min(PAGE_SIZE), cursor.as_deref()).await?;
+            let (mut items, next) =
+                self.page(target, left.min(PAGE_SIZE), cursor.as_deref()).await?;
             items.truncate(left);
             left -= items.len();
             let is_last = next.is_none() || left == 0;
@@ -100,7 +101,10 @@ impl Session {
         }
         match body["items"].take() {
             Value::Array(items) => Ok((items, next)),
-            _ => Err(CliError::new(Exit::Failed, "The server's response is not a list. Is it Keyward?")),
+            _ => Err(CliError::new(
+                Exit::Failed,
+                "The server's response is not a list. Is it Keyward?",
+            )),
         }
     }
 
@@ -124,8 +128,8 @@ impl Session {
         self.show(&created.body)
     }
 
-    /// Updates a record and prints it. `change` edits the current record; only the difference is sent.
-    /// If another client changed the record in the meantime, the update starts again.
+    /// Updates a record and prints it. `change` edits the current record; only the difference is
+    /// sent. If another client changed the record in the meantime, the update starts again.
     pub async fn update(
         &self,
         target: &str,
@@ -194,8 +198,8 @@ fn array_part(items: &[Value], separator: &mut &str, is_last: bool) -> String {
     text
 }
 
-/// Returns the merge patch (RFC 7396) that turns `before` into `after`. A `null` in `after` is always
-/// sent: it clears a field, such as a password, that `before` does not show.
+/// Returns the merge patch (RFC 7396) that turns `before` into `after`. A `null` in `after` is
+/// always sent: it clears a field, such as a password, that `before` does not show.
 pub fn difference(before: &Map<String, Value>, after: &Map<String, Value>) -> Map<String, Value> {
     let removed = before.keys().filter(|name| !after.contains_key(*name));
     let mut patch: Map<String, Value> = removed.map(|name| (name.clone(), Value::Null)).collect();
@@ -214,7 +218,12 @@ pub fn difference(before: &Map<String, Value>, after: &Map<String, Value>) -> Ma
 }
 
 /// Adds words to the list in `field` and removes others. The list stays sorted.
-pub fn change_words(record: &mut Map<String, Value>, field: &str, add: &[String], remove: &[String]) {
+pub fn change_words(
+    record: &mut Map<String, Value>,
+    field: &str,
+    add: &[String],
+    remove: &[String],
+) {
     if add.is_empty() && remove.is_empty() {
         return;
     }

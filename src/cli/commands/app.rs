@@ -1,4 +1,4 @@
-//! `keyward app`: applications, which are the ways to authenticate.
+//! `keyward app`: creates, lists, changes and deletes applications, the ways to authenticate.
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
@@ -25,7 +25,7 @@ const COLUMNS: &[Column] = &[
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make an application
+    /// Create an application
     Add(Add),
     /// List applications
     List,
@@ -34,22 +34,22 @@ pub enum Verb {
         /// The application's id
         id: String,
     },
-    /// Change an application; what is not named stays
+    /// Change an application; other fields stay
     Edit {
         /// The application's id
         id: String,
         #[command(flatten)]
         fields: Fields,
-        /// Serve requests that name no application
+        /// Use it for requests that name no application
         #[arg(long)]
         default: bool,
     },
-    /// Let clients use it
+    /// Enable an application
     Enable {
         /// The application's id
         id: String,
     },
-    /// Turn it off: requests that name it are anonymous
+    /// Disable an application: requests that name it are anonymous
     Disable {
         /// The application's id
         id: String,
@@ -65,42 +65,44 @@ pub enum Verb {
 
 #[derive(Debug, Args)]
 pub struct Add {
-    /// The id, which AUTH-METHOD names: a-z 0-9 _ . -
+    /// The id, as in AUTH-METHOD: a-z 0-9 _ . -
     id: String,
     #[command(flatten)]
     fields: Fields,
-    /// Serve requests that name no application
+    /// Use it for requests that name no application
     #[arg(long)]
     default: bool,
-    /// Make it turned off
+    /// Create it disabled
     #[arg(long)]
     disabled: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct Fields {
-    /// What people read [default of a new one: its id]
+    /// The name for people [default of a new application: its id]
     #[arg(long)]
     name: Option<String>,
-    /// What a credential is: api_key is base64(user:key), basic is base64(user:password), bearer is the key alone; else a script of scripts/auth
+    /// The authentication type: api_key is base64(user:key), basic is base64(user:password), bearer
+    /// is the key alone; else a script of scripts/auth
     #[arg(long = "type", value_name = "TYPE")]
     auth_type: Option<String>,
-    /// The request header that carries the credential
+    /// The request header field with the credential
     #[arg(long, value_name = "NAME")]
     header: Option<String>,
-    /// How much a refused client is told
+    /// How much detail a denied client gets
     #[arg(long, value_name = "DETAIL", value_parser = ["exact", "uniform"])]
     detail: Option<String>,
-    /// The realm that challenges name
+    /// The realm of challenges
     #[arg(long)]
     realm: Option<String>,
-    /// What its keys begin with
+    /// The prefix of its keys
     #[arg(long, value_name = "PREFIX")]
     key_prefix: Option<String>,
-    /// Whose keys it takes: per_user, or universal: one key, which acts as any user that its client names
+    /// The kind of keys: per_user, or universal: one key authenticates any user that the client
+    /// names
     #[arg(long, value_name = "SOURCE", value_parser = ["per_user", "universal"])]
     key_source: Option<String>,
-    /// Whether its universal keys act as administrators too [default: no]
+    /// Whether its universal keys can also authenticate administrators [default: no]
     #[arg(long, value_name = "yes|no", value_parser = ["yes", "no"])]
     universal_administrators: Option<String>,
     #[command(flatten)]
@@ -109,7 +111,7 @@ pub struct Fields {
     no_rate: NoRate,
 }
 
-/// Does what was asked.
+/// Runs the command.
 pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
     let target = |id: &str| path(&["applications", id]);
     match verb {
@@ -131,7 +133,7 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
     }
 }
 
-/// Turns a record on or off.
+/// Enables or disables a record.
 pub fn enable(record: &mut Map<String, Value>, enabled: bool) {
     record.insert("enabled".into(), enabled.into());
 }
@@ -142,7 +144,7 @@ impl Add {
         record.insert("id".into(), self.id.clone().into());
         record.insert("name".into(), self.id.into());
         enable(&mut record, !self.disabled);
-        // A password comes in this header and in no other, and a bearer's key by custom.
+        // A password is always in this header field, and a bearer's key usually.
         if matches!(self.fields.auth_type.as_deref(), Some("basic" | "bearer")) {
             record.insert("header".into(), "Authorization".into());
         }
@@ -152,7 +154,7 @@ impl Add {
 }
 
 impl Fields {
-    /// Universal keys are a choice that has to be known.
+    /// A list shows universal keys, since they need attention.
     fn warn(&self, session: &Session) {
         if self.key_source.as_deref() == Some("universal") {
             session.screen.note(

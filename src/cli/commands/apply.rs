@@ -1,4 +1,5 @@
-//! `keyward export` and `keyward apply`: all records as a file that people read, keep under version control, and apply.
+//! `keyward export` and `keyward apply`: write all records into a file for people and version
+//! control, and apply such a file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     cli::{
-        Exit, CliError, Output, Session,
+        CliError, Exit, Output, Session,
         client::{
             connect,
             paths::{path, with_query},
@@ -26,12 +27,12 @@ use crate::{
 };
 
 const TOML: &str = "application/toml";
-/// The most characters of a value that a line shows.
+/// The maximum number of characters of a value in a line.
 const SHOWN: usize = 80;
 
 #[derive(Debug, Args)]
 pub struct Export {
-    /// The file, which must not be there yet; readable by its owner alone [default: standard output]
+    /// The file, which must not exist yet; only its owner can read it [default: standard output]
     file: Option<PathBuf>,
 }
 
@@ -39,10 +40,10 @@ pub struct Export {
 pub struct Apply {
     /// The file; - is standard input
     file: PathBuf,
-    /// Only look, and say what would be done
+    /// Check only, and print what would be done
     #[arg(long)]
     dry_run: bool,
-    /// Delete what the file does not name: users, keys, roles, applications, resources
+    /// Delete users, keys, roles, applications and resources that are not in the file
     #[arg(long)]
     prune: bool,
 }
@@ -75,7 +76,7 @@ fn there_already(file: &Path) -> CliError {
     CliError::new(Exit::Refused, format!("{file}: there is such a file already. Name a new one"))
 }
 
-/// The file has its name only when it is whole.
+/// The file gets its name when it is complete.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let mut draft = file.as_os_str().to_owned();
     draft.push(".part");
@@ -93,12 +94,13 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
 }
 
 impl Apply {
-    /// Applies the file where the records are. Where there is no store yet, it is made of the file.
+    /// Applies the file to the running server or the store. If there is no store, creates it from
+    /// the file.
     pub async fn run(self, settings: &Settings, output: Output) -> anyhow::Result<()> {
         let text = self.read()?;
         if has_no_store(settings)? {
             same_pepper(&text, settings)?;
-            // What is refused leaves no empty store behind.
+            // A refused file leaves no empty store.
             let rehearsal = accounts::in_memory(settings)?;
             let client = connect::client_of_accounts(settings, rehearsal).await?;
             let session = Session::new(client, output);
@@ -130,7 +132,12 @@ impl Apply {
         })
     }
 
-    async fn send(&self, session: &Session, text: String, dry_run: bool) -> Result<Value, CliError> {
+    async fn send(
+        &self,
+        session: &Session,
+        text: String,
+        dry_run: bool,
+    ) -> Result<Value, CliError> {
         let flag = |is_set: bool| if is_set { "true" } else { "false" };
         let query = [("dry_run", flag(dry_run)), ("prune", flag(self.prune))];
         let target = with_query(&path(&["state"]), &query);
@@ -147,7 +154,7 @@ fn has_no_store(settings: &Settings) -> Result<bool, CliError> {
         && control_file::find(&store.control_file)?.is_none())
 }
 
-/// The keys of a file are good with one pepper alone, and a new store takes the one that is there.
+/// Keys of a file are valid with only one pepper; a new store uses the existing pepper file.
 fn same_pepper(text: &str, settings: &Settings) -> Result<(), CliError> {
     let stated: Option<toml::Table> = text.parse().ok();
     let stated = stated.filter(|stated| stated.contains_key("keys"));
@@ -166,7 +173,7 @@ fn same_pepper(text: &str, settings: &Settings) -> Result<(), CliError> {
     Err(CliError::new(Exit::Refused, said))
 }
 
-/// What is done, a line for each record.
+/// The changes, one line per record.
 fn show(told: &Value, session: &Session) -> anyhow::Result<()> {
     if session.output == Output::Json {
         return session.show(told);

@@ -1,10 +1,10 @@
-//! `keyward audit`: who changed what.
+//! `keyward audit`: lists, exports and verifies the audit trail.
 
 use clap::Subcommand;
 use serde_json::Value;
 
 use crate::cli::{
-    Exit, CliError, Output, Session,
+    CliError, Exit, Output, Session,
     client::paths::{path, with_query},
     terminal::table::{Column, cell},
 };
@@ -19,24 +19,24 @@ const COLUMNS: &[Column] = &[
     ("AFTER", |entry| cell(&entry["after"])),
 ];
 
-/// The entries of one request of an export.
+/// The number of entries per request of an export.
 const PAGE: usize = 1000;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// List entries, the newest first
     List {
-        /// Stop after this many
+        /// Show at most this many
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
     /// Print every entry as a line of JSON, the oldest first
     Export,
-    /// Check that nothing in the trail was changed, added or taken away
+    /// Check that no entry was changed, added or removed
     Verify,
 }
 
-/// Does what was asked.
+/// Runs the command.
 pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
     match verb {
         Verb::List { limit } => session.list(&path(&["audit"]), limit, COLUMNS).await,
@@ -79,7 +79,7 @@ async fn verify(session: &Session) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who, in a few words.
+/// The actor, in a few words.
 fn actor(entry: &Value) -> String {
     let actor = &entry["actor"];
     match actor["kind"].as_str() {

@@ -1,4 +1,4 @@
-//! `keyward backup` and `keyward restore`: a whole store in one file, and back.
+//! `keyward backup` and `keyward restore`: write a whole store into a file, and read it back.
 
 use std::{io, path::PathBuf};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{
     accounts::{RestoreError, SetupError, check_backup, restore},
     cli::{
-        Exit, CliError, Output, Session,
+        CliError, Exit, Output, Session,
         client::paths::path,
         terminal::{
             screen::Screen,
@@ -22,21 +22,21 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// The file, which must not be there yet; the server writes it, readable by its owner alone
+    /// The file, which must not exist yet; the server writes it, readable only by its owner
     file: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub struct Restore {
-    /// The backup
+    /// The backup file
     file: PathBuf,
-    /// Only look whether the backup is whole
+    /// Only check that the backup is complete
     #[arg(long)]
     check: bool,
 }
 
 impl Backup {
-    /// Has the backup written by whoever has the store.
+    /// Has the process that has the store open write the backup.
     pub async fn run(self, session: &Session) -> anyhow::Result<()> {
         let file = std::path::absolute(&self.file)?;
         let Some(name) = file.to_str() else {
@@ -56,7 +56,7 @@ impl Backup {
 }
 
 impl Restore {
-    /// Puts a backup back, or looks at it.
+    /// Restores a backup, or checks it.
     pub async fn run(self, settings: &Settings, output: Output) -> anyhow::Result<()> {
         let screen = Screen::process();
         if self.check {

@@ -1,4 +1,4 @@
-//! `keyward completions`: what a shell needs to complete our commands.
+//! `keyward completions`: prints completions for a shell.
 
 use clap::CommandFactory as _;
 use clap_complete::{Shell, generate};
@@ -7,7 +7,7 @@ use crate::cli::{Cli, terminal::screen};
 
 /// Prints the completions of `shell`.
 pub fn print(shell: Shell) -> anyhow::Result<()> {
-    // Into memory first: the generator panics where the reader has gone away.
+    // Written into memory first, because the generator panics on a closed pipe.
     let mut script = Vec::new();
     generate(shell, &mut Cli::command(), "keyward", &mut script);
     Ok(screen::print(&String::from_utf8(script)?)?)

@@ -1,4 +1,4 @@
-//! `keyward config`: the file that a restart reads.
+//! `keyward config`: checks and prints the configuration.
 
 use clap::Subcommand;
 use serde_json::json;
@@ -10,15 +10,16 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Look for mistakes; all of them are named
+    /// Check the configuration; all problems are listed
     Check,
     /// Print the JSON Schema of config.toml, for editors
     Schema,
-    /// Print the configuration as it takes effect, with the environment's overrides in it
+    /// Print the effective configuration, with the overrides of the environment
     Print,
 }
 
-/// Does what was asked. What is not in order in the file was said when it was loaded; what it names is looked at here.
+/// Runs the command. Problems of the file itself were reported when it was loaded; the files that
+/// it names are checked here.
 pub fn run(verb: Verb, loaded: &Loaded, output: Output) -> anyhow::Result<()> {
     if matches!(verb, Verb::Check) {
         tls::load(&loaded.settings)?;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use crate::cli::{
-    Exit, CliError, Output, Session,
+    CliError, Exit, Output, Session,
     client::paths::path,
     terminal::{
         screen::printable,
@@ -18,7 +18,7 @@ use crate::cli::{
     },
 };
 
-/// The most bytes of a file of header fields, and of a body.
+/// The maximum size of a file of header fields and of a body, in bytes.
 const LONGEST: u64 = 1 << 20;
 
 const COLUMNS: &[Column] = &[
@@ -31,7 +31,7 @@ const COLUMNS: &[Column] = &[
     ("FOUND", |step| cell(&step["found"])),
 ];
 
-/// The request, in the words of curl.
+/// The request, with options named as in curl.
 #[derive(Debug, Args)]
 pub struct Request {
     /// The path, with the query if there is one
@@ -39,16 +39,17 @@ pub struct Request {
     /// The method [default: GET; with a body POST]
     #[arg(short = 'X', long, value_name = "METHOD")]
     method: Option<String>,
-    /// A header field "Name: value", or @FILE with one a line. Other users of the machine can read arguments: give credentials in a file
+    /// A header field "Name: value", or @FILE with one per line. Other users of the machine can
+    /// read arguments, so put credentials into a file
     #[arg(short = 'H', long, value_name = "FIELD")]
     header: Vec<String>,
-    /// Read header fields from a file, one a line; - is standard input
+    /// Read header fields from a file, one per line; - is standard input
     #[arg(long, value_name = "FILE")]
     headers: Vec<String>,
-    /// The host that is asked for
+    /// The host
     #[arg(long, value_name = "HOST", default_value = "localhost")]
     host: String,
-    /// The address that the request comes from
+    /// The client's address
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     client: std::net::IpAddr,
     /// The body, or @FILE
@@ -124,7 +125,7 @@ fn add_all(headers: &mut Map<String, Value>, file: &str) -> Result<(), CliError>
     text.lines().filter(|line| !line.trim().is_empty()).try_for_each(|line| add(headers, line))
 }
 
-/// Adds `Name: value`. The fault does not repeat it: it may be a credential.
+/// Adds `Name: value`. The error does not repeat it, because it may be a credential.
 fn add(headers: &mut Map<String, Value>, field: &str) -> Result<(), CliError> {
     let Some((name, value)) = field.split_once(':').filter(|(name, _)| !name.trim().is_empty())
     else {

@@ -1,4 +1,5 @@
-//! `keyward healthcheck`: is the server that runs here ready? For containers and supervisors.
+//! `keyward healthcheck`: reports whether the local server is ready, for containers and
+//! supervisors.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::{
-        Exit, CliError, Output,
+        CliError, Exit, Output,
         client::{ApiTransport as _, remote::RemoteServer},
         instance::control_file,
         terminal::screen,
@@ -16,14 +17,14 @@ use crate::{
     config::{AdminListen, Settings},
 };
 
-/// How long the answer may take.
+/// The time limit of the response.
 const PATIENCE: Duration = Duration::from_secs(5);
 const TARGET: &str = "/health/ready";
 
-/// Asks the server, wherever it listens. Shows no key: health is nobody's secret.
+/// Asks the server, wherever it listens. Sends no key, because the health route is public.
 ///
-/// # Errors
-/// It is not ready, or does not answer: exit code 1 in every case, which is what supervisors expect.
+/// # Errors It is not ready, or does not answer: exit code 1 in every case, which is what
+/// supervisors expect.
 pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     let address = address(settings);
     let failed = |text: String| CliError::new(Exit::Failed, text);
@@ -50,7 +51,8 @@ fn unready(status: u16, address: &AdminListen, body: Value) -> CliError {
     failure
 }
 
-/// The address in the control file, which knows a port that was free; else the configured one, or the socket where that one has TLS.
+/// The address in the control file, which has the actual port; else the configured address, or the
+/// socket if that address has TLS.
 fn address(settings: &Settings) -> AdminListen {
     match control_file::find(&settings.store.control_file) {
         Ok(Some(found)) => found.address,

@@ -1,11 +1,11 @@
-//! `keyward init`: the store, its first user and that user's key, without a server.
+//! `keyward init`: creates the store, its first user and that user's key, without a server.
 
 use serde_json::json;
 
 use crate::{
     accounts::SetupError,
     cli::{
-        Exit, CliError, Output,
+        CliError, Exit, Output,
         instance::accounts,
         terminal::{screen, welcome},
     },
@@ -13,7 +13,7 @@ use crate::{
     store::StoreError,
 };
 
-/// Makes the store. One that is in use is left as it is.
+/// Creates the store. An existing store is left unchanged.
 pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     let store = &settings.store;
     if store.engine == Engine::Memory {
@@ -32,9 +32,9 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
         opened => opened?,
     };
     let first = accounts.first_start().await?.ok_or_else(used)?;
-    let base_url = welcome::base_url(settings);
+    let base_url = welcome::base_url(settings, settings.server.listen);
     if output == Output::Table {
-        return Ok(screen::print(&welcome::text(&first, base_url.as_deref()))?);
+        return welcome::print(&first, base_url.as_deref());
     }
     let mut answer = json!({
         "username": first.username,

@@ -1,4 +1,4 @@
-//! The options for how much may be asked, which users, keys, applications and resources share.
+//! Options of rate limits and credits, shared by users, keys, applications and resources.
 
 use clap::Args;
 use serde_json::{Map, Value};
@@ -8,7 +8,7 @@ use crate::model::{Credits, RateLimit, Violation};
 /// A rate.
 #[derive(Debug, Clone, Args)]
 pub struct Rate {
-    /// How fast it may be used: 100/1m, or 100/1m burst 20 (s, m, h, d, w) [default: as fast as they come]
+    /// The rate limit: 100/1m, or 100/1m burst 20 (s, m, h, d, w) [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     rate_limit: Option<RateLimit>,
 }
@@ -16,43 +16,43 @@ pub struct Rate {
 /// Credits.
 #[derive(Debug, Clone, Args)]
 pub struct Budget {
-    /// How often it may be used: 1000/day, 1000/week or 1000/month, in UTC [default: without end]
+    /// The credits: 1000/day, 1000/week or 1000/month, in UTC [default: no limit]
     #[arg(long, value_name = "CREDITS", value_parser = credits)]
     credits: Option<Credits>,
 }
 
-/// Takes a rate away.
+/// Removes a rate limit.
 #[derive(Debug, Clone, Args)]
 pub struct NoRate {
-    /// No rate: as fast as they come
+    /// Remove the rate limit
     #[arg(long, conflicts_with = "rate_limit")]
     no_rate_limit: bool,
 }
 
-/// Takes credits away.
+/// Removes credits.
 #[derive(Debug, Clone, Args)]
 pub struct NoBudget {
-    /// No credits: without end
+    /// Remove the credits
     #[arg(long, conflicts_with = "credits")]
     no_credits: bool,
 }
 
 impl Rate {
-    /// Puts it into a record.
+    /// Sets the rate limit in a record.
     pub fn put(&self, record: &mut Map<String, Value>) {
         record.extend(self.rate_limit.map(|rate| ("rate_limit".into(), rate.to_string().into())));
     }
 }
 
 impl Budget {
-    /// Puts them into a record.
+    /// Sets the credits in a record.
     pub fn put(&self, record: &mut Map<String, Value>) {
         record.extend(self.credits.map(|credits| ("credits".into(), credits.to_string().into())));
     }
 }
 
 impl NoRate {
-    /// Takes it out of a record.
+    /// Removes the rate limit from a record.
     pub fn put(&self, record: &mut Map<String, Value>) {
         if self.no_rate_limit {
             record.insert("rate_limit".into(), Value::Null);
@@ -61,7 +61,7 @@ impl NoRate {
 }
 
 impl NoBudget {
-    /// Takes them out of a record.
+    /// Removes the credits from a record.
     pub fn put(&self, record: &mut Map<String, Value>) {
         if self.no_credits {
             record.insert("credits".into(), Value::Null);

@@ -1,4 +1,4 @@
-//! TODO.
+//! The commands: one file per command, with its arguments as its help page.
 
 pub(super) mod app;
 pub(super) mod apply;

@@ -1,4 +1,4 @@
-//! `keyward resource`: what can be asked for, and by whom.
+//! `keyward resource`: creates, lists, changes and deletes resources.
 
 use std::{fs, io, path::PathBuf};
 
@@ -10,7 +10,7 @@ use super::{
     limit::{NoRate, Rate},
 };
 use crate::cli::{
-    Exit, CliError, Session,
+    CliError, Exit, Session,
     client::paths::path,
     terminal::{
         prompt::Confirmation,
@@ -31,7 +31,7 @@ const COLUMNS: &[Column] = &[
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make a resource
+    /// Create a resource
     Add(Box<Add>),
     /// List resources
     List,
@@ -40,14 +40,14 @@ pub enum Verb {
         /// The resource's id
         id: String,
     },
-    /// Change a resource; what is not named stays
+    /// Change a resource; other fields stay
     Edit(Box<Edit>),
-    /// Give it its route
+    /// Enable a resource
     Enable {
         /// The resource's id
         id: String,
     },
-    /// Take its route away
+    /// Disable a resource
     Disable {
         /// The resource's id
         id: String,
@@ -68,7 +68,7 @@ pub struct Add {
     id: Option<String>,
     #[command(flatten)]
     source: Source,
-    /// Make it turned off
+    /// Create it disabled
     #[arg(long)]
     disabled: bool,
 }
@@ -81,10 +81,10 @@ pub struct Edit {
     source: Source,
 }
 
-/// A record, whole from a file, or field by field.
+/// A record: whole from a file, or field by field.
 #[derive(Debug, Args)]
 pub struct Source {
-    /// The whole record as JSON, - for standard input: the way to rules for each method
+    /// The whole record as JSON, for example for rules per method; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Rate", "NoRate"])]
     file: Option<PathBuf>,
     #[command(flatten)]
@@ -97,60 +97,60 @@ pub struct Source {
 
 #[derive(Debug, Args)]
 pub struct Fields {
-    /// What answers: respond, proxy, decide or entity:user
+    /// The handler: respond, proxy, decide or entity:user
     #[arg(long)]
     handler: Option<String>,
     /// The path, such as /orders/{id} or /files/{*rest}
     #[arg(long)]
     path: Option<String>,
-    /// The host that it answers for [default: any]
+    /// The host [default: any]
     #[arg(long)]
     host: Option<String>,
-    /// A method; give it again for more
+    /// A method; repeatable
     #[arg(long = "method", value_name = "METHOD")]
     methods: Vec<String>,
-    /// A format (json, xml, text, html, form, any); give it again for more
+    /// A format (json, xml, text, html, form, any); repeatable
     #[arg(long = "format", value_name = "FORMAT")]
     formats: Vec<String>,
-    /// An application's id, * for all, anonymous for nobody; give it again for more
+    /// An application's id, * for all, or anonymous; repeatable
     #[arg(long = "authentication", value_name = "ID")]
     authentication: Vec<String>,
-    /// A permission that a method asks for; give it again for more
+    /// A permission that the methods require; repeatable
     #[arg(long = "permission", value_name = "METHOD=PERMISSION", value_parser = permission)]
     permissions: Vec<(String, String)>,
-    /// Where proxy forwards, such as http://127.0.0.1:9000; give it again for more
+    /// An upstream of proxy, such as http://127.0.0.1:9000; repeatable
     #[arg(long = "upstream", value_name = "URL")]
     upstreams: Vec<String>,
-    /// The file with the authorities that an https upstream's certificate has to come from, in PEM [default: the public ones]
+    /// The file of the trusted authorities of an https upstream, in PEM [default: the public ones]
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// What proxy speaks with the upstream: http1 or http2
+    /// The protocol of the upstream: http1 or http2
     #[arg(long)]
     protocol: Option<String>,
-    /// What proxy takes off the front of the path
+    /// The prefix that proxy removes from the path
     #[arg(long, value_name = "PATH")]
     strip_prefix: Option<String>,
-    /// The status of respond's answer
+    /// The status of the response of respond
     #[arg(long)]
     status: Option<u16>,
-    /// The body of respond's answer
+    /// The body of the response of respond
     #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
     body: Option<String>,
-    /// The file with the body of respond's answer
+    /// The file with the body of the response of respond
     #[arg(long, value_name = "FILE")]
     body_file: Option<PathBuf>,
-    /// The media type of respond's answer
+    /// The media type of the response of respond
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
 }
 
-/// What may stand in files of its own.
+/// Fields that can be read from files.
 struct Texts {
     body: Option<String>,
     ca: Option<String>,
 }
 
-/// Does what was asked.
+/// Runs the command.
 pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
     let target = |id: &str| path(&["resources", id]);
     match verb {
@@ -196,7 +196,7 @@ impl Edit {
         if let Some(file) = &self.source.file {
             let mut record = read_record(file)?;
             name(&mut record, &self.id)?;
-            // The file is the whole record: what it leaves out goes.
+            // The file is the whole record: missing fields are removed.
             return session.update(target, |found| found.clone_from(&record)).await;
         }
         let texts = self.source.fields.texts()?;
@@ -263,7 +263,7 @@ impl Fields {
     }
 }
 
-/// Puts settings of a handler beside those that are there.
+/// Adds settings of a handler to the existing ones.
 fn add_to(record: &mut Map<String, Value>, handler: &str, settings: Map<String, Value>) {
     if settings.is_empty() {
         return;
@@ -283,7 +283,7 @@ fn permission(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Gives the record this id. One that has another is a record of something else.
+/// Sets the record's id. A record with another id is refused.
 fn name(record: &mut Map<String, Value>, id: &str) -> Result<(), CliError> {
     match record.insert("id".into(), id.into()) {
         Some(other) if other != id => {
@@ -311,7 +311,7 @@ fn read_text(file: &std::path::Path) -> Result<String, CliError> {
     })
 }
 
-/// The methods, at either granularity.
+/// The methods, with common or separate rules.
 fn methods(resource: &Value) -> String {
     match &resource["methods"] {
         Value::Object(rules) => rules.keys().cloned().collect::<Vec<_>>().join(", "),
@@ -319,7 +319,7 @@ fn methods(resource: &Value) -> String {
     }
 }
 
-/// A rule that all methods share; one that each has for itself is too long for a list.
+/// The rule that all methods share. Separate rules are too long for a list.
 fn each(resource: &Value, rule: &str) -> String {
     match &resource["methods"] {
         Value::Object(_) => "by method".into(),

@@ -1,4 +1,4 @@
-//! `keyward role`: what users may do.
+//! `keyward role`: creates, lists, changes and deletes roles.
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -22,7 +22,7 @@ const COLUMNS: &[Column] = &[
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make a role
+    /// Create a role
     Add(Add),
     /// List roles
     List,
@@ -31,7 +31,7 @@ pub enum Verb {
         /// The role's id
         id: String,
     },
-    /// Change a role; what is not named stays
+    /// Change a role; other fields stay
     Edit(Edit),
     /// Delete a role
     Delete {
@@ -46,16 +46,16 @@ pub enum Verb {
 pub struct Add {
     /// The id: a-z 0-9 _ . -
     id: String,
-    /// What people read
+    /// The name for people
     #[arg(long)]
     label: String,
-    /// A permission; give it again for more
+    /// A permission; repeatable
     #[arg(long = "permission", value_name = "PERMISSION")]
     permissions: Vec<String>,
-    /// Every permission there is
+    /// Grant all permissions
     #[arg(long)]
     admin: bool,
-    /// Its place in lists
+    /// The position in lists
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     weight: Option<i64>,
 }
@@ -64,21 +64,21 @@ pub struct Add {
 pub struct Edit {
     /// The role's id
     id: String,
-    /// Another label
+    /// The new label
     #[arg(long)]
     label: Option<String>,
-    /// Grant a permission; give it again for more
+    /// Grant a permission; repeatable
     #[arg(long = "grant", value_name = "PERMISSION")]
     grants: Vec<String>,
-    /// Take a permission away; give it again for more
+    /// Remove a permission; repeatable
     #[arg(long = "revoke", value_name = "PERMISSION")]
     revokes: Vec<String>,
-    /// Another place in lists
+    /// The new position in lists
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     weight: Option<i64>,
 }
 
-/// Does what was asked.
+/// Runs the command.
 pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
     let target = |id: &str| path(&["roles", id]);
     match verb {

@@ -1,4 +1,5 @@
-//! `keyward script`: scripts are checked, tested and begun without a server, and loaded again by the one that runs.
+//! `keyward script`: checks, tests and creates scripts without a server, and reloads those of a
+//! running server.
 
 use std::{
     fs::{self, OpenOptions},
@@ -13,9 +14,8 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::{
-        Exit, CliError, Output, Session,
+        CliError, Exit, Output, Session,
         client::paths::path,
-        instance::scripts::limits,
         terminal::{
             screen::{self, printable},
             table::{Column, Listing, cell},
@@ -23,7 +23,9 @@ use crate::{
     },
     config::Settings,
     pipeline::TestGate,
-    scripting::{self, DEFINITIONS, CheckedScripts, ScriptKind, ScriptError, ScriptTestGate, TestOutcome},
+    scripting::{
+        self, CheckedScripts, DEFINITIONS, ScriptError, ScriptKind, ScriptTestGate, TestOutcome,
+    },
 };
 
 const COLUMNS: &[Column] = &[
@@ -33,17 +35,17 @@ const COLUMNS: &[Column] = &[
     ("TESTS", |script| cell(&script["tests"])),
 ];
 
-/// What is done with the server that runs.
+/// Commands for the running server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Verb {
-    /// Have the running server load its scripts again
+    /// Have the running server reload its scripts
     Reload,
 }
 
-/// What needs neither a server nor a store.
+/// Commands that need neither a server nor a store.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
-    /// Compile the scripts and look for mistakes; all of them are named
+    /// Compile and check the scripts; all problems are listed
     Check {
         /// The folder of the scripts [default: scripts.dir]
         dir: Option<PathBuf>,
@@ -52,29 +54,30 @@ pub enum Bench {
     Test {
         /// The folder of the scripts [default: scripts.dir]
         dir: Option<PathBuf>,
-        /// Only the tests whose name or file holds this
+        /// Only the tests whose name or file contains this text
         #[arg(long, value_name = "NAME")]
         filter: Option<String>,
     },
-    /// Begin a script: one that works, with its tests
+    /// Create a script from a working template with tests
     New {
-        /// What it is to be
+        /// The kind of script
         #[arg(value_enum)]
         what: What,
-        /// The name of the authentication type or handler, or the resource's id; a hook without one is for all requests
+        /// The name of the authentication type or handler, or the resource's id; hooks without a
+        /// name are for all requests
         name: Option<String>,
         /// The folder of the scripts [default: scripts.dir]
         #[arg(long)]
         dir: Option<PathBuf>,
     },
-    /// Write the file with which editors complete and check scripts
+    /// Write the definitions that editors use for completion and checks
     Definitions {
         /// The folder of the scripts [default: scripts.dir]
         dir: Option<PathBuf>,
     },
 }
 
-/// What can be begun.
+/// The kinds of templates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum What {
     /// An authentication type: auth/NAME.rhai
@@ -83,11 +86,11 @@ pub enum What {
     Hook,
     /// A handler: handlers/NAME.rhai
     Handler,
-    /// What becomes of keys and users: events.rhai
+    /// Events of keys and users: events.rhai
     Event,
 }
 
-/// Does what was asked, on this machine alone.
+/// Runs a local command.
 pub fn run(bench: Bench, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let folder = |dir: Option<PathBuf>| dir.unwrap_or_else(|| settings.scripts.dir.clone());
     match bench {
@@ -101,7 +104,7 @@ pub fn run(bench: Bench, settings: &Settings, output: Output) -> anyhow::Result<
     }
 }
 
-/// The folder, which must be there: in a wrong one everything would be in order.
+/// The folder, which must exist: a mistyped folder would be empty and therefore valid.
 fn there(dir: Option<PathBuf>, settings: &Settings) -> Result<PathBuf, CliError> {
     let folder = dir.unwrap_or_else(|| settings.scripts.dir.clone());
     if folder.is_dir() {
@@ -115,10 +118,10 @@ fn there(dir: Option<PathBuf>, settings: &Settings) -> Result<PathBuf, CliError>
 }
 
 fn inspect(folder: &Path, settings: &Settings) -> Result<CheckedScripts, CliError> {
-    CheckedScripts::new(folder, limits(&settings.scripts)).map_err(|found| refused(&found))
+    CheckedScripts::new(folder, settings.scripts.limits.clone()).map_err(|found| refused(&found))
 }
 
-/// All that is wrong, each with its place and the line.
+/// All problems, each with its place and line.
 fn refused(found: &[ScriptError]) -> CliError {
     let text = match found.len() {
         1 => "The scripts are not in order.".to_owned(),
@@ -163,7 +166,7 @@ fn test(inspected: &CheckedScripts, filter: Option<&str>, output: Output) -> any
     let gate: Arc<dyn ScriptTestGate> = Arc::new(TestGate);
     let mut written = Ok(());
     let all = inspected.test(filter, &gate, |tested| {
-        // As they come: one that takes long is seen.
+        // Printed one by one, so that a slow test is visible.
         if output == Output::Table && written.is_ok() {
             written = screen::print(&line(tested));
         }
@@ -250,7 +253,7 @@ fn template(kind: ScriptKind, name: &str) -> String {
     text.replace("NAME", name)
 }
 
-/// A server that runs loads the file at once; this is how requests come to it.
+/// The hint for using the new file. A running server loads it at once.
 fn how_to_use(kind: ScriptKind, name: &str) -> String {
     match kind {
         ScriptKind::Auth => format!(
@@ -271,7 +274,7 @@ fn how_to_use(kind: ScriptKind, name: &str) -> String {
     }
 }
 
-/// Writes a file that is not there yet.
+/// Writes a new file.
 fn write_new(file: &Path, text: &str) -> anyhow::Result<()> {
     let shown = || format!("cannot write {}", file.display());
     if let Some(folder) = file.parent() {
@@ -286,7 +289,7 @@ fn write_new(file: &Path, text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Made anew each time: it is of the program, and nobody's to edit.
+/// Overwritten each time, because the program generates it.
 fn definitions(folder: &Path, output: Output) -> anyhow::Result<()> {
     let file = folder.join(DEFINITIONS);
     let written =
@@ -302,14 +305,14 @@ fn definitions(folder: &Path, output: Output) -> anyhow::Result<()> {
     Ok(screen::print(&text)?)
 }
 
-/// Asks the server.
+/// Sends the request to the server.
 pub async fn ask(verb: Verb, session: &Session) -> anyhow::Result<()> {
     let Verb::Reload = verb;
     let answered = session.client.post(&path(&["scripts", "reload"]), &Value::Null).await;
     match answered {
         Ok(answer) => session.show(&answer.body),
         Err(mut failure) if failure.problem["errors"].is_array() => {
-            // The list shows the lines too, which a problem has no place for.
+            // The list shows source lines too, which a problem document has no field for.
             if let Ok(list) = session.client.get(&path(&["scripts"])).await
                 && list.body["problems"].as_array().is_some_and(|found| !found.is_empty())
             {

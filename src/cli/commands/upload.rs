@@ -1,4 +1,4 @@
-//! Files that are imported: read whole, looked at whole, and then sent in parts.
+//! Uploads an imported file: reads it, has all of it checked, and then sends it in parts.
 
 use std::{
     fs::File,
@@ -9,29 +9,31 @@ use std::{
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use crate::cli::{Exit, CliError, Session};
+use crate::cli::{CliError, Exit, Session};
 
-/// The most rows of one request.
+/// The maximum number of rows of one request.
 const MOST: usize = 1000;
-/// With so many, a request ends where the next user begins: what is told of a user is told of all its rows.
+/// From this many rows, a request ends at the next user, so that errors about a user cover all its
+/// rows.
 const ENOUGH: usize = 900;
-/// The most faults that are told at once.
+/// The maximum number of problems in one message.
 pub(in crate::cli) const MOST_FAULTS: usize = 100;
 
-/// Rows on their way to the API.
+/// Rows to upload to the API.
 pub(in crate::cli) struct Upload<'a> {
-    /// Where they go.
+    /// The path.
     pub target: String,
-    /// What each request says besides its rows: an object.
+    /// The other fields of each request: an object.
     pub common: Value,
-    /// What the rows are.
+    /// The noun for the rows.
     pub unit: &'static str,
-    /// The rows; those of a user stand together.
+    /// The rows, grouped by user.
     pub rows: &'a [Value],
 }
 
 impl Upload<'_> {
-    /// Has all rows looked at, and then, unless that was all, written. What the requests have counted.
+    /// Has all rows checked and then, unless this is a dry run, written. Returns the sum of the
+    /// responses' counts.
     pub async fn run(
         &self,
         dry_run: bool,
@@ -41,7 +43,7 @@ impl Upload<'_> {
         if dry_run { Ok(seen) } else { self.write(session).await }
     }
 
-    /// Everything that the records find wrong, of all parts.
+    /// All problems that the API finds, of all parts.
     async fn look(&self, session: &Session) -> anyhow::Result<Map<String, Value>> {
         let mut found = Vec::new();
         let mut counts = Map::new();
@@ -88,7 +90,7 @@ impl Upload<'_> {
     }
 }
 
-/// Reads a file whole; - is standard input.
+/// Reads a whole file; - is standard input.
 pub(in crate::cli) fn read(file: &Path) -> Result<Zeroizing<String>, CliError> {
     let mut text = Zeroizing::new(String::new());
     let read = match file.to_str() {
@@ -96,14 +98,14 @@ pub(in crate::cli) fn read(file: &Path) -> Result<Zeroizing<String>, CliError> {
         _ => File::open(file).and_then(|mut file| file.read_to_string(&mut text)),
     };
     read.map_err(|problem| CliError::new(Exit::Usage, format!("{}: {problem}", file.display())))?;
-    // As some spreadsheets begin a file.
+    // Some spreadsheets write a byte order mark.
     if text.starts_with('\u{feff}') {
         text.drain(..'\u{feff}'.len_utf8());
     }
     Ok(text)
 }
 
-/// Whose row it is.
+/// The user of a row.
 pub(in crate::cli) fn owner(row: &Value) -> String {
     row["username"].as_str().unwrap_or_default().to_lowercase()
 }
@@ -129,7 +131,7 @@ fn add(counts: &mut Map<String, Value>, part: &Value) {
     }
 }
 
-/// The refusal of a whole file.
+/// The error for a whole file.
 pub(in crate::cli) fn refused(errors: Vec<Value>, count: usize) -> CliError {
     let text = match count {
         1 => "Nothing was imported: one line is not in order.".to_owned(),
@@ -141,7 +143,7 @@ pub(in crate::cli) fn refused(errors: Vec<Value>, count: usize) -> CliError {
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use serde_json::json;
 
     use super::*;

@@ -1,4 +1,5 @@
-//! The admin API as the listener and the command line ask it: every refusal becomes an answer.
+//! The admin API as a service for the admin listener and for the command line. A denial becomes an
+//! error response.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -9,20 +10,20 @@ use hyper::body::Incoming;
 use crate::{
     accounts::Accounts,
     api::Api,
-    cli::client::local::{InProcessApi, ApiFuture},
+    cli::client::local::{ApiFuture, InProcessApi},
     config::Settings,
-    handlers::{RequestBody, BodyLimits, Payload, PayloadResponse, UrlScheme},
+    handlers::{BodyLimits, Payload, PayloadResponse, RequestBody, UrlScheme},
     http::response,
     pipeline::{Denial, Gate},
-    server::{Service, Explainer, Peer},
+    server::{Explainer, Peer, Service},
 };
 
-/// The admin API of the accounts that the configuration names.
+/// The admin API of these accounts.
 #[derive(Clone)]
 pub struct AdminFace(Api);
 
 impl AdminFace {
-    /// The API behind this gate.
+    /// Creates the API that this gate protects.
     pub fn new(gate: Gate, accounts: Accounts, settings: &Settings) -> Self {
         let scheme = match settings.server.tls {
             Some(_) => UrlScheme::Https,
@@ -33,7 +34,7 @@ impl AdminFace {
     }
 }
 
-/// What a request's body may take, on every face.
+/// The limits of request bodies, the same on every face.
 pub fn body_limits(settings: &Settings) -> BodyLimits {
     let limits = &settings.limits;
     BodyLimits { bytes: limits.body_bytes, read: limits.body_read }
@@ -44,30 +45,33 @@ impl Service for AdminFace {
 
     async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let (parts, body) = request.into_parts();
-        let decided = self.0.decide(&parts, RequestBody::Stream(body), peer.client()).await;
-        let reply = decided.unwrap_or_else(|denial| {
+        let result = self.0.decide(&parts, RequestBody::Stream(body), peer.client()).await;
+        let response = result.unwrap_or_else(|denial| {
             response::report(&denial, &parts.method, parts.uri.path(), peer.client());
             response::from_denial(&denial)
         });
-        response::for_method(&parts.method, reply)
+        response::for_method(&parts.method, response)
     }
 }
 
-/// There is no log here, and whoever asks is the operator: what the log would be told is told too.
-fn told(denial: Denial) -> Denial {
-    let Some(detail) = denial.internal_message.as_deref().filter(|_| denial.status.is_server_error()) else {
+/// Adds the internal message of a server error to its external message. In the process of the
+/// command line there is no log, and the caller is the operator.
+fn with_internal_message(denial: Denial) -> Denial {
+    let Some(detail) =
+        denial.internal_message.as_deref().filter(|_| denial.status.is_server_error())
+    else {
         return denial;
     };
-    let said = format!("{} {detail}", denial.external_message);
-    Denial::new(denial.phase, denial.status, denial.code.clone(), said).in_shape(denial.shape)
+    let message = format!("{} {detail}", denial.external_message);
+    Denial::new(denial.phase, denial.status, denial.code.clone(), message).in_shape(denial.shape)
 }
 
 impl InProcessApi for AdminFace {
-    fn decide<'a>(&'a self, request: &'a Parts, body: Bytes) -> ApiFuture<'a> {
+    fn respond<'a>(&'a self, request: &'a Parts, body: Bytes) -> ApiFuture<'a> {
         Box::pin(async move {
-            let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            let decided = self.0.decide(request, RequestBody::Full(body), here).await;
-            decided.unwrap_or_else(|denial| response::from_denial(&told(denial)))
+            let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            let result = self.0.decide(request, RequestBody::Full(body), client).await;
+            result.unwrap_or_else(|denial| response::from_denial(&with_internal_message(denial)))
         })
     }
 }

@@ -1,7 +1,8 @@
-//! The control file: what a running server leaves beside the store, so that the command line finds it and is let in.
+//! The control file: a running server writes it next to the store, so that the command line can
+//! find the server and authenticate.
 //!
-//! It holds the operator's key. Whoever can read it may administer: its mode is 0600, and one that others can read, or that somebody else
-//! put there, is not used.
+//! The file contains the operator's key: everybody who can read it can administer the server. So
+//! its mode is 0600. A file that others can read, or that another user owns, is not used.
 
 use std::{
     fmt::Display,
@@ -18,23 +19,25 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    cli::{Exit, CliError},
+    cli::{CliError, Exit},
     config::AdminListen,
     model::Secret,
 };
 
-/// The longest control file there can be.
-const LONGEST: u64 = 65_536;
+/// The most bytes of a control file.
+const MAX_BYTES: u64 = 65_536;
 
-/// The file of this process. It goes when this goes.
+/// The control file of this process. Dropping the value deletes the file.
 #[derive(Debug)]
 pub struct ControlFile {
     path: PathBuf,
 }
 
 impl ControlFile {
-    /// Writes the control file of a server that is ready: the addresses of its admin and its public listener (`127.0.0.1:8081`, or
-    /// `unix:/path`), and the operator's key. Call it with the store open: that is what makes a file that is there already an old one.
+    /// Writes the control file of a server that is ready: the addresses of its admin and its public
+    /// listener (`127.0.0.1:8081`, or `unix:/path`), and the operator's key. Call it with the store
+    /// open: the store's lock proves that an existing control file belongs to a server that has
+    /// ended.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -55,14 +58,14 @@ impl ControlFile {
         new.push(".new");
         let new = Path::new(&new);
         let write = || -> io::Result<()> {
-            // What is left of a server that died here.
+            // Remove the draft of a server that was killed before the rename below.
             match fs::remove_file(new) {
                 Err(problem) if problem.kind() != io::ErrorKind::NotFound => return Err(problem),
                 _ => {}
             }
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
             file.write_all(content.to_string().as_bytes())?;
-            // Whoever reads it finds the whole of it, or the one before.
+            // The rename is atomic: a reader sees the complete new file or the old one.
             fs::rename(new, path)
         };
         write().with_context(|| format!("cannot write the control file {}", path.display()))?;
@@ -72,7 +75,7 @@ impl ControlFile {
 
 impl Drop for ControlFile {
     fn drop(&mut self) {
-        // Another server may have taken its place.
+        // Another server may have replaced the file.
         if let Ok(Some(found)) = find(&self.path)
             && found.pid == std::process::id()
         {
@@ -81,60 +84,60 @@ impl Drop for ControlFile {
     }
 }
 
-/// What a control file says.
+/// The content of a control file.
 #[derive(Debug)]
-pub struct Found {
-    /// Where the admin API listens.
+pub struct ControlInfo {
+    /// The address of the admin listener.
     pub address: AdminListen,
     /// The operator's key.
     pub key: Secret,
-    /// The server's process.
+    /// The id of the server's process.
     pub pid: u32,
 }
 
 #[derive(Deserialize)]
-struct Content {
+struct ControlJson {
     address: String,
     key: Secret,
     pid: u32,
 }
 
-/// Reads a control file; none where there is none.
+/// Reads a control file. `None` means that there is no file.
 ///
 /// # Errors
-/// Others can read it, somebody else owns it, or it is no control file.
-pub fn find(path: &Path) -> Result<Option<Found>, CliError> {
-    let refused = |why: String| {
+/// Others can read the file, another user owns it, or it is not a control file.
+pub fn find(path: &Path) -> Result<Option<ControlInfo>, CliError> {
+    let unusable = |why: String| {
         CliError::new(Exit::Unreachable, format!("the control file {} {why}", path.display()))
     };
     let file = match File::open(path) {
         Err(problem) if problem.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(|problem| refused(format!("cannot be read: {problem}")))?,
+        opened => opened.map_err(|problem| unusable(format!("cannot be read: {problem}")))?,
     };
-    // Asked of the open file: the name may stand for another one by now.
-    let facts = file.metadata().map_err(|problem| refused(problem.to_string()))?;
-    trusted(facts.mode(), facts.uid(), geteuid().as_raw()).map_err(refused)?;
+    // Check the open file, not the path: the path may name another file by now.
+    let metadata = file.metadata().map_err(|problem| unusable(problem.to_string()))?;
+    check_private(metadata.mode(), metadata.uid(), geteuid().as_raw()).map_err(unusable)?;
     let mut text = zeroize::Zeroizing::new(Vec::new());
-    let read = (&file).take(LONGEST).read_to_end(&mut text);
-    read.map_err(|problem| refused(format!("cannot be read: {problem}")))?;
-    let broken =
-        || refused("holds something else. Remove it if no server runs on this store".into());
-    let content: Content = serde_json::from_slice(&text).map_err(|_| broken())?;
-    let address = address(&content.address).ok_or_else(broken)?;
-    Ok(Some(Found { address, key: content.key, pid: content.pid }))
+    let read = (&file).take(MAX_BYTES).read_to_end(&mut text);
+    read.map_err(|problem| unusable(format!("cannot be read: {problem}")))?;
+    let invalid =
+        || unusable("is not a control file. Remove it if no server uses this store".into());
+    let content: ControlJson = serde_json::from_slice(&text).map_err(|_| invalid())?;
+    let address = address(&content.address).ok_or_else(invalid)?;
+    Ok(Some(ControlInfo { address, key: content.key, pid: content.pid }))
 }
 
-/// Whether a file with this mode and owner is ours alone.
-fn trusted(mode: u32, owner: u32, us: u32) -> Result<(), String> {
+/// Checks that the user `us` owns a file and that no other user has access to it.
+fn check_private(mode: u32, owner: u32, us: u32) -> Result<(), String> {
     if owner != us {
         return Err(format!(
-            "belongs to user {owner}, and this is user {us}. Run keyward as the user that the server runs as"
+            "belongs to user {owner}, but this command runs as user {us}. Run it as the user of the server"
         ));
     }
     if mode & 0o077 != 0 {
         let mode = mode & 0o777;
         return Err(format!(
-            "can be read by others (mode {mode:04o}), and so may be known to them. Restart the server: it makes a new one"
+            "can be read by others (mode {mode:04o}), who may know its key. Restart the server: it writes a new file"
         ));
     }
     Ok(())
@@ -147,11 +150,12 @@ fn address(text: &str) -> Option<AdminListen> {
     }
 }
 
-impl Found {
-    /// Whether the server's process is there. One in another container has a number that means nothing here.
+impl ControlInfo {
+    /// Whether the server's process exists. The process id of a server in another container means
+    /// nothing here.
     pub fn is_alive(&self) -> bool {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        // A process that may not be signalled is there all the same.
+        // A process exists even if this user may not signal it.
         pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
     }
 }
@@ -162,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    fn written(folder: &Path) -> (PathBuf, ControlFile) {
+    fn write_file(folder: &Path) -> (PathBuf, ControlFile) {
         let path = folder.join("keyward.control");
         let key = Secret::new("kwop_1");
         let control = ControlFile::write(&path, "127.0.0.1:8081", "[::1]:80", &key).unwrap();
@@ -170,10 +174,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_found_and_goes_with_its_server() {
+    fn control_file_is_found_and_deleted_on_drop() {
         let folder = tempfile::tempdir().unwrap();
         assert!(find(&folder.path().join("keyward.control")).unwrap().is_none());
-        let (path, control) = written(folder.path());
+        let (path, control) = write_file(folder.path());
         let found = find(&path).unwrap().unwrap();
         assert_eq!(found.address, AdminListen::Tcp("127.0.0.1:8081".parse().unwrap()));
         assert_eq!((found.key.expose(), found.pid), ("kwop_1", std::process::id()));
@@ -187,45 +191,45 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_private_from_its_first_moment_and_replaces_an_old_one() {
+    fn new_file_is_private_and_replaces_an_old_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keyward.control");
         fs::write(&path, "old").unwrap();
         fs::write(folder.path().join("keyward.control.new"), "left over").unwrap();
-        let (path, _control) = written(folder.path());
+        let (path, _control) = write_file(folder.path());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(find(&path).unwrap().is_some());
     }
 
     #[test]
-    fn another_servers_file_is_left_alone() {
+    fn file_of_another_server_is_not_deleted() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, control) = written(folder.path());
-        let theirs =
+        let (path, control) = write_file(folder.path());
+        let other_servers =
             fs::read_to_string(&path).unwrap().replace(&std::process::id().to_string(), "1");
-        fs::write(&path, theirs).unwrap();
+        fs::write(&path, other_servers).unwrap();
         drop(control);
         assert!(path.exists());
     }
 
     #[test]
-    fn a_file_that_others_can_read_is_refused() {
+    fn file_that_others_can_read_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, _control) = written(folder.path());
+        let (path, _control) = write_file(folder.path());
         for mode in [0o640, 0o604, 0o620, 0o601] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let refused = find(&path).unwrap_err();
             assert_eq!(refused.exit, Exit::Unreachable, "{mode:o}");
             assert!(refused.to_string().contains("read by others"), "{refused}");
         }
-        assert!(trusted(0o100_600, 1000, 1000).is_ok());
-        assert!(trusted(0o100_600, 1000, 0).unwrap_err().contains("belongs to user 1000"));
+        assert!(check_private(0o100_600, 1000, 1000).is_ok());
+        assert!(check_private(0o100_600, 1000, 0).unwrap_err().contains("belongs to user 1000"));
     }
 
     #[test]
-    fn what_is_no_control_file_is_refused() {
+    fn invalid_control_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, _control) = written(folder.path());
+        let (path, _control) = write_file(folder.path());
         for text in [
             "",
             "{}",
@@ -233,7 +237,10 @@ mod tests {
             r#"{"address":"unix:relative","key":"k","pid":1}"#,
         ] {
             fs::write(&path, text).unwrap();
-            assert!(find(&path).unwrap_err().to_string().contains("something else"), "{text}");
+            assert!(
+                find(&path).unwrap_err().to_string().contains("is not a control file"),
+                "{text}"
+            );
         }
         fs::write(&path, r#"{"address":"unix:/run/k","key":"k","pid":0}"#).unwrap();
         let found = find(&path).unwrap().unwrap();
@@ -242,12 +249,12 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_has_ended_is_gone() {
+    fn ended_process_is_not_alive() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = child.id();
         child.wait().unwrap();
         let key = Secret::new("k");
         let address = AdminListen::Unix("/x".into());
-        assert!(!Found { address, key, pid }.is_alive());
+        assert!(!ControlInfo { address, key, pid }.is_alive());
     }
 }

@@ -1,6 +1,6 @@
-//! Scripts as the configuration names them: their limits, their secrets, and how they come to be loaded.
+//! Loads the scripts and their secrets, with the limits of the configuration.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -10,55 +10,25 @@ use crate::{
     config::ScriptSettings,
     model::Secret,
     pipeline::TestGate,
-    scripting::{self, ScriptLimits, ScriptError, ScriptTestGate, Scripts, Secrets, watch},
+    scripting::{self, ScriptError, ScriptTestGate, Scripts, Secrets, watch},
 };
 
 /// The most bytes of a secret.
-const LONGEST: u64 = 65_536;
-
-/// What scripts may use.
-pub fn limits(settings: &ScriptSettings) -> ScriptLimits {
-    let seconds = |number: usize| Duration::from_secs(number as u64);
-    let millis = |number: usize| Duration::from_millis(number as u64);
-    ScriptLimits {
-        operations: settings.operations as u64,
-        time: millis(settings.call_milliseconds),
-        blocking_operations: settings.blocking_operations as u64,
-        blocking_time: millis(settings.blocking_milliseconds),
-        blocking_calls: settings.blocking_calls,
-        blocking_queue: settings.blocking_queue,
-        test_time: seconds(settings.test_seconds),
-        call_levels: settings.call_levels,
-        expression_depth: settings.expression_depth,
-        string_bytes: settings.string_bytes,
-        array_items: settings.array_items,
-        map_entries: settings.map_entries,
-        variables: settings.variables,
-        functions: settings.functions,
-        script_bytes: settings.script_bytes,
-        files: settings.files,
-        log_lines: settings.log_lines,
-        notes: settings.notes,
-        rate_buckets: settings.rate_buckets,
-        replay_ids: settings.replay_ids,
-        strikes: settings.strikes,
-        strike_window: seconds(settings.strike_seconds),
-        cool_down: seconds(settings.cool_down_seconds),
-    }
-}
+const MAX_SECRET_BYTES: u64 = 65_536;
 
 /// Loads the scripts of these accounts.
 ///
 /// # Errors
-/// All that is wrong with them, and with their secrets.
+/// A script or a secret is invalid. The text lists all errors of the scripts.
 pub async fn load(settings: &ScriptSettings, accounts: &Accounts) -> anyhow::Result<()> {
     let (accounts, settings) = (accounts.clone(), settings.clone());
     tokio::task::spawn_blocking(move || load_now(&settings, &accounts)).await?
 }
 
-/// The same accounts, whose scripts are loaded when the first key or user is made: nobody may be passed over who would refuse it, and a command
-/// that makes none works without them.
-pub fn load_late(settings: &ScriptSettings, accounts: Accounts) -> Accounts {
+/// Returns the accounts with scripts that are loaded when the first key or user is created: a hook
+/// may reject it, so no hook may be skipped. A command that creates neither works without the
+/// scripts.
+pub fn load_lazily(settings: &ScriptSettings, accounts: Accounts) -> Accounts {
     let settings = settings.clone();
     accounts.with_lazy_scripts(Arc::new(move |accounts: &Accounts| {
         load_now(&settings, accounts).map_err(|problem| format!("{problem:#}"))
@@ -66,22 +36,25 @@ pub fn load_late(settings: &ScriptSettings, accounts: Accounts) -> Accounts {
 }
 
 fn load_now(settings: &ScriptSettings, accounts: &Accounts) -> anyhow::Result<()> {
-    let (limits, secrets) = (limits(settings), secrets(&settings.secrets_dir)?);
+    let secrets = read_secrets(&settings.secrets_dir)?;
     let gate: Option<Arc<dyn ScriptTestGate>> = Some(Arc::new(TestGate));
-    accounts.load_scripts(&settings.dir, limits, secrets, gate).map_err(|problems| {
-        let shown: Vec<String> = problems.iter().map(ScriptError::to_string).collect();
-        anyhow::anyhow!("the scripts are not in order:\n{}", shown.join("\n"))
-    })
+    accounts.load_scripts(&settings.dir, settings.limits.clone(), secrets, gate).map_err(
+        |problems| {
+            let lines: Vec<String> = problems.iter().map(ScriptError::to_string).collect();
+            anyhow::anyhow!("the scripts are invalid:\n{}", lines.join("\n"))
+        },
+    )
 }
 
-/// SIGHUP, from now on. Asked for before anybody is told that the server is ready: it would end a process that does not listen for it.
-pub fn hangups() -> io::Result<Signal> {
+/// Starts to listen for SIGHUP. Call it before the server reports that it is ready: without a
+/// listener the signal ends the process.
+pub fn hangup_signal() -> io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// Loads the scripts again when a file changes, and on SIGHUP. For ever.
-pub async fn follow(scripts: Scripts, mut hangups: Signal) {
-    let asked = async {
+/// Reloads the scripts when a file changes and on SIGHUP. Never returns.
+pub async fn reload_on_change(scripts: Scripts, mut hangups: Signal) {
+    let on_hangup = async {
         while hangups.recv().await.is_some() {
             let scripts = scripts.clone();
             if let Ok(outcome) = tokio::task::spawn_blocking(move || scripts.reload()).await {
@@ -89,13 +62,13 @@ pub async fn follow(scripts: Scripts, mut hangups: Signal) {
             }
         }
     };
-    let watched = async {
+    let on_change = async {
         if let Err(problem) = watch(scripts.clone(), report).await {
-            tracing::error!("the scripts cannot be watched: {problem}. Send SIGHUP after a change");
+            tracing::error!("cannot watch the scripts: {problem}. Send SIGHUP after a change");
         }
         std::future::pending::<()>().await;
     };
-    tokio::join!(asked, watched);
+    tokio::join!(on_hangup, on_change);
 }
 
 fn report(outcome: &Result<scripting::LoadSummary, Vec<ScriptError>>) {
@@ -105,17 +78,19 @@ fn report(outcome: &Result<scripting::LoadSummary, Vec<ScriptError>>) {
         }
         Err(problems) => {
             for problem in problems {
-                tracing::error!("the scripts stay as they were: {problem}");
+                tracing::error!("cannot reload the scripts, the old ones stay in use: {problem}");
             }
         }
     }
 }
 
-/// Reads the secrets: each file of the folder is one, by its name. White space at its end is passed over.
+/// Reads the secrets of a folder. Each file is one secret, and its name is the name of the secret.
+/// White space at the end of the file is ignored.
 ///
 /// # Errors
-/// A file that others can read, that is no text, or that is too long. None of them shows what it holds.
-pub fn secrets(folder: &Path) -> anyhow::Result<Secrets> {
+/// Others can read a file, or it is not text, or it is empty or too long. The text never contains
+/// the secret.
+pub fn read_secrets(folder: &Path) -> anyhow::Result<Secrets> {
     let entries = match fs::read_dir(folder) {
         Err(problem) if problem.kind() == io::ErrorKind::NotFound => return Ok(Secrets::default()),
         read => read.with_context(|| format!("scripts.secrets_dir: {}", folder.display()))?,
@@ -124,30 +99,34 @@ pub fn secrets(folder: &Path) -> anyhow::Result<Secrets> {
     for entry in entries {
         let path = entry?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        // Kubernetes keeps its own links here, whose names begin so.
+        // Kubernetes creates links here, whose names begin with a dot.
         if name.starts_with('.') || path.is_dir() {
             continue;
         }
-        found.push((name.to_owned(), secret(&path)?));
+        found.push((name.to_owned(), read_secret(&path)?));
     }
     Ok(Secrets::new(found))
 }
 
-/// Reads one of them.
-pub fn secret(path: &Path) -> anyhow::Result<Secret> {
+/// Reads one secret, as [`read_secrets`] does.
+pub fn read_secret(path: &Path) -> anyhow::Result<Secret> {
     let shown = path.display();
-    let facts = fs::metadata(path).with_context(|| format!("the secret {shown}"))?;
-    let mode = facts.permissions().mode() & 0o777;
+    let metadata = fs::metadata(path).with_context(|| format!("the secret {shown}"))?;
+    let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o007 != 0 {
         bail!("the secret {shown} can be read by others (mode {mode:04o}). Run: chmod 600 {shown}");
     }
-    if facts.len() > LONGEST {
-        bail!("the secret {shown} has more than {LONGEST} bytes. Keep one secret in it");
+    if metadata.len() > MAX_SECRET_BYTES {
+        bail!(
+            "the secret {shown} has more than {MAX_SECRET_BYTES} bytes. Store one secret in each file"
+        );
     }
     let text =
         zeroize::Zeroizing::new(fs::read(path).with_context(|| format!("the secret {shown}"))?);
     let text = std::str::from_utf8(&text).map_err(|_| {
-        anyhow::anyhow!("the secret {shown} is no text. Keep it as base64 or hexadecimal digits")
+        anyhow::anyhow!(
+            "the secret {shown} is not UTF-8 text. Store it as base64 or hexadecimal digits"
+        )
     })?;
     let text = text.trim_end();
     if text.is_empty() {
@@ -157,23 +136,23 @@ pub fn secret(path: &Path) -> anyhow::Result<Secret> {
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_that_others_can_read_is_refused() {
+    fn unsafe_or_invalid_secret_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(secrets(&folder.path().join("none")).is_ok());
+        assert!(read_secrets(&folder.path().join("none")).is_ok());
         let path = folder.path().join("token");
         fs::write(&path, "s3cret\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
-        let refused = secrets(folder.path()).unwrap_err().to_string();
+        let refused = read_secrets(folder.path()).unwrap_err().to_string();
         assert!(refused.contains("chmod 600") && !refused.contains("s3cret"), "{refused}");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(secret(&path).unwrap().expose(), "s3cret");
+        assert_eq!(read_secret(&path).unwrap().expose(), "s3cret");
         for bad in [b"".as_slice(), b" \n", b"\xff"] {
             fs::write(&path, bad).unwrap();
-            assert!(secrets(folder.path()).is_err(), "{bad:?}");
+            assert!(read_secrets(folder.path()).is_err(), "{bad:?}");
         }
     }
 }

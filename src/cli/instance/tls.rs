@@ -1,58 +1,52 @@
-//! The certificates that the configuration names: loaded at the start, and again when they change.
+//! Loads the certificates of the listeners at the start, and again when they change.
 
 use tokio::signal::unix::Signal;
 
 use crate::{
-    config::{ClientCertificates, Settings, TlsSettings},
-    tls::{Certificates, ClientAuth, Reloaded, TlsError, TlsFiles},
+    config::Settings,
+    tls::{Certificates, Reloaded, TlsError, TlsFiles},
 };
 
 /// The certificates of both listeners.
-pub struct Loaded {
-    /// The public one's.
+pub struct ListenerCertificates {
+    /// Of the public listener. `None` means that it has no TLS.
     pub public: Option<Certificates>,
-    /// The admin one's.
+    /// Of the admin listener. `None` means that it has no TLS.
     pub admin: Option<Certificates>,
 }
 
-/// Reads the certificates.
+/// Loads the certificates of both listeners.
 ///
 /// # Errors
-/// Which is not in order, and what to do.
-pub fn load(settings: &Settings) -> anyhow::Result<Loaded> {
-    Ok(Loaded {
-        public: load_one("server", settings.server.tls.as_ref())?,
-        admin: load_one("admin", settings.admin.tls.as_ref())?,
+/// A certificate is invalid; the text says which, and what to do.
+pub fn load(settings: &Settings) -> anyhow::Result<ListenerCertificates> {
+    Ok(ListenerCertificates {
+        public: load_section("server", settings.server.tls.as_ref())?,
+        admin: load_section("admin", settings.admin.tls.as_ref())?,
     })
 }
 
-fn load_one(section: &str, tls: Option<&TlsSettings>) -> anyhow::Result<Option<Certificates>> {
-    let Some(tls) = tls else { return Ok(None) };
-    let clients = match (&tls.client_ca, tls.clients) {
-        (None, _) => ClientAuth::Unrequested,
-        (Some(path), ClientCertificates::Required) => ClientAuth::Required(path.clone()),
-        (Some(path), ClientCertificates::Optional) => ClientAuth::Optional(path.clone()),
-    };
-    let (certificate, key) = (tls.certificate.clone(), tls.key.clone());
-    let loaded = Certificates::load(TlsFiles { certificate, key, clients });
-    loaded.map(Some).map_err(|problem| anyhow::anyhow!("the TLS of [{section}]: {problem}"))
+fn load_section(section: &str, files: Option<&TlsFiles>) -> anyhow::Result<Option<Certificates>> {
+    let loaded = files.cloned().map(Certificates::load).transpose();
+    loaded.map_err(|problem| anyhow::anyhow!("the TLS of [{section}]: {problem}"))
 }
 
-impl Loaded {
-    /// Reads them again when a file changes, and on SIGHUP. For ever.
-    pub async fn follow(self, mut hangups: Signal) {
+impl ListenerCertificates {
+    /// Reloads the certificates when a file changes and on SIGHUP. Never returns.
+    pub async fn reload_on_change(self, mut hangups: Signal) {
         let (public, admin) = (self.public.clone(), self.admin.clone());
-        let asked = async {
+        let on_hangup = async {
             while hangups.recv().await.is_some() {
-                for (section, one) in [("server", &self.public), ("admin", &self.admin)] {
-                    let Some(one) = one.clone() else { continue };
-                    if let Ok(outcome) = tokio::task::spawn_blocking(move || one.reload()).await {
+                for (section, certificates) in [("server", &self.public), ("admin", &self.admin)] {
+                    let Some(certificates) = certificates.clone() else { continue };
+                    let reload = tokio::task::spawn_blocking(move || certificates.reload());
+                    if let Ok(outcome) = reload.await {
                         report(section, &outcome);
                     }
                 }
             }
         };
-        tokio::join!(asked, watch("server", public), watch("admin", admin));
+        tokio::join!(on_hangup, watch("server", public), watch("admin", admin));
     }
 }
 
@@ -60,17 +54,19 @@ async fn watch(section: &str, certificates: Option<Certificates>) {
     let Some(certificates) = certificates else { return };
     if let Err(problem) = certificates.follow(|outcome| report(section, outcome)).await {
         tracing::error!(
-            "the certificate of [{section}] cannot be watched: {problem}. Send SIGHUP after a change"
+            "cannot watch the certificate of [{section}]: {problem}. Send SIGHUP after a change"
         );
     }
 }
 
 fn report(section: &str, outcome: &Result<Reloaded, TlsError>) {
     match outcome {
-        Ok(Reloaded::New) => tracing::info!("the certificate of [{section}] is a new one"),
-        Ok(Reloaded::Unchanged) => tracing::info!("the certificate of [{section}] is the same"),
+        Ok(Reloaded::New) => tracing::info!("reloaded the certificate of [{section}]"),
+        Ok(Reloaded::Unchanged) => tracing::info!("the certificate of [{section}] is unchanged"),
         Err(problem) => {
-            tracing::error!("the certificate of [{section}] stays as it was: {problem}");
+            tracing::error!(
+                "cannot reload the certificate of [{section}], the old one stays in use: {problem}"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Webhooks as the configuration names them: their receivers, and how they come to be delivered.
+//! Builds the webhook sender from the configuration.
 
 use anyhow::Context as _;
 
@@ -10,7 +10,7 @@ use crate::{
     webhooks::{Receiver, Retry, Sender},
 };
 
-/// The sender of these accounts' webhooks.
+/// Creates the sender that delivers the webhooks of these accounts.
 ///
 /// # Errors
 /// A secret or a certificate is missing or cannot be used.
@@ -19,7 +19,8 @@ pub fn sender(settings: &Settings, accounts: &Accounts) -> anyhow::Result<Sender
     let mut receivers = Vec::new();
     for (name, webhook) in &events.webhooks {
         let file = settings.scripts.secrets_dir.join(&webhook.secret);
-        let secret = scripts::secret(&file).with_context(|| format!("webhooks.{name}.secret"))?;
+        let secret =
+            scripts::read_secret(&file).with_context(|| format!("webhooks.{name}.secret"))?;
         let authorities = webhook.ca.as_deref().map(tls::authorities).transpose();
         receivers.push(Receiver {
             name: name.clone(),
@@ -30,5 +31,5 @@ pub fn sender(settings: &Settings, accounts: &Accounts) -> anyhow::Result<Sender
         });
     }
     let retry = Retry { tries: events.webhook_tries, first: events.webhook_retry };
-    Sender::new(accounts, receivers, retry).context("the webhooks are not in order")
+    Sender::new(accounts, receivers, retry).context("the webhooks are invalid")
 }

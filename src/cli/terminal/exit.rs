@@ -1,4 +1,4 @@
-//! How a command ends: its exit code, and what standard error says of a failure.
+//! The exit codes of commands, their errors, and the error report on standard error.
 
 use std::{io, process::ExitCode};
 
@@ -18,29 +18,29 @@ pub const HELP: &str = "\
 Exit codes:
   0  done
   1  failed
-  2  the command line or the configuration is not in order
-  3  there is no such record
-  4  refused: the record or the script is not in order, the record is in use, or somebody else changed it
+  2  the command line or the configuration is invalid
+  3  no such record
+  4  refused: the record or the script is invalid, the record is in use, or somebody else changed it
   5  the server or the store cannot be reached
-  6  key scan has found keys";
+  6  key scan found keys";
 
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// It is done.
+    /// The command succeeded.
     Done = 0,
-    /// It could not be done, for a reason that has no code of its own.
+    /// The command failed for a reason that has no other code.
     Failed = 1,
-    /// The command line or the configuration is not in order.
+    /// The command line or the configuration is invalid.
     Usage = 2,
-    /// There is no such record.
+    /// The record does not exist.
     NotFound = 3,
-    /// The records do not allow it.
+    /// The API rejected the request, or a script is invalid.
     Refused = 4,
-    /// Neither a server nor a store can be reached.
+    /// Neither the server nor the store can be reached.
     Unreachable = 5,
-    /// Keys stand where they were looked for.
+    /// `key scan` found keys.
     Found = 6,
 }
 
@@ -50,22 +50,22 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command failed: the exit code, and a problem in the form of RFC 9457.
+/// An error of a command: its exit code, and a problem object (RFC 9457).
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", headline(.problem))]
 pub struct CliError {
     /// The exit code.
     pub exit: Exit,
-    /// What a program reads.
+    /// The problem object, for programs.
     pub problem: Value,
 }
 
 impl CliError {
-    /// A failure on this side of the API.
+    /// Creates an error that arose in this process, not in the API.
     pub fn new(exit: Exit, detail: impl Into<String>) -> Self {
         let (kind, title) = match exit {
             Exit::Done | Exit::Failed => ("failed", "Failed"),
-            Exit::Usage => ("usage", "Not in order"),
+            Exit::Usage => ("usage", "Invalid usage"),
             Exit::NotFound => ("not-found", "Not Found"),
             Exit::Refused => ("refused", "Refused"),
             Exit::Unreachable => ("unreachable", "Cannot be reached"),
@@ -76,8 +76,8 @@ impl CliError {
         Self { exit, problem }
     }
 
-    /// What the API refused.
-    pub fn answered(status: StatusCode, body: Value) -> Self {
+    /// Creates an error from an error response of the API.
+    pub fn from_response(status: StatusCode, body: Value) -> Self {
         let exit = match status {
             StatusCode::NOT_FOUND => Exit::NotFound,
             status if status.is_client_error() => Exit::Refused,
@@ -86,74 +86,75 @@ impl CliError {
         let problem = if body.is_object() {
             body
         } else {
-            let detail = format!("The server answered {status} and nothing that could be read.");
+            let detail = format!("The server responded with {status} and no readable body.");
             json!({ "type": "about:blank", "title": "Failed", "status": status.as_u16(), "detail": detail })
         };
         Self { exit, problem }
     }
 
-    /// Whether the record was changed by somebody else since it was read.
+    /// Whether another client changed the record after it was read.
     pub fn is_stale(&self) -> bool {
         self.problem["status"] == StatusCode::PRECONDITION_FAILED.as_u16()
     }
 }
 
-/// The one sentence, or the lines that show where in a script something is. A refused credential has a form of its own, with other names.
+/// Returns the main text of a problem: one sentence, or several lines that show a place in a
+/// script. The error object of a rejected credential has other field names than a problem object.
 fn headline(problem: &Value) -> String {
     let text = |name: &str| problem[name].as_str();
-    let found = ["detail", "error_description", "message", "title"].into_iter().find_map(text);
-    let found = found.unwrap_or("It failed, and nothing is known of why.");
-    // What follows the first line is set off, so that it cannot pass for another message.
-    found.lines().map(screen::printable).collect::<Vec<_>>().join("\n  ")
+    let detail = ["detail", "error_description", "message", "title"].into_iter().find_map(text);
+    let detail = detail.unwrap_or("The command failed for an unknown reason.");
+    // Indent the other lines, so that they do not look like separate messages.
+    detail.lines().map(screen::printable).collect::<Vec<_>>().join("\n  ")
 }
 
-/// Says on standard error what went wrong, and returns the exit code.
+/// Prints the error on standard error and returns the exit code.
 pub fn report(problem: &anyhow::Error, output: Output) -> Exit {
     if is_broken_pipe(problem) {
         return Exit::Done;
     }
-    let failure = failure(problem);
+    let error = cli_error(problem);
     screen::note(&match output {
-        Output::Table => text(&failure.problem),
-        Output::Json => format!("{:#}\n", failure.problem),
+        Output::Table => text(&error.problem),
+        Output::Json => format!("{:#}\n", error.problem),
     });
-    failure.exit
+    error.exit
 }
 
-/// Whether whoever read our output has read enough.
+/// Whether the reader of our output closed the pipe, as `head` does.
 fn is_broken_pipe(problem: &anyhow::Error) -> bool {
-    let found = problem.downcast_ref::<io::Error>();
-    found.is_some_and(|problem| problem.kind() == io::ErrorKind::BrokenPipe)
+    let io_error = problem.downcast_ref::<io::Error>();
+    io_error.is_some_and(|problem| problem.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// The exit code alone.
+/// Returns the exit code of an error, without printing it.
 #[cfg(test)]
 pub fn code(problem: &anyhow::Error) -> Exit {
-    failure(problem).exit
+    cli_error(problem).exit
 }
 
-fn failure(problem: &anyhow::Error) -> CliError {
-    if let Some(failure) = problem.downcast_ref::<CliError>() {
-        return failure.clone();
+fn cli_error(problem: &anyhow::Error) -> CliError {
+    if let Some(error) = problem.downcast_ref::<CliError>() {
+        return error.clone();
     }
     if let Some(problem) = problem.downcast_ref::<ConfigError>() {
-        return unconfigured(problem);
+        return config_error(problem);
     }
-    // The pepper belongs to the store: without it nothing can be read that is worth reading.
+    // The pepper belongs to the store: the store is not usable without it.
     let is_store = problem.downcast_ref::<SetupError>().is_some()
         || problem.downcast_ref::<StoreError>().is_some();
     let exit = if is_store { Exit::Unreachable } else { Exit::Failed };
     CliError::new(exit, format!("{problem:#}"))
 }
 
-fn unconfigured(problem: &ConfigError) -> CliError {
-    let ConfigError::Invalid(found) = problem else {
+fn config_error(problem: &ConfigError) -> CliError {
+    let ConfigError::Invalid(problems) = problem else {
         return CliError::new(Exit::Usage, problem.to_string());
     };
-    let mut failure = CliError::new(Exit::Usage, "The configuration is not in order.");
-    let entry = |one: &Problem| json!({ "location": location(one), "message": one.message, "fix": one.fix });
-    failure.problem["errors"] = found.iter().map(entry).collect();
-    failure
+    let mut error = CliError::new(Exit::Usage, "The configuration is invalid.");
+    let entry = |problem: &Problem| json!({ "location": location(problem), "message": problem.message, "fix": problem.fix });
+    error.problem["errors"] = problems.iter().map(entry).collect();
+    error
 }
 
 fn location(problem: &Problem) -> String {
@@ -164,7 +165,7 @@ fn location(problem: &Problem) -> String {
     }
 }
 
-/// A problem for people: one line, and one for each field that is not in order.
+/// Formats a problem for people: one line, and one more for each invalid field.
 fn text(problem: &Value) -> String {
     let mut text = format!("error: {}\n", headline(problem));
     for error in problem["errors"].as_array().into_iter().flatten() {
@@ -199,7 +200,7 @@ mod tests {
             (503, Exit::Failed),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(CliError::answered(status, json!({})).exit, exit, "{status}");
+            assert_eq!(CliError::from_response(status, json!({})).exit, exit, "{status}");
         }
         assert_eq!(
             [0, 1, 2, 3, 4, 5, 6],
@@ -218,52 +219,52 @@ mod tests {
     #[test]
     fn every_error_has_its_exit_code() {
         let locked = || StoreError::Locked { path: "x".into() };
-        let of = |problem: anyhow::Error| failure(&problem).exit;
-        assert_eq!(of(locked().into()), Exit::Unreachable);
-        assert_eq!(of(SetupError::from(locked()).into()), Exit::Unreachable);
-        assert_eq!(of(ConfigError::Invalid(Vec::new()).into()), Exit::Usage);
-        assert_eq!(of(CliError::new(Exit::NotFound, "x").into()), Exit::NotFound);
-        assert_eq!(of(anyhow::anyhow!("x")), Exit::Failed);
+        let exit_of = |problem: anyhow::Error| code(&problem);
+        assert_eq!(exit_of(locked().into()), Exit::Unreachable);
+        assert_eq!(exit_of(SetupError::from(locked()).into()), Exit::Unreachable);
+        assert_eq!(exit_of(ConfigError::Invalid(Vec::new()).into()), Exit::Usage);
+        assert_eq!(exit_of(CliError::new(Exit::NotFound, "x").into()), Exit::NotFound);
+        assert_eq!(exit_of(anyhow::anyhow!("x")), Exit::Failed);
     }
 
     #[test]
-    fn a_broken_pipe_ends_quietly_and_other_faults_do_not() {
+    fn broken_pipe_is_no_error_but_other_io_errors_are() {
         let broken = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!(report(&broken, Output::Table), Exit::Done);
         let full = anyhow::Error::from(io::Error::from(io::ErrorKind::StorageFull));
-        assert_eq!(failure(&full).exit, Exit::Failed);
+        assert_eq!(code(&full), Exit::Failed);
         assert!(!is_broken_pipe(&full));
     }
 
     #[test]
-    fn a_problem_is_one_line_and_one_more_for_each_field() {
+    fn problem_has_one_line_and_one_more_for_each_field() {
         let problem = json!({
-            "detail": "The user is not in order.\x1b[2J",
+            "detail": "The user is invalid.\x1b[2J",
             "errors": [
                 { "location": "name", "message": "It is taken.", "fix": "Choose another." },
-                { "location": "mail", "message": "It is no address.", "fix": "" },
+                { "location": "mail", "message": "It is not an address.", "fix": "" },
             ],
         });
         assert_eq!(
             text(&problem),
-            "error: The user is not in order.[2J\n  name: It is taken. (Choose another.)\n  mail: It is no address.\n"
+            "error: The user is invalid.[2J\n  name: It is taken. (Choose another.)\n  mail: It is not an address.\n"
         );
         assert_eq!(text(&json!({ "error_description": "No." })), "error: No.\n");
         assert_eq!(text(&json!({ "message": "No." })), "error: No.\n");
     }
 
     #[test]
-    fn a_broken_configuration_says_where_and_what_to_do() {
+    fn invalid_configuration_names_the_place_and_the_fix() {
         let found = Problem {
             place: Place::File { path: "c.toml".into(), line: 5 },
             key: "limits.x".into(),
             message: "There is no such key.".into(),
             fix: "Did you mean y?".into(),
         };
-        let failure = failure(&ConfigError::Invalid(vec![found]).into());
+        let error = cli_error(&ConfigError::Invalid(vec![found]).into());
         assert_eq!(
-            text(&failure.problem),
-            "error: The configuration is not in order.\n  c.toml:5: limits.x: There is no such key. (Did you mean y?)\n"
+            text(&error.problem),
+            "error: The configuration is invalid.\n  c.toml:5: limits.x: There is no such key. (Did you mean y?)\n"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! TODO.
+//! Input and output of the command line: prompts, tables, errors and exit codes.
 
 pub(super) mod exit;
 pub(super) mod prompt;

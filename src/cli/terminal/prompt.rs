@@ -1,4 +1,5 @@
-//! What only a person can say: a password, and "yes, delete it". Neither is ever an argument, which every process of the machine can read.
+//! Reads passwords, keys and confirmations from standard input or the terminal. Secrets are never
+//! command-line arguments, because every process of the machine can read those.
 
 use std::io::{self, BufRead, IsTerminal as _, Read as _};
 
@@ -6,14 +7,14 @@ use clap::Args;
 
 use super::screen;
 use crate::{
-    cli::{Exit, CliError},
+    cli::{CliError, Exit},
     model::{KeyId, KeyShape, KeyText, Secret},
 };
 
-/// The longest line that is read as a password.
-const LONGEST: u64 = 65_536;
+/// The most bytes of a line that is read.
+const MAX_LINE_BYTES: u64 = 65_536;
 
-/// Where a new password comes from.
+/// The source of a new password.
 #[derive(Debug, Clone, Copy, Args)]
 #[group(multiple = false)]
 pub struct NewPassword {
@@ -26,54 +27,55 @@ pub struct NewPassword {
 }
 
 impl NewPassword {
-    /// The password, if one is to be set.
+    /// Reads the password. `None` means that no source was chosen.
     pub fn read(self) -> Result<Option<Secret>, CliError> {
         if self.password_stdin {
             return first_line(&mut io::stdin().lock(), "password").map(Some);
         }
         if self.password_prompt {
-            return prompt().map(Some);
+            return prompt_password().map(Some);
         }
         Ok(None)
     }
 }
 
-/// The id of the key whose text is on standard input: what was pasted there is checked against its own checksum, and let go.
-pub fn pasted_key() -> Result<KeyId, CliError> {
-    key_in(&mut io::stdin().lock())
+/// Reads a key from standard input, verifies its checksum and returns its id. The text of the key
+/// is not kept.
+pub fn read_key_id() -> Result<KeyId, CliError> {
+    key_id_from(&mut io::stdin().lock())
 }
 
-fn key_in(input: &mut impl BufRead) -> Result<KeyId, CliError> {
+fn key_id_from(input: &mut impl BufRead) -> Result<KeyId, CliError> {
     let line = first_line(input, "key")?;
     let text = match KeyText::shape(line.expose().trim()) {
         KeyShape::Ours(id) => return Ok(id),
         KeyShape::Damaged => {
-            "the key on standard input is not whole: its checksum is wrong. Was it cut or mistyped?"
+            "the key on standard input has a wrong checksum. Is it truncated or mistyped?"
         }
-        KeyShape::Foreign => "what is on standard input is not one of Keyward's keys",
+        KeyShape::Foreign => "the text on standard input is not a Keyward key",
     };
     Err(CliError::new(Exit::Usage, text))
 }
 
-/// The first line of standard input. `what` names it when it is not there.
-fn first_line(input: &mut impl BufRead, what: &str) -> Result<Secret, CliError> {
+/// Reads the first line of standard input. `name` names the missing value in the error.
+fn first_line(input: &mut impl BufRead, name: &str) -> Result<Secret, CliError> {
     let usage = |text: &str| CliError::new(Exit::Usage, text);
     let mut line = zeroize::Zeroizing::new(String::new());
-    input.take(LONGEST).read_line(&mut line).map_err(|_| {
-        usage(&format!("standard input has no line of UTF-8 text to read the {what} from"))
+    input.take(MAX_LINE_BYTES).read_line(&mut line).map_err(|_| {
+        usage(&format!("standard input has no line of UTF-8 text to read the {name} from"))
     })?;
     let line = line.strip_suffix('\n').unwrap_or(&line);
     match line.strip_suffix('\r').unwrap_or(line) {
-        "" => Err(usage(&format!("standard input has no {what}: its first line is empty"))),
+        "" => Err(usage(&format!("standard input has no {name}: its first line is empty"))),
         line => Ok(Secret::new(line)),
     }
 }
 
-fn prompt() -> Result<Secret, CliError> {
+fn prompt_password() -> Result<Secret, CliError> {
     let read = |text: &str| {
         rpassword::prompt_password(text).map(Secret::new).map_err(|problem| {
             let text = format!(
-                "there is no terminal to ask for the password ({problem}): use --password-stdin"
+                "cannot ask for the password without a terminal ({problem}): use --password-stdin"
             );
             CliError::new(Exit::Usage, text)
         })
@@ -82,13 +84,13 @@ fn prompt() -> Result<Secret, CliError> {
     if password.expose().is_empty() {
         return Err(CliError::new(Exit::Usage, "the password is empty"));
     }
-    if read("The same again: ")?.expose() != password.expose() {
-        return Err(CliError::new(Exit::Usage, "the two passwords are not the same"));
+    if read("Repeat the password: ")?.expose() != password.expose() {
+        return Err(CliError::new(Exit::Usage, "the two passwords differ"));
     }
     Ok(password)
 }
 
-/// Confirmation to what cannot be undone.
+/// The confirmation of an operation that cannot be undone.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Confirmation {
     /// Do not ask
@@ -97,24 +99,24 @@ pub struct Confirmation {
 }
 
 impl Confirmation {
-    /// Asks, unless the answer was given along.
+    /// Asks the question at the terminal, unless `--yes` was given.
     ///
     /// # Errors
-    /// The answer is not yes, or nobody is there to give one.
+    /// The user did not confirm, or standard input is not a terminal.
     pub fn ask(self, question: &str) -> Result<(), CliError> {
         if self.yes {
             return Ok(());
         }
         if !io::stdin().is_terminal() {
-            let text = "nobody is there to ask: add --yes if it is to be done";
+            let text = "cannot ask for confirmation without a terminal: add --yes to confirm";
             return Err(CliError::new(Exit::Usage, text));
         }
         screen::note(&format!("{question} [y/N] "));
         let mut line = String::new();
-        let read = io::stdin().lock().take(LONGEST).read_line(&mut line);
+        let read = io::stdin().lock().take(MAX_LINE_BYTES).read_line(&mut line);
         match (read, line.trim().to_lowercase().as_str()) {
             (Ok(_), "y" | "yes") => Ok(()),
-            _ => Err(CliError::new(Exit::Failed, "nothing was done")),
+            _ => Err(CliError::new(Exit::Failed, "not confirmed: nothing was changed")),
         }
     }
 }
@@ -124,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_the_first_line_as_it_stands() {
+    fn password_is_the_unchanged_first_line() {
         for (input, password) in [
             ("secret\n", "secret"),
             ("secret", "secret"),
@@ -139,21 +141,21 @@ mod tests {
     }
 
     #[test]
-    fn a_pasted_key_is_known_by_its_id_and_never_repeated() {
+    fn pasted_key_gives_its_id_and_errors_do_not_show_it() {
         let key = KeyText::generate("kw", &crate::model::Entropy::seeded(1));
         let text = key.text.expose();
         for pasted in [format!("{text}\n"), format!("  {text} \r\n"), text.to_owned()] {
-            assert_eq!(key_in(&mut pasted.as_bytes()).unwrap(), key.id);
+            assert_eq!(key_id_from(&mut pasted.as_bytes()).unwrap(), key.id);
         }
         for pasted in [&text[1..], &text[..47], &text.replace('_', "-"), "hunter2", ""] {
-            let refused = key_in(&mut pasted.as_bytes()).unwrap_err();
+            let refused = key_id_from(&mut pasted.as_bytes()).unwrap_err();
             assert_eq!(refused.exit, Exit::Usage);
             assert!(pasted.is_empty() || !refused.to_string().contains(pasted), "{refused}");
         }
     }
 
     #[test]
-    fn without_a_terminal_nothing_is_done_unless_it_was_said() {
+    fn without_a_terminal_only_the_yes_flag_confirms() {
         // The test's own standard input may be a terminal.
         if !io::stdin().is_terminal() {
             assert_eq!(Confirmation { yes: false }.ask("?").unwrap_err().exit, Exit::Usage);

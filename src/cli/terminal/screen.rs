@@ -1,44 +1,44 @@
-//! Standard output for answers, standard error for everything that is said about them.
+//! Writes the output of commands to standard output, and notes about it to standard error.
 
 use std::{
     cell::RefCell,
     io::{self, Write},
 };
 
-/// Where a command writes: the process's streams, or a test's.
+/// The streams that a command writes to: those of the process, or those of a test.
 pub struct Screen {
-    answers: RefCell<Box<dyn Write>>,
+    output: RefCell<Box<dyn Write>>,
     notes: RefCell<Box<dyn Write>>,
 }
 
 impl Screen {
-    /// Standard output and standard error.
+    /// Returns standard output and standard error.
     pub fn process() -> Self {
         Self::new(io::stdout(), io::stderr())
     }
 
-    /// Anything else.
-    pub fn new(answers: impl Write + 'static, notes: impl Write + 'static) -> Self {
-        Self { answers: RefCell::new(Box::new(answers)), notes: RefCell::new(Box::new(notes)) }
+    /// Creates a screen from any two streams.
+    pub fn new(output: impl Write + 'static, notes: impl Write + 'static) -> Self {
+        Self { output: RefCell::new(Box::new(output)), notes: RefCell::new(Box::new(notes)) }
     }
 
-    /// Writes an answer, all of it, now.
+    /// Writes output and flushes it.
     ///
     /// # Errors
-    /// Nobody reads it any more, or the disk is full. `println!` would panic.
+    /// The reader closed the pipe, or the disk is full. `println!` would panic in these cases.
     pub fn print(&self, text: &str) -> io::Result<()> {
-        let mut answers = self.answers.borrow_mut();
-        answers.write_all(text.as_bytes())?;
-        answers.flush()
+        let mut output = self.output.borrow_mut();
+        output.write_all(text.as_bytes())?;
+        output.flush()
     }
 
-    /// Writes what is said about an answer. Where nobody listens there is nobody left to tell.
+    /// Writes a note about the output. A write error is ignored: it could not be reported.
     pub fn note(&self, text: &str) {
         let _ = self.notes.borrow_mut().write_all(text.as_bytes());
     }
 }
 
-/// Writes an answer to standard output, as [`Screen::print`] does.
+/// Writes to standard output, as [`Screen::print`] does.
 pub fn print(text: &str) -> io::Result<()> {
     Screen::process().print(text)
 }
@@ -48,8 +48,8 @@ pub fn note(text: &str) {
     Screen::process().note(text);
 }
 
-/// `text` in one line that a terminal shows and does not obey: without control characters, and without those that turn the direction of
-/// what follows.
+/// Returns `text` as one line that is safe to show in a terminal: without control characters, and
+/// without characters that change the text direction.
 pub fn printable(text: &str) -> String {
     let shown = |c: char| match c {
         '\n' | '\r' | '\t' => Some(' '),
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_gets_nothing_to_obey() {
+    fn control_and_direction_characters_are_removed() {
         assert_eq!(printable("a\x1b[31mb\x07\u{9b}c\nd\te\u{202e}f"), "a[31mbc d ef");
         assert_eq!(printable("Ünïcode 日本"), "Ünïcode 日本");
     }

@@ -1,70 +1,70 @@
-//! Records as tables for people: plain text in columns, without colours, lines or control characters.
+//! Formats records as tables for people: plain text in columns, without colours, lines or control
+//! characters.
 
 use comfy_table::{ColumnConstraint, Table, Width, presets::NOTHING};
 use serde_json::{Map, Value};
 
 use super::screen::printable;
 
-/// A column of a list: its heading, and what stands in it.
+/// A column of a list: its heading, and a function that returns the text of a cell.
 pub type Column = (&'static str, fn(&Value) -> String);
 
-/// What stands where there is nothing.
-const NOTHING_THERE: &str = "-";
+/// The text of an empty cell.
+const EMPTY_CELL: &str = "-";
 
-/// A list that comes in pages, under one heading.
+/// A list that is printed page by page, with one heading.
 pub struct Listing {
     columns: &'static [Column],
-    /// The width of each column so far: what comes later does not stand further left.
+    /// The largest width of each column so far, so that columns of later pages are not narrower.
     widths: Vec<u16>,
-    is_begun: bool,
+    has_heading: bool,
 }
 
 impl Listing {
-    /// A list with these columns.
+    /// Creates a list with these columns.
     pub fn new(columns: &'static [Column]) -> Self {
-        Self { columns, widths: vec![0; columns.len()], is_begun: false }
+        Self { columns, widths: vec![0; columns.len()], has_heading: false }
     }
 
-    /// The lines of one page, with the heading above the first.
+    /// Formats one page. The first page begins with the heading.
     pub fn page(&mut self, records: &[Value]) -> String {
-        let mut table = plain();
-        if !self.is_begun {
+        let mut table = plain_table();
+        if !self.has_heading {
             table.set_header(self.columns.iter().map(|(heading, _)| *heading));
         }
         for record in records {
             table.add_row(self.columns.iter().map(|(_, cell)| cell(record)));
         }
-        self.is_begun = true;
-        for (width, now) in self.widths.iter_mut().zip(table.column_max_content_widths()) {
-            *width = now.max(*width);
+        self.has_heading = true;
+        for (width, current) in self.widths.iter_mut().zip(table.column_max_content_widths()) {
+            *width = current.max(*width);
         }
-        let least = |width: &u16| ColumnConstraint::LowerBoundary(Width::Fixed(width + GAP));
-        table.set_constraints(self.widths.iter().map(least));
+        let at_least = |width: &u16| ColumnConstraint::LowerBoundary(Width::Fixed(width + GAP));
+        table.set_constraints(self.widths.iter().map(at_least));
         lines(&mut table)
     }
 }
 
-/// One record, a field a line.
+/// Formats one record, one field a line.
 pub fn record(record: &Value) -> String {
-    let mut table = plain();
+    let mut table = plain_table();
     for (name, value) in record.as_object().into_iter().flatten() {
         table.add_row([printable(name), cell(value)]);
     }
     lines(&mut table)
 }
 
-/// A value in one line.
+/// Formats a value as one line.
 pub fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
-        Value::Bool(true) => "yes".into(),
-        Value::Bool(false) => "no".into(),
+        Value::Bool(is_true) => if *is_true { "yes" } else { "no" }.into(),
         Value::Number(number) => number.to_string(),
         Value::String(text) => printable(text),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
         Value::Object(fields) => pairs(fields),
     };
-    if text.is_empty() { NOTHING_THERE.into() } else { text }
+    if text.is_empty() { EMPTY_CELL.into() } else { text }
 }
 
 fn pairs(fields: &Map<String, Value>) -> String {
@@ -75,10 +75,10 @@ fn pairs(fields: &Map<String, Value>) -> String {
     fields.iter().map(pair).collect::<Vec<_>>().join("; ")
 }
 
-/// The space between two columns.
+/// The number of spaces between two columns.
 const GAP: u16 = 2;
 
-fn plain() -> Table {
+fn plain_table() -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING);
     table
@@ -101,7 +101,7 @@ mod tests {
     const COLUMNS: &[Column] = &[("ID", |r| cell(&r["id"])), ("NAME", |r| cell(&r["name"]))];
 
     #[test]
-    fn cells_are_words() {
+    fn cells_are_plain_text() {
         for (value, text) in [
             (json!(null), "-"),
             (json!(""), "-"),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_has_one_heading_and_columns_that_stay() {
+    fn pages_share_one_heading_and_column_widths() {
         let mut listing = Listing::new(COLUMNS);
         let first = listing.page(&[json!({ "id": 1000, "name": "llama" })]);
         assert_eq!(first, "ID    NAME\n1000  llama\n");
@@ -128,13 +128,13 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_a_field_a_line() {
+    fn record_has_one_field_a_line() {
         let text = record(&json!({ "id": "x", "is_admin": false, "label": "\x1b[1mA" }));
         assert_eq!(text, "id        x\nis_admin  no\nlabel     [1mA\n");
     }
 
     #[test]
-    fn a_table_never_holds_an_escape() {
+    fn table_contains_no_control_characters() {
         let record = json!({ "id": "\x1b[31m", "name": "\u{9b}1m" });
         let text = Listing::new(COLUMNS).page(&[record]);
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");

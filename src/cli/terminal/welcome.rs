@@ -1,61 +1,61 @@
-//! What the first start says: the first key, once, and a line that works when pasted.
+//! The message of the first start: the first key, and a `curl` command to try it.
+
+use std::net::SocketAddr;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::screen;
-use crate::{accounts::FirstStart, config::Settings, model::Secret};
+use crate::{
+    accounts::FirstStart, cli::client::remote::local_address, config::Settings, model::Secret,
+};
 
-/// Prints the first key and a line to try it with.
+/// Prints the first key and a command to try it.
 ///
 /// # Errors
-/// Standard output is closed. The key is then known to nobody.
-pub fn print(first: &FirstStart, base_url: &str) -> anyhow::Result<()> {
-    Ok(screen::print(&text(first, Some(base_url)))?)
+/// Standard output is closed. The key is then lost.
+pub fn print(first: &FirstStart, base_url: Option<&str>) -> anyhow::Result<()> {
+    Ok(screen::print(&text(first, base_url))?)
 }
 
-/// The same as text; without a line to paste where it is not known where the server will listen.
-pub fn text(first: &FirstStart, base_url: Option<&str>) -> String {
+/// Formats the first key and the command. Without a base URL there is no command.
+fn text(first: &FirstStart, base_url: Option<&str>) -> String {
     let FirstStart { username, key, .. } = first;
     let mut text = format!(
-        "The store is new. Its first user is {username}, an administrator with this key. It is not shown again:\n\n    {}\n",
+        "The store is new. Its first user is {username}, an administrator with the following key. The key is not shown again:\n\n    {}\n",
         key.expose()
     );
     if let Some(base_url) = base_url {
-        let line = curl(base_url, username, key);
-        text.push_str(&format!("\nWith the server running, this makes a user:\n\n    {line}\n\n"));
+        let command = curl_command(base_url, username, key);
+        text.push_str(&format!(
+            "\nWhile the server runs, this command creates a user:\n\n    {command}\n\n"
+        ));
     }
     text
 }
 
-/// A command that makes a user, for a POSIX shell.
-pub fn curl(base_url: &str, username: &str, key: &Secret) -> String {
+/// Returns a command that creates a user, for a POSIX shell.
+pub fn curl_command(base_url: &str, username: &str, key: &Secret) -> String {
     let credential = STANDARD.encode(format!("{username}:{}", key.expose()));
-    let url = quoted(&format!("{base_url}/entity/user"));
+    let url = shell_quoted(&format!("{base_url}/entity/user"));
     format!(
         "curl -i -X POST {url} -H 'API-KEY: {credential}' -H 'Content-Type: application/json' \
          -d '{{\"name\":[{{\"value\":\"llama\"}}],\"status\":[{{\"value\":true}}]}}'"
     )
 }
 
-/// Where the configuration says that clients reach the server. None: a free port, which is known only once it runs.
-pub fn base_url(settings: &Settings) -> Option<String> {
+/// Returns the URL of the public listener for clients on this machine. `None` means that `listen`
+/// has port 0: the port is known only when the server runs.
+pub fn base_url(settings: &Settings, listen: SocketAddr) -> Option<String> {
     let server = &settings.server;
     server.public_url.clone().or_else(|| {
-        let address = crate::cli::client::remote::near(server.listen);
-        (address.port() != 0).then(|| format!("{}://{address}", scheme(settings)))
+        let scheme = if server.tls.is_some() { "https" } else { "http" };
+        (listen.port() != 0).then(|| format!("{scheme}://{}", local_address(listen)))
     })
 }
 
-/// What the public listener speaks.
-pub fn scheme(settings: &Settings) -> &'static str {
-    match settings.server.tls {
-        Some(_) => "https",
-        None => "http",
-    }
-}
-
-/// A word as a shell reads it back. A plain one stays as it is, for people's eyes.
-fn quoted(word: &str) -> String {
+/// Quotes a word for a POSIX shell. A word without special characters stays unquoted, to be
+/// readable.
+fn shell_quoted(word: &str) -> String {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"/:._-%".contains(&b);
     if word.bytes().all(is_plain) {
         return word.to_owned();
@@ -64,12 +64,12 @@ fn quoted(word: &str) -> String {
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
     #[test]
-    fn the_line_is_the_one_that_the_first_page_of_the_manual_shows() {
-        let line = curl("http://127.0.0.1:8080", "admin", &Secret::new("kw_1"));
+    fn curl_command_sends_the_credential_and_a_user() {
+        let line = curl_command("http://127.0.0.1:8080", "admin", &Secret::new("kw_1"));
         assert_eq!(
             line,
             r#"curl -i -X POST http://127.0.0.1:8080/entity/user -H 'API-KEY: YWRtaW46a3dfMQ==' -H 'Content-Type: application/json' -d '{"name":[{"value":"llama"}],"status":[{"value":true}]}'"#
@@ -77,9 +77,10 @@ mod unit {
     }
 
     #[test]
-    fn a_shell_reads_every_word_as_it_was_meant() {
+    fn shell_parses_the_command_into_the_intended_words() {
         let url = "http://[::1]:8080/a'b;c$(d)&e f";
-        let line = curl(url, "O'Neil", &Secret::new("kw_1")).replacen("curl", "printf '%s\\n'", 1);
+        let line =
+            curl_command(url, "O'Neil", &Secret::new("kw_1")).replacen("curl", "printf '%s\\n'", 1);
         let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
         let words = String::from_utf8(output.stdout).unwrap();
         let words: Vec<&str> = words.lines().collect();
@@ -89,7 +90,7 @@ mod unit {
     }
 
     #[test]
-    fn the_key_stands_there_once() {
+    fn key_is_shown_once() {
         let key = Secret::new("kw_1");
         let first = FirstStart { username: "admin".into(), key, application: "default".into() };
         let with_line = text(&first, Some("http://x"));

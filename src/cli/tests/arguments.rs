@@ -1,20 +1,20 @@
-//! What can be typed.
+//! Tests of arguments.
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
-use crate::cli::{Cli, Command, RecordCommand, Output};
+use crate::cli::{Cli, Command, Output, RecordCommand};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("keyward").chain(line.split_whitespace()))
 }
 
 #[test]
-fn the_commands_hang_together() {
+fn command_definition_is_consistent() {
     Cli::command().debug_assert();
 }
 
 #[test]
-fn no_command_is_serve_and_options_stand_anywhere() {
+fn command_is_optional_and_global_options_work_anywhere() {
     assert!(parse("").unwrap().command.is_none());
     assert!(matches!(parse("serve").unwrap().command, Some(Command::Serve)));
     for line in
@@ -27,7 +27,7 @@ fn no_command_is_serve_and_options_stand_anywhere() {
 }
 
 #[test]
-fn what_people_type_is_taken() {
+fn valid_command_lines_are_accepted() {
     for line in [
         "init",
         "user add bob --mail b@example.com --role a --role b --password-stdin --blocked",
@@ -94,7 +94,7 @@ fn what_people_type_is_taken() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_command_lines_are_rejected() {
     for (line, kind) in [
         ("user add", ErrorKind::MissingRequiredArgument),
         ("user show", ErrorKind::MissingRequiredArgument),
@@ -128,16 +128,16 @@ fn what_makes_no_sense_is_refused() {
         ("--output xml user list", ErrorKind::InvalidValue),
         ("completions dos", ErrorKind::InvalidValue),
     ] {
-        let refused = parse(line).expect_err(line);
-        assert_eq!(refused.kind(), kind, "{line}: {refused}");
-        assert_eq!(refused.exit_code(), 2);
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.kind(), kind, "{line}: {error}");
+        assert_eq!(error.exit_code(), 2);
     }
 }
 
-/// Every process of the machine can read an argument.
+/// Every process of the machine can read arguments.
 #[test]
 fn no_argument_takes_a_secret() {
-    fn look(command: &clap::Command, seen: &mut usize) {
+    fn check(command: &clap::Command, seen: &mut usize) {
         for argument in command.get_arguments() {
             *seen += 1;
             let name = argument.get_id().as_str();
@@ -146,15 +146,15 @@ fn no_argument_takes_a_secret() {
                 || name.starts_with("password");
             assert!(!(is_secret && argument.get_action().takes_values()), "{name}");
         }
-        command.get_subcommands().for_each(|inner| look(inner, seen));
+        command.get_subcommands().for_each(|inner| check(inner, seen));
     }
     let mut seen = 0;
-    look(&Cli::command(), &mut seen);
+    check(&Cli::command(), &mut seen);
     assert!(seen > 50, "{seen}");
 }
 
 #[test]
-fn the_exit_codes_are_in_the_help() {
+fn help_lists_the_exit_codes() {
     let help = Cli::command().render_help().to_string();
     for code in 0..=5 {
         assert!(help.contains(&format!("\n  {code}  ")), "{code}: {help}");

@@ -1,16 +1,17 @@
-//! An admin API of a few lines, which remembers what it was asked.
+//! A fake admin API that records requests.
 
 use std::{
     cell::RefCell,
     collections::BTreeMap,
     io::{self, Write},
     rc::Rc,
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use clap::Parser as _;
 use http::{HeaderValue, Response, StatusCode, request::Parts};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
@@ -18,9 +19,9 @@ use crate::{
         Cli, Command, Session,
         client::{
             AdminClient,
-            local::{InProcessApi, ApiFuture, LocalApi},
+            local::{ApiFuture, InProcessApi, LocalApi},
         },
-        on_records,
+        run_record_command,
         terminal::screen::Screen,
     },
     handlers::{Payload, PayloadResponse},
@@ -29,59 +30,60 @@ use crate::{
 
 pub const KEY: &str = "kwop_test";
 
-/// The records by path, and every request that came.
+/// The records of the fake by path, and the requests that it received.
 #[derive(Default)]
-pub struct State {
+pub struct FakeState {
     pub records: BTreeMap<String, Value>,
-    pub asked: Vec<(String, Value)>,
-    /// How many changes fail because somebody else was faster.
+    /// Method and path of each request, with its body.
+    pub requests: Vec<(String, Value)>,
+    /// The number of updates that fail as if another client had changed the record.
     pub races: usize,
-    /// Whether lists name the same next page again and again.
+    /// Whether lists name the same next page repeatedly.
     pub is_stuck: bool,
 }
 
 #[derive(Clone, Default)]
-pub struct Fake(pub Arc<Mutex<State>>);
+pub struct Fake(pub Arc<Mutex<FakeState>>);
 
 impl Fake {
-    /// An API with these records: `users/1` and the like.
+    /// Creates an API with these records by path, for example `users/1`.
     pub fn with(records: &[(&str, Value)]) -> Self {
         let fake = Self::default();
         for (path, record) in records {
-            fake.0.lock().unwrap().records.insert((*path).into(), record.clone());
+            fake.0.lock().records.insert((*path).into(), record.clone());
         }
         fake
     }
 
-    /// What came with `method`: path and body.
-    pub fn asked(&self, method: &str) -> Vec<(String, Value)> {
-        let state = self.0.lock().unwrap();
-        let of = |(line, body): &(String, Value)| {
+    /// The requests with this method: path and body.
+    pub fn requests(&self, method: &str) -> Vec<(String, Value)> {
+        let state = self.0.lock();
+        let with_method = |(line, body): &(String, Value)| {
             line.strip_prefix(method).map(|path| (path.trim().to_owned(), body.clone()))
         };
-        state.asked.iter().filter_map(of).collect()
+        state.requests.iter().filter_map(with_method).collect()
     }
 
-    fn answer(&self, request: &Parts, body: &[u8]) -> PayloadResponse {
+    fn response(&self, request: &Parts, body: &[u8]) -> PayloadResponse {
         let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
         let bearer = format!("Bearer {KEY}");
         if header("auth-method") != Some("keyward.operator")
             || header("authorization") != Some(&bearer)
         {
-            let envelope = json!({ "status": "error", "error_description": "Who are you?" });
-            return reply(401, &envelope);
+            let envelope = json!({ "status": "error", "error_description": "The key is wrong." });
+            return respond(401, &envelope);
         }
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.0.lock();
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
-        state.asked.push((format!("{} {}", request.method, request.uri), body.clone()));
+        state.requests.push((format!("{} {}", request.method, request.uri), body.clone()));
         let path = request.uri.path().strip_prefix("/api/v1/").unwrap();
         let is_list = path.ends_with('s') && !state.records.contains_key(path);
         match request.method.as_str() {
             "GET" if is_list => list(&state, path, request.uri.query().unwrap_or_default()),
-            "GET" => found(&state, path),
+            "GET" => get(&state, path),
             "POST" if body["name"] == "bad" => invalid(),
-            "POST" => made(&mut state, path, body),
-            "PATCH" => patched(&mut state, path, &body, header("if-match")),
+            "POST" => create(&mut state, path, body),
+            "PATCH" => update(&mut state, path, &body, header("if-match")),
             "DELETE" if state.records.remove(path).is_some() => {
                 Response::builder().status(204).body(Payload::default()).unwrap()
             }
@@ -90,46 +92,47 @@ impl Fake {
     }
 }
 
-/// At most two on a page, so that every list of three has to be followed.
-fn list(state: &State, path: &str, query: &str) -> PayloadResponse {
+/// At most two items per page, so that a list of three needs a second page.
+fn list(state: &FakeState, path: &str, query: &str) -> PayloadResponse {
     let query: BTreeMap<String, String> =
         form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     let limit = query["limit"].parse::<usize>().unwrap().min(2);
     let after: usize = query.get("after").map_or(0, |cursor| cursor.parse().unwrap());
-    let inside = format!("{path}/");
-    let named = |record: &Value| {
-        // By the beginning of the name, to see who compares the rest.
+    let prefix = format!("{path}/");
+    let has_name = |record: &Value| {
+        // Finds by prefix, to test that clients compare the whole name.
         let name = query.get("name").map(|name| name.to_lowercase()).unwrap_or_default();
         record["name"].as_str().unwrap_or_default().to_lowercase().starts_with(&name)
     };
     let all: Vec<&Value> = state
         .records
         .iter()
-        .filter(|(key, record)| key.starts_with(&inside) && named(record))
+        .filter(|(key, record)| key.starts_with(&prefix) && has_name(record))
         .map(|(_, record)| record)
         .collect();
     let items: Vec<&Value> = all.iter().copied().skip(after).take(limit).collect();
     let end = after + items.len();
-    let next = match state.is_stuck {
-        true => Some("1".to_owned()),
-        false => (end < all.len()).then(|| end.to_string()),
+    let next = if state.is_stuck {
+        Some("1".to_owned())
+    } else {
+        (end < all.len()).then(|| end.to_string())
     };
-    reply(200, &json!({ "items": items, "next": next }))
+    respond(200, &json!({ "items": items, "next": next }))
 }
 
-fn found(state: &State, path: &str) -> PayloadResponse {
+fn get(state: &FakeState, path: &str) -> PayloadResponse {
     let Some(record) = state.records.get(path) else { return missing() };
-    let mut reply = reply(200, record);
-    reply.headers_mut().insert("etag", HeaderValue::from_static("\"7\""));
-    reply
+    let mut response = respond(200, record);
+    response.headers_mut().insert("etag", HeaderValue::from_static("\"7\""));
+    response
 }
 
-fn made(state: &mut State, path: &str, mut body: Value) -> PayloadResponse {
+fn create(state: &mut FakeState, path: &str, mut body: Value) -> PayloadResponse {
     if let Some(key) = path.strip_suffix("/revoke") {
         return match state.records.get_mut(key) {
             Some(record) => {
                 record["state"] = json!("revoked");
-                reply(200, record)
+                respond(200, record)
             }
             None => missing(),
         };
@@ -146,51 +149,54 @@ fn made(state: &mut State, path: &str, mut body: Value) -> PayloadResponse {
     if path == "users" {
         fields.insert("uid".into(), json!(9));
     }
-    reply(201, &body)
+    respond(201, &body)
 }
 
-fn patched(state: &mut State, path: &str, patch: &Value, etag: Option<&str>) -> PayloadResponse {
+fn update(state: &mut FakeState, path: &str, patch: &Value, etag: Option<&str>) -> PayloadResponse {
     if etag != Some("\"7\"") || state.races > 0 {
         state.races = state.races.saturating_sub(1);
-        return reply(412, &json!({ "status": 412, "detail": "It was changed meanwhile." }));
+        return respond(412, &json!({ "status": 412, "detail": "It was changed meanwhile." }));
     }
     let Some(record) = state.records.get_mut(path) else { return missing() };
     for (name, value) in patch.as_object().unwrap() {
         record[name] = value.clone();
     }
-    reply(200, record)
+    respond(200, record)
 }
 
 fn missing() -> PayloadResponse {
-    reply(404, &json!({ "status": 404, "detail": "There is no such record." }))
+    respond(404, &json!({ "status": 404, "detail": "There is no such record." }))
 }
 
 fn invalid() -> PayloadResponse {
     let error = json!({ "location": "name", "message": "It is bad.", "fix": "Choose a good one." });
-    reply(422, &json!({ "status": 422, "detail": "The user is not in order.", "errors": [error] }))
+    respond(
+        422,
+        &json!({ "status": 422, "detail": "The user is not in order.", "errors": [error] }),
+    )
 }
 
-fn reply(status: u16, body: &Value) -> PayloadResponse {
-    let mut reply = PayloadResponse::new(body.to_string().into());
-    *reply.status_mut() = StatusCode::from_u16(status).unwrap();
-    reply
+fn respond(status: u16, body: &Value) -> PayloadResponse {
+    let mut response = PayloadResponse::new(body.to_string().into());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response
 }
 
 impl InProcessApi for Fake {
-    fn decide<'a>(&'a self, request: &'a Parts, body: Bytes) -> ApiFuture<'a> {
-        Box::pin(async move { self.answer(request, &body) })
+    fn respond<'a>(&'a self, request: &'a Parts, body: Bytes) -> ApiFuture<'a> {
+        Box::pin(async move { self.response(request, &body) })
     }
 }
 
-/// What a command wrote, and how it ended.
+/// The output of a command and its exit code.
 #[derive(Debug)]
-pub struct Ran {
+pub struct CommandRun {
     pub out: String,
     pub err: String,
     pub result: anyhow::Result<()>,
 }
 
-impl Ran {
+impl CommandRun {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|problem| panic!("{problem}: {self:?}"))
     }
@@ -223,22 +229,22 @@ impl Buffer {
 }
 
 /// Runs a command line against a client.
-pub async fn run_with(client: AdminClient, args: &[&str]) -> Ran {
+pub async fn run_with(client: AdminClient, args: &[&str]) -> CommandRun {
     let cli = Cli::try_parse_from([&["keyward"], args].concat()).unwrap();
     let (out, err) = (Buffer::default(), Buffer::default());
     let screen = Screen::new(out.clone(), err.clone());
     let session = Session { client, output: cli.output, screen };
-    let Some(Command::Records(noun)) = cli.command else { panic!("{args:?}") };
-    let result = on_records(noun, &session).await;
-    Ran { out: out.text(), err: err.text(), result }
+    let Some(Command::Records(command)) = cli.command else { panic!("{args:?}") };
+    let result = run_record_command(command, &session).await;
+    CommandRun { out: out.text(), err: err.text(), result }
 }
 
 /// Runs a command line against an API in this process.
-pub async fn run(fake: &Fake, args: &[&str]) -> Ran {
+pub async fn run(fake: &Fake, args: &[&str]) -> CommandRun {
     run_with(AdminClient::new(LocalApi(fake.clone()), Secret::new(KEY)), args).await
 }
 
-/// The same, with JSON for an answer.
+/// Runs a command line with JSON output.
 pub async fn json(fake: &Fake, args: &[&str]) -> Value {
     let ran = run(fake, &[args, &["--output", "json"]].concat()).await;
     assert!(ran.result.is_ok(), "{ran:?}");

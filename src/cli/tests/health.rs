@@ -1,4 +1,4 @@
-//! `keyward healthcheck`: 0 or 1, and no key shown.
+//! Tests of `keyward healthcheck`: exit code 0 or 1, and no key is sent.
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -7,23 +7,25 @@ use tokio::{
 };
 
 use crate::{
-    cli::{Exit, Output, commands::healthcheck, instance::control_file::ControlFile, terminal::exit},
+    cli::{
+        Exit, Output, commands::healthcheck, instance::control_file::ControlFile, terminal::exit,
+    },
     config::{Settings, load},
     model::Secret,
 };
 
-/// A server that gives one answer, and what it was asked.
-async fn server(answer: &'static str) -> (String, JoinHandle<String>) {
+/// Starts a server that sends one response. The task returns the request.
+async fn server(response: &'static str) -> (String, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let asked = tokio::spawn(async move {
+    let request = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = vec![0; 4096];
         let length = stream.read(&mut request).await.unwrap();
-        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.write_all(response.as_bytes()).await.unwrap();
         String::from_utf8(request[..length].to_vec()).unwrap()
     });
-    (address, asked)
+    (address, request)
 }
 
 fn settings(folder: &std::path::Path, admin: &str) -> Settings {
@@ -37,30 +39,30 @@ const READY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
 const UNREADY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}";
 
 #[tokio::test]
-async fn it_asks_the_configured_address_and_shows_no_key() {
+async fn configured_address_gets_a_request_without_a_key() {
     let folder = tempfile::tempdir().unwrap();
-    let (address, asked) = server(READY).await;
+    let (address, request) = server(READY).await;
     healthcheck::run(&settings(folder.path(), &address), Output::Json).await.unwrap();
-    let asked = asked.await.unwrap().to_lowercase();
-    assert!(asked.starts_with("get /health/ready http/1.1\r\n"), "{asked}");
-    assert!(!asked.contains("authorization"), "{asked}");
+    let request = request.await.unwrap().to_lowercase();
+    assert!(request.starts_with("get /health/ready http/1.1\r\n"), "{request}");
+    assert!(!request.contains("authorization"), "{request}");
 }
 
 #[tokio::test]
-async fn it_asks_the_server_of_the_control_file_first() {
+async fn address_of_the_control_file_has_priority() {
     let folder = tempfile::tempdir().unwrap();
-    let (address, asked) = server(READY).await;
+    let (address, request) = server(READY).await;
     let settings = settings(folder.path(), "127.0.0.1:1");
     let file = &settings.store.control_file;
     let _control = ControlFile::write(file, address, "-", &Secret::new("kwop_1")).unwrap();
     healthcheck::run(&settings, Output::Json).await.unwrap();
-    assert!(!asked.await.unwrap().contains("kwop_1"));
+    assert!(!request.await.unwrap().contains("kwop_1"));
 }
 
 #[tokio::test]
-async fn whatever_is_not_ready_is_1() {
+async fn unready_or_missing_server_gives_exit_code_1() {
     let folder = tempfile::tempdir().unwrap();
-    let (address, _asked) = server(UNREADY).await;
+    let (address, _request) = server(UNREADY).await;
     for address in [address.as_str(), "127.0.0.1:1"] {
         let settings = settings(folder.path(), address);
         let problem = healthcheck::run(&settings, Output::Table).await.unwrap_err();

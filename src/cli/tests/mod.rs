@@ -1,4 +1,4 @@
-//! The command line against an API that is not there: what is sent, what is shown, and how it ends.
+//! Tests of the command line against a fake API: requests, output and exit codes.
 
 mod arguments;
 mod connecting;

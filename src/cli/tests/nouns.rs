@@ -1,4 +1,4 @@
-//! What each noun sends, and what it shows.
+//! Tests of what each command sends and prints.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ fn user(uid: u64, name: &str) -> Value {
     json!({ "uid": uid, "name": name, "mail": null, "active": true, "roles": ["a"], "has_password": false, "created": "2026-01-01T00:00:00+00:00" })
 }
 
-fn three() -> Fake {
+fn three_users() -> Fake {
     Fake::with(&[
         ("users/1", user(1, "admin")),
         ("users/2", user(2, "bobby")),
@@ -17,8 +17,8 @@ fn three() -> Fake {
 }
 
 #[tokio::test]
-async fn a_list_is_followed_to_its_end() {
-    let fake = three();
+async fn list_prints_all_pages() {
+    let fake = three_users();
     let names = |list: Value| -> Vec<String> {
         let name = |user: &Value| user["name"].as_str().unwrap().to_owned();
         list.as_array().unwrap().iter().map(name).collect()
@@ -33,18 +33,18 @@ async fn a_list_is_followed_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_list_that_goes_round_in_circles_is_left() {
-    let fake = three();
-    fake.0.lock().unwrap().is_stuck = true;
+async fn list_with_a_repeated_page_is_an_error() {
+    let fake = three_users();
+    fake.0.lock().is_stuck = true;
     let ran = run(&fake, &["user", "list"]).await;
     assert_eq!(ran.exit(), 1);
-    assert!(fake.asked("GET").len() < 4);
+    assert!(fake.requests("GET").len() < 4);
 }
 
 #[tokio::test]
-async fn a_user_is_found_by_name_and_by_number() {
-    let fake = three();
-    // The fake finds bobby first.
+async fn user_is_found_by_name_and_by_number() {
+    let fake = three_users();
+    // The fake API lists bobby first, so the command must compare the whole name.
     assert_eq!(json(&fake, &["user", "show", "bob"]).await["uid"], 3);
     assert_eq!(json(&fake, &["user", "show", "#2"]).await["name"], "bobby");
     assert_eq!(json(&fake, &["user", "show", "--uid", "2"]).await["name"], "bobby");
@@ -56,19 +56,19 @@ async fn a_user_is_found_by_name_and_by_number() {
 }
 
 #[tokio::test]
-async fn a_new_user_is_sent_as_it_was_typed() {
+async fn user_add_sends_the_given_fields() {
     let fake = Fake::default();
     let args = ["user", "add", "eve", "--mail", "e@x", "--role", "b", "--role", "a", "--blocked"];
     assert_eq!(json(&fake, &args).await["uid"], 9);
     let expected = json!({ "name": "eve", "active": false, "roles": ["b", "a"], "mail": "e@x" });
-    assert_eq!(fake.asked("POST"), [("/api/v1/users".into(), expected)]);
-    let refused = run(&fake, &["user", "add", "bad"]).await;
-    assert_eq!((refused.exit(), refused.out.as_str()), (4, ""));
+    assert_eq!(fake.requests("POST"), [("/api/v1/users".into(), expected)]);
+    let rejected = run(&fake, &["user", "add", "bad"]).await;
+    assert_eq!((rejected.exit(), rejected.out.as_str()), (4, ""));
 }
 
 #[tokio::test]
-async fn an_edit_sends_what_changes_and_nothing_else() {
-    let fake = three();
+async fn user_edit_sends_only_changed_fields() {
+    let fake = three_users();
     let args = [
         "user",
         "edit",
@@ -82,59 +82,59 @@ async fn an_edit_sends_what_changes_and_nothing_else() {
     ];
     assert_eq!(json(&fake, &args).await["roles"], json!(["b"]));
     let patch = json!({ "roles": ["b"], "password": null });
-    assert_eq!(fake.asked("PATCH"), [("/api/v1/users/3".into(), patch)]);
+    assert_eq!(fake.requests("PATCH"), [("/api/v1/users/3".into(), patch)]);
     json(&fake, &["user", "block", "bob"]).await;
-    assert_eq!(fake.asked("PATCH").last().unwrap().1, json!({ "active": false }));
-    // It is blocked: there is nothing to send.
+    assert_eq!(fake.requests("PATCH").last().unwrap().1, json!({ "active": false }));
+    // The user is already blocked, so nothing is sent.
     json(&fake, &["user", "block", "bob"]).await;
-    assert_eq!(fake.asked("PATCH").len(), 2);
+    assert_eq!(fake.requests("PATCH").len(), 2);
 }
 
 #[tokio::test]
-async fn a_change_that_came_too_late_is_made_again_on_what_is_there_now() {
-    let fake = three();
-    fake.0.lock().unwrap().races = 2;
+async fn stale_update_is_retried_on_the_current_record() {
+    let fake = three_users();
+    fake.0.lock().races = 2;
     assert_eq!(json(&fake, &["user", "unblock", "bob"]).await["active"], true);
     json(&fake, &["user", "edit", "bob", "--add-role", "z"]).await;
-    assert_eq!(fake.asked("PATCH").len(), 3);
-    fake.0.lock().unwrap().races = 99;
+    assert_eq!(fake.requests("PATCH").len(), 3);
+    fake.0.lock().races = 99;
     assert_eq!(run(&fake, &["user", "block", "bob"]).await.exit(), 4);
-    assert_eq!(fake.asked("PATCH").len(), 8);
+    assert_eq!(fake.requests("PATCH").len(), 8);
 }
 
 #[tokio::test]
-async fn a_user_goes_only_with_consent() {
-    let fake = three();
-    // A test has no terminal that could be asked.
+async fn user_delete_needs_confirmation() {
+    let fake = three_users();
+    // A test has no terminal for a prompt.
     if !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
         let ran = run(&fake, &["user", "delete", "bob"]).await;
         assert_eq!(ran.exit(), 2, "{ran:?}");
-        assert!(fake.asked("DELETE").is_empty());
+        assert!(fake.requests("DELETE").is_empty());
     }
     let ran = run(&fake, &["user", "delete", "bob", "--yes"]).await;
     assert_eq!((ran.exit(), ran.out.as_str()), (0, ""));
     assert_eq!(ran.err, "The user bob (#3) is deleted.\n");
     assert_eq!(run(&fake, &["user", "delete", "bob", "--yes"]).await.exit(), 3);
-    assert_eq!(fake.asked("DELETE").len(), 1);
+    assert_eq!(fake.requests("DELETE").len(), 1);
 }
 
 #[tokio::test]
-async fn a_keys_text_stands_alone_on_standard_output() {
-    let fake = three();
+async fn only_the_key_is_on_standard_output() {
+    let fake = three_users();
     let args = ["key", "generate", "bob", "--label", "ci", "--scope", "p", "--network", "::1/128"];
     let ran = run(&fake, &args).await;
     assert_eq!(ran.out, "kw_0000aZ19_text\n");
     assert!(ran.err.contains("0000aZ19") && ran.err.contains("not shown again"), "{}", ran.err);
     assert!(!ran.err.contains("kw_0000aZ19_text"));
     let body = json!({ "label": "ci", "scopes": ["p"], "networks": ["::1/128"] });
-    assert_eq!(fake.asked("POST"), [("/api/v1/users/3/keys".into(), body)]);
+    assert_eq!(fake.requests("POST"), [("/api/v1/users/3/keys".into(), body)]);
     let at = ["key", "generate", "bob", "--expires", "2027-01-01T01:00:00+01:00"];
     assert_eq!(json(&fake, &at).await["key"], "kw_0000aZ19_text");
-    assert_eq!(fake.asked("POST")[1].1, json!({ "expires": "2027-01-01T00:00:00+00:00" }));
+    assert_eq!(fake.requests("POST")[1].1, json!({ "expires": "2027-01-01T00:00:00+00:00" }));
 }
 
 #[tokio::test]
-async fn a_rotation_is_sent_as_it_was_typed() {
+async fn key_rotate_sends_the_given_fields() {
     let fake = Fake::default();
     let args = ["key", "rotate", "00000001", "--overlap", "1d", "--expires", "never"];
     let ran = run(&fake, &args).await;
@@ -142,41 +142,41 @@ async fn a_rotation_is_sent_as_it_was_typed() {
     assert!(ran.err.contains("The old key 00000001 works until tomorrow."), "{}", ran.err);
     let target = "/api/v1/keys/00000001/rotate".to_owned();
     let body = json!({ "overlap": 86_400, "expires": "never" });
-    assert_eq!(fake.asked("POST"), [(target.clone(), body)]);
+    assert_eq!(fake.requests("POST"), [(target.clone(), body)]);
     json(&fake, &["key", "rotate", "00000001"]).await;
-    assert_eq!(fake.asked("POST")[1], (target, json!({})));
+    assert_eq!(fake.requests("POST")[1], (target, json!({})));
 }
 
 #[tokio::test]
-async fn keys_are_revoked_one_after_another() {
+async fn key_revoke_reports_each_key() {
     let fake = Fake::with(&[("keys/00000001", json!({ "id": "00000001" }))]);
     let ran = run(&fake, &["key", "revoke", "00000001", "00000002", "--output", "json"]).await;
     assert_eq!(ran.exit(), 3);
     assert_eq!(ran.json(), json!([{ "id": "00000001", "state": "revoked" }]));
-    // One that is no id: nothing is revoked at all.
+    // With one invalid id, nothing is revoked.
     let ran = run(&fake, &["key", "revoke", "00000001", "kw_x"]).await;
-    assert_eq!((ran.exit(), fake.asked("POST").len()), (2, 2));
+    assert_eq!((ran.exit(), fake.requests("POST").len()), (2, 2));
 }
 
 #[tokio::test]
-async fn roles_are_granted_and_taken_permissions() {
+async fn role_edit_adds_and_removes_permissions() {
     let fake = Fake::with(&[("roles/r", json!({ "id": "r", "permissions": ["b", "c"] }))]);
     let args = ["role", "edit", "r", "--grant", "a", "--revoke", "c", "--label", "R"];
     assert_eq!(json(&fake, &args).await["permissions"], json!(["a", "b"]));
-    assert_eq!(fake.asked("PATCH")[0].1, json!({ "permissions": ["a", "b"], "label": "R" }));
+    assert_eq!(fake.requests("PATCH")[0].1, json!({ "permissions": ["a", "b"], "label": "R" }));
     json(&fake, &["role", "add", "x", "--label", "X", "--permission", "p"]).await;
     let expected = json!({ "id": "x", "label": "X", "permissions": ["p"], "is_admin": false });
-    assert_eq!(fake.asked("POST")[0].1, expected);
+    assert_eq!(fake.requests("POST")[0].1, expected);
 }
 
 #[tokio::test]
-async fn applications_get_the_header_that_their_type_has() {
+async fn application_gets_the_default_header_of_its_type() {
     let fake = Fake::with(&[("applications/a", json!({ "id": "a", "enabled": true }))]);
     json(&fake, &["app", "add", "x"]).await;
     json(&fake, &["app", "add", "y", "--type", "basic", "--disabled", "--default"]).await;
     json(&fake, &["app", "add", "z", "--type", "bearer", "--header", "X-Token", "--name", "Z"])
         .await;
-    let bodies: Vec<Value> = fake.asked("POST").into_iter().map(|(_, body)| body).collect();
+    let bodies: Vec<Value> = fake.requests("POST").into_iter().map(|(_, body)| body).collect();
     assert_eq!(bodies[0], json!({ "id": "x", "name": "x", "enabled": true }));
     assert_eq!(
         bodies[1],
@@ -187,7 +187,7 @@ async fn applications_get_the_header_that_their_type_has() {
 }
 
 #[tokio::test]
-async fn resources_come_from_options_or_from_a_file() {
+async fn resource_comes_from_options_or_from_a_file() {
     let record = json!({ "id": "r", "methods": ["GET"], "formats": ["json"], "granularity": "resource", "respond": { "status": 200, "body": "x" } });
     let fake = Fake::with(&[("resources/r", record)]);
     let args = [
@@ -219,29 +219,29 @@ async fn resources_come_from_options_or_from_a_file() {
         "methods": ["GET", "POST"], "formats": ["any"], "authentication": ["anonymous"],
         "permissions": { "GET": ["a=b"] }, "respond": { "status": 404, "body": "no" },
     });
-    assert_eq!(fake.asked("POST")[0].1, expected);
+    assert_eq!(fake.requests("POST")[0].1, expected);
     assert_eq!(run(&fake, &["resource", "add", "x", "--path", "/x"]).await.exit(), 2);
 
     let args = "resource add p --handler proxy --upstream http://a --upstream http://b --protocol http2 --strip-prefix /p";
     json(&fake, &args.split(' ').collect::<Vec<_>>()).await;
     let proxy =
         json!({ "upstreams": ["http://a", "http://b"], "protocol": "http2", "strip_prefix": "/p" });
-    assert_eq!(fake.asked("POST")[1].1["proxy"], proxy);
+    assert_eq!(fake.requests("POST")[1].1["proxy"], proxy);
 
     json(&fake, &["resource", "edit", "r", "--body", "y"]).await;
-    assert_eq!(fake.asked("PATCH")[0].1, json!({ "respond": { "body": "y" } }));
+    assert_eq!(fake.requests("PATCH")[0].1, json!({ "respond": { "body": "y" } }));
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("r.json");
-    let whole = json!({ "granularity": "method", "methods": { "GET": { "formats": ["json"] } } });
-    std::fs::write(&file, whole.to_string()).unwrap();
+    let record = json!({ "granularity": "method", "methods": { "GET": { "formats": ["json"] } } });
+    std::fs::write(&file, record.to_string()).unwrap();
     let file = file.to_str().unwrap();
     json(&fake, &["resource", "edit", "r", "--file", file]).await;
     let patch = json!({ "formats": null, "respond": null, "granularity": "method", "methods": { "GET": { "formats": ["json"] } } });
-    assert_eq!(fake.asked("PATCH")[1].1, patch);
+    assert_eq!(fake.requests("PATCH")[1].1, patch);
     std::fs::write(file, r#"{"id":"other"}"#).unwrap();
     assert_eq!(run(&fake, &["resource", "edit", "r", "--file", file]).await.exit(), 2);
     std::fs::write(file, "[]").unwrap();
     assert_eq!(run(&fake, &["resource", "add", "--file", file]).await.exit(), 2);
-    assert_eq!(fake.asked("POST").len(), 2);
+    assert_eq!(fake.requests("POST").len(), 2);
 }

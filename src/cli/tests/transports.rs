@@ -1,4 +1,5 @@
-//! The three ways to the API: this process, TCP, a unix socket. Over each the same is sent and the same comes back.
+//! Tests of the three transports to the API: in-process, TCP and Unix socket. All send and return
+//! equal data.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -28,7 +29,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, fake: Fake) {
         let (parts, body) = request.into_parts();
         assert!(parts.headers.contains_key("host"));
         let body = body.collect().await.unwrap().to_bytes();
-        Ok::<PayloadResponse, Infallible>(fake.decide(&parts, body).await)
+        Ok::<PayloadResponse, Infallible>(fake.respond(&parts, body).await)
     });
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
@@ -44,7 +45,7 @@ pub async fn over_tcp(fake: Fake) -> AdminListen {
     AdminListen::Tcp(address)
 }
 
-async fn over_a_socket(fake: Fake, folder: &std::path::Path) -> AdminListen {
+async fn over_unix_socket(fake: Fake, folder: &std::path::Path) -> AdminListen {
     let path = folder.join("admin.sock");
     let listener = UnixListener::bind(&path).unwrap();
     tokio::spawn(async move {
@@ -56,12 +57,12 @@ async fn over_a_socket(fake: Fake, folder: &std::path::Path) -> AdminListen {
 }
 
 #[tokio::test]
-async fn each_way_leads_to_the_same_answers() {
+async fn all_transports_give_the_same_output() {
     let folder = tempfile::tempdir().unwrap();
     let fake = Fake::with(&[("users/1", json!({ "uid": 1, "name": "admin", "active": true }))]);
     let tcp = over_tcp(fake.clone()).await;
-    let socket = over_a_socket(fake.clone(), folder.path()).await;
-    let ways = |key: &str| {
+    let socket = over_unix_socket(fake.clone(), folder.path()).await;
+    let clients = |key: &str| {
         let key = || Secret::new(key);
         [
             AdminClient::new(LocalApi(fake.clone()), key()),
@@ -77,16 +78,16 @@ async fn each_way_leads_to_the_same_answers() {
         (&["user", "delete", "--uid", "9", "--yes"], 3),
     ];
     for (args, exit) in commands {
-        let mut answers = Vec::new();
-        for client in ways(KEY) {
+        let mut outputs = Vec::new();
+        for client in clients(KEY) {
             let ran = run_with(client, args).await;
             assert_eq!(ran.exit(), exit, "{args:?}: {ran:?}");
-            answers.push((ran.out, ran.err));
+            outputs.push((ran.out, ran.err));
         }
-        assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
+        assert!(outputs.windows(2).all(|pair| pair[0] == pair[1]), "{outputs:?}");
     }
-    // The fake lets nobody in who shows another key.
-    for client in ways("kwop_other") {
+    // The fake refuses other keys.
+    for client in clients("kwop_other") {
         let ran = run_with(client, &["user", "list"]).await;
         assert_eq!(ran.exit(), 4);
         assert!(!format!("{:?}", ran.result).contains("kwop_other"));
@@ -94,38 +95,41 @@ async fn each_way_leads_to_the_same_answers() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_or_does_not_answer() {
+async fn silent_or_missing_server_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = AdminListen::Tcp(listener.local_addr().unwrap());
-    let client = |wait| AdminClient::new(RemoteServer::new(address.clone()).with_timeout(wait), Secret::new(KEY));
-    // It takes the connection, and says nothing.
+    let client = |timeout| {
+        AdminClient::new(RemoteServer::new(address.clone()).with_timeout(timeout), Secret::new(KEY))
+    };
+    // The server accepts the connection and does not respond.
     let ran = run_with(client(Duration::from_millis(50)), &["user", "add", "bob"]).await;
     assert_eq!(ran.exit(), 5);
-    assert!(ran.result.unwrap_err().to_string().contains("not known"));
+    assert!(ran.result.unwrap_err().to_string().contains("not known whether"));
     let ran = run_with(client(Duration::from_millis(50)), &["user", "list"]).await;
-    assert!(!ran.result.unwrap_err().to_string().contains("not known"));
+    assert!(!ran.result.unwrap_err().to_string().contains("not known whether"));
     drop(listener);
     let ran = run_with(client(Duration::from_secs(5)), &["user", "list"]).await;
     assert_eq!(ran.exit(), 5);
-    assert!(ran.result.unwrap_err().to_string().contains("no server answers"));
+    assert!(ran.result.unwrap_err().to_string().contains("no server responds"));
 }
 
 #[tokio::test]
-async fn a_server_of_another_kind() {
+async fn responses_of_other_servers_are_errors() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = AdminListen::Tcp(listener.local_addr().unwrap());
     tokio::spawn(async move {
-        for answer in [
+        for response in [
             "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>",
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
             "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>",
             "SSH-2.0-OpenSSH_9.6\r\n",
         ] {
             let (mut stream, _) = listener.accept().await.unwrap();
-            // The whole request, which is one small packet: closing would reset what was not read.
+            // Reads the whole request (one small packet), because closing with unread data resets
+            // the connection.
             let _ = stream.read(&mut [0; 4096]).await;
-            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.write_all(response.as_bytes()).await.unwrap();
         }
     });
     for exit in [1, 1, 1, 5] {

@@ -1,43 +1,33 @@
-//! The audit trail: what stands in it, and for how long.
+//! The `[audit]` section: how many entries are kept, and which denials get one.
 
 use super::{Check, file};
+use crate::limits::{DenialLimits, DenialLogging};
 
 /// The audit trail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditSettings {
-    /// Entries that are kept.
+    /// The number of entries that are kept.
     pub entries: u64,
-    /// Which refused requests get one.
-    pub denials: Denials,
-    /// The entries that these get in a day.
-    pub denial_entries: u64,
+    /// The denials that get an entry.
+    pub denials: DenialLimits,
 }
 
-/// Which refused requests get an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Denials {
-    /// None.
-    None,
-    /// Of those that are alike the first in a minute, and then each after so many.
-    Sampled(u64),
-    /// Each.
-    All,
-}
-
-/// Of so many entries denials get one in a day at most: it takes as many days to push out of the trail what others have done.
-const SHARE: u64 = 10;
+/// Denials get at most this fraction (1/n) of the entries per day, so that it takes n days until
+/// they push the entries of other actions out of the trail.
+const DENIAL_SHARE: u64 = 10;
 
 impl<R: FnMut(&[&str], String, String)> Check<R> {
-    pub(super) fn audit(&mut self, raw: &file::Audit) -> AuditSettings {
-        let sample = self.number("audit.denial_sample", raw.denial_sample, 1..=1_000_000);
-        let choices =
-            [("none", Denials::None), ("sampled", Denials::Sampled(sample)), ("all", Denials::All)];
+    pub(super) fn audit(&mut self, raw: &file::AuditSection) -> AuditSettings {
+        let interval = self.number("audit.denial_sample", raw.denial_sample, 1..=1_000_000);
+        let choices = [
+            ("none", DenialLogging::None),
+            ("sampled", DenialLogging::Sampled(interval)),
+            ("all", DenialLogging::All),
+        ];
         let entries = self.number("audit.entries", raw.entries, 1000..=10_000_000);
-        let in_a_day = self.number("audit.denial_entries", raw.denial_entries, 4..=1_000_000);
-        AuditSettings {
-            entries,
-            denials: self.choice("audit.denials", &raw.denials, choices),
-            denial_entries: in_a_day.min(entries / SHARE),
-        }
+        let per_day = self.number("audit.denial_entries", raw.denial_entries, 4..=1_000_000);
+        let logging = self.choice("audit.denials", &raw.denials, choices);
+        let per_day = per_day.min(entries / DENIAL_SHARE);
+        AuditSettings { entries, denials: DenialLimits { logging, per_day } }
     }
 }

@@ -1,4 +1,4 @@
-//! What is told of keys and users, and to whom.
+//! The `[events]` section, and the receivers of webhooks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,43 +9,43 @@ use std::{
 use super::{Check, file};
 use crate::model::{Target, Transport, check_id};
 
-/// What is told of keys and users.
+/// Events and webhooks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventSettings {
-    /// The days before a key's end on which somebody is told.
+    /// The days before a key's expiry on which scripts are notified.
     pub expiring_days: BTreeSet<u32>,
-    /// The webhooks that wait at most.
+    /// The maximum number of pending webhooks.
     pub webhooks_waiting: usize,
-    /// How often a webhook is tried.
+    /// The maximum number of delivery attempts.
     pub webhook_tries: u32,
-    /// How long it is until the second try.
+    /// The wait before the second attempt.
     pub webhook_retry: Duration,
-    /// Where webhooks go, by name.
+    /// The receivers of webhooks, by name.
     pub webhooks: BTreeMap<String, WebhookSettings>,
 }
 
-/// Where a webhook goes.
+/// A receiver of webhooks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookSettings {
-    /// The receiver.
+    /// The receiver's URL.
     pub target: Target,
-    /// The name of the secret that it is signed with.
+    /// The name of the signing secret.
     pub secret: String,
-    /// The file of the authorities that the receiver's certificate has to come from; none: the public ones.
+    /// The file of the trusted authorities. `None` means the public ones.
     pub ca: Option<PathBuf>,
-    /// How long one try may take.
+    /// The time limit of one attempt.
     pub timeout: Duration,
 }
 
-/// The most days, and the most of them.
+/// The maximum number of days before expiry.
 const MOST_DAYS: u32 = 3650;
 const MOST: usize = 16;
 
 impl<R: FnMut(&[&str], String, String)> Check<R> {
     pub(super) fn events(
         &mut self,
-        raw: &file::Events,
-        webhooks: &BTreeMap<String, file::Webhook>,
+        raw: &file::EventsSection,
+        webhooks: &BTreeMap<String, file::WebhookSection>,
     ) -> EventSettings {
         let tries = self.number("events.webhook_tries", raw.webhook_tries, 1..=20);
         let webhooks = webhooks.iter().map(|(name, raw)| (name.clone(), self.webhook(name, raw)));
@@ -78,7 +78,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         })
     }
 
-    fn webhook(&mut self, name: &str, raw: &file::Webhook) -> WebhookSettings {
+    fn webhook(&mut self, name: &str, raw: &file::WebhookSection) -> WebhookSettings {
         let key = |key: &str| format!("webhooks.{name}.{key}");
         let timeout = self.seconds(&key("timeout_seconds"), raw.timeout_seconds, 1..=120);
         if let Err(problem) = check_id("name", name) {

@@ -1,27 +1,13 @@
-//! What the faces on the network share: the proxies that are believed, and the header fields that tell who asks.
+//! Settings that the network faces share: trusted proxies, and the identity header fields.
 
 use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{Check, Settings, file, overlap};
-
-/// The header fields that tell an upstream who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdentitySettings {
-    /// The user's name.
-    pub user: HeaderName,
-    /// The user's number.
-    pub user_id: HeaderName,
-    /// The user's roles.
-    pub roles: HeaderName,
-    /// The key's public id.
-    pub key_id: HeaderName,
-    /// The application's id.
-    pub application: HeaderName,
-}
+use crate::handlers::IdentityFields;
 
 impl<R: FnMut(&[&str], String, String)> Check<R> {
-    /// No two listeners have the same port.
+    /// Checks that no two listeners have the same port.
     pub(super) fn ports(&mut self, settings: &Settings) {
         let public = settings.server.listen;
         let (admin, grpc) = (settings.admin.listen.tcp(), settings.server.grpc_listen);
@@ -84,7 +70,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         Some(url.into())
     }
 
-    pub(super) fn identity(&mut self, raw: &file::Identity) -> IdentitySettings {
+    pub(super) fn identity(&mut self, raw: &file::IdentitySection) -> IdentityFields {
         let all = [
             ("identity.user", &raw.user),
             ("identity.user_id", &raw.user_id),
@@ -99,7 +85,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
                 (self.report)(&[key, other], message, "Give each a name of its own.".into());
             }
         }
-        IdentitySettings {
+        IdentityFields {
             user: self.field("identity.user", &raw.user),
             user_id: self.field("identity.user_id", &raw.user_id),
             roles: self.field("identity.roles", &raw.roles),
@@ -108,9 +94,9 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         }
     }
 
-    /// A header field that nothing else needs.
+    /// The name of a header field that has no other meaning.
     fn field(&mut self, key: &str, text: &str) -> HeaderName {
-        const TAKEN: [&str; 14] = [
+        const RESERVED: [&str; 14] = [
             "accept",
             "authorization",
             "connection",
@@ -127,24 +113,24 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             "www-authenticate",
         ];
         let name = text.to_ascii_lowercase();
-        let is_free = !TAKEN.contains(&name.as_str()) && !name.starts_with("x-forwarded-");
-        // An underscore is a hyphen for some programs behind us, and dropped by some proxies.
-        let form = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        let is_free = !RESERVED.contains(&name.as_str()) && !name.starts_with("x-forwarded-");
+        // Some programs read an underscore as a hyphen, and some proxies drop such fields.
+        let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         match HeaderName::from_bytes(name.as_bytes()) {
-            Ok(name) if is_free && text.bytes().all(form) => name,
+            Ok(name) if is_free && text.bytes().all(is_allowed) => name,
             _ => {
                 self.broken(
                     key,
                     "This cannot be the name of the header.",
                     "Use letters, digits and hyphens, and no name with another meaning; X-Keyward-User, for example.",
                 );
-                HeaderName::from_static("x-keyward-stand-in")
+                HeaderName::from_static("x-keyward-placeholder")
             }
         }
     }
 }
 
-/// A network, or an address alone.
+/// A network, or a single address.
 fn network(text: &str) -> Option<IpNet> {
     let address = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
     text.parse::<IpNet>().ok().or_else(address)

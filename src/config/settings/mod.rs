@@ -1,4 +1,4 @@
-//! The configuration as the program uses it: typed, validated, with every default and every derived path filled in.
+//! The validated configuration, with every default and derived path filled in.
 
 mod audit;
 mod events;
@@ -15,178 +15,169 @@ use std::{
     time::Duration,
 };
 
-pub use audit::{AuditSettings, Denials};
-pub use events::{EventSettings, WebhookSettings};
-pub use faces::IdentitySettings;
-pub use failures::FailureSettings;
+pub use audit::AuditSettings;
+pub use events::EventSettings;
 use ipnet::IpNet;
 pub use scripts::ScriptSettings;
-pub use tls::{ClientCertificates, TlsSettings};
 use tracing_subscriber::EnvFilter;
 
 use super::file::{self, File};
+use crate::{handlers::IdentityFields, limits::FailureLimits, telemetry::LogFormat, tls::TlsFiles};
 
-/// What the program runs on.
+/// The validated configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The public listener.
     pub server: ServerSettings,
     /// The admin listener.
     pub admin: AdminSettings,
-    /// The header fields that tell who asks.
-    pub identity: IdentitySettings,
-    /// Where records are kept.
+    /// The identity header fields.
+    pub identity: IdentityFields,
+    /// The store.
     pub store: StoreSettings,
     /// The Rhai scripts.
     pub scripts: ScriptSettings,
-    /// What one client may take of the machine.
+    /// Limits of requests, connections and failed authentications.
     pub limits: LimitSettings,
     /// The audit trail.
     pub audit: AuditSettings,
-    /// What is told of keys and users.
+    /// Events and webhooks.
     pub events: EventSettings,
-    /// What is logged.
+    /// The log.
     pub log: LogSettings,
 }
 
 /// The public listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// Where it listens; port 0 is a free one.
+    /// The address; port 0 means a free port.
     pub listen: SocketAddr,
-    /// Where Envoy asks over gRPC; none: nowhere.
+    /// The address for Envoy's gRPC checks. `None` means no such listener.
     pub grpc_listen: Option<SocketAddr>,
-    /// The base of Location headers, without a slash at its end; none: taken from the Host header.
+    /// The base URL of Location header fields, without a trailing slash. `None` means the request's
+    /// Host.
     pub public_url: Option<String>,
-    /// The proxies in front that are believed.
+    /// The trusted proxies.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether these name the client at the beginning of each connection.
+    /// Whether connections begin with a PROXY protocol header.
     pub proxy_protocol: ProxyProtocol,
-    /// TLS; none: in the clear.
-    pub tls: Option<TlsSettings>,
-    /// The threads of the runtime, at least one.
+    /// The TLS files. `None` means no TLS.
+    pub tls: Option<TlsFiles>,
+    /// The number of worker threads, at least one.
     pub workers: usize,
-    /// How these share the work.
+    /// How workers share connections.
     pub runtime: Runtime,
-    /// How long requests in flight get when the program stops.
+    /// How long running requests may take when the program stops.
     pub shutdown: Duration,
 }
 
 /// How workers share the public listener's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runtime {
-    /// One listener for all.
+    /// One listener for all workers.
     Shared,
-    /// One for each, on the same address.
+    /// One listener per worker, on the same address.
     PerWorker,
 }
 
-/// Whether connections begin with a PROXY header.
+/// Whether connections begin with a PROXY protocol header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyProtocol {
-    /// They do not.
+    /// No header.
     Off,
-    /// They do, and come from trusted proxies.
+    /// A header, from trusted proxies.
     On,
 }
 
 /// The admin listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminSettings {
-    /// Where it listens.
+    /// The address.
     pub listen: AdminListen,
-    /// TLS; none: in the clear.
-    pub tls: Option<TlsSettings>,
+    /// The TLS files. `None` means no TLS.
+    pub tls: Option<TlsFiles>,
 }
 
-/// Where the admin listener listens.
+/// The address of the admin listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminListen {
-    /// On an address; port 0 is a free one.
+    /// A TCP address; port 0 means a free port.
     Tcp(SocketAddr),
-    /// On a unix socket with this absolute path.
+    /// A Unix socket with this absolute path.
     Unix(PathBuf),
 }
 
-/// Where records are kept.
+/// The store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// What keeps them.
+    /// The engine.
     pub engine: Engine,
     /// The store's folder.
     pub path: PathBuf,
-    /// The pepper's file, always outside `path`.
+    /// The pepper file, always outside `path`.
     pub pepper_file: PathBuf,
-    /// The file of another system's HMAC key.
+    /// The file of another system's HMAC key, for imported digests.
     pub hmac_key_file: Option<PathBuf>,
-    /// What a running server leaves beside the store for the command line: `path` with `.control` appended.
+    /// The control file of a running server, for the command line: `path` with `.control` appended.
     pub control_file: PathBuf,
-    /// Where the command line reaches a server whose admin listener has TLS: `path` with `.sock` appended, absolute.
+    /// The socket through which the command line reaches a server whose admin listener has TLS:
+    /// `path` with `.sock` appended, absolute.
     pub socket_file: PathBuf,
-    /// The bound of the page cache, in MiB.
+    /// The maximum size of the page cache, in MiB.
     pub cache_mib: u64,
 }
 
-/// What keeps the records.
+/// The storage engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
-    /// On disk.
+    /// Stores on disk.
     Sled,
-    /// In memory, until the program stops.
+    /// Stores in memory, until the program stops.
     Memory,
 }
 
-/// What one client may take of the machine.
+/// Limits of requests, connections and failed authentications.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitSettings {
-    /// Open connections on all listeners together.
+    /// The maximum number of open connections of the public listener.
     pub connections: usize,
-    /// Bytes of a request's line and headers.
+    /// The maximum size of request line and header section, in bytes.
     pub header_bytes: usize,
-    /// Header fields of a request.
+    /// The maximum number of header fields.
     pub headers: usize,
-    /// Bytes of a request's body.
+    /// The maximum size of a body, in bytes.
     pub body_bytes: usize,
-    /// Bytes of the credential's header field, at most `header_bytes`.
+    /// The maximum size of the credential's header field, in bytes; at most `header_bytes`.
     pub credential_bytes: usize,
-    /// How long headers may take to arrive.
+    /// The time limit for receiving a header section.
     pub header_read: Duration,
-    /// How long a body may take to arrive.
+    /// The time limit for receiving a body.
     pub body_read: Duration,
-    /// How long a connection stays open without a request.
+    /// The time after which an idle connection is closed.
     pub idle: Duration,
-    /// Requests at the same time on one HTTP/2 connection.
+    /// The maximum number of concurrent requests of one HTTP/2 connection.
     pub http2_streams: u32,
-    /// Passwords checked at the same time, at least one.
+    /// The maximum number of concurrent password checks, at least one.
     pub password_checks: usize,
-    /// Keys in force that one user may have.
+    /// The maximum number of a user's active keys.
     pub keys_per_user: usize,
-    /// How long the use of keys is kept in memory before it is written.
+    /// The interval of writing key uses.
     pub usage_write: Duration,
-    /// How often a client may bring a wrong credential.
-    pub failures: FailureSettings,
+    /// The limits of failed authentications.
+    pub failures: FailureLimits,
 }
 
-/// What is logged.
+/// The log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
-    /// Directives that [`EnvFilter`] takes.
+    /// Directives for [`EnvFilter`].
     pub level: String,
-    /// The form of a line.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
-/// The form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 impl AdminListen {
-    /// The address, if it is one.
+    /// The TCP address. `None` means a Unix socket.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(*address),
@@ -204,8 +195,8 @@ impl fmt::Display for AdminListen {
     }
 }
 
-/// Types and validates `file`. Each broken rule goes to `report` with its keys, what is wrong and what to do; the settings
-/// that are returned then hold a stand-in at that place, and must not be used.
+/// Validates `file`. Calls `report` for each broken rule with its keys, the problem and the fix.
+/// The returned settings then contain placeholders and must not be used.
 pub(super) fn resolve(file: &File, report: impl FnMut(&[&str], String, String)) -> Settings {
     let mut check = Check { report };
     let settings = Settings {
@@ -223,7 +214,7 @@ pub(super) fn resolve(file: &File, report: impl FnMut(&[&str], String, String)) 
     settings
 }
 
-/// Where broken rules go.
+/// Reports broken rules.
 struct Check<R> {
     report: R,
 }
@@ -233,7 +224,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         (self.report)(&[key], message.into(), fix.into());
     }
 
-    fn server(&mut self, raw: &file::Server) -> ServerSettings {
+    fn server(&mut self, raw: &file::ServerSection) -> ServerSettings {
         ServerSettings {
             listen: self.address("server.listen", &raw.listen, ""),
             grpc_listen: match raw.grpc_listen.as_str() {
@@ -258,7 +249,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         }
     }
 
-    fn admin(&mut self, raw: &file::Admin) -> AdminSettings {
+    fn admin(&mut self, raw: &file::AdminSection) -> AdminSettings {
         let listen = match raw.listen.strip_prefix("unix:") {
             Some(path) => AdminListen::Unix(self.socket("admin.listen", path)),
             None => AdminListen::Tcp(self.address(
@@ -270,7 +261,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         AdminSettings { listen, tls: self.tls(raw) }
     }
 
-    fn store(&mut self, raw: &file::Store) -> StoreSettings {
+    fn store(&mut self, raw: &file::StoreSection) -> StoreSettings {
         let path = self.store_path("store.path", &raw.path);
         let pepper_file = match raw.pepper_file.as_str() {
             "" => appended(&path, ".pepper"),
@@ -296,7 +287,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         }
     }
 
-    fn limits(&mut self, raw: &file::Limits) -> LimitSettings {
+    fn limits(&mut self, raw: &file::LimitsSection) -> LimitSettings {
         let streams = self.number("limits.http2_streams", raw.http2_streams, 1..=10_000);
         LimitSettings {
             connections: self.size("limits.connections", raw.connections, 1..=1_000_000),
@@ -331,7 +322,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         }
     }
 
-    fn log(&mut self, raw: &file::Log) -> LogSettings {
+    fn log(&mut self, raw: &file::LogSection) -> LogSettings {
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
         LogSettings {
             level: self.directives("log.level", &raw.level),
@@ -339,7 +330,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         }
     }
 
-    /// The rules that hold between keys.
+    /// Checks rules between keys.
     fn together(&mut self, settings: &Settings) {
         self.ports(settings);
         self.admin_tls(settings);
@@ -356,7 +347,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         text.parse().unwrap_or_else(|_| {
             let fix = "Use an IP address with a port, such as 127.0.0.1:8080, [::1]:8080, or 0.0.0.0:8080 for every interface.";
             self.broken(key, "This is not an address to listen on.", format!("{fix}{more}"));
-            // Port 0 collides with nothing, so that one mistake is reported once.
+            // Port 0 collides with no other port, so that one mistake is reported once.
             (Ipv4Addr::LOCALHOST, 0).into()
         })
     }
@@ -379,7 +370,8 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         text.into()
     }
 
-    /// The store's folder, without a slash at its end: names are made by appending to it.
+    /// The store's folder without a trailing slash, because other names are made by appending to
+    /// it.
     fn store_path(&mut self, key: &str, text: &str) -> PathBuf {
         let path: PathBuf = Path::new(text).components().collect();
         if text.trim().is_empty() || path.file_name().is_none() {
@@ -426,7 +418,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         )
     }
 
-    /// The number, or the nearest one that is allowed.
+    /// The number, clamped to the allowed range.
     fn number(&mut self, key: &str, number: i64, allowed: RangeInclusive<u32>) -> u64 {
         let (least, most) = (i64::from(*allowed.start()), i64::from(*allowed.end()));
         if !(least..=most).contains(&number) {
@@ -469,13 +461,13 @@ fn appended(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Whether `file` is `folder` or lies in it, as far as the names tell.
+/// Whether `file` is `folder` or inside it, judging by their paths.
 fn lies_in(file: &Path, folder: &Path) -> bool {
     let from_here = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     from_here(file).starts_with(from_here(folder))
 }
 
-/// Whether two listeners cannot be open at the same time.
+/// Whether two listeners would have the same address.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let (a, b) = (one.ip(), other.ip());
     one.port() != 0
@@ -483,8 +475,8 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
         && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
-/// Whether this is a level or `target=level`. A filter takes more: a word that it does not know as a level it takes for a
-/// target to be traced in full, so that a slip of the pen in `info` would silence everything else.
+/// Whether this is a level or `target=level`. `EnvFilter` accepts more: it reads an unknown word as
+/// a target, so that a misspelled `info` would silence everything else.
 fn is_directive(part: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let level = part.rsplit_once('=').map_or(part, |(_, level)| level);

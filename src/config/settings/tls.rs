@@ -1,50 +1,24 @@
-//! TLS on a listener: which keys go together.
+//! TLS of a listener: the four keys that belong together.
 
 use std::path::PathBuf;
 
 use super::{AdminListen, Check, Settings, appended, file, unix_path_fits};
+use crate::tls::{ClientAuth, TlsFiles};
 
-/// TLS on a listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsSettings {
-    /// The certificate's file.
-    pub certificate: PathBuf,
-    /// The private key's file; it may be the same.
-    pub key: PathBuf,
-    /// The file of those that sign clients' certificates; none: clients are asked for none.
-    pub client_ca: Option<PathBuf>,
-    /// What becomes of clients without one.
-    pub clients: ClientCertificates,
-}
-
-/// What becomes of clients without a certificate, where one is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientCertificates {
-    /// They are turned away.
-    Required,
-    /// They come in.
-    Optional,
-}
-
-/// What a section says of TLS.
-pub(super) struct Raw<'a> {
-    /// The names of the section's four keys.
-    names: [&'static str; 4],
+/// The TLS keys of a section.
+pub(super) struct TlsKeys<'a> {
+    /// The section's name.
+    section: &'static str,
     certificate: &'a str,
     key: &'a str,
     client_ca: &'a str,
     client_certificates: &'a str,
 }
 
-impl<'a> From<&'a file::Server> for Raw<'a> {
-    fn from(raw: &'a file::Server) -> Self {
+impl<'a> From<&'a file::ServerSection> for TlsKeys<'a> {
+    fn from(raw: &'a file::ServerSection) -> Self {
         Self {
-            names: [
-                "server.tls_certificate",
-                "server.tls_key",
-                "server.tls_client_ca",
-                "server.tls_client_certificates",
-            ],
+            section: "server",
             certificate: &raw.tls_certificate,
             key: &raw.tls_key,
             client_ca: &raw.tls_client_ca,
@@ -53,15 +27,10 @@ impl<'a> From<&'a file::Server> for Raw<'a> {
     }
 }
 
-impl<'a> From<&'a file::Admin> for Raw<'a> {
-    fn from(raw: &'a file::Admin) -> Self {
+impl<'a> From<&'a file::AdminSection> for TlsKeys<'a> {
+    fn from(raw: &'a file::AdminSection) -> Self {
         Self {
-            names: [
-                "admin.tls_certificate",
-                "admin.tls_key",
-                "admin.tls_client_ca",
-                "admin.tls_client_certificates",
-            ],
+            section: "admin",
             certificate: &raw.tls_certificate,
             key: &raw.tls_key,
             client_ca: &raw.tls_client_ca,
@@ -71,37 +40,35 @@ impl<'a> From<&'a file::Admin> for Raw<'a> {
 }
 
 impl<R: FnMut(&[&str], String, String)> Check<R> {
-    /// Whether and how a listener has TLS. Files are looked into when it starts.
-    pub(super) fn tls<'a>(&mut self, raw: impl Into<Raw<'a>>) -> Option<TlsSettings> {
+    /// The TLS files of a listener. `None` means no TLS. The files are read when the listener
+    /// starts.
+    pub(super) fn tls<'a>(&mut self, raw: impl Into<TlsKeys<'a>>) -> Option<TlsFiles> {
         let raw = raw.into();
-        let [name, key_name, ca_name, clients_name] = raw.names;
-        let choices = [
-            ("required", ClientCertificates::Required),
-            ("optional", ClientCertificates::Optional),
-        ];
-        let clients = self.choice(clients_name, raw.client_certificates, choices);
+        let name = |key: &str| format!("{}.{key}", raw.section);
+        let choices = [("required", true), ("optional", false)];
+        let clients_name = name("tls_client_certificates");
+        let is_required = self.choice(&clients_name, raw.client_certificates, choices);
         if raw.certificate.is_empty() {
-            for (key, text) in [(key_name, raw.key), (ca_name, raw.client_ca)] {
+            for (key, text) in [("tls_key", raw.key), ("tls_client_ca", raw.client_ca)] {
                 if !text.is_empty() {
-                    let fix = format!("Set {name} too, or leave this empty.");
-                    self.broken(key, "Without a certificate there is no TLS.", fix);
+                    let fix = format!("Set {} too, or leave this empty.", name("tls_certificate"));
+                    self.broken(&name(key), "Without a certificate there is no TLS.", fix);
                 }
             }
             return None;
         }
-        let or = |text: &str, other: &str| match text {
-            "" => other.into(),
-            text => text.into(),
-        };
-        Some(TlsSettings {
+        Some(TlsFiles {
             certificate: raw.certificate.into(),
-            key: or(raw.key, raw.certificate),
-            client_ca: (!raw.client_ca.is_empty()).then(|| raw.client_ca.into()),
-            clients,
+            key: if raw.key.is_empty() { raw.certificate } else { raw.key }.into(),
+            clients: match raw.client_ca {
+                "" => ClientAuth::Unrequested,
+                ca if is_required => ClientAuth::Required(ca.into()),
+                ca => ClientAuth::Optional(ca.into()),
+            },
         })
     }
 
-    /// The admin listener with TLS: the command line comes in by a socket beside the store.
+    /// Checks an admin listener with TLS: the command line then uses a socket beside the store.
     pub(super) fn admin_tls(&mut self, settings: &Settings) {
         if settings.admin.tls.is_none() {
             return;
@@ -109,8 +76,8 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         if matches!(settings.admin.listen, AdminListen::Unix(_)) {
             self.broken(
                 "admin.tls_certificate",
-                "A unix socket has no TLS: nothing travels.",
-                "Leave this empty, or have admin.listen name an address.",
+                "A unix socket has no TLS, because its data does not leave the machine.",
+                "Leave this empty, or set admin.listen to an address.",
             );
         }
         if !unix_path_fits(&settings.store.socket_file) {
@@ -121,7 +88,8 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
     }
 }
 
-/// Where the command line reaches a server whose admin listener has TLS: an absolute path.
+/// The socket through which the command line reaches a server whose admin listener has TLS, as an
+/// absolute path.
 pub(super) fn socket_file(store: &std::path::Path) -> PathBuf {
     let path = appended(store, ".sock");
     std::path::absolute(&path).unwrap_or(path)

@@ -1,6 +1,7 @@
-//! The proxies that are believed, and the names of the fields that tell who asks.
+//! Trusted proxies, and the names of the identity header fields.
 
 use super::*;
+use crate::tls::ClientAuth;
 
 #[test]
 fn proxies_are_addresses_and_networks() {
@@ -39,7 +40,10 @@ fn tls_is_a_certificate_and_what_belongs_to_it() {
     assert_eq!(tls(""), Ok(None));
     let alone = tls("tls_certificate = \"one.pem\"").unwrap().unwrap();
     assert_eq!((alone.certificate, alone.key), ("one.pem".into(), "one.pem".into()));
-    assert_eq!((alone.client_ca, alone.clients), (None, ClientCertificates::Required));
+    assert_eq!(alone.clients, ClientAuth::Unrequested);
+    let certificates = "tls_certificate = \"one.pem\"\ntls_client_ca = \"ca.pem\"";
+    let with_ca = tls(certificates).unwrap().unwrap();
+    assert_eq!(with_ca.clients, ClientAuth::Required("ca.pem".into()));
     let said = "config.toml:2: server.tls_key: Without a certificate there is no TLS. Set server.tls_certificate too, or leave this empty.";
     assert_eq!(tls("tls_key = \"key.pem\"").unwrap_err(), said);
     let said = "config.toml:2: server.tls_client_ca: Without a certificate there is no TLS. Set server.tls_certificate too, or leave this empty.";

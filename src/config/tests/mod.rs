@@ -1,4 +1,4 @@
-//! What is promised of the configuration, and the exact words in which it is refused.
+//! Tests of the configuration, and of the exact texts of its errors.
 
 mod faces;
 mod refused;
@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::*;
+use super::{show::SHIPPED, *};
 
-/// Loads `text` as the only file there is. In what went wrong, the file is called config.toml.
+/// Loads `text` as the only file. Errors call the file config.toml.
 fn load_text(text: impl AsRef<[u8]>, variables: &[(&str, &str)]) -> Result<Loaded, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
@@ -39,7 +39,7 @@ fn refused_variable(name: &str, value: &str, expected: &str) {
     assert_eq!(load_text("", &[(name, value)]).expect_err(name), expected, "{name}={value}");
 }
 
-/// A key as the schema has it, with its section and name.
+/// A key of the schema, with its section and name.
 struct Known {
     section: String,
     key: String,
@@ -84,7 +84,7 @@ impl Known {
         })
     }
 
-    /// A value that is allowed and is not the default.
+    /// A valid value other than the default.
     fn other_value(&self) -> String {
         if let Some((_, most)) = self.bounds() {
             let default = self.schema["default"].as_i64().unwrap();
@@ -127,7 +127,7 @@ impl Known {
         texts[self.name().as_str()].into()
     }
 
-    /// What has to be set too, so that this has an effect.
+    /// Other keys that must be set for this one to have an effect.
     fn company(&self) -> Option<(String, &'static str)> {
         let certificate = format!("KEYWARD_{}__TLS_CERTIFICATE", self.section.to_uppercase());
         let needs_one = self.key.starts_with("tls_") && self.key != "tls_certificate";
@@ -146,14 +146,14 @@ impl Known {
 }
 
 #[test]
-fn the_shipped_file_holds_the_defaults() {
+fn shipped_file_contains_the_defaults() {
     let shipped = load_text(SHIPPED, &[]).unwrap();
     assert_eq!(shipped.file, File::default());
     assert_eq!(shipped.settings, defaults().settings);
 }
 
 #[test]
-fn every_key_stands_in_the_shipped_file_below_its_sentence() {
+fn shipped_file_has_every_key_below_its_description() {
     let mut section = "";
     let mut sentences = BTreeMap::new();
     let mut comment = String::new();
@@ -170,9 +170,10 @@ fn every_key_stands_in_the_shipped_file_below_its_sentence() {
         comment.clear();
     }
     for known in Known::all() {
-        let described = known.schema["description"].as_str().unwrap();
+        // Lines of a comment are joined, in the file as in the schema.
+        let described = known.schema["description"].as_str().unwrap().replace('\n', " ");
         assert!(described.ends_with('.'), "{}", known.name());
-        assert_eq!(sentences.get(&known.name()).unwrap(), described, "{}", known.name());
+        assert_eq!(sentences.get(&known.name()).unwrap(), &described, "{}", known.name());
     }
     assert_eq!(sentences.len(), Known::all().len());
 }
@@ -203,7 +204,10 @@ fn the_defaults_are_resolved() {
     assert_eq!(settings.limits.header_read.as_secs(), 10);
     assert_eq!(settings.limits.body_read.as_secs(), 30);
     assert_eq!(settings.limits.idle.as_secs(), 75);
-    assert_eq!((settings.log.level.as_str(), settings.log.format), ("info", LogFormat::Text));
+    assert_eq!(
+        (settings.log.level.as_str(), settings.log.format),
+        ("info", crate::telemetry::LogFormat::Text)
+    );
 }
 
 #[test]
@@ -237,7 +241,8 @@ fn the_environment_is_stronger_than_the_file() {
     assert_eq!(loaded.settings.server.listen.port(), 2);
     assert_eq!(loaded.settings.server.workers, 3);
     assert_eq!(loaded.overrides, ["KEYWARD_LOG__LEVEL", "KEYWARD_SERVER__LISTEN"]);
-    // A mistake in the file is mended by the variable, and one in the variable is not blamed on the file.
+    // A mistake in the file is mended by the variable, and one in the variable is not blamed on the
+    // file.
     let broken = "[server]\nlisten = \"nowhere\"\n";
     assert!(load_text(broken, &variables).is_ok());
     let problem = load_text(text, &[("KEYWARD_SERVER__LISTEN", "nowhere")]).unwrap_err();

@@ -1,4 +1,4 @@
-//! The exact words in which a configuration is refused.
+//! The exact texts of configuration errors.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Access control: which accounts and fields a user may see and change.
+//! Access control for the accounts and fields that a user may see and change.
 //!
 //! The rules are those of Drupal's `UserAccessControlHandler`, and one more: only an administrator
 //! may change or delete an administrator. In Drupal, a user with `administer users` can become an

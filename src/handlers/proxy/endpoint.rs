@@ -1,4 +1,4 @@
-//! One upstream: its address, its connection pool and its health.
+//! One upstream with its address, its connection pool and its health.
 
 use std::{io, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The key record: everything of a key but its text.
+//! The key record: everything about a key except its text.
 
 pub(super) mod scan;
 pub(super) mod scheme;
@@ -9,66 +9,70 @@ use serde::{Deserialize, Serialize};
 
 use super::{Credits, Digest, KeyId, PasswordDigest, RateLimit, Scheme, Timestamp};
 
-/// The most keys in force of a user that are slow to check: all of them are checked when one is presented.
+/// The maximum number of a user's active keys with slow digests. All of them are checked when the
+/// user presents a key.
 pub const MOST_SLOW_KEYS: usize = 4;
 
-/// A key that was handed out.
+/// The record of an API key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     /// The public id, part of the key's text.
     pub id: KeyId,
-    /// The user whom the key acts as, or who answers for it if it is universal.
+    /// The user that the key authenticates or, for a universal key, the user that is responsible
+    /// for it.
     pub user: u64,
-    /// The one application that the key may be used with; none: any.
+    /// The only application that accepts the key. `None` means any application.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application: Option<String>,
-    /// What a person calls it.
+    /// A label for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub label: String,
     /// The text's prefix.
     pub prefix: String,
     /// The text's last four characters.
     pub last_four: String,
-    /// What the text is checked against.
+    /// The digest that a presented text is compared with.
     pub digest: Digest,
-    /// What the digest is made of.
+    /// The input of the digest.
     #[serde(default, skip_serializing_if = "Scheme::is_own")]
     pub scheme: Scheme,
-    /// What another system kept of the text, where that is slow to check.
+    /// The other system's digest, if it is slow to check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow: Option<PasswordDigest>,
-    /// What [`Key::digest`] was when the key was brought over, where it is another by now. Whoever brings the key over again finds it by this.
+    /// The digest at the import, if [`Key::digest`] has changed since. A repeated import finds the
+    /// key by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former_digest: Option<Digest>,
-    /// Whether it acts as any user whom its client names, where its application takes such keys.
+    /// Whether the key authenticates any user that the client names, if its application accepts
+    /// universal keys.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub universal: bool,
-    /// The permissions that the key may use, of those its user has; none: all of them.
+    /// Restricts the user's permissions to these. `None` means no restriction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<String>>,
-    /// When it was made.
+    /// The time of creation.
     pub created: Timestamp,
-    /// The first second in which it is refused.
+    /// The first second in which the key is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
-    /// When it was taken back.
+    /// The time of revocation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<Timestamp>,
     /// The key that replaces it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotated: Option<Rotation>,
-    /// The networks that it may be used from; none: any.
+    /// The networks from which the key is accepted. Empty means any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<IpNet>,
-    /// How fast it may be used; none: as fast as they come.
+    /// The rate limit. `None` means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
-    /// How often it may be used in a day, a week or a month; none: without end.
+    /// Credits per day, week or month. `None` means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credits: Option<Credits>,
 }
 
-/// The replacement of a key, and until when both work.
+/// The replacement of a key, and the end of the overlap during which both are accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rotation {
     /// The new key.
@@ -78,12 +82,12 @@ pub struct Rotation {
 }
 
 impl Key {
-    /// Whether it can be used at `now`, as far as it alone goes.
+    /// Whether the key itself is valid at `now`.
     pub fn is_in_force(&self, now: Timestamp) -> bool {
         self.revoked.is_none() && self.ends().is_none_or(|end| end > now)
     }
 
-    /// The digests by which a key of another system is found.
+    /// The digests by which an imported key is looked up.
     pub fn foreign_digests(&self) -> impl Iterator<Item = [u8; 32]> {
         let current = (!self.scheme.is_own()).then_some(self.digest);
         current.into_iter().chain(self.former_digest).map(|digest| *digest.as_bytes())
@@ -95,7 +99,7 @@ impl Key {
     }
 }
 
-/// The first second in which a key is refused: it expires, or its rotation's overlap ends.
+/// The first second in which a key is refused, because it expires or its rotation's overlap ends.
 pub(crate) fn ends(expires: Option<Timestamp>, rotated: Option<&Rotation>) -> Option<Timestamp> {
     match (expires, rotated.map(|rotation| rotation.until)) {
         (Some(a), Some(b)) => Some(a.min(b)),

@@ -1,6 +1,7 @@
-//! Finding keys in text: by the published form and its checksum, whatever the prefix.
+//! Finds leaked keys in text, by their format and checksum, with any prefix.
 //!
-//! A key is found where it stands as it is, and where it stands in a credential in Base64 (RFC 4648), which is how `API-KEY` and `Basic` carry it.
+//! A key is found in clear text and inside Base64 credentials (RFC 4648), as `API-KEY` and `Basic`
+//! carry them.
 
 use base64::{
     Engine as _,
@@ -11,18 +12,18 @@ use base64::{
 use super::text::{CHECK, ID, MAX_PREFIX, SECRET};
 use crate::model::{KeyId, KeyShape, KeyText};
 
-/// What follows the prefix: `_`, the id, `_`, the secret and its checksum.
+/// The length after the prefix: `_`, the id, `_`, the secret and its checksum.
 const TAIL: usize = 1 + ID + 1 + SECRET + CHECK;
-/// The shortest run of Base64 that can hold a key with a prefix of one letter and a user's name.
+/// The shortest Base64 run that can contain a user's name and a key with a prefix of one letter.
 const SHORTEST_RUN: usize = (TAIL + 1) * 4 / 3;
-/// The longest run that is decoded. A credential is no longer; what is longer is a picture.
+/// The longest Base64 run that is decoded. A credential is not longer; longer runs are binary data.
 const LONGEST_RUN: usize = 1024;
-/// The last bits of a run may be anything: it may have been cut.
+/// Ignores the trailing bits of a run, because it may be truncated.
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_allow_trailing_bits(true)
     .with_decode_padding_mode(DecodePaddingMode::Indifferent);
 
-/// A key that was found. What a listing may show of it, and no more.
+/// A key that was found, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// The line, from 1.
@@ -35,23 +36,23 @@ pub struct Found {
     pub prefix: String,
     /// The text's last four characters.
     pub last_four: String,
-    /// How it stands there.
+    /// The encoding of the key at this place.
     pub form: Form,
 }
 
-/// How a key stands in a text.
+/// The encoding of a key in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// As it is.
+    /// Clear text.
     Plain,
-    /// In a credential in Base64.
+    /// Inside a Base64 credential.
     Encoded,
 }
 
-/// Looks for keys in a text that comes in parts.
+/// Finds keys in a text that arrives in parts.
 #[derive(Debug)]
 pub struct Scanner {
-    /// What was not looked at to its end.
+    /// The end of the text so far, which may contain the beginning of a key.
     held: Vec<u8>,
     line: u64,
     column: u64,
@@ -64,25 +65,26 @@ impl Default for Scanner {
 }
 
 impl Scanner {
-    /// Takes the next part in. What begins near its end is found with the part after it.
+    /// Scans the next part. A key that begins near its end is found together with the part after
+    /// it.
     pub fn read(&mut self, part: &[u8], found: &mut Vec<Found>) {
         self.held.extend_from_slice(part);
         let settled = self.held.len().saturating_sub(LONGEST_RUN);
-        // Where a run goes on, its beginning would be missed: go back to it.
+        // A Base64 run may continue in the next part, so its beginning is kept.
         let settled = self.held[..settled].iter().rposition(|b| !is_run(*b)).map_or_else(
-            // A run without an end is no credential.
+            // A run longer than a credential is not kept.
             || if self.held.len() > 4 * LONGEST_RUN { settled } else { 0 },
             |at| at + 1,
         );
         self.settle(settled, found);
     }
 
-    /// Looks at what is left: the text has ended.
+    /// Scans the rest at the end of the text.
     pub fn finish(mut self, found: &mut Vec<Found>) {
         self.settle(self.held.len(), found);
     }
 
-    /// Reports what begins before `end`, and lets go of it.
+    /// Reports the keys that begin before `end`, and discards that part of the text.
     fn settle(&mut self, end: usize, found: &mut Vec<Found>) {
         let mut hits: Vec<(usize, Hit)> =
             plain(&self.held).into_iter().filter(|(at, _)| *at < end).collect();
@@ -101,7 +103,7 @@ impl Scanner {
         self.held.drain(..end);
     }
 
-    /// Counts the lines and columns between two places.
+    /// Advances line and column over a part of the text.
     fn pass(&mut self, from: usize, to: usize) {
         for byte in &self.held[from..to] {
             if *byte == b'\n' {
@@ -121,7 +123,7 @@ struct Hit {
     form: Form,
 }
 
-/// The keys that stand in a text as they are, with their places.
+/// The keys in clear text, with their offsets.
 fn plain(text: &[u8]) -> Vec<(usize, Hit)> {
     let mut hits = Vec::new();
     let mut at = 0;
@@ -140,7 +142,8 @@ fn plain(text: &[u8]) -> Vec<(usize, Hit)> {
     hits
 }
 
-/// The key whose prefix ends at `at`, if there is one. What stands before it may be glued to it, so every beginning is tried.
+/// The key whose prefix ends at `at`, if there is one. Other characters may directly precede it, so
+/// every possible start of the prefix is tried.
 fn key_around(text: &[u8], at: usize) -> Option<(usize, Hit)> {
     let tail = text.get(at..at + TAIL)?;
     let is_tail = tail[1 + ID] == b'_'
@@ -163,7 +166,8 @@ fn is_run(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte)
 }
 
-/// The runs of a text that can be Base64 with a key in it. Padding ends a run: `name=` may stand before one as well.
+/// The runs of a text that can be Base64 with a key inside. Padding ends a run; `name=` may precede
+/// one.
 fn runs(text: &[u8]) -> Vec<(usize, &[u8])> {
     let mut runs = Vec::new();
     let mut at = 0;
@@ -176,7 +180,7 @@ fn runs(text: &[u8]) -> Vec<(usize, &[u8])> {
     runs
 }
 
-/// The keys in what a run decodes to.
+/// The keys in a decoded run.
 fn encoded(run: &[u8]) -> Vec<Hit> {
     let is_url_safe = run.iter().any(|b| b"-_".contains(b));
     let alphabet = if is_url_safe { &URL_SAFE } else { &STANDARD };
@@ -207,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_found_wherever_they_stand_and_however_they_come() {
+    fn keys_are_found_at_every_place_and_part_boundary() {
         let (one, two, three) = (key("kw", 1), key("p2", 2), key("kw", 3));
         let credential = general_purpose::STANDARD.encode(format!("admin:{three}"));
         let noise = "x_y_".repeat(3000);
@@ -229,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_glued_to_a_key_does_not_hide_it() {
+    fn adjacent_characters_do_not_hide_a_key() {
         let one = key("kw", 1);
         let long = key("abcdefghijklmnop", 5);
         let found = scan(format!("x{long}").as_bytes(), 9);
@@ -253,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_key_is_not_found() {
+    fn text_with_a_wrong_checksum_is_not_found() {
         let mut damaged = key("kw", 1).into_bytes();
         damaged[20] = if damaged[20] == b'a' { b'b' } else { b'a' };
         let cut = &key("kw", 1)[..47];
@@ -264,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_without_an_end_takes_no_more_memory() {
+    fn endless_text_takes_bounded_memory() {
         let mut scanner = Scanner::default();
         for _ in 0..100 {
             scanner.read(&[b'A'; 1000], &mut Vec::new());

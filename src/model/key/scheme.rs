@@ -1,32 +1,34 @@
-//! Keys of other systems: what is kept of them, and how a text that is presented is checked against it.
+//! Schemes of key digests: keys made here, and keys imported from other systems.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Where a key comes from, and with it what its digest is made of. Whatever another system kept, the pepper goes over it once more: a
-/// plain SHA-256 of a short key could be guessed by whoever copies the store.
+/// The origin of a key, which decides the input of its digest. Digests of other systems are
+/// digested again with the pepper: a plain SHA-256 of a short key could be guessed from a copy of
+/// the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scheme {
-    /// Made here: of the text.
+    /// Made here: digest of the text.
     #[default]
     Own,
-    /// Made elsewhere, and brought as text: of the text.
+    /// Imported as text: digest of the text.
     Text,
-    /// Made elsewhere: of the text's SHA-256 (FIPS 180-4).
+    /// Imported: digest of the text's SHA-256 (FIPS 180-4).
     Sha256,
-    /// Made elsewhere: of the text's BLAKE3.
+    /// Imported: digest of the text's BLAKE3.
     Blake3,
-    /// Made elsewhere: of the text's HMAC-SHA-256 (RFC 2104) with the other system's key.
+    /// Imported: digest of the text's HMAC-SHA-256 (RFC 2104) with the other system's key.
     HmacSha256,
-    /// Made elsewhere: of a digest that is slow to check, such as bcrypt's, which the record holds beside it. The text does not lead to
-    /// it, so its user has to be named; after the first use it is [`Scheme::Text`].
+    /// Imported with a digest that is slow to check, such as bcrypt, which is a field of the
+    /// record. The key cannot be looked up by its text, so the client must name the user. After the
+    /// first use the scheme is [`Scheme::Text`].
     Slow,
 }
 
 impl Scheme {
-    /// Those of other systems that a text alone leads to.
+    /// The schemes of imported keys that can be looked up by their text.
     pub const FOREIGN: [Self; 4] = [Self::Text, Self::Sha256, Self::Blake3, Self::HmacSha256];
 
     /// Whether the key was made here.
@@ -34,7 +36,8 @@ impl Scheme {
         *self == Self::Own
     }
 
-    /// What another system keeps of a text, with its HMAC key where it has one. None: that cannot be told.
+    /// The digest that the other system computes from a text, with its HMAC key if there is one.
+    /// `None` means it cannot be computed.
     pub fn kept(self, text: &str, hmac_key: Option<&[u8]>) -> Option<Vec<u8>> {
         let text = text.as_bytes();
         match self {
@@ -56,9 +59,9 @@ mod tests {
     use crate::model::Pepper;
 
     #[test]
-    fn what_is_kept_is_what_others_keep() {
+    fn digest_equals_the_one_of_the_other_system() {
         let hex = |bytes: Vec<u8>| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        // FIPS 180-4, example B.1, and BLAKE3's test vector of nothing.
+        // FIPS 180-4, example B.1, and BLAKE3's test vector of the empty input.
         assert_eq!(
             hex(Scheme::Sha256.kept("abc", None).unwrap()),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -78,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn no_scheme_takes_another_ones_digest() {
+    fn schemes_have_different_digests() {
         let pepper = Pepper::from_bytes([7; 32]).with_hmac_key(b"Jefe");
         let all = [&[Scheme::Own][..], &Scheme::FOREIGN].concat();
         let digest = |scheme, text| pepper.digest_as(scheme, text).unwrap();
@@ -88,7 +91,7 @@ mod tests {
                 assert_eq!(same, one == other, "{one:?} {other:?}");
             }
             assert!(digest(one, "abc") != digest(one, "abd"));
-            // What another system kept cannot be presented in the place of the text.
+            // The other system's digest is not accepted in place of the text.
             for kept in [Scheme::Sha256, Scheme::HmacSha256, Scheme::Slow] {
                 assert!(digest(one, "abc") != pepper.digest_kept(kept, b"abc"));
             }

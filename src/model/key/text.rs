@@ -1,22 +1,23 @@
 //! The text of a key: `kw_<8 base62: id>_<30 base62: secret><6 base62: CRC32>`.
 //!
-//! The form follows GitHub's tokens (a prefix that scanners find, a checksum that tells a typing error from a wrong key without a look-up).
-//! The CRC32 (ISO-HDLC, as in zlib) is taken over all that stands before it.
+//! The format follows GitHub's tokens: scanners find the prefix, and the checksum tells a typing
+//! error from a wrong key without a look-up. The CRC32 (ISO-HDLC, as in zlib) covers everything
+//! before it.
 
 use crate::model::{
     Entropy, KeyId, Secret, Violation,
     ids::{base62, digit, is_base62, number},
 };
 
-/// The longest prefix, in bytes.
+/// The maximum length of a prefix, in bytes.
 pub const MAX_PREFIX: usize = 16;
 pub(in crate::model) const ID: usize = 8;
 pub(in crate::model) const SECRET: usize = 30;
 pub(in crate::model) const CHECK: usize = 6;
-/// What stands behind the prefix.
+/// The length of the part after the prefix.
 const TAIL: usize = 1 + ID + 1 + SECRET + CHECK;
 
-/// A key as it is handed out, once.
+/// The text of a new key. It is shown once and not stored.
 #[derive(Debug, Clone)]
 pub struct KeyText {
     /// The public id, which is also part of the text.
@@ -25,24 +26,24 @@ pub struct KeyText {
     pub text: Secret,
 }
 
-/// What a text that was presented as a key looks like, before anything is looked up.
+/// The format of a presented text, known before any look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyShape {
-    /// One of ours, whole.
+    /// Our format with a valid checksum.
     Ours(KeyId),
-    /// The form is ours and the checksum is wrong: mistyped, cut or made up.
+    /// Our format with a wrong checksum: mistyped, truncated or invented.
     Damaged,
-    /// Some other system's key, or no key at all.
+    /// Another system's key, or no key.
     Foreign,
 }
 
 impl KeyText {
-    /// Makes a new key with about 178 bits of secret.
+    /// Generates a key with about 178 bits of secret.
     pub fn generate(prefix: &str, entropy: &Entropy) -> Self {
         Self::with_id(prefix, KeyId::from_number(u64::from_le_bytes(entropy.bytes())), entropy)
     }
 
-    /// The same, with an id that was chosen.
+    /// Generates a key with a given id.
     pub fn with_id(prefix: &str, id: KeyId, entropy: &Entropy) -> Self {
         let mut text = String::with_capacity(prefix.len() + 2 + ID + SECRET + CHECK);
         text.push_str(prefix);
@@ -68,12 +69,12 @@ impl KeyText {
         &text[text.len() - 4..]
     }
 
-    /// Tells what `text` looks like.
+    /// The format of `text`.
     pub fn shape(text: &str) -> KeyShape {
         Self::read(text).unwrap_or(KeyShape::Foreign)
     }
 
-    /// Read from its end, where every part has its length.
+    /// Parsed from the end, because every part there has a fixed length.
     fn read(text: &str) -> Option<KeyShape> {
         let (prefix, rest) = text.as_bytes().split_at_checked(text.len().checked_sub(TAIL)?)?;
         let (id, secret) = rest.strip_prefix(b"_")?.split_at_checked(ID)?;
@@ -94,7 +95,7 @@ fn checksum(body: &str) -> [u8; CHECK] {
     out
 }
 
-/// The form of a prefix: 1 to 16 of `a-z 0-9`, beginning with a letter.
+/// The format of a prefix: 1 to 16 characters of `a-z 0-9`, beginning with a letter.
 pub(in crate::model) fn check_prefix(location: &str, prefix: &str) -> Result<(), Violation> {
     if is_prefix(prefix.as_bytes()) {
         return Ok(());
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_has_the_published_form() {
+    fn key_has_the_documented_format() {
         let key = KeyText::generate("kw", &Entropy::seeded(1));
         let text = key.text.expose();
         assert_eq!(text.len(), 2 + 1 + 8 + 1 + 30 + 6);
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn one_wrong_character_is_seen_without_a_look_up() {
+    fn checksum_detects_one_wrong_character() {
         let key = KeyText::generate("kw", &Entropy::seeded(2));
         let text = key.text.expose();
         for at in 0..text.len() {
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_foreign() {
+    fn other_texts_are_foreign() {
         for text in [
             "",
             "_",

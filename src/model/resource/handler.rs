@@ -1,4 +1,4 @@
-//! What answers a request that was let in, by name.
+//! Handlers: what responds to a request that passed the gate.
 
 use std::borrow::Cow;
 
@@ -6,19 +6,19 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::model::{Violation, check_id};
 
-/// What stands before the name of a script.
+/// The prefix of a script's name.
 const SCRIPT: &str = "script:";
 
-/// What answers a request that was let in.
+/// The handler of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Handler {
     /// The user entity: `POST /entity/user`, and `GET`, `PATCH`, `DELETE` on `/user/{user}`.
     EntityUser,
-    /// A fixed answer.
+    /// A fixed response.
     Respond,
-    /// An upstream, which the request is forwarded to.
+    /// Forwards to an upstream.
     Proxy,
-    /// Something that lives elsewhere: another proxy asks whether a request may pass.
+    /// Another proxy responds; Keyward only decides.
     Decide,
     /// The script `handlers/NAME.rhai`.
     Script(String),
@@ -36,7 +36,7 @@ impl Handler {
         }
     }
 
-    /// The handler with this name. Whether there is such a script is not known here.
+    /// The handler with this name. Does not check that the script exists.
     pub fn parse(location: &str, name: &str) -> Result<Self, Violation> {
         let all = [Self::EntityUser, Self::Respond, Self::Proxy, Self::Decide];
         if let Some(known) = all.into_iter().find(|one| one.name() == name) {
@@ -52,7 +52,7 @@ impl Handler {
         }
     }
 
-    /// The script that it is.
+    /// The script's name.
     pub fn script(&self) -> Option<&str> {
         match self {
             Self::Script(name) => Some(name),
@@ -60,7 +60,7 @@ impl Handler {
         }
     }
 
-    /// The paths that the handler brings along, each with its methods.
+    /// The handler's own paths, each with its methods.
     pub(super) fn own_paths(&self) -> Option<&'static [(&'static str, &'static [&'static str])]> {
         match self {
             Self::EntityUser => {

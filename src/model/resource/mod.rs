@@ -1,4 +1,4 @@
-//! Resources: what can be asked for, by which methods, in which formats, by whom.
+//! Resources: paths, methods, formats, and the permissions that they need.
 
 mod handler;
 mod proxy;
@@ -17,52 +17,52 @@ pub use self::{
 };
 use super::{RateLimit, Violation, check_id};
 
-/// The methods that a resource can have.
+/// The methods that a resource can list.
 pub const METHODS: &[&str] = &["GET", "POST", "PATCH", "PUT", "DELETE"];
 
 /// A resource's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resource {
-    /// What people call it.
+    /// A label for people.
     pub id: String,
-    /// Off: it has no route.
+    /// A disabled resource has no route.
     pub enabled: bool,
-    /// What answers.
+    /// The handler that responds.
     pub handler: Handler,
-    /// The path pattern (`/orders/{id}`, `/files/{*rest}`); none where the handler has paths of its own.
+    /// The path pattern (`/orders/{id}`, `/files/{*rest}`). `None` means the handler's own paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The host that it answers for; none: any.
+    /// The host. `None` means any host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// What may be done, and by whom.
+    /// The rules per method.
     #[serde(flatten)]
     pub rules: Rules,
-    /// Who says whether somebody may.
+    /// The source of the permission decision.
     #[serde(default, skip_serializing_if = "is_default")]
     pub permission: PermissionSource,
-    /// Whether a request's body is read before it is decided about, for scripts.
+    /// Whether the body is read before the decision, so that scripts can see it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub buffer_body: bool,
-    /// What the `respond` handler answers.
+    /// The response of the `respond` handler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respond: Option<Respond>,
-    /// Where and how the `proxy` handler forwards.
+    /// The settings of the `proxy` handler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
-    /// How fast it, by all clients together, may be used; none: as fast as they come.
+    /// The rate limit of all clients together. `None` means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
 }
 
-/// Who says whether somebody may use a resource, beyond its applications.
+/// The source of the permission decision, after the check of applications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PermissionSource {
-    /// The permissions in the records. A script can only take away.
+    /// The permissions in the records. A script can only deny.
     #[default]
     Records,
-    /// `on_permit` of a script, which must return true. The permissions in the rules are not asked for.
+    /// `on_permit` of a script, which must return true. The permissions in the rules are ignored.
     Script,
 }
 
@@ -78,11 +78,11 @@ pub enum Rules {
         formats: BTreeSet<String>,
         /// Application ids, `*` for every application, and `anonymous`.
         authentication: BTreeSet<String>,
-        /// The permissions that a method asks for, all of them.
+        /// The permissions that a method requires, all of them.
         #[serde(default)]
         permissions: BTreeMap<String, BTreeSet<String>>,
     },
-    /// A set for each method.
+    /// Separate rules for each method.
     Method {
         /// The rules of each method.
         methods: BTreeMap<String, MethodRules>,
@@ -99,7 +99,7 @@ pub struct MethodRules {
     /// Application ids, `*` for every application, and `anonymous`.
     #[serde(default)]
     pub authentication: BTreeSet<String>,
-    /// The permissions that the method asks for, all of them.
+    /// The permissions that the method requires, all of them.
     #[serde(default)]
     pub permissions: BTreeSet<String>,
 }
@@ -113,10 +113,10 @@ pub struct Route {
     pub methods: Vec<(&'static str, MethodRules)>,
 }
 
-/// A representation that a method takes and gives.
+/// A media type that a method accepts and returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
-    /// Whatever comes: neither the content type nor `_format` is looked at.
+    /// Any: neither the content type nor `_format` is checked.
     Any,
     /// `application/json`
     Json,
@@ -131,7 +131,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// All there are.
+    /// All formats.
     pub const ALL: &[Self] =
         &[Self::Any, Self::Json, Self::Xml, Self::Text, Self::Html, Self::Form];
 
@@ -166,7 +166,7 @@ impl Format {
 }
 
 impl Rules {
-    /// The rules of one method, or none if the method is not there.
+    /// The rules of one method. `None` means the resource lacks the method.
     pub fn of(&self, method: &str) -> Option<MethodRules> {
         match self {
             Self::Resource { methods, formats, authentication, permissions } => {
@@ -182,7 +182,7 @@ impl Rules {
 }
 
 impl Resource {
-    /// The resource as it is shipped: the user entity, all methods, json, for every application.
+    /// The shipped resource: the user entity, all methods, JSON, for every application.
     pub fn entity_user() -> Self {
         let set = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect();
         Self {
@@ -205,7 +205,8 @@ impl Resource {
         }
     }
 
-    /// The routes of the resource. A resource that is off, or a proxy without an upstream, has none; a method that lacks a format or an application is not on any.
+    /// The routes of the resource. A disabled resource, or a proxy without an upstream, has none. A
+    /// method without a format or an application is left out.
     pub fn routes(&self) -> Vec<Route> {
         if !self.enabled || !self.is_complete() {
             return Vec::new();
@@ -236,7 +237,7 @@ impl Resource {
             .collect()
     }
 
-    /// The rules of form.
+    /// Checks the record's fields.
     pub fn check(&self) -> Vec<Violation> {
         let mut found = Vec::new();
         found.extend(check_id("id", &self.id).err());
@@ -389,7 +390,7 @@ fn check_method_rules(
     }
 }
 
-/// A pattern is a path in its normal form whose segments are text, `{name}`, or, at the end, `{*name}`.
+/// Checks a pattern: a normalised path whose segments are text, `{name}` or, at the end, `{*name}`.
 fn check_pattern(path: &str) -> Result<(), String> {
     if !path.starts_with('/') {
         return Err("it does not begin with /".into());

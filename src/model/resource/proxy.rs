@@ -1,4 +1,4 @@
-//! Where the `proxy` handler forwards requests, how, and the rules of form.
+//! Settings of the `proxy` handler.
 
 use std::{collections::BTreeSet, net::Ipv6Addr, ops::RangeInclusive};
 
@@ -11,70 +11,73 @@ use serde::{Deserialize, Serialize};
 use super::{Handler, Resource};
 use crate::model::Violation;
 
-/// The most upstreams of one resource.
+/// The maximum number of upstreams of one resource.
 const MOST: usize = 64;
-/// The most bytes of an authority's certificates: one or two. A record stays small enough for the store.
+/// The maximum size of the authorities' certificates, in bytes: one or two fit. It keeps the record
+/// small enough for the store.
 const LONGEST_CA: usize = 4096;
 
-/// How the `proxy` handler forwards.
+/// Settings of the `proxy` handler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proxy {
-    /// Where requests go: one address such as `http://127.0.0.1:9000/base` or `https://api.internal`, or several that are alike.
+    /// The upstreams: one URL such as `http://127.0.0.1:9000/base` or `https://api.internal`, or
+    /// several equivalent ones.
     #[serde(default)]
     pub upstreams: Vec<String>,
-    /// What is spoken with them.
+    /// The protocol of the upstreams.
     #[serde(default)]
     pub protocol: Protocol,
-    /// Certificates in PEM: the authorities that an https upstream's certificate has to come from. None: the public ones.
+    /// The trusted authorities of an https upstream, in PEM. `None` means the public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
-    /// What is taken off the front of the path, before the upstream's own base is put there.
+    /// The prefix that is removed from the path before the upstream's base is added.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strip_prefix: Option<String>,
-    /// Whether the upstream sees the client's `Host`; else it sees its own.
+    /// Whether the upstream gets the client's `Host` instead of its own.
     #[serde(default)]
     pub preserve_host: bool,
-    /// Whether the upstream sees the client's credential and `AUTH-METHOD`.
+    /// Whether the upstream gets the client's credential and `AUTH-METHOD`.
     #[serde(default)]
     pub keep_credential: bool,
-    /// The protocols that a connection may be upgraded to, in lower case.
+    /// The protocols to which a connection may be upgraded, in lower case.
     #[serde(default = "websocket")]
     pub upgrades: BTreeSet<String>,
-    /// The seconds in which a connection has to stand.
+    /// The time limit for connecting, in seconds.
     #[serde(default = "connect_seconds")]
     pub connect_seconds: u32,
-    /// The seconds in which an answer has to begin, from the last byte of the request.
+    /// The time limit from the last byte of the request to the first of the response, in seconds.
     #[serde(default = "response_seconds")]
     pub response_seconds: u32,
-    /// The seconds for which an answer or an upgraded connection may be silent once it has begun.
+    /// The time for which a response or an upgraded connection may be idle, in seconds.
     #[serde(default = "idle_seconds")]
     pub idle_seconds: u32,
-    /// The failures in a row after which an upstream is left out, where there are others.
+    /// The number of consecutive failures after which an upstream is ejected, if there are others.
     #[serde(default = "eject_after")]
     pub eject_after: u32,
-    /// The seconds for which it is left out.
+    /// The time for which it is ejected, in seconds.
     #[serde(default = "eject_seconds")]
     pub eject_seconds: u32,
 }
 
-/// What is spoken with an upstream.
+/// The protocol of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// HTTP/1.1.
     #[default]
     Http1,
-    /// HTTP/2: over TLS the upstream has to agree (ALPN), else it is not asked first (RFC 9113, section 3.3).
+    /// HTTP/2: negotiated over TLS (ALPN), or with prior knowledge in clear text (RFC 9113, section
+    /// 3.3).
     Http2,
 }
 
-/// Whether what goes to an upstream can be read on the way.
+/// Whether the connection to an upstream is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// It can: `http`.
+    /// Clear text: `http`.
     Clear,
-    /// It cannot: `https`.
+    /// TLS: `https`.
     Tls,
 }
 
@@ -88,18 +91,18 @@ impl Transport {
     }
 }
 
-/// An upstream's address, in its parts.
+/// The parsed URL of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// How it is reached.
+    /// The transport.
     pub transport: Transport,
     /// The host; an IPv6 address without brackets.
     pub host: String,
     /// The port.
     pub port: u16,
-    /// Host and port as they stand in the address.
+    /// Host and port as written.
     pub authority: String,
-    /// What every path begins with; empty, or a slash and more, without a slash at the end.
+    /// The prefix of every path: empty, or beginning with a slash and without a trailing slash.
     pub base: String,
 }
 
@@ -147,7 +150,7 @@ impl Default for Proxy {
 }
 
 impl Target {
-    /// Reads `http://host:port/base` or `https://host:port/base`; port and base can be left out.
+    /// Parses `http://host:port/base` or `https://host:port/base`. Port and base are optional.
     ///
     /// # Errors
     /// What is the matter, as the rest of a sentence.
@@ -183,7 +186,8 @@ impl Target {
     }
 }
 
-/// Host and port of an authority. A user in it is refused: it would be a secret in a place that is shown.
+/// Host and port of an authority. Userinfo is refused: it would be a secret in a field that is
+/// shown.
 fn split(authority: &str) -> Result<(&str, Option<&str>), &'static str> {
     let no_host = "it names no host";
     if let Some(rest) = authority.strip_prefix('[') {
@@ -209,7 +213,7 @@ fn split(authority: &str) -> Result<(&str, Option<&str>), &'static str> {
     Ok((host, port))
 }
 
-/// A base is a path in its normal form, so that what is put behind it stays there.
+/// A base must be a normalised path, so that the request's path stays below it.
 fn check_base(base: &str) -> Result<(), &'static str> {
     if base.len() > 1024 {
         return Err("its path is longer than 1,024 bytes");
@@ -224,7 +228,7 @@ fn check_base(base: &str) -> Result<(), &'static str> {
 }
 
 impl Resource {
-    /// Whether there is something to forward to, where it forwards.
+    /// Checks that a proxy has an upstream.
     pub(super) fn is_complete(&self) -> bool {
         self.handler != Handler::Proxy
             || self.proxy.as_ref().is_some_and(|proxy| !proxy.upstreams.is_empty())
@@ -251,7 +255,7 @@ impl Resource {
         }
     }
 
-    /// What is stripped has to be there: it is the beginning of every path that the pattern matches.
+    /// The prefix to strip must begin every path that the pattern matches.
     fn check_prefix(&self, proxy: &Proxy, found: &mut Vec<Violation>) {
         let Some(prefix) = &proxy.strip_prefix else { return };
         let path = self.path.as_deref().unwrap_or_default();
@@ -291,7 +295,7 @@ impl Proxy {
             if let Err(problem) = Target::parse(upstream) {
                 found.push(Violation::new(
                     format!("proxy.upstreams.{at}"),
-                    // A user's password may stand in it.
+                    // The URL may contain a password, so it is not shown.
                     format!("This cannot be an upstream: {problem}."),
                     "Give an address such as http://127.0.0.1:9000 or https://api.internal:8443/v1.",
                 ));
@@ -301,14 +305,14 @@ impl Proxy {
 
     fn check_ca(&self, found: &mut Vec<Violation>) {
         if let Err(problem) = self.authorities() {
-            // A key may stand in it.
+            // The text may contain a private key, so it is not shown.
             let message = format!("These cannot be the authorities' certificates: {problem}.");
             let fix = "Give certificates in PEM, from -----BEGIN CERTIFICATE----- on, and nothing else; leave it out for the public authorities.";
             found.push(Violation::new("proxy.ca", message, fix));
         }
     }
 
-    /// The authorities that an https upstream's certificate has to come from; none: the public ones.
+    /// The trusted authorities of an https upstream. `None` means the public ones.
     ///
     /// # Errors
     /// What is the matter, as the rest of a sentence.
@@ -332,7 +336,7 @@ impl Proxy {
     fn check_upgrades(&self, found: &mut Vec<Violation>) {
         for name in &self.upgrades {
             let form = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._/".contains(&b);
-            // Over these a client could send more requests, past every check.
+            // Through these a client could send more requests without any check.
             let is_http = ["h2c", "http", "tls"].iter().any(|one| {
                 name.strip_prefix(one).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             });

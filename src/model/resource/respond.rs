@@ -1,11 +1,11 @@
-//! What the `respond` handler answers, and its rules of form.
+//! The fixed response of the `respond` handler.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Format, Handler, Resource};
 use crate::model::Violation;
 
-/// A fixed answer.
+/// A fixed response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Respond {

@@ -1,9 +1,9 @@
-//! The rules of form of a resource, and the routes that follow from it.
+//! Tests of a resource's field checks and of its routes.
 
 use super::*;
 
 #[test]
-fn the_shipped_resource_is_in_order_and_has_two_routes() {
+fn shipped_resource_is_valid_and_has_two_routes() {
     let resource = Resource::entity_user();
     assert_eq!(resource.check(), []);
     let routes: Vec<_> = resource
@@ -24,7 +24,7 @@ fn the_shipped_resource_is_in_order_and_has_two_routes() {
 }
 
 #[test]
-fn what_is_off_or_incomplete_has_no_route() {
+fn disabled_or_incomplete_resource_has_no_route() {
     let mut off = Resource::entity_user();
     off.enabled = false;
     assert_eq!(off.routes(), []);
@@ -82,7 +82,7 @@ fn to(upstreams: &[&str]) -> Option<Proxy> {
 }
 
 #[test]
-fn a_proxy_without_an_upstream_has_no_route() {
+fn proxy_without_upstream_has_no_route() {
     for lacking in [None, to(&[])] {
         let resource = proxied("/api/{*rest}", lacking);
         assert_eq!(resource.routes(), []);
@@ -96,7 +96,7 @@ fn a_proxy_without_an_upstream_has_no_route() {
 }
 
 #[test]
-fn an_upstream_is_an_address_and_nothing_more() {
+fn upstream_must_be_a_url_without_userinfo_query_or_fragment() {
     let target = Target::parse("http://[::1]:9000/base/").unwrap();
     assert_eq!((&*target.host, target.port), ("::1", 9000));
     assert_eq!((&*target.authority, &*target.base), ("[::1]:9000", "/base"));
@@ -135,7 +135,7 @@ fn an_upstream_is_an_address_and_nothing_more() {
 }
 
 #[test]
-fn what_a_proxy_strips_is_there() {
+fn stripped_prefix_must_begin_the_pattern() {
     let strips = |path: &str, prefix: &str| {
         let settings =
             to(&["http://a"]).map(|proxy| Proxy { strip_prefix: Some(prefix.into()), ..proxy });
@@ -156,7 +156,7 @@ fn what_a_proxy_strips_is_there() {
 }
 
 #[test]
-fn no_upgrade_leads_past_the_checks() {
+fn upgrade_to_http_and_bad_names_are_refused() {
     let upgrades = |name: &str| {
         let settings =
             to(&["http://a"]).map(|proxy| Proxy { upgrades: [name.to_owned()].into(), ..proxy });
@@ -171,7 +171,7 @@ fn no_upgrade_leads_past_the_checks() {
 }
 
 #[test]
-fn authorities_are_certificates_and_nothing_else() {
+fn authorities_must_be_certificates() {
     let signed = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
     let (authority, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
     let reads = |ca: &str| {

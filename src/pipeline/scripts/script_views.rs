@@ -6,8 +6,8 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use crate::{
-    directory::{CachedUser, CompiledApplication, Rule},
-    pipeline::{Denial, Identity, Phase, Request, RequestContext},
+    directory::{CachedUser, CompiledApplication, RoleTable, Rule},
+    pipeline::{Denial, Identity, Phase, Request},
     scripting::{
         Fault, IdentityParts, IdentityView, PermitResult, RequestParts, ResourceParts,
         ResourceView, Script, ScriptRequest, UserParts, UserView,
@@ -87,8 +87,8 @@ pub(in crate::pipeline) fn identity(identity: &Identity<'_>) -> IdentityView {
 }
 
 /// A user as scripts see it.
-pub(in crate::pipeline) fn user(user: &CachedUser, context: &RequestContext) -> UserView {
-    let role_table = context.policy.roles.clone();
+pub(in crate::pipeline) fn user(user: &CachedUser, role_table: &Arc<RoleTable>) -> UserView {
+    let role_table = role_table.clone();
     let roles = user.roles(&role_table).clone();
     UserView::new(UserParts {
         uid: user.uid,

@@ -1,4 +1,4 @@
-//! Digests, signatures, and secrets that can be used and not seen.
+//! Digests, signatures, and secrets that scripts can use but not see.
 
 use std::{fmt, sync::Arc};
 
@@ -17,7 +17,7 @@ pub(super) fn module() -> Module {
     exported_module!(functions)
 }
 
-/// A named secret, for scripts. It can be a key; it cannot become a text.
+/// A named secret for scripts. It can be used as a key, but not be converted into a text.
 #[derive(Clone)]
 pub struct SecretText(pub(super) Arc<Secret>);
 
@@ -67,7 +67,8 @@ mod functions {
         Ok(::blake3::hash(&bytes(&data)?).as_bytes().to_vec())
     }
 
-    /// The HMAC-SHA-256 (RFC 2104) of data, as a blob of 32 bytes. The key is a secret, a text or a blob, and not empty.
+    /// The HMAC-SHA-256 (RFC 2104) of data, as a blob of 32 bytes. The key is a secret, a text or a
+    /// blob, and not empty.
     ///
     /// Example: `hmac_sha256(secret("webhook"), req.method + "\n" + req.path)`
     #[rhai_fn(return_raw)]
@@ -75,7 +76,8 @@ mod functions {
         hmac::<Hmac<Sha256>>(&key, &data)
     }
 
-    /// The HMAC-SHA-512 (RFC 2104) of data, as a blob of 64 bytes. The key is a secret, a text or a blob, and not empty.
+    /// The HMAC-SHA-512 (RFC 2104) of data, as a blob of 64 bytes. The key is a secret, a text or a
+    /// blob, and not empty.
     ///
     /// Example: `base64_encode(hmac_sha512(secret("partner"), req.body))`
     #[rhai_fn(return_raw)]
@@ -83,12 +85,13 @@ mod functions {
         hmac::<Hmac<Sha512>>(&key, &data)
     }
 
-    /// Whether two texts, blobs or secrets are equal, in a time that does not tell where they differ. An empty one equals nothing.
+    /// Whether two texts, blobs or secrets are equal, compared in constant time. An empty value
+    /// equals nothing.
     ///
     /// Example: `constant_time_eq(hex(mac), req.header("X-Signature"))`
     #[rhai_fn(return_raw)]
     pub fn constant_time_eq(a: Dynamic, b: Dynamic) -> Checked<bool> {
-        // What is absent matches nothing, and is no mistake of the script's.
+        // An absent value equals nothing, and is not an error.
         if a.is_unit() || b.is_unit() {
             return Ok(false);
         }
@@ -96,15 +99,16 @@ mod functions {
         Ok(!a.is_empty() && ::constant_time_eq::constant_time_eq(&a, &b))
     }
 
-    /// A named secret of the configuration. It can be the key of an HMAC or of a token, or be compared; it cannot be shown.
+    /// A named secret of the configuration. It can be used as the key of an HMAC or token, or be
+    /// compared, but not be shown.
     ///
-    /// Error: there is no secret of this name.
+    /// Error: there is no secret with this name.
     ///
     /// Example: `hmac_sha256(secret("webhook"), req.body)`
     #[rhai_fn(return_raw)]
     pub fn secret(context: NativeCallContext, name: &str) -> Checked<SecretText> {
         let found = CallContext::current(&context)?.host.secret(name);
-        // The name is the script's own text, and no secret.
+        // The name is text from the script, not a secret.
         found.map(SecretText).ok_or_else(|| {
             runtime_error(format!(
                 "there is no secret {name:?}; put it into a file of this name in the folder scripts.secrets_dir"
@@ -112,7 +116,7 @@ mod functions {
         })
     }
 
-    /// A secret shows as `Secret(…)` and nothing of it.
+    /// A secret as a text is always `Secret(…)`.
     ///
     /// Example: `secret("webhook").to_string() == "Secret(…)"`
     #[rhai_fn(name = "to_string", name = "to_debug", pure)]

@@ -1,4 +1,4 @@
-//! Texts and bytes in their other forms.
+//! Encodings of texts and bytes.
 
 use base64::{
     Engine as _,
@@ -36,11 +36,12 @@ pub(super) fn json_of(value: &Dynamic) -> Checked<String> {
     serde_json::to_string(value).map_err(|_| runtime_error("this value cannot be written as JSON"))
 }
 
-/// Decoded bytes, if they are not more than a blob may have.
+/// Decoded bytes, if they fit into a blob.
 fn blob(bytes: Vec<u8>, most: usize) -> Checked<Blob> {
-    match bytes.len() <= most {
-        true => Ok(bytes),
-        false => Err(runtime_error(format!("more than the {most} bytes that a blob may have"))),
+    if bytes.len() <= most {
+        Ok(bytes)
+    } else {
+        Err(runtime_error(format!("more than the {most} bytes that a blob may have")))
     }
 }
 
@@ -49,7 +50,7 @@ fn blob(bytes: Vec<u8>, most: usize) -> Checked<Blob> {
 mod functions {
     use super::*;
 
-    /// Data in base64 (RFC 4648, section 4), with padding.
+    /// Encodes data in base64 (RFC 4648, section 4), with padding.
     ///
     /// Example: `base64_encode("a:b") == "YTpi"`
     #[rhai_fn(return_raw)]
@@ -57,9 +58,9 @@ mod functions {
         Ok(STANDARD.encode(bytes(&data)?))
     }
 
-    /// The bytes of a text in base64, as a blob. Strict: canonical padding, no spaces.
+    /// Decodes base64 into a blob. Strict: canonical padding, no spaces.
     ///
-    /// Error: the text is no base64. Catch it where the text comes from a client.
+    /// Error: the text is not base64. Catch it if the text comes from a client.
     ///
     /// Example: `to_text(base64_decode("YTpi")) == "a:b"`
     #[rhai_fn(return_raw)]
@@ -68,7 +69,7 @@ mod functions {
         blob(bytes, context.engine().max_array_size())
     }
 
-    /// Data in the URL-safe alphabet of base64 (RFC 4648, section 5), without padding.
+    /// Encodes data in URL-safe base64 (RFC 4648, section 5), without padding.
     ///
     /// Example: `base64url_encode(sha256("a"))`
     #[rhai_fn(return_raw)]
@@ -76,9 +77,9 @@ mod functions {
         Ok(URL_SAFE_NO_PAD.encode(bytes(&data)?))
     }
 
-    /// The bytes of a text in the URL-safe alphabet of base64, without padding, as a blob.
+    /// Decodes URL-safe base64 without padding into a blob.
     ///
-    /// Error: the text is none.
+    /// Error: the text is not URL-safe base64.
     ///
     /// Example: `base64url_decode("YTpi").len() == 3`
     #[rhai_fn(return_raw)]
@@ -89,22 +90,22 @@ mod functions {
         blob(bytes, context.engine().max_array_size())
     }
 
-    /// Data in hexadecimal, in small letters.
+    /// Encodes data in hexadecimal, in lower case.
     ///
     /// Example: `hex(sha256(req.body))`
     #[rhai_fn(return_raw)]
     pub fn hex(data: Dynamic) -> Checked<String> {
         let bytes = bytes(&data)?;
-        // A letter at a time is slow.
+        // Appending one letter at a time is slow.
         let mut text = vec![0; bytes.len() * 2];
         let written = ::hex::encode_to_slice(&bytes, &mut text).ok();
         let text = written.and_then(|()| String::from_utf8(text).ok());
         text.ok_or_else(|| runtime_error("this cannot be written in hexadecimal"))
     }
 
-    /// The bytes of a text in hexadecimal, as a blob. Small and capital letters are the same.
+    /// Decodes hexadecimal, in any case, into a blob.
     ///
-    /// Error: the text is no hexadecimal.
+    /// Error: the text is not hexadecimal.
     ///
     /// Example: `hex_decode("00ff").len() == 2`
     #[rhai_fn(return_raw)]
@@ -113,9 +114,9 @@ mod functions {
         blob(bytes, context.engine().max_array_size())
     }
 
-    /// A blob as a text.
+    /// Converts a blob into a text.
     ///
-    /// Error: the bytes are no UTF-8.
+    /// Error: the bytes are not UTF-8.
     ///
     /// Example: `let pair = to_text(base64_decode(presented));`
     #[rhai_fn(return_raw)]
@@ -123,7 +124,8 @@ mod functions {
         String::from_utf8(data).map_err(|_| runtime_error("these bytes are no UTF-8"))
     }
 
-    /// A text as it stands in a query or a path: everything but letters, digits and `-._~` becomes `%XX`.
+    /// Percent-encodes a text for a query or a path: everything except letters, digits and `-._~`
+    /// becomes `%XX`.
     ///
     /// Example: `url_encode("a b&c") == "a%20b%26c"`
     pub fn url_encode(text: &str) -> String {
@@ -132,9 +134,9 @@ mod functions {
         percent_encoding::utf8_percent_encode(text, &KEPT).to_string()
     }
 
-    /// A text with each `%XX` decoded; `+` stays as it is.
+    /// Percent-decodes a text: each `%XX` is decoded; `+` stays unchanged.
     ///
-    /// Error: what comes out is no UTF-8.
+    /// Error: the result is not UTF-8.
     ///
     /// Example: `url_decode("a%20b") == "a b"`
     #[rhai_fn(return_raw)]
@@ -145,24 +147,26 @@ mod functions {
             .map_err(|_| runtime_error("these bytes are no UTF-8"))
     }
 
-    /// A JSON text as a value: objects are maps, `null` is `()`.
+    /// Parses JSON: objects become maps, `null` becomes `()`.
     ///
-    /// Error: the text is no JSON, or is nested too deeply. Catch it where the text comes from a client.
+    /// Error: the text is not JSON, or is nested too deeply. Catch it if the text comes from a
+    /// client.
     ///
     /// Example: `json_parse(req.body).items.len()`
     #[rhai_fn(return_raw)]
     pub fn json_parse(text: &str) -> Checked<Dynamic> {
         let value: Dynamic = serde_json::from_str(text)
             .map_err(|_| runtime_error("this is no JSON, or nested too deeply"))?;
-        match is_plain_data(&value, 0) {
-            true => Ok(value),
-            false => Err(runtime_error("this JSON is nested too deeply")),
+        if is_plain_data(&value, 0) {
+            Ok(value)
+        } else {
+            Err(runtime_error("this JSON is nested too deeply"))
         }
     }
 
-    /// A value as a JSON text. It is plain data: text, number, boolean, `()`, array, map.
+    /// Formats a value as JSON. The value is plain data: text, number, boolean, `()`, array, map.
     ///
-    /// Error: the value holds something else.
+    /// Error: the value contains something else.
     ///
     /// Example: `json_text(#{ title: "No" }) == "{\"title\":\"No\"}"`
     #[rhai_fn(return_raw)]

@@ -1,4 +1,4 @@
-//! Webhooks, and the events of tests.
+//! Functions for webhooks, and for tests of events.
 
 use rhai::{Array, Map, Module, NativeCallContext, exported_module};
 
@@ -14,8 +14,9 @@ pub(super) fn module() -> Module {
 mod functions {
     use super::*;
 
-    /// Has a webhook sent to `[webhooks.NAME]` of the configuration, after what the event tells of was written, and never if it was not. `data` is
-    /// a map of plain data, 4,096 bytes of JSON at most; a call has 8 at most. Only in functions of `events.rhai`.
+    /// Sends a webhook to `[webhooks.NAME]` of the configuration, after the change was written, and
+    /// never if it was not. `data` is a map of plain data with at most 4,096 bytes of JSON. A call
+    /// sends at most 8 webhooks. Only in functions of `events.rhai`.
     ///
     /// Example: `webhook("ops", #{ type: "key.created", key: event.id, user: event.user });`
     #[rhai_fn(volatile, return_raw)]
@@ -33,7 +34,8 @@ mod functions {
         outbox.add(name, &data).map_err(runtime_error)
     }
 
-    /// The webhooks of this test so far: an array of maps with `name` and `data`, the JSON as a text.
+    /// The webhooks of this test so far: an array of maps with `name` and `data` (the JSON as a
+    /// text).
     ///
     /// Example: `on_key_created(#{ id: "x" }); assert_eq(test_webhooks().len(), 1);`
     #[rhai_fn(volatile, return_raw)]

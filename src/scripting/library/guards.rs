@@ -1,4 +1,4 @@
-//! Mode, remembering, networks, patterns, and the log.
+//! Rate limits, replay protection, networks, regular expressions, and the log.
 
 use crate::model::Mode;
 use std::{cell::RefCell, hash::BuildHasher as _, net::IpAddr};
@@ -18,7 +18,7 @@ pub(super) fn module() -> Module {
     exported_module!(functions)
 }
 
-/// Where a thread keeps networks that it has read before: scripts name the same ones in each call.
+/// A thread's cache of parsed networks, because scripts use the same ones in each call.
 struct Networks {
     places: [Option<(String, IpNet)>; 64],
     hash: foldhash::fast::RandomState,
@@ -31,10 +31,10 @@ thread_local! {
     });
 }
 
-/// A network, or an address as the network of itself.
+/// A network, or an address as a network with one address.
 fn network(text: &str) -> Option<IpNet> {
     let read = || text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
-    // No network is written longer.
+    // The text of a network is never longer.
     if text.len() > 64 {
         return read();
     }
@@ -57,11 +57,13 @@ fn network(text: &str) -> Option<IpNet> {
 mod functions {
     use super::*;
 
-    /// Whether one more is within `count` in `seconds` for this bucket, a name of the script's choice. What is refused does not count.
+    /// Whether one more call is within `count` per `seconds` for this bucket, a name chosen by the
+    /// script. A refused call does not count.
     ///
-    /// When the table of buckets is full, a new bucket is over its limit.
+    /// While the table of buckets is full, a new bucket is over its limit.
     ///
-    /// Example: `if !rate_limit("login:" + req.client, 5, 60) { deny(429, "TOO_MANY", "Wait a minute."); }`
+    /// Example: `if !rate_limit("login:" + req.client, 5, 60) { deny(429, "TOO_MANY", "Wait a
+    /// minute."); }`
     #[rhai_fn(volatile, return_raw)]
     pub fn rate_limit(
         context: NativeCallContext,
@@ -84,9 +86,11 @@ mod functions {
         })
     }
 
-    /// True when this id is seen for the first time in `seconds` (1 to 604800). Nothing is forgotten early: when the table is full, a new id counts as seen.
+    /// Whether this id is seen for the first time in `seconds` (1 to 604800). No id is evicted
+    /// early: while the table is full, a new id counts as seen.
     ///
-    /// Example: `if !once("hmac:" + nonce, 300) { deny(401, "REPLAYED", "The request was sent before."); }`
+    /// Example: `if !once("hmac:" + nonce, 300) { deny(401, "REPLAYED", "The request was sent
+    /// before."); }`
     #[rhai_fn(volatile, return_raw)]
     pub fn once(context: NativeCallContext, id: &str, seconds: INT) -> Checked<bool> {
         if !(1..=604_800).contains(&seconds) {
@@ -107,9 +111,10 @@ mod functions {
         Ok(outcome == ReplayCheck::New)
     }
 
-    /// Whether an address is in a network, or in one of an array of networks. An IPv4 address that is written as IPv6 is IPv4.
+    /// Whether an address is in a network, or in one of an array of networks. An IPv4-mapped IPv6
+    /// address is treated as IPv4.
     ///
-    /// An address that is none, or `()`, is in no network. Error: a network that is none.
+    /// An invalid address, or `()`, is in no network. Error: an invalid network.
     ///
     /// Example: `in_network(req.client, ["10.0.0.0/8", "fd00::/8"])`
     #[rhai_fn(return_raw)]
@@ -131,18 +136,19 @@ mod functions {
             .as_array_ref()
             .map_err(|_| runtime_error("networks are a text or an array"))?;
         let mut is_in = false;
-        // All are read, so that a mistake in the last shows with the first request.
+        // All are parsed, so that a mistake in the last one shows with the first request.
         for network in many.iter() {
             is_in |= one(network)?;
         }
         Ok(is_in)
     }
 
-    /// Whether a regular expression is found in a text of at most 8192 bytes. The time grows with the text's length and no faster.
+    /// Whether a regular expression matches in a text of at most 8192 bytes. The time is linear in
+    /// the text's length.
     ///
-    /// Write `^…$` to match the whole text. There are no look-arounds and no back-references.
+    /// Use `^…$` to match the whole text. Look-around and back-references are not supported.
     ///
-    /// Error: the pattern is none or too large, or the text too long.
+    /// Error: the pattern is invalid or too large, or the text is too long.
     ///
     /// Example: `matches(req.path, "^/tenants/[a-z0-9]+/")`
     #[rhai_fn(return_raw)]
@@ -154,7 +160,8 @@ mod functions {
         CallContext::current(&context)?.host.regexes.is_match(pattern, text).map_err(runtime_error)
     }
 
-    /// Writes a line into Keyward's log; a call may write 32, and more are dropped. Never log a credential: what the script was given as one is blotted out, what it made of it is not.
+    /// Writes a line into Keyward's log. A call may write 32 lines; further ones are dropped. Never
+    /// log a credential: the presented credential is redacted, but values derived from it are not.
     ///
     /// Example: `log("no tenant for " + identity.name);`
     #[rhai_fn(name = "log", volatile, return_raw)]
@@ -162,7 +169,7 @@ mod functions {
         log_at(context, "info", text)
     }
 
-    /// The same with a level: `"debug"`, `"info"`, `"warn"` or `"error"`.
+    /// Writes a line with a level: `"debug"`, `"info"`, `"warn"` or `"error"`.
     ///
     /// Example: `log("warn", "the partner's clock is late");`
     #[rhai_fn(name = "log", volatile, return_raw)]
@@ -176,7 +183,7 @@ mod functions {
         }
         let text: String = text.chars().take(1000).collect();
         let said = call.redact(&text);
-        // What a test makes a script say is about nobody who was there.
+        // Log lines of a script's tests are not about real requests.
         let level = if call.host.sandbox.is_some() { "debug" } else { level };
         let script = context.fn_source().or(context.call_source()).unwrap_or("");
         match level {

@@ -1,17 +1,18 @@
-//! JSON Web Tokens (RFC 7519). Signatures are checked by the `jsonwebtoken` crate; the claims here, strictly and by Keyward's clock.
+//! JSON Web Tokens (RFC 7519). The `jsonwebtoken` crate checks signatures; claims are checked here,
+//! strictly and with Keyward's clock.
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use rhai::{Dynamic, EvalAltResult, Map, Module, NativeCallContext, exported_module};
 use serde_json::Value;
 
-use super::{Checked, answers::refusal, digests};
+use super::{Checked, digests, responses::refusal};
 use crate::scripting::runtime::context::{CallContext, runtime_error};
 
 pub(super) fn module() -> Module {
     exported_module!(functions)
 }
 
-/// No token that a person meets is longer.
+/// The maximum length of a token, in bytes.
 const MOST_BYTES: usize = 16 * 1024;
 const LEEWAY: i64 = 60;
 const MOST_LEEWAY: i64 = 600;
@@ -23,14 +24,19 @@ mod functions {
 
     /// Checks a token and returns its claims, as a map.
     ///
-    /// Options: `alg`: `"HS256"`, `"RS256"`, `"ES256"` or `"EdDSA"`; `secret` (HS256: a secret, a text or a blob) or `key` (the others: a
-    /// public key in PEM, text or secret); `aud` and `iss`: a text, or an array of which one must match; `leeway`: seconds, 0 to 600, usually 60.
+    /// Options: `alg`: `"HS256"`, `"RS256"`, `"ES256"` or `"EdDSA"`; `secret` (HS256: a secret, a
+    /// text or a blob) or `key` (others: a public key in PEM, as a text or secret); `aud` and
+    /// `iss`: a text, or an array of which one must match; `leeway`: seconds, 0 to 600, by default
+    /// 60.
     ///
-    /// `exp` must be there. `exp` and `nbf` are checked; `aud` is checked and must be given where the token has one; `iss` where it is given.
+    /// `exp` is required. `exp` and `nbf` are checked. `aud` is checked, and the option is required
+    /// if the token has one. `iss` is checked if the option is given.
     ///
-    /// Refuses the request with 401 `INVALID_TOKEN` where the token is not in order. Error: the options are not in order.
+    /// Denies the request with 401 `INVALID_TOKEN` if the token is invalid. Error: the options are
+    /// invalid.
     ///
-    /// Example: `let claims = jwt_verify(presented, #{ alg: "RS256", key: ISSUER_KEY, aud: "api", iss: "https://id.example.com" });`
+    /// Example: `let claims = jwt_verify(presented, #{ alg: "RS256", key: ISSUER_KEY, aud: "api",
+    /// iss: "https://id.example.com" });`
     #[rhai_fn(volatile, return_raw)]
     pub fn jwt_verify(context: NativeCallContext, token: &str, options: Map) -> Checked<Dynamic> {
         let call = CallContext::current(&context)?;
@@ -38,7 +44,7 @@ mod functions {
     }
 }
 
-/// What the script asks of a token.
+/// The script's requirements of a token.
 struct Wanted {
     algorithm: Algorithm,
     key: DecodingKey,
@@ -64,18 +70,18 @@ fn invalid(description: &'static str) -> Box<EvalAltResult> {
 
 type Claims = serde_json::Map<String, Value>;
 
-/// The claims of a token whose signature is right, by the script's algorithm and no other.
+/// The claims of a token whose signature is valid for the script's algorithm.
 fn signed(token: &str, wanted: &Wanted) -> Result<Claims, &'static str> {
     let header = jsonwebtoken::decode_header(token)
         .map_err(|_| "The token cannot be read, or says an algorithm that nobody may use.")?;
     if header.alg != wanted.algorithm {
         return Err("The token is signed with another algorithm.");
     }
-    // RFC 7515, section 4.1.11: whoever does not understand what is critical refuses.
+    // RFC 7515, section 4.1.11: a token with unknown critical header parameters must be rejected.
     if header.crit.is_some() {
         return Err("The token asks for an extension that is not supported.");
     }
-    // The claims are checked below, by a clock that is handed in.
+    // The claims are checked below, with the clock that is passed in.
     let mut validation = Validation::new(wanted.algorithm);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
@@ -111,7 +117,7 @@ fn check(claims: &Claims, wanted: &Wanted, now: i64) -> Result<(), &'static str>
     }
 }
 
-/// A NumericDate (RFC 7519, section 2). A text is none, whatever it holds.
+/// A NumericDate (RFC 7519, section 2). A text is never one.
 fn date(claims: &Claims, name: &str) -> Result<Option<f64>, &'static str> {
     match claims.get(name) {
         None => Ok(None),
@@ -173,7 +179,7 @@ impl Wanted {
 fn decoding_key(algorithm: Algorithm, bytes: &[u8]) -> Checked<DecodingKey> {
     let key = match algorithm {
         Algorithm::HS256 => {
-            // Whoever has a public key would be able to sign with it.
+            // Otherwise anybody with the public key could sign tokens with it.
             if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
                 return Err(runtime_error(
                     "jwt_verify: a public key in PEM is no secret for HS256",

@@ -1,7 +1,6 @@
-//! What scripts can call, in sections. Each function is documented once, in its own doc comment: the reference and the
-//! definitions for editors are made of them.
+//! The functions that scripts can call, in sections. Each function is documented once, in its doc
+//! comment, from which the reference and the definitions for editors are generated.
 
-mod answers;
 mod digests;
 mod encodings;
 mod events;
@@ -10,6 +9,7 @@ mod jwt;
 mod people;
 pub(super) mod reference;
 mod request;
+mod responses;
 mod testing;
 mod times;
 
@@ -24,10 +24,11 @@ pub(super) use digests::SecretText;
 
 type Checked<T> = Result<T, Box<EvalAltResult>>;
 
-/// A map on its way to a script. The engine would take one of Rust's apart and build it anew; the name is what the definitions for editors show.
+/// A map for a script. A `Dynamic`, because the engine would rebuild a Rust map; the name is for
+/// the definitions for editors.
 type Map = Dynamic;
 
-/// A part of the library, as the reference shows it.
+/// A section of the library and of the reference.
 pub(super) struct Section {
     pub title: &'static str,
     pub intro: &'static str,
@@ -43,37 +44,37 @@ pub(super) const SECTIONS: &[Section] = &[
     },
     Section {
         title: "Users, keys, roles, resources",
-        intro: "Read-only, and from memory. `identity` is who is asking; `user` is a record.",
+        intro: "Read-only, and from memory. `identity` is the caller; `user` is a record.",
         module: people::module,
     },
     Section {
-        title: "Refusing and answering",
+        title: "Denials and responses",
         intro: "`denial` is the argument of `on_denied`, `response` that of `on_response`.",
-        module: answers::module,
+        module: responses::module,
     },
     Section {
         title: "Encodings",
-        intro: "Bytes are *blobs*. Where a function takes data, it takes a text or a blob.",
+        intro: "Bytes are *blobs*. Functions on data accept a text or a blob.",
         module: encodings::module,
     },
     Section {
         title: "Digests, signatures, secrets",
-        intro: "Digests are blobs: show them with `hex()` or `base64_encode()`, compare them with `constant_time_eq()`.",
+        intro: "Digests are blobs: print them with `hex()` or `base64_encode()`, compare them with `constant_time_eq()`.",
         module: digests::module,
     },
     Section {
         title: "JSON Web Tokens",
-        intro: "The algorithm is the script's choice, never the token's.",
+        intro: "The script chooses the algorithm, never the token.",
         module: jwt::module,
     },
     Section {
         title: "Time",
-        intro: "Points in time are whole seconds since 1970-01-01T00:00:00Z; durations are seconds.",
+        intro: "Times are whole seconds since 1970-01-01T00:00:00Z; durations are seconds.",
         module: times::module,
     },
     Section {
         title: "Limits, networks, patterns, log",
-        intro: "What is counted here is shared by all scripts, and survives a reload.",
+        intro: "Counters are shared by all scripts, and survive a reload.",
         module: guards::module,
     },
     Section {
@@ -83,7 +84,7 @@ pub(super) const SECTIONS: &[Section] = &[
     },
     Section {
         title: "Tests",
-        intro: "Only while a script's `test_…` functions run. Each test has its own users, secrets, clock and counters.",
+        intro: "Available only while `test_…` functions run. Each test has its own users, secrets, clock and counters.",
         module: testing::module,
     },
 ];
@@ -96,7 +97,7 @@ pub(super) fn register(engine: &mut Engine) {
     }
 }
 
-/// Gives the types the names that scripts and messages use.
+/// Registers the names of types for scripts and messages.
 pub(super) fn types(engine: &mut Engine) {
     engine
         .register_type_with_name::<ScriptRequest>("Request")

@@ -1,4 +1,4 @@
-//! Users, keys, roles, resources, and who is asking.
+//! Users, keys, roles, resources, and the identity of the caller.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ fn map(map: &BTreeMap<String, String>) -> Map {
 mod functions {
     use super::*;
 
-    /// The user of this name, without regard to case; `()` where there is none.
+    /// The user with this name, ignoring case. `()` means there is none.
     ///
     /// Example: `let user = user_by_name(claims.sub);`
     #[rhai_fn(return_raw)]
@@ -47,7 +47,7 @@ mod functions {
         Ok(or_unit(CallContext::current(&context)?.host.records.user_by_name(name)))
     }
 
-    /// The user of this number; `()` where there is none.
+    /// The user with this number. `()` means there is none.
     ///
     /// Example: `user_by_id(1).name`
     #[rhai_fn(return_raw)]
@@ -56,7 +56,7 @@ mod functions {
         Ok(or_unit(CallContext::current(&context)?.host.records.user_by_id(uid)))
     }
 
-    /// The key of this public id (its eight characters); `()` where there is none.
+    /// The key with this public id (eight characters). `()` means there is none.
     ///
     /// Example: `key_by_id(identity.key_id).expires`
     #[rhai_fn(return_raw)]
@@ -64,7 +64,7 @@ mod functions {
         Ok(or_unit(CallContext::current(&context)?.host.records.key_by_id(id)))
     }
 
-    /// The role of this id; `()` where there is none.
+    /// The role with this id. `()` means there is none.
     ///
     /// Example: `role("editor").permissions`
     #[rhai_fn(return_raw)]
@@ -72,7 +72,7 @@ mod functions {
         Ok(or_unit(CallContext::current(&context)?.host.records.role(id)))
     }
 
-    /// Whether nobody stands behind the request.
+    /// Whether the request is anonymous.
     ///
     /// Example: `if identity.is_anonymous { return; }`
     #[rhai_fn(get = "is_anonymous", pure)]
@@ -80,7 +80,7 @@ mod functions {
         identity.0.uid.is_none()
     }
 
-    /// The user's number; `()` where the request is anonymous.
+    /// The user's number. `()` means the request is anonymous.
     ///
     /// Example: `identity.uid == 1`
     #[rhai_fn(get = "uid", pure)]
@@ -88,7 +88,7 @@ mod functions {
         identity.0.uid.map_or(Dynamic::UNIT, number)
     }
 
-    /// The user's name; empty where the request is anonymous.
+    /// The user's name. Empty means the request is anonymous.
     ///
     /// Example: `identity.name`
     #[rhai_fn(get = "name", pure)]
@@ -104,7 +104,7 @@ mod functions {
         texts(&identity.0.roles)
     }
 
-    /// The public id of the key that was used; `()` where it was another credential.
+    /// The public id of the key. `()` means another credential was used.
     ///
     /// Example: `identity.key_id`
     #[rhai_fn(get = "key_id", pure)]
@@ -112,7 +112,7 @@ mod functions {
         text(identity.0.key_id.as_deref())
     }
 
-    /// The id of the application that the request came through; `()` where it is anonymous.
+    /// The id of the application. `()` means the request is anonymous.
     ///
     /// Example: `identity.application == "mobile"`
     #[rhai_fn(get = "application", pure)]
@@ -128,7 +128,7 @@ mod functions {
         map(&identity.0.attributes)
     }
 
-    /// Whether the user has this permission: from a role, and within the key's scopes.
+    /// Whether the user has this permission, from a role and within the key's scopes.
     ///
     /// Example: `identity.has_permission("access user profiles")`
     #[rhai_fn(name = "has_permission", pure)]
@@ -184,7 +184,7 @@ mod functions {
         map(&user.0.attributes)
     }
 
-    /// Whether one of the user's roles gives this permission.
+    /// Whether one of the user's roles grants this permission.
     ///
     /// Example: `user.has_permission("administer users")`
     #[rhai_fn(name = "has_permission", pure)]
@@ -216,7 +216,7 @@ mod functions {
         number(key.0.user)
     }
 
-    /// Whether the key was taken back.
+    /// Whether the key is revoked.
     ///
     /// Example: `key.is_revoked`
     #[rhai_fn(get = "is_revoked", pure)]
@@ -224,7 +224,7 @@ mod functions {
         key.0.is_revoked
     }
 
-    /// The first second in which the key is refused; `()`: it does not expire.
+    /// The first second in which the key is refused. `()` means it does not expire.
     ///
     /// Example: `key.expires != () && key.expires - now() < duration("7d")`
     #[rhai_fn(get = "expires", pure)]
@@ -232,7 +232,7 @@ mod functions {
         key.0.expires.map_or(Dynamic::UNIT, |at| at.0.into())
     }
 
-    /// The one application that the key may be used with; `()`: any.
+    /// The only application that accepts the key. `()` means any.
     ///
     /// Example: `key.application`
     #[rhai_fn(get = "application", pure)]
@@ -240,7 +240,7 @@ mod functions {
         text(key.0.application.as_deref())
     }
 
-    /// The permissions that the key is bound to, as an array; `()`: all of its user's.
+    /// The permissions to which the key is restricted, as an array. `()` means no restriction.
     ///
     /// Example: `key.scopes != ()`
     #[rhai_fn(get = "scopes", pure)]
@@ -248,7 +248,7 @@ mod functions {
         key.0.scopes.as_ref().map_or(Dynamic::UNIT, |scopes| texts(scopes).into())
     }
 
-    /// The networks that the key may be used from, as an array; empty: all.
+    /// The networks from which the key is accepted, as an array. Empty means all.
     ///
     /// Example: `key.networks.is_empty() || in_network(req.client, key.networks)`
     #[rhai_fn(get = "networks", pure)]
@@ -264,7 +264,7 @@ mod functions {
         role.0.id.clone()
     }
 
-    /// What people call the role.
+    /// The role's label.
     ///
     /// Example: `role("editor").label`
     #[rhai_fn(get = "label", pure)]
@@ -280,7 +280,7 @@ mod functions {
         role.0.is_admin
     }
 
-    /// The permissions that the role gives, as an array.
+    /// The permissions that the role grants, as an array.
     ///
     /// Example: `"administer users" in role("editor").permissions`
     #[rhai_fn(get = "permissions", pure)]
@@ -296,7 +296,7 @@ mod functions {
         resource.0.id.clone()
     }
 
-    /// What answers the resource: `entity:user`, `proxy`, `script:NAME`, …
+    /// The resource's handler: `entity:user`, `proxy`, `script:NAME`, …
     ///
     /// Example: `resource.handler`
     #[rhai_fn(get = "handler", pure)]
@@ -312,7 +312,7 @@ mod functions {
         resource.0.path.clone()
     }
 
-    /// The host that the resource is for; `()`: any.
+    /// The resource's host. `()` means any.
     ///
     /// Example: `resource.host`
     #[rhai_fn(get = "host", pure)]

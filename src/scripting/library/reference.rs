@@ -1,4 +1,5 @@
-//! The reference of the library and the definitions for editors, made of the functions' own doc comments.
+//! Generates the reference of the library and the definitions for editors from the functions' doc
+//! comments.
 
 use std::fmt::Write as _;
 
@@ -10,11 +11,11 @@ use crate::scripting::{
     compiler::engine::{self, Variables},
 };
 
-/// The text of `definitions.d.rhai`, with which editors complete and check scripts.
+/// The text of `definitions.d.rhai`, which editors use for completion and checks.
 pub fn definitions() -> String {
     let engine = engine::build(&ScriptLimits::default(), Variables::Strict);
     let text = engine.definitions().include_standard_packages(false).single_file();
-    // The engine ends lines with spaces here and there.
+    // The engine leaves trailing spaces.
     let lines: Vec<_> = text.lines().map(str::trim_end).collect();
     lines.join("\n") + "\n"
 }
@@ -50,7 +51,7 @@ pub fn reference() -> String {
 }
 
 fn writes(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing into a text cannot fail.
+    // Writing into a `String` cannot fail.
     let _ = out.write_fmt(text);
 }
 
@@ -82,13 +83,13 @@ fn returns(function: Function) -> &'static str {
     }
 }
 
-/// A function of the library, for people.
+/// A function in the reference.
 pub(in crate::scripting) struct Entry {
     pub shape: String,
     pub text: String,
 }
 
-/// The functions of a module, sorted by their shape.
+/// The functions of a module, sorted by signature.
 pub(in crate::scripting) fn entries(module: Module) -> Vec<Entry> {
     let mut engine = Engine::new_raw();
     super::types(&mut engine);
@@ -152,9 +153,9 @@ fn shape(name: &str, parameters: &[impl AsRef<str>], returns: &str) -> String {
     format!("{prefix}{name}({}){returns}", list.join(", "))
 }
 
-/// The engine's names of types, in the words of the reference.
+/// The names of types in the reference.
 fn plain(kind: &str) -> String {
-    // The macro puts spaces between all that it writes.
+    // The macro puts spaces between tokens.
     let kind = kind.replace(' ', "");
     let kind = kind.trim_start_matches('&').trim_start_matches("mut");
     let kind = kind

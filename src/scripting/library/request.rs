@@ -1,10 +1,10 @@
-//! `req`.
+//! Functions of `req`, the request.
 
 use rhai::{
     Array, Blob, Dynamic, Engine, ImmutableString, Module, NativeCallContext, exported_module,
 };
 
-use super::{Checked, answers::refusal};
+use super::{Checked, responses::refusal};
 use crate::scripting::{
     runtime::context::{CallContext, runtime_error},
     values::request::ScriptRequest,
@@ -19,9 +19,10 @@ fn most_bytes(engine: &Engine) -> usize {
 }
 
 fn readable(req: &ScriptRequest, name: &str) -> Checked<()> {
-    match req.has_unreadable(name) {
-        false => Ok(()),
-        true => Err(refusal(400, "INVALID_HEADER", "A header field of the request is no text.")),
+    if req.has_unreadable(name) {
+        Err(refusal(400, "INVALID_HEADER", "A header field of the request is no text."))
+    } else {
+        Ok(())
     }
 }
 
@@ -34,7 +35,7 @@ fn text_or_unit(text: Option<&str>) -> Dynamic {
 mod functions {
     use super::*;
 
-    /// The method, in capitals.
+    /// The method, in upper case.
     ///
     /// Example: `if req.method == "GET" { … }`
     #[rhai_fn(get = "method", pure)]
@@ -42,7 +43,7 @@ mod functions {
         req.method()
     }
 
-    /// The path, normalised: what was checked is what is forwarded.
+    /// The normalised path. The same path is checked and forwarded.
     ///
     /// Example: `req.path.starts_with("/tenants/")`
     #[rhai_fn(get = "path", pure)]
@@ -50,7 +51,7 @@ mod functions {
         req.path()
     }
 
-    /// The query as it came, without the question mark; empty where there is none. See `param()`.
+    /// The query as received, without the question mark. Empty means there is none. See `param()`.
     ///
     /// Example: `hex(sha256(req.query))`
     #[rhai_fn(get = "query", pure)]
@@ -58,7 +59,7 @@ mod functions {
         req.parts().query.as_deref().unwrap_or("").into()
     }
 
-    /// The client's address, as a text. An IPv4 address that is written as IPv6 is shown as IPv4.
+    /// The client's address as a text. An IPv4-mapped IPv6 address is shown as IPv4.
     ///
     /// Example: `in_network(req.client, "10.0.0.0/8")`
     #[rhai_fn(get = "client", pure)]
@@ -66,7 +67,7 @@ mod functions {
         req.client()
     }
 
-    /// The host that was asked for, in small letters and without the port; `()` where there is none.
+    /// The requested host, in lower case and without the port. `()` means there is none.
     ///
     /// Example: `req.host == "api.example.com"`
     #[rhai_fn(get = "host", pure)]
@@ -74,7 +75,7 @@ mod functions {
         text_or_unit(req.parts().host.as_deref())
     }
 
-    /// The body as a text; `()` where the resource does not buffer it, or where it is no UTF-8.
+    /// The body as a text. `()` means the resource does not buffer it, or it is not UTF-8.
     ///
     /// Example: `if req.body != () { let order = json_parse(req.body); }`
     #[rhai_fn(get = "body", pure)]
@@ -83,9 +84,9 @@ mod functions {
         text_or_unit(body.and_then(|bytes| std::str::from_utf8(bytes).ok()))
     }
 
-    /// The body as a blob; `()` where the resource does not buffer it.
+    /// The body as a blob. `()` means the resource does not buffer it.
     ///
-    /// Error: the body has more bytes than a blob may have. Use `body` or `body_sha256` then.
+    /// Error: the body is larger than a blob may be. Use `body` or `body_sha256` instead.
     ///
     /// Example: `req.body_bytes.len()`
     #[rhai_fn(get = "body_bytes", pure, return_raw)]
@@ -99,7 +100,8 @@ mod functions {
         }
     }
 
-    /// The SHA-256 digest of the body, as a blob of 32 bytes, whatever the body's size; `()` where the resource does not buffer it.
+    /// The SHA-256 digest of the body, of any size, as a blob of 32 bytes. `()` means the resource
+    /// does not buffer it.
     ///
     /// Example: `constant_time_eq(hex(req.body_sha256), req.header("X-Digest"))`
     #[rhai_fn(get = "body_sha256", pure)]
@@ -111,7 +113,8 @@ mod functions {
         }
     }
 
-    /// The first value of a query parameter, decoded (`+` and `%20` are spaces); `()` where it is not there.
+    /// The first value of a query parameter, decoded (`+` and `%20` are spaces). `()` means it is
+    /// absent.
     ///
     /// Example: `let key = req.param("api_key");`
     #[rhai_fn(pure)]
@@ -119,10 +122,12 @@ mod functions {
         text_or_unit(req.param(name).as_deref())
     }
 
-    /// The value of a header field, whose name has no case; `()` where it is not there. Several values are joined with `, `.
+    /// The value of a header field; the name ignores case. `()` means it is absent. Several values
+    /// are joined with `, `.
     ///
-    /// Refuses the request with 400 `INVALID_HEADER` where the value is no UTF-8 text: what cannot be seen must not pass for absent. In a file
-    /// that defines `header(req)` itself, use `headers()`.
+    /// Denies the request with 400 `INVALID_HEADER` if the value is not UTF-8, so that an
+    /// unreadable value does not count as absent. In a file that defines `header(req)` itself, use
+    /// `headers()`.
     ///
     /// Example: `let token = req.header("Authorization");`
     #[rhai_fn(pure, return_raw)]
@@ -138,20 +143,22 @@ mod functions {
         Ok(joined.into())
     }
 
-    /// All values of a header field, as an array; empty where it is not there.
+    /// All values of a header field, as an array. Empty means it is absent.
     ///
-    /// Refuses the request with 400 `INVALID_HEADER` where a value is no UTF-8 text.
+    /// Denies the request with 400 `INVALID_HEADER` if a value is not UTF-8.
     ///
-    /// Example: `if req.headers("X-Signature").len() != 1 { deny(401, "ONE_SIGNATURE", "Send one signature."); }`
+    /// Example: `if req.headers("X-Signature").len() != 1 { deny(401, "ONE_SIGNATURE", "Send one
+    /// signature."); }`
     #[rhai_fn(pure, return_raw)]
     pub fn headers(req: &mut ScriptRequest, name: &str) -> Checked<Array> {
         readable(req, name)?;
         Ok(req.header_values(name).map(Into::into).collect())
     }
 
-    /// Leaves a note for later hooks of the same request. The value is plain data: text, number, boolean, array, map, blob.
+    /// Sets a note for later hooks of this request. The value is plain data: text, number, boolean,
+    /// array, map, blob.
     ///
-    /// Error: there are too many notes, or the value is no plain data.
+    /// Error: there are too many notes, or the value is not plain data.
     ///
     /// Example: `req.set("tenant", "llama");`
     #[rhai_fn(name = "set", pure, return_raw)]
@@ -165,7 +172,7 @@ mod functions {
         req.set_note(name, value, call.host.limits.notes).map_err(runtime_error)
     }
 
-    /// A note that an earlier hook of the same request left; `()` where there is none.
+    /// A note that an earlier hook of this request set. `()` means there is none.
     ///
     /// Example: `if req.get("tenant") == () { deny(403, "NO_TENANT", "No tenant."); }`
     #[rhai_fn(name = "get", pure)]
@@ -173,7 +180,7 @@ mod functions {
         req.note(name).unwrap_or(Dynamic::UNIT)
     }
 
-    /// `req` as a text: the method and the path, nothing that could be a secret.
+    /// `req` as a text: only method and path, which contain no secret.
     ///
     /// Example: `log(req.to_string());`
     #[rhai_fn(name = "to_string", name = "to_debug", pure)]

@@ -1,4 +1,4 @@
-//! What a script's own tests are written with.
+//! Functions for a script's own tests.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use rhai::{Dynamic, EvalAltResult, FnPtr, INT, Map, Module, NativeCallContext, exported_module};
 
-use super::{Checked, answers};
+use super::{Checked, responses};
 use crate::scripting::{
     fault::{denied_status, describe, innermost},
     runtime::{
@@ -36,9 +36,10 @@ fn sandbox(context: &NativeCallContext) -> Checked<Arc<Sandbox>> {
 }
 
 fn shown(value: &Dynamic) -> String {
-    match is_plain_data(value, 0) {
-        true => serde_json::to_string(value).unwrap_or_else(|_| value.type_name().to_owned()),
-        false => value.type_name().to_owned(),
+    if is_plain_data(value, 0) {
+        serde_json::to_string(value).unwrap_or_else(|_| value.type_name().to_owned())
+    } else {
+        value.type_name().to_owned()
     }
 }
 
@@ -69,17 +70,17 @@ mod functions {
             .ok()
             .and_then(|equal| equal.as_bool().ok())
             .unwrap_or(false);
-        match equal {
-            true => Ok(()),
-            false => {
-                Err(runtime_error(format!("assertion failed: {said_left} is not {said_right}")))
-            }
+        if equal {
+            Ok(())
+        } else {
+            Err(runtime_error(format!("assertion failed: {said_left} is not {said_right}")))
         }
     }
 
-    /// Fails the test unless the function refuses with this status and this error.
+    /// Fails the test unless the function denies with this status and error.
     ///
-    /// Example: `assert_denied(|| verify(test_request("GET", "/"), (), #{}), 401, "INVALID_TOKEN");`
+    /// Example: `assert_denied(|| verify(test_request("GET", "/"), (), #{}), 401,
+    /// "INVALID_TOKEN");`
     #[rhai_fn(volatile, return_raw)]
     pub fn assert_denied(
         context: NativeCallContext,
@@ -109,7 +110,8 @@ mod functions {
         Err(runtime_error(format!("assertion failed: not denied but broken: {}", describe(thrown))))
     }
 
-    /// A request for tests. The target is a path with or without a query. It comes from 192.0.2.1, for `localhost`, and has no body.
+    /// A request for tests. The target is a path, optionally with a query. The client is 192.0.2.1,
+    /// the host `localhost`, and there is no body.
     ///
     /// Example: `let req = test_request("GET", "/orders?page=2");`
     #[rhai_fn(return_raw)]
@@ -137,7 +139,7 @@ mod functions {
         }))
     }
 
-    /// The same request with one more header field.
+    /// A copy of the request with one more header field.
     ///
     /// Example: `test_request("GET", "/").with_header("API-KEY", "abc")`
     #[rhai_fn(pure, return_raw)]
@@ -157,7 +159,7 @@ mod functions {
         }))
     }
 
-    /// The same request from another address.
+    /// A copy of the request with another client address.
     ///
     /// Example: `test_request("GET", "/").with_client("10.0.0.7")`
     #[rhai_fn(pure, return_raw)]
@@ -171,7 +173,7 @@ mod functions {
         Ok(req.changed(|parts| parts.client = client))
     }
 
-    /// The same request for another host.
+    /// A copy of the request with another host.
     ///
     /// Example: `test_request("GET", "/").with_host("api.example.com")`
     #[rhai_fn(pure, return_raw)]
@@ -184,7 +186,7 @@ mod functions {
         Ok(req.changed(|parts| parts.host = Some(host.to_owned())))
     }
 
-    /// The same request with a body.
+    /// A copy of the request with a body.
     ///
     /// Example: `test_request("POST", "/orders").with_body("{}")`
     #[rhai_fn(pure, return_raw)]
@@ -197,7 +199,8 @@ mod functions {
         Ok(req.changed(|parts| parts.body = Some(Bytes::copy_from_slice(text.as_bytes()))))
     }
 
-    /// The same request with a key of this user, as the type `api_key` takes it: `API-KEY: base64(user:key)`. For `decide()` in tests of hooks.
+    /// A copy of the request with a key of this user in the format of the type `api_key`: `API-KEY:
+    /// base64(user:key)`. For `decide()` in tests of hooks.
     ///
     /// Example: `decide(test_request("GET", "/orders").with_user(user))`
     #[rhai_fn(pure, return_raw)]
@@ -215,7 +218,8 @@ mod functions {
         }))
     }
 
-    /// The text of a key of this user, which `decide()` takes. For tests of authentication types that leave the key to the built-in rooms.
+    /// The text of a key of this user, which `decide()` accepts. For tests of authentication types
+    /// that leave the check of the key to the built-in phases.
     ///
     /// Example: `decide(test_request("GET", "/orders?key=" + test_key(user)))`
     #[rhai_fn(volatile, return_raw)]
@@ -223,8 +227,8 @@ mod functions {
         Ok(sandbox(&context)?.key_of(user.parts().uid).expose().to_owned())
     }
 
-    /// Makes a user whom this test's look-ups find. Fields: `name` (needed), `roles`, `permissions` (arrays of texts), `attributes`
-    /// (a map of texts), `active` (usually true).
+    /// Creates a user for this test. Fields: `name` (required), `roles`, `permissions` (arrays of
+    /// texts), `attributes` (a map of texts), `active` (by default true).
     ///
     /// Example: `test_user(#{ name: "llama", roles: ["editor"], attributes: #{ tenant: "a" } });`
     #[rhai_fn(volatile, return_raw)]
@@ -233,7 +237,7 @@ mod functions {
         TestUser::read(&fields).and_then(|user| sandbox.add_user(user)).map_err(runtime_error)
     }
 
-    /// Gives this test a named secret.
+    /// Defines a named secret for this test.
     ///
     /// Example: `test_secret("webhook", "a key of the test's own");`
     #[rhai_fn(volatile, return_raw)]
@@ -242,7 +246,7 @@ mod functions {
         Ok(())
     }
 
-    /// Sets this test's clock (RFC 3339). It stands still.
+    /// Sets this test's clock (RFC 3339). The clock does not advance.
     ///
     /// Example: `test_at("2026-01-05T12:00:00Z");`
     #[rhai_fn(volatile, return_raw)]
@@ -255,7 +259,7 @@ mod functions {
         Ok(())
     }
 
-    /// Who is asking, for tests of hooks: a user that `test_user()` made.
+    /// The identity of a user from `test_user()`, for tests of hooks.
     ///
     /// Example: `on_permit(test_request("GET", "/"), test_identity(user), test_resource("orders"))`
     #[rhai_fn(return_raw)]
@@ -273,7 +277,7 @@ mod functions {
         }))
     }
 
-    /// Nobody, for tests of hooks.
+    /// The anonymous identity, for tests of hooks.
     ///
     /// Example: `assert(test_anonymous().is_anonymous, "somebody");`
     #[rhai_fn(return_raw)]
@@ -299,7 +303,8 @@ mod functions {
 
     /// A denial, for tests of `on_denied`.
     ///
-    /// Example: `let denial = test_denial(401, "AUTHENTICATION_FAILED"); on_denied(req, denial); assert_eq(denial.status, 401);`
+    /// Example: `let denial = test_denial(401, "AUTHENTICATION_FAILED"); on_denied(req, denial);
+    /// assert_eq(denial.status, 401);`
     #[rhai_fn(return_raw)]
     pub fn test_denial(
         context: NativeCallContext,
@@ -337,15 +342,15 @@ mod functions {
         Ok(response)
     }
 
-    /// The header field that a denial was given; `()` where it was not. For tests of `on_denied`.
+    /// The value of a header field of a denial, for tests of `on_denied`. `()` means it is not set.
     ///
     /// Example: `assert_eq(denial.header("Retry-After"), "60");`
     #[rhai_fn(name = "header", pure)]
     pub fn denial_header(denial: &mut ScriptDenial, name: &str) -> Dynamic {
-        answers::header_of(&denial.lock().headers, name)
+        responses::header_of(&denial.lock().headers, name)
     }
 
-    /// The status of a handler's answer, for its tests.
+    /// The status of a handler's response, for its tests.
     ///
     /// Example: `assert_eq(handle(test_request("GET", "/"), test_anonymous()).status, 200);`
     #[rhai_fn(get = "status", pure)]
@@ -353,7 +358,7 @@ mod functions {
         reply.status.as_u16().into()
     }
 
-    /// The body of a handler's answer as a text, for its tests; `()` where it is no text.
+    /// The body of a handler's response as a text, for its tests. `()` means it is not text.
     ///
     /// Example: `assert_eq(handle(test_request("GET", "/"), test_anonymous()).body, "hello");`
     #[rhai_fn(get = "body", pure)]
@@ -361,11 +366,14 @@ mod functions {
         std::str::from_utf8(&reply.body).map_or(Dynamic::UNIT, Into::into)
     }
 
-    /// Sends a request through the whole Gate, with this script and this test's users. Returns a map: `allowed`, `status`, `error`,
-    /// `description`, `detail` (what the log would be told), `user`, `room`; what does not apply is `()`. Handlers and `on_response` do not run.
+    /// Sends a request through the whole gate, with this script and this test's users. Returns a
+    /// map: `allowed`, `status`, `error`, `description`, `detail` (the message for the log),
+    /// `user`, `room` (the phase). Fields that do not apply are `()`. Handlers and `on_response` do
+    /// not run.
     ///
-    /// The application is `default`, of the type of the script under test or else `api_key`; it reads `API-KEY`, or `Authorization` where the
-    /// request has that alone. There is one resource for all paths: the script's own, or `test`. It wants a credential and no permission.
+    /// The application is `default`, with the type of the script under test or else `api_key`. It
+    /// reads `API-KEY`, or `Authorization` if the request has only that. There is one resource for
+    /// all paths: the script's own, or `test`. It requires a credential and no permission.
     ///
     /// Example: `assert_eq(decide(test_request("GET", "/orders")).status, 401);`
     #[rhai_fn(volatile, return_raw)]

@@ -1,4 +1,4 @@
-//! Points in time, durations, time zones.
+//! Times, durations and time zones.
 
 use std::cell::RefCell;
 
@@ -16,7 +16,7 @@ pub(super) fn module() -> Module {
 }
 
 fn moment(seconds: INT) -> Checked<Timestamp> {
-    // A little within what jiff can hold, so that every time zone has a name for it.
+    // Slightly less than jiff's range, so that the time is valid in every time zone.
     const FIRST: INT = -62_167_132_800;
     const LAST: INT = 253_402_207_200;
     match seconds {
@@ -28,14 +28,14 @@ fn moment(seconds: INT) -> Checked<Timestamp> {
 }
 
 thread_local! {
-    /// What the clocks of some time zones showed last: within a second they show the same.
+    /// The last local time of some time zones, which is the same within a second.
     static SHOWN: RefCell<Vec<(String, INT, Map)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How many time zones a thread remembers.
+/// The number of time zones in a thread's cache.
 const ZONES: usize = 8;
 
-/// [`functions::local_time`], for a time that is asked for again and again.
+/// [`functions::local_time`] with a cache.
 fn shown_now(zone: &str, seconds: INT) -> Checked<Map> {
     let is_it = |(name, at, _): &&(String, INT, Map)| *at == seconds && name == zone;
     let known = SHOWN.with_borrow(|shown| shown.iter().find(is_it).map(|(.., map)| map.clone()));
@@ -57,7 +57,7 @@ fn shown_now(zone: &str, seconds: INT) -> Checked<Map> {
 mod functions {
     use super::*;
 
-    /// Now, in seconds since 1970-01-01T00:00:00Z.
+    /// The current time, in seconds since 1970-01-01T00:00:00Z.
     ///
     /// Example: `now() - issued < duration("5m")`
     #[rhai_fn(volatile, return_raw)]
@@ -65,25 +65,25 @@ mod functions {
         Ok(CallContext::current(&context)?.host.clock.now().0)
     }
 
-    /// The point in time of an RFC 3339 text, in seconds; `()` where the text is none.
+    /// Parses an RFC 3339 time into seconds. `()` means the text is invalid.
     ///
     /// Example: `parse_time("2026-01-05T12:00:00Z") == 1767614400`
     pub fn parse_time(text: &str) -> Dynamic {
         model::Timestamp::parse(text).map_or(Dynamic::UNIT, |at| at.0.into())
     }
 
-    /// The point in time of an HTTP date (RFC 9110, section 5.6.7), in seconds; `()` where the text is none.
+    /// Parses an HTTP date (RFC 9110, section 5.6.7) into seconds. `()` means the text is invalid.
     ///
     /// Example: `let sent = parse_http_date(req.header("Date"));`
     pub fn parse_http_date(text: &str) -> Dynamic {
-        // The pattern reads an offset, and an HTTP date has always this one.
+        // The pattern requires an offset, and an HTTP date is always in GMT.
         let Some(text) = text.strip_suffix(" GMT") else { return Dynamic::UNIT };
         let text = format!("{text} +0000");
         let at = jiff::fmt::strtime::parse("%a, %d %b %Y %H:%M:%S %z", text);
         at.and_then(|at| at.to_timestamp()).map_or(Dynamic::UNIT, |at| at.as_second().into())
     }
 
-    /// A point in time as an RFC 3339 text in UTC.
+    /// Formats a time as RFC 3339 in UTC.
     ///
     /// Error: the year is not within 0 to 9999.
     ///
@@ -94,9 +94,10 @@ mod functions {
         Ok(model::Timestamp(seconds).to_string())
     }
 
-    /// The seconds of a duration: a whole number with `s`, `m`, `h`, `d` or `w`; several are added.
+    /// Parses a duration into seconds: whole numbers with `s`, `m`, `h`, `d` or `w`, which are
+    /// added.
     ///
-    /// Error: the text is no duration.
+    /// Error: the text is not a duration.
     ///
     /// Example: `duration("1h30m") == 5400`
     #[rhai_fn(return_raw)]
@@ -124,18 +125,19 @@ mod functions {
         if number.is_some() || text.is_empty() { Err(wrong()) } else { Ok(total) }
     }
 
-    /// What the clocks show now in a time zone (an IANA name): a map of `year`, `month`, `day`, `hour`, `minute`, `second` and
-    /// `weekday` (1 is Monday, 7 is Sunday).
+    /// The current local time in a time zone (an IANA name), as a map of `year`, `month`, `day`,
+    /// `hour`, `minute`, `second` and `weekday` (1 is Monday, 7 is Sunday).
     ///
     /// Error: there is no such time zone.
     ///
-    /// Example: `let here = local_time("Europe/Berlin"); if here.weekday > 5 { deny(403, "WEEKEND", "We rest."); }`
+    /// Example: `let here = local_time("Europe/Berlin"); if here.weekday > 5 { deny(403, "WEEKEND",
+    /// "We rest."); }`
     #[rhai_fn(name = "local_time", volatile, return_raw)]
     pub fn local_time_now(context: NativeCallContext, zone: &str) -> Checked<Map> {
         shown_now(zone, CallContext::current(&context)?.host.clock.now().0)
     }
 
-    /// The same for a point in time.
+    /// The local time in a time zone at a given time, as a map with the same fields.
     ///
     /// Example: `local_time("UTC", 0).year == 1970`
     #[rhai_fn(name = "local_time", return_raw)]

@@ -1,4 +1,4 @@
-//! Scripts that say that they take their time.
+//! Tests of blocking scripts.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ fn spin() -> ScriptRequest {
 }
 
 #[tokio::test]
-async fn a_blocking_script_holds_no_async_thread() {
+async fn blocking_script_blocks_no_async_thread() {
     let limits = ScriptLimits {
         blocking_time: Duration::from_millis(300),
         blocking_operations: u64::MAX,
@@ -41,7 +41,7 @@ async fn a_blocking_script_holds_no_async_thread() {
 }
 
 #[tokio::test]
-async fn the_pool_and_its_queue_are_bounded() {
+async fn pool_and_queue_are_bounded() {
     let limits = ScriptLimits {
         blocking_time: Duration::from_millis(400),
         blocking_operations: u64::MAX,
@@ -61,17 +61,17 @@ async fn the_pool_and_its_queue_are_bounded() {
         (outcome, start.elapsed())
     });
     assert!(detail(a).contains("too long"));
-    // It waited as long as a call may take and got no turn, or got one and was ended.
+    // The call waited for its full time limit without a slot, or got one and was stopped.
     assert!(b.is_err());
     let (refused, after) = c;
     assert!(detail(refused).contains("too busy"));
     assert!(after < Duration::from_millis(300), "{after:?}");
-    // Nothing is held afterwards.
+    // All slots are free afterwards.
     script.on_request(&req()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_call_that_nobody_waits_for_keeps_its_turn_until_it_ends() {
+async fn cancelled_call_keeps_its_slot_until_it_ends() {
     let limits = ScriptLimits {
         blocking_time: Duration::from_millis(300),
         blocking_operations: u64::MAX,

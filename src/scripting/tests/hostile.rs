@@ -1,10 +1,10 @@
-//! Scripts that would take the process with them: each is broken within its budget, and the process lives.
+//! Scripts that try to exhaust the process: each fails within its budget, and the process survives.
 
 use std::time::Instant;
 
 use super::*;
 
-/// Bodies of `on_permit`, and a word of what is said about each.
+/// Bodies of `on_permit`, each with a word of its error.
 const HOSTILE: &[(&str, &str)] = &[
     ("loop {}", "too many steps"),
     ("while true { let x = 1; }", "too many steps"),
@@ -58,7 +58,7 @@ const HOSTILE: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn each_hostile_script_is_broken() {
+async fn each_hostile_script_fails() {
     let mut wrong = Vec::new();
     for (body, says) in HOSTILE {
         let start = Instant::now();
@@ -75,9 +75,10 @@ async fn each_hostile_script_is_broken() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Values that are nested more deeply than they may be walked: they show as such, and nothing runs out of stack.
+/// Values that are nested too deeply to be traversed: the error says so, and the stack does not
+/// overflow.
 #[tokio::test]
-async fn what_is_nested_too_deeply_is_not_walked() {
+async fn deeply_nested_value_is_not_traversed() {
     for nested in [
         "let a = []; for i in 0..900 { a = [a]; }",
         "let a = #{}; for i in 0..400 { a = #{ a: a }; }",
@@ -102,7 +103,7 @@ async fn what_is_nested_too_deeply_is_not_walked() {
 }
 
 #[tokio::test]
-async fn recursion_ends_at_the_same_level_in_every_build() {
+async fn recursion_limit_is_the_same_in_every_build() {
     let depth = ScriptLimits::default().call_levels;
     let text = "fn down(n) { if n == 0 { 0 } else { 1 + down(n - 1) } }
         fn on_permit(req, identity, resource) { down(req.param(\"n\").parse_int()) > 0 }";
@@ -114,15 +115,16 @@ async fn recursion_ends_at_the_same_level_in_every_build() {
         let req = req().changed(|parts| parts.query = Some(format!("n={n}")));
         script.on_permit(&req, &person(), &resource()).await
     };
-    // down(0) is a level too; on_permit is where the count begins.
+    // down(0) is a level too; the count begins with on_permit.
     assert_eq!(down(depth - 1).await.unwrap(), PermitResult::Granted);
     assert!(detail(down(depth).await).contains("too deeply"));
     assert!(detail(down(1_000_000).await).contains("too deeply"));
 }
 
-/// The deepest recursion through the most deeply nested expressions fits on the stack of a thread of tokio's.
+/// The deepest recursion through the most deeply nested expressions fits on the stack of a tokio
+/// thread.
 #[test]
-fn the_deepest_recursion_fits_on_the_stack() {
+fn deepest_recursion_fits_on_the_stack() {
     let nested = format!("{}a{}", "1 + (".repeat(9), ")".repeat(9));
     let blocks = format!("{}BODY{}", "if true { ".repeat(6), " } else { 0 }".repeat(6));
     let bodies = [
@@ -202,7 +204,7 @@ fn each_hostile_source_is_refused() {
 }
 
 #[tokio::test]
-async fn a_slow_script_is_ended_by_the_clock() {
+async fn slow_script_is_stopped_by_the_time_limit() {
     let limits = ScriptLimits {
         operations: u64::MAX,
         time: Duration::from_millis(100),
@@ -216,13 +218,13 @@ async fn a_slow_script_is_ended_by_the_clock() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_caught_is_not_caught() {
+async fn budget_errors_cannot_be_caught() {
     let body = "try { loop {} } catch { } true";
     assert!(detail(permit(body).await).contains("too many steps"));
 }
 
 #[tokio::test]
-async fn a_script_that_keeps_running_out_is_switched_off_until_a_reload() {
+async fn script_that_exceeds_its_budget_often_is_switched_off_until_a_reload() {
     let limits = ScriptLimits { strikes: 3, ..limits() };
     let text = "fn on_request(req) { if req.param(\"spin\") != () { loop {} } }";
     let folder =
@@ -238,7 +240,7 @@ async fn a_script_that_keeps_running_out_is_switched_off_until_a_reload() {
     }
     assert!(detail(script.on_request(&req()).await).contains("switched off"));
     assert_eq!(scripts.problems(), [ScriptProblem::SwitchedOff { file: "hooks.rhai".into() }]);
-    // The trouble is its own.
+    // The error is the script's own.
     let calm = set.hooks(Function::OnRequest, Some("calm")).nth(1).unwrap();
     calm.on_request(&req()).await.unwrap();
 
@@ -248,9 +250,9 @@ async fn a_script_that_keeps_running_out_is_switched_off_until_a_reload() {
     set.hooks(Function::OnRequest, None).next().unwrap().on_request(&req()).await.unwrap();
 }
 
-/// The dearest pattern that is accepted, on the longest text that is.
+/// The most expensive accepted pattern, on the longest accepted text.
 #[tokio::test]
-async fn a_pattern_takes_no_longer_than_a_call_may() {
+async fn regular_expression_is_within_the_time_limit_of_a_call() {
     for pattern in
         ["(?:[a-z]{0,60}x){0,12}y", "(a*)*(a|aa)+$b", "(?:a?){250}a{250}b", "^(\\\\w+\\\\s?)*$"]
     {
@@ -259,7 +261,7 @@ async fn a_pattern_takes_no_longer_than_a_call_may() {
             format!("let s = \"\"; s.pad(8192, 'a'); s[8191] = '!'; !matches(s, \"{pattern}\")");
         let outcome = permit(&body).await;
         assert!(start.elapsed() < Duration::from_secs(2), "{pattern}: {:?}", start.elapsed());
-        // One that is too large is refused.
+        // A larger one is rejected.
         let is_refused =
             matches!(&outcome, Err(Fault::Failed { detail }) if detail.contains("pattern"));
         assert!(
@@ -270,7 +272,7 @@ async fn a_pattern_takes_no_longer_than_a_call_may() {
 }
 
 #[test]
-fn a_call_writes_so_many_lines_and_no_more() {
+fn log_lines_of_a_call_are_limited() {
     let budget = ScriptLimits::default().inline();
     let said = runtime::budget::run_within(budget, || {
         (0..1000).filter(|_| runtime::budget::take_log_line()).count()

@@ -1,8 +1,8 @@
-//! The library, from inside of scripts.
+//! Tests of the library, called from scripts.
 
 use super::*;
 
-/// Each is true.
+/// Each expression is true.
 const TRUE: &[&str] = &[
     r#"req.method == "POST" && req.path == "/orders" && req.query == "a=1&b=x%20y&a=2""#,
     r#"req.param("a") == "1" && req.param("b") == "x y" && req.param("c") == ()"#,
@@ -55,7 +55,7 @@ const TRUE: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn the_library_does_what_it_says() {
+async fn functions_return_the_documented_results() {
     let mut wrong = Vec::new();
     for body in TRUE {
         let outcome = permit(body).await;
@@ -66,7 +66,7 @@ async fn the_library_does_what_it_says() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Each is a mistake of the script's, with a word of what is said.
+/// Each is an error of the script, with a word of its message.
 const WRONG: &[(&str, &str)] = &[
     (r#"base64_decode("YQ")"#, "no base64"),
     (r#"base64_decode("YTpi ")"#, "no base64"),
@@ -103,7 +103,7 @@ const WRONG: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn the_library_says_what_is_wrong() {
+async fn errors_of_functions_name_the_problem() {
     let mut wrong = Vec::new();
     for (body, says) in WRONG {
         let outcome = permit(&format!("{body}; true")).await;
@@ -119,7 +119,7 @@ async fn the_library_says_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn counters_survive_a_reload_and_refuse_when_they_are_full() {
+async fn counters_survive_a_reload_and_reject_when_full() {
     let text = "fn on_permit(req, identity, resource) { once(req.param(\"id\"), 60) && rate_limit(req.param(\"id\"), 1, 60) }";
     let folder = Folder::of(&[("hooks.rhai", text)]);
     let limits = ScriptLimits { replay_ids: 2, ..limits() };
@@ -138,8 +138,8 @@ async fn counters_survive_a_reload_and_refuse_when_they_are_full() {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_host_function_breaks_the_call_and_nothing_else() {
-    // The records are host code that others wrote.
+async fn panic_in_a_host_function_fails_only_the_call() {
+    // The records are host code, which may panic.
     struct Panics;
     impl Records for Panics {
         fn user_by_name(&self, _: &str) -> Option<UserView> {
@@ -170,7 +170,7 @@ async fn a_panic_in_a_host_function_breaks_the_call_and_nothing_else() {
 }
 
 #[test]
-fn the_reference_is_the_one_in_docs() {
+fn generated_reference_equals_the_one_in_docs() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/scripting-reference.md");
     let made = reference();
     if std::env::var_os("KEYWARD_WRITE_DOCS").is_some() {

@@ -1,4 +1,4 @@
-//! From a folder to a set: what is refused and how it is said, and what stays in force.
+//! Tests of loading: rejected scripts, their errors, and the set that stays in use.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
@@ -20,7 +20,7 @@ fn a_missing_and_an_empty_folder_are_empty_sets() {
 }
 
 #[test]
-fn a_fault_shows_file_line_column_and_a_caret() {
+fn error_shows_file_line_column_and_a_caret() {
     let text = "fn on_request(req) {\n\tlet x = 1;\n\tlet y = x +;\n}";
     let folder = Folder::of(&[("resources/orders.rhai", text)]);
     let problems = folder.load().map(|_| ()).unwrap_err();
@@ -31,7 +31,7 @@ fn a_fault_shows_file_line_column_and_a_caret() {
 }
 
 #[test]
-fn names_arity_and_unknown_functions_are_found() {
+fn wrong_names_arity_and_unknown_functions_are_reported() {
     let mut wrong = Vec::new();
     for (file, text, says) in [
         ("hooks.rhai", "fn on_deny(req, denial) {}", "did you mean on_denied(req, denial)?"),
@@ -82,7 +82,7 @@ fn names_arity_and_unknown_functions_are_found() {
         ("other/a.rhai", "", "no script is loaded from this path"),
     ] {
         if file == "auth/.rhai.rhai" {
-            // A hidden file is an editor's.
+            // Hidden files are ignored: editors create them.
             assert!(Folder::of(&[(file, text)]).load().is_ok());
             continue;
         }
@@ -98,18 +98,18 @@ fn names_arity_and_unknown_functions_are_found() {
 }
 
 #[test]
-fn what_is_free_stays_free() {
+fn other_function_names_are_allowed() {
     let text =
         "fn on_request(req) { headers(req) } private fn header(x) {} fn test_it() { headers(1) }
         private fn headers(req) { header(1); let f = |x| x + 1; let y = f.call(1); }";
-    // A function that Keyward knows cannot be a private one of another file's kind.
+    // A known function name cannot be a private function in a file of another kind.
     assert!(Folder::of(&[("hooks.rhai", text)]).refused().contains("belongs in auth/"));
     let text = text.replace("private fn header(x) {}", "").replace("header(1);", "");
     Folder::of(&[("hooks.rhai", &text), ("README.md", "a"), ("notes/a.txt", "b")]).load().unwrap();
 }
 
 #[tokio::test]
-async fn constants_are_seen_inside_functions() {
+async fn constants_are_visible_inside_functions() {
     let constants = r#"const LIMIT = 5; const TWICE = LIMIT * 2; const NETS = ["10.0.0.0/8"]; const NAMES = #{ a: #{ b: 1 } };
         const HALF = 0.5; const TEXT = "t"; const HEX = hex("a"); const YES = true; const NONE = ();"#;
     let mut wrong = Vec::new();
@@ -157,7 +157,7 @@ async fn constants_are_seen_inside_functions() {
             "const A = [1]; const B = 1; const M = #{{ a: 1 }}; fn on_request(req) {{ {body} }}"
         );
         let folder = Folder::of(&[("hooks.rhai", &text)]);
-        // Some are found at load, the others when they are run.
+        // Some errors are found at load, others at run time.
         if let Ok(scripts) = folder.load() {
             let set = scripts.current();
             let script = set.hooks(Function::OnRequest, None).next().unwrap();
@@ -209,7 +209,7 @@ fn files_that_cannot_be_scripts_are_refused() {
     .unwrap();
     says("not a regular file");
     fs::remove_file(folder.path().join("auth/a.rhai")).unwrap();
-    // A link inside the folder is fine.
+    // A link inside the folder is accepted.
     symlink("../hooks.rhai", folder.path().join("resources.rhai")).unwrap();
     fs::create_dir(folder.path().join("resources")).unwrap();
     fs::rename(folder.path().join("resources.rhai"), folder.path().join("resources/a.rhai"))
@@ -233,7 +233,7 @@ fn an_unreadable_file_is_refused() {
 }
 
 #[tokio::test]
-async fn the_last_good_set_stays() {
+async fn last_valid_set_stays_in_use() {
     let text = |answer: &str| format!("fn on_permit(req, identity, resource) {{ {answer} }}");
     let folder = Folder::of(&[("hooks.rhai", &text("true"))]);
     let scripts = folder.load().unwrap();
@@ -261,7 +261,7 @@ async fn the_last_good_set_stays() {
     assert!(scripts.reload().unwrap().is_new);
     assert_eq!(says().await, PermitResult::Refused);
     assert!(scripts.problems().is_empty());
-    // A set that a request has taken stays whole, whatever comes after.
+    // A set that a request uses stays unchanged.
     let taken = scripts.current();
     fs::remove_file(folder.path().join("hooks.rhai")).unwrap();
     scripts.reload().unwrap();
@@ -269,7 +269,7 @@ async fn the_last_good_set_stays() {
 }
 
 #[test]
-fn ten_thousand_reloads_of_touched_files_cost_nothing_that_stays() {
+fn ten_thousand_reloads_leak_nothing() {
     let folder = Folder::of(&[HOOK]);
     let scripts = folder.load().unwrap();
     let first = scripts.current();
@@ -286,7 +286,7 @@ fn ten_thousand_reloads_of_touched_files_cost_nothing_that_stays() {
 }
 
 #[test]
-fn errors_that_do_not_change_are_kept_and_not_told_as_good() {
+fn unchanged_errors_are_kept_and_not_reported_as_success() {
     let folder = Folder::of(&[HOOK]);
     let scripts = folder.load().unwrap();
     folder.write("hooks.rhai", "fn");
@@ -299,7 +299,7 @@ fn errors_that_do_not_change_are_kept_and_not_told_as_good() {
 }
 
 #[test]
-fn limits_are_those_that_were_set() {
+fn configured_limits_are_applied() {
     let limits = ScriptLimits { functions: 3, variables: 4, expression_depth: 12, ..limits() };
     let load = |text: &str| Folder::of(&[("hooks.rhai", text)]).load_with(limits.clone(), host());
     load("fn on_request(req) {} fn a() {} fn b() {}").unwrap();
@@ -310,15 +310,15 @@ fn limits_are_those_that_were_set() {
 }
 
 #[test]
-fn samples_that_are_all_switched_off_cost_nothing() {
+fn disabled_samples_cost_nothing() {
     let folder = Folder::of(&[("hooks.rhai", "// fn on_request(req) {}\nconst ALL_OFF = true;\n")]);
     let scripts = folder.load().unwrap();
     assert!(!scripts.current().has_hooks());
-    // Not even the look at a set.
+    // Not even an access to the set.
     assert!(scripts.in_force().is_none());
     folder.write("hooks.rhai", "fn on_request(req) {}");
     scripts.reload().unwrap();
-    // A file that was cut off, or that says both, is none of samples.
+    // A truncated file, or one with both, does not count as disabled samples.
     for text in [
         "",
         "// fn on_request(req) {}\n",
@@ -332,7 +332,7 @@ fn samples_that_are_all_switched_off_cost_nothing() {
 }
 
 #[test]
-fn the_shipped_scripts_are_in_order_and_the_hooks_are_off() {
+fn shipped_scripts_are_valid_and_their_hooks_are_disabled() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let scripts = Scripts::load(&root.join("scripts"), limits(), host()).unwrap();
     let set = scripts.current();
@@ -341,13 +341,13 @@ fn the_shipped_scripts_are_in_order_and_the_hooks_are_off() {
         assert!(set.auth(name).is_some(), "{name}");
     }
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
-    // Each sample works when its slashes are taken away.
+    // Each sample works without its comment slashes.
     let woken = read("scripts/hooks.rhai").replace("// fn ", "fn ").replace("//     ", "    ");
     let woken = woken.replace("// }", "}").replace("const ALL_OFF = true;", "");
     let folder = Folder::of(&[("hooks.rhai", &woken)]);
     let set = folder.load().unwrap().current();
     assert!(ScriptKind::Hooks.functions().iter().all(|one| set.is_hooked(*one)), "{woken}");
-    // Those of events too.
+    // The samples of events work too.
     let woken = read("scripts/events.rhai").replace("// fn ", "fn ").replace("//     ", "    ");
     let woken = woken.replace("// }", "}").replace("const ALL_OFF = true;", "");
     let folder = Folder::of(&[("events.rhai", &woken)]);

@@ -1,14 +1,14 @@
-//! The room as a whole: folders of scripts, and what comes of them.
+//! Tests of scripting as a whole, with folders of scripts.
 
-mod again;
 mod blocking;
 mod hostile;
 mod library;
 mod loading;
-mod rehearsal;
-mod returns;
+mod return_values;
+mod reused_calls;
+mod script_tests;
 mod tokens;
-mod watching;
+mod watch;
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::model::{Secret, Timestamp};
 
-/// A folder of scripts that is gone after the test.
+/// A temporary folder of scripts.
 struct Folder(TempDir);
 
 impl Folder {
@@ -53,14 +53,14 @@ impl Folder {
         Scripts::load(self.path(), limits, host)
     }
 
-    /// What a load is refused with, as text.
+    /// The errors of a load, as text.
     fn refused(&self) -> String {
         let problems = self.load().map(|_| ()).unwrap_err();
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// A debug build on a busy machine needs more time than a second's fraction for what it counts in steps.
+/// A longer time limit, because a debug build on a busy machine takes longer for the same steps.
 fn limits() -> ScriptLimits {
     ScriptLimits { time: Duration::from_secs(5), ..ScriptLimits::default() }
 }
@@ -167,7 +167,7 @@ fn req() -> ScriptRequest {
     ScriptRequest::new(parts())
 }
 
-/// Runs a hook `on_permit` with this body, and says what came of it.
+/// Runs a hook `on_permit` with this body, and returns the outcome.
 async fn permit_with(limits: ScriptLimits, body: &str) -> Result<PermitResult, Fault> {
     let text = format!("fn on_permit(req, identity, resource) {{ {body} }}");
     let folder = Folder::of(&[("hooks.rhai", &text)]);

@@ -1,4 +1,5 @@
-//! One connection: its bytes, its timeouts, and the responses to requests that are not valid HTTP.
+//! The state of one connection: its bytes, its timeouts, and the responses to requests that are not
+//! valid HTTP.
 
 pub(super) mod framing;
 pub(super) mod io;

@@ -107,35 +107,35 @@ async fn caller_cannot_remove_its_own_access() {
         .map(|part| format!("{part}\n\n"))
         .collect();
     let rejected = [
-        (file("[[users]]\nname = \"me\"\n"), "", "no administrator any more"),
+        (file("[[users]]\nname = \"me\"\n"), "", "no longer be an administrator"),
         (
             file("[[users]]\nname = \"me\"\nroles = [\"administrator\"]\nactive = false\n"),
             "",
-            "the user me is you",
+            "you are the user me",
         ),
         (
             file(
                 "[[roles]]\nid = \"administrator\"\nlabel = \"A\"\n[[roles]]\nid = \"root\"\nlabel = \"R\"\nis_admin = true\n[[users]]\nname = \"admin\"\nroles = [\"root\"]\n",
             ),
             "",
-            "no administrator any more",
+            "no longer be an administrator",
         ),
-        (without_me, "prune=true", "the user me is you"),
-        (file(&me_with("revoked = 2027-01-15T08:00:00Z")), "", "which would not open"),
-        (file(&me_with("networks = [\"10.0.0.0/8\"]")), "", "which would not open"),
-        (file(&me_with("scopes = []")), "", "which would not open"),
+        (without_me, "prune=true", "you are the user me"),
+        (file(&me_with("revoked = 2027-01-15T08:00:00Z")), "", "no longer be accepted"),
+        (file(&me_with("networks = [\"10.0.0.0/8\"]")), "", "no longer be accepted"),
+        (file(&me_with("scopes = []")), "", "no longer be accepted"),
         (
             file(&me_with(
                 "application = \"other\"\n[[applications]]\nid = \"other\"\nname = \"O\"",
             )),
             "",
-            "which would not open",
+            "no longer be accepted",
         ),
         (file(&application("enabled = false")), "", "the application default"),
         (file(&application("key_source = \"universal\"")), "", "read another credential"),
         (file(&application("header = \"X-Key\"")), "", "read another credential"),
         (file(&application("type = \"basic\"")), "", "read another credential"),
-        (before.replace(&format!("[[keys]]{my_key}"), ""), "prune=true", "which would not open"),
+        (before.replace(&format!("[[keys]]{my_key}"), ""), "prune=true", "no longer be accepted"),
     ];
     for (text, query, expected) in rejected {
         let (status, result) = caller.apply(&text, query).await;

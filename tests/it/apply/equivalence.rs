@@ -7,8 +7,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keyward::{
     Layer,
     accounts::{
-        Accounts, DigestFormat, Import, ImportDigest, ImportRow, NewKey, Passwords, RotateOptions,
-        Strangers, restore,
+        Accounts, DigestFormat, ImportDigest, KeyImport, KeyRow, NewKey, Passwords, RotateOptions,
+        UnknownUsers, restore,
     },
     model::{Actor, Entropy, Scheme, Secret},
     store::{MemoryStore, SledStore, Store},
@@ -77,7 +77,14 @@ async fn restored_backup_decides_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let [backup, store, secret] =
         ["all.backup", "store", "pepper"].map(|name| folder.path().join(name));
-    fixture.accounts.as_actor(Actor::Program).operator().unwrap().backup(backup.clone()).await.unwrap();
+    fixture
+        .accounts
+        .as_actor(Actor::Program)
+        .operator()
+        .unwrap()
+        .backup(backup.clone())
+        .await
+        .unwrap();
     std::fs::write(&secret, pepper().to_hex().as_bytes()).unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
     restore(&backup, &store, &secret, 16).await.unwrap();
@@ -198,7 +205,7 @@ async fn every_field_survives_export_and_apply() {
         (ImportDigest::Slow(DigestFormat::Bcrypt), SLOW[0].to_owned()),
         (ImportDigest::Slow(DigestFormat::Bcrypt), SLOW[1].to_owned()),
     ] {
-        let rows = vec![ImportRow {
+        let rows = vec![KeyRow {
             line: 1,
             username: "Änna O'Neil".into(),
             key: Secret::new(key),
@@ -206,8 +213,8 @@ async fn every_field_survives_export_and_apply() {
             expires: None,
             scopes: Some(vec![]),
         }];
-        let (strangers, mode) = (Strangers::Refused, Mode::Live);
-        let import = Import { digest, strangers, mode, rows };
+        let (unknown_users, mode) = (UnknownUsers::Reject, Mode::Live);
+        let import = KeyImport { digest, unknown_users, mode, rows };
         assert_eq!(writer.import_keys(&import).await.unwrap().keys, 1);
     }
     // One of the slow keys was used, and has a fast digest now.

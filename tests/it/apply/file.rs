@@ -34,7 +34,7 @@ fn export_file_is_private_and_never_overwrites() {
     let file = site.path().join("all.toml");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let written = fs::read(&file).unwrap();
-    assert!(written.starts_with(b"# The state of a Keyward"));
+    assert!(written.starts_with(b"# Roles, applications, resources, users and keys of a Keyward"));
     assert_eq!(site.run(&["export"]).stdout, written);
     server.add_user("late", &[]);
     let (exit, text) = exit_and_stderr(&site.run(&["export", "all.toml"]));

@@ -55,12 +55,12 @@ async fn format_errors_name_their_line() {
             (
                 "[[users]]\nname = \"a\"\nuid = -4\n",
                 "line 4, column 1: user a: uid",
-                "cannot be a user's number",
+                "is not a valid uid",
             ),
             (
                 "[[users]]\nname = \"a\"\nuid = 9007199254740992\n",
                 "line 4, column 1: user a: uid",
-                "cannot be a user's number",
+                "is not a valid uid",
             ),
             (
                 "[[users]]\nname = \"a\"\nuuid = \"x\"\n",
@@ -75,7 +75,7 @@ async fn format_errors_name_their_line() {
             (
                 "[[users]]\nname = \"a\"\ncreated = \"90d\"\n",
                 "line 4, column 1: user a: created",
-                "not a moment",
+                "not a time",
             ),
             (
                 "[[users]]\nname = \"a\"\nrate_limit = \"0/1m\"\n",
@@ -135,9 +135,9 @@ async fn validation_errors_name_their_line() {
             ("[[users]]\nname = \"anna\"\nuuid = \"01a213c0-9188-7a03-b659-c069a79d9116\"\n", "line 4, column 1: user anna: uuid", "cannot be changed"),
             ("[[users]]\nname = \"b\"\ntimezone = \"Mars/North\"\n", "line 4, column 1: user b: timezone", "not a valid choice"),
             ("[[users]]\nname = \"b\"\n[[users]]\nname = \"B\"\n", "line 5, column 1: user B: name", "Two users of the file"),
-            ("[[users]]\nname = \"b\"\nuid = 8\n[[users]]\nname = \"c\"\nuid = 8\n", "line 7, column 1: user c: uid", "stands twice"),
+            ("[[users]]\nname = \"b\"\nuid = 8\n[[users]]\nname = \"c\"\nuid = 8\n", "line 7, column 1: user c: uid", "is listed twice"),
             ("[[users]]\nname = \"b\"\nmail = \"b@x.example\"\n[[users]]\nname = \"c\"\nmail = \"B@x.example\"\n", "line 7, column 1: user c: mail", "Two users of the file"),
-            ("[[roles]]\nid = \"r\"\nlabel = \"R\"\n[[roles]]\nid = \"r\"\nlabel = \"R\"\n", "line 6, column 1: role r: id", "stands twice"),
+            ("[[roles]]\nid = \"r\"\nlabel = \"R\"\n[[roles]]\nid = \"r\"\nlabel = \"R\"\n", "line 6, column 1: role r: id", "is listed twice"),
             ("[[roles]]\nid = \"R!\"\nlabel = \"R\"\n", "line 3, column 1: role R!: id", "cannot be an id"),
             ("[[roles]]\nid = \"anonymous\"\nlabel = \"A\"\nis_admin = true\n", "line 5, column 1: role anonymous: is_admin", "cannot be an administrator"),
             ("[[applications]]\nid = \"a\"\nname = \"A\"\nis_default = true\n[[applications]]\nid = \"b\"\nname = \"B\"\nis_default = true\n", "line 9, column 1: application b: is_default", "Two applications"),
@@ -162,7 +162,7 @@ async fn key_errors_name_their_line() {
     let files: Vec<(String, &str, &str)> = [
         ("scopes = [\"fly\"]\n", "line 9, column 11: key 0000aZ19: scopes.0", "does not have the permission"),
         ("expires = 2020-01-01T00:00:00Z\n", "line 9, column 1: key 0000aZ19: expires", "expired already"),
-        ("expires = \"90d\"\n", "line 9, column 1: key 0000aZ19: expires", "not a moment"),
+        ("expires = \"90d\"\n", "line 9, column 1: key 0000aZ19: expires", "not a time"),
         ("networks = [\"10.0.0.0/33\"]\n", "line 9, column 13: key 0000aZ19: networks.0", "not a network"),
         ("application = \"none\"\n", "line 9, column 1: key 0000aZ19: application", "no application"),
         ("credits = \"0/day\"\n", "line 9, column 1: key 0000aZ19: credits", ""),
@@ -172,7 +172,7 @@ async fn key_errors_name_their_line() {
         ("created = 2026-01-01T00:00:00Z\nrevoked = 2025-01-01T00:00:00Z\n", "line 10, column 1: key 0000aZ19: revoked", "before the key was made"),
         ("rotated = { to = \"x\", until = 2027-01-01T00:00:00Z }\n", "line 9, column 13: key 0000aZ19: rotated.to", "not the id"),
         ("rotated = { to = \"0000aZ18\" }\n", "line 9, column 1: key 0000aZ19: rotated.until", "required"),
-        ("[[keys]]\nid = \"0000aZ19\"\nuser = \"anna\"\ndigest = \"0000000000000000000000000000000000000000000000000000000000000000\"\n", "line 10, column 1: key 0000aZ19: id", "stands twice"),
+        ("[[keys]]\nid = \"0000aZ19\"\nuser = \"anna\"\ndigest = \"0000000000000000000000000000000000000000000000000000000000000000\"\n", "line 10, column 1: key 0000aZ19: id", "is listed twice"),
     ]
     .map(|(fields, at, message)| (key_of_anna(fields), at, message))
     .into();
@@ -194,7 +194,7 @@ async fn key_errors_name_their_line() {
             (
                 &format!("pepper = \"{fingerprint}\"\n{}", key("")),
                 "line 3, column 1: key 0000aZ19: digest",
-                "digest alone",
+                "needs its digest",
             ),
             (
                 &format!("pepper = \"{fingerprint}\"\n{}", key("digest = \"00\"\n")),
@@ -238,7 +238,7 @@ async fn key_keeps_its_digest_and_user_and_a_revocation_is_final() {
     let digest = issued.key.record.digest.to_hex();
     for (from, to, message) in [
         (digest.as_str(), "1".repeat(64), "digest of a key cannot be changed"),
-        ("user = \"anna\"", "user = \"admin\"".into(), "stays its user's"),
+        ("user = \"anna\"", "user = \"admin\"".into(), "user of a key cannot be changed"),
     ] {
         assert!(current.contains(from));
         let (status, result) = client.apply(&current.replace(from, &to), "").await;

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use keyward::{
     Layer,
     accounts::{
-        AccountError, Accounts, Import, ImportDigest, ImportRow, NewKey, NewUser, Strangers,
+        AccountError, Accounts, ImportDigest, KeyImport, KeyRow, NewKey, NewUser, UnknownUsers,
     },
     model::{Actor, Secret},
     pipeline::Gate,
@@ -54,7 +54,7 @@ async fn source() -> (ApiClient, Credentials) {
     };
     let uid = writer.create_user(new).await.unwrap().record.uid;
     let own = writer.issue_key(uid, NewKey::default()).await.unwrap();
-    let rows = vec![ImportRow {
+    let rows = vec![KeyRow {
         line: 1,
         username: "anna".into(),
         key: Secret::new("the-foreign-key"),
@@ -62,13 +62,8 @@ async fn source() -> (ApiClient, Credentials) {
         expires: None,
         scopes: None,
     }];
-    let (strangers, mode) = (Strangers::Refused, Mode::Live);
-    let import = Import {
-        digest: ImportDigest::Clear,
-        strangers,
-        mode,
-        rows,
-    };
+    let (unknown_users, mode) = (UnknownUsers::Reject, Mode::Live);
+    let import = KeyImport { digest: ImportDigest::Clear, unknown_users, mode, rows };
     writer.import_keys(&import).await.unwrap();
     let credentials = Credentials {
         own: credential("anna", own.text.expose()),
@@ -98,7 +93,7 @@ async fn assert_found(accounts: &Accounts, credentials: &Credentials, exported: 
         assert!(taken.to_string().contains("already taken"), "{taken}");
     }
     // An imported key cannot be imported for a second user.
-    let rows = vec![ImportRow {
+    let rows = vec![KeyRow {
         line: 1,
         username: "admin".into(),
         key: Secret::new("the-foreign-key"),
@@ -106,16 +101,14 @@ async fn assert_found(accounts: &Accounts, credentials: &Credentials, exported: 
         expires: None,
         scopes: None,
     }];
-    let (strangers, mode) = (Strangers::Refused, Mode::DryRun);
-    let again = Import {
-        digest: ImportDigest::Clear,
-        strangers,
-        mode,
-        rows,
-    };
+    let (unknown_users, mode) = (UnknownUsers::Reject, Mode::DryRun);
+    let again = KeyImport { digest: ImportDigest::Clear, unknown_users, mode, rows };
     let taken = writer.import_keys(&again).await.unwrap_err();
     assert!(matches!(taken, AccountError::Invalid(_)), "{taken}");
-    assert_eq!(accounts.as_actor(Actor::Program).admin().unwrap().export().await.unwrap(), exported);
+    assert_eq!(
+        accounts.as_actor(Actor::Program).admin().unwrap().export().await.unwrap(),
+        exported
+    );
 }
 
 fn open(path: &Path) -> Accounts {

@@ -4,7 +4,7 @@ use keyward::model::Mode;
 use std::sync::Arc;
 
 use keyward::{
-    accounts::{Import, ImportDigest, ImportRow, NewKey, NewUser, Strangers},
+    accounts::{ImportDigest, KeyImport, KeyRow, NewKey, NewUser, UnknownUsers},
     model::{Actor, Secret},
     store::{MemoryStore, Store as _, Table},
 };
@@ -132,7 +132,7 @@ async fn prune_removes_index_entries() {
     client.apply_ok(&file("[[users]]\nname = \"anna\"\nmail = \"a@x.example\"\n"), "").await;
     let writer = client.accounts.as_actor(Actor::Program);
     writer.issue_key(2, NewKey::default()).await.unwrap();
-    let rows = vec![ImportRow {
+    let rows = vec![KeyRow {
         line: 1,
         username: "anna".into(),
         key: Secret::new("the-foreign-key"),
@@ -140,8 +140,8 @@ async fn prune_removes_index_entries() {
         expires: None,
         scopes: None,
     }];
-    let (digest, strangers, mode) = (ImportDigest::Clear, Strangers::Refused, Mode::Live);
-    let import = Import { digest, strangers, mode, rows };
+    let (digest, unknown_users, mode) = (ImportDigest::Clear, UnknownUsers::Reject, Mode::Live);
+    let import = KeyImport { digest, unknown_users, mode, rows };
     writer.import_keys(&import).await.unwrap();
     let with_anna = client.export().await;
     assert_eq!(all(), [2, 2, 1, 3, 3, 1]);

@@ -96,7 +96,8 @@ fn a_file_that_is_too_long_or_says_nothing_is_found() {
     let line = "//! A file about lines.\n";
     assert_eq!(shape_problems(&line.repeat(MAX_LINES)), [""; 0]);
     assert_eq!(shape_problems(&line.repeat(MAX_LINES + 1)).len(), 1);
-    for text in ["use std::fs;\n", "", "//! TODO.\n", "//! a file\n", "//!\n//! A file about it.\n"] {
+    for text in ["use std::fs;\n", "", "//! TODO.\n", "//! a file\n", "//!\n//! A file about it.\n"]
+    {
         assert_eq!(shape_problems(text).len(), 1, "{text}");
     }
 }

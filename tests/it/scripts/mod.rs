@@ -129,7 +129,7 @@ fn reload_by_signal(server: &Server) {
 /// The number of finished loads in the log, successful or not.
 fn loads(server: &Server) -> usize {
     let logged = server.logged();
-    logged.matches("scripts loaded").count() + logged.matches("scripts stay as they were").count()
+    logged.matches("scripts loaded").count() + logged.matches("cannot reload the scripts").count()
 }
 
 fn control(server: &Server) -> Value {

@@ -139,7 +139,7 @@ fn old_and_incomplete_requests_are_denied() {
 #[test]
 fn body_that_is_not_buffered_is_denied() {
     let server = signed_server(false);
-    let results = run_requests(&server, "send POST /orders/7 x\nask GET /orders/7 ''");
+    let results = run_requests(&server, "send POST /orders/7 x\nsend GET /orders/7 ''");
     assert_eq!(results, ["SCRIPT_ERROR 503", "SCRIPT_ERROR 503"]);
     server.wait_for_log("set buffer_body = true");
 }

@@ -1,7 +1,8 @@
-//! `keyward key generate --all`: a key for each user, into a file that only its owner can read, or into a pipe.
+//! `keyward key generate --all`: creates a key for each user and writes them into a file that only
+//! its owner can read, or into a pipe.
 //!
-//! Beside a file that is not finished lies another, `FILE.run`, with the name of the run. The same command goes on from there: the keys whose
-//! answer was lost come again, and none is made twice.
+//! While the file is unfinished, `FILE.run` beside it contains the id of the run. The same command
+//! continues the run: keys whose response was lost are returned again, and none is created twice.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    cli::{Exit, CliError, Output, Session, client::paths::path},
+    cli::{CliError, Exit, Output, Session, client::paths::path},
     model::Entropy,
 };
 
@@ -26,10 +27,11 @@ const HEADING: &str = "uid,username,id,key\n";
 
 #[derive(Debug, Args)]
 pub struct Bulk {
-    /// With --all: only for users who have no key that is in force
+    /// With --all: only for users without an active key
     #[arg(long, conflicts_with_all = ["user", "uid"])]
     missing_only: bool,
-    /// With --all: the file for the keys, which must not be there yet; it is readable by its owner alone [default: standard output]
+    /// With --all: the file for the keys, which must not exist yet; only its owner can read it
+    /// [default: standard output]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["user", "uid"])]
     file: Option<PathBuf>,
     /// With --all: csv or jsonl [default: by the file's name, else csv]
@@ -37,25 +39,25 @@ pub struct Bulk {
     format: Option<Format>,
 }
 
-/// How keys are written.
+/// The format of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// Comma-separated values (RFC 4180), with a heading
     Csv,
-    /// One JSON object a line
+    /// One JSON object per line
     Jsonl,
 }
 
-/// What is remembered of a run until it is finished.
+/// The content of `FILE.run`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Run {
     run: String,
-    /// What each request says.
+    /// The body of each request.
     asked: Map<String, Value>,
 }
 
 impl Bulk {
-    /// Makes the keys; `record` is what each is to be.
+    /// Creates the keys; `record` has their fields.
     pub async fn run(self, record: Map<String, Value>, session: &Session) -> anyhow::Result<()> {
         let format = self.format();
         let mut asked = record;
@@ -80,15 +82,13 @@ impl Bulk {
         let is_jsonl = |file: &PathBuf| {
             file.extension().is_some_and(|end| end == "jsonl" || end == "ndjson" || end == "json")
         };
-        let by_name = match self.file.as_ref().is_some_and(is_jsonl) {
-            true => Format::Jsonl,
-            false => Format::Csv,
-        };
+        let by_name =
+            if self.file.as_ref().is_some_and(is_jsonl) { Format::Jsonl } else { Format::Csv };
         self.format.unwrap_or(by_name)
     }
 }
 
-/// Where keys go: what was written is there to stay.
+/// The output of keys; written rows are durable.
 trait Sheet {
     fn put(&mut self, rows: &str) -> io::Result<()>;
 }
@@ -108,7 +108,7 @@ impl Sheet for File {
     }
 }
 
-/// A name that nobody guesses.
+/// A random name.
 fn name() -> String {
     format!("{:032x}", u128::from_be_bytes(Entropy::system().bytes()))
 }
@@ -130,7 +130,8 @@ fn heading(format: Format) -> &'static str {
     }
 }
 
-/// Begins a run, or takes up the one that was broken off: its name, its file, and the last user whose key is in it.
+/// Begins a run, or continues an interrupted one. Returns its id, its file, and the last user in
+/// it.
 fn begin(
     file: &Path,
     asked: Map<String, Value>,
@@ -184,7 +185,7 @@ fn go_on(
     let run: Run = serde_json::from_slice(notes).map_err(|_| {
         usage(format!("the notes of the run that was broken off are damaged: {remedy}"))
     })?;
-    // A span that counts from now is another moment each time.
+    // A relative expiry would be a different time in the continued run.
     let apart_from_expiry = |asked: &Map<String, Value>| {
         let mut asked = asked.clone();
         asked.insert("expires".into(), asked.contains_key("expires").into());
@@ -205,7 +206,7 @@ fn go_on(
     Ok((run, sheet, after))
 }
 
-/// The user of the last row that is whole. What is behind it is cut off, and the file stands at its end.
+/// The user of the last complete row. Truncates the file after it and positions it at the end.
 fn last_row(sheet: &mut File, format: Format) -> io::Result<Option<u64>> {
     let mut text = zeroize::Zeroizing::new(Vec::new());
     sheet.read_to_end(&mut text)?;
@@ -225,7 +226,7 @@ fn last_row(sheet: &mut File, format: Format) -> io::Result<Option<u64>> {
     })
 }
 
-/// How many keys there are, and why there are no more.
+/// Reports the number of keys, and why there are no more.
 #[derive(Debug, Default)]
 struct Counts {
     keys: u64,
@@ -279,7 +280,7 @@ fn skipped(part: &Value) -> impl Iterator<Item = (&String, u64)> {
     all.filter_map(|(reason, count)| Some((reason, count.as_u64()?)))
 }
 
-/// On standard error, where it is a terminal.
+/// Shows progress on standard error, if that is a terminal.
 pub(in crate::cli) fn bar(what: &str) -> ProgressBar {
     let form = format!("{{bar:30}} {{pos}}/{{len}} {what}, {{per_sec}}, {{eta}} left");
     let style =
@@ -298,11 +299,12 @@ fn row(item: &Value, format: Format) -> String {
     }
 }
 
-/// A field of RFC 4180: in quotation marks where it has to be.
+/// A CSV field (RFC 4180), quoted if necessary.
 fn quoted(field: &str) -> String {
-    match field.contains(['"', ',', '\n', '\r']) {
-        true => format!("\"{}\"", field.replace('"', "\"\"")),
-        false => field.to_owned(),
+    if field.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
     }
 }
 
@@ -327,7 +329,7 @@ fn tell(counts: &Counts, file: Option<&Path>, session: &Session) -> anyhow::Resu
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
     #[test]

@@ -1,4 +1,4 @@
-//! `keyward key`: what users present.
+//! `keyward key`: creates, lists, changes, rotates and revokes API keys.
 
 pub(super) mod bulk;
 pub(super) mod import;
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cli::{
-        Exit, CliError, Output, Session,
+        CliError, Exit, Output, Session,
         client::paths::path,
         terminal::{
             prompt,
@@ -38,34 +38,34 @@ const COLUMNS: &[Column] = &[
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make a key, or with --all one for each user; its text is shown once
+    /// Create a key, or with --all one for each user; its text is shown once
     Generate(Generate),
-    /// List the keys of a user, or all
+    /// List the keys of a user, or all keys
     List {
         #[command(flatten)]
         who: MaybeWho,
-        /// Stop after this many
+        /// Show at most this many
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
-    /// Show a key's record, which does not hold its text
+    /// Show a key's record, which does not contain its text
     Show {
-        /// The key's id, 8 letters and digits; or - to paste the key itself into standard input
+        /// The key's id, 8 letters and digits, or - to read the key itself from standard input
         id: String,
     },
-    /// Change a key's label or limits; what is not named stays
+    /// Change a key's label or limits; other fields stay
     Edit(Edit),
-    /// Replace a key: the new one is printed once, and for a while both work
+    /// Replace a key: the new key is printed once, and both are accepted for a while
     Rotate(Rotate),
-    /// Revoke keys at once and for good
+    /// Revoke keys immediately and permanently
     Revoke {
-        /// The keys' ids; or - to paste a key itself into standard input
+        /// The keys' ids, or - to read a key itself from standard input
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
     },
-    /// Import the keys of another system, all of a file or none
+    /// Import the keys of another system: all keys of a file or none
     Import(Import),
-    /// Look for keys in files, without a server: exit code 6 when there are any
+    /// Search files for keys, without a server; exit code 6 if there are any
     Scan(Scan),
 }
 
@@ -75,22 +75,23 @@ pub struct Generate {
     whom: Whom,
     #[command(flatten)]
     bulk: Bulk,
-    /// What people call it
+    /// A label for people
     #[arg(long)]
     label: Option<String>,
-    /// The one application that it may be used with [default: any]
+    /// The only application that accepts the key [default: any]
     #[arg(long, value_name = "ID")]
     application: Option<String>,
-    /// Make a universal key, for which the user answers: it acts as any user whom its client names, in an application that takes such keys
+    /// Create a universal key, for which the user is responsible: it authenticates any user that
+    /// the client names, in an application that accepts such keys
     #[arg(long, requires = "application", conflicts_with = "all")]
     universal: bool,
-    /// A permission that it may use; give it again for more [default: all of the user's]
+    /// Restrict the key to this permission; repeatable [default: all permissions of the user]
     #[arg(long = "scope", value_name = "PERMISSION")]
     scopes: Vec<String>,
-    /// When it expires: after 90d, 12h, 30m, at 2027-01-01T00:00:00Z, or never [default: never]
+    /// The expiry: after 90d, 12h, 30m, at 2027-01-01T00:00:00Z, or never [default: never]
     #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
     expires: Option<Expires>,
-    /// A network that it may be used from, such as 10.0.0.0/8; give it again for more [default: any]
+    /// A network from which the key is accepted, such as 10.0.0.0/8; repeatable [default: any]
     #[arg(long = "network", value_name = "CIDR")]
     networks: Vec<String>,
     #[command(flatten)]
@@ -101,9 +102,9 @@ pub struct Generate {
 
 #[derive(Debug, Args)]
 pub struct Edit {
-    /// The key's id; or - to paste the key itself into standard input
+    /// The key's id, or - to read the key itself from standard input
     id: String,
-    /// What people call it
+    /// A label for people
     #[arg(long)]
     label: Option<String>,
     #[command(flatten)]
@@ -118,17 +119,19 @@ pub struct Edit {
 
 #[derive(Debug, Args)]
 pub struct Rotate {
-    /// The key's id; or - to paste the key itself into standard input
+    /// The key's id, or - to read the key itself from standard input
     id: String,
-    /// How long the old key goes on working, such as 24h; 0s ends it at once [default: 24h, or as long as it has left]
+    /// How long the old key is still accepted, such as 24h; 0s revokes it at once [default: 24h, or
+    /// its remaining time]
     #[arg(long, value_name = "SPAN", value_parser = overlap)]
     overlap: Option<i64>,
-    /// When the new key expires: after 90d, at 2027-01-01T00:00:00Z, or never [default: after as long as the old one was made for]
+    /// The expiry of the new key: after 90d, at 2027-01-01T00:00:00Z, or never [default: the
+    /// lifetime of the old key]
     #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
     expires: Option<Expires>,
 }
 
-/// A user, or all of them.
+/// A user, or all users.
 #[derive(Debug, Clone, Args)]
 #[group(id = "whom", required = true, multiple = false)]
 struct Whom {
@@ -138,12 +141,12 @@ struct Whom {
     /// The user's number
     #[arg(long)]
     uid: Option<u64>,
-    /// A key for each user
+    /// One key for each user
     #[arg(long)]
     all: bool,
 }
 
-/// A user, or all of them.
+/// A user, or all users.
 #[derive(Debug, Clone, Args)]
 #[group(id = "maybe_who", multiple = false)]
 pub struct MaybeWho {
@@ -155,7 +158,7 @@ pub struct MaybeWho {
     uid: Option<u64>,
 }
 
-/// Does what was asked.
+/// Runs the command.
 pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
     match verb {
         Verb::Generate(generate) => generate.run(session).await,
@@ -243,7 +246,7 @@ impl Rotate {
     }
 }
 
-/// Shows a new key: its text alone goes to standard output, where `KEY=$(keyward key generate …)` takes it.
+/// Prints a new key: only its text goes to standard output, for `KEY=$(keyward key generate …)`.
 fn show_once(made: &Value, session: &Session) -> anyhow::Result<()> {
     if session.output == Output::Json {
         return session.show(made);
@@ -268,7 +271,7 @@ async fn keys_of(who: &Who, session: &Session) -> Result<String, CliError> {
     Ok(path(&["users", &user::uid(who, session).await?.to_string(), "keys"]))
 }
 
-/// One after another: when one fails, those before it are revoked and named.
+/// Revokes keys one after another. If one fails, the error names those that are already revoked.
 async fn revoke(ids: &[String], session: &Session) -> anyhow::Result<()> {
     let ids: Vec<String> = ids.iter().map(|id| key_id(id)).collect::<Result<_, _>>()?;
     let mut revoked = Vec::new();
@@ -293,7 +296,7 @@ async fn revoke(ids: &[String], session: &Session) -> anyhow::Result<()> {
     failed.map_or(Ok(()), |problem| Err(problem.into()))
 }
 
-/// Reads a key's id. What is none is not repeated: it may be a whole key.
+/// Parses a key's id. An error does not repeat the text, because it may be a whole key.
 fn key_id(text: &str) -> Result<String, CliError> {
     if text == "-" {
         return prompt::read_key_id().map(|id| id.to_string());
@@ -306,7 +309,7 @@ fn key_id(text: &str) -> Result<String, CliError> {
     })
 }
 
-/// What a listing shows of the text: its beginning and its end.
+/// The part of a key's text that a list shows: prefix and last four characters.
 fn shown(key: &Value) -> String {
     format!("{}…{}", cell(&key["prefix"]), cell(&key["last_four"]))
 }
@@ -316,7 +319,7 @@ fn any(value: &Value) -> String {
 }
 
 fn all(value: &Value) -> String {
-    // No scopes at all is something else than an empty list of them.
+    // No scopes differ from an empty list of scopes.
     if value.is_null() { "all".into() } else { cell(value) }
 }
 
@@ -326,7 +329,7 @@ fn or(value: &Value, word: &str) -> String {
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
     #[test]

@@ -1,4 +1,5 @@
-//! `keyward key scan`: finds keys where they should not be. It needs neither a server nor a store: the form of a key and its checksum say enough.
+//! `keyward key scan`: finds leaked keys. It needs neither a server nor a store, because the format
+//! and checksum identify a key.
 
 use std::{
     fs::{self, File},
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::{
-        Exit, CliError, Output,
+        CliError, Exit, Output,
         terminal::screen::{Screen, printable},
     },
     model::{Form, Found, Scanner},
@@ -27,7 +28,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Looks everywhere, and says what was found as it goes.
+    /// Scans all files, and prints keys as they are found.
     ///
     /// # Errors
     /// Keys were found, or something could not be read.
@@ -58,7 +59,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// What was named: a link to somewhere else is meant.
+    /// A path from the command line. A link is followed.
     fn path(&mut self, path: &Path) -> io::Result<()> {
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => self.folder(path),
@@ -70,7 +71,8 @@ impl Search<'_> {
         }
     }
 
-    /// All that lies in a folder, in the order of the names. Links are not followed: they could go round in circles.
+    /// All files of a folder, sorted by name. Links are not followed, since they could form a
+    /// cycle.
     fn folder(&mut self, folder: &Path) -> io::Result<()> {
         let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let mut entries = match entries {
@@ -85,7 +87,7 @@ impl Search<'_> {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => self.folder(&entry.path())?,
                 Ok(kind) if kind.is_file() => self.file(&entry.path())?,
-                // Pipes and devices would make it wait.
+                // Reading pipes and devices could block.
                 Ok(_) => {}
                 Err(problem) => self.cannot_read(&entry.path(), &problem),
             }

@@ -1,4 +1,5 @@
-//! Serving with a thread, a runtime and a listener for each worker. The kernel shares the connections out, and a connection stays with its worker.
+//! Serves with a thread, a runtime and a listener per worker. The kernel distributes connections,
+//! and a connection stays with its worker.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -6,43 +7,40 @@ use tokio::{net::TcpListener, runtime, sync::watch, task::JoinSet};
 
 use crate::server::BoundSocket;
 
-/// Binds one address several times over; port 0: the same free port each time.
+/// Binds one address once for each worker. For port 0, all sockets get the same free port.
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
     if address.port() != 0 {
-        is_free(address)?;
+        // Fails if another program listens there, even with SO_REUSEPORT.
+        bind_one(address, PortUse::Exclusive)?;
     }
-    let first = bind_one(address, Port::Shared)?;
+    let first = bind_one(address, PortUse::Shared)?;
     let address = first.local_addr()?;
-    let others = (1..workers).map(|_| bind_one(address, Port::Shared));
+    let others = (1..workers).map(|_| bind_one(address, PortUse::Shared));
     std::iter::once(Ok(first)).chain(others).collect()
 }
 
-/// Fails where another program listens, even one that would share the port with whoever asks.
-fn is_free(address: SocketAddr) -> io::Result<()> {
-    bind_one(address, Port::Alone).map(drop)
-}
-
-/// Whether a port is for one socket.
+/// Whether several sockets may bind the port (SO_REUSEPORT).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Port {
-    Alone,
+enum PortUse {
+    Exclusive,
     Shared,
 }
 
-fn bind_one(address: SocketAddr, port: Port) -> io::Result<std::net::TcpListener> {
-    /// As many as tokio takes.
-    const WAITING: i32 = 1024;
+fn bind_one(address: SocketAddr, port_use: PortUse) -> io::Result<std::net::TcpListener> {
+    /// Tokio's default backlog.
+    const BACKLOG: i32 = 1024;
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(port == Port::Shared)?;
+    socket.set_reuse_port(port_use == PortUse::Shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(WAITING)?;
+    socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// Serves on the first listener and on those of the other workers, until all have ended. Where there are others, each has a thread of its own.
+/// Serves on the first listener and on those of the other workers until all have ended. If there
+/// are other workers, each listener has its own thread.
 pub async fn serve<F>(
     first: BoundSocket,
     others: Vec<std::net::TcpListener>,
@@ -53,22 +51,23 @@ where
 {
     let first = match first {
         BoundSocket::Tcp(first) if !others.is_empty() => first.into_std()?,
-        alone => {
-            serve(alone).await;
+        only => {
+            serve(only).await;
             return Ok(());
         }
     };
     let serve = Arc::new(serve);
     let mut threads = JoinSet::new();
-    let served = Arc::new(watch::Sender::new(()));
+    let all_done = Arc::new(watch::Sender::new(()));
     for listener in others.into_iter().chain([first]) {
-        let (serve, served, serving) = (serve.clone(), served.clone(), served.subscribe());
+        let (serve, all_done, serving) = (serve.clone(), all_done.clone(), all_done.subscribe());
         let work = move || -> io::Result<()> {
             runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
                 serve(BoundSocket::Tcp(TcpListener::from_std(listener)?)).await;
-                // Its runtime drives connections to upstreams, over which others may still be answered.
+                // Keep the runtime until all workers are done: it drives connections to upstreams
+                // that other workers may still use.
                 drop(serving);
-                served.closed().await;
+                all_done.closed().await;
                 Ok(())
             })
         };
@@ -76,7 +75,7 @@ where
     }
     let mut outcome = Ok(());
     while let Some(ended) = threads.join_next().await {
-        // Told at once: the others go on, and may do so for years.
+        // Reported at once, because the other workers continue.
         if let Err(problem) = ended.map_err(io::Error::other).flatten() {
             tracing::error!("a worker has stopped: {problem}");
             outcome = Err(problem);
@@ -85,7 +84,7 @@ where
     Ok(outcome?)
 }
 
-/// What comes of `work` on a thread of its own.
+/// Runs `work` on a thread of its own.
 async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

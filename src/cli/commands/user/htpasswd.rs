@@ -1,4 +1,4 @@
-//! `keyward user import`: users and the digests of their passwords, from the files of Apache's `htpasswd`.
+//! `keyward user import`: imports users and password digests from files of Apache's `htpasswd`.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -19,18 +19,19 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub struct Import {
-    /// The file, with a line username:digest for each user; - is standard input. bcrypt, $apr1$, {SHA}, $5$, $6$ and Argon2 digests can be read
+    /// The file, with a line username:digest for each user; - is standard input. Supported digests:
+    /// bcrypt, $apr1$, {SHA}, $5$, $6$ and Argon2
     file: PathBuf,
-    /// A role of users that are not there yet; give it again for more
+    /// A role for new users; repeatable
     #[arg(long = "role", value_name = "ID")]
     roles: Vec<String>,
-    /// Only look, and say what would be done
+    /// Check only, and print what would be done
     #[arg(long)]
     dry_run: bool,
 }
 
 impl Import {
-    /// Looks at everything, and then, unless that was all, writes it.
+    /// Checks all rows and then, unless this is a dry run, writes them.
     pub async fn run(self, session: &Session) -> anyhow::Result<()> {
         let text = read(&self.file)?;
         let mut faults = Vec::new();
@@ -56,7 +57,7 @@ impl Import {
     }
 }
 
-/// One line a user; empty lines and those that begin with # are passed by, as Apache does.
+/// One line per user. Empty lines and lines that begin with # are skipped, as Apache does.
 fn rows(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
     let mut rows = Vec::new();
     let mut owners: HashMap<String, u64> = HashMap::new();
@@ -66,7 +67,7 @@ fn rows(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
         if one.is_empty() || one.starts_with('#') {
             continue;
         }
-        // What stands behind a name may be a password: it is not repeated.
+        // The text after a name may be a password, so it is not repeated.
         let Some((username, digest)) = one.split_once(':').filter(|(name, _)| !name.is_empty())
         else {
             faults.push((line, "This is not username:digest.".into()));
@@ -82,7 +83,7 @@ fn rows(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
     #[test]

@@ -1,4 +1,4 @@
-//! `keyward user`: who can be let in.
+//! `keyward user`: creates, lists, changes, blocks and deletes users.
 
 pub(super) mod htpasswd;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cli::{
-        Exit, CliError, Session,
+        CliError, Exit, Session,
         client::{
             paths::{path, with_query},
             session::change_words,
@@ -36,25 +36,26 @@ const COLUMNS: &[Column] = &[
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make a user
+    /// Create a user
     Add(Add),
     /// List users
     List {
-        /// Stop after this many
+        /// Show at most this many
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
     /// Show a user
     Show(Who),
-    /// Change a user; what is not named stays
+    /// Change a user; other fields stay
     Edit(Edit),
-    /// Block a user: none of its keys, nor its password, lets it in
+    /// Block a user: its keys and its password are refused
     Block(Who),
-    /// Let a blocked user in again
+    /// Unblock a user
     Unblock(Who),
-    /// Import users and their passwords from a file of Apache's htpasswd, all of a file or none
+    /// Import users and password digests from a file of Apache's htpasswd: all users of a file or
+    /// none
     Import(Import),
-    /// Delete a user and its keys, for good
+    /// Delete a user and its keys permanently
     Delete {
         #[command(flatten)]
         who: Who,
@@ -77,12 +78,12 @@ pub struct Who {
 
 #[derive(Debug, Args)]
 pub struct Add {
-    /// The name that credentials carry
+    /// The name, as used in credentials
     name: String,
     /// The mail address
     #[arg(long, value_name = "ADDRESS")]
     mail: Option<String>,
-    /// A role; give it again for more
+    /// A role; repeatable
     #[arg(long = "role", value_name = "ID")]
     roles: Vec<String>,
     /// The time zone, such as Europe/Berlin
@@ -92,7 +93,7 @@ pub struct Add {
     rate: Rate,
     #[command(flatten)]
     budget: Budget,
-    /// Make it blocked
+    /// Create the user blocked
     #[arg(long)]
     blocked: bool,
     #[command(flatten)]
@@ -103,22 +104,22 @@ pub struct Add {
 pub struct Edit {
     #[command(flatten)]
     who: Who,
-    /// Another name
+    /// The new name
     #[arg(long, value_name = "NEW")]
     name: Option<String>,
-    /// Another mail address
+    /// The new mail address
     #[arg(long, value_name = "ADDRESS", conflicts_with = "no_mail")]
     mail: Option<String>,
-    /// No mail address
+    /// Remove the mail address
     #[arg(long)]
     no_mail: bool,
-    /// Add a role; give it again for more
+    /// Add a role; repeatable
     #[arg(long = "add-role", value_name = "ID")]
     add_roles: Vec<String>,
-    /// Take a role away; give it again for more
+    /// Remove a role; repeatable
     #[arg(long = "remove-role", value_name = "ID")]
     remove_roles: Vec<String>,
-    /// Another time zone
+    /// The new time zone
     #[arg(long, value_name = "ZONE")]
     timezone: Option<String>,
     #[command(flatten)]
@@ -131,19 +132,19 @@ pub struct Edit {
     no_budget: NoBudget,
     #[command(flatten)]
     password: NewPassword,
-    /// No password: it cannot log in with one
+    /// Remove the password, so that the user cannot log in with one
     #[arg(long, conflicts_with_all = ["password_stdin", "password_prompt"])]
     no_password: bool,
 }
 
 impl Who {
-    /// The user with this name or number, if one was given.
+    /// The given user. `None` means no user was given.
     pub fn new(name: Option<String>, uid: Option<u64>) -> Option<Self> {
         (name.is_some() || uid.is_some()).then_some(Self { name, uid })
     }
 }
 
-/// Does what was asked.
+/// Runs the command.
 pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
     match verb {
         Verb::Add(add) => session.add(&path(&["users"]), &add.record()?).await,
@@ -235,7 +236,7 @@ pub async fn uid(who: &Who, session: &Session) -> Result<u64, CliError> {
     }
 }
 
-/// `#7` is 7. No name can hold a `#`.
+/// Parses `#7` as 7. A user's name cannot contain a `#`.
 fn number(name: &str) -> Option<u64> {
     name.strip_prefix('#')?.parse().ok()
 }
@@ -245,7 +246,7 @@ async fn look_up(name: &str, session: &Session) -> Result<u64, CliError> {
     let mut cursor = None;
     loop {
         let (items, next) = session.page(&list, 10, cursor.as_deref()).await?;
-        // Compared here too: whatever the list was narrowed by, nobody else may be meant.
+        // Compared here again, so that no other user is ever selected.
         let is_meant =
             |user: &&Value| user["name"].as_str().is_some_and(|is| fold(is) == fold(name));
         if let Some(uid) = items.iter().find(is_meant).and_then(|user| user["uid"].as_u64()) {

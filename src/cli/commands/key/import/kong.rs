@@ -1,4 +1,5 @@
-//! Keys from Kong's declarative configuration, which is YAML or JSON. All else that stands in it is passed by.
+//! Reads keys from Kong's declarative configuration (YAML or JSON). Everything else in it is
+//! ignored.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -6,12 +7,12 @@ use serde_saphyr::Spanned;
 
 use super::{Fault, collect, row};
 
-/// The most values of a YAML file: some ten for each of a million keys.
+/// The maximum number of values of a YAML file: about ten for each of a million keys.
 const MOST_VALUES: usize = 10_000_000;
-/// The most bytes of all its texts.
+/// The maximum size of all its texts, in bytes.
 const MOST_BYTES: usize = 1 << 30;
 
-/// As far as it is read here.
+/// The part of the configuration that is read.
 #[derive(Deserialize)]
 struct Config {
     consumers: Option<Vec<Consumer>>,
@@ -33,7 +34,7 @@ struct Credential {
     consumer: Value,
 }
 
-/// The rows of a file.
+/// Parses the rows of a file.
 pub(in crate::cli) fn read(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
     let mut rows = Vec::new();
     match text.trim_start().starts_with(['{', '[']) {
@@ -46,7 +47,7 @@ pub(in crate::cli) fn read(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
     rows
 }
 
-/// Its lines say nothing, so the credentials are counted.
+/// JSON often has one line, so errors number the credentials.
 fn from_json(text: &str, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
     let Ok(whole) = serde_json::from_str::<Value>(text) else {
         faults.push((1, "This is not JSON, though it begins so.".into()));
@@ -68,7 +69,7 @@ fn from_json(text: &str, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
 }
 
 fn from_yaml(text: &str, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
-    // What aliases make of a file stays bounded as the reader has it.
+    // The expansion of aliases is limited by the reader's defaults.
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_events: MOST_VALUES,
@@ -79,7 +80,7 @@ fn from_yaml(text: &str, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
     let config: Config = match serde_saphyr::from_str_with_options(text, options) {
         Ok(config) => config,
         Err(problem) => {
-            // The reader's own words repeat the line, and in it may be a key.
+            // The reader's message repeats the line, which may contain a key.
             let line = problem.location().map_or(1, |place| place.line());
             let said = "This is not YAML as Kong writes it: the line cannot be read, or a list or text is expected here.";
             faults.push((line, said.into()));
@@ -96,13 +97,13 @@ fn from_yaml(text: &str, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
     }
 }
 
-/// A consumer is a name, or a record with one.
+/// A consumer is a name, or a record with a name.
 fn owner(consumer: &Value) -> &Value {
     if consumer.is_object() { &consumer["username"] } else { consumer }
 }
 
 fn take(line: u64, username: &Value, key: &Value, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
-    // 0123 and 1e3 are numbers in YAML: what the client sends cannot be told from them.
+    // 0123 and 1e3 are numbers in YAML, so the text that clients send is unknown.
     if key.is_number() || username.is_number() {
         let said = "A key and a username are text: put them in quotes.";
         faults.push((line, said.into()));
@@ -117,7 +118,7 @@ fn take(line: u64, username: &Value, key: &Value, rows: &mut Vec<Value>, faults:
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use serde_json::json;
 
     use super::*;

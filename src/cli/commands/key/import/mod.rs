@@ -1,4 +1,5 @@
-//! `keyward key import`: keys of other systems, from their files. The whole file is looked at before the first key is written.
+//! `keyward key import`: imports keys of other systems. The whole file is checked before the first
+//! key is written.
 
 pub(super) mod kong;
 
@@ -18,18 +19,19 @@ use crate::cli::{
 pub struct Import {
     /// The file; - is standard input
     file: PathBuf,
-    /// csv (username,key and perhaps label,expires,scopes; with a heading or without), jsonl (the same as objects, one a line), or kong (its
-    /// declarative configuration, YAML or JSON: consumers with their keyauth_credentials) [default: by the file's name, else csv]
+    /// csv (username,key and optionally label,expires,scopes; with or without a heading), jsonl
+    /// (objects with these fields, one per line), or kong (its declarative configuration, YAML or
+    /// JSON: consumers with their keyauth_credentials) [default: by the file's name, else csv]
     #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
     format: Option<Form>,
-    /// What the file has of each key: clear (its text), sha256, hmac-sha256 or blake3 (the text's digest in hexadecimal digits), bcrypt or argon2
-    /// (as they are written)
+    /// The form of the keys in the file: clear (text), sha256, hmac-sha256 or blake3 (digest of the
+    /// text in hexadecimal), bcrypt or argon2 (digest string)
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Kind::Clear, hide_possible_values = true)]
     digest: Kind,
-    /// Make the users that are not there
+    /// Create missing users
     #[arg(long)]
     create_users: bool,
-    /// Only look, and say what would be done
+    /// Check only, and print what would be done
     #[arg(long)]
     dry_run: bool,
 }
@@ -64,11 +66,11 @@ impl Kind {
     }
 }
 
-/// What is wrong with a line.
+/// The problem of a line.
 pub(in crate::cli) type Fault = (u64, String);
 
 impl Import {
-    /// Looks at everything, and then, unless that was all, writes it.
+    /// Checks all rows and then, unless this is a dry run, writes them.
     pub async fn run(self, session: &Session) -> anyhow::Result<()> {
         let text = read(&self.file)?;
         let mut faults = Vec::new();
@@ -112,7 +114,7 @@ fn tell(counts: &Map<String, Value>, done: &str, screen: &Screen) {
     }
 }
 
-/// What is wrong with the lines of a file, before anybody else has looked at them.
+/// The problems of a file's lines, found before the API checks them.
 pub(in crate::cli) fn refuse_faults(faults: &[Fault]) -> Result<(), CliError> {
     if faults.is_empty() {
         return Ok(());
@@ -124,7 +126,7 @@ pub(in crate::cli) fn refuse_faults(faults: &[Fault]) -> Result<(), CliError> {
     Err(refused(told.collect(), faults.len()))
 }
 
-/// A row for the API. Words that are not given are left out.
+/// A row for the API, without absent fields.
 pub(in crate::cli) fn row(
     line: u64,
     field: impl Fn(&str) -> Option<String>,
@@ -152,7 +154,7 @@ pub(in crate::cli) fn row(
 const NAMES: [&str; 8] =
     ["username", "name", "user", "key", "api_key", "label", "expires", "scopes"];
 
-/// Which line a place in the text is on. The reader's own count is one behind where lines end as they do on Windows.
+/// The line of an offset in the text. The reader's own count is one too low with Windows line ends.
 struct Lines<'a> {
     text: &'a [u8],
     at: usize,
@@ -160,7 +162,7 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// The line of a record that begins behind the one before it.
+    /// The line of a record that begins after the previous one.
     fn of(&mut self, place: &csv::Position) -> u64 {
         let begin = (place.byte() as usize).min(self.text.len());
         let blank = self.text[begin..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
@@ -191,7 +193,7 @@ fn from_csv(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
             }
         };
         let line = record.position().map_or(0, |at| lines.of(at));
-        // A heading is a line that names a key and a user.
+        // A heading is a line with the words of a key and a user column.
         let names: Vec<String> = record.iter().map(str::to_lowercase).collect();
         let has = |names_of: &[&str]| names.iter().any(|name| names_of.contains(&name.as_str()));
         if at == 0 && has(&NAMES[..3]) && has(&NAMES[3..5]) {
@@ -221,7 +223,7 @@ fn from_jsonl(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
     let mut rows = Vec::new();
     for (at, one) in text.lines().enumerate().filter(|(_, one)| !one.trim().is_empty()) {
         let line = at as u64 + 1;
-        // What stands there may be a key: it is not repeated.
+        // The text may be a key, so it is not repeated.
         let Ok(Value::Object(object)) = serde_json::from_str(one) else {
             faults.push((line, "This is not a JSON object.".into()));
             continue;
@@ -254,7 +256,7 @@ pub(in crate::cli) fn collect(
     }
 }
 
-/// Keys that the file gives to two users: each part alone would not show them all.
+/// Finds keys of two users in the whole file, since one part would not show all of them.
 fn find_twins(rows: &[Value], faults: &mut Vec<Fault>) {
     let mut owners: HashMap<&str, (&Value, String)> = HashMap::new();
     for row in rows {
@@ -275,7 +277,7 @@ fn find_twins(rows: &[Value], faults: &mut Vec<Fault>) {
 }
 
 #[cfg(test)]
-mod unit {
+mod tests {
     use super::*;
 
     fn read(from: fn(&str, &mut Vec<Fault>) -> Vec<Value>, text: &str) -> (Vec<Value>, Vec<u64>) {

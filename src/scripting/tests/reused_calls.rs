@@ -1,4 +1,4 @@
-//! Calls that follow others of the same function on the same thread: nothing of one is there in the next.
+//! Tests of consecutive calls of a function on a thread: no state of one is visible in the next.
 
 use super::*;
 
@@ -7,8 +7,8 @@ fn claimed(set: &ScriptSet, script: &str) -> Script {
 }
 
 #[tokio::test]
-async fn a_constant_argument_does_not_stay_for_the_next_call() {
-    // A constant is read-only, and so is what a function returns of it.
+async fn constant_argument_is_not_kept_for_the_next_call() {
+    // A constant is read-only, and so is a part that a function returns.
     let text = "const ADA = #{ user: \"ada\" };
         fn decode(req, presented) { if presented == \"ada\" { ADA } else { #{ user: presented } } }
         fn verify(req, user, credential) { credential.user += \"!\"; credential.user == \"ada!\" }";
@@ -24,7 +24,7 @@ async fn a_constant_argument_does_not_stay_for_the_next_call() {
 }
 
 #[tokio::test]
-async fn a_call_that_ends_early_leaves_nothing_behind() {
+async fn aborted_call_leaves_no_state() {
     let text = "fn on_permit(req, identity, resource) {
             let way = req.param(\"way\");
             let sum = 0;
@@ -53,7 +53,7 @@ async fn a_call_that_ends_early_leaves_nothing_behind() {
         let outcome = permit(way).await;
         assert_eq!(matches!(outcome, Ok(PermitResult::Refused)), ["return", "exit"].contains(&way));
         assert!(!matches!(outcome, Ok(PermitResult::Granted)), "{way}: {outcome:?}");
-        // All steps and all levels are there again, and no variable is in the way.
+        // The full budget is available again, and no variable remains.
         for _ in 0..3 {
             assert_eq!(permit("on").await.unwrap(), PermitResult::Granted, "after {way}");
         }
@@ -61,7 +61,7 @@ async fn a_call_that_ends_early_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn what_one_request_says_is_not_seen_by_the_next() {
+async fn state_of_one_request_is_not_visible_to_the_next() {
     let text = "fn on_permit(req, identity, resource) {
             let seen = req.get(\"note\");
             req.set(\"note\", req.path);
@@ -79,7 +79,7 @@ async fn what_one_request_says_is_not_seen_by_the_next() {
 }
 
 #[tokio::test]
-async fn a_request_is_let_go_when_its_call_is_over() {
+async fn request_is_dropped_after_its_call() {
     let folder = Folder::of(&[(
         "hooks.rhai",
         "fn on_permit(req, identity, resource) { let other = identity; true }",

@@ -1,4 +1,4 @@
-//! Refusing and answering.
+//! Functions for denials and responses.
 
 use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_TYPE};
@@ -18,7 +18,7 @@ pub(super) fn module() -> Module {
     exported_module!(functions)
 }
 
-/// What `deny()` throws.
+/// The map that `deny()` throws.
 pub(super) fn refusal(status: i64, code: &str, description: &str) -> Box<EvalAltResult> {
     let mut map = Map::new();
     map.insert("status".into(), status.into());
@@ -27,7 +27,7 @@ pub(super) fn refusal(status: i64, code: &str, description: &str) -> Box<EvalAlt
     EvalAltResult::ErrorRuntime(map.into(), Position::NONE).into()
 }
 
-/// A header field of an answer; several values are joined.
+/// A header field of a response; several values are joined.
 pub(super) fn header_of(headers: &HeaderMap, name: &str) -> Dynamic {
     let values = headers.get_all(name.to_ascii_lowercase());
     let texts: Vec<&str> =
@@ -40,9 +40,11 @@ pub(super) fn header_of(headers: &HeaderMap, name: &str) -> Dynamic {
 mod functions {
     use super::*;
 
-    /// Refuses the request. `status` is 400 to 599, `error` is 1 to 64 of `A-Z 0-9 _`; the client is told the three and nothing else.
+    /// Denies the request. `status` is 400 to 599, `error` is 1 to 64 characters of `A-Z 0-9 _`.
+    /// The client gets only these three.
     ///
-    /// The same as `throw #{ status, error, description }`; with `throw` the map can hold `headers` too.
+    /// Equivalent to `throw #{ status, error, description }`; with `throw` the map can also contain
+    /// `headers`.
     ///
     /// Example: `deny(403, "OUT_OF_HOURS", "Come back in the morning.");`
     #[rhai_fn(volatile, return_raw)]
@@ -52,9 +54,10 @@ mod functions {
         Err(refusal(status, error, description))
     }
 
-    /// A handler's answer, 200 to 599. A text is sent as plain text; a map or an array as JSON; `()` as an empty body.
+    /// A handler's response, with a status of 200 to 599. A text is sent as plain text, a map or an
+    /// array as JSON, `()` as an empty body.
     ///
-    /// Error: a status that is none, or a body that cannot be written.
+    /// Error: an invalid status, or a body that cannot be serialised.
     ///
     /// Example: `respond(200, #{ hello: identity.name })`
     #[rhai_fn(name = "respond", return_raw)]
@@ -72,9 +75,9 @@ mod functions {
         HandlerResponse::new(status, text.into(), "application/json").map_err(runtime_error)
     }
 
-    /// A handler's answer whose body, a text or a blob, is of this content type.
+    /// A handler's response with this content type. The body is a text or a blob.
     ///
-    /// Error: a status that is none, or a content type that cannot stand in a header.
+    /// Error: an invalid status or content type.
     ///
     /// Example: `respond(200, "<p>Hello</p>", "text/html; charset=utf-8")`
     #[rhai_fn(name = "respond", return_raw)]
@@ -87,9 +90,10 @@ mod functions {
         HandlerResponse::new(status, body.into(), content_type).map_err(runtime_error)
     }
 
-    /// Sets a header field of the answer.
+    /// Sets a header field of the response.
     ///
-    /// Error: an invalid name or value, or a field that is not for scripts: those that frame the message, and `X-Keyward-…`.
+    /// Error: an invalid name or value, or a field that scripts cannot set: those for message
+    /// framing, and `X-Keyward-…`.
     ///
     /// Example: `let reply = respond(302, ()); reply.set_header("Location", "/new"); reply`
     #[rhai_fn(name = "set_header", return_raw)]
@@ -97,7 +101,7 @@ mod functions {
         headers::set(&mut reply.headers, name, value).map_err(runtime_error)
     }
 
-    /// The room that refused: `header`, `decode`, `lookup`, `verify`, `permit`, …
+    /// The phase that denied the request: `header`, `decode`, `lookup`, `verify`, `permit`, …
     ///
     /// Example: `denial.room == "permit"`
     #[rhai_fn(get = "room", pure)]
@@ -105,7 +109,7 @@ mod functions {
         denial.lock().phase.clone()
     }
 
-    /// The status of the refusal.
+    /// The status of the denial.
     ///
     /// Example: `denial.status == 404`
     #[rhai_fn(get = "status", pure)]
@@ -115,7 +119,7 @@ mod functions {
 
     /// Changes the status.
     ///
-    /// Error: it is not within 400 to 599; a denial never becomes anything else.
+    /// Error: the status is not within 400 to 599. A denial never becomes a pass.
     ///
     /// Example: `denial.status = 404;`
     #[rhai_fn(set = "status", pure, return_raw)]
@@ -131,7 +135,7 @@ mod functions {
         denial.lock().code.clone()
     }
 
-    /// What the client is told.
+    /// The description for the client.
     ///
     /// Example: `#{ detail: denial.description }`
     #[rhai_fn(get = "description", pure)]
@@ -139,7 +143,7 @@ mod functions {
         denial.lock().description.clone()
     }
 
-    /// Changes what the client is told, in the usual body.
+    /// Changes the description for the client, in the usual body.
     ///
     /// Example: `denial.description = "Ask the help desk.";`
     #[rhai_fn(set = "description", pure)]
@@ -147,7 +151,7 @@ mod functions {
         denial.lock().description = text.to_owned();
     }
 
-    /// The body that a script has set; `()`: the usual one will be sent.
+    /// The body that a script has set. `()` means the usual body is sent.
     ///
     /// Example: `denial.body == ()`
     #[rhai_fn(get = "body", pure)]
@@ -155,7 +159,7 @@ mod functions {
         denial.lock().body.clone().map_or(Dynamic::UNIT, Dynamic::from)
     }
 
-    /// Sets the body in place of the usual one. Set `content_type` too.
+    /// Replaces the usual body. Set `content_type` too.
     ///
     /// Example: `denial.body = json_text(#{ title: denial.error });`
     #[rhai_fn(set = "body", pure)]
@@ -165,7 +169,7 @@ mod functions {
 
     /// Sets the content type of the body.
     ///
-    /// Error: it cannot stand in a header.
+    /// Error: the value is not valid in a header field.
     ///
     /// Example: `denial.content_type = "application/problem+json";`
     #[rhai_fn(set = "content_type", pure, return_raw)]
@@ -173,7 +177,7 @@ mod functions {
         denial.set_content_type(text).map_err(runtime_error)
     }
 
-    /// Sets a header field of the refusal. The same rules as everywhere.
+    /// Sets a header field of the denial. The rules are those of `set_header` of a response.
     ///
     /// Example: `denial.set_header("Retry-After", "60");`
     #[rhai_fn(name = "set_header", pure, return_raw)]
@@ -189,7 +193,7 @@ mod functions {
         INT::from(response.lock().status.as_u16())
     }
 
-    /// Changes the status, to one from 200 to 599.
+    /// Changes the status to one from 200 to 599.
     ///
     /// Example: `response.status = 202;`
     #[rhai_fn(set = "status", pure, return_raw)]
@@ -197,7 +201,7 @@ mod functions {
         response.set_status(status).map_err(runtime_error)
     }
 
-    /// The value of a header field of the response; `()` where it is not there.
+    /// The value of a header field of the response. `()` means it is absent.
     ///
     /// Example: `response.header("Content-Type")`
     #[rhai_fn(name = "header", pure)]
@@ -207,7 +211,7 @@ mod functions {
 
     /// Sets a header field of the response.
     ///
-    /// Error: an invalid name or value, or a field that is not for scripts.
+    /// Error: an invalid name or value, or a field that scripts cannot set.
     ///
     /// Example: `response.set_header("Cache-Control", "no-store");`
     #[rhai_fn(name = "set_header", pure, return_raw)]
@@ -221,7 +225,7 @@ mod functions {
 
     /// Removes a header field of the response.
     ///
-    /// Error: a field that is not for scripts.
+    /// Error: a field that scripts cannot remove.
     ///
     /// Example: `response.remove_header("Server");`
     #[rhai_fn(name = "remove_header", pure, return_raw)]
@@ -231,7 +235,7 @@ mod functions {
         Ok(())
     }
 
-    /// The body as a text; `()` where it is streamed, or no UTF-8.
+    /// The body as a text. `()` means it is streamed, or not UTF-8.
     ///
     /// Example: `let entity = json_parse(response.body);`
     #[rhai_fn(get = "body", pure)]
@@ -243,7 +247,7 @@ mod functions {
 
     /// Sets the body.
     ///
-    /// Error: it is streamed.
+    /// Error: the body is streamed.
     ///
     /// Example: `response.body = json_text(entity);`
     #[rhai_fn(set = "body", pure, return_raw)]

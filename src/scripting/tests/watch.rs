@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 
-/// Watches in the background; says what each reload came to.
+/// Watches in the background, and sends the outcome of each reload.
 fn watched(scripts: &Scripts) -> mpsc::UnboundedReceiver<Result<LoadSummary, usize>> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let scripts = scripts.clone();
@@ -24,12 +24,12 @@ const ONE: &str = "fn on_request(req) {}";
 const TWO: &str = "fn on_request(req) { req.set(\"a\", 1); }";
 
 #[tokio::test]
-async fn a_change_is_loaded_and_a_broken_one_is_told() {
+async fn valid_change_is_loaded_and_invalid_one_is_reported() {
     let folder = Folder::of(&[("hooks.rhai", ONE)]);
     let scripts = folder.load().unwrap();
     let mut said = watched(&scripts);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    // As editors do it: another file in its place.
+    // Replaces the file, as editors do.
     folder.write("hooks.rhai.new", TWO);
     fs::rename(folder.path().join("hooks.rhai.new"), folder.path().join("hooks.rhai")).unwrap();
     assert!(next(&mut said).await.unwrap().is_new);
@@ -56,7 +56,7 @@ async fn a_change_is_loaded_and_a_broken_one_is_told() {
 }
 
 #[tokio::test]
-async fn a_storm_of_touches_is_no_reload() {
+async fn many_touches_cause_no_reload() {
     let folder = Folder::of(&[("hooks.rhai", ONE)]);
     let scripts = folder.load().unwrap();
     let first = scripts.current();
@@ -82,7 +82,7 @@ async fn a_storm_of_touches_is_no_reload() {
 }
 
 #[tokio::test]
-async fn a_folder_that_comes_later_is_found() {
+async fn folder_that_is_created_later_is_found() {
     let folder = Folder::of(&[]);
     let later = folder.path().join("scripts");
     let scripts = Scripts::load(&later, limits(), host()).unwrap();

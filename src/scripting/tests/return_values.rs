@@ -1,9 +1,9 @@
-//! What scripts return and throw: a checked value, a refusal, or a failure.
+//! Tests of what scripts return and throw: a checked value, a denial, or a failure.
 
 use super::*;
 
 #[tokio::test]
-async fn on_permit_says_yes_no_or_nothing() {
+async fn on_permit_returns_true_false_or_nothing() {
     assert_eq!(permit("true").await.unwrap(), PermitResult::Granted);
     assert_eq!(permit("false").await.unwrap(), PermitResult::Refused);
     assert_eq!(permit("").await.unwrap(), PermitResult::NoObjection);
@@ -13,7 +13,7 @@ async fn on_permit_says_yes_no_or_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_thrown_on_purpose_refuses() {
+async fn thrown_denial_denies() {
     for body in [
         "throw #{ error: \"CLOSED\", status: 403, description: \"Closed.\" };",
         "deny(403, \"CLOSED\", \"Closed.\");",
@@ -72,12 +72,12 @@ async fn every_other_throw_is_a_failure() {
         let said = detail(permit(body).await);
         assert!(said.starts_with("hooks.rhai:1:"), "{body}: {said}");
     }
-    // exit() is no way round: what it gives is checked like what is returned.
+    // exit() does not bypass the check: its value is checked like a returned one.
     assert!(detail(permit("exit(\"yes\");").await).contains("returned string"));
 }
 
 #[tokio::test]
-async fn hooks_that_return_false_are_failures_and_not_passed_over() {
+async fn hook_that_returns_false_fails() {
     let text = "fn on_request(req) { req.param(\"r\") == () }
         fn on_authenticated(req, identity) { if req.param(\"r\") == () { \"no\" } }";
     let folder = Folder::of(&[("resources/orders.rhai", text)]);
@@ -134,7 +134,7 @@ async fn an_authentication_type_reads_decodes_looks_up_and_verifies() {
     };
     assert_eq!(terms.scopes.unwrap(), ["graze"]);
     assert_eq!(terms.adopt.unwrap().expose(), "old");
-    // A credential that the script did not reckon with.
+    // A credential that the script does not expect.
     assert!(detail(script.decode(&req(), "nothing").await).contains("index"));
 }
 
@@ -175,7 +175,7 @@ async fn wrong_types_from_an_authentication_type_are_failures() {
 }
 
 #[tokio::test]
-async fn no_failure_tells_a_credential() {
+async fn no_failure_contains_a_credential() {
     let text = "fn decode(req, presented) {
         if presented.contains(\"throw\") { throw presented; }
         if presented.contains(\"map\") { return #{}[presented].x; }
@@ -194,7 +194,7 @@ async fn no_failure_tells_a_credential() {
 }
 
 #[tokio::test]
-async fn a_denial_changes_and_stays_a_denial() {
+async fn denial_can_change_but_stays_a_denial() {
     let denial = || {
         ScriptDenial::new(DenialParts {
             phase: "verify".into(),
@@ -247,14 +247,14 @@ async fn a_denial_changes_and_stays_a_denial() {
         let said = detail(run(body).await);
         assert!(said.starts_with("hooks.rhai:1:"), "{body}: {said}");
     }
-    // A status that Rust code put there is not sent either.
+    // An invalid status set by Rust code is not sent either.
     let mut wrong = denial().take();
     wrong.status = StatusCode::OK;
     assert_eq!(ScriptDenial::new(wrong).take().status, StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 #[tokio::test]
-async fn a_response_changes_within_its_bounds() {
+async fn response_can_change_within_limits() {
     let run = async |body: &str, whole: Option<&'static str>| {
         let text = format!("fn on_response(req, identity, response) {{ {body} }}");
         let folder = Folder::of(&[("hooks.rhai", &text)]);
@@ -292,7 +292,7 @@ async fn a_response_changes_within_its_bounds() {
 }
 
 #[tokio::test]
-async fn a_handler_answers() {
+async fn handler_responds() {
     let run = async |body: &str| {
         let text = format!("fn handle(req, identity) {{ {body} }}");
         let folder = Folder::of(&[("handlers/hello.rhai", &text)]);

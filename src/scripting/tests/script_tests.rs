@@ -1,9 +1,9 @@
-//! Tests that scripts bring with them.
+//! Tests of the `test_…` functions of scripts.
 
 use super::*;
 
 #[test]
-fn tests_run_in_worlds_of_their_own() {
+fn each_test_runs_in_a_sandbox_of_its_own() {
     let text = r#"
         fn verify(req, user, credential) {
             if !once(credential.nonce, 60) { deny(401, "REPLAYED", "Again."); }
@@ -39,7 +39,7 @@ fn tests_run_in_worlds_of_their_own() {
 }
 
 #[test]
-fn a_test_that_fails_refuses_the_set_and_says_where() {
+fn failing_test_rejects_the_set_and_names_its_place() {
     let hook = "fn on_request(req) {}\n";
     let mut wrong = Vec::new();
     for (test, says) in [
@@ -68,7 +68,7 @@ fn a_test_that_fails_refuses_the_set_and_says_where() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A Gate of the test's own: asks the script under test whom the request is by, and knows the test's users.
+/// A gate for these tests: calls the script under test for the user, and knows the test's users.
 struct Gate;
 
 impl ScriptTestGate for Gate {
@@ -94,7 +94,7 @@ impl ScriptTestGate for Gate {
 }
 
 #[test]
-fn decide_asks_the_gate_with_the_scripts_under_test() {
+fn decide_uses_the_scripts_under_test() {
     let text = |name: &str| {
         format!(
             "fn lookup(req, credential) {{ user_by_name(req.param(\"user\")) }}

@@ -1,0 +1,177 @@
+//! An [`Identity`] is the ticket of the verify phase, with the user, its roles and the restrictions
+//! of the credential.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use http::HeaderValue;
+
+use crate::{
+    directory::{CachedUser, CompiledApplication, RoleSet, RoleTable},
+    limits::Bounds,
+    model::{KeyId, Role},
+    scripting::{IdentityView, PermissionCheck},
+};
+
+/// The ticket of the verify phase: the verified user, or an anonymous request.
+pub struct Identity<'a> {
+    authenticated: Option<Authenticated<'a>>,
+    roles: &'a RoleSet,
+    role_table: &'a Arc<RoleTable>,
+    /// The identity as scripts see it, created by the first script call.
+    pub(in crate::pipeline) script_view: OnceLock<IdentityView>,
+}
+
+struct Authenticated<'a> {
+    user: VerifiedUser,
+    application: &'a CompiledApplication,
+}
+
+/// A user, and the restrictions of the credential.
+pub(super) struct VerifiedUser {
+    pub user: Arc<CachedUser>,
+    pub key: Option<KeyId>,
+    pub scopes: Option<Arc<[String]>>,
+    /// The limits of the key.
+    pub bounds: Option<Arc<Bounds>>,
+    pub is_universal: bool,
+    /// Whether the credential gives less than the user may do.
+    pub is_restricted: bool,
+}
+
+impl VerifiedUser {
+    /// A user whose credential has no restrictions.
+    pub fn unrestricted(user: Arc<CachedUser>) -> Self {
+        let (key, scopes, bounds) = (None, None, None);
+        Self { user, key, scopes, bounds, is_universal: false, is_restricted: false }
+    }
+}
+
+impl std::fmt::Debug for Identity<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({:?}, key {:?})", self.uid(), self.key())
+    }
+}
+
+impl<'a> Identity<'a> {
+    /// The identity of an anonymous request.
+    pub(super) fn anonymous(role_table: &'a Arc<RoleTable>) -> Self {
+        let (roles, script_view) = (role_table.anonymous(), OnceLock::new());
+        Self { authenticated: None, roles, role_table, script_view }
+    }
+
+    /// The identity of a user whose credential was verified for this application.
+    pub(super) fn authenticated(
+        user: VerifiedUser,
+        application: &'a CompiledApplication,
+        role_table: &'a Arc<RoleTable>,
+    ) -> Self {
+        let (roles, script_view) = (user.user.roles(role_table), OnceLock::new());
+        let authenticated = Some(Authenticated { user, application });
+        Self { authenticated, roles, role_table, script_view }
+    }
+
+    fn verified(&self) -> Option<&VerifiedUser> {
+        self.authenticated.as_ref().map(|authenticated| &authenticated.user)
+    }
+
+    /// Whether the client used a universal key, and so chose the user itself.
+    pub fn uses_universal_key(&self) -> bool {
+        self.verified().is_some_and(|verified| verified.is_universal)
+    }
+
+    /// Whether the credential gives less than the user may do: a key that is restricted to scopes,
+    /// an application, networks or limits, or a universal key. A credential that is created with it
+    /// must not give more.
+    pub fn is_restricted(&self) -> bool {
+        self.verified().is_some_and(|verified| verified.is_restricted)
+    }
+
+    /// Whether the request is anonymous.
+    pub fn is_anonymous(&self) -> bool {
+        self.authenticated.is_none()
+    }
+
+    /// The user's number; `None` means an anonymous request.
+    pub fn uid(&self) -> Option<u64> {
+        self.verified().map(|verified| verified.user.uid)
+    }
+
+    /// The user's name.
+    pub fn name(&self) -> Option<&str> {
+        self.verified().map(|verified| &*verified.user.name)
+    }
+
+    /// The key that was used; `None` means another credential.
+    pub fn key(&self) -> Option<KeyId> {
+        self.verified()?.key
+    }
+
+    /// The application that accepted the credential.
+    pub fn application(&self) -> Option<&'a CompiledApplication> {
+        self.authenticated.as_ref().map(|authenticated| authenticated.application)
+    }
+
+    /// The limits of the key and of the user.
+    pub(in crate::pipeline) fn bounds(&self) -> [Option<&Arc<Bounds>>; 2] {
+        let Some(verified) = self.verified() else { return [None, None] };
+        [verified.bounds.as_ref(), verified.user.bounds()]
+    }
+
+    /// The permissions that the key is restricted to; `None` means all that the roles give.
+    pub fn scopes(&self) -> Option<&[String]> {
+        self.verified()?.scopes.as_deref()
+    }
+
+    /// The ids of the user's roles, sorted, without `authenticated`.
+    pub fn roles(&self) -> &'a [String] {
+        &self.roles.ids
+    }
+
+    /// The ids of the roles as a header field's value, separated by commas; `None` means no roles.
+    pub fn roles_field(&self) -> Option<&'a HeaderValue> {
+        self.roles.field.as_ref()
+    }
+
+    /// Whether a role gives this permission and the key's scopes include it.
+    pub fn has(&self, permission: &str) -> bool {
+        self.in_scope(permission) && self.role_table.allows(self.roles, permission)
+    }
+
+    /// Whether the user is an administrator, who has every permission. A key with scopes never
+    /// makes its user an administrator.
+    pub fn is_admin(&self) -> bool {
+        self.roles.is_admin && self.scopes().is_none()
+    }
+
+    /// The user's attributes, for scripts.
+    pub(in crate::pipeline) fn attributes(&self) -> BTreeMap<String, String> {
+        self.verified().map(|verified| verified.user.attributes().clone()).unwrap_or_default()
+    }
+
+    /// [`Identity::has`] as a function that can outlive the identity.
+    pub(crate) fn allows(&self) -> PermissionCheck {
+        let (table, roles) = (self.role_table.clone(), self.roles.clone());
+        let scopes = self.verified().and_then(|verified| verified.scopes.clone());
+        Arc::new(move |permission| {
+            in_scope(scopes.as_deref(), permission) && table.allows(&roles, permission)
+        })
+    }
+
+    /// Whether the key's scopes let it grant a role to a user: it must not grant permissions beyond
+    /// its own scopes.
+    pub fn may_grant(&self, role: &Role) -> bool {
+        let is_in_scope = || role.permissions.iter().all(|permission| self.in_scope(permission));
+        self.scopes().is_none() || !role.is_admin && is_in_scope()
+    }
+
+    fn in_scope(&self, permission: &str) -> bool {
+        in_scope(self.scopes(), permission)
+    }
+}
+
+fn in_scope(scopes: Option<&[String]>, permission: &str) -> bool {
+    scopes.is_none_or(|scopes| scopes.iter().any(|scope| scope == permission))
+}
