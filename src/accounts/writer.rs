@@ -32,6 +32,7 @@ pub struct AdminWriter<'a>(&'a Writer);
 pub struct OperatorWriter<'a>(&'a Writer);
 
 /// One attempt at a change, built from the records as they are now. See [`Writer::update`].
+#[allow(clippy::large_enum_variant, reason = "it is taken apart where it is returned")]
 pub(super) enum Attempt<'a, T> {
     /// Nothing has to be written.
     Unchanged(T),

@@ -125,7 +125,7 @@ impl Draft {
         self.sections().any(|section| section == name)
     }
 
-    /// What is wrong with something that stands in no section.
+    /// Reports a key outside of all sections.
     fn stray(
         &self,
         reader: &Reader<'_>,

@@ -101,7 +101,7 @@ pub(super) fn line_of(text: &[u8], at: usize) -> usize {
     1 + text.iter().take(at).filter(|byte| **byte == b'\n').count()
 }
 
-/// What the parser said, with the line it said it of and what to do.
+/// The parser's error, with its line and the fix.
 pub(super) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let at = error.span().map_or(text.len(), |span| span.start.min(text.len()));
     let before = text.get(..at).unwrap_or(text);

@@ -2,12 +2,6 @@
 //!
 //! [`File`] is the raw configuration, [`Settings`] the validated one. The step between them reports
 //! all problems at once, each with its file and line or its variable, and the fix.
-//!
-//! ```
-//! let loaded = keyward::config::load(None, [("KEYWARD_SERVER__LISTEN".into(), "[::1]:80".into())].into_iter())?;
-//! assert_eq!(loaded.settings.server.listen.to_string(), "[::1]:80");
-//! # Ok::<(), keyward::config::ConfigError>(())
-//! ```
 
 mod draft;
 mod env;

@@ -1,5 +1,5 @@
-//! Notices changes of files. Watches folders rather than files, because editors and certificate tools
-//! replace files instead of writing into them.
+//! Notices changes of files. Watches folders rather than files, because editors and certificate
+//! tools replace files instead of writing into them.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,7 +26,8 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Changes in a folder and everything below it. If the folder is missing, its creation is a change.
+    /// Changes in a folder and everything below it. If the folder is missing, its creation is a
+    /// change.
     ///
     /// # Errors
     /// The folder, or its nearest existing ancestor, cannot be watched.

@@ -43,8 +43,8 @@ pub enum Readers {
 
 /// Reads a file of at most `limit` bytes.
 ///
-/// # Errors
-/// The file is missing, is not a regular file, is larger, or users other than `readers` may read it.
+/// # Errors The file is missing, is not a regular file, is larger, or users other than `readers`
+/// may read it.
 pub fn read(path: &Path, limit: u64, readers: Readers) -> Result<Zeroizing<Vec<u8>>, FileError> {
     // Checked before the file is opened: opening a pipe would wait for its writer.
     if !std::fs::metadata(path)?.is_file() {

@@ -1,5 +1,5 @@
-//! Checks the formats of a request: whether the method accepts the format of the body, and whether it
-//! can respond in the format that the client wants.
+//! Checks the formats of a request: whether the method accepts the format of the body, and whether
+//! it can respond in the format that the client wants.
 //!
 //! The client names the format of the response with the query parameter `_format`, as existing
 //! clients do. `Accept` has no influence.

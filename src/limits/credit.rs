@@ -54,8 +54,8 @@ impl CreditUse {
         Self { credits, spent: AtomicU64::new(0) }
     }
 
-    /// A limit with a new amount. The credits spent in this period stay spent, unless the refill period
-    /// changes.
+    /// A limit with a new amount. The credits spent in this period stay spent, unless the refill
+    /// period changes.
     pub fn replaced(&self, credits: Credits) -> Self {
         let new = Self::new(credits);
         if credits.refill == self.credits.refill {
@@ -115,8 +115,8 @@ impl CreditUse {
     fn check(&self, packed: u64, now: Timestamp) -> (CreditOutcome, Spent) {
         let period = self.credits.refill.period(now);
         let mut spent = Spent::unpack(packed, self.credits.refill);
-        // A clock that is set back a little refills nothing; a clock that was far ahead does not block
-        // requests for years.
+        // A clock that is set back a little refills nothing; a clock that was far ahead does not
+        // block requests for years.
         if !(period.number..=period.number.saturating_add(1)).contains(&spent.period) {
             spent = Spent { period: period.number, credits: 0, ..spent };
         }

@@ -1,7 +1,7 @@
 //! Failure limits: how often an address may present a wrong credential.
 //!
-//! A correct *key* always passes, from any address: keys cannot be guessed, so failures of others must
-//! not lock a client out. Beyond the limit, a wrong key gets a 429 instead of its own denial.
+//! A correct *key* always passes, from any address: keys cannot be guessed, so failures of others
+//! must not lock a client out. Beyond the limit, a wrong key gets a 429 instead of its own denial.
 //! *Passwords* can be guessed, so beyond the limit they are not checked at all.
 //!
 //! Failures are counted by address, so a client is not locked out by failures from another address.
@@ -205,8 +205,8 @@ impl FailureLimiter {
         self.exceeded.lock().drain(..).collect()
     }
 
-    /// Counts a wrong credential of any kind. `Some` means the limit is exceeded and the failure was
-    /// not counted.
+    /// Counts a wrong credential of any kind. `Some` means the limit is exceeded and the failure
+    /// was not counted.
     pub fn count(&self, client: IpAddr, now: u64) -> Option<RetryAfter> {
         let limit = self.limits.per_address;
         if limit == 0 || self.is_exempt(client) {
@@ -240,8 +240,8 @@ impl FailureLimiter {
 
     fn is_exempt(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
-        // The unspecified address means that an embedding program does not know its clients' addresses:
-        // all clients would count as one.
+        // The unspecified address means that an embedding program does not know its clients'
+        // addresses: all clients would count as one.
         client.is_unspecified()
             || self.limits.exempt.iter().any(|network| network.contains(&client))
     }

@@ -25,8 +25,8 @@ impl Gcra {
         Self { interval, window: interval.saturating_mul(burst) }
     }
 
-    /// Whether one more event conforms at `now`. `arrival` is the theoretical arrival time so far; in
-    /// the past means that the full burst is available.
+    /// Whether one more event conforms at `now`. `arrival` is the theoretical arrival time so far;
+    /// in the past means that the full burst is available.
     pub fn check(self, arrival: u64, now: u64) -> Conformance {
         let next = self.next(arrival, now);
         let used = next - now;

@@ -1,7 +1,7 @@
 //! Limits in memory: rates, credits, and failed authentications.
 //!
-//! - [`Bounds`]: the rate and the credits of one key, user, application or resource. They are part of
-//!   the record's entry in the directory, so a check needs no look-up.
+//! - [`Bounds`]: the rate and the credits of one key, user, application or resource. They are part
+//!   of the record's entry in the directory, so a check needs no look-up.
 //! - [`Counters`]: the use of keys and the denials until they are written, and the failures of
 //!   clients until they are evicted.
 

@@ -1,4 +1,5 @@
-//! Use of keys since the last write: how often, and when last. A decision only adds to it in memory.
+//! Use of keys since the last write: how often, and when last. A decision only adds to it in
+//! memory.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,8 +10,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::model::{KeyId, Timestamp};
 
-/// Each thread counts in a shard of its own, so that no core waits for another even if all requests use
-/// one key. With more threads than shards, threads share them.
+/// Each thread counts in a shard of its own, so that no core waits for another even if all requests
+/// use one key. With more threads than shards, threads share them.
 const SHARDS: usize = 64;
 
 thread_local! {

@@ -112,7 +112,7 @@ impl Script {
         CallContext { host: host.clone(), redactions, constants, outbox }
     }
 
-    /// The same script with another host.
+    /// A copy of the script with another host.
     pub(super) fn with_host(&self, host: &Arc<HostContext>) -> Self {
         Self::new(self.inner.clone(), host.clone())
     }

@@ -136,7 +136,7 @@ impl ScriptSet {
         }
     }
 
-    /// The same scripts for a dry run: `rate_limit` and `once` count nothing.
+    /// A copy for a dry run: `rate_limit` and `once` count nothing.
     pub fn dry_run(&self) -> Self {
         match self.scripts().first() {
             Some(script) => self.with_host(&Arc::new(script.host.dry_run())),
@@ -144,7 +144,7 @@ impl ScriptSet {
         }
     }
 
-    /// The same scripts with another host.
+    /// A copy with another host.
     pub(super) fn with_host(&self, host: &Arc<HostContext>) -> Self {
         let map = |scripts: &HashMap<String, Script>| {
             scripts.iter().map(|(name, script)| (name.clone(), script.with_host(host))).collect()

@@ -49,7 +49,8 @@ impl TlsClient {
         let connector = TlsConnector::from(self.config.clone());
         let stream = connector.connect(self.name.clone(), stream).await?;
         let agreed = stream.get_ref().1.alpn_protocol();
-        // A server without ALPN selects no protocol; then it speaks HTTP/1.1 (RFC 7301, section 3.2).
+        // A server without ALPN selects no protocol; then it speaks HTTP/1.1 (RFC 7301, section
+        // 3.2).
         if agreed.unwrap_or(b"http/1.1") != self.protocol {
             return Err(io::Error::other("it does not speak the protocol that the resource names"));
         }

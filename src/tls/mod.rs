@@ -6,9 +6,11 @@ mod error;
 mod pem;
 #[cfg(feature = "server")]
 mod server;
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
+#[cfg(feature = "server")]
 pub(crate) mod test_authority;
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
+#[cfg(feature = "server")]
 mod tests;
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Certificates of a listener: loaded at the start and again when their files change. An invalid pair
-//! never replaces a valid one.
+//! Certificates of a listener: loaded at the start and again when their files change. An invalid
+//! pair never replaces a valid one.
 
 use std::{
     path::{Path, PathBuf},
@@ -91,8 +91,8 @@ impl Certificates {
         Ok(Reloaded::New)
     }
 
-    /// Reloads the files whenever their folders change, for ever. Calls `report` with each outcome that
-    /// differs from the last one.
+    /// Reloads the files whenever their folders change, for ever. Calls `report` with each outcome
+    /// that differs from the last one.
     ///
     /// # Errors
     /// A folder cannot be watched.
@@ -131,8 +131,8 @@ impl Certificates {
         self
     }
 
-    /// Performs the handshake with a client. An error returns the connection, so that the TLS alert can
-    /// still be sent.
+    /// Performs the handshake with a client. An error returns the connection, so that the TLS alert
+    /// can still be sent.
     pub(crate) async fn accept<S>(&self, stream: S) -> Result<TlsStream<S>, (std::io::Error, S)>
     where
         S: AsyncRead + AsyncWrite + Unpin,

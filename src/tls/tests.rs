@@ -1,5 +1,5 @@
-//! Tests of certificates: problems are named, an invalid certificate never replaces a valid one, and
-//! only a trusted certificate for the right host is accepted.
+//! Tests of certificates: problems are named, an invalid certificate never replaces a valid one,
+//! and only a trusted certificate for the right host is accepted.
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 

@@ -1,8 +1,8 @@
-//! Delivery of webhooks in the background: signed, retried until the receiver accepts them, and sent
-//! only to receivers in the configuration.
+//! Delivery of webhooks in the background: signed, retried until the receiver accepts them, and
+//! sent only to receivers in the configuration.
 //!
-//! A webhook stays in the store ([`PendingWebhook`]) until it is delivered, so each one is delivered
-//! at least once, also after a kill. A receiver recognises a second copy by its id.
+//! A webhook stays in the store ([`PendingWebhook`]) until it is delivered, so each one is
+//! delivered at least once, also after a kill. A receiver recognises a second copy by its id.
 
 mod call;
 mod sign;
@@ -205,8 +205,8 @@ impl Delivery {
         self.accounts.retry_webhook_later(id, pending).await
     }
 
-    /// The seconds until the next attempt, with a jitter of ± a quarter, so that webhooks that failed
-    /// together are not retried together.
+    /// The seconds until the next attempt, with a jitter of ± a quarter, so that webhooks that
+    /// failed together are not retried together.
     fn wait(&self, tries: u32) -> i64 {
         let factor = u64::from(BACKOFF).saturating_pow(tries.saturating_sub(1));
         let millis = u64::try_from(self.retry.first.as_millis())

@@ -181,9 +181,8 @@ fn shape_problems(text: &str) -> Vec<String> {
     }
     let head = text.lines().map_while(|line| line.strip_prefix("//! "));
     let head = head.collect::<Vec<_>>().join(" ");
-    let sentence = head.split_inclusive(['.', ':']).next().unwrap_or_default();
-    let ends = sentence.ends_with(['.', ':']);
-    if !ends || sentence.split_whitespace().count() < 3 {
+    let is_sentence = head.contains(". ") || head.ends_with(['.', ':']);
+    if !is_sentence || head.split_whitespace().count() < 3 {
         problems.push("1: the file does not begin with `//! ` and a sentence".into());
     }
     problems

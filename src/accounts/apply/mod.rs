@@ -101,13 +101,13 @@ pub struct DocumentKey {
 /// How a document is applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ApplyOptions {
-    /// What happens to records that the document does not list.
+    /// The treatment of records that the document does not list.
     pub unlisted: Unlisted,
     /// Whether the changes are written.
     pub mode: Mode,
 }
 
-/// What happens to records that a document does not list.
+/// The treatment of records that a document does not list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Unlisted {
     /// They stay.

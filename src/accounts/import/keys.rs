@@ -32,7 +32,7 @@ const MIN_SHOWN: usize = 20;
 pub struct KeyImport {
     /// The form of the keys in the rows.
     pub digest: ImportDigest,
-    /// What happens to rows with unknown users.
+    /// The treatment of rows with unknown users.
     pub unknown_users: UnknownUsers,
     /// Whether the batch is written, or only checked.
     pub mode: Mode,
@@ -40,7 +40,7 @@ pub struct KeyImport {
     pub rows: Vec<KeyRow>,
 }
 
-/// What happens to rows with unknown users.
+/// The treatment of rows with unknown users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownUsers {
     /// The users are created.

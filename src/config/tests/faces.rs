@@ -54,7 +54,7 @@ fn tls_is_a_certificate_and_what_belongs_to_it() {
 
 #[test]
 fn the_admin_listener_with_tls_has_a_socket_for_the_command_line() {
-    let said = "config.toml:3: admin.tls_certificate: A unix socket has no TLS: nothing travels. Leave this empty, or have admin.listen name an address.";
+    let said = "config.toml:3: admin.tls_certificate: A unix socket has no TLS, because its data does not leave the machine. Leave this empty, or set admin.listen to an address.";
     refused("[admin]\nlisten = \"unix:/run/k.sock\"\ntls_certificate = \"a.pem\"\n", said);
     let long = "d".repeat(100);
     let text =

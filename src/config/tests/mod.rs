@@ -128,10 +128,16 @@ impl Known {
     }
 
     /// Other keys that must be set for this one to have an effect.
-    fn company(&self) -> Option<(String, &'static str)> {
-        let certificate = format!("KEYWARD_{}__TLS_CERTIFICATE", self.section.to_uppercase());
-        let needs_one = self.key.starts_with("tls_") && self.key != "tls_certificate";
-        needs_one.then_some((certificate, "company.pem"))
+    fn required_keys(&self) -> Vec<(String, &'static str)> {
+        let variable = |key: &str| format!("KEYWARD_{}__{key}", self.section.to_uppercase());
+        let mut keys = Vec::new();
+        if self.key.starts_with("tls_") && self.key != "tls_certificate" {
+            keys.push((variable("TLS_CERTIFICATE"), "required.pem"));
+        }
+        if self.key == "tls_client_certificates" {
+            keys.push((variable("TLS_CLIENT_CA"), "required.pem"));
+        }
+        keys
     }
 
     fn in_toml(&self, value: &str) -> String {
@@ -214,8 +220,8 @@ fn the_defaults_are_resolved() {
 fn every_key_is_effective_in_the_file_and_in_the_environment() {
     for known in Known::all() {
         let (name, value) = (known.name(), known.other_value());
-        let company = known.company();
-        let around: Vec<_> = company.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let required = known.required_keys();
+        let around: Vec<_> = required.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let variable = known.variable();
         let both = [around.as_slice(), &[(variable.as_str(), value.as_str())]].concat();
         let before = load_text("", &around).unwrap();
@@ -260,7 +266,7 @@ fn a_variable_without_a_key_names_the_nearest() {
     for (name, near) in [
         ("KEYWARD_server__listen", "KEYWARD_SERVER__LISTEN"),
         ("KEYWARD_SERVER__LISTEN__PORT", "KEYWARD_SERVER__LISTEN"),
-        ("KEYWARD_STORE__PEPPER", "KEYWARD_STORE__PATH"),
+        ("KEYWARD_STORE__PEPPER", "KEYWARD_STORE__PEPPER_FILE"),
     ] {
         let expected = format!("{name}: No key has this variable. Did you mean {near}?");
         refused_variable(name, "a-secret", &expected);
@@ -441,7 +447,7 @@ fn the_schema_describes_the_file_and_refuses_what_it_does_not_know() {
     for (name, section) in schema["$defs"].as_object().unwrap() {
         assert_eq!(section["additionalProperties"], false, "{name}");
     }
-    assert_eq!(schema["$defs"]["Store"]["properties"]["engine"]["enum"][1], "memory");
+    assert_eq!(schema["$defs"]["StoreSection"]["properties"]["engine"]["enum"][1], "memory");
 }
 
 #[test]

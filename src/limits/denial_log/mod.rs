@@ -1,9 +1,10 @@
-//! Denials for the audit trail, until they are written. A client that is denied a hundred thousand times
-//! a second must neither fill the memory nor the disk, nor crowd out other entries of the trail.
+//! Denials for the audit trail, until they are written. A client that is denied a hundred thousand
+//! times a second must neither fill the memory nor the disk, nor crowd out other entries of the
+//! trail.
 //!
-//! Therefore denials of one kind are sampled, and each sampled one says how many it represents; only a
-//! limited number per day get an entry of their own; the rest is counted in a summary. No denial is
-//! lost: the entries and summaries together represent all of them.
+//! Therefore denials of one kind are sampled, and each sampled one says how many it represents;
+//! only a limited number per day get an entry of their own; the rest is counted in a summary. No
+//! denial is lost: the entries and summaries together represent all of them.
 
 #[cfg(test)]
 mod tests;
@@ -350,8 +351,8 @@ impl Queue {
         if per_day == 0 {
             return false;
         }
-        // A quarter is the burst and the others become available evenly, so that the first day has no
-        // more entries than any other.
+        // A quarter is the burst and the others become available evenly, so that the first day has
+        // no more entries than any other.
         let burst = (per_day / 4).max(1);
         let gcra = Gcra::new(DAY / (per_day - burst).max(1), burst);
         let Conformance::Conforms(arrival) = gcra.check(self.arrival, now) else { return false };

@@ -40,7 +40,8 @@ fn first_denial_of_a_kind_and_then_one_of_every_interval_is_logged() {
     };
     let pending = denials.take(100, Drain::Hourly, at(1));
     assert_eq!(times(&pending), [1, 100, 100]);
-    // Other kinds, and the first kind in the next minute: that entry represents the counted ones too.
+    // Other kinds, and the first kind in the next minute: that entry represents the counted ones
+    // too.
     deny(&denials, "192.0.2.2", CODE, at(2));
     deny(&denials, "192.0.2.1", "OTHER", at(2));
     deny(&denials, "192.0.2.1", CODE, at(60));

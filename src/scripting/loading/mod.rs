@@ -196,7 +196,7 @@ impl Scripts {
     }
 }
 
-/// What to do if the files are those of the last attempt.
+/// The action if the files are those of the last attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum IfUnchanged {
     Reload,

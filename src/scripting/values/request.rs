@@ -143,8 +143,8 @@ impl fmt::Debug for RequestParts {
     }
 }
 
-/// The same text as the `Display` of an IPv4 address, in a tenth of the time. Most scripts that
-/// read a request read the address.
+/// Formats an IPv4 address like its `Display`, in a tenth of the time. Most scripts that read a
+/// request read the address.
 fn format_ipv4(octets: [u8; 4]) -> String {
     let mut text = String::with_capacity(15);
     for (index, octet) in octets.into_iter().enumerate() {

@@ -154,7 +154,7 @@ async fn batch_is_written_completely_or_not_at_all(mut engine: TestEngine) {
 async fn batch_with_an_unmet_expectation_is_rejected(mut engine: TestEngine) {
     let first = engine.put(Table::Users, b"there", "x").await;
     engine.put(Table::Users, b"other", "x").await;
-    // The same key in another table is another record.
+    // An equal key in another table is another record.
     engine.put(Table::Roles, b"not there", "x").await;
     for _ in 0..2 {
         for (key, state, is_met) in [

@@ -1,5 +1,5 @@
-//! Who may export and apply, and that a file cannot remove the last administrator or the access of
-//! its own caller.
+//! Tests of the permissions to export and apply, and that a file cannot remove the last
+//! administrator or the access of its own caller.
 
 use keyward::{
     accounts::{NewKey, NewUser},

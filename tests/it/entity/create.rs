@@ -1,4 +1,4 @@
-//! `POST /entity/user`.
+//! Tests of `POST /entity/user`: creating users.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! `DELETE /user/{uid}`.
+//! Tests of `DELETE /user/{uid}`: deleting users.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! `PATCH /user/{uid}`.
+//! Tests of `PATCH /user/{uid}`: changing users.
 
 use serde_json::{Value, json};
 
