@@ -82,6 +82,7 @@ mod webhooks;
 
 pub mod accounts;
 mod directory;
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server uses the rest"))]
 mod files;
 pub mod handlers;
 pub mod http;
@@ -91,6 +92,7 @@ pub mod model;
 pub mod pipeline;
 pub mod scripting;
 pub mod store;
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server uses the rest"))]
 mod tls;
 
 pub use accounts::{AccountError, Accounts, Issued, NewKey, NewUser, Passwords, Writer};

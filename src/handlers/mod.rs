@@ -18,6 +18,7 @@ pub use actor::writer;
 pub use body::{BodyLimits, RequestBody, read_body};
 use hyper::upgrade::OnUpgrade;
 pub use identity::IdentityFields;
+#[cfg(feature = "server")]
 pub(crate) use identity::IdentityHeader;
 pub use payload::{BodyError, BodyStream, PassThrough, Payload};
 use proxy::Proxies;
