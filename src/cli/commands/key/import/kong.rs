@@ -37,9 +37,10 @@ struct Credential {
 /// Parses the rows of a file.
 pub(in crate::cli) fn read(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
     let mut rows = Vec::new();
-    match text.trim_start().starts_with(['{', '[']) {
-        true => from_json(text, &mut rows, faults),
-        false => from_yaml(text, &mut rows, faults),
+    if text.trim_start().starts_with(['{', '[']) {
+        from_json(text, &mut rows, faults);
+    } else {
+        from_yaml(text, &mut rows, faults);
     }
     if rows.is_empty() && faults.is_empty() {
         faults.push((1, "There are no keyauth_credentials in it.".into()));
