@@ -78,6 +78,8 @@ struct AccountsInner {
     event_failures: Arc<std::sync::atomic::AtomicU64>,
     keys_per_user: usize,
     user_locks: keys::quota::PerUserLock,
+    /// Commits share it. A change that met conflicts takes it alone, from reading to commit.
+    commit_turn: Arc<tokio::sync::RwLock<()>>,
     audit_entries: u64,
     counters: Counters,
     usage_lock: Arc<tokio::sync::Mutex<()>>,

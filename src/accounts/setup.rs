@@ -101,6 +101,7 @@ impl Accounts {
             event_failures: Arc::default(),
             keys_per_user: KEYS_PER_USER,
             user_locks: PerUserLock::default(),
+            commit_turn: Arc::default(),
             audit_entries: AUDIT_ENTRIES,
             counters,
             usage_lock: Arc::default(),

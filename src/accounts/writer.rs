@@ -5,7 +5,10 @@
 //! to administrators unless its actor is one. An [`AdminWriter`] has the methods that only an
 //! administrator may call, an [`OperatorWriter`] those that only the operator may call.
 
-use std::ops::Deref;
+use std::{
+    ops::Deref,
+    time::{Duration, Instant},
+};
 
 use super::{AccountError, Accounts};
 use crate::{
@@ -14,8 +17,13 @@ use crate::{
     store::{Batch, CommitError, Expect, Sequence, audit_log::AuditAppend, encode},
 };
 
-/// How often a change is attempted while other writers change the same records in between.
-const ATTEMPTS: usize = 16;
+/// The number of attempts beside other writers. Later attempts keep the other writers waiting, so
+/// that a change that takes long to build (a large file to apply) is not overtaken for ever.
+const CONCURRENT_ATTEMPTS: usize = 3;
+
+/// The time after which a change is given up. Attempts that keep the other writers waiting can still
+/// meet a conflict, with the program's own commits and with those of another node.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Accounts that an actor may change. A cheap handle.
 #[derive(Clone)]
@@ -151,7 +159,7 @@ impl Writer {
     ///
     /// # Errors
     /// Errors of `attempt`, of the store, and of [`PendingCommit::on_conflict`];
-    /// [`AccountError::contended`] after too many attempts.
+    /// [`AccountError::contended`] after 10 s of conflicts.
     pub(super) async fn update<'a, T, E: From<AccountError>>(
         &self,
         mut attempt: impl FnMut() -> Result<Attempt<'a, T>, E>,
@@ -167,13 +175,26 @@ impl Writer {
     where
         F: Future<Output = Result<Attempt<'a, T>, E>>,
     {
-        for _ in 0..ATTEMPTS {
+        let started = Instant::now();
+        let mut attempts = 0;
+        while attempts < CONCURRENT_ATTEMPTS || started.elapsed() < PATIENCE {
+            let alone = if attempts < CONCURRENT_ATTEMPTS {
+                None
+            } else {
+                Some(self.0.commit_turn.write().await)
+            };
+            attempts += 1;
             let pending = match attempt().await? {
                 Attempt::Unchanged(value) => return Ok(value),
                 Attempt::Commit(pending) => pending,
             };
             let PendingCommit { batch, act, webhooks, finish, on_conflict } = pending;
-            match self.commit(batch, act, webhooks).await {
+            let committed = if alone.is_some() {
+                self.commit_now(batch, act, webhooks).await
+            } else {
+                self.commit(batch, act, webhooks).await
+            };
+            match committed {
                 Ok(revision) => return Ok(finish(revision)),
                 Err(CommitError::Conflict(expectation)) => {
                     if let Some(result) = on_conflict.and_then(|resolve| resolve(&expectation)) {
@@ -186,8 +207,19 @@ impl Writer {
         Err(AccountError::contended().into())
     }
 
-    /// Commits a batch with its audit entry and the webhooks that report it: all or nothing.
+    /// Commits a batch with its audit entry and the webhooks that report it: all or nothing. Waits
+    /// while another change has the other writers waiting.
     pub(super) async fn commit(
+        &self,
+        batch: Batch,
+        act: Act,
+        webhooks: Vec<RequestedWebhook>,
+    ) -> Result<Sequence, CommitError> {
+        let _turn = self.0.commit_turn.read().await;
+        self.commit_now(batch, act, webhooks).await
+    }
+
+    async fn commit_now(
         &self,
         mut batch: Batch,
         act: Act,

@@ -8,13 +8,19 @@ mod invalid;
 mod lookups;
 mod prune;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt as _;
 use keyward::{
-    accounts::{Accounts, AuditOrder, Passwords},
+    accounts::{Accounts, AuditOrder, NewUser, Passwords},
     api::Api,
     handlers::{BodyLimits, RequestBody},
     model::{Actor, Clock, Entropy, Pepper, Timestamp},
@@ -200,10 +206,10 @@ async fn concurrent_writes_are_not_lost() {
     let other = tokio::spawn(async move {
         for at in 0..60 {
             let name = format!("other{at}");
-            let new = keyward::accounts::NewUser {
+            let new = NewUser {
                 name,
                 status: true,
-                ..keyward::accounts::NewUser::default()
+                ..NewUser::default()
             };
             writer.create_user(new).await.unwrap();
         }
@@ -221,4 +227,37 @@ async fn concurrent_writes_are_not_lost() {
         let cached = client.accounts.directory().user_by_name(&user.record.name).unwrap();
         assert_eq!(cached.uid, user.record.uid);
     }
+}
+
+/// Planning a large file takes longer than the pause between two commits of busy writers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_large_file_is_applied_beside_busy_writers() {
+    let (client, _) = ApiClient::after_first_start().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..3)
+        .map(|number| {
+            let (writer, stop) = (client.accounts.as_actor(Actor::Program), stop.clone());
+            tokio::spawn(async move {
+                let mut created = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let name = format!("writer{number}.{created}");
+                    let new = NewUser { name, ..NewUser::default() };
+                    writer.create_user(new).await.unwrap();
+                    created += 1;
+                }
+                created
+            })
+        })
+        .collect();
+    let user = |number: usize| format!("[[users]]\nname = \"mine{number}\"\n");
+    let users: String = (0..3000).map(user).collect();
+    let result = client.apply_ok(&file(&users), "").await;
+    stop.store(true, Ordering::Relaxed);
+    let mut created = 0;
+    for writer in writers {
+        created += writer.await.unwrap();
+    }
+    assert_eq!(result["added"], 3000);
+    assert!(created > 0);
+    assert_eq!(client.accounts.directory().counts().0, 1 + 3000 + created);
 }
