@@ -161,7 +161,13 @@ impl Plan {
             uids.insert(at, uid);
         }
         for (at, uid) in uids {
-            let before = accounts.user(uid)?;
+            // A user without a uid in the document is identified by its name. Another writer may
+            // have taken a new uid in the meantime, or renamed the user. Without a current record
+            // the commit then ends in a conflict, and the plan is made again.
+            let has_identity = |found: &Versioned<User>| {
+                listed[at].uid.is_some() || fold(&found.record.name) == fold(&listed[at].user.name)
+            };
+            let before = accounts.user(uid)?.filter(has_identity);
             let after = user_after(accounts, &listed[at], uid, before.as_ref().map(|b| &b.record));
             self.users.push(PlannedChange { at: Some(at), before, after: Some(after) });
         }
