@@ -15,7 +15,12 @@ use super::{
     CachedKey, Directory, PackedKey, PolicySources, RoleId, Snapshot, StoreError, Table,
     UserByName, UserByUid, UserFields, decode,
 };
-use crate::{directory::sharded_map::InsertBuffer, limits::Spent, model::KeyId, store::table};
+use crate::{
+    directory::sharded_map::InsertBuffer,
+    limits::Spent,
+    model::KeyId,
+    store::{RecordDigest, table},
+};
 
 /// How many ranges of a table there are for each thread. With several of them, no thread has to
 /// wait long for another one whose range has more records.
@@ -35,19 +40,38 @@ struct KeyRange {
 }
 
 impl Directory {
+    /// Loads the records of a snapshot, and verifies that they are those of its commit.
     pub(super) fn load(&self, snapshot: &dyn Snapshot) -> Result<(), StoreError> {
-        snapshot.each(Table::Meta, &mut |key, record| self.put_meta(key, record.json))?;
+        let mut digest = snapshot.empty_digest();
+        let mut each = |table, put: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>| {
+            snapshot.each(table, &mut |key, record| {
+                if let Some(digest) = &mut digest {
+                    digest.add(table, key, record.revision, record.json);
+                }
+                put(key, record.json)
+            })
+        };
+        each(Table::Meta, &mut |key, json| self.put_meta(key, json))?;
         let mut sources = self.sources.lock();
         for table in [Table::Roles, Table::Applications, Table::Resources] {
-            snapshot.each(table, &mut |key, record| sources.put(table, key, Some(record.json)))?;
+            each(table, &mut |key, json| sources.put(table, key, Some(json)))?;
         }
         drop(sources);
-        self.load_users_and_keys(snapshot)?;
+        let users_and_keys = self.load_users_and_keys(snapshot)?;
         self.policy.store(Arc::new(self.sources.lock().compile()));
-        snapshot.each(Table::Spent, &mut |key, record| self.put_spent(key, record.json))
+        each(Table::Spent, &mut |key, json| self.put_spent(key, json))?;
+        if let (Some(mut digest), Some(users_and_keys)) = (digest, users_and_keys) {
+            digest.merge(&users_and_keys);
+            snapshot.verify_loaded(&digest)?;
+        }
+        Ok(())
     }
 
-    fn load_users_and_keys(&self, snapshot: &dyn Snapshot) -> Result<(), StoreError> {
+    /// Loads the users and keys, and returns the digest of their records.
+    fn load_users_and_keys(
+        &self,
+        snapshot: &dyn Snapshot,
+    ) -> Result<Option<RecordDigest>, StoreError> {
         // At least two threads: one decodes while the other reads.
         let threads = available_parallelism().map_or(2, usize::from).max(2);
         let range_count = threads * RANGES_PER_THREAD;
@@ -58,16 +82,22 @@ impl Directory {
         }
         let next = AtomicUsize::new(0);
         let estimate = Estimate::default();
+        let total = Mutex::new(snapshot.empty_digest());
         let work = || {
+            let mut digest = snapshot.empty_digest();
             let mut role_sets = RoleSetCache::new(&self.sources);
             let mut buffers = Buffers::with_capacity(BUFFERED_ENTRIES / threads);
             while let Some(range) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let count = self.load_range(snapshot, range, &mut role_sets, &mut buffers)?;
+                let count =
+                    self.load_range(snapshot, range, &mut role_sets, &mut buffers, &mut digest)?;
                 if range.index < 2
                     && let Some(smaller) = estimate.smaller_of_two(range.table, count)
                 {
                     self.reserve(range.table, smaller.saturating_mul(range_count));
                 }
+            }
+            if let (Some(total), Some(digest)) = (&mut *total.lock(), &digest) {
+                total.merge(digest);
             }
             Ok(())
         };
@@ -78,7 +108,8 @@ impl Directory {
                 other.join().expect("loading users and keys does not panic")
             })?;
             result
-        })
+        })?;
+        Ok(total.into_inner())
     }
 
     fn reserve(&self, table: Table, total: usize) {
@@ -96,11 +127,15 @@ impl Directory {
         KeyRange { table, from, to, .. }: &KeyRange,
         role_sets: &mut RoleSetCache<'_>,
         buffers: &mut Buffers,
+        digest: &mut Option<RecordDigest>,
     ) -> Result<usize, StoreError> {
         let (mut count, mut last_uid) = (0, 0);
         // Each record is in the store only once, so no insertion replaces an entry.
         snapshot.range(*table, from, to.as_deref(), &mut |key, record| {
             count += 1;
+            if let Some(digest) = digest {
+                digest.add(*table, key, record.revision, record.json);
+            }
             if *table == Table::Keys {
                 let (number, key) = self.parse_key(key, record.json)?;
                 self.keys.buffer(&mut buffers.keys, PackedKey::new(number, key));

@@ -5,16 +5,23 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 use parking_lot::Mutex;
 
 use super::{
-    Batch, Commit, CommitError, CommitFuture, Expect, Expected, Lagged, RecordRef, Sequence,
-    Snapshot, Store, StoreError, Stored, Subscriber, Table, Visit, audit_log, codec,
+    Batch, Commit, CommitError, CommitFuture, Expect, Expected, Lagged, RecordDigest, RecordRef,
+    Sequence, Snapshot, Store, StoreError, Stored, Subscriber, Table, Visit, audit_log, codec,
     subscribers::Publisher,
 };
 
 type Records = BTreeMap<(Table, Vec<u8>), Arc<[u8]>>;
 
+/// Encoded values by table and key, and their digest.
+#[derive(Clone)]
+struct MemoryRecords {
+    records: Records,
+    digest: RecordDigest,
+}
+
 /// A [`Store`] in memory. Its records are lost when it is dropped.
 pub struct MemoryStore {
-    records: Mutex<Records>,
+    records: Mutex<MemoryRecords>,
     publisher: Publisher,
 }
 
@@ -27,7 +34,11 @@ impl Default for MemoryStore {
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
-        Self { records: Mutex::default(), publisher: Publisher::new(0) }
+        let (records, digest) = (Records::new(), RecordDigest::random());
+        Self {
+            records: Mutex::new(MemoryRecords { records, digest }),
+            publisher: Publisher::new(0),
+        }
     }
 
     /// A store whose first commit is this batch.
@@ -38,16 +49,17 @@ impl MemoryStore {
     }
 
     fn write(&self, batch: Batch) -> Result<Sequence, CommitError> {
-        let mut records = self.records.lock();
+        let mut stored = self.records.lock();
+        let MemoryRecords { records, digest } = &mut *stored;
         for expect in &batch.expects {
-            if !is_met(&records, expect)? {
+            if !is_met(records, expect)? {
                 return Err(CommitError::Conflict(expect.clone()));
             }
         }
         let sequence = self.publisher.sequence() + 1;
         let mut writes = batch.writes;
         if let Some(append) = &batch.audit {
-            writes.extend(audit_log::writes(append, |table, key| get(&records, table, key))?);
+            writes.extend(audit_log::writes(append, |table, key| get(records, table, key))?);
         }
         // Encode all values first: an error must leave the records unchanged.
         let mut values = Vec::with_capacity(writes.len());
@@ -59,10 +71,12 @@ impl MemoryStore {
         }
         for (write, value) in writes.iter().zip(values) {
             let key = (write.table, write.key.clone());
-            match value {
-                Some(value) => records.insert(key, value.into()),
+            let after: Option<Arc<[u8]>> = value.map(Arc::from);
+            let before = match &after {
+                Some(value) => records.insert(key, value.clone()),
                 None => records.remove(&key),
             };
+            digest.replace(write.table, &write.key, before.as_deref(), after.as_deref());
         }
         self.publisher.publish(Commit { sequence, writes });
         Ok(sequence)
@@ -93,7 +107,7 @@ fn get(records: &Records, table: Table, key: &[u8]) -> Result<Option<Stored>, St
 
 impl Store for MemoryStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
-        get(&self.records.lock(), table, key)
+        get(&self.records.lock().records, table, key)
     }
 
     fn scan(
@@ -109,6 +123,7 @@ impl Store for MemoryStore {
         };
         self.records
             .lock()
+            .records
             .range((from, Bound::Unbounded))
             .take_while(|((of, key), _)| *of == table && key.starts_with(prefix))
             .take(limit)
@@ -119,7 +134,7 @@ impl Store for MemoryStore {
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, StoreError> {
         let records = self.records.lock();
         let sequence = self.publisher.sequence();
-        Ok(Box::new(MemorySnapshot { sequence, records: records.clone() }))
+        Ok(Box::new(MemorySnapshot { sequence, stored: records.clone() }))
     }
 
     fn commit(&self, batch: Batch) -> CommitFuture<'_> {
@@ -137,7 +152,7 @@ impl Store for MemoryStore {
 
 struct MemorySnapshot {
     sequence: Sequence,
-    records: Records,
+    stored: MemoryRecords,
 }
 
 impl Snapshot for MemorySnapshot {
@@ -152,7 +167,7 @@ impl Snapshot for MemorySnapshot {
         to: Option<&[u8]>,
         each: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
-        let records = self.records.range((table, from.to_vec())..);
+        let records = self.stored.records.range((table, from.to_vec())..);
         let is_inside =
             |(of, key): &(Table, Vec<u8>)| *of == table && to.is_none_or(|to| **key < *to);
         for ((_, key), value) in records.take_while(|(at, _)| is_inside(at)) {
@@ -163,7 +178,15 @@ impl Snapshot for MemorySnapshot {
     }
 
     fn last_key(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut keys = self.records.keys().rev().skip_while(|(of, _)| *of > table);
+        let mut keys = self.stored.records.keys().rev().skip_while(|(of, _)| *of > table);
         Ok(keys.next().filter(|(of, _)| *of == table).map(|(_, key)| key.clone()))
+    }
+
+    fn empty_digest(&self) -> Option<RecordDigest> {
+        Some(self.stored.digest.empty())
+    }
+
+    fn verify_loaded(&self, loaded: &RecordDigest) -> Result<(), StoreError> {
+        self.stored.digest.compare_loaded(loaded).map_err(StoreError::Failed)
     }
 }

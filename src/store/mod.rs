@@ -8,6 +8,7 @@ pub mod audit_log;
 mod codec;
 #[cfg(test)]
 mod contract;
+mod digest;
 mod memory;
 mod sled;
 mod subscribers;
@@ -16,6 +17,7 @@ pub mod table;
 use std::{future::Future, pin::Pin, sync::Arc};
 
 pub use codec::{Stored, decode, encode};
+pub use digest::RecordDigest;
 pub use memory::MemoryStore;
 pub use sled::SledStore;
 pub use table::Table;
@@ -226,6 +228,21 @@ pub trait Snapshot: Sync {
 
     /// The greatest key of a table. `None` means that the table is empty.
     fn last_key(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// An empty digest with the store's key, to which a reader adds the records that it loads.
+    /// `None` means that the engine keeps no digest.
+    fn empty_digest(&self) -> Option<RecordDigest> {
+        None
+    }
+
+    /// Compares the records that were loaded from this snapshot with the digest that was stored
+    /// with the commit.
+    ///
+    /// # Errors
+    /// Records are lost, or older versions of records came back. Nothing may be decided with them.
+    fn verify_loaded(&self, _loaded: &RecordDigest) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A storage engine.

@@ -63,6 +63,20 @@ impl Table {
         Self::Webhooks,
     ];
 
+    /// Whether the start loads the table into memory, because decisions read it.
+    pub fn is_loaded(self) -> bool {
+        matches!(
+            self,
+            Self::Meta
+                | Self::Applications
+                | Self::Keys
+                | Self::Roles
+                | Self::Resources
+                | Self::Spent
+                | Self::Users
+        )
+    }
+
     /// The table with this byte.
     pub fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|table| *table as u8 == byte)

@@ -12,9 +12,9 @@
 //! A bucket contains the records from its fence up to the next fence. Records before the first
 //! fence of a table go into a bucket whose sled key is the table's byte alone.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, ops::Bound};
 
-use super::{failed, sled_key};
+use super::{sled_key, view::CommittedView};
 use crate::store::{StoreError, Table};
 
 /// A bucket larger than this (in bytes) is split. The size is small for two reasons: a change of
@@ -65,8 +65,12 @@ impl<'a> Iterator for BucketRecords<'a> {
 }
 
 /// The value of a record.
-pub(super) fn get(db: &sled::Db, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    match find_bucket(db, table, key)? {
+pub(super) fn get(
+    view: &CommittedView<'_>,
+    table: Table,
+    key: &[u8],
+) -> Result<Option<Vec<u8>>, StoreError> {
+    match find_bucket(view, table, key)? {
         Some((_, bucket)) => find(table, &bucket, key),
         None => Ok(None),
     }
@@ -104,26 +108,26 @@ const EXTRA_READS: usize = 3;
 /// Calls `each` with the records of a table whose keys are `from` or greater, in the order of the
 /// keys, until it returns `false`.
 pub(super) fn walk(
-    db: &sled::Db,
+    view: &CommittedView<'_>,
     table: Table,
     from: &[u8],
     cache: CacheUse,
     mut each: impl FnMut(&[u8], &[u8]) -> Result<bool, StoreError>,
 ) -> Result<(), StoreError> {
-    let first = match find_bucket(db, table, from)? {
+    let first = match find_bucket(view, table, from)? {
         Some((fence, _)) => fence.to_vec(),
         None => sled_key(table, &[]),
     };
     // If a bucket is split during the walk, its later records are met a second time: skip them.
     let mut last: Option<Vec<u8>> = None;
-    for entry in db.range(first..) {
-        let (fence, bucket) = entry.map_err(failed)?;
+    for entry in view.entries_from(&first) {
+        let (fence, bucket) = entry?;
         if fence.first() != Some(&(table as u8)) {
             break;
         }
         if cache == CacheUse::Evict {
             for _ in 0..EXTRA_READS {
-                db.contains_key(&fence).map_err(failed)?;
+                view.touch(&fence)?;
             }
         }
         for record in BucketRecords::new(table, &bucket) {
@@ -143,9 +147,13 @@ pub(super) fn walk(
 }
 
 /// The greatest key of a table.
-pub(super) fn last_key(db: &sled::Db, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
-    let mut buckets = db.range([table as u8]..[table as u8 + 1]);
-    let Some((_, bucket)) = buckets.next_back().transpose().map_err(failed)? else {
+pub(super) fn last_key(
+    view: &CommittedView<'_>,
+    table: Table,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let next_table = [table as u8 + 1];
+    let end = Bound::Excluded(next_table.as_slice());
+    let Some((_, bucket)) = view.last_entry(&sled_key(table, &[]), end)? else {
         return Ok(None);
     };
     let last = BucketRecords::new(table, &bucket).last().transpose()?;
@@ -155,9 +163,9 @@ pub(super) fn last_key(db: &sled::Db, table: Table) -> Result<Option<Vec<u8>>, S
 /// The sled key and value of the bucket to which a key belongs. `None` means that no bucket of the
 /// table has its fence at or before the key.
 pub(super) fn find_bucket(
-    db: &sled::Db,
+    view: &CommittedView<'_>,
     table: Table,
     key: &[u8],
 ) -> Result<Option<(sled::IVec, sled::IVec)>, StoreError> {
-    db.range(sled_key(table, &[])..=sled_key(table, key)).next_back().transpose().map_err(failed)
+    view.last_entry(&sled_key(table, &[]), Bound::Included(&sled_key(table, key)))
 }

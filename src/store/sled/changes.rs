@@ -5,16 +5,19 @@ use std::{collections::BTreeMap, ops::Bound};
 
 use super::{
     bucket::{BucketRecords, CacheUse, MAX_BUCKET_SIZE, RECORD_OVERHEAD, find, find_bucket, walk},
-    failed, sled_key,
+    sled_key,
+    view::{CommittedView, HiddenWrite},
 };
-use crate::store::{StoreError, Table};
+use crate::store::{RecordDigest, StoreError, Table};
 
 /// Changes of buckets that are not written yet.
 ///
 /// Each bucket is looked up once, because sled copies a page's directory for each such look-up, and
 /// many writes touch neighbouring records.
 pub(super) struct PendingChanges<'d> {
-    db: &'d sled::Db,
+    view: CommittedView<'d>,
+    /// The digest over all records, changes included.
+    digest: RecordDigest,
     /// The buckets that were looked up, by fence: the bucket's sled key.
     buckets: BTreeMap<Vec<u8>, Bucket>,
     size: usize,
@@ -46,8 +49,14 @@ enum BucketEnd {
 }
 
 impl<'d> PendingChanges<'d> {
-    pub fn new(db: &'d sled::Db) -> Self {
-        Self { db, buckets: BTreeMap::new(), size: 0 }
+    /// No changes. `digest` is the digest over the stored records.
+    pub fn new(view: CommittedView<'d>, digest: RecordDigest) -> Self {
+        Self { view, digest, buckets: BTreeMap::new(), size: 0 }
+    }
+
+    /// The digest over all records, changes included.
+    pub fn digest(&self) -> &RecordDigest {
+        &self.digest
     }
 
     /// How many bytes are to be written, roughly: the changed buckets and the new values.
@@ -67,11 +76,13 @@ impl<'d> PendingChanges<'d> {
             }
             fences.push(fence);
         }
-        for (fence, RecordChange { key, value, .. }) in fences.into_iter().zip(changes) {
+        for (fence, RecordChange { table, key, value }) in fences.into_iter().zip(changes) {
             let bucket = self.buckets.entry(fence).or_insert_with(|| Bucket::new(None));
             if bucket.changes.is_empty() {
                 self.size += bucket.bytes().len();
             }
+            let before = bucket.get(table, &key)?;
+            self.digest.replace(table, &key, before.as_deref(), value.as_deref());
             self.size += record_size(&key, value.as_deref().unwrap_or_default());
             bucket.changes.insert(key, value);
         }
@@ -81,11 +92,7 @@ impl<'d> PendingChanges<'d> {
     /// The value of a record, changes included.
     pub fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let fence = self.fence(table, key)?;
-        let bucket = &self.buckets[&fence];
-        match bucket.changes.get(key) {
-            Some(value) => Ok(value.clone()),
-            None => find(table, bucket.bytes(), key),
-        }
+        self.buckets[&fence].get(table, key)
     }
 
     /// Calls `each` with the records whose keys begin with `prefix`, changes included. The order is
@@ -102,7 +109,7 @@ impl<'d> PendingChanges<'d> {
             if changed.contains_key(key) { Ok(()) } else { each(key, value) }
         };
         if !self.buckets[&fence].each_with_prefix(table, prefix, &mut each_unchanged)? {
-            walk(self.db, table, prefix, CacheUse::Keep, |key, value| {
+            walk(&self.view, table, prefix, CacheUse::Keep, |key, value| {
                 let has_prefix = key.starts_with(prefix);
                 if has_prefix {
                     each_unchanged(key, value)?;
@@ -154,12 +161,12 @@ impl<'d> PendingChanges<'d> {
 
     /// Looks up the bucket to which a key belongs, and adds it to `buckets`.
     fn look_up(&mut self, table: Table, key: &[u8]) -> Result<Vec<u8>, StoreError> {
-        let found = find_bucket(self.db, table, key)?;
+        let found = find_bucket(&self.view, table, key)?;
         let fence =
             found.as_ref().map_or_else(|| sled_key(table, &[]), |(fence, _)| fence.to_vec());
         if let Some(bucket) = self.buckets.get_mut(&fence) {
             // After a second look-up, a third one is likely: find out where the bucket ends.
-            let next = self.db.get_gt(&fence).map_err(failed)?;
+            let next = self.view.entry_after(&fence)?;
             bucket.end = next.map_or(BucketEnd::Nowhere, |(end, _)| BucketEnd::At(end));
         } else {
             self.buckets.insert(fence.clone(), Bucket::new(found.map(|(_, bytes)| bytes)));
@@ -167,10 +174,20 @@ impl<'d> PendingChanges<'d> {
         Ok(fence)
     }
 
-    /// Adds the changed buckets to a sled batch. Buckets that became too large are split.
-    pub fn write(self, batch: &mut sled::Batch) -> Result<(), StoreError> {
-        let mut buckets = self.buckets.into_iter();
-        buckets.try_for_each(|(fence, bucket)| bucket.write(fence, batch))
+    /// Adds the changed buckets to a sled batch. Buckets that became too large are split. Returns
+    /// the values that the batch replaces.
+    pub fn write(self, batch: &mut sled::Batch) -> Result<HiddenWrite, StoreError> {
+        let mut hidden = HiddenWrite::new();
+        for (fence, bucket) in self.buckets {
+            if bucket.changes.is_empty() {
+                continue;
+            }
+            for new_fence in bucket.write(&fence, batch)? {
+                hidden.insert(new_fence, None);
+            }
+            hidden.insert(fence, bucket.bytes);
+        }
+        Ok(hidden)
     }
 }
 
@@ -206,8 +223,20 @@ impl Bucket {
         })
     }
 
-    fn write(&self, mut fence: Vec<u8>, batch: &mut sled::Batch) -> Result<(), StoreError> {
-        let Some((first_change, _)) = self.changes.first_key_value() else { return Ok(()) };
+    /// The value of a record, changes included.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.changes.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => find(table, self.bytes(), key),
+        }
+    }
+
+    /// Adds the bucket to a sled batch. Returns the fences of the buckets that are split off.
+    fn write(&self, fence: &[u8], batch: &mut sled::Batch) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut new_fences = Vec::new();
+        let Some((first_change, _)) = self.changes.first_key_value() else {
+            return Ok(new_fences);
+        };
         let table_byte = fence[0];
         let table = Table::from_byte(table_byte).unwrap_or(Table::Meta);
         let records: Vec<_> = BucketRecords::new(table, self.bytes()).collect::<Result<_, _>>()?;
@@ -215,14 +244,16 @@ impl Bucket {
         let records = self.merged(&records);
         if records.is_empty() {
             batch.remove(fence);
-            return Ok(());
+            return Ok(new_fences);
         }
+        let mut fence = fence.to_vec();
         let mut bytes = Vec::new();
         let limit = size_limit(&records, is_appended);
         for (key, value) in records {
             if !bytes.is_empty() && bytes.len() + record_size(key, value) > limit {
                 batch.insert(fence, std::mem::take(&mut bytes));
                 fence = [&[table_byte], key].concat();
+                new_fences.push(fence.clone());
             }
             bytes.extend_from_slice(&length(key));
             bytes.extend_from_slice(&length(value));
@@ -230,7 +261,7 @@ impl Bucket {
             bytes.extend_from_slice(value);
         }
         batch.insert(fence, bytes);
-        Ok(())
+        Ok(new_fences)
     }
 
     /// The stored records with the changes applied, in the order of the keys.
@@ -270,13 +301,15 @@ fn length(part: &[u8]) -> [u8; 2] {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::{super::bucket::get, *};
 
     fn records_from(db: &sled::Db, from: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut found = Vec::new();
-        walk(db, Table::Names, from, CacheUse::Keep, |key, value| {
+        walk(&CommittedView::new(db, None), Table::Names, from, CacheUse::Keep, |key, value| {
             found.push((key.to_vec(), value.to_vec()));
             Ok(true)
         })
@@ -285,7 +318,8 @@ mod tests {
     }
 
     fn apply(db: &sled::Db, writes: &[(Vec<u8>, Option<Vec<u8>>)]) {
-        let mut changes = PendingChanges::new(db);
+        let view = CommittedView::new(db, None);
+        let mut changes = PendingChanges::new(view.clone(), RecordDigest::random());
         let mut expected: BTreeMap<_, _> = records_from(db, &[]).into_iter().collect();
         for (key, value) in writes {
             assert_eq!(changes.get(Table::Names, key).unwrap().as_ref(), expected.get(key));
@@ -311,8 +345,15 @@ mod tests {
             }
         }
         let mut batch = sled::Batch::default();
-        changes.write(&mut batch).unwrap();
+        let before = buckets(&view);
+        let hidden = changes.write(&mut batch).unwrap();
         db.apply_batch(batch).unwrap();
+        let view_without_write = CommittedView::new(db, Some(Arc::new(hidden)));
+        assert_eq!(buckets(&view_without_write), before);
+    }
+
+    fn buckets(view: &CommittedView<'_>) -> Vec<(sled::IVec, sled::IVec)> {
+        view.entries_from(&[]).collect::<Result<_, _>>().unwrap()
     }
 
     proptest! {
@@ -347,7 +388,7 @@ mod tests {
                 let expected: Vec<_> = map.clone().into_iter().collect();
                 prop_assert_eq!(&records_from(&db, &[]), &expected);
                 for (key, _) in &writes {
-                    prop_assert_eq!(&get(&db, Table::Names, key).unwrap(), &map.get(key).cloned());
+                    prop_assert_eq!(&get(&CommittedView::new(&db, None), Table::Names, key).unwrap(), &map.get(key).cloned());
                     let rest: Vec<_> =
                         map.range(key.clone()..).map(|(k, v)| (k.clone(), v.clone())).collect();
                     prop_assert_eq!(records_from(&db, key), rest);
@@ -381,7 +422,8 @@ mod tests {
         let whole = db.get(&fence).unwrap().unwrap();
         for length in 0..whole.len() {
             db.insert(&fence, &whole[..length]).unwrap();
-            let walked = walk(&db, Table::Names, &[], CacheUse::Keep, |_, _| Ok(true));
+            let view = CommittedView::new(&db, None);
+            let walked = walk(&view, Table::Names, &[], CacheUse::Keep, |_, _| Ok(true));
             // A truncation between two records is detected by the checksum of sled's own log.
             assert_eq!(walked.is_ok(), [0, whole.len() / 2].contains(&length), "{length}");
         }

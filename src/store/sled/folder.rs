@@ -1,4 +1,8 @@
-//! The store's folder: finds out whether it contains a store, creates it, and opens sled in it.
+//! The store's folder: looks at the files before sled does, and opens sled in it.
+//!
+//! Nothing is changed before the files were looked at, except that a replacement of the files that
+//! was interrupted is completed. A left-over temporary file is moved out of sled's way: sled would
+//! believe it.
 
 use std::{
     any::Any,
@@ -10,49 +14,211 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{SEQUENCE, failed, marker};
-use crate::store::{Sequence, StoreError, Stored, Table};
+use rustix::fs::{FlockOperation, flock};
+
+use super::{
+    COMMIT_STATE, failed,
+    marker::{self, MarkerFile},
+    safety_copy::{self, SafetyCopy},
+};
+use crate::store::{RecordDigest, Sequence, StoreError, Stored, Table, digest::CommitState};
 
 /// How long to wait until another process releases the lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// sled takes a settings file of this size or less for none, and writes a new one.
+const MIN_CONF_SIZE: usize = 9;
+/// The end of a message about records that are lost.
+pub(super) const RESTORE: &str = "Restore it from a backup";
+/// The finding that the digest over all records is wrong.
+pub(super) const NOT_COMMITTED: &str = "its records are not those of the last commit";
+
+/// An open store whose records are not verified yet.
+pub(super) struct Opened {
+    pub db: sled::Db,
+    pub log: File,
+    pub marker: MarkerFile,
+    pub state: CommitState,
+    /// The files from before the start. `None` means that the store is new.
+    pub safety_copy: Option<SafetyCopy>,
+}
+
+/// Opens the store in a folder, or creates one if the folder is missing or empty.
+pub(super) fn open(path: &Path, cache_mib: u64) -> Result<Opened, StoreError> {
+    let broken = |e: io::Error| unusable(path, &e);
+    if safety_copy::continue_install(path).map_err(broken)? {
+        tracing::warn!(path = %path.display(), "completed the replacement of the store's files");
+    }
+    if is_new_store(path)? {
+        return create(path, cache_mib);
+    }
+    let marked = MarkerFile::read(path).map_err(|problem| unusable(path, &problem))?;
+    let lock = lock(path)?;
+    check_conf(path).map_err(|problem| unusable(path, &problem))?;
+    let safety_copy = SafetyCopy::take(path).map_err(|problem| unusable(path, &problem))?;
+    let open = || -> Result<_, StoreError> {
+        safety_copy.move_temporary_files().map_err(broken)?;
+        let db = open_sled(path, cache_mib)?;
+        let log = File::open(path.join("db")).map_err(broken)?;
+        let state = commit_state(path, &db)?;
+        check_sequence(path, marked, state.sequence)?;
+        Ok((db, log, state))
+    };
+    match open() {
+        Ok((db, log, state)) => {
+            let marker = MarkerFile::with_number(lock, state.sequence).map_err(broken)?;
+            Ok(Opened { db, log, marker, state, safety_copy: Some(safety_copy) })
+        }
+        Err(problem @ StoreError::Locked { .. }) => {
+            safety_copy.discard();
+            Err(problem)
+        }
+        Err(problem) => {
+            safety_copy.put_back();
+            Err(problem)
+        }
+    }
+}
+
+/// Creates a store in a folder without one. The folder may have the files of a first start that was
+/// interrupted before its first commit.
+fn create(path: &Path, cache_mib: u64) -> Result<Opened, StoreError> {
+    let broken = |e: io::Error| unusable(path, &e);
+    make_folder(path).map_err(broken)?;
+    let safety_copy = SafetyCopy::take(path).map_err(|problem| unusable(path, &problem))?;
+    let open = || -> Result<_, StoreError> {
+        safety_copy.move_temporary_files().map_err(broken)?;
+        let db = open_sled(path, cache_mib)?;
+        let state = commit_state(path, &db)?;
+        if state.sequence > 0 {
+            let problem = format!("its file {} is missing. {RESTORE}", marker::NAME);
+            return Err(unusable(path, &problem));
+        }
+        Ok((db, state))
+    };
+    let (db, state) = match open() {
+        Ok(opened) => opened,
+        Err(problem) => {
+            safety_copy.put_back();
+            return Err(problem);
+        }
+    };
+    safety_copy.discard();
+    let log = File::open(path.join("db")).map_err(broken)?;
+    make_durable(path, &log).map_err(broken)?;
+    let marker = MarkerFile::create(path).map_err(broken)?;
+    Ok(Opened { db, log, marker, state, safety_copy: None })
+}
 
 /// Whether a new store is to be created in the folder. An incomplete store, or a folder with other
 /// files, is an error.
-pub(super) fn is_new_store(path: &Path) -> Result<bool, StoreError> {
-    let mut entries = match fs::read_dir(path) {
+fn is_new_store(path: &Path) -> Result<bool, StoreError> {
+    let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(e) => return Err(unusable(path, &e)),
     };
-    let has = |name: &str| path.join(name).exists();
-    if has("db") && has("conf") {
-        // Without a marker file, a first start was interrupted. `last_commit` rejects a sled store
-        // of another program.
-        return Ok(!has(marker::NAME));
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(|e| unusable(path, &e))?.file_name();
+        names.push(name.to_string_lossy().into_owned());
     }
-    if has(marker::NAME) {
-        let problem = "files of the store are missing (db or conf). Restore it from a backup";
+    let has = |name: &str| names.iter().any(|found| found == name);
+    if let Some(other) = names.iter().find(|name| !is_expected(name)) {
+        let problem = if has(marker::NAME) {
+            format!("the file {other} is not one of the store. Move it to another folder")
+        } else {
+            "the folder contains other files. Choose an empty folder or a new one".into()
+        };
         return Err(unusable(path, &problem));
     }
-    if entries.next().is_some() {
-        let problem = "the folder contains other files. Choose an empty folder or a new one";
+    if !has(marker::NAME) {
+        return is_interrupted_first_start(path, &names);
+    }
+    if !has("db") || !has("conf") {
+        let problem = format!("files of the store are missing (db or conf). {RESTORE}");
+        return Err(unusable(path, &problem));
+    }
+    Ok(false)
+}
+
+/// Whether the program or sled creates a file of this name in the folder.
+fn is_expected(name: &str) -> bool {
+    safety_copy::is_store_file(name)
+        || safety_copy::is_temporary(name)
+        || matches!(name, "blobs" | "lost+found")
+}
+
+/// Looks at the files of a folder without a marker file. If a first start was interrupted, sled has
+/// no records, which is checked when it is open.
+fn is_interrupted_first_start(path: &Path, names: &[String]) -> Result<bool, StoreError> {
+    let size = |name: &str| fs::metadata(path.join(name)).map_or(0, |found| found.len());
+    let conf = size("conf");
+    let is_incomplete = conf < MIN_CONF_SIZE as u64 && (conf > 0 || size("db") > 0);
+    if is_incomplete || names.iter().any(|name| name == safety_copy::COPY) {
+        let problem = format!(
+            "it is incomplete: its file {} or conf is missing. {RESTORE}, or choose an empty folder",
+            marker::NAME
+        );
         return Err(unusable(path, &problem));
     }
     Ok(true)
 }
 
-/// The number of the last commit in sled. `0` means that nothing was ever committed.
-pub(super) fn last_commit(path: &Path, db: &sled::Db) -> Result<Sequence, StoreError> {
-    match db.get(SEQUENCE).map_err(failed)? {
-        Some(value) => {
-            Stored::from_value(Table::Meta, SEQUENCE, &value)?.read(Table::Meta, SEQUENCE)
+/// Locks an existing store. sled's own lock would come too late: the copy of the files is made
+/// before.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let file = MarkerFile::open_file(path).map_err(|e| unusable(path, &e))?;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StoreError::Locked { path: path.display().to_string() });
+            }
+            Err(e) => return Err(unusable(path, &io::Error::from(e))),
         }
-        None if db.is_empty() => Ok(0),
-        None => Err(unusable(path, &"the number of its last commit is missing")),
     }
 }
 
-pub(super) fn open_sled(path: &Path, cache_mib: u64) -> Result<sled::Db, StoreError> {
+/// Checks sled's settings file, whose last four bytes are the CRC32 of the others. sled only warns
+/// if they are not.
+fn check_conf(path: &Path) -> Result<(), String> {
+    let conf = fs::read(path.join("conf")).map_err(|e| format!("the file conf: {e}"))?;
+    let is_intact = conf.len() >= MIN_CONF_SIZE
+        && conf.split_last_chunk().is_some_and(|(settings, check)| {
+            crc32fast::hash(settings) == u32::from_le_bytes(*check)
+        });
+    if is_intact { Ok(()) } else { Err(format!("the file conf is damaged. {RESTORE}")) }
+}
+
+/// The last commit in sled, with the digest over all records.
+fn commit_state(path: &Path, db: &sled::Db) -> Result<CommitState, StoreError> {
+    let Some(value) = db.get(COMMIT_STATE).map_err(failed)? else {
+        if db.is_empty() {
+            return Ok(CommitState { sequence: 0, digest: RecordDigest::random() });
+        }
+        return Err(unusable(path, &"the number of its last commit is missing"));
+    };
+    Stored::from_value(Table::Meta, COMMIT_STATE, &value)?.read(Table::Meta, COMMIT_STATE)
+}
+
+/// Refuses a store whose last commits are lost.
+fn check_sequence(
+    path: &Path,
+    marked: Option<Sequence>,
+    sequence: Sequence,
+) -> Result<(), StoreError> {
+    let Some(marked) = marked.filter(|marked| sequence < *marked) else { return Ok(()) };
+    let problem = format!(
+        "commits are lost: the last commit was number {marked} and is now {sequence}. {RESTORE}"
+    );
+    Err(unusable(path, &problem))
+}
+
+fn open_sled(path: &Path, cache_mib: u64) -> Result<sled::Db, StoreError> {
     let config =
         sled::Config::new().path(path).cache_capacity(cache_mib * 1024 * 1024).flush_every_ms(None);
     let deadline = Instant::now() + LOCK_TIMEOUT;
@@ -88,7 +254,7 @@ pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 /// Creates the store's folder with access for this user only, because it contains mail addresses
 /// and digests of passwords. An existing folder keeps its mode.
-pub(super) fn make_folder(path: &Path) -> io::Result<()> {
+fn make_folder(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -99,7 +265,7 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
 }
 
 /// Makes the new files durable, and their names in their folders.
-pub(super) fn make_durable(path: &Path, log: &File) -> io::Result<()> {
+fn make_durable(path: &Path, log: &File) -> io::Result<()> {
     log.sync_all()?;
     File::open(path.join("conf"))?.sync_all()?;
     File::open(path)?.sync_all()?;

@@ -11,16 +11,19 @@
 //! time](WRITE_LOCK): then there are never enough pieces at the same time. A single batch that
 //! changes more than a megabyte is still written as it is, and can still cause the deadlock.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{
-    SEQUENCE, SledInner,
+    COMMIT_STATE, SledInner,
     changes::{PendingChanges, RecordChange},
+    view::CommittedView,
 };
 use crate::store::{
-    Batch, Commit, CommitError, Expect, Expected, Sequence, StoreError, Stored, Table, Write,
-    audit_log, codec, encode,
+    Batch, Commit, CommitError, Expect, Expected, RecordDigest, Sequence, StoreError, Stored,
+    Table, Write, audit_log, codec, digest::CommitState, encode,
 };
 
 /// The most batches in a group.
@@ -54,7 +57,10 @@ impl<'s> Group<'s> {
     pub fn new(store: &'s SledInner) -> Self {
         Self {
             store,
-            changes: PendingChanges::new(&store.db),
+            changes: PendingChanges::new(
+                CommittedView::new(&store.db, None),
+                store.digest.lock().clone(),
+            ),
             sequence: store.publisher.sequence(),
             commits: Vec::new(),
             results: Vec::new(),
@@ -122,7 +128,11 @@ impl<'s> Group<'s> {
         let Self { store, changes, sequence, commits, mut results } = self;
         if !commits.is_empty() {
             match write_durably(store, changes, sequence).map_err(|problem| store.stop(&problem)) {
-                Ok(()) => commits.into_iter().for_each(|commit| store.publisher.publish(commit)),
+                Ok(digest) => {
+                    *store.digest.lock() = digest;
+                    store.hidden_write.store(None);
+                    commits.into_iter().for_each(|commit| store.publisher.publish(commit));
+                }
                 // Conflicts fail too: they may be conflicts with batches that are not written now.
                 Err(fault) => {
                     results.iter_mut().for_each(|(_, result)| *result = Err(fault.clone().into()));
@@ -130,6 +140,14 @@ impl<'s> Group<'s> {
             }
         }
         GroupResults(results)
+    }
+}
+
+#[cfg(test)]
+impl Group<'_> {
+    /// Writes the group and leaves it as it is before the sync.
+    pub fn write_without_sync(self) {
+        write_to_sled(self.store, self.changes, self.sequence).unwrap();
     }
 }
 
@@ -146,23 +164,35 @@ impl GroupResults {
     }
 }
 
-/// Writes and syncs the changes. After an error it is unknown which of them are on the disk.
+/// Writes and syncs the changes. Returns the digest over all records. After an error it is unknown
+/// which of the changes are on the disk, and readers still get the values from before.
 fn write_durably(
     store: &SledInner,
     changes: PendingChanges<'_>,
     sequence: Sequence,
-) -> Result<(), String> {
-    let mut batch = sled::Batch::default();
-    changes.write(&mut batch).map_err(|e| e.to_string())?;
-    let number = codec::encode_value(Table::Meta, SEQUENCE, sequence, &encode(&sequence));
-    batch.insert(SEQUENCE, number.map_err(|e| e.to_string())?);
-    {
-        let _lock = WRITE_LOCK.lock();
-        store.db.apply_batch(batch).map_err(|e| e.to_string())?;
-        store.db.flush().map_err(|e| e.to_string())?;
-    }
+) -> Result<RecordDigest, String> {
+    let digest = write_to_sled(store, changes, sequence)?;
     store.log.sync_data().map_err(|e| e.to_string())?;
-    store.marker.set(sequence).map_err(|e| e.to_string())
+    store.marker.set(sequence).map_err(|e| e.to_string())?;
+    Ok(digest)
+}
+
+fn write_to_sled(
+    store: &SledInner,
+    changes: PendingChanges<'_>,
+    sequence: Sequence,
+) -> Result<RecordDigest, String> {
+    let state = CommitState { sequence, digest: changes.digest().clone() };
+    let mut batch = sled::Batch::default();
+    let hidden_write = changes.write(&mut batch).map_err(|e| e.to_string())?;
+    let value = codec::encode_value(Table::Meta, COMMIT_STATE, sequence, &encode(&state));
+    batch.insert(COMMIT_STATE, value.map_err(|e| e.to_string())?);
+    store.keep_files();
+    store.hidden_write.store(Some(Arc::new(hidden_write)));
+    let _lock = WRITE_LOCK.lock();
+    store.db.apply_batch(batch).map_err(|e| e.to_string())?;
+    store.db.flush().map_err(|e| e.to_string())?;
+    Ok(state.digest)
 }
 
 /// A write with the encoded value of its record.

@@ -5,12 +5,14 @@
 //! is stored here too: a store whose last commit has a smaller number is not opened.
 //!
 //! ```text
-//! A Keyward store, format 1. Do not remove this file.
+//! A Keyward store, format 2. Do not remove this file.
 //! 00000000000000000042 6dcb98a2
 //! ```
 //! The second line is the number and the CRC32 (ISO-HDLC) of its digits. It is overwritten in place
-//! after each sync of the log. The file itself is synced only when the store is opened and closed:
-//! after a power cut its number can be too small by some commits, but never too large.
+//! after each sync of the log. The file itself is synced at most a second later: after a power cut
+//! its number can be too small by some commits, but never too large.
+//!
+//! A process that has the store open holds a lock of the file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -19,11 +21,17 @@ use std::{
     path::Path,
 };
 
+use rustix::fs::{FlockOperation, flock};
+
 use super::Sequence;
 
 /// The file's name.
 pub(super) const NAME: &str = "KEYWARD";
-const TITLE: &str = "A Keyward store, format 1. Do not remove this file.\n";
+/// The name of the file while it is created.
+pub(super) const DRAFT: &str = "KEYWARD.new";
+const TITLE: &str = "A Keyward store, format 2. Do not remove this file.\n";
+const TITLE_START: &str = "A Keyward store, format ";
+const FORMAT: u32 = 2;
 
 pub(super) struct MarkerFile(File);
 
@@ -35,6 +43,21 @@ impl MarkerFile {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(format!("the file {NAME}: {e}")),
         };
+        let format = text.strip_prefix(TITLE_START).and_then(|rest| rest.split('.').next());
+        match format.and_then(|format| format.parse::<u32>().ok()) {
+            Some(format) if format > FORMAT => {
+                return Err(format!(
+                    "a newer Keyward wrote it (format {format}): use that version"
+                ));
+            }
+            Some(format) if format < FORMAT => {
+                return Err(format!(
+                    "an older Keyward wrote it (format {format}): export it with that version, \
+                     and apply the file to a new store"
+                ));
+            }
+            _ => {}
+        }
         let number = text.strip_prefix(TITLE).and_then(|rest| {
             let number = rest.get(..20)?.parse().ok()?;
             (line(number) == rest).then_some(number)
@@ -42,19 +65,27 @@ impl MarkerFile {
         number.map(Some).ok_or_else(|| format!("the file {NAME} is damaged"))
     }
 
-    /// Opens the folder's marker file, or creates it, and writes the number. The number is durable
-    /// afterwards.
-    pub fn open(folder: &Path, sequence: Sequence) -> io::Result<Self> {
-        let path = folder.join(NAME);
-        if !path.exists() {
-            // Created under another name first, so that the marker file is always complete.
-            let draft = folder.join(format!("{NAME}.new"));
-            fs::write(&draft, format!("{TITLE}{}", line(sequence)))?;
-            File::open(&draft)?.sync_all()?;
-            fs::rename(&draft, &path)?;
-            File::open(folder)?.sync_all()?;
-        }
-        let marker = Self(OpenOptions::new().write(true).open(path)?);
+    /// Creates the marker file of a new store. Its number is 0, and is durable.
+    pub fn create(folder: &Path) -> io::Result<Self> {
+        // Created under another name first, so that the marker file is always complete.
+        let draft = folder.join(DRAFT);
+        fs::write(&draft, format!("{TITLE}{}", line(0)))?;
+        File::open(&draft)?.sync_all()?;
+        fs::rename(&draft, folder.join(NAME))?;
+        File::open(folder)?.sync_all()?;
+        let file = Self::open_file(folder)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self(file))
+    }
+
+    /// Opens the marker file of an existing store, to lock it.
+    pub fn open_file(folder: &Path) -> io::Result<File> {
+        OpenOptions::new().write(true).open(folder.join(NAME))
+    }
+
+    /// The marker file that is open, with this number. The number is durable afterwards.
+    pub fn with_number(file: File, sequence: Sequence) -> io::Result<Self> {
+        let marker = Self(file);
         marker.set(sequence)?;
         marker.sync()?;
         Ok(marker)
@@ -85,18 +116,30 @@ mod tests {
     fn reading_returns_the_number_that_was_set() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(MarkerFile::read(folder.path()), Ok(None));
-        let marker = MarkerFile::open(folder.path(), 7).unwrap();
-        assert_eq!(MarkerFile::read(folder.path()), Ok(Some(7)));
+        let marker = MarkerFile::create(folder.path()).unwrap();
+        assert_eq!(MarkerFile::read(folder.path()), Ok(Some(0)));
         marker.set(Sequence::MAX).unwrap();
         assert_eq!(MarkerFile::read(folder.path()), Ok(Some(Sequence::MAX)));
-        MarkerFile::open(folder.path(), 8).unwrap();
+        let file = MarkerFile::open_file(folder.path()).unwrap();
+        MarkerFile::with_number(file, 8).unwrap();
         assert_eq!(MarkerFile::read(folder.path()), Ok(Some(8)));
+    }
+
+    #[test]
+    fn other_formats_are_not_called_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        for (format, expected) in [("1", "an older Keyward"), ("3", "a newer Keyward")] {
+            let text = TITLE.replace("format 2", &format!("format {format}"));
+            fs::write(folder.path().join(NAME), format!("{text}{}", line(7))).unwrap();
+            let problem = MarkerFile::read(folder.path()).unwrap_err();
+            assert!(problem.starts_with(expected), "{problem}");
+        }
     }
 
     #[test]
     fn changed_or_truncated_marker_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
-        MarkerFile::open(folder.path(), 42).unwrap();
+        MarkerFile::create(folder.path()).unwrap().set(42).unwrap();
         let whole = fs::read(folder.path().join(NAME)).unwrap();
         for at in 0..whole.len() {
             let mut changed = whole.clone();

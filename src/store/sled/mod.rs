@@ -11,49 +11,62 @@
 //! 6. It sends the results to the writers.
 //!
 //! If a write or a sync fails, the store accepts no more writes: sled's own error is sticky, and a
-//! page that the kernel could not write is not written by a later sync either.
+//! page that the kernel could not write is not written by a later sync either. Readers still get
+//! the [committed records](view).
+//!
+//! A start makes a [copy of the files](safety_copy) before sled opens them. The copy is removed when
+//! the loaded records were verified with the digest of the last commit, or with the first commit. A
+//! store that is closed before that is put back as it was.
 
 mod bucket;
 mod changes;
 mod folder;
 mod group;
 mod marker;
+mod safety_copy;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{self, Receiver},
+        mpsc::{self, Receiver, RecvTimeoutError},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwapOption;
 use bucket::CacheUse;
-use folder::{
-    is_new_store, last_commit, make_durable, make_folder, open_sled, panic_text, unusable,
-};
+use folder::{Opened, RESTORE, panic_text, unusable};
 use group::{Group, Job};
 use marker::MarkerFile;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use safety_copy::SafetyCopy;
 use tokio::sync::oneshot;
+use view::{CommittedView, HiddenWrite};
 
 use super::{
-    Batch, CommitFuture, Lagged, RecordRef, Sequence, Snapshot, Store, StoreError, Stored,
-    Subscriber, Table, Visit, codec, subscribers::Publisher,
+    Batch, CommitFuture, Lagged, RecordDigest, RecordRef, Sequence, Snapshot, Store, StoreError,
+    Stored, Subscriber, Table, Visit, codec, subscribers::Publisher,
 };
 
-/// The sled key with the number of the last commit. It belongs to no table.
-const SEQUENCE: &[u8] = b"\0sequence";
+/// The sled key with the number of the last commit and the digest over all records. It belongs to no
+/// table.
+const COMMIT_STATE: &[u8] = b"\0commit";
 /// After this time a write counts as failed, because sled can wait forever. Writers that come later
 /// get an error. Writers that wait already get no result (so nothing is promised to them), unless
 /// the write ends after all.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time from a commit until the marker file is synced.
+const MARKER_SYNC_DELAY: Duration = Duration::from_secs(1);
+/// The number of attempts to read without a lock, before a reader waits for the writer thread.
+const OPTIMISTIC_READS: usize = 3;
 
 /// A [`Store`] in a folder.
 pub struct SledStore {
@@ -64,11 +77,18 @@ pub struct SledStore {
 
 /// The state that the store shares with its writer thread.
 struct SledInner {
+    path: PathBuf,
     db: sled::Db,
     /// Our own handle of sled's log file, for syncs.
     log: File,
     publisher: Publisher,
     marker: MarkerFile,
+    /// The digest over all committed records.
+    digest: Mutex<RecordDigest>,
+    /// The write that is not durable yet. `None` means that all of sled's records are committed.
+    hidden_write: ArcSwapOption<HiddenWrite>,
+    /// The files from before the start. `None` means that the records were verified or changed.
+    safety_copy: Mutex<Option<SafetyCopy>>,
     /// A snapshot has a read lock. The writer thread has the write lock while it writes a group.
     snapshots: RwLock<()>,
     /// Why the store has stopped writing.
@@ -87,30 +107,16 @@ impl SledStore {
     /// [`StoreError::Locked`] if another process has the store open. [`StoreError::Unusable`] if
     /// the folder contains anything but a complete store. Existing files are never replaced.
     pub fn open(path: &Path, cache_mib: u64) -> Result<Self, StoreError> {
-        let is_new = is_new_store(path)?;
-        if is_new {
-            make_folder(path).map_err(|e| unusable(path, &e))?;
-        }
-        let marked = MarkerFile::read(path).map_err(|problem| unusable(path, &problem))?;
-        let db = open_sled(path, cache_mib)?;
-        let log = File::open(path.join("db")).map_err(|e| unusable(path, &e))?;
-        if is_new {
-            make_durable(path, &log).map_err(|e| unusable(path, &e))?;
-        }
-        let sequence = last_commit(path, &db)?;
-        if let Some(marked) = marked.filter(|marked| sequence < *marked) {
-            let problem = format!(
-                "commits are lost: the last commit was number {marked} and is now {sequence}. \
-                 Restore it from a backup"
-            );
-            return Err(unusable(path, &problem));
-        }
-        let marker = MarkerFile::open(path, sequence).map_err(|e| unusable(path, &e))?;
+        let Opened { db, log, marker, state, safety_copy } = folder::open(path, cache_mib)?;
         let inner = Arc::new(SledInner {
+            path: path.to_owned(),
             db,
             log,
-            publisher: Publisher::new(sequence),
+            publisher: Publisher::new(state.sequence),
             marker,
+            digest: Mutex::new(state.digest),
+            hidden_write: ArcSwapOption::empty(),
+            safety_copy: Mutex::new(safety_copy),
             snapshots: RwLock::new(()),
             fault: OnceLock::new(),
             opened: Instant::now(),
@@ -133,15 +139,21 @@ impl SledStore {
     }
 }
 
-/// Waits until the queued batches are written, and releases the lock.
+/// Waits until the queued batches are written, and releases the lock. A store whose records were
+/// neither verified nor changed is put back as it was before the start.
 impl Drop for SledStore {
     fn drop(&mut self) {
         drop(self.queue.lock().take());
         if let Some(writer) = self.writer.lock().take() {
             let _ = writer.join();
         }
-        if let Err(e) = self.inner.marker.sync() {
-            tracing::warn!("could not sync the store's marker file: {e}");
+        self.inner.sync_marker();
+        let safety_copy = self.inner.safety_copy.lock().take();
+        if let Some(safety_copy) = safety_copy {
+            if let Err(e) = self.inner.db.flush() {
+                tracing::debug!("sled: {e}");
+            }
+            safety_copy.put_back();
         }
     }
 }
@@ -157,7 +169,22 @@ fn sled_key(table: Table, key: &[u8]) -> Vec<u8> {
 
 impl SledInner {
     fn write_all(&self, jobs: &Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
+        // The time of the first commit that the marker file does not have durably.
+        let mut unsynced: Option<Instant> = None;
+        loop {
+            let age = unsynced.map(|since| since.elapsed());
+            if age.is_some_and(|age| age >= MARKER_SYNC_DELAY) {
+                self.sync_marker();
+                unsynced = None;
+                continue;
+            }
+            let wait = age.map_or(Duration::MAX, |age| MARKER_SYNC_DELAY - age);
+            let first = match jobs.recv_timeout(wait) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            unsynced.get_or_insert_with(Instant::now);
             self.writing_since.store(self.millis() + 1, Relaxed);
             // sled panics on some damage. The channels of this group are then dropped, which its
             // writers receive as an error.
@@ -182,6 +209,42 @@ impl SledInner {
             group.write()
         };
         results.send();
+    }
+
+    /// The records without the write that is not durable.
+    fn view(&self) -> CommittedView<'_> {
+        CommittedView::new(&self.db, self.hidden_write.load_full())
+    }
+
+    /// Reads committed records. If the writer thread begins or ends a write in the meantime, the
+    /// read is repeated.
+    fn read<T>(
+        &self,
+        read: impl Fn(&CommittedView<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        for _ in 0..OPTIMISTIC_READS {
+            let before = self.hidden_write.load_full();
+            let found = read(&CommittedView::new(&self.db, before.clone()));
+            let after = self.hidden_write.load();
+            if before.as_ref().map(Arc::as_ptr) == after.as_ref().map(Arc::as_ptr) {
+                return found;
+            }
+        }
+        let _no_writes = self.snapshots.read();
+        read(&self.view())
+    }
+
+    fn sync_marker(&self) {
+        if let Err(e) = self.marker.sync() {
+            tracing::warn!("could not sync the store's marker file: {e}");
+        }
+    }
+
+    /// Removes the copy of the files from before the start.
+    fn keep_files(&self) {
+        if let Some(copy) = self.safety_copy.lock().take() {
+            copy.discard();
+        }
     }
 
     fn millis(&self) -> u64 {
@@ -212,7 +275,7 @@ impl SledInner {
 
 impl Store for SledStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
-        let value = bucket::get(&self.inner.db, table, key)?;
+        let value = self.inner.read(|view| bucket::get(view, table, key))?;
         value.map(|value| Stored::from_value(table, key, &value)).transpose()
     }
 
@@ -228,20 +291,23 @@ impl Store for SledStore {
             Some(after) if after >= prefix => [after, &[0]].concat(),
             _ => prefix.to_vec(),
         };
-        let mut found = Vec::new();
-        bucket::walk(&self.inner.db, table, &from, CacheUse::Keep, |key, value| {
-            if !key.starts_with(prefix) || found.len() == limit {
-                return Ok(false);
-            }
-            found.push((key.to_vec(), Stored::from_value(table, key, value)?));
-            Ok(true)
-        })?;
-        Ok(found)
+        self.inner.read(|view| {
+            let mut found = Vec::new();
+            bucket::walk(view, table, &from, CacheUse::Keep, |key, value| {
+                if !key.starts_with(prefix) || found.len() == limit {
+                    return Ok(false);
+                }
+                found.push((key.to_vec(), Stored::from_value(table, key, value)?));
+                Ok(true)
+            })?;
+            Ok(found)
+        })
     }
 
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, StoreError> {
         let no_writes = self.inner.snapshots.read();
-        Ok(Box::new(SledSnapshot { inner: &self.inner, _no_writes: no_writes }))
+        let view = self.inner.view();
+        Ok(Box::new(SledSnapshot { inner: &self.inner, view, _no_writes: no_writes }))
     }
 
     fn commit(&self, batch: Batch) -> CommitFuture<'_> {
@@ -274,6 +340,7 @@ impl Store for SledStore {
 /// A snapshot. The writer thread waits until it is dropped.
 struct SledSnapshot<'a> {
     inner: &'a SledInner,
+    view: CommittedView<'a>,
     _no_writes: RwLockReadGuard<'a, ()>,
 }
 
@@ -289,7 +356,7 @@ impl Snapshot for SledSnapshot<'_> {
         to: Option<&[u8]>,
         each: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
-        bucket::walk(&self.inner.db, table, from, CacheUse::Evict, |key, value| {
+        bucket::walk(&self.view, table, from, CacheUse::Evict, |key, value| {
             if to.is_some_and(|to| key >= to) {
                 return Ok(false);
             }
@@ -300,6 +367,25 @@ impl Snapshot for SledSnapshot<'_> {
     }
 
     fn last_key(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
-        bucket::last_key(&self.inner.db, table)
+        bucket::last_key(&self.view, table)
+    }
+
+    fn empty_digest(&self) -> Option<RecordDigest> {
+        Some(self.inner.digest.lock().empty())
+    }
+
+    fn verify_loaded(&self, loaded: &RecordDigest) -> Result<(), StoreError> {
+        let compared = self.inner.digest.lock().compare_loaded(loaded);
+        match compared {
+            Ok(()) => {
+                self.inner.keep_files();
+                Ok(())
+            }
+            Err(finding) => {
+                let problem = format!("{}: {finding}. {RESTORE}", folder::NOT_COMMITTED);
+                self.inner.stop(&problem);
+                Err(unusable(&self.inner.path, &problem))
+            }
+        }
     }
 }

@@ -13,6 +13,8 @@ use super::{
 };
 use crate::store::{Commit, CommitError, Expected, encode};
 
+mod verify;
+
 fn open(path: &Path) -> Result<SledStore, StoreError> {
     SledStore::open(path, 16)
 }
@@ -96,11 +98,14 @@ fn open_store_cannot_be_opened_a_second_time() {
 
 #[test]
 fn folder_with_other_files_is_rejected_and_unchanged() {
-    for name in ["notes.txt", "db", "conf"] {
+    for (name, expected) in
+        [("notes.txt", "other files"), ("db", "incomplete"), ("conf", "incomplete")]
+    {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(name), "text").unwrap();
         let before = listing(folder.path());
-        assert!(problem(folder.path()).contains("other files"), "{name}");
+        let problem = problem(folder.path());
+        assert!(problem.contains(expected), "{name}: {problem}");
         assert_eq!(listing(folder.path()), before);
     }
     let folder = tempfile::tempdir().unwrap();
@@ -193,23 +198,29 @@ fn used_length(store: &Path) -> u64 {
 fn store_without_its_last_commits_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let path = killed_store(folder.path(), 3);
-    drop(MarkerFile::open(&path, 4).unwrap());
+    set_marker(&path, 4);
     let problem_text = problem(&path);
     assert!(problem_text.contains("the last commit was number 4 and is now 3"), "{problem_text}");
     // A smaller number is accepted: the marker file may be older than the log.
-    drop(MarkerFile::open(&path, 2).unwrap());
-    drop(open(&path).unwrap());
+    set_marker(&path, 2);
+    verify::open_and_load(&path).unwrap();
     assert_eq!(MarkerFile::read(&path), Ok(Some(3)));
     fs::write(path.join(marker::NAME), "").unwrap();
     assert!(problem(&path).contains("damaged"));
 }
 
+fn set_marker(path: &Path, number: Sequence) {
+    let file = MarkerFile::open_file(path).unwrap();
+    MarkerFile::with_number(file, number).unwrap();
+}
+
 /// Changes the bytes of a record directly in sled.
 fn tamper(path: &Path, table: Table, key: &[u8], change: impl Fn(&mut Vec<u8>)) {
     let db = sled::open(path).unwrap();
-    let mut value = bucket::get(&db, table, key).unwrap().unwrap();
+    let view = CommittedView::new(&db, None);
+    let mut value = bucket::get(&view, table, key).unwrap().unwrap();
     change(&mut value);
-    let mut changes = PendingChanges::new(&db);
+    let mut changes = PendingChanges::new(view, RecordDigest::random());
     changes.set(vec![RecordChange { table, key: key.to_vec(), value: Some(value) }]).unwrap();
     let mut writes = sled::Batch::default();
     changes.write(&mut writes).unwrap();
