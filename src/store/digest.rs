@@ -20,12 +20,14 @@ use crate::model::{Digest, Entropy};
 /// The offset of the revision in an encoded value. The hash covers everything from there on.
 const REVISION_OFFSET: usize = 5;
 
-/// A sum of the hashes of records, and their number.
+/// A sum of the hashes of records, and their number and size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Sum {
     /// The sum modulo 2^256, as little-endian words.
     words: [u64; 4],
     records: u64,
+    /// The size of the keys and encoded values.
+    bytes: u64,
 }
 
 /// The digest over all records of a store.
@@ -46,8 +48,10 @@ struct StoredDigest {
     key: Digest,
     loaded: Digest,
     loaded_records: u64,
+    loaded_bytes: u64,
     others: Digest,
     other_records: u64,
+    other_bytes: u64,
 }
 
 /// The last commit of a store, as an engine stores it with each commit.
@@ -77,7 +81,12 @@ impl RecordDigest {
     /// Adds a record.
     pub fn add(&mut self, table: Table, key: &[u8], revision: Sequence, json: &[u8]) {
         let hash = self.hash(table, key, &[&revision.to_le_bytes(), json]);
-        self.sum(table).add(hash);
+        self.sum(table).add(&Sum::of(hash, key.len() + HEADER_SIZE + json.len()));
+    }
+
+    /// The size of all keys and encoded values, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.loaded.bytes.saturating_add(self.others.bytes)
     }
 
     /// Replaces a record. Both values are as [`encode_value`](super::codec::encode_value) returns
@@ -89,22 +98,23 @@ impl RecordDigest {
         before: Option<&[u8]>,
         after: Option<&[u8]>,
     ) {
-        let hash = |value: &[u8]| {
-            self.hash(table, key, &[value.get(REVISION_OFFSET..).unwrap_or_default()])
+        let sum = |value: &[u8]| {
+            let hash = self.hash(table, key, &[value.get(REVISION_OFFSET..).unwrap_or_default()]);
+            Sum::of(hash, key.len() + value.len())
         };
-        let (before, after) = (before.map(hash), after.map(hash));
-        if let Some(hash) = before {
-            self.sum(table).subtract(hash);
+        let (before, after) = (before.map(sum), after.map(sum));
+        if let Some(record) = before {
+            self.sum(table).subtract(&record);
         }
-        if let Some(hash) = after {
-            self.sum(table).add(hash);
+        if let Some(record) = after {
+            self.sum(table).add(&record);
         }
     }
 
     /// Adds all records of another digest with the same key.
     pub fn merge(&mut self, other: &Self) {
-        self.loaded.merge(&other.loaded);
-        self.others.merge(&other.others);
+        self.loaded.add(&other.loaded);
+        self.others.add(&other.others);
     }
 
     /// Compares the records of the tables that decisions read. The error says what was found.
@@ -152,21 +162,12 @@ impl RecordDigest {
 }
 
 impl Sum {
-    fn add(&mut self, hash: [u8; 32]) {
-        self.merge(&Self { words: words(&hash), records: 1 });
+    /// The sum of one record.
+    fn of(hash: [u8; 32], bytes: usize) -> Self {
+        Self { words: words(&hash), records: 1, bytes: bytes as u64 }
     }
 
-    fn subtract(&mut self, hash: [u8; 32]) {
-        let mut borrow = false;
-        for (word, other) in self.words.iter_mut().zip(words(&hash)) {
-            let (difference, first) = word.overflowing_sub(other);
-            let (difference, second) = difference.overflowing_sub(u64::from(borrow));
-            (*word, borrow) = (difference, first || second);
-        }
-        self.records = self.records.wrapping_sub(1);
-    }
-
-    fn merge(&mut self, other: &Self) {
+    fn add(&mut self, other: &Self) {
         let mut carry = false;
         for (word, other) in self.words.iter_mut().zip(other.words) {
             let (sum, first) = word.overflowing_add(other);
@@ -174,6 +175,18 @@ impl Sum {
             (*word, carry) = (sum, first || second);
         }
         self.records = self.records.wrapping_add(other.records);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+    }
+
+    fn subtract(&mut self, other: &Self) {
+        let mut borrow = false;
+        for (word, other) in self.words.iter_mut().zip(other.words) {
+            let (difference, first) = word.overflowing_sub(other);
+            let (difference, second) = difference.overflowing_sub(u64::from(borrow));
+            (*word, borrow) = (difference, first || second);
+        }
+        self.records = self.records.wrapping_sub(other.records);
+        self.bytes = self.bytes.wrapping_sub(other.bytes);
     }
 
     fn compare(&self, found: &Self) -> Result<(), String> {
@@ -210,19 +223,24 @@ impl From<RecordDigest> for StoredDigest {
             key: digest.key,
             loaded: bytes(digest.loaded.words),
             loaded_records: digest.loaded.records,
+            loaded_bytes: digest.loaded.bytes,
             others: bytes(digest.others.words),
             other_records: digest.others.records,
+            other_bytes: digest.others.bytes,
         }
     }
 }
 
 impl From<StoredDigest> for RecordDigest {
     fn from(stored: StoredDigest) -> Self {
-        let sum = |digest: Digest, records| Sum { words: words(digest.as_bytes()), records };
+        let sum = |digest: Digest, records, bytes| {
+            let words = words(digest.as_bytes());
+            Sum { words, records, bytes }
+        };
         Self {
             key: stored.key,
-            loaded: sum(stored.loaded, stored.loaded_records),
-            others: sum(stored.others, stored.other_records),
+            loaded: sum(stored.loaded, stored.loaded_records, stored.loaded_bytes),
+            others: sum(stored.others, stored.other_records, stored.other_bytes),
         }
     }
 }

@@ -103,7 +103,7 @@ pub(super) enum CacheUse {
 /// block is full. A walk reads each page only once or twice, so the pages of a million users would
 /// all stay in the cache: five times its configured size. With the additional reads the cache keeps
 /// to its size, for a tenth of the loading time.
-const EXTRA_READS: usize = 3;
+pub(super) const EXTRA_READS: usize = 3;
 
 /// Calls `each` with the records of a table whose keys are `from` or greater, in the order of the
 /// keys, until it returns `false`.

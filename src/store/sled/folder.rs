@@ -17,7 +17,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 use super::{
-    COMMIT_STATE, failed,
+    COMMIT_STATE, compact, failed,
     marker::{self, MarkerFile},
     safety_copy::{self, SafetyCopy},
 };
@@ -51,6 +51,31 @@ pub(super) fn open(path: &Path, cache_mib: u64) -> Result<Opened, StoreError> {
     if is_new_store(path)? {
         return create(path, cache_mib);
     }
+    let (existing, lock) = open_existing(path, cache_mib)?;
+    let marker = |lock, sequence| MarkerFile::with_number(lock, sequence).map_err(broken);
+    let Existing { db, state, safety_copy } = existing;
+    if !compact::is_needed(path, &state).map_err(broken)? {
+        let log = File::open(path.join("db")).map_err(broken)?;
+        let marker = marker(lock, state.sequence)?;
+        return Ok(Opened { db, log, marker, state, safety_copy: Some(safety_copy) });
+    }
+    compact_existing(path, cache_mib, Existing { db, state: state.clone(), safety_copy })?;
+    let db = open_sled(path, cache_mib)?;
+    let log = File::open(path.join("db")).map_err(broken)?;
+    let marker = marker(lock, state.sequence)?;
+    Ok(Opened { db, log, marker, state, safety_copy: None })
+}
+
+/// A store that sled has open, whose records are not verified yet.
+struct Existing {
+    db: sled::Db,
+    state: CommitState,
+    safety_copy: SafetyCopy,
+}
+
+/// Opens sled in the folder of an existing store. Returns the lock too.
+fn open_existing(path: &Path, cache_mib: u64) -> Result<(Existing, File), StoreError> {
+    let broken = |e: io::Error| unusable(path, &e);
     let marked = MarkerFile::read(path).map_err(|problem| unusable(path, &problem))?;
     let lock = lock(path)?;
     check_conf(path).map_err(|problem| unusable(path, &problem))?;
@@ -58,16 +83,12 @@ pub(super) fn open(path: &Path, cache_mib: u64) -> Result<Opened, StoreError> {
     let open = || -> Result<_, StoreError> {
         safety_copy.move_temporary_files().map_err(broken)?;
         let db = open_sled(path, cache_mib)?;
-        let log = File::open(path.join("db")).map_err(broken)?;
         let state = commit_state(path, &db)?;
         check_sequence(path, marked, state.sequence)?;
-        Ok((db, log, state))
+        Ok((db, state))
     };
     match open() {
-        Ok((db, log, state)) => {
-            let marker = MarkerFile::with_number(lock, state.sequence).map_err(broken)?;
-            Ok(Opened { db, log, marker, state, safety_copy: Some(safety_copy) })
-        }
+        Ok((db, state)) => Ok((Existing { db, state, safety_copy }, lock)),
         Err(problem @ StoreError::Locked { .. }) => {
             safety_copy.discard();
             Err(problem)
@@ -77,6 +98,41 @@ pub(super) fn open(path: &Path, cache_mib: u64) -> Result<Opened, StoreError> {
             Err(problem)
         }
     }
+}
+
+fn compact_existing(
+    path: &Path,
+    cache_mib: u64,
+    Existing { db, state, safety_copy }: Existing,
+) -> Result<(u64, u64), StoreError> {
+    match compact::compact(path, cache_mib, db, &state) {
+        Ok((before, after)) => {
+            safety_copy.discard();
+            let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
+            tracing::info!(
+                path = %path.display(),
+                before_mib = mib(before),
+                after_mib = mib(after),
+                "compacted the store"
+            );
+            Ok((before, after))
+        }
+        Err(problem) => {
+            safety_copy.put_back();
+            Err(problem)
+        }
+    }
+}
+
+/// Opens an existing store, compacts it and closes it.
+pub(super) fn open_and_compact(path: &Path, cache_mib: u64) -> Result<(u64, u64), StoreError> {
+    let broken = |e: io::Error| unusable(path, &e);
+    safety_copy::continue_install(path).map_err(broken)?;
+    if is_new_store(path)? {
+        return Err(unusable(path, &"there is no store"));
+    }
+    let (existing, _lock) = open_existing(path, cache_mib)?;
+    compact_existing(path, cache_mib, existing)
 }
 
 /// Creates a store in a folder without one. The folder may have the files of a first start that was
@@ -218,7 +274,7 @@ fn check_sequence(
     Err(unusable(path, &problem))
 }
 
-fn open_sled(path: &Path, cache_mib: u64) -> Result<sled::Db, StoreError> {
+pub(super) fn open_sled(path: &Path, cache_mib: u64) -> Result<sled::Db, StoreError> {
     let config =
         sled::Config::new().path(path).cache_capacity(cache_mib * 1024 * 1024).flush_every_ms(None);
     let deadline = Instant::now() + LOCK_TIMEOUT;
@@ -254,7 +310,7 @@ pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 /// Creates the store's folder with access for this user only, because it contains mail addresses
 /// and digests of passwords. An existing folder keeps its mode.
-fn make_folder(path: &Path) -> io::Result<()> {
+pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }

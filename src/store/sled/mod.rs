@@ -20,6 +20,7 @@
 
 mod bucket;
 mod changes;
+mod compact;
 mod folder;
 mod group;
 mod marker;
@@ -131,6 +132,16 @@ impl SledStore {
             })
             .map_err(|e| unusable(path, &e))?;
         Ok(Self { inner, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) })
+    }
+
+    /// Makes the files of a store as small as its records allow, and verifies all records. Returns
+    /// the sizes before and after, in bytes.
+    ///
+    /// # Errors
+    /// Another process has the store open, it cannot be opened, or its records are not those of the
+    /// last commit. The files are then as before.
+    pub fn compact(path: &Path, cache_mib: u64) -> Result<(u64, u64), StoreError> {
+        folder::open_and_compact(path, cache_mib)
     }
 
     /// Whether `path` contains a store, complete or not.

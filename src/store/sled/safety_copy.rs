@@ -30,6 +30,8 @@ use super::marker;
 pub(super) const COPY: &str = "before-start";
 /// A copy that a start did not remove because it was killed.
 const LEFT_OVER: &str = "before-interrupted-start";
+/// The folder in which a compaction writes new files.
+pub(super) const COMPACTING: &str = "compacting";
 /// The folder with a complete set of files that are to replace the store's files.
 pub(super) const INSTALLING: &str = "installing";
 
@@ -46,7 +48,7 @@ pub(super) fn is_store_file(name: &str) -> bool {
 
 /// Whether the program or sled uses this name for a file or folder that is left over after a kill.
 pub(super) fn is_temporary(name: &str) -> bool {
-    is_draft(name) || matches!(name, COPY | LEFT_OVER | INSTALLING)
+    is_draft(name) || matches!(name, COPY | LEFT_OVER | COMPACTING | INSTALLING)
 }
 
 /// Whether this is an incomplete file, which gets its name when it is complete.
@@ -125,8 +127,10 @@ impl SafetyCopy {
     /// Removes the copy: the store's files are good.
     pub fn discard(self) {
         let remove = || {
-            remove_folder(&self.folder, COPY)?;
-            remove_folder(&self.folder, LEFT_OVER)
+            for name in [COPY, LEFT_OVER, COMPACTING] {
+                remove_folder(&self.folder, name)?;
+            }
+            Ok::<_, io::Error>(())
         };
         if let Err(problem) = remove() {
             tracing::warn!("could not remove the folder {COPY} of the store: {problem}");
@@ -149,10 +153,7 @@ impl SafetyCopy {
     /// more.
     pub fn put_back(self) {
         let put_back = || {
-            let copy = open_folder(&self.folder, COPY)?;
-            sync_files(&copy)?;
-            renameat(&self.folder, COPY, &self.folder, INSTALLING)?;
-            finish_install(&self.folder)?;
+            install_from(&self.folder, COPY)?;
             self.restore_left_over_copy()
         };
         if let Err(problem) = put_back() {
@@ -171,6 +172,18 @@ pub(super) fn continue_install(path: &Path) -> io::Result<bool> {
     }
     let folder = File::open(path)?;
     finish_install(&folder.into()).map(|()| true)
+}
+
+/// Replaces the store's files by those of a folder in the store's folder.
+pub(super) fn install(path: &Path, name: &str) -> io::Result<()> {
+    install_from(&File::open(path)?.into(), name)
+}
+
+fn install_from(folder: &OwnedFd, name: &str) -> io::Result<()> {
+    sync_files(&open_folder(folder, name)?)?;
+    renameat(folder, name, folder, INSTALLING)?;
+    rustix::fs::fsync(folder)?;
+    finish_install(folder)
 }
 
 /// Moves all files of [`INSTALLING`] into the store's folder, and removes sled's snapshots that are
@@ -215,7 +228,11 @@ fn remove_folder(parent: &OwnedFd, name: &str) -> io::Result<()> {
         opened => opened?,
     };
     for name in names(&folder)? {
-        unlinkat(&folder, &*name, AtFlags::empty())?;
+        match unlinkat(&folder, &*name, AtFlags::empty()) {
+            // sled's folder for large values, which is empty.
+            Err(Errno::ISDIR) => unlinkat(&folder, &*name, AtFlags::REMOVEDIR)?,
+            removed => removed?,
+        }
     }
     Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
 }

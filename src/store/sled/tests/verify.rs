@@ -224,3 +224,40 @@ async fn write_that_failed_is_not_seen() {
     load(&store).unwrap();
     assert_eq!(store.snapshot().unwrap().sequence(), 1);
 }
+
+#[test]
+fn compacted_store_has_equal_records_in_less_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = used_store(folder.path(), 300);
+    let digest = load(&open(&path).unwrap()).unwrap();
+    let (before, after) = SledStore::compact(&path, 16).unwrap();
+    assert!(after * 2 < before, "{before} {after}");
+    let store = open(&path).unwrap();
+    assert_eq!(load(&store).unwrap(), digest);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert_eq!(runtime.block_on(store.commit(user(1))).unwrap(), 2401);
+    drop(store);
+    open_and_load(&path).unwrap();
+    // A store in use is not compacted.
+    let in_use = open(&path).unwrap();
+    assert!(matches!(SledStore::compact(&path, 16), Err(StoreError::Locked { .. })));
+    drop(in_use);
+}
+
+#[test]
+fn damaged_store_is_not_compacted_and_unchanged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = killed_store(folder.path(), 3);
+    // An index is not loaded, but compaction reads it.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut batch = Batch::new();
+    batch.put(Table::Names, *b"anna", b"1".to_vec());
+    runtime.block_on(open(&path).unwrap().commit(batch)).unwrap();
+    let value = codec::encode_value(Table::Names, b"anna", 4, b"2").unwrap();
+    tamper(&path, Table::Names, b"anna", |found| found.clone_from(&value));
+    open_and_load(&path).unwrap();
+    let before = tree(&path);
+    let problem = SledStore::compact(&path, 16).unwrap_err().to_string();
+    assert!(problem.contains("not those of the last commit"), "{problem}");
+    assert!(tree(&path) == before);
+}
