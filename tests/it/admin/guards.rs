@@ -96,7 +96,7 @@ fn only_an_administrator_changes_an_administrator() {
     for (method, target, body) in attempts {
         let response = send(&server, &key, method, target, Some(body.clone()));
         assert_eq!(response.status, 403, "{method} {target} {body}: {}", response.body);
-        let message = "Only an administrator can change what is an administrator's.";
+        let message = "Only an administrator can change an account, role or key of an administrator.";
         assert_eq!(response.json()["detail"], message);
     }
     assert_eq!(server.request_as_admin("GET", "/user/1").send().status, 200);

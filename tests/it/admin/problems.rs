@@ -201,7 +201,7 @@ fn invalid_roles_applications_and_keys_are_rejected() {
         "/api/v1/users/1/keys",
         json!({ "expires": "2001-01-01T00:00:00Z", "application": "nobody" }),
         &[
-            ("expires", "The key would have expired already."),
+            ("expires", "The expiry is not in the future."),
             ("application", "There is no application \"nobody\"."),
         ],
     );
