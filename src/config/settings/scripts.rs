@@ -10,7 +10,7 @@ use crate::scripting::ScriptLimits;
 pub struct ScriptSettings {
     /// The folder of the scripts. It may be missing.
     pub dir: PathBuf,
-    /// The folder of their secrets. It may be missing.
+    /// The folder of the scripts' secrets. It may be missing.
     pub secrets_dir: PathBuf,
     /// The limits of scripts.
     pub limits: ScriptLimits,
