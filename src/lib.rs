@@ -4,8 +4,8 @@
 //! # In a Rust program
 //!
 //! A [`Store`] keeps the records: [`SledStore`] in a folder, [`MemoryStore`] for tests, or your own
-//! engine. [`Accounts`] creates and changes users, keys, roles, applications and resources.
-//! A [`Gate`] decides whether a request is allowed. A [`Layer`] puts a gate in front of a `tower` or
+//! engine. [`Accounts`] creates and changes users, keys, roles, applications and resources. A
+//! [`Gate`] decides whether a request is allowed. A [`Layer`] puts a gate in front of a `tower` or
 //! axum service, which finds the caller's [`CallerIdentity`] in the extensions of the request.
 //!
 //! ```
@@ -47,8 +47,8 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
-//! More examples: `examples/axum.rs`, `examples/appliance.rs` (a store in a folder, and a script that
-//! decides who may pass) and `examples/custom_store.rs` (your own storage engine).
+//! More examples: `examples/axum.rs`, `examples/appliance.rs` (a store in a folder, and a script
+//! that decides who may pass) and `examples/custom_store.rs` (your own storage engine).
 //!
 //! # Where things are
 //!

@@ -187,8 +187,8 @@ impl Draft {
         Unfit { message: "There is no such key.".into(), fix }
     }
 
-    /// Returns the key to blame if `keys` contradict each other, and the place that set it: the first
-    /// key that the file or the environment set, else the first of `keys`.
+    /// Returns the key to blame if `keys` contradict each other, and the place that set it: the
+    /// first key that the file or the environment set, else the first of `keys`.
     pub(super) fn blame(&self, keys: &[&str]) -> (Place, String) {
         let places = keys.iter().filter_map(|key| {
             let entry = self.keys.iter().find(|entry| entry.name() == *key)?;

@@ -1,9 +1,9 @@
 //! Overrides from the environment: `KEYWARD_SECTION__KEY`, with two underscores between the section
 //! and the key.
 //!
-//! A variable with two underscores that names no key is an error: otherwise a misspelled limit would
-//! silently have no effect. Variables without two underscores are ignored, because orchestrators set
-//! variables such as `KEYWARD_PORT` for a service that is named keyward.
+//! A variable with two underscores that names no key is an error: otherwise a misspelled limit
+//! would silently have no effect. Variables without two underscores are ignored, because
+//! orchestrators set variables such as `KEYWARD_PORT` for a service that is named keyward.
 
 use super::{
     Place, Problem,

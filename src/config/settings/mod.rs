@@ -371,8 +371,8 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         text.into()
     }
 
-    /// Returns the store's folder without a trailing slash, because the paths of other files are made
-    /// by appending to this path.
+    /// Returns the store's folder without a trailing slash, because the paths of other files are
+    /// made by appending to this path.
     fn store_path(&mut self, key: &str, text: &str) -> PathBuf {
         let path: PathBuf = Path::new(text).components().collect();
         if text.trim().is_empty() || path.file_name().is_none() {
@@ -449,8 +449,8 @@ fn or_cores(number: usize) -> usize {
     }
 }
 
-/// The maximum length of a Unix socket's path, in bytes. The address of a Unix socket has 108 bytes,
-/// of which the last is a NUL (unix(7)).
+/// The maximum length of a Unix socket's path, in bytes. The address of a Unix socket has 108
+/// bytes, of which the last is a NUL (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
 fn unix_path_fits(path: &Path) -> bool {
@@ -477,8 +477,8 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
         && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
-/// Whether `part` is a level or `target=level`. `EnvFilter` accepts more: it reads an unknown word as
-/// a target, so a misspelled `info` would silence all other targets.
+/// Whether `part` is a level or `target=level`. `EnvFilter` accepts more: it reads an unknown word
+/// as a target, so a misspelled `info` would silence all other targets.
 fn is_directive(part: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let level = part.rsplit_once('=').map_or(part, |(_, level)| level);

@@ -51,7 +51,8 @@ impl Known {
         let schema: Json = serde_json::from_str(&schema()).unwrap();
         let mut all = Vec::new();
         for (section, reference) in schema["properties"].as_object().unwrap() {
-            // The operator chooses the names of webhooks' sections, so the schema has no such section.
+            // The operator chooses the names of webhooks' sections, so the schema has no such
+            // section.
             let Some(pointer) = reference["$ref"].as_str() else {
                 assert_eq!(section, "webhooks");
                 continue;
