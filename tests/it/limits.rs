@@ -196,7 +196,7 @@ fn invalid_limits_are_rejected_with_the_reason() {
     server.add_user("bob", &[]);
     for (rate, message) in [
         ("0/1m", "A rate allows 1 to 1000000 requests, not 0."),
-        ("5/0s", "A rate is counted in a time of 1s to 366d."),
+        ("5/0s", "The time span of a rate is 1s to 366d."),
         ("fast", "\"fast\" is not a rate."),
     ] {
         for target in ["users/1", "applications/default", "resources/entity.user"] {
@@ -226,7 +226,7 @@ fn invalid_limits_are_rejected_with_the_reason() {
     assert_eq!(response.status, 422);
     assert_eq!(
         response.json()["errors"][0]["message"],
-        "There are 1 to 1000000000 credits, not 0."
+        "A limit has 1 to 1000000000 credits, not 0."
     );
 }
 
