@@ -71,7 +71,7 @@ impl Plan {
         };
         if credential(&current) != credential(&policy) {
             return lockout(format!(
-                "the application {application}, which you use, would need another credential"
+                "the application {application}, which you use, would read another credential"
             ));
         }
         let uses_password = credential(&policy).is_some_and(|(kind, ..)| kind == AuthType::Basic);
