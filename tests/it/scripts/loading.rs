@@ -128,7 +128,7 @@ fn last_good_scripts_stay_active_when_a_file_is_damaged() {
     });
     damage("deleted", "auth/mine.rhai", &|path| fs::remove_file(path).unwrap());
     damage("emptied too", "auth/mine.rhai", &|path| fs::write(path, "").unwrap());
-    server.wait_for_log("cannot reload the scripts, the old ones stay in use: hooks.rhai:1:21: ");
+    server.wait_for_log("cannot reload the scripts, so the old scripts stay in use: hooks.rhai:1:21: ");
 }
 
 #[test]
