@@ -36,13 +36,13 @@ pub(super) enum Delivered {
     Accepted,
     /// The receiver wants no more webhooks (410).
     Gone,
-    /// Anything else, with the reason.
+    /// The attempt failed, for this reason.
     Failed(String),
 }
 
 impl Client {
     /// # Errors
-    /// The host cannot be called over TLS.
+    /// The host is no valid TLS server name.
     pub fn new(
         target: Target,
         authorities: Option<RootCertStore>,
@@ -99,7 +99,8 @@ impl Client {
     }
 }
 
-/// The status of the response. The body is not read; dropping the connection closes it.
+/// Sends the request, and returns the status of the response. The body of the response is not read.
+/// The connection is closed when it is dropped.
 async fn status<S>(stream: S, request: Request<Full<Bytes>>) -> Result<StatusCode, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -130,7 +131,8 @@ mod tests {
     use super::*;
     use crate::tls::{Certificates, test_authority::Authority};
 
-    /// A receiver with this certificate that sends `response` to each request.
+    /// Starts a receiver with this certificate that sends `response` to each request. Returns the
+    /// receiver's port.
     async fn receiver(certificates: Certificates, response: &'static str) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

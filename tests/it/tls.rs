@@ -187,7 +187,7 @@ fn valid_certificates_are_reloaded_and_invalid_ones_ignored() {
     fs::rename(folder.join("new.pem"), folder.join("server.pem")).unwrap();
     wait_for_certificate(&server, &second);
     fs::write(folder.join("server.pem"), "no certificate").unwrap();
-    let expected = "cannot reload the certificate of [server], so the old certificate stays in use: server.pem: it is not PEM";
+    let expected = "cannot reload the certificate of [server], so the old certificate stays in use: server.pem: the file is not PEM";
     server.wait_for_log(expected);
     wait_for_certificate(&server, &second);
     fs::write(folder.join("server.pem"), &second).unwrap();
