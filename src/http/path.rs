@@ -22,9 +22,9 @@ pub(crate) enum PathProblem {
     Semicolon,
     #[error("The path contains a control character.")]
     Control,
-    #[error("The path is encoded twice.")]
+    #[error("The path is percent-encoded twice.")]
     EncodedTwice,
-    #[error("The path contains bytes that are not encoded UTF-8.")]
+    #[error("The path contains bytes that are not percent-encoded UTF-8.")]
     NotText,
     #[error("The path leads above the root.")]
     AboveRoot,

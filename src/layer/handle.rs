@@ -110,8 +110,8 @@ impl LayerSettings {
         match guard::run_hooks(&hooks, parts, None).await {
             Ok((parts, _)) => Ok(Ok(Response::from_parts(parts, LayerBody::streamed(body)))),
             Err(denial) => {
-                // The header fields can be empty, because scripts see the request that the context
-                // has kept for the first script.
+                // Empty header fields are enough here: the context has kept the request that the
+                // first script saw, and later scripts see that request too.
                 let headers = &HeaderMap::new();
                 let (path, query) = (uri.path(), uri.query());
                 let received =

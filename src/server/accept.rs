@@ -275,7 +275,7 @@ async fn end_failed_handshake(failed: FailedHandshake, peer: &Peer) {
 }
 
 /// Waits for the end of a connection that was upgraded to another protocol. The connection keeps
-/// its permit until then. If it has not ended when the listener ends, it is aborted.
+/// its permit until then. A connection that outlives the listener is aborted.
 async fn wait_for_upgraded(
     peer: Peer,
     timeouts: &ConnectionTimeouts,

@@ -17,7 +17,7 @@ const MAX_LINE: usize = 107;
 /// and proxies add facts about the client's TLS connection.
 const MAX_PAYLOAD: usize = 4096;
 
-/// The reason why a header cannot be read.
+/// The reason why a PROXY header cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyHeaderError {
     #[error(

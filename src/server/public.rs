@@ -82,11 +82,11 @@ impl Public {
             peer: peer.client(),
             is_trusted: is_among(&self.trusted, peer.client()),
         };
-        let arrival = Arrival { params, origin, hop, upgrade };
+        let input = HandlerInput { params, origin, hop, upgrade };
         let result = if guarded.buffers_body() {
-            Box::pin(self.handle_buffered(&guarded, arrival, body)).await
+            Box::pin(self.handle_buffered(&guarded, input, body)).await
         } else {
-            self.handle(&guarded, guarded.request, arrival, body).await
+            self.handle(&guarded, guarded.request, input, body).await
         };
         match result {
             Ok(response) => Ok(response),
@@ -98,12 +98,12 @@ impl Public {
     async fn handle_buffered<'a>(
         &self,
         guarded: &'a GuardedRequest<'a, 'a>,
-        arrival: Arrival<'a>,
+        input: HandlerInput<'a>,
         body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
         let whole = body.collect(self.handlers.body_limits()).await?;
         let request = Request { body: Some(&whole), ..guarded.request };
-        self.handle(guarded, request, arrival, RequestBody::Full(whole.clone())).await
+        self.handle(guarded, request, input, RequestBody::Full(whole.clone())).await
     }
 
     /// Authorizes a request, then passes the request to its handler.
@@ -111,7 +111,7 @@ impl Public {
         &self,
         guarded: &'a GuardedRequest<'a, 'a>,
         request: Request<'a>,
-        Arrival { params, origin, hop, upgrade }: Arrival<'a>,
+        HandlerInput { params, origin, hop, upgrade }: HandlerInput<'a>,
         body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
         let grant = guarded.authorize(&request).await?;
@@ -128,7 +128,7 @@ impl Public {
 }
 
 /// Facts about a request that only its handler needs.
-struct Arrival<'a> {
+struct HandlerInput<'a> {
     params: matchit::Params<'a, 'a>,
     origin: Origin<'a>,
     hop: Hop<'a>,

@@ -64,7 +64,7 @@ impl CertificateWithKey {
         Certificates::load(self.write(folder.path())).unwrap()
     }
 
-    /// For a server without ALPN.
+    /// Loads the certificate for a server without ALPN.
     pub fn loaded_without_protocols(&self) -> Certificates {
         self.loaded().without_protocols()
     }

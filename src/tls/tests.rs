@@ -144,22 +144,22 @@ async fn changes_are_noticed_and_a_problem_is_reported_once() {
 
 #[tokio::test]
 async fn certificate_is_accepted_only_for_its_host_and_authority() {
-    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (trusted, untrusted) = (Authority::new(), Authority::new());
     for (name, host) in [("a.example", "a.example"), ("127.0.0.1", "127.0.0.1"), ("::1", "::1")] {
-        handshake(&ours.signs(name).loaded(), &client(&ours, host)).await.unwrap();
+        handshake(&trusted.signs(name).loaded(), &client(&trusted, host)).await.unwrap();
     }
     for (authority, name, host) in [
-        (&theirs, "a.example", "a.example"),
-        (&ours, "b.example", "a.example"),
-        (&ours, "127.0.0.2", "127.0.0.1"),
-        (&ours, "a.example", "127.0.0.1"),
+        (&untrusted, "a.example", "a.example"),
+        (&trusted, "b.example", "a.example"),
+        (&trusted, "127.0.0.2", "127.0.0.1"),
+        (&trusted, "a.example", "127.0.0.1"),
     ] {
-        let problem = handshake(&authority.signs(name).loaded(), &client(&ours, host)).await;
+        let problem = handshake(&authority.signs(name).loaded(), &client(&trusted, host)).await;
         let problem = problem.unwrap_err().to_string();
         assert!(problem.contains("invalid peer certificate"), "{problem}");
     }
     // The public authorities did not sign the certificate.
     let public = TlsClient::new("a.example", None, b"h2").unwrap();
-    let problem = handshake(&ours.signs("a.example").loaded(), &public).await.unwrap_err();
+    let problem = handshake(&trusted.signs("a.example").loaded(), &public).await.unwrap_err();
     assert!(problem.to_string().contains("UnknownIssuer"), "{problem}");
 }

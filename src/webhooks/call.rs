@@ -157,12 +157,12 @@ mod tests {
 
     #[tokio::test]
     async fn webhook_is_sent_only_to_a_receiver_with_a_trusted_certificate() {
-        let (ours, other) = (Authority::new(), Authority::new());
+        let (trusted, other) = (Authority::new(), Authority::new());
         let accepted = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
-        let port = receiver(ours.signs("localhost").loaded(), accepted).await;
-        assert_eq!(send("localhost", port, ours.roots()).await, Delivered::Accepted);
+        let port = receiver(trusted.signs("localhost").loaded(), accepted).await;
+        assert_eq!(send("localhost", port, trusted.roots()).await, Delivered::Accepted);
         for (host, roots) in
-            [("localhost", other.roots()), ("localhost", None), ("127.0.0.1", ours.roots())]
+            [("localhost", other.roots()), ("localhost", None), ("127.0.0.1", trusted.roots())]
         {
             let outcome = send(host, port, roots).await;
             assert!(
@@ -174,11 +174,11 @@ mod tests {
 
     #[tokio::test]
     async fn response_without_success_status_is_a_failure() {
-        let ours = Authority::new();
+        let trusted = Authority::new();
         for response in ["", "nonsense\r\n\r\n", "HTTP/1.1 307 X\r\nLocation: /\r\n\r\n"] {
             let response: &'static str = response;
-            let port = receiver(ours.signs("localhost").loaded(), response).await;
-            let outcome = send("localhost", port, ours.roots()).await;
+            let port = receiver(trusted.signs("localhost").loaded(), response).await;
+            let outcome = send("localhost", port, trusted.roots()).await;
             assert!(matches!(outcome, Delivered::Failed(_)), "{response:?} {outcome:?}");
         }
     }

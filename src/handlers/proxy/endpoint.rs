@@ -109,7 +109,7 @@ impl Endpoint {
             tracing::warn!(
                 upstream = self.name(),
                 seconds = settings.eject_seconds,
-                "ejected a failing upstream: the other upstreams get its requests"
+                "ejected a failing upstream: other upstreams, if there are any, get its requests"
             );
         }
     }

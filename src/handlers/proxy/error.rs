@@ -9,15 +9,15 @@ use crate::pipeline::{Denial, Phase};
 /// The reason why an upstream did not respond.
 #[derive(Debug)]
 pub(super) enum ProxyError {
-    /// No TCP connection.
+    /// No TCP connection was possible.
     Unreachable(io::Error),
-    /// No TLS: the certificate is not trusted, or the protocols do not match.
+    /// The TLS handshake failed: the certificate is not trusted, or the protocols do not match.
     Untrusted(io::Error),
-    /// No connection in time.
+    /// No connection within `connect_seconds`.
     ConnectTimeout,
     /// The connection ended before the response, or the response is not HTTP.
     Broken(hyper::Error),
-    /// No response in time.
+    /// No response within `response_seconds`.
     ResponseTimeout,
     /// The response switches to a protocol that was not requested.
     UnexpectedUpgrade,
@@ -25,7 +25,7 @@ pub(super) enum ProxyError {
     ClientBroke,
     /// The client stopped sending its body.
     ClientTimeout,
-    /// Every upstream is ejected; the first comes back in this number of seconds.
+    /// Every upstream is ejected. The first may be used again after this number of seconds.
     AllEjected(u32),
     /// Path and upstream base do not form a valid URL.
     InvalidTarget,

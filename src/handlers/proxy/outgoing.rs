@@ -1,5 +1,5 @@
 //! The request for an upstream: the checked method and path, the user's identity, and no header
-//! field with which a client could override these.
+//! field with which a client could override method, path or identity.
 
 use ::http::{
     HeaderMap, HeaderValue, Method, Request, Uri, Version,

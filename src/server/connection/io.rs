@@ -233,7 +233,7 @@ impl ReturnedSocket {
         state.waiting.iter_mut().filter_map(Option::take).for_each(Waker::wake);
     }
 
-    /// Whether the connection was aborted. If it was not, a later abort wakes `cx`.
+    /// Whether the connection was aborted. A later abort wakes `cx`.
     fn is_aborted(&self, direction: usize, cx: &Context<'_>) -> bool {
         let mut state = self.0.lock();
         state.waiting[direction] = Some(cx.waker().clone());

@@ -61,12 +61,12 @@ async fn request_goes_to_an_upstream_with_a_trusted_certificate() {
 
 #[tokio::test]
 async fn upstream_with_another_certificate_is_not_trusted() {
-    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (trusted, untrusted) = (Authority::new(), Authority::new());
     for (signer, name, ca) in [
-        (&theirs, "localhost", Some(&ours)),
-        (&ours, "other.example", Some(&ours)),
+        (&untrusted, "localhost", Some(&trusted)),
+        (&trusted, "other.example", Some(&trusted)),
         // Only the public authorities are trusted.
-        (&ours, "localhost", None),
+        (&trusted, "localhost", None),
     ] {
         for protocol in ["http1", "http2"] {
             let upstream = tls_echo(Protocol::Http2, signer.signs(name).loaded()).await;

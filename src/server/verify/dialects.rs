@@ -163,7 +163,7 @@ enum ForwardedField {
 }
 
 impl ForwardedField {
-    /// In the order of the variants.
+    /// The field names, in the order of the variants.
     const ALL: [(Self, &'static str); 9] = [
         (Self::ForwardedMethod, "x-forwarded-method"),
         (Self::ForwardedUri, "x-forwarded-uri"),
@@ -194,7 +194,7 @@ struct ForwardedFields<'a>([Option<ForwardedValue<'a>>; ForwardedField::ALL.len(
 
 #[derive(Clone, Copy)]
 struct ForwardedValue<'a> {
-    /// The first value.
+    /// The first value of the field.
     value: &'a HeaderValue,
     is_only: bool,
 }
