@@ -169,7 +169,7 @@ async fn key_errors_name_their_line() {
         ("scheme = \"rot13\"\n", "line 9, column 1: key 0000aZ19: scheme", "no such scheme"),
         ("prefix = \"a b\"\n", "line 9, column 1: key 0000aZ19: prefix", ""),
         ("last_four = \"12345\"\n", "line 9, column 1: key 0000aZ19: last_four", ""),
-        ("created = 2026-01-01T00:00:00Z\nrevoked = 2025-01-01T00:00:00Z\n", "line 10, column 1: key 0000aZ19: revoked", "before the key was made"),
+        ("created = 2026-01-01T00:00:00Z\nrevoked = 2025-01-01T00:00:00Z\n", "line 10, column 1: key 0000aZ19: revoked", "before the creation of the key"),
         ("rotated = { to = \"x\", until = 2027-01-01T00:00:00Z }\n", "line 9, column 13: key 0000aZ19: rotated.to", "not the id"),
         ("rotated = { to = \"0000aZ18\" }\n", "line 9, column 1: key 0000aZ19: rotated.until", "required"),
         ("[[keys]]\nid = \"0000aZ19\"\nuser = \"anna\"\ndigest = \"0000000000000000000000000000000000000000000000000000000000000000\"\n", "line 10, column 1: key 0000aZ19: id", "is listed twice"),
@@ -187,7 +187,7 @@ async fn key_errors_name_their_line() {
         &client,
         "",
         &[
-            (&key(&format!("digest = \"{zeros}\"\n")), "pepper", "does not say which pepper"),
+            (&key(&format!("digest = \"{zeros}\"\n")), "pepper", "does not name the pepper"),
             (
                 &format!("pepper = \"{zeros}\"\n{}", key(&format!("digest = \"{zeros}\"\n"))),
                 "line 2, column 1: pepper",
