@@ -95,7 +95,8 @@ impl Accounts {
                 let failures = self.0.event_failures.fetch_add(1, Ordering::Relaxed) + 1;
                 let detail = match &fault {
                     Fault::Refused(refusal) => {
-                        format!("{} refused it, but this event cannot be refused", refusal.place)
+                        let place = &refusal.place;
+                        format!("{place} refused the event, but this event cannot be refused")
                     }
                     Fault::Failed { detail } => detail.clone(),
                 };

@@ -170,8 +170,8 @@ mod tests {
                 }
                 let mut checked = timing_padding(user_digest.as_ref(), sample.clone());
                 checked.extend(user_digest.clone());
-                let ours = checked.iter().filter(|digest| digest.is_ours()).count();
-                let counts = [ours, checked.len() - ours];
+                let count = checked.iter().filter(|digest| digest.is_ours()).count();
+                let counts = [count, checked.len() - count];
                 assert_eq!(counts, expected, "{user_digest:?} {sample:?}");
             }
         }
