@@ -203,7 +203,8 @@ fn compare(title: &str, all: &[(&str, Target<'_>)], rounds: u64, load: Load) -> 
     );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     for (index, (name, target)) in all.iter().enumerate() {
-        let Figures { rate, p50_ms, p99_ms, p999_ms, cpu_us, resident_mib } = median(&results[index]);
+        let Figures { rate, p50_ms, p99_ms, p999_ms, cpu_us, resident_mib } =
+            median(&results[index]);
         let ready = target.server.ready.as_millis();
         println!(
             "| {name} | {rate:.0} | {:.2} | {p50_ms:.2} ms | {p99_ms:.2} ms | {p999_ms:.2} ms | {cpu_us:.1} µs | {:.2} | {resident_mib:.0} MiB | {ready} ms |",

@@ -167,9 +167,16 @@ impl Instance {
             self.resident.saturating_sub(empty.resident) as f64 / users as f64,
             self.store.disk()?.saturating_sub(empty.disk) as f64 / users as f64,
             median(instance_rounds.iter().map(time)) * 1e6,
-            median(instance_rounds.iter().zip(&base_rounds).map(|(this, base)| time(this) / time(base))),
+            median(
+                instance_rounds
+                    .iter()
+                    .zip(&base_rounds)
+                    .map(|(this, base)| time(this) / time(base))
+            ),
             median(instance_rounds.iter().map(cpu)) * 1e6,
-            median(instance_rounds.iter().zip(&base_rounds).map(|(this, base)| cpu(this) / cpu(base))),
+            median(
+                instance_rounds.iter().zip(&base_rounds).map(|(this, base)| cpu(this) / cpu(base))
+            ),
         );
         if let Some(took) = self.store.creation_time {
             eprintln!("created {users} users in {:.1} s", took.as_secs_f64());

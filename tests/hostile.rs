@@ -138,8 +138,7 @@ fn violated_expectations_are_reported() {
             "fn on_response(req, identity, response) { response.set_header(\"injected\", \"1\"); }",
         ),
     ] {
-        let specimen =
-            Specimen { name: "violated expectation".into(), text: text.into(), expect };
+        let specimen = Specimen { name: "violated expectation".into(), text: text.into(), expect };
         assert!(!check_specimen(&specimen).is_empty(), "{text}");
     }
 }

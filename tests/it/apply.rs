@@ -228,7 +228,7 @@ async fn concurrent_writes_are_not_lost() {
 }
 
 /// The changes of a large file take longer to plan than the pause between two commits of other
-/// writers, so another commit always comes between the plan and its commit.
+/// writers, so another commit comes between the plan and its commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_large_file_is_applied_beside_busy_writers() {
     let (client, _) = ApiClient::after_first_start().await;

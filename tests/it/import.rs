@@ -22,7 +22,8 @@ fn import_is_all_or_nothing_and_can_be_repeated() {
     let server = Server::new();
     let site = &server.site;
     server.add_user("bob", &[]);
-    let many: String = (0..2500).map(|number| format!("user{number},key-number-{number}\n")).collect();
+    let many: String =
+        (0..2500).map(|number| format!("user{number},key-number-{number}\n")).collect();
     write_file(site, "good.csv", &format!("username,key\nbob,a-key-of-bobs\n{many}"));
     write_file(site, "bad.csv", &format!("username,key\nbob,a-key-of-bobs\n{many}bob,x\neve\n"));
     server.forbid_in_log("a-key-of-bobs");

@@ -195,7 +195,10 @@ fn wrong_or_exposed_pepper_stops_the_start() {
     let site = server.kill();
     let original = fs::read_to_string(&pepper).unwrap();
     fs::write(&pepper, "0".repeat(64)).unwrap();
-    assert_start_fails(&site, &["keyward.pepper", "not the pepper that this store was created with"]);
+    assert_start_fails(
+        &site,
+        &["keyward.pepper", "not the pepper that this store was created with"],
+    );
     fs::write(&pepper, "not a pepper").unwrap();
     assert_start_fails(&site, &["keyward.pepper", "64 hexadecimal digits"]);
     fs::remove_file(&pepper).unwrap();

@@ -97,7 +97,8 @@ fn only_an_administrator_changes_an_administrator() {
     for (method, target, body) in attempts {
         let response = send(&server, &key, method, target, Some(body.clone()));
         assert_eq!(response.status, 403, "{method} {target} {body}: {}", response.body);
-        let message = "Only an administrator can change an account, role or key of an administrator.";
+        let message =
+            "Only an administrator can change an account, role or key of an administrator.";
         assert_eq!(response.json()["detail"], message);
     }
     assert_eq!(server.request_as_admin("GET", "/user/1").send().status, 200);
@@ -115,7 +116,11 @@ fn a_role_editor_cannot_grant_a_permission_that_they_lack() {
     let editors_role = "/api/v1/roles/role-of-keeper";
     let attempts = [
         ("PATCH", editors_role, json!({ "is_admin": true })),
-        ("PATCH", editors_role, json!({ "permissions": ["administer permissions", "administer users"] })),
+        (
+            "PATCH",
+            editors_role,
+            json!({ "permissions": ["administer permissions", "administer users"] }),
+        ),
         ("PATCH", "/api/v1/roles/authenticated", json!({ "permissions": ["administer users"] })),
         ("PATCH", "/api/v1/roles/administrator", json!({ "label": "Mine" })),
         ("DELETE", "/api/v1/roles/administrator", json!({})),

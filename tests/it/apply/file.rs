@@ -38,7 +38,7 @@ fn export_file_is_private_and_never_overwrites() {
     assert_eq!(site.run(&["export"]).stdout, written);
     server.add_user("late", &[]);
     let (exit, text) = exit_and_stderr(&site.run(&["export", "all.toml"]));
-    assert!(exit == 4 && text.contains("there is such a file already"), "{text}");
+    assert!(exit == 4 && text.contains("the file exists already"), "{text}");
     assert_eq!(fs::read(&file).unwrap(), written);
     assert_eq!(exit_and_stderr(&site.run(&["export", "no/such/folder.toml"])).0, 2);
     assert!(

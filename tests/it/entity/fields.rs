@@ -163,7 +163,9 @@ fn structure_is_checked_before_access_and_access_before_values() {
     let fixture = fixture();
     let caller = fixture.user(&[]);
     let message = "Access denied on updating field 'status'.";
-    fixture.patch(&caller, caller.uid, &json!({ "status": ["maybe"] })).assert_message(403, message);
+    fixture
+        .patch(&caller, caller.uid, &json!({ "status": ["maybe"] }))
+        .assert_message(403, message);
     fixture.patch(&caller, caller.uid, &json!({ "status": [1, 1] })).assert_message(403, message);
     let body = json!({ "status": ["maybe"], "foo": [] });
     fixture.patch(&caller, caller.uid, &body).assert_message(422, "Field foo is unknown.");

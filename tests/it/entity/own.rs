@@ -168,7 +168,11 @@ fn changing_the_own_name_requires_the_permission() {
     let entity = fixture.patch(&caller, caller.uid, &change).entity(200);
     assert_eq!(entity["name"], change["name"]);
     // The credential is rejected, because it contains the old user name.
-    fixture.get(&caller, caller.uid).assert_error(404, "USER_DOES_NOT_EXIST", "The user does not exist.");
+    fixture.get(&caller, caller.uid).assert_error(
+        404,
+        "USER_DOES_NOT_EXIST",
+        "The user does not exist.",
+    );
     // The permission does not allow a user to change the name of another user.
     let (caller, other) = (fixture.user(&["change own username"]), fixture.user(&[]));
     assert_eq!(fixture.patch(&caller, other.uid, &change).status, 403);

@@ -1,5 +1,5 @@
-//! Tests of events. Scripts can deny all new users and keys. Webhooks are signed, retried, and sent
-//! after a kill of the server.
+//! Tests of events. Scripts can deny all new users and keys. Webhooks are signed and retried, and
+//! pending webhooks are sent after a kill of the server.
 
 mod delivery;
 mod denial;
