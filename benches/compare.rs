@@ -2,7 +2,7 @@
 //! `cargo bench --bench compare [-- --rounds 5 --seconds 3 --connections 64]`.
 //!
 //! The bench prints four tables:
-//! - *Decisions*: the program checks a key and responds itself.
+//! - *Decisions*: the program checks a key and sends the response.
 //! - *Proxies*: the program checks a key and forwards to the bare server of `examples/bare.rs`.
 //! - *Rejected keys*: requests whose key is rejected.
 //! - *Behind nginx*: nginx sends subrequests with `auth_request`.

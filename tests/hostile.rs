@@ -38,8 +38,8 @@ use scripted_gate::{KINDS, SECRET, ScriptedGate};
 
 /// The stack size of a tokio worker thread.
 const STACK: usize = 2 << 20;
-/// Timeout of one request. The time limits of scripts are much shorter, but a debug build on a busy
-/// machine exceeds them.
+/// Timeout of one request. Scripts are stopped much earlier, but a debug build on a busy machine
+/// may need this time.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The test fails if the corpus has fewer scripts.
 const MIN_SCRIPTS: usize = 200;

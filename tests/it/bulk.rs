@@ -54,7 +54,7 @@ fn generate_all_creates_a_working_key_for_each_user() {
         server.site.run(&["key", "generate", "--all", "--file", "keys.csv", "--label", "all"]);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        output.status.success() && stderr.contains("6 keys were made. They are in keys.csv."),
+        output.status.success() && stderr.contains("6 keys were created. They are in keys.csv."),
         "{stderr}"
     );
     assert!(output.stdout.is_empty());

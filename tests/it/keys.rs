@@ -187,7 +187,7 @@ fn key_scan_finds_keys_in_files_without_a_store() {
     assert_eq!(output.status.code(), Some(6), "{}", text(&output.stderr));
     let last_four = |key: &str| key[key.len() - 4..].to_owned();
     let expected = format!(
-        "a/b/.env:2:5: {} kw…{}\na/curl.log:1:12: {} acme…{} (in a credential in Base64)\na/image:1:4: {} acme…{}\n",
+        "a/b/.env:2:5: {} kw…{}\na/curl.log:1:12: {} acme…{} (in a Base64 credential)\na/image:1:4: {} acme…{}\n",
         first.id,
         last_four(&first.text),
         second.id,

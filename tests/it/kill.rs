@@ -75,8 +75,8 @@ fn killed_import_can_be_repeated() {
     assert_eq!(server.site.json(&["audit", "verify"])["state"], "intact");
 }
 
-/// Rotates a key repeatedly until the server no longer responds. Adds the old and the new id of
-/// each rotation whose response arrived to `confirmed`.
+/// Rotates a key repeatedly until the server no longer responds. When the response to a rotation
+/// arrives, adds the old and the new id to `confirmed`.
 fn rotate(
     server: &Server,
     mut id: String,

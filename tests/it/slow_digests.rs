@@ -367,7 +367,8 @@ fn user_has_at_most_four_valid_slow_keys() {
     let site = &server.site;
     server.user_with_permissions("ann", &["access user profiles"]);
     let text = |number: usize| format!("a-text-of-another-system-{number}");
-    let row = |number: usize| format!("ann,{},{number}\n", &htpasswd("-nbB", "x", &text(number))[2..]);
+    let row =
+        |number: usize| format!("ann,{},{number}\n", &htpasswd("-nbB", "x", &text(number))[2..]);
     let rows: String = (0..4).map(row).collect();
     fs::write(site.path().join("k.csv"), rows).unwrap();
     site.json(&["key", "import", "k.csv", "--digest", "bcrypt"]);
