@@ -23,7 +23,8 @@ const ENTRIES_PER_COMMIT: usize = 100;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 impl Accounts {
-    /// Writes the denials since the last call. If the write fails, the next call retries it.
+    /// Writes the denials that were recorded after the previous call. If the write fails, the next
+    /// call retries it.
     pub async fn write_denials(&self, drain: Drain) -> Result<(), AccountError> {
         let _guard = self.0.denials_lock.lock().await;
         loop {

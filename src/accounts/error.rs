@@ -53,8 +53,8 @@ pub enum AccountError {
 impl From<StoreError> for AccountError {
     fn from(problem: StoreError) -> Self {
         match problem {
-            // Each field is within its own limit, but the whole record is too large: the client
-            // has to shorten it.
+            // Each field is within its own limit, but the whole record is too large, so the client
+            // has to shorten the record.
             StoreError::TooLarge { .. } => Self::Invalid(vec![Violation::new(
                 "",
                 format!("The record is too large: {problem}."),

@@ -22,7 +22,7 @@ pub trait PolicyRecord: Clone + PartialEq + Serialize + DeserializeOwned + Send 
     /// The record's id.
     fn id(&self) -> &str;
 
-    /// The rules that the record breaks.
+    /// The violations of the record.
     fn violations(&self, accounts: &Accounts) -> Vec<Violation>;
 
     /// The reason why the record cannot be deleted. `None` means that the record can be deleted.
@@ -35,8 +35,8 @@ pub trait PolicyRecord: Clone + PartialEq + Serialize + DeserializeOwned + Send 
         false
     }
 
-    /// Checks a change against other records, and adds expectations about them to the batch.
-    /// `after` is `None` for a deletion.
+    /// Checks a change against other records, and adds expectations about these records to the
+    /// batch. `after` is `None` for a deletion.
     fn check_change(
         before: &Self,
         after: Option<&Self>,
@@ -185,7 +185,8 @@ impl Accounts {
         self.read(T::TABLE, id.as_bytes())
     }
 
-    /// Records after `after`, sorted by id.
+    /// A page of records, sorted by id. The page begins after the record `after`, or with the first
+    /// record if `after` is `None`.
     pub fn list<T: PolicyRecord>(
         &self,
         after: Option<&str>,
@@ -250,7 +251,8 @@ impl Writer {
         self.update(attempt).await
     }
 
-    /// Changes a record as [`Writer::change_user`] changes a user. The id cannot be changed.
+    /// Changes a record. The parameters have the same meaning as for [`Writer::change_user`]. The
+    /// id of a record cannot be changed.
     pub async fn change<T: PolicyRecord, E: From<AccountError>>(
         &self,
         id: &str,

@@ -153,8 +153,8 @@ pub(super) fn check_key(accounts: &Accounts, key: &Key, now: Timestamp) -> Vec<V
     found
 }
 
-/// The scopes of a new key must be permissions that its user has. If the user loses a permission
-/// later, the key loses it too.
+/// Checks that the scopes of a new key are permissions that its user has. If the user loses a
+/// permission later, the key loses that permission too.
 pub(super) fn check_scopes(accounts: &Accounts, key: &Key) -> Vec<Violation> {
     let directory = accounts.directory();
     let policy = directory.policy();

@@ -33,7 +33,8 @@ impl Accounts {
         Ok((used.times > 0).then_some(used))
     }
 
-    /// Writes the usage since the last call. If the write fails, the next call retries it.
+    /// Writes the uses that were counted after the previous call. If the write fails, the next call
+    /// retries it.
     pub async fn write_usage(&self) -> Result<(), AccountError> {
         // Only one call runs at a time, because each call reads the stored counts and adds to them.
         let _guard = self.0.usage_lock.lock().await;

@@ -1,4 +1,4 @@
-//! `/api/v1/audit`: the audit trail.
+//! `/api/v1/audit`: listing and verifying the audit trail.
 
 use ::http::StatusCode;
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! The responses of the API: JSON with an `ETag`, and denials for the errors of the accounts.
+//! The responses of the API: JSON with an `ETag`, and denials for errors of reading or changing
+//! records.
 
 use ::http::{
     HeaderMap, HeaderValue, Response, StatusCode,

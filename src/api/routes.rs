@@ -39,7 +39,7 @@ pub(super) struct ApiRoute {
     handler: RouteHandler,
 }
 
-/// A handler, by the type of its path parameter.
+/// A handler. Each variant has another type of path parameter.
 #[derive(Clone, Copy)]
 enum RouteHandler {
     /// No parameter.

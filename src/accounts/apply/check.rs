@@ -102,7 +102,7 @@ impl Plan {
         }
     }
 
-    /// Limits the keys in force of each user.
+    /// Checks that no user would have more keys in force than allowed.
     fn check_quota(&mut self, accounts: &Accounts) -> Result<(), AccountError> {
         let now = accounts.clock().now();
         // For each user: the index of the last added key in the document, and three numbers. They
@@ -130,7 +130,7 @@ impl Plan {
             let kept = accounts.keys_in_force(user)?.0.saturating_sub(ended);
             let is_too_many = added > 0 && kept + added > limit;
             let total = kept + added + rotated;
-            // During a rotation a user may have twice as many keys.
+            // During rotations a user may have twice the maximum number of keys.
             if is_too_many || rotated > 0 && total > limit.saturating_mul(2) {
                 let message =
                     format!("The user would have {total} keys in force, and the limit is {limit}.");

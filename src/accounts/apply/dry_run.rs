@@ -1,5 +1,5 @@
-//! The dry run of a plan: accounts in memory with the planned records, so that the usual rules can
-//! check them.
+//! The dry run of a plan. It builds accounts in memory that have the planned records, so that the
+//! usual rules can check these records.
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The largest uid. Some programs cannot read larger numbers in JSON (RFC 8259, section 6).
-const MOST_UID: u64 = (1 << 52) - 1;
+const MAX_UID: u64 = (1 << 52) - 1;
 
 /// The planned changes of the store.
 pub(super) struct Plan {
@@ -142,7 +142,7 @@ impl Plan {
         let mut last = accounts.directory().last_uid();
         for (index, user) in listed.iter().enumerate() {
             let Some(uid) = user.uid else { continue };
-            if !(1..=MOST_UID).contains(&uid) {
+            if !(1..=MAX_UID).contains(&uid) {
                 let message = format!("{uid} is not a valid uid.");
                 let fix = "Leave uid out, and the server chooses a uid.";
                 self.add_violation("users", index, "uid", message, fix);

@@ -86,7 +86,8 @@ impl StateRecord for User {
             "init": self.init,
             "active": self.status,
             "roles": self.roles,
-            // The empty text means no password. A missing field would keep the current one.
+            // The empty text means no password. Without this field, applying the document would
+            // keep the current password.
             "password": self.password.as_ref().map_or("", |digest| digest.phc()),
             "created": self.created.to_string(),
             "langcode": self.langcode,

@@ -180,7 +180,8 @@ impl Plan {
     }
 }
 
-/// Expects that no other writer adds, changes or deletes a record of this kind.
+/// Adds the expectation that no other writer adds, changes or deletes a record of this kind before
+/// the commit.
 fn expect_table_unchanged<T: StateRecord>(changes: &[PlannedChange<T>], batch: &mut Batch) {
     let mut newest = 0;
     for before in changes.iter().filter_map(|change| change.before.as_ref()) {

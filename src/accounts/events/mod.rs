@@ -113,7 +113,7 @@ impl Accounts {
         self.0.event_failures.load(Ordering::Relaxed)
     }
 
-    /// The name of a user. It is empty if the user does not exist.
+    /// The name of a user, or the empty text if the user does not exist.
     pub(super) fn user_name(&self, uid: u64) -> String {
         self.0.directory.user(uid).map(|user| user.name.to_string()).unwrap_or_default()
     }

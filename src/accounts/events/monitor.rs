@@ -62,7 +62,7 @@ impl Accounts {
         }
     }
 
-    /// Notifies the script of the failure limits that were exceeded since the last call.
+    /// Notifies the script of the failure limits that were exceeded after the previous call.
     ///
     /// # Errors
     /// The store cannot write the requested webhooks.

@@ -104,7 +104,7 @@ impl WebhookQueue {
 }
 
 impl WebhookBatch<'_> {
-    /// Schedules the webhooks for delivery. Call it after the batch was committed.
+    /// Schedules the webhooks for delivery. Call this method after the commit of the batch.
     pub fn publish(mut self) {
         for (id, webhook) in std::mem::take(&mut self.webhooks) {
             self.queue.schedule(id, &webhook);

@@ -54,7 +54,7 @@ pub struct BulkIssue {
     pub recipients: BulkRecipients,
     /// The properties of each key.
     pub new: NewKey,
-    /// The uid after which the part begins. `None` means the first user.
+    /// The uid after which the part begins. `None` means that the part begins with the first user.
     pub after: Option<u64>,
     /// The maximum number of users in this part, including users who get no key.
     pub limit: usize,
@@ -80,7 +80,7 @@ pub struct Skipped {
     pub has_key: usize,
     /// The user has the maximum number of keys.
     pub has_most: usize,
-    /// The user lacks one of the scopes.
+    /// The user lacks a permission that is among the scopes.
     pub lacks_scope: usize,
     /// The user is an administrator, and the actor is not an administrator.
     pub administrator: usize,
@@ -89,7 +89,7 @@ pub struct Skipped {
 /// The key that a user gets.
 enum UserKey {
     New(Key, Secret),
-    /// The key was created when this part was requested before.
+    /// The key exists, because an earlier request for this part has created it.
     Existing(Key, Secret),
     Skipped,
 }

@@ -105,13 +105,15 @@ impl Accounts {
         self.read(Table::Keys, &table::key(id))
     }
 
-    /// All keys after `after`, sorted by id.
+    /// A page of all keys, sorted by id. The page begins after the key `after`, or with the first
+    /// key if `after` is `None`.
     pub fn keys(&self, after: Option<KeyId>, limit: usize) -> Result<Page<Key>, AccountError> {
         let after = after.map(table::key);
         self.page(Table::Keys, after.as_ref().map(<[u8; 8]>::as_slice), limit)
     }
 
-    /// A user's keys after `after`, sorted by id.
+    /// A page of a user's keys, sorted by id. The page begins after the key `after`, or with the
+    /// first key if `after` is `None`.
     pub fn keys_of(
         &self,
         uid: u64,
@@ -164,7 +166,7 @@ impl Writer {
         self.update_async(attempt).await
     }
 
-    /// Changes a key as [`Writer::change_user`] changes a user.
+    /// Changes a key. The parameters have the same meaning as for [`Writer::change_user`].
     pub async fn change_key<E: From<AccountError>>(
         &self,
         id: KeyId,

@@ -25,7 +25,7 @@ use crate::{
 
 const NOW: Timestamp = Timestamp(1_700_000_000);
 
-/// Accounts after the first start.
+/// Accounts on a new store, after the first start.
 async fn accounts() -> Writer {
     let accounts = accounts_on(Arc::new(MemoryStore::new()));
     accounts.first_start().await.unwrap().unwrap();
@@ -117,7 +117,7 @@ fn invalid<T: std::fmt::Debug>(result: Result<T, AccountError>) -> Vec<String> {
     }
 }
 
-/// Other work that runs just before a commit.
+/// The work that an [`InterruptedStore`] runs just before a commit.
 type Interruption = Box<dyn FnOnce() -> CommitFuture<'static> + Send>;
 
 /// A store that runs other work between the reads of a change and its commit.

@@ -1,4 +1,4 @@
-//! The first start and later starts.
+//! Tests of the first start and of later starts.
 
 use std::os::unix::fs::PermissionsExt as _;
 

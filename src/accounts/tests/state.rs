@@ -1,4 +1,4 @@
-//! Applying state files while other writers change records.
+//! Tests of applying state files while other writers change records.
 
 use super::*;
 use crate::model::{Application, Key, Mode, Resource, User};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{accounts::Versioned, directory::CachedUser, model::User};
 
 /// The maximum number of users in the cache. A full cache is emptied before the next insertion.
-const MOST: usize = 4096;
+const MAX_USERS: usize = 4096;
 
 /// Users by uid.
 ///
@@ -57,7 +57,7 @@ impl UserCache {
     /// the store.
     pub fn insert(&self, cached: Arc<CachedUser>, user: Arc<ReadUser>) {
         let entries = self.0.pin();
-        if entries.len() >= MOST {
+        if entries.len() >= MAX_USERS {
             entries.clear();
         }
         entries.insert(cached.uid, CacheEntry { cached, user });

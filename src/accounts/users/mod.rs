@@ -22,7 +22,7 @@ use crate::{
     store::{Batch, Expected, Sequence, Table, encode, table},
 };
 
-/// The fields of a new user. Fields that are not here start empty.
+/// The fields of a new user that the creator chooses. The other fields get default values.
 #[derive(Debug, Clone, Default)]
 pub struct NewUser {
     /// The name.
@@ -39,7 +39,7 @@ pub struct NewUser {
     pub langcode: Option<String>,
     /// The language that the user reads.
     pub preferred_langcode: Option<String>,
-    /// The language that the user administers in.
+    /// The language of administration pages for the user.
     pub preferred_admin_langcode: Option<String>,
     /// The time zone.
     pub timezone: Option<String>,
@@ -55,7 +55,7 @@ pub struct NewUser {
 }
 
 impl Accounts {
-    /// A user that is not written yet and has no uid.
+    /// The record of a new user. The record is not written yet, and its uid is 0.
     pub fn draft_user(&self, new: NewUser) -> User {
         let now = self.0.clock.now();
         User {
@@ -119,7 +119,8 @@ impl Accounts {
         Ok(Some(user))
     }
 
-    /// Users after `after`, sorted by uid.
+    /// A page of users, sorted by uid. The page begins after the user `after`, or with the first
+    /// user if `after` is `None`.
     pub fn users(&self, after: Option<u64>, limit: usize) -> Result<Page<User>, AccountError> {
         let after = after.map(table::user);
         self.page(Table::Users, after.as_ref().map(<[u8; 8]>::as_slice), limit)

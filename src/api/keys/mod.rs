@@ -129,7 +129,7 @@ pub(super) async fn generate_for_user(
     generate(uid, request).await
 }
 
-/// Generates a key for a user. The calling function has checked that the client may change the
+/// Generates a key for a user. The calling function has checked that the client may change this
 /// user.
 pub(super) async fn generate(
     uid: u64,
