@@ -67,7 +67,7 @@ fn headers(reader: &mut FieldReader) -> HeaderMap {
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
             reader.reject(
                 "headers",
-                "A name is not a valid header field name.",
+                "The name of a header field is invalid.",
                 "Send names such as API-KEY.",
             );
             continue;

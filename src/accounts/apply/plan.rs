@@ -119,7 +119,7 @@ impl Plan {
             self.violations.push(Violation::new(
                 format!("applications.{index}.is_default"),
                 "Two applications of the file are the default.",
-                "Remove is_default from one of them.",
+                "Remove is_default from one of the two applications.",
             ));
         }
         for change in self.applications.iter_mut().filter(|change| change.at.is_none()) {
@@ -148,7 +148,7 @@ impl Plan {
                 self.add_violation("users", index, "uid", message, fix);
             } else if !listed_uids.insert(uid) {
                 let message = format!("The user {uid} is listed twice in the file.");
-                self.add_violation("users", index, "uid", message, "Keep one of the two.");
+                self.add_violation("users", index, "uid", message, "Keep one of the two entries.");
             } else {
                 uids.insert(index, uid);
                 last = last.max(uid);
@@ -200,13 +200,13 @@ impl Plan {
             let id = listed.key.id;
             if !seen.insert(id) {
                 let message = format!("The key {id} is listed twice in the file.");
-                self.add_violation("keys", index, "id", message, "Keep one of the two.");
+                self.add_violation("keys", index, "id", message, "Keep one of the two entries.");
                 continue;
             }
             let repeated = listed.key.foreign_digests().filter(|digest| !digests.insert(*digest));
             if repeated.count() > 0 {
                 let message = "Two keys of the file have this digest.";
-                let fix = "A key belongs to one user. Keep one of the two.";
+                let fix = "A key belongs to one user. Keep one of the two entries.";
                 self.add_violation("keys", index, "digest", message, fix);
             }
             let before = accounts.key(id)?;
@@ -215,7 +215,7 @@ impl Plan {
             }
             let Some(user) = self.owner(accounts, &listed.owner)? else {
                 let message = format!("There is no user {:?}.", listed.owner);
-                let fix = "Name a user of the store or of the file.";
+                let fix = "Name a user who is in the store or in the file.";
                 self.add_violation("keys", index, "user", message, fix);
                 continue;
             };
@@ -330,7 +330,7 @@ fn plan_policy<T: StateRecord>(
         }
         let location = format!("{}.{index}.id", T::LIST);
         let message = format!("The {} {} is listed twice in the file.", T::NAME, record.title());
-        violations.push(Violation::new(location, message, "Keep one of the two."));
+        violations.push(Violation::new(location, message, "Keep one of the two entries."));
     }
     let rest = current.into_values().map(|before| {
         let after = (unlisted == Unlisted::Keep).then(|| before.record.clone());
