@@ -62,7 +62,10 @@ fn port_of_another_program_is_not_shared() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let stderr = failed_start(&address);
-    assert!(stderr.contains(&format!("cannot listen on {address}: it is in use")), "{stderr}");
+    assert!(
+        stderr.contains(&format!("cannot listen on {address}: the address is in use")),
+        "{stderr}"
+    );
 }
 
 /// The listeners of one server share a port, but the listeners of another server must not share the
@@ -72,7 +75,10 @@ fn two_servers_do_not_share_a_port() {
     let server = site().start();
     let address = server.public.to_string();
     let stderr = failed_start(&address);
-    assert!(stderr.contains(&format!("cannot listen on {address}: it is in use")), "{stderr}");
+    assert!(
+        stderr.contains(&format!("cannot listen on {address}: the address is in use")),
+        "{stderr}"
+    );
 }
 
 #[test]
