@@ -62,7 +62,7 @@ enum Command {
     Records(RecordCommand),
     /// Replace the store with a backup and keep the old store; only possible while no server runs
     Restore(commands::backup::Restore),
-    /// Make the records equal to those in a file; either all changes are made or none
+    /// Create and change records as a file says; either all changes are made or none
     Apply(commands::apply::Apply),
     /// Scripts: authentication types, hooks and handlers
     #[command(subcommand)]

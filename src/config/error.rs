@@ -1,8 +1,8 @@
 //! Configuration errors, each with its place, problem and fix.
 //!
 //! Errors do not show values, so that a secret at the wrong place stays out of the logs. The
-//! exception is a line that is not TOML: without a key that could be named, the error shows the
-//! whole line.
+//! exception is a line that is not TOML: it has no key that the error could name, so the error
+//! shows the line.
 
 use std::{
     fmt, io,

@@ -67,7 +67,7 @@ pub struct ServerSection {
     /// Whether a client without a certificate is rejected ("required") or accepted ("optional").
     #[schemars(extend("enum" = ["required", "optional"]))]
     pub tls_client_certificates: String,
-    /// The number of worker threads. 0 means one per core.
+    /// The number of worker threads. 0 means one thread per core.
     #[schemars(range(min = 0, max = 1024))]
     pub workers: i64,
     /// How workers share connections: "shared" means one listener and work stealing; "per_worker"
@@ -124,7 +124,7 @@ pub struct StoreSection {
     /// The storage engine: "sled" stores on disk, "memory" loses everything when the server stops.
     #[schemars(extend("enum" = ["sled", "memory"]))]
     pub engine: String,
-    /// The store's folder. Keyward creates it at the first start.
+    /// The store's folder, which Keyward creates at the first start.
     pub path: String,
     /// The file of the pepper, a secret that all key digests depend on. Empty means the store's
     /// path with .pepper appended.
@@ -141,7 +141,7 @@ pub struct StoreSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScriptsSection {
-    /// The folder of the scripts. It may be missing.
+    /// The folder of the scripts, which may be missing.
     pub dir: String,
     /// The folder of the scripts' secrets. Each file holds one secret, which has the file's name.
     /// Other users must not be able to read the files. The folder may be missing.
@@ -204,7 +204,7 @@ pub struct ScriptsSection {
     /// use, a new bucket counts as over its limit.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub rate_buckets: i64,
-    /// The maximum number of ids that `once` remembers. Beyond it, a new id counts as seen.
+    /// The maximum number of ids that `once` remembers. Beyond this limit, a new id counts as seen.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub replay_ids: i64,
     /// The number of exceeded limits within strike_seconds after which a script is switched off.
@@ -255,7 +255,7 @@ pub struct LimitsSection {
     /// one check per core.
     #[schemars(range(min = 0, max = 256))]
     pub password_checks: i64,
-    /// The maximum number of a user's keys, not counting revoked and expired ones.
+    /// The maximum number of a user's keys, not counting revoked and expired keys.
     #[schemars(range(min = 1, max = 100_000))]
     pub keys_per_user: i64,
     /// The interval at which key uses and spent credits are written to the store, in seconds. A
@@ -266,21 +266,21 @@ pub struct LimitsSection {
     #[schemars(range(min = 1, max = 86_400))]
     pub failure_seconds: i64,
     /// The maximum number of wrong passwords for one user name from one address (IPv6: one /64) per
-    /// window. Beyond it, passwords are not checked. 0 means no limit.
+    /// window. Beyond this limit, passwords are not checked. 0 means no limit.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub password_failures: i64,
     /// The maximum number of wrong passwords for all user names from one address. 0 means no limit.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub password_failures_per_address: i64,
-    /// The maximum number of wrong credentials of any kind from one address. Beyond it, wrong
-    /// credentials are refused with 429, and correct keys are accepted. 0 means no limit.
+    /// The maximum number of wrong credentials of any kind from one address. Beyond this limit,
+    /// wrong credentials are refused with 429, and correct keys are accepted. 0 means no limit.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub failures_per_address: i64,
     /// Addresses and networks whose failures are not counted, separated by commas, such as a proxy
     /// for many clients.
     pub failure_exempt: String,
-    /// The maximum number of addresses and user names whose failures are counted. Beyond it, an
-    /// entry that expires soon is evicted.
+    /// The maximum number of addresses and user names whose failures are counted. Beyond this
+    /// limit, an entry that expires soon is evicted.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub failure_entries: i64,
 }
@@ -289,8 +289,8 @@ pub struct LimitsSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuditSection {
-    /// The maximum number of entries. Beyond it, the oldest entries are removed. An entry takes
-    /// about 500 bytes.
+    /// The maximum number of entries. Beyond this limit, the oldest entries are removed. An entry
+    /// takes about 500 bytes.
     #[schemars(range(min = 1000, max = 10_000_000))]
     pub entries: i64,
     /// The denied requests that get an entry: "none", "sampled" or "all".
@@ -312,7 +312,7 @@ pub struct AuditSection {
 pub struct EventsSection {
     /// The days before a key's expiry on which on_key_expiring is called, separated by commas.
     pub expiring_days: String,
-    /// The maximum number of pending webhooks. Beyond it, new webhooks are dropped.
+    /// The maximum number of pending webhooks. Beyond this limit, new webhooks are dropped.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub webhooks_waiting: i64,
     /// The maximum number of delivery attempts of a webhook.

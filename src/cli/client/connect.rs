@@ -77,7 +77,8 @@ async fn connect(settings: &Settings, loading: ScriptLoading) -> Result<AdminCli
             let _ = fs::remove_file(&settings.store.control_file);
             in_this_process(settings, accounts, loading).await
         }
-        // The server listens, but its process id does not exist here: it runs in another container.
+        // The server listens, but no process on this machine has the server's process id: the
+        // server runs in another container.
         None if is_listening => Ok(AdminClient::new(server, found.key)),
         None => Err(locked_by_silent_server(settings, &found)),
     }

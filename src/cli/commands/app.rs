@@ -49,7 +49,7 @@ pub enum Verb {
         /// The application's id
         id: String,
     },
-    /// Disable an application: requests that name it are anonymous
+    /// Disable an application: requests that name the application are anonymous
     Disable {
         /// The application's id
         id: String,
@@ -89,7 +89,7 @@ pub struct Fields {
     /// The request header field with the credential
     #[arg(long, value_name = "NAME")]
     header: Option<String>,
-    /// How precisely responses tell the reason of a denial
+    /// The detail in responses to denied requests: the exact reason, or a uniform error
     #[arg(long, value_name = "DETAIL", value_parser = ["exact", "uniform"])]
     detail: Option<String>,
     /// The realm in WWW-Authenticate challenges

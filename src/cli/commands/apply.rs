@@ -187,9 +187,7 @@ fn show(report: &Value, session: &Session) -> anyhow::Result<()> {
     let count = |name: &str| report[name].as_u64().unwrap_or_default();
     let [added, changed, removed] = ["added", "changed", "removed"].map(count);
     let message = match (changes.is_empty(), report["dry_run"] == true) {
-        (true, _) => {
-            "There is nothing to change: the records are equal to those in the file.\n".to_owned()
-        }
+        (true, _) => "There is nothing to change: the records are as the file says.\n".to_owned(),
         (_, true) => format!(
             "Nothing was written. {added} would be added, {changed} changed, {removed} removed.\n"
         ),

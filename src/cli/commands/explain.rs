@@ -1,4 +1,5 @@
-//! `keyward explain`: runs a request through every phase and prints the result of each.
+//! `keyward explain`: runs a request through every phase and prints the result of each
+//! phase.
 
 use std::{
     fs::File,

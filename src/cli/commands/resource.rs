@@ -197,7 +197,7 @@ impl Edit {
         if let Some(file) = &self.source.file {
             let mut record = read_record(file)?;
             set_id(&mut record, &self.id)?;
-            // The file is the whole record: fields that it lacks are removed from the resource.
+            // The file is the whole record: a field that is missing in the file is removed.
             return session.update(target, |found| found.clone_from(&record)).await;
         }
         let texts = self.source.fields.texts()?;

@@ -57,8 +57,8 @@ fn key_id_from(input: &mut impl BufRead) -> Result<KeyId, CliError> {
     Err(CliError::new(Exit::Usage, text))
 }
 
-/// Reads the first line of `input`, which must not be empty. The error calls the missing value
-/// `name`.
+/// Reads the first line of `input`, which must not be empty. In the error, `name` says which value
+/// is missing.
 fn first_line(input: &mut impl BufRead, name: &str) -> Result<Secret, CliError> {
     let usage_error = |text: &str| CliError::new(Exit::Usage, text);
     let mut line = zeroize::Zeroizing::new(String::new());

@@ -2,8 +2,8 @@
 //! only the file's owner can read, or to standard output.
 //!
 //! While the file is incomplete, `FILE.run` beside the file contains the id of the run. If the run
-//! is interrupted, the same command continues the run: the API returns keys whose response was lost
-//! again, and creates no key twice.
+//! is interrupted, the same command continues the run: the API returns the keys of a lost response
+//! once more, and creates no key twice.
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -127,7 +127,7 @@ pub struct Rotate {
     #[arg(long, value_name = "SPAN", value_parser = overlap)]
     overlap: Option<i64>,
     /// The expiry of the new key: a time span such as 90d, a time such as 2027-01-01T00:00:00Z, or
-    /// never [default: the time span for which the old key was created]
+    /// never [default: the same lifetime as the old key]
     #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
     expires: Option<Expires>,
 }
@@ -196,7 +196,7 @@ impl Generate {
     fn record(&self) -> Map<String, Value> {
         let mut record = Map::new();
         let expires = self.expires.and_then(|expires| expires.from(Clock::system().now()));
-        let expires = expires.map(|at| at.to_string());
+        let expires = expires.map(|time| time.to_string());
         for (name, text) in
             [("label", &self.label), ("application", &self.application), ("expires", &expires)]
         {
@@ -237,9 +237,9 @@ impl Rotate {
         let mut body = Map::new();
         body.extend(self.overlap.map(|seconds| ("overlap".to_owned(), seconds.into())));
         if let Some(expires) = self.expires {
-            let at = expires.from(Clock::system().now());
-            let at = at.map_or_else(|| "never".to_owned(), |at| at.to_string());
-            body.insert("expires".into(), at.into());
+            let time = expires.from(Clock::system().now());
+            let text = time.map_or_else(|| "never".to_owned(), |time| time.to_string());
+            body.insert("expires".into(), text.into());
         }
         let target = path(&["keys", &key_id(&self.id)?, "rotate"]);
         let created = session.client.post(&target, &Value::Object(body)).await?.body;
