@@ -347,7 +347,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         text.parse().unwrap_or_else(|_| {
             let fix = "Use an IP address with a port, such as 127.0.0.1:8080, [::1]:8080, or 0.0.0.0:8080 for all interfaces.";
             self.broken(key, "The value is not an address to listen on.", format!("{fix}{more}"));
-            // Port 0 never collides with the port of another listener, so one mistake is reported only
+            // Port 0 never collides with another listener's port, so one mistake is reported only
             // once.
             (Ipv4Addr::LOCALHOST, 0).into()
         })
