@@ -72,7 +72,7 @@ impl UserAndSecret {
         &self.text.expose()[self.colon + 1..]
     }
 
-    /// The secret in the same allocation. A copy would be one more place in memory to wipe.
+    /// The secret, in the allocation of the whole text. A copy would also have to be wiped.
     pub fn into_secret(self) -> PresentedSecret {
         PresentedSecret { start: self.colon + 1, text: self.text }
     }

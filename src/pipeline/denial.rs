@@ -30,7 +30,8 @@ pub struct DenialFields {
     pub code: Cow<'static, str>,
     /// The message for the client, as a sentence.
     pub external_message: Cow<'static, str>,
-    /// The message for the operator's log. The client never gets it. It never contains a secret.
+    /// The message for the operator's log. The client never gets this message, and the message
+    /// never contains a secret.
     pub internal_message: Option<Cow<'static, str>>,
     /// The form of the body.
     pub shape: Shape,
@@ -57,7 +58,7 @@ pub struct DenialFields {
 pub struct ScriptedBody {
     /// The text.
     pub text: String,
-    /// The media type; `None` means the usual one.
+    /// The media type; `None` means the usual media type.
     pub content_type: Option<String>,
 }
 

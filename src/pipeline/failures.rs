@@ -1,7 +1,7 @@
 //! Failure limits for clients that present too many wrong credentials.
 //!
-//! Beyond the limit a correct key is still accepted, unless its digest is slow. Passwords and keys
-//! with slow digests are refused without a check.
+//! Beyond the limit a correct key is accepted, unless its digest is slow. Passwords and keys with
+//! slow digests are refused without a check.
 
 use std::time::Duration;
 

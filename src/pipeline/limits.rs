@@ -24,7 +24,7 @@ const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// The kinds of records that have limits, in the order in which [`bounds`] returns the limits.
 const OWNERS: [&str; 4] = ["key", "user", "application", "resource"];
 
-/// The status of the limits that apply to a request. To most requests no limit applies.
+/// The status of the limits that apply to a request. For most requests the list is empty.
 #[derive(Debug, Clone, Default)]
 pub struct Quota(Vec<OwnerStatus>);
 
@@ -100,7 +100,7 @@ fn bounds<'a>(identity: &'a Identity<'_>, rule: Option<&'a Rule>) -> [Option<&'a
 fn limit_reached(statuses: &[OwnerStatus]) -> Denial {
     let reached = statuses.iter().filter(|entry| !entry.status.fits);
     let Some(last) = reached.max_by_key(|entry| entry.status.next) else {
-        // Unreachable: the caller has found a limit that refuses the request.
+        // Unreachable: this function is called only after a limit has refused the request.
         return too_many_requests("RATE_LIMITED", "Too many requests.".into(), 1);
     };
     let seconds = last.status.next.max(1);

@@ -153,7 +153,7 @@ fn or_slow_keys(
     }
     match gate.0.directory.slow_keys(user.map(|user| user.uid)) {
         // An application that gives no details checks decoys even if the user has no slow keys, so
-        // that the response takes as long.
+        // that the response takes the same time.
         Some(slow) if !slow.ids.is_empty() || application.record.detail == Detail::Uniform => {
             KeyMatch::Slow(slow)
         }

@@ -35,7 +35,7 @@ pub(super) async fn find(
     keys.sort_by_key(|(_, key)| key.is_revoked || key.is_expired(now));
     keys.truncate(MOST_SLOW_KEYS);
     let digests: Vec<_> = keys.iter().filter_map(|(_, key)| key.slow_digest().cloned()).collect();
-    // With decoys the check takes as long for a user with fewer keys.
+    // With decoys the check takes the same time for every user, however many keys the user has.
     let decoys = vec![example; max_per_user.min(MOST_SLOW_KEYS).saturating_sub(digests.len())];
     let found = gate.0.passwords.find_match(text.to_secret(), digests, decoys).await;
     Ok(found.map_err(|_| busy())?.map(|index| keys.swap_remove(index)))

@@ -26,8 +26,8 @@ use crate::{
 };
 use identity::VerifiedUser;
 
-/// Stands in for the digest of the key if there is no key. Nobody can find a text whose BLAKE3
-/// digest has this value.
+/// This digest stands in for the digest of the key if there is no key. Nobody can find a text whose
+/// BLAKE3 digest has this value.
 const NO_KEY: Digest = Digest::from_bytes([0; 32]);
 
 const INVALID_KEY: &str = "Sorry, you are using an invalid API Key.";
@@ -187,7 +187,7 @@ impl CredentialCheck<'_, '_> {
         Ok(VerifiedUser { scopes, is_restricted, ..VerifiedUser::unrestricted(user) })
     }
 
-    /// Checks a password. The check takes as long if the user does not exist.
+    /// Checks a password. The check takes the same time if the user does not exist.
     async fn password(
         &self,
         user: Option<Arc<CachedUser>>,
@@ -228,11 +228,11 @@ fn matches_key(gate: &Gate, text: &str, key: &CachedKey) -> bool {
     gate.0.pepper.digest_as(key.scheme, text).is_some_and(|digest| digest == key.digest)
 }
 
-/// Whether a text matches the key's digest. The comparison takes as long if there is no key.
+/// Whether a text matches the key's digest. The comparison takes the same time if there is no key.
 fn matches_key_or_none(gate: &Gate, text: &str, key: Option<&(KeyId, CachedKey)>) -> bool {
     match key {
         Some((_, key)) => matches_key(gate, text, key),
-        // This takes as long as the comparison with the digest of a Keyward key.
+        // This comparison takes the same time as the comparison with the digest of a Keyward key.
         None => gate.0.pepper.digest(text) == NO_KEY,
     }
 }

@@ -91,7 +91,7 @@ mod functions {
     /// Example: `constant_time_eq(hex(mac), req.header("X-Signature"))`
     #[rhai_fn(return_raw)]
     pub fn constant_time_eq(a: Dynamic, b: Dynamic) -> Checked<bool> {
-        // An absent value equals no value. It is not an error.
+        // A comparison with an absent value is false, and not an error.
         if a.is_unit() || b.is_unit() {
             return Ok(false);
         }

@@ -222,8 +222,8 @@ mod functions {
         }))
     }
 
-    /// The text of a key that belongs to this user. `decide()` accepts the key. Use it in tests of
-    /// authentication types that leave the check of the key to the built-in phases.
+    /// The text of a key that belongs to this user. `decide()` accepts the key. Use the key in
+    /// tests of authentication types that leave the check of the key to the built-in phases.
     ///
     /// Example: `decide(test_request("GET", "/orders?key=" + test_key(user)))`
     #[rhai_fn(volatile, return_raw)]

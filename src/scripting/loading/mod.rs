@@ -126,8 +126,8 @@ impl Scripts {
         self.0.current.load()
     }
 
-    /// The current set, if it has any script. For a server without scripts, this check is the only
-    /// cost of scripting.
+    /// The current set, unless the set is empty. For a server without scripts, this check is the
+    /// only cost of scripting.
     pub fn in_force(&self) -> Option<Arc<ScriptSet>> {
         self.0.loader.as_ref()?;
         let set = self.0.current.load();

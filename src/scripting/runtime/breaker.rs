@@ -1,5 +1,5 @@
-//! Circuit breaker: switches off a script that keeps exceeding its budget, so that it cannot slow
-//! down other requests.
+//! Circuit breaker: switches off a script that keeps exceeding its budget, so that the script
+//! cannot slow down other requests.
 
 use std::{
     collections::VecDeque,

@@ -1,5 +1,5 @@
-//! Prepares each function that Keyward calls once, so that a call neither searches for the function
-//! nor resolves again the names of the functions that it calls.
+//! Prepares the functions that Keyward calls, once at load. A call then neither searches for the
+//! function nor resolves the names in the function again.
 
 use std::{
     cell::Cell,

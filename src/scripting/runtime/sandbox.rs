@@ -62,7 +62,7 @@ const INITIAL_TIME: Timestamp = Timestamp(1_767_614_400);
 
 /// Runs a request through the pipeline, with the scripts under test and the users of the sandbox.
 ///
-/// An `Err` holds a sentence for the script's author that says why there is no decision.
+/// An `Err` is a sentence that tells the script's author why no decision was possible.
 pub(in crate::scripting) type Decide =
     Box<dyn Fn(&Sandbox, ScriptRequest) -> Result<TestDecision, String> + Send + Sync>;
 

@@ -121,8 +121,8 @@ async fn recursion_limit_is_the_same_in_every_build() {
     assert!(detail(down(1_000_000).await).contains("too deeply"));
 }
 
-/// The deepest recursion through the most deeply nested expressions fits on the stack of a tokio
-/// thread.
+/// Recursion up to the limit, through expressions that are nested up to the limit, fits on the
+/// stack of a tokio thread.
 #[test]
 fn deepest_recursion_fits_on_the_stack() {
     let nested = format!("{}a{}", "1 + (".repeat(9), ")".repeat(9));
