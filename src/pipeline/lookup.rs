@@ -1,5 +1,5 @@
-//! Phase 3, lookup: finds the credential's user and key. This phase reads only the
-//! [`Directory`](crate::directory::Directory), which is in memory.
+//! Phase 3, lookup: finds the credential's user and key. This phase reads only the directory, which
+//! is in memory.
 
 use std::sync::Arc;
 
