@@ -48,7 +48,7 @@ impl Directory {
     }
 
     fn load_users_and_keys(&self, snapshot: &dyn Snapshot) -> Result<(), StoreError> {
-        // At least two threads: one decodes while the other reads.
+        // There are at least two threads, so that one thread decodes while another thread reads.
         let threads = available_parallelism().map_or(2, usize::from).max(2);
         let range_count = threads * RANGES_PER_THREAD;
         let mut ranges = Vec::new();

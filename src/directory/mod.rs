@@ -263,7 +263,7 @@ impl Directory {
     fn put_user(&self, user: UserFields<'_>, roles: u32) {
         let user = self.cached_user(user, roles);
         self.last_uid.fetch_max(user.uid, Ordering::Relaxed);
-        // The new name is inserted before the old one is removed, so readers find the user at any
+        // The new name is inserted before the old name is removed, so readers find the user at any
         // time.
         self.names.insert(UserByName(user.clone()));
         self.slow_digests.add_password(&user);

@@ -2,7 +2,7 @@
 //! bit sets, applications get their header name and challenge, resources become routes.
 //!
 //! A [`Policy`] never changes. A commit that changes one of these records compiles a new policy and
-//! replaces the current one.
+//! replaces the current policy.
 
 use std::{collections::HashMap, sync::Arc};
 

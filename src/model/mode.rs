@@ -1,4 +1,4 @@
-//! Whether an operation has effects: one type for every dry run.
+//! Whether an operation takes effect: the type that every dry run uses.
 
 /// Whether an operation takes effect or is only evaluated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

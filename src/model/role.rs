@@ -39,7 +39,7 @@ impl Role {
     }
 
     /// The UUID of the role, for other systems. The UUID is derived from the id, so every server
-    /// computes the same one and does not store it.
+    /// computes the same UUID and does not store it.
     ///
     /// The UUID has version 8 (RFC 9562, section 5.8). It is computed as in version 5, but with
     /// BLAKE3 instead of SHA-1.

@@ -1,4 +1,4 @@
-//! Schemes of key digests: keys made here, and keys imported from other systems.
+//! Schemes of key digests: for keys that Keyward created, and for keys from other systems.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
