@@ -1,10 +1,10 @@
 //! The cost of a decision, compared with bare HTTP:
 //! `cargo bench --bench beside [-- --rounds 5 --seconds 5 --connections 64]`.
 //!
-//! Starts Keyward and `examples/bare.rs`, which responds with the same bytes without a check. In
-//! each round, wrk (Debian: `apt-get install wrk`) puts load on one server, then on the other.
-//! Prints the medians (requests a second, latency, CPU time per request of the server's process,
-//! resident memory) and the ratio of the two servers.
+//! The bench starts two servers: Keyward, and `examples/bare.rs`, which sends the same response
+//! without checking a key. In each round, wrk (Debian: `apt-get install wrk`) puts load on the bare
+//! server, then on Keyward. The bench prints the medians of each server (requests a second,
+//! latency, CPU time per request, resident memory), then the ratios between the two servers.
 
 #![allow(clippy::print_stdout, reason = "the bench prints its results")]
 

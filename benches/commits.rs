@@ -48,7 +48,7 @@ fn main() -> Outcome<()> {
         with_writes.push(figures);
         key_rates.push(key_rate);
     }
-    let ((), fastest) = while_writing(&server, &next, None, || {
+    let ((), max_key_rate) = while_writing(&server, &next, None, || {
         thread::sleep(Duration::from_secs(load.seconds));
         Ok(())
     })?;
@@ -66,13 +66,14 @@ fn main() -> Outcome<()> {
     print_row(&format!("{key_rate:.0} keys a second are created"), &with_writes);
     let slowdown = ratio(&with_writes, &without_writes, |round| round.p999_ms);
     println!("p99.9 with writes, relative to without: {slowdown:.2}");
-    println!("keys created by {WRITERS} clients without other load: {fastest:.0} a second");
+    println!("keys created by {WRITERS} clients without other load: {max_key_rate:.0} a second");
     Ok(())
 }
 
-/// Runs `work` while clients create keys. Returns its result and the number of keys a second.
+/// Runs `work` while clients create keys. Returns the result of `work` and the number of keys that
+/// were created per second.
 ///
-/// `rate` is the number of keys a second to create; `None` means as fast as possible.
+/// `rate` is the number of keys to create per second. `None` means as many as possible.
 fn while_writing<T>(
     server: &Server,
     next: &AtomicU64,

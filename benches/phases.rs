@@ -22,18 +22,18 @@ use tokio::runtime::Runtime;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// The allocator of the `keyward` binary.
+/// The bench uses the allocator of the `keyward` binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USERS: u64 = 1000;
 
-/// A Gate with 1,000 users, and the name and key of one of them.
+/// The request pipeline with a store of 1,000 users, and the name and key of the last user.
 struct Fixture {
     accounts: Accounts,
     gate: Gate,
     name: String,
-    text: String,
+    key_text: String,
     runtime: Runtime,
     _scripts: tempfile::TempDir,
 }
@@ -67,9 +67,9 @@ impl Fixture {
             }
             Outcome::Ok(())
         })?;
-        let (name, text) = last.ok_or("no user was created")?;
+        let (name, key_text) = last.ok_or("no user was created")?;
         let gate = Gate::new(&accounts, 4096);
-        Ok(Self { accounts, gate, name, text, runtime, _scripts: scripts })
+        Ok(Self { accounts, gate, name, key_text, runtime, _scripts: scripts })
     }
 
     fn headers(&self, name: &str, text: &str) -> Outcome<HeaderMap> {
@@ -119,7 +119,7 @@ fn main() -> Outcome<()> {
     let policy = Fixture::new(
         r#"fn on_permit(req, identity, resource) { if req.method == "DELETE" && !identity.has_role("admin") { return false; } true }"#,
     )?;
-    let (name, text) = (without_hooks.name.clone(), without_hooks.text.clone());
+    let (name, text) = (without_hooks.name.clone(), without_hooks.key_text.clone());
     let right_key = without_hooks.headers(&name, &text)?;
     let wrong_secret = KeyText::generate("kw", &Entropy::system()).text.expose().to_owned();
     let mut damaged = text.clone();
@@ -141,7 +141,7 @@ fn main() -> Outcome<()> {
     for (case, fixture) in
         [("an empty on_request", &empty_hook), ("a policy in on_permit", &policy)]
     {
-        let headers = fixture.headers(&fixture.name, &fixture.text)?;
+        let headers = fixture.headers(&fixture.name, &fixture.key_text)?;
         assert!(fixture.decide(&headers));
         let name = format!("decision: a right key, and {case}");
         bench.bench_function(&name, |bencher| bencher.iter(|| fixture.decide(&headers)));
@@ -152,7 +152,8 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// The first four phases; each measurement includes the phases before it.
+/// Measures the first four phases. The measurement of a phase includes all phases before that
+/// phase.
 fn bench_phases(fixture: &Fixture, headers: &HeaderMap, bench: &mut Criterion) {
     let context = fixture.gate.request_context();
     let request = request(headers);
@@ -192,10 +193,10 @@ fn bench_phases(fixture: &Fixture, headers: &HeaderMap, bench: &mut Criterion) {
     }
 }
 
-/// Single operations inside the phases.
+/// Measures single operations that the phases perform, such as the lookup of a user by name.
 fn bench_parts(fixture: &Fixture, bench: &mut Criterion) {
     let directory = fixture.accounts.directory();
-    let KeyShape::Ours(id) = KeyText::shape(&fixture.text) else { return };
+    let KeyShape::Ours(id) = KeyText::shape(&fixture.key_text) else { return };
     let pepper = fixture.accounts.pepper();
     bench.bench_function("parts: a user by name", |bencher| {
         bencher.iter(|| directory.user_by_name(black_box(&fixture.name)));
@@ -204,11 +205,11 @@ fn bench_parts(fixture: &Fixture, bench: &mut Criterion) {
         bencher.iter(|| directory.key(black_box(id)));
     });
     bench.bench_function("parts: format and checksum of a key", |bencher| {
-        bencher.iter(|| KeyText::shape(black_box(&fixture.text)));
+        bencher.iter(|| KeyText::shape(black_box(&fixture.key_text)));
     });
     for (name, scheme) in [("a Keyward key", Scheme::Own), ("a SHA-256 key", Scheme::Sha256)] {
         bench.bench_function(&format!("parts: the digest of {name}"), |bencher| {
-            bencher.iter(|| pepper.digest_as(scheme, black_box(&fixture.text)));
+            bencher.iter(|| pepper.digest_as(scheme, black_box(&fixture.key_text)));
         });
     }
 }

@@ -2,20 +2,21 @@
 //! `cargo bench --bench scale -- [USERS…] [--resources N] [--idle N] [--keep FOLDER]`
 //! (`USERS` defaults to 1000 100000 1000000).
 //!
-//! For each number of users the bench creates a store with one key per user, starts Keyward on it,
-//! and prints one row:
+//! For each number of users the bench creates a store with one key per user, starts Keyward with
+//! this store, and prints one row:
 //! - the time until `/health/ready` responds, and resident memory at that moment;
 //! - bytes per user, in memory and on disk;
-//! - the time of a decision on one connection, and the server's CPU time for it: medians of five
-//!   rounds of 4,000 requests, each with another user's key.
+//! - the time of a decision on one connection, and the server's CPU time per decision. Both are
+//!   medians of five rounds of 4,000 requests, and each request has another user's key.
 //!
 //! The ratios are relative to a server with 1,000 users that is measured in the same rounds.
-//! `--resources` adds a row with that many resources, `--idle` a row with that many idle
-//! connections; both rows have 1,000 users.
+//! `--resources N` adds a row for a server with N resources, and `--idle N` a row for a server with
+//! N idle connections. Both servers have 1,000 users.
 //!
-//! The stores are created in a temporary folder (`TMPDIR`) and deleted after their measurement.
-//! Four million users need 3 GB and one minute to create. With `--keep` the stores are created in
-//! that folder, are not deleted, and are used again by the next run.
+//! The bench creates the stores in a temporary folder (`TMPDIR`) and deletes each store after its
+//! measurement. A store with four million users takes 3 GB of disk and one minute to create. With
+//! `--keep FOLDER` the bench creates the stores in FOLDER and keeps them, and the next run uses
+//! them again.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the bench prints its results")]
 
@@ -58,13 +59,14 @@ fn main() -> Outcome<()> {
         Instance::start(keep, Size { resources, ..BASE })?.print_row(&base, 0, empty)?;
     }
     if args.idle > 0 {
-        // Not the kept store of `base`: two servers cannot open one store.
+        // This server gets a temporary store, because two servers cannot open the store of `base`.
         Instance::start(None, BASE)?.print_row(&base, args.idle, empty)?;
     }
     Ok(())
 }
 
-/// Measurements without users; subtracted to get the size of one user.
+/// Memory and disk space without users, in bytes. The bytes per user are computed from the
+/// difference to these values.
 #[derive(Clone, Copy)]
 struct EmptyStore {
     resident: u64,
@@ -94,7 +96,7 @@ struct Args {
 
 /// A running server and its store.
 struct Instance {
-    // Declared before the store, so that it is dropped first.
+    // The server is declared before the store, so that the server ends before its store is deleted.
     server: Server,
     store: BenchStore,
     size: Size,
@@ -108,7 +110,7 @@ impl Args {
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
             match arg.as_str() {
-                // Added by cargo.
+                // cargo adds this option.
                 "--bench" => {}
                 "--resources" => parsed.resources = Some(value()?.parse()?),
                 "--idle" => parsed.idle = value()?.parse()?,
@@ -128,11 +130,11 @@ impl Args {
 impl Instance {
     fn start(keep: Option<&Path>, size: Size) -> Outcome<Self> {
         let store = BenchStore::find_or_create(keep, size)?;
-        // The first start after a large import is not typical, because it finds leftovers of the
-        // import. The second start is measured.
+        // The bench measures the second start. The first start after a large import is not typical,
+        // because the store contains leftovers of the import.
         drop(Server::start(&store.path)?);
         let server = Server::start(&store.path)?;
-        // Memory that the loading threads no longer need is returned after a moment.
+        // The threads that load the records return their memory a moment after the start.
         std::thread::sleep(Duration::from_millis(200));
         let resident = server.resident()?;
         Ok(Self { server, store, size, resident })
@@ -141,10 +143,11 @@ impl Instance {
     /// Measures this instance and `base` in turn, and prints one row of the table.
     fn print_row(&self, base: &Self, idle: usize, empty: EmptyStore) -> Outcome<()> {
         let idle_connections = self.connect(idle)?;
-        let (mut own_rounds, mut base_rounds) = (Vec::new(), Vec::new());
+        let (mut instance_rounds, mut base_rounds) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
-            // Alternate the order, so that neither is always measured after the other.
-            let mut pair = [(self, &mut own_rounds), (base, &mut base_rounds)];
+            // Alternate the order, so that each of the two instances is measured first in some
+            // rounds.
+            let mut pair = [(self, &mut instance_rounds), (base, &mut base_rounds)];
             if round % 2 == 1 {
                 pair.reverse();
             }
@@ -163,10 +166,17 @@ impl Instance {
             mib(self.resident),
             self.resident.saturating_sub(empty.resident) as f64 / users as f64,
             self.store.disk()?.saturating_sub(empty.disk) as f64 / users as f64,
-            median(own_rounds.iter().map(time)) * 1e6,
-            median(own_rounds.iter().zip(&base_rounds).map(|(own, base)| time(own) / time(base))),
-            median(own_rounds.iter().map(cpu)) * 1e6,
-            median(own_rounds.iter().zip(&base_rounds).map(|(own, base)| cpu(own) / cpu(base))),
+            median(instance_rounds.iter().map(time)) * 1e6,
+            median(
+                instance_rounds
+                    .iter()
+                    .zip(&base_rounds)
+                    .map(|(this, base)| time(this) / time(base))
+            ),
+            median(instance_rounds.iter().map(cpu)) * 1e6,
+            median(
+                instance_rounds.iter().zip(&base_rounds).map(|(this, base)| cpu(this) / cpu(base))
+            ),
         );
         if let Some(took) = self.store.creation_time {
             eprintln!("created {users} users in {:.1} s", took.as_secs_f64());
@@ -186,9 +196,9 @@ impl Instance {
     }
 }
 
-/// Raises the limit of open files for this process, and thereby for the servers that it starts.
+/// Raises the limit of open files for this process and for the servers that this process starts.
 ///
-/// The new limit allows for `connections` and 500 other files.
+/// The limit becomes at least `connections` plus 500.
 fn raise_open_file_limit(connections: usize) -> Outcome<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let wanted = connections as u64 + 500;

@@ -1,13 +1,14 @@
 //! The cost of scripts: `cargo bench --bench scripts [-- --rounds 7 --seconds 4 --connections 64]`.
 //!
-//! wrk (Debian: `apt-get install wrk`) measures one server or case after another, in several
-//! rounds. The bench prints medians, and medians of the ratios within a round, in two tables:
+//! In each round, wrk (Debian: `apt-get install wrk`) measures one row of a table after another.
+//! The bench prints two tables of medians. A ratio compares two rows within a round, and the table
+//! shows the median of these ratios.
 //!
-//! 1. The request `GET /user/1` to servers that differ only in their scripts: none, an empty hook,
-//!    a
-//!    realistic policy, and an authentication type for signed requests.
-//! 2. One resource, while 400 requests a second (`--background-rate`) go to another resource whose
-//!    script does nothing or never ends. `--strikes 1000` keeps that script enabled for longer.
+//! 1. The request `GET /user/1` is sent to servers that differ only in their scripts: no script, an
+//!    empty hook, a realistic policy, and an authentication type for signed requests.
+//! 2. Requests are sent to one resource, while 400 requests a second (`--background-rate`) go to
+//!    another resource. The other resource's script does nothing or never ends. With
+//!    `--strikes 1000` Keyward disables that script later.
 
 #![allow(clippy::print_stdout, reason = "the bench prints its results")]
 
@@ -52,8 +53,8 @@ fn on_response(req, identity, response) {
     response.set_header("X-Served-For", identity.name);
 }
 "#;
-/// An authentication type for signed requests: `X-Signature: user seconds hmac`. The HMAC covers
-/// method, path and time.
+/// An authentication type for signed requests with the header field
+/// `X-Signature: user seconds hmac`. The HMAC covers method, path and time.
 const HMAC: &str = r#"
 fn decode(req, presented) {
     let parts = presented.split(" ");
@@ -97,7 +98,7 @@ fn compare_scripts(rounds: u64, load: Load) -> Outcome<()> {
         if !head.starts_with("HTTP/1.1 200") {
             return Err(format!("{}: {head}\n{body}", server.name).into());
         }
-        // Warm-up: no server is measured cold.
+        // Warm-up, because the first requests to a server are slower than later requests.
         server.drive(PATH, &server.header, Load { seconds: 1, ..load })?;
     }
     for round in 0..rounds {
@@ -112,16 +113,16 @@ fn compare_scripts(rounds: u64, load: Load) -> Outcome<()> {
         "\n| scripts | requests/s | relative to no scripts | p50 | p99 | CPU per request | relative to no scripts |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|");
-    for (at, (server, figures)) in servers.iter().zip(&medians).enumerate() {
+    for (index, (server, figures)) in servers.iter().zip(&medians).enumerate() {
         println!(
             "| {} | {:.0} | {:.3} | {:.2} ms | {:.2} ms | {:.1} µs | {:.3} |",
             server.name,
             figures.rate,
-            ratio(&results[at], &results[0], |round| round.rate),
+            ratio(&results[index], &results[0], |round| round.rate),
             figures.p50_ms,
             figures.p99_ms,
             figures.cpu_us,
-            ratio(&results[at], &results[0], |round| round.cpu_us)
+            ratio(&results[index], &results[0], |round| round.cpu_us)
         );
     }
     Ok(())
@@ -155,9 +156,8 @@ fn serve_signed_requests(folder: &Path) -> Outcome<Server> {
     setup.serve("hmac type")
 }
 
-/// Measures one resource while other clients send requests to another resource.
-///
-/// The other resource has no clients, has a script that does nothing, or has a script that spins.
+/// Measures one resource in three cases: without other requests, while other clients send requests
+/// to a resource whose script does nothing, and to a resource whose script never ends.
 fn compare_background_load(rounds: u64, load: Load) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
     let setup = Setup::new(folder.path())?;
@@ -192,7 +192,7 @@ fn compare_background_load(rounds: u64, load: Load) -> Outcome<()> {
     let mut results = vec![Vec::new(); cases.len()];
     for round in 0..rounds {
         for ((name, path), results) in cases.iter().zip(&mut results) {
-            // The reload enables a script again that was switched off in the previous round.
+            // If Keyward disabled a script in the previous round, the reload enables it again.
             server.reload()?;
             let background =
                 path.map(|path| BackgroundClients::start(&server, path, background_rate));
@@ -210,14 +210,14 @@ fn compare_background_load(rounds: u64, load: Load) -> Outcome<()> {
         "\n| other requests to | requests/s | p50 | p99 | p99, relative to no other requests | relative to an idle script |"
     );
     println!("|---|---:|---:|---:|---:|---:|");
-    for (at, ((name, _), figures)) in cases.iter().zip(&medians).enumerate() {
+    for (index, ((name, _), figures)) in cases.iter().zip(&medians).enumerate() {
         println!(
             "| {name} | {:.0} | {:.2} ms | {:.2} ms | {:.2} | {:.2} |",
             figures.rate,
             figures.p50_ms,
             figures.p99_ms,
-            ratio(&results[at], &results[0], |round| round.p99_ms),
-            ratio(&results[at], &results[1], |round| round.p99_ms)
+            ratio(&results[index], &results[0], |round| round.p99_ms),
+            ratio(&results[index], &results[1], |round| round.p99_ms)
         );
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! Endurance test of the `proxy` handler:
 //! `cargo bench --bench soak [-- --gib 2 --seconds 60 --slow 1000]`.
 //!
-//! Starts Keyward in front of an upstream in this process, and measures:
-//! - a download and an upload of `--gib` GiB, and the memory that the server needs meanwhile;
+//! The bench runs an upstream in this process, starts Keyward in front of the upstream, and
+//! measures:
+//! - a download and an upload of `--gib` GiB, and the memory that the server needs during each;
 //! - an SSE stream and a WebSocket at the same time for `--seconds` seconds, and the longest delay
 //!   of an event and of an echo;
 //! - `--slow` concurrent responses that take five seconds each.
@@ -59,7 +60,8 @@ async fn main() -> Outcome<()> {
     transfer(&server, Direction::Down, bytes).await?;
     transfer(&server, Direction::Up, bytes).await?;
     let seconds = option("--seconds", 60);
-    let (events, echoes) = tokio::join!(events(&server, seconds), echoes(&server, seconds));
+    let (events, echoes) =
+        tokio::join!(measure_events(&server, seconds), measure_echoes(&server, seconds));
     println!("{}\n{}", events?, echoes?);
     slow_responses(&server, option("--slow", 1000)).await
 }
@@ -160,8 +162,8 @@ async fn upload(server: &Server, bytes: u64) -> Outcome<u64> {
     Ok(text.trim().parse()?)
 }
 
-/// Reads server-sent events. Each event contains the time at which it was sent.
-async fn events(server: &Server, seconds: u64) -> Outcome<String> {
+/// Reads server-sent events. Each event contains the time at which the upstream sent the event.
+async fn measure_events(server: &Server, seconds: u64) -> Outcome<String> {
     let fields = "Accept: text/event-stream\r\nConnection: close\r\n";
     let mut stream = send_head(server, &format!("GET /events?{seconds}"), fields).await?;
     read_head(&mut stream, "200").await?;
@@ -182,11 +184,11 @@ async fn events(server: &Server, seconds: u64) -> Outcome<String> {
     Ok(format!("SSE for {seconds} s: {count} events, the slowest took {longest:.1?}"))
 }
 
-/// Key and accept value are the example of RFC 6455, section 1.3.
+/// `KEY` and `ACCEPT` are the values of the example in RFC 6455, section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-async fn echoes(server: &Server, seconds: u64) -> Outcome<String> {
+async fn measure_echoes(server: &Server, seconds: u64) -> Outcome<String> {
     let fields = format!(
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
     );
@@ -227,7 +229,7 @@ async fn slow_responses(server: &Server, count: u64) -> Outcome<()> {
         timeout(TIMEOUT, read_head(&mut stream, "200")).await??;
     }
     println!(
-        "{count} responses of {SLOW:?} each: all after {:.1?}, resident {before:.1} MiB before, {during:.1} MiB meanwhile",
+        "{count} responses of {SLOW:?} each: all after {:.1?}, resident {before:.1} MiB before, {during:.1} MiB during",
         began.elapsed()
     );
     Ok(())
@@ -307,7 +309,8 @@ async fn respond(mut request: Request<Incoming>) -> Result<Response<Body>, Infal
     Ok(response.expect("all header fields are valid"))
 }
 
-/// Sends short frames back without a mask. Needs no unmasking: the client's mask is zero.
+/// Sends short frames back without a mask. The text of a frame is not unmasked, because the
+/// client's mask is zero.
 async fn echo(mut socket: TokioIo<hyper::upgrade::Upgraded>) -> std::io::Result<()> {
     loop {
         let mut head = [0; 6];

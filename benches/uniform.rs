@@ -1,18 +1,19 @@
-//! Whether response times reveal the reason of a denial:
+//! Measures whether response times reveal the reason of a denial:
 //! `cargo bench --bench uniform [-- --requests 20000 --passwords 0]`.
 //!
 //! An application with `detail = "uniform"` sends the same response to an unknown user, a wrong
 //! key, a blocked user, an expired key and a revoked key. The bench sends `--requests` requests of
-//! each of the five kinds, one at a time on one connection; each round has one request of each
-//! kind, in a random order. It measures the time until the response begins.
+//! each of these five kinds, one at a time on one connection. Each round has one request of each
+//! kind, in a random order. The bench measures the time until the response begins.
 //!
-//! Two tests then compare each pair of kinds: Mann-Whitney (does one tend to be later than the
-//! other?) and Kolmogorov-Smirnov (do the distributions differ?). The kinds count as
-//! distinguishable if one of these twenty comparisons has a probability below 0.001 after
+//! Two statistical tests compare each pair of kinds: Mann-Whitney (do responses of one kind tend to
+//! be later?) and Kolmogorov-Smirnov (do the distributions of the times differ?). The kinds count
+//! as distinguishable if one of these twenty comparisons has a probability below 0.001 after
 //! Bonferroni correction.
 //!
 //! With `--passwords N` the bench also sends N requests of each kind to an application of the type
-//! `basic`: an unknown user, a wrong password, a blocked user, and a user without a password.
+//! `basic`. The kinds are an unknown user, a wrong password, a blocked user, and a user without a
+//! password.
 
 #![allow(clippy::print_stdout, reason = "the bench prints its results")]
 
@@ -28,7 +29,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keyward::model::{Entropy, KeyText};
 use support::{Outcome, Setup, option};
 
-/// Significance level: a probability below it means that the kinds can be distinguished.
+/// Significance level. A probability below this level means that the kinds can be distinguished.
 const SIGNIFICANCE: f64 = 0.001;
 
 /// A kind of denied request.
@@ -42,7 +43,7 @@ struct Kind {
 fn main() -> Outcome<()> {
     let folder = tempfile::tempdir()?;
     let mut setup = Setup::new(folder.path())?;
-    // The default level: each denial writes a log line with the reason.
+    // At Keyward's default log level, each denial writes a log line with the reason.
     setup.log = "info";
     let keys = key_kinds(&setup)?;
     let passwords = password_kinds(&setup)?;
@@ -130,8 +131,8 @@ fn measure(title: &str, mut kinds: Vec<Kind>, count: u64, address: &str) -> Outc
     // The first rounds are a warm-up and are not counted.
     let warm_up = (count / 20).max(10);
     for round in 0..warm_up + count {
-        for at in random_order(kinds.len()) {
-            let kind = &mut kinds[at];
+        for index in random_order(kinds.len()) {
+            let kind = &mut kinds[index];
             let (nanos, _) = exchange(&mut stream, &kind.request, &mut buffer)?;
             if round >= warm_up {
                 kind.times.push(nanos);
@@ -206,17 +207,17 @@ fn without_date(response: &str) -> String {
 fn random_order(count: usize) -> Vec<usize> {
     let mut indices: Vec<usize> = (0..count).collect();
     let random: [u8; 8] = Entropy::system().bytes();
-    for at in (1..count).rev() {
-        indices.swap(at, usize::from(random[at % 8]) % (at + 1));
+    for index in (1..count).rev() {
+        indices.swap(index, usize::from(random[index % 8]) % (index + 1));
     }
     indices
 }
 
-/// Mann-Whitney U test: whether values of `b` tend to be larger than values of `a`. Both are
+/// Mann-Whitney U test: do values of `b` tend to be larger than values of `a`? Both slices must be
 /// sorted.
 ///
-/// Returns the statistic as a standard normal value, and the probability of a value at least as far
-/// from 0 by chance. Equal values get their mean rank.
+/// Returns the test statistic as a standard normal value, and the probability that chance alone
+/// gives a value at least as far from 0. Equal values get their mean rank.
 fn mann_whitney(a: &[f64], b: &[f64]) -> (f64, f64) {
     let (n, m) = (a.len() as f64, b.len() as f64);
     let (mut less, mut less_or_equal) = (0, 0);
@@ -231,8 +232,8 @@ fn mann_whitney(a: &[f64], b: &[f64]) -> (f64, f64) {
     (z, two_sided(z))
 }
 
-/// The probability of a standard normal value at least as far from 0 (Abramowitz and Stegun,
-/// 26.2.17).
+/// The probability that a standard normal value is at least as far from 0 as `z` (Abramowitz and
+/// Stegun, 26.2.17).
 fn two_sided(z: f64) -> f64 {
     let x = z.abs();
     let t = 1.0 / (1.0 + 0.231_641_9 * x);
@@ -243,10 +244,11 @@ fn two_sided(z: f64) -> f64 {
     (2.0 * series * (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt()).clamp(0.0, 1.0)
 }
 
-/// Two-sample Kolmogorov-Smirnov test: whether the distributions differ. Both are sorted.
+/// Two-sample Kolmogorov-Smirnov test: do the distributions of `a` and `b` differ? Both slices must
+/// be sorted.
 ///
-/// Returns the largest distance of the two distribution functions, and the probability of a
-/// distance at least as large by chance.
+/// Returns the largest distance of the two distribution functions, and the probability that chance
+/// alone gives a distance at least as large.
 fn kolmogorov_smirnov(a: &[f64], b: &[f64]) -> (f64, f64) {
     let (n, m) = (a.len() as f64, b.len() as f64);
     let (mut i, mut j, mut d): (usize, usize, f64) = (0, 0, 0.0);

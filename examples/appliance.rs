@@ -4,8 +4,8 @@
 //! ```sh
 //! cargo run --example appliance -- /tmp/appliance
 //! ```
-//! The folder contains the store, the pepper and the script; the program creates what is missing.
-//! The first start prints a `curl` command with the first key. Users and keys survive a restart.
+//! The folder contains the store, the pepper and the script. The program creates missing files. The
+//! first start prints a `curl` command with the first key. Users and keys survive a restart.
 
 use std::{fs, io::Write as _, net::SocketAddr, path::Path, path::PathBuf, sync::Arc};
 
@@ -22,7 +22,7 @@ use keyward::{
 };
 use tokio::net::TcpListener;
 
-/// The initial policy. The owner of the appliance may edit the file; it is read at each start.
+/// The initial policy. The owner of the appliance may edit the file, which is read at each start.
 const POLICY: &str = r#"
 fn on_request(req) {
     if req.path == "/valves/main" && req.method != "GET" { deny(403, "SEALED", "The main valve is sealed."); }
@@ -56,8 +56,8 @@ pub fn open(folder: &Path) -> anyhow::Result<Accounts> {
         fs::write(policy, POLICY)?;
     }
     let store = Arc::new(SledStore::open(&folder.join("store"), 16)?);
-    // The store contains only digests of keys. Without the pepper nobody can compute or check them,
-    // so a copy of the store alone is useless to a thief.
+    // The store contains only digests of keys. Without the pepper nobody can compute or check these
+    // digests, so a copy of the store alone is useless to a thief.
     let accounts = Accounts::open(store, &folder.join("pepper"), Passwords::new(2))?;
     accounts
         .load_scripts(&scripts, ScriptLimits::default(), Secrets::default(), None)

@@ -1,5 +1,5 @@
-//! An axum program whose routes require API keys. Keyward's Gate is a layer; handlers get the
-//! caller's identity as an extension.
+//! An axum program whose routes require API keys. A layer of Keyward checks the requests, and
+//! handlers get the caller's identity as an extension.
 //!
 //! ```sh
 //! cargo run --example axum
@@ -42,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
 fn app(accounts: &Accounts) -> Router {
     let guard = Layer::new(Gate::new(accounts, 4096))
         .requires("read reports")
-        // Needed for keys that are bound to networks.
+        // Keys that are restricted to networks need the client's address.
         .client_from(|parts| Some(parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
     let reports = Router::new().route("/reports", get(reports)).layer(guard);
     Router::new().route("/alive", get(async || "yes")).merge(reports)

@@ -5,8 +5,8 @@
 //! cargo run --release --example bare -- --listen 127.0.0.1:0 --body response.json \
 //!     --header "cache-control: no-store"
 //! ```
-//! It is built like Keyward's own listener (hyper-util detects HTTP/1 or HTTP/2, tokio uses all
-//! cores), and prints its address.
+//! The server prints its address. It is built like a listener of Keyward: hyper-util detects HTTP/1
+//! or HTTP/2, and tokio uses all CPU cores.
 
 use std::{convert::Infallible, io::Write as _, net::SocketAddr, path::PathBuf, sync::Arc};
 

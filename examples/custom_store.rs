@@ -1,12 +1,12 @@
-//! A custom store: Keyward's records in memory, and a journal of all changes as JSON lines that is
-//! replayed at the next start.
+//! A custom store with Keyward's records in memory, and a journal of all changes as JSON lines. The
+//! next start replays the journal.
 //!
 //! ```sh
 //! cargo run --example custom_store -- /tmp/journal.jsonl
 //! ```
 //! The program creates a user and prints the number of users. The contract of a store is in the
-//! documentation of [`Store`]. Most of it is provided by the store in memory; the journal makes
-//! confirmed commits survive a power cut.
+//! documentation of [`Store`]. The store in memory fulfils most of this contract. With the journal,
+//! confirmed commits also survive a power cut.
 
 use std::{
     fs::{File, OpenOptions},
@@ -46,8 +46,8 @@ pub struct JournalStore {
     journal: Arc<Journal>,
 }
 
-/// The journal file, one line per change. It subscribes to the changes of the store in memory,
-/// which calls it for each change before the commit completes.
+/// The journal file, with one line for each commit. The journal subscribes to the store in memory,
+/// which calls the journal for each commit before the commit completes.
 struct Journal {
     file: Mutex<File>,
     failure: OnceLock<String>,
@@ -62,11 +62,11 @@ impl JournalStore {
         file.read_to_end(&mut text)?;
         let memory = MemoryStore::new();
         let mut valid_bytes = 0;
-        // A crash can truncate the last line. Its commit was never confirmed, so the line is
-        // dropped.
+        // A crash can truncate the last line. The commit of a truncated line was never confirmed,
+        // so the line is dropped.
         for line in text.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n")) {
-            let at = || format!("{}, byte {valid_bytes}", path.display());
-            memory.commit(parse_line(line).with_context(at)?).await?;
+            let position = || format!("{}, byte {valid_bytes}", path.display());
+            memory.commit(parse_line(line).with_context(position)?).await?;
             valid_bytes += line.len();
         }
         file.set_len(valid_bytes as u64)?;
@@ -77,7 +77,7 @@ impl JournalStore {
         // the file.
         memory
             .subscribe(sequence, journal.clone())
-            .map_err(|Lagged| anyhow::anyhow!("a change was missed"))?;
+            .map_err(|Lagged| anyhow::anyhow!("the journal missed a change of the store"))?;
         Ok(Self { memory, journal })
     }
 }

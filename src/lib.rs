@@ -1,12 +1,12 @@
-//! Keyward stands in front of a REST API and decides who may pass: users, API keys, roles and
-//! permissions, in one small library or one small binary.
+//! Keyward stands in front of a REST API and decides which requests may pass. It manages users, API
+//! keys, roles and permissions, and is available as a small library and as a small binary.
 //!
 //! # In a Rust program
 //!
 //! A [`Store`] keeps the records: [`SledStore`] in a folder, [`MemoryStore`] for tests, or your own
-//! engine. [`Accounts`] creates and changes users, keys, roles, applications and resources.
-//! A [`Gate`] decides about one request; [`Layer`] puts it in front of a `tower` or axum service.
-//! The service finds the caller's [`CallerIdentity`] in the extensions of the request.
+//! engine. [`Accounts`] creates and changes users, keys, roles, applications and resources. A
+//! [`Gate`] decides whether a request is allowed. A [`Layer`] puts a gate in front of a `tower` or
+//! axum service, which finds the caller's [`CallerIdentity`] in the extensions of the request.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -16,13 +16,14 @@
 //! use keyward::{Accounts, Actor, CallerIdentity, Gate, Layer, MemoryStore, NewKey, NewUser};
 //! use keyward::{Clock, Entropy, Passwords, Pepper};
 //!
-//! // `Accounts::open` keeps the records and the pepper in files instead.
+//! // This example keeps all records in memory. `SledStore` and `Accounts::open` keep the records
+//! // and the pepper in files.
 //! let (store, entropy) = (Arc::new(MemoryStore::new()), Entropy::system());
 //! let pepper = Pepper::from_bytes(entropy.bytes());
 //! let accounts = Accounts::with(store, pepper, Passwords::new(2), Clock::system(), entropy)?;
 //! accounts.first_start().await?;
 //!
-//! // A user with one key. The key's text is shown this one time; the store keeps a digest.
+//! // Create a user with one key. Only `issued` has the key's text; the store has a digest of it.
 //! let writer = accounts.as_actor(Actor::Program);
 //! let user = NewUser { name: "builder".into(), status: true, ..NewUser::default() };
 //! let uid = writer.create_user(user).await?.record.uid;
@@ -46,26 +47,27 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
-//! More: `examples/axum.rs`, `examples/appliance.rs` (a store in a folder and a script as policy)
-//! and `examples/custom_store.rs` (an engine of your own).
+//! More examples: `examples/axum.rs`, `examples/appliance.rs` (a store in a folder, and a script
+//! that decides who may pass) and `examples/custom_store.rs` (your own storage engine).
 //!
 //! # Where things are
 //!
 //! The items that most programs need are re-exported here. The rest is in the modules:
 //! - [`model`]: the records, ids, secrets and permissions;
 //! - [`limits`]: rates, credits and failure limits;
-//! - [`store`]: the trait of storage engines, the engines and the audit log;
+//! - [`store`]: the trait that storage engines implement, the engines and the audit log;
 //! - [`accounts`]: creating and changing records;
 //! - [`scripting`]: authentication types, hooks and handlers in Rhai;
 //! - [`pipeline`]: the [`Gate`] and its five phases;
-//! - [`handlers`]: the responses that follow a grant;
+//! - [`handlers`]: the code that responds to an allowed request;
 //! - [`layer`]: the gate as a `tower` layer;
-//! - [`http`]: what all faces share, such as the response to a [`Denial`].
+//! - [`http`]: code that the server and the layer share, such as the response to a [`Denial`].
 //!
 //! # Features
 //!
-//! `server` (default) adds the program: listeners, admin API, configuration and command line. A
-//! program that embeds Keyward leaves it out with `default-features = false`.
+//! The feature `server` (on by default) adds the `keyward` program: listeners, admin API,
+//! configuration and command line. Your program leaves this feature out with
+//! `default-features = false`.
 
 #[cfg(feature = "server")]
 pub mod api;
@@ -82,7 +84,7 @@ mod webhooks;
 
 pub mod accounts;
 mod directory;
-#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server uses the rest"))]
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server uses all items"))]
 mod files;
 pub mod handlers;
 pub mod http;
@@ -92,7 +94,7 @@ pub mod model;
 pub mod pipeline;
 pub mod scripting;
 pub mod store;
-#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the server uses the rest"))]
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server uses all items"))]
 mod tls;
 
 pub use accounts::{AccountError, Accounts, Issued, NewKey, NewUser, Passwords, Writer};

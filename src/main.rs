@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-/// Without huge pages: they quadruple what an idle server holds (`cargo bench --bench scale`).
+/// mimalloc, built without transparent huge pages, which would make an idle server use four times
+/// as much memory (measured with `cargo bench --bench scale`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

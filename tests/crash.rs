@@ -1,5 +1,5 @@
-//! `kill -9` under concurrent writes, many times: every acknowledged write and every acknowledged
-//! revocation survives, and the store opens each time.
+//! Kills the server many times with `kill -9` during concurrent writes. After each kill the store
+//! opens and contains every acknowledged write and every acknowledged revocation.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test and reports its line")]
 
@@ -41,7 +41,7 @@ struct IssuedKey {
 #[derive(Clone, Copy, PartialEq)]
 enum Revocation {
     None,
-    /// Sent, but the response never came: the key may be revoked or not.
+    /// The request was sent but no response arrived, so the key may be valid or revoked.
     Sent,
     Acknowledged,
 }
@@ -55,9 +55,9 @@ fn no_acknowledged_write_is_lost() {
     for round in 0..ROUNDS {
         let site = write_and_kill(server, round, &acknowledged);
         server = Server::start(site, key.clone());
-        // Check all writes after the last round, and a share of them after each other round.
-        let share = if round + 1 == ROUNDS { 1 } else { 1 + round / 4 };
-        check(&server, &acknowledged.lock().unwrap(), round, share);
+        // Check every write after the last round, but only a sample after each earlier round.
+        let sample_step = if round + 1 == ROUNDS { 1 } else { 1 + round / 4 };
+        check(&server, &acknowledged.lock().unwrap(), round, sample_step);
     }
     let acknowledged = acknowledged.into_inner().unwrap();
     let revoked =
@@ -68,7 +68,7 @@ fn no_acknowledged_write_is_lost() {
         acknowledged.keys.len(),
         revoked.count()
     );
-    // A run without writes would prove nothing.
+    // The test only proves something if enough writes were acknowledged.
     assert!(acknowledged.users.len() as u64 > ROUNDS && acknowledged.keys.len() as u64 > ROUNDS);
 }
 
@@ -90,7 +90,7 @@ fn write_and_kill(server: Server, round: u64, acknowledged: &Mutex<Acknowledged>
                 }
             });
         }
-        // 20 to 150 ms, spread irregularly over the rounds.
+        // The time is 20 to 150 ms and varies irregularly from round to round.
         thread::sleep(Duration::from_millis(20 + round * 7919 % 131));
         let site = server.kill();
         is_over.store(true, Ordering::Relaxed);
@@ -98,7 +98,8 @@ fn write_and_kill(server: Server, round: u64, acknowledged: &Mutex<Acknowledged>
     })
 }
 
-/// Creates a user with two keys and revokes one of them. Returns `None` when the server is gone.
+/// Creates a user with two keys and revokes the first key. Returns `None` if the server no longer
+/// responds.
 fn write(
     admin: std::net::SocketAddr,
     credential: &str,
@@ -131,22 +132,23 @@ fn write(
     Some(())
 }
 
-/// Checks that the server still has the writes that it acknowledged before the kill. Checks one in
-/// `share` of them.
-fn check(server: &Server, acknowledged: &Acknowledged, round: u64, share: u64) {
+/// Checks that the server has the writes that were acknowledged before the kill. Of `sample_step`
+/// users or keys, only one is checked.
+fn check(server: &Server, acknowledged: &Acknowledged, round: u64, sample_step: u64) {
     let send = |target: &str, credential: &str| {
         Request::new(server.admin, "GET", target).header("API-KEY", credential).send()
     };
-    for (uid, name) in acknowledged.users.iter().filter(|(uid, _)| *uid % share == 0) {
+    for (uid, name) in acknowledged.users.iter().filter(|(uid, _)| *uid % sample_step == 0) {
         let response = send(&format!("/api/v1/users/{uid}"), &server.admin_credential());
         assert_eq!(response.status, 200, "round {round}: user {uid} {name} is lost");
         assert_eq!(response.json()["name"], json!(name), "round {round}");
     }
     for (number, (id, key)) in acknowledged.keys.iter().enumerate() {
-        if !(number as u64).is_multiple_of(share) {
+        if !(number as u64).is_multiple_of(sample_step) {
             continue;
         }
-        // Only an administrator may list users: a valid key gets 403, an invalid key gets 401.
+        // The user is no administrator and may not list users. So a valid key gets 403, and an
+        // invalid key gets 401.
         let status = send("/api/v1/users", &credential(&key.user, &key.text)).status;
         let is_expected = match key.revocation {
             Revocation::None => status == 403,

@@ -1,11 +1,13 @@
-//! Hostile scripts: each script of the corpus in `tests/hostile/`, and mutants of these scripts.
+//! Runs hostile scripts: each script of the corpus in `tests/hostile/`, and mutants of these
+//! scripts.
 //!
-//! Each script is loaded as every kind (hooks, resource hooks, handler, authentication type) and
-//! gets requests through the real Gate. The first line of a script states the expected result:
-//! - `// expect: refused-load`: it does not load as any kind;
-//! - `// expect: denied`: it loads as at least one kind, and then every response is a denial;
-//! - `// expect: harmless`: it loads as at least one kind, and then only requests pass that the
-//!   built-in checks would let pass.
+//! Each script is loaded as every kind (hooks, resource hooks, handler, authentication type), and
+//! requests are sent through the real pipeline with this script. The first line of a script states
+//! the expected result:
+//! - `// expect: refused-load`: the script loads as no kind;
+//! - `// expect: denied`: the script loads as at least one kind, and every response is a denial;
+//! - `// expect: harmless`: the script loads as at least one kind, and a request passes only if the
+//!   built-in checks would let it pass.
 //!
 //! To test more mutants: `HOSTILE_MUTANTS=100000 cargo test --test hostile mutants`.
 
@@ -36,10 +38,10 @@ use scripted_gate::{KINDS, SECRET, ScriptedGate};
 
 /// The stack size of a tokio worker thread.
 const STACK: usize = 2 << 20;
-/// Timeout of one request. The limits of scripts are much shorter; a debug build on a busy machine
-/// needs more.
+/// Timeout of one request. Scripts are stopped much earlier, but a debug build on a busy machine
+/// may need this time.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The corpus has at least this number of scripts.
+/// The test fails if the corpus has fewer scripts.
 const MIN_SCRIPTS: usize = 200;
 
 /// A script of the corpus.
@@ -64,8 +66,8 @@ fn hostile_scripts_do_not_let_requests_bypass_the_gate() {
     monitor.assert_clean();
 }
 
-/// Mutants have no stated expectation. The test checks the rules for every script: hooks and
-/// handlers do not let requests pass that are not entitled, and nothing panics.
+/// Mutants do not state an expected result. The test checks the rules that hold for every script:
+/// hooks and handlers let only entitled requests pass, and nothing panics.
 #[test]
 fn mutants_do_not_let_requests_bypass_the_gate() {
     let monitor = ProcessMonitor::start();
@@ -90,8 +92,7 @@ fn mutants_do_not_let_requests_bypass_the_gate() {
     monitor.assert_clean();
 }
 
-/// Harmless scripts let entitled requests pass. Without this test, a Gate that denies every request
-/// would pass the tests above.
+/// Without this test, a pipeline that denies every request would pass the tests above.
 #[test]
 fn harmless_scripts_let_entitled_requests_pass() {
     let legacy_check = "constant_time_eq(credential.secret, user.attributes.legacy)";
@@ -137,8 +138,7 @@ fn violated_expectations_are_reported() {
             "fn on_response(req, identity, response) { response.set_header(\"injected\", \"1\"); }",
         ),
     ] {
-        let specimen =
-            Specimen { name: "violations expectation".into(), text: text.into(), expect };
+        let specimen = Specimen { name: "violated expectation".into(), text: text.into(), expect };
         assert!(!check_specimen(&specimen).is_empty(), "{text}");
     }
 }
@@ -154,8 +154,8 @@ fn check_specimen(specimen: &Specimen) -> Vec<String> {
             continue;
         };
         loaded += 1;
-        // Twice: state that a script has left behind, such as an adopted key, must not let a
-        // request pass either.
+        // All attempts are sent twice, because state that a script has left behind, such as an
+        // adopted key, must not let a later request pass.
         for _ in 0..2 {
             for attempt in gate.attempts() {
                 let outcome = gate.run(&attempt);
@@ -222,7 +222,7 @@ fn on_threads<T: Sync>(items: &[T], work: impl Fn(&T) -> Vec<String> + Sync) -> 
     violations.into_inner().unwrap()
 }
 
-/// Detects panics (including caught ones) and a secret in the log, in the whole process.
+/// Detects panics (including caught panics) anywhere in the process, and a secret in the log.
 struct ProcessMonitor {
     panics: Arc<AtomicUsize>,
     log: Log,
@@ -243,8 +243,8 @@ impl ProcessMonitor {
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();
-        // Another test of this process may have set its subscriber first. All lines then go to the
-        // log of that test, which checks them when it ends.
+        // Another test of this process may have set its subscriber first. In this case all lines go
+        // to the log of the other test, which searches these lines for the secret when it ends.
         let _ = tracing::subscriber::set_global_default(subscriber);
         Self { panics, log }
     }

@@ -1,6 +1,6 @@
 //! Sends requests to a server on one connection, each with another user's key.
 //!
-//! With another key each time, the CPU caches are as cold as they are with that many real clients.
+//! Each request uses another key, so the CPU caches are as cold as with many real clients.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,10 +14,9 @@ use super::{
     store::{BenchStore, SAMPLE},
 };
 
-/// Number of requests in a round.
-const ROUND: usize = 4_000;
-/// Number of rounds. No key is used twice if the store has at least `SAMPLE` users.
-pub const ROUNDS: usize = SAMPLE / ROUND;
+const REQUESTS_PER_ROUND: usize = 4_000;
+/// Number of rounds. If the store has at least `SAMPLE` users, each key is used only once.
+pub const ROUNDS: usize = SAMPLE / REQUESTS_PER_ROUND;
 
 /// Measurements of one round.
 pub struct Figures {
@@ -66,10 +65,11 @@ impl Connection {
 
 /// The requests of a round, each with another user and another resource.
 pub fn requests(store: &BenchStore, resources: usize, round: usize) -> Vec<Vec<u8>> {
-    let users = store.sample.iter().cycle().skip(round * ROUND).take(ROUND);
-    // 7919 is a prime and no number of resources is a multiple of it, so the steps visit all
-    // resources, and not in their order.
-    let paths = (0..).map(|at: usize| at * 7919 % resources);
+    let users =
+        store.sample.iter().cycle().skip(round * REQUESTS_PER_ROUND).take(REQUESTS_PER_ROUND);
+    // Steps of 7919 visit all resources in an irregular order. 7919 is a prime, so this only needs
+    // a number of resources that is not a multiple of 7919.
+    let paths = (0..).map(|step: usize| step * 7919 % resources);
     let request = |(user, path): (&String, usize)| {
         format!("GET /app-{path}/1 HTTP/1.1\r\nHost: localhost\r\nAPI-KEY: {user}\r\n\r\n")
     };

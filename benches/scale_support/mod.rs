@@ -1,4 +1,4 @@
-//! Parts of `benches/scale.rs`: the store with many users, the server, and the measurement.
+//! Modules of `benches/scale.rs`: the store with many users, the server, and the measurement.
 
 pub mod measure;
 pub mod server;

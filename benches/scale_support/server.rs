@@ -11,8 +11,8 @@ use std::{
 
 use super::Outcome;
 
-/// Timeout of a start.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// The maximum time from the start of the server until the server is ready.
+const START_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A running server. Dropping it ends the process.
 pub struct Server {
@@ -49,7 +49,7 @@ impl Server {
             if let Ok(addresses) = serde_json::from_slice::<serde_json::Value>(&text) {
                 break addresses;
             }
-            if server.child.try_wait()?.is_some() || begun.elapsed() > PATIENCE {
+            if server.child.try_wait()?.is_some() || begun.elapsed() > START_TIMEOUT {
                 return Err("the server did not become ready".into());
             }
             std::thread::sleep(Duration::from_micros(200));
@@ -72,7 +72,7 @@ impl Server {
     pub fn cpu(&self) -> Outcome<Duration> {
         let mut nanos = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            // A thread may end between listing and reading; it is skipped.
+            // A thread that ends between the listing and this read is skipped.
             let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
             nanos += text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0);
         }

@@ -17,22 +17,23 @@ use keyward::{
 
 use super::Outcome;
 
-/// The most users whose credentials are kept in [`BenchStore::sample`].
+/// The maximum number of users whose credentials are kept in [`BenchStore::sample`].
 pub const SAMPLE: usize = 20_000;
 /// Number of users, keys or resources in one commit.
 const BATCH: usize = 5_000;
-/// From this number of users on, keys are written in the order of their ids.
+/// For at least this number of users, keys are written in the order of their ids.
 ///
-/// In random order each key causes its whole bucket to be written, and ten million keys would take
-/// 32 GB of disk. The order of ids avoids that; a side effect is that the buckets are fuller.
-const SORTED: usize = 2_000_001;
+/// In random order, each new key makes the store write the whole bucket of that key, so ten million
+/// keys would need 32 GB of disk. The order of ids avoids these writes. As a side effect, the
+/// buckets are fuller.
+const MIN_USERS_FOR_SORTED_KEYS: usize = 2_000_001;
 
 /// The size of a store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Size {
-    /// Number of users with one key each, without the administrator.
+    /// Number of users, without the administrator. Each user has one key.
     pub users: usize,
-    /// Number of resources, each with its own path, without the built-in user resource.
+    /// Number of resources, without the built-in user resource. Each resource has another path.
     pub resources: usize,
 }
 
@@ -49,7 +50,8 @@ pub struct BenchStore {
 }
 
 impl BenchStore {
-    /// Finds or creates a store in the folder `keep`; `None` means a temporary folder.
+    /// Finds a store in the folder `keep`, or creates the store. `None` means that the store is
+    /// created in a temporary folder.
     pub fn find_or_create(keep: Option<&Path>, size: Size) -> Outcome<Self> {
         let (temporary, parent) = match keep {
             Some(keep) => (None, keep.join(format!("{}-{}", size.users, size.resources))),
@@ -67,7 +69,8 @@ impl BenchStore {
             fs::create_dir_all(&parent)?;
             check_disk_space(&parent, size)?;
             let begun = Instant::now();
-            // The sample is written last: if it exists, the store is complete.
+            // The sample is written after all records, so a file with a sample means that the store
+            // is complete.
             fs::write(&sample, fill(&path, size)?.join("\n"))?;
             creation_time = Some(begun.elapsed());
         }
@@ -83,7 +86,7 @@ impl BenchStore {
 
 fn check_disk_space(folder: &Path, size: Size) -> Outcome<()> {
     let disk = rustix::fs::statvfs(folder)?;
-    let bytes_per_user = if size.users < SORTED { 4_000 } else { 1_200 };
+    let bytes_per_user = if size.users < MIN_USERS_FOR_SORTED_KEYS { 4_000 } else { 1_200 };
     let (free, wanted) = (disk.f_bavail * disk.f_frsize, size.users as u64 * bytes_per_user);
     if free < wanted {
         return Err(format!(
@@ -107,7 +110,7 @@ fn fill(path: &Path, size: Size) -> Outcome<Vec<String>> {
         Accounts::open(store.clone(), &path.with_extension("pepper"), Passwords::new(1))?;
     runtime.block_on(accounts.first_start())?.ok_or("the store is not new")?;
     let pepper = accounts.pepper().clone();
-    // Frees the memory of the accounts; only the store is needed from here on.
+    // Free the memory of the accounts, because the rest of the function only needs the store.
     drop(accounts);
     let commit = |batch: Batch| runtime.block_on(store.commit(batch));
     for first in (0..size.resources).step_by(BATCH) {
@@ -136,7 +139,7 @@ fn fill(path: &Path, size: Size) -> Outcome<Vec<String>> {
                 sample.push(STANDARD.encode(format!("{}:{secret}", name(uid))));
             }
             put_user(&mut batch, uid, key.id);
-            if size.users < SORTED {
+            if size.users < MIN_USERS_FOR_SORTED_KEYS {
                 key.put(&mut batch)?;
             } else {
                 unsorted_keys.push(key);
@@ -200,7 +203,8 @@ fn put_user(batch: &mut Batch, uid: u64, key: KeyId) {
     batch.put(Table::Owners, table::owner(uid, key), encode(&()));
 }
 
-/// The varying fields of a key, in little memory: up to ten million keys wait to be sorted.
+/// The fields in which keys differ. This type is small, because up to ten million keys are in
+/// memory while they are sorted.
 struct CompactKey {
     id: KeyId,
     user: u64,

@@ -1,5 +1,5 @@
-//! Shared by the benches that put load on a server with wrk: starting servers, measuring them,
-//! medians.
+//! Starts servers, puts load on them with wrk, and computes medians of the measurements, for
+//! several benches.
 
 #![allow(dead_code, reason = "each bench uses a part of this module")]
 
@@ -20,8 +20,8 @@ pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 /// The number that follows the option `name` on the command line, or `default`.
 pub fn option(name: &str, default: u64) -> u64 {
     let args: Vec<String> = std::env::args().collect();
-    let at = args.iter().position(|arg| arg == name);
-    at.and_then(|at| args.get(at + 1)?.parse().ok()).unwrap_or(default)
+    let index = args.iter().position(|arg| arg == name);
+    index.and_then(|index| args.get(index + 1)?.parse().ok()).unwrap_or(default)
 }
 
 /// Measurements of one round.
@@ -49,7 +49,7 @@ impl std::fmt::Display for Figures {
 
 /// Computes `figure(a) / figure(b)` for each round and returns the median of these ratios.
 ///
-/// A disturbance of one round affects both servers, so it mostly cancels out.
+/// A disturbance during a round affects `a` and `b`, so most of it cancels out in the ratio.
 pub fn ratio(a: &[Figures], b: &[Figures], figure: fn(&Figures) -> f64) -> f64 {
     let mut ratios: Vec<f64> = a.iter().zip(b).map(|(a, b)| figure(a) / figure(b)).collect();
     ratios.sort_by(f64::total_cmp);
@@ -78,7 +78,7 @@ pub fn median(rounds: &[Figures]) -> Figures {
 pub enum Expected {
     /// Every status is 2xx.
     Success,
-    /// wrk saw statuses other than 2xx.
+    /// At least one status is not 2xx.
     Denial,
 }
 
@@ -88,19 +88,20 @@ pub struct Server {
     pub address: String,
     /// The address of the admin API; empty if the server has none.
     pub admin: String,
-    /// The header field with a valid credential. Further fields follow after line feeds.
+    /// The header field with a valid credential. More fields may follow, each after a line feed.
     pub header: String,
     child: Child,
     /// Time from the start of the process until it was ready, accurate to a few milliseconds.
     pub ready: Duration,
-    /// Process id of a server that this one sends subrequests to. Its CPU time is added to ours.
+    /// Process id of the server to which this server sends subrequests. The measured CPU time is
+    /// the sum for both servers.
     backend: Option<u32>,
 }
 
-/// A wrk script that prints the 99.9th percentile: wrk's own table of latencies ends at 99 %.
+/// A wrk script that prints the 99.9th percentile, because the table that wrk prints ends at 99 %.
 const TAIL: &str = "done = function(summary, latency) io.write(string.format(\"99.9%%: %dus\\n\", latency:percentile(99.9))) end\n";
 
-/// A folder with a store, configuration and scripts that Keyward runs in.
+/// The folder in which Keyward runs, with a store, configuration and scripts.
 pub struct Setup<'a> {
     folder: &'a Path,
     /// The log level.
@@ -132,7 +133,7 @@ impl<'a> Setup<'a> {
         Ok(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?)
     }
 
-    /// Runs a command of Keyward until it ends.
+    /// Runs a command of Keyward and waits until the command ends.
     pub fn run(&self, args: &[&str]) -> Outcome<()> {
         let output = self.command(args).output()?;
         if !output.status.success() {
@@ -189,7 +190,8 @@ impl<'a> Setup<'a> {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        // To measure another build of Keyward than the one that cargo made.
+        // The variable names another build of Keyward to measure instead of the one that cargo
+        // made.
         let other = std::env::var_os("KEYWARD_BENCH_PROGRAM");
         let mut command = Command::new(other.unwrap_or(env!("CARGO_BIN_EXE_keyward").into()));
         command.args(args).current_dir(self.folder).env_clear();
@@ -197,7 +199,8 @@ impl<'a> Setup<'a> {
         command.env("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0");
         command.env("KEYWARD_LOG__LEVEL", self.log);
         command.env("KEYWARD_SERVER__RUNTIME", self.runtime);
-        // Some benches send many wrong credentials on purpose: no failure limit for them.
+        // The benches' addresses are exempt from the failure limit, because some benches send many
+        // wrong credentials on purpose.
         command.env("KEYWARD_LIMITS__FAILURE_EXEMPT", "127.0.0.0/8, 192.0.2.7");
         command
     }
@@ -210,7 +213,7 @@ impl Server {
         Self { name, address, admin, header, child, ready, backend: None }
     }
 
-    /// Adds the CPU time of `backend`, which this server sends subrequests to.
+    /// Adds the CPU time of `backend`, the server to which this server sends subrequests.
     #[must_use]
     pub fn with_backend(mut self, backend: &Self) -> Self {
         self.backend = Some(backend.child.id());
@@ -249,7 +252,7 @@ impl Server {
     /// Makes the server reload its scripts.
     pub fn reload(&self) -> Outcome<()> {
         Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status()?;
-        // Nothing reports the end of the reload; a few scripts take a few milliseconds.
+        // The server does not report the end of a reload. A reload takes a few milliseconds.
         std::thread::sleep(Duration::from_millis(500));
         Ok(())
     }
@@ -325,11 +328,11 @@ impl Server {
         let all = processes()?;
         let roots: Vec<u32> = self.backend.into_iter().chain([self.child.id()]).collect();
         let tree = process_tree(&all, &roots);
-        // USER_HZ is 100 on every architecture that Linux has for servers.
+        // Linux counts CPU time in ticks. On servers there are always 100 ticks a second (USER_HZ).
         Ok(tree.iter().map(|process| process.ticks).sum::<f64>() / 100.0)
     }
 
-    /// Resident memory of the server's own processes, in MiB.
+    /// Resident memory of the server's processes without the backend, in MiB.
     pub fn resident(&self) -> Outcome<f64> {
         let all = processes()?;
         let tree = process_tree(&all, &[self.child.id()]);
@@ -348,14 +351,14 @@ struct Process {
 fn processes() -> Outcome<Vec<Process>> {
     let entries = std::fs::read_dir("/proc")?.flatten();
     let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    // A process may end between listing and reading; it is skipped.
+    // A process that ends between the listing and the read of its `stat` file is skipped.
     Ok(ids.filter_map(process).collect())
 }
 
 fn process(id: u32) -> Option<Process> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
-    let number = |at: usize| fields.get(at)?.parse::<f64>().ok();
+    let number = |index: usize| fields.get(index)?.parse::<f64>().ok();
     const PAGE_KIB: f64 = 4.0;
     Some(Process {
         id,
@@ -368,10 +371,10 @@ fn process(id: u32) -> Option<Process> {
 /// The processes `roots` and all their descendants.
 fn process_tree<'p>(all: &'p [Process], roots: &[u32]) -> Vec<&'p Process> {
     let mut ids = roots.to_vec();
-    let mut at = 0;
-    while let Some(&parent) = ids.get(at) {
+    let mut index = 0;
+    while let Some(&parent) = ids.get(index) {
         ids.extend(all.iter().filter(|child| child.parent == parent).map(|child| child.id));
-        at += 1;
+        index += 1;
     }
     all.iter().filter(|process| ids.contains(&process.id)).collect()
 }

@@ -1,4 +1,5 @@
-//! Other programs that check API keys. Each gets a minimal configuration, written as in its manual.
+//! Starts other programs that check API keys. The configuration of each program is minimal and
+//! follows the program's manual.
 
 use std::{
     fmt::Write as _,
@@ -24,15 +25,15 @@ pub enum Peer {
     Traefik,
 }
 
-/// The step after a successful check.
+/// The program's action after a successful check of the key.
 #[derive(Debug, Clone, Copy)]
 pub enum AfterCheck<'a> {
-    /// Respond itself.
+    /// The program sends the response.
     Respond,
-    /// Forward to this address.
+    /// The program forwards the request to this address.
     Forward(SocketAddr),
-    /// nginx only: it has no keys but sends a subrequest (`auth_request`) to this address and path.
-    /// Clients send this header field.
+    /// nginx has no keys, but sends a subrequest (`auth_request`) to this address and path before
+    /// it responds. The last value is the header field that clients send. Only for nginx.
     AuthRequest(SocketAddr, &'static str, &'a str),
 }
 
@@ -41,7 +42,7 @@ const KEYS: usize = 1000;
 
 pub const ALL: [Peer; 5] = [Peer::Nginx, Peer::Haproxy, Peer::Envoy, Peer::Caddy, Peer::Traefik];
 
-/// The key with this number. Clients send key 0; the others only make the lookup realistic.
+/// The key with this number. Clients send key 0. The other keys only make the lookup realistic.
 fn key(number: usize) -> String {
     format!("kw-bench-{number:04}-7Qb9xT2mVn4LsR8c")
 }
@@ -58,8 +59,8 @@ impl Peer {
     }
 
     /// The name in the printed table: the program and how it checks keys.
-    pub fn label(self, then: AfterCheck<'_>) -> &'static str {
-        match (self, then) {
+    pub fn label(self, after_check: AfterCheck<'_>) -> &'static str {
+        match (self, after_check) {
             (Self::Nginx, AfterCheck::AuthRequest(..)) => "nginx `auth_request`",
             (Self::Nginx, _) => "nginx, `map` of keys",
             (Self::Haproxy, _) => "HAProxy, map of keys",
@@ -78,8 +79,9 @@ impl Peer {
         }
     }
 
-    /// Starts the program in `folder`. If it is not installed, prints so and returns `None`.
-    pub fn start(self, folder: &Path, then: AfterCheck<'_>) -> Outcome<Option<Server>> {
+    /// Starts the program in `folder`. If the program is not installed, prints a notice and returns
+    /// `None`.
+    pub fn start(self, folder: &Path, after_check: AfterCheck<'_>) -> Outcome<Option<Server>> {
         let Some(program) = find(self.program()) else {
             println!("{} is not installed and is left out", self.program());
             return Ok(None);
@@ -87,7 +89,7 @@ impl Peer {
         std::fs::create_dir_all(folder)?;
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new(program);
-        command.args(self.configure(folder, address, then)?).current_dir(folder);
+        command.args(self.configure(folder, address, after_check)?).current_dir(folder);
         let log = std::fs::File::create(folder.join("log"))?;
         let begun = Instant::now();
         let child = command
@@ -96,11 +98,11 @@ impl Peer {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        let header = match then {
+        let header = match after_check {
             AfterCheck::AuthRequest(_, _, header) => header.to_owned(),
             _ => self.credential(&key(0)),
         };
-        let mut server = Server::new(self.label(then), address, header, child);
+        let mut server = Server::new(self.label(after_check), address, header, child);
         let until = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect(address).is_err() || !accepts(&server, &server.header)? {
             if Instant::now() > until {
@@ -110,7 +112,7 @@ impl Peer {
             std::thread::sleep(Duration::from_millis(2));
         }
         server.ready = begun.elapsed();
-        if !matches!(then, AfterCheck::AuthRequest(..))
+        if !matches!(after_check, AfterCheck::AuthRequest(..))
             && accepts(&server, &self.credential("kw-wrong"))?
         {
             return Err(format!("{} accepts a wrong key", self.program()).into());
@@ -123,32 +125,32 @@ impl Peer {
         self,
         folder: &Path,
         address: SocketAddr,
-        then: AfterCheck<'_>,
+        after_check: AfterCheck<'_>,
     ) -> Outcome<Vec<String>> {
         let write = |file: &str, text: &str| std::fs::write(folder.join(file), text);
         let words = |text: &str| text.split(' ').map(str::to_owned).collect();
         match self {
             Self::Nginx => {
                 write("keys.map", &lines(|number, key| format!("{key} user{number};")))?;
-                write("nginx.conf", &nginx(address, then))?;
+                write("nginx.conf", &nginx(address, after_check))?;
                 Ok(words("-p . -c nginx.conf"))
             }
             Self::Haproxy => {
                 write("keys.map", &lines(|number, key| format!("{key} user{number}")))?;
-                write("haproxy.cfg", &haproxy(address, then))?;
+                write("haproxy.cfg", &haproxy(address, after_check))?;
                 Ok(words("-db -f haproxy.cfg"))
             }
             Self::Envoy => {
-                write("envoy.json", &envoy(address, then).to_string())?;
+                write("envoy.json", &envoy(address, after_check).to_string())?;
                 Ok(words("-c envoy.json --concurrency 2 --disable-hot-restart --log-level error"))
             }
             Self::Caddy => {
-                write("Caddyfile", &caddy(address, then))?;
+                write("Caddyfile", &caddy(address, after_check))?;
                 Ok(words("run --adapter caddyfile --config Caddyfile"))
             }
             Self::Traefik => {
                 write("users", &htpasswd()?)?;
-                let (static_config, dynamic_config) = traefik(address, then);
+                let (static_config, dynamic_config) = traefik(address, after_check);
                 write("traefik.yml", &static_config.to_string())?;
                 write("dynamic.yml", &dynamic_config.to_string())?;
                 Ok(words("--configFile=traefik.yml"))
@@ -175,8 +177,8 @@ fn lines(line: impl Fn(usize, &str) -> String) -> String {
     })
 }
 
-fn nginx(address: SocketAddr, then: AfterCheck<'_>) -> String {
-    let (upstream, action) = match then {
+fn nginx(address: SocketAddr, after_check: AfterCheck<'_>) -> String {
+    let (upstream, action) = match after_check {
         AfterCheck::Respond => (None, "add_header X-User $user; return 204;".to_owned()),
         AfterCheck::Forward(to) => {
             (Some(to), "proxy_set_header X-User $user; proxy_pass http://there;".into())
@@ -185,7 +187,7 @@ fn nginx(address: SocketAddr, then: AfterCheck<'_>) -> String {
             (Some(at), "auth_request /ask; try_files /none =204;".into())
         }
     };
-    let check = match then {
+    let check = match after_check {
         AfterCheck::AuthRequest(_, path, _) => format!(
             "location = /ask {{ internal; proxy_pass http://there{path}; proxy_pass_request_body off; \
              proxy_set_header Content-Length \"\"; proxy_set_header X-Original-URI $request_uri; \
@@ -194,7 +196,7 @@ fn nginx(address: SocketAddr, then: AfterCheck<'_>) -> String {
         ),
         _ => String::new(),
     };
-    let keys = match then {
+    let keys = match after_check {
         AfterCheck::AuthRequest(..) => "",
         _ => "if ($user = \"\") { return 401; }",
     };
@@ -221,13 +223,14 @@ http {{
 }}
 "
     )
-    // proxy_set_header in a location replaces all that the server block sets.
+    // A location with a `proxy_set_header` inherits none from the server block, so each location
+    // repeats `Connection`.
     .replace("proxy_set_header X-User", "proxy_set_header Connection \"\"; proxy_set_header X-User")
     .replace("proxy_set_header Content-Length", "proxy_set_header Connection \"\"; proxy_set_header Content-Length")
 }
 
-fn haproxy(address: SocketAddr, then: AfterCheck<'_>) -> String {
-    let action = match then {
+fn haproxy(address: SocketAddr, after_check: AfterCheck<'_>) -> String {
+    let action = match after_check {
         AfterCheck::Forward(to) => format!(
             " http-request set-header X-User %[var(txn.user)]\n default_backend there\n\
              backend there\n http-reuse always\n server there {to}"
@@ -252,13 +255,13 @@ frontend here
     )
 }
 
-fn envoy(address: SocketAddr, then: AfterCheck<'_>) -> Value {
+fn envoy(address: SocketAddr, after_check: AfterCheck<'_>) -> Value {
     let at = |address: SocketAddr| json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
     let filter = "type.googleapis.com/envoy.extensions.filters";
     let keys: Vec<Value> = (0..KEYS)
         .map(|number| json!({ "key": key(number), "client": format!("user{number}") }))
         .collect();
-    let (route, clusters) = match then {
+    let (route, clusters) = match after_check {
         AfterCheck::Forward(to) => (
             json!({ "match": { "prefix": "/" }, "route": { "cluster": "there" } }),
             json!([{ "name": "there", "type": "STATIC", "connect_timeout": "1s", "load_assignment": {
@@ -285,8 +288,8 @@ fn envoy(address: SocketAddr, then: AfterCheck<'_>) -> Value {
                 ] } }] }] }] } })
 }
 
-fn caddy(address: SocketAddr, then: AfterCheck<'_>) -> String {
-    let action = match then {
+fn caddy(address: SocketAddr, after_check: AfterCheck<'_>) -> String {
+    let action = match after_check {
         AfterCheck::Forward(to) => format!("reverse_proxy {to}"),
         _ => "respond 204".into(),
     };
@@ -309,8 +312,8 @@ http://{address} {{
     )
 }
 
-fn traefik(address: SocketAddr, then: AfterCheck<'_>) -> (Value, Value) {
-    let (service, services) = match then {
+fn traefik(address: SocketAddr, after_check: AfterCheck<'_>) -> (Value, Value) {
+    let (service, services) = match after_check {
         AfterCheck::Forward(to) => {
             let servers = json!([{ "url": format!("http://{to}") }]);
             ("there", json!({ "there": { "loadBalancer": { "servers": servers } } }))

@@ -1,7 +1,8 @@
-//! Writing denials into the audit trail. They are taken from memory and written in batches.
+//! Writing denials into the audit trail. A background task takes the denials from memory and writes
+//! them in batches.
 //!
-//! Decisions write nothing. Denials that are not written yet are lost when the process is killed,
-//! but not when it stops.
+//! Deciding a request writes nothing to the store. If the process is killed, the denials that are
+//! not written yet are lost. If the process stops normally, it writes them first.
 
 use std::{future::Future, pin::pin, time::Duration};
 
@@ -14,19 +15,20 @@ use crate::{
     store::{Batch, encode},
 };
 
-/// The action of a denial in the audit trail.
+/// The name of the action in the audit entry of a denial.
 const ACTION: &str = "request.deny";
-/// The most entries of one commit.
-const PART: usize = 100;
+/// The maximum number of entries in one commit.
+const ENTRIES_PER_COMMIT: usize = 100;
 /// The interval between two writes.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 impl Accounts {
-    /// Writes the denials since the last call. If the write fails, the next call retries it.
+    /// Writes the denials that were recorded after the previous call. If the write fails, the next
+    /// call retries it.
     pub async fn write_denials(&self, drain: Drain) -> Result<(), AccountError> {
         let _guard = self.0.denials_lock.lock().await;
         loop {
-            let pending = self.0.counters.take_denials(PART, drain);
+            let pending = self.0.counters.take_denials(ENTRIES_PER_COMMIT, drain);
             let count = pending.entries.len();
             if count == 0 && pending.summary.is_none() {
                 return Ok(());
@@ -39,19 +41,20 @@ impl Accounts {
                 self.0.counters.put_back_denials(pending);
                 return Err(problem.into());
             }
-            if count < PART {
+            if count < ENTRIES_PER_COMMIT {
                 return Ok(());
             }
         }
     }
 
-    /// Writes the denials every second, and a last time when `end` resolves, after the last
-    /// request.
+    /// Writes the denials every second, and once more when `end` resolves. `end` has to resolve
+    /// after the last request, so that all denials are written.
     pub async fn write_denials_periodically(&self, end: impl Future<Output = ()>) {
         let mut end = pin!(end);
         let mut drain = Drain::Hourly;
         while drain == Drain::Hourly {
-            // A write is never cancelled: the denials that it has taken would be lost.
+            // Only the sleep is cancelled. A cancelled write would lose the denials that it has
+            // taken from memory.
             tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => {}
                 () = &mut end => drain = Drain::Now,
@@ -72,8 +75,8 @@ impl Accounts {
         AuditEntry { time: denial.time, actor, act }
     }
 
-    /// The actor of a denied request. If the client has not proven that it is the user that it
-    /// names, the actor is anonymous and the details have the claimed user.
+    /// The actor of a denied request. If the client has not proven its identity, the actor is
+    /// anonymous, and the user, key and application that the client claimed are added to `details`.
     fn denied_actor(&self, denial: &DenialEntry, details: &mut Map<String, Value>) -> Actor {
         let Subject { uid, key, verification } = denial.subject;
         let client = denial.client.to_canonical();
@@ -109,7 +112,7 @@ impl Accounts {
     }
 }
 
-/// One entry for many denials.
+/// One entry that counts all denials that have no entry of their own.
 fn summary_entry(summary: &Summary) -> AuditEntry {
     let details = json!({
         "times": summary.times,

@@ -22,7 +22,7 @@ pub enum AccountError {
     #[error("{}", list(.0))]
     Invalid(Vec<Violation>),
     /// Another writer has changed the record since the caller read it.
-    #[error("the record was changed meanwhile (its revision is {current})")]
+    #[error("another writer changed the record after it was read (its revision is now {current})")]
     Stale {
         /// The current revision of the record.
         current: Sequence,
@@ -37,7 +37,7 @@ pub enum AccountError {
     },
     /// The change concerns an administrator's account, role or key, and the actor is not an
     /// administrator.
-    #[error("Only an administrator can change what is an administrator's.")]
+    #[error("Only an administrator can change an account, role or key of an administrator.")]
     AdminOnly,
     /// The operator's event script denied the change, or failed.
     #[error("{}", script_message(.0))]
@@ -53,8 +53,8 @@ pub enum AccountError {
 impl From<StoreError> for AccountError {
     fn from(problem: StoreError) -> Self {
         match problem {
-            // Each field is within its own limit, but the whole record is too large: the client
-            // has to shorten it.
+            // Each field is within its own limit, but the whole record is too large, so the client
+            // has to shorten the record.
             StoreError::TooLarge { .. } => Self::Invalid(vec![Violation::new(
                 "",
                 format!("The record is too large: {problem}."),
@@ -65,8 +65,8 @@ impl From<StoreError> for AccountError {
     }
 }
 
-/// For commits that are not attempted again. [`Writer::update`](super::Writer::update) handles
-/// conflicts itself.
+/// Converts a conflict of a commit that is not retried. [`Writer::update`](super::Writer::update)
+/// retries its commits, so it does not use this conversion for conflicts.
 impl From<CommitError> for AccountError {
     fn from(problem: CommitError) -> Self {
         match problem {
@@ -85,17 +85,17 @@ impl AccountError {
         Self::Refused { message: message.into(), fix: fix.into() }
     }
 
-    /// Other writers changed the same record at every attempt.
+    /// The error for a change that other writers made impossible at every attempt.
     pub(super) fn contended() -> Self {
         Self::refused("Other writers keep changing this record.", "Try again in a moment.")
     }
 }
 
-/// The message for the client. It leaves out details that are for the operator's log only.
+/// The message for the client. The details of a failed script are written to the log only.
 fn script_message(fault: &Fault) -> String {
     match fault {
         Fault::Refused(refusal) => refusal.description.clone(),
-        Fault::Failed { .. } => "the script of events failed; the log says why".into(),
+        Fault::Failed { .. } => "the event script failed; the server's log has the reason".into(),
     }
 }
 

@@ -57,7 +57,7 @@ use crate::{
     store::{Sequence, Store},
 };
 
-/// The records, and the means to read them. [`Writer`] changes them. A cheap handle.
+/// A cheap handle that reads the records. A [`Writer`] changes the records.
 #[derive(Clone)]
 pub struct Accounts(Arc<AccountsInner>);
 
@@ -72,13 +72,15 @@ struct AccountsInner {
     user_cache: Arc<users::cache::UserCache>,
     scripts: Arc<OnceLock<Scripts>>,
     no_scripts: Scripts,
-    /// Loads the scripts before their first use. `None` means that they are loaded at the start.
+    /// Loads the scripts when the first key or user is created. `None` means that the server loads
+    /// the scripts at its start.
     lazy_scripts: Option<LoadScripts>,
     webhooks: Arc<events::outbox::WebhookQueue>,
     event_failures: Arc<std::sync::atomic::AtomicU64>,
     keys_per_user: usize,
     user_locks: keys::quota::PerUserLock,
-    /// Commits share it. A change that met conflicts takes it alone, from reading to commit.
+    /// A commit holds the read lock. A change that is retried after conflicts holds the write lock
+    /// from its read to its commit.
     commit_turn: Arc<tokio::sync::RwLock<()>>,
     audit_entries: u64,
     counters: Counters,
@@ -104,30 +106,30 @@ pub struct Page<T> {
     pub has_more: bool,
 }
 
-/// The default limit of keys in force for each user.
+/// The default maximum number of keys in force for each user.
 const KEYS_PER_USER: usize = 100;
-/// The default limit of entries in the audit trail.
+/// The default maximum number of entries in the audit trail.
 const AUDIT_ENTRIES: u64 = 100_000;
 
 impl Accounts {
-    /// Sets the most keys in force that a user may have.
-    pub fn with_keys_per_user(self, most: usize) -> Self {
-        Self(Arc::new(AccountsInner { keys_per_user: most, ..Arc::unwrap_or_clone(self.0) }))
+    /// Sets the maximum number of keys in force for each user.
+    pub fn with_keys_per_user(self, limit: usize) -> Self {
+        Self(Arc::new(AccountsInner { keys_per_user: limit, ..Arc::unwrap_or_clone(self.0) }))
     }
 
-    /// Sets the most entries that the audit trail keeps.
-    pub fn with_audit_entries(self, most: u64) -> Self {
-        Self(Arc::new(AccountsInner { audit_entries: most, ..Arc::unwrap_or_clone(self.0) }))
+    /// Sets the maximum number of entries that the audit trail keeps.
+    pub fn with_audit_entries(self, limit: u64) -> Self {
+        Self(Arc::new(AccountsInner { audit_entries: limit, ..Arc::unwrap_or_clone(self.0) }))
     }
 
-    /// Sets the failure limits.
+    /// Sets the limits of failed authentications.
     pub fn with_failures(self, limits: FailureLimits) -> Self {
         let (_, denials) = self.0.counters.limits();
         self.with_counters(limits, denials)
     }
 
     /// Sets which denials the audit trail records.
-    /// [`Accounts::write_denials_periodically`] writes them.
+    /// [`Accounts::write_denials_periodically`] writes these denials.
     pub fn with_denials(self, limits: DenialLimits) -> Self {
         let (failures, _) = self.0.counters.limits();
         self.with_counters(failures, limits)
@@ -143,7 +145,7 @@ impl Accounts {
         &self.0.counters
     }
 
-    /// The store's directory.
+    /// The Directory: the copy in memory of the records that decisions depend on.
     pub fn directory(&self) -> &Arc<Directory> {
         &self.0.directory
     }
@@ -168,12 +170,12 @@ impl Accounts {
         &self.0.entropy
     }
 
-    /// The scripts. The set is empty until they are [loaded](Self::load_scripts).
+    /// The scripts. The set is empty until [`Accounts::load_scripts`] has loaded them.
     pub fn scripts(&self) -> &Scripts {
         self.0.scripts.get().unwrap_or(&self.0.no_scripts)
     }
 
-    /// The reason why the store has stopped writing. `None` means that it can write.
+    /// The reason why the store has stopped writing. `None` means that the store can write.
     pub fn fault(&self) -> Option<String> {
         self.0.store.fault()
     }

@@ -1,14 +1,14 @@
-//! The operator's key. A person who can read the store's folder may administer, through the same
-//! Gate as every other client.
+//! The operator's key. It authorizes a person who can read the store's folder to administer the
+//! server. Requests with this key pass the same checks as all other requests.
 //!
-//! At each start the program creates a key that exists in memory only. The key is bound to an
-//! application that only the admin listener accepts. The command line reads the key from a file
-//! next to the store that only the owner can read.
+//! At each start the program creates a new key and keeps the record of the key in memory only. The
+//! key is bound to an application that only the admin listener accepts. The command line reads the
+//! text of the key from a file next to the store, which only the file's owner can read.
 
 use super::Accounts;
 use crate::model::{Application, Entropy, KeyText, Secret};
 
-/// The operator's key, which is valid as long as this process runs.
+/// The operator's key, which is valid until this process ends.
 #[derive(Debug, Clone)]
 pub struct Operator {
     /// The text of the key. A client sends it as `Authorization: Bearer …` with

@@ -1,4 +1,4 @@
-//! Roles, applications and resources: few records, each with an id that a person chose.
+//! Roles, applications and resources: the kinds of records with an id that a person chose.
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -14,7 +14,7 @@ use crate::{
 
 /// A record with an id that a person chose.
 pub trait PolicyRecord: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync {
-    /// The name of the kind in messages.
+    /// The name of this kind of record in messages, such as `role`.
     const WHAT: &'static str;
     /// The table of these records.
     const TABLE: Table;
@@ -22,10 +22,10 @@ pub trait PolicyRecord: Clone + PartialEq + Serialize + DeserializeOwned + Send 
     /// The record's id.
     fn id(&self) -> &str;
 
-    /// The rules that the record breaks.
+    /// The violations of the record.
     fn violations(&self, accounts: &Accounts) -> Vec<Violation>;
 
-    /// The reason why the record cannot be deleted. `None` means that it can.
+    /// The reason why the record cannot be deleted. `None` means that the record can be deleted.
     fn deletion_blocker(id: &str, accounts: &Accounts) -> Option<AccountError>;
 
     /// Whether only an administrator may make this change. `before` is `None` for a new record,
@@ -35,8 +35,8 @@ pub trait PolicyRecord: Clone + PartialEq + Serialize + DeserializeOwned + Send 
         false
     }
 
-    /// Checks a change against other records, and adds expectations about them to the batch.
-    /// `after` is `None` for a deletion.
+    /// Checks a change against other records, and adds expectations about these records to the
+    /// batch. `after` is `None` for a deletion.
     fn check_change(
         before: &Self,
         after: Option<&Self>,
@@ -47,7 +47,7 @@ pub trait PolicyRecord: Clone + PartialEq + Serialize + DeserializeOwned + Send 
         Ok(())
     }
 
-    /// Adds the changes of other records that follow from this one.
+    /// Adds the changes of other records that writing this record makes necessary.
     fn write_dependents(&self, accounts: &Accounts, batch: &mut Batch) -> Result<(), AccountError> {
         let _ = (accounts, batch);
         Ok(())
@@ -70,13 +70,13 @@ impl PolicyRecord for Role {
         if Self::is_locked(id) {
             return Some(AccountError::refused(
                 format!("The role {id} is built in and cannot be deleted."),
-                "Take its permissions away instead.",
+                "Remove the role's permissions instead.",
             ));
         }
         accounts.directory().has_user_with_role(id).then(|| {
             AccountError::refused(
                 format!("The role {id} is held by users."),
-                "Take it from them first.",
+                "Remove the role from these users first.",
             )
         })
     }
@@ -113,37 +113,38 @@ impl PolicyRecord for Application {
             let mut rules = crate::model::METHODS.iter().filter_map(|m| resource.rules.of(m));
             rules.any(|rules| rules.authentication.contains(id))
         };
-        if let Some(user) = policy.routes.resources().find(|resource| names_application(resource)) {
+        let mut resources = policy.routes.resources();
+        if let Some(resource) = resources.find(|resource| names_application(resource)) {
             return Some(AccountError::refused(
-                format!("The application {id} is named by the resource {}.", user.id),
-                "Take it out of the resource first.",
+                format!("The application {id} is named by the resource {}.", resource.id),
+                "Remove the application from the resource first.",
             ));
         }
-        // The keys would work again with a later application of the same id.
-        let bound = accounts.directory().keys_bound_to(id);
-        (bound > 0).then(|| {
+        // If a new application gets the same id later, the bound keys would work again.
+        let count = accounts.directory().keys_bound_to(id);
+        (count > 0).then(|| {
             AccountError::refused(
                 format!(
-                    "Keys that are not revoked are bound to the application {id}: {bound} keys."
+                    "Keys that are not revoked are bound to the application {id}: {count} keys."
                 ),
-                "Revoke them first, or turn the application off.",
+                "Revoke these keys first, or disable the application instead.",
             )
         })
     }
 
-    /// A universal key acts as any user, so only administrators decide about universal
-    /// applications.
+    /// Only administrators may create, delete or change the universal setting of an application,
+    /// because a universal key acts as any user.
     fn needs_admin(before: Option<&Self>, after: Option<&Self>) -> bool {
         let settings =
             |application: &Self| (application.key_source, application.universal_administrators);
         let is_universal = |application: Option<&Self>| {
-            application.is_some_and(|it| it.key_source == KeySource::Universal)
+            application.is_some_and(|record| record.key_source == KeySource::Universal)
         };
         before.map(settings) != after.map(settings) && (is_universal(before) || is_universal(after))
     }
 
-    /// At most one application is the default: the former default loses the flag in the same
-    /// commit.
+    /// If this application is the default, the former default loses the flag in the same commit,
+    /// because at most one application is the default.
     fn write_dependents(&self, accounts: &Accounts, batch: &mut Batch) -> Result<(), AccountError> {
         if !self.is_default {
             return Ok(());
@@ -184,7 +185,8 @@ impl Accounts {
         self.read(T::TABLE, id.as_bytes())
     }
 
-    /// Records after `after`, sorted by id.
+    /// A page of records, sorted by id. The page begins after the record `after`, or with the first
+    /// record if `after` is `None`.
     pub fn list<T: PolicyRecord>(
         &self,
         after: Option<&str>,
@@ -235,7 +237,7 @@ impl Writer {
             let exists = Violation::new(
                 "id",
                 format!("There is a {} {} already.", T::WHAT, record.id()),
-                "Choose another id, or change the one there is.",
+                "Choose another id, or change the existing record.",
             );
             let record = record.clone();
             let pending = PendingCommit::new(batch, act, |revision| Versioned { revision, record });
@@ -249,7 +251,8 @@ impl Writer {
         self.update(attempt).await
     }
 
-    /// Changes a record as [`Writer::change_user`] changes a user. The id cannot be changed.
+    /// Changes a record. The parameters have the same meaning as for [`Writer::change_user`]. The
+    /// id of a record cannot be changed.
     pub async fn change<T: PolicyRecord, E: From<AccountError>>(
         &self,
         id: &str,
@@ -318,8 +321,8 @@ impl Writer {
 }
 
 impl<T> Versioned<T> {
-    /// Refuses a record that was changed since the caller read the revision `expected`. `None`
-    /// accepts every revision.
+    /// Returns an error if the revision of the record is not `expected`: another writer has changed
+    /// the record since the caller read it. `None` accepts every revision.
     pub(super) fn expect_revision(self, expected: Option<Sequence>) -> Result<Self, AccountError> {
         match expected {
             Some(expected) if expected != self.revision => {

@@ -9,9 +9,9 @@ use crate::{
     },
 };
 
-/// The most bytes of a key's label.
+/// The maximum length of a key's label, in bytes.
 const MAX_LABEL: usize = 128;
-/// The most networks of a key.
+/// The maximum number of networks of a key.
 const MAX_NETWORKS: usize = 32;
 
 pub(super) fn check_user(accounts: &Accounts, user: &User) -> Vec<Violation> {
@@ -27,12 +27,12 @@ pub(super) fn check_user(accounts: &Accounts, user: &User) -> Vec<Violation> {
         found.push(Violation::new("mail", problem, "Give an address such as name@example.com."));
     }
     let policy = accounts.directory().policy();
-    for (at, role) in user.roles.iter().enumerate() {
+    for (index, role) in user.roles.iter().enumerate() {
         if policy.roles.role(role).is_none() || Role::is_locked(role) {
             found.push(Violation::new(
-                format!("roles.{at}"),
+                format!("roles.{index}"),
                 format!("The referenced entity (user_role: {role}) does not exist."),
-                "Create the role first, or leave it out.",
+                "Create the role first, or remove it from the user's roles.",
             ));
         }
     }
@@ -64,14 +64,14 @@ pub(super) fn check_user(accounts: &Accounts, user: &User) -> Vec<Violation> {
             found.push(Violation::new(
                 format!("attributes.{name}"),
                 "A user has at most 16 attributes, with names of 1 to 64 and values of up to 512 bytes.",
-                "Keep what is larger in a system of its own.",
+                "Keep larger data in another system.",
             ));
         }
     }
     found
 }
 
-/// The uid and the UUID of a user cannot be changed, because other records refer to them.
+/// Checks that the uid and the UUID of a user stay, because other records refer to them.
 pub(super) fn check_identity(before: &User, after: &User) -> Vec<Violation> {
     let unchanged = [("uid", before.uid == after.uid), ("uuid", before.uuid == after.uuid)];
     let changed = unchanged.iter().filter(|(_, is_same)| !is_same);
@@ -80,7 +80,7 @@ pub(super) fn check_identity(before: &User, after: &User) -> Vec<Violation> {
             Violation::new(
                 *location,
                 format!("The {location} of a user cannot be changed."),
-                "Leave it out, or make a new user.",
+                "Leave this field out, or create a new user.",
             )
         })
         .collect()
@@ -94,7 +94,8 @@ fn is_language(code: &str) -> bool {
             .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// Whether a user has all these permissions. `None` means no restriction.
+/// Whether a user exists and has all permissions in `scopes`. `None` stands for a key without
+/// scopes, which needs no permission.
 pub(super) fn has_scopes(accounts: &Accounts, uid: u64, scopes: Option<&[String]>) -> bool {
     let directory = accounts.directory();
     let policy = directory.policy();
@@ -112,10 +113,10 @@ pub(super) fn check_key(accounts: &Accounts, key: &Key, now: Timestamp) -> Vec<V
             "Say in a few words who uses the key.",
         ));
     }
-    if key.expires.is_some_and(|at| at <= now) {
+    if key.expires.is_some_and(|time| time <= now) {
         found.push(Violation::new(
             "expires",
-            "The key would have expired already.",
+            "The expiry is not in the future.",
             "Give a time in the future (RFC 3339).",
         ));
     }
@@ -126,7 +127,7 @@ pub(super) fn check_key(accounts: &Accounts, key: &Key, now: Timestamp) -> Vec<V
         found.push(Violation::new(
             "application",
             format!("There is no application {id:?}."),
-            "Name one that exists, or leave it out for any.",
+            "Name an existing application, or leave this field out to allow every application.",
         ));
     }
     if key.universal {
@@ -137,8 +138,8 @@ pub(super) fn check_key(accounts: &Accounts, key: &Key, now: Timestamp) -> Vec<V
         {
             found.push(Violation::new(
                 "universal",
-                "A universal key is for one application, whose key_source is universal.",
-                "Name such an application, or make a key of a user's own.",
+                "A universal key needs an application whose key_source is universal.",
+                "Name such an application, or create a key that is not universal.",
             ));
         }
     }
@@ -146,14 +147,14 @@ pub(super) fn check_key(accounts: &Accounts, key: &Key, now: Timestamp) -> Vec<V
         found.push(Violation::new(
             "networks",
             format!("A key lists at most {MAX_NETWORKS} networks."),
-            "Join networks into larger ones.",
+            "Combine several networks into a larger network.",
         ));
     }
     found
 }
 
-/// The scopes of a new key must be permissions that its user has. If the user loses a permission
-/// later, the key loses it too.
+/// Checks that the scopes of a new key are permissions that its user has. If the user loses a
+/// permission later, the key loses that permission too.
 pub(super) fn check_scopes(accounts: &Accounts, key: &Key) -> Vec<Violation> {
     let directory = accounts.directory();
     let policy = directory.policy();
@@ -163,20 +164,20 @@ pub(super) fn check_scopes(accounts: &Accounts, key: &Key) -> Vec<Violation> {
         roles.is_some_and(|roles| policy.roles.allows(roles, scope))
     };
     let mut found = Vec::new();
-    // A universal key acts as users that are not known here.
+    // The users that a universal key will act as are not known yet, so any scope is allowed.
     let is_allowed = |scope: &str| key.universal || user_has(scope);
-    for (at, scope) in key.scopes.iter().flatten().enumerate() {
+    for (index, scope) in key.scopes.iter().flatten().enumerate() {
         if scope.is_empty() || scope.len() > 128 {
             found.push(Violation::new(
-                format!("scopes.{at}"),
-                format!("{scope:?} cannot be a permission."),
+                format!("scopes.{index}"),
+                format!("{scope:?} is not a valid permission: it must have 1 to 128 bytes."),
                 "Name a permission of the user, such as access user profiles.",
             ));
         } else if !is_allowed(scope) {
             found.push(Violation::new(
-                format!("scopes.{at}"),
+                format!("scopes.{index}"),
                 format!("The user does not have the permission {scope:?}."),
-                "Name permissions that the user's roles give, or give the user such a role first.",
+                "Name a permission that a role of the user grants, or give the user a role first.",
             ));
         }
     }
@@ -222,7 +223,8 @@ pub(super) fn check_resource(accounts: &Accounts, resource: &Resource) -> Vec<Vi
 
 pub(super) fn check_application(accounts: &Accounts, application: &Application) -> Vec<Violation> {
     let mut found = application.check();
-    // Scripts are loaded only in a server. Without them, the next start of the server checks this.
+    // Only a server loads scripts. Elsewhere this check is skipped, and the next start of the
+    // server checks the script's name.
     if let Some(name) = application.auth_type.script()
         && !accounts.scripts().is_none()
         && accounts.scripts().current().auth(name).is_none()
@@ -241,7 +243,7 @@ pub(super) fn check_application(accounts: &Accounts, application: &Application) 
         );
     }
     if application.is_default && !application.enabled {
-        // This is allowed: then every request without AUTH-METHOD is anonymous.
+        // A disabled default is allowed, but every request without AUTH-METHOD becomes anonymous.
         tracing::warn!(
             application = application.id,
             "the default application is off: requests without AUTH-METHOD are anonymous"

@@ -14,11 +14,11 @@ use crate::{
 };
 
 impl Accounts {
-    /// Loads the scripts of a folder for these accounts. Call it once: [`Scripts::reload`] loads
-    /// them again.
+    /// Loads the scripts of a folder for these accounts. Call this method once:
+    /// [`Scripts::reload`] loads the scripts again.
     ///
     /// # Errors
-    /// All faults of the scripts. Then no script is in force.
+    /// All faults of the scripts. If there is a fault, no script is in force.
     pub fn load_scripts(
         &self,
         folder: &Path,
@@ -28,7 +28,7 @@ impl Accounts {
     ) -> Result<(), Vec<ScriptError>> {
         let records = Arc::new(DirectoryRecords(self.directory().clone()));
         let directory = self.directory().clone();
-        let find_missing: FindMissing = Arc::new(move |set| missing(&directory, set));
+        let find_missing: FindMissing = Arc::new(move |set| missing_scripts(&directory, set));
         let clock = self.clock().clone();
         let webhooks = self.0.webhooks.names.clone();
         let host = ScriptHost {
@@ -40,15 +40,15 @@ impl Accounts {
             find_missing: Some(find_missing),
         };
         let scripts = Scripts::load(folder, limits, host)?;
-        // If two tasks load the scripts, the first result stays.
+        // If two tasks load the scripts simultaneously, the first result stays in force.
         let _ = self.0.scripts.set(scripts);
         Ok(())
     }
 }
 
-/// The scripts that records name and that are not in the set. A configured script that is missing
-/// is an error, so that no check is skipped.
-fn missing(directory: &Directory, set: &ScriptSet) -> Vec<ScriptError> {
+/// The scripts that applications and resources name, but that are not in the set. A missing script
+/// is an error: without it the server would skip a check.
+fn missing_scripts(directory: &Directory, set: &ScriptSet) -> Vec<ScriptError> {
     let policy = directory.policy();
     let applications = policy.applications.all().filter_map(|application| {
         let name = application.auth_type.script()?;
@@ -67,7 +67,7 @@ fn missing(directory: &Directory, set: &ScriptSet) -> Vec<ScriptError> {
     missing
 }
 
-/// The lookups in the Directory that scripts may use.
+/// The lookups that scripts may make in the Directory, the copy of the records in memory.
 struct DirectoryRecords(Arc<Directory>);
 
 impl DirectoryRecords {
@@ -91,7 +91,7 @@ impl Records for DirectoryRecords {
     }
 
     fn user_by_id(&self, uid: u64) -> Option<UserView> {
-        // The operator is not a user.
+        // Scripts do not see the operator, who is in the Directory but is not a user.
         self.0.user(uid).filter(|user| !user.is_operator()).map(|user| self.view(&user))
     }
 

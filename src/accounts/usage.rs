@@ -1,7 +1,8 @@
-//! Writing key usage and spent credits: counts are taken from memory and written in batches.
+//! Writing key usage and spent credits: a background task takes the counts from memory and writes
+//! them in batches.
 //!
-//! Decisions write nothing. Counts that are not written yet are lost when the process is killed,
-//! but not when it stops.
+//! Deciding a request writes nothing to the store. If the process is killed, the counts that are
+//! not written yet are lost. If the process stops normally, it writes them first.
 
 use std::{future::Future, pin::pin, time::Duration};
 
@@ -14,8 +15,8 @@ use crate::{
     store::{Batch, Table, encode, table},
 };
 
-/// The most keys, and the most users, of one commit.
-const PART: usize = 500;
+/// The maximum number of keys in one commit. The maximum number of users is the same.
+const RECORDS_PER_COMMIT: usize = 500;
 
 /// The stored usage of a key.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -25,24 +26,26 @@ struct StoredUsage {
 }
 
 impl Accounts {
-    /// How often a key was used, and when last. `None` means never.
+    /// The number of uses of a key, and the time of the last use. `None` means that the key was
+    /// never used.
     pub fn usage_of(&self, key: KeyId) -> Result<Option<Used>, AccountError> {
         let used = self.stored_usage(key)?.and(self.0.counters.unwritten(key));
         Ok((used.times > 0).then_some(used))
     }
 
-    /// Writes the usage since the last call. If the write fails, the next call retries it.
+    /// Writes the uses that were counted after the previous call. If the write fails, the next call
+    /// retries it.
     pub async fn write_usage(&self) -> Result<(), AccountError> {
-        // One call at a time, because each adds to the numbers that the last one has written.
+        // Only one call runs at a time, because each call reads the stored counts and adds to them.
         let _guard = self.0.usage_lock.lock().await;
         let mut unwritten = self.0.counters.take();
         while !(unwritten.keys.is_empty() && unwritten.spenders.is_empty()) {
-            let part = Unwritten {
-                keys: split_part(&mut unwritten.keys),
-                spenders: split_part(&mut unwritten.spenders),
+            let chunk = Unwritten {
+                keys: split_chunk(&mut unwritten.keys),
+                spenders: split_chunk(&mut unwritten.spenders),
             };
-            if let Err(problem) = self.write_usage_part(&part).await {
-                self.0.counters.put_back(part);
+            if let Err(problem) = self.write_usage_chunk(&chunk).await {
+                self.0.counters.put_back(chunk);
                 self.0.counters.put_back(unwritten);
                 return Err(problem);
             }
@@ -50,15 +53,20 @@ impl Accounts {
         Ok(())
     }
 
-    /// Writes the usage at this interval, and a last time when `end` resolves, after the last
-    /// request.
-    pub async fn write_usage_periodically(&self, every: Duration, end: impl Future<Output = ()>) {
+    /// Writes the usage at this interval, and once more when `end` resolves. `end` has to resolve
+    /// after the last request, so that all uses are written.
+    pub async fn write_usage_periodically(
+        &self,
+        interval: Duration,
+        end: impl Future<Output = ()>,
+    ) {
         let mut end = pin!(end);
         let mut has_ended = false;
         while !has_ended {
-            // A write is never cancelled: the counts that it has taken would be lost.
+            // Only the sleep is cancelled. A cancelled write would lose the counts that it has
+            // taken from memory.
             tokio::select! {
-                () = tokio::time::sleep(every) => {}
+                () = tokio::time::sleep(interval) => {}
                 () = &mut end => has_ended = true,
             }
             if let Err(problem) = self.write_usage().await {
@@ -67,11 +75,11 @@ impl Accounts {
         }
     }
 
-    async fn write_usage_part(&self, part: &Unwritten) -> Result<(), AccountError> {
+    async fn write_usage_chunk(&self, chunk: &Unwritten) -> Result<(), AccountError> {
         let mut batch = Batch::new();
         let directory = &self.0.directory;
-        for (id, used) in &part.keys {
-            // Skip keys that were deleted since.
+        for (id, used) in &chunk.keys {
+            // Skip keys that were deleted after their last use.
             let Some(key) = directory.key(*id) else { continue };
             let Used { times, last } = self.stored_usage(*id)?.and(*used);
             batch.put(Table::Usage, table::key(*id), encode(&StoredUsage { times, last }));
@@ -79,7 +87,7 @@ impl Accounts {
                 batch.put(Table::Spent, table::spent(Table::Keys, id.number()), encode(&spent));
             }
         }
-        for uid in &part.spenders {
+        for uid in &chunk.spenders {
             let user = directory.user(*uid);
             let bounds = user.as_ref().and_then(|user| user.bounds());
             if let Some(spent) = bounds.and_then(|bounds| bounds.spent()) {
@@ -99,7 +107,7 @@ impl Accounts {
     }
 }
 
-/// Deletes a key's usage, its spent credits, and the record of its expiry notifications.
+/// Deletes a key's usage, spent credits, and the record of the last notice about its expiry.
 pub(super) fn delete_key_usage(batch: &mut Batch, id: KeyId) {
     batch.delete(Table::Usage, table::key(id));
     batch.delete(Table::Warned, table::key(id));
@@ -111,6 +119,7 @@ pub(super) fn delete_user_usage(batch: &mut Batch, uid: u64) {
     batch.delete(Table::Spent, table::spent(Table::Users, uid));
 }
 
-fn split_part<T>(all: &mut Vec<T>) -> Vec<T> {
-    all.split_off(all.len().saturating_sub(PART))
+/// Takes at most [`RECORDS_PER_COMMIT`] items off the end of a list.
+fn split_chunk<T>(all: &mut Vec<T>) -> Vec<T> {
+    all.split_off(all.len().saturating_sub(RECORDS_PER_COMMIT))
 }

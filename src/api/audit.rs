@@ -1,4 +1,4 @@
-//! `/api/v1/audit`: the audit trail.
+//! `/api/v1/audit`: listing and verifying the audit trail.
 
 use ::http::StatusCode;
 use serde_json::{Value, json};
@@ -22,8 +22,8 @@ pub(super) async fn list(request: ApiRequest<'_>) -> Result<PayloadResponse, Den
     Ok(list::page(items, last.filter(|_| page.has_more)))
 }
 
-/// Verifies the hash chain of the audit trail. The status is 200 for both results, because the
-/// verification itself succeeded.
+/// Verifies the hash chain of the audit trail. The status is 200 for an intact chain and for a
+/// tampered chain, because in both cases the verification succeeded.
 pub(super) async fn verify(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let verdict = request.accounts.verify_audit().await.map_err(response::denial)?;
     let body = match verdict {

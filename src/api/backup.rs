@@ -1,7 +1,7 @@
 //! `POST /api/v1/backup`: the server writes a backup of its store to a file on its machine.
 //!
-//! Only the operator may do this, who has the server's rights there. For other callers it would be
-//! a way to write files.
+//! Only the operator may write a backup, because the operator already has the server's rights on
+//! that machine. Any other caller could use the server to write files there.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::{handlers::PayloadResponse, model::Digest, pipeline::Denial};
 pub(super) async fn write(mut request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let accounts = request.accounts.clone();
     let operator = accounts.operator().ok_or_else(|| {
-        response::forbidden("Only the operator can do this: with keyward backup FILE.")
+        response::forbidden("Only the operator can write a backup, with keyward backup FILE.")
     })?;
     let mut reader = FieldReader::new(request.json().await?);
     let file = PathBuf::from(reader.required_text("file"));

@@ -1,4 +1,5 @@
-//! `POST /api/v1/explain`: runs a request through every phase and reports the result of each.
+//! `POST /api/v1/explain`: decides a described request as the public listener would, and reports
+//! the result of each phase.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -12,8 +13,8 @@ use crate::{
 };
 
 pub(super) async fn explain(mut request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
-    // The report contains facts that other callers must not learn: whether a user exists, and why
-    // a key is wrong.
+    // Only administrators may learn what the report contains, such as whether a user exists, and
+    // why a key is wrong.
     if !request.identity.is_admin() {
         return Err(response::forbidden("Only an administrator can see how requests are decided."));
     }
@@ -30,7 +31,7 @@ pub(super) async fn explain(mut request: ApiRequest<'_>) -> Result<PayloadRespon
 fn read(reader: &mut FieldReader) -> ExplainRequest {
     let method = reader.text("method").unwrap_or_else(|| "GET".into());
     let method = Method::from_bytes(method.as_bytes()).unwrap_or_else(|_| {
-        reader.reject("method", "This is not a method.", "Send a method such as GET.");
+        reader.reject("method", "This is not an HTTP method.", "Send a method such as GET.");
         Method::GET
     });
     let target = reader.required_text("target");
@@ -39,7 +40,8 @@ fn read(reader: &mut FieldReader) -> ExplainRequest {
     }
     let client = reader.text("client").map(|text| text.parse::<IpAddr>());
     let client = client.unwrap_or(Ok(Ipv4Addr::LOCALHOST.into())).unwrap_or_else(|_| {
-        reader.reject("client", "This is not an address.", "Send an address such as 192.0.2.1.");
+        let fix = "Send an address such as 192.0.2.1.";
+        reader.reject("client", "This is not an IP address.", fix);
         Ipv4Addr::LOCALHOST.into()
     });
     ExplainRequest {
@@ -52,8 +54,8 @@ fn read(reader: &mut FieldReader) -> ExplainRequest {
     }
 }
 
-/// Reads the header fields: each name with its value, or with a list of values. The violations
-/// never repeat a value, which may be a credential.
+/// Reads the header fields. Each name has one value or a list of values. A violation never repeats
+/// a value, because the value may be a credential.
 fn headers(reader: &mut FieldReader) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let entries: Map<String, Value> = reader.entries("headers").unwrap_or_default();
@@ -65,7 +67,7 @@ fn headers(reader: &mut FieldReader) -> HeaderMap {
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
             reader.reject(
                 "headers",
-                "A name is not a valid header field name.",
+                "The name of a header field is invalid.",
                 "Send names such as API-KEY.",
             );
             continue;
@@ -111,8 +113,8 @@ fn view(explained: &ExplainRequest, explanation: &Explanation) -> Value {
             "description": denial.external_message,
         })
     });
-    // Only the lengths of the values are shown: any field may contain a credential, and only the
-    // application's script knows which one does.
+    // Only the lengths of the values are shown. Any header field may contain a credential, because
+    // a script of the application may read its credential from any field.
     let headers: Map<String, Value> = explained
         .headers
         .iter()

@@ -1,5 +1,5 @@
-//! Reads records that clients send as JSON. All violations are reported at once, each with its
-//! location.
+//! Reads records that clients send as JSON. One response reports all violations, each with its
+//! location in the record.
 
 use ::http::{Method, StatusCode, header::CONTENT_TYPE, request::Parts};
 use serde_json::{Map, Value};
@@ -10,19 +10,20 @@ use crate::{
     pipeline::{Denial, Phase},
 };
 
-/// Reads the fields of an object. Each read field is removed; the fields that are left at the end
-/// are unknown.
+/// Reads the fields of an object, and removes each field that is read. Fields that remain at the
+/// end are unknown fields.
 pub(super) struct FieldReader {
     fields: Map<String, Value>,
-    /// The location of the object in the record: empty, or with a dot at the end.
+    /// The location of the object in the record, with a dot at the end. The location of the record
+    /// is the empty text.
     prefix: String,
-    /// The names of all fields that were asked for.
+    /// The names of all fields that the caller has tried to read.
     known: Vec<&'static str>,
     violations: Vec<Violation>,
 }
 
-/// Checks that the body has the media type JSON. A PATCH request may also send a merge patch
-/// (RFC 7396).
+/// Checks that the media type of the body is JSON. The body of a PATCH request may also have the
+/// media type of a merge patch (RFC 7396).
 pub(super) fn check_type(request: &Parts) -> Result<(), Denial> {
     let given = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = given.unwrap_or_default().split(';').next().unwrap_or_default().trim();
@@ -41,7 +42,7 @@ pub(super) fn check_type(request: &Parts) -> Result<(), Denial> {
     Err(Denial::message(Phase::Handler, StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message))
 }
 
-/// Parses JSON. The message has the position of a syntax error, and never repeats the text.
+/// Parses JSON. The denial of a syntax error contains its position, but no part of the body.
 pub(super) fn parse(body: &[u8]) -> Result<Value, Denial> {
     serde_json::from_slice(body).map_err(|problem| {
         let (line, column) = (problem.line(), problem.column());
@@ -70,7 +71,7 @@ pub(super) fn merge(target: &mut Value, patch: Value) {
 }
 
 impl FieldReader {
-    /// A reader for a whole record.
+    /// A reader of the fields of a whole record.
     pub fn new(value: Value) -> Self {
         Self::with_prefix(value, String::new())
     }
@@ -89,13 +90,15 @@ impl FieldReader {
         reader
     }
 
-    /// Removes a field of any type. `null` counts as absent.
+    /// Removes a field and returns its value, whatever its type is. `None` means that the field is
+    /// absent or `null`.
     pub fn take(&mut self, name: &'static str) -> Option<Value> {
         self.known.push(name);
         self.fields.shift_remove(name).filter(|value| !value.is_null())
     }
 
-    /// Reads an optional text.
+    /// Reads an optional text. As for all types of fields, `None` means that the field is absent,
+    /// or that a violation was added.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
         match self.take(name)? {
             Value::String(text) => Some(text),
@@ -103,7 +106,7 @@ impl FieldReader {
         }
     }
 
-    /// Reads a required text.
+    /// Reads a required text. If the field is absent or invalid, adds a violation and returns `""`.
     pub fn required_text(&mut self, name: &'static str) -> String {
         let count = self.violations.len();
         let text = self.text(name);
@@ -153,16 +156,16 @@ impl FieldReader {
             return self.wrong_type(name, "a list", "Send a list of strings.");
         };
         let mut words = Vec::with_capacity(items.len());
-        for (at, item) in items.into_iter().enumerate() {
+        for (index, item) in items.into_iter().enumerate() {
             match item {
                 Value::String(word) => words.push(word),
-                _ => self.reject(&format!("{name}.{at}"), "This is not text.", "Send a string."),
+                _ => self.reject(&format!("{name}.{index}"), "This is not text.", "Send a string."),
             }
         }
         Some(words)
     }
 
-    /// Reads an optional object whose field names the client chooses.
+    /// Reads an optional object in which the client chooses the names of the fields.
     pub fn entries(&mut self, name: &'static str) -> Option<Map<String, Value>> {
         match self.take(name)? {
             Value::Object(entries) => Some(entries),
@@ -170,7 +173,8 @@ impl FieldReader {
         }
     }
 
-    /// Reads the fields of a nested object, such as an entry of [`FieldReader::entries`].
+    /// Reads the fields of the nested object `value` with a new reader, and adds the violations of
+    /// that reader. The nested object may be an entry of [`FieldReader::entries`].
     pub fn entry<T>(&mut self, name: &str, value: Value, read: impl FnOnce(&mut Self) -> T) -> T {
         let mut reader = Self::with_prefix(value, format!("{}{name}.", self.prefix));
         let result = read(&mut reader);
@@ -178,7 +182,7 @@ impl FieldReader {
         result
     }
 
-    /// Reads an optional nested object.
+    /// Reads the optional nested object `name`.
     pub fn object<T>(
         &mut self,
         name: &'static str,
@@ -188,44 +192,47 @@ impl FieldReader {
         Some(self.entry(name, value, read))
     }
 
-    /// Records the violation of a rule of the model.
+    /// Returns the value of a result of the model. If the result is a violation, adds the violation
+    /// and returns `None`.
     pub fn rule<T>(&mut self, result: Result<T, Violation>) -> Option<T> {
-        let record = |violation: Violation| {
+        let add = |violation: Violation| {
             let location = format!("{}{}", self.prefix, violation.location);
             self.violations.push(Violation { location, ..violation });
         };
-        result.map_err(record).ok()
+        result.map_err(add).ok()
     }
 
-    /// Records a violation of the field `name`.
+    /// Adds a violation of the field `name`.
     pub fn reject(&mut self, name: &str, message: impl Into<String>, fix: impl Into<String>) {
         self.violations.push(Violation::new(format!("{}{name}", self.prefix), message, fix));
     }
 
-    fn wrong_type<T>(&mut self, name: &str, what: &str, fix: &str) -> Option<T> {
-        self.reject(name, format!("This is not {what}."), fix);
+    /// Adds a violation of a field that has another type than `expected`.
+    fn wrong_type<T>(&mut self, name: &str, expected: &str, fix: &str) -> Option<T> {
+        self.reject(name, format!("This is not {expected}."), fix);
         None
     }
 
     /// Ends the reading.
     ///
     /// # Errors
-    /// All violations. Each field that was not read is one.
+    /// All violations. A field that was not read is unknown, and an unknown field is a violation.
     pub fn finish(self) -> Result<(), Denial> {
         let violations = self.into_violations();
         if violations.is_empty() { Ok(()) } else { Err(response::invalid(violations)) }
     }
 
-    /// Ends the reading and returns the violations. Each field that was not read is one.
+    /// Ends the reading and returns all violations. A field that was not read is unknown, and an
+    /// unknown field is a violation.
     pub fn into_violations(mut self) -> Vec<Violation> {
         for name in self.fields.keys() {
             let fix = match suggest(name, self.known.iter().copied()) {
                 Some(known) => format!("Did you mean {known}?"),
                 None => format!("Known fields: {}.", self.known.join(", ")),
             };
-            let shown: String = name.chars().take(64).collect();
+            let short_name: String = name.chars().take(64).collect();
             self.violations.push(Violation::new(
-                format!("{}{shown}", self.prefix),
+                format!("{}{short_name}", self.prefix),
                 "There is no such field.",
                 fix,
             ));
@@ -241,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn merge_patch_follows_the_examples_of_its_specification() {
+    fn merge_patch_gives_the_results_of_the_examples_in_rfc_7396() {
         // RFC 7396, appendix A.
         for (before, patch, after) in [
             (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
@@ -292,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn other_values_than_objects_are_rejected() {
+    fn value_that_is_not_an_object_is_rejected() {
         for value in [json!([]), json!("x"), json!(null), json!(7)] {
             let mut reader = FieldReader::new(value.clone());
             assert_eq!(reader.text("name"), None);

@@ -1,5 +1,5 @@
-//! Health checks for supervisors: is the process alive, and is it ready? They need no key, and the
-//! responses contain no secret.
+//! Health checks for supervisors: is the process alive, and is it ready? Health checks need no key,
+//! and their responses contain no secret.
 
 use ::http::{Method, StatusCode, request::Parts};
 use serde_json::{Value, json};
@@ -19,7 +19,8 @@ pub(super) fn respond(head: &Parts, accounts: &Accounts) -> Option<PayloadRespon
     }
 }
 
-/// A server whose store has stopped writing still decides requests, but an operator has to act.
+/// The response whether the server is ready. If the store has stopped writing, the server continues
+/// to decide requests, but it is not ready, because an operator has to repair the store.
 fn ready(accounts: &Accounts) -> PayloadResponse {
     match accounts.fault() {
         None => response::json(StatusCode::OK, &ready_body(accounts)),
@@ -31,9 +32,9 @@ fn ready(accounts: &Accounts) -> PayloadResponse {
     }
 }
 
-/// Rejected scripts and scripts that are switched off do not make a server unready: it uses the
-/// last valid scripts, and denies the requests that it cannot decide. The body has only the number
-/// of problems. `/api/v1/scripts` shows them to authorized clients.
+/// The body for a ready server, with the number of script problems. A server with script problems
+/// is ready, because it uses the last valid scripts and denies requests that need a script that is
+/// switched off. `/api/v1/scripts` shows the problems to authorized clients.
 fn ready_body(accounts: &Accounts) -> Value {
     match accounts.scripts().problems().len() {
         0 => json!({ "status": "ready" }),

@@ -1,5 +1,5 @@
 //! `POST /api/v1/users/import`: imports users of other systems with their password digests, in
-//! batches. A batch is imported completely or not at all. Sending it again changes nothing.
+//! batches. A batch is imported completely or not at all. Sending a batch again changes nothing.
 
 use ::http::StatusCode;
 use serde_json::json;

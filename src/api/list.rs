@@ -1,4 +1,4 @@
-//! Paginated lists. The cursor of a page names the last record of the page before.
+//! Paginated lists. The cursor of a page is the id of the last record of the previous page.
 
 use ::http::{StatusCode, request::Parts};
 use serde_json::{Value, json};
@@ -11,44 +11,45 @@ use crate::{
     pipeline::{Denial, Phase},
 };
 
-/// The default number of records of a page.
-const LIMIT: usize = 100;
-/// The most records of a page.
-const MOST: usize = 1000;
+/// The default maximum number of records in a page.
+const DEFAULT_LIMIT: usize = 100;
+/// The largest limit that a client may request.
+const MAX_LIMIT: usize = 1000;
 
 /// The query parameters of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ListQuery {
-    /// The most records of the page.
+    /// The maximum number of records in the page.
     pub limit: usize,
-    /// The last record of the page before.
+    /// The id of the last record of the previous page. `None` means the first page.
     pub after: Option<String>,
-    /// The name of the record, for lists that can be searched by name.
+    /// The name of the only record that is listed. `None` means that all records are listed.
     pub name: Option<String>,
-    /// The order, for lists that can be read in both directions.
+    /// The order of the entries. Only the list of audit entries uses this field.
     pub order: AuditOrder,
 }
 
-/// The parameter that a list accepts besides `limit` and `after`.
+/// The query parameter that a list accepts in addition to `limit` and `after`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ExtraParameter {
     None,
     /// `name` selects one record.
     Name,
-    /// `order` is `newest` or `oldest`: the entries that come first.
+    /// `order` selects the entries that come first. Its values are `newest` and `oldest`.
     Order,
 }
 
 impl ListQuery {
     /// Parses the query.
     pub fn parse(head: &Parts, extra: ExtraParameter) -> Result<Self, Denial> {
-        let mut query = Self { limit: LIMIT, after: None, name: None, order: AuditOrder::Newest };
+        let order = AuditOrder::Newest;
+        let mut query = Self { limit: DEFAULT_LIMIT, after: None, name: None, order };
         let mut violations = Vec::new();
         let text = head.uri.query().unwrap_or_default();
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             match &*name {
                 "limit" => match value.parse() {
-                    Ok(limit @ 1..=MOST) => query.limit = limit,
+                    Ok(limit @ 1..=MAX_LIMIT) => query.limit = limit,
                     _ => violations.push(Violation::new(
                         "limit",
                         "The limit of a list is a number from 1 to 1000.",
@@ -62,8 +63,8 @@ impl ListQuery {
                     "oldest" => query.order = AuditOrder::Oldest,
                     _ => violations.push(Violation::new(
                         "order",
-                        "There is no such order.",
-                        "Use newest or oldest: the entries that come first.",
+                        "This is not an order.",
+                        "Send newest to get the newest entries first, or oldest to get the oldest.",
                     )),
                 },
                 _ => violations.push(Violation::new(
@@ -80,14 +81,14 @@ impl ListQuery {
         if violations.is_empty() { Ok(query) } else { Err(invalid_query(violations)) }
     }
 
-    /// Parses the cursor, with the function that parses the ids of the list.
+    /// Parses the cursor. `parse` parses an id of the list's records. `None` means the first page.
     pub fn cursor<T>(&self, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Denial> {
         let Some(after) = &self.after else { return Ok(None) };
         parse(after).map(Some).ok_or_else(|| {
             invalid_query(vec![Violation::new(
                 "after",
                 "This is not a cursor of this list.",
-                "Use the `next` of the page before, unchanged.",
+                "Send the value of `next` in the previous page, unchanged.",
             )])
         })
     }
@@ -99,7 +100,8 @@ pub(super) fn invalid_query(violations: Vec<Violation>) -> Denial {
         .with_violations(violations)
 }
 
-/// The response with one page. `next` is the cursor of the next page; `None` means the last page.
+/// The response with one page. `next` is the cursor of the next page. `None` means that this is the
+/// last page.
 pub(super) fn page(items: Vec<Value>, next: Option<String>) -> PayloadResponse {
     response::json(StatusCode::OK, &json!({ "items": items, "next": next }))
 }
@@ -115,10 +117,10 @@ mod tests {
     }
 
     #[test]
-    fn invalid_parameters_are_rejected_together() {
+    fn all_invalid_parameters_are_reported_in_one_denial() {
         let query = parse("limit=7&after=a%20b").unwrap();
         assert_eq!((query.limit, query.after.as_deref()), (7, Some("a b")));
-        assert_eq!(parse("").unwrap().limit, LIMIT);
+        assert_eq!(parse("").unwrap().limit, DEFAULT_LIMIT);
         for bad in ["limit=0", "limit=1001", "limit=x", "limit=", "limit=-1", "page=2", "name=x"] {
             assert_eq!(parse(bad), Err(1), "{bad}");
         }

@@ -1,5 +1,5 @@
-//! `/api/v1/me`: the caller's own identity and keys. These routes never reach the keys of other
-//! users, whatever the caller's permissions are.
+//! `/api/v1/me`: the caller's own identity and keys. These routes never give access to the keys of
+//! other users, not even to an administrator.
 
 use ::http::StatusCode;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::{
     pipeline::{Denial, Phase},
 };
 
-/// The caller's identity, and the scopes of its key.
+/// Shows the caller's identity and the scopes of the caller's key.
 pub(super) async fn show(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let identity = request.identity;
     let body = json!({
@@ -27,18 +27,18 @@ pub(super) async fn show(request: ApiRequest<'_>) -> Result<PayloadResponse, Den
 }
 
 pub(super) async fn list_keys(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
-    keys::page_of_user(own_uid(&request)?, &request)
+    keys::page_of_user(caller_uid(&request)?, &request)
 }
 
 pub(super) async fn generate_key(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
-    keys::generate(own_uid(&request)?, request).await
+    keys::generate(caller_uid(&request)?, request).await
 }
 
 pub(super) async fn revoke_key(
     id: KeyId,
     request: ApiRequest<'_>,
 ) -> Result<PayloadResponse, Denial> {
-    own_key(id, &request)?;
+    caller_key(id, &request)?;
     keys::revoke(id, request).await
 }
 
@@ -46,24 +46,24 @@ pub(super) async fn rotate_key(
     id: KeyId,
     request: ApiRequest<'_>,
 ) -> Result<PayloadResponse, Denial> {
-    let key = own_key(id, &request)?;
+    let key = caller_key(id, &request)?;
     keys::replace(&key, request).await
 }
 
-/// The caller's uid. The operator is not a user, so it has no keys of its own.
-fn own_uid(request: &ApiRequest<'_>) -> Result<u64, Denial> {
+/// The caller's uid. The operator is refused, because the operator is not a user and has no keys.
+fn caller_uid(request: &ApiRequest<'_>) -> Result<u64, Denial> {
     let uid = request.identity.uid().filter(|uid| *uid != 0);
     uid.ok_or_else(|| {
-        let message = "The operator has no keys of its own. Use the keys of a user: /api/v1/users.";
+        let message = "The operator has no keys. Use /api/v1/users/{uid}/keys for a user's keys.";
         Denial::message(Phase::Handler, StatusCode::CONFLICT, "CONFLICT", message)
     })
 }
 
-/// The caller's key with this id. The response is the same for another user's key as for a key
-/// that does not exist.
-fn own_key(id: KeyId, request: &ApiRequest<'_>) -> Result<Key, Denial> {
-    let uid = own_uid(request)?;
+/// The caller's key with this id. A key of another user is reported as a key that does not exist,
+/// so that the response does not reveal the key.
+fn caller_key(id: KeyId, request: &ApiRequest<'_>) -> Result<Key, Denial> {
+    let uid = caller_uid(request)?;
     let key = request.accounts.key(id).map_err(response::denial)?;
-    let own_key = key.map(|key| key.record).filter(|key| key.user == uid);
-    own_key.ok_or_else(|| response::not_found("key", id))
+    let key = key.map(|key| key.record).filter(|key| key.user == uid);
+    key.ok_or_else(|| response::not_found("key", id))
 }

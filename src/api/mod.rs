@@ -1,7 +1,8 @@
 //! The admin API under `/api/v1/`, and the health checks under `/health/`.
 //!
-//! Every API request passes the same [`Gate`] as requests to the public listener. The API does not
-//! handle connections: while no server runs, the command line calls it in its own process.
+//! The [`Gate`] authorizes every API request, as it authorizes every request to the public
+//! listener. The API does not handle connections, so the command line can call the API in its own
+//! process while no server runs.
 
 mod apply;
 mod audit;
@@ -33,19 +34,20 @@ use crate::{
     store::Sequence,
 };
 
-/// The admin API. A cheap handle.
+/// A cheap handle that responds to requests to the admin API.
 #[derive(Clone)]
 pub struct Api {
     gate: Gate,
     accounts: Accounts,
     limits: BodyLimits,
-    /// Explains requests to the public listener. `None` means that there is no public listener.
+    /// Explains how the public listener would decide a request. `None` means that there is no
+    /// public listener.
     explainer: Option<Arc<dyn Explain>>,
 }
 
 /// An authorized request to the API.
 struct ApiRequest<'a> {
-    /// Signs every change with the caller's name.
+    /// The accounts of the server. The audit entry of each change names the caller.
     accounts: Writer,
     identity: &'a Identity<'a>,
     policy: &'a Policy,
@@ -56,7 +58,7 @@ struct ApiRequest<'a> {
 }
 
 impl Api {
-    /// The API of these accounts.
+    /// The API for these accounts, without `POST /api/v1/explain`.
     pub fn new(gate: Gate, accounts: Accounts, limits: BodyLimits) -> Self {
         Self { gate, accounts, limits, explainer: None }
     }
@@ -71,7 +73,7 @@ impl Api {
     /// Responds to a request from the address `client`.
     ///
     /// # Errors
-    /// The denial of the Gate or of the handler, as problem details (RFC 9457).
+    /// The denial by the [`Gate`] or by the handler, as problem details (RFC 9457).
     pub async fn decide(
         &self,
         head: &Parts,
@@ -118,7 +120,7 @@ impl Api {
             limits: &self.limits,
             explainer: self.explainer.as_deref(),
         };
-        // Without a route, the Gate has denied the request above.
+        // `matched` is not an error here, because `authorize` has denied requests without a route.
         let result = (matched?.handler)(api_request).await;
         result.inspect_err(|denial| audit.record(denial))
     }
@@ -132,8 +134,9 @@ impl ApiRequest<'_> {
         fields::parse(&body.collect(self.limits).await?)
     }
 
-    /// The revision that `If-Match` requires (RFC 9110, section 13.1.1). If the header field names
-    /// several revisions, the current one is chosen from them. `None` means any revision.
+    /// The revision that `If-Match` requires (RFC 9110, section 13.1.1). If the header field lists
+    /// several revisions and the current revision is among them, that is the current revision.
+    /// `None` means that any revision is accepted.
     fn expected_revision(
         &self,
         current: impl FnOnce() -> Option<Sequence>,

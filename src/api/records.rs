@@ -1,6 +1,6 @@
 //! `/api/v1/roles`, `/applications` and `/resources`: records whose id the client chooses. The
-//! handlers are the same for all three. [`resources`](super::resources) reads the fields of
-//! resources.
+//! handlers in this module serve all three kinds of records. [`resources`](super::resources) reads
+//! the fields of resources.
 
 use std::collections::BTreeSet;
 
@@ -20,12 +20,12 @@ use crate::{
     pipeline::Denial,
 };
 
-/// A record that clients create, and change with a merge patch.
+/// A record that clients can create, and that they change with a merge patch.
 pub(super) trait Editable: PolicyRecord {
-    /// The last segment of the path of its list.
+    /// The last segment of the path of the list of these records, such as `roles`.
     const PATH: &'static str;
 
-    /// Reads the record. The reader collects the violations.
+    /// Reads the record from the fields of the reader, which collects the violations.
     fn read(reader: &mut FieldReader) -> Self;
 
     /// Checks that the client may write the record. `before` is `None` for a new record, `after` is
@@ -62,7 +62,7 @@ pub(super) async fn show<T: Editable>(
 
 fn get<T: Editable>(id: &str, request: &ApiRequest<'_>) -> Result<Versioned<T>, Denial> {
     let current = request.accounts.get::<T>(id).map_err(response::denial)?;
-    // The id comes from the path and may contain any character.
+    // The id is escaped, because it comes from the path and may contain any character.
     current.ok_or_else(|| response::not_found(T::WHAT, id.escape_debug()))
 }
 
@@ -126,8 +126,8 @@ impl Editable for Role {
         }
     }
 
-    /// Clients can only give permissions that they have themselves. Otherwise everybody who may
-    /// change roles could become an administrator.
+    /// Refuses a role with added permissions that the caller does not have. Otherwise a caller who
+    /// may change roles could get every permission.
     fn check_write(
         request: &ApiRequest<'_>,
         before: Option<&Self>,
@@ -138,9 +138,7 @@ impl Editable for Role {
         let permissions = after.iter().flat_map(|role| &role.permissions);
         let mut added = permissions.filter(|name| old.is_none_or(|old| !old.contains(*name)));
         if added.any(|permission| !request.identity.has(permission)) {
-            return Err(response::forbidden(
-                "You can only give permissions that you have yourself.",
-            ));
+            return Err(response::forbidden("You can only grant permissions that you have."));
         }
         Ok(())
     }
@@ -180,7 +178,7 @@ impl Editable for Application {
     }
 }
 
-/// The words as a set. `None` is the empty set.
+/// The words as a set. `None` becomes the empty set.
 pub(super) fn set(words: Option<Vec<String>>) -> BTreeSet<String> {
     words.unwrap_or_default().into_iter().collect()
 }

@@ -1,4 +1,4 @@
-//! Reads the fields of resources.
+//! Reads the fields of resources that clients send.
 
 use std::collections::{BTreeMap, BTreeSet};
 

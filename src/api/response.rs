@@ -1,4 +1,5 @@
-//! The responses of the API: JSON with an `ETag`, and denials for the errors of the accounts.
+//! The responses of the API: JSON with an `ETag`, and denials for errors of reading or changing
+//! records.
 
 use ::http::{
     HeaderMap, HeaderValue, Response, StatusCode,
@@ -13,7 +14,8 @@ use crate::{
     store::Sequence,
 };
 
-/// A denial as the error of a closure that the accounts call. It can be made from an account error.
+/// The error type of a closure that edits a record. It wraps a denial, and can be converted from an
+/// [`AccountError`], as the methods of [`Writer`](crate::accounts::Writer) require.
 pub(super) struct ChangeDenial(pub Denial);
 
 impl From<AccountError> for ChangeDenial {
@@ -43,7 +45,8 @@ pub(super) fn json(status: StatusCode, body: &Value) -> PayloadResponse {
     response
 }
 
-/// A record, with its revision as `ETag`, a strong validator (RFC 9110, section 8.8.3).
+/// A response with a record. Its `ETag` is the record's revision, which is a strong validator
+/// (RFC 9110, section 8.8.3).
 pub(super) fn record(status: StatusCode, body: &Value, revision: Sequence) -> PayloadResponse {
     let mut response = json(status, body);
     if let Ok(etag) = HeaderValue::try_from(format!("\"{revision}\"")) {
@@ -52,7 +55,7 @@ pub(super) fn record(status: StatusCode, body: &Value, revision: Sequence) -> Pa
     response
 }
 
-/// A new record, with its path.
+/// A response with a new record. Its `Location` is the path of the record.
 pub(super) fn created(body: &Value, revision: Sequence, location: &str) -> PayloadResponse {
     let mut response = record(StatusCode::CREATED, body, revision);
     if let Ok(location) = HeaderValue::try_from(location) {
@@ -67,8 +70,9 @@ pub(super) fn no_content() -> PayloadResponse {
     response
 }
 
-/// The revision that `If-Match` requires. `None` means any revision. `current` returns the current
-/// revision; it is called if the field names several.
+/// The revision that `If-Match` requires. `None` means that any revision is accepted. `current`
+/// returns the current revision, and is called only if the field does not list exactly one
+/// revision.
 pub(super) fn expected_revision(
     headers: &HeaderMap,
     current: impl FnOnce() -> Option<Sequence>,
@@ -87,13 +91,13 @@ pub(super) fn expected_revision(
     if !tags.iter().all(quoted) {
         return Err(malformed());
     }
-    // Weak tags never match (RFC 9110, section 8.8.3.2). Tags that are not numbers are not
-    // revisions.
+    // Weak tags are left out, because they never match (RFC 9110, section 8.8.3.2). Tags that are
+    // not numbers are left out, because no record has such a revision.
     let revision = |tag: &&str| tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok();
     let named: Vec<Sequence> = tags.iter().filter_map(revision).collect();
     Ok(Some(match named.as_slice() {
         [revision] => *revision,
-        // `Sequence::MAX` is no record's revision, so the change is refused.
+        // No record has the revision `Sequence::MAX`, so the change will be refused.
         several => current().filter(|current| several.contains(current)).unwrap_or(Sequence::MAX),
     }))
 }
@@ -112,7 +116,7 @@ pub(super) fn not_found(what: &str, id: impl std::fmt::Display) -> Denial {
     Denial::message(Phase::Handler, StatusCode::NOT_FOUND, "NOT_FOUND", message)
 }
 
-/// The denial for an error of the accounts.
+/// The denial that reports an error of reading or changing records.
 pub(super) fn denial(problem: AccountError) -> Denial {
     let deny =
         |status, code, message: String| Denial::message(Phase::Handler, status, code, message);
@@ -122,7 +126,9 @@ pub(super) fn denial(problem: AccountError) -> Denial {
         AccountError::Stale { current } => deny(
             StatusCode::PRECONDITION_FAILED,
             "PRECONDITION_FAILED",
-            format!("The record was changed meanwhile: its ETag is \"{current}\". Read it again."),
+            format!(
+                "The record has changed, and its ETag is now \"{current}\". Read the record again."
+            ),
         ),
         AccountError::Refused { message, fix } => {
             deny(StatusCode::CONFLICT, "CONFLICT", format!("{message} {fix}"))
@@ -147,7 +153,7 @@ pub(super) fn denial(problem: AccountError) -> Denial {
     }
 }
 
-/// The denial of an invalid record, with the violation of each field.
+/// The denial of an invalid record, with all its violations.
 pub(super) fn invalid(violations: Vec<crate::model::Violation>) -> Denial {
     let message = match violations.len() {
         1 => "The record is invalid.".to_owned(),
@@ -170,14 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn if_match_is_read_as_one_revision() {
+    fn if_match_selects_one_revision() {
         assert_eq!(parse(&[], None), Ok(None));
         assert_eq!(parse(&["*"], None), Ok(None));
         assert_eq!(parse(&["\"7\""], None), Ok(Some(7)));
         assert_eq!(parse(&["\"6\", \"7\""], Some(7)), Ok(Some(7)));
         assert_eq!(parse(&["\"6\"", "\"7\""], Some(7)), Ok(Some(7)));
         assert_eq!(parse(&["\"6\", \"7\""], Some(8)), Ok(Some(Sequence::MAX)));
-        // None of these is a record's revision.
+        // No record has such a revision.
         for field in ["W/\"7\"", "\"x\"", "\"\"", "\"-7\""] {
             assert_eq!(parse(&[field], Some(7)), Ok(Some(Sequence::MAX)), "{field}");
         }

@@ -1,4 +1,4 @@
-//! The routes of the API: one table with the method, path, permission and handler of each.
+//! The routes of the API: one table with the method, path, permission and handler of each route.
 
 use std::{borrow::Cow, pin::Pin};
 
@@ -26,20 +26,20 @@ const RESOURCES: &str = "administer rest resources";
 type ResponseFuture<'a> =
     Pin<Box<dyn Future<Output = Result<PayloadResponse, Denial>> + Send + 'a>>;
 
-/// A handler together with the parameter of the path.
+/// A handler that already has the parameter of the request's path.
 type BoundHandler = Box<dyn for<'a> FnOnce(ApiRequest<'a>) -> ResponseFuture<'a> + Send>;
 
-/// A row of the table.
+/// A row of the table of routes.
 pub(super) struct ApiRoute {
     method: Method,
-    /// The path below `/api/v1/`. A segment in braces is the parameter; a path has at most one.
+    /// The path below `/api/v1/`. At most one segment is in braces. This segment is the parameter.
     pattern: &'static str,
     /// The permission that the request needs.
     pub permission: &'static str,
     handler: RouteHandler,
 }
 
-/// A handler, by the type of its path parameter.
+/// A handler. Each variant has another type of path parameter.
 #[derive(Clone, Copy)]
 enum RouteHandler {
     /// No parameter.
@@ -52,7 +52,7 @@ enum RouteHandler {
     Record(for<'a> fn(String, ApiRequest<'a>) -> ResponseFuture<'a>),
 }
 
-/// The route of a request.
+/// The route of a request, and its handler with the parameter of the request's path.
 pub(super) struct MatchedRoute {
     pub route: &'static ApiRoute,
     pub handler: BoundHandler,
@@ -80,7 +80,7 @@ macro_rules! routes {
     };
 }
 
-// The rows of a path are in the order of its Allow header field.
+// Rows with the same path are in the order in which the `Allow` header field lists their methods.
 routes! {
     GET    "me"                    OWN_KEYS    Plain  => me::show;
     GET    "me/keys"               OWN_KEYS    Plain  => me::list_keys;
@@ -133,18 +133,19 @@ routes! {
     POST   "explain"               SITE        Plain  => explain::explain;
 }
 
-/// Finds the route of a request. A HEAD request has the route of GET.
+/// Finds the route of a request. A HEAD request has the same route as a GET request.
 ///
 /// # Errors
-/// No route has the path (404), or none of them has the method (405). Only authorized clients may
-/// see these denials.
+/// No route has the path (404), or no route with this path has the method (405). Only authorized
+/// clients may see these denials.
 pub(super) fn find(head: &Parts) -> Result<MatchedRoute, Denial> {
     let segments = path_segments(head.uri.path()).unwrap_or_default();
     let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
     let mut allow: Vec<&str> = Vec::new();
     for route in ROUTES {
         let Some(parameter) = route.match_path(&segments) else { continue };
-        // A segment that cannot be an id does not match: `users/import` is not `users/{uid}`.
+        // A route does not match if the segment cannot be an id. So `users/{uid}` does not match
+        // `users/import`.
         let Some(handler) = route.handler.bind(parameter) else { continue };
         if route.method == *method {
             return Ok(MatchedRoute {
@@ -170,7 +171,8 @@ pub(super) fn find(head: &Parts) -> Result<MatchedRoute, Denial> {
 }
 
 impl ApiRoute {
-    /// The parameter of a path that has this route's pattern, or `""` if the pattern has none.
+    /// The parameter of a path, or `""` if this route's pattern has no parameter. `None` means that
+    /// the path does not match the pattern.
     fn match_path<'s>(&self, segments: &'s [Cow<'_, str>]) -> Option<&'s str> {
         let mut parameter = "";
         let mut given = segments.iter();
@@ -187,7 +189,8 @@ impl ApiRoute {
 }
 
 impl RouteHandler {
-    /// Binds the handler to the path's parameter. `None` means that it cannot be such an id.
+    /// Gives the handler the path's parameter. `None` means that the parameter is not an id of the
+    /// kind that the handler needs.
     fn bind(self, parameter: &str) -> Option<BoundHandler> {
         let handler: BoundHandler = match self {
             Self::Plain(respond) => Box::new(respond),
@@ -208,7 +211,7 @@ impl RouteHandler {
     }
 }
 
-/// Parses a uid. Signs and leading zeros are not accepted: each user has exactly one path.
+/// Parses a uid. Signs and leading zeros are not accepted, so that each user has exactly one path.
 fn parse_uid(text: &str) -> Option<u64> {
     text.parse().ok().filter(|uid: &u64| uid.to_string() == text)
 }
@@ -243,7 +246,7 @@ fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
 }
 
 fn not_found(head: &Parts) -> Denial {
-    // The path may contain anything, so the message does not repeat it.
+    // The message does not repeat the path, because the path may contain any text.
     let message = if head.uri.path().starts_with(PREFIX) {
         "The API has no such path."
     } else {
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn each_path_has_its_route_and_parameter() {
+    fn route_and_parameter_of_each_path_are_found() {
         for (method, path, expected) in [
             ("GET", "/api/v1/users", ("GET", "users", "")),
             ("HEAD", "/api/v1/users/7?x=y", ("GET", "users/{uid}", "7")),

@@ -11,7 +11,7 @@ use crate::{
     scripting::{Function, Script, ScriptError, ScriptProblem, Scripts},
 };
 
-/// The loaded scripts and the problems.
+/// Shows the loaded scripts and the problems of the scripts on disk.
 pub(super) async fn show(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let scripts = request.accounts.scripts();
     let set = scripts.current();
@@ -54,12 +54,12 @@ fn problem_view(problem: &ScriptProblem) -> Value {
     }
 }
 
-/// Reloads the scripts from disk. The new scripts are in force when the response is sent.
+/// Reloads the scripts from disk. When the client gets the response, the new scripts are in force.
 pub(super) async fn reload(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let scripts = request.accounts.scripts().clone();
     if scripts.is_none() {
         let message =
-            "No server runs, so no scripts are loaded. A server loads them when it starts.";
+            "No server runs, so no scripts are loaded. A server loads its scripts at its start.";
         return Err(Denial::message(Phase::Handler, StatusCode::CONFLICT, "CONFLICT", message));
     }
     let result = tokio::task::spawn_blocking(move || load(&scripts)).await;

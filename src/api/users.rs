@@ -1,4 +1,4 @@
-//! `/api/v1/users`: the users.
+//! `/api/v1/users`: listing, creating, changing and deleting users.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::{
     pipeline::Denial,
 };
 
-/// The fields that the server sets. A change may contain them with their current value.
+/// The fields that only the server sets. A change may contain such a field with its current value.
 const READ_ONLY: &[&str] =
     &["uid", "uuid", "has_password", "init", "created", "changed", "access", "login"];
 
@@ -45,8 +45,8 @@ pub(super) async fn list(request: ApiRequest<'_>) -> Result<PayloadResponse, Den
     Ok(list::page(items, last.filter(|_| page.has_more)))
 }
 
-/// A page with the user of this name, compared without regard to case. The page is empty if there
-/// is no such user.
+/// A page with the user who has this name. Names are compared without regard to case. If no user
+/// has this name, the page is empty.
 fn search_by_name(
     name: &str,
     after: Option<u64>,
@@ -67,7 +67,7 @@ pub(super) async fn create(mut request: ApiRequest<'_>) -> Result<PayloadRespons
     let mut draft = request.accounts.draft_user(NewUser::default());
     for name in READ_ONLY {
         if reader.take(name).is_some() {
-            reader.reject(name, "The server sets this field.", "Leave it out.");
+            reader.reject(name, "The server sets this field.", "Leave this field out.");
         }
     }
     draft.status = true;
@@ -91,7 +91,7 @@ pub(super) async fn change(
 ) -> Result<PayloadResponse, Denial> {
     let mut patch = request.json().await?;
     let before = get(uid, &request)?;
-    // This check comes first, so that no password is hashed for a client that may not set it.
+    // This check comes before the password is hashed, because hashing is expensive.
     check_may_change(&before.record, &request)?;
     let expected = request.expected_revision(|| Some(before.revision))?;
     let password = match patch.as_object_mut().and_then(|fields| fields.shift_remove("password")) {
@@ -121,13 +121,13 @@ pub(super) async fn delete(uid: u64, request: ApiRequest<'_>) -> Result<PayloadR
     Ok(response::no_content())
 }
 
-/// Refuses changes of administrators by other clients.
+/// Refuses a change of an administrator unless the client is an administrator.
 pub(super) fn check_may_change(user: &User, request: &ApiRequest<'_>) -> Result<(), Denial> {
     let policy = request.accounts.directory().policy();
     request.admin_only_if(policy.roles.has_administrators(&user.roles))
 }
 
-/// Refuses added roles with more permissions than the scopes of the client's key.
+/// Refuses an added role if it has a permission that the scopes of the client's key do not contain.
 fn check_granted_roles(
     before: &[String],
     after: &[String],
@@ -140,12 +140,12 @@ fn check_granted_roles(
         return Ok(());
     }
     Err(response::forbidden(
-        "A key with scopes can only give roles whose permissions are all among its scopes.",
+        "A key with scopes can only grant a role if the scopes contain all permissions of the role.",
     ))
 }
 
-/// Refuses to set passwords with a restricted key: a login with a password has no restrictions, so
-/// the client could escape those of its key.
+/// Refuses a request to set a password if the client's key is restricted. Authentication with a
+/// password has no restrictions, so the client could escape the restrictions of its key.
 pub(super) fn check_may_set_passwords(request: &ApiRequest<'_>) -> Result<(), Denial> {
     if !request.identity.is_restricted() {
         return Ok(());
@@ -156,7 +156,8 @@ pub(super) fn check_may_set_passwords(request: &ApiRequest<'_>) -> Result<(), De
     ))
 }
 
-/// The digest of the password in a change. `null` removes the password.
+/// The digest of the password in a change. The value `null` becomes `None`, which removes the
+/// password.
 async fn new_password(
     value: Value,
     request: &ApiRequest<'_>,
@@ -190,7 +191,7 @@ fn apply(user: &mut User, patch: Value) -> Result<(), Denial> {
             reader.reject(
                 name,
                 "The server sets this field.",
-                "Leave it out, or send its current value.",
+                "Leave this field out, or send its current value.",
             );
         }
     }
@@ -230,8 +231,8 @@ fn attributes(reader: &mut FieldReader) -> BTreeMap<String, String> {
 
 /// The public view of a user, without the password digest.
 fn view(user: &User) -> Value {
-    // 0 means never.
-    let time = |at: Timestamp| (at.0 != 0).then(|| at.to_string());
+    // The timestamp 0 means that the user has never done this, and is shown as `null`.
+    let time = |time: Timestamp| (time.0 != 0).then(|| time.to_string());
     json!({
         "uid": user.uid,
         "name": user.name,

@@ -1,8 +1,8 @@
 //! The command line: arguments, commands, and their output.
 //!
 //! Commands that read or change records send requests to the admin API: to the running server or,
-//! if no server runs, to the same API in this process. So the command line needs no rules of its
-//! own, and other clients of the API cannot bypass any.
+//! if no server runs, to the same API in this process. So all rules are in the API, and no client
+//! can bypass them.
 
 mod client;
 mod commands;
@@ -25,8 +25,8 @@ const GLOBAL_OPTIONS: &str = "Options of every command";
 
 /// A small gate for REST APIs: users, API keys and permissions in one binary.
 ///
-/// Without a command, keyward runs the server. While a server runs, the other commands send
-/// requests to it; otherwise they open the store themselves.
+/// Without a command, keyward runs the server. While a server runs, the other commands send their
+/// requests to the server. If no server runs, the commands open the store.
 #[derive(Debug, Parser)]
 #[command(name = "keyward", version, after_help = terminal::exit::HELP, infer_long_args = false)]
 pub struct Cli {
@@ -54,20 +54,20 @@ pub enum Output {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the server (what keyward does without a command)
+    /// Run the server; this is the default command
     Serve,
     /// Create the store, its first user and a key for that user
     Init,
     #[command(flatten)]
     Records(RecordCommand),
-    /// Replace the store with a backup, while no server runs; the old store is kept
+    /// Replace the store with a backup and keep the old store; only possible while no server runs
     Restore(commands::backup::Restore),
-    /// Change the records to those of a file, all of them or none
+    /// Create and change records as a file says; either all changes are made or none
     Apply(commands::apply::Apply),
     /// Scripts: authentication types, hooks and handlers
     #[command(subcommand)]
     Script(ScriptVerb),
-    /// Run a request through all phases and show the result of each
+    /// Run a request through all phases and show the result of each phase
     Explain(commands::explain::Request),
     /// Check or print the configuration
     #[command(subcommand)]
@@ -84,10 +84,10 @@ enum Command {
 /// The commands for scripts.
 #[derive(Debug, Subcommand)]
 enum ScriptVerb {
-    // Needs neither a server nor the store.
+    // These commands need neither a server nor the store.
     #[command(flatten)]
     Local(commands::script::Bench),
-    // Sends requests to the admin API.
+    // These commands send requests to the admin API.
     #[command(flatten)]
     Api(commands::script::Verb),
 }
@@ -115,7 +115,7 @@ enum RecordCommand {
     Audit(commands::audit::Verb),
     /// Write all records to one file, whether a server runs or not
     Backup(commands::backup::Backup),
-    /// Write all records as a TOML file, to read, edit and apply
+    /// Write all records as a TOML file that people can read and edit, and keyward can apply
     Export(commands::apply::Export),
 }
 
@@ -160,7 +160,7 @@ async fn execute(command: Command, output: Output, loaded: Loaded) -> anyhow::Re
         Command::Init => commands::init::run(&loaded.settings, output).await,
         Command::Config(verb) => commands::config::run(verb, &loaded, output),
         Command::Script(ScriptVerb::Local(bench)) => {
-            // The tests of scripts block, so they must not run on the runtime's own thread.
+            // Script tests block their thread, so they must not run on the runtime's thread.
             let settings = loaded.settings;
             tokio::task::spawn_blocking(move || commands::script::run(bench, &settings, output))
                 .await?

@@ -1,4 +1,4 @@
-//! The configuration while it is read: every key with its value and the value's origin.
+//! A configuration that is being read: every key with its value and the place that set the value.
 
 use std::{
     num::{IntErrorKind, ParseIntError},
@@ -27,7 +27,7 @@ pub(super) struct Draft {
     pub(super) found: Vec<Problem>,
 }
 
-/// A key.
+/// A key with its value.
 pub(super) struct Entry {
     pub(super) section: String,
     pub(super) key: String,
@@ -42,7 +42,7 @@ pub(super) struct Unfit {
 }
 
 impl Draft {
-    /// The defaults.
+    /// Creates a draft with the defaults.
     pub(super) fn new() -> Self {
         let sections = toml::Table::try_from(File::default()).expect("the defaults are TOML");
         let mut keys = Vec::new();
@@ -59,8 +59,8 @@ impl Draft {
         Self { keys, found: Vec::new() }
     }
 
-    /// Takes what the text of a file says. What is wrong in it goes to `found`, and its keys keep
-    /// their defaults.
+    /// Applies the keys of a file. Each invalid key or value is added to `found`, and the key keeps
+    /// its default.
     pub(super) fn read(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let document = DeTable::parse(text).map_err(|error| syntax(path, text, &error))?;
         let reader = Reader { path, text };
@@ -73,7 +73,7 @@ impl Draft {
                     self.read_webhooks(&reader, table);
                 }
                 _ => {
-                    let problem = self.stray(&reader, name, value.get_ref());
+                    let problem = self.stray_problem(&reader, name, value.get_ref());
                     self.found.push(problem);
                 }
             }
@@ -81,15 +81,13 @@ impl Draft {
         Ok(())
     }
 
-    /// Each section below `[webhooks]` is one of its own, with the same keys.
+    /// Reads the sections `[webhooks.NAME]`, which all have the same keys.
     fn read_webhooks(&mut self, reader: &Reader<'_>, table: &DeTable<'_>) {
         for (name, value) in table {
             let DeValue::Table(table) = value.get_ref() else {
-                let message = "Every webhook has a section of its own.".into();
-                let fix = format!(
-                    "Write [webhooks.NAME] on a line of its own, with {} below.",
-                    listed(["url", "secret"].into_iter())
-                );
+                let message = "Every webhook needs a section.".into();
+                let fix = "Write [webhooks.NAME] on a separate line, with url and secret below it."
+                    .into();
                 let key = format!("{WEBHOOKS}.{}", printable(name.get_ref()));
                 self.found.push(Problem { place: reader.place(name), key, message, fix });
                 continue;
@@ -109,13 +107,12 @@ impl Draft {
         for (name, value) in table {
             let place = reader.place(name);
             let key = format!("{section}.{}", printable(name.get_ref()));
-            let at =
-                self.keys.iter().position(|e| e.section == section && e.key == **name.get_ref());
-            let taken = match at {
+            let is_named = |e: &Entry| e.section == section && e.key == **name.get_ref();
+            let result = match self.keys.iter().position(is_named) {
                 None => Err(self.unknown_key(section, name.get_ref())),
-                Some(at) => self.keys[at].take(value.get_ref(), &place),
+                Some(index) => self.keys[index].take(value.get_ref(), &place),
             };
-            if let Err(Unfit { message, fix }) = taken {
+            if let Err(Unfit { message, fix }) = result {
                 self.found.push(Problem { place, key, message, fix });
             }
         }
@@ -125,8 +122,8 @@ impl Draft {
         self.sections().any(|section| section == name)
     }
 
-    /// Reports a key outside of all sections.
-    fn stray(
+    /// Returns the problem of a key outside of all sections, or of an unknown section.
+    fn stray_problem(
         &self,
         reader: &Reader<'_>,
         name: &Spanned<toml::de::DeString<'_>>,
@@ -136,8 +133,10 @@ impl Draft {
         let is_section = value.is_table();
         let (message, fix) = if self.has_section(word) {
             (
-                "This is the name of a section.".into(),
-                format!("Write [{word}] on a line of its own, with its keys below."),
+                "This is a section, not a key.".into(),
+                format!(
+                    "Write [{word}] on a separate line, with the keys of the section below it."
+                ),
             )
         } else if is_section {
             let fix = match suggest(word, self.sections()) {
@@ -146,24 +145,24 @@ impl Draft {
             };
             ("There is no such section.".into(), fix)
         } else {
-            ("Every key stands in a section.".into(), self.home_of(word))
+            ("Every key belongs in a section.".into(), self.stray_fix(word))
         };
         let key = if is_section { format!("[{}]", printable(word)) } else { printable(word) };
         Problem { place: reader.place(name), key, message, fix }
     }
 
-    /// Where a key belongs that stands before the first section.
-    fn home_of(&self, word: &str) -> String {
-        let homes = |key: &str| -> String {
-            let homes: Vec<String> =
-                self.sections_with(key).map(|home| format!("[{home}]")).collect();
-            homes.join(" or ")
+    /// Returns the fix for a key before the first section: the sections that have such a key.
+    fn stray_fix(&self, word: &str) -> String {
+        let sections = |key: &str| -> String {
+            let names: Vec<String> =
+                self.sections_with(key).map(|name| format!("[{name}]")).collect();
+            names.join(" or ")
         };
         if self.sections_with(word).next().is_some() {
-            return format!("Move it below {}.", homes(word));
+            return format!("Move the key below {}.", sections(word));
         }
         match suggest(word, self.keys.iter().map(|entry| entry.key.as_str())) {
-            Some(near) => format!("Did you mean `{near}` in {}?", homes(near)),
+            Some(near) => format!("Did you mean `{near}` in {}?", sections(near)),
             None => format!("The sections are {}.", listed(self.sections())),
         }
     }
@@ -177,18 +176,19 @@ impl Draft {
     }
 
     fn unknown_key(&self, section: &str, word: &str) -> Unfit {
-        let mine = self.keys.iter().filter(|e| e.section == section).map(|e| e.key.as_str());
-        let fix = if let Some(home) = self.sections_with(word).next() {
-            format!("`{word}` belongs in [{home}].")
-        } else if let Some(near) = suggest(word, mine.clone()) {
+        let known = self.keys.iter().filter(|e| e.section == section).map(|e| e.key.as_str());
+        let fix = if let Some(other) = self.sections_with(word).next() {
+            format!("`{word}` belongs in [{other}].")
+        } else if let Some(near) = suggest(word, known.clone()) {
             format!("Did you mean `{near}`?")
         } else {
-            format!("The keys of [{section}] are {}.", listed(mine))
+            format!("The keys of [{section}] are {}.", listed(known))
         };
         Unfit { message: "There is no such key.".into(), fix }
     }
 
-    /// Of keys that do not go together, the first that somebody gave, and where.
+    /// Returns the key to blame if `keys` contradict each other, and the place that set it: the
+    /// first key that the file or the environment set, else the first of `keys`.
     pub(super) fn blame(&self, keys: &[&str]) -> (Place, String) {
         let places = keys.iter().filter_map(|key| {
             let entry = self.keys.iter().find(|entry| entry.name() == *key)?;
@@ -199,19 +199,19 @@ impl Draft {
         given.unwrap_or_else(|| (Place::Default, first.into()))
     }
 
-    /// The file as it would be with all this in it.
+    /// Returns the raw configuration with all keys of this draft.
     pub(super) fn file(&self) -> File {
         let mut sections = toml::Table::new();
         for entry in &self.keys {
-            let mut at = Some(&mut sections);
+            let mut table = Some(&mut sections);
             for part in entry.section.splitn(2, '.') {
-                at = at.and_then(|table| {
+                table = table.and_then(|table| {
                     let inner =
                         table.entry(part).or_insert_with(|| Value::Table(toml::Table::new()));
                     inner.as_table_mut()
                 });
             }
-            if let Some(table) = at {
+            if let Some(table) = table {
                 table.insert(entry.key.clone(), entry.value.clone());
             }
         }
@@ -233,12 +233,12 @@ impl Entry {
                 let number = i64::from_str_radix(&digits, number.radix());
                 Value::Integer(number.map_err(|_| self.unfit("This number is far out of range."))?)
             }
-            _ => return Err(self.unfit(&format!("This is {}.", kind(given)))),
+            _ => return Err(self.unfit(&format!("The value is {}.", kind(given)))),
         };
         self.set(value, place)
     }
 
-    /// Takes a value that has no type yet: the key's own decides.
+    /// Sets the value from a variable's text, which is parsed with the type of the key's default.
     pub(super) fn take_text(&mut self, text: &str, place: &Place) -> Result<(), Unfit> {
         let value = match &self.value {
             Value::Integer(_) => {
@@ -246,7 +246,7 @@ impl Entry {
                     IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => {
                         self.unfit("This number is far out of range.")
                     }
-                    _ => self.unfit("This is not a whole number."),
+                    _ => self.unfit("The value is not a whole number."),
                 });
                 Value::Integer(number?)
             }
@@ -258,7 +258,8 @@ impl Entry {
     fn set(&mut self, value: Value, place: &Place) -> Result<(), Unfit> {
         let text = value.as_str().unwrap_or_default();
         if text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
-            return Err(self.unfit("This holds a control character, or bytes that are not UTF-8."));
+            let message = "The value contains a control character, or bytes that are not UTF-8.";
+            return Err(self.unfit(message));
         }
         self.value = value;
         self.place = place.clone();
@@ -275,15 +276,15 @@ impl Entry {
     }
 }
 
-/// Tells lines from bytes.
+/// The text of a file, to compute line numbers from byte offsets.
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
 }
 
 impl Reader<'_> {
-    fn place<T>(&self, what: &Spanned<T>) -> Place {
-        let line = line_of(self.text.as_bytes(), what.span().start);
+    fn place<T>(&self, item: &Spanned<T>) -> Place {
+        let line = line_of(self.text.as_bytes(), item.span().start);
         Place::File { path: self.path.to_owned(), line }
     }
 }

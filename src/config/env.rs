@@ -1,9 +1,9 @@
-//! Overrides from the environment: `KEYWARD_SECTION__KEY`, two underscores between the section and
-//! the key.
+//! Overrides from the environment: `KEYWARD_SECTION__KEY`, with two underscores between the section
+//! and the key.
 //!
-//! A variable with two underscores that names no key is an error, for a limit that is spelled wrong
-//! is no limit. One without them is not ours to judge: orchestrators make `KEYWARD_PORT` and the
-//! like for a service of our name.
+//! A variable with two underscores that names no key is an error: otherwise a misspelled limit
+//! would silently have no effect. Variables without two underscores are ignored, because
+//! orchestrators set variables such as `KEYWARD_PORT` for a service that is named keyward.
 
 use super::{
     Place, Problem,
@@ -11,13 +11,14 @@ use super::{
 };
 use crate::model::suggest;
 
-/// Names the configuration file.
+/// The variable that names the configuration file.
 pub(super) const CONFIG: &str = "KEYWARD_CONFIG";
 const PREFIX: &str = "KEYWARD_";
-const BETWEEN: &str = "__";
+const SEPARATOR: &str = "__";
 
-/// The variables of this process that may concern Keyward. One that is not UTF-8 is kept with
-/// U+FFFD in it, and refused later by name; [`std::env::vars`] would panic.
+/// Returns the environment variables whose names begin with `KEYWARD_`. Bytes that are not UTF-8
+/// become U+FFFD, so that a later check can reject the variable by name; [`std::env::vars`] would
+/// panic.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(name, value)| {
@@ -26,22 +27,22 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
         .filter(|(name, _)| name.starts_with(PREFIX))
 }
 
-/// The file that [`CONFIG`] names. An empty one names none.
+/// Returns the file that the variable [`CONFIG`] names. An empty value counts as unset.
 pub(super) fn config_file(variables: &[(String, String)]) -> Option<&str> {
     let (_, path) = variables.iter().find(|(name, _)| name == CONFIG)?;
     (!path.is_empty()).then_some(path.as_str())
 }
 
-/// Writes the overrides into `draft`, and returns the names of those that were applied, in order.
+/// Writes the overrides into `draft`, and returns the sorted names of the applied variables.
 pub(super) fn apply(draft: &mut Draft, variables: &[(String, String)]) -> Vec<String> {
     let mut applied = Vec::new();
     for (name, value) in variables.iter().filter(|(name, _)| is_override(name)) {
         let place = Place::Variable(name.clone());
-        let (key, taken) = match draft.keys.iter_mut().find(|entry| variable(entry) == *name) {
+        let (key, result) = match draft.keys.iter_mut().find(|entry| variable(entry) == *name) {
             Some(entry) => (entry.name(), entry.take_text(value, &place)),
             None => (String::new(), Err(unknown(draft, name))),
         };
-        match taken {
+        match result {
             Ok(()) => applied.push(name.clone()),
             Err(Unfit { message, fix }) => {
                 draft.found.push(Problem { place, key, message, fix });
@@ -53,19 +54,19 @@ pub(super) fn apply(draft: &mut Draft, variables: &[(String, String)]) -> Vec<St
 }
 
 fn is_override(name: &str) -> bool {
-    name.starts_with(PREFIX) && name.contains(BETWEEN)
+    name.starts_with(PREFIX) && name.contains(SEPARATOR)
 }
 
-/// The variable that overrides a key.
+/// Returns the name of the variable that overrides a key.
 fn variable(entry: &Entry) -> String {
-    let section = entry.section.to_uppercase().replace('.', BETWEEN);
+    let section = entry.section.to_uppercase().replace('.', SEPARATOR);
     let key = entry.key.to_uppercase();
-    format!("{PREFIX}{section}{BETWEEN}{key}")
+    format!("{PREFIX}{section}{SEPARATOR}{key}")
 }
 
 fn unknown(draft: &Draft, name: &str) -> Unfit {
     let names: Vec<String> = draft.keys.iter().map(variable).collect();
     let near = suggest(name, names.iter().map(String::as_str));
     let fix = near.map_or_else(String::new, |near| format!("Did you mean {near}?"));
-    Unfit { message: "No key has this variable.".into(), fix }
+    Unfit { message: "There is no key for this variable.".into(), fix }
 }

@@ -1,7 +1,8 @@
-//! Configuration errors: place, problem and fix.
+//! Configuration errors, each with its place, problem and fix.
 //!
-//! Values are never shown, so that a secret at the wrong place stays out of the logs. The exception
-//! is a line that is not TOML, because it has no key that could be named.
+//! Errors do not show values, so that a secret at the wrong place stays out of the logs. The
+//! exception is a line that is not TOML: it has no key that the error could name, so the error
+//! shows the line.
 
 use std::{
     fmt, io,
@@ -21,7 +22,7 @@ pub enum ConfigError {
         problem: io::Error,
     },
     /// The file is not text.
-    #[error("{}:{line}: this is not UTF-8 text. Save the file as UTF-8.", .path.display())]
+    #[error("{}:{line}: the line is not UTF-8 text. Save the file as UTF-8.", .path.display())]
     NotText {
         /// The file.
         path: PathBuf,
@@ -29,7 +30,7 @@ pub enum ConfigError {
         line: usize,
     },
     /// The file is not TOML.
-    #[error("{}:{line}:{column}: this is not TOML: {problem}\n  {text}\n{fix}", .path.display())]
+    #[error("{}:{line}:{column}: the line is not TOML: {problem}\n  {text}\n{fix}", .path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -44,7 +45,7 @@ pub enum ConfigError {
         /// The fix.
         fix: String,
     },
-    /// All invalid keys and values, those in the file first.
+    /// All invalid keys and values: first those in the file, then those in the environment.
     #[error("{}", lines(.0))]
     Invalid(Vec<Problem>),
 }
@@ -52,9 +53,10 @@ pub enum ConfigError {
 /// An invalid key or value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// The origin of the value.
+    /// The place that sets the value.
     pub place: Place,
-    /// The key with its section, such as `server.listen`, or its replacement in the message.
+    /// The key with its section, such as `server.listen`. For an unknown section, its name in
+    /// brackets; for an unknown variable, empty.
     pub key: String,
     /// The problem, as a sentence.
     pub message: String,
@@ -62,7 +64,7 @@ pub struct Problem {
     pub fix: String,
 }
 
-/// The origin of a value.
+/// The place that sets a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Place {
@@ -96,89 +98,91 @@ fn lines(problems: &[Problem]) -> String {
     lines.join("\n")
 }
 
-/// The line of a byte in `text`, counted from 1.
-pub(super) fn line_of(text: &[u8], at: usize) -> usize {
-    1 + text.iter().take(at).filter(|byte| **byte == b'\n').count()
+/// Returns the line number of the byte at `offset` in `text`, counted from 1.
+pub(super) fn line_of(text: &[u8], offset: usize) -> usize {
+    1 + text.iter().take(offset).filter(|byte| **byte == b'\n').count()
 }
 
-/// The parser's error, with its line and the fix.
+/// Converts an error of the TOML parser into one that shows the line and the fix.
 pub(super) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
-    let at = error.span().map_or(text.len(), |span| span.start.min(text.len()));
-    let before = text.get(..at).unwrap_or(text);
+    let offset = error.span().map_or(text.len(), |span| span.start.min(text.len()));
+    let before = text.get(..offset).unwrap_or(text);
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let whole = text[start..].lines().next().unwrap_or_default();
-    let left = before[start..].trim_start_matches('\u{feff}').trim_end_matches('\r');
-    let (problem, fix) = diagnose(whole, error.message());
+    let line = text[start..].lines().next().unwrap_or_default();
+    let before_in_line = before[start..].trim_start_matches('\u{feff}').trim_end_matches('\r');
+    let (problem, fix) = diagnose(line, error.message());
     ConfigError::Syntax {
         path: path.to_owned(),
-        line: line_of(text.as_bytes(), at),
-        column: 1 + left.chars().count(),
-        text: shown(whole),
+        line: line_of(text.as_bytes(), offset),
+        column: 1 + before_in_line.chars().count(),
+        text: excerpt(line),
         problem,
         fix,
     }
 }
 
-/// `text` without control characters, which a terminal would obey.
+/// Replaces control characters with spaces, because a terminal would execute them.
 pub(super) fn printable(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
-/// A line as it is shown: printable, and not endless.
-fn shown(line: &str) -> String {
-    const LONGEST: usize = 120;
-    let start: String = line.trim_start_matches('\u{feff}').chars().take(LONGEST).collect();
+/// Returns the start of a line, for an error text: at most 120 characters, without control
+/// characters.
+fn excerpt(line: &str) -> String {
+    const MAX_CHARS: usize = 120;
+    let start: String = line.trim_start_matches('\u{feff}').chars().take(MAX_CHARS).collect();
     let mut text = printable(&start);
-    if line.chars().count() > LONGEST {
+    if line.chars().count() > MAX_CHARS {
         text.push('…');
     }
     text
 }
 
-/// Puts the parser's words, which are about grammar, into words about the file, where the mistake
-/// is a common one.
-fn diagnose(line: &str, said: &str) -> (String, String) {
-    let (problem, fix) = match said {
+/// Returns the problem and the fix. The parser's messages are about grammar; for common mistakes,
+/// this function replaces them with messages about the file.
+fn diagnose(line: &str, message: &str) -> (String, String) {
+    let (problem, fix) = match message {
         "duplicate key" if line.trim_start().starts_with('[') => {
-            ("the section stands twice.", "Put the keys of both below one heading.")
+            ("the file has this section twice.", "Put all keys of the section below one heading.")
         }
-        "duplicate key" => ("the key stands twice in its section.", "Keep one of the two lines."),
-        said if said.starts_with("key with no value") => {
-            ("there is no = here.", "Write key = value; put # before a comment.")
+        "duplicate key" => ("the section has this key twice.", "Keep one of the two lines."),
+        message if message.starts_with("key with no value") => {
+            ("the key has no = after it.", "Write key = value; put # before a comment.")
         }
-        said if said.starts_with("unclosed table") => (
+        message if message.starts_with("unclosed table") => (
             "the bracket is not closed.",
             "Write the section's name in brackets, such as [server].",
         ),
         r#"invalid basic string, expected `"`"# => {
-            ("the text is not closed.", "End it with a double quote on the same line.")
+            ("the text has no closing quote.", "End the text with a double quote on the same line.")
         }
-        said if said.starts_with("missing escaped value") => {
-            ("a backslash begins a special character.", r"Write \\ for the backslash itself.")
+        message if message.starts_with("missing escaped value") => {
+            ("the backslash begins an unknown escape sequence.", r"Write \\ for a backslash.")
         }
-        said => return value_or_other(line, said),
+        message => return diagnose_value(line, message),
     };
     (problem.into(), fix.into())
 }
 
-fn value_or_other(line: &str, said: &str) -> (String, String) {
+fn diagnose_value(line: &str, message: &str) -> (String, String) {
     let value = line.split_once('=').map(|(_, value)| value.split('#').next().unwrap_or(""));
     match value.map(str::trim) {
-        Some("") => {
-            ("the value is missing.".into(), "Write it after the =, or remove the line.".into())
-        }
+        Some("") => (
+            "the value is missing.".into(),
+            "Write a value after the =, or remove the line.".into(),
+        ),
         Some(text) if is_bare_text(text) => (
-            "text stands without quotes.".into(),
+            "the value is text without quotes.".into(),
             "Put the value in double quotes: key = \"value\".".into(),
         ),
         _ => (
-            format!("{said}."),
+            format!("{message}."),
             "Write sections as [server] and values as key = \"text\" or key = 10.".into(),
         ),
     }
 }
 
-/// Whether this looks like text that misses its quotes, rather than a number that is written wrong.
+/// Whether the value looks like text without quotes, and not like a misspelled number.
 fn is_bare_text(value: &str) -> bool {
     let starts = value.starts_with(|c: char| c.is_alphanumeric() || "/.:~".contains(c));
     starts && !value.bytes().all(|b| b.is_ascii_digit() || b == b'_')

@@ -1,8 +1,8 @@
 //! The configuration file as written: sections, keys, defaults and descriptions.
 //!
-//! This is the only list of keys. The environment, the JSON Schema and the printed configuration
-//! are derived from it, and a test compares it with the shipped `config.toml`. Nothing is validated
-//! here; [`super::Settings`] is the validated form.
+//! This is the only list of keys. The variables, the JSON Schema and the printed configuration are
+//! derived from this list, and a test compares the shipped `config.toml` with it. Values are not
+//! validated here: [`super::Settings`] is the validated form.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ pub struct File {
     pub events: EventsSection,
     /// The log, which goes to standard error.
     pub log: LogSection,
-    /// The receivers of webhooks: a section `[webhooks.NAME]` for each.
+    /// The receivers of webhooks: a section `[webhooks.NAME]` for each receiver.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub webhooks: std::collections::BTreeMap<String, WebhookSection>,
 }
@@ -42,40 +42,40 @@ pub struct ServerSection {
     /// The address and port for requests. 0.0.0.0 or [::] means all interfaces, port 0 a free port.
     #[allow(rustdoc::broken_intra_doc_links, reason = "[::] is an address")]
     pub listen: String,
-    /// The address and port for Envoy's gRPC checks (envoy.service.auth.v3), with the TLS of this
-    /// section, for trusted_proxies only. Empty means no such listener.
+    /// The address and port for Envoy's gRPC checks (envoy.service.auth.v3). The listener has the
+    /// TLS of this section and accepts trusted_proxies only. Empty means no such listener.
     pub grpc_listen: String,
-    /// The base URL of Location header fields, such as "https://api.example.com". Empty means the
-    /// request's Host.
+    /// The base URL of Location header fields, such as "https://api.example.com". Empty means that
+    /// Keyward uses the request's Host.
     pub public_url: String,
-    /// The trusted proxies: addresses and networks, separated by commas. Only they may use
-    /// /-/verify.
+    /// The trusted proxies: addresses and networks, separated by commas. Only trusted proxies may
+    /// use /-/verify.
     pub trusted_proxies: String,
-    /// Whether each connection begins with a PROXY protocol header (version 1 or 2) with the
-    /// client's address: "off", or "on", which allows connections from trusted_proxies only.
+    /// Whether each connection begins with a PROXY protocol header (version 1 or 2) that contains
+    /// the client's address: "off" or "on". With "on", only trusted_proxies may connect.
     #[schemars(extend("enum" = ["off", "on"]))]
     pub proxy_protocol: String,
     /// The file of the TLS certificate in PEM, followed by its intermediate certificates. Empty
     /// means no TLS.
     pub tls_certificate: String,
     /// The file of the certificate's private key in PEM, not readable by other users. Empty means
-    /// the key is in the certificate's file.
+    /// that the key is in the certificate's file.
     pub tls_key: String,
-    /// The file of the authorities of client certificates, in PEM. Empty means no client
-    /// certificates.
+    /// The file of the authorities that sign client certificates, in PEM. Empty means that clients
+    /// are not asked for certificates.
     pub tls_client_ca: String,
     /// Whether a client without a certificate is rejected ("required") or accepted ("optional").
     #[schemars(extend("enum" = ["required", "optional"]))]
     pub tls_client_certificates: String,
-    /// The number of worker threads. 0 means one per core.
+    /// The number of worker threads. 0 means one thread per core.
     #[schemars(range(min = 0, max = 1024))]
     pub workers: i64,
     /// How workers share connections: "shared" means one listener and work stealing; "per_worker"
-    /// means a listener per worker (SO_REUSEPORT), and each connection stays with its worker.
+    /// means one listener per worker (SO_REUSEPORT), and a connection stays with its worker.
     #[schemars(extend("enum" = ["shared", "per_worker"]))]
     pub runtime: String,
-    /// The time for running requests to finish when Keyward stops, in seconds. Later ones are cut
-    /// off.
+    /// The time that running requests have to finish when Keyward stops, in seconds. Requests that
+    /// need longer are cut off.
     #[schemars(range(min = 1, max = 3600))]
     pub shutdown_seconds: i64,
 }
@@ -90,10 +90,10 @@ pub struct AdminSection {
     /// means no TLS.
     pub tls_certificate: String,
     /// The file of the certificate's private key in PEM, not readable by other users. Empty means
-    /// the key is in the certificate's file.
+    /// that the key is in the certificate's file.
     pub tls_key: String,
-    /// The file of the authorities of client certificates, in PEM. Empty means no client
-    /// certificates.
+    /// The file of the authorities that sign client certificates, in PEM. Empty means that clients
+    /// are not asked for certificates.
     pub tls_client_ca: String,
     /// Whether a client without a certificate is rejected ("required") or accepted ("optional").
     #[schemars(extend("enum" = ["required", "optional"]))]
@@ -104,10 +104,10 @@ pub struct AdminSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct IdentitySection {
-    /// The header field with the user's name. Fields with these names in a client's request are
-    /// removed.
+    /// The header field with the user's name. Fields with a name from this section are removed from
+    /// a client's request.
     pub user: String,
-    /// The header field with the user's number.
+    /// The header field with the user's number (uid).
     pub user_id: String,
     /// The header field with the ids of the user's roles.
     pub roles: String,
@@ -124,13 +124,13 @@ pub struct StoreSection {
     /// The storage engine: "sled" stores on disk, "memory" loses everything when the server stops.
     #[schemars(extend("enum" = ["sled", "memory"]))]
     pub engine: String,
-    /// The store's folder. Keyward creates it at the first start.
+    /// The store's folder, which Keyward creates at the first start.
     pub path: String,
-    /// The file of the pepper, the secret of all key digests. Empty means the store's path with
-    /// .pepper appended.
+    /// The file of the pepper, a secret that all key digests depend on. Empty means the store's
+    /// path with .pepper appended.
     pub pepper_file: String,
-    /// The file of the HMAC key of another system whose HMAC-SHA-256 key digests were imported, not
-    /// readable by other users. Empty means none.
+    /// The file of the HMAC key for HMAC-SHA-256 key digests that were imported from another
+    /// system, not readable by other users. Empty means none.
     pub hmac_key_file: String,
     /// The maximum size of the engine's page cache, in MiB.
     #[schemars(range(min = 16, max = 1024))]
@@ -141,10 +141,10 @@ pub struct StoreSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScriptsSection {
-    /// The folder of the scripts. It may be missing.
+    /// The folder of the scripts, which may be missing.
     pub dir: String,
-    /// The folder of the scripts' secrets. Each file is a secret with the file's name, not readable
-    /// by other users. The folder may be missing.
+    /// The folder of the scripts' secrets. Each file holds one secret, which has the file's name.
+    /// Other users must not be able to read the files. The folder may be missing.
     pub secrets_dir: String,
     /// The maximum number of steps of one call.
     #[schemars(range(min = 1_000, max = 100_000_000))]
@@ -155,13 +155,13 @@ pub struct ScriptsSection {
     /// The maximum number of steps of one call of a script with `const BLOCKING = true;`.
     #[schemars(range(min = 1_000, max = 1_000_000_000))]
     pub blocking_operations: i64,
-    /// The time limit of such a call, in milliseconds. It runs on a thread of its own.
+    /// The time limit of one blocking call, in milliseconds. Each blocking call has its own thread.
     #[schemars(range(min = 1, max = 60_000))]
     pub blocking_milliseconds: i64,
     /// The maximum number of concurrent calls of blocking scripts.
     #[schemars(range(min = 1, max = 256))]
     pub blocking_calls: i64,
-    /// The maximum number of waiting calls of blocking scripts. One more is refused with 503.
+    /// The maximum number of waiting calls of blocking scripts. Further calls are refused with 503.
     #[schemars(range(min = 0, max = 10_000))]
     pub blocking_queue: i64,
     /// The time limit of one `test_` function when scripts are loaded, in seconds.
@@ -176,7 +176,7 @@ pub struct ScriptsSection {
     /// The maximum size of a string, in bytes.
     #[schemars(range(min = 1_024, max = 16_777_216))]
     pub string_bytes: i64,
-    /// The maximum number of elements of an array, and of bytes of a blob.
+    /// The maximum number of elements of an array, and the maximum number of bytes of a blob.
     #[schemars(range(min = 16, max = 1_000_000))]
     pub array_items: i64,
     /// The maximum number of entries of a map.
@@ -185,13 +185,13 @@ pub struct ScriptsSection {
     /// The maximum number of variables of a call.
     #[schemars(range(min = 16, max = 10_000))]
     pub variables: i64,
-    /// The maximum number of functions in a file.
+    /// The maximum number of functions in a script file.
     #[schemars(range(min = 8, max = 1_024))]
     pub functions: i64,
-    /// The maximum size of a file, in bytes.
+    /// The maximum size of a script file, in bytes.
     #[schemars(range(min = 1_024, max = 4_194_304))]
     pub script_bytes: i64,
-    /// The maximum number of files in the folder.
+    /// The maximum number of script files in scripts.dir.
     #[schemars(range(min = 1, max = 10_000))]
     pub files: i64,
     /// The maximum number of log lines of one call.
@@ -200,21 +200,21 @@ pub struct ScriptsSection {
     /// The maximum number of notes that hooks may set on one request.
     #[schemars(range(min = 0, max = 1_024))]
     pub notes: i64,
-    /// The maximum number of buckets of `rate_limit`. While all are in use, a new bucket counts as
-    /// over its limit.
+    /// The maximum number of buckets of the script function `rate_limit`. While all buckets are in
+    /// use, a new bucket counts as over its limit.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub rate_buckets: i64,
-    /// The maximum number of ids of `once`. While all are in use, a new id counts as seen.
+    /// The maximum number of ids that `once` remembers. Beyond this limit, a new id counts as seen.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub replay_ids: i64,
-    /// The number of exceeded budgets within strike_seconds after which a script is switched off.
+    /// The number of exceeded limits within strike_seconds after which a script is switched off.
     #[schemars(range(min = 1, max = 1_000))]
     pub strikes: i64,
-    /// The window in which strikes are counted, in seconds.
+    /// The window in which exceeded limits are counted, in seconds.
     #[schemars(range(min = 1, max = 3_600))]
     pub strike_seconds: i64,
-    /// The time for which a script stays switched off, in seconds, unless a reload replaces it
-    /// earlier.
+    /// The time for which a script stays switched off, in seconds, unless a reload replaces the
+    /// script earlier.
     #[schemars(range(min = 1, max = 86_400))]
     pub cool_down_seconds: i64,
 }
@@ -223,8 +223,8 @@ pub struct ScriptsSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsSection {
-    /// The maximum number of open connections of the public listener. The admin listener has its
-    /// own 64.
+    /// The maximum number of open connections of the public listener. The admin listener has a
+    /// separate limit of 64.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections: i64,
     /// The maximum size of the request line and header section together, in bytes.
@@ -251,36 +251,36 @@ pub struct LimitsSection {
     /// The maximum number of concurrent requests of one HTTP/2 connection.
     #[schemars(range(min = 1, max = 10_000))]
     pub http2_streams: i64,
-    /// The maximum number of concurrent password checks, each with 19 MiB of memory. 0 means one
-    /// per core.
+    /// The maximum number of concurrent password checks, which need 19 MiB of memory each. 0 means
+    /// one check per core.
     #[schemars(range(min = 0, max = 256))]
     pub password_checks: i64,
-    /// The maximum number of a user's keys, not counting revoked and expired ones.
+    /// The maximum number of a user's keys, not counting revoked and expired keys.
     #[schemars(range(min = 1, max = 100_000))]
     pub keys_per_user: i64,
-    /// The interval of writing key uses and spent credits to the store, in seconds. A killed server
-    /// loses the uses since the last write.
+    /// The interval at which key uses and spent credits are written to the store, in seconds. A
+    /// server that is killed loses the uses since the last write.
     #[schemars(range(min = 1, max = 3600))]
     pub usage_write_seconds: i64,
     /// The window in which failed authentications are counted, in seconds.
     #[schemars(range(min = 1, max = 86_400))]
     pub failure_seconds: i64,
-    /// The maximum number of wrong passwords of one user name from one address (IPv6: one /64) per
-    /// window. Beyond it, passwords are not checked. 0 means no limit.
+    /// The maximum number of wrong passwords for one user name from one address (IPv6: one /64) per
+    /// window. Beyond this limit, passwords are not checked. 0 means no limit.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub password_failures: i64,
-    /// The maximum number of wrong passwords of all user names from one address. 0 means no limit.
+    /// The maximum number of wrong passwords for all user names from one address. 0 means no limit.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub password_failures_per_address: i64,
-    /// The maximum number of wrong credentials of any kind from one address. Beyond it, they are
-    /// refused with 429; a correct key still passes. 0 means no limit.
+    /// The maximum number of wrong credentials of any kind from one address. Beyond this limit,
+    /// wrong credentials are refused with 429, and correct keys are accepted. 0 means no limit.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub failures_per_address: i64,
     /// Addresses and networks whose failures are not counted, separated by commas, such as a proxy
     /// for many clients.
     pub failure_exempt: String,
-    /// The maximum number of entries of addresses and user names. Beyond it, an entry that expires
-    /// soon is evicted.
+    /// The maximum number of addresses and user names whose failures are counted. Beyond this
+    /// limit, an entry that expires soon is evicted.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub failure_entries: i64,
 }
@@ -289,19 +289,19 @@ pub struct LimitsSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuditSection {
-    /// The maximum number of entries. Beyond it, the oldest are removed. An entry takes about 500
-    /// bytes.
+    /// The maximum number of entries. Beyond this limit, the oldest entries are removed. An entry
+    /// takes about 500 bytes.
     #[schemars(range(min = 1000, max = 10_000_000))]
     pub entries: i64,
     /// The denied requests that get an entry: "none", "sampled" or "all".
     #[schemars(extend("enum" = ["none", "sampled", "all"]))]
     pub denials: String,
-    /// With "sampled", of similar denials the first in a minute gets an entry, and then one of
-    /// every this many.
+    /// With "sampled", the first of similar denials in each minute gets an entry, and after it one
+    /// of every denial_sample denials.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub denial_sample: i64,
-    /// The maximum number of entries of denied requests per day: a quarter of them at once, and at
-    /// most a tenth of entries. Further denials are counted in one entry per hour.
+    /// The maximum number of entries of denied requests per day, at most a tenth of audit.entries.
+    /// A quarter of them is available at once. Further denials are counted in one entry per hour.
     #[schemars(range(min = 4, max = 1_000_000))]
     pub denial_entries: i64,
 }
@@ -312,14 +312,14 @@ pub struct AuditSection {
 pub struct EventsSection {
     /// The days before a key's expiry on which on_key_expiring is called, separated by commas.
     pub expiring_days: String,
-    /// The maximum number of pending webhooks. Beyond it, new webhooks are dropped.
+    /// The maximum number of pending webhooks. Beyond this limit, new webhooks are dropped.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub webhooks_waiting: i64,
     /// The maximum number of delivery attempts of a webhook.
     #[schemars(range(min = 1, max = 20))]
     pub webhook_tries: i64,
-    /// The wait before the second attempt, in seconds. Each further wait is four times as long,
-    /// with a jitter of a quarter.
+    /// The wait before the second attempt, in seconds. Each further wait is four times as long. A
+    /// wait varies at random by up to a quarter.
     #[schemars(range(min = 1, max = 3_600))]
     pub webhook_retry_seconds: i64,
 }
@@ -330,10 +330,10 @@ pub struct EventsSection {
 pub struct WebhookSection {
     /// The URL: http:// or https://, a host, and optionally a port and a path.
     pub url: String,
-    /// The name of the signing secret, a file in scripts.secrets_dir: `whsec_` followed by base64,
-    /// or any other text.
+    /// The name of the file in scripts.secrets_dir that contains the signing secret: `whsec_`
+    /// followed by base64, or any other text.
     pub secret: String,
-    /// The file of the authorities of the receiver's certificate, in PEM. Empty means the public
+    /// The file of the certificate authorities of the receiver, in PEM. Empty means the public
     /// authorities.
     pub ca: String,
     /// The time limit of one attempt, in seconds.

@@ -1,7 +1,7 @@
-//! Reads `config.toml` and the environment, once at the start.
+//! Reads `config.toml` and the environment when the program starts.
 //!
-//! [`File`] is the raw configuration, [`Settings`] the validated one. The step between them reports
-//! all problems at once, each with its file and line or its variable, and the fix.
+//! [`File`] is the raw configuration, and [`Settings`] is the validated one. [`load`] reports all
+//! problems together. Each problem names its place (file and line, or variable) and the fix.
 
 mod draft;
 mod env;
@@ -27,44 +27,45 @@ pub use settings::{
 };
 pub use show::{print, schema};
 
-/// The default places of the file.
-const USUAL: [&str; 2] = ["config.toml", "/etc/keyward/config.toml"];
+/// The files that are tried in this order if no file is named.
+const DEFAULT_PATHS: [&str; 2] = ["config.toml", "/etc/keyward/config.toml"];
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The validated configuration.
     pub settings: Settings,
-    /// The file that was read. `None` means the defaults.
+    /// The file that was read. `None` means that there was no file.
     pub source: Option<PathBuf>,
-    /// The names of the applied variables, sorted.
+    /// The names of the environment variables that overrode a key, sorted.
     pub overrides: Vec<String>,
-    /// The file with the overrides applied.
+    /// The raw configuration, with the overrides applied.
     pub file: File,
 }
 
 /// Reads the file and the environment.
 ///
-/// The file is `explicit` (from `--config`), else the one in `KEYWARD_CONFIG`, else `./config.toml`
-/// or `/etc/keyward/config.toml` if it exists, else none. `env` contains the variables of
-/// [`environment`]; others are ignored.
+/// The file is the first of these: `explicit` (from `--config`), the file that `KEYWARD_CONFIG`
+/// names, `./config.toml`, `/etc/keyward/config.toml`. The last two need not exist. `env` contains
+/// the variables of [`environment`]; other variables are ignored.
 ///
-/// # Errors A file that cannot be read or is not TOML; or else everything that is wrong in it and
-/// in the environment together.
+/// # Errors
+/// The file cannot be read or is not TOML; or keys or values in the file or in the environment are
+/// invalid, and the error lists all of them.
 pub fn load(
     explicit: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<Loaded, ConfigError> {
-    load_among(explicit, env, &USUAL.map(Path::new))
+    load_among(explicit, env, &DEFAULT_PATHS.map(Path::new))
 }
 
 fn load_among(
     explicit: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
-    usual: &[&Path],
+    default_paths: &[&Path],
 ) -> Result<Loaded, ConfigError> {
     let variables: Vec<(String, String)> = env.collect();
-    let source = find(explicit, &variables, usual);
+    let source = find(explicit, &variables, default_paths);
     let mut draft = Draft::new();
     if let Some(path) = source {
         draft.read(path, &text_of(path)?)?;
@@ -73,8 +74,8 @@ fn load_among(
     let file = draft.file();
     let settings = settings::resolve(&file, |keys, message, fix| {
         let (place, key) = draft.blame(keys);
-        // One problem per value is enough.
-        if !draft.found.iter().any(|one| one.place == place && one.key == key) {
+        // Report only the first problem of each value.
+        if !draft.found.iter().any(|known| known.place == place && known.key == key) {
             draft.found.push(Problem { place, key, message, fix });
         }
     });
@@ -89,17 +90,17 @@ fn load_among(
 fn find<'a>(
     explicit: Option<&'a Path>,
     variables: &'a [(String, String)],
-    usual: &[&'a Path],
+    default_paths: &[&'a Path],
 ) -> Option<&'a Path> {
-    // A dangling link counts as existing: ignoring it would start the program with another
-    // configuration.
-    let is_there = |path: &&Path| match fs::symlink_metadata(path) {
+    // A dangling link counts as an existing file: if the link were ignored, the program would start
+    // with another configuration.
+    let exists = |path: &&Path| match fs::symlink_metadata(path) {
         Err(problem) => problem.kind() != io::ErrorKind::NotFound,
         Ok(_) => true,
     };
     explicit
         .or_else(|| env::config_file(variables).map(Path::new))
-        .or_else(|| usual.iter().copied().find(is_there))
+        .or_else(|| default_paths.iter().copied().find(exists))
 }
 
 fn text_of(path: &Path) -> Result<String, ConfigError> {

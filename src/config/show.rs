@@ -6,7 +6,7 @@ use super::{File, Loaded};
 #[cfg(test)]
 pub(super) const SHIPPED: &str = include_str!("../../config.toml");
 
-/// The JSON Schema (2020-12) of `config.toml`, for editors.
+/// Returns the JSON Schema (2020-12) of `config.toml`, for editors.
 pub fn schema() -> String {
     let schema = schemars::schema_for!(File);
     let mut text = serde_json::to_string_pretty(&schema).expect("a schema is JSON");
@@ -14,11 +14,11 @@ pub fn schema() -> String {
     text
 }
 
-/// The effective configuration as TOML, with comments about its origin. The output can be loaded
-/// again.
+/// Returns the effective configuration as TOML, with comments that name the file and the variables
+/// that it was read from. The output is a valid configuration file.
 pub fn print(loaded: &Loaded) -> String {
     let mut text = match &loaded.source {
-        // Escaped, because a line break in the path would end the comment.
+        // The path is escaped, because a line break in the path would end the comment.
         Some(path) => format!("# Read from {:?}.\n", path.display().to_string()),
         None => "# There is no configuration file: these are the built-in defaults.\n".into(),
     };

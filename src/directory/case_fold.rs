@@ -41,9 +41,9 @@ mod tests {
     use crate::model::fold;
 
     #[test]
-    fn folded_names_are_equal_exactly_if_the_name_index_says_so() {
-        // The Kelvin sign and the dotted capital I become or stop being ASCII when they are folded;
-        // sigma has two lower-case forms.
+    fn folded_names_are_equal_exactly_if_their_folded_texts_are() {
+        // Folding turns the Kelvin sign into an ASCII letter, and the dotted capital I into an
+        // ASCII letter with a combining dot. Sigma has two lower-case forms.
         let names =
             ["Bob", "bOB", "ÜNÏ", "ünï", "\u{212A}im", "kim", "İ", "i", "ΑΣ", "ας", "ασ", "", "bo"];
         let state = RandomState::new();

@@ -1,5 +1,5 @@
-//! The in-memory form of users and keys: only what an authorization decision needs, because there
-//! can be millions of them.
+//! The in-memory form of users and keys. It contains only what an authorization decision needs,
+//! because there can be millions of users and keys.
 
 use std::{collections::BTreeMap, hash::BuildHasher, net::IpAddr, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
     model::{Credits, Digest, KeyId, PasswordDigest, RateLimit, Rotation, Scheme, Timestamp, ends},
 };
 
-/// The uid of the operator: the person at the machine, who is in no store.
+/// The uid of the operator: the person at the server's machine, who has no record in the store.
 pub(in crate::directory) const OPERATOR_UID: u64 = 0;
 
 /// A user, as authorization decisions need it.
@@ -21,12 +21,12 @@ pub(in crate::directory) const OPERATOR_UID: u64 = 0;
 pub struct CachedUser {
     /// The user's uid.
     pub uid: u64,
-    /// The user's name. Names of up to 24 bytes are stored inline, so most users are one
+    /// The user's name. Names of up to 24 bytes are stored inline, so most users need only one
     /// allocation.
     pub name: CompactString,
     /// Whether the user is active. `false` means blocked.
     pub is_active: bool,
-    /// The number of the combination of roles in the [`RoleTable`].
+    /// The number of the user's combination of roles in the [`RoleTable`].
     roles: u32,
     /// Properties that few users have, in a separate allocation.
     extras: Option<Box<UserExtras>>,
@@ -44,9 +44,9 @@ static NO_ATTRIBUTES: BTreeMap<String, String> = BTreeMap::new();
 /// An API key, as authorization decisions need it.
 #[derive(Debug, Clone)]
 pub struct CachedKey {
-    /// The digest that the presented text must have.
+    /// The digest that the text of a presented key must have.
     pub digest: Digest,
-    /// How the digest is computed: [`Pepper::digest_as`](crate::model::Pepper::digest_as).
+    /// How the digest is computed; see [`Pepper::digest_as`](crate::model::Pepper::digest_as).
     pub scheme: Scheme,
     /// The uid of the key's owner.
     pub user: u64,
@@ -60,7 +60,7 @@ pub struct CachedKey {
 
 #[derive(Debug, Default)]
 struct KeyExtras {
-    /// An expiry that does not fit into [`PackedKey`].
+    /// The expiry, if it does not fit into [`PackedKey`].
     expiry: Option<i64>,
     application: Option<String>,
     scopes: Option<Arc<[String]>>,
@@ -95,12 +95,13 @@ impl CachedUser {
         self.extras.as_ref().map_or(&NO_ATTRIBUTES, |extras| &extras.attributes)
     }
 
-    /// The limits of all credentials of the user together, if there are any.
+    /// The limits that all credentials of the user share. `None` means no limits.
     pub fn bounds(&self) -> Option<&Arc<Bounds>> {
         self.extras.as_ref()?.bounds.as_ref()
     }
 
-    /// Whether this is the operator: the person at the machine, who is in no store.
+    /// Whether this is the operator: the person at the server's machine, who has no record in the
+    /// store.
     pub fn is_operator(&self) -> bool {
         self.uid == OPERATOR_UID
     }
@@ -145,13 +146,14 @@ impl CachedKey {
         Self { digest, scheme, user, is_revoked: false, expiry: Self::NEVER, extras }
     }
 
-    /// Whether the key has expired, by its own expiry or by the end of its rotation.
+    /// Whether the key has expired: its own expiry, or the end of its rotation's overlap, has
+    /// passed.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         now.0 >= self.expiry
     }
 
-    /// The first second in which the key is rejected, as seconds since 1970. `None` means that it
-    /// never expires.
+    /// The first second in which the key is rejected, as seconds since 1970. `None` means that the
+    /// key never expires.
     pub fn expiry(&self) -> Option<i64> {
         (self.expiry != Self::NEVER).then_some(self.expiry)
     }
@@ -176,8 +178,8 @@ impl CachedKey {
         self.extras.as_ref()?.bounds.as_ref()
     }
 
-    /// Whether the key can do less than its owner. A key of the operator never counts as
-    /// restricted.
+    /// Whether the key is universal, or is bound to an application, scopes, networks or limits. The
+    /// operator's key never counts as restricted.
     pub fn is_restricted(&self) -> bool {
         let is_restricted = |extras: &KeyExtras| {
             extras.application.is_some()
@@ -194,12 +196,14 @@ impl CachedKey {
         self.extras.as_ref().is_some_and(|extras| extras.is_universal)
     }
 
-    /// The slow digest of the key's text, if it was imported with one.
+    /// The slow digest with which the key was imported. `None` means that the key has no slow
+    /// digest, or that a use has replaced it.
     pub fn slow_digest(&self) -> Option<&PasswordDigest> {
         self.extras.as_ref()?.slow.as_ref()
     }
 
-    /// Whether the key is found by the digest of its text, because the text contains no id of ours.
+    /// Whether the key is looked up by the digest of its text. This is true for imported keys,
+    /// whose texts contain no [`KeyId`].
     pub(in crate::directory) fn is_found_by_digest(&self) -> bool {
         Scheme::FOREIGN.contains(&self.scheme)
     }
@@ -213,7 +217,7 @@ impl CachedKey {
     }
 }
 
-/// A key in the Directory, packed into 64 bytes because there can be millions of them.
+/// A key in the Directory, packed into 64 bytes, because there can be millions of keys.
 pub(in crate::directory) struct PackedKey {
     number: u64,
     user: u64,
@@ -229,10 +233,10 @@ const _: () = assert!(size_of::<PackedKey>() == 64);
 
 impl PackedKey {
     const NEVER: u32 = u32::MAX;
-    /// The expiry is before 1970 or after 2106, and stored in the extras.
+    /// The expiry is before 1970 or after 2106, so it is stored in [`KeyExtras`].
     const IN_EXTRAS: u32 = u32::MAX - 1;
 
-    /// Whether an expiry fits into `expiry`.
+    /// Whether the field `expiry` can hold an expiry, without [`PackedKey::IN_EXTRAS`].
     fn fits(expiry: i64) -> bool {
         expiry == CachedKey::NEVER || (0..i64::from(Self::IN_EXTRAS)).contains(&expiry)
     }
@@ -259,7 +263,7 @@ impl PackedKey {
     pub fn expiry(&self) -> Option<i64> {
         match self.expiry {
             Self::NEVER => None,
-            // A missing value, which is impossible, counts as expired.
+            // If the extras had no expiry, which is impossible, the key would count as expired.
             Self::IN_EXTRAS => {
                 let extras = self.extras.as_ref();
                 Some(extras.and_then(|extras| extras.expiry).unwrap_or(i64::MIN))
@@ -378,7 +382,7 @@ impl KeyFields {
 }
 
 impl CachedKey {
-    /// Builds a key from its record. What was used of the limits `before` stays used.
+    /// Builds a key from its record. The key keeps the counts of its previous limits, `before`.
     pub(in crate::directory) fn from_record(key: KeyFields, before: Option<&Arc<Bounds>>) -> Self {
         let bounds = Bounds::renewed(before, key.rate_limit, key.credits);
         let expiry = ends(key.expires, key.rotated.as_ref()).map_or(Self::NEVER, |end| end.0);
@@ -448,7 +452,7 @@ mod tests {
             assert!(key.is_expired(Timestamp(expiry)) && !key.is_restricted(), "{expiry}");
             let just_before = Timestamp(expiry.saturating_sub(1));
             assert!(!key.is_expired(just_before) || expiry == i64::MIN, "{expiry}");
-            // An expiry that fits needs no extras.
+            // An expiry that fits into `PackedKey` needs no extras.
             let fits = (0..max - 1).contains(&expiry);
             assert_eq!(packed.extras.is_none(), fits, "{expiry}");
         }
@@ -467,7 +471,7 @@ mod tests {
         let user = |name| CachedUser::new(1, name, true, 0, None, BTreeMap::new(), None);
         assert!(!user("somebody@mail.example.io").name.is_heap_allocated());
         assert_eq!(user("somebody.else@mail.example.io").name, "somebody.else@mail.example.io");
-        // 64 bytes with the counters of the `Arc`.
+        // With the two counters of its `Arc`, a user takes 64 bytes.
         assert_eq!(size_of::<CachedUser>(), 48);
     }
 }

@@ -1,4 +1,4 @@
-//! Loads the Directory from a store at the start. Users and keys are loaded by all cores.
+//! Loads the Directory from a store when Keyward starts. All cores load users and keys.
 
 use std::{
     collections::HashMap,
@@ -22,11 +22,11 @@ use crate::{
     store::{RecordDigest, table},
 };
 
-/// How many ranges of a table there are for each thread. With several of them, no thread has to
-/// wait long for another one whose range has more records.
+/// The number of ranges of a table for each thread. Some ranges have more records than others. With
+/// several ranges for each thread, all threads finish at about the same time.
 const RANGES_PER_THREAD: usize = 8;
-/// How many entries of a map all threads buffer together: with few threads, hundreds for each
-/// shard.
+/// The number of entries of a map that all threads together can buffer. With two threads, each
+/// thread buffers 128 entries for each shard.
 const BUFFERED_ENTRIES: usize = 1 << 18;
 
 /// The part of a table that one thread loads at a time.
@@ -72,7 +72,7 @@ impl Directory {
         &self,
         snapshot: &dyn Snapshot,
     ) -> Result<Option<RecordDigest>, StoreError> {
-        // At least two threads: one decodes while the other reads.
+        // There are at least two threads, so that one thread decodes while another thread reads.
         let threads = available_parallelism().map_or(2, usize::from).max(2);
         let range_count = threads * RANGES_PER_THREAD;
         let mut ranges = Vec::new();
@@ -155,8 +155,8 @@ impl Directory {
         Ok(count)
     }
 
-    /// Restores the credits that were spent before the start. From then on the count in memory is
-    /// authoritative.
+    /// Restores the number of credits that a user or key spent before the start. After that,
+    /// Keyward counts in memory and does not read the stored number again.
     fn put_spent(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {
         let spent: Spent = decode(Table::Spent, key, json)?;
         let bounds = match table::parse_spent(key) {
@@ -174,7 +174,7 @@ impl Directory {
     }
 }
 
-/// The entries that one thread has read, but not inserted yet.
+/// The entries that one thread has read from the store, but not inserted into the maps yet.
 struct Buffers {
     names: InsertBuffer<UserByName>,
     users: InsertBuffer<UserByUid>,
@@ -197,36 +197,37 @@ impl Buffers {
     }
 }
 
-/// Splits a table into at most `count` ranges. Each one spans the same number of possible keys up
-/// to `last`, and together they contain every key.
+/// Splits a table into at most `count` ranges, which together contain every key. All ranges up to
+/// the key `last` span equally many possible keys.
 fn split_table(table: Table, last: Option<&[u8]>, count: u64) -> Vec<KeyRange> {
     let number = |key: &[u8]| key.first_chunk().copied().map_or(u64::MAX, u64::from_be_bytes);
     let width = (last.map_or(0, number) / count).saturating_add(1);
     let starts = (1..count).filter_map(|index| index.checked_mul(width));
-    let mut bounds: Vec<_> = starts.map(|start| start.to_be_bytes().to_vec()).collect();
-    bounds.insert(0, Vec::new());
-    let ends = bounds.iter().skip(1).cloned().map(Some).chain([None]);
-    let ranges = bounds.iter().cloned().zip(ends).enumerate();
+    let mut starts: Vec<_> = starts.map(|start| start.to_be_bytes().to_vec()).collect();
+    starts.insert(0, Vec::new());
+    let ends = starts.iter().skip(1).cloned().map(Some).chain([None]);
+    let ranges = starts.iter().cloned().zip(ends).enumerate();
     ranges.map(|(index, (from, to))| KeyRange { table, index, from, to }).collect()
 }
 
-/// Estimates the size of a table from its first two ranges. The smaller one counts: if the numbers
-/// are not consecutive, one range may contain all records.
+/// Estimates the size of a table from the smaller one of its first two ranges. The larger range is
+/// no good estimate: if the numbers of the records are not consecutive, it may contain all records.
 #[derive(Default)]
 struct Estimate(Mutex<HashMap<Table, usize>>);
 
 impl Estimate {
-    /// Adds the size of a range. Returns the smaller size if both are known.
+    /// Adds the size of one range. Returns the smaller size when the sizes of both ranges are
+    /// known.
     fn smaller_of_two(&self, table: Table, count: usize) -> Option<usize> {
         self.0.lock().insert(table, count).map(|other| other.min(count))
     }
 }
 
-/// One thread's cache of the numbers of role combinations. There are few of them, and without the
-/// cache all threads would lock the sources for each user.
+/// One thread's cache of the numbers of role combinations. Users have few different combinations,
+/// and without the cache every thread would lock the sources for each user.
 struct RoleSetCache<'s> {
     sources: &'s Mutex<PolicySources>,
-    /// The numbers by the role ids, one line each.
+    /// The number of each combination, by its role ids with a line feed after each id.
     known: HashMap<String, u32>,
     /// A reused buffer for a key of `known`.
     lines: String,

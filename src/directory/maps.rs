@@ -1,22 +1,23 @@
 //! Lock-free maps for the smaller parts of the Directory, and their hashers.
 //!
-//! papaya moves a table into a larger one if the probe sequence of a key gets longer than 5
-//! log2(capacity), but into one of equal size if the table is less than half full. A key that fits
-//! into neither is tried forever, so the hash must prevent that. With `foldhash::fast`, whose seed
-//! is drawn once a process, one process in three hundred never finished loading some thousand users
-//! with consecutive numbers.
+//! If the probe sequence of a key gets longer than 5 log2(capacity), papaya moves all entries into
+//! a larger table. But if the table is less than half full, papaya moves the entries into a table
+//! of equal size. With a poor hash, the key does not fit into that table either, and papaya tries
+//! again for ever. This happened with `foldhash::fast`, whose seed is drawn once for each process:
+//! one process in three hundred never finished loading some thousand users with consecutive
+//! numbers.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 
-/// A map by number. Keyward itself assigns the numbers, so nobody can choose them to collide.
+/// A map by number. Keyward itself assigns the numbers, so nobody can choose numbers that collide.
 pub(super) type NumberMap<V> = papaya::HashMap<u64, V, foldhash::quality::RandomState>;
 
-/// A map by keys that others choose. They are hashed with SipHash, so nobody can choose them to
-/// collide.
+/// A map by keys that other people choose. The keys are hashed with SipHash, so nobody can choose
+/// keys that collide.
 pub(super) type UntrustedKeyMap<K, V> = papaya::HashMap<K, V, RandomState>;
 
-/// An empty map. It grows in one step, not gradually: half-moved tables cost time while the store
-/// is loaded, and afterwards the map seldom grows.
+/// An empty map, which grows in one step and not gradually. Gradual growth would make insertions
+/// slower while the store is loaded. After the load, the map seldom grows.
 pub(super) fn map<K: Hash + Eq, V, S: BuildHasher + Default>() -> papaya::HashMap<K, V, S> {
     papaya::HashMap::builder()
         .hasher(S::default())
@@ -30,20 +31,21 @@ mod tests {
 
     use super::*;
 
-    /// papaya's `raw/probe.rs`: triangular steps, at most 5 log2(capacity) of them.
+    /// The length of the longest probe sequence in a table that is half full of consecutive
+    /// numbers, with triangular steps as in papaya's `raw/probe.rs`.
     fn longest_probe(capacity: usize, hasher: &impl BuildHasher) -> usize {
         let mut taken = vec![false; capacity];
         let mut longest = 0;
         for number in 1..capacity as u64 / 2 {
             #[allow(clippy::cast_possible_truncation, reason = "papaya takes the low bits")]
-            let mut at = hasher.hash_one(number) as usize & (capacity - 1);
+            let mut slot = hasher.hash_one(number) as usize & (capacity - 1);
             let mut steps = 0;
-            while std::mem::replace(&mut taken[at], true) {
+            while std::mem::replace(&mut taken[slot], true) {
                 steps += 1;
                 if steps > capacity {
                     return steps;
                 }
-                at = (at + steps) & (capacity - 1);
+                slot = (slot + steps) & (capacity - 1);
             }
             longest = longest.max(steps);
         }

@@ -1,6 +1,6 @@
 //! The Directory: the parts of all records that authorization decisions need, in memory.
 //!
-//! Reads never wait for the store, and lock one shard of a map for one look-up only.
+//! A read never waits for the store. Each look-up locks one shard of one map.
 //!
 //! The Directory is a [`Subscriber`] of the store: a change is in effect here before its writer is
 //! notified.
@@ -53,16 +53,17 @@ use crate::{
 
 /// The records in memory.
 pub struct Directory {
-    /// Others choose the names, so they are hashed with SipHash: nobody can choose them to collide.
+    /// Users by name. The names are hashed with SipHash, because people could choose names that
+    /// collide with a weaker hash.
     names: ShardedMap<UserByName, RandomState>,
     users: ShardedMap<UserByUid, foldhash::quality::RandomState>,
     keys: ShardedMap<Box<PackedKey>, foldhash::quality::RandomState>,
-    /// The keys of other systems, which are found by their digests: digest → key id.
+    /// The imported keys that are looked up by their digests: digest → key number.
     foreign: UntrustedKeyMap<[u8; 32], u64>,
     slow_digests: SlowDigests,
     policy: ArcSwap<Policy>,
-    /// The records from which the policy is compiled. Locked by the threads that load or change
-    /// records, never by a decision.
+    /// The records from which the policy is compiled. Only threads that load or change records lock
+    /// them; a decision never does.
     sources: Mutex<PolicySources>,
     last_uid: AtomicU64,
 }
@@ -91,7 +92,7 @@ struct UserFields<'a> {
 struct RoleId<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Directory {
-    /// Loads all records of a store, and subscribes to its further commits.
+    /// Loads all records of a store, and subscribes to the further commits of the store.
     pub fn open(store: &dyn Store) -> Result<Arc<Self>, StoreError> {
         loop {
             let directory = Arc::new(Self::empty());
@@ -99,7 +100,8 @@ impl Directory {
             let sequence = snapshot.sequence();
             directory.load(&*snapshot)?;
             drop(snapshot);
-            // If the store was changed too much in the meantime, load it again.
+            // `subscribe` fails if the store no longer has all commits since the snapshot. Then all
+            // records are loaded again.
             if store.subscribe(sequence, directory.clone()).is_ok() {
                 return Ok(directory);
             }
@@ -134,13 +136,13 @@ impl Directory {
         self.keys.get(id.number(), |key| key.unpack())
     }
 
-    /// The key of another system with this text. It is found by the digest of its text, so the
-    /// secret is already verified. The caller must still check its owner and its restrictions.
+    /// The imported key with this text. The key is found by the digest of the whole text, so its
+    /// secret is verified. The caller must check the owner and the restrictions of the key.
     pub fn foreign_key(&self, pepper: &Pepper, text: &str) -> Option<(KeyId, CachedKey)> {
         if self.foreign.is_empty() {
             return None;
         }
-        // Always tries all schemes, so that the time does not reveal which one matched.
+        // All schemes are tried in any case, so that the time does not reveal which scheme matched.
         let foreign = self.foreign.pin();
         let found = Scheme::FOREIGN
             .map(|scheme| foreign.get(pepper.digest_as(scheme, text)?.as_bytes()).copied());
@@ -148,26 +150,26 @@ impl Directory {
         Some((id, self.key(id)?))
     }
 
-    /// The id of the key of another system with this digest.
+    /// The id of the imported key with this digest.
     pub fn foreign_key_id(&self, digest: &Digest) -> Option<KeyId> {
         self.foreign.pin().get(digest.as_bytes()).copied().map(KeyId::from_number)
     }
 
-    /// The keys of a user with slow digests, and an example for a check that only takes time.
-    /// `None` means that no user has such a key.
+    /// The keys with slow digests of a user, and an example of a slow digest for a dummy check.
+    /// `None` means that no user at all has a key with a slow digest.
     pub fn slow_keys(&self, uid: Option<u64>) -> Option<SlowKeys> {
         let mut keys = self.slow_digests.keys_of(uid)?;
         keys.ids.retain(|id| self.key(*id).is_some());
         Some(keys)
     }
 
-    /// An example of an imported password digest. `None` means that all passwords have digests of
-    /// ours.
+    /// An example of an imported password digest. `None` means that no imported password digest is
+    /// left.
     pub fn slow_password_example(&self) -> Option<PasswordDigest> {
         self.slow_digests.password()
     }
 
-    /// The number of keys that are stored as HMAC-SHA-256.
+    /// The number of imported keys with the scheme [`Scheme::HmacSha256`].
     pub fn hmac_keys(&self) -> usize {
         self.slow_digests.hmac_keys()
     }
@@ -177,14 +179,14 @@ impl Directory {
         self.policy.load_full()
     }
 
-    /// The current policy, for the duration of a request. Unlike [`policy`](Self::policy), it
-    /// changes no reference count that other cores use.
+    /// The current policy, for the duration of a request. Unlike [`policy`](Self::policy), this
+    /// method changes no reference count that other cores use.
     pub fn borrow_policy(&self) -> Borrowed<Policy> {
         self.policy.load()
     }
 
-    /// Adds the operator, who is in no store: a user with uid 0 and every permission, and a key
-    /// that works with this application only.
+    /// Adds the operator, who has no record in the store: a user with uid 0 and every permission,
+    /// and a key that works only with this application.
     pub(crate) fn add_operator_key(&self, application: &str, id: KeyId, digest: Digest) {
         let operator = CachedUser::new(
             OPERATOR_UID,
@@ -196,12 +198,12 @@ impl Directory {
             None,
         );
         let key = CachedKey::for_application(application, OPERATOR_UID, digest);
-        // Not in `names`: the operator is found by the key only.
+        // The operator is not inserted into `names`, because only the key leads to the operator.
         self.users.insert(UserByUid(Arc::new(operator)));
         self.keys.insert(PackedKey::new(id.number(), key));
     }
 
-    /// The numbers of users and keys.
+    /// The number of users and the number of keys.
     pub fn counts(&self) -> (usize, usize) {
         (self.users.len(), self.keys.len())
     }
@@ -261,7 +263,7 @@ impl Directory {
     fn put_user(&self, user: UserFields<'_>, roles: u32) {
         let user = self.cached_user(user, roles);
         self.last_uid.fetch_max(user.uid, Ordering::Relaxed);
-        // The new name is inserted before the old one is removed, so readers find the user at any
+        // The new name is inserted before the old name is removed, so readers find the user at any
         // time.
         self.names.insert(UserByName(user.clone()));
         self.slow_digests.add_password(&user);
@@ -273,7 +275,7 @@ impl Directory {
         }
     }
 
-    /// Builds a user from the record. What was used of the limits so far stays used.
+    /// Builds a user from the record. The user keeps the counts of its previous limits.
     fn cached_user(&self, user: UserFields<'_>, roles: u32) -> Arc<CachedUser> {
         let has_limits = user.rate_limit.is_some() || user.credits.is_some();
         let before = has_limits.then(|| self.user(user.uid)).flatten();
@@ -290,20 +292,21 @@ impl Directory {
         ))
     }
 
-    /// The keys that expire at `from` or later and before `before`, without revoked ones. Looks at
-    /// every key.
+    /// The keys that are not revoked, and expire at `from` or later but earlier than `before`.
+    /// Looks at every key.
     pub fn keys_expiring(&self, from: Timestamp, before: Timestamp) -> Vec<KeyId> {
         let mut found = Vec::new();
         self.keys.each(|key| {
-            let expires = key.expiry().is_some_and(|expiry| (from.0..before.0).contains(&expiry));
-            if expires && !key.is_revoked() {
+            let is_expiring =
+                key.expiry().is_some_and(|expiry| (from.0..before.0).contains(&expiry));
+            if is_expiring && !key.is_revoked() {
                 found.push(KeyId::from_number(key.number()));
             }
         });
         found
     }
 
-    /// Removes a user's name, unless another user has it by now.
+    /// Removes a user's name from `names`, unless another user has this name by now.
     fn remove_name(&self, user: &CachedUser) {
         self.names.remove_if(Folded(&user.name), |entry| entry.0.uid == user.uid);
     }
@@ -315,7 +318,7 @@ impl Directory {
         if let Some(before) = self.keys.insert(PackedKey::new(number, key)) {
             let before = before.unpack();
             self.slow_digests.remove_key(number, &before, is_slow);
-            // A key whose slow digest was replaced has another digest now.
+            // The digest of a key changes when a use of the key replaces a slow digest.
             if before.is_found_by_digest() && foreign != Some(*before.digest.as_bytes()) {
                 self.foreign.pin().remove(before.digest.as_bytes());
             }
@@ -323,8 +326,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Parses a key's record, and adds the key to the indexes `slow_digests` and `foreign`. What
-    /// was used of the limits so far stays used.
+    /// Parses a key's record, and adds the key to the indexes `slow_digests` and `foreign`. The key
+    /// keeps the counts of its previous limits.
     fn parse_key(&self, key: &[u8], json: &[u8]) -> Result<(u64, CachedKey), StoreError> {
         let fields: KeyFields = decode(Table::Keys, key, json)?;
         let number = fields.id.number();
@@ -353,7 +356,7 @@ impl Directory {
         }
     }
 
-    /// Applies any other write.
+    /// Applies a write to users, keys or the last uid.
     fn put(&self, sources: &mut PolicySources, write: &Write) -> Result<(), StoreError> {
         match (write.table, &write.json) {
             (Table::Users, Some(json)) => {
@@ -394,11 +397,11 @@ impl Directory {
 
 impl Subscriber for Directory {
     fn apply(&self, commit: &Commit) {
-        // Keyward itself wrote the record, so an unreadable record is a defect. It is removed: the
-        // write may have been a revocation, so the previous record must not be trusted any longer.
+        // Keyward itself wrote the record, so an unreadable record is a defect. The previous record
+        // is removed and not trusted any longer, because the write may have been a revocation.
         let report = |problem| {
             tracing::error!(
-                "could not read a changed record, so it is ignored from now on: {problem}"
+                "could not read a changed record; Keyward acts as if the record were deleted: {problem}"
             );
         };
         let mut sources = self.sources.lock();
@@ -412,8 +415,8 @@ impl Subscriber for Directory {
                 }
             }
         }
-        // Before the users are changed: a user may have a combination of roles that the old policy
-        // does not contain.
+        // The policy is replaced before the users are changed, because a changed user may have a
+        // combination of roles that the old policy does not contain.
         if is_stale {
             self.policy.store(Arc::new(sources.compile()));
         }

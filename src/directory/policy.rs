@@ -2,7 +2,7 @@
 //! bit sets, applications get their header name and challenge, resources become routes.
 //!
 //! A [`Policy`] never changes. A commit that changes one of these records compiles a new policy and
-//! replaces the current one.
+//! replaces the current policy.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -31,6 +31,7 @@ pub struct RoleTable {
     /// The bit of each permission.
     bits: HashMap<String, u32>,
     roles: HashMap<String, Role>,
+    /// The combinations of roles that users have, by number.
     sets: Vec<RoleSet>,
     anonymous: RoleSet,
     empty: RoleSet,
@@ -51,7 +52,7 @@ pub struct RoleSet {
 }
 
 impl RoleTable {
-    /// The number of the operator's set, which is in no store.
+    /// The number of the operator's combination, which has every permission.
     pub(in crate::directory) const OPERATOR: u32 = u32::MAX;
 
     /// Compiles `roles` for the combinations in `sets`. A combination's number is its index.
@@ -101,8 +102,9 @@ impl RoleTable {
         ids.iter().any(|id| self.role(id).is_some_and(|role| role.is_admin))
     }
 
-    /// The combination with this number. A combination that is newer than this table has no
-    /// permissions: a request that began with the old policy and reads the changed user is denied.
+    /// The combination with this number, or an empty one if the combination is newer than this
+    /// table. So a request is denied if it began before a commit and reads a user whom the commit
+    /// gave a new combination.
     pub(in crate::directory) fn role_set(&self, number: u32) -> &RoleSet {
         match number {
             Self::OPERATOR => &self.operator,
@@ -139,13 +141,13 @@ impl Default for Applications {
 pub struct CompiledApplication {
     /// The record.
     pub record: Application,
-    /// The header field with the credential.
+    /// The name of the header field that carries the credential.
     pub header: HeaderName,
     /// The application's id, as a header field's value.
     pub field: HeaderValue,
     /// The value of `WWW-Authenticate` in a 401 response (RFC 9110, section 11.6.1).
     pub challenge: HeaderValue,
-    /// The limits of all clients of the application together, if there are any.
+    /// The limits that all clients of the application share. `None` means no limits.
     pub bounds: Option<Arc<Bounds>>,
 }
 
@@ -162,12 +164,13 @@ impl Applications {
         self.by_id.get(id)
     }
 
-    /// The application of requests without `AUTH-METHOD`.
+    /// The application of requests without `AUTH-METHOD`. `None` means that no application is the
+    /// default.
     pub fn default(&self) -> Option<&Arc<CompiledApplication>> {
         self.default.as_ref()
     }
 
-    /// The operator's application. It is not among the others.
+    /// The operator's application, which [`Applications::get`] does not find.
     pub fn operator(&self) -> &CompiledApplication {
         &self.operator
     }

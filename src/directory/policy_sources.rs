@@ -17,10 +17,11 @@ pub(super) struct PolicySources {
     roles: HashMap<String, Role>,
     applications: HashMap<String, Application>,
     resources: BTreeMap<String, Resource>,
-    /// The limits of applications and resources. They outlive the policies, so that a new policy
-    /// does not reset what was used of them.
+    /// The limits of applications and resources. The limits outlive a policy, so that a new policy
+    /// does not reset their counts.
     bounds: HashMap<(Table, String), Arc<Bounds>>,
-    /// Every combination of roles that a user has had, sorted. Users contain the index.
+    /// Every combination of roles that any user has had, each with sorted ids. The index of a
+    /// combination is its number.
     role_sets: Vec<Arc<[String]>>,
     role_set_numbers: HashMap<Arc<[String]>, u32>,
 }
@@ -32,7 +33,7 @@ impl PolicySources {
         sources
     }
 
-    /// Inserts or replaces a record. `None` removes it.
+    /// Inserts or replaces a record. If `json` is `None`, removes the record.
     pub(super) fn put(
         &mut self,
         table: Table,
@@ -61,7 +62,7 @@ impl PolicySources {
         Ok(())
     }
 
-    /// Sets the limit of a record. What was used of the previous limit stays used.
+    /// Sets the limit of a record, and keeps the count of the previous limit.
     fn set_limit(&mut self, table: Table, id: &str, rate: Option<RateLimit>) {
         let key = (table, id.to_owned());
         match Bounds::renewed(self.bounds.get(&key), rate, None) {
@@ -70,7 +71,8 @@ impl PolicySources {
         }
     }
 
-    /// Removes a record. `true` means that it existed, so the policy must be compiled again.
+    /// Removes a record. `true` means that the record existed, so the policy must be compiled
+    /// again.
     pub(super) fn remove(&mut self, table: Table, key: &[u8]) -> bool {
         let id = String::from_utf8_lossy(key);
         self.set_limit(table, &id, None);

@@ -32,11 +32,11 @@ pub struct Rule {
     pub path: String,
     /// The formats that the method accepts and returns.
     pub formats: Vec<Format>,
-    /// The applications whose requests are allowed.
+    /// The applications that a request may use, and whether a request may be anonymous.
     pub access: RuleAccess,
-    /// The permissions that a request needs, all of them.
+    /// The required permissions: a request needs all of them.
     pub permissions: Vec<String>,
-    /// The limits of all clients of the resource together, if there are any.
+    /// The limits that all clients of the resource share. `None` means no limits.
     pub bounds: Option<Arc<Bounds>>,
 }
 
@@ -66,10 +66,11 @@ pub struct RouteMatch<'r, 'p> {
 }
 
 impl<'r> RouteMatch<'r, '_> {
-    /// The rule of a method. `HEAD` has the rule of `GET`.
+    /// The rule of a method. `HEAD` has the rule of `GET`. `None` means that the path does not
+    /// accept the method.
     pub fn rule(&self, method: &str) -> Option<&'r Rule> {
         let method = if method == "HEAD" { "GET" } else { method };
-        self.rules.iter().find(|(of, _)| *of == method).map(|(_, rule)| &**rule)
+        self.rules.iter().find(|(name, _)| *name == method).map(|(_, rule)| &**rule)
     }
 
     /// The value of the `Allow` header field (RFC 9110, section 10.2.1).
@@ -83,13 +84,14 @@ impl<'r> RouteMatch<'r, '_> {
 }
 
 impl Routes {
-    /// Builds the routes. Also returns the conflicts: a method and path that another resource
-    /// already uses gets no route.
+    /// Builds the routes. Also returns the conflicts: if another resource already uses a method and
+    /// path, the resource gets no route for them.
     pub fn new(resources: impl IntoIterator<Item = Resource>) -> (Self, Vec<Violation>) {
         Self::with_bounds(resources, |_| None)
     }
 
-    /// Builds the routes with the limits of the resources; see [`Routes::new`].
+    /// Builds the routes; see [`Routes::new`]. `bounds` returns the limits of the resource with an
+    /// id.
     pub(in crate::directory) fn with_bounds(
         resources: impl IntoIterator<Item = Resource>,
         bounds: impl Fn(&str) -> Option<Arc<Bounds>>,
@@ -162,7 +164,7 @@ fn route_conflict(resource: &Resource, route: &str, other: &str) -> Violation {
     Violation::new(
         "path",
         format!("The resource {} cannot have {route}: {other} already uses it.", resource.id),
-        "Choose another path, host or method, or switch the other resource off.",
+        "Choose another path, host or method, or disable the other resource.",
     )
 }
 
@@ -217,7 +219,13 @@ mod tests {
         }
     }
 
-    fn at<'a>(routes: &'a Routes, host: &str, path: &str, method: &str) -> Option<&'a str> {
+    /// The id of the resource that serves a request.
+    fn resource_at<'a>(
+        routes: &'a Routes,
+        host: &str,
+        path: &str,
+        method: &str,
+    ) -> Option<&'a str> {
         let found = routes.find(host, path)?;
         Some(&found.rule(method)?.resource.id)
     }
@@ -226,9 +234,9 @@ mod tests {
     fn resources_can_share_a_path_but_not_a_method() {
         let (routes, problems) =
             Routes::new([respond("a", "/x", &["GET"]), respond("b", "/x", &["POST", "GET"])]);
-        assert_eq!(at(&routes, "", "/x", "HEAD"), Some("a"));
-        assert_eq!(at(&routes, "", "/x", "POST"), Some("b"));
-        assert_eq!(at(&routes, "", "/x", "DELETE"), None);
+        assert_eq!(resource_at(&routes, "", "/x", "HEAD"), Some("a"));
+        assert_eq!(resource_at(&routes, "", "/x", "POST"), Some("b"));
+        assert_eq!(resource_at(&routes, "", "/x", "DELETE"), None);
         assert_eq!(routes.find("", "/x").unwrap().allow_header(), "GET, POST, HEAD");
         assert_eq!(problems.len(), 1);
         assert_eq!(problems[0].message, "The resource b cannot have GET /x: a already uses it.");
@@ -240,8 +248,8 @@ mod tests {
         with_host.host = Some("api.example".into());
         let (routes, problems) = Routes::new([respond("any", "/x", &["GET"]), with_host]);
         assert_eq!(problems, []);
-        assert_eq!(at(&routes, "api.example", "/x", "GET"), Some("with-host"));
-        assert_eq!(at(&routes, "other.example", "/x", "GET"), Some("any"));
+        assert_eq!(resource_at(&routes, "api.example", "/x", "GET"), Some("with-host"));
+        assert_eq!(resource_at(&routes, "other.example", "/x", "GET"), Some("any"));
     }
 
     #[test]

@@ -1,20 +1,23 @@
 //! A sharded hash map for users and keys, tuned for memory.
 //!
-//! Each shard is a hash table behind its own lock. A reader has the lock for one look-up, a writer
-//! for one change, in which at most a thousandth of all entries is moved because a shard grows. The
-//! lock-free maps that were used before keep a box for each entry and stay half empty: the three of
-//! them took 120 more bytes a user, and half of the time of a start.
+//! Each shard is a hash table behind its own lock. A reader holds the lock for one look-up, and a
+//! writer for one change. If the shard has to grow, the writer moves the entries of this shard:
+//! about a thousandth of all entries. Earlier versions used lock-free maps, which keep a box for
+//! each entry and stay half empty. The three maps of users and keys then took 120 more bytes for
+//! each user, and half of the time of a start.
 
 use std::{hash::BuildHasher, sync::LazyLock};
 
 use hashbrown::{HashTable, hash_table::Entry};
 use parking_lot::RwLock;
 
-/// The number of shards. With ten million entries, a shard that grows moves ten thousand pointers:
-/// half a millisecond, in which one reader of a thousand waits. An empty shard takes 64 bytes.
+/// The number of shards. With ten million entries, a shard that grows moves ten thousand pointers.
+/// This takes half a millisecond, during which one reader in a thousand waits. An empty shard takes
+/// 64 bytes.
 const SHARDS: usize = 1024;
-/// The share of the expected entries for which [`ShardedMap::reserve`] reserves memory. If the
-/// expectation was too high, a table that is twice as large as necessary would stay so.
+/// The share of the expected entries for which [`ShardedMap::reserve`] reserves memory. Tables
+/// never shrink: if the expected number is a little too high and all of it were reserved, some
+/// tables would stay twice as large as necessary.
 const RESERVED_SHARE: f64 = 0.9;
 
 /// An entry of a [`ShardedMap`], which contains its own key.
@@ -51,13 +54,13 @@ impl<T: Keyed, S: BuildHasher + Default> ShardedMap<T, S> {
         Self { shards: std::iter::repeat_with(shard).take(SHARDS).collect(), state: S::default() }
     }
 
-    /// Looks an entry up, and returns what `extract` returns for it.
+    /// Looks up the entry with this key, and returns the result of `extract` for this entry.
     pub fn get<R>(&self, key: T::Key<'_>, extract: impl FnOnce(&T) -> R) -> Option<R> {
         let hash = T::hash_key(key, &self.state);
         self.shard(hash).read().find(hash, |entry| entry.has_key(key)).map(extract)
     }
 
-    /// Inserts an entry, and returns the replaced one with the same key.
+    /// Inserts an entry. Returns the entry with the same key that was replaced.
     pub fn insert(&self, entry: T) -> Option<T> {
         let hash = self.hash(&entry);
         let mut table = self.shard(hash).write();
@@ -78,9 +81,9 @@ impl<T: Keyed, S: BuildHasher + Default> ShardedMap<T, S> {
         }
     }
 
-    /// Inserts the entries of a buffer, shard by shard: the memory of a shard is close together,
-    /// and is used several times. In random order, every insertion would wait for memory that is in
-    /// no cache.
+    /// Inserts the entries of a buffer, shard by shard. Several insertions in a row then use the
+    /// memory of one shard, which is in the processor's cache after the first insertion. In random
+    /// order, every insertion would wait for memory that is in no cache.
     pub fn flush(&self, buffer: &mut InsertBuffer<T>) {
         buffer.0.sort_unstable_by_key(|(hash, _)| shard_bits(*hash));
         let mut entries = buffer.0.drain(..).peekable();
@@ -99,7 +102,7 @@ impl<T: Keyed, S: BuildHasher + Default> ShardedMap<T, S> {
         }
     }
 
-    /// Removes the entry with this key, if the condition is true for it.
+    /// Removes the entry with this key, if the condition is true for this entry.
     pub fn remove_if(&self, key: T::Key<'_>, condition: impl Fn(&T) -> bool) -> Option<T> {
         let hash = T::hash_key(key, &self.state);
         let mut table = self.shard(hash).write();
@@ -120,7 +123,7 @@ impl<T: Keyed, S: BuildHasher + Default> ShardedMap<T, S> {
             let share = share_before(index + 1) - share_before(index);
             let expected = total as f64 * RESERVED_SHARE * share;
             let mut table = shard.0.write();
-            #[allow(clippy::cast_possible_truncation, reason = "it is bounded by the total")]
+            #[allow(clippy::cast_possible_truncation, reason = "the value is at most `total`")]
             let additional = (expected as usize).saturating_sub(table.len());
             table.reserve(additional, |entry| self.hash(entry));
         }
@@ -131,15 +134,15 @@ impl<T: Keyed, S: BuildHasher + Default> ShardedMap<T, S> {
         self.shards.iter().map(|shard| shard.0.read().len()).sum()
     }
 
-    /// Calls `visit` with every entry. An entry that is inserted or removed meanwhile may be
-    /// included or not.
+    /// Calls `visit` with every entry. If an entry is inserted or removed during the call, `visit`
+    /// may or may not get this entry.
     pub fn each(&self, mut visit: impl FnMut(&T)) {
         for shard in &self.shards {
             shard.0.read().iter().for_each(&mut visit);
         }
     }
 
-    /// Whether the condition is true for an entry. Looks at all entries until it finds one.
+    /// Whether the condition is true for any entry. Stops at the first such entry.
     pub fn any(&self, mut condition: impl FnMut(&T) -> bool) -> bool {
         self.shards.iter().any(|shard| shard.0.read().iter().any(&mut condition))
     }
@@ -153,7 +156,7 @@ impl<T: Keyed, S: BuildHasher + Default> ShardedMap<T, S> {
     }
 }
 
-/// Entries with their hashes that are not inserted into a [`ShardedMap`] yet.
+/// Entries that are not inserted into a [`ShardedMap`] yet, each with its hash.
 pub(in crate::directory) struct InsertBuffer<T>(Vec<(u64, T)>);
 
 impl<T> InsertBuffer<T> {
@@ -163,31 +166,31 @@ impl<T> InsertBuffer<T> {
     }
 }
 
-/// The shard of an entry. The sizes of the shards grow evenly, and the last one is twice as large
-/// as the first. A table doubles its memory when it is full: shards of equal size would all do so
-/// at the same time, and a user would take twice as much memory just after that moment as just
-/// before.
+/// The index of the shard for a hash. Each shard gets a few more entries than the shard before it,
+/// and the last shard gets twice as many entries as the first. The reason is that a table doubles
+/// its memory when it is full. Shards of equal size would all double their memory at the same time,
+/// and the memory for each user would double at that moment.
 fn shard_index(hash: u64) -> usize {
     let bits = shard_bits(hash);
     SHARD_ENDS.partition_point(|end| *end <= bits).min(SHARDS - 1)
 }
 
-/// The bits of a hash that choose the shard. Inside a shard, hashbrown uses other bits: the low
-/// ones for the position of an entry, and the seven highest ones for its tag.
+/// The bits of a hash that choose the shard. Inside a shard, hashbrown uses other bits of the hash:
+/// the low bits for the position of an entry, and the seven highest bits for the entry's tag.
 fn shard_bits(hash: u64) -> u32 {
-    #[allow(clippy::cast_possible_truncation, reason = "it is less than 2^SHARD_BITS")]
+    #[allow(clippy::cast_possible_truncation, reason = "the value is less than 2^SHARD_BITS")]
     let bits = (hash >> 36 & ((1 << SHARD_BITS) - 1)) as u32;
     bits
 }
 
-/// How many bits of a hash choose the shard.
+/// The number of bits of a hash that choose the shard.
 const SHARD_BITS: u32 = 20;
 
-/// For each shard, the first value of [`shard_bits`] after it. Computed once, because
-/// floating-point functions need not return the same result each time, and an entry must be found
-/// where it was inserted.
+/// For each shard, the smallest value of [`shard_bits`] that belongs to a later shard. The values
+/// are computed only once, because a floating-point function need not return the same result each
+/// time, and an entry must be found in the shard into which it was inserted.
 static SHARD_ENDS: LazyLock<[u32; SHARDS]> = LazyLock::new(|| {
-    #[allow(clippy::cast_possible_truncation, reason = "it is at most 2^SHARD_BITS")]
+    #[allow(clippy::cast_possible_truncation, reason = "the value is at most 2^SHARD_BITS")]
     std::array::from_fn(|index| {
         let end = ((index + 1) as f64 / SHARDS as f64).exp2() - 1.0;
         (end * f64::from(1 << SHARD_BITS)).round() as u32
@@ -273,8 +276,8 @@ mod tests {
         }
     }
 
-    /// Buffered entries are inserted later than an entry that is inserted directly, and in any
-    /// order.
+    /// Checks that all buffered entries are found after the flush. One of them replaces an entry
+    /// that was inserted without the buffer.
     fn flushed_entries_are_found<S: BuildHasher + Default>(capacity: usize, count: u64) {
         let map = ShardedMap::<TestEntry, S>::new();
         let mut buffer = InsertBuffer::with_capacity(capacity);
@@ -317,12 +320,13 @@ mod tests {
         }
         assert_eq!(map.len(), total);
         let sizes: Vec<_> = map.shards.iter().map(|shard| shard.0.read().len()).collect();
-        let sum = |at: usize| sizes[at * 64..(at + 1) * 64].iter().sum::<usize>() as f64;
-        for at in 0..SHARDS / 64 {
-            let growth = (at as f64 * 64.0 / SHARDS as f64).exp2();
-            let ratio = sum(at) / (sum(0) * growth);
-            // Six times the standard deviation.
-            assert!((ratio - 1.0).abs() < 0.08, "{at}: {ratio}");
+        let group_size =
+            |group: usize| sizes[group * 64..(group + 1) * 64].iter().sum::<usize>() as f64;
+        for group in 0..SHARDS / 64 {
+            let growth = (group as f64 * 64.0 / SHARDS as f64).exp2();
+            let ratio = group_size(group) / (group_size(0) * growth);
+            // The tolerance is six times the standard deviation.
+            assert!((ratio - 1.0).abs() < 0.08, "{group}: {ratio}");
         }
         assert!(sizes.iter().all(|size| (60..400).contains(size)), "{sizes:?}");
     }
@@ -349,7 +353,7 @@ mod tests {
         let ratio = capacity(&reserved) as f64 / capacity(&grown) as f64;
         assert!((0.95..1.05).contains(&ratio), "{ratio}");
         assert_eq!(reserved.len() as u64, total);
-        // Entries that were moved by the reservation are still found.
+        // The reservation moved the entries that were inserted before it, and they are still found.
         assert!((0..total).all(|key| reserved.get(key, |_| ()).is_some()));
     }
 

@@ -1,9 +1,9 @@
 //! Imported keys and passwords whose digests are slow to check, such as bcrypt.
 //!
-//! A slow digest cannot be an index, so such a key is found through its user. Each successful use
-//! replaces a slow digest with one of ours, so in the end there are none left. For a user without
-//! such a key, the check must take the same time: it compares with an example digest of another
-//! user.
+//! A key with a slow digest cannot be looked up by its digest, so it is found through its user. A
+//! successful use replaces the slow digest with a digest of Keyward's, so slow digests become fewer
+//! over time. A check for a user without slow digests must take as long as a check for a user who
+//! has them, so Keyward then checks an example: the slow digest of another user.
 
 use std::sync::{
     Arc,
@@ -21,10 +21,11 @@ use crate::model::{KeyId, PasswordDigest, Scheme};
 
 /// All keys and passwords with slow digests.
 pub(super) struct SlowDigests {
+    /// The keys with slow digests of each user, by uid.
     keys_of: NumberMap<Arc<[KeyId]>>,
-    /// Locked while the keys of a user are changed: at a start, several threads do so.
+    /// Held while the keys of a user are changed, because several threads load keys at a start.
     change_lock: Mutex<()>,
-    /// The largest number of such keys that one user has had.
+    /// The largest number of keys with slow digests that any user has had.
     max_per_user: AtomicUsize,
     keys: DigestCount,
     passwords: DigestCount,
@@ -37,14 +38,14 @@ struct DigestCount {
     example: ArcSwapOption<PasswordDigest>,
 }
 
-/// The slow digests to compare with a presented key whose user is known.
+/// The slow digests to check when a request presents a key and names its user.
 #[derive(Debug)]
 pub struct SlowKeys {
     /// The user's keys with slow digests.
     pub ids: Vec<KeyId>,
-    /// The digest of another key, for a comparison that only takes time.
+    /// The slow digest of another key, for a dummy check that only takes time.
     pub example: PasswordDigest,
-    /// The largest number of such keys that one user has had.
+    /// The largest number of keys with slow digests that any user has had.
     pub max_per_user: usize,
 }
 
@@ -85,7 +86,8 @@ impl SlowDigests {
         }
     }
 
-    /// The keys of a user with slow digests. `None` means that no user has such a key.
+    /// The keys with slow digests of a user. `None` means that no user at all has a key with a slow
+    /// digest.
     pub fn keys_of(&self, uid: Option<u64>) -> Option<SlowKeys> {
         let example = self.keys.example()?;
         let keys = self.keys_of.pin();
@@ -93,7 +95,8 @@ impl SlowDigests {
         Some(SlowKeys { ids, example, max_per_user: self.max_per_user.load(Ordering::Relaxed) })
     }
 
-    /// An imported password digest. `None` means that there is none left.
+    /// An example of an imported password digest. `None` means that no imported password digest is
+    /// left.
     pub fn password(&self) -> Option<PasswordDigest> {
         self.passwords.example()
     }
@@ -114,8 +117,8 @@ impl SlowDigests {
         }
     }
 
-    /// Adds a key. If it replaces another record of the key, that one must be removed afterwards,
-    /// not before: otherwise the count could be zero in between.
+    /// Adds the record of a key. If it replaces an older record of the key, the caller must remove
+    /// the older record after this call. In the opposite order, the count could be zero in between.
     pub fn add_key(&self, number: u64, key: &CachedKey) {
         if key.scheme == Scheme::HmacSha256 {
             self.hmac_keys.fetch_add(1, Ordering::Relaxed);
@@ -128,8 +131,8 @@ impl SlowDigests {
         });
     }
 
-    /// Removes a key. `is_still_slow` means that it was replaced by another record of the same key
-    /// with a slow digest, so the user still has the key.
+    /// Removes the record of a key. `is_still_slow` means that the newer record of the key has a
+    /// slow digest too, so the user keeps the key.
     pub fn remove_key(&self, number: u64, key: &CachedKey, is_still_slow: bool) {
         if key.scheme == Scheme::HmacSha256 {
             self.hmac_keys.fetch_sub(1, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! The Directory as a subscriber: after each change it equals a Directory that is opened from the
-//! store.
+//! Tests of the Directory as a subscriber: after each change, it equals a Directory that is newly
+//! opened from the store.
 
 use super::*;
 use crate::{
@@ -101,7 +101,8 @@ impl Fixture {
         .await;
     }
 
-    /// Reads from the Directory and from a newly opened one, which must agree.
+    /// Reads from the subscribed Directory and from a newly opened Directory. Both results must be
+    /// equal.
     fn both<T: PartialEq + std::fmt::Debug>(&self, read: impl Fn(&Directory) -> T) -> T {
         let subscribed = read(&self.directory);
         let opened = read(&Directory::open(&self.store).unwrap());
@@ -132,7 +133,7 @@ async fn users_are_found_by_name_case_insensitively() {
     assert_eq!(fixture.uid("jurgen"), None);
     assert_eq!(fixture.uid(""), None);
     assert_eq!(fixture.both(|directory| directory.user(7).unwrap().name.clone()), "Jürgen");
-    // The uid of the next user is new, also after a restart.
+    // The last uid is the largest one, also after a restart, so the next uid is new.
     fixture.put_user(&user(3, "Eva", &[])).await;
     assert_eq!(fixture.both(Directory::last_uid), 7);
 }
@@ -349,7 +350,7 @@ async fn unreadable_record_is_not_trusted_any_longer() {
     assert!(fixture.directory.policy().roles.role("boss").is_none());
     assert_eq!(fixture.directory.administrators(), [0_u64; 0]);
     assert!(fixture.directory.user(8).is_some() && fixture.directory.user(0).is_some());
-    // A start fails.
+    // A Directory cannot be opened from this store.
     assert!(matches!(Directory::open(&fixture.store), Err(StoreError::Damaged { .. })));
 }
 
@@ -418,7 +419,7 @@ async fn slow_digests_are_counted_until_the_last_is_removed() {
     assert_eq!(ids(7), Some((vec![first.id, second.id], 2)));
     assert_eq!(ids(8), Some((vec![], 2)));
     assert_eq!(directory.slow_keys(None).unwrap().example, digest);
-    // The first key gets another label. The second one is used, which replaces its slow digest.
+    // The first key gets another label. A use of the second key replaces its slow digest.
     put(&Key { label: "x".into(), ..first.clone() }).await;
     put(&Key { scheme: Scheme::Text, slow: None, ..second.clone() }).await;
     assert_eq!(ids(7), Some((vec![first.id], 2)));
@@ -428,7 +429,7 @@ async fn slow_digests_are_counted_until_the_last_is_removed() {
     store.commit(batch).await.unwrap();
     assert_eq!(ids(7), None);
 
-    let put = async |password: Option<&str>| {
+    let example_after = async |password: Option<&str>| {
         let password = password.map(PasswordDigest::new);
         let mut batch = Batch::new();
         batch.put(Table::Users, table::user(3), encode(&User { password, ..user(3, "c", &[]) }));
@@ -443,6 +444,10 @@ async fn slow_digests_are_counted_until_the_last_is_removed() {
         (Some("{SHA}abc"), Some("{SHA}abc")),
         (None, None),
     ] {
-        assert_eq!(put(password).await, expected.map(PasswordDigest::new), "{password:?}");
+        assert_eq!(
+            example_after(password).await,
+            expected.map(PasswordDigest::new),
+            "{password:?}"
+        );
     }
 }

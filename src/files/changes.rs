@@ -1,5 +1,5 @@
-//! Notices changes of files. Watches folders rather than files, because editors and certificate
-//! tools replace files instead of writing into them.
+//! Notices changes of files. The folders are watched instead of the files, because editors and
+//! certificate tools replace files and do not write into them.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,14 +10,14 @@ use std::{
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
-/// A change is complete after this time without another one. Copying a folder of scripts takes less
-/// between two files.
+/// A change is complete when no other change follows within this time. When a folder of scripts is
+/// copied, the next file follows sooner.
 const QUIET: Duration = Duration::from_millis(150);
-/// The longest wait for a series of changes to end.
+/// The maximum time to wait for the end of a series of changes.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// Changes in some folders. The first one is reported at once, for anything that changed before
-/// watching began.
+/// The changes in some folders. One change is reported at once, because files may have changed
+/// before the folders were watched.
 pub struct Changes {
     watcher: RecommendedWatcher,
     changed: Arc<Notify>,
@@ -26,7 +26,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Changes in a folder and everything below it. If the folder is missing, its creation is a
+    /// Watches a folder and everything below it. If the folder is missing, its creation is a
     /// change.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Changes {
         Self::of(vec![folder.to_owned()], RecursiveMode::Recursive)
     }
 
-    /// Changes of any file in the folders of these files.
+    /// Watches the folders that contain these files. A change of any file in them is reported.
     ///
     /// # Errors
     /// A folder cannot be watched.
@@ -53,11 +53,12 @@ impl Changes {
     }
 
     fn of(folders: Vec<PathBuf>, mode: RecursiveMode) -> Result<Self, notify::Error> {
-        // Stores at most one notification, so that a series of events is one change.
+        // `Notify` stores at most one notification, so a series of events is one change.
         let changed = Arc::new(Notify::new());
         let sender = changed.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // Reads are events too, and a change leads to a read: they would cause an endless loop.
+            // A read is an event too. Because a change leads to a read, reported reads would cause
+            // an endless loop.
             if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
                 sender.notify_one();
             }
@@ -68,11 +69,12 @@ impl Changes {
         Ok(changes)
     }
 
-    /// Waits for a change and until it is complete. Changes in quick succession count as one.
+    /// Waits until there is a change and the change is complete. Changes in quick succession count
+    /// as one change.
     pub async fn next(&mut self) {
         self.changed.notified().await;
         self.settle().await;
-        // A folder may have been replaced or created.
+        // A folder that was replaced or created must be watched again.
         if let Err(error) = self.attach() {
             tracing::warn!("cannot watch a folder: {error}");
         }
@@ -82,7 +84,7 @@ impl Changes {
     async fn settle(&self) {
         let quiet = async {
             while tokio::time::timeout(QUIET, self.changed.notified()).await.is_ok() {
-                // Limits how often a long series of events wakes this task.
+                // This pause limits how often a long series of events wakes this task.
                 tokio::time::sleep(QUIET / 10).await;
             }
         };

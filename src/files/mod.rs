@@ -17,13 +17,13 @@ use zeroize::Zeroizing;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// Other users may read it, and it contains a secret.
+    /// The file contains a secret, and other users may read it.
     #[error("other users can read it (mode {0:04o}). Run chmod 600 on it")]
     Exposed(u32),
-    /// It is larger than the limit.
+    /// The file is larger than the limit.
     #[error("it has more than {0} bytes")]
     TooLong(u64),
-    /// It is a folder, a pipe or the like.
+    /// The path names a folder, a pipe or the like.
     #[error("it is not a regular file")]
     NotAFile,
     /// Reading failed.
@@ -36,22 +36,23 @@ pub enum FileError {
 pub enum Readers {
     /// Everybody.
     All,
-    /// Nobody. The group may, if the file belongs to another user than this process: that is how
-    /// root shares a secret with a service.
+    /// Nobody. But if the file belongs to another user than the user of this process, the group may
+    /// read it, because root shares a secret with a service in this way.
     OwnerOnly,
 }
 
 /// Reads a file of at most `limit` bytes.
 ///
-/// # Errors The file is missing, is not a regular file, is larger, or users other than `readers`
-/// may read it.
+/// # Errors
+/// The file is missing, is not a regular file or has more than `limit` bytes, or users other than
+/// `readers` may read it.
 pub fn read(path: &Path, limit: u64, readers: Readers) -> Result<Zeroizing<Vec<u8>>, FileError> {
     // Checked before the file is opened: opening a pipe would wait for its writer.
     if !std::fs::metadata(path)?.is_file() {
         return Err(FileError::NotAFile);
     }
     let file = File::open(path)?;
-    // The open file is checked again: the name may point to another file by now.
+    // The permissions of the open file are checked, because the path may name another file by now.
     let metadata = file.metadata()?;
     let is_ours = metadata.uid() == geteuid().as_raw();
     if readers == Readers::OwnerOnly && is_exposed(metadata.mode(), is_ours) {

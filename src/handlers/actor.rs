@@ -8,8 +8,8 @@ use crate::{
     pipeline::Identity,
 };
 
-/// The accounts as the caller may change them. Only an administrator's identity yields a writer
-/// with an administrator's rights.
+/// Returns the handle with which the caller may change accounts. Only an administrator's identity
+/// yields a writer with an administrator's rights.
 pub fn writer(accounts: &Accounts, identity: &Identity<'_>, client: IpAddr) -> Writer {
     let actor = actor(identity, client);
     if identity.is_admin() { accounts.as_admin(actor) } else { accounts.as_actor(actor) }

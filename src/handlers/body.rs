@@ -1,5 +1,5 @@
-//! Reads request bodies, only after the Gate has granted the request, and with limits of size and
-//! time.
+//! Reads request bodies, with limits of size and time. A body is read only after the pipeline has
+//! granted the request, except where scripts read the body.
 
 use std::{error::Error, time::Duration};
 
@@ -22,9 +22,9 @@ pub struct BodyLimits {
 /// A body that has not been read yet.
 #[derive(Debug)]
 pub enum RequestBody {
-    /// In memory.
+    /// The body is in memory.
     Full(Bytes),
-    /// To be read from the connection.
+    /// The body is still to be read from the connection.
     Stream(Incoming),
 }
 
@@ -69,7 +69,7 @@ where
             Phase::Handler,
             StatusCode::BAD_REQUEST,
             "BODY_BROKEN",
-            "The request's body broke off.",
+            "The request's body ended early.",
         )
         .with_internal_message(problem.to_string())),
         Err(_) => Err(Denial::message(

@@ -1,17 +1,19 @@
 //! The header fields that pass the user's identity to the application behind Keyward.
 //!
-//! Only Keyward writes them: fields from a client with the same or a similar name are removed.
+//! Only Keyward writes these fields: a client's fields with the same name or a similar name are
+//! removed.
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::pipeline::Identity;
 
-/// Capacity for these fields and a few more, because growing a header map rehashes it.
+/// The number of fields for which space is reserved: these fields and a few more. A header map that
+/// grows rehashes all its fields.
 const CAPACITY: usize = 10;
 const EMPTY: HeaderValue = HeaderValue::from_static("");
 
-/// The prefix of Keyward's own header fields. A client must not set any of them.
-const OWN_PREFIX: &str = "x-keyward-";
+/// The prefix of Keyward's header fields. A client must not set a field with this prefix.
+const KEYWARD_PREFIX: &str = "x-keyward-";
 
 /// The names of the identity header fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,12 +43,13 @@ pub(crate) enum IdentityHeader {
 impl IdentityHeader {
     /// The value for this identity; `None` means that the identity has no such value.
     ///
-    /// Each value is a copy with a reference count of its own: all cores would write to the count
-    /// of a shared value.
+    /// Each value is a copy with a separate reference count, because all cores would write to the
+    /// reference count of a shared value.
     pub fn value(self, identity: &Identity<'_>) -> Option<HeaderValue> {
         let copy = |field: &HeaderValue| HeaderValue::from_bytes(field.as_bytes()).ok();
         match self {
-            // A user's name with characters that a header field cannot contain is left out.
+            // If a user's name has characters that a header field cannot contain, the name is left
+            // out.
             Self::User => HeaderValue::from_str(identity.name()?).ok(),
             Self::UserId => HeaderValue::from_str(itoa::Buffer::new().format(identity.uid()?)).ok(),
             Self::Roles if identity.is_anonymous() => None,
@@ -73,8 +76,8 @@ impl IdentityFields {
     /// Whether an application could confuse a field of this name with an identity field.
     pub fn covers(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
-        has_similar_prefix(name, OWN_PREFIX)
-            || self.all().into_iter().any(|(own, _)| is_similar(name, own.as_str()))
+        has_similar_prefix(name, KEYWARD_PREFIX)
+            || self.all().into_iter().any(|(known, _)| is_similar(name, known.as_str()))
     }
 
     /// The names with the content of each field.
@@ -88,7 +91,8 @@ impl IdentityFields {
         ]
     }
 
-    /// Writes the fields of an identity, and removes the fields for which it has no value.
+    /// Writes the fields of an identity, and removes the fields for which the identity has no
+    /// value.
     pub fn write(&self, identity: &Identity<'_>, headers: &mut HeaderMap) {
         headers.reserve(CAPACITY);
         for (name, header) in self.all() {
@@ -125,7 +129,7 @@ mod tests {
             user: HeaderName::from_static("remote-user"),
             ..IdentityFields::default()
         };
-        for own in [
+        for spelling in [
             "x-keyward-user",
             "x_keyward_user",
             "x-keyward_roles",
@@ -134,7 +138,7 @@ mod tests {
             "remote-user",
             "remote_user",
         ] {
-            assert!(fields.covers(&HeaderName::from_static(own)), "{own}");
+            assert!(fields.covers(&HeaderName::from_static(spelling)), "{spelling}");
         }
         for other in ["x-keywar", "x-keyword-user", "remote-users", "user", "x-user"] {
             assert!(!fields.covers(&HeaderName::from_static(other)), "{other}");

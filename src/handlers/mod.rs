@@ -1,5 +1,5 @@
-//! The handlers behind the Gate: each does what a granted request asks for. A handler cannot be
-//! called without a [`Grant`].
+//! The handlers of resources: each handler responds to the requests that the pipeline has granted.
+//! A handler cannot be called without a [`Grant`].
 
 mod actor;
 mod body;
@@ -32,13 +32,13 @@ use crate::{
 /// The response of a handler.
 pub type PayloadResponse = Response<Payload>;
 
-/// A request that has passed the Gate.
+/// A request that the pipeline has granted.
 pub struct HandlerRequest<'a> {
     /// The grant, with the user and the method of the resource.
     pub grant: Grant<'a>,
     /// The request.
     pub request: Request<'a>,
-    /// The context that the request was decided with.
+    /// The context of the decision about the request.
     pub context: &'a RequestContext,
     /// The values of the path pattern's parameters.
     pub params: matchit::Params<'a, 'a>,
@@ -48,14 +48,15 @@ pub struct HandlerRequest<'a> {
     pub hop: Hop<'a>,
     /// The body.
     pub body: RequestBody,
-    /// The connection, if the client wants to change its protocol.
+    /// The upgrade of the connection. `None` means that the client does not ask for another
+    /// protocol.
     pub upgrade: Option<OnUpgrade>,
 }
 
 /// The hop from the client, or from the last proxy, to this server.
 #[derive(Debug, Clone, Copy)]
 pub struct Hop<'a> {
-    /// The client's protocol.
+    /// The scheme of the connection.
     pub scheme: UrlScheme,
     /// Host and port as the client sent them.
     pub authority: &'a str,
@@ -65,7 +66,7 @@ pub struct Hop<'a> {
     pub is_trusted: bool,
 }
 
-/// The protocol of a client.
+/// The scheme of a client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UrlScheme {
     /// HTTP in the clear.
@@ -84,7 +85,7 @@ impl UrlScheme {
     }
 }
 
-/// The beginning of absolute URLs of the public face: scheme and authority, optionally a path,
+/// The beginning of the absolute URLs in responses: scheme and authority, optionally a path,
 /// without a trailing slash.
 #[derive(Debug, Clone, Copy)]
 pub enum Origin<'a> {
@@ -103,7 +104,7 @@ impl fmt::Display for Origin<'_> {
     }
 }
 
-/// All handlers, with the state that they need. A cheap handle.
+/// All handlers, with the state that they need. Cheap to clone.
 #[derive(Clone)]
 pub struct Handlers {
     accounts: Accounts,
@@ -113,7 +114,8 @@ pub struct Handlers {
 }
 
 impl Handlers {
-    /// The handlers of these accounts, with the default names of the identity header fields.
+    /// Creates the handlers for these accounts, with the default names of the identity header
+    /// fields.
     pub fn new(accounts: Accounts, limits: BodyLimits) -> Self {
         Self { accounts, limits, fields: Arc::default(), proxies: Arc::default() }
     }
@@ -147,7 +149,7 @@ impl Handlers {
         let result = match &rule.resource.handler {
             Handler::Respond => Ok(respond::respond(rule)),
             Handler::EntityUser => entity_user::respond(self, request).await,
-            // On the heap: these futures are large, and a future is moved before it runs.
+            // On the heap, because these futures are large and each future is moved before it runs.
             Handler::Proxy => Box::pin(proxy::respond(self, request)).await,
             Handler::Decide => Err(served_elsewhere()),
             Handler::Script(name) => Box::pin(script::respond(name, &request)).await,
@@ -162,7 +164,7 @@ fn served_elsewhere() -> Denial {
         Phase::Handler,
         StatusCode::MISDIRECTED_REQUEST,
         "RESOURCE_ELSEWHERE",
-        "This resource is served elsewhere. Ask for it there.",
+        "Another server serves this resource. Send the request to that server.",
     )
     .with_internal_message("resources with the handler decide are available at /-/verify only")
 }

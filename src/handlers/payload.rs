@@ -12,9 +12,9 @@ use hyper::body::{Body, Frame, SizeHint};
 
 /// The body of a response. A body in memory needs no allocation besides its bytes.
 pub enum Payload {
-    /// In memory.
+    /// The body is in memory.
     Full(Bytes),
-    /// Streamed from another source.
+    /// The body is streamed from another source.
     Stream(BodyStream),
 }
 
@@ -25,7 +25,7 @@ pub struct PassThrough;
 /// A streamed body.
 pub type BodyStream = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
 
-/// Why a body ended early. The client sees a truncated response, never this text.
+/// The reason why a body ended early. The client sees a truncated response, never this text.
 #[derive(Debug, thiserror::Error)]
 #[error("the body ended early: {0}")]
 pub struct BodyError(#[source] Box<dyn Error + Send + Sync>);

@@ -1,6 +1,8 @@
-//! Takes a request through the gate, for every face: normal form, route, authorization, hooks.
+//! Takes a request through the pipeline, for all entry points: normal form, route, authorization,
+//! hooks.
 //!
-//! A face only describes the request that it has read ([`Received`]), and uses the grant.
+//! An entry point only describes the request that it has received ([`Received`]), and uses the
+//! grant.
 
 use std::{borrow::Cow, net::IpAddr};
 
@@ -18,7 +20,7 @@ use crate::{
     scripting::ResponseParts,
 };
 
-/// A request as a face has read it.
+/// A request, as the server or the layer has received it.
 #[derive(Clone, Copy)]
 pub(crate) struct Received<'a> {
     pub method: &'a Method,
@@ -26,18 +28,18 @@ pub(crate) struct Received<'a> {
     pub path: &'a str,
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
-    /// `None` means that the request names no host, and that the face needs none.
+    /// `None` means that the request names no host, and that its access rules need no host.
     pub host: Option<&'a Host<'a>>,
     pub client: IpAddr,
 }
 
 impl<'a> Received<'a> {
-    /// The path in its normal form. Borrowed where the client sent it in this form.
+    /// The path in its normal form. Borrowed if the client sent the path in this form.
     pub fn normal_path(self) -> Result<Cow<'a, str>, Denial> {
         path::normalise(self.path).map_err(bad_request)
     }
 
-    /// The request as the pipeline takes it, without its body. `path` is in its normal form.
+    /// The request for the pipeline, without its body. `path` is in its normal form.
     pub fn request(self, path: &'a str) -> Request<'a> {
         Request {
             method: self.method,
@@ -52,25 +54,25 @@ impl<'a> Received<'a> {
     }
 }
 
-/// The denial of a request whose target has no single reading. Nobody authenticates such a request:
-/// a server behind us could read the same target in another way.
+/// The denial of a request whose target is malformed or ambiguous. Such a request is not
+/// authenticated, because a server behind this server could interpret the target in another way.
 pub(crate) fn bad_request(problem: impl ToString) -> Denial {
     let message = problem.to_string();
     Denial::new(Phase::Edge, StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
 }
 
-/// One request in front of the gate.
+/// A request that the pipeline has yet to decide about.
 pub(crate) struct GuardedRequest<'c, 'r> {
     pub gate: &'c Gate,
     pub context: &'c RequestContext,
-    /// Without the body.
+    /// The request without its body.
     pub request: Request<'r>,
     pub action: Action<'c>,
 }
 
 impl<'c: 'r, 'r> GuardedRequest<'c, 'r> {
-    /// A request that uses the resources of the store. Returns also the values of the parameters in
-    /// the route's path pattern. Absolute URLs in denials begin with `origin`.
+    /// Finds the route of a request among the resources of the store. Also returns the values of
+    /// the parameters in the route's path pattern. Absolute URLs in denials begin with `origin`.
     pub fn on_route(
         gate: &'c Gate,
         context: &'c RequestContext,
@@ -83,13 +85,13 @@ impl<'c: 'r, 'r> GuardedRequest<'c, 'r> {
         (Self { gate, context, request, action }, params)
     }
 
-    /// Whether the body is read before the decision, because scripts are to see it.
+    /// Whether the body is read before the decision, because scripts read the body.
     pub fn buffers_body(&self) -> bool {
         matches!(self.action, Action::Use(rule) if rule.resource.buffer_body)
     }
 
-    /// Decides about the request. `request` is [`GuardedRequest::request`], with the body if it was
-    /// read.
+    /// Decides about the request. `request` is [`GuardedRequest::request`], with the body if the
+    /// body was read.
     pub async fn authorize<'b>(&self, request: &Request<'b>) -> Result<Grant<'b>, Denial>
     where
         'c: 'b,
@@ -97,7 +99,7 @@ impl<'c: 'r, 'r> GuardedRequest<'c, 'r> {
         self.gate.authorize(self.context, request, &self.action).await
     }
 
-    /// The changes to make to the response. To be called before the handler gets the request.
+    /// The changes to make to the response. Must be called before the handler gets the request.
     pub fn response_changes(
         &self,
         request: &Request<'_>,
@@ -107,24 +109,26 @@ impl<'c: 'r, 'r> GuardedRequest<'c, 'r> {
         ResponseChanges { quota: grant.quota().clone(), hooks }
     }
 
-    /// Lets the `on_denied` hooks change a denial. Each denial of a face goes through here, once.
+    /// Lets the `on_denied` hooks change a denial. Each denial must pass through this function
+    /// exactly once.
     pub async fn denied(&self, denial: Denial) -> Denial {
-        // On the heap, because few requests are denied: a future is as large as its largest part.
+        // On the heap, because few requests are denied. Otherwise this future would enlarge the
+        // future of every request.
         let rule = self.action.rule();
         Box::pin(self.gate.on_denied(self.context, &self.request, rule, denial)).await
     }
 }
 
 /// The changes that a response gets after its handler: first the header fields of the quota, then
-/// those that the `on_response` hooks make.
+/// the changes of the `on_response` hooks.
 pub(crate) struct ResponseChanges<'a> {
     pub quota: Quota,
     /// `None` means that no hook wants the response.
     pub hooks: Option<ResponseHooks<'a>>,
 }
 
-/// Lets the `on_response` hooks change a response. `body` is `None` where it is streamed: hooks see
-/// and change its status and header fields then, not the body.
+/// Lets the `on_response` hooks change a response. If `body` is `None`, the body is streamed, and
+/// the hooks see and change only the status and the header fields.
 ///
 /// # Errors
 /// A hook denied the request or failed. Nothing of the response may be sent.

@@ -1,5 +1,5 @@
-//! Reads the host that a request is for. A request without a host, or with two hosts, is rejected:
-//! a proxy in front of us may have looked at the other one.
+//! Reads the host that a request is for. A request without a host is rejected. A request with two
+//! hosts is rejected too, because a proxy in front of this server may have used the other host.
 
 use std::borrow::Cow;
 
@@ -56,7 +56,7 @@ pub(crate) fn of_request(request: &Parts) -> Result<Host<'_>, HostProblem> {
     parse(authority)
 }
 
-/// Parses an authority: a host name or address, and perhaps a port.
+/// Parses an authority: a host name or address, with an optional port.
 pub(crate) fn parse(authority: &str) -> Result<Host<'_>, HostProblem> {
     let (name, port) = match authority.strip_prefix('[') {
         Some(rest) => {

@@ -1,5 +1,6 @@
-//! Rules that every face applies in the same way: how a path and a host are read, where a request
-//! leads, how it passes the gate, and how a denial becomes a response.
+//! The HTTP rules that all entry points share (server, verify endpoints, admin API, layer): how a
+//! path and a host are read, which route a request takes, how the pipeline decides about the
+//! request, and how a denial becomes a response.
 
 pub(crate) mod guard;
 pub(crate) mod host;

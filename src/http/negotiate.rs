@@ -24,7 +24,7 @@ pub fn check_formats(request: &Request<'_>, formats: &[Format]) -> Result<(), De
     }
     let might_name_format = |query: &&str| query.contains("format") || query.contains('%');
     let Some(query) = request.query.filter(might_name_format) else { return Ok(()) };
-    // The last one counts, as in the server that the clients were written for.
+    // The last `_format` counts, as in Drupal, which the clients were written for.
     let wanted = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "_format");
     let Some((_, wanted)) = wanted.last() else { return Ok(()) };
     if Format::parse(&wanted).is_some_and(|format| formats.contains(&format)) {

@@ -1,8 +1,8 @@
 //! Brings paths into one normal form before routing, so that the path that is checked is also the
 //! path that is served and forwarded.
 //!
-//! A path that could be read in two ways is rejected, because a server behind us may read it in the
-//! other way.
+//! An ambiguous path is rejected, because a server behind this server may interpret the path in
+//! another way.
 
 use std::borrow::Cow;
 
@@ -22,16 +22,16 @@ pub(crate) enum PathProblem {
     Semicolon,
     #[error("The path contains a control character.")]
     Control,
-    #[error("The path is encoded twice.")]
+    #[error("The path is percent-encoded twice.")]
     EncodedTwice,
-    #[error("The path contains bytes that are not encoded UTF-8.")]
+    #[error("The path contains bytes that are not percent-encoded UTF-8.")]
     NotText,
     #[error("The path leads above the root.")]
     AboveRoot,
 }
 
-/// The normal form of a path: unreserved characters are not encoded, all others are encoded with
-/// upper-case digits (RFC 3986, section 6.2.2), and there are no empty segments and no dot
+/// The normal form of a path: no unreserved character is percent-encoded, all percent-encodings
+/// have upper-case digits (RFC 3986, section 6.2.2), and there are no empty segments and no dot
 /// segments.
 pub(crate) fn normalise(raw: &str) -> Result<Cow<'_, str>, PathProblem> {
     if !raw.starts_with('/') {
@@ -43,7 +43,8 @@ pub(crate) fn normalise(raw: &str) -> Result<Cow<'_, str>, PathProblem> {
     resolve(&unescape(raw)?).map(Cow::Owned)
 }
 
-/// Whether a path is in its normal form already, as almost all are.
+/// Whether a quick check proves that a path is in its normal form. Almost all paths pass this
+/// check.
 fn is_normal(raw: &str) -> bool {
     let mut before = b' ';
     raw.bytes().all(|b| {
@@ -87,8 +88,8 @@ fn unescape(raw: &str) -> Result<String, PathProblem> {
             out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
         }
     }
-    // Overlong forms and incomplete characters are not UTF-8. A control character can have two
-    // bytes.
+    // Overlong forms and incomplete characters are not UTF-8. The loop above does not see control
+    // characters of two bytes.
     let decoded = std::str::from_utf8(&decoded).map_err(|_| PathProblem::NotText)?;
     if decoded.chars().any(char::is_control) {
         return Err(PathProblem::Control);
@@ -96,7 +97,7 @@ fn unescape(raw: &str) -> Result<String, PathProblem> {
     Ok(String::from_utf8(out).expect("all bytes that are not ASCII have been encoded"))
 }
 
-/// The byte of an escape. `digits` follow its percent sign.
+/// The byte that a percent-encoding stands for. `digits` begins after the percent sign.
 fn escape(digits: &[u8]) -> Option<u8> {
     let value = |b: u8| char::from(b).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some(value(*digits.first()?)? << 4 | value(*digits.get(1)?)?)

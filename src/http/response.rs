@@ -19,7 +19,7 @@ const HINT: HeaderName = HeaderName::from_static("x-keyward-hint");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// The response to a denied request. It does not contain the message for the operator,
+/// The response to a denied request. The response does not contain the message for the operator,
 /// [`internal_message`](crate::pipeline::DenialFields::internal_message).
 pub fn from_denial(denial: &Denial) -> PayloadResponse {
     let (media_type, body) = match (&denial.body, denial.shape) {
@@ -34,7 +34,7 @@ pub fn from_denial(denial: &Denial) -> PayloadResponse {
     *response.status_mut() = denial.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, media_type);
-    // The next request may be allowed.
+    // No cache may keep a denial, because the next request may be allowed.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(challenge) = &denial.challenge {
         headers.insert(WWW_AUTHENTICATE, challenge.clone());
@@ -56,8 +56,8 @@ fn media_type(body: &ScriptedBody) -> HeaderValue {
     body.content_type.as_deref().and_then(|text| text.try_into().ok()).unwrap_or(JSON)
 }
 
-/// Adds the header fields of a script, which replace the usual ones. Every 401 gets a challenge,
-/// also where a script has chosen the status.
+/// Adds the header fields that a script has set, which replace the usual fields of the same names.
+/// Every 401 gets a challenge, even if a script has chosen the status.
 fn add_script_headers(denial: &Denial, headers: &mut HeaderMap) {
     for name in denial.headers.keys() {
         headers.remove(name);
@@ -68,10 +68,11 @@ fn add_script_headers(denial: &Denial, headers: &mut HeaderMap) {
     }
 }
 
-/// The error envelope, with four spaces and without a line end after the last brace: existing
-/// clients compare it as text.
+/// The error envelope, indented by four spaces and without a line end after the last brace, because
+/// existing clients compare the envelope as text.
 pub(crate) fn envelope(status: StatusCode, code: &str, description: &str) -> String {
-    // Written part by part, so that a request with a wrong key costs no more than an allowed one.
+    // The text is written part by part, so that a request with a wrong key costs no more than an
+    // allowed request.
     let mut text = String::with_capacity(128 + code.len() + description.len());
     text.push_str("{\n    \"status\": \"error\",\n    \"http_code\": ");
     text.push_str(status.as_str());
@@ -138,11 +139,11 @@ pub fn report(denial: &Denial, method: &Method, path: &str, client: IpAddr) {
     }
 }
 
-/// The response that a request with this method gets: for `HEAD` it has no body (RFC 9110, section
-/// 9.3.2).
+/// The response that a request with this method gets: for `HEAD`, the response has no body (RFC
+/// 9110, section 9.3.2).
 ///
-/// A streamed response, or one of an upstream, was made for this method already: its
-/// `Content-Length` stays unchanged.
+/// The `Content-Length` of a streamed response, or of an upstream's response, stays unchanged,
+/// because such a response was made for this method.
 pub fn for_method(method: &Method, mut response: PayloadResponse) -> PayloadResponse {
     if method == Method::HEAD {
         let is_from_upstream = response.extensions().get::<PassThrough>().is_some();
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn head_gets_the_length_of_a_full_body_and_keeps_that_of_a_streamed_one() {
+    fn head_gets_the_length_of_a_full_body_and_keeps_the_length_of_a_streamed_body() {
         let whole = for_method(&Method::HEAD, PayloadResponse::new("four".into()));
         assert_eq!(whole.headers()[CONTENT_LENGTH], "4");
         assert_eq!(body(whole), "");

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
 pin_project_lite::pin_project! {
-    /// A body of the client or the service, or one that is in memory.
+    /// The streamed body of a request or a response, or a body in memory.
     #[derive(Debug)]
     pub struct LayerBody<B> {
         #[pin]

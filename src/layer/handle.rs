@@ -1,4 +1,5 @@
-//! Takes a request through the gate to the service behind it, and the response back.
+//! Takes a request through the pipeline to the service behind the layer, and the response back to
+//! the client.
 
 use std::{
     borrow::Cow,
@@ -26,25 +27,25 @@ use crate::{
     pipeline::{self, Action, Denial, EntryRules, RequestContext},
 };
 
-/// The address of a client that is not known.
+/// The address of a client whose address is unknown.
 const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// A request that the gate has allowed.
+/// A request that the pipeline has allowed.
 struct AllowedRequest<'a, B> {
     identity: CallerIdentity,
     body: LayerBody<B>,
-    /// The path in its normal form, where the client sent it in another form.
+    /// The path in its normal form. `None` means that the client sent the path in this form.
     path: Option<String>,
     action: Action<'a>,
     changes: ResponseChanges<'a>,
 }
 
 impl Layer {
-    /// Takes a request through the gate. An allowed request is passed to `next`, and the
+    /// Takes a request through the pipeline. An allowed request is passed to `next`, and the
     /// `on_response` hooks change its response. A denied request gets a response too.
     ///
     /// # Errors
-    /// Those of `next`.
+    /// The errors of `next`.
     pub async fn handle<B, R, E, F>(
         &self,
         request: Request<B>,
@@ -71,10 +72,10 @@ impl Layer {
 }
 
 impl LayerSettings {
-    /// The result of `next`.
+    /// Returns the result of `next`.
     ///
     /// # Errors
-    /// The gate denies the request, or a hook denies the response.
+    /// The pipeline denies the request, or a hook denies the response.
     async fn handle<B, R, E, F>(
         &self,
         mut parts: Parts,
@@ -109,8 +110,8 @@ impl LayerSettings {
         match guard::run_hooks(&hooks, parts, None).await {
             Ok((parts, _)) => Ok(Ok(Response::from_parts(parts, LayerBody::streamed(body)))),
             Err(denial) => {
-                // Scripts do not see these empty header fields: the context keeps the request that
-                // the first script saw.
+                // Empty header fields are enough here: the context has kept the request that the
+                // first script saw, and later scripts see that request too.
                 let headers = &HeaderMap::new();
                 let (path, query) = (uri.path(), uri.query());
                 let received =
@@ -135,7 +136,7 @@ impl LayerSettings {
     {
         let host = match (host::of_request(parts), &self.access) {
             (Ok(host), _) => Some(host),
-            // The rules of a program are the same for all hosts.
+            // The rules of a program are the same for all hosts, so a request needs no host.
             (Err(HostProblem::Missing), AccessRules::Program { .. }) => None,
             (Err(problem), _) => return Err(bad_request(problem)),
         };
@@ -149,7 +150,7 @@ impl LayerSettings {
         };
         let path = received.normal_path()?;
         if self.paths == PathPolicy::Reject && path != received.path {
-            let problem = "The path is not in its normal form. Send it without empty segments, dot segments and needless escapes.";
+            let problem = "The path is not in its normal form. Send the path without empty segments, dot segments and unnecessary percent-encodings.";
             return Err(bad_request(problem));
         }
         let request = received.request(&path);
@@ -180,7 +181,7 @@ impl LayerSettings {
         Ok(AllowedRequest { identity, body, path, action, changes })
     }
 
-    /// Authorizes a request. Its body is read first where scripts are to see it.
+    /// Authorizes a request. If scripts read the body, the body is read first.
     async fn authorize<'a, B>(
         &self,
         guarded: &GuardedRequest<'a, '_>,
@@ -202,7 +203,7 @@ impl LayerSettings {
         Ok((CallerIdentity::new(grant.identity()), body, changes))
     }
 
-    /// Removes the client's header fields that could be taken for our identity fields.
+    /// Removes the client's header fields that a service could mistake for identity fields.
     fn remove_identity_fields(&self, headers: &mut HeaderMap) {
         let forged = headers.keys().filter(|name| self.identity_fields.covers(name));
         let forged: Vec<HeaderName> = forged.cloned().collect();
@@ -212,7 +213,7 @@ impl LayerSettings {
     }
 }
 
-/// The target with another path.
+/// The request target with its path replaced.
 fn with_path(uri: &Uri, path: String) -> Result<Uri, Denial> {
     let target = match uri.query() {
         Some(query) => format!("{path}?{query}"),

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 use crate::{model::KeyId, pipeline, scripting::PermissionCheck};
 
-/// The identity of the caller: an extension of each allowed request. It does not change after the
-/// decision. A cheap handle.
+/// The identity of the caller: an extension of each allowed request. The identity does not change
+/// after the decision. Cheap to clone.
 #[derive(Clone)]
 pub struct CallerIdentity(Arc<Facts>);
 

@@ -1,4 +1,5 @@
-//! The gate inside another Rust program: a [`tower_layer::Layer`] around its service.
+//! Keyward inside another Rust program: a [`tower_layer::Layer`] that authorizes each request
+//! before the program's service gets it.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -41,20 +42,20 @@
 //! ```
 //!
 //! There are two kinds of rules for access:
-//! - the *resources* of the store, as for the server ([`Layer::new`]). A request that matches no
-//!   resource is denied;
-//! - the *program* itself ([`Layer::requires`], [`Layer::requires_user`],
-//!   [`Layer::admits_anyone`]), which has routes of its own.
+//! - The *resources* of the store decide, as in the server ([`Layer::new`]). A request that matches
+//!   no resource is denied.
+//! - The *program* decides which permission its routes need ([`Layer::requires`],
+//!   [`Layer::requires_user`], [`Layer::admits_anyone`]). The resources of the store are not used.
 //!
-//! The layer needs tokio with the runtime's timer (`enable_time`): the timer bounds scripts, and
-//! delays the denials of applications with uniform errors.
+//! The layer needs a tokio runtime with a timer (`enable_time`). The timer limits the time of
+//! scripts, and delays the denials of applications with uniform errors.
 //!
 //! A program without tower calls [`Layer::handle`]. A program that only needs the identity of the
 //! caller calls [`Gate::authenticate`](crate::pipeline::Gate::authenticate).
 //!
 //! Authentication, scripts, and the texts and forms of denials are those of the server. The service
-//! behind the layer gets a [`CallerIdentity`] among the request's extensions, and none of the
-//! header fields that could be taken for an identity field.
+//! behind the layer gets a [`CallerIdentity`] among the request's extensions. The service never
+//! gets a header field of the client that could be mistaken for an identity field.
 
 mod body;
 mod handle;
@@ -74,7 +75,7 @@ use crate::{
     pipeline::{Anonymous, Gate},
 };
 
-/// The gate in front of a service. A cheap handle.
+/// Authorizes each request before a service gets it. Cheap to clone.
 #[derive(Clone)]
 pub struct Layer(Arc<LayerSettings>);
 
@@ -102,9 +103,10 @@ enum AccessRules {
 /// The treatment of a path that is not in its normal form.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PathPolicy {
-    /// Reject it: a router outside may have read it in another way than we do.
+    /// Reject the path, because a router around the layer may have interpreted the path in another
+    /// way.
     Reject,
-    /// Rewrite it, before anything behind the layer reads it.
+    /// Rewrite the path before anything behind the layer reads it.
     Rewrite,
 }
 
@@ -116,7 +118,8 @@ pub struct ClientAddress(pub IpAddr);
 const BODY_LIMITS: BodyLimits = BodyLimits { bytes: 1 << 20, read: Duration::from_secs(30) };
 
 impl Layer {
-    /// The gate, with the resources of its store as rules. Requests need a host, as for the server.
+    /// Creates a layer whose access rules are the resources of the gate's store. Each request needs
+    /// a host, as in the server.
     pub fn new(gate: Gate) -> Self {
         Self(Arc::new(LayerSettings {
             gate,
@@ -128,7 +131,8 @@ impl Layer {
         }))
     }
 
-    /// Requires a permission, instead of using the resources. Call it again to require several.
+    /// Requires a permission, instead of using the resources. Call this method again to require
+    /// several permissions.
     #[must_use]
     pub fn requires(self, permission: impl Into<String>) -> Self {
         self.with_program(|permissions, _| permissions.push(permission.into()))
@@ -141,23 +145,26 @@ impl Layer {
     }
 
     /// Admits also requests without a credential, instead of using the resources. A credential that
-    /// is sent must be valid. Where a permission is required, the role `anonymous` must have it.
+    /// is sent must be valid. If a permission is required, the role `anonymous` must have that
+    /// permission.
     #[must_use]
     pub fn admits_anyone(self) -> Self {
         self.with_program(|_, anonymous| *anonymous = Anonymous::Admitted)
     }
 
-    /// Rewrites paths into their normal form instead of rejecting those in another form. For a
-    /// layer around a whole router, which then sees only the checked path. Never use it inside of a
-    /// router, as with axum's `Router::layer`: there the route has been chosen already.
+    /// Rewrites each path into its normal form, instead of rejecting paths in another form. This
+    /// method is for a layer around a whole router, so that the router sees only the checked path.
+    /// Never use this method for a layer inside a router, such as axum's `Router::layer`, because
+    /// the router chooses the route before the layer runs.
     #[must_use]
     pub fn rewriting_paths(self) -> Self {
         self.with(|settings| settings.paths = PathPolicy::Rewrite)
     }
 
-    /// Finds the client's address, with which keys are bound to networks. The default is the
-    /// extension [`ClientAddress`]. A request without an address gets the unspecified address,
-    /// which is in no network that a key would name.
+    /// Sets the function that finds the client's address, which decides whether a key that is bound
+    /// to networks may be used. The default function reads the extension [`ClientAddress`]. A
+    /// request without an address gets the unspecified address, which is in no network that a key
+    /// would name.
     ///
     /// With axum: `|parts| Some(parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip())`.
     #[must_use]
@@ -175,8 +182,8 @@ impl Layer {
         self.with(|settings| settings.identity_fields = fields)
     }
 
-    /// Sets the limits of a body that is read for scripts, where a resource says so. Other bodies
-    /// are not read. The default is 1 MiB and 30 s.
+    /// Sets the limits of a body that the layer reads because a resource lets scripts read the
+    /// body. The layer does not read other bodies. The default is 1 MiB and 30 s.
     #[must_use]
     pub fn body_limits(self, limits: BodyLimits) -> Self {
         self.with(|settings| settings.body_limits = limits)

@@ -1,4 +1,4 @@
-//! A service with the gate in front of it.
+//! A service behind a [`Layer`], which authorizes each request.
 
 use std::{
     error::Error,
@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::{Layer, LayerBody};
 
-/// A service behind the gate. [`Layer`] wraps services in it.
+/// A service that a [`Layer`] has wrapped.
 #[derive(Debug, Clone)]
 pub struct Guarded<S> {
     pub(super) layer: Layer,
@@ -39,7 +39,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let layer = self.layer.clone();
-        // Take the service that is ready: its clone need not be.
+        // Call the service that is ready, because a clone may not be ready.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         Box::pin(async move { layer.handle(request, |request| inner.call(request)).await })

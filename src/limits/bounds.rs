@@ -1,4 +1,4 @@
-//! The rate and the credits of one record, applied to a request.
+//! The limits of one record, a rate and credits, applied to a request.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::model::{Credits, Mode, RateLimit, Timestamp};
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// The limits of one record and their current use. All versions of a record share them, so a change
-/// of the record keeps the use.
+/// The limits of one record, with the counts of requests. All versions of a record share the
+/// counts, so a change of the record does not reset them.
 #[derive(Debug)]
 pub struct Bounds {
     rate: Option<Rate>,
@@ -22,16 +22,16 @@ pub struct Bounds {
 /// The current time on two clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
-    /// Monotonic clock, in ns since an arbitrary moment.
+    /// The monotonic clock, in ns since an arbitrary moment.
     pub ticks: u64,
-    /// Wall clock.
+    /// The wall clock.
     pub time: Timestamp,
 }
 
 /// The state of one limit after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitStatus {
-    /// Whether the limit is one of credits; else of a rate.
+    /// `true` means that the limit is a number of credits, `false` that the limit is a rate.
     pub is_credits: bool,
     /// Whether the request is within the limit.
     pub fits: bool,
@@ -43,7 +43,7 @@ pub struct LimitStatus {
     pub burst: Option<u32>,
     /// The number of requests that are left.
     pub left: u32,
-    /// The time until one more is available, in seconds, rounded up.
+    /// The time until one more request is available, in seconds, rounded up.
     pub next: u64,
 }
 
@@ -53,7 +53,8 @@ impl Bounds {
         Self::renewed(None, rate, credits)
     }
 
-    /// The limits of a changed record. Limits that stay keep their use.
+    /// The limits of a changed record. A limit that does not change keeps its count, and so do
+    /// credits whose amount changes.
     pub fn renewed(
         before: Option<&Arc<Self>>,
         rate: Option<RateLimit>,
@@ -74,12 +75,12 @@ impl Bounds {
         Some(Arc::new(Self { rate, credits }))
     }
 
-    /// The rate.
+    /// The rate. `None` means that there is no rate limit.
     pub fn rate(&self) -> Option<RateLimit> {
         self.rate.as_ref().map(Rate::limit)
     }
 
-    /// The credits.
+    /// The credits. `None` means that there is no limit of credits.
     pub fn credits(&self) -> Option<Credits> {
         self.credits.as_ref().map(CreditUse::credits)
     }
@@ -96,8 +97,8 @@ impl Bounds {
         }
     }
 
-    /// Takes one request of each limit, or of none if one of them has none left, and calls `report`
-    /// with the status of each.
+    /// Takes one request from each limit, and returns `true`. If a limit has no request left, takes
+    /// nothing from any limit and returns `false`. Calls `report` with the status of each limit.
     pub fn take(&self, now: Now, mode: Mode, mut report: impl FnMut(LimitStatus)) -> bool {
         let rate = self.rate.as_ref().map(|rate| match mode {
             Mode::Live => rate_status(rate, rate.take(now.ticks)),
@@ -116,7 +117,7 @@ impl Bounds {
         has_rate && has_credits
     }
 
-    /// Returns what [`Bounds::take`] took, for a request that did not pass after all.
+    /// Gives back the request that [`Bounds::take`] took, because the request was rejected later.
     pub fn give_back(&self, now: Now) {
         if let Some(rate) = &self.rate {
             rate.give_back();
@@ -174,7 +175,11 @@ mod tests {
         assert_eq!((0..9).filter(|_| take(&bounds)).count(), 2);
         let mut statuses = Vec::new();
         bounds.take(NOW, Mode::DryRun, |status| statuses.push((status.fits, status.left)));
-        assert_eq!(statuses, [(true, 2), (false, 0)], "three of the rate are left");
+        assert_eq!(
+            statuses,
+            [(true, 2), (false, 0)],
+            "the rate has three requests left, two after this one"
+        );
         bounds.give_back(NOW);
         assert!(take(&bounds) && !take(&bounds));
     }
@@ -188,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_record_keeps_the_use_of_its_limits() {
+    fn changed_record_keeps_the_counts_of_its_limits() {
         let before = bounds("1/1h", "2/day");
         assert!(take(&before));
         let same = Bounds::renewed(Some(&before), before.rate(), before.credits()).unwrap();

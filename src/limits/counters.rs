@@ -1,4 +1,4 @@
-//! Counters that all requests share: use of keys, failures and denials, on one clock.
+//! Counters that all requests share: uses of keys, failures and denials, on one clock.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -9,7 +9,8 @@ use super::{
 };
 use crate::model::{Clock, KeyId};
 
-/// The uses and denials that are not written yet, and the failures. A cheap handle.
+/// A cheap handle to three counters: the uses of keys and the denials that are not yet written to
+/// the store, and the recent failures of clients.
 #[derive(Clone)]
 pub struct Counters(Arc<Tables>);
 
@@ -41,22 +42,22 @@ impl Counters {
         self.0.usage.count(key, self.0.clock.roughly());
     }
 
-    /// Notes that a user has spent credits.
+    /// Remembers that a user has spent credits, so that the user's count is written to the store.
     pub fn spent(&self, uid: u64) {
         self.0.usage.spent(uid);
     }
 
-    /// The use of a key that is not written yet.
+    /// The uses of a key that are not yet written to the store.
     pub fn unwritten(&self, key: KeyId) -> Used {
         self.0.usage.of(key)
     }
 
-    /// Takes out everything that is not written yet.
+    /// Takes out all uses that are not yet written to the store.
     pub fn take(&self) -> Unwritten {
         self.0.usage.take()
     }
 
-    /// Puts back what could not be written.
+    /// Puts back uses that could not be written.
     pub fn put_back(&self, unwritten: Unwritten) {
         for (key, used) in unwritten.keys {
             self.0.usage.add(key, used);
@@ -67,12 +68,12 @@ impl Counters {
     /// Whether a password may be checked.
     ///
     /// # Errors
-    /// There were too many wrong passwords from this address.
+    /// This address has sent too many wrong passwords.
     pub fn attempt(&self, client: IpAddr, user: &str) -> Result<PasswordAttempt, RetryAfter> {
         self.0.failures.attempt(client, user, self.0.clock.ticks())
     }
 
-    /// Counts a wrong password. `uid` is `None` if there is no user of that name.
+    /// Counts a wrong password. A `uid` of `None` means that no user has the presented name.
     pub fn failed(&self, attempt: PasswordAttempt, uid: Option<u64>) {
         self.0.failures.failed(attempt, uid, self.0.clock.ticks());
     }
@@ -82,12 +83,12 @@ impl Counters {
         self.0.failures.is_over(client, self.0.clock.ticks())
     }
 
-    /// Counts a wrong credential of any kind. `None` means the limit is not exceeded.
+    /// Counts a wrong credential of any kind. `None` means that the limit is not exceeded.
     pub fn count_failure(&self, client: IpAddr) -> Option<RetryAfter> {
         self.0.failures.count(client, self.0.clock.ticks())
     }
 
-    /// Takes out the reports of clients that exceeded a failure limit.
+    /// Takes out the queued reports about clients that exceeded a failure limit.
     pub fn take_exceeded(&self) -> Vec<LimitExceeded> {
         self.0.failures.take_exceeded()
     }
@@ -102,7 +103,8 @@ impl Counters {
         self.0.denials.count(denial, self.now());
     }
 
-    /// Takes out at most `max` entries that are not written yet, and the summary when it is due.
+    /// Takes out at most `max` entries that are not yet written and, if the summary is due, the
+    /// summary.
     pub fn take_denials(&self, max: usize, drain: Drain) -> PendingDenials {
         self.0.denials.take(max, drain, self.now())
     }

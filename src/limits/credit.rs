@@ -1,4 +1,4 @@
-//! Credits per calendar period: an atomic count of those spent.
+//! Credits per calendar period: an atomic count of the spent credits.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Credits, Refill, Timestamp};
 
-/// A limit of credits and its current use.
+/// A limit of credits, with the count of spent credits.
 #[derive(Debug)]
 pub(super) struct CreditUse {
     credits: Credits,
@@ -14,12 +14,12 @@ pub(super) struct CreditUse {
     spent: AtomicU64,
 }
 
-/// The credits spent in a period, as stored for the next start.
+/// The number of credits spent in a period, in the form that the store keeps for the next start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
-    /// When credits are refilled.
+    /// The refill period of the credits.
     pub refill: Refill,
-    /// The number of the day, week or month.
+    /// The number of the day, week or month; see [`Period::number`](crate::model::Period::number).
     pub period: u32,
     /// The number of credits spent.
     pub credits: u32,
@@ -30,7 +30,7 @@ pub struct Spent {
 pub(super) struct CreditOutcome {
     /// Whether a credit is available.
     pub fits: bool,
-    /// How many are left after the request.
+    /// The number of credits that are left after the request.
     pub left: u32,
     /// The time until the next refill, in seconds.
     pub next: u64,
@@ -44,8 +44,9 @@ impl Spent {
     }
 
     fn unpack(number: u64, refill: Refill) -> Self {
-        let half = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-        Self { refill, period: half(number >> 32), credits: half(number) }
+        let low_bits =
+            |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        Self { refill, period: low_bits(number >> 32), credits: low_bits(number) }
     }
 }
 
@@ -68,12 +69,13 @@ impl CreditUse {
         self.credits
     }
 
-    /// The credits spent so far.
+    /// The credits spent in the period of the last request.
     pub fn spent(&self) -> Spent {
         Spent::unpack(self.spent.load(Relaxed), self.credits.refill)
     }
 
-    /// Restores the credits spent before the start. Ignored if they are of another refill period.
+    /// Restores the credits that were spent before the start. Has no effect if the refill period
+    /// has changed since.
     pub fn restore(&self, spent: Spent) {
         if spent.refill == self.credits.refill {
             self.spent.fetch_max(spent.pack(), Relaxed);
@@ -101,7 +103,7 @@ impl CreditUse {
         self.check(self.spent.load(Relaxed), now).0
     }
 
-    /// Returns a credit that was spent for nothing, unless a new period has begun.
+    /// Gives back the credit of a request that was rejected later, unless a new period has begun.
     pub fn give_back(&self, now: Timestamp) {
         let period = self.credits.refill.period(now).number;
         let _ = self.spent.fetch_update(Relaxed, Relaxed, |packed| {
@@ -115,8 +117,9 @@ impl CreditUse {
     fn check(&self, packed: u64, now: Timestamp) -> (CreditOutcome, Spent) {
         let period = self.credits.refill.period(now);
         let mut spent = Spent::unpack(packed, self.credits.refill);
-        // A clock that is set back a little refills nothing; a clock that was far ahead does not
-        // block requests for years.
+        // If the clock is set back into the previous period, the spent credits of the later period
+        // still count, so nothing is refilled. Only one period is tolerated: otherwise a clock that
+        // was years ahead would block requests for years.
         if !(period.number..=period.number.saturating_add(1)).contains(&spent.period) {
             spent = Spent { period: period.number, credits: 0, ..spent };
         }
@@ -152,27 +155,27 @@ mod tests {
     fn credits_are_used_up_and_refilled_at_midnight() {
         let credits = credits("2/day");
         let evening = at("2026-03-01T23:59:50Z");
-        let shown = |outcome: CreditOutcome| (outcome.fits, outcome.left, outcome.next);
-        assert_eq!(shown(credits.peek(evening)), (true, 1, 10));
-        assert_eq!(shown(credits.take(evening)), (true, 1, 10));
-        assert_eq!(shown(credits.take(evening)), (true, 0, 10));
-        assert_eq!(shown(credits.take(evening)), (false, 0, 10));
+        let numbers = |outcome: CreditOutcome| (outcome.fits, outcome.left, outcome.next);
+        assert_eq!(numbers(credits.peek(evening)), (true, 1, 10));
+        assert_eq!(numbers(credits.take(evening)), (true, 1, 10));
+        assert_eq!(numbers(credits.take(evening)), (true, 0, 10));
+        assert_eq!(numbers(credits.take(evening)), (false, 0, 10));
         credits.give_back(evening);
-        assert_eq!(shown(credits.take(evening)), (true, 0, 10));
+        assert_eq!(numbers(credits.take(evening)), (true, 0, 10));
         let midnight = at("2026-03-02T00:00:00Z");
-        assert_eq!(shown(credits.take(midnight)), (true, 1, 86_400));
-        // A credit of yesterday cannot be returned.
+        assert_eq!(numbers(credits.take(midnight)), (true, 1, 86_400));
+        // A credit that was spent yesterday cannot be given back.
         credits.give_back(evening);
         assert_eq!(credits.spent().credits, 1);
-        // The clock is set back: the credits spent today stay spent.
-        assert_eq!(shown(credits.take(evening)), (true, 0, 10));
+        // The clock is set back to yesterday: the credits that were spent today still count.
+        assert_eq!(numbers(credits.take(evening)), (true, 0, 10));
         assert!(!credits.take(evening).fits);
-        // The clock was years ahead: that must not block requests for years.
+        // The clock was years ahead and is set back. Requests must not be blocked for years.
         assert!(credits.take(at("2020-01-01T00:00:00Z")).fits);
     }
 
     #[test]
-    fn restart_refills_nothing() {
+    fn spent_credits_survive_a_restart_and_a_new_amount() {
         let (before, after) = (credits("5/week"), credits("5/week"));
         let now = at("2026-03-04T12:00:00Z");
         assert!((0..3).all(|_| before.take(now).fits));

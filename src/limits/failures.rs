@@ -1,8 +1,8 @@
 //! Failure limits: how often an address may present a wrong credential.
 //!
-//! A correct *key* always passes, from any address: keys cannot be guessed, so failures of others
-//! must not lock a client out. Beyond the limit, a wrong key gets a 429 instead of its own denial.
-//! *Passwords* can be guessed, so beyond the limit they are not checked at all.
+//! *Keys* cannot be guessed, so a correct key always passes, even from an address that exceeds the
+//! limit. From such an address, a wrong key gets a 429 instead of the usual denial. *Passwords* can
+//! be guessed, so passwords from such an address are not checked at all.
 //!
 //! Failures are counted by address, so a client is not locked out by failures from another address.
 
@@ -18,9 +18,9 @@ use parking_lot::{Mutex, MutexGuard};
 use super::gcra::{Conformance, Gcra};
 use crate::model::fold;
 
-/// Shards of the table: threads wait only for others in the same shard.
+/// The number of shards of the table. A thread waits only for threads that use the same shard.
 const SHARDS: usize = 16;
-/// The number of entries from which the one to evict is chosen when a shard is full.
+/// The number of entries that are compared to choose the entry to evict from a full shard.
 const EVICTION_SAMPLE: usize = 16;
 /// The maximum number of clients that are reported per window.
 const MAX_REPORTED: usize = 1024;
@@ -31,15 +31,16 @@ const SECOND: u64 = 1_000_000_000;
 pub struct FailureLimits {
     /// The window, in seconds.
     pub seconds: u32,
-    /// Wrong passwords of one user name from one address.
+    /// The maximum number of wrong passwords of one user name from one address, per window.
     pub passwords: u32,
-    /// Wrong passwords from one address.
+    /// The maximum number of wrong passwords from one address, per window.
     pub passwords_per_address: u32,
-    /// Wrong credentials of any kind from one address.
+    /// The maximum number of wrong credentials of any kind from one address, per window.
     pub per_address: u32,
     /// Networks whose failures are not counted.
     pub exempt: Vec<IpNet>,
-    /// The maximum number of entries. Beyond it, an entry that would expire soon is evicted.
+    /// The maximum number of remembered clients. When more clients fail, clients whose entries
+    /// would expire soon are forgotten.
     pub entries: usize,
 }
 
@@ -47,23 +48,29 @@ pub struct FailureLimits {
 pub(super) struct FailureLimiter {
     limits: FailureLimits,
     hasher: RandomState,
-    /// Clients that were reported, with the end of their window in ns.
+    /// The clients that were reported, each with the end of its window in ns.
     reported: Mutex<HashMap<ClientKey, u64>>,
+    /// The reports that nobody has taken out yet.
     exceeded: Mutex<VecDeque<LimitExceeded>>,
-    /// GCRA theoretical arrival time per client, in ns; in the past means no recent failures.
+    /// The GCRA theoretical arrival time of each client, in ns. A time in the past means that the
+    /// client has no recent failures.
     shards: Box<[Mutex<HashMap<ClientKey, u64>>; SHARDS]>,
 }
 
-/// A password check that may take place. `None` means its failure is not counted.
+/// The permission to check a password, with the counters for a wrong password. `None` means that a
+/// wrong password is not counted.
 #[derive(Debug, Clone, Copy)]
 pub struct PasswordAttempt(Option<[(ClientKey, u32); 2]>);
 
+/// The client whose failures an entry counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct ClientKey {
     credential: CredentialKind,
-    /// The address. Of IPv6 the first 64 bits, because a client usually has such a network.
+    /// The address. An IPv6 address is reduced to its first 64 bits, because one client usually has
+    /// a whole network of this size.
     network: u128,
-    /// A hash of the presented user name, whether or not such a user exists.
+    /// A hash of the presented user name, which need not exist. `None` means that the entry counts
+    /// failures with any user name.
     user: Option<u64>,
 }
 
@@ -73,14 +80,15 @@ enum CredentialKind {
     Any,
 }
 
-/// A client exceeded a failure limit.
+/// The report that a client exceeded a failure limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitExceeded {
-    /// The client's address; of IPv6 its /64 network.
+    /// The client's address, or the /64 network of an IPv6 address.
     pub client: IpAddr,
     /// The limit that was exceeded.
     pub limit: FailureKind,
-    /// The user whose passwords were tried. `None` means there is no such user.
+    /// The user whose passwords were tried. `None` means that the tried name belongs to no user, or
+    /// that the limit counts all names.
     pub uid: Option<u64>,
 }
 
@@ -132,7 +140,7 @@ impl FailureLimiter {
     /// Whether a password may be checked.
     ///
     /// # Errors
-    /// There were too many wrong passwords from this address, of this user or of all users.
+    /// This address has sent too many wrong passwords, for this user name or for all user names.
     pub fn attempt(
         &self,
         client: IpAddr,
@@ -146,20 +154,20 @@ impl FailureLimiter {
         let network = network(client);
         let client = |user| ClientKey { credential: CredentialKind::Password, network, user };
         let user = self.hasher.hash_one(fold(user));
-        let counted =
+        let counters =
             [(client(Some(user)), limits.passwords), (client(None), limits.passwords_per_address)];
-        let waits = counted.iter().filter_map(|(client, limit)| {
+        let waits = counters.iter().filter_map(|(client, limit)| {
             let arrival = *self.shard(client).get(client)?;
             self.wait(arrival, *limit, now)
         });
         match waits.max() {
             Some(wait) => Err(RetryAfter(wait.div_ceil(SECOND))),
-            None => Ok(PasswordAttempt(Some(counted))),
+            None => Ok(PasswordAttempt(Some(counters))),
         }
     }
 
-    /// Counts a wrong password, even beyond the limit: a client with many concurrent attempts waits
-    /// for all of them.
+    /// Counts a wrong password, even if the limit is exceeded. So a client that tries many
+    /// passwords at the same time must wait for as long as all of them take.
     pub fn failed(&self, attempt: PasswordAttempt, uid: Option<u64>, now: u64) {
         for (client, limit) in attempt.0.into_iter().flatten().filter(|(_, limit)| *limit > 0) {
             let mut shard = self.shard(&client);
@@ -174,7 +182,8 @@ impl FailureLimiter {
         }
     }
 
-    /// Queues a report that a client exceeded a limit, once per window.
+    /// Queues a report that a client exceeded a limit, but at most one report per client and
+    /// window.
     fn report(&self, client: ClientKey, uid: Option<u64>, now: u64) {
         let mut reported = self.reported.lock();
         if reported.get(&client).is_some_and(|until| *until > now) {
@@ -205,8 +214,8 @@ impl FailureLimiter {
         self.exceeded.lock().drain(..).collect()
     }
 
-    /// Counts a wrong credential of any kind. `Some` means the limit is exceeded and the failure
-    /// was not counted.
+    /// Counts a wrong credential of any kind. `Some` means that the limit was exceeded before, so
+    /// this failure was not counted.
     pub fn count(&self, client: IpAddr, now: u64) -> Option<RetryAfter> {
         let limit = self.limits.per_address;
         if limit == 0 || self.is_exempt(client) {
@@ -240,8 +249,8 @@ impl FailureLimiter {
 
     fn is_exempt(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
-        // The unspecified address means that an embedding program does not know its clients'
-        // addresses: all clients would count as one.
+        // An unspecified address means that the program around Keyward does not know the addresses
+        // of its clients. If it were not exempt, all clients would count as one client.
         client.is_unspecified()
             || self.limits.exempt.iter().any(|network| network.contains(&client))
     }
@@ -252,7 +261,8 @@ impl FailureLimiter {
         Gcra::new(window.div_ceil(u64::from(limit.max(1))), limit.into())
     }
 
-    /// The time until one more failure conforms, in ns. `None` means that it conforms now.
+    /// The time until one more failure is allowed, in ns. `None` means that a failure is allowed
+    /// now.
     fn wait(&self, arrival: u64, limit: u32, now: u64) -> Option<u64> {
         match self.gcra(limit).check(arrival, now) {
             Conformance::Exceeds(wait) if limit > 0 => Some(wait),
@@ -264,7 +274,8 @@ impl FailureLimiter {
         self.shards[self.hasher.hash_one(client) as usize % SHARDS].lock()
     }
 
-    /// A client's entry. In a full shard, evicts expired entries or else one that expires soon.
+    /// A client's entry, which is created if it does not exist. If the shard is full, all expired
+    /// entries are evicted first; if none has expired, an entry that would expire soon is evicted.
     fn entry<'s>(
         &self,
         shard: &'s mut HashMap<ClientKey, u64>,
@@ -285,13 +296,14 @@ impl FailureLimiter {
 }
 
 impl ClientKey {
-    /// The key under which credentials of any kind are counted.
+    /// The key of the entry that counts wrong credentials of any kind.
     fn any(client: IpAddr) -> Self {
         Self { credential: CredentialKind::Any, network: network(client), user: None }
     }
 }
 
-/// The client's address as IPv6; of an IPv6 address its /64 network.
+/// The client's address as a number: an IPv4 address as an IPv4-mapped IPv6 address, an IPv6
+/// address reduced to its /64 network.
 pub(super) fn network(client: IpAddr) -> u128 {
     const NETWORK: u128 = u128::MAX << 64;
     match client.to_canonical() {
@@ -321,7 +333,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// How many wrong passwords are checked before the limit.
+    /// The number of wrong passwords that are checked until the limit rejects the next password.
     fn checked(limiter: &FailureLimiter, client: &str, user: &str, now: u64) -> usize {
         let is_checked = |_: &usize| {
             let attempt = limiter.attempt(ip(client), user, now);
@@ -338,7 +350,8 @@ mod tests {
         // Another user, and the same user from another address, are not limited.
         assert_eq!(checked(&limiter, "192.0.2.1", "bob", NOW), 5);
         assert_eq!(checked(&limiter, "192.0.2.2", "ann", NOW), 5);
-        // One more is allowed after a fifth of the window, and all after the whole window.
+        // One more password is allowed after a fifth of the window, and five after the whole
+        // window.
         assert_eq!(checked(&limiter, "192.0.2.1", "ann", NOW + 180 * SECOND), 1);
         assert_eq!(checked(&limiter, "192.0.2.1", "ann", NOW + 2000 * SECOND), 5);
     }
@@ -350,7 +363,7 @@ mod tests {
         checked(&limiter, "192.0.2.1", "ann", NOW);
         let of_ann = LimitExceeded { client, limit: FailureKind::Passwords, uid: Some(7) };
         assert_eq!(limiter.take_exceeded(), [of_ann]);
-        // One more fits after a while, and is wrong too.
+        // One more password is allowed after a while, and is wrong too.
         assert_eq!(checked(&limiter, "192.0.2.1", "ann", NOW + 180 * SECOND), 1);
         assert_eq!(limiter.take_exceeded(), []);
         assert_eq!(checked(&limiter, "192.0.2.1", "ann", NOW + 2000 * SECOND), 5);
@@ -360,8 +373,8 @@ mod tests {
         let of_all = LimitExceeded { client, limit: FailureKind::Credentials, uid: None };
         assert_eq!(limiter.take_exceeded(), [of_all]);
         // The number of reports is bounded.
-        for at in 0..5000_u32 {
-            let client = IpAddr::from(std::net::Ipv4Addr::from(at | 0x5000_0000));
+        for number in 0..5000_u32 {
+            let client = IpAddr::from(std::net::Ipv4Addr::from(number | 0x5000_0000));
             assert!(waits(client) >= 100);
         }
         assert!(limiter.take_exceeded().len() <= MAX_REPORTED);
@@ -371,7 +384,7 @@ mod tests {
     fn many_user_names_do_not_bypass_the_limit() {
         let limiter = FailureLimiter::new(limits());
         let tried: usize =
-            (0..50).map(|at| checked(&limiter, "192.0.2.1", &format!("user {at}"), NOW)).sum();
+            (0..50).map(|n| checked(&limiter, "192.0.2.1", &format!("user {n}"), NOW)).sum();
         assert_eq!(tried, 20);
     }
 
@@ -401,7 +414,7 @@ mod tests {
     fn an_ipv6_network_is_one_address() {
         let limiter = FailureLimiter::new(limits());
         let all: usize =
-            (1..40).map(|at| checked(&limiter, &format!("2001:db8:0:1::{at:x}"), "ann", NOW)).sum();
+            (1..40).map(|n| checked(&limiter, &format!("2001:db8:0:1::{n:x}"), "ann", NOW)).sum();
         assert_eq!(all, 5);
         assert_eq!(checked(&limiter, "2001:db8:0:2::1", "ann", NOW), 5);
     }
@@ -409,11 +422,11 @@ mod tests {
     #[test]
     fn table_size_is_bounded() {
         let limiter = FailureLimiter::new(limits());
-        for at in 0..100_000_u32 {
-            limiter.count(IpAddr::from(std::net::Ipv4Addr::from(at | 0x5000_0000)), NOW);
+        for number in 0..100_000_u32 {
+            limiter.count(IpAddr::from(std::net::Ipv4Addr::from(number | 0x5000_0000)), NOW);
         }
-        let held: usize = limiter.shards.iter().map(|shard| shard.lock().len()).sum();
-        assert!((1000..=1600).contains(&held), "{held}");
+        let entries: usize = limiter.shards.iter().map(|shard| shard.lock().len()).sum();
+        assert!((1000..=1600).contains(&entries), "{entries}");
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! The generic cell rate algorithm (ITU-T I.371, annex A): a leaky bucket in one number, the
-//! theoretical arrival time.
+//! The generic cell rate algorithm (ITU-T I.371, annex A): a leaky bucket whose whole state is one
+//! number, the theoretical arrival time.
 
-/// A rate with a burst. All times are in one unit, chosen by the caller (ns or µs).
+/// A rate with a burst. All times have the same unit, which the caller chooses (ns or µs).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gcra {
-    /// The time after which one more event is available.
+    /// The time after which one more event becomes available.
     pub interval: u64,
     /// The time after which a full burst is available again.
     pub window: u64,
@@ -13,9 +13,9 @@ pub(crate) struct Gcra {
 /// The outcome of one more event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Conformance {
-    /// The event is within the rate; the new arrival time.
+    /// The event is within the rate. The value is the new theoretical arrival time.
     Conforms(u64),
-    /// The event exceeds the rate; the time until one more is available.
+    /// The event exceeds the rate. The value is the time until one more event is available.
     Exceeds(u64),
 }
 
@@ -25,8 +25,8 @@ impl Gcra {
         Self { interval, window: interval.saturating_mul(burst) }
     }
 
-    /// Whether one more event conforms at `now`. `arrival` is the theoretical arrival time so far;
-    /// in the past means that the full burst is available.
+    /// Whether one more event conforms at `now`. `arrival` is the theoretical arrival time before
+    /// this event. An arrival time in the past means that the full burst is available.
     pub fn check(self, arrival: u64, now: u64) -> Conformance {
         let next = self.next(arrival, now);
         let used = next - now;
@@ -37,7 +37,7 @@ impl Gcra {
         }
     }
 
-    /// The arrival time after one more event, whether it conforms or not.
+    /// The theoretical arrival time after one more event, no matter whether this event conforms.
     pub fn next(self, arrival: u64, now: u64) -> u64 {
         arrival.max(now).saturating_add(self.interval)
     }
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_time_does_not_overflow() {
+    fn largest_arrival_time_does_not_overflow() {
         let gcra = Gcra::new(u64::MAX / 2, 4);
         assert_eq!(gcra.next(u64::MAX, 5), u64::MAX);
         assert_eq!(gcra.check(u64::MAX, u64::MAX), Conformance::Conforms(u64::MAX));

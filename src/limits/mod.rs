@@ -1,9 +1,9 @@
 //! Limits in memory: rates, credits, and failed authentications.
 //!
-//! - [`Bounds`]: the rate and the credits of one key, user, application or resource. They are part
-//!   of the record's entry in the directory, so a check needs no look-up.
-//! - [`Counters`]: the use of keys and the denials until they are written, and the failures of
-//!   clients until they are evicted.
+//! - [`Bounds`]: the rate and the credits of one key, user, application or resource. The
+//!   directory's entry of a record contains its `Bounds`, so a check needs no look-up.
+//! - [`Counters`]: uses of keys and denials until they are written to the store, and failures of
+//!   clients until they expire or are evicted.
 
 mod bounds;
 mod counters;

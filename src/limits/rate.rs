@@ -8,12 +8,13 @@ use crate::model::RateLimit;
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// A rate limit and its current use.
+/// A rate limit, with the state of its bucket.
 #[derive(Debug)]
 pub(super) struct Rate {
     limit: RateLimit,
     gcra: Gcra,
-    /// GCRA theoretical arrival time, in ns; in the past means that the full burst is available.
+    /// The GCRA theoretical arrival time, in ns. A time in the past means that the full burst is
+    /// available.
     arrival: AtomicU64,
 }
 
@@ -22,22 +23,22 @@ pub(super) struct Rate {
 pub(super) struct RateOutcome {
     /// Whether the request is within the rate.
     pub fits: bool,
-    /// How many more requests are available at once.
+    /// The number of further requests that are available at this moment.
     pub left: u32,
-    /// The time until one more is available, in ns.
+    /// The time until one more request becomes available, in ns.
     pub next: u64,
 }
 
 impl Rate {
     pub fn new(limit: RateLimit) -> Self {
         let window = limit.seconds().saturating_mul(SECOND);
-        // Rounded up, so that the rate never exceeds the limit.
+        // The interval is rounded up, so that the rate never exceeds the limit.
         let interval = window.div_ceil(limit.requests().into());
         let gcra = Gcra::new(interval, limit.burst().into());
         Self { limit, gcra, arrival: AtomicU64::new(0) }
     }
 
-    /// A rate with a new limit. An unchanged limit keeps its use.
+    /// A rate with a new limit. If the limit is unchanged, the rate keeps the state of its bucket.
     pub fn replaced(&self, limit: RateLimit) -> Self {
         let new = Self::new(limit);
         if limit == self.limit {
@@ -68,7 +69,7 @@ impl Rate {
         self.check(self.arrival.load(Relaxed), now).0
     }
 
-    /// Returns a request that was taken and not used.
+    /// Gives back a request that was taken, because the request was rejected later.
     pub fn give_back(&self) {
         self.arrival.fetch_sub(self.gcra.interval, Relaxed);
     }
@@ -81,7 +82,8 @@ impl Rate {
             Conformance::Conforms(next_arrival) => {
                 let used = next_arrival - now;
                 let left = u32::try_from((window - used) / interval).unwrap_or(u32::MAX);
-                // One more is available as soon as the use is a whole number of intervals again.
+                // One more request becomes available when `used` has fallen to the next lower
+                // multiple of the interval.
                 let next = used - (used - 1) / interval * interval;
                 (RateOutcome { fits: true, left, next }, Some(next_arrival))
             }
@@ -111,7 +113,7 @@ mod tests {
     const NOW: u64 = 1_000_000 * SECOND;
 
     #[test]
-    fn a_burst_passes_at_once_and_then_one_at_a_time() {
+    fn a_burst_passes_at_once_and_then_one_request_per_interval() {
         let rate = rate("6/1m burst 3");
         let taken = |now: u64| (0..9).filter(|_| rate.take(now).fits).count();
         assert_eq!(taken(NOW), 3);
@@ -124,15 +126,15 @@ mod tests {
     #[test]
     fn outcome_says_what_is_left_and_when_more_comes() {
         let rate = rate("6/1m burst 3");
-        let shown = |outcome: RateOutcome| (outcome.fits, outcome.left, outcome.next / SECOND);
-        assert_eq!(shown(rate.peek(NOW)), (true, 2, 10));
-        assert_eq!(shown(rate.take(NOW)), (true, 2, 10));
-        assert_eq!(shown(rate.take(NOW + SECOND)), (true, 1, 9));
-        assert_eq!(shown(rate.take(NOW + SECOND)), (true, 0, 9));
-        assert_eq!(shown(rate.take(NOW + 4 * SECOND)), (false, 0, 6));
-        assert_eq!(shown(rate.peek(NOW + 4 * SECOND)), (false, 0, 6));
+        let numbers = |outcome: RateOutcome| (outcome.fits, outcome.left, outcome.next / SECOND);
+        assert_eq!(numbers(rate.peek(NOW)), (true, 2, 10));
+        assert_eq!(numbers(rate.take(NOW)), (true, 2, 10));
+        assert_eq!(numbers(rate.take(NOW + SECOND)), (true, 1, 9));
+        assert_eq!(numbers(rate.take(NOW + SECOND)), (true, 0, 9));
+        assert_eq!(numbers(rate.take(NOW + 4 * SECOND)), (false, 0, 6));
+        assert_eq!(numbers(rate.peek(NOW + 4 * SECOND)), (false, 0, 6));
         rate.give_back();
-        assert_eq!(shown(rate.take(NOW + 4 * SECOND)), (true, 0, 6));
+        assert_eq!(numbers(rate.take(NOW + 4 * SECOND)), (true, 0, 6));
     }
 
     #[test]
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_limit_starts_unused_and_unchanged_limit_keeps_its_use() {
+    fn changed_limit_has_its_full_burst_and_unchanged_limit_keeps_its_state() {
         let rate = rate("1/1h");
         assert!(rate.take(NOW).fits);
         assert!(!rate.replaced(rate.limit()).take(NOW).fits);
@@ -163,7 +165,8 @@ mod tests {
     }
 
     proptest! {
-        /// In any period, no more requests pass than the burst plus what became available in it.
+        /// In any period, no more requests pass than the burst and the requests that became
+        /// available during the period.
         #[test]
         fn no_period_has_more_requests_than_the_rate_allows(
             requests in 1_u64..50, seconds in 1_i64..100, burst in 1_u64..20,
@@ -181,14 +184,14 @@ mod tests {
                 if outcome.fits {
                     passed.push(now);
                 } else {
-                    // One more fits exactly at the announced time, and not before.
+                    // One more request fits exactly at the announced time, and not before.
                     prop_assert!(!rate.peek(now + outcome.next - 1).fits);
                     prop_assert!(rate.peek(now + outcome.next).fits);
                 }
             }
             let window = u128::from(limit.seconds()) * u128::from(SECOND);
-            for (at, first) in passed.iter().enumerate() {
-                for (count, last) in passed[at..].iter().enumerate() {
+            for (index, first) in passed.iter().enumerate() {
+                for (count, last) in passed[index..].iter().enumerate() {
                     let became_available = u128::from(last - first) * u128::from(requests) / window;
                     prop_assert!((count as u128) < u128::from(burst) + became_available);
                 }

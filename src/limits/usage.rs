@@ -1,5 +1,5 @@
-//! Use of keys since the last write: how often, and when last. A decision only adds to it in
-//! memory.
+//! Uses of keys since the last write to the store: the number of uses, and the time of the last
+//! use. A decision counts a use in memory and writes nothing.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,51 +10,56 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::model::{KeyId, Timestamp};
 
-/// Each thread counts in a shard of its own, so that no core waits for another even if all requests
-/// use one key. With more threads than shards, threads share them.
+/// The number of shards. Each thread counts in its own shard, so that no core waits for another
+/// core even if all requests use one key. If there are more threads than shards, several threads
+/// share a shard.
 const SHARDS: usize = 64;
 
 thread_local! {
+    /// The index of this thread's shard.
     static SHARD: usize = {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS
     };
 }
 
-/// The use that is not written yet. A shard has one entry for each key used since the last write.
+/// The uses that are not yet written to the store. A shard has one entry for each key that was used
+/// since the last write.
 pub(super) struct Usage {
     shards: Box<[Mutex<UsageShard>; SHARDS]>,
 }
 
-/// Aligned to cache lines of its own.
+/// One shard. The alignment puts each shard into its own cache lines.
 #[derive(Default)]
 #[repr(align(128))]
 struct UsageShard {
-    /// By key number. The numbers are chosen by the server, so no client can cause collisions.
+    /// The uses by key number. The server chooses the numbers, so no client can cause collisions.
     keys: HashMap<u64, Used, foldhash::fast::RandomState>,
+    /// The uids of the users who have spent credits.
     spenders: HashSet<u64>,
 }
 
-/// The use of a key.
+/// The uses of a key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Used {
     /// The number of uses.
     pub times: u64,
-    /// The last use.
+    /// The time of the last use.
     pub last: Timestamp,
 }
 
-/// Everything that is not written yet.
+/// All uses that are not yet written to the store.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Unwritten {
-    /// The keys that were used.
+    /// The keys that were used, each with its uses.
     pub keys: Vec<(KeyId, Used)>,
-    /// The users who have spent credits.
+    /// The uids of the users who have spent credits.
     pub spenders: Vec<u64>,
 }
 
 impl Used {
-    /// The sum of both.
+    /// Combines the uses of two periods: the sum of the numbers, and the later one of the last
+    /// uses.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { times: self.times.saturating_add(other.times), last: self.last.max(other.last) }
@@ -81,13 +86,13 @@ impl Usage {
         self.shard().spenders.insert(uid);
     }
 
-    /// The use of a key that is not written yet.
+    /// The uses of a key that are not yet written to the store.
     pub fn of(&self, key: KeyId) -> Used {
         let of_shard = |shard: &Mutex<UsageShard>| shard.lock().keys.get(&key.number()).copied();
         self.shards.iter().filter_map(of_shard).fold(Used::default(), Used::and)
     }
 
-    /// Takes out everything that is not written yet.
+    /// Takes out all uses that are not yet written to the store.
     pub fn take(&self) -> Unwritten {
         let mut all = UsageShard::default();
         for shard in self.shards.iter() {
@@ -127,7 +132,9 @@ mod tests {
         let mut written = Used::default();
         thread::scope(|scope| {
             let counting: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| (0..10_000).for_each(|at| usage.count(key, Timestamp(at)))))
+                .map(|_| {
+                    scope.spawn(|| (0..10_000).for_each(|time| usage.count(key, Timestamp(time))))
+                })
                 .collect();
             while !counting.iter().all(thread::ScopedJoinHandle::is_finished) {
                 for (_, used) in usage.take().keys {
@@ -141,8 +148,8 @@ mod tests {
     #[test]
     fn uses_of_several_threads_are_summed() {
         let (usage, key) = (Usage::new(), KeyId::from_number(7));
-        for at in 1..=3 {
-            let count = || (usage.count(key, Timestamp(at)), usage.spent(3));
+        for time in 1..=3 {
+            let count = || (usage.count(key, Timestamp(time)), usage.spent(3));
             thread::scope(|scope| drop(scope.spawn(count)));
         }
         let used = Used { times: 3, last: Timestamp(3) };

@@ -10,31 +10,33 @@ const OPERATOR: &str = "keyward.operator";
 /// A way to authenticate, chosen by the request header `AUTH-METHOD`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Application {
-    /// The id, as in `AUTH-METHOD`.
+    /// The id, which a client sends in `AUTH-METHOD`.
     pub id: String,
-    /// The name for people.
+    /// The name that people see.
     pub name: String,
-    /// If disabled, its requests are anonymous; permissions are still checked.
+    /// Whether requests can authenticate. `false` means that requests with this application are
+    /// anonymous; their permissions are checked all the same.
     pub enabled: bool,
-    /// Whether it is used for requests without `AUTH-METHOD`. At most one application is.
+    /// Whether requests without `AUTH-METHOD` use this application. At most one application is the
+    /// default.
     pub is_default: bool,
     /// The authentication type.
     #[serde(rename = "type")]
     pub auth_type: AuthType,
     /// The request header that carries the credential.
     pub header: String,
-    /// The kind of keys that it accepts.
+    /// The kind of keys that the application accepts.
     pub key_source: KeySource,
-    /// Whether its universal keys can also authenticate administrators.
+    /// Whether a universal key of this application can also act as an administrator.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub universal_administrators: bool,
-    /// The protection space that challenges name (RFC 9110, section 11.5).
+    /// The realm in `WWW-Authenticate`: the protection space (RFC 9110, section 11.5).
     pub realm: String,
     /// How much detail a denied client gets.
     pub detail: Detail,
-    /// The prefix of keys made for this application.
+    /// The prefix of keys that are created for this application.
     pub key_prefix: String,
-    /// The rate limit of all its clients together. `None` means no limit.
+    /// The rate limit of all clients of the application together. `None` means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
 }
@@ -46,7 +48,7 @@ pub enum AuthType {
     ApiKey,
     /// `base64(username:password)` (RFC 7617).
     Basic,
-    /// The key alone (RFC 6750's header form).
+    /// The key alone, as in the `Authorization` header field of RFC 6750.
     Bearer,
     /// Defined by the script `auth/NAME.rhai`.
     Script(String),
@@ -56,10 +58,10 @@ pub enum AuthType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeySource {
-    /// Each user has keys of its own.
+    /// Each key authenticates the one user to whom the key belongs.
     PerUser,
-    /// Universal keys: one key authenticates any user that the client names. For a program that has
-    /// authenticated its users itself.
+    /// One universal key authenticates any user that the client names. Such a key is for a program
+    /// that authenticates its users itself.
     Universal,
 }
 
@@ -69,7 +71,8 @@ pub enum KeySource {
 pub enum Detail {
     /// The exact reason.
     Exact,
-    /// One response for an unknown user, a wrong key, a blocked user, an expired and a revoked key.
+    /// One response for all of these: an unknown user, a wrong key, a blocked user, an expired key,
+    /// a revoked key.
     Uniform,
 }
 
@@ -84,8 +87,7 @@ impl AuthType {
         }
     }
 
-    /// The type with this name: a built-in one, or else a script's. Does not check that the script
-    /// exists.
+    /// The type with this name. A name that is not built in names a script, which need not exist.
     pub fn parse(location: &str, name: &str) -> Result<Self, Violation> {
         if let Some(built_in) =
             [Self::ApiKey, Self::Basic, Self::Bearer].into_iter().find(|one| one.name() == name)
@@ -102,7 +104,7 @@ impl AuthType {
         }
     }
 
-    /// The script's name.
+    /// The name of the script. `None` means that the type is built in.
     pub fn script(&self) -> Option<&str> {
         match self {
             Self::Script(name) => Some(name),
@@ -173,7 +175,8 @@ impl Application {
         }
     }
 
-    /// The operator's application, which is not in the store: a key alone, in `Authorization`.
+    /// The application for the operator's key, which is sent as `Authorization: Bearer`. This
+    /// application is not in the store.
     pub fn operator() -> Self {
         Self {
             auth_type: AuthType::Bearer,
@@ -183,13 +186,14 @@ impl Application {
         }
     }
 
-    /// Whether this is [`Application::operator`]. Ids with its first character are not valid for
-    /// other applications.
+    /// Whether this is [`Application::operator`]. No stored application has its id, because
+    /// [`check_id`] rejects ids that begin with `keyward.`.
     pub fn is_operator(&self) -> bool {
         self.id == OPERATOR
     }
 
-    /// Whether the credential is read from `Authorization`, with a scheme before it.
+    /// Whether the credential is read from `Authorization`, where it follows a scheme such as
+    /// `Basic`.
     pub fn reads_authorization(&self) -> bool {
         self.header.eq_ignore_ascii_case("authorization")
     }
@@ -203,7 +207,7 @@ impl Application {
             found.push(Violation::new(
                 "name",
                 "An application needs a name of 1 to 255 bytes.",
-                "Say in a few words which clients use it.",
+                "Say in a few words which clients use the application.",
             ));
         }
         if self.realm.is_empty()
@@ -213,7 +217,7 @@ impl Application {
             found.push(Violation::new(
                 "realm",
                 "A realm is 1 to 128 printable ASCII characters.",
-                "It is shown to clients in WWW-Authenticate; the product's name will do.",
+                "Use the product's name, for example. Clients see the realm in WWW-Authenticate.",
             ));
         }
         found.extend(self.header_problem());
@@ -221,28 +225,28 @@ impl Application {
         found
     }
 
-    /// A universal key authenticates the user that the client names, so it needs a type with a user
-    /// name and a key.
+    /// Checks that the credential of an application for universal keys contains a user name and a
+    /// key.
     fn source_problem(&self) -> Option<Violation> {
-        let said = match (self.key_source, &self.auth_type) {
+        let message = match (self.key_source, &self.auth_type) {
             (KeySource::Universal, AuthType::Basic) => {
-                "The type basic takes passwords and no keys."
+                "The type basic accepts passwords and no keys."
             }
             (KeySource::Universal, AuthType::Bearer) => {
-                "The type bearer names no user whom a universal key could act as."
+                "A universal key acts as the user that the client names, and the type bearer names no user."
             }
             (KeySource::PerUser, _) if self.universal_administrators => {
-                "Without universal keys there is nothing that could act as an administrator."
+                "universal_administrators has no effect without universal keys."
             }
             _ => return None,
         };
-        let fix =
-            "Use the type api_key or a script with key_source universal, or key_source per_user.";
-        Some(Violation::new("key_source", said, fix))
+        let fix = "For universal keys, use the type api_key or a script. Otherwise set key_source to per_user and universal_administrators to false.";
+        Some(Violation::new("key_source", message, fix))
     }
 
     fn header_problem(&self) -> Option<Violation> {
-        const TAKEN: &[&str] = &[
+        /// Header fields that HTTP or Keyward uses for another purpose.
+        const RESERVED: &[&str] = &[
             "auth-method",
             "host",
             "connection",
@@ -255,7 +259,8 @@ impl Application {
             "cookie",
         ];
         let name = self.header.to_ascii_lowercase();
-        if http::HeaderName::from_bytes(name.as_bytes()).is_err() || TAKEN.contains(&name.as_str())
+        if http::HeaderName::from_bytes(name.as_bytes()).is_err()
+            || RESERVED.contains(&name.as_str())
         {
             return Some(Violation::new(
                 "header",

@@ -1,5 +1,5 @@
-//! Entries of the audit trail: time, actor, action, and the record before and after. Never a
-//! secret.
+//! Entries of the audit trail: time, actor, action, and the record before and after. No entry
+//! contains a secret.
 
 use std::net::IpAddr;
 
@@ -8,22 +8,22 @@ use serde_json::{Map, Value, json};
 
 use super::{KeyId, Timestamp};
 
-/// The placeholder for a secret: the entry shows that it changed, not its value.
-const SECRET: &str = "(secret)";
+/// The text that replaces a secret. An entry shows that a secret changed, but not its value.
+const PLACEHOLDER: &str = "(secret)";
 /// The fields that are secrets or derived from secrets.
-const SECRETS: &[&str] = &["digest", "password", "slow", "former_digest"];
+const SECRET_FIELDS: &[&str] = &["digest", "password", "slow", "former_digest"];
 /// The maximum size of one field in an entry, in bytes.
 const MAX_FIELD: usize = 512;
-/// The maximum size of each of the two sides of a change, in bytes.
+/// The maximum size of [`Act::before`] and of [`Act::after`], in bytes each.
 const MAX_SIDE: usize = 2560;
 
 /// The actor of an action.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Actor {
-    /// The program itself.
+    /// Keyward itself, without a request from a client.
     Program,
-    /// The operator at the machine.
+    /// The operator: the person who uses the command line on the server's machine.
     Operator {
         /// The client's address.
         client: IpAddr,
@@ -39,10 +39,10 @@ pub enum Actor {
         uid: u64,
         /// The user's name at the time.
         name: String,
-        /// The key that was used. `None` means another credential.
+        /// The key that authenticated the user. `None` means that another credential did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<KeyId>,
-        /// The application.
+        /// The id of the application.
         application: String,
         /// The client's address.
         client: IpAddr,
@@ -56,10 +56,10 @@ pub struct Act {
     pub action: String,
     /// The object, such as `user/7`.
     pub object: String,
-    /// The changed or removed fields, before the action.
+    /// The fields that the action changed or removed, with their values before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Value>,
-    /// The changed or added fields, after the action.
+    /// The fields that the action changed or added, with their values after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Value>,
 }
@@ -82,7 +82,7 @@ impl Act {
         Self::of(what, "create", id, Map::new(), fields(after))
     }
 
-    /// The change of a record. `verb` is `change`, `revoke` or the like.
+    /// The change of a record. `verb` names the kind of change, such as `change` or `revoke`.
     pub fn change<T: Serialize>(
         what: &str,
         verb: &str,
@@ -110,9 +110,9 @@ impl Act {
     }
 
     /// Any other action, with its details.
-    pub fn other(action: &str, object: impl ToString, known: Value) -> Self {
+    pub fn other(action: &str, object: impl ToString, details: Value) -> Self {
         let (action, object) = (action.to_owned(), object.to_string());
-        Self { action, object, before: None, after: Some(known) }
+        Self { action, object, before: None, after: Some(details) }
     }
 
     fn of(
@@ -138,26 +138,28 @@ fn fields(record: &impl Serialize) -> Map<String, Value> {
     }
 }
 
-/// One side of a change, without secrets and limited in size.
+/// Prepares one side of a change: replaces secrets, and limits the size. `None` means that the side
+/// has no fields.
 fn side(mut fields: Map<String, Value>) -> Option<Value> {
     if fields.is_empty() {
         return None;
     }
     for (name, value) in &mut fields {
-        if SECRETS.contains(&name.as_str()) {
-            *value = SECRET.into();
+        if SECRET_FIELDS.contains(&name.as_str()) {
+            *value = PLACEHOLDER.into();
         }
         let size = value.to_string().len();
         if size > MAX_FIELD {
-            *value = cut(size);
+            *value = size_note(size);
         }
     }
     let side = Value::Object(fields);
     let size = side.to_string().len();
-    Some(if size > MAX_SIDE { json!({ "all": cut(size) }) } else { side })
+    Some(if size > MAX_SIDE { json!({ "all": size_note(size) }) } else { side })
 }
 
-fn cut(size: usize) -> Value {
+/// The text that replaces a value of `size` bytes.
+fn size_note(size: usize) -> Value {
     format!("({size} bytes, too long for the audit trail)").into()
 }
 
@@ -181,9 +183,9 @@ mod tests {
             act.after,
             Some(json!({ "status": false, "password": "(secret)", "zone": "UTC" }))
         );
-        let made = Act::create("key", "0000aZ19", &json!({ "digest": "d00d", "label": "x" }));
+        let created = Act::create("key", "0000aZ19", &json!({ "digest": "d00d", "label": "x" }));
         assert_eq!(
-            (made.before, made.after),
+            (created.before, created.after),
             (None, Some(json!({ "digest": "(secret)", "label": "x" })))
         );
         assert_eq!(Act::delete("role", "r", &json!({ "id": "r" })).after, None);
@@ -197,7 +199,7 @@ mod tests {
         assert_eq!(after["body"], "(602 bytes, too long for the audit trail)");
         assert_eq!(after["id"], "r");
         let many: Map<String, Value> =
-            (0..100).map(|at| (format!("f{at}"), "x".repeat(100).into())).collect();
+            (0..100).map(|index| (format!("f{index}"), "x".repeat(100).into())).collect();
         let act = Act::delete("resource", "r", &many);
         assert!(
             act.before.unwrap()["all"].as_str().unwrap().ends_with("too long for the audit trail)")

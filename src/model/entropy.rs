@@ -1,5 +1,4 @@
-//! Source of randomness, passed in: the operating system's generator, or a repeatable stream for
-//! tests.
+//! Sources of random bytes: the operating system's generator, or a repeatable stream for tests.
 
 use std::sync::{
     Arc,
@@ -30,15 +29,16 @@ impl Entropy {
         Self(Source::Seeded(key, Arc::default()))
     }
 
-    /// A repeatable stream derived from a secret. It is as hard to guess as the secret.
+    /// A repeatable stream derived from a secret. The stream is as hard to guess as the secret.
     pub fn derived(secret: [u8; 32]) -> Self {
         Self(Source::Seeded(secret, Arc::default()))
     }
 
-    /// Fills `out`.
+    /// Fills `out` with random bytes.
     ///
     /// # Panics
-    /// When the operating system has no randomness to give: nothing that follows could be trusted.
+    /// The operating system cannot give random bytes. Keys that are generated without them would
+    /// not be safe.
     pub fn fill(&self, out: &mut [u8]) {
         match &self.0 {
             Source::System => {

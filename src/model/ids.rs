@@ -16,8 +16,8 @@ pub(super) fn base62(mut value: u64, out: &mut [u8]) {
     }
 }
 
-/// The digit for a random byte. `None` means the byte must be skipped, since it would make some
-/// digits likelier than others.
+/// The digit for a random byte. `None` means that the caller must draw another byte: 256 is not a
+/// multiple of 62, so the eight highest bytes would make some digits more likely than others.
 pub(super) fn digit(random: u8) -> Option<u8> {
     (random < 248).then(|| BASE62[usize::from(random % 62)])
 }
@@ -56,26 +56,27 @@ impl KeyId {
     }
 }
 
-/// The value of each byte as a base62 digit.
-const WORTH: [u8; 256] = {
-    let mut worth = [NO_DIGIT; 256];
-    let mut at = 0;
-    while at < BASE62.len() {
-        worth[BASE62[at] as usize] = at as u8;
-        at += 1;
+/// The value of each byte as a base62 digit, or [`NO_DIGIT`].
+const DIGIT_VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut index = 0;
+    while index < BASE62.len() {
+        values[BASE62[index] as usize] = index as u8;
+        index += 1;
     }
-    worth
+    values
 };
+/// A bit that is set in no digit's value.
 const NO_DIGIT: u8 = 0x80;
 
 /// Whether all of these bytes are base62 digits.
 pub(super) fn is_base62(bytes: &[u8]) -> bool {
-    bytes.iter().fold(0, |seen, byte| seen | WORTH[usize::from(*byte)]) & NO_DIGIT == 0
+    bytes.iter().fold(0, |bits, byte| bits | DIGIT_VALUES[usize::from(*byte)]) & NO_DIGIT == 0
 }
 
-/// The value of at most ten base62 digits.
+/// The value of at most ten base62 digits. `None` means that a byte is not a digit.
 pub(super) fn number(digits: &[u8]) -> Option<u64> {
-    let add = |number: u64, byte: &u8| number * 62 + u64::from(WORTH[usize::from(*byte)]);
+    let add = |number: u64, byte: &u8| number * 62 + u64::from(DIGIT_VALUES[usize::from(*byte)]);
     is_base62(digits).then(|| digits.iter().fold(0, add))
 }
 
@@ -103,8 +104,8 @@ impl<'de> Deserialize<'de> for KeyId {
     }
 }
 
-/// Deserialises a value from text without copying it, because a start parses millions. `what`
-/// describes the expected text.
+/// Deserialises a value from text without a copy of the text, because a server that starts parses
+/// millions of values. `what` is the error message: it describes the expected text.
 pub(super) fn from_text<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     what: &'static str,
@@ -128,22 +129,23 @@ pub(super) fn from_text<'de, D: Deserializer<'de>, T>(
 /// Checks the id of a role, an application or a resource: 1 to 64 characters of `a-z 0-9 _ . -`,
 /// beginning with a letter or a digit.
 pub fn check_id(location: &str, id: &str) -> Result<(), Violation> {
-    let form = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-');
-    let starts = id.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let is_allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-');
+    let has_valid_start =
+        id.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     if id.starts_with("keyward.") {
         return Err(Violation::new(
             location,
-            "Ids that begin with keyward. are the program's own.",
+            "Ids that begin with keyward. are reserved for the program.",
             "Choose another id.",
         ));
     }
-    if starts && id.len() <= 64 && id.bytes().all(form) {
+    if has_valid_start && id.len() <= 64 && id.bytes().all(is_allowed) {
         return Ok(());
     }
     Err(Violation::new(
         location,
         format!("{id:?} cannot be an id."),
-        "Use 1 to 64 of a-z, 0-9, _ . - and begin with a letter or a digit.",
+        "Use 1 to 64 characters of a-z, 0-9, _ . - and begin with a letter or a digit.",
     ))
 }
 
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn id_has_one_format() {
+    fn only_ids_in_the_documented_format_are_accepted() {
         for good in ["a", "entity.user", "0", "tenant_7-x"] {
             assert!(check_id("id", good).is_ok(), "{good}");
         }

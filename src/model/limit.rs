@@ -1,4 +1,4 @@
-//! Limits of records: a rate, and credits per calendar period.
+//! Limits that a record can have: a rate, and credits per calendar period.
 
 use std::fmt;
 
@@ -7,18 +7,18 @@ use serde_json::{Map, Value};
 
 use super::{Timestamp, Violation, parse_span};
 
-/// The maximum number of requests in a rate or burst.
-const MOST: u32 = 1_000_000;
+/// The maximum number of requests of a rate or a burst.
+const MAX_REQUESTS: u32 = 1_000_000;
 /// The maximum window of a rate: 366 days.
-const LONGEST: u64 = 366 * 86_400;
+const MAX_SECONDS: u64 = 366 * 86_400;
 /// The maximum number of credits.
-const MOST_CREDITS: u32 = 1_000_000_000;
+const MAX_CREDITS: u32 = 1_000_000_000;
 /// The fix for an invalid rate.
-const RATE: &str = "Write 100/1m, or 100/1m burst 20: requests, a time (s, m, h, d, w), and how many may come at once.";
+const RATE_FIX: &str = "Write 100/1m or 100/1m burst 20: the number of requests, a time span (s, m, h, d, w), and the number of requests that may come at once.";
 /// The fix for invalid credits.
-const CREDITS: &str = "Write 1000/day, 1000/week or 1000/month.";
+const CREDITS_FIX: &str = "Write 1000/day, 1000/week or 1000/month.";
 
-/// A rate: a number of requests per window, spread evenly, with a burst.
+/// A rate: a number of requests per window, which become available evenly, and a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
     requests: u32,
@@ -59,71 +59,73 @@ pub struct Period {
 }
 
 impl RateLimit {
-    /// `requests` in `seconds`, with at most `burst` at once. `None` means a burst of `requests`.
+    /// A limit of `requests` in `seconds`, with at most `burst` requests at once. `None` means that
+    /// all `requests` may come at once.
     ///
     /// # Errors
-    /// One of them is zero, or too large.
+    /// An argument is zero or too large.
     pub fn new(
         location: &str,
         requests: u64,
         seconds: i64,
         burst: Option<u64>,
     ) -> Result<Self, Violation> {
-        let refused = |message: String| Err(Violation::new(location, message, RATE));
-        let number = |number: u64| u32::try_from(number).ok().filter(|n| (1..=MOST).contains(n));
-        let Some(requests) = number(requests) else {
-            return refused(format!("A rate allows 1 to {MOST} requests, not {requests}."));
+        let reject = |message: String| Err(Violation::new(location, message, RATE_FIX));
+        let in_range =
+            |number: u64| u32::try_from(number).ok().filter(|n| (1..=MAX_REQUESTS).contains(n));
+        let Some(requests) = in_range(requests) else {
+            return reject(format!("A rate allows 1 to {MAX_REQUESTS} requests, not {requests}."));
         };
-        let seconds = u64::try_from(seconds).ok().filter(|s| (1..=LONGEST).contains(s));
+        let seconds = u64::try_from(seconds).ok().filter(|s| (1..=MAX_SECONDS).contains(s));
         let Some(seconds) = seconds else {
-            return refused("A rate is counted in a time of 1s to 366d.".into());
+            return reject("The time span of a rate is 1s to 366d.".into());
         };
-        let burst = match burst.map(|burst| (burst, number(burst))) {
+        let burst = match burst.map(|burst| (burst, in_range(burst))) {
             Some((burst, None)) => {
-                return refused(format!("A burst is 1 to {MOST} requests, not {burst}."));
+                return reject(format!("A burst is 1 to {MAX_REQUESTS} requests, not {burst}."));
             }
             Some((_, burst)) => burst.filter(|burst| *burst != requests),
             None => None,
         };
         let rate = Self { requests, seconds, burst };
-        if seconds * u64::from(rate.burst()) / u64::from(requests) > LONGEST {
-            return refused("Such a burst would take longer than 366 days to come back.".into());
+        if seconds * u64::from(rate.burst()) / u64::from(requests) > MAX_SECONDS {
+            return reject("Such a burst would need more than 366 days to refill.".into());
         }
         Ok(rate)
     }
 
-    /// Reads `100/1m` or `100/1m burst 20`.
+    /// Parses `100/1m` or `100/1m burst 20`.
     ///
     /// # Errors
-    /// It is something else, or there is a zero in it.
+    /// The text has another form, or one of its numbers is zero or too large.
     pub fn parse(location: &str, text: &str) -> Result<Self, Violation> {
-        let unlike = || Violation::new(location, format!("{text:?} is not a rate."), RATE);
+        let invalid = || Violation::new(location, format!("{text:?} is not a rate."), RATE_FIX);
         let words: Vec<&str> = text.split_whitespace().collect();
         let (rate, burst) = match words.as_slice() {
             [rate] => (rate, None),
-            [rate, "burst", burst] => (rate, Some(whole(burst).ok_or_else(unlike)?)),
-            _ => return Err(unlike()),
+            [rate, "burst", burst] => (rate, Some(whole(burst).ok_or_else(invalid)?)),
+            _ => return Err(invalid()),
         };
-        let (requests, span) = rate.split_once('/').ok_or_else(unlike)?;
-        let requests = whole(requests).ok_or_else(unlike)?;
-        Self::new(location, requests, span_of(span).ok_or_else(unlike)?, burst)
+        let (requests, span) = rate.split_once('/').ok_or_else(invalid)?;
+        let requests = whole(requests).ok_or_else(invalid)?;
+        Self::new(location, requests, span_of(span).ok_or_else(invalid)?, burst)
     }
 
     /// Reads a rate from JSON: text, or `{"requests": 100, "per": "1m", "burst": 20}`.
     ///
     /// # Errors
-    /// It is something else, or there is a zero in it.
+    /// The value has another form, or one of its numbers is zero or too large.
     pub fn read(location: &str, value: &Value) -> Result<Self, Violation> {
         match value {
             Value::String(text) => Self::parse(location, text),
             Value::Object(fields) => {
-                known(location, fields, &["requests", "per", "burst"], RATE)?;
-                let unlike = |name: &str| {
-                    let message = format!("{name} is missing, or cannot be read.");
-                    Violation::new(format!("{location}.{name}"), message, RATE)
+                reject_unknown_fields(location, fields, &["requests", "per", "burst"], RATE_FIX)?;
+                let invalid = |name: &str| {
+                    let message = format!("{name} is missing or invalid.");
+                    Violation::new(format!("{location}.{name}"), message, RATE_FIX)
                 };
                 let number = |name: &str| fields.get(name).and_then(Value::as_u64);
-                let requests = number("requests").ok_or_else(|| unlike("requests"))?;
+                let requests = number("requests").ok_or_else(|| invalid("requests"))?;
                 let per = match fields.get("per") {
                     Some(Value::String(text)) => span_of(text),
                     Some(seconds) => seconds.as_i64(),
@@ -131,11 +133,11 @@ impl RateLimit {
                 };
                 let burst = match fields.get("burst") {
                     None | Some(Value::Null) => None,
-                    Some(_) => Some(number("burst").ok_or_else(|| unlike("burst"))?),
+                    Some(_) => Some(number("burst").ok_or_else(|| invalid("burst"))?),
                 };
-                Self::new(location, requests, per.ok_or_else(|| unlike("per"))?, burst)
+                Self::new(location, requests, per.ok_or_else(|| invalid("per"))?, burst)
             }
-            _ => Err(Violation::new(location, "This is not a rate.", RATE)),
+            _ => Err(Violation::new(location, "This is not a rate.", RATE_FIX)),
         }
     }
 
@@ -156,8 +158,9 @@ impl RateLimit {
 
     /// Whether this limit is at least as strict as `other`.
     pub fn is_within(self, other: Self) -> bool {
-        let of = |one: Self, by: Self| u64::from(one.requests) * by.seconds;
-        self.burst() <= other.burst() && of(self, other) <= of(other, self)
+        // Compares the fractions requests / seconds by cross-multiplication.
+        let product = |one: Self, two: Self| u64::from(one.requests) * two.seconds;
+        self.burst() <= other.burst() && product(self, other) <= product(other, self)
     }
 }
 
@@ -165,26 +168,26 @@ impl Credits {
     /// A number of credits per period.
     ///
     /// # Errors
-    /// None, or too many.
+    /// `amount` is zero or too large.
     pub fn new(location: &str, amount: u64, refill: Refill) -> Result<Self, Violation> {
-        let fit = u32::try_from(amount).ok().filter(|n| (1..=MOST_CREDITS).contains(n));
-        let amount = fit.ok_or_else(|| {
-            let message = format!("There are 1 to {MOST_CREDITS} credits, not {amount}.");
-            Violation::new(location, message, CREDITS)
+        let in_range = u32::try_from(amount).ok().filter(|n| (1..=MAX_CREDITS).contains(n));
+        let amount = in_range.ok_or_else(|| {
+            let message = format!("A limit has 1 to {MAX_CREDITS} credits, not {amount}.");
+            Violation::new(location, message, CREDITS_FIX)
         })?;
         Ok(Self { amount, refill })
     }
 
-    /// Reads `1000/day`, `1000/week` or `1000/month`.
+    /// Parses `1000/day`, `1000/week` or `1000/month`.
     ///
     /// # Errors
-    /// It is something else, or zero.
+    /// The text has another form, or its number is zero or too large.
     pub fn parse(location: &str, text: &str) -> Result<Self, Violation> {
         let read = text.trim().split_once('/').and_then(|(amount, refill)| {
             Some((whole(amount.trim())?, Refill::parse(refill.trim())?))
         });
         let (amount, refill) = read.ok_or_else(|| {
-            Violation::new(location, format!("{text:?} is no number of credits."), CREDITS)
+            Violation::new(location, format!("{text:?} is not a number of credits."), CREDITS_FIX)
         })?;
         Self::new(location, amount, refill)
     }
@@ -192,18 +195,18 @@ impl Credits {
     /// Reads credits from JSON: text, or `{"amount": 1000, "per": "day"}`.
     ///
     /// # Errors
-    /// It is something else, or zero.
+    /// The value has another form, or its number is zero or too large.
     pub fn read(location: &str, value: &Value) -> Result<Self, Violation> {
-        let unlike = || Violation::new(location, "This is no number of credits.", CREDITS);
+        let invalid = || Violation::new(location, "This is not a number of credits.", CREDITS_FIX);
         match value {
             Value::String(text) => Self::parse(location, text),
             Value::Object(fields) => {
-                known(location, fields, &["amount", "per"], CREDITS)?;
-                let amount = fields.get("amount").and_then(Value::as_u64).ok_or_else(unlike)?;
+                reject_unknown_fields(location, fields, &["amount", "per"], CREDITS_FIX)?;
+                let amount = fields.get("amount").and_then(Value::as_u64).ok_or_else(invalid)?;
                 let per = fields.get("per").and_then(Value::as_str).and_then(Refill::parse);
-                Self::new(location, amount, per.ok_or_else(unlike)?)
+                Self::new(location, amount, per.ok_or_else(invalid)?)
             }
-            _ => Err(unlike()),
+            _ => Err(invalid()),
         }
     }
 
@@ -231,34 +234,34 @@ impl Refill {
         Self::ALL.into_iter().find(|one| one.name() == name)
     }
 
-    /// The period of a moment. Moments before 1970 are in the first period.
+    /// The period that contains `now`. Times before 1970 belong to the first period.
     pub fn period(self, now: Timestamp) -> Period {
         const DAY: u64 = 86_400;
-        /// 1970-01-01 was a Thursday, the fourth day of its week.
-        const BEFORE: u64 = 3;
+        /// The number of days from Monday to 1970-01-01, which was a Thursday.
+        const DAYS_BEFORE: u64 = 3;
         let days = u64::try_from(now.0).unwrap_or(0) / DAY;
-        let of = |number: u64, first: u64, next: u64| Period {
+        let period = |number: u64, first: u64, next: u64| Period {
             number: u32::try_from(number).unwrap_or(u32::MAX),
-            begins: moment(first * DAY),
-            ends: moment(next * DAY),
+            begins: timestamp(first * DAY),
+            ends: timestamp(next * DAY),
         };
         match self {
-            Self::Day => of(days, days, days + 1),
+            Self::Day => period(days, days, days + 1),
             Self::Week => {
-                let week = (days + BEFORE) / 7;
-                of(week, (week * 7).saturating_sub(BEFORE), (week + 1) * 7 - BEFORE)
+                let week = (days + DAYS_BEFORE) / 7;
+                period(week, (week * 7).saturating_sub(DAYS_BEFORE), (week + 1) * 7 - DAYS_BEFORE)
             }
             Self::Month => {
                 let (year, month) = month_of(days);
                 let (next_year, next) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
                 let number = (year - 1970) * 12 + month - 1;
-                of(number, days_before(year, month), days_before(next_year, next))
+                period(number, days_before(year, month), days_before(next_year, next))
             }
         }
     }
 }
 
-fn moment(seconds: u64) -> Timestamp {
+fn timestamp(seconds: u64) -> Timestamp {
     Timestamp(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
@@ -288,7 +291,7 @@ fn whole(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// Parses a time span, in seconds. A unit without a number means one.
+/// Parses a time span into seconds. A unit without a number means one unit: `m` is `1m`.
 fn span_of(text: &str) -> Option<i64> {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         parse_span(text)
@@ -297,7 +300,7 @@ fn span_of(text: &str) -> Option<i64> {
     }
 }
 
-fn known(
+fn reject_unknown_fields(
     location: &str,
     fields: &Map<String, Value>,
     names: &[&str],
@@ -408,7 +411,7 @@ mod tests {
             "100/-1m",
         ] {
             let problem = RateLimit::parse("rate_limit", bad).expect_err(bad);
-            assert_eq!((problem.location.as_str(), problem.fix.as_str()), ("rate_limit", RATE));
+            assert_eq!((problem.location.as_str(), problem.fix.as_str()), ("rate_limit", RATE_FIX));
         }
         for bad in [
             json!(5),
@@ -468,7 +471,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_written_is_read_or_refused(
+        fn accepted_text_round_trips(
             text in "[0-9]{0,8}/[0-9]{0,8}[smhdwy]?( burst [0-9]{0,8})?|\\PC{0,20}",
         ) {
             if let Ok(rate) = RateLimit::parse("r", &text) {
@@ -481,7 +484,7 @@ mod tests {
         }
 
         #[test]
-        fn a_moment_is_in_its_period_and_the_next_one_follows(now in 0..253_402_300_000_i64) {
+        fn period_contains_its_moments_and_has_no_gap_after_it(now in 0..253_402_300_000_i64) {
             for refill in Refill::ALL {
                 let period = refill.period(Timestamp(now));
                 prop_assert!(period.begins.0 <= now && now < period.ends.0);

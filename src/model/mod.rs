@@ -1,7 +1,7 @@
 //! Records, ids, secrets and permissions: plain data and its validation.
 //!
-//! Nothing here does I/O, reads a clock or draws a random number; both are passed in ([`Clock`],
-//! [`Entropy`]).
+//! Nothing here does I/O. A function that needs the time or random bytes gets a [`Clock`] or an
+//! [`Entropy`] from its caller.
 
 mod application;
 mod audit;
@@ -44,6 +44,6 @@ pub use time::{Clock, Timestamp};
 pub use user::{User, fold, mail_problem, name_problem};
 pub use violation::Violation;
 
-/// The current value for the duration of a request: like an `Arc`, but without a reference count
-/// that all cores would write to.
+/// A value that a request keeps until the request ends. Unlike an `Arc`, the handle changes no
+/// reference count that all cores share.
 pub type Borrowed<T> = arc_swap::Guard<std::sync::Arc<T>>;

@@ -1,12 +1,12 @@
-//! Whether an operation has effects: one type for every dry run.
+//! Whether an operation takes effect: the type that every dry run uses.
 
 /// Whether an operation takes effect or is only evaluated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// The operation takes effect: it is written, counted and reported.
+    /// The operation takes effect: its outcome is written, counted and reported.
     #[default]
     Live,
-    /// The outcome is computed and returned; nothing is written, counted or reported.
+    /// The operation only returns its outcome: nothing is written, counted or reported.
     DryRun,
 }
 

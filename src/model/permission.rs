@@ -1,6 +1,6 @@
-//! Sets of permissions as bits. The directory assigns the bits.
+//! Sets of permissions, as bits. The directory assigns a bit to each permission.
 
-/// The permissions that the program itself requires.
+/// The permissions that Keyward's own routes and rules require.
 pub const SHIPPED: &[&str] = &[
     "administer permissions",
     "administer users",
@@ -15,7 +15,7 @@ pub const SHIPPED: &[&str] = &[
     "view audit log",
 ];
 
-/// A set of permissions, identified by bit numbers.
+/// A set of permissions, in which each permission is identified by a bit number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Permissions(Vec<u64>);
 
@@ -25,7 +25,7 @@ impl Permissions {
         Self(Vec::new())
     }
 
-    /// Adds a bit.
+    /// Adds the permission with this bit number.
     pub fn insert(&mut self, bit: u32) {
         let word = (bit / 64) as usize;
         if self.0.len() <= word {
@@ -34,18 +34,18 @@ impl Permissions {
         self.0[word] |= 1 << (bit % 64);
     }
 
-    /// Whether the set contains a bit.
+    /// Whether the set contains the permission with this bit number.
     pub fn contains(&self, bit: u32) -> bool {
         self.0.get((bit / 64) as usize).is_some_and(|word| word & (1 << (bit % 64)) != 0)
     }
 
-    /// Puts in all that is in `other`.
+    /// Adds all permissions of `other`.
     pub fn add(&mut self, other: &Self) {
         if self.0.len() < other.0.len() {
             self.0.resize(other.0.len(), 0);
         }
-        for (word, more) in self.0.iter_mut().zip(&other.0) {
-            *word |= more;
+        for (word, added) in self.0.iter_mut().zip(&other.0) {
+            *word |= added;
         }
     }
 }
@@ -62,7 +62,7 @@ mod tests {
         let mut two = Permissions::none();
         two.insert(130);
         one.add(&two);
-        let held: Vec<u32> = (0..200).filter(|bit| one.contains(*bit)).collect();
-        assert_eq!(held, [3, 64, 130]);
+        let bits: Vec<u32> = (0..200).filter(|bit| one.contains(*bit)).collect();
+        assert_eq!(bits, [3, 64, 130]);
     }
 }

@@ -9,7 +9,7 @@ use super::{Violation, check_id};
 
 /// The role of requests without a credential.
 pub const ANONYMOUS: &str = "anonymous";
-/// The role that every authenticated user has in addition to its own.
+/// The role that every authenticated user has in addition to the roles of the user's record.
 pub const AUTHENTICATED: &str = "authenticated";
 /// The shipped role with all permissions.
 pub const ADMINISTRATOR: &str = "administrator";
@@ -19,9 +19,9 @@ pub const ADMINISTRATOR: &str = "administrator";
 pub struct Role {
     /// The id, as listed in user records.
     pub id: String,
-    /// The name for people.
+    /// The name that people see.
     pub label: String,
-    /// The position in lists; smaller first.
+    /// The position in lists: a role with a smaller weight comes first.
     #[serde(default)]
     pub weight: i32,
     /// Whether the role has all permissions, including future ones.
@@ -38,10 +38,11 @@ impl Role {
         id == ANONYMOUS || id == AUTHENTICATED
     }
 
-    /// The UUID of the role for other systems. It is derived from the id, so it is the same on
-    /// every server and is not stored.
+    /// The UUID of the role, for other systems. The UUID is derived from the id, so every server
+    /// computes the same UUID and does not store it.
     ///
-    /// Version 8 (RFC 9562, section 5.8): like version 5, with BLAKE3 for SHA-1.
+    /// The UUID has version 8 (RFC 9562, section 5.8). It is computed as in version 5, but with
+    /// BLAKE3 instead of SHA-1.
     pub fn uuid(id: &str) -> Uuid {
         let digest = blake3::derive_key("keyward 2026-11-24 role uuid", id.as_bytes());
         let mut bytes = [0; 16];
@@ -64,7 +65,7 @@ impl Role {
             found.push(Violation::new(
                 "is_admin",
                 format!("The role {} cannot be an administrator's role.", self.id),
-                "Everybody would have every permission. Make a role of its own and give it to the users concerned.",
+                "Otherwise everybody would have every permission. Give another role with is_admin to the administrators.",
             ));
         }
         for permission in &self.permissions {
@@ -72,7 +73,7 @@ impl Role {
                 found.push(Violation::new(
                     "permissions",
                     format!("{permission:?} cannot be a permission."),
-                    "A permission is 1 to 128 bytes of text without spaces at its ends.",
+                    "A permission is 1 to 128 bytes of text that neither begins nor ends with a space.",
                 ));
             }
         }

@@ -18,7 +18,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text. Every caller must be checked in a review of secrets.
+    /// The text of the secret. A review of how secrets are handled must look at every caller.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -36,23 +36,24 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// The value of each hexadecimal digit, and 16 for other bytes. A table, because branches on random
-/// digits are mispredicted and a start parses millions of digests.
+/// The value of each hexadecimal digit, and 16 for other bytes. A table is faster than branches,
+/// which a processor mispredicts for random digits: a server that starts parses millions of
+/// digests.
 const NIBBLES: [u8; 256] = {
-    let mut all = [16; 256];
-    let mut at = 0;
-    while at < 256 {
-        if let Some(value) = (at as u8 as char).to_digit(16) {
-            all[at] = value as u8;
+    let mut values = [16; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        if let Some(value) = (byte as u8 as char).to_digit(16) {
+            values[byte] = value as u8;
         }
-        at += 1;
+        byte += 1;
     }
-    all
+    values
 };
 
 /// BLAKE3 of a key's whole text, keyed with the server's [`Pepper`].
 ///
-/// Equality takes constant time.
+/// Two digests are compared in constant time.
 #[derive(Clone, Copy)]
 pub struct Digest([u8; 32]);
 
@@ -76,13 +77,14 @@ impl Digest {
     pub fn from_hex(text: &[u8]) -> Option<Self> {
         let text: &[u8; 64] = text.try_into().ok()?;
         let mut bytes = [0; 32];
-        let mut seen = 0;
+        // All nibbles combined: a byte that is not a hexadecimal digit makes this 16 or more.
+        let mut combined = 0;
         for (byte, pair) in bytes.iter_mut().zip(text.as_chunks::<2>().0) {
             let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
-            seen |= high | low;
+            combined |= high | low;
             *byte = high << 4 | low & 15;
         }
-        (seen < 16).then_some(Self(bytes))
+        (combined < 16).then_some(Self(bytes))
     }
 }
 
@@ -115,8 +117,8 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// The server's secret, kept outside the store: without it, guesses cannot be tested against the
-/// digests in a copy of the store.
+/// The server's secret for digests, which is kept outside the store. A thief who has a copy of the
+/// store, but not the pepper, cannot test guesses against the digests.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Pepper([u8; 32], Option<Vec<u8>>);
 
@@ -153,10 +155,10 @@ impl Pepper {
         Digest(*blake3::keyed_hash(&self.0, key.as_bytes()).as_bytes())
     }
 
-    /// The digest of a key's text by a scheme. `None` means the scheme's digest cannot be computed
-    /// from the text.
+    /// The digest of a key's text by a scheme. `None` means that the text alone is not enough to
+    /// compute this scheme's digest.
     pub fn digest_as(&self, scheme: Scheme, key: &str) -> Option<Digest> {
-        // Almost all keys were made here and need no copy.
+        // Keyward created almost all keys, and their digest needs no copy of the text.
         if scheme.is_own() {
             return Some(self.digest(key));
         }
@@ -164,7 +166,7 @@ impl Pepper {
         Some(self.digest_kept(scheme, &kept))
     }
 
-    /// The digest of another system's digest of a key.
+    /// The digest of the bytes that another system kept for a key; see [`Scheme::kept`].
     pub fn digest_kept(&self, scheme: Scheme, kept: &[u8]) -> Digest {
         let purpose: &[u8] = match scheme {
             Scheme::Own => return Digest(*blake3::keyed_hash(&self.0, kept).as_bytes()),
@@ -180,8 +182,8 @@ impl Pepper {
         Digest(*hasher.finalize().as_bytes())
     }
 
-    /// A fingerprint that identifies the pepper and reveals nothing about it. The store keeps it,
-    /// so that a start with the wrong pepper is noticed.
+    /// A fingerprint that identifies the pepper, but does not reveal the pepper. The store keeps
+    /// the fingerprint, so that Keyward notices a start with the wrong pepper.
     pub fn fingerprint(&self) -> Digest {
         Digest(blake3::derive_key("keyward 2026-11-23 pepper fingerprint", &self.0))
     }
@@ -195,8 +197,8 @@ impl Pepper {
 }
 
 impl Pepper {
-    /// A derived secret for one part of a bulk issue of keys. It cannot be computed from the run's
-    /// id without the pepper.
+    /// The secret from which one part of a run of `key generate --all` generates its keys. Nobody
+    /// can compute this secret from the run's id without the pepper.
     pub fn run_secret(&self, run: &[u8; 16], part: u64) -> [u8; 32] {
         let key = blake3::derive_key("keyward 2026-11-25 keys for many users", &self.0);
         let mut hasher = blake3::Hasher::new_keyed(&key);
@@ -205,13 +207,13 @@ impl Pepper {
     }
 }
 
-/// The key of the audit trail's chain.
+/// The key of the digests that chain the entries of the audit trail.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct AuditKey([u8; 32]);
 
 impl AuditKey {
-    /// The digest of several parts, for one purpose. Parts are length-prefixed, so different lists
-    /// of parts have different inputs.
+    /// The digest of several parts, for one purpose. The length of each part is hashed before the
+    /// part, so different lists of parts never give the hasher the same input.
     pub fn digest(&self, purpose: &str, parts: &[&[u8]]) -> Digest {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         for part in std::iter::once(&purpose.as_bytes()).chain(parts) {
@@ -234,12 +236,12 @@ impl fmt::Debug for Pepper {
     }
 }
 
-/// The beginning of digests made here: the parameters that RFC 9106 and OWASP recommend for little
-/// memory.
-const OURS: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
+/// The beginning of the digests that Keyward makes. It contains the parameters that RFC 9106 and
+/// OWASP recommend for little memory.
+const OWN_PREFIX: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
 
-/// A slow digest of a password: made here, Argon2id as a PHC string; imported, in the other
-/// system's format.
+/// A slow digest of a password or of an imported key. A digest that Keyward made is Argon2id as a
+/// PHC string. An imported digest has the other system's format.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PasswordDigest(Box<str>);
@@ -255,9 +257,10 @@ impl PasswordDigest {
         &self.0
     }
 
-    /// Whether the digest has our parameters. Others are replaced when the plaintext is presented.
+    /// Whether the digest has Keyward's parameters. Keyward replaces a digest with other parameters
+    /// when a client presents the plaintext.
     pub fn is_ours(&self) -> bool {
-        self.0.starts_with(OURS)
+        self.0.starts_with(OWN_PREFIX)
     }
 }
 
@@ -274,7 +277,7 @@ mod tests {
     #[test]
     fn digest_round_trips_and_other_text_is_refused() {
         for first in 0..=255 {
-            let digest = Digest::from_bytes(std::array::from_fn(|at| first ^ at as u8));
+            let digest = Digest::from_bytes(std::array::from_fn(|index| first ^ index as u8));
             let text = digest.to_hex();
             assert!(Digest::from_hex(text.as_bytes()) == Some(digest));
             assert!(Digest::from_hex(text.to_uppercase().as_bytes()) == Some(digest));
@@ -283,10 +286,10 @@ mod tests {
             let is_digit = first.is_ascii_hexdigit();
             assert_eq!(Digest::from_hex(&changed).is_some(), is_digit, "{first}");
         }
-        for at in 0..64 {
+        for index in 0..64 {
             let mut zeros = [b'0'; 64];
-            zeros[at] = b'g';
-            assert!(Digest::from_hex(&zeros).is_none(), "{at}");
+            zeros[index] = b'g';
+            assert!(Digest::from_hex(&zeros).is_none(), "{index}");
         }
         for length in [0, 2, 62, 63, 65, 66] {
             assert!(Digest::from_hex(&vec![b'0'; length]).is_none(), "{length}");

@@ -8,7 +8,7 @@ const FORM: &str = "use a span such as 90d, 12h or 1d12h (s, m, h, d, w), or a m
 /// The units of a span. Months and years are missing, because their length varies.
 const UNITS: [(char, i64); 5] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400), ('w', 604_800)];
 
-/// When a key expires.
+/// When a new key will expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expires {
     /// Never.
@@ -23,7 +23,7 @@ impl Expires {
     /// Parses `never`, a span from now, or a time (RFC 3339).
     ///
     /// # Errors
-    /// A sentence that says which forms there are.
+    /// The text has none of these forms. The error says which forms there are.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "never" {
             return Ok(Self::Never);
@@ -35,7 +35,7 @@ impl Expires {
         seconds.map(Self::In).ok_or_else(|| FORM.to_owned())
     }
 
-    /// The expiry time of a key that is created at `now`.
+    /// The expiry time of a key that is created at `now`. `None` means that the key never expires.
     pub fn from(self, now: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Never => None,
@@ -45,8 +45,8 @@ impl Expires {
     }
 }
 
-/// Parses a span into seconds: numbers with units, in sequence. At most a thousand years, since a
-/// later time cannot be formatted.
+/// Parses a span, one or more numbers with units, into seconds. `None` means that the text is not a
+/// span, or is more than a thousand years: times that far in the future cannot be formatted.
 pub fn parse_span(text: &str) -> Option<i64> {
     const LONGEST: i64 = 1000 * 365 * 86_400;
     let mut total: i64 = 0;

@@ -1,6 +1,6 @@
 //! "Did you mean …?": the known word that a misspelled word most resembles.
 
-/// Jaro-Winkler similarity (0 to 1) from which a known word is offered.
+/// The minimum Jaro-Winkler similarity (0 to 1) of a word that is suggested.
 const MIN_SIMILARITY: f64 = 0.75;
 
 /// The known word most similar to `word`, ignoring ASCII case. `None` means no word is similar

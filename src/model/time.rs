@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// Reads RFC 3339 (`2026-11-23T10:00:00Z`, any offset).
+    /// Parses a time in RFC 3339, such as `2026-11-23T10:00:00Z`, with any offset.
     pub fn parse(text: &str) -> Option<Self> {
-        let at: jiff::Timestamp = text.parse().ok()?;
-        Some(Self(at.as_second()))
+        let time: jiff::Timestamp = text.parse().ok()?;
+        Some(Self(time.as_second()))
     }
 
     /// The timestamp plus `seconds`.
@@ -33,20 +33,20 @@ impl Timestamp {
 /// RFC 3339 in UTC with a numeric offset: `1973-11-29T21:33:09+00:00`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = jiff::Timestamp::from_second(self.0).unwrap_or(jiff::Timestamp::MAX);
-        let at = jiff::tz::Offset::UTC.to_datetime(at);
-        // Digit by digit: an entity contains four timestamps, and `format!` would cost more than
-        // the rest of it.
+        let time = jiff::Timestamp::from_second(self.0).unwrap_or(jiff::Timestamp::MAX);
+        let date = jiff::tz::Offset::UTC.to_datetime(time);
+        // The digits are written one by one. A user entity contains four timestamps, and `format!`
+        // would take longer for them than for the rest of the entity.
         let mut text = *b"0000-00-00T00:00:00+00:00";
         let mut put = |from: usize, to: usize, mut number: i16| {
-            for place in text[from..to].iter_mut().rev() {
-                *place = b'0' + (number % 10).unsigned_abs() as u8;
+            for digit in text[from..to].iter_mut().rev() {
+                *digit = b'0' + (number % 10).unsigned_abs() as u8;
                 number /= 10;
             }
         };
-        // Years before year 1 would need a sign and do not occur.
-        put(0, 4, at.year().max(0));
-        let parts = [at.month(), at.day(), at.hour(), at.minute(), at.second()];
+        // Years before year 0 would need a sign. They do not occur.
+        put(0, 4, date.year().max(0));
+        let parts = [date.month(), date.day(), date.hour(), date.minute(), date.second()];
         for (from, number) in [5, 8, 11, 14, 17].into_iter().zip(parts) {
             put(from, from + 2, number.into());
         }
@@ -54,7 +54,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// The clock: the machine's, or a fixed one that a test sets.
+/// A clock: the machine's clock, or a fixed clock that a test sets.
 #[derive(Debug, Clone, Default)]
 pub struct Clock(Option<Arc<AtomicI64>>);
 
@@ -71,18 +71,18 @@ impl Clock {
 
     /// Sets a fixed clock. Has no effect on the machine's clock.
     pub fn set(&self, at: Timestamp) {
-        if let Some(hand) = &self.0 {
-            hand.store(at.0, Ordering::Relaxed);
+        if let Some(seconds) = &self.0 {
+            seconds.store(at.0, Ordering::Relaxed);
         }
     }
 
-    /// Nanoseconds since an arbitrary moment, on a monotonic clock. A fixed clock derives them from
-    /// its time.
+    /// The nanoseconds since an arbitrary moment, on a monotonic clock. A fixed clock returns its
+    /// time in nanoseconds.
     pub fn ticks(&self) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         let whole = |number: i64| u64::try_from(number).unwrap_or(0);
         match &self.0 {
-            Some(hand) => whole(hand.load(Ordering::Relaxed)).saturating_mul(SECOND),
+            Some(seconds) => whole(seconds.load(Ordering::Relaxed)).saturating_mul(SECOND),
             None => {
                 let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
                 whole(now.tv_sec).saturating_mul(SECOND).saturating_add(whole(now.tv_nsec))
@@ -90,7 +90,8 @@ impl Clock {
         }
     }
 
-    /// The current time, up to some milliseconds late: cheap enough for every request.
+    /// The current time, which may be some milliseconds late. This call is cheap enough for every
+    /// request.
     pub fn roughly(&self) -> Timestamp {
         match &self.0 {
             Some(_) => self.now(),
@@ -104,7 +105,7 @@ impl Clock {
     /// The current time.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Some(hand) => Timestamp(hand.load(Ordering::Relaxed)),
+            Some(seconds) => Timestamp(seconds.load(Ordering::Relaxed)),
             None => Timestamp(
                 std::time::SystemTime::now()
                     .duration_since(std::time::UNIX_EPOCH)

@@ -14,15 +14,15 @@ pub struct User {
     pub uid: u64,
     /// The UUID, for other systems.
     pub uuid: Uuid,
-    /// The name, as used in credentials. Unique, ignoring case.
+    /// The name, which credentials contain. No two users have names that differ only in case.
     pub name: String,
-    /// The mail address. Unique, ignoring case.
+    /// The mail address. No two users have addresses that differ only in case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<String>,
     /// The first mail address of the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,
-    /// Whether the user is active; else blocked.
+    /// `true` means that the user is active, `false` that the user is blocked.
     pub status: bool,
     /// The ids of the user's roles, without duplicates and without `authenticated`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -62,12 +62,12 @@ pub struct User {
     pub credits: Option<Credits>,
 }
 
-/// Folds case, for comparing names and mail addresses.
+/// Folds the case of a text. Names and mail addresses are compared in this form.
 pub fn fold(text: &str) -> String {
     text.to_lowercase()
 }
 
-/// The problem of a user's name. `None` means the name is valid.
+/// The error message for an invalid name of a user. `None` means that the name is valid.
 ///
 /// The rules and texts are those of Drupal's `UserNameConstraint`.
 pub fn name_problem(name: &str) -> Option<String> {
@@ -83,7 +83,7 @@ pub fn name_problem(name: &str) -> Option<String> {
     if name.contains("  ") {
         return Some("The username cannot contain multiple spaces in a row.".into());
     }
-    if !name.chars().all(name_allows) {
+    if !name.chars().all(is_allowed_in_name) {
         return Some("The username contains an invalid character.".into());
     }
     if name.chars().count() > 60 {
@@ -92,36 +92,37 @@ pub fn name_problem(name: &str) -> Option<String> {
     None
 }
 
-fn name_allows(c: char) -> bool {
+/// Whether a user's name may contain this character.
+fn is_allowed_in_name(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_alphanumeric() || " @+_.'-".contains(c);
     }
-    // Invisible or confusable characters: controls, unusual spaces, soft hyphen, direction marks,
-    // byte order mark, full-width Latin, specials.
+    // Not allowed are invisible and confusable characters: controls, unusual spaces, soft hyphen,
+    // direction marks, byte order mark, full-width Latin, specials.
     !matches!(u32::from(c),
         0x80..=0xA0 | 0xAD | 0x2000..=0x200F | 0x2028..=0x202F | 0x205F..=0x206F | 0xFEFF
         | 0xFF01..=0xFF60 | 0xFFF9..=0xFFFD)
 }
 
-/// The problem of a mail address. `None` means the address is valid. The format is that of an HTML
-/// `email` input, with a dot-atom before the `@`.
+/// The error message for an invalid mail address. `None` means that the address is valid: it has
+/// the format of an HTML `email` input, with a dot-atom before the `@`.
 pub fn mail_problem(mail: &str) -> Option<String> {
-    let bad = || Some("This value is not a valid email address.".to_owned());
+    let invalid = || Some("This value is not a valid email address.".to_owned());
     let Some((local, domain)) = mail.rsplit_once('@') else {
-        return bad();
+        return invalid();
     };
-    let atom = |c: char| c.is_alphanumeric() || "!#$%&'*+/=?^_`{|}~-".contains(c);
+    let is_atom = |c: char| c.is_alphanumeric() || "!#$%&'*+/=?^_`{|}~-".contains(c);
     let local_ok = local.len() <= 64
-        && local.split('.').all(|part| !part.is_empty() && part.chars().all(atom));
-    let label = |part: &str| {
+        && local.split('.').all(|part| !part.is_empty() && part.chars().all(is_atom));
+    let is_label = |part: &str| {
         !part.is_empty()
             && part.len() <= 63
             && part.chars().all(|c| c.is_alphanumeric() || c == '-')
             && !part.starts_with('-')
             && !part.ends_with('-')
     };
-    let domain_ok = domain.len() <= 253 && domain.split('.').all(label);
-    if local_ok && domain_ok && mail.len() <= 254 { None } else { bad() }
+    let domain_ok = domain.len() <= 253 && domain.split('.').all(is_label);
+    if local_ok && domain_ok && mail.len() <= 254 { None } else { invalid() }
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! Violations: what is wrong with a field, in the three parts that every face shows: where, what,
-//! and what to do.
+//! Violations: an invalid field of a record, described by its location, a message and a fix.
 
 /// One broken rule of a record.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -9,7 +8,7 @@ pub struct Violation {
     pub location: String,
     /// The problem, as a sentence for the person who sent the record.
     pub message: String,
-    /// The remedy.
+    /// How to correct the field. Empty means that the message says enough.
     pub fix: String,
 }
 

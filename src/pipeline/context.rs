@@ -1,4 +1,4 @@
-//! A [`RequestContext`] is a snapshot of policy and scripts that decides one request.
+//! A [`RequestContext`] is the snapshot of policy and scripts with which one request is decided.
 
 use std::sync::OnceLock;
 
@@ -15,8 +15,8 @@ use crate::{
 
 /// Roles, applications, resources and scripts as they were when the request arrived.
 ///
-/// One context decides one request, from its route to its response. A change in between concerns
-/// the next request only.
+/// All decisions about one request use the same context, from the route to the response. A change
+/// that an administrator makes during a request takes effect with the next request.
 pub struct RequestContext {
     /// Roles, applications and resources.
     pub policy: Borrowed<Policy>,
@@ -38,7 +38,7 @@ impl RequestContext {
         self.gate.0.accounts.counters()
     }
 
-    /// Turns the context into a dry run's, which counts and writes nothing.
+    /// Turns the context into a context for a dry run, during which nothing is counted or written.
     pub(super) fn dry_run(self) -> Self {
         Self { mode: Mode::DryRun, ..self }
     }
@@ -46,7 +46,7 @@ impl RequestContext {
     /// The script of an application's authentication type; `None` means a built-in type.
     ///
     /// # Errors
-    /// The script does not exist. Then every credential of this application is refused.
+    /// The script does not exist. In this case every credential of the application is refused.
     pub(super) fn script_of(
         &self,
         application: &CompiledApplication,
@@ -61,7 +61,7 @@ impl RequestContext {
     /// Runs the script of the handler `script:NAME`.
     ///
     /// # Errors
-    /// The script does not exist, refused, or failed.
+    /// The script does not exist, refuses the request, or fails.
     pub async fn handle(
         &self,
         name: &str,
@@ -82,10 +82,10 @@ impl RequestContext {
         self.script_request.get_or_init(|| script_views::request(request))
     }
 
-    /// The scripts that hook this function: `hooks.rhai`, and the script of the resource.
+    /// The scripts that define this hook function: `hooks.rhai`, and the script of the resource.
     ///
-    /// `None` means that no script hooks it, or that the request came to the admin listener
-    /// (see [`Face::has_hooks`](super::Face)).
+    /// `None` means that no script defines the function, or that the request came to the admin
+    /// listener (see [`Face::has_hooks`](super::Face)).
     pub(super) fn hooks(
         &self,
         function: Function,

@@ -1,4 +1,5 @@
-//! Phase 2, decode: reads the credential's text. It looks nothing up.
+//! Phase 2, decode: splits the credential's text into user and secret. Later phases look up the
+//! user and check the secret.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -13,13 +14,14 @@ use crate::{
     scripting::{self, Function, Script},
 };
 
-/// The ticket of this phase: a decoded credential, or an anonymous request.
+/// The result of this phase, and the input of the lookup phase: a decoded credential, or an
+/// anonymous request.
 #[derive(Debug)]
 pub struct Credential<'a> {
     decoded: Option<DecodedCredential<'a>>,
 }
 
-/// The content of a credential, which nobody has checked yet.
+/// The content of a credential. Later phases check that the content is right.
 #[derive(Debug)]
 pub(super) struct DecodedCredential<'a> {
     pub application: &'a CompiledApplication,
@@ -54,7 +56,7 @@ impl ScriptedCredential<'_> {
     }
 }
 
-/// `user:secret`, in one piece of memory that is wiped on drop.
+/// The text `user:secret` in a single allocation, which is wiped on drop.
 #[derive(Debug)]
 pub(super) struct UserAndSecret {
     text: Secret,
@@ -70,7 +72,7 @@ impl UserAndSecret {
         &self.text.expose()[self.colon + 1..]
     }
 
-    /// The secret, in the same memory: no second copy needs to be wiped.
+    /// The secret, in the allocation of the whole text. A copy would also have to be wiped.
     pub fn into_secret(self) -> PresentedSecret {
         PresentedSecret { start: self.colon + 1, text: self.text }
     }
@@ -113,8 +115,9 @@ impl<'a> Credential<'a> {
 /// Reads `base64(user:key)`, `base64(user:password)` (RFC 7617), or a key alone.
 ///
 /// # Errors
-/// The base64 is wrong, the colon or a part is missing, the text is not UTF-8 or contains control
-/// characters, a Keyward key has a wrong checksum, or the application's script refuses.
+/// The base64 is invalid; the colon, the user's name or the key is missing; the text is not UTF-8
+/// or contains control characters; a Keyward key has a wrong checksum; or the application's script
+/// refuses the credential.
 pub async fn parse<'a>(
     context: &'a RequestContext,
     request: &Request<'a>,
@@ -134,8 +137,8 @@ pub async fn parse<'a>(
     Ok(Credential { decoded: Some(DecodedCredential { application, content }) })
 }
 
-/// Decodes with the script's `decode`. Without such a function the credential is
-/// `base64(user:secret)`.
+/// Decodes a credential with the script's function `decode`. If the script does not define this
+/// function, the credential must be `base64(user:secret)`.
 async fn scripted(
     context: &RequestContext,
     request: &Request<'_>,
@@ -188,21 +191,21 @@ fn built_in<'a>(
     })
 }
 
-/// Decodes `base64(user:secret)` strictly: canonical padding, no white space, no stray bits
-/// (RFC 4648, section 3.5).
+/// Decodes `base64(user:secret)` strictly: with canonical padding, and without white space or
+/// trailing bits that are not zero (RFC 4648, section 3.5).
 fn decode_pair(application: &CompiledApplication, text: &str) -> Result<UserAndSecret, Denial> {
-    let no = |message| malformed(application, message);
-    let bytes = STANDARD.decode(text).map_err(|_| no("the credential is not base64"))?;
+    let reject = |message| malformed(application, message);
+    let bytes = STANDARD.decode(text).map_err(|_| reject("the credential is not base64"))?;
     let text = String::from_utf8(bytes).map(Secret::new).map_err(|problem| {
         drop(zeroize::Zeroizing::new(problem.into_bytes()));
-        no("the credential is not UTF-8")
+        reject("the credential is not UTF-8")
     })?;
     if has_control(text.expose()) {
-        return Err(no("the credential contains control characters"));
+        return Err(reject("the credential contains control characters"));
     }
-    // User names are short: this simple search is faster than one with a set-up cost.
+    // User names are short, so this simple search is faster than a search that needs preparation.
     let colon = text.expose().bytes().position(|byte| byte == b':');
-    let colon = colon.ok_or_else(|| no("the credential has no colon"))?;
+    let colon = colon.ok_or_else(|| reject("the credential has no colon"))?;
     Ok(UserAndSecret { text, colon })
 }
 
@@ -210,7 +213,7 @@ fn decode_pair(application: &CompiledApplication, text: &str) -> Result<UserAndS
 /// credentials are ASCII.
 fn has_control(text: &str) -> bool {
     if text.is_ascii() {
-        // Looks at every byte, because a loop without an early exit is vectorized.
+        // `fold` has no early exit, so the compiler can vectorize the loop.
         text.bytes().fold(false, |found, b| found | b.is_ascii_control())
     } else {
         text.chars().any(char::is_control)

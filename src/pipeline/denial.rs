@@ -1,7 +1,8 @@
 //! A [`Denial`] says why a request was refused, with one message for the client and one for the
 //! operator.
 //!
-//! A denial is a value and not a response: `http::response::denial` turns every denial into one.
+//! A denial is not yet a response. The function `http::response::denial` turns every denial into a
+//! response.
 
 use std::borrow::Cow;
 
@@ -13,7 +14,8 @@ use crate::{
     model::{KeyId, Violation},
 };
 
-/// A refused request. Boxed, because every phase can return a denial and few requests get one.
+/// A refused request. The fields are boxed to keep the results of the phases small: every phase can
+/// return a denial, but few requests are denied.
 #[derive(Debug, Clone)]
 pub struct Denial(Box<DenialFields>);
 
@@ -26,15 +28,16 @@ pub struct DenialFields {
     pub status: StatusCode,
     /// The stable name of the error, for programs.
     pub code: Cow<'static, str>,
-    /// The message for the client: a sentence.
+    /// The message for the client, as a sentence.
     pub external_message: Cow<'static, str>,
-    /// The message for the operator's log. The client never gets it. It never contains a secret.
+    /// The message for the operator's log. The client never gets this message, and the message
+    /// never contains a secret.
     pub internal_message: Option<Cow<'static, str>>,
     /// The form of the body.
     pub shape: Shape,
     /// `WWW-Authenticate`, which every 401 must have (RFC 9110, section 15.5.2).
     pub challenge: Option<HeaderValue>,
-    /// More header fields: those of the limits, and those that a script has added.
+    /// Additional header fields: the fields of the limits, and fields that a script has added.
     pub headers: HeaderMap,
     /// A body that a script has set; `None` means the usual body.
     pub body: Option<ScriptedBody>,
@@ -55,7 +58,7 @@ pub struct DenialFields {
 pub struct ScriptedBody {
     /// The text.
     pub text: String,
-    /// The media type; `None` means the usual one.
+    /// The media type; `None` means the usual media type.
     pub content_type: Option<String>,
 }
 
@@ -75,7 +78,7 @@ pub enum Shape {
 pub enum Phase {
     /// Before the pipeline: the request is malformed.
     Edge,
-    /// Choosing the application and reading its header field.
+    /// Choosing the application and reading the credential's header field.
     Header,
     /// Decoding the credential.
     Decode,
@@ -158,7 +161,8 @@ impl Denial {
         self
     }
 
-    /// Sets the user (who exists) and the key (which has matched), for the audit trail only.
+    /// Sets the user and the key for the audit trail; the response does not contain them. The user
+    /// must exist, and the key must have matched.
     #[must_use]
     pub(super) fn about(mut self, uid: u64, key: Option<KeyId>) -> Self {
         self.0.subject = Subject { uid: Some(uid), key, ..Subject::default() };

@@ -1,4 +1,5 @@
-//! Collects for the audit trail what the phases find out about a request, in case it is refused.
+//! Collects the findings of the phases about a request, for the audit trail if the request is
+//! refused.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,8 @@ use crate::{
     model::{Detail, Mode},
 };
 
-/// The findings so far. None of them is text from the client, because it could be a credential.
+/// The findings of the phases that have run. They contain no text from the client, because such a
+/// text could be a credential.
 #[derive(Clone, Copy, Default)]
 pub(super) struct DenialAudit<'a> {
     application: Option<&'a str>,
@@ -42,7 +44,8 @@ impl<'a> DenialAudit<'a> {
         self.is_uniform
     }
 
-    /// Queues an entry for the audit trail, except in a dry run. Writes nothing itself.
+    /// Queues an entry for the audit trail, except in a dry run. A background task writes the
+    /// entry.
     pub fn record(
         self,
         context: &RequestContext,
@@ -75,7 +78,8 @@ pub(super) fn object<'a>(action: &'a Action<'_>) -> Object<'a> {
     }
 }
 
-/// A request that passed the Gate, for the audit trail, in case its handler refuses it.
+/// The findings about a request that passed all phases, for the audit trail if the handler refuses
+/// the request.
 #[derive(Clone, Copy)]
 pub struct AuditScope<'a> {
     context: &'a RequestContext,
@@ -85,7 +89,7 @@ pub struct AuditScope<'a> {
 }
 
 impl<'a> AuditScope<'a> {
-    /// The scope of a request that passed the Gate with this grant.
+    /// The findings about a request that passed all phases with this grant.
     pub fn new(context: &'a RequestContext, request: &Request<'_>, grant: &Grant<'a>) -> Self {
         let object = grant.rule().map_or(Object::Admin, |rule| Object::Resource(&rule.resource.id));
         let mut findings = DenialAudit::default();
@@ -93,7 +97,8 @@ impl<'a> AuditScope<'a> {
         Self { context, client: request.client, object, findings }
     }
 
-    /// Records a 401 or 403. Other errors do not refuse a user, so the audit trail ignores them.
+    /// Records a denial with the status 401 or 403. Other statuses do not mean that the user was
+    /// refused, so the audit trail ignores denials with such a status.
     pub fn record(&self, denial: &Denial) {
         if matches!(denial.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             self.findings.record(self.context, self.client, self.object, denial);

@@ -1,8 +1,9 @@
-//! Explains how a request is decided: runs it through every phase and reports what each phase does.
+//! Explains how a request is decided: runs the request through every phase, and reports the result
+//! of each phase.
 //!
-//! The phases are the real ones, in the same order, but nothing remains of the request:
-//! `rate_limit()` and `once()` do not count, no key is adopted, and no handler runs. The report
-//! contains no part of a credential: texts that come from scripts are searched for it.
+//! The phases and their order are the same as for a real request, but the run has no lasting
+//! effect: `rate_limit()` and `once()` do not count, no key is adopted, and no handler runs. The
+//! report contains no part of a credential. Parts of credentials are removed from texts of scripts.
 
 use std::{
     future::Future,
@@ -44,7 +45,8 @@ pub struct ExplainRequest {
 /// The return type of [`Explain::explain`].
 pub type ExplainFuture<'a> = Pin<Box<dyn Future<Output = Explanation> + Send + 'a>>;
 
-/// Routes requests and explains them. Implemented above this module, which knows no routes.
+/// Finds the route of a request and explains the decision. Implemented in a higher layer, because
+/// this module does not know the routes.
 pub trait Explain: Send + Sync {
     /// Runs a request through every phase.
     fn explain<'a>(&'a self, request: &'a ExplainRequest) -> ExplainFuture<'a>;
@@ -64,11 +66,11 @@ pub struct Explanation {
 pub struct PhaseReport {
     /// The phase.
     pub phase: Phase,
-    /// Its verdict.
+    /// The verdict of the phase.
     pub verdict: PhaseVerdict,
-    /// Its duration; `None` means that the request did not get to it.
+    /// The duration of the phase; `None` means that the request did not reach the phase.
     pub time: Option<Duration>,
-    /// Its findings.
+    /// The findings of the phase.
     pub found: Vec<Finding>,
 }
 
@@ -88,11 +90,11 @@ pub type Finding = (&'static str, String);
 
 const PHASES: [Phase; 6] =
     [Phase::Edge, Phase::Header, Phase::Decode, Phase::Lookup, Phase::Verify, Phase::Permit];
-/// Shorter texts, in bytes, are not treated as secrets.
+/// The minimum length of a text that is treated as a secret, in bytes.
 const MIN_SECRET: usize = 6;
 
 impl Explanation {
-    /// A request that is refused before the first phase.
+    /// The explanation of a request that is refused before the first phase.
     pub fn unreadable(denial: Denial) -> Self {
         let mut reports = Reports::default();
         let result = Err::<(), _>(denial);
@@ -237,7 +239,8 @@ fn presented(presented: &Presented<'_>) -> Vec<Finding> {
     found
 }
 
-/// Does not report the user's name: if a client mixed up name and key, it would be the key.
+/// The report omits the user's name: a client that swaps name and key by mistake sends the key as
+/// the name.
 fn credential(credential: &Credential<'_>) -> Vec<Finding> {
     let Some(decoded) = credential.decoded() else { return anonymous() };
     let key_id = |id: &Option<KeyId>| id.map(|id| ("key", id.to_string()));
@@ -268,7 +271,11 @@ fn candidate(candidate: &Candidate<'_>) -> Vec<Finding> {
     let Some(unverified) = candidate.unverified() else { return anonymous() };
     let mut found = match &unverified.user {
         Some(user) => vec![("user", user.name.to_string()), ("uid", user.uid.to_string())],
-        None => vec![("user", "none; the next phase refuses, and takes as long".into())],
+        None => vec![(
+            "user",
+            "none; the next phase refuses the request, and takes as long as for a user who exists"
+                .into(),
+        )],
     };
     match &unverified.proof {
         Proof::Key { key: KeyMatch::Indexed(Some((id, _))), .. }
@@ -304,8 +311,8 @@ fn grant(grant: &Grant<'_>) -> Vec<Finding> {
     permission.map(|permission| ("permission", permission)).into_iter().chain(limits).collect()
 }
 
-/// All parts of the request that may be a credential, in the forms in which a script may repeat
-/// them, the longest first.
+/// All parts of the request that may be a credential, the longest part first. Each part is listed
+/// in all forms in which a script may repeat it.
 fn secrets(request: &Request<'_>) -> Vec<Secret> {
     const HARMLESS: [&str; 5] = ["accept", "content-type", "content-length", "host", "user-agent"];
     let mut texts = Vec::new();
@@ -329,7 +336,7 @@ fn secrets(request: &Request<'_>) -> Vec<Secret> {
     texts.extend(request.query.map(str::to_owned));
     let mut secrets: Vec<Secret> =
         texts.into_iter().filter(|text| text.len() >= MIN_SECRET).map(Secret::new).collect();
-    // A text is replaced before its parts are.
+    // A longer text is redacted before the shorter texts that it contains.
     secrets.sort_by_key(|text| std::cmp::Reverse(text.expose().len()));
     secrets
 }

@@ -1,6 +1,7 @@
 //! Failure limits for clients that present too many wrong credentials.
 //!
-//! A right key is never refused. A password is refused before it is checked.
+//! Beyond the limit a correct key is accepted, unless its digest is slow. Passwords and keys with
+//! slow digests are refused without a check.
 
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use crate::{
     model::Mode,
 };
 
-/// Starts an attempt with a password of this user.
+/// Registers an attempt to authenticate with a password of this user.
 ///
 /// # Errors
-/// The client's address has presented too many wrong passwords: this one must not be checked.
+/// The client's address has presented too many wrong passwords. The new password must not be
+/// checked.
 pub fn attempt(
     context: &RequestContext,
     request: &Request<'_>,
@@ -54,20 +56,20 @@ pub(super) fn count(context: &RequestContext, request: &Request<'_>, denial: Den
 /// The resolution of the runtime's timer.
 const TIMER_TICK: Duration = Duration::from_millis(1);
 
-/// Hides the time that a refusal took, for applications that give clients no details.
+/// Hides how long a refusal took, for applications that give clients no details.
 ///
-/// The work before a refusal takes some tens of nanoseconds more or less depending on the reason,
-/// which a client could measure with twenty thousand requests. So the refusal waits for the next
-/// tick of the timer, at least one full tick: the tick comes at a time that does not depend on the
-/// reason.
+/// The time before a refusal differs by some tens of nanoseconds depending on the reason. A client
+/// could measure this difference with twenty thousand requests. So the refusal waits at least one
+/// full tick, until a tick of the timer. The times of the ticks do not depend on the reason.
 pub(super) async fn even_out(denial: &Denial) {
     if matches!(denial.phase, Phase::Lookup | Phase::Verify) {
         tokio::time::sleep(TIMER_TICK).await;
     }
 }
 
-/// Whether a credential was presented and does not let its user in. A missing credential does not
-/// count, and neither does a script's refusal, which may have any reason.
+/// Whether the denial means that a presented credential was wrong. A missing credential is not a
+/// failure. A script's refusal is a failure only if its status is 401, because a script may refuse
+/// for any reason.
 fn is_failure(denial: &Denial) -> bool {
     match denial.phase {
         Phase::Decode | Phase::Lookup | Phase::Verify => {

@@ -12,10 +12,11 @@ use crate::{
 /// The header field that names the application.
 pub const AUTH_METHOD: HeaderName = HeaderName::from_static("auth-method");
 
-/// The hint of a 401 without `Authorization`.
-const DROPPED_HINT: &str = "If the client did send Authorization, a proxy in between has dropped it: have it passed on, or use an application that reads another header.";
+/// The hint in a 401 response to a request without `Authorization`.
+const DROPPED_HINT: &str = "If the client did send Authorization, a proxy in between has dropped it. Configure the proxy to pass Authorization on, or use an application that reads another header.";
 
-/// The ticket of this phase: a credential as presented, or an anonymous request.
+/// The result of this phase, and the input of the decode phase: a credential as presented, or an
+/// anonymous request.
 #[derive(Debug)]
 pub struct Presented<'a> {
     credential: Option<PresentedCredential<'a>>,
@@ -66,12 +67,12 @@ impl<'a> Presented<'a> {
 
 /// Reads the credential.
 ///
-/// A request is anonymous if its application is switched off, or if it brings no credential and the
-/// action admits anonymous requests.
+/// A request is anonymous in two cases: its application is switched off, or the request has no
+/// credential and the action admits anonymous requests.
 ///
 /// # Errors
-/// The application is missing or unknown, the credential is missing, the header field cannot
-/// contain a credential, or a script refuses.
+/// The application is missing or unknown, the credential is missing, the header field is malformed,
+/// or a script refuses the request.
 pub async fn read<'a>(
     gate: &Gate,
     context: &'a RequestContext,
@@ -165,21 +166,21 @@ fn credential_text<'a>(
     value: &'a HeaderValue,
     limit: usize,
 ) -> Result<&'a str, Denial> {
-    let no = |message| malformed(application, message);
+    let reject = |message| malformed(application, message);
     if value.len() > limit {
-        return Err(no("the header field is larger than limits.credential_bytes"));
+        return Err(reject("the header field is larger than limits.credential_bytes"));
     }
-    let mut text = value.to_str().map_err(|_| no("the header field is not text"))?.trim();
+    let mut text = value.to_str().map_err(|_| reject("the header field is not text"))?.trim();
     if application.record.reads_authorization() {
         text = after_scheme(application, text)?;
     }
     if text.is_empty() {
-        return Err(no("the header field contains no credential"));
+        return Err(reject("the header field contains no credential"));
     }
     Ok(text)
 }
 
-/// The part after the authentication scheme, whose name is case-insensitive (RFC 9110,
+/// The text after the name of the authentication scheme. The name is case-insensitive (RFC 9110,
 /// section 11.1).
 fn after_scheme<'a>(application: &CompiledApplication, text: &'a str) -> Result<&'a str, Denial> {
     let (scheme, message) = match &application.record.auth_type {
@@ -211,7 +212,7 @@ fn missing(application: &CompiledApplication) -> Denial {
     }
 }
 
-/// The denial of a credential that cannot be read, in this phase or in the next.
+/// The denial of a malformed credential, for this phase and for the decode phase.
 pub(super) fn malformed(
     application: &CompiledApplication,
     internal_message: &'static str,
@@ -225,7 +226,8 @@ pub(super) fn malformed(
         .with_internal_message(internal_message)
 }
 
-/// A header field is present more than once. A proxy in between may have checked the other value.
+/// The error when a header field is present more than once. A proxy in front of Keyward may have
+/// checked another value than Keyward would, so the request is refused.
 struct Duplicate;
 
 fn single_value<'a>(

@@ -1,10 +1,11 @@
-//! The last step of phase 5: takes the request from the limits that apply to it.
+//! The last step of phase 5: consumes one request from each limit that applies.
 //!
-//! Only requests that may pass otherwise get here, so a request that is refused for another reason
-//! consumes nothing.
+//! This step runs only after all other checks have passed, so a request that is refused for another
+//! reason consumes nothing.
 //!
-//! The response tells the limits in header fields (draft-ietf-httpapi-ratelimit-headers):
-//! `RateLimit-Policy` has the limits, and `RateLimit` has what is left of them.
+//! The response reports the limits in two header fields (draft-ietf-httpapi-ratelimit-headers).
+//! `RateLimit-Policy` contains the limits. `RateLimit` contains the requests that each limit has
+//! left.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -20,24 +21,24 @@ use crate::{
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// The owners of the limits, in the order of [`bounds`].
+/// The kinds of records that have limits, in the order in which [`bounds`] returns the limits.
 const OWNERS: [&str; 4] = ["key", "user", "application", "resource"];
 
-/// The status of the limits that apply to a request. Most requests have none.
+/// The status of the limits that apply to a request. For most requests the list is empty.
 #[derive(Debug, Clone, Default)]
 pub struct Quota(Vec<OwnerStatus>);
 
-/// The status of one limit.
+/// The status of one limit, with the kind of record that has the limit.
 #[derive(Debug, Clone, Copy)]
 struct OwnerStatus {
     owner: &'static str,
     status: LimitStatus,
 }
 
-/// Takes one request from each limit that applies, and counts the use of the key.
+/// Consumes one request from each limit that applies, and counts the use of the key.
 ///
 /// # Errors
-/// A limit is used up. Then nothing is taken from the other limits.
+/// A limit is used up. In this case nothing is consumed from the other limits.
 pub(super) fn consume(
     context: &RequestContext,
     request: &Request<'_>,
@@ -51,7 +52,8 @@ pub(super) fn consume(
     Ok(quota)
 }
 
-/// Counts the use of the key and of the user's credits in memory. A later task writes them.
+/// Counts the use of the key and of the user's credits in memory. A background task writes the
+/// counts to the store later.
 fn count_use(context: &RequestContext, identity: &Identity<'_>) {
     // The operator (uid 0) is not in the store.
     let Some(uid) = identity.uid().filter(|uid| *uid != 0) else { return };
@@ -74,12 +76,12 @@ fn take_from_all(
     }
     let now = context.counters().now();
     let mut statuses = Vec::new();
-    for (at, bound) in bounds.iter().enumerate() {
+    for (index, bound) in bounds.iter().enumerate() {
         let Some(bound) = bound else { continue };
-        let owner = OWNERS[at];
+        let owner = OWNERS[index];
         if !bound.take(now, context.mode, |status| statuses.push(OwnerStatus { owner, status })) {
             if context.mode == Mode::Live {
-                bounds[..at].iter().flatten().for_each(|taken| taken.give_back(now));
+                bounds[..index].iter().flatten().for_each(|taken| taken.give_back(now));
             }
             return Err(limit_reached(&statuses));
         }
@@ -87,7 +89,8 @@ fn take_from_all(
     Ok(Quota(statuses))
 }
 
-/// The limits that apply to a request, the narrowest first.
+/// The limits that apply to a request: those of the key, the user, the application and the
+/// resource.
 fn bounds<'a>(identity: &'a Identity<'_>, rule: Option<&'a Rule>) -> [Option<&'a Arc<Bounds>>; 4] {
     let [key, user] = identity.bounds();
     let application = identity.application().and_then(|application| application.bounds.as_ref());
@@ -97,7 +100,7 @@ fn bounds<'a>(identity: &'a Identity<'_>, rule: Option<&'a Rule>) -> [Option<&'a
 fn limit_reached(statuses: &[OwnerStatus]) -> Denial {
     let reached = statuses.iter().filter(|entry| !entry.status.fits);
     let Some(last) = reached.max_by_key(|entry| entry.status.next) else {
-        // Unreachable: a limit has refused the request.
+        // Unreachable: this function is called only after a limit has refused the request.
         return too_many_requests("RATE_LIMITED", "Too many requests.".into(), 1);
     };
     let seconds = last.status.next.max(1);
@@ -121,7 +124,8 @@ fn too_many_requests(code: &'static str, message: String, seconds: u64) -> Denia
 }
 
 impl Quota {
-    /// Adds the header fields. Fields from an application behind Keyward stay: both are lists.
+    /// Adds the header fields. Fields that the upstream application has set stay in the response,
+    /// because the values of both fields are lists.
     pub fn write(&self, headers: &mut HeaderMap) {
         if !self.0.is_empty() {
             write_fields(&self.0, headers);
@@ -164,6 +168,7 @@ mod tests {
 
     #[test]
     fn limits_of_an_application_behind_keyward_stay_in_the_header_fields() {
+        const UPSTREAM: &str = "\"upstream\";r=1";
         let status = LimitStatus {
             is_credits: false,
             fits: true,
@@ -179,11 +184,11 @@ mod tests {
             OwnerStatus { owner: "user", status: credits },
         ]);
         let mut headers = HeaderMap::new();
-        headers.insert(RATELIMIT, HeaderValue::from_static("\"own\";r=1"));
+        headers.insert(RATELIMIT, HeaderValue::from_static(UPSTREAM));
         Quota::default().write(&mut headers);
         quota.write(&mut headers);
         let all: Vec<_> = headers.get_all(RATELIMIT).iter().collect();
-        assert_eq!(all, ["\"own\";r=1", "\"key\";r=19;t=1, \"user-credits\";r=7;t=9"]);
+        assert_eq!(all, [UPSTREAM, "\"key\";r=19;t=1, \"user-credits\";r=7;t=9"]);
         assert_eq!(
             headers[RATELIMIT_POLICY],
             "\"key\";q=100;w=60;keyward-burst=20, \"user-credits\";q=100;w=60"

@@ -1,4 +1,5 @@
-//! Phase 3, lookup: finds the credential's user and key. It reads the Directory and nothing else.
+//! Phase 3, lookup: finds the credential's user and key. This phase reads only the directory, which
+//! is in memory.
 
 use std::sync::Arc;
 
@@ -17,16 +18,18 @@ use crate::{
     scripting::{Function, LookupResult},
 };
 
-/// The ticket of this phase: a user whose credential is not yet checked, or an anonymous request.
+/// The result of this phase, and the input of the verify phase: a user whose credential has not
+/// been checked, or an anonymous request.
 #[derive(Debug)]
 pub struct Candidate<'a> {
     unverified: Option<Unverified<'a>>,
 }
 
-/// The input of the next phase.
+/// The credential that the verify phase must check, with the user and the key that were found.
 ///
 /// If the application gives no details ([`Detail::Uniform`]), the user may be missing or blocked.
-/// The next phase checks the credential all the same, so that the response takes as long.
+/// The verify phase checks the credential even for such a user, so that the time of the response
+/// does not tell whether the user exists.
 #[derive(Debug)]
 pub(super) struct Unverified<'a> {
     pub application: &'a CompiledApplication,
@@ -34,7 +37,7 @@ pub(super) struct Unverified<'a> {
     pub proof: Proof<'a>,
 }
 
-/// The secret that proves the identity, with the record that it must match.
+/// The secret that proves the identity, with the record that the secret must match.
 #[derive(Debug)]
 pub(super) enum Proof<'a> {
     Key {
@@ -46,12 +49,14 @@ pub(super) enum Proof<'a> {
     Scripted(ScriptedCredential<'a>, KeyMatch),
 }
 
-/// The key that a text may belong to.
+/// The keys that the presented text may belong to.
 #[derive(Debug)]
 pub(super) enum KeyMatch {
-    /// Found by its id, or by the digest of its text; `None` means that there is no such key.
+    /// The key that was found by its id, or by the digest of its text; `None` means that there is
+    /// no such key.
     Indexed(Option<(KeyId, CachedKey)>),
-    /// The user's keys with slow digests: the next phase must try all of them. May be empty.
+    /// The user's keys with slow digests. The verify phase must try each of these keys. The list
+    /// may be empty.
     Slow(SlowKeys),
 }
 
@@ -68,8 +73,9 @@ impl<'a> Candidate<'a> {
 /// Finds the user and the key.
 ///
 /// # Errors
-/// The address has presented too many wrong passwords; the named user does not exist or is blocked
-/// and the application gives exact details; or the application's script refuses.
+/// The client's address has presented too many wrong passwords; the application gives exact details
+/// and the named user does not exist or is blocked; or the application's script refuses the
+/// credential.
 pub async fn find<'a>(
     gate: &Gate,
     context: &'a RequestContext,
@@ -80,7 +86,7 @@ pub async fn find<'a>(
         return Ok(Candidate { unverified: None });
     };
     let directory = &gate.0.directory;
-    // A key of another system has no id: it is found by its text.
+    // A key of another system contains no id, so the directory finds the key by its text.
     let find_key = |id: Option<KeyId>, text: &str| match id {
         Some(id) => Some((id, directory.key(id)?)),
         None => directory.foreign_key(&gate.0.pepper, text),
@@ -101,8 +107,8 @@ pub async fn find<'a>(
             let user = user.inspect_err(|_| failures::failed(context, attempt, None))?;
             (user, Proof::Password(Secret::new(pair.secret()), attempt))
         }
-        // A key alone names no user. Until the key has matched, the client learns nothing about
-        // its user.
+        // A key alone names no user. Until the key has matched, the client must learn nothing about
+        // the key's user.
         CredentialContent::Key { text, id } => {
             let key = find_key(id, text.expose());
             let user = key.as_ref().and_then(|(_, key)| directory.user(key.user));
@@ -113,7 +119,8 @@ pub async fn find<'a>(
             let user =
                 scripted_user(gate, context, request, application, &scripted, indexed.as_ref());
             let mut user = Box::pin(user).await?;
-            // As above: a key alone names no user.
+            // As above: a key alone names no user, and the client must learn nothing about the
+            // user.
             if names_user(&scripted) {
                 user = user_or_denial(application, user)?;
             }
@@ -129,8 +136,9 @@ pub async fn find<'a>(
     Ok(Candidate { unverified: Some(Unverified { application, user, proof }) })
 }
 
-/// The indexed key, if the user may use it, or else the user's keys with slow digests: two users
-/// may have imported keys with the same text.
+/// Returns the indexed key if the user may use this key, and otherwise the user's keys with slow
+/// digests. The indexed key may be another user's, because two users may have imported keys with
+/// the same text.
 fn or_slow_keys(
     indexed: Option<(KeyId, CachedKey)>,
     gate: &Gate,
@@ -144,7 +152,8 @@ fn or_slow_keys(
         return KeyMatch::Indexed(indexed);
     }
     match gate.0.directory.slow_keys(user.map(|user| user.uid)) {
-        // An application without details checks for as long if the user has no such key.
+        // An application that gives no details checks decoys even if the user has no slow keys, so
+        // that the response takes the same time.
         Some(slow) if !slow.ids.is_empty() || application.record.detail == Detail::Uniform => {
             KeyMatch::Slow(slow)
         }
@@ -168,8 +177,8 @@ fn names_user(ScriptedCredential { script, claim }: &ScriptedCredential<'_>) -> 
     script.defines(Function::Lookup) || !is_key_alone
 }
 
-/// The user of a scripted credential: by the script's `lookup`, or by the fields that its `decode`
-/// returned.
+/// Finds the user of a scripted credential with the script's `lookup`. If the script does not
+/// define `lookup`, the fields that the script's `decode` returned name the user.
 async fn scripted_user(
     gate: &Gate,
     context: &RequestContext,
@@ -192,11 +201,12 @@ async fn scripted_user(
     } else {
         claim.uid().or(key.map(|(_, key)| key.user)).and_then(|uid| directory.user(uid))
     };
-    // The operator is not in the store, and no script may let the operator in.
+    // The operator has no record in the store. No script may authenticate a client as the operator.
     Ok(user.filter(|user| !user.is_operator()))
 }
 
-/// The user that a credential names, or the denial if the application gives exact details.
+/// The user that a credential names. If the application gives exact details, a missing or blocked
+/// user is a denial.
 fn user_or_denial(
     application: &CompiledApplication,
     user: Option<Arc<CachedUser>>,

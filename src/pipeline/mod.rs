@@ -1,4 +1,4 @@
-//! The Gate has five phases that decide about every guarded request, always in this order:
+//! A [`Gate`] decides about every guarded request in five phases, always in this order:
 //!
 //! ```text
 //! header::read    chooses the application, reads the credential  → Presented
@@ -7,8 +7,9 @@
 //! verify::check   checks the credential                          → Identity
 //! permit::decide  checks permissions and limits                  → Grant
 //! ```
-//! Each phase consumes the ticket of the phase before it and returns its own, and only the phase
-//! itself can create its ticket. So code that skips a phase does not compile:
+//! The types on the right are *tickets*. A ticket proves that its phase has let the request pass,
+//! because only this phase can create the ticket. The next phase consumes the ticket. So code that
+//! skips a phase does not compile:
 //!
 //! ```compile_fail,E0308
 //! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, RequestContext};
@@ -25,7 +26,7 @@
 //!     permit::decide(context, request, candidate, action).await
 //! }
 //! ```
-//! Neither does code that swaps phases:
+//! Code that swaps phases does not compile:
 //!
 //! ```compile_fail,E0308
 //! use keyward::pipeline::{Action, Candidate, Denial, Gate, Request, RequestContext};
@@ -40,7 +41,7 @@
 //!     lookup::find(gate, context, request, presented).await
 //! }
 //! ```
-//! Nor code that forges a ticket:
+//! Code that forges a ticket does not compile:
 //!
 //! ```compile_fail,E0451
 //! use keyward::pipeline::{Grant, Identity};
@@ -48,7 +49,7 @@
 //!     Grant { identity, rule: None, quota: Default::default() }
 //! }
 //! ```
-//! Nor code that uses a ticket twice:
+//! Code that uses a ticket twice does not compile:
 //!
 //! ```compile_fail,E0382
 //! use keyward::pipeline::{Denial, Presented, Request, RequestContext, decode};
@@ -62,7 +63,7 @@
 //!     Ok(())
 //! }
 //! ```
-//! All five phases in their order do compile:
+//! Code that runs all five phases in their order compiles:
 //!
 //! ```
 //! use keyward::pipeline::{Action, Denial, Gate, Grant, Request, RequestContext};
@@ -126,7 +127,7 @@ use crate::{
     model::{Actor, Borrowed, Clock, KeyId, PasswordDigest, Pepper, Secret},
 };
 
-/// Decides about requests. A cheap handle.
+/// Decides about requests. Cheap to clone: all clones share one state.
 #[derive(Clone)]
 pub struct Gate(Arc<GateState>);
 
@@ -134,13 +135,13 @@ pub struct Gate(Arc<GateState>);
 struct GateState {
     accounts: Accounts,
     directory: Arc<Directory>,
-    /// Shared and not copied with a handle, so that memory contains few copies.
+    /// In an `Arc`, so that a copy of this state does not copy the pepper in memory.
     pepper: Arc<Pepper>,
     passwords: Passwords,
     clock: Clock,
     /// The maximum size of the header field with the credential, in bytes.
     credential_bytes: usize,
-    /// Limits the writes that run after responses.
+    /// Has one permit for each write that may run after a response at the same time.
     background_writes: Arc<Semaphore>,
 }
 
@@ -148,8 +149,8 @@ struct GateState {
 const BACKGROUND_WRITES: usize = 64;
 
 impl Gate {
-    /// The gate in front of these accounts. `credential_bytes` is the maximum size of the header
-    /// field with the credential.
+    /// Creates a gate that checks credentials of these accounts. `credential_bytes` is the maximum
+    /// size of the header field with the credential.
     pub fn new(accounts: &Accounts, credential_bytes: usize) -> Self {
         Self(Arc::new(GateState {
             accounts: accounts.clone(),
@@ -162,8 +163,8 @@ impl Gate {
         }))
     }
 
-    /// A handle with a reference count of its own. Every decision clones and drops a handle, so
-    /// cores that shared one count would wait for each other.
+    /// A gate that shares no reference count with other gates. Every decision clones and drops a
+    /// gate, so CPU cores that share one reference count would wait for each other.
     #[must_use]
     pub fn unshared(&self) -> Self {
         Self(Arc::new(GateState::clone(&self.0)))
@@ -175,16 +176,17 @@ impl Gate {
         RequestContext::new(policy, scripts.borrow_current(), self.clone())
     }
 
-    /// A context for a dry run: scripts see their counters but do not count, nothing is written,
-    /// and no key is adopted.
+    /// A request context for a dry run. During a dry run scripts can read their counters without
+    /// changing them, and the gate writes nothing to the store.
     pub fn dry_run_context(&self) -> RequestContext {
         let scripts = Arc::new(self.0.accounts.scripts().current().dry_run());
         let policy = self.0.directory.borrow_policy();
         RequestContext::new(policy, Borrowed::from_inner(scripts), self.clone()).dry_run()
     }
 
-    /// Makes a credential that a script has verified a key of the user, after the response. If the
-    /// write fails, the next use retries it.
+    /// Stores a credential that a script has verified, so that it becomes a key of the user. The
+    /// write runs after the response. If the write fails, the next use of the credential retries
+    /// it.
     fn adopt(&self, uid: u64, application: &str, text: Secret) {
         let application = application.to_owned();
         self.write_later(async move |accounts| {
@@ -195,29 +197,30 @@ impl Gate {
         });
     }
 
-    /// Replaces a key's slow digest by a fast one, after the response. If the write fails, the next
-    /// use retries it.
+    /// Replaces a key's slow digest by a fast digest. The write runs after the response. If the
+    /// write fails, the next use of the key retries it.
     fn rehash_key(&self, id: KeyId, text: Secret) {
         self.write_later(async move |accounts| {
             let writer = accounts.as_actor(Actor::Program);
             if let Err(problem) = writer.rehash_key(id, &text).await {
-                tracing::warn!(key = %id, %problem, "could not rehash a key; its digest stays slow");
+                tracing::warn!(key = %id, %problem, "could not rehash a key; the key keeps its slow digest");
             }
         });
     }
 
-    /// Replaces a password's foreign digest by ours, after the response. If the write fails, the
-    /// next use retries it.
+    /// Replaces a password digest of another system by a Keyward digest. The write runs after the
+    /// response. If the write fails, the next use of the password retries it.
     fn rehash_password(&self, uid: u64, before: PasswordDigest, password: Secret) {
         self.write_later(async move |accounts| {
             let writer = accounts.as_actor(Actor::Program);
             if let Err(problem) = writer.rehash_password(uid, &before, password).await {
-                tracing::warn!(uid, %problem, "could not rehash a password; its digest stays");
+                tracing::warn!(uid, %problem, "could not rehash a password; the user keeps the imported digest");
             }
         });
     }
 
-    /// Runs a write after the response, unless too many are running already.
+    /// Starts a write in the background, so that the response does not wait for the write. Skips
+    /// the write if [`BACKGROUND_WRITES`] writes are running.
     fn write_later<F>(&self, write: impl FnOnce(Accounts) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -231,10 +234,10 @@ impl Gate {
         });
     }
 
-    /// Authenticates a request for a program that decides about permissions itself.
+    /// Authenticates a request, for a program that checks permissions with its own code.
     ///
     /// # Errors
-    /// The denial of the first phase that refuses. An anonymous request is refused, too.
+    /// The denial of the first phase that refuses the request. Anonymous requests are refused, too.
     pub async fn authenticate<'a>(
         &self,
         context: &'a RequestContext,
@@ -245,10 +248,10 @@ impl Gate {
         Ok(grant.into_identity())
     }
 
-    /// Decides about a request.
+    /// Decides whether a request may perform an action.
     ///
     /// # Errors
-    /// The denial of the first phase that refuses.
+    /// The denial of the first phase that refuses the request.
     pub async fn authorize<'a>(
         &self,
         context: &'a RequestContext,
@@ -264,9 +267,9 @@ impl Gate {
 
     /// Runs the five phases.
     ///
-    /// A future is as large as the largest future that it awaits, and it is moved before it runs.
-    /// So the phases put futures that few requests need on the heap: scripts, slow digests and
-    /// denials.
+    /// A future is as large as the largest future that it awaits, and moving a future copies all
+    /// its bytes. So the phases box the futures that run for few requests only: those of scripts,
+    /// slow digests and denials.
     async fn decide<'a>(
         &self,
         context: &'a RequestContext,

@@ -12,7 +12,7 @@ use crate::{
     scripting::{Function, PermitResult},
 };
 
-/// The ticket of this phase, and the last one: the right to perform the action.
+/// The result of the last phase: proof that the caller may perform the action.
 #[derive(Debug)]
 pub struct Grant<'a> {
     identity: Identity<'a>,
@@ -21,12 +21,12 @@ pub struct Grant<'a> {
 }
 
 impl<'a> Grant<'a> {
-    /// The user who may perform the action.
+    /// The caller, who may perform the action.
     pub fn identity(&self) -> &Identity<'a> {
         &self.identity
     }
 
-    /// The user who may perform the action.
+    /// The caller, without the rest of the grant.
     pub fn into_identity(self) -> Identity<'a> {
         self.identity
     }
@@ -36,8 +36,8 @@ impl<'a> Grant<'a> {
         &self.quota
     }
 
-    /// The method of the resource that may be used; `None` means the action is not about a
-    /// resource.
+    /// The resource and method that the caller may use; `None` means that the action does not
+    /// concern a resource.
     pub fn rule(&self) -> Option<&'a Rule> {
         self.rule
     }
@@ -46,8 +46,8 @@ impl<'a> Grant<'a> {
 /// Decides whether the user may perform the action.
 ///
 /// # Errors
-/// The request has no route, the resource does not accept the application, a permission is missing,
-/// a script refuses, or a limit is reached.
+/// The request has no route, the resource does not accept the application, the caller lacks a
+/// permission, a script refuses the request, or a limit is reached.
 pub async fn decide<'a>(
     context: &'a RequestContext,
     request: &Request<'a>,
@@ -93,7 +93,9 @@ fn authorize_resource(rule: &Rule, identity: &Identity<'_>) -> Result<(), Denial
         None => rule.access.anonymous,
     };
     if !is_admitted {
-        return Err(method_not_allowed("the resource lists neither the application nor anonymous"));
+        return Err(method_not_allowed(
+            "the resource does not accept the application (or anonymous requests)",
+        ));
     }
     if rule.resource.permission == PermissionSource::Records {
         for permission in &rule.permissions {
@@ -104,15 +106,16 @@ fn authorize_resource(rule: &Rule, identity: &Identity<'_>) -> Result<(), Denial
 }
 
 fn authorize_entry(rules: &EntryRules<'_>, identity: &Identity<'_>) -> Result<(), Denial> {
-    // Not known before: the requests of an application that is switched off are anonymous.
+    // Checked here and not only in the header phase, because the requests of an application that is
+    // switched off become anonymous in that phase.
     if identity.is_anonymous() && rules.anonymous == Anonymous::Refused {
         return Err(method_not_allowed("the request is anonymous"));
     }
     rules.permissions.iter().try_for_each(|permission| require_permission(identity, permission))
 }
 
-/// Runs the hook `on_permit`. It can only refuse, unless the resource leaves the decision to
-/// scripts: then at least one hook must return `true`.
+/// Runs the hook `on_permit`. If the resource leaves the decision to scripts, at least one hook
+/// must return `true`. Otherwise the hook can only refuse requests that the records allow.
 async fn run_permit_hooks(
     context: &RequestContext,
     request: &Request<'_>,

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method};
 use super::Denial;
 use crate::directory::Rule;
 
-/// A request, as far as decisions need it.
+/// The parts of a request that decisions need.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The method.
@@ -29,7 +29,7 @@ pub struct Request<'a> {
     pub face: Face,
 }
 
-/// A listener.
+/// The listener that accepted a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Face {
     /// The public listener.
@@ -39,9 +39,9 @@ pub enum Face {
 }
 
 impl Face {
-    /// Whether hooks run. They do not run on the admin listener: a script that refuses everybody
-    /// must not lock out the administrator who can fix it. Authentication types are the same on
-    /// both listeners.
+    /// Whether hooks run for requests to this listener. Hooks do not run for the admin listener, so
+    /// that a hook that refuses everybody cannot lock out the administrator who can fix the hook.
+    /// Scripted authentication types work on both listeners.
     pub(super) fn has_hooks(self) -> bool {
         self == Self::Public
     }
@@ -61,14 +61,14 @@ pub enum Action<'a> {
     NoRoute(Denial),
     /// Call the admin API, which requires this permission.
     Administer(&'static str),
-    /// Enter a program that embeds Keyward and has no resources.
+    /// Use a program that embeds Keyward and defines no resources.
     Enter(EntryRules<'a>),
 }
 
-/// The requirements of a program that has no resources.
+/// The requirements of a program that embeds Keyward and defines no resources.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryRules<'a> {
-    /// The required permissions, all of them.
+    /// The permissions that the caller needs.
     pub permissions: &'a [String],
     /// Whether anonymous requests may enter.
     pub anonymous: Anonymous,
@@ -77,9 +77,9 @@ pub struct EntryRules<'a> {
 /// How to decide about a request without a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Anonymous {
-    /// Refuse it.
+    /// Refuse the request.
     Refused,
-    /// Let it pass with the permissions of the role `anonymous`.
+    /// Let the request pass with the permissions of the role `anonymous`.
     Admitted,
 }
 

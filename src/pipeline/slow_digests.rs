@@ -1,6 +1,6 @@
 //! The slow part of phase 4: checks imported keys whose digests are slow to compute.
 //!
-//! Each such key is checked this way once; then it gets a fast digest.
+//! After the first successful check, the key gets a fast digest.
 
 use http::StatusCode;
 
@@ -10,7 +10,7 @@ use crate::{
     model::{KeyId, MOST_SLOW_KEYS},
 };
 
-/// The key among these that has this text; `None` means that none has it.
+/// Finds the key that has this text; `None` means that none of the keys has this text.
 ///
 /// # Errors
 /// Too many digests are being computed at the same time.
@@ -21,8 +21,8 @@ pub(super) async fn find(
     text: &PresentedSecret,
     keys: SlowKeys,
 ) -> Result<Option<(KeyId, CachedKey)>, Denial> {
-    // Beyond the failure limit the response is 429 whether the key is right or not, so the check
-    // would be wasted.
+    // Beyond the failure limit the response is 429 for right and wrong keys, so a check would waste
+    // CPU time.
     if context.counters().is_over(request.client) {
         return Ok(None);
     }
@@ -30,15 +30,15 @@ pub(super) async fn find(
     let keys = ids.into_iter().filter_map(|id| Some((id, gate.0.directory.key(id)?)));
     let mut keys: Vec<(KeyId, CachedKey)> =
         keys.filter(|(_, key)| key.slow_digest().is_some()).collect();
-    // If there are too many, usable keys come first.
+    // Usable keys come first, so that `truncate` drops revoked and expired keys before usable keys.
     let now = gate.0.clock.now();
     keys.sort_by_key(|(_, key)| key.is_revoked || key.is_expired(now));
     keys.truncate(MOST_SLOW_KEYS);
     let digests: Vec<_> = keys.iter().filter_map(|(_, key)| key.slow_digest().cloned()).collect();
-    // Decoys, so that the check takes as long for a user with fewer keys.
+    // With decoys the check takes the same time for every user, however many keys the user has.
     let decoys = vec![example; max_per_user.min(MOST_SLOW_KEYS).saturating_sub(digests.len())];
     let found = gate.0.passwords.find_match(text.to_secret(), digests, decoys).await;
-    Ok(found.map_err(|_| busy())?.map(|at| keys.swap_remove(at)))
+    Ok(found.map_err(|_| busy())?.map(|index| keys.swap_remove(index)))
 }
 
 /// The denial while too many passwords or slow keys are being checked.

@@ -1,5 +1,5 @@
-//! The functions of scripts as typed calls. Each return value is checked here: a wrong type is a
-//! failure and never allows a request.
+//! The functions of scripts as typed Rust calls. Each return value is checked here. A value of a
+//! wrong type is a failure, and never lets a request pass.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::model::Secret;
 
-/// The map that `decode` returned. It is passed unchanged to `lookup` and `verify` as `credential`.
+/// The map that `decode` returned. `lookup` and `verify` get this map unchanged as `credential`.
 #[derive(Clone)]
 pub struct ScriptClaim {
     value: Dynamic,
@@ -28,39 +28,42 @@ pub struct ScriptClaim {
 /// The result of `lookup`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LookupResult {
-    /// There is no such user.
+    /// The credential's user does not exist.
     NoUser,
-    /// The user's number. The pipeline loads the record itself, and checks that the user is active.
+    /// The user's number. The pipeline loads the user's record and checks that the user is active.
     User(u64),
 }
 
 /// The result of `verify`.
 #[derive(Debug, Clone)]
 pub enum VerifyResult {
-    /// The credential is the user's.
+    /// The credential belongs to the user.
     Match(CredentialTerms),
-    /// The credential is not the user's.
+    /// The credential does not belong to the user.
     NoMatch,
 }
 
 /// The terms on which `verify` accepts a credential.
 #[derive(Debug, Clone, Default)]
 pub struct CredentialTerms {
-    /// The permissions that the credential is bound to; `None` means all of the user's permissions.
+    /// The permissions that the credential is restricted to; `None` means all permissions of the
+    /// user.
     pub scopes: Option<Vec<String>>,
-    /// A credential to store as one of the user's own keys. It lets an operator move users over
-    /// from an old system and switch that system off.
+    /// The credential's text, if Keyward must *adopt* the credential: store it as a key of the
+    /// user. Adoption lets an operator move users from an old system to Keyward, and then switch
+    /// the old system off.
     pub adopt: Option<Secret>,
 }
 
 /// The result of `on_permit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PermitResult {
-    /// `true`: granted. Needed where the resource says that a script decides.
+    /// `true`: the script grants the permission. Required if the resource leaves the decision to
+    /// scripts.
     Granted,
-    /// `()`: no objection.
+    /// `()`: the script has no objection.
     NoObjection,
-    /// `false`: refused.
+    /// `false`: the script refuses the request.
     Refused,
 }
 
@@ -81,8 +84,8 @@ impl ScriptClaim {
         Self { value: map.into() }
     }
 
-    /// A field that is a text. The built-in phases read `user` (the user's name) and `key` (a key's
-    /// text).
+    /// The value of a field, if the value is a text. The built-in phases read `user` (the user's
+    /// name) and `key` (a key's text).
     pub fn text(&self, field: &str) -> Option<String> {
         self.value.as_map_ref().ok()?.get(field)?.clone().into_string().ok()
     }
@@ -93,7 +96,8 @@ impl ScriptClaim {
         u64::try_from(uid).ok()
     }
 
-    /// All texts except `user` and `uid`. Each of them may be a secret, so none may appear in logs.
+    /// The texts in all fields except `user` and `uid`. Any of these texts may be a secret, so logs
+    /// must not contain them.
     fn redactions(&self) -> Vec<Secret> {
         let Ok(map) = self.value.as_map_ref() else { return Vec::new() };
         map.iter()
@@ -111,7 +115,7 @@ impl std::fmt::Debug for ScriptClaim {
 }
 
 impl Script {
-    /// `header(req)`: the credential as a text, or `()` where the request has none.
+    /// `header(req)`: returns the credential as a text, or `()` if the request has no credential.
     ///
     /// # Errors
     /// The script refused or failed.
@@ -121,13 +125,14 @@ impl Script {
             return Ok(None);
         }
         match value.into_string() {
-            // An empty credential matches nothing. It differs from a missing one.
+            // An empty text is an invalid credential. Only `()` means that the credential is
+            // missing.
             Ok(text) => Ok(Some(Secret::new(text))),
             Err(kind) => Err(self.wrong_type(Function::Header, kind, "a text or ()")),
         }
     }
 
-    /// `decode(req, presented)`: the content of the credential as a map.
+    /// `decode(req, presented)`: returns the content of the credential as a map.
     ///
     /// # Errors
     /// The script refused or failed.
@@ -144,7 +149,7 @@ impl Script {
         Ok(ScriptClaim { value })
     }
 
-    /// `lookup(req, credential)`: a user, a user's number, or `()`.
+    /// `lookup(req, credential)`: returns a user, a user's number, or `()`.
     ///
     /// # Errors
     /// The script refused or failed.
@@ -170,8 +175,8 @@ impl Script {
         }
     }
 
-    /// `verify(req, user, credential)`: `true`, `false`, or the terms:
-    /// `#{ scopes: […], adopt: "…" }`.
+    /// `verify(req, user, credential)`: returns `true`, `false`, or the terms `#{ scopes: […],
+    /// adopt: "…" }`.
     ///
     /// # Errors
     /// The script refused or failed.
@@ -184,9 +189,9 @@ impl Script {
         let arguments = [arg(req), arg(user), claim.value.clone()];
         let value = self.call(Function::Verify, arguments, claim.redactions()).await?;
         if let Ok(is_match) = value.as_bool() {
-            let no_terms = CredentialTerms::default();
+            let unrestricted = CredentialTerms::default();
             return Ok(if is_match {
-                VerifyResult::Match(no_terms)
+                VerifyResult::Match(unrestricted)
             } else {
                 VerifyResult::NoMatch
             });
@@ -202,7 +207,7 @@ impl Script {
         })
     }
 
-    /// `on_request(req)`. The script throws to refuse.
+    /// `on_request(req)`: refuses the request by throwing.
     ///
     /// # Errors
     /// The script refused or failed.
@@ -211,7 +216,7 @@ impl Script {
         self.expect_no_value(Function::OnRequest, &value)
     }
 
-    /// `on_authenticated(req, identity)`. The script throws to refuse.
+    /// `on_authenticated(req, identity)`: refuses the request by throwing.
     ///
     /// # Errors
     /// The script refused or failed.
@@ -225,7 +230,7 @@ impl Script {
         self.expect_no_value(Function::OnAuthenticated, &value)
     }
 
-    /// `on_permit(req, identity, resource)`.
+    /// `on_permit(req, identity, resource)`: returns `true`, `false` or `()`.
     ///
     /// # Errors
     /// The script refused or failed.
@@ -245,8 +250,8 @@ impl Script {
         }
     }
 
-    /// `on_denied(req, denial)`. The script's changes are in `denial`; after an error, discard them
-    /// and use the denial from before the call.
+    /// `on_denied(req, denial)`: changes `denial`. After an error, the caller must discard the
+    /// changed denial and use the denial from before the call.
     ///
     /// # Errors
     /// The script threw another refusal, or failed.
@@ -255,8 +260,8 @@ impl Script {
         self.expect_no_value(Function::OnDenied, &value)
     }
 
-    /// `on_response(req, identity, response)`. The script's changes are in `response`; after an
-    /// error, no part of it may be sent.
+    /// `on_response(req, identity, response)`: changes `response`. After an error, no part of the
+    /// response may be sent.
     ///
     /// # Errors
     /// The script refused or failed.
@@ -271,8 +276,8 @@ impl Script {
         self.expect_no_value(Function::OnResponse, &value)
     }
 
-    /// `handle(req, identity)`: a response from `respond()`, or a text, a map or an array, sent
-    /// with 200.
+    /// `handle(req, identity)`: returns a response from `respond()`, or a text, a map or an array
+    /// that is sent with status 200.
     ///
     /// # Errors
     /// The script refused or failed.
@@ -301,7 +306,7 @@ impl Script {
             .map_err(|problem| self.failed(&problem))
     }
 
-    /// Calls a function of `events.rhai`, and returns the webhooks that it requested.
+    /// Calls a function of `events.rhai`, and returns the webhooks that the function requested.
     ///
     /// # Errors
     /// The script refused or failed.
@@ -312,15 +317,16 @@ impl Script {
     ) -> Result<Vec<RequestedWebhook>, Fault> {
         let outbox = ScriptOutbox::default();
         let event = rhai::serde::to_dynamic(event)
-            .map_err(|_| self.failed("the event cannot be shown to a script"))?;
+            .map_err(|_| self.failed("the event cannot be converted into a map for the script"))?;
         let options = CallOptions { redactions: None, outbox: Some(outbox.clone()) };
         let value = self.call(function, [event], options).await?;
         self.expect_no_value(function, &value)?;
         Ok(outbox.all())
     }
 
-    /// Hooks refuse by throwing. A hook that returns `false` probably means to refuse; accepting
-    /// the value would let the request pass, so it is a failure.
+    /// Checks that a hook returned nothing or `true`. Hooks refuse by throwing. The author of a
+    /// hook that returns `false` probably wants to refuse, so `false` is a failure and does not let
+    /// the request pass.
     fn expect_no_value(&self, function: Function, value: &Dynamic) -> Result<(), Fault> {
         if value.is_unit() || value.as_bool() == Ok(true) {
             return Ok(());
@@ -330,7 +336,7 @@ impl Script {
 
     fn wrong_type(&self, function: Function, returned: &str, expected: &str) -> Fault {
         let name = function.name();
-        self.failed(&format!("{name} returned {returned}; it returns {expected}"))
+        self.failed(&format!("{name} returned {returned}; it must return {expected}"))
     }
 }
 
@@ -348,7 +354,7 @@ impl CredentialTerms {
                 _ => return None,
             }
         }
-        // An empty map is more likely a mistake than consent.
+        // An empty map is probably a mistake, so it does not accept the credential.
         (terms.scopes.is_some() || terms.adopt.is_some()).then_some(terms)
     }
 }

@@ -1,4 +1,4 @@
-//! The kinds of script files, and the functions that Keyward calls in each.
+//! The kinds of script files, and the functions that Keyward calls in each kind.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ pub enum Function {
     Decode,
     /// Finds the credential's user.
     Lookup,
-    /// Checks that the credential is the user's.
+    /// Checks that the credential belongs to the user.
     Verify,
     /// Called before any phase.
     OnRequest,
@@ -126,7 +126,8 @@ impl Function {
 }
 
 impl ScriptKind {
-    /// The functions that a script of this kind may define. It must define at least one.
+    /// The functions that Keyward calls in scripts of this kind. A script must define at least one
+    /// of these functions.
     pub fn functions(self) -> &'static [Function] {
         match self {
             Self::Auth => &Function::ALL[..4],
@@ -158,7 +159,7 @@ impl ScriptKind {
     /// Checks the name of a script of this kind.
     ///
     /// # Errors
-    /// Why the name is invalid, as a sentence.
+    /// The name is invalid. The error is a sentence that says why.
     pub fn check_name(self, name: &str) -> Result<(), String> {
         locate(&self.file(name)).map(drop)
     }
@@ -167,14 +168,14 @@ impl ScriptKind {
         [Self::Auth, Self::Hooks, Self::Resource, Self::Handler, Self::Events];
 }
 
-/// The file that `keyward script definitions` writes into the folder of scripts for editors. It is
-/// not a script.
+/// The file with definitions for editors, which `keyward script definitions` writes into the folder
+/// of scripts. Keyward does not load this file as a script.
 pub const DEFINITIONS: &str = "definitions.d.rhai";
 
-/// The kind and the name of a script, from its path relative to the folder of scripts.
+/// The kind and the name of the script at a path relative to the folder of scripts.
 ///
 /// # Errors
-/// No script has such a path, or its name is invalid.
+/// No script can have this path, or the script's name is invalid.
 pub(super) fn locate(path: &str) -> Result<(ScriptKind, String), String> {
     for kind in [ScriptKind::Hooks, ScriptKind::Events] {
         if path == kind.path() {

@@ -1,11 +1,11 @@
-//! An error in a script that was found at load: file, position, message, and the source line with a
-//! caret under the position.
+//! An error that was found when a script was loaded: file, position, message, and the source line
+//! with a caret under the position.
 
 use std::fmt;
 
 use rhai::Position;
 
-/// One error of one script, found when it was loaded.
+/// An error that was found when a script was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScriptError {
@@ -21,7 +21,8 @@ pub struct ScriptError {
     source: Option<String>,
 }
 
-/// How many characters of a source line are kept. A caret under a longer line would be unreadable.
+/// The maximum length of a quoted source line, in characters. A caret under a longer line would be
+/// unreadable.
 const MAX_EXCERPT: usize = 160;
 
 impl ScriptError {
@@ -35,7 +36,7 @@ impl ScriptError {
     pub fn missing(file: impl Into<String>, needed_by: &str) -> Self {
         let file = file.into();
         let message = format!(
-            "this script is missing, and {needed_by} needs it. Put it back, or change what needs it"
+            "this script is missing, and {needed_by} needs it. Restore the file, or change {needed_by}"
         );
         Self::in_file(&file, message)
     }

@@ -1,4 +1,4 @@
-//! Why a call returned no value: the script refused on purpose, or it failed.
+//! Why a call of a script returned no value: the script refused the request on purpose, or failed.
 
 use http::{HeaderMap, StatusCode};
 use rhai::{Dynamic, EvalAltResult, Map, Position};
@@ -6,15 +6,15 @@ use rhai::{Dynamic, EvalAltResult, Map, Position};
 use super::values::headers;
 use crate::model::Secret;
 
-/// Why a script's call returned no value.
+/// Why a call of a script returned no value.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// The script refused on purpose. The client gets this refusal.
+    /// The script refused the request on purpose. The client gets this refusal.
     Refused(Box<ScriptRefusal>),
     /// The script failed. The client gets 503 `SCRIPT_ERROR` and no details.
     Failed {
-        /// File, line, column and reason, for the operator's log. It contains no secret, and
-        /// clients never see it.
+        /// File, line, column and reason, for the operator's log. The detail contains no secret,
+        /// and clients never see the detail.
         detail: String,
     },
 }
@@ -22,7 +22,7 @@ pub enum Fault {
 /// A refusal that a script threw.
 #[derive(Debug, Clone)]
 pub struct ScriptRefusal {
-    /// 400 to 599.
+    /// The status of the response, from 400 to 599.
     pub status: StatusCode,
     /// The error code: `[A-Z0-9_]{1,64}`.
     pub code: String,
@@ -30,7 +30,7 @@ pub struct ScriptRefusal {
     pub description: String,
     /// Header fields for the response.
     pub headers: HeaderMap,
-    /// The position in the scripts where it was thrown, for the operator.
+    /// The position in the scripts where the refusal was thrown, for the operator.
     pub place: String,
 }
 
@@ -41,14 +41,14 @@ impl Fault {
     }
 }
 
-/// The most characters of a refusal's description.
+/// The maximum length of a refusal's description, in characters.
 const MAX_DESCRIPTION: usize = 1000;
 
 impl ScriptRefusal {
     /// Reads a thrown map: `#{ error: "CODE", status: 403, description: "…", headers: #{ … } }`.
     ///
     /// # Errors
-    /// Why it is not a refusal, as a sentence.
+    /// The map is not a valid refusal. The error is a sentence that says why.
     fn read(thrown: &Map, place: String) -> Result<Self, String> {
         const FIELDS: [&str; 4] = ["error", "status", "description", "headers"];
         if let Some(field) = thrown.keys().find(|key| !FIELDS.contains(&key.as_str())) {
@@ -61,7 +61,7 @@ impl ScriptRefusal {
         let code = field("error").into_string().map_err(|_| "the refusal's error is not a text")?;
         check_code(&code)?;
         let description = match field("description") {
-            none if none.is_unit() => "The request was refused.".to_owned(),
+            missing if missing.is_unit() => "The request was refused.".to_owned(),
             text => text.into_string().map_err(|_| "the refusal's description is not a text")?,
         };
         let is_too_long = description.chars().count() > MAX_DESCRIPTION;
@@ -71,7 +71,7 @@ impl ScriptRefusal {
             ));
         }
         let headers = match field("headers") {
-            none if none.is_unit() => HeaderMap::new(),
+            missing if missing.is_unit() => HeaderMap::new(),
             map => {
                 let map = map.try_cast::<Map>().ok_or("the refusal's headers are not a map")?;
                 headers::read(&map)?
@@ -81,14 +81,18 @@ impl ScriptRefusal {
     }
 }
 
-/// A status code for a refusal: 400 to 599. Any other status would let the request pass, or would
-/// be no final response.
+/// Checks a status code for a refusal: 400 to 599. Any other status would report success to the
+/// client, or would not be a final response.
 pub(super) fn denied_status(status: i64) -> Result<StatusCode, String> {
     u16::try_from(status)
         .ok()
         .filter(|status| (400..=599).contains(status))
         .and_then(|status| StatusCode::from_u16(status).ok())
-        .ok_or_else(|| format!("{status} is not a status to refuse with; use one from 400 to 599"))
+        .ok_or_else(|| {
+            format!(
+                "a request cannot be refused with the status {status}; use a status from 400 to 599"
+            )
+        })
 }
 
 /// Checks the form of an error code.
@@ -100,16 +104,16 @@ pub(super) fn check_code(code: &str) -> Result<(), String> {
     Err("an error code has 1 to 64 characters of A-Z, 0-9 and _".into())
 }
 
-/// How a call failed, as the breaker distinguishes failures.
+/// A failed call, or a refusal. The circuit breaker counts only calls that exceeded their budget.
 pub(super) enum CallFailure {
-    /// It exceeded its budget: time, steps or memory.
+    /// The call exceeded its budget: time, steps or memory.
     Exhausted(Fault),
     /// Any other failure or refusal.
     Other(Fault),
 }
 
 impl CallFailure {
-    /// Classifies an engine's error. `file` is the script's.
+    /// Classifies an engine's error. `file` is the script's file.
     pub fn from_engine(file: &str, error: &EvalAltResult) -> Self {
         let (error, position) = innermost(error);
         let place = match (position.line(), position.position()) {
@@ -131,7 +135,8 @@ impl CallFailure {
         }
     }
 
-    /// Removes these secrets from the detail: a script may throw a credential that it was given.
+    /// Removes these secrets from the detail, because a script may throw a credential that it got
+    /// as an argument.
     pub fn redacted(mut self, secrets: &[Secret]) -> Self {
         if let Self::Exhausted(Fault::Failed { detail }) | Self::Other(Fault::Failed { detail }) =
             &mut self
@@ -148,8 +153,8 @@ impl CallFailure {
     }
 }
 
-/// Replaces secrets in a text by `…`. Texts of fewer than 4 bytes stay: they are not secrets, and
-/// replacing them would make most texts unreadable.
+/// Replaces secrets in a text by `…`. A secret of fewer than 4 bytes is ignored: such a text is not
+/// really secret, and replacing it everywhere would make most texts unreadable.
 pub(super) fn redact(text: &str, secrets: &[Secret]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().filter(|secret| secret.expose().len() >= 4) {
@@ -176,8 +181,8 @@ fn thrown_fault(thrown: &Dynamic, place: String) -> Fault {
     }
 }
 
-/// Unwraps the errors of function calls. Returns the original error and the innermost known
-/// position.
+/// Unwraps nested errors of function calls. Returns the original error, and the innermost position
+/// that is known.
 pub(super) fn innermost(error: &EvalAltResult) -> (&EvalAltResult, Position) {
     let mut error = error;
     let mut position = error.position();
@@ -192,7 +197,8 @@ pub(super) fn innermost(error: &EvalAltResult) -> (&EvalAltResult, Position) {
     (error, position)
 }
 
-/// Describes an error without the values in it: one of them may be a credential.
+/// Describes an error without the values that the error contains, because a value may be a
+/// credential.
 pub(super) fn describe(error: &EvalAltResult) -> String {
     match error {
         EvalAltResult::ErrorTooManyOperations(_) => "the call takes too many steps".into(),

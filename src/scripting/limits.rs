@@ -5,62 +5,64 @@ use std::time::Duration;
 
 use rhai::Engine;
 
-/// The limits of scripts. The defaults suit scripts of a page or two; raise one when an error says
-/// that a script exceeds it.
+/// The limits of scripts. The defaults suit scripts of one or two pages. Raise a limit when an
+/// error says that a script exceeds this limit.
 ///
 /// The limits are the same in debug and in release builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptLimits {
-    /// The steps of one call. A comparison, an assignment and a call are one step each.
+    /// The maximum number of steps in one call. A comparison, an assignment and a call are one step
+    /// each.
     pub operations: u64,
-    /// How long one call may take. Time in which the thread is descheduled counts too, so leave
-    /// some room.
+    /// The maximum time of one call. Time in which the system suspends the thread counts, too, so
+    /// leave some room.
     pub time: Duration,
-    /// The steps of one call of a script with `const BLOCKING = true;`.
+    /// The maximum number of steps in one call of a script with `const BLOCKING = true;`.
     pub blocking_operations: u64,
-    /// How long one call of a blocking script may take, without its wait in the queue.
+    /// The maximum time of one call of a blocking script, without the wait in the queue.
     pub blocking_time: Duration,
-    /// How many blocking calls run at a time.
+    /// The maximum number of blocking calls that run at the same time.
     pub blocking_calls: usize,
-    /// How many blocking calls may wait. One more is rejected at once.
+    /// The maximum number of blocking calls that wait. Further calls are rejected at once.
     pub blocking_queue: usize,
-    /// How long one `test_…` function may take at load.
+    /// The maximum time of one `test_…` function at load.
     pub test_time: Duration,
-    /// How deep functions may call functions.
+    /// The maximum depth of nested function calls.
     pub call_levels: usize,
-    /// How deep expressions and blocks may be nested.
+    /// The maximum depth of nested expressions and blocks.
     pub expression_depth: usize,
-    /// The bytes of a text, and of all texts in an array or a map together.
+    /// The maximum size of a text, and of all texts in an array or a map together, in bytes.
     pub string_bytes: usize,
-    /// The elements of an array, or the bytes of a blob, including those of nested arrays.
+    /// The maximum number of elements of an array, or of bytes of a blob. Elements of nested arrays
+    /// count, too.
     pub array_items: usize,
-    /// The entries of a map, including those of nested maps. They are counted when a map is
-    /// created, copied or passed to a function; entries that are set one by one between two of
-    /// these are bounded by the steps.
+    /// The maximum number of entries of a map, including the entries of nested maps. Entries are
+    /// counted when a map is created, copied or passed to a function. In between, a script can set
+    /// more entries one by one; the limit of steps bounds their number.
     pub map_entries: usize,
-    /// The variables that may exist at a time.
+    /// The maximum number of variables that exist at the same time.
     pub variables: usize,
-    /// The functions of a file.
+    /// The maximum number of functions in a file.
     pub functions: usize,
-    /// The bytes of a file.
+    /// The maximum size of a file, in bytes.
     pub script_bytes: usize,
-    /// The files of the folder.
+    /// The maximum number of files in the folder.
     pub files: usize,
-    /// The lines that one call may log.
+    /// The maximum number of lines that one call may log.
     pub log_lines: usize,
-    /// The notes (`req.set`) of one request.
+    /// The maximum number of notes (`req.set`) of one request.
     pub notes: usize,
-    /// The buckets of `rate_limit` that are remembered at a time. While all are in use, a new
+    /// The maximum number of buckets of `rate_limit` in memory. While all buckets are in use, a new
     /// bucket is over its limit.
     pub rate_buckets: usize,
-    /// The ids of `once` that are remembered at a time. While all are in use, a new id counts as
+    /// The maximum number of ids of `once` in memory. While all ids are in use, a new id counts as
     /// seen.
     pub replay_ids: usize,
-    /// How often a script may exceed its budget within `strike_window` before it is switched off.
+    /// The number of exceeded budgets within `strike_window` after which a script is switched off.
     pub strikes: usize,
-    /// The time in which strikes are counted.
+    /// The period in which exceeded budgets are counted.
     pub strike_window: Duration,
-    /// How long a script stays switched off, unless a reload replaces it earlier.
+    /// How long a script stays switched off, unless a reload replaces the script earlier.
     pub cool_down: Duration,
 }
 
@@ -108,7 +110,7 @@ impl ScriptLimits {
         CallBudget { operations: self.operations, time: self.time, log_lines: self.log_lines }
     }
 
-    /// The budget of a call on a thread of its own.
+    /// The budget of a call on a separate thread, which may block.
     pub(super) fn blocking(&self) -> CallBudget {
         CallBudget {
             operations: self.blocking_operations,
@@ -117,16 +119,16 @@ impl ScriptLimits {
         }
     }
 
-    /// The budget of a `test_…` function. The functions that it calls have budgets of their own.
+    /// The budget of a `test_…` function. Each call that `decide()` makes has a separate budget.
     pub(super) fn for_test(&self) -> CallBudget {
         let operations = self.operations.max(self.blocking_operations);
         CallBudget { operations, time: self.test_time, log_lines: self.log_lines }
     }
 
-    /// Sets the engine's own limits. They apply also outside of calls; the budget of a call is
-    /// smaller.
+    /// Sets the limits that the engine enforces. These limits apply even outside of calls. The
+    /// budget of a call is smaller.
     pub(super) fn apply_to(&self, engine: &mut Engine) {
-        // 0 would mean "no limit" for all of these except the call levels.
+        // The engine treats 0 as "no limit", except for the call levels.
         engine
             .set_max_operations(self.for_test().operations.max(1))
             .set_max_call_levels(self.call_levels.max(1))

@@ -1,14 +1,14 @@
 //! Scripts: authentication types, hooks and handlers that an operator changes without a rebuild,
 //! written in Rhai.
 //!
-//! A folder of files (see [`ScriptKind`]) becomes a [`ScriptSet`]. Its files are compiled, checked
-//! and tested together; then the new set atomically replaces the current one. A request uses the
-//! set that is current when it begins until it ends. A call returns a checked value or a [`Fault`],
-//! and a fault never allows a request.
+//! [`Scripts`] loads a folder of files (see [`ScriptKind`]) as a [`ScriptSet`]. All files of the
+//! folder are compiled, checked and tested together. Then the new set atomically replaces the
+//! current set. A request uses the same set from its beginning to its end. A call of a script
+//! returns a checked value or a [`Fault`], and a fault never lets a request pass.
 //!
 //! - `entry_points`: the kinds of files, and the functions that Keyward calls
 //! - `loading`: reads the folder, reloads it, watches it
-//! - `compiler`: compiles a file and checks it beyond its syntax
+//! - `compiler`: compiles a file, and finds errors that are not errors of syntax
 //! - `library`: the functions that scripts can call
 //! - `values`: the types that scripts see
 //! - `runtime`: runs a call within its budget
@@ -104,9 +104,11 @@ pub struct ScriptHost {
     pub secrets: Secrets,
     /// The names of the configured webhooks.
     pub webhooks: Arc<[String]>,
-    /// The Gate for `decide()` in tests. `None` means that a test that calls `decide()` fails.
+    /// The pipeline to which `decide()` in script tests sends requests. `None` means that a test
+    /// that calls `decide()` fails.
     pub gate: Option<Arc<dyn ScriptTestGate>>,
-    /// Finds scripts that records refer to and that a set lacks. Such a set is not loaded.
+    /// Finds scripts that records refer to but that a new set does not contain. A set with missing
+    /// scripts is not loaded.
     pub find_missing: Option<FindMissing>,
 }
 
@@ -114,7 +116,7 @@ pub struct ScriptHost {
 pub type FindMissing = Arc<dyn Fn(&ScriptSet) -> Vec<ScriptError> + Send + Sync>;
 
 impl Default for ScriptHost {
-    /// No records, the system clock, no secrets, no Gate.
+    /// The system clock, and no records, secrets, webhooks or pipeline.
     fn default() -> Self {
         Self {
             records: Arc::new(NoRecords),

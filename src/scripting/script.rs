@@ -1,5 +1,6 @@
-//! Runs a function of a script: within its budget, behind its breaker, and on a thread of its own
-//! if it blocks. Each call ends with a value or a [`Fault`], even if a host function panics.
+//! Runs the functions of a script within a budget of time and steps. A circuit breaker switches off
+//! a script that keeps exceeding this budget, and a blocking script runs on a separate thread. Each
+//! call ends with a value or a [`Fault`], even if a host function panics.
 
 use std::{
     sync::{
@@ -27,13 +28,13 @@ use super::{
 };
 use crate::model::Secret;
 
-/// A script, ready to be called. A cheap handle.
+/// A compiled script, ready to be called. Cheap to clone.
 #[derive(Clone)]
 pub struct Script {
     pub(super) inner: Arc<ScriptInner>,
-    /// The real host, or that of a test.
+    /// The host for real requests, or the host of a test.
     pub(super) host: Arc<HostContext>,
-    /// The context of all calls without secrets or webhooks; built once.
+    /// The context that all calls without secrets and webhooks share. Built once.
     reusable_context: ContextHandle,
 }
 
@@ -53,7 +54,7 @@ pub(super) struct ScriptInner {
 pub(super) struct CallOptions {
     /// Credentials that must not appear in logs.
     pub redactions: Redactions,
-    /// Collects webhooks; `None` means that the call may not send any.
+    /// Collects webhooks; `None` means that the call must not send webhooks.
     pub outbox: Option<ScriptOutbox>,
 }
 
@@ -64,7 +65,7 @@ impl From<Vec<Secret>> for CallOptions {
     }
 }
 
-/// Bounds how many calls of blocking scripts run, and how many wait.
+/// Limits how many calls of blocking scripts run at the same time, and how many calls wait.
 pub(super) struct BlockingPool {
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
@@ -77,8 +78,8 @@ impl BlockingPool {
         Self { permits, waiting: AtomicUsize::new(0), max_waiting: limits.blocking_queue }
     }
 
-    /// A permit to run, now or after the calls that wait already. `None` means that the queue is
-    /// full.
+    /// Waits for the permit to run a call, behind all calls that have waited longer. `None` means
+    /// that the queue is full.
     async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = self.permits.clone().try_acquire_owned() {
             return Some(permit);
@@ -89,7 +90,8 @@ impl BlockingPool {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        // Counted before the check, so that two simultaneous calls cannot both take the last place.
+        // This call is counted before the check, so that two simultaneous calls cannot both take
+        // the last place in the queue.
         let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _queued = Queued(&self.waiting);
         if waiting >= self.max_waiting {
@@ -132,13 +134,13 @@ impl Script {
         &self.inner.file
     }
 
-    /// Whether the script defines this function. If an authentication type does not define one, the
-    /// built-in phase does its work.
+    /// Whether the script defines this function. A built-in phase takes the place of a function
+    /// that an authentication type does not define.
     pub fn defines(&self, function: Function) -> bool {
         self.inner.compiled.functions & function.bit() != 0
     }
 
-    /// The functions of Keyward's that the script defines.
+    /// The functions that the script defines and that Keyward calls.
     pub fn functions(&self) -> Vec<Function> {
         Function::ALL.into_iter().filter(|function| self.defines(*function)).collect()
     }
@@ -148,7 +150,7 @@ impl Script {
         self.inner.compiled.tests.iter().map(String::as_str)
     }
 
-    /// Whether the script runs on a thread of its own.
+    /// Whether calls of the script run on a separate thread.
     pub fn is_blocking(&self) -> bool {
         self.inner.compiled.is_blocking
     }
@@ -172,28 +174,29 @@ impl Script {
         }
         if self.is_off() {
             return Err(
-                self.failed("the script is switched off: it kept running out of its budget")
+                self.failed("the script is switched off because it kept exceeding its budget")
             );
         }
         let limits = &self.host.limits;
-        // A test has a thread of its own already.
+        // A test already runs on a thread that may block.
         if !self.is_blocking() || self.host.sandbox.is_some() {
             let budget = if self.is_blocking() { limits.blocking() } else { limits.inline() };
             return self.finish(self.run(function, arguments, options, budget));
         }
         let waited = tokio::time::timeout(limits.blocking_time, self.inner.pool.acquire()).await;
         let Ok(Some(permit)) = waited else {
-            return Err(self.failed("too busy: too many calls of blocking scripts wait already"));
+            return Err(self.failed("too busy: too many calls of blocking scripts are waiting"));
         };
         let (script, budget) = (self.clone(), limits.blocking());
         let outcome = tokio::task::spawn_blocking(move || {
-            // Kept until the call ends, even if the caller stops waiting for it.
+            // The permit is held until the call ends, even if the caller stops waiting for the
+            // result.
             let _permit = permit;
             script.run(function, arguments, options, budget)
         });
         match outcome.await {
             Ok(outcome) => self.finish(outcome),
-            Err(_) => Err(self.failed("the thread of the call ended")),
+            Err(_) => Err(self.failed("the thread of the call ended without a result")),
         }
     }
 
@@ -208,7 +211,9 @@ impl Script {
         let redactions = options.redactions.clone();
         let name = function.name();
         let Some(prepared) = self.inner.compiled.function(function) else {
-            return Err(CallFailure::Other(self.failed(&format!("the script has no {name}"))));
+            return Err(CallFailure::Other(
+                self.failed(&format!("the script does not define {name}")),
+            ));
         };
         match self.evaluate(prepared, arguments, options, budget) {
             Ok(Ok(value)) => Ok(value),
@@ -249,14 +254,14 @@ impl Script {
                 let seconds = self.host.limits.cool_down.as_secs();
                 tracing::error!(
                     script = self.inner.file,
-                    "the script keeps exceeding its budget and is switched off for {seconds} s; requests that need it are rejected"
+                    "the script keeps exceeding its budget and is switched off for {seconds} s; requests that need the script are rejected"
                 );
             }
             failure.into_fault()
         })
     }
 
-    /// A failure of the script as a whole.
+    /// A failure with a detail that names the file, but no line.
     pub(super) fn failed(&self, reason: &str) -> Fault {
         Fault::failed(format!("{}: {reason}", self.inner.file))
     }

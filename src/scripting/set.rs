@@ -1,5 +1,5 @@
-//! All scripts of a folder, compiled together. A set never changes: a request uses the set that it
-//! began with until it ends.
+//! All scripts of a folder, compiled together. A set never changes, so a request uses the same
+//! scripts from its beginning to its end.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -24,7 +24,7 @@ pub struct ScriptSet {
     resources: HashMap<String, Script>,
     handlers: HashMap<String, Script>,
     events: Option<Script>,
-    /// The bits of all functions that at least one hook script defines.
+    /// The [`Function::bit`]s of all functions that at least one hook script defines.
     hooked: u16,
 }
 
@@ -39,24 +39,24 @@ impl ScriptSet {
         self.handlers.get(name)
     }
 
-    /// The script of events, if it defines this function.
+    /// The script `events.rhai`, if it defines this function.
     pub fn event(&self, function: Function) -> Option<&Script> {
         self.events.as_ref().filter(|script| script.defines(function))
     }
 
-    /// Whether any hook defines this function. If not, no
-    /// [`ScriptRequest`](super::ScriptRequest) needs to be built for it.
+    /// Whether any hook script defines this function. If not, the caller need not build a
+    /// [`ScriptRequest`](super::ScriptRequest).
     pub fn is_hooked(&self, function: Function) -> bool {
         self.hooked & function.bit() != 0
     }
 
-    /// Whether there is any hook.
+    /// Whether any hook script defines any function.
     pub fn has_hooks(&self) -> bool {
         self.hooked != 0
     }
 
-    /// The hooks that define a function, in the order in which they are called: first `hooks.rhai`,
-    /// then the resource's.
+    /// The hook scripts that define a function, in the order of their calls: first `hooks.rhai`,
+    /// then the script of the resource.
     pub fn hooks(
         &self,
         function: Function,
@@ -66,7 +66,7 @@ impl ScriptSet {
         self.hooks.iter().chain(resource).filter(move |script| script.defines(function))
     }
 
-    /// Whether the set has nothing to call.
+    /// Whether no script of the set defines a function that Keyward calls.
     pub fn is_empty(&self) -> bool {
         !self.has_hooks()
             && self.auth.is_empty()
@@ -93,12 +93,12 @@ impl ScriptSet {
         pool: &Arc<BlockingPool>,
     ) -> Result<Self, Vec<ScriptError>> {
         let mut set = Self::default();
-        // Building an engine is slow; an empty folder needs none.
+        // Building an engine is slow, and an empty folder needs no engine.
         if sources.is_empty() {
             return Ok(set);
         }
         let limits = &host.limits;
-        // Constants are evaluated without the real records and secrets.
+        // Constants are evaluated in a sandbox, without the real records and secrets.
         let sandbox = Arc::new(Sandbox::without_gate());
         let constants_host = Arc::new(HostContext::for_test(limits, sandbox));
         let context = ContextHandle::new(CallContext::new(constants_host));
@@ -136,7 +136,7 @@ impl ScriptSet {
         }
     }
 
-    /// A copy for a dry run: `rate_limit` and `once` count nothing.
+    /// A copy for a dry run, in which `rate_limit` and `once` count nothing.
     pub fn dry_run(&self) -> Self {
         match self.scripts().first() {
             Some(script) => self.with_host(&Arc::new(script.host.dry_run())),

@@ -1,4 +1,4 @@
-//! Accepts connections and serves HTTP on them. All that a client can use up is bounded.
+//! Accepts connections and serves HTTP on them. Everything that a client can use up has a limit.
 
 use std::{
     convert::Infallible,
@@ -43,34 +43,34 @@ use crate::handlers::PassThrough;
 /// The limits of a listener's connections.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimits {
-    /// Bytes of a request's line and header fields.
+    /// The maximum number of bytes of a request's line and header fields together.
     pub header_bytes: usize,
-    /// Header fields of a request.
+    /// The maximum number of header fields of a request.
     pub headers: usize,
-    /// How long a request's head may take, from its first byte.
+    /// The maximum time from the first byte of a request's head to its last byte.
     pub header_read: Duration,
-    /// How long a connection may be without a request, and how long a client may read no bytes of a
-    /// response.
+    /// The maximum time that a connection may have no request. Also the maximum time that a client
+    /// may read no bytes of a response.
     pub idle: Duration,
-    /// Requests at the same time on an HTTP/2 connection.
+    /// The maximum number of concurrent requests on an HTTP/2 connection.
     pub http2_streams: u32,
-    /// How long requests in flight may take when the listener stops.
+    /// The maximum time that requests in flight may take after the listener stops.
     pub drain: Duration,
 }
 
 /// Responds to the requests of a listener.
 pub trait Service: Clone + Send + Sync + 'static {
-    /// The body of its responses.
+    /// The body of the service's responses.
     type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static;
 
-    /// A handle for one connection. It may have reference counts of its own, to which no other core
-    /// writes.
+    /// A handle for one connection. The handle may have separate reference counts, so that no other
+    /// core writes to them.
     #[must_use]
     fn for_connection(&self) -> Self {
         self.clone()
     }
 
-    /// Responds to a request, also when it fails.
+    /// Responds to a request. A failure also becomes a response.
     fn respond(
         &self,
         request: Request<Incoming>,
@@ -78,11 +78,12 @@ pub trait Service: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
-/// Serves until `shutdown`, and then until all requests in flight have a response or
-/// [`ConnectionLimits::drain`] is over.
+/// Serves connections until `shutdown` completes. Then waits until all requests in flight have a
+/// response, for at most [`ConnectionLimits::drain`].
 ///
-/// A connection takes a permit of `connections` before it is read from. Without a free permit one
-/// more connection is accepted. The others wait in the kernel's queue.
+/// Each connection takes a permit of `connections` before the server reads from the connection.
+/// When no permit is free, the listener accepts one more connection, which waits for a permit.
+/// Further connections wait in the kernel's queue.
 pub async fn serve<S: Service>(
     listener: impl Into<Listener>,
     limits: ConnectionLimits,
@@ -108,8 +109,8 @@ pub async fn serve<S: Service>(
                 tasks.spawn(connection.run(builder.clone(), service.clone(), stopping.clone()));
             }
             Err(problem) => {
-                // Out of file descriptors, or a client that closed at once. Neither ends the
-                // listener.
+                // The process has no free file descriptor, or the client closed the connection at
+                // once. The listener goes on in both cases.
                 tracing::warn!("a connection could not be accepted: {problem}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -123,20 +124,20 @@ pub async fn serve<S: Service>(
     if tokio::time::timeout(limits.drain, drained).await.is_err() {
         tracing::warn!(
             connections = tasks.len(),
-            "connections closed before their end: time is over"
+            "the drain time is over: closed the connections that had requests in flight"
         );
         tasks.shutdown().await;
     }
 }
 
-/// The next connection, with its permit. The permit is taken after the connection was accepted, so
-/// that a listener without clients keeps no permit from other listeners.
+/// Accepts the next connection, then takes its permit. In this order, a listener without clients
+/// never holds a permit that another listener needs.
 async fn accept(
     listener: &Listener,
     connections: &Arc<Semaphore>,
 ) -> io::Result<(Socket, Peer, OwnedSemaphorePermit)> {
     let (socket, peer) = listener.accept().await?;
-    // The semaphore is never closed.
+    // This cannot fail, because the semaphore is never closed.
     let permit = connections.clone().acquire_owned().await.map_err(io::Error::other)?;
     Ok((socket, peer, permit))
 }
@@ -150,8 +151,11 @@ fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
     if limits.headers != HEADERS_ON_STACK {
         http1.max_headers(limits.headers);
     }
-    let list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
-    builder.http2().max_concurrent_streams(limits.http2_streams).max_header_list_size(list);
+    let header_list_size = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
+    builder
+        .http2()
+        .max_concurrent_streams(limits.http2_streams)
+        .max_header_list_size(header_list_size);
     builder
 }
 
@@ -193,10 +197,11 @@ impl AcceptedConnection {
         let io = TokioIo::new(io);
         let mut has_failed = false;
         let served = {
-            // Dropped at the end of this block, because the connection owns the socket that is used
-            // below.
+            // The connection owns the socket. The block drops the connection, so that the code
+            // below gets the socket back.
             let connection = pin!(builder.serve_connection_with_upgrades(io, service));
-            supervise(connection, |served| served.graceful_shutdown(), &timeouts, stopping).await
+            supervise(connection, |connection| connection.graceful_shutdown(), &timeouts, stopping)
+                .await
         };
         match served {
             Ok(Ok(())) => {}
@@ -219,8 +224,8 @@ impl AcceptedConnection {
         drop(self.permit);
     }
 
-    /// Makes the handshake, in the time that a request's head may take. `None` means that it
-    /// failed.
+    /// Performs the handshake within [`ConnectionLimits::header_read`]. `None` means that the
+    /// handshake failed or that the listener stops.
     async fn handshake(
         &mut self,
         timeouts: &Arc<ConnectionTimeouts>,
@@ -230,7 +235,8 @@ impl AcceptedConnection {
         if self.rules.is_empty() {
             return Some((socket, peer));
         }
-        // On the heap, so that the connection's future does not contain its memory for ever.
+        // On the heap, so that the handshake's memory is freed after the handshake. Otherwise the
+        // connection's future would hold this memory until its end.
         let handshake = Box::pin(self.rules.handshake(socket, peer, timeouts));
         let result = tokio::select! {
             result = tokio::time::timeout(self.limits.header_read, handshake) => result,
@@ -254,7 +260,8 @@ impl AcceptedConnection {
     }
 }
 
-/// Logs the reason, and lingers where the client was told the reason too.
+/// Logs the reason why a handshake failed. If the client was told the reason too, reads the
+/// client's remaining bytes before the socket is closed.
 async fn end_failed_handshake(failed: FailedHandshake, peer: &Peer) {
     let FailedHandshake { blame, reason, socket } = failed;
     let client = peer.client();
@@ -267,8 +274,8 @@ async fn end_failed_handshake(failed: FailedHandshake, peer: &Peer) {
     }
 }
 
-/// Waits for the end of a connection that was upgraded to another protocol. Until then it counts as
-/// a connection. It ends with this listener at the latest.
+/// Waits for the end of a connection that was upgraded to another protocol. The connection keeps
+/// its permit until then. A connection that outlives the listener is aborted.
 async fn wait_for_upgraded(
     peer: Peer,
     timeouts: &ConnectionTimeouts,
@@ -292,7 +299,7 @@ async fn wait_for_upgraded(
     }
 }
 
-/// Aborts a connection whose socket is still in use.
+/// On drop, aborts the connection if its socket is still in use.
 struct AbortOnDrop<'a>(&'a ReturnedSocket);
 
 impl Drop for AbortOnDrop<'_> {
@@ -327,9 +334,9 @@ async fn supervise<C: Future>(
             }
         }
     };
-    // A task that is woken polls all its futures, and to poll a timer and a watch channel takes
-    // locks. `FuturesUnordered` polls its future only after a wake of that future, not with every
-    // request.
+    // Each wake of a task polls all its futures, and polling a timer or a watch channel takes a
+    // lock. `FuturesUnordered` polls its future only after that future was woken, so that requests
+    // do not pay for these locks.
     let mut until_timeout = FuturesUnordered::from_iter([until_timeout]);
     let mut told_to_stop = false;
     poll_fn(|cx| {
@@ -357,7 +364,8 @@ fn first_check(timeouts: &ConnectionTimeouts) -> tokio::time::Instant {
     }
 }
 
-/// The body of a response. Its request is in flight until hyper has taken the last byte.
+/// The body of a response. The request counts as in flight until hyper has taken the last byte of
+/// the body.
 struct TrackedBody<B> {
     body: B,
     in_flight: InFlight,
@@ -372,7 +380,7 @@ impl<B: Body + Unpin> Body for TrackedBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        // hyper polls only when the client can receive bytes.
+        // hyper polls a body only when the client can receive bytes.
         match polled {
             Poll::Ready(_) => self.in_flight.offer_bytes(),
             Poll::Pending => self.in_flight.wait_for_bytes(),

@@ -9,7 +9,7 @@ use crate::{
     pipeline::{Denial, Explain, ExplainFuture, ExplainRequest, Explanation, Gate, Request},
 };
 
-/// Explains requests of the public listener. A cheap handle.
+/// Explains decisions about requests to the public listener. Cheap to clone.
 #[derive(Clone)]
 pub struct Explainer {
     gate: Gate,
@@ -19,13 +19,15 @@ pub struct Explainer {
 }
 
 impl Explainer {
-    /// The explainer of this gate. `public_url` and `scheme` are those of the public listener.
+    /// Creates an explainer of the decisions of `gate`. `public_url` and `scheme` are those of the
+    /// public listener.
     pub fn new(gate: Gate, public_url: Option<String>, scheme: UrlScheme) -> Self {
         Self { gate, public_url, scheme }
     }
 
     /// # Errors
-    /// The target or the host cannot be read, so the request would not come to the gate.
+    /// Returns the denial of the public listener if the target or the host cannot be parsed. Such a
+    /// request never reaches the pipeline.
     async fn explain_decision(&self, described: &ExplainRequest) -> Result<Explanation, Denial> {
         let (path, query) = match described.target.split_once('?') {
             Some((path, query)) => (path, Some(query)),

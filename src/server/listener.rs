@@ -1,6 +1,6 @@
-//! Listeners, and the handshake of a new connection: perhaps a PROXY header that names the client,
-//! and perhaps TLS. A handshake may take as long as a request's head, and does not hold up the
-//! listener.
+//! Listeners, and the handshake of a new connection: an optional PROXY header that names the
+//! client, then optional TLS. The time limit for a handshake is the time limit for a request's
+//! head. The listener accepts other connections during a handshake.
 
 use std::{
     io,
@@ -37,7 +37,7 @@ pub struct Listener {
     rules: AcceptRules,
 }
 
-/// The handshake that a connection needs before its first request. A cheap handle.
+/// The handshake that a connection needs before its first request. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct AcceptRules {
     /// `None` means no TLS.
@@ -56,7 +56,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The client's address. The client of a unix socket is on this machine.
+    /// The client's address. For a unix socket, the address is 127.0.0.1, because the client runs
+    /// on this machine.
     pub fn client(&self) -> IpAddr {
         self.address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
     }
@@ -117,8 +118,8 @@ impl Listener {
         match &self.socket {
             BoundSocket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                // Responses are written in one piece, so waiting for more bytes would only delay
-                // them.
+                // Turns off Nagle's algorithm: a response is written in one piece, so a wait for
+                // more bytes would only delay the response.
                 let _ = stream.set_nodelay(true);
                 let peer = Peer { address: Some(address), scheme: UrlScheme::Http };
                 Ok((Socket::Tcp(stream), peer))
@@ -135,11 +136,11 @@ impl Listener {
 pub(super) struct FailedHandshake {
     pub blame: Blame,
     pub reason: String,
-    /// The socket of a client that was told the reason, and that may still be sending.
+    /// The socket, if a TLS alert has told the client the reason. The client may still send bytes.
     pub socket: Option<Socket>,
 }
 
-/// The party that can fix a failed handshake.
+/// The party that can fix the cause of a failed handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blame {
     /// The operator: the configuration of a proxy or of this server is wrong.
@@ -160,7 +161,7 @@ impl AcceptRules {
         self.certificates.is_none() && self.proxies.is_none()
     }
 
-    /// Makes the handshake of a new connection.
+    /// Performs the handshake of a new connection.
     pub async fn handshake(
         &self,
         socket: Socket,
@@ -192,7 +193,8 @@ async fn proxied_client(
     peer: &Peer,
     proxies: &[IpNet],
 ) -> Result<Option<SocketAddr>, FailedHandshake> {
-    // Checked first: nothing is read from other clients.
+    // Check the address before the first read: nothing is read from a client that is not a trusted
+    // proxy.
     if !is_among(proxies, peer.client()) {
         let reason =
             "server.proxy_protocol is on, and this client is not in server.trusted_proxies";
@@ -200,7 +202,8 @@ async fn proxied_client(
     }
     proxy_protocol::read_header(stream).await.map_err(|problem| {
         let blame = match problem {
-            // The health check of a balancer connects and closes.
+            // A load balancer's health check connects and closes at once, which is no mistake of
+            // the operator.
             ProxyHeaderError::Broken(_) => Blame::Client,
             _ => Blame::Operator,
         };

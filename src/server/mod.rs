@@ -1,5 +1,5 @@
-//! The HTTP server: it bounds connections, reads requests, takes them through the gate, and
-//! responds.
+//! The HTTP server: limits connections, reads requests, sends each request through the pipeline,
+//! and writes the response.
 
 mod accept;
 mod connection;

@@ -1,38 +1,39 @@
 //! The PROXY protocol, versions 1 and 2: a header in which a proxy names the client, before the
-//! client's own first byte (haproxy.org/download/2.9/doc/proxy-protocol.txt). The reader takes no
-//! byte behind the header from the socket.
+//! client's own first byte (haproxy.org/download/2.9/doc/proxy-protocol.txt). The reader leaves the
+//! bytes after the header in the socket.
 
 use std::{io, net::SocketAddr};
 
 use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
-/// The first bytes of version 2. No header of version 1 is shorter than these.
+/// The first bytes of a version 2 header. A version 1 header is at least this long, so this number
+/// of bytes can be read before the version is known.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const VERSION_1: &[u8] = b"PROXY ";
-/// The longest line of version 1, with its line end (section 2.1).
+/// The maximum number of bytes of the version 1 line, including its line end (section 2.1).
 const MAX_LINE: usize = 107;
-/// The most bytes behind the fixed part of version 2. Addresses take 36. Proxies add facts about
-/// the client's TLS connection.
+/// The maximum number of bytes after the fixed part of a version 2 header. Addresses take 36 bytes,
+/// and proxies add facts about the client's TLS connection.
 const MAX_PAYLOAD: usize = 4096;
 
-/// The reason why a header cannot be read.
+/// The reason why a PROXY header cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyHeaderError {
     #[error(
-        "the proxy sends no PROXY header. Have it send one, or set server.proxy_protocol to off"
+        "the proxy sends no PROXY header. Turn on the PROXY protocol in the proxy, or set server.proxy_protocol to off"
     )]
     Missing,
-    #[error("the PROXY header is longer than it may be")]
+    #[error("the PROXY header is too long")]
     TooLong,
     #[error("the PROXY header cannot be read")]
     Malformed,
-    #[error("the connection broke off in the PROXY header: {0}")]
+    #[error("the connection ended before the end of the PROXY header: {0}")]
     Broken(#[from] io::Error),
 }
 
 /// Reads a header, and returns the client's address. `None` means that the proxy itself is the
-/// client, as in a health check, or that it does not know the client.
+/// client, as in a health check, or that the proxy does not know the client.
 pub(super) async fn read_header(
     stream: &mut TcpStream,
 ) -> Result<Option<SocketAddr>, ProxyHeaderError> {
@@ -55,7 +56,8 @@ pub(super) async fn read_header(
     }
 }
 
-/// Reads the rest of version 2, whose fixed part contains the length of the payload.
+/// Reads the rest of a version 2 header: a fixed part, which contains the length of the payload,
+/// and the payload.
 async fn read_version_2(
     stream: &mut TcpStream,
     header: &mut Vec<u8>,
@@ -73,8 +75,8 @@ async fn read_version_2(
     Ok(())
 }
 
-/// Reads the rest of version 1, a line. Peeks before each read, so that the bytes behind the line
-/// stay in the socket.
+/// Reads the rest of a version 1 header, which is one line. Peeks before each read, so that the
+/// bytes after the line stay in the socket.
 async fn read_version_1(
     stream: &mut TcpStream,
     header: &mut Vec<u8>,

@@ -1,4 +1,4 @@
-//! The public listener: takes each request through the gate to its handler.
+//! The public listener: sends each request through the pipeline, then to its handler.
 
 use std::sync::Arc;
 
@@ -22,16 +22,17 @@ use crate::{
     pipeline::{Denial, Gate, Request, ResponseHooks},
 };
 
-/// The service of the public listener. A cheap handle.
+/// The service of the public listener. Cheap to clone.
 #[derive(Clone)]
 pub struct Public {
     pub(super) gate: Gate,
     pub(super) handlers: Handlers,
     /// The header fields that tell proxies who makes a request.
     pub(super) template: Arc<HeaderTemplate>,
-    /// The base of absolute URLs. `None` means the host of the request.
+    /// The base of absolute URLs. `None` means that the base is the scheme and the host of the
+    /// request.
     public_url: Option<Arc<str>>,
-    /// The proxies in front that are trusted.
+    /// The addresses of the trusted proxies in front of this server.
     pub(super) trusted: Arc<[IpNet]>,
 }
 
@@ -43,7 +44,8 @@ impl Public {
         Self { gate, handlers, template, public_url, trusted: Arc::default() }
     }
 
-    /// Trusts proxies at these addresses: they name the client, and may use the verify endpoints.
+    /// Trusts the proxies at these addresses: a trusted proxy names the client, and may use the
+    /// verify endpoints.
     #[must_use]
     pub fn with_trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
         self.trusted = proxies.into_iter().collect();
@@ -80,11 +82,11 @@ impl Public {
             peer: peer.client(),
             is_trusted: is_among(&self.trusted, peer.client()),
         };
-        let arrival = Arrival { params, origin, hop, upgrade };
+        let input = HandlerInput { params, origin, hop, upgrade };
         let result = if guarded.buffers_body() {
-            Box::pin(self.handle_buffered(&guarded, arrival, body)).await
+            Box::pin(self.handle_buffered(&guarded, input, body)).await
         } else {
-            self.handle(&guarded, guarded.request, arrival, body).await
+            self.handle(&guarded, guarded.request, input, body).await
         };
         match result {
             Ok(response) => Ok(response),
@@ -92,24 +94,24 @@ impl Public {
         }
     }
 
-    /// Reads the whole body before the decision, because scripts are to see it.
+    /// Reads the whole body before the decision, because scripts read the body.
     async fn handle_buffered<'a>(
         &self,
         guarded: &'a GuardedRequest<'a, 'a>,
-        arrival: Arrival<'a>,
+        input: HandlerInput<'a>,
         body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
         let whole = body.collect(self.handlers.body_limits()).await?;
         let request = Request { body: Some(&whole), ..guarded.request };
-        self.handle(guarded, request, arrival, RequestBody::Full(whole.clone())).await
+        self.handle(guarded, request, input, RequestBody::Full(whole.clone())).await
     }
 
-    /// Authorizes a request, and hands it to its handler.
+    /// Authorizes a request, then passes the request to its handler.
     async fn handle<'a>(
         &self,
         guarded: &'a GuardedRequest<'a, 'a>,
         request: Request<'a>,
-        Arrival { params, origin, hop, upgrade }: Arrival<'a>,
+        HandlerInput { params, origin, hop, upgrade }: HandlerInput<'a>,
         body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
         let grant = guarded.authorize(&request).await?;
@@ -126,7 +128,7 @@ impl Public {
 }
 
 /// Facts about a request that only its handler needs.
-struct Arrival<'a> {
+struct HandlerInput<'a> {
     params: matchit::Params<'a, 'a>,
     origin: Origin<'a>,
     hop: Hop<'a>,

@@ -33,23 +33,23 @@ pub fn start_logs(
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    // Nested, because a layer has only one filter.
-    registry().with(lines.with_filter(OwnDetails).with_filter(filter)).try_init()?;
+    // The filters are nested, because a layer has only one filter.
+    registry().with(lines.with_filter(DropLibraryDetails).with_filter(filter)).try_init()?;
     Ok(())
 }
 
-/// Drops debug and trace lines of libraries at every configured level: a storage engine that traces
-/// the pages it writes, or an HTTP library that traces the headers it reads, would log secrets.
-struct OwnDetails;
+/// Drops the debug and trace lines of libraries, whatever level is configured. Otherwise a storage
+/// engine that traces its pages, or an HTTP library that traces header fields, would log secrets.
+struct DropLibraryDetails;
 
-impl OwnDetails {
+impl DropLibraryDetails {
     fn passes(metadata: &Metadata<'_>) -> bool {
-        let is_own = metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"));
-        is_own || *metadata.level() <= Level::INFO
+        let is_keyward = metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"));
+        is_keyward || *metadata.level() <= Level::INFO
     }
 }
 
-impl<S> Filter<S> for OwnDetails {
+impl<S> Filter<S> for DropLibraryDetails {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         Self::passes(metadata)
     }

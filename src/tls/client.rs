@@ -8,7 +8,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::provider;
 
-/// Connects to one host over TLS. A cheap handle.
+/// Connects to one host over TLS. Cheap to clone.
 #[derive(Clone)]
 pub struct TlsClient {
     config: Arc<ClientConfig>,
@@ -18,7 +18,8 @@ pub struct TlsClient {
 
 impl TlsClient {
     /// A client for this host (a name or an address) and this protocol (`h2` or `http/1.1`). The
-    /// host's certificate must be signed by one of the authorities; `None` means the public ones.
+    /// host's certificate must be signed by one of the authorities; `None` means the public
+    /// authorities.
     ///
     /// # Errors
     /// The host is no valid server name, or the provider supports no version of TLS.
@@ -49,10 +50,9 @@ impl TlsClient {
         let connector = TlsConnector::from(self.config.clone());
         let stream = connector.connect(self.name.clone(), stream).await?;
         let agreed = stream.get_ref().1.alpn_protocol();
-        // A server without ALPN selects no protocol; then it speaks HTTP/1.1 (RFC 7301, section
-        // 3.2).
+        // A server without ALPN selects no protocol, and speaks HTTP/1.1 (RFC 7301, section 3.2).
         if agreed.unwrap_or(b"http/1.1") != self.protocol {
-            return Err(io::Error::other("it does not speak the protocol that the resource names"));
+            return Err(io::Error::other("the server does not speak the configured protocol"));
         }
         Ok(stream)
     }

@@ -21,8 +21,8 @@ use rustls::crypto::CryptoProvider;
 #[cfg(feature = "server")]
 pub use server::{Certificates, ClientAuth, Reloaded, TlsFiles, authorities};
 
-/// The cryptography of every configuration. It is passed explicitly, because the default of the
-/// process may be set by another library.
+/// The cryptography of every TLS configuration. Each configuration names the provider, because
+/// another library may set the default provider of the process.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

@@ -33,7 +33,8 @@ pub(super) fn key(text: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, Tl
     })
 }
 
-/// PKCS#8 marks encryption in the block's label, the older format in its first header.
+/// Whether a private key is encrypted. PKCS#8 says so in the label of the block, and the older
+/// format in the first header of the block.
 fn is_encrypted(text: &[u8]) -> bool {
     contains(text, b"ENCRYPTED PRIVATE KEY") || contains(text, b"Proc-Type: 4,ENCRYPTED")
 }

@@ -1,5 +1,5 @@
 //! Certificates of a listener: loaded at the start and again when their files change. An invalid
-//! pair never replaces a valid one.
+//! pair of certificate and key never replaces a valid pair.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,18 +25,18 @@ const MAX_FILE: u64 = 1 << 20;
 /// The files of a listener's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate, followed by those that signed it.
+    /// The certificate, followed by the certificates that signed it.
     pub certificate: PathBuf,
-    /// Its private key. May be the same file as the certificate.
+    /// The private key of the certificate. May be in the same file as the certificate.
     pub key: PathBuf,
-    /// The certificates that clients must present.
+    /// Whether clients must present a certificate.
     pub clients: ClientAuth,
 }
 
-/// The certificates that clients must present.
+/// Whether clients must present a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// None.
+    /// Clients are not asked for a certificate.
     Unrequested,
     /// If a client presents a certificate, it must be from these authorities.
     Optional(PathBuf),
@@ -44,7 +44,7 @@ pub enum ClientAuth {
     Required(PathBuf),
 }
 
-/// The certificate of a listener. A cheap handle.
+/// The certificate of a listener. Cheap to clone.
 #[derive(Clone)]
 pub struct Certificates(Arc<State>);
 
@@ -81,7 +81,8 @@ impl Certificates {
     /// Reads the files again. Open connections keep their certificate.
     ///
     /// # Errors
-    /// A file is invalid, or they do not match. The current certificate stays in use.
+    /// A file is invalid, or certificate and key do not match. The current certificate stays in
+    /// use.
     pub fn reload(&self) -> Result<Reloaded, TlsError> {
         let new = self.0.files.load()?;
         if new.digest == self.0.loaded.load().digest {
@@ -91,8 +92,8 @@ impl Certificates {
         Ok(Reloaded::New)
     }
 
-    /// Reloads the files whenever their folders change, for ever. Calls `report` with each outcome
-    /// that differs from the last one.
+    /// Reloads the files each time that one of their folders changes, without an end. Calls
+    /// `report` for each new certificate, and each time that a problem begins, changes or ends.
     ///
     /// # Errors
     /// A folder cannot be watched.
@@ -131,8 +132,8 @@ impl Certificates {
         self
     }
 
-    /// Performs the handshake with a client. An error returns the connection, so that the TLS alert
-    /// can still be sent.
+    /// Performs the handshake with a client. An error returns the connection, so that the caller
+    /// can keep it open until the client has read the TLS alert.
     pub(crate) async fn accept<S>(&self, stream: S) -> Result<TlsStream<S>, (std::io::Error, S)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -158,11 +159,13 @@ impl TlsFiles {
         let key_text = read(&self.key, Readers::OwnerOnly)?;
         let key = pem::key(&key_text, &self.key)?;
         let mut digest = blake3::Hasher::new();
-        // With lengths, so that bytes that move from one file to the other change the digest.
+        // The digest includes the lengths, so that the digest also changes if bytes move from one
+        // file to the other.
         for text in [&certificate_text, &key_text] {
             digest.update(&text.len().to_le_bytes()).update(text);
         }
-        // Built only to find out which file is at fault; the builder below would not say.
+        // This key is built only to find out which file is at fault, because the builder below does
+        // not say so.
         CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider()).map_err(|problem| {
             match problem {
                 Error::InconsistentKeys(_) => {
@@ -209,7 +212,7 @@ impl TlsFiles {
     }
 }
 
-/// The authorities of a file in PEM.
+/// Reads the certificate authorities from a PEM file.
 ///
 /// # Errors
 /// The file cannot be read, or contains no certificate.

@@ -32,7 +32,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate }
     }
 
-    /// Root certificates that trust this authority alone.
+    /// The root certificates of a client that trusts only this authority.
     pub fn roots(&self) -> Option<RootCertStore> {
         let mut roots = RootCertStore::empty();
         let pem = self.certificate.as_bytes();
@@ -50,7 +50,7 @@ impl Authority {
 }
 
 impl CertificateWithKey {
-    /// Writes both into a folder: `server.pem` and `server.key`.
+    /// Writes certificate and key into a folder, as `server.pem` and `server.key`.
     pub fn write(&self, folder: &Path) -> TlsFiles {
         let (certificate, key) = (folder.join("server.pem"), folder.join("server.key"));
         fs::write(&certificate, &self.certificate).unwrap();
@@ -64,7 +64,7 @@ impl CertificateWithKey {
         Certificates::load(self.write(folder.path())).unwrap()
     }
 
-    /// For a server without ALPN.
+    /// Loads the certificate for a server without ALPN.
     pub fn loaded_without_protocols(&self) -> Certificates {
         self.loaded().without_protocols()
     }

@@ -1,5 +1,5 @@
-//! Tests of certificates: problems are named, an invalid certificate never replaces a valid one,
-//! and only a trusted certificate for the right host is accepted.
+//! Tests of certificates: errors name the problem, an invalid certificate never replaces a valid
+//! one, and only a trusted certificate for the right host is accepted.
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
@@ -27,13 +27,13 @@ fn error_names_the_file_and_the_problem() {
     let encrypted =
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     for (name, text, expected) in [
-        ("server.pem", "", "server.pem: it is not PEM: "),
-        ("server.pem", "\u{0}\u{1}", "server.pem: it is not PEM: "),
-        ("server.pem", cut, "server.pem: it is not valid PEM: a block"),
-        ("server.pem", pair.key.as_str(), "server.pem: there is no certificate in it"),
+        ("server.pem", "", "server.pem: the file is not PEM: "),
+        ("server.pem", "\u{0}\u{1}", "server.pem: the file is not PEM: "),
+        ("server.pem", cut, "server.pem: the file is not valid PEM: a block"),
+        ("server.pem", pair.key.as_str(), "server.pem: the file contains no certificate"),
         ("server.pem", begin, "server.pem: a certificate cannot be read"),
-        ("server.key", "", "server.key: it is not PEM: "),
-        ("server.key", pair.certificate.as_str(), "server.key: there is no private key in it"),
+        ("server.key", "", "server.key: the file is not PEM: "),
+        ("server.key", pair.certificate.as_str(), "server.key: the file contains no private key"),
         ("server.key", encrypted, "server.key: the private key is encrypted"),
     ] {
         pair.write(folder);
@@ -64,7 +64,7 @@ fn key_that_other_users_can_read_is_refused() {
         let expected = format!("server.key: other users can read it (mode {mode:04o}).");
         assert!(load_error(&files, folder.path()).starts_with(&expected));
     }
-    // One file for both is as secret as the key.
+    // A file that contains certificate and key is as secret as the key.
     let path = folder.path().join("both.pem");
     fs::write(&path, [pair.certificate, pair.key].concat()).unwrap();
     let both =
@@ -94,7 +94,7 @@ async fn invalid_pair_never_replaces_a_valid_one() {
     let files = old.signs("a.example").write(folder.path());
     let certificates = Certificates::load(files.clone()).unwrap();
     assert_eq!(certificates.reload().unwrap(), Reloaded::Unchanged);
-    // The new certificate is written, its key not yet.
+    // The new certificate is written before its key.
     let pair = new.signs("a.example");
     fs::write(&files.certificate, &pair.certificate).unwrap();
     assert!(matches!(certificates.reload(), Err(TlsError::Mismatch { .. })));
@@ -132,7 +132,7 @@ async fn changes_are_noticed_and_a_problem_is_reported_once() {
     // Another file in the folder changes.
     fs::write(folder.path().join("other"), "").unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;
-    assert!(reports.try_recv().is_err(), "it was reported before");
+    assert!(reports.try_recv().is_err(), "a known problem was reported again");
     // A renewal replaces the files.
     let new = tempfile::tempdir_in(folder.path()).unwrap();
     let fresh = pair("b.example").write(new.path());
@@ -144,22 +144,22 @@ async fn changes_are_noticed_and_a_problem_is_reported_once() {
 
 #[tokio::test]
 async fn certificate_is_accepted_only_for_its_host_and_authority() {
-    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (trusted, untrusted) = (Authority::new(), Authority::new());
     for (name, host) in [("a.example", "a.example"), ("127.0.0.1", "127.0.0.1"), ("::1", "::1")] {
-        handshake(&ours.signs(name).loaded(), &client(&ours, host)).await.unwrap();
+        handshake(&trusted.signs(name).loaded(), &client(&trusted, host)).await.unwrap();
     }
     for (authority, name, host) in [
-        (&theirs, "a.example", "a.example"),
-        (&ours, "b.example", "a.example"),
-        (&ours, "127.0.0.2", "127.0.0.1"),
-        (&ours, "a.example", "127.0.0.1"),
+        (&untrusted, "a.example", "a.example"),
+        (&trusted, "b.example", "a.example"),
+        (&trusted, "127.0.0.2", "127.0.0.1"),
+        (&trusted, "a.example", "127.0.0.1"),
     ] {
-        let problem = handshake(&authority.signs(name).loaded(), &client(&ours, host)).await;
+        let problem = handshake(&authority.signs(name).loaded(), &client(&trusted, host)).await;
         let problem = problem.unwrap_err().to_string();
         assert!(problem.contains("invalid peer certificate"), "{problem}");
     }
-    // The public authorities did not sign our certificate.
+    // The public authorities did not sign the certificate.
     let public = TlsClient::new("a.example", None, b"h2").unwrap();
-    let problem = handshake(&ours.signs("a.example").loaded(), &public).await.unwrap_err();
+    let problem = handshake(&trusted.signs("a.example").loaded(), &public).await.unwrap_err();
     assert!(problem.to_string().contains("UnknownIssuer"), "{problem}");
 }

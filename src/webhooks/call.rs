@@ -36,13 +36,13 @@ pub(super) enum Delivered {
     Accepted,
     /// The receiver wants no more webhooks (410).
     Gone,
-    /// Anything else, with the reason.
+    /// The attempt failed, for this reason.
     Failed(String),
 }
 
 impl Client {
     /// # Errors
-    /// The host cannot be called over TLS.
+    /// The host is no valid TLS server name.
     pub fn new(
         target: Target,
         authorities: Option<RootCertStore>,
@@ -99,7 +99,8 @@ impl Client {
     }
 }
 
-/// The status of the response. The body is not read; dropping the connection closes it.
+/// Sends the request, and returns the status of the response. The body of the response is not read.
+/// The connection is closed when it is dropped.
 async fn status<S>(stream: S, request: Request<Full<Bytes>>) -> Result<StatusCode, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -130,7 +131,8 @@ mod tests {
     use super::*;
     use crate::tls::{Certificates, test_authority::Authority};
 
-    /// A receiver with this certificate that sends `response` to each request.
+    /// Starts a receiver with this certificate that sends `response` to each request. Returns the
+    /// receiver's port.
     async fn receiver(certificates: Certificates, response: &'static str) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -155,12 +157,12 @@ mod tests {
 
     #[tokio::test]
     async fn webhook_is_sent_only_to_a_receiver_with_a_trusted_certificate() {
-        let (ours, other) = (Authority::new(), Authority::new());
+        let (trusted, other) = (Authority::new(), Authority::new());
         let accepted = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
-        let port = receiver(ours.signs("localhost").loaded(), accepted).await;
-        assert_eq!(send("localhost", port, ours.roots()).await, Delivered::Accepted);
+        let port = receiver(trusted.signs("localhost").loaded(), accepted).await;
+        assert_eq!(send("localhost", port, trusted.roots()).await, Delivered::Accepted);
         for (host, roots) in
-            [("localhost", other.roots()), ("localhost", None), ("127.0.0.1", ours.roots())]
+            [("localhost", other.roots()), ("localhost", None), ("127.0.0.1", trusted.roots())]
         {
             let outcome = send(host, port, roots).await;
             assert!(
@@ -172,11 +174,11 @@ mod tests {
 
     #[tokio::test]
     async fn response_without_success_status_is_a_failure() {
-        let ours = Authority::new();
+        let trusted = Authority::new();
         for response in ["", "nonsense\r\n\r\n", "HTTP/1.1 307 X\r\nLocation: /\r\n\r\n"] {
             let response: &'static str = response;
-            let port = receiver(ours.signs("localhost").loaded(), response).await;
-            let outcome = send("localhost", port, ours.roots()).await;
+            let port = receiver(trusted.signs("localhost").loaded(), response).await;
+            let outcome = send("localhost", port, trusted.roots()).await;
             assert!(matches!(outcome, Delivered::Failed(_)), "{response:?} {outcome:?}");
         }
     }

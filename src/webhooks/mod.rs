@@ -1,8 +1,9 @@
 //! Delivery of webhooks in the background: signed, retried until the receiver accepts them, and
 //! sent only to receivers in the configuration.
 //!
-//! A webhook stays in the store ([`PendingWebhook`]) until it is delivered, so each one is
-//! delivered at least once, also after a kill. A receiver recognises a second copy by its id.
+//! A webhook stays in the store ([`PendingWebhook`]) until it is delivered, so each webhook is
+//! delivered at least once, even if the process is killed. A receiver recognises a second copy by
+//! its id.
 
 mod call;
 mod sign;
@@ -26,8 +27,8 @@ use crate::{
 const CONCURRENT: usize = 4;
 /// How often the store is checked for webhooks that are due.
 const POLL: Duration = Duration::from_secs(1);
-/// How long running deliveries may take when the program stops. One that is cut off is delivered
-/// again after the next start.
+/// The maximum time that running deliveries may take when the program stops. A delivery that is cut
+/// off is repeated after the next start.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 /// The factor between two consecutive waits.
 const BACKOFF: u32 = 4;
@@ -40,13 +41,13 @@ pub struct Receiver {
     pub target: Target,
     /// The key of the signature: `whsec_` followed by base64, or any other text.
     pub secret: Secret,
-    /// The certificate authorities that are trusted. `None` means the public ones.
+    /// The certificate authorities that are trusted. `None` means the public authorities.
     pub authorities: Option<RootCertStore>,
-    /// How long one attempt may take.
+    /// The maximum time of one attempt.
     pub timeout: Duration,
 }
 
-/// When delivery is retried, and when it is given up.
+/// The rules for repeating failed deliveries.
 #[derive(Debug, Clone, Copy)]
 pub struct Retry {
     /// The maximum number of attempts.
@@ -71,7 +72,7 @@ struct Delivery {
 }
 
 impl Sender {
-    /// A sender for the webhooks of these accounts.
+    /// Creates a sender for the webhooks of these accounts.
     ///
     /// # Errors
     /// A receiver's host is no valid TLS server name, or its secret is unusable.
@@ -93,7 +94,7 @@ impl Sender {
         Ok(Self { accounts: accounts.clone(), receivers: receivers.collect::<io::Result<_>>()? })
     }
 
-    /// Delivers until `end` resolves.
+    /// Delivers webhooks until `end` resolves.
     pub async fn run(self, end: impl Future<Output = ()>) {
         match self.accounts.drop_unknown_webhooks().await {
             Ok(0) => {}

@@ -16,22 +16,22 @@ impl Signer {
     /// A signer with this secret: `whsec_` followed by base64, or any other text.
     ///
     /// # Errors
-    /// The secret is unusable. The message does not contain it.
+    /// The secret is unusable. The message does not contain the secret.
     pub fn new(secret: &Secret) -> Result<Self, &'static str> {
         let text = secret.expose();
         let key = match text.strip_prefix("whsec_") {
             Some(encoded) => STANDARD
                 .decode(encoded)
-                .map_err(|_| "its secret has no valid base64 after whsec_")?,
+                .map_err(|_| "the secret has no valid base64 after whsec_")?,
             None => text.as_bytes().to_vec(),
         };
         let key = zeroize::Zeroizing::new(key);
         if key.len() < MIN_SECRET {
             return Err(
-                "its secret has fewer than 16 bytes. Make one with: openssl rand -base64 32",
+                "the secret has fewer than 16 bytes. Create a secret with: openssl rand -base64 32",
             );
         }
-        Hmac::new_from_slice(&key).map(Self).map_err(|_| "its secret cannot be used")
+        Hmac::new_from_slice(&key).map(Self).map_err(|_| "the secret cannot be used")
     }
 
     /// The value of the header field `webhook-signature`.
@@ -47,7 +47,7 @@ impl Signer {
 mod tests {
     use super::*;
 
-    /// The example is from the specification's own libraries.
+    /// The example is from the libraries of the specification.
     #[test]
     fn signature_equals_the_specifications_example() {
         let signer = Signer::new(&Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).unwrap();

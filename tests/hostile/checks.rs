@@ -1,4 +1,4 @@
-//! Checks the outcome of an attempt: the rules that no script may break.
+//! Checks that the outcome of a request follows the rules that no script may break.
 
 use super::scripted_gate::{Attempt, Entitlement, KINDS, Outcome, SECRET, ScriptedGate};
 use keyward::scripting::ScriptKind;
@@ -6,11 +6,11 @@ use keyward::scripting::ScriptKind;
 /// The expected result of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expectation {
-    /// It is rejected as every kind.
+    /// The script loads as no kind.
     RefusedLoad,
     /// Every response is a denial.
     Denied,
-    /// Requests that are not entitled do not pass.
+    /// Only entitled requests pass.
     Harmless,
 }
 
@@ -54,15 +54,15 @@ pub fn check_attempt(
         .collect()
 }
 
-/// Checks the rules for every script, even for one that authorizes everybody. Returns the
-/// violations.
+/// Checks the rules that hold for every script, even for a script that authorizes everybody.
+/// Returns the violations.
 fn check_outcome(outcome: &Outcome) -> Vec<String> {
     let mut violations = Vec::new();
     if outcome.passed.is_none() && !is_denial(outcome) {
         violations.push("a denial became a success".into());
     }
     if !(200..=599).contains(&outcome.status.as_u16()) {
-        violations.push("not a status of a final response".into());
+        violations.push("the status is not the status of a final response".into());
     }
     for (name, value) in &outcome.headers {
         let is_reserved = name.as_str().starts_with("x-keyward-") && name != "x-keyward-hint";
@@ -99,8 +99,8 @@ pub struct ScriptCheck {
 
 /// Checks a script without a stated expectation.
 ///
-/// Bytes after the first NUL are the path and query of an additional request, bytes after the
-/// second NUL its credential.
+/// `data` has up to three parts, separated by NUL bytes: the script, the query of an additional
+/// request, and the credential of this request.
 pub fn check_script(data: &[u8]) -> ScriptCheck {
     let mut parts = data.splitn(3, |byte| *byte == 0);
     let text = String::from_utf8_lossy(parts.next().unwrap_or_default());
@@ -117,7 +117,7 @@ pub fn check_script(data: &[u8]) -> ScriptCheck {
         for attempt in attempts {
             let outcome = gate.run(&attempt);
             let mut violations = check_outcome(&outcome);
-            // An authentication type decides itself whom it authenticates.
+            // The script of an authentication type may authenticate every request.
             let may_authenticate = gate.kind == ScriptKind::Auth;
             let is_entitled = attempt.entitlement == Entitlement::Entitled || may_authenticate;
             if !is_entitled && outcome.passed.is_some() {

@@ -1,5 +1,5 @@
-//! Mutants: parts of hostile scripts in new combinations. The same number always makes the same
-//! mutant.
+//! Makes mutants, which are new combinations of parts of hostile scripts. A mutant depends only on
+//! its number and the scripts.
 
 /// Texts that a mutation inserts.
 const WORDS: &[&str] = &[
@@ -48,27 +48,27 @@ const WORDS: &[&str] = &[
     "\u{202e}",
 ];
 
-/// The mutant with this number, made of the scripts `seeds`.
+/// The mutant with this number, made of parts of the scripts `seeds`.
 pub fn mutant(seeds: &[String], number: u64) -> String {
     let mut random = Random(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut text: Vec<char> = random.pick(seeds).chars().collect();
     for _ in 0..=random.below(2) {
-        let at = random.below(text.len() + 1);
-        let end = (at + random.below(24)).min(text.len());
+        let start = random.below(text.len() + 1);
+        let end = (start + random.below(24)).min(text.len());
         match random.below(6) {
-            0 => drop(text.drain(at..end)),
+            0 => drop(text.drain(start..end)),
             1 => {
-                let piece: Vec<char> = text[at..end].to_vec();
-                text.splice(at..at, piece);
+                let piece: Vec<char> = text[start..end].to_vec();
+                text.splice(start..start, piece);
             }
             2 => {
                 let other: Vec<char> = random.pick(seeds).chars().collect();
                 let from = random.below(other.len() + 1);
                 let to = (from + random.below(80)).min(other.len());
-                text.splice(at..end, other[from..to].iter().copied());
+                text.splice(start..end, other[from..to].iter().copied());
             }
-            3 => drop(text.splice(at..end, random.pick(WORDS).chars())),
-            4 => drop(text.splice(at..at, random.pick(WORDS).chars())),
+            3 => drop(text.splice(start..end, random.pick(WORDS).chars())),
+            4 => drop(text.splice(start..start, random.pick(WORDS).chars())),
             // Append the functions of another script.
             _ => {
                 text.push('\n');
@@ -83,6 +83,7 @@ pub fn mutant(seeds: &[String], number: u64) -> String {
 struct Random(u64);
 
 impl Random {
+    /// A number from 0 to `limit` - 1.
     fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

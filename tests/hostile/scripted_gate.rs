@@ -1,7 +1,7 @@
-//! A real Gate that has loaded one script, with a store in memory, and requests that try to pass
-//! it.
+//! The real request pipeline with one loaded script and a store in memory, and requests that try to
+//! pass the pipeline.
 //!
-//! Shared by the corpus test, the mutant test and the fuzz target.
+//! The corpus test, the mutant test and the fuzz target share this module.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,22 +29,22 @@ use keyward::{
 };
 use tokio::runtime::Runtime;
 
-/// The kinds of scripts that each text is loaded as.
+/// Each text is loaded as a script of each of these kinds.
 pub const KINDS: [ScriptKind; 4] =
     [ScriptKind::Auth, ScriptKind::Hooks, ScriptKind::Resource, ScriptKind::Handler];
 /// A configured secret, which must never appear in a response or in the log.
 pub const SECRET: &str = "the partner's secret of 32 bytes!";
-/// The key of user `llama` in an older system. Only scripts can check it.
+/// The key of user `llama` in an older system. Only scripts can check this key.
 pub const LEGACY: &str = "old-system-key-of-the-llama-0123456789";
-/// The name of the script, for the kinds that have a name.
+/// The name of the script, if scripts of its kind have names.
 const NAME: &str = "hostile";
-/// The resource that a script of kind `Resource` belongs to.
+/// The id of the resource to which a script of kind `Resource` belongs.
 const ORDERS: &str = "orders";
 const NOW: Timestamp = Timestamp(1_767_614_400);
 
-/// A request that may or may not be entitled to pass the Gate.
+/// A request to send through the pipeline.
 pub struct Attempt {
-    /// Printed when a test fails.
+    /// The name to print when a test fails.
     pub name: &'static str,
     /// Whether the request may pass.
     pub entitlement: Entitlement,
@@ -54,19 +54,20 @@ pub struct Attempt {
     body: Bytes,
 }
 
-/// Whether a request may pass the Gate.
+/// Whether a request may pass the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entitlement {
-    /// The built-in checks, or a script that checks the older system's key, may let it pass.
+    /// The request may pass, by the built-in checks or by a script that checks the older system's
+    /// key.
     Entitled,
-    /// It must not pass.
+    /// The request must be denied.
     NotEntitled,
 }
 
 /// The result of an attempt.
 pub struct Outcome {
-    /// The uid of the authorized user; `Some(None)` means authorized without a user, and `None`
-    /// means denied.
+    /// The uid of the authorized user. `Some(None)` means that the request was authorized without a
+    /// user, and `None` means that the request was denied.
     pub passed: Option<Option<u64>>,
     /// The response's status.
     pub status: StatusCode,
@@ -80,18 +81,18 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-/// Values of the credential header field.
+/// Values of the credential header field, one for each kind of attempt.
 struct Credentials {
     llama: String,
     legacy: String,
     wrong: String,
     damaged: String,
-    borrowed: String,
+    with_other_name: String,
     blocked: String,
-    powerless: String,
+    without_permission: String,
 }
 
-/// A real Gate that has loaded one script.
+/// The real pipeline with one loaded script.
 pub struct ScriptedGate {
     /// The kind that the script was loaded as.
     pub kind: ScriptKind,
@@ -103,7 +104,8 @@ pub struct ScriptedGate {
     credentials: Credentials,
 }
 
-/// The default limits, with less time for blocking scripts, because the corpus has many of them.
+/// The default limits, except a shorter time for scripts that block, because the corpus has many
+/// scripts of that sort.
 fn limits() -> ScriptLimits {
     ScriptLimits { blocking_time: Duration::from_millis(200), ..ScriptLimits::default() }
 }
@@ -135,8 +137,8 @@ impl ScriptedGate {
         })?;
         let (llama, credentials) = runtime.block_on(create_records(&accounts, kind));
         let gate = Gate::new(&accounts, 8192);
-        let bounds = BodyLimits { bytes: 1 << 20, read: Duration::from_secs(5) };
-        let handlers = Handlers::new(accounts, bounds);
+        let body_limits = BodyLimits { bytes: 1 << 20, read: Duration::from_secs(5) };
+        let handlers = Handlers::new(accounts, body_limits);
         Ok(Self { kind, llama, runtime, gate, handlers, credentials })
     }
 
@@ -154,9 +156,14 @@ impl ScriptedGate {
             attempt("no key", NotEntitled, path, ""),
             attempt("a wrong key", NotEntitled, path, &keys.wrong),
             attempt("a damaged key", NotEntitled, path, &keys.damaged),
-            attempt("a key with another's name", NotEntitled, path, &keys.borrowed),
+            attempt("a key with another's name", NotEntitled, path, &keys.with_other_name),
             attempt("the key of a blocked user", NotEntitled, path, &keys.blocked),
-            attempt("the key of a user without permission", NotEntitled, path, &keys.powerless),
+            attempt(
+                "the key of a user without permission",
+                NotEntitled,
+                path,
+                &keys.without_permission,
+            ),
             attempt("a key that is not base64", NotEntitled, path, "llama:llama"),
             attempt("an empty pair", NotEntitled, path, "Og=="),
             self.attempt("a key that is not UTF-8", NotEntitled, path, b"\xff\xfe"),
@@ -176,7 +183,8 @@ impl ScriptedGate {
         attempts
     }
 
-    /// A request with this path and query, and `key` as value of the credential header field.
+    /// A request with this path and query, and with `key` as the value of the credential header
+    /// field.
     pub fn attempt(
         &self,
         name: &'static str,
@@ -198,12 +206,12 @@ impl ScriptedGate {
         Attempt { name, entitlement, face: Face::Public, path: path.to_owned(), headers, body }
     }
 
-    /// Sends a request through the Gate and its handler, and the response or denial through the
-    /// hooks.
+    /// Sends a request through the pipeline and the handler, and then the response or the denial
+    /// through the hooks of the script.
     pub fn run(&self, attempt: &Attempt) -> Outcome {
         let begun = Instant::now();
         let mut outcome = self.runtime.block_on(self.send(attempt));
-        // Runs the tasks that the Gate spawned for after the response.
+        // Run the tasks that the pipeline spawned to run after the response.
         self.runtime.block_on(async {
             for _ in 0..8 {
                 tokio::task::yield_now().await;
@@ -338,7 +346,7 @@ async fn create_records(accounts: &Accounts, kind: ScriptKind) -> (u64, Credenti
         }
     }
     let (llama, right_key) = create_user(accounts, "llama", true, &["herd"]).await;
-    let (_, powerless) = create_user(accounts, "alpaca", true, &[]).await;
+    let (_, alpacas_key) = create_user(accounts, "alpaca", true, &[]).await;
     let (_, blocked) = create_user(accounts, "guanaco", false, &["herd"]).await;
     let mut damaged = right_key.clone();
     let last = damaged.pop().unwrap();
@@ -347,11 +355,11 @@ async fn create_records(accounts: &Accounts, kind: ScriptKind) -> (u64, Credenti
     let credentials = Credentials {
         llama: pair("llama", &right_key),
         legacy: pair("llama", LEGACY),
-        wrong: pair("llama", &powerless),
+        wrong: pair("llama", &alpacas_key),
         damaged: pair("llama", &damaged),
-        borrowed: pair("admin", &right_key),
+        with_other_name: pair("admin", &right_key),
         blocked: pair("guanaco", &blocked),
-        powerless: pair("alpaca", &powerless),
+        without_permission: pair("alpaca", &alpacas_key),
     };
     (llama, credentials)
 }
@@ -383,11 +391,13 @@ async fn create_user(
     status: bool,
     roles: &[&str],
 ) -> (u64, String) {
+    // `LEGACY` is the key of `llama`. Longer names get another key.
+    let legacy = format!("{LEGACY}{}", &name["llama".len()..]);
     let new = NewUser {
         name: name.into(),
         status,
         roles: roles.iter().map(|id| (*id).to_owned()).collect(),
-        attributes: BTreeMap::from([("legacy".to_owned(), format!("{LEGACY}{}", &name[5..]))]),
+        attributes: BTreeMap::from([("legacy".to_owned(), legacy)]),
         ..NewUser::default()
     };
     let uid = accounts.as_actor(Actor::Program).create_user(new).await.unwrap().record.uid;

@@ -1,5 +1,5 @@
-//! `export` and `apply`: an exported file restores the same records, and a file is applied entirely
-//! or not at all.
+//! Tests of `export` and `apply`: an exported file restores the same records, and a file is applied
+//! entirely or not at all.
 
 mod authorization;
 mod equivalence;
@@ -44,7 +44,7 @@ fn accounts_on(store: Arc<dyn Store>) -> Accounts {
     Accounts::with(store, pepper(), passwords, clock, Entropy::seeded(1)).unwrap()
 }
 
-/// A client of the admin API, with the accounts behind the API.
+/// A client that calls the admin API without HTTP, and the accounts that the API changes.
 struct ApiClient {
     accounts: Accounts,
     api: Api,
@@ -65,12 +65,13 @@ impl ApiClient {
         Self { accounts, api, credential }
     }
 
-    /// The operator, on an empty store.
+    /// A client with the operator's credential and an empty store.
     fn on_empty_store() -> Self {
         Self::operator(accounts_on(Arc::new(MemoryStore::new())))
     }
 
-    /// The operator, on a store after its first start; and the administrator's credential.
+    /// A client with the operator's credential and the records that a first start creates. Also
+    /// returns the administrator's credential.
     async fn after_first_start() -> (Self, String) {
         let client = Self::on_empty_store();
         let first = client.accounts.first_start().await.unwrap().unwrap();
@@ -122,8 +123,8 @@ impl ApiClient {
 
     /// The actions in the audit trail, newest first.
     fn trail(&self) -> Vec<String> {
-        let part = self.accounts.audit(AuditOrder::Newest, None, 100).unwrap();
-        part.items.into_iter().map(|entry| entry.entry.act.action).collect()
+        let page = self.accounts.audit(AuditOrder::Newest, None, 100).unwrap();
+        page.items.into_iter().map(|entry| entry.entry.act.action).collect()
     }
 }
 
@@ -168,7 +169,8 @@ async fn minimal_file_gets_defaults() {
         ("en", NOW, "reader")
     );
     assert_eq!(client.trail()[0], "state.apply");
-    // A field that the file omits gets its default; fields that only the server sets stay.
+    // A field that the file omits gets its default. Fields that only the server sets keep their
+    // values.
     let result =
         client.apply_ok(&file("[[users]]\nname = \"anna\"\nmail = \"a@x.example\"\n"), "").await;
     let change = json!({
@@ -204,17 +206,17 @@ async fn concurrent_writes_are_not_lost() {
     let (client, _) = ApiClient::after_first_start().await;
     let writer = client.accounts.as_actor(Actor::Program);
     let other = tokio::spawn(async move {
-        for at in 0..60 {
-            let name = format!("other{at}");
+        for number in 0..60 {
+            let name = format!("other{number}");
             let new = NewUser { name, status: true, ..NewUser::default() };
             writer.create_user(new).await.unwrap();
         }
     });
-    for at in 0..30 {
+    for last in 0..30 {
         let user = |number: usize| format!("[[users]]\nname = \"mine{number}\"\n");
-        let users: String = (0..=at).map(user).collect();
+        let users: String = (0..=last).map(user).collect();
         let result = client.apply_ok(&file(&users), "").await;
-        assert_eq!((&result["added"], &result["unchanged"]), (&json!(1), &json!(at)));
+        assert_eq!((&result["added"], &result["unchanged"]), (&json!(1), &json!(last)));
     }
     other.await.unwrap();
     let users = client.accounts.users(None, 1000).unwrap().items;
@@ -225,7 +227,8 @@ async fn concurrent_writes_are_not_lost() {
     }
 }
 
-/// Planning a large file takes longer than the pause between two commits of busy writers.
+/// The changes of a large file take longer to plan than the pause between two commits of other
+/// writers, so another commit comes between the plan and its commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_large_file_is_applied_beside_busy_writers() {
     let (client, _) = ApiClient::after_first_start().await;

@@ -1,4 +1,4 @@
-//! The audit trail, seen through the command line and the admin API.
+//! Tests of the audit trail through the command line and the admin API.
 
 use std::{thread, time::Duration};
 
@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 
 use crate::harness::{Request, Server, Site, TIMEOUT};
 
-/// All entries of the trail, newest first.
+/// All entries of the audit trail, newest first.
 fn entries(site: &Site) -> Vec<Value> {
     site.json(&["audit", "list"]).as_array().unwrap().clone()
 }
 
 #[test]
-fn every_face_records_the_actor_of_a_change() {
+fn each_change_is_recorded_with_its_actor() {
     let server = Server::new();
     let editor = server.user_with_permissions("ann", &["administer users", "change own username"]);
-    // Changes through the command line, the admin API and the user resource.
+    // Make changes through the command line, the admin API and the user resource.
     let newest = &entries(&server.site)[0];
     assert_eq!(
         (&newest["actor"], &newest["action"]),
@@ -143,7 +143,7 @@ fn the_trail_is_intact_after_the_server_is_killed() {
             .collect();
         let start = std::time::Instant::now();
         while acknowledged.load(std::sync::atomic::Ordering::Relaxed) < 40 {
-            assert!(start.elapsed() < TIMEOUT, "nothing is written");
+            assert!(start.elapsed() < TIMEOUT, "the server acknowledged fewer than 40 writes");
             thread::sleep(Duration::from_millis(2));
         }
         site = server.kill();

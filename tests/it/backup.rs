@@ -1,4 +1,4 @@
-//! Backup and restore, through the command line and the admin API.
+//! Tests of backup and restore through the command line and the admin API.
 
 use std::{
     fs,
@@ -46,7 +46,7 @@ fn a_backup_taken_under_load_can_be_restored() {
     let before = all_records(&server.site);
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
-        // Requests are served while the backup runs.
+        // The server must respond to requests while the backup runs.
         scope.spawn(|| {
             while !is_done.load(Ordering::Relaxed) {
                 let request = server.request("GET", "/user/1").header("API-KEY", &bob.credential);
@@ -109,7 +109,7 @@ fn a_restore_keeps_the_previous_store() {
 }
 
 #[test]
-fn a_damaged_or_foreign_backup_changes_nothing() {
+fn a_rejected_restore_changes_nothing() {
     let site = Site::new();
     site.json(&["init"]);
     site.json(&["backup", "all.backup"]);
@@ -136,7 +136,7 @@ fn a_damaged_or_foreign_backup_changes_nothing() {
     }
     assert_eq!(run(&site, &["restore", "none.backup"]).0, 2);
     assert_eq!(run(&site, &["restore", "all.backup", "--check"]).0, 0);
-    // A backup of an installation with another pepper.
+    // A backup is rejected if the installation has another pepper.
     let other = Site::new();
     other.json(&["init"]);
     fs::copy(site.path().join("all.backup"), other.path().join("all.backup")).unwrap();
@@ -146,12 +146,12 @@ fn a_damaged_or_foreign_backup_changes_nothing() {
     assert_eq!(all_records(&other), before_restore);
     let (exit, _) = run(&Site::new(), &["restore", "all.backup"]);
     assert_eq!(exit, 5, "restore into a folder without a pepper");
-    // A restore while a server runs.
+    // A restore is rejected while a server runs.
     let server = Server::start(site, String::new());
     let (exit, stderr) = run(&server.site, &["restore", "all.backup"]);
     assert!(exit == 5 && stderr.contains("stop the server first"), "{stderr}");
     assert_eq!(all_records(&server.site), before);
-    // None of the failed restores leaves a temporary folder.
+    // The failed restores left no temporary folders.
     let names: Vec<String> = fs::read_dir(server.site.path().join("data"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -1,4 +1,5 @@
-//! Generating keys for all users, into a file, including resuming an interrupted run.
+//! Tests of `key generate --all`, which generates keys for all users, and of resuming an
+//! interrupted run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +22,7 @@ fn add_users(server: &Server, count: usize) {
     }
 }
 
-/// Parses the CSV output into the key of each UID.
+/// Parses the CSV output. Returns the key of each user by UID.
 fn parse_csv(text: &str) -> BTreeMap<u64, String> {
     let mut lines = text.lines();
     assert_eq!(lines.next(), Some("uid,username,id,key"));
@@ -36,7 +37,7 @@ fn parse_csv(text: &str) -> BTreeMap<u64, String> {
     keys
 }
 
-/// The UID of each key's owner, sorted.
+/// The owners of all keys: one UID for each key, sorted.
 fn owners_of_keys(site: &Site) -> Vec<u64> {
     let listed = site.json(&["key", "list"]);
     let mut users: Vec<u64> =
@@ -53,7 +54,7 @@ fn generate_all_creates_a_working_key_for_each_user() {
         server.site.run(&["key", "generate", "--all", "--file", "keys.csv", "--label", "all"]);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        output.status.success() && stderr.contains("6 keys were made. They are in keys.csv."),
+        output.status.success() && stderr.contains("6 keys were created. They are in keys.csv."),
         "{stderr}"
     );
     assert!(output.stdout.is_empty());
@@ -127,8 +128,8 @@ fn a_killed_run_resumes_without_duplicate_keys() {
         server.kill()
     };
     let args = ["key", "generate", "--all", "--missing-only", "--file", "keys.csv"];
-    // Kill the command at different moments: before it writes the file, while it writes, and after
-    // the commit whose response is lost.
+    // Kill the command at different moments: before the first write to the file, between two
+    // writes, and after a commit whose response the command has not received.
     for delay in [1, 5, 10, 15, 20, 25, 30, 40, 60] {
         let mut child =
             site.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -137,10 +138,10 @@ fn a_killed_run_resumes_without_duplicate_keys() {
         child.wait().unwrap();
     }
     let path = site.path().join("keys.csv");
-    let notes = site.path().join("keys.csv.run");
-    if !notes.exists() {
-        // The run was complete before the kill, or each kill came before the run began. Start a new
-        // run on the store as it is.
+    let run_file = site.path().join("keys.csv.run");
+    if !run_file.exists() {
+        // Either the run was complete before the kill, or each kill came before a run began. Start
+        // a new run on the same store.
         let _ = std::fs::remove_file(&path);
     }
     let start = Instant::now();
@@ -151,7 +152,7 @@ fn a_killed_run_resumes_without_duplicate_keys() {
         }
         assert!(start.elapsed() < TIMEOUT, "{}", String::from_utf8_lossy(&output.stderr));
     }
-    // The administrator's key is from the first start.
+    // UID 1 is the administrator, whose key was created at the first start.
     assert_eq!(owners_of_keys(&site), (1..=61).collect::<Vec<_>>());
     let server = Server::start(std::mem::take(&mut site), String::new());
     assert_eq!(server.site.json(&["audit", "verify"])["state"], "intact");
@@ -163,8 +164,9 @@ fn a_resumed_run_writes_the_keys_of_the_lost_response() {
     add_users(&server, 30);
     let run = "00112233445566778899aabbccddeeff";
     let path = server.site.path().join("keys.csv");
-    let notes = server.site.path().join("keys.csv.run");
-    // The store has the keys of all users, but the command never wrote them to the file.
+    let run_file = server.site.path().join("keys.csv.run");
+    // Create the keys of all users without the command, as if the command had been killed before it
+    // wrote these keys to the file.
     let body = json!({ "run": run, "missing_only": true });
     let lost = server.admin_api("POST", "/api/v1/keys/generate-all").json(&body).send().json();
     let lost: BTreeSet<String> = lost["items"]
@@ -175,18 +177,18 @@ fn a_resumed_run_writes_the_keys_of_the_lost_response() {
         .collect();
     assert_eq!(lost.len(), 30);
     lost.iter().for_each(|key| server.forbid_in_log(key.rsplit('_').next().unwrap()));
-    std::fs::write(&notes, json!({ "run": run, "asked": { "missing_only": true } }).to_string())
+    std::fs::write(&run_file, json!({ "run": run, "asked": { "missing_only": true } }).to_string())
         .unwrap();
     let args = ["key", "generate", "--all", "--missing-only", "--file", "keys.csv"];
-    // Other options cannot resume this run.
+    // A command with other options cannot resume this run.
     let output = server.site.run(&["key", "generate", "--all", "--file", "keys.csv"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(!path.exists());
     assert!(server.site.run(&args).status.success());
     let text = std::fs::read_to_string(&path).unwrap();
     assert_eq!(parse_csv(&text).into_values().collect::<BTreeSet<_>>(), lost);
-    // The file ends in the middle of a row.
-    std::fs::write(&notes, json!({ "run": run, "asked": { "missing_only": true } }).to_string())
+    // Truncate the file in the middle of a row, as after a kill.
+    std::fs::write(&run_file, json!({ "run": run, "asked": { "missing_only": true } }).to_string())
         .unwrap();
     std::fs::write(&path, &text[..text.len() / 2]).unwrap();
     assert!(server.site.run(&args).status.success());

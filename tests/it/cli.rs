@@ -1,4 +1,4 @@
-//! The command line of the real program, with a running server and without one.
+//! Tests of the real program's command line, with and without a running server.
 
 use std::{io::Write as _, process::Stdio};
 
@@ -90,7 +90,7 @@ fn commands_work_without_a_server() {
     let site = Site::new();
     site.json(&["init"]);
     run_typical_commands(&site);
-    // A server that starts later has the changes.
+    // A server that starts after a command sees the changes of this command.
     site.json(&["user", "add", "late"]);
     let server = Server::start(site, String::new());
     assert_eq!(server.site.json(&["user", "show", "late"])["name"], "late");
@@ -110,10 +110,9 @@ fn a_revocation_takes_effect_with_the_next_request() {
 }
 
 #[test]
-fn lists_are_printed_as_tables_and_a_new_key_alone() {
+fn lists_are_printed_as_tables_and_only_a_new_key_goes_to_standard_output() {
     let server = Server::new();
-    let text = |args: &[&str]| String::from_utf8(server.site.run(args).stdout).unwrap();
-    let users = text(&["user", "list"]);
+    let users = String::from_utf8(server.site.run(&["user", "list"]).stdout).unwrap();
     assert!(users.starts_with("UID") && users.contains("administrator"), "{users}");
     let output = server.site.run(&["key", "generate", "admin"]);
     let printed = String::from_utf8(output.stdout).unwrap();
@@ -166,10 +165,12 @@ fn the_configuration_can_be_checked_printed_and_described_as_a_schema() {
     assert!(shown.contains("headers = 50"), "{shown}");
     let file = site.path().join("printed.toml");
     std::fs::write(&file, &shown).unwrap();
-    let again = site.run(&["--config", "printed.toml", "config", "print"]);
-    // The files differ only in the lines before `[server]`, which name the source of the settings.
+    let output = site.run(&["--config", "printed.toml", "config", "print"]);
+    let reprinted = String::from_utf8(output.stdout).unwrap();
+    // The two texts differ only in the lines before `[server]`, which name the source of the
+    // settings.
     let settings = |text: &str| text[text.find("[server]").unwrap()..].to_owned();
-    assert_eq!(settings(&String::from_utf8(again.stdout).unwrap()), settings(&shown));
+    assert_eq!(settings(&reprinted), settings(&shown));
     let schema: Value = serde_json::from_slice(&site.run(&["config", "schema"]).stdout).unwrap();
     assert!(schema["properties"]["server"].is_object(), "{schema}");
     let (code, stderr) =

@@ -1,4 +1,4 @@
-//! A small HTTP client that sends exactly the bytes that a test gives it.
+//! A small HTTP client that sends each request exactly as a test writes it.
 
 use std::{
     io::{Read as _, Write as _},
@@ -11,15 +11,15 @@ use super::TIMEOUT;
 
 /// A request as raw bytes.
 pub struct Request {
-    to: SocketAddr,
+    server: SocketAddr,
     head: Vec<u8>,
     body: Option<Vec<u8>>,
 }
 
 impl Request {
-    pub fn new(to: SocketAddr, method: &str, target: &str) -> Self {
-        let head = format!("{method} {target} HTTP/1.1\r\nHost: {to}\r\n").into_bytes();
-        Self { to, head, body: None }
+    pub fn new(server: SocketAddr, method: &str, target: &str) -> Self {
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: {server}\r\n").into_bytes();
+        Self { server, head, body: None }
     }
 
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
@@ -41,14 +41,14 @@ impl Request {
 
     /// Sends the request over a new connection and reads the whole response.
     pub fn send(self) -> Response {
-        let (to, bytes) = self.bytes();
-        exchange(to, &bytes)
+        let (server, bytes) = self.bytes();
+        exchange(server, &bytes)
     }
 
-    /// Like `send`, but `None` if the server disappears before the response is complete.
+    /// Like `send`, but returns `None` if the server ends before the response is complete.
     pub fn try_send(self) -> Option<Response> {
-        let (to, bytes) = self.bytes();
-        let mut stream = TcpStream::connect(to).ok()?;
+        let (server, bytes) = self.bytes();
+        let mut stream = TcpStream::connect(server).ok()?;
         stream.set_read_timeout(Some(TIMEOUT)).ok()?;
         stream.write_all(&bytes).ok()?;
         let mut bytes = Vec::new();
@@ -70,16 +70,17 @@ impl Request {
         }
         bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(self.body.as_deref().unwrap_or_default());
-        (self.to, bytes)
+        (self.server, bytes)
     }
 }
 
 /// Sends bytes over a new connection and reads one response until the server closes the connection.
-pub fn exchange(to: SocketAddr, bytes: &[u8]) -> Response {
-    let mut stream = TcpStream::connect(to).unwrap();
+pub fn exchange(server: SocketAddr, bytes: &[u8]) -> Response {
+    let mut stream = TcpStream::connect(server).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.set_write_timeout(Some(TIMEOUT)).unwrap();
-    // The server may respond and close before it has read everything: a failed write is no error.
+    // The server may respond and close the connection before it has read the whole request, so a
+    // failed write is no error.
     let sent = stream.write_all(bytes);
     let mut received = Vec::new();
     if let Err(error) = stream.read_to_end(&mut received) {
@@ -127,8 +128,8 @@ impl Response {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Compares the response with a row of the error table: the exact text of the envelope, and the
-    /// header fields of every error.
+    /// Asserts that the response is this error, with the exact text of the error envelope and the
+    /// header fields that every error has.
     #[track_caller]
     pub fn assert_error(&self, status: u16, code: &str, description: &str) {
         let expected = format!(
@@ -138,8 +139,8 @@ impl Response {
         self.assert_error_headers();
     }
 
-    /// Compares the response with a row of the user resource's tables: `{"message": …}`, and the
-    /// header fields of every error.
+    /// Asserts that the response is this error of the user resource, with the body
+    /// `{"message": …}` and the header fields that every error has.
     #[track_caller]
     pub fn assert_message(&self, status: u16, message: &str) {
         assert_eq!(self.status, status, "{}", self.body);

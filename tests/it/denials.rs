@@ -1,5 +1,5 @@
-//! Denied requests in the audit trail: every face records them in the same way, the entries contain
-//! no text from the client, and their number is bounded.
+//! Tests of denied requests in the audit trail. The servers and the layer record denials in the
+//! same way, the entries contain no text from the client, and the number of entries is limited.
 
 use std::{
     thread,
@@ -21,7 +21,7 @@ use crate::{
     harness::{Site, TIMEOUT, credential},
 };
 
-/// The denial entries of the trail, oldest first.
+/// The denial entries of the audit trail, oldest first.
 fn denials(site: &Site) -> Vec<Value> {
     let entries = site.json(&["audit", "list"]);
     let mut found: Vec<Value> = entries.as_array().unwrap().clone();
@@ -30,7 +30,7 @@ fn denials(site: &Site) -> Vec<Value> {
     found
 }
 
-/// Waits until the trail has at least `count` denial entries.
+/// Waits until the audit trail has at least `count` denial entries.
 fn wait_for_denials(site: &Site, count: usize) -> Vec<Value> {
     let start = Instant::now();
     loop {
@@ -43,7 +43,7 @@ fn wait_for_denials(site: &Site, count: usize) -> Vec<Value> {
     }
 }
 
-/// The number of denied requests that the entries count.
+/// The number of denied requests, summed over all entries.
 fn denied_requests(found: &[Value]) -> u64 {
     found.iter().map(|entry| entry["after"]["times"].as_u64().unwrap()).sum()
 }
@@ -96,19 +96,19 @@ fn a_denial_entry_names_the_client_and_contains_no_text_from_the_request() {
         .map(|entry| json!([entry["actor"], entry["object"], entry["after"]]))
         .collect();
     let anonymous = json!({ "kind": "anonymous", "client": "127.0.0.1" });
-    // The client address that the proxy forwarded.
+    // The client address is the address that the proxy forwarded.
     let forwarded = json!({ "kind": "anonymous", "client": "192.0.2.7" });
-    let own = json!({ "kind": "user", "uid": 2, "name": "bob", "key": bob.id, "application": "default", "client": "127.0.0.1" });
-    let user = "resource/entity.user";
+    let bob_actor = json!({ "kind": "user", "uid": 2, "name": "bob", "key": bob.id, "application": "default", "client": "127.0.0.1" });
+    let user_resource = "resource/entity.user";
     let expected = [
-        json!([anonymous, user, { "error": "MISSING_API_KEY_HEADER", "status": 401, "times": 1 }]),
-        json!([anonymous, user, { "error": "USER_DOES_NOT_EXIST", "status": 404, "times": 1, "application": "default" }]),
-        json!([anonymous, user, { "error": "AUTHENTICATION_FAILED", "status": 401, "times": 1, "application": "default", "uid": 2, "user": "bob" }]),
-        json!([anonymous, user, { "error": "AUTHENTICATION_FAILED", "status": 401, "times": 1, "application": "default", "uid": 2, "user": "bob", "key": revoked.id }]),
-        json!([own, user, { "error": "ACCESS_DENIED", "status": 403, "times": 1 }]),
-        json!([own, "nowhere", { "error": "ROUTE_NOT_FOUND", "status": 404, "times": 1 }]),
-        json!([forwarded, user, { "error": "MISSING_API_KEY_HEADER", "status": 401, "times": 1 }]),
-        json!([own, "admin", { "error": "PERMISSION_REQUIRED", "status": 403, "times": 1 }]),
+        json!([anonymous, user_resource, { "error": "MISSING_API_KEY_HEADER", "status": 401, "times": 1 }]),
+        json!([anonymous, user_resource, { "error": "USER_DOES_NOT_EXIST", "status": 404, "times": 1, "application": "default" }]),
+        json!([anonymous, user_resource, { "error": "AUTHENTICATION_FAILED", "status": 401, "times": 1, "application": "default", "uid": 2, "user": "bob" }]),
+        json!([anonymous, user_resource, { "error": "AUTHENTICATION_FAILED", "status": 401, "times": 1, "application": "default", "uid": 2, "user": "bob", "key": revoked.id }]),
+        json!([bob_actor, user_resource, { "error": "ACCESS_DENIED", "status": 403, "times": 1 }]),
+        json!([bob_actor, "nowhere", { "error": "ROUTE_NOT_FOUND", "status": 404, "times": 1 }]),
+        json!([forwarded, user_resource, { "error": "MISSING_API_KEY_HEADER", "status": 401, "times": 1 }]),
+        json!([bob_actor, "admin", { "error": "PERMISSION_REQUIRED", "status": 403, "times": 1 }]),
         json!([anonymous, "admin", { "error": "INVALID_API_KEY_FORMAT", "status": 401, "times": 1, "application": "default" }]),
     ];
     assert_eq!(shown, expected, "{shown:#?}");
@@ -130,7 +130,7 @@ fn many_denials_are_summed_up_and_a_clean_stop_writes_the_rest() {
     for _ in 0..70 {
         assert_eq!(server.request("GET", "/user/1").send().status, 401);
     }
-    // The first denial is written at once, in an entry of its own.
+    // The first denial is written at once, in a separate entry.
     assert_eq!(denied_requests(&wait_for_denials(&server.site, 1)), 1);
     assert_eq!(server.request("GET", "/user/1").header("API-KEY", "!").send().status, 401);
     assert!(server.stop().success());

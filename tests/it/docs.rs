@@ -1,5 +1,5 @@
-//! Checks the README and the manual: their commands work, the output that they show is real, and
-//! their links have targets.
+//! Checks the README and the manual: the commands work, the shown output is real, and the links
+//! have targets.
 //!
 //! The test runs each fenced block marked `sh`. The blocks of a page run in one shell, in their
 //! order, against a new server. A block marked `sh fails` must fail. A block marked `json output`
@@ -16,17 +16,17 @@ use serde_json::Value;
 
 use crate::harness::{Server, Site};
 
-/// Runs before the first block of a page. It makes curl fail on an HTTP error.
+/// Shell code that runs before the first block of a page, and makes curl fail on an HTTP error.
 const PROLOGUE: &str =
     "set -euo pipefail\ncurl() { command curl --fail-with-body -sS --max-time 30 \"$@\"; }\n";
 /// The addresses of the two listeners in the manual.
 const PUBLIC: &str = "127.0.0.1:8080";
 const ADMIN: &str = "127.0.0.1:8081";
 
-/// A fenced block.
+/// A fenced block of a page.
 #[derive(Debug, PartialEq, Eq)]
 struct Block {
-    /// The line of its fence, counted from 1.
+    /// The line number of the opening fence, counted from 1.
     line: usize,
     /// The text after the opening fence.
     mark: String,
@@ -102,7 +102,7 @@ fn run(page: &Path) -> (Vec<String>, usize, usize) {
     };
     let mut problems = Vec::new();
     if !status.success() {
-        let failed: usize = read("at".into()).trim().parse().unwrap();
+        let failed: usize = read("block-index".into()).trim().parse().unwrap();
         let output = [read(format!("{failed}.out")), read(format!("{failed}.err"))].concat();
         let line = blocks[failed].line;
         problems.push(format!("{}:{line}: {status}\n{output}", page.display()));
@@ -115,9 +115,9 @@ fn run(page: &Path) -> (Vec<String>, usize, usize) {
             last = Some(index);
             ran += 1;
         } else if let Some(format) = block.mark.strip_suffix(" output") {
-            let before = last.expect("an output block follows the block that prints it");
-            let printed = read(format!("{before}.out"));
-            let printed = if printed.is_empty() { read(format!("{before}.err")) } else { printed };
+            let command = last.expect("an output block follows the block of its command");
+            let printed = read(format!("{command}.out"));
+            let printed = if printed.is_empty() { read(format!("{command}.err")) } else { printed };
             compared += 1;
             if !matches(format, &block.text, &printed) {
                 let (page, line) = (page.display(), block.line);
@@ -130,24 +130,28 @@ fn run(page: &Path) -> (Vec<String>, usize, usize) {
     (problems, ran, compared)
 }
 
-/// One script for all blocks, so that a later block sees the variables of an earlier block.
+/// Combines all blocks in one script, so that later blocks see the variables of earlier blocks.
 fn script(blocks: &[Block]) -> String {
     let mut script = PROLOGUE.to_owned();
     for (index, Block { mark, text, .. }) in blocks.iter().enumerate().filter(|(_, b)| b.is_run()) {
         // Writing to a String does not fail.
         let _ = match mark.as_str() {
-            "sh" => writeln!(script, "echo {index} >at\n{{\n{text}}} >{index}.out 2>{index}.err"),
-            // In the condition of an `if`, `set -e` has no effect: so a subshell and its exit code.
+            "sh" => writeln!(
+                script,
+                "echo {index} >block-index\n{{\n{text}}} >{index}.out 2>{index}.err"
+            ),
+            // The block runs in a subshell before the `if`, because `set -e` has no effect in the
+            // condition of an `if`.
             _ => writeln!(
                 script,
-                "echo {index} >at\nset +e\n(\nset -e\n{text}) >{index}.out 2>{index}.err\ncode=$?\nset -e\nif [ $code = 0 ]; then echo 'this did not fail' >>{index}.err; exit 1; fi"
+                "echo {index} >block-index\nset +e\n(\nset -e\n{text}) >{index}.out 2>{index}.err\ncode=$?\nset -e\nif [ $code = 0 ]; then echo 'this did not fail' >>{index}.err; exit 1; fi"
             ),
         };
     }
     script
 }
 
-/// Whether the output is the one that the manual shows.
+/// Whether the printed output matches the output that the manual shows.
 fn matches(format: &str, shown: &str, printed: &str) -> bool {
     match format {
         "json" => {
@@ -194,7 +198,7 @@ fn matches_text(pattern: &str, text: &str) -> bool {
             return rest.ends_with(part);
         }
         match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
+            Some(start) => rest = &rest[start + part.len()..],
             None => return false,
         }
     }
@@ -291,7 +295,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A page without its fenced blocks.
+/// The text of a page without the fenced blocks.
 fn prose(text: &str) -> String {
     let mut is_inside = false;
     let keep = |line: &&str| {
@@ -307,7 +311,8 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0))
 }
 
-/// The anchors of a page's headings: lower case, no punctuation, hyphens for spaces.
+/// The anchors of a page's headings. An anchor is the heading in lower case, without punctuation
+/// and with hyphens instead of spaces.
 fn anchors(text: &str) -> impl Iterator<Item = String> {
     let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
     headings.map(|heading| {

@@ -1,4 +1,4 @@
-//! Programs that embed Keyward: the examples work as documented.
+//! The examples of programs that embed Keyward work as documented.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ mod appliance;
 #[path = "../../examples/custom_store.rs"]
 mod custom_store;
 
-/// Sends a request to a program, and returns the status and body of the response.
+/// Sends a request to an example, and returns the status and body of the response.
 async fn send(app: &Router, method: &str, path: &str, credential: &str) -> (u16, String) {
     let mut request = Request::builder().method(method).uri(path);
     if !credential.is_empty() {
@@ -45,7 +45,7 @@ async fn the_appliance_example_keeps_its_users_and_applies_the_owners_script() {
     let turned = (200, "Turned by admin.\n".to_owned());
     assert_eq!(send(&app, "POST", "/valves/side", &credential).await, turned);
 
-    // After a restart the key still works, and the owner's script applies.
+    // After a restart the same key works, and the script that the owner has written applies.
     drop((app, accounts));
     let policy =
         r#"fn on_request(req) { if req.method == "POST" { deny(403, "CLOSED", "At night."); } }"#;
@@ -75,7 +75,8 @@ async fn the_custom_store_example_keeps_every_acknowledged_write() {
     let revision = accounts.user(uid).unwrap().unwrap().revision;
     drop(accounts);
 
-    // An incomplete last line belongs to a write that was never acknowledged.
+    // The store removes an incomplete last line, because the write of this line was never
+    // acknowledged.
     let complete = std::fs::read(&file).unwrap();
     std::fs::write(&file, [&complete[..], b"[[117,"].concat()).unwrap();
     let accounts = open().await;

@@ -1,4 +1,4 @@
-//! The table of authentication errors against the real program, with one test per row.
+//! Tests of the real program with one test for each row of the table of authentication errors.
 
 use serde_json::json;
 
@@ -10,14 +10,14 @@ fn get_user(server: &Server) -> Request {
 }
 
 /// A server whose default application reads `Authorization: Basic base64(user:key)`.
-fn with_authorization() -> Server {
+fn server_with_authorization() -> Server {
     let server = Server::new();
     server.patch_application(json!({ "header": "Authorization" }));
     server
 }
 
 /// A server with an application for passwords and a user with a password.
-fn with_passwords() -> Server {
+fn server_with_passwords() -> Server {
     let server = Server::new();
     let user = json!({ "name": "pia", "password": "correct horse", "roles": ["administrator"] });
     assert_eq!(server.admin_api("POST", "/api/v1/users").json(&user).send().status, 201);
@@ -76,20 +76,20 @@ fn a_missing_api_key_header_gets_missing_api_key_header() {
 
 #[test]
 fn a_missing_authorization_header_gets_missing_authorization_header() {
-    let server = with_authorization();
+    let server = server_with_authorization();
     let response = get_user(&server).header("API-KEY", server.admin_credential()).send();
     response.assert_error(401, "MISSING_AUTHORIZATION_HEADER", "Authorization header not received");
     assert_eq!(
         response.header("www-authenticate"),
         Some("Basic realm=\"Keyward\", charset=\"UTF-8\"")
     );
-    // The most common cause by far.
+    // The hint names by far the most common cause of this error.
     assert!(response.header("x-keyward-hint").unwrap().contains("proxy in between has dropped it"));
 }
 
 #[test]
 fn another_authentication_scheme_is_rejected() {
-    let server = with_authorization();
+    let server = server_with_authorization();
     let message = "Authorization header must be of type Basic.";
     let right = server.admin_credential();
     for value in [&format!("Bearer {right}"), &format!("Basic{right}"), "Digest x", &right] {
@@ -125,7 +125,7 @@ fn a_bearer_application_requires_the_scheme_bearer() {
     response.assert_error(401, "AUTHENTICATION_FAILED", "Sorry, you are using an invalid API Key.");
 }
 
-/// Credentials that are malformed in every possible way, each with a description.
+/// Malformed credentials of every kind, each with a description.
 fn malformed_credentials(key: &str) -> Vec<(&'static str, Vec<u8>)> {
     let encoded = |bytes: &[u8]| {
         use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -171,7 +171,7 @@ fn a_malformed_credential_gets_invalid_api_key_format() {
 
 #[test]
 fn a_malformed_credential_in_authorization_gets_invalid_authorization_header() {
-    let server = with_authorization();
+    let server = server_with_authorization();
     let message = "Authorization header format is invalid.";
     for (description, value) in malformed_credentials(&server.key) {
         println!("{description}");
@@ -186,7 +186,7 @@ fn a_malformed_credential_in_authorization_gets_invalid_authorization_header() {
 
 #[test]
 fn a_password_without_a_user_name_gets_missing_username() {
-    let server = with_passwords();
+    let server = server_with_passwords();
     let value = format!("Basic {}", credential("", "correct horse"));
     let request =
         get_user(&server).header("AUTH-METHOD", "passwords").header("Authorization", value);
@@ -216,7 +216,8 @@ fn a_wrong_key_gets_authentication_failed() {
     server.add_user("bob", &[]);
     let key = server.generate_key("bob", &[]);
     let message = "Sorry, you are using an invalid API Key.";
-    // Bob's key with the administrator's name, and texts that are not Keyward keys.
+    // The wrong keys are Bob's key, sent with the administrator's name, and texts that are not
+    // Keyward keys.
     for wrong in [key.text.as_str(), "x", "0", "null", "password"] {
         let response = get_user(&server).header("API-KEY", credential("admin", wrong)).send();
         response.assert_error(401, "AUTHENTICATION_FAILED", message);
@@ -225,7 +226,7 @@ fn a_wrong_key_gets_authentication_failed() {
 
 #[test]
 fn a_wrong_password_gets_invalid_credentials() {
-    let server = with_passwords();
+    let server = server_with_passwords();
     let attempt = |user: &str, password: &str| {
         let value = format!("Basic {}", credential(user, password));
         get_user(&server).header("AUTH-METHOD", "passwords").header("Authorization", value).send()
@@ -237,7 +238,7 @@ fn a_wrong_password_gets_invalid_credentials() {
             "Invalid username or password",
         );
     }
-    // The administrator has no password.
+    // The administrator has no password, so no password is accepted.
     attempt("admin", "").assert_error(401, "INVALID_CREDENTIALS", "Invalid username or password");
     attempt("admin", &server.key).assert_error(
         401,
@@ -268,8 +269,9 @@ fn an_expired_or_revoked_key_is_reported_only_to_the_holder_of_the_secret() {
         assert!(std::time::Instant::now() < deadline, "the key never expires");
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    // A client that knows only the id of the key does not learn that it is revoked.
-    let guess = format!("{}{}", &revoked.text[..12], &server.key[12..]);
+    // A client that knows only the id of a revoked key does not learn that the key is revoked.
+    let prefix_and_id = "kw_12345678_".len();
+    let guess = format!("{}{}", &revoked.text[..prefix_and_id], &server.key[prefix_and_id..]);
     let response = get_user(&server).header("API-KEY", credential("bob", &guess)).send();
     response.assert_error(401, "INVALID_API_KEY_FORMAT", "API key format is invalid.");
 }
@@ -311,12 +313,12 @@ fn a_disabled_application_makes_requests_anonymous() {
         .send();
     let send_to_disabled =
         || get_user(&server).header("AUTH-METHOD", "spare").header("API-KEY", &key);
-    // The resource does not list anonymous.
+    // The resource does not list `anonymous`, so the anonymous request is rejected.
     send_to_disabled()
         .send()
         .assert_message(403, "The used authentication method is not allowed on this route.");
     server.patch_resource(json!({ "authentication": ["*", "anonymous"] }));
-    // Now the resource lists `anonymous`, and the permission is still required.
+    // When the resource lists `anonymous`, the request still needs the permission.
     send_to_disabled()
         .send()
         .assert_message(403, "The 'access user profiles' permission is required.");
@@ -325,9 +327,11 @@ fn a_disabled_application_makes_requests_anonymous() {
     assert_eq!(server.admin_api("PATCH", target).json(&grant).send().status, 200);
     let response = send_to_disabled().send();
     assert_eq!(response.status, 200, "{}", response.body);
-    // The response is the short form for anonymous requests, despite the valid key in the request.
+    // Although the request has an administrator's key, the response has only the fields that
+    // anonymous clients see.
     assert!(response.json().get("roles").is_none());
-    // With an enabled application a wrong key is rejected: the request does not become anonymous.
+    // With an enabled application, a request with a wrong key is rejected instead of becoming
+    // anonymous.
     let wrong = get_user(&server).header("API-KEY", credential("admin", "x")).send();
     assert_eq!(wrong.status, 401);
 }

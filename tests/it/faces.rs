@@ -1,5 +1,5 @@
-//! Every face decides one corpus of requests the same way: the server, the proxy, the layer, and
-//! each dialect of `/-/verify`.
+//! Each face of Keyward (the server, the proxy, the layer, and each dialect of `/-/verify`) gives
+//! the same verdict on each request of a corpus.
 
 mod changes;
 pub mod corpus;
@@ -83,9 +83,9 @@ const DIALECTS: [Dialect; 7] = [
 ];
 
 impl Dialect {
-    /// Asks for the verdict on a request, as a proxy with this dialect does. nginx cannot pass on
-    /// every status: its configuration restores the real status and body from two header fields, as
-    /// here.
+    /// Sends a verify request, as a proxy with this dialect does, and returns the status and the
+    /// error code. nginx gets only the statuses that it can pass on, and the configuration of nginx
+    /// restores the real status and body from two header fields. This function does likewise.
     async fn verdict(
         &self,
         request: &TestRequest,
@@ -124,7 +124,7 @@ impl Dialect {
     }
 }
 
-/// The credential of the corpus whose key is valid only in another network.
+/// The credential in the corpus whose key is only valid in another network.
 fn network_bound(corpus: &[TestRequest]) -> &str {
     let prefix = STANDARD.encode("remote:kw");
     let fields = corpus.iter().flat_map(|request| &request.headers);
@@ -146,11 +146,13 @@ async fn every_face_reaches_the_same_verdict() {
         let (response, received) = send_through(&layer, request.request()).await;
         let mut by_layer = client_view(&response);
         if request.method == Method::HEAD {
-            // The layer passes on the body of a response to HEAD; the server does not send it.
+            // In a response to HEAD, the layer passes on the body of the service, but the server
+            // sends no body.
             by_layer[2] = json!("");
         }
         assert_eq!(by_layer, by_server, "{request:?}");
-        // A denied request does not reach the service. `on_response` runs after the service.
+        // A denied request does not reach the service, except if `on_response` denies the request,
+        // because this hook runs after the service.
         let is_withheld = by_server[2].as_str().unwrap().contains("KEPT")
             || request.method == Method::HEAD && request.path.ends_with("secret");
         if !is_withheld {
@@ -165,7 +167,7 @@ async fn every_face_reaches_the_same_verdict() {
             assert!(text.contains("normal form"), "{request:?} {text}");
         }
     }
-    // The corpus contains every reason of a denial that a face could lose.
+    // The corpus must contain each of these reasons for a denial.
     for code in [
         "AUTHENTICATION_FAILED: Sorry, you are using an invalid API Key.",
         "AUTHENTICATION_FAILED: The API key has been revoked.",
@@ -191,8 +193,8 @@ async fn every_face_reaches_the_same_verdict() {
 
     fixture.set_handler(&Handler::Decide, "").await;
     for dialect in &DIALECTS {
-        // A verify request carries neither the body of the request nor the response. So hooks that
-        // use these are left out.
+        // A verify request contains neither the body of the client's request nor the response. So
+        // requests are left out if a hook decides them by the body or the response.
         let is_decidable = |(request, (_, code)): &(&TestRequest, &(u16, String))| {
             request.path != "/buffered" && !code.starts_with("KEPT")
         };
@@ -200,7 +202,7 @@ async fn every_face_reaches_the_same_verdict() {
             let (status, code) = dialect.verdict(request, "127.0.0.1", address).await;
             let context = format!("{} {:?} {request:?}", dialect.name, dialect.fields);
             assert_eq!(status, expected.0, "{context}");
-            // The other faces send no body for HEAD.
+            // The expected code is missing for HEAD, because the layer's response had no body.
             let has_no_body = request.method == Method::HEAD;
             assert!(has_no_body || code == expected.1, "{code} {} {context}", expected.1);
         }

@@ -1,12 +1,12 @@
-//! Failure limits: a client with too many failed attempts gets 429, and other clients are not
-//! affected.
+//! Tests of failure limits. A client with too many failed attempts gets 429, and other clients are
+//! not affected.
 
 use serde_json::json;
 
 use crate::harness::{Response, Server, Site, credential};
 
-/// A server that counts failures from 127.0.0.1 too. It has the users `bob` and `eve` with
-/// passwords, and the application `people` for passwords.
+/// A server on which 127.0.0.1 is not exempt from the failure limits. The server has the users
+/// `bob` and `eve` with passwords, and the application `people` for passwords.
 fn server(variables: &[(&str, &str)]) -> Server {
     let mut site = Site::new().with_env("KEYWARD_LIMITS__FAILURE_EXEMPT", "");
     for (name, value) in variables {
@@ -34,7 +34,7 @@ fn log_in(server: &Server, name: &str, password: &str) -> Response {
         .send()
 }
 
-/// Like `log_in`, but as a proxy's verify request for a client with this address.
+/// Like `log_in`, but sends the verify request of a proxy whose client has this address.
 fn log_in_from(server: &Server, client: &str, name: &str, password: &str) -> Response {
     let header = format!("Basic {}", credential(name, password));
     server
@@ -67,7 +67,7 @@ fn five_wrong_passwords_block_only_this_user_from_this_address() {
     let by_key = server.request("GET", "/user/1").header("API-KEY", &key.credential).send();
     assert_eq!(by_key.status, 200);
     assert_eq!(log_in_from(&server, "203.0.113.7", "bob", "bob's own password").status, 200);
-    // The admin API shares the limit, and reports it as a problem document.
+    // This limit also applies to the admin API, which responds with a problem document.
     let admin = server.admin_api_as("", "GET", "/api/v1/me").header("AUTH-METHOD", "people");
     let header = format!("Basic {}", credential("bob", "bob's own password"));
     let response = admin.header("Authorization", header).send();
@@ -109,7 +109,7 @@ fn a_valid_key_is_accepted_from_an_address_over_the_limit() {
     let wrong = credential("bob", "kw_00000000_000000000000000000000000000000000000");
     let send =
         |credential: &str| server.request("GET", "/user/1").header("API-KEY", credential).send();
-    // Three kinds of failure. A request without a credential is not counted as a failure.
+    // Send one failure of each kind. A request without a credential is not counted as a failure.
     let failures = [&wrong, &credential("nobody", "x"), &credential("bob", "x")];
     assert_eq!(server.request("GET", "/user/1").send().status, 401);
     let statuses = failures.map(|credential| send(credential).status);
@@ -131,22 +131,23 @@ fn uniform_responses_stay_uniform_over_the_limit() {
     server.patch_application(json!({ "detail": "uniform" }));
     server.site.json(&["app", "edit", "people", "--detail", "uniform"]);
     server.site.json(&["user", "block", "eve"]);
-    let visible = |response: Response| {
+    let client_view = |response: Response| {
         let body = response.body.replace(response.header("retry-after").unwrap_or("…"), "…");
         let fields: Vec<String> = response.headers.iter().map(|(name, _)| name.clone()).collect();
         (response.status, body, fields)
     };
     let responses_by_user = ["bob", "eve", "nobody"].map(|name| {
-        let all: Vec<_> = (0..4).map(|_| visible(log_in(&server, name, "wrong"))).collect();
+        let all: Vec<_> = (0..4).map(|_| client_view(log_in(&server, name, "wrong"))).collect();
         assert_eq!([all[0].0, all[1].0, all[2].0, all[3].0], [401, 401, 429, 429], "{name}");
         all
     });
     let [bob, eve, nobody] = &responses_by_user;
     assert!(bob == eve && eve == nobody, "{responses_by_user:?}");
-    // Six failures were passwords. After two more, all failures get the same response.
+    // Six wrong passwords were counted. After two more failures, the address has reached the limit
+    // of 8, and all failures get the same response.
     let send = |name: &str| {
         let credential = credential(name, "kw_00000000_00000000000000000000000000000017Q4b6");
-        visible(server.request("GET", "/user/1").header("API-KEY", credential).send())
+        client_view(server.request("GET", "/user/1").header("API-KEY", credential).send())
     };
     let responses: Vec<_> = ["bob", "eve", "nobody", "bob", "eve"].map(send).into();
     assert_eq!(

@@ -110,7 +110,7 @@ fn no_spelling_of_a_uri_bypasses_authentication() {
             );
         }
     }
-    // With a credential, unusual spellings of the path are served.
+    // Requests with a credential and an unusual spelling of the path are served.
     assert_eq!(server.request_as_admin("GET", "/x/%2e%2e/us%65r/1").send().status, 200);
     assert_eq!(server.request_as_admin("GET", "/user/1?a=1&_format=json").send().status, 200);
 }

@@ -1,4 +1,5 @@
-//! The first run: one command starts the program, and the printed `curl` line creates a user.
+//! Tests of the first run: one command starts the program, and the `curl` line that the program
+//! prints creates a user.
 
 use std::{process::Command, thread, time::Duration};
 
@@ -29,7 +30,7 @@ fn the_printed_curl_line_creates_a_user() {
     let location = format!("http://{}/user/{uid}", server.public);
     assert!(head.to_lowercase().contains(&format!("location: {location}\r\n")), "{head}");
 
-    // With the printed key, read, change and delete the user.
+    // Read, change and delete the user with the printed key.
     let key = printed.split_whitespace().find(|word| word.starts_with("kw_")).unwrap();
     let send = |method: &str, body: Option<Value>| -> Response {
         let target = format!("/user/{uid}?_format=json");
@@ -70,9 +71,9 @@ fn init_prints_the_first_key_as_json_once() {
     assert_eq!(first["username"], "admin");
     assert_eq!(first["application"], "default");
     assert!(first["key"].as_str().unwrap().starts_with("kw_"));
-    let again = site.run(&["init"]);
-    assert!(!again.status.success());
-    assert!(again.stdout.is_empty());
+    let second = site.run(&["init"]);
+    assert!(!second.status.success());
+    assert!(second.stdout.is_empty());
 }
 
 #[test]
@@ -81,6 +82,6 @@ fn sigterm_stops_the_server_and_releases_the_store() {
     server.add_user("bob", &[]);
     assert!(server.stop().success());
     assert!(!server.site.path().join("data/keyward.control").exists());
-    // Without a server the command line opens the store itself.
+    // This command opens the store, which is only possible if the server has released the store.
     assert_eq!(server.site.json(&["user", "show", "bob"])["name"], "bob");
 }

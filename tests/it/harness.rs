@@ -1,6 +1,7 @@
 //! Runs the real program in a temporary folder.
 
-// `tests/crash.rs` includes this file too: the path is relative to this file.
+// The attribute makes the path relative to this file, because `tests/crash.rs` includes this file
+// too.
 #[path = "client.rs"]
 mod client;
 
@@ -20,7 +21,7 @@ pub use client::{Request, Response, exchange};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The longest that a test waits for anything. No test asserts that something is faster.
+/// The maximum time that a test waits for an event. No test requires a shorter time.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A temporary folder for a store, and the environment variables that configure the program.
@@ -44,7 +45,8 @@ impl Site {
             ("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0"),
             ("KEYWARD_SERVER__WORKERS", "2"),
             ("KEYWARD_LOG__LEVEL", "trace"),
-            // Tests fail to authenticate on purpose, and often.
+            // The tests' addresses are exempt from the failure limits, because tests often send
+            // wrong credentials on purpose.
             ("KEYWARD_LIMITS__FAILURE_EXEMPT", "127.0.0.0/8"),
         ] {
             site = site.with_env(name, value);
@@ -77,7 +79,7 @@ impl Site {
         command
     }
 
-    /// A shell in this folder. Its `PATH` contains the program, as `keyward`.
+    /// A shell that runs a script in this folder. The script can run the program as `keyward`.
     pub fn shell(&self, script: &str) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_keyward"));
         let inherited = std::env::var_os("PATH").unwrap_or_default();
@@ -125,17 +127,18 @@ pub struct Server {
     logged: Arc<Mutex<String>>,
     /// The thread that reads the log until the end of the stream.
     log_reader: Option<thread::JoinHandle<()>>,
-    /// Texts that the log must never contain: `drop` checks them, in every test.
+    /// Texts that the log must never contain. `drop` searches the log for these texts.
     secrets: Mutex<Vec<String>>,
 }
 
 impl Server {
-    /// Creates a store in a new folder and starts a server on it.
+    /// Creates a store in a new folder, and starts a server with this store.
     pub fn new() -> Self {
         Site::new().start()
     }
 
-    /// Starts the server on the store in this folder. The server creates a store that is missing.
+    /// Starts a server with the store in this folder. If the folder has no store, the server
+    /// creates a store.
     pub fn start(site: Site, key: String) -> Self {
         let mut child =
             site.command(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -156,7 +159,8 @@ impl Server {
             thread::sleep(Duration::from_millis(2));
         };
         let public = control["public"].as_str().unwrap().parse().unwrap();
-        // With TLS on the admin listener, the control file has the path of a Unix socket instead.
+        // If the admin listener uses TLS, the control file has the path of a Unix socket instead of
+        // an address.
         let admin = control["address"].as_str().unwrap().parse();
         let server = Self {
             public,
@@ -187,9 +191,9 @@ impl Server {
         self.secrets.lock().unwrap().push(secret.to_owned());
     }
 
-    /// Adds a key that the log must not contain: its secret part and its digest.
+    /// Adds the secret part and the digest of a key to the texts that the log must not contain.
     pub fn forbid_key_in_log(&self, key: &str) {
-        // Some tests start a server without knowing a key.
+        // A test that does not know the administrator's key starts the server with an empty text.
         if key.is_empty() {
             return;
         }
@@ -209,7 +213,8 @@ impl Server {
         self.logged.lock().unwrap().clone()
     }
 
-    /// Waits until the log contains this text. The log arrives through a pipe, after the response.
+    /// Waits until the log contains this text. The log comes through a pipe, and may arrive later
+    /// than the response.
     pub fn wait_for_log(&self, text: &str) {
         let deadline = Instant::now() + TIMEOUT;
         while !self.logged().contains(text) {
@@ -326,12 +331,12 @@ impl Drop for Server {
         if thread::panicking() {
             return;
         }
-        // The last lines of the log may still be in the pipe.
+        // Wait for the last lines of the log, which may still be in the pipe.
         if let Some(reader) = self.log_reader.take() {
             reader.join().unwrap();
         }
         let logged = self.logged();
-        assert!(logged.contains("ready"), "the log is empty: a search in it would prove nothing");
+        assert!(logged.contains("ready"), "the log was not read, so secrets would not be found");
         for secret in self.secrets.lock().unwrap().iter() {
             let line = logged.lines().find(|line| line.contains(secret));
             assert!(line.is_none(), "a secret was logged: {}", line.unwrap_or_default());
@@ -371,10 +376,10 @@ fn admin_address_in_log(logged: &Mutex<String>) -> SocketAddr {
     }
 }
 
-/// The text read so far, and the thread that reads it.
+/// The text that was read so far, and the thread that reads the stream.
 type Collected = (Arc<Mutex<String>>, thread::JoinHandle<()>);
 
-/// Reads a stream to its end in a thread of its own.
+/// Reads a stream to its end in a new thread.
 fn collect(stream: impl std::io::Read + Send + 'static) -> Collected {
     let text = Arc::new(Mutex::new(String::new()));
     let sink = text.clone();

@@ -1,5 +1,5 @@
 //! Checks on the source tree: imports point down, no files import each other in a circle, files are
-//! short, and each one says what it is for.
+//! short, and each file says what it is for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -115,7 +115,7 @@ const ROOTS: &[&str] = &["lib", "main"];
 const MAX_LINES: usize = 500;
 const MAX_FILES: usize = 15;
 const MAX_COLUMNS: usize = 100;
-/// Words that no comment begins with: the sentence after them has no subject.
+/// Words that no comment begins with, because a sentence that begins with them has no subject.
 const RIDDLES: &[&str] = &["What", "Whoever", "Whom", "Who", "Whose", "The same", "It is told"];
 
 #[test]
@@ -228,7 +228,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
 }
 
 /// # Panics
-/// When there are fewer than `least`: a check of no files would always pass.
+/// Panics if there are fewer than `least` files, because a check of no files would always pass.
 fn files_of(root: &Path, folder: &str, least: usize) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from(folder)];
@@ -279,14 +279,14 @@ fn upward_imports(file: &Path, text: &str) -> Vec<String> {
 /// A path that begins in this crate.
 struct Import {
     line: usize,
-    /// Its names from the crate's root.
+    /// The names in the path, from the crate's root.
     path: Vec<String>,
     /// The name under which `pub use` exports it from the file.
     exported: Option<String>,
     is_test: bool,
 }
 
-/// All paths of a file that begin in this crate, macros' arguments included.
+/// All paths of a file that begin in this crate, including paths in macro arguments.
 fn imports(module: &[String], text: &str) -> Vec<Import> {
     let file = syn::parse_file(text).unwrap();
     let children = file.items.iter().filter_map(|item| match item {
@@ -402,7 +402,7 @@ impl Visit<'_> for Reader {
         syn::visit::visit_path(self, path);
     }
 
-    /// `pub(in crate::a)` names an ancestor: it is no import.
+    /// Skips the path in `pub(in crate::a)`, because this path is not an import.
     fn visit_vis_restricted(&mut self, _: &syn::VisRestricted) {}
 
     fn visit_macro(&mut self, item: &syn::Macro) {
@@ -421,9 +421,9 @@ impl Visit<'_> for Reader {
     }
 }
 
-/// The groups of files that import each other in a circle, tests apart. A file and those of its own
-/// folder's children count as one step: a parent declares and re-exports its children, and children
-/// use their parent's types.
+/// The groups of files that import each other in a circle. Tests are left out, and so are imports
+/// between a parent module and its children: a parent declares and re-exports its children, and
+/// children use the types of their parent.
 fn circles(sources: &BTreeMap<Vec<String>, String>) -> Vec<String> {
     let is_test = |module: &[String]| module.iter().any(|name| name == "tests");
     let mut edges: BTreeMap<&[String], BTreeSet<&[String]>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Import of keys of other systems from their files.
+//! Tests of the import of keys from files of other systems.
 
 use std::fs;
 
@@ -22,7 +22,8 @@ fn import_is_all_or_nothing_and_can_be_repeated() {
     let server = Server::new();
     let site = &server.site;
     server.add_user("bob", &[]);
-    let many: String = (0..2500).map(|at| format!("user{at},key-number-{at}\n")).collect();
+    let many: String =
+        (0..2500).map(|number| format!("user{number},key-number-{number}\n")).collect();
     write_file(site, "good.csv", &format!("username,key\nbob,a-key-of-bobs\n{many}"));
     write_file(site, "bad.csv", &format!("username,key\nbob,a-key-of-bobs\n{many}bob,x\neve\n"));
     server.forbid_in_log("a-key-of-bobs");
@@ -36,7 +37,7 @@ fn import_is_all_or_nothing_and_can_be_repeated() {
         (4, &json!("line 2501.key")),
         "{problem}"
     );
-    // Every row with an unknown user is an error; the first hundred are reported.
+    // Each row with an unknown user is an error. Only the first 100 errors are reported.
     let (exit, problem) = run_failing(site, &["key", "import", "good.csv"]);
     assert_eq!((exit, problem["errors"].as_array().unwrap().len()), (4, 100));
     let counts = json!({ "keys": 2501, "users": 2500, "known": 0 });
@@ -58,7 +59,7 @@ fn files_of_kong_and_drupal_and_json_lines_are_imported() {
     ] });
     write_file(&site, "kong.json", &kong.to_string());
     write_file(&site, "drupal.csv", "username,key\nann,d41d8cd98f00b204e9800998ecf8427e\n");
-    // printf %s secret-of-ann | sha256sum
+    // The digest is that of `printf %s secret-of-ann | sha256sum`.
     let digest = keyward::model::Scheme::Sha256.kept("secret-of-ann", None).unwrap();
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     write_file(

@@ -1,4 +1,5 @@
-//! Invalid input: each case has one clear error, nothing panics, and the server keeps serving.
+//! Tests of invalid input: each case has a clear error, nothing panics, and the server keeps
+//! serving.
 
 use std::{
     fs,
@@ -34,7 +35,7 @@ fn oversized_header_fields_are_rejected() {
         request.header(&format!("X-{n}"), "x")
     });
     many.send().assert_error(431, "REQUEST_HEADER_FIELDS_TOO_LARGE", description);
-    // Within the limit of the header section, but longer than any credential.
+    // The header section is within its limit, but the header field is longer than any credential.
     let long = server.request("GET", "/user/1").header("API-KEY", vec![b'x'; 8000]).send();
     long.assert_error(401, "INVALID_API_KEY_FORMAT", "API key format is invalid.");
     assert_eq!(server.request_as_admin("GET", "/user/1").send().status, 200);
@@ -59,7 +60,8 @@ fn malformed_requests_are_rejected() {
         format!(
             "POST /entity/user HTTP/1.1\r\n{host}Content-Length: 4\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n"
         ),
-        // Two hosts, no host, or an invalid host: a proxy in front may have used another one.
+        // Requests with two hosts, no host or an invalid host are rejected, because a proxy in
+        // front of the server may have used another host.
         format!("GET /user/1 HTTP/1.1\r\n{host}{host}\r\n"),
         "GET /user/1 HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(),
         "GET /user/1 HTTP/1.1\r\nHost: a b\r\nConnection: close\r\n\r\n".to_owned(),
@@ -119,8 +121,8 @@ fn invalid_bodies_are_rejected() {
     post().body("{\"foo\":[]}").send().assert_message(422, "Field foo is unknown.");
     let large = post().body(vec![b' '; 2 << 20]).send();
     large.assert_message(413, "The request's body is larger than 1048576 bytes.");
-    // The client announces a large body and waits for `100 Continue`: the server rejects it at
-    // once.
+    // The client announces a large body and waits for `100 Continue`. The server rejects the
+    // request at once.
     let announced = post().header("Content-Length", "9999999").header("Expect", "100-continue");
     assert_eq!(announced.send().status, 413);
     assert_eq!(server.request_as_admin("GET", "/user/1").send().status, 200);
@@ -155,7 +157,8 @@ fn port_in_use_stops_the_start_before_a_store_is_created() {
         let site = Site::new().with_env(name, &address);
         let key = name.trim_start_matches("KEYWARD_").replace("__", ".").to_lowercase();
         assert_start_fails(&site, &[&address, "in use", &key]);
-        // A server that cannot start creates no store, and so no key that nobody would have seen.
+        // A server that cannot start must not create a store. Otherwise the server would also
+        // create the first key, and would never print this key.
         assert!(!site.store().exists());
     }
 }
@@ -192,7 +195,10 @@ fn wrong_or_exposed_pepper_stops_the_start() {
     let site = server.kill();
     let original = fs::read_to_string(&pepper).unwrap();
     fs::write(&pepper, "0".repeat(64)).unwrap();
-    assert_start_fails(&site, &["keyward.pepper", "not the one that this store was made with"]);
+    assert_start_fails(
+        &site,
+        &["keyward.pepper", "not the pepper that this store was created with"],
+    );
     fs::write(&pepper, "not a pepper").unwrap();
     assert_start_fails(&site, &["keyward.pepper", "64 hexadecimal digits"]);
     fs::remove_file(&pepper).unwrap();
@@ -223,7 +229,7 @@ fn damaged_store_stops_the_start_and_is_not_overwritten() {
     fs::create_dir(other.path().join("other")).unwrap();
     fs::write(other.path().join("other/somebody-elses"), "file").unwrap();
     assert_start_fails(&other, &["other"]);
-    // The first store, with its file restored, works as before.
+    // After its file was restored, the first store works as before.
     let server = Server::start(site, String::new());
     assert_eq!(server.site.json(&["user", "show", "bob"])["name"], "bob");
 }

@@ -1,4 +1,4 @@
-//! The life cycle of keys: rotation, commands that take a pasted key, and `key scan`.
+//! Tests of the life cycle of keys: rotation, commands that take a pasted key, and `key scan`.
 
 use std::{
     io::Write as _,
@@ -24,7 +24,7 @@ fn run_with_stdin(site: &Site, args: &[&str], input: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The command may end without reading its standard input.
+    // The write may fail, because the command may end without reading its standard input.
     let _ = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
 }
@@ -48,8 +48,8 @@ fn both_keys_work_until_the_overlap_of_a_rotation_ends() {
     assert_eq!(new["replaces"]["id"], old.id.as_str());
     assert_eq!(new["replaces"]["rotated"]["to"], id);
     assert_eq!(status(&server, "bob", key), 200);
-    let first = status(&server, "bob", &old.text);
-    assert!(first == 200 || started.elapsed() > Duration::from_secs(1), "{first}");
+    let old_status = status(&server, "bob", &old.text);
+    assert!(old_status == 200 || started.elapsed() > Duration::from_secs(1), "{old_status}");
     while status(&server, "bob", &old.text) == 200 {
         assert!(started.elapsed() < TIMEOUT, "the overlap does not end");
         thread::sleep(Duration::from_millis(20));
@@ -69,7 +69,7 @@ fn invalid_rotation_is_rejected_and_changes_nothing() {
     let key = server.generate_key("bob", &["--expires", "1h"]);
     let target = format!("/api/v1/keys/{}/rotate", key.id);
     let rotate = |body: Value| server.admin_api("POST", &target).json(&body).send();
-    for (body, place) in [
+    for (body, location) in [
         (json!({ "overlap": -1 }), "overlap"),
         (json!({ "overlap": "-1h" }), "overlap"),
         (json!({ "overlap": "2h" }), "overlap"),
@@ -82,7 +82,7 @@ fn invalid_rotation_is_rejected_and_changes_nothing() {
     ] {
         let response = rotate(body.clone());
         assert_eq!(response.status, 422, "{body}: {}", response.body);
-        assert_eq!(response.json()["errors"][0]["location"], place, "{body}");
+        assert_eq!(response.json()["errors"][0]["location"], location, "{body}");
         assert!(response.json()["errors"][0]["fix"].as_str().is_some_and(|fix| !fix.is_empty()));
     }
     assert_eq!(
@@ -150,7 +150,7 @@ fn pasted_key_is_shown_and_revoked_but_never_printed() {
         let stderr = text(&output.stderr);
         assert!(wrong.is_empty() || !stderr.contains(&*String::from_utf8_lossy(wrong)), "{stderr}");
     }
-    // A key as an argument is rejected, and not printed.
+    // A command with a key as its argument is rejected, and does not print the key.
     let output = server.site.run(&["key", "revoke", &key.text]);
     assert_eq!(output.status.code(), Some(2));
     assert!(!text(&output.stderr).contains(&key.text));
@@ -167,7 +167,7 @@ fn key_scan_finds_keys_in_files_without_a_store() {
     server.patch_application(json!({ "key_prefix": "acme" }));
     let second = server.generate_key("bob", &[]);
     assert!(second.text.starts_with("acme_"));
-    // The scan needs no store and no valid configuration.
+    // The scan works without a store and with an invalid configuration.
     let site = Site::new().with_env("KEYWARD_LIMITS__HEADERS", "nonsense");
     let write_file = |name: &str, text: &[u8]| {
         let path = site.path().join(name);
@@ -187,7 +187,7 @@ fn key_scan_finds_keys_in_files_without_a_store() {
     assert_eq!(output.status.code(), Some(6), "{}", text(&output.stderr));
     let last_four = |key: &str| key[key.len() - 4..].to_owned();
     let expected = format!(
-        "a/b/.env:2:5: {} kw…{}\na/curl.log:1:12: {} acme…{} (in a credential in Base64)\na/image:1:4: {} acme…{}\n",
+        "a/b/.env:2:5: {} kw…{}\na/curl.log:1:12: {} acme…{} (in a Base64 credential)\na/image:1:4: {} acme…{}\n",
         first.id,
         last_four(&first.text),
         second.id,
@@ -221,7 +221,8 @@ fn rotation_under_load_loses_no_request() {
         for _ in 0..4 {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
-                    // A client keeps using a key for a while after it has read it.
+                    // Each client uses a key for three requests, even if the key is rotated after
+                    // the first request.
                     let text = current.lock().unwrap().clone();
                     for _ in 0..3 {
                         let request = server.request("GET", "/user/1");

@@ -1,7 +1,7 @@
-//! `kill -9` during an import and during rotations. Each batch is stored entirely or not at all, a
-//! change that got its response is kept, an interrupted import can be repeated, and the audit trail
-//! is intact. (`bulk` tests keys for all users, `backup` tests restores, and the crash test tests
-//! single writes.)
+//! Tests that kill the server during an import and during rotations. Each batch is stored entirely
+//! or not at all, a change is kept if its response arrived, an interrupted import can be repeated,
+//! and the audit trail is intact. (`bulk` tests keys for all users, `backup` tests restores, and
+//! `tests/crash.rs` tests single writes.)
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,15 +28,16 @@ fn user_count(site: &Site) -> usize {
 #[test]
 fn killed_import_can_be_repeated() {
     let mut server = Server::new();
-    let rows: String = (0..ROWS).map(|at| format!("user{at:04},a-key-of-user-{at}\n")).collect();
+    let row = |number: usize| format!("user{number:04},a-key-of-user-{number}\n");
+    let rows: String = (0..ROWS).map(row).collect();
     let mut counts_seen = HashSet::new();
     for round in 0..6_u64 {
         fs::write(server.site.path().join("rows.csv"), &rows).unwrap();
         let args = ["key", "import", "rows.csv", "--create-users"];
         let mut child = server.site.command(&args);
         let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // The import checks all rows first. In the first round, wait until the first batch is
-        // stored; then kill during one of the next batches.
+        // The import checks all rows before it stores the first batch. In the first round, wait
+        // until the first batch is stored, so that the kill comes during a later batch.
         let has_first_batch = || {
             let found = server.admin_api("GET", "/api/v1/users?name=user0000").send().json();
             !found["items"].as_array().unwrap().is_empty()
@@ -51,8 +52,8 @@ fn killed_import_can_be_repeated() {
         child.wait().unwrap();
         server = Server::start(site, key);
         assert_eq!(server.site.json(&["audit", "verify"])["state"], "intact", "round {round}");
-        // One user is not from the file. A batch ends at the end of a user, and here each user has
-        // one key.
+        // One user and one key, those of the administrator, are not from the file. A batch contains
+        // all rows of a user, and in this file each user has one row.
         let imported = user_count(&server.site) - 1;
         let keys = server.site.json(&["key", "list"]).as_array().unwrap().len() - 1;
         assert_eq!(imported, keys, "round {round}");
@@ -61,7 +62,7 @@ fn killed_import_can_be_repeated() {
             break;
         }
     }
-    // At least one kill came between two batches.
+    // At least one kill must have come between the first and the last batch.
     assert!(counts_seen.iter().any(|imported| (1..ROWS).contains(imported)), "{counts_seen:?}");
     let repeated = server.site.json(&["key", "import", "rows.csv", "--create-users"]);
     let count = |name: &str| repeated[name].as_u64().unwrap() as usize;
@@ -74,8 +75,8 @@ fn killed_import_can_be_repeated() {
     assert_eq!(server.site.json(&["audit", "verify"])["state"], "intact");
 }
 
-/// Rotates a key again and again until the server is gone. `confirmed` gets the old and the new id
-/// of each rotation that got its response.
+/// Rotates a key repeatedly until the server no longer responds. When the response to a rotation
+/// arrives, adds the old and the new id to `confirmed`.
 fn rotate(
     server: &Server,
     mut id: String,
@@ -109,8 +110,8 @@ fn check_rotations(server: &Server, confirmed: &HashMap<String, String>) -> usiz
     for (old, new) in confirmed {
         assert_eq!(keys[old.as_str()]["rotated"]["to"], json!(new));
     }
-    // Four keys are not the successor of another one: three users' first keys, and the
-    // administrator's.
+    // Four keys are not the successor of another key: the first keys of the three users, and the
+    // administrator's key.
     assert_eq!(keys.len() - successors.len(), 4);
     successors.len()
 }

@@ -1,5 +1,5 @@
-//! The tower layer: which requests it allows, and what the service behind it receives. `faces`
-//! tests that it decides like the other faces.
+//! Tests of the tower layer: the requests that the layer allows, and the requests that the service
+//! behind the layer receives. (`faces` tests that the layer decides like the server.)
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -83,7 +83,7 @@ async fn layer_without_resources_uses_its_own_requirements() {
             assert_eq!(identity.is_anonymous(), credential.is_empty());
         }
     }
-    // The requests of a disabled application are anonymous.
+    // A request through a disabled application is anonymous.
     let writer = fixture.accounts.as_actor(Actor::Program);
     let disabled = writer.change("default", None, |application: &mut Application| {
         application.enabled = false;
@@ -98,7 +98,8 @@ async fn layer_without_resources_uses_its_own_requirements() {
 async fn path_that_is_not_normalized_does_not_reach_a_route() {
     use axum::{Router, routing::get};
     let fixture = Fixture::with_hooks("fn on_request(req) {}").await;
-    // The route belongs to a protected resource; the normalized path belongs to an open one.
+    // The path as it is sent has the route of a protected resource, but the normalized path belongs
+    // to an open resource.
     let routes = || Router::new().route("/orders/{*rest}", get(async || "orders"));
     let inside = routes().layer(Layer::new(fixture.gate.clone()));
     let outside = Layer::new(fixture.gate.clone()).rewriting_paths().layer(routes());
@@ -107,7 +108,8 @@ async fn path_that_is_not_normalized_does_not_reach_a_route() {
         request.body(axum::body::Body::empty()).unwrap()
     };
     assert_eq!(inside.oneshot(traversal()).await.unwrap().status(), 400);
-    // A layer around the router passes on the path that was checked, which has no route.
+    // A layer around the router checks the normalized path and passes it on. This path has no
+    // route.
     assert_eq!(outside.oneshot(traversal()).await.unwrap().status(), 404);
 }
 

@@ -1,4 +1,4 @@
-//! Rate limits and credits, over HTTP: exact counts, header fields, and every dialect of
+//! Tests of rate limits and credits over HTTP: exact counts, header fields, and every dialect of
 //! `/-/verify`.
 
 use std::{sync::Barrier, thread};
@@ -79,7 +79,8 @@ fn every_record_has_its_own_limit_and_all_must_allow_the_request() {
             "\"key\";r=8;t=400, \"user\";r=3;t=515, \"application\";r=99;t=1, \"resource\";r=4;t=720"
         )
     );
-    // The user's limit allows three more. Requests that it rejects do not count for the resource.
+    // The user's limit allows three more requests. A request that the user's limit rejects does not
+    // count for the limit of the resource.
     let statuses: Vec<u16> = (0..5).map(|_| send(&server, &first).status).collect();
     assert_eq!(statuses, [200, 200, 200, 429, 429]);
     let response = server.request_as_admin("GET", "/user/1").send();
@@ -89,7 +90,8 @@ fn every_record_has_its_own_limit_and_all_must_allow_the_request() {
         "{response:?}"
     );
     assert_eq!(server.request_as_admin("GET", "/user/1").send().status, 429);
-    // A removed limit stops applying at once; a limit that stays keeps its count.
+    // The removal of a limit applies to the next request. A limit that is not changed keeps its
+    // count.
     run(&["resource", "edit", "entity.user", "--no-rate-limit"]);
     assert_eq!(server.request_as_admin("GET", "/user/1").send().status, 200);
     run(&["user", "edit", "bob", "--timezone", "Europe/Berlin"]);
@@ -121,7 +123,7 @@ fn application_limit_is_shared_and_exempts_the_admin_api() {
     server.site.json(&["app", "edit", "default", "--rate-limit", "1/1h"]);
     assert_eq!(send(&server, &key).status, 200);
     assert_eq!(send(&server, &other).status, 429);
-    // A change of the policy keeps the counts.
+    // Changes of roles and applications keep the counts of the limits.
     server.site.json(&["role", "add", "new", "--label", "New"]);
     server.site.json(&["app", "edit", "default", "--name", "Renamed"]);
     assert_eq!(send(&server, &other).status, 429);
@@ -196,7 +198,7 @@ fn invalid_limits_are_rejected_with_the_reason() {
     server.add_user("bob", &[]);
     for (rate, message) in [
         ("0/1m", "A rate allows 1 to 1000000 requests, not 0."),
-        ("5/0s", "A rate is counted in a time of 1s to 366d."),
+        ("5/0s", "The time span of a rate is 1s to 366d."),
         ("fast", "\"fast\" is not a rate."),
     ] {
         for target in ["users/1", "applications/default", "resources/entity.user"] {
@@ -226,7 +228,7 @@ fn invalid_limits_are_rejected_with_the_reason() {
     assert_eq!(response.status, 422);
     assert_eq!(
         response.json()["errors"][0]["message"],
-        "There are 1 to 1000000000 credits, not 0."
+        "A limit has 1 to 1000000000 credits, not 0."
     );
 }
 

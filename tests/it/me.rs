@@ -1,10 +1,11 @@
-//! Self-service: users manage their own keys with `/api/v1/me`.
+//! Tests of self-service: users manage their own keys with `/api/v1/me`.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Key, Request, Response, Server, Site, credential};
 
-const OWN: &str = "generate own api key";
+/// The permission for self-service.
+const SELF_SERVICE: &str = "generate own api key";
 
 fn send(server: &Server, key: &Key, method: &str, target: &str, body: Value) -> Response {
     let request = Request::new(server.admin, method, target).header("API-KEY", &key.credential);
@@ -14,7 +15,7 @@ fn send(server: &Server, key: &Key, method: &str, target: &str, body: Value) -> 
     }
 }
 
-/// The new key in a response, which must be a success.
+/// Asserts that a response is a success, and returns the new key in the body.
 #[track_caller]
 fn created_key(server: &Server, name: &str, response: &Response) -> Key {
     assert_eq!(response.status, 201, "{}", response.body);
@@ -27,7 +28,7 @@ fn created_key(server: &Server, name: &str, response: &Response) -> Key {
 #[test]
 fn users_create_rotate_and_revoke_their_own_keys() {
     let server = Server::new();
-    let bob = server.user_with_permissions("bob", &[OWN, "read"]);
+    let bob = server.user_with_permissions("bob", &[SELF_SERVICE, "read"]);
     let identity = send(&server, &bob, "GET", "/api/v1/me", json!({})).json();
     assert_eq!(
         (
@@ -39,10 +40,10 @@ fn users_create_rotate_and_revoke_their_own_keys() {
         ),
         (&json!(2), &json!("bob"), &json!(bob.id), &Value::Null, &json!(["role-of-bob"]))
     );
-    let body = json!({ "label": "laptop", "scopes": [OWN], "expires": "30d" });
+    let body = json!({ "label": "laptop", "scopes": [SELF_SERVICE], "expires": "30d" });
     let second = created_key(&server, "bob", &send(&server, &bob, "POST", "/api/v1/me/keys", body));
     let identity = send(&server, &second, "GET", "/api/v1/me", json!({})).json();
-    assert_eq!(identity["scopes"], json!([OWN]));
+    assert_eq!(identity["scopes"], json!([SELF_SERVICE]));
     let listed = send(&server, &bob, "GET", "/api/v1/me/keys", json!({})).json();
     assert_eq!(listed["items"].as_array().unwrap().len(), 2);
     let rotate = format!("/api/v1/me/keys/{}/rotate", second.id);
@@ -58,8 +59,8 @@ fn users_create_rotate_and_revoke_their_own_keys() {
 #[test]
 fn keys_of_other_users_are_not_reachable() {
     let server = Server::new();
-    let bob = server.user_with_permissions("bob", &[OWN]);
-    let eve = server.user_with_permissions("eve", &[OWN, "administer users"]);
+    let bob = server.user_with_permissions("bob", &[SELF_SERVICE]);
+    let eve = server.user_with_permissions("eve", &[SELF_SERVICE, "administer users"]);
     for verb in ["revoke", "rotate"] {
         let target = format!("/api/v1/me/keys/{}/{verb}", bob.id);
         let response = send(&server, &eve, "POST", &target, json!({}));
@@ -73,7 +74,8 @@ fn keys_of_other_users_are_not_reachable() {
     let listed = send(&server, &eve, "GET", "/api/v1/me/keys", json!({})).json();
     assert_eq!(listed["items"].as_array().unwrap().len(), 1);
     assert_eq!(send(&server, &bob, "GET", "/api/v1/me", json!({})).status, 200);
-    // Without the permission all routes are denied, and the permission allows no other routes.
+    // A user without the permission cannot use any of these routes. The permission does not allow
+    // other routes of the admin API.
     let ann = server.user_with_permissions("ann", &["read"]);
     for (method, target) in
         [("GET", "/api/v1/me"), ("GET", "/api/v1/me/keys"), ("POST", "/api/v1/me/keys")]
@@ -88,12 +90,13 @@ fn keys_of_other_users_are_not_reachable() {
 #[test]
 fn restricted_key_cannot_create_a_less_restricted_key() {
     let server = Server::new();
-    let unrestricted = server.user_with_permissions("bob", &[OWN, "read"]);
+    let unrestricted = server.user_with_permissions("bob", &[SELF_SERVICE, "read"]);
     let restricted = server.generate_key(
         "bob",
-        &["--scope", OWN, "--network", "127.0.0.0/8", "--application", "default"],
+        &["--scope", SELF_SERVICE, "--network", "127.0.0.0/8", "--application", "default"],
     );
-    let allowed = json!({ "scopes": [OWN], "networks": ["127.0.0.1"], "application": "default" });
+    let allowed =
+        json!({ "scopes": [SELF_SERVICE], "networks": ["127.0.0.1"], "application": "default" });
     let with = |name: &str, value: Value| {
         let mut body = allowed.clone();
         body[name] = value;
@@ -101,7 +104,7 @@ fn restricted_key_cannot_create_a_less_restricted_key() {
     };
     for body in [
         with("scopes", Value::Null),
-        with("scopes", json!([OWN, "read"])),
+        with("scopes", json!([SELF_SERVICE, "read"])),
         with("networks", json!([])),
         with("networks", json!(["127.0.0.1", "10.0.0.0/8"])),
         with("networks", json!(["0.0.0.0/0"])),
@@ -128,7 +131,7 @@ fn restricted_key_cannot_create_a_less_restricted_key() {
 #[test]
 fn keys_per_user_limit_applies() {
     let server = Site::new().with_env("KEYWARD_LIMITS__KEYS_PER_USER", "2").start();
-    let bob = server.user_with_permissions("bob", &[OWN]);
+    let bob = server.user_with_permissions("bob", &[SELF_SERVICE]);
     let generate = || send(&server, &bob, "POST", "/api/v1/me/keys", json!({}));
     let second = created_key(&server, "bob", &generate());
     let response = generate();

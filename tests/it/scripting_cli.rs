@@ -1,4 +1,4 @@
-//! The `script` commands and `explain`, run with the real program.
+//! Tests of the `script` commands and of `explain` with the real program.
 
 use std::{fs, io::Write as _, process::Stdio};
 
@@ -83,7 +83,7 @@ fn script_errors_name_file_line_and_column() {
         out.contains("ok      hooks.rhai  test_a") && out.contains("FAILED  hooks.rhai  test_b")
     );
     assert!(err.contains("1 of 2 tests failed") && err.contains("hooks.rhai:4:3"), "{err}");
-    // The folder can be given as an argument.
+    // The command accepts another folder of scripts as its argument.
     let dir = site.path().join("scripts");
     fs::rename(&dir, site.path().join("other")).unwrap();
     assert_eq!(run(&site, &["script", "test", "other", "--filter", "test_a"]).0, 0);
@@ -155,7 +155,7 @@ fn scripts_need_the_configuration_permission_and_explain_needs_an_administrator(
         assert_eq!(status("POST", "scripts/reload", &key.credential, Value::Null), scripts);
         assert_eq!(status("POST", "explain", &key.credential, request_to_explain.clone()), explain);
     }
-    // A key with scopes has no administrator rights, also if its user is an administrator.
+    // A key with scopes has no administrator rights, even if its user is an administrator.
     let scoped = server.generate_key("admin", &["--scope", "administer site configuration"]);
     assert_eq!(status("POST", "explain", &scoped.credential, request_to_explain.clone()), 403);
     assert_eq!(status("POST", "explain", &server.admin_credential(), request_to_explain), 200);
@@ -194,7 +194,7 @@ fn assert_explains(site: &Site, key: &str) {
     assert!(explained["phases"][1]["microseconds"].is_u64());
     assert_hides_secrets(&explained.to_string(), key, &valid);
 
-    // A wrong key, for a method with a body.
+    // Explain a POST request with a body and a wrong key.
     let wrong = credential("admin", "s3cret-and-wrong");
     let field = format!("API-KEY: {wrong}");
     let args = ["explain", "-X", "POST", "/entity/user", "-H", &field, "-d", "{}"];
@@ -203,7 +203,8 @@ fn assert_explains(site: &Site, key: &str) {
     assert!(out.contains("401 AUTHENTICATION_FAILED") && out.contains("no such key"), "{out}");
     assert!(out.contains("not reached"), "{out}");
     assert_hides_secrets(&out, "s3cret-and-wrong", &wrong);
-    // User name and key exchanged: the key is not shown as an unknown user name.
+    // In this credential the user name and the key are exchanged. The key must not be shown as the
+    // name of an unknown user.
     let exchanged = credential(key, "admin");
     let explained = site.json(&["explain", "/user/1", "-H", &format!("API-KEY: {exchanged}")]);
     assert_eq!(explained["response"]["error"], "USER_DOES_NOT_EXIST");
@@ -265,7 +266,7 @@ fn explain_names_the_denying_script_and_counts_nothing() {
     assert!(!explained.to_string().contains("t0ken"), "{explained}");
     assert_eq!([send("b"), send("c")], [200, 429]);
     assert_eq!(explain("d")["response"]["error"], "SLOW");
-    // The line where a script fails is reported too.
+    // If a script fails, `explain` names the line of the failure.
     write_script(&server.site, "hooks.rhai", "fn on_request(req) {\n  let a = 1 / 0;\n}");
     server.site.json(&["script", "reload"]);
     let explained = explain("e");

@@ -1,6 +1,6 @@
-//! Imported slow digests (bcrypt, Argon2, and the formats of Apache): the first use of a key or
-//! password replaces its digest with ours. The digests come from `htpasswd`, OpenSSL and the
-//! `argon2` crate.
+//! Tests of imported slow digests (bcrypt, Argon2, and the formats of Apache). The first use of a
+//! key or password replaces the imported digest with a digest in Keyward's format. The imported
+//! digests come from `htpasswd`, OpenSSL and the `argon2` crate.
 
 use std::{
     fs,
@@ -24,7 +24,7 @@ fn run_program(program: &str, args: &[&str]) -> String {
     String::from_utf8(run.stdout).unwrap().trim().to_owned()
 }
 
-/// A line of a password file, as Apache's own tool writes it.
+/// A line of a password file, as Apache's tool `htpasswd` writes it.
 fn htpasswd(flags: &str, name: &str, password: &str) -> String {
     run_program("htpasswd", &[flags, name, password])
 }
@@ -75,11 +75,11 @@ fn slow_key_is_rehashed_on_first_use() {
         format!("username,key,label\nann,\"{}\",second\n", argon2(second)),
     )
     .unwrap();
-    let b = ["key", "import", "b.csv", "--digest", "bcrypt"];
-    let a = ["key", "import", "a.csv", "--digest", "argon2"];
+    let import_bcrypt = ["key", "import", "b.csv", "--digest", "bcrypt"];
+    let import_argon2 = ["key", "import", "a.csv", "--digest", "argon2"];
     let imported = json!({ "keys": 1, "users": 0, "known": 0 });
-    assert_eq!(site.json(&b), imported);
-    assert_eq!(site.json(&a), imported);
+    assert_eq!(site.json(&import_bcrypt), imported);
+    assert_eq!(site.json(&import_argon2), imported);
     assert_eq!(scheme(site, "ann", "first"), "slow");
 
     for (name, key) in [("ann", "another"), ("bob", first), ("ann", &bcrypt), ("nobody", first)] {
@@ -98,7 +98,7 @@ fn slow_key_is_rehashed_on_first_use() {
     }
     // A second import changes nothing, and the keys work after a restart.
     let known = json!({ "keys": 0, "users": 0, "known": 1 });
-    assert_eq!(site.json(&b), known);
+    assert_eq!(site.json(&import_bcrypt), known);
     let trail = site.json(&["audit", "list"]).to_string();
     assert!(trail.contains("key.quicken") && !trail.contains("$2y$"), "{trail}");
     let key = server.key.clone();
@@ -116,10 +116,11 @@ fn slow_key_is_rehashed_on_first_use() {
     site.json(&["key", "revoke", first_id.as_str().unwrap()]);
     assert_eq!(status(&server, "ann", first), 401);
     assert_eq!(site.json(&["audit", "verify"])["state"], "intact");
-    // Deleting the user removes both index entries of the key, so it can be imported again.
+    // When the user is deleted, both index entries of the key are removed, so that the key can be
+    // imported again.
     assert!(site.run(&["user", "delete", "ann", "--yes"]).status.success());
     assert_eq!(
-        site.json(&[&b[..], &["--create-users"]].concat()),
+        site.json(&[&import_bcrypt[..], &["--create-users"]].concat()),
         json!({ "keys": 1, "users": 1, "known": 0 })
     );
 }
@@ -137,12 +138,11 @@ fn short_keys_stay_slow_and_invalid_digests_are_rejected() {
     }
     server.wait_for_log("ready");
     assert_eq!(scheme(site, "ann", "short"), "slow");
-    // A digest with a high cost would make each request expensive for the server.
+    // A digest with a high cost is rejected, because each check would be expensive for the server.
     let expensive = digest.replacen("$05$", "$20$", 1);
     assert_ne!(expensive, digest);
-    let five_keys: String = (0..5)
-        .map(|at| format!("eve,{}\n", htpasswd("-nbB", "x", &at.to_string())[2..].to_owned()))
-        .collect();
+    let row = |number: u32| format!("eve,{}\n", &htpasswd("-nbB", "x", &number.to_string())[2..]);
+    let five_keys: String = (0..5).map(row).collect();
     for (text, kind, location) in [
         (format!("ann,{expensive}\n"), "bcrypt", "line 1.key"),
         (format!("ann,{digest}\n"), "argon2", "line 1.key"),
@@ -165,7 +165,7 @@ fn short_keys_stay_slow_and_invalid_digests_are_rejected() {
 }
 
 #[test]
-fn uniform_detail_checks_as_long_for_users_without_slow_keys() {
+fn uniform_detail_checks_slow_digests_for_every_user() {
     let server = Server::new();
     let site = &server.site;
     server.user_with_permissions("ann", &["access user profiles"]);
@@ -184,7 +184,8 @@ fn uniform_detail_checks_as_long_for_users_without_slow_keys() {
     for name in ["ann", "bob", "nobody"] {
         assert!(checks_slow_digests(name, "x"), "{name}");
     }
-    // A key with our check digits cannot be one of the slow keys.
+    // A text with the check digits of a Keyward key cannot be an imported key, so no slow digest is
+    // checked.
     let keyward_key = server.generate_key("bob", &[]).text;
     assert!(!checks_slow_digests("bob", &keyward_key) && !checks_slow_digests("ann", &keyward_key));
     server.patch_application(json!({ "detail": "exact" }));
@@ -218,7 +219,7 @@ fn hmac_sha256_keys_need_the_configured_hmac_key() {
     assert_eq!(imported["keys"], 1);
     assert_eq!(status(&server, "ann", text), 200);
     assert_eq!(status(&server, "ann", &digest), 401);
-    // Without the HMAC key no client could authenticate, so the server does not start.
+    // Without the HMAC key the imported key could not be checked, so the server does not start.
     let site = server.kill().with_env("KEYWARD_STORE__HMAC_KEY_FILE", "");
     let run = site.run(&["serve"]);
     let stderr = String::from_utf8_lossy(&run.stderr);
@@ -349,6 +350,7 @@ fn key_longer_than_bcrypt_reads_is_not_rehashed() {
     let server = Server::new();
     let site = &server.site;
     server.user_with_permissions("ann", &["access user profiles"]);
+    // bcrypt reads only the first 72 bytes, so both texts match the digest.
     let (real, other) = ("a".repeat(72) + "-the-rest", "a".repeat(72) + "-another");
     let digest = htpasswd("-nbB", "x", &real)[2..].to_owned();
     fs::write(site.path().join("k.csv"), format!("ann,{digest},x\n")).unwrap();
@@ -364,12 +366,13 @@ fn user_has_at_most_four_valid_slow_keys() {
     let server = Server::new();
     let site = &server.site;
     server.user_with_permissions("ann", &["access user profiles"]);
-    let text = |at: usize| format!("a-text-of-another-system-{at}");
-    let rows: String =
-        (0..4).map(|at| format!("ann,{},{at}\n", &htpasswd("-nbB", "x", &text(at))[2..])).collect();
+    let text = |number: usize| format!("a-text-of-another-system-{number}");
+    let row =
+        |number: usize| format!("ann,{},{number}\n", &htpasswd("-nbB", "x", &text(number))[2..]);
+    let rows: String = (0..4).map(row).collect();
     fs::write(site.path().join("k.csv"), rows).unwrap();
     site.json(&["key", "import", "k.csv", "--digest", "bcrypt"]);
-    // `apply` cannot add a fifth key either.
+    // `apply` cannot add a fifth key with a slow digest.
     let exported = String::from_utf8(site.run(&["export"]).stdout).unwrap();
     let table =
         exported.split("[[keys]]").find(|table| table.contains("scheme = \"slow\"")).unwrap();
@@ -390,7 +393,7 @@ fn user_has_at_most_four_valid_slow_keys() {
     let run = site.run(&["apply", "s.toml"]);
     let stderr = String::from_utf8_lossy(&run.stderr).into_owned();
     assert!(!run.status.success() && stderr.contains("at most 4 keys that are slow"), "{stderr}");
-    // Revoked keys do not count for the limit, and they are still recognized as revoked.
+    // Revoked keys do not count for the limit, and a request with a revoked key is rejected.
     let keys = site.json(&["key", "list", "ann"]);
     for key in keys.as_array().unwrap().iter().filter(|key| key["scheme"] == "slow") {
         site.json(&["key", "revoke", key["id"].as_str().unwrap()]);

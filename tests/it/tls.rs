@@ -1,5 +1,5 @@
-//! TLS with the real program: clients, renewed certificates, the command line (which needs no
-//! certificate), and the PROXY protocol.
+//! Tests of TLS with the real program: clients, renewed certificates, the command line (which needs
+//! no certificate), and the PROXY protocol.
 
 use std::{
     fs,
@@ -19,12 +19,12 @@ use crate::harness::{Server, Site, TIMEOUT};
 struct Authority(Issuer<'static, KeyPair>);
 
 impl Authority {
-    /// A new authority. Its certificate is the file `ca.pem` in this folder.
+    /// Creates an authority, and writes the authority's certificate to `ca.pem` in this folder.
     fn new(folder: &Path) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // The authority needs another name than the certificates that it signs: otherwise openssl
-        // takes such a certificate for self-signed.
+        // The authority needs another name than the certificates that it signs. Otherwise openssl
+        // reports these certificates as self-signed.
         params.distinguished_name.push(DnType::CommonName, "An authority");
         let key = KeyPair::generate().unwrap();
         fs::write(folder.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
@@ -45,7 +45,8 @@ impl Authority {
     }
 }
 
-/// A site with a certificate for both listeners.
+/// A site with one certificate for both listeners, the authority that signed the certificate, and
+/// the certificate.
 fn site() -> (Site, Authority, String) {
     let site = Site::new();
     let authority = Authority::new(site.path());
@@ -70,9 +71,9 @@ fn curl(folder: &Path, args: &[&str]) -> String {
 }
 
 /// The certificate that a listener presents, as openssl prints it.
-fn presented_certificate(to: SocketAddr) -> String {
+fn presented_certificate(listener: SocketAddr) -> String {
     let script = format!(
-        "openssl s_client -connect {to} -servername localhost -alpn h2 -showcerts </dev/null 2>&1"
+        "openssl s_client -connect {listener} -servername localhost -alpn h2 -showcerts </dev/null 2>&1"
     );
     let output = Command::new("sh").args(["-c", &script]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -80,7 +81,7 @@ fn presented_certificate(to: SocketAddr) -> String {
     text
 }
 
-/// A line of a certificate that differs between certificates.
+/// A line of a certificate in PEM that differs between the certificates of a test.
 fn distinct_line(certificate: &str) -> &str {
     certificate.lines().nth(3).unwrap()
 }
@@ -181,19 +182,19 @@ fn valid_certificates_are_reloaded_and_invalid_ones_ignored() {
     let server = site.start();
     let folder: PathBuf = server.site.path().to_owned();
     wait_for_certificate(&server, &first);
-    // A usual renewal: write new files next to the old ones, then rename them over the old ones.
+    // Renew the certificate in the usual way: write new files, and rename them over the old files.
     let second = authority.issue(&folder, "new");
     fs::rename(folder.join("new.key"), folder.join("server.key")).unwrap();
     fs::rename(folder.join("new.pem"), folder.join("server.pem")).unwrap();
     wait_for_certificate(&server, &second);
     fs::write(folder.join("server.pem"), "no certificate").unwrap();
-    let expected = "cannot reload the certificate of [server], the old one stays in use: server.pem: it is not PEM";
+    let expected = "cannot reload the certificate of [server], so the old certificate stays in use: server.pem: the file is not PEM";
     server.wait_for_log(expected);
     wait_for_certificate(&server, &second);
     fs::write(folder.join("server.pem"), &second).unwrap();
     let third = authority.issue(&folder, "server");
     wait_for_certificate(&server, &third);
-    // SIGHUP reloads the certificates, also if they have not changed.
+    // SIGHUP reloads the certificates even if the files have not changed.
     let control = fs::read_to_string(folder.join("data/keyward.control")).unwrap();
     let control: serde_json::Value = serde_json::from_str(&control).unwrap();
     let signaled =
@@ -268,7 +269,7 @@ fn grpc_listener_responds_to_envoy() {
         let args = ["-i", "--http2-prior-knowledge", "-H", "content-type: application/grpc", &url];
         curl(server.site.path(), &[args.as_slice(), more].concat())
     };
-    // An empty gRPC message, which describes no request.
+    // An empty gRPC message is invalid, because the message does not describe a request.
     fs::write(server.site.path().join("empty"), [0; 5]).unwrap();
     let response = call(&["--data-binary", "@empty"]);
     assert!(response.contains("grpc-status: 3") && response.ends_with("2 200"), "{response}");

@@ -1,6 +1,6 @@
-//! With `detail = "uniform"` every denial that depends on the credential waits for the next tick of
-//! the timer, whatever the reason; no other response waits. (`benches/uniform.rs` measures real
-//! response times.)
+//! With `detail = "uniform"`, a denial that depends on the credential waits for the next tick of
+//! the timer, for every reason of the denial. Other responses do not wait. (`benches/uniform.rs`
+//! measures real response times.)
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use crate::{
     harness::credential,
 };
 
-/// The time until the response, and its status. The clock is paused: it moves only if the response
-/// waits for it.
+/// The time until the response, and the status of the response. The tests pause tokio's clock, so
+/// time passes only while a response waits for the timer.
 async fn time_and_status(layer: &Layer, credential: &str) -> (Duration, u16) {
     let request = Request::get("/").header("api-key", credential).body(Full::default()).unwrap();
     let started = Instant::now();
@@ -61,7 +61,7 @@ async fn every_uniform_denial_waits_for_the_next_tick() {
             };
             assert!(is_expected, "{detail:?} {credential} {time:?} {status}");
         }
-        // A valid credential does not wait, and neither does a malformed one.
+        // The responses to a valid and to a malformed credential do not wait.
         assert_eq!(time_and_status(&layer, &fixture.ada).await, (Duration::ZERO, 200));
         assert_eq!(time_and_status(&layer, "!").await, (Duration::ZERO, 401));
     }

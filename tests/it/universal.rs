@@ -1,4 +1,5 @@
-//! Universal keys: in an application for such keys, one key acts as any user that its client names.
+//! Tests of universal keys. In an application for universal keys, a client that has such a key can
+//! act as any user.
 
 use serde_json::{Value, json};
 
@@ -27,26 +28,27 @@ fn change(server: &Server, target: &str, change: Value) -> u16 {
 #[test]
 fn universal_key_acts_as_the_named_user_in_its_application_only() {
     let (server, key) = portal();
-    let own = server.generate_key("ann", &[]).text;
+    let anns_key = server.generate_key("ann", &[]).text;
     let status =
         |application: &str, name: &str, key: &str| send(&server, application, name, key).status;
     assert_eq!(status("portal", "ann", &key.text), 200);
-    // A universal key gives no user more permissions, and that includes the key's owner.
+    // A universal key does not extend the permissions of the user that the client names, even if
+    // this user owns the key.
     assert_eq!(status("portal", "bob", &key.text), 403);
     assert_eq!(status("portal", "portal", &key.text), 403);
     assert_eq!(status("portal", "nobody", &key.text), 404);
-    // In other applications the key is invalid, also for its owner. The application accepts no keys
-    // of single users.
+    // Other applications reject the universal key, even for its owner. The application `portal`
+    // rejects keys of single users.
     for (application, name, key) in [
         ("default", "ann", &key.text),
         ("default", "portal", &key.text),
-        ("portal", "ann", &own),
+        ("portal", "ann", &anns_key),
         ("portal", "admin", &server.key),
         ("portal", "keyward.operator", &key.text),
     ] {
         assert!([401, 404].contains(&status(application, name, key)), "{application} {name}");
     }
-    assert_eq!(status("default", "ann", &own), 200);
+    assert_eq!(status("default", "ann", &anns_key), 200);
     // A verify request gets the same result.
     let verify = |name: &str| {
         let request = server.request("GET", "/-/verify").header("AUTH-METHOD", "portal");
@@ -99,7 +101,7 @@ fn scopes_revocation_and_owner_of_a_universal_key_apply() {
     assert_eq!((status(&key.text), status(text)), (401, 200));
     server.site.json(&["key", "revoke", rotated["id"].as_str().unwrap()]);
     assert_eq!(status(text), 401);
-    // Another key source of the application makes all universal keys invalid.
+    // If the key source of the application becomes `per_user`, universal keys are invalid.
     let last = server.generate_key("portal", &["--application", "portal", "--universal"]);
     assert_eq!(status(&last.text), 200);
     server.site.json(&["app", "edit", "portal", "--key-source", "per_user"]);
@@ -107,7 +109,7 @@ fn scopes_revocation_and_owner_of_a_universal_key_apply() {
 }
 
 #[test]
-fn only_administrators_create_universal_keys_and_those_create_no_keys() {
+fn only_administrators_create_universal_keys_and_universal_keys_create_no_keys() {
     let (server, key) = portal();
     let helper = server
         .user_with_permissions("helper", &["administer users", "administer site configuration"]);
@@ -128,7 +130,8 @@ fn only_administrators_create_universal_keys_and_those_create_no_keys() {
     );
     assert_eq!(as_helper("PATCH", portal_application, json!({ "realm": "x" })), 200);
 
-    // A universal key cannot create a key that would outlive it.
+    // A universal key cannot create a key, because the new key would stay valid after a revocation
+    // of the universal key.
     let as_ann = server.admin_api_as(&credential("ann", &key.text), "POST", "/api/v1/me/keys");
     assert_eq!(as_ann.header("AUTH-METHOD", "portal").json(&json!({})).send().status, 403);
     for (target, method) in
@@ -201,11 +204,11 @@ fn restricted_keys_cannot_set_passwords() {
         let fields = json!({ "pass": [{ "value": "a password" }] });
         assert_eq!(status("PATCH", &format!("/user/{ann}?_format=json"), fields), 403);
     }
-    // A universal key cannot set the password of the user that it acts as either.
-    let own = json!({ "pass": [{ "value": "new password", "existing": "old" }] });
+    // With a universal key, a client cannot set the password of the user that the client acts as.
+    let change = json!({ "pass": [{ "value": "new password", "existing": "old" }] });
     let request = server.request("PATCH", &format!("/user/{ann}?_format=json"));
     let request = request.header("API-KEY", credential("ann", &universal.text));
-    assert_eq!(request.header("AUTH-METHOD", "portal").json(&own).send().status, 403);
+    assert_eq!(request.header("AUTH-METHOD", "portal").json(&change).send().status, 403);
     assert_eq!(server.site.json(&["user", "list"]).as_array().unwrap().len(), 5);
     // An unrestricted key of the administrator can set passwords.
     let change = json!({ "password": "a password" });

@@ -1,4 +1,4 @@
-//! Usage counts and credits: across a stop and a kill, and after the user is deleted.
+//! Tests of usage counts and credits: after a stop, after a kill, and after the user is deleted.
 
 use std::{
     thread,
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Key, Server, Site, TIMEOUT};
 
-/// A server that writes usage at this interval, and a key with limited credits.
+/// A server that writes usage to the store every `seconds` seconds, and a key with limited credits.
 fn server(seconds: &str) -> (Server, Key) {
     let server = Site::new().with_env("KEYWARD_LIMITS__USAGE_WRITE_SECONDS", seconds).start();
     server.user_with_permissions("bob", &["access user profiles"]);
@@ -81,7 +81,8 @@ fn kill_loses_only_usage_that_was_not_written_yet() {
     assert_eq!(usage(&first, &key).0, 3);
     assert_eq!(send(&first, &key, 3), [200, 200, 429]);
     drop(first);
-    // A decision itself writes nothing: with a long interval the kill loses all usage.
+    // A decision does not write usage to the store, so a kill loses all usage if the interval is
+    // long.
     let (second, key) = server("3600");
     assert_eq!(send(&second, &key, 3), [200; 3]);
     let second = restart(second, true);

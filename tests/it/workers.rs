@@ -1,4 +1,4 @@
-//! `runtime = "per_worker"`: each worker has its own listener, and clients see no difference.
+//! Tests of `runtime = "per_worker"`: each worker has a listener, and clients see no difference.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -28,7 +28,7 @@ fn every_worker_has_a_listener_and_decides_the_same() {
     let mut server = site().start();
     assert_eq!(listener_count(server.public.port()), 3);
     let key = server.user_with_permissions("bob", &["access user profiles"]);
-    // Each request has a connection of its own, which the kernel gives to one of the workers.
+    // Each request has a new connection, and the kernel gives the connection to one of the workers.
     let status = || {
         let request = server.request("GET", "/user/1").header("API-KEY", &key.credential);
         request.send().status
@@ -40,7 +40,7 @@ fn every_worker_has_a_listener_and_decides_the_same() {
     assert!(server.stop().success());
 }
 
-/// Asserts that a server cannot start at this address, and returns its standard error.
+/// Asserts that a server cannot start at this address, and returns the server's standard error.
 fn failed_start(address: &str) -> String {
     let site = site().with_env("KEYWARD_SERVER__LISTEN", address);
     let mut child = site.command(&["serve"]).stderr(Stdio::piped()).spawn().unwrap();
@@ -62,16 +62,23 @@ fn port_of_another_program_is_not_shared() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let stderr = failed_start(&address);
-    assert!(stderr.contains(&format!("cannot listen on {address}: it is in use")), "{stderr}");
+    assert!(
+        stderr.contains(&format!("cannot listen on {address}: the address is in use")),
+        "{stderr}"
+    );
 }
 
-/// The listeners of one server share its port, but another server must not share it.
+/// The listeners of one server share a port, but the listeners of another server must not share the
+/// same port.
 #[test]
 fn two_servers_do_not_share_a_port() {
     let server = site().start();
     let address = server.public.to_string();
     let stderr = failed_start(&address);
-    assert!(stderr.contains(&format!("cannot listen on {address}: it is in use")), "{stderr}");
+    assert!(
+        stderr.contains(&format!("cannot listen on {address}: the address is in use")),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -97,7 +104,8 @@ fn serve(mut stream: &TcpStream) {
     while let Some(request) = lines.next() {
         // Skip the header section, up to the empty line.
         lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
-        // Long enough for requests to overlap, or for the server to begin to stop.
+        // Wait long enough for requests to overlap, and after a slow request for the server to
+        // begin to stop.
         thread::sleep(Duration::from_millis(if request.contains("slow") { 800 } else { 60 }));
         if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nin").is_err() {
             return;
@@ -105,8 +113,8 @@ fn serve(mut stream: &TcpStream) {
     }
 }
 
-/// An idle worker must not end before the others: it may own an upstream connection that another
-/// worker is using.
+/// An idle worker must not end before the other workers, because another worker may be using an
+/// upstream connection that belongs to the idle worker.
 #[test]
 fn stop_completes_requests_on_connections_of_other_workers() {
     let upstream = format!("http://{}", upstream());
@@ -115,10 +123,11 @@ fn stop_completes_requests_on_connections_of_other_workers() {
         let rule = ["--method", "POST", "--format", "any", "--authentication", "*"];
         let proxy = ["resource", "add", "app", "--handler", "proxy", "--path", "/app/{*rest}"];
         server.site.json(&[&proxy[..], &rule[..], &["--upstream", &upstream]].concat());
-        // POST with an empty body: the proxy does not retry a request that was lost.
+        // The requests use POST with an empty body, because the proxy does not retry a lost POST
+        // request.
         let request = |target| server.request_as_admin("POST", target).body("");
         let status = |target| request(target).try_send().map(|response| response.status);
-        // Open upstream connections in all workers; afterwards any worker can reuse them.
+        // Open upstream connections in all workers. Any worker can reuse these connections.
         thread::scope(|scope| {
             let threads: Vec<_> = (0..12).map(|_| scope.spawn(|| status("/app/quick"))).collect();
             threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), Some(200)));

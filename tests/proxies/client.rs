@@ -1,4 +1,4 @@
-//! A client that sends exactly the given bytes and parses the response.
+//! A small HTTP client that sends header fields and bodies exactly as a test writes them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -18,22 +18,33 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-/// Sends a request with more header lines and a body, and reads the whole response.
-pub async fn send(to: SocketAddr, method: &str, path: &str, more: &str, body: &[u8]) -> Response {
-    exchange(Ipv4Addr::LOCALHOST, to, method, path, more, body).await
+/// Sends a request with these additional header lines and this body, and reads the whole response.
+pub async fn send(
+    server: SocketAddr,
+    method: &str,
+    path: &str,
+    header_lines: &str,
+    body: &[u8],
+) -> Response {
+    exchange(Ipv4Addr::LOCALHOST, server, method, path, header_lines, body).await
 }
 
 /// Sends a GET request from this address of the machine.
-pub async fn get_from(from: Ipv4Addr, to: SocketAddr, path: &str, more: &str) -> Response {
-    exchange(from, to, "GET", path, more, b"").await
+pub async fn get_from(
+    from: Ipv4Addr,
+    server: SocketAddr,
+    path: &str,
+    header_lines: &str,
+) -> Response {
+    exchange(from, server, "GET", path, header_lines, b"").await
 }
 
 async fn exchange(
     from: Ipv4Addr,
-    to: SocketAddr,
+    server: SocketAddr,
     method: &str,
     path: &str,
-    more: &str,
+    header_lines: &str,
     body: &[u8],
 ) -> Response {
     let length = match body {
@@ -41,12 +52,12 @@ async fn exchange(
         body => format!("Content-Length: {}\r\n", body.len()),
     };
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: api.example\r\nConnection: close\r\n{more}{length}\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: api.example\r\nConnection: close\r\n{header_lines}{length}\r\n"
     );
     let exchange = async {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((from, 0).into()).unwrap();
-        let mut stream = socket.connect(to).await.unwrap();
+        let mut stream = socket.connect(server).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         // A server that rejects the request early may close the connection before the body is sent.
         let _ = stream.write_all(body).await;

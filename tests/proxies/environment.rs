@@ -1,5 +1,5 @@
-//! Keyward, and an application that describes the request in its response. Both run in this
-//! process, on free ports.
+//! Runs Keyward and an application in this process, on free ports. The application describes each
+//! request in the response.
 
 use std::{
     convert::Infallible,
@@ -39,13 +39,15 @@ pub struct Environment {
     /// The listener for connections with the PROXY protocol.
     pub behind_proxy: SocketAddr,
     pub application: Application,
-    /// `API-KEY` of a user with the permission `write`, and of one without.
+    /// The value of `API-KEY` for ada, who has the permission `write`.
     pub ada: String,
+    /// The value of `API-KEY` for bob, who does not have the permission `write`.
     pub bob: String,
-    /// ada's key for the network of this machine, and her key for another network.
+    /// The value of `API-KEY` with a key of ada that is only valid from this machine.
     pub ada_here: String,
+    /// The value of `API-KEY` with a key of ada that is only valid from another network.
     pub ada_elsewhere: String,
-    /// ada's key with a rate limit of one request per hour.
+    /// The value of `API-KEY` with a key of ada that has a rate limit of one request per hour.
     pub ada_once: String,
     stop: Option<watch::Sender<()>>,
     ended: Vec<JoinHandle<()>>,
@@ -85,22 +87,22 @@ impl Environment {
             let networks = networks.split(' ').map(|network| network.parse().unwrap()).collect();
             credential(&accounts, user, name, NewKey { networks, ..NewKey::default() }).await
         };
-        let ada_here = key(ada, "ada", &format!("127.0.0.1/32 {}/32", own_address())).await;
+        let ada_here = key(ada, "ada", &format!("127.0.0.1/32 {}/32", machine_address())).await;
         let ada_elsewhere = key(ada, "ada", "203.0.113.0/24").await;
         let rate_limit = RateLimit::parse("rate_limit", "1/1h").ok();
         let once = NewKey { rate_limit, ..NewKey::default() };
         let ada_once = credential(&accounts, ada, "ada", once).await;
-        let plain = |user, name| credential(&accounts, user, name, NewKey::default());
-        let (ada, bob) = (plain(ada, "ada").await, plain(bob, "bob").await);
+        let unrestricted = |user, name| credential(&accounts, user, name, NewKey::default());
+        let (ada, bob) = (unrestricted(ada, "ada").await, unrestricted(bob, "bob").await);
         let (stop, stopped) = watch::channel(());
-        let face = face(accounts);
-        let open = Listener::from;
-        let behind = |listener| {
+        let public = public_service(accounts);
+        let plain = Listener::from;
+        let with_proxy_protocol = |listener| {
             Listener::from(listener).with_proxy_protocol(["127.0.0.0/8".parse().unwrap()])
         };
-        let (keyward, keyward_task) = listen(open, face.clone(), stopped.clone()).await;
-        let (grpc, grpc_task) = listen(open, Envoy::new(face.clone()), stopped.clone()).await;
-        let (behind_proxy, proxy_task) = listen(behind, face, stopped).await;
+        let (keyward, keyward_task) = listen(plain, public.clone(), stopped.clone()).await;
+        let (grpc, grpc_task) = listen(plain, Envoy::new(public.clone()), stopped.clone()).await;
+        let (behind_proxy, proxy_task) = listen(with_proxy_protocol, public, stopped).await;
         let (stop, ended) = (Some(stop), vec![keyward_task, grpc_task, proxy_task]);
         Self {
             keyward,
@@ -126,9 +128,9 @@ impl Environment {
     }
 }
 
-/// The address of the machine in its network, which Envoy reports for a client on the same machine.
-/// Connecting the UDP socket sends nothing.
-fn own_address() -> std::net::IpAddr {
+/// The address of this machine in its network. Envoy reports this address for a client on the same
+/// machine. The connected UDP socket sends nothing.
+fn machine_address() -> std::net::IpAddr {
     let address = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
         socket.connect("203.0.113.1:9")?;
         Ok(socket.local_addr()?.ip())
@@ -136,17 +138,17 @@ fn own_address() -> std::net::IpAddr {
     address.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into())
 }
 
-fn face(accounts: Accounts) -> Public {
+fn public_service(accounts: Accounts) -> Public {
     let bodies = BodyLimits { bytes: 1 << 20, read: Duration::from_secs(30) };
     let handlers = Handlers::new(accounts.clone(), bodies);
     Public::new(Gate::new(&accounts, 4096), handlers, None)
         .with_trusted_proxies(["127.0.0.0/8".parse().unwrap()])
 }
 
-/// Serves a face until the sender of `stopped` is dropped.
+/// Runs a service on a free port until the sender of `stopped` is dropped.
 async fn listen(
     make_listener: impl FnOnce(BoundSocket) -> Listener,
-    face: impl Service,
+    service: impl Service,
     mut stopped: watch::Receiver<()>,
 ) -> (SocketAddr, JoinHandle<()>) {
     let limits = ConnectionLimits {
@@ -163,7 +165,7 @@ async fn listen(
     let ended = tokio::spawn(async move {
         let connections = Arc::new(Semaphore::new(2000));
         let stopped = async { while stopped.changed().await.is_ok() {} };
-        serve(listener, limits, connections, face, stopped).await;
+        serve(listener, limits, connections, service, stopped).await;
     });
     (address, ended)
 }
@@ -189,7 +191,7 @@ fn resources(application: SocketAddr) -> [Resource; 3] {
         complete(json!({
             "id": "open", "handler": "decide", "path": "/open", "authentication": ["anonymous", "*"],
         })),
-        // Keyward can forward these requests itself, and also decide about them for another proxy.
+        // Keyward can forward the requests to this resource, or decide them for another proxy.
         complete(json!({
             "id": "files", "handler": "proxy", "path": "/files/{*rest}", "authentication": ["*"], "proxy": proxy,
         })),

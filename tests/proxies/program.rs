@@ -1,5 +1,5 @@
-//! Starts one proxy as a program, with the shipped files. Only the addresses in the files are
-//! replaced.
+//! Starts the program of a proxy with the shipped configuration files. Only the addresses in the
+//! files are replaced.
 
 use std::{
     io::{Read as _, Write as _},
@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// The longest time that a program may take to start.
+/// The maximum time from the start of a program until it is ready.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +53,9 @@ impl Kind {
         }
     }
 
-    /// The ports in the shipped files: of the proxy, of Keyward, and of the application. With
-    /// `HaproxyTcp`, Keyward forwards to the application itself.
+    /// The ports of the proxy, of Keyward and of the application in the shipped files. The files
+    /// for `HaproxyTcp` do not contain the application, because Keyward forwards the requests to
+    /// it.
     fn ports(self) -> &'static [u16] {
         match self {
             Self::EnvoyGrpc => &[8000, 8082, 9000],
@@ -100,7 +101,7 @@ impl Kind {
         !text.contains("404 page not found")
     }
 
-    /// The installed program, on the `PATH` or in `/usr/sbin`. `None` means that it is not
+    /// The program's file in `PATH` or in `/usr/sbin`. `None` means that the program is not
     /// installed.
     fn find(self) -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -118,8 +119,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts the proxy in front of an application, with the address of Keyward. `None` means that
-    /// the program is not installed; the reason is printed.
+    /// Starts the proxy with the addresses of Keyward and of the application. If the program is not
+    /// installed, prints a notice and returns `None`.
     pub fn start(kind: Kind, keyward: SocketAddr, application: SocketAddr) -> Option<Self> {
         let Some(program) = kind.find() else {
             let text = format!("{} is missing: {}", kind.name(), kind.how_to_install());
@@ -127,7 +128,7 @@ impl Program {
             eprintln!("skipped: {text}");
             return None;
         };
-        // Another program may take the free port before the proxy does.
+        // Try several times, because another program may take the free port before the proxy.
         (0..5).find_map(|_| Self::try_start(kind, &program, keyward, application)).or_else(|| {
             panic!("{} does not start", kind.name());
         })
@@ -179,25 +180,34 @@ impl Drop for Program {
     }
 }
 
-/// Copies the shipped files and replaces their addresses. Each address must occur in the files.
-fn install(kind: Kind, to: &Path, own: SocketAddr, keyward: SocketAddr, application: SocketAddr) {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/proxies").join(kind.folder());
+/// Copies the shipped files to `folder` and replaces the addresses in the files. Each address must
+/// occur in a file.
+fn install(
+    kind: Kind,
+    folder: &Path,
+    proxy: SocketAddr,
+    keyward: SocketAddr,
+    application: SocketAddr,
+) {
+    let shipped =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/proxies").join(kind.folder());
     let mut found = vec![false; kind.ports().len()];
-    for entry in std::fs::read_dir(from).unwrap() {
+    for entry in std::fs::read_dir(shipped).unwrap() {
         let file = entry.unwrap().path();
         let mut text = std::fs::read_to_string(&file).unwrap();
         if kind == Kind::HaproxyTcp(Version::One) {
             assert!(text.contains("check send-proxy-v2"));
             text = text.replace("check send-proxy-v2", "check send-proxy");
         }
-        for (at, (port, new)) in kind.ports().iter().zip([own, keyward, application]).enumerate() {
+        let addresses = [proxy, keyward, application];
+        for (index, (port, new)) in kind.ports().iter().zip(addresses).enumerate() {
             let old = match kind {
-                Kind::Caddy if at == 0 => format!("http://:{port}"),
+                Kind::Caddy if index == 0 => format!("http://:{port}"),
                 Kind::Envoy | Kind::EnvoyGrpc => format!("address: 127.0.0.1, port_value: {port}"),
                 _ => format!("127.0.0.1:{port}"),
             };
-            found[at] |= text.contains(old.as_str());
-            let new = match (kind, at) {
+            found[index] |= text.contains(old.as_str());
+            let new = match (kind, index) {
                 (Kind::Caddy, 0) => format!("http://:{}", new.port()),
                 (Kind::Envoy | Kind::EnvoyGrpc, _) => {
                     format!("address: 127.0.0.1, port_value: {}", new.port())
@@ -206,7 +216,7 @@ fn install(kind: Kind, to: &Path, own: SocketAddr, keyward: SocketAddr, applicat
             };
             text = text.replace(old.as_str(), &new);
         }
-        std::fs::write(to.join(file.file_name().unwrap()), text).unwrap();
+        std::fs::write(folder.join(file.file_name().unwrap()), text).unwrap();
     }
     assert!(
         found.iter().all(|is_found| *is_found),

@@ -1,4 +1,4 @@
-//! The scenarios that every proxy must pass.
+//! Scenarios that every proxy with its shipped configuration must pass.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -11,7 +11,8 @@ use crate::{
     program::{Kind, Program, Version},
 };
 
-/// All spellings of identity header fields that a client could try to forge.
+/// Header fields that a client could forge: an identity in several spellings, and the description
+/// of another request.
 const FORGED: &str = "X-Keyward-User: root\r\nx-keyward-user-id: 1\r\nX_Keyward_User: root\r\nX-Keyward_Roles: root\r\n\
                       X-KEYWARD-ROLES: root\r\nX-Keyward-Key-Id: root\r\nX_Keyward-Application: root\r\n\
                       X-Original-URL: /root\r\nX-Rewrite-URL: /root\r\nX-HTTP-Method-Override: ROOT\r\n\
@@ -38,8 +39,8 @@ pub async fn run_all(kind: Kind) {
     no_request_passes_while_keyward_is_down(&environment, &program).await;
 }
 
-/// A proxy that forwards connections: Keyward uses the client address of the PROXY protocol to
-/// decide, and passes it to the application.
+/// Tests a proxy that forwards connections. Keyward decides by the client address from the PROXY
+/// protocol, and passes this address to the application.
 pub async fn forwards_connections(version: Version) {
     let environment = Environment::new().await;
     let kind = Kind::HaproxyTcp(version);
@@ -63,7 +64,7 @@ pub async fn forwards_connections(version: Version) {
             assert_eq!(received(&response.json(), "x-forwarded-for"), [from]);
         }
     }
-    // A client that does not come through the proxy is disconnected.
+    // A client that connects directly to the listener behind the proxy is disconnected.
     let connected = tokio::net::TcpStream::connect(environment.behind_proxy).await;
     let mut stream = connected.unwrap();
     stream.write_all(b"GET /files/a HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
@@ -77,7 +78,7 @@ struct Scenarios<'a> {
     program: &'a Program,
 }
 
-/// The values of a header field that the application received.
+/// The values of a header field in the request that the application received, without empty values.
 fn received<'a>(request: &'a Value, name: &str) -> Vec<&'a str> {
     let all = request["headers"].as_array().unwrap().iter();
     let values = all.filter(|pair| pair[0] == name).map(|pair| pair[1].as_str().unwrap());
@@ -85,12 +86,18 @@ fn received<'a>(request: &'a Value, name: &str) -> Vec<&'a str> {
 }
 
 impl Scenarios<'_> {
-    async fn send(&self, method: &str, path: &str, credential: &str, more: &str) -> Response {
-        let more = match credential {
-            "" => more.to_owned(),
-            credential => format!("API-KEY: {credential}\r\n{more}"),
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        credential: &str,
+        header_lines: &str,
+    ) -> Response {
+        let header_lines = match credential {
+            "" => header_lines.to_owned(),
+            credential => format!("API-KEY: {credential}\r\n{header_lines}"),
         };
-        send(self.program.address, method, path, &more, b"").await
+        send(self.program.address, method, path, &header_lines, b"").await
     }
 
     /// The number of requests that reached the application.
@@ -130,7 +137,7 @@ impl Scenarios<'_> {
         let (ada, bob) = (&self.environment.ada, &self.environment.bob);
         let before = self.requests();
         let code = |code: &str| json!({ "error": code });
-        for (method, path, credential, more, status, expected) in [
+        for (method, path, credential, header_lines, status, expected) in [
             ("GET", "/orders/7", "", "", 401, code("MISSING_API_KEY_HEADER")),
             ("GET", "/orders/7", "bm9ib2R5Ong=", "", 404, code("USER_DOES_NOT_EXIST")),
             ("GET", "/orders/7", "!", "", 401, code("INVALID_API_KEY_FORMAT")),
@@ -152,8 +159,8 @@ impl Scenarios<'_> {
                 json!({ "message": "No route found for \"GET http://api.example/other\"" }),
             ),
         ] {
-            let response = self.send(method, path, credential, more).await;
-            assert_eq!(response.status, status, "{method} {path} {more} {response:?}");
+            let response = self.send(method, path, credential, header_lines).await;
+            assert_eq!(response.status, status, "{method} {path} {header_lines} {response:?}");
             let body = response.json();
             for (name, value) in expected.as_object().unwrap() {
                 assert_eq!(&body[name], value, "{method} {path}");
@@ -195,8 +202,12 @@ impl Scenarios<'_> {
         let (here, elsewhere) = (&self.environment.ada_here, &self.environment.ada_elsewhere);
         assert_eq!(self.send("GET", "/orders/7", here, "").await.status, 200);
         let forged = "X-Forwarded-For: 203.0.113.1\r\nX-Real-IP: 203.0.113.1\r\nForwarded: for=203.0.113.1\r\n";
-        for more in ["", forged] {
-            assert_eq!(self.send("GET", "/orders/7", elsewhere, more).await.status, 401, "{more}");
+        for header_lines in ["", forged] {
+            assert_eq!(
+                self.send("GET", "/orders/7", elsewhere, header_lines).await.status,
+                401,
+                "{header_lines}"
+            );
         }
     }
 
@@ -209,7 +220,7 @@ impl Scenarios<'_> {
             assert_eq!(first.header("ratelimit"), Some("\"key\";r=0;t=3600"), "{first:?}");
             assert_eq!(first.header("ratelimit-policy"), Some("\"key\";q=1;w=3600"));
         }
-        // The application does not get the field.
+        // The application does not get the limit header field.
         assert_eq!(received(&first.json(), "ratelimit"), [""; 0]);
         let before = self.requests();
         let second = self.send("GET", "/orders/7", limited_key, "").await;
@@ -240,8 +251,9 @@ impl Scenarios<'_> {
         assert_eq!(request["digest"], blake3::hash(&body).to_hex().as_str());
     }
 
-    /// Whether the application gets the same target from both proxies. nginx gets the normal form
-    /// from Keyward and passes it on.
+    /// Whether the application gets the same target from Keyward's built-in proxy and from the
+    /// other proxy. nginx passes on the normalized target that Keyward returns, so both targets
+    /// must be equal. With another proxy, the two targets must be equal after normalization.
     fn is_same_target(&self, built_in: &Value, other: &Value) -> bool {
         match self.program.kind {
             Kind::Nginx => built_in == other,
@@ -259,10 +271,10 @@ impl Scenarios<'_> {
                 (200, 200) => {
                     self.is_same_target(&built_in.json()["target"], &other.json()["target"])
                 }
-                // A proxy may reject an ambiguous path itself.
+                // The other proxy may reject an ambiguous path before it asks Keyward.
                 (200, status) => status == 400,
-                // A proxy may normalize the path before the verify request: Keyward must allow the
-                // normalized path.
+                // The other proxy may normalize the path before the verify request. In this case
+                // Keyward must allow the normalized path.
                 (_, 200) => {
                     let target = other.json()["target"].as_str().unwrap().to_owned();
                     let built_in =
@@ -316,7 +328,7 @@ const ODD_PATHS: [&str; 34] = [
     "/files/a%20b",
 ];
 
-/// The normal form of a target, as far as the odd paths need it.
+/// The normal form of a target. Handles only the spellings that occur in `ODD_PATHS`.
 fn normalized(target: &Value) -> String {
     let target = target.as_str().unwrap();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));

@@ -1,8 +1,9 @@
--- The action "keyward ADDRESS": asks Keyward whether to authorize a request. If not, it ends the
--- request with Keyward's response. See haproxy.cfg in this folder for its use.
+-- The action "keyward ADDRESS" asks Keyward whether a request is authorized. If the request is not
+-- authorized, the action ends the request with Keyward's response. The file haproxy.cfg in this
+-- folder uses the action.
 
--- Header fields that are not copied: they belong to one connection, or are set below.
-local skipped = {
+-- Header fields that are not copied, because they belong to one connection or are set below.
+local skipped_fields = {
     ["connection"] = true,
     ["content-length"] = true,
     ["expect"] = true,
@@ -14,7 +15,7 @@ local skipped = {
     ["forwarded"] = true,
 }
 
-local identity = {
+local identity_fields = {
     "x-keyward-user",
     "x-keyward-user-id",
     "x-keyward-roles",
@@ -22,22 +23,23 @@ local identity = {
     "x-keyward-application",
 }
 
-local limits = {
+local limit_variables = {
     ["ratelimit"] = "txn.keyward_limit",
     ["ratelimit-policy"] = "txn.keyward_policy",
 }
 
-local down = '{"status":"error","http_code":503,"error":"TEMPORARILY_UNAVAILABLE",'
+local unavailable_body = '{"status":"error","http_code":503,"error":"TEMPORARILY_UNAVAILABLE",'
     .. '"error_description":"Access cannot be checked at the moment."}'
 
--- The header fields of the subrequest: those of the request, and fields that describe it.
-local function question(txn)
+-- The header fields of the subrequest: the fields of the request, and fields that describe the
+-- request.
+local function subrequest_fields(txn)
     local headers = {}
     for name, values in pairs(txn.http:req_get_headers()) do
-        if not skipped[name] and name:sub(1, 12) ~= "x-forwarded-" then
+        if not skipped_fields[name] and name:sub(1, 12) ~= "x-forwarded-" then
             headers[name] = {}
-            for at = 0, #values do
-                table.insert(headers[name], values[at])
+            for index = 0, #values do
+                table.insert(headers[name], values[index])
             end
         end
     end
@@ -52,7 +54,7 @@ end
 local function refuse(txn, status, headers, body)
     local reply = txn:reply { status = status }
     for name, values in pairs(headers) do
-        if not skipped[name] then
+        if not skipped_fields[name] then
             for _, value in pairs(values) do
                 reply:add_header(name, value)
             end
@@ -64,22 +66,22 @@ end
 
 core.register_action("keyward", { "http-req" }, function(txn, address)
     local url = "http://" .. address .. "/-/verify/haproxy"
-    local answer = core.httpclient():get { url = url, headers = question(txn), timeout = 2000 }
-    if answer.status == nil or answer.status < 200 then
-        refuse(txn, 503, { ["content-type"] = { "application/json" } }, down)
-    elseif answer.status >= 300 then
-        refuse(txn, answer.status, answer.headers, answer.body)
+    local response = core.httpclient():get { url = url, headers = subrequest_fields(txn), timeout = 2000 }
+    if response.status == nil or response.status < 200 then
+        refuse(txn, 503, { ["content-type"] = { "application/json" } }, unavailable_body)
+    elseif response.status >= 300 then
+        refuse(txn, response.status, response.headers, response.body)
     else
-        for _, name in pairs(identity) do
+        for _, name in pairs(identity_fields) do
             txn.http:req_del_header(name)
-            local values = answer.headers[name]
+            local values = response.headers[name]
             if values ~= nil then
                 txn.http:req_set_header(name, values[0])
             end
         end
         -- Pass the state of the rate limit to the client.
-        for name, variable in pairs(limits) do
-            local values = answer.headers[name]
+        for name, variable in pairs(limit_variables) do
+            local values = response.headers[name]
             if values ~= nil then
                 txn:set_var(variable, values[0])
             end

@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Plan {
-    /// Checks every record that changes, and every record that refers to a removed one. `planned`
-    /// are the accounts of the dry run.
+    /// Checks every record that changes, and every record that refers to a removed record.
+    /// `planned` are the accounts of the dry run.
     pub fn check(&mut self, accounts: &Accounts, planned: &Accounts) -> Result<(), AccountError> {
         let mut violations = Vec::new();
         let has_effect = PlannedChange::has_effect;
@@ -47,21 +47,22 @@ impl Plan {
         };
         check_each(&self.users, is_affected, violations, |user| check_user(planned, user));
         for change in &self.users {
-            if let (Some(at), Some(before), Some(after)) =
+            if let (Some(index), Some(before), Some(after)) =
                 (change.at, change.current(), &change.after)
             {
-                violations.extend(located::<User>(at, check_identity(before, after)));
+                violations.extend(located::<User>(index, check_identity(before, after)));
             }
         }
     }
 
     fn check_keys(&self, planned: &Accounts, now: Timestamp, violations: &mut Vec<Violation>) {
         for change in self.keys.iter().filter(|change| change.has_effect()) {
-            let (Some(at), Some(after)) = (change.at, &change.after) else { continue };
+            let (Some(index), Some(after)) = (change.at, &change.after) else { continue };
             let before = change.current();
-            // Unchanged fields are not checked again. The key may have expired in the meantime, its
-            // user may have lost the permissions of the scopes, and the application may be gone.
-            let old = before.or(self.restored_keys.contains(&at).then_some(after));
+            // Unchanged fields are not checked again, because they were valid when they were
+            // written. Today the key may have expired, its user may have lost the permissions of
+            // the scopes, and the application may have been deleted.
+            let old = before.or(self.restored_keys.contains(&index).then_some(after));
             let has_old_expiry = old.is_some_and(|old| old.expires == after.expires);
             let time = if has_old_expiry { after.created } else { now };
             let mut problems = check_key(planned, after, time);
@@ -73,38 +74,40 @@ impl Plan {
             }
             problems.extend(before.into_iter().flat_map(|before| check_immutable(before, after)));
             problems.extend(check_times(after));
-            violations.extend(located::<Key>(at, problems));
+            violations.extend(located::<Key>(index, problems));
         }
     }
 
-    /// Limits the slow keys of a user, because a request with a slow key checks all of them.
+    /// Limits the number of a user's keys that are slow to check, because a request with such a key
+    /// checks all of the user's slow keys.
     fn check_slow_keys(&mut self, accounts: &Accounts) {
         let now = accounts.clock().now();
         let mut added: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
         for change in self.keys.iter().filter(|change| change.before.is_none()) {
             let Some(key) = &change.after else { continue };
             if key.scheme == Scheme::Slow && key.is_in_force(now) {
-                let (at, count) = added.entry(key.user).or_default();
-                *at = change.at.unwrap_or_default();
+                let (index, count) = added.entry(key.user).or_default();
+                *index = change.at.unwrap_or_default();
                 *count += 1;
             }
         }
-        for (user, (at, count)) in added {
+        for (user, (index, count)) in added {
             if accounts.slow_in_force(user) + count > MOST_SLOW_KEYS {
                 let message = format!(
                     "A user may have at most {MOST_SLOW_KEYS} keys that are slow to check."
                 );
                 let fix = "Give the user a new key of Keyward instead.";
-                self.add_violation("keys", at, "scheme", message, fix);
+                self.add_violation("keys", index, "scheme", message, fix);
             }
         }
     }
 
-    /// Limits the keys in force of each user.
+    /// Checks that no user would have more keys in force than allowed.
     fn check_quota(&mut self, accounts: &Accounts) -> Result<(), AccountError> {
         let now = accounts.clock().now();
-        // For each user: the keys that are added, the added keys that are already being rotated
-        // out, and the keys that end.
+        // For each user: the index of the last added key in the document, and three numbers. They
+        // count the added keys, the added keys that another key has already replaced, and the keys
+        // that are no longer in force.
         let mut changes: BTreeMap<u64, (usize, [usize; 3])> = BTreeMap::new();
         for change in self.keys.iter().filter(|change| change.has_effect()) {
             let before = change.current().filter(|before| before.is_in_force(now));
@@ -112,34 +115,34 @@ impl Plan {
             let Some(user) = before.or(after).map(|key| key.user) else {
                 continue;
             };
-            let (at, [added, rotated, ended]) = changes.entry(user).or_default();
+            let (index, [added, rotated, ended]) = changes.entry(user).or_default();
             match (before, after) {
                 (None, Some(after)) => {
-                    *at = change.at.unwrap_or_default();
+                    *index = change.at.unwrap_or_default();
                     *(if after.rotated.is_some() { rotated } else { added }) += 1;
                 }
                 (Some(_), None) => *ended += 1,
                 _ => {}
             }
         }
-        let most = accounts.0.keys_per_user;
-        for (user, (at, [added, rotated, ended])) in changes {
+        let limit = accounts.0.keys_per_user;
+        for (user, (index, [added, rotated, ended])) in changes {
             let kept = accounts.keys_in_force(user)?.0.saturating_sub(ended);
-            let is_too_many = added > 0 && kept + added > most;
+            let is_too_many = added > 0 && kept + added > limit;
             let total = kept + added + rotated;
-            // During a rotation a user may have twice as many keys.
-            if is_too_many || rotated > 0 && total > most.saturating_mul(2) {
+            // During rotations a user may have twice the maximum number of keys.
+            if is_too_many || rotated > 0 && total > limit.saturating_mul(2) {
                 let message =
-                    format!("The user would have {total} keys in force, and the limit is {most}.");
+                    format!("The user would have {total} keys in force, and the limit is {limit}.");
                 let fix = "Revoke some keys, or raise limits.keys_per_user in the configuration.";
-                self.add_violation("keys", at, "user", message, fix);
+                self.add_violation("keys", index, "user", message, fix);
             }
         }
         Ok(())
     }
 }
 
-/// Checks the planned records that `select` chooses with a rule.
+/// Checks the planned records that `select` chooses against a rule.
 fn check_each<T: StateRecord>(
     changes: &[PlannedChange<T>],
     select: impl Fn(&PlannedChange<T>) -> bool,
@@ -149,11 +152,12 @@ fn check_each<T: StateRecord>(
     for change in changes.iter().filter(|change| select(change)) {
         let Some(after) = &change.after else { continue };
         match change.at {
-            Some(at) => violations.extend(located::<T>(at, rule(after))),
-            // The document does not list the record, but it conflicts with the document.
+            Some(index) => violations.extend(located::<T>(index, rule(after))),
+            // The document does not list this record, which stays but conflicts with the document.
             None => violations.extend(rule(after).into_iter().map(|mut problem| {
+                let (kind, title) = (T::NAME, after.title());
                 problem.message =
-                    format!("The {} {} stays: {}", T::NAME, after.title(), problem.message);
+                    format!("The {kind} {title} is not in the file: {}", problem.message);
                 problem.location = String::new();
                 problem
             })),
@@ -161,13 +165,13 @@ fn check_each<T: StateRecord>(
     }
 }
 
-/// Prefixes the locations with the record's location in the document.
+/// Puts the record's location in the document before the location of each violation.
 fn located<T: StateRecord>(
-    at: usize,
+    index: usize,
     violations: Vec<Violation>,
 ) -> impl Iterator<Item = Violation> {
     violations.into_iter().map(move |mut violation| {
-        violation.location = format!("{}.{at}.{}", T::LIST, violation.location);
+        violation.location = format!("{}.{index}.{}", T::LIST, violation.location);
         violation
     })
 }
@@ -178,15 +182,18 @@ fn removed_ids<T: StateRecord>(changes: &[PlannedChange<T>]) -> HashSet<String> 
     removed.filter_map(|change| Some(change.current()?.title())).collect()
 }
 
+/// Whether a resource names one of these applications.
 fn refers_to(resource: &Resource, applications: &HashSet<String>) -> bool {
     let rules = METHODS.iter().filter_map(|method| resource.rules.of(method));
     rules.flat_map(|rules| rules.authentication).any(|id| applications.contains(&id))
 }
 
-/// Checks the fields of a key that cannot be changed. A revocation and a rotation are final.
+/// Checks that the fields of a key that cannot be changed stay, and that a revoked or replaced key
+/// stays revoked or replaced.
 fn check_immutable(before: &Key, after: &Key) -> Vec<Violation> {
-    let unchanged = "Keep the current value, or give the record another id to make another key.";
-    let final_fix = "Copy it from keyward export, or make a new key for the user.";
+    let unchanged = "Keep the current value, or give the record another id to create another key.";
+    let final_fix =
+        "Copy the value of this field from keyward export, or create a new key for the user.";
     let revoked = before.revoked.is_some() && after.revoked.is_none();
     let rotated = before.rotated.is_some() && after.rotated.is_none();
     let rules = [
@@ -222,14 +229,14 @@ fn check_immutable(before: &Key, after: &Key) -> Vec<Violation> {
     broken.map(|(field, _, message, fix)| Violation::new(field, message, fix)).collect()
 }
 
-/// Checks that the key does not end before its creation.
+/// Checks that the revocation and the end of the overlap are not before the key's creation.
 fn check_times(key: &Key) -> Vec<Violation> {
     let rotated = key.rotated.as_ref().map(|rotation| rotation.until);
     let ends = [("revoked", key.revoked), ("rotated.until", rotated)];
     let early = ends.into_iter().filter(|(_, end)| end.is_some_and(|end| end < key.created));
     let violation = |(field, _)| {
-        let fix = "Write a later time, or leave created out.";
-        Violation::new(field, "This is before the key was made.", fix)
+        let fix = "Write a later time, or leave out the field created.";
+        Violation::new(field, "This time is before the creation of the key.", fix)
     };
     early.map(violation).collect()
 }

@@ -1,5 +1,5 @@
-//! The dry run of a plan: accounts in memory with the planned records, so that the usual rules can
-//! check them.
+//! The dry run of a plan. It builds accounts in memory that have the planned records, so that the
+//! usual rules can check these records.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl Plan {
-    /// The planned accounts. They have all roles, applications and resources. They have only those
-    /// users and keys that change or that the rules read.
+    /// Accounts in memory as they would be after the plan. They have all roles, applications and
+    /// resources, but only those users and keys that the plan changes or that the rules read.
     pub fn planned_accounts(
         &self,
         accounts: &Accounts,
@@ -24,8 +24,8 @@ impl Plan {
         put(&mut batch, &self.applications);
         put(&mut batch, &self.resources);
         put(&mut batch, &self.users);
-        let planned = self.users.iter().filter_map(|change| change.any());
-        let mut present: HashSet<u64> = planned.map(|user| user.uid).collect();
+        let planned_users = self.users.iter().filter_map(|change| change.any());
+        let mut present: HashSet<u64> = planned_users.map(|user| user.uid).collect();
         let mut needed = accounts.directory().administrators();
         let changed_keys = self.keys.iter().filter(|change| change.has_effect());
         needed.extend(changed_keys.filter_map(|change| change.after.as_ref()).map(|key| key.user));

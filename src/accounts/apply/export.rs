@@ -1,4 +1,4 @@
-//! Exports the records as a state document. Equal records give equal bytes.
+//! Exports the records as a state document. Stores with equal records export equal bytes.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::{
     store::{Snapshot, StoreError, decode},
 };
 
-/// The version of the document's format.
+/// The version of the format of state documents.
 pub const VERSION: u64 = 1;
 
 /// The comment at the beginning of a document.
@@ -39,8 +39,8 @@ struct ExportedDocument {
 }
 
 impl AdminWriter<'_> {
-    /// All records that decisions depend on, from one snapshot of the store. Writers wait
-    /// meanwhile.
+    /// Exports all records that decisions depend on, from one snapshot of the store. Writers wait
+    /// until the export ends.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -49,8 +49,9 @@ impl AdminWriter<'_> {
         let export = tokio::task::spawn_blocking(move || {
             let document = ExportedDocument::read(&accounts)?;
             let text = toml::to_string(&document).map_err(|problem| {
-                let fix = "Change the record with this value.";
-                AccountError::refused(format!("The records cannot be written: {problem}."), fix)
+                let fix = "Change the record that contains this value.";
+                let message = format!("The records cannot be written as TOML: {problem}.");
+                AccountError::refused(message, fix)
             })?;
             Ok(format!("{HEADER}\n{text}"))
         });
@@ -75,12 +76,14 @@ impl ExportedDocument {
             applications: all::<Application>(&*snapshot, |record| Some(record.view(&name)))?,
             resources: all::<Resource>(&*snapshot, |record| Some(record.view(&name)))?,
             users,
-            // Keys of a user who was just deleted are left out: they are about to be deleted too.
+            // The keys of a user who was just deleted are left out, because the other writer is
+            // about to delete them.
             keys: all::<Key>(&*snapshot, |key| name(key.user).map(|_| key.view(&name)))?,
         })
     }
 }
 
+/// The fields of all records of a kind. `view` returns `None` for a record that is left out.
 fn all<T: StateRecord>(
     snapshot: &dyn Snapshot,
     mut view: impl FnMut(&T) -> Option<Map<String, Value>>,

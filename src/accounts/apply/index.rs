@@ -1,5 +1,5 @@
-//! The planned index of user names or mail addresses: which user gives a value up, and which user
-//! gets it.
+//! The planned index of user names or mail addresses: for each value, the user who has it now and
+//! the user who will have it.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::{
     store::{Batch, Expected, Table, encode},
 };
 
-/// The names or the mail addresses of the users of a plan.
+/// The index of either the names or the mail addresses of the users in a plan.
 #[derive(Debug)]
 pub(super) struct UserIndex {
     table: Table,
@@ -22,9 +22,9 @@ pub(super) struct UserIndex {
 
 #[derive(Debug, Default)]
 struct IndexEntry {
-    /// The uid that has the value now.
+    /// The uid of the user in the plan who has the value now.
     before: Option<u64>,
-    /// The uid that will have the value, and the user's position in the plan.
+    /// The uid of the user who will have the value, and that user's position in the plan.
     after: Option<(u64, usize)>,
 }
 
@@ -60,17 +60,17 @@ impl UserIndex {
         violations.push(Violation::new(
             format!("users.{}.{field}", change.at.unwrap_or_default()),
             format!("Two users of the file have this {name}."),
-            "Change it for one of them, or keep one of the two.",
+            "Change it for one of the users, or remove one of the users.",
         ));
     }
 
-    /// The uid that will have a value. The outer `None` means that the plan does not concern the
-    /// value, the inner `None` that no user will have it.
+    /// The uid of the user who will have a value. `None` means that no user in the plan has or gets
+    /// the value. `Some(None)` means that a user gives the value up and no other user gets it.
     pub fn planned_uid(&self, value: &str) -> Option<Option<u64>> {
         self.entries.get(value).map(|entry| entry.after.map(|(uid, _)| uid))
     }
 
-    /// Reports the values that belong to users outside of the plan.
+    /// Adds a violation for each planned value that a user outside of the plan has.
     pub fn check(
         &self,
         accounts: &Accounts,
@@ -100,8 +100,8 @@ impl UserIndex {
             match (entry.before, entry.after) {
                 (Some(_), None) => drop(batch.delete(self.table, value.as_str())),
                 (before, Some((uid, _))) if before != Some(uid) => {
-                    // A user who gives the value up is written in the same commit, with an
-                    // expectation of its own.
+                    // If another user gives the value up, that user's record is written in the same
+                    // commit with its own expectation. So only a free value needs one here.
                     if before.is_none() {
                         batch.expect(self.table, value.as_str(), Expected::Missing);
                     }

@@ -1,4 +1,4 @@
-//! Refuses plans that would leave no administrator, or that would lock the caller out.
+//! Refuses a plan that would leave no active administrator, or that would lock the caller out.
 
 use super::plan::Plan;
 use crate::{
@@ -8,11 +8,11 @@ use crate::{
 };
 
 const LOCKOUT_FIX: &str =
-    "Have another administrator apply it, or the operator at the machine with keyward apply.";
+    "Ask another administrator to apply the file, or run keyward apply on the server's machine.";
 
 impl Plan {
     /// Refuses a plan that would leave no active administrator. Returns the uid of an administrator
-    /// who remains. `None` means that there is no administrator, neither before nor after.
+    /// who remains. `None` means that the store has no administrator, before or after the plan.
     pub fn keep_an_administrator(
         &self,
         accounts: &Accounts,
@@ -32,11 +32,12 @@ impl Plan {
         }
         Err(AccountError::refused(
             "There would be no active administrator any more.",
-            "Keep an active user with an administrator's role in the file.",
+            "Keep at least one active user with an administrator's role in the file.",
         ))
     }
 
-    /// Refuses a plan that would lock its caller out, who could not undo it.
+    /// Refuses a plan after which the caller could no longer administer the server. The caller
+    /// could not undo such a plan.
     pub fn keep_the_caller(
         &self,
         accounts: &Accounts,
@@ -53,13 +54,15 @@ impl Plan {
         let directory = planned.directory();
         let policy = directory.policy();
         let Some(user) = directory.user(*uid).filter(|user| user.is_active) else {
-            return lockout(format!("you are the user {name}"));
+            return lockout(format!("your user {name} would be removed or blocked"));
         };
         if !user.roles(&policy.roles).is_admin {
             return lockout(format!("{name} would no longer be an administrator"));
         }
         if !policy.applications.get(application).is_some_and(|found| found.record.enabled) {
-            return lockout(format!("you use the application {application}"));
+            return lockout(format!(
+                "the application {application}, which you use, would be removed or disabled"
+            ));
         }
         let current = accounts.directory().policy();
         let credential = |policy: &Policy| {
@@ -68,11 +71,11 @@ impl Plan {
         };
         if credential(&current) != credential(&policy) {
             return lockout(format!(
-                "you use the application {application}, which would read another credential"
+                "the application {application}, which you use, would read another credential"
             ));
         }
-        let by_password = credential(&policy).is_some_and(|(kind, ..)| kind == AuthType::Basic);
-        if by_password && user.password().is_none() {
+        let uses_password = credential(&policy).is_some_and(|(kind, ..)| kind == AuthType::Basic);
+        if uses_password && user.password().is_none() {
             return lockout(format!("{name} would have no password"));
         }
         let Some(id) = key else { return Ok(()) };
@@ -88,6 +91,6 @@ impl Plan {
         if is_accepted {
             return Ok(());
         }
-        lockout(format!("you use the key {id}, which would no longer be accepted"))
+        lockout(format!("the key {id}, which you use, would no longer be accepted"))
     }
 }

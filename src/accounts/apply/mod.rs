@@ -1,8 +1,8 @@
 //! Exports all records as a state document, and applies such a document to the store.
 //!
-//! A document becomes a plan with the current and the planned version of each record. The usual
-//! rules check the plan in a dry run: accounts in memory that have the planned records. Then one
-//! commit writes everything, or nothing is written.
+//! A document becomes a plan, which has the current and the planned version of each record. A dry
+//! run copies the planned records into accounts in memory, where the usual rules check them. If
+//! they are valid, one commit writes all changes. Otherwise nothing is written.
 
 mod change;
 mod check;
@@ -30,15 +30,15 @@ use crate::{
     store::Batch,
 };
 
-/// The most records that change at once. Such a commit takes a few seconds, and other writers wait
-/// for it.
+/// The maximum number of records that one document changes. A commit of this size takes a few
+/// seconds, during which other writers wait.
 pub const MOST_CHANGES: usize = 100_000;
 
 /// The records of a state document.
 #[derive(Debug, Default)]
 pub struct StateDocument {
-    /// The fingerprint of the pepper with which the digests of the keys were made. `None` means
-    /// that there are no digests of keys.
+    /// The fingerprint of the pepper that the digests of the keys were made with. A document with
+    /// keys needs it. `None` means that the document does not name a pepper.
     pub pepper: Option<Digest>,
     /// Roles.
     pub roles: Vec<Role>,
@@ -52,11 +52,12 @@ pub struct StateDocument {
     pub keys: Vec<DocumentKey>,
 }
 
-/// A user of a document. Fields that are `None` keep their current value, or get the value of a new
-/// user.
+/// A user of a document. A field that is `None` keeps its current value if the user exists, and
+/// gets the default value if the user is new.
 #[derive(Debug)]
 pub struct DocumentUser {
-    /// The record. The fields below replace its uid, UUID, times and password.
+    /// The record. Its uid, UUID, first mail address, time of creation and password come from the
+    /// fields below.
     pub user: User,
     /// The uid.
     pub uid: Option<u64>,
@@ -73,7 +74,7 @@ pub struct DocumentUser {
 /// The password of a user of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DocumentPassword {
-    /// The document does not mention the password: it stays.
+    /// The document does not mention the password, so an existing password stays.
     Unspecified,
     /// The user has no password.
     None,
@@ -81,12 +82,12 @@ pub enum DocumentPassword {
     Digest(PasswordDigest),
 }
 
-/// A key of a document. Fields that are `None` keep their current value, or get the value of a new
-/// key.
+/// A key of a document. A field that is `None` keeps its current value if the key exists, and gets
+/// the default value if the key is new.
 #[derive(Debug)]
 pub struct DocumentKey {
-    /// The record. The fields below replace its user, prefix, last four characters and time of
-    /// creation.
+    /// The record. Its user, prefix, last four characters and time of creation come from the fields
+    /// below.
     pub key: Key,
     /// The name of the user.
     pub owner: String,
@@ -94,11 +95,13 @@ pub struct DocumentKey {
     pub prefix: Option<String>,
     /// The last four characters of the key's text.
     pub last_four: Option<String>,
-    /// The time of creation. `Some` restores an old key; `None` makes a new one.
+    /// The time of creation. `Some` means that the document restores an old key, whose expiry and
+    /// scopes may be invalid for a new key. `None` means that the key is new, unless the store
+    /// already has it.
     pub created: Option<Timestamp>,
 }
 
-/// How a document is applied.
+/// The options of applying a document.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ApplyOptions {
     /// The treatment of records that the document does not list.
@@ -110,10 +113,10 @@ pub struct ApplyOptions {
 /// The treatment of records that a document does not list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Unlisted {
-    /// They stay.
+    /// The records stay.
     #[default]
     Keep,
-    /// They are removed.
+    /// The records are removed.
     Remove,
 }
 
@@ -129,7 +132,7 @@ pub enum Operation {
     Remove,
 }
 
-/// The change of one record: the fields that differ, as a document writes them, without secrets.
+/// The change of one record. The fields are written as in a document, and secrets are replaced.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Difference {
     /// The kind of the change.
@@ -138,10 +141,10 @@ pub struct Difference {
     pub kind: &'static str,
     /// The name or id of the record.
     pub id: String,
-    /// The current fields.
+    /// The current values of the fields that differ.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub before: Map<String, Value>,
-    /// The planned fields.
+    /// The planned values of the fields that differ.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub after: Map<String, Value>,
 }
@@ -151,7 +154,7 @@ pub struct Difference {
 pub struct Applied {
     /// The changes that were made, or that a dry run would make.
     pub changes: Vec<Difference>,
-    /// The number of records that already were as the document describes.
+    /// The number of listed records that the document does not change.
     pub unchanged: usize,
 }
 
@@ -163,7 +166,7 @@ impl Applied {
         })
     }
 
-    /// The entry of the audit trail.
+    /// The action for the audit trail, with the number of changed records of each kind.
     fn act(&self) -> Act {
         let mut counts = Map::new();
         for difference in &self.changes {
@@ -187,7 +190,7 @@ struct PlannedCommit {
     announcements: Announcements,
 }
 
-/// The records that the event scripts are called for.
+/// The new and revoked records for which the event scripts are called.
 #[derive(Default)]
 struct Announcements {
     new_users: Vec<User>,
@@ -200,9 +203,9 @@ impl AdminWriter<'_> {
     /// Changes the store in one commit so that it has the records of the document.
     ///
     /// # Errors
-    /// Records are invalid: each violation has a location in the document such as
-    /// `users.3.roles.0`. Or no administrator would be left, or the caller would lock itself out.
-    /// Then nothing is changed.
+    /// A record is invalid, no administrator would remain, or the caller would lose its own access.
+    /// Each violation of a record has a location in the document, such as `users.3.roles.0`. After
+    /// an error nothing is changed.
     pub async fn apply(
         &self,
         document: StateDocument,
@@ -211,7 +214,7 @@ impl AdminWriter<'_> {
         let document = &std::sync::Arc::new(document);
         let attempt = || async move {
             let (writer, document) = ((**self).clone(), document.clone());
-            // Planning reads as many records as the document has.
+            // Planning takes long for a large document, because it reads each listed record.
             let planning = tokio::task::spawn_blocking(move || {
                 Plan::new(&writer, &document, options.unlisted)?.into_commit(&writer)
             });
@@ -230,7 +233,8 @@ impl AdminWriter<'_> {
 }
 
 impl Writer {
-    /// Calls the event scripts for new records and revoked keys, as for changes of single records.
+    /// Calls the event scripts for each new record and each revoked key, as the changes of single
+    /// records do. Returns the webhooks that the scripts request.
     async fn announce(
         &self,
         announcements: &Announcements,

@@ -14,30 +14,31 @@ use crate::{
     store::Table,
 };
 
-/// The largest uid. Not every program can read larger numbers in JSON (RFC 8259, section 6).
-const MOST_UID: u64 = (1 << 52) - 1;
+/// The largest uid. Some programs cannot read larger numbers in JSON (RFC 8259, section 6).
+const MAX_UID: u64 = (1 << 52) - 1;
 
-/// The planned changes, and the violations that were found so far.
+/// The planned changes of the store.
 pub(super) struct Plan {
-    /// Whether the store has never been filled.
+    /// Whether the store is new: neither a first start nor a state file has filled it.
     pub is_new: bool,
-    /// All roles.
+    /// All roles, including those that do not change.
     pub roles: Vec<PlannedChange<Role>>,
-    /// All applications.
+    /// All applications, including those that do not change.
     pub applications: Vec<PlannedChange<Application>>,
-    /// All resources.
+    /// All resources, including those that do not change.
     pub resources: Vec<PlannedChange<Resource>>,
     /// The users that the document lists or that are removed.
     pub users: Vec<PlannedChange<User>>,
     /// The keys that the document lists or that are removed.
     pub keys: Vec<PlannedChange<Key>>,
-    /// The indexes of the listed keys that have a creation time: the plan restores an old record.
+    /// The indexes of the listed keys that have a creation time, which means that the plan restores
+    /// an old record.
     pub restored_keys: HashSet<usize>,
     /// The planned user names.
     pub names: UserIndex,
     /// The planned mail addresses.
     pub mails: UserIndex,
-    /// The violations.
+    /// The violations that were found so far.
     pub violations: Vec<Violation>,
 }
 
@@ -82,8 +83,8 @@ impl Plan {
             + count(&self.keys)
     }
 
-    /// Keeps the two roles that the program needs. A new store also gets the other roles that every
-    /// installation has.
+    /// Keeps the two roles that the program needs, even if the document does not list them. A new
+    /// store also gets the other roles that every installation has.
     fn keep_shipped_roles(&mut self) {
         for change in &mut self.roles {
             if let (Some(before), None) = (&change.before, &change.after)
@@ -104,8 +105,8 @@ impl Plan {
         }
     }
 
-    /// At most one application is the default. If the document lists a default, the current default
-    /// loses the mark.
+    /// Plans at most one default application. If the document lists a default, unlisted
+    /// applications lose the flag. Two listed defaults are a violation.
     fn keep_one_default_application(&mut self) {
         let is_listed_default = |change: &&PlannedChange<Application>| {
             change.at.is_some() && change.after.as_ref().is_some_and(|after| after.is_default)
@@ -114,11 +115,11 @@ impl Plan {
         if defaults.next().is_none() {
             return;
         }
-        if let Some(at) = defaults.next().and_then(|second| second.at) {
+        if let Some(index) = defaults.next().and_then(|second| second.at) {
             self.violations.push(Violation::new(
-                format!("applications.{at}.is_default"),
+                format!("applications.{index}.is_default"),
                 "Two applications of the file are the default.",
-                "Remove is_default from one of them.",
+                "Remove is_default from one of the two applications.",
             ));
         }
         for change in self.applications.iter_mut().filter(|change| change.at.is_none()) {
@@ -134,45 +135,49 @@ impl Plan {
         listed: &[DocumentUser],
         unlisted: Unlisted,
     ) -> Result<(), AccountError> {
-        // Users with a uid come first: other users may take the names that they give up.
+        // Listed users with a uid come first, because they may give up a name that a listed user
+        // without a uid gets.
         let mut uids: BTreeMap<usize, u64> = BTreeMap::new();
-        let mut used = HashSet::new();
+        let mut listed_uids = HashSet::new();
         let mut last = accounts.directory().last_uid();
-        for (at, user) in listed.iter().enumerate() {
+        for (index, user) in listed.iter().enumerate() {
             let Some(uid) = user.uid else { continue };
-            if !(1..=MOST_UID).contains(&uid) {
-                let fix = "Leave uid out: the server chooses one.";
-                self.add_violation("users", at, "uid", format!("{uid} is not a valid uid."), fix);
-            } else if !used.insert(uid) {
+            if !(1..=MAX_UID).contains(&uid) {
+                let message = format!("{uid} is not a valid uid.");
+                let fix = "Leave uid out, and the server chooses a uid.";
+                self.add_violation("users", index, "uid", message, fix);
+            } else if !listed_uids.insert(uid) {
                 let message = format!("The user {uid} is listed twice in the file.");
-                self.add_violation("users", at, "uid", message, "Keep one of the two.");
+                self.add_violation("users", index, "uid", message, "Keep one of the two entries.");
             } else {
-                uids.insert(at, uid);
+                uids.insert(index, uid);
                 last = last.max(uid);
             }
         }
-        for (at, user) in listed.iter().enumerate().filter(|(_, user)| user.uid.is_none()) {
+        for (index, user) in listed.iter().enumerate().filter(|(_, user)| user.uid.is_none()) {
             let existing = accounts.uid_by(Table::Names, &fold(&user.user.name))?;
-            let uid = existing.filter(|uid| !used.contains(uid)).unwrap_or_else(|| {
+            let uid = existing.filter(|uid| !listed_uids.contains(uid)).unwrap_or_else(|| {
                 last += 1;
                 last
             });
-            used.insert(uid);
-            uids.insert(at, uid);
+            listed_uids.insert(uid);
+            uids.insert(index, uid);
         }
-        for (at, uid) in uids {
+        for (index, uid) in uids {
             // A user without a uid in the document is identified by its name. Another writer may
             // have taken a new uid in the meantime, or renamed the user. Without a current record
             // the commit then ends in a conflict, and the plan is made again.
             let has_identity = |found: &Versioned<User>| {
-                listed[at].uid.is_some() || fold(&found.record.name) == fold(&listed[at].user.name)
+                listed[index].uid.is_some()
+                    || fold(&found.record.name) == fold(&listed[index].user.name)
             };
             let before = accounts.user(uid)?.filter(has_identity);
-            let after = user_after(accounts, &listed[at], uid, before.as_ref().map(|b| &b.record));
-            self.users.push(PlannedChange { at: Some(at), before, after: Some(after) });
+            let after =
+                user_after(accounts, &listed[index], uid, before.as_ref().map(|b| &b.record));
+            self.users.push(PlannedChange { at: Some(index), before, after: Some(after) });
         }
         if unlisted == Unlisted::Remove {
-            remove_unlisted(accounts, &mut self.users, |user| used.contains(&user.uid))?;
+            remove_unlisted(accounts, &mut self.users, |user| listed_uids.contains(&user.uid))?;
         }
         self.index_users(accounts)
     }
@@ -198,27 +203,27 @@ impl Plan {
         self.check_pepper(accounts, document);
         let mut seen = HashSet::new();
         let mut digests = HashSet::new();
-        for (at, listed) in document.keys.iter().enumerate() {
+        for (index, listed) in document.keys.iter().enumerate() {
             let id = listed.key.id;
             if !seen.insert(id) {
                 let message = format!("The key {id} is listed twice in the file.");
-                self.add_violation("keys", at, "id", message, "Keep one of the two.");
+                self.add_violation("keys", index, "id", message, "Keep one of the two entries.");
                 continue;
             }
             let repeated = listed.key.foreign_digests().filter(|digest| !digests.insert(*digest));
             if repeated.count() > 0 {
                 let message = "Two keys of the file have this digest.";
-                let fix = "A key belongs to one user. Keep one of the two.";
-                self.add_violation("keys", at, "digest", message, fix);
+                let fix = "A key belongs to one user. Keep one of the two entries.";
+                self.add_violation("keys", index, "digest", message, fix);
             }
             let before = accounts.key(id)?;
             if before.is_none() {
-                self.check_digest_is_free(accounts, at, &listed.key)?;
+                self.check_digest_is_free(accounts, index, &listed.key)?;
             }
             let Some(user) = self.owner(accounts, &listed.owner)? else {
                 let message = format!("There is no user {:?}.", listed.owner);
-                let fix = "Name a user of the store or of the file.";
-                self.add_violation("keys", at, "user", message, fix);
+                let fix = "Name a user who is in the store or in the file.";
+                self.add_violation("keys", index, "user", message, fix);
                 continue;
             };
             let mut after = key_after(accounts, listed, user, before.as_ref().map(|b| &b.record));
@@ -226,9 +231,9 @@ impl Plan {
                 after.prefix = self.key_prefix(after.application.as_deref());
             }
             if listed.created.is_some() {
-                self.restored_keys.insert(at);
+                self.restored_keys.insert(index);
             }
-            self.keys.push(PlannedChange { at: Some(at), before, after: Some(after) });
+            self.keys.push(PlannedChange { at: Some(index), before, after: Some(after) });
         }
         if unlisted == Unlisted::Remove {
             remove_unlisted(accounts, &mut self.keys, |key: &Key| seen.contains(&key.id))?;
@@ -236,33 +241,33 @@ impl Plan {
         Ok(())
     }
 
-    /// Checks that the digests were made with the pepper of the store. Otherwise no key would
-    /// match.
+    /// Checks that the digests of the listed keys were made with the pepper of the store. With
+    /// another pepper, the text of a key would not match its digest.
     fn check_pepper(&mut self, accounts: &Accounts, document: &StateDocument) {
         if document.keys.is_empty() || document.pepper == Some(accounts.pepper().fingerprint()) {
             return;
         }
         let (message, fix) = match document.pepper {
             None => (
-                "The file has keys and does not say which pepper their digests were made with.",
-                "Copy the line pepper = … from the keyward export that the keys are from.",
+                "The file has keys, but does not name the pepper that their digests were made with.",
+                "Copy the line pepper = … from the exported file that the keys were copied from.",
             ),
             Some(_) => (
                 "The keys' digests were made with another pepper than the store's: no key would \
                  match.",
-                "Apply the file where that pepper is, or remove the keys from the file and give \
-                 the users new ones.",
+                "Apply the file on a server with that pepper, or remove the keys from the file and \
+                 give the users new keys.",
             ),
         };
         self.violations.push(Violation::new("pepper", message, fix));
     }
 
-    /// Checks that no key of the store has the digest of a new key. Keys of other systems are found
-    /// by their digest, so it must be unique.
+    /// Checks that no key of the store has the digest of a new key. The digests must be unique,
+    /// because the server finds keys of other systems by their digests.
     fn check_digest_is_free(
         &mut self,
         accounts: &Accounts,
-        at: usize,
+        index: usize,
         key: &Key,
     ) -> Result<(), AccountError> {
         for digest in key.foreign_digests() {
@@ -270,13 +275,13 @@ impl Plan {
                 continue;
             }
             let message = "Another key of the store has this digest.";
-            let fix = "Give the record that key's id: keyward key list shows it.";
-            self.add_violation("keys", at, "digest", message, fix);
+            let fix = "Change the record's id to the id of that key, which keyward key list shows.";
+            self.add_violation("keys", index, "digest", message, fix);
         }
         Ok(())
     }
 
-    /// The uid of the user who will have this name.
+    /// The uid of the user who will have this name. `None` means that no user will have it.
     fn owner(&self, accounts: &Accounts, name: &str) -> Result<Option<u64>, AccountError> {
         let folded = fold(name);
         match self.names.planned_uid(&folded) {
@@ -295,21 +300,22 @@ impl Plan {
         application.map_or_else(|| "kw".into(), |application| application.key_prefix.clone())
     }
 
-    /// Adds a violation of a listed record. `list` is the list of the document, such as `users`.
+    /// Adds a violation of a field of a listed record. `list` is the name of the document's list,
+    /// such as `users`, and `index` is the index of the record in that list.
     pub fn add_violation(
         &mut self,
         list: &str,
-        at: usize,
+        index: usize,
         field: &str,
         message: impl Into<String>,
         fix: &str,
     ) {
-        self.violations.push(Violation::new(format!("{list}.{at}.{field}"), message, fix));
+        self.violations.push(Violation::new(format!("{list}.{index}.{field}"), message, fix));
     }
 }
 
-/// Plans the roles, applications or resources. All of them are part of the plan, because the rules
-/// for other records depend on them.
+/// Plans the roles, applications or resources. The plan also contains the records that do not
+/// change, because the rules for other records depend on them.
 fn plan_policy<T: StateRecord>(
     accounts: &Accounts,
     listed: &[T],
@@ -323,15 +329,15 @@ fn plan_policy<T: StateRecord>(
     })?;
     let mut seen = HashSet::new();
     let mut changes = Vec::new();
-    for (at, record) in listed.iter().enumerate() {
+    for (index, record) in listed.iter().enumerate() {
         if seen.insert(record.key()) {
             let before = current.remove(&record.key());
-            changes.push(PlannedChange { at: Some(at), before, after: Some(record.clone()) });
+            changes.push(PlannedChange { at: Some(index), before, after: Some(record.clone()) });
             continue;
         }
-        let location = format!("{}.{at}.id", T::LIST);
+        let location = format!("{}.{index}.id", T::LIST);
         let message = format!("The {} {} is listed twice in the file.", T::NAME, record.title());
-        violations.push(Violation::new(location, message, "Keep one of the two."));
+        violations.push(Violation::new(location, message, "Keep one of the two entries."));
     }
     let rest = current.into_values().map(|before| {
         let after = (unlisted == Unlisted::Keep).then(|| before.record.clone());
@@ -357,13 +363,15 @@ fn remove_unlisted<T: StateRecord>(
     })
 }
 
+/// The planned record of a listed user. `before` is the current record.
 fn user_after(accounts: &Accounts, listed: &DocumentUser, uid: u64, before: Option<&User>) -> User {
     let mut user = User { uid, ..listed.user.clone() };
     normalize_roles(&mut user.roles);
     user.uuid = listed.uuid.or(before.map(|before| before.uuid)).unwrap_or(user.uuid);
     user.init = match (&listed.init, listed.created) {
         (Some(init), _) => Some(init.clone()),
-        // With a creation time, the document restores an old record, which had no first address.
+        // A listed creation time means that the document restores an old record. If it lists no
+        // first mail address, the old record had none.
         (None, Some(_)) => None,
         (None, None) => before.map_or_else(|| user.mail.clone(), |before| before.init.clone()),
     };
@@ -385,17 +393,19 @@ fn user_after(accounts: &Accounts, listed: &DocumentUser, uid: u64, before: Opti
     user
 }
 
+/// The planned record of a listed key. `before` is the current record.
 fn key_after(accounts: &Accounts, listed: &DocumentKey, user: u64, before: Option<&Key>) -> Key {
     let mut key = Key { user, ..listed.key.clone() };
     let now = accounts.clock().now();
     key.created = listed.created.or(before.map(|before| before.created)).unwrap_or(now);
-    // The document does not contain the key's text, so these two cannot be computed from it.
+    // The prefix and the last four characters cannot be computed, because the document does not
+    // contain the key's text.
     let prefix = listed.prefix.clone().or_else(|| before.map(|before| before.prefix.clone()));
     key.prefix = prefix.unwrap_or_default();
     let last_four = listed.last_four.clone().or_else(|| before.map(|b| b.last_four.clone()));
     key.last_four = last_four.unwrap_or_default();
-    // The key had a slow digest when the file was written, and its first use has replaced it since:
-    // the current digest stays.
+    // The file contains the slow digest of the key, which the first use of the key has replaced
+    // after the file was written. The current digest stays.
     if let Some(before) = before.filter(|before| before.former_digest == Some(key.digest)) {
         key.digest = before.digest;
         key.scheme = before.scheme;
@@ -408,8 +418,8 @@ fn key_after(accounts: &Accounts, listed: &DocumentKey, user: u64, before: Optio
 fn too_many(count: usize) -> AccountError {
     AccountError::refused(
         format!(
-            "The file would change {count} records or more, and at most {MOST_CHANGES} are \
-             changed at once."
+            "The file would change at least {count} records, and one file may change at most \
+             {MOST_CHANGES}."
         ),
         "Use keyward key import for many keys, and keyward backup and keyward restore for a whole \
          store.",

@@ -1,4 +1,4 @@
-//! The five kinds of records in a state document: their names, their tables and their fields.
+//! The five kinds of records in a state document, each with its name, its table and its fields.
 
 use std::fmt::Debug;
 
@@ -13,8 +13,8 @@ use crate::{
 
 /// The fields that are secrets or digests of secrets.
 const SECRETS: &[&str] = &["digest", "password", "slow", "former_digest"];
-/// Replaces a secret in a difference.
-const SECRET: &str = "(secret)";
+/// The text that replaces a secret in a reported difference.
+const HIDDEN_SECRET: &str = "(secret)";
 
 /// A kind of record in a state document.
 pub(super) trait StateRecord:
@@ -22,12 +22,12 @@ pub(super) trait StateRecord:
 {
     /// The name of the kind in messages.
     const NAME: &'static str;
-    /// The name of the list in a document.
+    /// The name of the document's list of these records.
     const LIST: &'static str;
-    /// The table of the store.
+    /// The store's table of these records.
     const TABLE: Table;
 
-    /// The key in the table.
+    /// The record's key in the table.
     fn key(&self) -> Vec<u8>;
 
     /// The name or id of the record in messages.
@@ -76,7 +76,7 @@ impl StateRecord for User {
         self.name.clone()
     }
 
-    /// The times of the last change, access and login are left out: they are not settings.
+    /// A document has no times of the last change, access and login, because they are not settings.
     fn view(&self, _: &dyn Fn(u64) -> Option<String>) -> Map<String, Value> {
         fields(json!({
             "uid": self.uid,
@@ -86,7 +86,8 @@ impl StateRecord for User {
             "init": self.init,
             "active": self.status,
             "roles": self.roles,
-            // The empty text means no password. A missing field would keep the current one.
+            // The empty text means no password. Without this field, applying the document would
+            // keep the current password.
             "password": self.password.as_ref().map_or("", |digest| digest.phc()),
             "created": self.created.to_string(),
             "langcode": self.langcode,
@@ -114,7 +115,7 @@ impl StateRecord for Key {
     }
 
     fn view(&self, name_of: &dyn Fn(u64) -> Option<String>) -> Map<String, Value> {
-        let at = |time: Option<Timestamp>| time.map(|time| time.to_string());
+        let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
         let networks = (!self.networks.is_empty()).then_some(&self.networks);
         let rotated = self.rotated.as_ref();
         fields(json!({
@@ -134,15 +135,17 @@ impl StateRecord for Key {
             "rate_limit": self.rate_limit,
             "credits": self.credits,
             "created": self.created.to_string(),
-            "expires": at(self.expires),
-            "revoked": at(self.revoked),
-            "rotated": rotated.map(|to| json!({ "to": to.to, "until": to.until.to_string() })),
+            "expires": text(self.expires),
+            "revoked": text(self.revoked),
+            "rotated": rotated.map(|rotation| {
+                json!({ "to": rotation.to, "until": rotation.until.to_string() })
+            }),
         }))
     }
 }
 
-/// The fields without nulls and empty objects. Objects come last, because TOML requires that of
-/// tables.
+/// The fields of a record, without nulls and empty objects. Objects come last, because in TOML the
+/// tables follow the plain values.
 fn fields(record: Value) -> Map<String, Value> {
     let Value::Object(fields) = record else { return Map::new() };
     let is_set =
@@ -161,7 +164,7 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-/// The fields that differ between two records, without secrets.
+/// The fields that differ between two records. Secrets are replaced by [`HIDDEN_SECRET`].
 pub(super) fn differing_fields(
     before: Option<Map<String, Value>>,
     after: Option<Map<String, Value>>,
@@ -179,14 +182,14 @@ pub(super) fn differing_fields(
     for side in [&mut before, &mut after] {
         for name in SECRETS {
             if let Some(value) = side.get_mut(*name).filter(|value| **value != "") {
-                *value = SECRET.into();
+                *value = HIDDEN_SECRET.into();
             }
         }
     }
     (before, after)
 }
 
-/// Calls `visit` with every record of a kind in the store. Reads them page by page.
+/// Calls `visit` with every record of a kind in the store. Reads the records page by page.
 pub(super) fn each<T: StateRecord>(
     accounts: &Accounts,
     mut visit: impl FnMut(Versioned<T>) -> Result<(), AccountError>,

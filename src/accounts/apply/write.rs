@@ -1,4 +1,4 @@
-//! Turns a valid plan into a batch, and into the differences that are reported.
+//! Checks a plan, and turns it into a batch and into the differences that are reported.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl Plan {
-    /// Checks the plan and makes the batch.
+    /// Checks the plan and builds the commit. The batch of a plan without changes is empty.
     pub fn into_commit(mut self, writer: &Writer) -> Result<PlannedCommit, AccountError> {
         ensure_valid(std::mem::take(&mut self.violations))?;
         let applied = self.differences(writer);
@@ -41,7 +41,7 @@ impl Plan {
         Ok(PlannedCommit { applied, batch, announcements })
     }
 
-    /// The records that the event scripts are called for.
+    /// The new and revoked records for which the event scripts are called.
     fn announcements(self, accounts: &Accounts) -> Announcements {
         let names: HashMap<u64, String> = self
             .users
@@ -68,8 +68,9 @@ impl Plan {
         announcements
     }
 
-    /// Adds the expectations that the records that the rules have read do not change before the
-    /// commit. `administrator` is the administrator who remains.
+    /// Adds expectations about the records that the rules have read: no other writer may change
+    /// such a record before the commit. `administrator` is the uid of an administrator who remains.
+    /// For a new store, also adds the write of the pepper's fingerprint.
     fn expect_unchanged(
         &self,
         accounts: &Accounts,
@@ -94,9 +95,9 @@ impl Plan {
     fn delete(&self, accounts: &Accounts, batch: &mut Batch) -> Result<(), AccountError> {
         for change in self.keys.iter().filter(|change| change.after.is_none()) {
             let Some(before) = &change.before else { continue };
-            let (key, at) = (&before.record, before.record.key());
-            batch.expect(Table::Keys, at.clone(), Expected::Revision(before.revision));
-            batch.delete(Table::Keys, at);
+            let (key, row) = (&before.record, before.record.key());
+            batch.expect(Table::Keys, row.clone(), Expected::Revision(before.revision));
+            batch.delete(Table::Keys, row);
             batch.delete(Table::Owners, table::owner(key.user, key.id));
             for digest in key.foreign_digests() {
                 batch.delete(Table::Foreign, digest);
@@ -106,12 +107,12 @@ impl Plan {
         let mut deletes_users = false;
         for change in self.users.iter().filter(|change| change.after.is_none()) {
             let Some(before) = &change.before else { continue };
-            let at = table::user(before.record.uid);
-            batch.expect(Table::Users, at, Expected::Revision(before.revision));
-            batch.delete(Table::Users, at);
-            // A key that another writer adds in the meantime would have no user.
+            let row = table::user(before.record.uid);
+            batch.expect(Table::Users, row, Expected::Revision(before.revision));
+            batch.delete(Table::Users, row);
+            // A key that another writer adds before the commit would have no user.
             let newest = accounts.keys_in_force(before.record.uid)?.1;
-            batch.expect(Table::Owners, at, Expected::Newest(newest));
+            batch.expect(Table::Owners, row, Expected::Newest(newest));
             delete_user_usage(batch, before.record.uid);
             deletes_users = true;
         }
@@ -179,7 +180,8 @@ impl Plan {
     }
 }
 
-/// Expects that no other writer adds, changes or deletes a record of this kind.
+/// Adds the expectation that no other writer adds, changes or deletes a record of this kind before
+/// the commit.
 fn expect_table_unchanged<T: StateRecord>(changes: &[PlannedChange<T>], batch: &mut Batch) {
     let mut newest = 0;
     for before in changes.iter().filter_map(|change| change.before.as_ref()) {

@@ -1,5 +1,5 @@
-//! Events for the operator's script, which approves new keys and users, and is notified of revoked
-//! keys.
+//! Calls of the operator's event script, which approves new keys and users, and which is notified
+//! of revoked keys.
 
 pub(super) mod monitor;
 pub(super) mod outbox;
@@ -14,10 +14,12 @@ use crate::{
     scripting::{Fault, Function, RequestedWebhook, Script, ScriptSet},
 };
 
-/// The calls after which the task yields: a script may be called for each of many keys.
+/// The number of script calls after which the task yields to other tasks, because one change may
+/// call the script for many keys.
 const CALLS_BEFORE_YIELD: usize = 16;
 
-/// Loads the scripts before their first use. The error is a message for the operator.
+/// A function that loads the scripts before their first use. Its error is a message for the
+/// operator.
 pub type LoadScripts = Arc<dyn Fn(&Accounts) -> Result<(), String> + Send + Sync>;
 
 /// A record that is about to be created.
@@ -31,6 +33,7 @@ pub(super) enum NewRecord<'a> {
 }
 
 impl NewRecord<'_> {
+    /// The script's function that approves the record.
     fn function(&self) -> Function {
         match self {
             Self::User(_) => Function::OnUserCreated,
@@ -59,7 +62,8 @@ impl Accounts {
         Self(Arc::new(AccountsInner { lazy_scripts, ..Arc::unwrap_or_clone(self.0) }))
     }
 
-    /// The scripts, which are loaded first if necessary.
+    /// The scripts. If they are to be loaded at their first use and are not loaded yet, this method
+    /// loads them.
     ///
     /// # Errors
     /// The scripts cannot be loaded.
@@ -68,17 +72,17 @@ impl Accounts {
             && self.0.scripts.get().is_none()
         {
             let (load, accounts) = (load.clone(), self.clone());
-            // Loading reads files and runs tests.
+            // A blocking thread loads the scripts, because loading reads files and runs tests.
             let loading = tokio::task::spawn_blocking(move || load(&accounts));
             let loaded =
-                loading.await.unwrap_or_else(|_| Err("the scripts cannot be loaded".into()));
+                loading.await.unwrap_or_else(|_| Err("loading the scripts was aborted".into()));
             loaded.map_err(|detail| AccountError::Script(Fault::Failed { detail }))?;
         }
         Ok(self.scripts().current())
     }
 
-    /// Notifies the script of an event that it cannot deny, and returns the webhooks that it
-    /// requests. `None` means that the script failed. The failure is logged.
+    /// Notifies the script of an event that cannot be denied, and returns the webhooks that the
+    /// script requests. `None` means that the script failed, and that the failure was logged.
     pub(super) async fn notify(
         &self,
         script: &Script,
@@ -91,7 +95,8 @@ impl Accounts {
                 let failures = self.0.event_failures.fetch_add(1, Ordering::Relaxed) + 1;
                 let detail = match &fault {
                     Fault::Refused(refusal) => {
-                        format!("refused by {}: this event cannot be refused", refusal.place)
+                        let place = &refusal.place;
+                        format!("{place} refused the event, but this event cannot be refused")
                     }
                     Fault::Failed { detail } => detail.clone(),
                 };
@@ -102,23 +107,24 @@ impl Accounts {
         }
     }
 
-    /// The number of events for which the script failed, or denied an event that cannot be denied.
+    /// The number of failed notifications: the script failed, or it denied an event that cannot be
+    /// denied.
     pub fn event_failures(&self) -> u64 {
         self.0.event_failures.load(Ordering::Relaxed)
     }
 
-    /// The name of a user. It is empty if the user does not exist.
+    /// The name of a user, or the empty text if the user does not exist.
     pub(super) fn user_name(&self, uid: u64) -> String {
         self.0.directory.user(uid).map(|user| user.name.to_string()).unwrap_or_default()
     }
 }
 
 impl Writer {
-    /// Asks the script to approve new records, and returns the webhooks that it requests. A dry run
-    /// requests none.
+    /// Asks the script to approve new records, and returns the webhooks that the script requests. A
+    /// dry run returns no webhooks.
     ///
     /// # Errors
-    /// The script denies a record, or fails. Then no record may be created.
+    /// The script denies a record, or fails. In both cases none of the records may be created.
     pub(super) async fn approve(
         &self,
         records: &[NewRecord<'_>],
@@ -144,7 +150,7 @@ impl Writer {
         Ok(if mode == Mode::DryRun { Vec::new() } else { webhooks })
     }
 
-    /// Notifies the script of a revoked key, and returns the webhooks that it requests.
+    /// Notifies the script of a revoked key, and returns the webhooks that the script requests.
     pub(super) async fn notify_revoked(&self, key: &Key) -> Vec<RequestedWebhook> {
         let function = Function::OnKeyRevoked;
         let set = match self.loaded_scripts().await {
@@ -167,7 +173,7 @@ impl Writer {
     }
 }
 
-/// A key as event scripts see it: without its text and its digest.
+/// The fields of a key that event scripts get. The text and the digest of the key are left out.
 pub(super) fn key_event(key: &Key, owner: &str) -> Map<String, Value> {
     let event = json!({
         "id": key.id,
@@ -184,7 +190,7 @@ pub(super) fn key_event(key: &Key, owner: &str) -> Map<String, Value> {
     fields(event)
 }
 
-/// A user as event scripts see it: without the password digest.
+/// The fields of a user that event scripts get. The password digest is left out.
 fn user_event(user: &User) -> Map<String, Value> {
     let event = json!({
         "uid": user.uid,

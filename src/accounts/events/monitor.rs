@@ -1,5 +1,5 @@
 //! Events without a request: keys that expire soon, and clients that exceed a failure limit. A
-//! background task looks for them, so no decision waits.
+//! background task looks for these events, so that no request waits for the event script.
 
 use std::{collections::BTreeSet, future::Future, pin::pin, time::Duration};
 
@@ -15,38 +15,39 @@ use crate::{
     store::{Batch, Expected, Table, encode, table},
 };
 
-/// The interval between two looks at the failure limits.
+/// The interval between two checks of the failure limits.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The intervals between two looks at the keys: ten minutes.
-const KEY_INTERVALS: u32 = 600;
-/// The most notifications about keys in one look. The next look sends the others.
-const MOST_KEYS: usize = 10_000;
-/// The failed calls after which a look ends.
-const MOST_FAILURES: usize = 16;
+/// The number of these intervals between two checks of the keys. Together they last ten minutes.
+const INTERVALS_PER_KEY_CHECK: u32 = 600;
+/// The maximum number of notices that one check of the keys sends. The next check sends more.
+const MAX_NOTICES: usize = 10_000;
+/// The number of failed calls of the script after which a check of the keys ends.
+const MAX_FAILURES: usize = 16;
+/// The seconds of a day.
 const DAY: i64 = 86_400;
 
-/// The last notification about a key: the threshold in days, and the expiry of the key then.
+/// The last notice about a key: its threshold in days, and the expiry that the key had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Warned {
     days: u32,
     ends: Timestamp,
 }
 
-/// The result of a look at one key.
+/// The result of the check of one key.
 enum ExpiryNotice {
     NotDue,
     Sent,
-    /// The script failed. The next look tries again.
+    /// The script failed. The next check of the keys retries the notice.
     Failed,
 }
 
 impl Accounts {
-    /// Notifies the event script of keys that expire within these numbers of days, and of exceeded
-    /// failure limits, until `end` resolves.
+    /// Notifies the event script of exceeded failure limits, and of keys that expire within these
+    /// numbers of days, until `end` resolves.
     pub async fn monitor_events(&self, days: &BTreeSet<u32>, end: impl Future<Output = ()>) {
         let mut end = pin!(end);
         for round in 0_u32.. {
-            if round.is_multiple_of(KEY_INTERVALS)
+            if round.is_multiple_of(INTERVALS_PER_KEY_CHECK)
                 && let Err(problem) = self.notify_expiring_keys(days).await
             {
                 tracing::warn!(%problem, "could not notify about expiring keys; will retry");
@@ -61,7 +62,7 @@ impl Accounts {
         }
     }
 
-    /// Notifies the script of the failure limits that were exceeded since the last call.
+    /// Notifies the script of the failure limits that were exceeded after the previous call.
     ///
     /// # Errors
     /// The store cannot write the requested webhooks.
@@ -93,24 +94,27 @@ impl Accounts {
         })
     }
 
-    /// Notifies the script of keys that expire within these numbers of days. Each key is reported
-    /// once for each number of days, also across restarts.
+    /// Notifies the script of keys that expire soon. `days` are the thresholds. The script gets at
+    /// most one notice for each key and threshold, also across restarts of the server.
     ///
     /// # Errors
-    /// The store cannot be read or written. The next call reports the other keys.
+    /// The store cannot be read or written. The next call sends the remaining notices.
     pub async fn notify_expiring_keys(&self, days: &BTreeSet<u32>) -> Result<(), AccountError> {
         let function = Function::OnKeyExpiring;
         let set = self.scripts().current();
-        let (Some(script), Some(most)) = (set.event(function), days.last()) else { return Ok(()) };
+        let (Some(script), Some(longest)) = (set.event(function), days.last()) else {
+            return Ok(());
+        };
         let now = self.0.clock.now();
         let directory = self.0.directory.clone();
-        let until = now.plus(i64::from(*most) * DAY);
-        // The scan may read a million keys.
+        let until = now.plus(i64::from(*longest) * DAY);
+        // A blocking thread scans the keys, because there may be a million.
         let scan = tokio::task::spawn_blocking(move || directory.keys_expiring(now, until));
         let (mut sent, mut failed) = (0, 0);
         for id in scan.await.unwrap_or_default() {
-            // A broken script must not fill the log with a line for each key.
-            if sent >= MOST_KEYS || failed >= MOST_FAILURES {
+            // The limit of failures keeps a broken script from filling the log with a line for each
+            // key.
+            if sent >= MAX_NOTICES || failed >= MAX_FAILURES {
                 break;
             }
             match self.notify_expiring_key(script, id, days, now).await? {
@@ -135,8 +139,8 @@ impl Accounts {
         let Some((threshold, left, ends)) = due_notice(&key, days, now) else {
             return Ok(ExpiryNotice::NotDue);
         };
-        let at = table::key(id);
-        let warned = self.read::<Warned>(Table::Warned, &at)?.map(|warned| warned.record);
+        let row = table::key(id);
+        let warned = self.read::<Warned>(Table::Warned, &row)?.map(|warned| warned.record);
         if warned.is_some_and(|warned| warned.ends == ends && warned.days <= threshold) {
             return Ok(ExpiryNotice::NotDue);
         }
@@ -147,17 +151,18 @@ impl Accounts {
         let notified = self.notify(script, Function::OnKeyExpiring, &Value::Object(event)).await;
         let Some(webhooks) = notified else { return Ok(ExpiryNotice::Failed) };
         let mut batch = Batch::new();
-        // Write nothing for a key that was just deleted: the deletion removes this row too.
-        batch.expect(Table::Keys, at, Expected::Present);
-        batch.put(Table::Warned, at, encode(&Warned { days: threshold, ends }));
+        // Write nothing for a key that was just deleted, because the deletion has also removed the
+        // row of its last notice.
+        batch.expect(Table::Keys, row, Expected::Present);
+        batch.put(Table::Warned, row, encode(&Warned { days: threshold, ends }));
         self.commit_event(batch, webhooks).await?;
         Ok(ExpiryNotice::Sent)
     }
 }
 
 /// The smallest threshold in days that a key has reached, the days until its expiry (rounded up),
-/// and its expiry. `None` means that no notification is due. A rotated key is not reported, because
-/// its replacement exists.
+/// and its expiry. `None` means that no notice is due. A rotated key needs no notice, because its
+/// replacement exists.
 fn due_notice(key: &Key, days: &BTreeSet<u32>, now: Timestamp) -> Option<(u32, i64, Timestamp)> {
     let ends = key.expires?;
     if key.revoked.is_some() || key.rotated.is_some() || ends <= now {

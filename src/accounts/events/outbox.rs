@@ -1,8 +1,8 @@
 //! Webhooks that wait for delivery.
 //!
-//! Each webhook is stored in the commit that it reports, and stays in the store until it is
-//! delivered. So a webhook is sent if and only if the reported change was written, and a killed
-//! server sends the rest after its next start.
+//! The commit of a change also stores the webhooks that report the change. Each webhook stays in
+//! the store until it is delivered. So a webhook is sent if and only if the reported change was
+//! written, and after a crash the server sends the remaining webhooks at its next start.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -24,13 +24,13 @@ use crate::{
     store::{Batch, Store, StoreError, Table, encode},
 };
 
-/// The default limit of waiting webhooks.
-const MOST: usize = 10_000;
+/// The default maximum number of waiting webhooks.
+const DEFAULT_LIMIT: usize = 10_000;
 
 /// A webhook that is not delivered yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingWebhook {
-    /// The receiver's name in the configuration.
+    /// The name of the receiver in the configuration.
     pub to: String,
     /// The body, as JSON.
     pub data: String,
@@ -38,26 +38,26 @@ pub struct PendingWebhook {
     pub made: Timestamp,
     /// The number of failed deliveries.
     pub tries: u32,
-    /// The earliest time of the next delivery.
+    /// The earliest time of the next attempt at delivery.
     pub next: Timestamp,
 }
 
 /// The schedule of the webhooks in the store.
 pub(in crate::accounts) struct WebhookQueue {
-    /// The configured receivers.
+    /// The names of the configured receivers.
     pub names: Arc<[String]>,
-    most: usize,
-    /// The webhooks that are not being delivered, by receiver, sorted by the time of the next
-    /// delivery.
+    limit: usize,
+    /// The webhooks of each receiver that wait for their next attempt at delivery, sorted by its
+    /// time.
     due: Mutex<HashMap<String, BTreeSet<(Timestamp, Uuid)>>>,
-    /// The number of webhooks that are in the store or in an uncommitted batch.
+    /// The number of webhooks in the store and in batches that are not committed yet.
     waiting: AtomicU64,
     dropped: AtomicU64,
     queued: Notify,
 }
 
-/// The webhooks of one batch. If they are dropped without [`publish`](Self::publish), because the
-/// batch was not committed, they are not sent.
+/// The webhooks of one batch. Call [`publish`](Self::publish) after the commit of the batch. If
+/// this value is dropped without that call, the webhooks are not sent.
 pub(in crate::accounts) struct WebhookBatch<'a> {
     queue: &'a WebhookQueue,
     webhooks: Vec<(Uuid, PendingWebhook)>,
@@ -66,13 +66,13 @@ pub(in crate::accounts) struct WebhookBatch<'a> {
 impl WebhookQueue {
     /// A queue without receivers.
     pub fn none() -> Self {
-        Self::new(Arc::default(), MOST)
+        Self::new(Arc::default(), DEFAULT_LIMIT)
     }
 
-    fn new(names: Arc<[String]>, most: usize) -> Self {
+    fn new(names: Arc<[String]>, limit: usize) -> Self {
         Self {
             names,
-            most,
+            limit,
             due: Mutex::default(),
             waiting: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -80,8 +80,9 @@ impl WebhookQueue {
         }
     }
 
-    fn open(store: &dyn Store, names: Arc<[String]>, most: usize) -> Result<Self, StoreError> {
-        let queue = Self::new(names, most);
+    /// The queue with the webhooks that wait in the store.
+    fn open(store: &dyn Store, names: Arc<[String]>, limit: usize) -> Result<Self, StoreError> {
+        let queue = Self::new(names, limit);
         for (key, stored) in store.scan(Table::Webhooks, &[], None, usize::MAX)? {
             let webhook: PendingWebhook = stored.read(Table::Webhooks, &key)?;
             queue.waiting.fetch_add(1, Ordering::Relaxed);
@@ -94,16 +95,16 @@ impl WebhookQueue {
         self.due.lock().entry(webhook.to.clone()).or_default().insert((webhook.next, id));
     }
 
-    /// Counts one more waiting webhook. `false` means that the queue is full.
+    /// Adds one to the number of waiting webhooks. `false` means that the queue is full.
     fn reserve(&self) -> bool {
-        let most = self.most as u64;
-        let add = |waiting: u64| (waiting < most).then_some(waiting + 1);
+        let limit = self.limit as u64;
+        let add = |waiting: u64| (waiting < limit).then_some(waiting + 1);
         self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
     }
 }
 
 impl WebhookBatch<'_> {
-    /// Schedules the webhooks for delivery. Call it after the batch was committed.
+    /// Schedules the webhooks for delivery. Call this method after the commit of the batch.
     pub fn publish(mut self) {
         for (id, webhook) in std::mem::take(&mut self.webhooks) {
             self.queue.schedule(id, &webhook);
@@ -119,17 +120,17 @@ impl Drop for WebhookBatch<'_> {
 }
 
 impl Accounts {
-    /// Sets the webhook receivers and the most webhooks that may wait. Webhooks that wait in the
-    /// store are scheduled.
+    /// Sets the receivers of webhooks and the maximum number of waiting webhooks. Schedules the
+    /// webhooks that wait in the store.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn with_webhooks(
         self,
         names: impl IntoIterator<Item = String>,
-        most: usize,
+        limit: usize,
     ) -> Result<Self, StoreError> {
-        let queue = WebhookQueue::open(self.store(), names.into_iter().collect(), most)?;
+        let queue = WebhookQueue::open(self.store(), names.into_iter().collect(), limit)?;
         let inner = AccountsInner { webhooks: Arc::new(queue), ..Arc::unwrap_or_clone(self.0) };
         Ok(Self(Arc::new(inner)))
     }
@@ -146,7 +147,8 @@ impl Accounts {
         for RequestedWebhook { name, data } in requested {
             if !queue.reserve() {
                 let dropped = queue.dropped.fetch_add(1, Ordering::Relaxed) + 1;
-                // Log at powers of two, not once for each of a million.
+                // Log the 1st, 2nd, 4th, 8th … dropped webhook, so that a million dropped webhooks
+                // do not fill the log.
                 if dropped.is_power_of_two() {
                     tracing::error!(
                         webhook = name,
@@ -164,33 +166,33 @@ impl Accounts {
         WebhookBatch { queue, webhooks }
     }
 
-    /// The number of waiting webhooks, and the number of webhooks that were dropped because too
-    /// many waited.
+    /// The number of waiting webhooks, and the number of webhooks that were dropped because the
+    /// queue was full.
     pub fn webhooks(&self) -> (u64, u64) {
         let queue = &self.0.webhooks;
         (queue.waiting.load(Ordering::Relaxed), queue.dropped.load(Ordering::Relaxed))
     }
 
-    /// Waits until new webhooks may be due.
+    /// Waits until new webhooks are added to the schedule.
     pub async fn webhooks_queued(&self) {
         self.0.webhooks.queued.notified().await;
     }
 
-    /// Takes at most `most` due webhooks of a receiver out of the schedule. Give each of them to
-    /// [`remove_webhook`](Self::remove_webhook) or
-    /// [`retry_webhook_later`](Self::retry_webhook_later) afterwards.
+    /// Takes at most `limit` due webhooks of a receiver out of the schedule. After the delivery of
+    /// a webhook call [`remove_webhook`](Self::remove_webhook), after a failure call
+    /// [`retry_webhook_later`](Self::retry_webhook_later).
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn take_due_webhooks(
         &self,
         to: &str,
-        most: usize,
+        limit: usize,
     ) -> Result<Vec<(Uuid, PendingWebhook)>, AccountError> {
         let (now, queue) = (self.0.clock.now(), &self.0.webhooks);
         let mut ids = Vec::new();
         if let Some(due) = queue.due.lock().get_mut(to) {
-            while ids.len() < most
+            while ids.len() < limit
                 && let Some(first) = due.first().copied()
                 && first.0 <= now
             {
@@ -208,10 +210,10 @@ impl Accounts {
         Ok(found)
     }
 
-    /// Deletes a webhook that was delivered or given up.
+    /// Deletes a webhook that was delivered, or whose delivery was given up.
     ///
     /// # Errors
-    /// The store cannot write. The webhook may be sent again after the next start.
+    /// The store cannot write. After the next start the webhook may be sent again.
     pub async fn remove_webhook(&self, id: Uuid) -> Result<(), AccountError> {
         let mut batch = Batch::new();
         batch.delete(Table::Webhooks, id.as_bytes().as_slice());
@@ -220,10 +222,11 @@ impl Accounts {
         Ok(())
     }
 
-    /// Schedules a webhook again, at its time of the next delivery.
+    /// Schedules a webhook again for the time `next` in its record.
     ///
     /// # Errors
-    /// The store cannot write. After the next start, the failed deliveries are not counted.
+    /// The store cannot write. The webhook is scheduled anyway, but its number of failed deliveries
+    /// is lost at the next start.
     pub async fn retry_webhook_later(
         &self,
         id: Uuid,
@@ -237,7 +240,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Deletes the webhooks of receivers that are no longer configured.
+    /// Deletes the webhooks of receivers that are no longer configured. Returns their number.
     ///
     /// # Errors
     /// The store cannot write.
@@ -254,7 +257,7 @@ impl Accounts {
         Ok(unknown.len())
     }
 
-    /// Commits a batch that has no audit entry, with its webhooks. An empty batch is not written.
+    /// Commits a batch and its webhooks without an audit entry. An empty batch is not written.
     pub(in crate::accounts) async fn commit_event(
         &self,
         mut batch: Batch,

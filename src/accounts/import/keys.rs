@@ -20,12 +20,13 @@ use crate::{
     store::{Batch, Expected, Table, encode, table},
 };
 
-/// The fewest bytes of a key's text. Shorter texts can be guessed.
-const SHORTEST: usize = 8;
-/// The most bytes of a key's text.
-const LONGEST: usize = 512;
-/// The fewest bytes of a text whose last four characters are shown.
-const MIN_SHOWN: usize = 20;
+/// The minimum length of a key's text, in bytes. Shorter texts can be guessed.
+const MIN_LENGTH: usize = 8;
+/// The maximum length of a key's text, in bytes.
+const MAX_LENGTH: usize = 512;
+/// The minimum length of a text whose last four characters are shown, in bytes. In a shorter text
+/// these four characters would reveal too much.
+const MIN_LENGTH_FOR_LAST_FOUR: usize = 20;
 
 /// A batch of keys to import.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub struct KeyImport {
     pub digest: ImportDigest,
     /// The treatment of rows with unknown users.
     pub unknown_users: UnknownUsers,
-    /// Whether the batch is written, or only checked.
+    /// Whether the import writes the batch or only checks it.
     pub mode: Mode,
     /// The keys.
     pub rows: Vec<KeyRow>,
@@ -52,7 +53,7 @@ pub enum UnknownUsers {
 /// The form in which another system stores its keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportDigest {
-    /// Plain text.
+    /// The texts of the keys, without hashing.
     Clear,
     /// Digests of this scheme, in hexadecimal digits.
     Fast(Scheme),
@@ -63,15 +64,15 @@ pub enum ImportDigest {
 /// A key of another system.
 #[derive(Debug)]
 pub struct KeyRow {
-    /// The line in the imported file, for messages.
+    /// The line number of the key in the imported file. Messages name it.
     pub line: u64,
     /// The user's name.
     pub username: String,
-    /// The text or the digest.
+    /// The text or the digest of the key.
     pub key: Secret,
     /// The label.
     pub label: String,
-    /// The first second in which the key is denied.
+    /// The first second in which the key is rejected. `None` means that the key does not expire.
     pub expires: Option<Timestamp>,
     /// The permissions that the key may use. `None` means all permissions of its user.
     pub scopes: Option<Vec<String>>,
@@ -84,7 +85,7 @@ pub struct ImportedKeys {
     pub keys: usize,
     /// The number of new users.
     pub users: usize,
-    /// The number of keys that existed already.
+    /// The number of rows whose key exists for the same user.
     pub known: usize,
 }
 
@@ -96,14 +97,14 @@ struct KeyImportDraft<'a> {
     /// The new users, by case-folded name.
     new_users: HashMap<String, User>,
     new_uids: HashSet<u64>,
-    /// The id of the last new key. Ids are consecutive, because it is cheap to write many adjacent
-    /// records.
+    /// The id of the previous new key. New keys get consecutive ids, because writing adjacent
+    /// records is cheap.
     last_id: u64,
     /// The number of keys in force of each user, including those of this batch.
     key_counts: HashMap<u64, usize>,
     /// The number of slow keys of each user, including those of this batch.
     slow_counts: HashMap<u64, usize>,
-    /// The uids of the keys of this batch, by digest.
+    /// The uid of the user of each new key, by the key's digest.
     owners: HashMap<[u8; 32], u64>,
     imported: ImportedKeys,
     violations: Vec<Violation>,
@@ -115,7 +116,8 @@ struct KeyImportDraft<'a> {
 struct ParsedKey {
     id: KeyId,
     scheme: Scheme,
-    /// The text or the digest of the other system, from which the digest with the pepper is made.
+    /// The bytes from which the digest with the pepper is made: the key's text, or the digest of
+    /// the other system.
     material: Vec<u8>,
     slow: Option<PasswordDigest>,
     last_four: String,
@@ -131,7 +133,7 @@ impl Writer {
     /// Imports keys.
     ///
     /// # Errors
-    /// Rows are invalid: each violation has the line of its row. Then nothing is imported.
+    /// A row is invalid. Each violation has the line number of its row, and nothing is imported.
     pub async fn import_keys(&self, import: &KeyImport) -> Result<ImportedKeys, AccountError> {
         let attempt = || async move {
             let mut draft = KeyImportDraft::new(self, import);
@@ -201,8 +203,8 @@ impl<'a> KeyImportDraft<'a> {
         Ok(())
     }
 
-    /// Parses the key of a row into a record without a user. `None` means that violations were
-    /// added.
+    /// Parses the key of a row into a record whose user is not set yet. `None` means that a
+    /// violation was added.
     fn parse_key(&mut self, row: &KeyRow) -> Option<Key> {
         let parsed = match self.import.digest {
             ImportDigest::Clear => self.parse_text(row),
@@ -244,7 +246,7 @@ impl<'a> KeyImportDraft<'a> {
         let material = parse_hex(row.key.expose());
         if material.is_none() {
             let fix = "Write the digest's 64 hexadecimal digits, or choose another --digest.";
-            self.add_violation(row, "key", "This is not a digest of this kind.", fix);
+            self.add_violation(row, "key", "This is not a digest in the chosen format.", fix);
         }
         material.map(|material| ParsedKey { material, ..ParsedKey::new(self.new_id(), scheme) })
     }
@@ -273,8 +275,9 @@ impl<'a> KeyImportDraft<'a> {
 
     fn parse_text(&mut self, row: &KeyRow) -> Option<ParsedKey> {
         let text = row.key.expose();
-        if !(SHORTEST..=LONGEST).contains(&text.len()) || text.chars().any(char::is_control) {
-            let message = format!("A key has {SHORTEST} to {LONGEST} bytes of text on one line.");
+        if !(MIN_LENGTH..=MAX_LENGTH).contains(&text.len()) || text.chars().any(char::is_control) {
+            let message =
+                format!("A key has {MIN_LENGTH} to {MAX_LENGTH} bytes of text on one line.");
             self.add_violation(
                 row,
                 "key",
@@ -288,13 +291,13 @@ impl<'a> KeyImportDraft<'a> {
             KeyShape::Ours(id) => (id, Scheme::Own),
             KeyShape::Foreign => (self.new_id(), Scheme::Text),
             KeyShape::Damaged => {
-                let fix =
-                    "It may be cut off or mistyped. Remove the row, and give the user a new key.";
+                let fix = "The key may be cut off or mistyped. Remove the row, and give the user a \
+                           new key.";
                 self.add_violation(row, "key", "This is a damaged key of Keyward.", fix);
                 return None;
             }
         };
-        let is_long = text.len() >= MIN_SHOWN && text.is_ascii();
+        let is_long = text.len() >= MIN_LENGTH_FOR_LAST_FOUR && text.is_ascii();
         let last_four = if is_long { text[text.len() - 4..].to_owned() } else { String::new() };
         Some(ParsedKey {
             material: text.as_bytes().to_vec(),
@@ -308,8 +311,8 @@ impl<'a> KeyImportDraft<'a> {
         KeyId::from_number(self.last_id)
     }
 
-    /// The uid of the row's user, who is created if that is allowed. `None` means that violations
-    /// were added.
+    /// The uid of the row's user. An unknown user is created if the import allows it. `None` means
+    /// that a violation was added.
     fn owner(&mut self, row: &KeyRow) -> Option<u64> {
         if let Some(user) = self.accounts.directory().user_by_name(&row.username) {
             let policy = self.accounts.directory().policy();
@@ -327,7 +330,7 @@ impl<'a> KeyImportDraft<'a> {
         }
         if self.import.unknown_users == UnknownUsers::Reject {
             let fix = "Create the user first, or add --create-users.";
-            self.add_violation(row, "username", "There is no such user.", fix);
+            self.add_violation(row, "username", "There is no user with this name.", fix);
             return None;
         }
         self.create_user(row, folded)
@@ -349,7 +352,7 @@ impl<'a> KeyImportDraft<'a> {
         }
         user.uid = match self.import.mode {
             Mode::Live => self.accounts.directory().next_uid(),
-            // A dry run does not use up a real uid.
+            // A dry run must not use up a uid, so it takes the largest numbers.
             Mode::DryRun => u64::MAX - self.new_users.len() as u64,
         };
         self.batch.expect(Table::Users, table::user(user.uid), Expected::Missing);
@@ -362,23 +365,25 @@ impl<'a> KeyImportDraft<'a> {
         Some(uid)
     }
 
-    /// The uid of the user who already has this key, in the store or in this batch.
+    /// The uid of the user who has this key in the store or in this batch. `None` means that the
+    /// key is new.
     fn existing_owner(&self, key: &Key) -> Result<Option<u64>, AccountError> {
         if let Some(uid) = self.owners.get(key.digest.as_bytes()) {
             return Ok(Some(*uid));
         }
         let id = match key.scheme {
             Scheme::Own => Some(key.id),
-            // The directory may lag behind the store. The commit checks that the digest is free.
+            // The Directory, which is updated after each commit, may not have the newest keys. That
+            // is safe, because the commit checks again that no other key has the digest.
             scheme if scheme != Scheme::Slow => {
                 let id = self.accounts.directory().foreign_key_id(&key.digest);
                 let key = id.and_then(|id| self.accounts.directory().key(id));
                 return Ok(key.map(|key| key.user));
             }
             _ => {
-                let at = key.digest.as_bytes();
-                let stored = self.accounts.store().get(Table::Foreign, at)?;
-                stored.map(|stored| stored.read::<KeyId>(Table::Foreign, at)).transpose()?
+                let digest = key.digest.as_bytes();
+                let stored = self.accounts.store().get(Table::Foreign, digest)?;
+                stored.map(|stored| stored.read::<KeyId>(Table::Foreign, digest)).transpose()?
             }
         };
         let Some(id) = id else { return Ok(None) };
@@ -394,7 +399,7 @@ impl<'a> KeyImportDraft<'a> {
         }
         let count = match self.key_counts.get(&key.user) {
             Some(count) => *count,
-            // A new user has no keys. The commit expects that the user does not exist.
+            // A new user has no keys in the store. The commit expects that the user does not exist.
             None if self.new_uids.contains(&key.user) => 0,
             None => {
                 let (count, newest) = self.accounts.keys_in_force(key.user)?;
@@ -424,7 +429,8 @@ impl<'a> KeyImportDraft<'a> {
 }
 
 impl KeyImportDraft<'_> {
-    /// Limits the slow keys of a user, because a request with a slow key checks all of them.
+    /// Limits the number of a user's keys that are slow to check, because a request with such a key
+    /// checks all of the user's slow keys.
     fn count_slow(&mut self, row: &KeyRow, key: &Key) {
         if key.scheme != Scheme::Slow {
             return;
@@ -442,7 +448,7 @@ impl KeyImportDraft<'_> {
 }
 
 impl Accounts {
-    /// The number of a user's keys in force that are slow to check.
+    /// The number of a user's slow keys that are neither revoked nor expired.
     pub(in crate::accounts) fn slow_in_force(&self, uid: u64) -> usize {
         let (directory, now) = (&self.0.directory, self.0.clock.now());
         let ids = directory.slow_keys(Some(uid)).map(|slow| slow.ids).unwrap_or_default();
@@ -451,6 +457,7 @@ impl Accounts {
     }
 }
 
+/// The 32 bytes of a digest in 64 hexadecimal digits.
 fn parse_hex(text: &str) -> Option<Vec<u8>> {
     crate::model::Digest::from_hex(text.as_bytes()).map(|digest| digest.as_bytes().to_vec())
 }

@@ -1,7 +1,7 @@
 //! Imports users with the password digests of other systems. A batch is imported completely or not
 //! at all.
 //!
-//! Importing a batch again changes nothing: a user who has a password keeps it.
+//! Importing a batch again changes nothing, because a user who has a password keeps that password.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ use crate::{
 pub struct UserImport {
     /// The roles of new users.
     pub roles: Vec<String>,
-    /// Whether the batch is written, or only checked.
+    /// Whether the import writes the batch or only checks it.
     pub mode: Mode,
     /// The users.
     pub rows: Vec<UserRow>,
@@ -31,7 +31,7 @@ pub struct UserImport {
 /// A user of another system.
 #[derive(Debug)]
 pub struct UserRow {
-    /// The line in the imported file, for messages.
+    /// The line number of the user in the imported file. Messages name it.
     pub line: u64,
     /// The user's name.
     pub username: String,
@@ -65,7 +65,7 @@ impl Writer {
     /// Imports users.
     ///
     /// # Errors
-    /// Rows are invalid: each violation has the line of its row. Then nothing is imported.
+    /// A row is invalid. Each violation has the line number of its row, and nothing is imported.
     pub async fn import_users(&self, import: &UserImport) -> Result<ImportedUsers, AccountError> {
         self.admin_only_if(self.has_admin_role(&import.roles))?;
         let attempt = || async move {
@@ -118,8 +118,8 @@ impl UserImportDraft<'_> {
             self.add_violation(
                 row,
                 "username",
-                "Another line above has the same user.",
-                "Remove one of them.",
+                "An earlier line has the same user.",
+                "Remove one of the two lines.",
             );
             return Ok(());
         }
@@ -133,6 +133,7 @@ impl UserImportDraft<'_> {
         }
     }
 
+    /// Parses the digest of a row. `None` means that a violation was added.
     fn password(&mut self, row: &UserRow) -> Option<PasswordDigest> {
         let digest = row.digest.expose();
         let parsed = match DigestFormat::detect(digest) {
@@ -154,7 +155,7 @@ impl UserImportDraft<'_> {
         uid: u64,
         password: PasswordDigest,
     ) -> Result<(), AccountError> {
-        // The user was just deleted. The next attempt creates it.
+        // Another writer has just deleted the user. A repeated import creates the user again.
         let Some(before) = self.accounts.user(uid)? else { return Err(AccountError::contended()) };
         let is_admin = self.accounts.has_admin_role(&before.record.roles);
         if self.accounts.admin_only_if(is_admin).is_err() {
@@ -183,7 +184,7 @@ impl UserImportDraft<'_> {
             password: Some(password),
             ..NewUser::default()
         };
-        let mut user: User = self.accounts.draft_user(new);
+        let mut user = self.accounts.draft_user(new);
         let problems = check_user(self.accounts, &user);
         if !problems.is_empty() {
             for problem in problems {

@@ -1,5 +1,5 @@
-//! Adopting foreign keys: a key of another system that a script has verified becomes a key of its
-//! user at its first use.
+//! Adopting keys of other systems: when a script has verified such a key at its first use, the key
+//! gets a record in the store, and later requests need no script.
 
 use super::put_new_key;
 use crate::{
@@ -8,17 +8,20 @@ use crate::{
     store::{Batch, Expected, Table, table},
 };
 
-/// The fewest bytes of an adopted key. A fast digest is safe for random texts only.
-const SHORTEST: usize = 16;
-/// The most bytes of an adopted key.
-const LONGEST: usize = 512;
+/// The minimum length of an adopted key, in bytes. A fast digest is safe for random texts only, and
+/// a shorter text may not be random.
+const MIN_LENGTH: usize = 16;
+/// The maximum length of an adopted key, in bytes.
+const MAX_LENGTH: usize = 512;
 
 impl Writer {
-    /// Makes a key of another system a key of this user, for one application. Only a digest of its
-    /// text is stored. A key that was adopted before stays unchanged, even if it was revoked.
+    /// Creates a record for a key of another system. The key belongs to this user and works for one
+    /// application. Only a digest of its text is stored. A key that was adopted before stays
+    /// unchanged, even if it was revoked.
     ///
     /// # Errors
-    /// The user was deleted, the text cannot be a random key, or the store failed.
+    /// The user was deleted, the length or the characters of the text show that it is not a random
+    /// key, or the store failed.
     pub async fn adopt_key(
         &self,
         uid: u64,
@@ -28,8 +31,11 @@ impl Writer {
         if !may_be_random(text) {
             let length = text.expose().len();
             return Err(AccountError::refused(
-                format!("A text of {length} bytes cannot be a random key and is not adopted."),
-                "Give the user a key of Keyward's own.",
+                format!(
+                    "An adopted key has {MIN_LENGTH} to {MAX_LENGTH} bytes and no control \
+                     characters. This text has {length} bytes."
+                ),
+                "Create a Keyward key for the user instead.",
             ));
         }
         let attempt = || async move {
@@ -74,8 +80,8 @@ impl Writer {
     }
 }
 
-/// Whether the length of a text allows that it was drawn at random.
+/// Whether a text can be a random key: it has a suitable length and no control characters.
 pub(in crate::accounts) fn may_be_random(text: &Secret) -> bool {
     let text = text.expose();
-    (SHORTEST..=LONGEST).contains(&text.len()) && !text.chars().any(char::is_control)
+    (MIN_LENGTH..=MAX_LENGTH).contains(&text.len()) && !text.chars().any(char::is_control)
 }

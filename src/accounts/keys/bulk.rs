@@ -1,8 +1,10 @@
-//! Keys for all users, one part of the users at a time. Each part is one commit.
+//! Runs that create keys for all users. A client requests a run in parts. Each part creates keys
+//! for the next users, in one commit.
 //!
-//! A key's text is shown once, so a lost response would leave keys that nobody has. Therefore the
-//! texts of a run are derived from the pepper and the run's id: a client that requests a part
-//! again with the same run id gets the same keys, and no key is created twice.
+//! The text of a key is shown only in the response, so a lost response would leave keys whose text
+//! nobody knows. Therefore the texts of a run are derived from the pepper and the run's id. A
+//! client that requests a part again with the same run id gets the same keys, and no key is created
+//! twice.
 
 use std::collections::HashSet;
 
@@ -20,19 +22,19 @@ use crate::{
     store::{Batch, Expected, Table, table},
 };
 
-/// The id of a run. It is a secret: a client that knows it can get the run's keys again.
+/// The id of a run. The id is a secret: a client that knows it can get the run's keys again.
 pub type RunId = [u8; 16];
 
-/// The number of neighbouring users that get neighbouring key ids. Neighbouring records are cheap
-/// to write together.
-const NEIGHBOURS: u64 = 1024;
+/// The number of users with consecutive uids who get consecutive key ids. Writing records with
+/// consecutive ids in one commit is cheap.
+const USERS_PER_BLOCK: u64 = 1024;
 
-/// The ids that are tried for each key. The derivation of ids and texts depends on this number, so
-/// a change gives other keys to a run that is requested again.
+/// The number of ids that are tried for each key. The derivation of ids and texts depends on this
+/// number, so after a change of the number a repeated run would create other keys.
 const ID_ATTEMPTS: u64 = 16;
 
-/// The writes for each key: its record and its row in `Owners`.
-const WRITES: usize = 2;
+/// The number of writes for each key: the key's record, and the key's row in `Owners`.
+const WRITES_PER_KEY: usize = 2;
 
 /// The users who get keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +45,7 @@ pub enum BulkRecipients {
     WithoutKey,
 }
 
-/// A part of a run.
+/// A request for one part of a run.
 #[derive(Debug, Clone)]
 pub struct BulkIssue {
     /// The id of the run.
@@ -52,13 +54,13 @@ pub struct BulkIssue {
     pub recipients: BulkRecipients,
     /// The properties of each key.
     pub new: NewKey,
-    /// The uid after which the part begins. `None` means the first user.
+    /// The uid after which the part begins. `None` means that the part begins with the first user.
     pub after: Option<u64>,
-    /// The most users of this part, including users who get no key.
+    /// The maximum number of users in this part, including users who get no key.
     pub limit: usize,
 }
 
-/// The result of a part.
+/// The result of one part of a run.
 #[derive(Debug)]
 pub struct BulkPart {
     /// The keys, each with its user's name.
@@ -76,18 +78,18 @@ pub struct BulkPart {
 pub struct Skipped {
     /// The user has a key.
     pub has_key: usize,
-    /// The user has as many keys as are allowed.
+    /// The user has the maximum number of keys.
     pub has_most: usize,
-    /// The user lacks one of the scopes.
+    /// The user lacks a permission that is among the scopes.
     pub lacks_scope: usize,
-    /// The user is an administrator, and the actor is not.
+    /// The user is an administrator, and the actor is not an administrator.
     pub administrator: usize,
 }
 
 /// The key that a user gets.
 enum UserKey {
     New(Key, Secret),
-    /// The key was created when this part was requested before.
+    /// The key exists, because an earlier request for this part has created it.
     Existing(Key, Secret),
     Skipped,
 }
@@ -97,8 +99,8 @@ impl Writer {
     /// administrator.
     ///
     /// # Errors
-    /// The key's properties are invalid, or the store cannot write. Then no key of this part is
-    /// created.
+    /// The key's properties are invalid, or the store cannot write. In both cases no key of this
+    /// part is created.
     pub async fn issue_for_many(&self, bulk: &BulkIssue) -> Result<BulkPart, AccountError> {
         let attempt = || async move {
             let page = self.users(bulk.after, bulk.limit)?;
@@ -128,7 +130,7 @@ impl Writer {
             let new: Vec<_> =
                 new.map(|(name, item)| NewRecord::Key(&item.key.record, name)).collect();
             let webhooks = self.approve(&new, Mode::Live).await?;
-            let act = audit_act(&part, batch.writes.len() / WRITES);
+            let act = audit_act(&part, batch.writes.len() / WRITES_PER_KEY);
             let finish = |revision| {
                 part.items.iter_mut().for_each(|(_, issued)| issued.key.revision = revision);
                 part
@@ -138,6 +140,7 @@ impl Writer {
         self.update_async(attempt).await
     }
 
+    /// Chooses the key of one user. A new key is added to the batch, a skipped user to `skipped`.
     fn bulk_key(
         &self,
         bulk: &BulkIssue,
@@ -177,20 +180,21 @@ impl Accounts {
     fn derive(&self, bulk: &BulkIssue, uid: u64) -> Result<UserKey, AccountError> {
         let prefix = self.key_prefix(bulk.new.application.as_deref());
         for attempt in 0..ID_ATTEMPTS {
-            // Each attempt has its own secrets: for the base id of a block of neighbours with bit
-            // 63 set, and for the text of a user with bit 63 clear.
-            let part = |number: u64| number.wrapping_mul(ID_ATTEMPTS).wrapping_add(attempt);
-            let block = part(uid / NEIGHBOURS) | 1 << 63;
+            // Each attempt derives two secrets from two numbers. The number with bit 63 set gives
+            // the first id of a block of users, the number with bit 63 clear gives the user's text.
+            let number_of = |index: u64| index.wrapping_mul(ID_ATTEMPTS).wrapping_add(attempt);
+            let block = number_of(uid / USERS_PER_BLOCK) | 1 << 63;
             let base = Entropy::derived(self.0.pepper.run_secret(&bulk.run, block)).bytes();
             let base = KeyId::from_number(u64::from_le_bytes(base)).number();
-            let id = KeyId::from_number(base + uid % NEIGHBOURS);
-            let own = Entropy::derived(self.0.pepper.run_secret(&bulk.run, part(uid) & !(1 << 63)));
-            let text = KeyText::with_id(&prefix, id, &own);
+            let id = KeyId::from_number(base + uid % USERS_PER_BLOCK);
+            let user_number = number_of(uid) & !(1 << 63);
+            let entropy = Entropy::derived(self.0.pepper.run_secret(&bulk.run, user_number));
+            let text = KeyText::with_id(&prefix, id, &entropy);
             let (key, text) = self.key_from_text(uid, &bulk.new, prefix.clone(), text);
             let Some(existing) = self.key(id)? else { return Ok(UserKey::New(key, text)) };
             let existing = existing.record;
-            // A key with other restrictions is not returned, even to a client that knows the run's
-            // id.
+            // An existing key is returned only if its restrictions equal the requested
+            // restrictions, even to a client that knows the run's id.
             let has_same_restrictions =
                 (&existing.scopes, &existing.application, &existing.networks)
                     == (&key.scopes, &key.application, &key.networks);
@@ -202,7 +206,7 @@ impl Accounts {
                     UserKey::Skipped
                 });
             }
-            // The id belongs to another key: try the next one.
+            // The id belongs to another key: try the next id.
         }
         Err(AccountError::contended())
     }

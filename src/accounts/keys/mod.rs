@@ -31,7 +31,7 @@ pub struct NewKey {
     pub universal: bool,
     /// The permissions that the key may use. `None` means all permissions of its user.
     pub scopes: Option<Vec<String>>,
-    /// The first second in which the key is rejected. `None` means that it does not expire.
+    /// The first second in which the key is rejected. `None` means that the key does not expire.
     pub expires: Option<Timestamp>,
     /// The networks from which the key may be used. Empty means every network.
     pub networks: Vec<IpNet>,
@@ -51,14 +51,14 @@ pub struct Issued {
 }
 
 impl Accounts {
-    /// A new key and its text. Nothing is written.
+    /// A new key and its text. The key is not written to the store.
     pub(super) fn draft_key(&self, uid: u64, new: &NewKey) -> (Key, Secret) {
         let prefix = self.key_prefix(new.application.as_deref());
         let text = KeyText::generate(&prefix, &self.0.entropy);
         self.key_from_text(uid, new, prefix, text)
     }
 
-    /// The prefix of keys for an application. `None` means the default application.
+    /// The prefix of the keys of an application. `None` means the default application.
     pub(super) fn key_prefix(&self, application: Option<&str>) -> String {
         let policy = self.0.directory.policy();
         let application = match application {
@@ -105,13 +105,15 @@ impl Accounts {
         self.read(Table::Keys, &table::key(id))
     }
 
-    /// All keys after `after`, sorted by id.
+    /// A page of all keys, sorted by id. The page begins after the key `after`, or with the first
+    /// key if `after` is `None`.
     pub fn keys(&self, after: Option<KeyId>, limit: usize) -> Result<Page<Key>, AccountError> {
         let after = after.map(table::key);
         self.page(Table::Keys, after.as_ref().map(<[u8; 8]>::as_slice), limit)
     }
 
-    /// A user's keys after `after`, sorted by id.
+    /// A page of a user's keys, sorted by id. The page begins after the key `after`, or with the
+    /// first key if `after` is `None`.
     pub fn keys_of(
         &self,
         uid: u64,
@@ -127,7 +129,7 @@ impl Accounts {
         let mut items = Vec::with_capacity(owners.len());
         for (owner, _) in owners {
             let Some((_, id)) = table::parse_owner(&owner) else { continue };
-            // A key that was deleted since the scan is left out.
+            // A key that was deleted after the scan is left out.
             items.extend(self.key(id)?);
         }
         Ok(Page { items, has_more })
@@ -142,7 +144,8 @@ impl Writer {
         let _guard = self.0.user_locks.lock(uid).await;
         let new = &new;
         let attempt = || async move {
-            // Ask the store, because the Directory also has the operator, who is not a user.
+            // Look the user up in the store, because the Directory also contains the operator, who
+            // is not a user.
             self.current_user(uid)?;
             let (key, text) = self.draft_key(uid, new);
             let mut violations = check_key(self, &key, self.0.clock.now());
@@ -155,15 +158,15 @@ impl Writer {
             let owner = self.user_name(uid);
             let webhooks = self.approve(&[NewRecord::Key(&key, &owner)], Mode::Live).await?;
             let act = Act::create("key", key.id, &key);
-            // A conflict means that the id is taken (for each key in the store a chance of one in
-            // 10¹⁴), that the user was just deleted, or that the user just got another key.
+            // A conflict has one of three causes: the id is taken (the probability for each key in
+            // the store is 10⁻¹⁴), the user was just deleted, or the user just got another key.
             let finish = |revision| Issued { key: Versioned { revision, record: key }, text };
             Ok(PendingCommit::new(batch, act, finish).with_webhooks(webhooks).into())
         };
         self.update_async(attempt).await
     }
 
-    /// Changes a key as [`Writer::change_user`] changes a user.
+    /// Changes a key. The parameters have the same meaning as for [`Writer::change_user`].
     pub async fn change_key<E: From<AccountError>>(
         &self,
         id: KeyId,
@@ -180,8 +183,8 @@ impl Writer {
             if key == before.record {
                 return Ok(Attempt::Unchanged(before));
             }
-            // The label of an expired key may be changed, so the expiry is compared with the time
-            // of creation.
+            // An expired key may get another label, so the expiry is compared with the time of
+            // creation, not with the current time.
             ensure_valid(check_key(self, &key, key.created))?;
             let batch = replace_key(&before, &key);
             let act = Act::change("key", "change", id, &before.record, &key);
@@ -191,8 +194,8 @@ impl Writer {
         self.update(attempt).await
     }
 
-    /// Revokes a key. It is rejected from the next request on. A key that was revoked before stays
-    /// unchanged.
+    /// Revokes a key. From the next request on, the key is rejected. A key that is already revoked
+    /// stays unchanged.
     pub async fn revoke_key(&self, id: KeyId) -> Result<Versioned<Key>, AccountError> {
         let attempt = || async move {
             let before = self.current_key(id)?;
@@ -215,11 +218,11 @@ impl Writer {
         self.key(id)?.ok_or_else(|| AccountError::not_found("key", id))
     }
 
-    /// Only an administrator changes the keys of an administrator. Everybody may change their own
-    /// keys.
+    /// Refuses a change to the keys of an administrator unless the actor is an administrator. Every
+    /// user may change the keys that belong to that user.
     pub(super) fn require_authority_over(&self, uid: u64) -> Result<(), AccountError> {
-        let is_own = matches!(self.actor(), Actor::User { uid: own, .. } if *own == uid);
-        if is_own || self.admin().is_some() {
+        let is_caller = matches!(self.actor(), Actor::User { uid: caller, .. } if *caller == uid);
+        if is_caller || self.admin().is_some() {
             return Ok(());
         }
         let owner = self.user(uid)?;
@@ -227,20 +230,21 @@ impl Writer {
     }
 }
 
-/// A batch that replaces a key, if the key is unchanged until the commit.
+/// A batch that replaces the record of a key. The commit expects that no other writer has changed
+/// the record.
 pub(super) fn replace_key(before: &Versioned<Key>, after: &Key) -> Batch {
-    let at = table::key(after.id);
+    let row = table::key(after.id);
     let mut batch = Batch::new();
-    batch.expect(Table::Keys, at, Expected::Revision(before.revision));
-    batch.put(Table::Keys, at, encode(after));
+    batch.expect(Table::Keys, row, Expected::Revision(before.revision));
+    batch.put(Table::Keys, row, encode(after));
     batch
 }
 
-/// Writes a new key and its rows in the indexes.
+/// Adds the writes of a new key and of its rows in the indexes.
 pub(super) fn put_new_key(batch: &mut Batch, key: &Key) {
-    let at = table::key(key.id);
-    batch.expect(Table::Keys, at, Expected::Missing);
-    batch.put(Table::Keys, at, encode(key));
+    let row = table::key(key.id);
+    batch.expect(Table::Keys, row, Expected::Missing);
+    batch.put(Table::Keys, row, encode(key));
     batch.put(Table::Owners, table::owner(key.user, key.id), encode(&()));
     for digest in key.foreign_digests() {
         batch.expect(Table::Foreign, digest, Expected::Missing);

@@ -1,5 +1,5 @@
-//! Rehashing at the first use: an imported slow digest is replaced by a digest of our own while the
-//! plaintext is at hand.
+//! Rehashing at the first use of a key or a password: an imported slow digest is replaced by a
+//! digest in Keyward's format, because the request contains the plaintext.
 
 use super::{adopt::may_be_random, replace_key};
 use crate::{
@@ -13,8 +13,9 @@ use crate::{
 };
 
 impl Writer {
-    /// Replaces a key's slow digest, which `text` has matched, by a fast one. A text that a person
-    /// may have chosen keeps its slow digest, because it is easier to guess.
+    /// Replaces a key's slow digest, which `text` has matched, by a fast digest. A key whose text
+    /// may have been chosen by a person keeps its slow digest, because such a text is easier to
+    /// guess.
     ///
     /// # Errors
     /// The key was deleted, or the store failed.
@@ -37,15 +38,16 @@ impl Writer {
             batch.put(Table::Foreign, *key.digest.as_bytes(), encode(&id));
             let act = Act::change("key", "quicken", id, &before.record, &key);
             Ok(PendingCommit::new(batch, act, |_| ())
-                // Another key is found by this text already, so this key stays unchanged.
+                // Another key already has the digest of this text, so this key stays unchanged.
                 .on_conflict(|conflict| (conflict.table == Table::Foreign).then_some(Ok(())))
                 .into())
         };
         self.update(attempt).await
     }
 
-    /// Replaces a user's password digest by a new one, if it is still the digest that the password
-    /// has matched. The record's time of change stays, because nothing visible has changed.
+    /// Replaces the password digest `matched` of a user by a new digest of the same password. If
+    /// the user has another digest now, the record stays unchanged. The record keeps its time of
+    /// change, because no field that a client can see changes.
     ///
     /// # Errors
     /// The user was deleted, too many passwords are being checked, or the store failed.

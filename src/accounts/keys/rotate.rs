@@ -1,5 +1,5 @@
-//! Rotation of a key: a new key replaces an old one. Both work during an overlap, so that no client
-//! is interrupted.
+//! Rotation of a key: a new key replaces an old key. Both keys work during an overlap, so that no
+//! client is interrupted.
 
 use super::{put_new_key, quota::KeyCountChange, replace_key};
 use crate::{
@@ -16,25 +16,25 @@ use crate::{
 /// The default overlap in seconds: one day.
 const OVERLAP: i64 = 86_400;
 
-/// How a key is replaced.
+/// The options of a rotation.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RotateOptions {
-    /// The seconds for which the old key still works. `None` means one day, or until the old key
-    /// expires.
+    /// The number of seconds after the rotation during which the old key works. `None` means one
+    /// day, or the time until the old key expires if that is shorter.
     pub overlap: Option<i64>,
-    /// When the new key expires.
+    /// The lifetime of the new key.
     pub lifetime: Lifetime,
 }
 
-/// When the key that replaces another expires.
+/// The lifetime of the new key of a rotation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Lifetime {
-    /// After the same span as the old key, counted from now.
+    /// The lifetime of the old key, counted from now.
     #[default]
     AsBefore,
     /// The key does not expire.
     Never,
-    /// At this moment.
+    /// The key expires at this time.
     Until(Timestamp),
 }
 
@@ -48,11 +48,11 @@ pub struct Rotated {
 }
 
 impl Writer {
-    /// Replaces a key by a new one with the same user, application, scopes, networks, limits and
+    /// Replaces a key by a new key with the same user, application, scopes, networks, limits and
     /// label. The old key works until the overlap ends. Both records are written in one commit.
     ///
     /// # Errors
-    /// The old key was revoked, has expired or is already replaced; or the overlap is negative or
+    /// The old key was revoked, has expired or is already replaced. Or the overlap is negative, or
     /// longer than the remaining lifetime of the old key.
     pub async fn rotate_key(
         &self,
@@ -68,7 +68,7 @@ impl Writer {
             let now = self.0.clock.now();
             let until = overlap_end(&before.record, options.overlap, now)?;
             let mut new = successor(&before.record);
-            new.expires = expiry(&before.record, options.lifetime, now);
+            new.expires = new_expiry(&before.record, options.lifetime, now);
             let (key, text) = self.draft_key(before.record.user, &new);
             ensure_valid(check_key(self, &key, now))?;
             let mut old = before.record.clone();
@@ -95,15 +95,15 @@ impl Writer {
 fn overlap_end(key: &Key, overlap: Option<i64>, now: Timestamp) -> Result<Timestamp, AccountError> {
     let id = key.id;
     if key.revoked.is_some() {
-        let fix = "Make a new key for its user.";
+        let fix = "Create a new key for its user.";
         return Err(AccountError::refused(format!("The key {id} was revoked."), fix));
     }
     if let Some(rotation) = &key.rotated {
         let message = format!("The key {id} was already replaced by {}.", rotation.to);
-        return Err(AccountError::refused(message, "Rotate that one, or make a new key."));
+        return Err(AccountError::refused(message, "Rotate the new key, or create another key."));
     }
     if key.expires.is_some_and(|end| end <= now) {
-        let fix = "Make a new key for its user.";
+        let fix = "Create a new key for its user.";
         return Err(AccountError::refused(format!("The key {id} has expired."), fix));
     }
     let left = key.expires.map(|end| end.0.saturating_sub(now.0));
@@ -121,12 +121,13 @@ fn overlap_end(key: &Key, overlap: Option<i64>, now: Timestamp) -> Result<Timest
     }
 }
 
+/// The properties of the new key, except for its expiry.
 fn successor(old: &Key) -> NewKey {
     NewKey {
         label: old.label.clone(),
         application: old.application.clone(),
         universal: old.universal,
-        // Scopes that the user has lost since stay, and give no permission.
+        // A scope whose permission the user has lost stays, but grants nothing.
         scopes: old.scopes.clone(),
         expires: None,
         networks: old.networks.clone(),
@@ -135,10 +136,11 @@ fn successor(old: &Key) -> NewKey {
     }
 }
 
-fn expiry(old: &Key, lifetime: Lifetime, now: Timestamp) -> Option<Timestamp> {
+/// The expiry of the new key. `None` means that the new key does not expire.
+fn new_expiry(old: &Key, lifetime: Lifetime, now: Timestamp) -> Option<Timestamp> {
     match lifetime {
         Lifetime::Never => None,
-        Lifetime::Until(at) => Some(at),
+        Lifetime::Until(time) => Some(time),
         Lifetime::AsBefore => {
             let span = old.expires?.0.saturating_sub(old.created.0);
             Some(now.plus(span))

@@ -1,8 +1,8 @@
-//! Slow digests of other systems: detecting the format, validating syntax and cost, and comparing
-//! with a text.
+//! Slow digests of other systems: detecting the format of a digest, validating its syntax and cost,
+//! and comparing it with a text.
 //!
-//! Sources: the PHC strings of argon2; `$2y$` of bcrypt; `$5$` and `$6$` of U. Drepper's SHA-crypt;
-//! `$apr1$` and `{SHA}` of Apache's `htpasswd` files.
+//! The formats are the PHC strings of Argon2, `$2y$` of bcrypt, `$5$` and `$6$` of U. Drepper's
+//! SHA-crypt, and `$apr1$` and `{SHA}` of Apache's `htpasswd` files.
 
 use argon2::{
     Argon2, Params,
@@ -14,26 +14,26 @@ use sha1::Sha1;
 
 use crate::model::PasswordDigest;
 
-/// The most memory of one check, in KiB.
-const MOST_KIB: u32 = 128 * 1024;
-/// The most passes of Argon2.
-const MOST_PASSES: u32 = 16;
-/// The largest cost of bcrypt. Each step takes twice as long.
-const MOST_COST: u32 = 14;
-/// The most rounds of SHA-crypt, twenty times the default.
-const MOST_ROUNDS: u32 = 100_000;
-/// The longest text in bytes that is compared with a digest of another system. For some formats the
-/// time grows with the length.
-const LONGEST_TEXT: usize = 256;
-/// The longest digest in bytes.
-const LONGEST: usize = 512;
+/// The maximum memory of one check, in KiB.
+const MAX_KIB: u32 = 128 * 1024;
+/// The maximum number of passes of Argon2.
+const MAX_PASSES: u32 = 16;
+/// The maximum cost of bcrypt. Adding one to the cost doubles the time.
+const MAX_COST: u32 = 14;
+/// The maximum number of rounds of SHA-crypt, which is twenty times the default.
+const MAX_ROUNDS: u32 = 100_000;
+/// The maximum length in bytes of a text that is compared with a digest of another system. In some
+/// formats the time of a check grows with the length.
+const MAX_TEXT_LENGTH: usize = 256;
+/// The maximum length of a digest, in bytes.
+const MAX_DIGEST_LENGTH: usize = 512;
 
 /// The algorithm of a slow digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DigestFormat {
     /// Argon2i, Argon2d or Argon2id (RFC 9106).
     Argon2,
-    /// bcrypt, without the `$2x$` of a faulty PHP version.
+    /// bcrypt, except for the prefix `$2x$` of digests that a faulty PHP version made.
     Bcrypt,
     /// SHA-crypt: SHA-256 or SHA-512 in many rounds.
     ShaCrypt,
@@ -44,7 +44,7 @@ pub enum DigestFormat {
 }
 
 impl DigestFormat {
-    /// Detects the format of a digest by its prefix.
+    /// Detects the format of a digest by its prefix. `None` means that the format is not supported.
     pub fn detect(digest: &str) -> Option<Self> {
         const PREFIXES: [(&str, DigestFormat); 9] = [
             ("$argon2id$", DigestFormat::Argon2),
@@ -64,13 +64,14 @@ impl DigestFormat {
         found.map(|(_, format)| format)
     }
 
-    /// Parses a digest. It must be complete, and a check must not cost too much.
+    /// Parses a digest of this format. Rejects an incomplete digest, and a digest whose check would
+    /// cost too much.
     ///
     /// # Errors
     /// A message that does not contain any part of the digest.
     pub fn parse(self, digest: &str) -> Result<PasswordDigest, &'static str> {
-        if digest.len() > LONGEST || Self::detect(digest) != Some(self) {
-            return Err("This is not a digest of this kind.");
+        if digest.len() > MAX_DIGEST_LENGTH || Self::detect(digest) != Some(self) {
+            return Err("This is not a digest in the chosen format.");
         }
         match self {
             Self::Argon2 => validate_argon2(digest),
@@ -84,13 +85,13 @@ impl DigestFormat {
 
     /// Whether the digest was made of this text.
     pub(in crate::accounts) fn matches(self, digest: &str, text: &[u8]) -> bool {
-        if self != Self::Argon2 && text.len() > LONGEST_TEXT {
+        if self != Self::Argon2 && text.len() > MAX_TEXT_LENGTH {
             return false;
         }
         match self {
             Self::Argon2 => PasswordHash::new(digest)
                 .is_ok_and(|hash| Argon2::default().verify_password(text, &hash).is_ok()),
-            // bcrypt ignores everything after 72 bytes, as the other system did.
+            // bcrypt ignores all bytes after the first 72. The other system did the same.
             Self::Bcrypt => bcrypt::verify(text, digest).unwrap_or(false),
             Self::ShaCrypt => sha_crypt::ShaCrypt::default().verify_password(text, digest).is_ok(),
             Self::Apr1 => parse_apr1(digest).is_some_and(|(salt, expected)| {
@@ -104,8 +105,8 @@ impl DigestFormat {
     }
 }
 
-/// Whether a digest covers all bytes of a text that it matches. bcrypt covers the first 72 bytes
-/// only, so other texts match the same digest as a longer text.
+/// Whether a digest covers all bytes of a text that it matches. A bcrypt digest covers only the
+/// first 72 bytes, so it also matches other texts that begin with the same 72 bytes.
 pub(in crate::accounts) fn covers_whole_text(digest: &PasswordDigest, text: &str) -> bool {
     DigestFormat::detect(digest.phc()) != Some(DigestFormat::Bcrypt) || text.len() <= 72
 }
@@ -119,7 +120,7 @@ fn validate_argon2(digest: &str) -> Result<(), &'static str> {
     if hash.salt.is_none() || hash.hash.is_none() {
         return Err(INCOMPLETE);
     }
-    if params.m_cost() > MOST_KIB || params.t_cost() > MOST_PASSES {
+    if params.m_cost() > MAX_KIB || params.t_cost() > MAX_PASSES {
         return Err(TOO_EXPENSIVE);
     }
     Ok(())
@@ -127,15 +128,16 @@ fn validate_argon2(digest: &str) -> Result<(), &'static str> {
 
 fn validate_bcrypt(digest: &str) -> Result<(), &'static str> {
     let parts: bcrypt::HashParts = digest.parse().map_err(|_| INCOMPLETE)?;
-    if parts.get_cost() > MOST_COST { Err(TOO_EXPENSIVE) } else { Ok(()) }
+    if parts.get_cost() > MAX_COST { Err(TOO_EXPENSIVE) } else { Ok(()) }
 }
 
-/// The syntax is `$5$[rounds=N$]salt$digest`. The digest has 43 characters, or 86 for `$6$`.
+/// The syntax is `$5$[rounds=N$]salt$digest`. After `$5$` the digest has 43 characters, after `$6$`
+/// it has 86.
 fn validate_sha_crypt(digest: &str) -> Result<(), &'static str> {
     let mut fields: Vec<&str> = digest.split('$').skip(2).collect();
     if let Some(rounds) = fields.first().and_then(|field| field.strip_prefix("rounds=")) {
         match rounds.parse() {
-            Ok(1000..=MOST_ROUNDS) => drop(fields.remove(0)),
+            Ok(1000..=MAX_ROUNDS) => drop(fields.remove(0)),
             Ok(0..1000) | Err(_) => return Err(INCOMPLETE),
             Ok(_) => return Err(TOO_EXPENSIVE),
         }
@@ -151,12 +153,12 @@ fn is_crypt64(text: &str, lengths: std::ops::RangeInclusive<usize>) -> bool {
     lengths.contains(&text.len()) && text.bytes().all(|byte| CRYPT64.contains(&byte))
 }
 
-/// The 20 bytes after `{SHA}`.
+/// The 20 bytes of the digest that follows `{SHA}`.
 fn parse_sha1(digest: &str) -> Option<[u8; 20]> {
     STANDARD.decode(digest.strip_prefix("{SHA}")?).ok()?.try_into().ok()
 }
 
-/// The salt and the characters of `$apr1$salt$digest`.
+/// The salt and the digest of a text with the syntax `$apr1$salt$digest`.
 fn parse_apr1(digest: &str) -> Option<(&str, &[u8])> {
     let (salt, sum) = digest.strip_prefix("$apr1$")?.split_once('$')?;
     let is_complete = is_crypt64(salt, 1..=8) && is_crypt64(sum, 22..=22);
@@ -167,7 +169,7 @@ fn parse_apr1(digest: &str) -> Option<(&str, &[u8])> {
 const CRYPT64: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// P.-H. Kamp's MD5-crypt with Apache's magic word, like `apr_md5_encode` of APR-util. No
-/// maintained crate has it.
+/// maintained crate implements this algorithm.
 fn apr1(text: &[u8], salt: &[u8]) -> String {
     let between = Md5::new().chain_update(text).chain_update(salt).chain_update(text).finalize();
     let mut first = Md5::new().chain_update(text).chain_update(b"$apr1$").chain_update(salt);
@@ -210,8 +212,8 @@ fn apr1(text: &[u8], salt: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Texts with digests of Apache's `htpasswd` 2.4 (-nbm, -nbs, -nbB, -nb2, -nb5) and of
-    /// `openssl passwd -apr1`.
+    /// Texts, each with its format and a digest that Apache's `htpasswd` 2.4 (-nbm, -nbs, -nbB,
+    /// -nb2, -nb5) or `openssl passwd -apr1` made of the text.
     const SAMPLES: &[(&str, DigestFormat, &str)] = &[
         ("correct horse battery", DigestFormat::Apr1, "$apr1$0JAqnOUy$K8lA2YVi2uXHU.7iIBgF6/"),
         ("correct horse battery", DigestFormat::Sha1, "{SHA}mN7MYuzjmaIu0w1JDvMzvn/ec4U="),
@@ -273,13 +275,13 @@ mod tests {
     ];
 
     #[test]
-    fn foreign_digest_matches_only_its_own_text() {
+    fn digest_matches_only_the_text_that_it_was_made_from() {
         for (text, format, digest) in SAMPLES {
             assert_eq!(DigestFormat::detect(digest), Some(*format), "{digest}");
             assert_eq!(format.parse(digest).unwrap().phc(), *digest);
             assert!(format.matches(digest, text.as_bytes()), "{digest}");
             for other in ["", "x", &text[1..], &format!("{text}x")] {
-                // bcrypt ignores everything after 72 bytes.
+                // bcrypt ignores all bytes after the first 72.
                 let is_cut =
                     *format == DigestFormat::Bcrypt && text.len() >= 72 && other.len() > 72;
                 assert!(is_cut || !format.matches(digest, other.as_bytes()), "{digest} {other}");
@@ -293,8 +295,8 @@ mod tests {
     }
 
     #[test]
-    fn long_text_is_not_compared() {
-        let long = "x".repeat(LONGEST_TEXT + 1);
+    fn text_above_the_maximum_length_does_not_match() {
+        let long = "x".repeat(MAX_TEXT_LENGTH + 1);
         let sha1 = format!("{{SHA}}{}", STANDARD.encode(Sha1::digest(&long)));
         assert!(!DigestFormat::Sha1.matches(&sha1, long.as_bytes()));
         let sha1 = format!("{{SHA}}{}", STANDARD.encode(Sha1::digest(&long[1..])));

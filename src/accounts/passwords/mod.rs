@@ -1,4 +1,5 @@
-//! Hashing and checking passwords with Argon2id, on blocking threads and only a few at a time.
+//! Hashing passwords with Argon2id, and checking password digests. Blocking threads do the work,
+//! and only a few run at once.
 
 pub(super) mod digest_formats;
 pub(super) mod pepper;
@@ -14,13 +15,13 @@ use tokio::sync::Semaphore;
 use super::passwords::digest_formats::DigestFormat;
 use crate::model::{Entropy, PasswordDigest, Secret};
 
-/// The digest for unknown users, so that the response takes as long as for a known user. It was
-/// made from 32 random bytes that were thrown away.
+/// The digest that is checked for an unknown user, so that the response takes as long as for a
+/// known user. Nobody knows its password, which was 32 random bytes that were not kept.
 const UNKNOWN_USER: &str = "$argon2id$v=19$m=19456,t=2,p=1$Wn0yO1vVEX1Xc3T3VQkJ5w$pX3m1mA1z0m0L5v1Yk6c2Jr1eQ0C7m3D8y9Yy1m4b1o";
-/// The number of checks that may wait for each running check.
+/// The maximum number of waiting checks for each check that may run.
 const WAITING: usize = 16;
 
-/// Checks and makes password digests. A cheap handle.
+/// A cheap handle that hashes passwords and checks password digests.
 #[derive(Debug, Clone)]
 pub struct Passwords {
     running: Arc<Semaphore>,
@@ -32,7 +33,8 @@ pub struct Passwords {
 pub struct Busy;
 
 impl Passwords {
-    /// Runs at most `at_once` checks at the same time. Each takes 19 MiB of memory.
+    /// Runs at most `at_once` checks at the same time. A check of an Argon2id digest that Keyward
+    /// made takes 19 MiB of memory.
     pub fn new(at_once: usize) -> Self {
         let at_once = at_once.max(1);
         Self {
@@ -43,10 +45,10 @@ impl Passwords {
 
     /// Whether `digest` was made from `password`.
     ///
-    /// The time does not tell whether the user exists or which digest the user has. Without a
-    /// digest the result is `false` after the same time. `foreign_sample` is a digest of another
-    /// system; it is given while some users have such digests. Then one digest of our own and one
-    /// foreign digest are checked for every user.
+    /// The duration does not reveal whether the user exists, or which kind of digest the user has.
+    /// If `digest` is `None`, the result is `false` after the same duration. `foreign_sample` is an
+    /// imported digest of another system, or `None` if no user has such a digest. With a sample,
+    /// every call checks one digest in Keyward's format and one imported digest.
     pub async fn verify(
         &self,
         password: Secret,
@@ -57,8 +59,9 @@ impl Passwords {
         Ok(self.find_match(password, digest.into_iter().collect(), padding).await?.is_some())
     }
 
-    /// The index of the first of `digests` that was made from `text`. All digests are checked, and
-    /// then those in `padding`, whose results are ignored, so that the time is always the same.
+    /// The index of the first digest in `digests` that was made from `text`. All `digests` and all
+    /// digests in `padding` are checked, and the results for `padding` are ignored. So the duration
+    /// does not depend on which digest matches.
     pub async fn find_match(
         &self,
         text: Secret,
@@ -105,17 +108,18 @@ impl Passwords {
     }
 }
 
-/// The digests that are checked in addition to a user's digest, so that the work is the same for
-/// every user: one digest of our own, and one foreign digest while there is a sample.
+/// The digests to check in addition to a user's digest, so that the work is the same for every
+/// user. Together these are one digest in Keyward's format, and one imported digest if there is a
+/// sample.
 fn timing_padding(
     digest: Option<&PasswordDigest>,
     foreign_sample: Option<PasswordDigest>,
 ) -> Vec<PasswordDigest> {
-    let own = || PasswordDigest::new(UNKNOWN_USER);
+    let unknown_user = || PasswordDigest::new(UNKNOWN_USER);
     match (digest, foreign_sample) {
-        (None, None) => vec![own()],
-        (None, Some(sample)) => vec![own(), sample],
-        (Some(digest), Some(_)) if !digest.is_ours() => vec![own()],
+        (None, None) => vec![unknown_user()],
+        (None, Some(sample)) => vec![unknown_user(), sample],
+        (Some(digest), Some(_)) if !digest.is_ours() => vec![unknown_user()],
         (Some(_), sample) => sample.into_iter().collect(),
     }
 }
@@ -142,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn digest_for_unknown_users_costs_the_same() {
+    fn digest_for_unknown_users_costs_as_much_as_a_real_digest() {
         let unknown = PasswordHash::new(UNKNOWN_USER).unwrap();
         let made: PasswordHash = Argon2::default().hash_password_with_salt(b"x", &[1; 16]).unwrap();
         assert!(PasswordDigest::new(UNKNOWN_USER).is_ours());
@@ -155,18 +159,20 @@ mod tests {
     }
 
     #[test]
-    fn every_user_causes_the_same_checks() {
+    fn number_of_checks_is_the_same_for_every_user() {
         let digest = |text: &str| Some(PasswordDigest::new(text));
-        let [ours, foreign] = [digest(UNKNOWN_USER), digest("{SHA}qZk+NkcGgWq6PiVxeFDCbJzQ2J0=")];
-        for (sample, expected) in [(None, [1, 0]), (foreign.clone(), [1, 1])] {
-            for user in [&None, &ours, &foreign] {
-                if sample.is_none() && *user == foreign {
+        let [ours, imported] = [digest(UNKNOWN_USER), digest("{SHA}qZk+NkcGgWq6PiVxeFDCbJzQ2J0=")];
+        for (sample, expected) in [(None, [1, 0]), (imported.clone(), [1, 1])] {
+            for user_digest in [&None, &ours, &imported] {
+                // Without a sample no user has an imported digest.
+                if sample.is_none() && *user_digest == imported {
                     continue;
                 }
-                let mut all = timing_padding(user.as_ref(), sample.clone());
-                all.extend(user.clone());
-                let own = all.iter().filter(|digest| digest.is_ours()).count();
-                assert_eq!([own, all.len() - own], expected, "{user:?} {sample:?}");
+                let mut checked = timing_padding(user_digest.as_ref(), sample.clone());
+                checked.extend(user_digest.clone());
+                let count = checked.iter().filter(|digest| digest.is_ours()).count();
+                let counts = [count, checked.len() - count];
+                assert_eq!(counts, expected, "{user_digest:?} {sample:?}");
             }
         }
     }
@@ -191,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_queue_is_bounded() {
+    async fn number_of_waiting_checks_is_limited() {
         let passwords = Passwords::new(1);
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..200 {

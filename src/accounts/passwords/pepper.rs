@@ -1,5 +1,6 @@
-//! Reading and creating the pepper file (64 hexadecimal digits, mode 0600, outside the store), and
-//! reading the HMAC key of another system.
+//! Reading and creating the pepper file, and reading the HMAC key of another system.
+//!
+//! A pepper file has 64 hexadecimal digits and the mode 0600, and lies outside the store.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -15,15 +16,15 @@ use crate::{
     model::{Entropy, Pepper},
 };
 
-/// A fault of the pepper file or of the HMAC key file.
+/// The reason why the pepper file or the HMAC key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PepperError {
     /// The pepper file is missing.
-    #[error("the pepper file {} is missing. Without it no key can be checked: put the file back from a backup", .0.display())]
+    #[error("the pepper file {} is missing. Without the pepper no key can be checked: restore the file from a backup", .0.display())]
     Missing(PathBuf),
     /// Other users of the machine can read the pepper file.
-    #[error("the pepper file {} can be read by others (mode {mode:04o}). Run: chmod 600 {}", .path.display(), .path.display())]
+    #[error("other users can read the pepper file {} (mode {mode:04o}). Run: chmod 600 {}", .path.display(), .path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -31,13 +32,13 @@ pub enum PepperError {
         mode: u32,
     },
     /// The content of the pepper file is not a pepper.
-    #[error("the pepper file {} does not hold 64 hexadecimal digits. Put the right file back from a backup", .0.display())]
+    #[error("the pepper file {} does not contain 64 hexadecimal digits. Restore the right file from a backup", .0.display())]
     Malformed(PathBuf),
     /// The store was created with another pepper.
-    #[error("the pepper in {} is not the one that this store was made with: no key would match. Put the right file back from a backup", .0.display())]
+    #[error("the pepper in {} is not the pepper that this store was created with, so no key would match. Restore the right file from a backup", .0.display())]
     Wrong(PathBuf),
     /// The other system's HMAC key cannot be read.
-    #[error("the file of the HMAC key {} (store.hmac_key_file): {problem}", .path.display())]
+    #[error("the HMAC key file {} (store.hmac_key_file) is not usable: {problem}", .path.display())]
     Hmac {
         /// The file.
         path: PathBuf,
@@ -45,7 +46,7 @@ pub enum PepperError {
         problem: FileError,
     },
     /// The other system's HMAC key is too short to be a secret.
-    #[error("the file of the HMAC key {} (store.hmac_key_file) holds {length} bytes: a key has at least {SHORTEST_HMAC_KEY}", .path.display())]
+    #[error("the HMAC key file {} (store.hmac_key_file) has {length} bytes, but a key has at least {MIN_HMAC_KEY_LENGTH}", .path.display())]
     ShortHmac {
         /// The file.
         path: PathBuf,
@@ -54,11 +55,11 @@ pub enum PepperError {
     },
     /// The HMAC key is not configured, but some keys cannot be checked without it.
     #[error(
-        "the store holds {0} imported keys of HMAC-SHA-256 digests, which cannot be checked without the other system's HMAC key: name its file as store.hmac_key_file"
+        "the store has {0} imported keys with HMAC-SHA-256 digests, which cannot be checked without the other system's HMAC key. Write that key to a file, and set store.hmac_key_file to its path"
     )]
     NoHmac(usize),
     /// The pepper file cannot be read or written.
-    #[error("the pepper file {}: {problem}", .path.display())]
+    #[error("cannot read or write the pepper file {}: {problem}", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -84,18 +85,18 @@ pub fn read_pepper(path: &Path) -> Result<Pepper, PepperError> {
         .ok_or_else(|| PepperError::Malformed(path.to_owned()))
 }
 
-/// The fewest bytes of an HMAC key.
-const SHORTEST_HMAC_KEY: usize = 8;
-/// The most bytes of an HMAC key file.
-const LONGEST_HMAC_KEY: u64 = 4096;
+/// The minimum length of an HMAC key, in bytes.
+const MIN_HMAC_KEY_LENGTH: usize = 8;
+/// The maximum size of an HMAC key file, in bytes.
+const MAX_HMAC_FILE_SIZE: u64 = 4096;
 
 impl Accounts {
     /// Sets the HMAC key of the system from which HMAC-SHA-256 digests were imported. The file
-    /// contains the bytes of the key; a line end after them is ignored.
+    /// contains the bytes of the key. A line end after the key is ignored.
     ///
     /// # Errors
-    /// The file cannot be read, other users can read it, or the key is too short; or `file` is
-    /// `None` and some keys need an HMAC key.
+    /// The file cannot be read, other users can read it, or the key is too short. It is also an
+    /// error if `file` is `None` and the store has keys with HMAC-SHA-256 digests.
     pub fn with_hmac_key(self, file: Option<&Path>) -> Result<Self, PepperError> {
         let Some(path) = file else {
             return match self.directory().hmac_keys() {
@@ -103,11 +104,11 @@ impl Accounts {
                 count => Err(PepperError::NoHmac(count)),
             };
         };
-        let read = files::read(path, LONGEST_HMAC_KEY, Readers::OwnerOnly);
+        let read = files::read(path, MAX_HMAC_FILE_SIZE, Readers::OwnerOnly);
         let bytes = read.map_err(|problem| PepperError::Hmac { path: path.to_owned(), problem })?;
         let key = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
         let key = key.strip_suffix(b"\r").unwrap_or(key);
-        if key.len() < SHORTEST_HMAC_KEY {
+        if key.len() < MIN_HMAC_KEY_LENGTH {
             return Err(PepperError::ShortHmac { path: path.to_owned(), length: key.len() });
         }
         let pepper = self.0.pepper.clone().with_hmac_key(key);
@@ -115,7 +116,7 @@ impl Accounts {
     }
 }
 
-/// Creates a pepper file. An existing file is an error and stays unchanged.
+/// Creates a pepper file. If the file exists, it stays unchanged and the result is an error.
 pub fn create_pepper(path: &Path, entropy: &Entropy) -> Result<Pepper, PepperError> {
     let pepper = Pepper::from_bytes(entropy.bytes());
     let write = || -> io::Result<()> {
@@ -141,12 +142,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sub/pepper");
         assert!(matches!(read_pepper(&path), Err(PepperError::Missing(_))));
-        let made = create_pepper(&path, &Entropy::system()).unwrap();
+        let created = create_pepper(&path, &Entropy::system()).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
-        assert_eq!(read_pepper(&path).unwrap().fingerprint(), made.fingerprint());
+        assert_eq!(read_pepper(&path).unwrap().fingerprint(), created.fingerprint());
         assert!(create_pepper(&path, &Entropy::system()).is_err());
-        assert_eq!(read_pepper(&path).unwrap().fingerprint(), made.fingerprint());
+        assert_eq!(read_pepper(&path).unwrap().fingerprint(), created.fingerprint());
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(read_pepper(&path), Err(PepperError::Exposed { mode: 0o640, .. })));

@@ -1,4 +1,4 @@
-//! Every change of a record is in the audit trail, in the same commit, and nothing else is.
+//! Tests of the audit trail: the commit of each change writes one entry, and nothing else does.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::{
     store::{SledStore, audit_log::AuditVerdict},
 };
 
-/// The action and the object of each entry, the oldest first.
+/// The action and the object of each entry. The oldest entry is first.
 fn trail(accounts: &Accounts) -> Vec<String> {
     let all = accounts.audit(AuditOrder::Oldest, None, 1000).unwrap().items;
     all.iter().map(|item| format!("{} {}", item.entry.act.action, item.entry.act.object)).collect()
@@ -27,14 +27,14 @@ async fn every_change_has_one_signed_entry() {
     let store = Arc::new(MemoryStore::new());
     let accounts = accounts_on(store.clone());
     accounts.first_start().await.unwrap().unwrap();
-    let ann = Actor::User {
+    let actor = Actor::User {
         uid: 1,
         name: "admin".into(),
         key: None,
         application: "default".into(),
         client: "192.0.2.7".parse().unwrap(),
     };
-    let writer = accounts.as_admin(ann.clone());
+    let writer = accounts.as_admin(actor.clone());
     writer.create(role("r", false)).await.unwrap();
     set_admin(&writer, "r", true).await.unwrap();
     set_admin(&writer, "r", true).await.unwrap();
@@ -67,14 +67,14 @@ async fn every_change_has_one_signed_entry() {
     ];
     assert_eq!(trail(&accounts), expected);
     let signed = accounts.audit(AuditOrder::Oldest, Some(1), 99).unwrap().items;
-    assert!(signed.iter().all(|item| item.entry.actor == ann && item.entry.time == NOW));
+    assert!(signed.iter().all(|item| item.entry.actor == actor && item.entry.time == NOW));
     // Each commit has one entry.
     assert_eq!(store.snapshot().unwrap().sequence(), expected.len() as u64);
     assert!(is_intact(&accounts).await);
 }
 
 #[tokio::test]
-async fn entry_has_the_changed_fields_and_no_secret() {
+async fn entry_contains_the_changed_fields_but_no_secret() {
     let accounts = accounts().await;
     let password = accounts.hash_password(Secret::new("hunter2")).await.unwrap();
     let phc = password.phc().to_owned();
@@ -99,7 +99,7 @@ async fn entry_has_the_changed_fields_and_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn simultaneous_changes_make_one_chain() {
+async fn entries_of_simultaneous_changes_form_one_hash_chain() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
     let accounts = accounts_on(Arc::new(SledStore::open(&path, 16).unwrap()));
@@ -133,11 +133,11 @@ async fn trail_is_paged_in_both_orders() {
         for limit in 1..9 {
             let (mut numbers, mut after) = (Vec::new(), None);
             loop {
-                let part = accounts.audit(order, after, limit).unwrap();
-                numbers.extend(part.items.iter().map(|item| item.number));
+                let page = accounts.audit(order, after, limit).unwrap();
+                numbers.extend(page.items.iter().map(|item| item.number));
                 after = numbers.last().copied();
-                assert!(part.items.len() <= limit);
-                if !part.has_more {
+                assert!(page.items.len() <= limit);
+                if !page.has_more {
                     break;
                 }
             }
@@ -166,12 +166,12 @@ async fn trail_is_trimmed_to_its_limit_and_stays_intact() {
         assert_eq!((end.number, end.number + 1 - first), (number + 2, expected));
         assert_eq!(trail(&accounts).len() as u64, expected);
     }
-    // With a smaller limit, old entries are removed at the next changes.
-    let fewer = (*accounts).clone().with_audit_entries(2).as_actor(Actor::Program);
-    block(&fewer, 2).await.unwrap();
-    assert_eq!(trail(&fewer).len(), 2);
-    assert!(is_intact(&fewer).await);
-    let newest = fewer.audit(AuditOrder::Newest, None, 9).unwrap();
+    // After the limit is lowered, the next change removes the old entries.
+    let with_lower_limit = (*accounts).clone().with_audit_entries(2).as_actor(Actor::Program);
+    block(&with_lower_limit, 2).await.unwrap();
+    assert_eq!(trail(&with_lower_limit).len(), 2);
+    assert!(is_intact(&with_lower_limit).await);
+    let newest = with_lower_limit.audit(AuditOrder::Newest, None, 9).unwrap();
     assert_eq!((newest.items.len(), newest.has_more), (2, false));
     assert_eq!(
         newest.items[1].entry.act.after.as_ref().map(|after| &after["name"]),

@@ -1,4 +1,5 @@
-//! A webhook waits for delivery if and only if the change that it reports was written.
+//! Tests of the rule that a webhook waits for delivery if and only if the change that the webhook
+//! reports was written.
 
 use super::*;
 use crate::scripting::{ScriptLimits, Secrets};
@@ -11,9 +12,9 @@ fn on_key_created(event) {
 }
 "#;
 
-/// Accounts of this store with the event script above.
-fn accounts_with_script(store: Arc<dyn Store>, most: usize) -> (Writer, tempfile::TempDir) {
-    let accounts = (*accounts_on(store)).clone().with_webhooks(["ops".to_owned()], most).unwrap();
+/// Accounts of this store with the event script above. At most `limit` webhooks may wait.
+fn accounts_with_script(store: Arc<dyn Store>, limit: usize) -> (Writer, tempfile::TempDir) {
+    let accounts = (*accounts_on(store)).clone().with_webhooks(["ops".to_owned()], limit).unwrap();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("events.rhai"), SCRIPT).unwrap();
     let (limits, secrets) = (ScriptLimits::default(), Secrets::default());
@@ -27,7 +28,7 @@ fn stored_webhooks(accounts: &Accounts) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn lost_race_sends_no_webhook() {
+async fn refused_or_conflicting_attempt_sends_no_webhook() {
     let store = InterruptedStore::new();
     let (accounts, _folder) = accounts_with_script(store.clone(), 9);
     accounts.first_start().await.unwrap().unwrap();
@@ -37,14 +38,14 @@ async fn lost_race_sends_no_webhook() {
     });
     assert_eq!(invalid(accounts.create_user(new_user("bob")).await), ["name"]);
     assert_eq!((stored_webhooks(&accounts).len(), accounts.webhooks()), (0, (0, 0)));
-    // A change that is attempted again sends one webhook, about the record that was written.
+    // A change that is retried after a conflict sends one webhook, about the written record.
     store.before_commit(|others| async move {
         drop(others.issue_key(1, NewKey::default()).await.unwrap());
     });
-    let made = accounts.issue_key(1, NewKey::default()).await.unwrap().key.record.id;
+    let id = accounts.issue_key(1, NewKey::default()).await.unwrap().key.record.id;
     let found = stored_webhooks(&accounts);
     assert_eq!((found.len(), accounts.webhooks()), (1, (1, 0)));
-    assert!(found[0].contains(&made.to_string()), "{found:?}");
+    assert!(found[0].contains(&id.to_string()), "{found:?}");
 }
 
 #[tokio::test]
@@ -74,16 +75,17 @@ async fn webhook_is_retried_until_it_is_removed() {
     webhook.next = NOW.plus(60);
     accounts.retry_webhook_later(id, webhook.clone()).await.unwrap();
     assert!(accounts.take_due_webhooks("ops", 9).unwrap().is_empty());
-    // After a restart, the webhook is still scheduled.
-    let (again, _other) = accounts_with_script(store.clone(), 1);
-    assert_eq!(again.webhooks(), (1, 0));
-    again.clock().set(NOW.plus(60));
-    assert_eq!(again.take_due_webhooks("ops", 9).unwrap(), [(id, webhook)]);
-    again.remove_webhook(id).await.unwrap();
-    assert_eq!((stored_webhooks(&again).len(), again.webhooks()), (0, (0, 0)));
+    // After a restart, the webhook is scheduled for the same time.
+    let (restarted, _other) = accounts_with_script(store.clone(), 1);
+    assert_eq!(restarted.webhooks(), (1, 0));
+    restarted.clock().set(NOW.plus(60));
+    assert_eq!(restarted.take_due_webhooks("ops", 9).unwrap(), [(id, webhook)]);
+    restarted.remove_webhook(id).await.unwrap();
+    assert_eq!((stored_webhooks(&restarted).len(), restarted.webhooks()), (0, (0, 0)));
     // Webhooks of a receiver that is no longer configured are dropped.
-    again.create_user(new_user("amy")).await.unwrap();
-    let none = (*accounts_on(store)).clone().with_webhooks([], 1).unwrap();
-    assert_eq!((none.webhooks(), none.drop_unknown_webhooks().await.unwrap()), ((1, 0), 1));
-    assert_eq!(stored_webhooks(&none).len(), 0);
+    restarted.create_user(new_user("amy")).await.unwrap();
+    let without_receivers = (*accounts_on(store)).clone().with_webhooks([], 1).unwrap();
+    assert_eq!(without_receivers.webhooks(), (1, 0));
+    assert_eq!(without_receivers.drop_unknown_webhooks().await.unwrap(), 1);
+    assert_eq!(stored_webhooks(&without_receivers).len(), 0);
 }

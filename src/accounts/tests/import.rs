@@ -1,4 +1,4 @@
-//! Importing keys of other systems.
+//! Tests of importing keys of other systems.
 
 use super::*;
 use crate::model::{Entropy, KeyId, KeyText, Mode, Scheme, Secret};
@@ -30,9 +30,10 @@ fn owner(accounts: &Writer, text: &str) -> Option<(KeyId, u64)> {
     Some((id, key.user))
 }
 
-/// The HMAC key of the other system.
+/// The HMAC key of the system from which keys are imported.
 const HMAC_KEY: &[u8] = b"a key of theirs";
 
+/// The digest of a text in hexadecimal digits, as the other system stores it.
 fn hex(scheme: Scheme, text: &str) -> String {
     scheme.kept(text, Some(HMAC_KEY)).unwrap().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -45,25 +46,25 @@ async fn imported_keys_are_found_by_their_text() {
     let accounts = open();
     accounts.first_start().await.unwrap().unwrap();
     accounts.create_user(new_user("bob")).await.unwrap();
-    let clear = import(
+    let clear_texts = import(
         Scheme::Text,
         vec![row(1, "BOB", "clear-text-of-bob"), row(2, "eve", "clear-text-of-eve!!!")],
     );
-    let done = accounts.import_keys(&clear).await.unwrap();
+    let done = accounts.import_keys(&clear_texts).await.unwrap();
     assert_eq!((done.keys, done.users, done.known), (2, 1, 0));
     for scheme in [Scheme::Sha256, Scheme::Blake3] {
         let text = format!("secret of {scheme:?}");
         let rows = vec![row(1, "bob", &hex(scheme, &text)), row(2, "bob", &hex(scheme, &text))];
         assert_eq!(accounts.import_keys(&import(scheme, rows)).await.unwrap().keys, 1);
     }
-    drop((clear, accounts));
-    // Check after a restart.
+    drop((clear_texts, accounts));
+    // Check the keys after a restart.
     for accounts in [open()] {
         assert_eq!(owner(&accounts, "clear-text-of-bob").unwrap().1, 2);
         assert_eq!(owner(&accounts, "clear-text-of-eve!!!").unwrap().1, 3);
         assert_eq!(owner(&accounts, "secret of Sha256").unwrap().1, 2);
         assert_eq!(owner(&accounts, "secret of Blake3").unwrap().1, 2);
-        // Neither the stored digest nor another text is a key.
+        // The digest of a key and other texts do not find a key.
         for text in ["", "clear", &hex(Scheme::Sha256, "secret of Sha256"), "secret of bob"] {
             assert_eq!(owner(&accounts, text), None, "{text}");
         }
@@ -73,16 +74,17 @@ async fn imported_keys_are_found_by_their_text() {
         // The last four characters of a short key are not shown.
         let (id, _) = owner(&accounts, "clear-text-of-bob").unwrap();
         assert_eq!(accounts.key(id).unwrap().unwrap().record.last_four, "");
-        // The key is deleted with its user, and can be imported again for another user.
+        // Deleting a user deletes the user's keys, which can then be imported for another user.
         accounts.delete_user(2, None).await.unwrap();
         assert_eq!(owner(&accounts, "clear-text-of-bob"), None);
-        let again = import(Scheme::Text, vec![row(1, "eve", "clear-text-of-bob")]);
-        assert_eq!(accounts.import_keys(&again).await.unwrap().keys, 1);
+        let for_eve = import(Scheme::Text, vec![row(1, "eve", "clear-text-of-bob")]);
+        assert_eq!(accounts.import_keys(&for_eve).await.unwrap().keys, 1);
         assert_eq!(owner(&accounts, "clear-text-of-bob").unwrap().1, 3);
-        // Its rotation gives a key of our own format. The imported key can be revoked.
+        // Rotating an imported key creates a key in Keyward's format. The imported key can be
+        // revoked.
         let (id, _) = owner(&accounts, "clear-text-of-bob").unwrap();
-        let to = accounts.rotate_key(id, RotateOptions::default()).await.unwrap().issued.key.record;
-        assert_eq!(to.scheme, Scheme::Own);
+        let rotated = accounts.rotate_key(id, RotateOptions::default()).await.unwrap();
+        assert_eq!(rotated.issued.key.record.scheme, Scheme::Own);
         accounts.revoke_key(id).await.unwrap();
         assert!(accounts.directory().key(id).unwrap().is_revoked);
     }
@@ -109,11 +111,11 @@ async fn each_violation_names_its_line_and_nothing_is_imported() {
     let ours = KeyText::generate("kw", &Entropy::seeded(9)).text.expose().to_owned();
     let mut damaged = ours.clone();
     damaged.replace_range(20..21, if &ours[20..21] == "a" { "b" } else { "a" });
-    let of_admin = import(Scheme::Text, vec![row(1, "admin", "the-admins-own")]);
-    accounts.import_keys(&of_admin).await.unwrap();
+    let admin_key = import(Scheme::Text, vec![row(1, "admin", "the-admins-own")]);
+    accounts.import_keys(&admin_key).await.unwrap();
     let before = accounts.keys(None, 99).unwrap().items.len();
-    let mut past = row(8, "bob", "in-the-past");
-    past.expires = Some(NOW);
+    let mut expired = row(8, "bob", "in-the-past");
+    expired.expires = Some(NOW);
     let mut scoped = row(9, "bob", "with-a-scope");
     scoped.scopes = Some(vec!["everything".into()]);
     let rows = vec![
@@ -124,7 +126,7 @@ async fn each_violation_names_its_line_and_nothing_is_imported() {
         row(5, "bob", "the-admins-own"),
         row(6, "eve", "a-good-one"),
         row(7, " eve", "for-a-bad-name"),
-        past,
+        expired,
         scoped,
         row(10, "zoe", "one-of-zoes"),
         row(11, "zoe", "two-of-zoes"),
@@ -177,17 +179,17 @@ async fn each_violation_names_its_line_and_nothing_is_imported() {
     let import_admin = import(Scheme::Text, rows);
     let problem = limited.import_keys(&import_admin).await.unwrap_err().to_string();
     assert!(problem.starts_with("line 1.username: Only an administrator"), "{problem}");
-    // A key of our own format keeps its id.
+    // An imported key in Keyward's format keeps its id.
     accounts.import_keys(&import(Scheme::Text, vec![row(1, "bob", &ours)])).await.unwrap();
     let crate::model::KeyShape::Ours(id) = KeyText::shape(&ours) else { panic!() };
     assert!(accounts.directory().key(id).unwrap().digest == accounts.pepper().digest(&ours));
 }
 
-/// Texts of keys that no message may repeat.
+/// Texts of keys, which no message may contain.
 const KEY_TEXTS: [&str; 4] = ["the-admins-own", "a-good-one", "with-a-scope", "three-of-zoes"];
 
 #[tokio::test]
-async fn dry_run_writes_nothing_and_simultaneous_import_is_noticed() {
+async fn dry_run_writes_nothing_and_import_notices_a_simultaneous_import() {
     let store = InterruptedStore::new();
     let accounts = accounts_on(store.clone());
     accounts.first_start().await.unwrap().unwrap();
@@ -196,7 +198,7 @@ async fn dry_run_writes_nothing_and_simultaneous_import_is_noticed() {
     assert_eq!(accounts.import_keys(&dry_run).await.unwrap().users, 1);
     assert!(accounts.directory().user_by_name("ann").is_none());
     assert_eq!(accounts.directory().last_uid(), 1);
-    // With existing users, the two imports conflict in the key only.
+    // The users exist before the two imports, so that only the key of the imports conflicts.
     for name in ["ann", "eve"] {
         accounts.create_user(new_user(name)).await.unwrap();
     }

@@ -48,7 +48,7 @@ async fn rotated_key_works_until_the_overlap_ends() {
         (after.user, &after.label, &after.application, &after.scopes, &after.networks),
         (2, &before.label, &before.application, &before.scopes, &before.networks)
     );
-    // The new key has the same lifetime as the old one.
+    // The new key has the same lifetime as the old key.
     assert_eq!((after.created, after.expires), (NOW.plus(80 * DAY), Some(NOW.plus(170 * DAY))));
     assert_ne!(after.digest, before.digest);
     let rotation = before.rotated.unwrap();
@@ -66,7 +66,7 @@ async fn rotated_key_works_until_the_overlap_ends() {
 #[tokio::test]
 async fn overlap_defaults_to_a_day_or_the_remaining_lifetime() {
     let accounts = accounts_with_reader().await;
-    for (expires, options, until) in [
+    for (expires, options, expected) in [
         (None, RotateOptions::default(), DAY),
         (Some(100), RotateOptions::default(), 100),
         (Some(2 * DAY), RotateOptions::default(), DAY),
@@ -76,16 +76,16 @@ async fn overlap_defaults_to_a_day_or_the_remaining_lifetime() {
         let expires = expires.map(|seconds| NOW.plus(seconds));
         let id = issue(&accounts, NewKey { expires, ..NewKey::default() }).await;
         let rotated = accounts.rotate_key(id, options).await.unwrap();
-        assert_eq!(rotated.old.record.rotated.unwrap().until, NOW.plus(until), "{options:?}");
-        assert_eq!(is_in_force(&accounts, id), until > 0);
+        assert_eq!(rotated.old.record.rotated.unwrap().until, NOW.plus(expected), "{options:?}");
+        assert_eq!(is_in_force(&accounts, id), expected > 0);
     }
     let id = issue(&accounts, NewKey { expires: Some(NOW.plus(9)), ..NewKey::default() }).await;
     let never = RotateOptions { lifetime: Lifetime::Never, overlap: None };
     let rotated = accounts.rotate_key(id, never).await.unwrap();
     assert_eq!(rotated.issued.key.record.expires, None);
     let until = RotateOptions { lifetime: Lifetime::Until(NOW.plus(7)), overlap: None };
-    let again = accounts.rotate_key(rotated.issued.key.record.id, until).await.unwrap();
-    assert_eq!(again.issued.key.record.expires, Some(NOW.plus(7)));
+    let second = accounts.rotate_key(rotated.issued.key.record.id, until).await.unwrap();
+    assert_eq!(second.issued.key.record.expires, Some(NOW.plus(7)));
 }
 
 #[tokio::test]
@@ -102,11 +102,11 @@ async fn impossible_rotation_changes_nothing() {
     accounts.revoke_key(revoked).await.unwrap();
     let message = refusal(accounts.rotate_key(revoked, RotateOptions::default()).await);
     assert!(message.ends_with("was revoked."), "{message}");
-    let twice = issue(&accounts, NewKey::default()).await;
-    let to =
-        accounts.rotate_key(twice, RotateOptions::default()).await.unwrap().issued.key.record.id;
-    let message = refusal(accounts.rotate_key(twice, RotateOptions::default()).await);
-    assert!(message.contains(&format!("already replaced by {to}")), "{message}");
+    let replaced = issue(&accounts, NewKey::default()).await;
+    let rotated = accounts.rotate_key(replaced, RotateOptions::default()).await.unwrap();
+    let replacement = rotated.issued.key.record.id;
+    let message = refusal(accounts.rotate_key(replaced, RotateOptions::default()).await);
+    assert!(message.contains(&format!("already replaced by {replacement}")), "{message}");
     accounts.clock().set(NOW.plus(100));
     let message = refusal(accounts.rotate_key(id, overlap(0)).await);
     assert!(message.ends_with("has expired."), "{message}");
@@ -125,8 +125,8 @@ async fn one_of_ten_simultaneous_rotations_succeeds() {
         let accounts = accounts.clone();
         tasks.spawn(async move { accounts.rotate_key(id, RotateOptions::default()).await.is_ok() });
     }
-    let made = tasks.join_all().await.into_iter().filter(|is_made| *is_made).count();
-    assert_eq!((made, accounts.keys_of(2, None, 99).unwrap().items.len()), (1, 2));
+    let succeeded = tasks.join_all().await.into_iter().filter(|is_ok| *is_ok).count();
+    assert_eq!((succeeded, accounts.keys_of(2, None, 99).unwrap().items.len()), (1, 2));
 }
 
 #[tokio::test]
@@ -180,12 +180,12 @@ async fn simultaneous_keys_do_not_exceed_the_quota() {
     for result in refused {
         assert_eq!(refusal(result), "The user has 5 keys in force, and the limit is 5.");
     }
-    // Each user has an own quota.
+    // The keys of one user do not count for another user.
     accounts.issue_key(1, NewKey::default()).await.unwrap();
 }
 
 #[tokio::test]
-async fn key_of_another_process_counts() {
+async fn key_added_by_another_process_counts_for_the_quota() {
     let store = InterruptedStore::new();
     let accounts = with_key_limit(&accounts_on(store.clone()), 1);
     accounts.first_start().await.unwrap().unwrap();
@@ -199,14 +199,14 @@ async fn key_of_another_process_counts() {
 }
 
 #[tokio::test]
-async fn revoked_and_expired_keys_do_not_count() {
+async fn revoked_and_expired_keys_do_not_count_for_the_quota() {
     let accounts = with_key_limit(&accounts_with_reader().await, 2);
-    let ended = issue(&accounts, NewKey { expires: Some(NOW.plus(9)), ..NewKey::default() }).await;
-    let revoked = issue(&accounts, NewKey::default()).await;
+    let first = issue(&accounts, NewKey { expires: Some(NOW.plus(9)), ..NewKey::default() }).await;
+    let second = issue(&accounts, NewKey::default()).await;
     refusal(accounts.issue_key(2, NewKey::default()).await);
-    // Every key of a full quota can be rotated once.
-    let new = accounts.rotate_key(ended, overlap(9)).await.unwrap().issued.key.record.id;
-    accounts.rotate_key(revoked, overlap(9)).await.unwrap();
+    // A user who has the maximum number of keys can rotate each of them once.
+    let new = accounts.rotate_key(first, overlap(9)).await.unwrap().issued.key.record.id;
+    accounts.rotate_key(second, overlap(9)).await.unwrap();
     refusal(accounts.rotate_key(new, overlap(0)).await);
     accounts.revoke_key(new).await.unwrap();
     refusal(accounts.issue_key(2, NewKey::default()).await);
@@ -215,7 +215,7 @@ async fn revoked_and_expired_keys_do_not_count() {
     refusal(accounts.issue_key(2, NewKey::default()).await);
 }
 
-/// Requests all parts of a run. Returns each key's user and text.
+/// Requests all parts of a run. Returns the uid and the text of each key.
 async fn run(accounts: &Writer, bulk: &BulkIssue) -> Vec<(u64, String)> {
     let (mut all, mut bulk) = (Vec::new(), bulk.clone());
     loop {
@@ -232,11 +232,14 @@ async fn run(accounts: &Writer, bulk: &BulkIssue) -> Vec<(u64, String)> {
     }
 }
 
+/// A request for the first part of a run. All bytes of the run's id are `run`.
 fn bulk(run: u8, recipients: BulkRecipients, limit: usize) -> BulkIssue {
     let new = NewKey::default();
     BulkIssue { run: [run; 16], recipients, new, after: None, limit }
 }
 
+/// Accounts with the first administrator, the user `bob` with the role `reader`, and `count` other
+/// users.
 async fn accounts_with_users(count: usize) -> Writer {
     let accounts = accounts_with_reader().await;
     for number in 0..count {
@@ -257,16 +260,17 @@ async fn repeated_run_returns_the_same_keys() {
         assert!(key.user == *uid && key.digest == accounts.pepper().digest(text));
     }
     let count = accounts.keys(None, 99).unwrap().items.len();
-    assert_eq!(count, 12, "eleven, and the key of the first start");
-    // Other part sizes give the same keys, although each user has a key now.
+    assert_eq!(count, 12, "eleven keys of the run, and the key of the first start");
+    // A repeated run with parts of another size gives the same keys, even to users with a key.
     assert_eq!(run(&accounts, &bulk(1, BulkRecipients::WithoutKey, 3)).await, made);
     assert_eq!(run(&accounts, &bulk(1, BulkRecipients::All, 99)).await, made);
     assert_eq!(accounts.keys(None, 99).unwrap().items.len(), count);
-    // Another run gives other keys. A run for users without a key finds nobody.
+    // A new run for users without a key creates no keys, because all users have keys.
     assert!(run(&accounts, &bulk(2, BulkRecipients::WithoutKey, 4)).await.is_empty());
+    // A new run for all users creates other keys.
     let other = run(&accounts, &bulk(3, BulkRecipients::All, 4)).await;
     assert!(other.len() == 11 && other.iter().all(|item| !made.contains(item)));
-    // Another server makes other keys from the same run id.
+    // A server with another pepper creates other keys for the same run id.
     let elsewhere = Accounts::with(
         Arc::new(MemoryStore::new()),
         Pepper::from_bytes([8; 32]),
@@ -293,14 +297,14 @@ async fn run_counts_skipped_users_by_reason() {
     let mut scoped = bulk(3, BulkRecipients::All, 99);
     scoped.new.scopes = Some(vec!["read".into()]);
     let part = accounts.issue_for_many(&scoped).await.unwrap();
-    // The administrator and the reader.
+    // Only the administrator and the reader have the permission `read`.
     assert_eq!((part.items.len(), part.skipped.lacks_scope), (2, 4));
-    // A repeated run with other scopes gives other keys.
-    let wider = accounts.issue_for_many(&bulk(3, BulkRecipients::All, 99)).await.unwrap();
-    assert_eq!(wider.items.len(), 6);
-    assert!(wider.items.iter().all(|(_, issued)| issued.key.record.scopes.is_none()));
-    // A revoked key is not returned again.
-    let id = wider.items[1].1.key.record.id;
+    // Repeating the run with other scopes creates other keys.
+    let unscoped = accounts.issue_for_many(&bulk(3, BulkRecipients::All, 99)).await.unwrap();
+    assert_eq!(unscoped.items.len(), 6);
+    assert!(unscoped.items.iter().all(|(_, issued)| issued.key.record.scopes.is_none()));
+    // Repeating the run does not return a key that was revoked.
+    let id = unscoped.items[1].1.key.record.id;
     accounts.revoke_key(id).await.unwrap();
     let again = accounts.issue_for_many(&bulk(3, BulkRecipients::All, 99)).await.unwrap();
     assert_eq!(again.items.len(), 5);
@@ -310,7 +314,7 @@ async fn run_counts_skipped_users_by_reason() {
 }
 
 #[tokio::test]
-async fn user_who_gets_a_key_during_a_run_gets_no_second() {
+async fn run_skips_a_user_who_gets_a_key_before_its_commit() {
     let store = InterruptedStore::new();
     let accounts = accounts_on(store.clone());
     accounts.first_start().await.unwrap().unwrap();
@@ -322,7 +326,8 @@ async fn user_who_gets_a_key_during_a_run_gets_no_second() {
     let part = accounts.issue_for_many(&bulk(1, BulkRecipients::WithoutKey, 99)).await.unwrap();
     assert_eq!((part.items.len(), part.skipped.has_key), (1, 2));
     accounts.create_user(new_user("zoe")).await.unwrap();
-    // A user without keys is deleted during the run: only the user's record changes.
+    // A user without keys is deleted before the commit of the run. The run notices the deletion,
+    // although only the user's record changes.
     accounts.delete_user(3, None).await.unwrap();
     store.before_commit(|others| async move { others.delete_user(4, None).await.unwrap() });
     let part = accounts.issue_for_many(&bulk(2, BulkRecipients::All, 99)).await.unwrap();

@@ -25,14 +25,14 @@ use crate::{
 
 const NOW: Timestamp = Timestamp(1_700_000_000);
 
-/// Accounts after the first start.
+/// Accounts on a new store, after the first start.
 async fn accounts() -> Writer {
     let accounts = accounts_on(Arc::new(MemoryStore::new()));
     accounts.first_start().await.unwrap().unwrap();
     accounts
 }
 
-/// Accounts of this store, with the program itself as the actor.
+/// Accounts of this store. The actor of the writer is the program.
 fn accounts_on(store: Arc<dyn Store>) -> Writer {
     let accounts = Accounts::with(
         store,
@@ -44,8 +44,8 @@ fn accounts_on(store: Arc<dyn Store>) -> Writer {
     accounts.unwrap().as_actor(Actor::Program)
 }
 
-/// Accounts with a second administrator (uid 2), on a store that can run other work before a
-/// commit.
+/// Accounts with a second administrator (uid 2), and their store, which can run other work before
+/// a commit.
 async fn two_administrators() -> (Arc<InterruptedStore>, Writer) {
     let store = InterruptedStore::new();
     let accounts = accounts_on(store.clone());
@@ -54,9 +54,9 @@ async fn two_administrators() -> (Arc<InterruptedStore>, Writer) {
     (store, accounts)
 }
 
-/// Sets the most keys that a user may have.
-fn with_key_limit(accounts: &Writer, most: usize) -> Writer {
-    (**accounts).clone().with_keys_per_user(most).as_actor(Actor::Program)
+/// Accounts on the same store with another maximum number of keys for each user.
+fn with_key_limit(accounts: &Writer, limit: usize) -> Writer {
+    (**accounts).clone().with_keys_per_user(limit).as_actor(Actor::Program)
 }
 
 fn new_user(name: &str) -> NewUser {
@@ -90,7 +90,7 @@ async fn set_roles(accounts: &Writer, uid: u64, roles: &[&str]) -> Result<(), Ac
     accounts.change_user(uid, None, edit).await.map(drop)
 }
 
-/// Changes whether a role is an administrator's.
+/// Sets whether users with a role are administrators.
 async fn set_admin(accounts: &Writer, id: &str, is_admin: bool) -> Result<(), AccountError> {
     let edit = |role: &mut Role| {
         role.is_admin = is_admin;
@@ -99,7 +99,7 @@ async fn set_admin(accounts: &Writer, id: &str, is_admin: bool) -> Result<(), Ac
     accounts.change(id, None, edit).await.map(drop)
 }
 
-/// The message of a refused change.
+/// The message of a refused change. Panics if the change was not refused.
 fn refusal<T: std::fmt::Debug>(result: Result<T, AccountError>) -> String {
     match result {
         Err(AccountError::Refused { message, .. }) => message,
@@ -107,7 +107,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, AccountError>) -> String {
     }
 }
 
-/// The locations of the violations.
+/// The locations of the violations of a change. Panics if the change had no violations.
 fn invalid<T: std::fmt::Debug>(result: Result<T, AccountError>) -> Vec<String> {
     match result {
         Err(AccountError::Invalid(found)) => {
@@ -117,7 +117,7 @@ fn invalid<T: std::fmt::Debug>(result: Result<T, AccountError>) -> Vec<String> {
     }
 }
 
-/// Other work that runs just before a commit.
+/// The work that an [`InterruptedStore`] runs just before a commit.
 type Interruption = Box<dyn FnOnce() -> CommitFuture<'static> + Send>;
 
 /// A store that runs other work between the reads of a change and its commit.
@@ -131,7 +131,8 @@ impl InterruptedStore {
         Arc::new(Self { store: Arc::new(MemoryStore::new()), interruption: Mutex::default() })
     }
 
-    /// Runs `work` before the next commit. `work` gets other accounts of the same records.
+    /// Runs `work` before the next commit. `work` gets another writer for the same records, whose
+    /// commits are not interrupted.
     fn before_commit<W>(&self, work: impl FnOnce(Writer) -> W + Send + 'static)
     where
         W: Future<Output = ()> + Send + 'static,

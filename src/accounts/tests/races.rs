@@ -1,15 +1,15 @@
-//! Tests of simultaneous changes: each is valid by itself, but only one of them may be written.
+//! Tests of simultaneous changes: each change is valid alone, but together they would break a rule.
 
 use super::*;
 
 #[tokio::test]
 async fn two_administrators_cannot_both_be_removed_simultaneously() {
-    for way in 0..3 {
+    for removal in ["block", "take roles", "delete"] {
         let (store, accounts) = two_administrators().await;
         store.before_commit(|others| async move { block(&others, 2).await.unwrap() });
-        let result = match way {
-            0 => block(&accounts, 1).await,
-            1 => set_roles(&accounts, 1, &[]).await,
+        let result = match removal {
+            "block" => block(&accounts, 1).await,
+            "take roles" => set_roles(&accounts, 1, &[]).await,
             _ => accounts.delete_user(1, None).await,
         };
         assert_eq!(refusal(result), "admin is the last active administrator.");
@@ -55,7 +55,7 @@ async fn last_administrator_cannot_switch_to_a_role_that_loses_admin() {
 }
 
 #[tokio::test]
-async fn role_that_an_administrator_just_got_is_not_deleted() {
+async fn role_is_not_deleted_if_a_user_gets_it_before_the_commit() {
     let store = InterruptedStore::new();
     let accounts = accounts_on(store.clone());
     accounts.first_start().await.unwrap().unwrap();
@@ -69,23 +69,23 @@ async fn role_that_an_administrator_just_got_is_not_deleted() {
 #[tokio::test]
 async fn key_created_during_the_deletion_of_its_user_is_deleted() {
     let (store, accounts) = two_administrators().await;
-    let made = Arc::new(Mutex::new(None));
+    let created_id = Arc::new(Mutex::new(None));
     store.before_commit({
-        let made = made.clone();
+        let created_id = created_id.clone();
         |others| async move {
             let issued = others.issue_key(2, NewKey::default()).await.unwrap();
-            *made.lock() = Some(issued.key.record.id);
+            *created_id.lock() = Some(issued.key.record.id);
         }
     });
     accounts.delete_user(2, None).await.unwrap();
-    let id = made.lock().unwrap();
+    let id = created_id.lock().unwrap();
     assert!(accounts.key(id).unwrap().is_none());
     assert!(accounts.directory().key(id).is_none());
     assert!(accounts.keys_of(2, None, 9).unwrap().items.is_empty());
 }
 
 #[tokio::test]
-async fn no_key_is_created_for_a_deleted_user() {
+async fn no_key_is_created_for_a_user_who_is_deleted_before_the_commit() {
     let (store, accounts) = two_administrators().await;
     store.before_commit(|others| async move { others.delete_user(2, None).await.unwrap() });
     let result = accounts.issue_key(2, NewKey::default()).await;
@@ -94,7 +94,7 @@ async fn no_key_is_created_for_a_deleted_user() {
 }
 
 #[tokio::test]
-async fn key_is_revoked_even_when_it_was_just_changed() {
+async fn second_of_two_simultaneous_revocations_succeeds() {
     let (store, accounts) = two_administrators().await;
     let id = accounts.issue_key(2, NewKey::default()).await.unwrap().key.record.id;
     store.before_commit(move |others| async move { drop(others.revoke_key(id).await.unwrap()) });
@@ -104,7 +104,7 @@ async fn key_is_revoked_even_when_it_was_just_changed() {
 }
 
 #[tokio::test]
-async fn change_is_attempted_again_unless_a_revision_is_expected() {
+async fn change_is_retried_after_a_conflict_unless_a_revision_is_expected() {
     let (store, accounts) = two_administrators().await;
     let rename = |user: &mut crate::model::User| {
         user.name.push('!');
@@ -127,7 +127,7 @@ async fn change_is_attempted_again_unless_a_revision_is_expected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_fifty_users_with_the_same_name_is_created() {
+async fn only_one_of_fifty_simultaneous_users_with_the_same_name_is_created() {
     let accounts = accounts().await;
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..50 {
@@ -163,7 +163,7 @@ async fn there_is_never_more_than_one_default_application() {
 }
 
 #[tokio::test]
-async fn record_created_simultaneously_is_not_overwritten() {
+async fn create_does_not_overwrite_a_record_that_was_just_created() {
     let (store, accounts) = two_administrators().await;
     store.before_commit(|others| async move {
         drop(others.create(role("boss", true)).await.unwrap());
@@ -190,7 +190,7 @@ async fn largest_uid_does_not_shrink_when_two_users_are_deleted() {
         others.delete_user(3, None).await.unwrap();
     });
     accounts.delete_user(2, None).await.unwrap();
-    // Check with accounts that read the store anew.
+    // Accounts that are opened after a restart read the largest uid from the store.
     let restarted = accounts_on(store);
     assert_eq!(restarted.create_user(new_user("fourth")).await.unwrap().record.uid, 4);
 }

@@ -1,4 +1,4 @@
-//! The first start and later starts.
+//! Tests of the first start and of later starts.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -27,7 +27,7 @@ async fn first_start_creates_the_shipped_records() {
 }
 
 #[tokio::test]
-async fn one_of_two_simultaneous_first_starts_fills_the_store() {
+async fn only_one_of_two_simultaneous_first_starts_fills_the_store() {
     let store = InterruptedStore::new();
     store.before_commit(|others| async move { drop(others.first_start().await.unwrap().unwrap()) });
     let accounts = accounts_on(store);
@@ -36,20 +36,20 @@ async fn one_of_two_simultaneous_first_starts_fills_the_store() {
 }
 
 #[tokio::test]
-async fn store_with_users_gets_no_first_start() {
+async fn first_start_leaves_a_store_with_users_unchanged() {
     let store = Arc::new(MemoryStore::new());
     let accounts = accounts_on(store.clone());
     let role = encode(&role(ADMINISTRATOR, true));
     let mut batch = Batch::new();
     batch.put(Table::Roles, ADMINISTRATOR, role);
     store.commit(batch).await.unwrap();
-    let own = accounts.create_user(new_admin("own")).await.unwrap();
+    let user = accounts.create_user(new_admin("existing")).await.unwrap();
     assert!(accounts.first_start().await.unwrap().is_none());
-    assert_eq!(accounts.user(1).unwrap().unwrap().record, own.record);
+    assert_eq!(accounts.user(1).unwrap().unwrap().record, user.record);
 }
 
 #[tokio::test]
-async fn operator_is_admitted_and_is_no_user() {
+async fn operator_may_do_everything_but_is_not_a_user() {
     let accounts = accounts().await;
     let before = accounts.directory().counts();
     let operator = accounts.create_operator_key();
@@ -61,15 +61,16 @@ async fn operator_is_admitted_and_is_no_user() {
     assert!(policy.roles.allows(operator.roles(&policy.roles), "anything"));
     assert!(accounts.directory().user_by_name("keyward.operator").is_none());
     assert_eq!(accounts.directory().counts(), (before.0 + 1, before.1 + 1));
-    // The operator's records cannot be changed. The operator does not count as an administrator.
+    // The records of the operator cannot be changed, because they are not in the store.
     let result = accounts.issue_key(0, NewKey::default()).await;
     assert!(matches!(result, Err(AccountError::NotFound { .. })), "{result:?}");
     assert!(matches!(block(&accounts, 0).await, Err(AccountError::NotFound { .. })));
     assert!(matches!(accounts.delete_user(0, None).await, Err(AccountError::NotFound { .. })));
     assert!(matches!(accounts.revoke_key(id).await, Err(AccountError::NotFound { .. })));
+    // The operator does not count as an administrator who remains.
     assert_eq!(refusal(block(&accounts, 1).await), "admin is the last active administrator.");
-    let id = Application::api_key("keyward.operator", "Mine");
-    assert_eq!(invalid(accounts.create(id).await), ["id"]);
+    let application = Application::api_key("keyward.operator", "Mine");
+    assert_eq!(invalid(accounts.create(application).await), ["id"]);
 }
 
 fn open(folder: &std::path::Path) -> Result<Writer, SetupError> {
@@ -79,7 +80,7 @@ fn open(folder: &std::path::Path) -> Result<Writer, SetupError> {
 }
 
 #[tokio::test]
-async fn store_is_opened_only_with_its_own_pepper() {
+async fn store_opens_only_with_the_pepper_that_it_was_created_with() {
     let folder = tempfile::tempdir().unwrap();
     let pepper = folder.path().join("pepper");
     let accounts = open(folder.path()).unwrap();
@@ -94,20 +95,20 @@ async fn store_is_opened_only_with_its_own_pepper() {
     assert!(digest == accounts.pepper().digest(key.expose()));
     drop(accounts);
 
-    let kept = folder.path().join("kept");
-    std::fs::rename(&pepper, &kept).unwrap();
+    let saved = folder.path().join("saved");
+    std::fs::rename(&pepper, &saved).unwrap();
     let problem = open(folder.path()).err().unwrap().to_string();
     assert!(problem.ends_with(
-        "is missing. Without it no key can be checked: put the file back from a backup"
+        "is missing. Without the pepper no key can be checked: restore the file from a backup"
     ));
     assert!(!pepper.exists(), "a new pepper would make every key useless");
 
     create_pepper(&pepper, &Entropy::system()).unwrap();
     let problem = open(folder.path()).err().unwrap();
     assert!(matches!(problem, SetupError::Pepper(PepperError::Wrong(_))), "{problem}");
-    assert!(problem.to_string().contains("not the one that this store was made with"));
+    assert!(problem.to_string().contains("is not the pepper that this store was created with"));
 
-    std::fs::rename(&kept, &pepper).unwrap();
+    std::fs::rename(&saved, &pepper).unwrap();
     open(folder.path()).unwrap();
 }
 
@@ -122,7 +123,7 @@ async fn uid_is_never_reused() {
             let name = format!("user {start} {number}");
             uids.push(accounts.create_user(new_user(&name)).await.unwrap().record.uid);
         }
-        // Delete the largest uid, or the one before it.
+        // Delete the user with the largest uid, or the user with the second largest uid.
         let deleted = uids[uids.len() - 1 - start % 2];
         accounts.delete_user(deleted, None).await.unwrap();
         uids.push(

@@ -1,10 +1,10 @@
-//! Applying state files while other writers change records.
+//! Tests of applying state files while other writers change records.
 
 use super::*;
 use crate::model::{Application, Key, Mode, Resource, User};
 
 /// A user in a state file.
-fn stated(name: &str, roles: &[&str]) -> DocumentUser {
+fn listed_user(name: &str, roles: &[&str]) -> DocumentUser {
     let accounts = accounts_on(Arc::new(MemoryStore::new()));
     let roles = roles.iter().map(|id| (*id).to_owned()).collect();
     let user = accounts.draft_user(NewUser { roles, ..new_user(name) });
@@ -18,16 +18,16 @@ fn stated(name: &str, roles: &[&str]) -> DocumentUser {
     }
 }
 
-fn users(users: Vec<DocumentUser>) -> StateDocument {
+fn document_of_users(users: Vec<DocumentUser>) -> StateDocument {
     StateDocument { users, ..StateDocument::default() }
 }
 
 async fn apply(
     accounts: &Writer,
-    state: StateDocument,
-    how: ApplyOptions,
+    document: StateDocument,
+    options: ApplyOptions,
 ) -> Result<Applied, AccountError> {
-    accounts.admin().unwrap().apply(state, how).await
+    accounts.admin().unwrap().apply(document, options).await
 }
 
 const PRUNE: ApplyOptions = ApplyOptions { unlisted: Unlisted::Remove, mode: Mode::Live };
@@ -36,25 +36,26 @@ const PRUNE: ApplyOptions = ApplyOptions { unlisted: Unlisted::Remove, mode: Mod
 async fn file_cannot_remove_the_last_administrator_during_another_change() {
     let (store, accounts) = two_administrators().await;
     store.before_commit(|others| async move { block(&others, 2).await.unwrap() });
-    let result = apply(&accounts, users(vec![stated("admin", &[])]), ApplyOptions::default()).await;
+    let document = document_of_users(vec![listed_user("admin", &[])]);
+    let result = apply(&accounts, document, ApplyOptions::default()).await;
     assert!(refusal(result.map(drop)).contains("no active administrator"));
     assert_eq!(accounts.directory().administrators(), [1]);
 }
 
 #[tokio::test]
-async fn file_is_checked_again_when_other_records_changed() {
+async fn file_is_checked_again_after_a_conflict() {
     let (store, accounts) = two_administrators().await;
     accounts.create(role("reader", false)).await.unwrap();
     store.before_commit(
         |others| async move { others.delete::<Role>("reader", None).await.unwrap() },
     );
-    let result =
-        apply(&accounts, users(vec![stated("anna", &["reader"])]), ApplyOptions::default()).await;
+    let document = document_of_users(vec![listed_user("anna", &["reader"])]);
+    let result = apply(&accounts, document, ApplyOptions::default()).await;
     assert_eq!(invalid(result.map(drop)), ["users.0.roles.0"]);
-    // If another writer just created a user of this name, the file changes that user.
+    // If another writer has just created a user with this name, the file changes that user.
     store.before_commit(|others| async move { drop(others.create_user(new_user("Anna")).await) });
-    let applied =
-        apply(&accounts, users(vec![stated("anna", &[])]), ApplyOptions::default()).await.unwrap();
+    let document = document_of_users(vec![listed_user("anna", &[])]);
+    let applied = apply(&accounts, document, ApplyOptions::default()).await.unwrap();
     assert_eq!(applied.counts(), [0, 1, 0]);
     let user: Versioned<User> = accounts.user(3).unwrap().unwrap();
     assert_eq!(user.record.name, "anna");
@@ -100,7 +101,7 @@ async fn key_created_while_its_user_is_pruned_is_deleted() {
     });
     let state = StateDocument {
         roles: vec![role("administrator", true)],
-        ..users(vec![stated("admin", &["administrator"])])
+        ..document_of_users(vec![listed_user("admin", &["administrator"])])
     };
     let applied = apply(&accounts, state, PRUNE).await.unwrap();
     assert!(applied.changes.iter().any(|change| change.kind == "user" && change.id == "second"));
@@ -111,7 +112,7 @@ async fn key_created_while_its_user_is_pruned_is_deleted() {
 }
 
 #[tokio::test]
-async fn file_creates_no_key_for_a_deleted_user() {
+async fn file_creates_no_key_for_a_user_who_was_just_deleted() {
     let (store, accounts) = two_administrators().await;
     let (key, _) = accounts.draft_key(2, &NewKey::default());
     let id = crate::model::KeyId::from_number(7);
@@ -137,7 +138,7 @@ async fn file_and_simultaneous_key_do_not_exceed_the_quota() {
     let (store, accounts) = two_administrators().await;
     let accounts = with_key_limit(&accounts, 1);
     let key = accounts.issue_key(1, NewKey::default()).await;
-    assert!(key.is_err(), "the administrator has one");
+    assert!(key.is_err(), "the administrator already has a key");
     let other = accounts.clone();
     store.before_commit(
         |_| async move { drop(other.issue_key(2, NewKey::default()).await.unwrap()) },

@@ -1,4 +1,4 @@
-//! Users, their keys and their roles, without simultaneous changes.
+//! Tests of users, keys, roles and applications, without simultaneous changes.
 
 use super::*;
 use crate::model::{Application, KeyId, User};
@@ -48,8 +48,8 @@ async fn user_is_created_changed_and_deleted() {
     let gone = accounts.delete_user(2, None).await.unwrap_err();
     assert_eq!(gone.to_string(), "there is no user 2");
     // The name and the mail address are free again.
-    let again = NewUser { mail: Some("bob@example.com".into()), ..new_user("ROBERT") };
-    assert_eq!(accounts.create_user(again).await.unwrap().record.uid, 3);
+    let successor = NewUser { mail: Some("bob@example.com".into()), ..new_user("ROBERT") };
+    assert_eq!(accounts.create_user(successor).await.unwrap().record.uid, 3);
 }
 
 #[tokio::test]
@@ -63,16 +63,16 @@ async fn names_and_addresses_are_unique_regardless_of_case() {
     let uid = uid_of(&accounts, "other").unwrap();
     assert_eq!(invalid(rename(&accounts, uid, "jürGEN").await), ["name"]);
     assert_eq!(uid_of(&accounts, "other"), Some(uid));
-    // A user may change the case of its own name.
+    // A user's name may change to the same name in another case.
     rename(&accounts, uid, "OTHER").await.unwrap();
     assert_eq!(accounts.directory().user_by_name("other").unwrap().name, "OTHER");
-    // A former name is free again. The address of a refused user was never taken.
+    // A former name is free again. The mail address of a refused user is free too.
     rename(&accounts, uid, "third").await.unwrap();
     accounts.create_user(with("other", "x@example.com")).await.unwrap();
 }
 
 #[tokio::test]
-async fn invalid_user_is_refused_with_the_location_of_the_fault() {
+async fn refusal_of_an_invalid_user_has_the_location_of_the_fault() {
     let accounts = accounts().await;
     let attributes = |count: usize, size: usize| {
         (0..count).map(|number| (number.to_string(), "x".repeat(size))).collect()
@@ -113,22 +113,22 @@ async fn uid_and_uuid_cannot_be_changed() {
 #[tokio::test]
 async fn last_administrator_cannot_be_removed() {
     let accounts = accounts().await;
-    let last = "admin is the last active administrator.";
-    assert_eq!(refusal(block(&accounts, 1).await), last);
-    assert_eq!(refusal(set_roles(&accounts, 1, &[]).await), last);
-    assert_eq!(refusal(accounts.delete_user(1, None).await), last);
+    let message = "admin is the last active administrator.";
+    assert_eq!(refusal(block(&accounts, 1).await), message);
+    assert_eq!(refusal(set_roles(&accounts, 1, &[]).await), message);
+    assert_eq!(refusal(accounts.delete_user(1, None).await), message);
     // A blocked administrator does not count.
     let blocked = NewUser { status: false, ..new_admin("blocked") };
     accounts.create_user(blocked).await.unwrap();
-    assert_eq!(refusal(block(&accounts, 1).await), last);
-    // Other fields may be changed.
+    assert_eq!(refusal(block(&accounts, 1).await), message);
+    // Other fields of the last administrator may be changed.
     rename(&accounts, 1, "root").await.unwrap();
 
     accounts.create_user(new_admin("second")).await.unwrap();
     block(&accounts, 1).await.unwrap();
     assert_eq!(accounts.directory().administrators(), [3]);
-    let last = "second is the last active administrator.";
-    assert_eq!(refusal(accounts.delete_user(3, None).await), last);
+    let message = "second is the last active administrator.";
+    assert_eq!(refusal(accounts.delete_user(3, None).await), message);
     accounts.delete_user(2, None).await.unwrap();
 }
 
@@ -157,7 +157,7 @@ async fn role_of_the_last_administrator_cannot_be_removed() {
 }
 
 #[tokio::test]
-async fn without_administrators_every_role_can_be_changed() {
+async fn every_role_can_be_changed_if_there_is_no_administrator() {
     let accounts = accounts_on(Arc::new(MemoryStore::new()));
     accounts.create(role("boss", true)).await.unwrap();
     set_admin(&accounts, "boss", false).await.unwrap();
@@ -218,21 +218,22 @@ async fn id_cannot_be_changed_and_revision_is_checked() {
 #[tokio::test]
 async fn deleting_a_user_deletes_only_that_users_keys() {
     let accounts = accounts().await;
-    let [two, other] = ["two", "other"].map(|name| accounts.create_user(new_user(name)));
-    let (two, other) = (two.await.unwrap().record.uid, other.await.unwrap().record.uid);
+    let [deleted, other] = ["deleted", "other"].map(|name| accounts.create_user(new_user(name)));
+    let (deleted, other) = (deleted.await.unwrap().record.uid, other.await.unwrap().record.uid);
     let mut ids = Vec::new();
-    for uid in [two, other, two, two] {
+    for uid in [deleted, other, deleted, deleted] {
         ids.push(accounts.issue_key(uid, NewKey::default()).await.unwrap().key.record.id);
     }
-    assert_eq!(accounts.keys_of(two, None, 2).unwrap().items.len(), 2);
-    assert!(accounts.keys_of(two, None, 2).unwrap().has_more);
-    accounts.delete_user(two, None).await.unwrap();
-    for (at, id) in ids.iter().enumerate() {
-        let is_kept = at == 1;
+    assert_eq!(accounts.keys_of(deleted, None, 2).unwrap().items.len(), 2);
+    assert!(accounts.keys_of(deleted, None, 2).unwrap().has_more);
+    accounts.delete_user(deleted, None).await.unwrap();
+    for (index, id) in ids.iter().enumerate() {
+        // The second key belongs to the other user.
+        let is_kept = index == 1;
         assert_eq!(accounts.key(*id).unwrap().is_some(), is_kept);
         assert_eq!(accounts.directory().key(*id).is_some(), is_kept);
     }
-    assert!(accounts.keys_of(two, None, 9).unwrap().items.is_empty());
+    assert!(accounts.keys_of(deleted, None, 9).unwrap().items.is_empty());
     assert_eq!(accounts.keys_of(other, None, 9).unwrap().items.len(), 1);
 }
 
@@ -253,7 +254,7 @@ async fn second_revocation_changes_nothing() {
 }
 
 #[tokio::test]
-async fn invalid_key_is_refused_with_the_location_of_the_fault() {
+async fn refusal_of_an_invalid_key_has_the_location_of_the_fault() {
     let accounts = accounts().await;
     let with = |change: fn(&mut NewKey)| {
         let mut new = NewKey::default();

@@ -1,4 +1,4 @@
-//! Cache of recently read users, with the response bodies that were made of them.
+//! Cache of recently read users, with the response bodies that were built from their records.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,14 +6,15 @@ use bytes::Bytes;
 
 use crate::{accounts::Versioned, directory::CachedUser, model::User};
 
-/// The most users in the cache. When it is full, it is emptied and fills again.
-const MOST: usize = 4096;
+/// The maximum number of users in the cache. A full cache is emptied before the next insertion.
+const MAX_USERS: usize = 4096;
 
 /// Users by uid.
 ///
-/// An entry is valid only while the Directory has the same [`CachedUser`] object that the entry was
-/// read for. Every write of a user makes a new object, after the store has written the user and
-/// before the writer gets its result. So an entry is never older than the last result of a writer.
+/// An entry belongs to one [`CachedUser`] object. The entry is valid while the Directory (the copy
+/// of the records in memory) still holds that object. Every write of a user puts a new object into
+/// the Directory, after the store has written the user and before the writer gets its result. So a
+/// reader never gets a record that is older than the last result that a writer got.
 #[derive(Default)]
 pub(in crate::accounts) struct UserCache(papaya::HashMap<u64, CacheEntry>);
 
@@ -22,7 +23,7 @@ struct CacheEntry {
     user: Arc<ReadUser>,
 }
 
-/// A user from the store, with the bytes that were made of it since.
+/// A user from the store, with the response bodies that were built from the record.
 pub struct ReadUser {
     /// The user.
     pub record: User,
@@ -30,32 +31,33 @@ pub struct ReadUser {
 }
 
 impl ReadUser {
-    /// The number of forms that are cached for each user.
+    /// The number of response bodies that are cached for each user, one for each form.
     pub const FORMS: usize = 4;
 
     pub(in crate::accounts) fn new(user: Versioned<User>) -> Self {
         Self { record: user.record, forms: Default::default() }
     }
 
-    /// Returns the bytes of a form. `make` is called at the first use only. `form` is less than
-    /// [`FORMS`](Self::FORMS).
+    /// Returns the response body with the index `form`, which is less than [`FORMS`](Self::FORMS).
+    /// The first call for a form builds the body with `make`.
     pub fn form(&self, form: usize, make: impl FnOnce(&User) -> Bytes) -> Bytes {
         self.forms[form].get_or_init(|| make(&self.record)).clone()
     }
 }
 
 impl UserCache {
-    /// The user for this object of the Directory.
+    /// The cached user that belongs to this object of the Directory.
     pub fn get(&self, cached: &Arc<CachedUser>) -> Option<Arc<ReadUser>> {
         let entries = self.0.pin();
         let entry = entries.get(&cached.uid)?;
         Arc::ptr_eq(&entry.cached, cached).then(|| entry.user.clone())
     }
 
-    /// Adds a user. It must be read from the store after `cached` was read from the Directory.
+    /// Adds a user. The caller must read `cached` from the Directory first, and then `user` from
+    /// the store.
     pub fn insert(&self, cached: Arc<CachedUser>, user: Arc<ReadUser>) {
         let entries = self.0.pin();
-        if entries.len() >= MOST {
+        if entries.len() >= MAX_USERS {
             entries.clear();
         }
         entries.insert(cached.uid, CacheEntry { cached, user });

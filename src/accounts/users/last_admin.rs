@@ -1,8 +1,8 @@
 //! The rule that an active administrator always remains.
 //!
-//! A change that takes the administrator's role from a user depends on another active
-//! administrator. The commit expects that this user and the user's role are unchanged, so two
-//! simultaneous changes cannot each rely on the administrator that the other one removes.
+//! A change that removes an administrator is allowed only if another active administrator remains.
+//! The commit of the change expects that the remaining user and that user's role are unchanged. So
+//! of two simultaneous changes, neither can rely on an administrator whom the other change removes.
 
 use crate::{
     accounts::{AccountError, Accounts, Versioned},
@@ -61,8 +61,9 @@ impl Accounts {
         ))
     }
 
-    /// Finds an active administrator, without this user and without this role. Adds the expectation
-    /// that the administrator stays one until the commit. Returns whether there is one.
+    /// Looks for an active administrator other than `without_user`, whose rights come from a role
+    /// other than `without_role`. If one is found, adds the expectation that the user and the role
+    /// are unchanged until the commit, and returns `true`.
     fn expect_other_admin(
         &self,
         without_user: Option<u64>,
@@ -83,7 +84,8 @@ impl Accounts {
         Ok(false)
     }
 
-    /// The role that makes an active user an administrator, from the store.
+    /// Reads from the store the first role that makes an active user an administrator, other than
+    /// the role `without`. `None` means that the user is blocked or has no such role.
     fn admin_role(
         &self,
         user: &User,

@@ -22,7 +22,7 @@ use crate::{
     store::{Batch, Expected, Sequence, Table, encode, table},
 };
 
-/// The fields of a new user. Fields that are not here start empty.
+/// The fields of a new user that the creator chooses. The other fields get default values.
 #[derive(Debug, Clone, Default)]
 pub struct NewUser {
     /// The name.
@@ -39,23 +39,23 @@ pub struct NewUser {
     pub langcode: Option<String>,
     /// The language that the user reads.
     pub preferred_langcode: Option<String>,
-    /// The language that the user administers in.
+    /// The language of administration pages for the user.
     pub preferred_admin_langcode: Option<String>,
     /// The time zone.
     pub timezone: Option<String>,
     /// The time of creation. `None` means now.
     pub created: Option<Timestamp>,
-    /// Small facts that scripts can read.
+    /// Named values that scripts can read.
     pub attributes: std::collections::BTreeMap<String, String>,
-    /// The rate limit of all the user's credentials together. `None` means no limit.
+    /// The rate limit that all credentials of the user share. `None` means no limit.
     pub rate_limit: Option<RateLimit>,
-    /// The credits of all the user's credentials together in a day, a week or a month. `None` means
+    /// The credits that all credentials of the user share in a day, a week or a month. `None` means
     /// no limit.
     pub credits: Option<Credits>,
 }
 
 impl Accounts {
-    /// A user that is not written yet and has no uid.
+    /// The record of a new user. The record is not written yet, and its uid is 0.
     pub fn draft_user(&self, new: NewUser) -> User {
         let now = self.0.clock.now();
         User {
@@ -81,9 +81,9 @@ impl Accounts {
         }
     }
 
-    /// All rules that a user's record would break, with names and mail addresses that other users
-    /// have, so that a person sees all faults at once. The write checks names and addresses again,
-    /// because another user can take them in between.
+    /// All violations of a user's record, including a name or a mail address that another user has,
+    /// so that a person sees all faults at once. The commit checks the name and the address again,
+    /// because another user can take them after this check.
     pub fn user_violations(&self, user: &User) -> Result<Vec<Violation>, AccountError> {
         let mut found = check_user(self, user);
         let is_taken = |table, key: String| -> Result<bool, AccountError> {
@@ -108,7 +108,7 @@ impl Accounts {
         self.read(Table::Users, &table::user(uid))
     }
 
-    /// The user with this uid, from a cache while the record is unchanged.
+    /// The user with this uid. An unchanged record comes from a cache.
     pub fn shared_user(&self, uid: u64) -> Result<Option<Arc<ReadUser>>, AccountError> {
         let Some(cached) = self.0.directory.user(uid) else { return Ok(None) };
         if let Some(user) = self.0.user_cache.get(&cached) {
@@ -119,7 +119,8 @@ impl Accounts {
         Ok(Some(user))
     }
 
-    /// Users after `after`, sorted by uid.
+    /// A page of users, sorted by uid. The page begins after the user `after`, or with the first
+    /// user if `after` is `None`.
     pub fn users(&self, after: Option<u64>, limit: usize) -> Result<Page<User>, AccountError> {
         let after = after.map(table::user);
         self.page(Table::Users, after.as_ref().map(<[u8; 8]>::as_slice), limit)
@@ -135,8 +136,8 @@ impl Accounts {
         Ok(batch)
     }
 
-    /// Deletes a user with all dependent records. Uids are never reused, so the largest uid so far
-    /// is written down.
+    /// A batch that deletes a user with all dependent records. It also stores the largest uid that
+    /// was ever assigned, because a uid is never reused.
     fn deletion_batch(&self, before: &Versioned<User>) -> Result<Batch, AccountError> {
         let user = &before.record;
         let key = table::user(user.uid);
@@ -192,7 +193,7 @@ impl Writer {
         self.insert_user(self.draft_user(new)).await
     }
 
-    /// Writes a draft as a new user, with the next free uid.
+    /// Creates a user from a draft. The user gets the next free uid.
     pub async fn insert_user(&self, mut user: User) -> Result<Versioned<User>, AccountError> {
         normalize_roles(&mut user.roles);
         self.admin_only_if(self.has_admin_role(&user.roles))?;
@@ -219,9 +220,10 @@ impl Writer {
 
     /// Changes a user.
     ///
-    /// `edit` gets the current record and may refuse the change. It is called again when another
-    /// writer has changed the record in between. `expected` names the only revision that may be
-    /// changed. Nothing is written when `edit` changes nothing.
+    /// `edit` gets the current record and may refuse the change. If another writer changes the
+    /// record before the commit, `edit` is called again with the new record. `expected` is the only
+    /// revision that may be changed; `None` accepts every revision. If `edit` changes no field,
+    /// nothing is written.
     pub async fn change_user<E: From<AccountError>>(
         &self,
         uid: u64,
@@ -271,15 +273,16 @@ impl Writer {
         self.delete_late_keys(uid).await
     }
 
-    /// Deletes keys that were created while their user was being deleted. No key can follow,
-    /// because a key is only created for an existing user.
+    /// Deletes keys that were created while their user was being deleted. After the deletion no
+    /// more keys can be created, because a new key needs an existing user.
     async fn delete_late_keys(&self, uid: u64) -> Result<(), AccountError> {
         let mut batch = Batch::new();
         self.delete_keys(uid, &mut batch)?;
         if batch.writes.is_empty() {
             return Ok(());
         }
-        let details = json!({ "reason": "They were made while their user was being deleted." });
+        let details =
+            json!({ "reason": "The keys were created while their user was being deleted." });
         let act = Act::other("key.delete", format!("user/{uid}"), details);
         self.commit(batch, act, Vec::new()).await?;
         Ok(())
@@ -290,7 +293,8 @@ impl Writer {
     }
 }
 
-/// Whether a change touches more than a user's own preferences, such as the time zone.
+/// Whether a change affects how a user is identified or what the user may do. Changes of
+/// preferences, such as the time zone, do not.
 fn changes_access(before: &User, after: &User) -> bool {
     before.name != after.name
         || before.mail != after.mail
@@ -307,7 +311,8 @@ fn taken_violations(user: &User) -> [Violation; 2] {
     [taken_name(user), taken_mail(user)]
 }
 
-/// The error for a conflict in one of the indexes. `None` means a conflict in another table.
+/// The error for a conflict in the index of names or of mail addresses. `None` means that the
+/// conflict is in another table.
 fn taken_error(conflict: Table, [name, mail]: [Violation; 2]) -> Option<AccountError> {
     match conflict {
         Table::Names => Some(AccountError::Invalid(vec![name])),
@@ -327,7 +332,8 @@ pub(super) fn taken_mail(user: &User) -> Violation {
     Violation::new("mail", message, "Give another address.")
 }
 
-/// Reserves the user's name and mail address, and releases those of the former record.
+/// Adds the writes that reserve the user's name and mail address, and that release the name and the
+/// address of the record `before` if they differ. `None` means that the user is new.
 pub(super) fn claim_name_and_mail(batch: &mut Batch, user: &User, before: Option<&User>) {
     let values = |user: &User| (fold(&user.name), user.mail.as_deref().map(fold));
     let (name, mail) = values(user);
@@ -347,7 +353,8 @@ pub(super) fn claim_name_and_mail(batch: &mut Batch, user: &User, before: Option
     }
 }
 
-/// Removes duplicates and `authenticated`, which every user has. The order stays.
+/// Removes duplicates and the role `authenticated`, which every user has. The order of the other
+/// roles stays.
 pub(super) fn normalize_roles(roles: &mut Vec<String>) {
     let mut seen = std::collections::HashSet::new();
     roles.retain(|role| role != crate::model::AUTHENTICATED && seen.insert(role.clone()));
@@ -357,7 +364,7 @@ pub(super) fn normalize_roles(roles: &mut Vec<String>) {
 pub fn password_problem(password: &Secret) -> Option<Violation> {
     let is_valid = (1..=1024).contains(&password.expose().len());
     (!is_valid).then(|| {
-        Violation::new("password", "A password has 1 to 1,024 bytes.", "Choose another one.")
+        Violation::new("password", "A password has 1 to 1,024 bytes.", "Choose another password.")
     })
 }
 

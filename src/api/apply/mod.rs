@@ -1,7 +1,7 @@
 //! `/api/v1/state`: exports all records as a TOML document, and applies such a document.
 //!
-//! The document contains the digests of passwords and keys, and it can create administrators. So
-//! only the operator and administrators may use it.
+//! Only the operator and administrators may export or apply a document, because a document contains
+//! the digests of passwords and keys, and can create administrators.
 
 mod read;
 mod source;
@@ -23,10 +23,10 @@ use crate::{
 
 /// The registered media type of TOML.
 const TOML: &str = "application/toml";
-/// The most bytes of a document: about 100,000 records.
-const MOST_BYTES: usize = 64 << 20;
-/// The most violations of a response.
-const MOST_VIOLATIONS: usize = 100;
+/// The maximum size of a document, in bytes. A document of this size has about 100,000 records.
+const MAX_BYTES: usize = 64 << 20;
+/// The maximum number of violations in a response.
+const MAX_VIOLATIONS: usize = 100;
 
 pub(super) async fn export(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let text = admin(&request.accounts)?.export().await.map_err(response::denial)?;
@@ -41,10 +41,10 @@ pub(super) async fn apply(mut request: ApiRequest<'_>) -> Result<PayloadResponse
     let accounts = request.accounts.clone();
     let admin = admin(&accounts)?;
     let options = options(&request)?;
-    // The document may create keys with wider bounds than those of the client's key.
-    if keys::check_own_bounds(&keys::RequestedBounds::default(), &request).is_err() {
+    // The document may create keys without the restrictions of the client's key.
+    if keys::check_caller_bounds(&keys::RequestedBounds::default(), &request).is_err() {
         return Err(response::forbidden(
-            "A key that is bound to an application, to networks or to limits cannot do this.",
+            "A key that is bound to an application, networks or limits cannot apply a state file.",
         ));
     }
     let text = std::sync::Arc::<str>::from(read_body(&mut request).await?);
@@ -55,8 +55,8 @@ pub(super) async fn apply(mut request: ApiRequest<'_>) -> Result<PayloadResponse
     });
     let applied = match admin.apply(document.await??, options).await {
         Ok(applied) => applied,
-        // The lines are looked up in a second pass. So the parsed document need not be kept in
-        // memory in the meantime.
+        // To find the lines of the violations, the text is parsed again. So the parsed document
+        // does not take memory while the records are applied.
         Err(AccountError::Invalid(violations)) => {
             let denial = move || match TomlDocument::parse(&text) {
                 Ok(toml) => invalid_at_lines(violations, &toml),
@@ -72,7 +72,7 @@ pub(super) async fn apply(mut request: ApiRequest<'_>) -> Result<PayloadResponse
 fn admin(accounts: &Writer) -> Result<AdminWriter<'_>, Denial> {
     accounts
         .admin()
-        .ok_or_else(|| response::forbidden("Only the operator and administrators can do this."))
+        .ok_or_else(|| response::forbidden("Only the operator and administrators may do this."))
 }
 
 fn view(applied: &Applied, options: ApplyOptions) -> serde_json::Value {
@@ -87,7 +87,7 @@ fn view(applied: &Applied, options: ApplyOptions) -> serde_json::Value {
     })
 }
 
-/// Reads the query parameters `dry_run` and `prune`. Each is `true` or `false`.
+/// Reads the query parameters `dry_run` and `prune`, which are `true` or `false`.
 fn options(request: &ApiRequest<'_>) -> Result<ApplyOptions, Denial> {
     let mut options = ApplyOptions::default();
     let query = request.head.uri.query().unwrap_or_default();
@@ -95,7 +95,7 @@ fn options(request: &ApiRequest<'_>) -> Result<ApplyOptions, Denial> {
         let is_set = match &*value {
             "true" => true,
             "false" => false,
-            _ => return Err(invalid_parameter(&name, "This is neither true nor false.")),
+            _ => return Err(invalid_parameter(&name, "The value must be true or false.")),
         };
         match &*name {
             "dry_run" if is_set => options.mode = Mode::DryRun,
@@ -109,15 +109,15 @@ fn options(request: &ApiRequest<'_>) -> Result<ApplyOptions, Denial> {
 
 fn invalid_parameter(name: &str, message: &str) -> Denial {
     let name: String = name.chars().take(64).collect();
-    let fix = "Use dry_run=true, prune=true, both or none.";
+    let fix = "The parameters are dry_run and prune. Each of them is true or false.";
     invalid_query(vec![Violation::new(name, message, fix)])
 }
 
-/// Reads the body, which is TOML.
+/// Reads the body as a text, and checks that its media type is TOML.
 async fn read_body(request: &mut ApiRequest<'_>) -> Result<String, Denial> {
-    let given = request.head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = given.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case(TOML) {
+    let field = request.head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = field.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case(TOML) {
         let code = "UNSUPPORTED_MEDIA_TYPE";
         let message = format!("Send {TOML}.");
         return Err(Denial::message(
@@ -128,8 +128,8 @@ async fn read_body(request: &mut ApiRequest<'_>) -> Result<String, Denial> {
         ));
     }
     let body = std::mem::replace(&mut request.body, RequestBody::Full(bytes::Bytes::new()));
-    // A document may be larger than other bodies.
-    let bytes = MOST_BYTES.max(request.limits.bytes);
+    // A document may be larger than the bodies of other requests.
+    let bytes = MAX_BYTES.max(request.limits.bytes);
     let limits = BodyLimits { bytes, read: request.limits.read };
     let bytes = body.collect(&limits).await?;
     String::from_utf8(bytes.to_vec()).map_err(|problem| {
@@ -140,26 +140,26 @@ async fn read_body(request: &mut ApiRequest<'_>) -> Result<String, Denial> {
     })
 }
 
-/// Runs slow work on a thread for blocking tasks.
+/// Runs long work on a blocking thread, so that other requests do not wait for it.
 async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Denial> {
-    let gave_up = |_| {
+    let aborted = |_| {
         let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "TEMPORARILY_UNAVAILABLE");
         let message = "The file could not be read. Try again in a moment.";
         Denial::message(Phase::Handler, status, code, message).with_retry_after(1)
     };
-    tokio::task::spawn_blocking(work).await.map_err(gave_up)
+    tokio::task::spawn_blocking(work).await.map_err(aborted)
 }
 
-/// The denial of a document, with the line of each violation.
+/// The denial of an invalid document. Each violation has the line of its field.
 fn invalid_at_lines(violations: Vec<Violation>, toml: &TomlDocument<'_>) -> Denial {
     let count = violations.len();
-    let shown = violations.into_iter().take(MOST_VIOLATIONS);
+    let shown = violations.into_iter().take(MAX_VIOLATIONS);
     let mut shown: Vec<Violation> = shown.map(|violation| toml.with_line(violation)).collect();
-    if count > MOST_VIOLATIONS {
-        let message = format!("There are {} more faults.", count - MOST_VIOLATIONS);
-        shown.push(Violation::new("", message, "Fix these first."));
+    if count > MAX_VIOLATIONS {
+        let message = format!("There are {} more faults.", count - MAX_VIOLATIONS);
+        shown.push(Violation::new("", message, "Fix the faults above first."));
     }
     invalid(shown)
 }

@@ -1,4 +1,4 @@
-//! Reads the records of a state document, with the same field readers as single records.
+//! Reads the records of a state document, with the same functions that read single records.
 
 use serde_json::Value;
 
@@ -39,21 +39,22 @@ pub(super) fn read(
     if violations.is_empty() { Ok(document) } else { Err(violations) }
 }
 
-/// Checks the version, which is required: other files must not be taken for state documents.
+/// Checks the version. It is required, so that another file is not mistaken for a state document.
 fn check_version(reader: &mut FieldReader) {
-    let fix = format!("Write version = {STATE_VERSION} above everything else.");
+    let fix = format!("Write version = {STATE_VERSION} as the first line of the file.");
     match reader.take("version") {
         Some(version) if version == STATE_VERSION => {}
         Some(version) if version.as_u64().is_some_and(|version| version > STATE_VERSION) => {
-            let message = "A newer Keyward wrote this file.";
-            reader.reject("version", message, "Apply it with that version, or a newer version.");
+            let message = "A newer version of Keyward wrote this file.";
+            let fix = "Apply the file with that version of Keyward, or with a newer version.";
+            reader.reject("version", message, fix);
         }
-        Some(_) => reader.reject("version", "There is no such version.", fix),
+        Some(_) => reader.reject("version", "This version of the format does not exist.", fix),
         None => reader.reject("version", "The file has no version.", fix),
     }
 }
 
-/// Reads a list of records. The location of a violation has the index of the record.
+/// Reads a list of records. The location of each violation contains the index of the record.
 fn records<T>(
     reader: &mut FieldReader,
     name: &'static str,
@@ -69,7 +70,7 @@ fn records<T>(
         }
     };
     let items = items.into_iter().enumerate();
-    items.map(|(at, item)| reader.entry(&format!("{name}.{at}"), item, &mut read)).collect()
+    items.map(|(index, item)| reader.entry(&format!("{name}.{index}"), item, &mut read)).collect()
 }
 
 fn user(reader: &mut FieldReader, accounts: &Accounts) -> DocumentUser {
@@ -82,11 +83,12 @@ fn user(reader: &mut FieldReader, accounts: &Accounts) -> DocumentUser {
     let uuid = uuid.and_then(|text| {
         let read = uuid::Uuid::parse_str(&text).ok();
         if read.is_none() {
-            reader.reject("uuid", "This is not a UUID.", "Leave it out: the server chooses one.");
+            let fix = "Leave this field out, and the server chooses a UUID.";
+            reader.reject("uuid", "This is not a UUID.", fix);
         }
         read
     });
-    // 0 is not a valid uid, so the plan reports numbers out of range.
+    // A negative number becomes 0, which the plan rejects because it is not a valid uid.
     let uid = uid.map(|uid| u64::try_from(uid).unwrap_or(0));
     DocumentUser { user: draft, uid, uuid, init, created, password }
 }
@@ -98,9 +100,8 @@ fn password(reader: &mut FieldReader) -> DocumentPassword {
         Some(phc) => match parse_slow_digest(phc) {
             Ok(digest) => DocumentPassword::Digest(digest),
             Err(message) => {
-                let fix = "Copy it from keyward export, write \"\" for none, or leave it out and set it \
-                           with \
-                           keyward user password.";
+                let fix = "Copy the digest from keyward export, write \"\" for no password, or \
+                           leave this field out and set the password with keyward user password.";
                 reader.reject("password", message, fix);
                 DocumentPassword::Unspecified
             }
@@ -108,7 +109,7 @@ fn password(reader: &mut FieldReader) -> DocumentPassword {
     }
 }
 
-/// Parses a digest that is slow to check, Keyward's own or that of another system.
+/// Parses a digest that is slow to check. Keyward or another system made the digest.
 fn parse_slow_digest(text: &str) -> Result<PasswordDigest, &'static str> {
     DigestFormat::detect(text).ok_or("This is not the digest of a password.")?.parse(text)
 }
@@ -119,14 +120,15 @@ fn key(reader: &mut FieldReader) -> DocumentKey {
     if prefix.as_ref().is_some_and(|prefix| {
         prefix.len() > MAX_PREFIX || !prefix.bytes().all(|b| b.is_ascii_graphic())
     }) {
-        reader.reject("prefix", "A key cannot begin with this.", "Leave it out.");
+        reader.reject("prefix", "A key cannot begin with this text.", "Leave this field out.");
     }
     let last_four = reader.text("last_four");
     if last_four
         .as_ref()
         .is_some_and(|text| text.chars().count() > 4 || text.chars().any(char::is_control))
     {
-        reader.reject("last_four", "These are not the last four characters.", "Leave it out.");
+        let message = "These are not the last four characters of a key.";
+        reader.reject("last_four", message, "Leave this field out.");
     }
     let created = time(reader, "created");
     let scheme = scheme(reader);
@@ -162,30 +164,30 @@ fn key_id(reader: &mut FieldReader, name: &'static str) -> KeyId {
     let text = reader.required_text(name);
     let id = KeyId::parse(&text);
     if id.is_none() && !text.is_empty() {
-        reader.reject(name, "This is not the id of a key.", "Copy it: keyward key list shows it.");
+        reader.reject(name, "This is not the id of a key.", "Copy the id from keyward key list.");
     }
     id.unwrap_or(KeyId::from_number(0))
 }
 
-/// Reads the digest of a key, which is required: the document does not contain the key's text.
+/// Reads the digest of a key. The digest is required, because the document does not contain the
+/// key's text.
 fn key_digest(reader: &mut FieldReader) -> Digest {
     let empty = Digest::from_bytes([0; 32]);
     let Some(text) = reader.text("digest") else {
         let fix = "Copy the digest from keyward export. Use keyward key generate for a new key, \
-                   and \
-                   keyward key import for a key of another system.";
+                   and keyward key import for a key of another system.";
         reader.reject("digest", "A key needs its digest.", fix);
         return empty;
     };
     let read = Digest::from_hex(text.as_bytes());
     if read.is_none() {
-        let fix = "Copy its 64 hexadecimal digits from keyward export.";
+        let fix = "Copy the 64 hexadecimal digits from keyward export.";
         reader.reject("digest", "This is not a digest.", fix);
     }
     read.unwrap_or(empty)
 }
 
-/// Reads the slow digest of a key. Keys of the scheme `slow` have one, and no other keys.
+/// Reads the slow digest of a key. Only keys of the scheme `slow` have this field.
 fn key_slow(reader: &mut FieldReader, scheme: Scheme) -> Option<PasswordDigest> {
     let text = reader.text("slow");
     if text.is_some() != (scheme == Scheme::Slow) {
@@ -200,7 +202,7 @@ fn key_slow(reader: &mut FieldReader, scheme: Scheme) -> Option<PasswordDigest> 
     match parse_slow_digest(&text?) {
         Ok(digest) => Some(digest),
         Err(message) => {
-            reader.reject("slow", message, "Copy it from keyward export.");
+            reader.reject("slow", message, "Copy the digest from keyward export.");
             None
         }
     }
@@ -210,7 +212,7 @@ fn former_digest(reader: &mut FieldReader) -> Option<Digest> {
     let text = reader.text("former_digest")?;
     let read = Digest::from_hex(text.as_bytes());
     if read.is_none() {
-        let fix = "Copy its 64 hexadecimal digits from keyward export.";
+        let fix = "Copy the 64 hexadecimal digits from keyward export.";
         reader.reject("former_digest", "This is not a digest.", fix);
     }
     read
@@ -219,7 +221,7 @@ fn former_digest(reader: &mut FieldReader) -> Option<Digest> {
 fn scheme(reader: &mut FieldReader) -> Scheme {
     let Some(text) = reader.text("scheme") else { return Scheme::Own };
     serde_json::from_value(Value::String(text)).unwrap_or_else(|_| {
-        let fix = "Copy it from keyward export, or leave it out for a key of Keyward's own.";
+        let fix = "Copy the scheme from keyward export. A key that Keyward made needs no scheme.";
         reader.reject("scheme", "There is no such scheme.", fix);
         Scheme::Own
     })
@@ -230,14 +232,14 @@ fn fingerprint(reader: &mut FieldReader) -> Option<Digest> {
     let text = reader.text("pepper")?;
     let read = Digest::from_hex(text.as_bytes());
     if read.is_none() {
-        let fix = "Copy its 64 hexadecimal digits from keyward export.";
+        let fix = "Copy the 64 hexadecimal digits from keyward export.";
         reader.reject("pepper", "This is not a fingerprint.", fix);
     }
     read
 }
 
-/// Reads a time. Spans are not allowed: their end would be different each time that the file is
-/// applied.
+/// Reads a time. A span such as `90d` is not allowed, because its end would change each time that
+/// the file is applied.
 fn time(reader: &mut FieldReader, name: &'static str) -> Option<Timestamp> {
     let text = reader.text(name)?;
     let read = Timestamp::parse(&text);

@@ -1,4 +1,4 @@
-//! A TOML document that knows its lines, so that violations can be reported with their line.
+//! A parsed TOML document that can report the line and column of each violation.
 
 use serde_json::{Map, Value};
 use toml::{
@@ -15,15 +15,15 @@ pub(super) struct TomlDocument<'t> {
 }
 
 impl<'t> TomlDocument<'t> {
-    /// Parses TOML. The error never repeats the text, because it contains digests.
+    /// Parses TOML. The error never repeats the text, because the text contains digests.
     pub fn parse(text: &'t str) -> Result<Self, Violation> {
         match DeTable::parse(text) {
             Ok(document) => Ok(Self { text, document }),
             Err(problem) => {
-                let at = problem.span().map_or(text.len(), |span| span.start);
+                let offset = problem.span().map_or(text.len(), |span| span.start);
                 let message = problem.message().lines().next().unwrap_or_default();
                 Err(Violation::new(
-                    line_and_column(text, at),
+                    line_and_column(text, offset),
                     format!("This is not TOML: {message}."),
                     "Write headings such as [[users]] on lines of their own, and fields as \
                      name = \"text\", name = 10, name = true or name = [\"a\", \"b\"].",
@@ -37,14 +37,14 @@ impl<'t> TomlDocument<'t> {
         table_to_json(self.document.get_ref())
     }
 
-    /// Adds the line to the location of a violation. The location is a dotted path, in which the
-    /// records of a list are numbered from 0.
+    /// Adds the line and the column to the location of a violation. The location is a path with
+    /// dots, such as `users.0.name`, in which the records of a list are numbered from 0.
     pub fn with_line(&self, violation: Violation) -> Violation {
         if violation.location.is_empty() {
             return violation;
         }
         let segments: Vec<&str> = violation.location.split('.').collect();
-        let (at, record) = self.find(&segments);
+        let (offset, record) = self.find(&segments);
         let location = match record {
             Some((name, depth)) if segments.len() > depth => {
                 format!("{name}: {}", segments[depth..].join("."))
@@ -52,38 +52,39 @@ impl<'t> TomlDocument<'t> {
             Some((name, _)) => name,
             None => violation.location,
         };
-        match at {
-            Some(at) => Violation {
-                location: format!("{}: {location}", line_and_column(self.text, at)),
+        match offset {
+            Some(offset) => Violation {
+                location: format!("{}: {location}", line_and_column(self.text, offset)),
                 ..violation
             },
             None => Violation { location, ..violation },
         }
     }
 
-    /// Follows a path as far as it exists. Returns the byte where its last existing segment begins,
-    /// and the title of the record with the number of segments that lead to the record.
+    /// Follows a path to its last segment that exists in the document. Returns the offset in bytes
+    /// at which that segment begins. If the path leads into a record, also returns the record's
+    /// title and the number of segments that lead to the record.
     fn find(&self, path: &[&str]) -> (Option<usize>, Option<(String, usize)>) {
-        let (mut at, mut record) = (None, None);
+        let (mut offset, mut record) = (None, None);
         let mut node = Node::Table(self.document.get_ref());
         let mut rest = path;
         while !rest.is_empty() {
             let (next, taken) = match node {
                 Node::Table(fields) => {
-                    // A name may contain dots.
+                    // The name of a field may contain dots, so several segments may form one name.
                     let field =
                         |count: &usize| fields.get_key_value(rest[..*count].join(".").as_str());
                     let Some(taken) = (1..=rest.len()).find(|count| field(count).is_some()) else {
                         break;
                     };
                     let Some((name, value)) = field(&taken) else { break };
-                    at = Some(name.span().start);
+                    offset = Some(name.span().start);
                     (value.get_ref(), taken)
                 }
                 Node::List(items) => {
                     let number = rest[0].parse::<usize>().ok();
                     let Some(item) = number.and_then(|number| items.get(number)) else { break };
-                    at = Some(item.span().start);
+                    offset = Some(item.span().start);
                     if let ([kind, _], DeValue::Table(fields)) =
                         (&path[..path.len() - rest.len() + 1], item.get_ref())
                     {
@@ -99,7 +100,7 @@ impl<'t> TomlDocument<'t> {
                 _ => break,
             };
         }
-        (at, record)
+        (offset, record)
     }
 }
 
@@ -117,9 +118,9 @@ fn title(kind: &str, fields: &DeTable<'_>) -> Option<String> {
     Some(format!("{kind} {name}"))
 }
 
-/// The line and column of a byte, counted from 1.
-fn line_and_column(text: &str, at: usize) -> String {
-    let before = text.get(..at.min(text.len())).unwrap_or(text);
+/// The line and the column of the byte at an offset. Both are counted from 1.
+fn line_and_column(text: &str, offset: usize) -> String {
+    let before = text.get(..offset.min(text.len())).unwrap_or(text);
     let line = 1 + before.bytes().filter(|byte| *byte == b'\n').count();
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);
     format!("line {line}, column {}", 1 + before[start..].chars().count())
@@ -131,16 +132,16 @@ fn table_to_json(fields: &DeTable<'_>) -> Value {
     Value::Object(fields.collect::<Map<_, _>>())
 }
 
-/// Converts a value to JSON. Values that JSON does not have become a list of `null`, which every
-/// field reader rejects.
+/// Converts a value to JSON. A value that JSON cannot represent becomes the list `[null]`, which
+/// every field reader rejects.
 fn to_json(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(text) => text.to_string().into(),
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-            .map_or_else(|_| not_json(), Into::into),
+            .map_or_else(|_| unsupported(), Into::into),
         DeValue::Float(number) => number.as_str().parse::<f64>().map_or_else(
-            |_| not_json(),
-            |number| serde_json::Number::from_f64(number).map_or_else(not_json, Value::Number),
+            |_| unsupported(),
+            |number| serde_json::Number::from_f64(number).map_or_else(unsupported, Value::Number),
         ),
         DeValue::Boolean(flag) => (*flag).into(),
         DeValue::Datetime(time) => time.to_string().into(),
@@ -149,7 +150,7 @@ fn to_json(value: &DeValue<'_>) -> Value {
     }
 }
 
-fn not_json() -> Value {
+fn unsupported() -> Value {
     Value::Array(vec![Value::Null])
 }
 
@@ -165,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn violations_have_the_line_of_their_field() {
+    fn location_of_a_violation_has_the_line_of_its_field() {
         for (path, location) in [
             ("version", "line 1, column 1: version"),
             ("users.0.name", "line 4, column 1: user anna: name"),
             ("users.0.roles.1", "line 7, column 3: user anna: roles.1"),
             ("users.0.attributes.x.y", "line 10, column 1: user anna: attributes.x.y"),
             ("users.1", "line 12, column 1: user bob"),
-            // A missing field has the line where the record begins.
+            // The location of a missing field has the line where its record begins.
             ("users.1.mail", "line 12, column 1: user bob: mail"),
             ("pepper", "pepper"),
             ("", ""),
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn syntax_errors_have_their_line_and_do_not_repeat_the_text() {
+    fn syntax_error_has_its_line_and_does_not_repeat_the_text() {
         let secret = "$argon2id$secret";
         for (text, line) in [
             (format!("version = 1\npassword = {secret}\n"), "line 2, column 12"),

@@ -1,8 +1,9 @@
 //! `POST /api/v1/keys/generate-all`: generates keys for all users, in batches.
 //!
-//! The client repeats the request with `after` set to the `next` of the previous batch, until
-//! `next` is null. `run` is a secret random name that the client chooses: if it repeats a batch
-//! with the same name, the batch has the same keys.
+//! The client repeats the request until `next` in the response is null. In each further request
+//! `after` is the `next` of the previous response. `run` is the id of the run, a secret random
+//! number that the client chooses. A client that requests a batch again with the same id gets the
+//! same keys.
 
 use ::http::StatusCode;
 use serde_json::{Value, json};
@@ -14,10 +15,10 @@ use crate::{
     pipeline::Denial,
 };
 
-/// The most users of a batch.
-const MOST: usize = 5000;
-/// The default number of users of a batch.
-const LIMIT: usize = 1000;
+/// The largest number of users in a batch that a client may request.
+const MAX_LIMIT: usize = 5000;
+/// The default maximum number of users in a batch.
+const DEFAULT_LIMIT: usize = 1000;
 
 pub(in crate::api) async fn generate(
     mut request: ApiRequest<'_>,
@@ -26,7 +27,7 @@ pub(in crate::api) async fn generate(
     let bulk = read(&mut reader, &request);
     reader.finish()?;
     keys::check_may_create(false, &request)?;
-    keys::check_own_bounds(&keys::RequestedBounds::of_new(&bulk.new), &request)?;
+    keys::check_caller_bounds(&keys::RequestedBounds::of_new(&bulk.new), &request)?;
     let batch = request.accounts.issue_for_many(&bulk).await.map_err(response::denial)?;
     Ok(response::json(StatusCode::OK, &view(&batch, &bulk, &request)))
 }
@@ -36,8 +37,8 @@ fn read(reader: &mut FieldReader, request: &ApiRequest<'_>) -> BulkIssue {
         Some(text) => parse_run_id(&text).unwrap_or_else(|| {
             reader.reject(
                 "run",
-                "This is not the name of a run.",
-                "Send 32 random hexadecimal digits, or leave it out.",
+                "This is not the id of a run.",
+                "Send 32 random hexadecimal digits, or leave this field out.",
             );
             RunId::default()
         }),
@@ -54,23 +55,23 @@ fn read(reader: &mut FieldReader, request: &ApiRequest<'_>) -> BulkIssue {
             reader.reject(
                 "after",
                 "This is not a cursor.",
-                "Use the `next` of the previous batch, unchanged.",
+                "Send the value of `next` in the previous response, unchanged.",
             );
         }
         uid
     });
-    let limit = reader.number::<usize>("limit").unwrap_or(LIMIT);
-    if !(1..=MOST).contains(&limit) {
+    let limit = reader.number::<usize>("limit").unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
         reader.reject(
             "limit",
-            "This is not a number of users.",
-            format!("Use a number from 1 to {MOST}."),
+            "This number of users is not allowed.",
+            format!("Use a number from 1 to {MAX_LIMIT}."),
         );
     }
     let new = keys::read(reader, request.accounts.clock().now());
     if new.universal {
         let fix = "Generate a single key with POST /api/v1/users/{uid}/keys.";
-        reader.reject("universal", "A single universal key acts for all users.", fix);
+        reader.reject("universal", "One universal key is enough for all users.", fix);
     }
     BulkIssue { run, recipients, new, after, limit }
 }

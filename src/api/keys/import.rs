@@ -1,5 +1,5 @@
 //! `POST /api/v1/keys/import`: imports keys of other systems, in batches. A batch is imported
-//! completely or not at all. Sending it again changes nothing.
+//! completely or not at all. Sending a batch again changes nothing.
 
 use ::http::StatusCode;
 use serde_json::{Value, json};
@@ -12,8 +12,8 @@ use crate::{
     pipeline::Denial,
 };
 
-/// The most rows of a batch.
-const MOST: usize = 1000;
+/// The maximum number of rows in a batch.
+const MAX_ROWS: usize = 1000;
 
 pub(in crate::api) async fn import(mut request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let now = request.accounts.clock().now();
@@ -31,7 +31,7 @@ pub(in crate::api) async fn import(mut request: ApiRequest<'_>) -> Result<Payloa
     for row in &rows {
         let scopes = row.scopes.as_deref();
         let bounds = keys::RequestedBounds { scopes, ..keys::RequestedBounds::default() };
-        keys::check_own_bounds(&bounds, &request)?;
+        keys::check_caller_bounds(&bounds, &request)?;
     }
     let import = KeyImport { digest, unknown_users, mode, rows };
     let imported = request.accounts.import_keys(&import).await.map_err(response::denial)?;
@@ -50,7 +50,7 @@ fn digest(reader: &mut FieldReader) -> ImportDigest {
         "" => ImportDigest::Clear,
         _ => {
             let fix = "Use clear, sha256, hmac-sha256, blake3, bcrypt or argon2.";
-            reader.reject("digest", "There is no such digest.", fix);
+            reader.reject("digest", "This kind of digest is not supported.", fix);
             ImportDigest::Clear
         }
     }
@@ -71,23 +71,23 @@ pub(in crate::api) fn import_mode(reader: &mut FieldReader) -> Mode {
     if reader.flag("dry_run") == Some(true) { Mode::DryRun } else { Mode::Live }
 }
 
-/// Reads the rows of a batch. `read` gets the number of the row's line in the client's file. A row
-/// without a `line` is numbered by its position.
+/// Reads the rows of a batch. `read` gets the line number of the row in the client's file, which is
+/// the field `line` of the row. Without this field, the line number is the position of the row.
 pub(in crate::api) fn read_rows<T>(
     reader: &mut FieldReader,
     items_name: &str,
     read: impl Fn(u64, &mut FieldReader) -> T,
 ) -> Vec<T> {
     let items = match reader.take("rows") {
-        Some(Value::Array(items)) if items.len() <= MOST => items,
+        Some(Value::Array(items)) if items.len() <= MAX_ROWS => items,
         _ => {
-            let message = format!("This is not a list of at most {MOST} {items_name}.");
+            let message = format!("This is not a list of at most {MAX_ROWS} {items_name}.");
             reader.reject("rows", message, "Send larger imports in several batches.");
             return Vec::new();
         }
     };
-    let row = |(at, item): (usize, Value)| {
-        let line = item["line"].as_u64().unwrap_or(at as u64 + 1);
+    let row = |(index, item): (usize, Value)| {
+        let line = item["line"].as_u64().unwrap_or(index as u64 + 1);
         reader.entry(&format!("line {line}"), item, |reader| {
             let line = reader.number("line").unwrap_or(line);
             read(line, reader)

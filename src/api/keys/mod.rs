@@ -1,5 +1,5 @@
-//! `/api/v1/keys` and `/api/v1/users/{uid}/keys`. The response that creates a key is the only one
-//! that contains the key's text.
+//! `/api/v1/keys` and `/api/v1/users/{uid}/keys`. Only the response to the request that creates a
+//! key contains the text of the key.
 
 pub(super) mod bulk;
 pub(super) mod import;
@@ -39,7 +39,7 @@ pub(super) async fn list_of_user(
     page_of_user(uid, &request)
 }
 
-/// A page of a user's keys.
+/// The response with a page of a user's keys.
 pub(super) fn page_of_user(uid: u64, request: &ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let query = ListQuery::parse(request.head, ExtraParameter::None)?;
     let after = query.cursor(KeyId::parse)?;
@@ -72,7 +72,7 @@ pub(super) async fn change(
         key.rate_limit = reader.rate_limit();
         key.credits = reader.credits();
         reader.finish()?;
-        check_own_bounds(&RequestedBounds::of_key(key), &request)?;
+        check_caller_bounds(&RequestedBounds::of_key(key), &request)?;
         Ok::<_, ChangeDenial>(())
     });
     let key = changed.await?;
@@ -90,7 +90,7 @@ pub(super) async fn rotate(id: KeyId, request: ApiRequest<'_>) -> Result<Payload
     replace(&key.record, request).await
 }
 
-/// Rotates a key. The caller has checked that the client may rotate it.
+/// Rotates a key. The calling function has checked that the client may rotate the key.
 pub(super) async fn replace(
     key: &Key,
     mut request: ApiRequest<'_>,
@@ -99,15 +99,15 @@ pub(super) async fn replace(
     let options = read_rotate(&mut reader, request.accounts.clock().now());
     reader.finish()?;
     check_may_create(key.universal, &request)?;
-    check_own_bounds(&RequestedBounds::of_key(key), &request)?;
+    check_caller_bounds(&RequestedBounds::of_key(key), &request)?;
     let rotated = request.accounts.rotate_key(key.id, options).await.map_err(response::denial)?;
     let mut fields = view_with_text(&rotated.issued, &request);
     fields.insert("replaces".into(), view(&rotated.old.record, &request));
     Ok(created(fields, &rotated.issued))
 }
 
-/// Refuses a change of an administrator's key. If the owner was just deleted, nobody is protected:
-/// the keys are about to be deleted too.
+/// Refuses a change of an administrator's key unless the client is an administrator. If the owner
+/// was just deleted, the change is allowed, because the key is about to be deleted too.
 fn check_may_change_owner(key: &Key, request: &ApiRequest<'_>) -> Result<(), Denial> {
     match request.accounts.user(key.user).map_err(response::denial)? {
         Some(owner) => users::check_may_change(&owner.record, request),
@@ -129,7 +129,8 @@ pub(super) async fn generate_for_user(
     generate(uid, request).await
 }
 
-/// Generates a key for a user. The caller has checked that the client may change this user.
+/// Generates a key for a user. The calling function has checked that the client may change this
+/// user.
 pub(super) async fn generate(
     uid: u64,
     mut request: ApiRequest<'_>,
@@ -138,12 +139,12 @@ pub(super) async fn generate(
     let new = read(&mut reader, request.accounts.clock().now());
     reader.finish()?;
     check_may_create(new.universal, &request)?;
-    check_own_bounds(&RequestedBounds::of_new(&new), &request)?;
+    check_caller_bounds(&RequestedBounds::of_new(&new), &request)?;
     let issued = request.accounts.issue_key(uid, new).await.map_err(response::denial)?;
     Ok(created(view_with_text(&issued, &request), &issued))
 }
 
-/// A new key with its text.
+/// The public view of a new key, with its text.
 fn view_with_text(issued: &Issued, request: &ApiRequest<'_>) -> Map<String, Value> {
     let mut fields = Map::new();
     fields.insert("id".into(), issued.key.record.id.to_string().into());
@@ -159,19 +160,20 @@ fn created(fields: Map<String, Value>, issued: &Issued) -> PayloadResponse {
     response::created(&Value::Object(fields), issued.key.revision, &location)
 }
 
-/// Refuses new keys for clients with a universal key: their keys would stay valid after the
-/// universal key is revoked. Only administrators may make universal keys.
+/// Refuses to create a key for a client that uses a universal key, because the new key would stay
+/// valid after the universal key is revoked. Refuses a universal key unless the client is an
+/// administrator.
 pub(super) fn check_may_create(universal: bool, request: &ApiRequest<'_>) -> Result<(), Denial> {
     if request.identity.uses_universal_key() {
-        return Err(response::forbidden("A universal key cannot make other keys."));
+        return Err(response::forbidden("A universal key cannot create other keys."));
     }
     if universal && !request.identity.is_admin() {
-        return Err(response::forbidden("Only an administrator can make universal keys."));
+        return Err(response::forbidden("Only an administrator can create universal keys."));
     }
     Ok(())
 }
 
-/// The bounds of a key that the client wants to create.
+/// The restrictions and limits of a key that the client wants to create or change.
 #[derive(Default)]
 pub(super) struct RequestedBounds<'a> {
     pub scopes: Option<&'a [String]>,
@@ -205,46 +207,48 @@ impl<'a> RequestedBounds<'a> {
     }
 }
 
-/// Refuses a new key with wider bounds (scopes, application, networks or limits) than those of the
-/// client's key: the client could escape its own bounds. The expiry is no such bound, so that a key
-/// can be replaced before it expires.
-pub(super) fn check_own_bounds(
+/// Refuses a key that is less restricted than the client's key in its scopes, application, networks
+/// or limits, because the client could escape the restrictions of its own key. The expiry is not
+/// compared, so that a client can replace its key before the key expires.
+pub(super) fn check_caller_bounds(
     requested: &RequestedBounds<'_>,
     request: &ApiRequest<'_>,
 ) -> Result<(), Denial> {
     let RequestedBounds { scopes, application, networks, .. } = *requested;
-    let is_within = |own: &[String]| {
-        scopes.is_some_and(|scopes| scopes.iter().all(|scope| own.contains(scope)))
+    let are_within = |allowed: &[String]| {
+        scopes.is_some_and(|scopes| scopes.iter().all(|scope| allowed.contains(scope)))
     };
-    if request.identity.scopes().is_some_and(|own| !is_within(own)) {
+    if request.identity.scopes().is_some_and(|allowed| !are_within(allowed)) {
         return Err(response::forbidden(
-            "A key with scopes can only make keys with the same scopes or fewer. Send scopes.",
+            "A key with scopes can only create keys with the same or fewer scopes. Send the field \
+             scopes.",
         ));
     }
-    let own = request.identity.key().and_then(|id| request.accounts.directory().key(id));
-    // The operator's key is not a stored key.
-    let Some(own) = own.filter(|own| own.user != 0) else { return Ok(()) };
-    if own.application().is_some_and(|own| application != Some(own)) {
+    let key = request.identity.key().and_then(|id| request.accounts.directory().key(id));
+    // The operator, who has the uid 0, is not restricted. A caller without a key is not either.
+    let Some(key) = key.filter(|key| key.user != 0) else { return Ok(()) };
+    if key.application().is_some_and(|allowed| application != Some(allowed)) {
         return Err(response::forbidden(
-            "A key for one application can only make keys for the same application. \
-             Send application.",
+            "A key for one application can only create keys for the same application. Send the \
+             field application.",
         ));
     }
-    let is_inside = |network: &IpNet| own.networks().iter().any(|own| own.contains(network));
-    if !own.networks().is_empty() && (networks.is_empty() || !networks.iter().all(is_inside)) {
+    let is_inside = |network: &IpNet| key.networks().iter().any(|outer| outer.contains(network));
+    if !key.networks().is_empty() && (networks.is_empty() || !networks.iter().all(is_inside)) {
         return Err(response::forbidden(
-            "A key for some networks can only make keys for networks inside them. Send networks.",
+            "A key for some networks can only create keys for networks inside these networks. Send \
+             the field networks.",
         ));
     }
-    let bounds = own.bounds();
+    let bounds = key.bounds();
     let rate = bounds.and_then(|bounds| bounds.rate());
     let credits = bounds.and_then(|bounds| bounds.credits());
-    if rate.is_some_and(|own| requested.rate_limit.is_none_or(|rate| !rate.is_within(own)))
-        || credits.is_some_and(|own| requested.credits.is_none_or(|new| !new.is_within(own)))
+    if rate.is_some_and(|max| requested.rate_limit.is_none_or(|rate| !rate.is_within(max)))
+        || credits.is_some_and(|max| requested.credits.is_none_or(|new| !new.is_within(max)))
     {
         return Err(response::forbidden(
-            "A key with a rate limit or credits can only make keys with the same or lower limits. \
-             Send them.",
+            "A key with a rate limit or credits can only create keys with the same or lower \
+             limits. Send the fields rate_limit and credits.",
         ));
     }
     Ok(())
@@ -267,7 +271,7 @@ fn read_rotate(reader: &mut FieldReader, now: Timestamp) -> RotateOptions {
     let lifetime = match expires(reader).map(|expires| expires.from(now)) {
         None => Lifetime::AsBefore,
         Some(None) => Lifetime::Never,
-        Some(Some(at)) => Lifetime::Until(at),
+        Some(Some(time)) => Lifetime::Until(time),
     };
     RotateOptions { overlap: overlap(reader), lifetime }
 }
@@ -283,7 +287,8 @@ pub(super) fn expires(reader: &mut FieldReader) -> Option<Expires> {
     read
 }
 
-/// The overlap in seconds, given as a number or as a span such as `24h`.
+/// Reads the optional overlap in seconds. A client sends a number of seconds, or a span such as
+/// `24h`.
 fn overlap(reader: &mut FieldReader) -> Option<i64> {
     let value = reader.take("overlap")?;
     let seconds = match &value {
@@ -299,13 +304,13 @@ fn overlap(reader: &mut FieldReader) -> Option<i64> {
 
 pub(super) fn networks(reader: &mut FieldReader) -> Vec<IpNet> {
     let mut networks = Vec::new();
-    for (at, text) in reader.words("networks").unwrap_or_default().into_iter().enumerate() {
+    for (index, text) in reader.words("networks").unwrap_or_default().into_iter().enumerate() {
         // An address without a prefix length is a network with one address.
         let read = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         match read {
             Ok(network) => networks.push(network),
             Err(_) => reader.reject(
-                &format!("networks.{at}"),
+                &format!("networks.{index}"),
                 format!("{text:?} is not a network."),
                 "Send a network such as 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7.",
             ),
@@ -339,10 +344,10 @@ fn view(key: &Key, request: &ApiRequest<'_>) -> Value {
         "rate_limit": key.rate_limit,
         "credits": key.credits,
         "created": key.created.to_string(),
-        "expires": key.expires.map(|at| at.to_string()),
-        "revoked": key.revoked.map(|at| at.to_string()),
+        "expires": key.expires.map(|time| time.to_string()),
+        "revoked": key.revoked.map(|time| time.to_string()),
     });
-    // A failure to read the usage is not worth an error: the store reports it elsewhere.
+    // If the usage cannot be read, the key is shown without usage. The store reports the failure.
     let usage = request.accounts.usage_of(key.id).ok().flatten();
     view["uses"] = usage.map_or(0, |usage| usage.times).into();
     view["last_used"] = usage.map(|usage| usage.last.to_string()).into();

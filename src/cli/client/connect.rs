@@ -1,7 +1,8 @@
-//! Finds the records: connects to the running server, or opens the store in this process.
+//! Gives commands access to the records: connects to the running server, or opens the store in this
+//! process.
 //!
 //! The store's lock decides whether a server runs. The control file only says where the server
-//! listens. A killed server leaves its control file behind; the process that then gets the lock
+//! listens. A killed server leaves its control file behind. The next process that gets the lock
 //! removes the file.
 
 use std::fs;
@@ -31,16 +32,16 @@ pub async fn client(settings: &Settings) -> Result<AdminClient, CliError> {
     connect(settings, ScriptLoading::Lazy).await
 }
 
-/// Returns a client like [`client`], for commands that need the scripts: if no server runs, they
-/// are loaded here.
+/// Returns a client like [`client`], for commands that need the scripts. If no server runs, this
+/// function loads the scripts.
 ///
 /// # Errors
-/// Those of [`client`]; or the scripts are invalid.
+/// The errors of [`client`]; or the scripts are invalid.
 pub async fn client_with_scripts(settings: &Settings) -> Result<AdminClient, CliError> {
     connect(settings, ScriptLoading::Eager).await
 }
 
-/// Returns a client of accounts that this process opened, or that are only in memory.
+/// Returns a client of `accounts`, which this process has opened or created in memory.
 pub async fn client_of_accounts(
     settings: &Settings,
     accounts: Accounts,
@@ -48,12 +49,12 @@ pub async fn client_of_accounts(
     in_this_process(settings, accounts, ScriptLoading::Lazy).await
 }
 
-/// When scripts are loaded if no server runs.
+/// The time at which this process loads the scripts, if no server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ScriptLoading {
     /// When the command first creates a key or a user. Other records need no scripts.
     Lazy,
-    /// At once.
+    /// Before the command starts.
     Eager,
 }
 
@@ -71,11 +72,13 @@ async fn connect(settings: &Settings, loading: ScriptLoading) -> Result<AdminCli
     }
     match accounts::open_existing(settings)? {
         Some(accounts) => {
-            // We have the lock, so the server that wrote the file has ended.
+            // This process has the store's lock, so the server that wrote the control file has
+            // ended.
             let _ = fs::remove_file(&settings.store.control_file);
             in_this_process(settings, accounts, loading).await
         }
-        // The server listens, but its process id does not exist here: it runs in another container.
+        // The server listens, but no process on this machine has the server's process id: the
+        // server runs in another container.
         None if is_listening => Ok(AdminClient::new(server, found.key)),
         None => Err(locked_by_silent_server(settings, &found)),
     }
@@ -106,7 +109,7 @@ fn locked_without_control_file(settings: &Settings) -> CliError {
         Exit::Unreachable,
         format!(
             "another process uses the store {path}, and there is no control file {control} to \
-             reach it. If a server is starting or stopping, or another keyward command is \
+             find that process. If a server is starting or stopping, or another keyward command is \
              running, try again in a moment. Otherwise stop that process"
         ),
     )
@@ -118,7 +121,7 @@ fn locked_by_silent_server(settings: &Settings, found: &ControlInfo) -> CliError
         Exit::Unreachable,
         format!(
             "the server that uses the store {path} (process {}) does not respond at {}. \
-             If it is stopping, try again in a moment; otherwise restart it",
+             If the server is stopping, try again in a moment; otherwise restart the server",
             found.pid, found.address
         ),
     )

@@ -1,5 +1,5 @@
-//! A client of the admin API: builds requests and reads responses. An [`ApiTransport`] delivers
-//! them.
+//! A client of the admin API: builds requests and parses responses. An [`ApiTransport`] delivers
+//! the requests.
 
 pub(super) mod connect;
 pub(super) mod local;
@@ -25,7 +25,7 @@ pub type SendFuture<'a> =
 
 /// Delivers requests to the admin API of a running server, or to the API in this process.
 pub trait ApiTransport: Send + Sync {
-    /// Sends a request and returns the response, whatever its status.
+    /// Sends a request and returns the response, which may have any status.
     fn send(&self, request: Request<Bytes>) -> SendFuture<'_>;
 }
 
@@ -40,7 +40,7 @@ pub struct AdminClient {
 pub struct ApiResponse {
     /// The body. `null` means that the response has no body.
     pub body: Value,
-    /// The revision of the record, if the response names it.
+    /// The revision of the record. `None` means that the response contains no revision.
     pub etag: Option<HeaderValue>,
 }
 
@@ -55,12 +55,13 @@ impl AdminClient {
         self.send(Method::GET, target, None, None).await
     }
 
-    /// Creates a record, or runs the action that the path names.
+    /// Creates a record, or runs an action, as the path says.
     pub async fn post(&self, target: &str, body: &Value) -> Result<ApiResponse, CliError> {
         self.send(Method::POST, target, Some(body), None).await
     }
 
-    /// Changes a record (RFC 7396), if its revision is still `etag`.
+    /// Applies a merge patch (RFC 7396) to a record, if the record's revision is equal to `etag`.
+    /// `None` means any revision.
     pub async fn patch(
         &self,
         target: &str,
@@ -75,7 +76,7 @@ impl AdminClient {
         self.send(Method::DELETE, target, None, None).await
     }
 
-    /// Gets a text of this media type.
+    /// Gets a response body as text of this media type.
     pub async fn get_text(
         &self,
         target: &str,
@@ -85,12 +86,12 @@ impl AdminClient {
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static(media_type));
         let response = self.transport.send(request).await?;
         if !response.status().is_success() {
-            return Err(read(response).err().unwrap_or_else(unreadable));
+            return Err(parse_response(response).err().unwrap_or_else(unreadable));
         }
         String::from_utf8(response.into_body().to_vec()).map_err(|_| unreadable())
     }
 
-    /// Posts a text of this media type.
+    /// Posts text of this media type.
     pub async fn post_text(
         &self,
         target: &str,
@@ -100,7 +101,7 @@ impl AdminClient {
         let mut request = self.request(Method::POST, target, None, None)?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         *request.body_mut() = Bytes::from(text);
-        read(self.transport.send(request).await?)
+        parse_response(self.transport.send(request).await?)
     }
 
     async fn send(
@@ -111,7 +112,7 @@ impl AdminClient {
         etag: Option<HeaderValue>,
     ) -> Result<ApiResponse, CliError> {
         let request = self.request(method, target, body, etag)?;
-        read(self.transport.send(request).await?)
+        parse_response(self.transport.send(request).await?)
     }
 
     fn request(
@@ -156,10 +157,10 @@ impl AdminClient {
 }
 
 fn unreadable() -> CliError {
-    CliError::new(Exit::Failed, "Cannot read the server's response. Is it Keyward?")
+    CliError::new(Exit::Failed, "Cannot read the server's response. Is the server Keyward?")
 }
 
-fn read(response: Response<Bytes>) -> Result<ApiResponse, CliError> {
+fn parse_response(response: Response<Bytes>) -> Result<ApiResponse, CliError> {
     let (parts, bytes) = response.into_parts();
     let body = match bytes.as_ref() {
         b"" => Ok(Value::Null),
@@ -169,9 +170,10 @@ fn read(response: Response<Bytes>) -> Result<ApiResponse, CliError> {
         Ok(body) if parts.status.is_success() => {
             Ok(ApiResponse { body, etag: parts.headers.get(ETAG).cloned() })
         }
-        Err(_) if parts.status.is_success() => {
-            Err(CliError::new(Exit::Failed, "The server's response is not JSON. Is it Keyward?"))
-        }
+        Err(_) if parts.status.is_success() => Err(CliError::new(
+            Exit::Failed,
+            "The server's response is not JSON. Is the server Keyward?",
+        )),
         body => Err(CliError::from_response(parts.status, body.unwrap_or_default())),
     }
 }

@@ -1,5 +1,5 @@
-//! Sends requests to a running server: HTTP/1.1 over TCP or a Unix socket, one connection a
-//! request.
+//! Sends requests to a running server with HTTP/1.1 over TCP or a Unix socket. Each request has a
+//! new connection.
 
 use std::{io, net::Ipv4Addr, net::Ipv6Addr, net::SocketAddr, time::Duration};
 
@@ -25,7 +25,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The timeout of a response. No operation of the admin API takes seconds, unless the machine is
 /// overloaded.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The most bytes of a response body.
+/// The maximum size of a response body, in bytes.
 const MAX_RESPONSE_BYTES: usize = 256 << 20;
 
 /// A running server.
@@ -41,12 +41,12 @@ enum AdminStream {
 }
 
 impl RemoteServer {
-    /// Returns the server at this address.
+    /// Describes the server at this address, without connecting to it.
     pub fn new(address: AdminListen) -> Self {
         Self { address, timeout: RESPONSE_TIMEOUT }
     }
 
-    /// Sets how long a response may take.
+    /// Sets the time limit of a response.
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
@@ -109,7 +109,7 @@ impl RemoteServer {
 }
 
 /// Returns an address at which this machine reaches a server that listens on `address`. The
-/// unspecified address (every interface) becomes the loopback address.
+/// unspecified address, which means all interfaces, becomes the loopback address.
 pub fn local_address(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
@@ -135,7 +135,8 @@ where
         let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await?.to_bytes();
         Ok(Response::from_parts(parts, body))
     };
-    // The connection must be driven until the response is complete. Its own result is irrelevant.
+    // The connection must be polled until the response is complete. The connection's result does
+    // not matter.
     let mut exchange = std::pin::pin!(exchange);
     tokio::select! {
         response = &mut exchange => response,

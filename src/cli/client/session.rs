@@ -1,5 +1,5 @@
-//! The operations on records that all commands share: list, show, add, update and delete them
-//! through the API, and print the result.
+//! The operations on records that all commands share: listing, showing, adding, updating and
+//! deleting records through the API, and printing the result.
 
 use serde_json::{Map, Value};
 
@@ -13,9 +13,10 @@ use crate::cli::{
     },
 };
 
-/// The most records that one request of a list asks for.
+/// The maximum number of records in one page of a list.
 const PAGE_SIZE: usize = 100;
-/// How often an update is tried when other clients change the record at the same time.
+/// The maximum number of attempts of one update, if other clients change the record at the same
+/// time.
 const MAX_ATTEMPTS: usize = 5;
 
 /// A client of the API, with the output format and the streams of one command.
@@ -34,22 +35,23 @@ impl Session {
         Self { client, output, screen: Screen::process() }
     }
 
-    /// Reports the result of a command: `counts` as JSON for programs, or `text` for people.
+    /// Reports the result of a command: prints `counts` as JSON for programs, or calls `print_text`
+    /// for people.
     pub fn report(
         &self,
         counts: &Map<String, Value>,
-        text: impl FnOnce(&Screen),
+        print_text: impl FnOnce(&Screen),
     ) -> anyhow::Result<()> {
         match self.output {
             Output::Json => self.show(&Value::Object(counts.clone())),
             Output::Table => {
-                text(&self.screen);
+                print_text(&self.screen);
                 Ok(())
             }
         }
     }
 
-    /// Prints a list page by page, `limit` records at most.
+    /// Prints a list page by page, at most `limit` records.
     pub async fn list(
         &self,
         target: &str,
@@ -57,15 +59,15 @@ impl Session {
         columns: &'static [Column],
     ) -> anyhow::Result<()> {
         let mut listing = Listing::new(columns);
-        let mut left = limit.unwrap_or(usize::MAX);
+        let mut remaining = limit.unwrap_or(usize::MAX);
         let mut cursor = None;
         let mut separator = "[\n";
         loop {
             let (mut items, next) =
-                self.page(target, left.min(PAGE_SIZE), cursor.as_deref()).await?;
-            items.truncate(left);
-            left -= items.len();
-            let is_last = next.is_none() || left == 0;
+                self.page(target, remaining.min(PAGE_SIZE), cursor.as_deref()).await?;
+            items.truncate(remaining);
+            remaining -= items.len();
+            let is_last = next.is_none() || remaining == 0;
             self.screen.print(&match self.output {
                 Output::Table => listing.page(&items),
                 Output::Json => array_part(&items, &mut separator, is_last),
@@ -103,7 +105,7 @@ impl Session {
             Value::Array(items) => Ok((items, next)),
             _ => Err(CliError::new(
                 Exit::Failed,
-                "The server's response is not a list. Is it Keyward?",
+                "The server's response is not a list. Is the server Keyward?",
             )),
         }
     }
@@ -128,8 +130,9 @@ impl Session {
         self.show(&created.body)
     }
 
-    /// Updates a record and prints it. `change` edits the current record; only the difference is
-    /// sent. If another client changed the record in the meantime, the update starts again.
+    /// Updates a record and prints it. `change` edits a copy of the current record, and the request
+    /// contains only the changed fields. If another client changes the record before the request
+    /// arrives, the update starts again.
     pub async fn update(
         &self,
         target: &str,
@@ -153,7 +156,7 @@ impl Session {
         let Value::Object(before) = &found.body else {
             return Err(CliError::new(
                 Exit::Failed,
-                "The server's response is not a record. Is it Keyward?",
+                "The server's response is not a record. Is the server Keyward?",
             ));
         };
         let mut after = before.clone();
@@ -165,14 +168,14 @@ impl Session {
         Ok(self.client.patch(target, &Value::Object(patch), found.etag).await?.body)
     }
 
-    /// Deletes a record after confirmation. `name` names it for people.
+    /// Deletes a record after confirmation. Messages call the record `name`.
     pub async fn remove(
         &self,
         target: &str,
         name: &str,
         confirmation: Confirmation,
     ) -> anyhow::Result<()> {
-        // Fail for a missing record before the question is asked.
+        // A missing record is an error before the user is asked for confirmation.
         self.client.get(target).await?;
         confirmation.ask(&format!("Delete the {}?", printable(name)))?;
         self.client.delete(target).await?;
@@ -183,7 +186,7 @@ impl Session {
     }
 }
 
-/// Returns a part of a JSON array, one item a line. `separator` is written before the next item.
+/// Returns a part of a JSON array, one item per line. `separator` is the text before the next item.
 fn array_part(items: &[Value], separator: &mut &str, is_last: bool) -> String {
     let mut text = String::new();
     for item in items {
@@ -198,8 +201,9 @@ fn array_part(items: &[Value], separator: &mut &str, is_last: bool) -> String {
     text
 }
 
-/// Returns the merge patch (RFC 7396) that turns `before` into `after`. A `null` in `after` is
-/// always sent: it clears a field, such as a password, that `before` does not show.
+/// Returns the merge patch (RFC 7396) that turns `before` into `after`. The patch contains each
+/// `null` in `after`, even if `before` lacks the field: records do not show some fields, such as a
+/// password, and `null` clears them.
 pub fn difference(before: &Map<String, Value>, after: &Map<String, Value>) -> Map<String, Value> {
     let removed = before.keys().filter(|name| !after.contains_key(*name));
     let mut patch: Map<String, Value> = removed.map(|name| (name.clone(), Value::Null)).collect();
@@ -217,7 +221,8 @@ pub fn difference(before: &Map<String, Value>, after: &Map<String, Value>) -> Ma
     patch
 }
 
-/// Adds words to the list in `field` and removes others. The list stays sorted.
+/// Adds the words in `add` to the list in `field`, and removes the words in `remove`. Sorts the
+/// list.
 pub fn change_words(
     record: &mut Map<String, Value>,
     field: &str,

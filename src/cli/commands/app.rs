@@ -34,13 +34,13 @@ pub enum Verb {
         /// The application's id
         id: String,
     },
-    /// Change an application; other fields stay
+    /// Change an application; fields that are not given stay unchanged
     Edit {
         /// The application's id
         id: String,
         #[command(flatten)]
         fields: Fields,
-        /// Use it for requests that name no application
+        /// Use the application for requests that do not name an application
         #[arg(long)]
         default: bool,
     },
@@ -49,7 +49,7 @@ pub enum Verb {
         /// The application's id
         id: String,
     },
-    /// Disable an application: requests that name it are anonymous
+    /// Disable an application: requests that name the application are anonymous
     Disable {
         /// The application's id
         id: String,
@@ -65,44 +65,44 @@ pub enum Verb {
 
 #[derive(Debug, Args)]
 pub struct Add {
-    /// The id, as in AUTH-METHOD: a-z 0-9 _ . -
+    /// The id, which clients send in AUTH-METHOD; allowed characters: a-z 0-9 _ . -
     id: String,
     #[command(flatten)]
     fields: Fields,
-    /// Use it for requests that name no application
+    /// Use the application for requests that do not name an application
     #[arg(long)]
     default: bool,
-    /// Create it disabled
+    /// Create the application disabled
     #[arg(long)]
     disabled: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct Fields {
-    /// The name for people [default of a new application: its id]
+    /// The name for people [default for a new application: the id]
     #[arg(long)]
     name: Option<String>,
     /// The authentication type: api_key is base64(user:key), basic is base64(user:password), bearer
-    /// is the key alone; else a script of scripts/auth
+    /// is the key alone; or the name of a script in scripts/auth
     #[arg(long = "type", value_name = "TYPE")]
     auth_type: Option<String>,
     /// The request header field with the credential
     #[arg(long, value_name = "NAME")]
     header: Option<String>,
-    /// How much detail a denied client gets
+    /// The detail in responses to denied requests: the exact reason, or a uniform error
     #[arg(long, value_name = "DETAIL", value_parser = ["exact", "uniform"])]
     detail: Option<String>,
-    /// The realm of challenges
+    /// The realm in WWW-Authenticate challenges
     #[arg(long)]
     realm: Option<String>,
-    /// The prefix of its keys
+    /// The prefix of the application's keys
     #[arg(long, value_name = "PREFIX")]
     key_prefix: Option<String>,
-    /// The kind of keys: per_user, or universal: one key authenticates any user that the client
-    /// names
+    /// The kind of keys: per_user, or universal (one key authenticates any user that the client
+    /// names)
     #[arg(long, value_name = "SOURCE", value_parser = ["per_user", "universal"])]
     key_source: Option<String>,
-    /// Whether its universal keys can also authenticate administrators [default: no]
+    /// Whether the application's universal keys can also authenticate administrators [default: no]
     #[arg(long, value_name = "yes|no", value_parser = ["yes", "no"])]
     universal_administrators: Option<String>,
     #[command(flatten)]
@@ -144,7 +144,7 @@ impl Add {
         record.insert("id".into(), self.id.clone().into());
         record.insert("name".into(), self.id.into());
         enable(&mut record, !self.disabled);
-        // A password is always in this header field, and a bearer's key usually.
+        // Passwords are always sent in this header field, and bearer keys usually.
         if matches!(self.fields.auth_type.as_deref(), Some("basic" | "bearer")) {
             record.insert("header".into(), "Authorization".into());
         }
@@ -154,11 +154,11 @@ impl Add {
 }
 
 impl Fields {
-    /// A list shows universal keys, since they need attention.
+    /// Prints a warning if the application gets universal keys.
     fn warn(&self, session: &Session) {
         if self.key_source.as_deref() == Some("universal") {
             session.screen.note(
-                "Warning: whoever has a universal key of this application can act as any of its users. Bind such keys to networks and scopes.\n",
+                "Warning: anyone who has a universal key of this application can act as any user of the application. Restrict such keys to networks and scopes.\n",
             );
         }
     }

@@ -27,8 +27,8 @@ use crate::{
 };
 
 const TOML: &str = "application/toml";
-/// The maximum number of characters of a value in a line.
-const SHOWN: usize = 80;
+/// The maximum number of characters of a value that a line of changes shows.
+const MAX_SHOWN: usize = 80;
 
 #[derive(Debug, Args)]
 pub struct Export {
@@ -40,7 +40,7 @@ pub struct Export {
 pub struct Apply {
     /// The file; - is standard input
     file: PathBuf,
-    /// Check only, and print what would be done
+    /// Only check the file, and print the changes that would be made
     #[arg(long)]
     dry_run: bool,
     /// Delete users, keys, roles, applications and resources that are not in the file
@@ -49,64 +49,65 @@ pub struct Apply {
 }
 
 impl Export {
-    /// Writes the file.
+    /// Writes all records to the file, or to standard output.
     pub async fn run(self, session: &Session) -> anyhow::Result<()> {
-        let is_there = |file: &PathBuf| file.exists();
-        if let Some(file) = self.file.as_ref().filter(|file| is_there(file)) {
-            return Err(there_already(file).into());
+        if let Some(file) = self.file.as_ref().filter(|file| file.exists()) {
+            return Err(file_exists(file).into());
         }
         let text = session.client.get_text(&path(&["state"]), TOML).await?;
         let Some(file) = self.file else {
             return Ok(session.screen.print(&text)?);
         };
         write(&file, &text).map_err(|problem| match problem.kind() {
-            io::ErrorKind::AlreadyExists => there_already(&file),
+            io::ErrorKind::AlreadyExists => file_exists(&file),
             _ => CliError::new(Exit::Usage, format!("{}: {problem}", file.display())),
         })?;
         session.screen.note(&format!(
-            "The records are in {}. It holds digests: keep it to yourself.\n",
+            "The records are in {}. The file contains digests of keys and passwords: keep it private.\n",
             file.display()
         ));
         Ok(())
     }
 }
 
-fn there_already(file: &Path) -> CliError {
+fn file_exists(file: &Path) -> CliError {
     let file = file.display();
-    CliError::new(Exit::Refused, format!("{file}: there is such a file already. Name a new one"))
+    CliError::new(Exit::Refused, format!("{file}: the file exists already. Choose a new name"))
 }
 
-/// The file gets its name when it is complete.
+/// Writes a draft, and renames the draft once it is complete. So `file` is never incomplete.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let mut draft = file.as_os_str().to_owned();
     draft.push(".part");
     let draft = PathBuf::from(draft);
     let _ = fs::remove_file(&draft);
-    let whole = || {
-        let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        out.write_all(text.as_bytes())?;
-        out.sync_all()?;
+    let write_and_rename = || {
+        let mut output =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        output.write_all(text.as_bytes())?;
+        output.sync_all()?;
         renameat_with(CWD, &draft, CWD, file, RenameFlags::NOREPLACE)?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     };
-    whole().inspect_err(|_| drop(fs::remove_file(&draft)))
+    write_and_rename().inspect_err(|_| drop(fs::remove_file(&draft)))
 }
 
 impl Apply {
-    /// Applies the file to the running server or the store. If there is no store, creates it from
-    /// the file.
+    /// Applies the file to the running server or the store. If there is no store, creates a store
+    /// from the file.
     pub async fn run(self, settings: &Settings, output: Output) -> anyhow::Result<()> {
         let text = self.read()?;
         if has_no_store(settings)? {
-            same_pepper(&text, settings)?;
-            // A refused file leaves no empty store.
-            let rehearsal = accounts::in_memory(settings)?;
-            let client = connect::client_of_accounts(settings, rehearsal).await?;
+            check_pepper(&text, settings)?;
+            // The file is first applied in memory, so that a refused file leaves no empty store
+            // behind.
+            let in_memory = accounts::in_memory(settings)?;
+            let client = connect::client_of_accounts(settings, in_memory).await?;
             let session = Session::new(client, output);
-            let told = self.send(&session, text.clone(), true).await?;
+            let report = self.send(&session, text.clone(), true).await?;
             if self.dry_run {
-                return show(&told, &session);
+                return show(&report, &session);
             }
             let client = connect::client_of_accounts(settings, accounts::open(settings)?).await?;
             let session = Session::new(client, output);
@@ -127,8 +128,8 @@ impl Apply {
         String::from_utf8(bytes).map_err(|problem| {
             let before = &problem.as_bytes()[..problem.utf8_error().valid_up_to()];
             let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-            let said = format!("{file}: line {line} is not UTF-8 text. Save the file as UTF-8");
-            CliError::new(Exit::Refused, said)
+            let message = format!("{file}: line {line} is not UTF-8 text. Save the file as UTF-8");
+            CliError::new(Exit::Refused, message)
         })
     }
 
@@ -141,9 +142,9 @@ impl Apply {
         let flag = |is_set: bool| if is_set { "true" } else { "false" };
         let query = [("dry_run", flag(dry_run)), ("prune", flag(self.prune))];
         let target = with_query(&path(&["state"]), &query);
-        let mut told = session.client.post_text(&target, TOML, text).await?.body;
-        told["dry_run"] = self.dry_run.into();
-        Ok(told)
+        let mut report = session.client.post_text(&target, TOML, text).await?.body;
+        report["dry_run"] = self.dry_run.into();
+        Ok(report)
     }
 }
 
@@ -154,47 +155,49 @@ fn has_no_store(settings: &Settings) -> Result<bool, CliError> {
         && control_file::find(&store.control_file)?.is_none())
 }
 
-/// Keys of a file are valid with only one pepper; a new store uses the existing pepper file.
-fn same_pepper(text: &str, settings: &Settings) -> Result<(), CliError> {
-    let stated: Option<toml::Table> = text.parse().ok();
-    let stated = stated.filter(|stated| stated.contains_key("keys"));
-    let Some(stated) = stated.as_ref().and_then(|stated| stated.get("pepper")?.as_str()) else {
+/// Checks that the keys of a file were made with the pepper in the existing pepper file. A new
+/// store uses this pepper, and keys that were made with another pepper would be invalid.
+fn check_pepper(text: &str, settings: &Settings) -> Result<(), CliError> {
+    let document: Option<toml::Table> = text.parse().ok();
+    let document = document.filter(|document| document.contains_key("keys"));
+    let Some(needed) = document.as_ref().and_then(|document| document.get("pepper")?.as_str())
+    else {
         return Ok(());
     };
     let file = &settings.store.pepper_file;
-    let ours = crate::accounts::read_pepper(file).map(|pepper| pepper.fingerprint().to_hex());
-    if ours.is_ok_and(|ours| ours == stated) {
+    let existing = crate::accounts::read_pepper(file).map(|pepper| pepper.fingerprint().to_hex());
+    if existing.is_ok_and(|existing| existing == needed) {
         return Ok(());
     }
-    let said = format!(
-        "the keys of the file were made with another pepper than the one in {}. Put the pepper that belongs to it there first",
+    let message = format!(
+        "the keys in the file were made with another pepper than the one in {}. First store the pepper of these keys in that file",
         file.display()
     );
-    Err(CliError::new(Exit::Refused, said))
+    Err(CliError::new(Exit::Refused, message))
 }
 
-/// The changes, one line per record.
-fn show(told: &Value, session: &Session) -> anyhow::Result<()> {
+/// Prints the changes, one line per record.
+fn show(report: &Value, session: &Session) -> anyhow::Result<()> {
     if session.output == Output::Json {
-        return session.show(told);
+        return session.show(report);
     }
-    let changes = told["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let changes = report["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
     let lines: String = changes.iter().map(line).collect();
-    session.screen.print(&format!("{lines}= {} unchanged\n", cell(&told["unchanged"])))?;
-    let count = |name: &str| told[name].as_u64().unwrap_or_default();
+    session.screen.print(&format!("{lines}= {} unchanged\n", cell(&report["unchanged"])))?;
+    let count = |name: &str| report[name].as_u64().unwrap_or_default();
     let [added, changed, removed] = ["added", "changed", "removed"].map(count);
-    let said = match (changes.is_empty(), told["dry_run"] == true) {
-        (true, _) => "There is nothing to do: the records are as the file says.\n".to_owned(),
+    let message = match (changes.is_empty(), report["dry_run"] == true) {
+        (true, _) => "There is nothing to change: the records are as the file says.\n".to_owned(),
         (_, true) => format!(
             "Nothing was written. {added} would be added, {changed} changed, {removed} removed.\n"
         ),
         _ => format!("{added} added, {changed} changed, {removed} removed.\n"),
     };
-    session.screen.note(&said);
+    session.screen.note(&message);
     Ok(())
 }
 
-/// `~ resource r: enabled true → false`
+/// Formats a change, such as `~ resource r: enabled true → false`.
 fn line(change: &Value) -> String {
     let sign = match change["change"].as_str() {
         Some("add") => '+',
@@ -230,8 +233,8 @@ fn shown(value: Option<&Value>) -> String {
         Some(Value::String(text)) => printable(text),
         Some(other) => printable(&other.to_string()),
     };
-    match text.char_indices().nth(SHOWN) {
-        Some((at, _)) => format!("{}…", &text[..at]),
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
 }

@@ -19,14 +19,14 @@ const COLUMNS: &[Column] = &[
     ("AFTER", |entry| cell(&entry["after"])),
 ];
 
-/// The number of entries per request of an export.
-const PAGE: usize = 1000;
+/// The maximum number of entries in one request of an export.
+const PAGE_SIZE: usize = 1000;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// List entries, the newest first
     List {
-        /// Show at most this many
+        /// Show at most this many entries
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
@@ -49,7 +49,7 @@ async fn export(session: &Session) -> anyhow::Result<()> {
     let target = with_query(&path(&["audit"]), &[("order", "oldest")]);
     let mut cursor = None;
     loop {
-        let (items, next) = session.page(&target, PAGE, cursor.as_deref()).await?;
+        let (items, next) = session.page(&target, PAGE_SIZE, cursor.as_deref()).await?;
         let lines: String = items.iter().map(|entry| format!("{entry}\n")).collect();
         session.screen.print(&lines)?;
         if next.is_none() {
@@ -79,7 +79,7 @@ async fn verify(session: &Session) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The actor, in a few words.
+/// Returns the name and number of a user, or the kind of another actor.
 fn actor(entry: &Value) -> String {
     let actor = &entry["actor"];
     match actor["kind"].as_str() {

@@ -1,13 +1,14 @@
-//! `keyward completions`: prints completions for a shell.
+//! `keyward completions`: prints the completion script for a shell.
 
 use clap::CommandFactory as _;
 use clap_complete::{Shell, generate};
 
 use crate::cli::{Cli, terminal::screen};
 
-/// Prints the completions of `shell`.
+/// Prints the completion script for `shell`.
 pub fn print(shell: Shell) -> anyhow::Result<()> {
-    // Written into memory first, because the generator panics on a closed pipe.
+    // The script is generated in memory, because the generator panics if standard output is a
+    // closed pipe.
     let mut script = Vec::new();
     generate(shell, &mut Cli::command(), "keyward", &mut script);
     Ok(screen::print(&String::from_utf8(script)?)?)

@@ -18,8 +18,8 @@ pub enum Verb {
     Print,
 }
 
-/// Runs the command. Problems of the file itself were reported when it was loaded; the files that
-/// it names are checked here.
+/// Runs the command. Problems of the configuration were already reported when it was loaded; this
+/// function also checks the TLS files that the configuration names.
 pub fn run(verb: Verb, loaded: &Loaded, output: Output) -> anyhow::Result<()> {
     if matches!(verb, Verb::Check) {
         tls::load(&loaded.settings)?;
@@ -27,11 +27,9 @@ pub fn run(verb: Verb, loaded: &Loaded, output: Output) -> anyhow::Result<()> {
     let text = match (verb, output) {
         (Verb::Check, Output::Table) => match &loaded.source {
             Some(path) => {
-                format!("{} is in order.\n", screen::printable(&path.display().to_string()))
+                format!("{} is valid.\n", screen::printable(&path.display().to_string()))
             }
-            None => {
-                "There is no configuration file; the built-in configuration is in order.\n".into()
-            }
+            None => "There is no configuration file; the built-in configuration is valid.\n".into(),
         },
         (Verb::Check, Output::Json) => {
             format!("{:#}\n", json!({ "source": loaded.source, "overrides": loaded.overrides }))

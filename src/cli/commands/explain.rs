@@ -1,4 +1,5 @@
-//! `keyward explain`: runs a request through every phase and prints the result of each.
+//! `keyward explain`: runs a request through every phase and prints the result of each
+//! phase.
 
 use std::{
     fs::File,
@@ -19,7 +20,7 @@ use crate::cli::{
 };
 
 /// The maximum size of a file of header fields and of a body, in bytes.
-const LONGEST: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 const COLUMNS: &[Column] = &[
     ("PHASE", |step| cell(&step["phase"])),
@@ -34,13 +35,13 @@ const COLUMNS: &[Column] = &[
 /// The request, with options named as in curl.
 #[derive(Debug, Args)]
 pub struct Request {
-    /// The path, with the query if there is one
+    /// The path, optionally with a query
     target: String,
-    /// The method [default: GET; with a body POST]
+    /// The method [default: GET, or POST with a body]
     #[arg(short = 'X', long, value_name = "METHOD")]
     method: Option<String>,
-    /// A header field "Name: value", or @FILE with one per line. Other users of the machine can
-    /// read arguments, so put credentials into a file
+    /// A header field "Name: value", or @FILE with one header field per line. Other users of the
+    /// machine can read arguments, so put credentials into a file
     #[arg(short = 'H', long, value_name = "FIELD")]
     header: Vec<String>,
     /// Read header fields from a file, one per line; - is standard input
@@ -52,41 +53,41 @@ pub struct Request {
     /// The client's address
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     client: std::net::IpAddr,
-    /// The body, or @FILE
+    /// The body, or @FILE with the body
     #[arg(short = 'd', long, value_name = "BODY")]
     data: Option<String>,
 }
 
-/// Explains a request. The exit code is 0 even if the request is refused.
+/// Explains a request. The exit code is 0 even if the explained request is refused.
 pub async fn run(request: Request, session: &Session) -> anyhow::Result<()> {
-    let asked = request.body()?;
-    let response = session.client.post(&path(&["explain"]), &asked).await?.body;
+    let body = request.body()?;
+    let response = session.client.post(&path(&["explain"]), &body).await?.body;
     let text = match session.output {
         Output::Json => format!("{response:#}\n"),
-        Output::Table => text(&response),
+        Output::Table => explanation(&response),
     };
     Ok(session.screen.print(&text)?)
 }
 
-fn text(response: &Value) -> String {
+fn explanation(response: &Value) -> String {
     let request = &response["request"];
-    let said = |value: &Value| printable(value.as_str().unwrap_or_default());
+    let field = |value: &Value| printable(value.as_str().unwrap_or_default());
     let mut text = format!(
         "{} {} from {} to {}\n\n",
-        said(&request["method"]),
-        said(&request["path"]),
-        said(&request["client"]),
-        said(&request["host"])
+        field(&request["method"]),
+        field(&request["path"]),
+        field(&request["client"]),
+        field(&request["host"])
     );
     let phases = response["phases"].as_array().map(Vec::as_slice).unwrap_or_default();
     text.push_str(&Listing::new(COLUMNS).page(phases));
-    let refusal = &response["response"];
-    text.push_str(&match refusal["status"].as_u64() {
-        None => "\nAllowed: the request goes on to its handler, which was not run.\n".to_owned(),
+    let denial = &response["response"];
+    text.push_str(&match denial["status"].as_u64() {
+        None => "\nAllowed: a real request would now go to its handler. The explained request does not.\n".to_owned(),
         Some(status) => format!(
-            "\nRefused: the client is told {status} {}: {}\n",
-            said(&refusal["error"]),
-            said(&refusal["description"])
+            "\nRefused: the client gets {status} {}: {}\n",
+            field(&denial["error"]),
+            field(&denial["description"])
         ),
     });
     text
@@ -104,13 +105,13 @@ impl Request {
         for file in &self.headers {
             add_all(&mut headers, file)?;
         }
-        let usual = if self.data.is_some() { "POST" } else { "GET" };
+        let default_method = if self.data.is_some() { "POST" } else { "GET" };
         let data = match self.data.as_deref().and_then(|data| data.strip_prefix('@')) {
             Some(file) => Some(read(file)?.to_string()),
             None => self.data,
         };
         Ok(json!({
-            "method": self.method.as_deref().unwrap_or(usual),
+            "method": self.method.as_deref().unwrap_or(default_method),
             "target": self.target,
             "host": self.host,
             "client": self.client,
@@ -125,11 +126,12 @@ fn add_all(headers: &mut Map<String, Value>, file: &str) -> Result<(), CliError>
     text.lines().filter(|line| !line.trim().is_empty()).try_for_each(|line| add(headers, line))
 }
 
-/// Adds `Name: value`. The error does not repeat it, because it may be a credential.
+/// Adds a header field `Name: value`. The error does not show the field, because it may contain a
+/// credential.
 fn add(headers: &mut Map<String, Value>, field: &str) -> Result<(), CliError> {
     let Some((name, value)) = field.split_once(':').filter(|(name, _)| !name.trim().is_empty())
     else {
-        let text = "a header field is written \"Name: value\"";
+        let text = "a header field must have the form \"Name: value\"";
         return Err(CliError::new(Exit::Usage, text));
     };
     let values = headers.entry(name.trim().to_lowercase()).or_insert_with(|| json!([]));
@@ -142,11 +144,11 @@ fn add(headers: &mut Map<String, Value>, field: &str) -> Result<(), CliError> {
 fn read(file: &str) -> Result<Zeroizing<String>, CliError> {
     let mut text = Zeroizing::new(String::new());
     let read = match file {
-        "-" => io::stdin().lock().take(LONGEST).read_to_string(&mut text),
-        file => File::open(file).and_then(|open| open.take(LONGEST).read_to_string(&mut text)),
+        "-" => io::stdin().lock().take(MAX_BYTES).read_to_string(&mut text),
+        file => File::open(file).and_then(|open| open.take(MAX_BYTES).read_to_string(&mut text)),
     };
-    let named = if file == "-" { "standard input" } else { file };
-    read.map_err(|problem| CliError::new(Exit::Usage, format!("{named}: {problem}")))?;
+    let name = if file == "-" { "standard input" } else { file };
+    read.map_err(|problem| CliError::new(Exit::Usage, format!("{name}: {problem}")))?;
     Ok(text)
 }
 
@@ -155,14 +157,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_read_and_a_wrong_one_is_not_repeated() {
+    fn header_fields_are_parsed_and_errors_do_not_show_them() {
         let mut headers = Map::new();
         add(&mut headers, "API-KEY: a:b").unwrap();
         add(&mut headers, "api-key:c").unwrap();
         assert_eq!(Value::from(headers.clone()), json!({ "api-key": ["a:b", "c"] }));
         for wrong in ["s3cret", ": s3cret", " :s3cret"] {
-            let said = add(&mut headers, wrong).unwrap_err().to_string();
-            assert!(!said.contains("s3cret"), "{said}");
+            let error = add(&mut headers, wrong).unwrap_err().to_string();
+            assert!(!error.contains("s3cret"), "{error}");
         }
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("fields");

@@ -18,18 +18,19 @@ use crate::{
 };
 
 /// The time limit of the response.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const TARGET: &str = "/health/ready";
 
-/// Asks the server, wherever it listens. Sends no key, because the health route is public.
+/// Asks the server whether it is ready. Sends no key, because the health route is public.
 ///
-/// # Errors It is not ready, or does not answer: exit code 1 in every case, which is what
-/// supervisors expect.
+/// # Errors
+/// The server is not ready or does not respond. The exit code is 1 in both cases, as supervisors
+/// expect.
 pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     let address = address(settings);
     let failed = |text: String| CliError::new(Exit::Failed, text);
     let request = Request::get(TARGET).body(Bytes::new())?;
-    let server = RemoteServer::new(address.clone()).with_timeout(PATIENCE);
+    let server = RemoteServer::new(address.clone()).with_timeout(RESPONSE_TIMEOUT);
     let response = server.send(request).await.map_err(|problem| failed(problem.to_string()))?;
     let status = response.status();
     let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
@@ -43,7 +44,7 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
 }
 
 fn unready(status: u16, address: &AdminListen, body: Value) -> CliError {
-    let text = format!("the server at {address} is not ready: it answers {status}");
+    let text = format!("the server at {address} is not ready: it responds with status {status}");
     let mut failure = CliError::new(Exit::Failed, text);
     if !body.is_null() {
         failure.problem["health"] = json!(body);
@@ -51,8 +52,9 @@ fn unready(status: u16, address: &AdminListen, body: Value) -> CliError {
     failure
 }
 
-/// The address in the control file, which has the actual port; else the configured address, or the
-/// socket if that address has TLS.
+/// Returns the address in the control file, which has the actual port. Without a valid control
+/// file, returns the configured address, or the command line's socket if the admin listener has
+/// TLS.
 fn address(settings: &Settings) -> AdminListen {
     match control_file::find(&settings.store.control_file) {
         Ok(Some(found)) => found.address,

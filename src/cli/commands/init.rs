@@ -1,4 +1,4 @@
-//! `keyward init`: creates the store, its first user and that user's key, without a server.
+//! `keyward init`: creates the store, the first user and the first user's key, without a server.
 
 use serde_json::json;
 
@@ -17,26 +17,25 @@ use crate::{
 pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     let store = &settings.store;
     if store.engine == Engine::Memory {
-        let text = "store.engine is \"memory\": there is nothing that would outlive this command. keyward serve makes what it needs";
+        let text = "with store.engine = \"memory\", keyward init would create a store that ends with this command. Run keyward serve instead";
         return Err(CliError::new(Exit::Refused, text).into());
     }
-    let used = || {
+    let already_exists = || {
         let path = store.path.display();
-        let text = format!(
-            "the store {path} is in use: it has its users and keys already. Nothing was changed"
-        );
+        let text =
+            format!("the store {path} exists already and has users and keys. Nothing was changed");
         CliError::new(Exit::Refused, text)
     };
     let accounts = match accounts::open(settings) {
-        Err(SetupError::Store(StoreError::Locked { .. })) => return Err(used().into()),
+        Err(SetupError::Store(StoreError::Locked { .. })) => return Err(already_exists().into()),
         opened => opened?,
     };
-    let first = accounts.first_start().await?.ok_or_else(used)?;
+    let first = accounts.first_start().await?.ok_or_else(already_exists)?;
     let base_url = welcome::base_url(settings, settings.server.listen);
     if output == Output::Table {
         return welcome::print(&first, base_url.as_deref());
     }
-    let mut answer = json!({
+    let mut output_json = json!({
         "username": first.username,
         "key": first.key.expose(),
         "application": first.application,
@@ -44,7 +43,7 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
         "pepper_file": store.pepper_file,
     });
     if let Some(base_url) = base_url {
-        answer["curl"] = welcome::curl_command(&base_url, &first.username, &first.key).into();
+        output_json["curl"] = welcome::curl_command(&base_url, &first.username, &first.key).into();
     }
-    Ok(screen::print(&format!("{answer:#}\n"))?)
+    Ok(screen::print(&format!("{output_json:#}\n"))?)
 }

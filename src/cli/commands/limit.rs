@@ -5,23 +5,24 @@ use serde_json::{Map, Value};
 
 use crate::model::{Credits, RateLimit, Violation};
 
-/// A rate.
+/// The option that sets a rate limit.
 #[derive(Debug, Clone, Args)]
 pub struct Rate {
-    /// The rate limit: 100/1m, or 100/1m burst 20 (s, m, h, d, w) [default: no limit]
+    /// The rate limit, such as 100/1m or 100/1m burst 20; units: s, m, h, d, w [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     rate_limit: Option<RateLimit>,
 }
 
-/// Credits.
+/// The option that sets credits.
 #[derive(Debug, Clone, Args)]
 pub struct Budget {
-    /// The credits: 1000/day, 1000/week or 1000/month, in UTC [default: no limit]
+    /// The credits, such as 1000/day, 1000/week or 1000/month; periods begin in UTC [default: no
+    /// limit]
     #[arg(long, value_name = "CREDITS", value_parser = credits)]
     credits: Option<Credits>,
 }
 
-/// Removes a rate limit.
+/// The option that removes a rate limit.
 #[derive(Debug, Clone, Args)]
 pub struct NoRate {
     /// Remove the rate limit
@@ -29,7 +30,7 @@ pub struct NoRate {
     no_rate_limit: bool,
 }
 
-/// Removes credits.
+/// The option that removes credits.
 #[derive(Debug, Clone, Args)]
 pub struct NoBudget {
     /// Remove the credits
@@ -70,13 +71,13 @@ impl NoBudget {
 }
 
 fn rate(text: &str) -> Result<RateLimit, String> {
-    RateLimit::parse("", text).map_err(told)
+    RateLimit::parse("", text).map_err(message_and_fix)
 }
 
 fn credits(text: &str) -> Result<Credits, String> {
-    Credits::parse("", text).map_err(told)
+    Credits::parse("", text).map_err(message_and_fix)
 }
 
-fn told(Violation { message, fix, .. }: Violation) -> String {
+fn message_and_fix(Violation { message, fix, .. }: Violation) -> String {
     format!("{message} {fix}")
 }

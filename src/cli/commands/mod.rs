@@ -1,4 +1,5 @@
-//! The commands: one file per command, with its arguments as its help page.
+//! The commands: one file per command. The doc comments of a command's arguments are the
+//! command's help page.
 
 pub(super) mod app;
 pub(super) mod apply;

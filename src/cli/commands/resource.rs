@@ -25,8 +25,8 @@ const COLUMNS: &[Column] = &[
     ("HOST", |resource| cell(&resource["host"])),
     ("PATH", |resource| cell(&resource["path"])),
     ("METHODS", methods),
-    ("FORMATS", |resource| each(resource, "formats")),
-    ("AUTHENTICATION", |resource| each(resource, "authentication")),
+    ("FORMATS", |resource| shared_rule(resource, "formats")),
+    ("AUTHENTICATION", |resource| shared_rule(resource, "authentication")),
 ];
 
 #[derive(Debug, Subcommand)]
@@ -40,7 +40,7 @@ pub enum Verb {
         /// The resource's id
         id: String,
     },
-    /// Change a resource; other fields stay
+    /// Change a resource; fields that are not given stay unchanged
     Edit(Box<Edit>),
     /// Enable a resource
     Enable {
@@ -63,12 +63,12 @@ pub enum Verb {
 
 #[derive(Debug, Args)]
 pub struct Add {
-    /// The id: a-z 0-9 _ . - [default: the one in the file]
+    /// The id; allowed characters: a-z 0-9 _ . - [default: the id in the file]
     #[arg(required_unless_present = "file")]
     id: Option<String>,
     #[command(flatten)]
     source: Source,
-    /// Create it disabled
+    /// Create the resource disabled
     #[arg(long)]
     disabled: bool,
 }
@@ -81,10 +81,10 @@ pub struct Edit {
     source: Source,
 }
 
-/// A record: whole from a file, or field by field.
+/// The source of a record: a file with the whole record, or options with single fields.
 #[derive(Debug, Args)]
 pub struct Source {
-    /// The whole record as JSON, for example for rules per method; - is standard input
+    /// The file with the whole record as JSON, which can have rules per method; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Rate", "NoRate"])]
     file: Option<PathBuf>,
     #[command(flatten)]
@@ -112,39 +112,40 @@ pub struct Fields {
     /// A format (json, xml, text, html, form, any); repeatable
     #[arg(long = "format", value_name = "FORMAT")]
     formats: Vec<String>,
-    /// An application's id, * for all, or anonymous; repeatable
+    /// An application's id, * for all applications, or anonymous; repeatable
     #[arg(long = "authentication", value_name = "ID")]
     authentication: Vec<String>,
     /// A permission that the methods require; repeatable
     #[arg(long = "permission", value_name = "METHOD=PERMISSION", value_parser = permission)]
     permissions: Vec<(String, String)>,
-    /// An upstream of proxy, such as http://127.0.0.1:9000; repeatable
+    /// For the handler proxy: an upstream, such as http://127.0.0.1:9000; repeatable
     #[arg(long = "upstream", value_name = "URL")]
     upstreams: Vec<String>,
-    /// The file of the trusted authorities of an https upstream, in PEM [default: the public ones]
+    /// For the handler proxy: the file of the trusted authorities of an https upstream, in PEM
+    /// [default: the public authorities]
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// The protocol of the upstream: http1 or http2
+    /// For the handler proxy: the protocol of the upstream, http1 or http2
     #[arg(long)]
     protocol: Option<String>,
-    /// The prefix that proxy removes from the path
+    /// For the handler proxy: the prefix that is removed from the path
     #[arg(long, value_name = "PATH")]
     strip_prefix: Option<String>,
-    /// The status of the response of respond
+    /// For the handler respond: the status of the response
     #[arg(long)]
     status: Option<u16>,
-    /// The body of the response of respond
+    /// For the handler respond: the body of the response
     #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
     body: Option<String>,
-    /// The file with the body of the response of respond
+    /// For the handler respond: the file with the body of the response
     #[arg(long, value_name = "FILE")]
     body_file: Option<PathBuf>,
-    /// The media type of the response of respond
+    /// For the handler respond: the media type of the response
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
 }
 
-/// Fields that can be read from files.
+/// The fields whose options can name a file.
 struct Texts {
     body: Option<String>,
     ca: Option<String>,
@@ -171,7 +172,7 @@ impl Add {
         let mut record = match &self.source.file {
             Some(file) => read_record(file)?,
             None if self.source.fields.handler.is_none() => {
-                let text = "say what answers: --handler respond, or --file with the whole record";
+                let text = "choose a handler, such as --handler respond, or give the whole record with --file";
                 return Err(CliError::new(Exit::Usage, text));
             }
             None => Map::from_iter([
@@ -180,7 +181,7 @@ impl Add {
             ]),
         };
         if let Some(id) = &self.id {
-            name(&mut record, id)?;
+            set_id(&mut record, id)?;
         }
         if self.disabled {
             enable(&mut record, false);
@@ -195,8 +196,8 @@ impl Edit {
     async fn run(&self, target: &str, session: &Session) -> anyhow::Result<()> {
         if let Some(file) = &self.source.file {
             let mut record = read_record(file)?;
-            name(&mut record, &self.id)?;
-            // The file is the whole record: missing fields are removed.
+            set_id(&mut record, &self.id)?;
+            // The file is the whole record: a field that is missing in the file is removed.
             return session.update(target, |found| found.clone_from(&record)).await;
         }
         let texts = self.source.fields.texts()?;
@@ -239,11 +240,11 @@ impl Fields {
         if !self.permissions.is_empty() {
             record.insert("permissions".into(), self.permissions());
         }
-        let mut answer = Map::new();
-        answer.extend(self.status.map(|status| ("status".into(), status.into())));
-        answer.extend(self.content_type.clone().map(|text| ("content_type".into(), text.into())));
-        answer.extend(texts.body.clone().map(|text| ("body".into(), text.into())));
-        add_to(record, "respond", answer);
+        let mut response = Map::new();
+        response.extend(self.status.map(|status| ("status".into(), status.into())));
+        response.extend(self.content_type.clone().map(|text| ("content_type".into(), text.into())));
+        response.extend(texts.body.clone().map(|text| ("body".into(), text.into())));
+        add_to(record, "respond", response);
         let mut proxy = Map::new();
         if !self.upstreams.is_empty() {
             proxy.insert("upstreams".into(), json!(self.upstreams));
@@ -255,15 +256,15 @@ impl Fields {
     }
 
     fn permissions(&self) -> Value {
-        let mut of = std::collections::BTreeMap::<&str, Vec<&str>>::new();
+        let mut by_method = std::collections::BTreeMap::<&str, Vec<&str>>::new();
         for (method, permission) in &self.permissions {
-            of.entry(method).or_default().push(permission);
+            by_method.entry(method).or_default().push(permission);
         }
-        json!(of)
+        json!(by_method)
     }
 }
 
-/// Adds settings of a handler to the existing ones.
+/// Adds settings to the existing settings of a handler.
 fn add_to(record: &mut Map<String, Value>, handler: &str, settings: Map<String, Value>) {
     if settings.is_empty() {
         return;
@@ -283,11 +284,11 @@ fn permission(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Sets the record's id. A record with another id is refused.
-fn name(record: &mut Map<String, Value>, id: &str) -> Result<(), CliError> {
+/// Sets the record's id. A record that has another id is refused.
+fn set_id(record: &mut Map<String, Value>, id: &str) -> Result<(), CliError> {
     match record.insert("id".into(), id.into()) {
         Some(other) if other != id => {
-            let text = format!("the record in the file has the id {other}, and not {id}");
+            let text = format!("the record in the file has the id {other}, not {id}");
             Err(CliError::new(Exit::Usage, text))
         }
         _ => Ok(()),
@@ -296,7 +297,8 @@ fn name(record: &mut Map<String, Value>, id: &str) -> Result<(), CliError> {
 
 fn read_record(file: &std::path::Path) -> Result<Map<String, Value>, CliError> {
     serde_json::from_str(&read_text(file)?).map_err(|problem| {
-        let text = format!("{} does not hold one JSON object: {problem}", file.display());
+        let text =
+            format!("{} does not contain exactly one JSON object: {problem}", file.display());
         CliError::new(Exit::Usage, text)
     })
 }
@@ -311,7 +313,7 @@ fn read_text(file: &std::path::Path) -> Result<String, CliError> {
     })
 }
 
-/// The methods, with common or separate rules.
+/// Returns the names of the methods, which have common rules or separate rules.
 fn methods(resource: &Value) -> String {
     match &resource["methods"] {
         Value::Object(rules) => rules.keys().cloned().collect::<Vec<_>>().join(", "),
@@ -319,8 +321,8 @@ fn methods(resource: &Value) -> String {
     }
 }
 
-/// The rule that all methods share. Separate rules are too long for a list.
-fn each(resource: &Value, rule: &str) -> String {
+/// Returns the rule that all methods share. Separate rules per method are too long for a list.
+fn shared_rule(resource: &Value, rule: &str) -> String {
     match &resource["methods"] {
         Value::Object(_) => "by method".into(),
         _ => cell(&resource[rule]),

@@ -31,7 +31,7 @@ pub enum Verb {
         /// The role's id
         id: String,
     },
-    /// Change a role; other fields stay
+    /// Change a role; fields that are not given stay unchanged
     Edit(Edit),
     /// Delete a role
     Delete {
@@ -44,7 +44,7 @@ pub enum Verb {
 
 #[derive(Debug, Args)]
 pub struct Add {
-    /// The id: a-z 0-9 _ . -
+    /// The id; allowed characters: a-z 0-9 _ . -
     id: String,
     /// The name for people
     #[arg(long)]

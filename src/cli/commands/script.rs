@@ -1,5 +1,5 @@
-//! `keyward script`: checks, tests and creates scripts without a server, and reloads those of a
-//! running server.
+//! `keyward script`: checks, tests and creates scripts without a server, and reloads the scripts of
+//! a running server.
 
 use std::{
     fs::{self, OpenOptions},
@@ -38,7 +38,7 @@ const COLUMNS: &[Column] = &[
 /// Commands for the running server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Verb {
-    /// Have the running server reload its scripts
+    /// Ask the running server to reload its scripts
     Reload,
 }
 
@@ -50,11 +50,11 @@ pub enum Bench {
         /// The folder of the scripts [default: scripts.dir]
         dir: Option<PathBuf>,
     },
-    /// Run the scripts' own tests
+    /// Run the tests that the scripts contain
     Test {
         /// The folder of the scripts [default: scripts.dir]
         dir: Option<PathBuf>,
-        /// Only the tests whose name or file contains this text
+        /// Run only the tests whose name or file contains this text
         #[arg(long, value_name = "NAME")]
         filter: Option<String>,
     },
@@ -63,8 +63,8 @@ pub enum Bench {
         /// The kind of script
         #[arg(value_enum)]
         what: What,
-        /// The name of the authentication type or handler, or the resource's id; hooks without a
-        /// name are for all requests
+        /// The name of the authentication type or of the handler, or the id of the hooks' resource;
+        /// hooks without a name are called for all requests
         name: Option<String>,
         /// The folder of the scripts [default: scripts.dir]
         #[arg(long)]
@@ -90,28 +90,31 @@ pub enum What {
     Event,
 }
 
-/// Runs a local command.
+/// Runs a command that needs no server.
 pub fn run(bench: Bench, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let folder = |dir: Option<PathBuf>| dir.unwrap_or_else(|| settings.scripts.dir.clone());
     match bench {
-        Bench::Check { dir } => check(&inspect(&there(dir, settings)?, settings)?, output),
+        Bench::Check { dir } => {
+            check(&inspect(&existing_folder(dir, settings)?, settings)?, output)
+        }
         Bench::Test { dir, filter } => {
-            let inspected = inspect(&there(dir, settings)?, settings)?;
+            let inspected = inspect(&existing_folder(dir, settings)?, settings)?;
             test(&inspected, filter.as_deref(), output)
         }
-        Bench::New { what, name, dir } => begin(what, name.as_deref(), &folder(dir), output),
+        Bench::New { what, name, dir } => create(what, name.as_deref(), &folder(dir), output),
         Bench::Definitions { dir } => definitions(&folder(dir), output),
     }
 }
 
-/// The folder, which must exist: a mistyped folder would be empty and therefore valid.
-fn there(dir: Option<PathBuf>, settings: &Settings) -> Result<PathBuf, CliError> {
+/// Returns the folder of the scripts, which must exist: a mistyped folder would contain no scripts
+/// and so have no errors.
+fn existing_folder(dir: Option<PathBuf>, settings: &Settings) -> Result<PathBuf, CliError> {
     let folder = dir.unwrap_or_else(|| settings.scripts.dir.clone());
     if folder.is_dir() {
         return Ok(folder);
     }
     let text = format!(
-        "there is no folder {}: name the folder of the scripts, or begin one with keyward script new",
+        "there is no folder {}. Give the folder of the scripts, or create it with keyward script new",
         folder.display()
     );
     Err(CliError::new(Exit::Usage, text))
@@ -121,18 +124,18 @@ fn inspect(folder: &Path, settings: &Settings) -> Result<CheckedScripts, CliErro
     CheckedScripts::new(folder, settings.scripts.limits.clone()).map_err(|found| refused(&found))
 }
 
-/// All problems, each with its place and line.
+/// Returns the error that lists all problems, each with its place and its line of text.
 fn refused(found: &[ScriptError]) -> CliError {
     let text = match found.len() {
-        1 => "The scripts are not in order.".to_owned(),
-        count => format!("The scripts are not in order in {count} places."),
+        1 => "The scripts have an error.".to_owned(),
+        count => format!("The scripts have {count} errors."),
     };
     let mut failure = CliError::new(Exit::Refused, text);
-    failure.problem["errors"] = found.iter().map(error).collect();
+    failure.problem["errors"] = found.iter().map(error_json).collect();
     failure
 }
 
-fn error(found: &ScriptError) -> Value {
+fn error_json(found: &ScriptError) -> Value {
     json!({
         "location": found.location(),
         "file": found.file,
@@ -166,24 +169,25 @@ fn test(inspected: &CheckedScripts, filter: Option<&str>, output: Output) -> any
     let gate: Arc<dyn ScriptTestGate> = Arc::new(TestGate);
     let mut written = Ok(());
     let all = inspected.test(filter, &gate, |tested| {
-        // Printed one by one, so that a slow test is visible.
+        // Each result is printed at once, so that a slow test is visible.
         if output == Output::Table && written.is_ok() {
-            written = screen::print(&line(tested));
+            written = screen::print(&result_line(tested));
         }
     });
     written?;
     if output == Output::Json {
-        let all: Vec<Value> = all.iter().map(result).collect();
+        let all: Vec<Value> = all.iter().map(result_json).collect();
         screen::print(&format!("{:#}\n", Value::from(all)))?;
     }
     if all.is_empty() {
         let text = match filter {
-            Some(filter) => format!("No test is called {filter:?}, and no file with tests."),
-            None => "There are no tests. A test is a function test_…() of a script.".to_owned(),
+            Some(filter) => format!("No test has a name or a file that contains {filter:?}."),
+            None => "The scripts contain no tests. A test is a function test_…() in a script."
+                .to_owned(),
         };
         return Err(CliError::new(Exit::NotFound, text).into());
     }
-    let failed: Vec<ScriptError> = all.iter().filter_map(|one| one.failure.clone()).collect();
+    let failed: Vec<ScriptError> = all.iter().filter_map(|tested| tested.failure.clone()).collect();
     if failed.is_empty() {
         return Ok(());
     }
@@ -192,23 +196,23 @@ fn test(inspected: &CheckedScripts, filter: Option<&str>, output: Output) -> any
     Err(failure.into())
 }
 
-fn line(tested: &TestOutcome) -> String {
+fn result_line(tested: &TestOutcome) -> String {
     let verdict = if tested.failure.is_none() { "ok    " } else { "FAILED" };
     let (file, name) = (printable(&tested.file), printable(&tested.name));
     format!("{verdict}  {file}  {name}  ({} ms)\n", tested.time.as_millis())
 }
 
-fn result(tested: &TestOutcome) -> Value {
+fn result_json(tested: &TestOutcome) -> Value {
     json!({
         "file": tested.file,
         "test": tested.name,
         "passed": tested.failure.is_none(),
         "microseconds": u64::try_from(tested.time.as_micros()).unwrap_or(u64::MAX),
-        "error": tested.failure.as_ref().map(error),
+        "error": tested.failure.as_ref().map(error_json),
     })
 }
 
-fn begin(what: What, name: Option<&str>, folder: &Path, output: Output) -> anyhow::Result<()> {
+fn create(what: What, name: Option<&str>, folder: &Path, output: Output) -> anyhow::Result<()> {
     let usage = |text: String| CliError::new(Exit::Usage, text);
     let kind = match (what, name) {
         (What::Auth, Some(_)) => ScriptKind::Auth,
@@ -218,26 +222,28 @@ fn begin(what: What, name: Option<&str>, folder: &Path, output: Output) -> anyho
         (What::Event, None) => ScriptKind::Events,
         (What::Event, Some(_)) => {
             return Err(usage(
-                "there is one script of events, without a name: keyward script new event".into(),
+                "the script for events has no name: run keyward script new event".into(),
             )
             .into());
         }
         (What::Auth | What::Handler, None) => {
-            return Err(usage("give it a name: keyward script new auth NAME".into()).into());
+            return Err(
+                usage("the script needs a name: keyward script new auth NAME".into()).into()
+            );
         }
     };
     let name = name.unwrap_or_default();
     kind.check_name(name).map_err(usage)?;
     let file = folder.join(kind.file(name));
     write_new(&file, &template(kind, name))?;
-    let use_it = how_to_use(kind, name);
+    let hint = usage_hint(kind, name);
     let text = match output {
         Output::Table => format!(
-            "{} is written. Look through it, then:\n  keyward script test --filter {}\n{use_it}",
+            "{} is written. Edit the script, then run its tests:\n  keyward script test --filter {}\n{hint}",
             printable(&file.display().to_string()),
             kind.file(name),
         ),
-        Output::Json => format!("{:#}\n", json!({ "file": file, "use": use_it })),
+        Output::Json => format!("{:#}\n", json!({ "file": file, "use": hint })),
     };
     Ok(screen::print(&text)?)
 }
@@ -253,28 +259,28 @@ fn template(kind: ScriptKind, name: &str) -> String {
     text.replace("NAME", name)
 }
 
-/// The hint for using the new file. A running server loads it at once.
-fn how_to_use(kind: ScriptKind, name: &str) -> String {
+/// Returns the hint for using a new script. A running server loads the new file at once.
+fn usage_hint(kind: ScriptKind, name: &str) -> String {
     match kind {
         ScriptKind::Auth => format!(
-            "Clients use it through an application, and name that in AUTH-METHOD:\n  keyward app add {name} --type {name}\n"
+            "Clients use this type through an application, whose id they send in AUTH-METHOD:\n  keyward app add {name} --type {name}\n"
         ),
         ScriptKind::Events => {
-            "It is called when keys and users are made, and keys are taken back or end.\n".into()
+            "The functions are called when keys and users are created, and when keys are revoked or expire.\n".into()
         }
-        ScriptKind::Hooks => "It is called for every request of the public listener.\n".into(),
+        ScriptKind::Hooks => "The hooks are called for every request of the public listener.\n".into(),
         ScriptKind::Resource => {
             format!(
-                "It is called for every request of the resource {name}:\n  keyward resource show {name}\n"
+                "The hooks are called for every request of the resource {name}:\n  keyward resource show {name}\n"
             )
         }
         ScriptKind::Handler => format!(
-            "A resource answers with it:\n  keyward resource add {name} --handler script:{name} --path /{name} --method GET --format any --authentication '*'\n"
+            "This command adds a resource with the handler:\n  keyward resource add {name} --handler script:{name} --path /{name} --method GET --format any --authentication '*'\n"
         ),
     }
 }
 
-/// Writes a new file.
+/// Writes a new file, and never overwrites an existing file.
 fn write_new(file: &Path, text: &str) -> anyhow::Result<()> {
     let shown = || format!("cannot write {}", file.display());
     if let Some(folder) = file.parent() {
@@ -282,14 +288,14 @@ fn write_new(file: &Path, text: &str) -> anyhow::Result<()> {
     }
     match OpenOptions::new().write(true).create_new(true).open(file) {
         Err(problem) if problem.kind() == io::ErrorKind::AlreadyExists => {
-            let text = format!("{} is there already, and was left as it is", file.display());
+            let text = format!("{} exists already and was not changed", file.display());
             Err(CliError::new(Exit::Refused, text).into())
         }
         opened => opened.and_then(|mut file| file.write_all(text.as_bytes())).with_context(shown),
     }
 }
 
-/// Overwritten each time, because the program generates it.
+/// Writes the file of definitions, and overwrites an older one, because the program generates it.
 fn definitions(folder: &Path, output: Output) -> anyhow::Result<()> {
     let file = folder.join(DEFINITIONS);
     let written =
@@ -297,7 +303,7 @@ fn definitions(folder: &Path, output: Output) -> anyhow::Result<()> {
     written.with_context(|| format!("cannot write {}", file.display()))?;
     let text = match output {
         Output::Table => format!(
-            "{} is written, for editors that know Rhai.\n",
+            "{} is written, for editors that support Rhai.\n",
             printable(&file.display().to_string())
         ),
         Output::Json => format!("{:#}\n", json!({ "file": file })),
@@ -308,11 +314,12 @@ fn definitions(folder: &Path, output: Output) -> anyhow::Result<()> {
 /// Sends the request to the server.
 pub async fn ask(verb: Verb, session: &Session) -> anyhow::Result<()> {
     let Verb::Reload = verb;
-    let answered = session.client.post(&path(&["scripts", "reload"]), &Value::Null).await;
-    match answered {
-        Ok(answer) => session.show(&answer.body),
+    let result = session.client.post(&path(&["scripts", "reload"]), &Value::Null).await;
+    match result {
+        Ok(response) => session.show(&response.body),
         Err(mut failure) if failure.problem["errors"].is_array() => {
-            // The list shows source lines too, which a problem document has no field for.
+            // The list of scripts also contains the source lines, for which a problem document has
+            // no field.
             if let Ok(list) = session.client.get(&path(&["scripts"])).await
                 && list.body["problems"].as_array().is_some_and(|found| !found.is_empty())
             {
@@ -330,7 +337,7 @@ mod tests {
     use crate::scripting::ScriptLimits;
 
     #[test]
-    fn every_template_works_and_says_nothing_of_its_mould() {
+    fn template_passes_its_tests_and_contains_no_placeholder() {
         let folder = tempfile::tempdir().unwrap();
         for (what, name) in [
             (What::Auth, Some("tokens")),
@@ -338,8 +345,8 @@ mod tests {
             (What::Hook, None),
             (What::Handler, Some("hello")),
         ] {
-            begin(what, name, folder.path(), Output::Json).unwrap();
-            let again = begin(what, name, folder.path(), Output::Json).unwrap_err();
+            create(what, name, folder.path(), Output::Json).unwrap();
+            let again = create(what, name, folder.path(), Output::Json).unwrap_err();
             assert_eq!(crate::cli::terminal::exit::code(&again), Exit::Refused, "{what:?}");
         }
         definitions(folder.path(), Output::Json).unwrap();
@@ -349,8 +356,8 @@ mod tests {
         let gate: Arc<dyn ScriptTestGate> = Arc::new(TestGate);
         let tested = inspected.test(None, &gate, |_| {});
         assert_eq!(tested.len(), 6);
-        for one in tested {
-            assert!(one.failure.is_none(), "{}", one.failure.unwrap());
+        for outcome in tested {
+            assert!(outcome.failure.is_none(), "{}", outcome.failure.unwrap());
         }
         for kind in [ScriptKind::Auth, ScriptKind::Resource, ScriptKind::Handler] {
             assert!(!template(kind, "x").contains("NAME "), "{kind:?}");
@@ -358,14 +365,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_cannot_be_one_is_refused() {
+    fn invalid_name_of_a_script_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["../x", "a/b", "", "A B", "basic", "x\ny"] {
-            let refused = begin(What::Auth, Some(name), folder.path(), Output::Json);
+            let refused = create(What::Auth, Some(name), folder.path(), Output::Json);
             let code = crate::cli::terminal::exit::code(&refused.expect_err(name));
             assert_eq!(code, Exit::Usage, "{name:?}");
         }
-        assert!(begin(What::Handler, None, folder.path(), Output::Json).is_err());
+        assert!(create(What::Handler, None, folder.path(), Output::Json).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

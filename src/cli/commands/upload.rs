@@ -1,4 +1,5 @@
-//! Uploads an imported file: reads it, has all of it checked, and then sends it in parts.
+//! Uploads the rows of an imported file: reads the file, asks the API to check all rows, and then
+//! sends the rows in parts.
 
 use std::{
     fs::File,
@@ -11,48 +12,48 @@ use zeroize::Zeroizing;
 
 use crate::cli::{CliError, Exit, Session};
 
-/// The maximum number of rows of one request.
-const MOST: usize = 1000;
-/// From this many rows, a request ends at the next user, so that errors about a user cover all its
-/// rows.
-const ENOUGH: usize = 900;
+/// The maximum number of rows in one request.
+const MAX_ROWS: usize = 1000;
+/// A request with at least this many rows ends before the rows of the next user. So the API usually
+/// checks all rows of a user together.
+const SPLIT_ROWS: usize = 900;
 /// The maximum number of problems in one message.
 pub(in crate::cli) const MOST_FAULTS: usize = 100;
 
 /// Rows to upload to the API.
 pub(in crate::cli) struct Upload<'a> {
-    /// The path.
+    /// The path of the API's import action.
     pub target: String,
-    /// The other fields of each request: an object.
+    /// The object with the other fields of each request.
     pub common: Value,
-    /// The noun for the rows.
+    /// The noun for the rows in the progress bar.
     pub unit: &'static str,
     /// The rows, grouped by user.
     pub rows: &'a [Value],
 }
 
 impl Upload<'_> {
-    /// Has all rows checked and then, unless this is a dry run, written. Returns the sum of the
-    /// responses' counts.
+    /// Asks the API to check all rows and then, unless this is a dry run, to write them. Returns
+    /// the sums of the counts in the responses.
     pub async fn run(
         &self,
         dry_run: bool,
         session: &Session,
     ) -> anyhow::Result<Map<String, Value>> {
-        let seen = self.look(session).await?;
-        if dry_run { Ok(seen) } else { self.write(session).await }
+        let counts = self.check(session).await?;
+        if dry_run { Ok(counts) } else { self.write(session).await }
     }
 
-    /// All problems that the API finds, of all parts.
-    async fn look(&self, session: &Session) -> anyhow::Result<Map<String, Value>> {
+    /// Asks the API to check all parts. The error contains the problems of all parts.
+    async fn check(&self, session: &Session) -> anyhow::Result<Map<String, Value>> {
         let mut found = Vec::new();
         let mut counts = Map::new();
         let bar = super::key::bulk::bar(self.unit);
-        bar.set_message("looked at");
+        bar.set_message("checked");
         bar.set_length(self.rows.len() as u64);
         for part in parts(self.rows) {
             match session.client.post(&self.target, &self.body(part, true)).await {
-                Ok(answer) => add(&mut counts, &answer.body),
+                Ok(response) => add(&mut counts, &response.body),
                 Err(problem) => match problem.problem["errors"].as_array() {
                     Some(errors) => found.extend(errors.iter().cloned()),
                     None => return Err(problem.into()),
@@ -74,8 +75,8 @@ impl Upload<'_> {
         let bar = super::key::bulk::bar(self.unit);
         bar.set_length(self.rows.len() as u64);
         for part in parts(self.rows) {
-            let made = session.client.post(&self.target, &self.body(part, false)).await?;
-            add(&mut counts, &made.body);
+            let response = session.client.post(&self.target, &self.body(part, false)).await?;
+            add(&mut counts, &response.body);
             bar.inc(part.len() as u64);
         }
         bar.finish_and_clear();
@@ -105,20 +106,20 @@ pub(in crate::cli) fn read(file: &Path) -> Result<Zeroizing<String>, CliError> {
     Ok(text)
 }
 
-/// The user of a row.
+/// Returns the lower-case name of a row's user.
 pub(in crate::cli) fn owner(row: &Value) -> String {
     row["username"].as_str().unwrap_or_default().to_lowercase()
 }
 
 fn parts(rows: &[Value]) -> Vec<&[Value]> {
     let mut parts = Vec::new();
-    let mut begin = 0;
-    for at in 1..=rows.len() {
-        let length = at - begin;
-        let is_new_user = || owner(&rows[at]) != owner(&rows[at - 1]);
-        if at == rows.len() || length == MOST || length >= ENOUGH && is_new_user() {
-            parts.push(&rows[begin..at]);
-            begin = at;
+    let mut start = 0;
+    for end in 1..=rows.len() {
+        let length = end - start;
+        let is_new_user = || owner(&rows[end]) != owner(&rows[end - 1]);
+        if end == rows.len() || length == MAX_ROWS || length >= SPLIT_ROWS && is_new_user() {
+            parts.push(&rows[start..end]);
+            start = end;
         }
     }
     parts
@@ -131,11 +132,11 @@ fn add(counts: &mut Map<String, Value>, part: &Value) {
     }
 }
 
-/// The error for a whole file.
+/// Returns the error for a file that has `count` problems. `errors` may list only some of them.
 pub(in crate::cli) fn refused(errors: Vec<Value>, count: usize) -> CliError {
     let text = match count {
-        1 => "Nothing was imported: one line is not in order.".to_owned(),
-        count => format!("Nothing was imported: {count} things are not in order."),
+        1 => "Nothing was imported: there is a problem.".to_owned(),
+        count => format!("Nothing was imported: there are {count} problems."),
     };
     let mut failure = CliError::new(Exit::Refused, text);
     failure.problem["errors"] = errors.into();
@@ -149,16 +150,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_keys_of_a_user_stay_together() {
-        let of = |name: &str, count: u64| {
+    fn rows_of_a_user_stay_together() {
+        let rows_of = |name: &str, count: u64| {
             (0..count)
-                .map(move |at| json!({ "line": at, "username": name, "key": "k" }))
+                .map(move |line| json!({ "line": line, "username": name, "key": "k" }))
                 .collect::<Vec<_>>()
         };
-        let rows = [of("a", 850), of("b", 100), of("c", 950), of("d", 2100)].concat();
+        let rows =
+            [rows_of("a", 850), rows_of("b", 100), rows_of("c", 950), rows_of("d", 2100)].concat();
         let lengths: Vec<usize> = parts(&rows).iter().map(|part| part.len()).collect();
         assert_eq!(lengths, [950, 950, 1000, 1000, 100]);
         assert!(parts(&[]).is_empty());
-        assert_eq!(parts(&of("a", 1)).len(), 1);
+        assert_eq!(parts(&rows_of("a", 1)).len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! Opens the accounts that the configuration names.
+//! Opens the store that the configuration names, and the accounts in it.
 
 use std::sync::Arc;
 
@@ -29,8 +29,8 @@ pub fn open(settings: &Settings) -> Result<Accounts, SetupError> {
         .with_denials(settings.audit.denials))
 }
 
-/// Creates empty accounts in memory, like those of a new store, for a dry run. The pepper is the
-/// one of the pepper file. If the file does not exist, the pepper is random and is not stored.
+/// Creates empty accounts in memory, like those of a new store, for a dry run. The pepper
+/// comes from the pepper file. If that file does not exist, the pepper is random and is not stored.
 pub fn in_memory(settings: &Settings) -> Result<Accounts, SetupError> {
     let entropy = Entropy::system();
     let pepper = match read_pepper(&settings.store.pepper_file) {
@@ -42,11 +42,11 @@ pub fn in_memory(settings: &Settings) -> Result<Accounts, SetupError> {
     Ok(accounts.with_keys_per_user(settings.limits.keys_per_user))
 }
 
-/// Opens an existing store. `None` means that another process has it open. This function never
-/// creates a store: a mistyped path would give a new and empty store without any user.
+/// Opens an existing store. `None` means that another process has the store open. This function
+/// never creates a store: otherwise a mistyped path would create an empty store without users.
 ///
 /// # Errors
-/// There is no store, or it cannot be opened.
+/// The store does not exist or cannot be opened.
 pub fn open_existing(settings: &Settings) -> Result<Option<Accounts>, CliError> {
     let unreachable = |text: String| CliError::new(Exit::Unreachable, text);
     if settings.store.engine == Engine::Memory {

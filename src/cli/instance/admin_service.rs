@@ -18,12 +18,12 @@ use crate::{
     server::{Explainer, Peer, Service},
 };
 
-/// The admin API of these accounts.
+/// The admin API.
 #[derive(Clone)]
 pub struct AdminFace(Api);
 
 impl AdminFace {
-    /// Creates the API that this gate protects.
+    /// Creates the admin API of `accounts`. `gate` decides which requests are allowed.
     pub fn new(gate: Gate, accounts: Accounts, settings: &Settings) -> Self {
         let scheme = match settings.server.tls {
             Some(_) => UrlScheme::Https,
@@ -34,7 +34,7 @@ impl AdminFace {
     }
 }
 
-/// The limits of request bodies, the same on every face.
+/// Returns the limits of request bodies, which are the same for all listeners.
 pub fn body_limits(settings: &Settings) -> BodyLimits {
     let limits = &settings.limits;
     BodyLimits { bytes: limits.body_bytes, read: limits.body_read }
@@ -54,8 +54,8 @@ impl Service for AdminFace {
     }
 }
 
-/// Adds the internal message of a server error to its external message. In the process of the
-/// command line there is no log, and the caller is the operator.
+/// Adds the internal message of a server error to the error's external message: the command line
+/// has no log, and the caller is the operator, who may see internal messages.
 fn with_internal_message(denial: Denial) -> Denial {
     let Some(detail) =
         denial.internal_message.as_deref().filter(|_| denial.status.is_server_error())

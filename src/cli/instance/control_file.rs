@@ -1,8 +1,9 @@
 //! The control file: a running server writes it next to the store, so that the command line can
 //! find the server and authenticate.
 //!
-//! The file contains the operator's key: everybody who can read it can administer the server. So
-//! its mode is 0600. A file that others can read, or that another user owns, is not used.
+//! The file contains the operator's key, so everybody who can read the file can administer the
+//! server. Therefore the file has mode 0600, and the command line refuses a file that others can
+//! read or that another user owns.
 
 use std::{
     fmt::Display,
@@ -24,7 +25,7 @@ use crate::{
     model::Secret,
 };
 
-/// The most bytes of a control file.
+/// The maximum size of a control file, in bytes.
 const MAX_BYTES: u64 = 65_536;
 
 /// The control file of this process. Dropping the value deletes the file.
@@ -35,9 +36,9 @@ pub struct ControlFile {
 
 impl ControlFile {
     /// Writes the control file of a server that is ready: the addresses of its admin and its public
-    /// listener (`127.0.0.1:8081`, or `unix:/path`), and the operator's key. Call it with the store
-    /// open: the store's lock proves that an existing control file belongs to a server that has
-    /// ended.
+    /// listener (`127.0.0.1:8081`, or `unix:/path`), and the operator's key. The store must be
+    /// open in this process: the store's lock proves that an existing control file belongs to a
+    /// server that has ended.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -54,19 +55,20 @@ impl ControlFile {
             "key": key.expose(),
             "pid": pid,
         });
-        let mut new = path.as_os_str().to_owned();
-        new.push(".new");
-        let new = Path::new(&new);
+        let mut draft = path.as_os_str().to_owned();
+        draft.push(".new");
+        let draft = Path::new(&draft);
         let write = || -> io::Result<()> {
             // Remove the draft of a server that was killed before the rename below.
-            match fs::remove_file(new) {
+            match fs::remove_file(draft) {
                 Err(problem) if problem.kind() != io::ErrorKind::NotFound => return Err(problem),
                 _ => {}
             }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
             file.write_all(content.to_string().as_bytes())?;
             // The rename is atomic: a reader sees the complete new file or the old one.
-            fs::rename(new, path)
+            fs::rename(draft, path)
         };
         write().with_context(|| format!("cannot write the control file {}", path.display()))?;
         Ok(Self { path: path.to_owned() })
@@ -105,7 +107,7 @@ struct ControlJson {
 /// Reads a control file. `None` means that there is no file.
 ///
 /// # Errors
-/// Others can read the file, another user owns it, or it is not a control file.
+/// The file can be read by others, belongs to another user, or is not a valid control file.
 pub fn find(path: &Path) -> Result<Option<ControlInfo>, CliError> {
     let unusable = |why: String| {
         CliError::new(Exit::Unreachable, format!("the control file {} {why}", path.display()))
@@ -120,24 +122,23 @@ pub fn find(path: &Path) -> Result<Option<ControlInfo>, CliError> {
     let mut text = zeroize::Zeroizing::new(Vec::new());
     let read = (&file).take(MAX_BYTES).read_to_end(&mut text);
     read.map_err(|problem| unusable(format!("cannot be read: {problem}")))?;
-    let invalid =
-        || unusable("is not a control file. Remove it if no server uses this store".into());
+    let invalid = || unusable("is damaged. Remove the file if no server uses this store".into());
     let content: ControlJson = serde_json::from_slice(&text).map_err(|_| invalid())?;
     let address = address(&content.address).ok_or_else(invalid)?;
     Ok(Some(ControlInfo { address, key: content.key, pid: content.pid }))
 }
 
-/// Checks that the user `us` owns a file and that no other user has access to it.
-fn check_private(mode: u32, owner: u32, us: u32) -> Result<(), String> {
-    if owner != us {
+/// Checks that the user `caller` owns a file, and that no other user has access to the file.
+fn check_private(mode: u32, owner: u32, caller: u32) -> Result<(), String> {
+    if owner != caller {
         return Err(format!(
-            "belongs to user {owner}, but this command runs as user {us}. Run it as the user of the server"
+            "belongs to user {owner}, but this command runs as user {caller}. Run the command as the user of the server"
         ));
     }
     if mode & 0o077 != 0 {
         let mode = mode & 0o777;
         return Err(format!(
-            "can be read by others (mode {mode:04o}), who may know its key. Restart the server: it writes a new file"
+            "can be read by others (mode {mode:04o}), who may know the key in it. Restart the server to create a new key and a new file"
         ));
     }
     Ok(())
@@ -151,8 +152,8 @@ fn address(text: &str) -> Option<AdminListen> {
 }
 
 impl ControlInfo {
-    /// Whether the server's process exists. The process id of a server in another container means
-    /// nothing here.
+    /// Whether a process with the server's process id exists. The result is meaningless if the
+    /// server runs in another container.
     pub fn is_alive(&self) -> bool {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         // A process exists even if this user may not signal it.
@@ -237,10 +238,7 @@ mod tests {
             r#"{"address":"unix:relative","key":"k","pid":1}"#,
         ] {
             fs::write(&path, text).unwrap();
-            assert!(
-                find(&path).unwrap_err().to_string().contains("is not a control file"),
-                "{text}"
-            );
+            assert!(find(&path).unwrap_err().to_string().contains("is damaged"), "{text}");
         }
         fs::write(&path, r#"{"address":"unix:/run/k","key":"k","pid":0}"#).unwrap();
         let found = find(&path).unwrap().unwrap();

@@ -1,5 +1,5 @@
-//! Builds the parts of this Keyward instance from the configuration: accounts, admin API, scripts,
-//! certificates, webhooks and the control file.
+//! Builds the components of this Keyward instance from the configuration: accounts, admin API,
+//! scripts, certificates, webhooks and the control file.
 
 pub mod accounts;
 pub(super) mod admin_service;

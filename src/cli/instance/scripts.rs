@@ -13,21 +13,21 @@ use crate::{
     scripting::{self, ScriptError, ScriptTestGate, Scripts, Secrets, watch},
 };
 
-/// The most bytes of a secret.
+/// The maximum size of a secret, in bytes.
 const MAX_SECRET_BYTES: u64 = 65_536;
 
 /// Loads the scripts of these accounts.
 ///
 /// # Errors
-/// A script or a secret is invalid. The text lists all errors of the scripts.
+/// A script or a secret is invalid. The error lists all problems of the scripts.
 pub async fn load(settings: &ScriptSettings, accounts: &Accounts) -> anyhow::Result<()> {
     let (accounts, settings) = (accounts.clone(), settings.clone());
     tokio::task::spawn_blocking(move || load_now(&settings, &accounts)).await?
 }
 
-/// Returns the accounts with scripts that are loaded when the first key or user is created: a hook
-/// may reject it, so no hook may be skipped. A command that creates neither works without the
-/// scripts.
+/// Returns the accounts with scripts that are loaded when the command first creates a key or a
+/// user, because a hook may reject the new record. A command that creates neither keys nor users
+/// works even if the scripts are invalid.
 pub fn load_lazily(settings: &ScriptSettings, accounts: Accounts) -> Accounts {
     let settings = settings.clone();
     accounts.with_lazy_scripts(Arc::new(move |accounts: &Accounts| {
@@ -46,13 +46,13 @@ fn load_now(settings: &ScriptSettings, accounts: &Accounts) -> anyhow::Result<()
     )
 }
 
-/// Starts to listen for SIGHUP. Call it before the server reports that it is ready: without a
-/// listener the signal ends the process.
+/// Starts to listen for SIGHUP. This function must be called before the server reports that it is
+/// ready, because SIGHUP ends a process that does not listen for it.
 pub fn hangup_signal() -> io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// Reloads the scripts when a file changes and on SIGHUP. Never returns.
+/// Reloads the scripts whenever a file changes and whenever SIGHUP arrives. Never returns.
 pub async fn reload_on_change(scripts: Scripts, mut hangups: Signal) {
     let on_hangup = async {
         while hangups.recv().await.is_some() {
@@ -78,17 +78,19 @@ fn report(outcome: &Result<scripting::LoadSummary, Vec<ScriptError>>) {
         }
         Err(problems) => {
             for problem in problems {
-                tracing::error!("cannot reload the scripts, the old ones stay in use: {problem}");
+                tracing::error!(
+                    "cannot reload the scripts, so the old scripts stay in use: {problem}"
+                );
             }
         }
     }
 }
 
-/// Reads the secrets of a folder. Each file is one secret, and its name is the name of the secret.
-/// White space at the end of the file is ignored.
+/// Reads the secrets of a folder. Each file contains one secret, which has the file's name. White
+/// space at the end of a file is ignored.
 ///
 /// # Errors
-/// Others can read a file, or it is not text, or it is empty or too long. The text never contains
+/// A file can be read by others, is not text, is empty, or is too long. The error never contains
 /// the secret.
 pub fn read_secrets(folder: &Path) -> anyhow::Result<Secrets> {
     let entries = match fs::read_dir(folder) {
@@ -99,7 +101,7 @@ pub fn read_secrets(folder: &Path) -> anyhow::Result<Secrets> {
     for entry in entries {
         let path = entry?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        // Kubernetes creates links here, whose names begin with a dot.
+        // Kubernetes creates links in this folder, and their names begin with a dot.
         if name.starts_with('.') || path.is_dir() {
             continue;
         }
@@ -108,7 +110,7 @@ pub fn read_secrets(folder: &Path) -> anyhow::Result<Secrets> {
     Ok(Secrets::new(found))
 }
 
-/// Reads one secret, as [`read_secrets`] does.
+/// Reads one secret from a file, with the rules of [`read_secrets`].
 pub fn read_secret(path: &Path) -> anyhow::Result<Secret> {
     let shown = path.display();
     let metadata = fs::metadata(path).with_context(|| format!("the secret {shown}"))?;

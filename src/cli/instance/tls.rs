@@ -1,4 +1,5 @@
-//! Loads the certificates of the listeners at the start, and again when they change.
+//! Loads the certificates of the listeners when the program starts, and again when the files
+//! change.
 
 use tokio::signal::unix::Signal;
 
@@ -9,16 +10,16 @@ use crate::{
 
 /// The certificates of both listeners.
 pub struct ListenerCertificates {
-    /// Of the public listener. `None` means that it has no TLS.
+    /// The certificates of the public listener. `None` means that this listener has no TLS.
     pub public: Option<Certificates>,
-    /// Of the admin listener. `None` means that it has no TLS.
+    /// The certificates of the admin listener. `None` means that this listener has no TLS.
     pub admin: Option<Certificates>,
 }
 
 /// Loads the certificates of both listeners.
 ///
 /// # Errors
-/// A certificate is invalid; the text says which, and what to do.
+/// A certificate is invalid. The error names the certificate's section and the fix.
 pub fn load(settings: &Settings) -> anyhow::Result<ListenerCertificates> {
     Ok(ListenerCertificates {
         public: load_section("server", settings.server.tls.as_ref())?,
@@ -32,7 +33,7 @@ fn load_section(section: &str, files: Option<&TlsFiles>) -> anyhow::Result<Optio
 }
 
 impl ListenerCertificates {
-    /// Reloads the certificates when a file changes and on SIGHUP. Never returns.
+    /// Reloads the certificates whenever a file changes and whenever SIGHUP arrives. Never returns.
     pub async fn reload_on_change(self, mut hangups: Signal) {
         let (public, admin) = (self.public.clone(), self.admin.clone());
         let on_hangup = async {
@@ -65,7 +66,7 @@ fn report(section: &str, outcome: &Result<Reloaded, TlsError>) {
         Ok(Reloaded::Unchanged) => tracing::info!("the certificate of [{section}] is unchanged"),
         Err(problem) => {
             tracing::error!(
-                "cannot reload the certificate of [{section}], the old one stays in use: {problem}"
+                "cannot reload the certificate of [{section}], so the old certificate stays in use: {problem}"
             );
         }
     }

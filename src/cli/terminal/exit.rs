@@ -20,7 +20,7 @@ Exit codes:
   1  failed
   2  the command line or the configuration is invalid
   3  no such record
-  4  refused: the record or the script is invalid, the record is in use, or somebody else changed it
+  4  refused: the record or the script is invalid, the record is in use, or another client changed it
   5  the server or the store cannot be reached
   6  key scan found keys";
 
@@ -115,19 +115,19 @@ pub fn report(problem: &anyhow::Error, output: Output) -> Exit {
     }
     let error = cli_error(problem);
     screen::note(&match output {
-        Output::Table => text(&error.problem),
+        Output::Table => format_problem(&error.problem),
         Output::Json => format!("{:#}\n", error.problem),
     });
     error.exit
 }
 
-/// Whether the reader of our output closed the pipe, as `head` does.
+/// Whether the program that reads the output closed the pipe, as `head` does.
 fn is_broken_pipe(problem: &anyhow::Error) -> bool {
     let io_error = problem.downcast_ref::<io::Error>();
     io_error.is_some_and(|problem| problem.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Returns the exit code of an error, without printing it.
+/// Returns the exit code of an error, without printing the error.
 #[cfg(test)]
 pub fn code(problem: &anyhow::Error) -> Exit {
     cli_error(problem).exit
@@ -140,7 +140,7 @@ fn cli_error(problem: &anyhow::Error) -> CliError {
     if let Some(problem) = problem.downcast_ref::<ConfigError>() {
         return config_error(problem);
     }
-    // The pepper belongs to the store: the store is not usable without it.
+    // A pepper error counts as a store error, because the store is not usable without the pepper.
     let is_store = problem.downcast_ref::<SetupError>().is_some()
         || problem.downcast_ref::<StoreError>().is_some();
     let exit = if is_store { Exit::Unreachable } else { Exit::Failed };
@@ -165,8 +165,8 @@ fn location(problem: &Problem) -> String {
     }
 }
 
-/// Formats a problem for people: one line, and one more for each invalid field.
-fn text(problem: &Value) -> String {
+/// Formats a problem for people: one line for the problem, and one line for each invalid field.
+fn format_problem(problem: &Value) -> String {
     let mut text = format!("error: {}\n", headline(problem));
     for error in problem["errors"].as_array().into_iter().flatten() {
         let part = |name: &str| screen::printable(error[name].as_str().unwrap_or_default());
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn problem_has_one_line_and_one_more_for_each_field() {
+    fn formatted_problem_has_a_line_for_each_field() {
         let problem = json!({
             "detail": "The user is invalid.\x1b[2J",
             "errors": [
@@ -246,11 +246,11 @@ mod tests {
             ],
         });
         assert_eq!(
-            text(&problem),
+            format_problem(&problem),
             "error: The user is invalid.[2J\n  name: It is taken. (Choose another.)\n  mail: It is not an address.\n"
         );
-        assert_eq!(text(&json!({ "error_description": "No." })), "error: No.\n");
-        assert_eq!(text(&json!({ "message": "No." })), "error: No.\n");
+        assert_eq!(format_problem(&json!({ "error_description": "No." })), "error: No.\n");
+        assert_eq!(format_problem(&json!({ "message": "No." })), "error: No.\n");
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
         };
         let error = cli_error(&ConfigError::Invalid(vec![found]).into());
         assert_eq!(
-            text(&error.problem),
+            format_problem(&error.problem),
             "error: The configuration is invalid.\n  c.toml:5: limits.x: There is no such key. (Did you mean y?)\n"
         );
     }

@@ -1,5 +1,5 @@
 //! Reads passwords, keys and confirmations from standard input or the terminal. Secrets are never
-//! command-line arguments, because every process of the machine can read those.
+//! command-line arguments, because every process on the machine can read arguments.
 
 use std::io::{self, BufRead, IsTerminal as _, Read as _};
 
@@ -11,14 +11,14 @@ use crate::{
     model::{KeyId, KeyShape, KeyText, Secret},
 };
 
-/// The most bytes of a line that is read.
+/// The maximum length of a line that is read, in bytes.
 const MAX_LINE_BYTES: u64 = 65_536;
 
 /// The source of a new password.
 #[derive(Debug, Clone, Copy, Args)]
 #[group(multiple = false)]
 pub struct NewPassword {
-    /// Read the password from standard input: its first line
+    /// Read the password from the first line of standard input
     #[arg(long)]
     password_stdin: bool,
     /// Ask for the password at the terminal, twice
@@ -50,23 +50,24 @@ fn key_id_from(input: &mut impl BufRead) -> Result<KeyId, CliError> {
     let text = match KeyText::shape(line.expose().trim()) {
         KeyShape::Ours(id) => return Ok(id),
         KeyShape::Damaged => {
-            "the key on standard input has a wrong checksum. Is it truncated or mistyped?"
+            "the key on standard input has a wrong checksum. Is the key truncated or mistyped?"
         }
         KeyShape::Foreign => "the text on standard input is not a Keyward key",
     };
     Err(CliError::new(Exit::Usage, text))
 }
 
-/// Reads the first line of standard input. `name` names the missing value in the error.
+/// Reads the first line of `input`, which must not be empty. In the error, `name` says which value
+/// is missing.
 fn first_line(input: &mut impl BufRead, name: &str) -> Result<Secret, CliError> {
-    let usage = |text: &str| CliError::new(Exit::Usage, text);
+    let usage_error = |text: &str| CliError::new(Exit::Usage, text);
     let mut line = zeroize::Zeroizing::new(String::new());
     input.take(MAX_LINE_BYTES).read_line(&mut line).map_err(|_| {
-        usage(&format!("standard input has no line of UTF-8 text to read the {name} from"))
+        usage_error(&format!("standard input has no line of UTF-8 text to read the {name} from"))
     })?;
     let line = line.strip_suffix('\n').unwrap_or(&line);
     match line.strip_suffix('\r').unwrap_or(line) {
-        "" => Err(usage(&format!("standard input has no {name}: its first line is empty"))),
+        "" => Err(usage_error(&format!("standard input has no {name}: its first line is empty"))),
         line => Ok(Secret::new(line)),
     }
 }
@@ -93,7 +94,7 @@ fn prompt_password() -> Result<Secret, CliError> {
 /// The confirmation of an operation that cannot be undone.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Confirmation {
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
 }
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn pasted_key_gives_its_id_and_errors_do_not_show_it() {
+    fn id_of_a_pasted_key_is_returned_and_errors_do_not_show_the_key() {
         let key = KeyText::generate("kw", &crate::model::Entropy::seeded(1));
         let text = key.text.expose();
         for pasted in [format!("{text}\n"), format!("  {text} \r\n"), text.to_owned()] {
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn without_a_terminal_only_the_yes_flag_confirms() {
-        // The test's own standard input may be a terminal.
+        // The standard input of the test process may be a terminal.
         if !io::stdin().is_terminal() {
             assert_eq!(Confirmation { yes: false }.ask("?").unwrap_err().exit, Exit::Usage);
         }

@@ -1,4 +1,4 @@
-//! Writes the output of commands to standard output, and notes about it to standard error.
+//! Writes the output of commands to standard output, and notes about the output to standard error.
 
 use std::{
     cell::RefCell,
@@ -32,7 +32,8 @@ impl Screen {
         output.flush()
     }
 
-    /// Writes a note about the output. A write error is ignored: it could not be reported.
+    /// Writes a note about the output. A write error is ignored, because there is
+    /// no other place to report it.
     pub fn note(&self, text: &str) {
         let _ = self.notes.borrow_mut().write_all(text.as_bytes());
     }

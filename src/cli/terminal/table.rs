@@ -12,10 +12,10 @@ pub type Column = (&'static str, fn(&Value) -> String);
 /// The text of an empty cell.
 const EMPTY_CELL: &str = "-";
 
-/// A list that is printed page by page, with one heading.
+/// A list that is printed page by page. Only the first page has the heading.
 pub struct Listing {
     columns: &'static [Column],
-    /// The largest width of each column so far, so that columns of later pages are not narrower.
+    /// The maximum width of each column in the printed pages. Later pages have at least this width.
     widths: Vec<u16>,
     has_heading: bool,
 }
@@ -45,7 +45,7 @@ impl Listing {
     }
 }
 
-/// Formats one record, one field a line.
+/// Formats one record, one field per line.
 pub fn record(record: &Value) -> String {
     let mut table = plain_table();
     for (name, value) in record.as_object().into_iter().flatten() {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn record_has_one_field_a_line() {
+    fn record_has_one_field_per_line() {
         let text = record(&json!({ "id": "x", "is_admin": false, "label": "\x1b[1mA" }));
         assert_eq!(text, "id        x\nis_admin  no\nlabel     [1mA\n");
     }

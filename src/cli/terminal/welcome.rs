@@ -1,4 +1,4 @@
-//! The message of the first start: the first key, and a `curl` command to try it.
+//! The message of the first start: the first key, and a `curl` command that uses the key.
 
 use std::net::SocketAddr;
 
@@ -9,10 +9,10 @@ use crate::{
     accounts::FirstStart, cli::client::remote::local_address, config::Settings, model::Secret,
 };
 
-/// Prints the first key and a command to try it.
+/// Prints the first key, and a `curl` command that uses the key.
 ///
 /// # Errors
-/// Standard output is closed. The key is then lost.
+/// Standard output is closed. The key is lost, because it cannot be shown again.
 pub fn print(first: &FirstStart, base_url: Option<&str>) -> anyhow::Result<()> {
     Ok(screen::print(&text(first, base_url))?)
 }
@@ -44,7 +44,7 @@ pub fn curl_command(base_url: &str, username: &str, key: &Secret) -> String {
 }
 
 /// Returns the URL of the public listener for clients on this machine. `None` means that `listen`
-/// has port 0: the port is known only when the server runs.
+/// has port 0, because the actual port is only known while the server runs.
 pub fn base_url(settings: &Settings, listen: SocketAddr) -> Option<String> {
     let server = &settings.server;
     server.public_url.clone().or_else(|| {
@@ -53,8 +53,8 @@ pub fn base_url(settings: &Settings, listen: SocketAddr) -> Option<String> {
     })
 }
 
-/// Quotes a word for a POSIX shell. A word without special characters stays unquoted, to be
-/// readable.
+/// Quotes a word for a POSIX shell. A word without special characters is returned unquoted, because
+/// it is easier to read.
 fn shell_quoted(word: &str) -> String {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"/:._-%".contains(&b);
     if word.bytes().all(is_plain) {
@@ -69,9 +69,9 @@ mod tests {
 
     #[test]
     fn curl_command_sends_the_credential_and_a_user() {
-        let line = curl_command("http://127.0.0.1:8080", "admin", &Secret::new("kw_1"));
+        let command = curl_command("http://127.0.0.1:8080", "admin", &Secret::new("kw_1"));
         assert_eq!(
-            line,
+            command,
             r#"curl -i -X POST http://127.0.0.1:8080/entity/user -H 'API-KEY: YWRtaW46a3dfMQ==' -H 'Content-Type: application/json' -d '{"name":[{"value":"llama"}],"status":[{"value":true}]}'"#
         );
     }
@@ -79,9 +79,9 @@ mod tests {
     #[test]
     fn shell_parses_the_command_into_the_intended_words() {
         let url = "http://[::1]:8080/a'b;c$(d)&e f";
-        let line =
+        let command =
             curl_command(url, "O'Neil", &Secret::new("kw_1")).replacen("curl", "printf '%s\\n'", 1);
-        let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+        let output = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
         let words = String::from_utf8(output.stdout).unwrap();
         let words: Vec<&str> = words.lines().collect();
         assert_eq!(words[3], format!("{url}/entity/user"));
@@ -93,9 +93,9 @@ mod tests {
     fn key_is_shown_once() {
         let key = Secret::new("kw_1");
         let first = FirstStart { username: "admin".into(), key, application: "default".into() };
-        let with_line = text(&first, Some("http://x"));
-        assert_eq!(with_line.matches("kw_1").count(), 1);
-        assert!(with_line.lines().any(|line| line.trim().starts_with("curl ")));
+        let with_command = text(&first, Some("http://x"));
+        assert_eq!(with_command.matches("kw_1").count(), 1);
+        assert!(with_command.lines().any(|line| line.trim().starts_with("curl ")));
         assert!(!text(&first, None).contains("curl"));
     }
 }

@@ -1,4 +1,4 @@
-//! Tests of arguments.
+//! Tests of the command line's arguments.
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
@@ -134,23 +134,23 @@ fn invalid_command_lines_are_rejected() {
     }
 }
 
-/// Every process of the machine can read arguments.
+/// Every process on the machine can read arguments, so no argument may be a secret.
 #[test]
 fn no_argument_takes_a_secret() {
-    fn check(command: &clap::Command, seen: &mut usize) {
+    fn check(command: &clap::Command, count: &mut usize) {
         for argument in command.get_arguments() {
-            *seen += 1;
+            *count += 1;
             let name = argument.get_id().as_str();
             let is_secret = ["password", "secret", "token", "key"]
                 .contains(&name.trim_start_matches("new_"))
                 || name.starts_with("password");
             assert!(!(is_secret && argument.get_action().takes_values()), "{name}");
         }
-        command.get_subcommands().for_each(|inner| check(inner, seen));
+        command.get_subcommands().for_each(|inner| check(inner, count));
     }
-    let mut seen = 0;
-    check(&Cli::command(), &mut seen);
-    assert!(seen > 50, "{seen}");
+    let mut count = 0;
+    check(&Cli::command(), &mut count);
+    assert!(count > 50, "{count}");
 }
 
 #[test]

@@ -45,7 +45,7 @@ async fn assert_unreachable(settings: &Settings, text: &str) {
     assert!(error.to_string().contains(text), "{error}");
 }
 
-/// A fake API whose user list shows that it received the request.
+/// Returns a fake API with one user, whose name shows that the fake API responded.
 fn fake_server() -> Fake {
     Fake::with(&[("users/5", json!({ "uid": 5, "name": "from the server" }))])
 }
@@ -82,7 +82,7 @@ async fn missing_store_is_not_created() {
 async fn store_is_opened_if_no_server_runs() {
     let (_folder, settings) = folder_with_store("sled").await;
     assert!(connect::client(&settings).await.is_ok());
-    // The store is closed again.
+    // Dropping the first client closed the store, so a second client can open it.
     assert!(connect::client(&settings).await.is_ok());
 }
 
@@ -100,12 +100,12 @@ async fn control_file_of_a_killed_server_is_removed() {
     let (_folder, settings) = folder_with_store("sled").await;
     let file = &settings.store.control_file;
     let key = Secret::new(KEY);
-    // Nothing listens, although the process id is in use again.
+    // No server listens at the address, although a process with the process id exists.
     let control = ControlFile::write(file, "127.0.0.1:1", "-", &key).unwrap();
     assert!(connect::client(&settings).await.is_ok());
     assert!(!file.exists());
     drop(control);
-    // Another program listens: it must not see the request.
+    // Another program listens at the address. The request must not be sent to that program.
     let other = fake_server();
     let address = over_tcp(other.clone()).await;
     let control = ControlFile::write(file, address, "-", &key).unwrap();
@@ -127,8 +127,8 @@ async fn locked_store_is_reached_through_its_server_only() {
     assert_unreachable(&settings, "does not respond at 127.0.0.1:1").await;
     assert!(file.exists());
     drop(silent);
-    // The server responds, but its process id is meaningless here, since it runs in another
-    // container.
+    // The server responds, but no process on this machine has the server's process id, as if the
+    // server ran in another container.
     let address = over_tcp(fake_server()).await;
     let _control = ControlFile::write(file, address, "-", &key).unwrap();
     edit_json(file, |content| content["pid"] = json!(ended_process_id()));

@@ -30,15 +30,15 @@ use crate::{
 
 pub const KEY: &str = "kwop_test";
 
-/// The records of the fake by path, and the requests that it received.
+/// The records of a fake API by path, and the requests that the API received.
 #[derive(Default)]
 pub struct FakeState {
     pub records: BTreeMap<String, Value>,
-    /// Method and path of each request, with its body.
+    /// Each request: the method with the path, and the body.
     pub requests: Vec<(String, Value)>,
-    /// The number of updates that fail as if another client had changed the record.
+    /// The number of next updates that fail as if another client had changed the record.
     pub races: usize,
-    /// Whether lists name the same next page repeatedly.
+    /// Whether every page of a list names the same next page.
     pub is_stuck: bool,
 }
 
@@ -55,7 +55,7 @@ impl Fake {
         fake
     }
 
-    /// The requests with this method: path and body.
+    /// Returns the path and the body of each request with this method.
     pub fn requests(&self, method: &str) -> Vec<(String, Value)> {
         let state = self.0.lock();
         let with_method = |(line, body): &(String, Value)| {
@@ -92,7 +92,7 @@ impl Fake {
     }
 }
 
-/// At most two items per page, so that a list of three needs a second page.
+/// Responds with at most two items per page, so that a list of three items needs a second page.
 fn list(state: &FakeState, path: &str, query: &str) -> PayloadResponse {
     let query: BTreeMap<String, String> =
         form_urlencoded::parse(query.as_bytes()).into_owned().collect();
@@ -100,7 +100,7 @@ fn list(state: &FakeState, path: &str, query: &str) -> PayloadResponse {
     let after: usize = query.get("after").map_or(0, |cursor| cursor.parse().unwrap());
     let prefix = format!("{path}/");
     let has_name = |record: &Value| {
-        // Finds by prefix, to test that clients compare the whole name.
+        // The filter matches prefixes of names, to test that clients compare the whole name.
         let name = query.get("name").map(|name| name.to_lowercase()).unwrap_or_default();
         record["name"].as_str().unwrap_or_default().to_lowercase().starts_with(&name)
     };
@@ -155,7 +155,10 @@ fn create(state: &mut FakeState, path: &str, mut body: Value) -> PayloadResponse
 fn update(state: &mut FakeState, path: &str, patch: &Value, etag: Option<&str>) -> PayloadResponse {
     if etag != Some("\"7\"") || state.races > 0 {
         state.races = state.races.saturating_sub(1);
-        return respond(412, &json!({ "status": 412, "detail": "It was changed meanwhile." }));
+        return respond(
+            412,
+            &json!({ "status": 412, "detail": "Another client changed the record." }),
+        );
     }
     let Some(record) = state.records.get_mut(path) else { return missing() };
     for (name, value) in patch.as_object().unwrap() {
@@ -170,10 +173,7 @@ fn missing() -> PayloadResponse {
 
 fn invalid() -> PayloadResponse {
     let error = json!({ "location": "name", "message": "It is bad.", "fix": "Choose a good one." });
-    respond(
-        422,
-        &json!({ "status": 422, "detail": "The user is not in order.", "errors": [error] }),
-    )
+    respond(422, &json!({ "status": 422, "detail": "The user is invalid.", "errors": [error] }))
 }
 
 fn respond(status: u16, body: &Value) -> PayloadResponse {

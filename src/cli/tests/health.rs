@@ -14,7 +14,8 @@ use crate::{
     model::Secret,
 };
 
-/// Starts a server that sends one response. The task returns the request.
+/// Starts a server that sends one response. Returns the server's address, and a task that returns
+/// the request.
 async fn server(response: &'static str) -> (String, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

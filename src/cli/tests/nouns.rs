@@ -1,4 +1,4 @@
-//! Tests of what each command sends and prints.
+//! Tests of the requests that each command sends, and of the command's output.
 
 use serde_json::{Value, json};
 
@@ -128,8 +128,8 @@ async fn only_the_key_is_on_standard_output() {
     assert!(!ran.err.contains("kw_0000aZ19_text"));
     let body = json!({ "label": "ci", "scopes": ["p"], "networks": ["::1/128"] });
     assert_eq!(fake.requests("POST"), [("/api/v1/users/3/keys".into(), body)]);
-    let at = ["key", "generate", "bob", "--expires", "2027-01-01T01:00:00+01:00"];
-    assert_eq!(json(&fake, &at).await["key"], "kw_0000aZ19_text");
+    let args = ["key", "generate", "bob", "--expires", "2027-01-01T01:00:00+01:00"];
+    assert_eq!(json(&fake, &args).await["key"], "kw_0000aZ19_text");
     assert_eq!(fake.requests("POST")[1].1, json!({ "expires": "2027-01-01T00:00:00+00:00" }));
 }
 

@@ -1,5 +1,5 @@
-//! Tests of the three transports to the API: in-process, TCP and Unix socket. All send and return
-//! equal data.
+//! Tests of the three transports to the API: in-process, TCP and Unix socket. All transports must
+//! send the same requests and return the same responses.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -86,7 +86,7 @@ async fn all_transports_give_the_same_output() {
         }
         assert!(outputs.windows(2).all(|pair| pair[0] == pair[1]), "{outputs:?}");
     }
-    // The fake refuses other keys.
+    // The fake API refuses other keys.
     for client in clients("kwop_other") {
         let ran = run_with(client, &["user", "list"]).await;
         assert_eq!(ran.exit(), 4);

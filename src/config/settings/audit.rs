@@ -1,4 +1,4 @@
-//! The `[audit]` section: how many entries are kept, and which denials get one.
+//! The `[audit]` section: how many entries are kept, and which denied requests get an entry.
 
 use super::{Check, file};
 use crate::limits::{DenialLimits, DenialLogging};
@@ -6,14 +6,14 @@ use crate::limits::{DenialLimits, DenialLogging};
 /// The audit trail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditSettings {
-    /// The number of entries that are kept.
+    /// The maximum number of entries in the audit trail.
     pub entries: u64,
-    /// The denials that get an entry.
+    /// The denied requests that get an entry.
     pub denials: DenialLimits,
 }
 
-/// Denials get at most this fraction (1/n) of the entries per day, so that it takes n days until
-/// they push the entries of other actions out of the trail.
+/// Denied requests get at most 1/`DENIAL_SHARE` of all entries per day. So denied requests need at
+/// least `DENIAL_SHARE` days to push the entries of other actions out of the trail.
 const DENIAL_SHARE: u64 = 10;
 
 impl<R: FnMut(&[&str], String, String)> Check<R> {

@@ -12,11 +12,11 @@ use crate::model::{Target, Transport, check_id};
 /// Events and webhooks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventSettings {
-    /// The days before a key's expiry on which scripts are notified.
+    /// The numbers of days before a key's expiry on which scripts are notified.
     pub expiring_days: BTreeSet<u32>,
     /// The maximum number of pending webhooks.
     pub webhooks_waiting: usize,
-    /// The maximum number of delivery attempts.
+    /// The maximum number of delivery attempts of a webhook.
     pub webhook_tries: u32,
     /// The wait before the second attempt.
     pub webhook_retry: Duration,
@@ -31,15 +31,16 @@ pub struct WebhookSettings {
     pub target: Target,
     /// The name of the signing secret.
     pub secret: String,
-    /// The file of the trusted authorities. `None` means the public ones.
+    /// The file of the trusted authorities. `None` means the public authorities.
     pub ca: Option<PathBuf>,
     /// The time limit of one attempt.
     pub timeout: Duration,
 }
 
-/// The maximum number of days before expiry.
-const MOST_DAYS: u32 = 3650;
-const MOST: usize = 16;
+/// The maximum value in `events.expiring_days`.
+const MAX_DAYS: u32 = 3650;
+/// The maximum number of values in `events.expiring_days`.
+const MAX_VALUES: usize = 16;
 
 impl<R: FnMut(&[&str], String, String)> Check<R> {
     pub(super) fn events(
@@ -69,11 +70,11 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
 
     fn days(&mut self, key: &str, text: &str) -> BTreeSet<u32> {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        let read = |part: &str| part.parse().ok().filter(|days| (1..=MOST_DAYS).contains(days));
+        let read = |part: &str| part.parse().ok().filter(|days| (1..=MAX_DAYS).contains(days));
         let days: Option<BTreeSet<u32>> = parts.map(read).collect();
-        days.filter(|days| days.len() <= MOST).unwrap_or_else(|| {
-            let fix = format!("Use at most {MOST} whole numbers from 1 to {MOST_DAYS} with commas between them, such as \"30, 7, 1\".");
-            self.broken(key, "These are no numbers of days.", fix);
+        days.filter(|days| days.len() <= MAX_VALUES).unwrap_or_else(|| {
+            let fix = format!("Use at most {MAX_VALUES} whole numbers from 1 to {MAX_DAYS} with commas between them, such as \"30, 7, 1\".");
+            self.broken(key, "The value is not a list of numbers of days.", fix);
             BTreeSet::new()
         })
     }
@@ -85,16 +86,13 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             self.broken(&key("url"), "A webhook cannot have this name.", problem.fix);
         }
         if raw.secret.is_empty() || raw.secret.contains('/') || raw.secret.starts_with('.') {
-            let fix = "Name a file of scripts.secrets_dir, without a folder.";
-            self.broken(
-                &key("secret"),
-                "This names no secret that a webhook could be signed with.",
-                fix,
-            );
+            let fix = "Use the name of a file in scripts.secrets_dir, without a folder.";
+            self.broken(&key("secret"), "The value is not the name of a signing secret.", fix);
         }
         let target = Target::parse(&raw.url).unwrap_or_else(|problem| {
             let fix = "Use a URL such as https://hooks.example.com/keyward.";
-            self.broken(&key("url"), &format!("This is no address of a receiver: {problem}."), fix);
+            let message = format!("The value is not the URL of a receiver: {problem}.");
+            self.broken(&key("url"), &message, fix);
             Target {
                 transport: Transport::Clear,
                 host: String::new(),

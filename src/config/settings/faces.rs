@@ -1,4 +1,4 @@
-//! Settings that the network faces share: trusted proxies, and the identity header fields.
+//! Settings of the listeners: ports, trusted proxies, the public URL and identity header fields.
 
 use http::HeaderName;
 use ipnet::IpNet;
@@ -16,21 +16,21 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
                 admin,
                 Some(public),
                 ["admin.listen", "server.listen"],
-                "The public and the admin listener have the same port.",
+                "The public listener and the admin listener have the same port.",
                 "Give server.listen and admin.listen different ports.",
             ),
             (
                 grpc,
                 Some(public),
                 ["server.grpc_listen", "server.listen"],
-                "The public listener and the one for gRPC have the same port.",
+                "The public listener and the gRPC listener have the same port.",
                 "Give server.listen and server.grpc_listen different ports.",
             ),
             (
                 grpc,
                 admin,
                 ["server.grpc_listen", "admin.listen"],
-                "The admin listener and the one for gRPC have the same port.",
+                "The admin listener and the gRPC listener have the same port.",
                 "Give admin.listen and server.grpc_listen different ports.",
             ),
         ] {
@@ -48,8 +48,8 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         read.unwrap_or_else(|| {
             self.broken(
                 key,
-                "This is not a list of addresses and networks.",
-                "Use addresses and networks with commas between them, such as 10.0.0.5, 192.168.0.0/16, ::1; leave it empty for none.",
+                "The value is not a list of addresses and networks.",
+                "Use addresses and networks with commas between them, such as 10.0.0.5, 192.168.0.0/16, ::1, or \"\" for none.",
             );
             Vec::new()
         })
@@ -63,8 +63,8 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         if !is_base(url) {
             self.broken(
                 key,
-                "This is not the base of a web address.",
-                "Use http:// or https://, a host, and no user, query or fragment, such as https://api.example.com/v1.",
+                "The value is not a base URL.",
+                "Use http:// or https:// and a host, without a user, query or fragment, such as https://api.example.com/v1.",
             );
         }
         Some(url.into())
@@ -78,11 +78,11 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             ("identity.key_id", &raw.key_id),
             ("identity.application", &raw.application),
         ];
-        for (at, (key, name)) in all.iter().enumerate() {
-            let twin = all[..at].iter().find(|(_, other)| name.eq_ignore_ascii_case(other));
-            if let Some((other, _)) = twin {
-                let message = "Two of these have the same name.".to_owned();
-                (self.report)(&[key, other], message, "Give each a name of its own.".into());
+        for (index, (key, name)) in all.iter().enumerate() {
+            let duplicate = all[..index].iter().find(|(_, other)| name.eq_ignore_ascii_case(other));
+            if let Some((other, _)) = duplicate {
+                let message = "Two identity header fields have the same name.".to_owned();
+                (self.report)(&[key, other], message, "Give each field a different name.".into());
             }
         }
         IdentityFields {
@@ -94,7 +94,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         }
     }
 
-    /// The name of a header field that has no other meaning.
+    /// Parses the name of a header field. A name that has another meaning in HTTP is refused.
     fn field(&mut self, key: &str, text: &str) -> HeaderName {
         const RESERVED: [&str; 14] = [
             "accept",
@@ -114,15 +114,16 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         ];
         let name = text.to_ascii_lowercase();
         let is_free = !RESERVED.contains(&name.as_str()) && !name.starts_with("x-forwarded-");
-        // Some programs read an underscore as a hyphen, and some proxies drop such fields.
+        // Underscores are refused: some programs read an underscore as a hyphen, and some proxies
+        // drop fields with underscores.
         let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         match HeaderName::from_bytes(name.as_bytes()) {
             Ok(name) if is_free && text.bytes().all(is_allowed) => name,
             _ => {
                 self.broken(
                     key,
-                    "This cannot be the name of the header.",
-                    "Use letters, digits and hyphens, and no name with another meaning; X-Keyward-User, for example.",
+                    "The value cannot be the name of an identity header field.",
+                    "Use letters, digits and hyphens, such as X-Keyward-User, and no name that has another meaning in HTTP.",
                 );
                 HeaderName::from_static("x-keyward-placeholder")
             }
@@ -130,13 +131,13 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
     }
 }
 
-/// A network, or a single address.
+/// Parses a network, or a single address.
 fn network(text: &str) -> Option<IpNet> {
     let address = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
     text.parse::<IpNet>().ok().or_else(address)
 }
 
-/// Whether this is `http(s)://host[:port][/path]` (RFC 3986, section 3).
+/// Whether `url` is `http(s)://host[:port][/path]` (RFC 3986, section 3).
 fn is_base(url: &str) -> bool {
     let Ok(uri) = url.parse::<http::Uri>() else { return false };
     let Some(authority) = uri.authority() else { return false };
@@ -149,8 +150,8 @@ fn is_base(url: &str) -> bool {
     let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
-            let form = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-            !host.is_empty() && host.bytes().all(form)
+            let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+            !host.is_empty() && host.bytes().all(is_allowed)
         }
     };
     matches!(uri.scheme_str(), Some("http" | "https"))

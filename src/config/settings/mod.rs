@@ -67,7 +67,7 @@ pub struct ServerSettings {
     pub workers: usize,
     /// How workers share connections.
     pub runtime: Runtime,
-    /// How long running requests may take when the program stops.
+    /// The time that running requests have to finish when the program stops.
     pub shutdown: Duration,
 }
 
@@ -83,9 +83,9 @@ pub enum Runtime {
 /// Whether connections begin with a PROXY protocol header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyProtocol {
-    /// No header.
+    /// Connections begin without a header.
     Off,
-    /// A header, from trusted proxies.
+    /// Each connection begins with a header. Only trusted proxies may connect.
     On,
 }
 
@@ -116,12 +116,12 @@ pub struct StoreSettings {
     pub path: PathBuf,
     /// The pepper file, always outside `path`.
     pub pepper_file: PathBuf,
-    /// The file of another system's HMAC key, for imported digests.
+    /// The file of another system's HMAC key, for digests that were imported from that system.
     pub hmac_key_file: Option<PathBuf>,
     /// The control file of a running server, for the command line: `path` with `.control` appended.
     pub control_file: PathBuf,
     /// The socket through which the command line reaches a server whose admin listener has TLS:
-    /// `path` with `.sock` appended, absolute.
+    /// `path` with `.sock` appended, as an absolute path.
     pub socket_file: PathBuf,
     /// The maximum size of the page cache, in MiB.
     pub cache_mib: u64,
@@ -161,7 +161,7 @@ pub struct LimitSettings {
     pub password_checks: usize,
     /// The maximum number of a user's active keys.
     pub keys_per_user: usize,
-    /// The interval of writing key uses.
+    /// The interval at which key uses and spent credits are written to the store.
     pub usage_write: Duration,
     /// The limits of failed authentications.
     pub failures: FailureLimits,
@@ -195,8 +195,8 @@ impl fmt::Display for AdminListen {
     }
 }
 
-/// Validates `file`. Calls `report` for each broken rule with its keys, the problem and the fix.
-/// The returned settings then contain placeholders and must not be used.
+/// Validates `file`. For each broken rule, calls `report` with the rule's keys, the problem and the
+/// fix. If `report` was called, the returned settings contain placeholders and must not be used.
 pub(super) fn resolve(file: &File, report: impl FnMut(&[&str], String, String)) -> Settings {
     let mut check = Check { report };
     let settings = Settings {
@@ -214,7 +214,7 @@ pub(super) fn resolve(file: &File, report: impl FnMut(&[&str], String, String)) 
     settings
 }
 
-/// Reports broken rules.
+/// Validates sections, and reports broken rules.
 struct Check<R> {
     report: R,
 }
@@ -255,7 +255,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             None => AdminListen::Tcp(self.address(
                 "admin.listen",
                 &raw.listen,
-                " A unix socket is unix:/path/to.sock.",
+                " Write a Unix socket as unix:/path/to.sock.",
             )),
         };
         AdminSettings { listen, tls: self.tls(raw) }
@@ -270,8 +270,8 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         if lies_in(&pepper_file, &path) {
             self.broken(
                 "store.pepper_file",
-                "The pepper would lie in the store's own folder, and in every copy of it.",
-                "Name a file outside of store.path.",
+                "The pepper would be in the store's folder, and so in every copy of the store.",
+                "Use a file outside of store.path.",
             );
         }
         let hmac_key_file = Some(&raw.hmac_key_file).filter(|path| !path.is_empty());
@@ -330,24 +330,25 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         }
     }
 
-    /// Checks rules between keys.
+    /// Checks the rules that concern several keys.
     fn together(&mut self, settings: &Settings) {
         self.ports(settings);
         self.admin_tls(settings);
         if settings.limits.credential_bytes > settings.limits.header_bytes {
             self.broken(
                 "limits.credential_bytes",
-                "This is more than limits.header_bytes, which is checked first.",
-                "Lower it, or raise limits.header_bytes.",
+                "The number is greater than limits.header_bytes, which is checked first.",
+                "Use a smaller number, or raise limits.header_bytes.",
             );
         }
     }
 
     fn address(&mut self, key: &str, text: &str, more: &str) -> SocketAddr {
         text.parse().unwrap_or_else(|_| {
-            let fix = "Use an IP address with a port, such as 127.0.0.1:8080, [::1]:8080, or 0.0.0.0:8080 for every interface.";
-            self.broken(key, "This is not an address to listen on.", format!("{fix}{more}"));
-            // Port 0 collides with no other port, so that one mistake is reported once.
+            let fix = "Use an IP address with a port, such as 127.0.0.1:8080, [::1]:8080, or 0.0.0.0:8080 for all interfaces.";
+            self.broken(key, "The value is not an address to listen on.", format!("{fix}{more}"));
+            // Port 0 never collides with another listener's port, so one mistake is reported only
+            // once.
             (Ipv4Addr::LOCALHOST, 0).into()
         })
     }
@@ -356,8 +357,8 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         if !path.starts_with('/') || path.ends_with('/') || !unix_path_fits(Path::new(path)) {
             self.broken(
                 key,
-                "This is not the path of a unix socket.",
-                format!("Use unix: and an absolute path of at most {LONGEST_SOCKET} bytes, such as unix:/run/keyward/admin.sock."),
+                "The value is not the path of a Unix socket.",
+                format!("Use unix: and an absolute path of at most {MAX_SOCKET_PATH} bytes, such as unix:/run/keyward/admin.sock."),
             );
         }
         path.into()
@@ -365,20 +366,20 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
 
     fn path(&mut self, key: &str, text: &str) -> PathBuf {
         if text.trim().is_empty() {
-            self.broken(key, "The path is empty.", "Name a folder.");
+            self.broken(key, "The path is empty.", "Use the path of a folder.");
         }
         text.into()
     }
 
-    /// The store's folder without a trailing slash, because other names are made by appending to
-    /// it.
+    /// Returns the store's folder without a trailing slash, because the paths of other files are
+    /// made by appending to this path.
     fn store_path(&mut self, key: &str, text: &str) -> PathBuf {
         let path: PathBuf = Path::new(text).components().collect();
         if text.trim().is_empty() || path.file_name().is_none() {
             self.broken(
                 key,
-                "This does not name a folder that the store can have for itself.",
-                "Use a path that ends with a name, such as data/keyward.",
+                "The path does not end with the name of a folder.",
+                "Use the path of a folder that only the store uses, such as data/keyward.",
             );
             return "unnamed".into();
         }
@@ -393,7 +394,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         {
             self.broken(
                 key,
-                "This is not a log level.",
+                "The value is not a log level.",
                 "Use error, warn, info, debug, trace or off, or directives such as info,keyward=debug.",
             );
         }
@@ -411,24 +412,24 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             || {
                 let names = known.map(|(name, _)| format!("{name:?}"));
                 let fix = format!("Use {}.", names.join(" or "));
-                self.broken(key, "There is no such choice.", fix);
+                self.broken(key, "The value is not one of the choices.", fix);
                 stand_in
             },
             |(_, value)| value,
         )
     }
 
-    /// The number, clamped to the allowed range.
+    /// Returns the number, clamped to the allowed range. Reports a number out of range.
     fn number(&mut self, key: &str, number: i64, allowed: RangeInclusive<u32>) -> u64 {
-        let (least, most) = (i64::from(*allowed.start()), i64::from(*allowed.end()));
-        if !(least..=most).contains(&number) {
+        let (min, max) = (i64::from(*allowed.start()), i64::from(*allowed.end()));
+        if !(min..=max).contains(&number) {
             self.broken(
                 key,
                 "This number is out of range.",
-                format!("Use a whole number from {least} to {most}."),
+                format!("Use a whole number from {min} to {max}."),
             );
         }
-        number.clamp(least, most).unsigned_abs()
+        number.clamp(min, max).unsigned_abs()
     }
 
     fn size(&mut self, key: &str, number: i64, allowed: RangeInclusive<u32>) -> usize {
@@ -440,7 +441,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
     }
 }
 
-/// The number, or for 0 the number of cores.
+/// Returns `number`, or the number of cores if `number` is 0.
 fn or_cores(number: usize) -> usize {
     match number {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -448,11 +449,12 @@ fn or_cores(number: usize) -> usize {
     }
 }
 
-/// The address of a unix socket has 108 bytes, and ends with a NUL (unix(7)).
-const LONGEST_SOCKET: usize = 107;
+/// The maximum length of a Unix socket's path, in bytes. The address of a Unix socket has 108
+/// bytes, of which the last is a NUL (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
 
 fn unix_path_fits(path: &Path) -> bool {
-    path.as_os_str().len() <= LONGEST_SOCKET
+    path.as_os_str().len() <= MAX_SOCKET_PATH
 }
 
 fn appended(path: &Path, ending: &str) -> PathBuf {
@@ -461,13 +463,13 @@ fn appended(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Whether `file` is `folder` or inside it, judging by their paths.
+/// Whether the path `file` is equal to the path `folder` or below it. Links are not followed.
 fn lies_in(file: &Path, folder: &Path) -> bool {
-    let from_here = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    from_here(file).starts_with(from_here(folder))
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute(file).starts_with(absolute(folder))
 }
 
-/// Whether two listeners would have the same address.
+/// Whether two listeners have the same port and share an IP address, so that one cannot be bound.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let (a, b) = (one.ip(), other.ip());
     one.port() != 0
@@ -475,8 +477,8 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
         && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
-/// Whether this is a level or `target=level`. `EnvFilter` accepts more: it reads an unknown word as
-/// a target, so that a misspelled `info` would silence everything else.
+/// Whether `part` is a level or `target=level`. `EnvFilter` accepts more: it reads an unknown word
+/// as a target, so a misspelled `info` would silence all other targets.
 fn is_directive(part: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let level = part.rsplit_once('=').map_or(part, |(_, level)| level);

@@ -8,9 +8,9 @@ use crate::scripting::ScriptLimits;
 /// The Rhai scripts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptSettings {
-    /// The folder of the scripts. It may be missing.
+    /// The folder of the scripts, which may be missing.
     pub dir: PathBuf,
-    /// The folder of their secrets. It may be missing.
+    /// The folder of the scripts' secrets, which may be missing.
     pub secrets_dir: PathBuf,
     /// The limits of scripts.
     pub limits: ScriptLimits,

@@ -1,4 +1,4 @@
-//! TLS of a listener: the four keys that belong together.
+//! TLS of a listener: the four keys of a section that are validated together.
 
 use std::path::PathBuf;
 
@@ -51,8 +51,10 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         if raw.certificate.is_empty() {
             for (key, text) in [("tls_key", raw.key), ("tls_client_ca", raw.client_ca)] {
                 if !text.is_empty() {
-                    let fix = format!("Set {} too, or leave this empty.", name("tls_certificate"));
-                    self.broken(&name(key), "Without a certificate there is no TLS.", fix);
+                    let message = "Without a certificate, the listener has no TLS and this key has no effect.";
+                    let fix =
+                        format!("Set {} too, or leave this key empty.", name("tls_certificate"));
+                    self.broken(&name(key), message, fix);
                 }
             }
             return None;
@@ -68,7 +70,8 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         })
     }
 
-    /// Checks an admin listener with TLS: the command line then uses a socket beside the store.
+    /// Checks the rules for an admin listener with TLS. The command line reaches such a listener's
+    /// server through a socket beside the store.
     pub(super) fn admin_tls(&mut self, settings: &Settings) {
         if settings.admin.tls.is_none() {
             return;
@@ -76,12 +79,12 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         if matches!(settings.admin.listen, AdminListen::Unix(_)) {
             self.broken(
                 "admin.tls_certificate",
-                "A unix socket has no TLS, because its data does not leave the machine.",
-                "Leave this empty, or set admin.listen to an address.",
+                "A Unix socket has no TLS, because its data does not leave the machine.",
+                "Leave this key empty, or set admin.listen to an address.",
             );
         }
         if !unix_path_fits(&settings.store.socket_file) {
-            let message = "The path of the socket beside the store, which the command line uses while admin.tls_certificate is set, is longer than 107 bytes.";
+            let message = "While admin.tls_certificate is set, the command line uses a socket beside the store, and the path of this socket is longer than 107 bytes.";
             let fix = "Use a shorter path.";
             (self.report)(&["store.path"], message.into(), fix.into());
         }

@@ -1,4 +1,4 @@
-//! Tests of the configuration, and of the exact texts of its errors.
+//! Tests of the configuration.
 
 mod faces;
 mod refused;
@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::{show::SHIPPED, *};
 
-/// Loads `text` as the only file. Errors call the file config.toml.
+/// Loads `text` as the only file. In error texts, the file's name is config.toml.
 fn load_text(text: impl AsRef<[u8]>, variables: &[(&str, &str)]) -> Result<Loaded, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
@@ -30,12 +30,12 @@ fn defaults() -> Loaded {
 }
 
 #[track_caller]
-fn refused(text: &str, expected: &str) {
+fn assert_refused(text: &str, expected: &str) {
     assert_eq!(load_text(text, &[]).expect_err(text), expected, "{text}");
 }
 
 #[track_caller]
-fn refused_variable(name: &str, value: &str, expected: &str) {
+fn assert_variable_refused(name: &str, value: &str, expected: &str) {
     assert_eq!(load_text("", &[(name, value)]).expect_err(name), expected, "{name}={value}");
 }
 
@@ -51,7 +51,8 @@ impl Known {
         let schema: Json = serde_json::from_str(&schema()).unwrap();
         let mut all = Vec::new();
         for (section, reference) in schema["properties"].as_object().unwrap() {
-            // Sections whose names an operator chooses have no keys before that.
+            // The operator chooses the names of webhooks' sections, so the schema has no such
+            // section.
             let Some(pointer) = reference["$ref"].as_str() else {
                 assert_eq!(section, "webhooks");
                 continue;
@@ -76,20 +77,20 @@ impl Known {
         format!("KEYWARD_{}__{}", self.section.to_uppercase(), self.key.to_uppercase())
     }
 
-    fn bounds(&self) -> Option<(i64, i64)> {
+    fn range(&self) -> Option<(i64, i64)> {
         let is_number = self.schema["type"] == "integer";
         is_number.then(|| {
-            let bound = |name: &str| self.schema[name].as_i64().unwrap_or_else(|| panic!("{name}"));
-            (bound("minimum"), bound("maximum"))
+            let limit = |name: &str| self.schema[name].as_i64().unwrap_or_else(|| panic!("{name}"));
+            (limit("minimum"), limit("maximum"))
         })
     }
 
     /// A valid value other than the default.
     fn other_value(&self) -> String {
-        if let Some((_, most)) = self.bounds() {
+        if let Some((_, max)) = self.range() {
             let default = self.schema["default"].as_i64().unwrap();
-            // 0 stands for the number of cores, which 1 could equal.
-            return if default == 0 { most - 1 } else { default + 1 }.to_string();
+            // 0 means the number of cores, which could be 1.
+            return if default == 0 { max - 1 } else { default + 1 }.to_string();
         }
         let texts = BTreeMap::from([
             ("server.listen", "0.0.0.0:80"),
@@ -127,7 +128,7 @@ impl Known {
         texts[self.name().as_str()].into()
     }
 
-    /// Other keys that must be set for this one to have an effect.
+    /// Returns the variables that must be set for this key to have an effect, with their values.
     fn required_keys(&self) -> Vec<(String, &'static str)> {
         let variable = |key: &str| format!("KEYWARD_{}__{key}", self.section.to_uppercase());
         let mut keys = Vec::new();
@@ -142,7 +143,7 @@ impl Known {
 
     fn in_toml(&self, value: &str) -> String {
         let quoted = format!("{value:?}");
-        let value = if self.bounds().is_some() { value } else { &quoted };
+        let value = if self.range().is_some() { value } else { &quoted };
         format!("[{}]\n{} = {value}\n", self.section, self.key)
     }
 
@@ -161,7 +162,7 @@ fn shipped_file_contains_the_defaults() {
 #[test]
 fn shipped_file_has_every_key_below_its_description() {
     let mut section = "";
-    let mut sentences = BTreeMap::new();
+    let mut descriptions = BTreeMap::new();
     let mut comment = String::new();
     for line in SHIPPED.lines() {
         if let Some(text) = line.strip_prefix("# ") {
@@ -171,21 +172,21 @@ fn shipped_file_has_every_key_below_its_description() {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_end_matches(']');
         } else if let Some((key, _)) = line.split_once(" = ") {
-            sentences.insert(format!("{section}.{key}"), std::mem::take(&mut comment));
+            descriptions.insert(format!("{section}.{key}"), std::mem::take(&mut comment));
         }
         comment.clear();
     }
     for known in Known::all() {
-        // Lines of a comment are joined, in the file as in the schema.
+        // The comment's lines were joined above, so the description's lines are joined too.
         let described = known.schema["description"].as_str().unwrap().replace('\n', " ");
         assert!(described.ends_with('.'), "{}", known.name());
-        assert_eq!(sentences.get(&known.name()).unwrap(), &described, "{}", known.name());
+        assert_eq!(descriptions.get(&known.name()).unwrap(), &described, "{}", known.name());
     }
-    assert_eq!(sentences.len(), Known::all().len());
+    assert_eq!(descriptions.len(), Known::all().len());
 }
 
 #[test]
-fn the_defaults_are_resolved() {
+fn defaults_are_resolved() {
     let Loaded { settings, source, overrides, .. } = defaults();
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!((source, overrides), (None, vec![]));
@@ -221,60 +222,64 @@ fn every_key_is_effective_in_the_file_and_in_the_environment() {
     for known in Known::all() {
         let (name, value) = (known.name(), known.other_value());
         let required = known.required_keys();
-        let around: Vec<_> = required.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let required: Vec<_> =
+            required.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let variable = known.variable();
-        let both = [around.as_slice(), &[(variable.as_str(), value.as_str())]].concat();
-        let before = load_text("", &around).unwrap();
-        let by_file = load_text(known.in_toml(&value), &around).unwrap();
-        let by_variable = load_text("", &both).unwrap();
+        let with_variable = [required.as_slice(), &[(variable.as_str(), value.as_str())]].concat();
+        let before = load_text("", &required).unwrap();
+        let by_file = load_text(known.in_toml(&value), &required).unwrap();
+        let by_variable = load_text("", &with_variable).unwrap();
         assert_eq!(by_file.settings, by_variable.settings, "{name}");
         assert_ne!(by_variable.settings, before.settings, "{name} has no effect");
-        assert_eq!(by_file.overrides.len(), around.len());
-        assert_eq!(by_variable.overrides.len(), both.len());
+        assert_eq!(by_file.overrides.len(), required.len());
+        assert_eq!(by_variable.overrides.len(), with_variable.len());
         assert!(by_variable.overrides.contains(&variable));
-        for one in Known::all() {
-            let is_same = one.value_in(&by_variable.file) == one.value_in(&before.file);
-            assert_eq!(is_same, one.name() != name, "{name} also changed {}", one.name());
+        for other in Known::all() {
+            let is_same = other.value_in(&by_variable.file) == other.value_in(&before.file);
+            assert_eq!(is_same, other.name() != name, "{name} also changed {}", other.name());
         }
     }
 }
 
 #[test]
-fn the_environment_is_stronger_than_the_file() {
+fn environment_overrides_the_file() {
     let text = "[server]\nlisten = \"127.0.0.1:1\"\nworkers = 3\n";
     let variables = [("KEYWARD_SERVER__LISTEN", "127.0.0.1:2"), ("KEYWARD_LOG__LEVEL", "debug")];
     let loaded = load_text(text, &variables).unwrap();
     assert_eq!(loaded.settings.server.listen.port(), 2);
     assert_eq!(loaded.settings.server.workers, 3);
     assert_eq!(loaded.overrides, ["KEYWARD_LOG__LEVEL", "KEYWARD_SERVER__LISTEN"]);
-    // A mistake in the file is mended by the variable, and one in the variable is not blamed on the
-    // file.
+    // The variable replaces an invalid value in the file. An invalid value of the variable is not
+    // blamed on the file.
     let broken = "[server]\nlisten = \"nowhere\"\n";
     assert!(load_text(broken, &variables).is_ok());
     let problem = load_text(text, &[("KEYWARD_SERVER__LISTEN", "nowhere")]).unwrap_err();
-    assert!(problem.starts_with("KEYWARD_SERVER__LISTEN: This is not an address"), "{problem}");
+    assert!(
+        problem.starts_with("KEYWARD_SERVER__LISTEN: The value is not an address"),
+        "{problem}"
+    );
 }
 
 #[test]
-fn a_variable_without_a_key_names_the_nearest() {
+fn unknown_variable_is_refused_with_the_nearest_known_one() {
     for known in Known::all() {
         let name = format!("{}X", known.variable());
         let right = known.variable();
-        let expected = format!("{name}: No key has this variable. Did you mean {right}?");
-        refused_variable(&name, "1", &expected);
+        let expected = format!("{name}: There is no key for this variable. Did you mean {right}?");
+        assert_variable_refused(&name, "1", &expected);
     }
     for (name, near) in [
         ("KEYWARD_server__listen", "KEYWARD_SERVER__LISTEN"),
         ("KEYWARD_SERVER__LISTEN__PORT", "KEYWARD_SERVER__LISTEN"),
         ("KEYWARD_STORE__PEPPER", "KEYWARD_STORE__PEPPER_FILE"),
     ] {
-        let expected = format!("{name}: No key has this variable. Did you mean {near}?");
-        refused_variable(name, "a-secret", &expected);
+        let expected = format!("{name}: There is no key for this variable. Did you mean {near}?");
+        assert_variable_refused(name, "a-secret", &expected);
     }
 }
 
 #[test]
-fn other_variables_are_passed_over() {
+fn unrelated_variables_are_ignored() {
     let variables = [
         ("KEYWARD_PORT", "tcp://10.0.0.1:8080"),
         ("KEYWARD_LISTEN", "x"),
@@ -287,56 +292,63 @@ fn other_variables_are_passed_over() {
 }
 
 #[test]
-fn a_variable_is_read_with_the_type_of_its_key() {
+fn variable_is_parsed_with_the_type_of_its_key() {
     let workers = "KEYWARD_SERVER__WORKERS";
     assert_eq!(load_text("", &[(workers, "7")]).unwrap().settings.server.workers, 7);
     for bad in ["", "many", "1.5", "0x10", "\"7\""] {
         let expected =
-            format!("{workers}: This is not a whole number. Use a whole number, such as 0.");
-        refused_variable(workers, bad, &expected);
+            format!("{workers}: The value is not a whole number. Use a whole number, such as 0.");
+        assert_variable_refused(workers, bad, &expected);
     }
-    refused_variable(
+    assert_variable_refused(
         workers,
         "99999999999999999999",
         "KEYWARD_SERVER__WORKERS: This number is far out of range. Use a whole number, such as 0.",
     );
     for bad in ["data/\u{fffd}", "data/\n", "\u{1b}[2J"] {
-        refused_variable(
+        assert_variable_refused(
             "KEYWARD_STORE__PATH",
             bad,
-            "KEYWARD_STORE__PATH: This holds a control character, or bytes that are not UTF-8. \
+            "KEYWARD_STORE__PATH: The value contains a control character, or bytes that are not UTF-8. \
              Use text, such as \"data/keyward\".",
         );
     }
-    // The environment knows no quotes: an address that is all digits is still text.
-    refused_variable(
+    // A variable has no quotes, so digits are text if the key's type is text.
+    assert_variable_refused(
         "KEYWARD_LOG__FORMAT",
         "1",
-        "KEYWARD_LOG__FORMAT: There is no such choice. Use \"text\" or \"json\".",
+        "KEYWARD_LOG__FORMAT: The value is not one of the choices. Use \"text\" or \"json\".",
     );
 }
 
 #[test]
-fn a_number_has_the_bounds_that_its_schema_names() {
+fn number_is_limited_to_the_range_in_the_schema() {
     let mut checked = 0;
     for known in Known::all() {
-        let Some((least, most)) = known.bounds() else { continue };
+        let Some((min, max)) = known.range() else { continue };
         let name = known.name();
-        let room = if name == "limits.header_bytes" {
+        let variables = if name == "limits.header_bytes" {
             vec![]
         } else {
             vec![("KEYWARD_LIMITS__HEADER_BYTES", "1048576")]
         };
-        for good in [least, most] {
+        for good in [min, max] {
             let text = known.in_toml(&good.to_string());
-            assert!(load_text(text, &room).is_ok(), "{name} = {good}");
+            assert!(load_text(text, &variables).is_ok(), "{name} = {good}");
         }
-        for bad in [least - 1, most + 1, i64::MIN, i64::MAX] {
-            let said =
-                format!("This number is out of range. Use a whole number from {least} to {most}.");
-            refused(&known.in_toml(&bad.to_string()), &format!("config.toml:2: {name}: {said}"));
+        for bad in [min - 1, max + 1, i64::MIN, i64::MAX] {
+            let expected =
+                format!("This number is out of range. Use a whole number from {min} to {max}.");
+            assert_refused(
+                &known.in_toml(&bad.to_string()),
+                &format!("config.toml:2: {name}: {expected}"),
+            );
             let variable = known.variable();
-            refused_variable(&variable, &bad.to_string(), &format!("{variable}: {said}"));
+            assert_variable_refused(
+                &variable,
+                &bad.to_string(),
+                &format!("{variable}: {expected}"),
+            );
         }
         checked += 1;
     }
@@ -344,19 +356,19 @@ fn a_number_has_the_bounds_that_its_schema_names() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named_with_the_reason() {
+fn error_names_the_unreadable_file_and_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing.toml");
-    let said = |path: &Path| load_among(Some(path), env(&[]), &[]).unwrap_err().to_string();
+    let error = |path: &Path| load_among(Some(path), env(&[]), &[]).unwrap_err().to_string();
     assert_eq!(
-        said(&missing),
+        error(&missing),
         format!(
             "cannot read the configuration file {}: No such file or directory (os error 2)",
             missing.display()
         )
     );
     assert_eq!(
-        said(folder.path()),
+        error(folder.path()),
         format!(
             "cannot read the configuration file {}: Is a directory (os error 21)",
             folder.path().display()
@@ -364,12 +376,12 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
     );
     assert_eq!(
         load_text(b"# one\n# t\xffo\n", &[]).unwrap_err(),
-        "config.toml:2: this is not UTF-8 text. Save the file as UTF-8."
+        "config.toml:2: the line is not UTF-8 text. Save the file as UTF-8."
     );
 }
 
 #[test]
-fn the_file_is_looked_for_in_order() {
+fn files_are_tried_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, port: u16| {
         let path = folder.path().join(name);
@@ -378,8 +390,9 @@ fn the_file_is_looked_for_in_order() {
     };
     let (explicit, named) = (file("explicit", 1), file("named", 2));
     let (here, etc) = (file("here", 3), file("etc", 4));
-    let port = |explicit: Option<&Path>, named: &str, usual: &[&Path]| {
-        let loaded = load_among(explicit, env(&[("KEYWARD_CONFIG", named)]), usual).unwrap();
+    let port = |explicit: Option<&Path>, named: &str, default_paths: &[&Path]| {
+        let loaded =
+            load_among(explicit, env(&[("KEYWARD_CONFIG", named)]), default_paths).unwrap();
         (loaded.settings.server.listen.port(), loaded.source, loaded.overrides.len())
     };
     let name = named.to_str().unwrap();
@@ -389,9 +402,9 @@ fn the_file_is_looked_for_in_order() {
     assert_eq!(port(None, "", &[&here, &etc]), (3, Some(here.clone()), 0));
     assert_eq!(port(None, "", &[&missing, &etc]), (4, Some(etc.clone()), 0));
     assert_eq!(port(None, "", &[&missing, &missing]), (8080, None, 0));
-    assert_eq!(USUAL, ["config.toml", "/etc/keyward/config.toml"]);
+    assert_eq!(DEFAULT_PATHS, ["config.toml", "/etc/keyward/config.toml"]);
 
-    // A file that was named has to be there, and a link that leads nowhere is not passed over.
+    // A file that was named must exist, and a dangling link is an error.
     let named_missing = [("KEYWARD_CONFIG", missing.to_str().unwrap())];
     assert!(load_among(None, env(&named_missing), &[&here]).is_err());
     let dangling = folder.path().join("dangling");
@@ -400,10 +413,11 @@ fn the_file_is_looked_for_in_order() {
 }
 
 #[test]
-fn what_is_printed_can_be_loaded_again() {
+fn printed_configuration_can_be_loaded_again() {
     let all = Known::all();
-    let values: Vec<_> = all.iter().map(|one| (one.variable(), one.other_value())).collect();
-    let variables: Vec<_> = values.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    let values: Vec<_> = all.iter().map(|known| (known.variable(), known.other_value())).collect();
+    let variables: Vec<_> =
+        values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let loaded = load_text("", &variables).unwrap();
     let again = load_text(print(&loaded), &[]).unwrap();
     assert_eq!(again.file, loaded.file);
@@ -411,7 +425,7 @@ fn what_is_printed_can_be_loaded_again() {
 }
 
 #[test]
-fn what_is_printed_says_where_it_came_from() {
+fn printed_configuration_names_its_file_and_variables() {
     let head = |loaded: &Loaded| -> Vec<String> {
         print(loaded).lines().take(4).map(String::from).collect()
     };
@@ -439,7 +453,7 @@ fn what_is_printed_says_where_it_came_from() {
 }
 
 #[test]
-fn the_schema_describes_the_file_and_refuses_what_it_does_not_know() {
+fn schema_describes_the_file_and_rejects_unknown_keys() {
     let schema: Json = serde_json::from_str(&schema()).unwrap();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     assert_eq!(schema["title"], "Keyward configuration");
@@ -451,6 +465,6 @@ fn the_schema_describes_the_file_and_refuses_what_it_does_not_know() {
 }
 
 #[test]
-fn the_environment_of_this_process_is_narrowed_to_ours() {
+fn only_variables_with_our_prefix_are_read() {
     assert!(environment().all(|(name, _)| name.starts_with("KEYWARD_")));
 }

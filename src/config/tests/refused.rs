@@ -3,61 +3,61 @@
 use super::*;
 
 #[test]
-fn a_file_that_is_not_toml_is_shown_with_its_line() {
+fn line_that_is_not_toml_is_shown() {
     let cases = [
         (
             "[server]\nlisten = 127.0.0.1:8080\n",
-            "config.toml:2:15: this is not TOML: text stands without quotes.\n  listen = 127.0.0.1:8080\n\
+            "config.toml:2:15: the line is not TOML: the value is text without quotes.\n  listen = 127.0.0.1:8080\n\
              Put the value in double quotes: key = \"value\".",
         ),
         (
             "[log]\nlevel = info # all\n",
-            "config.toml:2:9: this is not TOML: text stands without quotes.\n  level = info # all\n\
+            "config.toml:2:9: the line is not TOML: the value is text without quotes.\n  level = info # all\n\
              Put the value in double quotes: key = \"value\".",
         ),
         (
             "[log]\r\nlevel = \"in\r\n",
-            "config.toml:2:12: this is not TOML: the text is not closed.\n  level = \"in\n\
-             End it with a double quote on the same line.",
+            "config.toml:2:12: the line is not TOML: the text has no closing quote.\n  level = \"in\n\
+             End the text with a double quote on the same line.",
         ),
         (
             "\u{feff}[server\nlisten = 1\n",
-            "config.toml:1:8: this is not TOML: the bracket is not closed.\n  [server\n\
+            "config.toml:1:8: the line is not TOML: the bracket is not closed.\n  [server\n\
              Write the section's name in brackets, such as [server].",
         ),
         (
             "[server]\n\n  listen\n",
-            "config.toml:3:9: this is not TOML: there is no = here.\n    listen\n\
+            "config.toml:3:9: the line is not TOML: the key has no = after it.\n    listen\n\
              Write key = value; put # before a comment.",
         ),
         (
             "[server]\nworkers =\n",
-            "config.toml:2:10: this is not TOML: the value is missing.\n  workers =\n\
-             Write it after the =, or remove the line.",
+            "config.toml:2:10: the line is not TOML: the value is missing.\n  workers =\n\
+             Write a value after the =, or remove the line.",
         ),
         (
             "[server]\nworkers = 1\nworkers = 2\n",
-            "config.toml:3:1: this is not TOML: the key stands twice in its section.\n  workers = 2\n\
+            "config.toml:3:1: the line is not TOML: the section has this key twice.\n  workers = 2\n\
              Keep one of the two lines.",
         ),
         (
             "[server]\n[log]\n[server]\n",
-            "config.toml:3:2: this is not TOML: the section stands twice.\n  [server]\n\
-             Put the keys of both below one heading.",
+            "config.toml:3:2: the line is not TOML: the file has this section twice.\n  [server]\n\
+             Put all keys of the section below one heading.",
         ),
         (
             "[store]\npath = \"C:\\data\"\n",
-            "config.toml:2:12: this is not TOML: a backslash begins a special character.\n  path = \"C:\\data\"\n\
-             Write \\\\ for the backslash itself.",
+            "config.toml:2:12: the line is not TOML: the backslash begins an unknown escape sequence.\n  path = \"C:\\data\"\n\
+             Write \\\\ for a backslash.",
         ),
         (
             "{}",
-            "config.toml:1:1: this is not TOML: invalid key-value pair, expected key.\n  {}\n\
+            "config.toml:1:1: the line is not TOML: invalid key-value pair, expected key.\n  {}\n\
              Write sections as [server] and values as key = \"text\" or key = 10.",
         ),
     ];
     for (text, expected) in cases {
-        refused(text, expected);
+        assert_refused(text, expected);
     }
     let control = load_text("é\u{1b}[2J\n", &[]).unwrap_err();
     assert!(control.contains("\n  é [2J\n"), "{control:?}");
@@ -66,7 +66,7 @@ fn a_file_that_is_not_toml_is_shown_with_its_line() {
 }
 
 #[test]
-fn an_unknown_name_is_met_with_the_nearest_known_one() {
+fn unknown_name_is_refused_with_the_nearest_known_one() {
     let cases = [
         ("[server]\nlisen = \"x\"\n", "server.lisen: There is no such key. Did you mean `listen`?"),
         (
@@ -96,32 +96,32 @@ fn an_unknown_name_is_met_with_the_nearest_known_one() {
         ),
         (
             "\nlisten = \"x\"\n",
-            "listen: Every key stands in a section. Move it below [admin] or [server].",
+            "listen: Every key belongs in a section. Move the key below [admin] or [server].",
         ),
         (
             "\nformt = \"json\"\n",
-            "formt: Every key stands in a section. Did you mean `format` in [log]?",
+            "formt: Every key belongs in a section. Did you mean `format` in [log]?",
         ),
         (
             "\nqqq = 1\n",
-            "qqq: Every key stands in a section. The sections are admin, audit, events, identity, limits, log, scripts, server, store.",
+            "qqq: Every key belongs in a section. The sections are admin, audit, events, identity, limits, log, scripts, server, store.",
         ),
         (
             "\nserver = \"127.0.0.1:8080\"\n",
-            "server: This is the name of a section. Write [server] on a line of its own, with its keys below.",
+            "server: This is a section, not a key. Write [server] on a separate line, with the keys of the section below it.",
         ),
         (
             "\n[[server]]\n",
-            "server: This is the name of a section. Write [server] on a line of its own, with its keys below.",
+            "server: This is a section, not a key. Write [server] on a separate line, with the keys of the section below it.",
         ),
     ];
     for (text, expected) in cases {
-        refused(text, &format!("config.toml:2: {expected}"));
+        assert_refused(text, &format!("config.toml:2: {expected}"));
     }
 }
 
 #[test]
-fn a_value_of_another_type_is_refused() {
+fn value_of_another_type_is_refused() {
     let kinds = [
         ("7", "a number"),
         ("1.5", "a number with a fraction"),
@@ -133,7 +133,7 @@ fn a_value_of_another_type_is_refused() {
     ];
     for known in Known::all() {
         for (value, kind) in kinds {
-            let use_this = match &known.schema["default"] {
+            let fix = match &known.schema["default"] {
                 Json::Number(default) if kind != "a number" => {
                     format!("Use a whole number, such as {default}.")
                 }
@@ -145,19 +145,19 @@ fn a_value_of_another_type_is_refused() {
                 }
                 _ => continue,
             };
-            refused(
+            assert_refused(
                 &format!("# one\n[{}]\n# three\n{} = {value}\n", known.section, known.key),
-                &format!("config.toml:4: {}: This is {kind}. {use_this}", known.name()),
+                &format!("config.toml:4: {}: The value is {kind}. {fix}", known.name()),
             );
         }
     }
-    refused(
+    assert_refused(
         "[limits]\nheaders = 99999999999999999999\n",
         "config.toml:2: limits.headers: This number is far out of range. Use a whole number, such as 100.",
     );
-    refused(
+    assert_refused(
         "[store]\npath = \"a\\nb\"\n",
-        "config.toml:2: store.path: This holds a control character, or bytes that are not UTF-8. \
+        "config.toml:2: store.path: The value contains a control character, or bytes that are not UTF-8. \
          Use text, such as \"data/keyward\".",
     );
     let numbers = load_text("[limits]\nconnections = 1_000\nheader_bytes = 0x4000\n", &[]).unwrap();
@@ -166,19 +166,21 @@ fn a_value_of_another_type_is_refused() {
 }
 
 #[test]
-fn an_address_is_an_ip_address_with_a_port() {
-    let fix = "Use an IP address with a port, such as 127.0.0.1:8080, [::1]:8080, or 0.0.0.0:8080 for every interface.";
+fn listen_address_is_an_ip_address_with_a_port() {
+    let fix = "Use an IP address with a port, such as 127.0.0.1:8080, [::1]:8080, or 0.0.0.0:8080 for all interfaces.";
     for bad in
         ["", "localhost:8080", ":8080", "8080", "127.0.0.1", "127.0.0.1:65536", "::1:80", "*:80"]
     {
-        let said = format!("This is not an address to listen on. {fix}");
-        refused(
+        let expected = format!("The value is not an address to listen on. {fix}");
+        assert_refused(
             &format!("[server]\nlisten = {bad:?}\n"),
-            &format!("config.toml:2: server.listen: {said}"),
+            &format!("config.toml:2: server.listen: {expected}"),
         );
-        refused(
+        assert_refused(
             &format!("[admin]\nlisten = {bad:?}\n"),
-            &format!("config.toml:2: admin.listen: {said} A unix socket is unix:/path/to.sock."),
+            &format!(
+                "config.toml:2: admin.listen: {expected} Write a Unix socket as unix:/path/to.sock."
+            ),
         );
     }
     let loaded = load_text("[server]\nlisten = \"[::1]:0\"\n", &[]).unwrap();
@@ -186,7 +188,7 @@ fn an_address_is_an_ip_address_with_a_port() {
 }
 
 #[test]
-fn a_unix_socket_has_an_absolute_path_that_fits_its_address() {
+fn unix_socket_has_an_absolute_path_of_limited_length() {
     let listen = |path: &str| load_text(format!("[admin]\nlisten = \"unix:{path}\"\n"), &[]);
     let longest = format!("/{}", "x".repeat(106));
     for good in ["/run/keyward.sock", &longest] {
@@ -197,25 +199,25 @@ fn a_unix_socket_has_an_absolute_path_that_fits_its_address() {
     for bad in ["", "admin.sock", "/run/", &format!("{longest}x")] {
         assert_eq!(
             listen(bad).unwrap_err(),
-            "config.toml:2: admin.listen: This is not the path of a unix socket. Use unix: and an absolute path \
+            "config.toml:2: admin.listen: The value is not the path of a Unix socket. Use unix: and an absolute path \
              of at most 107 bytes, such as unix:/run/keyward/admin.sock."
         );
     }
 }
 
 #[test]
-fn two_listeners_have_two_ports() {
-    let both = |server: &str, admin: &str| {
+fn listeners_need_different_ports() {
+    let load_listeners = |server: &str, admin: &str| {
         load_text(format!("[server]\nlisten = {server:?}\n[admin]\nlisten = {admin:?}\n"), &[])
     };
-    let said = "The public and the admin listener have the same port. Give server.listen and admin.listen different ports.";
+    let problem = "The public listener and the admin listener have the same port. Give server.listen and admin.listen different ports.";
     for (server, admin) in [
         ("127.0.0.1:80", "127.0.0.1:80"),
         ("0.0.0.0:80", "127.0.0.1:80"),
         ("127.0.0.1:80", "[::]:80"),
     ] {
-        let expected = format!("config.toml:4: admin.listen: {said}");
-        assert_eq!(both(server, admin).unwrap_err(), expected, "{server} {admin}");
+        let expected = format!("config.toml:4: admin.listen: {problem}");
+        assert_eq!(load_listeners(server, admin).unwrap_err(), expected, "{server} {admin}");
     }
     for (server, admin) in [
         ("127.0.0.1:0", "127.0.0.1:0"),
@@ -223,36 +225,36 @@ fn two_listeners_have_two_ports() {
         ("127.0.0.1:80", "127.0.0.2:80"),
         ("0.0.0.0:80", "unix:/run/80"),
     ] {
-        assert!(both(server, admin).is_ok(), "{server} {admin}");
+        assert!(load_listeners(server, admin).is_ok(), "{server} {admin}");
     }
-    // The one that somebody gave is blamed, not the default that it met.
-    refused(
+    // The key that was set is blamed, not the default that it collides with.
+    assert_refused(
         "[server]\nlisten = \"0.0.0.0:8081\"\n",
-        &format!("config.toml:2: server.listen: {said}"),
+        &format!("config.toml:2: server.listen: {problem}"),
     );
-    refused_variable(
+    assert_variable_refused(
         "KEYWARD_SERVER__LISTEN",
         "0.0.0.0:8081",
-        &format!("KEYWARD_SERVER__LISTEN: {said}"),
+        &format!("KEYWARD_SERVER__LISTEN: {problem}"),
     );
 }
 
 #[test]
-fn a_public_url_is_a_base() {
+fn public_url_is_a_base_url() {
     let url = |text: &str| {
         let loaded = load_text(format!("[server]\npublic_url = {text:?}\n"), &[]);
         loaded.map(|loaded| loaded.settings.server.public_url.unwrap())
     };
-    for (given, kept) in [
+    for (given, expected) in [
         ("https://api.example.com", "https://api.example.com"),
         ("http://localhost:8080/", "http://localhost:8080"),
         ("https://[2001:db8::1]:8443/v1//", "https://[2001:db8::1]:8443/v1"),
         ("http://key_ward/a/b", "http://key_ward/a/b"),
     ] {
-        assert_eq!(url(given).as_deref(), Ok(kept));
+        assert_eq!(url(given).as_deref(), Ok(expected));
     }
-    let said = "config.toml:2: server.public_url: This is not the base of a web address. Use http:// or https://, a host, \
-                and no user, query or fragment, such as https://api.example.com/v1.";
+    let expected = "config.toml:2: server.public_url: The value is not a base URL. Use http:// or https:// and a host, \
+                without a user, query or fragment, such as https://api.example.com/v1.";
     for bad in [
         "/",
         "/v1",
@@ -273,62 +275,63 @@ fn a_public_url_is_a_base() {
         "https://a b",
         " https://a",
     ] {
-        assert_eq!(url(bad), Err(said.into()), "{bad}");
+        assert_eq!(url(bad), Err(expected.into()), "{bad}");
     }
 }
 
 #[test]
-fn the_store_has_a_folder_of_its_own_and_the_pepper_lies_outside() {
-    let store = |text: &str| load_text(format!("[store]\n{text}"), &[]).map(|it| it.settings.store);
-    let kept = store("path = \"/var/lib//keyward/\"\n").unwrap();
-    assert_eq!(kept.path, Path::new("/var/lib/keyward"));
-    assert_eq!(kept.pepper_file, Path::new("/var/lib/keyward.pepper"));
-    assert_eq!(kept.control_file, Path::new("/var/lib/keyward.control"));
+fn store_path_is_a_folder_and_the_pepper_file_is_outside_of_it() {
+    let store =
+        |text: &str| load_text(format!("[store]\n{text}"), &[]).map(|loaded| loaded.settings.store);
+    let settings = store("path = \"/var/lib//keyward/\"\n").unwrap();
+    assert_eq!(settings.path, Path::new("/var/lib/keyward"));
+    assert_eq!(settings.pepper_file, Path::new("/var/lib/keyward.pepper"));
+    assert_eq!(settings.control_file, Path::new("/var/lib/keyward.control"));
     for bad in ["", " ", "/", ".", "..", "data/.."] {
         assert_eq!(
             store(&format!("path = {bad:?}\n")).unwrap_err(),
-            "config.toml:2: store.path: This does not name a folder that the store can have for itself. \
-             Use a path that ends with a name, such as data/keyward.",
+            "config.toml:2: store.path: The path does not end with the name of a folder. \
+             Use the path of a folder that only the store uses, such as data/keyward.",
             "{bad}"
         );
     }
     for bad in ["data/keyward", "data/keyward/pepper", "./data/keyward/deep/pepper"] {
         assert_eq!(
             store(&format!("pepper_file = {bad:?}\n")).unwrap_err(),
-            "config.toml:2: store.pepper_file: The pepper would lie in the store's own folder, and in every copy of it. \
-             Name a file outside of store.path.",
+            "config.toml:2: store.pepper_file: The pepper would be in the store's folder, and so in every copy of the store. \
+             Use a file outside of store.path.",
             "{bad}"
         );
     }
     let outside = store("pepper_file = \"data/pepper\"\n").unwrap();
     assert_eq!(outside.pepper_file, Path::new("data/pepper"));
-    refused(
+    assert_refused(
         "[store]\nengine = \"Sled\"\n",
-        "config.toml:2: store.engine: There is no such choice. Use \"sled\" or \"memory\".",
+        "config.toml:2: store.engine: The value is not one of the choices. Use \"sled\" or \"memory\".",
     );
-    refused(
+    assert_refused(
         "[scripts]\ndir = \" \"\n",
-        "config.toml:2: scripts.dir: The path is empty. Name a folder.",
+        "config.toml:2: scripts.dir: The path is empty. Use the path of a folder.",
     );
 }
 
 #[test]
-fn a_log_level_is_a_level_or_directives() {
+fn log_level_is_a_level_or_directives() {
     let level = |text: &str| {
-        load_text(format!("[log]\nlevel = {text:?}\n"), &[]).map(|it| it.settings.log.level)
+        load_text(format!("[log]\nlevel = {text:?}\n"), &[]).map(|loaded| loaded.settings.log.level)
     };
-    for (given, kept) in [
+    for (given, expected) in [
         ("DEBUG", "DEBUG"),
         ("off", "off"),
         ("info, keyward=debug", "info,keyward=debug"),
         ("warn,keyward::server[request{id=1}]=trace", "warn,keyward::server[request{id=1}]=trace"),
     ] {
-        assert_eq!(level(given).as_deref(), Ok(kept));
+        assert_eq!(level(given).as_deref(), Ok(expected));
     }
     for bad in ["", "inof", "info,", "keyward", "keyward=", "keyward=inof", "info;debug", "=info"] {
         assert_eq!(
             level(bad).unwrap_err(),
-            "config.toml:2: log.level: This is not a log level. Use error, warn, info, debug, trace or off, \
+            "config.toml:2: log.level: The value is not a log level. Use error, warn, info, debug, trace or off, \
              or directives such as info,keyward=debug.",
             "{bad}"
         );
@@ -336,25 +339,25 @@ fn a_log_level_is_a_level_or_directives() {
 }
 
 #[test]
-fn a_credential_fits_in_the_headers() {
+fn credential_limit_is_at_most_the_header_limit() {
     let text = "[limits]\nheader_bytes = 8192\ncredential_bytes = ";
     assert!(load_text(format!("{text}8192\n"), &[]).is_ok());
-    refused(
+    assert_refused(
         &format!("{text}8193\n"),
-        "config.toml:3: limits.credential_bytes: This is more than limits.header_bytes, which is checked first. \
-         Lower it, or raise limits.header_bytes.",
+        "config.toml:3: limits.credential_bytes: The number is greater than limits.header_bytes, which is checked first. \
+         Use a smaller number, or raise limits.header_bytes.",
     );
 }
 
 #[test]
-fn everything_that_is_wrong_is_said_at_once_and_in_order() {
+fn all_problems_are_reported_together_in_order() {
     let text = "[store]\nengine = \"etcd\"\ncach_mib = 1\n[server]\nworkers = \"all\"\nlisten = \"here\"\n[tls]\n";
     let variables =
         [("KEYWARD_LOG__LEVEL", "loud"), ("KEYWARD_LIMITS__HEADERS", "0"), ("KEYWARD_A__B", "1")];
     let problem = load_text(text, &variables).unwrap_err();
-    let heads: Vec<&str> = problem.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    let places: Vec<&str> = problem.lines().map(|line| line.split(": ").next().unwrap()).collect();
     assert_eq!(
-        heads,
+        places,
         [
             "config.toml:2",
             "config.toml:3",
@@ -370,7 +373,7 @@ fn everything_that_is_wrong_is_said_at_once_and_in_order() {
 }
 
 #[test]
-fn no_value_is_repeated() {
+fn errors_do_not_contain_values() {
     let secret = "a-secret-in-the-wrong-place";
     for known in Known::all() {
         let wrong = [
@@ -391,7 +394,7 @@ fn no_value_is_repeated() {
 }
 
 #[test]
-fn a_webhook_has_a_section_of_its_own() {
+fn webhook_needs_a_valid_section() {
     let good = "[webhooks.ops]\nurl = \"https://hooks.example.com/in\"\nsecret = \"hook\"\n";
     let loaded = load_text(good, &[]).unwrap();
     let webhook = &loaded.settings.events.webhooks["ops"];
@@ -403,19 +406,19 @@ fn a_webhook_has_a_section_of_its_own() {
     for (text, expected) in [
         (
             "[webhooks]\nurl = \"x\"\n",
-            "config.toml:2: webhooks.url: Every webhook has a section of its own. Write [webhooks.NAME] on a line of its own, with url, secret below.",
+            "config.toml:2: webhooks.url: Every webhook needs a section. Write [webhooks.NAME] on a separate line, with url and secret below it.",
         ),
         (
             "[webhooks.ops]\nsecret = \"hook\"\n",
-            "config.toml:1: webhooks.ops.url: This is no address of a receiver: it does not begin with http:// or https://. Use a URL such as https://hooks.example.com/keyward.",
+            "config.toml:1: webhooks.ops.url: The value is not the URL of a receiver: it does not begin with http:// or https://. Use a URL such as https://hooks.example.com/keyward.",
         ),
         (
             "[webhooks.ops]\nurl = \"http://x\"\n",
-            "config.toml:1: webhooks.ops.secret: This names no secret that a webhook could be signed with. Name a file of scripts.secrets_dir, without a folder.",
+            "config.toml:1: webhooks.ops.secret: The value is not the name of a signing secret. Use the name of a file in scripts.secrets_dir, without a folder.",
         ),
         (
             "[webhooks.ops]\nurl = \"http://x\"\nsecret = \"../x\"\n",
-            "config.toml:3: webhooks.ops.secret: This names no secret that a webhook could be signed with. Name a file of scripts.secrets_dir, without a folder.",
+            "config.toml:3: webhooks.ops.secret: The value is not the name of a signing secret. Use the name of a file in scripts.secrets_dir, without a folder.",
         ),
         (
             "[webhooks.ops]\nurl = \"http://x\"\nsecret = \"x\"\ntimeout = 3\n",
@@ -427,10 +430,10 @@ fn a_webhook_has_a_section_of_its_own() {
         ),
         (
             "[events]\nexpiring_days = \"30, soon\"\n",
-            "config.toml:2: events.expiring_days: These are no numbers of days. Use at most 16 whole numbers from 1 to 3650 with commas between them, such as \"30, 7, 1\".",
+            "config.toml:2: events.expiring_days: The value is not a list of numbers of days. Use at most 16 whole numbers from 1 to 3650 with commas between them, such as \"30, 7, 1\".",
         ),
     ] {
-        refused(text, expected);
+        assert_refused(text, expected);
     }
     assert!(load_text("[webhooks.\"a b\"]\nurl = \"http://x\"\nsecret = \"x\"\n", &[]).is_err());
     assert!(

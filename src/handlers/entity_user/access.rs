@@ -27,19 +27,19 @@ pub(super) struct AccountAccess<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FieldAccess {
     Allowed,
-    /// With the reason, for the operator's log.
+    /// The field must not be set, for this reason, which is for the operator's log.
     Refused(&'static str),
 }
 
 impl FieldAccess {
-    /// The first refusal of this check and the next one.
+    /// This result if it is a refusal. Otherwise the result of `next`.
     pub(super) fn and(self, next: impl FnOnce() -> Self) -> Self {
         if self == Self::Allowed { next() } else { self }
     }
 }
 
-/// The set of visible fields of an account. It depends on nothing else, so each variant has one
-/// cached representation.
+/// The set of visible fields of an account. The JSON of an account depends only on the account and
+/// on this set, so there is one cached JSON for each variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Visibility {
     Administrator,
@@ -92,8 +92,8 @@ impl<'a> AccountAccess<'a> {
         self.is_owner
     }
 
-    /// Users can always see their own account. Without the permission the response is the same for
-    /// active and blocked accounts.
+    /// Checks whether the user may see an account. Users can always see their own account. A user
+    /// without the permission gets the same response for active and blocked accounts.
     pub(super) fn may_view(&self, account: &User) -> Result<(), Denial> {
         if self.is_user_admin || self.is_owner {
             return Ok(());
@@ -131,7 +131,7 @@ impl<'a> AccountAccess<'a> {
             }
         }
         if is_administrator(account, roles) && !self.identity.is_admin() {
-            return Err(forbidden("An administrator can be deleted by an administrator alone."));
+            return Err(forbidden("Only an administrator can delete an administrator."));
         }
         Ok(())
     }

@@ -28,11 +28,11 @@ pub(super) struct EntityChange<'a> {
     pub new_digest: Option<PasswordDigest>,
 }
 
-/// Why a change was not applied.
+/// The reason why a change was not applied.
 pub(super) enum ChangeError {
-    /// This handler refused it.
+    /// This handler refused the change.
     Denied(Denial),
-    /// The accounts refused it.
+    /// [`Accounts`] refused the change.
     Account(AccountError),
 }
 
@@ -66,7 +66,7 @@ impl<'a> EntityChange<'a> {
         let policy = self.accounts.directory().policy();
         let mut changed = ChangedFields::new();
         for (field, value) in self.fields {
-            // Clients send the whole entity, in which this field always has this value.
+            // Clients send the whole entity back, and this field of an entity is always true.
             if *field == UserField::DefaultLangcode && matches!(value, FieldValue::Flag(true)) {
                 continue;
             }
@@ -79,7 +79,8 @@ impl<'a> EntityChange<'a> {
             changed.push((*field, value));
         }
         let mut errors = invalid_values(&changed);
-        // `init` is the first mail address, unless the request sets another one.
+        // `init` becomes the first mail address, unless the request sets `init`. After the sort,
+        // `mail` comes before `init`.
         changed.sort_by_key(|(field, _)| *field);
         for (field, value) in &changed {
             write(draft, *field, value);
@@ -146,8 +147,8 @@ impl<'a> EntityChange<'a> {
 
     /// The fields that the request changes, after a check that the user may change them.
     ///
-    /// A field that the user cannot see counts as changed even if its value stays: otherwise the
-    /// user could guess the value.
+    /// A field that the user cannot see counts as changed even if its value stays the same.
+    /// Otherwise the user could find out the value by guessing.
     fn changed_fields(&self, account: &User) -> Result<ChangedFields<'a>, Denial> {
         let access = AccountAccess::new(self.identity, account);
         let policy = self.accounts.directory().policy();
@@ -168,7 +169,8 @@ impl<'a> EntityChange<'a> {
         Ok(changed)
     }
 
-    /// Whether the request contains the password that the record has at this moment.
+    /// Whether the request contains the current password of the record. The record's password may
+    /// have changed since the check.
     fn has_verified_password(&self, account: &User) -> bool {
         self.verified_digest.is_some() && self.verified_digest == account.password
     }
@@ -182,8 +184,8 @@ impl<'a> EntityChange<'a> {
         unverified: Vec<FieldError>,
     ) -> Result<(), ChangeError> {
         let positions = self.role_positions();
-        // A field with an invalid value keeps its old value in the record. Violations of the old
-        // value are not the client's fault.
+        // A field with an invalid value keeps its old value in the record. Violations by the old
+        // value are not reported, because the client did not send that value.
         let invalid_fields: Vec<UserField> = errors.iter().map(FieldError::field).collect();
         let violations = self.accounts.user_violations(account)?;
         let password = self.new_password().and_then(password_problem);
@@ -204,13 +206,13 @@ impl<'a> EntityChange<'a> {
     /// The position of each role in the request.
     fn role_positions(&self) -> Vec<usize> {
         let roles = self.fields.iter().find_map(|(_, value)| match value {
-            FieldValue::Roles(ids) => Some(ids.iter().map(|(at, _)| *at).collect()),
+            FieldValue::Roles(ids) => Some(ids.iter().map(|(position, _)| *position).collect()),
             _ => None,
         });
         roles.unwrap_or_default()
     }
 
-    /// The denial for an error, with violations as errors of the entity.
+    /// The denial for an error. Violations become errors of the entity.
     pub(super) fn denial(&self, error: ChangeError) -> Denial {
         match error {
             ChangeError::Denied(denial) => denial,
@@ -226,7 +228,8 @@ impl<'a> EntityChange<'a> {
     }
 }
 
-/// A password field without a new password changes nothing: it is a proof for other fields.
+/// Whether a value only proves that the user knows the current password. Such a value does not
+/// change the password field.
 fn is_password_proof(value: &FieldValue) -> bool {
     matches!(value, FieldValue::Password { new: None, .. })
 }
@@ -249,7 +252,8 @@ fn invalid_values(changed: &ChangedFields<'_>) -> Vec<FieldError> {
     errors.flatten().cloned().collect()
 }
 
-/// Only users with `administer users` may create an account without a mail address, or keep one.
+/// The error for a missing mail address. Only users with `administer users` may create an account
+/// without a mail address, or leave an account without one. Nobody may remove a mail address.
 fn missing_mail(
     access: &AccountAccess<'_>,
     before: Option<&User>,
@@ -261,7 +265,7 @@ fn missing_mail(
         .then(|| FieldError::of(UserField::Mail, "Email field is required."))
 }
 
-/// Whether the roles in a value may be granted. Other values are allowed.
+/// Whether the user may grant the roles in a value. The values of other fields are always allowed.
 fn granted_roles(
     access: &AccountAccess<'_>,
     value: &FieldValue,
@@ -281,7 +285,7 @@ fn field_denied(operation: &str, field: UserField, reason: &'static str) -> Deni
         .with_internal_message(reason)
 }
 
-/// The denial for errors of the accounts that are not about fields.
+/// The denial for an error that does not concern a field of the request.
 pub(super) fn account_denial(error: AccountError) -> Denial {
     let unavailable = |code, message: &'static str| {
         Denial::message(Phase::Handler, StatusCode::SERVICE_UNAVAILABLE, code, message)
@@ -292,11 +296,11 @@ pub(super) fn account_denial(error: AccountError) -> Denial {
         AccountError::Refused { .. } | AccountError::AdminOnly => forbidden(text),
         AccountError::Invalid(_) => validation::unprocessable(text),
         AccountError::NotFound { .. } => {
-            let message = "The user was deleted meanwhile.";
+            let message = "Another request has deleted the user.";
             Denial::message(Phase::Handler, StatusCode::NOT_FOUND, "ENTITY_NOT_FOUND", message)
         }
         AccountError::Stale { .. } => {
-            let message = "The user was changed meanwhile. Try again.";
+            let message = "Another request has changed the user. Try again.";
             Denial::message(Phase::Handler, StatusCode::CONFLICT, "CONFLICT", message)
         }
         AccountError::Script(fault) => script_denial(fault),

@@ -36,7 +36,7 @@ pub(super) enum FieldValue {
     },
     /// Each role once, with its position in the request.
     Roles(Vec<(usize, String)>),
-    /// Not a value of the field's type.
+    /// The value does not have the type of the field.
     Invalid(Vec<FieldError>),
 }
 
@@ -132,7 +132,7 @@ fn wrong_type(field: UserField, property: &str) -> FieldValue {
     FieldValue::Invalid(vec![FieldError::at(field, format!("0.{property}"), WRONG_TYPE)])
 }
 
-/// Numbers are accepted as text, too, because clients without types send them.
+/// Also accepts numbers as text, because clients in untyped languages send numbers.
 fn text(json: Json) -> Option<String> {
     match json {
         Json::String(text) => Some(text),
@@ -186,7 +186,7 @@ fn time(json: Json) -> Result<Option<FieldValue>, Denial> {
     }
 }
 
-/// The text of a password moves from the JSON into a [`Secret`], so that it is wiped.
+/// Moves the text of a password from the JSON into a [`Secret`], so that the text is wiped.
 fn password(item: &mut Map<String, Json>) -> FieldValue {
     let mut take = |property: &str| match item.remove(property) {
         None | Some(Json::Null) => Ok(None),
@@ -205,12 +205,13 @@ fn password(item: &mut Map<String, Json>) -> FieldValue {
 fn roles(items: Vec<Map<String, Json>>) -> FieldValue {
     let mut seen = std::collections::HashSet::from([crate::model::AUTHENTICATED.to_owned()]);
     let (mut ids, mut errors) = (Vec::new(), Vec::new());
-    for (at, mut item) in items.into_iter().enumerate() {
-        let error = |message| FieldError::at(UserField::Roles, format!("{at}.target_id"), message);
+    for (position, mut item) in items.into_iter().enumerate() {
+        let error =
+            |message| FieldError::at(UserField::Roles, format!("{position}.target_id"), message);
         match item.remove("target_id") {
             None | Some(Json::Null) => errors.push(error("This value should not be null.")),
             Some(json) => match text(json) {
-                Some(id) if seen.insert(id.clone()) => ids.push((at, id)),
+                Some(id) if seen.insert(id.clone()) => ids.push((position, id)),
                 Some(_) => {}
                 None => errors.push(error(WRONG_TYPE)),
             },

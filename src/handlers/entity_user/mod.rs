@@ -30,7 +30,8 @@ use crate::{
     pipeline::{Denial, Phase, Shape, password_attempt, password_failed},
 };
 
-/// How often a deletion is tried if the user is changed between the check and the deletion.
+/// The maximum number of attempts to delete a user. An attempt fails if another request changes the
+/// user between the check and the deletion.
 const TRIES: usize = 16;
 
 pub(super) async fn respond(
@@ -82,7 +83,7 @@ async fn create(
 
     let visibility = AccountAccess::new(identity, &account).visibility();
     let mut response = entity(StatusCode::CREATED, view::entity(&account, visibility));
-    // Cannot fail: the authority came from a header field, so it fits into one.
+    // Cannot fail: the authority came from a header field, so it fits into a header field.
     if let Ok(location) = HeaderValue::try_from(format!("{origin}/user/{}", account.uid)) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -102,7 +103,8 @@ async fn update(
 
     let mut change = EntityChange::new(accounts, identity, &fields);
     if let Some(existing) = change.password_to_verify(&before)? {
-        // Counts as a password attempt, so that the owner of a key cannot guess the password.
+        // The check counts as a password attempt, so that the owner of a key cannot guess the
+        // password.
         let attempt = password_attempt(context, &request, &before.name)
             .map_err(|denial| denial.in_shape(Shape::Message))?;
         let (existing, digest) = (existing.clone(), before.password.clone());
@@ -119,8 +121,8 @@ async fn update(
         let digest = accounts.hash_password(password.clone()).await;
         change.new_digest = Some(digest.map_err(|error| change.denial(error.into()))?);
     }
-    // Checks everything again on the record that is written: its roles or its password may have
-    // changed.
+    // Checks everything again on the record that is written, because the record's roles or password
+    // may have changed.
     let changed = accounts.change_user(before.uid, None, |account| change.update(account)).await;
     let account = changed.map_err(|error| change.denial(error))?.record;
 
@@ -140,7 +142,7 @@ async fn delete(
         AccountAccess::new(identity, &account).may_delete(&account, &policy.roles)?;
         match accounts.delete_user(account.uid, Some(revision)).await {
             Ok(()) => return Ok(no_content()),
-            // Checks access again on the changed record.
+            // The next attempt checks access on the changed record.
             Err(AccountError::Stale { .. }) => {}
             Err(AccountError::NotFound { .. }) => return Err(not_found(request)),
             Err(error) => return Err(change::account_denial(error)),

@@ -35,7 +35,7 @@ pub(super) fn equals(account: &User, field: UserField, value: &FieldValue) -> bo
     }
 }
 
-/// Compares roles, in any order.
+/// Whether the account has exactly the roles of this value, in any order.
 fn has_roles(account: &User, value: &FieldValue) -> bool {
     match value {
         FieldValue::Roles(ids) => {
@@ -66,9 +66,9 @@ pub(super) fn write(account: &mut User, field: UserField, value: &FieldValue) {
         UserField::Mail => account.mail = text,
         UserField::Timezone => account.timezone = text,
         UserField::Init => account.init = text,
-        // Empty means blocked.
+        // An empty status means blocked.
         UserField::Status => account.status = false,
-        // Empty means never.
+        // An empty time means never.
         UserField::Access => account.access = Timestamp(0),
         UserField::Login => account.login = Timestamp(0),
         _ => {}

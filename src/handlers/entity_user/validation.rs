@@ -34,12 +34,12 @@ impl FieldError {
         Self { field, path: Some(path.into()), message: message.into() }
     }
 
-    /// The field.
+    /// The field that has the error.
     pub(super) fn field(&self) -> UserField {
         self.field
     }
 
-    /// The current password is missing or wrong.
+    /// The error for a missing or wrong current password, which is needed to change `field`.
     pub(super) fn password_required(field: UserField) -> Self {
         Self::of(
             field,
@@ -62,12 +62,13 @@ impl FieldError {
         let message = violation.message.as_str();
         let field = if name == "password" { UserField::Pass } else { UserField::parse(name)? };
         Some(match (field, rest) {
-            (UserField::Roles, Some(at)) => {
-                let at: usize = at.parse().ok()?;
-                let position = role_positions.get(at).copied().unwrap_or(at);
+            (UserField::Roles, Some(index)) => {
+                let index: usize = index.parse().ok()?;
+                let position = role_positions.get(index).copied().unwrap_or(index);
                 Self::at(field, format!("{position}.target_id"), message)
             }
-            // Errors of names, and of values that are taken, are errors of the field as a whole.
+            // Errors of names, and of values that are taken already, belong to the field as a
+            // whole.
             (UserField::Name, _) => Self::of(field, message),
             (UserField::Mail, _) if message.ends_with("is already taken.") => {
                 Self::of(field, message)
@@ -78,7 +79,7 @@ impl FieldError {
 }
 
 /// The denial that lists all errors, in the order of the fields. Errors of a field as a whole come
-/// before errors below it.
+/// before errors below that field.
 pub(super) fn invalid(mut errors: Vec<FieldError>) -> Denial {
     errors.sort_by_key(|error| (error.field, error.path.is_some()));
     let mut text = "Unprocessable Entity: validation failed.\n".to_owned();

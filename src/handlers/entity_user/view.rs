@@ -74,7 +74,7 @@ impl<'a> Entity<'a> {
             login: time(UserField::Login, account.login),
             init: text(UserField::Init, &account.init),
             roles: visibility.shows(UserField::Roles).then_some(Roles(&account.roles)),
-            // A record has one language, so it is always the default language.
+            // A record has one language, so this language is always the default.
             default_langcode: SingleValue(Some(true)),
         }
     }

@@ -27,7 +27,8 @@ impl LastActivity {
     }
 }
 
-/// The duration in milliseconds. Far below `u64::MAX`, so that sums do not overflow.
+/// The duration in milliseconds. A duration that is too long becomes `u64::MAX / 4`, so that sums
+/// do not overflow.
 pub(super) fn as_millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4)
 }

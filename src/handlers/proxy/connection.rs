@@ -34,7 +34,8 @@ enum HttpSender {
     Http2(Http2Sender),
 }
 
-/// An exchange failed before its response. Returns the request if no part of it was sent.
+/// The error of an exchange that failed before its response. Contains the request if no part of the
+/// request was sent.
 pub(super) struct SendError {
     pub error: hyper::Error,
     pub request: Option<Request<Upload>>,
@@ -53,14 +54,14 @@ impl UpstreamConnection {
         Self { sender: HttpSender::Http2(sender), was_used: true }
     }
 
-    /// Whether the connection had other exchanges. Then the upstream may have closed it before it
-    /// got the request.
+    /// Whether the connection had earlier exchanges. The upstream may have closed such a connection
+    /// before the request arrived.
     pub fn was_used(&self) -> bool {
         self.was_used
     }
 
-    /// Sends a request, and returns the head of the response. An HTTP/1.1 connection is returned,
-    /// too: it can be used again after the response was read.
+    /// Sends a request, and returns the head of the response. Also returns the sender of an
+    /// HTTP/1.1 connection, which can be used again after the response was read.
     pub async fn send(
         self,
         request: Request<Upload>,

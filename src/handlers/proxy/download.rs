@@ -1,4 +1,5 @@
-//! Streams an upstream's response to the client. At its end the connection returns to the pool.
+//! Streams an upstream's response to the client. At the end of the response, the connection returns
+//! to the pool.
 
 use std::{
     pin::Pin,
@@ -22,7 +23,7 @@ pub(super) struct Download {
     sender: Option<Http1Sender>,
     upload: Option<Arc<UploadProgress>>,
     idle: Duration,
-    /// Created at the first pause, because most responses have none.
+    /// Created at the first pause, because most responses have no pause.
     timer: Option<Pin<Box<Sleep>>>,
     is_idle: bool,
 }
@@ -43,7 +44,7 @@ impl Download {
         self.endpoint.return_to_pool(self.sender.take(), self.upload.as_deref());
     }
 
-    /// Ready after too long a pause.
+    /// Ready when there was no progress for `idle`.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = Instant::now() + self.idle;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));

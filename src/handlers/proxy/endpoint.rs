@@ -45,16 +45,17 @@ pub(super) struct Endpoint {
     pub protocol: Protocol,
     /// Unused HTTP/1.1 connections, the longest unused first.
     pool: Mutex<Vec<(Instant, Http1Sender)>>,
-    /// The HTTP/2 connection. The lock is held while it is opened, so that only one is opened.
+    /// The HTTP/2 connection. The lock is held while a connection is opened, so that only one
+    /// connection is opened.
     shared: tokio::sync::Mutex<Option<Http2Sender>>,
     health: Health,
 }
 
 impl Endpoint {
-    /// `settings` has the protocol, and the certificate authorities that are trusted.
+    /// `settings` contains the protocol and the trusted certificate authorities.
     ///
     /// # Errors
-    /// The host cannot be called over TLS.
+    /// The host is no valid TLS server name, or the authorities are invalid.
     pub fn new(target: Target, settings: &Proxy) -> io::Result<Self> {
         let protocol = settings.protocol;
         let tls = match target.transport {
@@ -82,7 +83,7 @@ impl Endpoint {
         })
     }
 
-    /// The scheme of its URLs.
+    /// The scheme of the upstream's URLs.
     pub fn scheme(&self) -> &'static str {
         self.target.transport.scheme()
     }
@@ -92,7 +93,7 @@ impl Endpoint {
         &self.target.authority
     }
 
-    /// The beginning of every path.
+    /// The path of the upstream's URL. Every forwarded path begins with this path.
     pub fn base(&self) -> &str {
         &self.target.base
     }
@@ -108,7 +109,7 @@ impl Endpoint {
             tracing::warn!(
                 upstream = self.name(),
                 seconds = settings.eject_seconds,
-                "an upstream fails: ejected while there are other upstreams"
+                "ejected a failing upstream: other upstreams, if there are any, get its requests"
             );
         }
     }
@@ -132,7 +133,7 @@ impl Endpoint {
         while reuse == Reuse::Allowed
             && let Some(mut sender) = self.take_from_pool()
         {
-            // The upstream may have closed it in the meantime.
+            // The upstream may have closed the pooled connection.
             if sender.ready().await.is_ok() {
                 return Ok(UpstreamConnection::pooled(sender));
             }
@@ -182,12 +183,14 @@ impl Endpoint {
     async fn connect_tcp(&self) -> Result<TcpStream, ProxyError> {
         let address = (self.target.host.as_str(), self.target.port);
         let stream = TcpStream::connect(address).await.map_err(ProxyError::Unreachable)?;
-        // Requests are written at once, so waiting for more data would only delay them.
+        // Turns off Nagle's algorithm: a request is written at once, so a wait for more data would
+        // only delay the request.
         let _ = stream.set_nodelay(true);
         Ok(stream)
     }
 
-    /// Runs a connection until its end. The task that waits for the response gets its errors.
+    /// Runs a connection until its end. The task that waits for the response also gets the errors
+    /// of the connection.
     fn spawn(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
         let upstream = self.target.authority.clone();
         tokio::spawn(async move {

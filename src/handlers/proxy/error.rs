@@ -6,18 +6,18 @@ use ::http::StatusCode;
 
 use crate::pipeline::{Denial, Phase};
 
-/// Why an upstream did not respond.
+/// The reason why an upstream did not respond.
 #[derive(Debug)]
 pub(super) enum ProxyError {
-    /// No TCP connection.
+    /// No TCP connection was possible.
     Unreachable(io::Error),
-    /// No TLS: the certificate is not trusted, or the protocols do not match.
+    /// The TLS handshake failed: the certificate is not trusted, or the protocols do not match.
     Untrusted(io::Error),
-    /// No connection in time.
+    /// No connection within `connect_seconds`.
     ConnectTimeout,
     /// The connection ended before the response, or the response is not HTTP.
     Broken(hyper::Error),
-    /// No response in time.
+    /// No response within `response_seconds`.
     ResponseTimeout,
     /// The response switches to a protocol that was not requested.
     UnexpectedUpgrade,
@@ -25,7 +25,7 @@ pub(super) enum ProxyError {
     ClientBroke,
     /// The client stopped sending its body.
     ClientTimeout,
-    /// Every upstream is ejected; the first comes back in this number of seconds.
+    /// Every upstream is ejected. The first may be used again after this number of seconds.
     AllEjected(u32),
     /// Path and upstream base do not form a valid URL.
     InvalidTarget,
@@ -47,7 +47,7 @@ impl ProxyError {
         )
     }
 
-    /// The denial. Only the operator's message names the upstream.
+    /// The denial for this error. Only the operator's message names the upstream.
     pub fn denial(&self, upstream: Option<&str>) -> Denial {
         let (status, code, message) = self.external_message();
         let mut denial = Denial::new(Phase::Handler, status, code, message);
@@ -68,9 +68,13 @@ impl ProxyError {
             Self::Broken(error) => with_causes(error),
             Self::ConnectTimeout => "no connection within connect_seconds".into(),
             Self::ResponseTimeout => "no response within response_seconds".into(),
-            Self::UnexpectedUpgrade => "it switched to a protocol that was not requested".into(),
+            Self::UnexpectedUpgrade => {
+                "the upstream switched to a protocol that was not requested".into()
+            }
             Self::ClientBroke => "the client's body ended early".into(),
-            Self::ClientTimeout => "no data of the client's body within response_seconds".into(),
+            Self::ClientTimeout => {
+                "the client sent no data of its body within response_seconds".into()
+            }
             Self::AllEjected(_) => "every upstream is ejected".into(),
             Self::InvalidTarget => "path and upstream base do not form a valid URL".into(),
             Self::NoUpstream => "the resource has no upstream".into(),
@@ -92,7 +96,7 @@ impl ProxyError {
             Self::Broken(_) | Self::UnexpectedUpgrade => (
                 StatusCode::BAD_GATEWAY,
                 "UPSTREAM_BROKEN",
-                "The upstream server gave no valid answer.",
+                "The upstream server sent no valid response.",
             ),
             Self::ConnectTimeout | Self::ResponseTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
@@ -105,7 +109,7 @@ impl ProxyError {
                 "No upstream server is available. Try again in a moment.",
             ),
             Self::ClientBroke => {
-                (StatusCode::BAD_REQUEST, "BODY_BROKEN", "The request's body broke off.")
+                (StatusCode::BAD_REQUEST, "BODY_BROKEN", "The request's body ended early.")
             }
             Self::ClientTimeout => (
                 StatusCode::REQUEST_TIMEOUT,

@@ -1,4 +1,5 @@
-//! The rules for header fields on both sides: which fields are passed on, removed or replaced.
+//! The rules for header fields of requests and responses: which fields are passed on, removed or
+//! replaced.
 
 use std::{fmt::Write as _, net::IpAddr};
 
@@ -24,8 +25,8 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PREFIX: &str = "x-forwarded-";
 
-/// With these fields a client could make an upstream do something else than what was checked, or
-/// impersonate another client.
+/// With these fields, a client could make an upstream process another request than the checked
+/// request, or impersonate another client.
 const OVERRIDE_HEADERS: &[&str] = &[
     "x-original-url",
     "x-original-uri",
@@ -45,15 +46,15 @@ pub(super) fn is_reserved(name: &HeaderName, fields: &IdentityFields) -> bool {
         || fields.covers(name)
 }
 
-/// The fields of one hop (RFC 9110, section 7.6.1): the fields that `Connection` names, and a fixed
-/// list.
+/// The fields that apply to one hop only (RFC 9110, section 7.6.1): the fields that `Connection`
+/// names, and a fixed list.
 pub(super) struct HopFields(Vec<HeaderName>);
 
 impl HopFields {
     pub fn of(headers: &HeaderMap) -> Self {
         let names = tokens(headers, &CONNECTION)
             .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
-            // The most common options are not names of fields.
+            // The most common options of `Connection` are not names of fields.
             .filter(|name| *name != "close" && *name != "keep-alive");
         Self(names.collect())
     }
@@ -80,8 +81,8 @@ pub(super) fn passed_on(from: &HeaderMap, fields: &IdentityFields) -> HeaderMap 
     to
 }
 
-/// The field with the client's credential. If the application is switched off, nobody has checked
-/// the credential, but it is a credential all the same.
+/// The name of the field with the client's credential. A disabled application does not check its
+/// field, but the field can still contain a credential.
 pub(super) fn credential_field(
     directory: &Directory,
     headers: &HeaderMap,
@@ -115,9 +116,10 @@ pub(super) fn add_forwarded(from: &HeaderMap, hop: &Hop<'_>, to: &mut HeaderMap)
     let chain = earlier(&FORWARDED_FOR);
     let comma = if chain.is_empty() { "" } else { ", " };
     insert(FORWARDED_FOR, format!("{chain}{comma}{peer}"));
-    let or = |given: String, own: &str| if given.is_empty() { own.to_owned() } else { given };
-    insert(FORWARDED_PROTO, or(earlier(&FORWARDED_PROTO), hop.scheme.name()));
-    insert(FORWARDED_HOST, or(earlier(&FORWARDED_HOST), hop.authority));
+    let or_default =
+        |given: String, default: &str| if given.is_empty() { default.to_owned() } else { given };
+    insert(FORWARDED_PROTO, or_default(earlier(&FORWARDED_PROTO), hop.scheme.name()));
+    insert(FORWARDED_HOST, or_default(earlier(&FORWARDED_HOST), hop.authority));
 
     let mut elements = earlier(&FORWARDED);
     if !elements.is_empty() {
@@ -127,7 +129,8 @@ pub(super) fn add_forwarded(from: &HeaderMap, hop: &Hop<'_>, to: &mut HeaderMap)
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("\"[{address}]\""),
     };
-    // An authority contains neither quotes nor backslashes. Writing to a `String` cannot fail.
+    // An authority needs no escaping, because it contains neither quotes nor backslashes. Writing
+    // to a `String` cannot fail.
     let (host, proto) = (hop.authority, hop.scheme.name());
     let _ = write!(elements, "for={node};host=\"{host}\";proto={proto}");
     insert(FORWARDED, elements);

@@ -23,7 +23,7 @@ pub(super) enum UpstreamResult {
 #[derive(Debug)]
 pub(super) struct Health {
     start: Instant,
-    /// Failures since the last response.
+    /// The number of failures since the last response.
     failures: AtomicU32,
     /// End of the ejection, in milliseconds since `start`; `0` means not ejected.
     ejected_until: AtomicU64,
@@ -38,9 +38,9 @@ impl Health {
         }
     }
 
-    /// Records a result. Returns whether it ejects the upstream.
+    /// Records a result. Returns whether the result ejects the upstream.
     ///
-    /// An upstream that comes back is on probation: the next failure ejects it again.
+    /// After an ejection, the upstream is on probation: the next failure ejects the upstream again.
     pub fn record(&self, result: UpstreamResult, settings: &Proxy, now: Instant) -> bool {
         match result {
             UpstreamResult::Responded => {

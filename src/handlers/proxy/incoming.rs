@@ -15,8 +15,8 @@ pub(super) fn switches_to<B>(response: &Response<B>, requested: Option<&HeaderVa
         if given.as_bytes().eq_ignore_ascii_case(requested.as_bytes()))
 }
 
-/// Removes the fields of this hop (RFC 9110, section 7.6.1), except for an upgrade, which is for
-/// the client, too.
+/// Removes the fields of this hop (RFC 9110, section 7.6.1), but keeps the fields of an upgrade,
+/// which the client needs too.
 pub(super) fn clean(head: &mut Parts, is_upgraded: bool) {
     let upgrade = head.headers.get(UPGRADE).filter(|_| is_upgraded).cloned();
     let hop_fields = HopFields::of(&head.headers);
@@ -30,9 +30,9 @@ pub(super) fn clean(head: &mut Parts, is_upgraded: bool) {
         head.headers.insert(UPGRADE, upgrade);
     }
     if head.status == StatusCode::NOT_MODIFIED {
-        // The field has the length of a body that is not sent.
+        // `Content-Length` contains the length of a body that a 304 does not send.
         head.headers.remove(CONTENT_LENGTH);
     }
-    // The server writes the version of the client's connection.
+    // When the server writes the response, it uses the version of the client's connection.
     head.version = Version::HTTP_11;
 }

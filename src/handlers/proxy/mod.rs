@@ -88,14 +88,15 @@ async fn send(
         .unwrap_or_else(|| ProxyError::AllEjected(upstreams.seconds_until_return()).denial(None)))
 }
 
-/// Why an upstream did not respond, and the request's body if no part of it was sent.
+/// The reason why an upstream did not respond. `unsent` is the request's body, if no part of the
+/// body was sent.
 struct FailedAttempt {
     error: ProxyError,
     unsent: Option<Upload>,
 }
 
-/// Tries one upstream: on a pooled connection, and once more on a new connection if the pooled one
-/// was closed in the meantime.
+/// Tries one upstream on a pooled connection. If the upstream has closed the pooled connection,
+/// tries once more on a new connection.
 async fn attempt(
     upstreams: &Upstreams,
     endpoint: &Arc<Endpoint>,
@@ -110,8 +111,8 @@ async fn attempt(
             Err(error) => return Err(FailedAttempt { error, unsent: Some(upload) }),
         };
         let was_used = connection.was_used();
-        // The upstream may have processed a request without responding. Only idempotent requests
-        // are sent again (RFC 9110, section 9.2.2).
+        // An upstream that sends no response may have processed the request. Therefore only
+        // idempotent requests are sent again (RFC 9110, section 9.2.2).
         let is_repeatable = upload.is_empty() && *outgoing.method() != Method::POST;
         let progress = upload.progress();
         let request = match outgoing.request(endpoint, upload) {
@@ -173,7 +174,7 @@ async fn exchange(
     }
 }
 
-/// The response for the client.
+/// Builds the response for the client.
 fn finish(
     upstreams: &Upstreams,
     outgoing: &OutgoingRequest<'_>,

@@ -1,5 +1,5 @@
-//! The request as an upstream gets it: the checked method and path, the user's identity, and no
-//! field with which a client could replace either.
+//! The request for an upstream: the checked method and path, the user's identity, and no header
+//! field with which a client could override method, path or identity.
 
 use ::http::{
     HeaderMap, HeaderValue, Method, Request, Uri, Version,
@@ -164,8 +164,8 @@ impl<'a> OutgoingRequest<'a> {
     }
 }
 
-/// Removes a prefix that ends at a segment. The path pattern guarantees such a prefix; this
-/// function does not rely on it.
+/// Removes a prefix that ends at a segment. The path pattern guarantees such a prefix, but this
+/// function does not rely on that guarantee.
 fn strip_prefix<'a>(path: &'a str, prefix: Option<&str>) -> &'a str {
     let rest = prefix.and_then(|prefix| path.strip_prefix(prefix));
     rest.filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path)

@@ -17,8 +17,8 @@ use tokio::{
 
 use super::activity::LastActivity;
 
-/// Spawns a task that waits until both sides have switched and copies bytes until both sides have
-/// ended. It gives up when neither side sends anything for `idle`.
+/// Spawns a task that waits until both sides have switched protocols, and then copies bytes until
+/// both sides have ended. The task gives up when neither side sends anything for `idle`.
 pub(super) fn spawn(client: OnUpgrade, upstream: OnUpgrade, idle: Duration) {
     tokio::spawn(async move {
         let both = async { tokio::try_join!(client, upstream) };

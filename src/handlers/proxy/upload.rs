@@ -18,11 +18,11 @@ use tokio::time::{Instant, Sleep};
 use super::{activity::LastActivity, headers::is_reserved};
 use crate::handlers::{BodyError, IdentityFields, RequestBody};
 
-/// How long a client with `Expect: 100-continue` waits for the upstream's permission (RFC 9110,
-/// section 10.1.1: not indefinitely).
+/// The maximum time that a body with `Expect: 100-continue` waits for the upstream's permission.
+/// RFC 9110, section 10.1.1, advises against an indefinite wait.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
-/// A request's body. Its parts are dropped after they are sent.
+/// A request's body. Each part of the body is dropped after it is sent.
 #[derive(Default)]
 pub(super) struct Upload(UploadBody);
 
@@ -186,7 +186,9 @@ impl UploadStream {
         match gate.state {
             BodyGateState::Open => {}
             BodyGateState::Over => {
-                return Poll::Ready(Err(BodyError::new("the upstream did not want the body")));
+                return Poll::Ready(Err(BodyError::new(
+                    "the upstream responded without accepting the body",
+                )));
             }
             state => {
                 gate.waker = Some(cx.waker().clone());
@@ -224,7 +226,7 @@ impl UploadStream {
         })
     }
 
-    /// Removes reserved trailers: an upstream may merge trailers into its header fields.
+    /// Removes reserved trailers, because an upstream may merge trailers into the header fields.
     fn without_reserved(&self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
         if let Some(trailers) = frame.trailers_mut() {
             let reserved = trailers.keys().filter(|name| is_reserved(name, &self.fields));

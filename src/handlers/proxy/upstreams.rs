@@ -1,6 +1,7 @@
 //! The upstreams of all proxy resources.
 //!
-//! They outlive the policy, so that connections and health survive a change of another record.
+//! The upstreams outlive the policy, so that their connections and their health survive a change of
+//! another record.
 
 use std::sync::{
     Arc, Weak,
@@ -19,8 +20,8 @@ pub struct Proxies(papaya::HashMap<String, ResourceUpstreams>);
 
 #[derive(Clone)]
 struct ResourceUpstreams {
-    /// The record that they were created for. It is compared by its address, which no other record
-    /// can have while this reference exists.
+    /// The record that the upstreams were created for. Records are compared by address: no other
+    /// record can have the same address while this reference exists.
     resource: Weak<Resource>,
     upstreams: Arc<Upstreams>,
 }
@@ -34,7 +35,7 @@ pub(super) struct Upstreams {
 }
 
 impl Proxies {
-    /// The upstreams of a resource; `None` means that it has none.
+    /// The upstreams of a resource; `None` means that the resource has none.
     pub(super) fn of(&self, resource: &Arc<Resource>) -> Option<Arc<Upstreams>> {
         let entries = self.0.pin();
         let entry = entries.get(&resource.id);
@@ -72,7 +73,7 @@ impl Upstreams {
     }
 
     /// The upstreams that the next request tries, round-robin and without ejected upstreams. A
-    /// single upstream is always tried: nothing is gained by leaving it out.
+    /// single upstream is always tried, because there is no other upstream to try instead.
     pub fn next_candidates(&self) -> impl Iterator<Item = Arc<Endpoint>> {
         let count = self.endpoints.len();
         let first = if count == 1 { 0 } else { self.next.fetch_add(1, Relaxed) % count };
@@ -82,7 +83,7 @@ impl Upstreams {
         candidates.filter(is_usable).take(TRIES).cloned()
     }
 
-    /// The seconds until the first ejected upstream comes back, rounded up.
+    /// The seconds until the first ejected upstream may be used again, rounded up.
     pub fn seconds_until_return(&self) -> u32 {
         let soonest = self.endpoints.iter().filter_map(|upstream| upstream.ejected_for()).min();
         let seconds = soonest.map_or(0, |left| left.as_secs());

@@ -1,10 +1,10 @@
 //! Denials for the audit trail, until they are written. A client that is denied a hundred thousand
-//! times a second must neither fill the memory nor the disk, nor crowd out other entries of the
-//! trail.
+//! times a second must not fill the memory or the disk, and must not displace other entries of the
+//! audit trail.
 //!
-//! Therefore denials of one kind are sampled, and each sampled one says how many it represents;
-//! only a limited number per day get an entry of their own; the rest is counted in a summary. No
-//! denial is lost: the entries and summaries together represent all of them.
+//! Therefore denials of one kind are sampled: only some denials get an entry, and each entry says
+//! how many denials it represents. The number of entries per day is limited. All other denials are
+//! counted in a summary. So the entries and the summaries together represent every denial.
 
 #[cfg(test)]
 mod tests;
@@ -26,25 +26,25 @@ use super::{
 };
 use crate::model::{KeyId, Timestamp};
 
-/// Shards of the table: threads wait only for others in the same shard.
+/// The number of shards of the table. A thread waits only for threads that use the same shard.
 const SHARDS: usize = 16;
-/// The maximum number of kinds per shard.
+/// The maximum number of kinds of denials per shard.
 const KINDS: usize = 512;
 /// The maximum number of entries that wait to be written.
 const QUEUE_LENGTH: usize = 1024;
-/// The maximum number of codes that a summary counts separately.
+/// The maximum number of error codes that a summary counts separately.
 const CODES: usize = 16;
 const SECOND: u64 = 1_000_000_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 3600 * SECOND;
 const DAY: u64 = 24 * HOUR;
 
-/// The denials that are logged.
+/// The denials that get an entry in the audit trail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DenialLogging {
     /// None.
     None,
-    /// Of each kind the first one in a minute, and then one of every this many.
+    /// The first denial of each kind in a minute, and then one in every this many denials.
     Sampled(u64),
     /// All.
     All,
@@ -53,10 +53,10 @@ pub enum DenialLogging {
 /// The limits of logged denials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DenialLimits {
-    /// The denials that are logged.
+    /// The denials that get an entry.
     pub logging: DenialLogging,
-    /// The maximum number of entries per day, a quarter of them at once. Denials beyond it are
-    /// summarised once an hour.
+    /// The maximum number of entries per day. At most a quarter of these entries can be written at
+    /// once. The other denials are summarised once an hour.
     pub per_day: u64,
 }
 
@@ -78,9 +78,9 @@ pub struct DeniedRequest<'a> {
     pub client: IpAddr,
     /// The target of the request.
     pub object: Object<'a>,
-    /// The application.
+    /// The id of the application, if it is known.
     pub application: Option<&'a str>,
-    /// The user that was denied.
+    /// The denied user.
     pub subject: Subject,
 }
 
@@ -91,18 +91,18 @@ pub enum Object<'a> {
     Resource(&'a str),
     /// The admin API.
     Admin,
-    /// A path without a resource.
+    /// A path that belongs to no resource.
     Nowhere,
-    /// A program that embeds Keyward.
+    /// The program that embeds Keyward.
     Program,
 }
 
-/// The user that was denied, as far as known.
+/// The denied user, as far as the user is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Subject {
-    /// The existing user that the credential names.
+    /// The user that the credential names. `None` means that no such user exists.
     pub uid: Option<u64>,
-    /// The key, if it matched.
+    /// The key whose text was presented. `None` means that no key matched.
     pub key: Option<KeyId>,
     /// Whether the credential was verified.
     pub verification: Verification,
@@ -111,10 +111,10 @@ pub struct Subject {
 /// Whether a credential was verified.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Verification {
-    /// Not verified: the user is only claimed.
+    /// Not verified: the client only claims to be the user.
     #[default]
     Claimed,
-    /// Verified.
+    /// Verified: the client proved to be the user.
     Proven,
 }
 
@@ -131,24 +131,24 @@ pub struct DenialEntry {
     pub client: IpAddr,
     /// The target of the request.
     pub object: String,
-    /// The application.
+    /// The id of the application, if it is known.
     pub application: Option<Box<str>>,
-    /// The user that was denied.
+    /// The denied user.
     pub subject: Subject,
-    /// The number of denials of this kind that the entry represents, itself included.
+    /// The number of denials that the entry represents, including the denial that it describes.
     pub times: u64,
 }
 
-/// A summary of denials without an entry of their own.
+/// A summary of the denials that no entry represents.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// The number of denials.
     pub times: u64,
-    /// The time of the first one.
+    /// The time of the first denial.
     pub since: Timestamp,
-    /// The time of the last one.
+    /// The time of the last denial.
     pub until: Timestamp,
-    /// The number per error code, for the first [`CODES`] codes.
+    /// The number of denials with each error code, for the first [`CODES`] codes.
     pub codes: BTreeMap<Cow<'static, str>, u64>,
 }
 
@@ -161,12 +161,12 @@ pub struct PendingDenials {
     pub summary: Option<Summary>,
 }
 
-/// When the summary is due.
+/// The rule that says when a summary is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drain {
     /// Once an hour.
     Hourly,
-    /// Now: the program is stopping.
+    /// Immediately, because the program is stopping.
     Now,
 }
 
@@ -177,31 +177,36 @@ pub(super) struct DenialLog {
     queue: Mutex<Queue>,
 }
 
-/// Denials that are sampled together.
+/// The denials that are sampled together: those with equal fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct DenialKind {
     /// A hash of the code and the application.
     code: u64,
     network: u128,
+    /// Whether the credential names an existing user.
     is_of_user: bool,
 }
 
-/// The count of one kind.
+/// The count of denials of one kind.
 struct KindCount {
+    /// The minute of the last denial, on the monotonic clock.
     minute: u64,
+    /// The number of denials in this minute.
     in_minute: u64,
+    /// The number of denials that no entry represents yet.
     pending: u64,
     code: Cow<'static, str>,
+    /// The time of the last denial.
     last: Timestamp,
 }
 
 #[derive(Default)]
 struct Queue {
     entries: VecDeque<DenialEntry>,
-    /// GCRA theoretical arrival time of the entries per day, in ns.
+    /// The GCRA theoretical arrival time for the limit of entries per day, in ns.
     arrival: u64,
     summary: Summary,
-    /// When the summary began, in ns.
+    /// The time at which the summary began, in ns.
     summary_start: u64,
 }
 
@@ -216,7 +221,7 @@ impl DenialLog {
         self.limits
     }
 
-    /// Counts a denial. Waits only for other threads that count.
+    /// Counts a denial. Waits for no I/O, but only for other threads that count at the same time.
     pub fn count(&self, denial: DeniedRequest<'_>, now: Now) {
         match self.limits.logging {
             DenialLogging::None => {}
@@ -280,7 +285,7 @@ impl DenialLog {
         });
     }
 
-    /// Takes out at most `max` entries, and the summary when it is due.
+    /// Takes out at most `max` entries and, if the summary is due, the summary.
     pub fn take(&self, max: usize, drain: Drain, now: Now) -> PendingDenials {
         let finished: Vec<KindCount> =
             self.shards.iter().flat_map(|shard| take_finished(shard, drain, now)).collect();
@@ -307,7 +312,7 @@ impl DenialLog {
         }
         if let Some(summary) = pending.summary {
             queue.summary.merge(summary);
-            // It was due, so it still is.
+            // The summary was due when it was taken out, so it is due at once.
             queue.summary_start = 0;
         }
     }
@@ -315,11 +320,11 @@ impl DenialLog {
 
 /// The result of sampling one denial.
 enum Sample {
-    /// It gets an entry that represents this many.
+    /// The denial gets an entry that represents this many denials.
     Logged(u64),
-    /// It is counted in the next entry of its kind.
+    /// The denial is counted for the next entry of its kind.
     Counted,
-    /// There are too many kinds; it is counted in the summary.
+    /// There are too many kinds of denials, so the denial is counted in the summary.
     Untracked,
 }
 
@@ -351,8 +356,9 @@ impl Queue {
         if per_day == 0 {
             return false;
         }
-        // A quarter is the burst and the others become available evenly, so that the first day has
-        // no more entries than any other.
+        // A quarter of the entries is the burst, and the other three quarters become available
+        // evenly over the day. So the first day, which begins with a full burst, has no more than
+        // `per_day` entries.
         let burst = (per_day / 4).max(1);
         let gcra = Gcra::new(DAY / (per_day - burst).max(1), burst);
         let Conformance::Conforms(arrival) = gcra.check(self.arrival, now) else { return false };

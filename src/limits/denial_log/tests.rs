@@ -1,9 +1,10 @@
-//! Tests of the denial log: many denials at once, over days, and without a reader.
+//! Tests of the denial log: many denials at once, over a day, and while nobody takes entries out.
 
 use super::*;
 
 const CODE: Cow<'static, str> = Cow::Borrowed("AUTHENTICATION_FAILED");
 
+/// A time, in seconds after the beginning of a minute.
 fn at(second: u64) -> Now {
     let start = 1_000_020;
     Now { ticks: (start + second) * SECOND, time: Timestamp((start + second) as i64) }
@@ -40,14 +41,14 @@ fn first_denial_of_a_kind_and_then_one_of_every_interval_is_logged() {
     };
     let pending = denials.take(100, Drain::Hourly, at(1));
     assert_eq!(times(&pending), [1, 100, 100]);
-    // Other kinds, and the first kind in the next minute: that entry represents the counted ones
-    // too.
+    // Two other kinds, and the first kind in the next minute. The entry of the first kind also
+    // represents the 49 denials that were only counted.
     deny(&denials, "192.0.2.2", CODE, at(2));
     deny(&denials, "192.0.2.1", "OTHER", at(2));
     deny(&denials, "192.0.2.1", CODE, at(60));
     let pending = denials.take(100, Drain::Hourly, at(60));
     assert_eq!(times(&pending), [1, 1, 50]);
-    // An IPv6 network is one client.
+    // All addresses of an IPv6 network count as one client.
     deny(&denials, "2001:db8::1", CODE, at(61));
     deny(&denials, "2001:db8::2", CODE, at(61));
     assert_eq!(denials.take(100, Drain::Hourly, at(62)).entries.len(), 1);
@@ -73,7 +74,8 @@ fn many_denials_are_counted_in_bounded_memory_and_entries() {
         assert_eq!(total + represented(&last), 200_000, "{logging:?}");
         let summary = last.summary.unwrap();
         assert_eq!(summary.codes.len(), CODES);
-        // A quarter of the entries per day at once, and few more in three minutes.
+        // A quarter of the entries per day are available at once, and a few more within three
+        // minutes.
         assert!((100..=103).contains(&entries), "{entries}");
     }
 }
@@ -90,7 +92,7 @@ fn entries_per_day_are_limited() {
 }
 
 #[test]
-fn denials_without_a_reader_are_summarised_and_those_put_back_are_not_lost() {
+fn denials_beyond_the_queue_length_are_summarised_and_denials_put_back_are_kept() {
     let denials = denial_log(DenialLogging::All, 100_000);
     for _ in 0..5000 {
         deny(&denials, "192.0.2.1", CODE, at(0));

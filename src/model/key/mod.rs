@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Credits, Digest, KeyId, PasswordDigest, RateLimit, Scheme, Timestamp};
 
-/// The maximum number of a user's active keys with slow digests. All of them are checked when the
-/// user presents a key.
+/// The maximum number of active keys with slow digests for each user. When a user presents a key,
+/// Keyward checks all slow digests of this user.
 pub const MOST_SLOW_KEYS: usize = 4;
 
 /// The record of an API key.
@@ -27,41 +27,41 @@ pub struct Key {
     /// A label for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub label: String,
-    /// The text's prefix.
+    /// The prefix of the key's text.
     pub prefix: String,
-    /// The text's last four characters.
+    /// The last four characters of the key's text.
     pub last_four: String,
-    /// The digest that a presented text is compared with.
+    /// The digest that the text of a presented key must have.
     pub digest: Digest,
-    /// The input of the digest.
+    /// How [`Key::digest`] is computed from the key's text.
     #[serde(default, skip_serializing_if = "Scheme::is_own")]
     pub scheme: Scheme,
-    /// The other system's digest, if it is slow to check.
+    /// The digest of an imported key, if that digest is slow to check, such as bcrypt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow: Option<PasswordDigest>,
-    /// The digest at the import, if [`Key::digest`] has changed since. A repeated import finds the
-    /// key by it.
+    /// The digest with which the key was imported, if [`Key::digest`] has changed since the import.
+    /// A repeated import finds the key by this digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former_digest: Option<Digest>,
-    /// Whether the key authenticates any user that the client names, if its application accepts
-    /// universal keys.
+    /// Whether the key is universal: with an application that accepts universal keys, the key
+    /// authenticates any user that the client names.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub universal: bool,
-    /// Restricts the user's permissions to these. `None` means no restriction.
+    /// The user's permissions that the key may use. `None` means all of the user's permissions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<String>>,
     /// The time of creation.
     pub created: Timestamp,
-    /// The first second in which the key is refused.
+    /// The first second in which the key is refused. `None` means that the key never expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
-    /// The time of revocation.
+    /// The time of revocation. `None` means that the key is not revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<Timestamp>,
-    /// The key that replaces it.
+    /// The replacement of this key. `None` means that the key was never rotated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotated: Option<Rotation>,
-    /// The networks from which the key is accepted. Empty means any.
+    /// The networks from which the key is accepted. Empty means any network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<IpNet>,
     /// The rate limit. `None` means no limit.
@@ -82,7 +82,8 @@ pub struct Rotation {
 }
 
 impl Key {
-    /// Whether the key itself is valid at `now`.
+    /// Whether the key is neither revoked nor past its end at `now`. The user may be blocked all
+    /// the same.
     pub fn is_in_force(&self, now: Timestamp) -> bool {
         self.revoked.is_none() && self.ends().is_none_or(|end| end > now)
     }
@@ -93,13 +94,14 @@ impl Key {
         current.into_iter().chain(self.former_digest).map(|digest| *digest.as_bytes())
     }
 
-    /// The first second in which the key is refused.
+    /// The first second in which the key is refused, because the key expires or the overlap of its
+    /// rotation ends. `None` means that the key never ends.
     pub fn ends(&self) -> Option<Timestamp> {
         ends(self.expires, self.rotated.as_ref())
     }
 }
 
-/// The first second in which a key is refused, because it expires or its rotation's overlap ends.
+/// The earlier one of a key's expiry and the end of its rotation's overlap; see [`Key::ends`].
 pub(crate) fn ends(expires: Option<Timestamp>, rotated: Option<&Rotation>) -> Option<Timestamp> {
     match (expires, rotated.map(|rotation| rotation.until)) {
         (Some(a), Some(b)) => Some(a.min(b)),

@@ -12,13 +12,15 @@ use base64::{
 use super::text::{CHECK, ID, MAX_PREFIX, SECRET};
 use crate::model::{KeyId, KeyShape, KeyText};
 
-/// The length after the prefix: `_`, the id, `_`, the secret and its checksum.
+/// The length of a key after its prefix: `_`, the id, `_`, the secret and the checksum.
 const TAIL: usize = 1 + ID + 1 + SECRET + CHECK;
-/// The shortest Base64 run that can contain a user's name and a key with a prefix of one letter.
+/// The length of the shortest run (a sequence of Base64 characters) that can contain a user's name
+/// and a key with a prefix of one letter.
 const SHORTEST_RUN: usize = (TAIL + 1) * 4 / 3;
-/// The longest Base64 run that is decoded. A credential is not longer; longer runs are binary data.
+/// The length of the longest run that is decoded. A longer run is binary data, because no
+/// credential is that long.
 const LONGEST_RUN: usize = 1024;
-/// Ignores the trailing bits of a run, because it may be truncated.
+/// Ignores the trailing bits of a run, because the run may be truncated.
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_allow_trailing_bits(true)
     .with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -26,15 +28,15 @@ const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
 /// A key that was found, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// The line, from 1.
+    /// The line, counted from 1.
     pub line: u64,
-    /// The column of its first byte, from 1, in bytes.
+    /// The column of the key's first byte, counted in bytes from 1.
     pub column: u64,
     /// The key's id.
     pub id: KeyId,
-    /// The text's prefix.
+    /// The prefix of the key's text.
     pub prefix: String,
-    /// The text's last four characters.
+    /// The last four characters of the key's text.
     pub last_four: String,
     /// The encoding of the key at this place.
     pub form: Form,
@@ -52,8 +54,9 @@ pub enum Form {
 /// Finds keys in a text that arrives in parts.
 #[derive(Debug)]
 pub struct Scanner {
-    /// The end of the text so far, which may contain the beginning of a key.
+    /// The last bytes that were read, which may contain the beginning of a key.
     held: Vec<u8>,
+    /// The position of the first held byte.
     line: u64,
     column: u64,
 }
@@ -65,46 +68,47 @@ impl Default for Scanner {
 }
 
 impl Scanner {
-    /// Scans the next part. A key that begins near its end is found together with the part after
-    /// it.
+    /// Scans the next part of the text. A key that continues in a later part is found after ///
+    /// that part was read.
     pub fn read(&mut self, part: &[u8], found: &mut Vec<Found>) {
         self.held.extend_from_slice(part);
-        let settled = self.held.len().saturating_sub(LONGEST_RUN);
-        // A Base64 run may continue in the next part, so its beginning is kept.
-        let settled = self.held[..settled].iter().rposition(|b| !is_run(*b)).map_or_else(
-            // A run longer than a credential is not kept.
-            || if self.held.len() > 4 * LONGEST_RUN { settled } else { 0 },
-            |at| at + 1,
+        let longest = self.held.len().saturating_sub(LONGEST_RUN);
+        // A run may continue in the next part, so the whole run is kept.
+        let end = self.held[..longest].iter().rposition(|b| !is_run(*b)).map_or_else(
+            // The run is longer than any credential, so its beginning is not kept.
+            || if self.held.len() > 4 * LONGEST_RUN { longest } else { 0 },
+            |index| index + 1,
         );
-        self.settle(settled, found);
+        self.report_before(end, found);
     }
 
     /// Scans the rest at the end of the text.
     pub fn finish(mut self, found: &mut Vec<Found>) {
-        self.settle(self.held.len(), found);
+        self.report_before(self.held.len(), found);
     }
 
-    /// Reports the keys that begin before `end`, and discards that part of the text.
-    fn settle(&mut self, end: usize, found: &mut Vec<Found>) {
+    /// Reports the keys that begin before `end`, and discards the text before `end`.
+    fn report_before(&mut self, end: usize, found: &mut Vec<Found>) {
         let mut hits: Vec<(usize, Hit)> =
-            plain(&self.held).into_iter().filter(|(at, _)| *at < end).collect();
-        let runs = runs(&self.held).into_iter().filter(|(at, _)| *at < end);
-        hits.extend(runs.flat_map(|(at, run)| encoded(run).into_iter().map(move |hit| (at, hit))));
-        hits.sort_by_key(|(at, _)| *at);
+            plain_keys(&self.held).into_iter().filter(|(begin, _)| *begin < end).collect();
+        for (begin, run) in runs(&self.held).into_iter().filter(|(begin, _)| *begin < end) {
+            hits.extend(encoded_keys(run).into_iter().map(|hit| (begin, hit)));
+        }
+        hits.sort_by_key(|(begin, _)| *begin);
         let mut from = 0;
-        for (at, hit) in hits {
-            self.pass(from, at);
-            from = at;
+        for (begin, hit) in hits {
+            self.advance(from, begin);
+            from = begin;
             let Hit { id, prefix, last_four, form } = hit;
             let (line, column) = (self.line, self.column);
             found.push(Found { line, column, id, prefix, last_four, form });
         }
-        self.pass(from, end);
+        self.advance(from, end);
         self.held.drain(..end);
     }
 
-    /// Advances line and column over a part of the text.
-    fn pass(&mut self, from: usize, to: usize) {
+    /// Advances line and column over a part of the held text.
+    fn advance(&mut self, from: usize, to: usize) {
         for byte in &self.held[from..to] {
             if *byte == b'\n' {
                 self.line += 1;
@@ -124,37 +128,37 @@ struct Hit {
 }
 
 /// The keys in clear text, with their offsets.
-fn plain(text: &[u8]) -> Vec<(usize, Hit)> {
+fn plain_keys(text: &[u8]) -> Vec<(usize, Hit)> {
     let mut hits = Vec::new();
-    let mut at = 0;
-    while let Some(next) = text[at..].iter().position(|b| *b == b'_') {
-        at += next;
-        if let Some((begin, hit)) = key_around(text, at) {
+    let mut index = 0;
+    while let Some(distance) = text[index..].iter().position(|b| *b == b'_') {
+        index += distance;
+        if let Some((begin, hit)) = key_around(text, index) {
             hits.push((begin, hit));
-            at += TAIL;
+            index += TAIL;
         } else {
-            at += 1;
+            index += 1;
         }
-        if at >= text.len() {
+        if index >= text.len() {
             break;
         }
     }
     hits
 }
 
-/// The key whose prefix ends at `at`, if there is one. Other characters may directly precede it, so
-/// every possible start of the prefix is tried.
-fn key_around(text: &[u8], at: usize) -> Option<(usize, Hit)> {
-    let tail = text.get(at..at + TAIL)?;
+/// The key whose prefix ends before `prefix_end`, with its offset. Other characters may stand
+/// directly before the key, so every possible start of the prefix is tried.
+fn key_around(text: &[u8], prefix_end: usize) -> Option<(usize, Hit)> {
+    let tail = text.get(prefix_end..prefix_end + TAIL)?;
     let is_tail = tail[1 + ID] == b'_'
         && tail[1..=ID].iter().chain(&tail[ID + 2..]).all(u8::is_ascii_alphanumeric);
     if !is_tail {
         return None;
     }
-    for begin in at.saturating_sub(MAX_PREFIX)..at {
-        let Ok(key) = std::str::from_utf8(&text[begin..at + TAIL]) else { continue };
+    for begin in prefix_end.saturating_sub(MAX_PREFIX)..prefix_end {
+        let Ok(key) = std::str::from_utf8(&text[begin..prefix_end + TAIL]) else { continue };
         if let KeyShape::Ours(id) = KeyText::shape(key) {
-            let prefix = key[..at - begin].to_owned();
+            let prefix = key[..prefix_end - begin].to_owned();
             let last_four = key[key.len() - 4..].to_owned();
             return Some((begin, Hit { id, prefix, last_four, form: Form::Plain }));
         }
@@ -162,31 +166,32 @@ fn key_around(text: &[u8], at: usize) -> Option<(usize, Hit)> {
     None
 }
 
+/// Whether a byte can be in a run. Padding cannot.
 fn is_run(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte)
 }
 
-/// The runs of a text that can be Base64 with a key inside. Padding ends a run; `name=` may precede
-/// one.
+/// The runs of a text that can be Base64 with a key inside, with their offsets. `=` ends a run,
+/// because `=` is padding or stands between a name and its value.
 fn runs(text: &[u8]) -> Vec<(usize, &[u8])> {
     let mut runs = Vec::new();
-    let mut at = 0;
+    let mut begin = 0;
     for run in text.split(|b| !is_run(*b)) {
         if (SHORTEST_RUN..=LONGEST_RUN).contains(&run.len()) {
-            runs.push((at, run));
+            runs.push((begin, run));
         }
-        at += run.len() + 1;
+        begin += run.len() + 1;
     }
     runs
 }
 
-/// The keys in a decoded run.
-fn encoded(run: &[u8]) -> Vec<Hit> {
+/// The keys in a run of Base64, without offsets.
+fn encoded_keys(run: &[u8]) -> Vec<Hit> {
     let is_url_safe = run.iter().any(|b| b"-_".contains(b));
     let alphabet = if is_url_safe { &URL_SAFE } else { &STANDARD };
     let Ok(text) = GeneralPurpose::new(alphabet, LENIENT).decode(run) else { return Vec::new() };
     let as_encoded = |(_, hit)| Hit { form: Form::Encoded, ..hit };
-    plain(&text).into_iter().map(as_encoded).collect()
+    plain_keys(&text).into_iter().map(as_encoded).collect()
 }
 
 #[cfg(test)]

@@ -1,29 +1,31 @@
-//! Schemes of key digests: keys made here, and keys imported from other systems.
+//! Schemes of key digests: for keys that Keyward created, and for keys from other systems.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// The origin of a key, which decides the input of its digest. Digests of other systems are
-/// digested again with the pepper: a plain SHA-256 of a short key could be guessed from a copy of
-/// the store.
+/// The origin of a key, which decides how the key's digest is computed. A digest that another
+/// system made is digested again with the pepper. Otherwise a thief of the store could guess a
+/// short key from its plain SHA-256.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scheme {
-    /// Made here: digest of the text.
+    /// Created by Keyward: the digest of the text.
     #[default]
     Own,
-    /// Imported as text: digest of the text.
+    /// Imported as text: the digest of the text.
     Text,
-    /// Imported: digest of the text's SHA-256 (FIPS 180-4).
+    /// Imported as SHA-256 (FIPS 180-4): the digest of the text's SHA-256.
     Sha256,
-    /// Imported: digest of the text's BLAKE3.
+    /// Imported as BLAKE3: the digest of the text's BLAKE3.
     Blake3,
-    /// Imported: digest of the text's HMAC-SHA-256 (RFC 2104) with the other system's key.
+    /// Imported as HMAC-SHA-256 (RFC 2104): the digest of the text's HMAC with the other system's
+    /// HMAC key.
     HmacSha256,
-    /// Imported with a digest that is slow to check, such as bcrypt, which is a field of the
-    /// record. The key cannot be looked up by its text, so the client must name the user. After the
-    /// first use the scheme is [`Scheme::Text`].
+    /// Imported with a digest that is slow to check, such as bcrypt. This digest is in
+    /// [`Key::slow`](crate::model::Key::slow). The key cannot be looked up by its text, so the
+    /// client must name the user. A use that replaces the slow digest changes the scheme to
+    /// [`Scheme::Text`].
     Slow,
 }
 
@@ -31,13 +33,14 @@ impl Scheme {
     /// The schemes of imported keys that can be looked up by their text.
     pub const FOREIGN: [Self; 4] = [Self::Text, Self::Sha256, Self::Blake3, Self::HmacSha256];
 
-    /// Whether the key was made here.
+    /// Whether Keyward created the key.
     pub fn is_own(&self) -> bool {
         *self == Self::Own
     }
 
-    /// The digest that the other system computes from a text, with its HMAC key if there is one.
-    /// `None` means it cannot be computed.
+    /// The bytes that the other system keeps for a key with this text: a digest, or the text
+    /// itself. `hmac_key` is the other system's HMAC key. `None` means that the bytes cannot be
+    /// computed.
     pub fn kept(self, text: &str, hmac_key: Option<&[u8]>) -> Option<Vec<u8>> {
         let text = text.as_bytes();
         match self {
@@ -59,7 +62,7 @@ mod tests {
     use crate::model::Pepper;
 
     #[test]
-    fn digest_equals_the_one_of_the_other_system() {
+    fn digest_equals_the_digest_of_the_other_system() {
         let hex = |bytes: Vec<u8>| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
         // FIPS 180-4, example B.1, and BLAKE3's test vector of the empty input.
         assert_eq!(

@@ -11,13 +11,16 @@ use crate::model::{
 
 /// The maximum length of a prefix, in bytes.
 pub const MAX_PREFIX: usize = 16;
+/// The length of the id, in characters.
 pub(in crate::model) const ID: usize = 8;
+/// The length of the secret, in characters.
 pub(in crate::model) const SECRET: usize = 30;
+/// The length of the checksum, in characters.
 pub(in crate::model) const CHECK: usize = 6;
-/// The length of the part after the prefix.
+/// The length of a key after its prefix: `_`, the id, `_`, the secret and the checksum.
 const TAIL: usize = 1 + ID + 1 + SECRET + CHECK;
 
-/// The text of a new key. It is shown once and not stored.
+/// The text of a new key. Keyward shows the text once and does not store it.
 #[derive(Debug, Clone)]
 pub struct KeyText {
     /// The public id, which is also part of the text.
@@ -29,16 +32,16 @@ pub struct KeyText {
 /// The format of a presented text, known before any look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyShape {
-    /// Our format with a valid checksum.
+    /// Keyward's format with a valid checksum.
     Ours(KeyId),
-    /// Our format with a wrong checksum: mistyped, truncated or invented.
+    /// Keyward's format with a wrong checksum. The key was mistyped, truncated or invented.
     Damaged,
-    /// Another system's key, or no key.
+    /// Any other text: another system's key, or no key at all.
     Foreign,
 }
 
 impl KeyText {
-    /// Generates a key with about 178 bits of secret.
+    /// Generates a key whose secret has about 178 random bits.
     pub fn generate(prefix: &str, entropy: &Entropy) -> Self {
         Self::with_id(prefix, KeyId::from_number(u64::from_le_bytes(entropy.bytes())), entropy)
     }
@@ -50,12 +53,12 @@ impl KeyText {
         text.push('_');
         text.push_str(&id.to_string());
         text.push('_');
-        let mut wanted = SECRET;
-        while wanted > 0 {
+        let mut missing = SECRET;
+        while missing > 0 {
             let random: [u8; 32] = entropy.bytes();
-            for digit in random.into_iter().filter_map(digit).take(wanted) {
+            for digit in random.into_iter().filter_map(digit).take(missing) {
                 text.push(char::from(digit));
-                wanted -= 1;
+                missing -= 1;
             }
         }
         let check = checksum(&text);
@@ -71,11 +74,12 @@ impl KeyText {
 
     /// The format of `text`.
     pub fn shape(text: &str) -> KeyShape {
-        Self::read(text).unwrap_or(KeyShape::Foreign)
+        Self::parse(text).unwrap_or(KeyShape::Foreign)
     }
 
-    /// Parsed from the end, because every part there has a fixed length.
-    fn read(text: &str) -> Option<KeyShape> {
+    /// Parses the text from its end, because all parts after the prefix have fixed lengths. `None`
+    /// means that the text does not have Keyward's format.
+    fn parse(text: &str) -> Option<KeyShape> {
         let (prefix, rest) = text.as_bytes().split_at_checked(text.len().checked_sub(TAIL)?)?;
         let (id, secret) = rest.strip_prefix(b"_")?.split_at_checked(ID)?;
         let secret = secret.strip_prefix(b"_")?;
@@ -84,8 +88,8 @@ impl KeyText {
         }
         let id = KeyId::from_number(number(id)?);
         let body = &text.as_bytes()[..text.len() - CHECK];
-        let is_whole = number(&secret[SECRET..])? == u64::from(crc32fast::hash(body));
-        Some(if is_whole { KeyShape::Ours(id) } else { KeyShape::Damaged })
+        let is_intact = number(&secret[SECRET..])? == u64::from(crc32fast::hash(body));
+        Some(if is_intact { KeyShape::Ours(id) } else { KeyShape::Damaged })
     }
 }
 
@@ -95,7 +99,7 @@ fn checksum(body: &str) -> [u8; CHECK] {
     out
 }
 
-/// The format of a prefix: 1 to 16 characters of `a-z 0-9`, beginning with a letter.
+/// Checks a prefix: 1 to 16 characters of `a-z 0-9`, of which the first is a letter.
 pub(in crate::model) fn check_prefix(location: &str, prefix: &str) -> Result<(), Violation> {
     if is_prefix(prefix.as_bytes()) {
         return Ok(());
@@ -103,15 +107,15 @@ pub(in crate::model) fn check_prefix(location: &str, prefix: &str) -> Result<(),
     Err(Violation::new(
         location,
         format!("{prefix:?} cannot be the prefix of a key."),
-        "Use 1 to 16 of a-z and 0-9, beginning with a letter.",
+        "Use 1 to 16 characters of a-z and 0-9, and begin with a letter.",
     ))
 }
 
 fn is_prefix(text: &[u8]) -> bool {
-    let form = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let is_allowed = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     text.len() <= MAX_PREFIX
         && text.first().is_some_and(u8::is_ascii_lowercase)
-        && text.iter().all(form)
+        && text.iter().all(is_allowed)
 }
 
 #[cfg(test)]
@@ -135,9 +139,9 @@ mod tests {
     fn checksum_detects_one_wrong_character() {
         let key = KeyText::generate("kw", &Entropy::seeded(2));
         let text = key.text.expose();
-        for at in 0..text.len() {
+        for index in 0..text.len() {
             let mut bytes = text.as_bytes().to_vec();
-            bytes[at] = if bytes[at] == b'x' { b'y' } else { b'x' };
+            bytes[index] = if bytes[index] == b'x' { b'y' } else { b'x' };
             let changed = String::from_utf8(bytes).unwrap();
             assert!(!matches!(KeyText::shape(&changed), KeyShape::Ours(_)), "{changed}");
         }

@@ -1,4 +1,4 @@
-//! Handlers: what responds to a request that passed the gate.
+//! Handlers: the parts of Keyward that respond to a request after it was allowed.
 
 use std::borrow::Cow;
 
@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::model::{Violation, check_id};
 
-/// The prefix of a script's name.
-const SCRIPT: &str = "script:";
+/// The beginning of a handler's name that names a script.
+const SCRIPT_PREFIX: &str = "script:";
 
 /// The handler of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,8 @@ pub enum Handler {
     Respond,
     /// Forwards to an upstream.
     Proxy,
-    /// Another proxy responds; Keyward only decides.
+    /// No response: another proxy asks Keyward for a decision, and sends the request to the
+    /// application itself.
     Decide,
     /// The script `handlers/NAME.rhai`.
     Script(String),
@@ -32,7 +33,7 @@ impl Handler {
             Self::Respond => "respond".into(),
             Self::Proxy => "proxy".into(),
             Self::Decide => "decide".into(),
-            Self::Script(name) => format!("{SCRIPT}{name}").into(),
+            Self::Script(name) => format!("{SCRIPT_PREFIX}{name}").into(),
         }
     }
 
@@ -42,7 +43,7 @@ impl Handler {
         if let Some(known) = all.into_iter().find(|one| one.name() == name) {
             return Ok(known);
         }
-        match name.strip_prefix(SCRIPT).filter(|script| check_id("", script).is_ok()) {
+        match name.strip_prefix(SCRIPT_PREFIX).filter(|script| check_id("", script).is_ok()) {
             Some(script) => Ok(Self::Script(script.to_owned())),
             None => Err(Violation::new(
                 location,
@@ -52,7 +53,7 @@ impl Handler {
         }
     }
 
-    /// The script's name.
+    /// The name of the script. `None` means that the handler is built in.
     pub fn script(&self) -> Option<&str> {
         match self {
             Self::Script(name) => Some(name),
@@ -60,7 +61,8 @@ impl Handler {
         }
     }
 
-    /// The handler's own paths, each with its methods.
+    /// The fixed paths of a handler, each with its methods. `None` means that the path is in the
+    /// resource's record.
     pub(super) fn own_paths(&self) -> Option<&'static [(&'static str, &'static [&'static str])]> {
         match self {
             Self::EntityUser => {

@@ -1,4 +1,4 @@
-//! Resources: paths, methods, formats, and the permissions that they need.
+//! Resources: paths with their methods, formats and required permissions.
 
 mod handler;
 mod proxy;
@@ -23,19 +23,20 @@ pub const METHODS: &[&str] = &["GET", "POST", "PATCH", "PUT", "DELETE"];
 /// A resource's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resource {
-    /// A label for people.
+    /// The id, in the format that [`check_id`] checks.
     pub id: String,
-    /// A disabled resource has no route.
+    /// Whether the resource is enabled. A disabled resource has no routes.
     pub enabled: bool,
-    /// The handler that responds.
+    /// The handler, which responds to allowed requests.
     pub handler: Handler,
-    /// The path pattern (`/orders/{id}`, `/files/{*rest}`). `None` means the handler's own paths.
+    /// The path pattern (`/orders/{id}`, `/files/{*rest}`). `None` means that the handler has fixed
+    /// paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The host. `None` means any host.
+    /// The host of the requests. `None` means any host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The rules per method.
+    /// The rules for the methods.
     #[serde(flatten)]
     pub rules: Rules,
     /// The source of the permission decision.
@@ -50,23 +51,26 @@ pub struct Resource {
     /// The settings of the `proxy` handler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
-    /// The rate limit of all clients together. `None` means no limit.
+    /// The rate limit of all clients of the resource together. `None` means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
 }
 
-/// The source of the permission decision, after the check of applications.
+/// The source of the permission decision. This decision follows the check whether the resource
+/// accepts the application of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PermissionSource {
-    /// The permissions in the records. A script can only deny.
+    /// The permissions in the resource's rules and in the user's roles decide. A script can only
+    /// deny a request that these permissions allow.
     #[default]
     Records,
-    /// `on_permit` of a script, which must return true. The permissions in the rules are ignored.
+    /// The function `on_permit` of a script decides: it must return true. The permissions in the
+    /// rules are ignored.
     Script,
 }
 
-/// The rules of a resource, at either granularity.
+/// The rules of a resource: one set for the whole resource, or one set for each method.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "granularity", rename_all = "snake_case")]
 pub enum Rules {
@@ -78,7 +82,7 @@ pub enum Rules {
         formats: BTreeSet<String>,
         /// Application ids, `*` for every application, and `anonymous`.
         authentication: BTreeSet<String>,
-        /// The permissions that a method requires, all of them.
+        /// For each method, its required permissions: a request needs all of them.
         #[serde(default)]
         permissions: BTreeMap<String, BTreeSet<String>>,
     },
@@ -99,12 +103,12 @@ pub struct MethodRules {
     /// Application ids, `*` for every application, and `anonymous`.
     #[serde(default)]
     pub authentication: BTreeSet<String>,
-    /// The permissions that the method requires, all of them.
+    /// The required permissions: a request needs all of them.
     #[serde(default)]
     pub permissions: BTreeSet<String>,
 }
 
-/// A path and the methods that a resource has on it.
+/// A path of a resource, with the methods that the resource accepts at this path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The pattern.
@@ -116,7 +120,7 @@ pub struct Route {
 /// A media type that a method accepts and returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
-    /// Any: neither the content type nor `_format` is checked.
+    /// Any format: neither the content type nor `_format` is checked.
     Any,
     /// `application/json`
     Json,
@@ -166,7 +170,7 @@ impl Format {
 }
 
 impl Rules {
-    /// The rules of one method. `None` means the resource lacks the method.
+    /// The rules of one method. `None` means that the resource does not accept the method.
     pub fn of(&self, method: &str) -> Option<MethodRules> {
         match self {
             Self::Resource { methods, formats, authentication, permissions } => {
@@ -205,18 +209,18 @@ impl Resource {
         }
     }
 
-    /// The routes of the resource. A disabled resource, or a proxy without an upstream, has none. A
-    /// method without a format or an application is left out.
+    /// The routes of the resource. A disabled resource has no routes, and neither has a proxy
+    /// without an upstream. A method without a format or without an application is left out.
     pub fn routes(&self) -> Vec<Route> {
         if !self.enabled || !self.is_complete() {
             return Vec::new();
         }
-        let own;
+        let single_path;
         let paths: &[(&str, &[&str])] = match (self.handler.own_paths(), &self.path) {
             (Some(paths), _) => paths,
             (None, Some(path)) => {
-                own = [(path.as_str(), METHODS)];
-                &own
+                single_path = [(path.as_str(), METHODS)];
+                &single_path
             }
             (None, None) => &[],
         };
@@ -253,7 +257,7 @@ impl Resource {
         match (self.handler.own_paths(), &self.path) {
             (Some(_), Some(_)) => found.push(Violation::new(
                 "path",
-                format!("The handler {} has paths of its own.", self.handler.name()),
+                format!("The handler {} has fixed paths.", self.handler.name()),
                 "Leave path out.",
             )),
             (None, None) => found.push(Violation::new(
@@ -276,9 +280,9 @@ impl Resource {
 
     fn check_host(&self, found: &mut Vec<Violation>) {
         let Some(host) = &self.host else { return };
-        let form =
+        let is_allowed =
             |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'[' | b']' | b':');
-        if host.is_empty() || host.len() > 253 || !host.bytes().all(form) {
+        if host.is_empty() || host.len() > 253 || !host.bytes().all(is_allowed) {
             found.push(Violation::new(
                 "host",
                 format!("{host:?} cannot be a host."),
@@ -303,9 +307,9 @@ impl Resource {
                 }
                 self.check_methods(methods.keys(), found);
                 for (method, rules) in methods {
-                    let at = format!("methods.{method}.");
+                    let location = format!("methods.{method}.");
                     check_method_rules(
-                        &at,
+                        &location,
                         &rules.formats,
                         &rules.authentication,
                         &self.handler,
@@ -343,12 +347,14 @@ fn no_method() -> Violation {
     Violation::new(
         "methods",
         "At least one HTTP method must be selected.",
-        "Name the methods that the resource answers.",
+        "Name the methods that the resource accepts.",
     )
 }
 
+/// Checks the rules of one method, or of all methods. `location` is the prefix of the fields'
+/// paths.
 fn check_method_rules(
-    at: &str,
+    location: &str,
     formats: &BTreeSet<String>,
     authentication: &BTreeSet<String>,
     handler: &Handler,
@@ -356,9 +362,9 @@ fn check_method_rules(
 ) {
     if formats.is_empty() {
         found.push(Violation::new(
-            format!("{at}formats"),
+            format!("{location}formats"),
             "At least one request format must be selected.",
-            "Name the formats, json for example.",
+            "Name the formats, for example json.",
         ));
     }
     for format in formats {
@@ -375,7 +381,7 @@ fn check_method_rules(
                 ),
             };
             found.push(Violation::new(
-                format!("{at}formats"),
+                format!("{location}formats"),
                 format!("{format:?} is not a format of the handler {}.", handler.name()),
                 fix,
             ));
@@ -383,7 +389,7 @@ fn check_method_rules(
     }
     if authentication.is_empty() {
         found.push(Violation::new(
-            format!("{at}authentication"),
+            format!("{location}authentication"),
             "At least one authentication provider must be selected.",
             "Name application ids, * for every application, or anonymous.",
         ));
@@ -391,6 +397,7 @@ fn check_method_rules(
 }
 
 /// Checks a pattern: a normalised path whose segments are text, `{name}` or, at the end, `{*name}`.
+/// The error is the reason, as the second half of a sentence.
 fn check_pattern(path: &str) -> Result<(), String> {
     if !path.starts_with('/') {
         return Err("it does not begin with /".into());
@@ -399,20 +406,20 @@ fn check_pattern(path: &str) -> Result<(), String> {
         return Err("it is longer than 1,024 bytes".into());
     }
     if path == "/-" || path.starts_with("/-/") {
-        return Err("what begins with /-/ is Keyward's own".into());
+        return Err("paths that begin with /-/ are reserved for Keyward".into());
     }
     let plain = path.replace(['{', '}', '*'], "");
     if let Some(bad) = plain.chars().find(|c| !(c.is_ascii_graphic()) || ";%?#\\".contains(*c)) {
-        return Err(format!("{bad:?} cannot stand in it"));
+        return Err(format!("it contains the character {bad:?}"));
     }
     let segments: Vec<&str> = path[1..].split('/').collect();
     let last = segments.len() - 1;
-    for (at, segment) in segments.iter().enumerate() {
-        if matches!(*segment, "." | "..") || (segment.is_empty() && at != last) {
-            return Err("it has an empty segment, or one of . and ..".into());
+    for (index, segment) in segments.iter().enumerate() {
+        if matches!(*segment, "." | "..") || (segment.is_empty() && index != last) {
+            return Err("it has an empty segment, or a segment . or ..".into());
         }
-        if segment.starts_with("{*") && at != last {
-            return Err("{*…} can stand at the end only".into());
+        if segment.starts_with("{*") && index != last {
+            return Err("only its last segment can be {*…}".into());
         }
     }
     matchit::Router::new().insert(path, ()).map_err(|problem| problem.to_string())

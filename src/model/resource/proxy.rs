@@ -12,29 +12,30 @@ use super::{Handler, Resource};
 use crate::model::Violation;
 
 /// The maximum number of upstreams of one resource.
-const MOST: usize = 64;
-/// The maximum size of the authorities' certificates, in bytes: one or two fit. It keeps the record
+const MAX_UPSTREAMS: usize = 64;
+/// The maximum size of [`Proxy::ca`], in bytes. One or two certificates fit, and the record stays
 /// small enough for the store.
-const LONGEST_CA: usize = 4096;
+const MAX_CA_BYTES: usize = 4096;
 
 /// Settings of the `proxy` handler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proxy {
-    /// The upstreams: one URL such as `http://127.0.0.1:9000/base` or `https://api.internal`, or
-    /// several equivalent ones.
+    /// The URLs of the upstreams, such as `http://127.0.0.1:9000/base` or `https://api.internal`.
+    /// Any of the upstreams can get a request.
     #[serde(default)]
     pub upstreams: Vec<String>,
     /// The protocol of the upstreams.
     #[serde(default)]
     pub protocol: Protocol,
-    /// The trusted authorities of an https upstream, in PEM. `None` means the public ones.
+    /// The authorities that may sign the certificate of an https upstream, in PEM. `None` means the
+    /// public authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
     /// The prefix that is removed from the path before the upstream's base is added.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strip_prefix: Option<String>,
-    /// Whether the upstream gets the client's `Host` instead of its own.
+    /// Whether the upstream gets the `Host` that the client sent, instead of the host in its URL.
     #[serde(default)]
     pub preserve_host: bool,
     /// Whether the upstream gets the client's credential and `AUTH-METHOD`.
@@ -46,16 +47,18 @@ pub struct Proxy {
     /// The time limit for connecting, in seconds.
     #[serde(default = "connect_seconds")]
     pub connect_seconds: u32,
-    /// The time limit from the last byte of the request to the first of the response, in seconds.
+    /// The time limit from the last byte of the request to the first byte of the response, in
+    /// seconds.
     #[serde(default = "response_seconds")]
     pub response_seconds: u32,
-    /// The time for which a response or an upgraded connection may be idle, in seconds.
+    /// The maximum time without a byte of a response or of an upgraded connection, in seconds.
     #[serde(default = "idle_seconds")]
     pub idle_seconds: u32,
-    /// The number of consecutive failures after which an upstream is ejected, if there are others.
+    /// The number of consecutive failures after which an upstream is ejected: it gets no requests
+    /// for a while. The only upstream of a resource is never ejected.
     #[serde(default = "eject_after")]
     pub eject_after: u32,
-    /// The time for which it is ejected, in seconds.
+    /// The time for which an upstream stays ejected, in seconds.
     #[serde(default = "eject_seconds")]
     pub eject_seconds: u32,
 }
@@ -96,13 +99,13 @@ impl Transport {
 pub struct Target {
     /// The transport.
     pub transport: Transport,
-    /// The host; an IPv6 address without brackets.
+    /// The host. An IPv6 address has no brackets.
     pub host: String,
     /// The port.
     pub port: u16,
-    /// Host and port as written.
+    /// The host and the port, as they are written in the URL.
     pub authority: String,
-    /// The prefix of every path: empty, or beginning with a slash and without a trailing slash.
+    /// The prefix of every path. It is empty, or it begins with a slash and does not end with one.
     pub base: String,
 }
 
@@ -153,9 +156,9 @@ impl Target {
     /// Parses `http://host:port/base` or `https://host:port/base`. Port and base are optional.
     ///
     /// # Errors
-    /// What is the matter, as the rest of a sentence.
+    /// The reason why the URL is invalid, as the second half of a sentence.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let (transport, usual, rest) =
+        let (transport, default_port, rest) =
             match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
                 (Some(rest), _) => (Transport::Clear, 80, rest),
                 (_, Some(rest)) => (Transport::Tls, 443, rest),
@@ -165,14 +168,14 @@ impl Target {
             Some(slash) => rest.split_at(slash),
             None => (rest, ""),
         };
-        let (host, port) = split(authority)?;
+        let (host, port) = split_authority(authority)?;
         let port = match port {
             Some(digits) => digits.parse().ok().filter(|port| *port != 0),
-            None => Some(usual),
+            None => Some(default_port),
         };
         let port = port.ok_or("its port is not a number from 1 to 65535")?;
         if transport == Transport::Tls && ServerName::try_from(host).is_err() {
-            return Err("its host is no name that a certificate can have");
+            return Err("its host is not a name for which a certificate can be issued");
         }
         let base = base.trim_end_matches('/');
         check_base(base)?;
@@ -186,10 +189,10 @@ impl Target {
     }
 }
 
-/// Host and port of an authority. Userinfo is refused: it would be a secret in a field that is
-/// shown.
-fn split(authority: &str) -> Result<(&str, Option<&str>), &'static str> {
-    let no_host = "it names no host";
+/// Splits an authority into host and port. Userinfo is refused, because it can contain a password,
+/// and everybody who may see the record sees this field.
+fn split_authority(authority: &str) -> Result<(&str, Option<&str>), &'static str> {
+    let no_host = "it has no valid host";
     if let Some(rest) = authority.strip_prefix('[') {
         let (host, port) = rest.split_once(']').ok_or(no_host)?;
         host.parse::<Ipv6Addr>().map_err(|_| no_host)?;
@@ -203,32 +206,32 @@ fn split(authority: &str) -> Result<(&str, Option<&str>), &'static str> {
         Some((host, port)) => (host, Some(port)),
         None => (authority, None),
     };
-    let form = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
     if authority.contains('@') {
-        return Err("it names a user");
+        return Err("it contains the name of a user");
     }
-    if host.is_empty() || host.len() > 253 || !host.bytes().all(form) {
+    if host.is_empty() || host.len() > 253 || !host.bytes().all(is_allowed) {
         return Err(no_host);
     }
     Ok((host, port))
 }
 
-/// A base must be a normalised path, so that the request's path stays below it.
+/// Checks that a base is a normalised path, so that the path of a request stays below the base.
 fn check_base(base: &str) -> Result<(), &'static str> {
     if base.len() > 1024 {
         return Err("its path is longer than 1,024 bytes");
     }
     if base.bytes().any(|b| !b.is_ascii_graphic() || b";%?#\\".contains(&b)) {
-        return Err("its path holds a character that cannot stand in it");
+        return Err("its path contains a character that is not allowed there");
     }
     if base.split('/').skip(1).any(|segment| matches!(segment, "" | "." | "..")) {
-        return Err("its path has an empty segment, or one of . and ..");
+        return Err("its path has an empty segment, or a segment . or ..");
     }
     Ok(())
 }
 
 impl Resource {
-    /// Checks that a proxy has an upstream.
+    /// Whether the handler has all the settings that it needs: a proxy needs an upstream.
     pub(super) fn is_complete(&self) -> bool {
         self.handler != Handler::Proxy
             || self.proxy.as_ref().is_some_and(|proxy| !proxy.upstreams.is_empty())
@@ -255,13 +258,13 @@ impl Resource {
         }
     }
 
-    /// The prefix to strip must begin every path that the pattern matches.
+    /// Checks that every path that the pattern matches begins with the prefix to strip.
     fn check_prefix(&self, proxy: &Proxy, found: &mut Vec<Violation>) {
         let Some(prefix) = &proxy.strip_prefix else { return };
         let path = self.path.as_deref().unwrap_or_default();
-        let is_whole = prefix.starts_with('/') && !prefix.ends_with('/') && !prefix.contains('{');
+        let is_valid = prefix.starts_with('/') && !prefix.ends_with('/') && !prefix.contains('{');
         let rest = path.strip_prefix(prefix.as_str());
-        if !is_whole || rest.is_none_or(|rest| !rest.is_empty() && !rest.starts_with('/')) {
+        if !is_valid || rest.is_none_or(|rest| !rest.is_empty() && !rest.starts_with('/')) {
             found.push(Violation::new(
                 "proxy.strip_prefix",
                 format!("The path {path:?} does not begin with {prefix:?}."),
@@ -284,17 +287,17 @@ impl Proxy {
         if self.upstreams.is_empty() {
             found.push(no_upstream());
         }
-        if self.upstreams.len() > MOST {
+        if self.upstreams.len() > MAX_UPSTREAMS {
             found.push(Violation::new(
                 "proxy.upstreams",
-                format!("There are more than {MOST} upstreams."),
-                "Put a balancer in front of them.",
+                format!("There are more than {MAX_UPSTREAMS} upstreams."),
+                "Put a load balancer in front of the upstreams.",
             ));
         }
-        for (at, upstream) in self.upstreams.iter().enumerate() {
+        for (index, upstream) in self.upstreams.iter().enumerate() {
             if let Err(problem) = Target::parse(upstream) {
                 found.push(Violation::new(
-                    format!("proxy.upstreams.{at}"),
+                    format!("proxy.upstreams.{index}"),
                     // The URL may contain a password, so it is not shown.
                     format!("This cannot be an upstream: {problem}."),
                     "Give an address such as http://127.0.0.1:9000 or https://api.internal:8443/v1.",
@@ -306,41 +309,44 @@ impl Proxy {
     fn check_ca(&self, found: &mut Vec<Violation>) {
         if let Err(problem) = self.authorities() {
             // The text may contain a private key, so it is not shown.
-            let message = format!("These cannot be the authorities' certificates: {problem}.");
-            let fix = "Give certificates in PEM, from -----BEGIN CERTIFICATE----- on, and nothing else; leave it out for the public authorities.";
+            let message = format!("The certificates of the authorities are invalid: {problem}.");
+            let fix = "Give certificates in PEM, which begin with -----BEGIN CERTIFICATE-----, and nothing else. To trust the public authorities, leave ca out.";
             found.push(Violation::new("proxy.ca", message, fix));
         }
     }
 
-    /// The trusted authorities of an https upstream. `None` means the public ones.
+    /// The authorities that may sign the certificate of an https upstream. `None` means the public
+    /// authorities.
     ///
     /// # Errors
-    /// What is the matter, as the rest of a sentence.
+    /// The reason why [`Proxy::ca`] is invalid, as the second half of a sentence.
     pub fn authorities(&self) -> Result<Option<RootCertStore>, &'static str> {
         let Some(text) = &self.ca else { return Ok(None) };
-        if text.len() > LONGEST_CA {
-            return Err("they have more than 4096 bytes");
+        if text.len() > MAX_CA_BYTES {
+            return Err("the text has more than 4096 bytes");
         }
         let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-        let certificates = read.map_err(|_| "it is not PEM to its end")?;
+        let certificates = read.map_err(|_| "the text is not complete PEM")?;
         if certificates.is_empty() || certificates.len() != text.matches("-----BEGIN ").count() {
-            return Err("it holds none, or something else");
+            return Err("the text contains no certificate, or something that is not a certificate");
         }
         let mut roots = RootCertStore::empty();
         for one in certificates {
-            roots.add(one).map_err(|_| "one of them cannot be read")?;
+            roots.add(one).map_err(|_| "one of the certificates cannot be parsed")?;
         }
         Ok(Some(roots))
     }
 
     fn check_upgrades(&self, found: &mut Vec<Violation>) {
         for name in &self.upgrades {
-            let form = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._/".contains(&b);
-            // Through these a client could send more requests without any check.
+            let is_allowed =
+                |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._/".contains(&b);
+            // After an upgrade to one of these protocols, a client could send requests that Keyward
+            // does not check.
             let is_http = ["h2c", "http", "tls"].iter().any(|one| {
                 name.strip_prefix(one).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             });
-            if name.is_empty() || !name.bytes().all(form) || is_http {
+            if name.is_empty() || !name.bytes().all(is_allowed) || is_http {
                 found.push(Violation::new(
                     "proxy.upgrades",
                     format!("{name:?} is not a protocol that a connection can be upgraded to."),

@@ -10,27 +10,27 @@ use crate::model::Violation;
 #[serde(deny_unknown_fields)]
 pub struct Respond {
     /// The status code, 200 to 599.
-    #[serde(default = "two_hundred")]
+    #[serde(default = "default_status")]
     pub status: u16,
     /// The media type of the body.
-    #[serde(default = "json")]
+    #[serde(default = "default_content_type")]
     pub content_type: String,
     /// The body.
     #[serde(default)]
     pub body: String,
 }
 
-fn two_hundred() -> u16 {
+fn default_status() -> u16 {
     200
 }
 
-fn json() -> String {
+fn default_content_type() -> String {
     Format::Json.media_types()[0].into()
 }
 
 impl Default for Respond {
     fn default() -> Self {
-        Self { status: two_hundred(), content_type: json(), body: String::new() }
+        Self { status: default_status(), content_type: default_content_type(), body: String::new() }
     }
 }
 
@@ -40,30 +40,30 @@ impl Resource {
         if self.handler != Handler::Respond {
             found.push(Violation::new(
                 "respond",
-                "Only the handler respond has a fixed answer.",
+                "Only the handler respond has a fixed response.",
                 "Leave respond out, or set the handler to respond.",
             ));
         }
         if !(200..=599).contains(&respond.status) {
             found.push(Violation::new(
                 "respond.status",
-                format!("{} cannot be the status of an answer.", respond.status),
+                format!("{} cannot be the status of a response.", respond.status),
                 "Use 200 to 599.",
             ));
         }
         if matches!(respond.status, 204 | 205 | 304) && !respond.body.is_empty() {
             found.push(Violation::new(
                 "respond.body",
-                format!("An answer with status {} has no body.", respond.status),
+                format!("A response with status {} has no body.", respond.status),
                 "Leave the body empty, or choose another status.",
             ));
         }
-        let printable = respond.content_type.bytes().all(|b| (b' '..=b'~').contains(&b));
-        if !printable || !respond.content_type.contains('/') {
+        let is_printable = respond.content_type.bytes().all(|b| (b' '..=b'~').contains(&b));
+        if !is_printable || !respond.content_type.contains('/') {
             found.push(Violation::new(
                 "respond.content_type",
                 format!("{:?} is not a media type.", respond.content_type),
-                "Give one such as application/json.",
+                "Give a media type such as application/json.",
             ));
         }
     }

@@ -25,9 +25,9 @@ fn shipped_resource_is_valid_and_has_two_routes() {
 
 #[test]
 fn disabled_or_incomplete_resource_has_no_route() {
-    let mut off = Resource::entity_user();
-    off.enabled = false;
-    assert_eq!(off.routes(), []);
+    let mut disabled = Resource::entity_user();
+    disabled.enabled = false;
+    assert_eq!(disabled.routes(), []);
     for lacking in ["methods", "formats", "authentication"] {
         let mut resource = Resource::entity_user();
         let Rules::Resource { methods, formats, authentication, .. } = &mut resource.rules else {
@@ -44,7 +44,7 @@ fn disabled_or_incomplete_resource_has_no_route() {
 }
 
 #[test]
-fn patterns_have_one_spelling() {
+fn only_normalised_patterns_are_accepted() {
     for good in ["/", "/a", "/a/", "/orders/{id}", "/files/{*rest}"] {
         assert_eq!(check_pattern(good), Ok(()), "{good}");
     }
@@ -76,22 +76,22 @@ fn proxied(path: &str, proxy: Option<Proxy>) -> Resource {
     Resource { handler: Handler::Proxy, path: Some(path.into()), proxy, ..resource }
 }
 
-fn to(upstreams: &[&str]) -> Option<Proxy> {
+fn proxy_to(upstreams: &[&str]) -> Option<Proxy> {
     let upstreams = upstreams.iter().map(|one| (*one).to_owned()).collect();
     Some(Proxy { upstreams, ..Proxy::default() })
 }
 
 #[test]
 fn proxy_without_upstream_has_no_route() {
-    for lacking in [None, to(&[])] {
+    for lacking in [None, proxy_to(&[])] {
         let resource = proxied("/api/{*rest}", lacking);
         assert_eq!(resource.routes(), []);
         assert_eq!(resource.check(), proxied("/x", None).check());
         assert_eq!(resource.check()[0].location, "proxy.upstreams");
     }
-    let whole = proxied("/api/{*rest}", to(&["http://127.0.0.1:9000"]));
-    assert_eq!((whole.check(), whole.routes().len()), (vec![], 1));
-    let other = Resource { proxy: whole.proxy, ..Resource::entity_user() };
+    let complete = proxied("/api/{*rest}", proxy_to(&["http://127.0.0.1:9000"]));
+    assert_eq!((complete.check(), complete.routes().len()), (vec![], 1));
+    let other = Resource { proxy: complete.proxy, ..Resource::entity_user() };
     assert_eq!(other.check()[0].location, "proxy");
 }
 
@@ -130,15 +130,15 @@ fn upstream_must_be_a_url_without_userinfo_query_or_fragment() {
     ] {
         assert!(Target::parse(bad).is_err(), "{bad}");
     }
-    let found = proxied("/x", to(&["http://user:hunter2@a"])).check();
+    let found = proxied("/x", proxy_to(&["http://user:hunter2@a"])).check();
     assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
 }
 
 #[test]
 fn stripped_prefix_must_begin_the_pattern() {
     let strips = |path: &str, prefix: &str| {
-        let settings =
-            to(&["http://a"]).map(|proxy| Proxy { strip_prefix: Some(prefix.into()), ..proxy });
+        let settings = proxy_to(&["http://a"])
+            .map(|proxy| Proxy { strip_prefix: Some(prefix.into()), ..proxy });
         proxied(path, settings).check().is_empty()
     };
     assert!(strips("/api/{*rest}", "/api"));
@@ -158,15 +158,15 @@ fn stripped_prefix_must_begin_the_pattern() {
 #[test]
 fn upgrade_to_http_and_bad_names_are_refused() {
     let upgrades = |name: &str| {
-        let settings =
-            to(&["http://a"]).map(|proxy| Proxy { upgrades: [name.to_owned()].into(), ..proxy });
+        let settings = proxy_to(&["http://a"])
+            .map(|proxy| Proxy { upgrades: [name.to_owned()].into(), ..proxy });
         proxied("/x", settings).check().is_empty()
     };
     assert!(upgrades("websocket") && upgrades("spdy/3.1"));
     for bad in ["h2c", "http/2.0", "tls/1.0", "", "WebSocket", "a b", "*"] {
         assert!(!upgrades(bad), "{bad}");
     }
-    let settings = to(&["http://a"]).map(|proxy| Proxy { response_seconds: 0, ..proxy });
+    let settings = proxy_to(&["http://a"]).map(|proxy| Proxy { response_seconds: 0, ..proxy });
     assert_eq!(proxied("/x", settings).check()[0].location, "proxy.response_seconds");
 }
 
@@ -175,7 +175,7 @@ fn authorities_must_be_certificates() {
     let signed = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
     let (authority, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
     let reads = |ca: &str| {
-        let settings = to(&["https://a"]).map(|proxy| Proxy { ca: Some(ca.into()), ..proxy });
+        let settings = proxy_to(&["https://a"]).map(|proxy| Proxy { ca: Some(ca.into()), ..proxy });
         proxied("/x", settings).check()
     };
     let (one, many) = (&authority, authority.repeat(8));

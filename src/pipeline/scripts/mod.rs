@@ -1,5 +1,5 @@
-//! The pipeline's side of scripting: what scripts see of a request, hooks on responses, and the
-//! Gate for the tests of scripts.
+//! The pipeline's side of scripting: the values that scripts get, the hooks on responses, and the
+//! pipeline that script tests send their requests to.
 
 pub(super) mod response_hooks;
 pub(super) mod script_views;

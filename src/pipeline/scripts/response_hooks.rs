@@ -18,8 +18,8 @@ pub struct ResponseHooks<'a> {
 }
 
 impl Gate {
-    /// Runs the hook `on_denied`, which may change the denial but not withdraw it. If a hook fails,
-    /// the denial stays unchanged.
+    /// Runs the hook `on_denied`, which may change the denial but cannot let the request pass. If a
+    /// hook fails, the denial stays unchanged.
     pub async fn on_denied(
         &self,
         context: &RequestContext,
@@ -43,8 +43,8 @@ impl Gate {
         denial
     }
 
-    /// The `on_response` hooks for this request. Must be called before the handler consumes the
-    /// request.
+    /// The `on_response` hooks for this request; `None` means that no script defines the hook. Must
+    /// be called before the handler consumes the request.
     pub fn response_hooks<'a>(
         &self,
         context: &'a RequestContext,
@@ -60,7 +60,7 @@ impl ResponseHooks<'_> {
     /// Runs the hooks and returns the changed response.
     ///
     /// # Errors
-    /// A hook refused or failed. Then no part of the response may be sent.
+    /// A hook refused or failed. In both cases no part of the response may be sent.
     pub async fn run(&self, mut response: ResponseParts) -> Result<ResponseParts, Denial> {
         for script in self.hooked.scripts() {
             let view = ScriptResponse::new(response);

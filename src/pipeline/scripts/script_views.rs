@@ -1,5 +1,5 @@
 //! Conversions between the pipeline and scripts: requests, users and resources as scripts see them,
-//! and the denial when a script refuses or fails.
+//! and the denial if a script refuses a request or fails.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// The scripts that hook one function, with the request that they get.
+/// The scripts that define one hook function, with the request that these scripts get.
 pub(in crate::pipeline) struct Hooked<'a> {
     /// `hooks.rhai`, and the script of the resource.
     pub scripts: [Option<&'a Script>; 2],
@@ -133,12 +133,12 @@ pub(in crate::pipeline) fn denial_of(
     }
 }
 
-/// The denial for the fault of a script that runs behind the Gate.
+/// The denial for the fault of a script that runs after all phases have let the request pass.
 pub fn script_denial(fault: Fault) -> Denial {
     denial_of(Phase::Handler, None, fault)
 }
 
-/// The denial when a script failed: scripts fail closed.
+/// The denial if a script failed. A request never passes because of a failed script.
 pub(in crate::pipeline) fn script_error(phase: Phase, internal_message: String) -> Denial {
     Denial::new(
         phase,

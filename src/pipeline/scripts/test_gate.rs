@@ -1,4 +1,4 @@
-//! The Gate behind `decide()` in the tests of scripts: the real Gate, with a store in memory that
+//! The pipeline behind `decide()` in script tests: the real pipeline, with a store in memory that
 //! contains only the test's users.
 
 use std::{
@@ -21,26 +21,29 @@ use crate::{
     store::{Batch, MemoryStore, Store, Table, encode, table},
 };
 
-/// The maximum size of the header field with the credential, in bytes, whatever is configured.
+/// The maximum size of the header field with the credential, in bytes. The configured maximum does
+/// not apply to tests.
 const CREDENTIAL_BYTES: usize = 65_536;
 /// The id of the only application.
 const APPLICATION: &str = "default";
 /// The id of the only resource, unless the script under test belongs to a resource.
 const RESOURCE: &str = "test";
 
-/// Decides about the requests of scripts' tests.
+/// Decides about the requests of script tests.
 ///
-/// The only application is called `default`. Its type is the script under test, or else `api_key`.
-/// It reads `API-KEY`, or `Authorization` if the request has only that header field. The only
-/// resource has every path and every method; it requires a credential and no permission.
+/// The only application is called `default`. Its authentication type is the script under test, or
+/// `api_key` if this script is not an authentication type. The application reads `Authorization` if
+/// the request has `Authorization` and no `API-KEY`; otherwise the application reads `API-KEY`. The
+/// only resource has every path and every method, and requires a credential but no permission.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TestGate;
 
 impl ScriptTestGate for TestGate {
     fn decide(&self, test: &TestRequest) -> Result<TestDecision, String> {
-        // The decision waits for memory only, but background writes of the Gate need a runtime.
+        // The decision does no I/O, but background writes of the gate need a runtime.
         let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let runtime = runtime.map_err(|problem| format!("decide() has no runtime: {problem}"))?;
+        let runtime = runtime
+            .map_err(|problem| format!("decide() could not start its runtime: {problem}"))?;
         runtime.block_on(decide(test))
     }
 }
@@ -149,7 +152,7 @@ fn resource(test: &TestRequest) -> Resource {
             ScriptKind::Handler => Handler::Script(test.name.clone()),
             _ => Handler::Respond,
         },
-        // The wildcard matches only a non-empty rest.
+        // The pattern `/{*path}` does not match the path `/`.
         path: Some(if path == "/" { "/" } else { "/{*path}" }.into()),
         host: None,
         rules: Rules::Resource {
@@ -168,8 +171,9 @@ fn resource(test: &TestRequest) -> Resource {
 
 /// The roles of the users.
 ///
-/// A test gives permissions to users and not to roles. So a role gets the permissions that all of
-/// its users share, and a user gets the rest from a role of the user's own.
+/// A test gives permissions to users, but Keyward gives permissions to roles. So each role gets the
+/// permissions that all users with this role have. A user gets the remaining permissions from an
+/// extra role that no other user has.
 fn roles(users: &[TestUser]) -> BTreeMap<String, Role> {
     let role = |id: &str| Role {
         id: id.to_owned(),
@@ -190,28 +194,28 @@ fn roles(users: &[TestUser]) -> BTreeMap<String, Role> {
         }
     }
     for user in users {
-        let given: BTreeSet<String> = user
+        let granted: BTreeSet<String> = user
             .roles
             .iter()
             .filter_map(|id| roles.get(id))
             .flat_map(|role| role.permissions.iter().cloned())
             .collect();
-        let own = &user.permissions - &given;
-        if !own.is_empty() {
-            let id = own_role(user);
-            roles.insert(id.clone(), Role { permissions: own, ..role(&id) });
+        let permissions = &user.permissions - &granted;
+        if !permissions.is_empty() {
+            let id = extra_role_id(user);
+            roles.insert(id.clone(), Role { permissions, ..role(&id) });
         }
     }
     roles
 }
 
-fn own_role(user: &TestUser) -> String {
+fn extra_role_id(user: &TestUser) -> String {
     format!("test.{}", user.uid)
 }
 
 fn user_record(user: &TestUser, all_roles: &BTreeMap<String, Role>, now: Timestamp) -> User {
-    let own = Some(own_role(user)).filter(|id| all_roles.contains_key(id));
-    let roles = user.roles.iter().cloned().chain(own).collect();
+    let extra_role = Some(extra_role_id(user)).filter(|id| all_roles.contains_key(id));
+    let roles = user.roles.iter().cloned().chain(extra_role).collect();
     User {
         uid: user.uid,
         uuid: Uuid::nil(),

@@ -1,5 +1,5 @@
-//! An [`Identity`] is the ticket of the verify phase, with the user, its roles and the restrictions
-//! of the credential.
+//! An [`Identity`] is the result of the verify phase: the user, the user's roles, and the
+//! restrictions of the credential.
 
 use std::{
     collections::BTreeMap,
@@ -15,12 +15,13 @@ use crate::{
     scripting::{IdentityView, PermissionCheck},
 };
 
-/// The ticket of the verify phase: the verified user, or an anonymous request.
+/// The result of the verify phase, and the input of the permit phase: the verified user, or an
+/// anonymous request.
 pub struct Identity<'a> {
     authenticated: Option<Authenticated<'a>>,
     roles: &'a RoleSet,
     role_table: &'a Arc<RoleTable>,
-    /// The identity as scripts see it, created by the first script call.
+    /// The identity as scripts see it. The first script call creates this value.
     pub(in crate::pipeline) script_view: OnceLock<IdentityView>,
 }
 
@@ -37,7 +38,7 @@ pub(super) struct VerifiedUser {
     /// The limits of the key.
     pub bounds: Option<Arc<Bounds>>,
     pub is_universal: bool,
-    /// Whether the credential gives less than the user may do.
+    /// Whether the credential allows less than the user's roles allow.
     pub is_restricted: bool,
 }
 
@@ -77,14 +78,14 @@ impl<'a> Identity<'a> {
         self.authenticated.as_ref().map(|authenticated| &authenticated.user)
     }
 
-    /// Whether the client used a universal key, and so chose the user itself.
+    /// Whether the client used a universal key. With a universal key the client chooses the user.
     pub fn uses_universal_key(&self) -> bool {
         self.verified().is_some_and(|verified| verified.is_universal)
     }
 
-    /// Whether the credential gives less than the user may do: a key that is restricted to scopes,
-    /// an application, networks or limits, or a universal key. A credential that is created with it
-    /// must not give more.
+    /// Whether the credential allows less than the user's roles allow. This is so for universal
+    /// keys, and for keys that are restricted to scopes, an application, networks or limits. A
+    /// client with a restricted credential must not create a credential that allows more.
     pub fn is_restricted(&self) -> bool {
         self.verified().is_some_and(|verified| verified.is_restricted)
     }
@@ -114,13 +115,13 @@ impl<'a> Identity<'a> {
         self.authenticated.as_ref().map(|authenticated| authenticated.application)
     }
 
-    /// The limits of the key and of the user.
+    /// The limits of the key and the limits of the user, in this order.
     pub(in crate::pipeline) fn bounds(&self) -> [Option<&Arc<Bounds>>; 2] {
         let Some(verified) = self.verified() else { return [None, None] };
         [verified.bounds.as_ref(), verified.user.bounds()]
     }
 
-    /// The permissions that the key is restricted to; `None` means all that the roles give.
+    /// The permissions that the key is restricted to; `None` means all permissions of the roles.
     pub fn scopes(&self) -> Option<&[String]> {
         self.verified()?.scopes.as_deref()
     }
@@ -135,13 +136,13 @@ impl<'a> Identity<'a> {
         self.roles.field.as_ref()
     }
 
-    /// Whether a role gives this permission and the key's scopes include it.
+    /// Whether a role of the user grants this permission and the key's scopes include it.
     pub fn has(&self, permission: &str) -> bool {
         self.in_scope(permission) && self.role_table.allows(self.roles, permission)
     }
 
-    /// Whether the user is an administrator, who has every permission. A key with scopes never
-    /// makes its user an administrator.
+    /// Whether the user is an administrator and so has every permission. A user with a key that is
+    /// restricted to scopes never counts as an administrator.
     pub fn is_admin(&self) -> bool {
         self.roles.is_admin && self.scopes().is_none()
     }
@@ -160,8 +161,8 @@ impl<'a> Identity<'a> {
         })
     }
 
-    /// Whether the key's scopes let it grant a role to a user: it must not grant permissions beyond
-    /// its own scopes.
+    /// Whether a client with this key may give this role to a user. A role must not grant
+    /// permissions that the key's scopes do not include.
     pub fn may_grant(&self, role: &Role) -> bool {
         let is_in_scope = || role.permissions.iter().all(|permission| self.in_scope(permission));
         self.scopes().is_none() || !role.is_admin && is_in_scope()

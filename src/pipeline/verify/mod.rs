@@ -1,6 +1,7 @@
 //! Phase 4, verify: checks that the credential belongs to the user.
 //!
-//! The secret is checked first. Until it has matched, the response tells nothing else about it.
+//! The secret is checked first. Until the secret has matched, the response does not tell whether
+//! the key is expired, revoked or restricted.
 
 mod identity;
 
@@ -25,7 +26,7 @@ use crate::{
 };
 use identity::VerifiedUser;
 
-/// Compared with the digest of the presented text if there is no key. Nobody can find a text whose
+/// This digest stands in for the digest of the key if there is no key. Nobody can find a text whose
 /// BLAKE3 digest has this value.
 const NO_KEY: Digest = Digest::from_bytes([0; 32]);
 
@@ -34,8 +35,8 @@ const INVALID_KEY: &str = "Sorry, you are using an invalid API Key.";
 /// Checks the credential.
 ///
 /// # Errors
-/// The credential is wrong, expired, revoked, or not valid here; too many passwords are being
-/// checked at the same time; or a script refuses.
+/// The credential is wrong, expired or revoked; the key is restricted to another application or
+/// network; too many passwords are being checked at the same time; or a script refuses the request.
 pub async fn check<'a>(
     gate: &Gate,
     context: &'a RequestContext,
@@ -69,7 +70,7 @@ pub async fn check<'a>(
     Ok(identity)
 }
 
-/// The environment of a check.
+/// The values that all checks of a credential need.
 struct CredentialCheck<'a, 'r> {
     gate: &'a Gate,
     context: &'a RequestContext,
@@ -78,8 +79,8 @@ struct CredentialCheck<'a, 'r> {
 }
 
 impl CredentialCheck<'_, '_> {
-    /// Whether the script has adopted this credential for this application before. Then it is
-    /// checked like any other key.
+    /// Whether an earlier request has made this credential a key of this application (see
+    /// [`CredentialTerms::adopt`]). An adopted credential is checked like any other key.
     fn was_adopted(&self, text: &PresentedSecret, key: &KeyMatch) -> bool {
         let KeyMatch::Indexed(Some((_, key))) = key else { return false };
         KeyText::shape(text.expose()) == KeyShape::Foreign
@@ -130,20 +131,20 @@ impl CredentialCheck<'_, '_> {
     /// Checks that a universal key may act as this user: the key's owner must be active, and acting
     /// as an administrator must be enabled in the application.
     fn may_act_as(&self, user: &CachedUser, key: &CachedKey) -> Result<(), Denial> {
-        let no = |message: &'static str| Err(wrong_key(self.application, message));
+        let reject = |message: &'static str| Err(wrong_key(self.application, message));
         let owner = self.gate.0.directory.user(key.user);
         if owner.is_none_or(|owner| !owner.is_active) {
-            return no("the owner of this universal key is blocked");
+            return reject("the owner of this universal key is blocked");
         }
         let is_admin = user.roles(&self.context.policy.roles).is_admin;
         if is_admin && !self.application.record.universal_administrators {
-            return no("universal keys of this application must not act as an administrator");
+            return reject("universal keys of this application must not act as an administrator");
         }
         Ok(())
     }
 
     /// Checks a credential with the script's `verify`, or with the built-in check if the script
-    /// defines no such function.
+    /// does not define `verify`.
     async fn scripted(
         &self,
         credential: ScriptedCredential<'_>,
@@ -173,8 +174,8 @@ impl CredentialCheck<'_, '_> {
                 Detail::Uniform => wrong_key(application, "the user is blocked"),
             });
         }
-        // An adopted key becomes the user's own key, which an application with universal keys does
-        // not accept.
+        // An adopted key becomes a per-user key. An application with universal keys does not accept
+        // per-user keys, so it adopts none.
         if let Some(text) = adopt
             && application.record.key_source == KeySource::PerUser
             && context.mode == Mode::Live
@@ -186,7 +187,7 @@ impl CredentialCheck<'_, '_> {
         Ok(VerifiedUser { scopes, is_restricted, ..VerifiedUser::unrestricted(user) })
     }
 
-    /// Checks a password. Takes as long if there is no such user.
+    /// Checks a password. The check takes the same time if the user does not exist.
     async fn password(
         &self,
         user: Option<Arc<CachedUser>>,
@@ -194,29 +195,30 @@ impl CredentialCheck<'_, '_> {
     ) -> Result<Arc<CachedUser>, Denial> {
         let (gate, application) = (self.gate, self.application);
         let digest = user.as_ref().and_then(|user| user.password().cloned());
-        // A digest of another system is replaced by ours while the password is at hand.
+        // A digest of another system is replaced by a Keyward digest now, because only this request
+        // brings the plaintext of the password.
         let foreign_digest = digest.clone().filter(|digest| !digest.is_ours());
-        let text = foreign_digest.is_some().then(|| password.clone());
+        let plaintext = foreign_digest.is_some().then(|| password.clone());
         let example = gate.0.directory.slow_password_example();
         let result = gate.0.passwords.verify(password, digest, example).await;
         let is_right = result.map_err(|_| slow_digests::busy())?;
-        let no = |internal_message: &'static str| {
+        let reject = |internal_message: &'static str| {
             let message = "Invalid username or password";
             Denial::unauthorized(Phase::Verify, application, "INVALID_CREDENTIALS", message)
                 .with_internal_message(internal_message)
         };
         match user {
             Some(user) if is_right && user.is_active => {
-                if let (Some(digest), Some(text)) = (foreign_digest, text)
+                if let (Some(digest), Some(plaintext)) = (foreign_digest, plaintext)
                     && self.context.mode == Mode::Live
                 {
-                    gate.rehash_password(user.uid, digest, text);
+                    gate.rehash_password(user.uid, digest, plaintext);
                 }
                 Ok(user)
             }
-            Some(_) if is_right => Err(no("the user is blocked")),
-            Some(_) => Err(no("the password is wrong, or the user has none")),
-            None => Err(no("the user does not exist")),
+            Some(_) if is_right => Err(reject("the user is blocked")),
+            Some(_) => Err(reject("the password is wrong, or the user has no password")),
+            None => Err(reject("the user does not exist")),
         }
     }
 }
@@ -226,11 +228,11 @@ fn matches_key(gate: &Gate, text: &str, key: &CachedKey) -> bool {
     gate.0.pepper.digest_as(key.scheme, text).is_some_and(|digest| digest == key.digest)
 }
 
-/// Whether a text matches the key's digest. Takes as long if there is no key.
+/// Whether a text matches the key's digest. The comparison takes the same time if there is no key.
 fn matches_key_or_none(gate: &Gate, text: &str, key: Option<&(KeyId, CachedKey)>) -> bool {
     match key {
         Some((_, key)) => matches_key(gate, text, key),
-        // Takes as long as the comparison with a Keyward key.
+        // This comparison takes the same time as the comparison with the digest of a Keyward key.
         None => gate.0.pepper.digest(text) == NO_KEY,
     }
 }
@@ -261,7 +263,8 @@ fn matching_key(
     }
 }
 
-/// Checks that a key that has matched may be used now and here.
+/// Checks that a key may be used for this request, after the secret has matched: the state of the
+/// user and the key, the key's application, its expiry and its networks.
 fn check_usable(
     gate: &Gate,
     application: &CompiledApplication,
@@ -269,7 +272,7 @@ fn check_usable(
     user: &CachedUser,
     key: &CachedKey,
 ) -> Result<(), Denial> {
-    let no = |exact_message: &'static str, internal_message: &'static str| {
+    let reject = |exact_message: &'static str, internal_message: &'static str| {
         let message = match application.record.detail {
             Detail::Exact => exact_message,
             Detail::Uniform => INVALID_KEY,
@@ -280,26 +283,26 @@ fn check_usable(
     if !user.is_active {
         return Err(match application.record.detail {
             Detail::Exact => blocked(Phase::Verify),
-            Detail::Uniform => no(INVALID_KEY, "the user is blocked"),
+            Detail::Uniform => reject(INVALID_KEY, "the user is blocked"),
         });
     }
-    // The operator's key works with the operator's application only, and no other key does.
+    // The operator's key is bound to the operator's application, and no other key works there.
     let is_of_another_application = match key.application() {
         Some(id) => id != application.record.id,
         None => application.record.is_operator(),
     };
     if is_of_another_application {
-        return Err(no(INVALID_KEY, "the key is for another application"));
+        return Err(reject(INVALID_KEY, "the key is for another application"));
     }
     if key.is_revoked {
-        return Err(no("The API key has been revoked.", "the key is revoked"));
+        return Err(reject("The API key has been revoked.", "the key is revoked"));
     }
-    // Most keys never expire, and need no clock.
+    // Most keys never expire. The clock is read only for keys that do.
     if key.expiry().is_some() && key.is_expired(gate.0.clock.now()) {
-        return Err(no("The API key has expired.", "the key has expired"));
+        return Err(reject("The API key has expired.", "the key has expired"));
     }
     if !key.allows_address(request.client) {
-        return Err(no(INVALID_KEY, "the key may not be used from the client's address"));
+        return Err(reject(INVALID_KEY, "the key may not be used from the client's address"));
     }
     Ok(())
 }

@@ -42,13 +42,14 @@ pub(in crate::scripting) struct Compiled {
 }
 
 impl Compiled {
-    /// A function of Keyward's that the file defines.
+    /// The function as prepared for calls; `None` means that the file does not define it.
     pub fn function(&self, function: Function) -> Option<&PreparedFn> {
         self.prepared[function as usize].as_deref()
     }
 }
 
-/// The numbers of parameters of each function; functions are overloaded by number.
+/// The numbers of parameters that each function can take. Functions with the same name may differ
+/// in the number of their parameters.
 type Arities = HashMap<String, HashSet<usize>>;
 
 /// Compiles files with one engine.
@@ -62,7 +63,7 @@ pub(in crate::scripting) struct Compiler {
     context: ContextHandle,
 }
 
-/// The most errors of a file that are reported at once.
+/// The maximum number of errors of a file that are reported at once.
 const MAX_ERRORS: usize = 32;
 
 /// Functions that the engine itself implements, for any number of arguments. Scripts cannot call
@@ -81,7 +82,7 @@ impl Compiler {
     /// Compiles one file.
     ///
     /// # Errors
-    /// All errors of the file; a syntax error hides the others.
+    /// All errors of the file. If the file has a syntax error, only this error is reported.
     pub fn compile(&self, source: &SourceFile) -> Result<Compiled, Vec<ScriptError>> {
         let SourceFile { kind, file, text, .. } = source;
         let kind = *kind;
@@ -89,8 +90,8 @@ impl Compiler {
         let in_file = |message: String| ScriptError::in_file(file, message);
         let constants = self.constants(source).map_err(|error| vec![error])?;
         let mut scope = Scope::new();
-        // Declared as variables: the engine would also replace a parameter by a constant of the
-        // same name.
+        // Constants are declared as variables here. For real constants, the engine would also
+        // replace a parameter that has the name of a constant.
         for (name, value) in &constants {
             scope.push_dynamic(name.as_str(), value.clone());
         }
@@ -106,18 +107,18 @@ impl Compiler {
         self.check_calls(&ast, &constants, &mut |position, message| {
             errors.push(at(position, message));
         });
-        // A file of samples that are all commented out. It must say so at its end: otherwise a
-        // truncated file would be accepted too.
+        // A file whose samples are all commented out must say so at its end with ALL_OFF. Otherwise
+        // a truncated file would be accepted, too.
         let is_all_off = matches!(kind, ScriptKind::Hooks | ScriptKind::Events)
             && constants.get("ALL_OFF").is_some_and(|off| off.as_bool() == Ok(true));
         if is_all_off && functions != 0 {
-            let message = "it defines functions that Keyward calls and says ALL_OFF; remove the line with ALL_OFF";
+            let message = "the file defines functions that Keyward calls, and also ALL_OFF; remove the line with ALL_OFF";
             errors.push(in_file(message.into()));
         }
         if errors.is_empty() && functions == 0 && !is_all_off {
             let signatures: Vec<_> =
                 kind.functions().iter().map(|function| function.signature()).collect();
-            errors.push(in_file(format!("it defines none of {}", signatures.join(", "))));
+            errors.push(in_file(format!("the file defines none of {}", signatures.join(", "))));
         }
         if !errors.is_empty() {
             errors.truncate(MAX_ERRORS);
@@ -126,7 +127,7 @@ impl Compiler {
         let is_blocking = match constants.get("BLOCKING").map(Dynamic::as_bool) {
             None => false,
             Some(Ok(is_blocking)) => is_blocking,
-            Some(Err(_)) => return Err(vec![in_file("BLOCKING is true or false".into())]),
+            Some(Err(_)) => return Err(vec![in_file("BLOCKING must be true or false".into())]),
         };
         let tests = test_names(&ast);
         ast.clear_statements();
@@ -144,8 +145,8 @@ impl Compiler {
         Ok(Compiled { ast, constants, functions, prepared, tests, is_blocking })
     }
 
-    /// The values of the constants at the file's top level. Only constants and functions are
-    /// allowed there.
+    /// The values of the constants at the file's top level, where only constants and functions are
+    /// allowed.
     fn constants(&self, source: &SourceFile) -> Result<Constants, ScriptError> {
         let SourceFile { file, text, .. } = source;
         let at = |position, message: String| ScriptError::at(file, text, position, message);
@@ -158,16 +159,19 @@ impl Compiler {
                 Stmt::Noop(_) => continue,
                 Stmt::Var(_, flags, _) if flags.contains(ASTFlags::CONSTANT) => continue,
                 Stmt::Var(..) => {
-                    "functions do not see this variable; write const for a value that they use"
+                    "functions cannot see this variable; write const for a value that functions use"
                 }
-                _ => "only const and fn are allowed outside of functions: nothing would run this",
+                _ => {
+                    "only const and fn are allowed outside of functions, because nothing would run this line"
+                }
             };
             return Err(at(statement.position(), message.into()));
         }
         let mut scope = Scope::new();
         let mut statements = ast.clone_statements_only();
         statements.set_source(file.as_str());
-        // Runs with a context, so that constants can use the library: `const A = hex("a");`
+        // Constants are evaluated with a context, so that they can use the library: `const A =
+        // hex("a");`
         let outcome = budget::run_within(self.limits.for_test(), || {
             budget::catch_panic(|| {
                 eval_with_tag(&self.lenient, &mut scope, &statements, self.context.clone())
@@ -177,7 +181,7 @@ impl Compiler {
             Err(_) => return Err(at(Position::NONE, "a host function panicked".into())),
             Ok(Err(error)) => {
                 let (inner, position) = innermost(&error);
-                let message = format!("a constant has no value: {}", describe(inner));
+                let message = format!("a constant cannot be evaluated: {}", describe(inner));
                 return Err(at(position, message));
             }
             Ok(Ok(())) => {}
@@ -186,7 +190,7 @@ impl Compiler {
         for (name, _, value) in scope.iter_raw() {
             if !is_plain_data(value, 0) {
                 let message = format!(
-                    "the constant {name} is not plain data; call the function where the value is used"
+                    "the constant {name} is not plain data; compute the value in the function that uses it"
                 );
                 return Err(ScriptError::in_file(file, message));
             }
@@ -202,16 +206,16 @@ impl Compiler {
         constants: &Constants,
         report: &mut dyn FnMut(Position, String),
     ) {
-        let mut own_functions = Arities::new();
+        let mut file_functions = Arities::new();
         for function in ast.iter_fn_def() {
             let name = function.name.to_string();
-            own_functions.entry(name).or_default().insert(function.params.len());
+            file_functions.entry(name).or_default().insert(function.params.len());
         }
         ast.walk(&mut |path: &[ASTNode<'_>]| {
             match path.last() {
                 Some(ASTNode::Stmt(Stmt::Share(names))) => {
-                    // Constants are copied into the closure. A variable would be shared, and values
-                    // could then contain themselves.
+                    // A closure gets a copy of a constant. A variable would be shared with the
+                    // closure, so that a value could contain itself.
                     let variable = names.iter().find(|(name, index)| {
                         index.is_some() || !constants.contains_key(name.as_str())
                     });
@@ -227,12 +231,12 @@ impl Compiler {
                     ASTNode::Expr(Expr::FnCall(call, position))
                     | ASTNode::Stmt(Stmt::FnCall(call, position)),
                 ) => {
-                    if let Err(message) = self.check_call(call, false, &own_functions) {
+                    if let Err(message) = self.check_call(call, false, &file_functions) {
                         report(*position, message);
                     }
                 }
                 Some(ASTNode::Expr(Expr::MethodCall(call, position))) => {
-                    if let Err(message) = self.check_call(call, true, &own_functions) {
+                    if let Err(message) = self.check_call(call, true, &file_functions) {
                         report(*position, message);
                     }
                 }
@@ -246,7 +250,7 @@ impl Compiler {
         &self,
         call: &FnCallExpr,
         is_method: bool,
-        own_functions: &Arities,
+        file_functions: &Arities,
     ) -> Result<(), String> {
         let name = call.name.as_str();
         if call.op_token.is_some() || KEYWORDS.contains(&name) || name.starts_with("anon$") {
@@ -256,47 +260,49 @@ impl Compiler {
             return Err("there are no modules, so :: cannot be used".into());
         }
         let without_object = call.args.len();
-        let given = without_object + usize::from(is_method);
-        let (own, host) = (own_functions.get(name), self.host_functions.get(name));
-        let own_takes = |count| own.is_some_and(|arities| arities.contains(&count));
-        let host_takes = |count| host.is_some_and(|arities| arities.contains(&count));
+        let with_object = without_object + usize::from(is_method);
+        let (in_file, in_host) = (file_functions.get(name), self.host_functions.get(name));
+        let file_takes = |count| in_file.is_some_and(|arities| arities.contains(&count));
+        let host_takes = |count| in_host.is_some_and(|arities| arities.contains(&count));
         // For a method call, the engine first looks for a function of the file that takes the
         // arguments without the object. So `req.header("A")` inside `header(req)` would recurse for
         // ever.
-        if is_method && own_takes(without_object) && host_takes(given) {
+        if is_method && file_takes(without_object) && host_takes(with_object) {
             return Err(format!(
-                "in this file .{name}(…) is the file's own function; write {name}(req, …), with the value before the dot as the first argument, to call Keyward's"
+                "in this file .{name}(…) calls the file's function {name}; to call Keyward's function, write {name}(req, …), with the value before the dot as the first argument"
             ));
         }
-        // In a method call of the file's own function the object is `this`, not an argument.
-        if own_takes(given) || own_takes(without_object) || host_takes(given) {
+        // In a method call of a function of the file, the object is `this` and not an argument.
+        if file_takes(with_object) || file_takes(without_object) || host_takes(with_object) {
             return Ok(());
         }
-        if own.is_none() && host.is_none() {
-            let names = own_functions.keys().chain(self.host_functions.keys()).map(String::as_str);
+        if in_file.is_none() && in_host.is_none() {
+            let names = file_functions.keys().chain(self.host_functions.keys()).map(String::as_str);
             let near = suggest(name, names.filter(|other| !other.starts_with("anon$")));
             let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
             return Err(format!("there is no function {name}{near}"));
         }
-        let mut arities: Vec<usize> = own.into_iter().chain(host).flatten().copied().collect();
+        let mut arities: Vec<usize> =
+            in_file.into_iter().chain(in_host).flatten().copied().collect();
         arities.sort_unstable();
         arities.dedup();
         let arities: Vec<String> = arities.iter().map(ToString::to_string).collect();
         Err(format!(
-            "{name} takes {} arguments, not {given} (the value before the dot is one)",
+            "{name} takes {} arguments, not {with_object} (the value before the dot counts)",
             arities.join(" or ")
         ))
     }
 }
 
-/// Evaluates a file's top level with a tag, which the engine's own `run` cannot pass.
+/// Evaluates a file's top level with a tag. The engine's `run` cannot pass a tag, but a call of a
+/// function can.
 fn eval_with_tag(
     engine: &Engine,
     scope: &mut Scope<'_>,
     ast: &AST,
     context: ContextHandle,
 ) -> Result<(), Box<rhai::EvalAltResult>> {
-    // An empty function, which is called after the top level has been evaluated.
+    // The engine calls this empty function after it has evaluated the top level.
     let with_function = ast.merge(&engine.compile("fn nothing() {}")?);
     let options =
         CallFnOptions::new().eval_ast(true).rewind_scope(false).with_tag(Dynamic::from(context));
@@ -309,7 +315,7 @@ fn describe_syntax(error: &ParseError) -> String {
     let text = error.err_type().to_string();
     match text.strip_prefix("Undefined variable: ") {
         Some(name) => format!(
-            "there is no variable {name} here; functions see their parameters, their own variables and constants"
+            "there is no variable {name} here; functions see only their parameters, their variables and the constants of the file"
         ),
         None => text,
     }
@@ -328,7 +334,7 @@ fn host_functions(engine: &Engine) -> Arities {
     arities
 }
 
-/// Checks the names of a file's functions. Returns the bits of those that Keyward calls.
+/// Checks the names of a file's functions. Returns the bits of the functions that Keyward calls.
 fn check_names(kind: ScriptKind, ast: &AST, report: &mut dyn FnMut(Position, String)) -> u16 {
     let mut bits = 0;
     for definition in ast.iter_fn_def() {
@@ -349,12 +355,15 @@ fn check_names(kind: ScriptKind, ast: &AST, report: &mut dyn FnMut(Position, Str
             let near = callable.iter().find(|other| !is_private && is_near(name, other.name()));
             if let Some(near) = near {
                 report(format!(
-                    "nothing calls {name}; did you mean {}? Write private fn if it is a function of your own",
+                    "Keyward never calls {name}; did you mean {}? If {name} is a helper, write private fn",
                     near.signature()
                 ));
             } else if name.starts_with("on_") {
                 let names: Vec<_> = callable.iter().map(|other| other.name()).collect();
-                report(format!("nothing calls {name}; there are {}", names.join(", ")));
+                report(format!(
+                    "Keyward never calls {name}; in this file it calls {}",
+                    names.join(", ")
+                ));
             }
             continue;
         };
@@ -362,7 +371,9 @@ fn check_names(kind: ScriptKind, ast: &AST, report: &mut dyn FnMut(Position, Str
             let owner =
                 ScriptKind::ALL.into_iter().find(|kind| kind.functions().contains(&function));
             let path = owner.map_or("", ScriptKind::path);
-            report(format!("nothing calls {name} here; it belongs in {path}"));
+            report(format!(
+                "Keyward does not call {name} in this file; the function belongs in {path}"
+            ));
         } else if definition.params.len() != function.parameters().len() {
             report(format!("write {name} as {}", function.signature()));
         } else {
@@ -372,7 +383,7 @@ fn check_names(kind: ScriptKind, ast: &AST, report: &mut dyn FnMut(Position, Str
     bits
 }
 
-/// Whether a name is probably a misspelling of another.
+/// Whether a name is probably a misspelling of the known name.
 fn is_near(name: &str, known: &str) -> bool {
     let is_hook = name.starts_with("on_") && known.starts_with("on_");
     let max_distance = if is_hook { 4 } else { 2 };

@@ -1,5 +1,5 @@
-//! Builds the engine: Rhai's standard package without functions that wait or evaluate text, all
-//! limits, and Keyward's library.
+//! Builds the Rhai engine with all limits and Keyward's library. The engine contains Rhai's
+//! standard package, without the functions that wait or evaluate text.
 
 use rhai::{
     Array, Dynamic, Engine, EvalAltResult, Map, NativeCallContext, Position,
@@ -18,20 +18,20 @@ use crate::scripting::{
 /// How an engine treats undeclared variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::scripting) enum Variables {
-    /// They are compile errors.
+    /// Undeclared variables are compile errors.
     Strict,
-    /// They are resolved at run time: a file's constants are evaluated before the functions that
-    /// use them are compiled.
+    /// Undeclared variables are resolved at run time. Such an engine evaluates a file's constants,
+    /// before the functions that use these constants are compiled.
     Lenient,
 }
 
-/// Builds an engine. This takes half a millisecond, so all scripts of a set share one.
+/// Builds an engine. This takes half a millisecond, so all scripts of a set share one engine.
 pub(in crate::scripting) fn build(limits: &ScriptLimits, variables: Variables) -> Engine {
     let mut engine = Engine::new_raw();
     StandardPackage::new().register_into_engine(&mut engine);
     limits.apply_to(&mut engine);
     engine.set_strict_variables(variables == Variables::Strict);
-    // The string interner has one lock, which all calls would share.
+    // The string interner is off, because all calls would wait for its single lock.
     engine.set_max_strings_interned(0);
     // `eval` turns text into code, `curry` hides values from the size limits, and `import` and
     // `export` make files modules.
@@ -66,7 +66,8 @@ fn clip(text: &str) -> String {
 #[allow(deprecated, reason = "the engine marks this part of its interface as unstable")]
 fn resolve_constants(engine: &mut Engine) {
     engine.on_var(|name, index, context| {
-        // Local variables have an index or are in the scope. They hide a constant of the same name.
+        // Local variables have an index or are in the scope. A local variable hides a constant of
+        // the same name.
         if index != 0 || context.scope().contains(name) {
             return Ok(None);
         }
@@ -75,27 +76,28 @@ fn resolve_constants(engine: &mut Engine) {
     });
 }
 
-/// A sleeping script would occupy a thread.
+/// Replaces `sleep` by an error, because a sleeping script would occupy a thread.
 fn forbid_sleep(engine: &mut Engine) {
-    let refuse = || Err(runtime_error("scripts cannot call sleep(): it would delay requests"));
+    let refuse =
+        || Err(runtime_error("scripts cannot call sleep(), because sleeping would delay requests"));
     engine.register_fn("sleep", move |_: i64| -> Result<(), Box<EvalAltResult>> { refuse() });
     engine.register_fn("sleep", move |_: f64| -> Result<(), Box<EvalAltResult>> { refuse() });
 }
 
-/// How deep arrays and maps may be nested where functions walk them recursively.
+/// The maximum depth of nested arrays and maps for functions that walk values recursively.
 const MAX_NESTING: usize = 64;
 
-/// Replaces the engine's functions that walk arrays and maps recursively. The size limits allow so
-/// many levels that the engine's functions would overflow the thread's stack, which aborts the
-/// process.
+/// Replaces the engine's functions that walk arrays and maps recursively. The size limits allow
+/// values with so many levels that the engine's functions would overflow the thread's stack. A
+/// stack overflow aborts the process.
 fn bound_recursion(engine: &mut Engine) {
-    type Shown = Result<String, Box<EvalAltResult>>;
+    type Text = Result<String, Box<EvalAltResult>>;
     type Equal = Result<bool, Box<EvalAltResult>>;
     for name in ["to_string", "to_debug", "print", "debug"] {
-        engine.register_fn(name, |array: &mut Array| shown(&array.clone().into()));
-        engine.register_fn(name, |map: &mut Map| shown(&map.clone().into()));
+        engine.register_fn(name, |array: &mut Array| to_text(&array.clone().into()));
+        engine.register_fn(name, |map: &mut Map| to_text(&map.clone().into()));
     }
-    engine.register_fn("to_json", |map: &mut Map| -> Shown {
+    engine.register_fn("to_json", |map: &mut Map| -> Text {
         let map = Dynamic::from(map.clone());
         check_nesting(&map)?;
         serde_json::to_string(&map)
@@ -115,8 +117,9 @@ fn bound_recursion(engine: &mut Engine) {
     });
 }
 
-/// Never fails: on an error, the engine would walk the value itself.
-fn shown(value: &Dynamic) -> String {
+/// Formats a value as text. This function never fails, because after an error the engine would walk
+/// the value with its own function.
+fn to_text(value: &Dynamic) -> String {
     if is_nested_within(value, MAX_NESTING) {
         value.to_string()
     } else {

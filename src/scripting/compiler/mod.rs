@@ -1,4 +1,4 @@
-//! Compiles a script file, and finds errors in it that Rhai would report only when a function runs.
+//! Compiles a script file, and finds errors that Rhai would report only when a function runs.
 
 pub(super) mod compile;
 pub(super) mod engine;

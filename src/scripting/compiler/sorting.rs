@@ -24,7 +24,8 @@ pub(in crate::scripting) fn register(engine: &mut Engine) {
     });
 }
 
-/// The script's function returns a number, or whether the first item comes before the second.
+/// Whether `a` comes after `b`. The script's function returns a number (positive means after), or
+/// `true` if `a` comes before `b`.
 fn is_after(
     context: &NativeCallContext<'_>,
     by: &FnPtr,
@@ -36,7 +37,7 @@ fn is_after(
         return Ok(!is_before);
     }
     let wrong = |kind| {
-        runtime_error(format!("the function that sorts returned {kind}; it returns a number"))
+        runtime_error(format!("the function for sort() returned {kind}; it must return a number"))
     };
     order.as_int().map(|order| order > 0).map_err(wrong)
 }
@@ -49,12 +50,14 @@ fn is_equal(
 ) -> Checked<bool> {
     let equal = by.call_raw(context, None, [a.clone(), b.clone()])?;
     let wrong = |kind| {
-        runtime_error(format!("the function of dedup returned {kind}; it returns true or false"))
+        runtime_error(format!(
+            "the function for dedup() returned {kind}; it must return true or false"
+        ))
     };
     equal.as_bool().map_err(wrong)
 }
 
-/// Stable merge sort. An inconsistent comparison function leads to a wrong order and nothing worse;
+/// Sorts with a stable merge sort. An inconsistent comparison function leads only to a wrong order;
 /// the standard library's sort may panic. After an error the array is unchanged.
 fn sort(
     array: &mut Array,

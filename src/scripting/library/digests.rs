@@ -17,7 +17,7 @@ pub(super) fn module() -> Module {
     exported_module!(functions)
 }
 
-/// A named secret for scripts. It can be used as a key, but not be converted into a text.
+/// A named secret, which scripts can use as a key but cannot convert into a text.
 #[derive(Clone)]
 pub struct SecretText(pub(super) Arc<Secret>);
 
@@ -41,7 +41,7 @@ fn hmac<M: Mac + KeyInit>(secret: &Dynamic, data: &Dynamic) -> Checked<Blob> {
         return Err(runtime_error("the key of an HMAC is empty"));
     }
     let mut mac = <M as KeyInit>::new_from_slice(&secret)
-        .map_err(|_| runtime_error("this cannot be the key of an HMAC"))?;
+        .map_err(|_| runtime_error("this value cannot be the key of an HMAC"))?;
     mac.update(&bytes(data)?);
     Ok(mac.finalize().into_bytes().as_slice().to_vec())
 }
@@ -86,12 +86,12 @@ mod functions {
     }
 
     /// Whether two texts, blobs or secrets are equal, compared in constant time. An empty value
-    /// equals nothing.
+    /// equals no value, not even another empty value.
     ///
     /// Example: `constant_time_eq(hex(mac), req.header("X-Signature"))`
     #[rhai_fn(return_raw)]
     pub fn constant_time_eq(a: Dynamic, b: Dynamic) -> Checked<bool> {
-        // An absent value equals nothing, and is not an error.
+        // A comparison with an absent value is false, and not an error.
         if a.is_unit() || b.is_unit() {
             return Ok(false);
         }
@@ -99,8 +99,8 @@ mod functions {
         Ok(!a.is_empty() && ::constant_time_eq::constant_time_eq(&a, &b))
     }
 
-    /// A named secret of the configuration. It can be used as the key of an HMAC or token, or be
-    /// compared, but not be shown.
+    /// A named secret of the configuration. A script can use the secret as the key of an HMAC or a
+    /// token, or compare it, but cannot read its text.
     ///
     /// Error: there is no secret with this name.
     ///
@@ -108,10 +108,10 @@ mod functions {
     #[rhai_fn(return_raw)]
     pub fn secret(context: NativeCallContext, name: &str) -> Checked<SecretText> {
         let found = CallContext::current(&context)?.host.secret(name);
-        // The name is text from the script, not a secret.
+        // The message may contain the name, because the name comes from the script.
         found.map(SecretText).ok_or_else(|| {
             runtime_error(format!(
-                "there is no secret {name:?}; put it into a file of this name in the folder scripts.secrets_dir"
+                "there is no secret {name:?}; write the secret into a file with this name in the folder scripts.secrets_dir"
             ))
         })
     }

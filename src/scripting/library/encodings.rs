@@ -33,15 +33,17 @@ pub(super) fn json_of(value: &Dynamic) -> Checked<String> {
             "only plain data that is not nested too deeply can be written as JSON",
         ));
     }
-    serde_json::to_string(value).map_err(|_| runtime_error("this value cannot be written as JSON"))
+    serde_json::to_string(value).map_err(|_| runtime_error("the value cannot be written as JSON"))
 }
 
-/// Decoded bytes, if they fit into a blob.
-fn blob(bytes: Vec<u8>, most: usize) -> Checked<Blob> {
-    if bytes.len() <= most {
+/// Returns decoded bytes if a blob may contain so many bytes.
+fn blob(bytes: Vec<u8>, max_bytes: usize) -> Checked<Blob> {
+    if bytes.len() <= max_bytes {
         Ok(bytes)
     } else {
-        Err(runtime_error(format!("more than the {most} bytes that a blob may have")))
+        Err(runtime_error(format!(
+            "the decoded data has more than {max_bytes} bytes, the maximum of a blob"
+        )))
     }
 }
 
@@ -58,14 +60,14 @@ mod functions {
         Ok(STANDARD.encode(bytes(&data)?))
     }
 
-    /// Decodes base64 into a blob. Strict: canonical padding, no spaces.
+    /// Decodes base64 into a blob. The padding must be canonical, and spaces are not allowed.
     ///
-    /// Error: the text is not base64. Catch it if the text comes from a client.
+    /// Error: the text is not base64. Catch this error if the text comes from a client.
     ///
     /// Example: `to_text(base64_decode("YTpi")) == "a:b"`
     #[rhai_fn(return_raw)]
     pub fn base64_decode(context: NativeCallContext, text: &str) -> Checked<Blob> {
-        let bytes = STANDARD.decode(text).map_err(|_| runtime_error("this is no base64"))?;
+        let bytes = STANDARD.decode(text).map_err(|_| runtime_error("the text is not base64"))?;
         blob(bytes, context.engine().max_array_size())
     }
 
@@ -86,7 +88,7 @@ mod functions {
     pub fn base64url_decode(context: NativeCallContext, text: &str) -> Checked<Blob> {
         let bytes = URL_SAFE_NO_PAD
             .decode(text)
-            .map_err(|_| runtime_error("this is no URL-safe base64"))?;
+            .map_err(|_| runtime_error("the text is not URL-safe base64"))?;
         blob(bytes, context.engine().max_array_size())
     }
 
@@ -96,11 +98,11 @@ mod functions {
     #[rhai_fn(return_raw)]
     pub fn hex(data: Dynamic) -> Checked<String> {
         let bytes = bytes(&data)?;
-        // Appending one letter at a time is slow.
+        // The text is written into a buffer, because appending one letter at a time is slow.
         let mut text = vec![0; bytes.len() * 2];
         let written = ::hex::encode_to_slice(&bytes, &mut text).ok();
         let text = written.and_then(|()| String::from_utf8(text).ok());
-        text.ok_or_else(|| runtime_error("this cannot be written in hexadecimal"))
+        text.ok_or_else(|| runtime_error("the data cannot be written in hexadecimal"))
     }
 
     /// Decodes hexadecimal, in any case, into a blob.
@@ -110,7 +112,8 @@ mod functions {
     /// Example: `hex_decode("00ff").len() == 2`
     #[rhai_fn(return_raw)]
     pub fn hex_decode(context: NativeCallContext, text: &str) -> Checked<Blob> {
-        let bytes = ::hex::decode(text).map_err(|_| runtime_error("this is no hexadecimal"))?;
+        let bytes =
+            ::hex::decode(text).map_err(|_| runtime_error("the text is not hexadecimal"))?;
         blob(bytes, context.engine().max_array_size())
     }
 
@@ -121,7 +124,7 @@ mod functions {
     /// Example: `let pair = to_text(base64_decode(presented));`
     #[rhai_fn(return_raw)]
     pub fn to_text(data: Blob) -> Checked<String> {
-        String::from_utf8(data).map_err(|_| runtime_error("these bytes are no UTF-8"))
+        String::from_utf8(data).map_err(|_| runtime_error("the bytes are not UTF-8"))
     }
 
     /// Percent-encodes a text for a query or a path: everything except letters, digits and `-._~`
@@ -144,29 +147,29 @@ mod functions {
         percent_encoding::percent_decode_str(text)
             .decode_utf8()
             .map(std::borrow::Cow::into_owned)
-            .map_err(|_| runtime_error("these bytes are no UTF-8"))
+            .map_err(|_| runtime_error("the bytes are not UTF-8"))
     }
 
     /// Parses JSON: objects become maps, `null` becomes `()`.
     ///
-    /// Error: the text is not JSON, or is nested too deeply. Catch it if the text comes from a
-    /// client.
+    /// Error: the text is not JSON, or is nested too deeply. Catch this error if the text comes
+    /// from a client.
     ///
     /// Example: `json_parse(req.body).items.len()`
     #[rhai_fn(return_raw)]
     pub fn json_parse(text: &str) -> Checked<Dynamic> {
         let value: Dynamic = serde_json::from_str(text)
-            .map_err(|_| runtime_error("this is no JSON, or nested too deeply"))?;
+            .map_err(|_| runtime_error("the text is not JSON, or is nested too deeply"))?;
         if is_plain_data(&value, 0) {
             Ok(value)
         } else {
-            Err(runtime_error("this JSON is nested too deeply"))
+            Err(runtime_error("the JSON is nested too deeply"))
         }
     }
 
     /// Formats a value as JSON. The value is plain data: text, number, boolean, `()`, array, map.
     ///
-    /// Error: the value contains something else.
+    /// Error: the value contains other data.
     ///
     /// Example: `json_text(#{ title: "No" }) == "{\"title\":\"No\"}"`
     #[rhai_fn(return_raw)]

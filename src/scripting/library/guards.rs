@@ -18,34 +18,34 @@ pub(super) fn module() -> Module {
     exported_module!(functions)
 }
 
-/// A thread's cache of parsed networks, because scripts use the same ones in each call.
+/// A thread's cache of parsed networks. Scripts use the same networks in each call.
 struct Networks {
-    places: [Option<(String, IpNet)>; 64],
+    slots: [Option<(String, IpNet)>; 64],
     hash: foldhash::fast::RandomState,
 }
 
 thread_local! {
     static NETWORKS: RefCell<Networks> = RefCell::new(Networks {
-        places: [const { None }; 64],
+        slots: [const { None }; 64],
         hash: foldhash::fast::RandomState::default(),
     });
 }
 
-/// A network, or an address as a network with one address.
+/// Parses a network. A single address counts as a network with one address.
 fn network(text: &str) -> Option<IpNet> {
-    let read = || text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
-    // The text of a network is never longer.
+    let parse = || text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    // The text of a valid network is never longer, so longer texts are not cached.
     if text.len() > 64 {
-        return read();
+        return parse();
     }
-    NETWORKS.with_borrow_mut(|known| {
-        let at = known.hash.hash_one(text) as usize % known.places.len();
-        let place = &mut known.places[at];
-        match place {
-            Some((name, network)) if name == text => Some(*network),
+    NETWORKS.with_borrow_mut(|cache| {
+        let index = cache.hash.hash_one(text) as usize % cache.slots.len();
+        let slot = &mut cache.slots[index];
+        match slot {
+            Some((cached, network)) if cached == text => Some(*network),
             _ => {
-                let network = read()?;
-                *place = Some((text.to_owned(), network));
+                let network = parse()?;
+                *slot = Some((text.to_owned(), network));
                 Some(network)
             }
         }
@@ -57,10 +57,10 @@ fn network(text: &str) -> Option<IpNet> {
 mod functions {
     use super::*;
 
-    /// Whether one more call is within `count` per `seconds` for this bucket, a name chosen by the
-    /// script. A refused call does not count.
+    /// Whether one more call for this bucket is within the limit of `count` calls in `seconds`. The
+    /// script chooses the name of the bucket. A refused call does not count.
     ///
-    /// While the table of buckets is full, a new bucket is over its limit.
+    /// While the table of buckets is full, calls for new buckets are refused.
     ///
     /// Example: `if !rate_limit("login:" + req.client, 5, 60) { deny(429, "TOO_MANY", "Wait a
     /// minute."); }`
@@ -72,10 +72,14 @@ mod functions {
         seconds: INT,
     ) -> Checked<bool> {
         let (Ok(count), Ok(seconds)) = (u64::try_from(count), u64::try_from(seconds)) else {
-            return Err(runtime_error("rate_limit needs a count and seconds from 1"));
+            return Err(runtime_error(
+                "rate_limit needs a count and a number of seconds, both at least 1",
+            ));
         };
         if !(1..=1_000_000).contains(&count) || !(1..=86_400 * 31).contains(&seconds) {
-            return Err(runtime_error("rate_limit takes 1 to 1000000 in 1 to 2678400 seconds"));
+            return Err(runtime_error(
+                "rate_limit takes a count of 1 to 1000000 and 1 to 2678400 seconds",
+            ));
         }
         let call = CallContext::current(&context)?;
         let host = &call.host;
@@ -86,8 +90,8 @@ mod functions {
         })
     }
 
-    /// Whether this id is seen for the first time in `seconds` (1 to 604800). No id is evicted
-    /// early: while the table is full, a new id counts as seen.
+    /// Returns whether this id is new, and remembers a new id for `seconds` (1 to 604800). No id is
+    /// forgotten early. While the table is full, no id counts as new.
     ///
     /// Example: `if !once("hmac:" + nonce, 300) { deny(401, "REPLAYED", "The request was sent
     /// before."); }`
@@ -111,10 +115,10 @@ mod functions {
         Ok(outcome == ReplayCheck::New)
     }
 
-    /// Whether an address is in a network, or in one of an array of networks. An IPv4-mapped IPv6
-    /// address is treated as IPv4.
+    /// Whether an address is in a network, or in at least one network of an array. An IPv4-mapped
+    /// IPv6 address is treated as IPv4.
     ///
-    /// An invalid address, or `()`, is in no network. Error: an invalid network.
+    /// An invalid address, or `()`, is in no network. Error: a network is invalid.
     ///
     /// Example: `in_network(req.client, ["10.0.0.0/8", "fd00::/8"])`
     #[rhai_fn(return_raw)]
@@ -122,29 +126,32 @@ mod functions {
         let address = address.as_immutable_string_ref();
         let address = address.ok().and_then(|address| address.parse::<IpAddr>().ok());
         let address = address.map(|address| address.to_canonical());
-        let one = |text: &Dynamic| -> Checked<bool> {
-            let text =
-                text.as_immutable_string_ref().map_err(|_| runtime_error("a network is a text"))?;
-            let network = network(&text)
-                .ok_or_else(|| runtime_error("a network is written like 10.0.0.0/8 or fd00::/8"))?;
+        let contains_address = |text: &Dynamic| -> Checked<bool> {
+            let text = text
+                .as_immutable_string_ref()
+                .map_err(|_| runtime_error("a network must be a text"))?;
+            let network = network(&text).ok_or_else(|| {
+                runtime_error("a network must be written like 10.0.0.0/8 or fd00::/8")
+            })?;
             Ok(address.as_ref().is_some_and(|address| network.contains(address)))
         };
         if networks.is_string() {
-            return one(&networks);
+            return contains_address(&networks);
         }
-        let many = networks
+        let networks = networks
             .as_array_ref()
-            .map_err(|_| runtime_error("networks are a text or an array"))?;
+            .map_err(|_| runtime_error("networks must be a text or an array"))?;
         let mut is_in = false;
-        // All are parsed, so that a mistake in the last one shows with the first request.
-        for network in many.iter() {
-            is_in |= one(network)?;
+        // All networks are parsed, even after a match. So the first request already reports an
+        // invalid network.
+        for network in networks.iter() {
+            is_in |= contains_address(network)?;
         }
         Ok(is_in)
     }
 
-    /// Whether a regular expression matches in a text of at most 8192 bytes. The time is linear in
-    /// the text's length.
+    /// Whether a regular expression matches somewhere in a text of at most 8192 bytes. The time of
+    /// the match is proportional to the length of the text.
     ///
     /// Use `^…$` to match the whole text. Look-around and back-references are not supported.
     ///
@@ -153,15 +160,18 @@ mod functions {
     /// Example: `matches(req.path, "^/tenants/[a-z0-9]+/")`
     #[rhai_fn(return_raw)]
     pub fn matches(context: NativeCallContext, text: &str, pattern: &str) -> Checked<bool> {
-        const MOST: usize = 8192;
-        if text.len() > MOST {
-            return Err(runtime_error(format!("matches() takes a text of at most {MOST} bytes")));
+        const MAX_BYTES: usize = 8192;
+        if text.len() > MAX_BYTES {
+            return Err(runtime_error(format!(
+                "matches() takes a text of at most {MAX_BYTES} bytes"
+            )));
         }
         CallContext::current(&context)?.host.regexes.is_match(pattern, text).map_err(runtime_error)
     }
 
-    /// Writes a line into Keyward's log. A call may write 32 lines; further ones are dropped. Never
-    /// log a credential: the presented credential is redacted, but values derived from it are not.
+    /// Writes a line into Keyward's log. A call may write 32 lines; further lines are dropped.
+    /// Never log a credential. Keyward redacts the presented credential, but not values that the
+    /// script derives from it.
     ///
     /// Example: `log("no tenant for " + identity.name);`
     #[rhai_fn(name = "log", volatile, return_raw)]
@@ -169,7 +179,8 @@ mod functions {
         log_at(context, "info", text)
     }
 
-    /// Writes a line with a level: `"debug"`, `"info"`, `"warn"` or `"error"`.
+    /// Writes a line into Keyward's log with this level: `"debug"`, `"info"`, `"warn"` or
+    /// `"error"`.
     ///
     /// Example: `log("warn", "the partner's clock is late");`
     #[rhai_fn(name = "log", volatile, return_raw)]
@@ -182,15 +193,15 @@ mod functions {
             return Ok(());
         }
         let text: String = text.chars().take(1000).collect();
-        let said = call.redact(&text);
-        // Log lines of a script's tests are not about real requests.
+        let redacted = call.redact(&text);
+        // Tests of scripts log with the level `debug`, because their lines do not concern requests.
         let level = if call.host.sandbox.is_some() { "debug" } else { level };
         let script = context.fn_source().or(context.call_source()).unwrap_or("");
         match level {
-            "debug" => tracing::debug!(script, "{said}"),
-            "info" => tracing::info!(script, "{said}"),
-            "warn" => tracing::warn!(script, "{said}"),
-            _ => tracing::error!(script, "{said}"),
+            "debug" => tracing::debug!(script, "{redacted}"),
+            "info" => tracing::info!(script, "{redacted}"),
+            "warn" => tracing::warn!(script, "{redacted}"),
+            _ => tracing::error!(script, "{redacted}"),
         }
         Ok(())
     }

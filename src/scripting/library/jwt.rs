@@ -13,9 +13,11 @@ pub(super) fn module() -> Module {
 }
 
 /// The maximum length of a token, in bytes.
-const MOST_BYTES: usize = 16 * 1024;
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// The default leeway, in seconds.
 const LEEWAY: i64 = 60;
-const MOST_LEEWAY: i64 = 600;
+/// The maximum leeway, in seconds.
+const MAX_LEEWAY: i64 = 600;
 
 #[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
 #[rhai::export_module]
@@ -24,13 +26,17 @@ mod functions {
 
     /// Checks a token and returns its claims, as a map.
     ///
-    /// Options: `alg`: `"HS256"`, `"RS256"`, `"ES256"` or `"EdDSA"`; `secret` (HS256: a secret, a
-    /// text or a blob) or `key` (others: a public key in PEM, as a text or secret); `aud` and
-    /// `iss`: a text, or an array of which one must match; `leeway`: seconds, 0 to 600, by default
-    /// 60.
+    /// The options are:
     ///
-    /// `exp` is required. `exp` and `nbf` are checked. `aud` is checked, and the option is required
-    /// if the token has one. `iss` is checked if the option is given.
+    /// - `alg`: `"HS256"`, `"RS256"`, `"ES256"` or `"EdDSA"`
+    /// - `secret`: the secret for HS256, as a secret, a text or a blob
+    /// - `key`: the public key in PEM for the other algorithms, as a text or a secret
+    /// - `aud` and `iss`: the accepted audience and issuer, each as a text or an array of texts
+    /// - `leeway`: the allowed difference of the clocks in seconds, 0 to 600, by default 60
+    ///
+    /// The token must have `exp`. Keyward checks `exp` and `nbf`. If the token has `aud`, or the
+    /// option `aud` is given, claim and option must match. `iss` is checked only if the option
+    /// `iss` is given.
     ///
     /// Denies the request with 401 `INVALID_TOKEN` if the token is invalid. Error: the options are
     /// invalid.
@@ -44,8 +50,8 @@ mod functions {
     }
 }
 
-/// The script's requirements of a token.
-struct Wanted {
+/// The requirements that the script's options set for a token.
+struct Requirements {
     algorithm: Algorithm,
     key: DecodingKey,
     audience: Option<Vec<String>>,
@@ -54,13 +60,13 @@ struct Wanted {
 }
 
 fn verified(call: &CallContext, token: &str, options: &Map) -> Checked<Dynamic> {
-    let wanted = Wanted::read(options)?;
-    if token.len() > MOST_BYTES {
+    let required = Requirements::read(options)?;
+    if token.len() > MAX_TOKEN_BYTES {
         return Err(invalid("The token is too long."));
     }
-    let claims = signed(token, &wanted).map_err(invalid)?;
+    let claims = signed(token, &required).map_err(invalid)?;
     let now = call.host.clock.now().0;
-    check(&claims, &wanted, now).map_err(invalid)?;
+    check(&claims, &required, now).map_err(invalid)?;
     rhai::serde::to_dynamic(Value::Object(claims))
 }
 
@@ -71,23 +77,23 @@ fn invalid(description: &'static str) -> Box<EvalAltResult> {
 type Claims = serde_json::Map<String, Value>;
 
 /// The claims of a token whose signature is valid for the script's algorithm.
-fn signed(token: &str, wanted: &Wanted) -> Result<Claims, &'static str> {
+fn signed(token: &str, required: &Requirements) -> Result<Claims, &'static str> {
     let header = jsonwebtoken::decode_header(token)
-        .map_err(|_| "The token cannot be read, or says an algorithm that nobody may use.")?;
-    if header.alg != wanted.algorithm {
+        .map_err(|_| "The token cannot be read, or names an unsupported algorithm.")?;
+    if header.alg != required.algorithm {
         return Err("The token is signed with another algorithm.");
     }
     // RFC 7515, section 4.1.11: a token with unknown critical header parameters must be rejected.
     if header.crit.is_some() {
         return Err("The token asks for an extension that is not supported.");
     }
-    // The claims are checked below, with the clock that is passed in.
-    let mut validation = Validation::new(wanted.algorithm);
+    // The function `check` checks the claims, with Keyward's clock.
+    let mut validation = Validation::new(required.algorithm);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_nbf = false;
     validation.validate_aud = false;
-    jsonwebtoken::decode::<Claims>(token, &wanted.key, &validation)
+    jsonwebtoken::decode::<Claims>(token, &required.key, &validation)
         .map(|token| token.claims)
         .map_err(|error| match error.kind() {
             ErrorKind::InvalidSignature => "The token's signature is wrong.",
@@ -95,35 +101,36 @@ fn signed(token: &str, wanted: &Wanted) -> Result<Claims, &'static str> {
         })
 }
 
-fn check(claims: &Claims, wanted: &Wanted, now: i64) -> Result<(), &'static str> {
-    let expires = date(claims, "exp")?.ok_or("The token has no end (exp).")?;
-    if now as f64 >= expires + wanted.leeway as f64 {
+fn check(claims: &Claims, required: &Requirements, now: i64) -> Result<(), &'static str> {
+    let expires = date(claims, "exp")?.ok_or("The token has no expiry (exp).")?;
+    if now as f64 >= expires + required.leeway as f64 {
         return Err("The token has expired.");
     }
     if let Some(begins) = date(claims, "nbf")?
-        && (now as f64) < begins - wanted.leeway as f64
+        && (now as f64) < begins - required.leeway as f64
     {
         return Err("The token is not valid yet.");
     }
-    match (claims.get("aud"), &wanted.audience) {
+    match (claims.get("aud"), &required.audience) {
         (None, None) => {}
-        (Some(given), Some(ours)) if names(given).iter().any(|one| ours.contains(one)) => {}
+        (Some(given), Some(accepted))
+            if names(given).iter().any(|name| accepted.contains(name)) => {}
         _ => return Err("The token is for another audience."),
     }
-    match (claims.get("iss"), &wanted.issuer) {
+    match (claims.get("iss"), &required.issuer) {
         (_, None) => Ok(()),
-        (Some(Value::String(given)), Some(ours)) if ours.contains(given) => Ok(()),
-        _ => Err("The token is by another issuer."),
+        (Some(Value::String(given)), Some(accepted)) if accepted.contains(given) => Ok(()),
+        _ => Err("The token is from another issuer."),
     }
 }
 
-/// A NumericDate (RFC 7519, section 2). A text is never one.
+/// Reads a NumericDate (RFC 7519, section 2). A text is not accepted, even if it contains a number.
 fn date(claims: &Claims, name: &str) -> Result<Option<f64>, &'static str> {
     match claims.get(name) {
         None => Ok(None),
         Some(value) => match value.as_f64() {
             Some(seconds) if seconds.is_finite() => Ok(Some(seconds)),
-            _ => Err("A date in the token is no number."),
+            _ => Err("A date in the token is not a number."),
         },
     }
 }
@@ -136,7 +143,7 @@ fn names(value: &Value) -> Vec<String> {
     }
 }
 
-impl Wanted {
+impl Requirements {
     fn read(options: &Map) -> Checked<Self> {
         const KNOWN: [&str; 6] = ["alg", "key", "secret", "aud", "iss", "leeway"];
         if let Some(unknown) = options.keys().find(|key| !KNOWN.contains(&key.as_str())) {
@@ -158,10 +165,10 @@ impl Wanted {
         let leeway = match option("leeway") {
             None => LEEWAY,
             Some(value) => match value.as_int() {
-                Ok(seconds @ 0..=MOST_LEEWAY) => seconds,
+                Ok(seconds @ 0..=MAX_LEEWAY) => seconds,
                 _ => {
                     return Err(runtime_error(format!(
-                        "jwt_verify: leeway is 0 to {MOST_LEEWAY} seconds"
+                        "jwt_verify: leeway must be 0 to {MAX_LEEWAY} seconds"
                     )));
                 }
             },
@@ -179,14 +186,17 @@ impl Wanted {
 fn decoding_key(algorithm: Algorithm, bytes: &[u8]) -> Checked<DecodingKey> {
     let key = match algorithm {
         Algorithm::HS256 => {
-            // Otherwise anybody with the public key could sign tokens with it.
+            // If a public key were the secret, everybody who knows the public key could sign
+            // tokens.
             if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
                 return Err(runtime_error(
-                    "jwt_verify: a public key in PEM is no secret for HS256",
+                    "jwt_verify: a public key in PEM cannot be the secret for HS256",
                 ));
             }
             if bytes.len() < 32 {
-                return Err(runtime_error("jwt_verify: a secret for HS256 has 32 bytes or more"));
+                return Err(runtime_error(
+                    "jwt_verify: a secret for HS256 must have at least 32 bytes",
+                ));
             }
             return Ok(DecodingKey::from_secret(bytes));
         }
@@ -194,11 +204,14 @@ fn decoding_key(algorithm: Algorithm, bytes: &[u8]) -> Checked<DecodingKey> {
         Algorithm::ES256 => DecodingKey::from_ec_pem(bytes),
         _ => DecodingKey::from_ed_pem(bytes),
     };
-    key.map_err(|_| runtime_error("jwt_verify: the key is no public key in PEM for this algorithm"))
+    key.map_err(|_| {
+        runtime_error("jwt_verify: the key is not a public key in PEM for this algorithm")
+    })
 }
 
 fn texts(name: &str, value: &Dynamic) -> Checked<Vec<String>> {
-    let wrong = || runtime_error(format!("jwt_verify: {name} is a text, or an array of texts"));
+    let wrong =
+        || runtime_error(format!("jwt_verify: {name} must be a text, or an array of texts"));
     if let Ok(one) = value.clone().into_string() {
         return Ok(vec![one]);
     }

@@ -24,8 +24,8 @@ pub(super) use digests::SecretText;
 
 type Checked<T> = Result<T, Box<EvalAltResult>>;
 
-/// A map for a script. A `Dynamic`, because the engine would rebuild a Rust map; the name is for
-/// the definitions for editors.
+/// A map for a script. The type is `Dynamic`, because the engine would rebuild a Rust map. The name
+/// `Map` appears in the definitions for editors.
 type Map = Dynamic;
 
 /// A section of the library and of the reference.
@@ -39,32 +39,32 @@ pub(super) struct Section {
 pub(super) const SECTIONS: &[Section] = &[
     Section {
         title: "The request",
-        intro: "`req` is the first argument of every function that Keyward calls.",
+        intro: "`req` is the first argument of every function that Keyward calls, except in `events.rhai`.",
         module: request::module,
     },
     Section {
         title: "Users, keys, roles, resources",
-        intro: "Read-only, and from memory. `identity` is the caller; `user` is a record.",
+        intro: "All these values are read-only and come from memory. `identity` is the caller; `user` is any user.",
         module: people::module,
     },
     Section {
         title: "Denials and responses",
-        intro: "`denial` is the argument of `on_denied`, `response` that of `on_response`.",
+        intro: "`denial` is an argument of `on_denied`; `response` is an argument of `on_response`.",
         module: responses::module,
     },
     Section {
         title: "Encodings",
-        intro: "Bytes are *blobs*. Functions on data accept a text or a blob.",
+        intro: "A *blob* is a value that contains bytes. Parameters named `data` accept a text or a blob.",
         module: encodings::module,
     },
     Section {
         title: "Digests, signatures, secrets",
-        intro: "Digests are blobs: print them with `hex()` or `base64_encode()`, compare them with `constant_time_eq()`.",
+        intro: "Digests are blobs. Print a digest with `hex()` or `base64_encode()`, and compare digests with `constant_time_eq()`.",
         module: digests::module,
     },
     Section {
         title: "JSON Web Tokens",
-        intro: "The script chooses the algorithm, never the token.",
+        intro: "The script chooses the algorithm. A token that names another algorithm is rejected.",
         module: jwt::module,
     },
     Section {
@@ -74,17 +74,17 @@ pub(super) const SECTIONS: &[Section] = &[
     },
     Section {
         title: "Limits, networks, patterns, log",
-        intro: "Counters are shared by all scripts, and survive a reload.",
+        intro: "All scripts share the counters of `rate_limit()` and `once()`. The counters survive a reload.",
         module: guards::module,
     },
     Section {
         title: "Events",
-        intro: "`event` is a map, and the only argument of the functions of `events.rhai`.",
+        intro: "The functions of `events.rhai` have one argument, the map `event`.",
         module: events::module,
     },
     Section {
         title: "Tests",
-        intro: "Available only while `test_…` functions run. Each test has its own users, secrets, clock and counters.",
+        intro: "These functions are available only while `test_…` functions run. Each test has separate users, secrets, counters and a separate clock.",
         module: testing::module,
     },
 ];
@@ -97,7 +97,7 @@ pub(super) fn register(engine: &mut Engine) {
     }
 }
 
-/// Registers the names of types for scripts and messages.
+/// Registers the names that types have in scripts and in error messages.
 pub(super) fn types(engine: &mut Engine) {
     engine
         .register_type_with_name::<ScriptRequest>("Request")

@@ -39,7 +39,7 @@ fn map(map: &BTreeMap<String, String>) -> Map {
 mod functions {
     use super::*;
 
-    /// The user with this name, ignoring case. `()` means there is none.
+    /// The user with this name, ignoring case. `()` means there is no such user.
     ///
     /// Example: `let user = user_by_name(claims.sub);`
     #[rhai_fn(return_raw)]
@@ -47,7 +47,7 @@ mod functions {
         Ok(or_unit(CallContext::current(&context)?.host.records.user_by_name(name)))
     }
 
-    /// The user with this number. `()` means there is none.
+    /// The user with this number. `()` means there is no such user.
     ///
     /// Example: `user_by_id(1).name`
     #[rhai_fn(return_raw)]
@@ -56,7 +56,7 @@ mod functions {
         Ok(or_unit(CallContext::current(&context)?.host.records.user_by_id(uid)))
     }
 
-    /// The key with this public id (eight characters). `()` means there is none.
+    /// The key with this public id (eight characters). `()` means there is no such key.
     ///
     /// Example: `key_by_id(identity.key_id).expires`
     #[rhai_fn(return_raw)]
@@ -64,7 +64,7 @@ mod functions {
         Ok(or_unit(CallContext::current(&context)?.host.records.key_by_id(id)))
     }
 
-    /// The role with this id. `()` means there is none.
+    /// The role with this id. `()` means there is no such role.
     ///
     /// Example: `role("editor").permissions`
     #[rhai_fn(return_raw)]
@@ -104,7 +104,7 @@ mod functions {
         texts(&identity.0.roles)
     }
 
-    /// The public id of the key. `()` means another credential was used.
+    /// The public id of the key that the request used. `()` means the request used no key.
     ///
     /// Example: `identity.key_id`
     #[rhai_fn(get = "key_id", pure)]
@@ -112,7 +112,7 @@ mod functions {
         text(identity.0.key_id.as_deref())
     }
 
-    /// The id of the application. `()` means the request is anonymous.
+    /// The id of the application that accepted the credential. `()` means the request is anonymous.
     ///
     /// Example: `identity.application == "mobile"`
     #[rhai_fn(get = "application", pure)]
@@ -128,7 +128,7 @@ mod functions {
         map(&identity.0.attributes)
     }
 
-    /// Whether the user has this permission, from a role and within the key's scopes.
+    /// Whether a role of the user grants this permission and the key's scopes include it.
     ///
     /// Example: `identity.has_permission("access user profiles")`
     #[rhai_fn(name = "has_permission", pure)]
@@ -160,7 +160,7 @@ mod functions {
         user.0.name.clone()
     }
 
-    /// Whether the user is active; otherwise blocked.
+    /// Whether the user is active. `false` means the user is blocked.
     ///
     /// Example: `if !user.is_active { deny(403, "USER_BLOCKED", "The user is blocked."); }`
     #[rhai_fn(get = "is_active", pure)]
@@ -224,7 +224,7 @@ mod functions {
         key.0.is_revoked
     }
 
-    /// The first second in which the key is refused. `()` means it does not expire.
+    /// The first second in which the key is refused. `()` means the key does not expire.
     ///
     /// Example: `key.expires != () && key.expires - now() < duration("7d")`
     #[rhai_fn(get = "expires", pure)]
@@ -232,7 +232,7 @@ mod functions {
         key.0.expires.map_or(Dynamic::UNIT, |at| at.0.into())
     }
 
-    /// The only application that accepts the key. `()` means any.
+    /// The only application that accepts the key. `()` means any application accepts the key.
     ///
     /// Example: `key.application`
     #[rhai_fn(get = "application", pure)]
@@ -248,7 +248,7 @@ mod functions {
         key.0.scopes.as_ref().map_or(Dynamic::UNIT, |scopes| texts(scopes).into())
     }
 
-    /// The networks from which the key is accepted, as an array. Empty means all.
+    /// The networks from which the key is accepted, as an array. An empty array means all networks.
     ///
     /// Example: `key.networks.is_empty() || in_network(req.client, key.networks)`
     #[rhai_fn(get = "networks", pure)]
@@ -312,7 +312,7 @@ mod functions {
         resource.0.path.clone()
     }
 
-    /// The resource's host. `()` means any.
+    /// The resource's host. `()` means any host.
     ///
     /// Example: `resource.host`
     #[rhai_fn(get = "host", pure)]
@@ -320,7 +320,7 @@ mod functions {
         text(resource.0.host.as_deref())
     }
 
-    /// The method that was matched.
+    /// The method of the request.
     ///
     /// Example: `resource.method`
     #[rhai_fn(get = "method", pure)]

@@ -24,8 +24,9 @@ pub fn definitions() -> String {
 pub fn reference() -> String {
     let mut out = String::from(
         "# Scripting reference\n\n\
-        Every function that a script can call, made of the functions' own documentation. Besides these there is the standard \
-        library of [Rhai](https://rhai.rs/book/), without `eval`, `import`, `sleep` and `curry`.\n\n\
+        This page lists every function that a script can call. Keyward's source code documents these functions, and this page is \
+        generated from there. Scripts can also use the standard library of [Rhai](https://rhai.rs/book/), except `eval`, \
+        `import`, `sleep` and `curry`.\n\n\
         ## What Keyward calls\n\n\
         | file | functions |\n|---|---|\n",
     );
@@ -33,52 +34,57 @@ pub fn reference() -> String {
         let name = if kind == ScriptKind::Resource { "ID" } else { "NAME" };
         let functions: Vec<_> =
             kind.functions().iter().map(|one| format!("`{}`", one.signature())).collect();
-        writes(&mut out, format_args!("| `{}` | {} |\n", kind.file(name), functions.join(", ")));
+        append(&mut out, format_args!("| `{}` | {} |\n", kind.file(name), functions.join(", ")));
     }
-    out += "\nEach is optional; one of them must be there. Functions `test_…()` are run when the scripts are loaded: one that fails \
-        refuses the whole set. All other functions are the script's own.\n";
+    out += "\nA file must define at least one of its functions; the others are optional. When Keyward loads the scripts, it runs \
+        all functions with the name `test_…()`. If a test fails, Keyward rejects the whole set of scripts. A script can define more \
+        functions as helpers.\n";
     for function in Function::ALL {
-        writes(&mut out, format_args!("\n- `{}`: {}", function.signature(), returns(function)));
+        append(&mut out, format_args!("\n- `{}`: {}", function.signature(), returns(function)));
     }
     out.push('\n');
     for section in SECTIONS {
-        writes(&mut out, format_args!("\n## {}\n\n{}\n", section.title, section.intro));
+        append(&mut out, format_args!("\n## {}\n\n{}\n", section.title, section.intro));
         for entry in entries((section.module)()) {
-            writes(&mut out, format_args!("\n### `{}`\n\n{}\n", entry.shape, entry.text));
+            append(&mut out, format_args!("\n### `{}`\n\n{}\n", entry.shape, entry.text));
         }
     }
     out
 }
 
-fn writes(out: &mut String, text: std::fmt::Arguments<'_>) {
+fn append(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing into a `String` cannot fail.
     let _ = out.write_fmt(text);
 }
 
 fn returns(function: Function) -> &'static str {
     match function {
-        Function::Header => "returns the credential as a text, or `()` where there is none.",
-        Function::Decode => "returns what the credential says, as a map.",
-        Function::Lookup => "returns a user, a user's number, or `()` for nobody.",
+        Function::Header => {
+            "returns the credential as a text, or `()` if the request has no credential."
+        }
+        Function::Decode => "returns the content of the credential as a map.",
+        Function::Lookup => "returns a user, a user's number, or `()` if there is no such user.",
         Function::Verify => {
-            "returns `true`, `false`, or the terms: `#{ scopes: [\"…\"] }` binds the credential to these permissions, \
-             `#{ adopt: \"…\" }` makes this text one of the user's own keys."
+            "returns `true`, `false`, or a map with terms: `scopes: [\"…\"]` restricts the credential to these permissions, and \
+             `adopt: \"…\"` stores this text as a key of the user."
         }
         Function::OnRequest | Function::OnAuthenticated => {
-            "returns nothing; it refuses with `deny()`. `false` is a mistake, and refused with 503."
+            "returns nothing. To refuse the request, it calls `deny()`. The return value `false` is an error: the client gets 503."
         }
         Function::OnPermit => {
-            "returns `false` to refuse, `true` to consent, nothing for no objection. It can only narrow, unless the resource says \
-             `permission = \"script\"`: then it must return `true`."
+            "returns `false` to refuse the request, or `true` or nothing to accept it. The function cannot accept a request that the \
+             records refuse. If the resource has `permission = \"script\"`, only `true` accepts the request."
         }
-        Function::OnDenied => "changes `denial`, whose status stays within 400 to 599.",
+        Function::OnDenied => "changes `denial`. The status must be from 400 to 599.",
         Function::OnResponse => "changes `response`.",
-        Function::Handle => "returns `respond(…)`, or a text, a map or an array, sent with 200.",
+        Function::Handle => {
+            "returns `respond(…)`, or a text, a map or an array that is sent with status 200."
+        }
         Function::OnKeyCreated | Function::OnUserCreated => {
-            "returns nothing; it refuses the creation with `deny()`. Nothing is made when it fails."
+            "returns nothing. To refuse the creation, it calls `deny()`. If the function fails, nothing is created."
         }
         Function::OnKeyExpiring | Function::OnKeyRevoked | Function::OnFailureLimit => {
-            "returns nothing, and cannot refuse: it is told of what has happened."
+            "returns nothing, and cannot refuse anything, because the event has already happened."
         }
     }
 }

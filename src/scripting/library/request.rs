@@ -14,13 +14,14 @@ pub(super) fn module() -> Module {
     exported_module!(functions)
 }
 
-fn most_bytes(engine: &Engine) -> usize {
+fn max_blob_bytes(engine: &Engine) -> usize {
     engine.max_array_size()
 }
 
-fn readable(req: &ScriptRequest, name: &str) -> Checked<()> {
+/// Denies the request if a value of the header field is not UTF-8.
+fn require_utf8(req: &ScriptRequest, name: &str) -> Checked<()> {
     if req.has_unreadable(name) {
-        Err(refusal(400, "INVALID_HEADER", "A header field of the request is no text."))
+        Err(refusal(400, "INVALID_HEADER", "A header field of the request is not UTF-8 text."))
     } else {
         Ok(())
     }
@@ -43,7 +44,7 @@ mod functions {
         req.method()
     }
 
-    /// The normalised path. The same path is checked and forwarded.
+    /// The normalised path. Keyward checks and forwards the same path.
     ///
     /// Example: `req.path.starts_with("/tenants/")`
     #[rhai_fn(get = "path", pure)]
@@ -51,7 +52,8 @@ mod functions {
         req.path()
     }
 
-    /// The query as received, without the question mark. Empty means there is none. See `param()`.
+    /// The query as received, without the question mark. An empty text means the request has no
+    /// query. See `param()`.
     ///
     /// Example: `hex(sha256(req.query))`
     #[rhai_fn(get = "query", pure)]
@@ -67,7 +69,8 @@ mod functions {
         req.client()
     }
 
-    /// The requested host, in lower case and without the port. `()` means there is none.
+    /// The requested host, in lower case and without the port. `()` means the request names no
+    /// host.
     ///
     /// Example: `req.host == "api.example.com"`
     #[rhai_fn(get = "host", pure)]
@@ -75,7 +78,8 @@ mod functions {
         text_or_unit(req.parts().host.as_deref())
     }
 
-    /// The body as a text. `()` means the resource does not buffer it, or it is not UTF-8.
+    /// The body as a text. `()` means the resource does not buffer the body, or the body is not
+    /// UTF-8.
     ///
     /// Example: `if req.body != () { let order = json_parse(req.body); }`
     #[rhai_fn(get = "body", pure)]
@@ -84,7 +88,7 @@ mod functions {
         text_or_unit(body.and_then(|bytes| std::str::from_utf8(bytes).ok()))
     }
 
-    /// The body as a blob. `()` means the resource does not buffer it.
+    /// The body as a blob. `()` means the resource does not buffer the body.
     ///
     /// Error: the body is larger than a blob may be. Use `body` or `body_sha256` instead.
     ///
@@ -93,15 +97,15 @@ mod functions {
     pub fn body_bytes(context: NativeCallContext, req: &mut ScriptRequest) -> Checked<Dynamic> {
         match &req.parts().body {
             None => Ok(Dynamic::UNIT),
-            Some(bytes) if bytes.len() > most_bytes(context.engine()) => {
+            Some(bytes) if bytes.len() > max_blob_bytes(context.engine()) => {
                 Err(runtime_error("the body has more bytes than a blob may have"))
             }
             Some(bytes) => Ok(Dynamic::from_blob(bytes.to_vec())),
         }
     }
 
-    /// The SHA-256 digest of the body, of any size, as a blob of 32 bytes. `()` means the resource
-    /// does not buffer it.
+    /// The SHA-256 digest of a body of any size, as a blob of 32 bytes. `()` means the resource
+    /// does not buffer the body.
     ///
     /// Example: `constant_time_eq(hex(req.body_sha256), req.header("X-Digest"))`
     #[rhai_fn(get = "body_sha256", pure)]
@@ -113,8 +117,8 @@ mod functions {
         }
     }
 
-    /// The first value of a query parameter, decoded (`+` and `%20` are spaces). `()` means it is
-    /// absent.
+    /// The first value of a query parameter, decoded (`+` and `%20` are spaces). `()` means the
+    /// query has no such parameter.
     ///
     /// Example: `let key = req.param("api_key");`
     #[rhai_fn(pure)]
@@ -122,17 +126,17 @@ mod functions {
         text_or_unit(req.param(name).as_deref())
     }
 
-    /// The value of a header field; the name ignores case. `()` means it is absent. Several values
-    /// are joined with `, `.
+    /// The value of a header field. Case in the name does not matter. `()` means the field is
+    /// absent. Several values are joined with `, `.
     ///
     /// Denies the request with 400 `INVALID_HEADER` if the value is not UTF-8, so that an
-    /// unreadable value does not count as absent. In a file that defines `header(req)` itself, use
-    /// `headers()`.
+    /// unreadable value does not count as absent. In a file that defines a function `header(req)`,
+    /// use `headers()` instead.
     ///
     /// Example: `let token = req.header("Authorization");`
     #[rhai_fn(pure, return_raw)]
     pub fn header(req: &mut ScriptRequest, name: &str) -> Checked<Dynamic> {
-        readable(req, name)?;
+        require_utf8(req, name)?;
         let mut values = req.header_values(name);
         let Some(first) = values.next() else { return Ok(Dynamic::UNIT) };
         let mut joined = first.to_owned();
@@ -143,7 +147,7 @@ mod functions {
         Ok(joined.into())
     }
 
-    /// All values of a header field, as an array. Empty means it is absent.
+    /// All values of a header field, as an array. An empty array means the field is absent.
     ///
     /// Denies the request with 400 `INVALID_HEADER` if a value is not UTF-8.
     ///
@@ -151,7 +155,7 @@ mod functions {
     /// signature."); }`
     #[rhai_fn(pure, return_raw)]
     pub fn headers(req: &mut ScriptRequest, name: &str) -> Checked<Array> {
-        readable(req, name)?;
+        require_utf8(req, name)?;
         Ok(req.header_values(name).map(Into::into).collect())
     }
 
@@ -172,7 +176,7 @@ mod functions {
         req.set_note(name, value, call.host.limits.notes).map_err(runtime_error)
     }
 
-    /// A note that an earlier hook of this request set. `()` means there is none.
+    /// A note that an earlier hook of this request set. `()` means there is no such note.
     ///
     /// Example: `if req.get("tenant") == () { deny(403, "NO_TENANT", "No tenant."); }`
     #[rhai_fn(name = "get", pure)]

@@ -27,7 +27,7 @@ pub(super) fn refusal(status: i64, code: &str, description: &str) -> Box<EvalAlt
     EvalAltResult::ErrorRuntime(map.into(), Position::NONE).into()
 }
 
-/// A header field of a response; several values are joined.
+/// The value of a header field, or `()` if the field is absent. Several values are joined.
 pub(super) fn header_of(headers: &HeaderMap, name: &str) -> Dynamic {
     let values = headers.get_all(name.to_ascii_lowercase());
     let texts: Vec<&str> =
@@ -41,10 +41,10 @@ mod functions {
     use super::*;
 
     /// Denies the request. `status` is 400 to 599, `error` is 1 to 64 characters of `A-Z 0-9 _`.
-    /// The client gets only these three.
+    /// The client gets only these three values.
     ///
-    /// Equivalent to `throw #{ status, error, description }`; with `throw` the map can also contain
-    /// `headers`.
+    /// `deny()` is equivalent to `throw #{ status, error, description }`. With `throw` the map can
+    /// also contain `headers`.
     ///
     /// Example: `deny(403, "OUT_OF_HOURS", "Come back in the morning.");`
     #[rhai_fn(volatile, return_raw)]
@@ -57,7 +57,7 @@ mod functions {
     /// A handler's response, with a status of 200 to 599. A text is sent as plain text, a map or an
     /// array as JSON, `()` as an empty body.
     ///
-    /// Error: an invalid status, or a body that cannot be serialised.
+    /// Error: the status is invalid, or the body cannot be written as JSON.
     ///
     /// Example: `respond(200, #{ hello: identity.name })`
     #[rhai_fn(name = "respond", return_raw)]
@@ -77,7 +77,7 @@ mod functions {
 
     /// A handler's response with this content type. The body is a text or a blob.
     ///
-    /// Error: an invalid status or content type.
+    /// Error: the status or the content type is invalid.
     ///
     /// Example: `respond(200, "<p>Hello</p>", "text/html; charset=utf-8")`
     #[rhai_fn(name = "respond", return_raw)]
@@ -92,8 +92,8 @@ mod functions {
 
     /// Sets a header field of the response.
     ///
-    /// Error: an invalid name or value, or a field that scripts cannot set: those for message
-    /// framing, and `X-Keyward-…`.
+    /// Error: the name or the value is invalid, or scripts cannot set this field. Scripts cannot
+    /// set fields for message framing, and fields with names like `X-Keyward-…`.
     ///
     /// Example: `let reply = respond(302, ()); reply.set_header("Location", "/new"); reply`
     #[rhai_fn(name = "set_header", return_raw)]
@@ -119,7 +119,7 @@ mod functions {
 
     /// Changes the status.
     ///
-    /// Error: the status is not within 400 to 599. A denial never becomes a pass.
+    /// Error: the status is not within 400 to 599. A script cannot turn a denial into a success.
     ///
     /// Example: `denial.status = 404;`
     #[rhai_fn(set = "status", pure, return_raw)]
@@ -143,7 +143,7 @@ mod functions {
         denial.lock().description.clone()
     }
 
-    /// Changes the description for the client, in the usual body.
+    /// Changes the description that the client gets in the usual body.
     ///
     /// Example: `denial.description = "Ask the help desk.";`
     #[rhai_fn(set = "description", pure)]
@@ -177,7 +177,7 @@ mod functions {
         denial.set_content_type(text).map_err(runtime_error)
     }
 
-    /// Sets a header field of the denial. The rules are those of `set_header` of a response.
+    /// Sets a header field of the denial. The rules are the same as for `response.set_header()`.
     ///
     /// Example: `denial.set_header("Retry-After", "60");`
     #[rhai_fn(name = "set_header", pure, return_raw)]
@@ -201,7 +201,7 @@ mod functions {
         response.set_status(status).map_err(runtime_error)
     }
 
-    /// The value of a header field of the response. `()` means it is absent.
+    /// The value of a header field of the response. `()` means the field is absent.
     ///
     /// Example: `response.header("Content-Type")`
     #[rhai_fn(name = "header", pure)]
@@ -211,7 +211,7 @@ mod functions {
 
     /// Sets a header field of the response.
     ///
-    /// Error: an invalid name or value, or a field that scripts cannot set.
+    /// Error: the name or the value is invalid, or scripts cannot set this field.
     ///
     /// Example: `response.set_header("Cache-Control", "no-store");`
     #[rhai_fn(name = "set_header", pure, return_raw)]
@@ -225,7 +225,7 @@ mod functions {
 
     /// Removes a header field of the response.
     ///
-    /// Error: a field that scripts cannot remove.
+    /// Error: scripts cannot remove this field.
     ///
     /// Example: `response.remove_header("Server");`
     #[rhai_fn(name = "remove_header", pure, return_raw)]
@@ -235,7 +235,7 @@ mod functions {
         Ok(())
     }
 
-    /// The body as a text. `()` means it is streamed, or not UTF-8.
+    /// The body as a text. `()` means the body is streamed or is not UTF-8.
     ///
     /// Example: `let entity = json_parse(response.body);`
     #[rhai_fn(get = "body", pure)]

@@ -1,4 +1,4 @@
-//! Functions for a script's own tests.
+//! Functions for the `test_…` functions of scripts.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -29,13 +29,14 @@ fn sandbox(context: &NativeCallContext) -> Checked<Arc<Sandbox>> {
     let sandbox = CallContext::current(context)?.host.sandbox.clone();
     sandbox.ok_or_else(|| {
         runtime_error(format!(
-            "{}() is for test_… functions, and this is a real request",
+            "{}() can be called only in test_… functions, and this is a real request",
             context.fn_name()
         ))
     })
 }
 
-fn shown(value: &Dynamic) -> String {
+/// A value as JSON, or its type if it cannot be written as JSON.
+fn describe_value(value: &Dynamic) -> String {
     if is_plain_data(value, 0) {
         serde_json::to_string(value).unwrap_or_else(|_| value.type_name().to_owned())
     } else {
@@ -57,13 +58,13 @@ mod functions {
         if condition { Ok(()) } else { Err(runtime_error(format!("assertion failed: {message}"))) }
     }
 
-    /// Fails the test unless the two are equal.
+    /// Fails the test unless the two values are equal.
     ///
     /// Example: `assert_eq(duration("1m"), 60);`
     #[rhai_fn(volatile, return_raw)]
     pub fn assert_eq(context: NativeCallContext, left: Dynamic, right: Dynamic) -> Checked<()> {
         sandbox(&context)?;
-        let (said_left, said_right) = (shown(&left), shown(&right));
+        let (left_text, right_text) = (describe_value(&left), describe_value(&right));
         let (mut left, mut right) = (left, right);
         let equal = context
             .call_native_fn_raw("==", true, &mut [&mut left, &mut right])
@@ -73,7 +74,7 @@ mod functions {
         if equal {
             Ok(())
         } else {
-            Err(runtime_error(format!("assertion failed: {said_left} is not {said_right}")))
+            Err(runtime_error(format!("assertion failed: {left_text} is not {right_text}")))
         }
     }
 
@@ -90,7 +91,7 @@ mod functions {
     ) -> Checked<()> {
         sandbox(&context)?;
         let Err(thrown) = function.call_within_context::<Dynamic>(&context, ()) else {
-            return Err(runtime_error("assertion failed: it was not denied"));
+            return Err(runtime_error("assertion failed: the function did not deny"));
         };
         let (thrown, _) = innermost(&thrown);
         if let EvalAltResult::ErrorRuntime(value, _) = thrown
@@ -107,7 +108,10 @@ mod functions {
                 "assertion failed: denied with {given_status} {given}"
             )));
         }
-        Err(runtime_error(format!("assertion failed: not denied but broken: {}", describe(thrown))))
+        Err(runtime_error(format!(
+            "assertion failed: the function failed and did not deny: {}",
+            describe(thrown)
+        )))
     }
 
     /// A request for tests. The target is a path, optionally with a query. The client is 192.0.2.1,
@@ -151,9 +155,9 @@ mod functions {
     ) -> Checked<ScriptRequest> {
         sandbox(&context)?;
         let name = HeaderName::from_bytes(name.as_bytes());
-        let name = name.map_err(|_| runtime_error("this is no name of a header field"))?;
-        let value =
-            HeaderValue::from_str(value).map_err(|_| runtime_error("this is no header value"))?;
+        let name = name.map_err(|_| runtime_error("this is not the name of a header field"))?;
+        let value = HeaderValue::from_str(value)
+            .map_err(|_| runtime_error("this is not the value of a header field"))?;
         Ok(req.changed(|parts| {
             parts.headers.append(name, value);
         }))
@@ -169,7 +173,7 @@ mod functions {
         address: &str,
     ) -> Checked<ScriptRequest> {
         sandbox(&context)?;
-        let client = address.parse().map_err(|_| runtime_error("this is no address"))?;
+        let client = address.parse().map_err(|_| runtime_error("this is not an IP address"))?;
         Ok(req.changed(|parts| parts.client = client))
     }
 
@@ -200,7 +204,7 @@ mod functions {
     }
 
     /// A copy of the request with a key of this user in the format of the type `api_key`: `API-KEY:
-    /// base64(user:key)`. For `decide()` in tests of hooks.
+    /// base64(user:key)`. Use such a request for `decide()` in tests of hooks.
     ///
     /// Example: `decide(test_request("GET", "/orders").with_user(user))`
     #[rhai_fn(pure, return_raw)]
@@ -218,8 +222,8 @@ mod functions {
         }))
     }
 
-    /// The text of a key of this user, which `decide()` accepts. For tests of authentication types
-    /// that leave the check of the key to the built-in phases.
+    /// The text of a key that belongs to this user. `decide()` accepts the key. Use the key in
+    /// tests of authentication types that leave the check of the key to the built-in phases.
     ///
     /// Example: `decide(test_request("GET", "/orders?key=" + test_key(user)))`
     #[rhai_fn(volatile, return_raw)]
@@ -246,7 +250,7 @@ mod functions {
         Ok(())
     }
 
-    /// Sets this test's clock (RFC 3339). The clock does not advance.
+    /// Sets this test's clock to an RFC 3339 time. The clock does not advance by itself.
     ///
     /// Example: `test_at("2026-01-05T12:00:00Z");`
     #[rhai_fn(volatile, return_raw)]
@@ -342,7 +346,8 @@ mod functions {
         Ok(response)
     }
 
-    /// The value of a header field of a denial, for tests of `on_denied`. `()` means it is not set.
+    /// The value of a header field of a denial, for tests of `on_denied`. `()` means the field is
+    /// not set.
     ///
     /// Example: `assert_eq(denial.header("Retry-After"), "60");`
     #[rhai_fn(name = "header", pure)]
@@ -350,7 +355,7 @@ mod functions {
         responses::header_of(&denial.lock().headers, name)
     }
 
-    /// The status of a handler's response, for its tests.
+    /// The status of a handler's response, for tests of the handler.
     ///
     /// Example: `assert_eq(handle(test_request("GET", "/"), test_anonymous()).status, 200);`
     #[rhai_fn(get = "status", pure)]
@@ -358,7 +363,8 @@ mod functions {
         reply.status.as_u16().into()
     }
 
-    /// The body of a handler's response as a text, for its tests. `()` means it is not text.
+    /// The body of a handler's response as a text, for tests of the handler. `()` means the body is
+    /// not UTF-8.
     ///
     /// Example: `assert_eq(handle(test_request("GET", "/"), test_anonymous()).body, "hello");`
     #[rhai_fn(get = "body", pure)]
@@ -366,14 +372,16 @@ mod functions {
         std::str::from_utf8(&reply.body).map_or(Dynamic::UNIT, Into::into)
     }
 
-    /// Sends a request through the whole gate, with this script and this test's users. Returns a
-    /// map: `allowed`, `status`, `error`, `description`, `detail` (the message for the log),
-    /// `user`, `room` (the phase). Fields that do not apply are `()`. Handlers and `on_response` do
-    /// not run.
+    /// Sends a request through the whole pipeline, with this script and this test's users. Returns
+    /// a map with the fields `allowed`, `status`, `error`, `description`, `detail` (the message for
+    /// the log), `user` and `room` (the phase). Fields that do not apply are `()`. Handlers and
+    /// `on_response` do not run.
     ///
-    /// The application is `default`, with the type of the script under test or else `api_key`. It
-    /// reads `API-KEY`, or `Authorization` if the request has only that. There is one resource for
-    /// all paths: the script's own, or `test`. It requires a credential and no permission.
+    /// The test has one application, `default`. Its authentication type is the script under test,
+    /// or `api_key` if this script is not an authentication type. The application reads
+    /// `Authorization` if the request has `Authorization` and no `API-KEY`; otherwise the
+    /// application reads `API-KEY`. The test has one resource for all paths: the resource of the
+    /// script under test, or else `test`. The resource requires a credential but no permission.
     ///
     /// Example: `assert_eq(decide(test_request("GET", "/orders")).status, 401);`
     #[rhai_fn(volatile, return_raw)]

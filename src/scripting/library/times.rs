@@ -15,38 +15,38 @@ pub(super) fn module() -> Module {
     exported_module!(functions)
 }
 
-fn moment(seconds: INT) -> Checked<Timestamp> {
+fn timestamp(seconds: INT) -> Checked<Timestamp> {
     // Slightly less than jiff's range, so that the time is valid in every time zone.
     const FIRST: INT = -62_167_132_800;
     const LAST: INT = 253_402_207_200;
     match seconds {
-        FIRST..=LAST => {
-            Timestamp::from_second(seconds).map_err(|_| runtime_error("this is no point in time"))
-        }
-        _ => Err(runtime_error("the point in time is not within the years 0 to 9999")),
+        FIRST..=LAST => Timestamp::from_second(seconds)
+            .map_err(|_| runtime_error("the number of seconds is not a valid time")),
+        _ => Err(runtime_error("the time is not within the years 0 to 9999")),
     }
 }
 
 thread_local! {
-    /// The last local time of some time zones, which is the same within a second.
-    static SHOWN: RefCell<Vec<(String, INT, Map)>> = const { RefCell::new(Vec::new()) };
+    /// A cache of the local time in some time zones. All entries are for the current second.
+    static LOCAL_TIMES: RefCell<Vec<(String, INT, Map)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The number of time zones in a thread's cache.
-const ZONES: usize = 8;
+/// The maximum number of time zones in a thread's cache.
+const MAX_ZONES: usize = 8;
 
-/// [`functions::local_time`] with a cache.
-fn shown_now(zone: &str, seconds: INT) -> Checked<Map> {
-    let is_it = |(name, at, _): &&(String, INT, Map)| *at == seconds && name == zone;
-    let known = SHOWN.with_borrow(|shown| shown.iter().find(is_it).map(|(.., map)| map.clone()));
-    if let Some(map) = known {
+/// Like [`functions::local_time`], but with a cache.
+fn cached_local_time(zone: &str, seconds: INT) -> Checked<Map> {
+    let is_current = |(name, second, _): &&(String, INT, Map)| *second == seconds && name == zone;
+    let cached =
+        LOCAL_TIMES.with_borrow(|cache| cache.iter().find(is_current).map(|(.., map)| map.clone()));
+    if let Some(map) = cached {
         return Ok(map);
     }
     let map = functions::local_time(zone, seconds)?;
-    SHOWN.with_borrow_mut(|shown| {
-        shown.retain(|(_, at, _)| *at == seconds);
-        if shown.len() < ZONES {
-            shown.push((zone.to_owned(), seconds, map.clone()));
+    LOCAL_TIMES.with_borrow_mut(|cache| {
+        cache.retain(|(_, second, _)| *second == seconds);
+        if cache.len() < MAX_ZONES {
+            cache.push((zone.to_owned(), seconds, map.clone()));
         }
     });
     Ok(map)
@@ -90,25 +90,26 @@ mod functions {
     /// Example: `format_time(0) == "1970-01-01T00:00:00+00:00"`
     #[rhai_fn(return_raw)]
     pub fn format_time(seconds: INT) -> Checked<String> {
-        moment(seconds)?;
+        timestamp(seconds)?;
         Ok(model::Timestamp(seconds).to_string())
     }
 
-    /// Parses a duration into seconds: whole numbers with `s`, `m`, `h`, `d` or `w`, which are
-    /// added.
+    /// Parses a duration into seconds. A duration consists of one or more whole numbers, each with
+    /// the unit `s`, `m`, `h`, `d` or `w`.
     ///
     /// Error: the text is not a duration.
     ///
     /// Example: `duration("1h30m") == 5400`
     #[rhai_fn(return_raw)]
     pub fn duration(text: &str) -> Checked<INT> {
-        let wrong = || runtime_error("a duration is written like 90s, 15m, 2h, 7d, 1w or 1h30m");
+        let wrong =
+            || runtime_error("a duration must be written like 90s, 15m, 2h, 7d, 1w or 1h30m");
         let mut total: INT = 0;
         let mut number: Option<INT> = None;
         for c in text.chars() {
             if let Some(digit) = c.to_digit(10) {
-                let sofar = number.unwrap_or(0).checked_mul(10);
-                number = Some(sofar.and_then(|n| n.checked_add(digit.into())).ok_or_else(wrong)?);
+                let shifted = number.unwrap_or(0).checked_mul(10);
+                number = Some(shifted.and_then(|n| n.checked_add(digit.into())).ok_or_else(wrong)?);
                 continue;
             }
             let unit = match c {
@@ -134,10 +135,11 @@ mod functions {
     /// "We rest."); }`
     #[rhai_fn(name = "local_time", volatile, return_raw)]
     pub fn local_time_now(context: NativeCallContext, zone: &str) -> Checked<Map> {
-        shown_now(zone, CallContext::current(&context)?.host.clock.now().0)
+        cached_local_time(zone, CallContext::current(&context)?.host.clock.now().0)
     }
 
-    /// The local time in a time zone at a given time, as a map with the same fields.
+    /// The local time in a time zone at a given time, as a map with the fields of
+    /// `local_time(zone)`.
     ///
     /// Example: `local_time("UTC", 0).year == 1970`
     #[rhai_fn(name = "local_time", return_raw)]
@@ -145,7 +147,7 @@ mod functions {
         let zone = TimeZone::get(zone).map_err(|_| {
             runtime_error("there is no such time zone; use a name like Europe/Berlin")
         })?;
-        let at = moment(seconds)?.to_zoned_datetime(zone);
+        let at = timestamp(seconds)?.to_zoned_datetime(zone);
         let parts: [(&str, INT); 7] = [
             ("year", at.year().into()),
             ("month", at.month().into()),

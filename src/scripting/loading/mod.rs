@@ -20,7 +20,7 @@ use super::{
 use crate::model::Borrowed;
 use source::SourceFile;
 
-/// The current set of scripts, and the means to reload it. A cheap handle.
+/// The current set of scripts, with methods to reload the set. Cheap to clone.
 #[derive(Clone)]
 pub struct Scripts(Arc<ScriptsInner>);
 
@@ -36,8 +36,9 @@ struct Loader {
     pool: Arc<BlockingPool>,
     gate: Option<Arc<dyn ScriptTestGate>>,
     find_missing: Option<FindMissing>,
-    /// The files of the last attempt to load; `None` means that they could not be read. It is
-    /// locked during an attempt: of two concurrent attempts, the older set could win.
+    /// The files of the last attempt to load; `None` means that the files could not be read. Each
+    /// attempt holds the lock until its end. Without the lock, an attempt with older files could
+    /// end after an attempt with newer files, and replace the newer set.
     last_sources: Mutex<Option<Vec<SourceFile>>>,
     /// The errors of the last attempt, readable while another attempt runs.
     errors: ArcSwap<Vec<ScriptError>>,
@@ -61,7 +62,7 @@ impl fmt::Display for ScriptProblem {
         match self {
             Self::NotLoaded(error) => error.fmt(f),
             Self::SwitchedOff { file } => {
-                write!(f, "{file}: switched off, because it kept running out of its budget")
+                write!(f, "{file}: the script is switched off because it kept exceeding its budget")
             }
         }
     }
@@ -72,7 +73,7 @@ impl fmt::Display for ScriptProblem {
 pub struct LoadSummary {
     /// The number of scripts.
     pub scripts: usize,
-    /// The number of their tests. All tests have passed.
+    /// The number of tests in the scripts. All of these tests have passed.
     pub tests: usize,
     /// Whether the files differ from those of the previous load.
     pub is_new: bool,
@@ -84,12 +85,12 @@ impl Scripts {
         Self(Arc::new(ScriptsInner { current: ArcSwap::default(), loader: None }))
     }
 
-    /// Loads a folder. A missing folder is an empty set, and may be created later.
+    /// Loads a folder. A missing folder is loaded as an empty set, and may be created later.
     ///
-    /// This reads files and runs the scripts' tests, so call it only where blocking is allowed.
+    /// This method reads files and runs the scripts' tests, so its caller must be allowed to block.
     ///
     /// # Errors
-    /// The errors of all files. No script is loaded then.
+    /// The errors of all files. In this case no script is loaded.
     pub fn load(
         folder: &Path,
         limits: ScriptLimits,
@@ -113,20 +114,20 @@ impl Scripts {
         Ok(scripts)
     }
 
-    /// The current set. A request takes it once and uses it until it ends, so that one set decides
-    /// about the whole request.
+    /// The current set. A request takes the set once and uses it until the request ends, so that
+    /// one set decides about the whole request.
     pub fn current(&self) -> Arc<ScriptSet> {
         self.0.current.load_full()
     }
 
-    /// The current set, borrowed for the duration of a request. It updates no counter that the
-    /// cores share.
+    /// The current set, borrowed for the duration of a request. Borrowing updates no counter that
+    /// the CPU cores share.
     pub fn borrow_current(&self) -> Borrowed<ScriptSet> {
         self.0.current.load()
     }
 
-    /// The current set, if it has any script. This is the only cost of scripting for a server
-    /// without scripts.
+    /// The current set, unless the set is empty. For a server without scripts, this check is the
+    /// only cost of scripting.
     pub fn in_force(&self) -> Option<Arc<ScriptSet>> {
         self.0.loader.as_ref()?;
         let set = self.0.current.load();
@@ -138,10 +139,10 @@ impl Scripts {
         self.0.loader.is_none()
     }
 
-    /// Reads the folder again. The new set is in force when this returns. Scripts that were
-    /// switched off are on again.
+    /// Reads the folder again. When this method returns, the new set is in force, and scripts that
+    /// were switched off are on again.
     ///
-    /// This reads files and runs the scripts' tests, so call it only where blocking is allowed.
+    /// This method reads files and runs the scripts' tests, so its caller must be allowed to block.
     ///
     /// # Errors
     /// The errors of all files. The last good set stays in force, and [`Scripts::problems`]
@@ -150,8 +151,8 @@ impl Scripts {
         self.load_next(IfUnchanged::Reload)
     }
 
-    /// [`Scripts::reload`], if a file has changed since the last attempt. Files that were only
-    /// touched are read again, but not compiled.
+    /// Like [`Scripts::reload`], but only if a file has changed since the last attempt. Files with
+    /// a new timestamp and the same content are read again, but not compiled.
     pub(super) fn reload_if_changed(&self) -> Result<LoadSummary, Vec<ScriptError>> {
         self.load_next(IfUnchanged::Skip)
     }
@@ -196,7 +197,7 @@ impl Scripts {
     }
 }
 
-/// The action if the files are those of the last attempt.
+/// The action if no file has changed since the last attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum IfUnchanged {
     Reload,
@@ -210,7 +211,7 @@ enum NextSet {
 }
 
 impl Loader {
-    /// Reads, compiles, checks and tests the folder. The current set is not touched.
+    /// Reads, compiles, checks and tests the folder. The current set stays unchanged.
     fn load(
         &self,
         last_sources: &mut Option<Vec<SourceFile>>,

@@ -1,4 +1,5 @@
-//! Reads the folder of scripts: only regular files inside the folder, bounded in size and number.
+//! Reads the folder of scripts: only regular files inside the folder, with a maximum size and
+//! number.
 
 use std::{
     fs, io,
@@ -12,7 +13,7 @@ use crate::scripting::{
     limits::ScriptLimits,
 };
 
-/// The most errors that are reported at once.
+/// The maximum number of errors that are reported at once.
 const MAX_ERRORS: usize = 32;
 
 /// The text of one script file.
@@ -25,7 +26,7 @@ pub(in crate::scripting) struct SourceFile {
     pub text: String,
 }
 
-/// Reads all scripts of a folder, sorted by path. A missing folder has no scripts.
+/// Reads all scripts of a folder, sorted by path. A missing folder counts as an empty folder.
 pub(in crate::scripting) fn read(
     folder: &Path,
     limits: &ScriptLimits,
@@ -57,21 +58,21 @@ impl FolderReader<'_> {
     fn read_folder(&mut self, folder: &str) {
         let entries = match fs::read_dir(self.root.join(folder)) {
             Ok(entries) => entries,
-            Err(error) => return self.error(unreadable(folder, &error)),
+            Err(error) => return self.record_error(unreadable(folder, &error)),
         };
-        // Temporary files of editors and of file synchronisation are skipped, but not without
-        // limit.
+        // Temporary files of editors and of file synchronisation are skipped. The limit bounds
+        // their number.
         let max_entries = self.limits.files.saturating_mul(16);
         for (count, entry) in entries.enumerate() {
             if count >= max_entries {
                 let message = format!(
                     "there are more than {max_entries} files; remove those that are not scripts"
                 );
-                return self.error(ScriptError::in_file(folder, message));
+                return self.record_error(ScriptError::in_file(folder, message));
             }
             match entry {
                 Ok(entry) => self.read_entry(folder, &entry),
-                Err(error) => self.error(unreadable(folder, &error)),
+                Err(error) => self.record_error(unreadable(folder, &error)),
             }
         }
     }
@@ -81,8 +82,8 @@ impl FolderReader<'_> {
         let Some(name) = name.to_str() else {
             let shown = name.to_string_lossy();
             if shown.ends_with(".rhai") {
-                let message = "the file's name is not UTF-8; rename it";
-                self.error(ScriptError::in_file(&format!("{folder}{shown}"), message));
+                let message = "the file's name is not UTF-8; rename the file";
+                self.record_error(ScriptError::in_file(&format!("{folder}{shown}"), message));
             }
             return;
         };
@@ -92,7 +93,7 @@ impl FolderReader<'_> {
         if name.ends_with(".rhai") {
             match self.read_script(&format!("{folder}{name}")) {
                 Ok(file) => self.files.push(file),
-                Err(error) => self.error(error),
+                Err(error) => self.record_error(error),
             }
         } else if folder.is_empty() && self.root.join(name).is_dir() {
             self.read_folder(&format!("{name}/"));
@@ -111,15 +112,19 @@ impl FolderReader<'_> {
     }
 
     fn read_text(&self, path: &str) -> Result<String, ScriptError> {
-        let error = |message: String| ScriptError::in_file(path, message);
+        let invalid = |message: String| ScriptError::in_file(path, message);
         let real = self.root.join(path).canonicalize().map_err(|error| unreadable(path, &error))?;
         if !real.starts_with(&self.root) {
-            return Err(error("the link leads out of the folder of scripts; copy the file".into()));
+            return Err(invalid(
+                "the link leads out of the folder of scripts; copy the file into the folder".into(),
+            ));
         }
-        // Checked before the file is opened: opening a pipe would wait for its writer.
+        // This check comes before the open, because opening a named pipe would wait for a writer.
         let metadata = fs::metadata(&real).map_err(|error| unreadable(path, &error))?;
         if !metadata.is_file() {
-            return Err(error("this is not a regular file; a script must be one".into()));
+            return Err(invalid(
+                "this is not a regular file; a script must be a regular file".into(),
+            ));
         }
         let max_bytes = self.limits.script_bytes;
         let mut bytes = Vec::new();
@@ -128,12 +133,12 @@ impl FolderReader<'_> {
             .map_err(|error| unreadable(path, &error))?;
         if bytes.len() > max_bytes {
             let limit = format!("{max_bytes} bytes (scripts.script_bytes)");
-            return Err(error(format!("the file has more than {limit}")));
+            return Err(invalid(format!("the file has more than {limit}")));
         }
-        String::from_utf8(bytes).map_err(|_| error("the file is not UTF-8 text".into()))
+        String::from_utf8(bytes).map_err(|_| invalid("the file is not UTF-8 text".into()))
     }
 
-    fn error(&mut self, error: ScriptError) {
+    fn record_error(&mut self, error: ScriptError) {
         if self.errors.len() < MAX_ERRORS {
             self.errors.push(error);
         }
@@ -141,6 +146,6 @@ impl FolderReader<'_> {
 }
 
 fn unreadable(path: &str, error: &io::Error) -> ScriptError {
-    let message = format!("it cannot be read: {error}; let Keyward's user read it");
+    let message = format!("the file or folder cannot be read: {error}; let Keyward's user read it");
     ScriptError::in_file(if path.is_empty() { "." } else { path }, message)
 }

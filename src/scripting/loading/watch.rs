@@ -5,13 +5,13 @@ use std::path::Path;
 use super::{LoadSummary, Scripts};
 use crate::{files::Changes, scripting::error::ScriptError};
 
-/// Watches the folder of scripts and reloads it after changes; never returns without an error.
-/// Calls `on_reload` after each reload that found changed files, and after each reload that failed.
+/// Watches the folder of scripts, and reloads the scripts after changes. Returns only if an error
+/// occurs. Calls `on_reload` after each reload that found changed files or failed.
 ///
 /// Changes in quick succession cause a single reload, and reloads do not overlap.
 ///
 /// # Errors
-/// Neither the folder nor its parent can be watched. [`Scripts::reload`] still works then.
+/// Neither the folder nor its parent can be watched. In this case [`Scripts::reload`] still works.
 pub async fn watch(
     scripts: Scripts,
     on_reload: impl Fn(&Result<LoadSummary, Vec<ScriptError>>) + Send,

@@ -1,5 +1,5 @@
-//! Circuit breaker: switches off a script that keeps exceeding its budget, so that it cannot slow
-//! down other requests.
+//! Circuit breaker: switches off a script that keeps exceeding its budget, so that the script
+//! cannot slow down other requests.
 
 use std::{
     collections::VecDeque,
@@ -55,11 +55,12 @@ impl Breaker {
         }
     }
 
-    /// Records that the script exceeded its budget. Returns true if this strike switches it off.
+    /// Records that the script exceeded its budget. Returns true if this strike switches the script
+    /// off.
     pub fn strike(&self, now: Instant) -> bool {
         let mut strikes = self.strikes.lock();
         let window_start = now.checked_sub(self.window);
-        strikes.recent.retain(|at| window_start.is_none_or(|start| *at > start));
+        strikes.recent.retain(|strike| window_start.is_none_or(|start| *strike > start));
         strikes.recent.push_back(now);
         if strikes.recent.len() < self.max_strikes || strikes.off_until.is_some() {
             return false;

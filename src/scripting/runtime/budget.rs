@@ -10,7 +10,7 @@ use rhai::Dynamic;
 
 use crate::scripting::limits::CallBudget;
 
-/// The budget that is left to the call on this thread.
+/// The budget of the call that runs on this thread.
 #[derive(Clone, Copy)]
 struct ActiveBudget {
     operations: u64,
@@ -20,8 +20,8 @@ struct ActiveBudget {
 }
 
 thread_local! {
-    // The engine passes only a number of steps to its progress callback, so the budget of the call
-    // that runs on this thread is kept here. Only `run_within` sets and resets it.
+    // The engine passes only a number of steps to its progress callback. So this variable holds the
+    // budget of the call that runs on this thread. `run_within` sets and resets this variable.
     static ACTIVE: Cell<Option<ActiveBudget>> = const { Cell::new(None) };
     /// A copy of `ACTIVE.operations` for the fast path of `on_progress`; 0 outside of calls.
     static OPERATIONS: Cell<u64> = const { Cell::new(0) };
@@ -30,8 +30,8 @@ thread_local! {
 /// The clock is read once in this many steps.
 const STRIDE: u64 = 32;
 
-/// Runs a call within a budget. Calls nest when a test calls other functions: the inner call never
-/// gets more time than the outer call has left.
+/// Runs a call within a budget. Calls nest when a test calls `decide()`. The inner call never gets
+/// more time than the outer call has left.
 pub(in crate::scripting) fn run_within<T>(budget: CallBudget, call: impl FnOnce() -> T) -> T {
     struct RestoreOuter(Option<ActiveBudget>);
     impl Drop for RestoreOuter {
@@ -41,7 +41,7 @@ pub(in crate::scripting) fn run_within<T>(budget: CallBudget, call: impl FnOnce(
     }
     let outer = ACTIVE.get();
     let now = Instant::now();
-    // A duration that overflows the clock is practically unlimited: one day stands in for it.
+    // If the configured time is too long for the clock, the deadline is in one day.
     let deadline = now.checked_add(budget.time).unwrap_or(now + Duration::from_secs(86_400));
     let deadline = outer.map_or(deadline, |outer| outer.deadline.min(deadline));
     let _restore = RestoreOuter(outer);
@@ -55,8 +55,8 @@ fn set_active(budget: Option<ActiveBudget>) {
     ACTIVE.set(budget);
 }
 
-/// Takes one line from the log budget of the call on this thread. Returns false when none is left:
-/// a script that logs in a loop would fill the disk.
+/// Takes one line from the log budget of the call on this thread. Returns false if no line is left,
+/// so that a script that logs in a loop cannot fill the disk.
 pub(in crate::scripting) fn take_log_line() -> bool {
     let Some(mut budget) = ACTIVE.get() else { return true };
     let has_line = budget.log_lines > 0;
@@ -65,7 +65,7 @@ pub(in crate::scripting) fn take_log_line() -> bool {
     has_line
 }
 
-/// The engine calls this at each step. `Some` ends the call with that reason.
+/// The engine calls this function at each step of a call. `Some` ends the call with this reason.
 pub(in crate::scripting) fn on_progress(operations: u64) -> Option<Dynamic> {
     // Fast path: nearly all steps return here.
     if operations <= OPERATIONS.get() && !operations.is_multiple_of(STRIDE) {
@@ -84,8 +84,8 @@ pub(in crate::scripting) fn on_progress(operations: u64) -> Option<Dynamic> {
 /// A host function panicked. The panic hook has printed the panic message.
 pub(in crate::scripting) struct Panicked;
 
-/// Runs work that may panic. After a panic the values that it worked on are dropped, so that no
-/// later call sees them half changed.
+/// Runs a closure that may panic. After a panic the values that the closure worked on are dropped,
+/// so that no later call sees half-changed values.
 pub(in crate::scripting) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked)
 }

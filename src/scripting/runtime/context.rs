@@ -1,5 +1,5 @@
-//! The context of a call: the host (records, clock, secrets, limits) and what belongs to this call
-//! alone. A test has a host of its own.
+//! The context of a call: the host (records, clock, secrets, limits), which all calls share, and
+//! the values of this call. Each test gets a separate host.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,12 +20,13 @@ use crate::{
     scripting::{fault::redact, limits::ScriptLimits, values::records::Records},
 };
 
-/// The named secrets of the configuration. Scripts can use them and cannot read them.
+/// The named secrets of the configuration. Scripts can use these secrets, but cannot read their
+/// text.
 #[derive(Clone, Default)]
 pub struct Secrets(Arc<BTreeMap<String, Arc<Secret>>>);
 
 impl Secrets {
-    /// These secrets, by name.
+    /// Collects secrets with their names.
     pub fn new(secrets: impl IntoIterator<Item = (String, Secret)>) -> Self {
         let secrets = secrets.into_iter().map(|(name, secret)| (name, Arc::new(secret)));
         Self(Arc::new(secrets.collect()))
@@ -42,8 +43,8 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// The host side of all calls. It outlives reloads: a reload must not make a replayed id new again,
-/// or refill a rate limit.
+/// The services and tables that all calls share. The host outlives reloads, so that a reload
+/// neither forgets the ids of `once` nor refills a rate limit.
 #[derive(Clone)]
 pub(in crate::scripting) struct HostContext {
     pub records: Arc<dyn Records>,
@@ -56,7 +57,7 @@ pub(in crate::scripting) struct HostContext {
     pub mode: Mode,
     /// The names of the configured webhooks.
     pub webhooks: Arc<[String]>,
-    /// Set only while a script's own tests run.
+    /// The sandbox of a script test; `None` means that the host is for real requests.
     pub sandbox: Option<Arc<Sandbox>>,
     started: Instant,
 }
@@ -83,13 +84,13 @@ impl HostContext {
         }
     }
 
-    /// A copy for a dry run. It shares the tables of `rate_limit` and `once`, reads them and
-    /// changes nothing in them.
+    /// A copy for a dry run. The copy shares the tables of `rate_limit` and `once`, but only reads
+    /// these tables.
     pub fn dry_run(&self) -> Self {
         Self { mode: Mode::DryRun, ..self.clone() }
     }
 
-    /// The context of one test: it sees none of the real records and has tables of its own.
+    /// The host of one test, without the real records and with separate tables.
     pub fn for_test(limits: &ScriptLimits, sandbox: Arc<Sandbox>) -> Self {
         let clock = sandbox.clock();
         let mut limits = limits.clone();
@@ -101,7 +102,7 @@ impl HostContext {
         host
     }
 
-    /// Monotonic milliseconds; in a test, those of the test's clock.
+    /// The milliseconds of a monotonic clock. In a test: the milliseconds of the test's clock.
     pub fn milliseconds(&self) -> u64 {
         match &self.sandbox {
             Some(_) => u64::try_from(self.clock.now().0).unwrap_or(0).saturating_mul(1000),
@@ -124,7 +125,7 @@ pub(in crate::scripting) struct CallContext {
     pub redactions: Redactions,
     /// The constants of the script's file.
     pub constants: Option<Arc<Constants>>,
-    /// Collects webhooks; `None` means that this call may not send any.
+    /// Collects webhooks; `None` means that this call must not send webhooks.
     pub outbox: Option<ScriptOutbox>,
 }
 
@@ -139,15 +140,17 @@ impl CallContext {
         Self { host, redactions: None, constants: None, outbox: None }
     }
 
-    /// The call that a host function was called from.
+    /// The context of the call in which a host function runs.
     ///
     /// # Errors
-    /// The function was called outside of a call, which a script cannot do.
+    /// The host function runs outside of a call. Scripts cannot cause this error.
     pub fn current<'a>(
         context: &'a NativeCallContext<'_>,
     ) -> Result<impl Deref<Target = ContextHandle> + 'a, Box<EvalAltResult>> {
         let tag = context.tag().and_then(|tag| tag.read_lock::<ContextHandle>());
-        tag.ok_or_else(|| runtime_error("this function needs a request"))
+        tag.ok_or_else(|| {
+            runtime_error("this function can be called only while Keyward calls a script")
+        })
     }
 
     /// The text without the credentials of this call.
@@ -156,7 +159,8 @@ impl CallContext {
     }
 }
 
-/// A cheap handle of a [`CallContext`]. The engine carries it to host functions as its tag.
+/// A [`CallContext`] that is cheap to clone. The engine passes the handle to host functions as its
+/// tag.
 #[derive(Clone)]
 pub(in crate::scripting) struct ContextHandle(Arc<CallContext>);
 
@@ -184,23 +188,25 @@ pub(in crate::scripting) fn runtime_error(message: impl Into<String>) -> Box<Eva
     EvalAltResult::ErrorRuntime(Dynamic::from(message.into()), Position::NONE).into()
 }
 
-/// Compiled regular expressions. Scripts use few; when the cache is full it is emptied.
+/// A cache of compiled regular expressions. Scripts use few expressions, so a full cache is simply
+/// emptied.
 #[derive(Default)]
 pub(in crate::scripting) struct RegexCache(ArcSwap<RegexMap>);
 
-/// Expressions by their source. They are shared by `Arc`, because a clone of a `Regex` starts with
-/// an empty match cache.
+/// Compiled expressions by their patterns. Each expression is in an `Arc`, because a clone of a
+/// `Regex` starts with an empty match cache.
 type RegexMap = HashMap<Arc<str>, Arc<regex::Regex>, foldhash::fast::RandomState>;
 
 impl RegexCache {
-    /// The most expressions in the cache.
+    /// The maximum number of expressions in the cache.
     const CAPACITY: usize = 128;
+    /// The maximum length of a pattern, in bytes.
     const MAX_PATTERN_BYTES: usize = 512;
 
     /// Whether the pattern matches somewhere in the text.
     ///
     /// # Errors
-    /// The pattern is invalid, or would take too much memory.
+    /// The pattern is invalid, or its compiled expression would take too much memory.
     pub fn is_match(&self, pattern: &str, text: &str) -> Result<bool, String> {
         if pattern.len() > Self::MAX_PATTERN_BYTES {
             return Err(format!("the pattern is longer than {} bytes", Self::MAX_PATTERN_BYTES));
@@ -213,7 +219,7 @@ impl RegexCache {
             .dfa_size_limit(256 * 1024)
             .nest_limit(32)
             .build()
-            .map_err(|_| "the pattern is no regular expression, or too large a one")?;
+            .map_err(|_| "the pattern is not a valid regular expression, or is too large")?;
         let (pattern, regex) = (Arc::<str>::from(pattern), Arc::new(regex));
         self.0.rcu(|cached| {
             let is_full = cached.len() >= Self::CAPACITY;

@@ -7,15 +7,16 @@ use rhai::{Dynamic, Map};
 
 use crate::scripting::values::request::is_plain_data;
 
-/// The most webhooks of one call.
+/// The maximum number of webhooks of one call.
 const MAX_WEBHOOKS: usize = 8;
-/// The most bytes of one webhook's data as JSON. The data is stored in one record until it is
-/// delivered.
+/// The maximum size of one webhook's data as JSON, in bytes. A record in the store holds the data
+/// until the webhook is delivered.
 const MAX_DATA_BYTES: usize = 4096;
-/// The most bytes that the data takes in that record, where a quotation mark takes two bytes.
+/// The maximum size of the data in this record, in bytes. The record holds the data as a JSON
+/// string, in which a quotation mark takes two bytes.
 const MAX_STORED_BYTES: usize = 6144;
 
-/// A webhook that a script wants to be sent.
+/// A webhook that a script has requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestedWebhook {
     /// The receiver, by its name in the configuration.
@@ -24,7 +25,7 @@ pub struct RequestedWebhook {
     pub data: String,
 }
 
-/// The webhooks of one call. A cheap handle.
+/// The webhooks that one call has requested. Cheap to clone.
 #[derive(Clone, Default)]
 pub(in crate::scripting) struct ScriptOutbox(Arc<Mutex<Vec<RequestedWebhook>>>);
 
@@ -38,16 +39,16 @@ impl ScriptOutbox {
         let text = is_plain_data(&data, 0)
             .then(|| serde_json::to_string(&data).ok())
             .flatten()
-            .ok_or("the data of a webhook is a map of plain data")?;
+            .ok_or("the data of a webhook must be a map of plain data")?;
         let stored = serde_json::to_string(&text).map_or(usize::MAX, |stored| stored.len());
         if text.len() > MAX_DATA_BYTES || stored > MAX_STORED_BYTES {
             return Err(format!(
-                "the data of a webhook has {MAX_DATA_BYTES} bytes of JSON at most, and fewer with many quotation marks"
+                "the data of a webhook must have at most {MAX_DATA_BYTES} bytes of JSON, and fewer if it contains many quotation marks"
             ));
         }
         let mut webhooks = self.0.lock();
         if webhooks.len() >= MAX_WEBHOOKS {
-            return Err(format!("one call has {MAX_WEBHOOKS} webhooks at most"));
+            return Err(format!("one call can send at most {MAX_WEBHOOKS} webhooks"));
         }
         webhooks.push(RequestedWebhook { name: name.to_owned(), data: text });
         Ok(())
@@ -70,9 +71,10 @@ mod tests {
     #[test]
     fn webhooks_are_bounded_in_size_and_number() {
         let outbox = ScriptOutbox::default();
-        assert!(add(&outbox, &"x".repeat(4088)).is_ok());
-        assert!(add(&outbox, &"x".repeat(4089)).is_err());
-        // In the record each quotation mark takes four bytes.
+        let max_text = MAX_DATA_BYTES - r#"{"a":""}"#.len();
+        assert!(add(&outbox, &"x".repeat(max_text)).is_ok());
+        assert!(add(&outbox, &"x".repeat(max_text + 1)).is_err());
+        // A quotation mark takes two bytes in the JSON of the data, and four bytes in the record.
         assert!(add(&outbox, &"\"".repeat(1500)).is_ok());
         assert!(add(&outbox, &"\"".repeat(2000)).is_err());
         let function = Map::from([("a".into(), Dynamic::from(rhai::FnPtr::new("f").unwrap()))]);

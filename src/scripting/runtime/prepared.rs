@@ -1,5 +1,5 @@
-//! The functions that Keyward calls, prepared once: a call neither searches for the function nor
-//! resolves again what the function calls.
+//! Prepares the functions that Keyward calls, once at load. A call then neither searches for the
+//! function nor resolves the names in the function again.
 
 use std::{
     cell::Cell,
@@ -15,7 +15,7 @@ use rhai::{
 
 use super::context::{ContextHandle, runtime_error};
 
-/// A function, taken out of its file.
+/// A function of a file, ready to be called.
 pub(in crate::scripting) struct PreparedFn {
     parameters: Vec<ImmutableString>,
     body: Expr,
@@ -25,23 +25,23 @@ pub(in crate::scripting) struct PreparedFn {
     slots: Box<[ThreadSlot]>,
 }
 
-/// Keeps one thread's [`EvalState`] from one call to the next. Each slot has cache lines of its
-/// own, so that threads do not wait for each other's memory.
+/// Keeps one thread's [`EvalState`] from one call to the next. Slots share no cache lines, so that
+/// threads on different CPU cores do not slow each other down.
 #[derive(Default)]
 #[repr(align(128))]
 struct ThreadSlot(Mutex<Option<Box<EvalState>>>);
 
 /// The parts of the engine's state that calls of one function can reuse.
 struct EvalState {
-    /// The parameters; they have no values between calls.
+    /// The parameters of the function. Between two calls all parameters are `()`.
     scope: Scope<'static>,
-    /// Resolved function names and argument types. They depend only on the file and the engine.
+    /// Resolved function names and argument types, which depend only on the file and the engine.
     caches: Caches,
     global: GlobalRuntimeState,
 }
 
-/// How many resolved functions a slot keeps. A script can build function names from client input,
-/// and each of them would stay in the cache.
+/// The maximum number of resolved functions that a slot keeps. A script can build function names
+/// from client input, and without this maximum each name would stay in the cache.
 const MAX_RESOLVED: usize = 512;
 
 impl PreparedFn {
@@ -54,7 +54,8 @@ impl PreparedFn {
         let (function, None) = (functions.next()?, functions.next()) else { return None };
         let (start, end) = (function.body.start_position(), function.body.end_position());
         let mut statements = Vec::new();
-        // The type of the body is private to the engine, so its statements are collected.
+        // The engine hides the type of a function's body, so the statements of the body are
+        // collected.
         alone.walk(&mut |path: &[ASTNode<'_>]| {
             if let [ASTNode::Stmt(statement)] = path {
                 statements.push(Stmt::clone(statement));
@@ -83,7 +84,7 @@ impl PreparedFn {
         let slot = self.slot();
         let kept = slot.and_then(|slot| slot.0.try_lock()?.take());
         let mut state = kept.unwrap_or_else(|| Box::new(self.new_state(engine)));
-        // When a host function panics, the half-changed state is dropped.
+        // If a host function panics, unwinding drops the half-changed state.
         let outcome = state.run(self, engine, &tag, arguments);
         if let Some(slot) = slot
             && state.reset(self, &tag)
@@ -112,7 +113,8 @@ impl PreparedFn {
 
 /// The context that host functions find in the engine.
 pub(in crate::scripting) enum Tag<'a> {
-    /// The context of most calls; it stays in the [`EvalState`] for the thread's next call.
+    /// The context of most calls. The context stays in the [`EvalState`] for the thread's next
+    /// call.
     Reusable(&'a ContextHandle),
     /// A context for this call alone, because it may contain secrets.
     SingleUse(ContextHandle),
@@ -135,12 +137,13 @@ impl EvalState {
             global.tag = Dynamic::from(ContextHandle::clone(handle));
         }
         for (name, value) in function.parameters.iter().zip(arguments) {
-            // The value of a constant is read-only, but a parameter is not: its clone is writable.
+            // A parameter must be writable. The value of a constant is read-only, but a clone of
+            // the value is writable.
             let value = if value.is_read_only() { value.clone() } else { value };
             let parameter = scope.get_mut(name);
             *parameter.ok_or_else(|| runtime_error("a parameter is missing"))? = value;
         }
-        // The call itself is a step.
+        // The call counts as the first step.
         global.num_operations = 1;
         if scope.len() > engine.max_variables() {
             return Err(EvalAltResult::ErrorTooManyVariables(Position::NONE).into());
@@ -181,7 +184,8 @@ impl EvalState {
     }
 }
 
-/// More slots than serving threads, because other threads call scripts too.
+/// The number of slots. There are more slots than threads that serve requests, because other
+/// threads call scripts, too.
 fn slot_count() -> usize {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     (threads * 2).next_power_of_two().clamp(4, 64)

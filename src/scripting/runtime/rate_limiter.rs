@@ -12,12 +12,12 @@ use crate::limits::gcra::{Conformance, Gcra};
 pub(in crate::scripting) struct RateLimiter {
     /// The capacity, in buckets.
     capacity: usize,
-    /// GCRA theoretical arrival time per bucket, in microseconds; in the past means that the bucket
-    /// is empty.
+    /// The GCRA theoretical arrival time of each bucket, in microseconds. A time in the past means
+    /// that the bucket is empty.
     arrivals: Mutex<HashMap<[u8; 16], u64, foldhash::fast::RandomState>>,
 }
 
-/// `count` calls in `seconds`.
+/// The limit of a bucket: `count` calls in `seconds`.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::scripting) struct BucketRate {
     pub count: u64,
@@ -25,11 +25,11 @@ pub(in crate::scripting) struct BucketRate {
 }
 
 impl BucketRate {
-    /// The next arrival time if one more call fits at `now` (both in microseconds); `None` means
-    /// that it exceeds the rate.
+    /// The new arrival time of the bucket if one more call at `now` conforms to the rate; `None`
+    /// means that the call exceeds the rate. All times are in microseconds.
     fn admit(self, arrival: u64, now: u64) -> Option<u64> {
         let window = self.seconds.saturating_mul(1_000_000);
-        // At least one microsecond per call: an interval of zero would be no limit.
+        // At least one microsecond per call, because an interval of zero would allow every call.
         let gcra = Gcra { interval: (window / self.count.max(1)).max(1), window };
         match gcra.check(arrival, now) {
             Conformance::Conforms(next) => Some(next),
@@ -43,11 +43,11 @@ impl RateLimiter {
         Self { capacity, arrivals: Mutex::default() }
     }
 
-    /// Whether one more call is within the rate at `now`, in milliseconds. A rejected call does not
-    /// count.
+    /// Whether one more call at `now` (in milliseconds) is within the rate. A rejected call does
+    /// not count.
     ///
-    /// A new bucket is rejected while the table is full. If it were admitted, a client could bypass
-    /// the limit by using many names.
+    /// While the table is full, calls for new buckets are rejected. Otherwise a client could bypass
+    /// the limit by using many bucket names.
     pub fn admit(&self, bucket: &str, rate: BucketRate, now: u64) -> bool {
         let (key, now) = (short_digest(bucket), now.saturating_mul(1000));
         let mut arrivals = self.arrivals.lock();

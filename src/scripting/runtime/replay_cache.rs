@@ -1,4 +1,4 @@
-//! The table behind `once`: remembers ids for a given time and never forgets one early.
+//! The table behind `once`: remembers ids for a given time, and never forgets an id early.
 
 use std::{
     cmp::Reverse,
@@ -16,7 +16,7 @@ pub(in crate::scripting) struct ReplayCache {
 
 #[derive(Default)]
 struct SeenIds {
-    /// The first second in which an id is forgotten.
+    /// The first second in which each id is forgotten.
     until: HashMap<[u8; 16], i64>,
     /// The ids in the order in which they expire.
     expiry: BinaryHeap<Reverse<(i64, [u8; 16])>>,
@@ -68,15 +68,15 @@ impl ReplayCache {
             Some(until) if *until > now => ReplayCheck::Seen,
             Some(_) => ReplayCheck::New,
             None if seen.until.len() < self.capacity => ReplayCheck::New,
-            // `once` would first remove the expired ids.
+            // The table is full, but `once` would first remove the expired ids.
             None if seen.until.values().any(|until| *until <= now) => ReplayCheck::New,
             None => ReplayCheck::Full,
         }
     }
 }
 
-/// Sixteen bytes of BLAKE3: long enough that collisions cannot be found, and a long text takes no
-/// more memory than a short one.
+/// The first 16 bytes of the BLAKE3 digest: enough to prevent collisions, and a long text takes no
+/// more memory than a short text.
 pub(in crate::scripting) fn short_digest(text: &str) -> [u8; 16] {
     let mut out = [0; 16];
     out.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);

@@ -1,5 +1,5 @@
-//! The sandbox of one `test_…` function: users, keys, secrets and a clock of its own, and a
-//! function that runs requests through the whole Gate.
+//! The sandbox of one `test_…` function: the test's users, keys, secrets and clock, and a function
+//! that runs requests through the whole pipeline.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,7 +41,7 @@ pub struct TestDecision {
 /// A user of a test.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TestUser {
-    /// The user's number. The sandbox assigns it.
+    /// The user's number, which the sandbox assigns.
     pub uid: u64,
     /// The name.
     pub name: String,
@@ -51,18 +51,18 @@ pub struct TestUser {
     pub permissions: BTreeSet<String>,
     /// The user's attributes.
     pub attributes: BTreeMap<String, String>,
-    /// Active, or blocked.
+    /// Whether the user is active; `false` means blocked.
     pub active: bool,
 }
 
-/// How many users a test may create.
+/// The maximum number of users that a test may create.
 const MAX_USERS: usize = 100;
 /// The initial time of a test's clock: 2026-01-05T12:00:00Z, a Monday.
 const INITIAL_TIME: Timestamp = Timestamp(1_767_614_400);
 
-/// Runs a request through the Gate, with the scripts under test and the users of the sandbox.
+/// Runs a request through the pipeline, with the scripts under test and the users of the sandbox.
 ///
-/// An `Err` holds a sentence for the script's author that says why there is no decision.
+/// An `Err` is a sentence that tells the script's author why no decision was possible.
 pub(in crate::scripting) type Decide =
     Box<dyn Fn(&Sandbox, ScriptRequest) -> Result<TestDecision, String> + Send + Sync>;
 
@@ -87,9 +87,9 @@ impl Sandbox {
         }
     }
 
-    /// A sandbox in which `decide()` is an error, because there is no Gate.
+    /// A sandbox in which `decide()` is an error, because no pipeline is available.
     pub fn without_gate() -> Self {
-        let error = "decide() needs a whole server; `keyward script test` has one";
+        let error = "decide() needs the whole pipeline; run this test with `keyward script test`";
         Self::new(Box::new(move |_, _| Err(error.into())))
     }
 
@@ -106,7 +106,7 @@ impl Sandbox {
         self.users.lock().clone()
     }
 
-    /// The keys that the test has asked for, with the number of each key's user.
+    /// The keys that the test has requested, each with the number of the key's user.
     pub fn keys(&self) -> Vec<(u64, Secret)> {
         self.keys.lock().clone()
     }
@@ -117,7 +117,7 @@ impl Sandbox {
             return Err(format!("a test has at most {MAX_USERS} users"));
         }
         if users.iter().any(|other| fold(&other.name) == fold(&user.name)) {
-            return Err(format!("the test has a user {} already", user.name));
+            return Err(format!("the test already has a user {}", user.name));
         }
         // Uid 1 is reserved for the administrator.
         user.uid = users.len() as u64 + 2;
@@ -126,7 +126,7 @@ impl Sandbox {
         Ok(view)
     }
 
-    /// The key of a user, generated on first use. The Gate of this test accepts it.
+    /// The key of a user, generated on first use. The pipeline of this test accepts the key.
     pub fn key_of(&self, uid: u64) -> Secret {
         let mut keys = self.keys.lock();
         if let Some((_, key)) = keys.iter().find(|(owner, _)| *owner == uid) {
@@ -199,19 +199,19 @@ impl TestUser {
                 "permissions" => user.permissions = texts(field, value)?.into_iter().collect(),
                 "active" => {
                     user.active =
-                        value.as_bool().map_err(|_| "test_user: active is true or false")?;
+                        value.as_bool().map_err(|_| "test_user: active must be true or false")?;
                 }
                 "attributes" => {
                     let map = value.clone().try_cast::<Map>();
-                    let map = map.ok_or("test_user: attributes is a map of texts")?;
+                    let map = map.ok_or("test_user: attributes must be a map of texts")?;
                     for (key, value) in map {
                         let value = text("attributes", &value)?;
                         user.attributes.insert(key.to_string(), value);
                     }
                 }
-                other => {
+                unknown => {
                     return Err(format!(
-                        "test_user has no field {other}; there are name, roles, permissions, attributes, active"
+                        "test_user has no field {unknown}; its fields are name, roles, permissions, attributes, active"
                     ));
                 }
             }
@@ -221,11 +221,11 @@ impl TestUser {
 }
 
 fn text(field: &str, value: &Dynamic) -> Result<String, String> {
-    value.clone().into_string().map_err(|_| format!("test_user: {field} is a text"))
+    value.clone().into_string().map_err(|_| format!("test_user: {field} must be a text"))
 }
 
 fn texts(field: &str, value: &Dynamic) -> Result<Vec<String>, String> {
     let items = value.clone().try_cast::<Array>();
-    let items = items.ok_or_else(|| format!("test_user: {field} is an array of texts"))?;
+    let items = items.ok_or_else(|| format!("test_user: {field} must be an array of texts"))?;
     items.iter().map(|item| text(field, item)).collect()
 }

@@ -1,4 +1,4 @@
-//! The interface to the whole Gate that `decide()` in a script's test calls.
+//! The interface to the whole pipeline, which `decide()` in script tests calls.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use crate::{
     },
 };
 
-/// Runs a request through the whole Gate with the set of scripts under test. The pipeline
-/// implements it.
+/// Runs a request through the whole pipeline with the scripts under test. The module `pipeline`
+/// implements this trait.
 pub trait ScriptTestGate: Send + Sync {
-    /// Decides about one request. It runs inside a script's call, so it must not wait for anything
-    /// outside of memory.
+    /// Decides about one request. This method runs inside a script's call, so it must not wait for
+    /// I/O.
     ///
     /// # Errors
-    /// Why there is no decision, as a sentence for the script's author.
+    /// No decision is possible. The error is a sentence for the script's author that says why.
     fn decide(&self, request: &TestRequest) -> Result<TestDecision, String>;
 }
 
@@ -30,14 +30,14 @@ pub struct TestRequest {
     pub set: Arc<ScriptSet>,
     /// The kind of the script whose test runs.
     pub kind: ScriptKind,
-    /// The name of that script: of the authentication type, the resource or the handler; empty for
-    /// `hooks.rhai`.
+    /// The name of the script whose test runs: the name of the authentication type, the resource or
+    /// the handler; empty for `hooks.rhai`.
     pub name: String,
     /// The request.
     pub request: ScriptRequest,
     /// The users of the test.
     pub users: Vec<TestUser>,
-    /// The keys of the test's users, each with its user's number.
+    /// The keys of the test's users, each with the number of the key's user.
     pub keys: Vec<(u64, Secret)>,
     /// The clock of the test.
     pub clock: Clock,

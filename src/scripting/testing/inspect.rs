@@ -1,5 +1,6 @@
-//! Compiles and tests a folder of scripts without putting it into force: `keyward script check` and
-//! `keyward script test`, which need no server and no store.
+//! Compiles and tests a folder of scripts for `keyward script check` and `keyward script test`.
+//! These commands need neither a server nor a store, and do not change the scripts of a running
+//! server.
 
 use std::{
     path::Path,
@@ -21,7 +22,7 @@ use crate::{
     },
 };
 
-/// A folder of scripts that compiles.
+/// The scripts of a folder, compiled without errors.
 pub struct CheckedScripts {
     /// The scripts.
     pub set: ScriptSet,
@@ -35,7 +36,7 @@ pub struct TestOutcome {
     pub file: String,
     /// The function.
     pub name: String,
-    /// How long it took.
+    /// How long the test took.
     pub time: Duration,
     /// Why the test failed; `None` means that it passed.
     pub failure: Option<ScriptError>,

@@ -1,4 +1,4 @@
-//! Runs `test_…` functions, each in a sandbox of its own.
+//! Runs `test_…` functions, each in a separate sandbox.
 
 use std::sync::{Arc, Weak};
 
@@ -17,7 +17,7 @@ use crate::scripting::{
 };
 
 impl ScriptSet {
-    /// Runs all `test_…` functions. Returns how many passed, and the failures.
+    /// Runs all `test_…` functions. Returns the number of passed tests, and the failures.
     pub(in crate::scripting) fn test(
         &self,
         limits: &ScriptLimits,
@@ -47,7 +47,7 @@ impl ScriptSet {
         limits: &ScriptLimits,
         gate: Option<&Arc<dyn ScriptTestGate>>,
     ) -> Result<(), ScriptError> {
-        // The sandbox refers to the set and the set's scripts to the sandbox. The sandbox's
+        // The sandbox refers to the set, and the set's scripts refer to the sandbox. The sandbox's
         // reference is weak, so that the set is dropped at the end of the test.
         let mut script_under_test = None;
         let set = Arc::new_cyclic(|set| {
@@ -62,7 +62,10 @@ impl ScriptSet {
         let script = script_under_test.as_ref().unwrap_or(script);
         let ScriptInner { file, text, compiled, .. } = &*script.inner;
         let Some(function) = PreparedFn::find(&compiled.ast, name, 0) else {
-            return Err(ScriptError::in_file(file, format!("{name} failed: it is not there")));
+            return Err(ScriptError::in_file(
+                file,
+                format!("{name} failed: the function does not exist"),
+            ));
         };
         let outcome = script.evaluate(&function, [], CallOptions::default(), limits.for_test());
         drop(set);
@@ -73,12 +76,15 @@ impl ScriptSet {
                 let message = format!("{name} failed: {}", describe(inner));
                 Err(ScriptError::at(file, text, position, message))
             }
-            Err(_) => Err(ScriptError::in_file(file, format!("{name} failed: a panic"))),
+            Err(_) => {
+                Err(ScriptError::in_file(file, format!("{name} failed: a host function panicked")))
+            }
         }
     }
 }
 
-/// Lets a sandbox decide requests with this Gate and the scripts under test.
+/// Creates a sandbox's function that decides requests with this pipeline and the scripts under
+/// test.
 fn decide_with(gate: Arc<dyn ScriptTestGate>, set: Weak<ScriptSet>, script: &Script) -> Decide {
     let (kind, name) = (script.kind(), script.name().to_owned());
     Box::new(move |sandbox, request| {

@@ -28,14 +28,14 @@ async fn blocking_script_blocks_no_async_thread() {
     let (spin, req) = (spin(), req());
     let call = script.on_request(&spin);
     tokio::pin!(call);
-    // This runtime has one thread: it ticks only if the call is on another.
-    let said = loop {
+    // This runtime has one thread, so the timer fires only if the call runs on another thread.
+    let message = loop {
         tokio::select! {
             outcome = &mut call => break detail(outcome),
             () = tokio::time::sleep(Duration::from_millis(10)) => ticks += 1,
         }
     };
-    assert!(said.contains("too long"), "{said}");
+    assert!(message.contains("too long"), "{message}");
     assert!(ticks >= 3, "{ticks}");
     script.on_request(&req).await.unwrap();
 }
@@ -61,11 +61,11 @@ async fn pool_and_queue_are_bounded() {
         (outcome, start.elapsed())
     });
     assert!(detail(a).contains("too long"));
-    // The call waited for its full time limit without a slot, or got one and was stopped.
+    // Call b waited for its full time limit without a slot, or got a slot and was stopped.
     assert!(b.is_err());
-    let (refused, after) = c;
-    assert!(detail(refused).contains("too busy"));
-    assert!(after < Duration::from_millis(300), "{after:?}");
+    let (outcome, elapsed) = c;
+    assert!(detail(outcome).contains("too busy"));
+    assert!(elapsed < Duration::from_millis(300), "{elapsed:?}");
     // All slots are free afterwards.
     script.on_request(&req()).await.unwrap();
 }
@@ -84,8 +84,8 @@ async fn cancelled_call_keeps_its_slot_until_it_ends() {
     let set = scripts.current();
     let script = set.hooks(Function::OnRequest, None).next().unwrap();
     let spin = spin();
-    let left = tokio::time::timeout(Duration::from_millis(50), script.on_request(&spin)).await;
-    assert!(left.is_err());
+    let cancelled = tokio::time::timeout(Duration::from_millis(50), script.on_request(&spin)).await;
+    assert!(cancelled.is_err());
     assert!(detail(script.on_request(&req()).await).contains("too busy"));
     tokio::time::sleep(Duration::from_millis(500)).await;
     script.on_request(&req()).await.unwrap();

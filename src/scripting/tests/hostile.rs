@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::*;
 
-/// Bodies of `on_permit`, each with a word of its error.
+/// Bodies of `on_permit`, each with a part of its error message.
 const HOSTILE: &[(&str, &str)] = &[
     ("loop {}", "too many steps"),
     ("while true { let x = 1; }", "too many steps"),
@@ -35,8 +35,8 @@ const HOSTILE: &[(&str, &str)] = &[
         "nesting",
     ),
     ("let a = #{}; for i in 0..400 { a = #{ a: a }; } json_text(a).len() > 0", "nested too deeply"),
-    ("json_parse(\"[\"); true", "no json"),
-    ("let s = \"\"; s.pad(5000, '['); json_parse(s); true", "no json"),
+    ("json_parse(\"[\"); true", "not json"),
+    ("let s = \"\"; s.pad(5000, '['); json_parse(s); true", "not json"),
     ("let s = \"\"; s.pad(5000, '['); parse_json(s); true", ""),
     ("let f = Fn(\"cur\" + \"ry\"); f.call(f, 1); true", ""),
     ("Fn(\"ev\" + \"al\").call(\"true\")", ""),
@@ -60,14 +60,15 @@ const HOSTILE: &[(&str, &str)] = &[
 #[tokio::test]
 async fn each_hostile_script_fails() {
     let mut wrong = Vec::new();
-    for (body, says) in HOSTILE {
+    for (body, expected) in HOSTILE {
         let start = Instant::now();
         let outcome = permit(body).await;
-        let said = match &outcome {
+        let message = match &outcome {
             Err(Fault::Failed { detail }) => detail.as_str(),
             _ => "",
         };
-        let is_right = said.starts_with("hooks.rhai") && said.to_lowercase().contains(says);
+        let is_right =
+            message.starts_with("hooks.rhai") && message.to_lowercase().contains(expected);
         if !is_right || start.elapsed() > Duration::from_secs(8) {
             wrong.push(format!("{body}: {outcome:?} after {:?}", start.elapsed()));
         }
@@ -75,8 +76,7 @@ async fn each_hostile_script_fails() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Values that are nested too deeply to be traversed: the error says so, and the stack does not
-/// overflow.
+/// A value that is nested too deeply is shown as a placeholder, and does not overflow the stack.
 #[tokio::test]
 async fn deeply_nested_value_is_not_traversed() {
     for nested in [
@@ -95,9 +95,9 @@ async fn deeply_nested_value_is_not_traversed() {
             let outcome = permit(&body).await;
             assert!(matches!(outcome, Ok(PermitResult::Granted)), "{body}: {outcome:?}");
         }
-        for said in ["print(a)", "debug(a)", "let b = a; b = [b]", "let b = [a]"] {
-            let outcome = permit(&format!("{nested} {said}; true")).await;
-            assert!(matches!(outcome, Ok(PermitResult::Granted)), "{said}: {outcome:?}");
+        for statement in ["print(a)", "debug(a)", "let b = a; b = [b]", "let b = [a]"] {
+            let outcome = permit(&format!("{nested} {statement}; true")).await;
+            assert!(matches!(outcome, Ok(PermitResult::Granted)), "{statement}: {outcome:?}");
         }
     }
 }
@@ -113,16 +113,16 @@ async fn recursion_limit_is_the_same_in_every_build() {
     let script = set.hooks(Function::OnPermit, None).next().unwrap();
     let down = async |n: usize| {
         let req = req().changed(|parts| parts.query = Some(format!("n={n}")));
-        script.on_permit(&req, &person(), &resource()).await
+        script.on_permit(&req, &llama_identity(), &resource()).await
     };
-    // down(0) is a level too; the count begins with on_permit.
+    // The count of levels begins with on_permit, and down(0) is a level, too.
     assert_eq!(down(depth - 1).await.unwrap(), PermitResult::Granted);
     assert!(detail(down(depth).await).contains("too deeply"));
     assert!(detail(down(1_000_000).await).contains("too deeply"));
 }
 
-/// The deepest recursion through the most deeply nested expressions fits on the stack of a tokio
-/// thread.
+/// Recursion up to the limit, through expressions that are nested up to the limit, fits on the
+/// stack of a tokio thread.
 #[test]
 fn deepest_recursion_fits_on_the_stack() {
     let nested = format!("{}a{}", "1 + (".repeat(9), ")".repeat(9));
@@ -146,16 +146,17 @@ fn deepest_recursion_fits_on_the_stack() {
             let set = scripts.current();
             let script = set.hooks(Function::OnPermit, None).next().unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let outcome = runtime.block_on(script.on_permit(&req(), &person(), &resource()));
-            let is_ended =
+            let outcome =
+                runtime.block_on(script.on_permit(&req(), &llama_identity(), &resource()));
+            let is_stopped =
                 matches!(&outcome, Err(Fault::Failed { detail }) if detail.contains("too"));
-            assert!(is_ended, "{text}: {outcome:?}");
+            assert!(is_stopped, "{text}: {outcome:?}");
         });
         thread.unwrap().join().unwrap();
     }
 }
 
-/// Sources that the parser must survive.
+/// Each source is rejected with an error, and the parser does not overflow the stack.
 #[test]
 fn each_hostile_source_is_refused() {
     let deep = |open: &str, close: &str| {
@@ -212,8 +213,8 @@ async fn slow_script_is_stopped_by_the_time_limit() {
         ..ScriptLimits::default()
     };
     let start = Instant::now();
-    let said = detail(permit_with(limits, "loop {}").await);
-    assert!(said.contains("too long"), "{said}");
+    let message = detail(permit_with(limits, "loop {}").await);
+    assert!(message.contains("too long"), "{message}");
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
@@ -240,7 +241,7 @@ async fn script_that_exceeds_its_budget_often_is_switched_off_until_a_reload() {
     }
     assert!(detail(script.on_request(&req()).await).contains("switched off"));
     assert_eq!(scripts.problems(), [ScriptProblem::SwitchedOff { file: "hooks.rhai".into() }]);
-    // The error is the script's own.
+    // Only this script is switched off.
     let calm = set.hooks(Function::OnRequest, Some("calm")).nth(1).unwrap();
     calm.on_request(&req()).await.unwrap();
 
@@ -250,7 +251,7 @@ async fn script_that_exceeds_its_budget_often_is_switched_off_until_a_reload() {
     set.hooks(Function::OnRequest, None).next().unwrap().on_request(&req()).await.unwrap();
 }
 
-/// The most expensive accepted pattern, on the longest accepted text.
+/// Runs expensive patterns on the longest text that `matches()` accepts.
 #[tokio::test]
 async fn regular_expression_is_within_the_time_limit_of_a_call() {
     for pattern in
@@ -261,7 +262,7 @@ async fn regular_expression_is_within_the_time_limit_of_a_call() {
             format!("let s = \"\"; s.pad(8192, 'a'); s[8191] = '!'; !matches(s, \"{pattern}\")");
         let outcome = permit(&body).await;
         assert!(start.elapsed() < Duration::from_secs(2), "{pattern}: {:?}", start.elapsed());
-        // A larger one is rejected.
+        // A pattern that is too large is rejected.
         let is_refused =
             matches!(&outcome, Err(Fault::Failed { detail }) if detail.contains("pattern"));
         assert!(
@@ -274,8 +275,8 @@ async fn regular_expression_is_within_the_time_limit_of_a_call() {
 #[test]
 fn log_lines_of_a_call_are_limited() {
     let budget = ScriptLimits::default().inline();
-    let said = runtime::budget::run_within(budget, || {
+    let logged = runtime::budget::run_within(budget, || {
         (0..1000).filter(|_| runtime::budget::take_log_line()).count()
     });
-    assert_eq!(said, ScriptLimits::default().log_lines);
+    assert_eq!(logged, ScriptLimits::default().log_lines);
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Each expression is true.
+/// Expressions that are all true.
 const TRUE: &[&str] = &[
     r#"req.method == "POST" && req.path == "/orders" && req.query == "a=1&b=x%20y&a=2""#,
     r#"req.param("a") == "1" && req.param("b") == "x y" && req.param("c") == ()"#,
@@ -66,15 +66,15 @@ async fn functions_return_the_documented_results() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Each is an error of the script, with a word of its message.
+/// Each expression is an error of the script. The second text is a part of the error message.
 const WRONG: &[(&str, &str)] = &[
-    (r#"base64_decode("YQ")"#, "no base64"),
-    (r#"base64_decode("YTpi ")"#, "no base64"),
-    (r#"base64url_decode("YQ==")"#, "no URL-safe base64"),
-    (r#"hex_decode("0")"#, "no hexadecimal"),
-    (r#"to_text(hex_decode("ff"))"#, "no UTF-8"),
-    (r#"url_decode("%ff")"#, "no UTF-8"),
-    (r#"json_parse("{")"#, "no JSON"),
+    (r#"base64_decode("YQ")"#, "not base64"),
+    (r#"base64_decode("YTpi ")"#, "not base64"),
+    (r#"base64url_decode("YQ==")"#, "not URL-safe base64"),
+    (r#"hex_decode("0")"#, "not hexadecimal"),
+    (r#"to_text(hex_decode("ff"))"#, "not UTF-8"),
+    (r#"url_decode("%ff")"#, "not UTF-8"),
+    (r#"json_parse("{")"#, "not JSON"),
     (r#"json_text(identity)"#, "plain data"),
     (r#"json_text([secret("webhook")])"#, "plain data"),
     (r#"sha256(1)"#, "a text or a blob"),
@@ -105,11 +105,11 @@ const WRONG: &[(&str, &str)] = &[
 #[tokio::test]
 async fn errors_of_functions_name_the_problem() {
     let mut wrong = Vec::new();
-    for (body, says) in WRONG {
+    for (body, expected) in WRONG {
         let outcome = permit(&format!("{body}; true")).await;
         match &outcome {
             Err(Fault::Failed { detail })
-                if detail.contains(says) && !detail.contains("nobody sees") => {}
+                if detail.contains(expected) && !detail.contains("nobody sees") => {}
             _ => wrong.push(format!("{body}: {outcome:?}")),
         }
     }
@@ -128,11 +128,11 @@ async fn counters_survive_a_reload_and_reject_when_full() {
         let set = scripts.current();
         let script = set.hooks(Function::OnPermit, None).next().unwrap();
         let req = req().changed(|parts| parts.query = Some(format!("id={id}")));
-        script.on_permit(&req, &person(), &resource()).await.unwrap()
+        script.on_permit(&req, &llama_identity(), &resource()).await.unwrap()
     };
     assert_eq!(ask("a").await, PermitResult::Granted);
     scripts.reload().unwrap();
-    assert_eq!(ask("a").await, PermitResult::Refused, "a reload makes no replay new");
+    assert_eq!(ask("a").await, PermitResult::Refused, "a replayed id stays known after a reload");
     assert_eq!(ask("b").await, PermitResult::Granted);
     assert_eq!(ask("c").await, PermitResult::Refused, "the table is full");
 }
@@ -143,7 +143,7 @@ async fn panic_in_a_host_function_fails_only_the_call() {
     struct Panics;
     impl Records for Panics {
         fn user_by_name(&self, _: &str) -> Option<UserView> {
-            panic!("as the test wants")
+            panic!("this test causes the panic")
         }
         fn user_by_id(&self, _: u64) -> Option<UserView> {
             None
@@ -163,24 +163,27 @@ async fn panic_in_a_host_function_fails_only_the_call() {
     let set = scripts.current();
     let script = set.hooks(Function::OnPermit, None).next().unwrap();
     let panics = req().changed(|parts| parts.query = Some("p".into()));
-    assert!(detail(script.on_permit(&panics, &person(), &resource()).await).contains("panicked"));
-    assert!(detail(script.on_authenticated(&req(), &person()).await).contains("panicked"));
-    let outcome = script.on_permit(&req(), &person(), &resource()).await;
+    assert!(
+        detail(script.on_permit(&panics, &llama_identity(), &resource()).await)
+            .contains("panicked")
+    );
+    assert!(detail(script.on_authenticated(&req(), &llama_identity()).await).contains("panicked"));
+    let outcome = script.on_permit(&req(), &llama_identity(), &resource()).await;
     assert_eq!(outcome.unwrap(), PermitResult::Granted);
 }
 
 #[test]
 fn generated_reference_equals_the_one_in_docs() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/scripting-reference.md");
-    let made = reference();
+    let generated = reference();
     if std::env::var_os("KEYWARD_WRITE_DOCS").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, &made).unwrap();
+        fs::write(&path, &generated).unwrap();
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
     assert!(
-        kept == made,
-        "docs/scripting-reference.md is not what the library says; run this test with KEYWARD_WRITE_DOCS=1"
+        kept == generated,
+        "docs/scripting-reference.md differs from the library's doc comments; run this test with KEYWARD_WRITE_DOCS=1"
     );
 }
 

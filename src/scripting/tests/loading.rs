@@ -33,18 +33,22 @@ fn error_shows_file_line_column_and_a_caret() {
 #[test]
 fn wrong_names_arity_and_unknown_functions_are_reported() {
     let mut wrong = Vec::new();
-    for (file, text, says) in [
+    for (file, text, expected) in [
         ("hooks.rhai", "fn on_deny(req, denial) {}", "did you mean on_denied(req, denial)?"),
         ("hooks.rhai", "fn On_Request(req) {}", "did you mean on_request(req)?"),
-        ("hooks.rhai", "fn on_everything(req) {}", "nothing calls on_everything"),
+        ("hooks.rhai", "fn on_everything(req) {}", "Keyward never calls on_everything"),
         ("hooks.rhai", "fn on_request() {}", "write on_request as on_request(req)"),
         ("hooks.rhai", "fn on_request(req, x) {}", "write on_request as on_request(req)"),
-        ("hooks.rhai", "fn verify(req, user, credential) { true }", "it belongs in auth/"),
-        ("hooks.rhai", "fn handle(req, identity) {}", "it belongs in handlers/"),
-        ("auth/a.rhai", "fn on_request(req) {}", "it belongs in hooks.rhai"),
+        ("hooks.rhai", "fn verify(req, user, credential) { true }", "belongs in auth/"),
+        ("hooks.rhai", "fn handle(req, identity) {}", "belongs in handlers/"),
+        ("auth/a.rhai", "fn on_request(req) {}", "belongs in hooks.rhai"),
         ("auth/a.rhai", "fn verifi(req, user, credential) {}", "did you mean verify("),
-        ("auth/a.rhai", "", "it defines none of header(req), decode(req, presented), lookup("),
-        ("hooks.rhai", "fn helper() {}", "it defines none of on_request(req)"),
+        (
+            "auth/a.rhai",
+            "",
+            "the file defines none of header(req), decode(req, presented), lookup(",
+        ),
+        ("hooks.rhai", "fn helper() {}", "the file defines none of on_request(req)"),
         ("hooks.rhai", "fn on_request(req) {} fn test_a(x) {}", "a test takes no arguments"),
         (
             "hooks.rhai",
@@ -66,11 +70,15 @@ fn wrong_names_arity_and_unknown_functions_are_reported() {
         ("hooks.rhai", "fn on_request(req) { rek; }", "there is no variable rek here"),
         ("hooks.rhai", "let x = 1; fn on_request(req) {}", "write const"),
         ("hooks.rhai", "log(\"a\"); fn on_request(req) {}", "only const and fn"),
-        ("hooks.rhai", "const BLOCKING = 1; fn on_request(req) {}", "BLOCKING is true or false"),
+        (
+            "hooks.rhai",
+            "const BLOCKING = 1; fn on_request(req) {}",
+            "BLOCKING must be true or false",
+        ),
         (
             "hooks.rhai",
             "const X = secret(\"webhook\"); fn on_request(req) {}",
-            "a constant has no value",
+            "a constant cannot be evaluated",
         ),
         ("hooks.rhai", "const X = |x| x; fn on_request(req) {}", "is not plain data"),
         ("auth/basic.rhai", "fn header(req) {}", "is built in"),
@@ -86,12 +94,12 @@ fn wrong_names_arity_and_unknown_functions_are_reported() {
             assert!(Folder::of(&[(file, text)]).load().is_ok());
             continue;
         }
-        let said = match Folder::of(&[(file, text)]).load() {
+        let message = match Folder::of(&[(file, text)]).load() {
             Ok(_) => "loaded".to_owned(),
             Err(problems) => problems[0].to_string(),
         };
-        if !said.contains(says) || !said.starts_with(file) {
-            wrong.push(format!("{file} {text}: {said}"));
+        if !message.contains(expected) || !message.starts_with(file) {
+            wrong.push(format!("{file} {text}: {message}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -102,8 +110,9 @@ fn other_function_names_are_allowed() {
     let text =
         "fn on_request(req) { headers(req) } private fn header(x) {} fn test_it() { headers(1) }
         private fn headers(req) { header(1); let f = |x| x + 1; let y = f.call(1); }";
-    // A known function name cannot be a private function in a file of another kind.
-    assert!(Folder::of(&[("hooks.rhai", text)]).refused().contains("belongs in auth/"));
+    // A private function must not have the name of a function that Keyward calls in another kind of
+    // file.
+    assert!(Folder::of(&[("hooks.rhai", text)]).load_errors().contains("belongs in auth/"));
     let text = text.replace("private fn header(x) {}", "").replace("header(1);", "");
     Folder::of(&[("hooks.rhai", &text), ("README.md", "a"), ("notes/a.txt", "b")]).load().unwrap();
 }
@@ -144,7 +153,7 @@ async fn constants_are_visible_inside_functions() {
         let set = scripts.current();
         let script = set.hooks(Function::OnPermit, None).next().unwrap();
         for _ in 0..2 {
-            let outcome = script.on_permit(&req(), &person(), &resource()).await;
+            let outcome = script.on_permit(&req(), &llama_identity(), &resource()).await;
             if !matches!(outcome, Ok(PermitResult::Granted)) {
                 wrong.push(format!("{body}: {outcome:?}"));
             }
@@ -178,26 +187,26 @@ async fn constants_are_visible_inside_functions() {
 #[test]
 fn files_that_cannot_be_scripts_are_refused() {
     let folder = Folder::of(&[HOOK]);
-    let says = |wanted: &str| {
-        let said = folder.refused();
-        assert!(said.contains(wanted), "{said}");
+    let expect_error = |expected: &str| {
+        let errors = folder.load_errors();
+        assert!(errors.contains(expected), "{errors}");
     };
     folder.write("auth/a.rhai", b"\xff\xfe");
-    says("auth/a.rhai: the file is not UTF-8 text");
+    expect_error("auth/a.rhai: the file is not UTF-8 text");
     folder.write("auth/a.rhai", vec![b' '; ScriptLimits::default().script_bytes + 1]);
-    says("more than 262144 bytes");
+    expect_error("more than 262144 bytes");
     fs::remove_file(folder.path().join("auth/a.rhai")).unwrap();
     fs::create_dir(folder.path().join("auth/a.rhai")).unwrap();
-    says("not a regular file");
+    expect_error("not a regular file");
     fs::remove_dir(folder.path().join("auth/a.rhai")).unwrap();
     symlink("/etc/passwd", folder.path().join("auth/a.rhai")).unwrap();
-    says("leads out of the folder");
+    expect_error("leads out of the folder");
     fs::remove_file(folder.path().join("auth/a.rhai")).unwrap();
     symlink("missing", folder.path().join("auth/a.rhai")).unwrap();
-    says("cannot be read");
+    expect_error("cannot be read");
     fs::remove_file(folder.path().join("auth/a.rhai")).unwrap();
     symlink("a.rhai", folder.path().join("auth/a.rhai")).unwrap();
-    says("cannot be read");
+    expect_error("cannot be read");
     fs::remove_file(folder.path().join("auth/a.rhai")).unwrap();
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -207,7 +216,7 @@ fn files_that_cannot_be_scripts_are_refused() {
         0,
     )
     .unwrap();
-    says("not a regular file");
+    expect_error("not a regular file");
     fs::remove_file(folder.path().join("auth/a.rhai")).unwrap();
     // A link inside the folder is accepted.
     symlink("../hooks.rhai", folder.path().join("resources.rhai")).unwrap();
@@ -218,7 +227,7 @@ fn files_that_cannot_be_scripts_are_refused() {
     for n in 0..ScriptLimits::default().files {
         folder.write(&format!("resources/r{n}.rhai"), HOOK.1);
     }
-    says("more than 256 scripts");
+    expect_error("more than 256 scripts");
 }
 
 #[test]
@@ -228,19 +237,19 @@ fn an_unreadable_file_is_refused() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
     // The superuser reads everything.
     if fs::read(&path).is_err() {
-        assert!(folder.refused().contains("let Keyward's user read it"));
+        assert!(folder.load_errors().contains("let Keyward's user read it"));
     }
 }
 
 #[tokio::test]
 async fn last_valid_set_stays_in_use() {
-    let text = |answer: &str| format!("fn on_permit(req, identity, resource) {{ {answer} }}");
+    let text = |body: &str| format!("fn on_permit(req, identity, resource) {{ {body} }}");
     let folder = Folder::of(&[("hooks.rhai", &text("true"))]);
     let scripts = folder.load().unwrap();
-    let says = async || {
+    let decision = async || {
         let set = scripts.current();
         let script = set.hooks(Function::OnPermit, None).next().unwrap();
-        script.on_permit(&req(), &person(), &resource()).await.unwrap()
+        script.on_permit(&req(), &llama_identity(), &resource()).await.unwrap()
     };
     let broken: [&[u8]; 5] = [
         b"fn on_permit(",
@@ -252,14 +261,14 @@ async fn last_valid_set_stays_in_use() {
     for bytes in broken {
         folder.write("hooks.rhai", bytes);
         let problems = scripts.reload().unwrap_err();
-        assert_eq!(says().await, PermitResult::Granted);
+        assert_eq!(decision().await, PermitResult::Granted);
         let shown = scripts.problems();
         assert_eq!(shown, problems.into_iter().map(ScriptProblem::NotLoaded).collect::<Vec<_>>());
         assert!(!shown.is_empty());
     }
     folder.write("hooks.rhai", text("false"));
     assert!(scripts.reload().unwrap().is_new);
-    assert_eq!(says().await, PermitResult::Refused);
+    assert_eq!(decision().await, PermitResult::Refused);
     assert!(scripts.problems().is_empty());
     // A set that a request uses stays unchanged.
     let taken = scripts.current();
@@ -282,7 +291,7 @@ fn ten_thousand_reloads_leak_nothing() {
     for _ in 0..100 {
         scripts.reload().unwrap();
     }
-    assert!(weak.upgrade().is_none(), "an old set is still held");
+    assert!(weak.upgrade().is_none(), "something holds an old set");
 }
 
 #[test]
@@ -314,11 +323,11 @@ fn disabled_samples_cost_nothing() {
     let folder = Folder::of(&[("hooks.rhai", "// fn on_request(req) {}\nconst ALL_OFF = true;\n")]);
     let scripts = folder.load().unwrap();
     assert!(!scripts.current().has_hooks());
-    // Not even an access to the set.
+    // Requests do not even access the set.
     assert!(scripts.in_force().is_none());
     folder.write("hooks.rhai", "fn on_request(req) {}");
     scripts.reload().unwrap();
-    // A truncated file, or one with both, does not count as disabled samples.
+    // A truncated file, or a file with both hooks and ALL_OFF, does not count as disabled samples.
     for text in [
         "",
         "// fn on_request(req) {}\n",
@@ -342,17 +351,20 @@ fn shipped_scripts_are_valid_and_their_hooks_are_disabled() {
     }
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
     // Each sample works without its comment slashes.
-    let woken = read("scripts/hooks.rhai").replace("// fn ", "fn ").replace("//     ", "    ");
-    let woken = woken.replace("// }", "}").replace("const ALL_OFF = true;", "");
-    let folder = Folder::of(&[("hooks.rhai", &woken)]);
+    let enabled = read("scripts/hooks.rhai").replace("// fn ", "fn ").replace("//     ", "    ");
+    let enabled = enabled.replace("// }", "}").replace("const ALL_OFF = true;", "");
+    let folder = Folder::of(&[("hooks.rhai", &enabled)]);
     let set = folder.load().unwrap().current();
-    assert!(ScriptKind::Hooks.functions().iter().all(|one| set.is_hooked(*one)), "{woken}");
+    assert!(ScriptKind::Hooks.functions().iter().all(|one| set.is_hooked(*one)), "{enabled}");
     // The samples of events work too.
-    let woken = read("scripts/events.rhai").replace("// fn ", "fn ").replace("//     ", "    ");
-    let woken = woken.replace("// }", "}").replace("const ALL_OFF = true;", "");
-    let folder = Folder::of(&[("events.rhai", &woken)]);
+    let enabled = read("scripts/events.rhai").replace("// fn ", "fn ").replace("//     ", "    ");
+    let enabled = enabled.replace("// }", "}").replace("const ALL_OFF = true;", "");
+    let folder = Folder::of(&[("events.rhai", &enabled)]);
     let set = folder.load().unwrap().current();
-    assert!(ScriptKind::Events.functions().iter().all(|one| set.event(*one).is_some()), "{woken}");
+    assert!(
+        ScriptKind::Events.functions().iter().all(|one| set.event(*one).is_some()),
+        "{enabled}"
+    );
     for example in ["problem_json", "business_hours", "tenant_paths"] {
         let text = read(&format!("examples/scripts/{example}.rhai"));
         let folder = Folder::of(&[(&format!("resources/{example}.rhai"), &text)]);

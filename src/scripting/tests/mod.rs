@@ -1,4 +1,4 @@
-//! Tests of scripting as a whole, with folders of scripts.
+//! Tests that load folders of scripts and call their functions.
 
 mod blocking;
 mod hostile;
@@ -53,21 +53,23 @@ impl Folder {
         Scripts::load(self.path(), limits, host)
     }
 
-    /// The errors of a load, as text.
-    fn refused(&self) -> String {
+    /// Loads the folder, which must fail, and returns the errors as text.
+    fn load_errors(&self) -> String {
         let problems = self.load().map(|_| ()).unwrap_err();
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// A longer time limit, because a debug build on a busy machine takes longer for the same steps.
+/// The default limits with a longer time, because a debug build on a busy machine takes longer for
+/// the same steps.
 fn limits() -> ScriptLimits {
     ScriptLimits { time: Duration::from_secs(5), ..ScriptLimits::default() }
 }
 
-struct Llama;
+/// Records with one user (`llama`), one key and one role.
+struct LlamaRecords;
 
-impl Records for Llama {
+impl Records for LlamaRecords {
     fn user_by_name(&self, name: &str) -> Option<UserView> {
         (name == "llama").then(llama)
     }
@@ -113,7 +115,7 @@ fn llama() -> UserView {
     })
 }
 
-fn person() -> IdentityView {
+fn llama_identity() -> IdentityView {
     IdentityView::new(IdentityParts {
         uid: Some(7),
         name: "llama".into(),
@@ -137,7 +139,7 @@ fn resource() -> ResourceView {
 
 fn host() -> ScriptHost {
     ScriptHost {
-        records: Arc::new(Llama),
+        records: Arc::new(LlamaRecords),
         clock: Clock::fixed(Timestamp(1_767_614_400)),
         secrets: Secrets::new([("webhook".to_owned(), Secret::new("a secret that nobody sees"))]),
         webhooks: Arc::new(["ops".to_owned()]),
@@ -176,25 +178,27 @@ async fn permit_with(limits: ScriptLimits, body: &str) -> Result<PermitResult, F
     });
     let set = scripts.current();
     let script = set.hooks(Function::OnPermit, None).next().unwrap();
-    script.on_permit(&req(), &person(), &resource()).await
+    script.on_permit(&req(), &llama_identity(), &resource()).await
 }
 
 async fn permit(body: &str) -> Result<PermitResult, Fault> {
     permit_with(limits(), body).await
 }
 
+/// The detail of a failure.
 #[track_caller]
 fn detail<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> String {
     match outcome {
         Err(Fault::Failed { detail }) => detail,
-        other => panic!("not broken: {other:?}"),
+        other => panic!("the call did not fail: {other:?}"),
     }
 }
 
+/// The refusal that a script threw.
 #[track_caller]
 fn refusal<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> ScriptRefusal {
     match outcome {
         Err(Fault::Refused(refusal)) => *refusal,
-        other => panic!("not refused: {other:?}"),
+        other => panic!("the script did not refuse: {other:?}"),
     }
 }

@@ -8,7 +8,7 @@ async fn on_permit_returns_true_false_or_nothing() {
     assert_eq!(permit("false").await.unwrap(), PermitResult::Refused);
     assert_eq!(permit("").await.unwrap(), PermitResult::NoObjection);
     for body in ["1", "\"true\"", "[]", "#{}", "identity", "|x| x", "1.5", "'t'"] {
-        assert!(detail(permit(body).await).contains("it returns true, false or ()"), "{body}");
+        assert!(detail(permit(body).await).contains("it must return true, false or ()"), "{body}");
     }
 }
 
@@ -69,10 +69,10 @@ async fn every_other_throw_is_a_failure() {
         "deny(403, \"a b\", \"a\");",
         "deny(403, \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\", \"a\");",
     ] {
-        let said = detail(permit(body).await);
-        assert!(said.starts_with("hooks.rhai:1:"), "{body}: {said}");
+        let message = detail(permit(body).await);
+        assert!(message.starts_with("hooks.rhai:1:"), "{body}: {message}");
     }
-    // exit() does not bypass the check: its value is checked like a returned one.
+    // exit() does not bypass the check, because its value is checked like a return value.
     assert!(detail(permit("exit(\"yes\");").await).contains("returned string"));
 }
 
@@ -88,9 +88,14 @@ async fn hook_that_returns_false_fails() {
     let with = req().changed(|parts| parts.query = Some("r=1".into()));
     script.on_request(&req()).await.unwrap();
     assert!(detail(script.on_request(&with).await).contains("use deny()"));
-    script.on_authenticated(&with, &person()).await.unwrap();
-    assert!(detail(script.on_authenticated(&req(), &person()).await).contains("use deny()"));
-    assert!(detail(script.on_permit(&req(), &person(), &resource()).await).contains("not define"));
+    script.on_authenticated(&with, &llama_identity()).await.unwrap();
+    assert!(
+        detail(script.on_authenticated(&req(), &llama_identity()).await).contains("use deny()")
+    );
+    assert!(
+        detail(script.on_permit(&req(), &llama_identity(), &resource()).await)
+            .contains("not define")
+    );
 }
 
 #[tokio::test]
@@ -134,7 +139,7 @@ async fn an_authentication_type_reads_decodes_looks_up_and_verifies() {
     };
     assert_eq!(terms.scopes.unwrap(), ["graze"]);
     assert_eq!(terms.adopt.unwrap().expose(), "old");
-    // A credential that the script does not expect.
+    // The script fails on a credential without a colon.
     assert!(detail(script.decode(&req(), "nothing").await).contains("index"));
 }
 
@@ -169,7 +174,7 @@ async fn wrong_types_from_an_authentication_type_are_failures() {
         let verdict = script.verify(&req(), &llama(), &claim).await;
         match value {
             "true" => assert!(matches!(verdict, Ok(VerifyResult::Match(_)))),
-            _ => assert!(detail(verdict).contains("it returns true, false, or"), "{value}"),
+            _ => assert!(detail(verdict).contains("it must return true, false, or"), "{value}"),
         }
     }
 }
@@ -186,8 +191,8 @@ async fn no_failure_contains_a_credential() {
     let script = set.auth("leaky").unwrap();
     for secret in ["hunter2-throw", "hunter2-map", "hunter2"] {
         let outcome = script.decode(&req(), secret).await;
-        let said = detail(outcome);
-        assert!(!said.contains("hunter2"), "{said}");
+        let message = detail(outcome);
+        assert!(!message.contains("hunter2"), "{message}");
     }
     let shown = format!("{:?} {:?}", req(), ScriptClaim::of_pair("llama", "hunter2"));
     assert_eq!(shown, "ScriptRequest(POST /orders) ScriptClaim(…)");
@@ -244,10 +249,10 @@ async fn denial_can_change_but_stays_a_denial() {
         "denial.room = \"permit\";",
         "for i in 0..100 { denial.set_header(`x-${i}`, \"a\"); }",
     ] {
-        let said = detail(run(body).await);
-        assert!(said.starts_with("hooks.rhai:1:"), "{body}: {said}");
+        let message = detail(run(body).await);
+        assert!(message.starts_with("hooks.rhai:1:"), "{body}: {message}");
     }
-    // An invalid status set by Rust code is not sent either.
+    // Even if Rust code sets an invalid status, the status is not sent.
     let mut wrong = denial().take();
     wrong.status = StatusCode::OK;
     assert_eq!(ScriptDenial::new(wrong).take().status, StatusCode::INTERNAL_SERVER_ERROR);
@@ -265,7 +270,7 @@ async fn response_can_change_within_limits() {
         let body = whole.map(|text| Bytes::from_static(text.as_bytes()));
         let response = ScriptResponse::new(ResponseParts { status: StatusCode::OK, headers, body });
         let script = set.hooks(Function::OnResponse, None).next().unwrap();
-        script.on_response(&req(), &person(), &response).await.map(|()| response.take())
+        script.on_response(&req(), &llama_identity(), &response).await.map(|()| response.take())
     };
     let parts = run(
         "response.set_header(\"X-Was\", response.header(\"server\")); response.remove_header(\"Server\");
@@ -298,7 +303,7 @@ async fn handler_responds() {
         let folder = Folder::of(&[("handlers/hello.rhai", &text)]);
         let scripts = folder.load().unwrap();
         let set = scripts.current();
-        set.handler("hello").unwrap().handle(&req(), &person()).await
+        set.handler("hello").unwrap().handle(&req(), &llama_identity()).await
     };
     for (body, status, content_type, sent) in [
         ("#{ hello: identity.name }", 200, "application/json", "{\"hello\":\"llama\"}"),

@@ -1,20 +1,21 @@
-//! Tests of consecutive calls of a function on a thread: no state of one is visible in the next.
+//! Tests of consecutive calls of a function on a thread: no state of one call is visible in the
+//! next call.
 
 use super::*;
 
-fn claimed(set: &ScriptSet, script: &str) -> Script {
+fn auth_script(set: &ScriptSet, script: &str) -> Script {
     set.auth(script).unwrap().clone()
 }
 
 #[tokio::test]
 async fn constant_argument_is_not_kept_for_the_next_call() {
-    // A constant is read-only, and so is a part that a function returns.
+    // A constant is read-only, even if a function returns it.
     let text = "const ADA = #{ user: \"ada\" };
         fn decode(req, presented) { if presented == \"ada\" { ADA } else { #{ user: presented } } }
         fn verify(req, user, credential) { credential.user += \"!\"; credential.user == \"ada!\" }";
     let folder = Folder::of(&[("auth/odd.rhai", text)]);
     let scripts = folder.load().unwrap();
-    let script = claimed(&scripts.current(), "odd");
+    let script = auth_script(&scripts.current(), "odd");
     for presented in ["ada", "bob", "ada", "ada", "bob"] {
         let claim = script.decode(&req(), presented).await.unwrap();
         let verdict = script.verify(&req(), &llama(), &claim).await.unwrap();
@@ -47,7 +48,7 @@ async fn aborted_call_leaves_no_state() {
     let script = set.hooks(Function::OnPermit, None).next().unwrap();
     let permit = async |way: &str| {
         let req = req().changed(|parts| parts.query = Some(format!("way={way}")));
-        script.on_permit(&req, &person(), &resource()).await
+        script.on_permit(&req, &llama_identity(), &resource()).await
     };
     for way in ["throw", "deny", "return", "exit", "wrong", "spin", "deep"] {
         let outcome = permit(way).await;
@@ -73,7 +74,7 @@ async fn state_of_one_request_is_not_visible_to_the_next() {
     let set = scripts.current();
     let script = set.hooks(Function::OnPermit, None).next().unwrap();
     for _ in 0..3 {
-        let outcome = script.on_permit(&req(), &person(), &resource()).await;
+        let outcome = script.on_permit(&req(), &llama_identity(), &resource()).await;
         assert_eq!(outcome.unwrap(), PermitResult::Granted);
     }
 }
@@ -87,7 +88,7 @@ async fn request_is_dropped_after_its_call() {
     let scripts = folder.load().unwrap();
     let set = scripts.current();
     let script = set.hooks(Function::OnPermit, None).next().unwrap();
-    let who = person();
-    script.on_permit(&req(), &who, &resource()).await.unwrap();
-    assert_eq!(Arc::strong_count(&who.0), 1);
+    let identity = llama_identity();
+    script.on_permit(&req(), &identity, &resource()).await.unwrap();
+    assert_eq!(Arc::strong_count(&identity.0), 1);
 }

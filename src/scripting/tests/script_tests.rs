@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn each_test_runs_in_a_sandbox_of_its_own() {
+fn each_test_runs_in_a_separate_sandbox() {
     let text = r#"
         fn verify(req, user, credential) {
             if !once(credential.nonce, 60) { deny(401, "REPLAYED", "Again."); }
@@ -39,20 +39,20 @@ fn each_test_runs_in_a_sandbox_of_its_own() {
 }
 
 #[test]
-fn failing_test_rejects_the_set_and_names_its_place() {
+fn failing_test_rejects_the_set_and_reports_its_position() {
     let hook = "fn on_request(req) {}\n";
     let mut wrong = Vec::new();
-    for (test, says) in [
+    for (test, expected) in [
         ("assert(false, \"it is wrong\");", "assertion failed: it is wrong"),
         ("assert_eq(1, 2);", "assertion failed: 1 is not 2"),
         ("assert_eq(\"1\", 1);", "assertion failed: \"1\" is not 1"),
-        ("assert_denied(|| 1, 401, \"A\");", "it was not denied"),
+        ("assert_denied(|| 1, 401, \"A\");", "the function did not deny"),
         ("assert_denied(|| deny(403, \"B\", \"\"), 403, \"A\");", "denied with 403 B"),
         ("assert_denied(|| deny(404, \"A\", \"\"), 403, \"A\");", "denied with 404 A"),
-        ("assert_denied(|| 1 / 0, 403, \"A\");", "not denied but broken"),
+        ("assert_denied(|| 1 / 0, 403, \"A\");", "the function failed and did not deny"),
         ("throw \"x\";", "test_it failed: x"),
         ("deny(403, \"A\", \"b\");", "a value of type map was thrown"),
-        ("decide(test_request(\"GET\", \"/\"));", "needs a whole server"),
+        ("decide(test_request(\"GET\", \"/\"));", "needs the whole pipeline"),
         ("test_user(#{ nam: \"a\" });", "no field nam"),
         ("test_user(#{ name: \"a\" }); test_user(#{ name: \"A\" });", "already"),
         ("test_request(\"GET\", \"a\");", "a path that begins with /"),
@@ -60,25 +60,27 @@ fn failing_test_rejects_the_set_and_names_its_place() {
         ("secret(\"webhook\");", "no secret"),
     ] {
         let text = format!("{hook}fn test_it() {{ {test} }}");
-        let said = Folder::of(&[("hooks.rhai", &text)]).refused();
-        if !(said.starts_with("hooks.rhai:2:") && said.contains(says) && said.contains('^')) {
-            wrong.push(format!("{test}: {said}"));
+        let errors = Folder::of(&[("hooks.rhai", &text)]).load_errors();
+        let has_position = errors.starts_with("hooks.rhai:2:") && errors.contains('^');
+        if !(has_position && errors.contains(expected)) {
+            wrong.push(format!("{test}: {errors}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A gate for these tests: calls the script under test for the user, and knows the test's users.
-struct Gate;
+/// A pipeline that only calls the script's `lookup`, and allows a request if the script finds one
+/// of the test's users.
+struct LookupGate;
 
-impl ScriptTestGate for Gate {
-    fn decide(&self, trial: &TestRequest) -> Result<TestDecision, String> {
-        assert_eq!((trial.kind, trial.name.as_str()), (ScriptKind::Auth, "a"));
-        let script = trial.set.auth(&trial.name).unwrap();
+impl ScriptTestGate for LookupGate {
+    fn decide(&self, test: &TestRequest) -> Result<TestDecision, String> {
+        assert_eq!((test.kind, test.name.as_str()), (ScriptKind::Auth, "a"));
+        let script = test.set.auth(&test.name).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let found = runtime.block_on(script.lookup(&trial.request, &ScriptClaim::of_text("x")));
+        let found = runtime.block_on(script.lookup(&test.request, &ScriptClaim::of_text("x")));
         let user = match found {
-            Ok(LookupResult::User(uid)) => trial.users.iter().find(|user| user.uid == uid),
+            Ok(LookupResult::User(uid)) => test.users.iter().find(|user| user.uid == uid),
             _ => None,
         };
         Ok(TestDecision {
@@ -106,7 +108,7 @@ fn decide_uses_the_scripts_under_test() {
             }}"
         )
     };
-    let host = || ScriptHost { gate: Some(Arc::new(Gate)), ..host() };
+    let host = || ScriptHost { gate: Some(Arc::new(LookupGate)), ..host() };
     let folder = Folder::of(&[("auth/a.rhai", &text("alpaca"))]);
     let scripts = folder.load_with(limits(), host()).unwrap_or_else(|found| panic!("{}", found[0]));
     let first = Arc::downgrade(&scripts.current());
@@ -115,5 +117,5 @@ fn decide_uses_the_scripts_under_test() {
     assert!(problems[0].to_string().contains("null is not \"alpaca\""), "{}", problems[0]);
     folder.write("auth/a.rhai", text("ALPACA"));
     scripts.reload().unwrap();
-    assert!(first.upgrade().is_none(), "a set is held by its own tests");
+    assert!(first.upgrade().is_none(), "the tests of a set hold the set");
 }

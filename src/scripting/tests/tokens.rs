@@ -1,4 +1,4 @@
-//! Tests of tokens: valid ones, and known attacks.
+//! Tests of JSON Web Tokens: valid tokens, and tokens of known attacks.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -47,7 +47,7 @@ async fn verify(token: &str, options: &str) -> Result<String, Fault> {
 const HS: &str = "#{ alg: \"HS256\", secret: SHARED, aud: \"api\", iss: \"me\" }";
 
 #[tokio::test]
-async fn each_algorithm_verifies_its_own_tokens_alone() {
+async fn each_algorithm_verifies_only_tokens_of_this_algorithm() {
     let all = [
         (Algorithm::HS256, HS.to_owned()),
         (Algorithm::RS256, "#{ alg: \"RS256\", key: RSA, aud: \"api\" }".to_owned()),
@@ -67,11 +67,11 @@ async fn each_algorithm_verifies_its_own_tokens_alone() {
                 );
             }
         }
-        // One character of the claims, and one of the signature.
+        // A change of one character in the claims, or in the signature, makes the token invalid.
         let token = signed(*algorithm, &good());
-        for at in [token.find('.').unwrap() + 5, token.len() - 10] {
+        for index in [token.find('.').unwrap() + 5, token.len() - 10] {
             let mut bytes = token.clone().into_bytes();
-            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
             refusal(verify(&String::from_utf8(bytes).unwrap(), options).await);
         }
     }
@@ -85,14 +85,14 @@ async fn token_cannot_choose_its_algorithm() {
             refusal(verify(&token, options).await);
         }
     }
-    // The public key of RS256 as the secret of HS256.
+    // A token whose HS256 secret is the public key of RS256.
     let key = EncodingKey::from_secret(RSA.as_bytes());
     let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &good(), &key).unwrap();
     refusal(verify(&token, "#{ alg: \"RS256\", key: RSA, aud: \"api\" }").await);
-    // A script that requires it gets an error.
-    let said = detail(verify(&token, "#{ alg: \"HS256\", secret: RSA, aud: \"api\" }").await);
-    assert!(said.contains("no secret for HS256"), "{said}");
-    // A key inside the token.
+    // A script that uses the public key as an HS256 secret gets an error.
+    let message = detail(verify(&token, "#{ alg: \"HS256\", secret: RSA, aud: \"api\" }").await);
+    assert!(message.contains("cannot be the secret for HS256"), "{message}");
+    // A token that contains a key.
     let header = json!({ "alg": "HS256", "jwk": { "kty": "oct", "k": "AAAA" } });
     refusal(verify(&unsigned(&header, &good()), HS).await);
     let header = Header { crit: Some(vec!["exp".into()]), ..Header::new(Algorithm::HS256) };
@@ -114,19 +114,19 @@ async fn claims_are_checked_strictly() {
         claims
     };
     let mut wrong = Vec::new();
-    for (claims, says) in [
-        (without("exp"), "no end"),
+    for (claims, expected) in [
+        (without("exp"), "no expiry"),
         (with("exp", json!(NOW - 60)), "expired"),
         (with("exp", json!(NOW - 100_000)), "expired"),
         (with("exp", json!(0)), "expired"),
         (with("exp", json!(-1)), "expired"),
-        (with("exp", json!((NOW + 600).to_string())), "no number"),
-        (with("exp", json!("9999999999")), "no number"),
-        (with("exp", json!(null)), "no number"),
-        (with("exp", json!(true)), "no number"),
+        (with("exp", json!((NOW + 600).to_string())), "not a number"),
+        (with("exp", json!("9999999999")), "not a number"),
+        (with("exp", json!(null)), "not a number"),
+        (with("exp", json!(true)), "not a number"),
         (with("exp", json!([NOW + 600])), "cannot be read"),
         (with("nbf", json!(NOW + 61)), "not valid yet"),
-        (with("nbf", json!("0")), "no number"),
+        (with("nbf", json!("0")), "not a number"),
         (without("aud"), "another audience"),
         (with("aud", json!("other")), "another audience"),
         (with("aud", json!(["other"])), "another audience"),
@@ -137,9 +137,9 @@ async fn claims_are_checked_strictly() {
         (with("iss", json!(["me"])), "another issuer"),
     ] {
         let outcome = verify(&signed(Algorithm::HS256, &claims), HS).await;
-        let said = refusal(outcome).description;
-        if !said.contains(says) {
-            wrong.push(format!("{claims}: {said}"));
+        let description = refusal(outcome).description;
+        if !description.contains(expected) {
+            wrong.push(format!("{claims}: {description}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -151,7 +151,8 @@ async fn claims_are_checked_strictly() {
     ] {
         assert_eq!(verify(&signed(Algorithm::HS256, &claims), HS).await.unwrap(), "llama");
     }
-    // A token with an audience, without the option in the script (RFC 7519, section 4.1.3).
+    // A token with an audience is invalid if the script does not set the option `aud` (RFC 7519,
+    // section 4.1.3).
     let options = "#{ alg: \"HS256\", secret: SHARED }";
     refusal(verify(&signed(Algorithm::HS256, &good()), options).await);
     verify(&signed(Algorithm::HS256, &without("aud")), options).await.unwrap();
@@ -189,7 +190,7 @@ async fn invalid_options_are_an_error_of_the_script() {
         "#{ alg: \"HS256\", secret: SHARED, leeway: -1 }",
         "#{ alg: \"HS256\", secret: SHARED, audience: \"api\" }",
     ] {
-        let said = detail(verify(&token, options).await);
-        assert!(said.contains("jwt_verify"), "{options}: {said}");
+        let message = detail(verify(&token, options).await);
+        assert!(message.contains("jwt_verify"), "{options}: {message}");
     }
 }

@@ -1,5 +1,5 @@
-//! Header fields that a script may set in a response: valid names and values, but no field that
-//! frames the message or that Keyward uses for its own statements.
+//! Checks the header fields that a script sets in a response: names and values must be valid.
+//! Scripts cannot set fields that frame the message, or fields that state the caller's identity.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rhai::Map;
@@ -22,11 +22,12 @@ const FORBIDDEN: &[&str] = &[
     "upgrade",
 ];
 
-/// The prefix of the fields with which Keyward states the identity to an upstream.
-const OWN_PREFIX: &str = "x-keyward-";
+/// The prefix of the fields in which Keyward tells an upstream the identity of the caller.
+const IDENTITY_PREFIX: &str = "x-keyward-";
 
-/// The most fields that a script may set in one response.
+/// The maximum number of fields that a script may set in one response.
 const MAX_FIELDS: usize = 64;
+/// The maximum length of a field's value, in bytes.
 const MAX_VALUE_BYTES: usize = 8192;
 
 /// Parses the name of a field that a script may set.
@@ -36,17 +37,17 @@ const MAX_VALUE_BYTES: usize = 8192;
 pub(in crate::scripting) fn parse_name(text: &str) -> Result<HeaderName, String> {
     let name = HeaderName::from_bytes(text.as_bytes())
         .map_err(|_| format!("{:?} is not the name of a header field", clip(text)))?;
-    if FORBIDDEN.contains(&name.as_str()) || name.as_str().starts_with(OWN_PREFIX) {
+    if FORBIDDEN.contains(&name.as_str()) || name.as_str().starts_with(IDENTITY_PREFIX) {
         return Err(format!("scripts cannot set the header field {name}"));
     }
     Ok(name)
 }
 
-/// Parses a value that a script may set: visible text, spaces and tabs. CR, LF, NUL and other
-/// control characters would end the field and begin another.
+/// Parses a value that a script may set: visible text, spaces and tabs. Control characters such as
+/// CR, LF and NUL are rejected, because they could end the field and begin another field.
 ///
 /// # Errors
-/// The value contains other characters or is too long. The message does not contain the value.
+/// The value contains control characters or is too long. The message does not quote the value.
 pub(in crate::scripting) fn parse_value(
     name: &HeaderName,
     text: &str,
@@ -68,7 +69,7 @@ pub(in crate::scripting) fn set(
     let name = parse_name(name)?;
     let value = parse_value(&name, value)?;
     if headers.keys_len() >= MAX_FIELDS && !headers.contains_key(&name) {
-        return Err(format!("more than {MAX_FIELDS} header fields"));
+        return Err(format!("a script cannot set more than {MAX_FIELDS} header fields"));
     }
     headers.insert(name, value);
     Ok(())

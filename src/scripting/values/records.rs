@@ -1,5 +1,5 @@
-//! Views of users, keys, roles, identities and resources for scripts, and the trait that looks them
-//! up.
+//! Views of users, keys, roles, identities and resources for scripts, and the trait [`Records`],
+//! which looks up records.
 
 use std::{
     collections::BTreeMap,
@@ -15,8 +15,8 @@ use crate::model::Timestamp;
 /// Returns whether a user or an identity has a permission.
 pub type PermissionCheck = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// The look-ups that scripts may make. They are read-only and from memory, because a script must
-/// not wait.
+/// The look-ups that scripts may make. Each look-up only reads memory, because a script must not
+/// wait.
 pub trait Records: Send + Sync {
     /// The user with this name, ignoring case.
     fn user_by_name(&self, name: &str) -> Option<UserView>;
@@ -28,7 +28,7 @@ pub trait Records: Send + Sync {
     fn role(&self, id: &str) -> Option<RoleView>;
 }
 
-/// Has no records.
+/// An implementation of [`Records`] that contains no records.
 #[derive(Debug, Clone, Copy)]
 pub struct NoRecords;
 
@@ -60,7 +60,7 @@ pub struct UserParts {
     pub uid: u64,
     /// The name.
     pub name: String,
-    /// Active, or blocked.
+    /// Whether the user is active; `false` means blocked.
     pub is_active: bool,
     /// The ids of the user's roles.
     pub roles: Vec<String>,
@@ -88,7 +88,8 @@ impl fmt::Debug for UserView {
     }
 }
 
-/// A key as scripts see it: without its digest, against which a guess could be checked.
+/// A key as scripts see it. The view omits the digest, with which a script could check guesses of
+/// the key's text.
 #[derive(Debug, Clone)]
 pub struct KeyView(pub(in crate::scripting) Arc<KeyParts>);
 
@@ -105,7 +106,7 @@ pub struct KeyParts {
     pub expires: Option<Timestamp>,
     /// The only application that the key may be used with; `None` means any application.
     pub application: Option<String>,
-    /// The permissions that the key is bound to; `None` means all of the user's permissions.
+    /// The permissions that the key is restricted to; `None` means all permissions of the user.
     pub scopes: Option<Vec<String>>,
     /// The networks that the key may be used from; empty means any network.
     pub networks: Vec<String>,
@@ -146,7 +147,8 @@ impl RoleView {
 #[derive(Clone)]
 pub struct IdentityView(pub(in crate::scripting) Arc<IdentityInner>);
 
-/// The contents, and the name as the engine's own string type, converted on first use.
+/// The contents of an [`IdentityView`], and the user's name in the engine's string type. The name
+/// is converted on first use.
 pub(in crate::scripting) struct IdentityInner {
     parts: IdentityParts,
     engine_name: OnceLock<ImmutableString>,
@@ -174,9 +176,9 @@ pub struct IdentityParts {
     pub name: String,
     /// The ids of the roles.
     pub roles: Vec<String>,
-    /// The public id of the key that authenticated the request.
+    /// The public id of the key that authenticated the request; `None` means that no key did.
     pub key_id: Option<String>,
-    /// The application that served the request.
+    /// The application that accepted the credential.
     pub application: Option<String>,
     /// The user's attributes.
     pub attributes: BTreeMap<String, String>,
@@ -225,7 +227,7 @@ pub struct ResourceParts {
     pub path: String,
     /// The host of the resource; `None` means any host.
     pub host: Option<String>,
-    /// The method that was matched.
+    /// The method of the request.
     pub method: String,
 }
 

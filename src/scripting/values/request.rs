@@ -31,7 +31,8 @@ pub struct RequestParts {
     pub body: Option<Bytes>,
 }
 
-/// A request for scripts. A cheap handle: all hooks of one request share it and its notes.
+/// A request as scripts see it. Cheap to clone: all hooks of one request share the contents and the
+/// notes.
 #[derive(Clone)]
 pub struct ScriptRequest(Arc<RequestInner>);
 
@@ -39,8 +40,8 @@ type Notes = BTreeMap<ImmutableString, Dynamic>;
 
 struct RequestInner {
     parts: RequestParts,
-    /// Method, path and the client's address as the engine's own string type, converted on first
-    /// use.
+    /// The method, the path and the client's address in the engine's string type. Each text is
+    /// converted on first use.
     method: OnceLock<ImmutableString>,
     path: OnceLock<ImmutableString>,
     client: OnceLock<ImmutableString>,
@@ -111,7 +112,7 @@ impl ScriptRequest {
     /// Sets a note.
     ///
     /// # Errors
-    /// The request has `max_notes` notes already, or the value is not plain data.
+    /// The request already has `max_notes` notes, or the value is not plain data.
     pub(in crate::scripting) fn set_note(
         &self,
         name: ImmutableString,
@@ -119,7 +120,7 @@ impl ScriptRequest {
         max_notes: usize,
     ) -> Result<(), String> {
         if !is_plain_data(&value, 0) {
-            return Err(format!("a note is plain data, not {}", value.type_name()));
+            return Err(format!("a note must be plain data, not {}", value.type_name()));
         }
         let mut notes = self.0.notes.lock();
         if notes.len() >= max_notes && !notes.contains_key(&name) {
@@ -130,7 +131,7 @@ impl ScriptRequest {
     }
 }
 
-/// Shows only method and path: header, query, body and notes may contain credentials.
+/// Shows only method and path, because header, query, body and notes may contain credentials.
 impl fmt::Debug for ScriptRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ScriptRequest({} {})", self.0.parts.method, self.0.parts.path)
@@ -143,8 +144,8 @@ impl fmt::Debug for RequestParts {
     }
 }
 
-/// Formats an IPv4 address like its `Display`, in a tenth of the time. Most scripts that read a
-/// request read the address.
+/// Formats an IPv4 address like `Ipv4Addr`'s `Display`, in a tenth of the time. The time matters,
+/// because most scripts that read a request read the client's address.
 fn format_ipv4(octets: [u8; 4]) -> String {
     let mut text = String::with_capacity(15);
     for (index, octet) in octets.into_iter().enumerate() {
@@ -164,7 +165,8 @@ fn text(value: &HeaderValue) -> Option<&str> {
     std::str::from_utf8(value.as_bytes()).ok()
 }
 
-/// Whether a value is plain data: it contains no function and no object of Keyward's.
+/// Whether a value is plain data, without functions and without Keyward's objects such as `req`.
+/// `depth` is the number of arrays and maps around the value.
 pub(in crate::scripting) fn is_plain_data(value: &Dynamic, depth: usize) -> bool {
     if depth > 32 {
         return false;

@@ -19,7 +19,7 @@ pub struct ScriptDenial(Arc<Mutex<DenialParts>>);
 pub struct DenialParts {
     /// The phase that denied the request.
     pub phase: String,
-    /// 400 to 599; a script cannot set any other status.
+    /// The status, from 400 to 599. A script cannot set any other status.
     pub status: StatusCode,
     /// The error code.
     pub code: String,
@@ -29,7 +29,7 @@ pub struct DenialParts {
     pub body: Option<String>,
     /// The content type of `body`.
     pub content_type: Option<String>,
-    /// Additional header fields; they replace default fields of the same name.
+    /// Additional header fields, which replace default fields of the same name.
     pub headers: HeaderMap,
 }
 
@@ -39,8 +39,8 @@ impl ScriptDenial {
         Self(Arc::new(Mutex::new(parts)))
     }
 
-    /// The denial with the script's changes. Any status outside 400 to 599 becomes 500, although
-    /// scripts cannot set one.
+    /// The denial with the script's changes. Scripts cannot set a status outside 400 to 599. If
+    /// Rust code has set such a status, it becomes 500.
     pub fn take(&self) -> DenialParts {
         let mut parts = self.lock().clone();
         if !(parts.status.is_client_error() || parts.status.is_server_error()) {
@@ -79,12 +79,12 @@ pub struct ScriptResponse(Arc<Mutex<ResponseParts>>);
 /// The contents of a [`ScriptResponse`].
 #[derive(Clone)]
 pub struct ResponseParts {
-    /// 200 to 599.
+    /// The status, from 200 to 599.
     pub status: StatusCode,
     /// The header fields for the client.
     pub headers: HeaderMap,
-    /// The complete body; `None` means that it is streamed, and that scripts can neither read nor
-    /// set it.
+    /// The complete body. `None` means that the body is streamed, so that scripts can neither read
+    /// nor set it.
     pub body: Option<Bytes>,
 }
 
@@ -130,7 +130,7 @@ impl fmt::Debug for ScriptResponse {
 /// The response of a handler script.
 #[derive(Clone)]
 pub struct HandlerResponse {
-    /// 200 to 599.
+    /// The status, from 200 to 599.
     pub status: StatusCode,
     /// The header fields, including `Content-Type` if there is a body.
     pub headers: HeaderMap,
@@ -139,7 +139,7 @@ pub struct HandlerResponse {
 }
 
 impl HandlerResponse {
-    /// A response with a body of this type.
+    /// A response with a body of this content type.
     pub(in crate::scripting) fn new(
         status: i64,
         body: Bytes,
@@ -158,11 +158,13 @@ impl fmt::Debug for HandlerResponse {
     }
 }
 
-/// A status code for a final response; 1xx are interim responses.
+/// Checks a status code for a final response. The codes below 200 are for interim responses.
 fn response_status(status: i64) -> Result<StatusCode, String> {
     u16::try_from(status)
         .ok()
         .filter(|status| (200..=599).contains(status))
         .and_then(|status| StatusCode::from_u16(status).ok())
-        .ok_or_else(|| format!("{status} is not the status of a response; use one from 200 to 599"))
+        .ok_or_else(|| {
+            format!("a response cannot have the status {status}; use a status from 200 to 599")
+        })
 }

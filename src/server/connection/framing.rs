@@ -1,63 +1,64 @@
-//! Inspects requests on HTTP/1 before hyper parses them, and finds those whose length is ambiguous.
+//! Inspects HTTP/1 requests before hyper parses them, and finds the requests whose length is
+//! ambiguous.
 //!
 //! hyper silently accepts lines that end without a carriage return, and bodies with two lengths or
 //! with both a length and a transfer coding (RFC 9112, sections 2.2 and 6.3). A proxy in front may
-//! read such a request in another way, and then a second request is smuggled in the first. So it is
-//! rejected here.
+//! find another end of such a request, so that a client can smuggle a second request inside the
+//! first. This server therefore rejects such requests.
 
 /// The state of the inspection of one connection.
 #[derive(Debug, Default)]
 pub(in crate::server) struct FramingGuard {
     state: FramingState,
-    length: Option<u64>,
-    has_coding: bool,
+    content_length: Option<u64>,
+    has_transfer_coding: bool,
     has_upgrade: bool,
     /// The beginning of a line whose end has not come yet.
     partial_line: Vec<u8>,
 }
 
-/// The next part of the request to come.
+/// The part of a request that the next byte belongs to.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum FramingState {
     /// The request line. Empty lines may come before it.
     #[default]
     RequestLine,
     Fields,
-    /// So many bytes of a body.
+    /// A body, with the number of bytes that are still to come.
     Body(u64),
     /// The line with the size of the next chunk.
     ChunkSize,
-    /// So many bytes of a chunk, with the line end behind it.
+    /// A chunk and its line end, with the number of bytes that are still to come.
     ChunkData(u64),
     Trailers,
-    /// Bytes of another protocol, or bytes that hyper rejects anyway. Ignored until the next
-    /// request.
+    /// Bytes of another protocol, or bytes that hyper rejects anyway. The guard ignores all bytes
+    /// until the next request.
     Ignored,
 }
 
-/// The longest line that is buffered. hyper accepts no line of this length.
+/// The maximum number of bytes of a line that are buffered. hyper rejects a line of this length.
 const MAX_LINE: usize = 1 << 20;
 
 impl FramingGuard {
-    /// Whether bytes are ignored until the next request.
+    /// Whether the guard ignores all bytes until the next request.
     pub fn is_ignoring(&self) -> bool {
         self.state == FramingState::Ignored
     }
 
-    /// Inspects bytes that came. Returns the index of the byte that makes a request ambiguous, if
-    /// there is one.
+    /// Inspects received bytes. Returns the index of the byte that makes a request ambiguous.
+    /// `None` means that no request is ambiguous.
     pub fn inspect(&mut self, bytes: &[u8]) -> Option<usize> {
         let at_start = self.state == FramingState::RequestLine && self.partial_line.is_empty();
         if at_start && is_plain(bytes) {
             return None;
         }
-        let mut from = 0;
-        while from < bytes.len() && self.state != FramingState::Ignored {
-            let rest = &bytes[from..];
+        let mut start = 0;
+        while start < bytes.len() && self.state != FramingState::Ignored {
+            let rest = &bytes[start..];
             if let FramingState::Body(left) | FramingState::ChunkData(left) = self.state {
-                let here = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                self.skip_body(here as u64);
-                from += here;
+                let skipped = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                self.skip_body(skipped as u64);
+                start += skipped;
                 continue;
             }
             let Some(length) = memchr::memchr(b'\n', rest) else {
@@ -66,9 +67,9 @@ impl FramingGuard {
             };
             if self.complete_line(&rest[..length]) {
                 self.state = FramingState::Ignored;
-                return Some(from + length);
+                return Some(start + length);
             }
-            from += length + 1;
+            start += length + 1;
         }
         None
     }
@@ -90,7 +91,7 @@ impl FramingGuard {
         }
     }
 
-    /// Handles a line whose end has come. Returns whether it makes the request ambiguous.
+    /// Handles the line that `end` completes. Returns whether the line makes the request ambiguous.
     fn complete_line(&mut self, end: &[u8]) -> bool {
         if self.partial_line.is_empty() {
             return self.line(end);
@@ -100,14 +101,15 @@ impl FramingGuard {
         self.line(&line)
     }
 
-    /// Handles a line without its line feed. Returns whether it makes the request ambiguous.
+    /// Handles a line, given without its line feed. Returns whether the line makes the request
+    /// ambiguous.
     fn line(&mut self, line: &[u8]) -> bool {
         let (text, has_return) = match line.strip_suffix(b"\r") {
             Some(text) => (text, true),
             None => (line, false),
         };
         match self.state {
-            // hyper skips empty lines here.
+            // hyper skips empty lines before a request line.
             FramingState::RequestLine if text.is_empty() => !has_return,
             FramingState::RequestLine => {
                 let is_request = text.ends_with(b" HTTP/1.1") || text.ends_with(b" HTTP/1.0");
@@ -134,25 +136,26 @@ impl FramingGuard {
         }
     }
 
-    /// Handles a header field. Returns whether it makes the request ambiguous.
+    /// Handles a header field. Returns whether the field makes the request ambiguous.
     fn field(&mut self, line: &[u8]) -> bool {
         if let Some(value) = field_value(line, b"content-length") {
-            let is_repeated = self.length.is_some();
-            // A value that is not a number is rejected by hyper.
+            let is_repeated = self.content_length.is_some();
+            // hyper rejects a value that is not a number.
             let number = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
-            self.length = Some(number.unwrap_or(u64::MAX));
-            return is_repeated || self.has_coding;
+            self.content_length = Some(number.unwrap_or(u64::MAX));
+            return is_repeated || self.has_transfer_coding;
         }
         self.has_upgrade |= field_value(line, b"upgrade").is_some();
-        self.has_coding |= field_value(line, b"transfer-encoding").is_some();
-        self.has_coding && self.length.is_some()
+        self.has_transfer_coding |= field_value(line, b"transfer-encoding").is_some();
+        self.has_transfer_coding && self.content_length.is_some()
     }
 
-    /// The part that comes after the header fields. A body of another protocol is ignored.
+    /// The part that comes after the header fields. After a head with `Upgrade`, the next bytes may
+    /// be another protocol's, and are ignored.
     fn after_fields(&self) -> FramingState {
-        match self.length {
+        match self.content_length {
             _ if self.has_upgrade => FramingState::Ignored,
-            _ if self.has_coding => FramingState::ChunkSize,
+            _ if self.has_transfer_coding => FramingState::ChunkSize,
             None | Some(0) => FramingState::RequestLine,
             Some(length) => FramingState::Body(length),
         }
@@ -165,42 +168,42 @@ fn after_chunk_size(line: &[u8]) -> FramingState {
     let size = std::str::from_utf8(digits).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
     match size {
         Some(0) => FramingState::Trailers,
-        // With the line end behind it.
+        // Two bytes more, for the line end after the chunk.
         Some(size) => FramingState::ChunkData(size.saturating_add(2)),
         None => FramingState::Ignored,
     }
 }
 
-/// Whether these bytes are the complete heads of requests without a body, and cannot be ambiguous.
-/// This is true for almost all reads. Each line feed follows a carriage return, and no line begins
-/// as `Content-Length`, `Transfer-Encoding` or `Upgrade` do. The loop compiles to vector
-/// instructions.
+/// Whether a quick check proves that these bytes are complete requests without bodies, none of them
+/// ambiguous. The check succeeds for almost all reads. It succeeds if each line feed follows a
+/// carriage return, and no line begins like `Content-Length`, `Transfer-Encoding` or `Upgrade`. The
+/// loop compiles to vector instructions.
 fn is_plain(bytes: &[u8]) -> bool {
-    /// From the beginning of `\r\nContent-L`, or `\r\nTransfer-`, to its last letter.
+    /// The distance from the first to the last byte of `\r\nContent-L`, and of `\r\nTransfer-`.
     const SPAN: usize = 10;
-    let Some(body) = bytes.len().checked_sub(SPAN) else { return false };
+    let Some(count) = bytes.len().checked_sub(SPAN) else { return false };
     if !bytes.ends_with(b"\r\n\r\n") {
         return false;
     }
-    let (line_ends, first, last) = (&bytes[..body], &bytes[2..][..body], &bytes[SPAN..][..body]);
-    let (feeds, eighth) = (&bytes[1..][..body], &bytes[9..][..body]);
+    let (line_ends, first, last) = (&bytes[..count], &bytes[2..][..count], &bytes[SPAN..][..count]);
+    let (feeds, eighth) = (&bytes[1..][..count], &bytes[9..][..count]);
     let mut is_suspicious = false;
-    for at in 0..body {
-        let is_feed = feeds[at] == b'\n';
-        let is_bare = is_feed & (line_ends[at] != b'\r');
-        let (first, last) = (first[at] | 0x20, last[at] | 0x20);
+    for index in 0..count {
+        let is_feed = feeds[index] == b'\n';
+        let is_bare = is_feed & (line_ends[index] != b'\r');
+        let (first, last) = (first[index] | 0x20, last[index] | 0x20);
         let is_length = (first == b'c') & (last == b'l');
         let is_coding = (first == b't') & (last == b'-');
-        let is_upgrade = (first == b'u') & (eighth[at] == b':');
+        let is_upgrade = (first == b'u') & (eighth[index] == b':');
         is_suspicious |= is_bare | (is_feed & (is_length | is_coding | is_upgrade));
     }
-    // The last bytes are too few for such a field.
-    let rest = &bytes[body..];
+    // The last bytes are too few for one of these fields, but may contain a bare line feed.
+    let rest = &bytes[count..];
     let is_bare = |pair: &[u8]| pair[1] == b'\n' && pair[0] != b'\r';
     !is_suspicious && bytes[0] != b'\n' && !rest.windows(2).any(is_bare)
 }
 
-/// The value of a header field, if the line is the field of this name.
+/// The value of the header field in a line. `None` means that the field has another name.
 fn field_value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, value) = line.split_at_checked(name.len())?;
     value.strip_prefix(b":").filter(|_| start.eq_ignore_ascii_case(name))
@@ -213,7 +216,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Requests that are split anywhere but between two of them take the slow path.
+        /// `is_ambiguous` compares an unsplit text, which can take the fast path, with texts that
+        /// are split inside a request and so take the slow path.
         #[test]
         fn fast_path_and_slow_path_find_the_same(
             heads in proptest::collection::vec(
@@ -226,7 +230,8 @@ mod tests {
         }
     }
 
-    /// Whether a request is ambiguous, for every split into two reads.
+    /// Whether a text is ambiguous. Asserts that every split of the text into two reads has the
+    /// result of the unsplit text.
     fn is_ambiguous(text: &str) -> bool {
         let mut guard = FramingGuard::default();
         let unsplit = (guard.inspect(text.as_bytes()).is_some(), guard);
@@ -235,7 +240,8 @@ mod tests {
             let mut guard = FramingGuard::default();
             let found = guard.inspect(first).is_some() || guard.inspect(second).is_some();
             assert_eq!(found, unsplit.0, "{first:?} {second:?}");
-            // hyper reads no further after a line that is not a request line.
+            // The states may differ after a line that is not a request line, because hyper reads no
+            // further.
             if text.starts_with("GET / HTTP/1.1\r\n") {
                 let split = (guard.state, &guard.partial_line);
                 let unsplit = (unsplit.1.state, &unsplit.1.partial_line);
@@ -257,7 +263,7 @@ mod tests {
             "POST / HTTP/1.1\r\ntransfer-encoding:x\r\nA: b\r\ncontent-length:1\r\n\r\n",
             "\nPOST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
             "\nGET / HTTP/1.1\nHost: a\n\n",
-            // A second request.
+            // The second request is ambiguous.
             "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\nHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             "POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET / HTTP/1.1\nHost: a\r\n\r\n",
@@ -275,7 +281,7 @@ mod tests {
             // Bodies that look like heads.
             "POST / HTTP/1.1\r\nContent-Length: 17\r\n\r\nGET / HTTP/1.1\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n11\r\nGET / HTTP/1.1\n\r\n\r\n0\r\n\r\n",
-            // Another protocol.
+            // The bytes after the head are another protocol's.
             "GET / HTTP/1.1\r\nUpgrade:x\r\nConnection: upgrade\r\n\r\nGET / HTTP/1.1\n\r\n",
             // The end of a head whose beginning was not inspected, and a body.
             "-Length: 3\r\n\r\na\nb",

@@ -1,5 +1,5 @@
-//! The bytes of a connection: reports reads and writes to the [timeouts](super::timeouts), rejects
-//! requests with ambiguous framing, and gives hyper's own rejections a body.
+//! The byte stream of a connection: reports reads and writes to the [timeouts](super::timeouts),
+//! rejects requests with ambiguous framing, and gives hyper's own rejections a body.
 
 use std::{
     convert::Infallible,
@@ -25,10 +25,11 @@ use super::{
     timeouts::{ConnectionTimeouts, NextBytes},
 };
 
-/// How long, and for how many bytes, the server still reads from a rejected client, so that the
-/// client gets the response: if a closed socket has unread bytes, the kernel sends a reset, and the
-/// client's kernel then discards the response.
+/// The maximum time that the server reads from a rejected client before it closes the socket. If a
+/// closed socket has unread bytes, the kernel sends a reset, and the client's kernel then discards
+/// the response.
 const LINGER: Duration = Duration::from_secs(1);
+/// The maximum number of bytes that the server reads in that time.
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
 
 /// The socket of a connection.
@@ -39,7 +40,7 @@ pub(in crate::server) enum Socket {
     Tls(Box<TlsStream<TlsIo>>),
 }
 
-/// Evaluates an expression with the stream of every kind of socket.
+/// Evaluates an expression with the stream of a socket, for each kind of socket.
 macro_rules! with_stream {
     ($socket:expr, $stream:ident => $does:expr) => {
         match $socket {
@@ -50,8 +51,8 @@ macro_rules! with_stream {
     };
 }
 
-/// Evaluates an expression with the stream of the operating system, which for TLS is below the TLS
-/// stream.
+/// Evaluates an expression with the operating system's stream of a socket. For TLS, this is the
+/// stream below the TLS stream.
 macro_rules! with_raw_stream {
     ($socket:expr, $stream:ident => $does:expr) => {
         match $socket {
@@ -100,13 +101,14 @@ impl Socket {
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(self.shutdown_write()),
-            // TLS sends its close_notify first, which proves the end to the client (RFC 8446,
-            // section 6.1).
+            // TLS first sends close_notify, which proves to the client that nothing was cut off
+            // (RFC 8446, section 6.1).
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
-    /// Reads and discards bytes that a client still sends after its response.
+    /// Closes the write side. Then reads and discards the bytes that the client sends after the
+    /// response.
     pub async fn linger(&self) {
         let _ = self.shutdown_write();
         let discard = async {
@@ -128,14 +130,14 @@ impl Socket {
         let _ = tokio::time::timeout(LINGER, discard).await;
     }
 
-    /// Whether there are unread bytes. Discards one of them.
+    /// Whether the socket has unread bytes. Discards the first unread byte.
     pub fn has_unread(&self) -> bool {
         self.try_read(&mut [0]).is_ok_and(|read| read > 0)
     }
 }
 
-/// The socket below TLS. It reports to the timeouts itself, because TLS accepts the bytes of a
-/// response long before the client does.
+/// The socket below TLS. This socket reports its writes to the timeouts, because the TLS stream
+/// accepts the bytes of a response long before the client does.
 #[derive(Debug)]
 pub(in crate::server) struct TlsIo {
     stream: TcpStream,
@@ -215,7 +217,7 @@ struct ReturnState {
     /// `None` while the connection is in use.
     socket: Option<Socket>,
     is_aborted: bool,
-    /// The wakers of the tasks that wait to read and to write.
+    /// The wakers of the tasks that wait to read ([`READ`]) and to write ([`WRITE`]).
     waiting: [Option<Waker>; 2],
 }
 
@@ -231,7 +233,7 @@ impl ReturnedSocket {
         state.waiting.iter_mut().filter_map(Option::take).for_each(Waker::wake);
     }
 
-    /// Whether the connection was aborted. If not, an abort wakes `cx`.
+    /// Whether the connection was aborted. A later abort wakes `cx`.
     fn is_aborted(&self, direction: usize, cx: &Context<'_>) -> bool {
         let mut state = self.0.lock();
         state.waiting[direction] = Some(cx.waker().clone());
@@ -244,14 +246,14 @@ const WRITE: usize = 1;
 
 /// The stream that hyper reads from and writes to.
 pub(in crate::server) struct MonitoredIo {
-    /// `None` after the drop.
+    /// `None` after `drop` has returned the socket.
     socket: Option<Socket>,
     returned: ReturnedSocket,
     timeouts: Arc<ConnectionTimeouts>,
-    /// The unwritten part of a response that replaces one of hyper's.
+    /// The unwritten part of the response that replaces a rejection by hyper.
     replacement: Vec<u8>,
     framing: FramingGuard,
-    /// Its drop tells the listener that the socket is no longer in use.
+    /// The drop of this sender tells the listener that the socket is no longer in use.
     _in_use: oneshot::Sender<Infallible>,
 }
 
@@ -262,8 +264,8 @@ impl Drop for MonitoredIo {
 }
 
 impl MonitoredIo {
-    /// The monitored socket, the place to which it returns, and a channel that closes when the
-    /// socket is no longer in use.
+    /// Returns the monitored socket, the handle that gets the socket back, and a channel that
+    /// closes when the socket is no longer in use.
     pub fn new(
         socket: Socket,
         timeouts: Arc<ConnectionTimeouts>,
@@ -281,7 +283,8 @@ impl MonitoredIo {
         (io, returned, released)
     }
 
-    /// The index of the byte that makes a request ambiguous, if there is one.
+    /// The index of the byte that makes a request ambiguous. `None` means that no request is
+    /// ambiguous.
     fn find_ambiguity(&mut self, bytes: &[u8]) -> Option<usize> {
         match self.timeouts.next_bytes() {
             NextBytes::OtherProtocol => return None,
@@ -300,13 +303,14 @@ impl MonitoredIo {
     ) -> Poll<io::Result<usize>> {
         self.check_not_aborted(WRITE, cx)?;
         let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(0)) };
-        let reports_itself = matches!(socket, Socket::Tls(_));
+        // For TLS, `TlsIo` reports the write.
+        let is_tls = matches!(socket, Socket::Tls(_));
         let written = socket.poll_write(cx, parts);
-        if reports_itself { written } else { report_write(&self.timeouts, written) }
+        if is_tls { written } else { report_write(&self.timeouts, written) }
     }
 
-    /// Returns an error if the connection was upgraded and then aborted. Other connections pay
-    /// nothing for this check.
+    /// Returns an error if the connection was upgraded and then aborted. For other connections,
+    /// this check takes no lock.
     fn check_not_aborted(&self, direction: usize, cx: &Context<'_>) -> io::Result<()> {
         if self.timeouts.is_upgraded() && self.returned.is_aborted(direction, cx) {
             return Err(io::ErrorKind::ConnectionAborted.into());
@@ -329,7 +333,7 @@ impl MonitoredIo {
     }
 }
 
-/// Appends an end to a head that makes hyper reject it: no line may contain a NUL.
+/// Appends a NUL and the end of a head, so that hyper rejects the head: no line may contain a NUL.
 fn append_invalid_end(buffer: &mut ReadBuf<'_>) {
     const END: &[u8] = b"\0\r\n\r\n";
     let fits = END.len().min(buffer.remaining());
@@ -379,7 +383,8 @@ impl AsyncWrite for MonitoredIo {
             self.timeouts.set_rejected();
             let length = first.len();
             self.replacement = response;
-            // Written at once. The part that does not fit is written by the next flush.
+            // Writes the response at once. If the socket does not accept all of it, the next flush
+            // writes the rest.
             if let Poll::Ready(Err(e)) = self.poll_replacement(cx) {
                 return Poll::Ready(Err(e));
             }

@@ -1,12 +1,13 @@
-//! Gives a body to the responses of hyper to requests that are not valid HTTP. hyper sends an empty
-//! one. All our errors have a body that clients can parse.
+//! Gives a body to hyper's responses to requests that are not valid HTTP. hyper sends an empty
+//! body, but every other error of this server has a body that clients can parse.
 
 use ::http::StatusCode;
 
-/// The replacement for bytes to be written, if they are a rejection by hyper.
+/// The response that replaces a rejection by hyper. `None` means that `written` is no such
+/// rejection.
 ///
-/// hyper writes a rejection in one piece: a 4xx with an empty body and without a content type. Our
-/// own responses always have a content type.
+/// hyper writes a rejection in one piece: a 4xx with an empty body and without a content type. This
+/// server's other errors always have a content type.
 pub(in crate::server) fn replacement_for(written: &[u8]) -> Option<Vec<u8>> {
     let status =
         written.strip_prefix(b"HTTP/1.1 ").or_else(|| written.strip_prefix(b"HTTP/1.0 "))?;
@@ -48,8 +49,8 @@ mod tests {
 
     #[test]
     fn only_a_rejection_with_an_empty_body_is_replaced() {
-        let own = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
-        let text = String::from_utf8(replacement_for(own).unwrap()).unwrap();
+        let hyper_rejection = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
+        let text = String::from_utf8(replacement_for(hyper_rejection).unwrap()).unwrap();
         assert!(text.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{text}");
         assert!(text.ends_with("takes.\"\n}"), "{text}");
         for other in [

@@ -12,14 +12,15 @@ use std::{
 
 /// The first bytes of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
-/// The value of `preface_bytes` after other bytes than the preface came.
+/// The value of `preface_bytes` after a byte has come that differs from the preface.
 const NOT_HTTP2: usize = usize::MAX;
-/// The most milliseconds by which the clock of [`ticks`] lags behind the clock of timers. A check
-/// that comes earlier would find nothing expired, again and again.
+/// The maximum number of milliseconds by which the clock of [`ticks`] lags behind the clock of
+/// timers. Timers are set later by this number. Otherwise a timer could fire before [`ticks`]
+/// reaches the expiry, and the check would repeat again and again.
 const LAG: u64 = 16;
 
-/// The state of a connection that decides about timeouts. Times are milliseconds since its start,
-/// plus one. `0` means that the state does not apply.
+/// The state of a connection that decides about timeouts. A point in time is in milliseconds since
+/// the start of the connection, plus one. `0` means that there is no such time.
 #[derive(Debug)]
 pub(in crate::server) struct ConnectionTimeouts {
     started: Instant,
@@ -27,34 +28,35 @@ pub(in crate::server) struct ConnectionTimeouts {
     started_ticks: i64,
     header_read: u64,
     idle: u64,
-    /// Requests that were read, and whose response is not complete.
+    /// The number of requests that were read and whose responses are not complete.
     in_flight: AtomicU32,
-    /// The time of the first byte of a request's head that is not complete.
+    /// The time at which the first byte of the current, incomplete head came.
     head_since: AtomicU64,
-    /// The time since which there has been no request.
+    /// The time at which the last response was complete. Before the first response, the time at
+    /// which the handshake was complete.
     idle_since: AtomicU64,
-    /// The time since which the client's socket accepts no bytes.
+    /// The time at which the client's socket became full.
     blocked_since: AtomicU64,
-    /// HTTP/2: responses whose next bytes wait for the client to open its window. The socket need
-    /// not be full for that.
+    /// HTTP/2: the number of responses whose next bytes wait until the client opens its
+    /// flow-control window. A window can be closed while the socket accepts bytes.
     offered: AtomicU32,
-    /// The last time at which bytes of such a response were taken.
+    /// HTTP/2: the last time at which hyper took bytes of a response.
     taken_at: AtomicU64,
     has_received: AtomicBool,
     /// How many bytes of the HTTP/2 preface have come, or [`NOT_HTTP2`].
     preface_bytes: AtomicUsize,
     was_rejected: AtomicBool,
     is_upgraded: AtomicBool,
-    /// Whether a request was read since the last call of [`Self::next_bytes`].
+    /// Whether a request was read since [`Self::next_bytes`] last returned `NewRequest`.
     has_new_request: AtomicBool,
-    /// Whether the last response is an upstream's.
+    /// Whether the last response came from an upstream.
     is_pass_through: AtomicBool,
 }
 
 /// The meaning of the next bytes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum NextBytes {
-    /// A new request: the last one has its response.
+    /// A new request, because the previous request has its response.
     NewRequest,
     /// More of the current request.
     SameRequest,
@@ -94,33 +96,33 @@ impl ConnectionTimeouts {
         }
     }
 
-    /// The time, on a clock that lags some milliseconds: it is read several times for each request,
-    /// and the limits are seconds.
+    /// The time now, from a cheap clock that lags by some milliseconds. Each request reads this
+    /// clock several times, and the limits are seconds long.
     fn now(&self) -> u64 {
         let since = ticks().saturating_sub(self.started_ticks);
         u64::try_from(since).unwrap_or(0) + 1
     }
 
-    /// The handshake is complete. The time for the first request begins now.
+    /// Records that the handshake is complete: the time for the first request begins.
     pub fn begin_idle(&self) {
         self.idle_since.store(self.now(), Relaxed);
     }
 
-    /// Bytes were read.
+    /// Records that bytes were read.
     pub fn received(&self, bytes: &[u8]) {
         self.has_received.store(true, Relaxed);
-        let come = self.preface_bytes.load(Relaxed);
-        if come < PREFACE.len() {
-            let next = bytes.len().min(PREFACE.len() - come);
-            let fits = PREFACE[come..].starts_with(&bytes[..next]);
-            self.preface_bytes.store(if fits { come + next } else { NOT_HTTP2 }, Relaxed);
+        let matched = self.preface_bytes.load(Relaxed);
+        if matched < PREFACE.len() {
+            let next = bytes.len().min(PREFACE.len() - matched);
+            let fits = PREFACE[matched..].starts_with(&bytes[..next]);
+            self.preface_bytes.store(if fits { matched + next } else { NOT_HTTP2 }, Relaxed);
         }
         if self.in_flight.load(Relaxed) == 0 && self.head_since.load(Relaxed) == 0 {
             self.head_since.store(self.now(), Relaxed);
         }
     }
 
-    /// Bytes were written.
+    /// Records that bytes were written.
     pub fn wrote(&self) {
         if self.blocked_since.load(Relaxed) != 0 {
             self.blocked_since.store(0, Relaxed);
@@ -131,14 +133,14 @@ impl ConnectionTimeouts {
         self.preface_bytes.load(Relaxed) == PREFACE.len()
     }
 
-    /// The client's socket is full.
+    /// Records that the client's socket is full.
     pub fn write_blocked(&self) {
         if self.blocked_since.load(Relaxed) == 0 {
             self.blocked_since.store(self.now(), Relaxed);
         }
     }
 
-    /// hyper has rejected a malformed request, and closes the connection.
+    /// Records that hyper has rejected a malformed request and closes the connection.
     pub fn set_rejected(&self) {
         self.was_rejected.store(true, Relaxed);
     }
@@ -147,7 +149,8 @@ impl ConnectionTimeouts {
         self.was_rejected.load(Relaxed)
     }
 
-    /// The bytes after this response are another protocol's. The tunnel bounds them.
+    /// Records that the bytes after this response are another protocol's. The tunnel has its own
+    /// timeouts.
     pub fn set_upgraded(&self) {
         self.is_upgraded.store(true, Relaxed);
     }
@@ -156,19 +159,20 @@ impl ConnectionTimeouts {
         self.is_upgraded.load(Relaxed)
     }
 
-    /// A response is about to be written. `is_pass_through` means that it is an upstream's.
+    /// Records that a response will be written. `is_pass_through` means that the response came from
+    /// an upstream.
     pub fn begin_response(&self, is_pass_through: bool) {
         self.is_pass_through.store(is_pass_through, Relaxed);
     }
 
-    /// Whether the bytes to write can be a rejection by hyper. After an upstream's response they
-    /// can only be one if more bytes have come since.
+    /// Whether the bytes that hyper writes now can be a rejection by hyper. After an upstream's
+    /// response, this is possible only if the client has sent more bytes since then.
     pub fn can_write_rejection(&self) -> bool {
         !self.is_upgraded()
             && (!self.is_pass_through.load(Relaxed) || self.head_since.load(Relaxed) != 0)
     }
 
-    /// The head of a request was read.
+    /// Records that the head of a request was read.
     pub fn begin_request(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         self.has_new_request.store(true, Relaxed);
@@ -176,7 +180,8 @@ impl ConnectionTimeouts {
         InFlight { timeouts: self.clone(), is_offered: false }
     }
 
-    /// The time since which all responses wait for the client's window, if all do.
+    /// The time since when all responses wait for the client's window. `None` means that at least
+    /// one response does not wait, or that no request is in flight.
     fn window_closed_since(&self) -> Option<u64> {
         let (offered, in_flight) = (self.offered.load(Relaxed), self.in_flight.load(Relaxed));
         (offered > 0 && offered == in_flight).then(|| self.taken_at.load(Relaxed))
@@ -187,7 +192,8 @@ impl ConnectionTimeouts {
         if self.is_http2() || self.is_upgraded() {
             NextBytes::OtherProtocol
         } else if self.in_flight.load(Relaxed) == 0 && self.has_new_request.load(Relaxed) {
-            // Load and store need not be one step: only the task of the connection uses this flag.
+            // A load and a separate store are enough, because only the task of the connection uses
+            // this flag.
             self.has_new_request.store(false, Relaxed);
             NextBytes::NewRequest
         } else {
@@ -198,15 +204,16 @@ impl ConnectionTimeouts {
     /// Checks whether the connection has to be closed.
     pub fn check(&self) -> TimeoutCheck {
         let now = self.now();
-        // A wait that begins after this check lasts at least this long.
+        // A wait that begins after this check expires at this time at the earliest.
         let next_check = now + self.idle.min(self.header_read);
         let (blocked, head) = (self.blocked_since.load(Relaxed), self.head_since.load(Relaxed));
         let (expiry, reason) = if blocked != 0 {
             (blocked + self.idle, "the client reads no bytes")
         } else if let Some(since) = self.window_closed_since() {
-            (since + self.idle, "the client opens no window")
+            (since + self.idle, "the client does not open its HTTP/2 window")
         } else if self.in_flight.load(Relaxed) > 0 || self.is_upgraded() {
-            // Handlers have timeouts of their own. The connection may become idle right after this.
+            // Handlers and tunnels have their own timeouts. The next check is needed because the
+            // connection may become idle right after this check.
             return self.check_again_at(next_check);
         } else if !self.has_received.load(Relaxed) {
             (self.idle_since.load(Relaxed) + self.header_read, "the client sent nothing")
@@ -228,13 +235,13 @@ impl ConnectionTimeouts {
     }
 }
 
-/// Milliseconds since some moment.
+/// Milliseconds since an arbitrary moment, on a coarse monotonic clock.
 fn ticks() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     now.tv_sec * 1000 + now.tv_nsec / 1_000_000
 }
 
-/// A request in flight. Dropped when the last byte of its response was handed to hyper.
+/// A request in flight. Dropped when hyper has taken the last byte of the response.
 #[derive(Debug)]
 pub(in crate::server) struct InFlight {
     timeouts: Arc<ConnectionTimeouts>,
@@ -247,9 +254,10 @@ impl InFlight {
         &self.timeouts
     }
 
-    /// Bytes of the response are ready, or the head is: the client has to take them.
+    /// Records that the head or more bytes of the response are ready, so that the client has to
+    /// take them.
     pub fn offer_bytes(&mut self) {
-        // An HTTP/1 client that reads nothing has a full socket, which is timed already.
+        // An HTTP/1 client that reads nothing has a full socket, and `write_blocked` records that.
         if !self.timeouts.is_http2() {
             return;
         }
@@ -259,7 +267,7 @@ impl InFlight {
         }
     }
 
-    /// The client can take bytes, and none are ready.
+    /// Records that the client can take bytes, but no bytes of the response are ready.
     pub fn wait_for_bytes(&mut self) {
         if std::mem::replace(&mut self.is_offered, false) {
             self.timeouts.offered.fetch_sub(1, Relaxed);
@@ -305,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn http2_is_idle_from_its_last_request_whatever_bytes_come() {
+    fn http2_connection_is_idle_after_its_last_request_whatever_bytes_come() {
         let timeouts = new_timeouts(Duration::ZERO, HOUR);
         timeouts.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         assert!(!has_expired(&timeouts));
@@ -335,7 +343,10 @@ mod tests {
         let mut first = timeouts.begin_request();
         first.offer_bytes();
         first.offer_bytes();
-        assert_eq!(timeouts.check(), TimeoutCheck::Expired("the client opens no window"));
+        assert_eq!(
+            timeouts.check(),
+            TimeoutCheck::Expired("the client does not open its HTTP/2 window")
+        );
         let other = timeouts.begin_request();
         assert!(!has_expired(&timeouts), "another request is in flight");
         drop(other);

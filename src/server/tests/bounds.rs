@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// Asserts that a rejection by hyper has our error envelope.
+/// Asserts that a rejection by hyper has Keyward's error envelope.
 #[track_caller]
 fn assert_rejected(text: &str, status: u16, code: &str) {
     assert_eq!(statuses(text), [status], "{text}");
@@ -24,7 +24,7 @@ async fn head_larger_than_the_limit_is_rejected() {
         let text = listener.exchange(format!("{}\r\n", head(bytes))).await;
         assert_rejected(&text, 431, "REQUEST_HEADER_FIELDS_TOO_LARGE");
     }
-    // Also when the head never ends.
+    // A head that never ends is rejected too.
     let text = listener.exchange(head(17 * 1024)).await;
     assert_rejected(&text, 431, "REQUEST_HEADER_FIELDS_TOO_LARGE");
 }
@@ -62,7 +62,7 @@ async fn silent_client_is_closed_after_the_head_timeout() {
     listener.wait_for_open(0, 100).await;
 }
 
-/// The timeout counts from the first byte: more bytes do not extend it.
+/// The timeout counts from the first byte: more bytes do not extend the timeout.
 #[tokio::test]
 async fn client_that_sends_a_head_slowly_is_closed() {
     let listener = TestListener::new(ConnectionLimits { header_read: SHORT, ..wide() }).await;
@@ -76,7 +76,7 @@ async fn client_that_sends_a_head_slowly_is_closed() {
     timeout(PATIENCE, dribble).await.expect("the connection stays open");
 }
 
-/// The head of a later request has the same timeout as the first one's.
+/// The head of a later request has the same timeout as the head of the first request.
 #[tokio::test]
 async fn head_of_a_later_request_has_a_timeout() {
     let listener = TestListener::new(ConnectionLimits { header_read: SHORT, ..wide() }).await;
@@ -102,7 +102,7 @@ async fn idle_connection_is_closed() {
     assert!(began.elapsed() >= SHORT * 9 / 10, "{:?}", began.elapsed());
 }
 
-/// Neither the idle timeout nor the head timeout applies to it.
+/// Neither the idle timeout nor the head timeout applies to a request in flight.
 #[tokio::test]
 async fn request_in_flight_is_not_closed() {
     let listener =
@@ -124,7 +124,7 @@ async fn client_that_reads_no_bytes_is_closed() {
     listener.wait_for_request().await;
     listener.wait_for_open(0, 100).await;
     assert!(connection.rest().await.len() < LARGE);
-    // A slow client that reads gets all bytes.
+    // A client that reads slowly gets all bytes.
     let mut connection = listener.connect().await;
     connection.send(&get("/large").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
     let mut taken = vec![0; LARGE / 8];
@@ -144,7 +144,7 @@ async fn connections_above_the_limit_wait() {
         connection.send(&get("/a")).await;
         connection.until("GET /a").await;
     }
-    // The third connection is accepted, and not read from.
+    // The server accepts the third connection, but does not read from it.
     let mut third = listener.connect().await;
     third.send(&get("/b")).await;
     sleep(SHORT).await;
@@ -156,7 +156,7 @@ async fn connections_above_the_limit_wait() {
     listener.wait_for_open(0, 2).await;
 }
 
-/// A listener without clients keeps no permit from another.
+/// A listener without clients holds no permit that the other listener needs.
 #[tokio::test]
 async fn listeners_share_the_connection_limit() {
     let first = TestListener::with_connections(wide(), 1).await;
@@ -187,7 +187,8 @@ async fn server_keeps_reading_from_a_rejected_client() {
         let is_closed = timeout(Duration::from_millis(200), all_closed()).await.is_ok();
         !is_closed && connection.0.write_all(b"more").await.is_ok()
     };
-    // On a busy machine, the second of lingering may be over already.
+    // On a busy machine, the lingering time (1 s) may end before the check, so there are five
+    // attempts.
     let mut has_lingered = false;
     for _ in 0..5 {
         has_lingered = has_lingered || keeps_reading().await;
@@ -209,7 +210,7 @@ async fn unrequested_protocol_switch_ends_the_connection() {
     drop(timeout(PATIENCE, all).await.expect("the connection stays open").unwrap());
 }
 
-/// Also when the client is still sending.
+/// The client is still sending when the server responds.
 #[tokio::test]
 async fn rejected_client_reads_the_response_before_a_reset() {
     let listener = TestListener::new(wide()).await;

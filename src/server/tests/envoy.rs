@@ -262,7 +262,7 @@ async fn repeated_credential_is_denied_in_either_form() {
 }
 
 #[tokio::test]
-async fn client_is_the_peer_of_envoy_unless_it_is_a_trusted_proxy() {
+async fn client_is_the_peer_of_envoy_unless_the_peer_is_a_trusted_proxy() {
     let fixture = EnvoyFixture::new().await;
     let new = crate::accounts::NewKey {
         networks: vec!["203.0.113.0/24".parse().unwrap()],
@@ -279,7 +279,7 @@ async fn client_is_the_peer_of_envoy_unless_it_is_a_trusted_proxy() {
         // Another trusted proxy is in front of Envoy.
         ("127.0.0.1", Some("203.0.113.7"), 200),
         ("127.0.0.1", Some("203.0.113.7, 198.51.100.1"), 401),
-        // A client that sends the header itself.
+        // The client sends the header.
         ("198.51.100.1", Some("203.0.113.7"), 401),
         ("", Some("203.0.113.7"), 200),
         ("", None, 400),
@@ -304,7 +304,7 @@ async fn proxy_that_is_not_trusted_gets_no_decision() {
     );
     assert_eq!(refused.status.unwrap().code, 403);
     assert!(refused.body.contains("UNTRUSTED_PROXY"), "{}", refused.body);
-    // The message is not even read.
+    // The server does not read the message of an untrusted proxy.
     let result = fixture.send(call(b"no message")).await;
     assert_eq!(denied(result.message.unwrap()).status.unwrap().code, 403);
 }

@@ -1,10 +1,10 @@
-//! Tests of request framing. A request whose end is ambiguous is rejected, because with two
-//! readings a second request could be smuggled in it.
+//! Tests of request framing. A request whose end is ambiguous is rejected, because otherwise a
+//! client could smuggle a second request inside the first.
 
 use super::*;
 
 const HOST: &str = "Host: x\r\n";
-/// A request inside of another one. It must never get a response.
+/// A request inside another request. The inner request must never get a response.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test]

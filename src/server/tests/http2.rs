@@ -10,7 +10,7 @@ use super::*;
 
 type Sender = http2::SendRequest<Empty<Bytes>>;
 
-/// A connection, and the task that ends with it.
+/// Opens a connection. Returns its sender, and the task that ends with the connection.
 async fn connect(
     listener: &TestListener,
     sends_pings: bool,
@@ -52,7 +52,7 @@ async fn both_versions_share_the_port() {
     assert!(text.ends_with("GET /b"), "{text}");
 }
 
-/// A slow response does not delay the others of its connection.
+/// A slow response does not delay other responses on the same connection.
 #[tokio::test]
 async fn requests_of_a_connection_run_concurrently() {
     let listener = TestListener::new(wide()).await;
@@ -112,7 +112,7 @@ async fn idle_connection_is_closed() {
     assert!(began.elapsed() >= SHORT * 9 / 10, "{:?}", began.elapsed());
 }
 
-/// Its socket is never full.
+/// The client's socket is never full.
 #[tokio::test]
 async fn client_that_opens_no_window_is_closed() {
     let listener = TestListener::new(ConnectionLimits { idle: SHORT, ..wide() }).await;
@@ -154,7 +154,7 @@ async fn preface_in_pieces_is_accepted() {
     let mut frames = Vec::new();
     let read = timeout(SHORT * 4, connection.0.read_to_end(&mut frames)).await;
     assert!(read.is_err(), "the connection was closed");
-    // The server's settings, and its acknowledgement of the client's.
+    // The last frame is the server's acknowledgement of the client's settings.
     assert!(frames.ends_with(b"\0\0\0\x04\x01\0\0\0\0"), "{frames:?}");
 }
 

@@ -45,11 +45,11 @@ use crate::{
 
 /// How long an operation may take before a test gives up. No test asserts that anything is faster.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A limit that a test waits for.
+/// A time limit that a test waits for.
 const SHORT: Duration = Duration::from_millis(200);
 const LARGE: usize = 64 << 20;
 
-/// Limits that no test reaches, unless it sets one of them.
+/// Limits that no test reaches, unless the test sets a lower limit.
 fn wide() -> ConnectionLimits {
     ConnectionLimits {
         header_bytes: 16 * 1024,
@@ -61,10 +61,10 @@ fn wide() -> ConnectionLimits {
     }
 }
 
-/// Responds by the path: to `/wait` after [`TestListener::open`], to `/who` with scheme and client,
-/// to `/never` never, to `/large` with [`LARGE`] bytes, to `/half` with a truncated body, to
-/// `/read` with the body of the request, to `/switch` with a switch to another protocol, and to all
-/// others with method and path.
+/// Responds by the path. `/wait` gets its response after [`TestListener::open`], and `/never` gets
+/// none. The body for `/who` is scheme and client, for `/large` [`LARGE`] bytes, for `/half` a
+/// truncated body, and for `/read` the body of the request. The response to `/switch` switches to
+/// another protocol. The body for all other paths is method and path.
 #[derive(Clone)]
 struct PathService {
     is_open: watch::Receiver<bool>,
@@ -77,7 +77,7 @@ impl Service for PathService {
     async fn respond(&self, request: Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let method = request.method().clone();
         let text = format!("{method} {}", request.uri().path());
-        // For tests that wait for a request.
+        // Wakes the tests that wait for a request.
         self.requests.add_permits(1);
         let body = match request.uri().path() {
             "/wait" => {
@@ -130,7 +130,7 @@ impl Body for TruncatedBody {
     }
 }
 
-/// A listener that is being served.
+/// A running listener with a [`PathService`].
 struct TestListener {
     address: SocketAddr,
     connections: Arc<Semaphore>,

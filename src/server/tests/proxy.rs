@@ -21,12 +21,12 @@ use super::{
 };
 
 /// A resource at `/api` that forwards to these upstreams, with more settings.
-fn to(upstreams: &[&Upstream], more: Value) -> Value {
+fn resource_to(upstreams: &[&Upstream], more: Value) -> Value {
     let urls: Vec<String> = upstreams.iter().map(|upstream| upstream.url()).collect();
-    to_urls(&urls, more)
+    resource_to_urls(&urls, more)
 }
 
-fn to_urls(urls: &[String], more: Value) -> Value {
+fn resource_to_urls(urls: &[String], more: Value) -> Value {
     let mut proxy = json!({ "upstreams": urls });
     for (name, value) in more.as_object().unwrap() {
         proxy[name] = value.clone();
@@ -35,7 +35,7 @@ fn to_urls(urls: &[String], more: Value) -> Value {
 }
 
 async fn start(upstream: &Upstream, more: Value) -> TestServer {
-    TestServer::new(&[to(&[upstream], more)]).await
+    TestServer::new(&[resource_to(&[upstream], more)]).await
 }
 
 /// The values of a header field that the upstream received.
@@ -76,7 +76,7 @@ async fn request_and_response_pass_through() {
 #[tokio::test]
 async fn denied_request_does_not_reach_the_upstream() {
     let upstream = echo(Protocol::Http1).await;
-    let mut resource = to(&[&upstream], json!({}));
+    let mut resource = resource_to(&[&upstream], json!({}));
     resource["permissions"] = json!({ "GET": ["read"] });
     let server = TestServer::new(&[resource]).await;
     assert_eq!(server.ask("GET", "/api/x", "", "").await.status, 200);
@@ -123,7 +123,7 @@ async fn identity_and_forwarded_fields_come_only_from_keyward() {
 async fn forwarded_fields_of_a_trusted_proxy_are_extended() {
     let upstream = echo(Protocol::Http1).await;
     let loopback = ["127.0.0.0/8".parse().unwrap()];
-    let server = TestServer::with(&[to(&[&upstream], json!({}))], |public| {
+    let server = TestServer::with(&[resource_to(&[&upstream], json!({}))], |public| {
         public.with_trusted_proxies(loopback)
     })
     .await;
@@ -149,13 +149,13 @@ async fn credential_is_forwarded_only_with_keep_credential() {
 #[tokio::test]
 async fn anonymous_request_is_forwarded_without_identity_and_credential() {
     let upstream = echo(Protocol::Http1).await;
-    let mut resource = to(&[&upstream], json!({}));
+    let mut resource = resource_to(&[&upstream], json!({}));
     resource["authentication"] = json!(["anonymous"]);
     let server = TestServer::new(&[resource]).await;
     let echo = server.ask_as("", "GET", "/api/x", "X-Keyward-User: root\r\n", "").await.json();
     assert_eq!(received(&echo, "x-keyward-user"), [""; 0]);
     assert!(!echo.to_string().contains("root"));
-    // A disabled application does not read its credential, which is removed nevertheless.
+    // A disabled application does not read its credential, but the credential is still removed.
     let disable = |application: &mut crate::model::Application| {
         application.enabled = false;
         Ok::<_, crate::accounts::AccountError>(())
@@ -176,7 +176,7 @@ async fn prefix_is_stripped_and_the_base_path_is_added() {
     let upstream = echo(Protocol::Http1).await;
     let url = format!("{}/v1/", upstream.url());
     let strips = json!({ "strip_prefix": "/api" });
-    let server = TestServer::new(&[to_urls(&[url], strips)]).await;
+    let server = TestServer::new(&[resource_to_urls(&[url], strips)]).await;
     let echo = server.ask("GET", "/api/a%20b/?q", "", "").await.json();
     assert_eq!(echo["target"], "/v1/a%20b/?q");
 }
@@ -192,16 +192,17 @@ async fn connections_are_reused_and_a_closed_one_is_replaced() {
     // Each connection serves one request and is closed without `Connection: close`.
     let closing = fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let server = start(&closing, json!({})).await;
-    for at in 1..=5 {
+    for number in 1..=5 {
         let response = server.ask("POST", "/api/x", "", "body").await;
-        assert_eq!((response.status, response.text()), (200, "ok"), "request {at}");
+        assert_eq!((response.status, response.text()), (200, "ok"), "request {number}");
     }
     assert_eq!(closing.connections(), 5);
 }
 
 #[tokio::test]
 async fn only_idempotent_requests_are_retried_after_the_upstream_may_have_read_them() {
-    // Each connection serves one request. It reads a second one and does not respond.
+    // Each connection serves one request. The connection reads a second request, but does not
+    // respond to it.
     let unanswered = Arc::new(AtomicUsize::new(0));
     let count = unanswered.clone();
     let upstream = raw(move |mut stream, _| {
@@ -286,7 +287,7 @@ async fn expect_100_continue_is_decided_by_the_upstream() {
     let accepts = raw(|mut stream, _| async move {
         let head = head(&mut stream).await;
         assert!(head.contains("expect: 100-continue"), "{head}");
-        // The body may not come before the 100.
+        // The body must not come before the 100.
         let early = tokio::time::timeout(Duration::from_millis(100), stream.read_u8()).await;
         assert!(early.is_err());
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
@@ -345,7 +346,8 @@ async fn failing_upstream_is_a_502_and_a_slow_one_a_504() {
     let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let unreachable = unused.local_addr().unwrap();
     drop(unused);
-    let server = TestServer::new(&[to_urls(&[format!("http://{unreachable}")], json!({}))]).await;
+    let server =
+        TestServer::new(&[resource_to_urls(&[format!("http://{unreachable}")], json!({}))]).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_denied(&response, 502, "UPSTREAM_UNREACHABLE");
     assert!(!response.text().contains(&unreachable.to_string()));
@@ -403,17 +405,17 @@ async fn failing_upstream_is_ejected_while_there_are_others() {
     let good = echo(Protocol::Http1).await;
     let bad = fixed("").await;
     let settings = json!({ "eject_after": 2, "eject_seconds": 60 });
-    let server = TestServer::new(&[to(&[&bad, &good], settings.clone())]).await;
+    let server = TestServer::new(&[resource_to(&[&bad, &good], settings.clone())]).await;
     let mut statuses = Vec::new();
     for _ in 0..12 {
         statuses.push(server.ask("POST", "/api/x", "", "body").await.status);
     }
-    // A POST that has reached an upstream is not retried. After two failures the upstream gets no
-    // request.
+    // A POST that has reached an upstream is not retried. After two failures, the failing upstream
+    // gets no more requests.
     assert_eq!(statuses.iter().filter(|status| **status == 502).count(), 2, "{statuses:?}");
     assert_eq!(bad.connections(), 2);
     let other = fixed("").await;
-    let server = TestServer::new(&[to(&[&bad, &other], settings)]).await;
+    let server = TestServer::new(&[resource_to(&[&bad, &other], settings)]).await;
     for _ in 0..4 {
         assert_denied(&server.ask("POST", "/api/x", "", "body").await, 502, "UPSTREAM_BROKEN");
     }
@@ -429,7 +431,7 @@ async fn unreachable_upstream_fails_no_request_while_there_are_others() {
     let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let unreachable = format!("http://{}", unused.local_addr().unwrap());
     drop(unused);
-    let server = TestServer::new(&[to_urls(&[unreachable, good.url()], json!({}))]).await;
+    let server = TestServer::new(&[resource_to_urls(&[unreachable, good.url()], json!({}))]).await;
     for _ in 0..6 {
         let response = server.ask("POST", "/api/x", "", "body").await;
         assert_eq!((response.status, &response.json()["body"]), (200, &json!("body")));

@@ -1,5 +1,5 @@
-//! Tests of the PROXY protocol: the client that it names, the proxies that are trusted, and
-//! malformed headers.
+//! Tests of the PROXY protocol: the client that a header names, trusted proxies, and malformed
+//! headers.
 
 use super::*;
 use crate::tls::{TlsClient, test_authority::Authority};
@@ -32,6 +32,7 @@ fn addresses(client: &[u8], server: &[u8]) -> Vec<u8> {
     [client, server, &[1, 2, 3, 4]].concat()
 }
 
+/// Valid headers, each with the client that it names.
 fn headers() -> Vec<(Vec<u8>, &'static str)> {
     let v4 = addresses(&[203, 0, 113, 7], &[10, 0, 0, 1]);
     let v6 = addresses(&"2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap().octets(), &[0; 16]);
@@ -55,7 +56,7 @@ fn headers() -> Vec<(Vec<u8>, &'static str)> {
 }
 
 #[tokio::test]
-async fn client_is_the_one_that_the_proxy_names() {
+async fn client_is_the_address_that_the_proxy_names() {
     let listener = start(wide(), LOCAL).await;
     for (header, client) in headers() {
         let text = listener.exchange([header.as_slice(), who().as_bytes()].concat()).await;
@@ -69,7 +70,7 @@ async fn header_in_pieces_is_read() {
     for (header, client) in headers() {
         let mut connection = listener.connect().await;
         connection.0.set_nodelay(true).unwrap();
-        // The first bytes in small pieces, so that each part of the header is split.
+        // Sends the first bytes in small pieces, so that each part of the header is split.
         for piece in header.chunks(5).take(10) {
             connection.0.write_all(piece).await.unwrap();
             sleep(Duration::from_millis(2)).await;
@@ -97,7 +98,7 @@ async fn connection_with_a_malformed_header_is_not_served() {
     let v4 = addresses(&[203, 0, 113, 7], &[10, 0, 0, 1]);
     let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(107));
     for bad in [
-        // No header: the proxy would be taken for the client.
+        // No PROXY header: if this were accepted, the proxy would be taken for the client.
         who().into_bytes(),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
         b"PROXY TCP4 203.0.113.7\r\n".to_vec(),
@@ -124,7 +125,7 @@ async fn connection_with_a_malformed_header_is_not_served() {
     listener.wait_for_open(0, 100).await;
 }
 
-/// A connection with an incomplete header is closed, and does not delay others.
+/// A connection with an incomplete header is closed, and does not delay other connections.
 #[tokio::test]
 async fn header_has_a_timeout() {
     let listener = start(ConnectionLimits { header_read: SHORT, ..wide() }, LOCAL).await;
@@ -139,7 +140,7 @@ async fn header_has_a_timeout() {
         assert_eq!(silent.rest().await, "", "{sent:?}");
         assert!(began.elapsed() >= SHORT, "{sent:?}");
     }
-    // A second header comes from the client, and is not HTTP.
+    // The second header counts as bytes of the client, and these bytes are not HTTP.
     let twice = format!("PROXY UNKNOWN\r\nPROXY TCP4 203.0.113.7 10.0.0.1 5555 443\r\n{}", who());
     assert_eq!(statuses(&listener.exchange(twice).await), [400]);
 }

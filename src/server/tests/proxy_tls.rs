@@ -1,4 +1,4 @@
-//! Tests of upstreams with TLS: only a trusted upstream gets a byte of a request.
+//! Tests of upstreams with TLS: an upstream that is not trusted gets no byte of a request.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// A server whose `/api` forwards to this host, on the upstream's port.
+/// A server that forwards `/api` to this host, on the port of `upstream`.
 async fn start(host: &str, upstream: &Upstream, more: Value) -> TestServer {
     let url = format!("https://{host}:{}", upstream.address.port());
     let mut proxy = json!({ "upstreams": [url], "connect_seconds": 2 });
@@ -61,12 +61,12 @@ async fn request_goes_to_an_upstream_with_a_trusted_certificate() {
 
 #[tokio::test]
 async fn upstream_with_another_certificate_is_not_trusted() {
-    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (trusted, untrusted) = (Authority::new(), Authority::new());
     for (signer, name, ca) in [
-        (&theirs, "localhost", Some(&ours)),
-        (&ours, "other.example", Some(&ours)),
-        // The public authorities.
-        (&ours, "localhost", None),
+        (&untrusted, "localhost", Some(&trusted)),
+        (&trusted, "other.example", Some(&trusted)),
+        // Only the public authorities are trusted.
+        (&trusted, "localhost", None),
     ] {
         for protocol in ["http1", "http2"] {
             let upstream = tls_echo(Protocol::Http2, signer.signs(name).loaded()).await;
@@ -148,7 +148,7 @@ async fn self_signed_certificate_can_be_trusted() {
     assert_eq!(server.ask("GET", "/api/a", "", "").await.status, 200);
 }
 
-/// With TLS on both sides. All bytes pass, and the end too.
+/// Client and upstream use TLS. All bytes pass through, and so does the end of the stream.
 #[tokio::test]
 async fn upgraded_connection_passes_through() {
     const LENGTH: usize = 3 << 20;
@@ -187,7 +187,7 @@ async fn upgraded_connection_passes_through() {
     stream.write_all(request.as_bytes()).await.unwrap();
     assert_eq!(read_line(&mut stream).await, "HTTP/1.1 101 Switching Protocols");
     while !read_line(&mut stream).await.is_empty() {}
-    let sent: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8).collect();
+    let sent: Vec<u8> = (0..LENGTH).map(|index| (index % 251) as u8).collect();
     stream.write_all(&sent).await.unwrap();
     stream.flush().await.unwrap();
     let mut back = Vec::new();

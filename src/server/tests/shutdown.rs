@@ -1,5 +1,5 @@
 //! Tests of the shutdown: requests in flight get their response, idle connections are closed, and
-//! the drain time bounds all.
+//! no connection outlives the drain time.
 
 use tokio::{net::UnixListener, time::Instant};
 
@@ -71,7 +71,7 @@ async fn response_in_progress_is_sent_to_its_end() {
     listener.ended().await;
 }
 
-/// The last chunk is missing, so no client takes it for the complete response.
+/// The response lacks its last chunk, so no client takes the response for complete.
 #[tokio::test]
 async fn response_that_fails_is_visibly_incomplete() {
     let listener = TestListener::new(wide()).await;

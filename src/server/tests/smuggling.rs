@@ -1,5 +1,5 @@
-//! Tests of request smuggling: no request that two programs could read in two ways may reach an
-//! upstream.
+//! Tests of request smuggling: a request that two programs could interpret differently must not
+//! reach an upstream.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use super::{
     upstream::{Protocol, echo, raw},
 };
 
-/// `KEY` stands for the credential.
+/// Ambiguous requests. `KEY` stands for the credential's header field.
 const AMBIGUOUS: [&str; 20] = [
     "POST /x HTTP/1.1\r\nHost: a\r\nKEY\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
     "POST /x HTTP/1.1\r\nHost: a\r\nKEY\r\nTransfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\nG",
@@ -93,7 +93,7 @@ async fn malformed_chunk_aborts_the_request_to_the_upstream() {
         let response = server.send(request.as_bytes()).await;
         assert_eq!(response.status, 400, "{chunk:?} {response:?}");
     }
-    // A connection to the upstream ends with its request.
+    // Each connection to the upstream ends with its request, and is then recorded.
     timeout(PATIENCE, async {
         while received.lock().len() < upstream.connections() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -104,7 +104,7 @@ async fn malformed_chunk_aborts_the_request_to_the_upstream() {
     let received = received.lock();
     assert!(
         received.iter().any(|request| request.contains("abc")),
-        "no bytes before the malformed chunk came"
+        "the upstream received no bytes before the malformed chunk"
     );
     for request in received.iter() {
         assert!(request.is_empty() || request.starts_with("POST /x "), "{request:?}");

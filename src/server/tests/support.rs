@@ -37,7 +37,8 @@ pub struct TestServer {
 }
 
 impl TestServer {
-    /// A server with these resources. Each is a part of a record; the rest is filled in.
+    /// A server with these resources. Each value contains some fields of a resource. The other
+    /// fields get default values.
     pub async fn new(resources: &[Value]) -> Self {
         Self::with(resources, |public| public).await
     }
@@ -46,7 +47,7 @@ impl TestServer {
         Self::with_listener(Listener::from, resources, change).await
     }
 
-    /// A server with these rules for its connections.
+    /// A server whose listener is built by `listener`.
     pub async fn with_listener(
         listener: impl FnOnce(BoundSocket) -> Listener,
         resources: &[Value],
@@ -95,7 +96,7 @@ impl TestServer {
         TestResponse::read(&mut stream).await
     }
 
-    /// Sends a request as ada. `more` are more header lines.
+    /// Sends a request as ada. `more` contains additional header lines.
     pub async fn ask(&self, method: &str, path: &str, more: &str, body: &str) -> TestResponse {
         let credential = format!("API-KEY: {}\r\n", self.ada);
         self.ask_as(&credential, method, path, more, body).await
@@ -156,7 +157,7 @@ fn complete(resource: &Value) -> Resource {
     serde_json::from_value(record).unwrap()
 }
 
-/// A response, parsed.
+/// A parsed response.
 #[derive(Debug)]
 pub struct TestResponse {
     pub status: u16,
@@ -173,7 +174,7 @@ impl TestResponse {
             // A reset after the response counts as the end too.
             let _ = stream.read_to_end(&mut bytes).await;
         };
-        tokio::time::timeout(PATIENCE, reading).await.expect("the connection ends");
+        tokio::time::timeout(PATIENCE, reading).await.expect("the connection stays open");
         Self::parse(&bytes)
     }
 

@@ -40,7 +40,7 @@ impl TlsListener {
         caller.unwrap().handshake(self.listener.connect().await.0).await.unwrap()
     }
 
-    /// Sends bytes and reads until the server closes, with a close_notify.
+    /// Sends bytes and reads until the server closes the connection with a close_notify.
     async fn exchange(&self, bytes: impl AsRef<[u8]>) -> String {
         let mut stream = self.connect(b"http/1.1").await;
         let _ = stream.write_all(bytes.as_ref()).await;
@@ -89,7 +89,7 @@ async fn client_without_tls_gets_no_http_response() {
     tls.listener.wait_for_open(0, 100).await;
 }
 
-/// A connection with an incomplete handshake is closed, and does not delay others.
+/// A connection with an incomplete handshake is closed, and does not delay other connections.
 #[tokio::test]
 async fn handshake_has_a_timeout() {
     let tls = TlsListener::new(ConnectionLimits { header_read: SHORT * 2, ..wide() }).await;
@@ -156,7 +156,7 @@ async fn client_that_reads_no_bytes_is_closed() {
     stream.write_all(get("/large").as_bytes()).await.unwrap();
     tls.listener.wait_for_request().await;
     tls.listener.wait_for_open(0, 100).await;
-    // A slow client that reads gets all bytes, and then a close_notify.
+    // A client that reads slowly gets all bytes, and then a close_notify.
     let mut stream = tls.connect(b"http/1.1").await;
     stream.write_all(last_get("/large").as_bytes()).await.unwrap();
     let mut taken = vec![0; LARGE / 8];
@@ -186,7 +186,7 @@ async fn flush_writes_the_bytes_that_tls_has_buffered() {
     };
     let (mut client, server) = tokio::join!(client, server);
     let (mut server, ..) = MonitoredIo::new(Socket::Tls(Box::new(server)), timeouts);
-    // Until neither the socket nor TLS accepts more bytes.
+    // Writes until neither the socket nor TLS accepts more bytes.
     let mut sent = 0;
     while let Ok(written) = timeout(SHORT, server.write(&[b'x'; 16 * 1024])).await {
         sent += written.unwrap();
@@ -201,7 +201,7 @@ async fn flush_writes_the_bytes_that_tls_has_buffered() {
     tokio::join!(reading, async { server.flush().await.unwrap() });
 }
 
-/// With our body, although the client is still sending.
+/// The response has Keyward's body, although the client is still sending.
 #[tokio::test]
 async fn rejected_client_reads_the_response() {
     let tls = TlsListener::new(wide()).await;

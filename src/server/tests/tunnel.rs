@@ -13,6 +13,9 @@ use super::{
     upstream::{Upstream, head, raw},
 };
 
+/// The greeting of the upstream, and the echo of the client's first bytes.
+const FIRST_BYTES: &[u8] = b"helloearly";
+
 /// An upstream that switches to any requested protocol and then echoes all bytes, until it reads
 /// `end`.
 async fn mirror() -> Upstream {
@@ -45,8 +48,8 @@ async fn start(upstream: &Upstream, idle_seconds: u32) -> TestServer {
         .await
 }
 
-/// Requests an upgrade, with the first bytes of the new protocol right behind, and reads the head
-/// of the response.
+/// Requests an upgrade, sends `early` as the first bytes of the new protocol, and reads the head of
+/// the response.
 async fn open(server: &TestServer, protocol: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let request = format!(
@@ -78,7 +81,7 @@ async fn bytes_pass_in_both_directions() {
     assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
     assert!(response.contains("upgrade: WebSocket\r\n"), "{response}");
     assert!(response.contains("sec-websocket-accept: x\r\n"), "{response}");
-    expect(&mut stream, b"helloearly").await;
+    expect(&mut stream, FIRST_BYTES).await;
     for _ in 0..100 {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await.unwrap();
         expect(&mut stream, b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
@@ -104,7 +107,7 @@ async fn silent_tunnel_is_closed() {
     let upstream = mirror().await;
     let server = start(&upstream, 1).await;
     let (mut stream, _) = open(&server, "websocket").await;
-    expect(&mut stream, b"helloearly").await;
+    expect(&mut stream, FIRST_BYTES).await;
     // The timeout counts from the last bytes.
     for _ in 0..4 {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -119,7 +122,7 @@ async fn tunnel_ends_with_the_listener() {
     let upstream = mirror().await;
     let mut server = start(&upstream, 60).await;
     let (mut stream, _) = open(&server, "websocket").await;
-    expect(&mut stream, b"helloearly").await;
+    expect(&mut stream, FIRST_BYTES).await;
     server.stop.take().unwrap().send(()).unwrap();
     tokio::time::timeout(PATIENCE, &mut server.ended).await.unwrap().unwrap();
     expect_end(&mut stream).await;
@@ -134,6 +137,6 @@ async fn upstream_that_switches_to_another_protocol_is_a_502() {
     let server = start(&upstream, 60).await;
     let (_, response) = open(&server, "websocket").await;
     assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
-    // Also a switch without a request for it.
+    // A switch that the client did not request is a 502 too.
     assert_eq!(server.ask("GET", "/ws", "", "").await.status, 502);
 }

@@ -1,4 +1,5 @@
-//! Upstreams for the tests: one that responds with the request as JSON, and some with fixed bytes.
+//! Upstreams for the tests: one that responds with the request as JSON, and others that send fixed
+//! bytes.
 
 use std::{
     convert::Infallible,
@@ -54,7 +55,7 @@ pub async fn echo(protocol: Protocol) -> Upstream {
     echo_with(protocol, None).await
 }
 
-/// An echo with TLS.
+/// An upstream with TLS that responds with the request as JSON.
 pub async fn tls_echo(protocol: Protocol, certificates: Certificates) -> Upstream {
     echo_with(protocol, Some(certificates)).await
 }

@@ -109,7 +109,7 @@ async fn denials_have_their_status_in_every_dialect() {
             (400, "GET", "/orders/7", "API-KEY: a\r\nAPI-KEY: b\r\n"),
         ] {
             let response = ask(&server, dialect, method, target, more).await;
-            // A repeated credential is a 401: the application cannot read it.
+            // A repeated credential is a 401, because the application cannot read two values.
             let expected = if more.matches("API-KEY").count() > 1 { 401 } else { status };
             assert_eq!(
                 client_status(dialect, &response),
@@ -185,13 +185,17 @@ async fn networks_of_a_key_apply_to_the_client_not_to_the_proxy() {
             let response = server.send(request.as_bytes()).await;
             assert_eq!(client_status(dialect, &response), status, "{dialect} {chain}");
         }
-        let silent = request.replace("X-Forwarded-For: 203.0.113.7\r\n", "");
-        assert_eq!(client_status(dialect, &server.send(silent.as_bytes()).await), 400, "{dialect}");
+        let without_client = request.replace("X-Forwarded-For: 203.0.113.7\r\n", "");
+        assert_eq!(
+            client_status(dialect, &server.send(without_client.as_bytes()).await),
+            400,
+            "{dialect}"
+        );
     }
 }
 
 #[tokio::test]
-async fn no_path_behind_the_envoy_endpoint_leaves_it() {
+async fn path_after_the_envoy_endpoint_leads_to_no_other_endpoint() {
     let upstream = echo(Protocol::Http1).await;
     let proxy = json!({ "upstreams": [upstream.url()] });
     let open = json!({ "id": "open", "handler": "proxy", "path": "/open", "authentication": ["anonymous"], "proxy": proxy });
@@ -212,7 +216,7 @@ async fn no_path_behind_the_envoy_endpoint_leaves_it() {
 }
 
 #[tokio::test]
-async fn a_request_gets_the_same_status_from_every_face_and_dialect() {
+async fn verify_endpoints_and_proxy_give_a_request_the_same_status() {
     let upstream = echo(Protocol::Http1).await;
     let proxy = json!({ "upstreams": [upstream.url()] });
     let mut orders = orders();

@@ -1,5 +1,5 @@
-//! Reads the request that a proxy in front asks about. Each proxy describes it in its own header
-//! fields. A description that could be read in two ways is rejected.
+//! Reads the request that a proxy in front asks about. Each proxy describes the request in its own
+//! header fields. An ambiguous description is rejected.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,7 +14,7 @@ use crate::{
 /// The path of the verify endpoints.
 const VERIFY: &str = "/-/verify";
 
-/// The way in which a proxy asks, and in which it expects the response.
+/// The way in which a kind of proxy describes the request and expects the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum Dialect {
     /// Any proxy: `X-Forwarded-*` or `X-Original-*`.
@@ -26,8 +26,8 @@ pub(in crate::server) enum Dialect {
     Caddy,
     /// ForwardAuth: `X-Forwarded-*`.
     Traefik,
-    /// `ext_authz` over HTTP: unchanged method, path and host, with the path behind the dialect's
-    /// own.
+    /// `ext_authz` over HTTP: the client's method and host, and the client's path after the path of
+    /// the verify endpoint.
     Envoy,
     /// The shipped Lua action: `X-Forwarded-*`.
     Haproxy,
@@ -42,9 +42,9 @@ pub(in crate::server) struct OriginalRequest<'a> {
     /// The path, as the client sent it.
     pub path: &'a str,
     pub query: Option<&'a str>,
-    /// The field that contained path and query. `None` where no field contained exactly these.
+    /// The field that contained exactly path and query. `None` means that there was no such field.
     pub uri_field: Option<&'a HeaderValue>,
-    /// The client's address, as far as proxies are trusted.
+    /// The client's address, as the trusted proxies report it.
     pub client: IpAddr,
 }
 
@@ -52,7 +52,7 @@ pub(in crate::server) struct OriginalRequest<'a> {
 /// the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(in crate::server) enum DialectError {
-    #[error("The proxy does not send {0}. Have it set in the proxy's configuration.")]
+    #[error("The proxy does not send {0}. Set this header in the proxy's configuration.")]
     Missing(&'static str),
     #[error("{0} came more than once, or contradicts another header.")]
     Several(&'static str),
@@ -69,17 +69,17 @@ impl Dialect {
         (Self::Haproxy, "/haproxy"),
     ];
 
-    /// The dialect of a verify endpoint. `path` is not normalised, because Envoy puts the client's
-    /// path behind the endpoint's, and `..` in it must not lead to another endpoint.
+    /// The dialect of a verify endpoint. `path` is not normalised: Envoy appends the client's path
+    /// to the endpoint's path, and `..` in the client's path must not lead to another endpoint.
     pub fn of_path(path: &str) -> Option<Self> {
         let rest = path.strip_prefix(VERIFY)?;
         if rest.is_empty() {
             return Some(Self::Plain);
         }
         Self::ALL.into_iter().find_map(|(dialect, name)| {
-            let behind = rest.strip_prefix(name)?;
-            let is_path = dialect == Self::Envoy && behind.starts_with('/');
-            (behind.is_empty() || is_path).then_some(dialect)
+            let suffix = rest.strip_prefix(name)?;
+            let is_path = dialect == Self::Envoy && suffix.starts_with('/');
+            (suffix.is_empty() || is_path).then_some(dialect)
         })
     }
 
@@ -163,7 +163,7 @@ enum ForwardedField {
 }
 
 impl ForwardedField {
-    /// In the order of the variants.
+    /// The field names, in the order of the variants.
     const ALL: [(Self, &'static str); 9] = [
         (Self::ForwardedMethod, "x-forwarded-method"),
         (Self::ForwardedUri, "x-forwarded-uri"),
@@ -194,7 +194,7 @@ struct ForwardedFields<'a>([Option<ForwardedValue<'a>>; ForwardedField::ALL.len(
 
 #[derive(Clone, Copy)]
 struct ForwardedValue<'a> {
-    /// The first value.
+    /// The first value of the field.
     value: &'a HeaderValue,
     is_only: bool,
 }
@@ -213,7 +213,8 @@ impl<'a> ForwardedFields<'a> {
         fields
     }
 
-    /// The value and its text of these alternative fields. Those that are present must agree.
+    /// The value that these alternative fields agree on, and its text. `None` means that none is
+    /// present.
     fn agreed(
         &self,
         fields: &[ForwardedField],
@@ -224,7 +225,7 @@ impl<'a> ForwardedFields<'a> {
             let name = field.name();
             let text = value.to_str().map_err(|_| DialectError::Malformed(name))?;
             let is_same = found.is_none_or(|(_, known)| known == text);
-            // The client may have sent one of two different values.
+            // If two values differ, the client may have sent one of them.
             if !is_only || !is_same {
                 return Err(DialectError::Several(name));
             }
@@ -291,31 +292,31 @@ impl<'a> ForwardedTarget<'a> {
     }
 }
 
-/// Whether every byte of a target is valid for every parser, as in almost all targets.
+/// Whether every parser accepts every byte of a target. This is true for almost all targets.
 fn has_plain_bytes(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~?=&%+".contains(&b))
 }
 
-/// Whether the parser of our own requests accepts a target. That parser drops a fragment; here a
-/// fragment is rejected, because the proxy may pass it on.
+/// Whether the parser of the server's own requests accepts a target unchanged. The parser drops a
+/// fragment, but a fragment is rejected here, because the proxy may pass the fragment on.
 fn is_path_and_query(text: &str) -> bool {
     text.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.as_str() == text)
 }
 
-/// The path of the original request, which Envoy puts behind its `path_prefix`.
+/// The path of the original request, which Envoy appends to its `path_prefix`.
 fn path_behind_envoy(parts: &Parts) -> &str {
     let path = parts.uri.path();
     let rest = path.strip_prefix(VERIFY).and_then(|rest| rest.strip_prefix("/envoy"));
     rest.filter(|rest| !rest.is_empty()).unwrap_or("/")
 }
 
-/// The scheme that the client has used, as the proxy says.
+/// The scheme of the client's request, as the proxy reports it.
 pub(in crate::server) fn scheme(headers: &HeaderMap) -> Result<UrlScheme, DialectError> {
     ForwardedFields::of(headers).scheme()
 }
 
-/// The client's address: the last one in `X-Forwarded-For` that is not a trusted proxy's. A client
-/// may have written those before it.
+/// The client's address: the last address in `X-Forwarded-For` that is not a trusted proxy's. The
+/// client may have written the addresses before that address.
 pub(in crate::server) fn client(
     headers: &HeaderMap,
     trusted: &[IpNet],
@@ -323,7 +324,7 @@ pub(in crate::server) fn client(
     last_untrusted(headers.get_all(&FORWARDED_FOR).iter().rev(), trusted)
 }
 
-/// The last address in these values that is not a trusted proxy's. The values are in reverse order.
+/// The last address that is not a trusted proxy's. `values` begins with the last header field.
 fn last_untrusted<'a>(
     values: impl Iterator<Item = &'a HeaderValue>,
     trusted: &[IpNet],
@@ -343,7 +344,7 @@ fn last_untrusted<'a>(
     first.ok_or(DialectError::Missing("X-Forwarded-For"))
 }
 
-/// Parses an address, to which some proxies append a port.
+/// Parses an address. Some proxies append a port to the address.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().ok();
@@ -419,10 +420,10 @@ mod tests {
 
     #[test]
     fn field_names_are_in_the_order_of_the_variants() {
-        for (at, (field, name)) in ForwardedField::ALL.into_iter().enumerate() {
+        for (index, (field, name)) in ForwardedField::ALL.into_iter().enumerate() {
             assert_eq!(
                 (field as usize, ForwardedField::from_name(name)),
-                (at, Some(field)),
+                (index, Some(field)),
                 "{name}"
             );
         }

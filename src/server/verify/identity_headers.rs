@@ -1,6 +1,6 @@
-//! The header fields that tell a proxy who makes an allowed request. They are the same for each
-//! response, so each response copies a template and fills in the values: to insert a field into a
-//! map costs more than to copy it.
+//! The header fields that tell a proxy who makes an allowed request. All responses have these
+//! fields, so each response copies a template and fills in the values. Copying a field costs less
+//! than inserting a field into a map.
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, header::CACHE_CONTROL};
 
@@ -9,14 +9,15 @@ use crate::{
     pipeline::Identity,
 };
 
-/// Path and query, with the path in its normal form: the request that was decided about.
+/// The path in its normal form, with the query: the target that was decided about.
 const URI: HeaderName = HeaderName::from_static("x-keyward-uri");
 const EMPTY: HeaderValue = HeaderValue::from_static("");
 
 /// The header fields of the response to an allowed request.
 pub(in crate::server) struct HeaderTemplate {
     fields: HeaderMap,
-    /// The source of each value, in the order in which the map iterates over them.
+    /// The source of the value of each field, in the order in which the map iterates over its
+    /// fields.
     sources: Vec<ValueSource>,
 }
 
@@ -34,9 +35,10 @@ impl HeaderTemplate {
             names.all().map(|(name, header)| (name.clone(), ValueSource::Identity(header)));
         let all: Vec<_> = identity.into_iter().chain([(URI, ValueSource::Uri)]).collect();
         let mut fields = HeaderMap::with_capacity(1 + all.len());
-        // The next request may be denied.
+        // A proxy must not cache the decision, because the next request may be denied.
         fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        // Empty fields too: without ours, a proxy may keep the field of a client.
+        // A field without a value is sent as an empty field. Otherwise a proxy may keep the
+        // client's field of the same name.
         fields.extend(all.iter().map(|(name, _)| (name.clone(), EMPTY)));
         let source = |name: &HeaderName| {
             let last = all.iter().rfind(|(known, _)| known == name);

@@ -1,4 +1,5 @@
-//! The verify endpoints: another proxy asks whether a request may pass, and learns who made it.
+//! The verify endpoints: a proxy asks whether a request may pass, and learns which user made the
+//! request.
 
 pub(super) mod dialects;
 pub(super) mod envoy;
@@ -19,9 +20,10 @@ use crate::{
     pipeline::{Denial, Phase},
 };
 
-/// The status of a denial, where the proxy cannot pass it on.
+/// The header field with the status of a denial, for a proxy that cannot pass the status on.
 const STATUS: HeaderName = HeaderName::from_static("x-keyward-status");
-/// The body of a denial in one line, where the proxy cannot pass it on.
+/// The header field with the body of a denial in one line, for a proxy that cannot pass the body
+/// on.
 const BODY: HeaderName = HeaderName::from_static("x-keyward-body");
 
 impl Public {
@@ -77,7 +79,7 @@ impl Public {
             Err(denial) => return Err(guarded.denied(denial).await),
         };
         let uri = normal_uri(original, &path)
-            .map_err(|_| bad_request("The target cannot be written into a field."))?;
+            .map_err(|_| bad_request("The target cannot be written into a header field."))?;
         let mut response = PayloadResponse::default();
         *response.headers_mut() = self.template.fill(grant.identity(), uri);
         grant.quota().write(response.headers_mut());
@@ -85,7 +87,8 @@ impl Public {
     }
 }
 
-/// Path and query, with the path in its normal form. Almost always the proxy has sent them so.
+/// The path in its normal form, with the query. The proxy almost always sends this text, so that
+/// its field can be copied.
 fn normal_uri(
     original: &OriginalRequest<'_>,
     path: &str,
@@ -98,10 +101,10 @@ fn normal_uri(
 }
 
 impl Dialect {
-    /// A denial as this proxy can pass it on.
+    /// The response for a denial, in a form that this kind of proxy can pass on to its client.
     ///
-    /// nginx accepts 401 and 403 only, and turns any other status into a 500. Its configuration
-    /// makes the response to its client from two header fields.
+    /// nginx accepts only the statuses 401 and 403, and turns any other status into 500. The
+    /// configuration of nginx therefore builds the client's response from two header fields.
     pub(super) fn denial_response(self, denial: &Denial) -> PayloadResponse {
         let mut response = response::from_denial(denial);
         if self == Self::Nginx {
@@ -120,7 +123,7 @@ impl Dialect {
 /// The denial of a client that is not a trusted proxy. Such a client could name any request and any
 /// client address.
 pub(super) fn untrusted_proxy() -> Denial {
-    let message = "Only proxies may ask here that are listed in server.trusted_proxies.";
+    let message = "Only proxies that are listed in server.trusted_proxies may use this endpoint.";
     Denial::new(Phase::Edge, StatusCode::FORBIDDEN, "UNTRUSTED_PROXY", message)
-        .with_internal_message("to trust it, add the client's address to server.trusted_proxies")
+        .with_internal_message("to trust this client, add its address to server.trusted_proxies")
 }

@@ -1,5 +1,5 @@
-//! Which permission each part of the admin API requires, and that nobody can raise their own
-//! privileges.
+//! Each endpoint of the admin API requires a permission, and users cannot extend their own
+//! permissions.
 
 use serde_json::{Value, json};
 
@@ -70,7 +70,8 @@ fn anonymous_requests_never_reach_the_admin_api() {
         server.admin_api("PATCH", "/api/v1/roles/anonymous").json(&all_permissions).send();
     assert_eq!(changed.status, 200, "{}", changed.body);
     assert_eq!(Request::new(server.admin, "GET", "/api/v1/users").send().status, 401);
-    // With the default application disabled every request is anonymous, and still rejected.
+    // If the default application is disabled, every request is anonymous. The admin API rejects
+    // anonymous requests.
     server.patch_application(json!({ "enabled": false }));
     let response = Request::new(server.admin, "GET", "/api/v1/users").send();
     assert_eq!(response.status, 403, "{}", response.body);
@@ -96,7 +97,8 @@ fn only_an_administrator_changes_an_administrator() {
     for (method, target, body) in attempts {
         let response = send(&server, &key, method, target, Some(body.clone()));
         assert_eq!(response.status, 403, "{method} {target} {body}: {}", response.body);
-        let message = "Only an administrator can change what is an administrator's.";
+        let message =
+            "Only an administrator can change an account, role or key of an administrator.";
         assert_eq!(response.json()["detail"], message);
     }
     assert_eq!(server.request_as_admin("GET", "/user/1").send().status, 200);
@@ -111,10 +113,14 @@ fn only_an_administrator_changes_an_administrator() {
 fn a_role_editor_cannot_grant_a_permission_that_they_lack() {
     let server = Server::new();
     let key = server.user_with_permissions("keeper", &["administer permissions", "read"]);
-    let own = "/api/v1/roles/role-of-keeper";
+    let editors_role = "/api/v1/roles/role-of-keeper";
     let attempts = [
-        ("PATCH", own, json!({ "is_admin": true })),
-        ("PATCH", own, json!({ "permissions": ["administer permissions", "administer users"] })),
+        ("PATCH", editors_role, json!({ "is_admin": true })),
+        (
+            "PATCH",
+            editors_role,
+            json!({ "permissions": ["administer permissions", "administer users"] }),
+        ),
         ("PATCH", "/api/v1/roles/authenticated", json!({ "permissions": ["administer users"] })),
         ("PATCH", "/api/v1/roles/administrator", json!({ "label": "Mine" })),
         ("DELETE", "/api/v1/roles/administrator", json!({})),
@@ -131,7 +137,7 @@ fn a_role_editor_cannot_grant_a_permission_that_they_lack() {
     }
     let role = json!({ "id": "reader", "label": "Reader", "permissions": ["read"] });
     assert_eq!(send(&server, &key, "POST", "/api/v1/roles", Some(role)).status, 201);
-    // A permission that somebody else granted may stay in the role.
+    // The editor may change a role that has such a permission from somebody else.
     server.site.json(&["role", "edit", "reader", "--grant", "cancel account"]);
     let relabel =
         send(&server, &key, "PATCH", "/api/v1/roles/reader", Some(json!({ "label": "R" })));
@@ -154,20 +160,20 @@ fn a_scoped_key_cannot_create_a_key_with_wider_scopes() {
     }
     assert_eq!(generate(json!({ "scopes": ["administer users"] })).status, 201);
     assert_eq!(generate(json!({ "scopes": [] })).status, 201);
-    // A scoped key has no administrator's rights, not even for its owner's account.
-    let own = send(
+    // With a scoped key, even an administrator cannot change an administrator's account.
+    let response = send(
         &server,
         &key,
         "POST",
         "/api/v1/users/2/keys",
         Some(json!({ "scopes": ["administer users"] })),
     );
-    assert_eq!(own.status, 403);
+    assert_eq!(response.status, 403);
     assert_eq!(send(&server, &key, "GET", "/api/v1/roles", None).status, 403);
 }
 
 #[test]
-fn the_last_way_to_administer_cannot_be_removed() {
+fn the_last_administrator_and_the_built_in_roles_cannot_be_removed() {
     let server = Server::new();
     for (method, target, body) in [
         ("PATCH", "/api/v1/users/1", json!({ "active": false })),
@@ -190,9 +196,9 @@ fn the_operator_application_works_only_with_the_control_key() {
     let control = std::fs::read_to_string(server.site.path().join("data/keyward.control")).unwrap();
     let control: Value = serde_json::from_str(&control).unwrap();
     let bearer = format!("Bearer {}", control["key"].as_str().unwrap());
-    let send = |to, key: &str| {
-        let request =
-            Request::new(to, "GET", "/api/v1/users").header("AUTH-METHOD", "keyward.operator");
+    let send = |listener, key: &str| {
+        let request = Request::new(listener, "GET", "/api/v1/users");
+        let request = request.header("AUTH-METHOD", "keyward.operator");
         request.header("Authorization", key).send().status
     };
     assert_eq!(send(server.admin, &bearer), 200);
@@ -256,11 +262,11 @@ fn a_scoped_key_cannot_raise_its_rights_through_users_and_roles() {
     let response =
         send(&server, &scoped, "PATCH", &admin_target, Some(json!({ "roles": ["few"] })));
     assert_eq!(response.status, 200, "{}", response.body);
-    // Sending a role that the user already has grants nothing, and is allowed.
+    // A request with a role that the user already has is allowed, because it grants nothing new.
     server.site.json(&["user", "edit", "friend", "--add-role", "all"]);
     let response = send_to_public("PATCH", &public_target, json!({ "roles": ["all"] }));
     assert_eq!(response.status, 200, "{}", response.body);
-    // A key without scopes may make all of these changes.
+    // With an unscoped key, the user may make all of the changes that were rejected above.
     let unscoped = server.generate_key("mo", &[]);
     let body = json!({ "roles": ["few", "all"], "password": "x" });
     assert_eq!(send(&server, &unscoped, "PATCH", &admin_target, Some(body)).status, 200);

@@ -20,7 +20,7 @@ fn read_all_pages(server: &Server, list: &str, limit: usize, field: &str) -> Vec
             None => return found,
         }
     }
-    panic!("{list} has no end");
+    panic!("{list} has more than 100 pages");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The admin API over HTTP.
+//! Tests of the admin API over HTTP.
 
 mod guards;
 mod lists;

@@ -1,10 +1,11 @@
-//! The admin API reports invalid requests as RFC 9457 problems, with every invalid field at once.
+//! The admin API rejects invalid requests with RFC 9457 problems, and each problem lists all
+//! invalid fields.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Response, Server, credential};
 
-/// The location and message of each error of a problem.
+/// The location and message of each error that a problem lists.
 #[track_caller]
 fn errors(response: &Response) -> Vec<(String, String)> {
     assert_eq!(response.status, 422, "{}", response.body);
@@ -139,7 +140,7 @@ fn an_invalid_resource_is_rejected_with_all_its_errors() {
         &server,
         list,
         with(json!({ "respond": { "status": 99 } })),
-        &[("respond.status", "99 cannot be the status of an answer.")],
+        &[("respond.status", "99 cannot be the status of a response.")],
     );
 }
 
@@ -201,7 +202,7 @@ fn invalid_roles_applications_and_keys_are_rejected() {
         "/api/v1/users/1/keys",
         json!({ "expires": "2001-01-01T00:00:00Z", "application": "nobody" }),
         &[
-            ("expires", "The key would have expired already."),
+            ("expires", "The expiry is not in the future."),
             ("application", "There is no application \"nobody\"."),
         ],
     );
@@ -255,7 +256,8 @@ fn an_unauthenticated_request_gets_a_problem_even_for_an_unknown_path() {
             None => request.send(),
         }
     };
-    // Authentication comes before routing: an unknown client does not learn which paths exist.
+    // Authentication comes before routing, so that an unauthenticated client does not learn which
+    // paths exist.
     for (value, kind) in [
         (None, "missing-api-key-header"),
         (Some("?".to_owned()), "invalid-api-key-format"),

@@ -1,4 +1,5 @@
-//! Each kind of record can be created, read, changed and deleted, with checked revisions.
+//! Each kind of record can be created, read, changed and deleted, and a change with a stale
+//! revision is rejected.
 
 use serde_json::{Value, json};
 
@@ -13,8 +14,8 @@ fn created_record(response: &Response) -> Value {
     response.json()
 }
 
-/// Creates a record, reads it at the URL in `Location`, changes it, and deletes it. `after` has the
-/// expected fields after the change.
+/// Creates a record, reads the record at the URL in `Location`, changes and deletes it. `after` has
+/// the fields that are expected after the change.
 fn check_record_lifecycle(
     server: &Server,
     list: &str,
@@ -37,24 +38,26 @@ fn check_record_lifecycle(
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     assert_eq!(head.header("content-length").unwrap(), read.body.len().to_string());
 
-    let first = read.header("etag").unwrap();
+    let old_etag = read.header("etag").unwrap();
     let changed =
-        server.admin_api("PATCH", &location).header("If-Match", first).json(change).send();
+        server.admin_api("PATCH", &location).header("If-Match", old_etag).json(change).send();
     assert_eq!(changed.status, 200, "{}", changed.body);
     for (name, value) in after.as_object().unwrap() {
         assert_eq!(&changed.json()[name], value, "{list} {name}");
     }
-    // The old revision is stale. A change without effect keeps the new revision.
-    let second = changed.header("etag").unwrap().to_owned();
-    assert_ne!(first, second);
-    let stale = server.admin_api("PATCH", &location).header("If-Match", first).json(change).send();
+    // A change with the old revision is rejected. An empty change does not create a new revision.
+    let new_etag = changed.header("etag").unwrap().to_owned();
+    assert_ne!(old_etag, new_etag);
+    let stale =
+        server.admin_api("PATCH", &location).header("If-Match", old_etag).json(change).send();
     assert_eq!(stale.status, 412, "{}", stale.body);
-    assert!(stale.json()["detail"].as_str().unwrap().contains(&second), "{}", stale.body);
-    let same = server.admin_api("PATCH", &location).json(&json!({})).send();
-    assert_eq!((same.status, same.header("etag")), (200, Some(second.as_str())));
+    assert!(stale.json()["detail"].as_str().unwrap().contains(&new_etag), "{}", stale.body);
+    let unchanged = server.admin_api("PATCH", &location).json(&json!({})).send();
+    assert_eq!((unchanged.status, unchanged.header("etag")), (200, Some(new_etag.as_str())));
 
-    assert_eq!(server.admin_api("DELETE", &location).header("If-Match", first).send().status, 412);
-    let deleted = server.admin_api("DELETE", &location).header("If-Match", second).send();
+    let stale = server.admin_api("DELETE", &location).header("If-Match", old_etag).send();
+    assert_eq!(stale.status, 412);
+    let deleted = server.admin_api("DELETE", &location).header("If-Match", new_etag).send();
     assert_eq!((deleted.status, deleted.body.as_str()), (204, ""));
     assert_eq!(server.admin_api("GET", &location).send().status, 404);
     assert_eq!(server.admin_api("DELETE", &location).send().status, 404);
@@ -152,7 +155,7 @@ fn a_key_is_shown_only_when_it_is_created() {
     let revoked = server.admin_api("POST", &format!("{location}/revoke")).send();
     assert_eq!((revoked.status, &revoked.json()["state"]), (200, &json!("revoked")));
     let revoked_at = revoked.json()["revoked"].clone();
-    // A second revocation is no error, and changes nothing.
+    // A second revocation succeeds and keeps the time of the first revocation.
     assert_eq!(
         server.admin_api("POST", &format!("{location}/revoke")).send().json()["revoked"],
         revoked_at

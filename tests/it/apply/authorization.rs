@@ -1,5 +1,5 @@
-//! Tests of the permissions to export and apply, and that a file cannot remove the last
-//! administrator or the access of its own caller.
+//! Only administrators and the operator may export and apply. A file can remove neither the last
+//! administrator nor the caller's access.
 
 use keyward::{
     accounts::{NewKey, NewUser},
@@ -9,8 +9,8 @@ use keyward::{
 use super::{ApiClient, file};
 use crate::harness::credential;
 
-/// A user with these roles and a key.
-async fn user(client: &ApiClient, name: &str, roles: &[&str], key: NewKey) -> String {
+/// Creates a user with these roles and a key. Returns the credential.
+async fn create_user(client: &ApiClient, name: &str, roles: &[&str], key: NewKey) -> String {
     let roles = roles.iter().map(|role| (*role).to_owned()).collect();
     let new = NewUser { name: name.into(), status: true, roles, ..NewUser::default() };
     let writer = client.accounts.as_actor(Actor::Program);
@@ -24,13 +24,13 @@ async fn only_administrators_and_the_operator_export_and_apply() {
     let (client, admin) = ApiClient::after_first_start().await;
     let role = "[[roles]]\nid = \"boss\"\nlabel = \"B\"\npermissions = [\"administer site configuration\", \"administer users\", \"administer permissions\"]\n";
     client.apply_ok(&file(role), "").await;
-    let boss = user(&client, "boss", &["boss"], NewKey::default()).await;
+    let boss = create_user(&client, "boss", &["boss"], NewKey::default()).await;
     let scoped =
         NewKey { scopes: Some(vec!["administer site configuration".into()]), ..NewKey::default() };
-    let scoped = user(&client, "scoped", &["administrator"], scoped).await;
+    let scoped = create_user(&client, "scoped", &["administrator"], scoped).await;
     let networks = vec!["127.0.0.0/8".parse().unwrap()];
     let network_bound = NewKey { networks, ..NewKey::default() };
-    let network_bound = user(&client, "bound", &["administrator"], network_bound).await;
+    let network_bound = create_user(&client, "bound", &["administrator"], network_bound).await;
     let before = client.export().await;
     let text = file("[[users]]\nname = \"late\"\n");
     for (credential, export, apply) in
@@ -70,16 +70,16 @@ async fn last_administrator_cannot_be_removed() {
         assert!(result.to_string().contains("administrator"), "{result:#}");
         assert_eq!(client.export().await, before, "{text}");
     }
-    // Another administrator in the same file is enough.
+    // `admin` may lose the role if the same file makes another user an administrator.
     let text =
         "[[users]]\nname = \"admin\"\n[[users]]\nname = \"anna\"\nroles = [\"administrator\"]\n";
     client.apply_ok(&file(text), "").await;
     assert_eq!(client.accounts.directory().administrators(), [2]);
-    // Another administrator role is enough too.
+    // The role may lose its rights if the same file gives them to another role.
     let text = "[[roles]]\nid = \"administrator\"\nlabel = \"A\"\n[[roles]]\nid = \"root\"\nlabel = \"R\"\nis_admin = true\n[[users]]\nname = \"anna\"\nroles = [\"root\"]\n";
     client.apply_ok(&file(text), "").await;
     assert_eq!(client.accounts.directory().administrators(), [2]);
-    // A file that creates a store must contain an administrator.
+    // A file for an empty store must contain an administrator.
     let (status, result) =
         ApiClient::on_empty_store().apply(&file("[[users]]\nname = \"anna\"\n"), "").await;
     assert_eq!(status, 409, "{result:#}");
@@ -88,14 +88,14 @@ async fn last_administrator_cannot_be_removed() {
 #[tokio::test]
 async fn caller_cannot_remove_its_own_access() {
     let (client, _) = ApiClient::after_first_start().await;
-    let me = user(&client, "me", &["administrator"], NewKey::default()).await;
+    let me = create_user(&client, "me", &["administrator"], NewKey::default()).await;
     client.accounts.clock().set(super::NOW.plus(100));
     let caller = client.with_credential(&me);
     let before = client.export().await;
     let my_key = before.split("[[keys]]").find(|table| table.contains("user = \"me\"")).unwrap();
     let head: String =
         before.lines().filter(|l| l.starts_with("pepper")).map(|l| format!("{l}\n")).collect();
-    let me_with = |line: &str| format!("{head}[[keys]]{my_key}\n{line}\n");
+    let my_key_with = |line: &str| format!("{head}[[keys]]{my_key}\n{line}\n");
     let application = |line: &str| {
         format!(
             "[[applications]]\nid = \"default\"\nname = \"Default\"\nis_default = true\n{line}\n"
@@ -111,7 +111,7 @@ async fn caller_cannot_remove_its_own_access() {
         (
             file("[[users]]\nname = \"me\"\nroles = [\"administrator\"]\nactive = false\n"),
             "",
-            "you are the user me",
+            "your user me would be removed or blocked",
         ),
         (
             file(
@@ -120,12 +120,12 @@ async fn caller_cannot_remove_its_own_access() {
             "",
             "no longer be an administrator",
         ),
-        (without_me, "prune=true", "you are the user me"),
-        (file(&me_with("revoked = 2027-01-15T08:00:00Z")), "", "no longer be accepted"),
-        (file(&me_with("networks = [\"10.0.0.0/8\"]")), "", "no longer be accepted"),
-        (file(&me_with("scopes = []")), "", "no longer be accepted"),
+        (without_me, "prune=true", "your user me would be removed or blocked"),
+        (file(&my_key_with("revoked = 2027-01-15T08:00:00Z")), "", "no longer be accepted"),
+        (file(&my_key_with("networks = [\"10.0.0.0/8\"]")), "", "no longer be accepted"),
+        (file(&my_key_with("scopes = []")), "", "no longer be accepted"),
         (
-            file(&me_with(
+            file(&my_key_with(
                 "application = \"other\"\n[[applications]]\nid = \"other\"\nname = \"O\"",
             )),
             "",
@@ -142,12 +142,12 @@ async fn caller_cannot_remove_its_own_access() {
         assert_eq!(status, 409, "{text}\n{result:#}");
         assert!(result["detail"].as_str().unwrap().contains(expected), "{expected}: {result:#}");
         assert_eq!(client.export().await, before, "{expected}");
-        // The operator does not depend on these records, so the file is valid for the operator.
+        // The operator's access does not depend on records, so the operator may apply the file.
         assert_eq!(
             client.apply(&text, &format!("{query}&dry_run=true")).await.0,
             200,
             "{expected}"
         );
     }
-    caller.apply_ok(&file(&me_with("networks = [\"127.0.0.0/8\"]")), "").await;
+    caller.apply_ok(&file(&my_key_with("networks = [\"127.0.0.0/8\"]")), "").await;
 }

@@ -30,10 +30,11 @@ async fn responses(layer: &Layer, corpus: &[TestRequest]) -> Vec<Value> {
     all
 }
 
-/// Asserts that two sets of accounts decide the corpus in the same way.
+/// Asserts that `other` and the accounts of the fixture give the same response to each request of
+/// the corpus.
 async fn assert_same_decisions(fixture: &Fixture, corpus: &[TestRequest], other: &Accounts) {
-    // Usage counts are not part of the records: use the rate-limited key once with the restored
-    // store, because the original store has counted one use.
+    // The original store has counted one use of the rate-limited key. Exports and backups contain
+    // no usage counts, so use this key once with the restored store too.
     let prefix = STANDARD.encode("spent:kw_");
     let rate_limited = corpus.iter().find(|request| {
         request.path == "/orders/7" && request.headers.iter().any(|(_, v)| v.starts_with(&prefix))
@@ -92,7 +93,7 @@ async fn restored_backup_decides_the_same() {
     assert_same_decisions(&fixture, &corpus, &accounts_with_same_clock(&fixture, store)).await;
 }
 
-/// Records that set every field.
+/// Records in which every field is set.
 const ALL: &str = r#"
 [[roles]]
 id = "editor"
@@ -217,14 +218,14 @@ async fn every_field_survives_export_and_apply() {
         let import = KeyImport { digest, unknown_users, mode, rows };
         assert_eq!(writer.import_keys(&import).await.unwrap().keys, 1);
     }
-    // One of the slow keys was used, and has a fast digest now.
+    // After the first use of a key with a bcrypt digest, the record also has a fast digest.
     let slow = client.accounts.directory().slow_keys(Some(77)).unwrap().ids;
     let text = Secret::new("any text: nothing compares it with the digest");
     writer.rehash_key(slow[0], &text).await.unwrap();
     client.apply_ok(&file("[[applications]]\nid = \"portal\"\nname = \"P\"\nkey_source = \"universal\"\nuniversal_administrators = true\n"), "").await;
     let (application, universal) = (Some("portal".to_owned()), true);
     writer.issue_key(77, NewKey { application, universal, ..NewKey::default() }).await.unwrap();
-    // A universal key of an application that no longer accepts universal keys.
+    // Create a universal key whose application no longer accepts universal keys.
     let former = |source: &str| {
         file(&format!(
             "[[applications]]\nid = \"former\"\nname = \"F\"\nkey_source = \"{source}\"\n"
@@ -234,7 +235,7 @@ async fn every_field_survives_export_and_apply() {
     let (application, universal) = (Some("former".to_owned()), true);
     writer.issue_key(77, NewKey { application, universal, ..NewKey::default() }).await.unwrap();
     client.apply_ok(&former("per_user"), "").await;
-    // The key keeps scopes that its user no longer has.
+    // The user loses a permission that is in the scopes of the user's key.
     client.apply_ok(&file("[[roles]]\nid = \"editor\"\nlabel = \"E\"\n"), "").await;
     writer
         .change_user::<keyward::accounts::AccountError>(77, None, |user| {
@@ -264,7 +265,7 @@ async fn every_field_survives_export_and_apply() {
     assert_eq!((&result["changed"], &result["removed"]), (&json!(0), &json!(0)));
     assert_eq!(other.export().await, text);
     assert_eq!(other.apply_ok(&text, "prune=true").await["changes"], json!([]));
-    // The result of `apply` shows no digests.
+    // The exported file contains digests, but the result of `apply` does not.
     let digest = issued.key.record.digest.to_hex();
     assert!(text.contains(&digest) && !result.to_string().contains(&digest));
     assert!(text.contains("$argon2id$") && !result.to_string().contains("argon2id"));

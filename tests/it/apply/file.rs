@@ -1,5 +1,5 @@
-//! `export` and `apply` on the command line: private files, standard input, the printed changes,
-//! and a new store from a file.
+//! Tests of `export` and `apply` on the command line: private files, standard input, the printed
+//! changes, and a store that is created from a file.
 
 use std::{
     fs,
@@ -38,7 +38,7 @@ fn export_file_is_private_and_never_overwrites() {
     assert_eq!(site.run(&["export"]).stdout, written);
     server.add_user("late", &[]);
     let (exit, text) = exit_and_stderr(&site.run(&["export", "all.toml"]));
-    assert!(exit == 4 && text.contains("there is such a file already"), "{text}");
+    assert!(exit == 4 && text.contains("the file exists already"), "{text}");
     assert_eq!(fs::read(&file).unwrap(), written);
     assert_eq!(exit_and_stderr(&site.run(&["export", "no/such/folder.toml"])).0, 2);
     assert!(
@@ -73,7 +73,7 @@ fn apply_prints_changes_or_json() {
         result,
         json!({ "dry_run": false, "added": 0, "changed": 0, "removed": 0, "unchanged": 3, "changes": [] })
     );
-    // A file from standard input; the error names its line.
+    // With `-` the file comes from standard input. The error names the line.
     let mut child = site
         .command(&["apply", "-", "--output", "json"])
         .stdin(Stdio::piped())
@@ -111,7 +111,8 @@ fn apply_creates_a_store_from_a_file() {
     site.json(&["user", "edit", "bob", "--mail", "bob@x.example"]);
     exit_and_stderr(&site.run(&["export", "all.toml"]));
     let text = fs::read_to_string(site.path().join("all.toml")).unwrap();
-    // Keys work with their own pepper only. The pepper is checked before anything is created.
+    // Keys work only with the pepper with which they were created. `apply` checks the pepper before
+    // it creates anything.
     let other = Site::new();
     write_file(&other, "all.toml", &text);
     for args in [&["apply", "all.toml"][..], &["apply", "all.toml", "--dry-run"]] {
@@ -143,15 +144,15 @@ fn apply_creates_a_store_from_a_file() {
 fn killed_apply_is_stored_entirely_or_not_at_all() {
     let site = Site::new();
     site.json(&["init"]);
-    let key = |at: usize| {
+    let key = |number: usize| {
         format!(
-            "[[keys]]\nid = \"{at:08}\"\nuser = \"user{at}\"\ndigest = \"{}\"\n",
+            "[[keys]]\nid = \"{number:08}\"\nuser = \"user{number}\"\ndigest = \"{}\"\n",
             "a".repeat(64)
         )
     };
     let export = String::from_utf8(site.run(&["export"]).stdout).unwrap();
     let pepper = export.lines().find(|line| line.starts_with("pepper")).unwrap();
-    let user = |at: usize| format!("[[users]]\nname = \"user{at}\"\n");
+    let user = |number: usize| format!("[[users]]\nname = \"user{number}\"\n");
     let users: String = (0..400).map(user).collect();
     let keys: String = (0..400).map(key).collect();
     write_file(&site, "state.toml", &format!("version = 1\n{pepper}\n{users}{keys}"));

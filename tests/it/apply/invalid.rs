@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::{ApiClient, file, pepper};
 
-/// Applies invalid files, and asserts the location and the message of an error of each file. A file
-/// is its text, the location, and a part of the message.
+/// Applies each file, and asserts that one of the reported errors has the expected location and
+/// message. An item of `files` is the file's text, the location, and a part of the message.
 async fn assert_rejected(client: &ApiClient, query: &str, files: &[(&str, &str, &str)]) {
     let before = (client.export().await, client.trail());
     for (text, location, message) in files {
@@ -169,15 +169,17 @@ async fn key_errors_name_their_line() {
         ("scheme = \"rot13\"\n", "line 9, column 1: key 0000aZ19: scheme", "no such scheme"),
         ("prefix = \"a b\"\n", "line 9, column 1: key 0000aZ19: prefix", ""),
         ("last_four = \"12345\"\n", "line 9, column 1: key 0000aZ19: last_four", ""),
-        ("created = 2026-01-01T00:00:00Z\nrevoked = 2025-01-01T00:00:00Z\n", "line 10, column 1: key 0000aZ19: revoked", "before the key was made"),
+        ("created = 2026-01-01T00:00:00Z\nrevoked = 2025-01-01T00:00:00Z\n", "line 10, column 1: key 0000aZ19: revoked", "before the creation of the key"),
         ("rotated = { to = \"x\", until = 2027-01-01T00:00:00Z }\n", "line 9, column 13: key 0000aZ19: rotated.to", "not the id"),
         ("rotated = { to = \"0000aZ18\" }\n", "line 9, column 1: key 0000aZ19: rotated.until", "required"),
         ("[[keys]]\nid = \"0000aZ19\"\nuser = \"anna\"\ndigest = \"0000000000000000000000000000000000000000000000000000000000000000\"\n", "line 10, column 1: key 0000aZ19: id", "is listed twice"),
     ]
-    .map(|(fields, at, message)| (key_of_anna(fields), at, message))
+    .map(|(fields, location, message)| (key_of_anna(fields), location, message))
     .into();
-    let files: Vec<(&str, &str, &str)> =
-        files.iter().map(|(text, at, message)| (text.as_str(), *at, *message)).collect();
+    let files: Vec<(&str, &str, &str)> = files
+        .iter()
+        .map(|(text, location, message)| (text.as_str(), *location, *message))
+        .collect();
     assert_rejected(&client, "", &files).await;
     let zeros = "0".repeat(64);
     let key = |fields: &str| format!("[[keys]]\nid = \"0000aZ19\"\nuser = \"admin\"\n{fields}");
@@ -185,7 +187,7 @@ async fn key_errors_name_their_line() {
         &client,
         "",
         &[
-            (&key(&format!("digest = \"{zeros}\"\n")), "pepper", "does not say which pepper"),
+            (&key(&format!("digest = \"{zeros}\"\n")), "pepper", "does not name the pepper"),
             (
                 &format!("pepper = \"{zeros}\"\n{}", key(&format!("digest = \"{zeros}\"\n"))),
                 "line 2, column 1: pepper",
@@ -213,7 +215,8 @@ async fn key_errors_name_their_line() {
         ],
     )
     .await;
-    // The pepper is checked for files with keys only: passwords do not depend on it.
+    // `apply` only checks the pepper if the file contains keys, because passwords do not depend on
+    // the pepper.
     let text = format!("pepper = \"{zeros}\"\n[[users]]\nname = \"anna\"\n");
     assert_eq!(client.apply_ok(&file(&text), "").await["added"], 1);
 }
@@ -223,7 +226,7 @@ async fn key_keeps_its_digest_and_user_and_a_revocation_is_final() {
     let (client, _) = ApiClient::after_first_start().await;
     let writer = client.accounts.as_actor(keyward::model::Actor::Program);
     client.apply_ok(&file("[[users]]\nname = \"anna\"\n"), "").await;
-    // Issue keys until one has the largest id, so that it is the last one in the exported file.
+    // Issue keys until the newest key has the largest id and is the last key in the exported file.
     let mut issued = writer.issue_key(2, keyward::accounts::NewKey::default()).await.unwrap();
     while !client.accounts.keys(Some(issued.key.record.id), 1).unwrap().items.is_empty() {
         issued = writer.issue_key(2, keyward::accounts::NewKey::default()).await.unwrap();
@@ -245,7 +248,7 @@ async fn key_keeps_its_digest_and_user_and_a_revocation_is_final() {
         assert_eq!(status, 422, "{result:#}");
         assert!(result.to_string().contains(message), "{result:#}");
     }
-    // A changed field must be valid; a field that the file leaves unchanged need not be.
+    // A field that the file changes must be valid. Unchanged fields are not validated.
     for (line, status) in [
         ("expires = 2020-01-01T00:00:00Z", 422),
         ("application = \"none\"", 422),
@@ -267,7 +270,7 @@ async fn key_keeps_its_digest_and_user_and_a_revocation_is_final() {
 async fn only_the_first_100_errors_are_listed() {
     let (client, _) = ApiClient::after_first_start().await;
     for fault in ["activ = 1", "roles = [\"nobody\"]"] {
-        let user = |at: usize| format!("[[users]]\nname = \"user{at}\"\n{fault}\n");
+        let user = |number: usize| format!("[[users]]\nname = \"user{number}\"\n{fault}\n");
         let text: String = (0..250).map(user).collect();
         let (status, result) = client.apply(&file(&text), "").await;
         let errors = result["errors"].as_array().unwrap();
@@ -297,7 +300,7 @@ async fn records_of_one_file_can_reference_each_other() {
 #[tokio::test]
 async fn too_many_changes_are_rejected_before_they_are_validated() {
     let (client, _) = ApiClient::after_first_start().await;
-    let role = |at: usize| format!("[[roles]]\nid = \"r{at}\"\nlabel = \"R\"\n");
+    let role = |number: usize| format!("[[roles]]\nid = \"r{number}\"\nlabel = \"R\"\n");
     let text: String = (0..=keyward::accounts::MOST_CHANGES).map(role).collect();
     let (status, result) = client.apply(&file(&text), "").await;
     assert_eq!(status, 409, "{result:#}");
@@ -310,8 +313,9 @@ async fn too_many_changes_are_rejected_before_they_are_validated() {
 async fn keys_per_user_limit_applies_to_files() {
     let (client, _) = ApiClient::after_first_start().await;
     let fingerprint = pepper().fingerprint().to_hex();
-    let key = |at: usize| {
-        format!("[[keys]]\nid = \"{at:08}\"\nuser = \"anna\"\ndigest = \"{}\"\n", "0".repeat(64))
+    let digest = "0".repeat(64);
+    let key = |number: usize| {
+        format!("[[keys]]\nid = \"{number:08}\"\nuser = \"anna\"\ndigest = \"{digest}\"\n")
     };
     let text = |count: usize| {
         let keys: String = (0..count).map(key).collect();
@@ -321,15 +325,15 @@ async fn keys_per_user_limit_applies_to_files() {
     assert_eq!(status, 422);
     assert!(result.to_string().contains("101 keys in force, and the limit is 100"), "{result:#}");
     assert_eq!(client.apply_ok(&text(100), "").await["added"], 101);
-    let more = text(100).replace("id = \"000000", "id = \"100000");
-    assert_eq!(client.apply(&more, "").await.0, 422);
-    // With `prune` the new keys replace the old ones, so the limit is kept.
+    let new_keys = text(100).replace("id = \"000000", "id = \"100000");
+    assert_eq!(client.apply(&new_keys, "").await.0, 422);
+    // With `prune` the new keys replace the old keys, so the user has no more keys than before.
     assert_eq!(
-        client.apply(&more, "prune=true").await.0,
+        client.apply(&new_keys, "prune=true").await.0,
         409,
         "the file would remove the administrator"
     );
     let kept = "[[users]]\nname = \"admin\"\nroles = [\"administrator\"]\n[[roles]]\nid = \"administrator\"\nlabel = \"A\"\nis_admin = true\n";
-    let result = client.apply_ok(&format!("{more}{kept}"), "prune=true").await;
+    let result = client.apply_ok(&format!("{new_keys}{kept}"), "prune=true").await;
     assert_eq!((&result["added"], &result["removed"]), (&100.into(), &103.into()), "{result:#}");
 }

@@ -34,13 +34,13 @@ async fn status(accounts: &Accounts, headers: &[(&str, &str)]) -> u16 {
 
 /// The credentials of the user `Anna`.
 struct Credentials {
-    own: String,
-    foreign: String,
+    issued_key: String,
+    imported_key: String,
     password: String,
 }
 
-/// A store with one user, who has a key, an imported key and a password.
-async fn source() -> (ApiClient, Credentials) {
+/// Creates a store and the user `Anna`, who has an issued key, an imported key and a password.
+async fn store_with_anna() -> (ApiClient, Credentials) {
     let (client, _) = ApiClient::after_first_start().await;
     client.apply_ok(&file(APPLICATIONS), "").await;
     let writer = client.accounts.as_actor(Actor::Program);
@@ -53,7 +53,7 @@ async fn source() -> (ApiClient, Credentials) {
         ..NewUser::default()
     };
     let uid = writer.create_user(new).await.unwrap().record.uid;
-    let own = writer.issue_key(uid, NewKey::default()).await.unwrap();
+    let issued = writer.issue_key(uid, NewKey::default()).await.unwrap();
     let rows = vec![KeyRow {
         line: 1,
         username: "anna".into(),
@@ -66,17 +66,18 @@ async fn source() -> (ApiClient, Credentials) {
     let import = KeyImport { digest: ImportDigest::Clear, unknown_users, mode, rows };
     writer.import_keys(&import).await.unwrap();
     let credentials = Credentials {
-        own: credential("anna", own.text.expose()),
-        foreign: "Bearer the-foreign-key".into(),
+        issued_key: credential("anna", issued.text.expose()),
+        imported_key: "Bearer the-foreign-key".into(),
         password: format!("Basic {}", credential("ANNA", "hunter22")),
     };
     (client, credentials)
 }
 
-/// Asserts that the credentials work, and that names, mail addresses and imported keys are unique.
+/// Asserts that the credentials work, and that a second user cannot get the name, the mail address
+/// or the imported key of `Anna`.
 async fn assert_found(accounts: &Accounts, credentials: &Credentials, exported: &str) {
-    assert_eq!(status(accounts, &[("api-key", &credentials.own)]).await, 200);
-    let plain = [("auth-method", "plain"), ("authorization", credentials.foreign.as_str())];
+    assert_eq!(status(accounts, &[("api-key", &credentials.issued_key)]).await, 200);
+    let plain = [("auth-method", "plain"), ("authorization", credentials.imported_key.as_str())];
     assert_eq!(status(accounts, &plain).await, 200);
     let login = [("auth-method", "login"), ("authorization", credentials.password.as_str())];
     assert_eq!(status(accounts, &login).await, 200);
@@ -92,7 +93,7 @@ async fn assert_found(accounts: &Accounts, credentials: &Credentials, exported: 
         let taken = writer.create_user(new).await.unwrap_err();
         assert!(taken.to_string().contains("already taken"), "{taken}");
     }
-    // An imported key cannot be imported for a second user.
+    // A key that was imported for one user cannot be imported for another user.
     let rows = vec![KeyRow {
         line: 1,
         username: "admin".into(),
@@ -117,7 +118,7 @@ fn open(path: &Path) -> Accounts {
 
 #[tokio::test]
 async fn every_lookup_works_after_apply_and_restart() {
-    let (client, credentials) = source().await;
+    let (client, credentials) = store_with_anna().await;
     let exported = client.export().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
@@ -129,23 +130,24 @@ async fn every_lookup_works_after_apply_and_restart() {
     assert_found(&accounts, &credentials, &exported).await;
     // The store is not empty, so a start creates no first administrator.
     assert!(accounts.first_start().await.unwrap().is_none());
-    // A new user id is larger than all ids before.
+    // A new user gets a larger id than all users before. `assert_found` has just used up the ids 3
+    // and 4 for the two users that were rejected.
     let new = NewUser { name: "next".into(), status: true, ..NewUser::default() };
     let writer = accounts.as_actor(Actor::Program);
-    // The two users that were rejected above have used up an id each.
     assert_eq!(writer.create_user(new).await.unwrap().record.uid, 5);
 }
 
 #[tokio::test]
 async fn names_and_mail_addresses_can_move_to_other_users() {
-    let (client, credentials) = source().await;
+    let (client, credentials) = store_with_anna().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
     let other = ApiClient::operator(open(&path));
     other.apply_ok(&client.export().await, "").await;
     let text = "[[users]]\nname = \"bob\"\nmail = \"bob@x.example\"\n";
     other.apply_ok(&file(text), "").await;
-    // Two users exchange names and mail addresses, and a third user gets the free name.
+    // User 2 gets the name and mail address of user 3. User 3 gets a new name and the mail address
+    // of user 2, and a new user gets the previous name of user 2.
     let text = "[[users]]\nuid = 2\nname = \"bob\"\nmail = \"bob@x.example\"\n\
         [[users]]\nuid = 3\nname = \"carl\"\nmail = \"anna@x.example\"\n\
         [[users]]\nname = \"anna\"\n";
@@ -162,8 +164,8 @@ async fn assert_moved(accounts: &Accounts, credentials: &Credentials) {
         [uid("bob"), uid("carl"), uid("anna"), uid("nobody")],
         [Some(2), Some(3), Some(4), None]
     );
-    assert_eq!(status(accounts, &[("api-key", &credentials.own)]).await, 401);
-    let plain = [("auth-method", "plain"), ("authorization", credentials.foreign.as_str())];
+    assert_eq!(status(accounts, &[("api-key", &credentials.issued_key)]).await, 401);
+    let plain = [("auth-method", "plain"), ("authorization", credentials.imported_key.as_str())];
     assert_eq!(status(accounts, &plain).await, 200);
     for mail in ["bob@x.example", "anna@x.example"] {
         let new = NewUser {

@@ -1,4 +1,4 @@
-//! `prune`: records that the file does not contain are removed, with all their index entries.
+//! `prune` removes the records that the file does not contain, with all their index entries.
 
 use keyward::model::Mode;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{ApiClient, accounts_on, changes, file};
 use crate::harness::credential;
 
-/// The records of the first start that the tests keep.
+/// The records of a first start that are in the files of the tests, so that `prune` keeps them.
 const KEPT: &str = "[[users]]\nname = \"admin\"\nroles = [\"administrator\"]\n\
     [[roles]]\nid = \"administrator\"\nlabel = \"Administrator\"\nweight = 2\nis_admin = true\n\
     [[applications]]\nid = \"default\"\nname = \"Default\"\nis_default = true\n";
@@ -44,14 +44,14 @@ async fn prune_removes_unlisted_records_and_frees_their_names() {
     }
     assert_eq!(changes(&client.apply_ok(&file(KEPT), "prune=true").await), removed);
     assert_eq!(client.apply_ok(&file(KEPT), "prune=true").await["changes"], json!([]));
-    // Two roles are built in and stay.
+    // `prune` keeps the two built-in roles, which are not in the file.
     let policy = client.accounts.directory().policy();
     assert!(
         policy.roles.role("anonymous").is_some() && policy.roles.role("authenticated").is_some()
     );
     assert!(client.accounts.keys(None, 9).unwrap().items.is_empty());
     assert!(client.accounts.keys_of(2, None, 9).unwrap().items.is_empty());
-    // The name and the mail address can be used again, the user id cannot.
+    // A new user can have the name and mail address of a removed user, but gets a new user id.
     let new = NewUser {
         name: "ANNA".into(),
         mail: Some("A@x.example".into()),
@@ -124,11 +124,11 @@ async fn prune_removes_index_entries() {
     let client = ApiClient::operator(accounts_on(store.clone()));
     client.accounts.first_start().await.unwrap().unwrap();
     let count = |table| store.scan(table, &[], None, 99).unwrap().len();
-    let all = || {
+    let counts = || {
         [Table::Users, Table::Names, Table::Mails, Table::Keys, Table::Owners, Table::Foreign]
             .map(count)
     };
-    assert_eq!(all(), [1, 1, 0, 1, 1, 0]);
+    assert_eq!(counts(), [1, 1, 0, 1, 1, 0]);
     client.apply_ok(&file("[[users]]\nname = \"anna\"\nmail = \"a@x.example\"\n"), "").await;
     let writer = client.accounts.as_actor(Actor::Program);
     writer.issue_key(2, NewKey::default()).await.unwrap();
@@ -144,13 +144,14 @@ async fn prune_removes_index_entries() {
     let import = KeyImport { digest, unknown_users, mode, rows };
     writer.import_keys(&import).await.unwrap();
     let with_anna = client.export().await;
-    assert_eq!(all(), [2, 2, 1, 3, 3, 1]);
+    assert_eq!(counts(), [2, 2, 1, 3, 3, 1]);
     client.apply_ok(&file(KEPT), "prune=true").await;
-    assert_eq!(all(), [1, 1, 0, 0, 0, 0]);
+    assert_eq!(counts(), [1, 1, 0, 0, 0, 0]);
     client.apply_ok(&with_anna, "").await;
-    assert_eq!(all(), [2, 2, 1, 3, 3, 1]);
+    assert_eq!(counts(), [2, 2, 1, 3, 3, 1]);
     assert_eq!(client.export().await, with_anna);
-    // The digest of an imported key is unique in the store and in a file.
+    // A second key with the digest of an imported key is rejected, no matter whether the first key
+    // is in the store or in the same file.
     let key =
         with_anna.split("[[keys]]").find(|table| table.contains("scheme = \"text\"")).unwrap();
     let id = key.lines().find(|line| line.starts_with("id = ")).unwrap();

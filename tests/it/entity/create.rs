@@ -48,7 +48,7 @@ fn the_location_has_the_configured_public_url() {
     let uid = value(&response.entity(201), "uid").clone();
     let location = format!("https://api.example.com/base/user/{uid}");
     assert_eq!(response.header("location"), Some(location.as_str()));
-    // Error messages have the configured URL too, whatever the `Host` of the request is.
+    // Error messages contain the configured URL too, not the `Host` of the request.
     let not_found = fixture.request_as(&fixture.admin(), "GET", "/nothing").send();
     not_found
         .assert_message(404, "No route found for \"GET https://api.example.com/base/nothing\"");
@@ -78,7 +78,7 @@ fn each_form_of_a_field_is_accepted() {
         let ids = entity["roles"].as_array().unwrap().iter().map(|role| &role["target_id"]);
         assert!(ids.eq([&json!(roles[0]), &json!(roles[1])]), "{entity}");
     }
-    // One role as an object.
+    // A single role may be sent as an object.
     let mut body = single_value("name", fixture.unique("form"));
     body["roles"] = json!({ "target_id": roles[0] });
     let entity = fixture.post(&fixture.admin(), &body).entity(201);
@@ -153,9 +153,10 @@ fn an_administrator_may_set_every_field_that_the_server_does_not_set() {
         "default_langcode": [{ "value": true }],
     });
     let entity = fixture.post(&fixture.admin(), &body).entity(201);
-    let at = json!([{ "value": "1973-11-29T21:33:09+00:00", "format": "Y-m-d\\TH:i:sP" }]);
+    // The body has the same time in three formats.
+    let time = json!([{ "value": "1973-11-29T21:33:09+00:00", "format": "Y-m-d\\TH:i:sP" }]);
     for field in ["created", "access", "login"] {
-        assert_eq!(entity[field], at, "{field}");
+        assert_eq!(entity[field], time, "{field}");
     }
     for (field, expected) in body.as_object().unwrap() {
         match field.as_str() {
@@ -238,7 +239,8 @@ fn a_uid_is_never_reused() {
     assert_eq!(field_names(&fixture.get(&fixture.admin(), second).entity(200))[0], "uid");
 }
 
-/// HTTP/2 with prior knowledge, on the same port. The authority of the request is its host.
+/// The client sends HTTP/2 with prior knowledge to the same port. The server takes the host from
+/// the authority of the request.
 #[test]
 fn a_create_works_the_same_over_http2() {
     use bytes::Bytes;

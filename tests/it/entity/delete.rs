@@ -19,7 +19,7 @@ fn a_delete_responds_204_without_a_body_and_removes_the_user() {
     let message = "The \"user\" parameter was not converted for the path \"/user/{user}\" (route name: \"rest.entity.user.DELETE\")";
     fixture.delete(&fixture.admin(), deleted.uid).assert_message(404, message);
     assert_eq!(fixture.get(&fixture.admin(), deleted.uid).status, 404);
-    // The user's key is gone too, and the name can be used again.
+    // The user's key was deleted too, and a new user may have the name.
     let response = fixture.get(&deleted, 1);
     response.assert_error(404, "USER_DOES_NOT_EXIST", "The user does not exist.");
     let namesake =
@@ -47,11 +47,11 @@ fn deleting_a_user_requires_the_permission() {
 #[test]
 fn cancel_account_allows_deleting_only_the_own_account() {
     let fixture = fixture();
-    let (own, other) = (fixture.user(&["cancel account"]), fixture.user(&[]));
-    fixture.delete(&own, other.uid).assert_message(403, MESSAGE);
+    let (caller, other) = (fixture.user(&["cancel account"]), fixture.user(&[]));
+    fixture.delete(&caller, other.uid).assert_message(403, MESSAGE);
     assert_eq!(fixture.get(&fixture.admin(), other.uid).status, 200);
-    assert_eq!(fixture.delete(&own, own.uid).status, 204);
-    assert_eq!(fixture.get(&fixture.admin(), own.uid).status, 404);
+    assert_eq!(fixture.delete(&caller, caller.uid).status, 204);
+    assert_eq!(fixture.get(&fixture.admin(), caller.uid).status, 404);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_user_manager_may_delete_any_user_except_administrators() {
     assert_eq!(fixture.delete(&manager, other.uid).status, 204);
     assert_eq!(fixture.delete(&manager, blocked.uid).status, 204);
     let admin = fixture.user_with_record(json!({ "roles": ["administrator"] }), &[]);
-    let message = "An administrator can be deleted by an administrator alone.";
+    let message = "Only an administrator can delete an administrator.";
     fixture.delete(&manager, admin.uid).assert_message(403, message);
     assert_eq!(fixture.delete(&fixture.admin(), admin.uid).status, 204);
 }
@@ -82,7 +82,8 @@ fn the_last_administrator_cannot_be_deleted_or_blocked() {
     assert_eq!(fixture.delete(&second, second.uid).status, 403);
 }
 
-/// A delete needs no body. The server ignores a body and its content type.
+/// A DELETE request needs no body. If the request has a body, the server ignores the body and the
+/// content type.
 #[test]
 fn the_body_of_a_delete_is_ignored() {
     let fixture = fixture();

@@ -1,4 +1,5 @@
-//! The structure of a request body: the forms of a field, and the fields that a request may have.
+//! Tests of the structure of a request body: the forms of a field, and the fields that a request
+//! may have.
 
 use serde_json::json;
 
@@ -100,7 +101,7 @@ fn a_value_of_another_type_is_rejected() {
     let violation = format!("pass.0.existing: {message}");
     let body = json!({ "pass": [{ "existing": [] }] });
     fixture.patch(&fixture.admin(), uid, &body).assert_violations(&[&violation]);
-    // A number is accepted as text, for clients without types.
+    // A text field accepts a number, because some clients cannot send a number as text.
     let number = 700_000 + uid;
     let entity = fixture.patch(&fixture.admin(), uid, &single_value("name", number)).entity(200);
     assert_eq!(value(&entity, "name"), &json!(number.to_string()));
@@ -160,19 +161,20 @@ fn fields_set_by_the_server_cannot_be_created() {
 #[test]
 fn structure_is_checked_before_access_and_access_before_values() {
     let fixture = fixture();
-    let own = fixture.user(&[]);
+    let caller = fixture.user(&[]);
     let message = "Access denied on updating field 'status'.";
-    fixture.patch(&own, own.uid, &json!({ "status": ["maybe"] })).assert_message(403, message);
-    fixture.patch(&own, own.uid, &json!({ "status": [1, 1] })).assert_message(403, message);
+    fixture
+        .patch(&caller, caller.uid, &json!({ "status": ["maybe"] }))
+        .assert_message(403, message);
+    fixture.patch(&caller, caller.uid, &json!({ "status": [1, 1] })).assert_message(403, message);
     let body = json!({ "status": ["maybe"], "foo": [] });
-    fixture.patch(&own, own.uid, &body).assert_message(422, "Field foo is unknown.");
+    fixture.patch(&caller, caller.uid, &body).assert_message(422, "Field foo is unknown.");
     let body = json!({ "name": [""], "uid": [7] });
     fixture
         .post(&fixture.admin(), &body)
         .assert_message(403, "Access denied on creating field 'uid'.");
 }
 
-/// Of two members with the same name the last counts.
 #[test]
 fn the_last_of_two_equal_field_names_counts() {
     let fixture = fixture();

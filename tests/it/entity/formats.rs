@@ -1,4 +1,4 @@
-//! Methods, content types and formats: 405, 415, 406.
+//! Tests of unsupported methods (405), content types (415) and formats (406).
 
 use super::{fixture, single_value};
 
@@ -87,7 +87,7 @@ fn another_content_type_gets_415() {
     let request = fixture.request_as(&fixture.admin(), "PATCH", "/user/1");
     let response = request.header("Content-Type", "text/xml").body("<a/>").send();
     response.assert_message(415, "No route found that matches \"Content-Type: text/xml\"");
-    // Two header fields `Content-Type` are rejected.
+    // A request with two `Content-Type` header fields is rejected.
     let request = fixture.request_as(&fixture.admin(), "POST", "/entity/user");
     let twice = request.header("Content-Type", "application/json");
     let response = twice.header("Content-Type", "application/json").body("{}").send();

@@ -1,4 +1,4 @@
-//! The user entity over HTTP: a test for every row of its tables, with the exact texts.
+//! Tests of the user resource over HTTP, with the exact text of each entity and each error.
 
 mod create;
 mod delete;
@@ -22,8 +22,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{Request, Response, Server, credential};
 
-/// A server shared by the tests that only create users and roles of their own. It stops, and its
-/// log is searched for secrets, when the last test that uses it at that time ends.
+/// The fixture of the tests that only change users and roles that they have created. When no
+/// running test uses the fixture, the server stops, and the log of the server is searched for
+/// secrets.
 static SHARED: Mutex<Weak<Fixture>> = Mutex::new(Weak::new());
 
 /// A server, and helpers that create users with unique names on it.
@@ -41,7 +42,8 @@ pub struct TestUser {
 
 /// The fixture with the shared server.
 pub fn fixture() -> Arc<Fixture> {
-    // After a test that panicked while it started the server, the next test starts one.
+    // The lock is poisoned if another test panicked while it started the server. In this case the
+    // caller starts a server.
     let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(fixture) = shared.upgrade() {
         return fixture;
@@ -52,7 +54,7 @@ pub fn fixture() -> Arc<Fixture> {
 }
 
 impl Fixture {
-    /// A fixture with a server of its own.
+    /// A fixture with a server that other tests do not use.
     pub fn new(server: Server) -> Self {
         Self { server, numbers: AtomicU64::new(1) }
     }

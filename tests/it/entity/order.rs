@@ -1,4 +1,4 @@
-//! Which error comes first when a request has several.
+//! Tests of the order in which errors are reported if a request has several errors.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::harness::Response;
 const WRONG_FORMAT: &str = "No route found for the specified format. Supported formats: json.";
 const WRONG_TYPE: &str = "No route found that matches \"Content-Type: text/xml\"";
 
-/// A request with many errors. Each step fixes the error that was reported.
+/// The first request has many errors. Each following request fixes the error that was reported.
 #[test]
 fn the_errors_of_a_patch_are_reported_in_order() {
     let fixture = fixture();
@@ -28,7 +28,7 @@ fn the_errors_of_a_patch_are_reported_in_order() {
     };
     let (absent, existing) = ("/user/999999?_format=xml", format!("/user/{}", target.uid));
     let broken = "{";
-    // An unauthenticated client learns nothing about routes.
+    // An unauthenticated client does not learn which routes exist.
     for (method, path) in
         [("PUT", absent), ("PATCH", absent), ("PATCH", "/nowhere"), ("PATCH", &existing)]
     {

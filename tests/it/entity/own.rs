@@ -1,4 +1,5 @@
-//! Changes that users may make to their own accounts, and when they need the current password.
+//! Tests of the changes that users may make to their own accounts, and of the changes for which
+//! users must send their current password.
 
 use serde_json::json;
 
@@ -22,12 +23,13 @@ fn user_with_password(fixture: &Fixture, permissions: &[&str]) -> TestUser {
     fixture.user_with_record(json!({ "mail": mail, "password": PASSWORD }), permissions)
 }
 
-/// Logs in with a password.
+/// Sends a request that is authenticated with a password.
 fn log_in(fixture: &Fixture, user: &TestUser, password: &str) -> Response {
     let existing = fixture.server.admin_api("GET", "/api/v1/applications/passwords").send();
     if existing.status == 404 {
         let application = json!({ "id": "passwords", "name": "Passwords", "type": "basic" });
-        // If another test creates it first, this request fails, which is fine.
+        // This request fails if another test creates the application at the same time. The failure
+        // does not matter.
         fixture.server.admin_api("POST", "/api/v1/applications").json(&application).send();
     }
     let pair = credential(&user.name, password);
@@ -42,10 +44,10 @@ fn log_in(fixture: &Fixture, user: &TestUser, password: &str) -> Response {
 #[test]
 fn changing_the_mail_address_requires_the_current_password() {
     let fixture = fixture();
-    let own = user_with_password(&fixture, &[]);
+    let caller = user_with_password(&fixture, &[]);
     let mail = format!("{}@example.com", fixture.unique("changed"));
     let change = single_value("mail", mail.clone());
-    fixture.patch(&own, own.uid, &change).assert_violations(&[MAIL_NEEDS_PASSWORD]);
+    fixture.patch(&caller, caller.uid, &change).assert_violations(&[MAIL_NEEDS_PASSWORD]);
     for pass in [
         json!([{ "existing": WRONG_PASSWORD }]),
         json!([{ "existing": "" }]),
@@ -55,137 +57,141 @@ fn changing_the_mail_address_requires_the_current_password() {
     ] {
         let mut change = change.clone();
         change["pass"] = pass;
-        fixture.patch(&own, own.uid, &change).assert_violations(&[MAIL_NEEDS_PASSWORD]);
+        fixture.patch(&caller, caller.uid, &change).assert_violations(&[MAIL_NEEDS_PASSWORD]);
     }
-    assert_ne!(value(&fixture.get(&own, own.uid).entity(200), "mail"), &json!(mail));
+    assert_ne!(value(&fixture.get(&caller, caller.uid).entity(200), "mail"), &json!(mail));
     for pass in [json!([{ "existing": PASSWORD }]), json!({ "existing": PASSWORD })] {
         let mut change = single_value("mail", format!("{}@example.com", fixture.unique("changed")));
         change["pass"] = pass;
-        let entity = fixture.patch(&own, own.uid, &change).entity(200);
+        let entity = fixture.patch(&caller, caller.uid, &change).entity(200);
         assert_eq!(entity["mail"], change["mail"]);
     }
-    assert_eq!(log_in(&fixture, &own, PASSWORD).status, 200);
+    assert_eq!(log_in(&fixture, &caller, PASSWORD).status, 200);
 }
 
 #[test]
 fn changing_the_password_requires_the_current_password() {
     let fixture = fixture();
-    let own = user_with_password(&fixture, &[]);
+    let caller = user_with_password(&fixture, &[]);
     fixture
-        .patch(&own, own.uid, &single_value("pass", NEW_PASSWORD))
+        .patch(&caller, caller.uid, &single_value("pass", NEW_PASSWORD))
         .assert_violations(&[PASS_NEEDS_PASSWORD]);
     fixture
-        .patch(&own, own.uid, &json!({ "pass": [NEW_PASSWORD] }))
+        .patch(&caller, caller.uid, &json!({ "pass": [NEW_PASSWORD] }))
         .assert_violations(&[PASS_NEEDS_PASSWORD]);
     let wrong = json!({ "pass": [{ "value": NEW_PASSWORD, "existing": WRONG_PASSWORD }] });
-    fixture.patch(&own, own.uid, &wrong).assert_violations(&[PASS_NEEDS_PASSWORD]);
-    // The new password is no proof.
-    let itself = json!({ "pass": [{ "value": NEW_PASSWORD, "existing": NEW_PASSWORD }] });
-    fixture.patch(&own, own.uid, &itself).assert_violations(&[PASS_NEEDS_PASSWORD]);
-    assert_eq!(log_in(&fixture, &own, NEW_PASSWORD).status, 401);
+    fixture.patch(&caller, caller.uid, &wrong).assert_violations(&[PASS_NEEDS_PASSWORD]);
+    // The new password is not accepted as the current password.
+    let new_twice = json!({ "pass": [{ "value": NEW_PASSWORD, "existing": NEW_PASSWORD }] });
+    fixture.patch(&caller, caller.uid, &new_twice).assert_violations(&[PASS_NEEDS_PASSWORD]);
+    assert_eq!(log_in(&fixture, &caller, NEW_PASSWORD).status, 401);
     let right = json!({ "pass": [{ "value": NEW_PASSWORD, "existing": PASSWORD }] });
-    assert!(fixture.patch(&own, own.uid, &right).entity(200).get("pass").is_none());
-    assert_eq!(log_in(&fixture, &own, NEW_PASSWORD).status, 200);
-    assert_eq!(log_in(&fixture, &own, PASSWORD).status, 401);
-    // The old password is no longer valid as proof.
-    fixture.patch(&own, own.uid, &right).assert_violations(&[PASS_NEEDS_PASSWORD]);
+    assert!(fixture.patch(&caller, caller.uid, &right).entity(200).get("pass").is_none());
+    assert_eq!(log_in(&fixture, &caller, NEW_PASSWORD).status, 200);
+    assert_eq!(log_in(&fixture, &caller, PASSWORD).status, 401);
+    // The old password is no longer accepted as the current password.
+    fixture.patch(&caller, caller.uid, &right).assert_violations(&[PASS_NEEDS_PASSWORD]);
 }
 
 #[test]
-fn missing_proof_is_reported_for_both_fields() {
+fn a_missing_current_password_is_reported_for_each_changed_field() {
     let fixture = fixture();
-    let own = user_with_password(&fixture, &[]);
+    let caller = user_with_password(&fixture, &[]);
     let mut change = single_value("mail", format!("{}@example.com", fixture.unique("both")));
     change["pass"] = json!([{ "value": NEW_PASSWORD }]);
     fixture
-        .patch(&own, own.uid, &change)
+        .patch(&caller, caller.uid, &change)
         .assert_violations(&[PASS_NEEDS_PASSWORD, MAIL_NEEDS_PASSWORD]);
     change["pass"] = json!([{ "value": NEW_PASSWORD, "existing": PASSWORD }]);
-    let entity = fixture.patch(&own, own.uid, &change).entity(200);
+    let entity = fixture.patch(&caller, caller.uid, &change).entity(200);
     assert_eq!(entity["mail"], change["mail"]);
-    assert_eq!(log_in(&fixture, &own, NEW_PASSWORD).status, 200);
+    assert_eq!(log_in(&fixture, &caller, NEW_PASSWORD).status, 200);
 }
 
-/// Without a current password no proof is possible.
+/// A change of the password requires the current password, and these users have none.
 #[test]
-fn a_user_without_a_password_cannot_set_one() {
+fn a_user_without_a_password_cannot_set_a_password() {
     let fixture = fixture();
-    let own = fixture.user(&[]);
+    let caller = fixture.user(&[]);
     fixture.server.forbid_in_log(NEW_PASSWORD);
     for existing in ["", NEW_PASSWORD, "null"] {
         let change = json!({ "pass": [{ "value": NEW_PASSWORD, "existing": existing }] });
-        fixture.patch(&own, own.uid, &change).assert_violations(&[PASS_NEEDS_PASSWORD]);
+        fixture.patch(&caller, caller.uid, &change).assert_violations(&[PASS_NEEDS_PASSWORD]);
     }
 }
 
-/// A user manager must send the current password only for changes of their own account.
+/// A user manager has the permission `administer users`.
 #[test]
 fn a_user_manager_needs_the_current_password_only_for_their_own_account() {
     let fixture = fixture();
-    let own = user_with_password(&fixture, &["administer users"]);
+    let caller = user_with_password(&fixture, &["administer users"]);
     let other = user_with_password(&fixture, &[]);
     fixture
-        .patch(&own, own.uid, &single_value("pass", NEW_PASSWORD))
+        .patch(&caller, caller.uid, &single_value("pass", NEW_PASSWORD))
         .assert_violations(&[PASS_NEEDS_PASSWORD]);
-    assert_eq!(fixture.patch(&own, other.uid, &single_value("pass", NEW_PASSWORD)).status, 200);
+    assert_eq!(fixture.patch(&caller, other.uid, &single_value("pass", NEW_PASSWORD)).status, 200);
     let mail = single_value("mail", format!("{}@example.com", fixture.unique("given")));
-    assert_eq!(fixture.patch(&own, other.uid, &mail).status, 200);
+    assert_eq!(fixture.patch(&caller, other.uid, &mail).status, 200);
     assert_eq!(log_in(&fixture, &other, NEW_PASSWORD).status, 200);
 }
 
 #[test]
 fn a_mail_address_cannot_be_removed() {
     let fixture = fixture();
-    let own = user_with_password(&fixture, &[]);
-    let proof = json!([{ "existing": PASSWORD }]);
+    let caller = user_with_password(&fixture, &[]);
+    let current_password = json!([{ "existing": PASSWORD }]);
     for empty in [json!([]), json!([{ "value": "" }]), json!([{ "value": null }]), json!({})] {
-        let change = json!({ "mail": empty, "pass": proof });
+        let change = json!({ "mail": empty, "pass": current_password });
         fixture
-            .patch(&own, own.uid, &change)
+            .patch(&caller, caller.uid, &change)
             .assert_violations(&["mail: Email field is required."]);
         let change = json!({ "mail": empty });
         fixture
-            .patch(&own, own.uid, &change)
+            .patch(&caller, caller.uid, &change)
             .assert_violations(&["mail: Email field is required.", MAIL_NEEDS_PASSWORD]);
     }
-    // Once set, the mail address cannot be removed by an administrator either.
+    // An administrator cannot remove the mail address either.
     let change = json!({ "mail": [] });
     fixture
-        .patch(&fixture.admin(), own.uid, &change)
+        .patch(&fixture.admin(), caller.uid, &change)
         .assert_violations(&["mail: Email field is required."]);
 }
 
 #[test]
 fn changing_the_own_name_requires_the_permission() {
     let fixture = fixture();
-    let own = fixture.user(&[]);
+    let caller = fixture.user(&[]);
     let change = single_value("name", fixture.unique("renamed"));
     let message = "Access denied on updating field 'name'.";
-    fixture.patch(&own, own.uid, &change).assert_message(403, message);
-    let own = fixture.user(&["change own username"]);
-    let entity = fixture.patch(&own, own.uid, &change).entity(200);
+    fixture.patch(&caller, caller.uid, &change).assert_message(403, message);
+    let caller = fixture.user(&["change own username"]);
+    let entity = fixture.patch(&caller, caller.uid, &change).entity(200);
     assert_eq!(entity["name"], change["name"]);
-    // The credential contains the old user name.
-    fixture.get(&own, own.uid).assert_error(404, "USER_DOES_NOT_EXIST", "The user does not exist.");
-    // The permission does not allow changing another user's name.
-    let (own, other) = (fixture.user(&["change own username"]), fixture.user(&[]));
-    assert_eq!(fixture.patch(&own, other.uid, &change).status, 403);
+    // The credential is rejected, because it contains the old user name.
+    fixture.get(&caller, caller.uid).assert_error(
+        404,
+        "USER_DOES_NOT_EXIST",
+        "The user does not exist.",
+    );
+    // The permission does not allow a user to change the name of another user.
+    let (caller, other) = (fixture.user(&["change own username"]), fixture.user(&[]));
+    assert_eq!(fixture.patch(&caller, other.uid, &change).status, 403);
 }
 
 #[test]
 fn a_user_may_change_their_own_languages_and_time_zone() {
     let fixture = fixture();
-    let own = fixture.user(&[]);
+    let caller = fixture.user(&[]);
     for (field, text) in [
         ("timezone", "America/Lima"),
         ("langcode", "de"),
         ("preferred_langcode", "fr"),
         ("preferred_admin_langcode", "es"),
     ] {
-        let entity = fixture.patch(&own, own.uid, &single_value(field, text)).entity(200);
+        let entity = fixture.patch(&caller, caller.uid, &single_value(field, text)).entity(200);
         assert_eq!(value(&entity, field), &json!(text));
     }
-    let entity = fixture.patch(&own, own.uid, &json!({ "timezone": [] })).entity(200);
+    let entity = fixture.patch(&caller, caller.uid, &json!({ "timezone": [] })).entity(200);
     assert_eq!(entity["timezone"], json!([]));
 }
 
@@ -193,7 +199,7 @@ fn a_user_may_change_their_own_languages_and_time_zone() {
 fn a_user_may_not_change_the_other_fields_of_their_own_account() {
     let fixture = fixture();
     let role = fixture.role(&["administer users"]);
-    let own = fixture.user(&["change own username", "cancel account", "access user profiles"]);
+    let caller = fixture.user(&["change own username", "cancel account", "access user profiles"]);
     for (field, given) in [
         ("status", json!([{ "value": false }])),
         ("status", json!([{ "value": true }])),
@@ -209,34 +215,35 @@ fn a_user_may_not_change_the_other_fields_of_their_own_account() {
         ("changed", json!([{ "value": 1 }])),
         ("default_langcode", json!([{ "value": false }])),
     ] {
-        let response = fixture.patch(&own, own.uid, &json!({ field: given }));
+        let response = fixture.patch(&caller, caller.uid, &json!({ field: given }));
         response.assert_message(403, &format!("Access denied on updating field '{field}'."));
     }
-    let entity = fixture.get(&fixture.admin(), own.uid).entity(200);
+    let entity = fixture.get(&fixture.admin(), caller.uid).entity(200);
     assert_eq!(value(&entity, "status"), &json!(true));
 }
 
-/// The current password is not stored as a change, and is not checked when no field requires it.
+/// A request that has only a current password changes nothing. The server checks this password only
+/// if a changed field requires the check.
 #[test]
 fn a_current_password_without_a_change_has_no_effect() {
     let fixture = fixture();
-    let own = user_with_password(&fixture, &[]);
-    let before = fixture.get(&own, own.uid).body;
+    let caller = user_with_password(&fixture, &[]);
+    let before = fixture.get(&caller, caller.uid).body;
     for existing in [PASSWORD, WRONG_PASSWORD] {
         let change = json!({ "pass": [{ "existing": existing }] });
-        assert_eq!(fixture.patch(&own, own.uid, &change).body, before);
+        assert_eq!(fixture.patch(&caller, caller.uid, &change).body, before);
     }
-    assert_eq!(log_in(&fixture, &own, PASSWORD).status, 200);
+    assert_eq!(log_in(&fixture, &caller, PASSWORD).status, 200);
 }
 
-/// Sending the current value of a hidden field is rejected too. Otherwise a user could guess the
-/// value by checking which value is accepted as no change.
+/// A hidden field is rejected even if the request contains the field's current value. Otherwise a
+/// user could find out the value by trying which value the server accepts.
 #[test]
 fn hidden_values_cannot_be_guessed() {
     let fixture = fixture();
-    let own = fixture.user(&[]);
+    let caller = fixture.user(&[]);
     for (field, guess) in [("status", json!([{ "value": true }])), ("roles", json!([]))] {
-        let response = fixture.patch(&own, own.uid, &json!({ field: guess }));
+        let response = fixture.patch(&caller, caller.uid, &json!({ field: guess }));
         response.assert_message(403, &format!("Access denied on updating field '{field}'."));
     }
 }

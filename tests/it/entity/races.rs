@@ -1,4 +1,5 @@
-//! Concurrent requests: of several conflicting changes one succeeds, and no change is lost.
+//! Tests of concurrent requests. Exactly one of several conflicting changes succeeds, and a change
+//! that succeeded is not lost.
 
 use std::{sync::Barrier, thread};
 
@@ -60,18 +61,19 @@ fn concurrent_changes_to_one_mail_address_succeed_once() {
     }
 }
 
-/// The first change makes the old password invalid as proof for the others.
+/// The first change replaces the password, so the other requests no longer have the current
+/// password.
 #[test]
 fn concurrent_password_changes_succeed_once() {
     let fixture = fixture();
-    let own = fixture.user_with_record(json!({ "password": "the one at first" }), &[]);
+    let caller = fixture.user_with_record(json!({ "password": "the one at first" }), &[]);
     for number in 0..4 {
         fixture.server.forbid_in_log(&format!("the one of {number}"));
     }
     let responses = at_once(4, |number| {
         let pass =
             json!({ "value": format!("the one of {number}"), "existing": "the one at first" });
-        fixture.patch(&own, own.uid, &json!({ "pass": [pass] }))
+        fixture.patch(&caller, caller.uid, &json!({ "pass": [pass] }))
     });
     let (changed, rejected): (Vec<_>, Vec<_>) =
         responses.iter().partition(|response| response.status == 200);
@@ -95,7 +97,7 @@ fn concurrent_deletes_succeed_once() {
     }
 }
 
-/// Concurrent changes to different fields all succeed, and none overwrites another.
+/// All changes succeed, and no change overwrites another change.
 #[test]
 fn concurrent_changes_to_different_fields_are_all_kept() {
     let fixture = fixture();
@@ -118,16 +120,16 @@ fn concurrent_changes_to_different_fields_are_all_kept() {
     }
 }
 
-/// The server checks few passwords at a time and queues a limited number of requests. All further
-/// requests get 503 and may be retried.
+/// The server checks a few passwords at the same time, and a limited number of requests waits. All
+/// further requests get 503, and clients may retry them.
 #[test]
 fn too_many_concurrent_password_checks_get_503() {
     let site = crate::harness::Site::new().with_env("KEYWARD_LIMITS__PASSWORD_CHECKS", "1");
     let fixture = super::Fixture::new(site.start());
-    let own = fixture.user_with_record(json!({ "password": "the right one" }), &[]);
+    let caller = fixture.user_with_record(json!({ "password": "the right one" }), &[]);
     fixture.server.forbid_in_log("the wrong one");
     let change = json!({ "pass": [{ "value": "the wrong one", "existing": "the wrong one" }] });
-    let responses = at_once(80, |_| fixture.patch(&own, own.uid, &change));
+    let responses = at_once(80, |_| fixture.patch(&caller, caller.uid, &change));
     let (busy, checked): (Vec<_>, Vec<_>) =
         responses.iter().partition(|response| response.status == 503);
     assert!(!busy.is_empty() && !checked.is_empty());
@@ -140,5 +142,5 @@ fn too_many_concurrent_password_checks_get_503() {
         assert_eq!(response.status, 422, "{}", response.body);
     }
     // A request without a password check is not delayed.
-    assert_eq!(fixture.get(&own, own.uid).status, 200);
+    assert_eq!(fixture.get(&caller, caller.uid).status, 200);
 }

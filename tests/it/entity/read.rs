@@ -1,4 +1,4 @@
-//! `GET /user/{uid}`: the exact form of the entity, and the fields that each viewer sees.
+//! Tests of `GET /user/{uid}`: the exact text of the entity, and the fields that each viewer sees.
 
 use serde_json::{Value, json};
 
@@ -113,12 +113,12 @@ fn a_minimal_user_has_all_fields() {
         empty,
         ["preferred_langcode", "preferred_admin_langcode", "mail", "timezone", "init", "roles"]
     );
-    // The time of creation is now, in UTC, in whole seconds.
-    let at = value(&entity, "created").as_str().unwrap();
+    // The field `created` has the current time, in UTC and in whole seconds.
+    let text = value(&entity, "created").as_str().unwrap();
     let now = keyward::model::Clock::system().now();
-    let created = keyward::model::Timestamp::parse(at).unwrap();
-    assert!((0..60).contains(&(now.0 - created.0)), "{at}");
-    assert_eq!((at.len(), &at[19..]), (25, "+00:00"));
+    let created = keyward::model::Timestamp::parse(text).unwrap();
+    assert!((0..60).contains(&(now.0 - created.0)), "{text}");
+    assert_eq!((text.len(), &text[19..]), (25, "+00:00"));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn seeing_a_mail_address_requires_a_separate_permission() {
         ["uid", "uuid", "langcode", "name", "mail", "created", "changed", "default_langcode"]
     );
     assert_eq!(entity["mail"], full["mail"]);
-    // This permission alone is not enough.
+    // With only `view user email addresses`, a user cannot read other users.
     let reader = fixture.user(&["view user email addresses"]);
     fixture
         .get(&reader, uid)
@@ -143,25 +143,25 @@ fn seeing_a_mail_address_requires_a_separate_permission() {
 fn each_viewer_always_gets_the_fields_for_their_own_permissions() {
     let fixture = fixture();
     let mail = format!("{}@example.com", fixture.unique("seen"));
-    let own = fixture.user_with_record(json!({ "mail": mail, "timezone": "UTC" }), &[]);
+    let caller = fixture.user_with_record(json!({ "mail": mail, "timezone": "UTC" }), &[]);
     let others = [
         (fixture.admin(), 16),
         (fixture.user(&["access user profiles", "view user email addresses"]), 8),
         (fixture.user(&["access user profiles"]), 7),
     ];
     for _ in 0..3 {
-        assert_eq!(field_names(&fixture.get(&own, own.uid).entity(200)).len(), 11);
+        assert_eq!(field_names(&fixture.get(&caller, caller.uid).entity(200)).len(), 11);
         for (viewer, fields) in &others {
-            let entity = fixture.get(viewer, own.uid).entity(200);
+            let entity = fixture.get(viewer, caller.uid).entity(200);
             assert_eq!(field_names(&entity).len(), *fields, "{entity}");
-            assert_eq!(value(&entity, "name"), &json!(own.name));
+            assert_eq!(value(&entity, "name"), &json!(caller.name));
         }
     }
-    // After a change nobody gets a stale entity.
+    // After a change each viewer gets the changed entity.
     let changed = fixture.unique("changed");
-    fixture.patch(&fixture.admin(), own.uid, &single_value("name", &*changed)).entity(200);
+    fixture.patch(&fixture.admin(), caller.uid, &single_value("name", &*changed)).entity(200);
     for (viewer, fields) in &others {
-        let entity = fixture.get(viewer, own.uid).entity(200);
+        let entity = fixture.get(viewer, caller.uid).entity(200);
         assert_eq!(
             (value(&entity, "name"), field_names(&entity).len()),
             (&json!(changed), *fields)
@@ -173,8 +173,8 @@ fn each_viewer_always_gets_the_fields_for_their_own_permissions() {
 fn a_user_sees_more_fields_of_their_own_account() {
     let fixture = fixture();
     let mail = format!("{}@example.com", fixture.unique("own"));
-    let own = fixture.user_with_record(json!({ "mail": mail, "timezone": "UTC" }), &[]);
-    let entity = fixture.get(&own, own.uid).entity(200);
+    let caller = fixture.user_with_record(json!({ "mail": mail, "timezone": "UTC" }), &[]);
+    let entity = fixture.get(&caller, caller.uid).entity(200);
     assert_eq!(
         field_names(&entity),
         [
@@ -210,7 +210,7 @@ fn a_blocked_user_is_shown_only_to_user_managers() {
     let blocked = fixture.user_with_record(json!({ "active": false }), &[]);
     let message = "The 'access user profiles' permission is required and the user must be active.";
     fixture.get(&fixture.user(&["access user profiles"]), blocked.uid).assert_message(403, message);
-    // Without the permission the response does not reveal whether the user is blocked.
+    // The response to a viewer without the permission does not reveal whether the user is blocked.
     let message = "The 'access user profiles' permission is required.";
     fixture.get(&fixture.user(&[]), blocked.uid).assert_message(403, message);
     let manager = fixture.user(&["administer users"]);

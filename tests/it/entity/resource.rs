@@ -1,4 +1,4 @@
-//! The configuration of the user entity's resource: its routes, methods and applications.
+//! Tests of the configuration of the user resource: routes, methods and applications.
 
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ fn statuses(fixture: &Fixture) -> [u16; 4] {
     ]
 }
 
-/// A change of the resource to rules per method.
+/// A change after which the resource has separate rules for each method.
 fn by_method(methods: Value) -> Value {
     json!({ "granularity": "method", "methods": methods, "formats": null, "authentication": null, "permissions": null })
 }
@@ -67,7 +67,7 @@ fn a_method_that_is_not_configured_gets_405_or_404() {
         ),
     );
     assert_eq!(response.header("allow"), Some("GET, HEAD"));
-    // Without any method for a path, the path has no route.
+    // A path for which no method is configured has no route.
     fixture.server.patch_resource(json!({ "methods": ["POST"] }));
     assert_eq!(statuses(&fixture), [201, 404, 404, 404]);
     fixture.server.patch_resource(json!({ "methods": ["DELETE", "GET", "PATCH"] }));
@@ -84,7 +84,7 @@ fn an_application_that_the_resource_does_not_list_gets_403() {
     fixture.get(&fixture.admin(), 1).assert_message(403, NOT_ALLOWED);
     let request = fixture.server.request("GET", "/user/1").header("AUTH-METHOD", "machines");
     assert_eq!(request.header("X-Machine", fixture.server.admin_credential()).send().status, 200);
-    // Errors of the method, content type and format come first.
+    // Errors of the method, content type and format are reported before this error.
     assert_eq!(fixture.request_as(&fixture.admin(), "PUT", "/user/1").send().status, 405);
     assert_eq!(fixture.request_as(&fixture.admin(), "PATCH", "/user/1").send().status, 415);
     assert_eq!(
@@ -93,7 +93,7 @@ fn an_application_that_the_resource_does_not_list_gets_403() {
     );
     fixture.server.patch_resource(json!({ "authentication": ["default", "machines"] }));
     assert_eq!(statuses(&fixture), [201, 200, 200, 204]);
-    // Only anonymous requests are allowed.
+    // Requests with a key are rejected if the resource allows only anonymous requests.
     fixture.server.patch_resource(json!({ "authentication": ["anonymous"] }));
     assert_eq!(statuses(&fixture), [403; 4]);
 }
@@ -125,9 +125,9 @@ fn each_method_can_have_its_own_rules() {
     let mender = fixture.user(&["mend"]);
     let message = "Users can only update their own account, unless they have the 'administer users' permission.";
     fixture.patch(&mender, other.uid, &change).assert_message(403, message);
-    let both = fixture.user(&["mend", "administer users"]);
-    assert_eq!(fixture.patch(&both, other.uid, &change).status, 200);
-    // Back to one set of rules for all methods.
+    let manager_and_mender = fixture.user(&["mend", "administer users"]);
+    assert_eq!(fixture.patch(&manager_and_mender, other.uid, &change).status, 200);
+    // Change the resource back to one set of rules for all methods.
     fixture.server.patch_resource(json!({
         "granularity": "resource", "methods": ["GET", "POST", "PATCH", "DELETE"],
         "formats": ["json"], "authentication": ["*"], "permissions": { "DELETE": ["end"] }
@@ -136,7 +136,7 @@ fn each_method_can_have_its_own_rules() {
     fixture.delete(&manager, other.uid).assert_message(403, "The 'end' permission is required.");
 }
 
-/// An incomplete resource is rejected when it is written, with the messages of the Drupal form.
+/// The error messages are those of Drupal's form for REST resources.
 #[test]
 fn an_incomplete_resource_is_rejected() {
     let fixture = new_fixture();
@@ -186,15 +186,17 @@ fn anonymous_requests_need_the_permissions_of_the_anonymous_role() {
     let permissions =
         json!({ "permissions": ["access user profiles", "cancel account", "change own username"] });
     fixture.call_admin_api("PATCH", "/api/v1/roles/anonymous", &permissions);
-    // The response is the short form, like for another user with the same permission.
+    // An anonymous client gets the same fields as a user with the permission
+    // `access user profiles`.
     let viewer = fixture.user(&["access user profiles"]);
     assert_eq!(send("GET", &target).entity(200), fixture.get(&viewer, other.uid).entity(200));
-    // The permissions for the own account do not apply: an anonymous client has no account.
+    // The other two permissions are for the user's own account. They have no effect, because an
+    // anonymous client has no account.
     send("PATCH", &target).assert_message(403, message);
     send("DELETE", &target).assert_message(403, "The 'cancel account' permission is required.");
 }
 
-/// Granting and revoking a permission both apply to the next request.
+/// A granted or revoked permission applies to the next request.
 #[test]
 fn a_change_of_a_role_takes_effect_at_once() {
     let fixture = fixture();

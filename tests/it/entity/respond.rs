@@ -1,11 +1,11 @@
-//! The handler `respond`: a fixed response behind the same `Gate`.
+//! Tests of the handler `respond`, which sends a configured response to each authorized request.
 
 use serde_json::{Value, json};
 
 use super::Fixture;
 use crate::harness::{Request, Server};
 
-/// A fixture with a server of its own that has this resource.
+/// A fixture with a new server that has this resource.
 fn fixture_with(resource: Value) -> Fixture {
     let fixture = Fixture::new(Server::new());
     let mut record = json!({
@@ -18,7 +18,7 @@ fn fixture_with(resource: Value) -> Fixture {
 }
 
 #[test]
-fn it_sends_the_configured_response() {
+fn the_configured_response_is_sent() {
     let fixture = fixture_with(json!({
         "path": "/motd",
         "respond": { "status": 203, "content_type": "text/plain; charset=utf-8", "body": "Grüße\n" },
@@ -45,7 +45,7 @@ fn the_default_response_is_empty_json() {
 }
 
 #[test]
-fn it_requires_authentication_and_permissions() {
+fn a_response_requires_authentication_and_permissions() {
     let fixture = fixture_with(json!({
         "path": "/motd", "methods": ["GET", "POST"],
         "permissions": { "GET": ["read it"], "POST": ["read it", "write it"] },
@@ -75,13 +75,13 @@ fn it_requires_authentication_and_permissions() {
 fn anonymous_requests_are_allowed_where_anonymous_is_listed() {
     let fixture = fixture_with(json!({ "path": "/open", "authentication": ["anonymous"] }));
     assert_eq!(fixture.server.request("GET", "/open").send().status, 200);
-    // An application that is not listed is rejected, even with a valid key.
+    // An application that the resource does not list is rejected, even with a valid key.
     let message = "The used authentication method is not allowed on this route.";
     fixture.request_as(&fixture.admin(), "GET", "/open").send().assert_message(403, message);
 }
 
 #[test]
-fn its_formats_are_the_formats_of_the_resource() {
+fn only_the_formats_of_the_resource_are_accepted() {
     let fixture = fixture_with(json!({
         "path": "/form", "methods": ["GET", "POST"], "formats": ["xml", "form"],
     }));
@@ -106,7 +106,7 @@ fn its_formats_are_the_formats_of_the_resource() {
 }
 
 #[test]
-fn its_path_may_be_a_pattern() {
+fn the_path_of_a_resource_may_be_a_pattern() {
     let fixture = fixture_with(json!({ "path": "/orders/{id}/lines" }));
     let status = |path: &str| fixture.request_as(&fixture.admin(), "GET", path).send().status;
     for path in ["/orders/1/lines", "/orders/a%20b/lines", "//orders/./1/x/../lines"] {
@@ -120,7 +120,7 @@ fn its_path_may_be_a_pattern() {
     let fixture = fixture_with(json!({ "path": "/files/{*rest}" }));
     let status = |path: &str| fixture.request_as(&fixture.admin(), "GET", path).send().status;
     assert_eq!([status("/files/a"), status("/files/a/b/c"), status("/files")], [200, 200, 404]);
-    // Dot segments are resolved before the path is matched, so the pattern cannot match them.
+    // The server resolves dot segments before routing, so `{*rest}` does not match this path.
     assert_eq!(status("/files/../user/1"), 200);
     let entity = fixture.request_as(&fixture.admin(), "GET", "/files/../user/1").send();
     assert_eq!(entity.json()["uid"][0]["value"], json!(1));
@@ -128,7 +128,7 @@ fn its_path_may_be_a_pattern() {
 }
 
 #[test]
-fn its_host_must_match_the_host_of_the_request() {
+fn the_host_of_a_resource_must_match_the_host_of_the_request() {
     let fixture = fixture_with(json!({ "path": "/hosted", "host": "api.example" }));
     let status = |host: &str| {
         let head = format!(

@@ -1,4 +1,4 @@
-//! The validation rules for values, each with its message.
+//! Tests of the validation rules for field values, with the exact message of each rule.
 
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ fn an_empty_name_is_rejected() {
     for empty in [json!([]), json!({}), json!([{}]), json!([null]), json!([{ "value": null }])] {
         assert_rejected(&fixture, "name", &empty, &[&violation]);
     }
-    // The field is missing.
+    // A new user without the field is rejected with the same message.
     fixture.post(&fixture.admin(), &json!({})).assert_violations(&[&violation]);
     fixture.post(&fixture.admin(), &single_value("status", true)).assert_violations(&[&violation]);
 }
@@ -121,10 +121,10 @@ fn a_name_must_be_unique_in_any_case() {
             .assert_violations(&[&violation]);
     }
     // A user may change the case of their own name.
-    let own = fixture.user(&[]);
-    let change = single_value("name", own.name.to_uppercase());
-    let entity = fixture.patch(&fixture.admin(), own.uid, &change).entity(200);
-    assert_eq!(value(&entity, "name"), &json!(own.name.to_uppercase()));
+    let caller = fixture.user(&[]);
+    let change = single_value("name", caller.name.to_uppercase());
+    let entity = fixture.patch(&fixture.admin(), caller.uid, &change).entity(200);
+    assert_eq!(value(&entity, "name"), &json!(caller.name.to_uppercase()));
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_mail_address_must_be_unique_in_any_case() {
             .patch(&fixture.admin(), uid, &single_value("mail", mail))
             .assert_violations(&[&violation]);
     }
-    // After its user is deleted, the mail address can be used again.
+    // The mail address of a deleted user can be used again.
     let holder = fixture.user_with_record(json!({ "mail": format!("x{mail}") }), &[]);
     assert_eq!(fixture.delete(&fixture.admin(), holder.uid).status, 204);
     assert_eq!(
@@ -171,7 +171,8 @@ fn an_unknown_role_is_rejected() {
     let given = json!([{ "target_id": role }, { "target_id": "unknown_role" }]);
     assert_rejected(&fixture, "roles", &given, &[violation]);
     assert_rejected(&fixture, "roles", &json!([role, "unknown_role"]), &[violation]);
-    // The index in the message is the index in the request, including duplicate and implicit roles.
+    // The index in the message is the index in the request's list, which may contain duplicate and
+    // implicit roles.
     let violation = "roles.3.target_id: The referenced entity (user_role: nothing) does not exist.";
     assert_rejected(
         &fixture,
@@ -199,7 +200,7 @@ fn an_unknown_time_zone_or_language_is_rejected() {
 }
 
 #[test]
-fn a_password_has_at_most_1024_bytes_and_an_empty_password_is_none() {
+fn a_password_has_at_most_1024_bytes_and_an_empty_password_means_no_password() {
     let fixture = fixture();
     let long = "p".repeat(1025);
     fixture.server.forbid_in_log(&long);
@@ -243,7 +244,7 @@ fn all_violations_are_reported_at_once() {
     ]);
 }
 
-/// One invalid field rejects the whole request.
+/// If one field is invalid, the whole request is rejected.
 #[test]
 fn a_rejected_request_writes_nothing() {
     let fixture = fixture();

@@ -16,7 +16,7 @@ fn an_update_responds_200_with_the_entity() {
     assert_eq!(fixture.get(&fixture.admin(), uid).entity(200), entity);
 }
 
-/// Sends bodies without a difference: each field alone, all fields, and none. The revision in the
+/// The bodies contain current values: one field each, all fields, or no field. The revision in the
 /// admin API shows that nothing was written.
 #[test]
 fn an_update_without_changes_responds_200_and_writes_nothing() {
@@ -29,7 +29,7 @@ fn an_update_without_changes_responds_200_and_writes_nothing() {
         let response = fixture.server.admin_api("GET", &format!("/api/v1/users/{uid}")).send();
         response.header("etag").unwrap().to_owned()
     };
-    let first = revision();
+    let revision_before = revision();
     let entity = before.json();
     let mut bodies: Vec<Value> =
         entity.as_object().unwrap().iter().map(|(name, items)| json!({ name: items })).collect();
@@ -39,21 +39,21 @@ fn an_update_without_changes_responds_200_and_writes_nothing() {
         let response = fixture.patch(&fixture.admin(), uid, &body);
         assert_eq!((response.status, &response.body), (200, &before.body), "{body}");
     }
-    assert_eq!(revision(), first, "something was written");
+    assert_eq!(revision(), revision_before, "something was written");
 }
 
-/// The entity that a user reads is a valid body for an update of the account.
+/// The entity that users read of their own account is a valid body for a change of this account.
 #[test]
 fn a_user_can_send_back_their_own_entity() {
     let fixture = fixture();
     let mail = format!("{}@example.com", fixture.unique("same"));
-    let own = fixture.user_with_record(json!({ "mail": mail }), &[]);
-    let before = fixture.get(&own, own.uid);
-    let response = fixture.patch(&own, own.uid, &before.json());
+    let caller = fixture.user_with_record(json!({ "mail": mail }), &[]);
+    let before = fixture.get(&caller, caller.uid);
+    let response = fixture.patch(&caller, caller.uid, &before.json());
     assert_eq!((response.status, response.body), (200, before.body.clone()));
     let mut changed = before.json();
     changed["timezone"] = json!([{ "value": "Asia/Tokyo" }]);
-    let entity = fixture.patch(&own, own.uid, &changed).entity(200);
+    let entity = fixture.patch(&caller, caller.uid, &changed).entity(200);
     assert_eq!(value(&entity, "timezone"), &json!("Asia/Tokyo"));
 }
 
@@ -79,7 +79,7 @@ fn a_user_manager_may_set_every_field_that_the_server_does_not_set() {
     let manager = fixture.user(&["administer users"]);
     let (uid, role) = (fixture.user(&[]).uid, fixture.role(&[]));
     let mail = format!("{}@example.com", fixture.unique("set"));
-    let at = json!([{ "value": "1973-11-29T21:33:09+00:00", "format": "Y-m-d\\TH:i:sP" }]);
+    let time = json!([{ "value": "1973-11-29T21:33:09+00:00", "format": "Y-m-d\\TH:i:sP" }]);
     let body = json!({
         "langcode": [{ "value": "de" }],
         "preferred_langcode": [{ "value": "fr" }],
@@ -88,9 +88,9 @@ fn a_user_manager_may_set_every_field_that_the_server_does_not_set() {
         "mail": [{ "value": mail }],
         "timezone": [{ "value": "Europe/Berlin" }],
         "status": [{ "value": false }],
-        "created": at,
-        "access": at,
-        "login": at,
+        "created": time,
+        "access": time,
+        "login": time,
         "init": [{ "value": "init@example.com" }],
     });
     let entity = fixture.patch(&manager, uid, &body).entity(200);
@@ -106,7 +106,7 @@ fn a_user_manager_may_set_every_field_that_the_server_does_not_set() {
     assert_eq!(value(&entity, "status"), &json!(true));
 }
 
-/// Some fields are set by the server, and not even an administrator may change them.
+/// The server sets these fields, and even an administrator may not change them.
 #[test]
 fn fields_set_by_the_server_cannot_be_updated() {
     let fixture = fixture();
@@ -127,15 +127,15 @@ fn fields_set_by_the_server_cannot_be_updated() {
 #[test]
 fn the_first_forbidden_field_is_reported_and_nothing_is_written() {
     let fixture = fixture();
-    let own = fixture.user(&[]);
+    let caller = fixture.user(&[]);
     let body = r#"{"timezone":["UTC"],"login":[1],"status":[0],"access":[1]}"#;
-    let request = fixture.request_as(&own, "PATCH", &format!("/user/{}", own.uid));
+    let request = fixture.request_as(&caller, "PATCH", &format!("/user/{}", caller.uid));
     let response = request.header("Content-Type", "application/json").body(body).send();
     response.assert_message(403, "Access denied on updating field 'login'.");
-    assert_eq!(fixture.get(&own, own.uid).json()["timezone"], json!([]));
+    assert_eq!(fixture.get(&caller, caller.uid).json()["timezone"], json!([]));
 }
 
-/// Only an administrator changes an administrator or creates one.
+/// Only an administrator may change or create an administrator.
 #[test]
 fn a_user_manager_cannot_change_or_create_administrators() {
     let fixture = fixture();
@@ -179,7 +179,7 @@ fn blocking_a_user_takes_effect_at_once() {
         200
     );
     assert_eq!(fixture.get(&user, 1).status, 200);
-    // Removing a role takes effect at once too.
+    // The removal of a role takes effect at once too.
     assert_eq!(fixture.patch(&fixture.admin(), user.uid, &json!({ "roles": [] })).status, 200);
     assert_eq!(fixture.get(&user, 1).status, 403);
 }

@@ -1,4 +1,5 @@
-//! Delivery of webhooks: signatures, retries, and pending webhooks across a kill.
+//! Tests of the delivery of webhooks: signatures, retries, and webhooks that are pending when the
+//! server is killed.
 
 use std::{thread, time::Duration};
 
@@ -42,7 +43,7 @@ fn webhook_is_signed_and_retried_until_it_is_accepted() {
     assert_eq!(received[3].body["actor"], "operator");
     assert_eq!(received[4].body["rotated_from"], key.id);
     assert_eq!(received[5].body, json!({ "type": "key.revoked", "key": key.id }));
-    // A key that is not created sends no webhook.
+    // If the script denies a new key, the webhook for this key is not sent.
     let denied = server.site.run(&["key", "generate", "bob", "--label", "no"]);
     assert!(!denied.status.success());
     thread::sleep(Duration::from_millis(1500));
@@ -51,7 +52,7 @@ fn webhook_is_signed_and_retried_until_it_is_accepted() {
 
 #[test]
 fn pending_webhook_survives_a_kill_and_status_410_ends_its_retries() {
-    // The receiver is gone at once: nothing listens on its port yet.
+    // The server is killed before it delivers a webhook to this port.
     let port = Receiver::new(&[]).port;
     let site = site_with_webhook(port);
     write_events_script(&site, SCRIPT);
@@ -67,7 +68,7 @@ fn pending_webhook_survives_a_kill_and_status_410_ends_its_retries() {
     server.add_user("eve", &[]);
     let received = receiver.wait_for(2);
     assert_eq!((received[0].status, &received[1].body["user"]), (410, &json!("eve")));
-    // No webhook is sent a second time.
+    // After another restart, no webhook is sent a second time.
     let mut server = server;
     assert!(server.stop().success());
     let site = std::mem::take(&mut server.site);

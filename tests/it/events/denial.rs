@@ -1,4 +1,4 @@
-//! The event script can deny every new user and key, whichever way creates them.
+//! The event script can deny every new user and key, through each API and each command.
 
 use std::fs;
 
@@ -33,12 +33,12 @@ fn assert_nothing_can_be_created(server: &Server, [key_error, user_error]: [(u16
     let response =
         server.admin_api("POST", "/api/v1/users").json(&json!({ "name": "bad one" })).send();
     assert_eq!(response.status, user_error.0, "{}", response.body);
-    // The user entity resource.
+    // Create a user through the user resource.
     let fields = json!({ "name": [{ "value": "bad two" }], "pass": [{ "value": "a password" }] });
     let response =
         server.request_as_admin("POST", "/entity/user?_format=json").json(&fields).send();
     assert_eq!(response.status, user_error.0, "{}", response.body);
-    // The command line, keys for all users, and key imports.
+    // Create keys and users on the command line, and import keys.
     assert_fails(site, &["key", "generate", "bob"], key_error.1);
     assert_fails(site, &["user", "add", "bad three"], user_error.1);
     assert_fails(
@@ -53,7 +53,7 @@ fn assert_nothing_can_be_created(server: &Server, [key_error, user_error]: [(u16
     fs::write(site.path().join("new.csv"), "username,key\nbad four,an-old-key-of-another-syst\n")
         .unwrap();
     assert_fails(site, &["key", "import", "new.csv", "--create-users"], user_error.1);
-    // A user import, and `apply`.
+    // Import users, and apply files with a new user and a new key.
     let digest = "{SHA}qZk+NkcGgWq6PiVxeFDCbJzQ2J0=";
     fs::write(site.path().join("users"), format!("bad six:{digest}\n")).unwrap();
     assert_fails(site, &["user", "import", "users"], user_error.1);
@@ -70,7 +70,7 @@ fn assert_nothing_can_be_created(server: &Server, [key_error, user_error]: [(u16
         format!("version = 1\n{pepper}\n[[keys]]{}", table.replace(id, "id = \"0000aZ19\""));
     fs::write(site.path().join("k.toml"), second_key).unwrap();
     assert_fails(site, &["apply", "k.toml"], key_error.1);
-    // Rotation.
+    // Rotate a key, which creates a new key.
     let keys = site.json(&["key", "list", "bob"]);
     let id = keys[0]["id"].as_str().unwrap();
     assert_fails(site, &["key", "rotate", id], key_error.1);
@@ -85,13 +85,13 @@ fn event_script_can_deny_every_new_user_and_key() {
     write_events_script(&server.site, DENYING_SCRIPT);
     server.site.json(&["script", "reload"]);
     assert_nothing_can_be_created(&server, [(409, "No keys for"), (403, "Not this one.")]);
-    let own =
+    let response =
         server.admin_api_as(&bob.credential, "POST", "/api/v1/me/keys").json(&json!({})).send();
     assert_eq!(
-        (own.status, own.json()["type"].clone()),
+        (response.status, response.json()["type"].clone()),
         (409, json!("urn:keyward:problem:no-keys"))
     );
-    // The command line runs the script too when no server runs.
+    // If no server runs, the command line runs the script.
     let site = server.kill();
     let before = counts(&site);
     assert_fails(&site, &["key", "generate", "bob"], "No keys for bob.");
@@ -126,10 +126,10 @@ fn failing_event_script_denies_every_new_user_and_key() {
         &server,
         [(503, "could not be decided"), (503, "could not be decided")],
     );
-    let own =
+    let response =
         server.admin_api_as(&bob.credential, "POST", "/api/v1/me/keys").json(&json!({})).send();
-    assert_eq!(own.status, 503);
-    // A revocation cannot be denied: it happens.
+    assert_eq!(response.status, 503);
+    // A script cannot deny a revocation, so the key is revoked.
     write_events_script(&server.site, "fn on_key_revoked(event) { deny(403, \"NO\", \"No.\"); }");
     server.site.json(&["script", "reload"]);
     let revoked = server.site.json(&["key", "revoke", &bob.id]);

@@ -1,5 +1,5 @@
-//! Events: scripts that deny new users and keys, whichever way creates them, and webhooks that are
-//! signed, retried, and survive a kill of the server.
+//! Tests of events. Scripts can deny all new users and keys. Webhooks are signed and retried, and
+//! pending webhooks are sent after a kill of the server.
 
 mod delivery;
 mod denial;

@@ -1,4 +1,4 @@
-//! Events that no single request causes: expiring keys, and exceeded failure limits.
+//! Tests of events that no single request causes: expiring keys, and exceeded failure limits.
 
 use std::{collections::BTreeSet, thread, time::Duration};
 
@@ -38,8 +38,8 @@ fn expiring_key_is_reported_once_per_threshold() {
     );
     let _server = Server::start(server.kill(), String::new());
     thread::sleep(Duration::from_millis(2500));
-    // A webhook whose delivery was not recorded before the kill may come twice, but no new one
-    // comes.
+    // A webhook may arrive twice if the server was killed before it recorded the delivery. But the
+    // server must not send a new webhook.
     let ids: BTreeSet<String> = receiver.received().into_iter().map(|webhook| webhook.id).collect();
     assert_eq!(ids.len(), 2);
 }

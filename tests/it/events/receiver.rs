@@ -1,4 +1,4 @@
-//! A webhook receiver: it responds with given statuses and checks signatures with openssl.
+//! A webhook receiver that responds with given statuses and checks signatures with openssl.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ pub struct ReceivedWebhook {
     pub status: u16,
 }
 
-/// A receiver. It responds with the given statuses in order, and then with 204.
+/// A receiver that responds with the given statuses in order, and with 204 after the last status.
 pub struct Receiver {
     pub port: u16,
     received: Arc<Mutex<Vec<ReceivedWebhook>>>,
@@ -66,7 +66,8 @@ impl Receiver {
                 let status = next_status.lock().unwrap().pop_front().unwrap_or(204);
                 let body = serde_json::from_slice(&body).unwrap();
                 log.lock().unwrap().push(ReceivedWebhook { id, body, status });
-                // The sender must not wait for the announced body, which never comes.
+                // The response announces a body that never comes. The sender must not wait for the
+                // body.
                 let response = format!(
                     "HTTP/1.1 {status} X\r\nlocation: /elsewhere\r\ncontent-length: 999999999\r\n\r\n"
                 );
@@ -94,7 +95,7 @@ impl Receiver {
     }
 }
 
-/// HMAC-SHA256 in Base64, computed by openssl: independent of our code.
+/// HMAC-SHA256 in Base64, computed by openssl so that the check does not depend on Keyward's code.
 fn hmac(text: &[u8]) -> String {
     let key: String = STANDARD
         .decode(SECRET.strip_prefix("whsec_").unwrap())

@@ -1,5 +1,5 @@
-//! A change that restricts a key or its user applies to every face, from the first request after
-//! the response to the change.
+//! A change that restricts a key or its user applies to the server, the proxy, the layer and
+//! `/-/verify`, from the first request after the response to the change.
 
 use http::Method;
 use keyward::{
@@ -15,7 +15,7 @@ use super::{
     listen, upstream,
 };
 
-/// A change, and the status of the next request.
+/// The name of each change, and the status of the next request.
 const CHANGES: [(&str, u16); 7] = [
     ("revoke", 401),
     ("expire", 401),
@@ -67,7 +67,8 @@ async fn changes_apply_to_every_face_from_the_next_request() {
     for handler in [Handler::Respond, Handler::Proxy, Handler::Decide] {
         fixture.set_handler(&handler, &upstream).await;
         for (name, status) in CHANGES {
-            // Every face that serves this handler sends the first request after a change once.
+            // For each face that serves this handler, change a new user, and send the first request
+            // after this change through the face.
             let faces = if handler == Handler::Decide { DIALECTS.len() } else { 2 };
             for face in 0..faces {
                 let name_of_user = format!("{name} {handler:?} {face}").to_lowercase();

@@ -1,4 +1,5 @@
-//! The requests that every face must decide, and how to send one of them over a socket.
+//! The requests on which all faces (see `tests/it/faces.rs`) must give the same verdict, and
+//! functions that send a request over a socket.
 
 use std::net::SocketAddr;
 
@@ -70,7 +71,7 @@ pub async fn exchange(address: SocketAddr, text: &str) -> Response<Bytes> {
     response.body(Bytes::from(body.to_owned())).unwrap()
 }
 
-/// Everything that a client can see of a response, except the date and the framing.
+/// The parts of a response that a client can see, except the date and the framing.
 pub fn client_view(response: &Response<Bytes>) -> Value {
     let text = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap());
     let names = [
@@ -86,7 +87,7 @@ pub fn client_view(response: &Response<Bytes>) -> Value {
     json!([response.status().as_u16(), headers, String::from_utf8_lossy(response.body())])
 }
 
-/// More than 500 requests: all paths, methods and kinds of credentials.
+/// More than 500 requests, which combine all paths, methods and kinds of credentials.
 pub async fn corpus(fixture: &Fixture) -> Vec<TestRequest> {
     let restricted = fixture.restricted_credentials().await;
     let wrong = STANDARD.encode("ada:kw_wrong");
@@ -151,12 +152,13 @@ pub fn verdict(response: &Response<Bytes>) -> (u16, String) {
     (response.status().as_u16(), code(&body))
 }
 
-/// The error code of a denial with its description. A body without a code gives its message, and a
-/// body that is no denial gives an empty text.
+/// The error code of a denial with the description. If the denial has no code, returns the message.
+/// If the body is not a denial, returns an empty text.
 pub fn code(body: &Value) -> String {
     let text = |name: &str| body[name].as_str();
     match (text("error"), text("error_description")) {
-        // These descriptions differ: they name seconds, or the header field of the proxy.
+        // The descriptions of these codes vary, because they name a number of seconds or the header
+        // field of the proxy.
         (Some(code @ ("RATE_LIMITED" | "BAD_REQUEST")), _) => code.to_owned(),
         (Some(code), Some(description)) => format!("{code}: {description}"),
         (code, _) => code.or(text("message")).unwrap_or_default().to_owned(),

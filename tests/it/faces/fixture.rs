@@ -1,5 +1,5 @@
-//! Accounts for the tests of the faces: users of all kinds, a few resources, and a service behind
-//! the layer.
+//! Accounts for the tests in `tests/it/faces.rs`: users of all kinds, a few resources, and a
+//! service behind the layer.
 
 use std::{
     convert::Infallible,
@@ -78,8 +78,9 @@ impl Fixture {
         Self { accounts, gate, ada, bob, _scripts: scripts }
     }
 
-    /// Credentials with a restriction: expired, bound to another network, without scopes, with a
-    /// used up rate limit, revoked, and of a blocked user.
+    /// Creates six restricted credentials, in this order: an expired key, a key for another
+    /// network, a key with an empty list of scopes, a key whose rate limit is used up, a revoked
+    /// key, and the key of a blocked user.
     pub async fn restricted_credentials(&self) -> [String; 6] {
         let accounts = &self.accounts;
         let create = async |name: &str, key: NewKey| user(accounts, name, &["reader"], key).await;
@@ -114,7 +115,7 @@ impl Fixture {
         [expired, network_bound, scoped, used_up, revoked, blocked]
     }
 
-    /// A gate for other accounts, with the same scripts.
+    /// A pipeline for other accounts, with the same scripts.
     pub fn gate_for(&self, accounts: &Accounts) -> Gate {
         let (limits, secrets) = (ScriptLimits::default(), Secrets::default());
         accounts.load_scripts(self._scripts.path(), limits, secrets, None).unwrap();

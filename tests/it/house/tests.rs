@@ -1,4 +1,4 @@
-//! Tests of the checks on the source tree: each finds the fault that it is for.
+//! Tests of the checks on the source tree: each check finds its kind of fault.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The examples in `examples/scripts`, over HTTP.
+//! Tests of the example scripts in `examples/scripts`, over HTTP.
 
 use super::*;
 
@@ -32,14 +32,14 @@ fn problem_json_example_formats_denials() {
     assert_eq!(problem["type"], "https://docs.example.com/errors/permission_required");
     let nowhere = server.request_as_admin("GET", "/nowhere").send();
     assert_eq!((nowhere.status, nowhere.json()["title"].as_str()), (404, Some("Not Found")));
-    // The hook does not apply to the admin listener, which has its own problem types.
+    // The hook does not apply to the admin listener, whose problem documents have other types.
     let admin = admin_request(&server, "GET", "/api/v1/nowhere").send();
     assert_eq!(admin.json()["type"].as_str().map(|kind| kind.starts_with("urn:")), Some(true));
 }
 
 #[test]
 fn business_hours_example_denies_outside_its_hours() {
-    // One copy of the script is open at every hour, the other at none.
+    // One copy of the script allows requests at every hour, and the other copy at no hour.
     let example = shipped("examples/scripts/business_hours.rhai");
     let (always, never) = (
         example.replace("OPENS = 8", "OPENS = 0").replace("CLOSES = 18", "CLOSES = 24"),

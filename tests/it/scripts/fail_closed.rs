@@ -1,11 +1,12 @@
-//! Scripts fail closed: a script that fails, in any function, denies the request, and the response
+//! Scripts fail closed: if any function of a script fails, the request is denied, and the response
 //! shows nothing about the failure.
 
 use crate::harness::Server;
 
 use super::*;
 
-/// Names and bodies of failing functions. No function may treat one of them as a success.
+/// Failures: the name, and the body of a function that fails in this way. Each failure must deny
+/// the request, in each function of a script.
 const FAILURES: &[(&str, &str)] = &[
     ("error", "let a = []; a[7]"),
     ("thrown text", "throw \"the secret reason\""),
@@ -32,14 +33,15 @@ const HOOKS: &[&str] = &[
     "on_response(req, identity, response)",
 ];
 
-/// A server with this script. Its limit of strikes is high, so that no script is disabled.
+/// A server with this script. The server disables a script only after 1,000 strikes, so the script
+/// stays enabled during the test.
 fn start(file: &str, text: &str) -> Server {
     let site = site(&[(file, text)]).with_env("KEYWARD_SCRIPTS__STRIKES", "1000");
     site.with_env("KEYWARD_SCRIPTS__OPERATIONS", "20000").start()
 }
 
 fn failing_function(signature: &str) -> String {
-    // The query parameter `how` chooses the failure by its name.
+    // The query parameter `how` contains the name of the failure.
     let arms: String = FAILURES
         .iter()
         .map(|(name, body)| format!("if how == {name:?} {{ {body} }} else "))
@@ -116,8 +118,8 @@ fn script_that_times_out_repeatedly_is_disabled() {
     let error_of = |path: &str| status_and_code(&server.request_as_admin("GET", path).send());
     assert_eq!(server.request_as_admin("GET", "/other").send().status, 200);
     assert_eq!(problem_count(&server), 0);
-    // After two timeouts the script is disabled: every request that would run it is denied, until
-    // the script is reloaded.
+    // After two timeouts the script is disabled. Until the script is reloaded, each request that
+    // needs the script is denied.
     for _ in 0..2 {
         assert_eq!(error_of("/slow"), error(503, "SCRIPT_ERROR"));
     }

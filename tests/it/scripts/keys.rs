@@ -1,5 +1,5 @@
-//! `auth/query_key.rhai` and `auth/legacy_sha256.rhai` with curl: keys in the query, and keys of
-//! another system.
+//! Tests of `auth/query_key.rhai` (keys in the query) and `auth/legacy_sha256.rhai` (keys of
+//! another system) with curl.
 
 use crate::harness::{Server, credential};
 
@@ -19,8 +19,8 @@ fn last_body(server: &Server) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// A well-formed key with the id of this key and another secret. Everybody who knows the id can
-/// create it.
+/// A well-formed key with the id of this key and another secret. A client that knows the id of a
+/// key can create such a guess.
 fn guess(key: &str) -> String {
     use keyward::model::{KeyShape, KeyText};
     const DIGITS: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -61,15 +61,15 @@ fn key_in_the_query_authenticates() {
         (format!("?api_key={}", &key[..key.len() - 1]), "AUTHENTICATION_FAILED"),
         (format!("?api_key={}", bound.text), "AUTHENTICATION_FAILED"),
         (format!("?API_KEY={key}"), "MISSING_API_KEY_HEADER"),
-        // The id belongs to a blocked user: the response shows nothing about the user unless the
-        // key matches.
+        // This guess has the id of a blocked user's key. The response must not show that the user
+        // is blocked, because the secret is wrong.
         (format!("?api_key={guess}"), "AUTHENTICATION_FAILED"),
     ] {
         assert_eq!(curl(&query), "401", "{query}");
         assert_eq!(last_body(&server)["error"], error, "{query}");
     }
-    // This type does not read a key in a header field. At the end of the test, the harness checks
-    // that the log does not contain the key, so the query is not logged.
+    // This authentication type ignores a key in a header field. The query must not be logged: at
+    // the end of the test, the harness checks that the log does not contain the key.
     let header = credential("llama", key);
     let orders = format!("http://{}/orders", server.public);
     assert_eq!(status(&server, &format!("-H 'API-KEY: {header}' {orders}")), "401");
@@ -88,7 +88,7 @@ fn legacy_key_is_adopted_on_first_use() {
     let stranger = server.add_user("stranger", &[]);
     create_resource(&server, "orders", "/orders", json!({}));
     create_default_application(&server, "legacy_sha256");
-    // The digest as the old system computes it.
+    // Compute the digest in the same way as the old system.
     let digest =
         run_client(&server, &format!("printf %s {old} | openssl dgst -sha256 -r | cut -d' ' -f1"));
     set_attributes(&server, uid, json!({ "legacy_sha256": digest }));
@@ -106,7 +106,7 @@ fn legacy_key_is_adopted_on_first_use() {
     assert_eq!(listed(), 0);
     assert_eq!(curl("llama", old), "200");
     wait_until("the key is in the list", || listed() == 1);
-    // The adopted key works for its user only, and no longer needs the attribute.
+    // The adopted key works only for its user, even after the attribute is removed.
     assert_eq!(curl("stranger", old), "401");
     set_attributes(&server, uid, json!({}));
     assert_eq!(curl("llama", old), "200");
@@ -116,7 +116,7 @@ fn legacy_key_is_adopted_on_first_use() {
     assert_eq!(admin_request(&server, "PATCH", target).json(&change).send().status, 200);
     assert_eq!(curl("llama", old), "200");
     assert_eq!(listed(), 1);
-    // A listed key can be revoked.
+    // The adopted key can be revoked like any other key.
     let keys = server.site.json(&["key", "list", "llama"]);
     server.site.json(&["key", "revoke", keys[0]["id"].as_str().unwrap()]);
     assert_eq!(curl("llama", old), "401");
@@ -140,6 +140,6 @@ fn revoked_legacy_key_is_not_adopted_again() {
     let listed = || server.site.json(&["key", "list", "llama"]);
     wait_until("the key is in the list", || !listed()[0].is_null());
     server.site.json(&["key", "revoke", listed()[0]["id"].as_str().unwrap()]);
-    // The digest is still in the attribute: the key must not be adopted again.
+    // The user's attribute contains the digest, but the revoked key must not be adopted again.
     assert_eq!(status_and_code(&send()), error(401, "AUTHENTICATION_FAILED"));
 }

@@ -1,4 +1,4 @@
-//! Loading of scripts: broken scripts stop the start, and after a failed reload the last good
+//! Tests of loading scripts: broken scripts stop the start, and after a failed reload the last good
 //! scripts stay active.
 
 use std::process::Output;
@@ -7,9 +7,9 @@ use crate::harness::{Server, Site};
 
 use super::*;
 
-/// Asserts that the start fails, and returns its standard error.
+/// Asserts that the server does not start, and returns the standard error.
 fn failed_start(site: &Site) -> String {
-    // A server that starts after all would run for ever: `timeout` ends it.
+    // A server that starts despite the error would run for ever, so `timeout` ends the server.
     let mut command = std::process::Command::new("timeout");
     let program = site.command(&["serve"]);
     command.args(["-k", "1", "60"]).arg(program.get_program()).args(program.get_args());
@@ -35,7 +35,7 @@ fn broken_script_stops_the_start_and_its_place_is_shown() {
     let shown = lines.iter().position(|line| line.contains("denny(403")).unwrap();
     let caret = lines[shown + 1].find('^').unwrap();
     assert_eq!(lines[shown].find("denny"), Some(caret), "{stderr}");
-    // The failed start created no store: the next start creates the first key.
+    // The failed start created no store, so the next start creates the first key.
     write_script(&site, "hooks.rhai", "fn on_request(req) {}");
     let server = site.start();
     assert_eq!(server.request_as_admin("GET", "/user/1?_format=json").send().status, 200);
@@ -77,7 +77,7 @@ fn missing_script_that_a_record_needs_stops_the_start() {
     );
 }
 
-/// Damages active scripts in several ways; the loaded scripts stay active each time.
+/// Damages the files of active scripts in several ways. Each time, the loaded scripts stay active.
 #[test]
 fn last_good_scripts_stay_active_when_a_file_is_damaged() {
     let hook =
@@ -128,7 +128,9 @@ fn last_good_scripts_stay_active_when_a_file_is_damaged() {
     });
     damage("deleted", "auth/mine.rhai", &|path| fs::remove_file(path).unwrap());
     damage("emptied too", "auth/mine.rhai", &|path| fs::write(path, "").unwrap());
-    server.wait_for_log("cannot reload the scripts, the old ones stay in use: hooks.rhai:1:21: ");
+    server.wait_for_log(
+        "cannot reload the scripts, so the old scripts stay in use: hooks.rhai:1:21: ",
+    );
 }
 
 #[test]
@@ -140,7 +142,7 @@ fn changed_scripts_are_reloaded_automatically() {
     assert_eq!(error_code(), "FIRST");
     write_script(&server.site, "hooks.rhai", &hook("SECOND"));
     wait_until("the second script is active", || error_code() == "SECOND");
-    // Removing its file switches a hook off.
+    // A hook is no longer active after its file is deleted.
     fs::remove_file(server.site.path().join("scripts/hooks.rhai")).unwrap();
     wait_until("the hook is removed", || {
         server.request_as_admin("GET", "/orders").send().status == 200

@@ -1,5 +1,5 @@
-//! Scripts in the real program: shipped scripts with independent clients (curl, openssl, PyJWT),
-//! and the limits that no script can exceed.
+//! Tests of scripts in the real program: shipped scripts with independent clients (curl, openssl,
+//! PyJWT), and the limits that no script can exceed.
 
 mod examples;
 mod fail_closed;
@@ -21,12 +21,13 @@ use serde_json::{Value, json};
 
 use crate::harness::{Request, Response, Server, Site, TIMEOUT};
 
-/// A script that the repository ships.
+/// The text of a script or another file in the repository.
 fn shipped(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// A site with these scripts. The time limits are larger than usual, for busy machines.
+/// A site with these scripts. The time limits are larger than the defaults, so that the scripts
+/// also finish on a busy machine.
 fn site(scripts: &[(&str, &str)]) -> Site {
     let site = Site::new()
         .with_env("KEYWARD_SCRIPTS__CALL_MILLISECONDS", "5000")
@@ -57,7 +58,7 @@ fn write_secret(site: &Site, name: &str, value: &str) {
     fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Creates a resource with a fixed response, after these changes to its record.
+/// Creates a resource with a fixed response. The fields in `changes` replace fields of the record.
 fn create_resource(server: &Server, id: &str, path: &str, changes: Value) {
     let mut record = json!({
         "id": id, "handler": "respond", "path": path, "methods": ["GET", "POST"], "formats": ["any"],
@@ -79,7 +80,8 @@ fn create_default_application(server: &Server, auth_type: &str) {
     assert_eq!(response.status, 201, "{}", response.body);
 }
 
-/// A request to the admin API that does not depend on the default application.
+/// A request to the admin API that names the application `default`, because some tests make another
+/// application the default application.
 fn admin_request(server: &Server, method: &str, target: &str) -> Request {
     server.admin_api(method, target).header("AUTH-METHOD", "default")
 }
@@ -120,14 +122,14 @@ fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
 
 /// Sends SIGHUP, which reloads the scripts, and waits until the log has the result.
 fn reload_by_signal(server: &Server) {
-    let before = loads(server);
+    let before = finished_loads(server);
     let pid = control(server)["pid"].to_string();
     assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-    wait_until("the scripts were reloaded", || loads(server) > before);
+    wait_until("the scripts were reloaded", || finished_loads(server) > before);
 }
 
-/// The number of finished loads in the log, successful or not.
-fn loads(server: &Server) -> usize {
+/// The number of successful and failed loads of scripts in the log.
+fn finished_loads(server: &Server) -> usize {
     let logged = server.logged();
     logged.matches("scripts loaded").count() + logged.matches("cannot reload the scripts").count()
 }
@@ -148,7 +150,7 @@ fn run_client(server: &Server, script: &str) -> String {
     out.trim_end().to_owned()
 }
 
-/// Panics if a program is missing, and names the package that has it.
+/// Panics if a program is missing, and names the package that contains the program.
 #[track_caller]
 fn require_program(program: &str, package: &str) {
     let found = std::process::Command::new(program).arg("--version").output();

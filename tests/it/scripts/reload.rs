@@ -1,4 +1,5 @@
-//! Reloads under load: no request is lost, and one version of the scripts decides each request.
+//! Tests of reloads under load: no request is lost, and all scripts that decide a request are of
+//! one version.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -8,8 +9,8 @@ const CLIENTS: usize = 8;
 const REQUESTS: usize = 2000;
 const RELOADS: usize = 50;
 
-/// The scripts of one version. Both files have the version in a constant, and every function
-/// reports it.
+/// The two scripts of a version. Each script has the version in a constant, and each function
+/// reports this version.
 fn scripts(version: usize) -> [(&'static str, String); 2] {
     let hooks = format!(
         "const VERSION = \"{version}\";
@@ -24,7 +25,7 @@ fn scripts(version: usize) -> [(&'static str, String); 2] {
     [("hooks.rhai", hooks), ("handlers/version.rhai", handler)]
 }
 
-/// Ends the load when it is dropped, also if the test fails.
+/// Tells the clients to stop when this value is dropped, also if the test fails.
 struct StopLoad<'a>(&'a AtomicBool);
 
 impl Drop for StopLoad<'_> {
@@ -60,7 +61,7 @@ fn reload_loses_no_request_and_never_mixes_versions() {
         fs::write(path, text).unwrap();
     }
     let server = site.start();
-    // From here on the folder is a symbolic link, which can be replaced atomically.
+    // Replace the folder with a symbolic link, because a link can be replaced atomically.
     fs::rename(&first, server.site.path().join("set-first")).unwrap();
     deploy(&server, 0);
     reload_by_signal(&server);
@@ -71,7 +72,8 @@ fn reload_loses_no_request_and_never_mixes_versions() {
             .map(|_| {
                 scope.spawn(|| {
                     let mut seen = Vec::new();
-                    // Continue until all reloads are done, and for at least `REQUESTS` requests.
+                    // Continue until all reloads are done and at least `REQUESTS` requests were
+                    // sent.
                     while request_count.fetch_add(1, Ordering::Relaxed) < REQUESTS
                         || !is_over.load(Ordering::Relaxed)
                     {

@@ -1,5 +1,5 @@
-//! `auth/hmac.rhai` with curl and openssl: a correctly signed request passes once, all others are
-//! denied.
+//! Tests of `auth/hmac.rhai` with curl and openssl: a correctly signed request passes once, and all
+//! other requests are denied.
 
 use crate::harness::{Server, Site};
 
@@ -7,8 +7,9 @@ use super::*;
 
 const SECRET: &str = "a-secret-that-both-sides-know";
 
-/// A client that implements the first lines of the script, with no code of ours. `send METHOD
-/// TARGET BODY` prints the error code and the status. Variables before the call change the request.
+/// A client that signs requests as the first lines of the script describe, without code of Keyward.
+/// `send METHOD TARGET BODY` prints the error code and the status. Variables that are set for the
+/// call modify the request.
 const CLIENT: &str = r#"
 HOST=${SERVER%:*}
 send() {
@@ -144,8 +145,8 @@ fn body_that_is_not_buffered_is_denied() {
     server.wait_for_log("set buffer_body = true");
 }
 
-/// The id of a Keyward key can be the key id of a signature, with a secret of its own. The
-/// restrictions of the key apply, until the key is revoked.
+/// A signature can name the id of a Keyward key as its key id. Such a signature needs another
+/// secret than the key, but the restrictions and the revocation of the key apply.
 #[test]
 fn id_of_a_keyward_key_can_sign_within_its_restrictions() {
     let first = signed_server(true);
@@ -155,7 +156,7 @@ fn id_of_a_keyward_key_can_sign_within_its_restrictions() {
     for id in [&network_bound.id, &unrestricted.id] {
         write_secret(&site, &format!("hmac-{id}"), SECRET);
     }
-    // The server reads secrets at its start.
+    // Start another server, because a server reads secrets only when it starts.
     let server = Server::start(Site::with_env(site, "KEYWARD_LOG__LEVEL", "trace"), admin);
     let run = |id: &str| run_requests(&server, &format!("KEY_ID={id} send POST /orders/7 x"));
     assert_eq!(run(&unrestricted.id), ["passed 200"]);

@@ -1,4 +1,4 @@
-//! `auth/jwt.rhai` with tokens from PyJWT.
+//! Tests of `auth/jwt.rhai` with tokens from PyJWT.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use super::*;
 
 const SECRET: &str = "a secret of thirty-two bytes or more";
 
-/// A Python with PyJWT and `cryptography`, which RS256 needs.
+/// A Python interpreter that has the packages PyJWT and `cryptography`. RS256 needs `cryptography`.
 fn python() -> &'static str {
     let has_packages = |python: &&&str| {
         let result = Command::new(python).args(["-c", "import jwt, cryptography"]).output();
@@ -18,7 +18,8 @@ fn python() -> &'static str {
     found.expect("this test needs PyJWT: apt-get install python3-jwt python3-cryptography")
 }
 
-/// Creates a token. `claims` and `expression` are Python code, in which `now` is the time.
+/// Creates a token. `claims` and `expression` are Python code, in which `now` is the current time
+/// in seconds.
 fn create_token(server: &Server, claims: &str, expression: &str) -> String {
     let program = format!(
         "import jwt, time\nnow = int(time.time())\nS = {SECRET:?}\nclaims = dict(sub='llama', aud='keyward', iss='https://id.example.com', exp=now + 60)\nclaims.update({claims})\nclaims = {{k: v for k, v in claims.items() if v is not None}}\nprint({expression})"
@@ -30,7 +31,7 @@ fn create_token(server: &Server, claims: &str, expression: &str) -> String {
     token
 }
 
-/// The expression of a correctly signed token.
+/// The Python expression for a correctly signed token.
 const SIGNED: &str = "jwt.encode(claims, S, algorithm='HS256')";
 
 fn send(server: &Server, token: &str) -> Response {
@@ -112,11 +113,12 @@ fn rs256_token_limits_the_user_to_its_scopes() {
     };
     assert_eq!(status("dict(sub='alpaca', permissions=['graze'])"), 200);
     assert_eq!(status("dict(sub='alpaca', permissions='eat graze')"), 200);
-    // Without the claim a token has no scopes, and allows only what the user may do anyway.
+    // A token without the claim has no scopes and allows nothing that needs a permission. A scope
+    // does not give the user a permission that the user's roles lack.
     assert_eq!(status("dict(sub='alpaca')"), 403);
     assert_eq!(status("dict(sub='alpaca', permissions=['other'])"), 403);
     assert_eq!(status("dict(sub='llama', permissions=['graze'])"), 403);
-    // Algorithm confusion: HS256 with the public key as the secret.
+    // Algorithm confusion attack: the token is signed with HS256, and the secret is the public key.
     let public = key_file("rsa.pub.pem");
     let confused = format!(
         "(lambda h, b: h + '.' + b + '.' + __import__('base64').urlsafe_b64encode(__import__('hmac').new({public:?}.encode(), (h + '.' + b).encode(), 'sha256').digest()).decode().rstrip('='))(*jwt.encode(dict(claims, permissions=['graze'], sub='alpaca'), S, algorithm='HS256').split('.')[:2])"

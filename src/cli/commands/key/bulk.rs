@@ -1,8 +1,9 @@
-//! `keyward key generate --all`: creates a key for each user and writes them into a file that only
-//! its owner can read, or into a pipe.
+//! `keyward key generate --all`: creates a key for each user, and writes the keys into a file that
+//! only the file's owner can read, or to standard output.
 //!
-//! While the file is unfinished, `FILE.run` beside it contains the id of the run. The same command
-//! continues the run: keys whose response was lost are returned again, and none is created twice.
+//! While the file is incomplete, `FILE.run` beside the file contains the id of the run. If the run
+//! is interrupted, the same command continues the run: the API returns the keys of a lost response
+//! once more, and creates no key twice.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -21,8 +22,8 @@ use crate::{
     model::Entropy,
 };
 
-/// The users of one request.
-const PART: usize = 2000;
+/// The maximum number of users in one request.
+const MAX_USERS: usize = 2000;
 const HEADING: &str = "uid,username,id,key\n";
 
 #[derive(Debug, Args)]
@@ -57,23 +58,25 @@ struct Run {
 }
 
 impl Bulk {
-    /// Creates the keys; `record` has their fields.
+    /// Creates the keys. `record` contains the fields that all new keys have.
     pub async fn run(self, record: Map<String, Value>, session: &Session) -> anyhow::Result<()> {
         let format = self.format();
         let mut asked = record;
         asked.insert("missing_only".into(), self.missing_only.into());
         match &self.file {
             Some(file) => {
-                let (run, mut sheet, after) = begin(file, asked, format)?;
-                let counts = fetch(&run, after, format, &mut sheet, session).await?;
-                fs::remove_file(beside(file)).map_err(|problem| at(&beside(file), &problem))?;
-                tell(&counts, Some(file), session)
+                let (run, mut keys, after) = begin_or_continue(file, asked, format)?;
+                let counts = fetch(&run, after, format, &mut keys, session).await?;
+                fs::remove_file(run_file(file))
+                    .map_err(|problem| io_error(&run_file(file), &problem))?;
+                report(&counts, Some(file), session)
             }
             None => {
-                let run = Run { run: name(), asked };
+                let run = Run { run: run_id(), asked };
                 session.screen.print(heading(format))?;
-                let counts = fetch(&run, None, format, &mut Pipe(session), session).await?;
-                tell(&counts, None, session)
+                let counts =
+                    fetch(&run, None, format, &mut StandardOutput(session), session).await?;
+                report(&counts, None, session)
             }
         }
     }
@@ -88,38 +91,38 @@ impl Bulk {
     }
 }
 
-/// The output of keys; written rows are durable.
-trait Sheet {
+/// The output of the rows. When `put` returns, the rows in a file are durable.
+trait RowOutput {
     fn put(&mut self, rows: &str) -> io::Result<()>;
 }
 
-struct Pipe<'a>(&'a Session);
+struct StandardOutput<'a>(&'a Session);
 
-impl Sheet for Pipe<'_> {
+impl RowOutput for StandardOutput<'_> {
     fn put(&mut self, rows: &str) -> io::Result<()> {
         self.0.screen.print(rows)
     }
 }
 
-impl Sheet for File {
+impl RowOutput for File {
     fn put(&mut self, rows: &str) -> io::Result<()> {
         self.write_all(rows.as_bytes())?;
         self.sync_data()
     }
 }
 
-/// A random name.
-fn name() -> String {
+/// Returns a random id of a run.
+fn run_id() -> String {
     format!("{:032x}", u128::from_be_bytes(Entropy::system().bytes()))
 }
 
-fn beside(file: &Path) -> PathBuf {
+fn run_file(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".run");
     name.into()
 }
 
-fn at(path: &Path, problem: &io::Error) -> CliError {
+fn io_error(path: &Path, problem: &io::Error) -> CliError {
     CliError::new(Exit::Failed, format!("{}: {problem}", path.display()))
 }
 
@@ -130,34 +133,35 @@ fn heading(format: Format) -> &'static str {
     }
 }
 
-/// Begins a run, or continues an interrupted one. Returns its id, its file, and the last user in
-/// it.
-fn begin(
+/// Begins a run, or continues an interrupted one. Returns the run, the file of the keys, and the
+/// last user in this file. `None` means that the file contains no user.
+fn begin_or_continue(
     file: &Path,
     asked: Map<String, Value>,
     format: Format,
 ) -> Result<(Run, File, Option<u64>), CliError> {
-    let notes = beside(file);
-    match fs::read(&notes) {
-        Ok(text) => go_on(file, &text, asked, format),
+    let run_path = run_file(file);
+    match fs::read(&run_path) {
+        Ok(text) => continue_run(file, &text, asked, format),
         Err(problem) if problem.kind() == io::ErrorKind::NotFound => {
             if file.exists() {
                 let file = file.display();
                 let text = format!(
-                    "{file} is there already, and it is not of a run that was broken off: name another file"
+                    "{file} exists already and does not belong to an interrupted run: choose another file"
                 );
                 return Err(CliError::new(Exit::Usage, text));
             }
-            let run = Run { run: name(), asked };
+            let run = Run { run: run_id(), asked };
             let text = serde_json::to_vec(&run).unwrap_or_default();
-            let mut made = create(&notes).map_err(|problem| at(&notes, &problem))?;
-            made.write_all(&text)
-                .and_then(|()| made.sync_all())
-                .map_err(|problem| at(&notes, &problem))?;
-            let sheet = sheet(file, format).map_err(|problem| at(file, &problem))?;
-            Ok((run, sheet, None))
+            let mut output = create(&run_path).map_err(|problem| io_error(&run_path, &problem))?;
+            output
+                .write_all(&text)
+                .and_then(|()| output.sync_all())
+                .map_err(|problem| io_error(&run_path, &problem))?;
+            let keys = create_key_file(file, format).map_err(|problem| io_error(file, &problem))?;
+            Ok((run, keys, None))
         }
-        Err(problem) => Err(at(&notes, &problem)),
+        Err(problem) => Err(io_error(&run_path, &problem)),
     }
 }
 
@@ -165,59 +169,59 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
-fn sheet(file: &Path, format: Format) -> io::Result<File> {
-    let mut sheet = create(file)?;
-    sheet.write_all(heading(format).as_bytes())?;
-    sheet.sync_all()?;
+fn create_key_file(file: &Path, format: Format) -> io::Result<File> {
+    let mut keys = create(file)?;
+    keys.write_all(heading(format).as_bytes())?;
+    keys.sync_all()?;
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-    Ok(sheet)
+    Ok(keys)
 }
 
-fn go_on(
+fn continue_run(
     file: &Path,
-    notes: &[u8],
+    run_text: &[u8],
     asked: Map<String, Value>,
     format: Format,
 ) -> Result<(Run, File, Option<u64>), CliError> {
     let usage = |text: String| CliError::new(Exit::Usage, text);
-    let remedy = format!("delete {} to begin anew", beside(file).display());
-    let run: Run = serde_json::from_slice(notes).map_err(|_| {
-        usage(format!("the notes of the run that was broken off are damaged: {remedy}"))
-    })?;
-    // A relative expiry would be a different time in the continued run.
-    let apart_from_expiry = |asked: &Map<String, Value>| {
+    let remedy = format!("delete {} to begin a new run", run_file(file).display());
+    let run: Run = serde_json::from_slice(run_text)
+        .map_err(|_| usage(format!("the file of the interrupted run is damaged: {remedy}")))?;
+    // The time of the expiry is not compared, because a relative expiry is a different time now.
+    let without_expiry_time = |asked: &Map<String, Value>| {
         let mut asked = asked.clone();
         asked.insert("expires".into(), asked.contains_key("expires").into());
         asked
     };
-    if apart_from_expiry(&run.asked) != apart_from_expiry(&asked) {
+    if without_expiry_time(&run.asked) != without_expiry_time(&asked) {
         let text =
-            format!("the run that was broken off had other options: repeat them, or {remedy}");
+            format!("the interrupted run had other options: repeat those options, or {remedy}");
         return Err(usage(text));
     }
     if !file.exists() {
-        let sheet = sheet(file, format).map_err(|problem| at(file, &problem))?;
-        return Ok((run, sheet, None));
+        let keys = create_key_file(file, format).map_err(|problem| io_error(file, &problem))?;
+        return Ok((run, keys, None));
     }
     let opened = OpenOptions::new().read(true).write(true).open(file);
-    let mut sheet = opened.map_err(|problem| at(file, &problem))?;
-    let after = last_row(&mut sheet, format).map_err(|problem| at(file, &problem))?;
-    Ok((run, sheet, after))
+    let mut keys = opened.map_err(|problem| io_error(file, &problem))?;
+    let after = last_user(&mut keys, format).map_err(|problem| io_error(file, &problem))?;
+    Ok((run, keys, after))
 }
 
-/// The user of the last complete row. Truncates the file after it and positions it at the end.
-fn last_row(sheet: &mut File, format: Format) -> io::Result<Option<u64>> {
+/// Returns the user of the last complete row. Truncates the file after this row, and sets the
+/// file's position to the end.
+fn last_user(keys: &mut File, format: Format) -> io::Result<Option<u64>> {
     let mut text = zeroize::Zeroizing::new(Vec::new());
-    sheet.read_to_end(&mut text)?;
-    let end = text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-    sheet.set_len(end as u64)?;
-    sheet.seek(SeekFrom::Start(end as u64))?;
+    keys.read_to_end(&mut text)?;
+    let end = text.iter().rposition(|b| *b == b'\n').map_or(0, |index| index + 1);
+    keys.set_len(end as u64)?;
+    keys.seek(SeekFrom::Start(end as u64))?;
     if end == 0 {
-        sheet.write_all(heading(format).as_bytes())?;
+        keys.write_all(heading(format).as_bytes())?;
     }
-    let whole = String::from_utf8_lossy(&text[..end]);
-    let row = whole.lines().last().unwrap_or_default();
+    let complete = String::from_utf8_lossy(&text[..end]);
+    let row = complete.lines().last().unwrap_or_default();
     Ok(match format {
         Format::Csv => row.split(',').next().and_then(|uid| uid.parse().ok()),
         Format::Jsonl => {
@@ -226,7 +230,7 @@ fn last_row(sheet: &mut File, format: Format) -> io::Result<Option<u64>> {
     })
 }
 
-/// Reports the number of keys, and why there are no more.
+/// The number of created keys, and the number of users without a new key for each reason.
 #[derive(Debug, Default)]
 struct Counts {
     keys: u64,
@@ -237,7 +241,7 @@ async fn fetch(
     run: &Run,
     after: Option<u64>,
     format: Format,
-    sheet: &mut impl Sheet,
+    output: &mut impl RowOutput,
     session: &Session,
 ) -> anyhow::Result<Counts> {
     let mut counts = Counts::default();
@@ -246,14 +250,14 @@ async fn fetch(
     loop {
         let mut body = run.asked.clone();
         body.insert("run".into(), run.run.as_str().into());
-        body.insert("limit".into(), PART.into());
+        body.insert("limit".into(), MAX_USERS.into());
         body.extend(after.map(|cursor| ("after".to_owned(), Value::from(cursor))));
         let target = path(&["keys", "generate-all"]);
         let part = session.client.post(&target, &Value::Object(body)).await?.body;
         let items = part["items"].as_array().map(Vec::as_slice).unwrap_or_default();
         let rows =
             zeroize::Zeroizing::new(items.iter().map(|item| row(item, format)).collect::<String>());
-        sheet.put(&rows)?;
+        output.put(&rows)?;
         counts.add(&part, items.len());
         bar.set_length(part["users"].as_u64().unwrap_or_default());
         bar.inc(items.len() as u64 + skipped(&part).map(|(_, count)| count).sum::<u64>());
@@ -280,9 +284,9 @@ fn skipped(part: &Value) -> impl Iterator<Item = (&String, u64)> {
     all.filter_map(|(reason, count)| Some((reason, count.as_u64()?)))
 }
 
-/// Shows progress on standard error, if that is a terminal.
-pub(in crate::cli) fn bar(what: &str) -> ProgressBar {
-    let form = format!("{{bar:30}} {{pos}}/{{len}} {what}, {{per_sec}}, {{eta}} left");
+/// Creates a progress bar, which is shown if standard error is a terminal.
+pub(in crate::cli) fn bar(unit: &str) -> ProgressBar {
+    let form = format!("{{bar:30}} {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left");
     let style =
         ProgressStyle::with_template(&form).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(0).with_style(style)
@@ -308,22 +312,22 @@ fn quoted(field: &str) -> String {
     }
 }
 
-fn tell(counts: &Counts, file: Option<&Path>, session: &Session) -> anyhow::Result<()> {
+fn report(counts: &Counts, file: Option<&Path>, session: &Session) -> anyhow::Result<()> {
     if let (Output::Json, Some(file)) = (session.output, file) {
         let file = file.display().to_string();
         return session
             .show(&json!({ "keys": counts.keys, "file": file, "skipped": counts.skipped }));
     }
     let place = file.map_or_else(String::new, |file| format!(" They are in {}.", file.display()));
-    session.screen.note(&format!("{} keys were made.{place}\n", counts.keys));
+    session.screen.note(&format!("{} keys were created.{place}\n", counts.keys));
     for (reason, count) in counts.skipped.iter().filter(|(_, count)| count.as_u64() > Some(0)) {
         let why = match reason.as_str() {
             "has_key" => "have a key already",
-            "has_most" => "have as many keys as there may be",
-            "lacks_scope" => "do not have the permissions that the keys would have",
+            "has_most" => "have the maximum number of keys",
+            "lacks_scope" => "lack a permission that the keys would have",
             _ => "are administrators",
         };
-        session.screen.note(&format!("{count} users got none: they {why}.\n"));
+        session.screen.note(&format!("{count} users got no key: they {why}.\n"));
     }
     Ok(())
 }
@@ -333,14 +337,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_is_quoted_where_it_has_to_be() {
-        for (field, written) in [("a b", "a b"), ("a,b", "\"a,b\""), ("a\"b", "\"a\"\"b\"")] {
-            assert_eq!(quoted(field), written);
+    fn csv_field_is_quoted_if_necessary() {
+        for (field, expected) in [("a b", "a b"), ("a,b", "\"a,b\""), ("a\"b", "\"a\"\"b\"")] {
+            assert_eq!(quoted(field), expected);
         }
     }
 
     #[test]
-    fn a_file_that_was_broken_off_goes_on_behind_its_last_whole_row() {
+    fn incomplete_file_continues_after_its_last_complete_row() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys");
         let csv = format!("{HEADING}3,a,x,k\n17,\"b,\",y,k\n");
@@ -355,9 +359,9 @@ mod tests {
             ("{\"ui".to_owned(), Format::Jsonl, None, ""),
         ] {
             fs::write(&path, &text).unwrap();
-            let mut sheet = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-            assert_eq!(last_row(&mut sheet, format).unwrap(), uid, "{text}");
-            sheet.put("next\n").unwrap();
+            let mut keys = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            assert_eq!(last_user(&mut keys, format).unwrap(), uid, "{text}");
+            keys.put("next\n").unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), format!("{rest}next\n"));
         }
     }

@@ -38,34 +38,34 @@ const COLUMNS: &[Column] = &[
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Create a key, or with --all one for each user; its text is shown once
+    /// Create a key, or a key for each user with --all; the text of a key is shown only once
     Generate(Generate),
     /// List the keys of a user, or all keys
     List {
         #[command(flatten)]
         who: MaybeWho,
-        /// Show at most this many
+        /// Show at most this many keys
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
-    /// Show a key's record, which does not contain its text
+    /// Show a key's record, which does not contain the key's text
     Show {
-        /// The key's id, 8 letters and digits, or - to read the key itself from standard input
+        /// The key's id (8 letters and digits), or - to read the key's text from standard input
         id: String,
     },
-    /// Change a key's label or limits; other fields stay
+    /// Change a key's label or limits; fields that are not given stay unchanged
     Edit(Edit),
-    /// Replace a key: the new key is printed once, and both are accepted for a while
+    /// Replace a key: the new key is shown only once, and both keys are accepted for a while
     Rotate(Rotate),
     /// Revoke keys immediately and permanently
     Revoke {
-        /// The keys' ids, or - to read a key itself from standard input
+        /// The keys' ids, or - to read a key's text from standard input
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
     },
-    /// Import the keys of another system: all keys of a file or none
+    /// Import the keys of another system; either all keys of the file are imported or none
     Import(Import),
-    /// Search files for keys, without a server; exit code 6 if there are any
+    /// Search files for keys, without a server; the exit code is 6 if keys are found
     Scan(Scan),
 }
 
@@ -81,14 +81,15 @@ pub struct Generate {
     /// The only application that accepts the key [default: any]
     #[arg(long, value_name = "ID")]
     application: Option<String>,
-    /// Create a universal key, for which the user is responsible: it authenticates any user that
-    /// the client names, in an application that accepts such keys
+    /// Create a universal key, for which the user is responsible: in an application that accepts
+    /// universal keys, the key authenticates any user that the client names
     #[arg(long, requires = "application", conflicts_with = "all")]
     universal: bool,
     /// Restrict the key to this permission; repeatable [default: all permissions of the user]
     #[arg(long = "scope", value_name = "PERMISSION")]
     scopes: Vec<String>,
-    /// The expiry: after 90d, 12h, 30m, at 2027-01-01T00:00:00Z, or never [default: never]
+    /// The expiry: a time span such as 90d, 12h or 30m, a time such as 2027-01-01T00:00:00Z, or
+    /// never [default: never]
     #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
     expires: Option<Expires>,
     /// A network from which the key is accepted, such as 10.0.0.0/8; repeatable [default: any]
@@ -102,7 +103,7 @@ pub struct Generate {
 
 #[derive(Debug, Args)]
 pub struct Edit {
-    /// The key's id, or - to read the key itself from standard input
+    /// The key's id, or - to read the key's text from standard input
     id: String,
     /// A label for people
     #[arg(long)]
@@ -119,14 +120,14 @@ pub struct Edit {
 
 #[derive(Debug, Args)]
 pub struct Rotate {
-    /// The key's id, or - to read the key itself from standard input
+    /// The key's id, or - to read the key's text from standard input
     id: String,
-    /// How long the old key is still accepted, such as 24h; 0s revokes it at once [default: 24h, or
-    /// its remaining time]
+    /// How long the old key is accepted after the rotation, such as 24h; 0s revokes the old key at
+    /// once [default: 24h, but at most the old key's remaining lifetime]
     #[arg(long, value_name = "SPAN", value_parser = overlap)]
     overlap: Option<i64>,
-    /// The expiry of the new key: after 90d, at 2027-01-01T00:00:00Z, or never [default: the
-    /// lifetime of the old key]
+    /// The expiry of the new key: a time span such as 90d, a time such as 2027-01-01T00:00:00Z, or
+    /// never [default: the same lifetime as the old key]
     #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
     expires: Option<Expires>,
 }
@@ -135,7 +136,7 @@ pub struct Rotate {
 #[derive(Debug, Clone, Args)]
 #[group(id = "whom", required = true, multiple = false)]
 struct Whom {
-    /// The user's name, or # and its number: '#7'
+    /// The user's name, or # and the user's number: '#7'
     #[arg(id = "user", value_name = "NAME")]
     name: Option<String>,
     /// The user's number
@@ -146,11 +147,11 @@ struct Whom {
     all: bool,
 }
 
-/// A user, or all users.
+/// A user. Without a name and a number, all users.
 #[derive(Debug, Clone, Args)]
 #[group(id = "maybe_who", multiple = false)]
 pub struct MaybeWho {
-    /// The user's name, or # and its number: '#7'
+    /// The user's name, or # and the user's number: '#7'
     #[arg(id = "user", value_name = "NAME")]
     name: Option<String>,
     /// The user's number
@@ -185,17 +186,17 @@ impl Generate {
             return self.bulk.run(record, session).await;
         };
         if self.universal {
-            session.screen.note("Warning: whoever has this key can act as any user of the application. Bind it to networks and scopes.\n");
+            session.screen.note("Warning: anyone who has this key can act as any user of the application. Restrict the key to networks and scopes.\n");
         }
         let target = keys_of(&who, session).await?;
-        let made = session.client.post(&target, &Value::Object(self.record())).await?.body;
-        show_once(&made, session)
+        let created = session.client.post(&target, &Value::Object(self.record())).await?.body;
+        show_once(&created, session)
     }
 
     fn record(&self) -> Map<String, Value> {
         let mut record = Map::new();
         let expires = self.expires.and_then(|expires| expires.from(Clock::system().now()));
-        let expires = expires.map(|at| at.to_string());
+        let expires = expires.map(|time| time.to_string());
         for (name, text) in
             [("label", &self.label), ("application", &self.application), ("expires", &expires)]
         {
@@ -236,22 +237,23 @@ impl Rotate {
         let mut body = Map::new();
         body.extend(self.overlap.map(|seconds| ("overlap".to_owned(), seconds.into())));
         if let Some(expires) = self.expires {
-            let at = expires.from(Clock::system().now());
-            let at = at.map_or_else(|| "never".to_owned(), |at| at.to_string());
-            body.insert("expires".into(), at.into());
+            let time = expires.from(Clock::system().now());
+            let text = time.map_or_else(|| "never".to_owned(), |time| time.to_string());
+            body.insert("expires".into(), text.into());
         }
         let target = path(&["keys", &key_id(&self.id)?, "rotate"]);
-        let made = session.client.post(&target, &Value::Object(body)).await?.body;
-        show_once(&made, session)
+        let created = session.client.post(&target, &Value::Object(body)).await?.body;
+        show_once(&created, session)
     }
 }
 
-/// Prints a new key: only its text goes to standard output, for `KEY=$(keyward key generate …)`.
-fn show_once(made: &Value, session: &Session) -> anyhow::Result<()> {
+/// Prints a new key. Only the key's text goes to standard output, so that
+/// `KEY=$(keyward key generate …)` works.
+fn show_once(created: &Value, session: &Session) -> anyhow::Result<()> {
     if session.output == Output::Json {
-        return session.show(made);
+        return session.show(created);
     }
-    let mut record = made.as_object().cloned().unwrap_or_default();
+    let mut record = created.as_object().cloned().unwrap_or_default();
     let text = record.remove("key").unwrap_or_default();
     let replaced = record.remove("replaces");
     session.screen.note(&table::record(&Value::Object(record)));
@@ -264,22 +266,24 @@ fn show_once(made: &Value, session: &Session) -> anyhow::Result<()> {
 }
 
 fn overlap(text: &str) -> Result<i64, String> {
-    parse_span(text).ok_or_else(|| "use a span such as 24h, 90m or 0s (s, m, h, d, w)".to_owned())
+    parse_span(text)
+        .ok_or_else(|| "use a time span such as 24h, 90m or 0s; units: s, m, h, d, w".to_owned())
 }
 
 async fn keys_of(who: &Who, session: &Session) -> Result<String, CliError> {
     Ok(path(&["users", &user::uid(who, session).await?.to_string(), "keys"]))
 }
 
-/// Revokes keys one after another. If one fails, the error names those that are already revoked.
+/// Revokes keys one after another, and stops at the first failure. The output lists the keys that
+/// were revoked before the failure.
 async fn revoke(ids: &[String], session: &Session) -> anyhow::Result<()> {
     let ids: Vec<String> = ids.iter().map(|id| key_id(id)).collect::<Result<_, _>>()?;
     let mut revoked = Vec::new();
     let mut failed = None;
     for id in ids {
         match session.client.post(&path(&["keys", &id, "revoke"]), &json!({})).await {
-            Ok(answer) => {
-                revoked.push(answer.body);
+            Ok(response) => {
+                revoked.push(response.body);
                 if session.output == Output::Table {
                     session.screen.print(&format!("The key {id} is revoked.\n"))?;
                 }
@@ -296,36 +300,36 @@ async fn revoke(ids: &[String], session: &Session) -> anyhow::Result<()> {
     failed.map_or(Ok(()), |problem| Err(problem.into()))
 }
 
-/// Parses a key's id. An error does not repeat the text, because it may be a whole key.
+/// Parses a key's id. The error does not show `text`, because `text` may be a whole key.
 fn key_id(text: &str) -> Result<String, CliError> {
     if text == "-" {
         return prompt::read_key_id().map(|id| id.to_string());
     }
     let id = KeyId::parse(text).map(|id| id.to_string());
     id.ok_or_else(|| {
-        let text = "this is not a key's id: an id is 8 letters and digits, and keyward key list shows it. \
-                    A key's whole text must not be given in an argument, which others can read: give - and paste it into standard input";
+        let text = "the argument is not a key's id: an id is 8 letters and digits, and keyward key list shows all ids. \
+                    Others can read arguments, so do not give a key's whole text: give - and paste the key into standard input";
         CliError::new(Exit::Usage, text)
     })
 }
 
-/// The part of a key's text that a list shows: prefix and last four characters.
+/// Returns the parts of a key's text that a list shows: the prefix and the last four characters.
 fn shown(key: &Value) -> String {
     format!("{}…{}", cell(&key["prefix"]), cell(&key["last_four"]))
 }
 
 fn any(value: &Value) -> String {
-    or(value, "any")
+    cell_or(value, "any")
 }
 
 fn all(value: &Value) -> String {
-    // No scopes differ from an empty list of scopes.
+    // `null` means all permissions; an empty list means no permission.
     if value.is_null() { "all".into() } else { cell(value) }
 }
 
-fn or(value: &Value, word: &str) -> String {
-    let is_nothing = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
-    if is_nothing { word.into() } else { cell(value) }
+fn cell_or(value: &Value, word: &str) -> String {
+    let is_empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+    if is_empty { word.into() } else { cell(value) }
 }
 
 #[cfg(test)]
@@ -333,7 +337,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_in_the_place_of_an_id_is_not_repeated() {
+    fn error_about_an_id_does_not_show_the_argument() {
         assert_eq!(key_id("0000aZ19").unwrap(), "0000aZ19");
         for text in
             ["kw_0000aZ19_secretsecretsecretsecretsecretABCDEF", "", "0000aZ1!", "..", "éééé"]
@@ -345,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn no_restriction_is_told_from_an_empty_one() {
+    fn null_scopes_differ_from_empty_scopes() {
         assert_eq!(
             (any(&json!(null)), any(&json!([])), any(&json!("a"))),
             ("any".into(), "any".into(), "a".into())

@@ -1,5 +1,5 @@
-//! `keyward key scan`: finds leaked keys. It needs neither a server nor a store, because the format
-//! and checksum identify a key.
+//! `keyward key scan`: finds leaked keys. The command needs neither a server nor a store, because a
+//! key is recognized by its format and its checksum.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,8 @@ use crate::{
     model::{Form, Found, Scanner},
 };
 
-const PART: usize = 64 * 1024;
+/// The size of the read buffer, in bytes.
+const BUFFER_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, Args)]
 pub struct Scan {
@@ -28,16 +29,16 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Scans all files, and prints keys as they are found.
+    /// Scans all files, and prints each key when it is found.
     ///
     /// # Errors
-    /// Keys were found, or something could not be read.
+    /// Keys were found, or a file or folder could not be read.
     pub fn run(self, output: Output) -> anyhow::Result<()> {
-        self.on(output, &Screen::process(), &mut io::stdin().lock())
+        self.scan(output, &Screen::process(), &mut io::stdin().lock())
     }
 
-    fn on(self, output: Output, screen: &Screen, stdin: &mut impl Read) -> anyhow::Result<()> {
-        let mut search = Search { output, screen, keys: 0, unread: 0 };
+    fn scan(self, output: Output, screen: &Screen, stdin: &mut impl Read) -> anyhow::Result<()> {
+        let mut search = Search { output, screen, keys: 0, unreadable: 0 };
         if self.paths.is_empty() {
             search.stream("-", stdin)?;
         }
@@ -47,7 +48,7 @@ impl Scan {
                 _ => search.path(path)?,
             }
         }
-        search.end()
+        search.finish()
     }
 }
 
@@ -55,11 +56,12 @@ struct Search<'a> {
     output: Output,
     screen: &'a Screen,
     keys: u64,
-    unread: u64,
+    /// The number of files and folders that could not be read.
+    unreadable: u64,
 }
 
 impl Search<'_> {
-    /// A path from the command line. A link is followed.
+    /// Scans a path from the command line. A link is followed.
     fn path(&mut self, path: &Path) -> io::Result<()> {
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => self.folder(path),
@@ -71,8 +73,8 @@ impl Search<'_> {
         }
     }
 
-    /// All files of a folder, sorted by name. Links are not followed, since they could form a
-    /// cycle.
+    /// Scans all files of a folder, sorted by name. Links are not followed, because links could
+    /// form a cycle.
     fn folder(&mut self, folder: &Path) -> io::Result<()> {
         let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let mut entries = match entries {
@@ -87,7 +89,7 @@ impl Search<'_> {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => self.folder(&entry.path())?,
                 Ok(kind) if kind.is_file() => self.file(&entry.path())?,
-                // Reading pipes and devices could block.
+                // Links, pipes and devices are skipped: reading a pipe or a device could block.
                 Ok(_) => {}
                 Err(problem) => self.cannot_read(&entry.path(), &problem),
             }
@@ -107,7 +109,7 @@ impl Search<'_> {
 
     fn stream(&mut self, name: &str, input: &mut impl Read) -> io::Result<()> {
         let mut scanner = Scanner::default();
-        let mut part = zeroize::Zeroizing::new(vec![0; PART]);
+        let mut part = zeroize::Zeroizing::new(vec![0; BUFFER_BYTES]);
         let mut found = Vec::new();
         loop {
             match input.read(&mut part) {
@@ -126,12 +128,12 @@ impl Search<'_> {
     }
 
     fn show(&mut self, name: &str, found: &mut Vec<Found>) -> io::Result<()> {
-        for one in found.drain(..) {
+        for key in found.drain(..) {
             let text = match self.output {
-                Output::Table => line(name, &one),
+                Output::Table => line(name, &key),
                 Output::Json => {
                     let separator = if self.keys == 0 { "[\n" } else { ",\n" };
-                    format!("{separator}{}", entry(name, &one))
+                    format!("{separator}{}", entry(name, &key))
                 }
             };
             self.screen.print(&text)?;
@@ -141,31 +143,37 @@ impl Search<'_> {
     }
 
     fn cannot_read(&mut self, path: &Path, problem: &io::Error) {
-        self.unread += 1;
+        self.unreadable += 1;
         let path = printable(&path.to_string_lossy());
         self.screen.note(&format!("{path} cannot be read: {problem}\n"));
     }
 
-    fn end(self) -> anyhow::Result<()> {
+    fn finish(self) -> anyhow::Result<()> {
         if self.output == Output::Json {
             self.screen.print(if self.keys == 0 { "[]\n" } else { "\n]\n" })?;
         }
-        let text = match (self.keys, self.unread) {
+        let text = match (self.keys, self.unreadable) {
             (0, 0) => return Ok(()),
-            (0, _) => return Err(CliError::new(Exit::Failed, "not everything was read").into()),
-            (1, _) => "1 key was found: revoke it, and take it out".to_owned(),
-            (keys, _) => format!("{keys} keys were found: revoke them, and take them out"),
+            (0, _) => {
+                return Err(
+                    CliError::new(Exit::Failed, "some files or folders could not be read").into()
+                );
+            }
+            (1, _) => "1 key was found: revoke the key, and remove it from the file".to_owned(),
+            (keys, _) => {
+                format!("{keys} keys were found: revoke the keys, and remove them from the files")
+            }
         };
         Err(CliError::new(Exit::Found, text).into())
     }
 }
 
-/// `file:line:column: id prefix…last four`, which editors can jump to.
+/// Formats a key as `file:line:column: id prefix…last four`. Editors can jump to such a place.
 fn line(name: &str, found: &Found) -> String {
     let Found { line, column, id, prefix, last_four, form } = found;
     let form = match form {
         Form::Plain => "",
-        Form::Encoded => " (in a credential in Base64)",
+        Form::Encoded => " (in a Base64 credential)",
     };
     format!("{}:{line}:{column}: {id} {prefix}…{last_four}{form}\n", printable(name))
 }

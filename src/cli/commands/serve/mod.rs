@@ -33,12 +33,13 @@ use crate::{
 /// The maximum number of open connections of the admin listener.
 const ADMIN_CONNECTIONS: usize = 64;
 
-/// Serves until SIGTERM or SIGINT. Requests in flight then have the shutdown time to finish.
+/// Serves until SIGTERM or SIGINT. After the signal, running requests have the time in
+/// `server.shutdown_seconds` to finish.
 pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
     let settings = loaded.settings;
     start_logging(&settings.log)?;
-    // The listeners are bound before the store is created: a server that cannot listen must not
-    // leave a new store behind, whose first key was never shown.
+    // The listeners are bound before the store is created: if the server cannot listen, it must not
+    // leave a new store behind whose first key was never shown.
     let certificates = tls::load(&settings)?;
     let (public, workers) = listen_public(&settings.server).await?;
     let grpc = match settings.server.grpc_listen {
@@ -83,8 +84,8 @@ async fn listen_on(key: &str, address: SocketAddr) -> anyhow::Result<BoundSocket
     Ok(BoundSocket::Tcp(listener.map_err(|problem| listen_error(key, &address, &problem))?))
 }
 
-/// Binds the public listener. If each worker has its own listener, the second value contains those
-/// of the other workers.
+/// Binds the public listener. If each worker has its own listener, the second value contains the
+/// listeners of the other workers.
 async fn listen_public(
     settings: &ServerSettings,
 ) -> anyhow::Result<(BoundSocket, Vec<std::net::TcpListener>)> {
@@ -136,13 +137,13 @@ fn listen_on_socket(path: &Path) -> io::Result<BoundSocket> {
 fn listen_error(key: &str, address: &impl std::fmt::Display, problem: &io::Error) -> anyhow::Error {
     let why = match problem.kind() {
         io::ErrorKind::AddrInUse => {
-            "it is in use by another program. Stop that program, or choose another port"
+            "the address is in use by another program. Stop that program, or choose another port"
         }
         io::ErrorKind::PermissionDenied => {
-            "this user has no permission to use it. Choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE"
+            "this user has no permission to use the port. Choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE"
         }
         io::ErrorKind::AddrNotAvailable => {
-            "this machine does not have the address. Use one of its addresses, or 0.0.0.0 for all"
+            "this machine does not have the address. Use an address of this machine, or 0.0.0.0 for all addresses"
         }
         _ => return anyhow::anyhow!("{key}: cannot listen on {address}: {problem}"),
     };
@@ -170,10 +171,10 @@ struct Listeners {
     public: BoundSocket,
     /// The public listeners of the other workers. Empty if all workers share one runtime.
     workers: Vec<std::net::TcpListener>,
-    /// For Envoy's external authorization.
+    /// The listener for Envoy's external authorization.
     grpc: Option<BoundSocket>,
     admin: BoundSocket,
-    /// For the command line, if the admin listener has TLS.
+    /// The socket for the command line. `None` means that the admin listener has no TLS.
     cli_socket: Option<BoundSocket>,
     certificates: tls::ListenerCertificates,
 }
@@ -190,7 +191,7 @@ async fn serve_all(
     let gate = Gate::new(&accounts, limits.credential_bytes);
     let handlers = Handlers::new(accounts.clone(), body_limits(settings))
         .with_identity_fields(settings.identity.clone());
-    let face = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
+    let service = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
     let (usage, denials, events) = (accounts.clone(), accounts.clone(), accounts.clone());
     let usage_interval = limits.usage_write;
@@ -198,24 +199,24 @@ async fn serve_all(
 
     let stop = stop_signal()?;
     let connections = Arc::new(Semaphore::new(limits.connections));
-    // A separate limit: a client that fills the public listener must not prevent an administrator
-    // from revoking a key.
+    // The admin listener has a separate limit: a client that fills the public listener must not
+    // prevent an administrator from revoking a key.
     let admin_connections = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
     let connection_limits = connection_limits(settings);
     let serve_public = {
         let (settings, certificate) = (settings.server.clone(), certificates.public.clone());
         let (limits, connections) = (connection_limits.clone(), connections.clone());
-        let (face, stop) = (face.clone(), stop.clone());
+        let (service, stop) = (service.clone(), stop.clone());
         move |socket| {
             let listener = public_listener(&settings, socket).with_tls(certificate.clone());
             let (limits, connections) = (limits.clone(), connections.clone());
-            serve(listener, limits, connections, face.clone(), stopped(stop.clone()))
+            serve(listener, limits, connections, service.clone(), stopped(stop.clone()))
         }
     };
     let grpc = grpc.map(|grpc| Listener::from(grpc).with_tls(certificates.public.clone()));
     let grpc = async {
         if let Some(grpc) = grpc {
-            let envoy = Envoy::new(face.clone());
+            let envoy = Envoy::new(service.clone());
             let (limits, connections) = (connection_limits.clone(), connections.clone());
             serve(grpc, limits, connections, envoy, stopped(stop.clone())).await;
         }
@@ -258,8 +259,8 @@ async fn serve_all(
     served?;
     scripts.abort();
     certificates.abort();
-    // The tasks write the uses and denials of the last requests. All other changes were written
-    // before their responses were sent.
+    // The background tasks now write the uses and denials of the last requests. All other changes
+    // were written before their responses were sent.
     drop(last_request_done);
     usage.await?;
     denials.await?;
@@ -322,6 +323,6 @@ async fn sender_dropped(mut end: watch::Receiver<()>) {
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
-    // The sender lives as long as the process, so there is no error.
+    // The sender lives as long as the process, so waiting cannot fail.
     let _ = stop.wait_for(|is_stopping| *is_stopping).await;
 }

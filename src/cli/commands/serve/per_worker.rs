@@ -1,5 +1,5 @@
-//! Serves with a thread, a runtime and a listener per worker. The kernel distributes connections,
-//! and a connection stays with its worker.
+//! Serves with one thread, one runtime and one listener for each worker. The kernel distributes
+//! connections among the listeners, and a connection stays with its worker.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -7,10 +7,11 @@ use tokio::{net::TcpListener, runtime, sync::watch, task::JoinSet};
 
 use crate::server::BoundSocket;
 
-/// Binds one address once for each worker. For port 0, all sockets get the same free port.
+/// Binds the address once for each worker. For port 0, all sockets get the same free port.
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
     if address.port() != 0 {
-        // Fails if another program listens there, even with SO_REUSEPORT.
+        // This bind fails if another program listens at the address, even if that program uses
+        // SO_REUSEPORT.
         bind_one(address, PortUse::Exclusive)?;
     }
     let first = bind_one(address, PortUse::Shared)?;
@@ -39,8 +40,8 @@ fn bind_one(address: SocketAddr, port_use: PortUse) -> io::Result<std::net::TcpL
     Ok(socket.into())
 }
 
-/// Serves on the first listener and on those of the other workers until all have ended. If there
-/// are other workers, each listener has its own thread.
+/// Serves on the listeners of all workers until all workers have ended. If there are several
+/// workers, each listener has its own thread.
 pub async fn serve<F>(
     first: BoundSocket,
     others: Vec<std::net::TcpListener>,
@@ -64,8 +65,8 @@ where
         let work = move || -> io::Result<()> {
             runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
                 serve(BoundSocket::Tcp(TcpListener::from_std(listener)?)).await;
-                // Keep the runtime until all workers are done: it drives connections to upstreams
-                // that other workers may still use.
+                // Keep this runtime until all workers are done: other workers may use connections
+                // to upstreams that this runtime drives.
                 drop(serving);
                 all_done.closed().await;
                 Ok(())
@@ -75,7 +76,7 @@ where
     }
     let mut outcome = Ok(());
     while let Some(ended) = threads.join_next().await {
-        // Reported at once, because the other workers continue.
+        // The error is reported at once, because the other workers continue.
         if let Err(problem) = ended.map_err(io::Error::other).flatten() {
             tracing::error!("a worker has stopped: {problem}");
             outcome = Err(problem);
@@ -84,7 +85,7 @@ where
     Ok(outcome?)
 }
 
-/// Runs `work` on a thread of its own.
+/// Runs `work` on a new thread.
 async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

@@ -40,22 +40,22 @@ pub enum Verb {
     Add(Add),
     /// List users
     List {
-        /// Show at most this many
+        /// Show at most this many users
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
     /// Show a user
     Show(Who),
-    /// Change a user; other fields stay
+    /// Change a user; fields that are not given stay unchanged
     Edit(Edit),
-    /// Block a user: its keys and its password are refused
+    /// Block a user: the user's keys and password are refused
     Block(Who),
     /// Unblock a user
     Unblock(Who),
-    /// Import users and password digests from a file of Apache's htpasswd: all users of a file or
-    /// none
+    /// Import users and password digests from a file of Apache's htpasswd; either all users of the
+    /// file are imported or none
     Import(Import),
-    /// Delete a user and its keys permanently
+    /// Delete a user and the user's keys permanently
     Delete {
         #[command(flatten)]
         who: Who,
@@ -68,7 +68,7 @@ pub enum Verb {
 #[derive(Debug, Clone, Args)]
 #[group(id = "who", required = true, multiple = false)]
 pub struct Who {
-    /// The user's name, or # and its number: '#7'
+    /// The user's name, or # and the user's number: '#7'
     #[arg(id = "user", value_name = "NAME")]
     name: Option<String>,
     /// The user's number
@@ -132,13 +132,13 @@ pub struct Edit {
     no_budget: NoBudget,
     #[command(flatten)]
     password: NewPassword,
-    /// Remove the password, so that the user cannot log in with one
+    /// Remove the password, so that the user cannot log in with a password
     #[arg(long, conflicts_with_all = ["password_stdin", "password_prompt"])]
     no_password: bool,
 }
 
 impl Who {
-    /// The given user. `None` means no user was given.
+    /// Returns the user that was given. `None` means that neither a name nor a number was given.
     pub fn new(name: Option<String>, uid: Option<u64>) -> Option<Self> {
         (name.is_some() || uid.is_some()).then_some(Self { name, uid })
     }
@@ -156,11 +156,11 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
         Verb::Import(import) => import.run(session).await,
         Verb::Delete { who, consent } => {
             let uid = uid(&who, session).await?;
-            let what = match &who.name {
+            let description = match &who.name {
                 Some(name) if number(name).is_none() => format!("user {name} (#{uid})"),
                 _ => format!("user #{uid}"),
             };
-            session.remove(&path(&["users", &uid.to_string()]), &what, consent).await
+            session.remove(&path(&["users", &uid.to_string()]), &description, consent).await
         }
     }
 }
@@ -224,7 +224,7 @@ async fn target(who: &Who, session: &Session) -> Result<String, CliError> {
     Ok(path(&["users", &uid(who, session).await?.to_string()]))
 }
 
-/// The number of a user.
+/// Returns the number of a user.
 pub async fn uid(who: &Who, session: &Session) -> Result<u64, CliError> {
     match (&who.name, who.uid) {
         (_, Some(uid)) => Ok(uid),
@@ -232,7 +232,7 @@ pub async fn uid(who: &Who, session: &Session) -> Result<u64, CliError> {
             Some(uid) => Ok(uid),
             None => look_up(name, session).await,
         },
-        (None, None) => Err(CliError::new(Exit::Usage, "name a user")),
+        (None, None) => Err(CliError::new(Exit::Usage, "give the user's name or --uid")),
     }
 }
 
@@ -246,10 +246,11 @@ async fn look_up(name: &str, session: &Session) -> Result<u64, CliError> {
     let mut cursor = None;
     loop {
         let (items, next) = session.page(&list, 10, cursor.as_deref()).await?;
-        // Compared here again, so that no other user is ever selected.
-        let is_meant =
-            |user: &&Value| user["name"].as_str().is_some_and(|is| fold(is) == fold(name));
-        if let Some(uid) = items.iter().find(is_meant).and_then(|user| user["uid"].as_u64()) {
+        // The server's filter is not trusted: comparing the name here ensures that no other user is
+        // selected.
+        let has_name =
+            |user: &&Value| user["name"].as_str().is_some_and(|found| fold(found) == fold(name));
+        if let Some(uid) = items.iter().find(has_name).and_then(|user| user["uid"].as_u64()) {
             return Ok(uid);
         }
         if next.is_none() {

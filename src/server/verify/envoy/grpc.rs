@@ -27,7 +27,7 @@ pub(super) enum Code {
     Unauthenticated = 16,
 }
 
-/// The body of a response: perhaps a message, and the status in the trailers.
+/// The body of a response: an optional message, then the status in the trailers.
 #[derive(Debug, Default)]
 pub struct GrpcBody {
     message: Option<Bytes>,
@@ -53,7 +53,7 @@ pub(super) fn unsupported() -> Response<GrpcBody> {
 pub(super) fn read<M: Message + Default>(body: &[u8]) -> Result<M, Code> {
     let (prefix, message) = body.split_at_checked(PREFIX).ok_or(Code::InvalidArgument)?;
     if prefix[0] != 0 {
-        // We announce no compression.
+        // The server announces no compression, so no client may compress a message.
         return Err(Code::Unimplemented);
     }
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
@@ -78,7 +78,7 @@ pub(super) fn success(message: &impl Message) -> Response<GrpcBody> {
     response
 }
 
-/// A response without a message. Its status is among the header fields.
+/// A response without a message. The status of the call is among the header fields.
 pub(super) fn failure(code: Code) -> Response<GrpcBody> {
     let mut response = Response::new(GrpcBody::default());
     let headers = std::mem::take(response.headers_mut());

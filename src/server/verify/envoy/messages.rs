@@ -52,14 +52,15 @@ pub struct HttpRequest {
     /// Repeated fields are joined with commas.
     #[prost(map = "string, string", tag = "3")]
     pub headers: HashMap<String, String>,
-    /// With the query.
+    /// The path with the query.
     #[prost(string, tag = "4")]
     pub path: String,
     #[prost(string, tag = "5")]
     pub host: String,
     #[prost(string, tag = "6")]
     pub scheme: String,
-    /// Replaces `headers` where `encode_raw_headers` is set. Repeated fields are not joined.
+    /// Envoy sends this map instead of `headers` if `encode_raw_headers` is set. Repeated fields
+    /// are not joined.
     #[prost(message, tag = "13")]
     pub header_map: Option<HeaderMap>,
 }
@@ -121,12 +122,12 @@ pub struct HttpStatus {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Allowed {
-    /// They replace the client's fields of the same name, because `append` is not set.
+    /// These fields replace the client's fields of the same name, because `append` is not set.
     #[prost(message, repeated, tag = "2")]
     pub headers: Vec<HeaderValueOption>,
     #[prost(string, repeated, tag = "5")]
     pub headers_to_remove: Vec<String>,
-    /// They are added to the application's response to the client.
+    /// Envoy adds these fields to the upstream's response to the client.
     #[prost(message, repeated, tag = "6")]
     pub response_headers_to_add: Vec<HeaderValueOption>,
 }

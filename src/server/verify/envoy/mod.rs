@@ -31,12 +31,12 @@ use crate::{
 /// The only method of the gRPC service.
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// The service that Envoy calls over gRPC. A cheap handle.
+/// The service that Envoy calls over gRPC. Cheap to clone.
 #[derive(Clone)]
 pub struct Envoy(Public);
 
 impl Envoy {
-    /// The service with the gate and the trusted proxies of `public`.
+    /// The service with the pipeline and the trusted proxies of `public`.
     pub fn new(public: Public) -> Self {
         Self(public)
     }
@@ -47,7 +47,7 @@ impl Envoy {
             return Err(Code::Unimplemented);
         }
         if !is_among(&self.0.trusted, peer.client()) {
-            // The body is not even read.
+            // The body of an untrusted client is not read.
             let denial = untrusted_proxy();
             response::report(&denial, &parts.method, parts.uri.path(), peer.client());
             return Ok(denied(Dialect::Envoy.denial_response(&denial)).await);
@@ -74,8 +74,9 @@ impl Envoy {
         Ok(denied(Dialect::Envoy.denial_response(&denial)).await)
     }
 
-    /// The message for an allowed request. Our identity fields replace the client's fields of the
-    /// same name. Client fields that could be taken for ours are removed, in every spelling.
+    /// The message for an allowed request. Keyward's identity fields replace the client's fields of
+    /// the same name. Client fields that could be mistaken for identity fields are removed, in
+    /// every spelling.
     fn allowed(&self, response: &PayloadResponse, client_headers: &HeaderMap) -> CheckResponse {
         let (absent, present): (Vec<_>, Vec<_>) = response
             .headers()
@@ -93,7 +94,7 @@ impl Envoy {
             .collect();
         headers_to_remove.sort();
         headers_to_remove.dedup();
-        // The other fields, those of the rate limits, are for the client.
+        // The other fields describe the rate limits to the client.
         let (identity, for_client): (Vec<_>, Vec<_>) =
             present.into_iter().partition(|(name, _)| fields.covers(name));
         let options = |fields: Vec<(&HeaderName, &HeaderValue)>| {
@@ -110,10 +111,10 @@ impl Envoy {
     }
 }
 
-/// The message for a denied request. Envoy passes its response on to the client.
+/// The message for a denied request. Envoy passes the response in the message on to the client.
 async fn denied(response: PayloadResponse) -> CheckResponse {
     let (parts, body) = response.into_parts();
-    // The body of a denial is in memory already.
+    // This cannot fail, because the body of a denial is in memory.
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let headers = parts.headers.iter().filter(|(name, _)| **name != CONTENT_LENGTH);
     let code = match parts.status {
@@ -136,11 +137,11 @@ fn header_option(name: &HeaderName, value: &HeaderValue) -> HeaderValueOption {
     HeaderValueOption { header: Some(header) }
 }
 
-/// A request as Envoy describes it.
+/// A request that Envoy describes in its message.
 struct DescribedRequest {
     http: HttpRequest,
     headers: HeaderMap,
-    /// The other end of the connection to Envoy.
+    /// The address that is connected to Envoy: the client's, or that of a proxy in front of Envoy.
     source: Option<IpAddr>,
 }
 
@@ -166,7 +167,8 @@ impl DescribedRequest {
         } else {
             UrlScheme::Http
         };
-        // `X-Forwarded-For` counts only where a trusted proxy is connected to Envoy.
+        // If Envoy names the address that is connected to it, `X-Forwarded-For` counts only if that
+        // address is a trusted proxy's.
         let client = match self.source {
             Some(source) if !is_among(trusted, source) => source.to_canonical(),
             Some(source) if !self.headers.contains_key("x-forwarded-for") => source.to_canonical(),
@@ -176,11 +178,11 @@ impl DescribedRequest {
     }
 }
 
-/// The header fields of a request. `None` means that one of them is malformed.
+/// The header fields of a request. `None` means that at least one field is malformed.
 fn take_headers(http: &mut HttpRequest) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     let mut append = |name: &str, value: &[u8]| -> Option<()> {
-        // Envoy puts pseudo-header fields for method, path and host among them.
+        // Envoy also sends pseudo-header fields for method, path and host in this map.
         if !name.starts_with(':') {
             let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
             headers.append(name, HeaderValue::from_bytes(value).ok()?);

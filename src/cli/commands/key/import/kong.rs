@@ -1,5 +1,5 @@
-//! Reads keys from Kong's declarative configuration (YAML or JSON). Everything else in it is
-//! ignored.
+//! Reads keys from Kong's declarative configuration (YAML or JSON). Everything else in the
+//! file is ignored.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -7,12 +7,12 @@ use serde_saphyr::Spanned;
 
 use super::{Fault, collect, row};
 
-/// The maximum number of values of a YAML file: about ten for each of a million keys.
-const MOST_VALUES: usize = 10_000_000;
-/// The maximum size of all its texts, in bytes.
-const MOST_BYTES: usize = 1 << 30;
+/// The maximum number of values in a YAML file: enough for a million keys with ten values each.
+const MAX_VALUES: usize = 10_000_000;
+/// The maximum size of all texts in a YAML file together, in bytes.
+const MAX_BYTES: usize = 1 << 30;
 
-/// The part of the configuration that is read.
+/// The part of Kong's configuration that is read.
 #[derive(Deserialize)]
 struct Config {
     consumers: Option<Vec<Consumer>>,
@@ -43,15 +43,16 @@ pub(in crate::cli) fn read(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
         from_yaml(text, &mut rows, faults);
     }
     if rows.is_empty() && faults.is_empty() {
-        faults.push((1, "There are no keyauth_credentials in it.".into()));
+        faults.push((1, "The file contains no keyauth_credentials.".into()));
     }
     rows
 }
 
-/// JSON often has one line, so errors number the credentials.
+/// Reads rows from JSON. A JSON file often has only one line, so the number of a credential stands
+/// in for the line number.
 fn from_json(text: &str, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
     let Ok(whole) = serde_json::from_str::<Value>(text) else {
-        faults.push((1, "This is not JSON, though it begins so.".into()));
+        faults.push((1, "The file begins like JSON but is not valid JSON.".into()));
         return;
     };
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
@@ -70,21 +71,22 @@ fn from_json(text: &str, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
 }
 
 fn from_yaml(text: &str, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
-    // The expansion of aliases is limited by the reader's defaults.
+    // The defaults of the YAML reader limit the expansion of aliases.
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
-            max_events: MOST_VALUES,
-            max_nodes: MOST_VALUES,
-            max_total_scalar_bytes: MOST_BYTES,
+            max_events: MAX_VALUES,
+            max_nodes: MAX_VALUES,
+            max_total_scalar_bytes: MAX_BYTES,
         },
     };
     let config: Config = match serde_saphyr::from_str_with_options(text, options) {
         Ok(config) => config,
         Err(problem) => {
-            // The reader's message repeats the line, which may contain a key.
+            // The YAML reader's message is not used: it repeats the line, which may contain a key.
             let line = problem.location().map_or(1, |place| place.line());
-            let said = "This is not YAML as Kong writes it: the line cannot be read, or a list or text is expected here.";
-            faults.push((line, said.into()));
+            let message =
+                "The line is not valid YAML, or Kong's format requires a list or text here.";
+            faults.push((line, message.into()));
             return;
         }
     };
@@ -98,16 +100,16 @@ fn from_yaml(text: &str, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
     }
 }
 
-/// A consumer is a name, or a record with a name.
+/// Returns the username of a consumer, which is a username or an object that contains one.
 fn owner(consumer: &Value) -> &Value {
     if consumer.is_object() { &consumer["username"] } else { consumer }
 }
 
 fn take(line: u64, username: &Value, key: &Value, rows: &mut Vec<Value>, faults: &mut Vec<Fault>) {
-    // 0123 and 1e3 are numbers in YAML, so the text that clients send is unknown.
+    // Values such as 0123 and 1e3 are numbers in YAML, so the text that clients send is lost.
     if key.is_number() || username.is_number() {
-        let said = "A key and a username are text: put them in quotes.";
-        faults.push((line, said.into()));
+        let message = "Keys and usernames are text: put the value in quotes.";
+        faults.push((line, message.into()));
         return;
     }
     let field = |name: &str| match name {
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn kong_has_its_credentials_in_two_places() {
+    fn credentials_are_read_from_consumers_and_from_the_top_level() {
         let whole = json!({
             "_format_version": "3.0",
             "consumers": [
@@ -158,12 +160,13 @@ mod tests {
             let (rows, faults) = read_all(bad);
             assert_eq!((rows.len(), faults.len(), faults[0].0), (0, 1, 1), "{bad}");
         }
-        let without = json!({ "consumers": [{ "keyauth_credentials": [{ "key": "k" }] }] });
-        assert_eq!(read_all(&without.to_string()).1[0].0, 1);
+        let without_username =
+            json!({ "consumers": [{ "keyauth_credentials": [{ "key": "k" }] }] });
+        assert_eq!(read_all(&without_username.to_string()).1[0].0, 1);
     }
 
     #[test]
-    fn yaml_has_the_lines_of_its_credentials() {
+    fn yaml_rows_have_line_numbers() {
         let text = "_format_version: '3.0'
 services:
 - name: x
@@ -198,7 +201,7 @@ keyauth_credentials:
     }
 
     #[test]
-    fn yaml_that_is_wrong_is_told_with_its_line_and_without_its_keys() {
+    fn yaml_errors_name_the_line_and_do_not_show_keys() {
         let head = "consumers:\n- username: ann\n  keyauth_credentials:\n";
         for (tail, line) in [
             ("  - key: 12345678\n", 4),
@@ -226,12 +229,13 @@ keyauth_credentials:
 
     #[test]
     fn many_keys_are_read() {
+        const COUNT: usize = 50_000;
         let mut text = "consumers:\n- username: ann\n  keyauth_credentials:\n".to_owned();
-        for at in 0..50_000 {
-            text.push_str(&format!("  - {{ key: key-{at}, tags: [a], ttl: 5 }}\n"));
+        for index in 0..COUNT {
+            text.push_str(&format!("  - {{ key: key-{index}, tags: [a], ttl: 5 }}\n"));
         }
         let (rows, faults) = read_all(&text);
-        assert_eq!((rows.len(), faults), (50_000, vec![]));
-        assert_eq!(rows[49_999], pair(50_003, "ann", "key-49999"));
+        assert_eq!((rows.len(), faults), (COUNT, vec![]));
+        assert_eq!(rows[COUNT - 1], pair(50_003, "ann", "key-49999"));
     }
 }

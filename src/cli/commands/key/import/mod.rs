@@ -19,9 +19,10 @@ use crate::cli::{
 pub struct Import {
     /// The file; - is standard input
     file: PathBuf,
-    /// csv (username,key and optionally label,expires,scopes; with or without a heading), jsonl
-    /// (objects with these fields, one per line), or kong (its declarative configuration, YAML or
-    /// JSON: consumers with their keyauth_credentials) [default: by the file's name, else csv]
+    /// The format: csv (username,key and optionally label,expires,scopes; with or without a
+    /// heading), jsonl (objects with these fields, one per line), or kong (Kong's declarative
+    /// configuration in YAML or JSON: consumers with their keyauth_credentials) [default: by the
+    /// file's name, else csv]
     #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
     format: Option<Form>,
     /// The form of the keys in the file: clear (text), sha256, hmac-sha256 or blake3 (digest of the
@@ -31,7 +32,7 @@ pub struct Import {
     /// Create missing users
     #[arg(long)]
     create_users: bool,
-    /// Check only, and print what would be done
+    /// Only check the file, and print the number of keys that would be imported
     #[arg(long)]
     dry_run: bool,
 }
@@ -66,11 +67,11 @@ impl Kind {
     }
 }
 
-/// The problem of a line.
+/// A problem in a file: the line number and the message.
 pub(in crate::cli) type Fault = (u64, String);
 
 impl Import {
-    /// Checks all rows and then, unless this is a dry run, writes them.
+    /// Checks all rows and then, unless this is a dry run, imports the rows.
     pub async fn run(self, session: &Session) -> anyhow::Result<()> {
         let text = read(&self.file)?;
         let mut faults = Vec::new();
@@ -81,7 +82,7 @@ impl Import {
         };
         drop(text);
         rows.sort_by_cached_key(owner);
-        find_twins(&rows, &mut faults);
+        find_shared_keys(&rows, &mut faults);
         refuse_faults(&faults)?;
         let upload = Upload {
             target: path(&["keys", "import"]),
@@ -91,7 +92,7 @@ impl Import {
         };
         let counts = upload.run(self.dry_run, session).await?;
         let done = if self.dry_run { "would be imported" } else { "are imported" };
-        session.report(&counts, |screen| tell(&counts, done, screen))
+        session.report(&counts, |screen| print_counts(&counts, done, screen))
     }
 
     fn form(&self) -> Form {
@@ -105,70 +106,74 @@ impl Import {
     }
 }
 
-fn tell(counts: &Map<String, Value>, done: &str, screen: &Screen) {
+fn print_counts(counts: &Map<String, Value>, done: &str, screen: &Screen) {
     let count = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or_default();
     let (keys, users, known) = (count("keys"), count("users"), count("known"));
     screen.note(&format!("{keys} keys {done}, with {users} new users.\n"));
     if known > 0 {
-        screen.note(&format!("{known} keys were there already.\n"));
+        screen.note(&format!("{known} keys existed already.\n"));
     }
 }
 
-/// The problems of a file's lines, found before the API checks them.
+/// Returns an error if `faults` is not empty. These problems are found before the API checks rows.
 pub(in crate::cli) fn refuse_faults(faults: &[Fault]) -> Result<(), CliError> {
     if faults.is_empty() {
         return Ok(());
     }
-    let told = faults.iter().take(MOST_FAULTS);
-    let told = told.map(
-        |(line, said)| json!({ "location": format!("line {line}"), "message": said, "fix": "" }),
+    let listed = faults.iter().take(MOST_FAULTS).map(
+        |(line, message)| json!({ "location": format!("line {line}"), "message": message, "fix": "" }),
     );
-    Err(refused(told.collect(), faults.len()))
+    Err(refused(listed.collect(), faults.len()))
 }
 
-/// A row for the API, without absent fields.
+/// Creates a row for the API from the fields that are present. The username and the key are
+/// required.
 pub(in crate::cli) fn row(
     line: u64,
     field: impl Fn(&str) -> Option<String>,
 ) -> Result<Value, Fault> {
-    let any = |names: &[&str]| names.iter().find_map(|name| field(name)).filter(|v| !v.is_empty());
-    let needed = |names: &[&str]| {
-        any(names).ok_or_else(|| (line, format!("There is no {} here.", names[0])))
+    let first_of =
+        |names: &[&str]| names.iter().find_map(|name| field(name)).filter(|v| !v.is_empty());
+    let required = |names: &[&str]| {
+        first_of(names).ok_or_else(|| (line, format!("The {} is missing.", names[0])))
     };
     let mut row = json!({
         "line": line,
-        "username": needed(&["username", "name", "user"])?,
-        "key": needed(&["key", "api_key"])?,
+        "username": required(&["username", "name", "user"])?,
+        "key": required(&["key", "api_key"])?,
     });
     for name in ["label", "expires"] {
-        if let Some(text) = any(&[name]) {
+        if let Some(text) = first_of(&[name]) {
             row[name] = text.into();
         }
     }
-    if let Some(words) = any(&["scopes"]) {
+    if let Some(words) = first_of(&["scopes"]) {
         row["scopes"] = words.split(';').map(str::trim).collect();
     }
     Ok(row)
 }
 
+/// The names of fields: three for the user, two for the key, and the optional fields.
 const NAMES: [&str; 8] =
     ["username", "name", "user", "key", "api_key", "label", "expires", "scopes"];
 
-/// The line of an offset in the text. The reader's own count is one too low with Windows line ends.
+/// Counts lines up to a byte offset. The CSV reader's line numbers are one too low if lines end
+/// with CR LF.
 struct Lines<'a> {
     text: &'a [u8],
-    at: usize,
+    /// The offset up to which `line` is counted.
+    offset: usize,
     line: u64,
 }
 
 impl Lines<'_> {
-    /// The line of a record that begins after the previous one.
-    fn of(&mut self, place: &csv::Position) -> u64 {
-        let begin = (place.byte() as usize).min(self.text.len());
+    /// Returns the line of the record at `position`, which must follow the previous record.
+    fn of(&mut self, position: &csv::Position) -> u64 {
+        let begin = (position.byte() as usize).min(self.text.len());
         let blank = self.text[begin..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
-        let end = (begin + blank).max(self.at);
-        self.line += self.text[self.at..end].iter().filter(|b| **b == b'\n').count() as u64;
-        self.at = end;
+        let end = (begin + blank).max(self.offset);
+        self.line += self.text[self.offset..end].iter().filter(|b| **b == b'\n').count() as u64;
+        self.offset = end;
         self.line
     }
 }
@@ -181,38 +186,35 @@ fn from_csv(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
         .from_reader(text.as_bytes());
     let mut heading: Vec<String> =
         ["username", "key", "label", "expires", "scopes"].map(str::to_owned).into();
-    let mut lines = Lines { text: text.as_bytes(), at: 0, line: 1 };
+    let mut lines = Lines { text: text.as_bytes(), offset: 0, line: 1 };
     let mut rows = Vec::new();
-    for (at, record) in reader.records().enumerate() {
+    for (index, record) in reader.records().enumerate() {
         let record = match record {
             Ok(record) => record,
             Err(problem) => {
-                let line = problem.position().map_or(0, |at| lines.of(at));
-                faults.push((line, "This is not a line of CSV.".into()));
+                let line = problem.position().map_or(0, |position| lines.of(position));
+                faults.push((line, "The line is not valid CSV.".into()));
                 continue;
             }
         };
-        let line = record.position().map_or(0, |at| lines.of(at));
-        // A heading is a line with the words of a key and a user column.
+        let line = record.position().map_or(0, |position| lines.of(position));
+        // The first record is a heading if it names a user column and a key column.
         let names: Vec<String> = record.iter().map(str::to_lowercase).collect();
-        let has = |names_of: &[&str]| names.iter().any(|name| names_of.contains(&name.as_str()));
-        if at == 0 && has(&NAMES[..3]) && has(&NAMES[3..5]) {
+        let has = |expected: &[&str]| names.iter().any(|name| expected.contains(&name.as_str()));
+        if index == 0 && has(&NAMES[..3]) && has(&NAMES[3..5]) {
             if let Some(unknown) = names.iter().find(|name| !NAMES.contains(&name.as_str())) {
-                faults.push((
-                    line,
-                    format!("There is no column {unknown:?} that could be imported."),
-                ));
+                faults.push((line, format!("The column {unknown:?} cannot be imported.")));
             }
             heading = names;
             continue;
         }
         if record.len() > heading.len() {
-            faults.push((line, format!("It has more than {} fields.", heading.len())));
+            faults.push((line, format!("The line has more than {} fields.", heading.len())));
             continue;
         }
         let field = |name: &str| {
-            let at = heading.iter().position(|known| known == name)?;
-            record.get(at).map(str::to_owned)
+            let column = heading.iter().position(|known| known == name)?;
+            record.get(column).map(str::to_owned)
         };
         collect(row(line, field), &mut rows, faults);
     }
@@ -221,15 +223,15 @@ fn from_csv(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
 
 fn from_jsonl(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
     let mut rows = Vec::new();
-    for (at, one) in text.lines().enumerate().filter(|(_, one)| !one.trim().is_empty()) {
-        let line = at as u64 + 1;
-        // The text may be a key, so it is not repeated.
-        let Ok(Value::Object(object)) = serde_json::from_str(one) else {
-            faults.push((line, "This is not a JSON object.".into()));
+    for (index, json) in text.lines().enumerate().filter(|(_, json)| !json.trim().is_empty()) {
+        let line = index as u64 + 1;
+        // The error does not show the line, because the line may contain a key.
+        let Ok(Value::Object(object)) = serde_json::from_str(json) else {
+            faults.push((line, "The line is not a JSON object.".into()));
             continue;
         };
         if let Some(unknown) = object.keys().find(|name| !NAMES.contains(&name.as_str())) {
-            faults.push((line, format!("There is no field {unknown:?} that could be imported.")));
+            faults.push((line, format!("The field {unknown:?} cannot be imported.")));
             continue;
         }
         let field = |name: &str| match object.get(name)? {
@@ -256,8 +258,9 @@ pub(in crate::cli) fn collect(
     }
 }
 
-/// Finds keys of two users in the whole file, since one part would not show all of them.
-fn find_twins(rows: &[Value], faults: &mut Vec<Fault>) {
+/// Finds keys that the file gives to two users. The API receives the file in parts, so it would not
+/// find all of them.
+fn find_shared_keys(rows: &[Value], faults: &mut Vec<Fault>) {
     let mut owners: HashMap<&str, (&Value, String)> = HashMap::new();
     for row in rows {
         let key = row["key"].as_str().unwrap_or_default();
@@ -265,10 +268,7 @@ fn find_twins(rows: &[Value], faults: &mut Vec<Fault>) {
         match owners.get(key) {
             Some((first, owner)) if *owner != name => {
                 let line = row["line"].as_u64().unwrap_or_default();
-                faults.push((
-                    line,
-                    format!("The key of line {first} is given to another user here."),
-                ));
+                faults.push((line, format!("Line {first} gives the same key to another user.")));
             }
             Some(_) => {}
             None => drop(owners.insert(key, (&row["line"], name))),
@@ -291,11 +291,11 @@ mod tests {
     }
 
     #[test]
-    fn csv_is_read_with_a_heading_and_without() {
-        let two = vec![pair(2, "ann", "k,1"), pair(4, "bob", "k2")];
+    fn csv_is_read_with_and_without_a_heading() {
+        let expected = vec![pair(2, "ann", "k,1"), pair(4, "bob", "k2")];
         for heading in ["username,key", "Name,API_KEY"] {
             let text = format!("{heading}\r\nann,\"k,1\"\r\n\r\nbob, k2\r\n");
-            assert_eq!(read(from_csv, &text), (two.clone(), vec![]));
+            assert_eq!(read(from_csv, &text), (expected.clone(), vec![]));
         }
         let text = "key,label,user,scopes\nk1,x,ann,read; write\n";
         let row = json!({ "line": 2, "username": "ann", "key": "k1", "label": "x", "scopes": ["read", "write"] });
@@ -328,7 +328,7 @@ mod tests {
     fn a_key_for_two_users_is_found() {
         let rows = [pair(1, "ann", "k1"), pair(2, "ANN", "k1"), pair(3, "bob", "k1")];
         let mut faults = Vec::new();
-        find_twins(&rows, &mut faults);
-        assert_eq!(faults, [(3, "The key of line 1 is given to another user here.".to_owned())]);
+        find_shared_keys(&rows, &mut faults);
+        assert_eq!(faults, [(3, "Line 1 gives the same key to another user.".to_owned())]);
     }
 }
