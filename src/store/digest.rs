@@ -5,12 +5,12 @@
 //! The digest is a multiset hash: the sum, modulo 2^256, of a keyed BLAKE3 hash of each record. A
 //! commit subtracts the hash of the record before and adds the hash of the record after. The order
 //! does not matter, so all cores can compute parts of the sum. Source: MSet-Add-Hash in Clarke,
-//! Devadas, van Dijk, Gassend and Suh, "Incremental Multiset Hash Functions and Their Application to
-//! Memory Integrity Checking", ASIACRYPT 2003.
+//! Devadas, van Dijk, Gassend and Suh, "Incremental Multiset Hash Functions and Their Application
+//! to Memory Integrity Checking", ASIACRYPT 2003.
 //!
-//! The key is random for each store and is stored in it. So clients, who choose the contents of some
-//! records, cannot choose records whose hashes cancel out. The digest is no protection against a
-//! person who can write to the store's files.
+//! The key is random for each store and is stored in the store. Clients choose the contents of some
+//! records, and do not know the key. So they cannot choose records whose hashes cancel out. The
+//! digest does not protect against a person who can write to the store's files.
 
 use serde::{Deserialize, Serialize};
 

@@ -14,9 +14,9 @@
 //! page that the kernel could not write is not written by a later sync either. Readers still get
 //! the [committed records](view).
 //!
-//! A start makes a [copy of the files](safety_copy) before sled opens them. The copy is removed when
-//! the loaded records were verified with the digest of the last commit, or with the first commit. A
-//! store that is closed before that is put back as it was.
+//! A start makes a [copy of the files](safety_copy) before sled opens them. The copy is removed
+//! when the loaded records were verified with the digest of the last commit, or with the first
+//! commit. If the store is closed before that, its files are put back as they were.
 
 mod bucket;
 mod changes;
@@ -57,8 +57,8 @@ use super::{
     Stored, Subscriber, Table, Visit, codec, subscribers::Publisher,
 };
 
-/// The sled key with the number of the last commit and the digest over all records. It belongs to no
-/// table.
+/// The sled key with the number of the last commit and the digest over all records. The key belongs
+/// to no table.
 const COMMIT_STATE: &[u8] = b"\0commit";
 /// After this time a write counts as failed, because sled can wait forever. Writers that come later
 /// get an error. Writers that wait already get no result (so nothing is promised to them), unless

@@ -2,9 +2,9 @@
 //!
 //! sled repairs its log when it opens it: it cuts off the end that a crash left incomplete, and
 //! overwrites segments that it believes to be free. It takes a read error, or a damaged header of a
-//! segment, for such an end (spacejam/sled #1509, #1533), and so destroys what could still be read
-//! later. Therefore the files are copied first, and the copy is kept until the records were verified
-//! with their digest. If the start is refused, the copy takes the place of the files.
+//! segment, for such an end (spacejam/sled #1509, #1533), and so destroys records that could still
+//! be read later. Therefore the files are copied first, and the copy is kept until the records were
+//! verified with their digest. If the start is refused, the copy takes the place of the files.
 //!
 //! A file system with reflinks (XFS, Btrfs, bcachefs) copies in no time and takes no space for it.
 //! Elsewhere the kernel copies the bytes. The copy is not synced unless it is needed.
