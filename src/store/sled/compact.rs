@@ -10,7 +10,7 @@ use super::{
     COMMIT_STATE,
     bucket::{BucketRecords, EXTRA_READS},
     failed,
-    folder::{self, NOT_COMMITTED, RESTORE, unusable},
+    folder::{self, NOT_COMMITTED, OpenDb, RESTORE, unusable},
     group::WRITE_LOCK,
     safety_copy::{self, COMPACTING},
     view::CommittedView,
@@ -38,7 +38,7 @@ pub(super) fn is_needed(path: &Path, state: &CommitState) -> io::Result<bool> {
 pub(super) fn compact(
     path: &Path,
     cache_mib: u64,
-    db: sled::Db,
+    db: OpenDb,
     state: &CommitState,
 ) -> Result<(u64, u64), StoreError> {
     let broken = |e: io::Error| unusable(path, &e);

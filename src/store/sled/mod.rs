@@ -44,7 +44,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use bucket::CacheUse;
-use folder::{Opened, RESTORE, panic_text, unusable};
+use folder::{OpenDb, Opened, RESTORE, panic_text, unusable};
 use group::{Group, Job};
 use marker::MarkerFile;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -79,7 +79,7 @@ pub struct SledStore {
 /// The state that the store shares with its writer thread.
 struct SledInner {
     path: PathBuf,
-    db: sled::Db,
+    db: OpenDb,
     /// Our own handle of sled's log file, for syncs.
     log: File,
     publisher: Publisher,

@@ -29,7 +29,7 @@ use super::marker;
 /// The folder with the copy, in the store's folder.
 pub(super) const COPY: &str = "before-start";
 /// A copy that a start did not remove because it was killed.
-const LEFT_OVER: &str = "before-interrupted-start";
+pub(super) const LEFT_OVER: &str = "before-interrupted-start";
 /// The folder in which a compaction writes new files.
 pub(super) const COMPACTING: &str = "compacting";
 /// The folder with a complete set of files that are to replace the store's files.
