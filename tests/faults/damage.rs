@@ -10,13 +10,15 @@ use std::{
 use crate::{
     check::{Outcome, check, copy_folder},
     engine::ENGINES,
-    model::{self, Model, Random},
+    model::{self, MANY_RECORDS, Model, Random},
     rounds, scratch,
 };
 
-const SEED: u64 = 1;
-const FIRST_SESSION: usize = 80;
-const STEPS: usize = 200;
+const SEED: u64 = 1 | MANY_RECORDS;
+const FIRST_SESSION: usize = 30;
+/// Enough for several segments of sled's log after the last start: damage in one of them must not
+/// bring back older records.
+const STEPS: usize = 250;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
@@ -120,7 +122,7 @@ fn originals(engine: &str, folder: &Path) -> Vec<Original> {
     model::create(engine, &store, SEED, &[FIRST_SESSION..STEPS], |steps| {
         if steps == STEPS {
             copy_folder(&store, &killed);
-        } else if steps.is_multiple_of(20) {
+        } else if steps.is_multiple_of(60) {
             let copy = folder.join(format!("older-{steps}"));
             copy_folder(&store, &copy);
             older.push(copy);

@@ -6,6 +6,7 @@
 //! long run.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test and reports its line")]
+#![allow(clippy::single_range_in_vec_init, reason = "a session is a range of steps")]
 #![allow(clippy::print_stdout, reason = "the tables of results are the output of these tests")]
 
 #[path = "../it/harness.rs"]

@@ -19,6 +19,12 @@ const AUDIT_ENTRIES: u64 = 120;
 /// The attribute that changes of several users at once set.
 const NOTE: &str = "note";
 
+/// With this bit in the seed, the first steps create many users and keys. Later changes then leave
+/// most parts of the store as they are, and these parts have their newest records in old places.
+pub const MANY_RECORDS: u64 = 1 << 32;
+/// The number of these steps.
+const FILLING_STEPS: usize = 10;
+
 /// All records: the revision and the JSON by table and key.
 pub type State = BTreeMap<(u8, Vec<u8>), (Sequence, Vec<u8>)>;
 
@@ -70,6 +76,9 @@ pub fn runtime() -> tokio::runtime::Runtime {
 pub async fn step(accounts: &Accounts, seed: u64, number: usize) -> Result<(), AccountError> {
     if number == 0 {
         return accounts.first_start().await.map(drop);
+    }
+    if seed & MANY_RECORDS != 0 && number <= FILLING_STEPS {
+        return fill(accounts, number).await;
     }
     let mut random = Random::new(seed.wrapping_mul(31) + number as u64);
     let users: Vec<User> =
@@ -153,6 +162,24 @@ pub async fn step(accounts: &Accounts, seed: u64, number: usize) -> Result<(), A
         _ => {
             let new = NewKey { label: format!("key {number}"), ..NewKey::default() };
             writer.issue_key(user, new).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Creates ten users with eight keys each.
+async fn fill(accounts: &Accounts, number: usize) -> Result<(), AccountError> {
+    let writer = accounts.as_actor(Actor::Program);
+    let mut uids = Vec::new();
+    for user in 0..10 {
+        let name = format!("User {number} {user}");
+        let new = NewUser { name, status: true, ..NewUser::default() };
+        uids.push(writer.create_user(new).await?.record.uid);
+    }
+    for _ in 0..8 {
+        let issues = uids.iter().map(|uid| writer.issue_key(*uid, NewKey::default()));
+        for issued in futures_util::future::join_all(issues).await {
+            issued?;
         }
     }
     Ok(())

@@ -38,6 +38,28 @@ struct Counts {
     durable: usize,
     everything: usize,
     some: usize,
+    changes: usize,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.durable += other.durable;
+        self.everything += other.everything;
+        self.some += other.some;
+        self.changes += other.changes;
+    }
+
+    fn print(&self, process: &Process) {
+        let Self { durable, everything, some, changes } = self;
+        println!(
+            "power cuts during a {} with {}: {changes} changes of files; {} states, all equal: \
+             {durable} with the durable changes only, {everything} with all changes, {some} with \
+             some changes",
+            process.name,
+            process.engine,
+            durable + everything + some
+        );
+    }
 }
 
 #[test]
@@ -53,7 +75,7 @@ fn power_cut_during_a_first_start_leaves_a_store_or_no_obstacle() {
             steps: 0..12,
             is_compaction: false,
         };
-        process.cut_power(folder.path(), rounds() / 4);
+        process.cut_power(folder.path(), rounds() / 4, SEED).print(&process);
     }
 }
 
@@ -63,8 +85,8 @@ fn power_cut_loses_nothing_acknowledged() {
         let folder = scratch();
         let store = folder.path().join("store");
         model::create(engine, &store, SEED, &[0..BEFORE], |_| {});
-        serving(engine, "start of a closed store, and changes", store)
-            .cut_power(folder.path(), rounds() / 4);
+        let process = serving(engine, "start of a closed store, and changes", store);
+        process.cut_power(folder.path(), rounds() / 4, SEED).print(&process);
     }
 }
 
@@ -78,8 +100,8 @@ fn power_cut_after_a_kill_loses_nothing_acknowledged() {
                 copy_folder(&store, &killed);
             }
         });
-        serving(engine, "start after a kill, and changes", killed)
-            .cut_power(folder.path(), rounds() / 4);
+        let process = serving(engine, "start after a kill, and changes", killed);
+        process.cut_power(folder.path(), rounds() / 4, SEED).print(&process);
     }
 }
 
@@ -94,7 +116,7 @@ fn power_cut_during_a_compaction_loses_nothing() {
             steps: BEFORE..BEFORE,
             ..serving(engine, "compaction", store)
         };
-        process.cut_power(folder.path(), rounds() / 4);
+        process.cut_power(folder.path(), rounds() / 4, SEED).print(&process);
     }
 }
 
@@ -109,6 +131,7 @@ fn power_cut_during_the_start_after_a_power_cut_loses_nothing() {
         let (disk, events, _) = first.record(folder.path());
         let mut random = Random::new(SEED);
         let cuts = (rounds() / 25).max(2);
+        let mut counts = Counts::default();
         for number in 0..cuts {
             let mut cut = disk.clone();
             let end = events.len() * (number + 1) / (cuts + 1);
@@ -120,8 +143,10 @@ fn power_cut_during_the_start_after_a_power_cut_loses_nothing() {
                 before: vec![0..BEFORE, BEFORE..first.steps.end],
                 ..serving(engine, "start after a power cut", store)
             };
-            second.cut_power(folder.path(), 10 + rounds() / 100);
+            let states = rounds().div_ceil(4 * cuts).max(8);
+            counts.add(&second.cut_power(folder.path(), states, random.next()));
         }
+        counts.print(&serving(engine, "start after a power cut", PathBuf::new()));
     }
 }
 
@@ -149,10 +174,11 @@ impl Process {
         (disk, trace::read(&files.trace()), model)
     }
 
-    fn cut_power(&self, folder: &Path, states: usize) {
+    /// Cuts the power about so many times, and checks that each state opens.
+    fn cut_power(&self, folder: &Path, states: usize, seed: u64) -> Counts {
         let (mut disk, events, model) = self.record(folder);
-        let mut random = Random::new(SEED);
-        let mut counts = Counts::default();
+        let mut random = Random::new(seed);
+        let mut counts = Counts { changes: events.len(), ..Counts::default() };
         let mut problems = Vec::new();
         // The replay of all changes must give the files that the process has left.
         let mut all = disk.clone();
@@ -165,16 +191,14 @@ impl Process {
         assert!(differences.is_empty(), "{}: {differences:?}", self.name);
         fs::remove_dir_all(replayed).unwrap();
         let target = folder.join("state");
-        let chance = (states as f64 / events.len() as f64 * f64::from(1 << 16)) as u64;
+        // Twice as many states at the syncs as between them.
+        let is_sync = |event: &Event| matches!(event, Event::Sync { .. } | Event::SyncFolder(_));
+        let weight = |event: &Event| if is_sync(event) { 2 } else { 1 };
+        let weights: usize = events.iter().map(weight).sum();
         for (number, event) in events.iter().enumerate() {
             disk.apply(event);
-            let is_sync = matches!(event, Event::Sync { .. } | Event::SyncFolder(_));
-            // Twice as many states at the syncs as between them.
-            let turns = if is_sync { 2 } else { 1 };
-            for turn in 0..turns {
-                if random.below(1 << 16) > chance {
-                    continue;
-                }
+            let share = random.below(weights as u64) as usize + states * weight(event);
+            for turn in 0..share / weights {
                 let survival = match random.below(4) {
                     0 => Survival::Nothing,
                     1 => Survival::Everything,
@@ -197,17 +221,9 @@ impl Process {
                 fs::remove_dir_all(&target).unwrap();
             }
         }
-        let Counts { durable, everything, some } = counts;
-        println!(
-            "power cuts during a {} with {}: {} changes of files; states with the durable changes \
-             only {durable}, with all changes {everything}, with some {some}; not equal {}",
-            self.name,
-            self.engine,
-            events.len(),
-            problems.len()
-        );
         assert!(problems.is_empty(), "{}:\n{}", self.name, problems.join("\n"));
-        assert!(durable + everything + some > 0, "{} had no power cut", self.name);
+        assert!(counts.durable + counts.everything + counts.some > 0, "{}: no cut", self.name);
+        counts
     }
 }
 
