@@ -284,6 +284,16 @@ pub trait Store: Send + Sync + 'static {
     /// greater than the last sequence. The subscriber is then not registered.
     fn subscribe(&self, after: Sequence, subscriber: Arc<dyn Subscriber>) -> Result<(), Lagged>;
 
+    /// Reads all records beside the commits, and compares them with the digest of the last commit.
+    /// Blocks the thread, for up to a minute with a million users. If records are lost, or older
+    /// versions of records came back, the store stops writing.
+    ///
+    /// # Errors
+    /// The records are not those of the last commit, or cannot be read.
+    fn verify(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Why the store has stopped writing. `None` means that it accepts writes.
     fn fault(&self) -> Option<String>;
 }

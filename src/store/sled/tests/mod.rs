@@ -220,7 +220,7 @@ fn tamper(path: &Path, table: Table, key: &[u8], change: impl Fn(&mut Vec<u8>)) 
     let view = CommittedView::new(&db, None);
     let mut value = bucket::get(&view, table, key).unwrap().unwrap();
     change(&mut value);
-    let mut changes = PendingChanges::new(view, RecordDigest::random());
+    let mut changes = PendingChanges::new(view, RecordDigest::random(), None);
     changes.set(vec![RecordChange { table, key: key.to_vec(), value: Some(value) }]).unwrap();
     let mut writes = sled::Batch::default();
     changes.write(&mut writes).unwrap();
