@@ -20,6 +20,7 @@ use super::{
     COMMIT_STATE, SledInner,
     changes::{PendingChanges, RecordChange},
     check::RunningCheck,
+    safety_copy,
     view::CommittedView,
 };
 use crate::store::{
@@ -129,7 +130,11 @@ impl<'s> Group<'s> {
     pub fn write(self) -> GroupResults {
         let Self { store, changes, sequence, commits, mut results } = self;
         if !commits.is_empty() {
-            match write_durably(store, changes, sequence).map_err(|problem| store.stop(&problem)) {
+            let failed = |problem: String| {
+                safety_copy::mark_failed_sync(&store.path);
+                store.stop(&problem)
+            };
+            match write_durably(store, changes, sequence).map_err(failed) {
                 Ok((digest, check)) => {
                     *store.digest.lock() = digest;
                     *store.check.lock() = check;

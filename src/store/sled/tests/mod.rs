@@ -347,7 +347,10 @@ fn write_error_is_permanent_and_successful_commits_survive() {
         .unwrap_or_else(|| panic!("{stdout}{}", String::from_utf8_lossy(&child.stderr)));
     assert!(committed > 100, "{committed}");
 
+    assert!(path.join(safety_copy::SYNC_FAILED).exists());
     let store = open(&path).unwrap();
+    verify::load(&store).unwrap();
+    assert!(!path.join(safety_copy::SYNC_FAILED).exists());
     let sequence = store.snapshot().unwrap().sequence();
     assert!(sequence >= committed, "{sequence} of {committed}");
     for number in 1..=committed {

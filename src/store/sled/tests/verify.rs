@@ -5,7 +5,7 @@ use super::*;
 use crate::store::RecordDigest;
 
 /// Loads all records that the start loads, as the Directory does.
-fn load(store: &SledStore) -> Result<RecordDigest, StoreError> {
+pub fn load(store: &SledStore) -> Result<RecordDigest, StoreError> {
     let snapshot = store.snapshot()?;
     let mut digest = snapshot.empty_digest().unwrap();
     for table in Table::ALL.into_iter().filter(|table| table.is_loaded()) {
