@@ -18,7 +18,8 @@ pub enum Payload {
     Stream(BodyStream),
 }
 
-/// An extension that marks the response of an upstream, which must reach the client unchanged.
+/// A marker in the extensions of a response that came from an upstream. Keyward must send such a
+/// response to the client unchanged.
 #[derive(Debug, Clone, Copy)]
 pub struct PassThrough;
 

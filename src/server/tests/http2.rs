@@ -43,7 +43,7 @@ async fn ask(sender: &mut Sender, method: Method, path: &str) -> hyper::Result<(
 
 #[tokio::test]
 async fn both_versions_share_the_port() {
-    let listener = TestListener::new(wide()).await;
+    let listener = TestListener::new(generous_limits()).await;
     let (mut sender, _connection) = connect(&listener, false).await;
     assert_eq!(ask(&mut sender, Method::GET, "/a").await.unwrap(), (200, "GET /a".into()));
     assert_eq!(ask(&mut sender, Method::HEAD, "/a").await.unwrap(), (200, String::new()));
@@ -55,19 +55,20 @@ async fn both_versions_share_the_port() {
 /// A slow response does not delay other responses on the same connection.
 #[tokio::test]
 async fn requests_of_a_connection_run_concurrently() {
-    let listener = TestListener::new(wide()).await;
+    let listener = TestListener::new(generous_limits()).await;
     let (mut sender, _connection) = connect(&listener, false).await;
     let mut other = sender.clone();
     let slow = tokio::spawn(async move { ask(&mut other, Method::GET, "/wait").await });
     listener.wait_for_request().await;
     assert_eq!(ask(&mut sender, Method::GET, "/a").await.unwrap().0, 200);
-    listener.open();
+    listener.release_waiting_requests();
     assert_eq!(slow.await.unwrap().unwrap(), (200, "GET /wait".into()));
 }
 
 #[tokio::test]
 async fn concurrent_requests_are_limited() {
-    let listener = TestListener::new(ConnectionLimits { http2_streams: 2, ..wide() }).await;
+    let listener =
+        TestListener::new(ConnectionLimits { http2_streams: 2, ..generous_limits() }).await;
     let (mut sender, _connection) = connect(&listener, false).await;
     // The client knows the limit after its first response.
     ask(&mut sender, Method::GET, "/a").await.unwrap();
@@ -82,7 +83,7 @@ async fn concurrent_requests_are_limited() {
     listener.wait_for_request().await;
     sleep(SHORT).await;
     assert_eq!(listener.requests.available_permits(), 0, "a third request came to the service");
-    listener.open();
+    listener.release_waiting_requests();
     for task in waiting {
         assert_eq!(task.await.unwrap().unwrap().0, 200);
     }
@@ -90,7 +91,7 @@ async fn concurrent_requests_are_limited() {
 
 #[tokio::test]
 async fn head_larger_than_the_limit_is_rejected() {
-    let listener = TestListener::new(wide()).await;
+    let listener = TestListener::new(generous_limits()).await;
     let (mut sender, _connection) = connect(&listener, false).await;
     ask(&mut sender, Method::GET, "/a").await.unwrap();
     let mut large = request(Method::GET, "/a");
@@ -104,7 +105,7 @@ async fn head_larger_than_the_limit_is_rejected() {
 /// Pings do not count as requests.
 #[tokio::test]
 async fn idle_connection_is_closed() {
-    let listener = TestListener::new(ConnectionLimits { idle: SHORT, ..wide() }).await;
+    let listener = TestListener::new(ConnectionLimits { idle: SHORT, ..generous_limits() }).await;
     let (mut sender, connection) = connect(&listener, true).await;
     assert_eq!(ask(&mut sender, Method::GET, "/a").await.unwrap().0, 200);
     let began = Instant::now();
@@ -115,7 +116,7 @@ async fn idle_connection_is_closed() {
 /// The client's socket is never full.
 #[tokio::test]
 async fn client_that_opens_no_window_is_closed() {
-    let listener = TestListener::new(ConnectionLimits { idle: SHORT, ..wide() }).await;
+    let listener = TestListener::new(ConnectionLimits { idle: SHORT, ..generous_limits() }).await;
     for path in ["/a", "/large"] {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).keep_alive_while_idle(true);
@@ -135,7 +136,8 @@ async fn client_that_opens_no_window_is_closed() {
 /// The timeout of a head does not apply to an idle connection.
 #[tokio::test]
 async fn idle_connection_outlives_the_head_timeout() {
-    let listener = TestListener::new(ConnectionLimits { header_read: SHORT, ..wide() }).await;
+    let listener =
+        TestListener::new(ConnectionLimits { header_read: SHORT, ..generous_limits() }).await;
     let (mut sender, connection) = connect(&listener, true).await;
     assert_eq!(ask(&mut sender, Method::GET, "/a").await.unwrap().0, 200);
     sleep(SHORT * 4).await;
@@ -145,7 +147,8 @@ async fn idle_connection_outlives_the_head_timeout() {
 
 #[tokio::test]
 async fn preface_in_pieces_is_accepted() {
-    let listener = TestListener::new(ConnectionLimits { header_read: SHORT, ..wide() }).await;
+    let listener =
+        TestListener::new(ConnectionLimits { header_read: SHORT, ..generous_limits() }).await;
     let mut connection = listener.connect().await;
     for piece in ["P", "RI * HTTP", "/2.0\r\n\r\nSM\r\n\r\n", "\0\0\0\x04\0\0\0\0\0"] {
         connection.send(piece).await;
@@ -160,14 +163,14 @@ async fn preface_in_pieces_is_accepted() {
 
 #[tokio::test]
 async fn request_in_flight_gets_its_response_at_shutdown() {
-    let mut listener = TestListener::new(wide()).await;
+    let mut listener = TestListener::new(generous_limits()).await;
     let (sender, connection) = connect(&listener, false).await;
     let mut other = sender.clone();
     let slow = tokio::spawn(async move { ask(&mut other, Method::GET, "/wait").await });
     listener.wait_for_request().await;
     listener.stop();
     sleep(SHORT / 2).await;
-    listener.open();
+    listener.release_waiting_requests();
     assert_eq!(slow.await.unwrap().unwrap(), (200, "GET /wait".into()));
     drop(sender);
     let _ = timeout(PATIENCE, connection).await.expect("the connection stays open");
@@ -176,7 +179,8 @@ async fn request_in_flight_gets_its_response_at_shutdown() {
 
 #[tokio::test]
 async fn connections_are_closed_after_the_drain_time() {
-    let mut listener = TestListener::new(ConnectionLimits { drain: SHORT, ..wide() }).await;
+    let mut listener =
+        TestListener::new(ConnectionLimits { drain: SHORT, ..generous_limits() }).await;
     let (mut sender, _connection) = connect(&listener, false).await;
     let never = tokio::spawn(async move { ask(&mut sender, Method::GET, "/never").await });
     listener.wait_for_request().await;

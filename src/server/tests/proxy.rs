@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     support::{PATIENCE, TestResponse, TestServer},
-    upstream::{Protocol, Upstream, echo, fixed, head, raw},
+    upstream::{Protocol, Upstream, echo, fixed, head, upstream_with},
 };
 
 /// A resource at `/api` that forwards to these upstreams, with more settings.
@@ -81,7 +81,7 @@ async fn denied_request_does_not_reach_the_upstream() {
     let server = TestServer::new(&[resource]).await;
     assert_eq!(server.ask("GET", "/api/x", "", "").await.status, 200);
     assert_eq!(server.ask_as("", "GET", "/api/x", "", "").await.status, 401);
-    let bob = format!("API-KEY: {}\r\n", server.bob);
+    let bob = format!("API-KEY: {}\r\n", server.bob_credential);
     assert_eq!(server.ask_as(&bob, "GET", "/api/x", "", "").await.status, 403);
     assert_eq!(server.ask("GET", "/api/%2e%2e/%2e%2e/x", "", "").await.status, 400);
     assert_eq!(upstream.connections(), 1);
@@ -111,7 +111,7 @@ async fn identity_and_forwarded_fields_come_only_from_keyward() {
     {
         assert!(!text.contains(removed), "{removed} in {text}");
     }
-    assert!(!text.contains(&server.ada_key) && !text.contains(&server.ada));
+    assert!(!text.contains(&server.ada_key) && !text.contains(&server.ada_credential));
     assert_eq!(received(&echo, "x-forwarded-for"), ["127.0.0.1"]);
     assert_eq!(received(&echo, "x-forwarded-proto"), ["http"]);
     assert_eq!(received(&echo, "x-forwarded-host"), ["api.example"]);
@@ -141,7 +141,7 @@ async fn credential_is_forwarded_only_with_keep_credential() {
     let upstream = echo(Protocol::Http1).await;
     let server = start(&upstream, json!({ "keep_credential": true, "preserve_host": true })).await;
     let echo = server.ask("GET", "/api/x", "Authorization: Bearer theirs\r\n", "").await.json();
-    assert_eq!(received(&echo, "api-key"), [server.ada.as_str()]);
+    assert_eq!(received(&echo, "api-key"), [server.ada_credential.as_str()]);
     assert_eq!(received(&echo, "authorization"), ["Bearer theirs"]);
     assert_eq!(received(&echo, "host"), ["api.example"]);
 }
@@ -205,7 +205,7 @@ async fn only_idempotent_requests_are_retried_after_the_upstream_may_have_read_t
     // respond to it.
     let unanswered = Arc::new(AtomicUsize::new(0));
     let count = unanswered.clone();
-    let upstream = raw(move |mut stream, _| {
+    let upstream = upstream_with(move |mut stream, _| {
         let count = count.clone();
         async move {
             head(&mut stream).await;
@@ -237,7 +237,7 @@ async fn trailers_pass_in_both_directions_without_identity_fields() {
             "POST /api/x HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nConnection: close, TE\r\nTE: trailers\r\n\
              Trailer: x-sum, x-keyward-user\r\nTransfer-Encoding: chunked\r\n\r\n\
              4\r\nbody\r\n0\r\nx-sum: 9\r\nx-keyward-user: root\r\n\r\n",
-            server.ada
+            server.ada_credential
         );
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -252,7 +252,7 @@ async fn trailers_pass_in_both_directions_without_identity_fields() {
 #[tokio::test]
 async fn body_is_streamed_piece_by_piece() {
     // Each side waits for the other's piece, so no piece may be buffered.
-    let upstream = raw(|mut stream, _| async move {
+    let upstream = upstream_with(|mut stream, _| async move {
         head(&mut stream).await;
         let mut piece = [0; 8];
         stream.read_exact(&mut piece).await.unwrap();
@@ -268,7 +268,7 @@ async fn body_is_streamed_piece_by_piece() {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "POST /api/x HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n",
-        server.ada
+        server.ada_credential
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut text = Vec::new();
@@ -284,7 +284,7 @@ async fn body_is_streamed_piece_by_piece() {
 
 #[tokio::test]
 async fn expect_100_continue_is_decided_by_the_upstream() {
-    let accepts = raw(|mut stream, _| async move {
+    let accepts = upstream_with(|mut stream, _| async move {
         let head = head(&mut stream).await;
         assert!(head.contains("expect: 100-continue"), "{head}");
         // The body must not come before the 100.
@@ -303,7 +303,7 @@ async fn expect_100_continue_is_decided_by_the_upstream() {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let head = format!(
             "POST /api/x HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
-            server.ada
+            server.ada_credential
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut first = [0; 12];
@@ -322,7 +322,7 @@ async fn expect_100_continue_is_decided_by_the_upstream() {
 async fn connection_with_an_unsent_body_is_closed() {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let sender = Arc::new(Mutex::new(Some(sender)));
-    let upstream = raw(move |mut stream, _| {
+    let upstream = upstream_with(move |mut stream, _| {
         let sender = sender.clone();
         async move {
             head(&mut stream).await;
@@ -357,7 +357,7 @@ async fn failing_upstream_is_a_502_and_a_slow_one_a_504() {
         assert_denied(&server.ask("GET", "/api/x", "", "").await, 502, "UPSTREAM_BROKEN");
         assert_denied(&server.ask("POST", "/api/x", "", "body").await, 502, "UPSTREAM_BROKEN");
     }
-    let silent = raw(|stream, _| async move {
+    let silent = upstream_with(|stream, _| async move {
         tokio::time::sleep(PATIENCE).await;
         drop(stream);
     })
@@ -377,7 +377,7 @@ async fn incomplete_response_is_incomplete_for_the_client() {
     let server = start(&truncating, json!({})).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.text(), response.is_complete), ("half", false));
-    let stalls = raw(|mut stream, _| async move {
+    let stalls = upstream_with(|mut stream, _| async move {
         head(&mut stream).await;
         let begun = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf";
         stream.write_all(begun).await.unwrap();
@@ -395,7 +395,7 @@ async fn client_that_does_not_send_its_body_gets_a_408() {
     let server = start(&upstream, json!({ "response_seconds": 1 })).await;
     let head = format!(
         "POST /api/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAPI-KEY: {}\r\nContent-Length: 9\r\n\r\nhalf",
-        server.ada
+        server.ada_credential
     );
     assert_denied(&server.send(head.as_bytes()).await, 408, "REQUEST_TIMEOUT");
 }

@@ -10,16 +10,17 @@ use tokio::{
 
 use super::{
     support::{PATIENCE, TestServer},
-    upstream::{Upstream, head, raw},
+    upstream::{Upstream, head, upstream_with},
 };
 
-/// The greeting of the upstream, and the echo of the client's first bytes.
+/// The first bytes that the client reads: the upstream's greeting, and the echo of the bytes that
+/// the client sent with its request.
 const FIRST_BYTES: &[u8] = b"helloearly";
 
 /// An upstream that switches to any requested protocol and then echoes all bytes, until it reads
 /// `end`.
 async fn mirror() -> Upstream {
-    raw(|mut stream, _| async move {
+    upstream_with(|mut stream, _| async move {
         let head = head(&mut stream).await;
         let requested = head.lines().find_map(|line| line.strip_prefix("upgrade: "));
         let Some(requested) = requested else {
@@ -54,7 +55,7 @@ async fn open(server: &TestServer, protocol: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let request = format!(
         "GET /ws HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {protocol}\r\n\r\nearly",
-        server.ada
+        server.ada_credential
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let response = head(&mut stream).await;
@@ -91,7 +92,7 @@ async fn bytes_pass_in_both_directions() {
 }
 
 #[tokio::test]
-async fn only_listed_protocols_can_be_upgraded_to() {
+async fn upgrade_is_forwarded_only_for_allowed_protocols() {
     let upstream = mirror().await;
     let server = start(&upstream, 60).await;
     for protocol in ["h2c", "chat/1", "TLS/1.2"] {

@@ -144,7 +144,7 @@ fn fields(headers: &HeaderMap) -> Value {
 }
 
 /// An upstream that runs a function for each connection.
-pub async fn raw<F>(each: impl Fn(TcpStream, usize) -> F + Send + 'static) -> Upstream
+pub async fn upstream_with<F>(each: impl Fn(TcpStream, usize) -> F + Send + 'static) -> Upstream
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -162,7 +162,7 @@ where
 
 /// An upstream that reads a head, sends these bytes, and closes.
 pub async fn fixed(response: &'static str) -> Upstream {
-    raw(move |mut stream, _| async move {
+    upstream_with(move |mut stream, _| async move {
         head(&mut stream).await;
         let _ = stream.write_all(response.as_bytes()).await;
     })
