@@ -2,8 +2,9 @@
 //! of each phase.
 //!
 //! The phases and their order are the same as for a real request, but the run has no lasting
-//! effect: `rate_limit()` and `once()` do not count, no key is adopted, and no handler runs. The
-//! report contains no part of a credential. Parts of credentials are removed from texts of scripts.
+//! effect: `rate_limit()` and `once()` do not record the call, scripts store no keys, and no
+//! handler runs. The report contains no part of a credential. Parts of credentials are removed from
+//! texts of scripts.
 
 use std::{
     future::Future,
@@ -129,7 +130,7 @@ impl Gate {
         action: &Action<'a>,
     ) -> Explanation {
         let mut reports = Reports::default();
-        // The edge always passes: a missing route is reported by the phase `permit`.
+        // The edge lets every request pass, because the phase `permit` reports a missing route.
         let _ = reports.add(Phase::Edge, Instant::now(), Ok(action), |action| route(action));
         let result = self.explain_phases(context, request, action, &mut reports).await;
         let denial = match result {

@@ -60,7 +60,8 @@ const TIMER_TICK: Duration = Duration::from_millis(1);
 ///
 /// The time before a refusal differs by some tens of nanoseconds depending on the reason. A client
 /// could measure this difference with twenty thousand requests. So the refusal waits at least one
-/// full tick, until a tick of the timer. The times of the ticks do not depend on the reason.
+/// full tick of the timer, and is sent at a tick. The times of the ticks do not depend on the
+/// reason.
 pub(super) async fn even_out(denial: &Denial) {
     if matches!(denial.phase, Phase::Lookup | Phase::Verify) {
         tokio::time::sleep(TIMER_TICK).await;

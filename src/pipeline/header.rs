@@ -25,7 +25,7 @@ pub struct Presented<'a> {
 /// A credential that was presented to an application.
 pub(super) struct PresentedCredential<'a> {
     pub application: &'a CompiledApplication,
-    /// The script of the application's authentication type; `None` means a built-in type.
+    /// The script of the application's authentication type. `None` means a built-in type.
     pub script: Option<&'a Script>,
     pub text: PresentedText<'a>,
 }
@@ -232,8 +232,8 @@ pub(super) fn malformed(
         .with_internal_message(internal_message)
 }
 
-/// The error for a header field that is present more than once. A proxy in front of Keyward may have
-/// checked one value while Keyward checks the other value, so Keyward refuses the request.
+/// The error for a header field that is present more than once. A proxy in front of Keyward may
+/// have checked one value while Keyward checks the other value, so Keyward refuses the request.
 struct Duplicate;
 
 fn single_value<'a>(

@@ -89,8 +89,8 @@ fn take_from_all(
     Ok(Quota(statuses))
 }
 
-/// The limits that apply to a request: those of the key, the user, the application and the
-/// resource.
+/// The limits that apply to a request: the limits of the key, the user, the application and the
+/// resource, in this order.
 fn bounds<'a>(identity: &'a Identity<'_>, rule: Option<&'a Rule>) -> [Option<&'a Arc<Bounds>>; 4] {
     let [key, user] = identity.bounds();
     let application = identity.application().and_then(|application| application.bounds.as_ref());

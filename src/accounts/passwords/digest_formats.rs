@@ -33,8 +33,8 @@ const MAX_DIGEST_LENGTH: usize = 512;
 pub enum DigestFormat {
     /// Argon2i, Argon2d or Argon2id (RFC 9106).
     Argon2,
-    /// bcrypt with the prefix `$2a$`, `$2b$` or `$2y$`. The prefix `$2x$` is not supported: it marks
-    /// digests from a faulty PHP version.
+    /// bcrypt with the prefix `$2a$`, `$2b$` or `$2y$`. The prefix `$2x$` is not supported: it
+    /// marks digests from a faulty PHP version.
     Bcrypt,
     /// SHA-crypt: SHA-256 or SHA-512 in many rounds.
     ShaCrypt,
@@ -107,8 +107,8 @@ impl DigestFormat {
 }
 
 /// Whether a digest depends on every byte of `text`. The caller has already checked that the digest
-/// matches `text`. A bcrypt digest depends only on the first 72 bytes, so it also matches other texts
-/// that begin with the same 72 bytes.
+/// matches `text`. A bcrypt digest depends only on the first 72 bytes, so it also matches other
+/// texts that begin with the same 72 bytes.
 pub(in crate::accounts) fn covers_whole_text(digest: &PasswordDigest, text: &str) -> bool {
     DigestFormat::detect(digest.phc()) != Some(DigestFormat::Bcrypt) || text.len() <= 72
 }

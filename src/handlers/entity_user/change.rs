@@ -17,7 +17,7 @@ use crate::{
     pipeline::{Denial, Identity, Phase, script_denial},
 };
 
-/// The fields of a request, with the digests of its passwords.
+/// The fields of a request, with the digests of the passwords in the request.
 pub(super) struct EntityChange<'a> {
     pub accounts: &'a Accounts,
     pub identity: &'a Identity<'a>,
@@ -66,7 +66,7 @@ impl<'a> EntityChange<'a> {
         let policy = self.accounts.directory().policy();
         let mut changed = ChangedFields::new();
         for (field, value) in self.fields {
-            // Clients send the whole entity back, and this field of an entity is always true.
+            // Some clients send the whole entity back. In an entity, this field is always true.
             if *field == UserField::DefaultLangcode && matches!(value, FieldValue::Flag(true)) {
                 continue;
             }
@@ -123,7 +123,8 @@ impl<'a> EntityChange<'a> {
         self.ensure_valid(account, Some(&before), errors, unverified)
     }
 
-    /// The current password in the request; `None` means that the change does not need it.
+    /// The current password in the request; `None` means that the change needs
+    /// no password.
     pub(super) fn password_to_verify(&self, account: &User) -> Result<Option<&'a Secret>, Denial> {
         if !AccountAccess::new(self.identity, account).is_owner() {
             return Ok(None);
@@ -253,7 +254,8 @@ fn invalid_values(changed: &ChangedFields<'_>) -> Vec<FieldError> {
 }
 
 /// The error for a missing mail address. Only users with `administer users` may create an account
-/// without a mail address, or leave an account without one. Nobody may remove a mail address.
+/// without a mail address, or leave an account without a
+/// mail address. Nobody may remove a mail address.
 fn missing_mail(
     access: &AccountAccess<'_>,
     before: Option<&User>,

@@ -132,7 +132,8 @@ fn wrong_type(field: UserField, property: &str) -> FieldValue {
     FieldValue::Invalid(vec![FieldError::at(field, format!("0.{property}"), WRONG_TYPE)])
 }
 
-/// Also accepts numbers as text, because clients in untyped languages send numbers.
+/// The text of a value. A number becomes a text, because clients in untyped languages send numbers
+/// for texts.
 fn text(json: Json) -> Option<String> {
     match json {
         Json::String(text) => Some(text),

@@ -75,8 +75,8 @@ enum BodyGateState {
     Open,
     /// The body is held back until the upstream permits it or the timeout ends.
     Waiting,
-    /// The upstream's response began without a `100 Continue`. The body is held back, and is not sent
-    /// if the response ends.
+    /// The upstream's response began without a `100 Continue`. The body is held back, and is not
+    /// sent if the response ends.
     Responded,
     /// The exchange is over: the body must not be sent.
     Over,
@@ -157,8 +157,8 @@ impl UploadProgress {
         self.change_gate(BodyGateState::Waiting, BodyGateState::Responded);
     }
 
-    /// Called when the upstream's response has ended. If the body is held back at this moment, it is
-    /// not sent.
+    /// Called when the upstream's response has ended. If the body is held back at this moment, it
+    /// is not sent.
     pub fn response_ended(&self) {
         self.change_gate(BodyGateState::Responded, BodyGateState::Over);
     }

@@ -68,7 +68,7 @@ impl Default for Scanner {
 }
 
 impl Scanner {
-    /// Scans the next part of the text. A key that continues in a later part is found after ///
+    /// Scans the next part of the text. A key that continues in a later part is found after
     /// that part was read.
     pub fn read(&mut self, part: &[u8], found: &mut Vec<Found>) {
         self.held.extend_from_slice(part);

@@ -63,9 +63,9 @@ pub async fn check<'a>(
         Proof::Scripted(scripted, key) => Box::pin(check.scripted(scripted, user, key)).await?,
     };
     let identity = Identity::authenticated(verified, application, role_table);
-    if let Some(hooked) = context.hooks(Function::OnAuthenticated, request, action.rule()) {
+    if let Some(hooks) = context.hooks(Function::OnAuthenticated, request, action.rule()) {
         let view = script_views::identity(&identity);
-        Box::pin(hooked.on_authenticated(&view)).await?;
+        Box::pin(hooks.on_authenticated(&view)).await?;
     }
     Ok(identity)
 }

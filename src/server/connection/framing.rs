@@ -40,8 +40,8 @@ enum FramingState {
 const MAX_LINE: usize = 1 << 20;
 
 impl FramingGuard {
-    /// Whether the guard ignores all bytes. `MonitoredIo::find_ambiguity` replaces such a guard when
-    /// the next request begins.
+    /// Whether the guard ignores all bytes. `MonitoredIo::find_ambiguity` replaces such a guard
+    /// when the next request begins.
     pub fn is_ignoring(&self) -> bool {
         self.state == FramingState::Ignored
     }

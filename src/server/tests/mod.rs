@@ -61,10 +61,11 @@ fn generous_limits() -> ConnectionLimits {
     }
 }
 
-/// Responds depending on the path. `/wait` gets its response after [`TestListener::release_waiting_requests`], and `/never` gets
-/// none. The body for `/who` is scheme and client, for `/large` [`LARGE`] bytes, for `/half` a
-/// truncated body, and for `/read` the body of the request. The response to `/switch` switches to
-/// another protocol. The body for all other paths is method and path.
+/// Responds depending on the path. `/wait` gets its response after
+/// [`TestListener::release_waiting_requests`], and `/never` gets no response. The body for `/who`
+/// is scheme and client, for `/large` [`LARGE`] bytes, for `/half` a truncated body, and for
+/// `/read` the body of the request. The response to `/switch` switches to a protocol that the
+/// client did not request. The body for all other paths is method and path.
 #[derive(Clone)]
 struct PathService {
     is_open: watch::Receiver<bool>,
