@@ -14,8 +14,8 @@ use crate::{
     store::Sequence,
 };
 
-/// The error type of a closure that edits a record. It wraps a denial, and can be converted from an
-/// [`AccountError`], as the methods of [`Writer`](crate::accounts::Writer) require.
+/// The error type of a closure that edits a record. The type wraps a denial, and can be converted
+/// from an [`AccountError`], as the methods of [`Writer`](crate::accounts::Writer) require.
 pub(super) struct ChangeDenial(pub Denial);
 
 impl From<AccountError> for ChangeDenial {

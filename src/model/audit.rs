@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::{KeyId, Timestamp};
 
-/// The text that replaces a secret. An entry shows that a secret changed, but not its value.
+/// The text that replaces a secret. An entry shows that a secret changed, but not the
+/// value of the secret.
 const PLACEHOLDER: &str = "(secret)";
 /// The fields that are secrets or derived from secrets.
 const SECRET_FIELDS: &[&str] = &["digest", "password", "slow", "former_digest"];
@@ -39,7 +40,8 @@ pub enum Actor {
         uid: u64,
         /// The user's name at the time.
         name: String,
-        /// The key that authenticated the user. `None` means that another credential did.
+        /// The key that authenticated the user. `None` means that the user authenticated
+        /// without a key, for example with a password.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<KeyId>,
         /// The id of the application.

@@ -59,8 +59,8 @@ pub struct Period {
 }
 
 impl RateLimit {
-    /// A limit of `requests` in `seconds`, with at most `burst` requests at once. `None` means that
-    /// all `requests` may come at once.
+    /// A limit of `requests` in `seconds`, with at most `burst` requests at once. If `burst` is
+    /// `None`, all `requests` may come at once.
     ///
     /// # Errors
     /// An argument is zero or too large.

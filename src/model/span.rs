@@ -5,7 +5,8 @@ use super::Timestamp;
 /// The error message for the person who typed the span.
 const FORM: &str = "use a span such as 90d, 12h or 1d12h (s, m, h, d, w), or a moment such as 2027-01-01T00:00:00Z";
 
-/// The units of a span. Months and years are missing, because their length varies.
+/// The units of a span. There are no months and years, because the length of a month or a year
+/// varies.
 const UNITS: [(char, i64); 5] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400), ('w', 604_800)];
 
 /// When a new key will expire.
@@ -23,7 +24,7 @@ impl Expires {
     /// Parses `never`, a span from now, or a time (RFC 3339).
     ///
     /// # Errors
-    /// The text has none of these forms. The error says which forms there are.
+    /// The text has none of these forms. The error lists the possible forms.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "never" {
             return Ok(Self::Never);
@@ -46,7 +47,8 @@ impl Expires {
 }
 
 /// Parses a span, one or more numbers with units, into seconds. `None` means that the text is not a
-/// span, or is more than a thousand years: times that far in the future cannot be formatted.
+/// span, or that the span is more than a thousand years, because times that far in the future
+/// cannot be formatted.
 pub fn parse_span(text: &str) -> Option<i64> {
     const LONGEST: i64 = 1000 * 365 * 86_400;
     let mut total: i64 = 0;

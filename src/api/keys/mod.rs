@@ -225,7 +225,7 @@ pub(super) fn check_caller_bounds(
         ));
     }
     let key = request.identity.key().and_then(|id| request.accounts.directory().key(id));
-    // The operator, who has the uid 0, is not restricted. A caller without a key is not either.
+    // Neither the operator, who has the uid 0, nor a caller without a key is restricted.
     let Some(key) = key.filter(|key| key.user != 0) else { return Ok(()) };
     if key.application().is_some_and(|allowed| application != Some(allowed)) {
         return Err(response::forbidden(

@@ -56,7 +56,7 @@ fn read(handlers: &Handlers, request: &HandlerRequest<'_>) -> Result<PayloadResp
     let access = AccountAccess::new(request.grant.identity(), &user.record);
     access.may_view(&user.record)?;
     let visibility = access.visibility();
-    const { assert!(Visibility::Other as usize + 1 == ReadUser::FORMS, "there must be one form per visibility") };
+    const { assert!(Visibility::Other as usize + 1 == ReadUser::FORMS, "one form per visibility") };
     let body = user.form(visibility as usize, |account| view::entity(account, visibility));
     Ok(entity(StatusCode::OK, body))
 }

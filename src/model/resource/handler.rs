@@ -18,8 +18,8 @@ pub enum Handler {
     Respond,
     /// Forwards to an upstream.
     Proxy,
-    /// No response: another proxy asks Keyward for a decision, and sends the request to the
-    /// application itself.
+    /// This handler sends no response. Another proxy asks Keyward for a decision, and then sends
+    /// the request to the application.
     Decide,
     /// The script `handlers/NAME.rhai`.
     Script(String),
