@@ -49,8 +49,8 @@ pub struct ConnectionLimits {
     pub headers: usize,
     /// The maximum time from the first byte of a request's head to its last byte.
     pub header_read: Duration,
-    /// The maximum time that a connection may have no request. Also the maximum time that a client
-    /// may read no bytes of a response.
+    /// The maximum time that a connection may be without a request. This is also the maximum time
+    /// during which a client may read no bytes of a response.
     pub idle: Duration,
     /// The maximum number of concurrent requests on an HTTP/2 connection.
     pub http2_streams: u32,
@@ -63,14 +63,14 @@ pub trait Service: Clone + Send + Sync + 'static {
     /// The body of the service's responses.
     type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static;
 
-    /// A handle for one connection. The handle may have separate reference counts, so that no other
-    /// core writes to them.
+    /// A handle for one connection. The handle may have separate reference counts, so that no
+    /// other core writes to these counts.
     #[must_use]
     fn for_connection(&self) -> Self {
         self.clone()
     }
 
-    /// Responds to a request. A failure also becomes a response.
+    /// Responds to a request. If the request fails, the response says so.
     fn respond(
         &self,
         request: Request<Incoming>,
@@ -260,7 +260,7 @@ impl AcceptedConnection {
     }
 }
 
-/// Logs the reason why a handshake failed. If the client was told the reason too, reads the
+/// Logs the reason why a handshake failed. If a TLS alert has told the client the reason, reads the
 /// client's remaining bytes before the socket is closed.
 async fn end_failed_handshake(failed: FailedHandshake, peer: &Peer) {
     let FailedHandshake { blame, reason, socket } = failed;
@@ -275,7 +275,7 @@ async fn end_failed_handshake(failed: FailedHandshake, peer: &Peer) {
 }
 
 /// Waits for the end of a connection that was upgraded to another protocol. The connection keeps
-/// its permit until then. A connection that outlives the listener is aborted.
+/// its permit until its end. A connection that outlives the listener is aborted.
 async fn wait_for_upgraded(
     peer: Peer,
     timeouts: &ConnectionTimeouts,
@@ -416,7 +416,7 @@ mod tests {
         }
     }
 
-    /// The assumption about `FuturesUnordered` on which the cost of [`supervise`] depends.
+    /// Checks the assumption about `FuturesUnordered` on which the cost of [`supervise`] depends.
     #[test]
     fn future_is_polled_only_after_its_wake_and_wakes_the_task_that_polled_last() {
         let (notify, polls) = (Notify::new(), AtomicU32::new(0));

@@ -192,7 +192,7 @@ async fn server_keeps_reading_from_a_rejected_client() {
         let mut connection = listener.connect().await;
         connection.0.write_all(b"NOT HTTP\r\n\r\n").await.unwrap();
         assert_rejected(&connection.rest().await, 400, "BAD_REQUEST");
-        // Without lingering, the connection would be closed by now.
+        // If the server did not linger, the connection would be closed after this time.
         let is_closed = timeout(Duration::from_millis(200), all_closed()).await.is_ok();
         !is_closed && connection.0.write_all(b"more").await.is_ok()
     };

@@ -16,7 +16,8 @@ async fn pipelined_requests_get_responses_in_order() {
     assert_eq!(statuses(&text), [200, 200, 200, 200], "{text}");
     let positions = ["GET /a", "first", "GET /b"].map(|part| text.find(part).unwrap());
     assert!(positions.is_sorted(), "{text}");
-    // The response to HEAD has no body, and the length that the body of a GET would have.
+    // The response to HEAD has no body. Its `Content-Length` is the length that the body of a GET
+    // would have.
     assert!(text.ends_with("\r\n\r\n"), "{text}");
     assert!(text.rsplit("HTTP/1.1").next().unwrap().contains("content-length: 7\r\n"), "{text}");
 }
@@ -90,7 +91,7 @@ async fn malformed_length_is_rejected() {
     assert_eq!(statuses(&listener.exchange(old).await), [400]);
 }
 
-/// A proxy in front may have used the other length (RFC 9112, section 6.3).
+/// A proxy in front may have used the length that hyper ignores (RFC 9112, section 6.3).
 #[tokio::test]
 async fn request_with_two_lengths_is_rejected() {
     let listener = TestListener::new(generous_limits()).await;

@@ -38,7 +38,7 @@ async fn ask(sender: &mut Sender, method: Method, path: &str) -> hyper::Result<(
         let body = response.into_body().collect().await?.to_bytes();
         Ok((status, String::from_utf8(body.to_vec()).unwrap()))
     };
-    timeout(PATIENCE, exchange).await.expect("no response")
+    timeout(PATIENCE, exchange).await.expect("the server should respond")
 }
 
 #[tokio::test]
@@ -96,7 +96,8 @@ async fn head_larger_than_the_limit_is_rejected() {
     ask(&mut sender, Method::GET, "/a").await.unwrap();
     let mut large = request(Method::GET, "/a");
     large.headers_mut().insert("x", "x".repeat(32 * 1024).try_into().unwrap());
-    let response = timeout(PATIENCE, sender.send_request(large)).await.expect("no response");
+    let response =
+        timeout(PATIENCE, sender.send_request(large)).await.expect("the server should respond");
     assert_eq!(response.unwrap().status(), 431);
     // The connection stays open.
     ask(&mut sender, Method::GET, "/a").await.unwrap();
@@ -109,11 +110,11 @@ async fn idle_connection_is_closed() {
     let (mut sender, connection) = connect(&listener, true).await;
     assert_eq!(ask(&mut sender, Method::GET, "/a").await.unwrap().0, 200);
     let began = Instant::now();
-    let _ = timeout(PATIENCE, connection).await.expect("the connection stays open");
+    let _ = timeout(PATIENCE, connection).await.expect("the server should close the connection");
     assert!(began.elapsed() >= SHORT * 9 / 10, "{:?}", began.elapsed());
 }
 
-/// The client's socket is never full.
+/// The client keeps its HTTP/2 window closed. Its socket is never full.
 #[tokio::test]
 async fn client_that_opens_no_window_is_closed() {
     let listener = TestListener::new(ConnectionLimits { idle: SHORT, ..generous_limits() }).await;
@@ -127,7 +128,8 @@ async fn client_that_opens_no_window_is_closed() {
         let connection = tokio::spawn(connection);
         let response = sender.send_request(request(Method::GET, path)).await.unwrap();
         assert_eq!(response.status(), 200);
-        let _ = timeout(PATIENCE, connection).await.expect("the connection stays open");
+        let _ =
+            timeout(PATIENCE, connection).await.expect("the server should close the connection");
         drop(response);
     }
     listener.wait_for_open(0, 100).await;
@@ -173,7 +175,7 @@ async fn request_in_flight_gets_its_response_at_shutdown() {
     listener.release_waiting_requests();
     assert_eq!(slow.await.unwrap().unwrap(), (200, "GET /wait".into()));
     drop(sender);
-    let _ = timeout(PATIENCE, connection).await.expect("the connection stays open");
+    let _ = timeout(PATIENCE, connection).await.expect("the server should close the connection");
     listener.ended().await;
 }
 

@@ -248,7 +248,7 @@ impl TestConnection {
         text
     }
 
-    /// Reads until the server closes. A reset after the last byte counts as the end too.
+    /// Reads until the server closes. A reset after the last byte also counts as the end.
     async fn rest(&mut self) -> String {
         let mut bytes = Vec::new();
         let read = timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await;

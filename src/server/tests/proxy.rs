@@ -20,7 +20,8 @@ use super::{
     upstream::{Protocol, Upstream, echo, fixed, head, upstream_with},
 };
 
-/// A resource at `/api` that forwards to these upstreams, with more settings.
+/// A resource at `/api` that forwards to these upstreams. `more` contains additional settings of
+/// the handler `proxy`.
 fn resource_to(upstreams: &[&Upstream], more: Value) -> Value {
     let urls: Vec<String> = upstreams.iter().map(|upstream| upstream.url()).collect();
     resource_to_urls(&urls, more)
@@ -155,7 +156,8 @@ async fn anonymous_request_is_forwarded_without_identity_and_credential() {
     let echo = server.ask_as("", "GET", "/api/x", "X-Keyward-User: root\r\n", "").await.json();
     assert_eq!(received(&echo, "x-keyward-user"), [""; 0]);
     assert!(!echo.to_string().contains("root"));
-    // A disabled application does not read its credential, but the credential is still removed.
+    // A disabled application does not read the credential, but Keyward removes the credential from
+    // the request.
     let disable = |application: &mut crate::model::Application| {
         application.enabled = false;
         Ok::<_, crate::accounts::AccountError>(())
@@ -251,7 +253,7 @@ async fn trailers_pass_in_both_directions_without_identity_fields() {
 
 #[tokio::test]
 async fn body_is_streamed_piece_by_piece() {
-    // Each side waits for the other's piece, so no piece may be buffered.
+    // The client and the upstream wait for each other's pieces, so Keyward must not buffer a piece.
     let upstream = upstream_with(|mut stream, _| async move {
         head(&mut stream).await;
         let mut piece = [0; 8];

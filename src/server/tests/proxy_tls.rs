@@ -103,7 +103,11 @@ async fn nothing_of_a_request_is_sent_without_tls() {
     let server = start("localhost", &recording, more).await;
     assert_untrusted(&server.ask("GET", "/api/the-path", "X-Mine: the-header\r\n", "").await);
     let received = receiver.recv().await.unwrap();
-    assert_eq!(received[..2], [0x16, 0x03], "a TLS record with a handshake");
+    assert_eq!(
+        received[..2],
+        [0x16, 0x03],
+        "the upstream should receive a TLS record with a handshake"
+    );
     let text = String::from_utf8_lossy(&received);
     assert!(text.contains("localhost"), "the server name (SNI)");
     for secret in ["the-path", "the-header", &server.ada_credential] {
@@ -192,7 +196,7 @@ async fn upgraded_connection_passes_through() {
     stream.flush().await.unwrap();
     let mut back = Vec::new();
     let reading = stream.read_to_end(&mut back);
-    tokio::time::timeout(PATIENCE, reading).await.expect("some bytes are missing").unwrap();
+    tokio::time::timeout(PATIENCE, reading).await.expect("all bytes should arrive").unwrap();
     assert!(back == sent, "{} bytes came back", back.len());
 }
 

@@ -11,7 +11,7 @@ async fn wait_until_closed_to_new_connections(listener: &TestListener) {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, waiting).await.expect("the listener still accepts");
+    timeout(PATIENCE, waiting).await.expect("the listener should stop accepting connections");
 }
 
 #[tokio::test]

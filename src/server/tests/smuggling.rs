@@ -93,7 +93,7 @@ async fn malformed_chunk_aborts_the_request_to_the_upstream() {
         let response = server.send(request.as_bytes()).await;
         assert_eq!(response.status, 400, "{chunk:?} {response:?}");
     }
-    // Each connection to the upstream ends with its request, and is then recorded.
+    // Each connection to the upstream ends with its request. The upstream then records the request.
     timeout(PATIENCE, async {
         while received.lock().len() < upstream.connections() {
             tokio::time::sleep(Duration::from_millis(5)).await;

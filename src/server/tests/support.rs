@@ -1,4 +1,4 @@
-//! A public listener on a free port with a store in memory, and a client that sends raw bytes.
+//! A public listener on a free port with a store in memory, and a client that sends given bytes.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -171,10 +171,12 @@ impl TestResponse {
     pub async fn read(stream: &mut TcpStream) -> Self {
         let mut bytes = Vec::new();
         let reading = async {
-            // A reset after the response counts as the end too.
+            // A reset after the response also counts as the end of the response.
             let _ = stream.read_to_end(&mut bytes).await;
         };
-        tokio::time::timeout(PATIENCE, reading).await.expect("the connection stays open");
+        tokio::time::timeout(PATIENCE, reading)
+            .await
+            .expect("the server should close the connection");
         Self::parse(&bytes)
     }
 

@@ -57,7 +57,9 @@ async fn start(certificates: Certificates, limits: ConnectionLimits) -> TestList
 
 async fn rest(stream: &mut TlsStream<TcpStream>) -> io::Result<String> {
     let mut bytes = Vec::new();
-    timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the server does not close")?;
+    timeout(PATIENCE, stream.read_to_end(&mut bytes))
+        .await
+        .expect("the server should close the connection")?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -197,7 +199,7 @@ async fn flush_writes_the_bytes_that_tls_has_buffered() {
         let mut all = vec![0; sent];
         timeout(PATIENCE, client.read_exact(&mut all))
             .await
-            .expect("some bytes are missing")
+            .expect("all bytes should arrive")
             .unwrap();
     };
     tokio::join!(reading, async { server.flush().await.unwrap() });

@@ -1,5 +1,5 @@
-//! Upstreams for the tests: one that responds with the request as JSON, and others that send fixed
-//! bytes.
+//! Upstreams for the tests. One upstream responds with the request as JSON, and the others send
+//! fixed bytes.
 
 use std::{
     convert::Infallible,
@@ -123,7 +123,7 @@ async fn describe(
     Ok(response.body(Unsized(body.boxed()).boxed()).unwrap())
 }
 
-/// A body of unknown length, which HTTP/1.1 sends in chunks. Trailers can follow chunks.
+/// A body of unknown length, which HTTP/1.1 sends in chunks. Trailers can follow the chunks.
 struct Unsized(BoxBody<Bytes, Infallible>);
 
 impl Body for Unsized {

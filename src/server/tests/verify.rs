@@ -27,7 +27,7 @@ async fn start() -> TestServer {
     .await
 }
 
-/// The request with which a proxy of this dialect asks about another request.
+/// The verify request that a proxy of this dialect sends for a client's request.
 fn verify_request(dialect: &str, method: &str, target: &str, more: &str) -> String {
     let (line, fields) = match dialect {
         "/envoy" => {
