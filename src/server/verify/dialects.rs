@@ -42,8 +42,7 @@ pub(in crate::server) struct OriginalRequest<'a> {
     /// The path, as the client sent it.
     pub path: &'a str,
     pub query: Option<&'a str>,
-    /// The field whose value was exactly the path and the query. `None` means that there was no
-    /// such field.
+    /// The header field whose value was exactly the path and the query, if there was such a field.
     pub uri_field: Option<&'a HeaderValue>,
     /// The client's address, as the trusted proxies report it.
     pub client: IpAddr,
@@ -325,8 +324,7 @@ pub(in crate::server) fn client(
     last_untrusted(headers.get_all(&FORWARDED_FOR).iter().rev(), trusted)
 }
 
-/// The last address that does not belong to a trusted proxy. `values` begins with the last header
-/// field.
+/// The last address outside of the trusted networks. `values` begins with the last header field.
 fn last_untrusted<'a>(
     values: impl Iterator<Item = &'a HeaderValue>,
     trusted: &[IpNet],
