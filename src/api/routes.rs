@@ -175,16 +175,16 @@ impl ApiRoute {
     /// the path does not match the pattern.
     fn match_path<'s>(&self, segments: &'s [Cow<'_, str>]) -> Option<&'s str> {
         let mut parameter = "";
-        let mut given = segments.iter();
+        let mut remaining = segments.iter();
         for expected in self.pattern.split('/') {
-            let segment = given.next()?;
+            let segment = remaining.next()?;
             if expected.starts_with('{') {
                 parameter = segment;
             } else if segment != expected {
                 return None;
             }
         }
-        given.next().is_none().then_some(parameter)
+        remaining.next().is_none().then_some(parameter)
     }
 }
 

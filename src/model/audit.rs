@@ -94,12 +94,12 @@ impl Act {
     ) -> Self {
         let (mut before, mut after) = (fields(before), fields(after));
         let same = |name: &String, value: &Value| after.get(name) == Some(value);
-        let kept: Vec<String> = before
+        let unchanged: Vec<String> = before
             .iter()
             .filter(|(name, value)| same(name, value))
             .map(|(name, _)| name.clone())
             .collect();
-        for name in kept {
+        for name in unchanged {
             before.shift_remove(&name);
             after.shift_remove(&name);
         }

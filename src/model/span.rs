@@ -29,8 +29,8 @@ impl Expires {
         if text == "never" {
             return Ok(Self::Never);
         }
-        if let Some(at) = Timestamp::parse(text) {
-            return Ok(Self::At(at));
+        if let Some(time) = Timestamp::parse(text) {
+            return Ok(Self::At(time));
         }
         let seconds = parse_span(text).filter(|seconds| *seconds > 0);
         seconds.map(Self::In).ok_or_else(|| FORM.to_owned())
@@ -41,7 +41,7 @@ impl Expires {
         match self {
             Self::Never => None,
             Self::In(seconds) => Some(now.plus(seconds)),
-            Self::At(at) => Some(at),
+            Self::At(time) => Some(time),
         }
     }
 }
@@ -76,8 +76,8 @@ mod tests {
         {
             assert_eq!(Expires::parse(text).unwrap().from(now), Some(now.plus(seconds)), "{text}");
         }
-        let at = Expires::parse("2027-01-01T00:00:00Z").unwrap().from(now).unwrap();
-        assert_eq!(at.to_string(), "2027-01-01T00:00:00+00:00");
+        let time = Expires::parse("2027-01-01T00:00:00Z").unwrap().from(now).unwrap();
+        assert_eq!(time.to_string(), "2027-01-01T00:00:00+00:00");
         assert_eq!(Expires::parse("never").unwrap().from(now), None);
         assert_eq!(parse_span("0s"), Some(0));
     }

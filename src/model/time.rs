@@ -80,12 +80,12 @@ impl Clock {
     /// time in nanoseconds.
     pub fn ticks(&self) -> u64 {
         const SECOND: u64 = 1_000_000_000;
-        let whole = |number: i64| u64::try_from(number).unwrap_or(0);
+        let to_u64 = |number: i64| u64::try_from(number).unwrap_or(0);
         match &self.0 {
-            Some(seconds) => whole(seconds.load(Ordering::Relaxed)).saturating_mul(SECOND),
+            Some(seconds) => to_u64(seconds.load(Ordering::Relaxed)).saturating_mul(SECOND),
             None => {
                 let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-                whole(now.tv_sec).saturating_mul(SECOND).saturating_add(whole(now.tv_nsec))
+                to_u64(now.tv_sec).saturating_mul(SECOND).saturating_add(to_u64(now.tv_nsec))
             }
         }
     }

@@ -149,9 +149,9 @@ fn choose_application<'a>(
         )
         .with_internal_message(message)
     };
-    let named = single_value(request.headers, &AUTH_METHOD)
+    let id_field = single_value(request.headers, &AUTH_METHOD)
         .map_err(|Duplicate| unknown("AUTH-METHOD is present more than once"))?;
-    let Some(value) = named else {
+    let Some(value) = id_field else {
         return Ok(policy.applications.default().map(|application| &**application));
     };
     let id = value.to_str().map_err(|_| unknown("AUTH-METHOD is not text"))?.trim();

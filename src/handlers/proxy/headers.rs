@@ -96,8 +96,8 @@ pub(super) fn credential_field(
         return Some(application.header.clone());
     }
     let policy = directory.policy();
-    let named = headers.get(AUTH_METHOD).and_then(|value| value.to_str().ok());
-    let application = match named {
+    let requested_id = headers.get(AUTH_METHOD).and_then(|value| value.to_str().ok());
+    let application = match requested_id {
         Some(id) => policy.applications.get(id.trim()),
         None => policy.applications.default(),
     };

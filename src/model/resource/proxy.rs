@@ -334,8 +334,8 @@ impl Proxy {
             return Err("the text contains no certificate, or something that is not a certificate");
         }
         let mut roots = RootCertStore::empty();
-        for one in certificates {
-            roots.add(one).map_err(|_| "one of the certificates cannot be parsed")?;
+        for certificate in certificates {
+            roots.add(certificate).map_err(|_| "one of the certificates cannot be parsed")?;
         }
         Ok(Some(roots))
     }
@@ -346,8 +346,9 @@ impl Proxy {
                 |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._/".contains(&b);
             // After an upgrade to one of these protocols, a client could send requests that Keyward
             // does not check.
-            let is_http = ["h2c", "http", "tls"].iter().any(|one| {
-                name.strip_prefix(one).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            let is_http = ["h2c", "http", "tls"].iter().any(|http_name| {
+                name.strip_prefix(http_name)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             });
             if name.is_empty() || !name.bytes().all(is_allowed) || is_http {
                 found.push(Violation::new(

@@ -206,9 +206,10 @@ impl ConnectionTimeouts {
         let now = self.now();
         // A wait that begins after this check expires at this time at the earliest.
         let next_check = now + self.idle.min(self.header_read);
-        let (blocked, head) = (self.blocked_since.load(Relaxed), self.head_since.load(Relaxed));
-        let (expiry, reason) = if blocked != 0 {
-            (blocked + self.idle, "the client reads no bytes")
+        let (blocked_since, head_since) =
+            (self.blocked_since.load(Relaxed), self.head_since.load(Relaxed));
+        let (expiry, reason) = if blocked_since != 0 {
+            (blocked_since + self.idle, "the client reads no bytes")
         } else if let Some(since) = self.window_closed_since() {
             (since + self.idle, "the client does not open its HTTP/2 window")
         } else if self.in_flight.load(Relaxed) > 0 || self.is_upgraded() {
@@ -217,8 +218,8 @@ impl ConnectionTimeouts {
             return self.check_again_at(next_check);
         } else if !self.has_received.load(Relaxed) {
             (self.idle_since.load(Relaxed) + self.header_read, "the client sent nothing")
-        } else if head != 0 && !self.is_http2() {
-            (head + self.header_read, "a request's head took too long")
+        } else if head_since != 0 && !self.is_http2() {
+            (head_since + self.header_read, "a request's head took too long")
         } else {
             // HTTP/2 frames that are not requests, such as pings, do not keep a connection open.
             (self.idle_since.load(Relaxed) + self.idle, "no request came")

@@ -184,7 +184,7 @@ async fn prefix_is_stripped_and_the_base_path_is_added() {
 }
 
 #[tokio::test]
-async fn connections_are_reused_and_a_closed_one_is_replaced() {
+async fn connections_are_reused_and_closed_connections_are_replaced() {
     let upstream = echo(Protocol::Http1).await;
     let server = start(&upstream, json!({})).await;
     for _ in 0..5 {
@@ -192,13 +192,13 @@ async fn connections_are_reused_and_a_closed_one_is_replaced() {
     }
     assert_eq!(upstream.connections(), 1);
     // Each connection serves one request and is closed without `Connection: close`.
-    let closing = fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-    let server = start(&closing, json!({})).await;
+    let closing_upstream = fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let server = start(&closing_upstream, json!({})).await;
     for number in 1..=5 {
         let response = server.ask("POST", "/api/x", "", "body").await;
         assert_eq!((response.status, response.text()), (200, "ok"), "request {number}");
     }
-    assert_eq!(closing.connections(), 5);
+    assert_eq!(closing_upstream.connections(), 5);
 }
 
 #[tokio::test]
@@ -232,8 +232,8 @@ async fn only_idempotent_requests_are_retried_after_the_upstream_may_have_read_t
 
 #[tokio::test]
 async fn trailers_pass_in_both_directions_without_identity_fields() {
-    for (speaks, protocol) in [(Protocol::Http1, "http1"), (Protocol::Http2, "http2")] {
-        let upstream = echo(speaks).await;
+    for (upstream_protocol, protocol) in [(Protocol::Http1, "http1"), (Protocol::Http2, "http2")] {
+        let upstream = echo(upstream_protocol).await;
         let server = start(&upstream, json!({ "protocol": protocol })).await;
         let request = format!(
             "POST /api/x HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nConnection: close, TE\r\nTE: trailers\r\n\
@@ -286,7 +286,7 @@ async fn body_is_streamed_piece_by_piece() {
 
 #[tokio::test]
 async fn expect_100_continue_is_decided_by_the_upstream() {
-    let accepts = upstream_with(|mut stream, _| async move {
+    let accepting_upstream = upstream_with(|mut stream, _| async move {
         let head = head(&mut stream).await;
         assert!(head.contains("expect: 100-continue"), "{head}");
         // The body must not come before the 100.
@@ -299,8 +299,11 @@ async fn expect_100_continue_is_decided_by_the_upstream() {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nread").await.unwrap();
     })
     .await;
-    let refuses = fixed("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
-    for (upstream, continues, body) in [(&accepts, true, "read"), (&refuses, false, "no")] {
+    let refusing_upstream =
+        fixed("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
+    for (upstream, continues, body) in
+        [(&accepting_upstream, true, "read"), (&refusing_upstream, false, "no")]
+    {
         let server = start(upstream, json!({})).await;
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let head = format!(
@@ -337,17 +340,17 @@ async fn connection_with_an_unsent_body_is_closed() {
     })
     .await;
     let server = start(&upstream, json!({})).await;
-    let more = "Expect: 100-continue\r\nContent-Length: 4\r\n";
-    assert_eq!(server.ask("POST", "/api/x", more, "").await.text(), "no");
+    let fields = "Expect: 100-continue\r\nContent-Length: 4\r\n";
+    assert_eq!(server.ask("POST", "/api/x", fields, "").await.text(), "no");
     let rest = tokio::time::timeout(PATIENCE, receiver).await.unwrap().unwrap();
     assert_eq!(rest, b"");
 }
 
 #[tokio::test]
-async fn failing_upstream_is_a_502_and_a_slow_one_a_504() {
-    let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let unreachable = unused.local_addr().unwrap();
-    drop(unused);
+async fn failing_upstream_is_a_502_and_slow_upstream_is_a_504() {
+    let closed_listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let unreachable = closed_listener.local_addr().unwrap();
+    drop(closed_listener);
     let server =
         TestServer::new(&[resource_to_urls(&[format!("http://{unreachable}")], json!({}))]).await;
     let response = server.ask("GET", "/api/x", "", "").await;
@@ -359,34 +362,34 @@ async fn failing_upstream_is_a_502_and_a_slow_one_a_504() {
         assert_denied(&server.ask("GET", "/api/x", "", "").await, 502, "UPSTREAM_BROKEN");
         assert_denied(&server.ask("POST", "/api/x", "", "body").await, 502, "UPSTREAM_BROKEN");
     }
-    let silent = upstream_with(|stream, _| async move {
+    let silent_upstream = upstream_with(|stream, _| async move {
         tokio::time::sleep(PATIENCE).await;
         drop(stream);
     })
     .await;
-    let server = start(&silent, json!({ "response_seconds": 1 })).await;
+    let server = start(&silent_upstream, json!({ "response_seconds": 1 })).await;
     assert_denied(&server.ask("POST", "/api/x", "", "body").await, 504, "UPSTREAM_TIMEOUT");
 }
 
 #[tokio::test]
 async fn incomplete_response_is_incomplete_for_the_client() {
-    let truncating = fixed("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
-    let server = start(&truncating, json!({})).await;
+    let truncating_upstream = fixed("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
+    let server = start(&truncating_upstream, json!({})).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.text(), response.is_complete), ("half", false));
-    let truncating =
+    let truncating_upstream =
         fixed("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
-    let server = start(&truncating, json!({})).await;
+    let server = start(&truncating_upstream, json!({})).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.text(), response.is_complete), ("half", false));
-    let stalls = upstream_with(|mut stream, _| async move {
+    let stalling_upstream = upstream_with(|mut stream, _| async move {
         head(&mut stream).await;
         let begun = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf";
         stream.write_all(begun).await.unwrap();
         tokio::time::sleep(PATIENCE).await;
     })
     .await;
-    let server = start(&stalls, json!({ "idle_seconds": 1 })).await;
+    let server = start(&stalling_upstream, json!({ "idle_seconds": 1 })).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.text(), response.is_complete), ("half", false));
 }
@@ -403,11 +406,11 @@ async fn client_that_does_not_send_its_body_gets_a_408() {
 }
 
 #[tokio::test]
-async fn failing_upstream_is_ejected_while_there_are_others() {
-    let good = echo(Protocol::Http1).await;
-    let bad = fixed("").await;
+async fn failing_upstream_is_ejected_if_there_are_other_upstreams() {
+    let working = echo(Protocol::Http1).await;
+    let failing = fixed("").await;
     let settings = json!({ "eject_after": 2, "eject_seconds": 60 });
-    let server = TestServer::new(&[resource_to(&[&bad, &good], settings.clone())]).await;
+    let server = TestServer::new(&[resource_to(&[&failing, &working], settings.clone())]).await;
     let mut statuses = Vec::new();
     for _ in 0..12 {
         statuses.push(server.ask("POST", "/api/x", "", "body").await.status);
@@ -415,9 +418,9 @@ async fn failing_upstream_is_ejected_while_there_are_others() {
     // A POST that has reached an upstream is not retried. After two failures, the failing upstream
     // gets no more requests.
     assert_eq!(statuses.iter().filter(|status| **status == 502).count(), 2, "{statuses:?}");
-    assert_eq!(bad.connections(), 2);
-    let other = fixed("").await;
-    let server = TestServer::new(&[resource_to(&[&bad, &other], settings)]).await;
+    assert_eq!(failing.connections(), 2);
+    let second_failing = fixed("").await;
+    let server = TestServer::new(&[resource_to(&[&failing, &second_failing], settings)]).await;
     for _ in 0..4 {
         assert_denied(&server.ask("POST", "/api/x", "", "body").await, 502, "UPSTREAM_BROKEN");
     }
@@ -428,12 +431,13 @@ async fn failing_upstream_is_ejected_while_there_are_others() {
 }
 
 #[tokio::test]
-async fn unreachable_upstream_fails_no_request_while_there_are_others() {
-    let good = echo(Protocol::Http1).await;
-    let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let unreachable = format!("http://{}", unused.local_addr().unwrap());
-    drop(unused);
-    let server = TestServer::new(&[resource_to_urls(&[unreachable, good.url()], json!({}))]).await;
+async fn unreachable_upstream_fails_no_request_if_there_are_other_upstreams() {
+    let working = echo(Protocol::Http1).await;
+    let closed_listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let unreachable = format!("http://{}", closed_listener.local_addr().unwrap());
+    drop(closed_listener);
+    let server =
+        TestServer::new(&[resource_to_urls(&[unreachable, working.url()], json!({}))]).await;
     for _ in 0..6 {
         let response = server.ask("POST", "/api/x", "", "body").await;
         assert_eq!((response.status, &response.json()["body"]), (200, &json!("body")));
@@ -442,22 +446,22 @@ async fn unreachable_upstream_fails_no_request_while_there_are_others() {
 
 #[tokio::test]
 async fn head_and_bodiless_responses_keep_the_fields_of_the_upstream() {
-    let long = fixed("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n").await;
-    let server = start(&long, json!({})).await;
+    let with_length = fixed("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n").await;
+    let server = start(&with_length, json!({})).await;
     let response = server.ask("HEAD", "/api/x", "", "").await;
     assert_eq!((response.status, response.header("content-length")), (200, Some("1234")));
     assert_eq!(response.body, b"");
-    let unknown = fixed("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
-    let server = start(&unknown, json!({})).await;
+    let without_length = fixed("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let server = start(&without_length, json!({})).await;
     let response = server.ask("HEAD", "/api/x", "", "").await;
     assert_eq!((response.status, response.header("content-length")), (200, None));
     // A response of the upstream that looks like a rejection by hyper is not replaced.
-    let empty = fixed("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
-    let server = start(&empty, json!({})).await;
+    let empty_rejection = fixed("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+    let server = start(&empty_rejection, json!({})).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.status, response.text()), (400, ""));
-    let unchanged = fixed("HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n\r\n").await;
-    let server = start(&unchanged, json!({})).await;
+    let not_modified = fixed("HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n\r\n").await;
+    let server = start(&not_modified, json!({})).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.status, response.header("etag")), (304, Some("\"1\"")));
 }
