@@ -39,7 +39,7 @@ pub(super) struct ApiRoute {
     handler: RouteHandler,
 }
 
-/// A handler. Each variant has another type of path parameter.
+/// A handler. The variants differ in the type of the path's parameter.
 #[derive(Clone, Copy)]
 enum RouteHandler {
     /// No parameter.

@@ -14,7 +14,7 @@ use hyper::body::{Body, Frame, SizeHint};
 pub enum Payload {
     /// The body is in memory.
     Full(Bytes),
-    /// The body is streamed from another source.
+    /// The body is streamed, for example from an upstream.
     Stream(BodyStream),
 }
 

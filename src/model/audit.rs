@@ -111,7 +111,7 @@ impl Act {
         Self::of(what, "delete", id, fields(before), Map::new())
     }
 
-    /// Any other action, with its details.
+    /// An action that is not a creation, a change or a deletion, with its details.
     pub fn other(action: &str, object: impl ToString, details: Value) -> Self {
         let (action, object) = (action.to_owned(), object.to_string());
         Self { action, object, before: None, after: Some(details) }

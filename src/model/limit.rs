@@ -97,7 +97,7 @@ impl RateLimit {
     /// Parses `100/1m` or `100/1m burst 20`.
     ///
     /// # Errors
-    /// The text has another form, or one of its numbers is zero or too large.
+    /// The text does not have this form, or one of its numbers is zero or too large.
     pub fn parse(location: &str, text: &str) -> Result<Self, Violation> {
         let invalid = || Violation::new(location, format!("{text:?} is not a rate."), RATE_FIX);
         let words: Vec<&str> = text.split_whitespace().collect();
@@ -114,7 +114,7 @@ impl RateLimit {
     /// Reads a rate from JSON: text, or `{"requests": 100, "per": "1m", "burst": 20}`.
     ///
     /// # Errors
-    /// The value has another form, or one of its numbers is zero or too large.
+    /// The value has none of these forms, or one of its numbers is zero or too large.
     pub fn read(location: &str, value: &Value) -> Result<Self, Violation> {
         match value {
             Value::String(text) => Self::parse(location, text),
@@ -158,8 +158,7 @@ impl RateLimit {
 
     /// Whether this limit is at least as strict as `other`.
     pub fn is_within(self, other: Self) -> bool {
-        // Compares the rates requests / seconds without a division: a / b <= c / d means a * d <= c
-        // * b.
+        // Compares the quotients of requests and seconds without a division.
         let product = |rate: Self, window: Self| u64::from(rate.requests) * window.seconds;
         self.burst() <= other.burst() && product(self, other) <= product(other, self)
     }
@@ -182,7 +181,7 @@ impl Credits {
     /// Parses `1000/day`, `1000/week` or `1000/month`.
     ///
     /// # Errors
-    /// The text has another form, or its number is zero or too large.
+    /// The text does not have this form, or its number is zero or too large.
     pub fn parse(location: &str, text: &str) -> Result<Self, Violation> {
         let read = text.trim().split_once('/').and_then(|(amount, refill)| {
             Some((parse_digits(amount.trim())?, Refill::parse(refill.trim())?))
@@ -196,7 +195,7 @@ impl Credits {
     /// Reads credits from JSON: text, or `{"amount": 1000, "per": "day"}`.
     ///
     /// # Errors
-    /// The value has another form, or its number is zero or too large.
+    /// The value has none of these forms, or its number is zero or too large.
     pub fn read(location: &str, value: &Value) -> Result<Self, Violation> {
         let invalid = || Violation::new(location, "This is not a number of credits.", CREDITS_FIX);
         match value {

@@ -47,7 +47,7 @@ pub(super) struct AcceptRules {
     proxies: Option<Arc<[IpNet]>>,
 }
 
-/// The other end of a connection.
+/// The peer of a connection: the client or a proxy in front.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
     /// `None` means a unix socket.
@@ -146,7 +146,7 @@ pub(super) struct FailedHandshake {
 pub(super) enum Blame {
     /// The operator: the configuration of a proxy or of this server is wrong.
     Operator,
-    /// The client: it spoke another protocol or closed the connection.
+    /// The client: it did not begin a valid handshake, or it closed the connection.
     Client,
 }
 

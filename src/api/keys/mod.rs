@@ -52,7 +52,7 @@ pub(super) async fn show(id: KeyId, request: ApiRequest<'_>) -> Result<PayloadRe
     Ok(response::record(StatusCode::OK, &view(&key.record, &request), key.revision))
 }
 
-/// Changes the label or the limits of a key. The other fields of a key cannot be changed.
+/// Changes the label or the limits of a key. No other field of a key can be changed.
 pub(super) async fn change(
     id: KeyId,
     mut request: ApiRequest<'_>,

@@ -63,7 +63,7 @@ impl Handler {
 
     /// The fixed paths of a handler, each with its methods. `None` means that the path is in the
     /// resource's record.
-    pub(super) fn own_paths(&self) -> Option<&'static [(&'static str, &'static [&'static str])]> {
+    pub(super) fn fixed_paths(&self) -> Option<&'static [(&'static str, &'static [&'static str])]> {
         match self {
             Self::EntityUser => {
                 Some(&[("/entity/user", &["POST"]), ("/user/{user}", &["GET", "PATCH", "DELETE"])])

@@ -105,7 +105,8 @@ impl<'a> Identity<'a> {
         self.verified().map(|verified| &*verified.user.name)
     }
 
-    /// The key that was used; `None` means another credential.
+    /// The key that authenticated the user. `None` means that the user authenticated without a key,
+    /// or that the request is anonymous.
     pub fn key(&self) -> Option<KeyId> {
         self.verified()?.key
     }

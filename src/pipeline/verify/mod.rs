@@ -286,7 +286,8 @@ fn check_usable(
             Detail::Uniform => reject(INVALID_KEY, "the user is blocked"),
         });
     }
-    // The operator's key is bound to the operator's application, and no other key works there.
+    // The operator's key works only with the operator's application, and this application accepts
+    // no other key.
     let is_of_another_application = match key.application() {
         Some(id) => id != application.record.id,
         None => application.record.is_operator(),

@@ -211,7 +211,8 @@ fn is_plain(bytes: &[u8]) -> bool {
     !is_suspicious && bytes[0] != b'\n' && !rest.windows(2).any(is_bare)
 }
 
-/// The value of the header field in a line. `None` means that the field has another name.
+/// The value of the header field in a line. `None` means that the line is not a
+/// field with this name.
 fn field_value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, value) = line.split_at_checked(name.len())?;
     value.strip_prefix(b":").filter(|_| start.eq_ignore_ascii_case(name))
