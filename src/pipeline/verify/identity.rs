@@ -83,9 +83,9 @@ impl<'a> Identity<'a> {
         self.verified().is_some_and(|verified| verified.is_universal)
     }
 
-    /// Whether the credential allows less than the user's roles allow. This is so for universal
-    /// keys, and for keys that are restricted to scopes, an application, networks or limits. A
-    /// client with a restricted credential must not create a credential that allows more.
+    /// Whether the credential allows less than the user's roles allow. This is the case for
+    /// universal keys, and for keys that are restricted to scopes, an application, networks or
+    /// limits. A client with a restricted credential must not create a credential that allows more.
     pub fn is_restricted(&self) -> bool {
         self.verified().is_some_and(|verified| verified.is_restricted)
     }
