@@ -259,9 +259,10 @@ fn not_found(head: &Parts) -> Denial {
 mod tests {
     use super::*;
 
-    type Found = (&'static str, &'static str, String);
+    /// The method and the pattern of a route, and the parameter of the path.
+    type RouteAndParameter = (&'static str, &'static str, String);
 
-    fn find(method: &str, path: &str) -> Result<Found, (u16, Option<String>)> {
+    fn find(method: &str, path: &str) -> Result<RouteAndParameter, (u16, Option<String>)> {
         let request = ::http::Request::builder().method(method).uri(path).body(()).unwrap();
         match super::find(&request.into_parts().0) {
             Ok(MatchedRoute { route, parameter, .. }) => {

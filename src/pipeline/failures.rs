@@ -62,7 +62,7 @@ const TIMER_TICK: Duration = Duration::from_millis(1);
 /// could measure this difference with twenty thousand requests. So the refusal waits at least one
 /// full tick of the timer, and is sent at a tick. The times of the ticks do not depend on the
 /// reason.
-pub(super) async fn even_out(denial: &Denial) {
+pub(super) async fn delay_uniform_denial(denial: &Denial) {
     if matches!(denial.phase, Phase::Lookup | Phase::Verify) {
         tokio::time::sleep(TIMER_TICK).await;
     }

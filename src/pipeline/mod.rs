@@ -299,7 +299,7 @@ async fn deny(
     let denial = failures::count(context, request, denial);
     audit.record(context, request.client, denial_audit::object(action), &denial);
     if audit.is_uniform() {
-        failures::even_out(&denial).await;
+        failures::delay_uniform_denial(&denial).await;
     }
     denial
 }

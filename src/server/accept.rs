@@ -209,7 +209,7 @@ impl AcceptedConnection {
                 has_failed = true;
                 tracing::debug!(client = %peer.client(), "a connection failed: {problem}");
             }
-            Err(TimedOut(reason)) => {
+            Err(CloseReason(reason)) => {
                 tracing::debug!(client = %peer.client(), "a connection was closed: {reason}");
                 return;
             }
@@ -309,7 +309,7 @@ impl Drop for AbortOnDrop<'_> {
 }
 
 /// The reason why a connection was closed before its end.
-struct TimedOut(&'static str);
+struct CloseReason(&'static str);
 
 /// Serves a connection until its end or a timeout. When the listener stops, `shut_down` makes the
 /// connection end after its requests in flight.
@@ -318,7 +318,7 @@ async fn supervise<C: Future>(
     shut_down: impl Fn(Pin<&mut C>),
     timeouts: &ConnectionTimeouts,
     mut stopping: watch::Receiver<bool>,
-) -> Result<C::Output, TimedOut> {
+) -> Result<C::Output, CloseReason> {
     let is_stopping = AtomicBool::new(false);
     let until_timeout = async {
         let mut timer = pin!(sleep_until(first_check(timeouts)));
@@ -326,7 +326,7 @@ async fn supervise<C: Future>(
             tokio::select! {
                 () = timer.as_mut() => match timeouts.check() {
                     TimeoutCheck::CheckAgainAt(time) => timer.as_mut().reset(time.into()),
-                    TimeoutCheck::Expired(reason) => return TimedOut(reason),
+                    TimeoutCheck::Expired(reason) => return CloseReason(reason),
                 },
                 _ = stopping.wait_for(|stop| *stop), if !is_stopping.load(Relaxed) => {
                     is_stopping.store(true, Relaxed);

@@ -18,14 +18,15 @@ use crate::{
 /// The result of the verify phase, and the input of the permit phase: the verified user, or an
 /// anonymous request.
 pub struct Identity<'a> {
-    authenticated: Option<Authenticated<'a>>,
+    authenticated: Option<AuthenticatedUser<'a>>,
     roles: &'a RoleSet,
     role_table: &'a Arc<RoleTable>,
     /// The identity as scripts see it. The first script call creates this value.
     pub(in crate::pipeline) script_view: OnceLock<IdentityView>,
 }
 
-struct Authenticated<'a> {
+/// The verified user, with the application that accepted the credential.
+struct AuthenticatedUser<'a> {
     user: VerifiedUser,
     application: &'a CompiledApplication,
 }
@@ -70,7 +71,7 @@ impl<'a> Identity<'a> {
         role_table: &'a Arc<RoleTable>,
     ) -> Self {
         let (roles, script_view) = (user.user.roles(role_table), OnceLock::new());
-        let authenticated = Some(Authenticated { user, application });
+        let authenticated = Some(AuthenticatedUser { user, application });
         Self { authenticated, roles, role_table, script_view }
     }
 

@@ -15,7 +15,7 @@ use super::{
     Action, Candidate, Denial, Gate, Phase, Request, RequestContext,
     decode::{PresentedSecret, ScriptedCredential},
     failures,
-    lookup::{KeyMatch, Proof, Unverified, blocked},
+    lookup::{KeyMatch, Proof, UnverifiedCredential, blocked},
     scripts::script_views,
     slow_digests,
 };
@@ -45,7 +45,7 @@ pub async fn check<'a>(
     candidate: Candidate<'a>,
 ) -> Result<Identity<'a>, Denial> {
     let role_table = &context.policy.roles;
-    let Some(Unverified { application, user, proof }) = candidate.into_unverified() else {
+    let Some(UnverifiedCredential { application, user, proof }) = candidate.into_unverified() else {
         return Ok(Identity::anonymous(role_table));
     };
     let check = CredentialCheck { gate, context, request, application };

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     support::{PATIENCE, TestResponse, TestServer},
-    upstream::{Protocol, Upstream, echo, fixed, head, upstream_with},
+    upstream::{Protocol, Upstream, echo, head, upstream_sending, upstream_with},
 };
 
 /// A resource at `/api` that forwards to these upstreams. `more` contains additional settings of
@@ -192,7 +192,7 @@ async fn connections_are_reused_and_closed_connections_are_replaced() {
     }
     assert_eq!(upstream.connections(), 1);
     // Each connection serves one request and is closed without `Connection: close`.
-    let closing_upstream = fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let closing_upstream = upstream_sending("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let server = start(&closing_upstream, json!({})).await;
     for number in 1..=5 {
         let response = server.ask("POST", "/api/x", "", "body").await;
@@ -300,7 +300,7 @@ async fn expect_100_continue_is_decided_by_the_upstream() {
     })
     .await;
     let refusing_upstream =
-        fixed("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
+        upstream_sending("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
     for (upstream, continues, body) in
         [(&accepting_upstream, true, "read"), (&refusing_upstream, false, "no")]
     {
@@ -358,7 +358,7 @@ async fn failing_upstream_is_a_502_and_slow_upstream_is_a_504() {
     assert!(!response.text().contains(&unreachable.to_string()));
 
     for malformed in ["", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"] {
-        let server = start(&fixed(malformed).await, json!({})).await;
+        let server = start(&upstream_sending(malformed).await, json!({})).await;
         assert_denied(&server.ask("GET", "/api/x", "", "").await, 502, "UPSTREAM_BROKEN");
         assert_denied(&server.ask("POST", "/api/x", "", "body").await, 502, "UPSTREAM_BROKEN");
     }
@@ -373,12 +373,14 @@ async fn failing_upstream_is_a_502_and_slow_upstream_is_a_504() {
 
 #[tokio::test]
 async fn incomplete_response_is_incomplete_for_the_client() {
-    let truncating_upstream = fixed("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
+    let truncating_upstream =
+        upstream_sending("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
     let server = start(&truncating_upstream, json!({})).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.text(), response.is_complete), ("half", false));
     let truncating_upstream =
-        fixed("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
+        upstream_sending("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+            .await;
     let server = start(&truncating_upstream, json!({})).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.text(), response.is_complete), ("half", false));
@@ -408,7 +410,7 @@ async fn client_that_does_not_send_its_body_gets_a_408() {
 #[tokio::test]
 async fn failing_upstream_is_ejected_if_there_are_other_upstreams() {
     let working = echo(Protocol::Http1).await;
-    let failing = fixed("").await;
+    let failing = upstream_sending("").await;
     let settings = json!({ "eject_after": 2, "eject_seconds": 60 });
     let server = TestServer::new(&[resource_to(&[&failing, &working], settings.clone())]).await;
     let mut statuses = Vec::new();
@@ -419,7 +421,7 @@ async fn failing_upstream_is_ejected_if_there_are_other_upstreams() {
     // gets no more requests.
     assert_eq!(statuses.iter().filter(|status| **status == 502).count(), 2, "{statuses:?}");
     assert_eq!(failing.connections(), 2);
-    let second_failing = fixed("").await;
+    let second_failing = upstream_sending("").await;
     let server = TestServer::new(&[resource_to(&[&failing, &second_failing], settings)]).await;
     for _ in 0..4 {
         assert_denied(&server.ask("POST", "/api/x", "", "body").await, 502, "UPSTREAM_BROKEN");
@@ -446,21 +448,23 @@ async fn unreachable_upstream_fails_no_request_if_there_are_other_upstreams() {
 
 #[tokio::test]
 async fn head_and_bodiless_responses_keep_the_fields_of_the_upstream() {
-    let with_length = fixed("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n").await;
+    let with_length = upstream_sending("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n").await;
     let server = start(&with_length, json!({})).await;
     let response = server.ask("HEAD", "/api/x", "", "").await;
     assert_eq!((response.status, response.header("content-length")), (200, Some("1234")));
     assert_eq!(response.body, b"");
-    let without_length = fixed("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let without_length =
+        upstream_sending("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     let server = start(&without_length, json!({})).await;
     let response = server.ask("HEAD", "/api/x", "", "").await;
     assert_eq!((response.status, response.header("content-length")), (200, None));
     // A response of the upstream that looks like a rejection by hyper is not replaced.
-    let empty_rejection = fixed("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+    let empty_rejection =
+        upstream_sending("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
     let server = start(&empty_rejection, json!({})).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.status, response.text()), (400, ""));
-    let not_modified = fixed("HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n\r\n").await;
+    let not_modified = upstream_sending("HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n\r\n").await;
     let server = start(&not_modified, json!({})).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.status, response.header("etag")), (304, Some("\"1\"")));

@@ -161,7 +161,7 @@ where
 }
 
 /// An upstream that reads a head, sends these bytes, and closes.
-pub async fn fixed(response: &'static str) -> Upstream {
+pub async fn upstream_sending(response: &'static str) -> Upstream {
     upstream_with(move |mut stream, _| async move {
         head(&mut stream).await;
         let _ = stream.write_all(response.as_bytes()).await;
