@@ -45,7 +45,8 @@ pub async fn check<'a>(
     candidate: Candidate<'a>,
 ) -> Result<Identity<'a>, Denial> {
     let role_table = &context.policy.roles;
-    let Some(UnverifiedCredential { application, user, proof }) = candidate.into_unverified() else {
+    let Some(UnverifiedCredential { application, user, proof }) = candidate.into_unverified()
+    else {
         return Ok(Identity::anonymous(role_table));
     };
     let check = CredentialCheck { gate, context, request, application };
