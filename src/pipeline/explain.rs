@@ -315,6 +315,7 @@ fn grant(grant: &Grant<'_>) -> Vec<Finding> {
 /// All parts of the request that may be a credential, the longest part first. Each part is listed
 /// in all forms in which a script may repeat it.
 fn secrets(request: &Request<'_>) -> Vec<Secret> {
+    /// Header fields that do not contain credentials.
     const HARMLESS: [&str; 5] = ["accept", "content-type", "content-length", "host", "user-agent"];
     let mut texts = Vec::new();
     for (name, value) in request.headers {

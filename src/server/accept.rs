@@ -344,8 +344,8 @@ async fn supervise<C: Future>(
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(Ok(ended));
             }
-            if let Poll::Ready(Some(timed_out)) = until_timeout.poll_next_unpin(cx) {
-                return Poll::Ready(Err(timed_out));
+            if let Poll::Ready(Some(close_reason)) = until_timeout.poll_next_unpin(cx) {
+                return Poll::Ready(Err(close_reason));
             }
             if told_to_stop == is_stopping.load(Relaxed) {
                 return Poll::Pending;
