@@ -152,10 +152,12 @@ fn or_slow_keys(
         return KeyMatch::Indexed(indexed);
     }
     match gate.0.directory.slow_keys(user.map(|user| user.uid)) {
-        // An application that gives no details checks decoys even if the user has no slow keys, so
-        // that the response takes the same time.
-        Some(slow) if !slow.ids.is_empty() || application.record.detail == Detail::Uniform => {
-            KeyMatch::Slow(slow)
+        // An application that gives no details checks decoy digests even for a user without slow
+        // keys, so that the response takes the same time for every user.
+        Some(slow_keys)
+            if !slow_keys.ids.is_empty() || application.record.detail == Detail::Uniform =>
+        {
+            KeyMatch::Slow(slow_keys)
         }
         _ => KeyMatch::Indexed(indexed),
     }
