@@ -192,7 +192,12 @@ impl Gate {
         self.write_later(async move |accounts| {
             let writer = accounts.as_actor(Actor::Program);
             if let Err(problem) = writer.adopt_key(uid, &application, &text).await {
-                tracing::warn!(uid, application, %problem, "could not store a key that a script adopted; will retry at its next use");
+                tracing::warn!(
+                    uid,
+                    application,
+                    %problem,
+                    "could not store a key that a script adopted; its next use retries the write"
+                );
             }
         });
     }

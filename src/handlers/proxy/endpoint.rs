@@ -109,7 +109,7 @@ impl Endpoint {
             tracing::warn!(
                 upstream = self.name(),
                 seconds = settings.eject_seconds,
-                "ejected a failing upstream; the resource's other upstreams get its requests"
+                "ejected a failing upstream; if the resource has other upstreams, they get its requests"
             );
         }
     }
