@@ -22,8 +22,8 @@ pub(super) async fn list(request: ApiRequest<'_>) -> Result<PayloadResponse, Den
     Ok(list::page(items, last.filter(|_| page.has_more)))
 }
 
-/// Verifies the hash chain of the audit trail. The status is 200 for an intact chain and for a
-/// tampered chain, because in both cases the verification succeeded.
+/// Verifies the hash chain of the audit trail. The status is 200 whenever the check completes. The
+/// field `state` in the body says whether the chain is intact or tampered.
 pub(super) async fn verify(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let verdict = request.accounts.verify_audit().await.map_err(response::denial)?;
     let body = match verdict {

@@ -19,8 +19,8 @@ pub(super) fn respond(head: &Parts, accounts: &Accounts) -> Option<PayloadRespon
     }
 }
 
-/// The response whether the server is ready. If the store has stopped writing, the server continues
-/// to decide requests, but it is not ready, because an operator has to repair the store.
+/// The response to `/health/ready`. If the store has stopped writing, the server continues to
+/// decide requests, but the server is not ready, because an operator has to repair the store.
 fn ready(accounts: &Accounts) -> PayloadResponse {
     match accounts.fault() {
         None => response::json(StatusCode::OK, &ready_body(accounts)),

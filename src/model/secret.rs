@@ -77,7 +77,8 @@ impl Digest {
     pub fn from_hex(text: &[u8]) -> Option<Self> {
         let text: &[u8; 64] = text.try_into().ok()?;
         let mut bytes = [0; 32];
-        // All nibbles combined: a byte that is not a hexadecimal digit makes this 16 or more.
+        // The bitwise combination of all nibbles. A byte that is not a hexadecimal digit makes this
+        // value 16 or more.
         let mut combined = 0;
         for (byte, pair) in bytes.iter_mut().zip(text.as_chunks::<2>().0) {
             let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
@@ -236,8 +237,8 @@ impl fmt::Debug for Pepper {
     }
 }
 
-/// The beginning of the digests that Keyward makes. It contains the parameters that RFC 9106 and
-/// OWASP recommend for little memory.
+/// The beginning of the digests that Keyward makes. This text contains the parameters that RFC 9106
+/// and OWASP recommend for machines with little memory.
 const OWN_PREFIX: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
 
 /// A slow digest of a password or of an imported key. A digest that Keyward made is Argon2id as a

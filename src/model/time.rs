@@ -36,7 +36,7 @@ impl fmt::Display for Timestamp {
         let time = jiff::Timestamp::from_second(self.0).unwrap_or(jiff::Timestamp::MAX);
         let date = jiff::tz::Offset::UTC.to_datetime(time);
         // The digits are written one by one. A user entity contains four timestamps, and `format!`
-        // would take longer for them than for the rest of the entity.
+        // would take longer for these timestamps than for the rest of the entity.
         let mut text = *b"0000-00-00T00:00:00+00:00";
         let mut put = |from: usize, to: usize, mut number: i16| {
             for digit in text[from..to].iter_mut().rev() {
@@ -44,7 +44,7 @@ impl fmt::Display for Timestamp {
                 number /= 10;
             }
         };
-        // Years before year 0 would need a sign. They do not occur.
+        // Years before year 0 would need a sign, but no timestamp has such a year.
         put(0, 4, date.year().max(0));
         let parts = [date.month(), date.day(), date.hour(), date.minute(), date.second()];
         for (from, number) in [5, 8, 11, 14, 17].into_iter().zip(parts) {
@@ -80,12 +80,12 @@ impl Clock {
     /// time in nanoseconds.
     pub fn ticks(&self) -> u64 {
         const SECOND: u64 = 1_000_000_000;
-        let whole = |number: i64| u64::try_from(number).unwrap_or(0);
+        let to_u64 = |number: i64| u64::try_from(number).unwrap_or(0);
         match &self.0 {
-            Some(seconds) => whole(seconds.load(Ordering::Relaxed)).saturating_mul(SECOND),
+            Some(seconds) => to_u64(seconds.load(Ordering::Relaxed)).saturating_mul(SECOND),
             None => {
                 let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-                whole(now.tv_sec).saturating_mul(SECOND).saturating_add(whole(now.tv_nsec))
+                to_u64(now.tv_sec).saturating_mul(SECOND).saturating_add(to_u64(now.tv_nsec))
             }
         }
     }

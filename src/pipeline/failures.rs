@@ -1,7 +1,7 @@
 //! Failure limits for clients that present too many wrong credentials.
 //!
-//! Beyond the limit a correct key is accepted, unless its digest is slow. Passwords and keys with
-//! slow digests are refused without a check.
+//! Above the limit, correct keys are still accepted, except keys whose digests are slow to check.
+//! Such keys and all passwords are refused without a check.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub fn failed(context: &RequestContext, attempt: PasswordAttempt, uid: Option<u6
     }
 }
 
-/// Counts a denial if the credential was wrong. Beyond the limit every such denial becomes the same
+/// Counts a denial if the credential was wrong. Above the limit, every such denial becomes the same
 /// 429, so that the client learns nothing about the credential.
 pub(super) fn count(context: &RequestContext, request: &Request<'_>, denial: Denial) -> Denial {
     if !is_failure(&denial) || context.mode == Mode::DryRun {
@@ -60,8 +60,9 @@ const TIMER_TICK: Duration = Duration::from_millis(1);
 ///
 /// The time before a refusal differs by some tens of nanoseconds depending on the reason. A client
 /// could measure this difference with twenty thousand requests. So the refusal waits at least one
-/// full tick, until a tick of the timer. The times of the ticks do not depend on the reason.
-pub(super) async fn even_out(denial: &Denial) {
+/// full tick of the timer, and is sent at a tick. The times of the ticks do not depend on the
+/// reason.
+pub(super) async fn delay_uniform_denial(denial: &Denial) {
     if matches!(denial.phase, Phase::Lookup | Phase::Verify) {
         tokio::time::sleep(TIMER_TICK).await;
     }

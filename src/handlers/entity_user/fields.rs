@@ -132,7 +132,8 @@ fn wrong_type(field: UserField, property: &str) -> FieldValue {
     FieldValue::Invalid(vec![FieldError::at(field, format!("0.{property}"), WRONG_TYPE)])
 }
 
-/// Also accepts numbers as text, because clients in untyped languages send numbers.
+/// The text of a value. A number becomes a text, because clients in untyped languages send numbers
+/// for texts.
 fn text(json: Json) -> Option<String> {
     match json {
         Json::String(text) => Some(text),
@@ -169,7 +170,7 @@ fn number(json: &Json) -> Option<u64> {
 /// A point in time: seconds since the epoch, or RFC 3339. Years have four digits.
 fn time(json: Json) -> Result<Option<FieldValue>, Denial> {
     const FOUR_DIGIT_YEARS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_207_199;
-    let (time, given) = match json {
+    let (time, date) = match json {
         Json::Number(number) => (number.as_i64().map(Timestamp), number.to_string()),
         Json::String(text) => {
             let time = text.parse().ok().map(Timestamp).or_else(|| Timestamp::parse(&text));
@@ -180,7 +181,7 @@ fn time(json: Json) -> Result<Option<FieldValue>, Denial> {
     match time.filter(|time| FOUR_DIGIT_YEARS.contains(&time.0)) {
         Some(time) => Ok(Some(FieldValue::Time(time))),
         None => Err(validation::unprocessable(format!(
-            "The specified date \"{given}\" is not in an accepted format: \"U\" (UNIX timestamp), \
+            "The specified date \"{date}\" is not in an accepted format: \"U\" (UNIX timestamp), \
              \"Y-m-d\\TH:i:sO\" (ISO 8601), \"Y-m-d\\TH:i:sP\" (RFC 3339)."
         ))),
     }

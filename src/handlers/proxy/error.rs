@@ -25,9 +25,10 @@ pub(super) enum ProxyError {
     ClientBroke,
     /// The client stopped sending its body.
     ClientTimeout,
-    /// Every upstream is ejected. The first may be used again after this number of seconds.
+    /// Every upstream is ejected. The number is the seconds until one of the upstreams may be used
+    /// again.
     AllEjected(u32),
-    /// Path and upstream base do not form a valid URL.
+    /// The base URL of the upstream and the path of the request do not form a valid URL.
     InvalidTarget,
     /// The resource has no upstream.
     NoUpstream,
@@ -76,7 +77,9 @@ impl ProxyError {
                 "the client sent no data of its body within response_seconds".into()
             }
             Self::AllEjected(_) => "every upstream is ejected".into(),
-            Self::InvalidTarget => "path and upstream base do not form a valid URL".into(),
+            Self::InvalidTarget => {
+                "the upstream's base URL and the request's path do not form a valid URL".into()
+            }
             Self::NoUpstream => "the resource has no upstream".into(),
         }
     }
