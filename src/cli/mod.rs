@@ -130,7 +130,8 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
     let command = match cli.command.unwrap_or(Command::Serve) {
-        // These commands work without a configuration, even if it is invalid.
+        // These commands do not load the configuration, so they also work if the configuration is
+        // invalid.
         Command::Completions { shell } => return commands::completions::print(shell),
         Command::Config(commands::config::Verb::Schema) => return commands::config::schema(),
         Command::Records(RecordCommand::Key(commands::key::Verb::Scan(scan))) => {

@@ -52,9 +52,10 @@ fn unready(status: u16, address: &AdminListen, body: Value) -> CliError {
     failure
 }
 
-/// Returns the address in the control file, which has the actual port. Without a valid control
-/// file, returns the configured address, or the command line's socket if the admin listener has
-/// TLS.
+/// Returns the server's address. A valid control file contains this address, with the actual port.
+/// Without a valid control file, the address comes from the settings. If the admin listener uses
+/// TLS, the address is the Unix socket that the server opens for the command line. Otherwise the
+/// address is the configured listen address.
 fn address(settings: &Settings) -> AdminListen {
     match control_file::find(&settings.store.control_file) {
         Ok(Some(found)) => found.address,

@@ -29,8 +29,9 @@ pub fn open(settings: &Settings) -> Result<Accounts, SetupError> {
         .with_denials(settings.audit.denials))
 }
 
-/// Creates empty accounts in memory, like those of a new store, for a dry run. The pepper
-/// comes from the pepper file. If that file does not exist, the pepper is random and is not stored.
+/// Creates an [`Accounts`] without users in memory, for a dry run. Its state is the state of a new
+/// store. The pepper comes from the pepper file. If that file does not exist, the pepper is random
+/// and is not stored.
 pub fn in_memory(settings: &Settings) -> Result<Accounts, SetupError> {
     let entropy = Entropy::system();
     let pepper = match read_pepper(&settings.store.pepper_file) {

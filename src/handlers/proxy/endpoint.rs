@@ -231,5 +231,5 @@ async fn connect_tls(
     tls: &TlsClient,
     stream: TcpStream,
 ) -> Result<impl IoStream + use<>, ProxyError> {
-    tls.handshake(stream).await.map_err(ProxyError::Untrusted)
+    tls.handshake(stream).await.map_err(ProxyError::TlsFailed)
 }

@@ -12,7 +12,7 @@ pub(super) enum ProxyError {
     /// No TCP connection was possible.
     Unreachable(io::Error),
     /// The TLS handshake failed: the certificate is not trusted, or the protocols do not match.
-    Untrusted(io::Error),
+    TlsFailed(io::Error),
     /// No connection within `connect_seconds`.
     ConnectTimeout,
     /// The connection ended before the response, or the response is not HTTP.
@@ -40,7 +40,7 @@ impl ProxyError {
         matches!(
             self,
             Self::Unreachable(_)
-                | Self::Untrusted(_)
+                | Self::TlsFailed(_)
                 | Self::ConnectTimeout
                 | Self::Broken(_)
                 | Self::ResponseTimeout
@@ -65,7 +65,7 @@ impl ProxyError {
     fn internal_message(&self) -> String {
         match self {
             Self::Unreachable(error) => error.to_string(),
-            Self::Untrusted(error) => format!("the TLS handshake failed: {error}"),
+            Self::TlsFailed(error) => format!("the TLS handshake failed: {error}"),
             Self::Broken(error) => with_causes(error),
             Self::ConnectTimeout => "no connection within connect_seconds".into(),
             Self::ResponseTimeout => "no response within response_seconds".into(),
@@ -91,7 +91,7 @@ impl ProxyError {
                 "UPSTREAM_UNREACHABLE",
                 "The upstream server cannot be reached.",
             ),
-            Self::Untrusted(_) => (
+            Self::TlsFailed(_) => (
                 StatusCode::BAD_GATEWAY,
                 "UPSTREAM_UNTRUSTED",
                 "No secure connection to the upstream server can be made.",

@@ -114,9 +114,10 @@ async fn idle_connection_is_closed() {
     assert!(began.elapsed() >= SHORT * 9 / 10, "{:?}", began.elapsed());
 }
 
-/// The client keeps its HTTP/2 window closed. Its socket is never full.
+/// The client keeps the HTTP/2 windows of its streams closed. The server's writes to the socket
+/// never block. Therefore only the idle timeout can close this connection.
 #[tokio::test]
-async fn client_that_opens_no_window_is_closed() {
+async fn connection_without_stream_window_is_closed_when_idle() {
     let listener = TestListener::new(ConnectionLimits { idle: SHORT, ..generous_limits() }).await;
     for path in ["/a", "/large"] {
         let mut builder = http2::Builder::new(TokioExecutor::new());
