@@ -12,7 +12,7 @@ use super::{
     group::WRITE_LOCK,
     problem::{NOT_COMMITTED, RESTORE, failed, unusable},
     safety_copy::{self, COMPACTING},
-    sled_files::{make_folder, open_sled},
+    sled_files::{OpenDb, make_folder, open_sled},
     view::CommittedView,
 };
 use crate::store::{RecordDigest, StoreError, Table, codec, digest::CommitState};
@@ -38,7 +38,7 @@ pub(super) fn is_needed(path: &Path, state: &CommitState) -> io::Result<bool> {
 pub(super) fn compact(
     path: &Path,
     cache_mib: u64,
-    db: sled::Db,
+    db: OpenDb,
     state: &CommitState,
 ) -> Result<(u64, u64), StoreError> {
     let broken = |e: io::Error| unusable(path, &e);

@@ -15,13 +15,13 @@ use super::{
     marker::{self, MarkerFile},
     problem::{RESTORE, failed, unusable},
     safety_copy::{self, SafetyCopy},
-    sled_files::{MIN_CONF_SIZE, check_conf, lock, make_durable, make_folder, open_sled},
+    sled_files::{MIN_CONF_SIZE, OpenDb, check_conf, lock, make_durable, make_folder, open_sled},
 };
 use crate::store::{RecordDigest, Sequence, StoreError, Stored, Table, digest::CommitState};
 
 /// An open store whose records are not verified yet.
 pub(super) struct Opened {
-    pub db: sled::Db,
+    pub db: OpenDb,
     pub log: File,
     pub marker: MarkerFile,
     pub state: CommitState,
@@ -55,7 +55,7 @@ pub(super) fn open(path: &Path, cache_mib: u64) -> Result<Opened, StoreError> {
 
 /// A store that sled has open, whose records are not verified yet.
 struct Existing {
-    db: sled::Db,
+    db: OpenDb,
     state: CommitState,
     safety_copy: SafetyCopy,
 }
@@ -64,7 +64,7 @@ struct Existing {
 fn open_existing(path: &Path, cache_mib: u64) -> Result<(Existing, File), StoreError> {
     let broken = |e: io::Error| unusable(path, &e);
     let marked = MarkerFile::read(path).map_err(|problem| unusable(path, &problem))?;
-    let lock = lock(path)?;
+    let lock = lock(path, MarkerFile::open_file(path))?;
     check_conf(path).map_err(|problem| unusable(path, &problem))?;
     let safety_copy = SafetyCopy::take(path).map_err(|problem| unusable(path, &problem))?;
     let open = || -> Result<_, StoreError> {
@@ -127,9 +127,20 @@ pub(super) fn open_and_compact(path: &Path, cache_mib: u64) -> Result<(u64, u64)
 fn create(path: &Path, cache_mib: u64) -> Result<Opened, StoreError> {
     let broken = |e: io::Error| unusable(path, &e);
     make_folder(path).map_err(broken)?;
+    // Two first starts at the same time would copy and restore each other's files. Some network
+    // file systems have no locks of folders.
+    let _lock = match lock(path, File::open(path)) {
+        Err(problem @ StoreError::Locked { .. }) => return Err(problem),
+        locked => locked.ok(),
+    };
+    if path.join(marker::NAME).exists() {
+        return open(path, cache_mib);
+    }
+    let names = names(path).map_err(broken)?;
     let safety_copy = SafetyCopy::take(path).map_err(|problem| unusable(path, &problem))?;
     let open = || -> Result<_, StoreError> {
         safety_copy.move_temporary_files().map_err(broken)?;
+        remove_incomplete_conf(path).map_err(broken)?;
         let db = open_sled(path, cache_mib)?;
         let state = commit_state(path, &db)?;
         if state.sequence > 0 {
@@ -140,7 +151,12 @@ fn create(path: &Path, cache_mib: u64) -> Result<Opened, StoreError> {
     };
     let (db, state) = match open() {
         Ok(opened) => opened,
+        Err(problem @ StoreError::Locked { .. }) => {
+            safety_copy.discard();
+            return Err(problem);
+        }
         Err(problem) => {
+            remove_new_files(path, &names);
             safety_copy.put_back();
             return Err(problem);
         }
@@ -152,19 +168,44 @@ fn create(path: &Path, cache_mib: u64) -> Result<Opened, StoreError> {
     Ok(Opened { db, log, marker, state, safety_copy: None })
 }
 
+/// Removes the settings file of a first start that was interrupted while it wrote this file: sled
+/// would reject the file for ever. sled has no records before the file is complete.
+fn remove_incomplete_conf(path: &Path) -> io::Result<()> {
+    let has_log = fs::metadata(path.join("db")).is_ok_and(|log| log.len() > 0);
+    if has_log || !path.join("conf").exists() || check_conf(path).is_ok() {
+        return Ok(());
+    }
+    fs::remove_file(path.join("conf"))
+}
+
+/// Removes the files that sled has created in a first start that failed. A file that is left over
+/// is no obstacle to the next start.
+fn remove_new_files(path: &Path, before: &[String]) {
+    let is_new = |name: &String| !before.contains(name);
+    for name in names(path).unwrap_or_default().into_iter().filter(is_new) {
+        if safety_copy::is_store_file(&name) || safety_copy::is_draft(&name) {
+            let _ = fs::remove_file(path.join(name));
+        } else if name == "blobs" {
+            let _ = fs::remove_dir(path.join(name));
+        }
+    }
+}
+
+fn names(path: &Path) -> io::Result<Vec<String>> {
+    let name = |entry: io::Result<fs::DirEntry>| {
+        entry.map(|entry| entry.file_name().to_string_lossy().into_owned())
+    };
+    fs::read_dir(path)?.map(name).collect()
+}
+
 /// Whether a new store is to be created in the folder. An incomplete store, or a folder with other
 /// files, is an error.
 fn is_new_store(path: &Path) -> Result<bool, StoreError> {
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
+    let names = match names(path) {
+        Ok(names) => names,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(e) => return Err(unusable(path, &e)),
     };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(|e| unusable(path, &e))?.file_name();
-        names.push(name.to_string_lossy().into_owned());
-    }
     let has = |name: &str| names.iter().any(|found| found == name);
     if let Some(other) = names.iter().find(|name| !is_expected(name)) {
         let problem = if has(marker::NAME) {
@@ -195,9 +236,14 @@ fn is_expected(name: &str) -> bool {
 /// no records, which is checked when it is open.
 fn is_interrupted_first_start(path: &Path, names: &[String]) -> Result<bool, StoreError> {
     let size = |name: &str| fs::metadata(path.join(name)).map_or(0, |found| found.len());
-    let conf = size("conf");
-    let is_incomplete = conf < MIN_CONF_SIZE as u64 && (conf > 0 || size("db") > 0);
-    if is_incomplete || names.iter().any(|name| name == safety_copy::COPY) {
+    let has = |name: &str| names.iter().any(|found| found == name);
+    let (conf, log) = (size("conf"), size("db"));
+    // A first start makes its copy before it creates a file, and there is no marker file to copy.
+    let copies = [safety_copy::COPY, safety_copy::LEFT_OVER].into_iter().filter(|name| has(name));
+    let has_started = copies.clone().next().is_some();
+    let is_incomplete = conf < MIN_CONF_SIZE as u64 && (log > 0 || conf > 0 && !has_started)
+        || copies.into_iter().any(|name| path.join(name).join(marker::NAME).exists());
+    if is_incomplete {
         let problem = format!(
             "it is incomplete: its file {} or conf is missing. {RESTORE}, or choose an empty folder",
             marker::NAME

@@ -55,7 +55,7 @@ use marker::MarkerFile;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use problem::{NOT_COMMITTED, RESTORE, unusable};
 use safety_copy::SafetyCopy;
-use sled_files::panic_text;
+use sled_files::{OpenDb, panic_text};
 use tokio::sync::oneshot;
 use view::{CommittedView, HiddenWrite};
 
@@ -86,7 +86,7 @@ pub struct SledStore {
 /// The state that the store shares with its writer thread.
 struct SledInner {
     path: PathBuf,
-    db: sled::Db,
+    db: OpenDb,
     /// Our own handle of sled's log file, for syncs.
     log: File,
     publisher: Publisher,

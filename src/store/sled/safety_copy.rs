@@ -29,7 +29,7 @@ use super::marker;
 /// The folder with the copy, in the store's folder.
 pub(super) const COPY: &str = "before-start";
 /// A copy that a start did not remove because it was killed.
-const LEFT_OVER: &str = "before-interrupted-start";
+pub(super) const LEFT_OVER: &str = "before-interrupted-start";
 /// An empty file that a store leaves behind when it could not write or sync. The kernel then has
 /// pages in its cache that are not on the disk, and takes them for clean ones.
 pub(super) const SYNC_FAILED: &str = "sync-failed";

@@ -5,6 +5,7 @@ use std::{
     any::Any,
     fs::{self, DirBuilder, File},
     io,
+    ops::Deref,
     os::unix::fs::DirBuilderExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -13,10 +14,7 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{
-    marker::MarkerFile,
-    problem::{RESTORE, unusable},
-};
+use super::problem::{RESTORE, unusable};
 use crate::store::StoreError;
 
 /// How long to wait until another process releases the lock.
@@ -24,10 +22,31 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// sled takes a settings file that is smaller than this for none, and writes a new one.
 pub(super) const MIN_CONF_SIZE: usize = 9;
 
-/// Locks an existing store. sled's own lock would come too late: the copy of the files is made
-/// before.
-pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
-    let file = MarkerFile::open_file(path).map_err(|e| unusable(path, &e))?;
+/// An open sled. Closing it syncs its log, and sled panics if the sync fails. Everything committed
+/// was synced before, so the panic is caught.
+pub(super) struct OpenDb(Option<sled::Db>);
+
+impl Deref for OpenDb {
+    type Target = sled::Db;
+
+    fn deref(&self) -> &sled::Db {
+        self.0.as_ref().expect("it is taken out in `drop` only")
+    }
+}
+
+impl Drop for OpenDb {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(db))) {
+            tracing::warn!("could not close sled: {}", panic_text(panic.as_ref()));
+        }
+    }
+}
+
+/// Locks the marker file of an existing store, or the folder of a new one. sled's own lock would
+/// come too late: the copy of the files is made before.
+pub(super) fn lock(path: &Path, file: io::Result<File>) -> Result<File, StoreError> {
+    let file = file.map_err(|e| unusable(path, &e))?;
     let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -54,16 +73,23 @@ pub(super) fn check_conf(path: &Path) -> Result<(), String> {
     if is_intact { Ok(()) } else { Err(format!("the file conf is damaged. {RESTORE}")) }
 }
 
-pub(super) fn open_sled(path: &Path, cache_mib: u64) -> Result<sled::Db, StoreError> {
+pub(super) fn open_sled(path: &Path, cache_mib: u64) -> Result<OpenDb, StoreError> {
     let config =
         sled::Config::new().path(path).cache_capacity(cache_mib * 1024 * 1024).flush_every_ms(None);
+    let broken = |e: io::Error| unusable(path, &e);
     let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
         // sled panics on some damaged files.
         let opened = catch_unwind(AssertUnwindSafe(|| config.open()))
             .map_err(|panic| unusable(path, &panic_text(panic.as_ref())))?;
         match opened {
-            Ok(db) => return Ok(db),
+            Ok(db) => {
+                // A start overwrites segments that only its new snapshot makes superfluous, and
+                // sled does not sync the snapshot's name.
+                let db = OpenDb(Some(db));
+                File::open(path).and_then(|folder| folder.sync_all()).map_err(broken)?;
+                return Ok(db);
+            }
             Err(sled::Error::Io(e)) if is_lock_error(&e) => {
                 if Instant::now() >= deadline {
                     return Err(StoreError::Locked { path: path.display().to_string() });

@@ -135,6 +135,57 @@ fn left_over_temporary_files_are_no_obstacle() {
 }
 
 #[test]
+fn first_start_that_was_interrupted_is_no_obstacle() {
+    let folder = tempfile::tempdir().unwrap();
+    let complete = folder.path().join("complete");
+    drop(sled::open(&complete).unwrap());
+    let conf = fs::read(complete.join("conf")).unwrap();
+    // The first start was killed while it wrote the settings file, or after that.
+    for length in 0..=conf.len() {
+        let path = folder.path().join(length.to_string());
+        fs::create_dir_all(path.join("before-start")).unwrap();
+        fs::write(path.join("conf"), &conf[..length]).unwrap();
+        drop(open(&path).unwrap());
+        open_and_load(&path).unwrap();
+    }
+    // The copy of an existing store means that this is not a first start.
+    let path = folder.path().join("existing");
+    copy_folder(&killed_store(folder.path(), 3), &path);
+    fs::remove_file(path.join("KEYWARD")).unwrap();
+    fs::create_dir(path.join("before-start")).unwrap();
+    fs::write(path.join("before-start/KEYWARD"), "").unwrap();
+    let before = tree(&path);
+    assert!(problem(&path).contains("incomplete"));
+    assert!(tree(&path) == before);
+}
+
+#[test]
+fn refused_first_start_leaves_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("snap.0000000000000C35"), "this is no snapshot").unwrap();
+    let before = tree(&path);
+    problem(&path);
+    assert!(tree(&path) == before);
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+}
+
+#[test]
+fn first_start_waits_for_another_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    fs::create_dir(&path).unwrap();
+    let other = File::open(&path).unwrap();
+    rustix::fs::flock(&other, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let refused = open(&path).err().unwrap();
+    assert!(matches!(refused, StoreError::Locked { .. }), "{refused:?}");
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    drop(other);
+    open_and_load(&path).unwrap();
+}
+
+#[test]
 fn refused_start_restores_left_over_files_too() {
     let folder = tempfile::tempdir().unwrap();
     let path = killed_store(folder.path(), 3);
