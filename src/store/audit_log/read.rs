@@ -208,11 +208,12 @@ pub fn oldest_first(
     }
 }
 
-/// Entries before the entry with the number `before`, the newest first. The page ends at the first
-/// entry that is not what was written.
+/// Entries before the entry with the number `before`, the newest first. The page ends before the
+/// first entry that is not what was written, and after the first entry of the lost generation.
 ///
 /// # Errors
-/// The first entry of the page, the beginning or the end of the trail is not what was written.
+/// The first entry of the page, the beginning or the end of the trail is not what was written; or
+/// `before` is the first entry of the lost generation.
 pub fn newest_first(
     store: &dyn Store,
     key: &AuditKey,
@@ -220,6 +221,11 @@ pub fn newest_first(
     limit: usize,
 ) -> Result<ChainPage, TrailError> {
     let (begin, end) = bounds(store, key)?;
+    if let Some(number) = before
+        && lost_entry(store, key, number).is_some()
+    {
+        return Err(TrailProblem { number, problem: LOST }.into());
+    }
     let until = before.map_or(end.number, |before| before.saturating_sub(1).min(end.number));
     if until <= begin.number {
         check_first_row(store, &begin)?;
@@ -230,16 +236,18 @@ pub fn newest_first(
     let mut found = span.read(store, key, previous_hash(store, from), LookUps::Skip)?;
     found.reverse();
     let bad = found.iter().position(Result::is_err);
-    if bad == Some(0) {
+    let lost = bad.and_then(|at| lost_entry(store, key, until - at as u64));
+    if bad == Some(0) && lost.is_none() {
         if has_moved(store, key, until - 1)? {
             return Ok(ChainPage { entries: Vec::new(), has_more: false });
         }
         return Err(found.remove(0).expect_err("its position was found").into());
     }
     found.truncate(bad.unwrap_or(found.len()));
-    let entries: Vec<_> = found.into_iter().flatten().collect();
+    let has_lost = lost.is_some();
+    let entries: Vec<_> = found.into_iter().flatten().chain(lost).collect();
     let first = entries.last().map_or(until, |entry| entry.number - 1);
-    let has_more = first > begin.number || check_first_row(store, &begin).is_err();
+    let has_more = first > begin.number || has_lost || check_first_row(store, &begin).is_err();
     Ok(ChainPage { entries, has_more })
 }
 
@@ -255,6 +263,12 @@ pub(super) fn has_moved(
 /// The hash of the entry with this number, as it is stored. `None` means that it cannot be read.
 fn previous_hash(store: &dyn Store, number: u64) -> Option<Digest> {
     look_up(store, number).ok().map(|entry| entry.hash)
+}
+
+/// The entry with this number, if the lost generation begins with it.
+fn lost_entry(store: &dyn Store, key: &AuditKey, number: u64) -> Option<ChainEntry> {
+    let entry = look_up(store, number).ok()?;
+    (entry.generation == Some(lost_generation(key))).then_some(entry)
 }
 
 /// Looks an entry up by its number.
