@@ -126,8 +126,9 @@ impl Accounts {
     /// Ends early when `end` resolves.
     pub async fn verify_audit_in_background(&self, end: impl Future<Output = ()>) {
         tokio::select! {
-            () = self.verify_in_steps() => {}
+            biased;
             () = end => {}
+            () = self.verify_in_steps() => {}
         }
     }
 
