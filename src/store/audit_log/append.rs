@@ -36,7 +36,7 @@ pub enum Generation {
     First(Digest),
     /// A new generation of an existing trail, with this id.
     Next(Digest),
-    /// The store has users, but no authentic end of its trail. The entries begin the lost
+    /// The store has records, but no authentic end of its trail. The entries begin the lost
     /// generation, or continue it if another batch has begun it.
     Lost {
         /// The entries follow this number: that of the last row in the table.
@@ -51,8 +51,9 @@ pub fn generation_for_append(
     key: &AuditKey,
     new_id: impl FnOnce() -> Digest,
 ) -> Result<Generation, StoreError> {
-    match read_edge(store, key, Edge::End)? {
-        Mark::Authentic(_) => Ok(Generation::Current),
+    let end = read_edge(store, key, Edge::End)?;
+    match end.belonging_to(read_edge(store, key, Edge::Beginning)?) {
+        Mark::Authentic { .. } => Ok(Generation::Current),
         Mark::Missing if is_unused(store)? => Ok(Generation::First(new_id())),
         Mark::Missing | Mark::Forged => Ok(Generation::Lost { after: last_row(store)? }),
     }
@@ -62,20 +63,16 @@ pub(super) fn read_edge(store: &dyn Store, key: &AuditKey, edge: Edge) -> Result
     edge.read(key, store.get(Table::Meta, edge.key()))
 }
 
-/// Whether the store was never filled: no first start, no user, no key and no audit entry. Only
-/// then may a trail have no end.
+/// Whether the store has no records: only then may a trail have no end.
 pub(super) fn is_unused(store: &dyn Store) -> Result<bool, StoreError> {
     for record in [table::PEPPER, Edge::Beginning.key()] {
         if store.get(Table::Meta, record)?.is_some() {
             return Ok(false);
         }
     }
-    for table in [Table::Users, Table::Keys, Table::Audit] {
-        if has_rows(store, table) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    // Other records in `meta` may be those of the engine.
+    let mut tables = Table::ALL.into_iter().filter(|table| *table != Table::Meta);
+    Ok(!tables.any(|table| has_rows(store, table)))
 }
 
 /// Whether a table has rows. A row that cannot be read is a row.
@@ -107,12 +104,17 @@ pub fn writes(
     mut get: impl FnMut(Table, &[u8]) -> Result<Option<Stored>, StoreError>,
 ) -> Result<Vec<Write>, StoreError> {
     let key = &append.key;
-    let end = Edge::End.read(key, get(Table::Meta, Edge::End.key()))?;
+    let beginning = Edge::Beginning.read(key, get(Table::Meta, Edge::Beginning.key()))?;
+    let end = Edge::End.read(key, get(Table::Meta, Edge::End.key()))?.belonging_to(beginning);
     let (mut state, mut begins) = match (end, append.generation) {
-        (Mark::Authentic(end), Generation::Next(id)) => (end, Some(id)),
-        (Mark::Authentic(end), _) => (end, None),
+        (Mark::Authentic { state, .. }, Generation::Next(id)) => (state, Some(id)),
+        (Mark::Authentic { state, .. }, _) => (state, None),
         (Mark::Missing, Generation::First(id)) => (ChainState::origin(key), Some(id)),
         (_, Generation::Lost { after }) => {
+            let after = match beginning {
+                Mark::Authentic { state, .. } => after.max(state.number),
+                Mark::Missing | Mark::Forged => after,
+            };
             (ChainState::origin(key).renumbered(after), Some(lost_generation(key)))
         }
         _ => {
@@ -129,29 +131,33 @@ pub fn writes(
         state = state.advance(key, &entry);
         writes.push(put(Table::Audit, &entry.key(), entry.encode()));
     }
-    writes.push(put(Table::Meta, Edge::End.key(), Edge::End.write(key, state)));
-    writes.extend(remove_oldest(append, state.number, get)?);
+    let begin = match (beginning, end) {
+        (Mark::Missing, _) => {
+            remove_oldest(append, ChainState::origin(key), state, get, &mut writes)
+        }
+        (Mark::Authentic { state: begin, .. }, _) => {
+            remove_oldest(append, begin, state, get, &mut writes)
+        }
+        // A forged beginning stays as it is: another one would hide it.
+        (Mark::Forged, Mark::Authentic { begin, .. }) => begin,
+        (Mark::Forged, _) => 0,
+    };
+    writes.push(put(Table::Meta, Edge::End.key(), Edge::End.write(key, state, begin)));
     Ok(writes)
 }
 
-/// The writes that remove the oldest entries above the maximum. Everything that was tampered with
-/// stays, because the new beginning would hide it: a forged beginning, and a missing, unreadable or
-/// forged entry.
+/// Adds the writes that remove the oldest entries above the maximum. Returns the number of the new
+/// beginning. A missing, unreadable or forged entry stays, because the new beginning would hide it.
 fn remove_oldest(
     append: &AuditAppend,
-    end: u64,
+    mut begin: ChainState,
+    end: ChainState,
     mut get: impl FnMut(Table, &[u8]) -> Result<Option<Stored>, StoreError>,
-) -> Result<Vec<Write>, StoreError> {
+    writes: &mut Vec<Write>,
+) -> u64 {
     let key = &append.key;
-    let mut writes = Vec::new();
-    let mark = Edge::Beginning.read(key, get(Table::Meta, Edge::Beginning.key()))?;
-    let mut begin = match mark {
-        Mark::Missing => ChainState::origin(key),
-        Mark::Authentic(begin) => begin,
-        Mark::Forged => return Ok(writes),
-    };
     let before = begin.number;
-    while end.saturating_sub(begin.number) > append.keep.max(1)
+    while end.number.saturating_sub(begin.number) > append.keep.max(1)
         && begin.number - before < MAX_EXTRA_REMOVED + append.entries.len() as u64
     {
         let number = begin.number + 1;
@@ -166,10 +172,10 @@ fn remove_oldest(
         writes.push(Write { table: Table::Audit, key: oldest.key().to_vec(), json: None });
     }
     if begin.number > before {
-        let json = Edge::Beginning.write(key, begin);
+        let json = Edge::Beginning.write(key, begin, begin.number);
         writes.push(put(Table::Meta, Edge::Beginning.key(), json));
     }
-    Ok(writes)
+    begin.number
 }
 
 fn put(table: Table, key: &[u8], json: Vec<u8>) -> Write {

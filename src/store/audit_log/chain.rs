@@ -79,8 +79,8 @@ impl ChainEntry {
     }
 }
 
-/// The id of the generation of entries that were written when the store had users but no authentic
-/// end of its trail.
+/// The id of the generation of entries that were written when the store had records, but no
+/// authentic end of its trail.
 pub(super) fn lost_generation(key: &AuditKey) -> Digest {
     key.digest("lost generation", &[])
 }
@@ -104,20 +104,21 @@ impl Edge {
         }
     }
 
-    fn stamp(self, key: &AuditKey, state: &ChainState) -> Digest {
+    fn stamp(self, key: &AuditKey, state: &ChainState, begin: u64) -> Digest {
         let purpose = match self {
             Self::Beginning => "beginning",
             Self::End => "end",
         };
         let ChainState { generation, number, hash, seal } = state;
-        let number = number.to_le_bytes();
-        let parts: &[&[u8]] = &[generation.as_bytes(), &number, hash.as_bytes(), seal.as_bytes()];
+        let (number, begin) = (number.to_le_bytes(), begin.to_le_bytes());
+        let parts: &[&[u8]] =
+            &[generation.as_bytes(), &number, hash.as_bytes(), seal.as_bytes(), &begin];
         key.digest(purpose, parts)
     }
 
-    /// The JSON of the record.
-    pub fn write(self, key: &AuditKey, state: ChainState) -> Vec<u8> {
-        encode(&StampedState { state, stamp: self.stamp(key, &state) })
+    /// The JSON of the record. `begin` is the number of the trail's beginning at that time.
+    pub fn write(self, key: &AuditKey, state: ChainState, begin: u64) -> Vec<u8> {
+        encode(&StampedState { state, begin, stamp: self.stamp(key, &state, begin) })
     }
 
     /// Checks the record, as it was read from the store.
@@ -133,8 +134,8 @@ impl Edge {
             Err(problem) => return Err(problem),
         };
         Ok(match stored.read::<StampedState>(Table::Meta, self.key()) {
-            Ok(found) if found.stamp == self.stamp(key, &found.state) => {
-                Mark::Authentic(found.state)
+            Ok(found) if found.stamp == self.stamp(key, &found.state, found.begin) => {
+                Mark::Authentic { state: found.state, begin: found.begin }
             }
             _ => Mark::Forged,
         })
@@ -146,7 +147,10 @@ impl Edge {
 struct StampedState {
     #[serde(rename = "mark")]
     state: ChainState,
-    /// A keyed hash of `state`.
+    /// The number of the trail's beginning when the record was written. So an old end does not fit a
+    /// later beginning.
+    begin: u64,
+    /// A keyed hash of `state` and `begin`.
     stamp: Digest,
 }
 
@@ -158,7 +162,26 @@ pub(super) enum Mark {
     /// The record is not what was written.
     Forged,
     /// The record is what was written.
-    Authentic(ChainState),
+    Authentic {
+        /// The state of the chain.
+        state: ChainState,
+        /// The number of the trail's beginning when the record was written.
+        begin: u64,
+    },
+}
+
+impl Mark {
+    /// This end of the trail, if `beginning` belongs to it. A forged beginning is reported on its
+    /// own.
+    pub fn belonging_to(self, beginning: Self) -> Self {
+        let Self::Authentic { begin, .. } = self else { return self };
+        let number = match beginning {
+            Self::Missing => 0,
+            Self::Forged => return self,
+            Self::Authentic { state, .. } => state.number,
+        };
+        if number == begin { self } else { Self::Forged }
+    }
 }
 
 const OPENING: &[u8] = b"{\"hash\":\"";

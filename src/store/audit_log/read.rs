@@ -53,20 +53,20 @@ pub(super) const FOREIGN_ROW: &str =
 pub(super) const ROW_BEFORE: &str = "There is a row before the trail's beginning.";
 pub(super) const ROW_AFTER: &str =
     "There is a row after the trail's end: the end was set back, or the row was inserted.";
-pub(super) const NO_END: &str = "The store has users, but no record of the trail's end: the trail \
+pub(super) const NO_END: &str = "The store has records, but no record of the trail's end: the trail \
                                  was removed, completely or in part.";
 pub(super) const FORGED_END: &str = "The record of the trail's end is not what was written: \
                                      entries after this one may have been removed.";
 pub(super) const FORGED_BEGINNING: &str =
     "The record of the trail's beginning is not what was written.";
 pub(super) const END_SET_BACK: &str =
-    "The trail ends before its beginning: the end was set back, or the beginning was moved.";
-pub(super) const LOST: &str = "When this entry was written, the store had users, but no authentic \
+    "The trail's end does not belong to its beginning: one of them is an old one.";
+pub(super) const LOST: &str = "When this entry was written, the store had records, but no authentic \
                                record of the trail's end: the entries before it were removed or \
                                replaced.";
 
 /// How often a read is repeated because the trail grows or loses its oldest entries meanwhile.
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: u32 = 5;
 
 /// Whether entries are also compared with what a look-up finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,16 +84,17 @@ pub(super) fn bounds(
 ) -> Result<(ChainState, ChainState), TrailError> {
     let mut attempts = 0;
     loop {
-        attempts += 1;
         let end = read_edge(store, key, Edge::End)?;
         let begin = beginning(store, key);
         let problem = match end {
-            Mark::Authentic(end) => {
+            Mark::Authentic { state: end, begin: number } => {
                 let begin = begin?;
-                if begin.number <= end.number {
+                // Each entry moves the beginning of a full trail. The last entry always stays.
+                if begin.number == number && begin.number < end.number {
                     return Ok((begin, end));
                 }
-                TrailProblem { number: begin.number, problem: END_SET_BACK }
+                let number = begin.number.min(end.number) + 1;
+                TrailProblem { number, problem: END_SET_BACK }
             }
             Mark::Missing if is_unused(store)? => {
                 let origin = ChainState::origin(key);
@@ -102,8 +103,8 @@ pub(super) fn bounds(
             Mark::Missing => TrailProblem { number: first_number(&begin), problem: NO_END },
             Mark::Forged => TrailProblem { number: first_number(&begin), problem: FORGED_END },
         };
-        // A new store may have got its first entry between the reads, and the beginning may have
-        // moved past the end that was read.
+        // The trail may have grown between the reads. Only attempts without growth count.
+        attempts += u32::from(read_edge(store, key, Edge::End)? == end);
         if attempts == ATTEMPTS {
             return Err(problem.into());
         }
@@ -117,7 +118,7 @@ fn first_number(begin: &Result<ChainState, TrailError>) -> u64 {
 fn beginning(store: &dyn Store, key: &AuditKey) -> Result<ChainState, TrailError> {
     match read_edge(store, key, Edge::Beginning)? {
         Mark::Missing => Ok(ChainState::origin(key)),
-        Mark::Authentic(begin) => Ok(begin),
+        Mark::Authentic { state, .. } => Ok(state),
         Mark::Forged => Err(TrailProblem { number: 1, problem: FORGED_BEGINNING }.into()),
     }
 }

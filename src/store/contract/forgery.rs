@@ -26,6 +26,8 @@ contract! {
     lost_trail_grows_after_all_rows_that_are_left
     misplaced_rows_are_detected
     end_that_was_set_back_is_detected
+    old_end_with_a_later_beginning_is_detected
+    changed_generation_of_an_entry_is_detected_and_located
     forged_old_entry_is_not_trimmed_away
     entries_of_another_generation_are_detected
     pages_end_before_a_broken_entry
@@ -146,6 +148,16 @@ async fn removed_trail_is_detected_and_stays_detected(mut engine: TestEngine) {
 }
 
 async fn lost_trail_grows_after_all_rows_that_are_left(engine: TestEngine) {
+    // No row is left, but the beginning: the new entries follow it.
+    append(&engine, 6, 3).await;
+    for number in 4..7 {
+        forge(&engine, Table::Audit, &table::audit(number), None).await;
+    }
+    forge(&engine, Table::Meta, END, None).await;
+    append(&engine, 5, 3).await;
+    assert_eq!(tampered(&**engine.store()), 4);
+    assert_eq!(newest_first(&**engine.store(), &key(), None, 9).unwrap().entries.len(), 5);
+    let engine = TestEngine::memory();
     append(&engine, 5, 99).await;
     forge(&engine, Table::Meta, END, None).await;
     append(&engine, 2, 99).await;
@@ -208,8 +220,8 @@ async fn end_that_was_set_back_is_detected(engine: TestEngine) {
     // The old end is authentic, but before the beginning. So are the old beginning and the end, but
     // the entries between them are missing.
     set(END, &old.marks[0]).await;
-    assert_eq!(tampered(&**engine.store()), 6);
-    assert_eq!(export(&**engine.store()).1, Some(6));
+    assert_eq!(tampered(&**engine.store()), 4);
+    assert_eq!(export(&**engine.store()).1, Some(4));
     set(BEGIN, &old.marks[1]).await;
     assert_eq!(tampered(&**engine.store()), 1);
     set(END, &new.marks[0]).await;
@@ -218,11 +230,64 @@ async fn end_that_was_set_back_is_detected(engine: TestEngine) {
     for (row, json) in &old.rows {
         forge(&engine, Table::Audit, row, Some(json.clone())).await;
     }
-    assert_eq!(tampered(&**engine.store()), 4);
+    assert_eq!(tampered(&**engine.store()), 1);
     // The limit of what a keyed mark can tell: the whole trail as it was.
     old.replace(&engine).await;
     assert!(is_intact(&**engine.store()));
     new.replace(&engine).await;
+    assert!(is_intact(&**engine.store()));
+}
+
+async fn old_end_with_a_later_beginning_is_detected(engine: TestEngine) {
+    append(&engine, 7, 5).await;
+    let old = Copy::of(&engine);
+    append(&engine, 5, 5).await;
+    assert_eq!(first_and_last(&**engine.store()), (8, 12));
+    let new = Copy::of(&engine);
+    // The beginning is 9 then. The old ends are 7 and 12: one before it, one behind it.
+    append(&engine, 2, 5).await;
+    let late = Copy::of(&engine);
+    for (end, last) in [(&old, 7), (&new, 12)] {
+        late.replace(&engine).await;
+        forge(&engine, Table::Meta, END, end.marks[0].clone()).await;
+        for number in last + 1..=14 {
+            forge(&engine, Table::Audit, &table::audit(number), None).await;
+        }
+        tampered(&**engine.store());
+        assert!(export(&**engine.store()).1.is_some());
+        // The next entry does not bring the two marks together.
+        append(&engine, 3, 5).await;
+        tampered(&**engine.store());
+        assert!(export(&**engine.store()).1.is_some());
+    }
+    // The beginning was moved to the end: no entry is left.
+    old.replace(&engine).await;
+    forge(&engine, Table::Meta, BEGIN, new.marks[1].clone()).await;
+    for number in 1..=14 {
+        forge(&engine, Table::Audit, &table::audit(number), None).await;
+    }
+    tampered(&**engine.store());
+    assert!(export(&**engine.store()).1.is_some());
+}
+
+async fn changed_generation_of_an_entry_is_detected_and_located(engine: TestEngine) {
+    append(&engine, 4, 99).await;
+    let first = String::from_utf8(stored(&engine, Table::Audit, &table::audit(1))).unwrap();
+    let third = String::from_utf8(stored(&engine, Table::Audit, &table::audit(3))).unwrap();
+    let field = |id| format!("\",\"generation\":\"{}", crate::model::Digest::to_hex(&id));
+    assert!(first.contains(&field(id(1))), "{first}");
+    for (number, forged) in [
+        (1, first.replace(&field(id(1)), &field(id(2)))),
+        (1, first.replace(&field(id(1)), "")),
+        (3, third.replace("\",\"entry\"", &format!("{}\",\"entry\"", field(id(1))))),
+    ] {
+        let entry = stored(&engine, Table::Audit, &table::audit(number));
+        assert_ne!(forged.as_bytes(), entry);
+        forge(&engine, Table::Audit, &table::audit(number), Some(forged.into_bytes())).await;
+        assert_eq!(tampered(&**engine.store()), number);
+        assert_eq!(export(&**engine.store()).1, Some(number));
+        forge(&engine, Table::Audit, &table::audit(number), Some(entry)).await;
+    }
     assert!(is_intact(&**engine.store()));
 }
 
