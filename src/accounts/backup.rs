@@ -248,8 +248,8 @@ async fn fill(
     write_audit_entry(store, pepper, expected).await
 }
 
-/// Opens the accounts of the new store, which checks its records, verifies its audit trail, and adds
-/// an entry about the restore.
+/// Opens the accounts of the new store, which checks its records, verifies its audit trail, and
+/// adds an entry about the restore.
 async fn write_audit_entry(
     store: Arc<SledStore>,
     pepper: Pepper,

@@ -8,8 +8,8 @@
 //! Two records in `meta`, the marks, tell where the trail ends and where it begins. Both are
 //! authenticated with the key of the trail:
 //! - The end exists as soon as the store has records: a store that has records and no end was
-//!   tampered with. It contains a seal over every entry that was ever written, and the number of the
-//!   beginning that belongs to it.
+//!   tampered with. It contains a seal over every entry that was ever written, and the number of
+//!   the beginning that belongs to it.
 //! - The beginning moves when the trail has reached its maximum number of entries and the oldest
 //!   entries are removed.
 //!
