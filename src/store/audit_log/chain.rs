@@ -147,8 +147,8 @@ impl Edge {
 struct StampedState {
     #[serde(rename = "mark")]
     state: ChainState,
-    /// The number of the trail's beginning when the record was written. So an old end does not fit a
-    /// later beginning.
+    /// The number of the trail's beginning when the record was written. So an old end does not fit
+    /// a later beginning.
     begin: u64,
     /// A keyed hash of `state` and `begin`.
     stamp: Digest,
