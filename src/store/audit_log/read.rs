@@ -348,7 +348,7 @@ impl Span<'_> {
                 found.extend(numbers.next().map(|_| Err(FOREIGN_ROW)));
                 break;
             };
-            while let Some(next) = numbers.next() {
+            for next in numbers.by_ref() {
                 if next == number {
                     found.push(decode(number, &stored));
                     break;
