@@ -20,10 +20,11 @@ use super::{
     AccountError, Accounts, OperatorWriter, Passwords, SetupError, read_pepper, setup::PEPPER,
 };
 use crate::{
-    model::{Act, Actor, Clock, Digest, Entropy, Pepper},
+    model::{Actor, Clock, Digest, Entropy, Pepper},
     store::{
         Batch, CommitError, SledStore, Store as _, StoreError, Table,
         archive::{self, ArchiveError, Contents},
+        audit_log::AuditVerdict,
         decode,
     },
 };
@@ -77,6 +78,8 @@ pub struct Restored {
     pub contents: Contents,
     /// The new path of the former store. `None` means that there was none.
     pub former_store: Option<PathBuf>,
+    /// The verdict about the audit trail in the backup.
+    pub trail: AuditVerdict,
 }
 
 impl OperatorWriter<'_> {
@@ -189,10 +192,10 @@ pub async fn restore(
         }
         _ => {}
     }
-    fill(file, &draft, contents, pepper, cache_mib).await?;
+    let trail = fill(file, &draft, contents, pepper, cache_mib).await?;
     let former_store = exchange(&draft, path).map_err(folder(path))?;
     drop(lock);
-    Ok(Restored { contents, former_store })
+    Ok(Restored { contents, former_store, trail })
 }
 
 /// Opens the existing store, so that no server can use it. A store that cannot be opened is not an
@@ -214,7 +217,7 @@ async fn fill(
     expected: Contents,
     pepper: Pepper,
     cache_mib: u64,
-) -> Result<(), RestoreError> {
+) -> Result<AuditVerdict, RestoreError> {
     let store = Arc::new(SledStore::open(draft, cache_mib).map_err(SetupError::from)?);
     let (parts, mut received) = tokio::sync::mpsc::channel::<Batch>(2);
     let source = file.to_owned();
@@ -245,25 +248,25 @@ async fn fill(
     write_audit_entry(store, pepper, expected).await
 }
 
-/// Opens the accounts of the new store, which checks its records, and adds an audit entry about the
-/// restore.
+/// Opens the accounts of the new store, which checks its records, verifies its audit trail, and
+/// adds an entry about the restore.
 async fn write_audit_entry(
     store: Arc<SledStore>,
     pepper: Pepper,
     contents: Contents,
-) -> Result<(), RestoreError> {
+) -> Result<AuditVerdict, RestoreError> {
     let (clock, entropy) = (Clock::system(), Entropy::system());
     let accounts = Accounts::with(store, pepper, Passwords::new(1), clock, entropy);
     let accounts = accounts.map_err(SetupError::from)?;
     let operator = Actor::Operator { client: IpAddr::V4(Ipv4Addr::LOCALHOST) };
-    let details = json!({
-        "records": contents.records,
-        "sequence": contents.sequence,
-        "blake3": Digest::from_bytes(contents.blake3),
-    });
-    let act = Act::other("store.restore", "store", details);
-    accounts.as_actor(operator).commit(Batch::new(), act, Vec::new()).await.map_err(failed)?;
-    Ok(())
+    let details = [
+        ("records".to_owned(), json!(contents.records)),
+        ("sequence".to_owned(), json!(contents.sequence)),
+        ("blake3".to_owned(), json!(Digest::from_bytes(contents.blake3))),
+    ];
+    let details = details.into_iter().collect();
+    let recorded = accounts.as_actor(operator).record_restore(details).await;
+    Ok(recorded.map_err(SetupError::from)?)
 }
 
 fn failed(problem: CommitError) -> RestoreError {

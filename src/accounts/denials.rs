@@ -12,7 +12,7 @@ use super::{AccountError, Accounts};
 use crate::{
     limits::{DenialEntry, Subject, Summary, SummaryDue, Verification},
     model::{Act, Actor, AuditEntry},
-    store::{Batch, encode},
+    store::{Batch, CommitError, encode},
 };
 
 /// The name of the action in the audit entry of a denial.
@@ -35,9 +35,8 @@ impl Accounts {
             }
             let denials = pending.entries.iter().map(|denial| self.denial_entry(denial));
             let entries = denials.chain(pending.summary.as_ref().map(summary_entry));
-            let audit = self.audit_append(entries.map(|entry| encode(&entry)).collect());
-            let batch = Batch { audit: Some(audit), ..Batch::new() };
-            if let Err(problem) = self.store().commit(batch).await {
+            let entries = entries.map(|entry| encode(&entry)).collect();
+            if let Err(problem) = self.append_to_trail(entries).await {
                 self.0.counters.put_back_denials(pending);
                 return Err(problem.into());
             }
@@ -63,6 +62,11 @@ impl Accounts {
                 tracing::warn!(%problem, "could not write denials into the audit trail; will retry");
             }
         }
+    }
+
+    async fn append_to_trail(&self, entries: Vec<Vec<u8>>) -> Result<(), CommitError> {
+        let audit = Some(self.audit_append(entries)?);
+        self.store().commit(Batch { audit, ..Batch::new() }).await.map(drop)
     }
 
     fn denial_entry(&self, denial: &DenialEntry) -> AuditEntry {

@@ -25,11 +25,13 @@ mod writer;
 
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
+
 pub use apply::{
     Applied, ApplyOptions, Difference, DocumentKey, DocumentPassword, DocumentUser, MOST_CHANGES,
     Operation, StateDocument, Unlisted, VERSION as STATE_VERSION,
 };
-pub use audit::{AuditOrder, AuditPage, NumberedEntry};
+pub use audit::{AuditOrder, AuditPage, NumberedEntry, TrailStatus};
 pub use backup::{RestoreError, Restored, check_backup, restore};
 pub use error::AccountError;
 pub use events::LoadScripts;
@@ -83,6 +85,8 @@ struct AccountsInner {
     /// from its read to its commit.
     commit_turn: Arc<tokio::sync::RwLock<()>>,
     audit_entries: u64,
+    /// The result of the last verification of the audit trail.
+    trail_status: Arc<Mutex<TrailStatus>>,
     counters: Counters,
     usage_lock: Arc<tokio::sync::Mutex<()>>,
     denials_lock: Arc<tokio::sync::Mutex<()>>,

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The record in `meta` with the fingerprint of the pepper.
-pub(super) const PEPPER: &[u8] = b"pepper";
+pub(super) const PEPPER: &[u8] = table::PEPPER;
 
 /// The records that the first start created. The key's text is not stored anywhere.
 #[derive(Debug)]
@@ -103,6 +103,7 @@ impl Accounts {
             user_locks: PerUserLock::default(),
             commit_turn: Arc::default(),
             audit_entries: AUDIT_ENTRIES,
+            trail_status: Arc::default(),
             counters,
             usage_lock: Arc::default(),
             denials_lock: Arc::default(),
@@ -132,7 +133,7 @@ impl Accounts {
         batch.put(Table::Applications, application.id.clone(), encode(&application));
         batch.put(Table::Resources, resource.id.clone(), encode(&resource));
         // A store with users already has its administrators.
-        batch.expect(Table::Users, table::user(admin.uid), Expected::Missing);
+        batch.expect(Table::Users, Vec::new(), Expected::Newest(0));
         batch.put(Table::Users, table::user(admin.uid), encode(&admin));
         batch.put(Table::Names, fold(&admin.name), encode(&admin.uid));
         put_new_key(&mut batch, &key);

@@ -5,7 +5,10 @@ use ::http::{Method, StatusCode, request::Parts};
 use serde_json::{Value, json};
 
 use super::response;
-use crate::{accounts::Accounts, handlers::PayloadResponse};
+use crate::{
+    accounts::{Accounts, TrailStatus},
+    handlers::PayloadResponse,
+};
 
 /// The response to a health check. `None` means that the request is not a health check.
 pub(super) fn respond(head: &Parts, accounts: &Accounts) -> Option<PayloadResponse> {
@@ -35,9 +38,18 @@ fn ready(accounts: &Accounts) -> PayloadResponse {
 /// The body for a ready server, with the number of script problems. A server with script problems
 /// is ready, because it uses the last valid scripts and denies requests that need a script that is
 /// switched off. `/api/v1/scripts` shows the problems to authorized clients.
+///
+/// A broken audit trail does not make a server unready either: decisions do not need the trail, and
+/// a restart would not repair it.
 fn ready_body(accounts: &Accounts) -> Value {
-    match accounts.scripts().problems().len() {
-        0 => json!({ "status": "ready" }),
-        count => json!({ "status": "ready", "script_problems": count }),
+    let mut body = json!({ "status": "ready" });
+    let problems = accounts.scripts().problems().len();
+    if problems > 0 {
+        body["script_problems"] = problems.into();
     }
+    let trail = accounts.trail_status();
+    if matches!(trail, TrailStatus::Tampered { .. } | TrailStatus::Unreadable(_)) {
+        body["audit_problem"] = trail.to_string().into();
+    }
+    body
 }

@@ -143,6 +143,11 @@ pub(super) fn denial(problem: AccountError) -> Denial {
             "Too many passwords are being checked. Try again in a moment.".into(),
         )
         .with_retry_after(1),
+        AccountError::AuditTrail(problem) => deny(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "AUDIT_TRAIL_BROKEN",
+            format!("{problem} Verify the trail, and compare it with a backup."),
+        ),
         AccountError::Store(problem) => deny(
             StatusCode::SERVICE_UNAVAILABLE,
             "STORE_UNAVAILABLE",

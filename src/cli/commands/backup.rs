@@ -17,7 +17,10 @@ use crate::{
     },
     config::{Engine, Settings},
     model::Digest,
-    store::archive::{ArchiveError, Contents},
+    store::{
+        archive::{ArchiveError, Contents},
+        audit_log::AuditVerdict,
+    },
 };
 
 #[derive(Debug, Args)]
@@ -72,6 +75,11 @@ impl Restore {
         let restored = restored.map_err(failure)?;
         if let Some(former) = &restored.former_store {
             screen.note(&format!("The store that was there is in {} now.\n", former.display()));
+        }
+        if let AuditVerdict::Tampered { number, problem } = restored.trail {
+            screen.note(&format!(
+                "warning: the audit trail in the backup was tampered with at entry {number}. {problem}\n"
+            ));
         }
         show(&restored.contents, output, &screen, "The backup is restored")
     }

@@ -37,6 +37,9 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     if !status.is_success() {
         return Err(unready(status.as_u16(), &address, body).into());
     }
+    if let Some(problem) = body["audit_problem"].as_str() {
+        screen::note(&format!("warning: {}\n", screen::printable(problem)));
+    }
     Ok(screen::print(&match output {
         Output::Table => format!("The server at {address} is ready.\n"),
         Output::Json => format!("{body:#}\n"),

@@ -310,7 +310,7 @@ pub(super) fn account_denial(error: AccountError) -> Denial {
             "TEMPORARILY_UNAVAILABLE",
             "Too many passwords are being checked. Try again in a moment.",
         ),
-        AccountError::Store(_) => {
+        AccountError::Store(_) | AccountError::AuditTrail(_) => {
             unavailable("STORE_UNAVAILABLE", "The users cannot be read or written at the moment.")
                 .with_internal_message(text)
         }

@@ -194,6 +194,7 @@ async fn serve_all(
     let service = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
     let (usage, denials, events) = (accounts.clone(), accounts.clone(), accounts.clone());
+    let trail = accounts.clone();
     let usage_interval = limits.usage_write;
     let api = AdminFace::new(gate, accounts, settings);
 
@@ -236,6 +237,8 @@ async fn serve_all(
     let (last_request_done, end) = watch::channel(());
     let (usage_end, denials_end) = (sender_dropped(end.clone()), sender_dropped(end.clone()));
     let (events_end, webhooks_end) = (sender_dropped(end.clone()), sender_dropped(end));
+    let stopping = stopped(stop.clone());
+    let trail = tokio::spawn(async move { trail.verify_audit_in_background(stopping).await });
     let days = settings.events.expiring_days.clone();
     let events = tokio::spawn(async move { events.monitor_events(&days, events_end).await });
     let webhooks = tokio::spawn(webhooks.run(webhooks_end));
@@ -262,6 +265,7 @@ async fn serve_all(
     // The background tasks now write the uses and denials of the last requests. All other changes
     // were written before their responses were sent.
     drop(last_request_done);
+    trail.await?;
     usage.await?;
     denials.await?;
     events.await?;
