@@ -106,6 +106,7 @@ impl Accounts {
             counters,
             usage_lock: Arc::default(),
             denials_lock: Arc::default(),
+            backup_status: Arc::default(),
         })))
     }
 

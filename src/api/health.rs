@@ -34,9 +34,17 @@ fn ready(accounts: &Accounts) -> PayloadResponse {
 /// Rejected scripts and scripts that are switched off do not make a server unready: it uses the
 /// last valid scripts, and denies the requests that it cannot decide. The body has only the number
 /// of problems. `/api/v1/scripts` shows them to authorized clients.
+///
+/// A scheduled backup that could not be written does not make it unready either: an orchestrator
+/// would stop a server that serves well.
 fn ready_body(accounts: &Accounts) -> Value {
-    match accounts.scripts().problems().len() {
-        0 => json!({ "status": "ready" }),
-        count => json!({ "status": "ready", "script_problems": count }),
+    let mut body = json!({ "status": "ready" });
+    let count = accounts.scripts().problems().len();
+    if count > 0 {
+        body["script_problems"] = json!(count);
     }
+    if let Some(problem) = accounts.backup_problem() {
+        body["backup_problem"] = json!(problem);
+    }
+    body
 }

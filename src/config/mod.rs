@@ -3,6 +3,7 @@
 //! [`File`] is the raw configuration, [`Settings`] the validated one. The step between them reports
 //! all problems at once, each with its file and line or its variable, and the fix.
 
+mod background;
 mod draft;
 mod env;
 mod error;

@@ -116,6 +116,8 @@ impl Known {
             ("store.path", "/var/lib/keyward"),
             ("store.pepper_file", "/etc/keyward/pepper"),
             ("store.hmac_key_file", "/etc/keyward/hmac"),
+            ("backup.every", "24h"),
+            ("backup.dir", "/var/backups/keyward"),
             ("scripts.dir", "/etc/keyward/scripts"),
             ("scripts.secrets_dir", "/run/secrets"),
             ("limits.failure_exempt", "10.0.0.0/8"),
@@ -133,6 +135,9 @@ impl Known {
         let mut keys = Vec::new();
         if self.key.starts_with("tls_") && self.key != "tls_certificate" {
             keys.push((variable("TLS_CERTIFICATE"), "required.pem"));
+        }
+        if self.section == "backup" && self.key != "every" {
+            keys.push((variable("EVERY"), "12h"));
         }
         if self.key == "tls_client_certificates" {
             keys.push((variable("TLS_CLIENT_CA"), "required.pem"));
@@ -340,7 +345,7 @@ fn a_number_has_the_bounds_that_its_schema_names() {
         }
         checked += 1;
     }
-    assert_eq!(checked, 49);
+    assert_eq!(checked, 50);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    accounts::Accounts,
+    accounts::{Accounts, BackupSchedule},
     cli::{
         instance::{
             accounts,
@@ -57,6 +57,9 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
     let cli_socket = listen_for_cli(&settings)?;
     let control_file =
         write_control_file(&settings, &accounts, &public, cli_socket.as_ref().unwrap_or(&admin))?;
+    if let Some(Err(problem)) = settings.backup.as_ref().map(BackupSchedule::check_dir) {
+        tracing::warn!("backups cannot be written: {problem}");
+    }
     let (users, keys) = accounts.directory().counts();
     tracing::info!(
         public = %public.display_address(),
@@ -193,6 +196,7 @@ async fn serve_all(
     let face = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
     let (usage, denials, events) = (accounts.clone(), accounts.clone(), accounts.clone());
+    let backups = settings.backup.clone().map(|schedule| (accounts.clone(), schedule));
     let usage_interval = limits.usage_write;
     let api = AdminFace::new(gate, accounts, settings);
 
@@ -234,7 +238,12 @@ async fn serve_all(
     // Dropping the sender ends the background tasks after their last write.
     let (last_request_done, end) = watch::channel(());
     let (usage_end, denials_end) = (sender_dropped(end.clone()), sender_dropped(end.clone()));
-    let (events_end, webhooks_end) = (sender_dropped(end.clone()), sender_dropped(end));
+    let (events_end, webhooks_end) = (sender_dropped(end.clone()), sender_dropped(end.clone()));
+    let backups = tokio::spawn(async move {
+        if let Some((accounts, schedule)) = backups {
+            accounts.write_backups_periodically(schedule, sender_dropped(end)).await;
+        }
+    });
     let days = settings.events.expiring_days.clone();
     let events = tokio::spawn(async move { events.monitor_events(&days, events_end).await });
     let webhooks = tokio::spawn(webhooks.run(webhooks_end));
@@ -265,6 +274,7 @@ async fn serve_all(
     denials.await?;
     events.await?;
     webhooks.await?;
+    backups.await?;
     Ok(())
 }
 
