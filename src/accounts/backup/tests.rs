@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -386,7 +386,9 @@ async fn schedule_reports_a_failure_until_a_backup_is_written() {
         }
     });
     let wait_for = async |is_failing: bool| {
+        let deadline = Instant::now() + Duration::from_secs(30);
         while fixture.accounts.backup_problem().is_some() != is_failing {
+            assert!(Instant::now() < deadline, "the state does not become {is_failing}");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
