@@ -80,7 +80,7 @@ pub fn write(
     key: &BackupKey,
 ) -> Result<Contents, ArchiveError> {
     let mut out = Hashed::new(out, Some(key));
-    write!(out, "{}{VERSION}\n", MAGIC.escape_ascii())?;
+    writeln!(out, "{}{VERSION}", MAGIC.escape_ascii())?;
     let mut records = 0;
     for table in Table::ALL {
         // The callback can return only a `StoreError`, so an I/O error is kept here.

@@ -149,7 +149,7 @@ impl Comparer<'_> {
             Table::Users => {
                 let user: User = decode(table, key, json)?;
                 if self.owners.contains(&user.uid) {
-                    self.names.insert(user.uid, user.name.clone());
+                    self.names.insert(user.uid, user.name);
                 }
                 self.found.users += 1;
                 self.compare::<User>(key, json, |_, _, user| {
@@ -170,9 +170,8 @@ impl Comparer<'_> {
         let present = self.present.get(T::TABLE, key);
         let present = present
             .and_then(|stored| stored.map(|stored| stored.read::<T>(T::TABLE, key)).transpose());
-        let present = present.map_err(|problem| {
+        let present = present.inspect_err(|problem| {
             self.problem = Some(problem.clone());
-            problem
         })?;
         let (id, name) = (record.id(), record.name());
         let (changes, later) = match present.filter(|present| !record.is_other(present)) {

@@ -83,13 +83,13 @@ impl Fixture {
     }
 }
 
+/// A part of the text of a change, and the change of the present record.
+type Narrowing<'a, T> = (&'a str, &'a dyn Fn(&mut T));
+
 /// Checks that each change makes the present record narrower, that it is found, and that the
 /// narrowed record has no further difference. In the other direction there is nothing to find.
 #[track_caller]
-fn check_each<T: Narrow + PartialEq + std::fmt::Debug>(
-    wide: &T,
-    changes: &[(&str, &dyn Fn(&mut T))],
-) {
+fn check_each<T: Narrow + PartialEq + std::fmt::Debug>(wide: &T, changes: &[Narrowing<'_, T>]) {
     assert_eq!(wide.clone().narrow(wide, NOW), Vec::<String>::new());
     for (expected, change) in changes {
         let mut present = wide.clone();
@@ -167,7 +167,7 @@ async fn every_narrower_field_of_a_key_is_found() {
         ],
     );
     // A key that is revoked in the backup stays revoked.
-    let mut revoked = Key { revoked: Some(NOW), ..key.clone() };
+    let mut revoked = Key { revoked: Some(NOW), ..key };
     let present = Key { scopes: Some(Vec::new()), ..revoked.clone() };
     assert!(revoked.narrow(&present, NOW).is_empty());
 }
