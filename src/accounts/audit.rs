@@ -173,13 +173,14 @@ impl Accounts {
 
 impl Writer {
     /// Adds an entry about a restore. It begins a new generation of the trail, and names the entry
-    /// that the restored trail ended with.
+    /// that the restored trail ended with. The entry is in one commit with `batch`.
     ///
     /// Returns the verdict about the restored trail. If the trail was tampered with, it still is
     /// after the restore: every later verification reports it.
     pub(super) async fn record_restore(
         &self,
         mut details: Map<String, Value>,
+        batch: Batch,
     ) -> Result<AuditVerdict, AccountError> {
         let verdict = self.verify_audit().await?;
         let trail = match &verdict {
@@ -197,7 +198,7 @@ impl Writer {
         if append.generation == Generation::Current {
             append.generation = Generation::Next(self.new_generation());
         }
-        self.store().commit(Batch { audit: Some(append), ..Batch::new() }).await?;
+        self.store().commit(Batch { audit: Some(append), ..batch }).await?;
         Ok(verdict)
     }
 }

@@ -32,7 +32,10 @@ pub use apply::{
     Operation, StateDocument, Unlisted, VERSION as STATE_VERSION,
 };
 pub use audit::{AuditOrder, AuditPage, NumberedEntry, TrailStatus};
-pub use backup::{RestoreError, Restored, check_backup, restore};
+pub use backup::{
+    BackupSchedule, LaterChanges, RestoreError, Restored, Revival, WrittenBackup, check_backup,
+    check_backup_completeness, restore,
+};
 pub use error::AccountError;
 pub use events::LoadScripts;
 pub use events::outbox::PendingWebhook;
@@ -90,6 +93,7 @@ struct AccountsInner {
     counters: Counters,
     usage_lock: Arc<tokio::sync::Mutex<()>>,
     denials_lock: Arc<tokio::sync::Mutex<()>>,
+    backup_status: Arc<backup::BackupStatus>,
 }
 
 /// A record with its revision: the sequence of the commit that last wrote it.

@@ -107,6 +107,7 @@ impl Accounts {
             counters,
             usage_lock: Arc::default(),
             denials_lock: Arc::default(),
+            backup_status: Arc::default(),
         })))
     }
 

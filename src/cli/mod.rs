@@ -180,12 +180,16 @@ async fn execute(command: Command, output: Output, loaded: Loaded) -> anyhow::Re
         Command::Restore(restore) => restore.run(&loaded.settings, output).await,
         Command::Records(command) => {
             let client = client::connect::client(&loaded.settings).await?;
-            run_record_command(command, &Session::new(client, output)).await
+            run_record_command(command, &Session::new(client, output), &loaded).await
         }
     }
 }
 
-async fn run_record_command(command: RecordCommand, session: &Session) -> anyhow::Result<()> {
+async fn run_record_command(
+    command: RecordCommand,
+    session: &Session,
+    loaded: &Loaded,
+) -> anyhow::Result<()> {
     match command {
         RecordCommand::User(verb) => commands::user::run(verb, session).await,
         RecordCommand::Key(verb) => commands::key::run(verb, session).await,
@@ -193,7 +197,7 @@ async fn run_record_command(command: RecordCommand, session: &Session) -> anyhow
         RecordCommand::App(verb) => commands::app::run(verb, session).await,
         RecordCommand::Resource(verb) => commands::resource::run(verb, session).await,
         RecordCommand::Audit(verb) => commands::audit::run(verb, session).await,
-        RecordCommand::Backup(backup) => backup.run(session).await,
+        RecordCommand::Backup(backup) => backup.run(session, loaded).await,
         RecordCommand::Export(export) => export.run(session).await,
     }
 }

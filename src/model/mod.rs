@@ -37,7 +37,7 @@ pub use resource::{
     Route, Rules, Target, Transport,
 };
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
-pub use secret::{AuditKey, Digest, PasswordDigest, Pepper, Secret};
+pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};
 pub use span::{Expires, parse_span};
 pub use suggest::suggest;
 pub use time::{Clock, Timestamp};

@@ -195,6 +195,11 @@ impl Pepper {
     pub fn audit_key(&self) -> AuditKey {
         AuditKey(blake3::derive_key("keyward 2026-11-25 audit trail", &self.0))
     }
+
+    /// The key that seals backups, derived from the pepper for this purpose only.
+    pub fn backup_key(&self) -> BackupKey {
+        BackupKey(blake3::derive_key("keyward 2026-11-29 backup seal", &self.0))
+    }
 }
 
 impl Pepper {
@@ -228,6 +233,23 @@ impl AuditKey {
 impl fmt::Debug for AuditKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AuditKey(…)")
+    }
+}
+
+/// The key of the seal at the end of a backup.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct BackupKey([u8; 32]);
+
+impl BackupKey {
+    /// A hasher that computes the seal of the bytes that it gets.
+    pub(crate) fn hasher(&self) -> blake3::Hasher {
+        blake3::Hasher::new_keyed(&self.0)
+    }
+}
+
+impl fmt::Debug for BackupKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BackupKey(…)")
     }
 }
 
@@ -301,14 +323,18 @@ mod tests {
     fn debug_output_has_no_secret() {
         let pepper = Pepper::from_bytes([7; 32]);
         let shown = format!(
-            "{:?} {:?} {:?} {:?} {:?}",
+            "{:?} {:?} {:?} {:?} {:?} {:?}",
             Secret::new("hunter2"),
             pepper,
             pepper.audit_key(),
+            pepper.backup_key(),
             pepper.digest("hunter2"),
             PasswordDigest::new("$argon2id$hunter2")
         );
-        assert_eq!(shown, "Secret(…) Pepper(…) AuditKey(…) Digest(…) PasswordDigest(…)");
+        assert_eq!(
+            shown,
+            "Secret(…) Pepper(…) AuditKey(…) BackupKey(…) Digest(…) PasswordDigest(…)"
+        );
     }
 
     #[test]

@@ -41,9 +41,18 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
         screen::note(&format!("warning: {}\n", screen::printable(problem)));
     }
     Ok(screen::print(&match output {
-        Output::Table => format!("The server at {address} is ready.\n"),
+        Output::Table => ready_text(&address, &body),
         Output::Json => format!("{body:#}\n"),
     })?)
+}
+
+fn ready_text(address: &AdminListen, body: &Value) -> String {
+    let mut text = format!("The server at {address} is ready.\n");
+    if let Some(problem) = body["backup_problem"].as_str() {
+        let problem = screen::printable(problem);
+        text.push_str(&format!("The last scheduled backup was not written: {problem}\n"));
+    }
+    text
 }
 
 fn unready(status: u16, address: &AdminListen, body: Value) -> CliError {

@@ -235,7 +235,8 @@ pub async fn run_with(client: AdminClient, args: &[&str]) -> CommandRun {
     let screen = Screen::new(out.clone(), err.clone());
     let session = Session { client, output: cli.output, screen };
     let Some(Command::Records(command)) = cli.command else { panic!("{args:?}") };
-    let result = run_record_command(command, &session).await;
+    let loaded = crate::config::load(None, std::iter::empty()).unwrap();
+    let result = run_record_command(command, &session, &loaded).await;
     CommandRun { out: out.text(), err: err.text(), result }
 }
 

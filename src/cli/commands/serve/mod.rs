@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    accounts::Accounts,
+    accounts::{Accounts, BackupSchedule},
     cli::{
         instance::{
             accounts,
@@ -58,6 +58,9 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
     let cli_socket = listen_for_cli(&settings)?;
     let control_file =
         write_control_file(&settings, &accounts, &public, cli_socket.as_ref().unwrap_or(&admin))?;
+    if let Some(Err(problem)) = settings.backup.as_ref().map(BackupSchedule::check_dir) {
+        tracing::warn!("backups cannot be written: {problem}");
+    }
     let (users, keys) = accounts.directory().counts();
     tracing::info!(
         public = %public.display_address(),
@@ -195,6 +198,7 @@ async fn serve_all(
         .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
     let (usage, denials, events) = (accounts.clone(), accounts.clone(), accounts.clone());
     let trail = accounts.clone();
+    let backups = settings.backup.clone().map(|schedule| (accounts.clone(), schedule));
     let usage_interval = limits.usage_write;
     let api = AdminFace::new(gate, accounts, settings);
 
@@ -236,9 +240,14 @@ async fn serve_all(
     // Dropping the sender ends the background tasks after their last write.
     let (last_request_done, end) = watch::channel(());
     let (usage_end, denials_end) = (sender_dropped(end.clone()), sender_dropped(end.clone()));
-    let (events_end, webhooks_end) = (sender_dropped(end.clone()), sender_dropped(end));
+    let (events_end, webhooks_end) = (sender_dropped(end.clone()), sender_dropped(end.clone()));
     let stopping = stopped(stop.clone());
     let trail = tokio::spawn(async move { trail.verify_audit_in_background(stopping).await });
+    let backups = tokio::spawn(async move {
+        if let Some((accounts, schedule)) = backups {
+            accounts.write_backups_periodically(schedule, sender_dropped(end)).await;
+        }
+    });
     let days = settings.events.expiring_days.clone();
     let events = tokio::spawn(async move { events.monitor_events(&days, events_end).await });
     let webhooks = tokio::spawn(webhooks.run(webhooks_end));
@@ -270,6 +279,7 @@ async fn serve_all(
     denials.await?;
     events.await?;
     webhooks.await?;
+    backups.await?;
     Ok(())
 }
 
