@@ -35,8 +35,14 @@ fn ready(accounts: &Accounts) -> PayloadResponse {
 /// last valid scripts, and denies the requests that it cannot decide. The body has only the number
 /// of problems. `/api/v1/scripts` shows them to authorized clients.
 fn ready_body(accounts: &Accounts) -> Value {
+    let mut body = json!({ "status": "ready" });
     match accounts.scripts().problems().len() {
-        0 => json!({ "status": "ready" }),
-        count => json!({ "status": "ready", "script_problems": count }),
+        0 => {}
+        count => body["script_problems"] = count.into(),
     }
+    // Decisions are safe meanwhile, because the clock does not go back for them.
+    if let Some(seconds) = accounts.clock().seconds_behind() {
+        body["clock_behind_seconds"] = seconds.into();
+    }
+    body
 }

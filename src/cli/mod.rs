@@ -55,9 +55,9 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server (what keyward does without a command)
-    Serve,
+    Serve(commands::serve::Serve),
     /// Create the store, its first user and a key for that user
-    Init,
+    Init(commands::init::Init),
     #[command(flatten)]
     Records(RecordCommand),
     /// Replace the store with a backup, while no server runs; the old store is kept
@@ -129,7 +129,7 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
-    let command = match cli.command.unwrap_or(Command::Serve) {
+    let command = match cli.command.unwrap_or(Command::Serve(commands::serve::Serve::default())) {
         // These commands work without a configuration, even if it is invalid.
         Command::Completions { shell } => return commands::completions::print(shell),
         Command::Config(commands::config::Verb::Schema) => return commands::config::schema(),
@@ -144,7 +144,7 @@ fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
 
 /// Creates the runtime: with worker threads for the server, with one thread for other commands.
 fn runtime(command: &Command, loaded: &Loaded) -> std::io::Result<Runtime> {
-    let mut builder = if matches!(command, Command::Serve) {
+    let mut builder = if matches!(command, Command::Serve(_)) {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(loaded.settings.server.workers);
         builder
@@ -156,8 +156,8 @@ fn runtime(command: &Command, loaded: &Loaded) -> std::io::Result<Runtime> {
 
 async fn execute(command: Command, output: Output, loaded: Loaded) -> anyhow::Result<()> {
     match command {
-        Command::Serve => commands::serve::run(loaded).await,
-        Command::Init => commands::init::run(&loaded.settings, output).await,
+        Command::Serve(options) => commands::serve::run(options, loaded).await,
+        Command::Init(init) => commands::init::run(init, &loaded.settings, output).await,
         Command::Config(verb) => commands::config::run(verb, &loaded, output),
         Command::Script(ScriptVerb::Local(bench)) => {
             // The tests of scripts block, so they must not run on the runtime's own thread.

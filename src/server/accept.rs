@@ -32,6 +32,7 @@ use tokio::{
 };
 
 use super::{
+    accept_errors::AcceptErrors,
     connection::{
         io::{MonitoredIo, ReturnedSocket, Socket},
         timeouts::{ConnectionTimeouts, InFlight, TimeoutCheck},
@@ -94,6 +95,7 @@ pub async fn serve<S: Service>(
     let builder = Arc::new(builder(&limits));
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
+    let mut errors = AcceptErrors::default();
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -110,7 +112,7 @@ pub async fn serve<S: Service>(
             Err(problem) => {
                 // Out of file descriptors, or a client that closed at once. Neither ends the
                 // listener.
-                tracing::warn!("a connection could not be accepted: {problem}");
+                errors.report(&problem);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

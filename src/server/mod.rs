@@ -2,6 +2,7 @@
 //! responds.
 
 mod accept;
+mod accept_errors;
 mod connection;
 mod explain;
 mod listener;

@@ -206,11 +206,7 @@ async fn concurrent_writes_are_not_lost() {
     let other = tokio::spawn(async move {
         for at in 0..60 {
             let name = format!("other{at}");
-            let new = NewUser {
-                name,
-                status: true,
-                ..NewUser::default()
-            };
+            let new = NewUser { name, status: true, ..NewUser::default() };
             writer.create_user(new).await.unwrap();
         }
     });

@@ -11,7 +11,7 @@ use crate::{
     cli::{
         CliError, Exit, Output,
         client::{ApiTransport as _, remote::RemoteServer},
-        instance::control_file,
+        instance::control_file::{self, ControlState},
         terminal::screen,
     },
     config::{AdminListen, Settings},
@@ -37,9 +37,19 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
         return Err(unready(status.as_u16(), &address, body).into());
     }
     Ok(screen::print(&match output {
-        Output::Table => format!("The server at {address} is ready.\n"),
+        Output::Table => text(&address, &body),
         Output::Json => format!("{body:#}\n"),
     })?)
+}
+
+fn text(address: &AdminListen, body: &Value) -> String {
+    let mut text = format!("The server at {address} is ready.\n");
+    if let Some(seconds) = body["clock_behind_seconds"].as_i64() {
+        text.push_str(&format!(
+            "The machine's clock is {seconds} s behind the newest time that was seen or stored. Set the clock.\n"
+        ));
+    }
+    text
 }
 
 fn unready(status: u16, address: &AdminListen, body: Value) -> CliError {
@@ -51,11 +61,14 @@ fn unready(status: u16, address: &AdminListen, body: Value) -> CliError {
     failure
 }
 
-/// The address in the control file, which has the actual port; else the configured address, or the
-/// socket if that address has TLS.
+/// The socket or the address in the control file, which has the actual port; else the configured
+/// address, or the socket if that address has TLS.
 fn address(settings: &Settings) -> AdminListen {
     match control_file::find(&settings.store.control_file) {
-        Ok(Some(found)) => found.address,
+        Ok(ControlState::Found(found)) => match found.socket {
+            Some(AdminListen::Unix(socket)) if socket.exists() => AdminListen::Unix(socket),
+            _ => found.address,
+        },
         _ if settings.admin.tls.is_some() => AdminListen::Unix(settings.store.socket_file.clone()),
         _ => settings.admin.listen.clone(),
     }
