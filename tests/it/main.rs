@@ -31,6 +31,7 @@ mod me;
 mod scripting_cli;
 mod scripts;
 mod slow_digests;
+mod start;
 mod tls;
 mod uniform;
 mod universal;
