@@ -6,9 +6,14 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::harness::{Key, Server, Site, TIMEOUT};
 
+/// A folder for a server that does not close idle connections.
+fn patient_site() -> Site {
+    Site::new().with_env("KEYWARD_LIMITS__IDLE_SECONDS", "3600")
+}
+
 /// Starts a server on a new store, under a limit of file descriptors.
 fn server_with_limit(ulimit: &str) -> Server {
-    let site = Site::new();
+    let site = patient_site();
     let first = site.json(&["init"]);
     let command = site.shell(&format!("ulimit {ulimit}; exec keyward serve"));
     Server::start_with(site, first["key"].as_str().unwrap().to_owned(), command)
@@ -49,7 +54,7 @@ fn keys_can_be_revoked_while_idle_connections_take_all_descriptors() {
 
 #[test]
 fn keys_can_be_revoked_on_the_machine_while_the_admin_listener_is_full() {
-    let server = Server::new();
+    let server = patient_site().start();
     let key = server.user_with_permissions("ann", &["access user profiles"]);
     let _idle = idle_connections(server.admin, 80);
     server.site.json(&["key", "revoke", &key.id]);

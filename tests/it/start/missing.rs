@@ -16,7 +16,7 @@ const COMMANDS: [&[&str]; 10] = [
     &["audit", "verify"],
     &["apply", "state.toml"],
     &["apply", "state.toml", "--dry-run"],
-    &["explain", "GET", "/user/1"],
+    &["explain", "/user/1"],
 ];
 
 #[test]
