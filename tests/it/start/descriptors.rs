@@ -6,9 +6,11 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::harness::{Key, Server, Site, TIMEOUT};
 
-/// A folder for a server that does not close idle connections.
+/// A folder for a server that does not close idle connections during a test.
 fn patient_site() -> Site {
-    Site::new().with_env("KEYWARD_LIMITS__IDLE_SECONDS", "3600")
+    Site::new()
+        .with_env("KEYWARD_LIMITS__IDLE_SECONDS", "3600")
+        .with_env("KEYWARD_LIMITS__HEADER_READ_SECONDS", "300")
 }
 
 /// Starts a server on a new store, under a limit of file descriptors.
