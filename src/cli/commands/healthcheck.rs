@@ -26,10 +26,11 @@ const TARGET: &str = "/health/ready";
 /// # Errors It is not ready, or does not answer: exit code 1 in every case, which is what
 /// supervisors expect.
 pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
-    let address = address(settings);
+    let (socket, address) = addresses(settings);
     let failed = |text: String| CliError::new(Exit::Failed, text);
     let request = Request::get(TARGET).body(Bytes::new())?;
-    let server = RemoteServer::new(address.clone()).with_timeout(PATIENCE);
+    let server =
+        RemoteServer::new(socket.unwrap_or_else(|| address.clone())).with_timeout(PATIENCE);
     let response = server.send(request).await.map_err(|problem| failed(problem.to_string()))?;
     let status = response.status();
     let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
@@ -61,15 +62,21 @@ fn unready(status: u16, address: &AdminListen, body: Value) -> CliError {
     failure
 }
 
-/// The socket or the address in the control file, which has the actual port; else the configured
-/// address, or the socket if that address has TLS.
-fn address(settings: &Settings) -> AdminListen {
+/// The socket in the control file, which only this user can fill, and the address in that file,
+/// which has the actual port. Without a control file, the address is the configured one, or the
+/// socket if that address has TLS.
+fn addresses(settings: &Settings) -> (Option<AdminListen>, AdminListen) {
     match control_file::find(&settings.store.control_file) {
-        Ok(ControlState::Found(found)) => match found.socket {
-            Some(AdminListen::Unix(socket)) if socket.exists() => AdminListen::Unix(socket),
-            _ => found.address,
-        },
-        _ if settings.admin.tls.is_some() => AdminListen::Unix(settings.store.socket_file.clone()),
-        _ => settings.admin.listen.clone(),
+        Ok(ControlState::Found(found)) => {
+            let is_there = |socket: &AdminListen| match socket {
+                AdminListen::Unix(path) => path.exists(),
+                AdminListen::Tcp(_) => true,
+            };
+            (found.socket.filter(is_there), found.address)
+        }
+        _ if settings.admin.tls.is_some() => {
+            (None, AdminListen::Unix(settings.store.socket_file.clone()))
+        }
+        _ => (None, settings.admin.listen.clone()),
     }
 }

@@ -38,9 +38,9 @@ pub struct ControlFile {
 
 impl ControlFile {
     /// Writes the control file of a server that is ready: the addresses of its admin listener, of
-    /// the command line's socket and of its public listener (`127.0.0.1:8081`, or `unix:/path`), and
-    /// the operator's key. Call it with the store open: the store's lock proves that an existing
-    /// control file belongs to a server that has ended.
+    /// the command line's socket and of its public listener (`127.0.0.1:8081`, or `unix:/path`),
+    /// and the operator's key. Call it with the store open: the store's lock proves that an
+    /// existing control file belongs to a server that has ended.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -105,7 +105,7 @@ pub struct ControlInfo {
     pub pid: u32,
 }
 
-/// What was found in the place of a control file.
+/// The state of a control file.
 #[derive(Debug)]
 pub enum ControlState {
     /// No file.

@@ -14,7 +14,8 @@ const ADMIN_CONNECTIONS: usize = 64;
 const MIN_ADMIN_CONNECTIONS: usize = 4;
 /// The number of open descriptors of a server without connections, if they cannot be counted.
 const USUALLY_OPEN: usize = 40;
-/// Kept free for files that are opened later: of the store, backups, scripts, certificates, secrets.
+/// Kept free for files that are opened later: of the store, backups, scripts, certificates and
+/// secrets.
 const FILES: usize = 16;
 /// The descriptors of a worker that has a runtime of its own.
 const PER_RUNTIME: usize = 6;

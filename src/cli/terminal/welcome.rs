@@ -59,6 +59,14 @@ impl KeyFile {
         Ok(Self { file, path })
     }
 
+    /// Removes the file, because the store has users already and no first key is created.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn remove(self) -> anyhow::Result<()> {
+        Ok(fs::remove_file(&self.path)?)
+    }
+
     /// Writes the first key and a command to try it, and logs where they are.
     ///
     /// # Errors

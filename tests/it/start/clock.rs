@@ -23,7 +23,7 @@ struct Credentials {
     valid: String,
 }
 
-/// What was written last.
+/// The last write to a store.
 #[derive(Clone, Copy, PartialEq)]
 enum Last {
     Change,

@@ -100,10 +100,11 @@ async fn first_start(
     } else {
         None
     };
-    let Some(first) = accounts.first_start().await? else { return Ok(()) };
-    match file {
-        Some(file) => file.write(&first, base_url.as_deref()),
-        None => welcome::print(&first, base_url.as_deref()),
+    match (accounts.first_start().await?, file) {
+        (Some(first), Some(file)) => file.write(&first, base_url.as_deref()),
+        (Some(first), None) => welcome::print(&first, base_url.as_deref()),
+        (None, Some(unused)) => unused.remove(),
+        (None, None) => Ok(()),
     }
 }
 
