@@ -21,8 +21,8 @@ use crate::{
 /// that a change that takes long to build (a large file to apply) is not overtaken for ever.
 const CONCURRENT_ATTEMPTS: usize = 3;
 
-/// The time after which a change is given up. Attempts that keep the other writers waiting can still
-/// meet a conflict, with the program's own commits and with those of another node.
+/// The time after which a change is given up. An attempt that keeps the other writers waiting can
+/// still meet a conflict, with the program's own commits and with those of another node.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Accounts that an actor may change. A cheap handle.
