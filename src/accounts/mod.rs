@@ -6,6 +6,7 @@
 mod apply;
 mod audit;
 mod backup;
+mod clock;
 mod denials;
 mod error;
 mod events;
@@ -73,6 +74,8 @@ struct AccountsInner {
     pepper: Pepper,
     passwords: Passwords,
     clock: Clock,
+    /// The times of audit entries up to this number are ignored ([`clock::NewestTime`]).
+    ignored_entries: Arc<std::sync::atomic::AtomicU64>,
     entropy: Entropy,
     user_cache: Arc<users::cache::UserCache>,
     scripts: Arc<OnceLock<Scripts>>,

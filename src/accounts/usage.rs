@@ -72,6 +72,14 @@ impl Accounts {
             if let Err(problem) = self.write_usage().await {
                 tracing::warn!(%problem, "could not write the usage of keys; will retry");
             }
+            let written = if has_ended {
+                self.write_newest_time(0).await
+            } else {
+                self.write_newest_time_when_idle().await
+            };
+            if let Err(problem) = written {
+                tracing::warn!(%problem, "could not write the newest time; will retry");
+            }
         }
     }
 
@@ -95,6 +103,7 @@ impl Accounts {
             }
         }
         if !batch.writes.is_empty() {
+            self.put_newest_time(&mut batch);
             self.store().commit(batch).await?;
         }
         Ok(())

@@ -54,5 +54,9 @@ fn ready_body(accounts: &Accounts) -> Value {
     if let Some(problem) = accounts.backup_problem() {
         body["backup_problem"] = json!(problem);
     }
+    // Decisions are safe in the meantime, because the clock does not go back for them.
+    if let Some(seconds) = accounts.clock().seconds_behind() {
+        body["clock_behind_seconds"] = seconds.into();
+    }
     body
 }

@@ -55,9 +55,9 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server; this is the default command
-    Serve,
+    Serve(commands::serve::Serve),
     /// Create the store, its first user and a key for that user
-    Init,
+    Init(commands::init::Init),
     #[command(flatten)]
     Records(RecordCommand),
     /// Replace the store with a backup and keep the old store; only possible while no server runs
@@ -129,7 +129,7 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
-    let command = match cli.command.unwrap_or(Command::Serve) {
+    let command = match cli.command.unwrap_or(Command::Serve(commands::serve::Serve::default())) {
         // These commands do not load the configuration, so they also work if the configuration is
         // invalid.
         Command::Completions { shell } => return commands::completions::print(shell),
@@ -145,7 +145,7 @@ fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
 
 /// Creates the runtime: with worker threads for the server, with one thread for other commands.
 fn runtime(command: &Command, loaded: &Loaded) -> std::io::Result<Runtime> {
-    let mut builder = if matches!(command, Command::Serve) {
+    let mut builder = if matches!(command, Command::Serve(_)) {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(loaded.settings.server.workers);
         builder
@@ -157,8 +157,8 @@ fn runtime(command: &Command, loaded: &Loaded) -> std::io::Result<Runtime> {
 
 async fn execute(command: Command, output: Output, loaded: Loaded) -> anyhow::Result<()> {
     match command {
-        Command::Serve => commands::serve::run(loaded).await,
-        Command::Init => commands::init::run(&loaded.settings, output).await,
+        Command::Serve(options) => commands::serve::run(options, loaded).await,
+        Command::Init(init) => commands::init::run(init, &loaded.settings, output).await,
         Command::Config(verb) => commands::config::run(verb, &loaded, output),
         Command::Script(ScriptVerb::Local(bench)) => {
             // Script tests block their thread, so they must not run on the runtime's thread.

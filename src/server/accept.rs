@@ -32,6 +32,7 @@ use tokio::{
 };
 
 use super::{
+    accept_errors::AcceptErrors,
     connection::{
         io::{MonitoredIo, ReturnedSocket, Socket},
         timeouts::{ConnectionTimeouts, InFlight, TimeoutCheck},
@@ -95,6 +96,7 @@ pub async fn serve<S: Service>(
     let builder = Arc::new(builder(&limits));
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
+    let mut errors = AcceptErrors::default();
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -111,7 +113,7 @@ pub async fn serve<S: Service>(
             Err(problem) => {
                 // The process has no free file descriptor, or the client closed the connection at
                 // once. The listener goes on in both cases.
-                tracing::warn!("a connection could not be accepted: {problem}");
+                errors.report(&problem);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

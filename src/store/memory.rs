@@ -158,6 +158,10 @@ impl Store for MemoryStore {
     fn fault(&self) -> Option<String> {
         None
     }
+
+    fn keeps_records(&self) -> bool {
+        false
+    }
 }
 
 struct MemorySnapshot {

@@ -33,6 +33,7 @@ mod restore;
 mod scripting_cli;
 mod scripts;
 mod slow_digests;
+mod start;
 mod tls;
 mod uniform;
 mod universal;

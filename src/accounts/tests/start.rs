@@ -136,6 +136,33 @@ async fn store_opens_only_with_the_pepper_that_it_was_created_with() {
 }
 
 #[tokio::test]
+async fn empty_store_beside_an_existing_pepper_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let pepper = folder.path().join("pepper");
+    open(folder.path()).unwrap().first_start().await.unwrap().unwrap();
+    let before = std::fs::read(&pepper).unwrap();
+    std::fs::rename(folder.path().join("store"), folder.path().join("disk")).unwrap();
+    for _ in 0..2 {
+        let problem = open(folder.path()).err().unwrap();
+        assert!(matches!(problem, SetupError::StoreLost { .. }), "{problem}");
+        let text = problem.to_string();
+        assert!(
+            text.contains(&pepper.display().to_string()) && text.contains("open_new"),
+            "{text}"
+        );
+    }
+    let store = Arc::new(SledStore::open(&folder.path().join("store"), 16).unwrap());
+    let accounts = Accounts::open_new(store, &pepper, Passwords::new(1)).unwrap();
+    assert!(accounts.is_new().unwrap());
+    accounts.first_start().await.unwrap().unwrap();
+    drop(accounts);
+    assert_eq!(std::fs::read(&pepper).unwrap(), before);
+    open(folder.path()).unwrap();
+    // Records in memory never outlive a process.
+    Accounts::open(Arc::new(MemoryStore::new()), &pepper, Passwords::new(1)).unwrap();
+}
+
+#[tokio::test]
 async fn uid_is_never_reused() {
     let folder = tempfile::tempdir().unwrap();
     open(folder.path()).unwrap().first_start().await.unwrap().unwrap();

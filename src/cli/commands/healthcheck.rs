@@ -11,7 +11,7 @@ use crate::{
     cli::{
         CliError, Exit, Output,
         client::{ApiTransport as _, remote::RemoteServer},
-        instance::control_file,
+        instance::control_file::{self, ControlState},
         terminal::screen,
     },
     config::{AdminListen, Settings},
@@ -27,10 +27,11 @@ const TARGET: &str = "/health/ready";
 /// The server is not ready or does not respond. The exit code is 1 in both cases, as supervisors
 /// expect.
 pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
-    let address = address(settings);
+    let (socket, address) = addresses(settings);
     let failed = |text: String| CliError::new(Exit::Failed, text);
     let request = Request::get(TARGET).body(Bytes::new())?;
-    let server = RemoteServer::new(address.clone()).with_timeout(RESPONSE_TIMEOUT);
+    let server =
+        RemoteServer::new(socket.unwrap_or_else(|| address.clone())).with_timeout(RESPONSE_TIMEOUT);
     let response = server.send(request).await.map_err(|problem| failed(problem.to_string()))?;
     let status = response.status();
     let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
@@ -52,6 +53,11 @@ fn ready_text(address: &AdminListen, body: &Value) -> String {
         let problem = screen::printable(problem);
         text.push_str(&format!("The last scheduled backup was not written: {problem}\n"));
     }
+    if let Some(seconds) = body["clock_behind_seconds"].as_i64() {
+        text.push_str(&format!(
+            "The machine's clock is {seconds} s behind the newest time that was seen or stored. Set the clock.\n"
+        ));
+    }
     text
 }
 
@@ -64,14 +70,21 @@ fn unready(status: u16, address: &AdminListen, body: Value) -> CliError {
     failure
 }
 
-/// Returns the server's address. A valid control file contains this address, with the actual port.
-/// Without a valid control file, the address comes from the settings. If the admin listener uses
-/// TLS, the address is the Unix socket that the server opens for the command line. Otherwise the
-/// address is the configured listen address.
-fn address(settings: &Settings) -> AdminListen {
+/// The socket in the control file, which only this user can fill, and the address in that file,
+/// which has the actual port. Without a control file, the address is the configured one, or the
+/// socket if that address has TLS.
+fn addresses(settings: &Settings) -> (Option<AdminListen>, AdminListen) {
     match control_file::find(&settings.store.control_file) {
-        Ok(Some(found)) => found.address,
-        _ if settings.admin.tls.is_some() => AdminListen::Unix(settings.store.socket_file.clone()),
-        _ => settings.admin.listen.clone(),
+        Ok(ControlState::Found(found)) => {
+            let is_there = |socket: &AdminListen| match socket {
+                AdminListen::Unix(path) => path.exists(),
+                AdminListen::Tcp(_) => true,
+            };
+            (found.socket.filter(is_there), found.address)
+        }
+        _ if settings.admin.tls.is_some() => {
+            (None, AdminListen::Unix(settings.store.socket_file.clone()))
+        }
+        _ => (None, settings.admin.listen.clone()),
     }
 }

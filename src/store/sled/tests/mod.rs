@@ -274,8 +274,8 @@ fn record_of_a_newer_version_is_reported_as_such() {
     let problem = open(&path).unwrap().get(Table::Users, &1_u64.to_be_bytes()).unwrap_err();
     assert_eq!(
         problem.to_string(),
-        "the record 1 in users is damaged: its format version is 2, but this program supports only \
-         version 1; a newer Keyward wrote it"
+        "the record 1 in users was written by a newer Keyward (format 2). Open the store with that \
+         version, or a newer version"
     );
 }
 
