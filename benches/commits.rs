@@ -34,13 +34,15 @@ fn main() -> Outcome<()> {
     setup.write("users.csv", &rows)?;
     setup.run(&["key", "import", "users.csv", "--create-users"])?;
     let server = setup.serve("keyward")?;
-    let next = AtomicU64::new(0);
+    let next_user = AtomicU64::new(0);
+    // The first second of load is a warm-up, and its figures are not used.
     server.drive(PATH, &server.header, Load { seconds: 1, ..load })?;
     let (mut without_writes, mut with_writes, mut key_rates) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
         without_writes.push(server.drive(PATH, &server.header, load)?);
-        let (figures, key_rate) =
-            while_writing(&server, &next, Some(rate), || server.drive(PATH, &server.header, load))?;
+        let (figures, key_rate) = while_writing(&server, &next_user, Some(rate), || {
+            server.drive(PATH, &server.header, load)
+        })?;
         println!(
             "round {round}: {} | {figures} | {key_rate:.0} keys/s",
             without_writes[without_writes.len() - 1]
@@ -48,7 +50,7 @@ fn main() -> Outcome<()> {
         with_writes.push(figures);
         key_rates.push(key_rate);
     }
-    let ((), max_key_rate) = while_writing(&server, &next, None, || {
+    let ((), max_key_rate) = while_writing(&server, &next_user, None, || {
         thread::sleep(Duration::from_secs(load.seconds));
         Ok(())
     })?;
@@ -59,11 +61,13 @@ fn main() -> Outcome<()> {
             "| {name} | {rate:.0} | {p50_ms:.2} ms | {p99_ms:.2} ms | {p999_ms:.2} ms | {cpu_us:.1} µs |"
         );
     };
-    println!("\n| decisions, while | requests/s | p50 | p99 | p99.9 | CPU per request |");
+    println!(
+        "\n| load during the measurement | requests/s | p50 | p99 | p99.9 | CPU per request |"
+    );
     println!("|---|---:|---:|---:|---:|---:|");
-    print_row("nothing is written", &without_writes);
+    print_row("no writes", &without_writes);
     let key_rate = key_rates[key_rates.len() / 2];
-    print_row(&format!("{key_rate:.0} keys a second are created"), &with_writes);
+    print_row(&format!("{key_rate:.0} keys created per second"), &with_writes);
     let slowdown = ratio(&with_writes, &without_writes, |round| round.p999_ms);
     println!("p99.9 with writes, relative to without: {slowdown:.2}");
     println!("keys created by {WRITERS} clients without other load: {max_key_rate:.0} a second");
@@ -76,7 +80,7 @@ fn main() -> Outcome<()> {
 /// `rate` is the number of keys to create per second. `None` means as many as possible.
 fn while_writing<T>(
     server: &Server,
-    next: &AtomicU64,
+    next_user: &AtomicU64,
     rate: Option<u64>,
     work: impl FnOnce() -> Outcome<T>,
 ) -> Outcome<(T, f64)> {
@@ -85,7 +89,7 @@ fn while_writing<T>(
         let writers: Vec<_> = (0..WRITERS)
             .map(|_| {
                 scope.spawn(|| {
-                    create_keys(server, next, rate, &stop, &created)
+                    create_keys(server, next_user, rate, &stop, &created)
                         .map_err(|error| error.to_string())
                 })
             })
@@ -104,7 +108,7 @@ fn while_writing<T>(
 /// One client that creates keys until `stop` is set.
 fn create_keys(
     server: &Server,
-    next: &AtomicU64,
+    next_user: &AtomicU64,
     rate: Option<u64>,
     stop: &AtomicBool,
     created: &AtomicU64,
@@ -120,7 +124,7 @@ fn create_keys(
             thread::sleep(due.saturating_sub(begun.elapsed()));
         }
         count += 1;
-        let uid = 2 + next.fetch_add(1, Ordering::Relaxed) % USERS;
+        let uid = 2 + next_user.fetch_add(1, Ordering::Relaxed) % USERS;
         let header = &server.header;
         let body = r#"{"label":"bench"}"#;
         write!(

@@ -7,9 +7,9 @@
 //! kind, in a random order. The bench measures the time until the response begins.
 //!
 //! Two statistical tests compare each pair of kinds: Mann-Whitney (do responses of one kind tend to
-//! be later?) and Kolmogorov-Smirnov (do the distributions of the times differ?). The kinds count
-//! as distinguishable if one of these twenty comparisons has a probability below 0.001 after
-//! Bonferroni correction.
+//! be later?) and Kolmogorov-Smirnov (do the distributions of the times differ?). Five kinds give
+//! ten pairs, and thus twenty p-values. If one of these p-values is below 0.001 after Bonferroni
+//! correction, the bench reports the kinds as distinguishable.
 //!
 //! With `--passwords N` the bench also sends N requests of each kind to an application of the type
 //! `basic`. The kinds are an unknown user, a wrong password, a blocked user, and a user without a
@@ -97,20 +97,20 @@ fn key_kinds(setup: &Setup<'_>) -> Outcome<Vec<Kind>> {
 
 fn password_kinds(setup: &Setup<'_>) -> Outcome<Vec<Kind>> {
     setup.run(&["app", "add", "people", "--type", "basic", "--detail", "uniform"])?;
-    for name in ["has-one", "stopped"] {
+    for name in ["wrongpw", "stopped"] {
         setup.pipe(&["user", "add", name, "--password-stdin"], "correct horse\n")?;
     }
     setup.run(&["user", "block", "stopped"])?;
-    setup.run(&["user", "add", "has-non"])?;
+    setup.run(&["user", "add", "no-pass"])?;
     let kind = |(name, secret)| {
         let request = request("people", "Authorization", name, secret);
         Kind { name, request, times: Vec::new() }
     };
     let all = [
         ("nobody.", "correct horse"),
-        ("has-one", "another horse"),
+        ("wrongpw", "another horse"),
         ("stopped", "correct horse"),
-        ("has-non", "correct horse"),
+        ("no-pass", "correct horse"),
     ];
     Ok(all.into_iter().map(kind).collect())
 }
@@ -126,7 +126,10 @@ fn measure(title: &str, mut kinds: Vec<Kind>, count: u64, address: &str) -> Outc
     }
     let first = &responses[0];
     if !first.starts_with("HTTP/1.1 401") || responses.iter().any(|other| other != first) {
-        return Err(format!("the responses differ: {responses:#?}").into());
+        return Err(format!(
+            "the responses must be identical and have status 401, but are: {responses:#?}"
+        )
+        .into());
     }
     // The first rounds are a warm-up and are not counted.
     let warm_up = (count / 20).max(10);

@@ -37,6 +37,8 @@ async fn main() -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let mut out = std::io::stdout();
     writeln!(out, "http://{address}")?;
+    // Creates the first records, among them the user `admin` with a key. `None` means that the
+    // store already has records.
     if let Some(first) = accounts.first_start().await? {
         let credential = STANDARD.encode(format!("{}:{}", first.username, first.key.expose()));
         writeln!(out, "curl http://{address}/valves/main -H 'API-KEY: {credential}'")?;
@@ -55,9 +57,11 @@ pub fn open(folder: &Path) -> anyhow::Result<Accounts> {
     if !policy.exists() {
         fs::write(policy, POLICY)?;
     }
+    // The page cache of the store has 16 MiB.
     let store = Arc::new(SledStore::open(&folder.join("store"), 16)?);
     // The store contains only digests of keys. Without the pepper nobody can compute or check these
-    // digests, so a copy of the store alone is useless to a thief.
+    // digests, so a copy of the store alone is useless to a thief. At most two passwords are
+    // checked at the same time.
     let accounts = Accounts::open(store, &folder.join("pepper"), Passwords::new(2))?;
     accounts
         .load_scripts(&scripts, ScriptLimits::default(), Secrets::default(), None)
@@ -67,6 +71,7 @@ pub fn open(folder: &Path) -> anyhow::Result<Accounts> {
 
 /// The routes. Valves need an authenticated user, and the policy may restrict them further.
 pub fn app(accounts: &Accounts) -> Router {
+    // The header field with the credential has at most 4096 bytes.
     let guard = Layer::new(Gate::new(accounts, 4096))
         .requires_user()
         .client_from(|parts| Some(parts.extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));

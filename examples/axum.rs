@@ -26,7 +26,9 @@ async fn main() -> anyhow::Result<()> {
     let entropy = Entropy::system();
     let pepper = Pepper::from_bytes(entropy.bytes());
     let store = Arc::new(MemoryStore::new());
+    // At most two passwords are checked at the same time.
     let accounts = Accounts::with(store, pepper, Passwords::new(2), Clock::system(), entropy)?;
+    // Creates the first records, among them the user `admin` with a key.
     let first = accounts.first_start().await?.context("the new store already has users")?;
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -40,6 +42,7 @@ async fn main() -> anyhow::Result<()> {
 
 /// The routes: `/alive` is public, `/reports` needs a permission.
 fn app(accounts: &Accounts) -> Router {
+    // The header field with the credential has at most 4096 bytes.
     let guard = Layer::new(Gate::new(accounts, 4096))
         .requires("read reports")
         // Keys that are restricted to networks need the client's address.

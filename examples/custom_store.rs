@@ -31,7 +31,10 @@ use serde_json::{Value, json};
 async fn main() -> anyhow::Result<()> {
     let file = PathBuf::from(std::env::args().nth(1).context("usage: custom_store FILE")?);
     let store = Arc::new(JournalStore::open(&file).await?);
+    // At most one password is checked at a time.
     let accounts = Accounts::open(store, &file.with_extension("pepper"), Passwords::new(1))?;
+    // Fills a new journal with the first records: roles, the default application, and the user
+    // `admin` with a key. Later starts change nothing.
     accounts.first_start().await?;
     let count = accounts.users(None, usize::MAX)?.items.len();
     let new = NewUser { name: format!("guest-{count}"), status: true, ..NewUser::default() };
@@ -62,6 +65,10 @@ impl JournalStore {
         file.read_to_end(&mut text)?;
         let memory = MemoryStore::new();
         let mut valid_bytes = 0;
+        // Replay the lines in their order: each commit then gets the sequence number that it had
+        // originally. The revision of a record is the sequence number of its last commit, so
+        // revisions also stay the same.
+        //
         // A crash can truncate the last line. The commit of a truncated line was never confirmed,
         // so the line is dropped.
         for line in text.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n")) {
@@ -83,8 +90,6 @@ impl JournalStore {
 }
 
 /// Parses one line of the journal.
-///
-/// Replaying all lines in order yields the same sequence numbers, and so the same revisions.
 fn parse_line(line: &[u8]) -> anyhow::Result<Batch> {
     let mut batch = Batch::new();
     for write in serde_json::from_slice::<Vec<(u8, String, Option<Value>)>>(line)? {

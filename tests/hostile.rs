@@ -87,7 +87,7 @@ fn mutants_do_not_let_requests_bypass_the_gate() {
     assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n"));
     let loaded = loaded.into_inner();
     println!("{} mutants, loaded {loaded} times", numbers.len());
-    // Mutants that do not load test nothing.
+    // A mutant that does not load tests nothing. So enough mutants must load.
     assert!(loaded * 10 > numbers.len(), "only {loaded} of {} load", numbers.len());
     monitor.assert_clean();
 }
@@ -113,7 +113,7 @@ fn harmless_scripts_let_entitled_requests_pass() {
     for ((kind, text), expected) in scripts.into_iter().zip(expected) {
         let gate = ScriptedGate::load(kind, &text).unwrap();
         let mut passed = gate.attempts();
-        passed.retain(|attempt| gate.run(attempt).passed == Some(Some(gate.llama)));
+        passed.retain(|attempt| gate.run(attempt).passed == Some(Some(gate.llama_id)));
         let passed: Vec<&str> = passed.iter().map(|attempt| attempt.name).collect();
         let first = gate.run(&gate.attempts()[0]);
         let detail = format!("{} {}: {text}", first.status, first.detail);
@@ -154,8 +154,8 @@ fn check_specimen(specimen: &Specimen) -> Vec<String> {
             continue;
         };
         loaded += 1;
-        // All attempts are sent twice, because state that a script has left behind, such as an
-        // adopted key, must not let a later request pass.
+        // A script can leave state behind, for example a key that it made Keyward store. The second
+        // round checks that this state lets no request pass.
         for _ in 0..2 {
             for attempt in gate.attempts() {
                 let outcome = gate.run(&attempt);

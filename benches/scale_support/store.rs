@@ -33,7 +33,7 @@ const MIN_USERS_FOR_SORTED_KEYS: usize = 2_000_001;
 pub struct Size {
     /// Number of users, without the administrator. Each user has one key.
     pub users: usize,
-    /// Number of resources, without the built-in user resource. Each resource has another path.
+    /// Number of resources, without the built-in user resource. Each resource has its own path.
     pub resources: usize,
 }
 
@@ -50,11 +50,11 @@ pub struct BenchStore {
 }
 
 impl BenchStore {
-    /// Finds a store in the folder `keep`, or creates the store. `None` means that the store is
-    /// created in a temporary folder.
-    pub fn find_or_create(keep: Option<&Path>, size: Size) -> Outcome<Self> {
-        let (temporary, parent) = match keep {
-            Some(keep) => (None, keep.join(format!("{}-{}", size.users, size.resources))),
+    /// Finds a store in the folder `kept_folder`, or creates the store. `None` means that the store
+    /// is created in a temporary folder.
+    pub fn find_or_create(kept_folder: Option<&Path>, size: Size) -> Outcome<Self> {
+        let (temporary, parent) = match kept_folder {
+            Some(folder) => (None, folder.join(format!("{}-{}", size.users, size.resources))),
             None => {
                 let folder = tempfile::tempdir()?;
                 let parent = folder.path().to_owned();

@@ -1,14 +1,32 @@
 //! Reading and verifying the audit trail.
 
-use super::{AccountError, Accounts};
+use std::{
+    fmt,
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Map, Value, json};
+
+use super::{AccountError, Accounts, Writer};
 use crate::{
-    model::{AuditEntry, Digest},
+    model::{Act, AuditEntry, Digest},
     store::{
-        Table,
-        audit_log::{self, AuditVerdict},
-        decode, table,
+        Batch, Table,
+        audit_log::{self, AuditVerdict, Generation, Verification},
+        decode, encode, table,
     },
 };
+
+/// The entries of one step of the background verification. A step takes about a millisecond.
+const BACKGROUND_STEP: usize = 128;
+/// The least pause between two steps.
+const MIN_PAUSE: Duration = Duration::from_millis(10);
+/// The background verification pauses this many times as long as a step took, so that it uses at
+/// most 5 % of one core and of the disk's time.
+const PAUSE_FACTOR: u32 = 19;
+/// The pause after the store could not be read.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// An entry with its position in the chain.
 #[derive(Debug, Clone)]
@@ -17,6 +35,9 @@ pub struct NumberedEntry {
     pub number: u64,
     /// The hash of the entry, which depends on all entries before it.
     pub hash: Digest,
+    /// The id of the generation that begins with this entry. `None` means that the entry belongs to
+    /// the generation of the entry before it.
+    pub generation: Option<Digest>,
     /// The entry.
     pub entry: AuditEntry,
 }
@@ -39,41 +60,55 @@ pub struct AuditPage {
     pub has_more: bool,
 }
 
+/// The result of the last verification of the audit trail.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum TrailStatus {
+    /// The trail was not verified yet.
+    #[default]
+    Unverified,
+    /// All entries are as they were written.
+    Intact,
+    /// The trail was changed.
+    Tampered {
+        /// The number of the first entry that was changed, or of the entry after which the trail
+        /// was truncated.
+        number: u64,
+        /// The finding, as a sentence.
+        problem: &'static str,
+    },
+    /// The trail could not be verified, because the store could not be read.
+    Unreadable(String),
+}
+
+impl From<&AuditVerdict> for TrailStatus {
+    fn from(verdict: &AuditVerdict) -> Self {
+        match *verdict {
+            AuditVerdict::Intact { .. } => Self::Intact,
+            AuditVerdict::Tampered { number, problem } => Self::Tampered { number, problem },
+        }
+    }
+}
+
 impl Accounts {
-    /// At most `limit` entries that follow the entry with the number `after` in this order.
+    /// At most `limit` entries that follow the entry with the number `after` in this order. A page
+    /// ends before an entry that is not what was written, and the next page is then an error.
+    ///
+    /// # Errors
+    /// [`AccountError::AuditTrail`] if the first entry of the page, or the trail's beginning or end
+    /// is not what was written.
     pub fn audit(
         &self,
         order: AuditOrder,
         after: Option<u64>,
         limit: usize,
     ) -> Result<AuditPage, AccountError> {
-        let (first, last) = audit_log::first_and_last(self.store())?;
-        // The numbers have no gaps, so the first number of a backward page can be computed.
-        let before = match order {
-            AuditOrder::Oldest => after.unwrap_or(0).max(first - 1),
-            AuditOrder::Newest => {
-                let end = after.map_or(last, |after| after.saturating_sub(1).min(last));
-                let begin = end.saturating_sub(limit as u64).max(first - 1);
-                return self.newest_first(begin, end, first);
-            }
+        let key = self.0.pepper.audit_key();
+        let page = match order {
+            AuditOrder::Oldest => audit_log::oldest_first(self.store(), &key, after, limit)?,
+            AuditOrder::Newest => audit_log::newest_first(self.store(), &key, after, limit)?,
         };
-        let mut found = audit_log::entries(self.store(), before, limit.saturating_add(1))?;
-        let has_more = found.len() > limit;
-        found.truncate(limit);
-        let items = found.into_iter().map(read).collect::<Result<_, _>>()?;
-        Ok(AuditPage { items, has_more })
-    }
-
-    /// The entries after `begin` up to and including `end`, the newest first.
-    fn newest_first(&self, begin: u64, end: u64, first: u64) -> Result<AuditPage, AccountError> {
-        let count = end.saturating_sub(begin) as usize;
-        let mut items = audit_log::entries(self.store(), begin, count)?
-            .into_iter()
-            .filter(|entry| entry.number <= end)
-            .map(read)
-            .collect::<Result<Vec<_>, _>>()?;
-        items.reverse();
-        Ok(AuditPage { has_more: begin >= first, items })
+        let items = page.entries.into_iter().map(read).collect::<Result<_, _>>()?;
+        Ok(AuditPage { items, has_more: page.has_more })
     }
 
     /// Verifies the whole trail. It may be long, so this runs on a thread of its own.
@@ -82,15 +117,130 @@ impl Accounts {
         let verifying = tokio::task::spawn_blocking(move || {
             audit_log::verify(accounts.store(), &accounts.0.pepper.audit_key())
         });
-        let verdict = verifying.await.map_err(|_| {
-            AccountError::refused("The audit trail could not be read to its end.", "Try again.")
-        })?;
-        Ok(verdict?)
+        let verdict = verifying.await.map_err(|_| interrupted())??;
+        self.set_trail_status((&verdict).into());
+        Ok(verdict)
+    }
+
+    /// Verifies the whole trail in small steps with pauses, beside other work, and logs the result.
+    /// Ends early when `end` resolves.
+    pub async fn verify_audit_in_background(&self, end: impl Future<Output = ()>) {
+        tokio::select! {
+            biased;
+            () = end => {}
+            () = self.verify_in_steps() => {}
+        }
+    }
+
+    async fn verify_in_steps(&self) {
+        let started = Instant::now();
+        let mut verification = Verification::default();
+        loop {
+            let accounts = self.clone();
+            let step = tokio::task::spawn_blocking(move || {
+                let started = Instant::now();
+                let key = accounts.0.pepper.audit_key();
+                let verdict = verification.step(accounts.store(), &key, BACKGROUND_STEP);
+                (verification, verdict, started.elapsed())
+            });
+            let Ok((progress, verdict, taken)) = step.await else { return };
+            verification = progress;
+            let pause = match verdict {
+                Ok(None) => (taken * PAUSE_FACTOR).max(MIN_PAUSE),
+                Ok(Some(verdict)) => {
+                    self.set_trail_status((&verdict).into());
+                    return log_verdict(&verdict, started.elapsed());
+                }
+                Err(problem) => {
+                    tracing::error!(%problem, "could not verify the audit trail; will retry");
+                    self.set_trail_status(TrailStatus::Unreadable(problem.to_string()));
+                    RETRY
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// The result of the last verification of the audit trail.
+    pub fn trail_status(&self) -> TrailStatus {
+        self.0.trail_status.lock().clone()
+    }
+
+    fn set_trail_status(&self, status: TrailStatus) {
+        *self.0.trail_status.lock() = status;
+    }
+}
+
+impl Writer {
+    /// Adds an entry about a restore. It begins a new generation of the trail, and names the entry
+    /// that the restored trail ended with. The entry is in one commit with `batch`.
+    ///
+    /// Returns the verdict about the restored trail. If the trail was tampered with, it still is
+    /// after the restore: every later verification reports it.
+    pub(super) async fn record_restore(
+        &self,
+        mut details: Map<String, Value>,
+        batch: Batch,
+    ) -> Result<AuditVerdict, AccountError> {
+        let verdict = self.verify_audit().await?;
+        let trail = match &verdict {
+            AuditVerdict::Intact { end, .. } => {
+                json!({ "generation": end.generation, "number": end.number, "hash": end.hash })
+            }
+            AuditVerdict::Tampered { number, problem } => {
+                json!({ "state": "tampered", "number": number, "problem": problem })
+            }
+        };
+        details.insert("trail".into(), trail);
+        let act = Act::other("store.restore", "store", Value::Object(details));
+        let entry = AuditEntry { time: self.0.clock.now(), actor: self.actor().clone(), act };
+        let mut append = self.audit_append(vec![encode(&entry)])?;
+        if append.generation == Generation::Current {
+            append.generation = Generation::Next(self.new_generation());
+        }
+        self.store().commit(Batch { audit: Some(append), ..batch }).await?;
+        Ok(verdict)
+    }
+}
+
+fn log_verdict(verdict: &AuditVerdict, duration: Duration) {
+    let seconds = duration.as_secs_f32();
+    match verdict {
+        AuditVerdict::Intact { first, end } => tracing::info!(
+            entries = end.number + 1 - first,
+            last = end.number,
+            seconds,
+            "the audit trail is intact"
+        ),
+        AuditVerdict::Tampered { number, problem } => tracing::error!(
+            number,
+            problem,
+            "the audit trail was tampered with; run keyward audit verify, and compare with a backup"
+        ),
+    }
+}
+
+fn interrupted() -> AccountError {
+    AccountError::refused("The audit trail could not be read to its end.", "Try again.")
+}
+
+impl fmt::Display for TrailStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unverified => f.write_str("The audit trail was not verified yet."),
+            Self::Intact => f.write_str("The audit trail is intact."),
+            Self::Tampered { number, problem } => {
+                write!(f, "The audit trail was tampered with at entry {number}. {problem}")
+            }
+            Self::Unreadable(problem) => {
+                write!(f, "The audit trail could not be verified: {problem}.")
+            }
+        }
     }
 }
 
 fn read(entry: audit_log::ChainEntry) -> Result<NumberedEntry, AccountError> {
-    let audit_log::ChainEntry { number, hash, json } = entry;
+    let audit_log::ChainEntry { number, hash, generation, json } = entry;
     let entry = decode(Table::Audit, &table::audit(number), &json)?;
-    Ok(NumberedEntry { number, hash, entry })
+    Ok(NumberedEntry { number, hash, generation, entry })
 }

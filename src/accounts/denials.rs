@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::{AccountError, Accounts};
 use crate::{
-    limits::{DenialEntry, Drain, Subject, Summary, Verification},
+    limits::{DenialEntry, Subject, Summary, SummaryDue, Verification},
     model::{Act, Actor, AuditEntry},
-    store::{Batch, encode},
+    store::{Batch, CommitError, encode},
 };
 
 /// The name of the action in the audit entry of a denial.
@@ -25,19 +25,18 @@ const INTERVAL: Duration = Duration::from_secs(1);
 impl Accounts {
     /// Writes the denials that were recorded after the previous call. If the write fails, the next
     /// call retries it.
-    pub async fn write_denials(&self, drain: Drain) -> Result<(), AccountError> {
+    pub async fn write_denials(&self, summary_due: SummaryDue) -> Result<(), AccountError> {
         let _guard = self.0.denials_lock.lock().await;
         loop {
-            let pending = self.0.counters.take_denials(ENTRIES_PER_COMMIT, drain);
+            let pending = self.0.counters.take_denials(ENTRIES_PER_COMMIT, summary_due);
             let count = pending.entries.len();
             if count == 0 && pending.summary.is_none() {
                 return Ok(());
             }
             let denials = pending.entries.iter().map(|denial| self.denial_entry(denial));
             let entries = denials.chain(pending.summary.as_ref().map(summary_entry));
-            let audit = self.audit_append(entries.map(|entry| encode(&entry)).collect());
-            let batch = Batch { audit: Some(audit), ..Batch::new() };
-            if let Err(problem) = self.store().commit(batch).await {
+            let entries = entries.map(|entry| encode(&entry)).collect();
+            if let Err(problem) = self.append_to_trail(entries).await {
                 self.0.counters.put_back_denials(pending);
                 return Err(problem.into());
             }
@@ -51,18 +50,23 @@ impl Accounts {
     /// after the last request, so that all denials are written.
     pub async fn write_denials_periodically(&self, end: impl Future<Output = ()>) {
         let mut end = pin!(end);
-        let mut drain = Drain::Hourly;
-        while drain == Drain::Hourly {
+        let mut summary_due = SummaryDue::WhenDue;
+        while summary_due == SummaryDue::WhenDue {
             // Only the sleep is cancelled. A cancelled write would lose the denials that it has
             // taken from memory.
             tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => {}
-                () = &mut end => drain = Drain::Now,
+                () = &mut end => summary_due = SummaryDue::Now,
             }
-            if let Err(problem) = self.write_denials(drain).await {
+            if let Err(problem) = self.write_denials(summary_due).await {
                 tracing::warn!(%problem, "could not write denials into the audit trail; will retry");
             }
         }
+    }
+
+    async fn append_to_trail(&self, entries: Vec<Vec<u8>>) -> Result<(), CommitError> {
+        let audit = Some(self.audit_append(entries)?);
+        self.store().commit(Batch { audit, ..Batch::new() }).await.map(drop)
     }
 
     fn denial_entry(&self, denial: &DenialEntry) -> AuditEntry {

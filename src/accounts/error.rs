@@ -3,7 +3,10 @@
 use crate::{
     model::Violation,
     scripting::Fault,
-    store::{CommitError, Sequence, StoreError},
+    store::{
+        CommitError, Sequence, StoreError,
+        audit_log::{TrailError, TrailProblem},
+    },
 };
 
 /// The reason why a change was not made. Nothing was written.
@@ -45,9 +48,21 @@ pub enum AccountError {
     /// Too many passwords are being checked.
     #[error("too many passwords are being checked; try again in a moment")]
     Busy,
+    /// The audit trail is not what was written, so it cannot be read to its end.
+    #[error(transparent)]
+    AuditTrail(TrailProblem),
     /// The store failed.
     #[error(transparent)]
     Store(StoreError),
+}
+
+impl From<TrailError> for AccountError {
+    fn from(problem: TrailError) -> Self {
+        match problem {
+            TrailError::Broken(problem) => Self::AuditTrail(problem),
+            TrailError::Store(problem) => problem.into(),
+        }
+    }
 }
 
 impl From<StoreError> for AccountError {

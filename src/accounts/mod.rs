@@ -6,6 +6,7 @@
 mod apply;
 mod audit;
 mod backup;
+mod clock;
 mod denials;
 mod error;
 mod events;
@@ -25,12 +26,17 @@ mod writer;
 
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
+
 pub use apply::{
     Applied, ApplyOptions, Difference, DocumentKey, DocumentPassword, DocumentUser, MOST_CHANGES,
     Operation, StateDocument, Unlisted, VERSION as STATE_VERSION,
 };
-pub use audit::{AuditOrder, AuditPage, NumberedEntry};
-pub use backup::{RestoreError, Restored, check_backup, restore};
+pub use audit::{AuditOrder, AuditPage, NumberedEntry, TrailStatus};
+pub use backup::{
+    BackupSchedule, LaterChanges, RestoreError, Restored, Revival, WrittenBackup, check_backup,
+    check_backup_completeness, restore,
+};
 pub use error::AccountError;
 pub use events::LoadScripts;
 pub use events::outbox::PendingWebhook;
@@ -68,6 +74,8 @@ struct AccountsInner {
     pepper: Pepper,
     passwords: Passwords,
     clock: Clock,
+    /// The times of audit entries up to this number are ignored ([`clock::NewestTime`]).
+    ignored_entries: Arc<std::sync::atomic::AtomicU64>,
     entropy: Entropy,
     user_cache: Arc<users::cache::UserCache>,
     scripts: Arc<OnceLock<Scripts>>,
@@ -83,9 +91,12 @@ struct AccountsInner {
     /// from its read to its commit.
     commit_turn: Arc<tokio::sync::RwLock<()>>,
     audit_entries: u64,
+    /// The result of the last verification of the audit trail.
+    trail_status: Arc<Mutex<TrailStatus>>,
     counters: Counters,
     usage_lock: Arc<tokio::sync::Mutex<()>>,
     denials_lock: Arc<tokio::sync::Mutex<()>>,
+    backup_status: Arc<backup::BackupStatus>,
 }
 
 /// A record with its revision: the sequence of the commit that last wrote it.

@@ -1,11 +1,15 @@
 //! Opening the accounts of a store, and filling an empty store at the first start.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use serde_json::json;
 
 use super::{
     AUDIT_ENTRIES, AccountError, Accounts, AccountsInner, KEYS_PER_USER, NewKey, Passwords,
+    clock::NewestTime,
     create_pepper,
     events::outbox::WebhookQueue,
     keys::{put_new_key, quota::PerUserLock},
@@ -25,7 +29,7 @@ use crate::{
 };
 
 /// The record in `meta` with the fingerprint of the pepper.
-pub(super) const PEPPER: &[u8] = b"pepper";
+pub(super) const PEPPER: &[u8] = table::PEPPER;
 
 /// The records that the first start created. The key's text is not stored anywhere.
 #[derive(Debug)]
@@ -51,12 +55,43 @@ pub enum SetupError {
     /// The first records could not be written.
     #[error(transparent)]
     Account(#[from] AccountError),
+    /// The pepper file exists, but nothing was ever written to the store.
+    #[error(
+        "the store is new and empty, but its pepper file {} exists already. This looks like a disk that is not mounted or a mistyped path: mount the disk, correct the path, or restore the newest backup. To begin anew with this pepper, open the store with Accounts::open_new", .pepper_file.display()
+    )]
+    StoreLost {
+        /// The pepper file.
+        pepper_file: PathBuf,
+    },
 }
 
 impl Accounts {
     /// Opens the accounts of a store whose pepper is in a file. For an empty store, a missing
     /// pepper file is created.
+    ///
+    /// # Errors
+    /// [`SetupError::StoreLost`] if the pepper file exists but nothing was ever written to the
+    /// store: a folder in which a disk is not mounted looks like that. [`PepperError::Missing`] in
+    /// the opposite case.
     pub fn open(
+        store: Arc<dyn Store>,
+        pepper_file: &Path,
+        passwords: Passwords,
+    ) -> Result<Self, SetupError> {
+        let is_lost =
+            store.keeps_records() && store.snapshot()?.sequence() == 0 && pepper_file.exists();
+        if is_lost {
+            return Err(SetupError::StoreLost { pepper_file: pepper_file.to_owned() });
+        }
+        Self::open_new(store, pepper_file, passwords)
+    }
+
+    /// Opens the accounts of a store like [`Accounts::open`], but also begins anew with an empty
+    /// store and the pepper of an existing file.
+    ///
+    /// # Errors
+    /// Those of [`Accounts::open`], except [`SetupError::StoreLost`].
+    pub fn open_new(
         store: Arc<dyn Store>,
         pepper_file: &Path,
         passwords: Passwords,
@@ -85,6 +120,8 @@ impl Accounts {
         entropy: Entropy,
     ) -> Result<Self, StoreError> {
         let directory = Directory::open(&*store)?;
+        let newest = NewestTime::read(&*store, &pepper.audit_key())?;
+        clock.raise_to(newest.time);
         let counters = Counters::new(clock.clone(), FailureLimits::none(), DenialLimits::none());
         Ok(Self(Arc::new(AccountsInner {
             store,
@@ -92,6 +129,7 @@ impl Accounts {
             pepper,
             passwords,
             clock,
+            ignored_entries: Arc::new(AtomicU64::new(newest.ignored_entries)),
             entropy,
             user_cache: Arc::new(UserCache::default()),
             scripts: Arc::default(),
@@ -103,9 +141,11 @@ impl Accounts {
             user_locks: PerUserLock::default(),
             commit_turn: Arc::default(),
             audit_entries: AUDIT_ENTRIES,
+            trail_status: Arc::default(),
             counters,
             usage_lock: Arc::default(),
             denials_lock: Arc::default(),
+            backup_status: Arc::default(),
         })))
     }
 
@@ -132,7 +172,7 @@ impl Accounts {
         batch.put(Table::Applications, application.id.clone(), encode(&application));
         batch.put(Table::Resources, resource.id.clone(), encode(&resource));
         // A store with users already has its administrators.
-        batch.expect(Table::Users, table::user(admin.uid), Expected::Missing);
+        batch.expect(Table::Users, Vec::new(), Expected::Newest(0));
         batch.put(Table::Users, table::user(admin.uid), encode(&admin));
         batch.put(Table::Names, fold(&admin.name), encode(&admin.uid));
         put_new_key(&mut batch, &key);
@@ -148,6 +188,11 @@ impl Accounts {
             Err(CommitError::Conflict(_)) => Ok(None),
             Err(CommitError::Store(problem)) => Err(problem.into()),
         }
+    }
+
+    /// Whether [`Accounts::first_start`] has not filled the store yet.
+    pub fn is_new(&self) -> Result<bool, StoreError> {
+        Ok(!self.is_filled()?)
     }
 
     /// Whether the store was filled by a first start or a state file.

@@ -39,10 +39,10 @@ impl Accounts {
         // Only one call runs at a time, because each call reads the stored counts and adds to them.
         let _guard = self.0.usage_lock.lock().await;
         let mut unwritten = self.0.counters.take();
-        while !(unwritten.keys.is_empty() && unwritten.spenders.is_empty()) {
+        while !(unwritten.keys.is_empty() && unwritten.users_with_spent_credits.is_empty()) {
             let chunk = Unwritten {
                 keys: split_chunk(&mut unwritten.keys),
-                spenders: split_chunk(&mut unwritten.spenders),
+                users_with_spent_credits: split_chunk(&mut unwritten.users_with_spent_credits),
             };
             if let Err(problem) = self.write_usage_chunk(&chunk).await {
                 self.0.counters.put_back(chunk);
@@ -72,6 +72,14 @@ impl Accounts {
             if let Err(problem) = self.write_usage().await {
                 tracing::warn!(%problem, "could not write the usage of keys; will retry");
             }
+            let written = if has_ended {
+                self.write_newest_time(0).await
+            } else {
+                self.write_newest_time_when_idle().await
+            };
+            if let Err(problem) = written {
+                tracing::warn!(%problem, "could not write the newest time; will retry");
+            }
         }
     }
 
@@ -81,13 +89,13 @@ impl Accounts {
         for (id, used) in &chunk.keys {
             // Skip keys that were deleted after their last use.
             let Some(key) = directory.key(*id) else { continue };
-            let Used { times, last } = self.stored_usage(*id)?.and(*used);
-            batch.put(Table::Usage, table::key(*id), encode(&StoredUsage { times, last }));
+            let Used { times: uses, last } = self.stored_usage(*id)?.and(*used);
+            batch.put(Table::Usage, table::key(*id), encode(&StoredUsage { times: uses, last }));
             if let Some(spent) = key.bounds().and_then(|bounds| bounds.spent()) {
                 batch.put(Table::Spent, table::spent(Table::Keys, id.number()), encode(&spent));
             }
         }
-        for uid in &chunk.spenders {
+        for uid in &chunk.users_with_spent_credits {
             let user = directory.user(*uid);
             let bounds = user.as_ref().and_then(|user| user.bounds());
             if let Some(spent) = bounds.and_then(|bounds| bounds.spent()) {
@@ -95,6 +103,7 @@ impl Accounts {
             }
         }
         if !batch.writes.is_empty() {
+            self.put_newest_time(&mut batch);
             self.store().commit(batch).await?;
         }
         Ok(())
@@ -102,8 +111,9 @@ impl Accounts {
 
     fn stored_usage(&self, key: KeyId) -> Result<Used, AccountError> {
         let stored = self.read::<StoredUsage>(Table::Usage, &table::key(key))?;
-        let StoredUsage { times, last } = stored.map(|stored| stored.record).unwrap_or_default();
-        Ok(Used { times, last })
+        let StoredUsage { times: uses, last } =
+            stored.map(|stored| stored.record).unwrap_or_default();
+        Ok(Used { times: uses, last })
     }
 }
 

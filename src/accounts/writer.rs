@@ -12,9 +12,13 @@ use std::{
 
 use super::{AccountError, Accounts};
 use crate::{
-    model::{Act, Actor, AuditEntry},
+    model::{Act, Actor, AuditEntry, Digest},
     scripting::RequestedWebhook,
-    store::{Batch, CommitError, Expect, Sequence, audit_log::AuditAppend, encode},
+    store::{
+        Batch, CommitError, Expect, Sequence, StoreError,
+        audit_log::{AuditAppend, Generation, generation_for_append},
+        encode,
+    },
 };
 
 /// The number of attempts beside other writers. Later attempts keep the other writers waiting, so
@@ -226,7 +230,7 @@ impl Writer {
         webhooks: Vec<RequestedWebhook>,
     ) -> Result<Sequence, CommitError> {
         let entry = AuditEntry { time: self.0.clock.now(), actor: self.actor.clone(), act };
-        batch.audit = Some(self.audit_append(vec![encode(&entry)]));
+        batch.audit = Some(self.audit_append(vec![encode(&entry)])?);
         let webhooks = self.add_webhooks(webhooks, &mut batch);
         let sequence = self.store().commit(batch).await?;
         webhooks.publish();
@@ -236,7 +240,24 @@ impl Writer {
 
 impl Accounts {
     /// Entries to append to the audit trail, each encoded.
-    pub(super) fn audit_append(&self, entries: Vec<Vec<u8>>) -> AuditAppend {
-        AuditAppend { entries, key: self.0.pepper.audit_key(), keep: self.0.audit_entries }
+    pub(super) fn audit_append(&self, entries: Vec<Vec<u8>>) -> Result<AuditAppend, StoreError> {
+        let key = self.0.pepper.audit_key();
+        let generation = generation_for_append(self.store(), &key, || self.new_generation())?;
+        Ok(self.audit_append_to(generation, entries))
+    }
+
+    /// Entries of this generation.
+    pub(super) fn audit_append_to(
+        &self,
+        generation: Generation,
+        entries: Vec<Vec<u8>>,
+    ) -> AuditAppend {
+        let key = self.0.pepper.audit_key();
+        AuditAppend { entries, key, keep: self.0.audit_entries, generation }
+    }
+
+    /// The id of a new generation of the audit trail.
+    pub(super) fn new_generation(&self) -> Digest {
+        Digest::from_bytes(self.0.entropy.bytes())
     }
 }

@@ -22,8 +22,8 @@ pub(super) async fn list(request: ApiRequest<'_>) -> Result<PayloadResponse, Den
     Ok(list::page(items, last.filter(|_| page.has_more)))
 }
 
-/// Verifies the hash chain of the audit trail. The status is 200 for an intact chain and for a
-/// tampered chain, because in both cases the verification succeeded.
+/// Verifies the hash chain of the audit trail. The status is 200 whenever the check completes. The
+/// field `state` in the body says whether the chain is intact or tampered.
 pub(super) async fn verify(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let verdict = request.accounts.verify_audit().await.map_err(response::denial)?;
     let body = match verdict {
@@ -33,6 +33,7 @@ pub(super) async fn verify(request: ApiRequest<'_>) -> Result<PayloadResponse, D
             "first": (first <= end.number).then_some(first),
             "last": (first <= end.number).then_some(end.number),
             "hash": end.hash,
+            "generation": (end.number > 0).then_some(end.generation),
         }),
         AuditVerdict::Tampered { number, problem } => {
             json!({ "state": "tampered", "number": number, "problem": problem })
@@ -43,7 +44,7 @@ pub(super) async fn verify(request: ApiRequest<'_>) -> Result<PayloadResponse, D
 
 fn view(numbered: &NumberedEntry) -> Value {
     let entry = &numbered.entry;
-    json!({
+    let mut view = json!({
         "number": numbered.number,
         "time": entry.time.to_string(),
         "actor": entry.actor,
@@ -52,5 +53,9 @@ fn view(numbered: &NumberedEntry) -> Value {
         "before": entry.act.before,
         "after": entry.act.after,
         "hash": numbered.hash,
-    })
+    });
+    if let Some(generation) = numbered.generation {
+        view["generation"] = json!(generation);
+    }
+    view
 }

@@ -9,7 +9,7 @@ use ::http::StatusCode;
 use serde_json::json;
 
 use super::{ApiRequest, fields::FieldReader, response};
-use crate::{handlers::PayloadResponse, model::Digest, pipeline::Denial};
+use crate::{accounts::WrittenBackup, handlers::PayloadResponse, model::Digest, pipeline::Denial};
 
 pub(super) async fn write(mut request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let accounts = request.accounts.clone();
@@ -22,11 +22,13 @@ pub(super) async fn write(mut request: ApiRequest<'_>) -> Result<PayloadResponse
         reader.reject("file", "This is not an absolute path.", "Send the absolute path.");
     }
     reader.finish()?;
-    let contents = operator.backup(file).await.map_err(response::denial)?;
+    let written = operator.backup(file).await.map_err(response::denial)?;
+    let WrittenBackup { contents, replaced_leftover } = written;
     let body = json!({
         "records": contents.records,
         "sequence": contents.sequence,
         "blake3": Digest::from_bytes(contents.blake3),
+        "replaced_leftover": replaced_leftover,
     });
     Ok(response::json(StatusCode::CREATED, &body))
 }

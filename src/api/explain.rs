@@ -13,8 +13,8 @@ use crate::{
 };
 
 pub(super) async fn explain(mut request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
-    // Only administrators may learn what the report contains, such as whether a user exists, and
-    // why a key is wrong.
+    // The report is only for administrators, because it tells whether a user exists and why a key
+    // is wrong.
     if !request.identity.is_admin() {
         return Err(response::forbidden("Only an administrator can see how requests are decided."));
     }

@@ -25,8 +25,8 @@ pub(super) struct FieldReader {
 /// Checks that the media type of the body is JSON. The body of a PATCH request may also have the
 /// media type of a merge patch (RFC 7396).
 pub(super) fn check_type(request: &Parts) -> Result<(), Denial> {
-    let given = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = given.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let is_patch = request.method == Method::PATCH;
     let is_known = essence.eq_ignore_ascii_case("application/json")
         || is_patch && essence.eq_ignore_ascii_case("application/merge-patch+json");

@@ -5,7 +5,10 @@ use ::http::{Method, StatusCode, request::Parts};
 use serde_json::{Value, json};
 
 use super::response;
-use crate::{accounts::Accounts, handlers::PayloadResponse};
+use crate::{
+    accounts::{Accounts, TrailStatus},
+    handlers::PayloadResponse,
+};
 
 /// The response to a health check. `None` means that the request is not a health check.
 pub(super) fn respond(head: &Parts, accounts: &Accounts) -> Option<PayloadResponse> {
@@ -19,8 +22,8 @@ pub(super) fn respond(head: &Parts, accounts: &Accounts) -> Option<PayloadRespon
     }
 }
 
-/// The response whether the server is ready. If the store has stopped writing, the server continues
-/// to decide requests, but it is not ready, because an operator has to repair the store.
+/// The response to `/health/ready`. If the store has stopped writing, the server continues to
+/// decide requests, but the server is not ready, because an operator has to repair the store.
 fn ready(accounts: &Accounts) -> PayloadResponse {
     match accounts.fault() {
         None => response::json(StatusCode::OK, &ready_body(accounts)),
@@ -35,9 +38,25 @@ fn ready(accounts: &Accounts) -> PayloadResponse {
 /// The body for a ready server, with the number of script problems. A server with script problems
 /// is ready, because it uses the last valid scripts and denies requests that need a script that is
 /// switched off. `/api/v1/scripts` shows the problems to authorized clients.
+///
+/// A broken audit trail does not make a server unready either: decisions do not need the trail, and
+/// a restart would not repair it. The same is true for a scheduled backup that could not be written.
 fn ready_body(accounts: &Accounts) -> Value {
-    match accounts.scripts().problems().len() {
-        0 => json!({ "status": "ready" }),
-        count => json!({ "status": "ready", "script_problems": count }),
+    let mut body = json!({ "status": "ready" });
+    let problems = accounts.scripts().problems().len();
+    if problems > 0 {
+        body["script_problems"] = problems.into();
     }
+    let trail = accounts.trail_status();
+    if matches!(trail, TrailStatus::Tampered { .. } | TrailStatus::Unreadable(_)) {
+        body["audit_problem"] = trail.to_string().into();
+    }
+    if let Some(problem) = accounts.backup_problem() {
+        body["backup_problem"] = json!(problem);
+    }
+    // Decisions are safe in the meantime, because the clock does not go back for them.
+    if let Some(seconds) = accounts.clock().seconds_behind() {
+        body["clock_behind_seconds"] = seconds.into();
+    }
+    body
 }

@@ -135,8 +135,8 @@ impl ApiRequest<'_> {
     }
 
     /// The revision that `If-Match` requires (RFC 9110, section 13.1.1). If the header field lists
-    /// several revisions and the current revision is among them, that is the current revision.
-    /// `None` means that any revision is accepted.
+    /// several revisions, the result is the current revision if the list contains the current
+    /// revision. `None` means that any revision is accepted.
     fn expected_revision(
         &self,
         current: impl FnOnce() -> Option<Sequence>,

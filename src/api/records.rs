@@ -155,7 +155,7 @@ impl Editable for Application {
             record.auth_type =
                 reader.rule(AuthType::parse("type", &name)).unwrap_or(record.auth_type);
         }
-        // HTTP Basic has its own header field (RFC 7617).
+        // HTTP Basic always uses `Authorization` (RFC 7617).
         if record.auth_type == AuthType::Basic {
             record.header = "Authorization".into();
         }

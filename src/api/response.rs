@@ -14,8 +14,8 @@ use crate::{
     store::Sequence,
 };
 
-/// The error type of a closure that edits a record. It wraps a denial, and can be converted from an
-/// [`AccountError`], as the methods of [`Writer`](crate::accounts::Writer) require.
+/// The error type of a closure that edits a record. The type wraps a denial, and can be converted
+/// from an [`AccountError`], as the methods of [`Writer`](crate::accounts::Writer) require.
 pub(super) struct ChangeDenial(pub Denial);
 
 impl From<AccountError> for ChangeDenial {
@@ -94,8 +94,8 @@ pub(super) fn expected_revision(
     // Weak tags are left out, because they never match (RFC 9110, section 8.8.3.2). Tags that are
     // not numbers are left out, because no record has such a revision.
     let revision = |tag: &&str| tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok();
-    let named: Vec<Sequence> = tags.iter().filter_map(revision).collect();
-    Ok(Some(match named.as_slice() {
+    let listed: Vec<Sequence> = tags.iter().filter_map(revision).collect();
+    Ok(Some(match listed.as_slice() {
         [revision] => *revision,
         // No record has the revision `Sequence::MAX`, so the change will be refused.
         several => current().filter(|current| several.contains(current)).unwrap_or(Sequence::MAX),
@@ -143,6 +143,11 @@ pub(super) fn denial(problem: AccountError) -> Denial {
             "Too many passwords are being checked. Try again in a moment.".into(),
         )
         .with_retry_after(1),
+        AccountError::AuditTrail(problem) => deny(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "AUDIT_TRAIL_BROKEN",
+            format!("{problem} Verify the trail, and compare it with a backup."),
+        ),
         AccountError::Store(problem) => deny(
             StatusCode::SERVICE_UNAVAILABLE,
             "STORE_UNAVAILABLE",

@@ -39,7 +39,7 @@ pub(super) struct ApiRoute {
     handler: RouteHandler,
 }
 
-/// A handler. Each variant has another type of path parameter.
+/// A handler. The variants differ in the type of the path's parameter.
 #[derive(Clone, Copy)]
 enum RouteHandler {
     /// No parameter.
@@ -175,16 +175,16 @@ impl ApiRoute {
     /// the path does not match the pattern.
     fn match_path<'s>(&self, segments: &'s [Cow<'_, str>]) -> Option<&'s str> {
         let mut parameter = "";
-        let mut given = segments.iter();
+        let mut remaining = segments.iter();
         for expected in self.pattern.split('/') {
-            let segment = given.next()?;
+            let segment = remaining.next()?;
             if expected.starts_with('{') {
                 parameter = segment;
             } else if segment != expected {
                 return None;
             }
         }
-        given.next().is_none().then_some(parameter)
+        remaining.next().is_none().then_some(parameter)
     }
 }
 
@@ -259,9 +259,10 @@ fn not_found(head: &Parts) -> Denial {
 mod tests {
     use super::*;
 
-    type Found = (&'static str, &'static str, String);
+    /// The method and the pattern of a route, and the parameter of the path.
+    type RouteAndParameter = (&'static str, &'static str, String);
 
-    fn find(method: &str, path: &str) -> Result<Found, (u16, Option<String>)> {
+    fn find(method: &str, path: &str) -> Result<RouteAndParameter, (u16, Option<String>)> {
         let request = ::http::Request::builder().method(method).uri(path).body(()).unwrap();
         match super::find(&request.into_parts().0) {
             Ok(MatchedRoute { route, parameter, .. }) => {

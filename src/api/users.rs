@@ -231,7 +231,7 @@ fn attributes(reader: &mut FieldReader) -> BTreeMap<String, String> {
 
 /// The public view of a user, without the password digest.
 fn view(user: &User) -> Value {
-    // The timestamp 0 means that the user has never done this, and is shown as `null`.
+    // The timestamp 0 means never, and is shown as `null`.
     let time = |time: Timestamp| (time.0 != 0).then(|| time.to_string());
     json!({
         "uid": user.uid,

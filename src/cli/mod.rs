@@ -55,9 +55,9 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server; this is the default command
-    Serve,
+    Serve(commands::serve::Serve),
     /// Create the store, its first user and a key for that user
-    Init,
+    Init(commands::init::Init),
     #[command(flatten)]
     Records(RecordCommand),
     /// Replace the store with a backup and keep the old store; only possible while no server runs
@@ -129,8 +129,9 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
-    let command = match cli.command.unwrap_or(Command::Serve) {
-        // These commands work without a configuration, even if it is invalid.
+    let command = match cli.command.unwrap_or(Command::Serve(commands::serve::Serve::default())) {
+        // These commands do not load the configuration, so they also work if the configuration is
+        // invalid.
         Command::Completions { shell } => return commands::completions::print(shell),
         Command::Config(commands::config::Verb::Schema) => return commands::config::schema(),
         Command::Records(RecordCommand::Key(commands::key::Verb::Scan(scan))) => {
@@ -144,7 +145,7 @@ fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
 
 /// Creates the runtime: with worker threads for the server, with one thread for other commands.
 fn runtime(command: &Command, loaded: &Loaded) -> std::io::Result<Runtime> {
-    let mut builder = if matches!(command, Command::Serve) {
+    let mut builder = if matches!(command, Command::Serve(_)) {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(loaded.settings.server.workers);
         builder
@@ -156,8 +157,8 @@ fn runtime(command: &Command, loaded: &Loaded) -> std::io::Result<Runtime> {
 
 async fn execute(command: Command, output: Output, loaded: Loaded) -> anyhow::Result<()> {
     match command {
-        Command::Serve => commands::serve::run(loaded).await,
-        Command::Init => commands::init::run(&loaded.settings, output).await,
+        Command::Serve(options) => commands::serve::run(options, loaded).await,
+        Command::Init(init) => commands::init::run(init, &loaded.settings, output).await,
         Command::Config(verb) => commands::config::run(verb, &loaded, output),
         Command::Script(ScriptVerb::Local(bench)) => {
             // Script tests block their thread, so they must not run on the runtime's thread.
@@ -179,12 +180,16 @@ async fn execute(command: Command, output: Output, loaded: Loaded) -> anyhow::Re
         Command::Restore(restore) => restore.run(&loaded.settings, output).await,
         Command::Records(command) => {
             let client = client::connect::client(&loaded.settings).await?;
-            run_record_command(command, &Session::new(client, output)).await
+            run_record_command(command, &Session::new(client, output), &loaded).await
         }
     }
 }
 
-async fn run_record_command(command: RecordCommand, session: &Session) -> anyhow::Result<()> {
+async fn run_record_command(
+    command: RecordCommand,
+    session: &Session,
+    loaded: &Loaded,
+) -> anyhow::Result<()> {
     match command {
         RecordCommand::User(verb) => commands::user::run(verb, session).await,
         RecordCommand::Key(verb) => commands::key::run(verb, session).await,
@@ -192,7 +197,7 @@ async fn run_record_command(command: RecordCommand, session: &Session) -> anyhow
         RecordCommand::App(verb) => commands::app::run(verb, session).await,
         RecordCommand::Resource(verb) => commands::resource::run(verb, session).await,
         RecordCommand::Audit(verb) => commands::audit::run(verb, session).await,
-        RecordCommand::Backup(backup) => backup.run(session).await,
+        RecordCommand::Backup(backup) => backup.run(session, loaded).await,
         RecordCommand::Export(export) => export.run(session).await,
     }
 }

@@ -7,6 +7,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::background::{BackupSection, WebhookSection};
+
 /// Keyward's configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -20,6 +22,8 @@ pub struct File {
     pub identity: IdentitySection,
     /// The store of users, keys, roles, applications and resources.
     pub store: StoreSection,
+    /// Backups that the server writes by itself.
+    pub backup: BackupSection,
     /// The Rhai scripts.
     pub scripts: ScriptsSection,
     /// Limits of requests, connections and failed authentications.
@@ -324,23 +328,6 @@ pub struct EventsSection {
     pub webhook_retry_seconds: i64,
 }
 
-/// `[webhooks.NAME]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct WebhookSection {
-    /// The URL: http:// or https://, a host, and optionally a port and a path.
-    pub url: String,
-    /// The name of the file in scripts.secrets_dir that contains the signing secret: `whsec_`
-    /// followed by base64, or any other text.
-    pub secret: String,
-    /// The file of the certificate authorities of the receiver, in PEM. Empty means the public
-    /// authorities.
-    pub ca: String,
-    /// The time limit of one attempt, in seconds.
-    #[schemars(range(min = 1, max = 120))]
-    pub timeout_seconds: i64,
-}
-
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -484,12 +471,6 @@ impl Default for EventsSection {
             webhook_tries: 8,
             webhook_retry_seconds: 5,
         }
-    }
-}
-
-impl Default for WebhookSection {
-    fn default() -> Self {
-        Self { url: String::new(), secret: String::new(), ca: String::new(), timeout_seconds: 15 }
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`File`] is the raw configuration, and [`Settings`] is the validated one. [`load`] reports all
 //! problems together. Each problem names its place (file and line, or variable) and the fix.
 
+mod background;
 mod draft;
 mod env;
 mod error;

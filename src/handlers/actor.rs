@@ -8,8 +8,8 @@ use crate::{
     pipeline::Identity,
 };
 
-/// Returns the handle with which the caller may change accounts. Only an administrator's identity
-/// yields a writer with an administrator's rights.
+/// Returns the writer for the caller's changes of accounts. The writer has an administrator's
+/// rights only if the caller is an administrator.
 pub fn writer(accounts: &Accounts, identity: &Identity<'_>, client: IpAddr) -> Writer {
     let actor = actor(identity, client);
     if identity.is_admin() { accounts.as_admin(actor) } else { accounts.as_actor(actor) }

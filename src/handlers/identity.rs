@@ -7,8 +7,8 @@ use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::pipeline::Identity;
 
-/// The number of fields for which space is reserved: these fields and a few more. A header map that
-/// grows rehashes all its fields.
+/// The number of header fields for which a map reserves space: the identity fields and a few other
+/// fields. Without the reservation, the map would grow and rehash all its fields.
 const CAPACITY: usize = 10;
 const EMPTY: HeaderValue = HeaderValue::from_static("");
 

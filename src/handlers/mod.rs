@@ -109,7 +109,7 @@ impl fmt::Display for Origin<'_> {
 pub struct Handlers {
     accounts: Accounts,
     limits: BodyLimits,
-    fields: Arc<IdentityFields>,
+    identity_fields: Arc<IdentityFields>,
     proxies: Arc<Proxies>,
 }
 
@@ -117,19 +117,19 @@ impl Handlers {
     /// Creates the handlers for these accounts, with the default names of the identity header
     /// fields.
     pub fn new(accounts: Accounts, limits: BodyLimits) -> Self {
-        Self { accounts, limits, fields: Arc::default(), proxies: Arc::default() }
+        Self { accounts, limits, identity_fields: Arc::default(), proxies: Arc::default() }
     }
 
     /// Sets the names of the identity header fields.
     #[must_use]
     pub fn with_identity_fields(mut self, fields: IdentityFields) -> Self {
-        self.fields = Arc::new(fields);
+        self.identity_fields = Arc::new(fields);
         self
     }
 
     /// The names of the identity header fields.
     pub fn identity_fields(&self) -> &IdentityFields {
-        &self.fields
+        &self.identity_fields
     }
 
     /// The limits of request bodies.

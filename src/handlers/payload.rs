@@ -14,11 +14,12 @@ use hyper::body::{Body, Frame, SizeHint};
 pub enum Payload {
     /// The body is in memory.
     Full(Bytes),
-    /// The body is streamed from another source.
+    /// The body is streamed, for example from an upstream.
     Stream(BodyStream),
 }
 
-/// An extension that marks the response of an upstream, which must reach the client unchanged.
+/// A marker in the extensions of a response that came from an upstream. Keyward must send such a
+/// response to the client unchanged.
 #[derive(Debug, Clone, Copy)]
 pub struct PassThrough;
 

@@ -27,7 +27,7 @@ use crate::{
     pipeline::{self, Action, Denial, EntryRules, RequestContext},
 };
 
-/// The address of a client whose address is unknown.
+/// The placeholder for a client address that is unknown.
 const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// A request that the pipeline has allowed.
@@ -110,8 +110,9 @@ impl LayerSettings {
         match guard::run_hooks(&hooks, parts, None).await {
             Ok((parts, _)) => Ok(Ok(Response::from_parts(parts, LayerBody::streamed(body)))),
             Err(denial) => {
-                // Empty header fields are enough here: the context has kept the request that the
-                // first script saw, and later scripts see that request too.
+                // The header fields of the request were moved to `next`, so they are empty here.
+                // This does not affect scripts: the context stores the request that the first
+                // script saw, and passes it to all later scripts.
                 let headers = &HeaderMap::new();
                 let (path, query) = (uri.path(), uri.query());
                 let received =
@@ -136,7 +137,8 @@ impl LayerSettings {
     {
         let host = match (host::of_request(parts), &self.access) {
             (Ok(host), _) => Some(host),
-            // The rules of a program are the same for all hosts, so a request needs no host.
+            // Rules that the embedding program sets do not depend on the host, so a request without
+            // a host is accepted.
             (Err(HostProblem::Missing), AccessRules::Program { .. }) => None,
             (Err(problem), _) => return Err(bad_request(problem)),
         };

@@ -3,9 +3,9 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    DenialLimits, DeniedRequest, Drain, FailureLimits, LimitExceeded, Now, PasswordAttempt,
-    PendingDenials, RetryAfter, Unwritten, Used, denial_log::DenialLog, failures::FailureLimiter,
-    usage::Usage,
+    DenialLimits, DeniedRequest, FailureLimits, LimitExceeded, Now, PasswordAttempt,
+    PendingDenials, RetryAfter, SummaryDue, Unwritten, Used, denial_log::DenialLog,
+    failures::FailureLimiter, usage::Usage,
 };
 use crate::model::{Clock, KeyId};
 
@@ -62,7 +62,7 @@ impl Counters {
         for (key, used) in unwritten.keys {
             self.0.usage.add(key, used);
         }
-        unwritten.spenders.into_iter().for_each(|uid| self.0.usage.spent(uid));
+        unwritten.users_with_spent_credits.into_iter().for_each(|uid| self.0.usage.spent(uid));
     }
 
     /// Whether a password may be checked.
@@ -105,8 +105,8 @@ impl Counters {
 
     /// Takes out at most `max` entries that are not yet written and, if the summary is due, the
     /// summary.
-    pub fn take_denials(&self, max: usize, drain: Drain) -> PendingDenials {
-        self.0.denials.take(max, drain, self.now())
+    pub fn take_denials(&self, max: usize, summary_due: SummaryDue) -> PendingDenials {
+        self.0.denials.take(max, summary_due, self.now())
     }
 
     /// Puts back denials that could not be written.

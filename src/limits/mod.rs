@@ -18,8 +18,8 @@ pub use bounds::{Bounds, LimitStatus, Now};
 pub use counters::Counters;
 pub use credit::Spent;
 pub use denial_log::{
-    DenialEntry, DenialLimits, DenialLogging, DeniedRequest, Drain, Object, PendingDenials,
-    Subject, Summary, Verification,
+    DenialEntry, DenialLimits, DenialLogging, DeniedRequest, Object, PendingDenials, Subject,
+    Summary, SummaryDue, Verification,
 };
 pub use failures::{FailureKind, FailureLimits, LimitExceeded, PasswordAttempt, RetryAfter};
 pub use usage::{Unwritten, Used};

@@ -36,7 +36,7 @@ struct UsageShard {
     /// The uses by key number. The server chooses the numbers, so no client can cause collisions.
     keys: HashMap<u64, Used, foldhash::fast::RandomState>,
     /// The uids of the users who have spent credits.
-    spenders: HashSet<u64>,
+    users_with_spent_credits: HashSet<u64>,
 }
 
 /// The uses of a key.
@@ -54,7 +54,7 @@ pub struct Unwritten {
     /// The keys that were used, each with its uses.
     pub keys: Vec<(KeyId, Used)>,
     /// The uids of the users who have spent credits.
-    pub spenders: Vec<u64>,
+    pub users_with_spent_credits: Vec<u64>,
 }
 
 impl Used {
@@ -83,7 +83,7 @@ impl Usage {
 
     /// Remembers a user who has spent credits.
     pub fn spent(&self, uid: u64) {
-        self.shard().spenders.insert(uid);
+        self.shard().users_with_spent_credits.insert(uid);
     }
 
     /// The uses of a key that are not yet written to the store.
@@ -100,12 +100,12 @@ impl Usage {
             for (number, used) in shard.keys {
                 all.add(number, used);
             }
-            all.spenders.extend(shard.spenders);
+            all.users_with_spent_credits.extend(shard.users_with_spent_credits);
         }
         let keys = all.keys.into_iter();
         Unwritten {
             keys: keys.map(|(number, used)| (KeyId::from_number(number), used)).collect(),
-            spenders: all.spenders.into_iter().collect(),
+            users_with_spent_credits: all.users_with_spent_credits.into_iter().collect(),
         }
     }
 
@@ -154,7 +154,10 @@ mod tests {
         }
         let used = Used { times: 3, last: Timestamp(3) };
         assert_eq!(usage.of(key), used);
-        assert_eq!(usage.take(), Unwritten { keys: vec![(key, used)], spenders: vec![3] });
+        assert_eq!(
+            usage.take(),
+            Unwritten { keys: vec![(key, used)], users_with_spent_credits: vec![3] }
+        );
     }
 
     #[test]
@@ -163,7 +166,7 @@ mod tests {
         usage.count(KeyId::from_number(1), Timestamp(5));
         usage.spent(3);
         let taken = usage.take();
-        assert_eq!((taken.keys.len(), &taken.spenders), (1, &vec![3]));
+        assert_eq!((taken.keys.len(), &taken.users_with_spent_credits), (1, &vec![3]));
         assert_eq!(usage.take(), Unwritten::default());
         let (key, used) = taken.keys[0];
         usage.count(key, Timestamp(9));

@@ -15,7 +15,7 @@ pub struct Application {
     /// The name that people see.
     pub name: String,
     /// Whether requests can authenticate. `false` means that requests with this application are
-    /// anonymous; their permissions are checked all the same.
+    /// anonymous. Keyward still checks the permissions of such requests.
     pub enabled: bool,
     /// Whether requests without `AUTH-METHOD` use this application. At most one application is the
     /// default.
@@ -87,7 +87,8 @@ impl AuthType {
         }
     }
 
-    /// The type with this name. A name that is not built in names a script, which need not exist.
+    /// The type with this name. Any other name than a built-in name is the name of a
+    /// script. The script does not have to exist.
     pub fn parse(location: &str, name: &str) -> Result<Self, Violation> {
         if let Some(built_in) =
             [Self::ApiKey, Self::Basic, Self::Bearer].into_iter().find(|one| one.name() == name)
@@ -186,8 +187,8 @@ impl Application {
         }
     }
 
-    /// Whether this is [`Application::operator`]. No stored application has its id, because
-    /// [`check_id`] rejects ids that begin with `keyward.`.
+    /// Whether this is [`Application::operator`]. No stored application has the operator's id,
+    /// because [`check_id`] rejects ids that begin with `keyward.`.
     pub fn is_operator(&self) -> bool {
         self.id == OPERATOR
     }

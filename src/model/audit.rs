@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::{KeyId, Timestamp};
 
-/// The text that replaces a secret. An entry shows that a secret changed, but not its value.
+/// The text that replaces a secret. An entry shows that a secret changed, but not the
+/// value of the secret.
 const PLACEHOLDER: &str = "(secret)";
 /// The fields that are secrets or derived from secrets.
 const SECRET_FIELDS: &[&str] = &["digest", "password", "slow", "former_digest"];
@@ -39,7 +40,8 @@ pub enum Actor {
         uid: u64,
         /// The user's name at the time.
         name: String,
-        /// The key that authenticated the user. `None` means that another credential did.
+        /// The key that authenticated the user. `None` means that the user authenticated
+        /// without a key, for example with a password.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<KeyId>,
         /// The id of the application.
@@ -92,12 +94,12 @@ impl Act {
     ) -> Self {
         let (mut before, mut after) = (fields(before), fields(after));
         let same = |name: &String, value: &Value| after.get(name) == Some(value);
-        let kept: Vec<String> = before
+        let unchanged: Vec<String> = before
             .iter()
             .filter(|(name, value)| same(name, value))
             .map(|(name, _)| name.clone())
             .collect();
-        for name in kept {
+        for name in unchanged {
             before.shift_remove(&name);
             after.shift_remove(&name);
         }
@@ -109,7 +111,7 @@ impl Act {
         Self::of(what, "delete", id, fields(before), Map::new())
     }
 
-    /// Any other action, with its details.
+    /// An action that is not a creation, a change or a deletion, with its details.
     pub fn other(action: &str, object: impl ToString, details: Value) -> Self {
         let (action, object) = (action.to_owned(), object.to_string());
         Self { action, object, before: None, after: Some(details) }

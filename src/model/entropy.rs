@@ -22,7 +22,7 @@ impl Entropy {
         Self(Source::System)
     }
 
-    /// A repeatable stream for tests. Never use it for real keys.
+    /// A repeatable stream for tests. Never use this stream for real keys.
     pub fn seeded(seed: u64) -> Self {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -42,7 +42,7 @@ impl Entropy {
     pub fn fill(&self, out: &mut [u8]) {
         match &self.0 {
             Source::System => {
-                getrandom::fill(out).expect("the operating system gives random bytes")
+                getrandom::fill(out).expect("the operating system should give random bytes")
             }
             Source::Seeded(key, draws) => {
                 let draw = draws.fetch_add(1, Ordering::Relaxed);

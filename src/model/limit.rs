@@ -59,8 +59,8 @@ pub struct Period {
 }
 
 impl RateLimit {
-    /// A limit of `requests` in `seconds`, with at most `burst` requests at once. `None` means that
-    /// all `requests` may come at once.
+    /// A limit of `requests` in `seconds`, with at most `burst` requests at once. If `burst` is
+    /// `None`, all `requests` may come at once.
     ///
     /// # Errors
     /// An argument is zero or too large.
@@ -97,24 +97,24 @@ impl RateLimit {
     /// Parses `100/1m` or `100/1m burst 20`.
     ///
     /// # Errors
-    /// The text has another form, or one of its numbers is zero or too large.
+    /// The text does not have this form, or one of its numbers is zero or too large.
     pub fn parse(location: &str, text: &str) -> Result<Self, Violation> {
         let invalid = || Violation::new(location, format!("{text:?} is not a rate."), RATE_FIX);
         let words: Vec<&str> = text.split_whitespace().collect();
         let (rate, burst) = match words.as_slice() {
             [rate] => (rate, None),
-            [rate, "burst", burst] => (rate, Some(whole(burst).ok_or_else(invalid)?)),
+            [rate, "burst", burst] => (rate, Some(parse_digits(burst).ok_or_else(invalid)?)),
             _ => return Err(invalid()),
         };
-        let (requests, span) = rate.split_once('/').ok_or_else(invalid)?;
-        let requests = whole(requests).ok_or_else(invalid)?;
-        Self::new(location, requests, span_of(span).ok_or_else(invalid)?, burst)
+        let (requests, window) = rate.split_once('/').ok_or_else(invalid)?;
+        let requests = parse_digits(requests).ok_or_else(invalid)?;
+        Self::new(location, requests, parse_window(window).ok_or_else(invalid)?, burst)
     }
 
     /// Reads a rate from JSON: text, or `{"requests": 100, "per": "1m", "burst": 20}`.
     ///
     /// # Errors
-    /// The value has another form, or one of its numbers is zero or too large.
+    /// The value has none of these forms, or one of its numbers is zero or too large.
     pub fn read(location: &str, value: &Value) -> Result<Self, Violation> {
         match value {
             Value::String(text) => Self::parse(location, text),
@@ -127,7 +127,7 @@ impl RateLimit {
                 let number = |name: &str| fields.get(name).and_then(Value::as_u64);
                 let requests = number("requests").ok_or_else(|| invalid("requests"))?;
                 let per = match fields.get("per") {
-                    Some(Value::String(text)) => span_of(text),
+                    Some(Value::String(text)) => parse_window(text),
                     Some(seconds) => seconds.as_i64(),
                     None => None,
                 };
@@ -158,8 +158,8 @@ impl RateLimit {
 
     /// Whether this limit is at least as strict as `other`.
     pub fn is_within(self, other: Self) -> bool {
-        // Compares the fractions requests / seconds by cross-multiplication.
-        let product = |one: Self, two: Self| u64::from(one.requests) * two.seconds;
+        // Compares the quotients of requests and seconds without a division.
+        let product = |rate: Self, window: Self| u64::from(rate.requests) * window.seconds;
         self.burst() <= other.burst() && product(self, other) <= product(other, self)
     }
 }
@@ -181,10 +181,10 @@ impl Credits {
     /// Parses `1000/day`, `1000/week` or `1000/month`.
     ///
     /// # Errors
-    /// The text has another form, or its number is zero or too large.
+    /// The text does not have this form, or its number is zero or too large.
     pub fn parse(location: &str, text: &str) -> Result<Self, Violation> {
         let read = text.trim().split_once('/').and_then(|(amount, refill)| {
-            Some((whole(amount.trim())?, Refill::parse(refill.trim())?))
+            Some((parse_digits(amount.trim())?, Refill::parse(refill.trim())?))
         });
         let (amount, refill) = read.ok_or_else(|| {
             Violation::new(location, format!("{text:?} is not a number of credits."), CREDITS_FIX)
@@ -195,7 +195,7 @@ impl Credits {
     /// Reads credits from JSON: text, or `{"amount": 1000, "per": "day"}`.
     ///
     /// # Errors
-    /// The value has another form, or its number is zero or too large.
+    /// The value has none of these forms, or its number is zero or too large.
     pub fn read(location: &str, value: &Value) -> Result<Self, Violation> {
         let invalid = || Violation::new(location, "This is not a number of credits.", CREDITS_FIX);
         match value {
@@ -231,7 +231,7 @@ impl Refill {
 
     /// The refill period with this name.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|one| one.name() == name)
+        Self::ALL.into_iter().find(|refill| refill.name() == name)
     }
 
     /// The period that contains `now`. Times before 1970 belong to the first period.
@@ -287,12 +287,12 @@ fn days_before(year: u64, month: u64) -> u64 {
 }
 
 /// Parses digits without a sign.
-fn whole(text: &str) -> Option<u64> {
+fn parse_digits(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// Parses a time span into seconds. A unit without a number means one unit: `m` is `1m`.
-fn span_of(text: &str) -> Option<i64> {
+fn parse_window(text: &str) -> Option<i64> {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         parse_span(text)
     } else {
@@ -319,8 +319,8 @@ fn reject_unknown_fields(
 impl fmt::Display for RateLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [("w", 604_800), ("d", 86_400), ("h", 3600), ("m", 60)];
-        let whole = units.into_iter().find(|(_, length)| self.seconds.is_multiple_of(*length));
-        let (unit, length) = whole.unwrap_or(("s", 1));
+        let exact_unit = units.into_iter().find(|(_, length)| self.seconds.is_multiple_of(*length));
+        let (unit, length) = exact_unit.unwrap_or(("s", 1));
         write!(f, "{}/{}{unit}", self.requests, self.seconds / length)?;
         self.burst.map_or(Ok(()), |burst| write!(f, " burst {burst}"))
     }
@@ -452,21 +452,21 @@ mod tests {
 
     #[test]
     fn periods_follow_the_calendar() {
-        let at = |text: &str| Timestamp::parse(text).unwrap();
-        let span = |refill: Refill, text| {
-            let period = refill.period(at(text));
+        let time = |text: &str| Timestamp::parse(text).unwrap();
+        let period = |refill: Refill, text| {
+            let period = refill.period(time(text));
             (period.begins.to_string(), period.ends.to_string())
         };
         let pair =
             |a: &str, b: &str| (format!("{a}T00:00:00+00:00"), format!("{b}T00:00:00+00:00"));
         let moment = "2024-02-29T23:59:59Z";
-        assert_eq!(span(Refill::Day, moment), pair("2024-02-29", "2024-03-01"));
+        assert_eq!(period(Refill::Day, moment), pair("2024-02-29", "2024-03-01"));
         // 1970-01-01 is a Thursday.
-        assert_eq!(span(Refill::Week, moment), pair("2024-02-26", "2024-03-04"));
-        assert_eq!(span(Refill::Month, moment), pair("2024-02-01", "2024-03-01"));
-        assert_eq!(span(Refill::Month, "2026-12-31T12:00:00Z"), pair("2026-12-01", "2027-01-01"));
-        assert_eq!(span(Refill::Week, "1970-01-01T00:00:00Z"), pair("1970-01-01", "1970-01-05"));
-        assert_eq!(span(Refill::Month, "1970-01-01T00:00:00Z"), pair("1970-01-01", "1970-02-01"));
+        assert_eq!(period(Refill::Week, moment), pair("2024-02-26", "2024-03-04"));
+        assert_eq!(period(Refill::Month, moment), pair("2024-02-01", "2024-03-01"));
+        assert_eq!(period(Refill::Month, "2026-12-31T12:00:00Z"), pair("2026-12-01", "2027-01-01"));
+        assert_eq!(period(Refill::Week, "1970-01-01T00:00:00Z"), pair("1970-01-01", "1970-01-05"));
+        assert_eq!(period(Refill::Month, "1970-01-01T00:00:00Z"), pair("1970-01-01", "1970-02-01"));
     }
 
     proptest! {

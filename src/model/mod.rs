@@ -37,13 +37,13 @@ pub use resource::{
     Route, Rules, Target, Transport,
 };
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
-pub use secret::{AuditKey, Digest, PasswordDigest, Pepper, Secret};
+pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};
 pub use span::{Expires, parse_span};
 pub use suggest::suggest;
 pub use time::{Clock, Timestamp};
 pub use user::{User, fold, mail_problem, name_problem};
 pub use violation::Violation;
 
-/// A value that a request keeps until the request ends. Unlike an `Arc`, the handle changes no
-/// reference count that all cores share.
+/// A value that a request borrows until the request ends. To borrow the value, a request usually
+/// does not change the reference count of the `Arc`. So the CPU cores do not contend for the count.
 pub type Borrowed<T> = arc_swap::Guard<std::sync::Arc<T>>;

@@ -1,4 +1,4 @@
-//! Whether an operation takes effect: the type that every dry run uses.
+//! The mode of an operation: live or a dry run. All operations that can run dry use this type.
 
 /// Whether an operation takes effect or is only evaluated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -77,7 +77,8 @@ impl Digest {
     pub fn from_hex(text: &[u8]) -> Option<Self> {
         let text: &[u8; 64] = text.try_into().ok()?;
         let mut bytes = [0; 32];
-        // All nibbles combined: a byte that is not a hexadecimal digit makes this 16 or more.
+        // The bitwise combination of all nibbles. A byte that is not a hexadecimal digit makes this
+        // value 16 or more.
         let mut combined = 0;
         for (byte, pair) in bytes.iter_mut().zip(text.as_chunks::<2>().0) {
             let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
@@ -194,6 +195,11 @@ impl Pepper {
     pub fn audit_key(&self) -> AuditKey {
         AuditKey(blake3::derive_key("keyward 2026-11-25 audit trail", &self.0))
     }
+
+    /// The key that seals backups, derived from the pepper for this purpose only.
+    pub fn backup_key(&self) -> BackupKey {
+        BackupKey(blake3::derive_key("keyward 2026-11-29 backup seal", &self.0))
+    }
 }
 
 impl Pepper {
@@ -230,14 +236,31 @@ impl fmt::Debug for AuditKey {
     }
 }
 
+/// The key of the seal at the end of a backup.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct BackupKey([u8; 32]);
+
+impl BackupKey {
+    /// A hasher that computes the seal of the bytes that it gets.
+    pub(crate) fn hasher(&self) -> blake3::Hasher {
+        blake3::Hasher::new_keyed(&self.0)
+    }
+}
+
+impl fmt::Debug for BackupKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BackupKey(…)")
+    }
+}
+
 impl fmt::Debug for Pepper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Pepper(…)")
     }
 }
 
-/// The beginning of the digests that Keyward makes. It contains the parameters that RFC 9106 and
-/// OWASP recommend for little memory.
+/// The beginning of the digests that Keyward makes. This text contains the parameters that RFC 9106
+/// and OWASP recommend for machines with little memory.
 const OWN_PREFIX: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
 
 /// A slow digest of a password or of an imported key. A digest that Keyward made is Argon2id as a
@@ -300,14 +323,18 @@ mod tests {
     fn debug_output_has_no_secret() {
         let pepper = Pepper::from_bytes([7; 32]);
         let shown = format!(
-            "{:?} {:?} {:?} {:?} {:?}",
+            "{:?} {:?} {:?} {:?} {:?} {:?}",
             Secret::new("hunter2"),
             pepper,
             pepper.audit_key(),
+            pepper.backup_key(),
             pepper.digest("hunter2"),
             PasswordDigest::new("$argon2id$hunter2")
         );
-        assert_eq!(shown, "Secret(…) Pepper(…) AuditKey(…) Digest(…) PasswordDigest(…)");
+        assert_eq!(
+            shown,
+            "Secret(…) Pepper(…) AuditKey(…) BackupKey(…) Digest(…) PasswordDigest(…)"
+        );
     }
 
     #[test]

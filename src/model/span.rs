@@ -5,7 +5,8 @@ use super::Timestamp;
 /// The error message for the person who typed the span.
 const FORM: &str = "use a span such as 90d, 12h or 1d12h (s, m, h, d, w), or a moment such as 2027-01-01T00:00:00Z";
 
-/// The units of a span. Months and years are missing, because their length varies.
+/// The units of a span. There are no months and years, because the length of a month or a year
+/// varies.
 const UNITS: [(char, i64); 5] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400), ('w', 604_800)];
 
 /// When a new key will expire.
@@ -23,13 +24,13 @@ impl Expires {
     /// Parses `never`, a span from now, or a time (RFC 3339).
     ///
     /// # Errors
-    /// The text has none of these forms. The error says which forms there are.
+    /// The text has none of these forms. The error lists the possible forms.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "never" {
             return Ok(Self::Never);
         }
-        if let Some(at) = Timestamp::parse(text) {
-            return Ok(Self::At(at));
+        if let Some(time) = Timestamp::parse(text) {
+            return Ok(Self::At(time));
         }
         let seconds = parse_span(text).filter(|seconds| *seconds > 0);
         seconds.map(Self::In).ok_or_else(|| FORM.to_owned())
@@ -40,13 +41,14 @@ impl Expires {
         match self {
             Self::Never => None,
             Self::In(seconds) => Some(now.plus(seconds)),
-            Self::At(at) => Some(at),
+            Self::At(time) => Some(time),
         }
     }
 }
 
 /// Parses a span, one or more numbers with units, into seconds. `None` means that the text is not a
-/// span, or is more than a thousand years: times that far in the future cannot be formatted.
+/// span, or that the span is more than a thousand years, because times that far in the future
+/// cannot be formatted.
 pub fn parse_span(text: &str) -> Option<i64> {
     const LONGEST: i64 = 1000 * 365 * 86_400;
     let mut total: i64 = 0;
@@ -74,8 +76,8 @@ mod tests {
         {
             assert_eq!(Expires::parse(text).unwrap().from(now), Some(now.plus(seconds)), "{text}");
         }
-        let at = Expires::parse("2027-01-01T00:00:00Z").unwrap().from(now).unwrap();
-        assert_eq!(at.to_string(), "2027-01-01T00:00:00+00:00");
+        let time = Expires::parse("2027-01-01T00:00:00Z").unwrap().from(now).unwrap();
+        assert_eq!(time.to_string(), "2027-01-01T00:00:00+00:00");
         assert_eq!(Expires::parse("never").unwrap().from(now), None);
         assert_eq!(parse_span("0s"), Some(0));
     }

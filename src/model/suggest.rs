@@ -1,4 +1,4 @@
-//! "Did you mean …?": the known word that a misspelled word most resembles.
+//! Finds the known word that is most similar to a misspelled word, for the hint "Did you mean …?".
 
 /// The minimum Jaro-Winkler similarity (0 to 1) of a word that is suggested.
 const MIN_SIMILARITY: f64 = 0.75;

@@ -36,7 +36,7 @@ impl fmt::Display for Timestamp {
         let time = jiff::Timestamp::from_second(self.0).unwrap_or(jiff::Timestamp::MAX);
         let date = jiff::tz::Offset::UTC.to_datetime(time);
         // The digits are written one by one. A user entity contains four timestamps, and `format!`
-        // would take longer for them than for the rest of the entity.
+        // would take longer for these timestamps than for the rest of the entity.
         let mut text = *b"0000-00-00T00:00:00+00:00";
         let mut put = |from: usize, to: usize, mut number: i16| {
             for digit in text[from..to].iter_mut().rev() {
@@ -44,7 +44,7 @@ impl fmt::Display for Timestamp {
                 number /= 10;
             }
         };
-        // Years before year 0 would need a sign. They do not occur.
+        // Years before year 0 would need a sign, but no timestamp has such a year.
         put(0, 4, date.year().max(0));
         let parts = [date.month(), date.day(), date.hour(), date.minute(), date.second()];
         for (from, number) in [5, 8, 11, 14, 17].into_iter().zip(parts) {
@@ -54,38 +54,68 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A clock: the machine's clock, or a fixed clock that a test sets.
-#[derive(Debug, Clone, Default)]
-pub struct Clock(Option<Arc<AtomicI64>>);
+/// The clock: the machine's, or a fixed one that a test sets. Clones share their state.
+///
+/// The time never goes back: it is at least the newest time that this clock has returned or that
+/// [`Clock::raise_to`] was given. A machine's clock that jumps back would otherwise make expired
+/// keys valid and refill credits.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    /// The time of a fixed clock. `None` means the machine's clock.
+    fixed: Option<Arc<AtomicI64>>,
+    /// The newest time so far.
+    newest: Arc<AtomicI64>,
+}
 
 impl Clock {
+    /// A machine's clock that is behind the newest time by up to this number of seconds is not
+    /// reported: such small steps are usual when a clock is synchronized.
+    const TOLERANCE: i64 = 5;
+
     /// The machine's clock.
     pub fn system() -> Self {
-        Self(None)
+        Self { fixed: None, newest: Arc::new(AtomicI64::new(i64::MIN)) }
     }
 
     /// A fixed clock, which changes only through [`Clock::set`].
     pub fn fixed(at: Timestamp) -> Self {
-        Self(Some(Arc::new(AtomicI64::new(at.0))))
+        Self { fixed: Some(Arc::new(AtomicI64::new(at.0))), ..Self::system() }
     }
 
-    /// Sets a fixed clock. Has no effect on the machine's clock.
+    /// Sets a fixed clock, as if a machine's clock was set. Has no effect on the machine's clock.
     pub fn set(&self, at: Timestamp) {
-        if let Some(seconds) = &self.0 {
+        if let Some(seconds) = &self.fixed {
             seconds.store(at.0, Ordering::Relaxed);
         }
+    }
+
+    /// Raises the newest time, to one that was committed.
+    pub fn raise_to(&self, committed: Timestamp) {
+        self.newest.fetch_max(committed.0, Ordering::Relaxed);
+    }
+
+    /// Forgets the newest time, so that an earlier time of the machine's clock is believed.
+    pub fn forget_newest(&self) {
+        self.newest.store(i64::MIN, Ordering::Relaxed);
+    }
+
+    /// The number of seconds that the machine's clock is behind the newest time. `None` means that
+    /// it is not behind, or only a little.
+    pub fn seconds_behind(&self) -> Option<i64> {
+        let behind = self.newest.load(Ordering::Relaxed).saturating_sub(self.wall().0);
+        (behind > Self::TOLERANCE).then_some(behind)
     }
 
     /// The nanoseconds since an arbitrary moment, on a monotonic clock. A fixed clock returns its
     /// time in nanoseconds.
     pub fn ticks(&self) -> u64 {
         const SECOND: u64 = 1_000_000_000;
-        let whole = |number: i64| u64::try_from(number).unwrap_or(0);
-        match &self.0 {
-            Some(seconds) => whole(seconds.load(Ordering::Relaxed)).saturating_mul(SECOND),
+        let to_u64 = |number: i64| u64::try_from(number).unwrap_or(0);
+        match &self.fixed {
+            Some(seconds) => to_u64(seconds.load(Ordering::Relaxed)).saturating_mul(SECOND),
             None => {
                 let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-                whole(now.tv_sec).saturating_mul(SECOND).saturating_add(whole(now.tv_nsec))
+                to_u64(now.tv_sec).saturating_mul(SECOND).saturating_add(to_u64(now.tv_nsec))
             }
         }
     }
@@ -93,18 +123,23 @@ impl Clock {
     /// The current time, which may be some milliseconds late. This call is cheap enough for every
     /// request.
     pub fn roughly(&self) -> Timestamp {
-        match &self.0 {
+        match &self.fixed {
             Some(_) => self.now(),
             None => {
                 let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-                Timestamp(now.tv_sec)
+                self.not_before_newest(Timestamp(now.tv_sec))
             }
         }
     }
 
     /// The current time.
     pub fn now(&self) -> Timestamp {
-        match &self.0 {
+        self.not_before_newest(self.wall())
+    }
+
+    /// The time that the machine's clock or the fixed clock shows.
+    fn wall(&self) -> Timestamp {
+        match &self.fixed {
             Some(seconds) => Timestamp(seconds.load(Ordering::Relaxed)),
             None => Timestamp(
                 std::time::SystemTime::now()
@@ -112,6 +147,16 @@ impl Clock {
                     .map_or(0, |since| since.as_secs() as i64),
             ),
         }
+    }
+
+    /// The greater of `wall` and the newest time. Most calls only read the newest time: a call
+    /// writes it at most once a second, so the cores do not take its cache line from each other.
+    fn not_before_newest(&self, wall: Timestamp) -> Timestamp {
+        let newest = self.newest.load(Ordering::Relaxed);
+        if wall.0 <= newest {
+            return Timestamp(newest);
+        }
+        Timestamp(wall.0.max(self.newest.fetch_max(wall.0, Ordering::Relaxed)))
     }
 }
 
@@ -124,5 +169,30 @@ mod tests {
         assert_eq!(Timestamp(123_456_789).to_string(), "1973-11-29T21:33:09+00:00");
         assert_eq!(Timestamp::parse("1973-11-29T22:33:09+01:00"), Some(Timestamp(123_456_789)));
         assert_eq!(Timestamp::parse("yesterday"), None);
+    }
+    #[test]
+    fn clock_that_jumps_back_stays_at_the_newest_time() {
+        let clock = Clock::fixed(Timestamp(1000));
+        assert_eq!((clock.now(), clock.seconds_behind()), (Timestamp(1000), None));
+        clock.set(Timestamp(995));
+        assert_eq!((clock.now(), clock.seconds_behind()), (Timestamp(1000), None));
+        clock.set(Timestamp(400));
+        assert_eq!((clock.now(), clock.roughly()), (Timestamp(1000), Timestamp(1000)));
+        assert_eq!((clock.clone().now(), clock.seconds_behind()), (Timestamp(1000), Some(600)));
+        clock.raise_to(Timestamp(2000));
+        clock.raise_to(Timestamp(1500));
+        assert_eq!((clock.now(), clock.seconds_behind()), (Timestamp(2000), Some(1600)));
+        clock.set(Timestamp(2001));
+        assert_eq!((clock.now(), clock.seconds_behind()), (Timestamp(2001), None));
+    }
+
+    #[test]
+    fn machine_clock_behind_a_committed_time_is_not_believed() {
+        let clock = Clock::system();
+        let wall = clock.now();
+        let ahead = wall.plus(86_400);
+        clock.raise_to(ahead);
+        assert_eq!((clock.now(), clock.roughly()), (ahead, ahead));
+        assert!(clock.seconds_behind().is_some_and(|behind| behind > 86_000));
     }
 }

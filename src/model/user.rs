@@ -69,7 +69,7 @@ pub fn fold(text: &str) -> String {
 
 /// The error message for an invalid name of a user. `None` means that the name is valid.
 ///
-/// The rules and texts are those of Drupal's `UserNameConstraint`.
+/// The rules and texts come from Drupal's `UserNameConstraint`.
 pub fn name_problem(name: &str) -> Option<String> {
     if name.is_empty() {
         return Some("You must enter a username.".into());
@@ -97,7 +97,7 @@ fn is_allowed_in_name(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_alphanumeric() || " @+_.'-".contains(c);
     }
-    // Not allowed are invisible and confusable characters: controls, unusual spaces, soft hyphen,
+    // Invisible and confusable characters are not allowed: controls, unusual spaces, soft hyphen,
     // direction marks, byte order mark, full-width Latin, specials.
     !matches!(u32::from(c),
         0x80..=0xA0 | 0xAD | 0x2000..=0x200F | 0x2028..=0x202F | 0x205F..=0x206F | 0xFEFF

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use super::{
     Denial, Gate, Identity, Phase, Request,
-    scripts::script_views::{self, Hooked},
+    scripts::script_views::{self, HookScripts},
 };
 use crate::{
     directory::{CompiledApplication, Policy, Rule},
@@ -91,7 +91,7 @@ impl RequestContext {
         function: Function,
         request: &Request<'_>,
         rule: Option<&Rule>,
-    ) -> Option<Hooked<'_>> {
+    ) -> Option<HookScripts<'_>> {
         if !self.scripts.is_hooked(function) || !request.face.has_hooks() {
             return None;
         }
@@ -99,6 +99,6 @@ impl RequestContext {
         let mut hooks = self.scripts.hooks(function, resource);
         let first = hooks.next()?;
         let scripts = [Some(first), hooks.next()];
-        Some(Hooked { scripts, request: self.script_request(request) })
+        Some(HookScripts { scripts, request: self.script_request(request) })
     }
 }

@@ -2,8 +2,9 @@
 //! of each phase.
 //!
 //! The phases and their order are the same as for a real request, but the run has no lasting
-//! effect: `rate_limit()` and `once()` do not count, no key is adopted, and no handler runs. The
-//! report contains no part of a credential. Parts of credentials are removed from texts of scripts.
+//! effect: `rate_limit()` and `once()` do not record the call, scripts store no keys, and no
+//! handler runs. The report contains no part of a credential. Parts of credentials are removed from
+//! texts of scripts.
 
 use std::{
     future::Future,
@@ -129,7 +130,7 @@ impl Gate {
         action: &Action<'a>,
     ) -> Explanation {
         let mut reports = Reports::default();
-        // The edge always passes: a missing route is reported by the phase `permit`.
+        // The edge lets every request pass, because the phase `permit` reports a missing route.
         let _ = reports.add(Phase::Edge, Instant::now(), Ok(action), |action| route(action));
         let result = self.explain_phases(context, request, action, &mut reports).await;
         let denial = match result {
@@ -314,6 +315,7 @@ fn grant(grant: &Grant<'_>) -> Vec<Finding> {
 /// All parts of the request that may be a credential, the longest part first. Each part is listed
 /// in all forms in which a script may repeat it.
 fn secrets(request: &Request<'_>) -> Vec<Secret> {
+    /// Header fields that do not contain credentials.
     const HARMLESS: [&str; 5] = ["accept", "content-type", "content-length", "host", "user-agent"];
     let mut texts = Vec::new();
     for (name, value) in request.headers {

@@ -1,7 +1,7 @@
 //! Failure limits for clients that present too many wrong credentials.
 //!
-//! Beyond the limit a correct key is accepted, unless its digest is slow. Passwords and keys with
-//! slow digests are refused without a check.
+//! Above the limit, correct keys are still accepted, except keys whose digests are slow to check.
+//! A request with such a key or with a password is denied without a check.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::{
 /// Registers an attempt to authenticate with a password of this user.
 ///
 /// # Errors
-/// The client's address has presented too many wrong passwords. The new password must not be
-/// checked.
+/// The client's address has presented too many wrong passwords. The caller must not check the
+/// password of this request.
 pub fn attempt(
     context: &RequestContext,
     request: &Request<'_>,
@@ -36,7 +36,7 @@ pub fn failed(context: &RequestContext, attempt: PasswordAttempt, uid: Option<u6
     }
 }
 
-/// Counts a denial if the credential was wrong. Beyond the limit every such denial becomes the same
+/// Counts a denial if the credential was wrong. Above the limit, every such denial becomes the same
 /// 429, so that the client learns nothing about the credential.
 pub(super) fn count(context: &RequestContext, request: &Request<'_>, denial: Denial) -> Denial {
     if !is_failure(&denial) || context.mode == Mode::DryRun {
@@ -56,20 +56,21 @@ pub(super) fn count(context: &RequestContext, request: &Request<'_>, denial: Den
 /// The resolution of the runtime's timer.
 const TIMER_TICK: Duration = Duration::from_millis(1);
 
-/// Hides how long a refusal took, for applications that give clients no details.
+/// Hides how long a denial took, for applications that give clients no details.
 ///
-/// The time before a refusal differs by some tens of nanoseconds depending on the reason. A client
-/// could measure this difference with twenty thousand requests. So the refusal waits at least one
-/// full tick, until a tick of the timer. The times of the ticks do not depend on the reason.
-pub(super) async fn even_out(denial: &Denial) {
+/// The time before a denial differs by some tens of nanoseconds depending on the reason. A client
+/// could measure this difference with twenty thousand requests. So Keyward waits for at least one
+/// full tick of the timer. The wait always ends on a tick, so the time of the response does not
+/// depend on the reason.
+pub(super) async fn delay_uniform_denial(denial: &Denial) {
     if matches!(denial.phase, Phase::Lookup | Phase::Verify) {
         tokio::time::sleep(TIMER_TICK).await;
     }
 }
 
 /// Whether the denial means that a presented credential was wrong. A missing credential is not a
-/// failure. A script's refusal is a failure only if its status is 401, because a script may refuse
-/// for any reason.
+/// failure. A script's denial is a failure only if its status is 401, because a script may deny a
+/// request for any reason.
 fn is_failure(denial: &Denial) -> bool {
     match denial.phase {
         Phase::Decode | Phase::Lookup | Phase::Verify => {

@@ -25,7 +25,7 @@ pub struct Presented<'a> {
 /// A credential that was presented to an application.
 pub(super) struct PresentedCredential<'a> {
     pub application: &'a CompiledApplication,
-    /// The script of the application's authentication type; `None` means a built-in type.
+    /// The script of the application's authentication type. `None` means a built-in type.
     pub script: Option<&'a Script>,
     pub text: PresentedText<'a>,
 }
@@ -67,20 +67,25 @@ impl<'a> Presented<'a> {
 
 /// Reads the credential.
 ///
-/// A request is anonymous in two cases: its application is switched off, or the request has no
-/// credential and the action admits anonymous requests.
+/// The result is an anonymous request in three cases:
+/// - the chosen application is disabled;
+/// - no application is chosen, and the action admits anonymous requests;
+/// - the credential is missing, and the action admits anonymous requests.
+///
+/// If the action does not admit anonymous requests, the second and the third case are errors. A
+/// request to a disabled application goes on, and the permit phase decides whether it may pass.
 ///
 /// # Errors
-/// The application is missing or unknown, the credential is missing, the header field is malformed,
-/// or a script refuses the request.
+/// No application is chosen, the application is unknown, the credential is missing, the header
+/// field is malformed, or a script refuses the request.
 pub async fn read<'a>(
     gate: &Gate,
     context: &'a RequestContext,
     request: &Request<'a>,
     action: &Action<'a>,
 ) -> Result<Presented<'a>, Denial> {
-    if let Some(hooked) = context.hooks(Function::OnRequest, request, action.rule()) {
-        Box::pin(hooked.on_request()).await?;
+    if let Some(hooks) = context.hooks(Function::OnRequest, request, action.rule()) {
+        Box::pin(hooks.on_request()).await?;
     }
     let Some(application) = choose_application(&context.policy, request)? else {
         if action.admits_anonymous() {
@@ -144,9 +149,9 @@ fn choose_application<'a>(
         )
         .with_internal_message(message)
     };
-    let named = single_value(request.headers, &AUTH_METHOD)
+    let id_field = single_value(request.headers, &AUTH_METHOD)
         .map_err(|Duplicate| unknown("AUTH-METHOD is present more than once"))?;
-    let Some(value) = named else {
+    let Some(value) = id_field else {
         return Ok(policy.applications.default().map(|application| &**application));
     };
     let id = value.to_str().map_err(|_| unknown("AUTH-METHOD is not text"))?.trim();
@@ -212,7 +217,8 @@ fn missing(application: &CompiledApplication) -> Denial {
     }
 }
 
-/// The denial of a malformed credential, for this phase and for the decode phase.
+/// The denial of a malformed credential. Both this phase and the decode phase use it. The denial
+/// always names the decode phase, so that each error code belongs to one phase.
 pub(super) fn malformed(
     application: &CompiledApplication,
     internal_message: &'static str,
@@ -226,8 +232,8 @@ pub(super) fn malformed(
         .with_internal_message(internal_message)
 }
 
-/// The error when a header field is present more than once. A proxy in front of Keyward may have
-/// checked another value than Keyward would, so the request is refused.
+/// The error for a header field that is present more than once. A proxy in front of Keyward may
+/// have checked one value while Keyward checks the other value, so Keyward refuses the request.
 struct Duplicate;
 
 fn single_value<'a>(

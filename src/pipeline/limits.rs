@@ -21,7 +21,8 @@ use crate::{
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// The kinds of records that have limits, in the order in which [`bounds`] returns the limits.
+/// The kinds of records that have limits, in the order in which [`applicable_limits`] returns the
+/// limits.
 const OWNERS: [&str; 4] = ["key", "user", "application", "resource"];
 
 /// The status of the limits that apply to a request. For most requests the list is empty.
@@ -45,7 +46,7 @@ pub(super) fn consume(
     identity: &Identity<'_>,
     rule: Option<&Rule>,
 ) -> Result<Quota, Denial> {
-    let quota = take_from_all(bounds(identity, rule), context, request)?;
+    let quota = take_from_all(applicable_limits(identity, rule), context, request)?;
     if context.mode == Mode::Live {
         count_use(context, identity);
     }
@@ -89,9 +90,12 @@ fn take_from_all(
     Ok(Quota(statuses))
 }
 
-/// The limits that apply to a request: those of the key, the user, the application and the
-/// resource.
-fn bounds<'a>(identity: &'a Identity<'_>, rule: Option<&'a Rule>) -> [Option<&'a Arc<Bounds>>; 4] {
+/// The limits that apply to a request: the limits of the key, the user, the application and the
+/// resource, in this order.
+fn applicable_limits<'a>(
+    identity: &'a Identity<'_>,
+    rule: Option<&'a Rule>,
+) -> [Option<&'a Arc<Bounds>>; 4] {
     let [key, user] = identity.bounds();
     let application = identity.application().and_then(|application| application.bounds.as_ref());
     [key, user, application, rule.and_then(|rule| rule.bounds.as_ref())]

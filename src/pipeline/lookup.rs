@@ -22,7 +22,7 @@ use crate::{
 /// been checked, or an anonymous request.
 #[derive(Debug)]
 pub struct Candidate<'a> {
-    unverified: Option<Unverified<'a>>,
+    unverified: Option<UnverifiedCredential<'a>>,
 }
 
 /// The credential that the verify phase must check, with the user and the key that were found.
@@ -31,7 +31,7 @@ pub struct Candidate<'a> {
 /// The verify phase checks the credential even for such a user, so that the time of the response
 /// does not tell whether the user exists.
 #[derive(Debug)]
-pub(super) struct Unverified<'a> {
+pub(super) struct UnverifiedCredential<'a> {
     pub application: &'a CompiledApplication,
     pub user: Option<Arc<CachedUser>>,
     pub proof: Proof<'a>,
@@ -61,11 +61,11 @@ pub(super) enum KeyMatch {
 }
 
 impl<'a> Candidate<'a> {
-    pub(super) fn unverified(&self) -> Option<&Unverified<'a>> {
+    pub(super) fn unverified(&self) -> Option<&UnverifiedCredential<'a>> {
         self.unverified.as_ref()
     }
 
-    pub(super) fn into_unverified(self) -> Option<Unverified<'a>> {
+    pub(super) fn into_unverified(self) -> Option<UnverifiedCredential<'a>> {
         self.unverified
     }
 }
@@ -133,7 +133,7 @@ pub async fn find<'a>(
             (user, Proof::Scripted(scripted, key))
         }
     };
-    Ok(Candidate { unverified: Some(Unverified { application, user, proof }) })
+    Ok(Candidate { unverified: Some(UnverifiedCredential { application, user, proof }) })
 }
 
 /// Returns the indexed key if the user may use this key, and otherwise the user's keys with slow
@@ -152,10 +152,12 @@ fn or_slow_keys(
         return KeyMatch::Indexed(indexed);
     }
     match gate.0.directory.slow_keys(user.map(|user| user.uid)) {
-        // An application that gives no details checks decoys even if the user has no slow keys, so
-        // that the response takes the same time.
-        Some(slow) if !slow.ids.is_empty() || application.record.detail == Detail::Uniform => {
-            KeyMatch::Slow(slow)
+        // An application that gives no details checks decoy digests even for a user without slow
+        // keys, so that the response takes the same time for every user.
+        Some(slow_keys)
+            if !slow_keys.ids.is_empty() || application.record.detail == Detail::Uniform =>
+        {
+            KeyMatch::Slow(slow_keys)
         }
         _ => KeyMatch::Indexed(indexed),
     }

@@ -192,7 +192,12 @@ impl Gate {
         self.write_later(async move |accounts| {
             let writer = accounts.as_actor(Actor::Program);
             if let Err(problem) = writer.adopt_key(uid, &application, &text).await {
-                tracing::warn!(uid, application, %problem, "could not adopt a key");
+                tracing::warn!(
+                    uid,
+                    application,
+                    %problem,
+                    "could not store a key that a script adopted; its next use retries the write"
+                );
             }
         });
     }
@@ -299,7 +304,7 @@ async fn deny(
     let denial = failures::count(context, request, denial);
     audit.record(context, request.client, denial_audit::object(action), &denial);
     if audit.is_uniform() {
-        failures::even_out(&denial).await;
+        failures::delay_uniform_denial(&denial).await;
     }
     denial
 }

@@ -106,8 +106,8 @@ fn authorize_resource(rule: &Rule, identity: &Identity<'_>) -> Result<(), Denial
 }
 
 fn authorize_entry(rules: &EntryRules<'_>, identity: &Identity<'_>) -> Result<(), Denial> {
-    // Checked here and not only in the header phase, because the requests of an application that is
-    // switched off become anonymous in that phase.
+    // The header phase does not make this check superfluous, because requests to a disabled
+    // application become anonymous in that phase.
     if identity.is_anonymous() && rules.anonymous == Anonymous::Refused {
         return Err(method_not_allowed("the request is anonymous"));
     }
@@ -123,10 +123,10 @@ async fn run_permit_hooks(
     identity: &Identity<'_>,
 ) -> Result<(), Denial> {
     let mut is_permitted = rule.resource.permission == PermissionSource::Records;
-    if let Some(hooked) = context.hooks(Function::OnPermit, request, Some(rule)) {
+    if let Some(hooks) = context.hooks(Function::OnPermit, request, Some(rule)) {
         let view = script_views::identity(identity);
         let resource = script_views::resource(rule, request);
-        for result in Box::pin(hooked.on_permit(&view, &resource)).await? {
+        for result in Box::pin(hooks.on_permit(&view, &resource)).await? {
             match result {
                 PermitResult::Refused => return Err(not_allowed("on_permit returned false")),
                 PermitResult::Granted => is_permitted = true,

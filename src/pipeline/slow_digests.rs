@@ -10,7 +10,7 @@ use crate::{
     model::{KeyId, MOST_SLOW_KEYS},
 };
 
-/// Finds the key that has this text; `None` means that none of the keys has this text.
+/// Finds the key that has this text. `None` means that none of the keys has this text.
 ///
 /// # Errors
 /// Too many digests are being computed at the same time.
@@ -21,7 +21,7 @@ pub(super) async fn find(
     text: &PresentedSecret,
     keys: SlowKeys,
 ) -> Result<Option<(KeyId, CachedKey)>, Denial> {
-    // Beyond the failure limit the response is 429 for right and wrong keys, so a check would waste
+    // Above the failure limit, the response is 429 for right and wrong keys, so a check would waste
     // CPU time.
     if context.counters().is_over(request.client) {
         return Ok(None);
@@ -35,10 +35,11 @@ pub(super) async fn find(
     keys.sort_by_key(|(_, key)| key.is_revoked || key.is_expired(now));
     keys.truncate(MOST_SLOW_KEYS);
     let digests: Vec<_> = keys.iter().filter_map(|(_, key)| key.slow_digest().cloned()).collect();
-    // With decoys the check takes the same time for every user, however many keys the user has.
+    // Decoys are copies of another key's digest. With decoys, the check takes the same time for
+    // every user, however many keys with slow digests the user has.
     let decoys = vec![example; max_per_user.min(MOST_SLOW_KEYS).saturating_sub(digests.len())];
-    let found = gate.0.passwords.find_match(text.to_secret(), digests, decoys).await;
-    Ok(found.map_err(|_| busy())?.map(|index| keys.swap_remove(index)))
+    let matching_index = gate.0.passwords.find_match(text.to_secret(), digests, decoys).await;
+    Ok(matching_index.map_err(|_| busy())?.map(|index| keys.swap_remove(index)))
 }
 
 /// The denial while too many passwords or slow keys are being checked.

@@ -32,6 +32,7 @@ use tokio::{
 };
 
 use super::{
+    accept_errors::AcceptErrors,
     connection::{
         io::{MonitoredIo, ReturnedSocket, Socket},
         timeouts::{ConnectionTimeouts, InFlight, TimeoutCheck},
@@ -49,8 +50,8 @@ pub struct ConnectionLimits {
     pub headers: usize,
     /// The maximum time from the first byte of a request's head to its last byte.
     pub header_read: Duration,
-    /// The maximum time that a connection may have no request. Also the maximum time that a client
-    /// may read no bytes of a response.
+    /// The maximum time that a connection may be without a request. This is also the maximum time
+    /// during which a client may read no bytes of a response.
     pub idle: Duration,
     /// The maximum number of concurrent requests on an HTTP/2 connection.
     pub http2_streams: u32,
@@ -63,14 +64,14 @@ pub trait Service: Clone + Send + Sync + 'static {
     /// The body of the service's responses.
     type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static;
 
-    /// A handle for one connection. The handle may have separate reference counts, so that no other
-    /// core writes to them.
+    /// A handle for one connection. The handle may have separate reference counts, so that no
+    /// other core writes to these counts.
     #[must_use]
     fn for_connection(&self) -> Self {
         self.clone()
     }
 
-    /// Responds to a request. A failure also becomes a response.
+    /// Responds to a request. If the request fails, the response says so.
     fn respond(
         &self,
         request: Request<Incoming>,
@@ -95,6 +96,7 @@ pub async fn serve<S: Service>(
     let builder = Arc::new(builder(&limits));
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
+    let mut errors = AcceptErrors::default();
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -111,7 +113,7 @@ pub async fn serve<S: Service>(
             Err(problem) => {
                 // The process has no free file descriptor, or the client closed the connection at
                 // once. The listener goes on in both cases.
-                tracing::warn!("a connection could not be accepted: {problem}");
+                errors.report(&problem);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -209,7 +211,7 @@ impl AcceptedConnection {
                 has_failed = true;
                 tracing::debug!(client = %peer.client(), "a connection failed: {problem}");
             }
-            Err(TimedOut(reason)) => {
+            Err(CloseReason(reason)) => {
                 tracing::debug!(client = %peer.client(), "a connection was closed: {reason}");
                 return;
             }
@@ -260,7 +262,7 @@ impl AcceptedConnection {
     }
 }
 
-/// Logs the reason why a handshake failed. If the client was told the reason too, reads the
+/// Logs the reason why a handshake failed. If a TLS alert has told the client the reason, reads the
 /// client's remaining bytes before the socket is closed.
 async fn end_failed_handshake(failed: FailedHandshake, peer: &Peer) {
     let FailedHandshake { blame, reason, socket } = failed;
@@ -275,7 +277,7 @@ async fn end_failed_handshake(failed: FailedHandshake, peer: &Peer) {
 }
 
 /// Waits for the end of a connection that was upgraded to another protocol. The connection keeps
-/// its permit until then. A connection that outlives the listener is aborted.
+/// its permit until its end. A connection that outlives the listener is aborted.
 async fn wait_for_upgraded(
     peer: Peer,
     timeouts: &ConnectionTimeouts,
@@ -309,7 +311,7 @@ impl Drop for AbortOnDrop<'_> {
 }
 
 /// The reason why a connection was closed before its end.
-struct TimedOut(&'static str);
+struct CloseReason(&'static str);
 
 /// Serves a connection until its end or a timeout. When the listener stops, `shut_down` makes the
 /// connection end after its requests in flight.
@@ -318,7 +320,7 @@ async fn supervise<C: Future>(
     shut_down: impl Fn(Pin<&mut C>),
     timeouts: &ConnectionTimeouts,
     mut stopping: watch::Receiver<bool>,
-) -> Result<C::Output, TimedOut> {
+) -> Result<C::Output, CloseReason> {
     let is_stopping = AtomicBool::new(false);
     let until_timeout = async {
         let mut timer = pin!(sleep_until(first_check(timeouts)));
@@ -326,7 +328,7 @@ async fn supervise<C: Future>(
             tokio::select! {
                 () = timer.as_mut() => match timeouts.check() {
                     TimeoutCheck::CheckAgainAt(time) => timer.as_mut().reset(time.into()),
-                    TimeoutCheck::Expired(reason) => return TimedOut(reason),
+                    TimeoutCheck::Expired(reason) => return CloseReason(reason),
                 },
                 _ = stopping.wait_for(|stop| *stop), if !is_stopping.load(Relaxed) => {
                     is_stopping.store(true, Relaxed);
@@ -344,8 +346,8 @@ async fn supervise<C: Future>(
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(Ok(ended));
             }
-            if let Poll::Ready(Some(timed_out)) = until_timeout.poll_next_unpin(cx) {
-                return Poll::Ready(Err(timed_out));
+            if let Poll::Ready(Some(close_reason)) = until_timeout.poll_next_unpin(cx) {
+                return Poll::Ready(Err(close_reason));
             }
             if told_to_stop == is_stopping.load(Relaxed) {
                 return Poll::Pending;
@@ -416,7 +418,7 @@ mod tests {
         }
     }
 
-    /// The assumption about `FuturesUnordered` on which the cost of [`supervise`] depends.
+    /// Checks the assumption about `FuturesUnordered` on which the cost of [`supervise`] depends.
     #[test]
     fn future_is_polled_only_after_its_wake_and_wakes_the_task_that_polled_last() {
         let (notify, polls) = (Notify::new(), AtomicU32::new(0));

@@ -19,8 +19,8 @@ pub struct Explainer {
 }
 
 impl Explainer {
-    /// Creates an explainer of the decisions of `gate`. `public_url` and `scheme` are those of the
-    /// public listener.
+    /// Creates an explainer of the decisions of `gate`. `public_url` and `scheme` are settings of
+    /// the public listener.
     pub fn new(gate: Gate, public_url: Option<String>, scheme: UrlScheme) -> Self {
         Self { gate, public_url, scheme }
     }

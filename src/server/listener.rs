@@ -1,6 +1,6 @@
-//! Listeners, and the handshake of a new connection: an optional PROXY header that names the
-//! client, then optional TLS. The time limit for a handshake is the time limit for a request's
-//! head. The listener accepts other connections during a handshake.
+//! Listeners, and the handshake of a new connection. The handshake consists of an optional PROXY
+//! header, which names the client, and then optional TLS. The time limit for a handshake is the
+//! time limit for a request's head. The listener accepts other connections during a handshake.
 
 use std::{
     io,
@@ -47,7 +47,7 @@ pub(super) struct AcceptRules {
     proxies: Option<Arc<[IpNet]>>,
 }
 
-/// The other end of a connection.
+/// The peer of a connection: the client or a proxy in front.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
     /// `None` means a unix socket.
@@ -136,7 +136,8 @@ impl Listener {
 pub(super) struct FailedHandshake {
     pub blame: Blame,
     pub reason: String,
-    /// The socket, if a TLS alert has told the client the reason. The client may still send bytes.
+    /// The socket, if a TLS alert has told the client the reason. The client may still be sending
+    /// bytes.
     pub socket: Option<Socket>,
 }
 
@@ -145,7 +146,7 @@ pub(super) struct FailedHandshake {
 pub(super) enum Blame {
     /// The operator: the configuration of a proxy or of this server is wrong.
     Operator,
-    /// The client: it spoke another protocol or closed the connection.
+    /// The client: it did not begin a valid handshake, or it closed the connection.
     Client,
 }
 
@@ -202,7 +203,7 @@ async fn proxied_client(
     }
     proxy_protocol::read_header(stream).await.map_err(|problem| {
         let blame = match problem {
-            // A load balancer's health check connects and closes at once, which is no mistake of
+            // A load balancer's health check connects and closes at once, which is not a mistake of
             // the operator.
             ProxyHeaderError::Broken(_) => Blame::Client,
             _ => Blame::Operator,

@@ -2,6 +2,7 @@
 //! and writes the response.
 
 mod accept;
+mod accept_errors;
 mod connection;
 mod explain;
 mod listener;

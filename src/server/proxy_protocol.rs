@@ -7,8 +7,8 @@ use std::{io, net::SocketAddr};
 use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
-/// The first bytes of a version 2 header. A version 1 header is at least this long, so this number
-/// of bytes can be read before the version is known.
+/// The first bytes of a version 2 header. A version 1 header is at least this long, so the
+/// reader can read this number of bytes before it knows the version.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const VERSION_1: &[u8] = b"PROXY ";
 /// The maximum number of bytes of the version 1 line, including its line end (section 2.1).

@@ -101,9 +101,9 @@ impl Public {
         input: HandlerInput<'a>,
         body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
-        let whole = body.collect(self.handlers.body_limits()).await?;
-        let request = Request { body: Some(&whole), ..guarded.request };
-        self.handle(guarded, request, input, RequestBody::Full(whole.clone())).await
+        let bytes = body.collect(self.handlers.body_limits()).await?;
+        let request = Request { body: Some(&bytes), ..guarded.request };
+        self.handle(guarded, request, input, RequestBody::Full(bytes.clone())).await
     }
 
     /// Authorizes a request, then passes the request to its handler.

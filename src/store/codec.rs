@@ -92,13 +92,13 @@ pub(super) fn decode_value<'a>(
     if value.len() < HEADER_SIZE {
         return Err(damaged(table, key, "it is truncated".into()));
     }
-    if value[0] != VERSION {
-        let problem = format!(
-            "its format version is {}, but this program supports only version {VERSION}; \
-             a newer Keyward wrote it",
-            value[0]
-        );
-        return Err(damaged(table, key, problem));
+    match value[0] {
+        VERSION => {}
+        0 => return Err(damaged(table, key, "the version of its format is 0".into())),
+        version => {
+            let (table, key) = (table.name(), shown_key(table, key));
+            return Err(StoreError::Newer { table, key, version });
+        }
     }
     let check = u32::from_le_bytes(value[1..5].try_into().expect("four bytes"));
     if check != checksum(table, key, &value[5..]) {
@@ -117,12 +117,15 @@ fn checksum(table: Table, key: &[u8], rest: &[u8]) -> u32 {
 }
 
 fn damaged(table: Table, key: &[u8], problem: String) -> StoreError {
-    let key = match (table, table::parse_number(key)) {
+    StoreError::Damaged { table: table.name(), key: shown_key(table, key), problem }
+}
+
+fn shown_key(table: Table, key: &[u8]) -> String {
+    match (table, table::parse_number(key)) {
         (Table::Users | Table::Audit, Some(number)) => number.to_string(),
         (Table::Keys, Some(id)) => crate::model::KeyId::from_number(id).to_string(),
         _ => key.escape_ascii().to_string(),
-    };
-    StoreError::Damaged { table: table.name(), key, problem }
+    }
 }
 
 #[cfg(test)]

@@ -145,8 +145,22 @@ impl Store for MemoryStore {
         self.publisher.subscribe(after, subscriber)
     }
 
+    fn verify(&self) -> Result<(), StoreError> {
+        let MemoryRecords { records, digest } = self.records.lock().clone();
+        let mut found = digest.empty();
+        for ((table, key), value) in &records {
+            found.replace(*table, key, None, Some(value));
+        }
+        let compared = digest.compare_loaded(&found).and(digest.compare_others(&found));
+        compared.map_err(StoreError::Failed)
+    }
+
     fn fault(&self) -> Option<String> {
         None
+    }
+
+    fn keeps_records(&self) -> bool {
+        false
     }
 }
 

@@ -138,7 +138,7 @@ pub enum StoreError {
         path: String,
     },
     /// The folder contains other files, or an incomplete or damaged store.
-    #[error("the store {path} cannot be opened: {problem}. Nothing in it was changed")]
+    #[error("the store {path} cannot be opened: {problem}")]
     Unusable {
         /// The store's folder.
         path: String,
@@ -154,6 +154,18 @@ pub enum StoreError {
         key: String,
         /// The reason.
         problem: String,
+    },
+    /// A later version wrote the record.
+    #[error(
+        "the record {key} in {table} was written by a newer Keyward (format {version}). Open the store with that version, or a newer version"
+    )]
+    Newer {
+        /// The record's table.
+        table: &'static str,
+        /// The record's key, as far as it can be printed.
+        key: String,
+        /// The version of the record's format.
+        version: u8,
     },
     /// A record is larger than the engine can store safely.
     #[error("a record in {table} has {size} bytes; the limit is {limit} bytes")]
@@ -284,6 +296,21 @@ pub trait Store: Send + Sync + 'static {
     /// greater than the last sequence. The subscriber is then not registered.
     fn subscribe(&self, after: Sequence, subscriber: Arc<dyn Subscriber>) -> Result<(), Lagged>;
 
+    /// Reads all records beside the commits, and compares them with the digest of the last commit.
+    /// Blocks the thread, for up to a minute with a million users. If records are lost, or older
+    /// versions of records came back, the store stops writing.
+    ///
+    /// # Errors
+    /// The records are not those of the last commit, or cannot be read.
+    fn verify(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Why the store has stopped writing. `None` means that it accepts writes.
     fn fault(&self) -> Option<String>;
+
+    /// Whether the records outlive the process.
+    fn keeps_records(&self) -> bool {
+        true
+    }
 }

@@ -6,6 +6,9 @@ use crate::model::KeyId;
 
 /// The record in [`Table::Meta`] with the largest uid that a deleted user had.
 pub const LAST_UID: &[u8] = b"last-uid";
+/// The record in [`Table::Meta`] with the fingerprint of the pepper. A first start, a state file
+/// and a restore write it.
+pub const PEPPER: &[u8] = b"pepper";
 
 /// A kind of record, or an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

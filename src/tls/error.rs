@@ -31,9 +31,9 @@ pub enum TlsError {
     /// The key needs a passphrase.
     #[error("{}: the private key is encrypted, and nobody can enter its passphrase when the server starts. Decrypt the key with: openssl pkey -in OLD -out NEW", .0.display())]
     EncryptedKey(PathBuf),
-    /// The key has an unknown kind.
+    /// The key has an unsupported kind.
     #[error("{}: the private key has an unsupported kind. Supported are RSA, ECDSA (P-256, P-384) and Ed25519", .0.display())]
-    UnknownKey(PathBuf),
+    UnsupportedKey(PathBuf),
     /// The key belongs to another certificate.
     #[error("the private key in {} does not belong to the first certificate in {}. The first certificate must be the server's own, followed by the certificates that signed it", .key.display(), .certificate.display())]
     Mismatch {

@@ -173,7 +173,7 @@ impl TlsFiles {
                     TlsError::Mismatch { certificate, key }
                 }
                 Error::InvalidCertificate(_) => bad_certificate(&self.certificate, &problem),
-                _ => TlsError::UnknownKey(self.key.clone()),
+                _ => TlsError::UnsupportedKey(self.key.clone()),
             }
         })?;
         let builder = ServerConfig::builder_with_provider(provider())

@@ -254,7 +254,7 @@ pub fn compare_exports(
     let writer = accounts.as_actor(Actor::Program);
     runtime().block_on(async { writer.operator().unwrap().backup(file.clone()).await })?;
     let mut found = BTreeMap::new();
-    archive::read(fs::File::open(&file)?, |table, key, json| {
+    archive::read(fs::File::open(&file)?, None, |table, key, json| {
         found.insert((table as u8, key), json);
         Ok(())
     })?;

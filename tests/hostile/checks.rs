@@ -37,7 +37,7 @@ pub fn check_attempt(
     if attempt.entitlement == Entitlement::NotEntitled && outcome.passed.is_some() {
         violations.push(format!("passed as {:?}", outcome.passed));
     }
-    if outcome.passed.is_some_and(|uid| uid != Some(gate.llama)) {
+    if outcome.passed.is_some_and(|uid| uid != Some(gate.llama_id)) {
         violations.push(format!("passed as another user: {:?}", outcome.passed));
     }
     if expect == Expectation::Denied && !is_denial(outcome) {

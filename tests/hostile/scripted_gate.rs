@@ -97,7 +97,7 @@ pub struct ScriptedGate {
     /// The kind that the script was loaded as.
     pub kind: ScriptKind,
     /// The uid of the only user who is entitled.
-    pub llama: u64,
+    pub llama_id: u64,
     runtime: Runtime,
     gate: Gate,
     handlers: Handlers,
@@ -135,11 +135,11 @@ impl ScriptedGate {
         accounts.load_scripts(folder.path(), limits(), secrets, None).map_err(|problems| {
             problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
         })?;
-        let (llama, credentials) = runtime.block_on(create_records(&accounts, kind));
+        let (llama_id, credentials) = runtime.block_on(create_records(&accounts, kind));
         let gate = Gate::new(&accounts, 8192);
         let body_limits = BodyLimits { bytes: 1 << 20, read: Duration::from_secs(5) };
         let handlers = Handlers::new(accounts, body_limits);
-        Ok(Self { kind, llama, runtime, gate, handlers, credentials })
+        Ok(Self { kind, llama_id, runtime, gate, handlers, credentials })
     }
 
     /// The requests that are sent to every script.
@@ -156,7 +156,12 @@ impl ScriptedGate {
             attempt("no key", NotEntitled, path, ""),
             attempt("a wrong key", NotEntitled, path, &keys.wrong),
             attempt("a damaged key", NotEntitled, path, &keys.damaged),
-            attempt("a key with another's name", NotEntitled, path, &keys.with_other_name),
+            attempt(
+                "the right key with another user's name",
+                NotEntitled,
+                path,
+                &keys.with_other_name,
+            ),
             attempt("the key of a blocked user", NotEntitled, path, &keys.blocked),
             attempt(
                 "the key of a user without permission",
@@ -345,7 +350,7 @@ async fn create_records(accounts: &Accounts, kind: ScriptKind) -> (u64, Credenti
                 .unwrap();
         }
     }
-    let (llama, right_key) = create_user(accounts, "llama", true, &["herd"]).await;
+    let (llama_id, right_key) = create_user(accounts, "llama", true, &["herd"]).await;
     let (_, alpacas_key) = create_user(accounts, "alpaca", true, &[]).await;
     let (_, blocked) = create_user(accounts, "guanaco", false, &["herd"]).await;
     let mut damaged = right_key.clone();
@@ -361,7 +366,7 @@ async fn create_records(accounts: &Accounts, kind: ScriptKind) -> (u64, Credenti
         blocked: pair("guanaco", &blocked),
         without_permission: pair("alpaca", &alpacas_key),
     };
-    (llama, credentials)
+    (llama_id, credentials)
 }
 
 fn resource(id: &str, handler: Handler, permission: PermissionSource) -> Resource {

@@ -2,6 +2,10 @@
 
 use std::{thread, time::Duration};
 
+use keyward::{
+    SledStore, Store as _,
+    store::{Batch, Table, table},
+};
 use serde_json::{Value, json};
 
 use crate::harness::{Request, Server, Site, TIMEOUT};
@@ -154,5 +158,194 @@ fn the_trail_is_intact_after_the_server_is_killed() {
         let users = site.json(&["user", "list"]).as_array().unwrap().len() as u64;
         assert_eq!(verdict["last"], users);
         assert!(users > acknowledged.load(std::sync::atomic::Ordering::Relaxed));
+    }
+}
+
+/// Changes records of a store that no server uses, as an attacker without the pepper can.
+fn forge(site: &Site, change: impl FnOnce(&SledStore, &mut Batch)) {
+    let store = SledStore::open(&site.store(), 16).unwrap();
+    let mut batch = Batch::new();
+    change(&store, &mut batch);
+    assert!(!batch.writes.is_empty());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(store.commit(batch)).unwrap();
+}
+
+/// Removes all entries and both marks.
+fn remove_trail(store: &SledStore, batch: &mut Batch) {
+    for (row, _) in store.scan(Table::Audit, &[], None, usize::MAX).unwrap() {
+        batch.delete(Table::Audit, row);
+    }
+    batch.delete(Table::Meta, *b"audit-end").delete(Table::Meta, *b"audit-begin");
+}
+
+/// Runs a command. Returns its exit code, its output and its standard error.
+fn run(site: &Site, args: &[&str]) -> (i32, String, String) {
+    let output = site.run(args);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+/// A stopped site with six audit entries.
+fn site_with_entries() -> Site {
+    let site = Site::new();
+    site.json(&["init"]);
+    for name in ["a", "b", "c", "d", "e"] {
+        site.json(&["user", "add", name]);
+    }
+    site
+}
+
+#[test]
+fn removed_trail_is_reported_by_every_face() {
+    let server = Server::new();
+    server.add_user("ann", &[]);
+    server.wait_for_log("the audit trail is intact");
+    let key = server.key.clone();
+    let site = server.kill();
+    forge(&site, remove_trail);
+    for args in [&["audit", "verify"], &["audit", "export"], &["audit", "list"]] {
+        let (exit, stdout, stderr) = run(&site, args);
+        assert_eq!((exit, stdout.as_str()), (1, ""), "{args:?}");
+        assert!(stderr.contains("no record of the trail's end"), "{args:?}: {stderr}");
+    }
+    let check = |server: &Server| {
+        server.wait_for_log("the audit trail was tampered with");
+        let ready = Request::new(server.admin, "GET", "/health/ready").send();
+        assert_eq!(ready.status, 200, "{}", ready.body);
+        let problem = ready.json()["audit_problem"].as_str().unwrap().to_owned();
+        assert!(problem.contains("tampered with at entry 1"), "{problem}");
+        let (exit, _, stderr) = run(&server.site, &["healthcheck"]);
+        assert!(exit == 0 && stderr.starts_with(&format!("warning: {problem}")), "{stderr}");
+        let verdict = server.admin_api("GET", "/api/v1/audit/verify").send();
+        assert_eq!(verdict.json()["state"], "tampered");
+        let page = server.admin_api("GET", "/api/v1/audit?order=oldest").send();
+        assert_eq!(
+            (page.status, &page.json()["type"]),
+            (500, &json!("urn:keyward:problem:audit-trail-broken"))
+        );
+    };
+    let server = Server::start(site, key.clone());
+    check(&server);
+    // Changes are still made, and do not make the trail intact again.
+    server.add_user("bob", &[]);
+    let server = Server::start(server.kill(), key);
+    check(&server);
+    let (exit, stdout, stderr) = run(&server.site, &["audit", "list"]);
+    assert!(exit == 1 && stderr.contains("broken at entry 1. When"), "{stderr}");
+    assert!(stdout.contains("user/3"), "{stdout}");
+}
+
+#[test]
+fn export_fails_at_the_entry_that_is_missing_or_changed() {
+    let site = site_with_entries();
+    let (exit, complete, _) = run(&site, &["audit", "export"]);
+    assert_eq!((exit, complete.lines().count()), (0, 6));
+    let third = table::audit(3);
+    let kept = std::cell::RefCell::new(Vec::new());
+    forge(&site, |store, batch| {
+        *kept.borrow_mut() = store.get(Table::Audit, &third).unwrap().unwrap().json;
+        batch.delete(Table::Audit, third);
+    });
+    let fails_at = |number: u64, problem: &str, lines: usize| {
+        let (exit, stdout, stderr) = run(&site, &["audit", "export"]);
+        assert_eq!((exit, stdout.lines().count()), (1, lines), "{stderr}");
+        assert!(complete.starts_with(&stdout), "{stdout}");
+        let expected = format!("broken at entry {number}. {problem}");
+        assert!(stderr.contains(&expected), "{expected}: {stderr}");
+        let (exit, _, stderr) = run(&site, &["audit", "verify"]);
+        assert!(exit == 1 && stderr.contains(&format!("at entry {number}. ")), "{stderr}");
+    };
+    fails_at(3, "The entry is missing.", 2);
+    forge(&site, |_, batch| {
+        let changed = String::from_utf8(kept.take()).unwrap().replace("user/3", "user/4");
+        batch.put(Table::Audit, third, changed.into_bytes());
+    });
+    fails_at(3, "The entry is not what was written.", 2);
+    // The list ends at the entry, too: newest first.
+    let (exit, _, stderr) = run(&site, &["audit", "list"]);
+    assert!(exit == 1 && stderr.contains("broken at entry 3"), "{stderr}");
+    let newest = site.json(&["audit", "list", "--limit", "3"]);
+    assert_eq!(newest[2]["number"], 4);
+}
+
+#[test]
+fn export_fails_when_the_trail_was_truncated_or_has_a_row_too_many() {
+    let site = site_with_entries();
+    let last = std::cell::RefCell::new(Vec::new());
+    forge(&site, |store, batch| {
+        *last.borrow_mut() = store.get(Table::Audit, &table::audit(6)).unwrap().unwrap().json;
+        batch.delete(Table::Audit, table::audit(6));
+    });
+    let (exit, stdout, stderr) = run(&site, &["audit", "export"]);
+    assert_eq!((exit, stdout.lines().count()), (1, 5), "{stderr}");
+    assert!(stderr.contains("broken at entry 6. The entry is missing."), "{stderr}");
+    // The entry is put back, and a second one under a key that is no number.
+    forge(&site, |_, batch| {
+        batch.put(Table::Audit, table::audit(6), last.borrow().clone());
+        batch.put(Table::Audit, *b"zz", last.borrow().clone());
+    });
+    for args in [&["audit", "export"], &["audit", "verify"]] {
+        let (exit, _, stderr) = run(&site, args);
+        assert!(exit == 1 && stderr.contains("a row after the trail's end"), "{stderr}");
+    }
+    forge(&site, |_, batch| {
+        batch.delete(Table::Audit, *b"zz");
+    });
+    assert_eq!(run(&site, &["audit", "export"]).0, 0);
+    assert_eq!(site.json(&["audit", "verify"])["state"], "intact");
+}
+
+#[test]
+fn restore_begins_a_generation_that_names_the_end_it_came_from() {
+    let site = site_with_entries();
+    let end = site.json(&["audit", "verify"]);
+    site.json(&["backup", "all.backup"]);
+    site.json(&["user", "add", "late"]);
+    let mut generations = vec![end["generation"].clone()];
+    for _ in 0..2 {
+        assert_eq!(run(&site, &["restore", "all.backup"]).0, 0);
+        let verdict = site.json(&["audit", "verify"]);
+        assert_eq!((&verdict["state"], &verdict["last"]), (&json!("intact"), &json!(7)));
+        let restored = &site.json(&["audit", "list", "--limit", "1"])[0];
+        assert_eq!(restored["action"], "store.restore");
+        assert_eq!(restored["generation"], verdict["generation"]);
+        let from = json!({ "generation": end["generation"], "number": 6, "hash": end["hash"] });
+        assert_eq!(restored["after"]["trail"], from);
+        // Two restores of one backup differ.
+        assert!(!generations.contains(&verdict["generation"]), "{generations:?}");
+        generations.push(verdict["generation"].clone());
+        assert_eq!(run(&site, &["audit", "export"]).1.lines().count(), 7);
+    }
+    let first = &site.json(&["audit", "list"])[6];
+    assert_eq!(
+        (&first["action"], &first["generation"]),
+        (&json!("store.first-start"), &end["generation"])
+    );
+}
+
+#[test]
+fn restore_of_a_tampered_trail_warns_and_the_trail_stays_tampered() {
+    for removes_everything in [true, false] {
+        let site = site_with_entries();
+        forge(&site, |store, batch| {
+            if removes_everything {
+                remove_trail(store, batch);
+            } else {
+                batch.delete(Table::Audit, table::audit(2));
+            }
+        });
+        site.json(&["backup", "all.backup"]);
+        let number = if removes_everything { 1 } else { 2 };
+        let (exit, _, stderr) = run(&site, &["restore", "all.backup"]);
+        let expected =
+            format!("warning: the audit trail in the backup was tampered with at entry {number}. ");
+        assert!(exit == 0 && stderr.contains(&expected), "{stderr}");
+        for args in [&["audit", "verify"], &["audit", "export"]] {
+            let (exit, _, stderr) = run(&site, args);
+            assert!(exit == 1 && stderr.contains(&format!("at entry {number}. ")), "{stderr}");
+        }
+        let newest = &site.json(&["audit", "list", "--limit", "1"])[0];
+        assert_eq!(newest["after"]["trail"]["state"], "tampered");
     }
 }

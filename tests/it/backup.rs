@@ -118,12 +118,23 @@ fn a_rejected_restore_changes_nothing() {
     let good = fs::read(site.path().join("all.backup")).unwrap();
     let mut flipped = good.clone();
     flipped[good.len() / 2] ^= 1;
-    let newer = [b"keyward backup 2\n", &good[17..]].concat();
+    let with_version = |start: &[u8]| [start, &good[17..]].concat();
+    let newer = with_version(b"keyward backup 3\n");
+    let unsealed = with_version(b"keyward backup 1\n");
+    // A person without the pepper can compute the checksum again, but not the seal.
+    let (records, seals) = good.split_at(good.len() - 64);
+    let mut forged = records.to_vec();
+    let at = forged.windows(5).position(|part| part == b"admin").unwrap();
+    forged[at..at + 5].copy_from_slice(b"nimda");
+    let checksum = blake3::hash(&forged);
+    let forged = [&forged, &checksum.as_bytes()[..], &seals[32..]].concat();
     for (bytes, expected) in [
         (&good[..good.len() / 2], "truncated"),
         (&good[..good.len() - 1], "truncated"),
         (&flipped, "damaged"),
-        (&newer, "a newer Keyward wrote it"),
+        (&newer, "a newer Keyward wrote the backup"),
+        (&unsealed, "has no seal"),
+        (&forged, "was changed after it was written"),
         (b"", "not a backup"),
         (b"PK\x03\x04 and much more", "not a backup"),
     ] {
@@ -136,6 +147,7 @@ fn a_rejected_restore_changes_nothing() {
     }
     assert_eq!(run(&site, &["restore", "none.backup"]).0, 2);
     assert_eq!(run(&site, &["restore", "all.backup", "--check"]).0, 0);
+    check_without_pepper(&site, &good, &forged, &flipped);
     // A backup is rejected if the installation has another pepper.
     let other = Site::new();
     other.json(&["init"]);
@@ -160,6 +172,56 @@ fn a_rejected_restore_changes_nothing() {
         names.iter().all(|name| !name.contains("before") && !name.contains("restoring")),
         "{names:?}"
     );
+}
+
+/// Without the pepper, only completeness can be checked, and only if the operator asked for that.
+fn check_without_pepper(site: &Site, good: &[u8], forged: &[u8], damaged: &[u8]) {
+    let pepper = site.path().join("data/keyward.pepper");
+    let hidden = site.path().join("hidden");
+    fs::rename(&pepper, &hidden).unwrap();
+    let check = |bytes: &[u8], more: &[&str]| {
+        fs::write(site.path().join("bad.backup"), bytes).unwrap();
+        run(site, &[&["restore", "bad.backup", "--check"], more].concat())
+    };
+    let (exit, stderr) = check(good, &[]);
+    let unknown = "it is unknown whether it was changed";
+    assert!(
+        exit == 5 && stderr.contains(unknown) && stderr.contains("--without-pepper"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("keyward.pepper is missing"), "{stderr}");
+    for complete in [good, forged] {
+        let (exit, stderr) = check(complete, &["--without-pepper"]);
+        assert!(exit == 0 && stderr.contains("Its seal was not checked"), "{stderr}");
+    }
+    for more in [&[][..], &["--without-pepper"]] {
+        let (exit, stderr) = check(damaged, more);
+        assert!(exit == 4 && stderr.contains("damaged"), "{stderr}");
+    }
+    assert_eq!(run(site, &["restore", "all.backup", "--without-pepper"]).0, 2);
+    fs::rename(&hidden, &pepper).unwrap();
+}
+
+#[test]
+fn a_backup_names_the_files_that_it_does_not_contain() {
+    let site = Site::new().with_env("KEYWARD_SCRIPTS__SECRETS_DIR", "/run/secrets");
+    site.json(&["init"]);
+    fs::write(site.path().join("all.backup.part"), "the rest of a killed backup").unwrap();
+    let (exit, stderr) = run(&site, &["backup", "all.backup"]);
+    assert_eq!(exit, 0, "{stderr}");
+    let data = site.path().canonicalize().unwrap();
+    for expected in [
+        "all.backup.part, the rest of an interrupted backup".to_owned(),
+        format!("the pepper: {}", data.join("data/keyward.pepper").display()),
+        format!("the scripts: {}", data.join("scripts").display()),
+        "their secrets: /run/secrets".to_owned(),
+    ] {
+        assert!(stderr.contains(&expected), "{expected}: {stderr}");
+    }
+    assert!(!site.path().join("all.backup.part").exists());
+    let made = site.json(&["backup", "other.backup"]);
+    assert_eq!(made["not_included"][2], "/run/secrets");
+    assert_eq!(made["replaced_leftover"], false);
 }
 
 #[test]

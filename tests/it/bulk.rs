@@ -140,8 +140,8 @@ fn a_killed_run_resumes_without_duplicate_keys() {
     let path = site.path().join("keys.csv");
     let run_file = site.path().join("keys.csv.run");
     if !run_file.exists() {
-        // Either the run was complete before the kill, or each kill came before a run began. Start
-        // a new run on the same store.
+        // There is no run file, for one of two reasons: a run finished before its kill, or no run
+        // began. Start a new run on the same store.
         let _ = std::fs::remove_file(&path);
     }
     let start = Instant::now();

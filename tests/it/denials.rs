@@ -11,7 +11,7 @@ use http_body_util::Full;
 use keyward::{
     Layer,
     accounts::AuditOrder,
-    limits::{DenialLimits, DenialLogging, Drain},
+    limits::{DenialLimits, DenialLogging, SummaryDue},
     pipeline::{self, Gate},
 };
 use serde_json::{Value, json};
@@ -181,7 +181,7 @@ async fn the_layer_records_denials_like_the_servers() {
         face: pipeline::Face::Public,
     };
     assert_eq!(gate.authenticate(&context, &request).await.unwrap_err().status, 401);
-    accounts.write_denials(Drain::Hourly).await.unwrap();
+    accounts.write_denials(SummaryDue::WhenDue).await.unwrap();
     let entry = accounts.audit(AuditOrder::Newest, None, 1).unwrap().items.remove(0).entry;
     assert_eq!((entry.act.action.as_str(), entry.act.object.as_str()), ("request.deny", "program"));
     assert_eq!(serde_json::to_value(&entry.actor).unwrap()["name"], "bob");

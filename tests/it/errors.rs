@@ -1,4 +1,5 @@
-//! Tests of the real program with one test for each row of the table of authentication errors.
+//! Tests of the real program, with one test for each row of the table of authentication errors in
+//! `docs/authentication.md`.
 
 use serde_json::json;
 
@@ -83,7 +84,7 @@ fn a_missing_authorization_header_gets_missing_authorization_header() {
         response.header("www-authenticate"),
         Some("Basic realm=\"Keyward\", charset=\"UTF-8\"")
     );
-    // The hint names by far the most common cause of this error.
+    // The hint names the most common cause of this error: a proxy dropped the header field.
     assert!(response.header("x-keyward-hint").unwrap().contains("proxy in between has dropped it"));
 }
 
@@ -266,7 +267,7 @@ fn an_expired_or_revoked_key_is_reported_only_to_the_holder_of_the_secret() {
             response.assert_error(401, "AUTHENTICATION_FAILED", "The API key has expired.");
             break;
         }
-        assert!(std::time::Instant::now() < deadline, "the key never expires");
+        assert!(std::time::Instant::now() < deadline, "the key should expire");
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     // A client that knows only the id of a revoked key does not learn that the key is revoked.
@@ -281,14 +282,14 @@ fn uniform_detail_makes_all_failures_look_the_same() {
     let server = Server::new();
     server.add_user("bob", &[]);
     server.add_user("eve", &["--blocked"]);
-    let (revoked, wrong) = (server.generate_key("bob", &[]), server.generate_key("admin", &[]));
+    let (revoked, admin_key) = (server.generate_key("bob", &[]), server.generate_key("admin", &[]));
     let blocked = server.generate_key("eve", &[]);
     server.site.json(&["key", "revoke", &revoked.id]);
     server.patch_application(json!({ "detail": "uniform" }));
     let attempts = [
-        credential("nobody", &wrong.text),
-        credential("bob", &wrong.text),
-        credential("bob", "a foreign key"),
+        credential("nobody", &admin_key.text),
+        credential("bob", &admin_key.text),
+        credential("bob", "not a Keyward key"),
         blocked.credential,
         revoked.credential,
     ];

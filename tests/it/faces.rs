@@ -20,6 +20,9 @@ use keyward::{
 use serde_json::json;
 use tokio::{net::TcpListener, sync::Semaphore};
 
+/// The error code of the fixture's `on_response` hook.
+const WITHHELD_CODE: &str = "KEPT";
+
 /// Starts the public listener, which trusts proxies on this machine.
 async fn listen(fixture: &Fixture) -> SocketAddr {
     let handlers =
@@ -47,7 +50,7 @@ async fn listen(fixture: &Fixture) -> SocketAddr {
     address
 }
 
-/// An upstream that responds with `in` after it has read the whole request.
+/// Starts an upstream that reads the whole request and then sends the body `in`. Returns its URL.
 async fn upstream() -> String {
     use axum::{Router, body::Bytes};
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -84,8 +87,11 @@ const DIALECTS: [Dialect; 7] = [
 
 impl Dialect {
     /// Sends a verify request, as a proxy with this dialect does, and returns the status and the
-    /// error code. nginx gets only the statuses that it can pass on, and the configuration of nginx
-    /// restores the real status and body from two header fields. This function does likewise.
+    /// error code.
+    ///
+    /// Keyward sends nginx only 200, 401 or 403, and puts the real status and body of a denial into
+    /// two header fields. The nginx configuration restores them. This function restores them in the
+    /// same way.
     async fn verdict(
         &self,
         request: &TestRequest,
@@ -124,7 +130,8 @@ impl Dialect {
     }
 }
 
-/// The credential in the corpus whose key is only valid in another network.
+/// Returns the credential in the corpus whose key is not valid from the loopback address, only from
+/// a remote network.
 fn network_bound(corpus: &[TestRequest]) -> &str {
     let prefix = STANDARD.encode("remote:kw");
     let fields = corpus.iter().flat_map(|request| &request.headers);
@@ -153,13 +160,16 @@ async fn every_face_reaches_the_same_verdict() {
         assert_eq!(by_layer, by_server, "{request:?}");
         // A denied request does not reach the service, except if `on_response` denies the request,
         // because this hook runs after the service.
-        let is_withheld = by_server[2].as_str().unwrap().contains("KEPT")
+        let is_withheld = by_server[2].as_str().unwrap().contains(WITHHELD_CODE)
             || request.method == Method::HEAD && request.path.ends_with("secret");
         if !is_withheld {
             assert_eq!(received.lock().unwrap().len(), usize::from(response.status() == 200));
         }
         let (status, code) = verdict(&response);
-        verdicts.push((status, if is_withheld { "KEPT: Kept back.".to_owned() } else { code }));
+        verdicts.push((
+            status,
+            if is_withheld { format!("{WITHHELD_CODE}: Kept back.") } else { code },
+        ));
         *statuses.entry(response.status().as_u16()).or_default() += 1;
         let (response, _) = send_through(&without_rewriting, request.request()).await;
         if by_server != client_view(&response) && request.method != Method::HEAD {
@@ -194,15 +204,16 @@ async fn every_face_reaches_the_same_verdict() {
     fixture.set_handler(&Handler::Decide, "").await;
     for dialect in &DIALECTS {
         // A verify request contains neither the body of the client's request nor the response. So
-        // requests are left out if a hook decides them by the body or the response.
+        // this loop leaves out the requests that a hook decides by the body or by the response.
         let is_decidable = |(request, (_, code)): &(&TestRequest, &(u16, String))| {
-            request.path != "/buffered" && !code.starts_with("KEPT")
+            request.path != "/buffered" && !code.starts_with(WITHHELD_CODE)
         };
         for (request, expected) in corpus.iter().zip(&verdicts).filter(is_decidable) {
             let (status, code) = dialect.verdict(request, "127.0.0.1", address).await;
             let context = format!("{} {:?} {request:?}", dialect.name, dialect.fields);
             assert_eq!(status, expected.0, "{context}");
-            // The expected code is missing for HEAD, because the layer's response had no body.
+            // A denial of a HEAD request has no body, so the layer's verdict contains no code to
+            // compare.
             let has_no_body = request.method == Method::HEAD;
             assert!(has_no_body || code == expected.1, "{code} {} {context}", expected.1);
         }

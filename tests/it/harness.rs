@@ -140,8 +140,13 @@ impl Server {
     /// Starts a server with the store in this folder. If the folder has no store, the server
     /// creates a store.
     pub fn start(site: Site, key: String) -> Self {
-        let mut child =
-            site.command(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let command = site.command(&["serve"]);
+        Self::start_with(site, key, command)
+    }
+
+    /// Starts the server with another command in this folder.
+    pub fn start_with(site: Site, key: String, mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (printed, _) = collect(child.stdout.take().unwrap());
         let (logged, log_reader) = collect(child.stderr.take().unwrap());
         let control = site.path().join("data/keyward.control");

@@ -5,14 +5,15 @@ use serde_json::{Value, json};
 
 use crate::harness::{Key, Response, Server, credential};
 
-/// A server with the application `portal`, its universal key, and some users.
+/// A server with the application `portal`, its universal key, and some users. The user
+/// `portal-owner` owns the key.
 fn portal() -> (Server, Key) {
     let server = Server::new();
     server.user_with_permissions("ann", &["access user profiles", "generate own api key"]);
     server.user_with_permissions("bob", &[]);
-    server.add_user("portal", &[]);
+    server.add_user("portal-owner", &[]);
     server.site.json(&["app", "add", "portal", "--key-source", "universal"]);
-    let key = server.generate_key("portal", &["--application", "portal", "--universal"]);
+    let key = server.generate_key("portal-owner", &["--application", "portal", "--universal"]);
     (server, key)
 }
 
@@ -35,13 +36,13 @@ fn universal_key_acts_as_the_named_user_in_its_application_only() {
     // A universal key does not extend the permissions of the user that the client names, even if
     // this user owns the key.
     assert_eq!(status("portal", "bob", &key.text), 403);
-    assert_eq!(status("portal", "portal", &key.text), 403);
+    assert_eq!(status("portal", "portal-owner", &key.text), 403);
     assert_eq!(status("portal", "nobody", &key.text), 404);
     // Other applications reject the universal key, even for its owner. The application `portal`
     // rejects keys of single users.
     for (application, name, key) in [
         ("default", "ann", &key.text),
-        ("default", "portal", &key.text),
+        ("default", "portal-owner", &key.text),
         ("portal", "ann", &anns_key),
         ("portal", "admin", &server.key),
         ("portal", "keyward.operator", &key.text),
@@ -76,24 +77,24 @@ fn universal_key_acts_as_administrators_only_if_the_application_allows_it() {
 }
 
 #[test]
-fn scopes_revocation_and_owner_of_a_universal_key_apply() {
+fn universal_key_obeys_its_scopes_networks_revocation_and_its_owners_status() {
     let (server, key) = portal();
     let status = |key: &str| send(&server, "portal", "ann", key).status;
     let narrow = server.generate_key(
-        "portal",
+        "portal-owner",
         &["--application", "portal", "--universal", "--scope", "generate own api key"],
     );
     let network_bound = server.generate_key(
-        "portal",
+        "portal-owner",
         &["--application", "portal", "--universal", "--network", "203.0.113.0/24"],
     );
     assert_eq!(
         (status(&narrow.text), status(&network_bound.text), status(&key.text)),
         (403, 401, 200)
     );
-    server.site.json(&["user", "block", "portal"]);
+    server.site.json(&["user", "block", "portal-owner"]);
     assert_eq!(status(&key.text), 401);
-    server.site.json(&["user", "unblock", "portal"]);
+    server.site.json(&["user", "unblock", "portal-owner"]);
     assert_eq!(status(&key.text), 200);
     let rotated = server.site.json(&["key", "rotate", &key.id, "--overlap", "0s"]);
     let text = rotated["key"].as_str().unwrap();
@@ -102,7 +103,7 @@ fn scopes_revocation_and_owner_of_a_universal_key_apply() {
     server.site.json(&["key", "revoke", rotated["id"].as_str().unwrap()]);
     assert_eq!(status(text), 401);
     // If the key source of the application becomes `per_user`, universal keys are invalid.
-    let last = server.generate_key("portal", &["--application", "portal", "--universal"]);
+    let last = server.generate_key("portal-owner", &["--application", "portal", "--universal"]);
     assert_eq!(status(&last.text), 200);
     server.site.json(&["app", "edit", "portal", "--key-source", "per_user"]);
     assert_eq!(status(&last.text), 401);
@@ -116,10 +117,12 @@ fn only_administrators_create_universal_keys_and_universal_keys_create_no_keys()
     let as_helper = |method: &str, target: &str, body: Value| {
         server.admin_api_as(&helper.credential, method, target).json(&body).send().status
     };
-    let portal =
-        format!("/api/v1/users/{}/keys", server.site.json(&["user", "show", "portal"])["uid"]);
+    let portal_user_keys = format!(
+        "/api/v1/users/{}/keys",
+        server.site.json(&["user", "show", "portal-owner"])["uid"]
+    );
     let universal = json!({ "application": "portal", "universal": true });
-    assert_eq!(as_helper("POST", &portal, universal), 403);
+    assert_eq!(as_helper("POST", &portal_user_keys, universal), 403);
     assert_eq!(as_helper("POST", &format!("/api/v1/keys/{}/rotate", key.id), json!({})), 403);
     let default = "/api/v1/applications/default";
     assert_eq!(as_helper("PATCH", default, json!({ "key_source": "universal" })), 403);
@@ -134,9 +137,11 @@ fn only_administrators_create_universal_keys_and_universal_keys_create_no_keys()
     // of the universal key.
     let as_ann = server.admin_api_as(&credential("ann", &key.text), "POST", "/api/v1/me/keys");
     assert_eq!(as_ann.header("AUTH-METHOD", "portal").json(&json!({})).send().status, 403);
-    for (target, method) in
-        [(&*portal, "POST"), ("/api/v1/keys/generate-all", "POST"), ("/api/v1/keys/import", "POST")]
-    {
+    for (target, method) in [
+        (&*portal_user_keys, "POST"),
+        ("/api/v1/keys/generate-all", "POST"),
+        ("/api/v1/keys/import", "POST"),
+    ] {
         let request = server.admin_api_as(&credential("helper", &key.text), method, target);
         let body = json!({ "digest": "clear", "rows": [] });
         let body = if target.ends_with("import") { body } else { json!({}) };
@@ -149,8 +154,11 @@ fn only_administrators_create_universal_keys_and_universal_keys_create_no_keys()
     // Contradictory settings are rejected.
     let post =
         |target: &str, body: Value| server.admin_api("POST", target).json(&body).send().status;
-    assert_eq!(post(&portal, json!({ "universal": true })), 422);
-    assert_eq!(post(&portal, json!({ "universal": true, "application": "default" })), 422);
+    assert_eq!(post(&portal_user_keys, json!({ "universal": true })), 422);
+    assert_eq!(
+        post(&portal_user_keys, json!({ "universal": true, "application": "default" })),
+        422
+    );
     assert_eq!(
         post("/api/v1/keys/generate-all", json!({ "universal": true, "application": "portal" })),
         422
@@ -163,8 +171,14 @@ fn only_administrators_create_universal_keys_and_universal_keys_create_no_keys()
         );
     }
     assert_eq!(change(&server, default, json!({ "universal_administrators": true })), 422);
-    let warned =
-        server.site.run(&["key", "generate", "portal", "--application", "portal", "--universal"]);
+    let warned = server.site.run(&[
+        "key",
+        "generate",
+        "portal-owner",
+        "--application",
+        "portal",
+        "--universal",
+    ]);
     assert!(String::from_utf8_lossy(&warned.stderr).contains("Warning"));
 }
 

@@ -59,17 +59,17 @@ impl Writer {
         id: KeyId,
         options: RotateOptions,
     ) -> Result<Rotated, AccountError> {
-        let owner = self.key(id)?.map_or(0, |key| key.record.user);
-        self.require_authority_over(owner)?;
-        let _guard = self.0.user_locks.lock(owner).await;
+        let owner_id = self.key(id)?.map_or(0, |key| key.record.user);
+        self.require_authority_over(owner_id)?;
+        let _guard = self.0.user_locks.lock(owner_id).await;
         let attempt = || async move {
             let before = self.current_key(id)?;
             self.admin_only_if(before.record.universal)?;
             let now = self.0.clock.now();
             let until = overlap_end(&before.record, options.overlap, now)?;
-            let mut new = successor(&before.record);
-            new.expires = new_expiry(&before.record, options.lifetime, now);
-            let (key, text) = self.draft_key(before.record.user, &new);
+            let mut new_key = successor(&before.record);
+            new_key.expires = new_expiry(&before.record, options.lifetime, now);
+            let (key, text) = self.draft_key(before.record.user, &new_key);
             ensure_valid(check_key(self, &key, now))?;
             let mut old = before.record.clone();
             old.rotated = Some(Rotation { to: key.id, until });
@@ -77,9 +77,9 @@ impl Writer {
             batch.expect(Table::Users, table::user(key.user), Expected::Present);
             self.require_key_quota(key.user, KeyCountChange::Replaced, &mut batch)?;
             put_new_key(&mut batch, &key);
-            let owner = self.user_name(key.user);
-            let new = NewRecord::Successor(&key, &owner, id);
-            let webhooks = self.approve(&[new], Mode::Live).await?;
+            let owner_name = self.user_name(key.user);
+            let record_to_approve = NewRecord::Successor(&key, &owner_name, id);
+            let webhooks = self.approve(&[record_to_approve], Mode::Live).await?;
             let act = Act::change("key", "rotate", id, &before.record, &old);
             let finish = |revision| Rotated {
                 issued: Issued { key: Versioned { revision, record: key }, text },
@@ -127,7 +127,8 @@ fn successor(old: &Key) -> NewKey {
         label: old.label.clone(),
         application: old.application.clone(),
         universal: old.universal,
-        // A scope whose permission the user has lost stays, but grants nothing.
+        // The new key keeps all scopes. If the user no longer has the permission of a scope, the
+        // scope grants nothing.
         scopes: old.scopes.clone(),
         expires: None,
         networks: old.networks.clone(),

@@ -28,12 +28,13 @@ const MAX_TEXT_LENGTH: usize = 256;
 /// The maximum length of a digest, in bytes.
 const MAX_DIGEST_LENGTH: usize = 512;
 
-/// The algorithm of a slow digest.
+/// The algorithm of a password digest from another system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DigestFormat {
     /// Argon2i, Argon2d or Argon2id (RFC 9106).
     Argon2,
-    /// bcrypt, except for the prefix `$2x$` of digests that a faulty PHP version made.
+    /// bcrypt with the prefix `$2a$`, `$2b$` or `$2y$`. The prefix `$2x$` is not supported: it
+    /// marks digests from a faulty PHP version.
     Bcrypt,
     /// SHA-crypt: SHA-256 or SHA-512 in many rounds.
     ShaCrypt,
@@ -64,7 +65,7 @@ impl DigestFormat {
         found.map(|(_, format)| format)
     }
 
-    /// Parses a digest of this format. Rejects an incomplete digest, and a digest whose check would
+    /// Parses a digest of this format. Rejects a malformed digest, and a digest whose check would
     /// cost too much.
     ///
     /// # Errors
@@ -77,8 +78,8 @@ impl DigestFormat {
             Self::Argon2 => validate_argon2(digest),
             Self::Bcrypt => validate_bcrypt(digest),
             Self::ShaCrypt => validate_sha_crypt(digest),
-            Self::Apr1 => parse_apr1(digest).map(|_| ()).ok_or(INCOMPLETE),
-            Self::Sha1 => parse_sha1(digest).map(|_| ()).ok_or(INCOMPLETE),
+            Self::Apr1 => parse_apr1(digest).map(|_| ()).ok_or(MALFORMED),
+            Self::Sha1 => parse_sha1(digest).map(|_| ()).ok_or(MALFORMED),
         }?;
         Ok(PasswordDigest::new(digest))
     }
@@ -105,20 +106,21 @@ impl DigestFormat {
     }
 }
 
-/// Whether a digest covers all bytes of a text that it matches. A bcrypt digest covers only the
-/// first 72 bytes, so it also matches other texts that begin with the same 72 bytes.
+/// Whether a digest depends on every byte of `text`. The caller has already checked that the digest
+/// matches `text`. A bcrypt digest depends only on the first 72 bytes, so it also matches other
+/// texts that begin with the same 72 bytes.
 pub(in crate::accounts) fn covers_whole_text(digest: &PasswordDigest, text: &str) -> bool {
     DigestFormat::detect(digest.phc()) != Some(DigestFormat::Bcrypt) || text.len() <= 72
 }
 
-const INCOMPLETE: &str = "This digest is incomplete.";
+const MALFORMED: &str = "This digest is incomplete or malformed.";
 const TOO_EXPENSIVE: &str = "Checking this digest would cost too much time or memory.";
 
 fn validate_argon2(digest: &str) -> Result<(), &'static str> {
-    let hash = PasswordHash::new(digest).map_err(|_| INCOMPLETE)?;
-    let params = Params::try_from(&hash).map_err(|_| INCOMPLETE)?;
+    let hash = PasswordHash::new(digest).map_err(|_| MALFORMED)?;
+    let params = Params::try_from(&hash).map_err(|_| MALFORMED)?;
     if hash.salt.is_none() || hash.hash.is_none() {
-        return Err(INCOMPLETE);
+        return Err(MALFORMED);
     }
     if params.m_cost() > MAX_KIB || params.t_cost() > MAX_PASSES {
         return Err(TOO_EXPENSIVE);
@@ -127,7 +129,7 @@ fn validate_argon2(digest: &str) -> Result<(), &'static str> {
 }
 
 fn validate_bcrypt(digest: &str) -> Result<(), &'static str> {
-    let parts: bcrypt::HashParts = digest.parse().map_err(|_| INCOMPLETE)?;
+    let parts: bcrypt::HashParts = digest.parse().map_err(|_| MALFORMED)?;
     if parts.get_cost() > MAX_COST { Err(TOO_EXPENSIVE) } else { Ok(()) }
 }
 
@@ -138,14 +140,14 @@ fn validate_sha_crypt(digest: &str) -> Result<(), &'static str> {
     if let Some(rounds) = fields.first().and_then(|field| field.strip_prefix("rounds=")) {
         match rounds.parse() {
             Ok(1000..=MAX_ROUNDS) => drop(fields.remove(0)),
-            Ok(0..1000) | Err(_) => return Err(INCOMPLETE),
+            Ok(0..1000) | Err(_) => return Err(MALFORMED),
             Ok(_) => return Err(TOO_EXPENSIVE),
         }
     }
     let length = if digest.starts_with("$5$") { 43 } else { 86 };
     match fields[..] {
         [salt, sum] if is_crypt64(salt, 1..=16) && is_crypt64(sum, length..=length) => Ok(()),
-        _ => Err(INCOMPLETE),
+        _ => Err(MALFORMED),
     }
 }
 
@@ -158,23 +160,24 @@ fn parse_sha1(digest: &str) -> Option<[u8; 20]> {
     STANDARD.decode(digest.strip_prefix("{SHA}")?).ok()?.try_into().ok()
 }
 
-/// The salt and the digest of a text with the syntax `$apr1$salt$digest`.
+/// Splits `$apr1$salt$digest` into the salt and the digest.
 fn parse_apr1(digest: &str) -> Option<(&str, &[u8])> {
     let (salt, sum) = digest.strip_prefix("$apr1$")?.split_once('$')?;
     let is_complete = is_crypt64(salt, 1..=8) && is_crypt64(sum, 22..=22);
     is_complete.then_some((salt, sum.as_bytes()))
 }
 
-/// The digits of crypt(3), least significant first.
+/// The 64 digits of crypt(3), in the order of their values. crypt(3) writes the least significant
+/// digit of a number first.
 const CRYPT64: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// P.-H. Kamp's MD5-crypt with Apache's magic word, like `apr_md5_encode` of APR-util. No
 /// maintained crate implements this algorithm.
 fn apr1(text: &[u8], salt: &[u8]) -> String {
-    let between = Md5::new().chain_update(text).chain_update(salt).chain_update(text).finalize();
+    let alternate = Md5::new().chain_update(text).chain_update(salt).chain_update(text).finalize();
     let mut first = Md5::new().chain_update(text).chain_update(b"$apr1$").chain_update(salt);
-    for at in (0..text.len()).step_by(16) {
-        first.update(&between[..(text.len() - at).min(16)]);
+    for start in (0..text.len()).step_by(16) {
+        first.update(&alternate[..(text.len() - start).min(16)]);
     }
     let mut length = text.len();
     while length > 0 {
@@ -201,8 +204,9 @@ fn apr1(text: &[u8], salt: &[u8]) -> String {
             value >>= 6;
         }
     };
-    for at in 0..5 {
-        write(sum[at], sum[at + 6], sum[if at == 4 { 5 } else { at + 12 }], 4);
+    for index in 0..5 {
+        let last = if index == 4 { 5 } else { index + 12 };
+        write(sum[index], sum[index + 6], sum[last], 4);
     }
     write(0, 0, sum[11], 2);
     written
@@ -212,8 +216,9 @@ fn apr1(text: &[u8], salt: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Texts, each with its format and a digest that Apache's `htpasswd` 2.4 (-nbm, -nbs, -nbB,
-    /// -nb2, -nb5) or `openssl passwd -apr1` made of the text.
+    /// Each sample is a text, a format, and the digest of the text in that format. The digests come
+    /// from Apache's `htpasswd` 2.4 (options -nbm, -nbs, -nbB, -nb2, -nb5) and from
+    /// `openssl passwd -apr1`.
     const SAMPLES: &[(&str, DigestFormat, &str)] = &[
         ("correct horse battery", DigestFormat::Apr1, "$apr1$0JAqnOUy$K8lA2YVi2uXHU.7iIBgF6/"),
         ("correct horse battery", DigestFormat::Sha1, "{SHA}mN7MYuzjmaIu0w1JDvMzvn/ec4U="),
@@ -322,7 +327,7 @@ mod tests {
             (bcrypt(15), Err(TOO_EXPENSIVE)),
             (sha("rounds=5000"), Ok(())),
             (sha("rounds=100001"), Err(TOO_EXPENSIVE)),
-            (sha("rounds=10"), Err(INCOMPLETE)),
+            (sha("rounds=10"), Err(MALFORMED)),
         ] {
             let parsed = DigestFormat::detect(&digest).unwrap().parse(&digest).map(|_| ());
             assert_eq!(parsed, expected, "{digest}");

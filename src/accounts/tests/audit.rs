@@ -178,3 +178,24 @@ async fn trail_is_trimmed_to_its_limit_and_stays_intact() {
         Some(&Value::from("user 19"))
     );
 }
+
+#[tokio::test]
+async fn background_verification_reports_its_result() {
+    let store = Arc::new(MemoryStore::new());
+    let accounts = accounts_on(store.clone());
+    accounts.first_start().await.unwrap().unwrap();
+    for number in 0..200 {
+        accounts.create_user(new_user(&format!("user {number}"))).await.unwrap();
+    }
+    assert_eq!(accounts.trail_status(), TrailStatus::Unverified);
+    accounts.verify_audit_in_background(std::future::ready(())).await;
+    assert_eq!(accounts.trail_status(), TrailStatus::Unverified, "it was stopped at once");
+    accounts.verify_audit_in_background(std::future::pending()).await;
+    assert_eq!(accounts.trail_status(), TrailStatus::Intact);
+    let mut batch = Batch::new();
+    batch.delete(Table::Audit, crate::store::table::audit(150));
+    store.commit(batch).await.unwrap();
+    accounts.verify_audit_in_background(std::future::pending()).await;
+    let status = accounts.trail_status();
+    assert!(matches!(status, TrailStatus::Tampered { number: 150, .. }), "{status}");
+}

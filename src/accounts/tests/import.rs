@@ -64,7 +64,7 @@ async fn imported_keys_are_found_by_their_text() {
         assert_eq!(owner(&accounts, "clear-text-of-eve!!!").unwrap().1, 3);
         assert_eq!(owner(&accounts, "secret of Sha256").unwrap().1, 2);
         assert_eq!(owner(&accounts, "secret of Blake3").unwrap().1, 2);
-        // The digest of a key and other texts do not find a key.
+        // A lookup by the stored digest, or by any other text, finds no key.
         for text in ["", "clear", &hex(Scheme::Sha256, "secret of Sha256"), "secret of bob"] {
             assert_eq!(owner(&accounts, text), None, "{text}");
         }
@@ -198,7 +198,8 @@ async fn dry_run_writes_nothing_and_import_notices_a_simultaneous_import() {
     assert_eq!(accounts.import_keys(&dry_run).await.unwrap().users, 1);
     assert!(accounts.directory().user_by_name("ann").is_none());
     assert_eq!(accounts.directory().last_uid(), 1);
-    // The users exist before the two imports, so that only the key of the imports conflicts.
+    // Both users exist before the imports. The imports therefore conflict only because they contain
+    // the same key.
     for name in ["ann", "eve"] {
         accounts.create_user(new_user(name)).await.unwrap();
     }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod authority;
+mod clock;
 mod events;
 mod import;
 mod keys;

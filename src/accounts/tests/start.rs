@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::*;
 use crate::{
     model::{Application, KeyShape, KeyText, Resource},
-    store::SledStore,
+    store::{SledStore, audit_log::AuditVerdict, table},
 };
 
 #[tokio::test]
@@ -46,6 +46,29 @@ async fn first_start_leaves_a_store_with_users_unchanged() {
     let user = accounts.create_user(new_admin("existing")).await.unwrap();
     assert!(accounts.first_start().await.unwrap().is_none());
     assert_eq!(accounts.user(1).unwrap().unwrap().record, user.record);
+}
+
+#[tokio::test]
+async fn store_whose_pepper_record_and_trail_were_removed_gets_no_first_start() {
+    let store = Arc::new(MemoryStore::new());
+    let accounts = accounts_on(store.clone());
+    accounts.first_start().await.unwrap().unwrap();
+    accounts.create_user(new_user("bob")).await.unwrap();
+    let mut batch = Batch::new();
+    for record in [&b"pepper"[..], b"audit-end"] {
+        batch.delete(Table::Meta, record);
+    }
+    for number in 1..=2 {
+        batch.delete(Table::Audit, table::audit(number));
+    }
+    // A first start creates the user 1, so the attacker has removed it.
+    batch.delete(Table::Users, table::user(1)).delete(Table::Names, *b"admin");
+    store.commit(batch).await.unwrap();
+    let accounts = accounts_on(store);
+    assert!(accounts.first_start().await.unwrap().is_none());
+    accounts.create_user(new_user("ann")).await.unwrap();
+    let verdict = accounts.verify_audit().await.unwrap();
+    assert!(matches!(verdict, AuditVerdict::Tampered { number: 1, .. }), "{verdict:?}");
 }
 
 #[tokio::test]
@@ -110,6 +133,33 @@ async fn store_opens_only_with_the_pepper_that_it_was_created_with() {
 
     std::fs::rename(&saved, &pepper).unwrap();
     open(folder.path()).unwrap();
+}
+
+#[tokio::test]
+async fn empty_store_beside_an_existing_pepper_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let pepper = folder.path().join("pepper");
+    open(folder.path()).unwrap().first_start().await.unwrap().unwrap();
+    let before = std::fs::read(&pepper).unwrap();
+    std::fs::rename(folder.path().join("store"), folder.path().join("disk")).unwrap();
+    for _ in 0..2 {
+        let problem = open(folder.path()).err().unwrap();
+        assert!(matches!(problem, SetupError::StoreLost { .. }), "{problem}");
+        let text = problem.to_string();
+        assert!(
+            text.contains(&pepper.display().to_string()) && text.contains("open_new"),
+            "{text}"
+        );
+    }
+    let store = Arc::new(SledStore::open(&folder.path().join("store"), 16).unwrap());
+    let accounts = Accounts::open_new(store, &pepper, Passwords::new(1)).unwrap();
+    assert!(accounts.is_new().unwrap());
+    accounts.first_start().await.unwrap().unwrap();
+    drop(accounts);
+    assert_eq!(std::fs::read(&pepper).unwrap(), before);
+    open(folder.path()).unwrap();
+    // Records in memory never outlive a process.
+    Accounts::open(Arc::new(MemoryStore::new()), &pepper, Passwords::new(1)).unwrap();
 }
 
 #[tokio::test]

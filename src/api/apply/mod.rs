@@ -140,7 +140,7 @@ async fn read_body(request: &mut ApiRequest<'_>) -> Result<String, Denial> {
     })
 }
 
-/// Runs long work on a blocking thread, so that other requests do not wait for it.
+/// Runs long work on a blocking thread, so that other requests do not wait for this work.
 async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Denial> {

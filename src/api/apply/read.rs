@@ -39,7 +39,8 @@ pub(super) fn read(
     if violations.is_empty() { Ok(document) } else { Err(violations) }
 }
 
-/// Checks the version. It is required, so that another file is not mistaken for a state document.
+/// Checks the version. The version is required, so that a file of another kind is not mistaken for
+/// a state document.
 fn check_version(reader: &mut FieldReader) {
     let fix = format!("Write version = {STATE_VERSION} as the first line of the file.");
     match reader.take("version") {

@@ -52,7 +52,7 @@ pub(super) async fn show(id: KeyId, request: ApiRequest<'_>) -> Result<PayloadRe
     Ok(response::record(StatusCode::OK, &view(&key.record, &request), key.revision))
 }
 
-/// Changes the label or the limits of a key. The other fields of a key cannot be changed.
+/// Changes the label or the limits of a key. No other field of a key can be changed.
 pub(super) async fn change(
     id: KeyId,
     mut request: ApiRequest<'_>,
@@ -225,7 +225,7 @@ pub(super) fn check_caller_bounds(
         ));
     }
     let key = request.identity.key().and_then(|id| request.accounts.directory().key(id));
-    // The operator, who has the uid 0, is not restricted. A caller without a key is not either.
+    // Neither the operator, who has the uid 0, nor a caller without a key is restricted.
     let Some(key) = key.filter(|key| key.user != 0) else { return Ok(()) };
     if key.application().is_some_and(|allowed| application != Some(allowed)) {
         return Err(response::forbidden(

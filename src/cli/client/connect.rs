@@ -15,11 +15,11 @@ use crate::{
         instance::{
             accounts,
             admin_service::AdminFace,
-            control_file::{self, ControlInfo},
+            control_file::{self, ControlInfo, ControlState},
             scripts,
         },
     },
-    config::Settings,
+    config::{AdminListen, Settings},
     pipeline::Gate,
 };
 
@@ -59,19 +59,25 @@ enum ScriptLoading {
 }
 
 async fn connect(settings: &Settings, loading: ScriptLoading) -> Result<AdminClient, CliError> {
-    let Some(found) = control_file::find(&settings.store.control_file)? else {
-        return match accounts::open_existing(settings)? {
-            Some(accounts) => in_this_process(settings, accounts, loading).await,
-            None => Err(locked_without_control_file(settings)),
-        };
+    let found = match control_file::find(&settings.store.control_file)? {
+        ControlState::Found(found) => found,
+        state => {
+            let is_left_over = matches!(state, ControlState::Unreadable);
+            let accounts = accounts::open_existing(settings)?
+                .ok_or_else(|| locked_without_control_file(settings, is_left_over))?;
+            if is_left_over {
+                // We have the lock, so no server runs that could have written the file.
+                let _ = fs::remove_file(&settings.store.control_file);
+            }
+            return in_this_process(settings, accounts, loading).await;
+        }
     };
-    let server = RemoteServer::new(found.address.clone());
-    let is_listening = server.is_listening().await;
-    if is_listening && found.is_alive() {
-        return Ok(AdminClient::new(server, found.key));
+    let listening = listening_address(&found).await;
+    if let Some(address) = listening.as_ref().filter(|_| found.is_alive()) {
+        return Ok(AdminClient::new(RemoteServer::new(address.clone()), found.key));
     }
-    match accounts::open_existing(settings)? {
-        Some(accounts) => {
+    match (accounts::open_existing(settings)?, listening) {
+        (Some(accounts), _) => {
             // This process has the store's lock, so the server that wrote the control file has
             // ended.
             let _ = fs::remove_file(&settings.store.control_file);
@@ -79,9 +85,20 @@ async fn connect(settings: &Settings, loading: ScriptLoading) -> Result<AdminCli
         }
         // The server listens, but no process on this machine has the server's process id: the
         // server runs in another container.
-        None if is_listening => Ok(AdminClient::new(server, found.key)),
-        None => Err(locked_by_silent_server(settings, &found)),
+        (None, Some(address)) => Ok(AdminClient::new(RemoteServer::new(address), found.key)),
+        (None, None) => Err(locked_by_silent_server(settings, &found)),
     }
+}
+
+/// The first address in a control file at which a process listens. `None` means that nothing
+/// listens.
+async fn listening_address(found: &ControlInfo) -> Option<AdminListen> {
+    for address in found.addresses() {
+        if RemoteServer::new(address.clone()).is_listening().await {
+            return Some(address.clone());
+        }
+    }
+    None
 }
 
 async fn in_this_process(
@@ -102,15 +119,20 @@ async fn in_this_process(
     Ok(AdminClient::new(LocalApi(AdminFace::new(gate, accounts, settings)), operator.key))
 }
 
-fn locked_without_control_file(settings: &Settings) -> CliError {
+fn locked_without_control_file(settings: &Settings, is_left_over: bool) -> CliError {
     let store = &settings.store;
     let (path, control) = (store.path.display(), store.control_file.display());
+    let problem = if is_left_over {
+        format!("its control file {control} is not complete")
+    } else {
+        format!("there is no control file {control} to reach it")
+    };
     CliError::new(
         Exit::Unreachable,
         format!(
-            "another process uses the store {path}, and there is no control file {control} to \
-             find that process. If a server is starting or stopping, or another keyward command is \
-             running, try again in a moment. Otherwise stop that process"
+            "another process uses the store {path}, and {problem}. If a server is starting or \
+             stopping, or another keyward command is running, try again in a moment. Otherwise \
+             restart the server, which writes a new control file, or stop that process"
         ),
     )
 }

@@ -19,7 +19,11 @@ use crate::{
             connect,
             paths::{path, with_query},
         },
-        instance::{accounts, control_file},
+        instance::{
+            accounts::{self, NewStore},
+            control_file::{self, ControlState},
+            refusals,
+        },
         terminal::{screen::printable, table::cell},
     },
     config::{Engine, Settings},
@@ -46,6 +50,9 @@ pub struct Apply {
     /// Delete users, keys, roles, applications and resources that are not in the file
     #[arg(long)]
     prune: bool,
+    /// If there is no store, create one with the existing pepper file
+    #[arg(long)]
+    new: bool,
 }
 
 impl Export {
@@ -99,6 +106,9 @@ impl Apply {
     pub async fn run(self, settings: &Settings, output: Output) -> anyhow::Result<()> {
         let text = self.read()?;
         if has_no_store(settings)? {
+            if !self.new {
+                refusals::check_store_is_there(settings)?;
+            }
             check_pepper(&text, settings)?;
             // The file is first applied in memory, so that a refused file leaves no empty store
             // behind.
@@ -109,7 +119,9 @@ impl Apply {
             if self.dry_run {
                 return show(&report, &session);
             }
-            let client = connect::client_of_accounts(settings, accounts::open(settings)?).await?;
+            let accounts = accounts::open(settings, NewStore::WithExistingPepper);
+            let accounts = accounts.map_err(CliError::from)?;
+            let client = connect::client_of_accounts(settings, accounts).await?;
             let session = Session::new(client, output);
             return show(&self.send(&session, text, false).await?, &session);
         }
@@ -152,7 +164,7 @@ fn has_no_store(settings: &Settings) -> Result<bool, CliError> {
     let store = &settings.store;
     Ok(store.engine == Engine::Sled
         && !SledStore::exists(&store.path)
-        && control_file::find(&store.control_file)?.is_none())
+        && !matches!(control_file::find(&store.control_file)?, ControlState::Found(_)))
 }
 
 /// Checks that the keys of a file were made with the pepper in the existing pepper file. A new

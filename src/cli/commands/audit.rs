@@ -47,9 +47,10 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
 
 async fn export(session: &Session) -> anyhow::Result<()> {
     let target = with_query(&path(&["audit"]), &[("order", "oldest")]);
-    let mut cursor = None;
+    let (mut cursor, mut last) = (None, None);
     loop {
         let (items, next) = session.page(&target, PAGE_SIZE, cursor.as_deref()).await?;
+        last = check_order(&items, last)?;
         let lines: String = items.iter().map(|entry| format!("{entry}\n")).collect();
         session.screen.print(&lines)?;
         if next.is_none() {
@@ -57,6 +58,26 @@ async fn export(session: &Session) -> anyhow::Result<()> {
         }
         cursor = next;
     }
+}
+
+/// Checks that the numbers of a page follow `last`, that of the page before, without a gap. Returns
+/// the number of the page's last entry.
+fn check_order(items: &[Value], mut last: Option<u64>) -> Result<Option<u64>, CliError> {
+    for item in items {
+        let number = item["number"].as_u64();
+        if let (Some(last), Some(number)) = (last, number)
+            && number != last + 1
+        {
+            let text = format!(
+                "entry {} is missing: after entry {last} the server sent entry {number}. \
+                 If the trail is full, the entry may just have been removed: export again",
+                last + 1
+            );
+            return Err(CliError::new(Exit::Failed, text));
+        }
+        last = number;
+    }
+    Ok(last)
 }
 
 async fn verify(session: &Session) -> anyhow::Result<()> {
@@ -85,5 +106,28 @@ fn actor(entry: &Value) -> String {
     match actor["kind"].as_str() {
         Some("user") => format!("{} (#{})", cell(&actor["name"]), cell(&actor["uid"])),
         _ => cell(&actor["kind"]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn gap_within_or_between_pages_is_an_error_that_names_the_entry() {
+        let page = |numbers: &[u64]| -> Vec<Value> {
+            numbers.iter().map(|number| json!({ "number": number })).collect()
+        };
+        assert_eq!(check_order(&page(&[7, 8, 9]), None).unwrap(), Some(9));
+        assert_eq!(check_order(&page(&[]), Some(9)).unwrap(), Some(9));
+        assert_eq!(check_order(&page(&[10]), Some(9)).unwrap(), Some(10));
+        for (numbers, last, missing) in
+            [(&[7, 9][..], None, 8), (&[11], Some(9), 10), (&[9], Some(9), 10), (&[8, 7], None, 9)]
+        {
+            let problem = check_order(&page(numbers), last).unwrap_err();
+            assert!(problem.to_string().starts_with(&format!("entry {missing} is missing")));
+        }
     }
 }

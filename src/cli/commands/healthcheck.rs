@@ -11,7 +11,7 @@ use crate::{
     cli::{
         CliError, Exit, Output,
         client::{ApiTransport as _, remote::RemoteServer},
-        instance::control_file,
+        instance::control_file::{self, ControlState},
         terminal::screen,
     },
     config::{AdminListen, Settings},
@@ -27,20 +27,38 @@ const TARGET: &str = "/health/ready";
 /// The server is not ready or does not respond. The exit code is 1 in both cases, as supervisors
 /// expect.
 pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
-    let address = address(settings);
+    let (socket, address) = addresses(settings);
     let failed = |text: String| CliError::new(Exit::Failed, text);
     let request = Request::get(TARGET).body(Bytes::new())?;
-    let server = RemoteServer::new(address.clone()).with_timeout(RESPONSE_TIMEOUT);
+    let server =
+        RemoteServer::new(socket.unwrap_or_else(|| address.clone())).with_timeout(RESPONSE_TIMEOUT);
     let response = server.send(request).await.map_err(|problem| failed(problem.to_string()))?;
     let status = response.status();
     let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
     if !status.is_success() {
         return Err(unready(status.as_u16(), &address, body).into());
     }
+    if let Some(problem) = body["audit_problem"].as_str() {
+        screen::note(&format!("warning: {}\n", screen::printable(problem)));
+    }
     Ok(screen::print(&match output {
-        Output::Table => format!("The server at {address} is ready.\n"),
+        Output::Table => ready_text(&address, &body),
         Output::Json => format!("{body:#}\n"),
     })?)
+}
+
+fn ready_text(address: &AdminListen, body: &Value) -> String {
+    let mut text = format!("The server at {address} is ready.\n");
+    if let Some(problem) = body["backup_problem"].as_str() {
+        let problem = screen::printable(problem);
+        text.push_str(&format!("The last scheduled backup was not written: {problem}\n"));
+    }
+    if let Some(seconds) = body["clock_behind_seconds"].as_i64() {
+        text.push_str(&format!(
+            "The machine's clock is {seconds} s behind the newest time that was seen or stored. Set the clock.\n"
+        ));
+    }
+    text
 }
 
 fn unready(status: u16, address: &AdminListen, body: Value) -> CliError {
@@ -52,13 +70,21 @@ fn unready(status: u16, address: &AdminListen, body: Value) -> CliError {
     failure
 }
 
-/// Returns the address in the control file, which has the actual port. Without a valid control
-/// file, returns the configured address, or the command line's socket if the admin listener has
-/// TLS.
-fn address(settings: &Settings) -> AdminListen {
+/// The socket in the control file, which only this user can fill, and the address in that file,
+/// which has the actual port. Without a control file, the address is the configured one, or the
+/// socket if that address has TLS.
+fn addresses(settings: &Settings) -> (Option<AdminListen>, AdminListen) {
     match control_file::find(&settings.store.control_file) {
-        Ok(Some(found)) => found.address,
-        _ if settings.admin.tls.is_some() => AdminListen::Unix(settings.store.socket_file.clone()),
-        _ => settings.admin.listen.clone(),
+        Ok(ControlState::Found(found)) => {
+            let is_there = |socket: &AdminListen| match socket {
+                AdminListen::Unix(path) => path.exists(),
+                AdminListen::Tcp(_) => true,
+            };
+            (found.socket.filter(is_there), found.address)
+        }
+        _ if settings.admin.tls.is_some() => {
+            (None, AdminListen::Unix(settings.store.socket_file.clone()))
+        }
+        _ => (None, settings.admin.listen.clone()),
     }
 }

@@ -14,17 +14,17 @@ use crate::cli::{CliError, Exit, Session};
 
 /// The maximum number of rows in one request.
 const MAX_ROWS: usize = 1000;
-/// A request with at least this many rows ends before the rows of the next user. So the API usually
-/// checks all rows of a user together.
+/// After this many rows, a request ends as soon as the next row belongs to another user. So the API
+/// usually checks all rows of a user together.
 const SPLIT_ROWS: usize = 900;
 /// The maximum number of problems in one message.
-pub(in crate::cli) const MOST_FAULTS: usize = 100;
+pub(in crate::cli) const MAX_PROBLEMS: usize = 100;
 
 /// Rows to upload to the API.
 pub(in crate::cli) struct Upload<'a> {
     /// The path of the API's import action.
     pub target: String,
-    /// The object with the other fields of each request.
+    /// The JSON object with the fields of each request other than `rows` and `dry_run`.
     pub common: Value,
     /// The noun for the rows in the progress bar.
     pub unit: &'static str,
@@ -64,7 +64,7 @@ impl Upload<'_> {
         bar.finish_and_clear();
         if !found.is_empty() {
             let count = found.len();
-            found.truncate(MOST_FAULTS);
+            found.truncate(MAX_PROBLEMS);
             return Err(refused(found, count).into());
         }
         Ok(counts)
@@ -91,7 +91,7 @@ impl Upload<'_> {
     }
 }
 
-/// Reads a whole file; - is standard input.
+/// Reads a whole file. The path `-` means standard input.
 pub(in crate::cli) fn read(file: &Path) -> Result<Zeroizing<String>, CliError> {
     let mut text = Zeroizing::new(String::new());
     let read = match file.to_str() {
@@ -132,7 +132,8 @@ fn add(counts: &mut Map<String, Value>, part: &Value) {
     }
 }
 
-/// Returns the error for a file that has `count` problems. `errors` may list only some of them.
+/// Returns the error for a file that has `count` problems. `errors` may list only some of the
+/// problems.
 pub(in crate::cli) fn refused(errors: Vec<Value>, count: usize) -> CliError {
     let text = match count {
         1 => "Nothing was imported: there is a problem.".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::refusals;
 use crate::{
     accounts::{Accounts, Passwords, PepperError, SetupError, read_pepper},
     cli::{CliError, Exit},
@@ -10,15 +11,56 @@ use crate::{
     store::{MemoryStore, SledStore, Store, StoreError},
 };
 
+/// Whether a new store may be created beside a pepper file that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewStore {
+    /// No: where the pepper is there and the store is not, a disk is probably not mounted.
+    OnlyWithNewPepper,
+    /// Yes: the operator has asked for it.
+    WithExistingPepper,
+}
+
+/// Why the accounts could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has the store open.
+    #[error(transparent)]
+    Locked(StoreError),
+    /// Any other reason.
+    #[error(transparent)]
+    Refused(#[from] CliError),
+}
+
+impl From<OpenError> for CliError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Locked(problem) => Self::new(Exit::Unreachable, problem.to_string()),
+            OpenError::Refused(error) => error,
+        }
+    }
+}
+
 /// Opens the store and its accounts, or creates a new store. A new store stays empty until
 /// [`Accounts::first_start`].
-pub fn open(settings: &Settings) -> Result<Accounts, SetupError> {
+pub fn open(settings: &Settings, new: NewStore) -> Result<Accounts, OpenError> {
+    if new == NewStore::OnlyWithNewPepper {
+        refusals::check_store_is_there(settings)?;
+    }
+    open_unchecked(settings).map_err(|problem| match problem {
+        SetupError::Store(locked @ StoreError::Locked { .. }) => OpenError::Locked(locked),
+        other => refusals::explained(other, settings).into(),
+    })
+}
+
+fn open_unchecked(settings: &Settings) -> Result<Accounts, SetupError> {
     let store: Arc<dyn Store> = match settings.store.engine {
         Engine::Memory => Arc::new(MemoryStore::new()),
         Engine::Sled => Arc::new(SledStore::open(&settings.store.path, settings.store.cache_mib)?),
     };
     let passwords = Passwords::new(settings.limits.password_checks);
-    let accounts = Accounts::open(store, &settings.store.pepper_file, passwords)?;
+    // `open` has looked at the folder itself, so an empty store here is one of an interrupted first
+    // start.
+    let accounts = Accounts::open_new(store, &settings.store.pepper_file, passwords)?;
     let webhooks = settings.events.webhooks.keys().cloned();
     let accounts = accounts.with_webhooks(webhooks, settings.events.webhooks_waiting)?;
     Ok(accounts
@@ -29,8 +71,9 @@ pub fn open(settings: &Settings) -> Result<Accounts, SetupError> {
         .with_denials(settings.audit.denials))
 }
 
-/// Creates empty accounts in memory, like those of a new store, for a dry run. The pepper
-/// comes from the pepper file. If that file does not exist, the pepper is random and is not stored.
+/// Creates an [`Accounts`] without users in memory, for a dry run. Its state is the state of a new
+/// store. The pepper comes from the pepper file. If that file does not exist, the pepper is random
+/// and is not stored.
 pub fn in_memory(settings: &Settings) -> Result<Accounts, SetupError> {
     let entropy = Entropy::system();
     let pepper = match read_pepper(&settings.store.pepper_file) {
@@ -53,15 +96,19 @@ pub fn open_existing(settings: &Settings) -> Result<Option<Accounts>, CliError> 
         let text = "no server runs. With store.engine = \"memory\" the records exist only while a server runs: run keyward serve";
         return Err(unreachable(text.into()));
     }
+    refusals::check_store_is_there(settings)?;
     let path = &settings.store.path;
     if !SledStore::exists(path) {
+        if let Some(denied) = refusals::denied(path) {
+            return Err(unreachable(denied));
+        }
         let path = path.display();
         let text = format!("there is no store at {path}: run keyward init or keyward serve first");
         return Err(unreachable(text));
     }
-    match open(settings) {
+    match open(settings, NewStore::OnlyWithNewPepper) {
         Ok(accounts) => Ok(Some(accounts)),
-        Err(SetupError::Store(StoreError::Locked { .. })) => Ok(None),
-        Err(problem) => Err(unreachable(problem.to_string())),
+        Err(OpenError::Locked(_)) => Ok(None),
+        Err(OpenError::Refused(error)) => Err(error),
     }
 }

@@ -19,6 +19,7 @@ use rustix::process::{Pid, geteuid, test_kill_process};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::{refusals, users};
 use crate::{
     cli::{CliError, Exit},
     config::AdminListen,
@@ -27,6 +28,8 @@ use crate::{
 
 /// The maximum size of a control file, in bytes.
 const MAX_BYTES: u64 = 65_536;
+/// The version of the file's format. A file without a version has version 1.
+const FORMAT: u64 = 1;
 
 /// The control file of this process. Dropping the value deletes the file.
 #[derive(Debug)]
@@ -35,22 +38,25 @@ pub struct ControlFile {
 }
 
 impl ControlFile {
-    /// Writes the control file of a server that is ready: the addresses of its admin and its public
-    /// listener (`127.0.0.1:8081`, or `unix:/path`), and the operator's key. The store must be
-    /// open in this process: the store's lock proves that an existing control file belongs to a
-    /// server that has ended.
+    /// Writes the control file of a server that is ready: the addresses of its admin listener, of
+    /// the command line's socket and of its public listener (`127.0.0.1:8081`, or `unix:/path`),
+    /// and the operator's key. The store must be open in this process: the store's lock proves that
+    /// an existing control file belongs to a server that has ended.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn write(
         path: &Path,
         admin: impl Display,
+        socket: Option<String>,
         public: impl Display,
         key: &Secret,
     ) -> anyhow::Result<Self> {
         let pid = std::process::id();
         let content = json!({
+            "format": FORMAT,
             "address": admin.to_string(),
+            "socket": socket,
             "public": public.to_string(),
             "key": key.expose(),
             "pid": pid,
@@ -67,6 +73,8 @@ impl ControlFile {
             let mut file =
                 OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
             file.write_all(content.to_string().as_bytes())?;
+            // Otherwise the file could be empty after a power cut.
+            file.sync_all()?;
             // The rename is atomic: a reader sees the complete new file or the old one.
             fs::rename(draft, path)
         };
@@ -78,7 +86,7 @@ impl ControlFile {
 impl Drop for ControlFile {
     fn drop(&mut self) {
         // Another server may have replaced the file.
-        if let Ok(Some(found)) = find(&self.path)
+        if let Ok(ControlState::Found(found)) = find(&self.path)
             && found.pid == std::process::id()
         {
             let _ = fs::remove_file(&self.path);
@@ -91,29 +99,61 @@ impl Drop for ControlFile {
 pub struct ControlInfo {
     /// The address of the admin listener.
     pub address: AdminListen,
+    /// The socket that is for the command line alone. `None` means that there is none.
+    pub socket: Option<AdminListen>,
     /// The operator's key.
     pub key: Secret,
     /// The id of the server's process.
     pub pid: u32,
 }
 
+/// The state of a control file.
+#[derive(Debug)]
+pub enum ControlState {
+    /// No file.
+    Missing,
+    /// An empty file, or one with other content, for example after a power cut. Only the store's
+    /// lock tells whether a server runs.
+    Unreadable,
+    /// A complete control file.
+    Found(ControlInfo),
+}
+
 #[derive(Deserialize)]
 struct ControlJson {
     address: String,
+    socket: Option<String>,
     key: Secret,
     pid: u32,
 }
 
-/// Reads a control file. `None` means that there is no file.
+/// The part of a control file that every version has.
+#[derive(Deserialize)]
+struct FormatJson {
+    #[serde(default)]
+    format: u64,
+}
+
+/// Reads a control file.
 ///
 /// # Errors
-/// The file can be read by others, belongs to another user, or is not a valid control file.
-pub fn find(path: &Path) -> Result<Option<ControlInfo>, CliError> {
+/// Others can read the file, another user owns it, this user may not read it, or a newer Keyward
+/// wrote it.
+pub fn find(path: &Path) -> Result<ControlState, CliError> {
     let unusable = |why: String| {
         CliError::new(Exit::Unreachable, format!("the control file {} {why}", path.display()))
     };
     let file = match File::open(path) {
-        Err(problem) if problem.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(problem) if problem.kind() == io::ErrorKind::NotFound => {
+            return Ok(ControlState::Missing);
+        }
+        Err(problem) if problem.kind() == io::ErrorKind::PermissionDenied => {
+            let text = owner_problem(path).map(unusable).or_else(|| {
+                let denied = refusals::denied(path)?;
+                Some(CliError::new(Exit::Unreachable, denied))
+            });
+            return Err(text.unwrap_or_else(|| unusable(format!("cannot be read: {problem}"))));
+        }
         opened => opened.map_err(|problem| unusable(format!("cannot be read: {problem}")))?,
     };
     // Check the open file, not the path: the path may name another file by now.
@@ -122,18 +162,38 @@ pub fn find(path: &Path) -> Result<Option<ControlInfo>, CliError> {
     let mut text = zeroize::Zeroizing::new(Vec::new());
     let read = (&file).take(MAX_BYTES).read_to_end(&mut text);
     read.map_err(|problem| unusable(format!("cannot be read: {problem}")))?;
-    let invalid = || unusable("is damaged. Remove the file if no server uses this store".into());
-    let content: ControlJson = serde_json::from_slice(&text).map_err(|_| invalid())?;
-    let address = address(&content.address).ok_or_else(invalid)?;
-    Ok(Some(ControlInfo { address, key: content.key, pid: content.pid }))
+    if serde_json::from_slice(&text).is_ok_and(|FormatJson { format }| format > FORMAT) {
+        let why = "was written by a newer Keyward. Run the keyward command of that version";
+        return Err(unusable(why.into()));
+    }
+    Ok(parse(&text).map_or(ControlState::Unreadable, ControlState::Found))
 }
 
-/// Checks that the user `caller` owns a file, and that no other user has access to the file.
-fn check_private(mode: u32, owner: u32, caller: u32) -> Result<(), String> {
-    if owner != caller {
-        return Err(format!(
-            "belongs to user {owner}, but this command runs as user {caller}. Run the command as the user of the server"
-        ));
+fn parse(text: &[u8]) -> Option<ControlInfo> {
+    let ControlJson { address: admin, socket, key, pid } = serde_json::from_slice(text).ok()?;
+    let socket = match socket {
+        Some(socket) => Some(address(&socket)?),
+        None => None,
+    };
+    Some(ControlInfo { address: address(&admin)?, socket, key, pid })
+}
+
+/// Why this user may not read the file, if another user owns it.
+fn owner_problem(path: &Path) -> Option<String> {
+    let metadata = fs::metadata(path).ok()?;
+    check_private(metadata.mode(), metadata.uid(), geteuid().as_raw()).err()
+}
+
+/// Checks that the user `us` owns a file and that no other user has access to it.
+fn check_private(mode: u32, owner: u32, us: u32) -> Result<(), String> {
+    if owner != us {
+        let fix = match users::name(owner) {
+            Some(name) if us == 0 => format!("Run: sudo -u {name} keyward …"),
+            None if us == 0 => format!("Run: sudo -u '#{owner}' keyward …"),
+            _ => "Run it as the user of the server".into(),
+        };
+        let (owner, us) = (users::shown(owner), users::shown(us));
+        return Err(format!("belongs to user {owner}, but this command runs as user {us}. {fix}"));
     }
     if mode & 0o077 != 0 {
         let mode = mode & 0o777;
@@ -152,6 +212,11 @@ fn address(text: &str) -> Option<AdminListen> {
 }
 
 impl ControlInfo {
+    /// The addresses to try, in this order: the socket first, which only this user can fill.
+    pub fn addresses(&self) -> impl Iterator<Item = &AdminListen> {
+        self.socket.iter().chain([&self.address])
+    }
+
     /// Whether a process with the server's process id exists. The result is meaningless if the
     /// server runs in another container.
     pub fn is_alive(&self) -> bool {
@@ -170,16 +235,24 @@ mod tests {
     fn write_file(folder: &Path) -> (PathBuf, ControlFile) {
         let path = folder.join("keyward.control");
         let key = Secret::new("kwop_1");
-        let control = ControlFile::write(&path, "127.0.0.1:8081", "[::1]:80", &key).unwrap();
+        let control = ControlFile::write(&path, "127.0.0.1:8081", None, "[::1]:80", &key).unwrap();
         (path, control)
+    }
+
+    fn found(path: &Path) -> ControlInfo {
+        match find(path).unwrap() {
+            ControlState::Found(found) => found,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn control_file_is_found_and_deleted_on_drop() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(find(&folder.path().join("keyward.control")).unwrap().is_none());
+        let nothing = find(&folder.path().join("keyward.control")).unwrap();
+        assert!(matches!(nothing, ControlState::Missing));
         let (path, control) = write_file(folder.path());
-        let found = find(&path).unwrap().unwrap();
+        let found = found(&path);
         assert_eq!(found.address, AdminListen::Tcp("127.0.0.1:8081".parse().unwrap()));
         assert_eq!((found.key.expose(), found.pid), ("kwop_1", std::process::id()));
         assert!(found.is_alive());
@@ -199,7 +272,7 @@ mod tests {
         fs::write(folder.path().join("keyward.control.new"), "left over").unwrap();
         let (path, _control) = write_file(folder.path());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(find(&path).unwrap().is_some());
+        found(&path);
     }
 
     #[test]
@@ -224,11 +297,11 @@ mod tests {
             assert!(refused.to_string().contains("read by others"), "{refused}");
         }
         assert!(check_private(0o100_600, 1000, 1000).is_ok());
-        assert!(check_private(0o100_600, 1000, 0).unwrap_err().contains("belongs to user 1000"));
+        assert!(check_private(0o100_600, 1000, 0).unwrap_err().contains("id 1000"));
     }
 
     #[test]
-    fn invalid_control_file_is_refused() {
+    fn torn_or_foreign_file_is_unreadable() {
         let folder = tempfile::tempdir().unwrap();
         let (path, _control) = write_file(folder.path());
         for text in [
@@ -236,14 +309,33 @@ mod tests {
             "{}",
             r#"{"address":"example.com","key":"k","pid":1}"#,
             r#"{"address":"unix:relative","key":"k","pid":1}"#,
+            r#"{"address":"127.0.0.1:1","socket":"relative","key":"k","pid":1}"#,
         ] {
             fs::write(&path, text).unwrap();
-            assert!(find(&path).unwrap_err().to_string().contains("is damaged"), "{text}");
+            assert!(matches!(find(&path), Ok(ControlState::Unreadable)), "{text}");
         }
         fs::write(&path, r#"{"address":"unix:/run/k","key":"k","pid":0}"#).unwrap();
-        let found = find(&path).unwrap().unwrap();
+        let found = found(&path);
         assert_eq!(found.address, AdminListen::Unix("/run/k".into()));
         assert!(!found.is_alive());
+    }
+
+    #[test]
+    fn file_of_a_newer_version_is_called_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, _control) = write_file(folder.path());
+        fs::write(&path, r#"{"format":2,"listener":{"admin":"127.0.0.1:1"}}"#).unwrap();
+        let problem = find(&path).unwrap_err().to_string();
+        assert!(problem.contains("was written by a newer Keyward"), "{problem}");
+    }
+
+    #[test]
+    fn root_is_told_the_user_of_the_server() {
+        let problem = check_private(0o100_600, 4_000_000, 0).unwrap_err();
+        assert!(problem.contains("Run: sudo -u '#4000000' keyward …"), "{problem}");
+        let problem = check_private(0o100_600, 0, 4_000_000).unwrap_err();
+        assert!(problem.contains("belongs to user root (id 0)"), "{problem}");
+        assert!(problem.ends_with("Run it as the user of the server"), "{problem}");
     }
 
     #[test]
@@ -253,6 +345,6 @@ mod tests {
         child.wait().unwrap();
         let key = Secret::new("k");
         let address = AdminListen::Unix("/x".into());
-        assert!(!ControlInfo { address, key, pid }.is_alive());
+        assert!(!ControlInfo { address, socket: None, key, pid }.is_alive());
     }
 }

@@ -4,6 +4,9 @@
 pub mod accounts;
 pub(super) mod admin_service;
 pub mod control_file;
+pub(super) mod descriptors;
+pub(super) mod refusals;
 pub(super) mod scripts;
 pub(super) mod tls;
+mod users;
 pub mod webhooks;

@@ -1,7 +1,14 @@
 //! The message of the first start: the first key, and a `curl` command that uses the key.
 
-use std::net::SocketAddr;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, IsTerminal as _, Write as _},
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
 
+use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::screen;
@@ -15,6 +22,71 @@ use crate::{
 /// Standard output is closed. The key is lost, because it cannot be shown again.
 pub fn print(first: &FirstStart, base_url: Option<&str>) -> anyhow::Result<()> {
     Ok(screen::print(&text(first, base_url))?)
+}
+
+/// Whether a service manager keeps the standard output, so that a printed key would stay in a
+/// journal.
+pub fn is_kept_output() -> bool {
+    let is_service = ["INVOCATION_ID", "JOURNAL_STREAM"].map(std::env::var_os);
+    is_service.iter().any(Option::is_some) && !io::stdout().is_terminal()
+}
+
+/// The file that gets the first key where standard output is kept. Only its owner can read it.
+pub struct KeyFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl KeyFile {
+    /// Creates the file beside the store. A file of an earlier store is replaced: its key is not
+    /// valid for the new store.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn create(store: &Path) -> anyhow::Result<Self> {
+        let mut path = store.as_os_str().to_owned();
+        path.push(".first-key");
+        let path = PathBuf::from(path);
+        let create = || {
+            match fs::remove_file(&path) {
+                Err(problem) if problem.kind() != io::ErrorKind::NotFound => return Err(problem),
+                _ => {}
+            }
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)
+        };
+        let file = create()
+            .with_context(|| format!("cannot create {}, for the first key", path.display()))?;
+        Ok(Self { file, path })
+    }
+
+    /// Removes the file, because the store has users already and no first key is created.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn remove(self) -> anyhow::Result<()> {
+        Ok(fs::remove_file(&self.path)?)
+    }
+
+    /// Writes the first key and a command to try it, and logs where they are.
+    ///
+    /// # Errors
+    /// The disk is full. The key is then lost.
+    pub fn write(mut self, first: &FirstStart, base_url: Option<&str>) -> anyhow::Result<()> {
+        let write = self.file.write_all(text(first, base_url).as_bytes());
+        write.and_then(|()| self.file.sync_all()).with_context(|| {
+            format!(
+                "cannot write the first key to {}. Make another one: keyward key generate {}",
+                self.path.display(),
+                first.username
+            )
+        })?;
+        tracing::warn!(
+            file = %self.path.display(),
+            "the store is new: the key of its administrator is in this file. Read it, and delete \
+             the file"
+        );
+        Ok(())
+    }
 }
 
 /// Formats the first key and the command. Without a base URL there is no command.

@@ -16,7 +16,7 @@ fn command_definition_is_consistent() {
 #[test]
 fn command_is_optional_and_global_options_work_anywhere() {
     assert!(parse("").unwrap().command.is_none());
-    assert!(matches!(parse("serve").unwrap().command, Some(Command::Serve)));
+    assert!(matches!(parse("serve").unwrap().command, Some(Command::Serve(_))));
     for line in
         ["--output json user list --config c.toml", "user --config c.toml list --output json"]
     {

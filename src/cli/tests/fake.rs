@@ -36,10 +36,10 @@ pub struct FakeState {
     pub records: BTreeMap<String, Value>,
     /// Each request: the method with the path, and the body.
     pub requests: Vec<(String, Value)>,
-    /// The number of next updates that fail as if another client had changed the record.
-    pub races: usize,
+    /// The number of updates that still fail as if another client had changed the record.
+    pub stale_responses_left: usize,
     /// Whether every page of a list names the same next page.
-    pub is_stuck: bool,
+    pub next_page_never_changes: bool,
 }
 
 #[derive(Clone, Default)]
@@ -112,7 +112,7 @@ fn list(state: &FakeState, path: &str, query: &str) -> PayloadResponse {
         .collect();
     let items: Vec<&Value> = all.iter().copied().skip(after).take(limit).collect();
     let end = after + items.len();
-    let next = if state.is_stuck {
+    let next = if state.next_page_never_changes {
         Some("1".to_owned())
     } else {
         (end < all.len()).then(|| end.to_string())
@@ -153,8 +153,8 @@ fn create(state: &mut FakeState, path: &str, mut body: Value) -> PayloadResponse
 }
 
 fn update(state: &mut FakeState, path: &str, patch: &Value, etag: Option<&str>) -> PayloadResponse {
-    if etag != Some("\"7\"") || state.races > 0 {
-        state.races = state.races.saturating_sub(1);
+    if etag != Some("\"7\"") || state.stale_responses_left > 0 {
+        state.stale_responses_left = state.stale_responses_left.saturating_sub(1);
         return respond(
             412,
             &json!({ "status": 412, "detail": "Another client changed the record." }),
@@ -235,7 +235,8 @@ pub async fn run_with(client: AdminClient, args: &[&str]) -> CommandRun {
     let screen = Screen::new(out.clone(), err.clone());
     let session = Session { client, output: cli.output, screen };
     let Some(Command::Records(command)) = cli.command else { panic!("{args:?}") };
-    let result = run_record_command(command, &session).await;
+    let loaded = crate::config::load(None, std::iter::empty()).unwrap();
+    let result = run_record_command(command, &session, &loaded).await;
     CommandRun { out: out.text(), err: err.text(), result }
 }
 
@@ -245,7 +246,7 @@ pub async fn run(fake: &Fake, args: &[&str]) -> CommandRun {
 }
 
 /// Runs a command line with JSON output.
-pub async fn json(fake: &Fake, args: &[&str]) -> Value {
+pub async fn run_json(fake: &Fake, args: &[&str]) -> Value {
     let ran = run(fake, &[args, &["--output", "json"]].concat()).await;
     assert!(ran.result.is_ok(), "{ran:?}");
     ran.json()

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::fake::{Fake, json, run};
+use super::fake::{Fake, run, run_json};
 
 fn user(uid: u64, name: &str) -> Value {
     json!({ "uid": uid, "name": name, "mail": null, "active": true, "roles": ["a"], "has_password": false, "created": "2026-01-01T00:00:00+00:00" })
@@ -23,9 +23,9 @@ async fn list_prints_all_pages() {
         let name = |user: &Value| user["name"].as_str().unwrap().to_owned();
         list.as_array().unwrap().iter().map(name).collect()
     };
-    assert_eq!(names(json(&fake, &["user", "list"]).await), ["admin", "bobby", "Bob"]);
-    assert_eq!(names(json(&fake, &["user", "list", "--limit", "1"]).await), ["admin"]);
-    assert_eq!(json(&fake, &["role", "list"]).await, json!([]));
+    assert_eq!(names(run_json(&fake, &["user", "list"]).await), ["admin", "bobby", "Bob"]);
+    assert_eq!(names(run_json(&fake, &["user", "list", "--limit", "1"]).await), ["admin"]);
+    assert_eq!(run_json(&fake, &["role", "list"]).await, json!([]));
     let table = run(&fake, &["user", "list"]).await.out;
     assert_eq!(table.matches("UID").count(), 1);
     assert_eq!(table.lines().count(), 4, "{table}");
@@ -35,7 +35,7 @@ async fn list_prints_all_pages() {
 #[tokio::test]
 async fn list_with_a_repeated_page_is_an_error() {
     let fake = three_users();
-    fake.0.lock().is_stuck = true;
+    fake.0.lock().next_page_never_changes = true;
     let ran = run(&fake, &["user", "list"]).await;
     assert_eq!(ran.exit(), 1);
     assert!(fake.requests("GET").len() < 4);
@@ -45,9 +45,9 @@ async fn list_with_a_repeated_page_is_an_error() {
 async fn user_is_found_by_name_and_by_number() {
     let fake = three_users();
     // The fake API lists bobby first, so the command must compare the whole name.
-    assert_eq!(json(&fake, &["user", "show", "bob"]).await["uid"], 3);
-    assert_eq!(json(&fake, &["user", "show", "#2"]).await["name"], "bobby");
-    assert_eq!(json(&fake, &["user", "show", "--uid", "2"]).await["name"], "bobby");
+    assert_eq!(run_json(&fake, &["user", "show", "bob"]).await["uid"], 3);
+    assert_eq!(run_json(&fake, &["user", "show", "#2"]).await["name"], "bobby");
+    assert_eq!(run_json(&fake, &["user", "show", "--uid", "2"]).await["name"], "bobby");
     for name in ["bo", "nobody", "#9", "#x", "a&name=admin"] {
         let ran = run(&fake, &["user", "show", name]).await;
         assert_eq!(ran.exit(), 3, "{name}: {ran:?}");
@@ -59,7 +59,7 @@ async fn user_is_found_by_name_and_by_number() {
 async fn user_add_sends_the_given_fields() {
     let fake = Fake::default();
     let args = ["user", "add", "eve", "--mail", "e@x", "--role", "b", "--role", "a", "--blocked"];
-    assert_eq!(json(&fake, &args).await["uid"], 9);
+    assert_eq!(run_json(&fake, &args).await["uid"], 9);
     let expected = json!({ "name": "eve", "active": false, "roles": ["b", "a"], "mail": "e@x" });
     assert_eq!(fake.requests("POST"), [("/api/v1/users".into(), expected)]);
     let rejected = run(&fake, &["user", "add", "bad"]).await;
@@ -80,24 +80,24 @@ async fn user_edit_sends_only_changed_fields() {
         "--no-password",
         "--no-mail",
     ];
-    assert_eq!(json(&fake, &args).await["roles"], json!(["b"]));
+    assert_eq!(run_json(&fake, &args).await["roles"], json!(["b"]));
     let patch = json!({ "roles": ["b"], "password": null });
     assert_eq!(fake.requests("PATCH"), [("/api/v1/users/3".into(), patch)]);
-    json(&fake, &["user", "block", "bob"]).await;
+    run_json(&fake, &["user", "block", "bob"]).await;
     assert_eq!(fake.requests("PATCH").last().unwrap().1, json!({ "active": false }));
     // The user is already blocked, so nothing is sent.
-    json(&fake, &["user", "block", "bob"]).await;
+    run_json(&fake, &["user", "block", "bob"]).await;
     assert_eq!(fake.requests("PATCH").len(), 2);
 }
 
 #[tokio::test]
 async fn stale_update_is_retried_on_the_current_record() {
     let fake = three_users();
-    fake.0.lock().races = 2;
-    assert_eq!(json(&fake, &["user", "unblock", "bob"]).await["active"], true);
-    json(&fake, &["user", "edit", "bob", "--add-role", "z"]).await;
+    fake.0.lock().stale_responses_left = 2;
+    assert_eq!(run_json(&fake, &["user", "unblock", "bob"]).await["active"], true);
+    run_json(&fake, &["user", "edit", "bob", "--add-role", "z"]).await;
     assert_eq!(fake.requests("PATCH").len(), 3);
-    fake.0.lock().races = 99;
+    fake.0.lock().stale_responses_left = 99;
     assert_eq!(run(&fake, &["user", "block", "bob"]).await.exit(), 4);
     assert_eq!(fake.requests("PATCH").len(), 8);
 }
@@ -105,7 +105,8 @@ async fn stale_update_is_retried_on_the_current_record() {
 #[tokio::test]
 async fn user_delete_needs_confirmation() {
     let fake = three_users();
-    // A test has no terminal for a prompt.
+    // Without a terminal, the command cannot ask for confirmation. If the tests run in a terminal,
+    // this check is skipped.
     if !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
         let ran = run(&fake, &["user", "delete", "bob"]).await;
         assert_eq!(ran.exit(), 2, "{ran:?}");
@@ -129,7 +130,7 @@ async fn only_the_key_is_on_standard_output() {
     let body = json!({ "label": "ci", "scopes": ["p"], "networks": ["::1/128"] });
     assert_eq!(fake.requests("POST"), [("/api/v1/users/3/keys".into(), body)]);
     let args = ["key", "generate", "bob", "--expires", "2027-01-01T01:00:00+01:00"];
-    assert_eq!(json(&fake, &args).await["key"], "kw_0000aZ19_text");
+    assert_eq!(run_json(&fake, &args).await["key"], "kw_0000aZ19_text");
     assert_eq!(fake.requests("POST")[1].1, json!({ "expires": "2027-01-01T00:00:00+00:00" }));
 }
 
@@ -143,7 +144,7 @@ async fn key_rotate_sends_the_given_fields() {
     let target = "/api/v1/keys/00000001/rotate".to_owned();
     let body = json!({ "overlap": 86_400, "expires": "never" });
     assert_eq!(fake.requests("POST"), [(target.clone(), body)]);
-    json(&fake, &["key", "rotate", "00000001"]).await;
+    run_json(&fake, &["key", "rotate", "00000001"]).await;
     assert_eq!(fake.requests("POST")[1], (target, json!({})));
 }
 
@@ -153,7 +154,7 @@ async fn key_revoke_reports_each_key() {
     let ran = run(&fake, &["key", "revoke", "00000001", "00000002", "--output", "json"]).await;
     assert_eq!(ran.exit(), 3);
     assert_eq!(ran.json(), json!([{ "id": "00000001", "state": "revoked" }]));
-    // With one invalid id, nothing is revoked.
+    // If one id is invalid, the command revokes no key.
     let ran = run(&fake, &["key", "revoke", "00000001", "kw_x"]).await;
     assert_eq!((ran.exit(), fake.requests("POST").len()), (2, 2));
 }
@@ -162,9 +163,9 @@ async fn key_revoke_reports_each_key() {
 async fn role_edit_adds_and_removes_permissions() {
     let fake = Fake::with(&[("roles/r", json!({ "id": "r", "permissions": ["b", "c"] }))]);
     let args = ["role", "edit", "r", "--grant", "a", "--revoke", "c", "--label", "R"];
-    assert_eq!(json(&fake, &args).await["permissions"], json!(["a", "b"]));
+    assert_eq!(run_json(&fake, &args).await["permissions"], json!(["a", "b"]));
     assert_eq!(fake.requests("PATCH")[0].1, json!({ "permissions": ["a", "b"], "label": "R" }));
-    json(&fake, &["role", "add", "x", "--label", "X", "--permission", "p"]).await;
+    run_json(&fake, &["role", "add", "x", "--label", "X", "--permission", "p"]).await;
     let expected = json!({ "id": "x", "label": "X", "permissions": ["p"], "is_admin": false });
     assert_eq!(fake.requests("POST")[0].1, expected);
 }
@@ -172,9 +173,9 @@ async fn role_edit_adds_and_removes_permissions() {
 #[tokio::test]
 async fn application_gets_the_default_header_of_its_type() {
     let fake = Fake::with(&[("applications/a", json!({ "id": "a", "enabled": true }))]);
-    json(&fake, &["app", "add", "x"]).await;
-    json(&fake, &["app", "add", "y", "--type", "basic", "--disabled", "--default"]).await;
-    json(&fake, &["app", "add", "z", "--type", "bearer", "--header", "X-Token", "--name", "Z"])
+    run_json(&fake, &["app", "add", "x"]).await;
+    run_json(&fake, &["app", "add", "y", "--type", "basic", "--disabled", "--default"]).await;
+    run_json(&fake, &["app", "add", "z", "--type", "bearer", "--header", "X-Token", "--name", "Z"])
         .await;
     let bodies: Vec<Value> = fake.requests("POST").into_iter().map(|(_, body)| body).collect();
     assert_eq!(bodies[0], json!({ "id": "x", "name": "x", "enabled": true }));
@@ -183,7 +184,7 @@ async fn application_gets_the_default_header_of_its_type() {
         json!({ "id": "y", "name": "y", "enabled": false, "header": "Authorization", "type": "basic", "is_default": true })
     );
     assert_eq!((&bodies[2]["header"], &bodies[2]["name"]), (&json!("X-Token"), &json!("Z")));
-    assert_eq!(json(&fake, &["app", "disable", "a"]).await["enabled"], false);
+    assert_eq!(run_json(&fake, &["app", "disable", "a"]).await["enabled"], false);
 }
 
 #[tokio::test]
@@ -213,7 +214,7 @@ async fn resource_comes_from_options_or_from_a_file() {
         "--body",
         "no",
     ];
-    json(&fake, &args).await;
+    run_json(&fake, &args).await;
     let expected = json!({
         "enabled": true, "granularity": "resource", "id": "x", "handler": "respond", "path": "/x",
         "methods": ["GET", "POST"], "formats": ["any"], "authentication": ["anonymous"],
@@ -223,12 +224,12 @@ async fn resource_comes_from_options_or_from_a_file() {
     assert_eq!(run(&fake, &["resource", "add", "x", "--path", "/x"]).await.exit(), 2);
 
     let args = "resource add p --handler proxy --upstream http://a --upstream http://b --protocol http2 --strip-prefix /p";
-    json(&fake, &args.split(' ').collect::<Vec<_>>()).await;
+    run_json(&fake, &args.split(' ').collect::<Vec<_>>()).await;
     let proxy =
         json!({ "upstreams": ["http://a", "http://b"], "protocol": "http2", "strip_prefix": "/p" });
     assert_eq!(fake.requests("POST")[1].1["proxy"], proxy);
 
-    json(&fake, &["resource", "edit", "r", "--body", "y"]).await;
+    run_json(&fake, &["resource", "edit", "r", "--body", "y"]).await;
     assert_eq!(fake.requests("PATCH")[0].1, json!({ "respond": { "body": "y" } }));
 
     let folder = tempfile::tempdir().unwrap();
@@ -236,7 +237,7 @@ async fn resource_comes_from_options_or_from_a_file() {
     let record = json!({ "granularity": "method", "methods": { "GET": { "formats": ["json"] } } });
     std::fs::write(&file, record.to_string()).unwrap();
     let file = file.to_str().unwrap();
-    json(&fake, &["resource", "edit", "r", "--file", file]).await;
+    run_json(&fake, &["resource", "edit", "r", "--file", file]).await;
     let patch = json!({ "formats": null, "respond": null, "granularity": "method", "methods": { "GET": { "formats": ["json"] } } });
     assert_eq!(fake.requests("PATCH")[1].1, patch);
     std::fs::write(file, r#"{"id":"other"}"#).unwrap();

@@ -1,6 +1,7 @@
 //! The validated configuration, with every default and derived path filled in.
 
 mod audit;
+mod backup;
 mod events;
 mod faces;
 mod failures;
@@ -22,7 +23,10 @@ pub use scripts::ScriptSettings;
 use tracing_subscriber::EnvFilter;
 
 use super::file::{self, File};
-use crate::{handlers::IdentityFields, limits::FailureLimits, telemetry::LogFormat, tls::TlsFiles};
+use crate::{
+    accounts::BackupSchedule, handlers::IdentityFields, limits::FailureLimits,
+    telemetry::LogFormat, tls::TlsFiles,
+};
 
 /// The validated configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub struct Settings {
     pub identity: IdentityFields,
     /// The store.
     pub store: StoreSettings,
+    /// The backups that the server writes. `None` means none.
+    pub backup: Option<BackupSchedule>,
     /// The Rhai scripts.
     pub scripts: ScriptSettings,
     /// Limits of requests, connections and failed authentications.
@@ -203,6 +209,7 @@ pub(super) fn resolve(file: &File, report: impl FnMut(&[&str], String, String)) 
         server: check.server(&file.server),
         admin: check.admin(&file.admin),
         identity: check.identity(&file.identity),
+        backup: check.backup(&file.backup, &file.store.path),
         store: check.store(&file.store),
         scripts: check.scripts(&file.scripts),
         limits: check.limits(&file.limits),

@@ -117,6 +117,8 @@ impl Known {
             ("store.path", "/var/lib/keyward"),
             ("store.pepper_file", "/etc/keyward/pepper"),
             ("store.hmac_key_file", "/etc/keyward/hmac"),
+            ("backup.every", "24h"),
+            ("backup.dir", "/var/backups/keyward"),
             ("scripts.dir", "/etc/keyward/scripts"),
             ("scripts.secrets_dir", "/run/secrets"),
             ("limits.failure_exempt", "10.0.0.0/8"),
@@ -134,6 +136,9 @@ impl Known {
         let mut keys = Vec::new();
         if self.key.starts_with("tls_") && self.key != "tls_certificate" {
             keys.push((variable("TLS_CERTIFICATE"), "required.pem"));
+        }
+        if self.section == "backup" && self.key != "every" {
+            keys.push((variable("EVERY"), "12h"));
         }
         if self.key == "tls_client_certificates" {
             keys.push((variable("TLS_CLIENT_CA"), "required.pem"));
@@ -352,7 +357,7 @@ fn number_is_limited_to_the_range_in_the_schema() {
         }
         checked += 1;
     }
-    assert_eq!(checked, 49);
+    assert_eq!(checked, 50);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Access control for the accounts and fields that a user may see and change.
 //!
-//! The rules are those of Drupal's `UserAccessControlHandler`, and one more: only an administrator
-//! may change or delete an administrator. In Drupal, a user with `administer users` can become an
-//! administrator.
+//! The rules are the rules of Drupal's `UserAccessControlHandler` and one additional rule: only an
+//! administrator may change or delete an administrator. In Drupal, a user with `administer users`
+//! can become an administrator.
 
 use ::http::StatusCode;
 
@@ -27,12 +27,12 @@ pub(super) struct AccountAccess<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FieldAccess {
     Allowed,
-    /// The field must not be set, for this reason, which is for the operator's log.
+    /// The field must not be set. The text is the reason, for the operator's log.
     Refused(&'static str),
 }
 
 impl FieldAccess {
-    /// This result if it is a refusal. Otherwise the result of `next`.
+    /// Returns this result if this result is a refusal, and otherwise the result of `next`.
     pub(super) fn and(self, next: impl FnOnce() -> Self) -> Self {
         if self == Self::Allowed { next() } else { self }
     }

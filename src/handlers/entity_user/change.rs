@@ -17,7 +17,7 @@ use crate::{
     pipeline::{Denial, Identity, Phase, script_denial},
 };
 
-/// The fields of a request, with the digests of its passwords.
+/// The fields of a request, with the digests of the passwords in the request.
 pub(super) struct EntityChange<'a> {
     pub accounts: &'a Accounts,
     pub identity: &'a Identity<'a>,
@@ -66,13 +66,13 @@ impl<'a> EntityChange<'a> {
         let policy = self.accounts.directory().policy();
         let mut changed = ChangedFields::new();
         for (field, value) in self.fields {
-            // Clients send the whole entity back, and this field of an entity is always true.
+            // Some clients send the whole entity back. In an entity, this field is always true.
             if *field == UserField::DefaultLangcode && matches!(value, FieldValue::Flag(true)) {
                 continue;
             }
             let field_access = access
                 .on_create(*field)
-                .and(|| granted_roles(&access, value, draft, &policy.roles));
+                .and(|| check_granted_roles(&access, value, draft, &policy.roles));
             if let FieldAccess::Refused(reason) = field_access {
                 return Err(field_denied("creating", *field, reason).into());
             }
@@ -118,18 +118,19 @@ impl<'a> EntityChange<'a> {
             account.password = Some(digest.clone());
         }
         let needs_password = access.is_owner() && !self.has_verified_password(&before);
-        let unverified = protected(&changed).filter(|_| needs_password);
-        let unverified = unverified.map(FieldError::password_required).collect();
-        self.ensure_valid(account, Some(&before), errors, unverified)
+        let unproved = password_protected(&changed).filter(|_| needs_password);
+        let password_errors = unproved.map(FieldError::password_required).collect();
+        self.ensure_valid(account, Some(&before), errors, password_errors)
     }
 
-    /// The current password in the request; `None` means that the change does not need it.
+    /// The current password in the request. `None` means that the change needs no password, or that
+    /// the request contains none.
     pub(super) fn password_to_verify(&self, account: &User) -> Result<Option<&'a Secret>, Denial> {
         if !AccountAccess::new(self.identity, account).is_owner() {
             return Ok(None);
         }
         let changed = self.changed_fields(account)?;
-        let is_needed = protected(&changed).next().is_some();
+        let is_needed = password_protected(&changed).next().is_some();
         Ok(self.password_field().and_then(|(_, existing)| existing).filter(|_| is_needed))
     }
 
@@ -160,7 +161,7 @@ impl<'a> EntityChange<'a> {
             }
             let field_access = access
                 .on_update(*field, account, &policy.roles)
-                .and(|| granted_roles(&access, value, account, &policy.roles));
+                .and(|| check_granted_roles(&access, value, account, &policy.roles));
             if let FieldAccess::Refused(reason) = field_access {
                 return Err(field_denied("updating", *field, reason));
             }
@@ -181,7 +182,7 @@ impl<'a> EntityChange<'a> {
         account: &User,
         before: Option<&User>,
         mut errors: Vec<FieldError>,
-        unverified: Vec<FieldError>,
+        password_errors: Vec<FieldError>,
     ) -> Result<(), ChangeError> {
         let positions = self.role_positions();
         // A field with an invalid value keeps its old value in the record. Violations by the old
@@ -199,7 +200,7 @@ impl<'a> EntityChange<'a> {
         {
             errors.push(FieldError::at(UserField::Init, "0.value", message));
         }
-        errors.extend(unverified);
+        errors.extend(password_errors);
         if errors.is_empty() { Ok(()) } else { Err(validation::invalid(errors).into()) }
     }
 
@@ -239,7 +240,7 @@ fn changes_password(changed: &ChangedFields<'_>) -> bool {
 }
 
 /// The changed fields for which owners must prove that they know their current password.
-fn protected(changed: &ChangedFields<'_>) -> impl Iterator<Item = UserField> {
+fn password_protected(changed: &ChangedFields<'_>) -> impl Iterator<Item = UserField> {
     let fields = [UserField::Mail, UserField::Pass];
     fields.into_iter().filter(|field| changed.iter().any(|(changed, _)| changed == field))
 }
@@ -253,7 +254,8 @@ fn invalid_values(changed: &ChangedFields<'_>) -> Vec<FieldError> {
 }
 
 /// The error for a missing mail address. Only users with `administer users` may create an account
-/// without a mail address, or leave an account without one. Nobody may remove a mail address.
+/// without a mail address, or change an account that has no mail address without adding one. Nobody
+/// may remove a mail address.
 fn missing_mail(
     access: &AccountAccess<'_>,
     before: Option<&User>,
@@ -266,7 +268,7 @@ fn missing_mail(
 }
 
 /// Whether the user may grant the roles in a value. The values of other fields are always allowed.
-fn granted_roles(
+fn check_granted_roles(
     access: &AccountAccess<'_>,
     value: &FieldValue,
     account: &User,
@@ -308,7 +310,7 @@ pub(super) fn account_denial(error: AccountError) -> Denial {
             "TEMPORARILY_UNAVAILABLE",
             "Too many passwords are being checked. Try again in a moment.",
         ),
-        AccountError::Store(_) => {
+        AccountError::Store(_) | AccountError::AuditTrail(_) => {
             unavailable("STORE_UNAVAILABLE", "The users cannot be read or written at the moment.")
                 .with_internal_message(text)
         }

@@ -1,8 +1,9 @@
 //! Reads the request's body into typed fields.
 //!
-//! There are three kinds of errors. A body that is not a JSON object is a 400. A name that does not
-//! exist, or a wrong structure, is a 422 at once. A value that does not fit its field becomes a
-//! [`FieldValue::Invalid`], which is reported after the access to the field was checked.
+//! There are three kinds of errors. A body that is not a JSON object is denied with a 400. An
+//! unknown field or property, a value with the wrong structure, or a wrong date is denied
+//! immediately with a 422. Any other value that does not fit its field becomes a
+//! [`FieldValue::Invalid`], which is reported only after the access to the field was checked.
 
 use ::http::StatusCode;
 use serde_json::{Map, Value as Json};
@@ -132,7 +133,8 @@ fn wrong_type(field: UserField, property: &str) -> FieldValue {
     FieldValue::Invalid(vec![FieldError::at(field, format!("0.{property}"), WRONG_TYPE)])
 }
 
-/// Also accepts numbers as text, because clients in untyped languages send numbers.
+/// The text of a value. A number becomes a text, because clients in untyped languages send numbers
+/// for texts.
 fn text(json: Json) -> Option<String> {
     match json {
         Json::String(text) => Some(text),
@@ -168,8 +170,10 @@ fn number(json: &Json) -> Option<u64> {
 
 /// A point in time: seconds since the epoch, or RFC 3339. Years have four digits.
 fn time(json: Json) -> Result<Option<FieldValue>, Denial> {
+    // The years 0000 to 9999. The range ends 26 hours before the year 10000, like the range of
+    // `jiff::Timestamp`, so that the latest time has a four-digit year in every time zone.
     const FOUR_DIGIT_YEARS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_207_199;
-    let (time, given) = match json {
+    let (time, original) = match json {
         Json::Number(number) => (number.as_i64().map(Timestamp), number.to_string()),
         Json::String(text) => {
             let time = text.parse().ok().map(Timestamp).or_else(|| Timestamp::parse(&text));
@@ -180,8 +184,8 @@ fn time(json: Json) -> Result<Option<FieldValue>, Denial> {
     match time.filter(|time| FOUR_DIGIT_YEARS.contains(&time.0)) {
         Some(time) => Ok(Some(FieldValue::Time(time))),
         None => Err(validation::unprocessable(format!(
-            "The specified date \"{given}\" is not in an accepted format: \"U\" (UNIX timestamp), \
-             \"Y-m-d\\TH:i:sO\" (ISO 8601), \"Y-m-d\\TH:i:sP\" (RFC 3339)."
+            "The specified date \"{original}\" is not in an accepted format: \"U\" (UNIX \
+             timestamp), \"Y-m-d\\TH:i:sO\" (ISO 8601), \"Y-m-d\\TH:i:sP\" (RFC 3339)."
         ))),
     }
 }

@@ -83,7 +83,7 @@ async fn create(
 
     let visibility = AccountAccess::new(identity, &account).visibility();
     let mut response = entity(StatusCode::CREATED, view::entity(&account, visibility));
-    // Cannot fail: the authority came from a header field, so it fits into a header field.
+    // This cannot fail, because the authority came from a header field.
     if let Ok(location) = HeaderValue::try_from(format!("{origin}/user/{}", account.uid)) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -115,7 +115,7 @@ async fn update(
         }
         change.verified_digest = before.password.clone().filter(|_| is_right);
     }
-    // A trial run on a copy, so that no password is hashed for an invalid request.
+    // The change is first tried on a copy, so that no password is hashed for an invalid request.
     change.update(&mut before.clone()).map_err(|error| change.denial(error))?;
     if let Some(password) = change.new_password() {
         let digest = accounts.hash_password(password.clone()).await;

@@ -1,4 +1,4 @@
-//! The entity's fields in a user record: comparing and writing values.
+//! Compares the fields of a user entity with a stored user record, and writes them into the record.
 
 use super::{field::UserField, fields::FieldValue};
 use crate::model::{Timestamp, User};
@@ -29,8 +29,10 @@ pub(super) fn equals(account: &User, field: UserField, value: &FieldValue) -> bo
         UserField::Changed => time(account.changed),
         UserField::Access => time(account.access),
         UserField::Login => time(account.login),
+        // `init` is the first mail address of the user.
         UserField::Init => text(account.init.as_deref()),
         UserField::Roles => has_roles(account, value),
+        // Entities have no translations, so each entity is in its default language.
         UserField::DefaultLangcode => flag(true),
     }
 }
@@ -45,7 +47,9 @@ fn has_roles(account: &User, value: &FieldValue) -> bool {
     }
 }
 
-/// Writes a value into the record. A value that does not fit the field changes nothing.
+/// Writes a value into the record. The caller must check first that the value has the type of the
+/// field, as every value from [`super::fields::read`] has, and that the request may change the
+/// field. Invalid values and passwords change nothing.
 pub(super) fn write(account: &mut User, field: UserField, value: &FieldValue) {
     let text = match value {
         FieldValue::Empty => None,

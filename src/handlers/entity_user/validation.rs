@@ -67,7 +67,7 @@ impl FieldError {
                 let position = role_positions.get(index).copied().unwrap_or(index);
                 Self::at(field, format!("{position}.target_id"), message)
             }
-            // Errors of names, and of values that are taken already, belong to the field as a
+            // Errors of names, and of values that another user has, belong to the field as a
             // whole.
             (UserField::Name, _) => Self::of(field, message),
             (UserField::Mail, _) if message.ends_with("is already taken.") => {

@@ -27,8 +27,8 @@ impl LastActivity {
     }
 }
 
-/// The duration in milliseconds. A duration that is too long becomes `u64::MAX / 4`, so that sums
-/// do not overflow.
+/// The duration in milliseconds, but at most `u64::MAX / 4`, so that a sum of several durations
+/// does not overflow.
 pub(super) fn as_millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4)
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(u64::MAX / 4)
 }

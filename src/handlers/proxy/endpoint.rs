@@ -55,7 +55,7 @@ impl Endpoint {
     /// `settings` contains the protocol and the trusted certificate authorities.
     ///
     /// # Errors
-    /// The host is no valid TLS server name, or the authorities are invalid.
+    /// The host is not a valid TLS server name, or the authorities are invalid.
     pub fn new(target: Target, settings: &Proxy) -> io::Result<Self> {
         let protocol = settings.protocol;
         let tls = match target.transport {
@@ -69,7 +69,7 @@ impl Endpoint {
                 Some(TlsClient::new(&target.host, authorities, alpn)?)
             }
         };
-        // Cannot fail: a parsed address is ASCII without spaces.
+        // This cannot fail, because a parsed address is ASCII without spaces.
         let host = HeaderValue::from_str(&target.authority)
             .unwrap_or_else(|_| HeaderValue::from_static(""));
         Ok(Self {
@@ -109,7 +109,7 @@ impl Endpoint {
             tracing::warn!(
                 upstream = self.name(),
                 seconds = settings.eject_seconds,
-                "ejected a failing upstream: other upstreams, if there are any, get its requests"
+                "ejected a failing upstream; if the resource has other upstreams, they get its requests"
             );
         }
     }
@@ -231,5 +231,5 @@ async fn connect_tls(
     tls: &TlsClient,
     stream: TcpStream,
 ) -> Result<impl IoStream + use<>, ProxyError> {
-    tls.handshake(stream).await.map_err(ProxyError::Untrusted)
+    tls.handshake(stream).await.map_err(ProxyError::TlsFailed)
 }

@@ -12,7 +12,7 @@ pub(super) enum ProxyError {
     /// No TCP connection was possible.
     Unreachable(io::Error),
     /// The TLS handshake failed: the certificate is not trusted, or the protocols do not match.
-    Untrusted(io::Error),
+    TlsFailed(io::Error),
     /// No connection within `connect_seconds`.
     ConnectTimeout,
     /// The connection ended before the response, or the response is not HTTP.
@@ -25,9 +25,10 @@ pub(super) enum ProxyError {
     ClientBroke,
     /// The client stopped sending its body.
     ClientTimeout,
-    /// Every upstream is ejected. The first may be used again after this number of seconds.
+    /// Every upstream is ejected. The number is the seconds until one of the upstreams may be used
+    /// again.
     AllEjected(u32),
-    /// Path and upstream base do not form a valid URL.
+    /// The base URL of the upstream and the path of the request do not form a valid URL.
     InvalidTarget,
     /// The resource has no upstream.
     NoUpstream,
@@ -39,7 +40,7 @@ impl ProxyError {
         matches!(
             self,
             Self::Unreachable(_)
-                | Self::Untrusted(_)
+                | Self::TlsFailed(_)
                 | Self::ConnectTimeout
                 | Self::Broken(_)
                 | Self::ResponseTimeout
@@ -64,7 +65,7 @@ impl ProxyError {
     fn internal_message(&self) -> String {
         match self {
             Self::Unreachable(error) => error.to_string(),
-            Self::Untrusted(error) => format!("the TLS handshake failed: {error}"),
+            Self::TlsFailed(error) => format!("the TLS handshake failed: {error}"),
             Self::Broken(error) => with_causes(error),
             Self::ConnectTimeout => "no connection within connect_seconds".into(),
             Self::ResponseTimeout => "no response within response_seconds".into(),
@@ -76,7 +77,9 @@ impl ProxyError {
                 "the client sent no data of its body within response_seconds".into()
             }
             Self::AllEjected(_) => "every upstream is ejected".into(),
-            Self::InvalidTarget => "path and upstream base do not form a valid URL".into(),
+            Self::InvalidTarget => {
+                "the upstream's base URL and the request's path do not form a valid URL".into()
+            }
             Self::NoUpstream => "the resource has no upstream".into(),
         }
     }
@@ -88,7 +91,7 @@ impl ProxyError {
                 "UPSTREAM_UNREACHABLE",
                 "The upstream server cannot be reached.",
             ),
-            Self::Untrusted(_) => (
+            Self::TlsFailed(_) => (
                 StatusCode::BAD_GATEWAY,
                 "UPSTREAM_UNTRUSTED",
                 "No secure connection to the upstream server can be made.",

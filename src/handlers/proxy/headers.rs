@@ -25,8 +25,8 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PREFIX: &str = "x-forwarded-";
 
-/// With these fields, a client could make an upstream process another request than the checked
-/// request, or impersonate another client.
+/// A client could misuse these fields. They can change the URL or the method that the upstream uses
+/// after Keyward has checked the request, or the client address that the upstream sees.
 const OVERRIDE_HEADERS: &[&str] = &[
     "x-original-url",
     "x-original-uri",
@@ -73,6 +73,7 @@ pub(super) fn passed_on(from: &HeaderMap, fields: &IdentityFields) -> HeaderMap 
     let hop_fields = HopFields::of(from);
     let mut to = HeaderMap::with_capacity(from.keys_len() + 12);
     for (name, value) in from {
+        // `OutgoingRequest` writes `Expect` again if the upload waits for a `100 Continue`.
         let is_rewritten = [&HOST, &CONTENT_LENGTH, &EXPECT].contains(&name);
         if !is_rewritten && !hop_fields.contains(name) && !is_reserved(name, fields) {
             to.append(name.clone(), value.clone());
@@ -81,8 +82,11 @@ pub(super) fn passed_on(from: &HeaderMap, fields: &IdentityFields) -> HeaderMap 
     to
 }
 
-/// The name of the field with the client's credential. A disabled application does not check its
-/// field, but the field can still contain a credential.
+/// The name of the header field with the client's credential.
+///
+/// The identity has no application if the application is disabled. The client can still send a
+/// credential in the header field of that application, so the function looks up the application by
+/// the request.
 pub(super) fn credential_field(
     directory: &Directory,
     headers: &HeaderMap,
@@ -92,8 +96,8 @@ pub(super) fn credential_field(
         return Some(application.header.clone());
     }
     let policy = directory.policy();
-    let named = headers.get(AUTH_METHOD).and_then(|value| value.to_str().ok());
-    let application = match named {
+    let requested_id = headers.get(AUTH_METHOD).and_then(|value| value.to_str().ok());
+    let application = match requested_id {
         Some(id) => policy.applications.get(id.trim()),
         None => policy.applications.default(),
     };

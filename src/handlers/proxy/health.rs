@@ -1,4 +1,5 @@
-//! The health of an upstream, judged by its responses. No health checks are sent.
+//! The health of an upstream, judged by its responses to clients' requests. Keyward sends no health
+//! checks. A failing upstream is ejected: it gets no requests for some time.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -25,7 +26,8 @@ pub(super) struct Health {
     start: Instant,
     /// The number of failures since the last response.
     failures: AtomicU32,
-    /// End of the ejection, in milliseconds since `start`; `0` means not ejected.
+    /// The end of the ejection, in milliseconds since `start`. `0` means that the upstream is not
+    /// ejected.
     ejected_until: AtomicU64,
 }
 

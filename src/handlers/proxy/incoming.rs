@@ -10,9 +10,9 @@ use super::headers::HopFields;
 
 /// Whether a response switches to exactly the requested protocol.
 pub(super) fn switches_to<B>(response: &Response<B>, requested: Option<&HeaderValue>) -> bool {
-    let given = response.headers().get(UPGRADE);
-    matches!((given, requested), (Some(given), Some(requested))
-        if given.as_bytes().eq_ignore_ascii_case(requested.as_bytes()))
+    let new_protocol = response.headers().get(UPGRADE);
+    matches!((new_protocol, requested), (Some(new_protocol), Some(requested))
+        if new_protocol.as_bytes().eq_ignore_ascii_case(requested.as_bytes()))
 }
 
 /// Removes the fields of this hop (RFC 9110, section 7.6.1), but keeps the fields of an upgrade,

@@ -44,11 +44,12 @@ pub(super) async fn respond(
         return Err(ProxyError::NoUpstream.denial(None));
     };
     let body = std::mem::take(&mut request.body);
-    let client = request.upgrade.take();
-    let outgoing = OutgoingRequest::new(handlers, &request, &upstreams.settings, client.is_some());
-    let upload = Upload::new(body, outgoing.expectation(), &handlers.fields);
+    let client_upgrade = request.upgrade.take();
+    let outgoing =
+        OutgoingRequest::new(handlers, &request, &upstreams.settings, client_upgrade.is_some());
+    let upload = Upload::new(body, outgoing.expectation(), &handlers.identity_fields);
     let exchange = send(&upstreams, &outgoing, upload).await?;
-    finish(&upstreams, &outgoing, exchange, client)
+    finish(&upstreams, &outgoing, exchange, client_upgrade)
 }
 
 /// An exchange whose response has begun.
@@ -88,8 +89,9 @@ async fn send(
         .unwrap_or_else(|| ProxyError::AllEjected(upstreams.seconds_until_return()).denial(None)))
 }
 
-/// The reason why an upstream did not respond. `unsent` is the request's body, if no part of the
-/// body was sent.
+/// The reason why an upstream did not respond. `unsent` is the request's body if another upstream
+/// can still receive the request. `unsent` is `None` if part of the request may have been sent, or
+/// if no request could be built for the upstream.
 struct FailedAttempt {
     error: ProxyError,
     unsent: Option<Upload>,
@@ -111,8 +113,9 @@ async fn attempt(
             Err(error) => return Err(FailedAttempt { error, unsent: Some(upload) }),
         };
         let was_used = connection.was_used();
-        // An upstream that sends no response may have processed the request. Therefore only
-        // idempotent requests are sent again (RFC 9110, section 9.2.2).
+        // If the upstream may have received the request, the request is repeated only if repeating
+        // is safe (RFC 9110, section 9.2.2): the request has no body, and its method is not POST.
+        // So a PATCH request is repeated only if it has no body.
         let is_repeatable = upload.is_empty() && *outgoing.method() != Method::POST;
         let progress = upload.progress();
         let request = match outgoing.request(endpoint, upload) {
@@ -179,7 +182,7 @@ fn finish(
     upstreams: &Upstreams,
     outgoing: &OutgoingRequest<'_>,
     exchange: Exchange,
-    client: Option<OnUpgrade>,
+    client_upgrade: Option<OnUpgrade>,
 ) -> Result<PayloadResponse, Denial> {
     let idle = Duration::from_secs(upstreams.settings.idle_seconds.into());
     let Exchange { mut response, endpoint, sender, progress } = exchange;
@@ -188,13 +191,16 @@ fn finish(
     }
     let is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if is_upgraded {
-        match client.filter(|_| incoming::switches_to(&response, outgoing.upgrade())) {
-            Some(client) => tunnel::spawn(client, hyper::upgrade::on(&mut response), idle),
+        match client_upgrade.filter(|_| incoming::switches_to(&response, outgoing.upgrade())) {
+            Some(client_upgrade) => {
+                tunnel::spawn(client_upgrade, hyper::upgrade::on(&mut response), idle)
+            }
             None => return Err(ProxyError::UnexpectedUpgrade.denial(Some(endpoint.name()))),
         }
     }
     let (mut head, body) = response.into_parts();
     incoming::clean(&mut head, is_upgraded);
+    // The server must not change a response with this marker.
     head.extensions.insert(PassThrough);
     let is_empty = is_upgraded || hyper::body::Body::is_end_stream(&body);
     if is_empty {

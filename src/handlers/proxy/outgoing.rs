@@ -49,7 +49,7 @@ impl<'a> OutgoingRequest<'a> {
             .headers
             .get(EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let mut headers = passed_on(request.headers, &handlers.fields);
+        let mut headers = passed_on(request.headers, &handlers.identity_fields);
         if !proxy.keep_credential {
             headers.remove(AUTH_METHOD);
             let directory = handlers.accounts.directory();
@@ -57,7 +57,7 @@ impl<'a> OutgoingRequest<'a> {
                 headers.remove(name);
             }
         }
-        handlers.fields.write(identity, &mut headers);
+        handlers.identity_fields.write(identity, &mut headers);
         add_forwarded(request.headers, &incoming.hop, &mut headers);
         Self {
             method: request.method,

@@ -1,4 +1,5 @@
-//! The tunnel after a protocol upgrade: copies bytes between client and upstream, both ways.
+//! The tunnel after a protocol upgrade: copies bytes between client and upstream, in both
+//! directions.
 
 use std::{
     io,
@@ -21,8 +22,8 @@ use super::activity::LastActivity;
 /// both sides have ended. The task gives up when neither side sends anything for `idle`.
 pub(super) fn spawn(client: OnUpgrade, upstream: OnUpgrade, idle: Duration) {
     tokio::spawn(async move {
-        let both = async { tokio::try_join!(client, upstream) };
-        match tokio::time::timeout(idle, both).await {
+        let upgrades = async { tokio::try_join!(client, upstream) };
+        match tokio::time::timeout(idle, upgrades).await {
             Ok(Ok((client, upstream))) => copy(client, upstream, idle).await,
             Ok(Err(error)) => tracing::debug!("an upgrade failed: {error}"),
             Err(_) => tracing::debug!("an upgrade was not completed in time"),

@@ -37,7 +37,7 @@ enum UploadBody {
 struct UploadStream {
     body: Incoming,
     progress: Arc<UploadProgress>,
-    fields: Arc<IdentityFields>,
+    identity_fields: Arc<IdentityFields>,
     /// The timeout of `Expect: 100-continue`; `None` means that the body may be sent.
     continue_timeout: Option<Pin<Box<Sleep>>>,
 }
@@ -73,16 +73,21 @@ struct BodyGate {
 enum BodyGateState {
     /// The body may be sent.
     Open,
-    /// Closed until the upstream permits the body, or the timeout ends.
+    /// The body is held back until the upstream permits it or the timeout ends.
     Waiting,
-    /// The upstream has responded without permitting the body. Closed until the response ends.
+    /// The upstream's response began without a `100 Continue`. The body is held back, and is not
+    /// sent if the response ends.
     Responded,
     /// The exchange is over: the body must not be sent.
     Over,
 }
 
 impl Upload {
-    pub fn new(body: RequestBody, expectation: Expectation, fields: &Arc<IdentityFields>) -> Self {
+    pub fn new(
+        body: RequestBody,
+        expectation: Expectation,
+        identity_fields: &Arc<IdentityFields>,
+    ) -> Self {
         let body = match body {
             RequestBody::Full(bytes) if bytes.is_empty() => return Self::default(),
             RequestBody::Full(bytes) => return Self(UploadBody::Full(bytes)),
@@ -100,11 +105,10 @@ impl Upload {
             state: AtomicU8::new(SENDING),
             gate: Mutex::new(BodyGate { state, waker: None }),
         });
-        let fields = fields.clone();
         Self(UploadBody::Stream(Box::new(UploadStream {
             body,
             progress,
-            fields,
+            identity_fields: identity_fields.clone(),
             continue_timeout,
         })))
     }
@@ -153,7 +157,8 @@ impl UploadProgress {
         self.change_gate(BodyGateState::Waiting, BodyGateState::Responded);
     }
 
-    /// Called when the upstream's response has ended: a body that is still held back is not sent.
+    /// Called when the upstream's response has ended. If the body is held back at this moment, it
+    /// is not sent.
     pub fn response_ended(&self) {
         self.change_gate(BodyGateState::Responded, BodyGateState::Over);
     }
@@ -229,7 +234,7 @@ impl UploadStream {
     /// Removes reserved trailers, because an upstream may merge trailers into the header fields.
     fn without_reserved(&self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
         if let Some(trailers) = frame.trailers_mut() {
-            let reserved = trailers.keys().filter(|name| is_reserved(name, &self.fields));
+            let reserved = trailers.keys().filter(|name| is_reserved(name, &self.identity_fields));
             for name in reserved.cloned().collect::<Vec<_>>() {
                 trailers.remove(name);
             }

@@ -1,7 +1,7 @@
 //! The upstreams of all proxy resources.
 //!
-//! The upstreams outlive the policy, so that their connections and their health survive a change of
-//! another record.
+//! Each change of a record creates a new policy. The upstreams are kept outside of the policy, so
+//! that a change of a record other than their resource does not close their connections.
 
 use std::sync::{
     Arc, Weak,
@@ -35,7 +35,7 @@ pub(super) struct Upstreams {
 }
 
 impl Proxies {
-    /// The upstreams of a resource; `None` means that the resource has none.
+    /// The upstreams of a resource. `None` means that the resource has no upstreams.
     pub(super) fn of(&self, resource: &Arc<Resource>) -> Option<Arc<Upstreams>> {
         let entries = self.0.pin();
         let entry = entries.get(&resource.id);

@@ -1,10 +1,11 @@
-//! Denials for the audit trail, until they are written. A client that is denied a hundred thousand
-//! times a second must not fill the memory or the disk, and must not displace other entries of the
-//! audit trail.
+//! This module holds denials in memory until they are written to the audit trail. A client that is
+//! denied a hundred thousand times a second must not fill the memory or the disk, and must not
+//! displace other entries of the audit trail.
 //!
 //! Therefore denials of one kind are sampled: only some denials get an entry, and each entry says
-//! how many denials it represents. The number of entries per day is limited. All other denials are
-//! counted in a summary. So the entries and the summaries together represent every denial.
+//! how many denials it represents. The number of entries per day is limited. A summary counts every
+//! denial that no entry represents. So the entries and the summaries together represent every
+//! denial.
 
 #[cfg(test)]
 mod tests;
@@ -29,11 +30,11 @@ use crate::model::{KeyId, Timestamp};
 /// The number of shards of the table. A thread waits only for threads that use the same shard.
 const SHARDS: usize = 16;
 /// The maximum number of kinds of denials per shard.
-const KINDS: usize = 512;
+const MAX_KINDS_PER_SHARD: usize = 512;
 /// The maximum number of entries that wait to be written.
 const QUEUE_LENGTH: usize = 1024;
 /// The maximum number of error codes that a summary counts separately.
-const CODES: usize = 16;
+const MAX_SUMMARY_CODES: usize = 16;
 const SECOND: u64 = 1_000_000_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 3600 * SECOND;
@@ -44,7 +45,8 @@ const DAY: u64 = 24 * HOUR;
 pub enum DenialLogging {
     /// None.
     None,
-    /// The first denial of each kind in a minute, and then one in every this many denials.
+    /// The first denial of each kind in each minute, and after it every n-th denial of that kind.
+    /// The field is n.
     Sampled(u64),
     /// All.
     All,
@@ -56,7 +58,8 @@ pub struct DenialLimits {
     /// The denials that get an entry.
     pub logging: DenialLogging,
     /// The maximum number of entries per day. At most a quarter of these entries can be written at
-    /// once. The other denials are summarised once an hour.
+    /// once. Denials that exceed a limit get no entry. A summary counts these denials. The
+    /// summary is written at most once an hour, and also when the program stops.
     pub per_day: u64,
 }
 
@@ -148,7 +151,7 @@ pub struct Summary {
     pub since: Timestamp,
     /// The time of the last denial.
     pub until: Timestamp,
-    /// The number of denials with each error code, for the first [`CODES`] codes.
+    /// The number of denials with each error code, for the first [`MAX_SUMMARY_CODES`] codes.
     pub codes: BTreeMap<Cow<'static, str>, u64>,
 }
 
@@ -163,9 +166,9 @@ pub struct PendingDenials {
 
 /// The rule that says when a summary is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drain {
+pub enum SummaryDue {
     /// Once an hour.
-    Hourly,
+    WhenDue,
     /// Immediately, because the program is stopping.
     Now,
 }
@@ -181,10 +184,9 @@ pub(super) struct DenialLog {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct DenialKind {
     /// A hash of the code and the application.
-    code: u64,
+    code_and_application: u64,
     network: u128,
-    /// Whether the credential names an existing user.
-    is_of_user: bool,
+    names_existing_user: bool,
 }
 
 /// The count of denials of one kind.
@@ -238,12 +240,12 @@ impl DenialLog {
 
     fn sample(&self, denial: &DeniedRequest<'_>, interval: u64, now: Now) -> Sample {
         let kind = DenialKind {
-            code: self.hasher.hash_one((denial.code, denial.application)),
+            code_and_application: self.hasher.hash_one((denial.code, denial.application)),
             network: network(denial.client),
-            is_of_user: denial.subject.uid.is_some(),
+            names_existing_user: denial.subject.uid.is_some(),
         };
         let mut shard = self.shards[self.hasher.hash_one(kind) as usize % SHARDS].lock();
-        if shard.len() >= KINDS && !shard.contains_key(&kind) {
+        if shard.len() >= MAX_KINDS_PER_SHARD && !shard.contains_key(&kind) {
             return Sample::Untracked;
         }
         let minute = now.ticks / MINUTE;
@@ -286,16 +288,17 @@ impl DenialLog {
     }
 
     /// Takes out at most `max` entries and, if the summary is due, the summary.
-    pub fn take(&self, max: usize, drain: Drain, now: Now) -> PendingDenials {
+    pub fn take(&self, max: usize, summary_due: SummaryDue, now: Now) -> PendingDenials {
         let finished: Vec<KindCount> =
-            self.shards.iter().flat_map(|shard| take_finished(shard, drain, now)).collect();
+            self.shards.iter().flat_map(|shard| take_finished(shard, summary_due, now)).collect();
         let mut queue = self.queue.lock();
         for count in finished {
             queue.summarise(count.code, count.pending, count.last, now);
         }
         let length = queue.entries.len().min(max);
         let entries = queue.entries.drain(..length).collect();
-        let is_due = drain == Drain::Now || now.ticks.saturating_sub(queue.summary_start) >= HOUR;
+        let is_due =
+            summary_due == SummaryDue::Now || now.ticks.saturating_sub(queue.summary_start) >= HOUR;
         let summary = (is_due && queue.summary.times > 0).then(|| mem::take(&mut queue.summary));
         PendingDenials { entries, summary }
     }
@@ -328,16 +331,17 @@ enum Sample {
     Untracked,
 }
 
-/// Takes out the counts whose minute is over, or all of them for [`Drain::Now`].
+/// Takes out the counts whose minute is over, or all counts for [`SummaryDue::Now`].
 fn take_finished(
     shard: &Mutex<HashMap<DenialKind, KindCount>>,
-    drain: Drain,
+    summary_due: SummaryDue,
     now: Now,
 ) -> Vec<KindCount> {
     let minute = now.ticks / MINUTE;
     let mut shard = shard.lock();
-    let is_over =
-        |_: &DenialKind, count: &mut KindCount| count.minute < minute || drain == Drain::Now;
+    let is_over = |_: &DenialKind, count: &mut KindCount| {
+        count.minute < minute || summary_due == SummaryDue::Now
+    };
     let over = shard.extract_if(is_over).map(|(_, count)| count);
     over.filter(|count| count.pending > 0).collect()
 }
@@ -381,7 +385,7 @@ impl Summary {
         self.until = self.until.max(other.until);
         self.times = self.times.saturating_add(other.times);
         for (code, times) in other.codes {
-            if self.codes.len() < CODES || self.codes.contains_key(&code) {
+            if self.codes.len() < MAX_SUMMARY_CODES || self.codes.contains_key(&code) {
                 let known = self.codes.entry(code).or_default();
                 *known = known.saturating_add(times);
             }

@@ -82,8 +82,8 @@ pub struct Rotation {
 }
 
 impl Key {
-    /// Whether the key is neither revoked nor past its end at `now`. The user may be blocked all
-    /// the same.
+    /// Whether the key is neither revoked nor past its end at `now`. The user of the
+    /// key may still be blocked.
     pub fn is_in_force(&self, now: Timestamp) -> bool {
         self.revoked.is_none() && self.ends().is_none_or(|end| end > now)
     }
@@ -101,7 +101,7 @@ impl Key {
     }
 }
 
-/// The earlier one of a key's expiry and the end of its rotation's overlap; see [`Key::ends`].
+/// The key's expiry or the end of its rotation's overlap, whichever is earlier. See [`Key::ends`].
 pub(crate) fn ends(expires: Option<Timestamp>, rotated: Option<&Rotation>) -> Option<Timestamp> {
     match (expires, rotated.map(|rotation| rotation.until)) {
         (Some(a), Some(b)) => Some(a.min(b)),

@@ -55,28 +55,28 @@ pub enum Form {
 #[derive(Debug)]
 pub struct Scanner {
     /// The last bytes that were read, which may contain the beginning of a key.
-    held: Vec<u8>,
-    /// The position of the first held byte.
+    buffer: Vec<u8>,
+    /// The position of the first byte in the buffer.
     line: u64,
     column: u64,
 }
 
 impl Default for Scanner {
     fn default() -> Self {
-        Self { held: Vec::new(), line: 1, column: 1 }
+        Self { buffer: Vec::new(), line: 1, column: 1 }
     }
 }
 
 impl Scanner {
-    /// Scans the next part of the text. A key that continues in a later part is found after ///
+    /// Scans the next part of the text. A key that continues in a later part is found after
     /// that part was read.
     pub fn read(&mut self, part: &[u8], found: &mut Vec<Found>) {
-        self.held.extend_from_slice(part);
-        let longest = self.held.len().saturating_sub(LONGEST_RUN);
+        self.buffer.extend_from_slice(part);
+        let latest_end = self.buffer.len().saturating_sub(LONGEST_RUN);
         // A run may continue in the next part, so the whole run is kept.
-        let end = self.held[..longest].iter().rposition(|b| !is_run(*b)).map_or_else(
+        let end = self.buffer[..latest_end].iter().rposition(|b| !is_run(*b)).map_or_else(
             // The run is longer than any credential, so its beginning is not kept.
-            || if self.held.len() > 4 * LONGEST_RUN { longest } else { 0 },
+            || if self.buffer.len() > 4 * LONGEST_RUN { latest_end } else { 0 },
             |index| index + 1,
         );
         self.report_before(end, found);
@@ -84,14 +84,14 @@ impl Scanner {
 
     /// Scans the rest at the end of the text.
     pub fn finish(mut self, found: &mut Vec<Found>) {
-        self.report_before(self.held.len(), found);
+        self.report_before(self.buffer.len(), found);
     }
 
     /// Reports the keys that begin before `end`, and discards the text before `end`.
     fn report_before(&mut self, end: usize, found: &mut Vec<Found>) {
         let mut hits: Vec<(usize, Hit)> =
-            plain_keys(&self.held).into_iter().filter(|(begin, _)| *begin < end).collect();
-        for (begin, run) in runs(&self.held).into_iter().filter(|(begin, _)| *begin < end) {
+            plain_keys(&self.buffer).into_iter().filter(|(begin, _)| *begin < end).collect();
+        for (begin, run) in runs(&self.buffer).into_iter().filter(|(begin, _)| *begin < end) {
             hits.extend(encoded_keys(run).into_iter().map(|hit| (begin, hit)));
         }
         hits.sort_by_key(|(begin, _)| *begin);
@@ -104,12 +104,12 @@ impl Scanner {
             found.push(Found { line, column, id, prefix, last_four, form });
         }
         self.advance(from, end);
-        self.held.drain(..end);
+        self.buffer.drain(..end);
     }
 
-    /// Advances line and column over a part of the held text.
+    /// Advances line and column over a part of the buffer.
     fn advance(&mut self, from: usize, to: usize) {
-        for byte in &self.held[from..to] {
+        for byte in &self.buffer[from..to] {
             if *byte == b'\n' {
                 self.line += 1;
                 self.column = 1;
@@ -120,6 +120,7 @@ impl Scanner {
     }
 }
 
+/// A key in a text, without its position.
 struct Hit {
     id: KeyId,
     prefix: String,
@@ -277,7 +278,7 @@ mod tests {
         let mut scanner = Scanner::default();
         for _ in 0..100 {
             scanner.read(&[b'A'; 1000], &mut Vec::new());
-            assert!(scanner.held.len() < 8 * LONGEST_RUN);
+            assert!(scanner.buffer.len() < 8 * LONGEST_RUN);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The text of a key: `kw_<8 base62: id>_<30 base62: secret><6 base62: CRC32>`.
 //!
 //! The format follows GitHub's tokens: scanners find the prefix, and the checksum tells a typing
-//! error from a wrong key without a look-up. The CRC32 (ISO-HDLC, as in zlib) covers everything
-//! before it.
+//! error from a wrong key without a look-up. The CRC32 (ISO-HDLC, as in zlib) covers all
+//! characters before the checksum.
 
 use crate::model::{
     Entropy, KeyId, Secret, Violation,

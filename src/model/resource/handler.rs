@@ -18,8 +18,8 @@ pub enum Handler {
     Respond,
     /// Forwards to an upstream.
     Proxy,
-    /// No response: another proxy asks Keyward for a decision, and sends the request to the
-    /// application itself.
+    /// This handler sends no response. Another proxy asks Keyward for a decision, and then sends
+    /// the request to the application.
     Decide,
     /// The script `handlers/NAME.rhai`.
     Script(String),
@@ -63,7 +63,7 @@ impl Handler {
 
     /// The fixed paths of a handler, each with its methods. `None` means that the path is in the
     /// resource's record.
-    pub(super) fn own_paths(&self) -> Option<&'static [(&'static str, &'static [&'static str])]> {
+    pub(super) fn fixed_paths(&self) -> Option<&'static [(&'static str, &'static [&'static str])]> {
         match self {
             Self::EntityUser => {
                 Some(&[("/entity/user", &["POST"]), ("/user/{user}", &["GET", "PATCH", "DELETE"])])

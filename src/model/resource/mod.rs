@@ -216,7 +216,7 @@ impl Resource {
             return Vec::new();
         }
         let single_path;
-        let paths: &[(&str, &[&str])] = match (self.handler.own_paths(), &self.path) {
+        let paths: &[(&str, &[&str])] = match (self.handler.fixed_paths(), &self.path) {
             (Some(paths), _) => paths,
             (None, Some(path)) => {
                 single_path = [(path.as_str(), METHODS)];
@@ -254,7 +254,7 @@ impl Resource {
     }
 
     fn check_path(&self, found: &mut Vec<Violation>) {
-        match (self.handler.own_paths(), &self.path) {
+        match (self.handler.fixed_paths(), &self.path) {
             (Some(_), Some(_)) => found.push(Violation::new(
                 "path",
                 format!("The handler {} has fixed paths.", self.handler.name()),
@@ -325,7 +325,7 @@ impl Resource {
         methods: impl Iterator<Item = &'a String>,
         found: &mut Vec<Violation>,
     ) {
-        let allowed: Vec<&str> = match self.handler.own_paths() {
+        let allowed: Vec<&str> = match self.handler.fixed_paths() {
             Some(paths) => paths.iter().flat_map(|(_, m)| m.iter().copied()).collect(),
             None => METHODS.to_vec(),
         };

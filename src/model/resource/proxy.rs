@@ -13,8 +13,8 @@ use crate::model::Violation;
 
 /// The maximum number of upstreams of one resource.
 const MAX_UPSTREAMS: usize = 64;
-/// The maximum size of [`Proxy::ca`], in bytes. One or two certificates fit, and the record stays
-/// small enough for the store.
+/// The maximum size of [`Proxy::ca`], in bytes. A text of this size can contain one or two
+/// certificates, and the record is small enough for the store.
 const MAX_CA_BYTES: usize = 4096;
 
 /// Settings of the `proxy` handler.
@@ -35,7 +35,8 @@ pub struct Proxy {
     /// The prefix that is removed from the path before the upstream's base is added.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strip_prefix: Option<String>,
-    /// Whether the upstream gets the `Host` that the client sent, instead of the host in its URL.
+    /// Whether the upstream gets the `Host` that the client sent, instead of the host in the
+    /// upstream's URL.
     #[serde(default)]
     pub preserve_host: bool,
     /// Whether the upstream gets the client's credential and `AUTH-METHOD`.
@@ -54,8 +55,9 @@ pub struct Proxy {
     /// The maximum time without a byte of a response or of an upgraded connection, in seconds.
     #[serde(default = "idle_seconds")]
     pub idle_seconds: u32,
-    /// The number of consecutive failures after which an upstream is ejected: it gets no requests
-    /// for a while. The only upstream of a resource is never ejected.
+    /// The number of consecutive failures after which an upstream is ejected. An ejected upstream
+    /// gets no requests for [`Proxy::eject_seconds`]. The only upstream of a resource is never
+    /// ejected.
     #[serde(default = "eject_after")]
     pub eject_after: u32,
     /// The time for which an upstream stays ejected, in seconds.
@@ -105,7 +107,8 @@ pub struct Target {
     pub port: u16,
     /// The host and the port, as they are written in the URL.
     pub authority: String,
-    /// The prefix of every path. It is empty, or it begins with a slash and does not end with one.
+    /// The prefix of every path: empty, or a text that begins with a slash and does not end with a
+    /// slash.
     pub base: String,
 }
 
@@ -331,8 +334,8 @@ impl Proxy {
             return Err("the text contains no certificate, or something that is not a certificate");
         }
         let mut roots = RootCertStore::empty();
-        for one in certificates {
-            roots.add(one).map_err(|_| "one of the certificates cannot be parsed")?;
+        for certificate in certificates {
+            roots.add(certificate).map_err(|_| "one of the certificates cannot be parsed")?;
         }
         Ok(Some(roots))
     }
@@ -343,8 +346,9 @@ impl Proxy {
                 |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._/".contains(&b);
             // After an upgrade to one of these protocols, a client could send requests that Keyward
             // does not check.
-            let is_http = ["h2c", "http", "tls"].iter().any(|one| {
-                name.strip_prefix(one).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            let is_http = ["h2c", "http", "tls"].iter().any(|http_name| {
+                name.strip_prefix(http_name)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             });
             if name.is_empty() || !name.bytes().all(is_allowed) || is_http {
                 found.push(Violation::new(

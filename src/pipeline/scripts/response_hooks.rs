@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 
-use super::script_views::{self, Hooked};
+use super::script_views::{self, HookScripts};
 use crate::{
     directory::Rule,
     pipeline::{Denial, Gate, Grant, Phase, Request, RequestContext, ScriptedBody},
@@ -13,7 +13,7 @@ use crate::{
 
 /// The `on_response` hooks for one request.
 pub struct ResponseHooks<'a> {
-    hooked: Hooked<'a>,
+    hooks: HookScripts<'a>,
     identity: IdentityView,
 }
 
@@ -27,10 +27,10 @@ impl Gate {
         rule: Option<&Rule>,
         mut denial: Denial,
     ) -> Denial {
-        let Some(hooked) = context.hooks(Function::OnDenied, request, rule) else { return denial };
-        for script in hooked.scripts() {
+        let Some(hooks) = context.hooks(Function::OnDenied, request, rule) else { return denial };
+        for script in hooks.scripts() {
             let view = ScriptDenial::new(parts(&denial));
-            match script.on_denied(hooked.request, &view).await {
+            match script.on_denied(hooks.request, &view).await {
                 Ok(()) => update(&mut denial, view.take()),
                 Err(fault @ Fault::Refused(_)) => {
                     denial = script_views::denial_of(denial.phase, None, fault);
@@ -51,8 +51,8 @@ impl Gate {
         request: &Request<'_>,
         grant: &Grant<'_>,
     ) -> Option<ResponseHooks<'a>> {
-        let hooked = context.hooks(Function::OnResponse, request, grant.rule())?;
-        Some(ResponseHooks { hooked, identity: script_views::identity(grant.identity()) })
+        let hooks = context.hooks(Function::OnResponse, request, grant.rule())?;
+        Some(ResponseHooks { hooks, identity: script_views::identity(grant.identity()) })
     }
 }
 
@@ -62,9 +62,9 @@ impl ResponseHooks<'_> {
     /// # Errors
     /// A hook refused or failed. In both cases no part of the response may be sent.
     pub async fn run(&self, mut response: ResponseParts) -> Result<ResponseParts, Denial> {
-        for script in self.hooked.scripts() {
+        for script in self.hooks.scripts() {
             let view = ScriptResponse::new(response);
-            let result = script.on_response(self.hooked.request, &self.identity, &view).await;
+            let result = script.on_response(self.hooks.request, &self.identity, &view).await;
             result.map_err(|fault| script_views::denial_of(Phase::Handler, None, fault))?;
             response = view.take();
         }

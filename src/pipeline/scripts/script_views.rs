@@ -15,13 +15,13 @@ use crate::{
 };
 
 /// The scripts that define one hook function, with the request that these scripts get.
-pub(in crate::pipeline) struct Hooked<'a> {
+pub(in crate::pipeline) struct HookScripts<'a> {
     /// `hooks.rhai`, and the script of the resource.
     pub scripts: [Option<&'a Script>; 2],
     pub request: &'a ScriptRequest,
 }
 
-impl Hooked<'_> {
+impl HookScripts<'_> {
     /// The scripts, in the order of their calls.
     pub fn scripts(&self) -> impl Iterator<Item = &Script> {
         self.scripts.iter().flatten().copied()

@@ -18,14 +18,15 @@ use crate::{
 /// The result of the verify phase, and the input of the permit phase: the verified user, or an
 /// anonymous request.
 pub struct Identity<'a> {
-    authenticated: Option<Authenticated<'a>>,
+    authenticated: Option<AuthenticatedUser<'a>>,
     roles: &'a RoleSet,
     role_table: &'a Arc<RoleTable>,
     /// The identity as scripts see it. The first script call creates this value.
     pub(in crate::pipeline) script_view: OnceLock<IdentityView>,
 }
 
-struct Authenticated<'a> {
+/// The verified user, with the application that accepted the credential.
+struct AuthenticatedUser<'a> {
     user: VerifiedUser,
     application: &'a CompiledApplication,
 }
@@ -70,7 +71,7 @@ impl<'a> Identity<'a> {
         role_table: &'a Arc<RoleTable>,
     ) -> Self {
         let (roles, script_view) = (user.user.roles(role_table), OnceLock::new());
-        let authenticated = Some(Authenticated { user, application });
+        let authenticated = Some(AuthenticatedUser { user, application });
         Self { authenticated, roles, role_table, script_view }
     }
 
@@ -83,9 +84,9 @@ impl<'a> Identity<'a> {
         self.verified().is_some_and(|verified| verified.is_universal)
     }
 
-    /// Whether the credential allows less than the user's roles allow. This is so for universal
-    /// keys, and for keys that are restricted to scopes, an application, networks or limits. A
-    /// client with a restricted credential must not create a credential that allows more.
+    /// Whether the credential allows less than the user's roles allow. This is the case for
+    /// universal keys, and for keys that are restricted to scopes, an application, networks or
+    /// limits. A client with a restricted credential must not create a credential that allows more.
     pub fn is_restricted(&self) -> bool {
         self.verified().is_some_and(|verified| verified.is_restricted)
     }
@@ -105,7 +106,8 @@ impl<'a> Identity<'a> {
         self.verified().map(|verified| &*verified.user.name)
     }
 
-    /// The key that was used; `None` means another credential.
+    /// The key that authenticated the user. `None` means that the user authenticated without a key,
+    /// or that the request is anonymous.
     pub fn key(&self) -> Option<KeyId> {
         self.verified()?.key
     }

@@ -15,7 +15,7 @@ use super::{
     Action, Candidate, Denial, Gate, Phase, Request, RequestContext,
     decode::{PresentedSecret, ScriptedCredential},
     failures,
-    lookup::{KeyMatch, Proof, Unverified, blocked},
+    lookup::{KeyMatch, Proof, UnverifiedCredential, blocked},
     scripts::script_views,
     slow_digests,
 };
@@ -45,7 +45,8 @@ pub async fn check<'a>(
     candidate: Candidate<'a>,
 ) -> Result<Identity<'a>, Denial> {
     let role_table = &context.policy.roles;
-    let Some(Unverified { application, user, proof }) = candidate.into_unverified() else {
+    let Some(UnverifiedCredential { application, user, proof }) = candidate.into_unverified()
+    else {
         return Ok(Identity::anonymous(role_table));
     };
     let check = CredentialCheck { gate, context, request, application };
@@ -63,9 +64,9 @@ pub async fn check<'a>(
         Proof::Scripted(scripted, key) => Box::pin(check.scripted(scripted, user, key)).await?,
     };
     let identity = Identity::authenticated(verified, application, role_table);
-    if let Some(hooked) = context.hooks(Function::OnAuthenticated, request, action.rule()) {
+    if let Some(hooks) = context.hooks(Function::OnAuthenticated, request, action.rule()) {
         let view = script_views::identity(&identity);
-        Box::pin(hooked.on_authenticated(&view)).await?;
+        Box::pin(hooks.on_authenticated(&view)).await?;
     }
     Ok(identity)
 }
@@ -286,7 +287,8 @@ fn check_usable(
             Detail::Uniform => reject(INVALID_KEY, "the user is blocked"),
         });
     }
-    // The operator's key is bound to the operator's application, and no other key works there.
+    // The operator's key works only with the operator's application, and this application accepts
+    // no other key.
     let is_of_another_application = match key.application() {
         Some(id) => id != application.record.id,
         None => application.record.is_operator(),

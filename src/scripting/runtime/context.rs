@@ -1,5 +1,5 @@
-//! The context of a call: the host (records, clock, secrets, limits), which all calls share, and
-//! the values of this call. Each test gets a separate host.
+//! The context of a script call. It has two parts: the host, which all calls share (records, clock,
+//! secrets, limits), and the values of one call. Each test gets a separate host.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -159,8 +159,8 @@ impl CallContext {
     }
 }
 
-/// A [`CallContext`] that is cheap to clone. The engine passes the handle to host functions as its
-/// tag.
+/// A [`CallContext`] that is cheap to clone. The handle is the engine's tag, and host functions
+/// read the handle from the tag.
 #[derive(Clone)]
 pub(in crate::scripting) struct ContextHandle(Arc<CallContext>);
 

@@ -3,8 +3,8 @@
 //!
 //! hyper silently accepts lines that end without a carriage return, and bodies with two lengths or
 //! with both a length and a transfer coding (RFC 9112, sections 2.2 and 6.3). A proxy in front may
-//! find another end of such a request, so that a client can smuggle a second request inside the
-//! first. This server therefore rejects such requests.
+//! compute a different length for such a request than hyper. A client can then smuggle a second
+//! request inside the first. This server therefore rejects such requests.
 
 /// The state of the inspection of one connection.
 #[derive(Debug, Default)]
@@ -24,15 +24,15 @@ enum FramingState {
     #[default]
     RequestLine,
     Fields,
-    /// A body, with the number of bytes that are still to come.
+    /// A body, with the number of bytes that the guard has not seen yet.
     Body(u64),
     /// The line with the size of the next chunk.
     ChunkSize,
-    /// A chunk and its line end, with the number of bytes that are still to come.
+    /// A chunk and its line end, with the number of bytes that the guard has not seen yet.
     ChunkData(u64),
     Trailers,
-    /// Bytes of another protocol, or bytes that hyper rejects anyway. The guard ignores all bytes
-    /// until the next request.
+    /// Bytes of another protocol, or bytes that hyper rejects anyway. The guard ignores all bytes.
+    /// For the next request, `MonitoredIo::find_ambiguity` replaces the guard with a new guard.
     Ignored,
 }
 
@@ -40,7 +40,8 @@ enum FramingState {
 const MAX_LINE: usize = 1 << 20;
 
 impl FramingGuard {
-    /// Whether the guard ignores all bytes until the next request.
+    /// Whether the guard ignores all bytes. `MonitoredIo::find_ambiguity` replaces such a guard
+    /// when the next request begins.
     pub fn is_ignoring(&self) -> bool {
         self.state == FramingState::Ignored
     }
@@ -91,7 +92,8 @@ impl FramingGuard {
         }
     }
 
-    /// Handles the line that `end` completes. Returns whether the line makes the request ambiguous.
+    /// Handles the line whose last bytes are `end`. Returns whether the line makes the request
+    /// ambiguous.
     fn complete_line(&mut self, end: &[u8]) -> bool {
         if self.partial_line.is_empty() {
             return self.line(end);
@@ -150,8 +152,8 @@ impl FramingGuard {
         self.has_transfer_coding && self.content_length.is_some()
     }
 
-    /// The part that comes after the header fields. After a head with `Upgrade`, the next bytes may
-    /// be another protocol's, and are ignored.
+    /// The state after the header fields. After a head with `Upgrade`, the next bytes may belong to
+    /// another protocol, so the guard ignores them.
     fn after_fields(&self) -> FramingState {
         match self.content_length {
             _ if self.has_upgrade => FramingState::Ignored,
@@ -162,39 +164,45 @@ impl FramingGuard {
     }
 }
 
-/// The part that comes after the line with a chunk's size (RFC 9112, section 7.1).
+/// The state after the line with a chunk's size (RFC 9112, section 7.1).
 fn after_chunk_size(line: &[u8]) -> FramingState {
     let digits = line.split(|b| matches!(b, b';' | b' ' | b'\t')).next().unwrap_or_default();
     let size = std::str::from_utf8(digits).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
     match size {
         Some(0) => FramingState::Trailers,
-        // Two bytes more, for the line end after the chunk.
+        // The two additional bytes are the line end after the chunk.
         Some(size) => FramingState::ChunkData(size.saturating_add(2)),
         None => FramingState::Ignored,
     }
 }
 
-/// Whether a quick check proves that these bytes are complete requests without bodies, none of them
-/// ambiguous. The check succeeds for almost all reads. It succeeds if each line feed follows a
-/// carriage return, and no line begins like `Content-Length`, `Transfer-Encoding` or `Upgrade`. The
-/// loop compiles to vector instructions.
+/// A quick check. `true` means that the bytes are complete requests, that these requests have no
+/// bodies, and that none of them is ambiguous. `false` means that the slow path must inspect the
+/// bytes. The result is `true` for almost all reads.
+///
+/// The bytes must end with an empty line. Each line feed must follow a carriage return. No line may
+/// resemble `Content-Length`, `Transfer-Encoding` or `Upgrade` in the two bytes that the check
+/// compares. The loop compiles to vector instructions.
 fn is_plain(bytes: &[u8]) -> bool {
     /// The distance from the first to the last byte of `\r\nContent-L`, and of `\r\nTransfer-`.
-    const SPAN: usize = 10;
-    let Some(count) = bytes.len().checked_sub(SPAN) else { return false };
+    const DISTANCE: usize = 10;
+    let Some(count) = bytes.len().checked_sub(DISTANCE) else { return false };
     if !bytes.ends_with(b"\r\n\r\n") {
         return false;
     }
-    let (line_ends, first, last) = (&bytes[..count], &bytes[2..][..count], &bytes[SPAN..][..count]);
-    let (feeds, eighth) = (&bytes[1..][..count], &bytes[9..][..count]);
+    // The bytes at `index`, `index + 1` and so on. If a line end is at `index`, the line after it
+    // begins at `index + 2`.
+    let (returns, feeds) = (&bytes[..count], &bytes[1..][..count]);
+    let (at_2, at_9) = (&bytes[2..][..count], &bytes[9..][..count]);
+    let at_10 = &bytes[DISTANCE..][..count];
     let mut is_suspicious = false;
     for index in 0..count {
         let is_feed = feeds[index] == b'\n';
-        let is_bare = is_feed & (line_ends[index] != b'\r');
-        let (first, last) = (first[index] | 0x20, last[index] | 0x20);
-        let is_length = (first == b'c') & (last == b'l');
-        let is_coding = (first == b't') & (last == b'-');
-        let is_upgrade = (first == b'u') & (eighth[index] == b':');
+        let is_bare = is_feed & (returns[index] != b'\r');
+        let (letter_1, letter_9) = (at_2[index] | 0x20, at_10[index] | 0x20);
+        let is_length = (letter_1 == b'c') & (letter_9 == b'l');
+        let is_coding = (letter_1 == b't') & (letter_9 == b'-');
+        let is_upgrade = (letter_1 == b'u') & (at_9[index] == b':');
         is_suspicious |= is_bare | (is_feed & (is_length | is_coding | is_upgrade));
     }
     // The last bytes are too few for one of these fields, but may contain a bare line feed.
@@ -203,7 +211,8 @@ fn is_plain(bytes: &[u8]) -> bool {
     !is_suspicious && bytes[0] != b'\n' && !rest.windows(2).any(is_bare)
 }
 
-/// The value of the header field in a line. `None` means that the field has another name.
+/// The value of the header field in a line. `None` means that the line is not a
+/// field with this name.
 fn field_value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, value) = line.split_at_checked(name.len())?;
     value.strip_prefix(b":").filter(|_| start.eq_ignore_ascii_case(name))
@@ -216,8 +225,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// `is_ambiguous` compares an unsplit text, which can take the fast path, with texts that
-        /// are split inside a request and so take the slow path.
+        /// `is_ambiguous` compares an unsplit text with split texts. The unsplit text can take the
+        /// fast path. The texts that are split inside a request take the slow path.
         #[test]
         fn fast_path_and_slow_path_find_the_same(
             heads in proptest::collection::vec(
@@ -240,8 +249,8 @@ mod tests {
             let mut guard = FramingGuard::default();
             let found = guard.inspect(first).is_some() || guard.inspect(second).is_some();
             assert_eq!(found, unsplit.0, "{first:?} {second:?}");
-            // The states may differ after a line that is not a request line, because hyper reads no
-            // further.
+            // After a line that is not a request line, the states may differ. The difference is
+            // harmless, because hyper rejects this line and reads no further.
             if text.starts_with("GET / HTTP/1.1\r\n") {
                 let split = (guard.state, &guard.partial_line);
                 let unsplit = (unsplit.1.state, &unsplit.1.partial_line);
@@ -281,7 +290,7 @@ mod tests {
             // Bodies that look like heads.
             "POST / HTTP/1.1\r\nContent-Length: 17\r\n\r\nGET / HTTP/1.1\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n11\r\nGET / HTTP/1.1\n\r\n\r\n0\r\n\r\n",
-            // The bytes after the head are another protocol's.
+            // The bytes after the head belong to another protocol.
             "GET / HTTP/1.1\r\nUpgrade:x\r\nConnection: upgrade\r\n\r\nGET / HTTP/1.1\n\r\n",
             // The end of a head whose beginning was not inspected, and a body.
             "-Length: 3\r\n\r\na\nb",

@@ -29,7 +29,7 @@ use super::{
 /// closed socket has unread bytes, the kernel sends a reset, and the client's kernel then discards
 /// the response.
 const LINGER: Duration = Duration::from_secs(1);
-/// The maximum number of bytes that the server reads in that time.
+/// The maximum number of bytes that the server reads from a rejected client.
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
 
 /// The socket of a connection.
@@ -101,7 +101,7 @@ impl Socket {
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(self.shutdown_write()),
-            // TLS first sends close_notify, which proves to the client that nothing was cut off
+            // TLS first sends close_notify, which proves to the client that the stream is complete
             // (RFC 8446, section 6.1).
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
@@ -333,7 +333,7 @@ impl MonitoredIo {
     }
 }
 
-/// Appends a NUL and the end of a head, so that hyper rejects the head: no line may contain a NUL.
+/// Appends a NUL and the end of a head. A line must not contain a NUL, so hyper rejects the head.
 fn append_invalid_end(buffer: &mut ReadBuf<'_>) {
     const END: &[u8] = b"\0\r\n\r\n";
     let fits = END.len().min(buffer.remaining());
@@ -383,8 +383,8 @@ impl AsyncWrite for MonitoredIo {
             self.timeouts.set_rejected();
             let length = first.len();
             self.replacement = response;
-            // Writes the response at once. If the socket does not accept all of it, the next flush
-            // writes the rest.
+            // Writes the response at once. If the socket does not accept the whole response, the
+            // next flush writes the rest.
             if let Poll::Ready(Err(e)) = self.poll_replacement(cx) {
                 return Poll::Ready(Err(e));
             }

@@ -6,8 +6,8 @@ use ::http::StatusCode;
 /// The response that replaces a rejection by hyper. `None` means that `written` is no such
 /// rejection.
 ///
-/// hyper writes a rejection in one piece: a 4xx with an empty body and without a content type. This
-/// server's other errors always have a content type.
+/// hyper writes a rejection in one piece: a 4xx with an empty body and without a content type. The
+/// 4xx responses of Keyward always have a content type.
 pub(in crate::server) fn replacement_for(written: &[u8]) -> Option<Vec<u8>> {
     let status =
         written.strip_prefix(b"HTTP/1.1 ").or_else(|| written.strip_prefix(b"HTTP/1.0 "))?;

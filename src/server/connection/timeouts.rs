@@ -1,6 +1,6 @@
-//! The timeouts of a connection: how long it may be idle, how long a request's head may take, and
-//! how long the client may read nothing. Each connection has one timer, set to the earliest
-//! possible expiry. A request costs a few writes to memory.
+//! The timeouts of a connection: how long the connection may be idle, how long a request's head may
+//! take, and how long the client may read nothing. Each connection has one timer, set to the
+//! earliest possible expiry. A request costs a few writes to memory.
 
 use std::{
     sync::{
@@ -12,11 +12,11 @@ use std::{
 
 /// The first bytes of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
-/// The value of `preface_bytes` after a byte has come that differs from the preface.
+/// The value of `preface_bytes` after the client has sent a byte that differs from the preface.
 const NOT_HTTP2: usize = usize::MAX;
 /// The maximum number of milliseconds by which the clock of [`ticks`] lags behind the clock of
-/// timers. Timers are set later by this number. Otherwise a timer could fire before [`ticks`]
-/// reaches the expiry, and the check would repeat again and again.
+/// timers. Each timer is set this many milliseconds later. Otherwise a timer could fire before
+/// [`ticks`] reaches the expiry, and the check would repeat again and again.
 const LAG: u64 = 16;
 
 /// The state of a connection that decides about timeouts. A point in time is in milliseconds since
@@ -58,7 +58,7 @@ pub(in crate::server) struct ConnectionTimeouts {
 pub(in crate::server) enum NextBytes {
     /// A new request, because the previous request has its response.
     NewRequest,
-    /// More of the current request.
+    /// More bytes of the current request.
     SameRequest,
     /// Bytes that are not HTTP/1.1.
     OtherProtocol,
@@ -67,7 +67,7 @@ pub(in crate::server) enum NextBytes {
 /// The result of a check for timeouts.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::server) enum TimeoutCheck {
-    /// Nothing has expired. Check again at this time.
+    /// No timeout has expired. Check again at this time.
     CheckAgainAt(Instant),
     /// Close the connection, for this reason.
     Expired(&'static str),
@@ -149,8 +149,8 @@ impl ConnectionTimeouts {
         self.was_rejected.load(Relaxed)
     }
 
-    /// Records that the bytes after this response are another protocol's. The tunnel has its own
-    /// timeouts.
+    /// Records that the bytes after this response belong to another protocol. The tunnel that
+    /// carries these bytes has its own timeouts.
     pub fn set_upgraded(&self) {
         self.is_upgraded.store(true, Relaxed);
     }
@@ -187,7 +187,7 @@ impl ConnectionTimeouts {
         (offered > 0 && offered == in_flight).then(|| self.taken_at.load(Relaxed))
     }
 
-    /// The meaning of bytes that come now.
+    /// The meaning of the bytes that come next.
     pub fn next_bytes(&self) -> NextBytes {
         if self.is_http2() || self.is_upgraded() {
             NextBytes::OtherProtocol
@@ -206,9 +206,10 @@ impl ConnectionTimeouts {
         let now = self.now();
         // A wait that begins after this check expires at this time at the earliest.
         let next_check = now + self.idle.min(self.header_read);
-        let (blocked, head) = (self.blocked_since.load(Relaxed), self.head_since.load(Relaxed));
-        let (expiry, reason) = if blocked != 0 {
-            (blocked + self.idle, "the client reads no bytes")
+        let (blocked_since, head_since) =
+            (self.blocked_since.load(Relaxed), self.head_since.load(Relaxed));
+        let (expiry, reason) = if blocked_since != 0 {
+            (blocked_since + self.idle, "the client reads no bytes")
         } else if let Some(since) = self.window_closed_since() {
             (since + self.idle, "the client does not open its HTTP/2 window")
         } else if self.in_flight.load(Relaxed) > 0 || self.is_upgraded() {
@@ -217,8 +218,8 @@ impl ConnectionTimeouts {
             return self.check_again_at(next_check);
         } else if !self.has_received.load(Relaxed) {
             (self.idle_since.load(Relaxed) + self.header_read, "the client sent nothing")
-        } else if head != 0 && !self.is_http2() {
-            (head + self.header_read, "a request's head took too long")
+        } else if head_since != 0 && !self.is_http2() {
+            (head_since + self.header_read, "a request's head took too long")
         } else {
             // HTTP/2 frames that are not requests, such as pings, do not keep a connection open.
             (self.idle_since.load(Relaxed) + self.idle, "no request came")
@@ -241,7 +242,7 @@ fn ticks() -> i64 {
     now.tv_sec * 1000 + now.tv_nsec / 1_000_000
 }
 
-/// A request in flight. Dropped when hyper has taken the last byte of the response.
+/// A request in flight. This value is dropped when hyper has taken the last byte of the response.
 #[derive(Debug)]
 pub(in crate::server) struct InFlight {
     timeouts: Arc<ConnectionTimeouts>,
@@ -257,7 +258,8 @@ impl InFlight {
     /// Records that the head or more bytes of the response are ready, so that the client has to
     /// take them.
     pub fn offer_bytes(&mut self) {
-        // An HTTP/1 client that reads nothing has a full socket, and `write_blocked` records that.
+        // If an HTTP/1 client reads nothing, its socket becomes full, and `write_blocked` records
+        // the full socket.
         if !self.timeouts.is_http2() {
             return;
         }

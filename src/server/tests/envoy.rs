@@ -154,7 +154,8 @@ fn value<'a>(
 #[tokio::test]
 async fn grpc_and_http_lead_to_the_same_decision() {
     let fixture = EnvoyFixture::new().await;
-    let (ada, bob) = (fixture.server.ada.as_str(), fixture.server.bob.as_str());
+    let (ada, bob) =
+        (fixture.server.ada_credential.as_str(), fixture.server.bob_credential.as_str());
     let mut allowed_count = 0;
     for (method, path, credential) in [
         ("GET", "/orders/7?a=%2Fb", ada),
@@ -226,7 +227,8 @@ async fn identity_fields_of_the_client_are_removed() {
         ("x-forwarded-for", "203.0.113.7"),
         ("x-mine", "1"),
     ];
-    let fields = [forged.as_slice(), &[("api-key", fixture.server.ada.as_str())]].concat();
+    let fields =
+        [forged.as_slice(), &[("api-key", fixture.server.ada_credential.as_str())]].concat();
     let known =
         allowed(fixture.call(check_request("GET", "/orders/7", &fields, "127.0.0.1")).await);
     assert_eq!(value(&known.headers, "x-keyward-user"), Some("ada"));
@@ -245,7 +247,7 @@ async fn identity_fields_of_the_client_are_removed() {
 #[tokio::test]
 async fn repeated_credential_is_denied_in_either_form() {
     let fixture = EnvoyFixture::new().await;
-    let ada = fixture.server.ada.as_str();
+    let ada = fixture.server.ada_credential.as_str();
     let two = [("api-key", ada), ("api-key", ada)];
     let refused =
         denied(fixture.call(check_request("GET", "/orders/7", &two, "203.0.113.7")).await);
@@ -298,7 +300,7 @@ async fn client_is_the_peer_of_envoy_unless_the_peer_is_a_trusted_proxy() {
 #[tokio::test]
 async fn proxy_that_is_not_trusted_gets_no_decision() {
     let fixture = EnvoyFixture::trusting("203.0.113.0/24").await;
-    let ada = fixture.server.ada.as_str();
+    let ada = fixture.server.ada_credential.as_str();
     let refused = denied(
         fixture.call(check_request("GET", "/orders/7", &[("api-key", ada)], "203.0.113.7")).await,
     );

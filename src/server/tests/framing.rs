@@ -9,21 +9,22 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test]
 async fn pipelined_requests_get_responses_in_order() {
-    let listener = TestListener::new(wide()).await;
+    let listener = TestListener::new(generous_limits()).await;
     let last = "HEAD /c HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let post = "POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nfirst";
     let text = listener.exchange([&get("/a"), post, &get("/b"), last].concat()).await;
     assert_eq!(statuses(&text), [200, 200, 200, 200], "{text}");
     let positions = ["GET /a", "first", "GET /b"].map(|part| text.find(part).unwrap());
     assert!(positions.is_sorted(), "{text}");
-    // The response to HEAD has no body, and the length that the body of a GET would have.
+    // The response to HEAD has no body. Its `Content-Length` is the length that the body of a GET
+    // would have.
     assert!(text.ends_with("\r\n\r\n"), "{text}");
     assert!(text.rsplit("HTTP/1.1").next().unwrap().contains("content-length: 7\r\n"), "{text}");
 }
 
 #[tokio::test]
 async fn request_sent_byte_by_byte_is_served() {
-    let listener = TestListener::new(wide()).await;
+    let listener = TestListener::new(generous_limits()).await;
     let mut connection = listener.connect().await;
     let whole = "POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n";
     for byte in whole.as_bytes() {
@@ -36,7 +37,7 @@ async fn request_sent_byte_by_byte_is_served() {
 
 #[tokio::test]
 async fn truncated_request_is_not_served() {
-    let listener = TestListener::new(wide()).await;
+    let listener = TestListener::new(generous_limits()).await;
     let whole =
         "POST /read HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody";
     for length in 0..whole.len() {
@@ -52,7 +53,7 @@ async fn truncated_request_is_not_served() {
 
 #[tokio::test]
 async fn malformed_length_is_rejected() {
-    let listener = TestListener::new(wide()).await;
+    let listener = TestListener::new(generous_limits()).await;
     for fields in [
         "Content-Length: 4\r\nContent-Length: 5\r\n",
         "Content-Length: 4\r\nX: y\r\nContent-Length: 0\r\n",
@@ -90,10 +91,10 @@ async fn malformed_length_is_rejected() {
     assert_eq!(statuses(&listener.exchange(old).await), [400]);
 }
 
-/// A proxy in front may have used the other length (RFC 9112, section 6.3).
+/// A proxy in front may have used the length that hyper ignores (RFC 9112, section 6.3).
 #[tokio::test]
 async fn request_with_two_lengths_is_rejected() {
-    let listener = TestListener::new(wide()).await;
+    let listener = TestListener::new(generous_limits()).await;
     let (length, chunked) = ("Content-Length: 4\r\n", "Transfer-Encoding: chunked\r\n");
     for fields in [[length, chunked].concat(), [chunked, length].concat(), length.repeat(2)] {
         let head = format!("POST /read HTTP/1.1\r\n{HOST}{fields}\r\n");
@@ -104,7 +105,7 @@ async fn request_with_two_lengths_is_rejected() {
 
 #[tokio::test]
 async fn malformed_chunk_is_rejected() {
-    let listener = TestListener::new(wide()).await;
+    let listener = TestListener::new(generous_limits()).await;
     for chunks in [
         "x\r\n",
         "+3\r\nabc\r\n0\r\n\r\n",
@@ -126,7 +127,7 @@ async fn malformed_chunk_is_rejected() {
 /// line goes on.
 #[tokio::test]
 async fn bare_line_feed_in_a_head_is_rejected() {
-    let listener = TestListener::new(wide()).await;
+    let listener = TestListener::new(generous_limits()).await;
     for head in [
         "GET /a HTTP/1.1\nHost: x\n\n",
         "GET /a HTTP/1.1\r\nHost: x\r\nX: y\nContent-Length: 3\r\n\r\nabc",
@@ -139,7 +140,7 @@ async fn bare_line_feed_in_a_head_is_rejected() {
 
 #[tokio::test]
 async fn malformed_request_line_is_rejected() {
-    let listener = TestListener::new(wide()).await;
+    let listener = TestListener::new(generous_limits()).await;
     for line in [
         "GET /a",
         "GET  /a HTTP/1.1",

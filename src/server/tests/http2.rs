@@ -38,12 +38,12 @@ async fn ask(sender: &mut Sender, method: Method, path: &str) -> hyper::Result<(
         let body = response.into_body().collect().await?.to_bytes();
         Ok((status, String::from_utf8(body.to_vec()).unwrap()))
     };
-    timeout(PATIENCE, exchange).await.expect("no response")
+    timeout(PATIENCE, exchange).await.expect("the server should respond")
 }
 
 #[tokio::test]
 async fn both_versions_share_the_port() {
-    let listener = TestListener::new(wide()).await;
+    let listener = TestListener::new(generous_limits()).await;
     let (mut sender, _connection) = connect(&listener, false).await;
     assert_eq!(ask(&mut sender, Method::GET, "/a").await.unwrap(), (200, "GET /a".into()));
     assert_eq!(ask(&mut sender, Method::HEAD, "/a").await.unwrap(), (200, String::new()));
@@ -55,19 +55,20 @@ async fn both_versions_share_the_port() {
 /// A slow response does not delay other responses on the same connection.
 #[tokio::test]
 async fn requests_of_a_connection_run_concurrently() {
-    let listener = TestListener::new(wide()).await;
+    let listener = TestListener::new(generous_limits()).await;
     let (mut sender, _connection) = connect(&listener, false).await;
     let mut other = sender.clone();
     let slow = tokio::spawn(async move { ask(&mut other, Method::GET, "/wait").await });
     listener.wait_for_request().await;
     assert_eq!(ask(&mut sender, Method::GET, "/a").await.unwrap().0, 200);
-    listener.open();
+    listener.release_waiting_requests();
     assert_eq!(slow.await.unwrap().unwrap(), (200, "GET /wait".into()));
 }
 
 #[tokio::test]
 async fn concurrent_requests_are_limited() {
-    let listener = TestListener::new(ConnectionLimits { http2_streams: 2, ..wide() }).await;
+    let listener =
+        TestListener::new(ConnectionLimits { http2_streams: 2, ..generous_limits() }).await;
     let (mut sender, _connection) = connect(&listener, false).await;
     // The client knows the limit after its first response.
     ask(&mut sender, Method::GET, "/a").await.unwrap();
@@ -82,7 +83,7 @@ async fn concurrent_requests_are_limited() {
     listener.wait_for_request().await;
     sleep(SHORT).await;
     assert_eq!(listener.requests.available_permits(), 0, "a third request came to the service");
-    listener.open();
+    listener.release_waiting_requests();
     for task in waiting {
         assert_eq!(task.await.unwrap().unwrap().0, 200);
     }
@@ -90,12 +91,13 @@ async fn concurrent_requests_are_limited() {
 
 #[tokio::test]
 async fn head_larger_than_the_limit_is_rejected() {
-    let listener = TestListener::new(wide()).await;
+    let listener = TestListener::new(generous_limits()).await;
     let (mut sender, _connection) = connect(&listener, false).await;
     ask(&mut sender, Method::GET, "/a").await.unwrap();
     let mut large = request(Method::GET, "/a");
     large.headers_mut().insert("x", "x".repeat(32 * 1024).try_into().unwrap());
-    let response = timeout(PATIENCE, sender.send_request(large)).await.expect("no response");
+    let response =
+        timeout(PATIENCE, sender.send_request(large)).await.expect("the server should respond");
     assert_eq!(response.unwrap().status(), 431);
     // The connection stays open.
     ask(&mut sender, Method::GET, "/a").await.unwrap();
@@ -104,18 +106,19 @@ async fn head_larger_than_the_limit_is_rejected() {
 /// Pings do not count as requests.
 #[tokio::test]
 async fn idle_connection_is_closed() {
-    let listener = TestListener::new(ConnectionLimits { idle: SHORT, ..wide() }).await;
+    let listener = TestListener::new(ConnectionLimits { idle: SHORT, ..generous_limits() }).await;
     let (mut sender, connection) = connect(&listener, true).await;
     assert_eq!(ask(&mut sender, Method::GET, "/a").await.unwrap().0, 200);
     let began = Instant::now();
-    let _ = timeout(PATIENCE, connection).await.expect("the connection stays open");
+    let _ = timeout(PATIENCE, connection).await.expect("the server should close the connection");
     assert!(began.elapsed() >= SHORT * 9 / 10, "{:?}", began.elapsed());
 }
 
-/// The client's socket is never full.
+/// The client keeps the HTTP/2 windows of its streams closed. The server's writes to the socket
+/// never block. Therefore only the idle timeout can close this connection.
 #[tokio::test]
-async fn client_that_opens_no_window_is_closed() {
-    let listener = TestListener::new(ConnectionLimits { idle: SHORT, ..wide() }).await;
+async fn connection_without_stream_window_is_closed_when_idle() {
+    let listener = TestListener::new(ConnectionLimits { idle: SHORT, ..generous_limits() }).await;
     for path in ["/a", "/large"] {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).keep_alive_while_idle(true);
@@ -126,7 +129,8 @@ async fn client_that_opens_no_window_is_closed() {
         let connection = tokio::spawn(connection);
         let response = sender.send_request(request(Method::GET, path)).await.unwrap();
         assert_eq!(response.status(), 200);
-        let _ = timeout(PATIENCE, connection).await.expect("the connection stays open");
+        let _ =
+            timeout(PATIENCE, connection).await.expect("the server should close the connection");
         drop(response);
     }
     listener.wait_for_open(0, 100).await;
@@ -135,7 +139,8 @@ async fn client_that_opens_no_window_is_closed() {
 /// The timeout of a head does not apply to an idle connection.
 #[tokio::test]
 async fn idle_connection_outlives_the_head_timeout() {
-    let listener = TestListener::new(ConnectionLimits { header_read: SHORT, ..wide() }).await;
+    let listener =
+        TestListener::new(ConnectionLimits { header_read: SHORT, ..generous_limits() }).await;
     let (mut sender, connection) = connect(&listener, true).await;
     assert_eq!(ask(&mut sender, Method::GET, "/a").await.unwrap().0, 200);
     sleep(SHORT * 4).await;
@@ -145,7 +150,8 @@ async fn idle_connection_outlives_the_head_timeout() {
 
 #[tokio::test]
 async fn preface_in_pieces_is_accepted() {
-    let listener = TestListener::new(ConnectionLimits { header_read: SHORT, ..wide() }).await;
+    let listener =
+        TestListener::new(ConnectionLimits { header_read: SHORT, ..generous_limits() }).await;
     let mut connection = listener.connect().await;
     for piece in ["P", "RI * HTTP", "/2.0\r\n\r\nSM\r\n\r\n", "\0\0\0\x04\0\0\0\0\0"] {
         connection.send(piece).await;
@@ -160,23 +166,24 @@ async fn preface_in_pieces_is_accepted() {
 
 #[tokio::test]
 async fn request_in_flight_gets_its_response_at_shutdown() {
-    let mut listener = TestListener::new(wide()).await;
+    let mut listener = TestListener::new(generous_limits()).await;
     let (sender, connection) = connect(&listener, false).await;
     let mut other = sender.clone();
     let slow = tokio::spawn(async move { ask(&mut other, Method::GET, "/wait").await });
     listener.wait_for_request().await;
     listener.stop();
     sleep(SHORT / 2).await;
-    listener.open();
+    listener.release_waiting_requests();
     assert_eq!(slow.await.unwrap().unwrap(), (200, "GET /wait".into()));
     drop(sender);
-    let _ = timeout(PATIENCE, connection).await.expect("the connection stays open");
+    let _ = timeout(PATIENCE, connection).await.expect("the server should close the connection");
     listener.ended().await;
 }
 
 #[tokio::test]
 async fn connections_are_closed_after_the_drain_time() {
-    let mut listener = TestListener::new(ConnectionLimits { drain: SHORT, ..wide() }).await;
+    let mut listener =
+        TestListener::new(ConnectionLimits { drain: SHORT, ..generous_limits() }).await;
     let (mut sender, _connection) = connect(&listener, false).await;
     let never = tokio::spawn(async move { ask(&mut sender, Method::GET, "/never").await });
     listener.wait_for_request().await;

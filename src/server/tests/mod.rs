@@ -50,7 +50,7 @@ const SHORT: Duration = Duration::from_millis(200);
 const LARGE: usize = 64 << 20;
 
 /// Limits that no test reaches, unless the test sets a lower limit.
-fn wide() -> ConnectionLimits {
+fn generous_limits() -> ConnectionLimits {
     ConnectionLimits {
         header_bytes: 16 * 1024,
         headers: 100,
@@ -61,10 +61,11 @@ fn wide() -> ConnectionLimits {
     }
 }
 
-/// Responds by the path. `/wait` gets its response after [`TestListener::open`], and `/never` gets
-/// none. The body for `/who` is scheme and client, for `/large` [`LARGE`] bytes, for `/half` a
-/// truncated body, and for `/read` the body of the request. The response to `/switch` switches to
-/// another protocol. The body for all other paths is method and path.
+/// Responds depending on the path. `/wait` gets its response after
+/// [`TestListener::release_waiting_requests`], and `/never` gets no response. The body for `/who`
+/// is scheme and client, for `/large` [`LARGE`] bytes, for `/half` a truncated body, and for
+/// `/read` the body of the request. The response to `/switch` switches to a protocol that the
+/// client did not request. The body for all other paths is method and path.
 #[derive(Clone)]
 struct PathService {
     is_open: watch::Receiver<bool>,
@@ -192,13 +193,13 @@ impl TestListener {
     async fn wait_for_request(&self) {
         timeout(PATIENCE, self.requests.acquire())
             .await
-            .expect("no request came")
+            .expect("a request should come to the service")
             .unwrap()
             .forget();
     }
 
-    /// Lets `/wait` respond.
-    fn open(&self) {
+    /// Lets requests for `/wait` get their responses.
+    fn release_waiting_requests(&self) {
         self.open.send_replace(true);
     }
 
@@ -209,7 +210,7 @@ impl TestListener {
 
     /// Waits until the shutdown is complete.
     async fn ended(self) {
-        timeout(PATIENCE, self.served).await.expect("the listener does not end").unwrap();
+        timeout(PATIENCE, self.served).await.expect("the listener should end").unwrap();
     }
 
     /// Waits until exactly `open` of `max` connections are open.
@@ -219,7 +220,9 @@ impl TestListener {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(PATIENCE, waiting).await.expect("the number of connections does not change");
+        timeout(PATIENCE, waiting)
+            .await
+            .expect("the number of open connections should reach the expected number");
     }
 }
 
@@ -245,7 +248,7 @@ impl TestConnection {
         text
     }
 
-    /// Reads until the server closes. A reset after the last byte counts as the end too.
+    /// Reads until the server closes. A reset after the last byte also counts as the end.
     async fn rest(&mut self) -> String {
         let mut bytes = Vec::new();
         let read = timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await;

@@ -17,10 +17,11 @@ use tokio::{
 
 use super::{
     support::{PATIENCE, TestResponse, TestServer},
-    upstream::{Protocol, Upstream, echo, fixed, head, raw},
+    upstream::{Protocol, Upstream, echo, head, upstream_sending, upstream_with},
 };
 
-/// A resource at `/api` that forwards to these upstreams, with more settings.
+/// A resource at `/api` that forwards to these upstreams. `more` contains additional settings of
+/// the handler `proxy`.
 fn resource_to(upstreams: &[&Upstream], more: Value) -> Value {
     let urls: Vec<String> = upstreams.iter().map(|upstream| upstream.url()).collect();
     resource_to_urls(&urls, more)
@@ -81,7 +82,7 @@ async fn denied_request_does_not_reach_the_upstream() {
     let server = TestServer::new(&[resource]).await;
     assert_eq!(server.ask("GET", "/api/x", "", "").await.status, 200);
     assert_eq!(server.ask_as("", "GET", "/api/x", "", "").await.status, 401);
-    let bob = format!("API-KEY: {}\r\n", server.bob);
+    let bob = format!("API-KEY: {}\r\n", server.bob_credential);
     assert_eq!(server.ask_as(&bob, "GET", "/api/x", "", "").await.status, 403);
     assert_eq!(server.ask("GET", "/api/%2e%2e/%2e%2e/x", "", "").await.status, 400);
     assert_eq!(upstream.connections(), 1);
@@ -111,7 +112,7 @@ async fn identity_and_forwarded_fields_come_only_from_keyward() {
     {
         assert!(!text.contains(removed), "{removed} in {text}");
     }
-    assert!(!text.contains(&server.ada_key) && !text.contains(&server.ada));
+    assert!(!text.contains(&server.ada_key) && !text.contains(&server.ada_credential));
     assert_eq!(received(&echo, "x-forwarded-for"), ["127.0.0.1"]);
     assert_eq!(received(&echo, "x-forwarded-proto"), ["http"]);
     assert_eq!(received(&echo, "x-forwarded-host"), ["api.example"]);
@@ -141,7 +142,7 @@ async fn credential_is_forwarded_only_with_keep_credential() {
     let upstream = echo(Protocol::Http1).await;
     let server = start(&upstream, json!({ "keep_credential": true, "preserve_host": true })).await;
     let echo = server.ask("GET", "/api/x", "Authorization: Bearer theirs\r\n", "").await.json();
-    assert_eq!(received(&echo, "api-key"), [server.ada.as_str()]);
+    assert_eq!(received(&echo, "api-key"), [server.ada_credential.as_str()]);
     assert_eq!(received(&echo, "authorization"), ["Bearer theirs"]);
     assert_eq!(received(&echo, "host"), ["api.example"]);
 }
@@ -155,7 +156,8 @@ async fn anonymous_request_is_forwarded_without_identity_and_credential() {
     let echo = server.ask_as("", "GET", "/api/x", "X-Keyward-User: root\r\n", "").await.json();
     assert_eq!(received(&echo, "x-keyward-user"), [""; 0]);
     assert!(!echo.to_string().contains("root"));
-    // A disabled application does not read its credential, but the credential is still removed.
+    // A disabled application does not read the credential, but Keyward removes the credential from
+    // the request.
     let disable = |application: &mut crate::model::Application| {
         application.enabled = false;
         Ok::<_, crate::accounts::AccountError>(())
@@ -182,7 +184,7 @@ async fn prefix_is_stripped_and_the_base_path_is_added() {
 }
 
 #[tokio::test]
-async fn connections_are_reused_and_a_closed_one_is_replaced() {
+async fn connections_are_reused_and_closed_connections_are_replaced() {
     let upstream = echo(Protocol::Http1).await;
     let server = start(&upstream, json!({})).await;
     for _ in 0..5 {
@@ -190,13 +192,13 @@ async fn connections_are_reused_and_a_closed_one_is_replaced() {
     }
     assert_eq!(upstream.connections(), 1);
     // Each connection serves one request and is closed without `Connection: close`.
-    let closing = fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-    let server = start(&closing, json!({})).await;
+    let closing_upstream = upstream_sending("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let server = start(&closing_upstream, json!({})).await;
     for number in 1..=5 {
         let response = server.ask("POST", "/api/x", "", "body").await;
         assert_eq!((response.status, response.text()), (200, "ok"), "request {number}");
     }
-    assert_eq!(closing.connections(), 5);
+    assert_eq!(closing_upstream.connections(), 5);
 }
 
 #[tokio::test]
@@ -205,7 +207,7 @@ async fn only_idempotent_requests_are_retried_after_the_upstream_may_have_read_t
     // respond to it.
     let unanswered = Arc::new(AtomicUsize::new(0));
     let count = unanswered.clone();
-    let upstream = raw(move |mut stream, _| {
+    let upstream = upstream_with(move |mut stream, _| {
         let count = count.clone();
         async move {
             head(&mut stream).await;
@@ -230,14 +232,14 @@ async fn only_idempotent_requests_are_retried_after_the_upstream_may_have_read_t
 
 #[tokio::test]
 async fn trailers_pass_in_both_directions_without_identity_fields() {
-    for (speaks, protocol) in [(Protocol::Http1, "http1"), (Protocol::Http2, "http2")] {
-        let upstream = echo(speaks).await;
+    for (upstream_protocol, protocol) in [(Protocol::Http1, "http1"), (Protocol::Http2, "http2")] {
+        let upstream = echo(upstream_protocol).await;
         let server = start(&upstream, json!({ "protocol": protocol })).await;
         let request = format!(
             "POST /api/x HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nConnection: close, TE\r\nTE: trailers\r\n\
              Trailer: x-sum, x-keyward-user\r\nTransfer-Encoding: chunked\r\n\r\n\
              4\r\nbody\r\n0\r\nx-sum: 9\r\nx-keyward-user: root\r\n\r\n",
-            server.ada
+            server.ada_credential
         );
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -251,8 +253,8 @@ async fn trailers_pass_in_both_directions_without_identity_fields() {
 
 #[tokio::test]
 async fn body_is_streamed_piece_by_piece() {
-    // Each side waits for the other's piece, so no piece may be buffered.
-    let upstream = raw(|mut stream, _| async move {
+    // The client and the upstream wait for each other's pieces, so Keyward must not buffer a piece.
+    let upstream = upstream_with(|mut stream, _| async move {
         head(&mut stream).await;
         let mut piece = [0; 8];
         stream.read_exact(&mut piece).await.unwrap();
@@ -268,7 +270,7 @@ async fn body_is_streamed_piece_by_piece() {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "POST /api/x HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n",
-        server.ada
+        server.ada_credential
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut text = Vec::new();
@@ -284,7 +286,7 @@ async fn body_is_streamed_piece_by_piece() {
 
 #[tokio::test]
 async fn expect_100_continue_is_decided_by_the_upstream() {
-    let accepts = raw(|mut stream, _| async move {
+    let accepting_upstream = upstream_with(|mut stream, _| async move {
         let head = head(&mut stream).await;
         assert!(head.contains("expect: 100-continue"), "{head}");
         // The body must not come before the 100.
@@ -297,13 +299,16 @@ async fn expect_100_continue_is_decided_by_the_upstream() {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nread").await.unwrap();
     })
     .await;
-    let refuses = fixed("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
-    for (upstream, continues, body) in [(&accepts, true, "read"), (&refuses, false, "no")] {
+    let refusing_upstream =
+        upstream_sending("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
+    for (upstream, continues, body) in
+        [(&accepting_upstream, true, "read"), (&refusing_upstream, false, "no")]
+    {
         let server = start(upstream, json!({})).await;
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let head = format!(
             "POST /api/x HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
-            server.ada
+            server.ada_credential
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut first = [0; 12];
@@ -322,7 +327,7 @@ async fn expect_100_continue_is_decided_by_the_upstream() {
 async fn connection_with_an_unsent_body_is_closed() {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let sender = Arc::new(Mutex::new(Some(sender)));
-    let upstream = raw(move |mut stream, _| {
+    let upstream = upstream_with(move |mut stream, _| {
         let sender = sender.clone();
         async move {
             head(&mut stream).await;
@@ -335,17 +340,17 @@ async fn connection_with_an_unsent_body_is_closed() {
     })
     .await;
     let server = start(&upstream, json!({})).await;
-    let more = "Expect: 100-continue\r\nContent-Length: 4\r\n";
-    assert_eq!(server.ask("POST", "/api/x", more, "").await.text(), "no");
+    let fields = "Expect: 100-continue\r\nContent-Length: 4\r\n";
+    assert_eq!(server.ask("POST", "/api/x", fields, "").await.text(), "no");
     let rest = tokio::time::timeout(PATIENCE, receiver).await.unwrap().unwrap();
     assert_eq!(rest, b"");
 }
 
 #[tokio::test]
-async fn failing_upstream_is_a_502_and_a_slow_one_a_504() {
-    let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let unreachable = unused.local_addr().unwrap();
-    drop(unused);
+async fn failing_upstream_is_a_502_and_slow_upstream_is_a_504() {
+    let closed_listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let unreachable = closed_listener.local_addr().unwrap();
+    drop(closed_listener);
     let server =
         TestServer::new(&[resource_to_urls(&[format!("http://{unreachable}")], json!({}))]).await;
     let response = server.ask("GET", "/api/x", "", "").await;
@@ -353,38 +358,40 @@ async fn failing_upstream_is_a_502_and_a_slow_one_a_504() {
     assert!(!response.text().contains(&unreachable.to_string()));
 
     for malformed in ["", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"] {
-        let server = start(&fixed(malformed).await, json!({})).await;
+        let server = start(&upstream_sending(malformed).await, json!({})).await;
         assert_denied(&server.ask("GET", "/api/x", "", "").await, 502, "UPSTREAM_BROKEN");
         assert_denied(&server.ask("POST", "/api/x", "", "body").await, 502, "UPSTREAM_BROKEN");
     }
-    let silent = raw(|stream, _| async move {
+    let silent_upstream = upstream_with(|stream, _| async move {
         tokio::time::sleep(PATIENCE).await;
         drop(stream);
     })
     .await;
-    let server = start(&silent, json!({ "response_seconds": 1 })).await;
+    let server = start(&silent_upstream, json!({ "response_seconds": 1 })).await;
     assert_denied(&server.ask("POST", "/api/x", "", "body").await, 504, "UPSTREAM_TIMEOUT");
 }
 
 #[tokio::test]
 async fn incomplete_response_is_incomplete_for_the_client() {
-    let truncating = fixed("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
-    let server = start(&truncating, json!({})).await;
+    let truncating_upstream =
+        upstream_sending("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
+    let server = start(&truncating_upstream, json!({})).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.text(), response.is_complete), ("half", false));
-    let truncating =
-        fixed("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
-    let server = start(&truncating, json!({})).await;
+    let truncating_upstream =
+        upstream_sending("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+            .await;
+    let server = start(&truncating_upstream, json!({})).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.text(), response.is_complete), ("half", false));
-    let stalls = raw(|mut stream, _| async move {
+    let stalling_upstream = upstream_with(|mut stream, _| async move {
         head(&mut stream).await;
         let begun = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf";
         stream.write_all(begun).await.unwrap();
         tokio::time::sleep(PATIENCE).await;
     })
     .await;
-    let server = start(&stalls, json!({ "idle_seconds": 1 })).await;
+    let server = start(&stalling_upstream, json!({ "idle_seconds": 1 })).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.text(), response.is_complete), ("half", false));
 }
@@ -395,17 +402,17 @@ async fn client_that_does_not_send_its_body_gets_a_408() {
     let server = start(&upstream, json!({ "response_seconds": 1 })).await;
     let head = format!(
         "POST /api/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAPI-KEY: {}\r\nContent-Length: 9\r\n\r\nhalf",
-        server.ada
+        server.ada_credential
     );
     assert_denied(&server.send(head.as_bytes()).await, 408, "REQUEST_TIMEOUT");
 }
 
 #[tokio::test]
-async fn failing_upstream_is_ejected_while_there_are_others() {
-    let good = echo(Protocol::Http1).await;
-    let bad = fixed("").await;
+async fn failing_upstream_is_ejected_if_there_are_other_upstreams() {
+    let working = echo(Protocol::Http1).await;
+    let failing = upstream_sending("").await;
     let settings = json!({ "eject_after": 2, "eject_seconds": 60 });
-    let server = TestServer::new(&[resource_to(&[&bad, &good], settings.clone())]).await;
+    let server = TestServer::new(&[resource_to(&[&failing, &working], settings.clone())]).await;
     let mut statuses = Vec::new();
     for _ in 0..12 {
         statuses.push(server.ask("POST", "/api/x", "", "body").await.status);
@@ -413,9 +420,9 @@ async fn failing_upstream_is_ejected_while_there_are_others() {
     // A POST that has reached an upstream is not retried. After two failures, the failing upstream
     // gets no more requests.
     assert_eq!(statuses.iter().filter(|status| **status == 502).count(), 2, "{statuses:?}");
-    assert_eq!(bad.connections(), 2);
-    let other = fixed("").await;
-    let server = TestServer::new(&[resource_to(&[&bad, &other], settings)]).await;
+    assert_eq!(failing.connections(), 2);
+    let second_failing = upstream_sending("").await;
+    let server = TestServer::new(&[resource_to(&[&failing, &second_failing], settings)]).await;
     for _ in 0..4 {
         assert_denied(&server.ask("POST", "/api/x", "", "body").await, 502, "UPSTREAM_BROKEN");
     }
@@ -426,12 +433,13 @@ async fn failing_upstream_is_ejected_while_there_are_others() {
 }
 
 #[tokio::test]
-async fn unreachable_upstream_fails_no_request_while_there_are_others() {
-    let good = echo(Protocol::Http1).await;
-    let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let unreachable = format!("http://{}", unused.local_addr().unwrap());
-    drop(unused);
-    let server = TestServer::new(&[resource_to_urls(&[unreachable, good.url()], json!({}))]).await;
+async fn unreachable_upstream_fails_no_request_if_there_are_other_upstreams() {
+    let working = echo(Protocol::Http1).await;
+    let closed_listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let unreachable = format!("http://{}", closed_listener.local_addr().unwrap());
+    drop(closed_listener);
+    let server =
+        TestServer::new(&[resource_to_urls(&[unreachable, working.url()], json!({}))]).await;
     for _ in 0..6 {
         let response = server.ask("POST", "/api/x", "", "body").await;
         assert_eq!((response.status, &response.json()["body"]), (200, &json!("body")));
@@ -440,22 +448,24 @@ async fn unreachable_upstream_fails_no_request_while_there_are_others() {
 
 #[tokio::test]
 async fn head_and_bodiless_responses_keep_the_fields_of_the_upstream() {
-    let long = fixed("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n").await;
-    let server = start(&long, json!({})).await;
+    let with_length = upstream_sending("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n").await;
+    let server = start(&with_length, json!({})).await;
     let response = server.ask("HEAD", "/api/x", "", "").await;
     assert_eq!((response.status, response.header("content-length")), (200, Some("1234")));
     assert_eq!(response.body, b"");
-    let unknown = fixed("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
-    let server = start(&unknown, json!({})).await;
+    let without_length =
+        upstream_sending("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let server = start(&without_length, json!({})).await;
     let response = server.ask("HEAD", "/api/x", "", "").await;
     assert_eq!((response.status, response.header("content-length")), (200, None));
     // A response of the upstream that looks like a rejection by hyper is not replaced.
-    let empty = fixed("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
-    let server = start(&empty, json!({})).await;
+    let empty_rejection =
+        upstream_sending("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+    let server = start(&empty_rejection, json!({})).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.status, response.text()), (400, ""));
-    let unchanged = fixed("HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n\r\n").await;
-    let server = start(&unchanged, json!({})).await;
+    let not_modified = upstream_sending("HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n\r\n").await;
+    let server = start(&not_modified, json!({})).await;
     let response = server.ask("GET", "/api/x", "", "").await;
     assert_eq!((response.status, response.header("etag")), (304, Some("\"1\"")));
 }

@@ -57,7 +57,7 @@ fn headers() -> Vec<(Vec<u8>, &'static str)> {
 
 #[tokio::test]
 async fn client_is_the_address_that_the_proxy_names() {
-    let listener = start(wide(), LOCAL).await;
+    let listener = start(generous_limits(), LOCAL).await;
     for (header, client) in headers() {
         let text = listener.exchange([header.as_slice(), who().as_bytes()].concat()).await;
         assert!(text.ends_with(&format!("\r\n\r\nhttp://{client}")), "{header:?}: {text}");
@@ -66,7 +66,7 @@ async fn client_is_the_address_that_the_proxy_names() {
 
 #[tokio::test]
 async fn header_in_pieces_is_read() {
-    let listener = start(wide(), LOCAL).await;
+    let listener = start(generous_limits(), LOCAL).await;
     for (header, client) in headers() {
         let mut connection = listener.connect().await;
         connection.0.set_nodelay(true).unwrap();
@@ -84,7 +84,7 @@ async fn header_in_pieces_is_read() {
 
 #[tokio::test]
 async fn clients_that_are_not_trusted_are_not_served() {
-    let listener = start(wide(), "203.0.113.0/24").await;
+    let listener = start(generous_limits(), "203.0.113.0/24").await;
     for (header, _) in headers() {
         assert_eq!(listener.exchange([header.as_slice(), who().as_bytes()].concat()).await, "");
     }
@@ -94,7 +94,7 @@ async fn clients_that_are_not_trusted_are_not_served() {
 
 #[tokio::test]
 async fn connection_with_a_malformed_header_is_not_served() {
-    let listener = start(wide(), LOCAL).await;
+    let listener = start(generous_limits(), LOCAL).await;
     let v4 = addresses(&[203, 0, 113, 7], &[10, 0, 0, 1]);
     let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(107));
     for bad in [
@@ -128,7 +128,7 @@ async fn connection_with_a_malformed_header_is_not_served() {
 /// A connection with an incomplete header is closed, and does not delay other connections.
 #[tokio::test]
 async fn header_has_a_timeout() {
-    let listener = start(ConnectionLimits { header_read: SHORT, ..wide() }, LOCAL).await;
+    let listener = start(ConnectionLimits { header_read: SHORT, ..generous_limits() }, LOCAL).await;
     let half = version_2(0x21, 0x11, &[0; 12]);
     for sent in [b"".as_slice(), b"PROXY TC", b"PROXY TCP4 203.0.113.7 ", &half[..13], &half[..20]]
     {
@@ -153,7 +153,7 @@ async fn header_comes_before_tls() {
     let listener = Listener::from(BoundSocket::Tcp(socket));
     let listener = listener.with_proxy_protocol([LOCAL.parse().unwrap()]);
     let listener = listener.with_tls(Some(authority.signs("localhost").loaded()));
-    let listener = TestListener::on(listener, address, wide(), 100);
+    let listener = TestListener::on(listener, address, generous_limits(), 100);
     let mut connection = listener.connect().await;
     connection.send("PROXY TCP4 203.0.113.7 10.0.0.1 5555 443\r\n").await;
     let caller = TlsClient::new("localhost", authority.roots(), b"http/1.1").unwrap();

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     support::{PATIENCE, TestResponse, TestServer},
-    upstream::{Protocol, Upstream, echo, raw, tls_echo},
+    upstream::{Protocol, Upstream, echo, tls_echo, upstream_with},
 };
 use crate::{
     server::Listener,
@@ -90,7 +90,7 @@ async fn nothing_of_a_request_is_sent_without_tls() {
         &start("localhost", &clear, more.clone()).await.ask("GET", "/api/a", "", "").await,
     );
     let (received, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-    let recording = raw(move |mut stream, _| {
+    let recording = upstream_with(move |mut stream, _| {
         let received = received.clone();
         async move {
             let mut bytes = vec![0; 4096];
@@ -103,10 +103,14 @@ async fn nothing_of_a_request_is_sent_without_tls() {
     let server = start("localhost", &recording, more).await;
     assert_untrusted(&server.ask("GET", "/api/the-path", "X-Mine: the-header\r\n", "").await);
     let received = receiver.recv().await.unwrap();
-    assert_eq!(received[..2], [0x16, 0x03], "a TLS record with a handshake");
+    assert_eq!(
+        received[..2],
+        [0x16, 0x03],
+        "the upstream should receive a TLS record with a handshake"
+    );
     let text = String::from_utf8_lossy(&received);
     assert!(text.contains("localhost"), "the server name (SNI)");
-    for secret in ["the-path", "the-header", &server.ada] {
+    for secret in ["the-path", "the-header", &server.ada_credential] {
         assert!(!text.contains(secret), "{secret}");
     }
 }
@@ -127,7 +131,7 @@ async fn upstream_that_negotiates_another_protocol_is_not_used() {
 #[tokio::test]
 async fn handshake_has_the_connect_timeout() {
     let authority = Authority::new();
-    let silent = raw(|stream, _| async move {
+    let silent = upstream_with(|stream, _| async move {
         let _stream = stream;
         std::future::pending::<()>().await;
     })
@@ -154,7 +158,7 @@ async fn upgraded_connection_passes_through() {
     const LENGTH: usize = 3 << 20;
     let authority = Authority::new();
     let certificates = authority.signs("localhost").loaded();
-    let upstream = raw(move |stream, _| {
+    let upstream = upstream_with(move |stream, _| {
         let certificates = certificates.clone();
         async move {
             let mut stream = certificates.accept(stream).await.map_err(|(e, _)| e).unwrap();
@@ -182,7 +186,7 @@ async fn upgraded_connection_passes_through() {
     let mut stream = caller.handshake(tcp).await.unwrap();
     let request = format!(
         "GET /ws HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-        server.ada
+        server.ada_credential
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     assert_eq!(read_line(&mut stream).await, "HTTP/1.1 101 Switching Protocols");
@@ -192,7 +196,7 @@ async fn upgraded_connection_passes_through() {
     stream.flush().await.unwrap();
     let mut back = Vec::new();
     let reading = stream.read_to_end(&mut back);
-    tokio::time::timeout(PATIENCE, reading).await.expect("some bytes are missing").unwrap();
+    tokio::time::timeout(PATIENCE, reading).await.expect("all bytes should arrive").unwrap();
     assert!(back == sent, "{} bytes came back", back.len());
 }
 

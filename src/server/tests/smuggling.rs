@@ -9,7 +9,7 @@ use tokio::{io::AsyncReadExt as _, time::timeout};
 
 use super::{
     support::{PATIENCE, TestServer},
-    upstream::{Protocol, echo, raw},
+    upstream::{Protocol, echo, upstream_with},
 };
 
 /// Ambiguous requests. `KEY` stands for the credential's header field.
@@ -43,7 +43,7 @@ async fn ambiguous_request_is_rejected_and_reaches_no_upstream() {
     let server =
         TestServer::new(&[json!({ "id": "x", "handler": "proxy", "path": "/x", "proxy": proxy })])
             .await;
-    let key = format!("API-KEY: {}\r\nConnection: close", server.ada);
+    let key = format!("API-KEY: {}\r\nConnection: close", server.ada_credential);
     let plain =
         AMBIGUOUS[0].replace("Content-Length: 6\r\n", "").replace('G', "").replace("KEY", &key);
     assert_eq!(server.send(plain.as_bytes()).await.status, 200);
@@ -61,7 +61,7 @@ async fn ambiguous_request_is_rejected_and_reaches_no_upstream() {
 async fn malformed_chunk_aborts_the_request_to_the_upstream() {
     // The upstream records the bytes that reach it, and does not respond.
     let received = Arc::new(Mutex::new(Vec::new()));
-    let upstream = raw({
+    let upstream = upstream_with({
         let received = received.clone();
         move |mut stream, _| {
             let received = received.clone();
@@ -88,12 +88,12 @@ async fn malformed_chunk_aborts_the_request_to_the_upstream() {
     ] {
         let request = format!(
             "POST /x HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n{chunk}\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
-            server.ada
+            server.ada_credential
         );
         let response = server.send(request.as_bytes()).await;
         assert_eq!(response.status, 400, "{chunk:?} {response:?}");
     }
-    // Each connection to the upstream ends with its request, and is then recorded.
+    // Each connection to the upstream ends with its request. The upstream then records the request.
     timeout(PATIENCE, async {
         while received.lock().len() < upstream.connections() {
             tokio::time::sleep(Duration::from_millis(5)).await;

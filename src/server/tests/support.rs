@@ -1,4 +1,4 @@
-//! A public listener on a free port with a store in memory, and a client that sends raw bytes.
+//! A public listener on a free port with a store in memory, and a client that sends given bytes.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,11 +27,11 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct TestServer {
     pub address: SocketAddr,
     pub accounts: Accounts,
-    /// The credential of ada.
-    pub ada: String,
+    /// The value of `API-KEY` for a request of ada.
+    pub ada_credential: String,
     pub ada_key: String,
-    /// The credential of bob.
-    pub bob: String,
+    /// The value of `API-KEY` for a request of bob.
+    pub bob_credential: String,
     pub stop: Option<oneshot::Sender<()>>,
     pub ended: tokio::task::JoinHandle<()>,
 }
@@ -65,8 +65,8 @@ impl TestServer {
             .create(Role { id, label, weight: 0, is_admin: false, permissions })
             .await
             .unwrap();
-        let (ada, ada_key) = user(&accounts, "ada", &["reader"]).await;
-        let (bob, _) = user(&accounts, "bob", &[]).await;
+        let (ada_credential, ada_key) = user(&accounts, "ada", &["reader"]).await;
+        let (bob_credential, _) = user(&accounts, "bob", &[]).await;
         for resource in resources {
             accounts.as_actor(Actor::Program).create(complete(resource)).await.unwrap();
         }
@@ -86,7 +86,7 @@ impl TestServer {
             },
         );
         let ended = tokio::spawn(serving);
-        Self { address, accounts, ada, ada_key, bob, stop: Some(stop), ended }
+        Self { address, accounts, ada_credential, ada_key, bob_credential, stop: Some(stop), ended }
     }
 
     /// Sends bytes on a new connection and reads until the server closes it.
@@ -98,7 +98,7 @@ impl TestServer {
 
     /// Sends a request as ada. `more` contains additional header lines.
     pub async fn ask(&self, method: &str, path: &str, more: &str, body: &str) -> TestResponse {
-        let credential = format!("API-KEY: {}\r\n", self.ada);
+        let credential = format!("API-KEY: {}\r\n", self.ada_credential);
         self.ask_as(&credential, method, path, more, body).await
     }
 
@@ -171,10 +171,12 @@ impl TestResponse {
     pub async fn read(stream: &mut TcpStream) -> Self {
         let mut bytes = Vec::new();
         let reading = async {
-            // A reset after the response counts as the end too.
+            // A reset after the response also counts as the end of the response.
             let _ = stream.read_to_end(&mut bytes).await;
         };
-        tokio::time::timeout(PATIENCE, reading).await.expect("the connection stays open");
+        tokio::time::timeout(PATIENCE, reading)
+            .await
+            .expect("the server should close the connection");
         Self::parse(&bytes)
     }
 

@@ -57,7 +57,9 @@ async fn start(certificates: Certificates, limits: ConnectionLimits) -> TestList
 
 async fn rest(stream: &mut TlsStream<TcpStream>) -> io::Result<String> {
     let mut bytes = Vec::new();
-    timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the server does not close")?;
+    timeout(PATIENCE, stream.read_to_end(&mut bytes))
+        .await
+        .expect("the server should close the connection")?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -68,7 +70,7 @@ fn last_get(target: &str) -> String {
 
 #[tokio::test]
 async fn both_http_versions_are_served() {
-    let tls = TlsListener::new(wide()).await;
+    let tls = TlsListener::new(generous_limits()).await;
     assert!(tls.exchange(last_get("/who")).await.ends_with("\r\n\r\nhttps://127.0.0.1"));
     let io = TokioIo::new(tls.connect(b"h2").await);
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
@@ -81,7 +83,7 @@ async fn both_http_versions_are_served() {
 
 #[tokio::test]
 async fn client_without_tls_gets_no_http_response() {
-    let tls = TlsListener::new(wide()).await;
+    let tls = TlsListener::new(generous_limits()).await;
     let text = tls.listener.exchange(last_get("/a")).await;
     assert!(!text.contains("HTTP") && !text.contains("GET"), "{text}");
     let preface = tls.listener.exchange("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
@@ -92,7 +94,8 @@ async fn client_without_tls_gets_no_http_response() {
 /// A connection with an incomplete handshake is closed, and does not delay other connections.
 #[tokio::test]
 async fn handshake_has_a_timeout() {
-    let tls = TlsListener::new(ConnectionLimits { header_read: SHORT * 2, ..wide() }).await;
+    let tls =
+        TlsListener::new(ConnectionLimits { header_read: SHORT * 2, ..generous_limits() }).await;
     for sent in ["", "\u{16}", "\u{16}\u{3}\u{1}"] {
         let began = Instant::now();
         let mut silent = tls.listener.connect().await;
@@ -112,7 +115,8 @@ async fn handshake_has_a_timeout() {
 
 #[tokio::test]
 async fn timeout_of_the_first_request_begins_after_the_handshake() {
-    let tls = TlsListener::new(ConnectionLimits { header_read: SHORT * 5, ..wide() }).await;
+    let tls =
+        TlsListener::new(ConnectionLimits { header_read: SHORT * 5, ..generous_limits() }).await;
     let tcp = tls.listener.connect().await.0;
     sleep(SHORT * 3).await;
     let caller = TlsClient::new("localhost", tls.authority.roots(), b"http/1.1").unwrap();
@@ -129,7 +133,7 @@ async fn handshake_counts_as_a_connection() {
     let address = socket.local_addr().unwrap();
     let listener = Listener::from(BoundSocket::Tcp(socket));
     let listener = listener.with_tls(Some(authority.signs("localhost").loaded()));
-    let listener = TestListener::on(listener, address, wide(), 1);
+    let listener = TestListener::on(listener, address, generous_limits(), 1);
     let silent = listener.connect().await;
     listener.wait_for_open(1, 1).await;
     let tls = TlsListener { listener, authority };
@@ -141,7 +145,7 @@ async fn handshake_counts_as_a_connection() {
 
 #[tokio::test]
 async fn shutdown_does_not_wait_for_a_handshake() {
-    let mut tls = TlsListener::new(wide()).await;
+    let mut tls = TlsListener::new(generous_limits()).await;
     let mut silent = tls.listener.connect().await;
     tls.listener.wait_for_open(1, 100).await;
     tls.listener.stop();
@@ -151,7 +155,7 @@ async fn shutdown_does_not_wait_for_a_handshake() {
 
 #[tokio::test]
 async fn client_that_reads_no_bytes_is_closed() {
-    let tls = TlsListener::new(ConnectionLimits { idle: SHORT * 2, ..wide() }).await;
+    let tls = TlsListener::new(ConnectionLimits { idle: SHORT * 2, ..generous_limits() }).await;
     let mut stream = tls.connect(b"http/1.1").await;
     stream.write_all(get("/large").as_bytes()).await.unwrap();
     tls.listener.wait_for_request().await;
@@ -195,7 +199,7 @@ async fn flush_writes_the_bytes_that_tls_has_buffered() {
         let mut all = vec![0; sent];
         timeout(PATIENCE, client.read_exact(&mut all))
             .await
-            .expect("some bytes are missing")
+            .expect("all bytes should arrive")
             .unwrap();
     };
     tokio::join!(reading, async { server.flush().await.unwrap() });
@@ -204,7 +208,7 @@ async fn flush_writes_the_bytes_that_tls_has_buffered() {
 /// The response has Keyward's body, although the client is still sending.
 #[tokio::test]
 async fn rejected_client_reads_the_response() {
-    let tls = TlsListener::new(wide()).await;
+    let tls = TlsListener::new(generous_limits()).await;
     let text = tls.exchange(format!("NOT HTTP\r\n\r\n{}", "x".repeat(512 * 1024))).await;
     assert_eq!(statuses(&text), [400], "{text}");
     assert!(text.contains("BAD_REQUEST"), "{text}");
@@ -249,7 +253,7 @@ async fn client_certificates_are_required_or_optional_as_configured() {
     {
         let mut files = trusted.signs("localhost").write(folder.path());
         files.clients = clients;
-        let listener = start(Certificates::load(files).unwrap(), wide()).await;
+        let listener = start(Certificates::load(files).unwrap(), generous_limits()).await;
         assert_eq!(is_served(&listener, &trusted, None).await, without);
         assert!(is_served(&listener, &trusted, Some(&known)).await);
         assert!(!is_served(&listener, &trusted, Some(&unknown)).await);

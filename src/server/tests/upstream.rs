@@ -1,5 +1,5 @@
-//! Upstreams for the tests: one that responds with the request as JSON, and others that send fixed
-//! bytes.
+//! Upstreams for the tests. One upstream responds with the request as JSON, and the others send
+//! fixed bytes.
 
 use std::{
     convert::Infallible,
@@ -123,7 +123,7 @@ async fn describe(
     Ok(response.body(Unsized(body.boxed()).boxed()).unwrap())
 }
 
-/// A body of unknown length, which HTTP/1.1 sends in chunks. Trailers can follow chunks.
+/// A body of unknown length, which HTTP/1.1 sends in chunks. Trailers can follow the chunks.
 struct Unsized(BoxBody<Bytes, Infallible>);
 
 impl Body for Unsized {
@@ -144,7 +144,7 @@ fn fields(headers: &HeaderMap) -> Value {
 }
 
 /// An upstream that runs a function for each connection.
-pub async fn raw<F>(each: impl Fn(TcpStream, usize) -> F + Send + 'static) -> Upstream
+pub async fn upstream_with<F>(each: impl Fn(TcpStream, usize) -> F + Send + 'static) -> Upstream
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -161,8 +161,8 @@ where
 }
 
 /// An upstream that reads a head, sends these bytes, and closes.
-pub async fn fixed(response: &'static str) -> Upstream {
-    raw(move |mut stream, _| async move {
+pub async fn upstream_sending(response: &'static str) -> Upstream {
+    upstream_with(move |mut stream, _| async move {
         head(&mut stream).await;
         let _ = stream.write_all(response.as_bytes()).await;
     })

@@ -27,7 +27,7 @@ async fn start() -> TestServer {
     .await
 }
 
-/// The request with which a proxy of this dialect asks about another request.
+/// The verify request that a proxy of this dialect sends for a client's request.
 fn verify_request(dialect: &str, method: &str, target: &str, more: &str) -> String {
     let (line, fields) = match dialect {
         "/envoy" => {
@@ -78,7 +78,7 @@ fn client_status(dialect: &str, response: &TestResponse) -> u16 {
 #[tokio::test]
 async fn allowed_request_gets_identity_fields_in_every_dialect() {
     let server = start().await;
-    let forged = format!("{}X-Keyward-User: root\r\n", api_key(&server.ada));
+    let forged = format!("{}X-Keyward-User: root\r\n", api_key(&server.ada_credential));
     for dialect in DIALECTS {
         let response = ask(&server, dialect, "POST", "/orders/./7?a=b", &forged).await;
         assert_eq!((response.status, response.text()), (200, ""), "{dialect}");
@@ -94,8 +94,11 @@ async fn allowed_request_gets_identity_fields_in_every_dialect() {
 #[tokio::test]
 async fn denials_have_their_status_in_every_dialect() {
     let server = start().await;
-    let (ada, bob, unknown) =
-        (api_key(&server.ada), api_key(&server.bob), "AUTH-METHOD: unknown\r\n".to_owned());
+    let (ada, bob, unknown) = (
+        api_key(&server.ada_credential),
+        api_key(&server.bob_credential),
+        "AUTH-METHOD: unknown\r\n".to_owned(),
+    );
     for dialect in DIALECTS {
         for (status, method, target, more) in [
             (401, "GET", "/orders/7", ""),
@@ -155,7 +158,8 @@ async fn proxy_that_is_not_trusted_is_denied() {
     })
     .await;
     for dialect in DIALECTS {
-        let response = ask(&server, dialect, "GET", "/orders/7", &api_key(&server.ada)).await;
+        let response =
+            ask(&server, dialect, "GET", "/orders/7", &api_key(&server.ada_credential)).await;
         assert_eq!((response.status, &response.json()["error"]), (403, &json!("UNTRUSTED_PROXY")));
     }
 }
@@ -204,7 +208,8 @@ async fn path_after_the_envoy_endpoint_leads_to_no_other_endpoint() {
     })
     .await;
     for target in ["/../../../open", "/%2e%2e/%2e%2e/%2e%2e/open", "/..%2f..%2f..%2fopen"] {
-        let response = ask(&server, "/envoy", "GET", target, &api_key(&server.ada)).await;
+        let response =
+            ask(&server, "/envoy", "GET", target, &api_key(&server.ada_credential)).await;
         assert_eq!(response.status, 400, "{target}: {response:?}");
     }
     assert_eq!(ask(&server, "/envoy", "GET", "/x/../open", "").await.status, 200);
@@ -267,8 +272,8 @@ async fn verify_endpoints_and_proxy_give_a_request_the_same_status() {
         "/",
     ];
     let credentials = [
-        api_key(&server.ada),
-        api_key(&server.bob),
+        api_key(&server.ada_credential),
+        api_key(&server.bob_credential),
         String::new(),
         api_key("!"),
         "AUTH-METHOD: x\r\n".to_owned(),

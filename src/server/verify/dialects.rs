@@ -11,10 +11,10 @@ use crate::{
     http::host::{self, Host},
 };
 
-/// The path of the verify endpoints.
+/// The beginning of the paths of the verify endpoints.
 const VERIFY: &str = "/-/verify";
 
-/// The way in which a kind of proxy describes the request and expects the response.
+/// The form in which a kind of proxy describes the client's request and expects the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum Dialect {
     /// Any proxy: `X-Forwarded-*` or `X-Original-*`.
@@ -42,7 +42,7 @@ pub(in crate::server) struct OriginalRequest<'a> {
     /// The path, as the client sent it.
     pub path: &'a str,
     pub query: Option<&'a str>,
-    /// The field that contained exactly path and query. `None` means that there was no such field.
+    /// The header field whose value was exactly the path and the query, if there was such a field.
     pub uri_field: Option<&'a HeaderValue>,
     /// The client's address, as the trusted proxies report it.
     pub client: IpAddr,
@@ -181,7 +181,7 @@ impl ForwardedField {
     }
 
     fn from_name(name: &str) -> Option<Self> {
-        // Most header fields of a request are none of these.
+        // Almost no header field of a request is a forwarded field.
         if !name.starts_with("x-") {
             return None;
         }
@@ -213,8 +213,8 @@ impl<'a> ForwardedFields<'a> {
         fields
     }
 
-    /// The value that these alternative fields agree on, and its text. `None` means that none is
-    /// present.
+    /// The value that these alternative fields agree on, and its text. `None` means that none of
+    /// the fields is present.
     fn agreed(
         &self,
         fields: &[ForwardedField],
@@ -315,8 +315,8 @@ pub(in crate::server) fn scheme(headers: &HeaderMap) -> Result<UrlScheme, Dialec
     ForwardedFields::of(headers).scheme()
 }
 
-/// The client's address: the last address in `X-Forwarded-For` that is not a trusted proxy's. The
-/// client may have written the addresses before that address.
+/// The client's address: the last address in `X-Forwarded-For` that does not belong to a trusted
+/// proxy. The client may have written the addresses before that address.
 pub(in crate::server) fn client(
     headers: &HeaderMap,
     trusted: &[IpNet],
@@ -324,7 +324,7 @@ pub(in crate::server) fn client(
     last_untrusted(headers.get_all(&FORWARDED_FOR).iter().rev(), trusted)
 }
 
-/// The last address that is not a trusted proxy's. `values` begins with the last header field.
+/// The last address outside of the trusted networks. `values` begins with the last header field.
 fn last_untrusted<'a>(
     values: impl Iterator<Item = &'a HeaderValue>,
     trusted: &[IpNet],

@@ -5,9 +5,9 @@ use super::{
     Batch, Expected, JoinSet, Store, Table, TestEngine, conflict, contract, dump, encode, put,
 };
 use crate::{
-    model::{AuditKey, Pepper},
+    model::{AuditKey, Digest, Pepper},
     store::{
-        audit_log::{self, AuditAppend, AuditVerdict},
+        audit_log::{self, AuditAppend, AuditVerdict, Generation},
         table,
     },
 };
@@ -21,35 +21,61 @@ contract! {
     batch_with_many_entries_appends_them_in_order
 }
 
-fn key() -> AuditKey {
+pub(super) fn key() -> AuditKey {
     Pepper::from_bytes([7; 32]).audit_key()
 }
 
 /// A batch with one audit entry, for a trail of at most `keep` entries.
 fn audited(text: &str, keep: u64) -> Batch {
+    audited_in(Generation::First(id(1)), text, keep)
+}
+
+pub(super) fn audited_in(generation: Generation, text: &str, keep: u64) -> Batch {
     let mut batch = put(Table::Users, b"a", text);
-    batch.audit = Some(AuditAppend { entries: vec![encode(&text)], key: key(), keep });
+    let entries = vec![encode(&text)];
+    batch.audit = Some(AuditAppend { entries, key: key(), keep, generation });
     batch
 }
 
+/// The id of a generation.
+pub(super) fn id(number: u8) -> Digest {
+    Digest::from_bytes([number; 32])
+}
+
 /// Appends this many entries.
-async fn append(engine: &TestEngine, entries: u64, keep: u64) {
+pub(super) async fn append(engine: &TestEngine, entries: u64, keep: u64) {
     for number in 1..=entries {
-        engine.store().commit(audited(&format!("entry {number}"), keep)).await.unwrap();
+        let store = engine.store();
+        let generation = audit_log::generation_for_append(&**store, &key(), || id(1)).unwrap();
+        let text = format!("entry {number}");
+        store.commit(audited_in(generation, &text, keep)).await.unwrap();
     }
 }
 
-fn verdict(store: &dyn Store) -> AuditVerdict {
+/// The numbers of the first and the last entry. The first is greater if the trail is empty.
+pub(super) fn first_and_last(store: &dyn Store) -> (u64, u64) {
+    match verdict(store) {
+        AuditVerdict::Intact { first, end } => (first, end.number),
+        tampered => panic!("{tampered:?}"),
+    }
+}
+
+/// The entries after one of them.
+pub(super) fn entries(store: &dyn Store, after: u64, limit: usize) -> Vec<audit_log::ChainEntry> {
+    audit_log::oldest_first(store, &key(), Some(after), limit).unwrap().entries
+}
+
+pub(super) fn verdict(store: &dyn Store) -> AuditVerdict {
     audit_log::verify(store, &key()).unwrap()
 }
 
-fn is_intact(store: &dyn Store) -> bool {
+pub(super) fn is_intact(store: &dyn Store) -> bool {
     matches!(verdict(store), AuditVerdict::Intact { .. })
 }
 
 /// The number of the entry at which the verification detects a change.
 #[track_caller]
-fn tampered(store: &dyn Store) -> u64 {
+pub(super) fn tampered(store: &dyn Store) -> u64 {
     match verdict(store) {
         AuditVerdict::Tampered { number, .. } => number,
         intact => panic!("{intact:?}"),
@@ -57,7 +83,7 @@ fn tampered(store: &dyn Store) -> u64 {
 }
 
 /// Writes without an audit entry, as an attacker with access to the store can.
-async fn forge(engine: &TestEngine, table: Table, key: &[u8], json: Option<Vec<u8>>) {
+pub(super) async fn forge(engine: &TestEngine, table: Table, key: &[u8], json: Option<Vec<u8>>) {
     let mut batch = Batch::new();
     match json {
         Some(json) => batch.put(table, key, json),
@@ -66,12 +92,12 @@ async fn forge(engine: &TestEngine, table: Table, key: &[u8], json: Option<Vec<u
     engine.store().commit(batch).await.unwrap();
 }
 
-fn stored(engine: &TestEngine, table: Table, key: &[u8]) -> Vec<u8> {
+pub(super) fn stored(engine: &TestEngine, table: Table, key: &[u8]) -> Vec<u8> {
     engine.store().get(table, key).unwrap().unwrap().json
 }
 
 async fn entry_is_written_with_its_batch_or_not_at_all(mut engine: TestEngine) {
-    assert_eq!(audit_log::first_and_last(&**engine.store()).unwrap(), (1, 0));
+    assert_eq!(first_and_last(&**engine.store()), (1, 0));
     assert!(is_intact(&**engine.store()));
     append(&engine, 1, 9).await;
     let before = dump(&**engine.store());
@@ -84,12 +110,12 @@ async fn entry_is_written_with_its_batch_or_not_at_all(mut engine: TestEngine) {
     assert_eq!(dump(&**engine.store()), before);
     append(&engine, 2, 9).await;
     engine.check_and_recheck(|store| {
-        let found = audit_log::entries(store, 0, 9).unwrap();
+        let found = entries(store, 0, 9);
         let texts: Vec<_> = found.iter().map(|entry| (entry.number, entry.json.clone())).collect();
         let text = |number: u64| encode(&format!("entry {number}"));
         assert_eq!(texts, [(1, text(1)), (2, text(1)), (3, text(2))]);
-        assert_eq!(audit_log::entries(store, 1, 1).unwrap()[0].number, 2);
-        assert_eq!(audit_log::first_and_last(store).unwrap(), (1, 3));
+        assert_eq!(entries(store, 1, 1)[0].number, 2);
+        assert_eq!(first_and_last(store), (1, 3));
         assert!(is_intact(store));
     });
 }
@@ -102,7 +128,7 @@ async fn concurrent_batches_form_one_chain(mut engine: TestEngine) {
     }
     tasks.join_all().await;
     engine.check_and_recheck(|store| {
-        assert_eq!(audit_log::first_and_last(store).unwrap(), (1, 50));
+        assert_eq!(first_and_last(store), (1, 50));
         assert!(is_intact(store));
     });
 }
@@ -146,17 +172,18 @@ async fn truncated_trail_stays_detectable_after_further_entries(engine: TestEngi
     let fifth = String::from_utf8(stored(&engine, Table::Audit, &table::audit(5))).unwrap();
     let hash = &fifth["{\"hash\":\"".len()..][..64];
     let mut forged: serde_json::Value = serde_json::from_slice(&sixth).unwrap();
-    forged["number"] = 5.into();
-    forged["hash"] = hash.into();
+    forged["mark"]["number"] = 5.into();
+    forged["mark"]["hash"] = hash.into();
     let removed = stored(&engine, Table::Audit, &table::audit(6));
     forge(&engine, Table::Audit, &table::audit(6), None).await;
     assert_eq!(tampered(&**engine.store()), 6);
     forge(&engine, Table::Meta, b"audit-end", Some(encode(&forged))).await;
-    assert_eq!(tampered(&**engine.store()), 5);
+    assert_eq!(tampered(&**engine.store()), 1, "the number in a forged end is not believed");
     append(&engine, 3, 99).await;
-    tampered(&**engine.store());
-    // If an old end is restored completely, the later entries are after the end.
-    for number in 6..9 {
+    assert_eq!(tampered(&**engine.store()), 6);
+    // If an old end is restored completely, the later entries are after the end. The entries that
+    // followed the forged end are in the lost generation.
+    for number in 6..10 {
         forge(&engine, Table::Audit, &table::audit(number), None).await;
     }
     forge(&engine, Table::Audit, &table::audit(6), Some(removed)).await;
@@ -172,31 +199,33 @@ async fn batch_with_many_entries_appends_them_in_order(mut engine: TestEngine) {
     append(&engine, 3, 150).await;
     for round in 0..3 {
         let entries = (0..100).map(|number| encode(&format!("{round} {number}"))).collect();
-        let audit = Some(AuditAppend { entries, key: key(), keep: 150 });
+        let audit =
+            Some(AuditAppend { entries, key: key(), keep: 150, generation: Generation::Current });
         engine.store().commit(Batch { audit, ..Batch::new() }).await.unwrap();
     }
     engine.check_and_recheck(|store| {
-        assert_eq!(audit_log::first_and_last(store).unwrap(), (154, 303));
-        assert_eq!(audit_log::entries(store, 302, 9).unwrap()[0].json, encode(&"2 99"));
+        assert_eq!(first_and_last(store), (154, 303));
+        assert_eq!(entries(store, 302, 9)[0].json, encode(&"2 99"));
         assert!(is_intact(store));
     });
     // A batch with more entries than the maximum: its own entries stay until the next batch.
     let entries = (0..400).map(|number| encode(&number)).collect();
-    let audit = Some(AuditAppend { entries, key: key(), keep: 150 });
+    let audit =
+        Some(AuditAppend { entries, key: key(), keep: 150, generation: Generation::Current });
     engine.store().commit(Batch { audit, ..Batch::new() }).await.unwrap();
     engine.check_and_recheck(|store| {
-        assert_eq!(audit_log::first_and_last(store).unwrap(), (304, 703));
+        assert_eq!(first_and_last(store), (304, 703));
         assert!(is_intact(store));
     });
     append(&engine, 9, 150).await;
-    assert_eq!(audit_log::first_and_last(&**engine.store()).unwrap(), (563, 712));
+    assert_eq!(first_and_last(&**engine.store()), (563, 712));
     assert!(is_intact(&**engine.store()));
 }
 
 async fn trail_with_removed_old_entries_is_still_tamper_evident(mut engine: TestEngine) {
     append(&engine, 20, 4).await;
     engine.check_and_recheck(|store| {
-        assert_eq!(audit_log::first_and_last(store).unwrap(), (17, 20));
+        assert_eq!(first_and_last(store), (17, 20));
         assert!(is_intact(store));
     });
     let begin = stored(&engine, Table::Meta, b"audit-begin");
@@ -209,10 +238,10 @@ async fn trail_with_removed_old_entries_is_still_tamper_evident(mut engine: Test
     forge(&engine, Table::Audit, &table::audit(17), None).await;
     assert_eq!(tampered(&**engine.store()), 17);
     forge(&engine, Table::Meta, b"audit-begin", Some(encode(&forged))).await;
-    assert_eq!(tampered(&**engine.store()), 18);
+    assert_eq!(tampered(&**engine.store()), 1, "the number in a forged beginning is not believed");
     // Further entries do not repair the trail.
     append(&engine, 5, 4).await;
-    assert_eq!(tampered(&**engine.store()), 18);
+    assert_eq!(tampered(&**engine.store()), 1);
     forge(&engine, Table::Meta, b"audit-begin", None).await;
     assert_eq!(tampered(&**engine.store()), 1);
     append(&engine, 5, 4).await;

@@ -2,6 +2,7 @@
 //! each check a second time after the store was closed and reopened.
 
 mod audit;
+mod forgery;
 mod random;
 mod subscribe;
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, ops::Bound};
 
 use super::{
     bucket::{BucketRecords, CacheUse, MAX_BUCKET_SIZE, RECORD_OVERHEAD, find, find_bucket, walk},
+    check::RunningCheck,
     sled_key,
     view::{CommittedView, HiddenWrite},
 };
@@ -18,6 +19,7 @@ pub(super) struct PendingChanges<'d> {
     view: CommittedView<'d>,
     /// The digest over all records, changes included.
     digest: RecordDigest,
+    check: Option<RunningCheck>,
     /// The buckets that were looked up, by fence: the bucket's sled key.
     buckets: BTreeMap<Vec<u8>, Bucket>,
     size: usize,
@@ -50,13 +52,13 @@ enum BucketEnd {
 
 impl<'d> PendingChanges<'d> {
     /// No changes. `digest` is the digest over the stored records.
-    pub fn new(view: CommittedView<'d>, digest: RecordDigest) -> Self {
-        Self { view, digest, buckets: BTreeMap::new(), size: 0 }
+    pub fn new(view: CommittedView<'d>, digest: RecordDigest, check: Option<RunningCheck>) -> Self {
+        Self { view, digest, check, buckets: BTreeMap::new(), size: 0 }
     }
 
-    /// The digest over all records, changes included.
-    pub fn digest(&self) -> &RecordDigest {
-        &self.digest
+    /// The digest over all records, changes included, and the running check.
+    pub fn digests(&self) -> (RecordDigest, Option<RunningCheck>) {
+        (self.digest.clone(), self.check.clone())
     }
 
     /// How many bytes are to be written, roughly: the changed buckets and the new values.
@@ -83,6 +85,9 @@ impl<'d> PendingChanges<'d> {
             }
             let before = bucket.get(table, &key)?;
             self.digest.replace(table, &key, before.as_deref(), value.as_deref());
+            if let Some(check) = &mut self.check {
+                check.replace(table, &key, before.as_deref(), value.as_deref());
+            }
             self.size += record_size(&key, value.as_deref().unwrap_or_default());
             bucket.changes.insert(key, value);
         }
@@ -319,7 +324,7 @@ mod tests {
 
     fn apply(db: &sled::Db, writes: &[(Vec<u8>, Option<Vec<u8>>)]) {
         let view = CommittedView::new(db, None);
-        let mut changes = PendingChanges::new(view.clone(), RecordDigest::random());
+        let mut changes = PendingChanges::new(view.clone(), RecordDigest::random(), None);
         let mut expected: BTreeMap<_, _> = records_from(db, &[]).into_iter().collect();
         for (key, value) in writes {
             assert_eq!(changes.get(Table::Names, key).unwrap().as_ref(), expected.get(key));

@@ -9,10 +9,10 @@ use std::{fs, io, path::Path};
 use super::{
     COMMIT_STATE,
     bucket::{BucketRecords, EXTRA_READS},
-    failed,
-    folder::{self, NOT_COMMITTED, OpenDb, RESTORE, unusable},
     group::WRITE_LOCK,
+    problem::{NOT_COMMITTED, RESTORE, failed, unusable},
     safety_copy::{self, COMPACTING},
+    sled_files::{OpenDb, make_folder, open_sled},
     view::CommittedView,
 };
 use crate::store::{RecordDigest, StoreError, Table, codec, digest::CommitState};
@@ -48,7 +48,7 @@ pub(super) fn compact(
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(broken(e)),
         _ => {}
     }
-    folder::make_folder(&target).map_err(broken)?;
+    make_folder(&target).map_err(broken)?;
     let written = write(path, &db, &target, cache_mib, state);
     written.inspect_err(|_| drop(fs::remove_dir_all(&target)))?;
     drop(db);
@@ -65,7 +65,7 @@ fn write(
     cache_mib: u64,
     state: &CommitState,
 ) -> Result<(), StoreError> {
-    let new = folder::open_sled(target, cache_mib)?;
+    let new = open_sled(target, cache_mib)?;
     let view = CommittedView::new(db, None);
     let mut found = state.digest.empty();
     let (mut batch, mut size) = (sled::Batch::default(), 0);

@@ -19,6 +19,8 @@ use tokio::sync::oneshot;
 use super::{
     COMMIT_STATE, SledInner,
     changes::{PendingChanges, RecordChange},
+    check::RunningCheck,
+    safety_copy,
     view::CommittedView,
 };
 use crate::store::{
@@ -60,6 +62,7 @@ impl<'s> Group<'s> {
             changes: PendingChanges::new(
                 CommittedView::new(&store.db, None),
                 store.digest.lock().clone(),
+                store.check.lock().clone(),
             ),
             sequence: store.publisher.sequence(),
             commits: Vec::new(),
@@ -127,9 +130,14 @@ impl<'s> Group<'s> {
     pub fn write(self) -> GroupResults {
         let Self { store, changes, sequence, commits, mut results } = self;
         if !commits.is_empty() {
-            match write_durably(store, changes, sequence).map_err(|problem| store.stop(&problem)) {
-                Ok(digest) => {
+            let failed = |problem: String| {
+                safety_copy::mark_failed_sync(&store.path);
+                store.stop(&problem)
+            };
+            match write_durably(store, changes, sequence).map_err(failed) {
+                Ok((digest, check)) => {
                     *store.digest.lock() = digest;
+                    *store.check.lock() = check;
                     store.hidden_write.store(None);
                     commits.into_iter().for_each(|commit| store.publisher.publish(commit));
                 }
@@ -164,25 +172,27 @@ impl GroupResults {
     }
 }
 
-/// Writes and syncs the changes. Returns the digest over all records. After an error it is unknown
-/// which of the changes are on the disk, and readers still get the values from before.
+/// Writes and syncs the changes. Returns the digest over all records, and the running check. After
+/// an error it is unknown which of the changes are on the disk, and readers still get the values
+/// from before.
 fn write_durably(
     store: &SledInner,
     changes: PendingChanges<'_>,
     sequence: Sequence,
-) -> Result<RecordDigest, String> {
-    let digest = write_to_sled(store, changes, sequence)?;
+) -> Result<(RecordDigest, Option<RunningCheck>), String> {
+    let digests = write_to_sled(store, changes, sequence)?;
     store.log.sync_data().map_err(|e| e.to_string())?;
     store.marker.set(sequence).map_err(|e| e.to_string())?;
-    Ok(digest)
+    Ok(digests)
 }
 
 fn write_to_sled(
     store: &SledInner,
     changes: PendingChanges<'_>,
     sequence: Sequence,
-) -> Result<RecordDigest, String> {
-    let state = CommitState { sequence, digest: changes.digest().clone() };
+) -> Result<(RecordDigest, Option<RunningCheck>), String> {
+    let (digest, check) = changes.digests();
+    let state = CommitState { sequence, digest };
     let mut batch = sled::Batch::default();
     let hidden_write = changes.write(&mut batch).map_err(|e| e.to_string())?;
     let value = codec::encode_value(Table::Meta, COMMIT_STATE, sequence, &encode(&state));
@@ -192,7 +202,7 @@ fn write_to_sled(
     let _lock = WRITE_LOCK.lock();
     store.db.apply_batch(batch).map_err(|e| e.to_string())?;
     store.db.flush().map_err(|e| e.to_string())?;
-    Ok(state.digest)
+    Ok((state.digest, check))
 }
 
 /// A write with the encoded value of its record.

@@ -20,13 +20,17 @@
 
 mod bucket;
 mod changes;
+mod check;
 mod compact;
 mod folder;
 mod group;
 mod marker;
+mod problem;
 mod safety_copy;
+mod sled_files;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod view;
 
 use std::{
@@ -35,7 +39,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc::{self, Receiver, RecvTimeoutError},
     },
     thread::JoinHandle,
@@ -44,11 +48,14 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use bucket::CacheUse;
-use folder::{OpenDb, Opened, RESTORE, panic_text, unusable};
+use check::RunningCheck;
+use folder::Opened;
 use group::{Group, Job};
 use marker::MarkerFile;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use problem::{NOT_COMMITTED, RESTORE, unusable};
 use safety_copy::SafetyCopy;
+use sled_files::{OpenDb, panic_text};
 use tokio::sync::oneshot;
 use view::{CommittedView, HiddenWrite};
 
@@ -90,6 +97,10 @@ struct SledInner {
     hidden_write: ArcSwapOption<HiddenWrite>,
     /// The files from before the start. `None` means that the records were verified or changed.
     safety_copy: Mutex<Option<SafetyCopy>>,
+    /// A check of all records that has not ended yet.
+    check: Mutex<Option<RunningCheck>>,
+    /// Whether the store is being closed: a check ends early.
+    is_closing: AtomicBool,
     /// A snapshot has a read lock. The writer thread has the write lock while it writes a group.
     snapshots: RwLock<()>,
     /// Why the store has stopped writing.
@@ -118,6 +129,8 @@ impl SledStore {
             digest: Mutex::new(state.digest),
             hidden_write: ArcSwapOption::empty(),
             safety_copy: Mutex::new(safety_copy),
+            check: Mutex::new(None),
+            is_closing: AtomicBool::new(false),
             snapshots: RwLock::new(()),
             fault: OnceLock::new(),
             opened: Instant::now(),
@@ -154,6 +167,7 @@ impl SledStore {
 /// neither verified nor changed is put back as it was before the start.
 impl Drop for SledStore {
     fn drop(&mut self) {
+        self.inner.is_closing.store(true, Relaxed);
         drop(self.queue.lock().take());
         if let Some(writer) = self.writer.lock().take() {
             let _ = writer.join();
@@ -167,10 +181,6 @@ impl Drop for SledStore {
             safety_copy.put_back();
         }
     }
-}
-
-fn failed(e: sled::Error) -> StoreError {
-    StoreError::Failed(e.to_string())
 }
 
 /// A position in sled's single tree: the table's byte, then the key.
@@ -342,6 +352,10 @@ impl Store for SledStore {
         self.inner.publisher.subscribe(after, subscriber)
     }
 
+    fn verify(&self) -> Result<(), StoreError> {
+        self.inner.verify()
+    }
+
     fn fault(&self) -> Option<String> {
         self.inner.check_write_timeout();
         self.inner.fault.get().cloned()
@@ -393,7 +407,7 @@ impl Snapshot for SledSnapshot<'_> {
                 Ok(())
             }
             Err(finding) => {
-                let problem = format!("{}: {finding}. {RESTORE}", folder::NOT_COMMITTED);
+                let problem = format!("{}: {finding}. {RESTORE}", NOT_COMMITTED);
                 self.inner.stop(&problem);
                 Err(unusable(&self.inner.path, &problem))
             }

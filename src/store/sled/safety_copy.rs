@@ -20,7 +20,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat},
+    fs::{Advice, AtFlags, Mode, OFlags, fadvise, openat, renameat, unlinkat},
     io::Errno,
 };
 
@@ -30,6 +30,9 @@ use super::marker;
 pub(super) const COPY: &str = "before-start";
 /// A copy that a start did not remove because it was killed.
 pub(super) const LEFT_OVER: &str = "before-interrupted-start";
+/// An empty file that a store leaves behind when it could not write or sync. The kernel then has
+/// pages in its cache that are not on the disk, and takes them for clean ones.
+pub(super) const SYNC_FAILED: &str = "sync-failed";
 /// The folder in which a compaction writes new files.
 pub(super) const COMPACTING: &str = "compacting";
 /// The folder with a complete set of files that are to replace the store's files.
@@ -48,7 +51,7 @@ pub(super) fn is_store_file(name: &str) -> bool {
 
 /// Whether the program or sled uses this name for a file or folder that is left over after a kill.
 pub(super) fn is_temporary(name: &str) -> bool {
-    is_draft(name) || matches!(name, COPY | LEFT_OVER | COMPACTING | INSTALLING)
+    is_draft(name) || matches!(name, COPY | LEFT_OVER | COMPACTING | INSTALLING | SYNC_FAILED)
 }
 
 /// Whether this is an incomplete file, which gets its name when it is complete.
@@ -72,9 +75,19 @@ impl SafetyCopy {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let folder = openat(rustix::fs::CWD, path, flags, Mode::empty());
         let copy = Self { folder: folder.map_err(|e| io::Error::from(e).to_string())? };
+        copy.forget_unwritten_pages(path).map_err(|e| format!("the file db: {e}"))?;
         copy.keep_left_over_copy(path).map_err(|e| format!("the folder {COPY}: {e}"))?;
         copy.copy_files(path).inspect_err(|_| drop(copy.remove_copy()))?;
         Ok(copy)
+    }
+
+    /// After a failed sync, has the kernel read the log from the disk again.
+    fn forget_unwritten_pages(&self, path: &Path) -> io::Result<()> {
+        if !path.join(SYNC_FAILED).exists() {
+            return Ok(());
+        }
+        tracing::warn!(path = %path.display(), "the last run could not write to the store");
+        Ok(fadvise(File::open(path.join("db"))?, 0, None, Advice::DontNeed)?)
     }
 
     /// A start that was killed has left its copy. The copy is kept until the records are verified.
@@ -92,9 +105,9 @@ impl SafetyCopy {
 
     fn copy_files(&self, path: &Path) -> Result<(), String> {
         let copy = path.join(COPY);
-        let failed = |name: &str, problem: io::Error| {
+        let failed = |what: &str, problem: io::Error| {
             if problem.kind() != io::ErrorKind::StorageFull {
-                return format!("the file {name} cannot be copied: {problem}");
+                return format!("{what}: {problem}");
             }
             let size = store_size(path).unwrap_or_default() / (1024 * 1024) + 1;
             format!(
@@ -103,11 +116,17 @@ impl SafetyCopy {
             )
         };
         let created = fs::DirBuilder::new().mode(0o700).create(&copy);
-        created.map_err(|problem| failed(COPY, problem))?;
-        for name in names(&self.folder).map_err(|problem| failed(".", problem))? {
+        created.map_err(|problem| {
+            failed("a folder for the copy of its files cannot be created", problem)
+        })?;
+        for name in
+            names(&self.folder).map_err(|problem| failed("the folder cannot be read", problem))?
+        {
             if is_store_file(&name) {
                 let copied = fs::copy(path.join(&name), copy.join(&name));
-                copied.map_err(|problem| failed(&name, problem))?;
+                copied.map_err(|problem| {
+                    failed(&format!("the file {name} cannot be copied"), problem)
+                })?;
             }
         }
         Ok(())
@@ -130,7 +149,10 @@ impl SafetyCopy {
             for name in [COPY, LEFT_OVER, COMPACTING] {
                 remove_folder(&self.folder, name)?;
             }
-            Ok::<_, io::Error>(())
+            match unlinkat(&self.folder, SYNC_FAILED, AtFlags::empty()) {
+                Err(problem) if problem != Errno::NOENT => Err(io::Error::from(problem)),
+                _ => Ok(()),
+            }
         };
         if let Err(problem) = remove() {
             tracing::warn!("could not remove the folder {COPY} of the store: {problem}");
@@ -162,6 +184,13 @@ impl SafetyCopy {
                  {INSTALLING}: {problem}"
             );
         }
+    }
+}
+
+/// Leaves the file [`SYNC_FAILED`] behind, if the disk allows it.
+pub(super) fn mark_failed_sync(path: &Path) {
+    if let Err(problem) = File::create(path.join(SYNC_FAILED)) {
+        tracing::warn!("could not create the file {SYNC_FAILED} of the store: {problem}");
     }
 }
 

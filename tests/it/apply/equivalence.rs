@@ -7,8 +7,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keyward::{
     Layer,
     accounts::{
-        Accounts, DigestFormat, ImportDigest, KeyImport, KeyRow, NewKey, Passwords, RotateOptions,
-        UnknownUsers, restore,
+        Accounts, DigestFormat, ImportDigest, KeyImport, KeyRow, LaterChanges, NewKey, Passwords,
+        RotateOptions, UnknownUsers, restore,
     },
     model::{Actor, Entropy, Scheme, Secret},
     store::{MemoryStore, SledStore, Store},
@@ -88,7 +88,7 @@ async fn restored_backup_decides_the_same() {
         .unwrap();
     std::fs::write(&secret, pepper().to_hex().as_bytes()).unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
-    restore(&backup, &store, &secret, 16).await.unwrap();
+    restore(&backup, &store, &secret, 16, LaterChanges::Refuse).await.unwrap();
     let store = Arc::new(SledStore::open(&store, 16).unwrap());
     assert_same_decisions(&fixture, &corpus, &accounts_with_same_clock(&fixture, store)).await;
 }

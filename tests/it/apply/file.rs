@@ -124,11 +124,15 @@ fn apply_creates_a_store_from_a_file() {
     fs::copy(site.path().join("data/keyward.pepper"), other.path().join("data/keyward.pepper"))
         .unwrap();
     write_file(&other, "bad.toml", &text.replace("roles = [\"administrator\"]", "roles = [\"x\"]"));
-    for args in [&["apply", "bad.toml"][..], &["apply", "all.toml", "--dry-run"]] {
+    for args in [
+        &["apply", "bad.toml", "--new"][..],
+        &["apply", "all.toml", "--new", "--dry-run"],
+        &["apply", "all.toml"],
+    ] {
         exit_and_stderr(&other.run(args));
-        assert!(!other.store().exists());
+        assert!(!other.store().exists(), "{args:?}");
     }
-    let result = other.json(&["apply", "all.toml"]);
+    let result = other.json(&["apply", "all.toml", "--new"]);
     assert_eq!((&result["changed"], &result["dry_run"]), (&json!(0), &json!(false)));
     assert_eq!(String::from_utf8(other.run(&["export"]).stdout).unwrap(), text);
     assert_eq!(other.json(&["audit", "verify"])["state"], "intact");

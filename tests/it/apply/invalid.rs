@@ -161,7 +161,7 @@ async fn key_errors_name_their_line() {
     };
     let files: Vec<(String, &str, &str)> = [
         ("scopes = [\"fly\"]\n", "line 9, column 11: key 0000aZ19: scopes.0", "does not have the permission"),
-        ("expires = 2020-01-01T00:00:00Z\n", "line 9, column 1: key 0000aZ19: expires", "expired already"),
+        ("expires = 2020-01-01T00:00:00Z\n", "line 9, column 1: key 0000aZ19: expires", "not in the future"),
         ("expires = \"90d\"\n", "line 9, column 1: key 0000aZ19: expires", "not a time"),
         ("networks = [\"10.0.0.0/33\"]\n", "line 9, column 13: key 0000aZ19: networks.0", "not a network"),
         ("application = \"none\"\n", "line 9, column 1: key 0000aZ19: application", "no application"),

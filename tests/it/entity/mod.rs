@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Request, Response, Server, credential};
 
-/// The fixture of the tests that only change users and roles that they have created. When no
+/// The shared fixture. A test may use it if the test changes only its own users and roles. When no
 /// running test uses the fixture, the server stops, and the log of the server is searched for
 /// secrets.
 static SHARED: Mutex<Weak<Fixture>> = Mutex::new(Weak::new());

@@ -5,6 +5,7 @@ pub(super) mod per_worker;
 use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::Context as _;
+use clap::Args;
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{Signal, SignalKind, signal},
@@ -12,12 +13,14 @@ use tokio::{
 };
 
 use crate::{
-    accounts::Accounts,
+    accounts::{Accounts, BackupSchedule},
     cli::{
+        CliError,
         instance::{
-            accounts,
+            accounts::{self, NewStore},
             admin_service::{AdminFace, body_limits},
             control_file::ControlFile,
+            descriptors::{self, ConnectionBudget},
             scripts, tls, webhooks,
         },
         terminal::welcome,
@@ -30,14 +33,20 @@ use crate::{
     webhooks::Sender,
 };
 
-/// The maximum number of open connections of the admin listener.
-const ADMIN_CONNECTIONS: usize = 64;
+#[derive(Debug, Default, Args)]
+pub struct Serve {
+    /// Believe the machine's clock although it is behind the newest time in the store, because that
+    /// time is wrong; keys that have expired since can become valid again
+    #[arg(long)]
+    accept_clock: bool,
+}
 
 /// Serves until SIGTERM or SIGINT. After the signal, running requests have the time in
 /// `server.shutdown_seconds` to finish.
-pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
+pub async fn run(options: Serve, loaded: Loaded) -> anyhow::Result<()> {
     let settings = loaded.settings;
     start_logging(&settings.log)?;
+    let descriptors = descriptors::raise_limit();
     // The listeners are bound before the store is created: if the server cannot listen, it must not
     // leave a new store behind whose first key was never shown.
     let certificates = tls::load(&settings)?;
@@ -47,17 +56,24 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
         None => None,
     };
     let admin = listen_admin(&settings).await?;
-    let accounts = accounts::open(&settings)?;
+    let accounts = accounts::open(&settings, NewStore::OnlyWithNewPepper);
+    let accounts = accounts.map_err(CliError::from)?;
+    if options.accept_clock {
+        let newest = accounts.accept_machine_clock().await?;
+        tracing::warn!(%newest, now = %accounts.clock().now(), "the machine's clock was accepted");
+    }
     scripts::load(&settings.scripts, &accounts).await?;
     let webhooks = webhooks::sender(&settings, &accounts)?;
-    if let Some(first) = accounts.first_start().await? {
-        let listen = public.tcp_address().context("the public listener has no address")?;
-        welcome::print(&first, welcome::base_url(&settings, listen).as_deref())?;
-    }
+    let listen = public.tcp_address().context("the public listener has no address")?;
+    first_start(&settings, &accounts, listen).await?;
     let hangups = (scripts::hangup_signal()?, scripts::hangup_signal()?);
     let cli_socket = listen_for_cli(&settings)?;
+    let budget = descriptors::divide(&settings, descriptors)?;
     let control_file =
-        write_control_file(&settings, &accounts, &public, cli_socket.as_ref().unwrap_or(&admin))?;
+        write_control_file(&settings, &accounts, &public, &admin, cli_socket.as_ref())?;
+    if let Some(Err(problem)) = settings.backup.as_ref().map(BackupSchedule::check_dir) {
+        tracing::warn!("backups cannot be written: {problem}");
+    }
     let (users, keys) = accounts.directory().counts();
     tracing::info!(
         public = %public.display_address(),
@@ -68,10 +84,32 @@ pub async fn run(loaded: Loaded) -> anyhow::Result<()> {
         "ready"
     );
     let listeners = Listeners { public, workers, grpc, admin, cli_socket, certificates };
-    serve_all(&settings, accounts, listeners, hangups, webhooks).await?;
+    serve_all(&settings, accounts, listeners, budget, hangups, webhooks).await?;
     drop(control_file);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Fills a new store, and shows its first key: on standard output or, under a service manager that
+/// would keep the output in a journal, in a file.
+async fn first_start(
+    settings: &Settings,
+    accounts: &Accounts,
+    listen: SocketAddr,
+) -> anyhow::Result<()> {
+    let base_url = welcome::base_url(settings, listen);
+    // Created before the key, so that a key is never lost because of the file.
+    let file = if welcome::is_kept_output() && accounts.is_new()? {
+        Some(welcome::KeyFile::create(&settings.store.path)?)
+    } else {
+        None
+    };
+    match (accounts.first_start().await?, file) {
+        (Some(first), Some(file)) => file.write(&first, base_url.as_deref()),
+        (Some(first), None) => welcome::print(&first, base_url.as_deref()),
+        (None, Some(unused)) => unused.remove(),
+        (None, None) => Ok(()),
+    }
 }
 
 fn start_logging(settings: &LogSettings) -> anyhow::Result<()> {
@@ -107,17 +145,29 @@ async fn listen_admin(settings: &Settings) -> anyhow::Result<BoundSocket> {
     }
 }
 
-/// Binds the Unix socket for the command line, if the admin listener has TLS: the command line has
-/// no client certificate and no certificate authorities.
+/// Binds the Unix socket that is for the command line alone. So an administrator on the machine can
+/// revoke a key even if clients have filled the admin listener. The command line also needs the
+/// socket if that listener has TLS, because it has no client certificate. `None` means that the
+/// admin listener is a Unix socket itself, or that the socket cannot be bound and is not needed.
 fn listen_for_cli(settings: &Settings) -> anyhow::Result<Option<BoundSocket>> {
     let path = &settings.store.socket_file;
-    if settings.admin.tls.is_none() {
+    if matches!(settings.admin.listen, AdminListen::Unix(_)) {
         return Ok(None);
     }
-    let listener = listen_on_socket(path).with_context(|| {
-        format!("cannot listen on {}, the socket of the command line", path.display())
-    });
-    listener.map(Some)
+    match listen_on_socket(path) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(problem) if settings.admin.tls.is_none() => {
+            tracing::warn!(
+                "cannot listen on {}, the socket of the command line: {problem}. The command line \
+                 uses the admin listener",
+                path.display()
+            );
+            Ok(None)
+        }
+        Err(problem) => Err(problem).with_context(|| {
+            format!("cannot listen on {}, the socket of the command line", path.display())
+        }),
+    }
 }
 
 fn listen_on_socket(path: &Path) -> io::Result<BoundSocket> {
@@ -156,11 +206,15 @@ fn write_control_file(
     accounts: &Accounts,
     public: &BoundSocket,
     admin: &BoundSocket,
+    cli_socket: Option<&BoundSocket>,
 ) -> anyhow::Result<ControlFile> {
     let operator = accounts.create_operator_key();
+    // The command line cannot use an admin listener that has TLS.
+    let address = if settings.admin.tls.is_some() { cli_socket.unwrap_or(admin) } else { admin };
     ControlFile::write(
         &settings.store.control_file,
-        admin.display_address(),
+        address.display_address(),
+        cli_socket.map(BoundSocket::display_address),
         public.display_address(),
         &operator.key,
     )
@@ -174,7 +228,7 @@ struct Listeners {
     /// The listener for Envoy's external authorization.
     grpc: Option<BoundSocket>,
     admin: BoundSocket,
-    /// The socket for the command line. `None` means that the admin listener has no TLS.
+    /// The socket for the command line. `None` means that the admin listener is a socket itself.
     cli_socket: Option<BoundSocket>,
     certificates: tls::ListenerCertificates,
 }
@@ -183,6 +237,7 @@ async fn serve_all(
     settings: &Settings,
     accounts: Accounts,
     Listeners { public, workers, grpc, admin, cli_socket, certificates }: Listeners,
+    budget: ConnectionBudget,
     hangups: (Signal, Signal),
     webhooks: Sender,
 ) -> anyhow::Result<()> {
@@ -194,14 +249,17 @@ async fn serve_all(
     let service = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
     let (usage, denials, events) = (accounts.clone(), accounts.clone(), accounts.clone());
+    let trail = accounts.clone();
+    let backups = settings.backup.clone().map(|schedule| (accounts.clone(), schedule));
+    let clock = accounts.clone();
     let usage_interval = limits.usage_write;
     let api = AdminFace::new(gate, accounts, settings);
 
     let stop = stop_signal()?;
-    let connections = Arc::new(Semaphore::new(limits.connections));
+    let connections = Arc::new(Semaphore::new(budget.public));
     // The admin listener has a separate limit: a client that fills the public listener must not
     // prevent an administrator from revoking a key.
-    let admin_connections = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
+    let admin_connections = Arc::new(Semaphore::new(budget.admin));
     let connection_limits = connection_limits(settings);
     let serve_public = {
         let (settings, certificate) = (settings.server.clone(), certificates.public.clone());
@@ -227,7 +285,7 @@ async fn serve_all(
     let cli_socket = async {
         if let Some(socket) = cli_socket {
             let (limits, api) = (connection_limits.clone(), api.clone());
-            let connections = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
+            let connections = Arc::new(Semaphore::new(budget.cli));
             serve(Listener::from(socket), limits, connections, api, stopped(stop.clone())).await;
             let _ = std::fs::remove_file(&settings.store.socket_file);
         }
@@ -235,7 +293,16 @@ async fn serve_all(
     // Dropping the sender ends the background tasks after their last write.
     let (last_request_done, end) = watch::channel(());
     let (usage_end, denials_end) = (sender_dropped(end.clone()), sender_dropped(end.clone()));
-    let (events_end, webhooks_end) = (sender_dropped(end.clone()), sender_dropped(end));
+    let (events_end, webhooks_end) = (sender_dropped(end.clone()), sender_dropped(end.clone()));
+    let backups_end = sender_dropped(end.clone());
+    let stopping = stopped(stop.clone());
+    let trail = tokio::spawn(async move { trail.verify_audit_in_background(stopping).await });
+    let backups = tokio::spawn(async move {
+        if let Some((accounts, schedule)) = backups {
+            accounts.write_backups_periodically(schedule, backups_end).await;
+        }
+    });
+    let clock = tokio::spawn(async move { clock.watch_clock(sender_dropped(end)).await });
     let days = settings.events.expiring_days.clone();
     let events = tokio::spawn(async move { events.monitor_events(&days, events_end).await });
     let webhooks = tokio::spawn(webhooks.run(webhooks_end));
@@ -262,10 +329,13 @@ async fn serve_all(
     // The background tasks now write the uses and denials of the last requests. All other changes
     // were written before their responses were sent.
     drop(last_request_done);
+    trail.await?;
     usage.await?;
     denials.await?;
     events.await?;
     webhooks.await?;
+    backups.await?;
+    clock.await?;
     Ok(())
 }
 

@@ -36,8 +36,8 @@ pub struct GrpcBody {
 
 /// Whether a request is a gRPC call.
 pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
-    let given = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let rest = given.strip_prefix(GRPC.as_bytes());
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let rest = content_type.strip_prefix(GRPC.as_bytes());
     let is_grpc = rest.is_some_and(|rest| rest.is_empty() || b"+;".contains(&rest[0]));
     *method == Method::POST && is_grpc
 }

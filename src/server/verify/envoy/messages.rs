@@ -1,6 +1,6 @@
 //! The messages of `envoy.service.auth.v3.Authorization`, with the fields that a decision needs.
-//! Names and numbers are those of Envoy's `external_auth.proto`, `attribute_context.proto`,
-//! `address.proto` and `base.proto`. Other fields are ignored.
+//! The names and numbers come from Envoy's `external_auth.proto`, `attribute_context.proto`,
+//! `address.proto` and `base.proto`. All other fields are ignored.
 #![allow(missing_docs, reason = "the fields are documented in the files that they come from")]
 
 use std::collections::HashMap;

@@ -47,7 +47,7 @@ impl Envoy {
             return Err(Code::Unimplemented);
         }
         if !is_among(&self.0.trusted, peer.client()) {
-            // The body of an untrusted client is not read.
+            // The server does not read the body of an untrusted client.
             let denial = untrusted_proxy();
             response::report(&denial, &parts.method, parts.uri.path(), peer.client());
             return Ok(denied(Dialect::Envoy.denial_response(&denial)).await);
@@ -94,7 +94,7 @@ impl Envoy {
             .collect();
         headers_to_remove.sort();
         headers_to_remove.dedup();
-        // The other fields describe the rate limits to the client.
+        // The fields that are not identity fields describe the rate limits to the client.
         let (identity, for_client): (Vec<_>, Vec<_>) =
             present.into_iter().partition(|(name, _)| fields.covers(name));
         let options = |fields: Vec<(&HeaderName, &HeaderValue)>| {
@@ -141,7 +141,8 @@ fn header_option(name: &HeaderName, value: &HeaderValue) -> HeaderValueOption {
 struct DescribedRequest {
     http: HttpRequest,
     headers: HeaderMap,
-    /// The address that is connected to Envoy: the client's, or that of a proxy in front of Envoy.
+    /// The address that is connected to Envoy: the address of the client, or of a proxy in front of
+    /// Envoy.
     source: Option<IpAddr>,
 }
 
@@ -167,8 +168,8 @@ impl DescribedRequest {
         } else {
             UrlScheme::Http
         };
-        // If Envoy names the address that is connected to it, `X-Forwarded-For` counts only if that
-        // address is a trusted proxy's.
+        // If Envoy names the address that is connected to Envoy, `X-Forwarded-For` counts only if
+        // that address belongs to a trusted proxy.
         let client = match self.source {
             Some(source) if !is_among(trusted, source) => source.to_canonical(),
             Some(source) if !self.headers.contains_key("x-forwarded-for") => source.to_canonical(),

@@ -220,7 +220,7 @@ fn tamper(path: &Path, table: Table, key: &[u8], change: impl Fn(&mut Vec<u8>)) 
     let view = CommittedView::new(&db, None);
     let mut value = bucket::get(&view, table, key).unwrap().unwrap();
     change(&mut value);
-    let mut changes = PendingChanges::new(view, RecordDigest::random());
+    let mut changes = PendingChanges::new(view, RecordDigest::random(), None);
     changes.set(vec![RecordChange { table, key: key.to_vec(), value: Some(value) }]).unwrap();
     let mut writes = sled::Batch::default();
     changes.write(&mut writes).unwrap();
@@ -274,8 +274,8 @@ fn record_of_a_newer_version_is_reported_as_such() {
     let problem = open(&path).unwrap().get(Table::Users, &1_u64.to_be_bytes()).unwrap_err();
     assert_eq!(
         problem.to_string(),
-        "the record 1 in users is damaged: its format version is 2, but this program supports only \
-         version 1; a newer Keyward wrote it"
+        "the record 1 in users was written by a newer Keyward (format 2). Open the store with that \
+         version, or a newer version"
     );
 }
 
@@ -347,7 +347,10 @@ fn write_error_is_permanent_and_successful_commits_survive() {
         .unwrap_or_else(|| panic!("{stdout}{}", String::from_utf8_lossy(&child.stderr)));
     assert!(committed > 100, "{committed}");
 
+    assert!(path.join(safety_copy::SYNC_FAILED).exists());
     let store = open(&path).unwrap();
+    verify::load(&store).unwrap();
+    assert!(!path.join(safety_copy::SYNC_FAILED).exists());
     let sequence = store.snapshot().unwrap().sequence();
     assert!(sequence >= committed, "{sequence} of {committed}");
     for number in 1..=committed {

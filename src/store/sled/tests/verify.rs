@@ -5,7 +5,7 @@ use super::*;
 use crate::store::RecordDigest;
 
 /// Loads all records that the start loads, as the Directory does.
-fn load(store: &SledStore) -> Result<RecordDigest, StoreError> {
+pub fn load(store: &SledStore) -> Result<RecordDigest, StoreError> {
     let snapshot = store.snapshot()?;
     let mut digest = snapshot.empty_digest().unwrap();
     for table in Table::ALL.into_iter().filter(|table| table.is_loaded()) {
@@ -296,7 +296,7 @@ fn compacted_store_has_equal_records_in_less_space() {
 }
 
 #[test]
-fn damaged_store_is_not_compacted_and_unchanged() {
+fn older_index_is_found_by_the_check_and_by_a_compaction() {
     let folder = tempfile::tempdir().unwrap();
     let path = killed_store(folder.path(), 3);
     // An index is not loaded, but compaction reads it.
@@ -307,8 +307,47 @@ fn damaged_store_is_not_compacted_and_unchanged() {
     let value = codec::encode_value(Table::Names, b"anna", 4, b"2").unwrap();
     tamper(&path, Table::Names, b"anna", |found| found.clone_from(&value));
     open_and_load(&path).unwrap();
+    let store = open(&path).unwrap();
+    load(&store).unwrap();
+    let problem = store.verify().unwrap_err().to_string();
+    assert!(problem.contains("not those of the last commit"), "{problem}");
+    assert!(store.fault().is_some());
+    drop(store);
     let before = tree(&path);
     let problem = SledStore::compact(&path, 16).unwrap_err().to_string();
     assert!(problem.contains("not those of the last commit"), "{problem}");
     assert!(tree(&path) == before);
+}
+
+#[test]
+fn check_of_all_records_runs_beside_commits() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("store")).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let mut batch = Batch::new();
+    for number in 0..20_000_u64 {
+        batch.put(Table::Names, number.to_be_bytes(), encode(&number));
+    }
+    runtime.block_on(store.commit(batch)).unwrap();
+    std::thread::scope(|scope| {
+        let check = scope.spawn(|| store.verify());
+        let mut commits = 0;
+        while !check.is_finished() || commits < 2 {
+            // Changes, additions and removals before and after the place of the check.
+            let mut batch = Batch::new();
+            for step in 0..9_u64 {
+                let number = (commits * 7 + step * 2200) % 21_000;
+                if commits % 3 == 0 {
+                    batch.delete(Table::Names, number.to_be_bytes());
+                } else {
+                    batch.put(Table::Names, number.to_be_bytes(), encode(&commits));
+                }
+            }
+            runtime.block_on(store.commit(batch)).unwrap();
+            commits += 1;
+        }
+        check.join().unwrap().unwrap();
+        assert!(commits >= 2, "{commits}");
+    });
+    store.verify().unwrap();
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::{
     CliError, Session,
     client::paths::path,
-    commands::upload::{MOST_FAULTS, Upload, owner, read, refused},
+    commands::upload::{MAX_PROBLEMS, Upload, owner, read, refused},
     terminal::screen::Screen,
 };
 
@@ -120,7 +120,7 @@ pub(in crate::cli) fn refuse_faults(faults: &[Fault]) -> Result<(), CliError> {
     if faults.is_empty() {
         return Ok(());
     }
-    let listed = faults.iter().take(MOST_FAULTS).map(
+    let listed = faults.iter().take(MAX_PROBLEMS).map(
         |(line, message)| json!({ "location": format!("line {line}"), "message": message, "fix": "" }),
     );
     Err(refused(listed.collect(), faults.len()))
