@@ -12,7 +12,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keyward::{
     accounts::{Accounts, Passwords},
     model::{Digest, Entropy, Key, KeyId, KeyText, Scheme, Timestamp, User},
-    store::{Batch, SledStore, Store, Table, encode, table},
+    store::{self, Batch, EngineKind, Store, Table, encode, table},
 };
 
 use super::Outcome;
@@ -30,6 +30,8 @@ const SORTED: usize = 2_000_001;
 /// The size of a store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Size {
+    /// The store's engine.
+    pub engine: EngineKind,
     /// Number of users with one key each, without the administrator.
     pub users: usize,
     /// Number of resources, each with its own path, without the built-in user resource.
@@ -52,7 +54,10 @@ impl BenchStore {
     /// Finds or creates a store in the folder `keep`; `None` means a temporary folder.
     pub fn find_or_create(keep: Option<&Path>, size: Size) -> Outcome<Self> {
         let (temporary, parent) = match keep {
-            Some(keep) => (None, keep.join(format!("{}-{}", size.users, size.resources))),
+            Some(keep) => {
+                let name = format!("{}-{}-{}", size.engine.name(), size.users, size.resources);
+                (None, keep.join(name))
+            }
             None => {
                 let folder = tempfile::tempdir()?;
                 let parent = folder.path().to_owned();
@@ -83,7 +88,8 @@ impl BenchStore {
 
 fn check_disk_space(folder: &Path, size: Size) -> Outcome<()> {
     let disk = rustix::fs::statvfs(folder)?;
-    let bytes_per_user = if size.users < SORTED { 4_000 } else { 1_200 };
+    let is_sorted = size.users >= SORTED || size.engine != EngineKind::Sled;
+    let bytes_per_user = if is_sorted { 1_200 } else { 4_000 };
     let (free, wanted) = (disk.f_bavail * disk.f_frsize, size.users as u64 * bytes_per_user);
     if free < wanted {
         return Err(format!(
@@ -102,7 +108,7 @@ fn check_disk_space(folder: &Path, size: Size) -> Outcome<()> {
 fn fill(path: &Path, size: Size) -> Outcome<Vec<String>> {
     let runtime = tokio::runtime::Runtime::new()?;
     let entropy = Entropy::system();
-    let store = Arc::new(SledStore::open(path, 64)?);
+    let store: Arc<dyn Store> = store::open(size.engine, path, 64)?;
     let accounts =
         Accounts::open(store.clone(), &path.with_extension("pepper"), Passwords::new(1))?;
     runtime.block_on(accounts.first_start())?.ok_or("the store is not new")?;

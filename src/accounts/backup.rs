@@ -20,9 +20,10 @@ use super::{
     AccountError, Accounts, OperatorWriter, Passwords, SetupError, read_pepper, setup::PEPPER,
 };
 use crate::{
+    files::exchange::{exchange, folder_of, with_suffix},
     model::{Act, Actor, Clock, Digest, Entropy, Pepper},
     store::{
-        Batch, CommitError, SledStore, Store as _, StoreError, Table,
+        Batch, CommitError, EngineKind, Store, StoreError, Table,
         archive::{self, ArchiveError, Contents},
         decode,
     },
@@ -109,18 +110,8 @@ impl OperatorWriter<'_> {
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// Writes under another name first, so that a file with this name is always complete.
-fn write(store: &dyn crate::store::Store, file: &Path) -> Result<Contents, ArchiveError> {
+fn write(store: &dyn Store, file: &Path) -> Result<Contents, ArchiveError> {
     let draft = with_suffix(file, ".part");
     let _ = fs::remove_file(&draft);
     let write_and_check = || -> Result<Contents, ArchiveError> {
@@ -159,8 +150,8 @@ fn unreadable(path: &Path, problem: ArchiveError) -> RestoreError {
     RestoreError::File { path: path.to_owned(), problem }
 }
 
-/// Replaces the store in `path` by the contents of a backup. The new store is built next to it and
-/// takes its name in one step. The former store is kept under another name.
+/// Replaces the store in `path` by the contents of a backup. The new store, with this engine, is
+/// built next to it and takes its name in one step. The former store is kept under another name.
 ///
 /// # Errors
 /// The backup is incomplete or belongs to another pepper, a server uses the store, or the disk
@@ -169,6 +160,7 @@ pub async fn restore(
     file: &Path,
     path: &Path,
     pepper_file: &Path,
+    engine: EngineKind,
     cache_mib: u64,
 ) -> Result<Restored, RestoreError> {
     let pepper = read_pepper(pepper_file).map_err(SetupError::from)?;
@@ -189,19 +181,18 @@ pub async fn restore(
         }
         _ => {}
     }
-    fill(file, &draft, contents, pepper, cache_mib).await?;
-    let former_store = exchange(&draft, path).map_err(folder(path))?;
+    let new = crate::store::open(engine, &draft, cache_mib).map_err(SetupError::from)?;
+    fill(file, new, contents, pepper).await?;
+    let former_store = exchange(&draft, path, Clock::system().now().0).map_err(folder(path))?;
     drop(lock);
     Ok(Restored { contents, former_store })
 }
 
 /// Opens the existing store, so that no server can use it. A store that cannot be opened is not an
 /// error, because a restore replaces it.
-fn lock_store(path: &Path, cache_mib: u64) -> Result<Option<SledStore>, RestoreError> {
-    if !SledStore::exists(path) {
-        return Ok(None);
-    }
-    match SledStore::open(path, cache_mib) {
+fn lock_store(path: &Path, cache_mib: u64) -> Result<Option<Arc<dyn Store>>, RestoreError> {
+    let Some(engine) = EngineKind::of_folder(path) else { return Ok(None) };
+    match crate::store::open(engine, path, cache_mib) {
         Ok(store) => Ok(Some(store)),
         Err(StoreError::Locked { path }) => Err(RestoreError::InUse(path)),
         Err(_) => Ok(None),
@@ -210,12 +201,10 @@ fn lock_store(path: &Path, cache_mib: u64) -> Result<Option<SledStore>, RestoreE
 
 async fn fill(
     file: &Path,
-    draft: &Path,
+    store: Arc<dyn Store>,
     expected: Contents,
     pepper: Pepper,
-    cache_mib: u64,
 ) -> Result<(), RestoreError> {
-    let store = Arc::new(SledStore::open(draft, cache_mib).map_err(SetupError::from)?);
     let (parts, mut received) = tokio::sync::mpsc::channel::<Batch>(2);
     let source = file.to_owned();
     let reading = tokio::task::spawn_blocking(move || {
@@ -248,7 +237,7 @@ async fn fill(
 /// Opens the accounts of the new store, which checks its records, and adds an audit entry about the
 /// restore.
 async fn write_audit_entry(
-    store: Arc<SledStore>,
+    store: Arc<dyn Store>,
     pepper: Pepper,
     contents: Contents,
 ) -> Result<(), RestoreError> {
@@ -272,30 +261,4 @@ fn failed(problem: CommitError) -> RestoreError {
         CommitError::Conflict(_) => StoreError::Failed("the new store is not new".into()),
     };
     SetupError::from(problem).into()
-}
-
-/// Gives the new store the name of the old one, in one step if the file system supports it. Returns
-/// the new name of the old store.
-fn exchange(draft: &Path, path: &Path) -> io::Result<Option<PathBuf>> {
-    let sync = || File::open(folder_of(path))?.sync_all();
-    if !path.exists() {
-        fs::rename(draft, path)?;
-        sync()?;
-        return Ok(None);
-    }
-    let now = Clock::system().now().0;
-    let free = |number: &u32| !with_suffix(path, &format!(".before-{now}-{number}")).exists();
-    let number = (1..).find(free).unwrap_or_default();
-    let former_path = with_suffix(path, &format!(".before-{now}-{number}"));
-    // The new store gets the old store's future name first, so that the exchange gives both stores
-    // their final names.
-    fs::rename(draft, &former_path)?;
-    if renameat_with(CWD, &former_path, CWD, path, RenameFlags::EXCHANGE).is_err() {
-        fs::rename(&former_path, draft)?;
-        fs::rename(path, &former_path)?;
-        // On an error, put the old store back: a server would create an empty store in its place.
-        fs::rename(draft, path).inspect_err(|_| drop(fs::rename(&former_path, path)))?;
-    }
-    sync()?;
-    Ok(Some(former_path))
 }

@@ -62,6 +62,9 @@ enum Command {
     Records(RecordCommand),
     /// Replace the store with a backup, while no server runs; the old store is kept
     Restore(commands::backup::Restore),
+    /// The store on the disk
+    #[command(subcommand)]
+    Store(commands::store::Verb),
     /// Change the records to those of a file, all of them or none
     Apply(commands::apply::Apply),
     /// Scripts: authentication types, hooks and handlers
@@ -177,6 +180,7 @@ async fn execute(command: Command, output: Output, loaded: Loaded) -> anyhow::Re
         Command::Completions { shell } => commands::completions::print(shell),
         Command::Apply(apply) => apply.run(&loaded.settings, output).await,
         Command::Restore(restore) => restore.run(&loaded.settings, output).await,
+        Command::Store(verb) => commands::store::run(verb, &loaded.settings, output).await,
         Command::Records(command) => {
             let client = client::connect::client(&loaded.settings).await?;
             run_record_command(command, &Session::new(client, output)).await

@@ -11,6 +11,7 @@ mod cli;
 mod denials;
 mod docs;
 mod embedded;
+mod engine;
 mod entity;
 mod errors;
 mod events;

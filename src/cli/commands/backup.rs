@@ -15,7 +15,7 @@ use crate::{
             table::{self, cell},
         },
     },
-    config::{Engine, Settings},
+    config::Settings,
     model::Digest,
     store::archive::{ArchiveError, Contents},
 };
@@ -63,12 +63,13 @@ impl Restore {
             let (contents, _) = check_backup(&self.file).map_err(failure)?;
             return show(&contents, output, &screen, "The backup is whole");
         }
-        if settings.store.engine == Engine::Memory {
+        let Some(engine) = settings.store.engine.on_disk() else {
             let text = "with store.engine = \"memory\" there is no store that a backup could be put back into";
             return Err(CliError::new(Exit::Usage, text).into());
-        }
+        };
         let store = &settings.store;
-        let restored = restore(&self.file, &store.path, &store.pepper_file, store.cache_mib).await;
+        let (path, pepper_file) = (&store.path, &store.pepper_file);
+        let restored = restore(&self.file, path, pepper_file, engine, store.cache_mib).await;
         let restored = restored.map_err(failure)?;
         if let Some(former) = &restored.former_store {
             screen.note(&format!("The store that was there is in {} now.\n", former.display()));

@@ -7,15 +7,15 @@ use crate::{
     cli::{CliError, Exit},
     config::{Engine, Settings},
     model::{Clock, Entropy, Pepper},
-    store::{MemoryStore, SledStore, Store, StoreError},
+    store::{self, MemoryStore, Store, StoreError, store_exists},
 };
 
 /// Opens the store and its accounts, or creates a new store. A new store stays empty until
 /// [`Accounts::first_start`].
 pub fn open(settings: &Settings) -> Result<Accounts, SetupError> {
-    let store: Arc<dyn Store> = match settings.store.engine {
-        Engine::Memory => Arc::new(MemoryStore::new()),
-        Engine::Sled => Arc::new(SledStore::open(&settings.store.path, settings.store.cache_mib)?),
+    let store: Arc<dyn Store> = match settings.store.engine.on_disk() {
+        None => Arc::new(MemoryStore::new()),
+        Some(engine) => store::open(engine, &settings.store.path, settings.store.cache_mib)?,
     };
     let passwords = Passwords::new(settings.limits.password_checks);
     let accounts = Accounts::open(store, &settings.store.pepper_file, passwords)?;
@@ -54,7 +54,7 @@ pub fn open_existing(settings: &Settings) -> Result<Option<Accounts>, CliError> 
         return Err(unreachable(text.into()));
     }
     let path = &settings.store.path;
-    if !SledStore::exists(path) {
+    if !store_exists(path) {
         let path = path.display();
         let text = format!("there is no store at {path}: run keyward init or keyward serve first");
         return Err(unreachable(text));

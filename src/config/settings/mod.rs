@@ -1,6 +1,7 @@
 //! The validated configuration, with every default and derived path filled in.
 
 mod audit;
+mod engine;
 mod events;
 mod faces;
 mod failures;
@@ -16,6 +17,7 @@ use std::{
 };
 
 pub use audit::AuditSettings;
+pub use engine::Engine;
 pub use events::EventSettings;
 use ipnet::IpNet;
 pub use scripts::ScriptSettings;
@@ -125,15 +127,6 @@ pub struct StoreSettings {
     pub socket_file: PathBuf,
     /// The maximum size of the page cache, in MiB.
     pub cache_mib: u64,
-}
-
-/// The storage engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    /// Stores on disk.
-    Sled,
-    /// Stores in memory, until the program stops.
-    Memory,
 }
 
 /// Limits of requests, connections and failed authentications.
@@ -275,7 +268,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             );
         }
         let hmac_key_file = Some(&raw.hmac_key_file).filter(|path| !path.is_empty());
-        let engines = [("sled", Engine::Sled), ("memory", Engine::Memory)];
+        let engines = [("sled", Engine::Sled), ("redb", Engine::Redb), ("memory", Engine::Memory)];
         StoreSettings {
             engine: self.choice("store.engine", &raw.engine, engines),
             control_file: appended(&path, ".control"),

@@ -447,7 +447,7 @@ fn the_schema_describes_the_file_and_refuses_what_it_does_not_know() {
     for (name, section) in schema["$defs"].as_object().unwrap() {
         assert_eq!(section["additionalProperties"], false, "{name}");
     }
-    assert_eq!(schema["$defs"]["StoreSection"]["properties"]["engine"]["enum"][1], "memory");
+    assert_eq!(schema["$defs"]["StoreSection"]["properties"]["engine"]["enum"][2], "memory");
 }
 
 #[test]

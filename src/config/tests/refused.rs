@@ -304,7 +304,7 @@ fn the_store_has_a_folder_of_its_own_and_the_pepper_lies_outside() {
     assert_eq!(outside.pepper_file, Path::new("data/pepper"));
     refused(
         "[store]\nengine = \"Sled\"\n",
-        "config.toml:2: store.engine: There is no such choice. Use \"sled\" or \"memory\".",
+        "config.toml:2: store.engine: There is no such choice. Use \"sled\" or \"redb\" or \"memory\".",
     );
     refused(
         "[scripts]\ndir = \" \"\n",

@@ -17,7 +17,6 @@ mod bucket;
 mod changes;
 mod folder;
 mod group;
-mod marker;
 #[cfg(test)]
 mod tests;
 
@@ -39,13 +38,14 @@ use folder::{
     is_new_store, last_commit, make_durable, make_folder, open_sled, panic_text, unusable,
 };
 use group::{Group, Job};
-use marker::MarkerFile;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::oneshot;
 
 use super::{
     Batch, CommitFuture, Lagged, RecordRef, Sequence, Snapshot, Store, StoreError, Stored,
-    Subscriber, Table, Visit, codec, subscribers::Publisher,
+    Subscriber, Table, Visit, codec,
+    marker::{self, MarkerFile},
+    subscribers::Publisher,
 };
 
 /// The sled key with the number of the last commit. It belongs to no table.

@@ -1,15 +1,15 @@
 //! The marker file: it says that a folder contains a store, and which commit was the last one.
 //!
-//! sled treats a log whose last part was truncated or damaged as the result of a crash, and opens
-//! the part before. A revoked key could then become valid again. So the number of the last commit
-//! is stored here too: a store whose last commit has a smaller number is not opened.
+//! An engine can take a file whose last part is lost for the result of a crash, and open the state
+//! before. A revoked key could then become valid again. So the number of the last commit is stored
+//! here too: a store whose last commit has a smaller number is not opened.
 //!
 //! ```text
 //! A Keyward store, format 1. Do not remove this file.
 //! 00000000000000000042 6dcb98a2
 //! ```
 //! The second line is the number and the CRC32 (ISO-HDLC) of its digits. It is overwritten in place
-//! after each sync of the log. The file itself is synced only when the store is opened and closed:
+//! after each sync of the engine. The file itself is synced only when the store is opened and closed:
 //! after a power cut its number can be too small by some commits, but never too large.
 
 use std::{
