@@ -4,7 +4,8 @@
 //! # In a Rust program
 //!
 //! A [`Store`] keeps the records: [`SledStore`] or [`RedbStore`] in a folder, [`MemoryStore`] for
-//! tests, or your own engine. [`Accounts`] creates and changes users, keys, roles, applications and resources.
+//! tests, or your own engine. [`Accounts`] creates and changes users, keys, roles, applications and
+//! resources.
 //! A [`Gate`] decides about one request; [`Layer`] puts it in front of a `tower` or axum service.
 //! The service finds the caller's [`CallerIdentity`] in the extensions of the request.
 //!

@@ -82,7 +82,6 @@ const FOLDERS: &[(&str, &[&str])] = &[
             "pipeline",
             "accounts",
             "scripting",
-            "store",
             "limits",
             "tls",
             "files",

@@ -10,6 +10,7 @@ use crate::{
     cli::{
         CliError, Exit, Output, Session,
         client::paths::path,
+        instance::accounts::engine_on_disk,
         terminal::{
             screen::Screen,
             table::{self, cell},
@@ -63,7 +64,7 @@ impl Restore {
             let (contents, _) = check_backup(&self.file).map_err(failure)?;
             return show(&contents, output, &screen, "The backup is whole");
         }
-        let Some(engine) = settings.store.engine.on_disk() else {
+        let Some(engine) = engine_on_disk(settings) else {
             let text = "with store.engine = \"memory\" there is no store that a backup could be put back into";
             return Err(CliError::new(Exit::Usage, text).into());
         };

@@ -7,13 +7,22 @@ use crate::{
     cli::{CliError, Exit},
     config::{Engine, Settings},
     model::{Clock, Entropy, Pepper},
-    store::{self, MemoryStore, Store, StoreError, store_exists},
+    store::{self, EngineKind, MemoryStore, Store, StoreError, store_exists},
 };
+
+/// The engine that stores on disk. `None` means that the store is in memory.
+pub fn engine_on_disk(settings: &Settings) -> Option<EngineKind> {
+    match settings.store.engine {
+        Engine::Sled => Some(EngineKind::Sled),
+        Engine::Redb => Some(EngineKind::Redb),
+        Engine::Memory => None,
+    }
+}
 
 /// Opens the store and its accounts, or creates a new store. A new store stays empty until
 /// [`Accounts::first_start`].
 pub fn open(settings: &Settings) -> Result<Accounts, SetupError> {
-    let store: Arc<dyn Store> = match settings.store.engine.on_disk() {
+    let store: Arc<dyn Store> = match engine_on_disk(settings) {
         None => Arc::new(MemoryStore::new()),
         Some(engine) => store::open(engine, &settings.store.path, settings.store.cache_mib)?,
     };

@@ -1,7 +1,6 @@
 //! The validated configuration, with every default and derived path filled in.
 
 mod audit;
-mod engine;
 mod events;
 mod faces;
 mod failures;
@@ -17,7 +16,6 @@ use std::{
 };
 
 pub use audit::AuditSettings;
-pub use engine::Engine;
 pub use events::EventSettings;
 use ipnet::IpNet;
 pub use scripts::ScriptSettings;
@@ -127,6 +125,17 @@ pub struct StoreSettings {
     pub socket_file: PathBuf,
     /// The maximum size of the page cache, in MiB.
     pub cache_mib: u64,
+}
+
+/// The storage engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// Stores on disk, with sled.
+    Sled,
+    /// Stores on disk, with redb.
+    Redb,
+    /// Stores in memory, until the program stops.
+    Memory,
 }
 
 /// Limits of requests, connections and failed authentications.

@@ -2,8 +2,8 @@
 //!
 //! redb writes to a file while it opens it, also if it refuses it in the end, and it gives up all
 //! reads after one failed write. This backend keeps writes in memory in two cases:
-//! - A file is checked before it is opened ([`GuardedBackend::check_only`]). The check can repair what
-//!   a crash has left behind, and the file is byte for byte what it was.
+//! - A file is checked before it is opened ([`GuardedBackend::check_only`]). The check can repair
+//!   what a crash has left behind, and the file is byte for byte what it was.
 //! - A write or a sync has failed. redb is told that it succeeded, so that it goes on to read, and
 //!   nothing reaches the disk any more. The owner asks for [`FileFault`] after each commit.
 

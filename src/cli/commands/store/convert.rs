@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::parse_engine;
 use crate::{
-    cli::{CliError, Exit, Output, terminal::screen::Screen},
+    cli::{CliError, Exit, Output, instance::accounts::engine_on_disk, terminal::screen::Screen},
     config::Settings,
     store::{
         EngineKind,
@@ -54,7 +54,7 @@ impl Convert {
         if let Some(former) = former {
             screen.note(&format!("The store that was there is in {} now.\n", former.display()));
         }
-        if store.engine.on_disk() != Some(self.to) {
+        if engine_on_disk(settings) != Some(self.to) {
             screen.note(&format!("Set store.engine = \"{engine}\" before the next start.\n"));
         }
         Ok(())

@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use crate::{
     accounts::SetupError,
-    cli::{CliError, Exit, Output},
+    cli::{CliError, Exit, Output, instance::accounts::engine_on_disk},
     config::Settings,
     store::{EngineKind, StoreError},
 };
@@ -22,7 +22,7 @@ pub enum Verb {
 
 /// Runs a command. Both need the store for themselves.
 pub async fn run(verb: Verb, settings: &Settings, output: Output) -> anyhow::Result<()> {
-    let Some(engine) = settings.store.engine.on_disk() else {
+    let Some(engine) = engine_on_disk(settings) else {
         let text = "with store.engine = \"memory\" there is no store on the disk";
         return Err(CliError::new(Exit::Usage, text).into());
     };

@@ -4,7 +4,7 @@ use super::*;
 
 const USERS: u64 = 300;
 
-/// What a damaged file was: the kind of damage, and where.
+/// A kind of damage, at an offset of the file.
 struct Damage {
     name: &'static str,
     change: fn(&mut Vec<u8>, usize),
