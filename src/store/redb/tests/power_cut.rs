@@ -18,7 +18,7 @@ enum Change {
     Sync,
 }
 
-/// What was done to the file, in order.
+/// The changes of a file, in order.
 type Log = Arc<Mutex<Vec<Change>>>;
 
 /// Records all changes, and can fail.
