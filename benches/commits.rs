@@ -5,9 +5,15 @@
 //! while 32 clients create keys at a fixed rate through the admin API. The server responds to a
 //! client only after the key is on disk. Finally the clients create keys as fast as they can,
 //! without wrk.
+//!
+//! `cargo bench --bench commits -- --stores [--seconds 3]` compares the storage engines instead,
+//! without a server and without wrk: commits a second by 1, 32 and 200 writers, and the size of the
+//! store afterwards.
 
 #![allow(clippy::print_stdout, reason = "the bench prints its results")]
 
+#[path = "support/stores.rs"]
+mod stores;
 mod support;
 
 use std::{
@@ -25,6 +31,9 @@ const USERS: u64 = 2000;
 const WRITERS: u64 = 32;
 
 fn main() -> Outcome<()> {
+    if std::env::args().any(|arg| arg == "--stores") {
+        return stores::compare(Duration::from_secs(option("--seconds", 3)));
+    }
     let (rounds, rate) = (option("--rounds", 5), option("--rate", 1000));
     let load = Load { seconds: option("--seconds", 3), connections: option("--connections", 64) };
     let folder = tempfile::tempdir()?;

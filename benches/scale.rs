@@ -1,6 +1,6 @@
 //! The cost of many users, resources and idle connections:
-//! `cargo bench --bench scale -- [USERS…] [--resources N] [--idle N] [--keep FOLDER]`
-//! (`USERS` defaults to 1000 100000 1000000).
+//! `cargo bench --bench scale -- [USERS…] [--engine sled|redb|both] [--resources N] [--idle N]
+//! [--keep FOLDER]` (`USERS` defaults to 1000 100000 1000000, the engine to sled).
 //!
 //! For each number of users the bench creates a store with one key per user, starts Keyward with
 //! this store, and prints one row:
@@ -27,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+use keyward::store::EngineKind;
 use scale_support::{
     Outcome,
     measure::{self, Connection, Figures, ROUNDS},
@@ -35,32 +36,41 @@ use scale_support::{
 };
 
 /// The size that the other sizes are compared with.
-const BASE: Size = Size { users: 1_000, resources: 1 };
+const BASE: Size = Size { engine: EngineKind::Sled, users: 1_000, resources: 1 };
 
 fn main() -> Outcome<()> {
     let args = Args::parse()?;
     raise_open_file_limit(args.idle)?;
     println!("binary: {:.1} MiB", mib(std::fs::metadata(env!("CARGO_BIN_EXE_keyward"))?.len()));
-    let empty = EmptyStore::measure()?;
+    for &engine in &args.engines {
+        measure_engine(&args, engine)?;
+    }
+    Ok(())
+}
+
+/// Prints the table of one engine.
+fn measure_engine(args: &Args, engine: EngineKind) -> Outcome<()> {
+    let empty = EmptyStore::measure(engine)?;
     let keep = args.keep.as_deref();
-    let base = Instance::start(keep, BASE)?;
+    let base_size = Size { engine, ..BASE };
+    let base = Instance::start(keep, base_size)?;
     println!(
         "| users | resources | idle connections | ready in | resident | bytes per user | on disk | time per decision | relative to 1,000 users | CPU per decision | relative to 1,000 users |"
     );
     println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     for &users in &args.users {
-        if users == BASE.users {
+        if users == base_size.users {
             base.print_row(&base, 0, empty)?;
         } else {
-            Instance::start(keep, Size { users, ..BASE })?.print_row(&base, 0, empty)?;
+            Instance::start(keep, Size { users, ..base_size })?.print_row(&base, 0, empty)?;
         }
     }
     if let Some(resources) = args.resources {
-        Instance::start(keep, Size { resources, ..BASE })?.print_row(&base, 0, empty)?;
+        Instance::start(keep, Size { resources, ..base_size })?.print_row(&base, 0, empty)?;
     }
     if args.idle > 0 {
         // This server gets a temporary store, because two servers cannot open the store of `base`.
-        Instance::start(None, BASE)?.print_row(&base, args.idle, empty)?;
+        Instance::start(None, base_size)?.print_row(&base, args.idle, empty)?;
     }
     Ok(())
 }
@@ -74,11 +84,12 @@ struct EmptyStore {
 }
 
 impl EmptyStore {
-    fn measure() -> Outcome<Self> {
-        let instance = Instance::start(None, Size { users: 0, resources: 0 })?;
+    fn measure(engine: EngineKind) -> Outcome<Self> {
+        let instance = Instance::start(None, Size { engine, users: 0, resources: 0 })?;
         let empty = Self { resident: instance.resident, disk: instance.store.disk()? };
         println!(
-            "an empty store: ready in {:.0} ms, resident {:.1} MiB",
+            "\n{}: an empty store: ready in {:.0} ms, resident {:.1} MiB",
+            engine.name(),
             millis(instance.server.ready),
             mib(empty.resident)
         );
@@ -89,6 +100,7 @@ impl EmptyStore {
 /// The command line.
 struct Args {
     users: Vec<usize>,
+    engines: Vec<EngineKind>,
     resources: Option<usize>,
     idle: usize,
     keep: Option<PathBuf>,
@@ -105,13 +117,27 @@ struct Instance {
 
 impl Args {
     fn parse() -> Outcome<Self> {
-        let mut parsed = Self { users: Vec::new(), resources: None, idle: 0, keep: None };
+        let mut parsed = Self {
+            users: Vec::new(),
+            engines: vec![EngineKind::Sled],
+            resources: None,
+            idle: 0,
+            keep: None,
+        };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
             match arg.as_str() {
                 // cargo adds this option.
                 "--bench" => {}
+                "--engine" => {
+                    let name = value()?;
+                    let chosen = |engine: &EngineKind| name == "both" || engine.name() == name;
+                    parsed.engines = EngineKind::ALL.into_iter().filter(chosen).collect();
+                    if parsed.engines.is_empty() {
+                        return Err(format!("{name} is not an engine: sled, redb or both").into());
+                    }
+                }
                 "--resources" => parsed.resources = Some(value()?.parse()?),
                 "--idle" => parsed.idle = value()?.parse()?,
                 "--keep" => parsed.keep = Some(std::path::absolute(value()?)?),
@@ -132,8 +158,8 @@ impl Instance {
         let store = BenchStore::find_or_create(keep, size)?;
         // The bench measures the second start. The first start after a large import is not typical,
         // because the store contains leftovers of the import.
-        drop(Server::start(&store.path)?);
-        let server = Server::start(&store.path)?;
+        drop(Server::start(&store.path, size.engine)?);
+        let server = Server::start(&store.path, size.engine)?;
         // The threads that load the records return their memory a moment after the start.
         std::thread::sleep(Duration::from_millis(200));
         let resident = server.resident()?;
@@ -159,7 +185,7 @@ impl Instance {
         drop(idle_connections);
         let time = |round: &Figures| round.time.as_secs_f64();
         let cpu = |round: &Figures| round.cpu.as_secs_f64();
-        let Size { users, resources } = self.size;
+        let Size { users, resources, .. } = self.size;
         println!(
             "| {users} | {resources} | {idle} | {:.0} ms | {:.1} MiB | {:.0} | {:.0} | {:.1} µs | {:.2} | {:.1} µs | {:.2} |",
             millis(self.server.ready),

@@ -3,10 +3,11 @@
 //!
 //! # In a Rust program
 //!
-//! A [`Store`] keeps the records: [`SledStore`] in a folder, [`MemoryStore`] for tests, or your own
-//! engine. [`Accounts`] creates and changes users, keys, roles, applications and resources. A
-//! [`Gate`] decides whether a request is allowed. A [`Layer`] puts a gate in front of a `tower` or
-//! axum service, which finds the caller's [`CallerIdentity`] in the extensions of the request.
+//! A [`Store`] keeps the records: [`SledStore`] or [`RedbStore`] in a folder, [`MemoryStore`] for
+//! tests, or your own engine. [`Accounts`] creates and changes users, keys, roles, applications and
+//! resources. A [`Gate`] decides whether a request is allowed. A [`Layer`] puts a gate in front of a
+//! `tower` or axum service, which finds the caller's [`CallerIdentity`] in the extensions of the
+//! request.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -104,4 +105,4 @@ pub use model::{
 };
 pub use pipeline::{Denial, Gate};
 pub use scripting::{ScriptLimits, Secrets};
-pub use store::{MemoryStore, SledStore, Store, StoreError};
+pub use store::{MemoryStore, RedbStore, SledStore, Store, StoreError};

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use keyward::store::EngineKind;
+
 use super::Outcome;
 
 /// The maximum time from the start of the server until the server is ready.
@@ -25,7 +27,7 @@ pub struct Server {
 
 impl Server {
     /// Starts the server and waits until it is ready.
-    pub fn start(store: &Path) -> Outcome<Self> {
+    pub fn start(store: &Path, engine: EngineKind) -> Outcome<Self> {
         let mut control = store.as_os_str().to_owned();
         control.push(".control");
         let _ = fs::remove_file(&control);
@@ -33,6 +35,7 @@ impl Server {
         let child = Command::new(env!("CARGO_BIN_EXE_keyward"))
             .env_clear()
             .env("KEYWARD_STORE__PATH", store)
+            .env("KEYWARD_STORE__ENGINE", engine.name())
             .env("KEYWARD_STORE__PEPPER_FILE", store.with_extension("pepper"))
             .env("KEYWARD_SERVER__LISTEN", "127.0.0.1:0")
             .env("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0")

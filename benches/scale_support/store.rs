@@ -12,7 +12,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keyward::{
     accounts::{Accounts, Passwords},
     model::{Digest, Entropy, Key, KeyId, KeyText, Scheme, Timestamp, User},
-    store::{Batch, SledStore, Store, Table, encode, table},
+    store::{self, Batch, EngineKind, Store, Table, encode, table},
 };
 
 use super::Outcome;
@@ -31,6 +31,8 @@ const MIN_USERS_FOR_SORTED_KEYS: usize = 2_000_001;
 /// The size of a store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Size {
+    /// The store's engine.
+    pub engine: EngineKind,
     /// Number of users, without the administrator. Each user has one key.
     pub users: usize,
     /// Number of resources, without the built-in user resource. Each resource has its own path.
@@ -54,7 +56,10 @@ impl BenchStore {
     /// is created in a temporary folder.
     pub fn find_or_create(kept_folder: Option<&Path>, size: Size) -> Outcome<Self> {
         let (temporary, parent) = match kept_folder {
-            Some(folder) => (None, folder.join(format!("{}-{}", size.users, size.resources))),
+            Some(folder) => {
+                let name = format!("{}-{}-{}", size.engine.name(), size.users, size.resources);
+                (None, folder.join(name))
+            }
             None => {
                 let folder = tempfile::tempdir()?;
                 let parent = folder.path().to_owned();
@@ -86,7 +91,8 @@ impl BenchStore {
 
 fn check_disk_space(folder: &Path, size: Size) -> Outcome<()> {
     let disk = rustix::fs::statvfs(folder)?;
-    let bytes_per_user = if size.users < MIN_USERS_FOR_SORTED_KEYS { 4_000 } else { 1_200 };
+    let is_sorted = size.users >= MIN_USERS_FOR_SORTED_KEYS || size.engine != EngineKind::Sled;
+    let bytes_per_user = if is_sorted { 1_200 } else { 4_000 };
     let (free, wanted) = (disk.f_bavail * disk.f_frsize, size.users as u64 * bytes_per_user);
     if free < wanted {
         return Err(format!(
@@ -105,7 +111,7 @@ fn check_disk_space(folder: &Path, size: Size) -> Outcome<()> {
 fn fill(path: &Path, size: Size) -> Outcome<Vec<String>> {
     let runtime = tokio::runtime::Runtime::new()?;
     let entropy = Entropy::system();
-    let store = Arc::new(SledStore::open(path, 64)?);
+    let store: Arc<dyn Store> = store::open(size.engine, path, 64)?;
     let accounts =
         Accounts::open(store.clone(), &path.with_extension("pepper"), Passwords::new(1))?;
     runtime.block_on(accounts.first_start())?.ok_or("the store is not new")?;

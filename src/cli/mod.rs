@@ -62,6 +62,9 @@ enum Command {
     Records(RecordCommand),
     /// Replace the store with a backup and keep the old store; only possible while no server runs
     Restore(commands::backup::Restore),
+    /// Check, compact or convert the store on the disk, while no server runs
+    #[command(subcommand)]
+    Store(commands::store::Verb),
     /// Create and change records as a file says; either all changes are made or none
     Apply(commands::apply::Apply),
     /// Scripts: authentication types, hooks and handlers
@@ -178,6 +181,7 @@ async fn execute(command: Command, output: Output, loaded: Loaded) -> anyhow::Re
         Command::Completions { shell } => commands::completions::print(shell),
         Command::Apply(apply) => apply.run(&loaded.settings, output).await,
         Command::Restore(restore) => restore.run(&loaded.settings, output).await,
+        Command::Store(verb) => commands::store::run(verb, &loaded.settings, output).await,
         Command::Records(command) => {
             let client = client::connect::client(&loaded.settings).await?;
             run_record_command(command, &Session::new(client, output), &loaded).await

@@ -125,8 +125,8 @@ pub struct IdentitySection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreSection {
-    /// The storage engine: "sled" stores on disk, "memory" loses everything when the server stops.
-    #[schemars(extend("enum" = ["sled", "memory"]))]
+    /// The storage engine: "sled" or "redb" on the disk, or "memory", which ends with the server.
+    #[schemars(extend("enum" = ["sled", "redb", "memory"]))]
     pub engine: String,
     /// The store's folder, which Keyward creates at the first start.
     pub path: String,

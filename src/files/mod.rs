@@ -1,6 +1,8 @@
-//! Files of the operator: reading them with a check of their permissions, and watching them.
+//! Files of the operator: reading them with a check of their permissions, watching
+//! them, and replacing a folder in one step.
 
 mod changes;
+pub mod exchange;
 
 use std::{
     fs::File,

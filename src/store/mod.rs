@@ -8,8 +8,13 @@ pub mod audit_log;
 mod codec;
 #[cfg(test)]
 mod contract;
+pub mod convert;
 mod digest;
+mod engine;
+mod marker;
 mod memory;
+mod open;
+mod redb;
 mod sled;
 mod subscribers;
 pub mod table;
@@ -18,7 +23,10 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 pub use codec::{Stored, decode, encode};
 pub use digest::RecordDigest;
+pub use engine::{EngineKind, store_exists};
 pub use memory::MemoryStore;
+pub use open::open;
+pub use redb::RedbStore;
 pub use sled::SledStore;
 pub use table::Table;
 

@@ -17,7 +17,7 @@ const FOLDERS: &[(&str, &[&str])] = &[
     ("tls", &["files"]),
     ("limits", &["model"]),
     ("telemetry", &["model"]),
-    ("store", &["limits", "model"]),
+    ("store", &["files", "limits", "model"]),
     ("directory", &["store", "limits", "model"]),
     ("scripting", &["files", "limits", "model"]),
     ("accounts", &["scripting", "directory", "store", "limits", "files", "model"]),

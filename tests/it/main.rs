@@ -12,6 +12,7 @@ mod cli;
 mod denials;
 mod docs;
 mod embedded;
+mod engine;
 mod entity;
 mod errors;
 mod events;

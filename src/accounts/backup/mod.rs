@@ -13,8 +13,6 @@ mod schedule;
 mod tests;
 mod write;
 
-use std::path::{Path, PathBuf};
-
 pub use compare::Revival;
 pub use restore::{
     LaterChanges, RestoreError, Restored, check_backup, check_backup_completeness, restore,
@@ -22,13 +20,3 @@ pub use restore::{
 pub use schedule::BackupSchedule;
 pub(super) use schedule::BackupStatus;
 pub use write::WrittenBackup;
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}

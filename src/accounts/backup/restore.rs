@@ -9,20 +9,17 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
-use super::{
-    compare::{self, CompareError, Comparison, Revival},
-    folder_of, with_suffix,
-};
+use super::compare::{self, CompareError, Comparison, Revival};
 use crate::{
     accounts::{
         AccountError, Accounts, Passwords, PepperError, SetupError, read_pepper, setup::PEPPER,
     },
+    files::exchange::{exchange, with_suffix},
     model::{Actor, Clock, Digest, Entropy, Pepper},
     store::{
-        Batch, CommitError, SledStore, Store as _, StoreError, Table,
+        self, Batch, CommitError, EngineKind, Store, StoreError, Table,
         archive::{self, ArchiveError, Contents},
         audit_log::AuditVerdict,
         decode,
@@ -205,12 +202,13 @@ pub async fn restore(
     file: &Path,
     path: &Path,
     pepper_file: &Path,
+    engine: EngineKind,
     cache_mib: u64,
     later: LaterChanges,
 ) -> Result<Restored, RestoreError> {
     let pepper = read_pepper(pepper_file).map_err(SetupError::from)?;
     let contents = check_seal(file, &pepper, pepper_file)?;
-    let present = open_present(path, cache_mib, later)?.map(Arc::new);
+    let present = open_present(path, cache_mib, later)?;
     let comparison = match &present {
         Some(store) => compare_with(file, path, &pepper, store.clone(), later).await?,
         None => Comparison::default(),
@@ -234,9 +232,10 @@ pub async fn restore(
         }
         _ => {}
     }
-    let new_store = fill(file, &draft, contents, &pepper, cache_mib).await?;
+    let new_store = store::open(engine, &draft, cache_mib).map_err(SetupError::from)?;
+    fill(file, &new_store, contents, &pepper).await?;
     let trail = finish(new_store, pepper, contents, &comparison, later).await?;
-    let former_store = exchange(&draft, path).map_err(folder(path))?;
+    let former_store = exchange(&draft, path, Clock::system().now().0).map_err(folder(path))?;
     // Until here no server could use the former store.
     drop(present);
     Ok(Restored { contents, former_store, revivals: comparison.revivals, trail })
@@ -248,7 +247,7 @@ fn open_present(
     path: &Path,
     cache_mib: u64,
     later: LaterChanges,
-) -> Result<Option<SledStore>, RestoreError> {
+) -> Result<Option<Arc<dyn Store>>, RestoreError> {
     // A folder with other files may be the rest of a store: opening it says so.
     let is_empty = match fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_none(),
@@ -260,7 +259,8 @@ fn open_present(
     if is_empty {
         return Ok(None);
     }
-    match SledStore::open(path, cache_mib) {
+    let engine = EngineKind::of_folder(path).unwrap_or(EngineKind::Sled);
+    match store::open(engine, path, cache_mib) {
         Ok(store) => Ok(Some(store)),
         Err(StoreError::Locked { path }) => Err(RestoreError::InUse(path)),
         Err(problem) => unreadable_store(path, problem, later).map(|()| None),
@@ -282,7 +282,7 @@ async fn compare_with(
     file: &Path,
     path: &Path,
     pepper: &Pepper,
-    present: Arc<SledStore>,
+    present: Arc<dyn Store>,
     later: LaterChanges,
 ) -> Result<Comparison, RestoreError> {
     let (source, key) = (file.to_owned(), pepper.backup_key());
@@ -301,15 +301,13 @@ async fn compare_with(
     }
 }
 
-/// Creates a store with the records of the backup.
+/// Fills a new store with the records of the backup.
 async fn fill(
     file: &Path,
-    draft: &Path,
+    store: &Arc<dyn Store>,
     expected: Contents,
     pepper: &Pepper,
-    cache_mib: u64,
-) -> Result<Arc<SledStore>, RestoreError> {
-    let store = Arc::new(SledStore::open(draft, cache_mib).map_err(SetupError::from)?);
+) -> Result<(), RestoreError> {
     let (parts, mut received) = tokio::sync::mpsc::channel::<Batch>(2);
     let (source, key) = (file.to_owned(), pepper.backup_key());
     let reading = tokio::task::spawn_blocking(move || {
@@ -333,7 +331,7 @@ async fn fill(
     // The file was read before. It must not have changed since.
     let read = reading.await.unwrap_or(Err(ArchiveError::Damaged));
     match read {
-        Ok(contents) if contents == expected => Ok(store),
+        Ok(contents) if contents == expected => Ok(()),
         Ok(_) => Err(unreadable(file, ArchiveError::Damaged)),
         Err(problem) => Err(unreadable(file, problem)),
     }
@@ -342,7 +340,7 @@ async fn fill(
 /// Opens the accounts of the new store, which checks its records, verifies its audit trail, and adds
 /// entries about the restore and the later changes that are kept.
 async fn finish(
-    store: Arc<SledStore>,
+    store: Arc<dyn Store>,
     pepper: Pepper,
     contents: Contents,
     comparison: &Comparison,
@@ -376,30 +374,4 @@ fn failed(problem: CommitError) -> RestoreError {
         CommitError::Conflict(_) => StoreError::Failed("the new store is not new".into()),
     };
     SetupError::from(problem).into()
-}
-
-/// Gives the new store the name of the old one, in one step if the file system supports it. Returns
-/// the new name of the old store.
-fn exchange(draft: &Path, path: &Path) -> io::Result<Option<PathBuf>> {
-    let sync = || File::open(folder_of(path))?.sync_all();
-    if !path.exists() {
-        fs::rename(draft, path)?;
-        sync()?;
-        return Ok(None);
-    }
-    let now = Clock::system().now().0;
-    let free = |number: &u32| !with_suffix(path, &format!(".before-{now}-{number}")).exists();
-    let number = (1..).find(free).unwrap_or_default();
-    let former_path = with_suffix(path, &format!(".before-{now}-{number}"));
-    // The new store gets the old store's future name first, so that the exchange gives both stores
-    // their final names.
-    fs::rename(draft, &former_path)?;
-    if renameat_with(CWD, &former_path, CWD, path, RenameFlags::EXCHANGE).is_err() {
-        fs::rename(&former_path, draft)?;
-        fs::rename(path, &former_path)?;
-        // On an error, put the old store back: a server would create an empty store in its place.
-        fs::rename(draft, path).inspect_err(|_| drop(fs::rename(&former_path, path)))?;
-    }
-    sync()?;
-    Ok(Some(former_path))
 }

@@ -14,9 +14,9 @@ use rustix::{
     io::Errno,
 };
 
-use super::{folder_of, with_suffix};
 use crate::{
     accounts::{AccountError, OperatorWriter},
+    files::exchange::{folder_of, with_suffix},
     model::BackupKey,
     store::{
         Store,

@@ -27,7 +27,7 @@ use crate::{
         terminal::{screen::printable, table::cell},
     },
     config::{Engine, Settings},
-    store::SledStore,
+    store::store_exists,
 };
 
 const TOML: &str = "application/toml";
@@ -162,8 +162,8 @@ impl Apply {
 
 fn has_no_store(settings: &Settings) -> Result<bool, CliError> {
     let store = &settings.store;
-    Ok(store.engine == Engine::Sled
-        && !SledStore::exists(&store.path)
+    Ok(store.engine != Engine::Memory
+        && !store_exists(&store.path)
         && !matches!(control_file::find(&store.control_file)?, ControlState::Found(_)))
 }
 

@@ -16,12 +16,13 @@ use crate::{
     cli::{
         CliError, Exit, Output, Session,
         client::paths::path,
+        instance::accounts::engine_on_disk,
         terminal::{
             screen::{Screen, printable},
             table::{self, cell},
         },
     },
-    config::{Engine, Loaded, Settings},
+    config::{Loaded, Settings},
     model::Digest,
     store::{
         archive::{ArchiveError, Contents},
@@ -124,10 +125,10 @@ impl Restore {
             record["seal"] = json!(if self.without_pepper { "unchecked" } else { "right" });
             return show(&record, output, &screen, headline);
         }
-        if store.engine == Engine::Memory {
+        let Some(engine) = engine_on_disk(settings) else {
             let text = "with store.engine = \"memory\" there is no store that a backup could be put back into";
             return Err(CliError::new(Exit::Usage, text).into());
-        }
+        };
         let later = if self.bring_back {
             LaterChanges::Undo
         } else if self.keep_revocations {
@@ -137,8 +138,8 @@ impl Restore {
         } else {
             LaterChanges::Refuse
         };
-        let restored =
-            restore(&self.file, &store.path, &store.pepper_file, store.cache_mib, later).await;
+        let (path, pepper_file) = (&store.path, &store.pepper_file);
+        let restored = restore(&self.file, path, pepper_file, engine, store.cache_mib, later).await;
         let Restored { contents, former_store, revivals, trail } =
             restored.map_err(|problem| failure(problem, output))?;
         if let Some(former) = &former_store {

@@ -16,5 +16,6 @@ pub(super) mod resource;
 pub(super) mod role;
 pub(super) mod script;
 pub(super) mod serve;
+pub(super) mod store;
 pub(super) mod upload;
 pub(super) mod user;

@@ -8,7 +8,7 @@ use crate::{
     cli::{CliError, Exit},
     config::{Engine, Settings},
     model::{Clock, Entropy, Pepper},
-    store::{MemoryStore, SledStore, Store, StoreError},
+    store::{self, EngineKind, MemoryStore, Store, StoreError, store_exists},
 };
 
 /// Whether a new store may be created beside a pepper file that exists.
@@ -40,6 +40,15 @@ impl From<OpenError> for CliError {
     }
 }
 
+/// The engine that stores on disk. `None` means that the store is in memory.
+pub fn engine_on_disk(settings: &Settings) -> Option<EngineKind> {
+    match settings.store.engine {
+        Engine::Sled => Some(EngineKind::Sled),
+        Engine::Redb => Some(EngineKind::Redb),
+        Engine::Memory => None,
+    }
+}
+
 /// Opens the store and its accounts, or creates a new store. A new store stays empty until
 /// [`Accounts::first_start`].
 pub fn open(settings: &Settings, new: NewStore) -> Result<Accounts, OpenError> {
@@ -53,9 +62,9 @@ pub fn open(settings: &Settings, new: NewStore) -> Result<Accounts, OpenError> {
 }
 
 fn open_unchecked(settings: &Settings) -> Result<Accounts, SetupError> {
-    let store: Arc<dyn Store> = match settings.store.engine {
-        Engine::Memory => Arc::new(MemoryStore::new()),
-        Engine::Sled => Arc::new(SledStore::open(&settings.store.path, settings.store.cache_mib)?),
+    let store: Arc<dyn Store> = match engine_on_disk(settings) {
+        None => Arc::new(MemoryStore::new()),
+        Some(engine) => store::open(engine, &settings.store.path, settings.store.cache_mib)?,
     };
     let passwords = Passwords::new(settings.limits.password_checks);
     // `open` has looked at the folder itself, so an empty store here is one of an interrupted first
@@ -98,7 +107,7 @@ pub fn open_existing(settings: &Settings) -> Result<Option<Accounts>, CliError> 
     }
     refusals::check_store_is_there(settings)?;
     let path = &settings.store.path;
-    if !SledStore::exists(path) {
+    if !store_exists(path) {
         if let Some(denied) = refusals::denied(path) {
             return Err(unreachable(denied));
         }

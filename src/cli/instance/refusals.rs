@@ -17,13 +17,13 @@ use crate::{
     accounts::{PepperError, SetupError},
     cli::{CliError, Exit},
     config::{Engine, Settings},
-    store::SledStore,
+    store::store_exists,
 };
 
 /// The title of the marker file `KEYWARD`, before the number of its format.
 const MARKER_TITLE: &str = "A Keyward store, format ";
 /// The format of the marker file that this program reads.
-const MARKER_FORMAT: u64 = 1;
+const MARKER_FORMAT: u64 = 2;
 
 /// Refuses to go on where the pepper file exists and the store does not.
 ///
@@ -31,10 +31,7 @@ const MARKER_FORMAT: u64 = 1;
 /// The message, with what to do.
 pub fn check_store_is_there(settings: &Settings) -> Result<(), CliError> {
     let store = &settings.store;
-    if store.engine == Engine::Memory
-        || SledStore::exists(&store.path)
-        || !store.pepper_file.exists()
-    {
+    if store.engine == Engine::Memory || store_exists(&store.path) || !store.pepper_file.exists() {
         return Ok(());
     }
     if let Some(denied) = denied(&store.path) {

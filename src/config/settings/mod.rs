@@ -136,8 +136,10 @@ pub struct StoreSettings {
 /// The storage engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
-    /// Stores on disk.
+    /// Stores on disk, with sled.
     Sled,
+    /// Stores on disk, with redb.
+    Redb,
     /// Stores in memory, until the program stops.
     Memory,
 }
@@ -282,7 +284,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             );
         }
         let hmac_key_file = Some(&raw.hmac_key_file).filter(|path| !path.is_empty());
-        let engines = [("sled", Engine::Sled), ("memory", Engine::Memory)];
+        let engines = [("sled", Engine::Sled), ("redb", Engine::Redb), ("memory", Engine::Memory)];
         StoreSettings {
             engine: self.choice("store.engine", &raw.engine, engines),
             control_file: appended(&path, ".control"),

@@ -466,7 +466,7 @@ fn schema_describes_the_file_and_rejects_unknown_keys() {
     for (name, section) in schema["$defs"].as_object().unwrap() {
         assert_eq!(section["additionalProperties"], false, "{name}");
     }
-    assert_eq!(schema["$defs"]["StoreSection"]["properties"]["engine"]["enum"][1], "memory");
+    assert_eq!(schema["$defs"]["StoreSection"]["properties"]["engine"]["enum"][2], "memory");
 }
 
 #[test]

@@ -307,7 +307,7 @@ fn store_path_is_a_folder_and_the_pepper_file_is_outside_of_it() {
     assert_eq!(outside.pepper_file, Path::new("data/pepper"));
     assert_refused(
         "[store]\nengine = \"Sled\"\n",
-        "config.toml:2: store.engine: The value is not one of the choices. Use \"sled\" or \"memory\".",
+        "config.toml:2: store.engine: The value is not one of the choices. Use \"sled\" or \"redb\" or \"memory\".",
     );
     assert_refused(
         "[scripts]\ndir = \" \"\n",

@@ -11,10 +11,10 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use tokio::task::JoinSet;
 
 use super::{
-    Batch, CommitError, Expect, Expected, MemoryStore, RecordRef, Sequence, SledStore, Store,
+    Batch, CommitError, EngineKind, Expect, Expected, MemoryStore, RecordRef, Sequence, Store,
     StoreError, Table,
     codec::{HEADER_SIZE, MAX_VALUE_SIZE},
-    decode, encode,
+    decode, encode, open,
 };
 
 /// Runs each function with each engine.
@@ -27,9 +27,17 @@ macro_rules! contract {
             })*
         }
         mod on_sled {
+            use crate::store::EngineKind;
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                super::$name(crate::store::contract::TestEngine::sled()).await;
+                super::$name(crate::store::contract::TestEngine::on_disk(EngineKind::Sled)).await;
+            })*
+        }
+        mod on_redb {
+            use crate::store::EngineKind;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(crate::store::contract::TestEngine::on_disk(EngineKind::Redb)).await;
             })*
         }
     };
@@ -54,7 +62,8 @@ contract! {
 
 /// An engine with a store in it.
 struct TestEngine {
-    folder: Option<tempfile::TempDir>,
+    /// `None` means that the engine keeps nothing on the disk.
+    folder: Option<(tempfile::TempDir, EngineKind)>,
     store: Option<Arc<dyn Store>>,
 }
 
@@ -63,8 +72,9 @@ impl TestEngine {
         Self { folder: None, store: Some(Arc::new(MemoryStore::new())) }
     }
 
-    fn sled() -> Self {
-        let mut engine = Self { folder: Some(tempfile::tempdir().unwrap()), store: None };
+    fn on_disk(kind: EngineKind) -> Self {
+        let folder = Some((tempfile::tempdir().unwrap(), kind));
+        let mut engine = Self { folder, store: None };
         engine.reopen();
         engine
     }
@@ -75,12 +85,12 @@ impl TestEngine {
 
     /// Closes and reopens the store, if the engine has a folder.
     fn reopen(&mut self) {
-        let Some(folder) = &self.folder else { return };
+        let Some((folder, kind)) = &self.folder else { return };
         let path: PathBuf = folder.path().join("store");
         let references = self.store.as_ref().map_or(0, Arc::strong_count);
         assert!(references < 2, "the store is still in use");
         self.store = None;
-        self.store = Some(Arc::new(SledStore::open(&path, 16).unwrap()));
+        self.store = Some(open(*kind, &path, 16).unwrap());
     }
 
     /// Checks the store, reopens it, and checks it again.

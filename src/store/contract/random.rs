@@ -3,8 +3,8 @@
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{
-    Batch, CommitError, Dump, Expected, HEADER_SIZE, MAX_VALUE_SIZE, Sequence, StoreError, Table,
-    TestEngine, dump,
+    Batch, CommitError, Dump, EngineKind, Expected, HEADER_SIZE, MAX_VALUE_SIZE, Sequence,
+    StoreError, Table, TestEngine, dump,
 };
 
 /// The result of a batch.
@@ -170,7 +170,11 @@ proptest! {
     fn engines_agree_with_a_map(steps in vec(random_batch(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut model = Model::default();
-        let mut engines = [TestEngine::memory(), TestEngine::sled()];
+        let mut engines = [
+            TestEngine::memory(),
+            TestEngine::on_disk(EngineKind::Sled),
+            TestEngine::on_disk(EngineKind::Redb),
+        ];
         for (run, reopens) in runs(steps) {
             let mut batches = Vec::new();
             let mut expected = Vec::new();

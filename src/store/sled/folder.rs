@@ -17,7 +17,10 @@ use super::{
     safety_copy::{self, SafetyCopy},
     sled_files::{MIN_CONF_SIZE, OpenDb, check_conf, lock, make_durable, make_folder, open_sled},
 };
-use crate::store::{RecordDigest, Sequence, StoreError, Stored, Table, digest::CommitState};
+use crate::store::{
+    EngineKind, RecordDigest, Sequence, StoreError, Stored, Table, digest::CommitState,
+    engine::refuse_other_engine,
+};
 
 /// An open store whose records are not verified yet.
 pub(super) struct Opened {
@@ -32,6 +35,7 @@ pub(super) struct Opened {
 /// Opens the store in a folder, or creates one if the folder is missing or empty.
 pub(super) fn open(path: &Path, cache_mib: u64) -> Result<Opened, StoreError> {
     let broken = |e: io::Error| unusable(path, &e);
+    refuse_other_engine(path, EngineKind::Sled)?;
     if safety_copy::continue_install(path).map_err(broken)? {
         tracing::warn!(path = %path.display(), "completed the replacement of the store's files");
     }

@@ -24,7 +24,6 @@ mod check;
 mod compact;
 mod folder;
 mod group;
-mod marker;
 mod problem;
 mod safety_copy;
 mod sled_files;
@@ -51,7 +50,6 @@ use bucket::CacheUse;
 use check::RunningCheck;
 use folder::Opened;
 use group::{Group, Job};
-use marker::MarkerFile;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use problem::{NOT_COMMITTED, RESTORE, unusable};
 use safety_copy::SafetyCopy;
@@ -61,7 +59,9 @@ use view::{CommittedView, HiddenWrite};
 
 use super::{
     Batch, CommitFuture, Lagged, RecordDigest, RecordRef, Sequence, Snapshot, Store, StoreError,
-    Stored, Subscriber, Table, Visit, codec, subscribers::Publisher,
+    Stored, Subscriber, Table, Visit, codec,
+    marker::{self, MarkerFile},
+    subscribers::Publisher,
 };
 
 /// The sled key with the number of the last commit and the digest over all records. The key belongs

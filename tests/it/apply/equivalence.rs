@@ -11,7 +11,7 @@ use keyward::{
         RotateOptions, UnknownUsers, restore,
     },
     model::{Actor, Entropy, Scheme, Secret},
-    store::{MemoryStore, SledStore, Store},
+    store::{EngineKind, MemoryStore, SledStore, Store},
 };
 use serde_json::{Value, json};
 
@@ -88,7 +88,7 @@ async fn restored_backup_decides_the_same() {
         .unwrap();
     std::fs::write(&secret, pepper().to_hex().as_bytes()).unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
-    restore(&backup, &store, &secret, 16, LaterChanges::Refuse).await.unwrap();
+    restore(&backup, &store, &secret, EngineKind::Sled, 16, LaterChanges::Refuse).await.unwrap();
     let store = Arc::new(SledStore::open(&store, 16).unwrap());
     assert_same_decisions(&fixture, &corpus, &accounts_with_same_clock(&fixture, store)).await;
 }

@@ -1,15 +1,15 @@
 //! The marker file: it says that a folder contains a store, and which commit was the last one.
 //!
-//! sled treats a log whose last part was truncated or damaged as the result of a crash, and opens
-//! the part before. A revoked key could then become valid again. So the number of the last commit
-//! is stored here too: a store whose last commit has a smaller number is not opened.
+//! An engine can take a file whose last part is lost for the result of a crash, and open the state
+//! before. A revoked key could then become valid again. So the number of the last commit is stored
+//! here too: a store whose last commit has a smaller number is not opened.
 //!
 //! ```text
 //! A Keyward store, format 2. Do not remove this file.
 //! 00000000000000000042 6dcb98a2
 //! ```
 //! The second line is the number and the CRC32 (ISO-HDLC) of its digits. It is overwritten in place
-//! after each sync of the log. The file itself is synced at most a second later: after a power cut
+//! after each sync of the engine. The file itself is synced at most a second later: after a power cut
 //! its number can be too small by some commits, but never too large.
 //!
 //! A process that has the store open holds a lock of the file.
@@ -81,6 +81,16 @@ impl MarkerFile {
     /// Opens the marker file of an existing store, to lock it.
     pub fn open_file(folder: &Path) -> io::Result<File> {
         OpenOptions::new().write(true).open(folder.join(NAME))
+    }
+
+    /// Opens the folder's marker file, or creates it, and writes the number. The number is durable
+    /// afterwards.
+    pub fn open(folder: &Path, sequence: Sequence) -> io::Result<Self> {
+        if folder.join(NAME).exists() {
+            return Self::with_number(Self::open_file(folder)?, sequence);
+        }
+        let Self(file) = Self::create(folder)?;
+        Self::with_number(file, sequence)
     }
 
     /// The marker file that is open, with this number. The number is durable afterwards.

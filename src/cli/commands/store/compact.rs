@@ -1,0 +1,35 @@
+//! `keyward store compact`: makes the store's files as small as its records allow.
+
+use serde_json::json;
+
+use crate::{
+    cli::{
+        CliError, Exit, Output,
+        terminal::{screen::Screen, table},
+    },
+    config::Settings,
+    store::{EngineKind, RedbStore, SledStore, StoreError, store_exists},
+};
+
+pub fn run(engine: EngineKind, settings: &Settings, output: Output) -> anyhow::Result<()> {
+    let path = &settings.store.path;
+    if !store_exists(path) {
+        let text = format!("there is no store at {}", path.display());
+        return Err(CliError::new(Exit::Unreachable, text).into());
+    }
+    let (before, after) = compact(engine, settings).map_err(super::unreachable)?;
+    let record = json!({ "bytes_before": before, "bytes_after": after });
+    let screen = Screen::process();
+    Ok(match output {
+        Output::Json => screen.print(&format!("{record:#}\n"))?,
+        Output::Table => screen.print(&table::record(&record))?,
+    })
+}
+
+fn compact(engine: EngineKind, settings: &Settings) -> Result<(u64, u64), StoreError> {
+    let store = &settings.store;
+    match engine {
+        EngineKind::Sled => SledStore::compact(&store.path, store.cache_mib),
+        EngineKind::Redb => RedbStore::compact(&store.path, store.cache_mib),
+    }
+}
