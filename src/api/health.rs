@@ -40,7 +40,8 @@ fn ready(accounts: &Accounts) -> PayloadResponse {
 /// switched off. `/api/v1/scripts` shows the problems to authorized clients.
 ///
 /// A broken audit trail does not make a server unready either: decisions do not need the trail, and
-/// a restart would not repair it. The same is true for a scheduled backup that could not be written.
+/// a restart would not repair it. The same is true for a scheduled backup that could not be
+/// written.
 fn ready_body(accounts: &Accounts) -> Value {
     let mut body = json!({ "status": "ready" });
     let problems = accounts.scripts().problems().len();

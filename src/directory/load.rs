@@ -29,6 +29,9 @@ const RANGES_PER_THREAD: usize = 8;
 /// thread buffers 128 entries for each shard.
 const BUFFERED_ENTRIES: usize = 1 << 18;
 
+/// Puts a record with this key and JSON into the Directory.
+type PutRecord<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
+
 /// The part of a table that one thread loads at a time.
 #[derive(Debug, PartialEq)]
 struct KeyRange {
@@ -43,7 +46,7 @@ impl Directory {
     /// Loads the records of a snapshot, and verifies that they are those of its commit.
     pub(super) fn load(&self, snapshot: &dyn Snapshot) -> Result<(), StoreError> {
         let mut digest = snapshot.empty_digest();
-        let mut each = |table, put: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>| {
+        let mut each = |table, put: &mut PutRecord<'_>| {
             snapshot.each(table, &mut |key, record| {
                 if let Some(digest) = &mut digest {
                     digest.add(table, key, record.revision, record.json);

@@ -22,7 +22,7 @@ fn files(site: &Site) -> Vec<PathBuf> {
     found
 }
 
-fn is_part(path: &PathBuf) -> bool {
+fn is_part(path: &std::path::Path) -> bool {
     path.extension().is_some_and(|end| end == "part")
 }
 

@@ -235,7 +235,7 @@ fn changes_of_another_store_are_not_kept() {
     site.json(&["backup", "all.backup"]);
     // A new store was made with the same pepper.
     fs::remove_dir_all(site.store()).unwrap();
-    site.json(&["init"]);
+    site.json(&["init", "--new"]);
     let (exit, stderr) = restore(&site, &["--keep-revocations"]);
     assert!(exit == 4 && stderr.contains("none of the users of this backup"), "{stderr}");
     let (exit, stderr) = restore(&site, &[]);
@@ -254,7 +254,7 @@ fn long_list_is_cut_for_people_and_complete_for_programs() {
     site.json(&["backup", "all.backup"]);
     fs::write(site.path().join("empty.toml"), "version = 1\n").unwrap();
     fs::remove_dir_all(site.store()).unwrap();
-    site.json(&["init"]);
+    site.json(&["init", "--new"]);
     let (exit, stderr) = restore(&site, &[]);
     assert_eq!(exit, 4, "{stderr}");
     let listed = stderr.lines().filter(|line| line.contains(": it was deleted")).count();

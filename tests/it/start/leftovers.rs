@@ -65,11 +65,14 @@ fn files_of_a_newer_format_are_called_so() {
         format!("{}\n[[teams]]\nid = \"a\"\n", export.replace("version = 1", "version = 2"));
     fs::write(site.path().join("state.toml"), state).unwrap();
     let (code, errors) = end_of(site.command(&["apply", "state.toml"]));
-    assert!(code == Some(4) && errors.contains("A newer Keyward wrote this file"), "{errors}");
+    assert!(
+        code == Some(4) && errors.contains("newer version of Keyward wrote this file"),
+        "{errors}"
+    );
 
     let marker = site.store().join("KEYWARD");
     let text = fs::read_to_string(&marker).unwrap();
-    fs::write(&marker, text.replace("format 1.", "format 2.")).unwrap();
+    fs::write(&marker, text.replace("format 2.", "format 3.")).unwrap();
     for args in [&["serve"][..], &["init"], &["user", "list"]] {
         let (code, errors) = end_of(site.command(args));
         assert_eq!(code, Some(5), "{errors}");
@@ -144,7 +147,8 @@ fn first_key_is_not_printed_into_a_journal() {
         assert_eq!(server.printed(), "");
         server.forbid_key_in_log(key);
         // A later start leaves the file to the operator.
-        let (_server, file) = start_as_service(server.kill(), variable);
+        let (server, file) = start_as_service(server.kill(), variable);
+        server.wait_for_log("ready");
         assert_eq!(fs::read_to_string(file).unwrap(), text);
     }
 }

@@ -20,10 +20,11 @@ pub fn run(engine: EngineKind, settings: &Settings, output: Output) -> anyhow::R
     let (before, after) = compact(engine, settings).map_err(super::unreachable)?;
     let record = json!({ "bytes_before": before, "bytes_after": after });
     let screen = Screen::process();
-    Ok(match output {
-        Output::Json => screen.print(&format!("{record:#}\n"))?,
-        Output::Table => screen.print(&table::record(&record))?,
-    })
+    let text = match output {
+        Output::Json => format!("{record:#}\n"),
+        Output::Table => table::record(&record),
+    };
+    Ok(screen.print(&text)?)
 }
 
 fn compact(engine: EngineKind, settings: &Settings) -> Result<(u64, u64), StoreError> {
