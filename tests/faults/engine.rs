@@ -2,10 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use keyward::store::{SledStore, Store, StoreError};
+use keyward::store::{RedbStore, SledStore, Store, StoreError};
 
 /// The engines that keep their records on a disk.
-pub const ENGINES: &[&str] = &["sled"];
+pub const ENGINES: &[&str] = &["sled", "redb"];
 
 const CACHE_MIB: u64 = 16;
 
@@ -13,6 +13,7 @@ const CACHE_MIB: u64 = 16;
 pub fn open(engine: &str, path: &Path) -> Result<Arc<dyn Store>, StoreError> {
     match engine {
         "sled" => Ok(Arc::new(SledStore::open(path, CACHE_MIB)?)),
+        "redb" => Ok(Arc::new(RedbStore::open(path, CACHE_MIB)?)),
         other => panic!("there is no engine {other}"),
     }
 }
@@ -21,6 +22,7 @@ pub fn open(engine: &str, path: &Path) -> Result<Arc<dyn Store>, StoreError> {
 pub fn compact(engine: &str, path: &Path) -> Result<(), StoreError> {
     match engine {
         "sled" => SledStore::compact(path, CACHE_MIB).map(drop),
+        "redb" => RedbStore::compact(path, CACHE_MIB).map(drop),
         other => panic!("there is no engine {other}"),
     }
 }
