@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -22,8 +22,8 @@ fn files(site: &Site) -> Vec<PathBuf> {
     found
 }
 
-fn is_part(path: &std::path::Path) -> bool {
-    path.extension().is_some_and(|end| end == "part")
+fn is_part(path: impl AsRef<Path>) -> bool {
+    path.as_ref().extension().is_some_and(|end| end == "part")
 }
 
 fn wait_until(what: &str, is_done: impl Fn() -> bool) {
