@@ -22,6 +22,7 @@ mod setup;
 mod tests;
 mod usage;
 mod users;
+mod verify;
 mod writer;
 
 use std::sync::{Arc, OnceLock};

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use super::{Batch, CommitError, EngineKind, RecordRef, Sequence, Store, StoreError, Table, open};
@@ -116,7 +116,7 @@ pub async fn convert(
     }
     let source = open(from, path, cache_mib)?;
     // A store whose records are not those of its last commit must not get a right digest.
-    source.verify()?;
+    source.verify(&AtomicBool::new(false))?;
     remove(&draft).map_err(in_folder(&draft))?;
     let built = build(&*source, &draft, to, cache_mib).await;
     if built.is_err() {

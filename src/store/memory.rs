@@ -1,6 +1,10 @@
 //! A store in memory: for tests, examples, and programs that create their records at each start.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use parking_lot::Mutex;
 
@@ -145,7 +149,7 @@ impl Store for MemoryStore {
         self.publisher.subscribe(after, subscriber)
     }
 
-    fn verify(&self) -> Result<(), StoreError> {
+    fn verify(&self, _cancelled: &AtomicBool) -> Result<(), StoreError> {
         let MemoryRecords { records, digest } = self.records.lock().clone();
         let mut found = digest.empty();
         for ((table, key), value) in &records {

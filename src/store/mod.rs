@@ -19,7 +19,11 @@ mod sled;
 mod subscribers;
 pub mod table;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 pub use codec::{Stored, decode, encode};
 pub use digest::RecordDigest;
@@ -305,12 +309,13 @@ pub trait Store: Send + Sync + 'static {
     fn subscribe(&self, after: Sequence, subscriber: Arc<dyn Subscriber>) -> Result<(), Lagged>;
 
     /// Reads all records beside the commits, and compares them with the digest of the last commit.
-    /// Blocks the thread, for up to a minute with a million users. If records are lost, or older
-    /// versions of records came back, the store stops writing.
+    /// Blocks the thread, for up to a minute with a million users, and ends early when `cancelled`
+    /// becomes true. If records are lost, or older versions of records came back, the store stops
+    /// writing.
     ///
     /// # Errors
     /// The records are not those of the last commit, or cannot be read.
-    fn verify(&self) -> Result<(), StoreError> {
+    fn verify(&self, _cancelled: &AtomicBool) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -25,7 +25,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc::{self, Receiver},
     },
     thread::JoinHandle,
@@ -118,7 +118,7 @@ impl RedbStore {
             metadata.map(|metadata| metadata.len()).map_err(|e| unusable(path, &e))
         };
         let before = size()?;
-        Self::open(path, cache_mib)?.verify()?;
+        Self::open(path, cache_mib)?.verify(&AtomicBool::new(false))?;
         let OpenFile { mut database, .. } = file::open(path, cache_mib)?;
         database.compact().map_err(|e| StoreError::Failed(format!("redb: {e}")))?;
         drop(database);
@@ -363,15 +363,18 @@ impl Store for RedbStore {
         self.inner.publisher.subscribe(after, subscriber)
     }
 
-    fn verify(&self) -> Result<(), StoreError> {
+    fn verify(&self, cancelled: &AtomicBool) -> Result<(), StoreError> {
         let view = self.inner.view();
         let mut found = view.digest.empty();
         for table in Table::ALL {
             view.walk(table, &[], |key, value| {
                 let (revision, json) = codec::decode_value(table, key, value)?;
                 found.add(table, key, revision, json);
-                Ok(true)
+                Ok(!cancelled.load(Relaxed))
             })?;
+        }
+        if cancelled.load(Relaxed) {
+            return Ok(());
         }
         let compared = view.digest.compare_loaded(&found).and(view.digest.compare_others(&found));
         compared.map_err(|finding| self.inner.not_committed(&finding))

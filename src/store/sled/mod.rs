@@ -99,8 +99,6 @@ struct SledInner {
     safety_copy: Mutex<Option<SafetyCopy>>,
     /// A check of all records that has not ended yet.
     check: Mutex<Option<RunningCheck>>,
-    /// Whether the store is being closed: a check ends early.
-    is_closing: AtomicBool,
     /// A snapshot has a read lock. The writer thread has the write lock while it writes a group.
     snapshots: RwLock<()>,
     /// Why the store has stopped writing.
@@ -130,7 +128,6 @@ impl SledStore {
             hidden_write: ArcSwapOption::empty(),
             safety_copy: Mutex::new(safety_copy),
             check: Mutex::new(None),
-            is_closing: AtomicBool::new(false),
             snapshots: RwLock::new(()),
             fault: OnceLock::new(),
             opened: Instant::now(),
@@ -167,7 +164,6 @@ impl SledStore {
 /// neither verified nor changed is put back as it was before the start.
 impl Drop for SledStore {
     fn drop(&mut self) {
-        self.inner.is_closing.store(true, Relaxed);
         drop(self.queue.lock().take());
         if let Some(writer) = self.writer.lock().take() {
             let _ = writer.join();
@@ -352,8 +348,8 @@ impl Store for SledStore {
         self.inner.publisher.subscribe(after, subscriber)
     }
 
-    fn verify(&self) -> Result<(), StoreError> {
-        self.inner.verify()
+    fn verify(&self, cancelled: &AtomicBool) -> Result<(), StoreError> {
+        self.inner.verify(cancelled)
     }
 
     fn fault(&self) -> Option<String> {

@@ -5,10 +5,13 @@
 //! up to which key it has come, and a commit that changes a record before that key updates the
 //! digest of the check too.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
 
 use super::{
-    Relaxed, SledInner,
+    SledInner,
     bucket::{CacheUse, walk},
     check::RunningCheck,
     problem::{NOT_COMMITTED, RESTORE, unusable},
@@ -24,14 +27,14 @@ const PAUSE: Duration = Duration::from_millis(10);
 impl SledInner {
     /// Reads all records, and compares them with the digest. Stops the store if they are not those
     /// of the last commit.
-    pub(super) fn verify(&self) -> Result<(), StoreError> {
+    pub(super) fn verify(&self, cancelled: &AtomicBool) -> Result<(), StoreError> {
         let digest = self.digest.lock().empty();
         *self.check.lock() = Some(RunningCheck { last: Vec::new(), digest });
         let mut tables = Table::ALL;
         tables.sort_by_key(|table| *table as u8);
         for table in tables {
             while !self.verify_step(table)? {
-                if self.is_closing.load(Relaxed) {
+                if cancelled.load(Relaxed) {
                     return Ok(());
                 }
                 std::thread::sleep(PAUSE);

@@ -249,7 +249,7 @@ async fn serve_all(
     let service = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
     let (usage, denials, events) = (accounts.clone(), accounts.clone(), accounts.clone());
-    let trail = accounts.clone();
+    let (trail, store) = (accounts.clone(), accounts.clone());
     let backups = settings.backup.clone().map(|schedule| (accounts.clone(), schedule));
     let clock = accounts.clone();
     let usage_interval = limits.usage_write;
@@ -297,6 +297,8 @@ async fn serve_all(
     let backups_end = sender_dropped(end.clone());
     let stopping = stopped(stop.clone());
     let trail = tokio::spawn(async move { trail.verify_audit_in_background(stopping).await });
+    let stopping = stopped(stop.clone());
+    let store_check = tokio::spawn(async move { store.verify_store(stopping).await });
     let backups = tokio::spawn(async move {
         if let Some((accounts, schedule)) = backups {
             accounts.write_backups_periodically(schedule, backups_end).await;
@@ -330,6 +332,7 @@ async fn serve_all(
     // were written before their responses were sent.
     drop(last_request_done);
     trail.await?;
+    store_check.await?;
     usage.await?;
     denials.await?;
     events.await?;

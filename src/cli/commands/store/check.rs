@@ -1,6 +1,6 @@
 //! `keyward store check`: reads every record of the store.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, sync::atomic::AtomicBool};
 
 use serde_json::{Map, Value, json};
 
@@ -21,7 +21,7 @@ pub fn run(engine: EngineKind, settings: &Settings, output: Output) -> anyhow::R
     }
     let store = store::open(engine, path, settings.store.cache_mib).map_err(super::unreachable)?;
     let reports = store::convert::check(&*store).map_err(super::unreachable)?;
-    let verified = store.verify();
+    let verified = store.verify(&AtomicBool::new(false));
     let sequence = store.snapshot().map_err(super::unreachable)?.sequence();
     drop(store);
     let screen = Screen::process();

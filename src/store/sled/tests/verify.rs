@@ -308,7 +308,7 @@ fn older_index_is_found_by_the_check_and_by_a_compaction() {
     open_and_load(&path).unwrap();
     let store = open(&path).unwrap();
     load(&store).unwrap();
-    let problem = store.verify().unwrap_err().to_string();
+    let problem = store.verify(&AtomicBool::new(false)).unwrap_err().to_string();
     assert!(problem.contains("not those of the last commit"), "{problem}");
     assert!(store.fault().is_some());
     drop(store);
@@ -329,7 +329,7 @@ fn check_of_all_records_runs_beside_commits() {
     }
     runtime.block_on(store.commit(batch)).unwrap();
     std::thread::scope(|scope| {
-        let check = scope.spawn(|| store.verify());
+        let check = scope.spawn(|| store.verify(&AtomicBool::new(false)));
         let mut commits = 0;
         while !check.is_finished() || commits < 2 {
             // Changes, additions and removals before and after the place of the check.
@@ -348,5 +348,5 @@ fn check_of_all_records_runs_beside_commits() {
         check.join().unwrap().unwrap();
         assert!(commits >= 2, "{commits}");
     });
-    store.verify().unwrap();
+    store.verify(&AtomicBool::new(false)).unwrap();
 }
