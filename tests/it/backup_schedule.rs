@@ -71,6 +71,27 @@ fn server_writes_backups_and_keeps_the_newest() {
 }
 
 #[test]
+fn error_of_a_damaged_store_names_the_newest_usable_backup() {
+    let site = Site::new().with_env("KEYWARD_BACKUP__EVERY", "1s");
+    let mut server = site.start();
+    wait_until("two backups are written", || {
+        files(&server.site).iter().filter(|file| !is_part(file)).count() > 1
+    });
+    assert!(server.stop().success());
+    let backups = files(&server.site);
+    // The newest backup was changed, so the one before it is the newest usable one.
+    let (newest, before) = (&backups[backups.len() - 1], &backups[backups.len() - 2]);
+    let mut bytes = fs::read(newest).unwrap();
+    bytes[100] ^= 1;
+    fs::write(newest, bytes).unwrap();
+    fs::write(server.site.store().join("KEYWARD"), "damaged").unwrap();
+    let output = server.site.run(&["user", "list"]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let name = before.file_name().unwrap().to_str().unwrap();
+    assert!(errors.contains("The newest usable backup is") && errors.contains(name), "{errors}");
+}
+
+#[test]
 fn failed_backup_is_logged_retried_and_shown_in_readiness() {
     let site = Site::new()
         .with_env("KEYWARD_BACKUP__EVERY", "1s")

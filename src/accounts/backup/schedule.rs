@@ -14,7 +14,10 @@ use std::{
 use parking_lot::Mutex;
 use rustix::fs::{Access, access};
 
-use super::write::{self, PART, WriteLimits, WrittenBackup};
+use super::{
+    check_backup,
+    write::{self, PART, WriteLimits, WrittenBackup},
+};
 use crate::{accounts::Accounts, model::Timestamp, store::archive::ArchiveError};
 
 /// The wait after the first failed attempt. It doubles with each further one.
@@ -151,6 +154,14 @@ impl BackupSchedule {
     /// The folder is missing, or cannot be written to; the text says which.
     pub fn check_dir(&self) -> Result<(), String> {
         self.prepare_dir().map_err(|Failed(problem)| problem)
+    }
+
+    /// The newest of these backups that is complete and whose seal is right. Reads whole files.
+    pub fn newest_usable(&self, pepper_file: &Path) -> Option<PathBuf> {
+        let mut backups = self.backups().ok()?;
+        backups.sort();
+        let mut newest_first = backups.into_iter().rev().map(|(_, path)| path);
+        newest_first.find(|path| check_backup(path, pepper_file).is_ok())
     }
 
     fn failed(&self, problem: &dyn std::fmt::Display) -> Failed {

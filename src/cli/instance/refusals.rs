@@ -14,7 +14,7 @@ use rustix::{
 
 use super::users;
 use crate::{
-    accounts::{PepperError, SetupError},
+    accounts::{BackupSchedule, PepperError, SetupError},
     cli::{CliError, Exit},
     config::{Engine, Settings},
     store::store_exists,
@@ -68,13 +68,21 @@ pub fn explained(problem: SetupError, settings: &Settings) -> CliError {
         }
         SetupError::Store(_) => newer_store(&store.path)
             .or_else(|| denied(&store.path))
-            .unwrap_or_else(|| problem.to_string()),
+            .unwrap_or_else(|| format!("{problem}{}", newest_backup(settings))),
         SetupError::Pepper(PepperError::Io { path, .. }) => {
             denied(path).unwrap_or_else(|| problem.to_string())
         }
         _ => problem.to_string(),
     };
     CliError::new(Exit::Unreachable, text)
+}
+
+/// Returns the sentence that names the newest usable scheduled backup, if there is one.
+fn newest_backup(settings: &Settings) -> String {
+    let usable = |schedule: &BackupSchedule| schedule.newest_usable(&settings.store.pepper_file);
+    settings.backup.as_ref().and_then(usable).map_or_else(String::new, |newest| {
+        format!(". The newest usable backup is {}", newest.display())
+    })
 }
 
 /// Returns the message for a store whose marker file has a newer format.
