@@ -5,8 +5,8 @@
 //!
 //! A [`Store`] keeps the records: [`SledStore`] or [`RedbStore`] in a folder, [`MemoryStore`] for
 //! tests, or your own engine. [`Accounts`] creates and changes users, keys, roles, applications and
-//! resources. A [`Gate`] decides whether a request is allowed. A [`Layer`] puts a gate in front of a
-//! `tower` or axum service, which finds the caller's [`CallerIdentity`] in the extensions of the
+//! resources. A [`Gate`] decides whether a request is allowed. A [`Layer`] puts a gate in front of
+//! a `tower` or axum service, which finds the caller's [`CallerIdentity`] in the extensions of the
 //! request.
 //!
 //! ```

@@ -9,8 +9,8 @@
 //! 00000000000000000042 6dcb98a2
 //! ```
 //! The second line is the number and the CRC32 (ISO-HDLC) of its digits. It is overwritten in place
-//! after each sync of the engine. The file itself is synced at most a second later: after a power cut
-//! its number can be too small by some commits, but never too large.
+//! after each sync of the engine. The file itself is synced at most a second later: after a power
+//! cut its number can be too small by some commits, but never too large.
 //!
 //! A process that has the store open holds a lock of the file.
 

@@ -337,8 +337,8 @@ async fn fill(
     }
 }
 
-/// Opens the accounts of the new store, which checks its records. Then verifies its audit trail, and
-/// adds entries about the restore and the later changes that are kept.
+/// Opens the accounts of the new store, which checks its records. Then verifies its audit trail,
+/// and adds entries about the restore and the later changes that are kept.
 async fn finish(
     store: Arc<dyn Store>,
     pepper: Pepper,

@@ -15,7 +15,6 @@ use super::{
     bucket::{CacheUse, walk},
     check::RunningCheck,
     problem::{NOT_COMMITTED, RESTORE, unusable},
-    sled_key,
 };
 use crate::store::{StoreError, Table, codec};
 
@@ -28,8 +27,7 @@ impl SledInner {
     /// Reads all records, and compares them with the digest. Stops the store if they are not those
     /// of the last commit.
     pub(super) fn verify(&self, cancelled: &AtomicBool) -> Result<(), StoreError> {
-        let digest = self.digest.lock().empty();
-        *self.check.lock() = Some(RunningCheck { last: Vec::new(), digest });
+        self.begin_check();
         let mut tables = Table::ALL;
         tables.sort_by_key(|table| *table as u8);
         for table in tables {
@@ -43,32 +41,37 @@ impl SledInner {
         self.finish_check()
     }
 
+    /// Begins while no group is written: a group that knew nothing of the check would end it.
+    fn begin_check(&self) {
+        let _no_writes = self.snapshots.read();
+        let digest = self.digest.lock().empty();
+        *self.check.lock() = Some(RunningCheck::new(digest));
+    }
+
     /// Reads some records of a table. Returns whether they were the last ones.
     fn verify_step(&self, table: Table) -> Result<bool, StoreError> {
         let _no_writes = self.snapshots.read();
         let mut running = self.check.lock();
         let Some(check) = running.as_mut() else { return Ok(true) };
-        // The smallest key after the last one is the last one with a zero byte appended.
-        let from = match check.last.split_first() {
-            Some((byte, key)) if *byte == table as u8 => [key, &[0]].concat(),
-            _ => Vec::new(),
-        };
+        let from = check.next_key(table);
         let mut count = 0;
         walk(&self.view(), table, &from, CacheUse::Evict, |key, value| {
             let (revision, json) = codec::decode_value(table, key, value)?;
-            check.digest.add(table, key, revision, json);
-            check.last = sled_key(table, key);
+            check.add(table, key, revision, json);
             count += 1;
             Ok(count < RECORDS_PER_STEP)
         })?;
-        Ok(count < RECORDS_PER_STEP)
+        let is_finished = count < RECORDS_PER_STEP;
+        if is_finished {
+            check.finish_table(table);
+        }
+        Ok(is_finished)
     }
 
     fn finish_check(&self) -> Result<(), StoreError> {
         let _no_writes = self.snapshots.read();
-        let Some(RunningCheck { digest: found, .. }) = self.check.lock().take() else {
-            return Ok(());
-        };
+        let Some(check) = self.check.lock().take() else { return Ok(()) };
+        let found = check.into_digest();
         let digest = self.digest.lock().clone();
         let compared = digest.compare_loaded(&found).and(digest.compare_others(&found));
         compared.map_err(|finding| {
