@@ -42,7 +42,8 @@ pub(super) fn check_type(request: &Parts) -> Result<(), Denial> {
     Err(Denial::message(Phase::Handler, StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message))
 }
 
-/// Parses JSON. The denial of a syntax error contains its position, but no part of the body.
+/// Parses JSON. If the JSON has a syntax error, the returned [`Denial`] contains the position of
+/// the error, but no part of the body.
 pub(super) fn parse(body: &[u8]) -> Result<Value, Denial> {
     serde_json::from_slice(body).map_err(|problem| {
         let (line, column) = (problem.line(), problem.column());
@@ -192,8 +193,8 @@ impl FieldReader {
         Some(self.entry(name, value, read))
     }
 
-    /// Returns the value of a result of the model. If the result is a violation, adds the violation
-    /// and returns `None`.
+    /// Unwraps a `Result` that a function of `model` returned. If it is a violation, adds the
+    /// violation and returns `None`.
     pub fn rule<T>(&mut self, result: Result<T, Violation>) -> Option<T> {
         let add = |violation: Violation| {
             let location = format!("{}{}", self.prefix, violation.location);

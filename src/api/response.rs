@@ -71,8 +71,8 @@ pub(super) fn no_content() -> PayloadResponse {
 }
 
 /// The revision that `If-Match` requires. `None` means that any revision is accepted. `current`
-/// returns the current revision, and is called only if the field does not list exactly one
-/// revision.
+/// returns the current revision. It is called only if `If-Match` lists tags, and the number of
+/// revisions among them is not one.
 pub(super) fn expected_revision(
     headers: &HeaderMap,
     current: impl FnOnce() -> Option<Sequence>,
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(parse(&["\"6\", \"7\""], Some(7)), Ok(Some(7)));
         assert_eq!(parse(&["\"6\"", "\"7\""], Some(7)), Ok(Some(7)));
         assert_eq!(parse(&["\"6\", \"7\""], Some(8)), Ok(Some(Sequence::MAX)));
-        // No record has such a revision.
+        // A weak tag and a tag that is not a revision number match no record.
         for field in ["W/\"7\"", "\"x\"", "\"\"", "\"-7\""] {
             assert_eq!(parse(&[field], Some(7)), Ok(Some(Sequence::MAX)), "{field}");
         }

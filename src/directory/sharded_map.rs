@@ -3,8 +3,8 @@
 //! Each shard is a hash table behind its own lock. A reader holds the lock for one look-up, and a
 //! writer for one change. If the shard has to grow, the writer moves the entries of this shard:
 //! about a thousandth of all entries. Earlier versions used lock-free maps, which keep a box for
-//! each entry and stay half empty. The three maps of users and keys then took 120 more bytes for
-//! each user, and half of the time of a start.
+//! each entry and stay half empty. With those maps, the three maps of users and keys took 120 more
+//! bytes for each user, and filling them took half of the start-up time.
 
 use std::{hash::BuildHasher, sync::LazyLock};
 
@@ -15,9 +15,9 @@ use parking_lot::RwLock;
 /// This takes half a millisecond, during which one reader in a thousand waits. An empty shard takes
 /// 64 bytes.
 const SHARDS: usize = 1024;
-/// The share of the expected entries for which [`ShardedMap::reserve`] reserves memory. Tables
-/// never shrink: if the expected number is a little too high and all of it were reserved, some
-/// tables would stay twice as large as necessary.
+/// The share of the expected entries for which [`ShardedMap::reserve`] reserves memory. A table
+/// never shrinks. If memory was reserved for all expected entries, and slightly fewer entries came,
+/// some tables would stay twice as large as necessary.
 const RESERVED_SHARE: f64 = 0.9;
 
 /// An entry of a [`ShardedMap`], which contains its own key.
@@ -186,8 +186,8 @@ fn shard_bits(hash: u64) -> u32 {
 /// The number of bits of a hash that choose the shard.
 const SHARD_BITS: u32 = 20;
 
-/// For each shard, the smallest value of [`shard_bits`] that belongs to a later shard. The values
-/// are computed only once, because a floating-point function need not return the same result each
+/// For each shard, the exclusive upper bound of its [`shard_bits`] values. The bounds are computed
+/// only once, because a floating-point function need not return the same result each
 /// time, and an entry must be found in the shard into which it was inserted.
 static SHARD_ENDS: LazyLock<[u32; SHARDS]> = LazyLock::new(|| {
     #[allow(clippy::cast_possible_truncation, reason = "the value is at most 2^SHARD_BITS")]

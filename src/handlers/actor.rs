@@ -1,4 +1,5 @@
-//! The actor of a request, as the audit trail names it, and the handle for the actor's changes.
+//! Determines the actor of a request for the audit trail, and returns the [`Writer`] that changes
+//! accounts for this actor.
 
 use std::net::IpAddr;
 

@@ -81,8 +81,8 @@ impl ScriptRefusal {
     }
 }
 
-/// Checks a status code for a refusal: 400 to 599. Any other status would report success to the
-/// client, or would not be a final response.
+/// Checks a status code for a refusal: 400 to 599. A status of 1xx is not final, 2xx reports
+/// success, 3xx redirects the client, and 600 or more is not defined.
 pub(super) fn denied_status(status: i64) -> Result<StatusCode, String> {
     u16::try_from(status)
         .ok()

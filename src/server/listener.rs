@@ -136,8 +136,8 @@ impl Listener {
 pub(super) struct FailedHandshake {
     pub blame: Blame,
     pub reason: String,
-    /// The socket, if a TLS alert has told the client the reason. The client may still be sending
-    /// bytes.
+    /// The socket of a failed TLS handshake, after the TLS alert was sent. The caller reads the
+    /// remaining bytes before it closes the socket, so that the client receives the alert.
     pub socket: Option<Socket>,
 }
 

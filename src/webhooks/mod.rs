@@ -1,9 +1,9 @@
-//! Delivery of webhooks in the background: signed, retried until the receiver accepts them, and
-//! sent only to receivers in the configuration.
+//! Delivery of webhooks in the background: signed, retried a limited number of times, and sent only
+//! to receivers in the configuration.
 //!
-//! A webhook stays in the store ([`PendingWebhook`]) until it is delivered, so each webhook is
-//! delivered at least once, even if the process is killed. A receiver recognises a second copy by
-//! its id.
+//! A webhook stays in the store ([`PendingWebhook`]) until it is delivered or given up. So a kill
+//! of the process loses no webhook. A receiver can get a webhook twice, and recognises the second
+//! copy by its id.
 
 mod call;
 mod sign;

@@ -1,8 +1,9 @@
 //! Exports all records as a state document, and applies such a document to the store.
 //!
-//! A document becomes a plan, which has the current and the planned version of each record. A dry
-//! run copies the planned records into accounts in memory, where the usual rules check them. If
-//! they are valid, one commit writes all changes. Otherwise nothing is written.
+//! A document becomes a plan, which has the current and the planned version of each record. Before
+//! each commit, the planned records are copied into temporary accounts in memory, which check the
+//! records by the usual rules. If they are valid, one commit writes all changes. Otherwise nothing
+//! is written.
 
 mod change;
 mod check;
@@ -95,9 +96,9 @@ pub struct DocumentKey {
     pub prefix: Option<String>,
     /// The last four characters of the key's text.
     pub last_four: Option<String>,
-    /// The time of creation. `Some` means that the document restores an old key, whose expiry and
-    /// scopes may be invalid for a new key. `None` means that the key is new, unless the store
-    /// already has it.
+    /// The time of creation. `Some` means that the document restores an old key: the rules for the
+    /// expiry and the scopes of new keys do not apply to it. `None` means that the key is new,
+    /// unless the store already has it.
     pub created: Option<Timestamp>,
 }
 
@@ -132,7 +133,8 @@ pub enum Operation {
     Remove,
 }
 
-/// The change of one record. The fields are written as in a document, and secrets are replaced.
+/// The change of one record. The fields have the form that they have in a document. A placeholder
+/// stands for each secret.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Difference {
     /// The kind of the change.
@@ -233,8 +235,8 @@ impl AdminWriter<'_> {
 }
 
 impl Writer {
-    /// Calls the event scripts for each new record and each revoked key, as the changes of single
-    /// records do. Returns the webhooks that the scripts request.
+    /// Calls the event scripts for each new record and each revoked key. The functions that change
+    /// a single record call the same scripts. Returns the webhooks that the scripts request.
     async fn announce(
         &self,
         announcements: &Announcements,

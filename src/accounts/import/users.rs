@@ -31,7 +31,7 @@ pub struct UserImport {
 /// A user of another system.
 #[derive(Debug)]
 pub struct UserRow {
-    /// The line number of the user in the imported file. Messages name it.
+    /// The line number of the user in the imported file. Each violation of the row contains it.
     pub line: u64,
     /// The user's name.
     pub username: String,
@@ -83,7 +83,7 @@ impl Writer {
         self.update_async(attempt).await
     }
 
-    /// The batch to write, its result, and the new users.
+    /// Returns the writes for the store, the counts of the import, and the new users.
     fn draft_users(
         &self,
         import: &UserImport,
@@ -155,7 +155,8 @@ impl UserImportDraft<'_> {
         uid: u64,
         password: PasswordDigest,
     ) -> Result<(), AccountError> {
-        // Another writer has just deleted the user. A repeated import creates the user again.
+        // `None` means that another writer deleted the user after the look-up by name. If the
+        // import is repeated, it creates the user again.
         let Some(before) = self.accounts.user(uid)? else { return Err(AccountError::contended()) };
         let is_admin = self.accounts.has_admin_role(&before.record.roles);
         if self.accounts.admin_only_if(is_admin).is_err() {

@@ -53,7 +53,8 @@ impl Budget {
 }
 
 impl NoRate {
-    /// Removes the rate limit from a record.
+    /// If the option is given, sets `rate_limit` to `null` in a merge patch. This removes the rate
+    /// limit from the record.
     pub fn put(&self, record: &mut Map<String, Value>) {
         if self.no_rate_limit {
             record.insert("rate_limit".into(), Value::Null);
@@ -62,7 +63,8 @@ impl NoRate {
 }
 
 impl NoBudget {
-    /// Removes the credits from a record.
+    /// If the option is given, sets `credits` to `null` in a merge patch. This removes the credits
+    /// from the record.
     pub fn put(&self, record: &mut Map<String, Value>) {
         if self.no_credits {
             record.insert("credits".into(), Value::Null);

@@ -19,7 +19,8 @@ pub struct ListenerCertificates {
 /// Loads the certificates of both listeners.
 ///
 /// # Errors
-/// A certificate is invalid. The error names the certificate's section and the fix.
+/// A certificate is invalid. The error names the section of `config.toml` that configures the
+/// certificate, and says how to fix the problem.
 pub fn load(settings: &Settings) -> anyhow::Result<ListenerCertificates> {
     Ok(ListenerCertificates {
         public: load_section("server", settings.server.tls.as_ref())?,

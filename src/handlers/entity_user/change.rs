@@ -170,8 +170,8 @@ impl<'a> EntityChange<'a> {
         Ok(changed)
     }
 
-    /// Whether the request contains the current password of the record. The record's password may
-    /// have changed since the check.
+    /// Whether the password that was verified is still the password of the record. Another request
+    /// may have changed the record's password after the verification.
     fn has_verified_password(&self, account: &User) -> bool {
         self.verified_digest.is_some() && self.verified_digest == account.password
     }
@@ -213,7 +213,7 @@ impl<'a> EntityChange<'a> {
         roles.unwrap_or_default()
     }
 
-    /// The denial for an error. Violations become errors of the entity.
+    /// The denial for an error. Each violation becomes a field error of the response.
     pub(super) fn denial(&self, error: ChangeError) -> Denial {
         match error {
             ChangeError::Denied(denial) => denial,
@@ -253,9 +253,9 @@ fn invalid_values(changed: &ChangedFields<'_>) -> Vec<FieldError> {
     errors.flatten().cloned().collect()
 }
 
-/// The error for a missing mail address. Only users with `administer users` may create an account
-/// without a mail address, or change an account that has no mail address without adding one. Nobody
-/// may remove a mail address.
+/// The error for a missing mail address. A new account needs a mail address, unless the user has
+/// `administer users`. The same rule applies when a user sets the mail field of an account that has
+/// no mail address. Nobody may remove a mail address.
 fn missing_mail(
     access: &AccountAccess<'_>,
     before: Option<&User>,

@@ -281,7 +281,8 @@ async fn client_is_the_peer_of_envoy_unless_the_peer_is_a_trusted_proxy() {
         // Another trusted proxy is in front of Envoy.
         ("127.0.0.1", Some("203.0.113.7"), 200),
         ("127.0.0.1", Some("203.0.113.7, 198.51.100.1"), 401),
-        // The client sends the header.
+        // The client sends `X-Forwarded-For` itself. It is not a trusted proxy, so the server
+        // ignores the field.
         ("198.51.100.1", Some("203.0.113.7"), 401),
         ("", Some("203.0.113.7"), 200),
         ("", None, 400),

@@ -75,7 +75,8 @@ fn a_response_requires_authentication_and_permissions() {
 fn anonymous_requests_are_allowed_where_anonymous_is_listed() {
     let fixture = fixture_with(json!({ "path": "/open", "authentication": ["anonymous"] }));
     assert_eq!(fixture.server.request("GET", "/open").send().status, 200);
-    // An application that the resource does not list is rejected, even with a valid key.
+    // The resource does not list the application of this request, so the request is rejected
+    // although its key is valid.
     let message = "The used authentication method is not allowed on this route.";
     fixture.request_as(&fixture.admin(), "GET", "/open").send().assert_message(403, message);
 }
