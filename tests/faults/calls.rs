@@ -109,8 +109,8 @@ fn sweep(scenario: &Scenario) {
         }
         print_table(engine, scenario.name, &table);
         assert!(wrong.is_empty(), "{}: {}\n{}", scenario.name, wrong.len(), wrong.join("\n"));
-        // A store that serves writes and syncs. A start does most kinds of calls: redb neither copies
-        // nor renames files.
+        // A store that serves writes and syncs. A start does most kinds of calls, but redb neither
+        // copies nor renames files.
         let kinds = if scenario.is_serving { 2 } else { 5 };
         assert!(table.len() >= kinds, "only these calls were reached: {table:?}");
     }
