@@ -239,6 +239,7 @@ impl Server {
 
     /// Kills the server with SIGKILL and returns its folder.
     pub fn kill(mut self) -> Site {
+        self.wait_for_ready_log();
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         std::mem::take(&mut self.site)
@@ -329,8 +330,25 @@ impl Server {
     }
 }
 
+impl Server {
+    /// A server responds a moment before it logs that it is ready. A kill in between would leave
+    /// the log without this line, which tells that the log was read.
+    fn wait_for_ready_log(&mut self) {
+        let deadline = Instant::now() + TIMEOUT;
+        while !self.logged().contains("ready") && Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
+        if !thread::panicking() {
+            self.wait_for_ready_log();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
