@@ -12,7 +12,7 @@ use super::{
     group::WRITE_LOCK,
     problem::{NOT_COMMITTED, RESTORE, failed, unusable},
     safety_copy::{self, COMPACTING},
-    sled_files::{OpenDb, make_folder, open_sled},
+    sled_files::{OpenDb, make_folder, open_sled, without_panic},
     view::CommittedView,
 };
 use crate::store::{RecordDigest, StoreError, Table, codec, digest::CommitState};
@@ -49,7 +49,7 @@ pub(super) fn compact(
         _ => {}
     }
     make_folder(&target).map_err(broken)?;
-    let written = write(path, &db, &target, cache_mib, state);
+    let written = without_panic(path, || write(path, &db, &target, cache_mib, state));
     written.inspect_err(|_| drop(fs::remove_dir_all(&target)))?;
     drop(db);
     safety_copy::install(path, COMPACTING).map_err(broken)?;

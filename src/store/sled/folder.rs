@@ -15,7 +15,10 @@ use super::{
     marker::{self, MarkerFile},
     problem::{RESTORE, failed, unusable},
     safety_copy::{self, SafetyCopy},
-    sled_files::{MIN_CONF_SIZE, OpenDb, check_conf, lock, make_durable, make_folder, open_sled},
+    sled_files::{
+        MIN_CONF_SIZE, OpenDb, check_conf, lock, make_durable, make_folder, open_sled,
+        without_panic,
+    },
 };
 use crate::store::{
     EngineKind, RecordDigest, Sequence, StoreError, Stored, Table, digest::CommitState,
@@ -74,7 +77,7 @@ fn open_existing(path: &Path, cache_mib: u64) -> Result<(Existing, File), StoreE
     let open = || -> Result<_, StoreError> {
         safety_copy.move_temporary_files().map_err(broken)?;
         let db = open_sled(path, cache_mib)?;
-        let state = commit_state(path, &db)?;
+        let state = without_panic(path, || commit_state(path, &db))?;
         check_sequence(path, marked, state.sequence)?;
         Ok((db, state))
     };
@@ -146,7 +149,7 @@ fn create(path: &Path, cache_mib: u64) -> Result<Opened, StoreError> {
         safety_copy.move_temporary_files().map_err(broken)?;
         remove_incomplete_conf(path).map_err(broken)?;
         let db = open_sled(path, cache_mib)?;
-        let state = commit_state(path, &db)?;
+        let state = without_panic(path, || commit_state(path, &db))?;
         if state.sequence > 0 {
             let problem = format!("its file {} is missing. {RESTORE}", marker::NAME);
             return Err(unusable(path, &problem));

@@ -53,7 +53,7 @@ use group::{Group, Job};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use problem::{NOT_COMMITTED, RESTORE, unusable};
 use safety_copy::SafetyCopy;
-use sled_files::{OpenDb, panic_text};
+use sled_files::{OpenDb, panic_text, without_panic};
 use tokio::sync::oneshot;
 use view::{CommittedView, HiddenWrite};
 
@@ -241,14 +241,15 @@ impl SledInner {
     ) -> Result<T, StoreError> {
         for _ in 0..OPTIMISTIC_READS {
             let before = self.hidden_write.load_full();
-            let found = read(&CommittedView::new(&self.db, before.clone()));
+            let view = CommittedView::new(&self.db, before.clone());
+            let found = without_panic(&self.path, || read(&view));
             let after = self.hidden_write.load();
             if before.as_ref().map(Arc::as_ptr) == after.as_ref().map(Arc::as_ptr) {
                 return found;
             }
         }
         let _no_writes = self.snapshots.read();
-        read(&self.view())
+        without_panic(&self.path, || read(&self.view()))
     }
 
     fn sync_marker(&self) {
@@ -377,18 +378,21 @@ impl Snapshot for SledSnapshot<'_> {
         to: Option<&[u8]>,
         each: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
-        bucket::walk(&self.view, table, from, CacheUse::Evict, |key, value| {
+        let mut each = |key: &[u8], value: &[u8]| {
             if to.is_some_and(|to| key >= to) {
                 return Ok(false);
             }
             let (revision, json) = codec::decode_value(table, key, value)?;
             each(key, RecordRef { revision, json })?;
             Ok(true)
+        };
+        without_panic(&self.inner.path, || {
+            bucket::walk(&self.view, table, from, CacheUse::Evict, &mut each)
         })
     }
 
     fn last_key(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
-        bucket::last_key(&self.view, table)
+        without_panic(&self.inner.path, || bucket::last_key(&self.view, table))
     }
 
     fn empty_digest(&self) -> Option<RecordDigest> {

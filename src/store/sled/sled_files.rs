@@ -106,6 +106,17 @@ fn is_lock_error(e: &io::Error) -> bool {
     e.kind() == io::ErrorKind::WouldBlock || e.to_string().contains("could not acquire lock")
 }
 
+/// Runs a read of sled, which panics if its pages do not fit together.
+pub(super) fn without_panic<T>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let problem = format!("sled cannot read it: {}. {RESTORE}", panic_text(panic.as_ref()));
+        Err(unusable(path, &problem))
+    })
+}
+
 pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()

@@ -15,6 +15,7 @@ use super::{
     bucket::{CacheUse, walk},
     check::RunningCheck,
     problem::{NOT_COMMITTED, RESTORE, unusable},
+    sled_files::without_panic,
 };
 use crate::store::{StoreError, Table, codec};
 
@@ -31,7 +32,7 @@ impl SledInner {
         let mut tables = Table::ALL;
         tables.sort_by_key(|table| *table as u8);
         for table in tables {
-            while !self.verify_step(table)? {
+            while !without_panic(&self.path, || self.verify_step(table))? {
                 if cancelled.load(Relaxed) {
                     return Ok(());
                 }
