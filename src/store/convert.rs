@@ -8,7 +8,10 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use super::{Batch, CommitError, EngineKind, RecordRef, Sequence, Store, StoreError, Table, open};
+use super::{
+    Batch, CommitError, EngineKind, RecordDigest, RecordRef, Sequence, Store, StoreError, Table,
+    open,
+};
 use crate::{
     files::exchange::{FORMER, exchange, folder_of, with_suffix},
     model::Clock,
@@ -126,7 +129,7 @@ pub async fn convert(
     let former = exchange(&draft, path, Clock::system().now().0).map_err(in_folder(path))?;
     // Released last: until here no server can write to the old store.
     drop(source);
-    Ok(Conversion::Done { records: sum.records, sequence: sum.sequence, former })
+    Ok(Conversion::Done { records: sum.records(), sequence: sum.sequence, former })
 }
 
 /// Where a file system cannot exchange two folders, an interrupted exchange leaves no folder at
@@ -149,7 +152,8 @@ fn put_former_back(path: &Path, draft: &Path, cache_mib: u64) -> Result<(), Conv
     // The time in the name has ten digits until the year 2286.
     let Some(newest) = formers.into_iter().max() else { return Ok(()) };
     let Some(old) = EngineKind::of_folder(&newest) else { return Ok(()) };
-    let sum = |engine, path: &Path| StoreSum::of(&*open(engine, path, cache_mib)?);
+    let empty = RecordDigest::random();
+    let sum = |engine, path: &Path| StoreSum::of(&*open(engine, path, cache_mib)?, &empty);
     if sum(new, draft)? == sum(old, &newest)? {
         fs::rename(newest, path).map_err(in_folder)?;
     }
@@ -174,11 +178,15 @@ async fn build(
     copy(source, &target).await?;
     drop(target);
     let target = open(to, draft, cache_mib)?;
-    let (old, new) = (StoreSum::of(source)?, StoreSum::of(&*target)?);
+    let empty = RecordDigest::random();
+    let (old, new) = (StoreSum::of(source, &empty)?, StoreSum::of(&*target, &empty)?);
     if old != new {
         let text = format!(
             "{} records instead of {}, last commit {} instead of {}",
-            new.records, old.records, new.sequence, old.sequence
+            new.records(),
+            old.records(),
+            new.sequence,
+            old.sequence
         );
         return Err(ConvertError::Differs(text));
     }
@@ -238,39 +246,29 @@ async fn finish(commit: Option<(Sequence, super::CommitFuture<'_>)>) -> Result<(
     }
 }
 
-/// A sum over all records, whatever their order: of each record the BLAKE3 hash, added as four
-/// numbers of 64 bits (an additive multiset hash: Clarke and others, "Incremental Multiset Hash
-/// Functions", ASIACRYPT 2003).
-#[derive(Debug, Default, PartialEq, Eq)]
+/// The number of the last commit of a store, and the digest over all records.
+#[derive(Debug, PartialEq, Eq)]
 struct StoreSum {
     sequence: Sequence,
-    records: u64,
-    hash: [u64; 4],
+    digest: RecordDigest,
 }
 
 impl StoreSum {
-    fn of(store: &dyn Store) -> Result<Self, StoreError> {
+    /// Reads all records of a store. Sums can be compared if they begin with equal digests.
+    fn of(store: &dyn Store, empty: &RecordDigest) -> Result<Self, StoreError> {
         let snapshot = store.snapshot()?;
-        let mut sum = Self { sequence: snapshot.sequence(), ..Self::default() };
+        let mut digest = empty.clone();
         for table in Table::ALL {
             snapshot.each(table, &mut |key, record| {
-                sum.add(table, key, record);
+                digest.add(table, key, record.revision, record.json);
                 Ok(())
             })?;
         }
-        Ok(sum)
+        Ok(Self { sequence: snapshot.sequence(), digest })
     }
 
-    fn add(&mut self, table: Table, key: &[u8], record: RecordRef<'_>) {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&[table as u8]).update(&(key.len() as u64).to_le_bytes()).update(key);
-        hasher.update(&record.revision.to_le_bytes()).update(record.json);
-        self.records += 1;
-        let hash = hasher.finalize();
-        for (lane, bytes) in self.hash.iter_mut().zip(hash.as_bytes().chunks_exact(8)) {
-            let number = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
-            *lane = lane.wrapping_add(number);
-        }
+    fn records(&self) -> u64 {
+        self.digest.records()
     }
 }
 

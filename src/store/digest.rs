@@ -34,7 +34,7 @@ struct Sum {
 ///
 /// The tables that decisions read are one part, because the start loads them and can check them
 /// without further reads. All other tables, such as the indexes, are the other part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "StoredDigest", from = "StoredDigest")]
 pub struct RecordDigest {
     key: Digest,
@@ -82,6 +82,11 @@ impl RecordDigest {
     pub fn add(&mut self, table: Table, key: &[u8], revision: Sequence, json: &[u8]) {
         let hash = self.hash(table, key, &[&revision.to_le_bytes(), json]);
         self.sum(table).add(&Sum::of(hash, key.len() + HEADER_SIZE + json.len()));
+    }
+
+    /// The number of records.
+    pub fn records(&self) -> u64 {
+        self.loaded.records.saturating_add(self.others.records)
     }
 
     /// The size of all keys and encoded values, in bytes.
@@ -158,6 +163,14 @@ impl RecordDigest {
         }
         hasher.update(&buffer[..length]);
         *hasher.finalize().as_bytes()
+    }
+}
+
+/// Without the key, which no log needs.
+impl std::fmt::Debug for RecordDigest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { key: _, loaded, others } = self;
+        f.debug_struct("RecordDigest").field("loaded", loaded).field("others", others).finish()
     }
 }
 

@@ -10,6 +10,7 @@ mod codec;
 mod contract;
 pub mod convert;
 mod digest;
+mod disk;
 mod engine;
 mod marker;
 mod memory;

@@ -5,10 +5,9 @@
 //! and, after a crash, repairs what it finds. Only a file that passes is opened for writing.
 
 use std::{
-    any::Any,
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     time::{Duration, Instant},
@@ -22,6 +21,7 @@ use super::{
 };
 use crate::store::{
     Sequence, StoreError,
+    disk::{make_folder, panic_text, unusable},
     engine::REDB_FILE as NAME,
     marker::{self, MarkerFile},
 };
@@ -46,7 +46,7 @@ pub(super) struct OpenFile {
 pub(super) fn open(path: &Path, cache_mib: u64) -> Result<OpenFile, StoreError> {
     let file = lock(path)?;
     let marked = MarkerFile::read(path).map_err(|problem| unusable(path, &problem))?;
-    let found = without_panic(path, || check(&file))?;
+    let found = run_redb(path, || check(&file))?;
     match marked {
         Some(marked) if found.sequence < marked => {
             let problem = format!(
@@ -68,7 +68,7 @@ pub(super) fn open(path: &Path, cache_mib: u64) -> Result<OpenFile, StoreError> 
         _ => {}
     }
     let cache = usize::try_from(cache_mib * 1024 * 1024).unwrap_or(usize::MAX);
-    let (database, fault) = without_panic(path, || {
+    let (database, fault) = run_redb(path, || {
         let backend = GuardedBackend::new(storage(&file)?);
         let fault = backend.fault();
         let database = Database::builder().set_cache_size(cache).create_with_backend(backend)?;
@@ -138,7 +138,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
             // Another process may have renamed or removed the file before it was locked.
             Ok(()) if !is_named(&file, &path.join(name)) => continue,
             Ok(()) if name == DRAFT => {
-                without_panic(path, || create(path, &file))?;
+                run_redb(path, || create(path, &file))?;
                 return Ok(file);
             }
             Ok(()) => return Ok(file),
@@ -186,18 +186,6 @@ fn is_new_store(path: &Path) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// Creates the store's folder with access for this user only, because it contains mail addresses
-/// and digests of passwords. An existing folder keeps its mode.
-fn make_folder(path: &Path) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        result => result,
-    }
-}
-
 /// Writes an empty database into the locked draft and gives it its final name. So a file with that
 /// name is always complete.
 fn create(path: &Path, draft: &File) -> Result<(), redb::Error> {
@@ -222,11 +210,8 @@ fn create(path: &Path, draft: &File) -> Result<(), redb::Error> {
     Ok(File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?)
 }
 
-/// Runs redb, which panics on some damage.
-fn without_panic<T>(
-    path: &Path,
-    run: impl FnOnce() -> Result<T, redb::Error>,
-) -> Result<T, StoreError> {
+/// Runs redb, which panics on some damage, and names the file in the error.
+fn run_redb<T>(path: &Path, run: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|problem| unusable(path, &describe(problem))),
         Err(panic) => Err(unusable(path, &damaged(&panic_text(panic.as_ref())))),
@@ -257,16 +242,4 @@ fn describe(problem: redb::Error) -> String {
 
 fn damaged(text: &str) -> String {
     format!("the file {NAME} is damaged ({text}). Restore the store from a backup")
-}
-
-pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "redb panicked".into())
-}
-
-pub(super) fn unusable(path: &Path, problem: &dyn ToString) -> StoreError {
-    StoreError::Unusable { path: path.display().to_string(), problem: problem.to_string() }
 }

@@ -33,7 +33,7 @@ use std::{
 };
 
 use backend::FileFault;
-use file::{OpenFile, panic_text, unusable};
+use file::OpenFile;
 use group::{Group, Job};
 use parking_lot::{Mutex, RwLock};
 use redb::{Database, ReadOnlyTable, ReadableDatabase as _, TableDefinition};
@@ -42,6 +42,7 @@ use tokio::sync::oneshot;
 use super::{
     Batch, Commit, CommitFuture, EngineKind, Lagged, RecordDigest, RecordRef, Sequence, Snapshot,
     Store, StoreError, Stored, Subscriber, Table, Visit, codec,
+    disk::{Jobs, NOT_COMMITTED, RESTORE, panic_text, sync_marker, unusable, without_panic},
     engine::{REDB_FILE, refuse_other_engine},
     marker::MarkerFile,
     subscribers::Publisher,
@@ -160,9 +161,7 @@ impl Drop for RedbStore {
         if let Some(writer) = self.writer.lock().take() {
             let _ = writer.join();
         }
-        if let Err(e) = self.inner.marker.sync() {
-            tracing::warn!("could not sync the store's marker file: {e}");
-        }
+        sync_marker(&self.inner.marker);
     }
 }
 
@@ -196,12 +195,12 @@ fn record_key(table: Table, key: &[u8]) -> Vec<u8> {
 }
 
 impl RedbInner {
-    fn write_all(&self, jobs: &Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
+    fn write_all(&self, queue: &Receiver<Job>) {
+        for first in Jobs::new(queue, &self.marker) {
             self.writing_since.store(self.millis() + 1, Relaxed);
             // redb panics on some damage. The channels of this group are then dropped, which its
             // writers receive as an error.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write_group(first, jobs))) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write_group(first, queue))) {
                 self.stop(&panic_text(panic.as_ref()));
             }
             self.writing_since.store(0, Relaxed);
@@ -269,9 +268,7 @@ impl RedbInner {
 
     /// Stops the store, because its records are not those of the last commit.
     fn not_committed(&self, finding: &str) -> StoreError {
-        let problem = format!(
-            "its records are not those of the last commit: {finding}. Restore it from a backup"
-        );
+        let problem = format!("{NOT_COMMITTED}: {finding}. {RESTORE}");
         self.stop(&problem);
         unusable(&self.path, &problem)
     }
@@ -291,28 +288,33 @@ impl RedbInner {
 
 impl View {
     /// Calls `each` with the keys and values of a table from `from` on, in the order of the keys,
-    /// until it returns `false`.
+    /// until it returns `false`. `path` is the store's folder, for an error.
     fn walk(
         &self,
+        path: &Path,
         table: Table,
         from: &[u8],
         mut each: impl FnMut(&[u8], &[u8]) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
-        let (first, after_last) = (record_key(table, from), [table as u8 + 1]);
-        for entry in self.records.range(&*first..&after_last[..]).map_err(failed)? {
-            let (key, value) = entry.map_err(failed)?;
-            if !each(&key.value()[1..], value.value())? {
-                break;
+        without_panic(path, || {
+            let (first, after_last) = (record_key(table, from), [table as u8 + 1]);
+            for entry in self.records.range(&*first..&after_last[..]).map_err(failed)? {
+                let (key, value) = entry.map_err(failed)?;
+                if !each(&key.value()[1..], value.value())? {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
 impl Store for RedbStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError> {
-        let value = self.inner.view().records.get(&*record_key(table, key)).map_err(failed)?;
-        value.map(|value| Stored::from_value(table, key, value.value())).transpose()
+        without_panic(&self.inner.path, || {
+            let value = self.inner.view().records.get(&*record_key(table, key)).map_err(failed)?;
+            value.map(|value| Stored::from_value(table, key, value.value())).transpose()
+        })
     }
 
     fn scan(
@@ -328,7 +330,7 @@ impl Store for RedbStore {
             _ => prefix.to_vec(),
         };
         let mut found = Vec::new();
-        self.inner.view().walk(table, &from, |key, value| {
+        self.inner.view().walk(&self.inner.path, table, &from, |key, value| {
             if !key.starts_with(prefix) || found.len() == limit {
                 return Ok(false);
             }
@@ -367,7 +369,7 @@ impl Store for RedbStore {
         let view = self.inner.view();
         let mut found = view.digest.empty();
         for table in Table::ALL {
-            view.walk(table, &[], |key, value| {
+            view.walk(&self.inner.path, table, &[], |key, value| {
                 let (revision, json) = codec::decode_value(table, key, value)?;
                 found.add(table, key, revision, json);
                 Ok(!cancelled.load(Relaxed))
@@ -404,7 +406,7 @@ impl Snapshot for RedbSnapshot<'_> {
         to: Option<&[u8]>,
         each: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
-        self.view.walk(table, from, |key, value| {
+        self.view.walk(&self.inner.path, table, from, |key, value| {
             if to.is_some_and(|to| key >= to) {
                 return Ok(false);
             }
@@ -415,11 +417,13 @@ impl Snapshot for RedbSnapshot<'_> {
     }
 
     fn last_key(&self, table: Table) -> Result<Option<Vec<u8>>, StoreError> {
-        let (first, after_last) = ([table as u8], [table as u8 + 1]);
-        let bounds = (Bound::Included(&first[..]), Bound::Excluded(&after_last[..]));
-        let last = self.view.records.range::<&[u8]>(bounds).map_err(failed)?.next_back();
-        let last = last.transpose().map_err(failed)?;
-        Ok(last.map(|(key, _)| key.value()[1..].to_vec()))
+        without_panic(&self.inner.path, || {
+            let (first, after_last) = ([table as u8], [table as u8 + 1]);
+            let bounds = (Bound::Included(&first[..]), Bound::Excluded(&after_last[..]));
+            let last = self.view.records.range::<&[u8]>(bounds).map_err(failed)?.next_back();
+            let last = last.transpose().map_err(failed)?;
+            Ok(last.map(|(key, _)| key.value()[1..].to_vec()))
+        })
     }
 
     fn empty_digest(&self) -> Option<RecordDigest> {

@@ -9,13 +9,17 @@ use std::{fs, io, path::Path};
 use super::{
     COMMIT_STATE,
     bucket::{BucketRecords, EXTRA_READS},
+    failed,
     group::WRITE_LOCK,
-    problem::{NOT_COMMITTED, RESTORE, failed, unusable},
     safety_copy::{self, COMPACTING},
-    sled_files::{OpenDb, make_folder, open_sled, without_panic},
+    sled_files::{OpenDb, open_sled},
     view::CommittedView,
 };
-use crate::store::{RecordDigest, StoreError, Table, codec, digest::CommitState};
+use crate::store::{
+    RecordDigest, StoreError, Table, codec,
+    digest::CommitState,
+    disk::{NOT_COMMITTED, RESTORE, make_folder, unusable, without_panic},
+};
 
 /// The files may take this many times the size of the records.
 const MAX_FACTOR: u64 = 3;

@@ -11,17 +11,15 @@ use std::{
 };
 
 use super::{
-    COMMIT_STATE, compact,
+    COMMIT_STATE, compact, failed,
     marker::{self, MarkerFile},
-    problem::{RESTORE, failed, unusable},
     safety_copy::{self, SafetyCopy},
-    sled_files::{
-        MIN_CONF_SIZE, OpenDb, check_conf, lock, make_durable, make_folder, open_sled,
-        without_panic,
-    },
+    sled_files::{MIN_CONF_SIZE, OpenDb, check_conf, lock, make_durable, open_sled},
 };
 use crate::store::{
-    EngineKind, RecordDigest, Sequence, StoreError, Stored, Table, digest::CommitState,
+    EngineKind, RecordDigest, Sequence, StoreError, Stored, Table,
+    digest::CommitState,
+    disk::{RESTORE, make_folder, unusable, without_panic},
     engine::refuse_other_engine,
 };
 

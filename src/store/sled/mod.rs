@@ -24,7 +24,6 @@ mod check;
 mod compact;
 mod folder;
 mod group;
-mod problem;
 mod safety_copy;
 mod sled_files;
 #[cfg(test)]
@@ -39,7 +38,7 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-        mpsc::{self, Receiver, RecvTimeoutError},
+        mpsc::{self, Receiver},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -51,15 +50,15 @@ use check::RunningCheck;
 use folder::Opened;
 use group::{Group, Job};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use problem::{NOT_COMMITTED, RESTORE, unusable};
 use safety_copy::SafetyCopy;
-use sled_files::{OpenDb, panic_text, without_panic};
+use sled_files::OpenDb;
 use tokio::sync::oneshot;
 use view::{CommittedView, HiddenWrite};
 
 use super::{
     Batch, CommitFuture, Lagged, RecordDigest, RecordRef, Sequence, Snapshot, Store, StoreError,
     Stored, Subscriber, Table, Visit, codec,
+    disk::{Jobs, NOT_COMMITTED, RESTORE, panic_text, sync_marker, unusable, without_panic},
     marker::{self, MarkerFile},
     subscribers::Publisher,
 };
@@ -71,8 +70,6 @@ const COMMIT_STATE: &[u8] = b"\0commit";
 /// get an error. Writers that wait already get no result (so nothing is promised to them), unless
 /// the write ends after all.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The time from a commit until the marker file is synced.
-const MARKER_SYNC_DELAY: Duration = Duration::from_secs(1);
 /// The number of attempts to read without a lock, before a reader waits for the writer thread.
 const OPTIMISTIC_READS: usize = 3;
 
@@ -168,7 +165,7 @@ impl Drop for SledStore {
         if let Some(writer) = self.writer.lock().take() {
             let _ = writer.join();
         }
-        self.inner.sync_marker();
+        sync_marker(&self.inner.marker);
         let safety_copy = self.inner.safety_copy.lock().take();
         if let Some(safety_copy) = safety_copy {
             if let Err(e) = self.inner.db.flush() {
@@ -179,33 +176,22 @@ impl Drop for SledStore {
     }
 }
 
+fn failed(e: sled::Error) -> StoreError {
+    StoreError::Failed(e.to_string())
+}
+
 /// A position in sled's single tree: the table's byte, then the key.
 fn sled_key(table: Table, key: &[u8]) -> Vec<u8> {
     [&[table as u8], key].concat()
 }
 
 impl SledInner {
-    fn write_all(&self, jobs: &Receiver<Job>) {
-        // The time of the first commit that the marker file does not have durably.
-        let mut unsynced: Option<Instant> = None;
-        loop {
-            let age = unsynced.map(|since| since.elapsed());
-            if age.is_some_and(|age| age >= MARKER_SYNC_DELAY) {
-                self.sync_marker();
-                unsynced = None;
-                continue;
-            }
-            let wait = age.map_or(Duration::MAX, |age| MARKER_SYNC_DELAY - age);
-            let first = match jobs.recv_timeout(wait) {
-                Ok(first) => first,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            unsynced.get_or_insert_with(Instant::now);
+    fn write_all(&self, queue: &Receiver<Job>) {
+        for first in Jobs::new(queue, &self.marker) {
             self.writing_since.store(self.millis() + 1, Relaxed);
             // sled panics on some damage. The channels of this group are then dropped, which its
             // writers receive as an error.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write_group(first, jobs))) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write_group(first, queue))) {
                 self.stop(&panic_text(panic.as_ref()));
             }
             self.writing_since.store(0, Relaxed);
@@ -250,12 +236,6 @@ impl SledInner {
         }
         let _no_writes = self.snapshots.read();
         without_panic(&self.path, || read(&self.view()))
-    }
-
-    fn sync_marker(&self) {
-        if let Err(e) = self.marker.sync() {
-            tracing::warn!("could not sync the store's marker file: {e}");
-        }
     }
 
     /// Removes the copy of the files from before the start.

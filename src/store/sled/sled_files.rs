@@ -2,11 +2,9 @@
 //! settings, and the durability of new files.
 
 use std::{
-    any::Any,
-    fs::{self, DirBuilder, File},
+    fs::{self, File},
     io,
     ops::Deref,
-    os::unix::fs::DirBuilderExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     time::{Duration, Instant},
@@ -14,8 +12,10 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::problem::{RESTORE, unusable};
-use crate::store::StoreError;
+use crate::store::{
+    StoreError,
+    disk::{RESTORE, panic_text, unusable},
+};
 
 /// How long to wait until another process releases the lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -104,37 +104,6 @@ pub(super) fn open_sled(path: &Path, cache_mib: u64) -> Result<OpenDb, StoreErro
 /// sled wraps the lock's error in an error of kind `Other` whose text mentions it.
 fn is_lock_error(e: &io::Error) -> bool {
     e.kind() == io::ErrorKind::WouldBlock || e.to_string().contains("could not acquire lock")
-}
-
-/// Runs a read of sled, which panics if its pages do not fit together.
-pub(super) fn without_panic<T>(
-    path: &Path,
-    read: impl FnOnce() -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
-        let problem = format!("sled cannot read it: {}. {RESTORE}", panic_text(panic.as_ref()));
-        Err(unusable(path, &problem))
-    })
-}
-
-pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "sled panicked".into())
-}
-
-/// Creates the store's folder with access for this user only, because it contains mail addresses
-/// and digests of passwords. An existing folder keeps its mode.
-pub(super) fn make_folder(path: &Path) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        result => result,
-    }
 }
 
 /// Makes the new files durable, and their names in their folders.

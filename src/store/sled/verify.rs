@@ -14,10 +14,11 @@ use super::{
     SledInner,
     bucket::{CacheUse, walk},
     check::RunningCheck,
-    problem::{NOT_COMMITTED, RESTORE, unusable},
-    sled_files::without_panic,
 };
-use crate::store::{StoreError, Table, codec};
+use crate::store::{
+    StoreError, Table, codec,
+    disk::{NOT_COMMITTED, RESTORE, unusable, without_panic},
+};
 
 /// The records that are read while commits wait: some milliseconds.
 const RECORDS_PER_STEP: usize = 2000;

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use sled::IVec;
 
-use super::problem::failed;
+use super::failed;
 use crate::store::StoreError;
 
 /// The values of sled's keys from before a write that is not durable. `None` means that the key did
