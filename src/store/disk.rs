@@ -1,5 +1,5 @@
-//! Code that all engines with a folder share: the folder, the errors of a store that cannot be used,
-//! panics of an engine, and the delayed sync of the marker file.
+//! Code that all engines with a folder share: the folder, the errors of a store that cannot be
+//! used, panics of an engine, and the delayed sync of the marker file.
 
 use std::{
     any::Any,
