@@ -27,6 +27,7 @@ mod import;
 mod input;
 mod keys;
 mod kill;
+mod kill_commands;
 mod layer;
 mod limits;
 mod me;
