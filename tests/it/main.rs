@@ -40,4 +40,5 @@ mod tls;
 mod uniform;
 mod universal;
 mod usage;
+mod verify_listener;
 mod workers;
