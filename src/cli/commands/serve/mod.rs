@@ -3,7 +3,7 @@
 pub(super) mod per_worker;
 mod verify;
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -32,7 +32,7 @@ use crate::{
     handlers::Handlers,
     pipeline::Gate,
     server::{BoundSocket, ConnectionLimits, Listener, Public, Verify, serve},
-    telemetry::start_logs,
+    telemetry::{UnloggedLines, start_logs},
     webhooks::Sender,
 };
 
@@ -48,7 +48,8 @@ pub struct Serve {
 /// `server.shutdown_seconds` to finish.
 pub async fn run(options: Serve, loaded: Loaded) -> anyhow::Result<()> {
     let settings = loaded.settings;
-    start_logging(&settings.log)?;
+    let unlogged = start_logging(&settings.log)?;
+    tokio::spawn(report_unlogged_lines(unlogged));
     let descriptors = descriptors::raise_limit();
     // The listeners are bound before the store is created: if the server cannot listen, it must not
     // leave a new store behind whose first key was never shown.
@@ -112,9 +113,24 @@ async fn first_start(
     }
 }
 
-fn start_logging(settings: &LogSettings) -> anyhow::Result<()> {
-    start_logs(&settings.level, settings.format)
+fn start_logging(settings: &LogSettings) -> anyhow::Result<UnloggedLines> {
+    start_logs(&settings.level, settings.format, settings.clients)
         .map_err(|problem| anyhow::anyhow!("log.level: {problem}"))
+}
+
+/// Logs once a minute how many lines about clients were left out.
+async fn report_unlogged_lines(unlogged: UnloggedLines) {
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
+    loop {
+        minutes.tick().await;
+        match unlogged.take() {
+            0 => {}
+            lines => tracing::info!(
+                lines,
+                "lines about refused clients were left out of the log (log.clients = \"sampled\")"
+            ),
+        }
+    }
 }
 
 async fn listen_on(key: &str, address: SocketAddr) -> anyhow::Result<BoundSocket> {
