@@ -405,3 +405,40 @@ fn user_has_at_most_four_valid_slow_keys() {
     site.json(&["key", "import", "k.csv", "--digest", "bcrypt"]);
     assert_eq!(status(&server, "ann", &text(9)), 200);
 }
+
+#[test]
+fn flood_of_wrong_slow_keys_keeps_no_right_password_out() {
+    let server = Server::new();
+    let site = &server.site;
+    site.json(&["role", "edit", "authenticated", "--grant", "access user profiles"]);
+    server.add_user("slow", &[]);
+    let uid = server.add_user("bob", &[]);
+    let change = json!({ "password": "bob's own password" });
+    let target = format!("/api/v1/users/{uid}");
+    assert_eq!(server.admin_api("PATCH", &target).json(&change).send().status, 200);
+    site.json(&["app", "add", "people", "--type", "basic"]);
+    let rows: String = (0..4)
+        .map(|at| format!("slow,{}\n", &htpasswd("-nbB", "x", &format!("the-key-{at}"))[2..]))
+        .collect();
+    fs::write(site.path().join("slow.csv"), rows).unwrap();
+    site.json(&["key", "import", "slow.csv", "--digest", "bcrypt"]);
+    let statuses = |name: &'static str, requests: usize| -> Vec<u16> {
+        thread::scope(|scope| {
+            let send = || scope.spawn(|| status(&server, name, "a wrong key of this user"));
+            let sent: Vec<_> = (0..requests).map(|_| send()).collect();
+            sent.into_iter().map(|one| one.join().unwrap()).collect()
+        })
+    };
+    thread::scope(|scope| {
+        let flood = scope.spawn(|| statuses("slow", 60));
+        while !flood.is_finished() {
+            let header = format!("Basic {}", credential("bob", "bob's own password"));
+            let response = server.request("GET", "/user/1").header("AUTH-METHOD", "people");
+            let response = response.header("Authorization", header).send();
+            assert_eq!(response.status, 200, "{}", response.body);
+        }
+        let statuses = flood.join().unwrap();
+        assert!(statuses.iter().all(|status| [401, 503].contains(status)), "{statuses:?}");
+        assert!(statuses.contains(&401));
+    });
+}

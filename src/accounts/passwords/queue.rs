@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::Busy;
 
 /// The maximum number of waiting checks for each check that may run.
-const WAITING: usize = 16;
+const WAITING: usize = 64;
 
 /// The client and the user that a check is for. `None` means a check for Keyward itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,8 +70,9 @@ impl FairQueue {
             }
             let max = self.at_once * WAITING;
             let of_client = state.waiting_of_client.get(&party.client).copied().unwrap_or_default();
-            // One client gets half of the queue, so that others find a place.
-            if state.waiting >= max || of_client >= max / 2 {
+            // One client gets half of the queue, and one user half of the client's part, so that
+            // others find a place.
+            if state.waiting >= max || of_client >= max / 2 || state.of_user(party) >= max / 4 {
                 return Err(Busy);
             }
             let (wake, turn) = oneshot::channel();
@@ -116,6 +117,14 @@ impl FairQueue {
 }
 
 impl State {
+    /// The number of waiting checks of this user from this client.
+    fn of_user(&self, party: Party) -> usize {
+        let users = self.clients.iter().find(|(client, _)| *client == party.client);
+        let queue =
+            users.and_then(|(_, users)| users.iter().find(|queue| queue.user == party.user));
+        queue.map_or(0, |queue| queue.checks.len())
+    }
+
     fn push(&mut self, party: Party, wake: oneshot::Sender<Slot>) {
         self.waiting += 1;
         *self.waiting_of_client.entry(party.client).or_default() += 1;
@@ -198,7 +207,7 @@ mod tests {
     }
 
     async fn settle() {
-        for _ in 0..50 {
+        for _ in 0..500 {
             tokio::task::yield_now().await;
         }
     }
@@ -271,18 +280,23 @@ mod tests {
         let queue = FairQueue::new(1);
         let _running = queue.slot(party(0, 0)).await.unwrap();
         let (started, _slots) = tokio::sync::mpsc::unbounded_channel();
-        for user in 0..WAITING as u64 {
+        for _ in 0..WAITING {
+            queue_check(&queue, party(1, 0), &started);
+        }
+        settle().await;
+        assert_eq!(queue.state.lock().waiting, WAITING / 4);
+        for user in 1..WAITING as u64 {
             queue_check(&queue, party(1, user), &started);
         }
         settle().await;
         assert_eq!(queue.state.lock().waiting, WAITING / 2);
         assert!(queue.slot(party(1, 99)).await.is_err());
-        for client in 2..100 {
+        for client in 2..200 {
             queue_check(&queue, party(client, 0), &started);
         }
         settle().await;
         assert_eq!(queue.state.lock().waiting, WAITING);
-        assert!(queue.slot(party(200, 0)).await.is_err());
+        assert!(queue.slot(party(300, 0)).await.is_err());
     }
 
     #[tokio::test]
