@@ -25,6 +25,7 @@ pub use audit::{Act, Actor, AuditEntry};
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;
+pub use key::redact::redact_keys;
 pub use key::scan::{Form, Found, Scanner};
 pub use key::scheme::Scheme;
 pub use key::text::{KeyShape, KeyText, MAX_PREFIX};

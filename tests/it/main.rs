@@ -30,6 +30,7 @@ mod kill;
 mod kill_commands;
 mod layer;
 mod limits;
+mod log;
 mod me;
 mod restore;
 mod scripting_cli;
