@@ -21,6 +21,7 @@ const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix
 /// The reason why a report is unusable. The text is for the person who has set up the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ReportError {
+    #[cfg(feature = "server")]
     #[error("The proxy does not send {0}. Set this header in the proxy's configuration.")]
     Missing(&'static str),
     #[error("{0} came more than once, or contradicts another header.")]
@@ -92,6 +93,7 @@ impl<'a> Report<'a> {
 /// The client's address, as the trusted proxies report it: the last address of the chain that is
 /// not a trusted proxy. The client may have written the addresses before that address. If all are
 /// trusted, the client is the first one. `None` means that no proxy reports a client.
+#[cfg(feature = "server")]
 pub(crate) fn client(
     headers: &HeaderMap,
     trusted: &[IpNet],
@@ -102,6 +104,7 @@ pub(crate) fn client(
 }
 
 /// The client in a single `X-Forwarded-For` field, for a request without `Forwarded`.
+#[cfg(feature = "server")]
 pub(crate) fn client_in_value(
     value: &HeaderValue,
     trusted: &[IpNet],
@@ -272,5 +275,5 @@ fn known_name(name: &HeaderName) -> &'static str {
     known.into_iter().find(|known| name == known).unwrap_or("x-forwarded-*")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 mod tests;
