@@ -179,11 +179,11 @@ impl Layer {
         self.with(|settings| settings.find_client = Arc::new(find))
     }
 
-    /// Trusts the proxies at these addresses, as `server.trusted_proxies` does in the server: if the
-    /// address that [`Layer::client_from`] finds belongs to such a proxy, the client's address and
-    /// scheme are what the proxy reports in `X-Forwarded-For`, `X-Forwarded-Proto` or `Forwarded`.
-    /// A report that cannot be read, or that contradicts itself, is denied with 400. By default, no
-    /// proxy is trusted, and these fields do not count.
+    /// Trusts the proxies at these addresses, as `server.trusted_proxies` does in the server: if
+    /// the address that [`Layer::client_from`] finds belongs to such a proxy, the client's address
+    /// and scheme are what the proxy reports in `X-Forwarded-For`, `X-Forwarded-Proto` or
+    /// `Forwarded`. A report that cannot be read, or that contradicts itself, is denied with 400.
+    /// By default, no proxy is trusted, and these fields do not count.
     ///
     /// A function for `client_from` that reads these fields itself believes every client that
     /// reaches the program without the proxy.

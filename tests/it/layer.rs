@@ -222,7 +222,11 @@ async fn client_is_the_one_that_a_trusted_proxy_reports() {
         let (response, _) = send_through(layer, request).await;
         assert_eq!(response.status().as_u16(), status, "{peer} {name}: {value}");
     }
-    let fields = [("x-forwarded-for", "203.0.113.7"), ("x-forwarded-proto", "https")];
+    let fields = [
+        ("api-key", bound.as_str()),
+        ("x-forwarded-for", "203.0.113.7"),
+        ("x-forwarded-proto", "https"),
+    ];
     let mut request = TestRequest::new(Method::GET, "/nowhere", &fields).request();
     request.extensions_mut().insert(ClientAddress("127.0.0.1".parse().unwrap()));
     let (response, _) = send_through(&trusting, request).await;

@@ -237,7 +237,7 @@ async fn resource_comes_from_options_or_from_a_file() {
     let expected = |fields: Value| json!({ "proxy": { "forwarded": fields } });
     assert_eq!(sent, [expected(json!(["x-real-ip", "forwarded"])), expected(json!([]))]);
     let file = ["resource", "edit", "r", "--file", "x", "--forwarded", "none"];
-    assert_eq!(run(&fake, &file).await.exit(), 2);
+    assert!(crate::cli::Cli::try_parse_from([&["keyward"], &file[..]].concat()).is_err());
 
     run_json(&fake, &["resource", "edit", "r", "--body", "y"]).await;
     assert_eq!(fake.requests("PATCH")[2].1, json!({ "respond": { "body": "y" } }));

@@ -1,6 +1,6 @@
-//! The header fields that tell an upstream about the client: address, scheme, host, port and removed
-//! prefix. All of them say one thing: what was decided about. No such field of a client is passed
-//! on.
+//! The header fields that tell an upstream about the client: address, scheme, host, port and
+//! removed prefix. All of them say one thing: what was decided about. No such field of a client is
+//! passed on.
 
 use std::{fmt::Write as _, net::IpAddr};
 

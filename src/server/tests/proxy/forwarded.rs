@@ -23,7 +23,7 @@ async fn start_trusting(upstream: &Upstream, trusted: &str, more: Value) -> Test
     .await
 }
 
-/// What the upstream was told, without the fields that it did not get.
+/// The fields that the upstream got, with their values.
 fn told(echo: &Value) -> Vec<String> {
     let values = TOLD.map(|name| (name, received(echo, name)));
     let present = values.into_iter().filter(|(_, values)| !values.is_empty());
