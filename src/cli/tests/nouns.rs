@@ -1,5 +1,6 @@
 //! Tests of the requests that each command sends, and of the command's output.
 
+use clap::Parser as _;
 use serde_json::{Value, json};
 
 use super::fake::{Fake, run, run_json};
