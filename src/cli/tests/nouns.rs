@@ -249,7 +249,7 @@ async fn resource_comes_from_options_or_from_a_file() {
     std::fs::write(&file, record.to_string()).unwrap();
     let file = file.to_str().unwrap();
     run_json(&fake, &["resource", "edit", "r", "--file", file]).await;
-    let patch = json!({ "formats": null, "respond": null, "granularity": "method", "methods": { "GET": { "formats": ["json"] } } });
+    let patch = json!({ "formats": null, "respond": null, "proxy": null, "granularity": "method", "methods": { "GET": { "formats": ["json"] } } });
     assert_eq!(fake.requests("PATCH")[3].1, patch);
     std::fs::write(file, r#"{"id":"other"}"#).unwrap();
     assert_eq!(run(&fake, &["resource", "edit", "r", "--file", file]).await.exit(), 2);
