@@ -275,5 +275,6 @@ fn known_name(name: &HeaderName) -> &'static str {
     known.into_iter().find(|known| name == known).unwrap_or("x-forwarded-*")
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
+#[cfg(feature = "server")]
 mod tests;
