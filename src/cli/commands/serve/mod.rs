@@ -306,13 +306,13 @@ async fn serve_all(
     };
     // The verify listeners have a limit of their own too: a client that fills the public listener
     // must not keep proxies from asking.
-    let verify = verify.serve(
+    let verify = Box::pin(verify.serve(
         asked,
         certificates.verify.clone(),
         connection_limits.clone(),
         budget.verify,
         stop.clone(),
-    );
+    ));
     let admin = Listener::from(admin).with_tls(certificates.admin.clone());
     let scripts = tokio::spawn(scripts::reload_on_change(scripts, signals.scripts));
     let certificates = tokio::spawn(certificates.reload_on_change(signals.certificates));
