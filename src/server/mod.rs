@@ -13,6 +13,7 @@ mod tests;
 mod verify;
 
 pub use accept::{ConnectionLimits, Service, serve};
+pub use connection::head::HeadLimits;
 pub use explain::Explainer;
 pub use listener::{BoundSocket, Listener, Peer};
 pub use public::Public;

@@ -7,14 +7,17 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use ipnet::IpNet;
 
 use super::{
-    Peer, Service,
+    HeadLimits, Peer, Service,
     verify::{
         dialects::{Dialect, is_among},
         identity_headers::HeaderTemplate,
     },
 };
 use crate::{
-    handlers::{HandlerRequest, Handlers, Hop, Origin, Payload, PayloadResponse, RequestBody},
+    handlers::{
+        BodyLimits, ClientBody, HandlerRequest, Handlers, Hop, Origin, Payload, PayloadResponse,
+        RequestBody,
+    },
     http::{
         guard::{self, GuardedRequest, Received, bad_request},
         host, response,
@@ -34,6 +37,8 @@ pub struct Public {
     public_url: Option<Arc<str>>,
     /// The addresses of the trusted proxies in front of this server.
     pub(super) trusted: Arc<[IpNet]>,
+    /// The limits of the head of a request that a proxy describes.
+    pub(super) head_limits: HeadLimits,
 }
 
 impl Public {
@@ -41,7 +46,14 @@ impl Public {
     pub fn new(gate: Gate, handlers: Handlers, public_url: Option<String>) -> Self {
         let template = Arc::new(HeaderTemplate::new(handlers.identity_fields()));
         let public_url = public_url.map(Arc::from);
-        Self { gate, handlers, template, public_url, trusted: Arc::default() }
+        Self {
+            gate,
+            handlers,
+            template,
+            public_url,
+            trusted: Arc::default(),
+            head_limits: HeadLimits::default(),
+        }
     }
 
     /// Trusts the proxies at these addresses: a trusted proxy names the client, and may use the
@@ -49,6 +61,13 @@ impl Public {
     #[must_use]
     pub fn with_trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
         self.trusted = proxies.into_iter().collect();
+        self
+    }
+
+    /// Sets the limits of the head of a request that a proxy describes in a gRPC message.
+    #[must_use]
+    pub fn with_head_limits(mut self, limits: HeadLimits) -> Self {
+        self.head_limits = limits;
         self
     }
 
@@ -101,9 +120,15 @@ impl Public {
         input: HandlerInput<'a>,
         body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
-        let bytes = body.collect(self.handlers.body_limits()).await?;
+        let bytes = body.collect(&self.body_limits(guarded)).await?;
         let request = Request { body: Some(&bytes), ..guarded.request };
         self.handle(guarded, request, input, RequestBody::Full(bytes.clone())).await
+    }
+
+    /// The limits of the request's body.
+    fn body_limits(&self, guarded: &GuardedRequest<'_, '_>) -> BodyLimits {
+        let limits = *self.handlers.body_limits();
+        guarded.action.rule().map_or(limits, |rule| limits.of_resource(&rule.resource))
     }
 
     /// Authorizes a request, then passes the request to its handler.
@@ -115,6 +140,8 @@ impl Public {
         body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
         let grant = guarded.authorize(&request).await?;
+        // Also for the handlers that do not read the body.
+        body.check_declared(&self.body_limits(guarded))?;
         let changes = guarded.response_changes(&request, &grant);
         let context = guarded.context;
         let call = HandlerRequest { grant, request, context, params, origin, hop, body, upgrade };
@@ -161,8 +188,12 @@ impl Service for Public {
 
     async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let (mut parts, body) = request.into_parts();
+        let body = ClientBody::new(body, parts.version);
         if let Some(dialect) = Dialect::of_path(parts.uri.path()) {
-            let response = self.verify(dialect, &parts, peer).await;
+            let response = match self.handlers.body_limits().check_declared(&body) {
+                Ok(()) => self.verify(dialect, &parts, peer).await,
+                Err(denial) => dialect.denial_response(&denial),
+            };
             return response::for_method(&parts.method, response);
         }
         let upgrade = parts.extensions.remove::<OnUpgrade>();

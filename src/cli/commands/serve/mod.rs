@@ -247,7 +247,8 @@ async fn serve_all(
     let handlers = Handlers::new(accounts.clone(), body_limits(settings))
         .with_identity_fields(settings.identity.clone());
     let service = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
-        .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
+        .with_trusted_proxies(settings.server.trusted_proxies.iter().copied())
+        .with_head_limits(connection_limits(settings).head());
     let (usage, denials, events) = (accounts.clone(), accounts.clone(), accounts.clone());
     let (trail, store) = (accounts.clone(), accounts.clone());
     let backups = settings.backup.clone().map(|schedule| (accounts.clone(), schedule));
