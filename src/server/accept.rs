@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::{
     Request,
-    body::{Body, Frame, Incoming, SizeHint},
+    body::{Body, Incoming},
     service::service_fn,
 };
 use hyper_util::{rt::TokioIo, server::conn::auto};
@@ -34,9 +34,11 @@ use super::{
         head::{self, HeadLimits},
         io::{MonitoredIo, ReturnedSocket, Socket},
         stream::{Progress, StreamExecutor},
-        timeouts::{ConnectionTimeouts, InFlight, ResponseSource, TimeoutCheck},
+        timeouts::{ConnectionTimeouts, ResponseSource, TimeoutCheck},
+        tracked_body::TrackedBody,
     },
     listener::{AcceptRules, Blame, FailedHandshake, Listener, Peer},
+    proxy_protocol::ProxyHeaderError,
 };
 use crate::handlers::PassThrough;
 
@@ -208,8 +210,7 @@ impl AcceptedConnection {
                     timeouts.set_upgraded();
                 }
                 Progress::Offered.report();
-                let rest = Bytes::new();
-                Ok::<_, Infallible>(response.map(|body| TrackedBody { body, rest, in_flight }))
+                Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, in_flight)))
             }
         });
         let (io, returned, released) = MonitoredIo::new(socket, timeouts.clone());
@@ -272,7 +273,11 @@ impl AcceptedConnection {
             }
             Err(_) => {
                 let client = peer.client();
-                tracing::debug!(%client, "a connection was closed: its handshake took too long");
+                if timeouts.awaits_proxy_header() {
+                    tracing::warn!(%client, "a connection was closed: {}", ProxyHeaderError::Late);
+                } else {
+                    tracing::debug!(%client, "a connection was closed: its handshake took too long");
+                }
                 None
             }
         }
@@ -392,71 +397,11 @@ fn source_of<B>(response: &Response<B>) -> ResponseSource {
     ResponseSource::Upstream { is_event_stream }
 }
 
-/// The maximum number of bytes that hyper takes from a body at once on an HTTP/2 connection. hyper
-/// keeps these bytes until the client takes them, and the stream's timeout does not apply to the
-/// last of them.
-const MAX_PIECE: usize = 64 * 1024;
-
-/// The body of a response. The request counts as in flight until hyper has taken the last byte of
-/// the body.
-struct TrackedBody<B> {
-    body: B,
-    /// The part of the last frame that hyper has not taken.
-    rest: Bytes,
-    in_flight: InFlight,
-}
-
-impl<B: Body<Data = Bytes> + Unpin> TrackedBody<B> {
-    /// The next frame, with at most [`MAX_PIECE`] bytes on an HTTP/2 connection.
-    fn next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let mut data = std::mem::take(&mut self.rest);
-        if data.is_empty() {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)?) {
-                Some(frame) if frame.is_data() && self.in_flight.timeouts().is_http2() => {
-                    data = frame.into_data().unwrap_or_default();
-                }
-                other => return Poll::Ready(other.map(Ok)),
-            }
-        }
-        if data.len() > MAX_PIECE {
-            self.rest = data.split_off(MAX_PIECE);
-        }
-        Poll::Ready(Some(Ok(Frame::data(data))))
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for TrackedBody<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let polled = self.next_frame(cx);
-        // hyper polls a body only when the client can receive bytes.
-        match polled {
-            Poll::Ready(_) => Progress::Offered.report(),
-            Poll::Pending => Progress::Waiting.report(),
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        // hyper asks before the first frame.
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
         sync::atomic::AtomicU32,
-        task::{Wake, Waker},
+        task::{Context, Wake, Waker},
     };
 
     use tokio::sync::Notify;

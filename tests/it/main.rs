@@ -30,6 +30,7 @@ mod kill;
 mod layer;
 mod limits;
 mod me;
+mod resource_options;
 mod restore;
 mod scripting_cli;
 mod scripts;

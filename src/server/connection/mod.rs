@@ -10,3 +10,4 @@ mod lines;
 pub(super) mod malformed;
 pub(super) mod stream;
 pub(super) mod timeouts;
+pub(super) mod tracked_body;

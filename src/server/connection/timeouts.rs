@@ -51,6 +51,8 @@ pub(in crate::server) struct ConnectionTimeouts {
     blocked_since: AtomicU64,
     /// HTTP/1: the progress of the last request: [`COMPLETE`], [`REQUESTED`] or [`RESPONDED`].
     exchange: AtomicU8,
+    /// Whether the PROXY header of the connection is still to come.
+    awaits_proxy_header: AtomicBool,
     has_received: AtomicBool,
     /// How many bytes of the HTTP/2 preface have come, or [`NOT_HTTP2`].
     preface_bytes: AtomicUsize,
@@ -91,6 +93,7 @@ impl ConnectionTimeouts {
             idle_since: AtomicU64::new(1),
             blocked_since: AtomicU64::new(0),
             exchange: AtomicU8::new(COMPLETE),
+            awaits_proxy_header: AtomicBool::new(false),
             has_received: AtomicBool::new(false),
             preface_bytes: AtomicUsize::new(0),
             was_rejected: AtomicBool::new(false),
@@ -110,6 +113,15 @@ impl ConnectionTimeouts {
     /// Records that the handshake is complete: the time for the first request begins.
     pub fn begin_idle(&self) {
         self.idle_since.store(self.now(), Relaxed);
+    }
+
+    /// Records whether the PROXY header of the connection is still to come.
+    pub fn set_awaits_proxy_header(&self, awaits: bool) {
+        self.awaits_proxy_header.store(awaits, Relaxed);
+    }
+
+    pub fn awaits_proxy_header(&self) -> bool {
+        self.awaits_proxy_header.load(Relaxed)
     }
 
     /// Records that bytes were read.
