@@ -1,5 +1,5 @@
-//! `keyward resource add` and `edit`: each setting of the handler `proxy`, and the limits of request
-//! bodies.
+//! `keyward resource add` and `edit`: each setting of the handler `proxy`, and the limits of
+//! request bodies.
 
 use serde_json::{Value, json};
 

@@ -209,8 +209,8 @@ impl FramingGuard {
 /// slow path must inspect the bytes. The result is `true` for almost all reads.
 ///
 /// The bytes must end with an empty line. Each line feed must follow a carriage return. There must
-/// be no number sign. No line may resemble `Content-Length`, `Transfer-Encoding` or `Upgrade` in the
-/// two bytes that the check compares. The loop compiles to vector instructions.
+/// be no number sign. No line may resemble `Content-Length`, `Transfer-Encoding` or `Upgrade` in
+/// the two bytes that the check compares. The loop compiles to vector instructions.
 fn is_plain(bytes: &[u8]) -> bool {
     /// The distance from the first to the last byte of `\r\nContent-L`, and of `\r\nTransfer-`.
     const DISTANCE: usize = 10;

@@ -15,7 +15,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{io::Socket, timeouts::ConnectionTimeouts};
+use super::timeouts::ConnectionTimeouts;
 
 /// The interval at which the connection looks for a reset.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -62,14 +62,14 @@ impl HalfClose {
         }
     }
 
-    /// Keeps the end from hyper.
+    /// Keeps the end from hyper. `is_reset` says whether the client has reset the connection.
     ///
     /// # Errors
     /// The client is gone.
     pub fn poll_gone(
         &mut self,
         cx: &mut Context<'_>,
-        socket: &Socket,
+        is_reset: impl Fn() -> bool,
         timeouts: &ConnectionTimeouts,
     ) -> Poll<io::Result<()>> {
         let Some(closed) = &mut self.closed else { return Poll::Ready(Ok(())) };
@@ -79,7 +79,7 @@ impl HalfClose {
         while timer.as_mut().poll(cx).is_ready() {
             let is_silent =
                 timeouts.silence_limit().is_some_and(|limit| closed.since.elapsed() >= limit);
-            if is_silent || socket.is_reset() {
+            if is_silent || is_reset() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
             timer.as_mut().reset(Instant::now() + interval);

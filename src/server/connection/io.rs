@@ -330,7 +330,9 @@ impl MonitoredIo {
         let is_kept =
             self.is_http1() && self.timeouts.is_responding() && self.framing.is_between_requests();
         match &self.socket {
-            Some(socket) if is_kept => self.half_close.poll_gone(cx, socket, &self.timeouts),
+            Some(socket) if is_kept => {
+                self.half_close.poll_gone(cx, || socket.is_reset(), &self.timeouts)
+            }
             _ => Poll::Ready(Ok(())),
         }
     }

@@ -66,7 +66,8 @@ fn generous_limits() -> ConnectionLimits {
 /// [`TestListener::release_waiting_requests`], and `/never` gets no response. The body for `/who`
 /// is scheme and client, for `/large` [`LARGE`] bytes, for `/half` a truncated body, and for
 /// `/read` the body of the request. The response to `/switch` switches to a protocol that the
-/// client did not request. `/stalled` sends the beginning of a body and no more. The body for all other paths is method and path.
+/// client did not request. `/stalled` sends the beginning of a body and no more. The body for all
+/// other paths is method and path.
 #[derive(Clone)]
 struct PathService {
     is_open: watch::Receiver<bool>,
