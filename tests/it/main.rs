@@ -33,6 +33,7 @@ mod layer;
 mod limits;
 mod log;
 mod me;
+mod resource_options;
 mod restore;
 mod scripting_cli;
 mod scripts;

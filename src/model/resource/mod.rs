@@ -1,5 +1,6 @@
 //! Resources: paths with their methods, formats and required permissions.
 
+mod body;
 mod forwarded;
 mod handler;
 mod proxy;
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    body::{BodyLimit, BodyRules},
     forwarded::ForwardedField,
     handler::Handler,
     proxy::{Protocol, Proxy, Target, Transport},
@@ -47,6 +49,9 @@ pub struct Resource {
     /// Whether the body is read before the decision, so that scripts can see it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub buffer_body: bool,
+    /// The limits of the request bodies.
+    #[serde(flatten)]
+    pub body: BodyRules,
     /// The response of the `respond` handler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respond: Option<Respond>,
@@ -205,6 +210,7 @@ impl Resource {
             },
             permission: PermissionSource::Records,
             buffer_body: false,
+            body: BodyRules::default(),
             respond: None,
             proxy: None,
             rate_limit: None,
@@ -252,6 +258,7 @@ impl Resource {
         self.check_rules(&mut found);
         self.check_respond(&mut found);
         self.check_proxy(&mut found);
+        self.check_body(&mut found);
         found
     }
 

@@ -367,3 +367,24 @@ async fn malformed_method_or_path_is_denied() {
         assert_eq!(refused.status.unwrap().code, 400, "{method} {path}");
     }
 }
+
+/// The limits of a head hold for the request that Envoy describes.
+#[tokio::test]
+async fn described_head_larger_than_the_limits_is_denied() {
+    let fixture = EnvoyFixture::new().await;
+    let credential = ("api-key", fixture.server.ada_credential.as_str());
+    let long = "x".repeat(17_000);
+    let names: Vec<String> = (0..120).map(|number| format!("x-{number}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).chain([credential]).collect();
+    let long_path = format!("/orders/1?{long}");
+    for (path, fields) in [
+        ("/orders/1", &[credential, ("x", &long)][..]),
+        ("/orders/1", &many),
+        (&long_path, &[credential]),
+    ] {
+        let response = fixture.call(check_request("GET", path, fields, "203.0.113.7")).await;
+        assert_eq!(denied(response).status.unwrap().code, 431);
+    }
+    let fits = [credential, ("x", &long[..12_000])];
+    allowed(fixture.call(check_request("GET", "/orders/1", &fits, "203.0.113.7")).await);
+}

@@ -34,6 +34,12 @@ pub struct GrpcBody {
     trailers: Option<HeaderMap>,
 }
 
+impl From<Bytes> for GrpcBody {
+    fn from(message: Bytes) -> Self {
+        Self { message: Some(message), trailers: None }
+    }
+}
+
 /// Whether a request is a gRPC call.
 pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();

@@ -24,12 +24,13 @@ use super::{
     untrusted_proxy,
 };
 use crate::{
-    handlers::{PayloadResponse, RequestBody, UrlScheme},
+    handlers::{ClientBody, PayloadResponse, RequestBody, UrlScheme},
     http::{
         forwarded::{self, ReportError, is_among},
         guard::bad_request,
         host, response,
     },
+    pipeline::{Denial, Phase},
     server::{Peer, Service},
 };
 
@@ -48,6 +49,7 @@ impl Envoy {
 
     async fn check(&self, request: Request<Incoming>, peer: &Peer) -> Result<CheckResponse, Code> {
         let (parts, body) = request.into_parts();
+        let body = ClientBody::new(body, parts.version);
         if parts.uri.path() != CHECK {
             return Err(Code::Unimplemented);
         }
@@ -61,6 +63,11 @@ impl Envoy {
         let body = body.map_err(|_| Code::ResourceExhausted)?;
         let message: CheckRequest = grpc::read(&body)?;
         let described = DescribedRequest::new(message).ok_or(Code::InvalidArgument)?;
+        if self.0.head_limits.are_exceeded(&described.headers, described.http.path.len()) {
+            let denial = too_large();
+            response::report(&denial, &parts.method, parts.uri.path(), peer.client());
+            return Ok(denied(Dialect::Envoy.denial_response(&denial)).await);
+        }
         let denial = match described.original(&self.0.trusted) {
             Err(problem) => {
                 let denial = bad_request(problem);
@@ -114,6 +121,16 @@ impl Envoy {
             })),
         }
     }
+}
+
+/// The denial of a request whose head exceeds the limits of this server.
+fn too_large() -> Denial {
+    Denial::new(
+        Phase::Edge,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "REQUEST_HEADER_FIELDS_TOO_LARGE",
+        "The request's header fields are larger than this server takes.",
+    )
 }
 
 /// The message for a denied request. Envoy passes the response in the message on to the client.
