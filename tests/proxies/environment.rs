@@ -170,7 +170,7 @@ async fn listen(
     (address, ended)
 }
 
-fn resources(application: SocketAddr) -> [Resource; 3] {
+fn resources(application: SocketAddr) -> [Resource; 7] {
     let complete = |mut record: Value| -> Resource {
         for (name, value) in [
             ("enabled", json!(true)),
@@ -190,6 +190,22 @@ fn resources(application: SocketAddr) -> [Resource; 3] {
         })),
         complete(json!({
             "id": "open", "handler": "decide", "path": "/open", "authentication": ["anonymous", "*"],
+        })),
+        complete(json!({
+            "id": "secret", "handler": "decide", "path": "/secret/{*rest}", "authentication": ["*"],
+        })),
+        complete(json!({
+            "id": "public", "handler": "decide", "path": "/public/{*rest}",
+            "authentication": ["anonymous"],
+        })),
+        // One path on two hosts: only one of the hosts asks for a credential.
+        complete(json!({
+            "id": "host-private", "handler": "decide", "host": "api.example", "path": "/v/{x}",
+            "authentication": ["*"],
+        })),
+        complete(json!({
+            "id": "host-public", "handler": "decide", "host": "pub.example", "path": "/v/{x}",
+            "authentication": ["anonymous"],
         })),
         // Keyward can forward the requests to this resource, or decide them for another proxy.
         complete(json!({

@@ -7,36 +7,45 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test and reports its line")]
 #![allow(clippy::print_stderr, reason = "a skipped test prints the reason")]
 
+mod boundaries;
 mod client;
 mod environment;
+mod fields;
 mod program;
 mod scenarios;
+mod upgrades;
+mod upstream;
 
 use program::{Kind, Version};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx() {
     scenarios::run_all(Kind::Nginx).await;
+    boundaries::run_all(Kind::Nginx).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn caddy() {
     scenarios::run_all(Kind::Caddy).await;
+    boundaries::run_all(Kind::Caddy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn traefik() {
     scenarios::run_all(Kind::Traefik).await;
+    boundaries::run_all(Kind::Traefik).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envoy() {
     scenarios::run_all(Kind::Envoy).await;
+    boundaries::run_all(Kind::Envoy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envoy_grpc() {
     scenarios::run_all(Kind::EnvoyGrpc).await;
+    boundaries::run_all(Kind::EnvoyGrpc).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,4 +57,5 @@ async fn haproxy_forwards_connections() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn haproxy() {
     scenarios::run_all(Kind::Haproxy).await;
+    boundaries::run_all(Kind::Haproxy).await;
 }
