@@ -58,11 +58,11 @@ impl Kind {
     /// it.
     fn ports(self) -> &'static [u16] {
         match self {
-            Self::EnvoyGrpc => &[8000, 8082, 9000],
+            Self::EnvoyGrpc => &[8000, 8083, 9000],
             Self::HaproxyTcp(_) => &[8000, 8080],
             // Traefik has one more listener, for its own subrequests.
-            Self::Traefik => &[8000, 8080, 9000, 8001],
-            _ => &[8000, 8080, 9000],
+            Self::Traefik => &[8000, 8082, 9000, 8001],
+            _ => &[8000, 8082, 9000],
         }
     }
 
