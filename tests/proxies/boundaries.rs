@@ -12,7 +12,7 @@ use crate::{
     client::Response,
     environment::Environment,
     program::{Kind, Program},
-    upstream::{Recorded, Upstream, find},
+    upstream::{Recorded, Upstream},
 };
 
 /// The longest time to wait for the end of a connection.
@@ -37,7 +37,7 @@ impl Fixture {
     pub async fn start(kind: Kind) -> Option<Self> {
         let environment = Environment::new().await;
         let upstream = Upstream::start();
-        let keyward = if kind == Kind::EnvoyGrpc { environment.grpc } else { environment.keyward };
+        let keyward = if kind == Kind::EnvoyGrpc { environment.grpc } else { environment.verify };
         let program = Program::start(kind, keyward, upstream.address)?;
         Some(Self { environment, upstream, program })
     }
@@ -234,7 +234,7 @@ impl Fixture {
             "X-Forwarded-Method: GET\r\nX-Forwarded-Host: api.example\r\nX-Forwarded-For: 203.0.113.9\r\n\
              X-Forwarded-Uri: {target}\r\n"
         );
-        let keyward = self.environment.keyward;
+        let keyward = self.environment.verify;
         let response = crate::client::send(keyward, "GET", "/-/verify", &fields, b"").await;
         assert_eq!(response.status, 200, "{target}: {response:?}");
         response.header("x-keyward-uri").unwrap().to_owned()

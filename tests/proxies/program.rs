@@ -53,6 +53,14 @@ impl Kind {
         }
     }
 
+    /// The names and the texts of the shipped files.
+    pub fn shipped_files(self) -> Vec<(PathBuf, String)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/proxies");
+        let entries = std::fs::read_dir(folder.join(self.folder())).unwrap();
+        let files = entries.map(|entry| entry.unwrap().path());
+        files.map(|file| (file.clone(), std::fs::read_to_string(file).unwrap())).collect()
+    }
+
     /// The ports of the proxy, of Keyward and of the application in the shipped files. The files
     /// for `HaproxyTcp` do not contain the application, because Keyward forwards the requests to
     /// it.
@@ -188,12 +196,8 @@ impl Drop for Program {
 /// Copies the shipped files to `folder` and replaces the addresses in the files. Each address must
 /// occur in a file.
 fn install(kind: Kind, folder: &Path, addresses: &[SocketAddr]) {
-    let shipped =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/proxies").join(kind.folder());
     let mut found = vec![false; kind.ports().len()];
-    for entry in std::fs::read_dir(shipped).unwrap() {
-        let file = entry.unwrap().path();
-        let mut text = std::fs::read_to_string(&file).unwrap();
+    for (file, mut text) in kind.shipped_files() {
         if kind == Kind::HaproxyTcp(Version::One) {
             assert!(text.contains("check send-proxy-v2"));
             text = text.replace("check send-proxy-v2", "check send-proxy");

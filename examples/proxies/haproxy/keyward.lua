@@ -24,9 +24,16 @@ local identity_fields = {
     "x-keyward-application",
 }
 
-local limit_variables = {
+-- Fields of Keyward's response that haproxy.cfg passes to the client: the state of the rate limit, and
+-- fields for browsers and caches.
+local client_variables = {
     ["ratelimit"] = "txn.keyward_limit",
     ["ratelimit-policy"] = "txn.keyward_policy",
+    ["vary"] = "txn.keyward_vary",
+    ["x-keyward-cache-control"] = "txn.keyward_caching",
+    ["access-control-allow-origin"] = "txn.keyward_origin",
+    ["access-control-allow-credentials"] = "txn.keyward_credentials",
+    ["access-control-expose-headers"] = "txn.keyward_expose",
 }
 
 -- The HTTP client of HAProxy 2.6 crashes if a subrequest has as many header fields as
@@ -101,7 +108,10 @@ core.register_action("keyward", { "http-req" }, function(txn, address)
     if is_no_decision(response) then
         refuse_with_error(txn, 503, "TEMPORARILY_UNAVAILABLE", "Access cannot be checked at the moment.")
     elseif response.status ~= 200 or uri == nil then
-        refuse(txn, response.status, response.headers, response.body)
+        -- The response to a preflight of a browser has its status in a field.
+        local status = response.headers["x-keyward-status"]
+        response.headers["x-keyward-status"] = nil
+        refuse(txn, status and tonumber(status[0]) or response.status, response.headers, response.body)
     else
         for _, name in pairs(identity_fields) do
             txn.http:req_del_header(name)
@@ -110,10 +120,9 @@ core.register_action("keyward", { "http-req" }, function(txn, address)
                 txn.http:req_set_header(name, values[0])
             end
         end
-        -- Pass the state of the rate limit to the client.
-        for name, variable in pairs(limit_variables) do
+        for name, variable in pairs(client_variables) do
             local values = response.headers[name]
-            if values ~= nil then
+            if values ~= nil and values[0] ~= "" then
                 txn:set_var(variable, values[0])
             end
         end
