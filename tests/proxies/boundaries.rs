@@ -50,7 +50,8 @@ impl Fixture {
 
     /// Sends a GET request that ends the connection. `header_lines` includes `Host`.
     pub async fn get(&self, target: &str, header_lines: &str) -> Outcome {
-        self.send(&format!("GET {target} HTTP/1.1\r\n{header_lines}Connection: close\r\n\r\n")).await
+        self.send(&format!("GET {target} HTTP/1.1\r\n{header_lines}Connection: close\r\n\r\n"))
+            .await
     }
 
     /// Sends the bytes `more` after the head of the response.
@@ -221,7 +222,8 @@ impl Fixture {
             assert_eq!(self.normal_form(sent).await, sent, "{kind:?} {target}");
         }
         // These paths lead to a resource that asks for a credential.
-        for target in ["/public/../secret/x", "/public/%2e%2e/secret/x", "//secret/x", "/%73ecret/x"]
+        for target in
+            ["/public/../secret/x", "/public/%2e%2e/secret/x", "//secret/x", "/%73ecret/x"]
         {
             let outcome = self.get(target, "Host: api.example\r\n").await;
             assert!(outcome.is_refused(), "{kind:?} {target}: {outcome:?}");

@@ -104,7 +104,10 @@ pub async fn run(kind: Kind) {
         for (name, value) in FIELDS {
             let values: Vec<_> =
                 response.headers.iter().filter(|(known, _)| known == name).collect();
-            assert!(values.iter().any(|(_, found)| found == value), "{kind:?} {name}: {response:?}");
+            assert!(
+                values.iter().any(|(_, found)| found == value),
+                "{kind:?} {name}: {response:?}"
+            );
             assert!(values.len() == 1 || name == "vary", "{kind:?} {name}: {response:?}");
         }
         assert_eq!(String::from_utf8_lossy(&response.body), body, "{kind:?} {status}");

@@ -191,10 +191,9 @@ fn generate(random: &mut Random, token: &str, credential: &str) -> String {
         head += &format!("API-KEY: {credential}\r\n");
     }
     let smuggled = "GET /closed/TOKENs HTTP/1.1\r\nHost: b.example\r\n\r\n".replace("TOKEN", token);
-    let body = body
-        .replace("SIZE", &format!("{:x}", smuggled.len()))
-        .replace("SMUGGLED", &smuggled);
-    let mut request = format!("{head}\r\n").replace("LENGTH", &body.len().to_string()) + &body;
+    let body =
+        body.replace("SIZE", &format!("{:x}", smuggled.len())).replace("SMUGGLED", &smuggled);
+    let mut request = format!("{head}\r\n{body}").replace("LENGTH", &body.len().to_string());
     if random.chance(30) {
         request += "GET /open/TOKENn HTTP/1.1\r\nHost: b.example\r\nConnection: close\r\n\r\n";
     }
@@ -228,7 +227,8 @@ fn decisions(log: &str) -> BTreeSet<Decided> {
             let (request, query) = rest?;
             let mut words = request.splitn(3, ' ').map(str::to_owned);
             let query = query.split(['"', ' ']).next().unwrap_or_default().to_owned();
-            Some((words.next()?, words.next()?, words.next()?, query))
+            let (method, host) = (words.next()?, words.next()?);
+            Some((method, host.trim_end_matches('.').to_owned(), words.next()?, query))
         })
         .collect()
 }
@@ -272,7 +272,7 @@ pub async fn run() {
         let state = random.next() | 1;
         for (name, (address, ..)) in &faces {
             // Each face gets the request with tokens of its own.
-            let token = format!("{name}{case}");
+            let token = format!("{name}-{case}-");
             let request = generate(&mut Random(state), &token, &keyward.credential);
             let (address, text) = (*address, request.clone());
             sent.insert(token, request);
@@ -292,8 +292,7 @@ pub async fn run() {
         // The generator makes enough requests that pass.
         assert!(recorded.len() * 8 > count, "{name}: {} of {count}", recorded.len());
         let host_field = if program.is_some() { "host" } else { "x-forwarded-host" };
-        let wanted: Vec<_> =
-            recorded.iter().map(|request| decided(request, host_field)).collect();
+        let wanted: Vec<_> = recorded.iter().map(|request| decided(request, host_field)).collect();
         let known = wait_for(&keyward, &wanted).await;
         for (request, wanted) in recorded.iter().zip(&wanted) {
             let case = sent.iter().find(|(token, _)| request.target().contains(token.as_str()));

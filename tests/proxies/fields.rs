@@ -127,10 +127,8 @@ impl Fixture {
     pub async fn connection_takes_nothing_away(&self) {
         let kind = self.program.kind;
         for nominated in [IDENTITY.join(", "), IDENTITY.join(",").to_lowercase()] {
-            let fields = format!(
-                "Host: api.example\r\n{}Connection: {nominated}\r\n",
-                self.credential()
-            );
+            let fields =
+                format!("Host: api.example\r\n{}Connection: {nominated}\r\n", self.credential());
             let outcome = self.get("/secret/x", &fields).await;
             let request = outcome.only_request();
             for name in IDENTITY {

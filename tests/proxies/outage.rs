@@ -84,9 +84,9 @@ pub async fn run_tcp() {
     assert_eq!(response.status, 200, "{response:?} {}", program.log());
     assert_eq!(upstream.take().len(), 1);
     keyward.kill();
-    let connected = tokio::net::TcpStream::connect(program.address).await.unwrap();
+    let mut connected = tokio::net::TcpStream::connect(program.address).await.unwrap();
     let mut rest = Vec::new();
-    let closed = tokio::io::AsyncReadExt::read_to_end(&mut { connected }, &mut rest);
+    let closed = tokio::io::AsyncReadExt::read_to_end(&mut connected, &mut rest);
     let closed = tokio::time::timeout(LONGEST, closed).await;
     assert!(closed.is_ok() && rest.is_empty(), "{closed:?} {rest:?}");
 }

@@ -69,7 +69,10 @@ impl Fixture {
             // from a list of protocols.
             for request in &outcome.recorded {
                 let upgrade = request.field("upgrade").join(", ");
-                assert!(["", "websocket"].contains(&upgrade.as_str()), "{kind:?} {lines}{request:?}");
+                assert!(
+                    ["", "websocket"].contains(&upgrade.as_str()),
+                    "{kind:?} {lines}{request:?}"
+                );
                 assert_eq!(request.field("http2-settings"), [""; 0], "{kind:?} {lines}{request:?}");
                 assert_eq!(request.target(), "/secret/x", "{kind:?} {lines}");
             }
@@ -115,7 +118,11 @@ impl Fixture {
             let Ok(response) = sender.send_request(request.unwrap()).await else { break };
             assert_eq!(response.status(), status, "{kind:?} {target}");
             let recorded = self.upstream.take();
-            assert_eq!(recorded.len(), usize::from(status == 200), "{kind:?} {target}: {recorded:?}");
+            assert_eq!(
+                recorded.len(),
+                usize::from(status == 200),
+                "{kind:?} {target}: {recorded:?}"
+            );
             assert!(!format!("{recorded:?}").contains("root"), "{kind:?} {recorded:?}");
         }
         assert!(self.upstream.take().is_empty());
@@ -153,7 +160,10 @@ impl Fixture {
             };
             let recorded = self.upstream.take();
             if credential.is_none() || kind != Kind::Haproxy {
-                assert!(recorded.is_empty() && status.as_u16() >= 400, "{kind:?} {status} {recorded:?}");
+                assert!(
+                    recorded.is_empty() && status.as_u16() >= 400,
+                    "{kind:?} {status} {recorded:?}"
+                );
             }
             for request in recorded {
                 assert_eq!((request.method(), request.target()), ("GET", "/secret/x"), "{kind:?}");
