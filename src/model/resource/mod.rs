@@ -1,5 +1,6 @@
 //! Resources: paths with their methods, formats and required permissions.
 
+mod forwarded;
 mod handler;
 mod proxy;
 mod respond;
@@ -11,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    forwarded::ForwardedField,
     handler::Handler,
     proxy::{Protocol, Proxy, Target, Transport},
     respond::Respond,
