@@ -58,8 +58,10 @@ impl Random {
         self.below(100) < percent
     }
 
+    /// One of these texts; half of the time, one of the first four, which are the usual ones.
     fn one_of<'a>(&mut self, all: &[&'a str]) -> &'a str {
-        all[self.below(all.len())]
+        let end = if self.chance(50) { 4 } else { all.len() };
+        all[self.below(end)]
     }
 }
 
@@ -180,11 +182,11 @@ fn generate(random: &mut Random, token: &str, credential: &str) -> String {
         random.one_of(&HOSTS)
     );
     let mut body = String::new();
-    if random.chance(60) {
+    if random.chance(40) {
         head += &format!("{}\r\n", random.one_of(&FRAMINGS));
         body = random.one_of(&BODIES).to_owned();
     }
-    for _ in 0..random.below(3) {
+    if random.chance(40) {
         head += &format!("{}\r\n", random.one_of(&FIELDS));
     }
     if random.chance(20) {
