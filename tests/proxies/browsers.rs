@@ -75,10 +75,10 @@ impl Stub {
             }
             _ => (status, String::new()),
         };
-        self.respond(shown, &more, body);
+        self.respond(shown, &more, body, "/x");
     }
 
-    fn respond(&self, status: u16, more: &str, body: &str) {
+    fn respond(&self, status: u16, more: &str, body: &str, uri: &str) {
         let fields: String =
             FIELDS.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let length = match status {
@@ -87,7 +87,7 @@ impl Stub {
         };
         *self.response.lock().unwrap() = format!(
             "HTTP/1.1 {status} Stub\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             Cache-Control: no-store\r\nX-Keyward-Uri: /x\r\n\
+             Cache-Control: no-store\r\nX-Keyward-Uri: {uri}\r\n\
              X-Keyward-Cache-Control: private\r\n{fields}{more}{length}\r\n{body}"
         );
     }
@@ -123,7 +123,7 @@ pub async fn run(kind: Kind) {
         return;
     }
     // A preflight that Keyward allows reaches the application.
-    stub.respond(200, "", "");
+    stub.respond(200, "", "", "/x");
     let response = send(program.address, "OPTIONS", "/x", PREFLIGHT, b"").await;
     let recorded = upstream.take();
     assert_eq!((response.status, recorded.len()), (200, 1), "{kind:?}: {response:?}");
@@ -145,4 +145,31 @@ pub async fn run(kind: Kind) {
     let recorded = upstream.take();
     assert_eq!(recorded.len(), 1, "{kind:?}");
     assert_eq!(recorded[0].field("x-keyward-cache-control"), [""; 0], "{kind:?}");
+}
+
+/// Keyward may forward another target than the client's: without the credential in the query.
+pub async fn run_targets(kind: Kind) {
+    let (stub, upstream) = (Stub::start(), Upstream::start());
+    let Some(program) = Program::start(kind, stub.address, upstream.address) else { return };
+    for (target, decided) in [
+        ("/x?api_key=secret&b=2", "/x?b=2"),
+        ("/x?b=2&api_key=secret", "/x?b=2"),
+        ("/x?api_key=secret", "/x"),
+        ("/a/../x?api_key=secret&c=%7e{d}&&", "/x?c=%7e{d}&&"),
+        ("/api_key=secret?api_key=secret", "/api_key=secret"),
+    ] {
+        stub.respond(200, "X-Keyward-User: ada\r\n", "", decided);
+        let response = send(program.address, "GET", target, "", b"").await;
+        let recorded = upstream.take();
+        match &recorded[..] {
+            [request] => {
+                // Traefik cannot change the query: docs/faces.md says so.
+                let is_decided = request.target() == decided;
+                assert!(is_decided || kind == Kind::Traefik, "{kind:?} {target}: {request:?}");
+                assert_eq!(request.field("x-keyward-user"), ["ada"], "{kind:?} {target}");
+            }
+            _ => assert_eq!((response.status, recorded.len()), (400, 0), "{kind:?} {target}"),
+        }
+        assert!(response.status == 200 || target.starts_with("/api_key"), "{kind:?} {target}");
+    }
 }

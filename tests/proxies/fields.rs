@@ -64,6 +64,7 @@ const FORGED: &[&str] = &[
     "X-Keyward-Roles",
     "X-Keyward-Key-Id",
     "X-Keyward-Application",
+    "X-Keyward-Scopes",
     "X-Keyward-Uri",
     "X-Keyward-Status",
     "X-Keyward-Body",

@@ -28,6 +28,7 @@ async fn nginx() {
     boundaries::run_all(Kind::Nginx).await;
     outage::run(Kind::Nginx).await;
     browsers::run(Kind::Nginx).await;
+    browsers::run_targets(Kind::Nginx).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,6 +37,7 @@ async fn caddy() {
     boundaries::run_all(Kind::Caddy).await;
     outage::run(Kind::Caddy).await;
     browsers::run(Kind::Caddy).await;
+    browsers::run_targets(Kind::Caddy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,6 +46,7 @@ async fn traefik() {
     boundaries::run_all(Kind::Traefik).await;
     outage::run(Kind::Traefik).await;
     browsers::run(Kind::Traefik).await;
+    browsers::run_targets(Kind::Traefik).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,6 +55,7 @@ async fn envoy() {
     boundaries::run_all(Kind::Envoy).await;
     outage::run(Kind::Envoy).await;
     browsers::run(Kind::Envoy).await;
+    browsers::run_targets(Kind::Envoy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,6 +78,7 @@ async fn haproxy() {
     boundaries::run_all(Kind::Haproxy).await;
     outage::run(Kind::Haproxy).await;
     browsers::run(Kind::Haproxy).await;
+    browsers::run_targets(Kind::Haproxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

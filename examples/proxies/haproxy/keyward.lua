@@ -22,6 +22,7 @@ local identity_fields = {
     "x-keyward-roles",
     "x-keyward-key-id",
     "x-keyward-application",
+    "x-keyward-scopes",
 }
 
 -- Fields of Keyward's response that haproxy.cfg passes to the client: the state of the rate limit, and
