@@ -21,6 +21,7 @@ const PREFIX: usize = 5;
 pub(super) enum Code {
     Ok = 0,
     InvalidArgument = 3,
+    NotFound = 5,
     PermissionDenied = 7,
     ResourceExhausted = 8,
     Unimplemented = 12,

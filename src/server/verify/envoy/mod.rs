@@ -2,6 +2,7 @@
 //! same responses for the client.
 
 mod grpc;
+pub(in crate::server) mod health;
 pub(in crate::server) mod messages;
 
 use std::net::IpAddr;
@@ -45,6 +46,16 @@ impl Envoy {
     /// The service with the pipeline and the trusted proxies of `verify`.
     pub fn new(verify: Verify) -> Self {
         Self(verify)
+    }
+
+    /// Reports the health of the server, to any client that reaches the listener.
+    async fn health(&self, body: Incoming) -> Response<grpc::GrpcBody> {
+        let body = RequestBody::Stream(body).collect(self.0.handlers.body_limits()).await;
+        let body = body.map_err(|_| Code::ResourceExhausted);
+        match body.and_then(|body| grpc::read(&body)).and_then(|message| health::check(&message)) {
+            Ok(message) => grpc::success(&message),
+            Err(code) => grpc::failure(code),
+        }
     }
 
     async fn check(&self, request: Request<Incoming>, peer: &Peer) -> Result<CheckResponse, Code> {
@@ -230,6 +241,9 @@ impl Service for Envoy {
     async fn respond(&self, request: Request<Incoming>, peer: &Peer) -> Response<grpc::GrpcBody> {
         if !grpc::is_call(request.method(), request.headers()) {
             return grpc::unsupported();
+        }
+        if request.uri().path() == health::CHECK {
+            return self.health(request.into_body()).await;
         }
         match self.check(request, peer).await {
             Ok(message) => grpc::success(&message),
