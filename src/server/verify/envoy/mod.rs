@@ -49,7 +49,7 @@ impl Envoy {
     }
 
     /// Reports the health of the server, to any client that reaches the listener.
-    async fn health(&self, body: Incoming) -> Response<grpc::GrpcBody> {
+    async fn health(&self, body: ClientBody) -> Response<grpc::GrpcBody> {
         let body = RequestBody::Stream(body).collect(self.0.handlers.body_limits()).await;
         let body = body.map_err(|_| Code::ResourceExhausted);
         match body.and_then(|body| grpc::read(&body)).and_then(|message| health::check(&message)) {
@@ -243,7 +243,8 @@ impl Service for Envoy {
             return grpc::unsupported();
         }
         if request.uri().path() == health::CHECK {
-            return self.health(request.into_body()).await;
+            let version = request.version();
+            return self.health(ClientBody::new(request.into_body(), version)).await;
         }
         match self.check(request, peer).await {
             Ok(message) => grpc::success(&message),
