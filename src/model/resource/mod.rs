@@ -1,5 +1,6 @@
 //! Resources: paths with their methods, formats and required permissions.
 
+mod cors;
 mod handler;
 mod proxy;
 mod respond;
@@ -11,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    cors::{Cors, OriginPattern, PreflightMode, WebOrigin},
     handler::Handler,
     proxy::{Protocol, Proxy, Target, Transport},
     respond::Respond,
@@ -54,6 +56,10 @@ pub struct Resource {
     /// The rate limit of all clients of the resource together. `None` means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
+    /// The pages of other origins that may use the resource. `None` means that browsers let no page
+    /// of another origin use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
 }
 
 /// The source of the permission decision. This decision follows the check whether the resource
@@ -206,6 +212,7 @@ impl Resource {
             respond: None,
             proxy: None,
             rate_limit: None,
+            cors: None,
         }
     }
 
@@ -250,6 +257,7 @@ impl Resource {
         self.check_rules(&mut found);
         self.check_respond(&mut found);
         self.check_proxy(&mut found);
+        self.check_cors(&mut found);
         found
     }
 

@@ -19,6 +19,7 @@ use messages::{
 };
 
 use super::{
+    VerifyDecision,
     dialects::{self, Dialect, DialectError, ForwardedTarget, OriginalRequest, is_among},
     untrusted_proxy,
 };
@@ -63,7 +64,10 @@ impl Envoy {
                 denial
             }
             Ok(original) => match self.0.decide_original(&described.headers, &original).await {
-                Ok(response) => return Ok(self.allowed(&response, &described.headers)),
+                Ok(VerifyDecision::Allowed(response)) => {
+                    return Ok(self.allowed(&response, &described.headers));
+                }
+                Ok(VerifyDecision::Answered(response)) => return Ok(denied(response).await),
                 Err(denial) => {
                     let OriginalRequest { method, path, client, .. } = &original;
                     response::report(&denial, method, path, *client);

@@ -1,10 +1,13 @@
 //! `keyward resource`: creates, lists, changes and deletes resources.
 
+mod cors;
+
 use std::{fs, io, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use self::cors::CorsOptions;
 use super::{
     app::enable,
     limit::{NoRate, Rate},
@@ -85,7 +88,7 @@ pub struct Edit {
 #[derive(Debug, Args)]
 pub struct Source {
     /// The file with the whole record as JSON, which can have rules per method; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Rate", "NoRate"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Rate", "NoRate", "CorsOptions"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     fields: Fields,
@@ -93,6 +96,8 @@ pub struct Source {
     rate: Rate,
     #[command(flatten)]
     no_rate: NoRate,
+    #[command(flatten)]
+    cors: CorsOptions,
 }
 
 #[derive(Debug, Args)]
@@ -210,6 +215,7 @@ impl Source {
         self.fields.put(texts, record);
         self.rate.put(record);
         self.no_rate.put(record);
+        self.cors.put(record);
     }
 }
 
