@@ -9,8 +9,8 @@ use super::{
     records::{Editable, set},
 };
 use crate::model::{
-    Cors, Handler, MethodRules, PermissionSource, PreflightMode, Protocol, Proxy, Resource, Respond,
-    Rules,
+    Cors, Handler, MethodRules, PermissionSource, PreflightMode, Protocol, Proxy, Resource,
+    Respond, Rules,
 };
 
 impl Editable for Resource {

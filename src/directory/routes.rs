@@ -133,7 +133,12 @@ impl Routes {
                         )),
                         None => path_rules.push((
                             method,
-                            compile_rule(resource, &route.path, rules, (bounds.clone(), cors.clone())),
+                            compile_rule(
+                                resource,
+                                &route.path,
+                                rules,
+                                (bounds.clone(), cors.clone()),
+                            ),
                         )),
                     }
                 }

@@ -253,7 +253,10 @@ mod tests {
     fn vary_names_each_field_once_and_keeps_a_star() {
         assert_eq!(merged(&[], &[]), None);
         assert_eq!(merged(&[], &["A", "B"]).unwrap(), "A, B");
-        assert_eq!(merged(&["accept, API-key"], &["API-KEY", "Origin"]).unwrap(), "accept, API-key, Origin");
+        assert_eq!(
+            merged(&["accept, API-key"], &["API-KEY", "Origin"]).unwrap(),
+            "accept, API-key, Origin"
+        );
         assert_eq!(merged(&["a", "b,,a"], &["b"]).unwrap(), "a, b");
         assert_eq!(merged(&["*"], &["A"]).unwrap(), "*");
         assert_eq!(merged(&["a, *"], &["A"]).unwrap(), "*");
@@ -275,7 +278,10 @@ mod tests {
         for (before, after) in [
             (&[][..], "private"),
             (&["max-age=60"], "max-age=60, private"),
-            (&["no-cache", "max-age=60, must-revalidate"], "no-cache, max-age=60, must-revalidate, private"),
+            (
+                &["no-cache", "max-age=60, must-revalidate"],
+                "no-cache, max-age=60, must-revalidate, private",
+            ),
             (&["private"], "private"),
             (&["No-Store"], "No-Store"),
             (&["max-age=9, PRIVATE"], "max-age=9, PRIVATE"),

@@ -99,7 +99,9 @@ impl<'c: 'r, 'r> GuardedRequest<'c, 'r> {
         });
         let cors = match (&action, &found) {
             _ if preflight.is_some() => None,
-            (Action::NoRoute(_), Some(found)) => found.rules().find_map(|rule| rule.cors.as_deref()),
+            (Action::NoRoute(_), Some(found)) => {
+                found.rules().find_map(|rule| rule.cors.as_deref())
+            }
             (action, _) => action.rule().and_then(|rule| rule.cors.as_deref()),
         };
         let params = found.map(|found| found.params).unwrap_or_default();

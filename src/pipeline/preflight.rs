@@ -53,7 +53,9 @@ impl<'a> Preflight<'a> {
     pub fn header_names(&self) -> impl Iterator<Item = Result<HeaderName, ()>> {
         let values = self.headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS).into_iter();
         let texts = values.flat_map(|value| match value.to_str() {
-            Ok(text) => text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Ok).collect(),
+            Ok(text) => {
+                text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Ok).collect()
+            }
             Err(_) => vec![Err(())],
         });
         texts.map(|name| HeaderName::from_bytes(name?.as_bytes()).map_err(drop))

@@ -172,9 +172,12 @@ impl WebOrigin {
     /// # Errors
     /// The reason why the text is no origin, as the second half of a sentence.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let (scheme, rest) = text.split_once("://").ok_or("it does not begin with a scheme such as https://")?;
+        let (scheme, rest) =
+            text.split_once("://").ok_or("it does not begin with a scheme such as https://")?;
         let is_scheme_byte = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
-        if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.bytes().all(is_scheme_byte) {
+        if !scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            || !scheme.bytes().all(is_scheme_byte)
+        {
             return Err("its scheme is not a scheme such as https");
         }
         if rest.contains(['/', '?', '#', '\\']) {
@@ -217,7 +220,9 @@ fn normal_host(host: &str) -> Result<String, &'static str> {
         return Err("a * can only be the whole first label, as in https://*.example.com");
     }
     if !host.is_ascii() {
-        return Err("browsers send names with other letters than ASCII in Punycode, which begins with xn--");
+        return Err(
+            "browsers send names with other letters than ASCII in Punycode, which begins with xn--",
+        );
     }
     let is_host_byte = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
     let has_empty_label = host.trim_end_matches('.').split('.').any(str::is_empty);
@@ -244,7 +249,10 @@ impl Resource {
         if cors.preflight == PreflightMode::Pass && !has_application {
             found.push(Violation::new(
                 "cors.preflight",
-                format!("The handler {} has no application that could respond to preflights.", self.handler.name()),
+                format!(
+                    "The handler {} has no application that could respond to preflights.",
+                    self.handler.name()
+                ),
                 "Leave cors.preflight out, so that Keyward responds to preflights.",
             ));
         }
@@ -270,7 +278,8 @@ impl Cors {
             found.push(Violation::new("cors.origins", message, fix));
         };
         if self.origins.is_empty() {
-            let fix = "Give an origin such as https://app.example.com. To turn CORS off, leave cors out.";
+            let fix =
+                "Give an origin such as https://app.example.com. To turn CORS off, leave cors out.";
             reject("CORS needs at least one origin.".into(), fix);
         }
         if self.allows_every_origin() && self.credentials {
@@ -305,7 +314,8 @@ impl Cors {
                 ));
             }
             let is_field = ["cors.headers", "cors.expose"].contains(&location);
-            let is_name = |name: &str| name == EVERY || http::HeaderName::from_bytes(name.as_bytes()).is_ok();
+            let is_name =
+                |name: &str| name == EVERY || http::HeaderName::from_bytes(name.as_bytes()).is_ok();
             for name in names.iter().filter(|name| is_field && !is_name(name)) {
                 found.push(Violation::new(
                     location,

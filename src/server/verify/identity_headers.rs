@@ -16,7 +16,8 @@ use crate::{
 const URI: HeaderName = HeaderName::from_static("x-keyward-uri");
 /// `private` if the application's response is for this client only: the `Cache-Control` of an
 /// application's response that has none.
-const APPLICATION_CACHE_CONTROL: HeaderName = HeaderName::from_static("x-keyward-cache-control");
+pub(in crate::server) const APPLICATION_CACHE_CONTROL: HeaderName =
+    HeaderName::from_static("x-keyward-cache-control");
 const PRIVATE: HeaderValue = HeaderValue::from_static("private");
 const EMPTY: HeaderValue = HeaderValue::from_static("");
 

@@ -94,9 +94,9 @@ impl Public {
                 return Ok(VerifyDecision::Answered(preflight_response(headers)));
             }
             Some(PreflightResult::Refused(denial)) => Err(denial),
-            Some(PreflightResult::Passed(rule)) => guarded
-                .preflight_grant(rule)
-                .map(|grant| (grant, guarded.preflight_changes())),
+            Some(PreflightResult::Passed(rule)) => {
+                guarded.preflight_grant(rule).map(|grant| (grant, guarded.preflight_changes()))
+            }
             None => guarded.authorize(&guarded.request).await.map(|grant| {
                 let changes = guarded.changes_without_hooks(&grant);
                 (grant, changes)
