@@ -15,6 +15,9 @@ use crate::{
 };
 
 const ANY: HeaderValue = HeaderValue::from_static("*");
+/// Fields that tell one kind of cache to store a response whatever `Cache-Control` says (RFC 9213).
+const FOR_ONE_KIND_OF_CACHE: [&str; 3] =
+    ["cdn-cache-control", "surrogate-control", "x-accel-expires"];
 const PRIVATE: HeaderValue = HeaderValue::from_static("private");
 
 /// The cache fields of a response.
@@ -83,7 +86,12 @@ impl CacheRules {
         match self.sharing {
             Sharing::Anonymous => {}
             Sharing::IfExplicit => make_private(headers, is_shareable),
-            Sharing::Never => make_private(headers, |_| false),
+            Sharing::Never => {
+                make_private(headers, |_| false);
+                for name in FOR_ONE_KIND_OF_CACHE {
+                    headers.remove(name);
+                }
+            }
         }
     }
 

@@ -95,7 +95,7 @@ fn respond(request: &Recorded) -> String {
     let case = request.path().rsplit('/').next().unwrap_or_default();
     let fields = match case {
         "public" => "Cache-Control: public, max-age=600\r\n",
-        "s-maxage" => "Cache-Control: s-maxage=600\r\n",
+        "s-maxage" => "Cache-Control: s-maxage=600\r\nX-Accel-Expires: 600\r\n",
         "max-age" => "Cache-Control: max-age=600\r\n",
         "expires" => "Expires: Wed, 01 Jan 2098 00:00:00 GMT\r\n",
         "no-store" => "Cache-Control: no-store\r\n",

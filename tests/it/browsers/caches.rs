@@ -214,6 +214,7 @@ fn key_that_is_bound_to_networks_opens_no_shared_response() {
         let path = format!("/keys/{case}");
         let response = fixture.get(&path).header("API-KEY", &key.credential).send();
         assert_eq!(response.header("cache-control"), Some(expected), "{case}");
+        assert_eq!(response.header("x-accel-expires"), None, "{case}");
     }
 }
 
