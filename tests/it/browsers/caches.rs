@@ -232,7 +232,7 @@ fn denials_are_not_stored() {
         fixture.ada("GET", "/keys/%2f").send(),
         server.request_as_admin("GET", "/user/99").send(),
         server.admin_api("GET", "/api/v1/users/99").send(),
-        server.request("GET", "/-/verify").send(),
+        server.verify_request("GET", "/-/verify").send(),
         exchange(server.public, b"GET / HTTP/1.1\r\n\r\n"),
         exchange(server.public, b"broken\r\n\r\n"),
     ] {

@@ -31,14 +31,14 @@ fn fixture() -> Fixture {
 fn ask(fixture: &Fixture, dialect: &str, method: &str, path: &str) -> Request {
     let server = &fixture.server;
     let request = match dialect {
-        "/envoy" => server.request(method, &format!("/-/verify/envoy{path}")),
+        "/envoy" => server.verify_request(method, &format!("/-/verify/envoy{path}")),
         "/nginx" => {
             let request =
-                server.request("GET", "/-/verify/nginx").header("X-Original-Method", method);
+                server.verify_request("GET", "/-/verify/nginx").header("X-Original-Method", method);
             request.header("X-Original-URI", path).header("X-Original-Host", "a")
         }
         other => {
-            let request = server.request("GET", &format!("/-/verify{other}"));
+            let request = server.verify_request("GET", &format!("/-/verify{other}"));
             let request = request.header("X-Forwarded-Method", method);
             request.header("X-Forwarded-Uri", path).header("X-Forwarded-Host", "a")
         }
