@@ -104,6 +104,7 @@ impl Explanation {
     }
 
     /// The explanation of a preflight, which the edge treats without authentication.
+    #[cfg(feature = "server")]
     pub(crate) fn of_preflight(found: Vec<Finding>) -> Self {
         let mut reports = Reports::default();
         let _ = reports.add(Phase::Edge, Instant::now(), Ok(()), |()| found);

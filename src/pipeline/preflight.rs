@@ -18,7 +18,7 @@ const REQUEST_PRIVATE_NETWORK: HeaderName =
 
 /// A request that is a preflight.
 #[derive(Debug, Clone, Copy)]
-pub struct Preflight<'a> {
+pub(crate) struct Preflight<'a> {
     headers: &'a HeaderMap,
     origin: &'a HeaderValue,
     method: &'a str,
