@@ -8,7 +8,7 @@ use std::{borrow::Cow, net::IpAddr};
 
 #[cfg(feature = "server")]
 use ::http::HeaderValue;
-use ::http::{HeaderMap, Method, StatusCode, response};
+use ::http::{HeaderMap, Method, StatusCode, header::ACCESS_CONTROL_ALLOW_ORIGIN, response};
 use bytes::Bytes;
 use matchit::Params;
 
@@ -187,13 +187,20 @@ impl<'c: 'r, 'r> GuardedRequest<'c, 'r> {
     /// Lets the `on_denied` hooks change a denial. Each denial must pass through this function
     /// exactly once.
     pub async fn denied(&self, mut denial: Denial) -> Denial {
-        if let Some(cors) = self.cors {
-            CorsFields::new(cors, self.request.headers).write_denial(denial.headers_mut());
+        let cors = self.cors.map(|cors| CorsFields::new(cors, self.request.headers));
+        if let Some(cors) = &cors {
+            cors.write_denial(denial.headers_mut());
         }
         // On the heap, because few requests are denied. Otherwise this future would enlarge the
         // future of every request.
         let rule = self.action.rule();
         denial = Box::pin(self.gate.on_denied(self.context, &self.request, rule, denial)).await;
+        // A hook that throws replaces the denial, with all its fields.
+        if let Some(cors) = &cors
+            && !denial.headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)
+        {
+            cors.write_denial(denial.headers_mut());
+        }
         cache::complete_denial(self.context, denial.headers_mut());
         denial
     }

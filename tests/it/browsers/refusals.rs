@@ -20,13 +20,14 @@ fn page_can_read_every_refusal_of_the_resource() {
     let hooks = r#"
         fn on_permit(req, identity, resource) {
             if req.path == "/scripted/broken" { throw "broken"; }
-            if req.path == "/scripted/refused" { return false; }
+            if req.path == "/scripted/refused" || req.path == "/scripted/thrown" { return false; }
         }
         fn on_response(req, identity, response) {
             if req.path == "/scripted/withheld" { deny(451, "WITHHELD", "Withheld."); }
             if req.path == "/scripted/changed" { response.set_header("Access-Control-Allow-Origin", "https://changed.example"); }
         }
         fn on_denied(req, denial) {
+            if req.path == "/scripted/thrown" { deny(418, "THROWN", "Thrown."); }
             if req.path == "/scripted/refused" { denial.set_header("Access-Control-Expose-Headers", "X-Changed"); }
         }
     "#;
@@ -70,6 +71,7 @@ fn page_can_read_every_refusal_of_the_resource() {
         (ada("GET", "/limited"), 429),
         (ada("GET", "/scripted/broken"), 503),
         (ada("GET", "/scripted/withheld"), 451),
+        (ada("GET", "/scripted/thrown"), 418),
         (ada("GET", "/elsewhere"), 421),
         (ada("GET", "/silent"), 504),
         (ada("GET", "/closed"), 502),
