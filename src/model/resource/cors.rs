@@ -202,6 +202,9 @@ fn default_port(scheme: &str) -> Option<u16> {
 }
 
 fn split_port(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
+    if authority.starts_with('[') && !authority.contains(']') {
+        return Err("it has no valid host");
+    }
     let end_of_host = authority.rfind(']').map_or(0, |bracket| bracket + 1);
     let Some(colon) = authority[end_of_host..].find(':').map(|colon| colon + end_of_host) else {
         return Ok((authority, None));

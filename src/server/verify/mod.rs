@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{CACHE_CONTROL, InvalidHeaderValue},
+    header::{CACHE_CONTROL, CONTENT_TYPE, InvalidHeaderValue},
     request::Parts,
 };
 
@@ -180,10 +180,14 @@ impl Dialect {
     /// Only Envoy ends a request for which it gets 204. The other proxies let a request pass for
     /// which they get this status, so they get 403 and build the response from the header fields.
     fn final_response(self, mut response: PayloadResponse) -> PayloadResponse {
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self != Self::Envoy {
-            let status = response.status();
-            response.headers_mut().insert(STATUS, status.as_u16().into());
+            headers.insert(STATUS, StatusCode::NO_CONTENT.as_u16().into());
+            // Without a content type, the listener would take the response for hyper's rejection of
+            // a malformed request.
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
             *response.status_mut() = StatusCode::FORBIDDEN;
         }
         response
@@ -197,7 +201,6 @@ impl Dialect {
         let mut response = response::from_denial(denial);
         if self == Self::Nginx {
             let status = denial.status;
-            let headers = response.headers_mut();
             headers.insert(STATUS, status.as_u16().into());
             headers.extend(response::one_line_body(denial).map(|body| (BODY, body)));
             if ![StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status) {

@@ -280,7 +280,7 @@ fn fields_that_scripts_read_are_in_vary() {
 
 #[tokio::test]
 async fn responses_behind_the_layer_have_the_same_fields() {
-    let fixture = fixture::Fixture::with_hooks("").await;
+    let fixture = fixture::Fixture::new().await;
     let network = NewKey { networks: vec!["0.0.0.0/0".parse().unwrap()], ..NewKey::default() };
     let bound = user(&fixture.accounts, "carl", &[], network).await;
     let resources = Layer::new(fixture.gate.clone());
