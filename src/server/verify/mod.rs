@@ -182,7 +182,6 @@ impl Dialect {
     fn final_response(self, mut response: PayloadResponse) -> PayloadResponse {
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self != Self::Envoy {
             headers.insert(STATUS, StatusCode::NO_CONTENT.as_u16().into());
             // Without a content type, the listener would take the response for hyper's rejection of
