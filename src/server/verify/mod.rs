@@ -200,6 +200,7 @@ impl Dialect {
         let mut response = response::from_denial(denial);
         if self == Self::Nginx {
             let status = denial.status;
+            let headers = response.headers_mut();
             headers.insert(STATUS, status.as_u16().into());
             headers.extend(response::one_line_body(denial).map(|body| (BODY, body)));
             if ![StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status) {
