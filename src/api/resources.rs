@@ -9,8 +9,8 @@ use super::{
     records::{Editable, set},
 };
 use crate::model::{
-    Cors, Handler, MethodRules, PermissionSource, PreflightMode, Protocol, Proxy, Resource,
-    Respond, Rules,
+    Cors, ForwardedField, Handler, MethodRules, PermissionSource, PreflightMode, Protocol, Proxy,
+    Resource, Respond, Rules,
 };
 
 impl Editable for Resource {
@@ -126,6 +126,7 @@ fn proxy(reader: &mut FieldReader) -> Proxy {
         preserve_host: reader.flag("preserve_host").unwrap_or(default.preserve_host),
         keep_credential: reader.flag("keep_credential").unwrap_or(default.keep_credential),
         upgrades: reader.words("upgrades").map_or(default.upgrades, |words| set(Some(words))),
+        forwarded: forwarded(reader).unwrap_or(default.forwarded),
         connect_seconds: reader.number("connect_seconds").unwrap_or(default.connect_seconds),
         response_seconds: reader.number("response_seconds").unwrap_or(default.response_seconds),
         idle_seconds: reader.number("idle_seconds").unwrap_or(default.idle_seconds),
@@ -148,6 +149,21 @@ fn cors(reader: &mut FieldReader) -> Cors {
         preflight: preflight.and_then(|mode| reader.rule(mode)).unwrap_or_default(),
         private_network: reader.flag("private_network").unwrap_or_default(),
     }
+}
+
+fn forwarded(reader: &mut FieldReader) -> Option<BTreeSet<ForwardedField>> {
+    let mut fields = BTreeSet::new();
+    for name in reader.words("forwarded")? {
+        match ForwardedField::from_name(&name) {
+            Some(field) => drop(fields.insert(field)),
+            None => {
+                let known = ForwardedField::ALL.map(ForwardedField::name).join(", ");
+                let message = format!("{name:?} is not a header field about the client.");
+                reader.reject("forwarded", message, format!("Use {known}, or an empty list."));
+            }
+        }
+    }
+    Some(fields)
 }
 
 fn protocol(reader: &mut FieldReader) -> Protocol {

@@ -4,6 +4,7 @@
 
 mod cache;
 pub(crate) mod cors;
+pub(crate) mod forwarded;
 pub(crate) mod guard;
 pub(crate) mod host;
 mod negotiate;

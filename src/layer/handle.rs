@@ -22,6 +22,7 @@ use crate::{
     handlers::{Origin, Payload, PayloadResponse, UrlScheme, read_body},
     http::{
         cors::{PreflightResult, preflight_fields, preflight_response},
+        forwarded::{Report, is_among},
         guard::{self, GuardedRequest, Received, ResponseChanges, bad_request},
         host::{self, Host, HostProblem},
         response,
@@ -69,10 +70,16 @@ impl Layer {
         F: Future<Output = Result<Response<R>, E>>,
     {
         let (parts, body) = request.into_parts();
-        let client = (self.0.find_client)(&parts).unwrap_or(UNKNOWN);
+        let peer = (self.0.find_client)(&parts).unwrap_or(UNKNOWN);
         let (method, uri) = (parts.method.clone(), parts.uri.clone());
-        self.0.handle(parts, body, client, next).await.unwrap_or_else(|denial| {
-            response::report(&denial, &method, uri.path(), client);
+        let client = self.0.client(&parts, peer);
+        let address = client.as_ref().map_or(peer, |client| client.address);
+        let handled = match client {
+            Ok(client) => self.0.handle(parts, body, client, next).await,
+            Err(denial) => Err(denial),
+        };
+        handled.unwrap_or_else(|denial| {
+            response::report(&denial, &method, uri.path(), address);
             Ok(in_memory(response::for_method(&method, response::from_denial(&denial))))
         })
     }
@@ -87,7 +94,26 @@ fn in_memory<R>(response: PayloadResponse) -> Response<LayerBody<R>> {
     })
 }
 
+/// The client of a request, and the scheme of the request that it sent.
+#[derive(Clone, Copy)]
+struct Client {
+    address: IpAddr,
+    scheme: UrlScheme,
+}
+
 impl LayerSettings {
+    /// The client: the peer or, if the peer is a trusted proxy, the client that the proxy reports.
+    fn client(&self, parts: &Parts, peer: IpAddr) -> Result<Client, Denial> {
+        let report = if is_among(&self.trusted, peer) {
+            Report::of_proxy(&parts.headers, peer, &self.trusted).map_err(bad_request)?
+        } else {
+            Report::without_proxy(peer)
+        };
+        let is_https = parts.uri.scheme().is_some_and(|scheme| *scheme == Scheme::HTTPS);
+        let scheme = if is_https { UrlScheme::Https } else { UrlScheme::Http };
+        Ok(Client { address: report.client, scheme: report.scheme.unwrap_or(scheme) })
+    }
+
     /// Returns the result of `next`.
     ///
     /// # Errors
@@ -96,7 +122,7 @@ impl LayerSettings {
         &self,
         mut parts: Parts,
         body: B,
-        client: IpAddr,
+        client: Client,
         next: impl FnOnce(Request<LayerBody<B>>) -> F,
     ) -> Result<Result<Response<LayerBody<R>>, E>, Denial>
     where
@@ -140,6 +166,7 @@ impl LayerSettings {
                 // script saw, and passes it to all later scripts.
                 let headers = &HeaderMap::new();
                 let (path, query) = (uri.path(), uri.query());
+                let client = client.address;
                 let received =
                     Received { method: &method, path, query, headers, host: None, client };
                 let (gate, context, request) = (&self.gate, &context, received.request(path));
@@ -154,7 +181,7 @@ impl LayerSettings {
         context: &'a RequestContext,
         parts: &Parts,
         body: B,
-        client: IpAddr,
+        client: Client,
     ) -> Result<Decision<'a, B>, Denial>
     where
         B: HttpBody<Data = Bytes>,
@@ -173,7 +200,7 @@ impl LayerSettings {
             query: parts.uri.query(),
             headers: &parts.headers,
             host: host.as_ref(),
-            client,
+            client: client.address,
         };
         let path = received.normal_path()?;
         if self.paths == PathPolicy::Reject && path != received.path {
@@ -184,11 +211,8 @@ impl LayerSettings {
         let gate = &self.gate;
         let mut guarded = match &self.access {
             AccessRules::Resources => {
-                let scheme = match parts.uri.scheme() {
-                    Some(scheme) if *scheme == Scheme::HTTPS => UrlScheme::Https,
-                    _ => UrlScheme::Http,
-                };
-                let origin = Origin::Requested(scheme, host.as_ref().map_or("", Host::authority));
+                let origin =
+                    Origin::Requested(client.scheme, host.as_ref().map_or("", Host::authority));
                 GuardedRequest::on_route(gate, context, request, origin).0
             }
             AccessRules::Program { permissions, anonymous } => {

@@ -5,8 +5,8 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
     header::{
         ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, ACCESS_CONTROL_REQUEST_HEADERS,
-        ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, FORWARDED, ORIGIN, REFERER,
-        TRANSFER_ENCODING, USER_AGENT,
+        ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, ORIGIN, REFERER, TRANSFER_ENCODING,
+        USER_AGENT,
     },
 };
 
@@ -70,7 +70,7 @@ impl<'a> Preflight<'a> {
 /// The header fields of a preflight that an application may get: none of them can carry a
 /// credential or an identity.
 pub(crate) fn may_pass(name: &HeaderName) -> bool {
-    const HARMLESS: [HeaderName; 10] = [
+    const HARMLESS: [HeaderName; 9] = [
         ORIGIN,
         ACCESS_CONTROL_REQUEST_METHOD,
         ACCESS_CONTROL_REQUEST_HEADERS,
@@ -80,10 +80,8 @@ pub(crate) fn may_pass(name: &HeaderName) -> bool {
         ACCEPT_LANGUAGE,
         REFERER,
         USER_AGENT,
-        // Keyward replaces these fields, or extends the fields of a trusted proxy.
-        FORWARDED,
     ];
-    HARMLESS.contains(name) || name.as_str().starts_with("x-forwarded-")
+    HARMLESS.contains(name)
 }
 
 impl<'a> Grant<'a> {

@@ -1,32 +1,24 @@
 //! The rules for header fields of requests and responses: which fields are passed on, removed or
 //! replaced.
 
-use std::{fmt::Write as _, net::IpAddr};
-
 use ::http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName,
     header::{
-        CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+        TRANSFER_ENCODING, UPGRADE,
     },
 };
+
+use super::forwarded;
 
 use crate::{
     directory::Directory,
-    handlers::{
-        Hop,
-        identity::{IdentityFields, has_similar_prefix, is_similar},
-    },
+    handlers::identity::{IdentityFields, is_similar},
     pipeline::{AUTH_METHOD, Identity},
 };
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PREFIX: &str = "x-forwarded-";
-
 /// A client could misuse these fields. They can change the URL or the method that the upstream uses
-/// after Keyward has checked the request, or the client address that the upstream sees.
+/// after Keyward has checked the request.
 const OVERRIDE_HEADERS: &[&str] = &[
     "x-original-url",
     "x-original-uri",
@@ -34,14 +26,12 @@ const OVERRIDE_HEADERS: &[&str] = &[
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
-    "x-real-ip",
 ];
 
 /// Whether only Keyward may send a field of this name, or a similar name, to an upstream.
 pub(super) fn is_reserved(name: &HeaderName, fields: &IdentityFields) -> bool {
     let text = name.as_str();
-    *name == FORWARDED
-        || has_similar_prefix(text, FORWARDED_PREFIX)
+    forwarded::is_claim(name)
         || OVERRIDE_HEADERS.iter().any(|known| is_similar(text, known))
         || fields.covers(name)
 }
@@ -102,42 +92,6 @@ pub(super) fn credential_field(
         None => policy.applications.default(),
     };
     application.map(|application| application.header.clone())
-}
-
-/// Adds this hop to `Forwarded` and the `X-Forwarded-*` fields. The client's own values are kept
-/// only if the peer is a trusted proxy.
-pub(super) fn add_forwarded(from: &HeaderMap, hop: &Hop<'_>, to: &mut HeaderMap) {
-    let earlier = |name: &HeaderName| {
-        let values = from.get_all(name).iter().filter(|_| hop.is_trusted);
-        values.filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(", ")
-    };
-    let mut insert = |name: HeaderName, text: String| {
-        if let Ok(value) = HeaderValue::try_from(text) {
-            to.insert(name, value);
-        }
-    };
-    let peer = hop.peer.to_canonical();
-    let chain = earlier(&FORWARDED_FOR);
-    let comma = if chain.is_empty() { "" } else { ", " };
-    insert(FORWARDED_FOR, format!("{chain}{comma}{peer}"));
-    let or_default =
-        |given: String, default: &str| if given.is_empty() { default.to_owned() } else { given };
-    insert(FORWARDED_PROTO, or_default(earlier(&FORWARDED_PROTO), hop.scheme.name()));
-    insert(FORWARDED_HOST, or_default(earlier(&FORWARDED_HOST), hop.authority));
-
-    let mut elements = earlier(&FORWARDED);
-    if !elements.is_empty() {
-        elements.push_str(", ");
-    }
-    let node = match peer {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
-    // An authority needs no escaping, because it contains neither quotes nor backslashes. Writing
-    // to a `String` cannot fail.
-    let (host, proto) = (hop.authority, hop.scheme.name());
-    let _ = write!(elements, "for={node};host=\"{host}\";proto={proto}");
-    insert(FORWARDED, elements);
 }
 
 /// The comma-separated tokens of a field.

@@ -10,7 +10,8 @@ use ::http::{
 use super::{
     endpoint::Endpoint,
     error::ProxyError,
-    headers::{add_forwarded, credential_field, has_token, passed_on, tokens},
+    forwarded,
+    headers::{credential_field, has_token, passed_on, tokens},
     upload::{Expectation, Upload},
 };
 use crate::{
@@ -58,10 +59,12 @@ impl<'a> OutgoingRequest<'a> {
             }
         }
         handlers.identity_fields.write(identity, &mut headers);
-        add_forwarded(request.headers, &incoming.hop, &mut headers);
+        let path = strip_prefix(request.path, proxy.strip_prefix.as_deref());
+        let removed = request.path.strip_suffix(path).unwrap_or_default();
+        forwarded::write(&incoming.hop, proxy, removed, &mut headers);
         Self {
             method: request.method,
-            path: strip_prefix(request.path, proxy.strip_prefix.as_deref()),
+            path,
             query: request.query,
             headers,
             hop: incoming.hop,

@@ -1,6 +1,7 @@
 //! Resources: paths with their methods, formats and required permissions.
 
 mod cors;
+mod forwarded;
 mod handler;
 mod proxy;
 mod respond;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     cors::{Cors, OriginPattern, PreflightMode, WebOrigin},
+    forwarded::ForwardedField,
     handler::Handler,
     proxy::{Protocol, Proxy, Target, Transport},
     respond::Respond,

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 
 use self::{
-    dialects::{Dialect, OriginalRequest, is_among},
+    dialects::{Dialect, OriginalRequest},
     identity_headers::{HeaderTemplate, HeaderValues},
 };
 use super::{Peer, Service};
@@ -25,6 +25,7 @@ use crate::{
     handlers::{Handlers, Origin, Payload, PayloadResponse},
     http::{
         cors::{PreflightResult, preflight_response},
+        forwarded::is_among,
         guard::{GuardedRequest, Received, bad_request},
         response,
     },

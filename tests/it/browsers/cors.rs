@@ -290,6 +290,7 @@ async fn layer_treats_preflights_and_responses_like_the_server() {
             ("access-control-request-method", "GET"),
             ("api-key", "!"),
             ("cookie", "a=b"),
+            ("x-forwarded-user", "root"),
         ]
     };
     let (response, received) = send("OPTIONS", "/orders/7", &preflight(APP)).await;

@@ -45,6 +45,7 @@ fn application_gets_the_preflight_without_credentials_and_identities() {
             ("X-HTTP-Method-Override", "DELETE"),
             ("X-Original-URL", "/root"),
             ("X-Forwarded-For", "203.0.113.1"),
+            ("X-Forwarded-User", "root"),
             ("Upgrade", "websocket"),
             ("Content-Length", "0"),
         ] {
@@ -77,7 +78,9 @@ fn application_gets_the_preflight_without_credentials_and_identities() {
                 "user-agent",
                 "x-forwarded-for",
                 "x-forwarded-host",
+                "x-forwarded-port",
                 "x-forwarded-proto",
+                "x-real-ip",
             ]
         );
         assert_eq!(received.field("x-forwarded-for"), Some("127.0.0.1"));

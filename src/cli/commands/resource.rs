@@ -1,10 +1,12 @@
 //! `keyward resource`: creates, lists, changes and deletes resources.
 
 mod cors;
+mod forwarded;
 
 use std::{fs, io, path::PathBuf};
 
 use clap::{Args, Subcommand};
+use forwarded::ForwardedOption;
 use serde_json::{Map, Value, json};
 
 use self::cors::CorsOptions;
@@ -88,7 +90,7 @@ pub struct Edit {
 #[derive(Debug, Args)]
 pub struct Source {
     /// The file with the whole record as JSON, which can have rules per method; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Rate", "NoRate", "CorsOptions"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "ForwardedOption", "Rate", "NoRate", "CorsOptions"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     fields: Fields,
@@ -136,6 +138,8 @@ pub struct Fields {
     /// For the handler proxy: the prefix that is removed from the path
     #[arg(long, value_name = "PATH")]
     strip_prefix: Option<String>,
+    #[command(flatten)]
+    forwarded: ForwardedOption,
     /// For the handler respond: the status of the response
     #[arg(long)]
     status: Option<u16>,
@@ -257,6 +261,7 @@ impl Fields {
         }
         proxy.extend(self.protocol.clone().map(|text| ("protocol".into(), text.into())));
         proxy.extend(self.strip_prefix.clone().map(|text| ("strip_prefix".into(), text.into())));
+        self.forwarded.put(&mut proxy);
         proxy.extend(texts.ca.clone().map(|text| ("ca".into(), text.into())));
         add_to(record, "proxy", proxy);
     }
