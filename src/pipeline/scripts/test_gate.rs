@@ -167,6 +167,7 @@ fn resource(test: &TestRequest) -> Resource {
         respond: None,
         proxy: None,
         rate_limit: None,
+        cors: None,
     }
 }
 
