@@ -211,6 +211,7 @@ mod tests {
                 authentication: set(&["*"]),
                 permissions: BTreeMap::new(),
             },
+            applications: Vec::new(),
             permission: crate::model::PermissionSource::Records,
             buffer_body: false,
             respond: None,

@@ -16,9 +16,9 @@ use ::http::{
 use bytes::Bytes;
 use hyper::body::Body as HttpBody;
 
-use super::{AccessRules, CallerIdentity, Layer, LayerBody, LayerSettings, PathPolicy};
+use super::{AccessRules, CallerIdentity, Layer, LayerBody, LayerSettings, PathPolicy, withheld};
 use crate::{
-    handlers::{Origin, Payload, UrlScheme, read_body},
+    handlers::{Origin, Payload, UrlScheme, is_override, read_body},
     http::{
         guard::{self, GuardedRequest, Received, ResponseChanges, bad_request},
         host::{self, Host, HostProblem},
@@ -89,8 +89,21 @@ impl LayerSettings {
         F: Future<Output = Result<Response<R>, E>>,
     {
         let context = self.gate.request_context();
-        let AllowedRequest { identity, body, path, action, changes } =
-            self.decide(&context, &parts, body, client).await?;
+        let (allowed, removal) = {
+            let whole = withheld::restored(&parts);
+            let allowed = self.decide(&context, &whole, body, client).await?;
+            let removal = if self.keeps_credential {
+                None
+            } else {
+                context.credential_removal(&whole.headers, allowed.action.rule())
+            };
+            (allowed, removal)
+        };
+        if let Some(removal) = &removal {
+            removal.check()?;
+            withheld::withhold(&mut parts, removal);
+        }
+        let AllowedRequest { identity, body, path, action, changes } = allowed;
         self.remove_identity_fields(&mut parts.headers);
         if let Some(path) = path {
             parts.uri = with_path(&parts.uri, path)?;
@@ -205,9 +218,11 @@ impl LayerSettings {
         Ok((CallerIdentity::new(grant.identity()), body, changes))
     }
 
-    /// Removes the client's header fields that a service could mistake for identity fields.
+    /// Removes the client's header fields that a service could mistake for identity fields, or with
+    /// which the client could name another method, URL or host.
     fn remove_identity_fields(&self, headers: &mut HeaderMap) {
-        let forged = headers.keys().filter(|name| self.identity_fields.covers(name));
+        let is_forged = |name: &&HeaderName| self.identity_fields.covers(name) || is_override(name);
+        let forged = headers.keys().filter(is_forged);
         let forged: Vec<HeaderName> = forged.cloned().collect();
         for name in forged {
             headers.remove(name);

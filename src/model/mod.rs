@@ -5,6 +5,7 @@
 
 mod application;
 mod audit;
+mod credential;
 mod entropy;
 mod ids;
 mod key;
@@ -15,6 +16,7 @@ mod resource;
 mod role;
 mod secret;
 mod span;
+mod spelling;
 mod suggest;
 mod time;
 mod user;
@@ -22,6 +24,7 @@ mod violation;
 
 pub use application::{Application, AuthType, Detail, KeySource};
 pub use audit::{Act, Actor, AuditEntry};
+pub use credential::{CredentialParts, title};
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;
@@ -39,6 +42,7 @@ pub use resource::{
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};
 pub use span::{Expires, parse_span};
+pub use spelling::{has_similar_prefix, is_similar, is_similar_parameter};
 pub use suggest::suggest;
 pub use time::{Clock, Timestamp};
 pub use user::{User, fold, mail_problem, name_problem};

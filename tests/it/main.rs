@@ -9,6 +9,7 @@ mod backup;
 mod backup_schedule;
 mod bulk;
 mod cli;
+mod credentials;
 mod denials;
 mod docs;
 mod embedded;

@@ -11,13 +11,10 @@ use ::http::{
     },
 };
 
-use crate::{
-    directory::Directory,
-    handlers::{
-        Hop,
-        identity::{IdentityFields, has_similar_prefix, is_similar},
-    },
-    pipeline::{AUTH_METHOD, Identity},
+use crate::handlers::{
+    Hop,
+    identity::{IdentityFields, has_similar_prefix, is_similar},
+    is_override,
 };
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -25,17 +22,8 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PREFIX: &str = "x-forwarded-";
 
-/// A client could misuse these fields. They can change the URL or the method that the upstream uses
-/// after Keyward has checked the request, or the client address that the upstream sees.
-const OVERRIDE_HEADERS: &[&str] = &[
-    "x-original-url",
-    "x-original-uri",
-    "x-rewrite-url",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-real-ip",
-];
+/// A client could misuse these fields: they change the client address that the upstream sees.
+const OVERRIDE_HEADERS: &[&str] = &["x-real-ip"];
 
 /// Whether only Keyward may send a field of this name, or a similar name, to an upstream.
 pub(super) fn is_reserved(name: &HeaderName, fields: &IdentityFields) -> bool {
@@ -43,6 +31,7 @@ pub(super) fn is_reserved(name: &HeaderName, fields: &IdentityFields) -> bool {
     *name == FORWARDED
         || has_similar_prefix(text, FORWARDED_PREFIX)
         || OVERRIDE_HEADERS.iter().any(|known| is_similar(text, known))
+        || is_override(name)
         || fields.covers(name)
 }
 
@@ -80,28 +69,6 @@ pub(super) fn passed_on(from: &HeaderMap, fields: &IdentityFields) -> HeaderMap 
         }
     }
     to
-}
-
-/// The name of the header field with the client's credential.
-///
-/// The identity has no application if the application is disabled. The client can still send a
-/// credential in the header field of that application, so the function looks up the application by
-/// the request.
-pub(super) fn credential_field(
-    directory: &Directory,
-    headers: &HeaderMap,
-    identity: &Identity<'_>,
-) -> Option<HeaderName> {
-    if let Some(application) = identity.application() {
-        return Some(application.header.clone());
-    }
-    let policy = directory.policy();
-    let requested_id = headers.get(AUTH_METHOD).and_then(|value| value.to_str().ok());
-    let application = match requested_id {
-        Some(id) => policy.applications.get(id.trim()),
-        None => policy.applications.default(),
-    };
-    application.map(|application| application.header.clone())
 }
 
 /// Adds this hop to `Forwarded` and the `X-Forwarded-*` fields. The client's own values are kept

@@ -23,8 +23,9 @@ use super::{
     untrusted_proxy,
 };
 use crate::{
-    handlers::{PayloadResponse, RequestBody, UrlScheme},
+    handlers::{PayloadResponse, RequestBody, UrlScheme, is_override},
     http::{guard::bad_request, host, response},
+    pipeline::CredentialRemoval,
     server::{Peer, Public, Service},
 };
 
@@ -62,14 +63,21 @@ impl Envoy {
                 response::report(&denial, &parts.method, parts.uri.path(), peer.client());
                 denial
             }
-            Ok(original) => match self.0.decide_original(&described.headers, &original).await {
-                Ok(response) => return Ok(self.allowed(&response, &described.headers)),
-                Err(denial) => {
-                    let OriginalRequest { method, path, client, .. } = &original;
-                    response::report(&denial, method, path, *client);
-                    denial
+            Ok(original) => {
+                let headers = &described.headers;
+                let mut removed = RemovedCredential::default();
+                let on_removal = |removal: &CredentialRemoval<'_>| {
+                    removed = RemovedCredential::new(removal, headers, original.query);
+                };
+                match self.0.decide_original(headers, &original, on_removal).await {
+                    Ok(response) => return Ok(self.allowed(&response, headers, removed)),
+                    Err(denial) => {
+                        let OriginalRequest { method, path, client, .. } = &original;
+                        response::report(&denial, method, path, *client);
+                        denial
+                    }
                 }
-            },
+            }
         };
         Ok(denied(Dialect::Envoy.denial_response(&denial)).await)
     }
@@ -77,7 +85,12 @@ impl Envoy {
     /// The message for an allowed request. Keyward's identity fields replace the client's fields of
     /// the same name. Client fields that could be mistaken for identity fields are removed, in
     /// every spelling.
-    fn allowed(&self, response: &PayloadResponse, client_headers: &HeaderMap) -> CheckResponse {
+    fn allowed(
+        &self,
+        response: &PayloadResponse,
+        client_headers: &HeaderMap,
+        removed: RemovedCredential,
+    ) -> CheckResponse {
         let (absent, present): (Vec<_>, Vec<_>) = response
             .headers()
             .iter()
@@ -85,12 +98,14 @@ impl Envoy {
             .partition(|(_, value)| value.is_empty());
         let fields = self.0.handlers.identity_fields();
         let is_present = |name: &HeaderName| present.iter().any(|(known, _)| *known == name);
-        let forged = client_headers.keys().filter(|name| fields.covers(name) && !is_present(name));
+        let is_forged = |name: &HeaderName| fields.covers(name) || is_override(name);
+        let forged = client_headers.keys().filter(|name| is_forged(name) && !is_present(name));
         let mut headers_to_remove: Vec<String> = absent
             .into_iter()
             .map(|(name, _)| name)
             .chain(forged)
             .map(ToString::to_string)
+            .chain(removed.headers)
             .collect();
         headers_to_remove.sort();
         headers_to_remove.dedup();
@@ -100,14 +115,46 @@ impl Envoy {
         let options = |fields: Vec<(&HeaderName, &HeaderValue)>| {
             fields.into_iter().map(|(name, value)| header_option(name, value)).collect()
         };
+        let mut headers: Vec<_> = options(identity);
+        headers.extend(removed.changed);
         CheckResponse {
             status: Some(Status { code: Code::Ok as i32 }),
             http_response: Some(HttpResponse::Allowed(Allowed {
-                headers: options(identity),
+                headers,
                 headers_to_remove,
                 response_headers_to_add: options(for_client),
+                query_parameters_to_remove: removed.parameters,
             })),
         }
+    }
+}
+
+/// The credential that Envoy removes from the request for the upstream.
+#[derive(Default)]
+struct RemovedCredential {
+    /// The names of header fields.
+    headers: Vec<String>,
+    /// Header fields that lose only a part: `Cookie` and `Referer`.
+    changed: Vec<HeaderValueOption>,
+    /// The names of query parameters.
+    parameters: Vec<String>,
+}
+
+impl RemovedCredential {
+    fn new(removal: &CredentialRemoval<'_>, headers: &HeaderMap, query: Option<&str>) -> Self {
+        let mut left = headers.clone();
+        removal.clean(&mut left);
+        let mut removed = Self::default();
+        for name in headers.keys().filter(|name| removal.touches(name)) {
+            let values: Vec<&[u8]> = left.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+            match HeaderValue::from_bytes(&values.join(&b"; "[..])) {
+                Ok(value) if !values.is_empty() => removed.changed.push(header_option(name, &value)),
+                _ => removed.headers.push(name.to_string()),
+            }
+        }
+        let parameters = removal.removed_parameters(query).into_iter();
+        removed.parameters = parameters.map(str::to_owned).collect();
+        removed
     }
 }
 

@@ -1,0 +1,1 @@
+//! Tests of the challenge, and of resources that list several applications.
