@@ -30,8 +30,8 @@ pub(super) trait Editable: PolicyRecord {
 
     /// Adds fields that are missing in a record and have a default value that depends on the
     /// scripts.
-    fn fill(fields: &mut Value, accounts: &Accounts) {
-        let _ = (fields, accounts);
+    fn fill(reader: &mut FieldReader, accounts: &Accounts) {
+        let _ = (reader, accounts);
     }
 
     /// Adds fields that are computed and cannot be changed.
@@ -54,9 +54,8 @@ pub(super) trait Editable: PolicyRecord {
 pub(super) async fn create<T: Editable>(
     mut request: ApiRequest<'_>,
 ) -> Result<PayloadResponse, Denial> {
-    let mut fields = request.json().await?;
-    T::fill(&mut fields, &request.accounts);
-    let mut reader = FieldReader::new(fields);
+    let mut reader = FieldReader::new(request.json().await?);
+    T::fill(&mut reader, &request.accounts);
     let record = T::read(&mut reader);
     reader.finish()?;
     T::check_write(&request, None, Some(&record))?;
@@ -104,10 +103,10 @@ pub(super) async fn change<T: Editable>(
         // The header field of the old type is not a choice of the client.
         let is_default = after["header"] == "API-KEY" && patch.get("header").is_none();
         if is_default && patch.get("type").is_some() {
-            after.as_object_mut().map(|fields| fields.shift_remove("header"));
-            T::fill(&mut after, &request.accounts);
+            after["header"] = Value::Null;
         }
         let mut reader = FieldReader::new(after);
+        T::fill(&mut reader, &request.accounts);
         let changed = T::read(&mut reader);
         reader.finish()?;
         T::check_write(&request, Some(record), Some(&changed))?;
@@ -175,13 +174,10 @@ impl Editable for Application {
     const PATH: &'static str = "applications";
 
     /// A script that declares its header field is the default for `header`.
-    fn fill(fields: &mut Value, accounts: &Accounts) {
-        let name = fields.get("type").and_then(Value::as_str).unwrap_or_default();
-        let header = declared_header(name, &accounts.scripts().current());
-        if let (Some(header), Some(fields)) = (header, fields.as_object_mut())
-            && fields.get("header").is_none_or(Value::is_null)
-        {
-            fields.insert("header".into(), header.into());
+    fn fill(reader: &mut FieldReader, accounts: &Accounts) {
+        let name = reader.peek("type").unwrap_or_default();
+        if let Some(header) = declared_header(name, &accounts.scripts().current()) {
+            reader.set_default("header", header);
         }
     }
 

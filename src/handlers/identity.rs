@@ -37,7 +37,8 @@ pub struct IdentityFields {
     pub key_id: HeaderName,
     /// The id of the application that accepted the credential.
     pub application: HeaderName,
-    /// The permissions that the credential is restricted to, separated by commas.
+    /// The permissions that the credential is restricted to, as far as the user has them, separated
+    /// by commas.
     pub scopes: HeaderName,
 }
 
@@ -67,7 +68,7 @@ impl IdentityHeader {
             Self::Roles => identity.user_roles_field().map_or(Some(EMPTY), copy),
             Self::KeyId => HeaderValue::from_bytes(&identity.key()?.digits()).ok(),
             Self::Application => copy(&identity.application()?.field),
-            Self::Scopes => match identity.scopes()? {
+            Self::Scopes => match identity.granted_scopes()?.as_slice() {
                 [] => Some(NO_SCOPES),
                 scopes => list(scopes),
             },
@@ -150,10 +151,31 @@ mod tests {
 
     #[test]
     fn names_are_escaped_without_collisions() {
-        let names = ["ada", "O'Neil +@_.-x", "Zoë", "Zo%C3%AB", "a,b", "a%2Cb", "-", "%2D", "名前", "a\nb", " a"];
+        let names = [
+            "ada",
+            "O'Neil +@_.-x",
+            "Zoë",
+            "Zo%C3%AB",
+            "a,b",
+            "a%2Cb",
+            "-",
+            "%2D",
+            "名前",
+            "a\nb",
+            " a",
+        ];
         let escaped = [
-            "ada", "O'Neil +@_.-x", "Zo%C3%AB", "Zo%25C3%25AB", "a%2Cb", "a%252Cb", "%2D", "%252D",
-            "%E5%90%8D%E5%89%8D", "a%0Ab", "%20a",
+            "ada",
+            "O'Neil +@_.-x",
+            "Zo%C3%AB",
+            "Zo%25C3%25AB",
+            "a%2Cb",
+            "a%252Cb",
+            "%2D",
+            "%252D",
+            "%E5%90%8D%E5%89%8D",
+            "a%0Ab",
+            "%20a",
         ];
         for (name, escaped) in names.into_iter().zip(escaped) {
             assert_eq!(escape(name), escaped);

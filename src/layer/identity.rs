@@ -33,7 +33,7 @@ impl CallerIdentity {
             application: identity.application().map(|application| application.record.id.clone()),
         });
         let roles = identity.roles().to_vec();
-        let scopes = identity.scopes().map(<[String]>::to_vec);
+        let scopes = identity.granted_scopes();
         Self(Arc::new(Facts { user, roles, scopes, allows: identity.allows() }))
     }
 
@@ -59,8 +59,8 @@ impl CallerIdentity {
         &self.0.roles
     }
 
-    /// The permissions that the credential is restricted to. `None` means that the credential is not
-    /// restricted.
+    /// The permissions that the credential is restricted to, as far as the user has them. `None`
+    /// means that the credential is not restricted to scopes.
     pub fn scopes(&self) -> Option<&[String]> {
         self.0.scopes.as_deref()
     }

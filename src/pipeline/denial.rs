@@ -161,7 +161,8 @@ impl Denial {
     /// sent a credential, which the challenge says (RFC 6750, section 3).
     #[must_use]
     pub(super) fn challenged_by(mut self, application: &CompiledApplication) -> Self {
-        self.0.challenger = application.record.auth_type.script().map(|_| application.record.id.clone());
+        self.0.challenger =
+            application.record.auth_type.script().map(|_| application.record.id.clone());
         let challenge = match self.0.phase {
             Phase::Header => &application.challenge,
             _ => &application.rejection,

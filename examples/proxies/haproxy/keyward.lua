@@ -21,6 +21,7 @@ local identity_fields = {
     "x-keyward-roles",
     "x-keyward-key-id",
     "x-keyward-application",
+    "x-keyward-scopes",
 }
 
 local limit_variables = {

@@ -51,7 +51,8 @@ pub(super) async fn respond(
     let settings = &upstreams.settings;
     let outgoing =
         OutgoingRequest::new(handlers, &request, removal.as_ref(), settings, can_upgrade);
-    let upload = Upload::new(body, outgoing.expectation(), &handlers.identity_fields);
+    let upload =
+        Upload::new(body, outgoing.expectation(), &handlers.identity_fields, removal.as_ref());
     let exchange = send(&upstreams, &outgoing, upload).await?;
     finish(&upstreams, &outgoing, exchange, client_upgrade)
 }

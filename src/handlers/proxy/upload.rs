@@ -10,13 +10,17 @@ use std::{
     time::Duration,
 };
 
+use ::http::HeaderName;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
 use super::{activity::LastActivity, headers::is_reserved};
-use crate::handlers::{BodyError, IdentityFields, RequestBody};
+use crate::{
+    handlers::{BodyError, IdentityFields, RequestBody, identity::is_similar},
+    pipeline::CredentialRemoval,
+};
 
 /// The maximum time that a body with `Expect: 100-continue` waits for the upstream's permission.
 /// RFC 9110, section 10.1.1, advises against an indefinite wait.
@@ -38,6 +42,8 @@ struct UploadStream {
     body: Incoming,
     progress: Arc<UploadProgress>,
     identity_fields: Arc<IdentityFields>,
+    /// The header fields of the credential, which must not come as trailers either.
+    credential_fields: Vec<HeaderName>,
     /// The timeout of `Expect: 100-continue`; `None` means that the body may be sent.
     continue_timeout: Option<Pin<Box<Sleep>>>,
 }
@@ -87,6 +93,7 @@ impl Upload {
         body: RequestBody,
         expectation: Expectation,
         identity_fields: &Arc<IdentityFields>,
+        removal: Option<&CredentialRemoval<'_>>,
     ) -> Self {
         let body = match body {
             RequestBody::Full(bytes) if bytes.is_empty() => return Self::default(),
@@ -109,6 +116,7 @@ impl Upload {
             body,
             progress,
             identity_fields: identity_fields.clone(),
+            credential_fields: removal.map(CredentialRemoval::header_names).unwrap_or_default(),
             continue_timeout,
         })))
     }
@@ -234,7 +242,13 @@ impl UploadStream {
     /// Removes reserved trailers, because an upstream may merge trailers into the header fields.
     fn without_reserved(&self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
         if let Some(trailers) = frame.trailers_mut() {
-            let reserved = trailers.keys().filter(|name| is_reserved(name, &self.identity_fields));
+            let is_credential = |name: &HeaderName| {
+                let mut known = self.credential_fields.iter();
+                known.any(|known| is_similar(name.as_str(), known.as_str()))
+            };
+            let reserved = trailers
+                .keys()
+                .filter(|name| is_reserved(name, &self.identity_fields) || is_credential(name));
             for name in reserved.cloned().collect::<Vec<_>>() {
                 trailers.remove(name);
             }

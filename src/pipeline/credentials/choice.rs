@@ -4,11 +4,7 @@
 use http::{HeaderName, HeaderValue, StatusCode, header::AUTHORIZATION};
 
 use super::{CompiledApplication, Denial, Function, Phase, Request, RequestContext};
-use crate::{
-    directory::Rule,
-    model::AuthType,
-    scripting::CredentialDeclaration,
-};
+use crate::{directory::Rule, model::AuthType, scripting::CredentialDeclaration};
 
 /// The application that serves a request.
 pub(in crate::pipeline) enum Choice<'a> {

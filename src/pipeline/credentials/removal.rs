@@ -25,6 +25,13 @@ impl CredentialRemoval<'_> {
             || self.more.as_ref().is_some_and(|more| more.headers.iter().any(is_covered))
     }
 
+    /// The names of the header fields that carry the credential, and `AUTH-METHOD`.
+    pub fn header_names(&self) -> Vec<HeaderName> {
+        let more = self.more.iter().flat_map(|more| &more.headers);
+        let known = self.headers.into_iter().flatten().chain(more);
+        known.cloned().chain([AUTH_METHOD]).collect()
+    }
+
     /// Whether [`CredentialRemoval::clean`] can remove or change a header field of this name.
     pub fn touches(&self, name: &HeaderName) -> bool {
         self.covers(name) || self.more.is_some() && (*name == COOKIE || *name == REFERER)
@@ -81,11 +88,7 @@ impl CredentialParts {
 }
 
 /// Replaces the values of a field. A value that becomes `None` is removed.
-fn rewrite(
-    headers: &mut HeaderMap,
-    name: HeaderName,
-    change: impl Fn(&[u8]) -> Option<Vec<u8>>,
-) {
+fn rewrite(headers: &mut HeaderMap, name: HeaderName, change: impl Fn(&[u8]) -> Option<Vec<u8>>) {
     let values: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
     headers.remove(&name);
     for value in values {
@@ -177,7 +180,10 @@ mod tests {
         let parts = CredentialParts { cookies: names(&["session"]), ..Default::default() };
         let removal = removal(parts);
         for (before, after) in [
-            (&["a=1; session=s; b=\"x y\"", "session=t", "c=3"][..], &["a=1; b=\"x y\"", "c=3"][..]),
+            (
+                &["a=1; session=s; b=\"x y\"", "session=t", "c=3"][..],
+                &["a=1; b=\"x y\"", "c=3"][..],
+            ),
             (&["session=s; a=1"], &["a=1"]),
             (&["a=1;session=s"], &["a=1"]),
             (&["SESSION=s; %73ession=s"], &[]),

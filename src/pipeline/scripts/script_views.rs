@@ -77,7 +77,7 @@ pub(in crate::pipeline) fn identity(identity: &Identity<'_>) -> IdentityView {
             uid: identity.uid(),
             name: identity.name().unwrap_or_default().to_owned(),
             roles: identity.roles().to_vec(),
-            scopes: identity.scopes().map(<[String]>::to_vec),
+            scopes: identity.granted_scopes(),
             key_id: identity.key().map(|id| id.to_string()),
             application: identity.application().map(|application| application.record.id.clone()),
             attributes: identity.attributes(),

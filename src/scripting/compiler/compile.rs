@@ -132,7 +132,10 @@ impl Compiler {
             Some(Err(_)) => return Err(vec![in_file("BLOCKING must be true or false".into())]),
         };
         let declared = constants.get("CREDENTIAL").filter(|_| kind == ScriptKind::Auth);
-        let credential = declared.map(CredentialDeclaration::read).transpose().map_err(|problem| vec![in_file(problem)])?;
+        let credential = declared
+            .map(CredentialDeclaration::read)
+            .transpose()
+            .map_err(|problem| vec![in_file(problem)])?;
         let tests = test_names(&ast);
         ast.clear_statements();
         let mut prepared = [const { None }; Function::ALL.len()];

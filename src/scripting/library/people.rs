@@ -105,8 +105,8 @@ mod functions {
         texts(&identity.0.roles)
     }
 
-    /// The permissions that the credential is restricted to, as an array. `()` means that the
-    /// credential is not restricted.
+    /// The permissions that the credential is restricted to, as far as the user has them, as an
+    /// array. `()` means that the credential is not restricted to scopes.
     ///
     /// Example: `identity.scopes == () || "read orders" in identity.scopes`
     #[rhai_fn(get = "scopes", pure)]

@@ -75,9 +75,7 @@ impl CredentialDeclaration {
         }
         let parts = &declared.parts;
         if parts.headers.is_empty() && parts.parameters.is_empty() && parts.cookies.is_empty() {
-            return Err(
-                "CREDENTIAL names no header field, no query parameter and no cookie".into()
-            );
+            return Err("CREDENTIAL names no header field, no query parameter and no cookie".into());
         }
         if declared.scheme.is_some() && parts.headers.first().is_none_or(|n| n != "authorization") {
             return Err("CREDENTIAL has a scheme, which only Authorization has; write Authorization as the first of headers, or leave scheme out".into());
@@ -94,7 +92,10 @@ fn scheme(value: &Dynamic) -> Result<String, String> {
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     let text = value.clone().into_string().unwrap_or_default();
     if text.is_empty() || text.len() > 64 || !text.bytes().all(is_token) {
-        return Err("scheme of CREDENTIAL must be the name of an authentication scheme, such as \"Bearer\"".into());
+        return Err(
+            "scheme of CREDENTIAL must be the name of an authentication scheme, such as \"Bearer\""
+                .into(),
+        );
     }
     Ok(text)
 }

@@ -176,8 +176,8 @@ pub struct IdentityParts {
     pub name: String,
     /// The ids of the roles that the credential carries.
     pub roles: Vec<String>,
-    /// The permissions that the credential is restricted to; `None` means that it is not
-    /// restricted.
+    /// The permissions that the credential is restricted to, as far as the user has them; `None`
+    /// means that it is not restricted.
     pub scopes: Option<Vec<String>>,
     /// The public id of the key that authenticated the request; `None` means that no key did.
     pub key_id: Option<String>,

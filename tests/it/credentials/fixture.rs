@@ -52,6 +52,9 @@ pub struct Fixture {
     /// The text of a key of ada.
     pub key: String,
     pub address: SocketAddr,
+    /// The URL of the upstream.
+    pub upstream: String,
+    pub store: Arc<MemoryStore>,
     _scripts: tempfile::TempDir,
 }
 
@@ -62,7 +65,8 @@ impl Fixture {
         let (pepper, passwords) = (Pepper::from_bytes([7; 32]), Passwords::new(1));
         let store = Arc::new(MemoryStore::new());
         let accounts =
-            Accounts::with(store, pepper, passwords, Clock::system(), Entropy::seeded(1)).unwrap();
+            Accounts::with(store.clone(), pepper, passwords, Clock::system(), Entropy::seeded(1))
+                .unwrap();
         accounts.first_start().await.unwrap();
         let scripts = tempfile::tempdir().unwrap();
         let folder = scripts.path().join("auth");
@@ -80,6 +84,12 @@ impl Fixture {
         let query = "fn header(req) { if req.query.contains(\"k=1\") { \"ada\" } }
             fn decode(req, p) { #{ user: p } } fn verify(req, u, c) { true }";
         std::fs::write(folder.join("whole_query.rhai"), query).unwrap();
+        let folder = scripts.path().join("handlers");
+        std::fs::create_dir(&folder).unwrap();
+        let who = "fn handle(req, identity) {
+            #{ roles: identity.roles, scopes: identity.scopes, reader: identity.has_role(\"reader\") }
+        }";
+        std::fs::write(folder.join("who.rhai"), who).unwrap();
         let secrets = Secrets::new([
             ("jwt".to_owned(), Secret::new(JWT_SECRET)),
             ("hmac-ada".to_owned(), Secret::new(HMAC_SECRET)),
@@ -102,19 +112,28 @@ impl Fixture {
         let key = pair.split_once(':').unwrap().1.to_owned();
         let gate = Gate::new(&accounts, 4096);
         let address = listen(&accounts, &gate).await;
-        let fixture = Self { accounts, gate, ada, key, address, _scripts: scripts };
         let upstream = upstream().await;
+        let url = upstream.clone();
+        let fixture =
+            Self { accounts, gate, ada, key, address, upstream: url, store, _scripts: scripts };
         let proxy = json!({ "upstreams": [upstream] });
         let keeping = json!({ "upstreams": [upstream], "keep_credential": true });
-        fixture.add(json!({ "id": "p", "path": "/p/{*r}", "handler": "proxy", "proxy": proxy })).await;
-        fixture.add(json!({ "id": "k", "path": "/k/{*r}", "handler": "proxy", "proxy": keeping })).await;
+        fixture
+            .add(json!({ "id": "p", "path": "/p/{*r}", "handler": "proxy", "proxy": proxy }))
+            .await;
+        fixture
+            .add(json!({ "id": "k", "path": "/k/{*r}", "handler": "proxy", "proxy": keeping }))
+            .await;
         fixture.add(json!({ "id": "d", "path": "/d/{*r}", "handler": "decide" })).await;
         let open = json!(["*", "anonymous"]);
         fixture
             .add(json!({ "id": "o", "path": "/o/{*r}", "handler": "proxy", "proxy": proxy, "authentication": open }))
             .await;
         let respond = json!({ "status": 200, "content_type": "text/plain", "body": "in" });
-        fixture.add(json!({ "id": "s", "path": "/s/{*r}", "handler": "respond", "respond": respond })).await;
+        fixture.add(json!({ "id": "w", "path": "/who", "handler": "script:who" })).await;
+        fixture
+            .add(json!({ "id": "s", "path": "/s/{*r}", "handler": "respond", "respond": respond }))
+            .await;
         fixture
     }
 
@@ -234,9 +253,13 @@ async fn upstream() -> String {
     use axum::{Json, Router};
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let echo = async |uri: Uri, headers: HeaderMap| {
-        let Seen { target, fields } = Seen::new(&uri, &headers);
-        Json(json!({ "target": target, "fields": fields }))
+    let echo = async |request: Request<axum::body::Body>| {
+        use http_body_util::BodyExt as _;
+        let (head, body) = request.into_parts();
+        let trailers = body.collect().await.unwrap().trailers().cloned().unwrap_or_default();
+        let Seen { target, fields } = Seen::new(&head.uri, &head.headers);
+        let trailers = Seen::new(&head.uri, &trailers).fields;
+        Json(json!({ "target": target, "fields": fields, "trailers": trailers }))
     };
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(echo)).await });
     url

@@ -24,7 +24,8 @@ fn cases(fixture: &Fixture, prefix: &str) -> Vec<Case> {
     let token = token();
     let key = fixture.key.as_str();
     let target = "/x?page=2&q=%20a";
-    let (signed, created) = signature(&format!("{prefix}{target}"), &format!("nonce-{}", &prefix[1..].repeat(8)));
+    let (signed, created) =
+        signature(&format!("{prefix}{target}"), &format!("nonce-{}", &prefix[1..].repeat(8)));
     vec![
         Case {
             application: "jwt",
@@ -75,7 +76,11 @@ fn cases(fixture: &Fixture, prefix: &str) -> Vec<Case> {
                 ("X-Read-Later", "later".into()),
             ],
             secrets: vec!["s3cret".into(), "pr00f".into(), "c0py".into(), "x-client".into()],
-            kept: vec![("x-read-later", "later"), ("cookie", "theme=dark; lang=en"), ("x-proof.", "mine")],
+            kept: vec![
+                ("x-read-later", "later"),
+                ("cookie", "theme=dark; lang=en"),
+                ("x-proof.", "mine"),
+            ],
         },
         Case {
             application: "whole_query",
@@ -224,8 +229,7 @@ async fn anonymous_request_does_not_pass_on_a_credential_that_nobody_looked_at()
     let bearer = format!("Bearer {}", token());
     let target = format!("/o/x?api_key={key}&a");
     for (id, removed) in [("query_key", "/o/x?a"), ("jwt", &*target), ("default", &*target)] {
-        let fields =
-            [("AUTH-METHOD", id), ("Authorization", &bearer), ("API-KEY", &fixture.ada)];
+        let fields = [("AUTH-METHOD", id), ("Authorization", &bearer), ("API-KEY", &fixture.ada)];
         let seen = fixture.proxied(&target, &fields).await;
         assert_eq!(seen.target, removed, "{id}");
         assert_eq!(seen.get("x-keyward-user"), [""; 0]);
@@ -242,7 +246,8 @@ async fn credential_in_the_body_is_refused_unless_the_resource_keeps_it() {
         assert_eq!(response.status(), status, "{path} {:?}", response.body());
     }
     for (id, path, keeps, status) in [("b1", "/b1", false, 503), ("b2", "/b2", true, 502)] {
-        let proxy = serde_json::json!({ "upstreams": ["http://127.0.0.1:1"], "keep_credential": keeps });
+        let proxy =
+            serde_json::json!({ "upstreams": ["http://127.0.0.1:1"], "keep_credential": keeps });
         fixture
             .add(serde_json::json!({ "id": id, "path": path, "handler": "proxy", "proxy": proxy, "buffer_body": true }))
             .await;

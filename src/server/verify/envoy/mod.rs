@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_LENGTH, HOST},
+    header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, WWW_AUTHENTICATE},
 };
 use grpc::Code;
 use http_body_util::BodyExt as _;
@@ -148,7 +148,9 @@ impl RemovedCredential {
         for name in headers.keys().filter(|name| removal.touches(name)) {
             let values: Vec<&[u8]> = left.get_all(name).iter().map(HeaderValue::as_bytes).collect();
             match HeaderValue::from_bytes(&values.join(&b"; "[..])) {
-                Ok(value) if !values.is_empty() => removed.changed.push(header_option(name, &value)),
+                Ok(value) if !values.is_empty() => {
+                    removed.changed.push(header_option(name, &value))
+                }
                 _ => removed.headers.push(name.to_string()),
             }
         }
@@ -163,7 +165,16 @@ async fn denied(response: PayloadResponse) -> CheckResponse {
     let (parts, body) = response.into_parts();
     // This cannot fail, because the body of a denial is in memory.
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let headers = parts.headers.iter().filter(|(name, _)| **name != CONTENT_LENGTH);
+    // Envoy keeps only one field of a name, so several challenges become one list.
+    let mut fields = parts.headers;
+    let challenges: Vec<_> = fields.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+    let challenges: Vec<_> = challenges.iter().map(HeaderValue::as_bytes).collect();
+    if let ([_, _, ..], Ok(list)) =
+        (&challenges[..], HeaderValue::from_bytes(&challenges.join(&b", "[..])))
+    {
+        fields.insert(WWW_AUTHENTICATE, list);
+    }
+    let headers = fields.iter().filter(|(name, _)| **name != CONTENT_LENGTH);
     let code = match parts.status {
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         _ => Code::PermissionDenied,
