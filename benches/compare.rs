@@ -78,7 +78,8 @@ fn main() -> Outcome<()> {
     compare_rejected_keys(&keyward, rounds, load)?;
 
     let start_nginx = |name: &str, backend: &Server, path| -> Outcome<Option<Server>> {
-        let subrequest = AfterCheck::AuthRequest(backend.address.parse()?, path, &keyward.header);
+        let subrequest =
+            AfterCheck::AuthRequest(backend.address_of(path).parse()?, path, &keyward.header);
         let nginx = Peer::Nginx.start(&subfolder(folder.path(), name)?, subrequest)?;
         Ok(nginx.map(|server| server.with_backend(backend)))
     };

@@ -39,6 +39,7 @@ impl Server {
             .env("KEYWARD_STORE__PEPPER_FILE", store.with_extension("pepper"))
             .env("KEYWARD_SERVER__LISTEN", "127.0.0.1:0")
             .env("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0")
+            .env("KEYWARD_VERIFY__LISTEN", "127.0.0.1:0")
             .env("KEYWARD_LIMITS__CONNECTIONS", "100000")
             // Idle connections have to stay open until the end of the bench.
             .env("KEYWARD_LIMITS__IDLE_SECONDS", "3600")

@@ -86,6 +86,8 @@ pub enum Expected {
 pub struct Server {
     pub name: &'static str,
     pub address: String,
+    /// The address for proxies that ask; empty if the server has none.
+    pub verify: String,
     /// The address of the admin API; empty if the server has none.
     pub admin: String,
     /// The header field with a valid credential. More fields may follow, each after a line feed.
@@ -170,11 +172,11 @@ impl<'a> Setup<'a> {
         let mut child = self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn()?;
         let control = self.folder.join("data/keyward.control");
         let until = Instant::now() + Duration::from_secs(30);
-        let (address, admin) = loop {
+        let (address, verify, admin) = loop {
             let text = std::fs::read(&control).unwrap_or_default();
             if let Ok(control) = serde_json::from_slice::<serde_json::Value>(&text) {
                 let text = |field: &str| control[field].as_str().unwrap_or_default().to_owned();
-                break (text("public"), text("address"));
+                break (text("public"), text("verify"), text("address"));
             }
             if child.try_wait()?.is_some() || Instant::now() > until {
                 let log = std::fs::read_to_string(self.folder.join("server.log"))?;
@@ -185,6 +187,7 @@ impl<'a> Setup<'a> {
         let ready = begun.elapsed();
         let mut server = Server::new(name, address.parse()?, self.header, child);
         server.ready = ready;
+        server.verify = verify;
         server.admin = admin;
         Ok(server)
     }
@@ -197,6 +200,7 @@ impl<'a> Setup<'a> {
         command.args(args).current_dir(self.folder).env_clear();
         command.env("KEYWARD_SERVER__LISTEN", "127.0.0.1:0");
         command.env("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0");
+        command.env("KEYWARD_VERIFY__LISTEN", "127.0.0.1:0");
         command.env("KEYWARD_LOG__LEVEL", self.log);
         command.env("KEYWARD_SERVER__RUNTIME", self.runtime);
         // The benches' addresses are exempt from the failure limit, because some benches send many
@@ -209,8 +213,8 @@ impl<'a> Setup<'a> {
 impl Server {
     fn new(name: &'static str, address: SocketAddr, header: String, child: Child) -> Self {
         let address = address.to_string();
-        let (ready, admin) = (Duration::ZERO, String::new());
-        Self { name, address, admin, header, child, ready, backend: None }
+        let (ready, verify, admin) = (Duration::ZERO, String::new(), String::new());
+        Self { name, address, verify, admin, header, child, ready, backend: None }
     }
 
     /// Adds the CPU time of `backend`, the server to which this server sends subrequests.
@@ -271,6 +275,15 @@ impl Server {
         Ok((head.to_owned(), body.to_owned()))
     }
 
+    /// The address of the listener that serves a path.
+    pub fn address_of(&self, path: &str) -> &str {
+        if path.starts_with("/-/verify") && !self.verify.is_empty() {
+            &self.verify
+        } else {
+            &self.address
+        }
+    }
+
     /// Puts load on one path with wrk. Every response must be a success.
     pub fn drive(&self, path: &str, header: &str, load: Load) -> Outcome<Figures> {
         self.drive_expecting(path, header, load, Expected::Success)
@@ -293,7 +306,7 @@ impl Server {
             .arg(script.path())
             .args(["-t2", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency"])
             .args(header.lines().flat_map(|line| ["-H", line]))
-            .arg(format!("http://{}{path}", self.address))
+            .arg(format!("http://{}{path}", self.address_of(path)))
             .output()
             .map_err(|error| format!("wrk: {error} (apt-get install wrk)"))?;
         let cpu = self.cpu()? - before;

@@ -176,6 +176,10 @@ impl Draft {
     }
 
     fn unknown_key(&self, section: &str, word: &str) -> Unfit {
+        if let Some(place) = moved_to(section, word) {
+            let fix = format!("Use {place}.");
+            return Unfit { message: "This key has moved.".into(), fix };
+        }
         let known = self.keys.iter().filter(|e| e.section == section).map(|e| e.key.as_str());
         let fix = if let Some(other) = self.sections_with(word).next() {
             format!("`{word}` belongs in [{other}].")
@@ -274,6 +278,13 @@ impl Entry {
         };
         Unfit { message: message.into(), fix }
     }
+}
+
+/// Returns the name of a key that an older version had at another place.
+pub(super) fn moved_to(section: &str, key: &str) -> Option<&'static str> {
+    const MOVED: [(&str, &str, &str); 1] = [("server", "grpc_listen", "verify.grpc_listen")];
+    let known = MOVED.iter().find(|(old, name, _)| *old == section && *name == key);
+    known.map(|(_, _, place)| *place)
 }
 
 /// The text of a file, to compute line numbers from byte offsets.

@@ -7,7 +7,7 @@
 
 use super::{
     Place, Problem,
-    draft::{Draft, Entry, Unfit},
+    draft::{Draft, Entry, Unfit, moved_to},
 };
 use crate::model::suggest;
 
@@ -65,6 +65,13 @@ fn variable(entry: &Entry) -> String {
 }
 
 fn unknown(draft: &Draft, name: &str) -> Unfit {
+    let lower = name.trim_start_matches(PREFIX).to_lowercase();
+    let key = lower.split_once(SEPARATOR).and_then(|(section, key)| moved_to(section, key));
+    if let Some(key) = key {
+        let new = key.to_uppercase().replace('.', SEPARATOR);
+        let fix = format!("Use {PREFIX}{new}.");
+        return Unfit { message: "The key of this variable has moved.".into(), fix };
+    }
     let names: Vec<String> = draft.keys.iter().map(variable).collect();
     let near = suggest(name, names.iter().map(String::as_str));
     let fix = near.map_or_else(String::new, |near| format!("Did you mean {near}?"));

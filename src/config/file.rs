@@ -7,7 +7,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use super::background::{BackupSection, WebhookSection};
+pub use super::{
+    background::{BackupSection, WebhookSection},
+    verify::VerifySection,
+};
 
 /// Keyward's configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -16,6 +19,8 @@ pub use super::background::{BackupSection, WebhookSection};
 pub struct File {
     /// The public listener, for clients and proxies.
     pub server: ServerSection,
+    /// The listener for proxies that ask whether a request may pass.
+    pub verify: VerifySection,
     /// The admin listener, for the API and health checks.
     pub admin: AdminSection,
     /// The header fields that tell an upstream who the caller is.
@@ -46,14 +51,11 @@ pub struct ServerSection {
     /// The address and port for requests. 0.0.0.0 or [::] means all interfaces, port 0 a free port.
     #[allow(rustdoc::broken_intra_doc_links, reason = "[::] is an address")]
     pub listen: String,
-    /// The address and port for Envoy's gRPC checks (envoy.service.auth.v3). The listener has the
-    /// TLS of this section and accepts trusted_proxies only. Empty means no such listener.
-    pub grpc_listen: String,
     /// The base URL of Location header fields, such as "https://api.example.com". Empty means that
     /// Keyward uses the request's Host.
     pub public_url: String,
-    /// The trusted proxies: addresses and networks, separated by commas. Only trusted proxies may
-    /// use /-/verify.
+    /// The trusted proxies in front: addresses and networks, separated by commas. Keyward believes
+    /// what they say about their clients. Empty means that no proxy is trusted.
     pub trusted_proxies: String,
     /// Whether each connection begins with a PROXY protocol header (version 1 or 2) that contains
     /// the client's address: "off" or "on". With "on", only trusted_proxies may connect.
@@ -229,8 +231,8 @@ pub struct ScriptsSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsSection {
-    /// The maximum number of open connections of the public listener. The admin listener has a
-    /// separate limit of 64.
+    /// The maximum number of open connections of the public listener. The verify listeners together
+    /// have the same limit, and the admin listener has a limit of 64.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections: i64,
     /// The maximum size of the request line and header section together, in bytes.
@@ -346,9 +348,8 @@ impl Default for ServerSection {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8080".into(),
-            grpc_listen: String::new(),
             public_url: String::new(),
-            trusted_proxies: "127.0.0.0/8, ::1".into(),
+            trusted_proxies: String::new(),
             proxy_protocol: "off".into(),
             tls_certificate: String::new(),
             tls_key: String::new(),

@@ -12,6 +12,7 @@ mod settings;
 mod show;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::{
     fs, io,
@@ -23,8 +24,8 @@ pub use env::environment;
 pub use error::{ConfigError, Place, Problem};
 pub use file::File;
 pub use settings::{
-    AdminListen, Engine, LogSettings, ProxyProtocol, Runtime, ScriptSettings, ServerSettings,
-    Settings,
+    Engine, ListenAddress, LogSettings, ProxyProtocol, Runtime, ScriptSettings, ServerSettings,
+    Settings, VerifySettings,
 };
 pub use show::{print, schema};
 

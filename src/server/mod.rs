@@ -16,4 +16,4 @@ pub use accept::{ConnectionLimits, Service, serve};
 pub use explain::Explainer;
 pub use listener::{BoundSocket, Listener, Peer};
 pub use public::Public;
-pub use verify::envoy::Envoy;
+pub use verify::{Verify, envoy::Envoy};

@@ -6,13 +6,7 @@ use ::http::{Response, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use ipnet::IpNet;
 
-use super::{
-    Peer, Service,
-    verify::{
-        dialects::{Dialect, is_among},
-        identity_headers::HeaderTemplate,
-    },
-};
+use super::{Peer, Service, verify::dialects::is_among};
 use crate::{
     handlers::{HandlerRequest, Handlers, Hop, Origin, Payload, PayloadResponse, RequestBody},
     http::{
@@ -25,27 +19,23 @@ use crate::{
 /// The service of the public listener. Cheap to clone.
 #[derive(Clone)]
 pub struct Public {
-    pub(super) gate: Gate,
-    pub(super) handlers: Handlers,
-    /// The header fields that tell proxies who makes a request.
-    pub(super) template: Arc<HeaderTemplate>,
+    gate: Gate,
+    handlers: Handlers,
     /// The base of absolute URLs. `None` means that the base is the scheme and the host of the
     /// request.
     public_url: Option<Arc<str>>,
     /// The addresses of the trusted proxies in front of this server.
-    pub(super) trusted: Arc<[IpNet]>,
+    trusted: Arc<[IpNet]>,
 }
 
 impl Public {
     /// The service with these handlers. `public_url` has no slash at its end.
     pub fn new(gate: Gate, handlers: Handlers, public_url: Option<String>) -> Self {
-        let template = Arc::new(HeaderTemplate::new(handlers.identity_fields()));
         let public_url = public_url.map(Arc::from);
-        Self { gate, handlers, template, public_url, trusted: Arc::default() }
+        Self { gate, handlers, public_url, trusted: Arc::default() }
     }
 
-    /// Trusts the proxies at these addresses: a trusted proxy names the client, and may use the
-    /// verify endpoints.
+    /// Trusts the proxies at these addresses: a trusted proxy names the client.
     #[must_use]
     pub fn with_trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
         self.trusted = proxies.into_iter().collect();
@@ -161,10 +151,6 @@ impl Service for Public {
 
     async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let (mut parts, body) = request.into_parts();
-        if let Some(dialect) = Dialect::of_path(parts.uri.path()) {
-            let response = self.verify(dialect, &parts, peer).await;
-            return response::for_method(&parts.method, response);
-        }
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let body = RequestBody::Stream(body);
         let response = self.decide(&parts, body, upgrade, peer).await.unwrap_or_else(|denial| {

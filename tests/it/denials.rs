@@ -75,7 +75,7 @@ fn a_denial_entry_names_the_client_and_contains_no_text_from_the_request() {
         404
     );
     let request = server
-        .request("GET", "/-/verify/nginx")
+        .verify_request("GET", "/-/verify/nginx")
         .header("X-Original-URI", "/user/1")
         .header("X-Forwarded-For", "192.0.2.7");
     assert_eq!(

@@ -19,9 +19,10 @@ use crate::harness::{Server, Site};
 /// Shell code that runs before the first block of a page, and makes curl fail on an HTTP error.
 const PROLOGUE: &str =
     "set -euo pipefail\ncurl() { command curl --fail-with-body -sS --max-time 30 \"$@\"; }\n";
-/// The addresses of the two listeners in the manual.
+/// The addresses of the listeners in the manual.
 const PUBLIC: &str = "127.0.0.1:8080";
 const ADMIN: &str = "127.0.0.1:8081";
+const VERIFY: &str = "127.0.0.1:8082";
 
 /// A fenced block of a page.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,12 +94,14 @@ fn run(page: &Path) -> (Vec<String>, usize, usize) {
     let blocks = blocks(&read_page(page));
     let server = Server::start(Site::new(), String::new());
     let (public, admin) = (server.public.to_string(), server.admin.to_string());
-    let script = script(&blocks).replace(PUBLIC, &public).replace(ADMIN, &admin);
+    let verify = server.verify.unwrap().to_string();
+    let script =
+        script(&blocks).replace(PUBLIC, &public).replace(ADMIN, &admin).replace(VERIFY, &verify);
     let status = server.site.shell(&script).status().unwrap();
     let read = |name: String| {
         let text = fs::read(server.site.path().join(name)).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).replace('\r', "");
-        text.replace(&public, PUBLIC).replace(&admin, ADMIN)
+        text.replace(&public, PUBLIC).replace(&admin, ADMIN).replace(&verify, VERIFY)
     };
     let mut problems = Vec::new();
     if !status.success() {

@@ -15,7 +15,7 @@ use keyward::{
     Layer,
     handlers::{BodyLimits, Handlers},
     model::Handler,
-    server::{BoundSocket, ConnectionLimits, Public, serve},
+    server::{BoundSocket, ConnectionLimits, Public, Service, Verify, serve},
 };
 use serde_json::json;
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -23,12 +23,18 @@ use tokio::{net::TcpListener, sync::Semaphore};
 /// The error code of the fixture's `on_response` hook.
 const WITHHELD_CODE: &str = "KEPT";
 
-/// Starts the public listener, which trusts proxies on this machine.
-async fn listen(fixture: &Fixture) -> SocketAddr {
+/// Starts the public listener and the verify listener, which trusts proxies on this machine.
+async fn listen(fixture: &Fixture) -> (SocketAddr, SocketAddr) {
     let handlers =
         Handlers::new(fixture.accounts.clone(), BodyLimits { bytes: 1 << 20, read: TIMEOUT });
+    let verify = Verify::new(fixture.gate.clone(), handlers.clone())
+        .with_trusted_proxies(["127.0.0.0/8".parse().unwrap()]);
     let public = Public::new(fixture.gate.clone(), handlers, None);
-    let public = public.with_trusted_proxies(["127.0.0.0/8".parse().unwrap()]);
+    (listen_with(public).await, listen_with(verify).await)
+}
+
+/// Starts a listener with this service.
+async fn listen_with(service: impl Service) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let limits = ConnectionLimits {
@@ -44,7 +50,7 @@ async fn listen(fixture: &Fixture) -> SocketAddr {
         BoundSocket::Tcp(listener),
         limits,
         connections,
-        public,
+        service,
         std::future::pending(),
     ));
     address
@@ -142,7 +148,7 @@ fn network_bound(corpus: &[TestRequest]) -> &str {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_face_reaches_the_same_verdict() {
     let fixture = Fixture::new().await;
-    let address = listen(&fixture).await;
+    let (address, verify) = listen(&fixture).await;
 
     let layer = Layer::new(fixture.gate.clone()).rewriting_paths();
     let without_rewriting = Layer::new(fixture.gate.clone());
@@ -209,7 +215,7 @@ async fn every_face_reaches_the_same_verdict() {
             request.path != "/buffered" && !code.starts_with(WITHHELD_CODE)
         };
         for (request, expected) in corpus.iter().zip(&verdicts).filter(is_decidable) {
-            let (status, code) = dialect.verdict(request, "127.0.0.1", address).await;
+            let (status, code) = dialect.verdict(request, "127.0.0.1", verify).await;
             let context = format!("{} {:?} {request:?}", dialect.name, dialect.fields);
             assert_eq!(status, expected.0, "{context}");
             // A denial of a HEAD request has no body, so the layer's verdict contains no code to
@@ -221,13 +227,13 @@ async fn every_face_reaches_the_same_verdict() {
         let elsewhere =
             TestRequest::new(Method::GET, "/orders/7", &[("api-key", network_bound(&corpus))]);
         assert_eq!(
-            dialect.verdict(&elsewhere, "203.0.113.7", address).await.0,
+            dialect.verdict(&elsewhere, "203.0.113.7", verify).await.0,
             200,
             "{}",
             dialect.name
         );
         assert_eq!(
-            dialect.verdict(&elsewhere, "198.51.100.7", address).await.0,
+            dialect.verdict(&elsewhere, "198.51.100.7", verify).await.0,
             401,
             "{}",
             dialect.name

@@ -38,7 +38,7 @@ fn log_in(server: &Server, name: &str, password: &str) -> Response {
 fn log_in_from(server: &Server, client: &str, name: &str, password: &str) -> Response {
     let header = format!("Basic {}", credential(name, password));
     server
-        .request("GET", "/-/verify")
+        .verify_request("GET", "/-/verify")
         .header("AUTH-METHOD", "people")
         .header("Authorization", header)
         .header("X-Forwarded-Method", "GET")

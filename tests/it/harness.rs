@@ -43,6 +43,7 @@ impl Site {
         for (name, value) in [
             ("KEYWARD_SERVER__LISTEN", "127.0.0.1:0"),
             ("KEYWARD_ADMIN__LISTEN", "127.0.0.1:0"),
+            ("KEYWARD_VERIFY__LISTEN", "127.0.0.1:0"),
             ("KEYWARD_SERVER__WORKERS", "2"),
             ("KEYWARD_LOG__LEVEL", "trace"),
             // The tests' addresses are exempt from the failure limits, because tests often send
@@ -121,6 +122,8 @@ pub struct Server {
     /// The first administrator's key.
     pub key: String,
     pub public: SocketAddr,
+    /// The listener for proxies that ask. `None` means a Unix socket, or no listener.
+    pub verify: Option<SocketAddr>,
     pub admin: SocketAddr,
     child: Child,
     printed: Arc<Mutex<String>>,
@@ -164,11 +167,13 @@ impl Server {
             thread::sleep(Duration::from_millis(2));
         };
         let public = control["public"].as_str().unwrap().parse().unwrap();
+        let verify = control["verify"].as_str().and_then(|address| address.parse().ok());
         // If the admin listener uses TLS, the control file has the path of a Unix socket instead of
         // an address.
         let admin = control["address"].as_str().unwrap().parse();
         let server = Self {
             public,
+            verify,
             admin: admin.unwrap_or_else(|_| admin_address_in_log(&logged)),
             key: key.clone(),
             site,
@@ -303,6 +308,11 @@ impl Server {
     /// A request to the public listener without a credential.
     pub fn request(&self, method: &str, target: &str) -> Request {
         Request::new(self.public, method, target)
+    }
+
+    /// A request to the verify listener without a credential.
+    pub fn verify_request(&self, method: &str, target: &str) -> Request {
+        Request::new(self.verify.unwrap(), method, target)
     }
 
     /// A request to the admin listener with the administrator's credential.

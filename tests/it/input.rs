@@ -153,7 +153,12 @@ fn truncated_requests_are_not_served() {
 fn port_in_use_stops_the_start_before_a_store_is_created() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    for name in ["KEYWARD_SERVER__LISTEN", "KEYWARD_ADMIN__LISTEN"] {
+    for name in [
+        "KEYWARD_SERVER__LISTEN",
+        "KEYWARD_ADMIN__LISTEN",
+        "KEYWARD_VERIFY__LISTEN",
+        "KEYWARD_VERIFY__GRPC_LISTEN",
+    ] {
         let site = Site::new().with_env(name, &address);
         let key = name.trim_start_matches("KEYWARD_").replace("__", ".").to_lowercase();
         assert_start_fails(&site, &[&address, "in use", &key]);

@@ -22,7 +22,7 @@ fn verify(server: &Server, dialect: &str, credential: &str) -> Response {
     let prefix = if dialect == "/nginx" { "Original" } else { "Forwarded" };
     let path = if dialect == "/envoy" { "/-/verify/envoy/user/1" } else { "/-/verify" };
     let path = if path.ends_with("/1") { path.to_owned() } else { format!("{path}{dialect}") };
-    let mut request = server.request("GET", &path).header("API-KEY", credential);
+    let mut request = server.verify_request("GET", &path).header("API-KEY", credential);
     if dialect != "/envoy" {
         request = request
             .header(&format!("X-{prefix}-Method"), "GET")

@@ -45,7 +45,7 @@ impl Authority {
     }
 }
 
-/// A site with one certificate for both listeners, the authority that signed the certificate, and
+/// A site with one certificate for all listeners, the authority that signed the certificate, and
 /// the certificate.
 fn site() -> (Site, Authority, String) {
     let site = Site::new();
@@ -54,6 +54,8 @@ fn site() -> (Site, Authority, String) {
     let site = site
         .with_env("KEYWARD_SERVER__TLS_CERTIFICATE", "server.pem")
         .with_env("KEYWARD_SERVER__TLS_KEY", "server.key")
+        .with_env("KEYWARD_VERIFY__TLS_CERTIFICATE", "server.pem")
+        .with_env("KEYWARD_VERIFY__TLS_KEY", "server.key")
         .with_env("KEYWARD_ADMIN__TLS_CERTIFICATE", "server.pem")
         .with_env("KEYWARD_ADMIN__TLS_KEY", "server.key");
     (site, authority, certificate)
@@ -164,10 +166,10 @@ fn client_certificates_on_the_admin_listener_do_not_affect_the_command_line() {
     server.add_user("ada", &[]);
 }
 
-/// Waits until both listeners present this certificate.
+/// Waits until all listeners present this certificate.
 fn wait_for_certificate(server: &Server, certificate: &str) {
     let deadline = Instant::now() + TIMEOUT;
-    while ![server.public, server.admin]
+    while ![server.public, server.verify.unwrap(), server.admin]
         .iter()
         .all(|address| presented_certificate(*address).contains(distinct_line(certificate)))
     {
@@ -200,6 +202,7 @@ fn valid_certificates_are_reloaded_and_invalid_ones_ignored() {
     let signaled =
         Command::new("kill").args(["-HUP", &control["pid"].to_string()]).status().unwrap();
     assert!(signaled.success());
+    server.wait_for_log("the certificate of [verify] is unchanged");
     server.wait_for_log("the certificate of [admin] is unchanged");
 }
 
@@ -225,7 +228,7 @@ fn invalid_certificate_stops_the_start_and_creates_no_store() {
 #[test]
 fn proxy_protocol_sets_the_client_address() {
     let site = Site::new().with_env("KEYWARD_SERVER__PROXY_PROTOCOL", "on");
-    let server = site.start();
+    let server = site.with_env("KEYWARD_SERVER__TRUSTED_PROXIES", "127.0.0.1").start();
     server.add_user("ada", &[]);
     let network_bound = server.generate_key("ada", &["--network", "203.0.113.0/24"]);
     let status = |header: &str| {
@@ -254,7 +257,7 @@ fn untrusted_proxy_is_disconnected_and_logged() {
 
 #[test]
 fn grpc_listener_responds_to_envoy() {
-    let server = Site::new().with_env("KEYWARD_SERVER__GRPC_LISTEN", "127.0.0.1:0").start();
+    let server = Site::new().with_env("KEYWARD_VERIFY__GRPC_LISTEN", "127.0.0.1:0").start();
     let deadline = Instant::now() + TIMEOUT;
     let grpc = loop {
         let logged = server.logged();

@@ -52,7 +52,7 @@ fn universal_key_acts_as_the_named_user_in_its_application_only() {
     assert_eq!(status("default", "ann", &anns_key), 200);
     // A verify request gets the same result.
     let verify = |name: &str| {
-        let request = server.request("GET", "/-/verify").header("AUTH-METHOD", "portal");
+        let request = server.verify_request("GET", "/-/verify").header("AUTH-METHOD", "portal");
         let request = request
             .header("X-Forwarded-Method", "GET")
             .header("X-Forwarded-Uri", "/user/1")

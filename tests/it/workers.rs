@@ -17,7 +17,7 @@ fn site() -> Site {
 }
 
 /// The number of sockets that listen on this port of 127.0.0.1.
-fn listener_count(port: u16) -> usize {
+pub fn listener_count(port: u16) -> usize {
     let wanted = format!("0100007F:{port:04X} 00000000:0000 0A");
     let all = std::fs::read_to_string("/proc/net/tcp").unwrap();
     all.lines().filter(|line| line.contains(&wanted)).count()

@@ -22,7 +22,7 @@ use keyward::{
     handlers::{BodyLimits, Handlers},
     model::{Actor, Clock, Entropy, Pepper, RateLimit, Resource, Role},
     pipeline::Gate,
-    server::{BoundSocket, ConnectionLimits, Envoy, Listener, Public, Service, serve},
+    server::{BoundSocket, ConnectionLimits, Envoy, Listener, Public, Service, Verify, serve},
     store::MemoryStore,
 };
 use serde_json::{Value, json};
@@ -34,6 +34,8 @@ use tokio::{
 
 pub struct Environment {
     pub keyward: SocketAddr,
+    /// The listener for proxies that ask.
+    pub verify: SocketAddr,
     /// The gRPC listener for Envoy.
     pub grpc: SocketAddr,
     /// The listener for connections with the PROXY protocol.
@@ -95,17 +97,19 @@ impl Environment {
         let unrestricted = |user, name| credential(&accounts, user, name, NewKey::default());
         let (ada, bob) = (unrestricted(ada, "ada").await, unrestricted(bob, "bob").await);
         let (stop, stopped) = watch::channel(());
-        let public = public_service(accounts);
+        let (public, verify_service) = services(accounts);
         let plain = Listener::from;
         let with_proxy_protocol = |listener| {
             Listener::from(listener).with_proxy_protocol(["127.0.0.0/8".parse().unwrap()])
         };
         let (keyward, keyward_task) = listen(plain, public.clone(), stopped.clone()).await;
-        let (grpc, grpc_task) = listen(plain, Envoy::new(public.clone()), stopped.clone()).await;
+        let (verify, verify_task) = listen(plain, verify_service.clone(), stopped.clone()).await;
+        let (grpc, grpc_task) = listen(plain, Envoy::new(verify_service), stopped.clone()).await;
         let (behind_proxy, proxy_task) = listen(with_proxy_protocol, public, stopped).await;
-        let (stop, ended) = (Some(stop), vec![keyward_task, grpc_task, proxy_task]);
+        let (stop, ended) = (Some(stop), vec![keyward_task, verify_task, grpc_task, proxy_task]);
         Self {
             keyward,
+            verify,
             grpc,
             behind_proxy,
             application,
@@ -138,11 +142,13 @@ fn machine_address() -> std::net::IpAddr {
     address.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into())
 }
 
-fn public_service(accounts: Accounts) -> Public {
+fn services(accounts: Accounts) -> (Public, Verify) {
     let bodies = BodyLimits { bytes: 1 << 20, read: Duration::from_secs(30) };
     let handlers = Handlers::new(accounts.clone(), bodies);
-    Public::new(Gate::new(&accounts, 4096), handlers, None)
-        .with_trusted_proxies(["127.0.0.0/8".parse().unwrap()])
+    let gate = Gate::new(&accounts, 4096);
+    let verify = Verify::new(gate.clone(), handlers.clone())
+        .with_trusted_proxies(["127.0.0.0/8".parse().unwrap()]);
+    (Public::new(gate, handlers, None), verify)
 }
 
 /// Runs a service on a free port until the sender of `stopped` is dropped.

@@ -58,9 +58,9 @@ impl Kind {
     /// it.
     fn ports(self) -> &'static [u16] {
         match self {
-            Self::EnvoyGrpc => &[8000, 8082, 9000],
+            Self::EnvoyGrpc => &[8000, 8083, 9000],
             Self::HaproxyTcp(_) => &[8000, 8080],
-            _ => &[8000, 8080, 9000],
+            _ => &[8000, 8082, 9000],
         }
     }
 

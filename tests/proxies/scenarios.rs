@@ -22,7 +22,7 @@ const FORGED: &str = "X-Keyward-User: root\r\nx-keyward-user-id: 1\r\nX_Keyward_
 /// Runs all scenarios against one proxy.
 pub async fn run_all(kind: Kind) {
     let mut environment = Environment::new().await;
-    let keyward = if kind == Kind::EnvoyGrpc { environment.grpc } else { environment.keyward };
+    let keyward = if kind == Kind::EnvoyGrpc { environment.grpc } else { environment.verify };
     let Some(program) = Program::start(kind, keyward, environment.application.address) else {
         return;
     };

@@ -19,7 +19,7 @@ use crate::{
             scripts,
         },
     },
-    config::{AdminListen, Settings},
+    config::{ListenAddress, Settings},
     pipeline::Gate,
 };
 
@@ -92,7 +92,7 @@ async fn connect(settings: &Settings, loading: ScriptLoading) -> Result<AdminCli
 
 /// The first address in a control file at which a process listens. `None` means that nothing
 /// listens.
-async fn listening_address(found: &ControlInfo) -> Option<AdminListen> {
+async fn listening_address(found: &ControlInfo) -> Option<ListenAddress> {
     for address in found.addresses() {
         if RemoteServer::new(address.clone()).is_listening().await {
             return Some(address.clone());

@@ -17,7 +17,7 @@ use tokio::{
 use super::{ApiTransport, SendFuture};
 use crate::{
     cli::{CliError, Exit},
-    config::AdminListen,
+    config::ListenAddress,
 };
 
 /// The timeout of a connection attempt.
@@ -31,7 +31,7 @@ const MAX_RESPONSE_BYTES: usize = 256 << 20;
 /// A running server.
 #[derive(Debug)]
 pub struct RemoteServer {
-    address: AdminListen,
+    address: ListenAddress,
     timeout: Duration,
 }
 
@@ -42,7 +42,7 @@ enum AdminStream {
 
 impl RemoteServer {
     /// Describes the server at this address, without connecting to it.
-    pub fn new(address: AdminListen) -> Self {
+    pub fn new(address: ListenAddress) -> Self {
         Self { address, timeout: RESPONSE_TIMEOUT }
     }
 
@@ -59,10 +59,10 @@ impl RemoteServer {
     async fn connect(&self) -> io::Result<AdminStream> {
         let connecting = async {
             Ok(match &self.address {
-                AdminListen::Tcp(address) => {
+                ListenAddress::Tcp(address) => {
                     AdminStream::Tcp(TcpStream::connect(local_address(*address)).await?)
                 }
-                AdminListen::Unix(path) => AdminStream::Unix(UnixStream::connect(path).await?),
+                ListenAddress::Unix(path) => AdminStream::Unix(UnixStream::connect(path).await?),
             })
         };
         timeout(CONNECT_TIMEOUT.min(self.timeout), connecting).await?
@@ -91,8 +91,8 @@ impl RemoteServer {
 
     fn host(&self) -> HeaderValue {
         let host = match self.address {
-            AdminListen::Tcp(address) => local_address(address).to_string(),
-            AdminListen::Unix(_) => "localhost".into(),
+            ListenAddress::Tcp(address) => local_address(address).to_string(),
+            ListenAddress::Unix(_) => "localhost".into(),
         };
         HeaderValue::try_from(host).unwrap_or(HeaderValue::from_static("localhost"))
     }

@@ -14,7 +14,7 @@ use crate::{
         instance::control_file::{self, ControlState},
         terminal::screen,
     },
-    config::{AdminListen, Settings},
+    config::{ListenAddress, Settings},
 };
 
 /// The time limit of the response.
@@ -47,7 +47,7 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     })?)
 }
 
-fn ready_text(address: &AdminListen, body: &Value) -> String {
+fn ready_text(address: &ListenAddress, body: &Value) -> String {
     let mut text = format!("The server at {address} is ready.\n");
     if let Some(problem) = body["backup_problem"].as_str() {
         let problem = screen::printable(problem);
@@ -61,7 +61,7 @@ fn ready_text(address: &AdminListen, body: &Value) -> String {
     text
 }
 
-fn unready(status: u16, address: &AdminListen, body: Value) -> CliError {
+fn unready(status: u16, address: &ListenAddress, body: Value) -> CliError {
     let text = format!("the server at {address} is not ready: it responds with status {status}");
     let mut failure = CliError::new(Exit::Failed, text);
     if !body.is_null() {
@@ -73,17 +73,17 @@ fn unready(status: u16, address: &AdminListen, body: Value) -> CliError {
 /// The socket in the control file, which only this user can fill, and the address in that file,
 /// which has the actual port. Without a control file, the address is the configured one, or the
 /// socket if that address has TLS.
-fn addresses(settings: &Settings) -> (Option<AdminListen>, AdminListen) {
+fn addresses(settings: &Settings) -> (Option<ListenAddress>, ListenAddress) {
     match control_file::find(&settings.store.control_file) {
         Ok(ControlState::Found(found)) => {
-            let is_there = |socket: &AdminListen| match socket {
-                AdminListen::Unix(path) => path.exists(),
-                AdminListen::Tcp(_) => true,
+            let is_there = |socket: &ListenAddress| match socket {
+                ListenAddress::Unix(path) => path.exists(),
+                ListenAddress::Tcp(_) => true,
             };
             (found.socket.filter(is_there), found.address)
         }
         _ if settings.admin.tls.is_some() => {
-            (None, AdminListen::Unix(settings.store.socket_file.clone()))
+            (None, ListenAddress::Unix(settings.store.socket_file.clone()))
         }
         _ => (None, settings.admin.listen.clone()),
     }

@@ -22,7 +22,7 @@ use serde_json::json;
 use super::{refusals, users};
 use crate::{
     cli::{CliError, Exit},
-    config::AdminListen,
+    config::ListenAddress,
     model::Secret,
 };
 
@@ -39,9 +39,10 @@ pub struct ControlFile {
 
 impl ControlFile {
     /// Writes the control file of a server that is ready: the addresses of its admin listener, of
-    /// the command line's socket and of its public listener (`127.0.0.1:8081`, or `unix:/path`),
-    /// and the operator's key. The store must be open in this process: the store's lock proves that
-    /// an existing control file belongs to a server that has ended.
+    /// the command line's socket, of its public listener and of its verify listener
+    /// (`127.0.0.1:8081`, or `unix:/path`), and the operator's key. The store must be open in this
+    /// process: the store's lock proves that an existing control file belongs to a server that has
+    /// ended.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -50,6 +51,7 @@ impl ControlFile {
         admin: impl Display,
         socket: Option<String>,
         public: impl Display,
+        verify: Option<&str>,
         key: &Secret,
     ) -> anyhow::Result<Self> {
         let pid = std::process::id();
@@ -58,6 +60,7 @@ impl ControlFile {
             "address": admin.to_string(),
             "socket": socket,
             "public": public.to_string(),
+            "verify": verify,
             "key": key.expose(),
             "pid": pid,
         });
@@ -98,9 +101,9 @@ impl Drop for ControlFile {
 #[derive(Debug)]
 pub struct ControlInfo {
     /// The address of the admin listener.
-    pub address: AdminListen,
+    pub address: ListenAddress,
     /// The socket that is for the command line alone. `None` means that there is none.
-    pub socket: Option<AdminListen>,
+    pub socket: Option<ListenAddress>,
     /// The operator's key.
     pub key: Secret,
     /// The id of the server's process.
@@ -204,16 +207,16 @@ fn check_private(mode: u32, owner: u32, us: u32) -> Result<(), String> {
     Ok(())
 }
 
-fn address(text: &str) -> Option<AdminListen> {
+fn address(text: &str) -> Option<ListenAddress> {
     match text.strip_prefix("unix:") {
-        Some(path) => path.starts_with('/').then(|| AdminListen::Unix(path.into())),
-        None => text.parse::<SocketAddr>().ok().map(AdminListen::Tcp),
+        Some(path) => path.starts_with('/').then(|| ListenAddress::Unix(path.into())),
+        None => text.parse::<SocketAddr>().ok().map(ListenAddress::Tcp),
     }
 }
 
 impl ControlInfo {
     /// The addresses to try, in this order: the socket first, which only this user can fill.
-    pub fn addresses(&self) -> impl Iterator<Item = &AdminListen> {
+    pub fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
         self.socket.iter().chain([&self.address])
     }
 
@@ -235,7 +238,8 @@ mod tests {
     fn write_file(folder: &Path) -> (PathBuf, ControlFile) {
         let path = folder.join("keyward.control");
         let key = Secret::new("kwop_1");
-        let control = ControlFile::write(&path, "127.0.0.1:8081", None, "[::1]:80", &key).unwrap();
+        let control =
+            ControlFile::write(&path, "127.0.0.1:8081", None, "[::1]:80", None, &key).unwrap();
         (path, control)
     }
 
@@ -253,7 +257,7 @@ mod tests {
         assert!(matches!(nothing, ControlState::Missing));
         let (path, control) = write_file(folder.path());
         let found = found(&path);
-        assert_eq!(found.address, AdminListen::Tcp("127.0.0.1:8081".parse().unwrap()));
+        assert_eq!(found.address, ListenAddress::Tcp("127.0.0.1:8081".parse().unwrap()));
         assert_eq!((found.key.expose(), found.pid), ("kwop_1", std::process::id()));
         assert!(found.is_alive());
         assert!(!format!("{found:?}").contains("kwop_1"));
@@ -316,7 +320,7 @@ mod tests {
         }
         fs::write(&path, r#"{"address":"unix:/run/k","key":"k","pid":0}"#).unwrap();
         let found = found(&path);
-        assert_eq!(found.address, AdminListen::Unix("/run/k".into()));
+        assert_eq!(found.address, ListenAddress::Unix("/run/k".into()));
         assert!(!found.is_alive());
     }
 
@@ -344,7 +348,7 @@ mod tests {
         let pid = child.id();
         child.wait().unwrap();
         let key = Secret::new("k");
-        let address = AdminListen::Unix("/x".into());
+        let address = ListenAddress::Unix("/x".into());
         assert!(!ControlInfo { address, socket: None, key, pid }.is_alive());
     }
 }

@@ -6,7 +6,7 @@ use std::{fs, io};
 use anyhow::bail;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{Runtime, Settings};
+use crate::config::{ListenAddress, Runtime, Settings};
 
 /// The maximum number of connections of the admin listener, and of the command line's socket.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -25,8 +25,10 @@ const PER_CONNECTION: usize = 2;
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionBudget {
-    /// On the public listener and the one for Envoy.
+    /// On the public listener.
     pub public: usize,
+    /// On the verify listener and the one for Envoy together.
+    pub verify: usize,
     /// On the admin listener.
     pub admin: usize,
     /// On the command line's socket.
@@ -59,6 +61,7 @@ pub fn divide(settings: &Settings, limit: Option<u64>) -> anyhow::Result<Connect
     let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok()) else {
         return Ok(ConnectionBudget {
             public: wanted,
+            verify: wanted,
             admin: ADMIN_CONNECTIONS,
             cli: ADMIN_CONNECTIONS,
         });
@@ -68,14 +71,21 @@ pub fn divide(settings: &Settings, limit: Option<u64>) -> anyhow::Result<Connect
         Runtime::Shared => 0,
         Runtime::PerWorker => settings.server.workers,
     };
+    let has_verify = settings.verify.listen.is_some() || settings.verify.grpc_listen.is_some();
+    let runtimes = match &settings.verify.listen {
+        // Each worker has a second runtime, for its verify listener.
+        Some(ListenAddress::Tcp(_)) => 2 * workers,
+        _ => workers,
+    };
     // Each listener accepts one connection before it waits for a permit: those of the workers, and
-    // at most three more.
-    let reserved = open + FILES + workers * (PER_RUNTIME + 1) + 4;
+    // at most five more.
+    let reserved = open + FILES + runtimes * (PER_RUNTIME + 1) + 5;
     let free = limit.saturating_sub(reserved);
     let admin = (free / 8).clamp(MIN_ADMIN_CONNECTIONS, ADMIN_CONNECTIONS);
-    let left = free.saturating_sub(2 * admin) / PER_CONNECTION;
+    let per_connection = PER_CONNECTION + usize::from(has_verify);
+    let left = free.saturating_sub(2 * admin) / per_connection;
     if left == 0 {
-        let least = reserved + 2 * MIN_ADMIN_CONNECTIONS + PER_CONNECTION;
+        let least = reserved + 2 * MIN_ADMIN_CONNECTIONS + per_connection;
         bail!(
             "the limit of file descriptors (ulimit -n) is {limit}, but this server needs at least {least}. Raise the limit"
         );
@@ -87,10 +97,12 @@ pub fn divide(settings: &Settings, limit: Option<u64>) -> anyhow::Result<Connect
             configured = wanted,
             connections = left,
             "the limit of file descriptors (ulimit -n) allows fewer connections than \
-             limits.connections: each may need a second descriptor for its upstream"
+             limits.connections: each may need a second descriptor for its upstream, and the \
+             verify listener may have as many"
         );
     }
-    Ok(ConnectionBudget { public: wanted.min(left), admin, cli: admin })
+    let left = wanted.min(left);
+    Ok(ConnectionBudget { public: left, verify: left, admin, cli: admin })
 }
 
 /// The number of open file descriptors of this process.

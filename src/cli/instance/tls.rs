@@ -8,15 +8,17 @@ use crate::{
     tls::{Certificates, Reloaded, TlsError, TlsFiles},
 };
 
-/// The certificates of both listeners.
+/// The certificates of the listeners.
 pub struct ListenerCertificates {
     /// The certificates of the public listener. `None` means that this listener has no TLS.
     pub public: Option<Certificates>,
+    /// The certificates of the verify listeners. `None` means that these listeners have no TLS.
+    pub verify: Option<Certificates>,
     /// The certificates of the admin listener. `None` means that this listener has no TLS.
     pub admin: Option<Certificates>,
 }
 
-/// Loads the certificates of both listeners.
+/// Loads the certificates of the listeners.
 ///
 /// # Errors
 /// A certificate is invalid. The error names the section of `config.toml` that configures the
@@ -24,6 +26,7 @@ pub struct ListenerCertificates {
 pub fn load(settings: &Settings) -> anyhow::Result<ListenerCertificates> {
     Ok(ListenerCertificates {
         public: load_section("server", settings.server.tls.as_ref())?,
+        verify: load_section("verify", settings.verify.tls.as_ref())?,
         admin: load_section("admin", settings.admin.tls.as_ref())?,
     })
 }
@@ -36,10 +39,12 @@ fn load_section(section: &str, files: Option<&TlsFiles>) -> anyhow::Result<Optio
 impl ListenerCertificates {
     /// Reloads the certificates whenever a file changes and whenever SIGHUP arrives. Never returns.
     pub async fn reload_on_change(self, mut hangups: Signal) {
-        let (public, admin) = (self.public.clone(), self.admin.clone());
+        let all = [("server", &self.public), ("verify", &self.verify), ("admin", &self.admin)];
+        let [public, verify, admin] =
+            all.map(|(section, certificates)| watch(section, certificates.clone()));
         let on_hangup = async {
             while hangups.recv().await.is_some() {
-                for (section, certificates) in [("server", &self.public), ("admin", &self.admin)] {
+                for (section, certificates) in all {
                     let Some(certificates) = certificates.clone() else { continue };
                     let reload = tokio::task::spawn_blocking(move || certificates.reload());
                     if let Ok(outcome) = reload.await {
@@ -48,7 +53,7 @@ impl ListenerCertificates {
                 }
             }
         };
-        tokio::join!(on_hangup, watch("server", public), watch("admin", admin));
+        tokio::join!(on_hangup, public, verify, admin);
     }
 }
 

@@ -95,7 +95,7 @@ async fn running_server_gets_the_request() {
     let address = over_tcp(fake_server()).await;
     let key = Secret::new(KEY);
     let _control =
-        ControlFile::write(&settings.store.control_file, address, None, "-", &key).unwrap();
+        ControlFile::write(&settings.store.control_file, address, None, "-", None, &key).unwrap();
     assert_server_responds(&settings).await;
 }
 
@@ -105,14 +105,14 @@ async fn control_file_of_a_killed_server_is_removed() {
     let file = &settings.store.control_file;
     let key = Secret::new(KEY);
     // No server listens at the address, although a process with the process id exists.
-    let control = ControlFile::write(file, "127.0.0.1:1", None, "-", &key).unwrap();
+    let control = ControlFile::write(file, "127.0.0.1:1", None, "-", None, &key).unwrap();
     assert!(connect::client(&settings).await.is_ok());
     assert!(!file.exists());
     drop(control);
     // Another program listens at the address. The request must not be sent to that program.
     let other = fake_server();
     let address = over_tcp(other.clone()).await;
-    let control = ControlFile::write(file, address, None, "-", &key).unwrap();
+    let control = ControlFile::write(file, address, None, "-", None, &key).unwrap();
     edit_json(file, |content| content["pid"] = json!(ended_process_id()));
     assert!(connect::client(&settings).await.is_ok());
     assert!(!file.exists());
@@ -127,14 +127,14 @@ async fn locked_store_is_reached_through_its_server_only() {
     let open_accounts = accounts::open(&settings, NewStore::OnlyWithNewPepper).unwrap();
     assert_unreachable(&settings, "no control file").await;
     let key = Secret::new(KEY);
-    let silent = ControlFile::write(file, "127.0.0.1:1", None, "-", &key).unwrap();
+    let silent = ControlFile::write(file, "127.0.0.1:1", None, "-", None, &key).unwrap();
     assert_unreachable(&settings, "does not respond at 127.0.0.1:1").await;
     assert!(file.exists());
     drop(silent);
     // The server responds, but no process on this machine has the server's process id, as if the
     // server ran in another container.
     let address = over_tcp(fake_server()).await;
-    let _control = ControlFile::write(file, address, None, "-", &key).unwrap();
+    let _control = ControlFile::write(file, address, None, "-", None, &key).unwrap();
     edit_json(file, |content| content["pid"] = json!(ended_process_id()));
     assert_server_responds(&settings).await;
     assert!(file.exists());
@@ -146,7 +146,7 @@ async fn control_file_that_others_can_read_is_not_used() {
     let (_folder, settings) = folder_with_store("sled").await;
     let file = &settings.store.control_file;
     let address = over_tcp(fake_server()).await;
-    let _control = ControlFile::write(file, address, None, "-", &Secret::new(KEY)).unwrap();
+    let _control = ControlFile::write(file, address, None, "-", None, &Secret::new(KEY)).unwrap();
     fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
     assert_unreachable(&settings, "read by others").await;
 }

@@ -55,7 +55,8 @@ async fn address_of_the_control_file_has_priority() {
     let (address, request) = server(READY).await;
     let settings = settings(folder.path(), "127.0.0.1:1");
     let file = &settings.store.control_file;
-    let _control = ControlFile::write(file, address, None, "-", &Secret::new("kwop_1")).unwrap();
+    let _control =
+        ControlFile::write(file, address, None, "-", None, &Secret::new("kwop_1")).unwrap();
     healthcheck::run(&settings, Output::Json).await.unwrap();
     assert!(!request.await.unwrap().contains("kwop_1"));
 }

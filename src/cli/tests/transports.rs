@@ -19,7 +19,7 @@ use crate::{
         local::{InProcessApi as _, LocalApi},
         remote::RemoteServer,
     },
-    config::AdminListen,
+    config::ListenAddress,
     handlers::PayloadResponse,
     model::Secret,
 };
@@ -34,7 +34,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, fake: Fake) {
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-pub async fn over_tcp(fake: Fake) -> AdminListen {
+pub async fn over_tcp(fake: Fake) -> ListenAddress {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -42,10 +42,10 @@ pub async fn over_tcp(fake: Fake) -> AdminListen {
             tokio::spawn(serve(stream, fake.clone()));
         }
     });
-    AdminListen::Tcp(address)
+    ListenAddress::Tcp(address)
 }
 
-async fn over_unix_socket(fake: Fake, folder: &std::path::Path) -> AdminListen {
+async fn over_unix_socket(fake: Fake, folder: &std::path::Path) -> ListenAddress {
     let path = folder.join("admin.sock");
     let listener = UnixListener::bind(&path).unwrap();
     tokio::spawn(async move {
@@ -53,7 +53,7 @@ async fn over_unix_socket(fake: Fake, folder: &std::path::Path) -> AdminListen {
             tokio::spawn(serve(stream, fake.clone()));
         }
     });
-    AdminListen::Unix(path)
+    ListenAddress::Unix(path)
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn all_transports_give_the_same_output() {
 #[tokio::test]
 async fn silent_or_missing_server_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = AdminListen::Tcp(listener.local_addr().unwrap());
+    let address = ListenAddress::Tcp(listener.local_addr().unwrap());
     let client = |timeout| {
         AdminClient::new(RemoteServer::new(address.clone()).with_timeout(timeout), Secret::new(KEY))
     };
@@ -117,7 +117,7 @@ async fn silent_or_missing_server_is_unreachable() {
 async fn responses_of_other_servers_are_errors() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = AdminListen::Tcp(listener.local_addr().unwrap());
+    let address = ListenAddress::Tcp(listener.local_addr().unwrap());
     tokio::spawn(async move {
         for response in [
             "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>",

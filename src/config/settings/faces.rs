@@ -1,44 +1,20 @@
-//! Settings of the listeners: ports, trusted proxies, the public URL and identity header fields.
+//! Settings of the listeners: trusted proxies, the public URL and identity header fields.
 
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::{Check, Settings, file, overlap};
+use super::{Check, ProxyProtocol, ServerSettings, file};
 use crate::handlers::IdentityFields;
 
 impl<R: FnMut(&[&str], String, String)> Check<R> {
-    /// Checks that no two listeners have the same port.
-    pub(super) fn ports(&mut self, settings: &Settings) {
-        let public = settings.server.listen;
-        let (admin, grpc) = (settings.admin.listen.tcp(), settings.server.grpc_listen);
-        for (one, other, keys, message, fix) in [
-            (
-                admin,
-                Some(public),
-                ["admin.listen", "server.listen"],
-                "The public listener and the admin listener have the same port.",
-                "Give server.listen and admin.listen different ports.",
-            ),
-            (
-                grpc,
-                Some(public),
-                ["server.grpc_listen", "server.listen"],
-                "The public listener and the gRPC listener have the same port.",
-                "Give server.listen and server.grpc_listen different ports.",
-            ),
-            (
-                grpc,
-                admin,
-                ["server.grpc_listen", "admin.listen"],
-                "The admin listener and the gRPC listener have the same port.",
-                "Give admin.listen and server.grpc_listen different ports.",
-            ),
-        ] {
-            if let (Some(one), Some(other)) = (one, other)
-                && overlap(one, other)
-            {
-                (self.report)(&keys, message.into(), fix.into());
-            }
+    /// Checks that somebody may connect if each connection must begin with a PROXY header.
+    pub(super) fn proxy_protocol(&mut self, server: &ServerSettings) {
+        if server.proxy_protocol == ProxyProtocol::On && server.trusted_proxies.is_empty() {
+            self.broken(
+                "server.proxy_protocol",
+                "Only trusted proxies may connect with this value, and server.trusted_proxies is empty.",
+                "Set server.trusted_proxies to the addresses of the proxies, or use \"off\".",
+            );
         }
     }
 

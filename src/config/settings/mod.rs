@@ -5,11 +5,12 @@ mod backup;
 mod events;
 mod faces;
 mod failures;
+mod listen_address;
 mod scripts;
 mod tls;
+mod verify;
 
 use std::{
-    fmt,
     net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -19,8 +20,10 @@ use std::{
 pub use audit::AuditSettings;
 pub use events::EventSettings;
 use ipnet::IpNet;
+pub use listen_address::ListenAddress;
 pub use scripts::ScriptSettings;
 use tracing_subscriber::EnvFilter;
+pub use verify::VerifySettings;
 
 use super::file::{self, File};
 use crate::{
@@ -33,6 +36,8 @@ use crate::{
 pub struct Settings {
     /// The public listener.
     pub server: ServerSettings,
+    /// The listener for proxies that ask about requests.
+    pub verify: VerifySettings,
     /// The admin listener.
     pub admin: AdminSettings,
     /// The identity header fields.
@@ -58,8 +63,6 @@ pub struct Settings {
 pub struct ServerSettings {
     /// The address; port 0 means a free port.
     pub listen: SocketAddr,
-    /// The address for Envoy's gRPC checks. `None` means no such listener.
-    pub grpc_listen: Option<SocketAddr>,
     /// The base URL of Location header fields, without a trailing slash. `None` means the request's
     /// Host.
     pub public_url: Option<String>,
@@ -99,18 +102,9 @@ pub enum ProxyProtocol {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminSettings {
     /// The address.
-    pub listen: AdminListen,
+    pub listen: ListenAddress,
     /// The TLS files. `None` means no TLS.
     pub tls: Option<TlsFiles>,
-}
-
-/// The address of the admin listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdminListen {
-    /// A TCP address; port 0 means a free port.
-    Tcp(SocketAddr),
-    /// A Unix socket with this absolute path.
-    Unix(PathBuf),
 }
 
 /// The store.
@@ -184,31 +178,13 @@ pub struct LogSettings {
     pub format: LogFormat,
 }
 
-impl AdminListen {
-    /// The TCP address. `None` means a Unix socket.
-    pub fn tcp(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(address) => Some(*address),
-            Self::Unix(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for AdminListen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 /// Validates `file`. For each broken rule, calls `report` with the rule's keys, the problem and the
 /// fix. If `report` was called, the returned settings contain placeholders and must not be used.
 pub(super) fn resolve(file: &File, report: impl FnMut(&[&str], String, String)) -> Settings {
     let mut check = Check { report };
     let settings = Settings {
         server: check.server(&file.server),
+        verify: check.verify(&file.verify),
         admin: check.admin(&file.admin),
         identity: check.identity(&file.identity),
         backup: check.backup(&file.backup, &file.store.path),
@@ -236,10 +212,6 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
     fn server(&mut self, raw: &file::ServerSection) -> ServerSettings {
         ServerSettings {
             listen: self.address("server.listen", &raw.listen, ""),
-            grpc_listen: match raw.grpc_listen.as_str() {
-                "" => None,
-                text => Some(self.address("server.grpc_listen", text, "")),
-            },
             public_url: self.public_url("server.public_url", &raw.public_url),
             trusted_proxies: self.networks("server.trusted_proxies", &raw.trusted_proxies),
             proxy_protocol: self.choice(
@@ -259,14 +231,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
     }
 
     fn admin(&mut self, raw: &file::AdminSection) -> AdminSettings {
-        let listen = match raw.listen.strip_prefix("unix:") {
-            Some(path) => AdminListen::Unix(self.socket("admin.listen", path)),
-            None => AdminListen::Tcp(self.address(
-                "admin.listen",
-                &raw.listen,
-                " Write a Unix socket as unix:/path/to.sock.",
-            )),
-        };
+        let listen = self.tcp_or_unix("admin.listen", &raw.listen);
         AdminSettings { listen, tls: self.tls(raw) }
     }
 
@@ -343,6 +308,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
     fn together(&mut self, settings: &Settings) {
         self.ports(settings);
         self.admin_tls(settings);
+        self.proxy_protocol(&settings.server);
         if settings.limits.credential_bytes > settings.limits.header_bytes {
             self.broken(
                 "limits.credential_bytes",
@@ -360,6 +326,16 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             // once.
             (Ipv4Addr::LOCALHOST, 0).into()
         })
+    }
+
+    fn tcp_or_unix(&mut self, key: &str, text: &str) -> ListenAddress {
+        match text.strip_prefix("unix:") {
+            Some(path) => ListenAddress::Unix(self.socket(key, path)),
+            None => {
+                let more = " Write a Unix socket as unix:/path/to.sock.";
+                ListenAddress::Tcp(self.address(key, text, more))
+            }
+        }
     }
 
     fn socket(&mut self, key: &str, path: &str) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{AdminListen, Check, Settings, appended, file, unix_path_fits};
+use super::{Check, ListenAddress, Settings, appended, file, unix_path_fits};
 use crate::tls::{ClientAuth, TlsFiles};
 
 /// The TLS keys of a section.
@@ -19,6 +19,18 @@ impl<'a> From<&'a file::ServerSection> for TlsKeys<'a> {
     fn from(raw: &'a file::ServerSection) -> Self {
         Self {
             section: "server",
+            certificate: &raw.tls_certificate,
+            key: &raw.tls_key,
+            client_ca: &raw.tls_client_ca,
+            client_certificates: &raw.tls_client_certificates,
+        }
+    }
+}
+
+impl<'a> From<&'a file::VerifySection> for TlsKeys<'a> {
+    fn from(raw: &'a file::VerifySection) -> Self {
+        Self {
+            section: "verify",
             certificate: &raw.tls_certificate,
             key: &raw.tls_key,
             client_ca: &raw.tls_client_ca,
@@ -76,7 +88,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         if settings.admin.tls.is_none() {
             return;
         }
-        if matches!(settings.admin.listen, AdminListen::Unix(_)) {
+        if matches!(settings.admin.listen, ListenAddress::Unix(_)) {
             self.broken(
                 "admin.tls_certificate",
                 "A Unix socket has no TLS, because its data does not leave the machine.",

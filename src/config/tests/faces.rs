@@ -73,16 +73,98 @@ fn admin_listener_with_tls_needs_a_socket_for_the_command_line() {
 }
 
 #[test]
-fn grpc_listener_has_a_separate_port() {
-    let grpc = |address: &str| load_text(format!("[server]\ngrpc_listen = {address:?}\n"), &[]);
-    assert_eq!(grpc("").unwrap().settings.server.grpc_listen, None);
-    let listen = grpc("[::1]:8082").unwrap().settings.server.grpc_listen;
-    assert_eq!(listen, "[::1]:8082".parse().ok());
-    let expected = "config.toml:2: server.grpc_listen: The public listener and the gRPC listener have the same port. \
-                Give server.listen and server.grpc_listen different ports.";
-    assert_eq!(grpc("127.0.0.1:8080").unwrap_err(), expected);
-    let expected = "config.toml:2: server.grpc_listen: The admin listener and the gRPC listener have the same port. \
-                Give admin.listen and server.grpc_listen different ports.";
-    assert_eq!(grpc("0.0.0.0:8081").unwrap_err(), expected);
+fn each_listener_has_a_separate_port() {
+    let load = |section: &str, key: &str, address: &str| {
+        load_text(format!("[{section}]\n{key} = {address:?}\n"), &[])
+    };
+    let grpc = |address: &str| load("verify", "grpc_listen", address);
+    assert_eq!(grpc("").unwrap().settings.verify.grpc_listen, None);
+    let listen = grpc("[::1]:8083").unwrap().settings.verify.grpc_listen;
+    assert_eq!(listen, "[::1]:8083".parse().ok());
+    assert_eq!(load("verify", "listen", "").unwrap().settings.verify.listen, None);
+    for (key, address, problem) in [
+        (
+            "grpc_listen",
+            "127.0.0.1:8080",
+            "The public listener and the gRPC listener have the same port. Give server.listen and verify.grpc_listen different ports.",
+        ),
+        (
+            "grpc_listen",
+            "0.0.0.0:8081",
+            "The admin listener and the gRPC listener have the same port. Give admin.listen and verify.grpc_listen different ports.",
+        ),
+        (
+            "grpc_listen",
+            "127.0.0.1:8082",
+            "The verify listener and the gRPC listener have the same port. Give verify.listen and verify.grpc_listen different ports.",
+        ),
+        (
+            "listen",
+            "0.0.0.0:8080",
+            "The public listener and the verify listener have the same port. Give server.listen and verify.listen different ports.",
+        ),
+        (
+            "listen",
+            "127.0.0.1:8081",
+            "The admin listener and the verify listener have the same port. Give admin.listen and verify.listen different ports.",
+        ),
+    ] {
+        let expected = format!("config.toml:2: verify.{key}: {problem}");
+        assert_eq!(load("verify", key, address).unwrap_err(), expected, "{key} {address}");
+    }
+    let moved = load("server", "listen", "127.0.0.1:8082").unwrap_err();
+    assert!(moved.starts_with("config.toml:2: server.listen: The public listener and the verify"));
     assert!(grpc("nowhere").unwrap_err().contains("The value is not an address to listen on."));
+}
+
+#[test]
+fn listeners_need_different_unix_sockets() {
+    let text = "[admin]\nlisten = \"unix:/run/k.sock\"\n[verify]\nlisten = \"unix:/run/k.sock\"\n";
+    let expected = "config.toml:4: verify.listen: The admin listener and the verify listener have the same Unix socket. \
+                Give admin.listen and verify.listen different paths.";
+    assert_refused(text, expected);
+    let socket = std::path::absolute("data/keyward.sock").unwrap().display().to_string();
+    let text = format!("[verify]\nlisten = \"unix:{socket}\"\n");
+    let expected = "config.toml:2: verify.listen: The command line's listener and the verify listener have the same Unix socket. \
+                Give store.path and verify.listen different paths.";
+    assert_refused(&text, expected);
+    let loaded = load_text("[verify]\nlisten = \"unix:/run/v.sock\"\n", &[]).unwrap();
+    assert_eq!(loaded.settings.verify.listen, Some(ListenAddress::Unix("/run/v.sock".into())));
+    for bad in ["unix:", "unix:v.sock", "localhost:1"] {
+        let problem = load_text(format!("[verify]\nlisten = {bad:?}\n"), &[]).unwrap_err();
+        assert!(
+            problem.starts_with("config.toml:2: verify.listen: The value is not "),
+            "{problem}"
+        );
+    }
+}
+
+#[test]
+fn tls_of_a_verify_listener_without_an_address_is_refused() {
+    let tls = "tls_certificate = \"a.pem\"\n";
+    let expected = "config.toml:3: verify.tls_certificate: Neither listener of this section has TLS: a Unix socket has none, because its data does not leave the machine. \
+                Leave this key empty, or set verify.listen or verify.grpc_listen to an address.";
+    assert_refused(&format!("[verify]\nlisten = \"unix:/run/k.sock\"\n{tls}"), expected);
+    assert_refused(&format!("[verify]\nlisten = \"\"\n{tls}"), expected);
+    let with_grpc = format!("[verify]\nlisten = \"\"\ngrpc_listen = \"127.0.0.1:1\"\n{tls}");
+    assert!(load_text(with_grpc, &[]).unwrap().settings.verify.tls.is_some());
+}
+
+#[test]
+fn moved_key_names_its_new_place() {
+    let text = "[server]\ngrpc_listen = \"127.0.0.1:8083\"\n";
+    let expected = "config.toml:2: server.grpc_listen: This key has moved. Use verify.grpc_listen.";
+    assert_refused(text, expected);
+    assert_variable_refused(
+        "KEYWARD_SERVER__GRPC_LISTEN",
+        "127.0.0.1:8083",
+        "KEYWARD_SERVER__GRPC_LISTEN: The key of this variable has moved. Use KEYWARD_VERIFY__GRPC_LISTEN.",
+    );
+}
+
+#[test]
+fn proxy_protocol_needs_a_trusted_proxy() {
+    let expected = "config.toml:2: server.proxy_protocol: Only trusted proxies may connect with this value, and server.trusted_proxies is empty. \
+                Set server.trusted_proxies to the addresses of the proxies, or use \"off\".";
+    assert_refused("[server]\nproxy_protocol = \"on\"\n", expected);
 }

@@ -95,7 +95,13 @@ impl Known {
         let texts = BTreeMap::from([
             ("server.listen", "0.0.0.0:80"),
             ("server.public_url", "https://api.example.com/v1"),
-            ("server.grpc_listen", "0.0.0.0:82"),
+            ("verify.listen", "0.0.0.0:82"),
+            ("verify.grpc_listen", "0.0.0.0:83"),
+            ("verify.trusted_proxies", "10.0.0.1, 192.168.0.0/16"),
+            ("verify.tls_certificate", "verify.pem"),
+            ("verify.tls_key", "verify.key"),
+            ("verify.tls_client_ca", "proxies.pem"),
+            ("verify.tls_client_certificates", "optional"),
             ("server.proxy_protocol", "on"),
             ("server.runtime", "per_worker"),
             ("server.tls_certificate", "server.pem"),
@@ -137,6 +143,9 @@ impl Known {
         let mut keys = Vec::new();
         if self.key.starts_with("tls_") && self.key != "tls_certificate" {
             keys.push((variable("TLS_CERTIFICATE"), "required.pem"));
+        }
+        if self.key == "proxy_protocol" {
+            keys.push((variable("TRUSTED_PROXIES"), "10.0.0.1"));
         }
         if self.section == "backup" && self.key != "every" {
             keys.push((variable("EVERY"), "12h"));
@@ -198,12 +207,15 @@ fn defaults_are_resolved() {
     assert_eq!((source, overrides), (None, vec![]));
     assert_eq!(settings.server.listen, "127.0.0.1:8080".parse().unwrap());
     assert_eq!(settings.server.public_url, None);
-    let trusted: Vec<_> = settings.server.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(settings.server.trusted_proxies, [], "nobody is trusted by default");
+    let trusted: Vec<_> = settings.verify.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(trusted, ["127.0.0.0/8", "::1/128"]);
+    let verify = ListenAddress::Tcp("127.0.0.1:8082".parse().unwrap());
+    assert_eq!((settings.verify.listen, settings.verify.grpc_listen), (Some(verify), None));
     assert_eq!(settings.identity.user, "x-keyward-user");
     assert_eq!(settings.server.workers, cores);
     assert_eq!(settings.server.shutdown.as_secs(), 10);
-    assert_eq!(settings.admin.listen, AdminListen::Tcp("127.0.0.1:8081".parse().unwrap()));
+    assert_eq!(settings.admin.listen, ListenAddress::Tcp("127.0.0.1:8081".parse().unwrap()));
     assert_eq!(settings.store.engine, Engine::Sled);
     assert_eq!(settings.store.path, Path::new("data/keyward"));
     assert_eq!(settings.store.pepper_file, Path::new("data/keyward.pepper"));

@@ -92,11 +92,11 @@ fn unknown_name_is_refused_with_the_nearest_known_one() {
         ("\n[sever]\nlisten = 1\n", "[sever]: There is no such section. Did you mean [server]?"),
         (
             "\n[tls]\n",
-            "[tls]: There is no such section. The sections are admin, audit, backup, events, identity, limits, log, scripts, server, store.",
+            "[tls]: There is no such section. The sections are admin, audit, backup, events, identity, limits, log, scripts, server, store, verify.",
         ),
         (
             "\nlisten = \"x\"\n",
-            "listen: Every key belongs in a section. Move the key below [admin] or [server].",
+            "listen: Every key belongs in a section. Move the key below [admin] or [server] or [verify].",
         ),
         (
             "\nformt = \"json\"\n",
@@ -104,7 +104,7 @@ fn unknown_name_is_refused_with_the_nearest_known_one() {
         ),
         (
             "\nqqq = 1\n",
-            "qqq: Every key belongs in a section. The sections are admin, audit, backup, events, identity, limits, log, scripts, server, store.",
+            "qqq: Every key belongs in a section. The sections are admin, audit, backup, events, identity, limits, log, scripts, server, store, verify.",
         ),
         (
             "\nserver = \"127.0.0.1:8080\"\n",
@@ -193,7 +193,7 @@ fn unix_socket_has_an_absolute_path_of_limited_length() {
     let longest = format!("/{}", "x".repeat(106));
     for good in ["/run/keyward.sock", &longest] {
         let loaded = listen(good).unwrap();
-        assert_eq!(loaded.settings.admin.listen, AdminListen::Unix(good.into()));
+        assert_eq!(loaded.settings.admin.listen, ListenAddress::Unix(good.into()));
         assert_eq!(loaded.settings.admin.listen.to_string(), format!("unix:{good}"));
     }
     for bad in ["", "admin.sock", "/run/", &format!("{longest}x")] {

@@ -9,14 +9,14 @@ use prost::Message as _;
 use serde_json::json;
 
 use super::{
-    support::{TestServer, limits},
+    support::{TestServer, limits, send_to},
     *,
 };
 use crate::{
     handlers::{BodyLimits, Handlers},
     pipeline::Gate,
     server::{
-        Public,
+        Verify,
         verify::envoy::{
             Envoy,
             messages::{
@@ -51,12 +51,11 @@ impl EnvoyFixture {
                     "permissions": { "POST": ["read"], "PUT": ["write"] } }),
             json!({ "id": "open", "handler": "decide", "path": "/open", "authentication": ["anonymous"] }),
         ];
-        let server =
-            TestServer::with(&resources, |public| public.with_trusted_proxies([network])).await;
+        let server = TestServer::new(&resources).await;
         let bodies = BodyLimits { bytes: 64 * 1024, read: PATIENCE };
         let handlers = Handlers::new(server.accounts.clone(), bodies);
-        let public = Public::new(Gate::new(&server.accounts, 4096), handlers, None);
-        let envoy = Envoy::new(public.with_trusted_proxies([network]));
+        let verify = Verify::new(Gate::new(&server.accounts, 4096), handlers);
+        let envoy = Envoy::new(verify.with_trusted_proxies([network]));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let grpc = listener.local_addr().unwrap();
         let connections = Arc::new(Semaphore::new(100));
@@ -176,9 +175,10 @@ async fn grpc_and_http_lead_to_the_same_decision() {
             "" => String::new(),
             credential => format!("API-KEY: {credential}\r\n"),
         };
-        let more = format!("X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n{line}");
-        let http =
-            fixture.server.ask_as("", method, &format!("/-/verify/envoy{path}"), &more, "").await;
+        let request = format!(
+            "{method} /-/verify/envoy{path} HTTP/1.1\r\nHost: api.example\r\nConnection: close\r\nX-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n{line}\r\n"
+        );
+        let http = send_to(fixture.server.verify, request.as_bytes()).await;
         let mut fields = vec![("x-forwarded-for", "203.0.113.7")];
         if !credential.is_empty() {
             fields.push(("api-key", credential));

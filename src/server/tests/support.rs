@@ -15,7 +15,7 @@ use crate::{
     handlers::{BodyLimits, Handlers},
     model::{Actor, Clock, Entropy, Pepper, Resource, Role},
     pipeline::Gate,
-    server::{BoundSocket, ConnectionLimits, Listener, Public, serve},
+    server::{BoundSocket, ConnectionLimits, Listener, Public, Verify, serve},
     store::MemoryStore,
 };
 
@@ -26,6 +26,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// who has no roles.
 pub struct TestServer {
     pub address: SocketAddr,
+    /// The verify listener, which trusts proxies on this machine.
+    pub verify: SocketAddr,
     pub accounts: Accounts,
     /// The value of `API-KEY` for a request of ada.
     pub ada_credential: String,
@@ -72,6 +74,8 @@ impl TestServer {
         }
         let bodies = BodyLimits { bytes: 1 << 20, read: PATIENCE };
         let handlers = Handlers::new(accounts.clone(), bodies);
+        let loopback = ["127.0.0.0/8".parse().unwrap()];
+        let verify = listen_for_verify(&accounts, handlers.clone(), loopback).await;
         let public = change(Public::new(Gate::new(&accounts, 4096), handlers, None));
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -86,14 +90,21 @@ impl TestServer {
             },
         );
         let ended = tokio::spawn(serving);
-        Self { address, accounts, ada_credential, ada_key, bob_credential, stop: Some(stop), ended }
+        Self {
+            address,
+            verify,
+            accounts,
+            ada_credential,
+            ada_key,
+            bob_credential,
+            stop: Some(stop),
+            ended,
+        }
     }
 
     /// Sends bytes on a new connection and reads until the server closes it.
     pub async fn send(&self, bytes: &[u8]) -> TestResponse {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        stream.write_all(bytes).await.unwrap();
-        TestResponse::read(&mut stream).await
+        send_to(self.address, bytes).await
     }
 
     /// Sends a request as ada. `more` contains additional header lines.
@@ -119,6 +130,28 @@ impl TestServer {
         );
         self.send(text.as_bytes()).await
     }
+}
+
+/// Starts a verify listener that trusts these proxies.
+pub async fn listen_for_verify(
+    accounts: &Accounts,
+    handlers: Handlers,
+    trusted: impl IntoIterator<Item = ipnet::IpNet>,
+) -> SocketAddr {
+    let verify = Verify::new(Gate::new(accounts, 4096), handlers).with_trusted_proxies(trusted);
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let connections = Arc::new(Semaphore::new(2000));
+    let socket = BoundSocket::Tcp(socket);
+    tokio::spawn(serve(socket, limits(), connections, verify, std::future::pending()));
+    address
+}
+
+/// Sends bytes on a new connection and reads until the server closes it.
+pub async fn send_to(address: SocketAddr, bytes: &[u8]) -> TestResponse {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    TestResponse::read(&mut stream).await
 }
 
 pub fn limits() -> ConnectionLimits {

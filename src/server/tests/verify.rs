@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{
-    support::{TestResponse, TestServer},
+    support::{PATIENCE, TestResponse, TestServer, listen_for_verify, send_to},
     upstream::{Protocol, echo},
 };
+use crate::handlers::{BodyLimits, Handlers};
 
 const DIALECTS: [&str; 6] = ["", "/nginx", "/caddy", "/traefik", "/envoy", "/haproxy"];
 
@@ -21,10 +22,7 @@ fn orders() -> Value {
 }
 
 async fn start() -> TestServer {
-    TestServer::with(&[orders()], |public| {
-        public.with_trusted_proxies(["127.0.0.0/8".parse().unwrap()])
-    })
-    .await
+    TestServer::new(&[orders()]).await
 }
 
 /// The verify request that a proxy of this dialect sends for a client's request.
@@ -58,7 +56,7 @@ async fn ask(
     target: &str,
     more: &str,
 ) -> TestResponse {
-    server.send(verify_request(dialect, method, target, more).as_bytes()).await
+    send_to(server.verify, verify_request(dialect, method, target, more).as_bytes()).await
 }
 
 fn api_key(credential: &str) -> String {
@@ -138,9 +136,7 @@ async fn denials_have_their_status_in_every_dialect() {
 async fn anonymous_request_gets_empty_identity_fields() {
     let mut resource = orders();
     resource["authentication"] = json!(["anonymous"]);
-    let loopback = ["127.0.0.0/8".parse().unwrap()];
-    let server =
-        TestServer::with(&[resource], |public| public.with_trusted_proxies(loopback)).await;
+    let server = TestServer::new(&[resource]).await;
     for dialect in DIALECTS {
         let response = ask(&server, dialect, "GET", "/orders/7", "").await;
         assert_eq!(response.status, 200);
@@ -152,16 +148,50 @@ async fn anonymous_request_gets_empty_identity_fields() {
 
 #[tokio::test]
 async fn proxy_that_is_not_trusted_is_denied() {
-    let resource = orders();
-    let server = TestServer::with(&[resource], |public| {
-        public.with_trusted_proxies(["10.0.0.0/8".parse().unwrap()])
+    let server = start().await;
+    let handlers =
+        Handlers::new(server.accounts.clone(), BodyLimits { bytes: 1 << 20, read: PATIENCE });
+    let trusted: [ipnet::IpNet; 2] = ["10.0.0.0/8", "::1/128"].map(|text| text.parse().unwrap());
+    let others = listen_for_verify(&server.accounts, handlers.clone(), trusted).await;
+    let nobody = listen_for_verify(&server.accounts, handlers, []).await;
+    for address in [others, nobody] {
+        for dialect in DIALECTS.into_iter().chain(["/unknown"]) {
+            let credential = api_key(&server.ada_credential);
+            let request = verify_request(dialect, "GET", "/orders/7", &credential);
+            let response = send_to(address, request.as_bytes()).await;
+            let code = &response.json()["error"];
+            assert_eq!((response.status, code), (403, &json!("UNTRUSTED_PROXY")), "{dialect}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn public_listener_has_no_verify_endpoints() {
+    let server = TestServer::with(&[orders()], |public| {
+        public.with_trusted_proxies(["127.0.0.0/8".parse().unwrap()])
     })
     .await;
+    let credential = api_key(&server.ada_credential);
     for dialect in DIALECTS {
-        let response =
-            ask(&server, dialect, "GET", "/orders/7", &api_key(&server.ada_credential)).await;
-        assert_eq!((response.status, &response.json()["error"]), (403, &json!("UNTRUSTED_PROXY")));
+        assert_eq!(ask(&server, dialect, "GET", "/orders/7", &credential).await.status, 200);
+        let request = verify_request(dialect, "GET", "/orders/7", &credential);
+        let response = server.send(request.as_bytes()).await;
+        assert_eq!(response.status, 404, "{dialect}");
+        let message = response.json()["message"].as_str().unwrap().to_owned();
+        assert!(message.starts_with("No route found for"), "an ordinary path: {message}");
+        assert_eq!(response.header("x-keyward-user"), None);
     }
+    let upstream = echo(Protocol::Http1).await;
+    let everything = json!({
+        "id": "all",
+        "handler": "proxy",
+        "path": "/{*rest}",
+        "authentication": ["*"],
+        "proxy": { "upstreams": [upstream.url()] },
+    });
+    let server = TestServer::new(&[everything]).await;
+    let echo = server.ask("GET", "/-/verify/nginx", "", "").await.json();
+    assert_eq!(echo["target"], "/-/verify/nginx", "an ordinary path of a resource");
 }
 
 #[tokio::test]
@@ -178,7 +208,7 @@ async fn networks_of_a_key_apply_to_the_client_not_to_the_proxy() {
     let credential = api_key(&STANDARD.encode(format!("ada:{}", key.text.expose())));
     for dialect in DIALECTS {
         let request = verify_request(dialect, "GET", "/orders/7", &credential);
-        assert_eq!(server.send(request.as_bytes()).await.status, 200, "{dialect}");
+        assert_eq!(send_to(server.verify, request.as_bytes()).await.status, 200, "{dialect}");
         for (chain, status) in [
             ("198.51.100.1", 401),
             ("203.0.113.7, 198.51.100.1", 401),
@@ -186,12 +216,12 @@ async fn networks_of_a_key_apply_to_the_client_not_to_the_proxy() {
             ("203.0.113.7, 127.0.0.1", 200),
         ] {
             let request = request.replace("203.0.113.7", chain);
-            let response = server.send(request.as_bytes()).await;
+            let response = send_to(server.verify, request.as_bytes()).await;
             assert_eq!(client_status(dialect, &response), status, "{dialect} {chain}");
         }
         let without_client = request.replace("X-Forwarded-For: 203.0.113.7\r\n", "");
         assert_eq!(
-            client_status(dialect, &server.send(without_client.as_bytes()).await),
+            client_status(dialect, &send_to(server.verify, without_client.as_bytes()).await),
             400,
             "{dialect}"
         );
@@ -203,10 +233,7 @@ async fn path_after_the_envoy_endpoint_leads_to_no_other_endpoint() {
     let upstream = echo(Protocol::Http1).await;
     let proxy = json!({ "upstreams": [upstream.url()] });
     let open = json!({ "id": "open", "handler": "proxy", "path": "/open", "authentication": ["anonymous"], "proxy": proxy });
-    let server = TestServer::with(&[open], |public| {
-        public.with_trusted_proxies(["127.0.0.0/8".parse().unwrap()])
-    })
-    .await;
+    let server = TestServer::new(&[open]).await;
     for target in ["/../../../open", "/%2e%2e/%2e%2e/%2e%2e/open", "/..%2f..%2f..%2fopen"] {
         let response =
             ask(&server, "/envoy", "GET", target, &api_key(&server.ada_credential)).await;
@@ -215,8 +242,10 @@ async fn path_after_the_envoy_endpoint_leads_to_no_other_endpoint() {
     assert_eq!(ask(&server, "/envoy", "GET", "/x/../open", "").await.status, 200);
     assert_eq!(upstream.connections(), 0, "a verify request is never forwarded");
     for path in ["/-/verify/other", "/-/verify/", "/x/../-/verify", "/%2d/verify"] {
-        let response = server.ask("GET", path, "", "").await;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: keyward\r\nConnection: close\r\n\r\n");
+        let response = send_to(server.verify, request.as_bytes()).await;
         assert_eq!(response.status, 404, "{path}");
+        assert_eq!(server.ask("GET", path, "", "").await.status, 404, "{path}");
     }
 }
 
@@ -228,10 +257,7 @@ async fn verify_endpoints_and_proxy_give_a_request_the_same_status() {
     orders["handler"] = json!("proxy");
     orders["proxy"] = proxy;
     orders["formats"] = json!(["json"]);
-    let server = TestServer::with(&[orders], |public| {
-        public.with_trusted_proxies(["127.0.0.0/8".parse().unwrap()])
-    })
-    .await;
+    let server = TestServer::new(&[orders]).await;
     let paths = [
         "/orders/7",
         "//orders/7",
@@ -286,10 +312,6 @@ async fn verify_endpoints_and_proxy_give_a_request_the_same_status() {
             for credential in &credentials {
                 let more = format!("{credential}{more}");
                 let served = server.ask_as("", method, path, &more, "").await;
-                // On the listener itself this path is a verify endpoint.
-                if path == "/-/verify" {
-                    continue;
-                }
                 for dialect in DIALECTS {
                     let response = ask(&server, dialect, method, path, &more).await;
                     let verified = client_status(dialect, &response);

@@ -1,25 +1,31 @@
-//! The verify endpoints: a proxy asks whether a request may pass, and learns which user made the
+//! The verify listener: a proxy asks whether a request may pass, and learns which user made the
 //! request.
 
 pub(super) mod dialects;
 pub(super) mod envoy;
 pub(super) mod identity_headers;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode, header::InvalidHeaderValue, request::Parts,
 };
 
-use self::dialects::{Dialect, OriginalRequest, is_among};
-use super::{Peer, Public};
+use hyper::body::Incoming;
+use ipnet::IpNet;
+
+use self::{
+    dialects::{Dialect, OriginalRequest, is_among},
+    identity_headers::HeaderTemplate,
+};
+use super::{Peer, Service};
 use crate::{
-    handlers::{Origin, PayloadResponse},
+    handlers::{Handlers, Origin, Payload, PayloadResponse},
     http::{
         guard::{GuardedRequest, Received, bad_request},
         response,
     },
-    pipeline::{CredentialRemoval, Denial, Phase},
+    pipeline::{CredentialRemoval, Denial, Gate, Phase},
 };
 
 /// The header field with the status of a denial, for a proxy that cannot pass the status on.
@@ -28,20 +34,44 @@ const STATUS: HeaderName = HeaderName::from_static("x-keyward-status");
 /// on.
 const BODY: HeaderName = HeaderName::from_static("x-keyward-body");
 
-impl Public {
-    /// Responds to a proxy that speaks this dialect.
-    pub(super) async fn verify(
-        &self,
-        dialect: Dialect,
-        parts: &Parts,
-        peer: &Peer,
-    ) -> PayloadResponse {
+/// The service of the verify listener. Cheap to clone.
+#[derive(Clone)]
+pub struct Verify {
+    gate: Gate,
+    handlers: Handlers,
+    /// The header fields that tell proxies who makes a request.
+    template: Arc<HeaderTemplate>,
+    /// The addresses of the proxies that may ask.
+    trusted: Arc<[IpNet]>,
+}
+
+impl Verify {
+    /// The service with the resources of these handlers. No proxy may ask yet.
+    pub fn new(gate: Gate, handlers: Handlers) -> Self {
+        let template = Arc::new(HeaderTemplate::new(handlers.identity_fields()));
+        Self { gate, handlers, template, trusted: Arc::default() }
+    }
+
+    /// Lets the proxies at these addresses ask. Keyward believes what they say about their clients.
+    #[must_use]
+    pub fn with_trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
+        self.trusted = proxies.into_iter().collect();
+        self
+    }
+
+    /// Responds to a request at the verify listener.
+    async fn verify(&self, parts: &Parts, peer: &Peer) -> PayloadResponse {
+        let endpoint = Dialect::of_path(parts.uri.path());
+        let dialect = endpoint.unwrap_or(Dialect::Plain);
         let report = |denial: &Denial| {
             response::report(denial, &parts.method, parts.uri.path(), peer.client());
             dialect.denial_response(denial)
         };
         if !is_among(&self.trusted, peer.client()) {
             return report(&untrusted_proxy());
+        }
+        if endpoint.is_none() {
+            return report(&no_endpoint());
         }
         let original = match dialect.read(parts, &self.trusted) {
             Ok(original) => original,
@@ -59,7 +89,7 @@ impl Public {
     /// Decides about the original request, on the routes of all handlers. The response to an
     /// allowed request has header fields only. `on_removal` gets the credential that the proxy must
     /// not pass on.
-    pub(super) async fn decide_original(
+    async fn decide_original(
         &self,
         headers: &HeaderMap,
         original: &OriginalRequest<'_>,
@@ -99,7 +129,22 @@ impl Public {
     }
 }
 
-/// The path in its normal form, with the query without the credential. The proxy almost always sends this text, so that
+impl Service for Verify {
+    type Body = Payload;
+
+    fn for_connection(&self) -> Self {
+        Self { gate: self.gate.unshared(), ..self.clone() }
+    }
+
+    async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
+        let (parts, _) = request.into_parts();
+        let response = self.verify(&parts, peer).await;
+        response::for_method(&parts.method, response)
+    }
+}
+
+/// The path in its normal form, with the query without the credential. The proxy almost always
+/// sends this text, so that
 /// its field can be copied.
 fn normal_uri(
     original: &OriginalRequest<'_>,
@@ -136,7 +181,14 @@ impl Dialect {
 /// The denial of a client that is not a trusted proxy. Such a client could name any request and any
 /// client address.
 pub(super) fn untrusted_proxy() -> Denial {
-    let message = "Only proxies that are listed in server.trusted_proxies may use this endpoint.";
+    let message = "Only proxies that are listed in verify.trusted_proxies may use this endpoint.";
     Denial::new(Phase::Edge, StatusCode::FORBIDDEN, "UNTRUSTED_PROXY", message)
-        .with_internal_message("to trust this client, add its address to server.trusted_proxies")
+        .with_internal_message("to trust this client, add its address to verify.trusted_proxies")
+}
+
+/// The denial for a path that is no verify endpoint. The path is not the client's, so no resource
+/// can be meant.
+fn no_endpoint() -> Denial {
+    let message = "There is no such path. Proxies ask at /-/verify, or at the path below it that docs/faces.md lists for them.";
+    Denial::new(Phase::Edge, StatusCode::NOT_FOUND, "NOT_FOUND", message)
 }

@@ -14,7 +14,7 @@ use keyward::{
     model::{Actor, Application, AuthType, Clock, Entropy, Pepper, Secret},
     pipeline::Gate,
     scripting::{ScriptLimits, Secrets},
-    server::{BoundSocket, ConnectionLimits, Public, serve},
+    server::{BoundSocket, ConnectionLimits, Public, Service, Verify, serve},
     store::MemoryStore,
 };
 use serde_json::{Value, json};
@@ -52,6 +52,8 @@ pub struct Fixture {
     /// The text of a key of ada.
     pub key: String,
     pub address: SocketAddr,
+    /// The address of the verify listener.
+    verify: SocketAddr,
     /// The URL of the upstream.
     pub upstream: String,
     pub store: Arc<MemoryStore>,
@@ -111,11 +113,20 @@ impl Fixture {
         let pair = String::from_utf8(STANDARD.decode(&ada).unwrap()).unwrap();
         let key = pair.split_once(':').unwrap().1.to_owned();
         let gate = Gate::new(&accounts, 4096);
-        let address = listen(&accounts, &gate).await;
+        let (address, verify) = listen(&accounts, &gate).await;
         let upstream = upstream().await;
         let url = upstream.clone();
-        let fixture =
-            Self { accounts, gate, ada, key, address, upstream: url, store, _scripts: scripts };
+        let fixture = Self {
+            accounts,
+            gate,
+            ada,
+            key,
+            address,
+            verify,
+            upstream: url,
+            store,
+            _scripts: scripts,
+        };
         let proxy = json!({ "upstreams": [upstream] });
         let keeping = json!({ "upstreams": [upstream], "keep_credential": true });
         fixture
@@ -173,7 +184,7 @@ impl Fixture {
             ("X-Forwarded-For", "203.0.113.7"),
         ];
         let fields = [&described, fields].concat();
-        exchange(self.address, &request_text("GET /-/verify", &fields)).await
+        exchange(self.verify, &request_text("GET /-/verify", &fields)).await
     }
 
     /// Sends a request through a layer, and returns the request that the service gets.
@@ -228,10 +239,16 @@ impl Seen {
     }
 }
 
-async fn listen(accounts: &Accounts, gate: &Gate) -> SocketAddr {
+/// Starts the public listener and the verify listener.
+async fn listen(accounts: &Accounts, gate: &Gate) -> (SocketAddr, SocketAddr) {
     let handlers = Handlers::new(accounts.clone(), BodyLimits { bytes: 1 << 20, read: TIMEOUT });
+    let verify = Verify::new(gate.clone(), handlers.clone())
+        .with_trusted_proxies(["127.0.0.0/8".parse().unwrap()]);
     let public = Public::new(gate.clone(), handlers, None);
-    let public = public.with_trusted_proxies(["127.0.0.0/8".parse().unwrap()]);
+    (listen_with(public).await, listen_with(verify).await)
+}
+
+async fn listen_with(service: impl Service) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let limits = ConnectionLimits {
@@ -244,7 +261,7 @@ async fn listen(accounts: &Accounts, gate: &Gate) -> SocketAddr {
     };
     let connections = Arc::new(Semaphore::new(64));
     let stop = std::future::pending();
-    tokio::spawn(serve(BoundSocket::Tcp(listener), limits, connections, public, stop));
+    tokio::spawn(serve(BoundSocket::Tcp(listener), limits, connections, service, stop));
     address
 }
 

@@ -60,7 +60,7 @@ async fn change(fixture: &Fixture, change: &str, uid: u64, key: KeyId) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_apply_to_every_face_from_the_next_request() {
     let fixture = Fixture::new().await;
-    let address = listen(&fixture).await;
+    let (address, verify) = listen(&fixture).await;
     let layer = Layer::new(fixture.gate.clone());
     let upstream = upstream().await;
     let mut checked = 0;
@@ -82,7 +82,7 @@ async fn changes_apply_to_every_face_from_the_next_request() {
                     TestRequest::new(Method::POST, "/orders/1", &[("api-key", &credential)]);
                 let verdict = async || match (&handler, face) {
                     (Handler::Decide, dialect) => {
-                        DIALECTS[dialect].verdict(&request, "127.0.0.1", address).await.0
+                        DIALECTS[dialect].verdict(&request, "127.0.0.1", verify).await.0
                     }
                     (_, 0) => request.send(address).await.status().as_u16(),
                     _ => send_through(&layer, request.request()).await.0.status().as_u16(),

@@ -1,6 +1,7 @@
 //! `keyward serve`: serves on all listeners until a signal.
 
 pub(super) mod per_worker;
+mod verify;
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
@@ -25,10 +26,12 @@ use crate::{
         },
         terminal::welcome,
     },
-    config::{AdminListen, Loaded, LogSettings, ProxyProtocol, Runtime, ServerSettings, Settings},
+    config::{
+        ListenAddress, Loaded, LogSettings, ProxyProtocol, Runtime, ServerSettings, Settings,
+    },
     handlers::Handlers,
     pipeline::Gate,
-    server::{BoundSocket, ConnectionLimits, Envoy, Listener, Public, serve},
+    server::{BoundSocket, ConnectionLimits, Listener, Public, Verify, serve},
     telemetry::start_logs,
     webhooks::Sender,
 };
@@ -51,10 +54,7 @@ pub async fn run(options: Serve, loaded: Loaded) -> anyhow::Result<()> {
     // leave a new store behind whose first key was never shown.
     let certificates = tls::load(&settings)?;
     let (public, workers) = listen_public(&settings.server).await?;
-    let grpc = match settings.server.grpc_listen {
-        Some(address) => Some(listen_on("server.grpc_listen", address).await?),
-        None => None,
-    };
+    let verify = verify::listen(&settings.server, &settings.verify).await?;
     let admin = listen_admin(&settings).await?;
     let accounts = accounts::open(&settings, NewStore::OnlyWithNewPepper);
     let accounts = accounts.map_err(CliError::from)?;
@@ -69,21 +69,21 @@ pub async fn run(options: Serve, loaded: Loaded) -> anyhow::Result<()> {
     let hangups = (scripts::hangup_signal()?, scripts::hangup_signal()?);
     let cli_socket = listen_for_cli(&settings)?;
     let budget = descriptors::divide(&settings, descriptors)?;
-    let control_file =
-        write_control_file(&settings, &accounts, &public, &admin, cli_socket.as_ref())?;
+    let listeners = Listeners { public, workers, verify, admin, cli_socket, certificates };
+    let control_file = write_control_file(&settings, &accounts, &listeners)?;
     if let Some(Err(problem)) = settings.backup.as_ref().map(BackupSchedule::check_dir) {
         tracing::warn!("backups cannot be written: {problem}");
     }
     let (users, keys) = accounts.directory().counts();
     tracing::info!(
-        public = %public.display_address(),
-        admin = %admin.display_address(),
-        grpc = grpc.as_ref().map(|grpc| display(grpc.display_address())),
+        public = %listeners.public.display_address(),
+        verify = listeners.verify.http_address().map(display),
+        grpc = listeners.verify.grpc_address().map(display),
+        admin = %listeners.admin.display_address(),
         users = users.saturating_sub(1),
         keys = keys.saturating_sub(1),
         "ready"
     );
-    let listeners = Listeners { public, workers, grpc, admin, cli_socket, certificates };
     serve_all(&settings, accounts, listeners, budget, hangups, webhooks).await?;
     drop(control_file);
     tracing::info!("stopped");
@@ -139,8 +139,8 @@ async fn listen_public(
 
 async fn listen_admin(settings: &Settings) -> anyhow::Result<BoundSocket> {
     match &settings.admin.listen {
-        AdminListen::Tcp(address) => listen_on("admin.listen", *address).await,
-        AdminListen::Unix(path) => listen_on_socket(path)
+        ListenAddress::Tcp(address) => listen_on("admin.listen", *address).await,
+        ListenAddress::Unix(path) => listen_on_socket(path)
             .map_err(|problem| listen_error("admin.listen", &settings.admin.listen, &problem)),
     }
 }
@@ -151,7 +151,7 @@ async fn listen_admin(settings: &Settings) -> anyhow::Result<BoundSocket> {
 /// admin listener is a Unix socket itself, or that the socket cannot be bound and is not needed.
 fn listen_for_cli(settings: &Settings) -> anyhow::Result<Option<BoundSocket>> {
     let path = &settings.store.socket_file;
-    if matches!(settings.admin.listen, AdminListen::Unix(_)) {
+    if matches!(settings.admin.listen, ListenAddress::Unix(_)) {
         return Ok(None);
     }
     match listen_on_socket(path) {
@@ -204,10 +204,10 @@ fn listen_error(key: &str, address: &impl std::fmt::Display, problem: &io::Error
 fn write_control_file(
     settings: &Settings,
     accounts: &Accounts,
-    public: &BoundSocket,
-    admin: &BoundSocket,
-    cli_socket: Option<&BoundSocket>,
+    listeners: &Listeners,
 ) -> anyhow::Result<ControlFile> {
+    let Listeners { public, verify, admin, cli_socket, .. } = listeners;
+    let cli_socket = cli_socket.as_ref();
     let operator = accounts.create_operator_key();
     // The command line cannot use an admin listener that has TLS.
     let address = if settings.admin.tls.is_some() { cli_socket.unwrap_or(admin) } else { admin };
@@ -216,6 +216,7 @@ fn write_control_file(
         address.display_address(),
         cli_socket.map(BoundSocket::display_address),
         public.display_address(),
+        verify.http_address().as_deref(),
         &operator.key,
     )
 }
@@ -225,8 +226,7 @@ struct Listeners {
     public: BoundSocket,
     /// The public listeners of the other workers. Empty if all workers share one runtime.
     workers: Vec<std::net::TcpListener>,
-    /// The listener for Envoy's external authorization.
-    grpc: Option<BoundSocket>,
+    verify: verify::VerifyListeners,
     admin: BoundSocket,
     /// The socket for the command line. `None` means that the admin listener is a socket itself.
     cli_socket: Option<BoundSocket>,
@@ -236,7 +236,7 @@ struct Listeners {
 async fn serve_all(
     settings: &Settings,
     accounts: Accounts,
-    Listeners { public, workers, grpc, admin, cli_socket, certificates }: Listeners,
+    Listeners { public, workers, verify, admin, cli_socket, certificates }: Listeners,
     budget: ConnectionBudget,
     hangups: (Signal, Signal),
     webhooks: Sender,
@@ -246,6 +246,8 @@ async fn serve_all(
     let gate = Gate::new(&accounts, limits.credential_bytes);
     let handlers = Handlers::new(accounts.clone(), body_limits(settings))
         .with_identity_fields(settings.identity.clone());
+    let asked = Verify::new(gate.clone(), handlers.clone())
+        .with_trusted_proxies(settings.verify.trusted_proxies.iter().copied());
     let service = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
     let (usage, denials, events) = (accounts.clone(), accounts.clone(), accounts.clone());
@@ -264,21 +266,22 @@ async fn serve_all(
     let serve_public = {
         let (settings, certificate) = (settings.server.clone(), certificates.public.clone());
         let (limits, connections) = (connection_limits.clone(), connections.clone());
-        let (service, stop) = (service.clone(), stop.clone());
+        let stop = stop.clone();
         move |socket| {
             let listener = public_listener(&settings, socket).with_tls(certificate.clone());
             let (limits, connections) = (limits.clone(), connections.clone());
             serve(listener, limits, connections, service.clone(), stopped(stop.clone()))
         }
     };
-    let grpc = grpc.map(|grpc| Listener::from(grpc).with_tls(certificates.public.clone()));
-    let grpc = async {
-        if let Some(grpc) = grpc {
-            let envoy = Envoy::new(service.clone());
-            let (limits, connections) = (connection_limits.clone(), connections.clone());
-            serve(grpc, limits, connections, envoy, stopped(stop.clone())).await;
-        }
-    };
+    // The verify listeners have a limit of their own too: a client that fills the public listener
+    // must not keep proxies from asking.
+    let verify = verify.serve(
+        asked,
+        certificates.verify.clone(),
+        connection_limits.clone(),
+        budget.verify,
+        stop.clone(),
+    );
     let admin = Listener::from(admin).with_tls(certificates.admin.clone());
     let scripts = tokio::spawn(scripts::reload_on_change(scripts, hangups.0));
     let certificates = tokio::spawn(certificates.reload_on_change(hangups.1));
@@ -313,9 +316,9 @@ async fn serve_all(
     });
     let denials =
         tokio::spawn(async move { denials.write_denials_periodically(denials_end).await });
-    let (served, ..) = tokio::join!(
+    let (served, verified, ..) = tokio::join!(
         per_worker::serve(public, workers, serve_public),
-        grpc,
+        verify,
         serve(
             admin,
             connection_limits.clone(),
@@ -326,6 +329,7 @@ async fn serve_all(
         cli_socket,
     );
     served?;
+    verified?;
     scripts.abort();
     certificates.abort();
     // The background tasks now write the uses and denials of the last requests. All other changes

@@ -19,6 +19,7 @@ use messages::{
 };
 
 use super::{
+    Verify,
     dialects::{self, Dialect, DialectError, ForwardedTarget, OriginalRequest, is_among},
     untrusted_proxy,
 };
@@ -26,7 +27,7 @@ use crate::{
     handlers::{PayloadResponse, RequestBody, UrlScheme, is_override},
     http::{guard::bad_request, host, response},
     pipeline::CredentialRemoval,
-    server::{Peer, Public, Service},
+    server::{Peer, Service},
 };
 
 /// The only method of the gRPC service.
@@ -34,12 +35,12 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 /// The service that Envoy calls over gRPC. Cheap to clone.
 #[derive(Clone)]
-pub struct Envoy(Public);
+pub struct Envoy(Verify);
 
 impl Envoy {
-    /// The service with the pipeline and the trusted proxies of `public`.
-    pub fn new(public: Public) -> Self {
-        Self(public)
+    /// The service with the pipeline and the trusted proxies of `verify`.
+    pub fn new(verify: Verify) -> Self {
+        Self(verify)
     }
 
     async fn check(&self, request: Request<Incoming>, peer: &Peer) -> Result<CheckResponse, Code> {
