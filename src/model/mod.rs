@@ -16,7 +16,6 @@ mod resource;
 mod role;
 mod secret;
 mod span;
-mod spelling;
 mod suggest;
 mod time;
 mod user;
@@ -24,7 +23,9 @@ mod violation;
 
 pub use application::{Application, AuthType, Detail, KeySource};
 pub use audit::{Act, Actor, AuditEntry};
-pub use credential::{CredentialParts, title};
+pub use credential::{
+    CredentialParts, has_similar_prefix, is_similar, is_similar_parameter, title,
+};
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;
@@ -42,7 +43,6 @@ pub use resource::{
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};
 pub use span::{Expires, parse_span};
-pub use spelling::{has_similar_prefix, is_similar, is_similar_parameter};
 pub use suggest::suggest;
 pub use time::{Clock, Timestamp};
 pub use user::{User, fold, mail_problem, name_problem};

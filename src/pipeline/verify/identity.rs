@@ -132,8 +132,8 @@ impl<'a> Identity<'a> {
         self.verified()?.scopes.as_deref()
     }
 
-    /// The scopes that a role of the user grants; `None` means that the credential is not restricted
-    /// to scopes. A scope that no role grants allows nothing, so nobody is told of it.
+    /// The scopes that a role of the user grants; `None` means that the credential is not
+    /// restricted to scopes. A scope that no role grants allows nothing, so nobody is told of it.
     pub fn granted_scopes(&self) -> Option<Vec<String>> {
         let is_granted = |scope: &&String| self.role_table.allows(self.roles, scope);
         Some(self.scopes()?.iter().filter(is_granted).cloned().collect())

@@ -195,7 +195,9 @@ async fn grpc_and_http_lead_to_the_same_decision() {
         let (status, headers, body) = match response.http_response.clone().unwrap() {
             HttpResponse::Allowed(allowed) => {
                 allowed_count += 1;
-                for name in &allowed.headers_to_remove {
+                // Over HTTP, the configuration of Envoy removes the credential.
+                let names = allowed.headers_to_remove.iter().filter(|name| *name != "api-key");
+                for name in names {
                     assert_eq!(http.header(name), Some(""), "{path}: {name}");
                 }
                 (200, allowed.headers, String::new())

@@ -1,7 +1,11 @@
 //! The parts of a request that carry a credential. They are removed before the request reaches an
 //! upstream.
 
+mod spelling;
+
 use http::HeaderName;
+
+pub use spelling::{has_similar_prefix, is_similar, is_similar_parameter};
 
 /// Header fields, query parameters and cookies that carry a credential.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
