@@ -1,13 +1,14 @@
 //! `keyward resource`: creates, lists, changes and deletes resources.
 
 mod applications;
+mod credential;
 
 use std::{fs, io, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use self::applications::Applications;
+use self::{applications::Applications, credential::Credential};
 use super::{
     app::enable,
     limit::{NoRate, Rate},
@@ -88,12 +89,14 @@ pub struct Edit {
 #[derive(Debug, Args)]
 pub struct Source {
     /// The file with the whole record as JSON, which can have rules per method; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Applications", "Rate", "NoRate"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Applications", "Credential", "Rate", "NoRate"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     fields: Fields,
     #[command(flatten)]
     applications: Applications,
+    #[command(flatten)]
+    credential: Credential,
     #[command(flatten)]
     rate: Rate,
     #[command(flatten)]
@@ -214,6 +217,7 @@ impl Source {
     fn put(&self, texts: &Texts, record: &mut Map<String, Value>) {
         self.fields.put(texts, record);
         self.applications.put(record);
+        self.credential.put(record);
         self.rate.put(record);
         self.no_rate.put(record);
     }
