@@ -56,7 +56,7 @@ async fn credential_chooses_the_application_in_every_face() {
             ("token", "/m/x", vec![("Authorization", bearer.as_str())]),
             ("query_key", query.as_str(), vec![]),
             ("hmac", "/m/x", vec![("authorization", &signed), ("X-Signature-Created", &created)]),
-            // A scheme that no listed application reads is for the upstream.
+            // A scheme that no listed application reads is no credential of theirs.
             ("default", "/m/x", vec![("API-KEY", &fixture.ada), ("Authorization", "Digest x")]),
         ] {
             let context = format!("{face} {application}");

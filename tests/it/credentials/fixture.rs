@@ -81,6 +81,10 @@ impl Fixture {
             std::fs::write(folder.join(format!("{name}.rhai")), text).unwrap();
         }
         std::fs::write(folder.join("own.rhai"), OWN).unwrap();
+        // The reads of hooks do not count.
+        let hooks =
+            "fn on_request(req) { req.headers(\"X-Mine\"); req.param(\"page\"); req.query; }";
+        std::fs::write(scripts.path().join("hooks.rhai"), hooks).unwrap();
         let body = "fn header(req) { req.body } fn decode(req, p) { #{ user: \"ada\" } } fn verify(req, u, c) { true }";
         std::fs::write(folder.join("body.rhai"), body).unwrap();
         let query = "fn header(req) { if req.query.contains(\"k=1\") { \"ada\" } }

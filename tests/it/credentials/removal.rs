@@ -217,6 +217,11 @@ async fn proxy_in_front_is_told_the_target_without_the_credential() {
 #[tokio::test]
 async fn anonymous_request_does_not_pass_on_a_credential_that_nobody_looked_at() {
     let fixture = Fixture::new().await;
+    // The script finds no session, and so no credential. But it has looked at the field.
+    let fields = [("AUTH-METHOD", "own"), ("X-Client", "ada"), ("Cookie", "a=1")];
+    let seen = fixture.proxied("/o/x", &fields).await;
+    assert_eq!((seen.get("x-keyward-user"), seen.get("x-client")), (vec![], vec![]));
+    assert_eq!(seen.get("cookie"), ["a=1"]);
     let writer = fixture.accounts.as_actor(keyward::model::Actor::Program);
     for id in ["query_key", "jwt", "own", "default"] {
         let disable = |application: &mut keyward::model::Application| {
