@@ -51,6 +51,9 @@ fn list_of_applications_is_set_by_options_the_api_and_state_files() {
     let challenges = response.headers.iter().filter(|(name, _)| name == "www-authenticate");
     assert_eq!(challenges.count(), 2);
 
+    let explained = explain(&server, "/r", &[]);
+    assert_eq!(explained["phases"][0]["found"]["applications"], "token, default");
+    assert_eq!(explained["response"]["error"], "MISSING_AUTHORIZATION_HEADER");
     // A state file contains the list, and `apply` restores it.
     let exported = server.site.run(&["export"]);
     let text = String::from_utf8(exported.stdout).unwrap();
