@@ -9,7 +9,8 @@ use super::{
     records::{Editable, set},
 };
 use crate::model::{
-    Handler, MethodRules, PermissionSource, Protocol, Proxy, Resource, Respond, Rules,
+    ForwardedField, Handler, MethodRules, PermissionSource, Protocol, Proxy, Resource, Respond,
+    Rules,
 };
 
 impl Editable for Resource {
@@ -125,12 +126,28 @@ fn proxy(reader: &mut FieldReader) -> Proxy {
         preserve_host: reader.flag("preserve_host").unwrap_or(default.preserve_host),
         keep_credential: reader.flag("keep_credential").unwrap_or(default.keep_credential),
         upgrades: reader.words("upgrades").map_or(default.upgrades, |words| set(Some(words))),
+        forwarded: forwarded(reader).unwrap_or(default.forwarded),
         connect_seconds: reader.number("connect_seconds").unwrap_or(default.connect_seconds),
         response_seconds: reader.number("response_seconds").unwrap_or(default.response_seconds),
         idle_seconds: reader.number("idle_seconds").unwrap_or(default.idle_seconds),
         eject_after: reader.number("eject_after").unwrap_or(default.eject_after),
         eject_seconds: reader.number("eject_seconds").unwrap_or(default.eject_seconds),
     }
+}
+
+fn forwarded(reader: &mut FieldReader) -> Option<BTreeSet<ForwardedField>> {
+    let mut fields = BTreeSet::new();
+    for name in reader.words("forwarded")? {
+        match ForwardedField::from_name(&name) {
+            Some(field) => drop(fields.insert(field)),
+            None => {
+                let known = ForwardedField::ALL.map(ForwardedField::name).join(", ");
+                let message = format!("{name:?} is not a header field about the client.");
+                reader.reject("forwarded", message, format!("Use {known}, or an empty list."));
+            }
+        }
+    }
+    Some(fields)
 }
 
 fn protocol(reader: &mut FieldReader) -> Protocol {

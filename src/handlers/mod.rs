@@ -46,7 +46,7 @@ pub struct HandlerRequest<'a> {
     pub params: matchit::Params<'a, 'a>,
     /// The beginning of absolute URLs.
     pub origin: Origin<'a>,
-    /// The hop from the client to this server.
+    /// How the request came from the client to this server.
     pub hop: Hop<'a>,
     /// The body.
     pub body: RequestBody,
@@ -55,17 +55,32 @@ pub struct HandlerRequest<'a> {
     pub upgrade: Option<OnUpgrade>,
 }
 
-/// The hop from the client, or from the last proxy, to this server.
+/// How a request came from the client to this server, as the trusted proxies in front report it.
 #[derive(Debug, Clone, Copy)]
 pub struct Hop<'a> {
-    /// The scheme of the connection.
+    /// The client's address. The peer of a unix socket has the loopback address.
+    pub client: IpAddr,
+    /// The trusted proxies between the client and this server, the client's neighbor first. Empty
+    /// means that the client is connected to this server.
+    pub proxies: &'a [IpAddr],
+    /// The scheme of the client's request.
     pub scheme: UrlScheme,
-    /// Host and port as the client sent them.
+    /// Host and port of the client's request.
+    pub host: &'a str,
+    /// The port to which the client sent its request, if a proxy reports the port.
+    pub port: Option<u16>,
+    /// The prefix that proxies have removed from the path, without a trailing slash.
+    pub prefix: Option<&'a str>,
+    /// Host and port as this server received them.
     pub authority: &'a str,
-    /// The address of the peer. The peer of a unix socket has the loopback address.
-    pub peer: IpAddr,
-    /// Whether the peer is a trusted proxy, whose information about earlier hops counts.
-    pub is_trusted: bool,
+}
+
+impl<'a> Hop<'a> {
+    /// The hop of a client that is connected to this server.
+    pub fn direct(client: IpAddr, scheme: UrlScheme, authority: &'a str) -> Self {
+        let (proxies, port, prefix) = (&[], None, None);
+        Self { client, proxies, scheme, host: authority, port, prefix, authority }
+    }
 }
 
 /// The scheme of a client's connection.

@@ -2,6 +2,7 @@
 //! path and a host are read, which route a request takes, how the pipeline decides about the
 //! request, and how a denial becomes a response.
 
+pub(crate) mod forwarded;
 pub(crate) mod guard;
 pub(crate) mod host;
 mod negotiate;

@@ -20,6 +20,7 @@ use super::{AccessRules, CallerIdentity, Layer, LayerBody, LayerSettings, PathPo
 use crate::{
     handlers::{Origin, Payload, UrlScheme, is_override, read_body},
     http::{
+        forwarded::{Report, is_among},
         guard::{self, GuardedRequest, Received, ResponseChanges, bad_request},
         host::{self, Host, HostProblem},
         response,
@@ -57,10 +58,16 @@ impl Layer {
         F: Future<Output = Result<Response<R>, E>>,
     {
         let (parts, body) = request.into_parts();
-        let client = (self.0.find_client)(&parts).unwrap_or(UNKNOWN);
+        let peer = (self.0.find_client)(&parts).unwrap_or(UNKNOWN);
         let (method, uri) = (parts.method.clone(), parts.uri.clone());
-        self.0.handle(parts, body, client, next).await.unwrap_or_else(|denial| {
-            response::report(&denial, &method, uri.path(), client);
+        let client = self.0.client(&parts, peer);
+        let address = client.as_ref().map_or(peer, |client| client.address);
+        let handled = match client {
+            Ok(client) => self.0.handle(parts, body, client, next).await,
+            Err(denial) => Err(denial),
+        };
+        handled.unwrap_or_else(|denial| {
+            response::report(&denial, &method, uri.path(), address);
             let response = response::for_method(&method, response::from_denial(&denial));
             Ok(response.map(|payload| match payload {
                 Payload::Full(bytes) => LayerBody::full(bytes),
@@ -71,7 +78,26 @@ impl Layer {
     }
 }
 
+/// The client of a request, and the scheme of the request that it sent.
+#[derive(Clone, Copy)]
+struct Client {
+    address: IpAddr,
+    scheme: UrlScheme,
+}
+
 impl LayerSettings {
+    /// The client: the peer or, if the peer is a trusted proxy, the client that the proxy reports.
+    fn client(&self, parts: &Parts, peer: IpAddr) -> Result<Client, Denial> {
+        let report = if is_among(&self.trusted, peer) {
+            Report::of_proxy(&parts.headers, peer, &self.trusted).map_err(bad_request)?
+        } else {
+            Report::without_proxy(peer)
+        };
+        let is_https = parts.uri.scheme().is_some_and(|scheme| *scheme == Scheme::HTTPS);
+        let scheme = if is_https { UrlScheme::Https } else { UrlScheme::Http };
+        Ok(Client { address: report.client, scheme: report.scheme.unwrap_or(scheme) })
+    }
+
     /// Returns the result of `next`.
     ///
     /// # Errors
@@ -80,7 +106,7 @@ impl LayerSettings {
         &self,
         mut parts: Parts,
         body: B,
-        client: IpAddr,
+        client: Client,
         next: impl FnOnce(Request<LayerBody<B>>) -> F,
     ) -> Result<Result<Response<LayerBody<R>>, E>, Denial>
     where
@@ -128,6 +154,7 @@ impl LayerSettings {
                 // script saw, and passes it to all later scripts.
                 let headers = &HeaderMap::new();
                 let (path, query) = (uri.path(), uri.query());
+                let client = client.address;
                 let received =
                     Received { method: &method, path, query, headers, host: None, client };
                 let (gate, context, request) = (&self.gate, &context, received.request(path));
@@ -142,7 +169,7 @@ impl LayerSettings {
         context: &'a RequestContext,
         parts: &Parts,
         body: B,
-        client: IpAddr,
+        client: Client,
     ) -> Result<AllowedRequest<'a, B>, Denial>
     where
         B: HttpBody<Data = Bytes>,
@@ -161,7 +188,7 @@ impl LayerSettings {
             query: parts.uri.query(),
             headers: &parts.headers,
             host: host.as_ref(),
-            client,
+            client: client.address,
         };
         let path = received.normal_path()?;
         if self.paths == PathPolicy::Reject && path != received.path {
@@ -172,11 +199,8 @@ impl LayerSettings {
         let gate = &self.gate;
         let guarded = match &self.access {
             AccessRules::Resources => {
-                let scheme = match parts.uri.scheme() {
-                    Some(scheme) if *scheme == Scheme::HTTPS => UrlScheme::Https,
-                    _ => UrlScheme::Http,
-                };
-                let origin = Origin::Requested(scheme, host.as_ref().map_or("", Host::authority));
+                let origin =
+                    Origin::Requested(client.scheme, host.as_ref().map_or("", Host::authority));
                 GuardedRequest::on_route(gate, context, request, origin).0
             }
             AccessRules::Program { permissions, anonymous } => {

@@ -70,6 +70,7 @@ use ::http::request::Parts;
 
 pub use body::LayerBody;
 pub use identity::CallerIdentity;
+use ipnet::IpNet;
 pub use service::Guarded;
 
 use crate::{
@@ -87,6 +88,8 @@ struct LayerSettings {
     access: AccessRules,
     paths: PathPolicy,
     find_client: Arc<FindClient>,
+    /// The addresses of the trusted proxies in front of the program.
+    trusted: Arc<[IpNet]>,
     identity_fields: IdentityFields,
     body_limits: BodyLimits,
     keeps_credential: bool,
@@ -129,6 +132,7 @@ impl Layer {
             access: AccessRules::Resources,
             paths: PathPolicy::Reject,
             find_client: Arc::new(|parts| Some(parts.extensions.get::<ClientAddress>()?.0)),
+            trusted: Arc::default(),
             identity_fields: IdentityFields::default(),
             body_limits: BODY_LIMITS,
             keeps_credential: false,
@@ -177,6 +181,20 @@ impl Layer {
         find: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static,
     ) -> Self {
         self.with(|settings| settings.find_client = Arc::new(find))
+    }
+
+    /// Trusts the proxies at these addresses, as `server.trusted_proxies` does in the server: if
+    /// the address that [`Layer::client_from`] finds belongs to such a proxy, the client's address
+    /// and scheme are what the proxy reports in `X-Forwarded-For`, `X-Forwarded-Proto` or
+    /// `Forwarded`. A report that cannot be read, or that contradicts itself, is denied with 400.
+    /// By default, no proxy is trusted, and these fields do not count.
+    ///
+    /// A function for `client_from` that reads these fields itself believes every client that
+    /// reaches the program without the proxy.
+    #[must_use]
+    pub fn trusting_proxies(self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
+        let proxies = proxies.into_iter().collect();
+        self.with(|settings| settings.trusted = proxies)
     }
 
     /// Sets the names of the identity fields. The layer removes fields of these names from

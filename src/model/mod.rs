@@ -29,6 +29,7 @@ pub use credential::{
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;
+pub use key::redact::redact_keys;
 pub use key::scan::{Form, Found, Scanner};
 pub use key::scheme::Scheme;
 pub use key::text::{KeyShape, KeyText, MAX_PREFIX};
@@ -37,8 +38,8 @@ pub use limit::{Credits, Period, RateLimit, Refill};
 pub use mode::Mode;
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{
-    Format, Handler, METHODS, MethodRules, PermissionSource, Protocol, Proxy, Resource, Respond,
-    Route, Rules, Target, Transport,
+    Format, ForwardedField, Handler, METHODS, MethodRules, PermissionSource, Protocol, Proxy,
+    Resource, Respond, Route, Rules, Target, Transport,
 };
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};

@@ -294,10 +294,11 @@ fn candidate(candidate: &Candidate<'_>) -> Vec<Finding> {
         Proof::Key { key: KeyMatch::Indexed(None), .. } => {
             found.push(("key", "none with this id".into()));
         }
-        Proof::Key { key: KeyMatch::Slow(keys), .. } | Proof::Scripted(_, KeyMatch::Slow(keys)) => {
+        Proof::Key { key: KeyMatch::Slow { keys, .. }, .. }
+        | Proof::Scripted(_, KeyMatch::Slow { keys, .. }) => {
             found.push(("key", format!("one of {} with slow digests", keys.ids.len())));
         }
-        Proof::Password(..) | Proof::Scripted(_, KeyMatch::Indexed(None)) => {}
+        Proof::Password { .. } | Proof::Scripted(_, KeyMatch::Indexed(None)) => {}
     }
     found
 }

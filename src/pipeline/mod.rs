@@ -110,7 +110,9 @@ pub use denial_audit::AuditScope;
 pub use explain::{
     Explain, ExplainFuture, ExplainRequest, Explanation, Finding, PhaseReport, PhaseVerdict,
 };
-pub use failures::{attempt as password_attempt, failed as password_failed};
+pub use failures::{
+    PasswordOutcome, attempt as password_attempt, begin as begin_password, end as end_password,
+};
 pub use header::{AUTH_METHOD, Presented};
 pub use limits::Quota;
 pub use lookup::Candidate;

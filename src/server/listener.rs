@@ -18,9 +18,8 @@ use super::{
         timeouts::ConnectionTimeouts,
     },
     proxy_protocol::{self, ProxyHeaderError},
-    verify::dialects::is_among,
 };
-use crate::{handlers::UrlScheme, tls::Certificates};
+use crate::{handlers::UrlScheme, http::forwarded::is_among, tls::Certificates};
 
 /// A socket that is bound to an address or a path.
 #[derive(Debug)]
@@ -53,6 +52,8 @@ pub struct Peer {
     /// `None` means a unix socket.
     address: Option<SocketAddr>,
     scheme: UrlScheme,
+    /// Whether a proxy began the connection with a PROXY header that names no client.
+    is_unnamed: bool,
 }
 
 impl Peer {
@@ -60,6 +61,12 @@ impl Peer {
     /// on this machine.
     pub fn client(&self) -> IpAddr {
         self.address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+    }
+
+    /// Whether a proxy forwards the bytes of a client that it does not name. Then the header fields
+    /// are the client's, although the address is the proxy's.
+    pub(super) fn is_unnamed(&self) -> bool {
+        self.is_unnamed
     }
 
     /// The scheme of the connection.
@@ -121,12 +128,14 @@ impl Listener {
                 // Turns off Nagle's algorithm: a response is written in one piece, so a wait for
                 // more bytes would only delay the response.
                 let _ = stream.set_nodelay(true);
-                let peer = Peer { address: Some(address), scheme: UrlScheme::Http };
+                let peer =
+                    Peer { address: Some(address), scheme: UrlScheme::Http, is_unnamed: false };
                 Ok((Socket::Tcp(stream), peer))
             }
             BoundSocket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Socket::Unix(stream), Peer { address: None, scheme: UrlScheme::Http }))
+                let peer = Peer { address: None, scheme: UrlScheme::Http, is_unnamed: false };
+                Ok((Socket::Unix(stream), peer))
             }
         }
     }
@@ -171,7 +180,9 @@ impl AcceptRules {
     ) -> Result<(Socket, Peer), FailedHandshake> {
         let Socket::Tcp(mut stream) = socket else { return Ok((socket, peer)) };
         if let Some(proxies) = &self.proxies {
-            peer.address = proxied_client(&mut stream, &peer, proxies).await?.or(peer.address);
+            let client = proxied_client(&mut stream, &peer, proxies).await?;
+            peer.is_unnamed = client.is_none();
+            peer.address = client.or(peer.address);
         }
         let Some(certificates) = &self.certificates else {
             return Ok((Socket::Tcp(stream), peer));

@@ -6,6 +6,7 @@ mod accept_errors;
 mod connection;
 mod explain;
 mod listener;
+mod peers;
 mod proxy_protocol;
 mod public;
 #[cfg(test)]
@@ -15,5 +16,6 @@ mod verify;
 pub use accept::{ConnectionLimits, Service, serve};
 pub use explain::Explainer;
 pub use listener::{BoundSocket, Listener, Peer};
+pub use peers::PeerLimit;
 pub use public::Public;
 pub use verify::{Verify, envoy::Envoy};

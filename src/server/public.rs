@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use ::http::{Response, request::Parts};
+use ::http::{HeaderMap, Response, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use ipnet::IpNet;
 
-use super::{Peer, Service, verify::dialects::is_among};
+use super::{Peer, Service};
 use crate::{
-    handlers::{HandlerRequest, Handlers, Hop, Origin, Payload, PayloadResponse, RequestBody},
+    handlers::{
+        HandlerRequest, Handlers, Hop, Origin, Payload, PayloadResponse, RequestBody, UrlScheme,
+    },
     http::{
+        forwarded::{Report, ReportError, is_among},
         guard::{self, GuardedRequest, Received, bad_request},
         host, response,
     },
@@ -35,11 +38,22 @@ impl Public {
         Self { gate, handlers, public_url, trusted: Arc::default() }
     }
 
-    /// Trusts the proxies at these addresses: a trusted proxy names the client.
+    /// Trusts the proxies at these addresses: Keyward believes what they say about their clients.
     #[must_use]
     pub fn with_trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
         self.trusted = proxies.into_iter().collect();
         self
+    }
+
+    /// The client of a request: the peer or, if the peer is a trusted proxy, the client that the
+    /// proxy reports.
+    fn client<'a>(&self, headers: &'a HeaderMap, peer: &Peer) -> Result<Report<'a>, ReportError> {
+        let address = peer.client();
+        if !peer.is_unnamed() && is_among(&self.trusted, address) {
+            Report::of_proxy(headers, address, &self.trusted)
+        } else {
+            Ok(Report::without_proxy(address))
+        }
     }
 
     async fn decide(
@@ -47,7 +61,8 @@ impl Public {
         parts: &Parts,
         body: RequestBody,
         upgrade: Option<OnUpgrade>,
-        peer: &Peer,
+        scheme: UrlScheme,
+        report: &Report<'_>,
     ) -> Result<PayloadResponse, Denial> {
         let host = host::of_request(parts).map_err(bad_request)?;
         let received = Received {
@@ -56,21 +71,24 @@ impl Public {
             query: parts.uri.query(),
             headers: &parts.headers,
             host: Some(&host),
-            client: peer.client(),
+            client: report.client,
         };
         let path = received.normal_path()?;
         let origin = match &self.public_url {
             Some(url) => Origin::Configured(url),
-            None => Origin::Requested(peer.scheme(), host.authority()),
+            None => Origin::Requested(scheme, host.authority()),
         };
         let context = self.gate.request_context();
         let request = received.request(&path);
         let (guarded, params) = GuardedRequest::on_route(&self.gate, &context, request, origin);
         let hop = Hop {
-            scheme: peer.scheme(),
+            client: report.client,
+            proxies: &report.proxies,
+            scheme,
+            host: report.host.unwrap_or(host.authority()),
+            port: report.port,
+            prefix: report.prefix,
             authority: host.authority(),
-            peer: peer.client(),
-            is_trusted: is_among(&self.trusted, peer.client()),
         };
         let input = HandlerInput { params, origin, hop, upgrade };
         let result = if guarded.buffers_body() {
@@ -153,10 +171,18 @@ impl Service for Public {
         let (mut parts, body) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let body = RequestBody::Stream(body);
-        let response = self.decide(&parts, body, upgrade, peer).await.unwrap_or_else(|denial| {
-            response::report(&denial, &parts.method, parts.uri.path(), peer.client());
-            response::from_denial(&denial)
-        });
+        let denied = |denial: &Denial, client| {
+            response::report(denial, &parts.method, parts.uri.path(), client);
+            response::from_denial(denial)
+        };
+        let response = match self.client(&parts.headers, peer) {
+            Err(problem) => denied(&bad_request(problem), peer.client()),
+            Ok(report) => {
+                let scheme = report.scheme.unwrap_or(peer.scheme());
+                let decided = self.decide(&parts, body, upgrade, scheme, &report).await;
+                decided.unwrap_or_else(|denial| denied(&denial, report.client))
+            }
+        };
         response::for_method(&parts.method, response)
     }
 }

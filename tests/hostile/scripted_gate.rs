@@ -270,8 +270,7 @@ impl ScriptedGate {
                 });
             }
             let client = request.client;
-            let hop =
-                Hop { scheme: UrlScheme::Http, authority: "x", peer: client, is_trusted: false };
+            let hop = Hop::direct(client, UrlScheme::Http, "x");
             let call = HandlerRequest {
                 grant,
                 request,

@@ -43,6 +43,7 @@ fn log_in_from(server: &Server, client: &str, name: &str, password: &str) -> Res
         .header("Authorization", header)
         .header("X-Forwarded-Method", "GET")
         .header("X-Forwarded-Uri", "/user/1")
+        .header("X-Forwarded-Host", "api.example")
         .header("X-Forwarded-For", client)
         .send()
 }

@@ -196,3 +196,40 @@ async fn gate_authenticates_without_authorizing() {
         );
     }
 }
+
+/// The layer's rule is the server's: a report counts only if a trusted proxy sent it.
+#[tokio::test]
+async fn client_is_the_one_that_a_trusted_proxy_reports() {
+    let fixture = Fixture::new().await;
+    let networks = vec!["203.0.113.0/24".parse().unwrap()];
+    let key = NewKey { networks, ..NewKey::default() };
+    let bound = user(&fixture.accounts, "bound", &["reader"], key).await;
+    let layer = Layer::new(fixture.gate.clone());
+    let trusting = layer.clone().trusting_proxies(["127.0.0.0/8".parse().unwrap()]);
+    for (layer, peer, name, value, status) in [
+        (&trusting, "127.0.0.1", "x-forwarded-for", "203.0.113.7", 200),
+        (&trusting, "127.0.0.1", "forwarded", "for=203.0.113.7", 200),
+        (&trusting, "127.0.0.1", "x-forwarded-for", "203.0.113.7, 198.51.100.1", 401),
+        (&trusting, "127.0.0.1", "x-forwarded-for", "unknown", 400),
+        (&trusting, "127.0.0.1", "x-forwarded-proto", "gopher", 400),
+        (&trusting, "198.51.100.1", "x-forwarded-for", "203.0.113.7", 401),
+        (&layer, "127.0.0.1", "x-forwarded-for", "203.0.113.7", 401),
+        (&layer, "203.0.113.7", "x-forwarded-for", "junk", 200),
+    ] {
+        let fields = [("api-key", bound.as_str()), (name, value)];
+        let mut request = TestRequest::new(Method::GET, "/orders/7", &fields).request();
+        request.extensions_mut().insert(ClientAddress(peer.parse().unwrap()));
+        let (response, _) = send_through(layer, request).await;
+        assert_eq!(response.status().as_u16(), status, "{peer} {name}: {value}");
+    }
+    let fields = [
+        ("api-key", bound.as_str()),
+        ("x-forwarded-for", "203.0.113.7"),
+        ("x-forwarded-proto", "https"),
+    ];
+    let mut request = TestRequest::new(Method::GET, "/nowhere", &fields).request();
+    request.extensions_mut().insert(ClientAddress("127.0.0.1".parse().unwrap()));
+    let (response, _) = send_through(&trusting, request).await;
+    let text = String::from_utf8_lossy(response.body()).into_owned();
+    assert!(text.contains("https://api.example/nowhere"), "{text}");
+}

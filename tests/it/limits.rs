@@ -26,7 +26,8 @@ fn verify(server: &Server, dialect: &str, credential: &str) -> Response {
     if dialect != "/envoy" {
         request = request
             .header(&format!("X-{prefix}-Method"), "GET")
-            .header(&format!("X-{prefix}-URI"), "/user/1");
+            .header(&format!("X-{prefix}-URI"), "/user/1")
+            .header(&format!("X-{prefix}-Host"), "api.example");
     }
     request.header("X-Forwarded-For", "203.0.113.7").send()
 }

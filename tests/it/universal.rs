@@ -56,6 +56,7 @@ fn universal_key_acts_as_the_named_user_in_its_application_only() {
         let request = request
             .header("X-Forwarded-Method", "GET")
             .header("X-Forwarded-Uri", "/user/1")
+            .header("X-Forwarded-Host", "api.example")
             .header("X-Forwarded-For", "192.0.2.1");
         request.header("API-KEY", credential(name, &key.text)).send()
     };

@@ -2,10 +2,12 @@
 
 mod applications;
 mod credential;
+mod forwarded;
 
 use std::{fs, io, path::PathBuf};
 
 use clap::{Args, Subcommand};
+use forwarded::ForwardedOption;
 use serde_json::{Map, Value, json};
 
 use self::{applications::Applications, credential::Credential};
@@ -89,7 +91,7 @@ pub struct Edit {
 #[derive(Debug, Args)]
 pub struct Source {
     /// The file with the whole record as JSON, which can have rules per method; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Applications", "Credential", "Rate", "NoRate"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Applications", "Credential", "ForwardedOption", "Rate", "NoRate"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     fields: Fields,
@@ -139,6 +141,8 @@ pub struct Fields {
     /// For the handler proxy: the prefix that is removed from the path
     #[arg(long, value_name = "PATH")]
     strip_prefix: Option<String>,
+    #[command(flatten)]
+    forwarded: ForwardedOption,
     /// For the handler respond: the status of the response
     #[arg(long)]
     status: Option<u16>,
@@ -261,6 +265,7 @@ impl Fields {
         }
         proxy.extend(self.protocol.clone().map(|text| ("protocol".into(), text.into())));
         proxy.extend(self.strip_prefix.clone().map(|text| ("strip_prefix".into(), text.into())));
+        self.forwarded.put(&mut proxy);
         proxy.extend(texts.ca.clone().map(|text| ("ca".into(), text.into())));
         add_to(record, "proxy", proxy);
     }

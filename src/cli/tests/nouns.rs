@@ -1,5 +1,6 @@
 //! Tests of the requests that each command sends, and of the command's output.
 
+use clap::Parser as _;
 use serde_json::{Value, json};
 
 use super::fake::{Fake, run, run_json};
@@ -229,8 +230,18 @@ async fn resource_comes_from_options_or_from_a_file() {
         json!({ "upstreams": ["http://a", "http://b"], "protocol": "http2", "strip_prefix": "/p" });
     assert_eq!(fake.requests("POST")[1].1["proxy"], proxy);
 
+    let forwarded =
+        ["resource", "edit", "r", "--forwarded", "x-real-ip", "--forwarded", "forwarded"];
+    run_json(&fake, &forwarded).await;
+    run_json(&fake, &["resource", "edit", "r", "--forwarded", "none"]).await;
+    let sent: Vec<Value> = fake.requests("PATCH").into_iter().map(|(_, body)| body).collect();
+    let expected = |fields: Value| json!({ "proxy": { "forwarded": fields } });
+    assert_eq!(sent, [expected(json!(["x-real-ip", "forwarded"])), expected(json!([]))]);
+    let file = ["resource", "edit", "r", "--file", "x", "--forwarded", "none"];
+    assert!(crate::cli::Cli::try_parse_from([&["keyward"], &file[..]].concat()).is_err());
+
     run_json(&fake, &["resource", "edit", "r", "--body", "y"]).await;
-    assert_eq!(fake.requests("PATCH")[0].1, json!({ "respond": { "body": "y" } }));
+    assert_eq!(fake.requests("PATCH")[2].1, json!({ "respond": { "body": "y" } }));
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("r.json");
@@ -238,8 +249,8 @@ async fn resource_comes_from_options_or_from_a_file() {
     std::fs::write(&file, record.to_string()).unwrap();
     let file = file.to_str().unwrap();
     run_json(&fake, &["resource", "edit", "r", "--file", file]).await;
-    let patch = json!({ "formats": null, "respond": null, "granularity": "method", "methods": { "GET": { "formats": ["json"] } } });
-    assert_eq!(fake.requests("PATCH")[1].1, patch);
+    let patch = json!({ "formats": null, "respond": null, "proxy": null, "granularity": "method", "methods": { "GET": { "formats": ["json"] } } });
+    assert_eq!(fake.requests("PATCH")[3].1, patch);
     std::fs::write(file, r#"{"id":"other"}"#).unwrap();
     assert_eq!(run(&fake, &["resource", "edit", "r", "--file", file]).await.exit(), 2);
     std::fs::write(file, "[]").unwrap();

@@ -74,7 +74,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
 
     /// Parses the name of a header field. A name that has another meaning in HTTP is refused.
     fn field(&mut self, key: &str, text: &str) -> HeaderName {
-        const RESERVED: [&str; 14] = [
+        const RESERVED: [&str; 15] = [
             "accept",
             "authorization",
             "connection",
@@ -89,6 +89,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             "transfer-encoding",
             "upgrade",
             "www-authenticate",
+            "x-real-ip",
         ];
         let name = text.to_ascii_lowercase();
         let is_free = !RESERVED.contains(&name.as_str()) && !name.starts_with("x-forwarded-");

@@ -28,7 +28,9 @@ fn identity_field_has_a_free_and_unique_name() {
     assert_eq!(user("Remote-User").unwrap().settings.identity.user, "remote-user");
     let expected = "config.toml:2: identity.user: The value cannot be the name of an identity header field. \
                 Use letters, digits and hyphens, such as X-Keyward-User, and no name that has another meaning in HTTP.";
-    for bad in ["", "a b", "X_User", "Host", "authorization", "X-Forwarded-User", "ü", "a:b"] {
+    for bad in
+        ["", "a b", "X_User", "Host", "authorization", "X-Forwarded-User", "X-Real-IP", "ü", "a:b"]
+    {
         assert_eq!(user(bad).unwrap_err(), expected, "{bad}");
     }
     let expected = "config.toml:2: identity.user: Two identity header fields have the same name. Give each field a different name.";

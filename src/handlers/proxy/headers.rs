@@ -1,38 +1,20 @@
 //! The rules for header fields of requests and responses: which fields are passed on, removed or
 //! replaced.
 
-use std::{fmt::Write as _, net::IpAddr};
-
 use ::http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName,
     header::{
-        CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+        TRANSFER_ENCODING, UPGRADE,
     },
 };
 
-use crate::handlers::{
-    Hop,
-    identity::{IdentityFields, has_similar_prefix, is_similar},
-    is_override,
-};
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PREFIX: &str = "x-forwarded-";
-
-/// A client could misuse these fields: they change the client address that the upstream sees.
-const OVERRIDE_HEADERS: &[&str] = &["x-real-ip"];
+use super::forwarded;
+use crate::handlers::{identity::IdentityFields, is_override};
 
 /// Whether only Keyward may send a field of this name, or a similar name, to an upstream.
 pub(super) fn is_reserved(name: &HeaderName, fields: &IdentityFields) -> bool {
-    let text = name.as_str();
-    *name == FORWARDED
-        || has_similar_prefix(text, FORWARDED_PREFIX)
-        || OVERRIDE_HEADERS.iter().any(|known| is_similar(text, known))
-        || is_override(name)
-        || fields.covers(name)
+    forwarded::is_claim(name) || is_override(name) || fields.covers(name)
 }
 
 /// The fields that apply to one hop only (RFC 9110, section 7.6.1): the fields that `Connection`
@@ -69,42 +51,6 @@ pub(super) fn passed_on(from: &HeaderMap, fields: &IdentityFields) -> HeaderMap 
         }
     }
     to
-}
-
-/// Adds this hop to `Forwarded` and the `X-Forwarded-*` fields. The client's own values are kept
-/// only if the peer is a trusted proxy.
-pub(super) fn add_forwarded(from: &HeaderMap, hop: &Hop<'_>, to: &mut HeaderMap) {
-    let earlier = |name: &HeaderName| {
-        let values = from.get_all(name).iter().filter(|_| hop.is_trusted);
-        values.filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(", ")
-    };
-    let mut insert = |name: HeaderName, text: String| {
-        if let Ok(value) = HeaderValue::try_from(text) {
-            to.insert(name, value);
-        }
-    };
-    let peer = hop.peer.to_canonical();
-    let chain = earlier(&FORWARDED_FOR);
-    let comma = if chain.is_empty() { "" } else { ", " };
-    insert(FORWARDED_FOR, format!("{chain}{comma}{peer}"));
-    let or_default =
-        |given: String, default: &str| if given.is_empty() { default.to_owned() } else { given };
-    insert(FORWARDED_PROTO, or_default(earlier(&FORWARDED_PROTO), hop.scheme.name()));
-    insert(FORWARDED_HOST, or_default(earlier(&FORWARDED_HOST), hop.authority));
-
-    let mut elements = earlier(&FORWARDED);
-    if !elements.is_empty() {
-        elements.push_str(", ");
-    }
-    let node = match peer {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
-    // An authority needs no escaping, because it contains neither quotes nor backslashes. Writing
-    // to a `String` cannot fail.
-    let (host, proto) = (hop.authority, hop.scheme.name());
-    let _ = write!(elements, "for={node};host=\"{host}\";proto={proto}");
-    insert(FORWARDED, elements);
 }
 
 /// The comma-separated tokens of a field.

@@ -6,6 +6,7 @@ mod connection;
 mod download;
 mod endpoint;
 mod error;
+mod forwarded;
 mod headers;
 mod health;
 mod incoming;

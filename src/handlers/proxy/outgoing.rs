@@ -12,7 +12,8 @@ use ::http::{
 use super::{
     endpoint::Endpoint,
     error::ProxyError,
-    headers::{add_forwarded, has_token, passed_on, tokens},
+    forwarded,
+    headers::{has_token, passed_on, tokens},
     upload::{Expectation, Upload},
 };
 use crate::{
@@ -60,10 +61,12 @@ impl<'a> OutgoingRequest<'a> {
             query = removal.query(request.query);
         }
         handlers.identity_fields.write(identity, &mut headers);
-        add_forwarded(request.headers, &incoming.hop, &mut headers);
+        let path = strip_prefix(request.path, proxy.strip_prefix.as_deref());
+        let removed = request.path.strip_suffix(path).unwrap_or_default();
+        forwarded::write(&incoming.hop, proxy, removed, &mut headers);
         Self {
             method: request.method,
-            path: strip_prefix(request.path, proxy.strip_prefix.as_deref()),
+            path,
             query,
             headers,
             hop: incoming.hop,

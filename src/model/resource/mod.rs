@@ -1,6 +1,7 @@
 //! Resources: paths with their methods, formats and required permissions.
 
 mod applications;
+mod forwarded;
 mod handler;
 mod proxy;
 mod respond;
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    forwarded::ForwardedField,
     handler::Handler,
     proxy::{Protocol, Proxy, Target, Transport},
     respond::Respond,

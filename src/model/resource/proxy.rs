@@ -8,7 +8,10 @@ use rustls::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Handler, Resource};
+use super::{
+    Handler, Resource,
+    forwarded::{self, ForwardedField},
+};
 use crate::model::Violation;
 
 /// The maximum number of upstreams of one resource.
@@ -45,6 +48,10 @@ pub struct Proxy {
     /// The protocols to which a connection may be upgraded, in lower case.
     #[serde(default = "websocket")]
     pub upgrades: BTreeSet<String>,
+    /// The header fields in which the upstream is told about the client. The client's own fields of
+    /// these names are never passed on.
+    #[serde(default = "forwarded::all", skip_serializing_if = "forwarded::is_all")]
+    pub forwarded: BTreeSet<ForwardedField>,
     /// The time limit for connecting, in seconds.
     #[serde(default = "connect_seconds")]
     pub connect_seconds: u32,
@@ -146,6 +153,7 @@ impl Default for Proxy {
             preserve_host: false,
             keep_credential: false,
             upgrades: websocket(),
+            forwarded: forwarded::all(),
             connect_seconds: connect_seconds(),
             response_seconds: response_seconds(),
             idle_seconds: idle_seconds(),

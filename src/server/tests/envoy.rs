@@ -322,26 +322,34 @@ async fn client_is_the_peer_of_envoy_unless_the_peer_is_a_trusted_proxy() {
     let key = writer.issue_key(uid, new).await.unwrap().text.expose().to_owned();
     use base64::Engine as _;
     let credential = base64::engine::general_purpose::STANDARD.encode(format!("ada:{key}"));
-    for (source, chain, status) in [
+    let listed = |chain: &'static str| Some(("x-forwarded-for", chain));
+    let described = |chain: &'static str| Some(("forwarded", chain));
+    for (source, report, status) in [
         ("203.0.113.7", None, 200),
         ("198.51.100.1", None, 401),
         // Another trusted proxy is in front of Envoy.
-        ("127.0.0.1", Some("203.0.113.7"), 200),
-        ("127.0.0.1", Some("203.0.113.7, 198.51.100.1"), 401),
-        // The client sends `X-Forwarded-For` itself. It is not a trusted proxy, so the server
-        // ignores the field.
-        ("198.51.100.1", Some("203.0.113.7"), 401),
-        ("", Some("203.0.113.7"), 200),
+        ("127.0.0.1", listed("203.0.113.7"), 200),
+        ("127.0.0.1", listed("203.0.113.7, 198.51.100.1"), 401),
+        ("127.0.0.1", described("for=203.0.113.7"), 200),
+        ("127.0.0.1", described("for=203.0.113.7, for=198.51.100.1"), 401),
+        ("127.0.0.1", described("for=unknown"), 400),
+        // The client sends the field itself. It is not a trusted proxy, so the server ignores the
+        // field.
+        ("198.51.100.1", listed("203.0.113.7"), 401),
+        ("198.51.100.1", described("for=203.0.113.7"), 401),
+        ("203.0.113.7", described("for=unknown"), 200),
+        ("", listed("203.0.113.7"), 200),
+        ("", described("for=203.0.113.7"), 200),
         ("", None, 400),
     ] {
         let mut fields = vec![("api-key", credential.as_str())];
-        fields.extend(chain.map(|chain| ("x-forwarded-for", chain)));
+        fields.extend(report);
         let response = fixture.call(check_request("GET", "/orders/7", &fields, source)).await;
         let found = match response.http_response.unwrap() {
             HttpResponse::Allowed(_) => 200,
             HttpResponse::Denied(denied) => denied.status.unwrap().code,
         };
-        assert_eq!(found, status, "{source} {chain:?}");
+        assert_eq!(found, status, "{source} {report:?}");
     }
 }
 

@@ -1,5 +1,7 @@
 //! Tests of the handler `proxy`, from a client's socket to an upstream's.
 
+mod forwarded;
+
 use std::{
     sync::{
         Arc,
@@ -118,23 +120,6 @@ async fn identity_and_forwarded_fields_come_only_from_keyward() {
     assert_eq!(received(&echo, "x-forwarded-host"), ["api.example"]);
     assert_eq!(received(&echo, "forwarded"), ["for=127.0.0.1;host=\"api.example\";proto=http"]);
     assert_eq!(received(&echo, "connection"), [""; 0]);
-}
-
-#[tokio::test]
-async fn forwarded_fields_of_a_trusted_proxy_are_extended() {
-    let upstream = echo(Protocol::Http1).await;
-    let loopback = ["127.0.0.0/8".parse().unwrap()];
-    let server = TestServer::with(&[resource_to(&[&upstream], json!({}))], |public| {
-        public.with_trusted_proxies(loopback)
-    })
-    .await;
-    let fields = "X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example\r\nForwarded: for=203.0.113.7\r\n";
-    let echo = server.ask("GET", "/api/x", fields, "").await.json();
-    assert_eq!(received(&echo, "x-forwarded-for"), ["203.0.113.7, 127.0.0.1"]);
-    assert_eq!(received(&echo, "x-forwarded-proto"), ["https"]);
-    assert_eq!(received(&echo, "x-forwarded-host"), ["shop.example"]);
-    let forwarded = "for=203.0.113.7, for=127.0.0.1;host=\"api.example\";proto=http";
-    assert_eq!(received(&echo, "forwarded"), [forwarded]);
 }
 
 #[tokio::test]

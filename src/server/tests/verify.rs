@@ -228,6 +228,68 @@ async fn networks_of_a_key_apply_to_the_client_not_to_the_proxy() {
     }
 }
 
+/// Without the host of the original request, a rule for any host would decide about a path that a
+/// rule of one host guards.
+#[tokio::test]
+async fn question_without_the_original_host_is_refused() {
+    let open = json!({
+        "id": "open",
+        "handler": "decide",
+        "path": "/orders/{id}",
+        "authentication": ["anonymous"],
+    });
+    let server = TestServer::new(&[orders(), open]).await;
+    for dialect in DIALECTS.into_iter().filter(|dialect| *dialect != "/envoy") {
+        let request = verify_request(dialect, "GET", "/orders/7", "");
+        let (before, line) = request.split_once("-Host: API.example\r\n").unwrap();
+        let name = before.rsplit('\n').next().unwrap();
+        let without = format!("{}{line}", before.strip_suffix(name).unwrap());
+        let empty = request.replace("-Host: API.example", "-Host: ");
+        let two = request.replace(
+            "-Host: API.example\r\n",
+            &format!("-Host: API.example\r\n{name}-Host: other\r\n"),
+        );
+        for (bad, message) in [
+            (&without, "The proxy does not send "),
+            (&empty, "The proxy does not send "),
+            (&two, "came more than once"),
+        ] {
+            let response = send_to(server.verify, bad.as_bytes()).await;
+            assert_eq!(client_status(dialect, &response), 400, "{dialect} {bad}");
+            assert!(response.text().contains(message), "{dialect} {}", response.text());
+        }
+        let response = send_to(server.verify, request.as_bytes()).await;
+        assert_eq!(client_status(dialect, &response), 401, "{dialect}");
+    }
+}
+
+#[tokio::test]
+async fn forwarded_names_the_client_where_the_list_is_missing() {
+    let server = start().await;
+    let networks = vec!["203.0.113.0/24".parse().unwrap()];
+    let new = crate::accounts::NewKey { networks, ..Default::default() };
+    let uid = server.accounts.directory().user_by_name("ada").unwrap().uid;
+    let writer = server.accounts.as_actor(crate::model::Actor::Program);
+    let key = writer.issue_key(uid, new).await.unwrap();
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let credential = api_key(&STANDARD.encode(format!("ada:{}", key.text.expose())));
+    for dialect in DIALECTS {
+        let request = verify_request(dialect, "GET", "/orders/7", &credential);
+        for (fields, status) in [
+            ("Forwarded: for=\"203.0.113.7:1\"\r\n", 200),
+            ("Forwarded: for=203.0.113.7, for=198.51.100.1\r\n", 401),
+            ("Forwarded: for=_hidden\r\n", 400),
+            ("X-Forwarded-For: 203.0.113.7\r\nForwarded: for=203.0.113.7\r\n", 200),
+            ("X-Forwarded-For: 203.0.113.7\r\nForwarded: for=198.51.100.1\r\n", 400),
+            ("X-Real-IP: 203.0.113.7\r\nTrue-Client-IP: 203.0.113.7\r\n", 400),
+        ] {
+            let request = request.replace("X-Forwarded-For: 203.0.113.7\r\n", fields);
+            let response = send_to(server.verify, request.as_bytes()).await;
+            assert_eq!(client_status(dialect, &response), status, "{dialect} {fields}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn path_after_the_envoy_endpoint_leads_to_no_other_endpoint() {
     let upstream = echo(Protocol::Http1).await;

@@ -1,14 +1,17 @@
 //! Reads the request that a proxy in front asks about. Each proxy describes the request in its own
 //! header fields. An ambiguous description is rejected.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, request::Parts, uri::PathAndQuery};
+use ::http::{HeaderMap, HeaderValue, Method, request::Parts, uri::PathAndQuery};
 use ipnet::IpNet;
 
 use crate::{
     handlers::UrlScheme,
-    http::host::{self, Host},
+    http::{
+        forwarded::{self, ReportError, parse_scheme},
+        host::{self, Host},
+    },
 };
 
 /// The beginning of the paths of the verify endpoints.
@@ -46,18 +49,6 @@ pub(in crate::server) struct OriginalRequest<'a> {
     pub uri_field: Option<&'a HeaderValue>,
     /// The client's address, as the trusted proxies report it.
     pub client: IpAddr,
-}
-
-/// The reason why the original request cannot be read. The text is for the person who has set up
-/// the proxy.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(in crate::server) enum DialectError {
-    #[error("The proxy does not send {0}. Set this header in the proxy's configuration.")]
-    Missing(&'static str),
-    #[error("{0} came more than once, or contradicts another header.")]
-    Several(&'static str),
-    #[error("{0} cannot be read.")]
-    Malformed(&'static str),
 }
 
 impl Dialect {
@@ -107,7 +98,7 @@ impl Dialect {
         self,
         parts: &'a Parts,
         trusted: &[IpNet],
-    ) -> Result<OriginalRequest<'a>, DialectError> {
+    ) -> Result<OriginalRequest<'a>, ReportError> {
         let fields = ForwardedFields::of(&parts.headers);
         let [methods, targets, hosts] = self.fields();
         let client = fields.client(&parts.headers, trusted)?;
@@ -115,8 +106,8 @@ impl Dialect {
             None => parts.method.clone(),
             Some(first) => {
                 let name = first.name();
-                let (_, text) = fields.agreed(methods)?.ok_or(DialectError::Missing(name))?;
-                Method::from_bytes(text.as_bytes()).map_err(|_| DialectError::Malformed(name))?
+                let (_, text) = fields.agreed(methods)?.ok_or(ReportError::Missing(name))?;
+                Method::from_bytes(text.as_bytes()).map_err(|_| ReportError::Malformed(name))?
             }
         };
         let (value, target) = match targets.first() {
@@ -126,17 +117,26 @@ impl Dialect {
             }
             Some(first) => {
                 let name = first.name();
-                let (value, text) = fields.agreed(targets)?.ok_or(DialectError::Missing(name))?;
-                let target = ForwardedTarget::parse(text).ok_or(DialectError::Malformed(name))?;
+                let (value, text) = fields.agreed(targets)?.ok_or(ReportError::Missing(name))?;
+                let target = ForwardedTarget::parse(text).ok_or(ReportError::Malformed(name))?;
                 (Some(value), target)
             }
         };
-        let forwarded_host = fields.agreed(hosts)?.map(|(_, text)| text);
-        let host = match forwarded_host.or(target.authority) {
-            Some(authority) => {
-                host::parse(authority).map_err(|_| DialectError::Malformed("x-forwarded-host"))?
+        let host = match hosts.first() {
+            None => host::of_request(parts).map_err(|_| ReportError::Malformed("host"))?,
+            Some(first) => {
+                let name = first.name();
+                let given = fields.agreed(hosts)?.map(|(_, text)| text);
+                let authority = match (given.filter(|text| !text.is_empty()), target.authority) {
+                    // The client may have written one of them: the proxy only knows the other.
+                    (Some(one), Some(other)) if !one.eq_ignore_ascii_case(other) => {
+                        return Err(ReportError::Several(name));
+                    }
+                    // The `Host` of the question is not the client's: a proxy names Keyward there.
+                    (one, other) => one.or(other).ok_or(ReportError::Missing(name))?,
+                };
+                host::parse(authority).map_err(|_| ReportError::Malformed(name))?
             }
-            None => host::of_request(parts).map_err(|_| DialectError::Malformed("host"))?,
         };
         let scheme = match target.scheme {
             Some(scheme) => scheme,
@@ -160,11 +160,12 @@ enum ForwardedField {
     OriginalUrl,
     OriginalHost,
     ForwardedFor,
+    Forwarded,
 }
 
 impl ForwardedField {
     /// The field names, in the order of the variants.
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::ForwardedMethod, "x-forwarded-method"),
         (Self::ForwardedUri, "x-forwarded-uri"),
         (Self::ForwardedHost, "x-forwarded-host"),
@@ -174,6 +175,7 @@ impl ForwardedField {
         (Self::OriginalUrl, "x-original-url"),
         (Self::OriginalHost, "x-original-host"),
         (Self::ForwardedFor, "x-forwarded-for"),
+        (Self::Forwarded, "forwarded"),
     ];
 
     fn name(self) -> &'static str {
@@ -182,7 +184,7 @@ impl ForwardedField {
 
     fn from_name(name: &str) -> Option<Self> {
         // Almost no header field of a request is a forwarded field.
-        if !name.starts_with("x-") {
+        if !name.starts_with("x-") && name != "forwarded" {
             return None;
         }
         Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(field, _)| field)
@@ -218,42 +220,41 @@ impl<'a> ForwardedFields<'a> {
     fn agreed(
         &self,
         fields: &[ForwardedField],
-    ) -> Result<Option<(&'a HeaderValue, &'a str)>, DialectError> {
+    ) -> Result<Option<(&'a HeaderValue, &'a str)>, ReportError> {
         let mut found: Option<(&HeaderValue, &str)> = None;
         for field in fields {
             let Some(ForwardedValue { value, is_only }) = self.0[*field as usize] else { continue };
             let name = field.name();
-            let text = value.to_str().map_err(|_| DialectError::Malformed(name))?;
+            let text = value.to_str().map_err(|_| ReportError::Malformed(name))?;
             let is_same = found.is_none_or(|(_, known)| known == text);
             // If two values differ, the client may have sent one of them.
             if !is_only || !is_same {
-                return Err(DialectError::Several(name));
+                return Err(ReportError::Several(name));
             }
             found = found.or(Some((value, text)));
         }
         Ok(found)
     }
 
-    fn scheme(&self) -> Result<UrlScheme, DialectError> {
-        Ok(match self.agreed(&[ForwardedField::ForwardedProto])? {
-            // Traefik sends `wss` for a connection that is to be upgraded to a WebSocket.
-            Some((_, "https" | "wss")) => UrlScheme::Https,
-            _ => UrlScheme::Http,
-        })
-    }
-
-    /// The client's address, as [`client`] returns it.
-    fn client(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, DialectError> {
-        match self.0[ForwardedField::ForwardedFor as usize] {
-            Some(ForwardedValue { value, is_only: true }) => {
-                last_untrusted(std::iter::once(value), trusted)
-            }
-            _ => client(headers, trusted),
+    fn scheme(&self) -> Result<UrlScheme, ReportError> {
+        match self.agreed(&[ForwardedField::ForwardedProto])? {
+            Some((_, text)) if !text.is_empty() => parse_scheme(text),
+            _ => Ok(UrlScheme::Http),
         }
     }
-}
 
-static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+    /// The client's address, as [`forwarded::client`] returns it.
+    fn client(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, ReportError> {
+        let value = |field: ForwardedField| self.0[field as usize];
+        let client = match (value(ForwardedField::ForwardedFor), value(ForwardedField::Forwarded)) {
+            (Some(ForwardedValue { value, is_only: true }), None) => {
+                forwarded::client_in_value(value, trusted)?
+            }
+            _ => forwarded::client(headers, trusted)?,
+        };
+        client.ok_or(ReportError::Missing("X-Forwarded-For"))
+    }
+}
 
 /// The parts of a request target.
 #[derive(Clone, Copy)]
@@ -311,51 +312,8 @@ fn path_behind_envoy(parts: &Parts) -> &str {
 }
 
 /// The scheme of the client's request, as the proxy reports it.
-pub(in crate::server) fn scheme(headers: &HeaderMap) -> Result<UrlScheme, DialectError> {
+pub(in crate::server) fn scheme(headers: &HeaderMap) -> Result<UrlScheme, ReportError> {
     ForwardedFields::of(headers).scheme()
-}
-
-/// The client's address: the last address in `X-Forwarded-For` that does not belong to a trusted
-/// proxy. The client may have written the addresses before that address.
-pub(in crate::server) fn client(
-    headers: &HeaderMap,
-    trusted: &[IpNet],
-) -> Result<IpAddr, DialectError> {
-    last_untrusted(headers.get_all(&FORWARDED_FOR).iter().rev(), trusted)
-}
-
-/// The last address outside of the trusted networks. `values` begins with the last header field.
-fn last_untrusted<'a>(
-    values: impl Iterator<Item = &'a HeaderValue>,
-    trusted: &[IpNet],
-) -> Result<IpAddr, DialectError> {
-    let malformed = DialectError::Malformed("x-forwarded-for");
-    let mut first = None;
-    for value in values {
-        let text = value.to_str().map_err(|_| malformed.clone())?;
-        for element in text.rsplit(',') {
-            let address = parse_address(element.trim()).ok_or(malformed.clone())?;
-            if !is_among(trusted, address) {
-                return Ok(address);
-            }
-            first = Some(address);
-        }
-    }
-    first.ok_or(DialectError::Missing("X-Forwarded-For"))
-}
-
-/// Parses an address. Some proxies append a port to the address.
-fn parse_address(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    let address = bare.parse().ok();
-    let address = address.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))?;
-    Some(address.to_canonical())
-}
-
-/// Whether an address is in one of these networks.
-pub(in crate::server) fn is_among(networks: &[IpNet], address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    networks.iter().any(|network| network.contains(&address))
 }
 
 #[cfg(test)]
@@ -376,7 +334,7 @@ mod tests {
     }
 
     /// The original request in one line.
-    fn read(path: &str, fields: &[(&str, &str)]) -> Result<String, DialectError> {
+    fn read(path: &str, fields: &[(&str, &str)]) -> Result<String, ReportError> {
         let parts = parts(path, fields);
         let dialect = Dialect::of_path(parts.uri.path()).unwrap();
         let original = dialect.read(&parts, &networks())?;
@@ -427,7 +385,7 @@ mod tests {
                 "{name}"
             );
         }
-        for other in ["x-forwarded-fo", "x-forwarded-uri2", "forwarded", "x-", ""] {
+        for other in ["x-forwarded-fo", "x-forwarded-uri2", "forwarded2", "x-", ""] {
             assert_eq!(ForwardedField::from_name(other), None, "{other}");
         }
     }
@@ -450,23 +408,41 @@ mod tests {
 
     #[test]
     fn missing_repeated_and_contradictory_fields_are_rejected() {
-        for name in ["x-forwarded-method", "x-forwarded-uri", "x-forwarded-for"] {
+        for name in FIELDS.map(|(name, _)| name).into_iter().filter(|name| !name.ends_with("proto"))
+        {
             let rest: Vec<_> = FIELDS.into_iter().filter(|(field, _)| *field != name).collect();
             assert!(
-                matches!(read("/-/verify/caddy", &rest), Err(DialectError::Missing(_))),
+                matches!(read("/-/verify/caddy", &rest), Err(ReportError::Missing(_))),
                 "{name}"
             );
         }
+        let without_host: Vec<_> =
+            FIELDS.into_iter().filter(|(field, _)| *field != "x-forwarded-host").collect();
+        let empty = [without_host.as_slice(), &[("x-forwarded-host", "")]].concat();
+        let missing = Err(ReportError::Missing("x-forwarded-host"));
+        assert_eq!(read("/-/verify/caddy", &empty), missing);
         for (more, problem) in [
-            (("x-forwarded-uri", "/other"), DialectError::Several("x-forwarded-uri")),
-            (("x-forwarded-method", "GET"), DialectError::Several("x-forwarded-method")),
-            (("x-original-uri", "/other"), DialectError::Several("x-original-uri")),
-            (("x-original-url", "http://other/"), DialectError::Several("x-original-url")),
-            (("x-original-host", "other"), DialectError::Several("x-original-host")),
+            (("x-forwarded-host", "other"), ReportError::Several("x-forwarded-host")),
+            (("forwarded", "for=203.0.113.8"), ReportError::Several("forwarded")),
+            (("forwarded", "for=unknown"), ReportError::Malformed("forwarded")),
+            (("x-forwarded-uri", "/other"), ReportError::Several("x-forwarded-uri")),
+            (("x-forwarded-method", "GET"), ReportError::Several("x-forwarded-method")),
+            (("x-original-uri", "/other"), ReportError::Several("x-original-uri")),
+            (("x-original-url", "http://other/"), ReportError::Several("x-original-url")),
+            (("x-original-host", "other"), ReportError::Several("x-original-host")),
         ] {
             let fields = [FIELDS.as_slice(), &[more]].concat();
             assert_eq!(read("/-/verify", &fields), Err(problem));
         }
+        // ingress-nginx sends the host in the target only. A client cannot add another.
+        let ingress = [
+            ("x-original-method", "GET"),
+            ("x-original-url", "https://api.example/a"),
+            ("x-forwarded-for", "203.0.113.7"),
+        ];
+        let mixed = [ingress.as_slice(), &[("x-forwarded-host", "pub.example")]].concat();
+        let several = ReportError::Several("x-original-host");
+        assert_eq!(read("/-/verify/nginx", &mixed), Err(several));
     }
 
     #[test]
@@ -476,25 +452,6 @@ mod tests {
         }
         for good in ["/", "//a", "/a?b?c", "http://a/b", "/?", "/%2e"] {
             assert!(ForwardedTarget::parse(good).is_some(), "{good}");
-        }
-    }
-
-    #[test]
-    fn client_is_the_last_address_that_is_not_a_trusted_proxy() {
-        let client = |chain: &[&str]| {
-            let fields: Vec<_> = chain.iter().map(|value| ("x-forwarded-for", *value)).collect();
-            client(&parts("/", &fields).headers, &networks()).map(|address| address.to_string())
-        };
-        assert_eq!(client(&["1.1.1.1, 203.0.113.7, 10.1.1.1"]).as_deref(), Ok("203.0.113.7"));
-        assert_eq!(client(&["junk, 203.0.113.7"]).as_deref(), Ok("203.0.113.7"));
-        assert_eq!(client(&["1.1.1.1", "203.0.113.7,127.0.0.1"]).as_deref(), Ok("203.0.113.7"));
-        assert_eq!(client(&["10.0.0.2, 127.0.0.1"]).as_deref(), Ok("10.0.0.2"));
-        assert_eq!(client(&["[2001:db8::1]:443"]).as_deref(), Ok("2001:db8::1"));
-        assert_eq!(client(&["203.0.113.7:5555"]).as_deref(), Ok("203.0.113.7"));
-        assert_eq!(client(&["::ffff:203.0.113.7"]).as_deref(), Ok("203.0.113.7"));
-        assert!(client(&[]).is_err());
-        for bad in ["", "unknown", "203.0.113.7, ", "junk, 127.0.0.1"] {
-            assert_eq!(client(&[bad]), Err(DialectError::Malformed("x-forwarded-for")), "{bad}");
         }
     }
 }

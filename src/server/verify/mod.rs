@@ -15,13 +15,14 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 
 use self::{
-    dialects::{Dialect, OriginalRequest, is_among},
+    dialects::{Dialect, OriginalRequest},
     identity_headers::HeaderTemplate,
 };
 use super::{Peer, Service};
 use crate::{
     handlers::{Handlers, Origin, Payload, PayloadResponse},
     http::{
+        forwarded::is_among,
         guard::{GuardedRequest, Received, bad_request},
         response,
     },

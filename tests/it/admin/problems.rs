@@ -130,6 +130,16 @@ fn an_invalid_resource_is_rejected_with_all_its_errors() {
         with(json!({ "methods": ["TRACE"] })),
         &[("methods", "\"TRACE\" is not a method of the handler respond.")],
     );
+    let upstreams = ["http://127.0.0.1:9000"];
+    let forwarded = json!(["X-Forwarded-For", "via"]);
+    assert_rejected(
+        &server,
+        list,
+        with(
+            json!({ "handler": "proxy", "proxy": { "upstreams": upstreams, "forwarded": forwarded } }),
+        ),
+        &[("proxy.forwarded", "\"via\" is not a header field about the client.")],
+    );
     assert_rejected(
         &server,
         list,

@@ -123,6 +123,17 @@ fn a_resource_of_each_granularity_can_be_created_read_changed_and_deleted() {
         "host": "a.example", "permissions": {}, "respond": { "status": 200, "content_type": "text/plain", "body": "ho" }
     });
     check_record_lifecycle(&server, "/api/v1/resources", &by_resource, &change, &after);
+    let forwarding = json!({
+        "id": "app", "enabled": true, "handler": "proxy", "path": "/app/{*rest}", "granularity": "resource",
+        "methods": ["GET"], "formats": ["any"], "authentication": ["*"],
+        "proxy": { "upstreams": ["http://127.0.0.1:9000"], "protocol": "http1", "preserve_host": false,
+            "keep_credential": false, "upgrades": ["websocket"], "forwarded": ["x-forwarded-for", "x-real-ip"],
+            "connect_seconds": 5, "response_seconds": 60, "idle_seconds": 300, "eject_after": 3, "eject_seconds": 10 }
+    });
+    let mut after = json!({ "proxy": forwarding["proxy"] });
+    after["proxy"]["forwarded"] = json!([]);
+    let change = json!({ "proxy": { "forwarded": [] } });
+    check_record_lifecycle(&server, "/api/v1/resources", &forwarding, &change, &after);
     let by_method = json!({
         "id": "notes", "enabled": false, "handler": "respond", "path": "/notes/{id}", "granularity": "method",
         "methods": { "GET": { "formats": ["json"], "authentication": ["anonymous"], "permissions": [] } }

@@ -129,6 +129,7 @@ strip_prefix = "/each"
 preserve_host = true
 keep_credential = true
 upgrades = []
+forwarded = ["x-forwarded-for", "forwarded"]
 connect_seconds = 3
 response_seconds = 4
 idle_seconds = 5

@@ -82,8 +82,7 @@ impl Fixture {
         }
         std::fs::write(folder.join("own.rhai"), OWN).unwrap();
         // The reads of hooks do not count.
-        let hooks =
-            "fn on_request(req) { req.headers(\"X-Mine\"); req.param(\"page\"); req.query; return; }";
+        let hooks = "fn on_request(req) { req.headers(\"X-Mine\"); req.param(\"page\"); req.query; return; }";
         std::fs::write(scripts.path().join("hooks.rhai"), hooks).unwrap();
         let body = "fn header(req) { req.body } fn decode(req, p) { #{ user: \"ada\" } } fn verify(req, u, c) { true }";
         std::fs::write(folder.join("body.rhai"), body).unwrap();

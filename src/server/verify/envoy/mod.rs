@@ -20,12 +20,16 @@ use messages::{
 
 use super::{
     Verify,
-    dialects::{self, Dialect, DialectError, ForwardedTarget, OriginalRequest, is_among},
+    dialects::{self, Dialect, ForwardedTarget, OriginalRequest},
     untrusted_proxy,
 };
 use crate::{
     handlers::{PayloadResponse, RequestBody, UrlScheme, is_override},
-    http::{guard::bad_request, host, response},
+    http::{
+        forwarded::{self, ReportError, is_among},
+        guard::bad_request,
+        host, response,
+    },
     pipeline::CredentialRemoval,
     server::{Peer, Service},
 };
@@ -214,12 +218,12 @@ impl DescribedRequest {
         Some(Self { http, headers, source })
     }
 
-    fn original(&self, trusted: &[ipnet::IpNet]) -> Result<OriginalRequest<'_>, DialectError> {
+    fn original(&self, trusted: &[ipnet::IpNet]) -> Result<OriginalRequest<'_>, ReportError> {
         let method = Method::from_bytes(self.http.method.as_bytes());
-        let method = method.map_err(|_| DialectError::Malformed("method"))?;
+        let method = method.map_err(|_| ReportError::Malformed("method"))?;
         let ForwardedTarget { path, query, .. } =
-            ForwardedTarget::parse(&self.http.path).ok_or(DialectError::Malformed("path"))?;
-        let host = host::parse(&self.http.host).map_err(|_| DialectError::Malformed("host"))?;
+            ForwardedTarget::parse(&self.http.path).ok_or(ReportError::Malformed("path"))?;
+        let host = host::parse(&self.http.host).map_err(|_| ReportError::Malformed("host"))?;
         let scheme = if self.headers.contains_key("x-forwarded-proto") {
             dialects::scheme(&self.headers)?
         } else if self.http.scheme == "https" {
@@ -227,12 +231,13 @@ impl DescribedRequest {
         } else {
             UrlScheme::Http
         };
-        // If Envoy names the address that is connected to Envoy, `X-Forwarded-For` counts only if
+        // If Envoy names the address that is connected to Envoy, the header fields count only if
         // that address belongs to a trusted proxy.
         let client = match self.source {
             Some(source) if !is_among(trusted, source) => source.to_canonical(),
-            Some(source) if !self.headers.contains_key("x-forwarded-for") => source.to_canonical(),
-            _ => dialects::client(&self.headers, trusted)?,
+            source => forwarded::client(&self.headers, trusted)?
+                .or(source.map(|source| source.to_canonical()))
+                .ok_or(ReportError::Missing("X-Forwarded-For"))?,
         };
         Ok(OriginalRequest { method, scheme, host, path, query, uri_field: None, client })
     }
