@@ -9,8 +9,8 @@ use super::{
     records::{Editable, set},
 };
 use crate::model::{
-    ForwardedField, Handler, MethodRules, PermissionSource, Protocol, Proxy, Resource, Respond,
-    Rules,
+    BodyLimit, BodyRules, ForwardedField, Handler, MethodRules, PermissionSource, Protocol, Proxy,
+    Resource, Respond, Rules,
 };
 
 impl Editable for Resource {
@@ -34,11 +34,20 @@ impl Editable for Resource {
             applications: reader.words("applications").unwrap_or_default(),
             permission: permission_source(reader),
             buffer_body: reader.flag("buffer_body").unwrap_or_default(),
+            body: body_rules(reader),
             respond: reader.object("respond", respond),
             proxy: reader.object("proxy", proxy),
             rate_limit: reader.rate_limit(),
         }
     }
+}
+
+fn body_rules(reader: &mut FieldReader) -> BodyRules {
+    let mut limit = |name: &'static str| {
+        let value = reader.take(name)?;
+        reader.rule(BodyLimit::read(name, &value))
+    };
+    BodyRules { bytes: limit("body_bytes"), read_seconds: limit("body_read_seconds") }
 }
 
 fn permission_source(reader: &mut FieldReader) -> PermissionSource {

@@ -214,6 +214,7 @@ mod tests {
             applications: Vec::new(),
             permission: crate::model::PermissionSource::Records,
             buffer_body: false,
+            body: crate::model::BodyRules::default(),
             respond: None,
             proxy: None,
             rate_limit: None,

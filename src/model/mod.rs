@@ -38,8 +38,8 @@ pub use limit::{Credits, Period, RateLimit, Refill};
 pub use mode::Mode;
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{
-    Format, ForwardedField, Handler, METHODS, MethodRules, PermissionSource, Protocol, Proxy,
-    Resource, Respond, Route, Rules, Target, Transport,
+    BodyLimit, BodyRules, Format, ForwardedField, Handler, METHODS, MethodRules, PermissionSource,
+    Protocol, Proxy, Resource, Respond, Route, Rules, Target, Transport,
 };
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};

@@ -12,13 +12,19 @@ use std::{
 
 use ::http::HeaderName;
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
-use super::{activity::LastActivity, headers::is_reserved};
+use super::{
+    activity::LastActivity,
+    headers::{is_forbidden_trailer, is_reserved},
+    upload_limits::{Exceeded, UploadLimits},
+};
 use crate::{
-    handlers::{BodyError, IdentityFields, RequestBody, identity::is_similar},
+    handlers::{
+        BodyError, BodyLimits, ClientBody, IdentityFields, RequestBody, identity::is_similar,
+    },
     pipeline::CredentialRemoval,
 };
 
@@ -39,7 +45,8 @@ enum UploadBody {
 }
 
 struct UploadStream {
-    body: Incoming,
+    body: ClientBody,
+    limits: UploadLimits,
     progress: Arc<UploadProgress>,
     identity_fields: Arc<IdentityFields>,
     /// The header fields of the credential, which must not come as trailers either.
@@ -59,6 +66,7 @@ pub(super) enum Expectation {
 
 /// The progress of a body, for the tasks that wait for the response.
 pub(super) struct UploadProgress {
+    limits: BodyLimits,
     activity: LastActivity,
     state: AtomicU8,
     gate: Mutex<BodyGate>,
@@ -68,6 +76,19 @@ const SENDING: u8 = 0;
 const WAITING_FOR_CLIENT: u8 = 1;
 const COMPLETE: u8 = 2;
 const BROKEN: u8 = 3;
+const TOO_LARGE: u8 = 4;
+const TOO_SLOW: u8 = 5;
+
+/// The reason why a body did not arrive.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum UploadFailure {
+    /// The body ended early.
+    Broken,
+    /// The body is larger than its limit.
+    TooLarge(BodyLimits),
+    /// The body took longer than its limit.
+    TooSlow(BodyLimits),
+}
 
 /// Holds the body back until the upstream permits it (`100 Continue`).
 struct BodyGate {
@@ -91,6 +112,7 @@ enum BodyGateState {
 impl Upload {
     pub fn new(
         body: RequestBody,
+        limits: &BodyLimits,
         expectation: Expectation,
         identity_fields: &Arc<IdentityFields>,
         removal: Option<&CredentialRemoval<'_>>,
@@ -108,12 +130,14 @@ impl Upload {
             }
         };
         let progress = Arc::new(UploadProgress {
+            limits: *limits,
             activity: LastActivity::now(),
             state: AtomicU8::new(SENDING),
             gate: Mutex::new(BodyGate { state, waker: None }),
         });
         Self(UploadBody::Stream(Box::new(UploadStream {
             body,
+            limits: UploadLimits::new(limits),
             progress,
             identity_fields: identity_fields.clone(),
             credential_fields: removal.map(CredentialRemoval::header_names).unwrap_or_default(),
@@ -150,9 +174,14 @@ impl UploadProgress {
         self.state.load(Relaxed) == COMPLETE
     }
 
-    /// Whether the client's body ended early.
-    pub fn is_broken(&self) -> bool {
-        self.state.load(Relaxed) == BROKEN
+    /// The reason why the client's body did not arrive. `None` means that it may still arrive.
+    pub fn failure(&self) -> Option<UploadFailure> {
+        match self.state.load(Relaxed) {
+            BROKEN => Some(UploadFailure::Broken),
+            TOO_LARGE => Some(UploadFailure::TooLarge(self.limits)),
+            TOO_SLOW => Some(UploadFailure::TooSlow(self.limits)),
+            _ => None,
+        }
     }
 
     /// Called when the upstream sends `100 Continue`.
@@ -225,6 +254,13 @@ impl UploadStream {
             Poll::Ready(Ok(())) => {}
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(exceeded) = self.limits.check(&polled, cx) {
+            self.progress.set_state(match exceeded {
+                Exceeded::Bytes => TOO_LARGE,
+                Exceeded::Time => TOO_SLOW,
+            });
+            return Poll::Ready(Some(Err(BodyError::new("the body exceeds a limit"))));
+        }
         self.progress.set_state(match &polled {
             Poll::Pending => WAITING_FOR_CLIENT,
             Poll::Ready(None) => COMPLETE,
@@ -239,16 +275,19 @@ impl UploadStream {
         })
     }
 
-    /// Removes reserved trailers, because an upstream may merge trailers into the header fields.
+    /// Removes reserved and forbidden trailers, because an upstream may merge trailers into the
+    /// header fields.
     fn without_reserved(&self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
         if let Some(trailers) = frame.trailers_mut() {
             let is_credential = |name: &HeaderName| {
                 let mut known = self.credential_fields.iter();
                 known.any(|known| is_similar(name.as_str(), known.as_str()))
             };
-            let reserved = trailers
-                .keys()
-                .filter(|name| is_reserved(name, &self.identity_fields) || is_credential(name));
+            let reserved = trailers.keys().filter(|name| {
+                is_reserved(name, &self.identity_fields)
+                    || is_forbidden_trailer(name)
+                    || is_credential(name)
+            });
             for name in reserved.cloned().collect::<Vec<_>>() {
                 trailers.remove(name);
             }
@@ -283,7 +322,8 @@ impl Body for Upload {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            UploadBody::Empty => SizeHint::with_exact(0),
+            // hyper would send an exact size of 0 as a length. `OutgoingRequest` decides about it.
+            UploadBody::Empty => SizeHint::default(),
             UploadBody::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             UploadBody::Stream(stream) => stream.body.size_hint(),
         }

@@ -1,6 +1,7 @@
 //! Resources: paths with their methods, formats and required permissions.
 
 mod applications;
+mod body;
 mod forwarded;
 mod handler;
 mod proxy;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    body::{BodyLimit, BodyRules},
     forwarded::ForwardedField,
     handler::Handler,
     proxy::{Protocol, Proxy, Target, Transport},
@@ -52,6 +54,9 @@ pub struct Resource {
     /// Whether the body is read before the decision, so that scripts can see it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub buffer_body: bool,
+    /// The limits of the request bodies.
+    #[serde(flatten)]
+    pub body: BodyRules,
     /// The response of the `respond` handler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respond: Option<Respond>,
@@ -211,6 +216,7 @@ impl Resource {
             applications: Vec::new(),
             permission: PermissionSource::Records,
             buffer_body: false,
+            body: BodyRules::default(),
             respond: None,
             proxy: None,
             rate_limit: None,
@@ -259,6 +265,7 @@ impl Resource {
         self.check_applications(&mut found);
         self.check_respond(&mut found);
         self.check_proxy(&mut found);
+        self.check_body(&mut found);
         found
     }
 

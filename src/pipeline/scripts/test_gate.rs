@@ -164,6 +164,7 @@ fn resource(test: &TestRequest) -> Resource {
         applications: Vec::new(),
         permission: PermissionSource::Records,
         buffer_body: true,
+        body: crate::model::BodyRules::default(),
         respond: None,
         proxy: None,
         rate_limit: None,

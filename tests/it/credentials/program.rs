@@ -140,34 +140,6 @@ fn application_with_a_script_shows_where_the_script_looks_for_the_credential() {
     assert_eq!(explained["response"]["description"], description, "{explained:#}");
 }
 
-#[test]
-fn resource_keeps_the_credential_if_an_option_says_so() {
-    let server = server();
-    let args = [
-        "resource",
-        "add",
-        "k",
-        "--handler",
-        "proxy",
-        "--path",
-        "/k",
-        "--method",
-        "GET",
-        "--format",
-        "any",
-        "--authentication",
-        "*",
-        "--upstream",
-        "http://127.0.0.1:9",
-        "--keep-credential",
-        "yes",
-    ];
-    assert_eq!(server.site.json(&args)["proxy"]["keep_credential"], true);
-    let edited = server.site.json(&["resource", "edit", "k", "--keep-credential", "no"]);
-    assert_eq!(edited["proxy"]["keep_credential"], false);
-    assert_eq!(edited["proxy"]["upstreams"], json!(["http://127.0.0.1:9"]));
-}
-
 fn explain(server: &Server, target: &str, args: &[&str]) -> Value {
     server.site.json(&[&["explain", target], args].concat())
 }

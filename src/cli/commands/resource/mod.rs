@@ -1,8 +1,9 @@
 //! `keyward resource`: creates, lists, changes and deletes resources.
 
 mod applications;
-mod credential;
+mod body;
 mod forwarded;
+mod proxy;
 
 use std::{fs, io, path::PathBuf};
 
@@ -10,7 +11,7 @@ use clap::{Args, Subcommand};
 use forwarded::ForwardedOption;
 use serde_json::{Map, Value, json};
 
-use self::{applications::Applications, credential::Credential};
+use self::{applications::Applications, body::BodyOptions, proxy::ProxyOptions};
 use super::{
     app::enable,
     limit::{NoRate, Rate},
@@ -91,14 +92,16 @@ pub struct Edit {
 #[derive(Debug, Args)]
 pub struct Source {
     /// The file with the whole record as JSON, which can have rules per method; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Applications", "Credential", "ForwardedOption", "Rate", "NoRate"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Applications", "ProxyOptions", "ForwardedOption", "BodyOptions", "Rate", "NoRate"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     fields: Fields,
     #[command(flatten)]
     applications: Applications,
     #[command(flatten)]
-    credential: Credential,
+    proxy: ProxyOptions,
+    #[command(flatten)]
+    body: BodyOptions,
     #[command(flatten)]
     rate: Rate,
     #[command(flatten)]
@@ -221,7 +224,10 @@ impl Source {
     fn put(&self, texts: &Texts, record: &mut Map<String, Value>) {
         self.fields.put(texts, record);
         self.applications.put(record);
-        self.credential.put(record);
+        let mut proxy = Map::new();
+        self.proxy.put(&mut proxy);
+        add_to(record, "proxy", proxy);
+        self.body.put(record);
         self.rate.put(record);
         self.no_rate.put(record);
     }
