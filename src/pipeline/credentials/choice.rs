@@ -3,8 +3,12 @@
 
 use http::{HeaderName, HeaderValue, StatusCode, header::AUTHORIZATION};
 
-use super::{CompiledApplication, Denial, Function, Phase, Request, RequestContext};
-use crate::{directory::Rule, model::AuthType, scripting::CredentialDeclaration};
+use super::{CompiledApplication, Denial, Phase, Request, RequestContext};
+use crate::{
+    directory::Rule,
+    model::AuthType,
+    scripting::{CredentialDeclaration, Function},
+};
 
 /// The application that serves a request.
 pub(in crate::pipeline) enum Choice<'a> {

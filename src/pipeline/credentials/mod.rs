@@ -17,7 +17,6 @@ use super::{AUTH_METHOD, Denial, Phase, Request, RequestContext, scripts::script
 use crate::{
     directory::{CompiledApplication, Rule},
     model::CredentialParts,
-    scripting::Function,
 };
 
 /// The parts of a request that are removed before the request reaches an upstream, or the service
@@ -69,7 +68,6 @@ impl RequestContext {
     fn add_declared(&self, application: &CompiledApplication, parts: &mut CredentialParts) {
         let name = application.record.auth_type.script();
         let script = name.and_then(|name| self.scripts.auth(name));
-        let script = script.filter(|script| script.defines(Function::Header));
         if let Some(declared) = script.and_then(|script| script.credential()) {
             parts.add(&declared.parts);
         }
