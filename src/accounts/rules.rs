@@ -203,6 +203,15 @@ pub(super) fn check_resource(accounts: &Accounts, resource: &Resource) -> Vec<Vi
             ));
         }
     }
+    for (index, id) in resource.applications.iter().enumerate() {
+        if policy.applications.get(id).is_none() {
+            found.push(Violation::new(
+                format!("applications.{index}"),
+                format!("There is no application {id:?}."),
+                "Name application ids.",
+            ));
+        }
+    }
     if let Some(name) = resource.handler.script()
         && !accounts.scripts().is_none()
         && accounts.scripts().current().handler(name).is_none()

@@ -98,6 +98,18 @@ impl FieldReader {
         self.fields.shift_remove(name).filter(|value| !value.is_null())
     }
 
+    /// The text of a field that was not read yet.
+    pub fn peek(&self, name: &str) -> Option<&str> {
+        self.fields.get(name)?.as_str()
+    }
+
+    /// Sets a field that is absent or `null`.
+    pub fn set_default(&mut self, name: &str, value: impl Into<Value>) {
+        if self.fields.get(name).is_none_or(Value::is_null) {
+            self.fields.insert(name.into(), value.into());
+        }
+    }
+
     /// Reads an optional text. As for all types of fields, `None` means that the field is absent,
     /// or that a violation was added.
     pub fn text(&mut self, name: &'static str) -> Option<String> {

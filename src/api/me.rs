@@ -17,7 +17,7 @@ pub(super) async fn show(request: ApiRequest<'_>) -> Result<PayloadResponse, Den
     let body = json!({
         "uid": identity.uid(),
         "name": identity.name(),
-        "roles": identity.roles(),
+        "roles": identity.user_roles(),
         "is_admin": identity.is_admin(),
         "application": identity.application().map(|application| &application.record.id),
         "key": identity.key(),

@@ -14,10 +14,10 @@ use super::{
     response::{self, ChangeDenial},
 };
 use crate::{
-    accounts::{PolicyRecord, Versioned},
+    accounts::{Accounts, PolicyRecord, Versioned},
     handlers::PayloadResponse,
     model::{Application, AuthType, Detail, KeySource, Role},
-    pipeline::Denial,
+    pipeline::{Denial, declared_header, scripted_challenge},
 };
 
 /// A record that clients can create, and that they change with a merge patch.
@@ -27,6 +27,17 @@ pub(super) trait Editable: PolicyRecord {
 
     /// Reads the record from the fields of the reader, which collects the violations.
     fn read(reader: &mut FieldReader) -> Self;
+
+    /// Adds fields that are missing in a record and have a default value that depends on the
+    /// scripts.
+    fn fill(reader: &mut FieldReader, accounts: &Accounts) {
+        let _ = (reader, accounts);
+    }
+
+    /// Adds fields that are computed and cannot be changed.
+    fn add_computed(&self, view: &mut Value, accounts: &Accounts) {
+        let _ = (view, accounts);
+    }
 
     /// Checks that the client may write the record. `before` is `None` for a new record, `after` is
     /// `None` for a deletion.
@@ -44,12 +55,14 @@ pub(super) async fn create<T: Editable>(
     mut request: ApiRequest<'_>,
 ) -> Result<PayloadResponse, Denial> {
     let mut reader = FieldReader::new(request.json().await?);
+    T::fill(&mut reader, &request.accounts);
     let record = T::read(&mut reader);
     reader.finish()?;
     T::check_write(&request, None, Some(&record))?;
     let created = request.accounts.create(record).await.map_err(response::denial)?;
     let location = format!("/api/v1/{}/{}", T::PATH, created.record.id());
-    Ok(response::created(&view(&created.record), created.revision, &location))
+    let shown = shown(&created.record, &request);
+    Ok(response::created(&shown, created.revision, &location))
 }
 
 pub(super) async fn show<T: Editable>(
@@ -57,7 +70,7 @@ pub(super) async fn show<T: Editable>(
     request: ApiRequest<'_>,
 ) -> Result<PayloadResponse, Denial> {
     let current = get::<T>(&id, &request)?;
-    Ok(response::record(StatusCode::OK, &view(&current.record), current.revision))
+    Ok(response::record(StatusCode::OK, &shown(&current.record, &request), current.revision))
 }
 
 fn get<T: Editable>(id: &str, request: &ApiRequest<'_>) -> Result<Versioned<T>, Denial> {
@@ -73,7 +86,7 @@ pub(super) async fn list<T: Editable>(request: ApiRequest<'_>) -> Result<Payload
         .list::<T>(query.after.as_deref(), query.limit)
         .map_err(response::denial)?;
     let last = page.items.last().map(|item| item.record.id().to_owned());
-    let items = page.items.iter().map(|item| view(&item.record)).collect();
+    let items = page.items.iter().map(|item| shown(&item.record, &request)).collect();
     Ok(list::page(items, last.filter(|_| page.has_more)))
 }
 
@@ -87,7 +100,13 @@ pub(super) async fn change<T: Editable>(
     let changed = request.accounts.change(&id, expected, |record: &mut T| {
         let mut after = view(record);
         merge(&mut after, patch.clone());
+        // The header field of the old type is not a choice of the client.
+        let is_default = after["header"] == "API-KEY" && patch.get("header").is_none();
+        if is_default && patch.get("type").is_some() {
+            after["header"] = Value::Null;
+        }
         let mut reader = FieldReader::new(after);
+        T::fill(&mut reader, &request.accounts);
         let changed = T::read(&mut reader);
         reader.finish()?;
         T::check_write(&request, Some(record), Some(&changed))?;
@@ -95,7 +114,7 @@ pub(super) async fn change<T: Editable>(
         Ok::<_, ChangeDenial>(())
     });
     let changed = changed.await?;
-    Ok(response::record(StatusCode::OK, &view(&changed.record), changed.revision))
+    Ok(response::record(StatusCode::OK, &shown(&changed.record, &request), changed.revision))
 }
 
 pub(super) async fn delete<T: Editable>(
@@ -111,6 +130,13 @@ pub(super) async fn delete<T: Editable>(
 
 fn view<T: Editable>(record: &T) -> Value {
     serde_json::to_value(record).expect("a record has string keys and finite numbers")
+}
+
+/// The record with its computed fields.
+fn shown<T: Editable>(record: &T, request: &ApiRequest<'_>) -> Value {
+    let mut shown = view(record);
+    record.add_computed(&mut shown, &request.accounts);
+    shown
 }
 
 impl Editable for Role {
@@ -147,6 +173,21 @@ impl Editable for Role {
 impl Editable for Application {
     const PATH: &'static str = "applications";
 
+    /// A script that declares its header field is the default for `header`.
+    fn fill(reader: &mut FieldReader, accounts: &Accounts) {
+        let name = reader.peek("type").unwrap_or_default();
+        if let Some(header) = declared_header(name, &accounts.scripts().current()) {
+            reader.set_default("header", header);
+        }
+    }
+
+    /// `challenge`: where the script of the authentication type looks for the credential.
+    fn add_computed(&self, view: &mut Value, accounts: &Accounts) {
+        if let Some(challenge) = scripted_challenge(self, &accounts.scripts().current()) {
+            view["challenge"] = challenge.into();
+        }
+    }
+
     fn read(reader: &mut FieldReader) -> Self {
         let id = reader.required_text("id");
         let name = reader.required_text("name");
@@ -172,6 +213,8 @@ impl Editable for Application {
         record.realm = reader.text("realm").unwrap_or(record.realm);
         record.key_prefix = reader.text("key_prefix").unwrap_or(record.key_prefix);
         record.rate_limit = reader.rate_limit();
+        // A computed field, which a client may send back.
+        reader.take("challenge");
         let administrators = reader.flag("universal_administrators");
         record.universal_administrators = administrators.unwrap_or_default();
         record

@@ -31,6 +31,7 @@ impl Editable for Resource {
             path: reader.text("path"),
             host: reader.text("host"),
             rules: rules(reader),
+            applications: reader.words("applications").unwrap_or_default(),
             permission: permission_source(reader),
             buffer_body: reader.flag("buffer_body").unwrap_or_default(),
             body: body_rules(reader),

@@ -121,6 +121,8 @@ pub struct IdentitySection {
     pub key_id: String,
     /// The header field with the application's id.
     pub application: String,
+    /// The header field with the scopes of a key that has scopes.
+    pub scopes: String,
 }
 
 /// `[store]`
@@ -385,6 +387,7 @@ impl Default for IdentitySection {
             roles: "X-Keyward-Roles".into(),
             key_id: "X-Keyward-Key-Id".into(),
             application: "X-Keyward-Application".into(),
+            scopes: "X-Keyward-Scopes".into(),
         }
     }
 }

@@ -148,6 +148,9 @@ pub struct CompiledApplication {
     pub field: HeaderValue,
     /// The value of `WWW-Authenticate` in a 401 response (RFC 9110, section 11.6.1).
     pub challenge: HeaderValue,
+    /// The challenge in the response to a request whose credential was rejected: with the error of
+    /// RFC 6750, if the scheme is `Bearer`.
+    pub rejection: HeaderValue,
     /// The limits that all clients of the application share. `None` means no limits.
     pub bounds: Option<Arc<Bounds>>,
 }
@@ -211,7 +214,7 @@ impl CompiledApplication {
     pub fn new(record: Application, bounds: Option<Arc<Bounds>>) -> Self {
         let header = HeaderName::from_bytes(record.header.to_ascii_lowercase().as_bytes())
             .unwrap_or(HeaderName::from_static("api-key"));
-        let realm = record.realm.replace('\\', "\\\\").replace('"', "\\\"");
+        let realm = quoted(&record.realm);
         let challenge = match (&record.auth_type, record.reads_authorization()) {
             (AuthType::Script(name), _) => {
                 format!("{name} realm=\"{realm}\", header=\"{}\"", record.header)
@@ -222,9 +225,26 @@ impl CompiledApplication {
         };
         let challenge = HeaderValue::from_str(&challenge)
             .unwrap_or(HeaderValue::from_static("ApiKey realm=\"Keyward\""));
+        let rejection = match challenge.to_str() {
+            Ok(text) if text.starts_with("Bearer ") => {
+                HeaderValue::try_from(format!("{text}, error=\"invalid_token\"")).ok()
+            }
+            _ => None,
+        };
+        let rejection = rejection.unwrap_or_else(|| challenge.clone());
         let field = HeaderValue::from_str(&record.id).unwrap_or(HeaderValue::from_static(""));
-        Self { record, header, field, challenge, bounds }
+        Self { record, header, field, challenge, rejection, bounds }
     }
+
+    /// The realm, escaped for a quoted string (RFC 9110, section 5.6.4).
+    pub fn quoted_realm(&self) -> String {
+        quoted(&self.record.realm)
+    }
+}
+
+/// A text, escaped for a quoted string.
+fn quoted(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 #[cfg(test)]

@@ -232,6 +232,7 @@ mod tests {
                 authentication: set(&["*"]),
                 permissions: BTreeMap::new(),
             },
+            applications: Vec::new(),
             permission: crate::model::PermissionSource::Records,
             buffer_body: false,
             body: crate::model::BodyRules::default(),

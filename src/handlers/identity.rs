@@ -3,14 +3,23 @@
 //! Only Keyward writes these fields: a client's fields with the same name or a similar name are
 //! removed.
 
-use ::http::{HeaderMap, HeaderName, HeaderValue};
+use std::borrow::Cow;
 
+use ::http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+pub(super) use crate::model::{has_similar_prefix, is_similar};
 use crate::pipeline::Identity;
 
 /// The number of header fields for which a map reserves space: the identity fields and a few other
 /// fields. Without the reservation, the map would grow and rehash all its fields.
 const CAPACITY: usize = 10;
 const EMPTY: HeaderValue = HeaderValue::from_static("");
+
+/// The scopes of a credential that is restricted to no permission at all. An empty value would mean
+/// a credential without restrictions, because proxies send an absent field as an empty field, and
+/// drop an empty field. [`escape`] writes a scope with this name differently.
+const NO_SCOPES: HeaderValue = HeaderValue::from_static("-");
 
 /// The prefix of Keyward's header fields. A client must not set a field with this prefix.
 const KEYWARD_PREFIX: &str = "x-keyward-";
@@ -28,6 +37,9 @@ pub struct IdentityFields {
     pub key_id: HeaderName,
     /// The id of the application that accepted the credential.
     pub application: HeaderName,
+    /// The permissions that the credential is restricted to, as far as the user has them, separated
+    /// by commas.
+    pub scopes: HeaderName,
 }
 
 /// The content of an identity header field.
@@ -38,6 +50,7 @@ pub(crate) enum IdentityHeader {
     Roles,
     KeyId,
     Application,
+    Scopes,
 }
 
 impl IdentityHeader {
@@ -48,14 +61,17 @@ impl IdentityHeader {
     pub fn value(self, identity: &Identity<'_>) -> Option<HeaderValue> {
         let copy = |field: &HeaderValue| HeaderValue::from_bytes(field.as_bytes()).ok();
         match self {
-            // If a user's name has characters that a header field cannot contain, the name is left
-            // out.
-            Self::User => HeaderValue::from_str(identity.name()?).ok(),
+            Self::User => HeaderValue::try_from(&*escape(identity.name()?)).ok(),
             Self::UserId => HeaderValue::from_str(itoa::Buffer::new().format(identity.uid()?)).ok(),
             Self::Roles if identity.is_anonymous() => None,
-            Self::Roles => identity.roles_field().map_or(Some(EMPTY), copy),
+            Self::Roles if identity.scopes().is_some() => list(identity.roles()),
+            Self::Roles => identity.user_roles_field().map_or(Some(EMPTY), copy),
             Self::KeyId => HeaderValue::from_bytes(&identity.key()?.digits()).ok(),
             Self::Application => copy(&identity.application()?.field),
+            Self::Scopes => match identity.granted_scopes()?.as_slice() {
+                [] => Some(NO_SCOPES),
+                scopes => list(scopes),
+            },
         }
     }
 }
@@ -68,6 +84,7 @@ impl Default for IdentityFields {
             roles: HeaderName::from_static("x-keyward-roles"),
             key_id: HeaderName::from_static("x-keyward-key-id"),
             application: HeaderName::from_static("x-keyward-application"),
+            scopes: HeaderName::from_static("x-keyward-scopes"),
         }
     }
 }
@@ -81,13 +98,14 @@ impl IdentityFields {
     }
 
     /// The names with the content of each field.
-    pub(crate) fn all(&self) -> [(&HeaderName, IdentityHeader); 5] {
+    pub(crate) fn all(&self) -> [(&HeaderName, IdentityHeader); 6] {
         [
             (&self.user, IdentityHeader::User),
             (&self.user_id, IdentityHeader::UserId),
             (&self.roles, IdentityHeader::Roles),
             (&self.key_id, IdentityHeader::KeyId),
             (&self.application, IdentityHeader::Application),
+            (&self.scopes, IdentityHeader::Scopes),
         ]
     }
 
@@ -104,24 +122,69 @@ impl IdentityFields {
     }
 }
 
-/// Whether an application could confuse two header field names: CGI and its successors replace
-/// every character that is not a letter or a digit by an underscore.
-///
-/// `known` is in lower case, as header names are.
-pub(super) fn is_similar(name: &str, known: &str) -> bool {
-    let is_same =
-        |(a, b): (u8, u8)| a == b || !(a.is_ascii_alphanumeric() || b.is_ascii_alphanumeric());
-    name.len() == known.len() && name.bytes().zip(known.bytes()).all(is_same)
+/// Names, escaped and separated by commas.
+fn list(names: &[String]) -> Option<HeaderValue> {
+    let names: Vec<_> = names.iter().map(|name| escape(name)).collect();
+    HeaderValue::try_from(names.join(",")).ok()
 }
 
-/// Whether an application could confuse the beginning of a header field name with this prefix.
-pub(super) fn has_similar_prefix(name: &str, prefix: &str) -> bool {
-    name.get(..prefix.len()).is_some_and(|start| is_similar(start, prefix))
+/// A name as it is written into an identity field: every byte of its UTF-8 text that is not
+/// printable ASCII is percent-encoded, and so are `%` and the comma, which separates names. Two
+/// names never have the same text, and percent-decoding a text returns the name.
+fn escape(name: &str) -> Cow<'_, str> {
+    /// All characters that a name of a user can have stay as they are, if they are ASCII.
+    const ESCAPED: &AsciiSet = &CONTROLS.add(b'%').add(b',');
+    const WITH_SPACES: &AsciiSet = &ESCAPED.add(b' ');
+    match name {
+        "-" => Cow::Borrowed("%2D"),
+        // White space around a value is not part of the value (RFC 9110, section 5.5).
+        _ if name.starts_with(' ') || name.ends_with(' ') => {
+            utf8_percent_encode(name, WITH_SPACES).into()
+        }
+        _ => utf8_percent_encode(name, ESCAPED).into(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_escaped_without_collisions() {
+        let names = [
+            "ada",
+            "O'Neil +@_.-x",
+            "Zoë",
+            "Zo%C3%AB",
+            "a,b",
+            "a%2Cb",
+            "-",
+            "%2D",
+            "名前",
+            "a\nb",
+            " a",
+        ];
+        let escaped = [
+            "ada",
+            "O'Neil +@_.-x",
+            "Zo%C3%AB",
+            "Zo%25C3%25AB",
+            "a%2Cb",
+            "a%252Cb",
+            "%2D",
+            "%252D",
+            "%E5%90%8D%E5%89%8D",
+            "a%0Ab",
+            "%20a",
+        ];
+        for (name, escaped) in names.into_iter().zip(escaped) {
+            assert_eq!(escape(name), escaped);
+            let decoded = percent_encoding::percent_decode_str(escaped).decode_utf8().unwrap();
+            assert_eq!(decoded, name);
+            assert!(HeaderValue::from_str(escaped).is_ok());
+        }
+        assert_eq!(list(&["a,b".into(), "c".into()]).unwrap(), "a%2Cb,c");
+    }
 
     #[test]
     fn every_spelling_of_an_identity_field_is_covered() {

@@ -6,6 +6,7 @@ mod body;
 mod client_body;
 mod entity_user;
 mod identity;
+mod override_fields;
 mod payload;
 mod proxy;
 mod respond;
@@ -22,6 +23,7 @@ use hyper::upgrade::OnUpgrade;
 pub use identity::IdentityFields;
 #[cfg(feature = "server")]
 pub(crate) use identity::IdentityHeader;
+pub(crate) use override_fields::is_override;
 pub use payload::{BodyError, BodyStream, PassThrough, Payload};
 use proxy::Proxies;
 

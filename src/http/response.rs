@@ -36,8 +36,8 @@ pub fn from_denial(denial: &Denial) -> PayloadResponse {
     headers.insert(CONTENT_TYPE, media_type);
     // No cache may keep a denial, because the next request may be allowed.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Some(challenge) = &denial.challenge {
-        headers.insert(WWW_AUTHENTICATE, challenge.clone());
+    for challenge in &denial.challenges {
+        headers.append(WWW_AUTHENTICATE, challenge.clone());
     }
     if let Some(allow) = denial.allow.as_deref().and_then(|allow| allow.try_into().ok()) {
         headers.insert(ALLOW, allow);

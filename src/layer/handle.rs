@@ -17,9 +17,9 @@ use ::http::{
 use bytes::Bytes;
 use hyper::body::Body as HttpBody;
 
-use super::{AccessRules, CallerIdentity, Layer, LayerBody, LayerSettings, PathPolicy};
+use super::{AccessRules, CallerIdentity, Layer, LayerBody, LayerSettings, PathPolicy, withheld};
 use crate::{
-    handlers::{Origin, Payload, PayloadResponse, UrlScheme, read_body},
+    handlers::{Origin, Payload, PayloadResponse, UrlScheme, is_override, read_body},
     http::{
         cors::{PreflightResult, preflight_fields, preflight_response},
         forwarded::{Report, is_among},
@@ -131,12 +131,25 @@ impl LayerSettings {
         F: Future<Output = Result<Response<R>, E>>,
     {
         let context = self.gate.request_context();
-        let allowed = match self.decide(&context, &parts, body, client).await? {
-            Decision::Allowed(allowed) => allowed,
-            Decision::Answered(response) => return Ok(Ok(in_memory(response))),
+        let (allowed, removal) = {
+            let whole = withheld::restored(&parts);
+            let allowed = match self.decide(&context, &whole, body, client).await? {
+                Decision::Allowed(allowed) => allowed,
+                Decision::Answered(response) => return Ok(Ok(in_memory(response))),
+            };
+            let removal = if self.keeps_credential {
+                None
+            } else {
+                context.credential_removal(&whole.headers, allowed.action.rule())
+            };
+            (allowed, removal)
         };
         let AllowedRequest { identity, headers, body, path, action, changes } = allowed;
         parts.headers = headers.unwrap_or(parts.headers);
+        if let Some(removal) = &removal {
+            removal.check()?;
+            withheld::withhold(&mut parts, removal);
+        }
         self.remove_identity_fields(&mut parts.headers);
         if let Some(path) = path {
             parts.uri = with_path(&parts.uri, path)?;
@@ -274,9 +287,11 @@ impl LayerSettings {
         Ok((CallerIdentity::new(grant.identity()), body, changes))
     }
 
-    /// Removes the client's header fields that a service could mistake for identity fields.
+    /// Removes the client's header fields that a service could mistake for identity fields, or with
+    /// which the client could name another method, URL or host.
     fn remove_identity_fields(&self, headers: &mut HeaderMap) {
-        let forged = headers.keys().filter(|name| self.identity_fields.covers(name));
+        let is_forged = |name: &&HeaderName| self.identity_fields.covers(name) || is_override(name);
+        let forged = headers.keys().filter(is_forged);
         let forged: Vec<HeaderName> = forged.cloned().collect();
         for name in forged {
             headers.remove(name);

@@ -13,6 +13,7 @@ struct Facts {
     /// `None` means anonymous.
     user: Option<KnownUser>,
     roles: Vec<String>,
+    scopes: Option<Vec<String>>,
     allows: PermissionCheck,
 }
 
@@ -31,7 +32,9 @@ impl CallerIdentity {
             key: identity.key(),
             application: identity.application().map(|application| application.record.id.clone()),
         });
-        Self(Arc::new(Facts { user, roles: identity.roles().to_vec(), allows: identity.allows() }))
+        let roles = identity.roles().to_vec();
+        let scopes = identity.granted_scopes();
+        Self(Arc::new(Facts { user, roles, scopes, allows: identity.allows() }))
     }
 
     /// Whether the request is anonymous.
@@ -49,9 +52,17 @@ impl CallerIdentity {
         self.0.user.as_ref().map(|user| user.name.as_str())
     }
 
-    /// The ids of the user's roles, sorted, without `authenticated`.
+    /// The ids of the roles that the credential carries, sorted, without `authenticated`: all roles
+    /// of the user, or, for a credential with scopes, those roles whose permissions are all among
+    /// the scopes.
     pub fn roles(&self) -> &[String] {
         &self.0.roles
+    }
+
+    /// The permissions that the credential is restricted to, as far as the user has them. `None`
+    /// means that the credential is not restricted to scopes.
+    pub fn scopes(&self) -> Option<&[String]> {
+        self.0.scopes.as_deref()
     }
 
     /// The public id of the key. `None` means another credential, or anonymous.

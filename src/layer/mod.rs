@@ -55,12 +55,14 @@
 //!
 //! Authentication, scripts, and the texts and forms of denials are those of the server. The service
 //! behind the layer gets a [`CallerIdentity`] among the request's extensions. The service never
-//! gets a header field of the client that could be mistaken for an identity field.
+//! gets a header field of the client that could be mistaken for an identity field, and no
+//! credential, unless the program calls [`Layer::keeping_credential`].
 
 mod body;
 mod handle;
 mod identity;
 mod service;
+mod withheld;
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
@@ -90,6 +92,7 @@ struct LayerSettings {
     trusted: Arc<[IpNet]>,
     identity_fields: IdentityFields,
     body_limits: BodyLimits,
+    keeps_credential: bool,
 }
 
 type FindClient = dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync;
@@ -132,6 +135,7 @@ impl Layer {
             trusted: Arc::default(),
             identity_fields: IdentityFields::default(),
             body_limits: BODY_LIMITS,
+            keeps_credential: false,
         }))
     }
 
@@ -198,6 +202,13 @@ impl Layer {
     #[must_use]
     pub fn hiding(self, fields: IdentityFields) -> Self {
         self.with(|settings| settings.identity_fields = fields)
+    }
+
+    /// Passes the client's credential and `AUTH-METHOD` on to the service. Without this method, the
+    /// layer removes them from the header fields, the cookies and the query of the request.
+    #[must_use]
+    pub fn keeping_credential(self) -> Self {
+        self.with(|settings| settings.keeps_credential = true)
     }
 
     /// Sets the limits of a body that the layer reads because a resource lets scripts read the

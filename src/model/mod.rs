@@ -5,6 +5,7 @@
 
 mod application;
 mod audit;
+mod credential;
 mod entropy;
 mod ids;
 mod key;
@@ -22,6 +23,9 @@ mod violation;
 
 pub use application::{Application, AuthType, Detail, KeySource};
 pub use audit::{Act, Actor, AuditEntry};
+pub use credential::{
+    CredentialParts, has_similar_prefix, is_similar, is_similar_parameter, title,
+};
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;

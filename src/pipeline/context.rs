@@ -89,6 +89,11 @@ impl RequestContext {
         self.script_request.get().map(ScriptRequest::fields_read).unwrap_or_default()
     }
 
+    /// The request as scripts have seen it. `None` means that no script was called.
+    pub(super) fn script_request_if_any(&self) -> Option<&ScriptRequest> {
+        self.script_request.get()
+    }
+
     /// The scripts that define this hook function: `hooks.rhai`, and the script of the resource.
     ///
     /// `None` means that no script defines the function, or that the request came to the admin

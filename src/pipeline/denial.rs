@@ -35,8 +35,8 @@ pub struct DenialFields {
     pub internal_message: Option<Cow<'static, str>>,
     /// The form of the body.
     pub shape: Shape,
-    /// `WWW-Authenticate`, which every 401 must have (RFC 9110, section 15.5.2).
-    pub challenge: Option<HeaderValue>,
+    /// The values of `WWW-Authenticate`, which every 401 must have (RFC 9110, section 15.5.2).
+    pub challenges: Vec<HeaderValue>,
     /// Additional header fields: the fields of the limits, and fields that a script has added.
     pub headers: HeaderMap,
     /// A body that a script has set; `None` means the usual body.
@@ -51,6 +51,8 @@ pub struct DenialFields {
     pub violations: Vec<Violation>,
     /// The user who was refused, if the refusing phase knew one.
     pub(super) subject: Subject,
+    /// The id of the application with a scripted authentication type whose challenge this is.
+    pub(super) challenger: Option<String>,
 }
 
 /// The body of a denial, as set by a script.
@@ -122,7 +124,7 @@ impl Denial {
             external_message: external_message.into(),
             internal_message: None,
             shape: Shape::Envelope,
-            challenge: None,
+            challenges: Vec::new(),
             headers: HeaderMap::new(),
             body: None,
             allow: None,
@@ -130,6 +132,7 @@ impl Denial {
             retry_after: None,
             violations: Vec::new(),
             subject: Subject::default(),
+            challenger: None,
         }))
     }
 
@@ -151,7 +154,21 @@ impl Denial {
         external_message: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self::new(phase, StatusCode::UNAUTHORIZED, code, external_message)
-            .with_challenge(application.challenge.clone())
+            .challenged_by(application)
+    }
+
+    /// Sets the challenge of an application. In later phases than the header phase, the client has
+    /// sent a credential, which the challenge says (RFC 6750, section 3).
+    #[must_use]
+    pub(super) fn challenged_by(mut self, application: &CompiledApplication) -> Self {
+        self.0.challenger =
+            application.record.auth_type.script().map(|_| application.record.id.clone());
+        let challenge = match self.0.phase {
+            Phase::Header => &application.challenge,
+            _ => &application.rejection,
+        };
+        self.0.challenges = vec![challenge.clone()];
+        self
     }
 
     /// Sets the message for the operator's log.
@@ -183,10 +200,10 @@ impl Denial {
         self
     }
 
-    /// Sets `WWW-Authenticate`.
+    /// Sets the values of `WWW-Authenticate`.
     #[must_use]
-    pub(super) fn with_challenge(mut self, challenge: HeaderValue) -> Self {
-        self.0.challenge = Some(challenge);
+    pub(super) fn with_challenges(mut self, challenges: Vec<HeaderValue>) -> Self {
+        self.0.challenges = challenges;
         self
     }
 

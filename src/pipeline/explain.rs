@@ -146,7 +146,7 @@ impl Gate {
         };
         let _ = reports.add(Phase::Edge, Instant::now(), Ok(action), found);
         let result = self.explain_phases(context, request, action, &mut reports).await;
-        let denial = match result {
+        let denial = match result.map_err(|denial| context.complete_challenge(denial)) {
             Ok(()) => None,
             Err(denial) => Some(self.on_denied(context, request, action.rule(), denial).await),
         };
@@ -162,7 +162,8 @@ impl Gate {
     ) -> Result<(), Denial> {
         let start = Instant::now();
         let result = header::read(self, context, request, action).await;
-        let presented = reports.add(Phase::Header, start, result, presented)?;
+        let found = |ticket: &Presented<'_>| presented(context, ticket);
+        let presented = reports.add(Phase::Header, start, result, found)?;
         let start = Instant::now();
         let result = decode::parse(context, request, presented).await;
         let credential = reports.add(Phase::Decode, start, result, credential)?;
@@ -227,6 +228,9 @@ fn route(action: &Action<'_>) -> Vec<Finding> {
         ("path", rule.path.clone()),
         ("handler", rule.resource.handler.name().into_owned()),
     ];
+    if !rule.resource.applications.is_empty() {
+        found.push(("applications", rule.resource.applications.join(", ")));
+    }
     if let Action::Misuse(_, denial) = action {
         found.push(("misuse", denial.external_message.to_string()));
     }
@@ -253,13 +257,17 @@ fn length(name: &str, text: &str) -> String {
     format!("{name} ({} bytes)", text.len())
 }
 
-fn presented(presented: &Presented<'_>) -> Vec<Finding> {
+fn presented(context: &RequestContext, presented: &Presented<'_>) -> Vec<Finding> {
     let Some(credential) = presented.credential() else { return anonymous() };
     let record = &credential.application.record;
+    let place = match context.scripted_place(credential.application) {
+        Some(place) => place.name(),
+        None => record.header.clone(),
+    };
     let mut found = vec![
         ("application", record.id.clone()),
         ("type", record.auth_type.name().to_owned()),
-        ("credential", length(&record.header, credential.text.as_str())),
+        ("credential", length(&place, credential.text.as_str())),
     ];
     found.extend(credential.script.map(|script| ("script", script.file().to_owned())));
     found

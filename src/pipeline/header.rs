@@ -1,10 +1,15 @@
 //! Phase 1, header: chooses the application, and reads the credential from its header field.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Action, Denial, Face, Gate, Phase, Request, RequestContext, scripts::script_views};
+use super::{
+    Action, Denial, Face, Gate, Phase, Request, RequestContext, credentials::Choice,
+    scripts::script_views,
+};
 use crate::{
-    directory::{CompiledApplication, Policy},
+    directory::{CompiledApplication, Policy, Rule},
     model::{AuthType, Secret},
     scripting::{Function, Script},
 };
@@ -14,6 +19,10 @@ pub const AUTH_METHOD: HeaderName = HeaderName::from_static("auth-method");
 
 /// The hint in a 401 response to a request without `Authorization`.
 const DROPPED_HINT: &str = "If the client did send Authorization, a proxy in between has dropped it. Configure the proxy to pass Authorization on, or use an application that reads another header.";
+
+/// The hint in a 401 response of an application of the type `api_key` that does not read
+/// `Authorization`.
+const API_KEY_HINT: &str = "The application wants the base64 text of the user name, a colon and the key (printf %s \"$USER:$KEY\" | base64 -w0) in the header field that WWW-Authenticate names.";
 
 /// The result of this phase, and the input of the decode phase: a credential as presented, or an
 /// anonymous request.
@@ -87,7 +96,22 @@ pub async fn read<'a>(
     if let Some(hooks) = context.hooks(Function::OnRequest, request, action.rule()) {
         Box::pin(hooks.on_request()).await?;
     }
-    let Some(application) = choose_application(&context.policy, request)? else {
+    let application = match listing_rule(action) {
+        Some(rule) => match choose_listed(context, request, rule)? {
+            Choice::Application(application) => Some(application),
+            Choice::NoCredential { first: None, .. } => return Ok(Presented::ANONYMOUS),
+            Choice::NoCredential { .. } if action.admits_anonymous() => {
+                return Ok(Presented::ANONYMOUS);
+            }
+            Choice::NoCredential { first: Some(first), challenges } => {
+                let mut denial = missing(context, first).with_challenges(challenges);
+                denial.fields_mut().challenger = None;
+                return Err(denial);
+            }
+        },
+        None => choose_application(&context.policy, request)?,
+    };
+    let Some(application) = application else {
         if action.admits_anonymous() {
             return Ok(Presented::ANONYMOUS);
         }
@@ -118,7 +142,7 @@ pub async fn read<'a>(
             Ok(Presented { credential: Some(PresentedCredential { application, script, text }) })
         }
         None if action.admits_anonymous() => Ok(Presented::ANONYMOUS),
-        None => Err(missing(application)),
+        None => Err(missing(context, application)),
     }
 }
 
@@ -135,25 +159,54 @@ fn field_text<'a>(
         .transpose()
 }
 
+/// The rule of a resource that lists applications.
+fn listing_rule<'a>(action: &Action<'a>) -> Option<&'a Rule> {
+    action.rule().filter(|rule| !rule.resource.applications.is_empty())
+}
+
+/// The application that `AUTH-METHOD` names, or else the listed application whose credential the
+/// request carries. A listed application must be named.
+fn choose_listed<'a>(
+    context: &'a RequestContext,
+    request: &Request<'a>,
+    rule: &Rule,
+) -> Result<Choice<'a>, Denial> {
+    let Some(application) = named_application(&context.policy, request)? else {
+        return context.choose_listed(request, rule);
+    };
+    if !rule.resource.lists_application(&application.record.id) {
+        return Err(unknown("AUTH-METHOD names an application that the resource does not list"));
+    }
+    Ok(Choice::Application(application))
+}
+
 /// The application that `AUTH-METHOD` names, or else the default application.
 fn choose_application<'a>(
     policy: &'a Policy,
     request: &Request<'a>,
 ) -> Result<Option<&'a CompiledApplication>, Denial> {
-    let unknown = |message: &'static str| {
-        Denial::new(
-            Phase::Header,
-            StatusCode::BAD_REQUEST,
-            "INVALID_APPLICATION_ID",
-            "The provided application ID is not valid or not configured.",
-        )
-        .with_internal_message(message)
-    };
+    let named = named_application(policy, request)?;
+    Ok(named.or_else(|| policy.applications.default().map(|application| &**application)))
+}
+
+fn unknown(internal_message: &'static str) -> Denial {
+    Denial::new(
+        Phase::Header,
+        StatusCode::BAD_REQUEST,
+        "INVALID_APPLICATION_ID",
+        "The provided application ID is not valid or not configured.",
+    )
+    .with_internal_message(internal_message)
+}
+
+/// The application that `AUTH-METHOD` names.
+fn named_application<'a>(
+    policy: &'a Policy,
+    request: &Request<'a>,
+) -> Result<Option<&'a CompiledApplication>, Denial> {
     let id_field = single_value(request.headers, &AUTH_METHOD)
         .map_err(|Duplicate| unknown("AUTH-METHOD is present more than once"))?;
-    let Some(value) = id_field else {
-        return Ok(policy.applications.default().map(|application| &**application));
-    };
+    let Some(value) = id_field else { return Ok(None) };
     let id = value.to_str().map_err(|_| unknown("AUTH-METHOD is not text"))?.trim();
     let operator = policy.applications.operator();
     if request.face == Face::Admin && id == operator.record.id {
@@ -206,14 +259,37 @@ fn after_scheme<'a>(application: &CompiledApplication, text: &'a str) -> Result<
     Ok(rest.trim_start())
 }
 
-fn missing(application: &CompiledApplication) -> Denial {
-    if application.record.reads_authorization() {
-        let code = "MISSING_AUTHORIZATION_HEADER";
-        let message = "Authorization header not received";
-        Denial::unauthorized(Phase::Header, application, code, message).with_hint(DROPPED_HINT)
-    } else {
-        let code = "MISSING_API_KEY_HEADER";
-        Denial::unauthorized(Phase::Header, application, code, "API key header is missing.")
+fn missing(context: &RequestContext, application: &CompiledApplication) -> Denial {
+    let place = context.scripted_place(application);
+    let is_authorization = match &place {
+        Some(place) => place.is_authorization(),
+        None => application.record.reads_authorization(),
+    };
+    let deny = |code: &'static str, message: Cow<'static, str>| {
+        Denial::unauthorized(Phase::Header, application, code, message)
+    };
+    if is_authorization {
+        let message = "Authorization header not received".into();
+        return deny("MISSING_AUTHORIZATION_HEADER", message).with_hint(DROPPED_HINT);
+    }
+    let code = "MISSING_API_KEY_HEADER";
+    match place {
+        Some(place) => deny(code, place.description().into()),
+        None => {
+            let denial = deny(code, "API key header is missing.".into());
+            match format_hint(application) {
+                Some(hint) => denial.with_hint(hint),
+                None => denial,
+            }
+        }
+    }
+}
+
+/// The hint in a 401 response to a request whose credential is missing or malformed.
+fn format_hint(application: &CompiledApplication) -> Option<&'static str> {
+    match (&application.record.auth_type, application.record.reads_authorization()) {
+        (AuthType::ApiKey, false) => Some(API_KEY_HINT),
+        _ => None,
     }
 }
 
@@ -228,8 +304,12 @@ pub(super) fn malformed(
     } else {
         ("INVALID_API_KEY_FORMAT", "API key format is invalid.")
     };
-    Denial::unauthorized(Phase::Decode, application, code, message)
-        .with_internal_message(internal_message)
+    let denial = Denial::unauthorized(Phase::Decode, application, code, message)
+        .with_internal_message(internal_message);
+    match format_hint(application) {
+        Some(hint) => denial.with_hint(hint),
+        None => denial,
+    }
 }
 
 /// The error for a header field that is present more than once. A proxy in front of Keyward may

@@ -83,6 +83,7 @@
 //! ```
 
 mod context;
+mod credentials;
 pub mod decode;
 mod denial;
 mod denial_audit;
@@ -103,6 +104,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 pub use context::RequestContext;
+pub use credentials::{CredentialRemoval, declared_header, scripted_challenge};
 pub use decode::Credential;
 pub use denial::{Denial, DenialFields, Phase, ScriptedBody, Shape};
 pub use denial_audit::AuditScope;
@@ -305,6 +307,7 @@ async fn deny(
     audit: DenialAudit<'_>,
     denial: Denial,
 ) -> Denial {
+    let denial = context.complete_challenge(denial);
     let denial = failures::count(context, request, denial);
     audit.record(context, request.client, denial_audit::object(action), &denial);
     if audit.is_uniform() {

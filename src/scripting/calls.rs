@@ -120,6 +120,7 @@ impl Script {
     /// # Errors
     /// The script refused or failed.
     pub async fn header(&self, req: &ScriptRequest) -> Result<Option<Secret>, Fault> {
+        let _recording = req.record_reads(self.credential());
         let value = self.call(Function::Header, [arg(req)], Vec::new()).await?;
         if value.is_unit() {
             return Ok(None);
@@ -138,6 +139,7 @@ impl Script {
     /// The script refused or failed.
     pub async fn decode(&self, req: &ScriptRequest, presented: &str) -> Result<ScriptClaim, Fault> {
         let arguments = [arg(req), presented.into()];
+        let _recording = req.record_reads(self.credential());
         let value = self.call(Function::Decode, arguments, vec![Secret::new(presented)]).await?;
         if !value.is_map() || !is_plain_data(&value, 0) {
             return Err(self.wrong_type(

@@ -83,6 +83,7 @@ pub use testing::{
     inspect::{CheckedScripts, TestOutcome},
 };
 pub use values::{
+    credential::CredentialDeclaration,
     records::{
         IdentityParts, IdentityView, KeyParts, KeyView, NoRecords, PermissionCheck, Records,
         ResourceParts, ResourceView, RoleParts, RoleView, UserParts, UserView,

@@ -25,6 +25,7 @@ use super::{
         outbox::ScriptOutbox,
         prepared::{PreparedFn, Tag},
     },
+    values::credential::CredentialDeclaration,
 };
 use crate::model::Secret;
 
@@ -148,6 +149,12 @@ impl Script {
     /// The names of the script's `test_…` functions, in the order of the file.
     pub fn tests(&self) -> impl Iterator<Item = &str> {
         self.inner.compiled.tests.iter().map(String::as_str)
+    }
+
+    /// Where a request carries the credential, as an authentication type declares it. `None` means
+    /// that the script does not declare it.
+    pub fn credential(&self) -> Option<&Arc<CredentialDeclaration>> {
+        self.inner.compiled.credential.as_ref()
     }
 
     /// Whether calls of the script run on a separate thread.

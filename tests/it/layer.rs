@@ -45,7 +45,7 @@ async fn service_gets_the_identity_and_no_forged_header_fields() {
     assert!(identity.has("read") && !identity.has("write"));
     assert_eq!((uri.to_string().as_str(), &body[..]), ("/orders/7?q=%2e", b"whole".as_slice()));
     let names: Vec<_> = headers.keys().map(|name| name.as_str()).collect();
-    assert_eq!(names, ["host", "api-key", "x-mine"]);
+    assert_eq!(names, ["host", "x-mine"]);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod browsers;
 mod bulk;
 mod cli;
 mod client_address;
+mod credentials;
 mod denials;
 mod docs;
 mod embedded;

@@ -124,6 +124,8 @@ impl Scenarios<'_> {
         assert_eq!(received(&request, "x-keyward-user"), ["ada"]);
         assert_eq!(received(&request, "x-keyward-roles"), ["writer"]);
         assert_eq!(received(&request, "x-keyward-application"), ["default"]);
+        // The key has no scopes. A proxy sends the empty field of Keyward's response, or no field.
+        assert!(received(&request, "x-keyward-scopes").iter().all(|scopes| scopes.is_empty()));
         for name in ["x-keyward-user-id", "x-keyward-key-id"] {
             assert_eq!(received(&request, name).len(), 1, "{name}");
         }

@@ -10,7 +10,8 @@ use crate::{
     },
     api::{fields::FieldReader, keys::networks, records::Editable, users},
     model::{
-        Digest, Key, KeyId, MAX_PREFIX, PasswordDigest, Rotation, Scheme, Timestamp, Violation,
+        Application, Digest, Key, KeyId, MAX_PREFIX, PasswordDigest, Rotation, Scheme, Timestamp,
+        Violation,
     },
 };
 
@@ -30,7 +31,10 @@ pub(super) fn read(
     let document = StateDocument {
         pepper: fingerprint(&mut reader),
         roles: records(&mut reader, "roles", Editable::read),
-        applications: records(&mut reader, "applications", Editable::read),
+        applications: records(&mut reader, "applications", |reader| {
+            Application::fill(reader, accounts);
+            Application::read(reader)
+        }),
         resources: records(&mut reader, "resources", Editable::read),
         users: records(&mut reader, "users", |reader| user(reader, accounts)),
         keys: records(&mut reader, "keys", key),

@@ -86,7 +86,8 @@ pub struct Fields {
     /// is the key alone; or the name of a script in scripts/auth
     #[arg(long = "type", value_name = "TYPE")]
     auth_type: Option<String>,
-    /// The request header field with the credential
+    /// The request header field with the credential [default: Authorization for basic and bearer,
+    /// the field that a script declares, or API-KEY]
     #[arg(long, value_name = "NAME")]
     header: Option<String>,
     /// The detail in responses to denied requests: the exact reason, or a uniform error

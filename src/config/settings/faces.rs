@@ -53,6 +53,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             ("identity.roles", &raw.roles),
             ("identity.key_id", &raw.key_id),
             ("identity.application", &raw.application),
+            ("identity.scopes", &raw.scopes),
         ];
         for (index, (key, name)) in all.iter().enumerate() {
             let duplicate = all[..index].iter().find(|(_, other)| name.eq_ignore_ascii_case(other));
@@ -67,6 +68,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             roles: self.field("identity.roles", &raw.roles),
             key_id: self.field("identity.key_id", &raw.key_id),
             application: self.field("identity.application", &raw.application),
+            scopes: self.field("identity.scopes", &raw.scopes),
         }
     }
 

@@ -118,6 +118,7 @@ impl Known {
             ("identity.roles", "Remote-Groups"),
             ("identity.key_id", "Remote-Key"),
             ("identity.application", "Remote-Application"),
+            ("identity.scopes", "Remote-Scopes"),
             ("admin.listen", "0.0.0.0:81"),
             ("store.engine", "memory"),
             ("store.path", "/var/lib/keyward"),

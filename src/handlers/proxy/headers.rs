@@ -10,30 +10,11 @@ use ::http::{
 };
 
 use super::forwarded;
-
-use crate::{
-    directory::Directory,
-    handlers::identity::{IdentityFields, is_similar},
-    pipeline::{AUTH_METHOD, Identity},
-};
-
-/// A client could misuse these fields. They can change the URL or the method that the upstream uses
-/// after Keyward has checked the request.
-const OVERRIDE_HEADERS: &[&str] = &[
-    "x-original-url",
-    "x-original-uri",
-    "x-rewrite-url",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-];
+use crate::handlers::{identity::IdentityFields, is_override};
 
 /// Whether only Keyward may send a field of this name, or a similar name, to an upstream.
 pub(super) fn is_reserved(name: &HeaderName, fields: &IdentityFields) -> bool {
-    let text = name.as_str();
-    forwarded::is_claim(name)
-        || OVERRIDE_HEADERS.iter().any(|known| is_similar(text, known))
-        || fields.covers(name)
+    forwarded::is_claim(name) || is_override(name) || fields.covers(name)
 }
 
 /// Whether a field of this name must not be in a trailer section (RFC 9110, section 6.5.1): the
@@ -100,28 +81,6 @@ pub(super) fn passed_on(from: &HeaderMap, fields: &IdentityFields) -> HeaderMap 
         }
     }
     to
-}
-
-/// The name of the header field with the client's credential.
-///
-/// The identity has no application if the application is disabled. The client can still send a
-/// credential in the header field of that application, so the function looks up the application by
-/// the request.
-pub(super) fn credential_field(
-    directory: &Directory,
-    headers: &HeaderMap,
-    identity: &Identity<'_>,
-) -> Option<HeaderName> {
-    if let Some(application) = identity.application() {
-        return Some(application.header.clone());
-    }
-    let policy = directory.policy();
-    let requested_id = headers.get(AUTH_METHOD).and_then(|value| value.to_str().ok());
-    let application = match requested_id {
-        Some(id) => policy.applications.get(id.trim()),
-        None => policy.applications.default(),
-    };
-    application.map(|application| application.header.clone())
 }
 
 /// The comma-separated tokens of a field.

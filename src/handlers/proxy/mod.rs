@@ -35,7 +35,7 @@ use self::{
     upstreams::Upstreams,
 };
 use super::{HandlerRequest, Handlers, PassThrough, Payload, PayloadResponse};
-use crate::pipeline::Denial;
+use crate::pipeline::{CredentialRemoval, Denial};
 
 pub(super) async fn respond(
     handlers: &Handlers,
@@ -47,13 +47,23 @@ pub(super) async fn respond(
     };
     let body = std::mem::take(&mut request.body);
     let client_upgrade = request.upgrade.take();
+    let removal = request.context.credential_removal(request.request.headers, request.grant.rule());
+    removal.as_ref().map_or(Ok(()), CredentialRemoval::check)?;
+    let can_upgrade = client_upgrade.is_some();
+    let settings = &upstreams.settings;
     let outgoing =
-        OutgoingRequest::new(handlers, &request, &upstreams.settings, client_upgrade.is_some());
+        OutgoingRequest::new(handlers, &request, removal.as_ref(), settings, can_upgrade);
     let limits = request
         .grant
         .rule()
         .map_or(handlers.limits, |rule| handlers.limits.of_resource(&rule.resource));
-    let upload = Upload::new(body, &limits, outgoing.expectation(), &handlers.identity_fields);
+    let upload = Upload::new(
+        body,
+        &limits,
+        outgoing.expectation(),
+        &handlers.identity_fields,
+        removal.as_ref(),
+    );
     let exchange = send(&upstreams, &outgoing, upload).await?;
     finish(&upstreams, &outgoing, exchange, client_upgrade)
 }

@@ -1,6 +1,8 @@
 //! The request for an upstream: the checked method and path, the user's identity, and no header
 //! field with which a client could override method, path or identity.
 
+use std::borrow::Cow;
+
 use ::http::{
     HeaderMap, HeaderValue, Method, Request, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, UPGRADE},
@@ -11,13 +13,13 @@ use super::{
     endpoint::Endpoint,
     error::ProxyError,
     forwarded,
-    headers::{credential_field, has_token, passed_on, tokens},
+    headers::{has_token, passed_on, tokens},
     upload::{Expectation, Upload},
 };
 use crate::{
     handlers::{HandlerRequest, Handlers, Hop},
     model::{Protocol, Proxy},
-    pipeline::AUTH_METHOD,
+    pipeline::CredentialRemoval,
 };
 
 /// A request that can be sent to any upstream.
@@ -25,7 +27,7 @@ pub(super) struct OutgoingRequest<'a> {
     method: &'a Method,
     /// The path without the stripped prefix: empty, or beginning with a slash.
     path: &'a str,
-    query: Option<&'a str>,
+    query: Option<Cow<'a, str>>,
     headers: HeaderMap,
     hop: Hop<'a>,
     preserves_host: bool,
@@ -36,10 +38,12 @@ pub(super) struct OutgoingRequest<'a> {
 }
 
 impl<'a> OutgoingRequest<'a> {
-    /// `can_upgrade` says whether the client's connection can change its protocol.
+    /// `can_upgrade` says whether the client's connection can change its protocol. If `removal` is
+    /// `None`, the upstream gets the credential.
     pub fn new(
         handlers: &Handlers,
         incoming: &HandlerRequest<'a>,
+        removal: Option<&CredentialRemoval<'_>>,
         proxy: &Proxy,
         can_upgrade: bool,
     ) -> Self {
@@ -52,12 +56,10 @@ impl<'a> OutgoingRequest<'a> {
             .get(EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let mut headers = passed_on(request.headers, &handlers.identity_fields);
-        if !proxy.keep_credential {
-            headers.remove(AUTH_METHOD);
-            let directory = handlers.accounts.directory();
-            if let Some(name) = credential_field(directory, request.headers, identity) {
-                headers.remove(name);
-            }
+        let mut query = request.query.map(Cow::Borrowed);
+        if let Some(removal) = removal {
+            removal.clean(&mut headers);
+            query = removal.query(request.query);
         }
         handlers.identity_fields.write(identity, &mut headers);
         let path = strip_prefix(request.path, proxy.strip_prefix.as_deref());
@@ -66,7 +68,7 @@ impl<'a> OutgoingRequest<'a> {
         Self {
             method: request.method,
             path,
-            query: request.query,
+            query,
             headers,
             hop: incoming.hop,
             preserves_host: proxy.preserve_host,
@@ -164,7 +166,7 @@ impl<'a> OutgoingRequest<'a> {
     }
 
     fn target(&self, base: &str) -> Result<PathAndQuery, ProxyError> {
-        let query = self.query.unwrap_or_default();
+        let query = self.query.as_deref().unwrap_or_default();
         let mut text = String::with_capacity(base.len() + self.path.len() + query.len() + 2);
         text.push_str(base);
         text.push_str(self.path);

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use ::http::HeaderName;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
@@ -20,7 +21,12 @@ use super::{
     headers::{is_forbidden_trailer, is_reserved},
     upload_limits::{Exceeded, UploadLimits},
 };
-use crate::handlers::{BodyError, BodyLimits, ClientBody, IdentityFields, RequestBody};
+use crate::{
+    handlers::{
+        BodyError, BodyLimits, ClientBody, IdentityFields, RequestBody, identity::is_similar,
+    },
+    pipeline::CredentialRemoval,
+};
 
 /// The maximum time that a body with `Expect: 100-continue` waits for the upstream's permission.
 /// RFC 9110, section 10.1.1, advises against an indefinite wait.
@@ -43,6 +49,8 @@ struct UploadStream {
     limits: UploadLimits,
     progress: Arc<UploadProgress>,
     identity_fields: Arc<IdentityFields>,
+    /// The header fields of the credential, which must not come as trailers either.
+    credential_fields: Vec<HeaderName>,
     /// The timeout of `Expect: 100-continue`; `None` means that the body may be sent.
     continue_timeout: Option<Pin<Box<Sleep>>>,
 }
@@ -107,6 +115,7 @@ impl Upload {
         limits: &BodyLimits,
         expectation: Expectation,
         identity_fields: &Arc<IdentityFields>,
+        removal: Option<&CredentialRemoval<'_>>,
     ) -> Self {
         let body = match body {
             RequestBody::Full(bytes) if bytes.is_empty() => return Self::default(),
@@ -131,6 +140,7 @@ impl Upload {
             limits: UploadLimits::new(limits),
             progress,
             identity_fields: identity_fields.clone(),
+            credential_fields: removal.map(CredentialRemoval::header_names).unwrap_or_default(),
             continue_timeout,
         })))
     }
@@ -269,8 +279,14 @@ impl UploadStream {
     /// header fields.
     fn without_reserved(&self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
         if let Some(trailers) = frame.trailers_mut() {
+            let is_credential = |name: &HeaderName| {
+                let mut known = self.credential_fields.iter();
+                known.any(|known| is_similar(name.as_str(), known.as_str()))
+            };
             let reserved = trailers.keys().filter(|name| {
-                is_reserved(name, &self.identity_fields) || is_forbidden_trailer(name)
+                is_reserved(name, &self.identity_fields)
+                    || is_forbidden_trailer(name)
+                    || is_credential(name)
             });
             for name in reserved.cloned().collect::<Vec<_>>() {
                 trailers.remove(name);

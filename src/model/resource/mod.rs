@@ -1,5 +1,6 @@
 //! Resources: paths with their methods, formats and required permissions.
 
+mod applications;
 mod body;
 mod cors;
 mod forwarded;
@@ -45,6 +46,10 @@ pub struct Resource {
     /// The rules for the methods.
     #[serde(flatten)]
     pub rules: Rules,
+    /// The applications among which a request without `AUTH-METHOD` chooses by the credential that
+    /// it carries, in order. An empty list means the default application.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applications: Vec<String>,
     /// The source of the permission decision.
     #[serde(default, skip_serializing_if = "is_default")]
     pub permission: PermissionSource,
@@ -214,6 +219,7 @@ impl Resource {
                 authentication: set(&["*"]),
                 permissions: BTreeMap::new(),
             },
+            applications: Vec::new(),
             permission: PermissionSource::Records,
             buffer_body: false,
             body: BodyRules::default(),
@@ -263,6 +269,7 @@ impl Resource {
         self.check_path(&mut found);
         self.check_host(&mut found);
         self.check_rules(&mut found);
+        self.check_applications(&mut found);
         self.check_respond(&mut found);
         self.check_proxy(&mut found);
         self.check_body(&mut found);

@@ -269,6 +269,11 @@ impl Resource {
         }
     }
 
+    /// Whether the upstream gets the client's credential.
+    pub fn keeps_credential(&self) -> bool {
+        self.proxy.as_ref().is_some_and(|proxy| proxy.keep_credential)
+    }
+
     /// Checks that every path that the pattern matches begins with the prefix to strip.
     fn check_prefix(&self, proxy: &Proxy, found: &mut Vec<Violation>) {
         let Some(prefix) = &proxy.strip_prefix else { return };

@@ -77,6 +77,7 @@ pub(in crate::pipeline) fn identity(identity: &Identity<'_>) -> IdentityView {
             uid: identity.uid(),
             name: identity.name().unwrap_or_default().to_owned(),
             roles: identity.roles().to_vec(),
+            scopes: identity.granted_scopes(),
             key_id: identity.key().map(|id| id.to_string()),
             application: identity.application().map(|application| application.record.id.clone()),
             attributes: identity.attributes(),
@@ -125,7 +126,7 @@ pub(in crate::pipeline) fn denial_of(
             if refusal.status == StatusCode::UNAUTHORIZED
                 && let Some(application) = application
             {
-                denial = denial.with_challenge(application.challenge.clone());
+                denial = denial.challenged_by(application);
             }
             denial
         }

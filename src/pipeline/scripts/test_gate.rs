@@ -161,6 +161,7 @@ fn resource(test: &TestRequest) -> Resource {
             authentication: set(&["*"]),
             permissions: BTreeMap::new(),
         },
+        applications: Vec::new(),
         permission: PermissionSource::Records,
         buffer_body: true,
         body: crate::model::BodyRules::default(),

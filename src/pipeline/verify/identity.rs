@@ -23,6 +23,8 @@ pub struct Identity<'a> {
     role_table: &'a Arc<RoleTable>,
     /// The identity as scripts see it. The first script call creates this value.
     pub(in crate::pipeline) script_view: OnceLock<IdentityView>,
+    /// The roles that a credential with scopes carries. The first use computes this value.
+    carried_roles: OnceLock<Vec<String>>,
 }
 
 /// The verified user, with the application that accepted the credential.
@@ -71,7 +73,8 @@ impl<'a> Identity<'a> {
     /// The identity of an anonymous request.
     pub(in crate::pipeline) fn anonymous(role_table: &'a Arc<RoleTable>) -> Self {
         let (roles, script_view) = (role_table.anonymous(), OnceLock::new());
-        Self { authenticated: None, roles, role_table, script_view }
+        let carried_roles = OnceLock::new();
+        Self { authenticated: None, roles, role_table, script_view, carried_roles }
     }
 
     /// The identity of a user whose credential was verified for this application.
@@ -82,7 +85,8 @@ impl<'a> Identity<'a> {
     ) -> Self {
         let (roles, script_view) = (user.user.roles(role_table), OnceLock::new());
         let authenticated = Some(AuthenticatedUser { user, application });
-        Self { authenticated, roles, role_table, script_view }
+        let carried_roles = OnceLock::new();
+        Self { authenticated, roles, role_table, script_view, carried_roles }
     }
 
     fn verified(&self) -> Option<&VerifiedUser> {
@@ -143,13 +147,40 @@ impl<'a> Identity<'a> {
         self.verified()?.scopes.as_deref()
     }
 
-    /// The ids of the user's roles, sorted, without `authenticated`.
-    pub fn roles(&self) -> &'a [String] {
+    /// The scopes that a role of the user grants; `None` means that the credential is not
+    /// restricted to scopes. A scope that no role grants allows nothing, so nobody is told of it.
+    pub fn granted_scopes(&self) -> Option<Vec<String>> {
+        let is_granted = |scope: &&String| self.role_table.allows(self.roles, scope);
+        Some(self.scopes()?.iter().filter(is_granted).cloned().collect())
+    }
+
+    /// The ids of the roles that the credential carries, sorted, without `authenticated`.
+    ///
+    /// A credential without scopes carries all roles of the user. A credential with scopes carries
+    /// a role only if the scopes include all permissions of the role. It carries no administrator's
+    /// role, and no role without permissions: such a role has a meaning only for a program that
+    /// does not know the scopes.
+    pub fn roles(&self) -> &[String] {
+        if self.scopes().is_none() {
+            return &self.roles.ids;
+        }
+        self.carried_roles.get_or_init(|| {
+            let is_carried = |id: &&String| {
+                let role = self.role_table.role(id);
+                role.is_some_and(|role| !role.permissions.is_empty() && self.may_grant(role))
+            };
+            self.roles.ids.iter().filter(is_carried).cloned().collect()
+        })
+    }
+
+    /// The ids of all roles of the user, sorted, without `authenticated`.
+    pub fn user_roles(&self) -> &'a [String] {
         &self.roles.ids
     }
 
-    /// The ids of the roles as a header field's value, separated by commas; `None` means no roles.
-    pub fn roles_field(&self) -> Option<&'a HeaderValue> {
+    /// [`Identity::user_roles`] as a header field's value, separated by commas; `None` means no
+    /// roles.
+    pub fn user_roles_field(&self) -> Option<&'a HeaderValue> {
         self.roles.field.as_ref()
     }
 

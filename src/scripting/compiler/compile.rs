@@ -25,7 +25,7 @@ use crate::{
             context::{Constants, ContextHandle},
             prepared::PreparedFn,
         },
-        values::request::is_plain_data,
+        values::{credential::CredentialDeclaration, request::is_plain_data},
     },
 };
 
@@ -39,6 +39,8 @@ pub(in crate::scripting) struct Compiled {
     /// The names of the `test_…` functions, in the order of the file.
     pub tests: Vec<String>,
     pub is_blocking: bool,
+    /// The constant `CREDENTIAL` of an authentication type.
+    pub credential: Option<Arc<CredentialDeclaration>>,
 }
 
 impl Compiled {
@@ -129,6 +131,11 @@ impl Compiler {
             Some(Ok(is_blocking)) => is_blocking,
             Some(Err(_)) => return Err(vec![in_file("BLOCKING must be true or false".into())]),
         };
+        let declared = constants.get("CREDENTIAL").filter(|_| kind == ScriptKind::Auth);
+        let credential = declared
+            .map(CredentialDeclaration::read)
+            .transpose()
+            .map_err(|problem| vec![in_file(problem)])?;
         let tests = test_names(&ast);
         ast.clear_statements();
         let mut prepared = [const { None }; Function::ALL.len()];
@@ -142,7 +149,8 @@ impl Compiler {
             prepared[function as usize] = Some(Box::new(found));
         }
         let constants = Arc::new(constants);
-        Ok(Compiled { ast, constants, functions, prepared, tests, is_blocking })
+        let credential = credential.map(Arc::new);
+        Ok(Compiled { ast, constants, functions, prepared, tests, is_blocking, credential })
     }
 
     /// The values of the constants at the file's top level, where only constants and functions are

@@ -96,12 +96,22 @@ mod functions {
         identity.0.engine_name()
     }
 
-    /// The ids of the user's roles.
+    /// The ids of the user's roles. A credential with scopes has only those roles whose permissions
+    /// are all among its scopes.
     ///
     /// Example: `"editor" in identity.roles`
     #[rhai_fn(get = "roles", pure)]
     pub fn identity_roles(identity: &mut IdentityView) -> Array {
         texts(&identity.0.roles)
+    }
+
+    /// The permissions that the credential is restricted to, as far as the user has them, as an
+    /// array. `()` means that the credential is not restricted to scopes.
+    ///
+    /// Example: `identity.scopes == () || "read orders" in identity.scopes`
+    #[rhai_fn(get = "scopes", pure)]
+    pub fn identity_scopes(identity: &mut IdentityView) -> Dynamic {
+        identity.0.scopes.as_deref().map_or(Dynamic::UNIT, |scopes| texts(scopes).into())
     }
 
     /// The public id of the key that the request used. `()` means the request used no key.

@@ -58,7 +58,7 @@ mod functions {
     /// Example: `hex(sha256(req.query))`
     #[rhai_fn(get = "query", pure)]
     pub fn query(req: &mut ScriptRequest) -> ImmutableString {
-        req.parts().query.as_deref().unwrap_or("").into()
+        req.query().into()
     }
 
     /// The client's address as a text. An IPv4-mapped IPv6 address is shown as IPv4.
@@ -84,8 +84,7 @@ mod functions {
     /// Example: `if req.body != () { let order = json_parse(req.body); }`
     #[rhai_fn(get = "body", pure)]
     pub fn body(req: &mut ScriptRequest) -> Dynamic {
-        let body = req.parts().body.as_deref();
-        text_or_unit(body.and_then(|bytes| std::str::from_utf8(bytes).ok()))
+        text_or_unit(req.body().and_then(|bytes| std::str::from_utf8(bytes).ok()))
     }
 
     /// The body as a blob. `()` means the resource does not buffer the body.
@@ -95,7 +94,7 @@ mod functions {
     /// Example: `req.body_bytes.len()`
     #[rhai_fn(get = "body_bytes", pure, return_raw)]
     pub fn body_bytes(context: NativeCallContext, req: &mut ScriptRequest) -> Checked<Dynamic> {
-        match &req.parts().body {
+        match req.body() {
             None => Ok(Dynamic::UNIT),
             Some(bytes) if bytes.len() > max_blob_bytes(context.engine()) => {
                 Err(runtime_error("the body has more bytes than a blob may have"))
@@ -123,7 +122,39 @@ mod functions {
     /// Example: `let key = req.param("api_key");`
     #[rhai_fn(pure)]
     pub fn param(req: &mut ScriptRequest, name: &str) -> Dynamic {
-        text_or_unit(req.param(name).as_deref())
+        text_or_unit(req.params(name).next().as_deref())
+    }
+
+    /// All values of a query parameter, decoded, as an array. An empty array means the query has no
+    /// such parameter.
+    ///
+    /// Example: `if req.params("api_key").len() > 1 { deny(401, "ONE_KEY", "Send one key."); }`
+    #[rhai_fn(pure)]
+    pub fn params(req: &mut ScriptRequest, name: &str) -> Array {
+        req.params(name).map(Into::into).collect()
+    }
+
+    /// The first value of a cookie. `()` means the request has no such cookie.
+    ///
+    /// Denies the request with 400 `INVALID_HEADER` if a `Cookie` field is not UTF-8.
+    ///
+    /// Example: `let session = req.cookie("session");`
+    #[rhai_fn(pure, return_raw)]
+    pub fn cookie(req: &mut ScriptRequest, name: &str) -> Checked<Dynamic> {
+        require_utf8(req, "cookie")?;
+        Ok(text_or_unit(req.cookies(name).next()))
+    }
+
+    /// All values of a cookie, as an array. An empty array means the request has no such cookie.
+    ///
+    /// Denies the request with 400 `INVALID_HEADER` if a `Cookie` field is not UTF-8.
+    ///
+    /// Example: `if req.cookies("session").len() > 1 { deny(401, "ONE_SESSION", "Send one
+    /// session."); }`
+    #[rhai_fn(pure, return_raw)]
+    pub fn cookies(req: &mut ScriptRequest, name: &str) -> Checked<Array> {
+        require_utf8(req, "cookie")?;
+        Ok(req.cookies(name).map(Into::into).collect())
     }
 
     /// The value of a header field. Case in the name does not matter. `()` means the field is

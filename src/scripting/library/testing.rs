@@ -276,6 +276,7 @@ mod functions {
             uid: Some(parts.uid),
             name: parts.name.clone(),
             roles: parts.roles.clone(),
+            scopes: None,
             key_id: None,
             application: Some("default".into()),
             attributes: parts.attributes.clone(),

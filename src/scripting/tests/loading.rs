@@ -82,6 +82,11 @@ fn wrong_names_arity_and_unknown_functions_are_reported() {
         ),
         ("hooks.rhai", "const X = |x| x; fn on_request(req) {}", "is not plain data"),
         ("auth/basic.rhai", "fn header(req) {}", "is built in"),
+        (
+            "auth/a.rhai",
+            "const CREDENTIAL = #{ header: [\"X-A\"] }; fn header(req) {}",
+            "CREDENTIAL has no field header; did you mean headers?",
+        ),
         ("auth/a.rhai", "fn header(req) { req.header(\"A\") }", "write header(req, …), with"),
         ("auth/A.rhai", "fn header(req) {}", "cannot be an id"),
         ("auth/.rhai.rhai", "fn header(req) {}", ""),

@@ -120,6 +120,7 @@ fn llama_identity() -> IdentityView {
         uid: Some(7),
         name: "llama".into(),
         roles: vec!["herd".into()],
+        scopes: None,
         key_id: Some("abcdefgh".into()),
         application: Some("default".into()),
         attributes: BTreeMap::from([("tenant".into(), "andes".into())]),

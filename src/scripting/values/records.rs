@@ -174,8 +174,11 @@ pub struct IdentityParts {
     pub uid: Option<u64>,
     /// The user's name; empty means anonymous.
     pub name: String,
-    /// The ids of the roles.
+    /// The ids of the roles that the credential carries.
     pub roles: Vec<String>,
+    /// The permissions that the credential is restricted to, as far as the user has them; `None`
+    /// means that it is not restricted.
+    pub scopes: Option<Vec<String>>,
     /// The public id of the key that authenticated the request; `None` means that no key did.
     pub key_id: Option<String>,
     /// The application that accepted the credential.
@@ -198,6 +201,7 @@ impl IdentityView {
             uid: None,
             name: String::new(),
             roles: Vec::new(),
+            scopes: None,
             key_id: None,
             application: None,
             attributes: BTreeMap::new(),

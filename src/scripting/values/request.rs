@@ -8,9 +8,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE};
 use parking_lot::Mutex;
 use rhai::{Dynamic, ImmutableString};
+
+use super::{
+    credential::CredentialDeclaration,
+    reads::{ReadLog, Recording},
+};
+use crate::model::CredentialParts;
 
 /// The contents of a request, provided by the pipeline.
 #[derive(Clone)]
@@ -48,6 +54,7 @@ struct RequestInner {
     notes: Mutex<Notes>,
     /// The header fields that scripts have read.
     fields_read: Mutex<Vec<HeaderName>>,
+    reads: ReadLog,
 }
 
 impl ScriptRequest {
@@ -55,7 +62,8 @@ impl ScriptRequest {
     pub fn new(parts: RequestParts) -> Self {
         let (method, path, client) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let (notes, fields_read) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(RequestInner { parts, method, path, client, notes, fields_read }))
+        let reads = ReadLog::default();
+        Self(Arc::new(RequestInner { parts, method, path, client, notes, fields_read, reads }))
     }
 
     pub(in crate::scripting) fn method(&self) -> ImmutableString {
@@ -101,10 +109,49 @@ impl ScriptRequest {
         }
     }
 
+    /// Records what is read until the returned value is dropped.
+    pub(in crate::scripting) fn record_reads(
+        &self,
+        declaration: Option<&Arc<CredentialDeclaration>>,
+    ) -> Recording<'_> {
+        self.0.reads.record(declaration)
+    }
+
+    /// The parts of the request in which the authentication script looked for the credential.
+    pub fn credential_reads(&self) -> CredentialParts {
+        self.0.reads.parts()
+    }
+
+    /// The query, without the question mark. An empty text means that there is no query.
+    pub(in crate::scripting) fn query(&self) -> &str {
+        self.0.reads.note_query();
+        self.0.parts.query.as_deref().unwrap_or_default()
+    }
+
+    /// The body; `None` means that the resource does not buffer it.
+    pub(in crate::scripting) fn body(&self) -> Option<&Bytes> {
+        self.0.reads.note_body();
+        self.0.parts.body.as_ref()
+    }
+
     /// The values of a header field that are valid UTF-8.
     pub(in crate::scripting) fn header_values(&self, name: &str) -> impl Iterator<Item = &str> {
         self.note_read(name);
-        self.0.parts.headers.get_all(name.to_ascii_lowercase()).iter().filter_map(text)
+        // An invalid name matches no field.
+        let values = self.0.parts.headers.get_all(name.to_ascii_lowercase());
+        self.0.reads.note_header(name, values.iter().next().is_some());
+        values.iter().filter_map(text)
+    }
+
+    /// The values of a cookie, in all `Cookie` fields (RFC 6265, section 5.4).
+    pub(in crate::scripting) fn cookies(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.note_read(COOKIE.as_str());
+        self.0.reads.note_cookie(name);
+        let fields = self.0.parts.headers.get_all(COOKIE).iter().filter_map(text);
+        fields.flat_map(|field| field.split(';')).filter_map(move |pair| {
+            let (known, value) = pair.split_once('=')?;
+            (known.trim() == name).then(|| value.trim())
+        })
     }
 
     /// Whether the request has this header field with a value that is not UTF-8. Scripts cannot see
@@ -114,11 +161,12 @@ impl ScriptRequest {
         values.iter().any(|value| text(value).is_none())
     }
 
-    /// The first value of a query parameter, percent-decoded.
-    pub(in crate::scripting) fn param(&self, name: &str) -> Option<String> {
-        let query = self.0.parts.query.as_deref()?;
+    /// The values of a query parameter, percent-decoded.
+    pub(in crate::scripting) fn params(&self, name: &str) -> impl Iterator<Item = String> {
+        self.0.reads.note_parameter(name);
+        let query = self.0.parts.query.as_deref().unwrap_or_default();
         form_urlencoded::parse(query.as_bytes())
-            .find(|(key, _)| key == name)
+            .filter(move |(key, _)| key == name)
             .map(|(_, value)| value.into_owned())
     }
 

@@ -199,7 +199,9 @@ async fn grpc_and_http_lead_to_the_same_decision() {
         let (status, headers, body) = match response.http_response.clone().unwrap() {
             HttpResponse::Allowed(allowed) => {
                 allowed_count += 1;
-                for name in &allowed.headers_to_remove {
+                // Over HTTP, the configuration of Envoy removes the credential.
+                let names = allowed.headers_to_remove.iter().filter(|name| *name != "api-key");
+                for name in names {
                     assert_eq!(http.header(name), Some(""), "{path}: {name}");
                 }
                 (200, allowed.headers, String::new())
@@ -287,16 +289,61 @@ async fn identity_fields_of_the_client_are_removed() {
     let known =
         allowed(fixture.call(check_request("GET", "/orders/7", &fields, "127.0.0.1")).await);
     assert_eq!(value(&known.headers, "x-keyward-user"), Some("ada"));
-    assert_eq!(known.headers_to_remove, ["x-keyward-anything", "x_keyward_user"]);
+    let removed = ["api-key", "x-keyward-anything", "x-keyward-scopes", "x_keyward_user"];
+    assert_eq!(known.headers_to_remove, removed);
     let anonymous =
         allowed(fixture.call(check_request("GET", "/open", &forged, "127.0.0.1")).await);
     assert_eq!(value(&anonymous.headers, "x-keyward-user"), None);
-    for name in ["user", "user-id", "roles", "key-id", "application", "anything"] {
+    for name in ["user", "user-id", "roles", "key-id", "application", "scopes", "anything"] {
         let name = format!("x-keyward-{name}");
         assert!(anonymous.headers_to_remove.contains(&name), "{name}");
     }
     assert!(anonymous.headers_to_remove.contains(&"x_keyward_user".into()));
     assert!(!anonymous.headers_to_remove.contains(&"x-mine".into()));
+}
+
+#[tokio::test]
+async fn envoy_removes_the_credential_wherever_a_script_has_read_it() {
+    let fixture = EnvoyFixture::new().await;
+    let accounts = &fixture.server.accounts;
+    let scripts = tempfile::tempdir().unwrap();
+    std::fs::create_dir(scripts.path().join("auth")).unwrap();
+    let script = r#"
+        fn header(req) { req.headers("X-Client")[0] + req.cookie("session") + req.param("k") }
+        fn decode(req, presented) { #{ user: "ada" } }
+        fn verify(req, user, credential) { true }"#;
+    std::fs::write(scripts.path().join("auth/own.rhai"), script).unwrap();
+    let (limits, secrets) = Default::default();
+    accounts.load_scripts(scripts.path(), limits, secrets, None).unwrap();
+    let mut own = crate::model::Application::api_key("own", "Own");
+    own.auth_type = crate::model::AuthType::Script("own".into());
+    accounts.as_actor(crate::model::Actor::Program).create(own).await.unwrap();
+    let fields = [
+        ("auth-method", "own"),
+        ("x-client", "a"),
+        ("x_client", "b"),
+        ("cookie", "theme=dark; session=s"),
+        ("cookie", "session=t"),
+        ("x-http-method-override", "DELETE"),
+        ("x-mine", "1"),
+    ];
+    let request = check_request("GET", "/orders/7?a=1&%6b=2&b&k=3", &fields, "127.0.0.1");
+    let known = allowed(fixture.call(request).await);
+    assert_eq!(
+        known.headers_to_remove,
+        [
+            "auth-method",
+            "x-client",
+            "x-http-method-override",
+            "x-keyward-key-id",
+            "x-keyward-scopes",
+            "x_client"
+        ]
+    );
+    assert_eq!(value(&known.headers, "cookie"), Some("theme=dark"));
+    assert_eq!(value(&known.headers, "x-keyward-uri"), Some("/orders/7?a=1&b"));
+    assert_eq!(known.query_parameters_to_remove, ["%6b", "k"]);
+    assert_eq!(value(&known.headers, "x-mine"), None);
 }
 
 #[tokio::test]

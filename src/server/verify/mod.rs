@@ -5,7 +5,7 @@ pub(super) mod dialects;
 pub(super) mod envoy;
 pub(super) mod identity_headers;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
@@ -29,7 +29,7 @@ use crate::{
         guard::{GuardedRequest, Received, bad_request},
         response,
     },
-    pipeline::{Denial, Gate, Phase},
+    pipeline::{CredentialRemoval, Denial, Gate, Phase},
 };
 
 /// The header field with the status of a denial, for a proxy that cannot pass the status on.
@@ -104,7 +104,7 @@ impl Verify {
             Ok(original) => original,
             Err(problem) => return report(&bad_request(problem)),
         };
-        match self.decide_original(&parts.headers, &original).await {
+        match self.decide_original(&parts.headers, &original, |_| ()).await {
             Ok(VerifyDecision::Allowed(response)) => response,
             Ok(VerifyDecision::Answered(response)) => dialect.final_response(response),
             Err(denial) => {
@@ -115,11 +115,13 @@ impl Verify {
     }
 
     /// Decides about the original request, on the routes of all handlers. The response to an
-    /// allowed request has header fields only.
+    /// allowed request has header fields only. `on_removal` gets the credential that the proxy must
+    /// not pass on.
     async fn decide_original(
         &self,
         headers: &HeaderMap,
         original: &OriginalRequest<'_>,
+        on_removal: impl FnOnce(&CredentialRemoval<'_>),
     ) -> Result<VerifyDecision, Denial> {
         let received = Received {
             method: &original.method,
@@ -151,7 +153,15 @@ impl Verify {
             Ok(allowed) => allowed,
             Err(denial) => return Err(guarded.denied(denial).await),
         };
-        let uri = normal_uri(original, &path)
+        let removal = context.credential_removal(headers, grant.rule());
+        let query = match &removal {
+            Some(removal) => removal.query(original.query),
+            None => original.query.map(Cow::Borrowed),
+        };
+        if let Some(removal) = &removal {
+            on_removal(removal);
+        }
+        let uri = normal_uri(original, &path, query.as_deref())
             .map_err(|_| bad_request("The target cannot be written into a header field."))?;
         let (vary, is_private) = changes.for_caches();
         let values = HeaderValues { identity: grant.identity(), uri, vary, is_private };
@@ -184,14 +194,16 @@ impl Service for Verify {
     }
 }
 
-/// The path in its normal form, with the query. The proxy almost always sends this text, so that
+/// The path in its normal form, with the query without the credential. The proxy almost always
+/// sends this text, so that
 /// its field can be copied.
 fn normal_uri(
     original: &OriginalRequest<'_>,
     path: &str,
+    query: Option<&str>,
 ) -> Result<HeaderValue, InvalidHeaderValue> {
-    match (original.uri_field, original.query) {
-        (Some(field), _) if path == original.path => Ok(field.clone()),
+    match (original.uri_field, query) {
+        (Some(field), _) if path == original.path && query == original.query => Ok(field.clone()),
         (_, Some(query)) => HeaderValue::try_from(format!("{path}?{query}")),
         (_, None) => HeaderValue::from_str(path),
     }

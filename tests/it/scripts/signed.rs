@@ -132,7 +132,7 @@ fn old_and_incomplete_requests_are_denied() {
             "SIGNATURE_TIME_WRONG 401",
             "SIGNATURE_TIME_MISSING 401",
             "SIGNATURE_MALFORMED 401",
-            "MISSING_API_KEY_HEADER 401",
+            "MISSING_AUTHORIZATION_HEADER 401",
         ]
     );
 }

@@ -1,5 +1,6 @@
 //! `keyward resource`: creates, lists, changes and deletes resources.
 
+mod applications;
 mod body;
 mod cors;
 mod forwarded;
@@ -11,7 +12,7 @@ use clap::{Args, Subcommand};
 use forwarded::ForwardedOption;
 use serde_json::{Map, Value, json};
 
-use self::{body::BodyOptions, cors::CorsOptions, proxy::ProxyOptions};
+use self::{applications::Applications, body::BodyOptions, cors::CorsOptions, proxy::ProxyOptions};
 use super::{
     app::enable,
     limit::{NoRate, Rate},
@@ -92,10 +93,12 @@ pub struct Edit {
 #[derive(Debug, Args)]
 pub struct Source {
     /// The file with the whole record as JSON, which can have rules per method; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "ProxyOptions", "ForwardedOption", "BodyOptions", "Rate", "NoRate", "CorsOptions"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Applications", "ProxyOptions", "ForwardedOption", "BodyOptions", "Rate", "NoRate", "CorsOptions"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     fields: Fields,
+    #[command(flatten)]
+    applications: Applications,
     #[command(flatten)]
     proxy: ProxyOptions,
     #[command(flatten)]
@@ -223,6 +226,7 @@ impl Edit {
 impl Source {
     fn put(&self, texts: &Texts, record: &mut Map<String, Value>) {
         self.fields.put(texts, record);
+        self.applications.put(record);
         let mut proxy = Map::new();
         self.proxy.put(&mut proxy);
         add_to(record, "proxy", proxy);

@@ -130,6 +130,9 @@ pub struct Allowed {
     /// Envoy adds these fields to the upstream's response to the client.
     #[prost(message, repeated, tag = "6")]
     pub response_headers_to_add: Vec<HeaderValueOption>,
+    /// Envoy removes these parameters from the query.
+    #[prost(string, repeated, tag = "8")]
+    pub query_parameters_to_remove: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_LENGTH, HOST},
+    header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, WWW_AUTHENTICATE},
 };
 use grpc::Code;
 use http_body_util::BodyExt as _;
@@ -26,13 +26,13 @@ use super::{
     untrusted_proxy,
 };
 use crate::{
-    handlers::{ClientBody, PayloadResponse, RequestBody, UrlScheme},
+    handlers::{ClientBody, PayloadResponse, RequestBody, UrlScheme, is_override},
     http::{
         forwarded::{self, ReportError, is_among},
         guard::bad_request,
         host, response,
     },
-    pipeline::{Denial, Phase},
+    pipeline::{CredentialRemoval, Denial, Phase},
     server::{Peer, Service},
 };
 
@@ -86,17 +86,24 @@ impl Envoy {
                 response::report(&denial, &parts.method, parts.uri.path(), peer.client());
                 denial
             }
-            Ok(original) => match self.0.decide_original(&described.headers, &original).await {
-                Ok(VerifyDecision::Allowed(response)) => {
-                    return Ok(self.allowed(&response, &described.headers));
+            Ok(original) => {
+                let headers = &described.headers;
+                let mut removed = RemovedCredential::default();
+                let on_removal = |removal: &CredentialRemoval<'_>| {
+                    removed = RemovedCredential::new(removal, headers, original.query);
+                };
+                match self.0.decide_original(headers, &original, on_removal).await {
+                    Ok(VerifyDecision::Allowed(response)) => {
+                        return Ok(self.allowed(&response, headers, removed));
+                    }
+                    Ok(VerifyDecision::Answered(response)) => return Ok(denied(response).await),
+                    Err(denial) => {
+                        let OriginalRequest { method, path, client, .. } = &original;
+                        response::report(&denial, method, path, *client);
+                        denial
+                    }
                 }
-                Ok(VerifyDecision::Answered(response)) => return Ok(denied(response).await),
-                Err(denial) => {
-                    let OriginalRequest { method, path, client, .. } = &original;
-                    response::report(&denial, method, path, *client);
-                    denial
-                }
-            },
+            }
         };
         Ok(denied(Dialect::Envoy.denial_response(&denial)).await)
     }
@@ -104,7 +111,12 @@ impl Envoy {
     /// The message for an allowed request. Keyward's identity fields replace the client's fields of
     /// the same name. Client fields that could be mistaken for identity fields are removed, in
     /// every spelling.
-    fn allowed(&self, response: &PayloadResponse, client_headers: &HeaderMap) -> CheckResponse {
+    fn allowed(
+        &self,
+        response: &PayloadResponse,
+        client_headers: &HeaderMap,
+        removed: RemovedCredential,
+    ) -> CheckResponse {
         let (absent, present): (Vec<_>, Vec<_>) = response
             .headers()
             .iter()
@@ -112,12 +124,14 @@ impl Envoy {
             .partition(|(_, value)| value.is_empty());
         let fields = self.0.handlers.identity_fields();
         let is_present = |name: &HeaderName| present.iter().any(|(known, _)| *known == name);
-        let forged = client_headers.keys().filter(|name| fields.covers(name) && !is_present(name));
+        let is_forged = |name: &HeaderName| fields.covers(name) || is_override(name);
+        let forged = client_headers.keys().filter(|name| is_forged(name) && !is_present(name));
         let mut headers_to_remove: Vec<String> = absent
             .into_iter()
             .map(|(name, _)| name)
             .chain(forged)
             .map(ToString::to_string)
+            .chain(removed.headers)
             .collect();
         headers_to_remove.sort();
         headers_to_remove.dedup();
@@ -125,6 +139,8 @@ impl Envoy {
         let (identity, for_client): (Vec<_>, Vec<_>) =
             present.into_iter().partition(|(name, _)| fields.covers(name));
         let identity = identity.into_iter().map(|(name, value)| header_option(name, value));
+        let mut headers: Vec<_> = identity.collect();
+        headers.extend(removed.changed);
         let cache_control = response.headers().get(APPLICATION_CACHE_CONTROL);
         let cache_control = cache_control.filter(|value| !value.is_empty());
         let cache_control = cache_control.map(|value| response_field(&CACHE_CONTROL, value));
@@ -132,11 +148,43 @@ impl Envoy {
         CheckResponse {
             status: Some(Status { code: Code::Ok as i32 }),
             http_response: Some(HttpResponse::Allowed(Allowed {
-                headers: identity.collect(),
+                headers,
                 headers_to_remove,
                 response_headers_to_add: for_client.chain(cache_control).collect(),
+                query_parameters_to_remove: removed.parameters,
             })),
         }
+    }
+}
+
+/// The credential that Envoy removes from the request for the upstream.
+#[derive(Default)]
+struct RemovedCredential {
+    /// The names of header fields.
+    headers: Vec<String>,
+    /// Header fields that lose only a part: `Cookie` and `Referer`.
+    changed: Vec<HeaderValueOption>,
+    /// The names of query parameters.
+    parameters: Vec<String>,
+}
+
+impl RemovedCredential {
+    fn new(removal: &CredentialRemoval<'_>, headers: &HeaderMap, query: Option<&str>) -> Self {
+        let mut left = headers.clone();
+        removal.clean(&mut left);
+        let mut removed = Self::default();
+        for name in headers.keys().filter(|name| removal.touches(name)) {
+            let values: Vec<&[u8]> = left.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+            match HeaderValue::from_bytes(&values.join(&b"; "[..])) {
+                Ok(value) if !values.is_empty() => {
+                    removed.changed.push(header_option(name, &value))
+                }
+                _ => removed.headers.push(name.to_string()),
+            }
+        }
+        let parameters = removal.removed_parameters(query).into_iter();
+        removed.parameters = parameters.map(str::to_owned).collect();
+        removed
     }
 }
 
@@ -155,7 +203,16 @@ async fn denied(response: PayloadResponse) -> CheckResponse {
     let (parts, body) = response.into_parts();
     // This cannot fail, because the body of a denial is in memory.
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let headers = parts.headers.iter().filter(|(name, _)| **name != CONTENT_LENGTH);
+    // Envoy keeps only one field of a name, so several challenges become one list.
+    let mut fields = parts.headers;
+    let challenges: Vec<_> = fields.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+    let challenges: Vec<_> = challenges.iter().map(HeaderValue::as_bytes).collect();
+    if let ([_, _, ..], Ok(list)) =
+        (&challenges[..], HeaderValue::from_bytes(&challenges.join(&b", "[..])))
+    {
+        fields.insert(WWW_AUTHENTICATE, list);
+    }
+    let headers = fields.iter().filter(|(name, _)| **name != CONTENT_LENGTH);
     let code = match parts.status {
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         _ => Code::PermissionDenied,
