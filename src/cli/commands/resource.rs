@@ -93,6 +93,8 @@ pub struct Source {
     #[command(flatten)]
     fields: Fields,
     #[command(flatten)]
+    forwarded: ForwardedOption,
+    #[command(flatten)]
     rate: Rate,
     #[command(flatten)]
     no_rate: NoRate,
@@ -134,8 +136,6 @@ pub struct Fields {
     /// For the handler proxy: the prefix that is removed from the path
     #[arg(long, value_name = "PATH")]
     strip_prefix: Option<String>,
-    #[command(flatten)]
-    forwarded: ForwardedOption,
     /// For the handler respond: the status of the response
     #[arg(long)]
     status: Option<u16>,
@@ -213,6 +213,7 @@ impl Edit {
 impl Source {
     fn put(&self, texts: &Texts, record: &mut Map<String, Value>) {
         self.fields.put(texts, record);
+        self.forwarded.put(record);
         self.rate.put(record);
         self.no_rate.put(record);
     }
@@ -256,7 +257,6 @@ impl Fields {
         }
         proxy.extend(self.protocol.clone().map(|text| ("protocol".into(), text.into())));
         proxy.extend(self.strip_prefix.clone().map(|text| ("strip_prefix".into(), text.into())));
-        self.forwarded.put(&mut proxy);
         proxy.extend(texts.ca.clone().map(|text| ("ca".into(), text.into())));
         add_to(record, "proxy", proxy);
     }
