@@ -49,7 +49,7 @@ pub use keys::{Issued, NewKey};
 pub use operator::Operator;
 pub use passwords::digest_formats::DigestFormat;
 pub use passwords::pepper::{PepperError, create_pepper, read_pepper};
-pub use passwords::{Busy, Passwords};
+pub use passwords::{Busy, CheckTurn, Passwords};
 pub use records::PolicyRecord;
 pub use setup::{FirstStart, SetupError};
 pub use users::cache::ReadUser;

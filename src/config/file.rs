@@ -340,6 +340,11 @@ pub struct LogSection {
     /// The format of a log line: "text" for people, "json" for programs.
     #[schemars(extend("enum" = ["text", "json"]))]
     pub format: String,
+    /// Which lines about refused clients are logged: "sampled" or "all". "sampled" means that of the
+    /// lines with one code from one network, the first in each minute and then every hundredth is
+    /// logged, and at most 600 lines a minute.
+    #[schemars(extend("enum" = ["sampled", "all"]))]
+    pub clients: String,
 }
 
 impl Default for ServerSection {
@@ -477,6 +482,6 @@ impl Default for EventsSection {
 
 impl Default for LogSection {
     fn default() -> Self {
-        Self { level: "info".into(), format: "text".into() }
+        Self { level: "info".into(), format: "text".into(), clients: "sampled".into() }
     }
 }

@@ -73,9 +73,23 @@ impl Counters {
         self.0.failures.attempt(client, user, self.0.clock.ticks())
     }
 
-    /// Counts a wrong password. A `uid` of `None` means that no user has the presented name.
-    pub fn failed(&self, attempt: PasswordAttempt, uid: Option<u64>) {
-        self.0.failures.failed(attempt, uid, self.0.clock.ticks());
+    /// Counts a wrong password before it is checked.
+    ///
+    /// # Errors
+    /// Other passwords of this address that are being checked use up the limit.
+    pub fn begin(&self, attempt: PasswordAttempt) -> Result<(), RetryAfter> {
+        self.0.failures.begin(attempt, self.0.clock.ticks())
+    }
+
+    /// Takes back the count of a password that was right or could not be checked.
+    pub fn was_right(&self, attempt: PasswordAttempt) {
+        self.0.failures.was_right(attempt);
+    }
+
+    /// Reports the limits that a wrong password has used up. A `uid` of `None` means that no user
+    /// has the presented name.
+    pub fn was_wrong(&self, attempt: PasswordAttempt, uid: Option<u64>) {
+        self.0.failures.was_wrong(attempt, uid, self.0.clock.ticks());
     }
 
     /// Whether this address has exceeded the limit of wrong credentials.
@@ -86,6 +100,11 @@ impl Counters {
     /// Counts a wrong credential of any kind. `None` means that the limit is not exceeded.
     pub fn count_failure(&self, client: IpAddr) -> Option<RetryAfter> {
         self.0.failures.count(client, self.0.clock.ticks())
+    }
+
+    /// Takes back a failure that was counted before a check, because the check has ended.
+    pub fn uncount_failure(&self, client: IpAddr) {
+        self.0.failures.uncount(client);
     }
 
     /// Takes out the queued reports about clients that exceeded a failure limit.

@@ -166,18 +166,49 @@ impl FailureLimiter {
         }
     }
 
-    /// Counts a wrong password, even if the limit is exceeded. So a client that tries many
-    /// passwords at the same time must wait for as long as all of them take.
-    pub fn failed(&self, attempt: PasswordAttempt, uid: Option<u64>, now: u64) {
-        for (client, limit) in attempt.0.into_iter().flatten().filter(|(_, limit)| *limit > 0) {
+    /// Counts a wrong password before it is checked, so that a client that sends many passwords at
+    /// the same time gets no more checks than one that sends them one after the other.
+    /// [`FailureLimiter::was_right`] takes the count back.
+    ///
+    /// # Errors
+    /// Other passwords that are being checked use up the limit.
+    pub fn begin(&self, attempt: PasswordAttempt, now: u64) -> Result<(), RetryAfter> {
+        let counters = attempt.0.into_iter().flatten().filter(|(_, limit)| *limit > 0);
+        let mut counted = Vec::new();
+        for (client, limit) in counters {
             let mut shard = self.shard(&client);
             let arrival = self.entry(&mut shard, client, now);
+            if let Some(wait) = self.wait(*arrival, limit, now) {
+                drop(shard);
+                self.take_back(counted);
+                return Err(RetryAfter(wait.div_ceil(SECOND)));
+            }
             *arrival = self.gcra(limit).next(*arrival, now);
-            let is_exceeded = self.wait(*arrival, limit, now).is_some();
-            drop(shard);
-            if is_exceeded {
-                let uid = uid.filter(|_| client.user.is_some());
-                self.report(client, uid, now);
+            counted.push((client, limit));
+        }
+        Ok(())
+    }
+
+    /// Takes back what [`FailureLimiter::begin`] counted, because the password was right or could
+    /// not be checked.
+    pub fn was_right(&self, attempt: PasswordAttempt) {
+        self.take_back(attempt.0.into_iter().flatten());
+    }
+
+    fn take_back(&self, counted: impl IntoIterator<Item = (ClientKey, u32)>) {
+        for (client, limit) in counted.into_iter().filter(|(_, limit)| *limit > 0) {
+            if let Some(arrival) = self.shard(&client).get_mut(&client) {
+                *arrival = arrival.saturating_sub(self.gcra(limit).interval);
+            }
+        }
+    }
+
+    /// Reports the limits that a wrong password has used up. `uid` is its user.
+    pub fn was_wrong(&self, attempt: PasswordAttempt, uid: Option<u64>, now: u64) {
+        for (client, limit) in attempt.0.into_iter().flatten().filter(|(_, limit)| *limit > 0) {
+            let arrival = self.shard(&client).get(&client).copied();
+            if arrival.is_some_and(|arrival| self.wait(arrival, limit, now).is_some()) {
+                self.report(client, uid.filter(|_| client.user.is_some()), now);
             }
         }
     }
@@ -234,6 +265,15 @@ impl FailureLimiter {
             self.report(client, None, now);
         }
         None
+    }
+
+    /// Takes back a failure that [`FailureLimiter::count`] counted before a check, because the check
+    /// has ended. A wrong credential is counted again with its denial.
+    pub fn uncount(&self, client: IpAddr) {
+        let limit = self.limits.per_address;
+        if limit > 0 && !self.is_exempt(client) {
+            self.take_back([(ClientKey::any(client), limit)]);
+        }
     }
 
     /// Whether this address has exceeded the limit of wrong credentials.
@@ -304,7 +344,7 @@ impl ClientKey {
 
 /// The client's address as a number: an IPv4 address as an IPv4-mapped IPv6 address, an IPv6
 /// address reduced to its /64 network.
-pub(super) fn network(client: IpAddr) -> u128 {
+pub(crate) fn network(client: IpAddr) -> u128 {
     const NETWORK: u128 = u128::MAX << 64;
     match client.to_canonical() {
         IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),
@@ -337,7 +377,8 @@ mod tests {
     fn checked(limiter: &FailureLimiter, client: &str, user: &str, now: u64) -> usize {
         let is_checked = |_: &usize| {
             let attempt = limiter.attempt(ip(client), user, now);
-            attempt.map(|attempt| limiter.failed(attempt, Some(7), now)).is_ok()
+            let attempt = attempt.and_then(|attempt| limiter.begin(attempt, now).map(|()| attempt));
+            attempt.map(|attempt| limiter.was_wrong(attempt, Some(7), now)).is_ok()
         };
         (0..50).take_while(is_checked).count()
     }
@@ -389,13 +430,20 @@ mod tests {
     }
 
     #[test]
-    fn concurrent_failures_are_all_counted() {
+    fn passwords_that_are_being_checked_count_until_they_are_right() {
         let limiter = FailureLimiter::new(limits());
         let attempts: Vec<_> =
             (0..20).map(|_| limiter.attempt(ip("192.0.2.1"), "ann", NOW).unwrap()).collect();
-        attempts.into_iter().for_each(|attempt| limiter.failed(attempt, Some(7), NOW));
-        let wait = limiter.attempt(ip("192.0.2.1"), "ann", NOW).unwrap_err();
-        assert_eq!(wait, RetryAfter(16 * 180));
+        let begun: Vec<bool> =
+            attempts.iter().map(|attempt| limiter.begin(*attempt, NOW).is_ok()).collect();
+        assert_eq!(begun.iter().filter(|begun| **begun).count(), 5);
+        // A refused check takes nothing of the address's limit of 20.
+        assert_eq!(checked(&limiter, "192.0.2.1", "bob", NOW), 5);
+        assert!(limiter.attempt(ip("192.0.2.1"), "ann", NOW).is_err());
+        limiter.was_right(attempts[0]);
+        assert!(limiter.attempt(ip("192.0.2.1"), "ann", NOW).is_ok());
+        // The other four were wrong.
+        assert_eq!(checked(&limiter, "192.0.2.1", "ann", NOW), 1);
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub use audit::{Act, Actor, AuditEntry};
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;
+pub use key::redact::redact_keys;
 pub use key::scan::{Form, Found, Scanner};
 pub use key::scheme::Scheme;
 pub use key::text::{KeyShape, KeyText, MAX_PREFIX};
@@ -33,8 +34,9 @@ pub use limit::{Credits, Period, RateLimit, Refill};
 pub use mode::Mode;
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{
-    Format, ForwardedField, Handler, METHODS, MethodRules, PermissionSource, Protocol, Proxy,
-    Resource, Respond, Route, Rules, Target, Transport,
+    BodyLimit, BodyRules, Cors, Format, ForwardedField, Handler, METHODS, MethodRules,
+    OriginPattern, PermissionSource, PreflightMode, Protocol, Proxy, Resource, Respond, Route,
+    Rules, Target, Transport, WebOrigin,
 };
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};

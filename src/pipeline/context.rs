@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use http::HeaderName;
+
 use super::{
     Denial, Gate, Identity, Phase, Request,
     scripts::script_views::{self, HookScripts},
@@ -80,6 +82,11 @@ impl RequestContext {
     /// The request as scripts see it.
     pub(super) fn script_request(&self, request: &Request<'_>) -> &ScriptRequest {
         self.script_request.get_or_init(|| script_views::request(request))
+    }
+
+    /// The header fields that scripts have read so far.
+    pub(crate) fn fields_read_by_scripts(&self) -> Vec<HeaderName> {
+        self.script_request.get().map(ScriptRequest::fields_read).unwrap_or_default()
     }
 
     /// The scripts that define this hook function: `hooks.rhai`, and the script of the resource.

@@ -29,10 +29,42 @@ pub fn attempt(
     })
 }
 
-/// Counts a wrong password. `None` for `uid` means that the user does not exist.
-pub fn failed(context: &RequestContext, attempt: PasswordAttempt, uid: Option<u64>) {
-    if context.mode == Mode::Live {
-        context.counters().failed(attempt, uid);
+/// Counts a wrong password before its check, when its turn has come.
+///
+/// # Errors
+/// Other passwords of this client that are being checked use up the limit.
+pub fn begin(context: &RequestContext, attempt: PasswordAttempt) -> Result<(), Denial> {
+    if context.mode == Mode::DryRun {
+        return Ok(());
+    }
+    context.counters().begin(attempt).map_err(|retry_after| {
+        let message = "too many wrong passwords from this address; this password was not checked";
+        too_many_failures(Phase::Verify, retry_after).with_internal_message(message)
+    })
+}
+
+/// Counts a password of a user who does not exist, so that it needs no check.
+pub fn unknown_user(context: &RequestContext, attempt: PasswordAttempt) {
+    if context.mode == Mode::Live && context.counters().begin(attempt).is_ok() {
+        context.counters().was_wrong(attempt, None);
+    }
+}
+
+/// The end of an attempt to authenticate with a password.
+#[derive(Debug, Clone, Copy)]
+pub enum PasswordOutcome {
+    /// The password was right, or it could not be checked.
+    NotWrong,
+    /// The password was wrong. The user is `None` if no user has the presented name.
+    Wrong(Option<u64>),
+}
+
+/// Ends an attempt that [`begin`] has counted: only a wrong password stays counted.
+pub fn end(context: &RequestContext, attempt: PasswordAttempt, outcome: PasswordOutcome) {
+    match outcome {
+        _ if context.mode == Mode::DryRun => {}
+        PasswordOutcome::NotWrong => context.counters().was_right(attempt),
+        PasswordOutcome::Wrong(uid) => context.counters().was_wrong(attempt, uid),
     }
 }
 

@@ -44,7 +44,12 @@ pub(super) enum Proof<'a> {
         text: PresentedSecret,
         key: KeyMatch,
     },
-    Password(Secret, PasswordAttempt),
+    Password {
+        password: Secret,
+        /// The name that the client presented. It need not be a user's.
+        user_name: Box<str>,
+        attempt: PasswordAttempt,
+    },
     /// A scripted credential, and the key for the built-in check.
     Scripted(ScriptedCredential<'a>, KeyMatch),
 }
@@ -57,7 +62,11 @@ pub(super) enum KeyMatch {
     Indexed(Option<(KeyId, CachedKey)>),
     /// The user's keys with slow digests. The verify phase must try each of these keys. The list
     /// may be empty.
-    Slow(SlowKeys),
+    Slow {
+        keys: SlowKeys,
+        /// The name that the client presented. It need not be a user's.
+        user_name: Box<str>,
+    },
 }
 
 impl<'a> Candidate<'a> {
@@ -97,15 +106,16 @@ pub async fn find<'a>(
             let indexed = find_key(id, pair.secret());
             let key = match id {
                 Some(_) => KeyMatch::Indexed(indexed),
-                None => or_slow_keys(indexed, gate, application, user.as_deref()),
+                None => or_slow_keys(indexed, gate, application, user.as_deref(), pair.user()),
             };
             (user, Proof::Key { key, text: pair.into_secret() })
         }
         CredentialContent::Password { pair } => {
             let attempt = failures::attempt(context, request, pair.user())?;
             let user = user_or_denial(application, directory.user_by_name(pair.user()));
-            let user = user.inspect_err(|_| failures::failed(context, attempt, None))?;
-            (user, Proof::Password(Secret::new(pair.secret()), attempt))
+            let user = user.inspect_err(|_| failures::unknown_user(context, attempt))?;
+            let (password, user_name) = (Secret::new(pair.secret()), pair.user().into());
+            (user, Proof::Password { password, user_name, attempt })
         }
         // A key alone names no user. Until the key has matched, the client must learn nothing about
         // the key's user.
@@ -126,7 +136,8 @@ pub async fn find<'a>(
             }
             let is_foreign = |text: Secret| KeyText::shape(text.expose()) == KeyShape::Foreign;
             let key = if scripted.key().is_some_and(is_foreign) {
-                or_slow_keys(indexed, gate, application, user.as_deref())
+                let name = scripted.claim.text("user").unwrap_or_default();
+                or_slow_keys(indexed, gate, application, user.as_deref(), &name)
             } else {
                 KeyMatch::Indexed(indexed)
             };
@@ -137,13 +148,14 @@ pub async fn find<'a>(
 }
 
 /// Returns the indexed key if the user may use this key, and otherwise the user's keys with slow
-/// digests. The indexed key may be another user's, because two users may have imported keys with
+/// digests. `user_name` is the name that the client presented. The indexed key may be another user's, because two users may have imported keys with
 /// the same text.
 fn or_slow_keys(
     indexed: Option<(KeyId, CachedKey)>,
     gate: &Gate,
     application: &CompiledApplication,
     user: Option<&CachedUser>,
+    user_name: &str,
 ) -> KeyMatch {
     let is_usable = |(_, key): &(KeyId, CachedKey)| {
         key.is_universal() || user.is_some_and(|user| user.uid == key.user)
@@ -154,10 +166,8 @@ fn or_slow_keys(
     match gate.0.directory.slow_keys(user.map(|user| user.uid)) {
         // An application that gives no details checks decoy digests even for a user without slow
         // keys, so that the response takes the same time for every user.
-        Some(slow_keys)
-            if !slow_keys.ids.is_empty() || application.record.detail == Detail::Uniform =>
-        {
-            KeyMatch::Slow(slow_keys)
+        Some(keys) if !keys.ids.is_empty() || application.record.detail == Detail::Uniform => {
+            KeyMatch::Slow { keys, user_name: user_name.into() }
         }
         _ => KeyMatch::Indexed(indexed),
     }

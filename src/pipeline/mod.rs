@@ -92,6 +92,7 @@ pub mod header;
 mod limits;
 pub mod lookup;
 pub mod permit;
+mod preflight;
 mod request;
 mod scripts;
 mod slow_digests;
@@ -108,11 +109,14 @@ pub use denial_audit::AuditScope;
 pub use explain::{
     Explain, ExplainFuture, ExplainRequest, Explanation, Finding, PhaseReport, PhaseVerdict,
 };
-pub use failures::{attempt as password_attempt, failed as password_failed};
+pub use failures::{
+    PasswordOutcome, attempt as password_attempt, begin as begin_password, end as end_password,
+};
 pub use header::{AUTH_METHOD, Presented};
 pub use limits::Quota;
 pub use lookup::Candidate;
 pub use permit::Grant;
+pub(crate) use preflight::{Preflight, may_pass as may_pass_preflight};
 pub use request::{Action, Anonymous, EntryRules, Face, Request};
 pub use scripts::response_hooks::ResponseHooks;
 pub use scripts::script_views::script_denial;

@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::{Denial, Gate, Phase, Request, RequestContext, decode::PresentedSecret};
 use crate::{
     directory::{CachedKey, SlowKeys},
-    model::{KeyId, MOST_SLOW_KEYS},
+    model::{KeyId, MOST_SLOW_KEYS, Mode},
 };
 
 /// Finds the key that has this text. `None` means that none of the keys has this text.
@@ -19,11 +19,19 @@ pub(super) async fn find(
     context: &RequestContext,
     request: &Request<'_>,
     text: &PresentedSecret,
+    user_name: &str,
     keys: SlowKeys,
 ) -> Result<Option<(KeyId, CachedKey)>, Denial> {
     // Above the failure limit, the response is 429 for right and wrong keys, so a check would waste
     // CPU time.
-    if context.counters().is_over(request.client) {
+    let (counters, client) = (context.counters(), request.client);
+    if counters.is_over(client) {
+        return Ok(None);
+    }
+    let turn = gate.0.passwords.turn(client, user_name).await.map_err(|_| busy())?;
+    // A check counts as a failure until it has ended: the keys that a client sends at the same time
+    // must not all be checked.
+    if context.mode == Mode::Live && counters.count_failure(client).is_some() {
         return Ok(None);
     }
     let SlowKeys { ids, example, max_per_user } = keys;
@@ -38,7 +46,11 @@ pub(super) async fn find(
     // Decoys are copies of another key's digest. With decoys, the check takes the same time for
     // every user, however many keys with slow digests the user has.
     let decoys = vec![example; max_per_user.min(MOST_SLOW_KEYS).saturating_sub(digests.len())];
-    let matching_index = gate.0.passwords.find_match(text.to_secret(), digests, decoys).await;
+    let matching_index = turn.find_match(text.to_secret(), digests, decoys).await;
+    if context.mode == Mode::Live {
+        // A wrong key is counted with its denial.
+        counters.uncount_failure(client);
+    }
     Ok(matching_index.map_err(|_| busy())?.map(|index| keys.swap_remove(index)))
 }
 

@@ -6,6 +6,7 @@ mod accept_errors;
 mod connection;
 mod explain;
 mod listener;
+mod peers;
 mod proxy_protocol;
 mod public;
 #[cfg(test)]
@@ -13,7 +14,9 @@ mod tests;
 mod verify;
 
 pub use accept::{ConnectionLimits, Service, serve};
+pub use connection::head::HeadLimits;
 pub use explain::Explainer;
 pub use listener::{BoundSocket, Listener, Peer};
+pub use peers::PeerLimit;
 pub use public::Public;
 pub use verify::{Verify, envoy::Envoy};

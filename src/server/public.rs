@@ -9,9 +9,11 @@ use ipnet::IpNet;
 use super::{Peer, Service};
 use crate::{
     handlers::{
-        HandlerRequest, Handlers, Hop, Origin, Payload, PayloadResponse, RequestBody, UrlScheme,
+        BodyLimits, ClientBody, HandlerRequest, Handlers, Hop, Origin, Payload, PayloadResponse,
+        RequestBody, UrlScheme,
     },
     http::{
+        cors::{PreflightResult, preflight_fields, preflight_response},
         forwarded::{Report, ReportError, is_among},
         guard::{self, GuardedRequest, Received, bad_request},
         host, response,
@@ -80,7 +82,7 @@ impl Public {
         };
         let context = self.gate.request_context();
         let request = received.request(&path);
-        let (guarded, params) = GuardedRequest::on_route(&self.gate, &context, request, origin);
+        let (mut guarded, params) = GuardedRequest::on_route(&self.gate, &context, request, origin);
         let hop = Hop {
             client: report.client,
             proxies: &report.proxies,
@@ -91,6 +93,9 @@ impl Public {
             authority: host.authority(),
         };
         let input = HandlerInput { params, origin, hop, upgrade };
+        if let Some(preflight) = guarded.take_preflight() {
+            return Box::pin(self.preflight(&guarded, preflight, input)).await;
+        }
         let result = if guarded.buffers_body() {
             Box::pin(self.handle_buffered(&guarded, input, body)).await
         } else {
@@ -102,6 +107,34 @@ impl Public {
         }
     }
 
+    /// Responds to a preflight, or passes it on to the application.
+    async fn preflight<'a>(
+        &self,
+        guarded: &'a GuardedRequest<'a, 'a>,
+        preflight: PreflightResult<'a>,
+        HandlerInput { params, origin, hop, .. }: HandlerInput<'a>,
+    ) -> Result<PayloadResponse, Denial> {
+        let rule = match preflight {
+            PreflightResult::Allowed(headers) => return Ok(preflight_response(headers)),
+            PreflightResult::Refused(denial) => return Err(guarded.denied(denial).await),
+            PreflightResult::Passed(rule) => rule,
+        };
+        let context = guarded.context;
+        let grant = guarded.preflight_grant(rule)?;
+        let headers = preflight_fields(guarded.request.headers);
+        let request = Request { headers: &headers, ..guarded.request };
+        let (body, upgrade) = (RequestBody::default(), None);
+        let call = HandlerRequest { grant, request, context, params, origin, hop, body, upgrade };
+        match self.handlers.respond(call).await {
+            Ok(mut response) => {
+                let status = response.status();
+                guarded.preflight_changes().write_after_hooks(status, response.headers_mut());
+                Ok(response)
+            }
+            Err(denial) => Err(guarded.denied(denial).await),
+        }
+    }
+
     /// Reads the whole body before the decision, because scripts read the body.
     async fn handle_buffered<'a>(
         &self,
@@ -109,9 +142,15 @@ impl Public {
         input: HandlerInput<'a>,
         body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
-        let bytes = body.collect(self.handlers.body_limits()).await?;
+        let bytes = body.collect(&self.body_limits(guarded)).await?;
         let request = Request { body: Some(&bytes), ..guarded.request };
         self.handle(guarded, request, input, RequestBody::Full(bytes.clone())).await
+    }
+
+    /// The limits of the request's body.
+    fn body_limits(&self, guarded: &GuardedRequest<'_, '_>) -> BodyLimits {
+        let limits = *self.handlers.body_limits();
+        guarded.action.rule().map_or(limits, |rule| limits.of_resource(&rule.resource))
     }
 
     /// Authorizes a request, then passes the request to its handler.
@@ -123,15 +162,18 @@ impl Public {
         body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
         let grant = guarded.authorize(&request).await?;
+        // Also for the handlers that do not read the body.
+        body.check_declared(&self.body_limits(guarded))?;
         let changes = guarded.response_changes(&request, &grant);
         let context = guarded.context;
         let call = HandlerRequest { grant, request, context, params, origin, hop, body, upgrade };
         let mut response = self.handlers.respond(call).await?;
-        changes.quota.write(response.headers_mut());
-        match changes.hooks {
-            Some(hooks) => Box::pin(run_hooks(&hooks, response)).await,
-            None => Ok(response),
+        changes.write_before_hooks(response.headers_mut());
+        if let Some(hooks) = &changes.hooks {
+            response = Box::pin(run_hooks(hooks, response)).await?;
         }
+        changes.write_after_hooks(response.status(), response.headers_mut());
+        Ok(response)
     }
 }
 
@@ -169,6 +211,7 @@ impl Service for Public {
 
     async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let (mut parts, body) = request.into_parts();
+        let body = ClientBody::new(body, parts.version);
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let body = RequestBody::Stream(body);
         let denied = |denial: &Denial, client| {

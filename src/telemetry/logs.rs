@@ -10,6 +10,11 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+use super::{
+    line::FinishedLines,
+    sampling::{ClientLines, ClientSampler, UnloggedLines},
+};
+
 /// The format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -19,23 +24,34 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging for the whole process. `directives` are those of [`EnvFilter`].
+/// Starts logging for the whole process. `directives` are those of [`EnvFilter`]. Returns the count
+/// of the lines that are left out.
 ///
 /// # Errors
 /// The directives are invalid, or logging was started before.
 pub fn start_logs(
     directives: &str,
     format: LogFormat,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    clients: ClientLines,
+) -> Result<UnloggedLines, Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::builder().parse(directives)?;
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let unlogged = UnloggedLines::default();
+    let sampler = match clients {
+        ClientLines::Sampled => Some(ClientSampler::new(unlogged.clone())),
+        ClientLines::All => None,
+    };
+    let lines = fmt::layer().with_writer(FinishedLines(format));
     let lines = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     // The filters are nested, because a layer has only one filter.
-    registry().with(lines.with_filter(DropLibraryDetails).with_filter(filter)).try_init()?;
-    Ok(())
+    let lines = lines.with_filter(DropLibraryDetails).with_filter(filter);
+    match sampler {
+        Some(sampler) => registry().with(lines.with_filter(sampler)).try_init()?,
+        None => registry().with(lines).try_init()?,
+    }
+    Ok(unlogged)
 }
 
 /// Drops the debug and trace lines of libraries, whatever level is configured. Otherwise a storage

@@ -46,6 +46,7 @@ impl Site {
             ("KEYWARD_VERIFY__LISTEN", "127.0.0.1:0"),
             ("KEYWARD_SERVER__WORKERS", "2"),
             ("KEYWARD_LOG__LEVEL", "trace"),
+            ("KEYWARD_LOG__CLIENTS", "all"),
             // The tests' addresses are exempt from the failure limits, because tests often send
             // wrong credentials on purpose.
             ("KEYWARD_LIMITS__FAILURE_EXEMPT", "127.0.0.0/8"),

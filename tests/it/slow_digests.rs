@@ -5,6 +5,7 @@
 use std::{
     fs,
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -404,4 +405,48 @@ fn user_has_at_most_four_valid_slow_keys() {
     fs::write(site.path().join("k.csv"), row).unwrap();
     site.json(&["key", "import", "k.csv", "--digest", "bcrypt"]);
     assert_eq!(status(&server, "ann", &text(9)), 200);
+}
+
+#[test]
+fn flood_of_wrong_slow_keys_keeps_no_right_password_out() {
+    let server = Server::new();
+    let site = &server.site;
+    site.json(&["role", "edit", "authenticated", "--grant", "access user profiles"]);
+    server.add_user("slow", &[]);
+    let uid = server.add_user("bob", &[]);
+    let change = json!({ "password": "bob's own password" });
+    let target = format!("/api/v1/users/{uid}");
+    assert_eq!(server.admin_api("PATCH", &target).json(&change).send().status, 200);
+    site.json(&["app", "add", "people", "--type", "basic"]);
+    let rows: String = (0..4)
+        .map(|at| {
+            let key = format!("the-key-{at}");
+            format!("slow,{}\n", &run_program("htpasswd", &["-nbB", "-C", "8", "x", &key])[2..])
+        })
+        .collect();
+    fs::write(site.path().join("slow.csv"), rows).unwrap();
+    site.json(&["key", "import", "slow.csv", "--digest", "bcrypt"]);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let flood = || {
+            let mut statuses = Vec::new();
+            while !is_over.load(Ordering::Relaxed) {
+                statuses.push(status(&server, "slow", "a wrong key of this user"));
+            }
+            statuses
+        };
+        let clients: Vec<_> = (0..50).map(|_| scope.spawn(flood)).collect();
+        let header = format!("Basic {}", credential("bob", "bob's own password"));
+        let log_in = |_| {
+            let request = server.request("GET", "/user/1").header("AUTH-METHOD", "people");
+            request.header("Authorization", &header).send().status
+        };
+        let logins: Vec<u16> = (0..20).map(log_in).collect();
+        is_over.store(true, Ordering::Relaxed);
+        let statuses: Vec<u16> =
+            clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+        assert!(statuses.iter().all(|status| [401, 503].contains(status)), "{statuses:?}");
+        assert!(statuses.contains(&401), "{statuses:?}");
+        assert_eq!(logins, [200; 20]);
+    });
 }

@@ -3,30 +3,41 @@
 
 pub(super) mod digest_formats;
 pub(super) mod pepper;
+mod queue;
 
-use std::sync::Arc;
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    net::IpAddr,
+    sync::Arc,
+};
 
+use self::{
+    digest_formats::DigestFormat,
+    queue::{FairQueue, Party, Slot},
+};
+use crate::{
+    limits::client_network,
+    model::{Entropy, PasswordDigest, Secret, fold},
+};
 use argon2::{
     Argon2,
     password_hash::{PasswordHasher, phc::PasswordHash},
 };
-use tokio::sync::Semaphore;
-
-use super::passwords::digest_formats::DigestFormat;
-use crate::model::{Entropy, PasswordDigest, Secret};
 
 /// The digest that is checked for an unknown user, so that the response takes as long as for a
 /// known user. Nobody knows its password, which was 32 random bytes that were not kept.
 const UNKNOWN_USER: &str = "$argon2id$v=19$m=19456,t=2,p=1$Wn0yO1vVEX1Xc3T3VQkJ5w$pX3m1mA1z0m0L5v1Yk6c2Jr1eQ0C7m3D8y9Yy1m4b1o";
-/// The maximum number of waiting checks for each check that may run.
-const WAITING: usize = 16;
 
 /// A cheap handle that hashes passwords and checks password digests.
 #[derive(Debug, Clone)]
 pub struct Passwords {
-    running: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
+    queue: Arc<FairQueue>,
+    hasher: RandomState,
 }
+
+/// The turn of a client and a user in the queue of checks: the right to run one check.
+#[derive(Debug)]
+pub struct CheckTurn(Slot);
 
 /// Too many passwords are being checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,13 +47,35 @@ impl Passwords {
     /// Runs at most `at_once` checks at the same time. A check of an Argon2id digest that Keyward
     /// made takes 19 MiB of memory.
     pub fn new(at_once: usize) -> Self {
-        let at_once = at_once.max(1);
-        Self {
-            running: Arc::new(Semaphore::new(at_once)),
-            waiting: Arc::new(Semaphore::new(at_once * (1 + WAITING))),
-        }
+        Self { queue: FairQueue::new(at_once), hasher: RandomState::new() }
     }
 
+    /// Waits for the turn of this client and this user, who need not exist. Clients take turns, and
+    /// so do the users of one client: a client with many wrong passwords delays another client by
+    /// at most one check.
+    ///
+    /// # Errors
+    /// Too many checks are waiting, of all clients or of this client.
+    pub async fn turn(&self, client: IpAddr, user: &str) -> Result<CheckTurn, Busy> {
+        let user = Some(self.hasher.hash_one(fold(user)));
+        self.queue.slot(Party { client: Some(client_network(client)), user }).await.map(CheckTurn)
+    }
+
+    /// Hashes a new password.
+    pub async fn hash(&self, password: Secret, entropy: Entropy) -> Result<PasswordDigest, Busy> {
+        let turn = self.queue.slot(Party { client: None, user: None }).await.map(CheckTurn)?;
+        let hash = move || {
+            let salt: [u8; 16] = entropy.bytes();
+            let hash: PasswordHash = Argon2::default()
+                .hash_password_with_salt(password.expose().as_bytes(), &salt)
+                .expect("Argon2id takes any password below 4 GiB");
+            PasswordDigest::new(hash.to_string())
+        };
+        turn.run(hash).await
+    }
+}
+
+impl CheckTurn {
     /// Whether `digest` was made from `password`.
     ///
     /// The duration does not reveal whether the user exists, or which kind of digest the user has.
@@ -50,7 +83,7 @@ impl Passwords {
     /// imported digest of another system, or `None` if no user has such a digest. With a sample,
     /// every call checks one digest in Keyward's format and one imported digest.
     pub async fn verify(
-        &self,
+        self,
         password: Secret,
         digest: Option<PasswordDigest>,
         foreign_sample: Option<PasswordDigest>,
@@ -63,7 +96,7 @@ impl Passwords {
     /// digests in `padding` are checked, and the results for `padding` are ignored. So the duration
     /// does not depend on which digest matches.
     pub async fn find_match(
-        &self,
+        self,
         text: Secret,
         digests: Vec<PasswordDigest>,
         padding: Vec<PasswordDigest>,
@@ -80,31 +113,19 @@ impl Passwords {
         .await
     }
 
-    /// Hashes a new password.
-    pub async fn hash(&self, password: Secret, entropy: Entropy) -> Result<PasswordDigest, Busy> {
-        self.run(move || {
-            let salt: [u8; 16] = entropy.bytes();
-            let hash: PasswordHash = Argon2::default()
-                .hash_password_with_salt(password.expose().as_bytes(), &salt)
-                .expect("Argon2id takes any password below 4 GiB");
-            PasswordDigest::new(hash.to_string())
-        })
-        .await
-    }
-
+    /// Runs `work` on a blocking thread. The turn ends with the work, even if the request was
+    /// cancelled.
     async fn run<T: Send + 'static>(
-        &self,
+        self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Busy> {
-        let _queue_permit = self.waiting.try_acquire().map_err(|_| Busy)?;
-        let run_permit = self.running.clone().acquire_owned().await.map_err(|_| Busy)?;
-        tokio::task::spawn_blocking(move || {
+        let slot = self.0;
+        let work = move || {
             let result = work();
-            drop(run_permit);
+            drop(slot);
             result
-        })
-        .await
-        .map_err(|_| Busy)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| Busy)
     }
 }
 
@@ -128,13 +149,19 @@ fn timing_padding(
 mod tests {
     use super::*;
 
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    async fn turn(passwords: &Passwords) -> CheckTurn {
+        passwords.turn(CLIENT, "ann").await.unwrap()
+    }
+
     #[tokio::test]
     async fn only_the_right_password_matches() {
         let passwords = Passwords::new(1);
         let digest = passwords.hash(Secret::new("correct horse"), Entropy::system()).await.unwrap();
         let check = async |text: &str, digest: Option<&PasswordDigest>| {
             let digest = digest.cloned();
-            passwords.verify(Secret::new(text), digest, None).await.unwrap()
+            turn(&passwords).await.verify(Secret::new(text), digest, None).await.unwrap()
         };
         assert!(check("correct horse", Some(&digest)).await);
         assert!(!check("wrong horse", Some(&digest)).await);
@@ -187,25 +214,12 @@ mod tests {
         let find = async |text: &str, digests: &[&str]| {
             let digests = digests.iter().map(|text| sha(text)).collect();
             let padding = vec![sha("abc"), PasswordDigest::new("nonsense")];
-            passwords.find_match(Secret::new(text), digests, padding).await.unwrap()
+            turn(&passwords).await.find_match(Secret::new(text), digests, padding).await.unwrap()
         };
         assert_eq!(find("abc", &["", "abc", "abc"]).await, Some(1));
         assert_eq!(find("abc", &[""]).await, None);
         assert_eq!(find("abc", &[]).await, None);
         // An empty text is never accepted, even if a digest matches it.
         assert_eq!(find("", &["", "abc"]).await, None);
-    }
-
-    #[tokio::test]
-    async fn number_of_waiting_checks_is_limited() {
-        let passwords = Passwords::new(1);
-        let mut tasks = tokio::task::JoinSet::new();
-        for _ in 0..200 {
-            let passwords = passwords.clone();
-            tasks.spawn(async move { passwords.verify(Secret::new("x"), None, None).await });
-        }
-        let results = tasks.join_all().await;
-        assert!(results.contains(&Err(Busy)));
-        assert!(results.contains(&Ok(false)));
     }
 }

@@ -27,8 +27,11 @@ pub use verify::VerifySettings;
 
 use super::file::{self, File};
 use crate::{
-    accounts::BackupSchedule, handlers::IdentityFields, limits::FailureLimits,
-    telemetry::LogFormat, tls::TlsFiles,
+    accounts::BackupSchedule,
+    handlers::IdentityFields,
+    limits::FailureLimits,
+    telemetry::{ClientLines, LogFormat},
+    tls::TlsFiles,
 };
 
 /// The validated configuration.
@@ -176,6 +179,8 @@ pub struct LogSettings {
     pub level: String,
     /// The format of a line.
     pub format: LogFormat,
+    /// Which lines about clients are logged.
+    pub clients: ClientLines,
 }
 
 /// Validates `file`. For each broken rule, calls `report` with the rule's keys, the problem and the
@@ -298,9 +303,11 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
 
     fn log(&mut self, raw: &file::LogSection) -> LogSettings {
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let clients = [("sampled", ClientLines::Sampled), ("all", ClientLines::All)];
         LogSettings {
             level: self.directives("log.level", &raw.level),
             format: self.choice("log.format", &raw.format, formats),
+            clients: self.choice("log.clients", &raw.clients, clients),
         }
     }
 

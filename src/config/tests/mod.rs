@@ -132,6 +132,7 @@ impl Known {
             ("events.expiring_days", "14"),
             ("log.level", "warn,keyward=debug"),
             ("log.format", "json"),
+            ("log.clients", "all"),
         ]);
         texts[self.name().as_str()].into()
     }

@@ -83,11 +83,11 @@ fn unknown_name_is_refused_with_the_nearest_known_one() {
         ),
         (
             "[log]\n\"x y\" = 1\n",
-            "log.x y: There is no such key. The keys of [log] are format, level.",
+            "log.x y: There is no such key. The keys of [log] are clients, format, level.",
         ),
         (
             "[log]\n\"\\u001b[2J\" = 1\n",
-            "log. [2J: There is no such key. The keys of [log] are format, level.",
+            "log. [2J: There is no such key. The keys of [log] are clients, format, level.",
         ),
         ("\n[sever]\nlisten = 1\n", "[sever]: There is no such section. Did you mean [server]?"),
         (

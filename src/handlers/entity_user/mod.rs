@@ -25,9 +25,12 @@ use self::{
 };
 use super::{HandlerRequest, Handlers, PayloadResponse, writer};
 use crate::{
-    accounts::{AccountError, Busy, NewUser, ReadUser, Versioned},
-    model::User,
-    pipeline::{Denial, Phase, Shape, password_attempt, password_failed},
+    accounts::{AccountError, Accounts, Busy, NewUser, ReadUser, Versioned},
+    model::{Secret, User},
+    pipeline::{
+        Denial, PasswordOutcome, Phase, Request, RequestContext, Shape, begin_password,
+        end_password, password_attempt,
+    },
 };
 
 /// The maximum number of attempts to delete a user. An attempt fails if another request changes the
@@ -103,16 +106,7 @@ async fn update(
 
     let mut change = EntityChange::new(accounts, identity, &fields);
     if let Some(existing) = change.password_to_verify(&before)? {
-        // The check counts as a password attempt, so that the owner of a key cannot guess the
-        // password.
-        let attempt = password_attempt(context, &request, &before.name)
-            .map_err(|denial| denial.in_shape(Shape::Message))?;
-        let (existing, digest) = (existing.clone(), before.password.clone());
-        let result = accounts.passwords().verify(existing, digest, None).await;
-        let is_right = result.map_err(|Busy| change::account_denial(AccountError::Busy))?;
-        if !is_right {
-            password_failed(context, attempt, Some(before.uid));
-        }
+        let is_right = verify_own_password(context, &request, accounts, &before, existing).await?;
         change.verified_digest = before.password.clone().filter(|_| is_right);
     }
     // The change is first tried on a copy, so that no password is hashed for an invalid request.
@@ -128,6 +122,29 @@ async fn update(
 
     let visibility = AccountAccess::new(identity, &account).visibility();
     Ok(entity(StatusCode::OK, view::entity(&account, visibility)))
+}
+
+/// Checks the password of the account's owner. The check counts as a password attempt, so that the
+/// owner of a key cannot guess the password.
+async fn verify_own_password(
+    context: &RequestContext,
+    request: &Request<'_>,
+    accounts: &Accounts,
+    account: &User,
+    password: &Secret,
+) -> Result<bool, Denial> {
+    let as_message = |denial: Denial| denial.in_shape(Shape::Message);
+    let busy = |Busy| change::account_denial(AccountError::Busy);
+    let attempt = password_attempt(context, request, &account.name).map_err(as_message)?;
+    let turn = accounts.passwords().turn(request.client, &account.name).await.map_err(busy)?;
+    begin_password(context, attempt).map_err(as_message)?;
+    let result = turn.verify(password.clone(), account.password.clone(), None).await;
+    let outcome = match result {
+        Ok(false) => PasswordOutcome::Wrong(Some(account.uid)),
+        _ => PasswordOutcome::NotWrong,
+    };
+    end_password(context, attempt, outcome);
+    result.map_err(busy)
 }
 
 async fn delete(

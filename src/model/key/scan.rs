@@ -168,7 +168,7 @@ fn key_around(text: &[u8], prefix_end: usize) -> Option<(usize, Hit)> {
 }
 
 /// Whether a byte can be in a run. Padding cannot.
-fn is_run(byte: u8) -> bool {
+pub(super) fn is_run(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte)
 }
 
@@ -188,11 +188,30 @@ fn runs(text: &[u8]) -> Vec<(usize, &[u8])> {
 
 /// The keys in a run of Base64, without offsets.
 fn encoded_keys(run: &[u8]) -> Vec<Hit> {
+    let as_encoded = |(_, hit)| Hit { form: Form::Encoded, ..hit };
+    let mut hits: Vec<Hit> = Vec::new();
+    for text in decoded_runs(run) {
+        for hit in plain_keys(&text).into_iter().map(as_encoded) {
+            if hits.iter().all(|known| known.id != hit.id) {
+                hits.push(hit);
+            }
+        }
+    }
+    hits
+}
+
+/// The possible contents of a run of Base64 in either alphabet. The Base64 text can begin within the
+/// run, after a part of a path or a name, so all four positions of its first byte are tried.
+pub(super) fn decoded_runs(run: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let is_url_safe = run.iter().any(|b| b"-_".contains(b));
     let alphabet = if is_url_safe { &URL_SAFE } else { &STANDARD };
-    let Ok(text) = GeneralPurpose::new(alphabet, LENIENT).decode(run) else { return Vec::new() };
-    let as_encoded = |(_, hit)| Hit { form: Form::Encoded, ..hit };
-    plain_keys(&text).into_iter().map(as_encoded).collect()
+    let engine = GeneralPurpose::new(alphabet, LENIENT);
+    // In a path, a slash is no part of the URL-safe alphabet.
+    let parts = run.split(move |b| is_url_safe && *b == b'/');
+    parts.flat_map(move |part| {
+        let engine = engine.clone();
+        (0..4).filter_map(move |offset| engine.decode(part.get(offset..)?).ok())
+    })
 }
 
 #[cfg(test)]
@@ -259,6 +278,13 @@ mod tests {
         for url_safe in [general_purpose::URL_SAFE, general_purpose::URL_SAFE_NO_PAD] {
             let text = format!("{}\n", url_safe.encode(format!("ÿÿÿ>?>:{one}")));
             assert_eq!(scan(text.as_bytes(), 9), [(1, 1, "kw".to_owned(), Form::Encoded)]);
+        }
+        // A Base64 credential in a path or after a name.
+        for prefix in ["/", "a/", "ab/c", "id-x/", "x+"] {
+            for engine in [general_purpose::STANDARD_NO_PAD, general_purpose::URL_SAFE_NO_PAD] {
+                let text = format!("{prefix}{}\n", engine.encode(format!("admin:{one}")));
+                assert_eq!(scan(text.as_bytes(), 9).len(), 1, "{text}");
+            }
         }
     }
 

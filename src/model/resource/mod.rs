@@ -1,5 +1,7 @@
 //! Resources: paths with their methods, formats and required permissions.
 
+mod body;
+mod cors;
 mod forwarded;
 mod handler;
 mod proxy;
@@ -12,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    body::{BodyLimit, BodyRules},
+    cors::{Cors, OriginPattern, PreflightMode, WebOrigin},
     forwarded::ForwardedField,
     handler::Handler,
     proxy::{Protocol, Proxy, Target, Transport},
@@ -47,6 +51,9 @@ pub struct Resource {
     /// Whether the body is read before the decision, so that scripts can see it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub buffer_body: bool,
+    /// The limits of the request bodies.
+    #[serde(flatten)]
+    pub body: BodyRules,
     /// The response of the `respond` handler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respond: Option<Respond>,
@@ -56,6 +63,10 @@ pub struct Resource {
     /// The rate limit of all clients of the resource together. `None` means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
+    /// The pages of other origins that may use the resource. `None` means that browsers let no page
+    /// of another origin use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
 }
 
 /// The source of the permission decision. This decision follows the check whether the resource
@@ -205,9 +216,11 @@ impl Resource {
             },
             permission: PermissionSource::Records,
             buffer_body: false,
+            body: BodyRules::default(),
             respond: None,
             proxy: None,
             rate_limit: None,
+            cors: None,
         }
     }
 
@@ -252,6 +265,8 @@ impl Resource {
         self.check_rules(&mut found);
         self.check_respond(&mut found);
         self.check_proxy(&mut found);
+        self.check_body(&mut found);
+        self.check_cors(&mut found);
         found
     }
 

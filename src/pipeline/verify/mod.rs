@@ -14,13 +14,15 @@ pub use identity::Identity;
 use super::{
     Action, Candidate, Denial, Gate, Phase, Request, RequestContext,
     decode::{PresentedSecret, ScriptedCredential},
-    failures,
+    failures::{self, PasswordOutcome},
     lookup::{KeyMatch, Proof, UnverifiedCredential, blocked},
     scripts::script_views,
     slow_digests,
 };
 use crate::{
+    accounts::CheckTurn,
     directory::{CachedKey, CachedUser, CompiledApplication},
+    limits::PasswordAttempt,
     model::{Detail, Digest, KeyId, KeyShape, KeySource, KeyText, Mode, Scheme, Secret},
     scripting::{CredentialTerms, Function, VerifyResult},
 };
@@ -52,14 +54,9 @@ pub async fn check<'a>(
     let check = CredentialCheck { gate, context, request, application };
     let verified = match proof {
         Proof::Key { text, key } => check.key(&text, user, key).await?,
-        Proof::Password(password, attempt) => {
-            let uid = user.as_ref().map(|user| user.uid);
-            let result = Box::pin(check.password(user, password)).await;
-            let is_wrong = |denial: &Denial| denial.status == StatusCode::UNAUTHORIZED;
-            if result.as_ref().is_err_and(is_wrong) {
-                failures::failed(context, attempt, uid);
-            }
-            VerifiedUser::unrestricted(result?)
+        Proof::Password { password, user_name, attempt } => {
+            let password_check = check.password(user, password, &user_name, attempt);
+            VerifiedUser::unrestricted(Box::pin(password_check).await?)
         }
         Proof::Scripted(scripted, key) => Box::pin(check.scripted(scripted, user, key)).await?,
     };
@@ -102,8 +99,8 @@ impl CredentialCheck<'_, '_> {
                 let is_right = matches_key_or_none(gate, text.expose(), key.as_ref());
                 (key, is_right)
             }
-            KeyMatch::Slow(keys) => {
-                let find = slow_digests::find(gate, context, self.request, text, keys);
+            KeyMatch::Slow { keys, user_name } => {
+                let find = slow_digests::find(gate, context, self.request, text, &user_name, keys);
                 let key = Box::pin(find).await?;
                 let is_right = key.is_some();
                 (key, is_right)
@@ -126,6 +123,7 @@ impl CredentialCheck<'_, '_> {
             bounds: key.bounds().cloned(),
             is_universal: key.is_universal(),
             is_restricted: key.is_restricted(),
+            is_bound_to_networks: !key.networks().is_empty(),
         })
     }
 
@@ -188,9 +186,32 @@ impl CredentialCheck<'_, '_> {
         Ok(VerifiedUser { scopes, is_restricted, ..VerifiedUser::unrestricted(user) })
     }
 
-    /// Checks a password. The check takes the same time if the user does not exist.
+    /// Checks a password when its turn has come. Until then, the failures of this client may have
+    /// used up the limit.
     async fn password(
         &self,
+        user: Option<Arc<CachedUser>>,
+        password: Secret,
+        user_name: &str,
+        attempt: PasswordAttempt,
+    ) -> Result<Arc<CachedUser>, Denial> {
+        let turn = self.gate.0.passwords.turn(self.request.client, user_name).await;
+        let turn = turn.map_err(|_| slow_digests::busy())?;
+        failures::begin(self.context, attempt)?;
+        let uid = user.as_ref().map(|user| user.uid);
+        let result = self.password_in_turn(turn, user, password).await;
+        let outcome = match &result {
+            Err(denial) if denial.status == StatusCode::UNAUTHORIZED => PasswordOutcome::Wrong(uid),
+            _ => PasswordOutcome::NotWrong,
+        };
+        failures::end(self.context, attempt, outcome);
+        result
+    }
+
+    /// Checks a password. The check takes the same time if the user does not exist.
+    async fn password_in_turn(
+        &self,
+        turn: CheckTurn,
         user: Option<Arc<CachedUser>>,
         password: Secret,
     ) -> Result<Arc<CachedUser>, Denial> {
@@ -201,7 +222,7 @@ impl CredentialCheck<'_, '_> {
         let foreign_digest = digest.clone().filter(|digest| !digest.is_ours());
         let plaintext = foreign_digest.is_some().then(|| password.clone());
         let example = gate.0.directory.slow_password_example();
-        let result = gate.0.passwords.verify(password, digest, example).await;
+        let result = turn.verify(password, digest, example).await;
         let is_right = result.map_err(|_| slow_digests::busy())?;
         let reject = |internal_message: &'static str| {
             let message = "Invalid username or password";

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use rhai::{Dynamic, ImmutableString};
 
@@ -46,13 +46,16 @@ struct RequestInner {
     path: OnceLock<ImmutableString>,
     client: OnceLock<ImmutableString>,
     notes: Mutex<Notes>,
+    /// The header fields that scripts have read.
+    fields_read: Mutex<Vec<HeaderName>>,
 }
 
 impl ScriptRequest {
     /// A request with these contents and no notes.
     pub fn new(parts: RequestParts) -> Self {
         let (method, path, client) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self(Arc::new(RequestInner { parts, method, path, client, notes: Mutex::default() }))
+        let (notes, fields_read) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(RequestInner { parts, method, path, client, notes, fields_read }))
     }
 
     pub(in crate::scripting) fn method(&self) -> ImmutableString {
@@ -83,9 +86,24 @@ impl ScriptRequest {
         Self::new(parts)
     }
 
+    /// The names of the header fields that scripts have read, also of fields that the request does
+    /// not have: the response depends on them.
+    pub fn fields_read(&self) -> Vec<HeaderName> {
+        self.0.fields_read.lock().clone()
+    }
+
+    fn note_read(&self, name: &str) {
+        // An invalid name matches no field.
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { return };
+        let mut read = self.0.fields_read.lock();
+        if !read.contains(&name) {
+            read.push(name);
+        }
+    }
+
     /// The values of a header field that are valid UTF-8.
     pub(in crate::scripting) fn header_values(&self, name: &str) -> impl Iterator<Item = &str> {
-        // An invalid name matches no field.
+        self.note_read(name);
         self.0.parts.headers.get_all(name.to_ascii_lowercase()).iter().filter_map(text)
     }
 

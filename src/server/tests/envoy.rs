@@ -19,9 +19,11 @@ use crate::{
         Verify,
         verify::envoy::{
             Envoy,
+            health::{self, HealthCheckRequest, HealthCheckResponse},
             messages::{
-                Address, Allowed, AttributeRequest, Attributes, CheckRequest, CheckResponse,
-                Denied, HeaderMap, HeaderValue, HttpRequest, HttpResponse, Node, SocketAddress,
+                Address, Allowed, AppendAction, AttributeRequest, Attributes, CheckRequest,
+                CheckResponse, Denied, HeaderMap, HeaderValue, HttpRequest, HttpResponse, Node,
+                SocketAddress,
             },
         },
     },
@@ -50,6 +52,8 @@ impl EnvoyFixture {
             json!({ "id": "orders", "handler": "decide", "host": "api.example", "path": "/orders/{id}",
                     "permissions": { "POST": ["read"], "PUT": ["write"] } }),
             json!({ "id": "open", "handler": "decide", "path": "/open", "authentication": ["anonymous"] }),
+            json!({ "id": "page", "handler": "decide", "path": "/page", "cors": { "origins": ["https://app.example"] } }),
+            json!({ "id": "passed", "handler": "decide", "path": "/passed", "cors": { "origins": ["*"], "preflight": "pass" } }),
         ];
         let server = TestServer::new(&resources).await;
         let bodies = BodyLimits { bytes: 64 * 1024, read: PATIENCE };
@@ -218,6 +222,57 @@ async fn grpc_and_http_lead_to_the_same_decision() {
 }
 
 #[tokio::test]
+async fn envoy_learns_which_fields_to_add_to_the_response_and_which_to_replace() {
+    let fixture = EnvoyFixture::new().await;
+    let ada = fixture.server.ada_credential.as_str();
+    let fields = [("api-key", ada), ("origin", "https://app.example")];
+    let response =
+        allowed(fixture.call(check_request("GET", "/page", &fields, "203.0.113.7")).await);
+    let mut found: Vec<(&str, &str, i32)> = response
+        .response_headers_to_add
+        .iter()
+        .map(|option| (option.header.as_ref().unwrap(), option.append_action))
+        .map(|(header, action)| (header.key.as_str(), header.value.as_str(), action))
+        .collect();
+    found.sort_unstable();
+    assert_eq!(
+        found,
+        [
+            ("access-control-allow-origin", "https://app.example", AppendAction::Replace as i32),
+            ("cache-control", "private", AppendAction::AddIfAbsent as i32),
+            ("vary", "AUTH-METHOD, API-KEY, Origin", AppendAction::Append as i32),
+        ]
+    );
+    // The application gets none of these fields.
+    for name in ["vary", "cache-control", "x-keyward-cache-control", "access-control-allow-origin"]
+    {
+        assert_eq!(value(&response.headers, name), None, "{name}");
+        assert!(!response.headers_to_remove.iter().any(|removed| removed == name), "{name}");
+    }
+    let open = allowed(fixture.call(check_request("GET", "/open", &[], "203.0.113.7")).await);
+    assert_eq!(open.response_headers_to_add, []);
+}
+
+#[tokio::test]
+async fn preflight_ends_the_request_or_passes_without_an_identity() {
+    let fixture = EnvoyFixture::new().await;
+    let preflight = |origin| [("origin", origin), ("access-control-request-method", "GET")];
+    let ask = async |origin, path| {
+        fixture.call(check_request("OPTIONS", path, &preflight(origin), "203.0.113.7")).await
+    };
+    let answered = denied(ask("https://app.example", "/page").await);
+    assert_eq!((answered.status.unwrap().code, answered.body.as_str()), (204, ""));
+    let origin = value(&answered.headers, "access-control-allow-origin");
+    assert_eq!(origin, Some("https://app.example"));
+    let refused = denied(ask("https://evil.example", "/page").await);
+    assert_eq!(refused.status.unwrap().code, 403);
+    assert_eq!(value(&refused.headers, "access-control-allow-origin"), None);
+    let passed = allowed(ask("https://evil.example", "/passed").await);
+    assert_eq!(value(&passed.headers, "x-keyward-user"), None);
+    assert!(passed.headers_to_remove.iter().any(|name| name == "x-keyward-user"));
+}
+
+#[tokio::test]
 async fn identity_fields_of_the_client_are_removed() {
     let fixture = EnvoyFixture::new().await;
     let forged = [
@@ -365,5 +420,53 @@ async fn malformed_method_or_path_is_denied() {
     for (method, path) in [("GET", "/open#x"), ("GET", ""), ("GET", "open"), ("G T", "/open")] {
         let refused = denied(fixture.call(check_request(method, path, &[], "203.0.113.7")).await);
         assert_eq!(refused.status.unwrap().code, 400, "{method} {path}");
+    }
+}
+
+/// The limits of a head hold for the request that Envoy describes.
+#[tokio::test]
+async fn described_head_larger_than_the_limits_is_denied() {
+    let fixture = EnvoyFixture::new().await;
+    let credential = ("api-key", fixture.server.ada_credential.as_str());
+    let long = "x".repeat(17_000);
+    let names: Vec<String> = (0..120).map(|number| format!("x-{number}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).chain([credential]).collect();
+    let long_path = format!("/orders/1?{long}");
+    for (path, fields) in [
+        ("/orders/1", &[credential, ("x", &long)][..]),
+        ("/orders/1", &many),
+        (&long_path, &[credential]),
+    ] {
+        let response = fixture.call(check_request("GET", path, fields, "203.0.113.7")).await;
+        assert_eq!(denied(response).status.unwrap().code, 431);
+    }
+    let fits = [credential, ("x", &long[..12_000])];
+    allowed(fixture.call(check_request("GET", "/orders/1", &fits, "203.0.113.7")).await);
+}
+
+/// The health of a service, or the code of the failed call.
+async fn health_of(fixture: &EnvoyFixture, service: &str) -> Result<i32, String> {
+    let message = HealthCheckRequest { service: service.into() }.encode_to_vec();
+    let mut request = call(&framed(&message));
+    *request.uri_mut() = format!("http://keyward{}", health::CHECK).parse().unwrap();
+    let io = TokioIo::new(TcpStream::connect(fixture.grpc).await.unwrap());
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    match head.headers.get("grpc-status") {
+        Some(code) => Err(code.to_str().unwrap().to_owned()),
+        None => Ok(HealthCheckResponse::decode(&bytes[5..]).unwrap().status),
+    }
+}
+
+#[tokio::test]
+async fn health_check_says_that_the_server_is_serving() {
+    for network in ["127.0.0.0/8", "203.0.113.0/24"] {
+        let fixture = EnvoyFixture::trusting(network).await;
+        for service in ["", "envoy.service.auth.v3.Authorization"] {
+            assert_eq!(health_of(&fixture, service).await, Ok(1), "{service}");
+        }
+        assert_eq!(health_of(&fixture, "other").await, Err("5".to_owned()));
     }
 }

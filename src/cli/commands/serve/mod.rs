@@ -3,7 +3,7 @@
 pub(super) mod per_worker;
 mod verify;
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -32,7 +32,7 @@ use crate::{
     handlers::Handlers,
     pipeline::Gate,
     server::{BoundSocket, ConnectionLimits, Listener, Public, Verify, serve},
-    telemetry::start_logs,
+    telemetry::{UnloggedLines, start_logs},
     webhooks::Sender,
 };
 
@@ -48,7 +48,8 @@ pub struct Serve {
 /// `server.shutdown_seconds` to finish.
 pub async fn run(options: Serve, loaded: Loaded) -> anyhow::Result<()> {
     let settings = loaded.settings;
-    start_logging(&settings.log)?;
+    let unlogged = start_logging(&settings.log)?;
+    tokio::spawn(report_unlogged_lines(unlogged));
     let descriptors = descriptors::raise_limit();
     // The listeners are bound before the store is created: if the server cannot listen, it must not
     // leave a new store behind whose first key was never shown.
@@ -66,7 +67,12 @@ pub async fn run(options: Serve, loaded: Loaded) -> anyhow::Result<()> {
     let webhooks = webhooks::sender(&settings, &accounts)?;
     let listen = public.tcp_address().context("the public listener has no address")?;
     first_start(&settings, &accounts, listen).await?;
-    let hangups = (scripts::hangup_signal()?, scripts::hangup_signal()?);
+    // Before the server says that it is ready: from then on, a supervisor may stop it.
+    let signals = Signals {
+        stop: stop_signal()?,
+        scripts: scripts::hangup_signal()?,
+        certificates: scripts::hangup_signal()?,
+    };
     let cli_socket = listen_for_cli(&settings)?;
     let budget = descriptors::divide(&settings, descriptors)?;
     let listeners = Listeners { public, workers, verify, admin, cli_socket, certificates };
@@ -84,7 +90,7 @@ pub async fn run(options: Serve, loaded: Loaded) -> anyhow::Result<()> {
         keys = keys.saturating_sub(1),
         "ready"
     );
-    serve_all(&settings, accounts, listeners, budget, hangups, webhooks).await?;
+    serve_all(&settings, accounts, listeners, budget, signals, webhooks).await?;
     drop(control_file);
     tracing::info!("stopped");
     Ok(())
@@ -112,9 +118,24 @@ async fn first_start(
     }
 }
 
-fn start_logging(settings: &LogSettings) -> anyhow::Result<()> {
-    start_logs(&settings.level, settings.format)
+fn start_logging(settings: &LogSettings) -> anyhow::Result<UnloggedLines> {
+    start_logs(&settings.level, settings.format, settings.clients)
         .map_err(|problem| anyhow::anyhow!("log.level: {problem}"))
+}
+
+/// Logs once a minute how many lines about clients were left out.
+async fn report_unlogged_lines(unlogged: UnloggedLines) {
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
+    loop {
+        minutes.tick().await;
+        match unlogged.take() {
+            0 => {}
+            lines => tracing::info!(
+                lines,
+                "lines about refused clients were left out of the log (log.clients = \"sampled\")"
+            ),
+        }
+    }
 }
 
 async fn listen_on(key: &str, address: SocketAddr) -> anyhow::Result<BoundSocket> {
@@ -148,10 +169,10 @@ async fn listen_admin(settings: &Settings) -> anyhow::Result<BoundSocket> {
 /// Binds the Unix socket that is for the command line alone. So an administrator on the machine can
 /// revoke a key even if clients have filled the admin listener. The command line also needs the
 /// socket if that listener has TLS, because it has no client certificate. `None` means that the
-/// admin listener is a Unix socket itself, or that the socket cannot be bound and is not needed.
+/// admin listener is this socket, or that the socket cannot be bound and is not needed.
 fn listen_for_cli(settings: &Settings) -> anyhow::Result<Option<BoundSocket>> {
     let path = &settings.store.socket_file;
-    if matches!(settings.admin.listen, ListenAddress::Unix(_)) {
+    if matches!(&settings.admin.listen, ListenAddress::Unix(admin) if admin == path) {
         return Ok(None);
     }
     match listen_on_socket(path) {
@@ -233,12 +254,22 @@ struct Listeners {
     certificates: tls::ListenerCertificates,
 }
 
+/// The signals that the server handles.
+struct Signals {
+    /// Becomes true with the first SIGTERM or SIGINT.
+    stop: watch::Receiver<bool>,
+    /// SIGHUP, for the scripts.
+    scripts: Signal,
+    /// SIGHUP, for the certificates.
+    certificates: Signal,
+}
+
 async fn serve_all(
     settings: &Settings,
     accounts: Accounts,
     Listeners { public, workers, verify, admin, cli_socket, certificates }: Listeners,
     budget: ConnectionBudget,
-    hangups: (Signal, Signal),
+    signals: Signals,
     webhooks: Sender,
 ) -> anyhow::Result<()> {
     let limits = &settings.limits;
@@ -247,7 +278,8 @@ async fn serve_all(
     let handlers = Handlers::new(accounts.clone(), body_limits(settings))
         .with_identity_fields(settings.identity.clone());
     let asked = Verify::new(gate.clone(), handlers.clone())
-        .with_trusted_proxies(settings.verify.trusted_proxies.iter().copied());
+        .with_trusted_proxies(settings.verify.trusted_proxies.iter().copied())
+        .with_head_limits(connection_limits(settings).head());
     let service = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
     let (usage, denials, events) = (accounts.clone(), accounts.clone(), accounts.clone());
@@ -257,7 +289,7 @@ async fn serve_all(
     let usage_interval = limits.usage_write;
     let api = AdminFace::new(gate, accounts, settings);
 
-    let stop = stop_signal()?;
+    let stop = signals.stop;
     let connections = Arc::new(Semaphore::new(budget.public));
     // The admin listener has a separate limit: a client that fills the public listener must not
     // prevent an administrator from revoking a key.
@@ -283,15 +315,18 @@ async fn serve_all(
         stop.clone(),
     ));
     let admin = Listener::from(admin).with_tls(certificates.admin.clone());
-    let scripts = tokio::spawn(scripts::reload_on_change(scripts, hangups.0));
-    let certificates = tokio::spawn(certificates.reload_on_change(hangups.1));
+    let scripts = tokio::spawn(scripts::reload_on_change(scripts, signals.scripts));
+    let certificates = tokio::spawn(certificates.reload_on_change(signals.certificates));
     let cli_socket = async {
-        if let Some(socket) = cli_socket {
-            let (limits, api) = (connection_limits.clone(), api.clone());
-            let connections = Arc::new(Semaphore::new(budget.cli));
-            serve(Listener::from(socket), limits, connections, api, stopped(stop.clone())).await;
-            let _ = std::fs::remove_file(&settings.store.socket_file);
-        }
+        let Some(BoundSocket::Unix(socket, path)) = cli_socket else { return Ok(()) };
+        let (limits, api, stop) = (connection_limits.clone(), api.clone(), stop.clone());
+        let connections = Arc::new(Semaphore::new(budget.cli));
+        per_worker::serve_apart(socket, move |socket| async move {
+            let listener = Listener::from(BoundSocket::Unix(socket, path.clone()));
+            serve(listener, limits, connections, api, stopped(stop)).await;
+            let _ = std::fs::remove_file(&path);
+        })
+        .await
     };
     // Dropping the sender ends the background tasks after their last write.
     let (last_request_done, end) = watch::channel(());
@@ -316,7 +351,7 @@ async fn serve_all(
     });
     let denials =
         tokio::spawn(async move { denials.write_denials_periodically(denials_end).await });
-    let (served, verified, ..) = tokio::join!(
+    let (served, verified, (), cli_served) = tokio::join!(
         per_worker::serve(public, workers, serve_public),
         verify,
         serve(
@@ -330,6 +365,7 @@ async fn serve_all(
     );
     served?;
     verified?;
+    cli_served?;
     scripts.abort();
     certificates.abort();
     // The background tasks now write the uses and denials of the last requests. All other changes

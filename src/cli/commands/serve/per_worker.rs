@@ -3,7 +3,12 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use tokio::{net::TcpListener, runtime, sync::watch, task::JoinSet};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    runtime,
+    sync::watch,
+    task::JoinSet,
+};
 
 use crate::server::BoundSocket;
 
@@ -83,6 +88,25 @@ where
         }
     }
     Ok(outcome?)
+}
+
+/// Serves on a Unix socket with a thread and a runtime of its own, so that requests at other
+/// listeners, however many, cannot delay its requests.
+pub async fn serve_apart<F>(
+    socket: UnixListener,
+    serve: impl FnOnce(UnixListener) -> F + Send + 'static,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = ()>,
+{
+    let socket = socket.into_std()?;
+    let work = move || -> io::Result<()> {
+        runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            serve(UnixListener::from_std(socket)?).await;
+            Ok(())
+        })
+    };
+    Ok(on_thread(work).await?)
 }
 
 /// Runs `work` on a new thread.

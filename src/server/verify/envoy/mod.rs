@@ -2,6 +2,7 @@
 //! same responses for the client.
 
 mod grpc;
+pub(in crate::server) mod health;
 pub(in crate::server) mod messages;
 
 use std::net::IpAddr;
@@ -14,22 +15,24 @@ use grpc::Code;
 use http_body_util::BodyExt as _;
 use hyper::{Request, Response, body::Incoming};
 use messages::{
-    Allowed, Attributes, CheckRequest, CheckResponse, Denied, HeaderValueOption, HttpRequest,
-    HttpResponse, HttpStatus, Status,
+    Allowed, AppendAction, Attributes, CheckRequest, CheckResponse, Denied, HeaderValueOption,
+    HttpRequest, HttpResponse, HttpStatus, Status,
 };
 
 use super::{
-    Verify,
+    Verify, VerifyDecision,
     dialects::{self, Dialect, ForwardedTarget, OriginalRequest},
+    identity_headers::APPLICATION_CACHE_CONTROL,
     untrusted_proxy,
 };
 use crate::{
-    handlers::{PayloadResponse, RequestBody, UrlScheme},
+    handlers::{ClientBody, PayloadResponse, RequestBody, UrlScheme},
     http::{
         forwarded::{self, ReportError, is_among},
         guard::bad_request,
         host, response,
     },
+    pipeline::{Denial, Phase},
     server::{Peer, Service},
 };
 
@@ -46,8 +49,19 @@ impl Envoy {
         Self(verify)
     }
 
+    /// Reports the health of the server, to any client that reaches the listener.
+    async fn health(&self, body: ClientBody) -> Response<grpc::GrpcBody> {
+        let body = RequestBody::Stream(body).collect(self.0.handlers.body_limits()).await;
+        let body = body.map_err(|_| Code::ResourceExhausted);
+        match body.and_then(|body| grpc::read(&body)).and_then(|message| health::check(&message)) {
+            Ok(message) => grpc::success(&message),
+            Err(code) => grpc::failure(code),
+        }
+    }
+
     async fn check(&self, request: Request<Incoming>, peer: &Peer) -> Result<CheckResponse, Code> {
         let (parts, body) = request.into_parts();
+        let body = ClientBody::new(body, parts.version);
         if parts.uri.path() != CHECK {
             return Err(Code::Unimplemented);
         }
@@ -61,6 +75,11 @@ impl Envoy {
         let body = body.map_err(|_| Code::ResourceExhausted)?;
         let message: CheckRequest = grpc::read(&body)?;
         let described = DescribedRequest::new(message).ok_or(Code::InvalidArgument)?;
+        if self.0.head_limits.are_exceeded(&described.headers, described.http.path.len()) {
+            let denial = too_large();
+            response::report(&denial, &parts.method, parts.uri.path(), peer.client());
+            return Ok(denied(Dialect::Envoy.denial_response(&denial)).await);
+        }
         let denial = match described.original(&self.0.trusted) {
             Err(problem) => {
                 let denial = bad_request(problem);
@@ -68,7 +87,10 @@ impl Envoy {
                 denial
             }
             Ok(original) => match self.0.decide_original(&described.headers, &original).await {
-                Ok(response) => return Ok(self.allowed(&response, &described.headers)),
+                Ok(VerifyDecision::Allowed(response)) => {
+                    return Ok(self.allowed(&response, &described.headers));
+                }
+                Ok(VerifyDecision::Answered(response)) => return Ok(denied(response).await),
                 Err(denial) => {
                     let OriginalRequest { method, path, client, .. } = &original;
                     response::report(&denial, method, path, *client);
@@ -86,7 +108,7 @@ impl Envoy {
         let (absent, present): (Vec<_>, Vec<_>) = response
             .headers()
             .iter()
-            .filter(|(name, _)| **name != CACHE_CONTROL)
+            .filter(|(name, _)| **name != CACHE_CONTROL && **name != APPLICATION_CACHE_CONTROL)
             .partition(|(_, value)| value.is_empty());
         let fields = self.0.handlers.identity_fields();
         let is_present = |name: &HeaderName| present.iter().any(|(known, _)| *known == name);
@@ -99,21 +121,33 @@ impl Envoy {
             .collect();
         headers_to_remove.sort();
         headers_to_remove.dedup();
-        // The fields that are not identity fields describe the rate limits to the client.
+        // The fields that are not identity fields are for the client: rate limits, CORS, `Vary`.
         let (identity, for_client): (Vec<_>, Vec<_>) =
             present.into_iter().partition(|(name, _)| fields.covers(name));
-        let options = |fields: Vec<(&HeaderName, &HeaderValue)>| {
-            fields.into_iter().map(|(name, value)| header_option(name, value)).collect()
-        };
+        let identity = identity.into_iter().map(|(name, value)| header_option(name, value));
+        let cache_control = response.headers().get(APPLICATION_CACHE_CONTROL);
+        let cache_control = cache_control.filter(|value| !value.is_empty());
+        let cache_control = cache_control.map(|value| response_field(&CACHE_CONTROL, value));
+        let for_client = for_client.into_iter().map(|(name, value)| response_field(name, value));
         CheckResponse {
             status: Some(Status { code: Code::Ok as i32 }),
             http_response: Some(HttpResponse::Allowed(Allowed {
-                headers: options(identity),
+                headers: identity.collect(),
                 headers_to_remove,
-                response_headers_to_add: options(for_client),
+                response_headers_to_add: for_client.chain(cache_control).collect(),
             })),
         }
     }
+}
+
+/// The denial of a request whose head exceeds the limits of this server.
+fn too_large() -> Denial {
+    Denial::new(
+        Phase::Edge,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "REQUEST_HEADER_FIELDS_TOO_LARGE",
+        "The request's header fields are larger than this server takes.",
+    )
 }
 
 /// The message for a denied request. Envoy passes the response in the message on to the client.
@@ -139,7 +173,20 @@ async fn denied(response: PayloadResponse) -> CheckResponse {
 fn header_option(name: &HeaderName, value: &HeaderValue) -> HeaderValueOption {
     let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
     let header = messages::HeaderValue { key: name.to_string(), value, raw_value: Vec::new() };
-    HeaderValueOption { header: Some(header) }
+    HeaderValueOption { header: Some(header), append_action: AppendAction::Append as i32 }
+}
+
+/// A field for the application's response to the client. Keyward's CORS fields replace those of the
+/// application, and `Cache-Control` is only for responses that have none.
+fn response_field(name: &HeaderName, value: &HeaderValue) -> HeaderValueOption {
+    let action = if *name == CACHE_CONTROL {
+        AppendAction::AddIfAbsent
+    } else if name.as_str().starts_with("access-control-") {
+        AppendAction::Replace
+    } else {
+        AppendAction::Append
+    };
+    HeaderValueOption { append_action: action as i32, ..header_option(name, value) }
 }
 
 /// A request that Envoy describes in its message.
@@ -213,6 +260,10 @@ impl Service for Envoy {
     async fn respond(&self, request: Request<Incoming>, peer: &Peer) -> Response<grpc::GrpcBody> {
         if !grpc::is_call(request.method(), request.headers()) {
             return grpc::unsupported();
+        }
+        if request.uri().path() == health::CHECK {
+            let version = request.version();
+            return self.health(ClientBody::new(request.into_body(), version)).await;
         }
         match self.check(request, peer).await {
             Ok(message) => grpc::success(&message),

@@ -1,6 +1,9 @@
 //! `keyward resource`: creates, lists, changes and deletes resources.
 
+mod body;
+mod cors;
 mod forwarded;
+mod proxy;
 
 use std::{fs, io, path::PathBuf};
 
@@ -8,6 +11,7 @@ use clap::{Args, Subcommand};
 use forwarded::ForwardedOption;
 use serde_json::{Map, Value, json};
 
+use self::{body::BodyOptions, cors::CorsOptions, proxy::ProxyOptions};
 use super::{
     app::enable,
     limit::{NoRate, Rate},
@@ -88,16 +92,22 @@ pub struct Edit {
 #[derive(Debug, Args)]
 pub struct Source {
     /// The file with the whole record as JSON, which can have rules per method; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "ForwardedOption", "Rate", "NoRate"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "ProxyOptions", "ForwardedOption", "BodyOptions", "Rate", "NoRate", "CorsOptions"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     fields: Fields,
     #[command(flatten)]
     forwarded: ForwardedOption,
     #[command(flatten)]
+    proxy: ProxyOptions,
+    #[command(flatten)]
+    body: BodyOptions,
+    #[command(flatten)]
     rate: Rate,
     #[command(flatten)]
     no_rate: NoRate,
+    #[command(flatten)]
+    cors: CorsOptions,
 }
 
 #[derive(Debug, Args)]
@@ -214,8 +224,13 @@ impl Source {
     fn put(&self, texts: &Texts, record: &mut Map<String, Value>) {
         self.fields.put(texts, record);
         self.forwarded.put(record);
+        let mut proxy = Map::new();
+        self.proxy.put(&mut proxy);
+        add_to(record, "proxy", proxy);
+        self.body.put(record);
         self.rate.put(record);
         self.no_rate.put(record);
+        self.cors.put(record);
     }
 }
 
