@@ -9,8 +9,8 @@ use super::{
     records::{Editable, set},
 };
 use crate::model::{
-    Cors, ForwardedField, Handler, MethodRules, PermissionSource, PreflightMode, Protocol, Proxy,
-    Resource, Respond, Rules,
+    BodyLimit, BodyRules, Cors, ForwardedField, Handler, MethodRules, PermissionSource,
+    PreflightMode, Protocol, Proxy, Resource, Respond, Rules,
 };
 
 impl Editable for Resource {
@@ -33,12 +33,21 @@ impl Editable for Resource {
             rules: rules(reader),
             permission: permission_source(reader),
             buffer_body: reader.flag("buffer_body").unwrap_or_default(),
+            body: body_rules(reader),
             respond: reader.object("respond", respond),
             proxy: reader.object("proxy", proxy),
             rate_limit: reader.rate_limit(),
             cors: reader.object("cors", cors),
         }
     }
+}
+
+fn body_rules(reader: &mut FieldReader) -> BodyRules {
+    let mut limit = |name: &'static str| {
+        let value = reader.take(name)?;
+        reader.rule(BodyLimit::read(name, &value))
+    };
+    BodyRules { bytes: limit("body_bytes"), read_seconds: limit("body_read_seconds") }
 }
 
 fn permission_source(reader: &mut FieldReader) -> PermissionSource {

@@ -234,6 +234,7 @@ mod tests {
             },
             permission: crate::model::PermissionSource::Records,
             buffer_body: false,
+            body: crate::model::BodyRules::default(),
             respond: None,
             proxy: None,
             rate_limit: None,

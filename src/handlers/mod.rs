@@ -3,6 +3,7 @@
 
 mod actor;
 mod body;
+mod client_body;
 mod entity_user;
 mod identity;
 mod payload;
@@ -16,6 +17,7 @@ use ::http::{Response, StatusCode};
 
 pub use actor::writer;
 pub use body::{BodyLimits, RequestBody, read_body};
+pub use client_body::ClientBody;
 use hyper::upgrade::OnUpgrade;
 pub use identity::IdentityFields;
 #[cfg(feature = "server")]

@@ -259,7 +259,11 @@ impl LayerSettings {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let (bytes, body) = if guarded.buffers_body() {
-            let bytes = read_body(body, &self.body_limits).await?;
+            let limits = guarded
+                .action
+                .rule()
+                .map_or(self.body_limits, |rule| self.body_limits.of_resource(&rule.resource));
+            let bytes = read_body(body, &limits).await?;
             (Some(bytes.clone()), LayerBody::full(bytes))
         } else {
             (None, LayerBody::streamed(body))

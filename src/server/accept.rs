@@ -9,22 +9,19 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::Poll,
     time::{Duration, Instant},
 };
 
-use ::http::{Response, StatusCode};
+use ::http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::{
     Request,
-    body::{Body, Frame, Incoming, SizeHint},
+    body::{Body, Incoming},
     service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
+use hyper_util::{rt::TokioIo, server::conn::auto};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
     task::JoinSet,
@@ -34,10 +31,14 @@ use tokio::{
 use super::{
     accept_errors::AcceptErrors,
     connection::{
+        head::{self, HeadLimits},
         io::{MonitoredIo, ReturnedSocket, Socket},
-        timeouts::{ConnectionTimeouts, InFlight, TimeoutCheck},
+        stream::{Progress, StreamExecutor},
+        timeouts::{ConnectionTimeouts, ResponseSource, TimeoutCheck},
+        tracked_body::TrackedBody,
     },
     listener::{AcceptRules, Blame, FailedHandshake, Listener, Peer},
+    proxy_protocol::ProxyHeaderError,
 };
 use crate::handlers::PassThrough;
 
@@ -51,7 +52,8 @@ pub struct ConnectionLimits {
     /// The maximum time from the first byte of a request's head to its last byte.
     pub header_read: Duration,
     /// The maximum time that a connection may be without a request. This is also the maximum time
-    /// during which a client may read no bytes of a response.
+    /// during which a client may read no bytes of a response, or an HTTP/2 stream's client may take
+    /// no bytes.
     pub idle: Duration,
     /// The maximum number of concurrent requests on an HTTP/2 connection.
     pub http2_streams: u32,
@@ -59,10 +61,22 @@ pub struct ConnectionLimits {
     pub drain: Duration,
 }
 
+impl ConnectionLimits {
+    /// The limits of a request's head.
+    #[must_use]
+    pub fn head(&self) -> HeadLimits {
+        HeadLimits { bytes: self.header_bytes, fields: self.headers }
+    }
+}
+
 /// Responds to the requests of a listener.
 pub trait Service: Clone + Send + Sync + 'static {
     /// The body of the service's responses.
-    type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static;
+    type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync>
+        + From<Bytes>
+        + Send
+        + Unpin
+        + 'static;
 
     /// A handle for one connection. The handle may have separate reference counts, so that no
     /// other core writes to these counts.
@@ -144,10 +158,10 @@ async fn accept(
     Ok((socket, peer, permit))
 }
 
-fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
+fn builder(limits: &ConnectionLimits) -> auto::Builder<StreamExecutor> {
     /// hyper parses up to this number of header fields without an allocation for each request.
     const HEADERS_ON_STACK: usize = 100;
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(StreamExecutor { idle: limits.idle });
     let mut http1 = builder.http1();
     http1.max_buf_size(limits.header_bytes.max(8192)).half_close(false);
     if limits.headers != HEADERS_ON_STACK {
@@ -173,7 +187,7 @@ struct AcceptedConnection {
 impl AcceptedConnection {
     async fn run<S: Service>(
         mut self,
-        builder: Arc<auto::Builder<TokioExecutor>>,
+        builder: Arc<auto::Builder<StreamExecutor>>,
         service: S,
         mut stopping: watch::Receiver<bool>,
     ) {
@@ -181,18 +195,22 @@ impl AcceptedConnection {
         let handshake = self.handshake(&timeouts, &mut stopping).await;
         let Some((socket, peer)) = handshake else { return };
         let service = Arc::new(service.for_connection());
+        let head_limits = self.limits.head();
         let service = service_fn(|request| {
-            let mut in_flight = timeouts.begin_request();
+            let in_flight = timeouts.begin_request();
             let service = service.clone();
             async move {
-                let response = service.respond(request, &peer).await;
+                let response = match head::rejection(&request, &head_limits) {
+                    None => service.respond(request, &peer).await,
+                    Some(rejection) => rejection.map(S::Body::from),
+                };
                 let timeouts = in_flight.timeouts();
-                timeouts.begin_response(response.extensions().get::<PassThrough>().is_some());
+                timeouts.begin_response(source_of(&response));
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     timeouts.set_upgraded();
                 }
-                in_flight.offer_bytes();
-                Ok::<_, Infallible>(response.map(|body| TrackedBody { body, in_flight }))
+                Progress::Offered.report();
+                Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, in_flight)))
             }
         });
         let (io, returned, released) = MonitoredIo::new(socket, timeouts.clone());
@@ -255,7 +273,11 @@ impl AcceptedConnection {
             }
             Err(_) => {
                 let client = peer.client();
-                tracing::debug!(%client, "a connection was closed: its handshake took too long");
+                if timeouts.awaits_proxy_header() {
+                    tracing::warn!(%client, "a connection was closed: {}", ProxyHeaderError::Late);
+                } else {
+                    tracing::debug!(%client, "a connection was closed: its handshake took too long");
+                }
                 None
             }
         }
@@ -366,44 +388,20 @@ fn first_check(timeouts: &ConnectionTimeouts) -> tokio::time::Instant {
     }
 }
 
-/// The body of a response. The request counts as in flight until hyper has taken the last byte of
-/// the body.
-struct TrackedBody<B> {
-    body: B,
-    in_flight: InFlight,
-}
-
-impl<B: Body + Unpin> Body for TrackedBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        // hyper polls a body only when the client can receive bytes.
-        match polled {
-            Poll::Ready(_) => self.in_flight.offer_bytes(),
-            Poll::Pending => self.in_flight.wait_for_bytes(),
-        }
-        polled
+fn source_of<B>(response: &Response<B>) -> ResponseSource {
+    if response.extensions().get::<PassThrough>().is_none() {
+        return ResponseSource::Keyward;
     }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+    let content_type = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let is_event_stream = content_type.is_some_and(|value| value.starts_with(b"text/event-stream"));
+    ResponseSource::Upstream { is_event_stream }
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
         sync::atomic::AtomicU32,
-        task::{Wake, Waker},
+        task::{Context, Wake, Waker},
     };
 
     use tokio::sync::Notify;

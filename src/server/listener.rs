@@ -180,9 +180,11 @@ impl AcceptRules {
     ) -> Result<(Socket, Peer), FailedHandshake> {
         let Socket::Tcp(mut stream) = socket else { return Ok((socket, peer)) };
         if let Some(proxies) = &self.proxies {
+            timeouts.set_awaits_proxy_header(true);
             let client = proxied_client(&mut stream, &peer, proxies).await?;
             peer.is_unnamed = client.is_none();
             peer.address = client.or(peer.address);
+            timeouts.set_awaits_proxy_header(false);
         }
         let Some(certificates) = &self.certificates else {
             return Ok((Socket::Tcp(stream), peer));

@@ -14,6 +14,7 @@ mod tests;
 mod verify;
 
 pub use accept::{ConnectionLimits, Service, serve};
+pub use connection::head::HeadLimits;
 pub use explain::Explainer;
 pub use listener::{BoundSocket, Listener, Peer};
 pub use peers::PeerLimit;

@@ -24,6 +24,8 @@ pub(super) enum ProxyHeaderError {
         "the proxy sends no PROXY header. Turn on the PROXY protocol in the proxy, or set server.proxy_protocol to off"
     )]
     Missing,
+    #[error("the PROXY header was not complete within limits.header_read_seconds")]
+    Late,
     #[error("the PROXY header is too long")]
     TooLong,
     #[error("the PROXY header cannot be read")]

@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use super::{Peer, Service};
 use crate::{
     handlers::{
-        HandlerRequest, Handlers, Hop, Origin, Payload, PayloadResponse, RequestBody, UrlScheme,
+        BodyLimits, ClientBody, HandlerRequest, Handlers, Hop, Origin, Payload, PayloadResponse,
+        RequestBody, UrlScheme,
     },
     http::{
         cors::{PreflightResult, preflight_fields, preflight_response},
@@ -141,9 +142,15 @@ impl Public {
         input: HandlerInput<'a>,
         body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
-        let bytes = body.collect(self.handlers.body_limits()).await?;
+        let bytes = body.collect(&self.body_limits(guarded)).await?;
         let request = Request { body: Some(&bytes), ..guarded.request };
         self.handle(guarded, request, input, RequestBody::Full(bytes.clone())).await
+    }
+
+    /// The limits of the request's body.
+    fn body_limits(&self, guarded: &GuardedRequest<'_, '_>) -> BodyLimits {
+        let limits = *self.handlers.body_limits();
+        guarded.action.rule().map_or(limits, |rule| limits.of_resource(&rule.resource))
     }
 
     /// Authorizes a request, then passes the request to its handler.
@@ -155,6 +162,8 @@ impl Public {
         body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
         let grant = guarded.authorize(&request).await?;
+        // Also for the handlers that do not read the body.
+        body.check_declared(&self.body_limits(guarded))?;
         let changes = guarded.response_changes(&request, &grant);
         let context = guarded.context;
         let call = HandlerRequest { grant, request, context, params, origin, hop, body, upgrade };
@@ -202,6 +211,7 @@ impl Service for Public {
 
     async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let (mut parts, body) = request.into_parts();
+        let body = ClientBody::new(body, parts.version);
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let body = RequestBody::Stream(body);
         let denied = |denial: &Denial, client| {

@@ -34,6 +34,7 @@ mod layer;
 mod limits;
 mod log;
 mod me;
+mod resource_options;
 mod restore;
 mod scripting_cli;
 mod scripts;

@@ -256,6 +256,16 @@ fn untrusted_proxy_is_disconnected_and_logged() {
 }
 
 #[test]
+fn late_proxy_header_is_logged() {
+    let site = Site::new().with_env("KEYWARD_SERVER__PROXY_PROTOCOL", "on");
+    let site = site.with_env("KEYWARD_SERVER__TRUSTED_PROXIES", "127.0.0.0/8");
+    let server = site.with_env("KEYWARD_LIMITS__HEADER_READ_SECONDS", "1").start();
+    let mut late = std::net::TcpStream::connect(server.public).unwrap();
+    std::io::Write::write_all(&mut late, b"PROXY TCP4 203").unwrap();
+    server.wait_for_log("the PROXY header was not complete within limits.header_read_seconds");
+}
+
+#[test]
 fn grpc_listener_responds_to_envoy() {
     let server = Site::new().with_env("KEYWARD_VERIFY__GRPC_LISTEN", "127.0.0.1:0").start();
     let deadline = Instant::now() + TIMEOUT;

@@ -159,7 +159,8 @@ async fn listen(
 ) -> (SocketAddr, JoinHandle<()>) {
     let limits = ConnectionLimits {
         header_bytes: 16_384,
-        headers: 100,
+        // As the verify listener of the program: a proxy adds fields to those of the client.
+        headers: 116,
         header_read: Duration::from_secs(30),
         idle: Duration::from_secs(30),
         http2_streams: 128,
@@ -176,7 +177,7 @@ async fn listen(
     (address, ended)
 }
 
-fn resources(application: SocketAddr) -> [Resource; 3] {
+fn resources(application: SocketAddr) -> [Resource; 7] {
     let complete = |mut record: Value| -> Resource {
         for (name, value) in [
             ("enabled", json!(true)),
@@ -196,6 +197,22 @@ fn resources(application: SocketAddr) -> [Resource; 3] {
         })),
         complete(json!({
             "id": "open", "handler": "decide", "path": "/open", "authentication": ["anonymous", "*"],
+        })),
+        complete(json!({
+            "id": "secret", "handler": "decide", "path": "/secret/{*rest}", "authentication": ["*"],
+        })),
+        complete(json!({
+            "id": "public", "handler": "decide", "path": "/public/{*rest}",
+            "authentication": ["anonymous"],
+        })),
+        // One path on two hosts: only one of the hosts asks for a credential.
+        complete(json!({
+            "id": "host-private", "handler": "decide", "host": "api.example", "path": "/v/{x}",
+            "authentication": ["*"],
+        })),
+        complete(json!({
+            "id": "host-public", "handler": "decide", "host": "pub.example", "path": "/v/{x}",
+            "authentication": ["anonymous"],
         })),
         // Keyward can forward the requests to this resource, or decide them for another proxy.
         complete(json!({

@@ -53,6 +53,14 @@ impl Kind {
         }
     }
 
+    /// The names and the texts of the shipped files.
+    pub fn shipped_files(self) -> Vec<(PathBuf, String)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/proxies");
+        let entries = std::fs::read_dir(folder.join(self.folder())).unwrap();
+        let files = entries.map(|entry| entry.unwrap().path());
+        files.map(|file| (file.clone(), std::fs::read_to_string(file).unwrap())).collect()
+    }
+
     /// The ports of the proxy, of Keyward and of the application in the shipped files. The files
     /// for `HaproxyTcp` do not contain the application, because Keyward forwards the requests to
     /// it.
@@ -60,8 +68,14 @@ impl Kind {
         match self {
             Self::EnvoyGrpc => &[8000, 8083, 9000],
             Self::HaproxyTcp(_) => &[8000, 8080],
+            // Traefik has one more listener, for its own subrequests.
+            Self::Traefik => &[8000, 8082, 9000, 8001],
             _ => &[8000, 8082, 9000],
         }
+    }
+
+    pub fn is_envoy(self) -> bool {
+        matches!(self, Self::Envoy | Self::EnvoyGrpc)
     }
 
     fn how_to_install(self) -> &'static str {
@@ -140,11 +154,10 @@ impl Program {
         keyward: SocketAddr,
         application: SocketAddr,
     ) -> Option<Self> {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let free = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        let [address, own] = free.map(|listener| listener.local_addr().unwrap());
         let folder = tempfile::tempdir().unwrap();
-        install(kind, folder.path(), address, keyward, application);
+        install(kind, folder.path(), &[address, keyward, application, own]);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let child = Command::new(program)
             .args(kind.arguments())
@@ -182,24 +195,13 @@ impl Drop for Program {
 
 /// Copies the shipped files to `folder` and replaces the addresses in the files. Each address must
 /// occur in a file.
-fn install(
-    kind: Kind,
-    folder: &Path,
-    proxy: SocketAddr,
-    keyward: SocketAddr,
-    application: SocketAddr,
-) {
-    let shipped =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/proxies").join(kind.folder());
+fn install(kind: Kind, folder: &Path, addresses: &[SocketAddr]) {
     let mut found = vec![false; kind.ports().len()];
-    for entry in std::fs::read_dir(shipped).unwrap() {
-        let file = entry.unwrap().path();
-        let mut text = std::fs::read_to_string(&file).unwrap();
+    for (file, mut text) in kind.shipped_files() {
         if kind == Kind::HaproxyTcp(Version::One) {
             assert!(text.contains("check send-proxy-v2"));
             text = text.replace("check send-proxy-v2", "check send-proxy");
         }
-        let addresses = [proxy, keyward, application];
         for (index, (port, new)) in kind.ports().iter().zip(addresses).enumerate() {
             let old = match kind {
                 Kind::Caddy if index == 0 => format!("http://:{port}"),

@@ -12,7 +12,7 @@ use crate::{
     api::Api,
     cli::client::local::{ApiFuture, InProcessApi},
     config::Settings,
-    handlers::{BodyLimits, Payload, PayloadResponse, RequestBody, UrlScheme},
+    handlers::{BodyLimits, ClientBody, Payload, PayloadResponse, RequestBody, UrlScheme},
     http::response,
     pipeline::{Denial, Gate},
     server::{Explainer, Peer, Service},
@@ -45,7 +45,8 @@ impl Service for AdminFace {
 
     async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let (parts, body) = request.into_parts();
-        let result = self.0.decide(&parts, RequestBody::Stream(body), peer.client()).await;
+        let body = RequestBody::Stream(ClientBody::new(body, parts.version));
+        let result = self.0.decide(&parts, body, peer.client()).await;
         let response = result.unwrap_or_else(|denial| {
             response::report(&denial, &parts.method, parts.uri.path(), peer.client());
             response::from_denial(&denial)

@@ -13,7 +13,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    connection::Http1Sender, endpoint::Endpoint, error::with_causes, upload::UploadProgress,
+    connection::Http1Sender, endpoint::Endpoint, error::with_causes, headers::is_forbidden_trailer,
+    upload::UploadProgress,
 };
 use crate::handlers::BodyError;
 
@@ -84,7 +85,13 @@ impl Body for Download {
             Poll::Pending => this
                 .poll_idle(cx)
                 .map(|()| Some(Err(this.fail("no data within idle_seconds".into())))),
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    let forbidden = trailers.keys().filter(|name| is_forbidden_trailer(name));
+                    for name in forbidden.cloned().collect::<Vec<_>>() {
+                        trailers.remove(name);
+                    }
+                }
                 this.is_idle = false;
                 if this.body.is_end_stream() {
                     this.finish();

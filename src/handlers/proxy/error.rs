@@ -4,6 +4,7 @@ use std::{error::Error, io};
 
 use ::http::StatusCode;
 
+use super::upload::UploadFailure;
 use crate::pipeline::{Denial, Phase};
 
 /// The reason why an upstream did not respond.
@@ -21,8 +22,10 @@ pub(super) enum ProxyError {
     ResponseTimeout,
     /// The response switches to a protocol that was not requested.
     UnexpectedUpgrade,
-    /// The client's body ended early.
-    ClientBroke,
+    /// The response says in two ways how long its body is.
+    AmbiguousLength,
+    /// The client's body ended early or exceeded a limit.
+    Upload(UploadFailure),
     /// The client stopped sending its body.
     ClientTimeout,
     /// Every upstream is ejected. The number is the seconds until one of the upstreams may be used
@@ -45,11 +48,17 @@ impl ProxyError {
                 | Self::Broken(_)
                 | Self::ResponseTimeout
                 | Self::UnexpectedUpgrade
+                | Self::AmbiguousLength
         )
     }
 
     /// The denial for this error. Only the operator's message names the upstream.
     pub fn denial(&self, upstream: Option<&str>) -> Denial {
+        match self {
+            Self::Upload(UploadFailure::TooLarge(limits)) => return limits.too_large(),
+            Self::Upload(UploadFailure::TooSlow(limits)) => return limits.too_slow(),
+            _ => {}
+        }
         let (status, code, message) = self.external_message();
         let mut denial = Denial::new(Phase::Handler, status, code, message);
         if let Self::AllEjected(seconds) = self {
@@ -72,7 +81,10 @@ impl ProxyError {
             Self::UnexpectedUpgrade => {
                 "the upstream switched to a protocol that was not requested".into()
             }
-            Self::ClientBroke => "the client's body ended early".into(),
+            Self::AmbiguousLength => {
+                "the response has two lengths, or a transfer coding other than chunked".into()
+            }
+            Self::Upload(_) => "the client's body ended early".into(),
             Self::ClientTimeout => {
                 "the client sent no data of its body within response_seconds".into()
             }
@@ -96,7 +108,7 @@ impl ProxyError {
                 "UPSTREAM_UNTRUSTED",
                 "No secure connection to the upstream server can be made.",
             ),
-            Self::Broken(_) | Self::UnexpectedUpgrade => (
+            Self::Broken(_) | Self::UnexpectedUpgrade | Self::AmbiguousLength => (
                 StatusCode::BAD_GATEWAY,
                 "UPSTREAM_BROKEN",
                 "The upstream server sent no valid response.",
@@ -111,7 +123,7 @@ impl ProxyError {
                 "UPSTREAM_UNAVAILABLE",
                 "No upstream server is available. Try again in a moment.",
             ),
-            Self::ClientBroke => {
+            Self::Upload(_) => {
                 (StatusCode::BAD_REQUEST, "BODY_BROKEN", "The request's body ended early.")
             }
             Self::ClientTimeout => (

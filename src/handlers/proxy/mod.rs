@@ -13,6 +13,7 @@ mod incoming;
 mod outgoing;
 mod tunnel;
 mod upload;
+mod upload_limits;
 mod upstreams;
 
 use std::{sync::Arc, time::Duration};
@@ -48,7 +49,11 @@ pub(super) async fn respond(
     let client_upgrade = request.upgrade.take();
     let outgoing =
         OutgoingRequest::new(handlers, &request, &upstreams.settings, client_upgrade.is_some());
-    let upload = Upload::new(body, outgoing.expectation(), &handlers.identity_fields);
+    let limits = request
+        .grant
+        .rule()
+        .map_or(handlers.limits, |rule| handlers.limits.of_resource(&rule.resource));
+    let upload = Upload::new(body, &limits, outgoing.expectation(), &handlers.identity_fields);
     let exchange = send(&upstreams, &outgoing, upload).await?;
     finish(&upstreams, &outgoing, exchange, client_upgrade)
 }
@@ -115,9 +120,8 @@ async fn attempt(
         };
         let was_used = connection.was_used();
         // If the upstream may have received the request, the request is repeated only if repeating
-        // is safe (RFC 9110, section 9.2.2): the request has no body, and its method is not POST.
-        // So a PATCH request is repeated only if it has no body.
-        let is_repeatable = upload.is_empty() && *outgoing.method() != Method::POST;
+        // is safe: the request has no body, and its method is idempotent.
+        let is_repeatable = upload.is_empty() && is_idempotent(outgoing.method());
         let progress = upload.progress();
         let request = match outgoing.request(endpoint, upload) {
             Ok(request) => request,
@@ -142,6 +146,12 @@ async fn attempt(
     }
 }
 
+/// Whether RFC 9110, section 9.2.2, says that a request with this method may be sent twice.
+fn is_idempotent(method: &Method) -> bool {
+    use Method as M;
+    [M::GET, M::HEAD, M::OPTIONS, M::TRACE, M::PUT, M::DELETE].contains(method)
+}
+
 /// Sends a request and waits for the head of the response. The timeout starts again with every part
 /// of the body that is sent.
 async fn exchange(
@@ -154,11 +164,15 @@ async fn exchange(
     let mut deadline = Instant::now() + timeout;
     loop {
         match tokio::time::timeout_at(deadline, &mut response).await {
-            Ok(Ok(response)) => return Ok(response),
+            Ok(Ok((response, sender))) if incoming::has_one_length(response.headers()) => {
+                return Ok((response, sender));
+            }
+            Ok(Ok(_)) => return Err((ProxyError::AmbiguousLength, None)),
             Ok(Err(SendError { error, request })) => {
-                let client_broke = progress.is_some_and(UploadProgress::is_broken);
-                let error =
-                    if client_broke { ProxyError::ClientBroke } else { ProxyError::Broken(error) };
+                let error = match progress.and_then(UploadProgress::failure) {
+                    Some(failure) => ProxyError::Upload(failure),
+                    None => ProxyError::Broken(error),
+                };
                 return Err((error, request));
             }
             Err(_) => {

@@ -31,6 +31,7 @@ pub(super) struct OutgoingRequest<'a> {
     preserves_host: bool,
     upgrade: Option<HeaderValue>,
     accepts_trailers: bool,
+    has_empty_length: bool,
     expectation: Expectation,
 }
 
@@ -71,6 +72,7 @@ impl<'a> OutgoingRequest<'a> {
             preserves_host: proxy.preserve_host,
             upgrade,
             accepts_trailers: has_token(request.headers, &TE, "trailers"),
+            has_empty_length: has_empty_length(request.headers),
             expectation: if expects_continue && is_http1 {
                 Expectation::Continue
             } else {
@@ -104,7 +106,7 @@ impl<'a> OutgoingRequest<'a> {
         if self.accepts_trailers {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
-        set_length(&mut headers, &upload);
+        self.set_length(&mut headers, &upload);
         let mut request = Request::new(upload);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = match to.protocol {
@@ -134,6 +136,17 @@ impl<'a> OutgoingRequest<'a> {
             });
         }
         Ok(request)
+    }
+
+    /// Sets `Content-Length` to the body's length, if the body has a known length. A request
+    /// without a body has no length, unless the client sent one (RFC 9110, section 8.6).
+    fn set_length(&self, headers: &mut HeaderMap, upload: &Upload) {
+        use hyper::body::Body as _;
+        let empty_length = self.has_empty_length.then_some(0);
+        let length = if upload.is_empty() { empty_length } else { upload.size_hint().exact() };
+        if let Some(length) = length {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
     }
 
     fn add_http1_fields(&self, headers: &mut HeaderMap, host: HeaderValue) {
@@ -184,14 +197,9 @@ fn requested_upgrade(headers: &HeaderMap, proxy: &Proxy) -> Option<HeaderValue> 
         .find_map(|name| HeaderValue::from_str(name).ok())
 }
 
-/// Sets `Content-Length` to the body's length, if the body has a known length.
-fn set_length(headers: &mut HeaderMap, upload: &Upload) {
-    use hyper::body::Body as _;
-    if !upload.is_empty()
-        && let Some(length) = upload.size_hint().exact()
-    {
-        headers.insert(CONTENT_LENGTH, length.into());
-    }
+/// Whether the client sent a length of 0, which is not the same as no body.
+fn has_empty_length(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_LENGTH).is_some_and(|value| value.as_bytes().iter().all(|b| *b == b'0'))
 }
 
 /// Joins `Cookie` fields, which HTTP/2 may split, into the single field of HTTP/1.1 (RFC 9113,

@@ -11,12 +11,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
-use super::{activity::LastActivity, headers::is_reserved};
-use crate::handlers::{BodyError, IdentityFields, RequestBody};
+use super::{
+    activity::LastActivity,
+    headers::{is_forbidden_trailer, is_reserved},
+    upload_limits::{Exceeded, UploadLimits},
+};
+use crate::handlers::{BodyError, BodyLimits, ClientBody, IdentityFields, RequestBody};
 
 /// The maximum time that a body with `Expect: 100-continue` waits for the upstream's permission.
 /// RFC 9110, section 10.1.1, advises against an indefinite wait.
@@ -35,7 +39,8 @@ enum UploadBody {
 }
 
 struct UploadStream {
-    body: Incoming,
+    body: ClientBody,
+    limits: UploadLimits,
     progress: Arc<UploadProgress>,
     identity_fields: Arc<IdentityFields>,
     /// The timeout of `Expect: 100-continue`; `None` means that the body may be sent.
@@ -53,6 +58,7 @@ pub(super) enum Expectation {
 
 /// The progress of a body, for the tasks that wait for the response.
 pub(super) struct UploadProgress {
+    limits: BodyLimits,
     activity: LastActivity,
     state: AtomicU8,
     gate: Mutex<BodyGate>,
@@ -62,6 +68,19 @@ const SENDING: u8 = 0;
 const WAITING_FOR_CLIENT: u8 = 1;
 const COMPLETE: u8 = 2;
 const BROKEN: u8 = 3;
+const TOO_LARGE: u8 = 4;
+const TOO_SLOW: u8 = 5;
+
+/// The reason why a body did not arrive.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum UploadFailure {
+    /// The body ended early.
+    Broken,
+    /// The body is larger than its limit.
+    TooLarge(BodyLimits),
+    /// The body took longer than its limit.
+    TooSlow(BodyLimits),
+}
 
 /// Holds the body back until the upstream permits it (`100 Continue`).
 struct BodyGate {
@@ -85,6 +104,7 @@ enum BodyGateState {
 impl Upload {
     pub fn new(
         body: RequestBody,
+        limits: &BodyLimits,
         expectation: Expectation,
         identity_fields: &Arc<IdentityFields>,
     ) -> Self {
@@ -101,12 +121,14 @@ impl Upload {
             }
         };
         let progress = Arc::new(UploadProgress {
+            limits: *limits,
             activity: LastActivity::now(),
             state: AtomicU8::new(SENDING),
             gate: Mutex::new(BodyGate { state, waker: None }),
         });
         Self(UploadBody::Stream(Box::new(UploadStream {
             body,
+            limits: UploadLimits::new(limits),
             progress,
             identity_fields: identity_fields.clone(),
             continue_timeout,
@@ -142,9 +164,14 @@ impl UploadProgress {
         self.state.load(Relaxed) == COMPLETE
     }
 
-    /// Whether the client's body ended early.
-    pub fn is_broken(&self) -> bool {
-        self.state.load(Relaxed) == BROKEN
+    /// The reason why the client's body did not arrive. `None` means that it may still arrive.
+    pub fn failure(&self) -> Option<UploadFailure> {
+        match self.state.load(Relaxed) {
+            BROKEN => Some(UploadFailure::Broken),
+            TOO_LARGE => Some(UploadFailure::TooLarge(self.limits)),
+            TOO_SLOW => Some(UploadFailure::TooSlow(self.limits)),
+            _ => None,
+        }
     }
 
     /// Called when the upstream sends `100 Continue`.
@@ -217,6 +244,13 @@ impl UploadStream {
             Poll::Ready(Ok(())) => {}
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(exceeded) = self.limits.check(&polled, cx) {
+            self.progress.set_state(match exceeded {
+                Exceeded::Bytes => TOO_LARGE,
+                Exceeded::Time => TOO_SLOW,
+            });
+            return Poll::Ready(Some(Err(BodyError::new("the body exceeds a limit"))));
+        }
         self.progress.set_state(match &polled {
             Poll::Pending => WAITING_FOR_CLIENT,
             Poll::Ready(None) => COMPLETE,
@@ -231,10 +265,13 @@ impl UploadStream {
         })
     }
 
-    /// Removes reserved trailers, because an upstream may merge trailers into the header fields.
+    /// Removes reserved and forbidden trailers, because an upstream may merge trailers into the
+    /// header fields.
     fn without_reserved(&self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
         if let Some(trailers) = frame.trailers_mut() {
-            let reserved = trailers.keys().filter(|name| is_reserved(name, &self.identity_fields));
+            let reserved = trailers.keys().filter(|name| {
+                is_reserved(name, &self.identity_fields) || is_forbidden_trailer(name)
+            });
             for name in reserved.cloned().collect::<Vec<_>>() {
                 trailers.remove(name);
             }
@@ -269,7 +306,8 @@ impl Body for Upload {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            UploadBody::Empty => SizeHint::with_exact(0),
+            // hyper would send an exact size of 0 as a length. `OutgoingRequest` decides about it.
+            UploadBody::Empty => SizeHint::default(),
             UploadBody::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             UploadBody::Stream(stream) => stream.body.size_hint(),
         }

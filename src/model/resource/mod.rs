@@ -1,5 +1,6 @@
 //! Resources: paths with their methods, formats and required permissions.
 
+mod body;
 mod cors;
 mod forwarded;
 mod handler;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    body::{BodyLimit, BodyRules},
     cors::{Cors, OriginPattern, PreflightMode, WebOrigin},
     forwarded::ForwardedField,
     handler::Handler,
@@ -49,6 +51,9 @@ pub struct Resource {
     /// Whether the body is read before the decision, so that scripts can see it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub buffer_body: bool,
+    /// The limits of the request bodies.
+    #[serde(flatten)]
+    pub body: BodyRules,
     /// The response of the `respond` handler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respond: Option<Respond>,
@@ -211,6 +216,7 @@ impl Resource {
             },
             permission: PermissionSource::Records,
             buffer_body: false,
+            body: BodyRules::default(),
             respond: None,
             proxy: None,
             rate_limit: None,
@@ -259,6 +265,7 @@ impl Resource {
         self.check_rules(&mut found);
         self.check_respond(&mut found);
         self.check_proxy(&mut found);
+        self.check_body(&mut found);
         self.check_cors(&mut found);
         found
     }

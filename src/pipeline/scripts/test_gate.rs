@@ -163,6 +163,7 @@ fn resource(test: &TestRequest) -> Resource {
         },
         permission: PermissionSource::Records,
         buffer_body: true,
+        body: crate::model::BodyRules::default(),
         respond: None,
         proxy: None,
         rate_limit: None,

@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     io::{self, IoSlice},
     net::Shutdown,
+    os::fd::{AsFd as _, BorrowedFd},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -12,6 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -20,9 +22,11 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    framing::FramingGuard,
+    framing::{FramingGuard, Inspection},
+    half_close::HalfClose,
+    held::HeldBytes,
     malformed,
-    timeouts::{ConnectionTimeouts, NextBytes},
+    timeouts::ConnectionTimeouts,
 };
 
 /// The maximum time that the server reads from a rejected client before it closes the socket. If a
@@ -128,6 +132,17 @@ impl Socket {
             }
         };
         let _ = tokio::time::timeout(LINGER, discard).await;
+    }
+
+    /// Whether both directions of the connection are closed, for example by a reset.
+    pub fn is_reset(&self) -> bool {
+        let is_closed = |stream: BorrowedFd<'_>| {
+            let mut events = [PollFd::from_borrowed_fd(stream, PollFlags::empty())];
+            let found = poll(&mut events, Some(&Timespec::default()));
+            let closed = PollFlags::HUP | PollFlags::ERR;
+            found.is_ok() && events[0].revents().intersects(closed)
+        };
+        with_raw_stream!(self, stream => is_closed(stream.as_fd()))
     }
 
     /// Whether the socket has unread bytes. Discards the first unread byte.
@@ -253,6 +268,8 @@ pub(in crate::server) struct MonitoredIo {
     /// The unwritten part of the response that replaces a rejection by hyper.
     replacement: Vec<u8>,
     framing: FramingGuard,
+    half_close: HalfClose,
+    held: HeldBytes,
     /// The drop of this sender tells the listener that the socket is no longer in use.
     _in_use: oneshot::Sender<Infallible>,
 }
@@ -278,22 +295,46 @@ impl MonitoredIo {
             timeouts,
             replacement: Vec::new(),
             framing: FramingGuard::default(),
+            half_close: HalfClose::default(),
+            held: HeldBytes::default(),
             _in_use: in_use,
         };
         (io, returned, released)
     }
 
-    /// The index of the byte that makes a request ambiguous. `None` means that no request is
-    /// ambiguous.
-    fn find_ambiguity(&mut self, bytes: &[u8]) -> Option<usize> {
-        match self.timeouts.next_bytes() {
-            NextBytes::OtherProtocol => return None,
-            NextBytes::NewRequest if self.framing.is_ignoring() => {
-                self.framing = FramingGuard::default();
-            }
-            NextBytes::NewRequest | NextBytes::SameRequest => {}
+    /// Whether the bytes of the connection are HTTP/1.
+    fn is_http1(&self) -> bool {
+        !self.timeouts.is_http2() && !self.timeouts.is_upgraded()
+    }
+
+    /// Inspects the bytes after the first `before` bytes of `buffer`. Replaces the bytes of a
+    /// malformed request with bytes that hyper rejects.
+    fn inspect(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
+        self.timeouts.received(&buffer.filled()[before..]);
+        if !self.is_http1() {
+            return;
         }
-        self.framing.inspect(bytes)
+        match self.framing.inspect(&buffer.filled()[before..]) {
+            Inspection::Passed => {}
+            Inspection::Malformed(start) => {
+                buffer.set_filled(before + start);
+                append_invalid_end(buffer);
+            }
+            Inspection::Undecided(start) => self.held.hold(buffer, before + start),
+        }
+    }
+
+    /// Called when the client has closed its sending half. Ready when hyper may see the end: at
+    /// once if the last request is not complete, and otherwise when its response was written.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_kept =
+            self.is_http1() && self.timeouts.is_responding() && self.framing.is_between_requests();
+        match &self.socket {
+            Some(socket) if is_kept => {
+                self.half_close.poll_gone(cx, || socket.is_reset(), &self.timeouts)
+            }
+            _ => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_send(
@@ -306,6 +347,9 @@ impl MonitoredIo {
         // For TLS, `TlsIo` reports the write.
         let is_tls = matches!(socket, Socket::Tls(_));
         let written = socket.poll_write(cx, parts);
+        if written.is_ready() {
+            self.half_close.wrote();
+        }
         if is_tls { written } else { report_write(&self.timeouts, written) }
     }
 
@@ -333,9 +377,10 @@ impl MonitoredIo {
     }
 }
 
-/// Appends a NUL and the end of a head. A line must not contain a NUL, so hyper rejects the head.
+/// Appends bytes that hyper rejects in every part of a request but the data of a body: a NUL, which
+/// no line may contain, a line feed, which no chunk extension may contain, and the end of a head.
 fn append_invalid_end(buffer: &mut ReadBuf<'_>) {
-    const END: &[u8] = b"\0\r\n\r\n";
+    const END: &[u8] = b"\0\n\r\n\r\n";
     let fits = END.len().min(buffer.remaining());
     buffer.put_slice(&END[..fits]);
 }
@@ -347,16 +392,39 @@ impl AsyncRead for MonitoredIo {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check_not_aborted(READ, cx)?;
+        if self.framing.is_malformed() {
+            // The bytes of a malformed request end here.
+            return Poll::Ready(Ok(()));
+        }
+        if self.timeouts.is_upgraded() {
+            self.held.release();
+        }
         let before = buffer.filled().len();
+        if !self.held.is_empty() {
+            if self.held.is_holding() {
+                self.held.wait(cx);
+                return Poll::Pending;
+            }
+            self.held.take_into(buffer);
+            self.inspect(buffer, before);
+            return Poll::Ready(Ok(()));
+        }
+        if self.half_close.is_closed() {
+            return self.poll_end(cx);
+        }
+        let has_room = buffer.remaining() > 0;
         let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(())) };
         ready!(socket.poll_read(cx, buffer))?;
-        if buffer.filled().len() > before {
-            self.timeouts.received(&buffer.filled()[before..]);
-            if let Some(index) = self.find_ambiguity(&buffer.filled()[before..]) {
-                buffer.set_filled(before + index);
-                append_invalid_end(buffer);
-            }
+        if buffer.filled().len() == before && has_room {
+            self.half_close.close();
+            return self.poll_end(cx);
         }
+        if self.held.is_holding() {
+            self.held.hold(buffer, before);
+            self.held.wait(cx);
+            return Poll::Pending;
+        }
+        self.inspect(buffer, before);
         Poll::Ready(Ok(()))
     }
 }
@@ -399,7 +467,14 @@ impl AsyncWrite for MonitoredIo {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_replacement(cx))?;
-        self.socket.as_mut().map_or(Poll::Ready(Ok(())), |socket| socket.poll_flush(cx))
+        if let Some(socket) = &mut self.socket {
+            ready!(socket.poll_flush(cx))?;
+        }
+        if self.timeouts.flushed() {
+            self.half_close.release();
+            self.held.release();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -2,6 +2,12 @@
 //! valid HTTP.
 
 pub(super) mod framing;
+mod half_close;
+pub(super) mod head;
+mod held;
 pub(super) mod io;
+mod lines;
 pub(super) mod malformed;
+pub(super) mod stream;
 pub(super) mod timeouts;
+pub(super) mod tracked_body;

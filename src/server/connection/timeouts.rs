@@ -1,17 +1,29 @@
 //! The timeouts of a connection: how long the connection may be idle, how long a request's head may
 //! take, and how long the client may read nothing. Each connection has one timer, set to the
-//! earliest possible expiry. A request costs a few writes to memory.
+//! earliest possible expiry. A request costs a few writes to memory. A stream of HTTP/2 has a
+//! [timeout of its own](super::stream).
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 /// The first bytes of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+/// How long a connection whose client has closed its sending half may be silent during an event
+/// stream.
+const SILENT_EVENTS: Duration = Duration::from_secs(5);
+
+/// `exchange`: every request has its response, and all bytes of the responses were written.
+const COMPLETE: u8 = 0;
+/// `exchange`: the last request has no response yet.
+const REQUESTED: u8 = 1;
+/// `exchange`: the response to the last request has begun.
+const RESPONDED: u8 = 2;
+
 /// The value of `preface_bytes` after the client has sent a byte that differs from the preface.
 const NOT_HTTP2: usize = usize::MAX;
 /// The maximum number of milliseconds by which the clock of [`ticks`] lags behind the clock of
@@ -37,31 +49,26 @@ pub(in crate::server) struct ConnectionTimeouts {
     idle_since: AtomicU64,
     /// The time at which the client's socket became full.
     blocked_since: AtomicU64,
-    /// HTTP/2: the number of responses whose next bytes wait until the client opens its
-    /// flow-control window. A window can be closed while the socket accepts bytes.
-    offered: AtomicU32,
-    /// HTTP/2: the last time at which hyper took bytes of a response.
-    taken_at: AtomicU64,
+    /// HTTP/1: the progress of the last request: [`COMPLETE`], [`REQUESTED`] or [`RESPONDED`].
+    exchange: AtomicU8,
+    /// Whether the PROXY header of the connection is still to come.
+    awaits_proxy_header: AtomicBool,
     has_received: AtomicBool,
     /// How many bytes of the HTTP/2 preface have come, or [`NOT_HTTP2`].
     preface_bytes: AtomicUsize,
     was_rejected: AtomicBool,
     is_upgraded: AtomicBool,
-    /// Whether a request was read since [`Self::next_bytes`] last returned `NewRequest`.
-    has_new_request: AtomicBool,
     /// Whether the last response came from an upstream.
     is_pass_through: AtomicBool,
+    /// Whether the last response is a stream of events.
+    is_event_stream: AtomicBool,
 }
 
-/// The meaning of the next bytes of a connection.
+/// The source of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum NextBytes {
-    /// A new request, because the previous request has its response.
-    NewRequest,
-    /// More bytes of the current request.
-    SameRequest,
-    /// Bytes that are not HTTP/1.1.
-    OtherProtocol,
+pub(in crate::server) enum ResponseSource {
+    Keyward,
+    Upstream { is_event_stream: bool },
 }
 
 /// The result of a check for timeouts.
@@ -85,14 +92,14 @@ impl ConnectionTimeouts {
             head_since: AtomicU64::new(0),
             idle_since: AtomicU64::new(1),
             blocked_since: AtomicU64::new(0),
-            offered: AtomicU32::new(0),
-            taken_at: AtomicU64::new(0),
+            exchange: AtomicU8::new(COMPLETE),
+            awaits_proxy_header: AtomicBool::new(false),
             has_received: AtomicBool::new(false),
             preface_bytes: AtomicUsize::new(0),
             was_rejected: AtomicBool::new(false),
             is_upgraded: AtomicBool::new(false),
-            has_new_request: AtomicBool::new(true),
             is_pass_through: AtomicBool::new(false),
+            is_event_stream: AtomicBool::new(false),
         }
     }
 
@@ -106,6 +113,15 @@ impl ConnectionTimeouts {
     /// Records that the handshake is complete: the time for the first request begins.
     pub fn begin_idle(&self) {
         self.idle_since.store(self.now(), Relaxed);
+    }
+
+    /// Records whether the PROXY header of the connection is still to come.
+    pub fn set_awaits_proxy_header(&self, awaits: bool) {
+        self.awaits_proxy_header.store(awaits, Relaxed);
+    }
+
+    pub fn awaits_proxy_header(&self) -> bool {
+        self.awaits_proxy_header.load(Relaxed)
     }
 
     /// Records that bytes were read.
@@ -129,7 +145,7 @@ impl ConnectionTimeouts {
         }
     }
 
-    fn is_http2(&self) -> bool {
+    pub fn is_http2(&self) -> bool {
         self.preface_bytes.load(Relaxed) == PREFACE.len()
     }
 
@@ -159,10 +175,39 @@ impl ConnectionTimeouts {
         self.is_upgraded.load(Relaxed)
     }
 
-    /// Records that a response will be written. `is_pass_through` means that the response came from
-    /// an upstream.
-    pub fn begin_response(&self, is_pass_through: bool) {
-        self.is_pass_through.store(is_pass_through, Relaxed);
+    /// Records that a response will be written.
+    pub fn begin_response(&self, source: ResponseSource) {
+        self.exchange.store(RESPONDED, Relaxed);
+        self.is_pass_through.store(source != ResponseSource::Keyward, Relaxed);
+        let is_event_stream = source == ResponseSource::Upstream { is_event_stream: true };
+        self.is_event_stream.store(is_event_stream, Relaxed);
+    }
+
+    /// Records that all bytes that hyper had were written. Returns whether all requests have their
+    /// responses now.
+    pub fn flushed(&self) -> bool {
+        if self.exchange.load(Relaxed) == COMPLETE {
+            return true;
+        }
+        let is_complete = self.in_flight.load(Relaxed) == 0;
+        if is_complete {
+            self.exchange.store(COMPLETE, Relaxed);
+        }
+        is_complete
+    }
+
+    /// Whether bytes of a response are still to be written.
+    pub fn is_responding(&self) -> bool {
+        self.exchange.load(Relaxed) != COMPLETE
+    }
+
+    /// How long a connection whose client has closed its sending half may be silent. `None` means
+    /// that the response has not begun: its handler has its own timeouts.
+    pub fn silence_limit(&self) -> Option<Duration> {
+        let idle = Duration::from_millis(self.idle);
+        let is_event_stream = self.is_event_stream.load(Relaxed);
+        let limit = if is_event_stream { idle.min(SILENT_EVENTS) } else { idle };
+        (self.exchange.load(Relaxed) == RESPONDED).then_some(limit)
     }
 
     /// Whether the bytes that hyper writes now can be a rejection by hyper. After an upstream's
@@ -175,30 +220,9 @@ impl ConnectionTimeouts {
     /// Records that the head of a request was read.
     pub fn begin_request(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
-        self.has_new_request.store(true, Relaxed);
+        self.exchange.store(REQUESTED, Relaxed);
         self.head_since.store(0, Relaxed);
-        InFlight { timeouts: self.clone(), is_offered: false }
-    }
-
-    /// The time since when all responses wait for the client's window. `None` means that at least
-    /// one response does not wait, or that no request is in flight.
-    fn window_closed_since(&self) -> Option<u64> {
-        let (offered, in_flight) = (self.offered.load(Relaxed), self.in_flight.load(Relaxed));
-        (offered > 0 && offered == in_flight).then(|| self.taken_at.load(Relaxed))
-    }
-
-    /// The meaning of the bytes that come next.
-    pub fn next_bytes(&self) -> NextBytes {
-        if self.is_http2() || self.is_upgraded() {
-            NextBytes::OtherProtocol
-        } else if self.in_flight.load(Relaxed) == 0 && self.has_new_request.load(Relaxed) {
-            // A load and a separate store are enough, because only the task of the connection uses
-            // this flag.
-            self.has_new_request.store(false, Relaxed);
-            NextBytes::NewRequest
-        } else {
-            NextBytes::SameRequest
-        }
+        InFlight { timeouts: self.clone() }
     }
 
     /// Checks whether the connection has to be closed.
@@ -210,8 +234,6 @@ impl ConnectionTimeouts {
             (self.blocked_since.load(Relaxed), self.head_since.load(Relaxed));
         let (expiry, reason) = if blocked_since != 0 {
             (blocked_since + self.idle, "the client reads no bytes")
-        } else if let Some(since) = self.window_closed_since() {
-            (since + self.idle, "the client does not open its HTTP/2 window")
         } else if self.in_flight.load(Relaxed) > 0 || self.is_upgraded() {
             // Handlers and tunnels have their own timeouts. The next check is needed because the
             // connection may become idle right after this check.
@@ -246,7 +268,6 @@ fn ticks() -> i64 {
 #[derive(Debug)]
 pub(in crate::server) struct InFlight {
     timeouts: Arc<ConnectionTimeouts>,
-    is_offered: bool,
 }
 
 impl InFlight {
@@ -254,32 +275,10 @@ impl InFlight {
     pub fn timeouts(&self) -> &ConnectionTimeouts {
         &self.timeouts
     }
-
-    /// Records that the head or more bytes of the response are ready, so that the client has to
-    /// take them.
-    pub fn offer_bytes(&mut self) {
-        // If an HTTP/1 client reads nothing, its socket becomes full, and `write_blocked` records
-        // the full socket.
-        if !self.timeouts.is_http2() {
-            return;
-        }
-        self.timeouts.taken_at.store(self.timeouts.now(), Relaxed);
-        if !std::mem::replace(&mut self.is_offered, true) {
-            self.timeouts.offered.fetch_add(1, Relaxed);
-        }
-    }
-
-    /// Records that the client can take bytes, but no bytes of the response are ready.
-    pub fn wait_for_bytes(&mut self) {
-        if std::mem::replace(&mut self.is_offered, false) {
-            self.timeouts.offered.fetch_sub(1, Relaxed);
-        }
-    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.wait_for_bytes();
         self.timeouts.idle_since.store(self.timeouts.now(), Relaxed);
         self.timeouts.in_flight.fetch_sub(1, Relaxed);
     }
@@ -339,25 +338,17 @@ mod tests {
     }
 
     #[test]
-    fn response_that_waits_for_a_window_is_timed() {
-        let timeouts = new_timeouts(HOUR, Duration::ZERO);
-        timeouts.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        let mut first = timeouts.begin_request();
-        first.offer_bytes();
-        first.offer_bytes();
-        assert_eq!(
-            timeouts.check(),
-            TimeoutCheck::Expired("the client does not open its HTTP/2 window")
-        );
-        let other = timeouts.begin_request();
-        assert!(!has_expired(&timeouts), "another request is in flight");
-        drop(other);
-        first.wait_for_bytes();
-        first.wait_for_bytes();
-        assert!(!has_expired(&timeouts), "no bytes are ready");
-        first.offer_bytes();
-        assert!(has_expired(&timeouts));
-        drop(first);
-        assert_eq!(timeouts.check(), TimeoutCheck::Expired("no request came"));
+    fn only_a_response_that_has_begun_may_be_silent_for_a_limited_time() {
+        let timeouts = new_timeouts(HOUR, HOUR);
+        let request = timeouts.begin_request();
+        assert_eq!((timeouts.silence_limit(), timeouts.flushed()), (None, false));
+        timeouts.begin_response(ResponseSource::Upstream { is_event_stream: false });
+        assert_eq!(timeouts.silence_limit(), Some(HOUR));
+        timeouts.begin_response(ResponseSource::Upstream { is_event_stream: true });
+        assert_eq!(timeouts.silence_limit(), Some(SILENT_EVENTS));
+        assert!(!timeouts.flushed() && timeouts.is_responding());
+        drop(request);
+        assert!(timeouts.is_responding(), "the last bytes are not written");
+        assert!(timeouts.flushed() && !timeouts.is_responding());
     }
 }

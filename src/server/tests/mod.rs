@@ -2,6 +2,7 @@
 //! handler.
 
 mod bounds;
+mod connection;
 mod envoy;
 mod framing;
 mod http2;
@@ -65,7 +66,8 @@ fn generous_limits() -> ConnectionLimits {
 /// [`TestListener::release_waiting_requests`], and `/never` gets no response. The body for `/who`
 /// is scheme and client, for `/large` [`LARGE`] bytes, for `/half` a truncated body, and for
 /// `/read` the body of the request. The response to `/switch` switches to a protocol that the
-/// client did not request. The body for all other paths is method and path.
+/// client did not request. `/stalled` sends the beginning of a body and no more. The body for all
+/// other paths is method and path.
 #[derive(Clone)]
 struct PathService {
     is_open: watch::Receiver<bool>,
@@ -88,6 +90,7 @@ impl Service for PathService {
             "/never" => pending().await,
             "/who" => format!("{}://{}", peer.scheme().name(), peer.client()).into(),
             "/half" => return PayloadResponse::new(Payload::stream(TruncatedBody(0))),
+            "/stalled" => return PayloadResponse::new(Payload::stream(StalledBody(false))),
             "/switch" => {
                 let mut switch = PayloadResponse::default();
                 *switch.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -128,6 +131,22 @@ impl Body for TruncatedBody {
             }
             _ => Poll::Ready(Some(Err(BodyError::new("no more came")))),
         }
+    }
+}
+
+/// A body that stops after its first piece was sent.
+struct StalledBody(bool);
+
+impl Body for StalledBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let has_begun = std::mem::replace(&mut self.0, true);
+        if has_begun { Poll::Pending } else { Poll::Ready(Some(Ok(Frame::data("half".into())))) }
     }
 }
 

@@ -5,10 +5,14 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::{io::AsyncReadExt as _, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 use super::{
-    support::{PATIENCE, TestServer},
+    support::{PATIENCE, TestResponse, TestServer},
     upstream::{Protocol, echo, upstream_with},
 };
 
@@ -86,11 +90,26 @@ async fn malformed_chunk_aborts_the_request_to_the_upstream() {
         " 1\r\na",
         "1;\nx\r\na",
     ] {
-        let request = format!(
-            "POST /x HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n{chunk}\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+        let begun = format!(
+            "POST /x HTTP/1.1\r\nHost: a\r\nAPI-KEY: {}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
             server.ada_credential
         );
-        let response = server.send(request.as_bytes()).await;
+        let rest = format!("{chunk}\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
+        // In one piece, the malformed request is rejected before the upstream sees any of it.
+        let response = server.send([&*begun, &rest].concat().as_bytes()).await;
+        assert_eq!(response.status, 400, "{chunk:?} {response:?}");
+        let connections = upstream.connections();
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        timeout(PATIENCE, async {
+            while upstream.connections() == connections {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
+        stream.write_all(rest.as_bytes()).await.unwrap();
+        let response = TestResponse::read(&mut stream).await;
         assert_eq!(response.status, 400, "{chunk:?} {response:?}");
     }
     // Each connection to the upstream ends with its request. The upstream then records the request.

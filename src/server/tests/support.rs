@@ -22,6 +22,9 @@ use crate::{
 /// How long an operation may take before a test gives up. No test asserts that anything is faster.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Limits of request bodies that no test reaches, unless the test sets a lower limit.
+const BODIES: BodyLimits = BodyLimits { bytes: 1 << 20, read: PATIENCE };
+
 /// A server with the users `ada`, who has the role `reader` with the permission `read`, and `bob`,
 /// who has no roles.
 pub struct TestServer {
@@ -55,6 +58,26 @@ impl TestServer {
         resources: &[Value],
         change: impl FnOnce(Public) -> Public,
     ) -> Self {
+        Self::build(listener, limits(), BODIES, resources, change).await
+    }
+
+    /// A server with these limits of its connections.
+    pub async fn with_limits(limits: ConnectionLimits, resources: &[Value]) -> Self {
+        Self::build(Listener::from, limits, BODIES, resources, |public| public).await
+    }
+
+    /// A server with these limits of request bodies.
+    pub async fn with_body_limits(bodies: BodyLimits, resources: &[Value]) -> Self {
+        Self::build(Listener::from, limits(), bodies, resources, |public| public).await
+    }
+
+    async fn build(
+        listener: impl FnOnce(BoundSocket) -> Listener,
+        limits: ConnectionLimits,
+        bodies: BodyLimits,
+        resources: &[Value],
+        change: impl FnOnce(Public) -> Public,
+    ) -> Self {
         let store = Arc::new(MemoryStore::new());
         let pepper = Pepper::from_bytes([7; 32]);
         let (passwords, clock) = (Passwords::new(1), Clock::system());
@@ -72,7 +95,6 @@ impl TestServer {
         for resource in resources {
             accounts.as_actor(Actor::Program).create(complete(resource)).await.unwrap();
         }
-        let bodies = BodyLimits { bytes: 1 << 20, read: PATIENCE };
         let handlers = Handlers::new(accounts.clone(), bodies);
         let loopback = ["127.0.0.0/8".parse().unwrap()];
         let verify = listen_for_verify(&accounts, handlers.clone(), loopback).await;
@@ -82,7 +104,7 @@ impl TestServer {
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = serve(
             listener(BoundSocket::Tcp(socket)),
-            limits(),
+            limits,
             Arc::new(Semaphore::new(2000)),
             public,
             async {

@@ -20,9 +20,9 @@ use self::{
     dialects::{Dialect, OriginalRequest},
     identity_headers::{HeaderTemplate, HeaderValues},
 };
-use super::{Peer, Service};
+use super::{HeadLimits, Peer, Service};
 use crate::{
-    handlers::{Handlers, Origin, Payload, PayloadResponse},
+    handlers::{ClientBody, Handlers, Origin, Payload, PayloadResponse},
     http::{
         cors::{PreflightResult, preflight_response},
         forwarded::is_among,
@@ -55,13 +55,28 @@ pub struct Verify {
     template: Arc<HeaderTemplate>,
     /// The addresses of the proxies that may ask.
     trusted: Arc<[IpNet]>,
+    /// The limits of the head of a request that a proxy describes in a gRPC message.
+    head_limits: HeadLimits,
 }
 
 impl Verify {
     /// The service with the resources of these handlers. No proxy may ask yet.
     pub fn new(gate: Gate, handlers: Handlers) -> Self {
         let template = Arc::new(HeaderTemplate::new(handlers.identity_fields()));
-        Self { gate, handlers, template, trusted: Arc::default() }
+        Self {
+            gate,
+            handlers,
+            template,
+            trusted: Arc::default(),
+            head_limits: HeadLimits::default(),
+        }
+    }
+
+    /// Sets the limits of the head of a request that a proxy describes in a gRPC message.
+    #[must_use]
+    pub fn with_head_limits(mut self, limits: HeadLimits) -> Self {
+        self.head_limits = limits;
+        self
     }
 
     /// Lets the proxies at these addresses ask. Keyward believes what they say about their clients.
@@ -155,8 +170,16 @@ impl Service for Verify {
     }
 
     async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
-        let (parts, _) = request.into_parts();
-        let response = self.verify(&parts, peer).await;
+        let (parts, body) = request.into_parts();
+        // The body is not read, but its announced length has the limit of all listeners.
+        let body = ClientBody::new(body, parts.version);
+        let response = match self.handlers.body_limits().check_declared(&body) {
+            Ok(()) => self.verify(&parts, peer).await,
+            Err(denial) => {
+                let dialect = Dialect::of_path(parts.uri.path()).unwrap_or(Dialect::Plain);
+                dialect.denial_response(&denial)
+            }
+        };
         response::for_method(&parts.method, response)
     }
 }

@@ -120,6 +120,8 @@ host = "api.example"
 granularity = "method"
 permission = "script"
 buffer_body = true
+body_bytes = 12345
+body_read_seconds = 67
 enabled = false
 rate_limit = "7/1s"
 [resources.proxy]
@@ -139,6 +141,18 @@ eject_seconds = 7
 formats = ["any"]
 authentication = ["mobile", "anonymous"]
 permissions = ["a b"]
+
+[[resources]]
+id = "stream"
+handler = "proxy"
+path = "/stream"
+methods = ["POST"]
+formats = ["any"]
+authentication = ["*"]
+body_bytes = "none"
+body_read_seconds = "none"
+[resources.proxy]
+upstreams = ["http://127.0.0.1:9000"]
 
 [[resources]]
 id = "fixed"
@@ -249,6 +263,8 @@ async fn every_field_survives_export_and_apply() {
     let text = client.export().await;
     for expected in [
         "[resources.methods.GET]",
+        "body_bytes = 12345",
+        "body_read_seconds = \"none\"",
         "odd name.",
         "rotated",
         "revoked",

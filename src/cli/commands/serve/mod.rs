@@ -278,7 +278,8 @@ async fn serve_all(
     let handlers = Handlers::new(accounts.clone(), body_limits(settings))
         .with_identity_fields(settings.identity.clone());
     let asked = Verify::new(gate.clone(), handlers.clone())
-        .with_trusted_proxies(settings.verify.trusted_proxies.iter().copied());
+        .with_trusted_proxies(settings.verify.trusted_proxies.iter().copied())
+        .with_head_limits(connection_limits(settings).head());
     let service = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
     let (usage, denials, events) = (accounts.clone(), accounts.clone(), accounts.clone());

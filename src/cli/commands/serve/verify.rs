@@ -85,6 +85,7 @@ impl VerifyListeners {
         stop: watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let connections = Arc::new(Semaphore::new(connections));
+        let limits = limits_for_proxies(limits);
         let grpc = async {
             if let Some(socket) = self.grpc {
                 let listener = Listener::from(socket).with_tls(certificates.clone());
@@ -107,4 +108,11 @@ impl VerifyListeners {
         let ((), served) = tokio::join!(grpc, http);
         served
     }
+}
+
+/// The limits for the requests of proxies. A proxy adds header fields that describe the client's
+/// request. A request with as many fields as the public listener accepts must pass with them.
+fn limits_for_proxies(limits: ConnectionLimits) -> ConnectionLimits {
+    let (headers, header_bytes) = (limits.headers + 16, limits.header_bytes + 2048);
+    ConnectionLimits { headers, header_bytes, ..limits }
 }

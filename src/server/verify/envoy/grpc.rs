@@ -21,6 +21,7 @@ const PREFIX: usize = 5;
 pub(super) enum Code {
     Ok = 0,
     InvalidArgument = 3,
+    NotFound = 5,
     PermissionDenied = 7,
     ResourceExhausted = 8,
     Unimplemented = 12,
@@ -32,6 +33,12 @@ pub(super) enum Code {
 pub struct GrpcBody {
     message: Option<Bytes>,
     trailers: Option<HeaderMap>,
+}
+
+impl From<Bytes> for GrpcBody {
+    fn from(message: Bytes) -> Self {
+        Self { message: Some(message), trailers: None }
+    }
 }
 
 /// Whether a request is a gRPC call.

@@ -2,6 +2,7 @@
 //! same responses for the client.
 
 mod grpc;
+pub(in crate::server) mod health;
 pub(in crate::server) mod messages;
 
 use std::net::IpAddr;
@@ -25,12 +26,13 @@ use super::{
     untrusted_proxy,
 };
 use crate::{
-    handlers::{PayloadResponse, RequestBody, UrlScheme},
+    handlers::{ClientBody, PayloadResponse, RequestBody, UrlScheme},
     http::{
         forwarded::{self, ReportError, is_among},
         guard::bad_request,
         host, response,
     },
+    pipeline::{Denial, Phase},
     server::{Peer, Service},
 };
 
@@ -47,8 +49,19 @@ impl Envoy {
         Self(verify)
     }
 
+    /// Reports the health of the server, to any client that reaches the listener.
+    async fn health(&self, body: ClientBody) -> Response<grpc::GrpcBody> {
+        let body = RequestBody::Stream(body).collect(self.0.handlers.body_limits()).await;
+        let body = body.map_err(|_| Code::ResourceExhausted);
+        match body.and_then(|body| grpc::read(&body)).and_then(|message| health::check(&message)) {
+            Ok(message) => grpc::success(&message),
+            Err(code) => grpc::failure(code),
+        }
+    }
+
     async fn check(&self, request: Request<Incoming>, peer: &Peer) -> Result<CheckResponse, Code> {
         let (parts, body) = request.into_parts();
+        let body = ClientBody::new(body, parts.version);
         if parts.uri.path() != CHECK {
             return Err(Code::Unimplemented);
         }
@@ -62,6 +75,11 @@ impl Envoy {
         let body = body.map_err(|_| Code::ResourceExhausted)?;
         let message: CheckRequest = grpc::read(&body)?;
         let described = DescribedRequest::new(message).ok_or(Code::InvalidArgument)?;
+        if self.0.head_limits.are_exceeded(&described.headers, described.http.path.len()) {
+            let denial = too_large();
+            response::report(&denial, &parts.method, parts.uri.path(), peer.client());
+            return Ok(denied(Dialect::Envoy.denial_response(&denial)).await);
+        }
         let denial = match described.original(&self.0.trusted) {
             Err(problem) => {
                 let denial = bad_request(problem);
@@ -120,6 +138,16 @@ impl Envoy {
             })),
         }
     }
+}
+
+/// The denial of a request whose head exceeds the limits of this server.
+fn too_large() -> Denial {
+    Denial::new(
+        Phase::Edge,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "REQUEST_HEADER_FIELDS_TOO_LARGE",
+        "The request's header fields are larger than this server takes.",
+    )
 }
 
 /// The message for a denied request. Envoy passes the response in the message on to the client.
@@ -232,6 +260,10 @@ impl Service for Envoy {
     async fn respond(&self, request: Request<Incoming>, peer: &Peer) -> Response<grpc::GrpcBody> {
         if !grpc::is_call(request.method(), request.headers()) {
             return grpc::unsupported();
+        }
+        if request.uri().path() == health::CHECK {
+            let version = request.version();
+            return self.health(ClientBody::new(request.into_body(), version)).await;
         }
         match self.check(request, peer).await {
             Ok(message) => grpc::success(&message),

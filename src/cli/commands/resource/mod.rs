@@ -1,7 +1,9 @@
 //! `keyward resource`: creates, lists, changes and deletes resources.
 
+mod body;
 mod cors;
 mod forwarded;
+mod proxy;
 
 use std::{fs, io, path::PathBuf};
 
@@ -9,7 +11,7 @@ use clap::{Args, Subcommand};
 use forwarded::ForwardedOption;
 use serde_json::{Map, Value, json};
 
-use self::cors::CorsOptions;
+use self::{body::BodyOptions, cors::CorsOptions, proxy::ProxyOptions};
 use super::{
     app::enable,
     limit::{NoRate, Rate},
@@ -90,10 +92,16 @@ pub struct Edit {
 #[derive(Debug, Args)]
 pub struct Source {
     /// The file with the whole record as JSON, which can have rules per method; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "ForwardedOption", "Rate", "NoRate", "CorsOptions"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "ProxyOptions", "ForwardedOption", "BodyOptions", "Rate", "NoRate", "CorsOptions"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     fields: Fields,
+    #[command(flatten)]
+    proxy: ProxyOptions,
+    #[command(flatten)]
+    forwarded: ForwardedOption,
+    #[command(flatten)]
+    body: BodyOptions,
     #[command(flatten)]
     rate: Rate,
     #[command(flatten)]
@@ -138,8 +146,6 @@ pub struct Fields {
     /// For the handler proxy: the prefix that is removed from the path
     #[arg(long, value_name = "PATH")]
     strip_prefix: Option<String>,
-    #[command(flatten)]
-    forwarded: ForwardedOption,
     /// For the handler respond: the status of the response
     #[arg(long)]
     status: Option<u16>,
@@ -217,6 +223,11 @@ impl Edit {
 impl Source {
     fn put(&self, texts: &Texts, record: &mut Map<String, Value>) {
         self.fields.put(texts, record);
+        let mut proxy = Map::new();
+        self.proxy.put(&mut proxy);
+        self.forwarded.put(&mut proxy);
+        add_to(record, "proxy", proxy);
+        self.body.put(record);
         self.rate.put(record);
         self.no_rate.put(record);
         self.cors.put(record);
@@ -261,7 +272,6 @@ impl Fields {
         }
         proxy.extend(self.protocol.clone().map(|text| ("protocol".into(), text.into())));
         proxy.extend(self.strip_prefix.clone().map(|text| ("strip_prefix".into(), text.into())));
-        self.forwarded.put(&mut proxy);
         proxy.extend(texts.ca.clone().map(|text| ("ca".into(), text.into())));
         add_to(record, "proxy", proxy);
     }
