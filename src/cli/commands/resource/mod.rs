@@ -104,6 +104,8 @@ pub struct Source {
     #[command(flatten)]
     proxy: ProxyOptions,
     #[command(flatten)]
+    forwarded: ForwardedOption,
+    #[command(flatten)]
     body: BodyOptions,
     #[command(flatten)]
     rate: Rate,
@@ -230,6 +232,7 @@ impl Source {
         self.forwarded.put(record);
         let mut proxy = Map::new();
         self.proxy.put(&mut proxy);
+        self.forwarded.put(&mut proxy);
         add_to(record, "proxy", proxy);
         self.body.put(record);
         self.rate.put(record);
