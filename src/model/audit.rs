@@ -10,7 +10,7 @@ use super::{KeyId, Timestamp};
 
 /// The text that replaces a secret. An entry shows that a secret changed, but not the
 /// value of the secret.
-const PLACEHOLDER: &str = "(secret)";
+pub const SECRET_PLACEHOLDER: &str = "(secret)";
 /// The fields that are secrets or derived from secrets.
 const SECRET_FIELDS: &[&str] = &["digest", "password", "slow", "former_digest"];
 /// The maximum size of one field in an entry, in bytes.
@@ -148,7 +148,7 @@ fn side(mut fields: Map<String, Value>) -> Option<Value> {
     }
     for (name, value) in &mut fields {
         if SECRET_FIELDS.contains(&name.as_str()) {
-            *value = PLACEHOLDER.into();
+            *value = SECRET_PLACEHOLDER.into();
         }
         let size = value.to_string().len();
         if size > MAX_FIELD {

@@ -21,7 +21,7 @@ mod user;
 mod violation;
 
 pub use application::{Application, AuthType, Detail, KeySource};
-pub use audit::{Act, Actor, AuditEntry};
+pub use audit::{Act, Actor, AuditEntry, SECRET_PLACEHOLDER};
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;
@@ -32,7 +32,7 @@ pub use key::{Key, MOST_SLOW_KEYS, Rotation};
 pub use limit::{Credits, Period, RateLimit, Refill};
 pub use mode::Mode;
 pub use permission::{Permissions, SHIPPED};
-pub use resource::{
+pub use resource::{SpecialAddress,
     Format, Handler, METHODS, MethodRules, PermissionSource, Protocol, Proxy, Resource, Respond,
     Route, Rules, Target, Transport,
 };

@@ -215,7 +215,7 @@ impl AdminWriter<'_> {
     ) -> Result<Applied, AccountError> {
         let document = &std::sync::Arc::new(document);
         let attempt = || async move {
-            let (writer, document) = ((**self).clone(), document.clone());
+            let (writer, document) = (Writer::clone(self), document.clone());
             // Planning takes long for a large document, because it reads each listed record.
             let planning = tokio::task::spawn_blocking(move || {
                 Plan::new(&writer, &document, options.unlisted)?.into_commit(&writer)

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use crate::{
     accounts::{
         AccountError, Accounts, DigestFormat, Writer,
+        authority::RequestedBounds,
         events::NewRecord,
         keys::put_new_key,
         rules::{check_key, check_scopes, check_user},
@@ -135,6 +136,11 @@ impl Writer {
     /// # Errors
     /// A row is invalid. Each violation has the line number of its row, and nothing is imported.
     pub async fn import_keys(&self, import: &KeyImport) -> Result<ImportedKeys, AccountError> {
+        for row in &import.rows {
+            let (scopes, expires) = (row.scopes.as_deref(), row.expires);
+            let bounds = RequestedBounds { scopes, expires, ..RequestedBounds::default() };
+            self.authority().check_key(bounds)?;
+        }
         let attempt = || async move {
             let mut draft = KeyImportDraft::new(self, import);
             for row in &import.rows {

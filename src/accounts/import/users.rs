@@ -67,7 +67,9 @@ impl Writer {
     /// # Errors
     /// A row is invalid. Each violation has the line number of its row, and nothing is imported.
     pub async fn import_users(&self, import: &UserImport) -> Result<ImportedUsers, AccountError> {
+        self.require_passwords()?;
         self.admin_only_if(self.has_admin_role(&import.roles))?;
+        self.authority().check_granted_roles(0, &[], &import.roles, self)?;
         let attempt = || async move {
             let (batch, imported, new_users) = self.draft_users(import)?;
             let new: Vec<_> = new_users.iter().map(NewRecord::User).collect();
@@ -158,8 +160,7 @@ impl UserImportDraft<'_> {
         // `None` means that another writer deleted the user after the look-up by name. If the
         // import is repeated, it creates the user again.
         let Some(before) = self.accounts.user(uid)? else { return Err(AccountError::contended()) };
-        let is_admin = self.accounts.has_admin_role(&before.record.roles);
-        if self.accounts.admin_only_if(is_admin).is_err() {
+        if self.accounts.require_change_of(&before.record).is_err() {
             let message = "Only an administrator can import passwords of administrators.";
             self.add_violation(row, "username", message, "Remove the line.");
             return Ok(());

@@ -102,6 +102,7 @@ impl Writer {
     /// The key's properties are invalid, or the store cannot write. In both cases no key of this
     /// part is created.
     pub async fn issue_for_many(&self, bulk: &BulkIssue) -> Result<BulkPart, AccountError> {
+        self.authority().check_key((&bulk.new).into())?;
         let attempt = || async move {
             let page = self.users(bulk.after, bulk.limit)?;
             let mut part = BulkPart {
@@ -154,7 +155,12 @@ impl Writer {
         }
         let (key, text) = match self.derive(bulk, user.uid)? {
             UserKey::New(key, text) => (key, text),
-            other => return Ok(other),
+            UserKey::Existing(key, text) => {
+                // The key of an earlier request may end later than this actor may make keys.
+                self.authority().check_key((&key).into())?;
+                return Ok(UserKey::Existing(key, text));
+            }
+            UserKey::Skipped => return Ok(UserKey::Skipped),
         };
         ensure_valid(check_key(self, &key, self.0.clock.now()))?;
         let (count, newest) = self.keys_in_force(user.uid)?;

@@ -119,7 +119,7 @@ impl<'a> AccountAccess<'a> {
         ))
     }
 
-    pub(super) fn may_delete(&self, account: &User, roles: &RoleTable) -> Result<(), Denial> {
+    pub(super) fn may_delete(&self, may_change_account: bool) -> Result<(), Denial> {
         let required = || forbidden("The 'cancel account' permission is required.");
         if !self.is_user_admin {
             if !self.identity.has("cancel account") {
@@ -130,7 +130,7 @@ impl<'a> AccountAccess<'a> {
                     .with_internal_message("'cancel account' covers the user's own account only"));
             }
         }
-        if is_administrator(account, roles) && !self.identity.is_admin() {
+        if !may_change_account {
             return Err(forbidden("Only an administrator can delete an administrator."));
         }
         Ok(())
@@ -158,24 +158,15 @@ impl<'a> AccountAccess<'a> {
     }
 
     /// Whether a field of an existing account may be changed by a user who may update the account.
+    /// `may_change_account` is the result of the rules about administrators, which the accounts
+    /// have for all faces.
     pub(super) fn on_update(
         &self,
         field: UserField,
-        account: &User,
-        roles: &RoleTable,
+        may_change_account: bool,
     ) -> FieldAccess {
-        let is_sensitive = [
-            UserField::Name,
-            UserField::Pass,
-            UserField::Mail,
-            UserField::Status,
-            UserField::Roles,
-        ]
-        .contains(&field);
-        if is_sensitive && is_administrator(account, roles) && !self.identity.is_admin() {
-            return FieldAccess::Refused(
-                "only an administrator may change this field of an administrator",
-            );
+        if !may_change_account {
+            return FieldAccess::Refused("only an administrator may change an administrator");
         }
         match field {
             UserField::Uid | UserField::Uuid | UserField::Changed | UserField::DefaultLangcode => {
@@ -238,10 +229,6 @@ pub(super) fn may_create(identity: &Identity<'_>) -> Result<(), Denial> {
     } else {
         Err(forbidden("The 'administer users' permission is required."))
     }
-}
-
-fn is_administrator(account: &User, roles: &RoleTable) -> bool {
-    roles.has_administrators(&account.roles)
 }
 
 pub(super) fn forbidden(message: impl Into<std::borrow::Cow<'static, str>>) -> Denial {

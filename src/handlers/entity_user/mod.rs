@@ -123,6 +123,14 @@ async fn update(
     }
     // Checks everything again on the record that is written, because the record's roles or password
     // may have changed.
+    let proved;
+    let accounts = match change.verified_digest {
+        Some(_) => {
+            proved = accounts.with_proved_password();
+            &proved
+        }
+        None => accounts,
+    };
     let changed = accounts.change_user(before.uid, None, |account| change.update(account)).await;
     let account = changed.map_err(|error| change.denial(error))?.record;
 
@@ -138,8 +146,8 @@ async fn delete(
     let accounts = &writer(&handlers.accounts, identity, request.request.client);
     for _ in 0..TRIES {
         let Versioned { revision, record: account } = find_user(handlers, request)?;
-        let policy = accounts.directory().policy();
-        AccountAccess::new(identity, &account).may_delete(&account, &policy.roles)?;
+        let may_change = accounts.require_change_of(&account).is_ok();
+        AccountAccess::new(identity, &account).may_delete(may_change)?;
         match accounts.delete_user(account.uid, Some(revision)).await {
             Ok(()) => return Ok(no_content()),
             // The next attempt checks access on the changed record.
