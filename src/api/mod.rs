@@ -7,6 +7,7 @@
 mod apply;
 mod audit;
 mod backup;
+mod browser;
 mod explain;
 mod fields;
 mod health;
@@ -22,6 +23,8 @@ mod scripts;
 mod users;
 
 use std::{net::IpAddr, sync::Arc};
+
+pub use browser::HostNames;
 
 use ::http::request::Parts;
 use serde_json::Value;
@@ -93,6 +96,7 @@ impl Api {
         body: RequestBody,
         client: IpAddr,
     ) -> Result<PayloadResponse, Denial> {
+        browser::check(head)?;
         let context = self.gate.request_context();
         let request = Request {
             method: &head.method,

@@ -12,6 +12,7 @@ mod settings;
 mod show;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 
 use std::{
     fs, io,

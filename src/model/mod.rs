@@ -32,9 +32,9 @@ pub use key::{Key, MOST_SLOW_KEYS, Rotation};
 pub use limit::{Credits, Period, RateLimit, Refill};
 pub use mode::Mode;
 pub use permission::{Permissions, SHIPPED};
-pub use resource::{SpecialAddress,
+pub use resource::{
     Format, Handler, METHODS, MethodRules, PermissionSource, Protocol, Proxy, Resource, Respond,
-    Route, Rules, Target, Transport,
+    Route, Rules, SpecialAddress, Target, Transport,
 };
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};

@@ -62,6 +62,11 @@ impl Peer {
         self.address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
     }
 
+    /// Whether the peer is connected through a Unix socket.
+    pub fn is_unix_socket(&self) -> bool {
+        self.address.is_none()
+    }
+
     /// The scheme of the connection.
     pub fn scheme(&self) -> UrlScheme {
         self.scheme

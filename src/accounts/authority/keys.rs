@@ -53,13 +53,20 @@ impl Authority {
         self.end()
     }
 
+    /// Refuses every new or changed key if the credential in use is a universal key. The new key
+    /// would stay valid after the universal key is revoked.
+    pub fn require_keys(&self) -> Result<(), AccountError> {
+        if self.uses_universal_key() {
+            return Err(forbidden("A universal key cannot create or change other keys."));
+        }
+        Ok(())
+    }
+
     /// Refuses a new or changed key whose bounds are wider than those of the credential in use,
     /// because the actor could escape from the bounds with it.
     pub fn check_key(&self, requested: RequestedBounds<'_>) -> Result<(), AccountError> {
         let Some(user) = self.user() else { return Ok(()) };
-        if self.uses_universal_key() {
-            return Err(forbidden("A universal key cannot create or change other keys."));
-        }
+        self.require_keys()?;
         if let Credential::DeletedKey = user.credential {
             return Err(forbidden("The key of this request was deleted."));
         }
@@ -81,7 +88,8 @@ impl Authority {
             ));
         }
         let networks = requested.networks;
-        let is_inside = |network: &IpNet| key.networks().iter().any(|outer| outer.contains(network));
+        let is_inside =
+            |network: &IpNet| key.networks().iter().any(|outer| outer.contains(network));
         if !key.networks().is_empty() && (networks.is_empty() || !networks.iter().all(is_inside)) {
             return Err(forbidden(
                 "A key for some networks can only create keys for networks inside these networks. \

@@ -74,7 +74,8 @@ impl Authority {
             (None, None) => {}
             (None, Some(_)) => drop(batch.delete(Table::Meta, row)),
             (Some(uid), stored) => {
-                let state = stored.map_or(Expected::Missing, |row| Expected::Revision(row.revision));
+                let state =
+                    stored.map_or(Expected::Missing, |row| Expected::Revision(row.revision));
                 batch.expect(Table::Meta, row.clone(), state);
                 batch.put(Table::Meta, row, encode(&uid));
             }

@@ -14,9 +14,8 @@ impl Authority {
         account: &User,
         accounts: &Accounts,
     ) -> Result<(), AccountError> {
-        let is_unscoped_owner = self.is_owner(account.uid)
-            && self.scopes().is_none()
-            && !self.uses_universal_key();
+        let is_unscoped_owner =
+            self.is_owner(account.uid) && self.scopes().is_none() && !self.uses_universal_key();
         self.admin_only_if(!is_unscoped_owner && accounts.has_admin_role(&account.roles))
     }
 
@@ -99,9 +98,7 @@ impl Authority {
         if !self.is_bound() {
             return Ok(());
         }
-        Err(forbidden(format!(
-            "{BOUND} cannot set passwords, and neither can a universal key."
-        )))
+        Err(forbidden(format!("{BOUND} cannot set passwords, and neither can a universal key.")))
     }
 }
 

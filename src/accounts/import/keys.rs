@@ -136,6 +136,7 @@ impl Writer {
     /// # Errors
     /// A row is invalid. Each violation has the line number of its row, and nothing is imported.
     pub async fn import_keys(&self, import: &KeyImport) -> Result<ImportedKeys, AccountError> {
+        self.authority().require_keys()?;
         for row in &import.rows {
             let (scopes, expires) = (row.scopes.as_deref(), row.expires);
             let bounds = RequestedBounds { scopes, expires, ..RequestedBounds::default() };

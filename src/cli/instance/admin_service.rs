@@ -1,7 +1,10 @@
 //! The admin API as a service for the admin listener and for the command line. A denial becomes an
 //! error response.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use ::http::request::Parts;
 use bytes::Bytes;
@@ -9,7 +12,7 @@ use hyper::body::Incoming;
 
 use crate::{
     accounts::Accounts,
-    api::Api,
+    api::{Api, HostNames},
     cli::client::local::{ApiFuture, InProcessApi},
     config::Settings,
     handlers::{BodyLimits, Payload, PayloadResponse, RequestBody, UrlScheme},
@@ -20,7 +23,11 @@ use crate::{
 
 /// The admin API.
 #[derive(Clone)]
-pub struct AdminFace(Api);
+pub struct AdminFace {
+    api: Api,
+    /// The names of the admin listener. `None` means that no listener on TCP serves the API.
+    names: Option<Arc<HostNames>>,
+}
 
 impl AdminFace {
     /// Creates the admin API of `accounts`. `gate` decides which requests are allowed.
@@ -30,7 +37,26 @@ impl AdminFace {
             None => UrlScheme::Http,
         };
         let explainer = Explainer::new(gate.clone(), settings.server.public_url.clone(), scheme);
-        Self(Api::new(gate, accounts, body_limits(settings)).explaining(explainer))
+        let api = Api::new(gate, accounts, body_limits(settings)).explaining(explainer);
+        Self { api, names: None }
+    }
+
+    /// Responds only to requests for these names, except on Unix sockets, which no browser reaches.
+    #[must_use]
+    pub fn with_host_names(self, names: Option<HostNames>) -> Self {
+        Self { names: names.map(Arc::new), ..self }
+    }
+
+    async fn decide(
+        &self,
+        head: &Parts,
+        body: RequestBody,
+        peer: &Peer,
+    ) -> Result<PayloadResponse, Denial> {
+        if let Some(names) = self.names.as_ref().filter(|_| !peer.is_unix_socket()) {
+            names.check(head)?;
+        }
+        self.api.decide(head, body, peer.client()).await
     }
 }
 
@@ -45,7 +71,7 @@ impl Service for AdminFace {
 
     async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let (parts, body) = request.into_parts();
-        let result = self.0.decide(&parts, RequestBody::Stream(body), peer.client()).await;
+        let result = self.decide(&parts, RequestBody::Stream(body), peer).await;
         let response = result.unwrap_or_else(|denial| {
             response::report(&denial, &parts.method, parts.uri.path(), peer.client());
             response::from_denial(&denial)
@@ -70,7 +96,7 @@ impl InProcessApi for AdminFace {
     fn respond<'a>(&'a self, request: &'a Parts, body: Bytes) -> ApiFuture<'a> {
         Box::pin(async move {
             let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            let result = self.0.decide(request, RequestBody::Full(body), client).await;
+            let result = self.api.decide(request, RequestBody::Full(body), client).await;
             result.unwrap_or_else(|denial| response::from_denial(&with_internal_message(denial)))
         })
     }

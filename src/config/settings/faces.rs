@@ -55,6 +55,25 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         })
     }
 
+    /// Parses a list of host names and addresses, without ports.
+    pub(super) fn host_names(&mut self, key: &str, text: &str) -> Vec<String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let names: Vec<String> = parts.map(str::to_ascii_lowercase).collect();
+        let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        let is_name = |name: &String| {
+            name.parse::<std::net::IpAddr>().is_ok()
+                || name.len() <= 253 && name.bytes().all(is_allowed)
+        };
+        if !names.iter().all(is_name) {
+            self.broken(
+                key,
+                "The value is not a list of host names.",
+                "Use host names without scheme and port, with commas between them, such as admin.example.com, or \"\" for none.",
+            );
+        }
+        names
+    }
+
     pub(super) fn public_url(&mut self, key: &str, text: &str) -> Option<String> {
         let url = text.trim_end_matches('/');
         if text.is_empty() {

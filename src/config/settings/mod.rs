@@ -37,6 +37,8 @@ pub struct Settings {
     pub admin: AdminSettings,
     /// The identity header fields.
     pub identity: IdentityFields,
+    /// The networks in which upstreams may be. Empty means the default.
+    pub upstream_networks: Vec<IpNet>,
     /// The store.
     pub store: StoreSettings,
     /// The backups that the server writes. `None` means none.
@@ -100,6 +102,8 @@ pub enum ProxyProtocol {
 pub struct AdminSettings {
     /// The address.
     pub listen: AdminListen,
+    /// The names by which clients may address the listener, besides its address.
+    pub names: Vec<String>,
     /// The TLS files. `None` means no TLS.
     pub tls: Option<TlsFiles>,
 }
@@ -211,6 +215,7 @@ pub(super) fn resolve(file: &File, report: impl FnMut(&[&str], String, String)) 
         server: check.server(&file.server),
         admin: check.admin(&file.admin),
         identity: check.identity(&file.identity),
+        upstream_networks: check.networks("proxy.allowed_networks", &file.proxy.allowed_networks),
         backup: check.backup(&file.backup, &file.store.path),
         store: check.store(&file.store),
         scripts: check.scripts(&file.scripts),
@@ -267,7 +272,11 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
                 " Write a Unix socket as unix:/path/to.sock.",
             )),
         };
-        AdminSettings { listen, tls: self.tls(raw) }
+        AdminSettings {
+            listen,
+            names: self.host_names("admin.names", &raw.names),
+            tls: self.tls(raw),
+        }
     }
 
     fn store(&mut self, raw: &file::StoreSection) -> StoreSettings {

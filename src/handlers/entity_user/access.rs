@@ -160,11 +160,7 @@ impl<'a> AccountAccess<'a> {
     /// Whether a field of an existing account may be changed by a user who may update the account.
     /// `may_change_account` is the result of the rules about administrators, which the accounts
     /// have for all faces.
-    pub(super) fn on_update(
-        &self,
-        field: UserField,
-        may_change_account: bool,
-    ) -> FieldAccess {
+    pub(super) fn on_update(&self, field: UserField, may_change_account: bool) -> FieldAccess {
         if !may_change_account {
             return FieldAccess::Refused("only an administrator may change an administrator");
         }

@@ -296,9 +296,9 @@ pub(super) fn account_denial(error: AccountError) -> Denial {
     };
     let text = error.to_string();
     match error {
-        AccountError::Refused { .. }
-        | AccountError::AdminOnly
-        | AccountError::Forbidden { .. } => forbidden(text),
+        AccountError::Refused { .. } | AccountError::AdminOnly | AccountError::Forbidden { .. } => {
+            forbidden(text)
+        }
         AccountError::Invalid(_) => validation::unprocessable(text),
         AccountError::NotFound { .. } => {
             let message = "Another request has deleted the user.";

@@ -9,6 +9,7 @@ mod error;
 mod headers;
 mod health;
 mod incoming;
+mod networks;
 mod outgoing;
 mod tunnel;
 mod upload;

@@ -131,10 +131,7 @@ impl CredentialCheck<'_, '_> {
     }
 
     /// The key in the store that the user has presented. `None` means that there is none.
-    fn key_in_use<'k>(
-        user: &CachedUser,
-        key: &'k KeyMatch,
-    ) -> Option<&'k CachedKey> {
+    fn key_in_use<'k>(user: &CachedUser, key: &'k KeyMatch) -> Option<&'k CachedKey> {
         let KeyMatch::Indexed(Some((_, key))) = key else { return None };
         (key.user == user.uid).then_some(key)
     }

@@ -2,18 +2,19 @@
 
 pub(super) mod per_worker;
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use clap::Args;
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::{Semaphore, watch},
 };
 
 use crate::{
     accounts::{Accounts, BackupSchedule},
+    api::HostNames,
     cli::{
         CliError,
         instance::{
@@ -21,7 +22,7 @@ use crate::{
             admin_service::{AdminFace, body_limits},
             control_file::ControlFile,
             descriptors::{self, ConnectionBudget},
-            scripts, tls, webhooks,
+            scripts, tls, unix_socket, webhooks,
         },
         terminal::welcome,
     },
@@ -68,6 +69,8 @@ pub async fn run(options: Serve, loaded: Loaded) -> anyhow::Result<()> {
     first_start(&settings, &accounts, listen).await?;
     let hangups = (scripts::hangup_signal()?, scripts::hangup_signal()?);
     let cli_socket = listen_for_cli(&settings)?;
+    let tcp = [Some(&public), grpc.as_ref(), Some(&admin)].into_iter().flatten();
+    accounts.set_own_listeners(tcp.filter_map(BoundSocket::tcp_address).collect());
     let budget = descriptors::divide(&settings, descriptors)?;
     let control_file =
         write_control_file(&settings, &accounts, &public, &admin, cli_socket.as_ref())?;
@@ -140,7 +143,7 @@ async fn listen_public(
 async fn listen_admin(settings: &Settings) -> anyhow::Result<BoundSocket> {
     match &settings.admin.listen {
         AdminListen::Tcp(address) => listen_on("admin.listen", *address).await,
-        AdminListen::Unix(path) => listen_on_socket(path)
+        AdminListen::Unix(path) => unix_socket::bind(path)
             .map_err(|problem| listen_error("admin.listen", &settings.admin.listen, &problem)),
     }
 }
@@ -154,7 +157,7 @@ fn listen_for_cli(settings: &Settings) -> anyhow::Result<Option<BoundSocket>> {
     if matches!(settings.admin.listen, AdminListen::Unix(_)) {
         return Ok(None);
     }
-    match listen_on_socket(path) {
+    match unix_socket::bind(path) {
         Ok(listener) => Ok(Some(listener)),
         Err(problem) if settings.admin.tls.is_none() => {
             tracing::warn!(
@@ -168,19 +171,6 @@ fn listen_for_cli(settings: &Settings) -> anyhow::Result<Option<BoundSocket>> {
             format!("cannot listen on {}, the socket of the command line", path.display())
         }),
     }
-}
-
-fn listen_on_socket(path: &Path) -> io::Result<BoundSocket> {
-    use std::os::unix::fs::PermissionsExt as _;
-    // A socket without a listener is left over from a killed server.
-    if std::os::unix::net::UnixStream::connect(path)
-        .is_err_and(|problem| problem.kind() == io::ErrorKind::ConnectionRefused)
-    {
-        let _ = std::fs::remove_file(path);
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(BoundSocket::Unix(listener, path.to_owned()))
 }
 
 /// Returns the error of a failed bind, with the configuration key to change.
@@ -245,7 +235,8 @@ async fn serve_all(
     let scripts = accounts.scripts().clone();
     let gate = Gate::new(&accounts, limits.credential_bytes);
     let handlers = Handlers::new(accounts.clone(), body_limits(settings))
-        .with_identity_fields(settings.identity.clone());
+        .with_identity_fields(settings.identity.clone())
+        .with_upstream_networks(settings.upstream_networks.iter().copied());
     let service = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
     let (usage, denials, events) = (accounts.clone(), accounts.clone(), accounts.clone());
@@ -253,7 +244,10 @@ async fn serve_all(
     let backups = settings.backup.clone().map(|schedule| (accounts.clone(), schedule));
     let clock = accounts.clone();
     let usage_interval = limits.usage_write;
-    let api = AdminFace::new(gate, accounts, settings);
+    let names = admin
+        .tcp_address()
+        .map(|address| HostNames::new(address, settings.admin.names.iter().cloned()));
+    let api = AdminFace::new(gate, accounts, settings).with_host_names(names);
 
     let stop = stop_signal()?;
     let connections = Arc::new(Semaphore::new(budget.public));
