@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     compiler::compile::Compiled,
     entry_points::{Function, ScriptKind},
+    error::ScriptError,
     fault::{CallFailure, Fault},
     limits::{CallBudget, ScriptLimits},
     runtime::{
@@ -148,6 +149,11 @@ impl Script {
     /// The names of the script's `test_…` functions, in the order of the file.
     pub fn tests(&self) -> impl Iterator<Item = &str> {
         self.inner.compiled.tests.iter().map(String::as_str)
+    }
+
+    /// Probable mistakes in the script that do not prevent it from being loaded.
+    pub fn warnings(&self) -> &[ScriptError] {
+        &self.inner.compiled.warnings
     }
 
     /// Whether calls of the script run on a separate thread.

@@ -2,7 +2,7 @@
 //! functions that do not exist.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -11,7 +11,10 @@ use rhai::{
     Scope, Stmt,
 };
 
-use super::engine::{self, Variables};
+use super::{
+    attributes,
+    engine::{self, Variables},
+};
 use crate::{
     model::suggest,
     scripting::{
@@ -39,6 +42,10 @@ pub(in crate::scripting) struct Compiled {
     /// The names of the `test_…` functions, in the order of the file.
     pub tests: Vec<String>,
     pub is_blocking: bool,
+    /// The user attributes that the script takes for credentials.
+    pub credential_attributes: BTreeSet<String>,
+    /// Probable mistakes that do not prevent the script from being loaded.
+    pub warnings: Vec<ScriptError>,
 }
 
 impl Compiled {
@@ -129,6 +136,13 @@ impl Compiler {
             Some(Ok(is_blocking)) => is_blocking,
             Some(Err(_)) => return Err(vec![in_file("BLOCKING must be true or false".into())]),
         };
+        let declared = attributes::declared(kind, &constants);
+        let declared = declared.map_err(|message| vec![in_file(message)])?;
+        let mut warnings = Vec::new();
+        let warn = &mut |position, message| warnings.push(at(position, message));
+        attributes::check_reads(kind, &ast, &constants, &declared, warn);
+        warnings.truncate(MAX_ERRORS);
+        let credential_attributes = declared.credentials;
         let tests = test_names(&ast);
         ast.clear_statements();
         let mut prepared = [const { None }; Function::ALL.len()];
@@ -142,7 +156,16 @@ impl Compiler {
             prepared[function as usize] = Some(Box::new(found));
         }
         let constants = Arc::new(constants);
-        Ok(Compiled { ast, constants, functions, prepared, tests, is_blocking })
+        Ok(Compiled {
+            ast,
+            constants,
+            functions,
+            prepared,
+            tests,
+            is_blocking,
+            credential_attributes,
+            warnings,
+        })
     }
 
     /// The values of the constants at the file's top level, where only constants and functions are
