@@ -193,7 +193,7 @@ impl Accounts {
 
     /// The names of the attributes that an authentication script takes for a credential.
     pub(crate) fn credential_attributes(&self) -> std::collections::BTreeSet<String> {
-        std::collections::BTreeSet::new()
+        self.scripts().current().credential_attributes().clone()
     }
 
     /// The reason why the store has stopped writing. `None` means that the store can write.

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     accounts::{
         AccountError, Accounts, Writer,
+        authority::delete_resource_owner,
         keys::put_new_key,
         rules::ensure_valid,
         setup::PEPPER,
@@ -133,6 +134,11 @@ impl Plan {
         write(&self.roles, batch);
         write(&self.applications, batch);
         write(&self.resources, batch);
+        for change in self.resources.iter().filter(|change| change.has_effect()) {
+            // Only administrators apply documents.
+            let Some(resource) = change.current().or(change.after.as_ref()) else { continue };
+            delete_resource_owner(&resource.id, accounts, batch)?;
+        }
         write(&self.users, batch);
         self.names.write(batch);
         self.mails.write(batch);

@@ -13,6 +13,7 @@ mod users;
 use std::sync::Arc;
 
 pub(super) use keys::RequestedBounds;
+pub(super) use resources::delete_resource_owner;
 
 use super::{AccountError, Accounts};
 use crate::{

@@ -67,19 +67,13 @@ impl Authority {
         accounts: &Accounts,
         batch: &mut Batch,
     ) -> Result<(), AccountError> {
-        let row = owner_row(id);
         let uid = self.user().filter(|_| !is_deleted && !self.is_admin()).map(|user| user.uid);
+        let Some(uid) = uid else { return delete_resource_owner(id, accounts, batch) };
+        let row = owner_row(id);
         let stored = accounts.store().get(Table::Meta, row.as_bytes())?;
-        match (uid, stored) {
-            (None, None) => {}
-            (None, Some(_)) => drop(batch.delete(Table::Meta, row)),
-            (Some(uid), stored) => {
-                let state =
-                    stored.map_or(Expected::Missing, |row| Expected::Revision(row.revision));
-                batch.expect(Table::Meta, row.clone(), state);
-                batch.put(Table::Meta, row, encode(&uid));
-            }
-        }
+        let state = stored.map_or(Expected::Missing, |row| Expected::Revision(row.revision));
+        batch.expect(Table::Meta, row.clone(), state);
+        batch.put(Table::Meta, row, encode(&uid));
         Ok(())
     }
 
@@ -91,6 +85,19 @@ impl Authority {
         };
         Ok(self.is_owner(stored.read::<u64>(Table::Meta, row.as_bytes())?))
     }
+}
+
+/// Adds the deletion of the record of a resource's owner, if there is one.
+pub(in crate::accounts) fn delete_resource_owner(
+    id: &str,
+    accounts: &Accounts,
+    batch: &mut Batch,
+) -> Result<(), AccountError> {
+    let row = owner_row(id);
+    if accounts.store().get(Table::Meta, row.as_bytes())?.is_some() {
+        batch.delete(Table::Meta, row);
+    }
+    Ok(())
 }
 
 fn owner_row(id: &str) -> String {
