@@ -34,6 +34,7 @@ pub use apply::{
     Applied, ApplyOptions, Difference, DocumentKey, DocumentPassword, DocumentUser, MOST_CHANGES,
     Operation, StateDocument, Unlisted, VERSION as STATE_VERSION,
 };
+use audit::record_list;
 pub use audit::{AuditOrder, AuditPage, NumberedEntry, TrailStatus};
 pub use backup::{
     BackupSchedule, LaterChanges, RestoreError, Restored, Revival, WrittenBackup, check_backup,
@@ -46,6 +47,7 @@ pub use import::keys::{ImportDigest, ImportedKeys, KeyImport, KeyRow, UnknownUse
 pub use import::users::{ImportedUsers, UserImport, UserRow};
 pub use keys::adopt::AdoptedBounds;
 pub use keys::bulk::{BulkIssue, BulkPart, BulkRecipients, RunId, Skipped};
+pub use keys::find::{DeletedKey, FoundKey, FoundRecord};
 pub use keys::rotate::{Lifetime, RotateOptions, Rotated};
 pub use keys::{Issued, NewKey};
 pub use operator::Operator;

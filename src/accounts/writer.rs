@@ -58,7 +58,7 @@ pub(super) enum Attempt<'a, T> {
 /// A batch with everything that belongs to its commit.
 pub(super) struct PendingCommit<'a, T> {
     batch: Batch,
-    act: Act,
+    acts: Vec<Act>,
     webhooks: Vec<RequestedWebhook>,
     /// Makes the result of the change from the revision of the commit.
     finish: Box<dyn FnOnce(Sequence) -> T + Send + 'a>,
@@ -71,7 +71,14 @@ type OnConflict<'a, T> = Box<dyn FnOnce(&Expect) -> Option<Result<T, AccountErro
 impl<'a, T> PendingCommit<'a, T> {
     /// A commit without webhooks. Every conflict leads to another attempt.
     pub fn new(batch: Batch, act: Act, finish: impl FnOnce(Sequence) -> T + Send + 'a) -> Self {
-        Self { batch, act, webhooks: Vec::new(), finish: Box::new(finish), on_conflict: None }
+        let (acts, webhooks) = (vec![act], Vec::new());
+        Self { batch, acts, webhooks, finish: Box::new(finish), on_conflict: None }
+    }
+
+    /// Adds entries about the single records of a change. They precede the entry about the whole.
+    pub fn with_entries(mut self, entries: Vec<Act>) -> Self {
+        self.acts.splice(0..0, entries);
+        self
     }
 
     /// Adds webhooks, which are stored in the same commit.
@@ -249,11 +256,11 @@ impl Writer {
                 Attempt::Unchanged(value) => return Ok(value),
                 Attempt::Commit(pending) => pending,
             };
-            let PendingCommit { batch, act, webhooks, finish, on_conflict } = pending;
+            let PendingCommit { batch, acts, webhooks, finish, on_conflict } = pending;
             let committed = if alone.is_some() {
-                self.commit_now(batch, act, webhooks).await
+                self.commit_now(batch, acts, webhooks).await
             } else {
-                self.commit(batch, act, webhooks).await
+                self.commit_all(batch, acts, webhooks).await
             };
             match committed {
                 Ok(revision) => return Ok(finish(revision)),
@@ -276,18 +283,28 @@ impl Writer {
         act: Act,
         webhooks: Vec<RequestedWebhook>,
     ) -> Result<Sequence, CommitError> {
+        self.commit_all(batch, vec![act], webhooks).await
+    }
+
+    async fn commit_all(
+        &self,
+        batch: Batch,
+        acts: Vec<Act>,
+        webhooks: Vec<RequestedWebhook>,
+    ) -> Result<Sequence, CommitError> {
         let _turn = self.0.commit_turn.read().await;
-        self.commit_now(batch, act, webhooks).await
+        self.commit_now(batch, acts, webhooks).await
     }
 
     async fn commit_now(
         &self,
         mut batch: Batch,
-        act: Act,
+        acts: Vec<Act>,
         webhooks: Vec<RequestedWebhook>,
     ) -> Result<Sequence, CommitError> {
-        let entry = AuditEntry { time: self.0.clock.now(), actor: self.actor.clone(), act };
-        batch.audit = Some(self.audit_append(vec![encode(&entry)])?);
+        let time = self.0.clock.now();
+        let entry = |act| encode(&AuditEntry { time, actor: self.actor.clone(), act });
+        batch.audit = Some(self.audit_append(acts.into_iter().map(entry).collect())?);
         let webhooks = self.add_webhooks(webhooks, &mut batch);
         let sequence = self.store().commit(batch).await?;
         webhooks.publish();

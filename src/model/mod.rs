@@ -25,6 +25,7 @@ pub use audit::{Act, Actor, AuditEntry, SECRET_PLACEHOLDER};
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;
+pub use key::forms::{Candidate, candidates};
 pub use key::scan::{Form, Found, Scanner};
 pub use key::scheme::Scheme;
 pub use key::text::{KeyShape, KeyText, MAX_PREFIX};

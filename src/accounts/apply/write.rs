@@ -27,7 +27,7 @@ impl Plan {
         let applied = self.differences(writer);
         if applied.changes.is_empty() && !self.is_new {
             let (batch, announcements) = (Batch::new(), Announcements::default());
-            return Ok(PlannedCommit { applied, batch, announcements });
+            return Ok(PlannedCommit { applied, batch, entries: Vec::new(), announcements });
         }
         let planned = self.planned_accounts(writer, writer.actor())?;
         self.check(writer, &planned)?;
@@ -38,8 +38,9 @@ impl Plan {
         self.expect_unchanged(writer, administrator, &mut batch)?;
         self.delete(writer, &mut batch)?;
         self.put(writer, &mut batch)?;
+        let entries = self.entries(writer);
         let announcements = self.announcements(writer);
-        Ok(PlannedCommit { applied, batch, announcements })
+        Ok(PlannedCommit { applied, batch, entries, announcements })
     }
 
     /// The new and revoked records for which the event scripts are called.

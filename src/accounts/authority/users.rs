@@ -125,7 +125,8 @@ impl Accounts {
                 continue;
             };
             for (name, value) in attributes {
-                if names.contains(name) {
+                // Scripts that are not loaded may take any attribute for a credential.
+                if names.contains(name) || !self.has_all_scripts() {
                     *value = SECRET_PLACEHOLDER.into();
                 }
             }

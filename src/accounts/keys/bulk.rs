@@ -15,6 +15,7 @@ use crate::{
     accounts::{
         AccountError, Accounts, Issued, NewKey, Versioned, Writer,
         events::NewRecord,
+        record_list,
         rules::{check_key, ensure_valid, has_scopes},
         writer::{Attempt, PendingCommit},
     },
@@ -132,11 +133,15 @@ impl Writer {
                 new.map(|(name, item)| NewRecord::Key(&item.key.record, name)).collect();
             let webhooks = self.approve(&new, Mode::Live).await?;
             let act = audit_act(&part, batch.writes.len() / WRITES_PER_KEY);
+            let new = part.items.iter().filter(|(_, item)| created.contains(&item.key.record.id));
+            let keys = new.map(|(_, item)| json!([item.key.record.id, item.key.record.user]));
+            let entries = record_list("key.generated", "key", "keys", keys.collect());
             let finish = |revision| {
                 part.items.iter_mut().for_each(|(_, issued)| issued.key.revision = revision);
                 part
             };
-            Ok(PendingCommit::new(batch, act, finish).with_webhooks(webhooks).into())
+            let pending = PendingCommit::new(batch, act, finish).with_entries(entries);
+            Ok(pending.with_webhooks(webhooks).into())
         };
         self.update_async(attempt).await
     }

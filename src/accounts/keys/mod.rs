@@ -2,6 +2,7 @@
 
 pub(super) mod adopt;
 pub(super) mod bulk;
+pub(super) mod find;
 pub(super) mod quota;
 pub(super) mod rehash;
 pub(super) mod rotate;

@@ -230,6 +230,12 @@ impl Writer {
         expected: Option<Sequence>,
         mut edit: impl FnMut(&mut User) -> Result<(), E>,
     ) -> Result<Versioned<User>, E> {
+        let changes_attributes = || {
+            let Ok(Some(before)) = self.user(uid) else { return false };
+            let mut user = before.record.clone();
+            edit(&mut user).is_ok() && user.attributes != before.record.attributes
+        };
+        self.load_scripts_for_attributes(changes_attributes).await?;
         let attempt = || {
             let before = self.current_user(uid)?.expect_revision(expected)?;
             let mut user = before.record.clone();

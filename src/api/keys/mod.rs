@@ -2,6 +2,7 @@
 //! key contains the text of the key.
 
 pub(super) mod bulk;
+pub(super) mod find;
 pub(super) mod import;
 
 use std::net::IpAddr;
