@@ -195,7 +195,7 @@ impl Writer {
         };
         details.insert("trail".into(), trail);
         let act = Act::other("store.restore", "store", Value::Object(details));
-        let entry = AuditEntry { time: self.0.clock.now(), actor: self.actor().clone(), act };
+        let entry = self.entry(self.0.clock.now(), act);
         let mut append = self.audit_append(vec![encode(&entry)])?;
         if append.generation == Generation::Current {
             append.generation = Generation::Next(self.new_generation());

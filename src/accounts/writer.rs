@@ -7,12 +7,13 @@
 
 use std::{
     ops::Deref,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{AccountError, Accounts, authority::Authority};
 use crate::{
-    model::{Act, Actor, AuditEntry, Digest, User},
+    model::{Act, Actor, AuditEntry, Digest, OperatorProcess, Timestamp, User},
     scripting::RequestedWebhook,
     store::{
         Batch, CommitError, Expect, Sequence, StoreError,
@@ -35,6 +36,8 @@ pub struct Writer {
     accounts: Accounts,
     actor: Actor,
     authority: Authority,
+    /// The person behind the operator.
+    operator: Option<Arc<OperatorProcess>>,
 }
 
 /// A writer whose actor is an administrator.
@@ -109,7 +112,7 @@ impl Accounts {
     /// no key with wider bounds or a later end, and no password.
     pub fn as_actor(&self, actor: Actor) -> Writer {
         let authority = Authority::of(&actor, false, self);
-        Writer { accounts: self.clone(), actor, authority }
+        Writer { accounts: self.clone(), actor, authority, operator: None }
     }
 
     /// A writer for an actor whose identity was verified to be an administrator's. An
@@ -117,7 +120,7 @@ impl Accounts {
     /// no administrator's.
     pub fn as_admin(&self, actor: Actor) -> Writer {
         let authority = Authority::of(&actor, true, self);
-        Writer { accounts: self.clone(), actor, authority }
+        Writer { accounts: self.clone(), actor, authority, operator: None }
     }
 }
 
@@ -187,6 +190,19 @@ impl Writer {
     #[must_use]
     pub fn with_scopes(self, scopes: Option<&[String]>) -> Self {
         Self { authority: self.authority.with_scopes(scopes), ..self }
+    }
+
+    /// The same writer. If its actor is the operator, the audit trail names this process.
+    #[must_use]
+    pub fn with_operator_process(self, process: Option<OperatorProcess>) -> Self {
+        let is_operator = matches!(self.actor, Actor::Operator { .. });
+        Self { operator: process.filter(|_| is_operator).map(Arc::new), ..self }
+    }
+
+    /// An entry of the audit trail about an action of this writer's actor.
+    pub(super) fn entry(&self, time: Timestamp, act: Act) -> AuditEntry {
+        let operator = self.operator.as_deref().cloned();
+        AuditEntry { time, actor: self.actor.clone(), act, operator }
     }
 
     /// The same writer, whose actor has proved the current password of the actor's own account.
@@ -303,7 +319,7 @@ impl Writer {
         webhooks: Vec<RequestedWebhook>,
     ) -> Result<Sequence, CommitError> {
         let time = self.0.clock.now();
-        let entry = |act| encode(&AuditEntry { time, actor: self.actor.clone(), act });
+        let entry = |act| encode(&self.entry(time, act));
         batch.audit = Some(self.audit_append(acts.into_iter().map(entry).collect())?);
         let webhooks = self.add_webhooks(webhooks, &mut batch);
         let sequence = self.store().commit(batch).await?;

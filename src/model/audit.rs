@@ -76,6 +76,24 @@ pub struct AuditEntry {
     /// The action.
     #[serde(flatten)]
     pub act: Act,
+    /// The person behind the operator. `None` means that the actor is not the operator, or that the
+    /// person is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorProcess>,
+}
+
+/// The process of a person who uses the command line as the operator.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorProcess {
+    /// The Unix user. `None` means that the request did not come through a Unix socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// The name of the Unix user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The command, such as `user block`, without its arguments, which can be secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 impl Act {

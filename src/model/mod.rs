@@ -21,7 +21,7 @@ mod user;
 mod violation;
 
 pub use application::{Application, AuthType, Detail, KeySource};
-pub use audit::{Act, Actor, AuditEntry, SECRET_PLACEHOLDER};
+pub use audit::{Act, Actor, AuditEntry, OperatorProcess, SECRET_PLACEHOLDER};
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;

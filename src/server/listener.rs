@@ -53,6 +53,8 @@ pub struct Peer {
     /// `None` means a unix socket.
     address: Option<SocketAddr>,
     scheme: UrlScheme,
+    /// The Unix user at the other end of a Unix socket. `None` means another socket.
+    user: Option<u32>,
 }
 
 impl Peer {
@@ -65,6 +67,12 @@ impl Peer {
     /// Whether the peer is connected through a Unix socket.
     pub fn is_unix_socket(&self) -> bool {
         self.address.is_none()
+    }
+
+    /// The Unix user of the peer's process (SO_PEERCRED). `None` means that the peer is not
+    /// connected through a Unix socket.
+    pub fn unix_user(&self) -> Option<u32> {
+        self.user
     }
 
     /// The scheme of the connection.
@@ -126,12 +134,13 @@ impl Listener {
                 // Turns off Nagle's algorithm: a response is written in one piece, so a wait for
                 // more bytes would only delay the response.
                 let _ = stream.set_nodelay(true);
-                let peer = Peer { address: Some(address), scheme: UrlScheme::Http };
+                let peer = Peer { address: Some(address), scheme: UrlScheme::Http, user: None };
                 Ok((Socket::Tcp(stream), peer))
             }
             BoundSocket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Socket::Unix(stream), Peer { address: None, scheme: UrlScheme::Http }))
+                let user = stream.peer_cred().ok().map(|peer| peer.uid());
+                Ok((Socket::Unix(stream), Peer { address: None, scheme: UrlScheme::Http, user }))
             }
         }
     }

@@ -9,14 +9,19 @@ use std::{
 use ::http::request::Parts;
 use bytes::Bytes;
 use hyper::body::Incoming;
+use rustix::process::geteuid;
 
 use crate::{
     accounts::Accounts,
     api::{Api, HostNames},
-    cli::client::local::{ApiFuture, InProcessApi},
+    cli::{
+        client::local::{ApiFuture, InProcessApi},
+        instance::users,
+    },
     config::Settings,
     handlers::{BodyLimits, Payload, PayloadResponse, RequestBody, UrlScheme},
     http::response,
+    model::OperatorProcess,
     pipeline::{Denial, Gate},
     server::{Explainer, Peer, Service},
 };
@@ -56,8 +61,14 @@ impl AdminFace {
         if let Some(names) = self.names.as_ref().filter(|_| !peer.is_unix_socket()) {
             names.check(head)?;
         }
-        self.api.decide(head, body, peer.client()).await
+        let process = peer.unix_user().map(process_of);
+        self.api.decide_for(head, body, peer.client(), process).await
     }
+}
+
+/// A process of this Unix user.
+fn process_of(uid: u32) -> OperatorProcess {
+    OperatorProcess { uid: Some(uid), name: users::name(uid), command: None }
 }
 
 /// Returns the limits of request bodies, which are the same for all listeners.
@@ -96,7 +107,9 @@ impl InProcessApi for AdminFace {
     fn respond<'a>(&'a self, request: &'a Parts, body: Bytes) -> ApiFuture<'a> {
         Box::pin(async move {
             let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            let result = self.api.decide(request, RequestBody::Full(body), client).await;
+            let process = Some(process_of(geteuid().as_raw()));
+            let body = RequestBody::Full(body);
+            let result = self.api.decide_for(request, body, client, process).await;
             result.unwrap_or_else(|denial| response::from_denial(&with_internal_message(denial)))
         })
     }

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod embedded;
+mod leaks;
 mod resources;
 
 use serde_json::{Value, json};
