@@ -185,14 +185,14 @@ impl Writer {
         self.authority.admin_only_if(concerns_admin)
     }
 
-    /// The same writer, whose actor's credential is restricted to these permissions. `None` changes
+    /// This writer, whose actor's credential is restricted to these permissions. `None` changes
     /// nothing. The scopes of a key are known without this call.
     #[must_use]
     pub fn with_scopes(self, scopes: Option<&[String]>) -> Self {
         Self { authority: self.authority.with_scopes(scopes), ..self }
     }
 
-    /// The same writer. If its actor is the operator, the audit trail names this process.
+    /// This writer. If its actor is the operator, the audit trail names this process.
     #[must_use]
     pub fn with_operator_process(self, process: Option<OperatorProcess>) -> Self {
         let is_operator = matches!(self.actor, Actor::Operator { .. });
@@ -205,7 +205,7 @@ impl Writer {
         AuditEntry { time, actor: self.actor.clone(), act, operator }
     }
 
-    /// The same writer, whose actor has proved the current password of the actor's own account.
+    /// This writer, whose actor has proved the current password of the actor's own account.
     #[must_use]
     pub fn with_proved_password(&self) -> Self {
         Self { authority: self.authority.with_proved_password(), ..self.clone() }

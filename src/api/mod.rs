@@ -113,7 +113,7 @@ impl Api {
         client: IpAddr,
         process: Option<OperatorProcess>,
     ) -> Result<PayloadResponse, Denial> {
-        browser::check(head)?;
+        browser::check_origin(head)?;
         let context = self.gate.request_context();
         let request = Request {
             method: &head.method,
@@ -126,6 +126,9 @@ impl Api {
             face: Face::Admin,
         };
         let matched = routes::find(head);
+        if matched.is_ok() {
+            browser::check_body_type(head)?;
+        }
         let action = match &matched {
             Ok(matched) => Action::Administer(matched.route.permission),
             Err(denial) => Action::NoRoute(denial.clone()),

@@ -24,7 +24,7 @@ use crate::{
 /// The words for a bound credential in messages.
 const BOUND: &str = "A key that is bound to scopes, an application, networks, limits or an end";
 
-/// What an actor may do beyond the permission for a change, which the caller has checked.
+/// The limits of an actor beyond the permission for a change, which the caller has checked.
 #[derive(Clone)]
 pub(super) struct Authority(Arc<Kind>);
 
@@ -84,7 +84,7 @@ impl Authority {
         }))
     }
 
-    /// The same authority, restricted to these permissions. `None` changes nothing.
+    /// This authority, restricted to these permissions. `None` changes nothing.
     pub fn with_scopes(self, scopes: Option<&[String]>) -> Self {
         match (Arc::try_unwrap(self.0), scopes) {
             (Ok(Kind::User(user)), Some(scopes)) => {

@@ -115,6 +115,20 @@ impl Accounts {
         names.into_iter().find(|name| old(name) != after.attributes.get(name))
     }
 
+    /// Whether a change replaces the value of an attribute that an authentication script takes for
+    /// a credential. Keys that were adopted because of the old value must end. The removal of the
+    /// attribute ends a migration, after which adopted keys work on.
+    pub(in crate::accounts) fn replaces_credential_attribute(
+        &self,
+        before: &User,
+        after: &User,
+    ) -> bool {
+        self.credential_attributes().iter().any(|name| {
+            let (old, new) = (before.attributes.get(name), after.attributes.get(name));
+            old.is_some() && new.is_some() && old != new
+        })
+    }
+
     /// Replaces the values of attributes that authentication scripts take for credentials, because
     /// the audit trail contains no credential.
     pub(in crate::accounts) fn hide_credentials(&self, mut act: Act) -> Act {

@@ -58,8 +58,8 @@ impl AdoptedBounds {
 
 impl Writer {
     /// Creates a record for a key of another system. The key belongs to this user and works for one
-    /// application, within these bounds. Only a digest of its text is stored. A key that was adopted before stays
-    /// unchanged, even if it was revoked.
+    /// application, within these bounds. Only a digest of its text is stored. A key that was
+    /// adopted before stays unchanged, even if it was revoked.
     ///
     /// # Errors
     /// The user was deleted, the length or the characters of the text show that it is not a random

@@ -11,7 +11,7 @@ const PAGE: usize = 1000;
 /// A key that a text contains.
 #[derive(Debug)]
 pub struct FoundKey {
-    /// What the text around the key is, such as `a credential in Base64`.
+    /// The kind of the text around the key, such as `a credential in Base64`.
     pub form: &'static str,
     /// The user's name in the credential. `None` means that the form has no name.
     pub presented_user: Option<String>,

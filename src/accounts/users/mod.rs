@@ -249,7 +249,7 @@ impl Writer {
             ensure_valid(check_user(self, &user))?;
             user.changed = self.0.clock.now();
             let mut batch = self.change_batch(&before, &user)?;
-            if self.changed_credential_attribute(Some(&before.record), &user).is_some() {
+            if self.replaces_credential_attribute(&before.record, &user) {
                 self.revoke_adopted_keys(uid, &mut batch)?;
             }
             let act = Act::change("user", "change", uid, &before.record, &user);

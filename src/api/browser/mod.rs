@@ -76,8 +76,8 @@ impl HostNames {
 /// Refuses a request that changes something and that a page of another origin may have sent.
 ///
 /// # Errors
-/// `Sec-Fetch-Site` or `Origin` names another site (403), or the body has the type of a form (415).
-pub(super) fn check(head: &Parts) -> Result<(), Denial> {
+/// `Sec-Fetch-Site` or `Origin` names another site (403).
+pub(super) fn check_origin(head: &Parts) -> Result<(), Denial> {
     if [Method::GET, Method::HEAD].contains(&head.method) {
         return Ok(());
     }
@@ -95,7 +95,7 @@ pub(super) fn check(head: &Parts) -> Result<(), Denial> {
              pages of other origins.",
         ));
     }
-    check_body_type(head)
+    Ok(())
 }
 
 /// Whether an origin (RFC 6454) has the host and the port of the request.
@@ -115,7 +115,13 @@ fn is_own_origin(origin: &str, head: &Parts) -> bool {
 }
 
 /// Refuses every body that a form of a page can send, also where the handler reads no body.
-fn check_body_type(head: &Parts) -> Result<(), Denial> {
+///
+/// # Errors
+/// The body has another type than JSON or, for a state file, TOML (415).
+pub(super) fn check_body_type(head: &Parts) -> Result<(), Denial> {
+    if [Method::GET, Method::HEAD].contains(&head.method) {
+        return Ok(());
+    }
     let is_empty = !head.headers.contains_key(TRANSFER_ENCODING)
         && head.headers.get_all(CONTENT_LENGTH).iter().all(|length| length == "0");
     let mut types = head.headers.get_all(CONTENT_TYPE).iter().peekable();
@@ -224,7 +230,9 @@ mod tests {
         ] {
             for method in ["POST", "PATCH", "DELETE", "PUT"] {
                 let all = [vec![own], fields.clone()].concat();
-                let result = check(&head(method, &all)).map_err(|denial| denial.status.as_u16());
+                let head = head(method, &all);
+                let result = check_origin(&head).and_then(|()| check_body_type(&head));
+                let result = result.map_err(|denial| denial.status.as_u16());
                 assert_eq!(result, expected, "{method} {all:?}");
             }
         }

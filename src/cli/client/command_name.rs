@@ -3,7 +3,7 @@
 
 /// The commands that change records, with their verbs. A command without verbs has an empty list.
 pub const COMMANDS: &[(&str, &[&str])] = &[
-    ("user", &["add", "edit", "block", "unblock", "password", "delete", "import"]),
+    ("user", &["add", "edit", "block", "unblock", "delete", "import"]),
     ("key", &["generate", "edit", "rotate", "revoke", "import"]),
     ("role", &["add", "edit", "delete"]),
     ("app", &["add", "edit", "enable", "disable", "delete"]),

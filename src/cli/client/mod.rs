@@ -18,8 +18,10 @@ use http::{
 use serde_json::Value;
 
 use super::{CliError, Exit};
-use crate::api::COMMAND_FIELD;
-use crate::model::{Application, Secret};
+use crate::{
+    api::COMMAND_FIELD,
+    model::{Application, Secret},
+};
 
 /// The future that [`ApiTransport::send`] returns.
 pub type SendFuture<'a> =

@@ -11,8 +11,8 @@ use tokio::net::UnixListener;
 
 use crate::server::BoundSocket;
 
-/// The longest path beside which a draft still has a valid path, in bytes. The path of a Unix socket
-/// has at most 107 bytes.
+/// The longest path beside which a draft still has a valid path, in bytes. The path of a Unix
+/// socket has at most 107 bytes.
 const MAX_PATH: usize = 90;
 
 /// Binds a Unix socket with mode 0600.

@@ -3,7 +3,7 @@
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::{Check, Settings, file, overlap};
+use super::{AdminListen, AdminSettings, Check, Settings, file, overlap};
 use crate::handlers::IdentityFields;
 
 impl<R: FnMut(&[&str], String, String)> Check<R> {
@@ -53,6 +53,22 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             );
             Vec::new()
         })
+    }
+
+    pub(super) fn admin(&mut self, raw: &file::AdminSection) -> AdminSettings {
+        let listen = match raw.listen.strip_prefix("unix:") {
+            Some(path) => AdminListen::Unix(self.socket("admin.listen", path)),
+            None => AdminListen::Tcp(self.address(
+                "admin.listen",
+                &raw.listen,
+                " Write a Unix socket as unix:/path/to.sock.",
+            )),
+        };
+        AdminSettings {
+            listen,
+            names: self.host_names("admin.names", &raw.names),
+            tls: self.tls(raw),
+        }
     }
 
     /// Parses a list of host names and addresses, without ports.

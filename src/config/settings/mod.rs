@@ -263,22 +263,6 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         }
     }
 
-    fn admin(&mut self, raw: &file::AdminSection) -> AdminSettings {
-        let listen = match raw.listen.strip_prefix("unix:") {
-            Some(path) => AdminListen::Unix(self.socket("admin.listen", path)),
-            None => AdminListen::Tcp(self.address(
-                "admin.listen",
-                &raw.listen,
-                " Write a Unix socket as unix:/path/to.sock.",
-            )),
-        };
-        AdminSettings {
-            listen,
-            names: self.host_names("admin.names", &raw.names),
-            tls: self.tls(raw),
-        }
-    }
-
     fn store(&mut self, raw: &file::StoreSection) -> StoreSettings {
         let path = self.store_path("store.path", &raw.path);
         let pepper_file = match raw.pepper_file.as_str() {

@@ -4,7 +4,7 @@
 //! administrator may change or delete an administrator. In Drupal, a user with `administer users`
 //! can become an administrator.
 
-use ::http::StatusCode;
+use ::http::{Method, StatusCode};
 
 use super::field::UserField;
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
 };
 
 const ADMINISTER: &str = "administer users";
+const VIEW: &str = "access user profiles";
 
 /// The rights of an identity on one account.
 #[derive(Clone, Copy)]
@@ -98,8 +99,8 @@ impl<'a> AccountAccess<'a> {
         if self.is_user_admin || self.is_owner {
             return Ok(());
         }
-        if !self.identity.has("access user profiles") {
-            return Err(forbidden("The 'access user profiles' permission is required."));
+        if !self.identity.has(VIEW) {
+            return Err(view_required());
         }
         if account.status {
             Ok(())
@@ -225,6 +226,25 @@ pub(super) fn may_create(identity: &Identity<'_>) -> Result<(), Denial> {
     } else {
         Err(forbidden("The 'administer users' permission is required."))
     }
+}
+
+/// Whether an identity may access the accounts of others at all, with this method.
+///
+/// # Errors
+/// The denial that the identity gets for every account of others that exists.
+pub(super) fn of_others(identity: &Identity<'_>, method: &Method) -> Result<(), Denial> {
+    let is_user_admin = identity.has(ADMINISTER);
+    let access = AccountAccess { identity, is_user_admin, is_owner: false };
+    match *method {
+        Method::PATCH => access.may_update(),
+        Method::DELETE => access.may_delete(true),
+        _ if is_user_admin || identity.has(VIEW) => Ok(()),
+        _ => Err(view_required()),
+    }
+}
+
+fn view_required() -> Denial {
+    forbidden("The 'access user profiles' permission is required.")
 }
 
 pub(super) fn forbidden(message: impl Into<std::borrow::Cow<'static, str>>) -> Denial {

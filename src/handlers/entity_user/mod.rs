@@ -26,7 +26,7 @@ use self::{
 use super::{HandlerRequest, Handlers, PayloadResponse, writer};
 use crate::{
     accounts::{AccountError, Busy, NewUser, ReadUser, Versioned},
-    model::User,
+    model::{Detail, User},
     pipeline::{Denial, Phase, Shape, password_attempt, password_failed},
 };
 
@@ -52,7 +52,7 @@ fn read(handlers: &Handlers, request: &HandlerRequest<'_>) -> Result<PayloadResp
         Some(uid) => handlers.accounts.shared_user(uid).map_err(change::account_denial)?,
         None => None,
     };
-    let user = found.ok_or_else(|| not_found(request))?;
+    let user = found.ok_or_else(|| missing(handlers, request))?;
     let access = AccountAccess::new(request.grant.identity(), &user.record);
     access.may_view(&user.record)?;
     let visibility = access.visibility();
@@ -152,7 +152,7 @@ async fn delete(
             Ok(()) => return Ok(no_content()),
             // The next attempt checks access on the changed record.
             Err(AccountError::Stale { .. }) => {}
-            Err(AccountError::NotFound { .. }) => return Err(not_found(request)),
+            Err(AccountError::NotFound { .. }) => return Err(missing(handlers, request)),
             Err(error) => return Err(change::account_denial(error)),
         }
     }
@@ -165,7 +165,23 @@ fn find_user(handlers: &Handlers, request: &HandlerRequest<'_>) -> Result<Versio
         Some(uid) => handlers.accounts.user(uid).map_err(change::account_denial)?,
         None => None,
     };
-    found.ok_or_else(|| not_found(request))
+    found.ok_or_else(|| missing(handlers, request))
+}
+
+/// The denial for an account that does not exist. With `detail = "uniform"`, a caller who may not
+/// access the accounts of others gets the denial for an account that exists, so that nobody finds
+/// out which accounts there are. With `exact`, the order of the checks is Drupal's: 404, then 403.
+fn missing(handlers: &Handlers, request: &HandlerRequest<'_>) -> Denial {
+    let identity = request.grant.identity();
+    let policy = handlers.accounts.directory().policy();
+    let application =
+        identity.application().or_else(|| policy.applications.default().map(|a| &**a));
+    let is_uniform =
+        application.is_some_and(|application| application.record.detail == Detail::Uniform);
+    if is_uniform && let Err(denial) = access::of_others(identity, request.request.method) {
+        return denial;
+    }
+    not_found(request)
 }
 
 /// The number in the path. Only the canonical form is accepted: no sign and no leading zeros.

@@ -21,7 +21,7 @@ const PADDING_OPTIONAL: GeneralPurposeConfig = GeneralPurposeConfig::new()
 /// A part of a text that can be a key.
 #[derive(Debug, Clone)]
 pub struct Candidate {
-    /// What the text around the key is, such as `a Basic credential in Base64`.
+    /// The kind of the text around the key, such as `a Basic credential in Base64`.
     pub form: &'static str,
     /// The user's name in the credential. `None` means that the form has no name.
     pub user: Option<String>,
@@ -97,6 +97,10 @@ impl Candidates {
         {
             let value = value.trim().trim_end_matches([',', ';']);
             self.value(unquoted(value), "the value of a setting");
+        }
+        let is_one_word = !line.contains(char::is_whitespace);
+        if is_one_word && !line.contains("://") && !line.contains('=') {
+            self.pair(unquoted(line), "a name and a key");
         }
         if let Some((_, value)) = line.split_once(':') {
             let value = value.trim().trim_end_matches([',', ';']);

@@ -14,7 +14,7 @@ fn bounds() -> [(&'static [&'static str], Value); 6] {
         ),
         (&["--network", "127.0.0.0/8"], json!({ "networks": ["127.0.0.1"] })),
         (&["--application", "default"], json!({ "application": "default" })),
-        (&["--rate", "1000/1s"], json!({ "rate_limit": "10/1s" })),
+        (&["--rate-limit", "1000/1s"], json!({ "rate_limit": "10/1s" })),
         (&["--credits", "1000000/day"], json!({ "credits": "1/day" })),
         (&["--expires", "2h"], json!({ "expires": "1h" })),
     ]

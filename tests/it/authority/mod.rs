@@ -1,10 +1,14 @@
 //! Nobody makes more of themselves than they are: for each permission alone, and for each bound
 //! credential, every way to become more is refused, and nothing has changed afterwards.
 
+mod attributes;
 mod bounds;
+mod browsers;
 mod embedded;
+mod enumeration;
 mod leaks;
 mod resources;
+mod trail;
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What a user may do who has `administer rest resources` and is not an administrator.
+//! Resources of a user who has `administer rest resources` and is not an administrator.
 
 use std::net::SocketAddr;
 

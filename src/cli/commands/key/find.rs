@@ -39,7 +39,7 @@ pub async fn read_one(session: &Session) -> Result<String, CliError> {
     }
 }
 
-/// What the text around a key is, as a sentence.
+/// The kind of the text around a key, as a sentence.
 pub fn recognized(key: &Value) -> String {
     let form = cell(&key["recognized"]["form"]);
     match key["recognized"]["username"].as_str() {
