@@ -25,6 +25,8 @@ const MIN_PAUSE: Duration = Duration::from_millis(10);
 /// The background verification pauses this many times as long as a step took, so that it uses at
 /// most 5 % of one core and of the disk's time.
 const PAUSE_FACTOR: u32 = 19;
+/// The maximum number of records in one entry that lists records.
+const RECORDS_PER_ENTRY: usize = 250;
 /// The pause after the store could not be read.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -193,7 +195,7 @@ impl Writer {
         };
         details.insert("trail".into(), trail);
         let act = Act::other("store.restore", "store", Value::Object(details));
-        let entry = AuditEntry { time: self.0.clock.now(), actor: self.actor().clone(), act };
+        let entry = self.entry(self.0.clock.now(), act);
         let mut append = self.audit_append(vec![encode(&entry)])?;
         if append.generation == Generation::Current {
             append.generation = Generation::Next(self.new_generation());
@@ -201,6 +203,26 @@ impl Writer {
         self.store().commit(Batch { audit: Some(append), ..batch }).await?;
         Ok(verdict)
     }
+}
+
+/// Entries with a list of records that belong to one change, for changes of so many records that an
+/// entry for each of them would push other entries out of the trail.
+pub(super) fn record_list(
+    action: &str,
+    object: &str,
+    name: &str,
+    records: Vec<impl Into<Value>>,
+) -> Vec<Act> {
+    let (mut acts, mut part) = (Vec::new(), Vec::new());
+    let total = records.len();
+    for (index, record) in records.into_iter().enumerate() {
+        part.push(record.into());
+        if part.len() == RECORDS_PER_ENTRY || index + 1 == total {
+            let details = json!({ name: std::mem::take(&mut part) });
+            acts.push(Act::other(action, object, details));
+        }
+    }
+    acts
 }
 
 fn log_verdict(verdict: &AuditVerdict, duration: Duration) {

@@ -76,7 +76,7 @@ impl Accounts {
         details.insert("times".into(), denial.times.into());
         let actor = self.denied_actor(denial, &mut details);
         let act = Act::other(ACTION, &denial.object, Value::Object(details));
-        AuditEntry { time: denial.time, actor, act }
+        AuditEntry { time: denial.time, actor, act, operator: None }
     }
 
     /// The actor of a denied request. If the client has not proven its identity, the actor is
@@ -125,5 +125,5 @@ fn summary_entry(summary: &Summary) -> AuditEntry {
         "errors": summary.codes,
     });
     let act = Act::other(ACTION, "several", details);
-    AuditEntry { time: summary.until, actor: Actor::Program, act }
+    AuditEntry { time: summary.until, actor: Actor::Program, act, operator: None }
 }

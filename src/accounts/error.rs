@@ -42,6 +42,12 @@ pub enum AccountError {
     /// administrator.
     #[error("Only an administrator can change an account, role or key of an administrator.")]
     AdminOnly,
+    /// A rule keeps the actor from making more of itself than it is.
+    #[error("{rule}")]
+    Forbidden {
+        /// The rule, as a sentence.
+        rule: String,
+    },
     /// The operator's event script denied the change, or failed.
     #[error("{}", script_message(.0))]
     Script(Fault),

@@ -5,6 +5,7 @@
 
 mod apply;
 mod audit;
+mod authority;
 mod backup;
 mod clock;
 mod denials;
@@ -33,6 +34,7 @@ pub use apply::{
     Applied, ApplyOptions, Difference, DocumentKey, DocumentPassword, DocumentUser, MOST_CHANGES,
     Operation, StateDocument, Unlisted, VERSION as STATE_VERSION,
 };
+use audit::record_list;
 pub use audit::{AuditOrder, AuditPage, NumberedEntry, TrailStatus};
 pub use backup::{
     BackupSchedule, LaterChanges, RestoreError, Restored, Revival, WrittenBackup, check_backup,
@@ -43,7 +45,9 @@ pub use events::LoadScripts;
 pub use events::outbox::PendingWebhook;
 pub use import::keys::{ImportDigest, ImportedKeys, KeyImport, KeyRow, UnknownUsers};
 pub use import::users::{ImportedUsers, UserImport, UserRow};
+pub use keys::adopt::AdoptedBounds;
 pub use keys::bulk::{BulkIssue, BulkPart, BulkRecipients, RunId, Skipped};
+pub use keys::find::{DeletedKey, FoundKey, FoundRecord};
 pub use keys::rotate::{Lifetime, RotateOptions, Rotated};
 pub use keys::{Issued, NewKey};
 pub use operator::Operator;
@@ -54,7 +58,7 @@ pub use records::PolicyRecord;
 pub use setup::{FirstStart, SetupError};
 pub use users::cache::ReadUser;
 pub use users::{NewUser, password_problem};
-pub use writer::{AdminWriter, OperatorWriter, Writer};
+pub use writer::{AdminReader, AdminWriter, OperatorWriter, Writer};
 
 use crate::{
     directory::Directory,
@@ -98,6 +102,8 @@ struct AccountsInner {
     usage_lock: Arc<tokio::sync::Mutex<()>>,
     denials_lock: Arc<tokio::sync::Mutex<()>>,
     backup_status: Arc<backup::BackupStatus>,
+    /// The addresses of the server's listeners. Unset means that there is no server.
+    own_listeners: Arc<OnceLock<Vec<std::net::SocketAddr>>>,
 }
 
 /// A record with its revision: the sequence of the commit that last wrote it.
@@ -185,6 +191,11 @@ impl Accounts {
     /// The scripts. The set is empty until [`Accounts::load_scripts`] has loaded them.
     pub fn scripts(&self) -> &Scripts {
         self.0.scripts.get().unwrap_or(&self.0.no_scripts)
+    }
+
+    /// The names of the attributes that an authentication script takes for a credential.
+    pub(crate) fn credential_attributes(&self) -> std::collections::BTreeSet<String> {
+        self.scripts().current().credential_attributes().clone()
     }
 
     /// The reason why the store has stopped writing. `None` means that the store can write.

@@ -8,7 +8,7 @@ use super::{
     writer::{Attempt, PendingCommit},
 };
 use crate::{
-    model::{Act, Application, KeySource, Resource, Role, Violation},
+    model::{Act, Application, Resource, Role, Violation},
     store::{Batch, Expected, Sequence, Table, encode},
 };
 
@@ -28,12 +28,13 @@ pub trait PolicyRecord: Clone + PartialEq + Serialize + DeserializeOwned + Send 
     /// The reason why the record cannot be deleted. `None` means that the record can be deleted.
     fn deletion_blocker(id: &str, accounts: &Accounts) -> Option<AccountError>;
 
-    /// Whether only an administrator may make this change. `before` is `None` for a new record,
+    /// Checks whether the writer's actor may make this change. `before` is `None` for a new record,
     /// `after` is `None` for a deletion.
-    fn needs_admin(before: Option<&Self>, after: Option<&Self>) -> bool {
-        let _ = (before, after);
-        false
-    }
+    fn check_authority(
+        writer: &Writer,
+        before: Option<&Self>,
+        after: Option<&Self>,
+    ) -> Result<(), AccountError>;
 
     /// Checks a change against other records, and adds expectations about these records to the
     /// batch. `after` is `None` for a deletion.
@@ -50,6 +51,18 @@ pub trait PolicyRecord: Clone + PartialEq + Serialize + DeserializeOwned + Send 
     /// Adds the changes of other records that writing this record makes necessary.
     fn write_dependents(&self, accounts: &Accounts, batch: &mut Batch) -> Result<(), AccountError> {
         let _ = (accounts, batch);
+        Ok(())
+    }
+
+    /// Adds the record of who may change this record later. `is_deleted` says that the record is
+    /// deleted.
+    fn put_owner(
+        writer: &Writer,
+        id: &str,
+        is_deleted: bool,
+        batch: &mut Batch,
+    ) -> Result<(), AccountError> {
+        let _ = (writer, id, is_deleted, batch);
         Ok(())
     }
 }
@@ -81,8 +94,12 @@ impl PolicyRecord for Role {
         })
     }
 
-    fn needs_admin(before: Option<&Self>, after: Option<&Self>) -> bool {
-        before.is_some_and(|role| role.is_admin) || after.is_some_and(|role| role.is_admin)
+    fn check_authority(
+        writer: &Writer,
+        before: Option<&Self>,
+        after: Option<&Self>,
+    ) -> Result<(), AccountError> {
+        writer.authority().check_role(before, after, writer)
     }
 
     fn check_change(
@@ -128,15 +145,12 @@ impl PolicyRecord for Application {
         })
     }
 
-    /// Only administrators may create, delete or change the universal setting of an application,
-    /// because a universal key acts as any user.
-    fn needs_admin(before: Option<&Self>, after: Option<&Self>) -> bool {
-        let settings =
-            |application: &Self| (application.key_source, application.universal_administrators);
-        let is_universal = |application: Option<&Self>| {
-            application.is_some_and(|record| record.key_source == KeySource::Universal)
-        };
-        before.map(settings) != after.map(settings) && (is_universal(before) || is_universal(after))
+    fn check_authority(
+        writer: &Writer,
+        before: Option<&Self>,
+        after: Option<&Self>,
+    ) -> Result<(), AccountError> {
+        writer.authority().check_application(before, after)
     }
 
     /// If this application is the default, the former default loses the flag in the same commit,
@@ -172,6 +186,23 @@ impl PolicyRecord for Resource {
 
     fn deletion_blocker(_: &str, _: &Accounts) -> Option<AccountError> {
         None
+    }
+
+    fn check_authority(
+        writer: &Writer,
+        before: Option<&Self>,
+        after: Option<&Self>,
+    ) -> Result<(), AccountError> {
+        writer.authority().check_resource(before, after, writer)
+    }
+
+    fn put_owner(
+        writer: &Writer,
+        id: &str,
+        is_deleted: bool,
+        batch: &mut Batch,
+    ) -> Result<(), AccountError> {
+        writer.authority().put_resource_owner(id, is_deleted, writer, batch)
     }
 }
 
@@ -222,13 +253,14 @@ impl Accounts {
 impl Writer {
     /// Creates a record.
     pub async fn create<T: PolicyRecord>(&self, record: T) -> Result<Versioned<T>, AccountError> {
-        self.admin_only_if(T::needs_admin(None, Some(&record)))?;
+        T::check_authority(self, None, Some(&record))?;
         ensure_valid(record.violations(self))?;
         let attempt = || {
             let mut batch = Batch::new();
             batch.expect(T::TABLE, record.id(), Expected::Missing);
             batch.put(T::TABLE, record.id(), encode(&record));
             record.write_dependents(self, &mut batch)?;
+            T::put_owner(self, record.id(), false, &mut batch)?;
             let act = Act::create(T::WHAT, record.id(), &record);
             let exists = Violation::new(
                 "id",
@@ -239,7 +271,8 @@ impl Writer {
             let pending = PendingCommit::new(batch, act, |revision| Versioned { revision, record });
             Ok(pending
                 .on_conflict(|conflict| {
-                    let is_taken = conflict.state == Expected::Missing;
+                    let is_taken =
+                        conflict.table == T::TABLE && conflict.state == Expected::Missing;
                     is_taken.then(|| Err(AccountError::Invalid(vec![exists])))
                 })
                 .into())
@@ -259,7 +292,7 @@ impl Writer {
             let before = self.current::<T>(id, expected)?;
             let mut record = before.record.clone();
             edit(&mut record)?;
-            self.admin_only_if(T::needs_admin(Some(&before.record), Some(&record)))?;
+            T::check_authority(self, Some(&before.record), Some(&record))?;
             if record.id() != id {
                 return Err(AccountError::Invalid(vec![Violation::new(
                     "id",
@@ -277,6 +310,7 @@ impl Writer {
             batch.put(T::TABLE, id, encode(&record));
             T::check_change(&before.record, Some(&record), self, &mut batch)?;
             record.write_dependents(self, &mut batch)?;
+            T::put_owner(self, id, false, &mut batch)?;
             let act = Act::change(T::WHAT, "change", id, &before.record, &record);
             let finish = |revision| Versioned { revision, record };
             Ok(PendingCommit::new(batch, act, finish).into())
@@ -292,7 +326,7 @@ impl Writer {
     ) -> Result<(), AccountError> {
         let attempt = || {
             let before = self.current::<T>(id, expected)?;
-            self.admin_only_if(T::needs_admin(Some(&before.record), None))?;
+            T::check_authority(self, Some(&before.record), None)?;
             if let Some(problem) = T::deletion_blocker(id, self) {
                 return Err(problem);
             }
@@ -300,6 +334,7 @@ impl Writer {
             batch.expect(T::TABLE, id, Expected::Revision(before.revision));
             batch.delete(T::TABLE, id);
             T::check_change(&before.record, None, self, &mut batch)?;
+            T::put_owner(self, id, true, &mut batch)?;
             let act = Act::delete(T::WHAT, id, &before.record);
             Ok(PendingCommit::new(batch, act, |_| ()).into())
         };

@@ -146,6 +146,7 @@ impl Accounts {
             usage_lock: Arc::default(),
             denials_lock: Arc::default(),
             backup_status: Arc::default(),
+            own_listeners: Arc::default(),
         })))
     }
 

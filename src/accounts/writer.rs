@@ -7,12 +7,13 @@
 
 use std::{
     ops::Deref,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{AccountError, Accounts};
+use super::{AccountError, Accounts, authority::Authority};
 use crate::{
-    model::{Act, Actor, AuditEntry, Digest},
+    model::{Act, Actor, AuditEntry, Digest, OperatorProcess, Timestamp, User},
     scripting::RequestedWebhook,
     store::{
         Batch, CommitError, Expect, Sequence, StoreError,
@@ -34,11 +35,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Writer {
     accounts: Accounts,
     actor: Actor,
-    is_admin: bool,
+    authority: Authority,
+    /// The person behind the operator.
+    operator: Option<Arc<OperatorProcess>>,
 }
 
 /// A writer whose actor is an administrator.
-pub struct AdminWriter<'a>(&'a Writer);
+pub struct AdminWriter<'a>(AdminReader<'a>);
+
+/// A writer whose actor is an administrator, with the methods that change nothing.
+pub struct AdminReader<'a>(&'a Writer);
 
 /// A writer whose actor is the operator, who has the server's rights on its machine.
 pub struct OperatorWriter<'a>(&'a Writer);
@@ -55,7 +61,7 @@ pub(super) enum Attempt<'a, T> {
 /// A batch with everything that belongs to its commit.
 pub(super) struct PendingCommit<'a, T> {
     batch: Batch,
-    act: Act,
+    acts: Vec<Act>,
     webhooks: Vec<RequestedWebhook>,
     /// Makes the result of the change from the revision of the commit.
     finish: Box<dyn FnOnce(Sequence) -> T + Send + 'a>,
@@ -68,7 +74,14 @@ type OnConflict<'a, T> = Box<dyn FnOnce(&Expect) -> Option<Result<T, AccountErro
 impl<'a, T> PendingCommit<'a, T> {
     /// A commit without webhooks. Every conflict leads to another attempt.
     pub fn new(batch: Batch, act: Act, finish: impl FnOnce(Sequence) -> T + Send + 'a) -> Self {
-        Self { batch, act, webhooks: Vec::new(), finish: Box::new(finish), on_conflict: None }
+        let (acts, webhooks) = (vec![act], Vec::new());
+        Self { batch, acts, webhooks, finish: Box::new(finish), on_conflict: None }
+    }
+
+    /// Adds entries about the single records of a change. They precede the entry about the whole.
+    pub fn with_entries(mut self, entries: Vec<Act>) -> Self {
+        self.acts.splice(0..0, entries);
+        self
     }
 
     /// Adds webhooks, which are stored in the same commit.
@@ -94,14 +107,20 @@ impl<'a, T> From<PendingCommit<'a, T>> for Attempt<'a, T> {
 impl Accounts {
     /// A writer that signs every change with `actor`. The program and the operator are
     /// administrators, a user is not: see [`Accounts::as_admin`].
+    ///
+    /// If the actor is a user with a key, the bounds of the key hold for the writer too: it makes
+    /// no key with wider bounds or a later end, and no password.
     pub fn as_actor(&self, actor: Actor) -> Writer {
-        let is_admin = matches!(actor, Actor::Program | Actor::Operator { .. });
-        Writer { accounts: self.clone(), actor, is_admin }
+        let authority = Authority::of(&actor, false, self);
+        Writer { accounts: self.clone(), actor, authority, operator: None }
     }
 
-    /// A writer for an actor whose identity was verified to be an administrator's.
+    /// A writer for an actor whose identity was verified to be an administrator's. An
+    /// administrator's key that is bound to scopes, an application, networks, limits or an end is
+    /// no administrator's.
     pub fn as_admin(&self, actor: Actor) -> Writer {
-        Writer { accounts: self.clone(), actor, is_admin: true }
+        let authority = Authority::of(&actor, true, self);
+        Writer { accounts: self.clone(), actor, authority, operator: None }
     }
 }
 
@@ -113,7 +132,15 @@ impl Deref for Writer {
     }
 }
 
-impl Deref for AdminWriter<'_> {
+impl<'a> Deref for AdminWriter<'a> {
+    type Target = AdminReader<'a>;
+
+    fn deref(&self) -> &AdminReader<'a> {
+        &self.0
+    }
+}
+
+impl Deref for AdminReader<'_> {
     type Target = Writer;
 
     fn deref(&self) -> &Writer {
@@ -132,7 +159,13 @@ impl Deref for OperatorWriter<'_> {
 impl Writer {
     /// The handle for an administrator's methods. `None` means that the actor is not one.
     pub fn admin(&self) -> Option<AdminWriter<'_>> {
-        self.is_admin.then_some(AdminWriter(self))
+        self.authority.is_admin().then_some(AdminWriter(AdminReader(self)))
+    }
+
+    /// The handle for the methods of an administrator that change nothing. The credential may be
+    /// bound, but not to scopes. `None` means that the actor is no administrator.
+    pub fn admin_reader(&self) -> Option<AdminReader<'_>> {
+        self.authority.may_read_as_admin().then_some(AdminReader(self))
     }
 
     /// The handle for the operator's methods. `None` means that the actor is somebody else.
@@ -149,7 +182,54 @@ impl Writer {
     /// # Errors
     /// [`AccountError::AdminOnly`].
     pub fn admin_only_if(&self, concerns_admin: bool) -> Result<(), AccountError> {
-        if concerns_admin && !self.is_admin { Err(AccountError::AdminOnly) } else { Ok(()) }
+        self.authority.admin_only_if(concerns_admin)
+    }
+
+    /// This writer, whose actor's credential is restricted to these permissions. `None` changes
+    /// nothing. The scopes of a key are known without this call.
+    #[must_use]
+    pub fn with_scopes(self, scopes: Option<&[String]>) -> Self {
+        Self { authority: self.authority.with_scopes(scopes), ..self }
+    }
+
+    /// This writer. If its actor is the operator, the audit trail names this process.
+    #[must_use]
+    pub fn with_operator_process(self, process: Option<OperatorProcess>) -> Self {
+        let is_operator = matches!(self.actor, Actor::Operator { .. });
+        Self { operator: process.filter(|_| is_operator).map(Arc::new), ..self }
+    }
+
+    /// An entry of the audit trail about an action of this writer's actor.
+    pub(super) fn entry(&self, time: Timestamp, act: Act) -> AuditEntry {
+        let operator = self.operator.as_deref().cloned();
+        AuditEntry { time, actor: self.actor.clone(), act, operator }
+    }
+
+    /// This writer, whose actor has proved the current password of the actor's own account.
+    #[must_use]
+    pub fn with_proved_password(&self) -> Self {
+        Self { authority: self.authority.with_proved_password(), ..self.clone() }
+    }
+
+    /// Refuses a change or deletion of an administrator's account unless the actor is an
+    /// administrator, or the owner with a credential without scopes.
+    ///
+    /// # Errors
+    /// [`AccountError::AdminOnly`] or [`AccountError::Forbidden`].
+    pub fn require_change_of(&self, account: &User) -> Result<(), AccountError> {
+        self.authority.require_change_of(account, self)
+    }
+
+    /// Refuses a new password unless the credential in use has no bounds.
+    ///
+    /// # Errors
+    /// [`AccountError::Forbidden`].
+    pub fn require_passwords(&self) -> Result<(), AccountError> {
+        self.authority.check_may_set_passwords()
+    }
+
+    pub(super) fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     pub(super) fn actor(&self) -> &Actor {
@@ -192,11 +272,11 @@ impl Writer {
                 Attempt::Unchanged(value) => return Ok(value),
                 Attempt::Commit(pending) => pending,
             };
-            let PendingCommit { batch, act, webhooks, finish, on_conflict } = pending;
+            let PendingCommit { batch, acts, webhooks, finish, on_conflict } = pending;
             let committed = if alone.is_some() {
-                self.commit_now(batch, act, webhooks).await
+                self.commit_now(batch, acts, webhooks).await
             } else {
-                self.commit(batch, act, webhooks).await
+                self.commit_all(batch, acts, webhooks).await
             };
             match committed {
                 Ok(revision) => return Ok(finish(revision)),
@@ -219,18 +299,28 @@ impl Writer {
         act: Act,
         webhooks: Vec<RequestedWebhook>,
     ) -> Result<Sequence, CommitError> {
+        self.commit_all(batch, vec![act], webhooks).await
+    }
+
+    async fn commit_all(
+        &self,
+        batch: Batch,
+        acts: Vec<Act>,
+        webhooks: Vec<RequestedWebhook>,
+    ) -> Result<Sequence, CommitError> {
         let _turn = self.0.commit_turn.read().await;
-        self.commit_now(batch, act, webhooks).await
+        self.commit_now(batch, acts, webhooks).await
     }
 
     async fn commit_now(
         &self,
         mut batch: Batch,
-        act: Act,
+        acts: Vec<Act>,
         webhooks: Vec<RequestedWebhook>,
     ) -> Result<Sequence, CommitError> {
-        let entry = AuditEntry { time: self.0.clock.now(), actor: self.actor.clone(), act };
-        batch.audit = Some(self.audit_append(vec![encode(&entry)])?);
+        let time = self.0.clock.now();
+        let entry = |act| encode(&self.entry(time, act));
+        batch.audit = Some(self.audit_append(acts.into_iter().map(entry).collect())?);
         let webhooks = self.add_webhooks(webhooks, &mut batch);
         let sequence = self.store().commit(batch).await?;
         webhooks.publish();

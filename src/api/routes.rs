@@ -100,6 +100,7 @@ routes! {
     GET    "keys"                  USERS       Plain  => keys::list;
     POST   "keys/import"           USERS       Plain  => keys::import::import;
     POST   "keys/generate-all"     USERS       Plain  => keys::bulk::generate;
+    POST   "keys/find"             USERS       Plain  => keys::find::find;
     GET    "keys/{id}"             USERS       Key    => keys::show;
     PATCH  "keys/{id}"             USERS       Key    => keys::change;
     POST   "keys/{id}/revoke"      USERS       Key    => keys::revoke;

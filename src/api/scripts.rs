@@ -34,7 +34,7 @@ fn script_view(script: &Script) -> Value {
 
 fn problem_view(problem: &ScriptProblem) -> Value {
     match problem {
-        ScriptProblem::NotLoaded(error) => json!({
+        ScriptProblem::NotLoaded(error) | ScriptProblem::Warning(error) => json!({
             "location": error.location(),
             "file": error.file,
             "line": error.line,

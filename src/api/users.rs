@@ -75,9 +75,9 @@ pub(super) async fn create(mut request: ApiRequest<'_>) -> Result<PayloadRespons
     reader.finish()?;
     draft.init = draft.mail.clone();
     request.admin_only_if(request.policy.roles.has_administrators(&draft.roles))?;
-    check_granted_roles(&[], &draft.roles, &request)?;
+    // This check comes before the password is hashed, because hashing is expensive.
     if password.is_some() {
-        check_may_set_passwords(&request)?;
+        request.accounts.require_passwords().map_err(response::denial)?;
     }
     draft.password = hash_password(password, &request).await?;
     let user = request.accounts.insert_user(draft).await.map_err(response::denial)?;
@@ -96,15 +96,13 @@ pub(super) async fn change(
     let expected = request.expected_revision(|| Some(before.revision))?;
     let password = match patch.as_object_mut().and_then(|fields| fields.shift_remove("password")) {
         Some(value) => {
-            check_may_set_passwords(&request)?;
+            request.accounts.require_passwords().map_err(response::denial)?;
             Some(new_password(value, &request).await?)
         }
         None => None,
     };
     let changed = request.accounts.change_user(uid, expected, |user: &mut User| {
-        let roles = user.roles.clone();
         apply(user, patch.clone())?;
-        check_granted_roles(&roles, &user.roles, &request)?;
         if let Some(password) = &password {
             user.password.clone_from(password);
         }
@@ -121,39 +119,9 @@ pub(super) async fn delete(uid: u64, request: ApiRequest<'_>) -> Result<PayloadR
     Ok(response::no_content())
 }
 
-/// Refuses a change of an administrator unless the client is an administrator.
+/// Refuses a change of an administrator's account unless the client may make it.
 pub(super) fn check_may_change(user: &User, request: &ApiRequest<'_>) -> Result<(), Denial> {
-    let policy = request.accounts.directory().policy();
-    request.admin_only_if(policy.roles.has_administrators(&user.roles))
-}
-
-/// Refuses an added role if it has a permission that the scopes of the client's key do not contain.
-fn check_granted_roles(
-    before: &[String],
-    after: &[String],
-    request: &ApiRequest<'_>,
-) -> Result<(), Denial> {
-    let policy = request.accounts.directory().policy();
-    let added = after.iter().filter(|id| !before.contains(id));
-    let mut added = added.filter_map(|id| policy.roles.role(id));
-    if added.all(|role| request.identity.may_grant(role)) {
-        return Ok(());
-    }
-    Err(response::forbidden(
-        "A key with scopes can only grant a role if the scopes contain all permissions of the role.",
-    ))
-}
-
-/// Refuses a request to set a password if the client's key is restricted. Authentication with a
-/// password has no restrictions, so the client could escape the restrictions of its key.
-pub(super) fn check_may_set_passwords(request: &ApiRequest<'_>) -> Result<(), Denial> {
-    if !request.identity.is_restricted() {
-        return Ok(());
-    }
-    Err(response::forbidden(
-        "A key that is bound to scopes, an application, networks or limits cannot set passwords, \
-         and neither can a universal key.",
-    ))
+    request.accounts.require_change_of(user).map_err(response::denial)
 }
 
 /// The digest of the password in a change. The value `null` becomes `None`, which removes the

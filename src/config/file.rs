@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::{
     background::{BackupSection, WebhookSection},
+    upstreams::ProxySection,
     verify::VerifySection,
 };
 
@@ -25,6 +26,8 @@ pub struct File {
     pub admin: AdminSection,
     /// The header fields that tell an upstream who the caller is.
     pub identity: IdentitySection,
+    /// The upstreams of resources with the handler proxy.
+    pub proxy: ProxySection,
     /// The store of users, keys, roles, applications and resources.
     pub store: StoreSection,
     /// Backups that the server writes by itself.
@@ -92,6 +95,10 @@ pub struct ServerSection {
 pub struct AdminSection {
     /// The address and port, or "unix:/path/to.sock" for a Unix socket.
     pub listen: String,
+    /// The names by which clients may address the admin listener, besides its address and
+    /// localhost, separated by commas, such as "admin.example.com". Requests for other hosts are
+    /// refused, because a web page can let its own name lead here.
+    pub names: String,
     /// The file of the TLS certificate in PEM, followed by its intermediate certificates. Empty
     /// means no TLS.
     pub tls_certificate: String,
@@ -371,6 +378,7 @@ impl Default for AdminSection {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8081".into(),
+            names: String::new(),
             tls_certificate: String::new(),
             tls_key: String::new(),
             tls_client_ca: String::new(),

@@ -12,6 +12,7 @@ mod settings;
 mod show;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 mod verify;
 
 use std::{

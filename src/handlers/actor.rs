@@ -13,7 +13,10 @@ use crate::{
 /// rights only if the caller is an administrator.
 pub fn writer(accounts: &Accounts, identity: &Identity<'_>, client: IpAddr) -> Writer {
     let actor = actor(identity, client);
-    if identity.is_admin() { accounts.as_admin(actor) } else { accounts.as_actor(actor) }
+    let is_admin = identity.is_admin();
+    let writer = if is_admin { accounts.as_admin(actor) } else { accounts.as_actor(actor) };
+    // A script can restrict a credential that is no key.
+    writer.with_scopes(identity.scopes())
 }
 
 fn actor(identity: &Identity<'_>, client: IpAddr) -> Actor {

@@ -15,6 +15,7 @@ mod script;
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use ::http::{Response, StatusCode};
+use ipnet::IpNet;
 
 pub use actor::writer;
 pub use body::{BodyLimits, RequestBody, read_body};
@@ -137,6 +138,15 @@ impl Handlers {
     /// fields.
     pub fn new(accounts: Accounts, limits: BodyLimits) -> Self {
         Self { accounts, limits, identity_fields: Arc::default(), proxies: Arc::default() }
+            .with_upstream_networks([])
+    }
+
+    /// Sets the networks in which upstreams may be. Empty means every network, except link-local,
+    /// multicast, unspecified and cloud metadata addresses, and names that resolve to this machine.
+    #[must_use]
+    pub fn with_upstream_networks(self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        let proxies = Proxies::for_networks(networks, &self.accounts);
+        Self { proxies: Arc::new(proxies), ..self }
     }
 
     /// Sets the names of the identity header fields.

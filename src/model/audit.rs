@@ -10,7 +10,7 @@ use super::{KeyId, Timestamp};
 
 /// The text that replaces a secret. An entry shows that a secret changed, but not the
 /// value of the secret.
-const PLACEHOLDER: &str = "(secret)";
+pub const SECRET_PLACEHOLDER: &str = "(secret)";
 /// The fields that are secrets or derived from secrets.
 const SECRET_FIELDS: &[&str] = &["digest", "password", "slow", "former_digest"];
 /// The maximum size of one field in an entry, in bytes.
@@ -76,6 +76,24 @@ pub struct AuditEntry {
     /// The action.
     #[serde(flatten)]
     pub act: Act,
+    /// The person behind the operator. `None` means that the actor is not the operator, or that the
+    /// person is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorProcess>,
+}
+
+/// The process of a person who uses the command line as the operator.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorProcess {
+    /// The Unix user. `None` means that the request did not come through a Unix socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// The name of the Unix user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The command, such as `user block`, without its arguments, which can be secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 impl Act {
@@ -148,7 +166,7 @@ fn side(mut fields: Map<String, Value>) -> Option<Value> {
     }
     for (name, value) in &mut fields {
         if SECRET_FIELDS.contains(&name.as_str()) {
-            *value = PLACEHOLDER.into();
+            *value = SECRET_PLACEHOLDER.into();
         }
         let size = value.to_string().len();
         if size > MAX_FIELD {

@@ -22,13 +22,14 @@ mod user;
 mod violation;
 
 pub use application::{Application, AuthType, Detail, KeySource};
-pub use audit::{Act, Actor, AuditEntry};
+pub use audit::{Act, Actor, AuditEntry, OperatorProcess, SECRET_PLACEHOLDER};
 pub use credential::{
     CredentialParts, has_similar_prefix, is_similar, is_similar_parameter, title,
 };
 pub use entropy::Entropy;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;
+pub use key::forms::{Candidate, candidates};
 pub use key::redact::redact_keys;
 pub use key::scan::{Form, Found, Scanner};
 pub use key::scheme::Scheme;
@@ -38,9 +39,7 @@ pub use limit::{Credits, Period, RateLimit, Refill};
 pub use mode::Mode;
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{
-    BodyLimit, BodyRules, Cors, Format, ForwardedField, Handler, METHODS, MethodRules,
-    OriginPattern, PermissionSource, PreflightMode, Protocol, Proxy, Resource, Respond, Route,
-    Rules, Target, Transport, WebOrigin,
+    BodyLimit, BodyRules, Cors, Format, ForwardedField, Handler, METHODS, MethodRules, OriginPattern, PermissionSource, PreflightMode, Protocol, Proxy, Resource, Respond, Route, Rules, Target, Transport, WebOrigin, SpecialAddress,
 };
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};

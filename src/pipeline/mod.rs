@@ -128,7 +128,7 @@ pub use verify::Identity;
 use denial_audit::DenialAudit;
 
 use crate::{
-    accounts::{Accounts, Passwords},
+    accounts::{Accounts, AdoptedBounds, Passwords},
     directory::Directory,
     model::{Actor, Borrowed, Clock, KeyId, PasswordDigest, Pepper, Secret},
 };
@@ -193,11 +193,11 @@ impl Gate {
     /// Stores a credential that a script has verified, so that it becomes a key of the user. The
     /// write runs after the response. If the write fails, the next use of the credential retries
     /// it.
-    fn adopt(&self, uid: u64, application: &str, text: Secret) {
+    fn adopt(&self, uid: u64, application: &str, text: Secret, bounds: AdoptedBounds) {
         let application = application.to_owned();
         self.write_later(async move |accounts| {
             let writer = accounts.as_actor(Actor::Program);
-            if let Err(problem) = writer.adopt_key(uid, &application, &text).await {
+            if let Err(problem) = writer.adopt_key(uid, &application, &text, &bounds).await {
                 tracing::warn!(
                     uid,
                     application,

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     compiler::compile::Compiled,
     entry_points::{Function, ScriptKind},
+    error::ScriptError,
     fault::{CallFailure, Fault},
     limits::{CallBudget, ScriptLimits},
     runtime::{
@@ -155,6 +156,11 @@ impl Script {
     /// that the script does not declare it.
     pub fn credential(&self) -> Option<&Arc<CredentialDeclaration>> {
         self.inner.compiled.credential.as_ref()
+    }
+
+    /// Probable mistakes in the script that do not prevent it from being loaded.
+    pub fn warnings(&self) -> &[ScriptError] {
+        &self.inner.compiled.warnings
     }
 
     /// Whether calls of the script run on a separate thread.

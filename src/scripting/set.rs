@@ -1,7 +1,10 @@
 //! All scripts of a folder, compiled together. A set never changes, so a request uses the same
 //! scripts from its beginning to its end.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use super::{
     compiler::compile::Compiler,
@@ -26,6 +29,8 @@ pub struct ScriptSet {
     events: Option<Script>,
     /// The [`Function::bit`]s of all functions that at least one hook script defines.
     hooked: u16,
+    /// The user attributes that at least one authentication script takes for credentials.
+    credential_attributes: BTreeSet<String>,
 }
 
 impl ScriptSet {
@@ -64,6 +69,12 @@ impl ScriptSet {
     ) -> impl Iterator<Item = &Script> {
         let resource = resource.and_then(|id| self.resources.get(id));
         self.hooks.iter().chain(resource).filter(move |script| script.defines(function))
+    }
+
+    /// The user attributes that authentication scripts take for credentials, as declared by `const
+    /// CREDENTIAL_ATTRIBUTES`. Changing such an attribute is like setting a password.
+    pub fn credential_attributes(&self) -> &BTreeSet<String> {
+        &self.credential_attributes
     }
 
     /// Whether no script of the set defines a function that Keyward calls.
@@ -127,6 +138,8 @@ impl ScriptSet {
         if matches!(script.kind(), ScriptKind::Hooks | ScriptKind::Resource) {
             self.hooked |= script.inner.compiled.functions;
         }
+        let attributes = &script.inner.compiled.credential_attributes;
+        self.credential_attributes.extend(attributes.iter().cloned());
         match script.kind() {
             ScriptKind::Auth => drop(self.auth.insert(name, script)),
             ScriptKind::Handler => drop(self.handlers.insert(name, script)),
@@ -156,6 +169,7 @@ impl ScriptSet {
             handlers: map(&self.handlers),
             events: self.events.as_ref().map(|script| script.with_host(host)),
             hooked: self.hooked,
+            credential_attributes: self.credential_attributes.clone(),
         }
     }
 }

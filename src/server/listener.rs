@@ -54,6 +54,8 @@ pub struct Peer {
     scheme: UrlScheme,
     /// Whether a proxy began the connection with a PROXY header that names no client.
     is_unnamed: bool,
+    /// The Unix user at the other end of a Unix socket. `None` means another socket.
+    user: Option<u32>,
 }
 
 impl Peer {
@@ -67,6 +69,17 @@ impl Peer {
     /// are the client's, although the address is the proxy's.
     pub(super) fn is_unnamed(&self) -> bool {
         self.is_unnamed
+    }
+
+    /// Whether the peer is connected through a Unix socket.
+    pub fn is_unix_socket(&self) -> bool {
+        self.address.is_none()
+    }
+
+    /// The Unix user of the peer's process (SO_PEERCRED). `None` means that the peer is not
+    /// connected through a Unix socket.
+    pub fn unix_user(&self) -> Option<u32> {
+        self.user
     }
 
     /// The scheme of the connection.
@@ -128,13 +141,18 @@ impl Listener {
                 // Turns off Nagle's algorithm: a response is written in one piece, so a wait for
                 // more bytes would only delay the response.
                 let _ = stream.set_nodelay(true);
-                let peer =
-                    Peer { address: Some(address), scheme: UrlScheme::Http, is_unnamed: false };
+                let peer = Peer {
+                    address: Some(address),
+                    scheme: UrlScheme::Http,
+                    is_unnamed: false,
+                    user: None,
+                };
                 Ok((Socket::Tcp(stream), peer))
             }
             BoundSocket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                let peer = Peer { address: None, scheme: UrlScheme::Http, is_unnamed: false };
+                let user = stream.peer_cred().ok().map(|peer| peer.uid());
+                let peer = Peer { address: None, scheme: UrlScheme::Http, is_unnamed: false, user };
                 Ok((Socket::Unix(stream), peer))
             }
         }

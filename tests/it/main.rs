@@ -5,6 +5,7 @@
 mod admin;
 mod apply;
 mod audit;
+mod authority;
 mod backup;
 mod backup_schedule;
 mod browsers;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::record::StateRecord;
 use crate::{
-    accounts::{AccountError, Accounts, AdminWriter},
+    accounts::{AccountError, Accounts, AdminReader},
     model::{Application, Key, Resource, Role, User},
     store::{Snapshot, StoreError, decode},
 };
@@ -38,7 +38,7 @@ struct ExportedDocument {
     keys: Vec<Map<String, Value>>,
 }
 
-impl AdminWriter<'_> {
+impl AdminReader<'_> {
     /// Exports all records that decisions depend on, from one snapshot of the store. Writers wait
     /// until the export ends.
     ///

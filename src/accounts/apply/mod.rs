@@ -8,6 +8,7 @@
 mod change;
 mod check;
 mod dry_run;
+mod entries;
 mod export;
 mod index;
 mod lockout;
@@ -189,6 +190,8 @@ impl Applied {
 struct PlannedCommit {
     applied: Applied,
     batch: Batch,
+    /// The entries of the audit trail about single records.
+    entries: Vec<Act>,
     announcements: Announcements,
 }
 
@@ -215,20 +218,21 @@ impl AdminWriter<'_> {
     ) -> Result<Applied, AccountError> {
         let document = &std::sync::Arc::new(document);
         let attempt = || async move {
-            let (writer, document) = ((**self).clone(), document.clone());
+            let (writer, document) = (Writer::clone(self), document.clone());
             // Planning takes long for a large document, because it reads each listed record.
             let planning = tokio::task::spawn_blocking(move || {
                 Plan::new(&writer, &document, options.unlisted)?.into_commit(&writer)
             });
             let aborted = |_| AccountError::refused("The file was not applied.", "Try again.");
-            let PlannedCommit { applied, batch, announcements } =
+            let PlannedCommit { applied, batch, entries, announcements } =
                 planning.await.map_err(aborted)??;
             let webhooks = self.announce(&announcements, options.mode).await?;
             if options.mode == Mode::DryRun || batch.writes.is_empty() {
                 return Ok(Attempt::Unchanged(applied));
             }
             let act = applied.act();
-            Ok(PendingCommit::new(batch, act, |_| applied).with_webhooks(webhooks).into())
+            let pending = PendingCommit::new(batch, act, |_| applied).with_entries(entries);
+            Ok(pending.with_webhooks(webhooks).into())
         };
         self.update_async(attempt).await
     }

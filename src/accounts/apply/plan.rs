@@ -72,7 +72,7 @@ impl Plan {
     }
 
     /// The number of records that change.
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         fn count<T: PartialEq>(changes: &[PlannedChange<T>]) -> usize {
             changes.iter().filter(|change| change.has_effect()).count()
         }

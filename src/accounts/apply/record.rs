@@ -33,6 +33,11 @@ pub(super) trait StateRecord:
     /// The name or id of the record in messages.
     fn title(&self) -> String;
 
+    /// The id of the record in the audit trail.
+    fn object_id(&self) -> String {
+        self.title()
+    }
+
     /// The fields of the record in a document. `name_of` returns the name of a user.
     fn view(&self, name_of: &dyn Fn(u64) -> Option<String>) -> Map<String, Value>;
 }
@@ -74,6 +79,10 @@ impl StateRecord for User {
 
     fn title(&self) -> String {
         self.name.clone()
+    }
+
+    fn object_id(&self) -> String {
+        self.uid.to_string()
     }
 
     /// A document has no times of the last change, access and login, because they are not settings.

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     accounts::{
         AccountError, Accounts, Writer,
+        authority::delete_resource_owner,
         keys::put_new_key,
         rules::ensure_valid,
         setup::PEPPER,
@@ -26,7 +27,7 @@ impl Plan {
         let applied = self.differences(writer);
         if applied.changes.is_empty() && !self.is_new {
             let (batch, announcements) = (Batch::new(), Announcements::default());
-            return Ok(PlannedCommit { applied, batch, announcements });
+            return Ok(PlannedCommit { applied, batch, entries: Vec::new(), announcements });
         }
         let planned = self.planned_accounts(writer, writer.actor())?;
         self.check(writer, &planned)?;
@@ -37,8 +38,9 @@ impl Plan {
         self.expect_unchanged(writer, administrator, &mut batch)?;
         self.delete(writer, &mut batch)?;
         self.put(writer, &mut batch)?;
+        let entries = self.entries(writer);
         let announcements = self.announcements(writer);
-        Ok(PlannedCommit { applied, batch, announcements })
+        Ok(PlannedCommit { applied, batch, entries, announcements })
     }
 
     /// The new and revoked records for which the event scripts are called.
@@ -133,6 +135,11 @@ impl Plan {
         write(&self.roles, batch);
         write(&self.applications, batch);
         write(&self.resources, batch);
+        for change in self.resources.iter().filter(|change| change.has_effect()) {
+            // Only administrators apply documents.
+            let Some(resource) = change.current().or(change.after.as_ref()) else { continue };
+            delete_resource_owner(&resource.id, accounts, batch)?;
+        }
         write(&self.users, batch);
         self.names.write(batch);
         self.mails.write(batch);

@@ -26,7 +26,12 @@ impl Writer {
             for revival in part {
                 let act = self.add_later_change(&revival.later, &mut batch)?;
                 let actor = self.actor().clone();
-                entries.push(encode(&AuditEntry { time: self.clock().now(), actor, act }));
+                entries.push(encode(&AuditEntry {
+                    time: self.clock().now(),
+                    actor,
+                    act,
+                    operator: None,
+                }));
             }
             batch.audit = Some(self.audit_append(entries)?);
             self.store().commit(batch).await?;

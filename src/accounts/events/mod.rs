@@ -81,6 +81,23 @@ impl Accounts {
         Ok(self.scripts().current())
     }
 
+    /// Loads the scripts for a change of a user's attributes, because the scripts say which of them
+    /// are credentials. Other changes need no scripts, so a broken script prevents no blocking.
+    pub(super) async fn load_scripts_for_attributes(
+        &self,
+        changes_attributes: impl FnOnce() -> bool,
+    ) -> Result<(), AccountError> {
+        if !self.has_all_scripts() && changes_attributes() {
+            self.loaded_scripts().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether no scripts are left to be loaded at their first use.
+    pub(super) fn has_all_scripts(&self) -> bool {
+        self.0.lazy_scripts.is_none() || self.0.scripts.get().is_some()
+    }
+
     /// Notifies the script of an event that cannot be denied, and returns the webhooks that the
     /// script requests. `None` means that the script failed, and that the failure was logged.
     pub(super) async fn notify(

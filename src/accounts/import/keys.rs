@@ -4,11 +4,15 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde_json::json;
+
 use crate::{
     accounts::{
         AccountError, Accounts, DigestFormat, Writer,
+        authority::RequestedBounds,
         events::NewRecord,
         keys::put_new_key,
+        record_list,
         rules::{check_key, check_scopes, check_user},
         users::claim_name_and_mail,
         writer::{Attempt, PendingCommit},
@@ -135,6 +139,12 @@ impl Writer {
     /// # Errors
     /// A row is invalid. Each violation has the line number of its row, and nothing is imported.
     pub async fn import_keys(&self, import: &KeyImport) -> Result<ImportedKeys, AccountError> {
+        self.authority().require_keys()?;
+        for row in &import.rows {
+            let (scopes, expires) = (row.scopes.as_deref(), row.expires);
+            let bounds = RequestedBounds { scopes, expires, ..RequestedBounds::default() };
+            self.authority().check_key(bounds)?;
+        }
         let attempt = || async move {
             let mut draft = KeyImportDraft::new(self, import);
             for row in &import.rows {
@@ -148,7 +158,7 @@ impl Writer {
             let new: Vec<_> = users.chain(keys).collect();
             let webhooks = self.approve(&new, import.mode).await?;
             drop(new);
-            let KeyImportDraft { batch, imported, .. } = draft;
+            let KeyImportDraft { batch, imported, new_users, new_keys, .. } = draft;
             if import.mode == Mode::DryRun || batch.writes.is_empty() {
                 return Ok(Attempt::Unchanged(imported));
             }
@@ -157,9 +167,14 @@ impl Writer {
                 ImportDigest::Fast(scheme) => scheme,
                 ImportDigest::Slow(_) => Scheme::Slow,
             };
-            let details = serde_json::json!({ "imported": imported, "digest": scheme });
+            let details = json!({ "imported": imported, "digest": scheme });
             let act = Act::other("key.import", "key", details);
-            Ok(PendingCommit::new(batch, act, move |_| imported).with_webhooks(webhooks).into())
+            let users = new_users.values().map(|user| json!([user.uid, user.name])).collect();
+            let keys = new_keys.iter().map(|(key, _)| json!([key.id, key.user])).collect();
+            let mut entries = record_list("user.imported", "user", "users", users);
+            entries.extend(record_list("key.imported", "key", "keys", keys));
+            let pending = PendingCommit::new(batch, act, move |_| imported);
+            Ok(pending.with_entries(entries).with_webhooks(webhooks).into())
         };
         self.update_async(attempt).await
     }

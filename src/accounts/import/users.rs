@@ -5,10 +5,13 @@
 
 use std::collections::HashSet;
 
+use serde_json::{Value, json};
+
 use crate::{
     accounts::{
         AccountError, DigestFormat, NewUser, Writer,
         events::NewRecord,
+        record_list,
         rules::check_user,
         users::claim_name_and_mail,
         writer::{Attempt, PendingCommit},
@@ -59,6 +62,8 @@ struct UserImportDraft<'a> {
     imported: ImportedUsers,
     violations: Vec<Violation>,
     new_users: Vec<User>,
+    /// The uid and the name of each existing user who got a password.
+    passwords: Vec<Value>,
 }
 
 impl Writer {
@@ -67,27 +72,35 @@ impl Writer {
     /// # Errors
     /// A row is invalid. Each violation has the line number of its row, and nothing is imported.
     pub async fn import_users(&self, import: &UserImport) -> Result<ImportedUsers, AccountError> {
+        self.require_passwords()?;
         self.admin_only_if(self.has_admin_role(&import.roles))?;
+        self.authority().check_granted_roles(0, &[], &import.roles, self)?;
         let attempt = || async move {
-            let (batch, imported, new_users) = self.draft_users(import)?;
+            let (batch, imported, new_users, passwords) = self.draft_users(import)?;
             let new: Vec<_> = new_users.iter().map(NewRecord::User).collect();
             let webhooks = self.approve(&new, import.mode).await?;
             drop(new);
             if import.mode == Mode::DryRun || batch.writes.is_empty() {
                 return Ok(Attempt::Unchanged(imported));
             }
-            let details = serde_json::json!({ "imported": imported, "roles": import.roles });
+            let details = json!({ "imported": imported, "roles": import.roles });
             let act = Act::other("user.import", "user", details);
-            Ok(PendingCommit::new(batch, act, move |_| imported).with_webhooks(webhooks).into())
+            let users = new_users.iter().map(|user| json!([user.uid, user.name])).collect();
+            let mut entries = record_list("user.imported", "user", "users", users);
+            let given = record_list("user.password_imported", "user", "users", passwords);
+            entries.extend(given);
+            let pending = PendingCommit::new(batch, act, move |_| imported);
+            Ok(pending.with_entries(entries).with_webhooks(webhooks).into())
         };
         self.update_async(attempt).await
     }
 
-    /// Returns the writes for the store, the counts of the import, and the new users.
+    /// Returns the writes for the store, the counts of the import, the new users, and the existing
+    /// users who got a password.
     fn draft_users(
         &self,
         import: &UserImport,
-    ) -> Result<(Batch, ImportedUsers, Vec<User>), AccountError> {
+    ) -> Result<(Batch, ImportedUsers, Vec<User>, Vec<Value>), AccountError> {
         let mut draft = UserImportDraft {
             accounts: self,
             import,
@@ -96,6 +109,7 @@ impl Writer {
             imported: ImportedUsers::default(),
             violations: Vec::new(),
             new_users: Vec::new(),
+            passwords: Vec::new(),
         };
         for row in &import.rows {
             draft.add(row)?;
@@ -103,7 +117,7 @@ impl Writer {
         if !draft.violations.is_empty() {
             return Err(AccountError::Invalid(draft.violations));
         }
-        Ok((draft.batch, draft.imported, draft.new_users))
+        Ok((draft.batch, draft.imported, draft.new_users, draft.passwords))
     }
 }
 
@@ -158,8 +172,7 @@ impl UserImportDraft<'_> {
         // `None` means that another writer deleted the user after the look-up by name. If the
         // import is repeated, it creates the user again.
         let Some(before) = self.accounts.user(uid)? else { return Err(AccountError::contended()) };
-        let is_admin = self.accounts.has_admin_role(&before.record.roles);
-        if self.accounts.admin_only_if(is_admin).is_err() {
+        if self.accounts.require_change_of(&before.record).is_err() {
             let message = "Only an administrator can import passwords of administrators.";
             self.add_violation(row, "username", message, "Remove the line.");
             return Ok(());
@@ -173,6 +186,7 @@ impl UserImportDraft<'_> {
         user.changed = self.accounts.0.clock.now();
         self.batch.expect(Table::Users, table::user(uid), Expected::Revision(before.revision));
         self.batch.put(Table::Users, table::user(uid), encode(&user));
+        self.passwords.push(json!([uid, user.name]));
         self.imported.passwords += 1;
         Ok(())
     }

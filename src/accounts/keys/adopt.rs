@@ -1,11 +1,14 @@
 //! Adopting keys of other systems: when a script has verified such a key at its first use, the key
 //! gets a record in the store, and later requests need no script.
 
+use ipnet::IpNet;
+
 use super::put_new_key;
 use crate::{
-    accounts::{AccountError, Writer, events::NewRecord, writer::PendingCommit},
-    model::{Act, Key, KeyId, Mode, Scheme, Secret},
-    store::{Batch, Expected, Table, table},
+    accounts::{AccountError, Accounts, Writer, events::NewRecord, writer::PendingCommit},
+    directory::CachedKey,
+    model::{Act, Credits, Key, KeyId, Mode, RateLimit, Scheme, Secret, Timestamp},
+    store::{Batch, Expected, Table, encode, table},
 };
 
 /// The minimum length of an adopted key, in bytes. A fast digest is safe for random texts only, and
@@ -14,10 +17,49 @@ const MIN_LENGTH: usize = 16;
 /// The maximum length of an adopted key, in bytes.
 const MAX_LENGTH: usize = 512;
 
+/// The bounds of an adopted key: those of the credential with which it was presented.
+#[derive(Debug, Clone, Default)]
+pub struct AdoptedBounds {
+    /// The permissions that the script granted, or the scopes of the key in use. `None` means all.
+    pub scopes: Option<Vec<String>>,
+    /// The networks of the key in use.
+    pub networks: Vec<IpNet>,
+    /// The end of the key in use.
+    pub expires: Option<Timestamp>,
+    /// The rate limit of the key in use.
+    pub rate_limit: Option<RateLimit>,
+    /// The credits of the key in use.
+    pub credits: Option<Credits>,
+}
+
+impl AdoptedBounds {
+    /// The narrowest bounds of a script's scopes and of the key in use. `None` means that there is
+    /// no script scope, or no key.
+    pub fn of(scopes: Option<&[String]>, key: Option<&CachedKey>) -> Self {
+        let key_scopes = key.and_then(|key| key.scopes());
+        let scopes = match (scopes, key_scopes) {
+            (Some(script), Some(own)) => {
+                Some(script.iter().filter(|scope| own.contains(scope)).cloned().collect())
+            }
+            (Some(script), None) => Some(script.to_vec()),
+            (None, Some(own)) => Some(own.to_vec()),
+            (None, None) => None,
+        };
+        let limits = key.and_then(|key| key.bounds());
+        Self {
+            scopes,
+            networks: key.map_or_else(Vec::new, |key| key.networks().to_vec()),
+            expires: key.and_then(|key| key.expiry()).map(Timestamp),
+            rate_limit: limits.and_then(|limits| limits.rate()),
+            credits: limits.and_then(|limits| limits.credits()),
+        }
+    }
+}
+
 impl Writer {
     /// Creates a record for a key of another system. The key belongs to this user and works for one
-    /// application. Only a digest of its text is stored. A key that was adopted before stays
-    /// unchanged, even if it was revoked.
+    /// application, within these bounds. Only a digest of its text is stored. A key that was
+    /// adopted before stays unchanged, even if it was revoked.
     ///
     /// # Errors
     /// The user was deleted, the length or the characters of the text show that it is not a random
@@ -27,6 +69,7 @@ impl Writer {
         uid: u64,
         application: &str,
         text: &Secret,
+        bounds: &AdoptedBounds,
     ) -> Result<(), AccountError> {
         if !may_be_random(text) {
             let length = text.expose().len();
@@ -51,14 +94,14 @@ impl Writer {
                 slow: None,
                 former_digest: None,
                 universal: false,
-                scopes: None,
+                scopes: bounds.scopes.clone(),
                 created: self.0.clock.now(),
-                expires: None,
+                expires: bounds.expires,
                 revoked: None,
                 rotated: None,
-                networks: Vec::new(),
-                rate_limit: None,
-                credits: None,
+                networks: bounds.networks.clone(),
+                rate_limit: bounds.rate_limit,
+                credits: bounds.credits,
             };
             let mut batch = Batch::new();
             batch.expect(Table::Users, table::user(uid), Expected::Present);
@@ -78,6 +121,38 @@ impl Writer {
         };
         self.update_async(attempt).await
     }
+}
+
+impl Accounts {
+    /// Adds the revocation of all keys that were adopted for a user, because the credential from
+    /// which they were adopted has changed. Returns the revoked keys.
+    pub(in crate::accounts) fn revoke_adopted_keys(
+        &self,
+        uid: u64,
+        batch: &mut Batch,
+    ) -> Result<Vec<Key>, AccountError> {
+        let mut revoked = Vec::new();
+        for before in self.keys_of(uid, None, usize::MAX)?.items {
+            if !is_adopted(&before.record) || before.record.revoked.is_some() {
+                continue;
+            }
+            let key = Key { revoked: Some(self.0.clock.now()), ..before.record };
+            let row = table::key(key.id);
+            batch.expect(Table::Keys, row, Expected::Revision(before.revision));
+            batch.put(Table::Keys, row, encode(&key));
+            revoked.push(key);
+        }
+        Ok(revoked)
+    }
+}
+
+/// Whether a key was adopted: only an adopted key has one application and a text that Keyward
+/// neither made nor can show a part of.
+fn is_adopted(key: &Key) -> bool {
+    key.scheme == Scheme::Text
+        && key.application.is_some()
+        && key.prefix.is_empty()
+        && key.last_four.is_empty()
 }
 
 /// Whether a text can be a random key: it has a suitable length and no control characters.

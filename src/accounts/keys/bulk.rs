@@ -15,6 +15,7 @@ use crate::{
     accounts::{
         AccountError, Accounts, Issued, NewKey, Versioned, Writer,
         events::NewRecord,
+        record_list,
         rules::{check_key, ensure_valid, has_scopes},
         writer::{Attempt, PendingCommit},
     },
@@ -102,6 +103,7 @@ impl Writer {
     /// The key's properties are invalid, or the store cannot write. In both cases no key of this
     /// part is created.
     pub async fn issue_for_many(&self, bulk: &BulkIssue) -> Result<BulkPart, AccountError> {
+        self.authority().check_key((&bulk.new).into())?;
         let attempt = || async move {
             let page = self.users(bulk.after, bulk.limit)?;
             let mut part = BulkPart {
@@ -131,11 +133,15 @@ impl Writer {
                 new.map(|(name, item)| NewRecord::Key(&item.key.record, name)).collect();
             let webhooks = self.approve(&new, Mode::Live).await?;
             let act = audit_act(&part, batch.writes.len() / WRITES_PER_KEY);
+            let new = part.items.iter().filter(|(_, item)| created.contains(&item.key.record.id));
+            let keys = new.map(|(_, item)| json!([item.key.record.id, item.key.record.user]));
+            let entries = record_list("key.generated", "key", "keys", keys.collect());
             let finish = |revision| {
                 part.items.iter_mut().for_each(|(_, issued)| issued.key.revision = revision);
                 part
             };
-            Ok(PendingCommit::new(batch, act, finish).with_webhooks(webhooks).into())
+            let pending = PendingCommit::new(batch, act, finish).with_entries(entries);
+            Ok(pending.with_webhooks(webhooks).into())
         };
         self.update_async(attempt).await
     }
@@ -154,7 +160,12 @@ impl Writer {
         }
         let (key, text) = match self.derive(bulk, user.uid)? {
             UserKey::New(key, text) => (key, text),
-            other => return Ok(other),
+            UserKey::Existing(key, text) => {
+                // The key of an earlier request may end later than this actor may make keys.
+                self.authority().check_key((&key).into())?;
+                return Ok(UserKey::Existing(key, text));
+            }
+            UserKey::Skipped => return Ok(UserKey::Skipped),
         };
         ensure_valid(check_key(self, &key, self.0.clock.now()))?;
         let (count, newest) = self.keys_in_force(user.uid)?;

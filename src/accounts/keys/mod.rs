@@ -2,6 +2,7 @@
 
 pub(super) mod adopt;
 pub(super) mod bulk;
+pub(super) mod find;
 pub(super) mod quota;
 pub(super) mod rehash;
 pub(super) mod rotate;
@@ -139,6 +140,7 @@ impl Accounts {
 impl Writer {
     /// Creates a key for a user.
     pub async fn issue_key(&self, uid: u64, new: NewKey) -> Result<Issued, AccountError> {
+        self.authority().check_key((&new).into())?;
         self.admin_only_if(new.universal)?;
         self.require_authority_over(uid)?;
         let _guard = self.0.user_locks.lock(uid).await;
@@ -180,6 +182,7 @@ impl Writer {
             let before = before.expect_revision(expected)?;
             let mut key = before.record.clone();
             edit(&mut key)?;
+            self.authority().check_key((&key).into())?;
             if key == before.record {
                 return Ok(Attempt::Unchanged(before));
             }

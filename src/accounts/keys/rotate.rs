@@ -29,7 +29,8 @@ pub struct RotateOptions {
 /// The lifetime of the new key of a rotation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Lifetime {
-    /// The lifetime of the old key, counted from now.
+    /// The lifetime of the old key, counted from now, but no later than the end of the key with
+    /// which the actor authenticated.
     #[default]
     AsBefore,
     /// The key does not expire.
@@ -69,6 +70,13 @@ impl Writer {
             let until = overlap_end(&before.record, options.overlap, now)?;
             let mut new_key = successor(&before.record);
             new_key.expires = new_expiry(&before.record, options.lifetime, now);
+            if options.lifetime == Lifetime::AsBefore
+                && let Some(latest) = self.authority().latest_end()
+            {
+                let end = new_key.expires.map_or(latest, |end| Timestamp(end.0.min(latest.0)));
+                new_key.expires = Some(end);
+            }
+            self.authority().check_key((&new_key).into())?;
             let (key, text) = self.draft_key(before.record.user, &new_key);
             ensure_valid(check_key(self, &key, now))?;
             let mut old = before.record.clone();

@@ -44,8 +44,7 @@ async fn administrators_accounts_are_changed_by_administrators_only() {
         user.timezone = Some("UTC".into());
         Ok::<_, AccountError>(())
     };
-    // The time zone is only a preference.
-    helper.change_user(1, None, set_timezone).await.unwrap();
+    assert_admin_only(helper.change_user(1, None, set_timezone).await);
     assert_eq!(accounts.users(None, 9).unwrap().items.len(), 2);
     assert_eq!(accounts.directory().administrators(), [1]);
 }

@@ -53,7 +53,7 @@ async fn adopted_key_needs_approval() {
     let (accounts, _folder) = accounts_with_script(Arc::new(MemoryStore::new()), 9);
     accounts.first_start().await.unwrap().unwrap();
     let text = crate::model::Secret::new("a-key-of-another-system");
-    let refused = accounts.adopt_key(1, "default", &text).await;
+    let refused = accounts.adopt_key(1, "default", &text, &AdoptedBounds::default()).await;
     assert!(matches!(refused, Err(AccountError::Script(_))), "{refused:?}");
     assert_eq!((stored_webhooks(&accounts).len(), accounts.webhooks()), (0, (0, 0)));
 }

@@ -196,7 +196,7 @@ impl Writer {
     /// Creates a user from a draft. The user gets the next free uid.
     pub async fn insert_user(&self, mut user: User) -> Result<Versioned<User>, AccountError> {
         normalize_roles(&mut user.roles);
-        self.admin_only_if(self.has_admin_role(&user.roles))?;
+        self.authority().check_user(None, &user, self)?;
         ensure_valid(check_user(self, &user))?;
         let draft = &user;
         let attempt = || async move {
@@ -206,7 +206,7 @@ impl Writer {
             batch.put(Table::Users, table::user(user.uid), encode(&user));
             claim_name_and_mail(&mut batch, &user, None);
             let webhooks = self.approve(&[NewRecord::User(&user)], Mode::Live).await?;
-            let act = Act::create("user", user.uid, &user);
+            let act = self.hide_credentials(Act::create("user", user.uid, &user));
             // A conflict in `Users` means that another process took the uid.
             let taken = taken_violations(&user);
             let finish = |revision| Versioned { revision, record: user };
@@ -230,6 +230,12 @@ impl Writer {
         expected: Option<Sequence>,
         mut edit: impl FnMut(&mut User) -> Result<(), E>,
     ) -> Result<Versioned<User>, E> {
+        let changes_attributes = || {
+            let Ok(Some(before)) = self.user(uid) else { return false };
+            let mut user = before.record.clone();
+            edit(&mut user).is_ok() && user.attributes != before.record.attributes
+        };
+        self.load_scripts_for_attributes(changes_attributes).await?;
         let attempt = || {
             let before = self.current_user(uid)?.expect_revision(expected)?;
             let mut user = before.record.clone();
@@ -238,14 +244,16 @@ impl Writer {
             if user == before.record {
                 return Ok(Attempt::Unchanged(before));
             }
-            let concerns_admin =
-                self.has_admin_role(&before.record.roles) || self.has_admin_role(&user.roles);
-            self.admin_only_if(concerns_admin && changes_access(&before.record, &user))?;
+            self.authority().check_user(Some(&before.record), &user, self)?;
             ensure_valid(check_identity(&before.record, &user))?;
             ensure_valid(check_user(self, &user))?;
             user.changed = self.0.clock.now();
-            let batch = self.change_batch(&before, &user)?;
+            let mut batch = self.change_batch(&before, &user)?;
+            if self.replaces_credential_attribute(&before.record, &user) {
+                self.revoke_adopted_keys(uid, &mut batch)?;
+            }
             let act = Act::change("user", "change", uid, &before.record, &user);
+            let act = self.hide_credentials(act);
             let taken = taken_violations(&user);
             let finish = |revision| Versioned { revision, record: user };
             Ok(PendingCommit::new(batch, act, finish)
@@ -263,10 +271,10 @@ impl Writer {
     ) -> Result<(), AccountError> {
         let attempt = || {
             let before = self.current_user(uid)?;
-            self.admin_only_if(self.has_admin_role(&before.record.roles))?;
+            self.require_change_of(&before.record)?;
             let before = before.expect_revision(expected)?;
             let batch = self.deletion_batch(&before)?;
-            let act = Act::delete("user", uid, &before.record);
+            let act = self.hide_credentials(Act::delete("user", uid, &before.record));
             Ok::<_, AccountError>(PendingCommit::new(batch, act, |_| ()).into())
         };
         self.update(attempt).await?;
@@ -291,19 +299,6 @@ impl Writer {
     pub(super) fn current_user(&self, uid: u64) -> Result<Versioned<User>, AccountError> {
         self.user(uid)?.ok_or_else(|| AccountError::not_found("user", uid))
     }
-}
-
-/// Whether a change affects how a user is identified or what the user may do. Changes of
-/// preferences, such as the time zone, do not.
-fn changes_access(before: &User, after: &User) -> bool {
-    before.name != after.name
-        || before.mail != after.mail
-        || before.password != after.password
-        || before.status != after.status
-        || before.roles != after.roles
-        || before.attributes != after.attributes
-        || before.rate_limit != after.rate_limit
-        || before.credits != after.credits
 }
 
 /// The violations for a taken name and for a taken mail address.

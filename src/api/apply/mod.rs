@@ -13,9 +13,9 @@ use ::http::{
 use serde_json::json;
 
 use self::{read::read, source::TomlDocument};
-use super::{ApiRequest, keys, list::invalid_query, response};
+use super::{ApiRequest, list::invalid_query, response};
 use crate::{
-    accounts::{AccountError, Accounts, AdminWriter, Applied, ApplyOptions, Unlisted, Writer},
+    accounts::{AccountError, Accounts, Applied, ApplyOptions, Unlisted},
     handlers::{BodyLimits, Payload, PayloadResponse, RequestBody},
     model::{Mode, Violation},
     pipeline::{Denial, Phase},
@@ -29,7 +29,8 @@ const MAX_BYTES: usize = 64 << 20;
 const MAX_VIOLATIONS: usize = 100;
 
 pub(super) async fn export(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
-    let text = admin(&request.accounts)?.export().await.map_err(response::denial)?;
+    let reader = request.accounts.admin_reader().ok_or_else(admin_only)?;
+    let text = reader.export().await.map_err(response::denial)?;
     let mut response = Response::new(Payload::from(text));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(TOML));
@@ -39,14 +40,15 @@ pub(super) async fn export(request: ApiRequest<'_>) -> Result<PayloadResponse, D
 
 pub(super) async fn apply(mut request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let accounts = request.accounts.clone();
-    let admin = admin(&accounts)?;
+    accounts.admin_reader().ok_or_else(admin_only)?;
+    // The document may create keys and administrators without the bounds of the client's key.
+    let admin = accounts.admin().ok_or_else(|| {
+        response::forbidden(
+            "A key that is bound to an application, networks, limits or an end cannot apply a \
+             state file.",
+        )
+    })?;
     let options = options(&request)?;
-    // The document may create keys without the restrictions of the client's key.
-    if keys::check_caller_bounds(&keys::RequestedBounds::default(), &request).is_err() {
-        return Err(response::forbidden(
-            "A key that is bound to an application, networks or limits cannot apply a state file.",
-        ));
-    }
     let text = std::sync::Arc::<str>::from(read_body(&mut request).await?);
     let (text_to_read, accounts) = (text.clone(), Accounts::clone(&admin));
     let document = run_blocking(move || {
@@ -69,10 +71,8 @@ pub(super) async fn apply(mut request: ApiRequest<'_>) -> Result<PayloadResponse
     Ok(response::json(StatusCode::OK, &view(&applied, options)))
 }
 
-fn admin(accounts: &Writer) -> Result<AdminWriter<'_>, Denial> {
-    accounts
-        .admin()
-        .ok_or_else(|| response::forbidden("Only the operator and administrators may do this."))
+fn admin_only() -> Denial {
+    response::forbidden("Only the operator and administrators may do this.")
 }
 
 fn view(applied: &Applied, options: ApplyOptions) -> serde_json::Value {

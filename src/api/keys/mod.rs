@@ -2,6 +2,7 @@
 //! key contains the text of the key.
 
 pub(super) mod bulk;
+pub(super) mod find;
 pub(super) mod import;
 
 use std::net::IpAddr;
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     accounts::{Issued, Lifetime, NewKey, Page, RotateOptions, Versioned},
     handlers::PayloadResponse,
-    model::{Credits, Expires, Key, KeyId, RateLimit, Timestamp, parse_span},
+    model::{Expires, Key, KeyId, Timestamp, parse_span},
     pipeline::Denial,
 };
 
@@ -72,7 +73,6 @@ pub(super) async fn change(
         key.rate_limit = reader.rate_limit();
         key.credits = reader.credits();
         reader.finish()?;
-        check_caller_bounds(&RequestedBounds::of_key(key), &request)?;
         Ok::<_, ChangeDenial>(())
     });
     let key = changed.await?;
@@ -98,8 +98,6 @@ pub(super) async fn replace(
     let mut reader = FieldReader::new(request.json().await?);
     let options = read_rotate(&mut reader, request.accounts.clock().now());
     reader.finish()?;
-    check_may_create(key.universal, &request)?;
-    check_caller_bounds(&RequestedBounds::of_key(key), &request)?;
     let rotated = request.accounts.rotate_key(key.id, options).await.map_err(response::denial)?;
     let mut fields = view_with_text(&rotated.issued, &request);
     fields.insert("replaces".into(), view(&rotated.old.record, &request));
@@ -138,8 +136,6 @@ pub(super) async fn generate(
     let mut reader = FieldReader::new(request.json().await?);
     let new = read(&mut reader, request.accounts.clock().now());
     reader.finish()?;
-    check_may_create(new.universal, &request)?;
-    check_caller_bounds(&RequestedBounds::of_new(&new), &request)?;
     let issued = request.accounts.issue_key(uid, new).await.map_err(response::denial)?;
     Ok(created(view_with_text(&issued, &request), &issued))
 }
@@ -158,100 +154,6 @@ fn view_with_text(issued: &Issued, request: &ApiRequest<'_>) -> Map<String, Valu
 fn created(fields: Map<String, Value>, issued: &Issued) -> PayloadResponse {
     let location = format!("/api/v1/keys/{}", issued.key.record.id);
     response::created(&Value::Object(fields), issued.key.revision, &location)
-}
-
-/// Refuses to create a key for a client that uses a universal key, because the new key would stay
-/// valid after the universal key is revoked. Refuses a universal key unless the client is an
-/// administrator.
-pub(super) fn check_may_create(universal: bool, request: &ApiRequest<'_>) -> Result<(), Denial> {
-    if request.identity.uses_universal_key() {
-        return Err(response::forbidden("A universal key cannot create other keys."));
-    }
-    if universal && !request.identity.is_admin() {
-        return Err(response::forbidden("Only an administrator can create universal keys."));
-    }
-    Ok(())
-}
-
-/// The restrictions and limits of a key that the client wants to create or change.
-#[derive(Default)]
-pub(super) struct RequestedBounds<'a> {
-    pub scopes: Option<&'a [String]>,
-    pub application: Option<&'a str>,
-    pub networks: &'a [IpNet],
-    pub rate_limit: Option<RateLimit>,
-    pub credits: Option<Credits>,
-}
-
-impl<'a> RequestedBounds<'a> {
-    pub fn of_new(new: &'a NewKey) -> Self {
-        let NewKey { scopes, application, networks, rate_limit, credits, .. } = new;
-        Self {
-            scopes: scopes.as_deref(),
-            application: application.as_deref(),
-            networks,
-            rate_limit: *rate_limit,
-            credits: *credits,
-        }
-    }
-
-    fn of_key(key: &'a Key) -> Self {
-        let Key { scopes, application, networks, rate_limit, credits, .. } = key;
-        Self {
-            scopes: scopes.as_deref(),
-            application: application.as_deref(),
-            networks,
-            rate_limit: *rate_limit,
-            credits: *credits,
-        }
-    }
-}
-
-/// Refuses a key that is less restricted than the client's key in its scopes, application, networks
-/// or limits, because the client could escape the restrictions of its own key. The expiry is not
-/// compared, so that a client can replace its key before the key expires.
-pub(super) fn check_caller_bounds(
-    requested: &RequestedBounds<'_>,
-    request: &ApiRequest<'_>,
-) -> Result<(), Denial> {
-    let RequestedBounds { scopes, application, networks, .. } = *requested;
-    let are_within = |allowed: &[String]| {
-        scopes.is_some_and(|scopes| scopes.iter().all(|scope| allowed.contains(scope)))
-    };
-    if request.identity.scopes().is_some_and(|allowed| !are_within(allowed)) {
-        return Err(response::forbidden(
-            "A key with scopes can only create keys with the same or fewer scopes. Send the field \
-             scopes.",
-        ));
-    }
-    let key = request.identity.key().and_then(|id| request.accounts.directory().key(id));
-    // Neither the operator, who has the uid 0, nor a caller without a key is restricted.
-    let Some(key) = key.filter(|key| key.user != 0) else { return Ok(()) };
-    if key.application().is_some_and(|allowed| application != Some(allowed)) {
-        return Err(response::forbidden(
-            "A key for one application can only create keys for the same application. Send the \
-             field application.",
-        ));
-    }
-    let is_inside = |network: &IpNet| key.networks().iter().any(|outer| outer.contains(network));
-    if !key.networks().is_empty() && (networks.is_empty() || !networks.iter().all(is_inside)) {
-        return Err(response::forbidden(
-            "A key for some networks can only create keys for networks inside these networks. Send \
-             the field networks.",
-        ));
-    }
-    let bounds = key.bounds();
-    let rate = bounds.and_then(|bounds| bounds.rate());
-    let credits = bounds.and_then(|bounds| bounds.credits());
-    if rate.is_some_and(|max| requested.rate_limit.is_none_or(|rate| !rate.is_within(max)))
-        || credits.is_some_and(|max| requested.credits.is_none_or(|new| !new.is_within(max)))
-    {
-        return Err(response::forbidden(
-            "A key with a rate limit or credits can only create keys with the same or lower \
-             limits. Send the fields rate_limit and credits.",
-        ));
-    }
-    Ok(())
 }
 
 pub(super) fn read(reader: &mut FieldReader, now: Timestamp) -> NewKey {

@@ -1,6 +1,7 @@
 //! A client of the admin API: builds requests and parses responses. An [`ApiTransport`] delivers
 //! the requests.
 
+pub(super) mod command_name;
 pub(super) mod connect;
 pub(super) mod local;
 pub(super) mod paths;
@@ -17,7 +18,10 @@ use http::{
 use serde_json::Value;
 
 use super::{CliError, Exit};
-use crate::model::{Application, Secret};
+use crate::{
+    api::COMMAND_FIELD,
+    model::{Application, Secret},
+};
 
 /// The future that [`ApiTransport::send`] returns.
 pub type SendFuture<'a> =
@@ -146,6 +150,9 @@ impl AdminClient {
             .header(ACCEPT, "application/json");
         if let Some(etag) = etag {
             request = request.header(IF_MATCH, etag);
+        }
+        if let Some(command) = command_name::of(std::env::args().skip(1)) {
+            request = request.header(COMMAND_FIELD, command);
         }
         match body {
             Some(body) => {

@@ -1,26 +1,38 @@
 //! The admin API as a service for the admin listener and for the command line. A denial becomes an
 //! error response.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use ::http::request::Parts;
 use bytes::Bytes;
 use hyper::body::Incoming;
+use rustix::process::geteuid;
 
 use crate::{
     accounts::Accounts,
-    api::Api,
-    cli::client::local::{ApiFuture, InProcessApi},
+    api::{Api, HostNames},
+    cli::{
+        client::local::{ApiFuture, InProcessApi},
+        instance::users,
+    },
     config::Settings,
     handlers::{BodyLimits, ClientBody, Payload, PayloadResponse, RequestBody, UrlScheme},
     http::response,
+    model::OperatorProcess,
     pipeline::{Denial, Gate},
     server::{Explainer, Peer, Service},
 };
 
 /// The admin API.
 #[derive(Clone)]
-pub struct AdminFace(Api);
+pub struct AdminFace {
+    api: Api,
+    /// The names of the admin listener. `None` means that no listener on TCP serves the API.
+    names: Option<Arc<HostNames>>,
+}
 
 impl AdminFace {
     /// Creates the admin API of `accounts`. `gate` decides which requests are allowed.
@@ -30,8 +42,33 @@ impl AdminFace {
             None => UrlScheme::Http,
         };
         let explainer = Explainer::new(gate.clone(), settings.server.public_url.clone(), scheme);
-        Self(Api::new(gate, accounts, body_limits(settings)).explaining(explainer))
+        let api = Api::new(gate, accounts, body_limits(settings)).explaining(explainer);
+        Self { api, names: None }
     }
+
+    /// Responds only to requests for these names, except on Unix sockets, which no browser reaches.
+    #[must_use]
+    pub fn with_host_names(self, names: Option<HostNames>) -> Self {
+        Self { names: names.map(Arc::new), ..self }
+    }
+
+    async fn decide(
+        &self,
+        head: &Parts,
+        body: RequestBody,
+        peer: &Peer,
+    ) -> Result<PayloadResponse, Denial> {
+        if let Some(names) = self.names.as_ref().filter(|_| !peer.is_unix_socket()) {
+            names.check(head)?;
+        }
+        let process = peer.unix_user().map(process_of);
+        self.api.decide_for(head, body, peer.client(), process).await
+    }
+}
+
+/// A process of this Unix user.
+fn process_of(uid: u32) -> OperatorProcess {
+    OperatorProcess { uid: Some(uid), name: users::name(uid), command: None }
 }
 
 /// Returns the limits of request bodies, which are the same for all listeners.
@@ -46,7 +83,7 @@ impl Service for AdminFace {
     async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let (parts, body) = request.into_parts();
         let body = RequestBody::Stream(ClientBody::new(body, parts.version));
-        let result = self.0.decide(&parts, body, peer.client()).await;
+        let result = self.decide(&parts, body, peer).await;
         let response = result.unwrap_or_else(|denial| {
             response::report(&denial, &parts.method, parts.uri.path(), peer.client());
             response::from_denial(&denial)
@@ -71,7 +108,9 @@ impl InProcessApi for AdminFace {
     fn respond<'a>(&'a self, request: &'a Parts, body: Bytes) -> ApiFuture<'a> {
         Box::pin(async move {
             let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            let result = self.0.decide(request, RequestBody::Full(body), client).await;
+            let process = Some(process_of(geteuid().as_raw()));
+            let body = RequestBody::Full(body);
+            let result = self.api.decide_for(request, body, client, process).await;
             result.unwrap_or_else(|denial| response::from_denial(&with_internal_message(denial)))
         })
     }

@@ -8,5 +8,6 @@ pub(super) mod descriptors;
 pub(super) mod refusals;
 pub(super) mod scripts;
 pub(super) mod tls;
+pub(super) mod unix_socket;
 mod users;
 pub mod webhooks;

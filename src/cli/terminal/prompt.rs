@@ -8,7 +8,7 @@ use clap::Args;
 use super::screen;
 use crate::{
     cli::{CliError, Exit},
-    model::{KeyId, KeyShape, KeyText, Secret},
+    model::{KeyShape, KeyText, Secret},
 };
 
 /// The maximum length of a line that is read, in bytes.
@@ -39,22 +39,40 @@ impl NewPassword {
     }
 }
 
-/// Reads a key from standard input, verifies its checksum and returns its id. The text of the key
-/// is not kept.
-pub fn read_key_id() -> Result<KeyId, CliError> {
-    key_id_from(&mut io::stdin().lock())
+/// Reads a text with a credential from standard input, such as a key or a command line of curl.
+pub fn read_credential() -> Result<Secret, CliError> {
+    credential_from(&mut io::stdin().lock())
 }
 
-fn key_id_from(input: &mut impl BufRead) -> Result<KeyId, CliError> {
-    let line = first_line(input, "key")?;
-    let text = match KeyText::shape(line.expose().trim()) {
-        KeyShape::Ours(id) => return Ok(id),
+fn credential_from(input: &mut impl BufRead) -> Result<Secret, CliError> {
+    let usage_error = |text: &str| CliError::new(Exit::Usage, text);
+    let mut text = zeroize::Zeroizing::new(String::new());
+    let read = input.take(MAX_LINE_BYTES + 1).read_to_string(&mut text);
+    read.map_err(|_| usage_error("standard input is not UTF-8 text to read a key from"))?;
+    if text.len() as u64 > MAX_LINE_BYTES {
+        return Err(usage_error(
+            "standard input has more than 64 KiB: keyward key scan finds keys in long texts",
+        ));
+    }
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(usage_error("standard input has no key: it is empty"));
+    }
+    Ok(Secret::new(text))
+}
+
+/// The error for a text in which the server knows no key. It does not show the text.
+pub fn not_a_key(text: &Secret) -> CliError {
+    let text = match KeyText::shape(text.expose()) {
         KeyShape::Damaged => {
             "the key on standard input has a wrong checksum. Is the key truncated or mistyped?"
         }
-        KeyShape::Foreign => "the text on standard input is not a Keyward key",
+        _ => {
+            "the text on standard input is not a Keyward key, and contains none: neither a key of \
+             this store, nor an imported one"
+        }
     };
-    Err(CliError::new(Exit::Usage, text))
+    CliError::new(Exit::Usage, text)
 }
 
 /// Reads the first line of `input`, which must not be empty. In the error, `name` says which value
@@ -142,16 +160,20 @@ mod tests {
     }
 
     #[test]
-    fn id_of_a_pasted_key_is_returned_and_errors_do_not_show_the_key() {
+    fn pasted_text_is_read_whole_and_errors_do_not_show_it() {
         let key = KeyText::generate("kw", &crate::model::Entropy::seeded(1));
         let text = key.text.expose();
         for pasted in [format!("{text}\n"), format!("  {text} \r\n"), text.to_owned()] {
-            assert_eq!(key_id_from(&mut pasted.as_bytes()).unwrap(), key.id);
+            assert_eq!(credential_from(&mut pasted.as_bytes()).unwrap().expose(), text);
         }
-        for pasted in [&text[1..], &text[..47], &text.replace('_', "-"), "hunter2", ""] {
-            let refused = key_id_from(&mut pasted.as_bytes()).unwrap_err();
+        let long = "x".repeat(70_000);
+        for pasted in ["", " \n", &long] {
+            assert_eq!(credential_from(&mut pasted.as_bytes()).unwrap_err().exit, Exit::Usage);
+        }
+        for pasted in [&text[..47], "hunter2"] {
+            let refused = not_a_key(&Secret::new(pasted));
             assert_eq!(refused.exit, Exit::Usage);
-            assert!(pasted.is_empty() || !refused.to_string().contains(pasted), "{refused}");
+            assert!(!refused.to_string().contains(pasted), "{refused}");
         }
     }
 

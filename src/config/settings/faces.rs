@@ -3,7 +3,7 @@
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::{Check, ProxyProtocol, ServerSettings, file};
+use super::{AdminSettings, Check, ProxyProtocol, ServerSettings, file};
 use crate::handlers::IdentityFields;
 
 impl<R: FnMut(&[&str], String, String)> Check<R> {
@@ -29,6 +29,34 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             );
             Vec::new()
         })
+    }
+
+    pub(super) fn admin(&mut self, raw: &file::AdminSection) -> AdminSettings {
+        let listen = self.tcp_or_unix("admin.listen", &raw.listen);
+        AdminSettings {
+            listen,
+            names: self.host_names("admin.names", &raw.names),
+            tls: self.tls(raw),
+        }
+    }
+
+    /// Parses a list of host names and addresses, without ports.
+    pub(super) fn host_names(&mut self, key: &str, text: &str) -> Vec<String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let names: Vec<String> = parts.map(str::to_ascii_lowercase).collect();
+        let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        let is_name = |name: &String| {
+            name.parse::<std::net::IpAddr>().is_ok()
+                || name.len() <= 253 && name.bytes().all(is_allowed)
+        };
+        if !names.iter().all(is_name) {
+            self.broken(
+                key,
+                "The value is not a list of host names.",
+                "Use host names without scheme and port, with commas between them, such as admin.example.com, or \"\" for none.",
+            );
+        }
+        names
     }
 
     pub(super) fn public_url(&mut self, key: &str, text: &str) -> Option<String> {

@@ -45,6 +45,8 @@ pub struct Settings {
     pub admin: AdminSettings,
     /// The identity header fields.
     pub identity: IdentityFields,
+    /// The networks in which upstreams may be. Empty means the default.
+    pub upstream_networks: Vec<IpNet>,
     /// The store.
     pub store: StoreSettings,
     /// The backups that the server writes. `None` means none.
@@ -106,6 +108,8 @@ pub enum ProxyProtocol {
 pub struct AdminSettings {
     /// The address.
     pub listen: ListenAddress,
+    /// The names by which clients may address the listener, besides its address.
+    pub names: Vec<String>,
     /// The TLS files. `None` means no TLS.
     pub tls: Option<TlsFiles>,
 }
@@ -192,6 +196,7 @@ pub(super) fn resolve(file: &File, report: impl FnMut(&[&str], String, String)) 
         verify: check.verify(&file.verify),
         admin: check.admin(&file.admin),
         identity: check.identity(&file.identity),
+        upstream_networks: check.networks("proxy.allowed_networks", &file.proxy.allowed_networks),
         backup: check.backup(&file.backup, &file.store.path),
         store: check.store(&file.store),
         scripts: check.scripts(&file.scripts),
@@ -233,11 +238,6 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             ),
             shutdown: self.seconds("server.shutdown_seconds", raw.shutdown_seconds, 1..=3600),
         }
-    }
-
-    fn admin(&mut self, raw: &file::AdminSection) -> AdminSettings {
-        let listen = self.tcp_or_unix("admin.listen", &raw.listen);
-        AdminSettings { listen, tls: self.tls(raw) }
     }
 
     fn store(&mut self, raw: &file::StoreSection) -> StoreSettings {

@@ -120,6 +120,8 @@ impl Known {
             ("identity.application", "Remote-Application"),
             ("identity.scopes", "Remote-Scopes"),
             ("admin.listen", "0.0.0.0:81"),
+            ("admin.names", "admin.example.com, 10.0.0.9"),
+            ("proxy.allowed_networks", "10.0.0.0/8, ::1"),
             ("store.engine", "memory"),
             ("store.path", "/var/lib/keyward"),
             ("store.pepper_file", "/etc/keyward/pepper"),

@@ -4,7 +4,7 @@
 //! administrator may change or delete an administrator. In Drupal, a user with `administer users`
 //! can become an administrator.
 
-use ::http::StatusCode;
+use ::http::{Method, StatusCode};
 
 use super::field::UserField;
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
 };
 
 const ADMINISTER: &str = "administer users";
+const VIEW: &str = "access user profiles";
 
 /// The rights of an identity on one account.
 #[derive(Clone, Copy)]
@@ -98,8 +99,8 @@ impl<'a> AccountAccess<'a> {
         if self.is_user_admin || self.is_owner {
             return Ok(());
         }
-        if !self.identity.has("access user profiles") {
-            return Err(forbidden("The 'access user profiles' permission is required."));
+        if !self.identity.has(VIEW) {
+            return Err(view_required());
         }
         if account.status {
             Ok(())
@@ -119,7 +120,7 @@ impl<'a> AccountAccess<'a> {
         ))
     }
 
-    pub(super) fn may_delete(&self, account: &User, roles: &RoleTable) -> Result<(), Denial> {
+    pub(super) fn may_delete(&self, may_change_account: bool) -> Result<(), Denial> {
         let required = || forbidden("The 'cancel account' permission is required.");
         if !self.is_user_admin {
             if !self.identity.has("cancel account") {
@@ -130,7 +131,7 @@ impl<'a> AccountAccess<'a> {
                     .with_internal_message("'cancel account' covers the user's own account only"));
             }
         }
-        if is_administrator(account, roles) && !self.identity.is_admin() {
+        if !may_change_account {
             return Err(forbidden("Only an administrator can delete an administrator."));
         }
         Ok(())
@@ -158,24 +159,11 @@ impl<'a> AccountAccess<'a> {
     }
 
     /// Whether a field of an existing account may be changed by a user who may update the account.
-    pub(super) fn on_update(
-        &self,
-        field: UserField,
-        account: &User,
-        roles: &RoleTable,
-    ) -> FieldAccess {
-        let is_sensitive = [
-            UserField::Name,
-            UserField::Pass,
-            UserField::Mail,
-            UserField::Status,
-            UserField::Roles,
-        ]
-        .contains(&field);
-        if is_sensitive && is_administrator(account, roles) && !self.identity.is_admin() {
-            return FieldAccess::Refused(
-                "only an administrator may change this field of an administrator",
-            );
+    /// `may_change_account` is the result of the rules about administrators, which the accounts
+    /// have for all faces.
+    pub(super) fn on_update(&self, field: UserField, may_change_account: bool) -> FieldAccess {
+        if !may_change_account {
+            return FieldAccess::Refused("only an administrator may change an administrator");
         }
         match field {
             UserField::Uid | UserField::Uuid | UserField::Changed | UserField::DefaultLangcode => {
@@ -240,8 +228,23 @@ pub(super) fn may_create(identity: &Identity<'_>) -> Result<(), Denial> {
     }
 }
 
-fn is_administrator(account: &User, roles: &RoleTable) -> bool {
-    roles.has_administrators(&account.roles)
+/// Whether an identity may access the accounts of others at all, with this method.
+///
+/// # Errors
+/// The denial that the identity gets for every account of others that exists.
+pub(super) fn of_others(identity: &Identity<'_>, method: &Method) -> Result<(), Denial> {
+    let is_user_admin = identity.has(ADMINISTER);
+    let access = AccountAccess { identity, is_user_admin, is_owner: false };
+    match *method {
+        Method::PATCH => access.may_update(),
+        Method::DELETE => access.may_delete(true),
+        _ if is_user_admin || identity.has(VIEW) => Ok(()),
+        _ => Err(view_required()),
+    }
+}
+
+fn view_required() -> Denial {
+    forbidden("The 'access user profiles' permission is required.")
 }
 
 pub(super) fn forbidden(message: impl Into<std::borrow::Cow<'static, str>>) -> Denial {

@@ -11,7 +11,7 @@ use super::{
     validation::{self, FieldError},
 };
 use crate::{
-    accounts::{AccountError, Accounts, password_problem},
+    accounts::{AccountError, Writer, password_problem},
     directory::RoleTable,
     model::{PasswordDigest, Secret, User, mail_problem},
     pipeline::{Denial, Identity, Phase, script_denial},
@@ -19,7 +19,7 @@ use crate::{
 
 /// The fields of a request, with the digests of the passwords in the request.
 pub(super) struct EntityChange<'a> {
-    pub accounts: &'a Accounts,
+    pub accounts: &'a Writer,
     pub identity: &'a Identity<'a>,
     pub fields: &'a Fields,
     /// The stored digest that the current password in the request matched.
@@ -53,7 +53,7 @@ type ChangedFields<'a> = Vec<(UserField, &'a FieldValue)>;
 
 impl<'a> EntityChange<'a> {
     pub(super) fn new(
-        accounts: &'a Accounts,
+        accounts: &'a Writer,
         identity: &'a Identity<'a>,
         fields: &'a Fields,
     ) -> Self {
@@ -153,6 +153,7 @@ impl<'a> EntityChange<'a> {
     fn changed_fields(&self, account: &User) -> Result<ChangedFields<'a>, Denial> {
         let access = AccountAccess::new(self.identity, account);
         let policy = self.accounts.directory().policy();
+        let may_change = self.accounts.require_change_of(account).is_ok();
         let mut changed = ChangedFields::new();
         for (field, value) in self.fields {
             let is_visible = access.visibility().shows(*field);
@@ -160,7 +161,7 @@ impl<'a> EntityChange<'a> {
                 continue;
             }
             let field_access = access
-                .on_update(*field, account, &policy.roles)
+                .on_update(*field, may_change)
                 .and(|| check_granted_roles(&access, value, account, &policy.roles));
             if let FieldAccess::Refused(reason) = field_access {
                 return Err(field_denied("updating", *field, reason));
@@ -295,7 +296,9 @@ pub(super) fn account_denial(error: AccountError) -> Denial {
     };
     let text = error.to_string();
     match error {
-        AccountError::Refused { .. } | AccountError::AdminOnly => forbidden(text),
+        AccountError::Refused { .. } | AccountError::AdminOnly | AccountError::Forbidden { .. } => {
+            forbidden(text)
+        }
         AccountError::Invalid(_) => validation::unprocessable(text),
         AccountError::NotFound { .. } => {
             let message = "Another request has deleted the user.";

@@ -26,7 +26,7 @@ use self::{
 use super::{HandlerRequest, Handlers, PayloadResponse, writer};
 use crate::{
     accounts::{AccountError, Accounts, Busy, NewUser, ReadUser, Versioned},
-    model::{Secret, User},
+    model::{Detail, Secret, User},
     pipeline::{
         Denial, PasswordOutcome, Phase, Request, RequestContext, Shape, begin_password,
         end_password, password_attempt,
@@ -55,7 +55,7 @@ fn read(handlers: &Handlers, request: &HandlerRequest<'_>) -> Result<PayloadResp
         Some(uid) => handlers.accounts.shared_user(uid).map_err(change::account_denial)?,
         None => None,
     };
-    let user = found.ok_or_else(|| not_found(request))?;
+    let user = found.ok_or_else(|| missing(handlers, request))?;
     let access = AccountAccess::new(request.grant.identity(), &user.record);
     access.may_view(&user.record)?;
     let visibility = access.visibility();
@@ -117,6 +117,14 @@ async fn update(
     }
     // Checks everything again on the record that is written, because the record's roles or password
     // may have changed.
+    let proved;
+    let accounts = match change.verified_digest {
+        Some(_) => {
+            proved = accounts.with_proved_password();
+            &proved
+        }
+        None => accounts,
+    };
     let changed = accounts.change_user(before.uid, None, |account| change.update(account)).await;
     let account = changed.map_err(|error| change.denial(error))?.record;
 
@@ -155,13 +163,13 @@ async fn delete(
     let accounts = &writer(&handlers.accounts, identity, request.request.client);
     for _ in 0..TRIES {
         let Versioned { revision, record: account } = find_user(handlers, request)?;
-        let policy = accounts.directory().policy();
-        AccountAccess::new(identity, &account).may_delete(&account, &policy.roles)?;
+        let may_change = accounts.require_change_of(&account).is_ok();
+        AccountAccess::new(identity, &account).may_delete(may_change)?;
         match accounts.delete_user(account.uid, Some(revision)).await {
             Ok(()) => return Ok(no_content()),
             // The next attempt checks access on the changed record.
             Err(AccountError::Stale { .. }) => {}
-            Err(AccountError::NotFound { .. }) => return Err(not_found(request)),
+            Err(AccountError::NotFound { .. }) => return Err(missing(handlers, request)),
             Err(error) => return Err(change::account_denial(error)),
         }
     }
@@ -174,7 +182,23 @@ fn find_user(handlers: &Handlers, request: &HandlerRequest<'_>) -> Result<Versio
         Some(uid) => handlers.accounts.user(uid).map_err(change::account_denial)?,
         None => None,
     };
-    found.ok_or_else(|| not_found(request))
+    found.ok_or_else(|| missing(handlers, request))
+}
+
+/// The denial for an account that does not exist. With `detail = "uniform"`, a caller who may not
+/// access the accounts of others gets the denial for an account that exists, so that nobody finds
+/// out which accounts there are. With `exact`, the order of the checks is Drupal's: 404, then 403.
+fn missing(handlers: &Handlers, request: &HandlerRequest<'_>) -> Denial {
+    let identity = request.grant.identity();
+    let policy = handlers.accounts.directory().policy();
+    let application =
+        identity.application().or_else(|| policy.applications.default().map(|a| &**a));
+    let is_uniform =
+        application.is_some_and(|application| application.record.detail == Detail::Uniform);
+    if is_uniform && let Err(denial) = access::of_others(identity, request.request.method) {
+        return denial;
+    }
+    not_found(request)
 }
 
 /// The number in the path. Only the canonical form is accepted: no sign and no leading zeros.

@@ -1,6 +1,6 @@
 //! One upstream with its address, its connection pool and its health.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use ::http::HeaderValue;
 use hyper::client::conn::{http1, http2};
@@ -16,6 +16,7 @@ use super::{
     connection::{Http1Sender, Http2Sender, Reuse, UpstreamConnection},
     error::{ProxyError, with_causes},
     health::{Health, UpstreamResult},
+    networks::UpstreamNetworks,
     upload::UploadProgress,
 };
 use crate::{
@@ -38,6 +39,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> IoStream for S {}
 /// One upstream.
 pub(super) struct Endpoint {
     target: Target,
+    networks: UpstreamNetworks,
     /// The TLS client; `None` means plain HTTP.
     tls: Option<TlsClient>,
     /// The upstream's `Host`.
@@ -56,7 +58,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// The host is not a valid TLS server name, or the authorities are invalid.
-    pub fn new(target: Target, settings: &Proxy) -> io::Result<Self> {
+    pub fn new(target: Target, settings: &Proxy, networks: UpstreamNetworks) -> io::Result<Self> {
         let protocol = settings.protocol;
         let tls = match target.transport {
             Transport::Clear => None,
@@ -74,6 +76,7 @@ impl Endpoint {
             .unwrap_or_else(|_| HeaderValue::from_static(""));
         Ok(Self {
             target,
+            networks,
             tls,
             host,
             protocol,
@@ -181,12 +184,29 @@ impl Endpoint {
     }
 
     async fn connect_tcp(&self) -> Result<TcpStream, ProxyError> {
-        let address = (self.target.host.as_str(), self.target.port);
-        let stream = TcpStream::connect(address).await.map_err(ProxyError::Unreachable)?;
+        let addresses = self.addresses().await?;
+        let stream = TcpStream::connect(&*addresses).await.map_err(ProxyError::Unreachable)?;
         // Turns off Nagle's algorithm: a request is written at once, so a wait for more data would
         // only delay the request.
         let _ = stream.set_nodelay(true);
         Ok(stream)
+    }
+
+    /// The addresses of the upstream. An address that it must not have is left out.
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, ProxyError> {
+        let host = (self.target.host.as_str(), self.target.port);
+        let resolved = tokio::net::lookup_host(host).await.map_err(ProxyError::Unreachable)?;
+        let (mut allowed, mut refused) = (Vec::new(), None);
+        for address in resolved {
+            match self.networks.check(&self.target, address) {
+                Ok(()) => allowed.push(address),
+                Err(why) => refused = Some(why),
+            }
+        }
+        match refused {
+            Some(why) if allowed.is_empty() => Err(ProxyError::ForbiddenAddress(why)),
+            _ => Ok(allowed),
+        }
     }
 
     /// Runs a connection until its end. The task that waits for the response also gets the errors

@@ -12,6 +12,8 @@ use crate::pipeline::{Denial, Phase};
 pub(super) enum ProxyError {
     /// No TCP connection was possible.
     Unreachable(io::Error),
+    /// The upstream has an address that it must not have.
+    ForbiddenAddress(String),
     /// The TLS handshake failed: the certificate is not trusted, or the protocols do not match.
     TlsFailed(io::Error),
     /// No connection within `connect_seconds`.
@@ -43,6 +45,7 @@ impl ProxyError {
         matches!(
             self,
             Self::Unreachable(_)
+                | Self::ForbiddenAddress(_)
                 | Self::TlsFailed(_)
                 | Self::ConnectTimeout
                 | Self::Broken(_)
@@ -74,6 +77,7 @@ impl ProxyError {
     fn internal_message(&self) -> String {
         match self {
             Self::Unreachable(error) => error.to_string(),
+            Self::ForbiddenAddress(why) => why.clone(),
             Self::TlsFailed(error) => format!("the TLS handshake failed: {error}"),
             Self::Broken(error) => with_causes(error),
             Self::ConnectTimeout => "no connection within connect_seconds".into(),
@@ -98,7 +102,7 @@ impl ProxyError {
 
     fn external_message(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Self::Unreachable(_) => (
+            Self::Unreachable(_) | Self::ForbiddenAddress(_) => (
                 StatusCode::BAD_GATEWAY,
                 "UPSTREAM_UNREACHABLE",
                 "The upstream server cannot be reached.",

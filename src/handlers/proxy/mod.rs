@@ -10,6 +10,7 @@ mod forwarded;
 mod headers;
 mod health;
 mod incoming;
+mod networks;
 mod outgoing;
 mod tunnel;
 mod upload;

@@ -8,15 +8,23 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use super::endpoint::Endpoint;
-use crate::model::{Proxy, Resource, Target};
+use super::{endpoint::Endpoint, networks::UpstreamNetworks};
+use ipnet::IpNet;
+
+use crate::{
+    accounts::Accounts,
+    model::{Proxy, Resource, Target},
+};
 
 /// The maximum number of upstreams that a request tries.
 const TRIES: usize = 3;
 
 /// The upstreams of all resources, by the resource's id.
 #[derive(Default)]
-pub struct Proxies(papaya::HashMap<String, ResourceUpstreams>);
+pub struct Proxies {
+    entries: papaya::HashMap<String, ResourceUpstreams>,
+    networks: UpstreamNetworks,
+}
 
 #[derive(Clone)]
 struct ResourceUpstreams {
@@ -35,9 +43,15 @@ pub(super) struct Upstreams {
 }
 
 impl Proxies {
+    /// The upstreams of resources, which may be in these networks only.
+    pub fn for_networks(networks: impl IntoIterator<Item = IpNet>, accounts: &Accounts) -> Self {
+        let networks = UpstreamNetworks::new(networks, accounts.clone());
+        Self { networks, ..Self::default() }
+    }
+
     /// The upstreams of a resource. `None` means that the resource has no upstreams.
     pub(super) fn of(&self, resource: &Arc<Resource>) -> Option<Arc<Upstreams>> {
-        let entries = self.0.pin();
+        let entries = self.entries.pin();
         let entry = entries.get(&resource.id);
         if let Some(entry) = entry
             && std::ptr::eq(entry.resource.as_ptr(), Arc::as_ptr(resource))
@@ -47,7 +61,7 @@ impl Proxies {
         let settings = resource.proxy.as_ref()?;
         let upstreams = match entry {
             Some(entry) if entry.upstreams.settings == *settings => entry.upstreams.clone(),
-            _ => Arc::new(Upstreams::new(settings)?),
+            _ => Arc::new(Upstreams::new(settings, &self.networks)?),
         };
         let resource_ref = Arc::downgrade(resource);
         let entry = ResourceUpstreams { resource: resource_ref, upstreams: upstreams.clone() };
@@ -59,10 +73,10 @@ impl Proxies {
 }
 
 impl Upstreams {
-    fn new(settings: &Proxy) -> Option<Self> {
+    fn new(settings: &Proxy, networks: &UpstreamNetworks) -> Option<Self> {
         let endpoint = |address: &String| {
             let target = Target::parse(address).ok()?;
-            Endpoint::new(target, settings).ok().map(Arc::new)
+            Endpoint::new(target, settings, networks.clone()).ok().map(Arc::new)
         };
         let endpoints: Vec<_> = settings.upstreams.iter().filter_map(endpoint).collect();
         (!endpoints.is_empty()).then(|| Self {

@@ -1,5 +1,6 @@
 //! The key record: everything about a key except its text.
 
+pub(super) mod forms;
 pub(super) mod redact;
 pub(super) mod scan;
 pub(super) mod scheme;

@@ -1,5 +1,6 @@
 //! Resources: paths with their methods, formats and required permissions.
 
+mod address;
 mod applications;
 mod body;
 mod cors;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    address::SpecialAddress,
     body::{BodyLimit, BodyRules},
     cors::{Cors, OriginPattern, PreflightMode, WebOrigin},
     forwarded::ForwardedField,
@@ -260,6 +262,14 @@ impl Resource {
             })
             .filter(|route| !route.methods.is_empty())
             .collect()
+    }
+
+    /// The path patterns, whether the resource is enabled or not.
+    pub fn paths(&self) -> Vec<&str> {
+        match (self.handler.fixed_paths(), &self.path) {
+            (Some(paths), _) => paths.iter().map(|(path, _)| *path).collect(),
+            (None, path) => path.iter().map(String::as_str).collect(),
+        }
     }
 
     /// Checks the record's fields.

@@ -20,7 +20,7 @@ use super::{
     slow_digests,
 };
 use crate::{
-    accounts::CheckTurn,
+    accounts::{AdoptedBounds, CheckTurn},
     directory::{CachedKey, CachedUser, CompiledApplication},
     limits::PasswordAttempt,
     model::{Detail, Digest, KeyId, KeyShape, KeySource, KeyText, Mode, Scheme, Secret},
@@ -122,9 +122,15 @@ impl CredentialCheck<'_, '_> {
             scopes: key.scopes().cloned(),
             bounds: key.bounds().cloned(),
             is_universal: key.is_universal(),
-            is_restricted: key.is_restricted(),
+            is_restricted: key.is_restricted() || key.expiry().is_some(),
             is_bound_to_networks: !key.networks().is_empty(),
         })
+    }
+
+    /// The key in the store that the user has presented. `None` means that there is none.
+    fn key_in_use<'k>(user: &CachedUser, key: &'k KeyMatch) -> Option<&'k CachedKey> {
+        let KeyMatch::Indexed(Some((_, key))) = key else { return None };
+        (key.user == user.uid).then_some(key)
     }
 
     /// Checks that a universal key may act as this user: the key's owner must be active, and acting
@@ -179,7 +185,9 @@ impl CredentialCheck<'_, '_> {
             && application.record.key_source == KeySource::PerUser
             && context.mode == Mode::Live
         {
-            self.gate.adopt(user.uid, &application.record.id, text);
+            let in_use = Self::key_in_use(&user, &key);
+            let bounds = AdoptedBounds::of(scopes.as_deref(), in_use);
+            self.gate.adopt(user.uid, &application.record.id, text, bounds);
         }
         let is_restricted = scopes.is_some();
         let scopes = scopes.map(Arc::from);

@@ -2,7 +2,7 @@
 //! functions that do not exist.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -11,7 +11,10 @@ use rhai::{
     Scope, Stmt,
 };
 
-use super::engine::{self, Variables};
+use super::{
+    attributes,
+    engine::{self, Variables},
+};
 use crate::{
     model::suggest,
     scripting::{
@@ -41,6 +44,10 @@ pub(in crate::scripting) struct Compiled {
     pub is_blocking: bool,
     /// The constant `CREDENTIAL` of an authentication type.
     pub credential: Option<Arc<CredentialDeclaration>>,
+    /// The user attributes that the script takes for credentials.
+    pub credential_attributes: BTreeSet<String>,
+    /// Probable mistakes that do not prevent the script from being loaded.
+    pub warnings: Vec<ScriptError>,
 }
 
 impl Compiled {
@@ -136,6 +143,13 @@ impl Compiler {
             .map(CredentialDeclaration::read)
             .transpose()
             .map_err(|problem| vec![in_file(problem)])?;
+        let declared = attributes::declared(kind, &constants);
+        let declared = declared.map_err(|message| vec![in_file(message)])?;
+        let mut warnings = Vec::new();
+        let warn = &mut |position, message| warnings.push(at(position, message));
+        attributes::check_reads(kind, &ast, &constants, &declared, warn);
+        warnings.truncate(MAX_ERRORS);
+        let credential_attributes = declared.credentials;
         let tests = test_names(&ast);
         ast.clear_statements();
         let mut prepared = [const { None }; Function::ALL.len()];
@@ -150,7 +164,17 @@ impl Compiler {
         }
         let constants = Arc::new(constants);
         let credential = credential.map(Arc::new);
-        Ok(Compiled { ast, constants, functions, prepared, tests, is_blocking, credential })
+        Ok(Compiled {
+            ast,
+            constants,
+            functions,
+            prepared,
+            tests,
+            is_blocking,
+            credential,
+            credential_attributes,
+            warnings,
+        })
     }
 
     /// The values of the constants at the file's top level, where only constants and functions are

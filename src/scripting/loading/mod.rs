@@ -55,12 +55,14 @@ pub enum ScriptProblem {
         /// The file.
         file: String,
     },
+    /// A loaded script contains a probable mistake.
+    Warning(ScriptError),
 }
 
 impl fmt::Display for ScriptProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotLoaded(error) => error.fmt(f),
+            Self::NotLoaded(error) | Self::Warning(error) => error.fmt(f),
             Self::SwitchedOff { file } => {
                 write!(f, "{file}: the script is switched off because it kept exceeding its budget")
             }
@@ -180,15 +182,18 @@ impl Scripts {
         }
     }
 
-    /// The problems that an administrator should know of: files with errors, and scripts that are
-    /// switched off.
+    /// The problems that an administrator should know of: files with errors, scripts that are
+    /// switched off, and probable mistakes in the loaded scripts.
     pub fn problems(&self) -> Vec<ScriptProblem> {
         let errors = self.0.loader.as_ref().map(|loader| loader.errors.load_full());
         let errors = errors.iter().flat_map(|errors| errors.iter().cloned());
         let set = self.current();
-        let off = set.scripts().into_iter().filter(|script| script.is_off());
+        let scripts = set.scripts();
+        let warnings = scripts.iter().flat_map(|script| script.warnings().iter().cloned());
+        let off = scripts.iter().filter(|script| script.is_off());
         let off = off.map(|script| ScriptProblem::SwitchedOff { file: script.file().to_owned() });
-        errors.map(ScriptProblem::NotLoaded).chain(off).collect()
+        let problems = errors.map(ScriptProblem::NotLoaded).chain(off);
+        problems.chain(warnings.map(ScriptProblem::Warning)).collect()
     }
 
     /// The folder of scripts.

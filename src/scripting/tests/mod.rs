@@ -8,6 +8,7 @@ mod return_values;
 mod reused_calls;
 mod script_tests;
 mod tokens;
+mod warnings;
 mod watch;
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};

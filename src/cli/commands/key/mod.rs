@@ -1,14 +1,16 @@
 //! `keyward key`: creates, lists, changes, rotates and revokes API keys.
 
 pub(super) mod bulk;
+mod find;
 pub(super) mod import;
+mod revoke;
 pub(super) mod scan;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{
-    key::{bulk::Bulk, import::Import, scan::Scan},
+    key::{bulk::Bulk, import::Import, revoke::Revoke, scan::Scan},
     limit::{Budget, NoBudget, NoRate, Rate},
     user::{self, Who},
 };
@@ -16,10 +18,7 @@ use crate::{
     cli::{
         CliError, Exit, Output, Session,
         client::paths::path,
-        terminal::{
-            prompt,
-            table::{self, Column, cell},
-        },
+        terminal::table::{self, Column, cell},
     },
     model::{Clock, Expires, KeyId, parse_span},
 };
@@ -50,7 +49,8 @@ pub enum Verb {
     },
     /// Show a key's record, which does not contain the key's text
     Show {
-        /// The key's id (8 letters and digits), or - to read the key's text from standard input
+        /// The key's id (8 letters and digits), or - to read a text with keys from standard input:
+        /// a key, a credential, a header field or a command line of curl
         id: String,
     },
     /// Change a key's label or limits; fields that are not given stay unchanged
@@ -58,11 +58,7 @@ pub enum Verb {
     /// Replace a key: the new key is shown only once, and both keys are accepted for a while
     Rotate(Rotate),
     /// Revoke keys immediately and permanently
-    Revoke {
-        /// The keys' ids, or - to read a key's text from standard input
-        #[arg(required = true, value_name = "ID")]
-        ids: Vec<String>,
-    },
+    Revoke(Revoke),
     /// Import the keys of another system; either all keys of the file are imported or none
     Import(Import),
     /// Search files for keys, without a server; the exit code is 6 if keys are found
@@ -170,10 +166,11 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
             };
             session.list(&target, limit, COLUMNS).await
         }
-        Verb::Show { id } => session.get(&path(&["keys", &key_id(&id)?])).await,
+        Verb::Show { id } if id == "-" => show_found(session).await,
+        Verb::Show { id } => session.get(&path(&["keys", &parse_id(&id)?])).await,
         Verb::Edit(edit) => edit.run(session).await,
         Verb::Rotate(rotate) => rotate.run(session).await,
-        Verb::Revoke { ids } => revoke(&ids, session).await,
+        Verb::Revoke(revoke) => revoke.run(session).await,
         Verb::Import(import) => import.run(session).await,
         Verb::Scan(scan) => scan.run(session.output),
     }
@@ -220,7 +217,7 @@ impl Generate {
 
 impl Edit {
     async fn run(self, session: &Session) -> anyhow::Result<()> {
-        let target = path(&["keys", &key_id(&self.id)?]);
+        let target = path(&["keys", &key_id(&self.id, session).await?]);
         let change = |key: &mut Map<String, Value>| {
             key.extend(self.label.clone().map(|label| ("label".into(), label.into())));
             self.rate.put(key);
@@ -241,7 +238,7 @@ impl Rotate {
             let text = time.map_or_else(|| "never".to_owned(), |time| time.to_string());
             body.insert("expires".into(), text.into());
         }
-        let target = path(&["keys", &key_id(&self.id)?, "rotate"]);
+        let target = path(&["keys", &key_id(&self.id, session).await?, "rotate"]);
         let created = session.client.post(&target, &Value::Object(body)).await?.body;
         show_once(&created, session)
     }
@@ -274,37 +271,30 @@ async fn keys_of(who: &Who, session: &Session) -> Result<String, CliError> {
     Ok(path(&["users", &user::uid(who, session).await?.to_string(), "keys"]))
 }
 
-/// Revokes keys one after another, and stops at the first failure. The output lists the keys that
-/// were revoked before the failure.
-async fn revoke(ids: &[String], session: &Session) -> anyhow::Result<()> {
-    let ids: Vec<String> = ids.iter().map(|id| key_id(id)).collect::<Result<_, _>>()?;
-    let mut revoked = Vec::new();
-    let mut failed = None;
-    for id in ids {
-        match session.client.post(&path(&["keys", &id, "revoke"]), &json!({})).await {
-            Ok(response) => {
-                revoked.push(response.body);
-                if session.output == Output::Table {
-                    session.screen.print(&format!("The key {id} is revoked.\n"))?;
-                }
+/// Shows the keys in the text on standard input, also those of users who were deleted.
+async fn show_found(session: &Session) -> anyhow::Result<()> {
+    for key in find::read(session).await? {
+        if session.output == Output::Table {
+            session.screen.note(&format!("{}\n", find::recognized(&key)));
+        }
+        match (find::lost(&key), key["state"].as_str()) {
+            (Some(text), Some("unknown")) => return Err(CliError::new(Exit::Failed, text).into()),
+            (Some(text), _) if session.output == Output::Table => {
+                session.screen.print(&format!("{text}\n"))?;
             }
-            Err(problem) => {
-                failed = Some(problem);
-                break;
-            }
+            _ => session.show(&key)?,
         }
     }
-    if session.output == Output::Json {
-        session.screen.print(&format!("{:#}\n", Value::Array(revoked)))?;
-    }
-    failed.map_or(Ok(()), |problem| Err(problem.into()))
+    Ok(())
+}
+
+/// The id of a key: the argument, or the key in the text on standard input if the argument is -.
+async fn key_id(text: &str, session: &Session) -> Result<String, CliError> {
+    if text == "-" { find::read_one(session).await } else { parse_id(text) }
 }
 
 /// Parses a key's id. The error does not show `text`, because `text` may be a whole key.
-fn key_id(text: &str) -> Result<String, CliError> {
-    if text == "-" {
-        return prompt::read_key_id().map(|id| id.to_string());
-    }
+fn parse_id(text: &str) -> Result<String, CliError> {
     let id = KeyId::parse(text).map(|id| id.to_string());
     id.ok_or_else(|| {
         let text = "the argument is not a key's id: an id is 8 letters and digits, and keyward key list shows all ids. \
@@ -338,11 +328,11 @@ mod tests {
 
     #[test]
     fn error_about_an_id_does_not_show_the_argument() {
-        assert_eq!(key_id("0000aZ19").unwrap(), "0000aZ19");
+        assert_eq!(parse_id("0000aZ19").unwrap(), "0000aZ19");
         for text in
             ["kw_0000aZ19_secretsecretsecretsecretsecretABCDEF", "", "0000aZ1!", "..", "éééé"]
         {
-            let refused = key_id(text).unwrap_err();
+            let refused = parse_id(text).unwrap_err();
             assert_eq!(refused.exit, Exit::Usage);
             assert!(text.is_empty() || !refused.to_string().contains(text), "{refused}");
         }

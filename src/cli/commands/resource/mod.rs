@@ -100,8 +100,6 @@ pub struct Source {
     #[command(flatten)]
     applications: Applications,
     #[command(flatten)]
-    forwarded: ForwardedOption,
-    #[command(flatten)]
     proxy: ProxyOptions,
     #[command(flatten)]
     forwarded: ForwardedOption,
@@ -232,7 +230,6 @@ impl Source {
         self.forwarded.put(record);
         let mut proxy = Map::new();
         self.proxy.put(&mut proxy);
-        self.forwarded.put(&mut proxy);
         add_to(record, "proxy", proxy);
         self.body.put(record);
         self.rate.put(record);

@@ -3,18 +3,19 @@
 pub(super) mod per_worker;
 mod verify;
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::{Semaphore, watch},
 };
 
 use crate::{
     accounts::{Accounts, BackupSchedule},
+    api::HostNames,
     cli::{
         CliError,
         instance::{
@@ -22,7 +23,7 @@ use crate::{
             admin_service::{AdminFace, body_limits},
             control_file::ControlFile,
             descriptors::{self, ConnectionBudget},
-            scripts, tls, webhooks,
+            scripts, tls, unix_socket, webhooks,
         },
         terminal::welcome,
     },
@@ -74,6 +75,9 @@ pub async fn run(options: Serve, loaded: Loaded) -> anyhow::Result<()> {
         certificates: scripts::hangup_signal()?,
     };
     let cli_socket = listen_for_cli(&settings)?;
+    let listening = [Some(&public), Some(&admin), verify.http.as_ref(), verify.grpc.as_ref()];
+    let tcp = listening.into_iter().flatten();
+    accounts.set_own_listeners(tcp.filter_map(BoundSocket::tcp_address).collect());
     let budget = descriptors::divide(&settings, descriptors)?;
     let listeners = Listeners { public, workers, verify, admin, cli_socket, certificates };
     let control_file = write_control_file(&settings, &accounts, &listeners)?;
@@ -161,7 +165,7 @@ async fn listen_public(
 async fn listen_admin(settings: &Settings) -> anyhow::Result<BoundSocket> {
     match &settings.admin.listen {
         ListenAddress::Tcp(address) => listen_on("admin.listen", *address).await,
-        ListenAddress::Unix(path) => listen_on_socket(path)
+        ListenAddress::Unix(path) => unix_socket::bind(path)
             .map_err(|problem| listen_error("admin.listen", &settings.admin.listen, &problem)),
     }
 }
@@ -175,7 +179,7 @@ fn listen_for_cli(settings: &Settings) -> anyhow::Result<Option<BoundSocket>> {
     if matches!(&settings.admin.listen, ListenAddress::Unix(admin) if admin == path) {
         return Ok(None);
     }
-    match listen_on_socket(path) {
+    match unix_socket::bind(path) {
         Ok(listener) => Ok(Some(listener)),
         Err(problem) if settings.admin.tls.is_none() => {
             tracing::warn!(
@@ -189,19 +193,6 @@ fn listen_for_cli(settings: &Settings) -> anyhow::Result<Option<BoundSocket>> {
             format!("cannot listen on {}, the socket of the command line", path.display())
         }),
     }
-}
-
-fn listen_on_socket(path: &Path) -> io::Result<BoundSocket> {
-    use std::os::unix::fs::PermissionsExt as _;
-    // A socket without a listener is left over from a killed server.
-    if std::os::unix::net::UnixStream::connect(path)
-        .is_err_and(|problem| problem.kind() == io::ErrorKind::ConnectionRefused)
-    {
-        let _ = std::fs::remove_file(path);
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(BoundSocket::Unix(listener, path.to_owned()))
 }
 
 /// Returns the error of a failed bind, with the configuration key to change.
@@ -276,7 +267,8 @@ async fn serve_all(
     let scripts = accounts.scripts().clone();
     let gate = Gate::new(&accounts, limits.credential_bytes);
     let handlers = Handlers::new(accounts.clone(), body_limits(settings))
-        .with_identity_fields(settings.identity.clone());
+        .with_identity_fields(settings.identity.clone())
+        .with_upstream_networks(settings.upstream_networks.iter().copied());
     let asked = Verify::new(gate.clone(), handlers.clone())
         .with_trusted_proxies(settings.verify.trusted_proxies.iter().copied())
         .with_head_limits(connection_limits(settings).head());
@@ -287,7 +279,10 @@ async fn serve_all(
     let backups = settings.backup.clone().map(|schedule| (accounts.clone(), schedule));
     let clock = accounts.clone();
     let usage_interval = limits.usage_write;
-    let api = AdminFace::new(gate, accounts, settings);
+    let names = admin
+        .tcp_address()
+        .map(|address| HostNames::new(address, settings.admin.names.iter().cloned()));
+    let api = AdminFace::new(gate, accounts, settings).with_host_names(names);
 
     let stop = signals.stop;
     let connections = Arc::new(Semaphore::new(budget.public));

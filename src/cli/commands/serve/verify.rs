@@ -7,8 +7,9 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
-use super::{listen_error, listen_on, listen_on_socket, per_worker, stopped};
+use super::{listen_error, listen_on, per_worker, stopped};
 use crate::{
+    cli::instance::unix_socket,
     config::{ListenAddress, Runtime, ServerSettings, VerifySettings},
     server::{BoundSocket, ConnectionLimits, Envoy, Listener, Verify, serve},
     tls::Certificates,
@@ -55,7 +56,7 @@ pub(super) async fn listen(
 /// runs as another user can be admitted through the group.
 fn listen_on_path(path: &Path) -> anyhow::Result<BoundSocket> {
     use std::os::unix::fs::PermissionsExt as _;
-    let bound = listen_on_socket(path).and_then(|socket| {
+    let bound = unix_socket::bind(path).and_then(|socket| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
         Ok(socket)
     });
