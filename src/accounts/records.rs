@@ -110,8 +110,7 @@ impl PolicyRecord for Application {
     fn deletion_blocker(id: &str, accounts: &Accounts) -> Option<AccountError> {
         let policy = accounts.directory().policy();
         let names_application = |resource: &Resource| {
-            let mut rules = crate::model::METHODS.iter().filter_map(|m| resource.rules.of(m));
-            rules.any(|rules| rules.authentication.contains(id))
+            resource.rules.each().any(|rules| rules.authentication.contains(id))
         };
         let mut resources = policy.routes.resources();
         if let Some(resource) = resources.find(|resource| names_application(resource)) {

@@ -55,6 +55,9 @@ pub struct ServerSection {
     /// The trusted proxies: addresses and networks, separated by commas. Only trusted proxies may
     /// use /-/verify.
     pub trusted_proxies: String,
+    /// The path of the health check on this listener, such as "/healthz", for load balancers. It
+    /// needs no key and no Host. Empty means that there is none.
+    pub health_path: String,
     /// Whether each connection begins with a PROXY protocol header (version 1 or 2) that contains
     /// the client's address: "off" or "on". With "on", only trusted_proxies may connect.
     #[schemars(extend("enum" = ["off", "on"]))]
@@ -346,6 +349,7 @@ impl Default for ServerSection {
             listen: "127.0.0.1:8080".into(),
             grpc_listen: String::new(),
             public_url: String::new(),
+            health_path: String::new(),
             trusted_proxies: "127.0.0.0/8, ::1".into(),
             proxy_protocol: "off".into(),
             tls_certificate: String::new(),

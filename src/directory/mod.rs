@@ -9,6 +9,7 @@ mod case_fold;
 mod entries;
 mod load;
 mod maps;
+mod openings;
 mod policy;
 mod policy_sources;
 mod routes;
@@ -30,6 +31,7 @@ use std::{
 use arc_swap::ArcSwap;
 pub use entries::{CachedKey, CachedUser};
 use maps::{UntrustedKeyMap, map};
+pub use openings::{OpenedGuard, opened_guards};
 use parking_lot::Mutex;
 pub use policy::{Applications, CompiledApplication, Policy, RoleSet, RoleTable};
 use policy_sources::PolicySources;

@@ -58,7 +58,7 @@ pub struct HandlerRequest<'a> {
 pub struct Hop<'a> {
     /// The scheme of the connection.
     pub scheme: UrlScheme,
-    /// Host and port as the client sent them.
+    /// Host and port, in their normal form.
     pub authority: &'a str,
     /// The address of the peer. The peer of a unix socket has the loopback address.
     pub peer: IpAddr,
@@ -81,6 +81,14 @@ impl UrlScheme {
         match self {
             Self::Http => "http",
             Self::Https => "https",
+        }
+    }
+
+    /// The port of a URL without a port.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
         }
     }
 }
@@ -130,6 +138,11 @@ impl Handlers {
     /// The names of the identity header fields.
     pub fn identity_fields(&self) -> &IdentityFields {
         &self.identity_fields
+    }
+
+    /// The accounts whose requests the handlers serve.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// The limits of request bodies.

@@ -4,6 +4,8 @@
 
 pub(crate) mod guard;
 pub(crate) mod host;
+mod kept;
+pub(crate) mod method;
 mod negotiate;
 pub(crate) mod path;
 pub mod response;

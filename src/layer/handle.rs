@@ -2,16 +2,16 @@
 //! the client.
 
 use std::{
-    borrow::Cow,
     error::Error,
     future::Future,
     net::{IpAddr, Ipv4Addr},
 };
 
 use ::http::{
-    HeaderMap, HeaderName, Request, Response, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
+    header::{CONTENT_LENGTH, HOST},
     request::Parts,
-    uri::{PathAndQuery, Scheme},
+    uri::{Authority, PathAndQuery, Scheme},
 };
 use bytes::Bytes;
 use hyper::body::Body as HttpBody;
@@ -22,6 +22,8 @@ use crate::{
     http::{
         guard::{self, GuardedRequest, Received, ResponseChanges, bad_request},
         host::{self, Host, HostProblem},
+        method,
+        path::Kept,
         response,
     },
     pipeline::{self, Action, Denial, EntryRules, RequestContext},
@@ -36,6 +38,9 @@ struct AllowedRequest<'a, B> {
     body: LayerBody<B>,
     /// The path in its normal form. `None` means that the client sent the path in this form.
     path: Option<String>,
+    /// The host in its normal form. `None` means that the client sent the host in this form, or
+    /// sent none.
+    host: Option<String>,
     action: Action<'a>,
     changes: ResponseChanges<'a>,
 }
@@ -56,10 +61,11 @@ impl Layer {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
         F: Future<Output = Result<Response<R>, E>>,
     {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let is_read_as_other = method::normalise(&mut parts.method);
         let client = (self.0.find_client)(&parts).unwrap_or(UNKNOWN);
         let (method, uri) = (parts.method.clone(), parts.uri.clone());
-        self.0.handle(parts, body, client, next).await.unwrap_or_else(|denial| {
+        let result = self.0.handle(parts, body, client, next).await.unwrap_or_else(|denial| {
             response::report(&denial, &method, uri.path(), client);
             let response = response::for_method(&method, response::from_denial(&denial));
             Ok(response.map(|payload| match payload {
@@ -67,7 +73,12 @@ impl Layer {
                 // The body of a denial is never streamed.
                 Payload::Stream(_) => LayerBody::full(Bytes::new()),
             }))
-        })
+        });
+        if is_read_as_other && method == Method::HEAD {
+            // The server around the layer does not know that the response has no body.
+            return result.map(without_body);
+        }
+        result
     }
 }
 
@@ -89,11 +100,14 @@ impl LayerSettings {
         F: Future<Output = Result<Response<R>, E>>,
     {
         let context = self.gate.request_context();
-        let AllowedRequest { identity, body, path, action, changes } =
+        let AllowedRequest { identity, body, path, host, action, changes } =
             self.decide(&context, &parts, body, client).await?;
         self.remove_identity_fields(&mut parts.headers);
         if let Some(path) = path {
             parts.uri = with_path(&parts.uri, path)?;
+        }
+        if let Some(host) = host {
+            set_host(&mut parts, &host)?;
         }
         parts.extensions.insert(identity);
         let (method, uri) = (parts.method.clone(), parts.uri.clone());
@@ -135,7 +149,11 @@ impl LayerSettings {
         B: HttpBody<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let host = match (host::of_request(parts), &self.access) {
+        let scheme = match parts.uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => UrlScheme::Https,
+            _ => UrlScheme::Http,
+        };
+        let host = match (host::of_request(parts, scheme), &self.access) {
             (Ok(host), _) => Some(host),
             // Rules that the embedding program sets do not depend on the host, so a request without
             // a host is accepted.
@@ -151,7 +169,7 @@ impl LayerSettings {
             client,
         };
         let path = received.normal_path()?;
-        if self.paths == PathPolicy::Reject && path != received.path {
+        if self.paths == PathPolicy::Reject && *path != *received.path {
             let problem = "The path is not in its normal form. Send the path without empty segments, dot segments and unnecessary percent-encodings.";
             return Err(bad_request(problem));
         }
@@ -159,14 +177,12 @@ impl LayerSettings {
         let gate = &self.gate;
         let guarded = match &self.access {
             AccessRules::Resources => {
-                let scheme = match parts.uri.scheme() {
-                    Some(scheme) if *scheme == Scheme::HTTPS => UrlScheme::Https,
-                    _ => UrlScheme::Http,
-                };
                 let origin = Origin::Requested(scheme, host.as_ref().map_or("", Host::authority));
-                GuardedRequest::on_route(gate, context, request, origin).0
+                GuardedRequest::on_route(gate, context, request, &path, origin)?.0
             }
             AccessRules::Program { permissions, anonymous } => {
+                // Only a resource can keep ambiguous characters.
+                path.kept().check(Kept::NONE).map_err(bad_request)?;
                 let action = Action::Enter(EntryRules { permissions, anonymous: *anonymous });
                 GuardedRequest { gate, context, request, action }
             }
@@ -176,11 +192,9 @@ impl LayerSettings {
             Err(denial) => return Err(guarded.denied(denial).await),
         };
         let action = guarded.action;
-        let path = match path {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(path) => Some(path),
-        };
-        Ok(AllowedRequest { identity, body, path, action, changes })
+        let host = host.as_ref().filter(|host| !is_sent_as(parts, host.authority()));
+        let host = host.map(|host| host.authority().to_owned());
+        Ok(AllowedRequest { identity, body, path: path.into_changed(), host, action, changes })
     }
 
     /// Authorizes a request. If scripts read the body, the body is read first.
@@ -213,6 +227,33 @@ impl LayerSettings {
             headers.remove(name);
         }
     }
+}
+
+/// Whether a request has its host in this form, in its target and in its `Host` field.
+fn is_sent_as(parts: &Parts, authority: &str) -> bool {
+    let target = parts.uri.authority().map(Authority::as_str);
+    let field = parts.headers.get(HOST).map(HeaderValue::as_bytes);
+    target.is_none_or(|target| target == authority)
+        && field.is_none_or(|field| field == authority.as_bytes())
+}
+
+/// Writes the host into the target and the `Host` field, so that the service behind the layer reads
+/// the host that was decided about.
+fn set_host(parts: &mut Parts, host: &str) -> Result<(), Denial> {
+    if let Some(field) = parts.headers.get_mut(HOST) {
+        *field = HeaderValue::from_str(host).map_err(bad_request)?;
+    }
+    if parts.uri.authority().is_some() {
+        let mut uri = parts.uri.clone().into_parts();
+        uri.authority = Some(Authority::try_from(host).map_err(bad_request)?);
+        parts.uri = Uri::from_parts(uri).map_err(bad_request)?;
+    }
+    Ok(())
+}
+
+fn without_body<R>(mut response: Response<LayerBody<R>>) -> Response<LayerBody<R>> {
+    response.headers_mut().remove(CONTENT_LENGTH);
+    response.map(|_| LayerBody::full(Bytes::new()))
 }
 
 /// The request target with its path replaced.

@@ -33,9 +33,11 @@ pub use limit::{Credits, Period, RateLimit, Refill};
 pub use mode::Mode;
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{
-    Format, Handler, METHODS, MethodRules, PermissionSource, Protocol, Proxy, Resource, Respond,
-    Route, Rules, Target, Transport,
+    ANY_METHOD, Ambiguous, Format, Handler, METHODS, MethodRules, PathOptions, PermissionSource,
+    Protocol, Proxy, Resource, Respond, Route, Rules, Target, Transport, known_method,
+    method_of_record, normal_host,
 };
+pub(crate) use resource::{is_refused_method, sort_methods};
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};
 pub use span::{Expires, parse_span};

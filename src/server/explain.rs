@@ -4,7 +4,7 @@ use crate::{
     handlers::{Origin, UrlScheme},
     http::{
         guard::{GuardedRequest, Received, bad_request},
-        host,
+        host, method,
     },
     pipeline::{Denial, Explain, ExplainFuture, ExplainRequest, Explanation, Gate, Request},
 };
@@ -33,9 +33,11 @@ impl Explainer {
             Some((path, query)) => (path, Some(query)),
             None => (described.target.as_str(), None),
         };
-        let host = host::parse(&described.host).map_err(bad_request)?;
+        let host = host::parse(&described.host, self.scheme).map_err(bad_request)?;
+        let mut method = described.method.clone();
+        method::normalise(&mut method);
         let received = Received {
-            method: &described.method,
+            method: &method,
             path,
             query,
             headers: &described.headers,
@@ -49,7 +51,7 @@ impl Explainer {
         };
         let context = self.gate.dry_run_context();
         let request = received.request(&path);
-        let (guarded, _) = GuardedRequest::on_route(&self.gate, &context, request, origin);
+        let (guarded, _) = GuardedRequest::on_route(&self.gate, &context, request, &path, origin)?;
         let body = guarded.buffers_body().then_some(&described.body);
         let request = Request { body, ..request };
         Ok(self.gate.explain(&context, &request, &guarded.action).await)

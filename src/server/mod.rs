@@ -5,6 +5,7 @@ mod accept;
 mod accept_errors;
 mod connection;
 mod explain;
+mod health;
 mod listener;
 mod proxy_protocol;
 mod public;

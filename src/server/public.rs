@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use ::http::{Response, request::Parts};
+use ::http::{Method, Response, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use ipnet::IpNet;
+use tokio::sync::watch;
 
 use super::{
     Peer, Service,
+    health::HealthCheck,
     verify::{
         dialects::{Dialect, is_among},
         identity_headers::HeaderTemplate,
@@ -17,7 +19,7 @@ use crate::{
     handlers::{HandlerRequest, Handlers, Hop, Origin, Payload, PayloadResponse, RequestBody},
     http::{
         guard::{self, GuardedRequest, Received, bad_request},
-        host, response,
+        host, method, response,
     },
     pipeline::{Denial, Gate, Request, ResponseHooks},
 };
@@ -34,6 +36,8 @@ pub struct Public {
     public_url: Option<Arc<str>>,
     /// The addresses of the trusted proxies in front of this server.
     pub(super) trusted: Arc<[IpNet]>,
+    /// `None` means that this listener has no health check.
+    health: Option<HealthCheck>,
 }
 
 impl Public {
@@ -41,7 +45,7 @@ impl Public {
     pub fn new(gate: Gate, handlers: Handlers, public_url: Option<String>) -> Self {
         let template = Arc::new(HeaderTemplate::new(handlers.identity_fields()));
         let public_url = public_url.map(Arc::from);
-        Self { gate, handlers, template, public_url, trusted: Arc::default() }
+        Self { gate, handlers, template, public_url, trusted: Arc::default(), health: None }
     }
 
     /// Trusts the proxies at these addresses: a trusted proxy names the client, and may use the
@@ -52,6 +56,14 @@ impl Public {
         self
     }
 
+    /// Responds to health checks at this path, before routing. `stopping` becomes true when the
+    /// server begins to stop.
+    #[must_use]
+    pub fn with_health_path(mut self, path: &str, stopping: watch::Receiver<bool>) -> Self {
+        self.health = Some(HealthCheck::new(path, stopping));
+        self
+    }
+
     async fn decide(
         &self,
         parts: &Parts,
@@ -59,7 +71,7 @@ impl Public {
         upgrade: Option<OnUpgrade>,
         peer: &Peer,
     ) -> Result<PayloadResponse, Denial> {
-        let host = host::of_request(parts).map_err(bad_request)?;
+        let host = host::of_request(parts, peer.scheme()).map_err(bad_request)?;
         let received = Received {
             method: &parts.method,
             path: parts.uri.path(),
@@ -75,7 +87,8 @@ impl Public {
         };
         let context = self.gate.request_context();
         let request = received.request(&path);
-        let (guarded, params) = GuardedRequest::on_route(&self.gate, &context, request, origin);
+        let (guarded, params) =
+            GuardedRequest::on_route(&self.gate, &context, request, &path, origin)?;
         let hop = Hop {
             scheme: peer.scheme(),
             authority: host.authority(),
@@ -161,6 +174,12 @@ impl Service for Public {
 
     async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let (mut parts, body) = request.into_parts();
+        if let Some(health) = &self.health
+            && let Some(response) = health.respond(&parts, self.handlers.accounts())
+        {
+            return response::for_method(&parts.method, response);
+        }
+        let is_read_as_other = method::normalise(&mut parts.method);
         if let Some(dialect) = Dialect::of_path(parts.uri.path()) {
             let response = self.verify(dialect, &parts, peer).await;
             return response::for_method(&parts.method, response);
@@ -171,6 +190,10 @@ impl Service for Public {
             response::report(&denial, &parts.method, parts.uri.path(), peer.client());
             response::from_denial(&denial)
         });
-        response::for_method(&parts.method, response)
+        let response = response::for_method(&parts.method, response);
+        if is_read_as_other && parts.method == Method::HEAD {
+            return method::without_length(response);
+        }
+        response
     }
 }

@@ -4,6 +4,10 @@
 mod changes;
 pub mod corpus;
 pub mod fixture;
+mod hosts;
+mod methods;
+mod paths;
+mod records;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -28,7 +32,11 @@ async fn listen(fixture: &Fixture) -> SocketAddr {
     let handlers =
         Handlers::new(fixture.accounts.clone(), BodyLimits { bytes: 1 << 20, read: TIMEOUT });
     let public = Public::new(fixture.gate.clone(), handlers, None);
-    let public = public.with_trusted_proxies(["127.0.0.0/8".parse().unwrap()]);
+    listen_with(public.with_trusted_proxies(["127.0.0.0/8".parse().unwrap()])).await
+}
+
+/// Starts a public listener with this service.
+async fn listen_with(public: Public) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let limits = ConnectionLimits {

@@ -10,7 +10,7 @@ use crate::{
             check_application, check_identity, check_key, check_resource, check_scopes, check_user,
         },
     },
-    model::{Key, METHODS, MOST_SLOW_KEYS, Resource, Scheme, Timestamp, User, Violation},
+    model::{Key, MOST_SLOW_KEYS, Resource, Scheme, Timestamp, User, Violation},
 };
 
 impl Plan {
@@ -184,8 +184,8 @@ fn removed_ids<T: StateRecord>(changes: &[PlannedChange<T>]) -> HashSet<String> 
 
 /// Whether a resource names one of these applications.
 fn refers_to(resource: &Resource, applications: &HashSet<String>) -> bool {
-    let rules = METHODS.iter().filter_map(|method| resource.rules.of(method));
-    rules.flat_map(|rules| rules.authentication).any(|id| applications.contains(&id))
+    let mut named = resource.rules.each().flat_map(|rules| rules.authentication);
+    named.any(|id| applications.contains(&id))
 }
 
 /// Checks that the fields of a key that cannot be changed stay, and that a revoked or replaced key

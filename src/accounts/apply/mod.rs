@@ -9,6 +9,7 @@ mod change;
 mod check;
 mod dry_run;
 mod export;
+mod guards;
 mod index;
 mod lockout;
 mod plan;
@@ -21,7 +22,7 @@ use uuid::Uuid;
 pub use self::export::VERSION;
 use self::plan::Plan;
 use super::{
-    AccountError, AdminWriter, Writer,
+    AccountError, AdminWriter, Guards, Writer,
     events::NewRecord,
     writer::{Attempt, PendingCommit},
 };
@@ -107,6 +108,8 @@ pub struct DocumentKey {
 pub struct ApplyOptions {
     /// The treatment of records that the document does not list.
     pub unlisted: Unlisted,
+    /// Whether the changes may open paths that resources of the store guard.
+    pub guards: Guards,
     /// Whether the changes are written.
     pub mode: Mode,
 }
@@ -218,7 +221,9 @@ impl AdminWriter<'_> {
             let (writer, document) = ((**self).clone(), document.clone());
             // Planning takes long for a large document, because it reads each listed record.
             let planning = tokio::task::spawn_blocking(move || {
-                Plan::new(&writer, &document, options.unlisted)?.into_commit(&writer)
+                let mut plan = Plan::new(&writer, &document, options.unlisted)?;
+                plan.check_guards(options.guards);
+                plan.into_commit(&writer)
             });
             let aborted = |_| AccountError::refused("The file was not applied.", "Try again.");
             let PlannedCommit { applied, batch, announcements } =

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ::http::request::Parts;
+use ::http::{Method, request::Parts};
 use bytes::Bytes;
 use hyper::body::Incoming;
 
@@ -13,7 +13,7 @@ use crate::{
     cli::client::local::{ApiFuture, InProcessApi},
     config::Settings,
     handlers::{BodyLimits, Payload, PayloadResponse, RequestBody, UrlScheme},
-    http::response,
+    http::{method, response},
     pipeline::{Denial, Gate},
     server::{Explainer, Peer, Service},
 };
@@ -44,13 +44,18 @@ impl Service for AdminFace {
     type Body = Payload;
 
     async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let is_read_as_other = method::normalise(&mut parts.method);
         let result = self.0.decide(&parts, RequestBody::Stream(body), peer.client()).await;
         let response = result.unwrap_or_else(|denial| {
             response::report(&denial, &parts.method, parts.uri.path(), peer.client());
             response::from_denial(&denial)
         });
-        response::for_method(&parts.method, response)
+        let response = response::for_method(&parts.method, response);
+        if is_read_as_other && parts.method == Method::HEAD {
+            return method::without_length(response);
+        }
+        response
     }
 }
 

@@ -95,6 +95,7 @@ impl Known {
         let texts = BTreeMap::from([
             ("server.listen", "0.0.0.0:80"),
             ("server.public_url", "https://api.example.com/v1"),
+            ("server.health_path", "/healthz"),
             ("server.grpc_listen", "0.0.0.0:82"),
             ("server.proxy_protocol", "on"),
             ("server.runtime", "per_worker"),

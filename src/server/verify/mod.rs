@@ -4,6 +4,7 @@
 pub(super) mod dialects;
 pub(super) mod envoy;
 pub(super) mod identity_headers;
+pub(super) mod target;
 
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode, header::InvalidHeaderValue, request::Parts,
@@ -73,7 +74,7 @@ impl Public {
         let origin = Origin::Requested(original.scheme, original.host.authority());
         let context = self.gate.request_context();
         let request = received.request(&path);
-        let (guarded, _) = GuardedRequest::on_route(&self.gate, &context, request, origin);
+        let (guarded, _) = GuardedRequest::on_route(&self.gate, &context, request, &path, origin)?;
         let grant = match guarded.authorize(&guarded.request).await {
             Ok(grant) => grant,
             Err(denial) => return Err(guarded.denied(denial).await),
@@ -94,7 +95,7 @@ fn normal_uri(
     path: &str,
 ) -> Result<HeaderValue, InvalidHeaderValue> {
     match (original.uri_field, original.query) {
-        (Some(field), _) if path == original.path => Ok(field.clone()),
+        (Some(field), _) if *path == *original.path => Ok(field.clone()),
         (_, Some(query)) => HeaderValue::try_from(format!("{path}?{query}")),
         (_, None) => HeaderValue::from_str(path),
     }

@@ -246,7 +246,7 @@ async fn serve_all(
     let gate = Gate::new(&accounts, limits.credential_bytes);
     let handlers = Handlers::new(accounts.clone(), body_limits(settings))
         .with_identity_fields(settings.identity.clone());
-    let service = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
+    let mut service = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
     let (usage, denials, events) = (accounts.clone(), accounts.clone(), accounts.clone());
     let (trail, store) = (accounts.clone(), accounts.clone());
@@ -256,6 +256,9 @@ async fn serve_all(
     let api = AdminFace::new(gate, accounts, settings);
 
     let stop = stop_signal()?;
+    if let Some(path) = &settings.server.health_path {
+        service = service.with_health_path(path, stop.clone());
+    }
     let connections = Arc::new(Semaphore::new(budget.public));
     // The admin listener has a separate limit: a client that fills the public listener must not
     // prevent an administrator from revoking a key.

@@ -7,7 +7,7 @@ pub(in crate::server) mod messages;
 use std::net::IpAddr;
 
 use ::http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_LENGTH, HOST},
 };
 use grpc::Code;
@@ -19,12 +19,13 @@ use messages::{
 };
 
 use super::{
-    dialects::{self, Dialect, DialectError, ForwardedTarget, OriginalRequest, is_among},
+    dialects::{self, Dialect, DialectError, OriginalRequest, is_among},
+    target::ForwardedTarget,
     untrusted_proxy,
 };
 use crate::{
     handlers::{PayloadResponse, RequestBody, UrlScheme},
-    http::{guard::bad_request, host, response},
+    http::{guard::bad_request, host, method, response},
     server::{Peer, Public, Service},
 };
 
@@ -156,11 +157,9 @@ impl DescribedRequest {
     }
 
     fn original(&self, trusted: &[ipnet::IpNet]) -> Result<OriginalRequest<'_>, DialectError> {
-        let method = Method::from_bytes(self.http.method.as_bytes());
-        let method = method.map_err(|_| DialectError::Malformed("method"))?;
-        let ForwardedTarget { path, query, .. } =
+        let method = method::parse(&self.http.method).ok_or(DialectError::Malformed("method"))?;
+        let ForwardedTarget { path, query, authority, .. } =
             ForwardedTarget::parse(&self.http.path).ok_or(DialectError::Malformed("path"))?;
-        let host = host::parse(&self.http.host).map_err(|_| DialectError::Malformed("host"))?;
         let scheme = if self.headers.contains_key("x-forwarded-proto") {
             dialects::scheme(&self.headers)?
         } else if self.http.scheme == "https" {
@@ -168,6 +167,13 @@ impl DescribedRequest {
         } else {
             UrlScheme::Http
         };
+        let host =
+            host::parse(&self.http.host, scheme).map_err(|_| DialectError::Malformed("host"))?;
+        if let Some(other) = authority
+            && host::parse(other, scheme).as_ref() != Ok(&host)
+        {
+            return Err(DialectError::Several("host"));
+        }
         // If Envoy names the address that is connected to Envoy, `X-Forwarded-For` counts only if
         // that address belongs to a trusted proxy.
         let client = match self.source {

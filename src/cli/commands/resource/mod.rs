@@ -1,10 +1,13 @@
 //! `keyward resource`: creates, lists, changes and deletes resources.
 
+mod paths;
+
 use std::{fs, io, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use self::paths::{OpensGuarded, PathFields};
 use super::{
     app::enable,
     limit::{NoRate, Rate},
@@ -46,11 +49,15 @@ pub enum Verb {
     Enable {
         /// The resource's id
         id: String,
+        #[command(flatten)]
+        guards: OpensGuarded,
     },
     /// Disable a resource
     Disable {
         /// The resource's id
         id: String,
+        #[command(flatten)]
+        guards: OpensGuarded,
     },
     /// Delete a resource
     Delete {
@@ -58,6 +65,8 @@ pub enum Verb {
         id: String,
         #[command(flatten)]
         consent: Confirmation,
+        #[command(flatten)]
+        guards: OpensGuarded,
     },
 }
 
@@ -85,14 +94,22 @@ pub struct Edit {
 #[derive(Debug, Args)]
 pub struct Source {
     /// The file with the whole record as JSON, which can have rules per method; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Rate", "NoRate"])]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["Fields", "PathFields", "Rate", "NoRate"]
+    )]
     file: Option<PathBuf>,
     #[command(flatten)]
     fields: Fields,
     #[command(flatten)]
+    paths: PathFields,
+    #[command(flatten)]
     rate: Rate,
     #[command(flatten)]
     no_rate: NoRate,
+    #[command(flatten)]
+    guards: OpensGuarded,
 }
 
 #[derive(Debug, Args)]
@@ -106,7 +123,7 @@ pub struct Fields {
     /// The host [default: any]
     #[arg(long)]
     host: Option<String>,
-    /// A method; repeatable
+    /// A method such as GET or PROPFIND, or any for every method; repeatable
     #[arg(long = "method", value_name = "METHOD")]
     methods: Vec<String>,
     /// A format (json, xml, text, html, form, any); repeatable
@@ -155,14 +172,25 @@ struct Texts {
 pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
     let target = |id: &str| path(&["resources", id]);
     match verb {
-        Verb::Add(add) => session.add(&path(&["resources"]), &add.record()?).await,
+        Verb::Add(add) => {
+            let target = add.source.guards.target(&path(&["resources"]));
+            session.add(&target, &add.record()?).await
+        }
         Verb::List => session.list(&path(&["resources"]), None, COLUMNS).await,
         Verb::Show { id } => session.get(&target(&id)).await,
-        Verb::Edit(edit) => edit.run(&target(&edit.id), session).await,
-        Verb::Enable { id } => session.update(&target(&id), |found| enable(found, true)).await,
-        Verb::Disable { id } => session.update(&target(&id), |found| enable(found, false)).await,
-        Verb::Delete { id, consent } => {
-            session.remove(&target(&id), &format!("resource {id}"), consent).await
+        Verb::Edit(edit) => {
+            let target = edit.source.guards.target(&target(&edit.id));
+            edit.run(&target, session).await
+        }
+        Verb::Enable { id, guards } => {
+            session.update(&guards.target(&target(&id)), |found| enable(found, true)).await
+        }
+        Verb::Disable { id, guards } => {
+            session.update(&guards.target(&target(&id)), |found| enable(found, false)).await
+        }
+        Verb::Delete { id, consent, guards } => {
+            let target = guards.target(&target(&id));
+            session.remove(&target, &format!("resource {id}"), consent).await
         }
     }
 }
@@ -208,6 +236,7 @@ impl Edit {
 impl Source {
     fn put(&self, texts: &Texts, record: &mut Map<String, Value>) {
         self.fields.put(texts, record);
+        self.paths.put(record);
         self.rate.put(record);
         self.no_rate.put(record);
     }
