@@ -1,5 +1,7 @@
 //! Tests of unsupported methods (405), content types (415) and formats (406).
 
+use serde_json::json;
+
 use super::{fixture, single_value};
 
 #[test]
